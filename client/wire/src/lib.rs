@@ -1,0 +1,1 @@
+//! What client and server agree on: columns, metadata keys, requests.

@@ -1,0 +1,124 @@
+//! What can be wrong with a schedule or a policy, named with its value and place.
+
+use crate::op::{Op, UnknownOp};
+use crate::policy::{MAGNITUDE_MAX, PROBABILITY_MAX};
+use crate::schedule::{EPOCHS_MAX, NAME_LENGTH_MAX};
+
+/// Why a schedule or a policy was refused.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ScheduleError {
+    /// A policy over no op at all.
+    #[error("a policy needs at least one op")]
+    NoOps,
+    /// An op listed twice.
+    #[error("op {op} is listed twice")]
+    RepeatedOp {
+        /// The repeated op.
+        op: Op,
+    },
+    /// An op name nobody knows.
+    #[error(transparent)]
+    UnknownOp(#[from] UnknownOp),
+    /// Too few or too many integers in a policy.
+    #[error(
+        "a policy of {found} integers; expected {expected}: a probability and a magnitude per slot, each op twice"
+    )]
+    PolicyLength {
+        /// How many there were.
+        found: usize,
+        /// How many there should be.
+        expected: usize,
+    },
+    /// A probability level over 10.
+    #[error(
+        "probability {value} of {op} in slot {position} is out of range; allowed are 0..={PROBABILITY_MAX}"
+    )]
+    Probability {
+        /// The slot's op.
+        op: Op,
+        /// The slot's position.
+        position: usize,
+        /// The offending value.
+        value: u64,
+    },
+    /// A magnitude level over 9.
+    #[error("magnitude {value} of {op} in slot {position} is out of range; allowed are 0..={MAGNITUDE_MAX}")]
+    Magnitude {
+        /// The slot's op.
+        op: Op,
+        /// The slot's position.
+        position: usize,
+        /// The offending value.
+        value: u64,
+    },
+    /// Something that is not a small integer where a level should be.
+    #[error(
+        "{value:?} is not a level; allowed are integers, probability 0..={PROBABILITY_MAX} and magnitude 0..={MAGNITUDE_MAX}"
+    )]
+    NotALevel {
+        /// What was found.
+        value: String,
+    },
+    /// A schedule name that could not be used in a path or a URL.
+    #[error(
+        "{name:?} is not a schedule name; allowed are 1..={NAME_LENGTH_MAX} letters, digits, '-', '_' and '.', \
+         starting with a letter or digit, and not \"none\", \"identity\" or 64 hexadecimal digits"
+    )]
+    Name {
+        /// The offending name.
+        name: String,
+    },
+    /// A schedule without segments, or a segment without epochs.
+    #[error(
+        "segment {position} lasts {epochs} epochs; every segment lasts at least one, and a schedule has at least one segment"
+    )]
+    EmptySegment {
+        /// Which segment.
+        position: usize,
+        /// How long it was said to last.
+        epochs: u64,
+    },
+    /// Segments that do not add up to the schedule's epochs.
+    #[error("the segments last {sum} epochs, the schedule says {epochs}")]
+    EpochSum {
+        /// Sum over segments.
+        sum: u64,
+        /// What the schedule says.
+        epochs: u64,
+    },
+    /// A run of no epochs or too many.
+    #[error("{epochs} epochs is out of range; allowed are 1..={EPOCHS_MAX}")]
+    Epochs {
+        /// The offending value.
+        epochs: u64,
+    },
+    /// An epoch at or after the end of the run.
+    #[error("epoch {epoch} is out of range; a run of {epochs} epochs has epochs 0..={}", epochs.saturating_sub(1))]
+    Epoch {
+        /// The offending epoch, 0-based.
+        epoch: u32,
+        /// Epochs of the run.
+        epochs: u32,
+    },
+    /// A segment whose policy is over other ops than the schedule's.
+    #[error("the policy of segment {position} is over other ops than the first segment's")]
+    MixedOps {
+        /// Which segment.
+        position: usize,
+    },
+    /// A file that is not in a format we read.
+    #[error("line {line}: {reason}")]
+    Log {
+        /// 1-based line number.
+        line: usize,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// JSON that is not a schedule.
+    #[error("not a pba-schedule/1 document: {reason}")]
+    Json {
+        /// What is wrong with it, and where.
+        reason: String,
+    },
+}

@@ -1,0 +1,96 @@
+//! Explore: how the search perturbs a policy that it copied.
+
+use rand::Rng;
+
+use crate::policy::{MAGNITUDE_MAX, PROBABILITY_MAX, Policy};
+use crate::rng::below;
+
+/// The paper's chance that a level is drawn afresh instead of moved.
+pub const RESAMPLE_PROBABILITY: f64 = 0.2;
+
+/// Perturbs each level of a policy (Ho et al. 2019, Algorithm 1).
+///
+/// With probability `resample_probability` a level is drawn uniformly from its range. Otherwise
+/// it moves by 0, 1, 2 or 3, up or down with equal odds, and is clipped to its range. Three words
+/// of `rng` are used per level, whatever they decide.
+///
+/// ```
+/// use pba_schedules::{Op, Policy, RESAMPLE_PROBABILITY, explore, rng::{Address, Purpose}};
+/// let mut rng = Address { seed: 1, purpose: Purpose::Search, epoch: 3, item: 0 }.stream();
+/// let child = explore(&Policy::zero(&Op::ALL)?, RESAMPLE_PROBABILITY, &mut rng);
+/// assert_eq!(child.slots().len(), 30);
+/// # Ok::<(), pba_schedules::ScheduleError>(())
+/// ```
+pub fn explore(policy: &Policy, resample_probability: f64, rng: &mut impl Rng) -> Policy {
+    let ops: Vec<_> = policy.ops().collect();
+    let mut levels = policy.hyperparameters();
+    for (position, level) in levels.iter_mut().enumerate() {
+        let level_max = if position % 2 == 0 { PROBABILITY_MAX } else { MAGNITUDE_MAX };
+        let [resample, amount, direction] = [rng.next_u32(), rng.next_u32(), rng.next_u32()];
+        *level = if f64::from(resample) < resample_probability * (u32::MAX as f64 + 1.0) {
+            below(amount, u32::from(level_max) + 1) as u8
+        } else {
+            let amount = below(amount, 4) as u8;
+            match below(direction, 2) {
+                0 => level.saturating_add(amount).min(level_max),
+                _ => level.saturating_sub(amount),
+            }
+        };
+    }
+    Policy::from_hyperparameters(&ops, &levels).expect("explored levels stay in range")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::op::Op;
+    use crate::rng::{Address, Purpose};
+
+    fn stream(item: u64) -> crate::rng::Stream {
+        Address { seed: 0, purpose: Purpose::Search, epoch: 0, item }.stream()
+    }
+
+    /// Exact distribution of one explored level, from the definition.
+    fn expected(level: u8, level_max: u8) -> Vec<f64> {
+        let mut odds = vec![0.2 / (f64::from(level_max) + 1.0); usize::from(level_max) + 1];
+        for amount in 0..4u8 {
+            odds[usize::from((level + amount).min(level_max))] += 0.8 / 8.0;
+            odds[usize::from(level.saturating_sub(amount))] += 0.8 / 8.0;
+        }
+        odds
+    }
+
+    #[test]
+    fn levels_move_as_the_paper_says() {
+        let runs = 20_000;
+        let start: Vec<u8> = (0..60).map(|i| if i % 2 == 0 { i / 2 % 11 } else { i / 2 % 10 }).collect();
+        let policy = Policy::from_hyperparameters(&Op::ALL, &start).unwrap();
+        let mut counts = vec![[0u32; 11]; 60];
+        for run in 0..runs {
+            let child = explore(&policy, RESAMPLE_PROBABILITY, &mut stream(run));
+            for (count, level) in counts.iter_mut().zip(child.hyperparameters()) {
+                count[usize::from(level)] += 1;
+            }
+        }
+        for (position, count) in counts.iter().enumerate() {
+            let level_max = if position % 2 == 0 { PROBABILITY_MAX } else { MAGNITUDE_MAX };
+            let odds = expected(start[position], level_max);
+            let chi_square: f64 = odds
+                .iter()
+                .zip(count)
+                .map(|(odds, &count)| (f64::from(count) - odds * runs as f64).powi(2) / (odds * runs as f64))
+                .sum();
+            // 10 degrees of freedom, 60 tests: p = 0.001 / 60 is at 43.6.
+            assert!(chi_square < 43.6, "level {position}: chi square {chi_square:.1}");
+        }
+    }
+
+    #[test]
+    fn extremes_of_the_resample_probability() {
+        let policy = Policy::from_hyperparameters(&Op::ALL, &[0; 60]).unwrap();
+        let moved = explore(&policy, 0.0, &mut stream(1));
+        assert!(moved.hyperparameters().iter().all(|&level| level <= 3));
+        let resampled = explore(&policy, 1.0, &mut stream(1));
+        assert!(resampled.hyperparameters().iter().any(|&level| level > 3));
+    }
+}

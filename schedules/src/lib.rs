@@ -1,0 +1,34 @@
+//! Augmentation policies and schedules: *what* is applied to an image, and *when* in a training run.
+//!
+//! A [`Policy`] says which [`Op`]s may fire, how probably and how strongly. A [`Schedule`] is a
+//! policy per epoch, as Population Based Augmentation (Ho et al., ICML 2019, arXiv 1905.05393)
+//! learns it. [`explore`] is the perturbation by which the population search moves through
+//! policies.
+//!
+//! Everything here is a pure function: no I/O, no clock, no threads, and no random number that
+//! was not asked for with an address ([`rng`]).
+//!
+//! ```
+//! let schedule = pba_schedules::library::cifar10_pba();
+//! assert_eq!((schedule.epochs(), schedule.segments().len()), (200, 17));
+//! // Stretched to a run of 1,800 epochs, epoch 900 uses the policy of search epoch 100.
+//! assert_eq!(schedule.at(900, 1800)?, schedule.at(100, 200)?);
+//! # Ok::<(), pba_schedules::ScheduleError>(())
+//! ```
+
+mod digest;
+mod error;
+mod explore;
+pub mod formats;
+pub mod library;
+mod op;
+mod policy;
+pub mod rng;
+mod schedule;
+
+pub use digest::{Digest, ParseDigestError};
+pub use error::ScheduleError;
+pub use explore::{RESAMPLE_PROBABILITY, explore};
+pub use op::{Op, UnknownOp};
+pub use policy::{MAGNITUDE_MAX, PROBABILITY_MAX, Policy, Slot};
+pub use schedule::{Ablation, EPOCHS_MAX, EpochPolicies, Provenance, Schedule, Segment, check_name};

@@ -1,0 +1,346 @@
+//! A schedule: a policy per epoch.
+
+use rand::Rng;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use crate::digest::Digest;
+use crate::error::ScheduleError;
+use crate::policy::Policy;
+use crate::rng::{Address, Purpose, below};
+
+/// No training run is longer; keeps epoch arithmetic far from overflow.
+pub const EPOCHS_MAX: u32 = 1_000_000;
+/// Names become file names.
+pub(crate) const NAME_LENGTH_MAX: usize = 64;
+
+/// Consecutive epochs that share a policy.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Segment {
+    /// How many epochs: at least 1.
+    pub epochs: u32,
+    /// The policy of each of them.
+    pub policy: Policy,
+}
+
+/// Where a schedule comes from. Nothing here affects pixels or the digest.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Provenance {
+    /// What it was learned on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dataset: Option<String>,
+    /// The model of the search.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub model: Option<String>,
+    /// Members of the search.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub population: Option<u32>,
+    /// Seed of the search.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seed: Option<u64>,
+    /// Validation accuracy of the winner, 0..1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub score: Option<f64>,
+    /// When, as RFC 3339.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub created: Option<String>,
+    /// Publication, file or program it was taken from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<String>,
+    /// Anything else that its author wanted to keep.
+    #[serde(flatten)]
+    pub other: Map<String, Value>,
+}
+
+/// How a schedule is bent to see what it is worth (the paper's ablations).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Ablation {
+    /// As learned.
+    #[default]
+    Scheduled,
+    /// Each image draws its policy from the whole schedule.
+    Flatten,
+    /// The epochs of the schedule in a random order that the seed fixes.
+    Shuffled,
+    /// The last policy throughout.
+    Final,
+}
+
+impl Ablation {
+    /// Every ablation with its name in requests.
+    pub const ALL: [(Ablation, &str); 4] = [
+        (Ablation::Scheduled, "scheduled"),
+        (Ablation::Flatten, "flatten"),
+        (Ablation::Shuffled, "shuffled"),
+        (Ablation::Final, "final"),
+    ];
+}
+
+/// What the images of one epoch draw their policy from.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum EpochPolicies<'a> {
+    /// All images share this policy.
+    One(&'a Policy),
+    /// Each image draws a search epoch uniformly, and uses the policy of that epoch.
+    AnyEpochOf(&'a Schedule),
+}
+
+/// A checked schedule: named, immutable, addressed by the digest of what affects pixels.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Schedule {
+    name: String,
+    segments: Vec<Segment>,
+    /// First epoch after each segment; the last one is the schedule's length.
+    ends: Vec<u32>,
+    /// What is known about where it comes from.
+    pub provenance: Provenance,
+    digest: Digest,
+}
+
+impl Schedule {
+    /// Builds a schedule from its segments, in order.
+    ///
+    /// # Errors
+    /// When the name is unusable ([`check_name`]), there is no segment, a segment lasts 0 epochs,
+    /// the epochs add up to more than [`EPOCHS_MAX`], or the policies are over different ops.
+    pub fn new(
+        name: impl Into<String>,
+        segments: Vec<Segment>,
+        provenance: Provenance,
+    ) -> Result<Schedule, ScheduleError> {
+        let name = name.into();
+        check_name(&name)?;
+        let first = segments.first().ok_or(ScheduleError::EmptySegment { position: 0, epochs: 0 })?;
+        let ops: Vec<_> = first.policy.ops().collect();
+        let mut ends = Vec::with_capacity(segments.len());
+        let mut sum = 0u64;
+        for (position, segment) in segments.iter().enumerate() {
+            if segment.epochs == 0 {
+                return Err(ScheduleError::EmptySegment { position, epochs: 0 });
+            }
+            if !segment.policy.ops().eq(ops.iter().copied()) {
+                return Err(ScheduleError::MixedOps { position });
+            }
+            sum += u64::from(segment.epochs);
+            ends.push(check_epochs(sum)?);
+        }
+        let digest = digest(&segments);
+        Ok(Schedule { name, segments, ends, provenance, digest })
+    }
+
+    /// The same schedule under another name.
+    ///
+    /// # Errors
+    /// When the name is unusable.
+    pub fn renamed(mut self, name: impl Into<String>) -> Result<Schedule, ScheduleError> {
+        self.name = name.into();
+        check_name(&self.name)?;
+        Ok(self)
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Epochs of the search that learned it.
+    pub fn epochs(&self) -> u32 {
+        *self.ends.last().expect("a schedule has a segment")
+    }
+
+    /// Its segments, in order.
+    pub fn segments(&self) -> &[Segment] {
+        &self.segments
+    }
+
+    /// SHA-256 of the canonical form of what affects pixels: the ops, and the policy of each
+    /// epoch. Neighbouring segments with equal policies count as one.
+    pub fn digest(&self) -> Digest {
+        self.digest
+    }
+
+    /// The policy of one epoch of a training run of `epochs` epochs.
+    ///
+    /// The schedule of S epochs is stretched: training epoch e uses search epoch
+    /// floor(e * S / epochs).
+    ///
+    /// # Errors
+    /// When `epoch` is not below `epochs`.
+    pub fn at(&self, epoch: u32, epochs: u32) -> Result<&Policy, ScheduleError> {
+        Ok(self.at_search_epoch(self.search_epoch(epoch, epochs)?))
+    }
+
+    /// What the images of one epoch draw their policy from, under an ablation.
+    ///
+    /// # Errors
+    /// When `epoch` is not below `epochs`.
+    pub fn ablated(
+        &self,
+        ablation: Ablation,
+        epoch: u32,
+        epochs: u32,
+        seed: u64,
+    ) -> Result<EpochPolicies<'_>, ScheduleError> {
+        let search_epoch = self.search_epoch(epoch, epochs)?;
+        Ok(match ablation {
+            Ablation::Scheduled => EpochPolicies::One(self.at_search_epoch(search_epoch)),
+            Ablation::Flatten => EpochPolicies::AnyEpochOf(self),
+            Ablation::Shuffled => {
+                let order = shuffled_epochs(self.epochs(), seed);
+                EpochPolicies::One(self.at_search_epoch(order[search_epoch as usize]))
+            }
+            Ablation::Final => EpochPolicies::One(self.at_search_epoch(self.epochs() - 1)),
+        })
+    }
+
+    /// The policy of a search epoch, 0-based.
+    ///
+    /// # Panics
+    /// When `search_epoch` is not below [`Schedule::epochs`].
+    pub fn at_search_epoch(&self, search_epoch: u32) -> &Policy {
+        &self.segments[self.ends.partition_point(|&end| end <= search_epoch)].policy
+    }
+
+    fn search_epoch(&self, epoch: u32, epochs: u32) -> Result<u32, ScheduleError> {
+        check_epochs(epochs.into())?;
+        if epoch >= epochs {
+            return Err(ScheduleError::Epoch { epoch, epochs });
+        }
+        Ok((u64::from(epoch) * u64::from(self.epochs()) / u64::from(epochs)) as u32)
+    }
+}
+
+/// A permutation of `0..epochs` that the seed fixes (Fisher and Yates).
+fn shuffled_epochs(epochs: u32, seed: u64) -> Vec<u32> {
+    let mut rng = Address { seed, purpose: Purpose::ScheduleOrder, epoch: 0, item: 0 }.stream();
+    let mut order: Vec<u32> = (0..epochs).collect();
+    for last in (1..epochs).rev() {
+        order.swap(last as usize, below(rng.next_u32(), last + 1) as usize);
+    }
+    order
+}
+
+/// One line per run of equal policies: its epochs, then its levels.
+fn digest(segments: &[Segment]) -> Digest {
+    let ops: Vec<_> = segments[0].policy.ops().map(|op| op.name()).collect();
+    let mut canonical = format!("pba-schedule/1\n{}\n", ops.join(" "));
+    for run in segments.chunk_by(|one, next| one.policy == next.policy) {
+        let epochs: u64 = run.iter().map(|segment| u64::from(segment.epochs)).sum();
+        let levels: Vec<_> = run[0].policy.hyperparameters().iter().map(u8::to_string).collect();
+        canonical += &format!("{epochs} {}\n", levels.join(" "));
+    }
+    Digest::of(canonical)
+}
+
+fn check_epochs(epochs: u64) -> Result<u32, ScheduleError> {
+    match u32::try_from(epochs) {
+        Ok(epochs) if (1..=EPOCHS_MAX).contains(&epochs) => Ok(epochs),
+        _ => Err(ScheduleError::Epochs { epochs }),
+    }
+}
+
+/// Checks that a name can stand in a path, a URL and a metric.
+///
+/// # Errors
+/// When it is empty, too long, holds another character than ASCII letters, digits, `-`, `_` and
+/// `.`, starts with punctuation, or would be read as `none`, `identity` or a digest.
+pub fn check_name(name: &str) -> Result<(), ScheduleError> {
+    let usable = (1..=NAME_LENGTH_MAX).contains(&name.len())
+        && name.starts_with(|first: char| first.is_ascii_alphanumeric())
+        && name.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c))
+        && !["none", "identity"].contains(&name)
+        && name.parse::<Digest>().is_err();
+    if usable { Ok(()) } else { Err(ScheduleError::Name { name: name.to_owned() }) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::op::Op;
+
+    /// A policy that can be told apart by its number.
+    fn policy(number: u8) -> Policy {
+        let mut levels = [0; 60];
+        levels[0] = number;
+        Policy::from_hyperparameters(&Op::ALL, &levels).unwrap()
+    }
+
+    fn schedule(segments: &[(u32, u8)]) -> Schedule {
+        let segments = segments.iter().map(|&(epochs, number)| Segment { epochs, policy: policy(number) });
+        Schedule::new("test", segments.collect(), Provenance::default()).unwrap()
+    }
+
+    #[test]
+    fn each_epoch_has_its_segments_policy() {
+        let schedule = schedule(&[(2, 1), (1, 2), (3, 3)]);
+        let numbers: Vec<_> =
+            (0..6).map(|epoch| schedule.at(epoch, 6).unwrap().slots()[0].probability).collect();
+        assert_eq!(numbers, [1, 1, 2, 3, 3, 3]);
+        assert_eq!(schedule.at(6, 6), Err(ScheduleError::Epoch { epoch: 6, epochs: 6 }));
+        assert_eq!(schedule.at(0, 0), Err(ScheduleError::Epochs { epochs: 0 }));
+    }
+
+    #[test]
+    fn stretching_follows_the_floor_rule() {
+        let schedule = schedule(&[(2, 1), (1, 2), (3, 3)]);
+        for epochs in [1, 2, 3, 5, 6, 7, 12, 100, EPOCHS_MAX] {
+            for epoch in [0, epochs / 3, epochs / 2, epochs - 1] {
+                let search_epoch = (u64::from(epoch) * 6 / u64::from(epochs)) as u32;
+                assert_eq!(schedule.at(epoch, epochs).unwrap(), schedule.at(search_epoch, 6).unwrap());
+            }
+        }
+    }
+
+    #[test]
+    fn ablations() {
+        let schedule = schedule(&[(2, 1), (1, 2), (3, 3)]);
+        let of = |ablation, epoch, seed| schedule.ablated(ablation, epoch, 6, seed).unwrap();
+        assert_eq!(of(Ablation::Scheduled, 2, 0), EpochPolicies::One(&policy(2)));
+        assert_eq!(of(Ablation::Final, 0, 0), EpochPolicies::One(&policy(3)));
+        assert_eq!(of(Ablation::Flatten, 0, 0), EpochPolicies::AnyEpochOf(&schedule));
+        let shuffled = |seed| {
+            let policies: Vec<_> = (0..6)
+                .map(|epoch| match of(Ablation::Shuffled, epoch, seed) {
+                    EpochPolicies::One(policy) => policy.slots()[0].probability,
+                    EpochPolicies::AnyEpochOf(_) => unreachable!("shuffled epochs have one policy"),
+                })
+                .collect();
+            policies
+        };
+        let mut sorted = shuffled(1);
+        sorted.sort();
+        assert_eq!(sorted, [1, 1, 2, 3, 3, 3], "every search epoch once");
+        assert_eq!(shuffled(1), shuffled(1));
+        assert!((0..20).any(|seed| shuffled(seed) != shuffled(1)), "the seed matters");
+    }
+
+    #[test]
+    fn the_digest_covers_pixels_only() {
+        let one = schedule(&[(2, 1), (1, 2)]);
+        assert_eq!(one.digest(), one.clone().renamed("other").unwrap().digest());
+        assert_eq!(one.digest(), schedule(&[(1, 1), (1, 1), (1, 2)]).digest());
+        assert_ne!(one.digest(), schedule(&[(1, 1), (1, 2)]).digest());
+        assert_ne!(one.digest(), schedule(&[(2, 1), (1, 3)]).digest());
+    }
+
+    #[test]
+    fn wrong_schedules_are_refused() {
+        let segment = |epochs| Segment { epochs, policy: policy(0) };
+        let new = |name: &str, segments| Schedule::new(name, segments, Provenance::default()).unwrap_err();
+        assert_eq!(new("a", vec![]), ScheduleError::EmptySegment { position: 0, epochs: 0 });
+        assert_eq!(
+            new("a", vec![segment(1), segment(0)]),
+            ScheduleError::EmptySegment { position: 1, epochs: 0 }
+        );
+        assert_eq!(
+            new("a", vec![segment(EPOCHS_MAX), segment(1)]),
+            ScheduleError::Epochs { epochs: 1_000_001 }
+        );
+        let rotate_only = Segment { epochs: 1, policy: Policy::zero(&[Op::Rotate]).unwrap() };
+        assert_eq!(new("a", vec![segment(1), rotate_only]), ScheduleError::MixedOps { position: 1 });
+        for name in ["", "none", "identity", "a/b", "..", "ä", "-x", &"a".repeat(65), &"0".repeat(64)] {
+            assert!(matches!(new(name, vec![segment(1)]), ScheduleError::Name { .. }), "{name:?}");
+        }
+    }
+}

@@ -1,0 +1,1 @@
+//! Augmentation: pixels in, pixels out.

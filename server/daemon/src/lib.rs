@@ -1,0 +1,1 @@
+//! The PBA server: streams augmented epochs, hosts the population search.

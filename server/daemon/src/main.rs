@@ -1,0 +1,3 @@
+//! The `pba` binary.
+
+fn main() {}
