@@ -19,7 +19,7 @@
 //! | Base | 0 | 2 | flip | `below(w, 2)`: 1 flips |
 //! | Base | 1 | 0, 1 | centre of the cutout: column, row | `below(w, width)`, `below(w, height)` |
 //!
-//! [`below`](crate::rng::below) and [`tenths`](crate::rng::tenths) map a word to a bounded
+//! [`below`] and [`tenths`] map a word to a bounded
 //! integer and to a decision. Block 3 and the lanes not named are spare.
 //!
 //! # Why this is the walk of the paper
