@@ -256,9 +256,9 @@ pub(crate) fn fields(height: u32, width: u32) -> Vec<Field> {
 // Digest, mean and standard deviation are known after the last row, but Arrow writes the schema
 // first, and again in the footer. So both are written with holes of the right length, which are
 // filled at the end. No other text in a schema holds a control character, so a hole is found once.
-const HOLE_DIGEST: &str = "\u{1}------------------------------------------------------digest\u{1}--";
-const HOLE_MEAN: &str = "\u{1}--------------------------------------------------mean\u{1}------";
-const HOLE_STD: &str = "\u{1}---------------------------------------------------std\u{1}------";
+const HOLE_DIGEST: &str = "\u{1}----------------------------------------------------digest\u{1}----";
+const HOLE_MEAN: &str = "\u{1}---------------------------------------------------mean\u{1}----";
+const HOLE_STD: &str = "\u{1}----------------------------------------------------std\u{1}----";
 
 /// Three fractions as a JSON list of always the same length.
 fn channels([red, green, blue]: [f64; 3]) -> String {
