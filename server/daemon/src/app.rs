@@ -37,7 +37,12 @@ impl App {
     ///
     /// # Errors
     /// When the system refuses a thread.
-    pub fn start(catalog: Catalog, registry: Registry, limits: Limits, metrics: Metrics) -> anyhow::Result<App> {
+    pub fn start(
+        catalog: Catalog,
+        registry: Registry,
+        limits: Limits,
+        metrics: Metrics,
+    ) -> anyhow::Result<App> {
         let pool = Pool::start(limits.threads, metrics.clone())?;
         metrics.ready.set(1);
         Ok(App {

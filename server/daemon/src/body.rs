@@ -83,9 +83,12 @@ impl EpochBody {
 
     /// Keeps `batches_ahead` batches in the making.
     fn ask_ahead(&mut self) {
-        while self.in_flight.len() < self.app.limits.batches_ahead && self.next < self.epoch.plan().batches() {
+        while self.in_flight.len() < self.app.limits.batches_ahead && self.next < self.epoch.plan().batches()
+        {
             let (app, epoch, n) = (Arc::clone(&self.app), Arc::clone(&self.epoch), self.next);
-            let job = move |workspace: &mut crate::pool::Workspace| epoch.batch(n, workspace, &app.buffers, &app.metrics);
+            let job = move |workspace: &mut crate::pool::Workspace| {
+                epoch.batch(n, workspace, &app.buffers, &app.metrics)
+            };
             self.in_flight.push_back(self.app.pool.run(job));
             self.next += 1;
         }
@@ -149,7 +152,9 @@ impl Body for EpochBody {
                         Ok(Ok(Ok(batch))) => batch,
                         Ok(Ok(Err(error))) => return Poll::Ready(Some(Err(body.fail(format!("{error:#}"))))),
                         Ok(Err(panicked)) => return Poll::Ready(Some(Err(body.fail(panicked.to_string())))),
-                        Err(_) => return Poll::Ready(Some(Err(body.fail("the pool was shut down".to_owned())))),
+                        Err(_) => {
+                            return Poll::Ready(Some(Err(body.fail("the pool was shut down".to_owned()))));
+                        }
                     };
                     body.ask_ahead();
                     body.book(Clock::Sending(Instant::now()));

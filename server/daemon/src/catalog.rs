@@ -76,7 +76,8 @@ impl Catalog {
         base: Option<Base>,
         metrics: &Metrics,
     ) {
-        let entry = Entry { name: name.to_owned(), source, base: base.unwrap_or_else(|| own_base(&state)), state };
+        let entry =
+            Entry { name: name.to_owned(), source, base: base.unwrap_or_else(|| own_base(&state)), state };
         if let Err(error) = &entry.state {
             tracing::warn!(dataset = name, %error, "the dataset is not served");
         }
@@ -151,7 +152,10 @@ impl Entry {
     /// `404` when the dataset has no such split; `422` when it could not be read.
     pub fn split(&self, name: SplitName) -> Result<SplitHandle, ApiError> {
         if let Err(error) = &self.state {
-            return Err(ApiError::broken_dataset(format!("dataset {:?} could not be read: {error}", self.name)));
+            return Err(ApiError::broken_dataset(format!(
+                "dataset {:?} could not be read: {error}",
+                self.name
+            )));
         }
         match self.splits().find(|(known, _)| *known == name) {
             Some((_, SplitState::Ready(split))) => Ok(Arc::clone(split)),

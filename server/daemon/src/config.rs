@@ -144,9 +144,9 @@ impl Config {
             None => File::default(),
         };
         let listen = args.listen.clone().or(file.listen).unwrap_or_else(|| "127.0.0.1:8080".to_owned());
-        let listen: SocketAddr = listen
-            .parse()
-            .with_context(|| format!("listen: {listen:?} is not an address; expected IP:PORT, as 127.0.0.1:8080"))?;
+        let listen: SocketAddr = listen.parse().with_context(|| {
+            format!("listen: {listen:?} is not an address; expected IP:PORT, as 127.0.0.1:8080")
+        })?;
         if !listen.ip().is_loopback() && !(args.insecure || file.insecure.unwrap_or(false)) {
             bail!(
                 "listen: {listen} can be reached from other machines, and this server asks nobody for a token; \
@@ -165,8 +165,20 @@ impl Config {
                 1 << 10,
                 1 << 40,
             )?,
-            body_bytes_max: bounded("body_bytes_max", args.body_bytes_max.or(file.body_bytes_max), 16 << 20, 1, 1 << 32)?,
-            drain_seconds: bounded("drain_seconds", args.drain_seconds.or(file.drain_seconds), 30, 0, 86_400)?,
+            body_bytes_max: bounded(
+                "body_bytes_max",
+                args.body_bytes_max.or(file.body_bytes_max),
+                16 << 20,
+                1,
+                1 << 32,
+            )?,
+            drain_seconds: bounded(
+                "drain_seconds",
+                args.drain_seconds.or(file.drain_seconds),
+                30,
+                0,
+                86_400,
+            )?,
         };
         let mut datasets = BTreeMap::new();
         for (name, dataset) in file.datasets {
@@ -202,7 +214,10 @@ fn bounded<T: PartialOrd + std::fmt::Display>(
     max: T,
 ) -> anyhow::Result<T> {
     let value = value.unwrap_or(default);
-    anyhow::ensure!(value >= min && value <= max, "{name}: {value} is out of range; allowed are {min}..={max}");
+    anyhow::ensure!(
+        value >= min && value <= max,
+        "{name}: {value} is out of range; allowed are {min}..={max}"
+    );
     Ok(value)
 }
 
@@ -219,10 +234,14 @@ mod tests {
 
     #[test]
     fn flags_win_over_the_file_and_the_file_over_defaults() {
-        let args = ServeArgs { threads: Some(3), datasets: vec!["a=/data/a".to_owned()], ..ServeArgs::default() };
+        let args =
+            ServeArgs { threads: Some(3), datasets: vec!["a=/data/a".to_owned()], ..ServeArgs::default() };
         let file = "threads = 2\nstreams_max = 9\n[datasets.b]\npath = \"/data/b\"\nbase = \"cutout:20\"\n";
         let config = with_file(file, args).unwrap();
-        assert_eq!((config.limits.threads, config.limits.streams_max, config.limits.batches_ahead), (3, 9, 3));
+        assert_eq!(
+            (config.limits.threads, config.limits.streams_max, config.limits.batches_ahead),
+            (3, 9, 3)
+        );
         assert_eq!(config.datasets.keys().collect::<Vec<_>>(), ["a", "b"]);
         assert_eq!(config.datasets["b"].base.as_ref().unwrap().to_string(), "cutout:20");
     }

@@ -150,7 +150,8 @@ pub fn compressed_batch(batch: &RecordBatch, codec: CompressionType) -> anyhow::
     let options = IpcWriteOptions::default().try_with_compression(Some(codec))?;
     let mut dictionaries = DictionaryTracker::new(false);
     let mut context = CompressionContext::default();
-    let (_, encoded) = IpcDataGenerator::default().encode(batch, &mut dictionaries, &options, &mut context)?;
+    let (_, encoded) =
+        IpcDataGenerator::default().encode(batch, &mut dictionaries, &options, &mut context)?;
     let mut message = Vec::new();
     write_message(&mut message, encoded, &options)?;
     Ok(message.into())
@@ -187,7 +188,9 @@ mod tests {
         let batch = record_batch(&schema, &layout, body.clone()).unwrap();
         assert_eq!(batch.num_rows(), rows);
 
-        let plain = [&schema_message(&schema).unwrap()[..], &batch_header(rows, &layout), &body, &END_OF_STREAM].concat();
+        let plain =
+            [&schema_message(&schema).unwrap()[..], &batch_header(rows, &layout), &body, &END_OF_STREAM]
+                .concat();
         let mut streams = vec![plain];
         for codec in [CompressionType::LZ4_FRAME, CompressionType::ZSTD] {
             let message = compressed_batch(&batch, codec).unwrap();

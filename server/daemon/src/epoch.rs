@@ -92,7 +92,10 @@ impl Resolver<'_> {
             return Err(ApiError::parameter(
                 "batch_size",
                 request.batch_size.to_string(),
-                format!("a batch of {batch_bytes} bytes is over this server's bound of {}", self.batch_bytes_max),
+                format!(
+                    "a batch of {batch_bytes} bytes is over this server's bound of {}",
+                    self.batch_bytes_max
+                ),
                 format!("1..={rows} for images of {height}x{width}"),
             ));
         }
@@ -165,11 +168,21 @@ impl Resolver<'_> {
                 no_ablation(ablation, request, "policy")?;
                 let levels = policy.hyperparameters();
                 let digest = Digest::of(format!("pba-policy/1\n{levels:?}\n")).to_string();
-                Ok(Chosen { policies: Policies::One(policy), digest, name: "a policy".to_owned(), untouched: false })
+                Ok(Chosen {
+                    policies: Policies::One(policy),
+                    digest,
+                    name: "a policy".to_owned(),
+                    untouched: false,
+                })
             }
             (None, None | Some("none")) => {
                 no_ablation(ablation, request, "schedule=none")?;
-                Ok(Chosen { policies: Policies::None, digest: "none".to_owned(), name: "none".to_owned(), untouched: false })
+                Ok(Chosen {
+                    policies: Policies::None,
+                    digest: "none".to_owned(),
+                    name: "none".to_owned(),
+                    untouched: false,
+                })
             }
             (None, Some("identity")) => {
                 no_ablation(ablation, request, "schedule=identity")?;
@@ -179,7 +192,8 @@ impl Resolver<'_> {
             (None, Some(name)) => {
                 let schedule = self.registry.get(name)?;
                 let epochs = request.epochs.unwrap_or(schedule.epochs());
-                let policies = scheduled(&schedule, ablation.unwrap_or_default(), epoch, epochs, request.seed)?;
+                let policies =
+                    scheduled(&schedule, ablation.unwrap_or_default(), epoch, epochs, request.seed)?;
                 Ok(Chosen {
                     policies,
                     digest: schedule.digest().to_string(),
@@ -278,9 +292,13 @@ fn plan(samples: u64, epoch: u32, request: &EpochRequest) -> Result<Plan, ApiErr
     .map_err(|error| {
         let (parameter, value, allowed) = match &error {
             PlanError::Start { start, batches } => ("start", start.to_string(), format!("0..={batches}")),
-            PlanError::BatchSize { batch_size } => ("batch_size", batch_size.to_string(), "1..=65536".to_owned()),
+            PlanError::BatchSize { batch_size } => {
+                ("batch_size", batch_size.to_string(), "1..=65536".to_owned())
+            }
             PlanError::Step => ("step", request.step.to_string(), "1 and more".to_owned()),
-            _ => ("shard", format!("{}/{}", request.shard.0, request.shard.1), "i/n with i in 0..n".to_owned()),
+            _ => {
+                ("shard", format!("{}/{}", request.shard.0, request.shard.1), "i/n with i in 0..n".to_owned())
+            }
         };
         ApiError::parameter(parameter, value, error.to_string(), allowed)
     })
@@ -373,7 +391,12 @@ impl Epoch {
         Ok(batch)
     }
 
-    fn compressed(&self, layout: &Layout, body: Bytes, codec: CompressionType) -> anyhow::Result<EncodedBatch> {
+    fn compressed(
+        &self,
+        layout: &Layout,
+        body: Bytes,
+        codec: CompressionType,
+    ) -> anyhow::Result<EncodedBatch> {
         let batch = record_batch(&self.schema, layout, body)?;
         Ok(EncodedBatch { head: compressed_batch(&batch, codec)?, body: None })
     }

@@ -39,11 +39,17 @@ impl Kind {
             Kind::WrongParameter => (StatusCode::BAD_REQUEST, "wrong-parameter", "wrong parameter"),
             Kind::WrongBody => (StatusCode::BAD_REQUEST, "wrong-body", "wrong body"),
             Kind::NotFound => (StatusCode::NOT_FOUND, "not-found", "no such thing"),
-            Kind::MethodNotAllowed => (StatusCode::METHOD_NOT_ALLOWED, "method-not-allowed", "method not allowed"),
+            Kind::MethodNotAllowed => {
+                (StatusCode::METHOD_NOT_ALLOWED, "method-not-allowed", "method not allowed")
+            }
             Kind::Conflict => (StatusCode::CONFLICT, "conflict", "name taken"),
             Kind::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "too-large", "too large"),
-            Kind::NotReadable => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "not-readable", "not a format that is read"),
-            Kind::BrokenDataset => (StatusCode::UNPROCESSABLE_ENTITY, "broken-dataset", "the dataset is broken"),
+            Kind::NotReadable => {
+                (StatusCode::UNSUPPORTED_MEDIA_TYPE, "not-readable", "not a format that is read")
+            }
+            Kind::BrokenDataset => {
+                (StatusCode::UNPROCESSABLE_ENTITY, "broken-dataset", "the dataset is broken")
+            }
             Kind::Full => (StatusCode::TOO_MANY_REQUESTS, "full", "all streams are taken"),
             Kind::Draining => (StatusCode::SERVICE_UNAVAILABLE, "draining", "the server is shutting down"),
             Kind::Internal => (StatusCode::INTERNAL_SERVER_ERROR, "internal", "the server is at fault"),
@@ -82,13 +88,19 @@ impl ApiError {
             parameter: Some(what.to_owned()),
             value: Some(name.to_owned()),
             allowed: Some(known.join(", ")),
-            ..ApiError::new(Kind::NotFound, format!("there is no {what} {name:?}{hint}; there are: {}", known.join(", ")))
+            ..ApiError::new(
+                Kind::NotFound,
+                format!("there is no {what} {name:?}{hint}; there are: {}", known.join(", ")),
+            )
         }
     }
 
     /// A path that is no route.
     pub fn no_route(path: &str) -> ApiError {
-        ApiError::new(Kind::NotFound, format!("there is no page {path:?}; the routes are listed in the README"))
+        ApiError::new(
+            Kind::NotFound,
+            format!("there is no page {path:?}; the routes are listed in the README"),
+        )
     }
 
     /// A method that a route does not have.
@@ -123,7 +135,10 @@ impl ApiError {
 
     /// The server takes no new streams.
     pub fn draining() -> ApiError {
-        ApiError::new(Kind::Draining, "the server is shutting down and takes no new streams; use another replica")
+        ApiError::new(
+            Kind::Draining,
+            "the server is shutting down and takes no new streams; use another replica",
+        )
     }
 
     /// Our own fault. The cause is logged, and told: there is no secret in it.

@@ -71,11 +71,11 @@ impl Metrics {
             }};
         }
 
-        let images_augmented = metric!(
-            IntCounterVec, "pba_images_augmented_total", "Images augmented, by dataset.", "dataset"
-        );
+        let images_augmented =
+            metric!(IntCounterVec, "pba_images_augmented_total", "Images augmented, by dataset.", "dataset");
         let batches_sent = metric!(IntCounter, "pba_batches_sent_total", "Batches handed to the network.");
-        let stream_bytes = metric!(IntCounter, "pba_stream_bytes_total", "Bytes of streams handed to the network.");
+        let stream_bytes =
+            metric!(IntCounter, "pba_stream_bytes_total", "Bytes of streams handed to the network.");
         let streams_active = metric!(IntGauge, "pba_streams_active", "Streams being sent.");
         // From 1 microsecond (the header of a batch) to 16 seconds (a huge batch to a slow client).
         let stage_buckets = prometheus::exponential_buckets(1e-6, 4.0, 13)?;
@@ -90,8 +90,11 @@ impl Metrics {
         )?;
         register(Box::new(stage.clone()))?;
         let ops = metric!(IntCounterVec, "pba_ops_applied_total", "Ops that fired, by op.", "op");
-        let worker_busy_seconds =
-            metric!(Counter, "pba_worker_busy_seconds_total", "Time that workers spent on jobs, over all workers.");
+        let worker_busy_seconds = metric!(
+            Counter,
+            "pba_worker_busy_seconds_total",
+            "Time that workers spent on jobs, over all workers."
+        );
         let queue_depth = metric!(IntGauge, "pba_queue_depth", "Jobs waiting for a worker.");
         let client_wait_seconds = metric!(
             Counter,
@@ -103,13 +106,27 @@ impl Metrics {
             "pba_backpressure_seconds_total",
             "Time that finished batches waited for their client: the client is too slow."
         );
-        let resumes = metric!(IntCounter, "pba_resumes_total", "Streams that started after batch 0: resumed or striped.");
-        let requests =
-            metric!(IntCounterVec, "pba_requests_total", "Requests answered, by route and status.", "route", "status");
-        let request_errors =
-            metric!(IntCounterVec, "pba_request_errors_total", "Requests refused or broken off, by kind.", "kind");
+        let resumes = metric!(
+            IntCounter,
+            "pba_resumes_total",
+            "Streams that started after batch 0: resumed or striped."
+        );
+        let requests = metric!(
+            IntCounterVec,
+            "pba_requests_total",
+            "Requests answered, by route and status.",
+            "route",
+            "status"
+        );
+        let request_errors = metric!(
+            IntCounterVec,
+            "pba_request_errors_total",
+            "Requests refused or broken off, by kind.",
+            "kind"
+        );
         let cache_bytes = metric!(IntGauge, "pba_cache_bytes", "Bytes of packed datasets that are mapped.");
-        let ready = metric!(IntGauge, "pba_ready", "1 while the server takes new streams, 0 while it drains.");
+        let ready =
+            metric!(IntGauge, "pba_ready", "1 while the server takes new streams, 0 while it drains.");
 
         let info = prometheus::IntGaugeVec::new(
             Opts::new("pba_build_info", "Always 1; the labels say what is running."),

@@ -95,14 +95,19 @@ pub fn draw(schedule: &Schedule) -> String {
             y + 13
         ));
     }
-    line(format_args!("<text x=\"{}\" y=\"{}\" fill=\"#57606a\">magnitude</text>", LEFT + PLOT_WIDTH + 30, TOP + 14));
+    line(format_args!(
+        "<text x=\"{}\" y=\"{}\" fill=\"#57606a\">magnitude</text>",
+        LEFT + PLOT_WIDTH + 30,
+        TOP + 14
+    ));
     line(format_args!("</svg>"));
     svg
 }
 
 /// From pale yellow through teal to dark blue, for 0..1.
 fn color(strength: f64) -> String {
-    const STOPS: [[f64; 3]; 4] = [[237.0, 217.0, 130.0], [110.0, 190.0, 150.0], [45.0, 125.0, 160.0], [40.0, 45.0, 110.0]];
+    const STOPS: [[f64; 3]; 4] =
+        [[237.0, 217.0, 130.0], [110.0, 190.0, 150.0], [45.0, 125.0, 160.0], [40.0, 45.0, 110.0]];
     let position = strength.clamp(0.0, 1.0) * (STOPS.len() - 1) as f64;
     let from = (position as usize).min(STOPS.len() - 2);
     let mix = |channel: usize| {

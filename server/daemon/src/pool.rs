@@ -62,7 +62,10 @@ impl Pool {
     }
 
     /// Queues a job. It is skipped when the answer is dropped before its turn comes.
-    pub fn run<T: Send + 'static>(&self, job: impl FnOnce(&mut Workspace) -> T + Send + 'static) -> Answer<T> {
+    pub fn run<T: Send + 'static>(
+        &self,
+        job: impl FnOnce(&mut Workspace) -> T + Send + 'static,
+    ) -> Answer<T> {
         let (answer, receiver) = oneshot::channel();
         let metrics = self.metrics.clone();
         metrics.queue_depth.inc();
@@ -81,7 +84,11 @@ impl Pool {
             // The reader may have left in the meantime; then nobody wants the answer.
             let _ = answer.send(result);
         });
-        self.jobs.as_ref().expect("jobs are accepted until the pool is dropped").send(job).expect("workers outlive the pool");
+        self.jobs
+            .as_ref()
+            .expect("jobs are accepted until the pool is dropped")
+            .send(job)
+            .expect("workers outlive the pool");
         receiver
     }
 }

@@ -42,9 +42,12 @@ impl Registry {
         std::fs::create_dir_all(directory).with_context(|| format!("cannot make {}", directory.display()))?;
         let mut schedules: BTreeMap<String, Entry> = library::all()
             .into_iter()
-            .map(|schedule| (schedule.name().to_owned(), Entry { schedule: Arc::new(schedule), published: true }))
+            .map(|schedule| {
+                (schedule.name().to_owned(), Entry { schedule: Arc::new(schedule), published: true })
+            })
             .collect();
-        let files = std::fs::read_dir(directory).with_context(|| format!("cannot list {}", directory.display()))?;
+        let files =
+            std::fs::read_dir(directory).with_context(|| format!("cannot list {}", directory.display()))?;
         for file in files {
             let path = file.with_context(|| format!("cannot list {}", directory.display()))?.path();
             if path.extension().is_none_or(|extension| extension != "json") {
@@ -58,8 +61,12 @@ impl Registry {
                     let name = schedule.name().to_owned();
                     schedules.insert(name, Entry { schedule: Arc::new(schedule), published: false });
                 }
-                Ok(schedule) => tracing::warn!(path = %path.display(), name = schedule.name(), "schedule name taken; file left alone"),
-                Err(error) => tracing::warn!(path = %path.display(), error = %error, "not a schedule; file left alone"),
+                Ok(schedule) => {
+                    tracing::warn!(path = %path.display(), name = schedule.name(), "schedule name taken; file left alone")
+                }
+                Err(error) => {
+                    tracing::warn!(path = %path.display(), error = %error, "not a schedule; file left alone")
+                }
             }
         }
         Ok(Registry { directory: directory.to_owned(), schedules: RwLock::new(schedules) })
@@ -104,7 +111,8 @@ impl Registry {
             )));
         }
         self.write_file(&schedule).map_err(|error| ApiError::internal(format!("{error:#}")))?;
-        schedules.insert(schedule.name().to_owned(), Entry { schedule: Arc::new(schedule), published: false });
+        schedules
+            .insert(schedule.name().to_owned(), Entry { schedule: Arc::new(schedule), published: false });
         Ok(Put::Created)
     }
 
@@ -116,13 +124,14 @@ impl Registry {
         let mut schedules = self.schedules.write().unwrap_or_else(|poisoned| poisoned.into_inner());
         match schedules.get(name) {
             None => Err(ApiError::not_found("schedule", name, schedules.keys().map(String::as_str))),
-            Some(entry) if entry.published => {
-                Err(ApiError::conflict(format!("schedule {name:?} ships with the server and cannot be removed")))
-            }
+            Some(entry) if entry.published => Err(ApiError::conflict(format!(
+                "schedule {name:?} ships with the server and cannot be removed"
+            ))),
             Some(_) => {
                 let path = self.path(name);
-                std::fs::remove_file(&path)
-                    .map_err(|error| ApiError::internal(format!("cannot remove {}: {error}", path.display())))?;
+                std::fs::remove_file(&path).map_err(|error| {
+                    ApiError::internal(format!("cannot remove {}: {error}", path.display()))
+                })?;
                 schedules.remove(name);
                 Ok(())
             }

@@ -36,7 +36,8 @@ impl Server {
     /// # Errors
     /// When the address is taken or not this machine's.
     pub async fn bind(app: Arc<App>, address: SocketAddr) -> anyhow::Result<Server> {
-        let listener = TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))?;
+        let listener =
+            TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))?;
         let address = listener.local_addr().context("cannot tell the address")?;
         Ok(Server { app, listener, address })
     }

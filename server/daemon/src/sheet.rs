@@ -5,6 +5,7 @@
 use std::convert::Infallible;
 
 use anyhow::Context;
+use embedded_graphics::Drawable;
 use embedded_graphics::Pixel;
 use embedded_graphics::draw_target::DrawTarget;
 use embedded_graphics::geometry::{OriginDimensions, Point, Size};
@@ -12,7 +13,6 @@ use embedded_graphics::mono_font::MonoTextStyle;
 use embedded_graphics::mono_font::ascii::{FONT_6X10, FONT_9X15_BOLD};
 use embedded_graphics::pixelcolor::{Rgb888, RgbColor};
 use embedded_graphics::text::{Baseline, Text};
-use embedded_graphics::Drawable;
 use pba_augment::{OpCall, OpCounts, magnitude, render_batch};
 use pba_schedules::Op;
 
@@ -44,7 +44,14 @@ pub fn draw(epoch: &Epoch, number: u32, count: usize, workspace: &mut Workspace)
     let mut pixels = vec![0; indices.len() * shape.rgb_bytes()];
     let image = |index| epoch.split().image(index);
     let mut counts = OpCounts::default();
-    render_batch(epoch.recipe(), indices.iter().copied(), image, &mut pixels, &mut workspace.scratch, &mut counts);
+    render_batch(
+        epoch.recipe(),
+        indices.iter().copied(),
+        image,
+        &mut pixels,
+        &mut workspace.scratch,
+        &mut counts,
+    );
 
     let columns = (indices.len() as f64).sqrt().ceil().clamp(1.0, 32.0) as u32;
     let rows = (indices.len() as u32).div_ceil(columns);
@@ -54,12 +61,14 @@ pub fn draw(epoch: &Epoch, number: u32, count: usize, workspace: &mut Workspace)
     let title = format!("{}  epoch {number}", epoch.dataset());
     let subtitle = format!("schedule {}   base {}", epoch.schedule(), epoch.recipe().spec().base);
     let text_width = (9 * title.len() as u32).max(GLYPH_WIDTH * subtitle.len() as u32) + 2 * GAP;
-    let mut canvas = Canvas::new((columns * cell_width + GAP).max(text_width), HEADER + rows * cell_height + GAP);
+    let mut canvas =
+        Canvas::new((columns * cell_width + GAP).max(text_width), HEADER + rows * cell_height + GAP);
 
     canvas.text(&title, GAP, 9, MonoTextStyle::new(&FONT_9X15_BOLD, TITLE));
     canvas.text(&subtitle, GAP, 27, MonoTextStyle::new(&FONT_6X10, CLASS));
     let letters = (cell_width - GAP) / GLYPH_WIDTH;
-    for (position, (&index, pixels)) in indices.iter().zip(pixels.chunks_exact(shape.rgb_bytes())).enumerate() {
+    for (position, (&index, pixels)) in indices.iter().zip(pixels.chunks_exact(shape.rgb_bytes())).enumerate()
+    {
         let x = GAP + position as u32 % columns * cell_width;
         let y = HEADER + position as u32 / columns * cell_height;
         canvas.image(pixels, shape.width, &tile, x, y);
@@ -85,7 +94,9 @@ fn describe(call: &OpCall) -> String {
     let (level, sign) = (call.magnitude, call.sign);
     match call.op {
         op @ Op::Rotate => format!("{op} {}", magnitude::rotate_degrees(level, sign)),
-        op @ (Op::TranslateX | Op::TranslateY) => format!("{op} {}px", magnitude::translate_pixels(level, sign)),
+        op @ (Op::TranslateX | Op::TranslateY) => {
+            format!("{op} {}px", magnitude::translate_pixels(level, sign))
+        }
         op @ (Op::ShearX | Op::ShearY) => format!("{op} {:.2}", magnitude::shear_slope(level, sign)),
         op @ (Op::Brightness | Op::Color | Op::Contrast | Op::Sharpness) => {
             format!("{op} x{:.2}", magnitude::enhance_factor(level))
@@ -99,7 +110,10 @@ fn describe(call: &OpCall) -> String {
 
 /// Cuts a text to so many letters of the font, which has ASCII only.
 fn shortened(text: &str, letters: u32) -> String {
-    text.chars().take(letters as usize).map(|c| if c.is_ascii_graphic() || c == ' ' { c } else { '?' }).collect()
+    text.chars()
+        .take(letters as usize)
+        .map(|c| if c.is_ascii_graphic() || c == ' ' { c } else { '?' })
+        .collect()
 }
 
 /// How one image is scaled: every pixel `grow` times, or every `thin`-th pixel.
@@ -196,7 +210,9 @@ mod tests {
 
     #[test]
     fn tiles_keep_a_sensible_size() {
-        for (height, width, expected) in [(32, 32, (96, 96)), (1, 1, (96, 96)), (224, 224, (224, 224)), (4000, 2000, (286, 143))] {
+        for (height, width, expected) in
+            [(32, 32, (96, 96)), (1, 1, (96, 96)), (224, 224, (224, 224)), (4000, 2000, (286, 143))]
+        {
             let tile = Tile::of(height, width);
             assert_eq!((tile.height, tile.width), expected, "{height}x{width}");
         }

@@ -59,24 +59,26 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     let client = Client::new([&args.server])?;
     match args.command {
         Command::List => {
-            let list: Value = serde_json::from_slice(&client.request(Method::GET, "/v1/datasets", None).await?)?;
+            let list: Value =
+                serde_json::from_slice(&client.request(Method::GET, "/v1/datasets", None).await?)?;
             if args.json {
                 output::json(&list);
                 return Ok(());
             }
-            let rows: Vec<Vec<String>> =
-                list["datasets"].as_array().into_iter().flatten().map(row).collect();
+            let rows: Vec<Vec<String>> = list["datasets"].as_array().into_iter().flatten().map(row).collect();
             output::table(&["NAME", "SPLITS", "IMAGES", "CLASSES", "SOURCE"], &rows);
         }
         Command::Show { name } => {
-            pba_schedules::check_name(&name).map_err(|_| anyhow::anyhow!("{name:?} is not a dataset name"))?;
+            pba_schedules::check_name(&name)
+                .map_err(|_| anyhow::anyhow!("{name:?} is not a dataset name"))?;
             let path = format!("/v1/datasets/{name}");
             let dataset: Value = serde_json::from_slice(&client.request(Method::GET, &path, None).await?)?;
             // A dataset's description is a small tree; as JSON it reads best either way.
             output::json(&dataset);
         }
         Command::Preview { name, epoch, n, schedule, split, out } => {
-            pba_schedules::check_name(&name).map_err(|_| anyhow::anyhow!("{name:?} is not a dataset name"))?;
+            pba_schedules::check_name(&name)
+                .map_err(|_| anyhow::anyhow!("{name:?} is not a dataset name"))?;
             let query = form_urlencoded::Serializer::new(String::new())
                 .append_pair("n", &n.to_string())
                 .append_pair("schedule", &schedule)

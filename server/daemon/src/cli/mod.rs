@@ -53,7 +53,8 @@ pub fn run() -> anyhow::Result<()> {
 
 /// Logs go to standard error; `RUST_LOG` says how much, `PBA_LOG_FORMAT=json` how.
 fn log_to_stderr() {
-    let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "warn,pba_server=info".into());
+    let filter = tracing_subscriber::EnvFilter::try_from_default_env()
+        .unwrap_or_else(|_| "warn,pba_server=info".into());
     let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     if std::env::var("PBA_LOG_FORMAT").is_ok_and(|format| format == "json") {
         subscriber.json().init();

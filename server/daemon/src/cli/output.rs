@@ -25,7 +25,11 @@ pub fn json(value: &Value) {
 /// Prints rows under a head, in columns.
 pub fn table(head: &[&str], rows: &[Vec<String>]) {
     let width = |column: usize| {
-        rows.iter().map(|row| row[column].chars().count()).chain([head[column].len()]).max().unwrap_or_default()
+        rows.iter()
+            .map(|row| row[column].chars().count())
+            .chain([head[column].len()])
+            .max()
+            .unwrap_or_default()
     };
     let widths: Vec<usize> = (0..head.len()).map(width).collect();
     let print = |cells: Vec<String>| {

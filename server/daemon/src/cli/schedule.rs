@@ -92,7 +92,8 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
             }
         }
         Command::Import { file, name, epochs } => {
-            let text = std::fs::read_to_string(&file).with_context(|| format!("cannot read {}", file.display()))?;
+            let text =
+                std::fs::read_to_string(&file).with_context(|| format!("cannot read {}", file.display()))?;
             // Read here too, so that a mistake is told without a server and the name is known.
             let schedule = formats::read(&text, name.as_deref(), epochs)
                 .with_context(|| format!("{} is not a schedule", file.display()))?;
@@ -147,11 +148,13 @@ async fn fetch(client: &Client, server: &str, name: &str) -> anyhow::Result<Sche
     match client.request(Method::GET, &path, None).await {
         Ok(body) => Ok(formats::json::read(std::str::from_utf8(&body)?)?),
         Err(error @ ClientError::Unreachable { .. }) => {
-            let published = library::all().into_iter().find(|schedule| {
-                schedule.name() == name || schedule.digest().to_string() == name
-            });
+            let published = library::all()
+                .into_iter()
+                .find(|schedule| schedule.name() == name || schedule.digest().to_string() == name);
             let schedule = published.ok_or(error)?;
-            tracing::info!("no server at {server}; {name} is a published schedule, shown as this program knows it");
+            tracing::info!(
+                "no server at {server}; {name} is a published schedule, shown as this program knows it"
+            );
             Ok(schedule)
         }
         Err(error) => Err(error.into()),
@@ -221,7 +224,9 @@ fn print_schedule(schedule: &Schedule) {
         let active: Vec<String> = (0..half)
             .flat_map(|op| [slots[op], slots[op + half]])
             .filter(|slot| slot.probability > 0)
-            .map(|slot| format!("{} {:.1}/{}", short(slot.op), f64::from(slot.probability) / 10.0, slot.magnitude))
+            .map(|slot| {
+                format!("{} {:.1}/{}", short(slot.op), f64::from(slot.probability) / 10.0, slot.magnitude)
+            })
             .collect();
         let active = if active.is_empty() { "nothing".to_owned() } else { active.join(", ") };
         rows.push(vec![

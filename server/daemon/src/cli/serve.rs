@@ -31,7 +31,8 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<()> {
 pub async fn start(config: &Config) -> anyhow::Result<Server> {
     let metrics = Metrics::new()?;
     let data = &config.data_dir;
-    std::fs::create_dir_all(data).with_context(|| format!("cannot make the data directory {}", data.display()))?;
+    std::fs::create_dir_all(data)
+        .with_context(|| format!("cannot make the data directory {}", data.display()))?;
     let registry = Registry::open(&data.join("schedules"))?;
     let catalog = open_datasets(config, &data.join("datasets"), &metrics)?;
     let app = App::start(catalog, registry, config.limits.clone(), metrics)?;

@@ -186,7 +186,8 @@ struct OutFile {
 
 impl OutFile {
     fn create(path: &Path, stream: &EpochStream) -> anyhow::Result<OutFile> {
-        let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let directory =
+            path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
         let partial = tempfile::NamedTempFile::new_in(directory)
             .with_context(|| format!("cannot write in {}", directory.display()))?;
         let file = partial.reopen().with_context(|| format!("cannot write {}", path.display()))?;

@@ -93,7 +93,9 @@ fn codec(headers: &HeaderMap) -> Result<Codec, ApiError> {
                     "zstd" => Ok(Codec::Zstd),
                     "lz4" => Ok(Codec::Lz4),
                     "" => Ok(Codec::Plain),
-                    other => Err(ApiError::parameter("codecs", other, "unknown codec in Accept", "zstd, lz4")),
+                    other => {
+                        Err(ApiError::parameter("codecs", other, "unknown codec in Accept", "zstd, lz4"))
+                    }
                 };
             }
         }

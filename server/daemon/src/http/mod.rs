@@ -51,7 +51,8 @@ async fn observe(State(app): State<Arc<App>>, request: Request, next: Next) -> R
     let route = request.extensions().get::<MatchedPath>().map_or("none", MatchedPath::as_str).to_owned();
     let query_bytes = request.uri().query().map_or(0, str::len);
     let response = if query_bytes > QUERY_BYTES_MAX {
-        ApiError::too_large(format!("a query of {query_bytes} bytes; allowed are {QUERY_BYTES_MAX}")).into_response()
+        ApiError::too_large(format!("a query of {query_bytes} bytes; allowed are {QUERY_BYTES_MAX}"))
+            .into_response()
     } else {
         next.run(request).await
     };

@@ -72,7 +72,8 @@ pub async fn put(
     let body = body_bytes(&app, body)?;
     let text = std::str::from_utf8(&body)
         .map_err(|error| ApiError::not_readable(format!("the body is not UTF-8 text: {error}")))?;
-    let schedule = formats::read(text, Some(&name), epochs).map_err(|error| ApiError::body(error.to_string()))?;
+    let schedule =
+        formats::read(text, Some(&name), epochs).map_err(|error| ApiError::body(error.to_string()))?;
     let status = match app.registry.put(schedule.clone())? {
         Put::Created => StatusCode::CREATED,
         Put::Unchanged => StatusCode::OK,
