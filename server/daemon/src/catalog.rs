@@ -143,7 +143,7 @@ impl Entry {
     }
 
     fn splits(&self) -> impl Iterator<Item = (SplitName, &SplitState)> {
-        self.state.iter().flat_map(Dataset::splits).map(|(name, state)| (wire_name(name), state))
+        self.state.iter().flat_map(Dataset::splits).map(|(name, state)| (wire_name(*name), state))
     }
 
     /// A split that can be streamed.
@@ -223,9 +223,9 @@ fn timed<T>(metrics: &Metrics, work: impl FnOnce() -> T) -> T {
 fn report_progress(name: &str) -> impl Fn(Progress) + use<> {
     let bar = crate::cli::bar::rows(&format!("reading {name}"));
     move |progress: Progress| {
-        bar.set_length(progress.total);
-        bar.set_position(progress.done);
-        if progress.done >= progress.total {
+        bar.set_length(progress.rows_total);
+        bar.set_position(progress.rows_done);
+        if progress.rows_done >= progress.rows_total {
             bar.finish_and_clear();
         }
     }

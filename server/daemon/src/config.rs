@@ -147,7 +147,7 @@ impl Config {
         let listen: SocketAddr = listen.parse().with_context(|| {
             format!("listen: {listen:?} is not an address; expected IP:PORT, as 127.0.0.1:8080")
         })?;
-        if !listen.ip().is_loopback() && !(args.insecure || file.insecure.unwrap_or(false)) {
+        if !(listen.ip().is_loopback() || args.insecure || file.insecure.unwrap_or(false)) {
             bail!(
                 "listen: {listen} can be reached from other machines, and this server asks nobody for a token; \
                  listen on 127.0.0.1 behind a proxy that does, or say --insecure"

@@ -11,7 +11,7 @@ use arrow::array::{ArrayRef, FixedSizeListArray, Int64Array, RecordBatch, UInt8A
 use arrow::buffer::{Buffer as ArrowBuffer, ScalarBuffer};
 use arrow::datatypes::{DataType, SchemaRef};
 use arrow_ipc::writer::{
-    CompressionContext, DictionaryTracker, IpcDataGenerator, IpcWriteOptions, StreamWriter, write_message,
+    DictionaryTracker, IpcDataGenerator, IpcWriteContext, IpcWriteOptions, StreamWriter, write_message,
 };
 use arrow_ipc::{
     Buffer as BodyBuffer, CompressionType, FieldNode, MessageBuilder, MessageHeader, MetadataVersion,
@@ -149,7 +149,7 @@ pub fn record_batch(schema: &SchemaRef, layout: &Layout, body: Bytes) -> anyhow:
 pub fn compressed_batch(batch: &RecordBatch, codec: CompressionType) -> anyhow::Result<Bytes> {
     let options = IpcWriteOptions::default().try_with_compression(Some(codec))?;
     let mut dictionaries = DictionaryTracker::new(false);
-    let mut context = CompressionContext::default();
+    let mut context = IpcWriteContext::default();
     let (_, encoded) =
         IpcDataGenerator::default().encode(batch, &mut dictionaries, &options, &mut context)?;
     let mut message = Vec::new();

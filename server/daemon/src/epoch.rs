@@ -264,7 +264,7 @@ fn base(request: &EpochRequest, chosen: &Chosen, own: &Base) -> Result<Base, Api
             )
         })?,
         None if chosen.untouched || request.split != SplitName::Train => Base::IDENTITY,
-        None => own.clone(),
+        None => *own,
     };
     if chosen.untouched && base != Base::IDENTITY {
         return Err(ApiError::parameter(

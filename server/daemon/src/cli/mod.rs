@@ -8,6 +8,8 @@ mod schedule;
 mod serve;
 mod stream;
 
+use std::io::IsTerminal;
+
 use clap::{Parser, Subcommand};
 
 /// Streams augmented image batches to training jobs, following learned augmentation schedules.
@@ -59,6 +61,6 @@ fn log_to_stderr() {
     if std::env::var("PBA_LOG_FORMAT").is_ok_and(|format| format == "json") {
         subscriber.json().init();
     } else {
-        subscriber.with_target(false).init();
+        subscriber.with_target(false).with_ansi(std::io::stderr().is_terminal()).init();
     }
 }

@@ -43,7 +43,7 @@ fn open_datasets(config: &Config, cache: &Path, metrics: &Metrics) -> anyhow::Re
     let mut catalog = Catalog::default();
     catalog.add_built_in(cache, metrics)?;
     for (name, dataset) in &config.datasets {
-        catalog.add(name, &dataset.path, dataset.base.clone(), cache, metrics)?;
+        catalog.add(name, &dataset.path, dataset.base, cache, metrics)?;
     }
     Ok(catalog)
 }

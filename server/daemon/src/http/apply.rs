@@ -7,7 +7,7 @@ use axum::extract::State;
 use axum::extract::rejection::BytesRejection;
 use axum::http::{Uri, header};
 use axum::response::{IntoResponse, Response};
-use pba_augment::{OpCall, Rgba, Sign, apply as apply_op};
+use pba_augment::{ImageShape, OpCall, Rgba, Sign, apply as apply_op};
 use pba_schedules::{MAGNITUDE_MAX, Op};
 use pba_wire::ParameterError;
 use pba_wire::epoch;
@@ -46,7 +46,8 @@ pub async fn apply(
     let result = on_pool(&app, move |workspace| {
         let image = pba_datasets::decode(&body).map_err(|error| ApiError::not_readable(error.to_string()))?;
         let (height, width) = (image.height, image.width);
-        let mut rgba = Rgba::from_rgb(pba_augment::ImageShape { height, width }, &image.pixels);
+        let mut rgba = Rgba::from_rgb(ImageShape { height, width }, &image.pixels)
+            .map_err(|error| ApiError::not_readable(error.to_string()))?;
         for asked in asked {
             let centre = (asked.x.unwrap_or(width / 2), asked.y.unwrap_or(height / 2));
             within("x", centre.0, width)?;
@@ -54,7 +55,7 @@ pub async fn apply(
             let call = OpCall { op: asked.op, magnitude: asked.magnitude, sign: asked.sign, centre };
             apply_op(&call, &mut rgba, &mut workspace.scratch);
         }
-        png(width, height, png::ColorType::Rgba, rgba.bytes()).map_err(ApiError::internal)
+        png(width, height, png::ColorType::Rgba, rgba.as_bytes()).map_err(ApiError::internal)
     })
     .await?;
     Ok(([(header::CONTENT_TYPE, "image/png")], result).into_response())
