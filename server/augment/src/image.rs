@@ -135,15 +135,12 @@ impl Rgba {
         self.shape = shape;
         self.opaque = true;
         self.pixels.resize(shape.pixels(), [0; 4]);
-        // Four pixels at a time: three words in, four words out.
+        // Four pixels at a time, from four words that overlap: alpha hides what is not the pixel's.
         let (quads, rest) = rgb.as_chunks::<12>();
         let (quads_out, rest_out) = self.pixels.as_chunks_mut::<4>();
         for (quad, out) in quads.iter().zip(quads_out) {
             let word = |i: usize| u32::from_le_bytes([quad[i], quad[i + 1], quad[i + 2], quad[i + 3]]);
-            let (low, middle, high) = (word(0), word(4), word(8));
-            let alpha = 0xFF00_0000;
-            *out = [low, low >> 24 | middle << 8, middle >> 16 | high << 16, high >> 8]
-                .map(|pixel| (pixel | alpha).to_le_bytes());
+            *out = [word(0), word(3), word(6), word(8) >> 8].map(|pixel| (pixel | 0xFF00_0000).to_le_bytes());
         }
         for (rgb, out) in rest.as_chunks::<3>().0.iter().zip(rest_out) {
             *out = [rgb[0], rgb[1], rgb[2], 255];

@@ -185,17 +185,18 @@ fn copy_row(source: &[[u8; 3]], out: &mut [u8], mirrored: bool) {
 
 /// Copies pixels without their alpha, mirrored or not.
 fn drop_alpha(source: &[[u8; 4]], out: &mut [u8], mirrored: bool) {
-    // Four pixels at a time: four words in, three words out.
-    let pack = |quad: [[u8; 4]; 4]| {
-        let [a, b, c, d] = quad.map(|pixel| u32::from_le_bytes(pixel) & 0xFF_FFFF);
-        [a | b << 24, b >> 8 | c << 16, c >> 16 | d << 8].map(u32::to_le_bytes)
+    // Four pixels at a time: eight bytes, then four.
+    let pack = |quad: [[u8; 4]; 4], out: &mut [u8; 12]| {
+        let [a, b, c, d] = quad.map(|pixel| u64::from(u32::from_le_bytes(pixel) & 0xFF_FFFF));
+        out[..8].copy_from_slice(&(a | b << 24 | c << 48).to_le_bytes());
+        out[8..].copy_from_slice(&((c >> 16 | d << 8) as u32).to_le_bytes());
     };
     let (quads_out, rest_out) = out.as_chunks_mut::<12>();
     let rest_out = rest_out.as_chunks_mut::<3>().0;
     if mirrored {
         let (rest, quads) = source.as_rchunks::<4>();
         for (&[a, b, c, d], out) in quads.iter().rev().zip(quads_out) {
-            out.copy_from_slice(pack([d, c, b, a]).as_flattened());
+            pack([d, c, b, a], out);
         }
         for (&[r, g, b, _], out) in rest.iter().rev().zip(rest_out) {
             *out = [r, g, b];
@@ -203,7 +204,7 @@ fn drop_alpha(source: &[[u8; 4]], out: &mut [u8], mirrored: bool) {
     } else {
         let (quads, rest) = source.as_chunks::<4>();
         for (&quad, out) in quads.iter().zip(quads_out) {
-            out.copy_from_slice(pack(quad).as_flattened());
+            pack(quad, out);
         }
         for (&[r, g, b, _], out) in rest.iter().zip(rest_out) {
             *out = [r, g, b];

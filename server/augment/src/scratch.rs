@@ -9,6 +9,8 @@ pub struct Scratch {
     pub(crate) image: Rgba,
     /// Where an op that cannot work in place writes, before it swaps.
     pub(crate) pixels: Vec<[u8; 4]>,
+    /// A row of sums, for Sharpness.
+    pub(crate) sums: Vec<u16>,
 }
 
 impl Scratch {
