@@ -64,13 +64,11 @@ pub struct Rgba {
     opaque: bool,
 }
 
-impl Default for Rgba {
-    fn default() -> Rgba {
-        Rgba { shape: ImageShape { height: 0, width: 0 }, pixels: Vec::new(), opaque: true }
-    }
-}
-
 impl Rgba {
+    /// No image yet: what a buffer holds before its first one.
+    pub(crate) const EMPTY: Rgba =
+        Rgba { shape: ImageShape { height: 0, width: 0 }, pixels: Vec::new(), opaque: true };
+
     /// An opaque image from interleaved red, green and blue bytes.
     ///
     /// # Errors
@@ -79,7 +77,7 @@ impl Rgba {
     /// # Panics
     /// When `rgb` is not [`ImageShape::rgb_bytes`] long.
     pub fn from_rgb(shape: ImageShape, rgb: &[u8]) -> Result<Rgba, ShapeError> {
-        let mut image = Rgba::default();
+        let mut image = Rgba::EMPTY;
         image.load_rgb(shape.check()?, rgb);
         Ok(image)
     }

@@ -2,6 +2,7 @@
 
 use crate::apply::apply;
 use crate::counts::OpCounts;
+use crate::image::Rgba;
 use crate::recipe::Recipe;
 use crate::scratch::Scratch;
 
@@ -56,7 +57,7 @@ pub fn render_image(
         placement.write(pixels.as_chunks().0, out, copy_row);
         return;
     }
-    let mut image = std::mem::take(&mut scratch.image);
+    let mut image = std::mem::replace(&mut scratch.image, Rgba::EMPTY);
     image.load_rgb(shape, pixels);
     for call in calls.as_slice() {
         apply(call, &mut image, scratch);
@@ -128,8 +129,27 @@ impl<'a> Placement<'a> {
         out: &mut [u8],
         write_row: impl Fn(&[[u8; CHANNELS]], &mut [u8], bool),
     ) {
-        let (width, height) = (self.width, self.height);
-        let (columns, rows) = (overlap(self.shift.0, width), overlap(self.shift.1, height));
+        let width = self.width;
+        if self.shift == (0, 0) && !self.flip {
+            write_row(pixels, out, false);
+        } else {
+            self.write_rows(pixels, out, write_row);
+        }
+        let (columns, rows) = self.hole.clone();
+        for y in rows {
+            self.erase(&mut out[3 * width * y..3 * width * (y + 1)], columns.clone());
+        }
+    }
+
+    /// Crop and flip, row by row.
+    fn write_rows<const CHANNELS: usize>(
+        &self,
+        pixels: &[[u8; CHANNELS]],
+        out: &mut [u8],
+        write_row: impl Fn(&[[u8; CHANNELS]], &mut [u8], bool),
+    ) {
+        let width = self.width;
+        let (columns, rows) = (overlap(self.shift.0, width), overlap(self.shift.1, self.height));
         let first_column = columns.start.wrapping_add_signed(-self.shift.0);
         // Where the columns that show the image stand after the flip.
         let shown = if self.flip { width - columns.end..width - columns.start } else { columns.clone() };
@@ -143,10 +163,6 @@ impl<'a> Placement<'a> {
             } else {
                 self.erase(out, 0..width);
             }
-        }
-        let (columns, rows) = self.hole.clone();
-        for y in rows {
-            self.erase(&mut out[3 * width * y..3 * width * (y + 1)], columns.clone());
         }
     }
 
