@@ -2,7 +2,7 @@
 
 use crate::apply::apply;
 use crate::counts::OpCounts;
-use crate::image::Rgba;
+use crate::image::{Rgba, pack, unpack};
 use crate::recipe::Recipe;
 use crate::scratch::Scratch;
 
@@ -190,29 +190,29 @@ pub(crate) fn span(centre: u32, size: u32, len: u32) -> std::ops::Range<usize> {
 
 /// Copies pixels, mirrored or not.
 fn copy_row(source: &[[u8; 3]], out: &mut [u8], mirrored: bool) {
-    if mirrored {
-        for (pixel, out) in source.iter().rev().zip(out.as_chunks_mut().0) {
-            *out = *pixel;
-        }
-    } else {
-        out.copy_from_slice(source.as_flattened());
+    if !mirrored {
+        return out.copy_from_slice(source.as_flattened());
+    }
+    let (quads_out, rest_out) = out.as_chunks_mut::<12>();
+    let (rest, quads) = source.as_rchunks::<4>();
+    for (quad, out) in quads.iter().rev().zip(quads_out) {
+        let [a, b, c, d] = unpack(quad.as_flattened().as_array().expect("four times three bytes"));
+        *out = pack([d, c, b, a]);
+    }
+    for (pixel, out) in rest.iter().rev().zip(rest_out.as_chunks_mut().0) {
+        *out = *pixel;
     }
 }
 
 /// Copies pixels without their alpha, mirrored or not.
 fn drop_alpha(source: &[[u8; 4]], out: &mut [u8], mirrored: bool) {
-    // Four pixels at a time: eight bytes, then four.
-    let pack = |quad: [[u8; 4]; 4], out: &mut [u8; 12]| {
-        let [a, b, c, d] = quad.map(|pixel| u64::from(u32::from_le_bytes(pixel) & 0xFF_FFFF));
-        out[..8].copy_from_slice(&(a | b << 24 | c << 48).to_le_bytes());
-        out[8..].copy_from_slice(&((c >> 16 | d << 8) as u32).to_le_bytes());
-    };
     let (quads_out, rest_out) = out.as_chunks_mut::<12>();
     let rest_out = rest_out.as_chunks_mut::<3>().0;
+    let words = |quad: [[u8; 4]; 4]| quad.map(u32::from_le_bytes);
     if mirrored {
         let (rest, quads) = source.as_rchunks::<4>();
         for (&[a, b, c, d], out) in quads.iter().rev().zip(quads_out) {
-            pack([d, c, b, a], out);
+            *out = pack(words([d, c, b, a]));
         }
         for (&[r, g, b, _], out) in rest.iter().rev().zip(rest_out) {
             *out = [r, g, b];
@@ -220,7 +220,7 @@ fn drop_alpha(source: &[[u8; 4]], out: &mut [u8], mirrored: bool) {
     } else {
         let (quads, rest) = source.as_chunks::<4>();
         for (&quad, out) in quads.iter().zip(quads_out) {
-            pack(quad, out);
+            *out = pack(words(quad));
         }
         for (&[r, g, b, _], out) in rest.iter().zip(rest_out) {
             *out = [r, g, b];
