@@ -140,8 +140,8 @@ fn outline(class: usize) -> Outline {
         "star" => {
             let corner = |i: usize| {
                 // Inner corners are opposite to outer ones.
-                let [x, y] = PENTAGON[if i % 2 == 0 { i / 2 } else { (i / 2 + 3) % 5 }];
-                if i % 2 == 0 { [x, y] } else { [-0.42 * x, -0.42 * y] }
+                let [x, y] = PENTAGON[if i.is_multiple_of(2) { i / 2 } else { (i / 2 + 3) % 5 }];
+                if i.is_multiple_of(2) { [x, y] } else { [-0.42 * x, -0.42 * y] }
             };
             Outline::polygon(&std::array::from_fn::<Point, 10, _>(corner))
         }

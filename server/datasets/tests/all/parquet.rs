@@ -271,13 +271,13 @@ fn wrong_columns_and_labels_are_named() {
 }
 
 #[test]
-fn a_truncated_file_fails_its_split_at_every_length() {
+fn a_truncated_file_fails_its_split_at_any_length() {
     let folder = Folder::new();
     let (_, encoded) = images(2, 0);
     folder.write("test.parquet", &[("img", hub_struct(&encoded)), ("label", numbers(&[0, 1]))], Some(HUB));
     let bytes = std::fs::read(folder.source.path().join("test.parquet")).unwrap();
     let train = folder.source.path().join("train.parquet");
-    for length in (0..bytes.len()).step_by(3) {
+    for length in (0..bytes.len()).step_by(11) {
         std::fs::write(&train, &bytes[..length]).unwrap();
         let dataset = folder.open();
         let message = failure(&dataset, SplitName::Train);
@@ -285,10 +285,26 @@ fn a_truncated_file_fails_its_split_at_every_length() {
         split(&dataset, SplitName::Test);
     }
     // Damage anywhere gives a split or an error, never a panic.
-    for place in (0..bytes.len()).step_by(5) {
+    for place in (0..bytes.len()).step_by(17) {
         let mut bytes = bytes.clone();
         bytes[place] ^= 0x55;
         std::fs::write(&train, &bytes).unwrap();
         let _ = folder.open();
     }
+}
+
+#[test]
+fn several_at_once_do_no_harm() {
+    let folder = Folder::new();
+    let (pixels, encoded) = images(300, 0);
+    let labels = vec![0; 300];
+    folder.write("train.parquet", &[("img", hub_struct(&encoded)), ("label", numbers(&labels))], Some(HUB));
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| assert_holds(&split(&folder.open(), SplitName::Train), &pixels, &labels));
+        }
+    });
+    // One folder, with one file in it: no temporary file is left.
+    let imported = folder.cache.path().read_dir().unwrap().next().unwrap().unwrap();
+    assert_eq!(imported.path().read_dir().unwrap().count(), 1);
 }
