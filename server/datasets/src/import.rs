@@ -75,3 +75,18 @@ pub(crate) fn in_parallel<T: Send>(count: usize, threads: usize, work: impl Fn(u
         results
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_result_does_not_depend_on_the_number_of_threads() {
+        for count in [0, 1, 2, 7, 64, 65] {
+            let expected: Vec<usize> = (0..count).map(|i| i * i).collect();
+            for threads in [1, 2, 3, 8, 100] {
+                assert_eq!(in_parallel(count, threads, |i| i * i), expected, "{count} on {threads}");
+            }
+        }
+    }
+}

@@ -80,10 +80,12 @@ impl Packer {
         let folder = destination.parent().filter(|folder| !folder.as_os_str().is_empty());
         let folder = folder.unwrap_or(Path::new("."));
         std::fs::create_dir_all(folder).map_err(DatasetError::io(folder, "create the folder"))?;
-        let file = tempfile::Builder::new()
-            .prefix(".packing-")
-            .tempfile_in(folder)
-            .map_err(DatasetError::io(destination, "create it"))?;
+        let mut builder = tempfile::Builder::new();
+        builder.prefix(".packing-");
+        // Temporary files are private; this one is to be shared, as far as the umask allows.
+        #[cfg(unix)]
+        builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
+        let file = builder.tempfile_in(folder).map_err(DatasetError::io(destination, "create it"))?;
         let image_bytes = spec.height as usize * spec.width as usize * 3;
         let batch_rows = (BATCH_BYTES / image_bytes).max(1);
         let schema = Arc::new(schema(&spec));

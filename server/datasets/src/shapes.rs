@@ -5,7 +5,7 @@
 //! and nothing else: all shapes have the same distribution of area, and their centroids the same
 //! distribution of place, so colours, contrast and position tell nothing.
 //!
-//! Only IEEE addition, multiplication, division, square root and floor are used, on `f64`, so the
+//! Only IEEE addition, multiplication, division and square root are used, on `f64`, so the
 //! pictures are the same on every machine; angles come from the rational points of the circle.
 
 use std::path::Path;
@@ -33,8 +33,6 @@ pub const TEST_ROWS: u64 = 2_000;
 /// Of the drawing; raised when the pictures change.
 const VERSION: u32 = 1;
 const SEED: u64 = 0x5BA9E5;
-/// Samples per side of a pixel, for smooth edges.
-const SUPERSAMPLES: usize = 3;
 
 /// The built-in dataset, drawn on first use and kept in `cache_dir`.
 ///
@@ -92,27 +90,35 @@ type Point = [f64; 2];
 /// An area of the plane, `y` downwards, roughly within 1 of the origin.
 enum Outline {
     /// A polygon that may cross itself; inside by the even-odd rule.
-    Polygon(Vec<Point>),
+    Polygon(Vec<Edge>),
     /// Inside where the function says so.
     Area(fn(f64, f64) -> bool),
 }
 
+/// A side of a polygon.
+struct Edge {
+    from: Point,
+    /// `y` of the other end.
+    to_y: f64,
+    /// How `x` changes with `y`; not used where the edge is level.
+    slope: f64,
+}
+
 impl Outline {
+    fn polygon(corners: &[Point]) -> Outline {
+        let next = corners.iter().cycle().skip(1);
+        let edge =
+            |(&from, &[x, y]): (&Point, &Point)| Edge { from, to_y: y, slope: (x - from[0]) / (y - from[1]) };
+        Outline::Polygon(corners.iter().zip(next).map(edge).collect())
+    }
+
     fn contains(&self, x: f64, y: f64) -> bool {
         match self {
             Outline::Area(contains) => contains(x, y),
-            Outline::Polygon(corners) => {
-                let mut inside = false;
-                let mut previous = corners[corners.len() - 1];
-                for &corner in corners {
-                    let ([x0, y0], [x1, y1]) = (previous, corner);
-                    if (y0 > y) != (y1 > y) && x < x0 + (y - y0) * (x1 - x0) / (y1 - y0) {
-                        inside = !inside;
-                    }
-                    previous = corner;
-                }
-                inside
-            }
+            Outline::Polygon(edges) => edges.iter().fold(false, |inside, edge| {
+                let [x0, y0] = edge.from;
+                inside ^ ((y0 > y) != (edge.to_y > y) && x < x0 + (y - y0) * edge.slope)
+            }),
         }
     }
 }
@@ -129,17 +135,16 @@ fn outline(class: usize) -> Outline {
     match CLASSES[class] {
         "disc" => Outline::Area(|x, y| x * x + y * y < 0.81),
         "ring" => Outline::Area(|x, y| (0.25..0.9).contains(&(x * x + y * y))),
-        "triangle" => Outline::Polygon(vec![[0.0, -1.0], [0.866, 0.5], [-0.866, 0.5]]),
-        "square" => Outline::Polygon(vec![[-0.8, -0.8], [0.8, -0.8], [0.8, 0.8], [-0.8, 0.8]]),
-        "star" => Outline::Polygon(
-            (0..10)
-                .map(|i| {
-                    // Inner corners are opposite to outer ones.
-                    let [x, y] = PENTAGON[if i % 2 == 0 { i / 2 } else { (i / 2 + 3) % 5 }];
-                    if i % 2 == 0 { [x, y] } else { [-0.42 * x, -0.42 * y] }
-                })
-                .collect(),
-        ),
+        "triangle" => Outline::polygon(&[[0.0, -1.0], [0.866, 0.5], [-0.866, 0.5]]),
+        "square" => Outline::polygon(&[[-0.8, -0.8], [0.8, -0.8], [0.8, 0.8], [-0.8, 0.8]]),
+        "star" => {
+            let corner = |i: usize| {
+                // Inner corners are opposite to outer ones.
+                let [x, y] = PENTAGON[if i.is_multiple_of(2) { i / 2 } else { (i / 2 + 3) % 5 }];
+                if i.is_multiple_of(2) { [x, y] } else { [-0.42 * x, -0.42 * y] }
+            };
+            Outline::polygon(&std::array::from_fn::<Point, 10, _>(corner))
+        }
         "cross" => Outline::Area(|x, y| {
             let (long, short) = if x * x > y * y { (x, y) } else { (y, x) };
             long * long < 0.9 && short * short < 0.09
@@ -148,7 +153,7 @@ fn outline(class: usize) -> Outline {
             let bite = (x - 0.45) * (x - 0.45) + y * y;
             x * x + y * y < 0.9 && bite > 0.5
         }),
-        "arrow" => Outline::Polygon(vec![
+        "arrow" => Outline::polygon(&[
             [0.0, -1.0],
             [0.75, -0.1],
             [0.26, -0.1],
@@ -162,7 +167,7 @@ fn outline(class: usize) -> Outline {
             let a = x * x + y * y - 1.0;
             a * a * a < x * x * y * y * y
         }),
-        _ => Outline::Polygon(vec![[-0.8, -0.95], [0.8, -0.95], [-0.8, 0.95], [0.8, 0.95]]),
+        _ => Outline::polygon(&[[-0.8, -0.95], [0.8, -0.95], [-0.8, 0.95], [0.8, 0.95]]),
     }
 }
 
@@ -171,27 +176,29 @@ struct Shape {
     outline: Outline,
     centroid: Point,
     scale: f64,
+    /// No point is further from the centroid, once the area is 1.
+    reach: f64,
 }
 
 impl Shape {
     fn new(class: usize) -> Shape {
         const GRID: i32 = 240;
         let outline = outline(class);
-        let (mut count, mut sum_x, mut sum_y) = (0_i32, 0.0, 0.0);
-        for row in 0..GRID {
-            for column in 0..GRID {
-                let at = |i: i32| (f64::from(i) + 0.5) / f64::from(GRID) * 3.0 - 1.5;
-                let (x, y) = (at(column), at(row));
-                if outline.contains(x, y) {
-                    count += 1;
-                    sum_x += x;
-                    sum_y += y;
-                }
-            }
-        }
-        let n = f64::from(count);
+        let at = |i: i32| (f64::from(i) + 0.5) / f64::from(GRID) * 3.0 - 1.5;
+        let grid = (0..GRID).flat_map(|row| (0..GRID).map(move |column| (at(column), at(row))));
+        let points: Vec<(f64, f64)> = grid.filter(|&(x, y)| outline.contains(x, y)).collect();
+        let n = points.len() as f64;
+        let (sum_x, sum_y) = points.iter().fold((0.0, 0.0), |(a, b), (x, y)| (a + x, b + y));
+        let centroid = [sum_x / n, sum_y / n];
         let area = n * 9.0 / f64::from(GRID * GRID);
-        Shape { outline, centroid: [sum_x / n, sum_y / n], scale: area.sqrt() }
+        let scale = area.sqrt();
+        let distance = |&(x, y): &(f64, f64)| {
+            let (x, y) = (x - centroid[0], y - centroid[1]);
+            (x * x + y * y).sqrt() / scale
+        };
+        // The points lie on a grid; the shape may reach a step further.
+        let reach = points.iter().map(distance).fold(0.0, f64::max) + 0.05;
+        Shape { outline, centroid, scale, reach }
     }
 
     fn contains(&self, x: f64, y: f64) -> bool {
@@ -284,8 +291,9 @@ impl Paint {
         let across = c * (y - side / 2.0) - s * (x - side / 2.0);
         let t = (0.5 + along / side).clamp(0.0, 1.0);
         let wave = |u: f64| {
-            let u = u / self.period + self.phase;
-            if u - u.floor() < 0.5 { 1.0 } else { -1.0 }
+            // Raised above zero, where truncation is floor.
+            let u = u / self.period + self.phase + 64.0;
+            if u - f64::from(u as i32) < 0.5 { 1.0 } else { -1.0 }
         };
         let texture = match self.pattern {
             0 => 0.0,
@@ -293,7 +301,7 @@ impl Paint {
             2 => wave(along) * wave(across),
             _ => {
                 let (u, v) = (x / side * 5.0, y / side * 5.0);
-                let (i, j) = ((u.floor() as usize).min(4), (v.floor() as usize).min(4));
+                let (i, j) = ((u as usize).min(4), (v as usize).min(4));
                 let (u, v) = (u - i as f64, v - j as f64);
                 let row = |j: usize| self.blotches[j][i] * (1.0 - u) + self.blotches[j][i + 1] * u;
                 1.6 * (row(j) * (1.0 - v) + row(j + 1) * v)
@@ -329,11 +337,31 @@ impl Stroke {
 
     /// How much of the pixel at (x, y) it covers, about.
     fn coverage(&self, x: f64, y: f64) -> f64 {
+        let margin = self.radius + 0.5;
+        let outside = |at: f64, a: f64, b: f64| at < a.min(b) - margin || at > a.max(b) + margin;
+        if outside(x, self.from[0], self.to[0]) || outside(y, self.from[1], self.to[1]) {
+            return 0.0;
+        }
         let [dx, dy] = [self.to[0] - self.from[0], self.to[1] - self.from[1]];
         let [px, py] = [x - self.from[0], y - self.from[1]];
         let along = ((px * dx + py * dy) / (dx * dx + dy * dy + 1e-9)).clamp(0.0, 1.0);
         let [ex, ey] = [px - along * dx, py - along * dy];
-        (self.radius + 0.5 - (ex * ex + ey * ey).sqrt()).clamp(0.0, 1.0)
+        (margin - (ex * ex + ey * ey).sqrt()).clamp(0.0, 1.0)
+    }
+}
+
+/// How much of a pixel is inside, by nine samples; by four where those agree.
+fn coverage(inside: impl Fn(f64, f64) -> bool) -> f64 {
+    const AT: [f64; 3] = [1.0 / 6.0, 0.5, 5.0 / 6.0];
+    let hit = |(i, j): (usize, usize)| u32::from(inside(AT[i], AT[j]));
+    let corners: u32 = [(0, 0), (2, 0), (0, 2), (2, 2)].into_iter().map(hit).sum();
+    match corners {
+        0 => 0.0,
+        4 => 1.0,
+        _ => {
+            f64::from(corners + [(1, 0), (0, 1), (1, 1), (2, 1), (1, 2)].into_iter().map(hit).sum::<u32>())
+                / 9.0
+        }
     }
 }
 
@@ -381,7 +409,8 @@ impl Artist {
 
         let strokes: Vec<Stroke> = (0..1 + draws.below(4)).map(|_| Stroke::draw(&mut draws)).collect();
         let noise = draws.within(0.02, 0.12);
-        let reach = 1.6 * size; // no shape of area 1 reaches further from its centroid
+        // Shear and stretch lengthen nothing by more than this.
+        let reach = 1.35 * shape.reach * size;
 
         let mut picture = Vec::with_capacity(SIDE * SIDE * 3);
         for row in 0..SIDE {
@@ -393,14 +422,10 @@ impl Artist {
                 }
                 let [dx, dy] = [x - center[0], y - center[1]];
                 if dx * dx + dy * dy < reach * reach {
-                    let mut hits = 0_u32;
-                    for i in 0..SUPERSAMPLES * SUPERSAMPLES {
-                        let at = |i: usize| (i as f64 + 0.5) / SUPERSAMPLES as f64;
-                        let (dx, dy) = (at(i % SUPERSAMPLES), at(i / SUPERSAMPLES));
-                        hits += u32::from(inside(column as f64 + dx, row as f64 + dy));
+                    let coverage = coverage(|dx, dy| inside(column as f64 + dx, row as f64 + dy));
+                    if coverage > 0.0 {
+                        color = mix(color, figure.at(x, y), coverage);
                     }
-                    let coverage = f64::from(hits) / (SUPERSAMPLES * SUPERSAMPLES) as f64;
-                    color = mix(color, figure.at(x, y), coverage);
                 }
                 for stroke in strokes.iter().filter(|stroke| stroke.in_front) {
                     color = mix(color, stroke.color, stroke.coverage(x, y));
