@@ -1,0 +1,2 @@
+//! Trains populations: the only code that links libtorch.
+fn main() {}
