@@ -1,0 +1,223 @@
+//! The base augmentation: what every training image goes through after its policy.
+
+use std::fmt;
+use std::str::FromStr;
+
+/// Largest padding or cutout, in pixels: more than any image gains by, and so small that no
+/// coordinate can overflow.
+pub const BASE_NUMBER_MAX: u32 = 1024;
+
+/// Crop, flip and cutout, in this order, each at most once.
+///
+/// Written as `pad_crop:4,flip,cutout:16`, or `identity` when there is none of them.
+///
+/// ```
+/// use pba_augment::Base;
+/// let base: Base = "pad_crop:4,flip".parse()?;
+/// assert_eq!(base, Base { pad_crop: Some(4), flip: true, cutout: None });
+/// assert_eq!(base.to_string(), "pad_crop:4,flip");
+/// # Ok::<(), pba_augment::BaseError>(())
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Base {
+    /// Pad every side by so many pixels of the mean colour, then cut the image's own size out of
+    /// it. For a padding of P the corner of the cut is uniform over `0..=2P-1` in both axes: the
+    /// reference never draws the last of the 2P + 1 possible places.
+    pub pad_crop: Option<u32>,
+    /// Mirror left to right with probability 1/2.
+    pub flip: bool,
+    /// Erase a square with sides of so many pixels to the mean colour. For a size of C its centre
+    /// c is uniform over the image; it covers `c - floor(C/2) .. c - floor(C/2) + C` in both axes,
+    /// as far as that lies in the image.
+    pub cutout: Option<u32>,
+}
+
+impl Base {
+    /// No base augmentation.
+    pub const IDENTITY: Base = Base { pad_crop: None, flip: false, cutout: None };
+
+    /// What the paper uses on CIFAR: `pad_crop:4,flip,cutout:16`.
+    pub const fn cifar() -> Base {
+        Base { pad_crop: Some(4), flip: true, cutout: Some(16) }
+    }
+
+    /// Checks that the numbers are within 1..=[`BASE_NUMBER_MAX`].
+    ///
+    /// # Errors
+    /// When one is not.
+    pub fn check(self) -> Result<Base, BaseError> {
+        for (step, number) in [("pad_crop", self.pad_crop), ("cutout", self.cutout)] {
+            if let Some(number) = number
+                && !(1..=BASE_NUMBER_MAX).contains(&number)
+            {
+                return Err(BaseError::Number { step, value: number.to_string() });
+            }
+        }
+        Ok(self)
+    }
+}
+
+/// Why a base augmentation was refused.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum BaseError {
+    /// A step nobody knows.
+    #[error(
+        "unknown step {step:?} of the base augmentation; allowed are \"identity\" alone, or pad_crop:N, flip \
+         and cutout:N in this order, separated by commas"
+    )]
+    UnknownStep {
+        /// What was found.
+        step: String,
+    },
+    /// A number that is missing, not a number, or out of range.
+    #[error(
+        "{step} needs a number of pixels, as in \"{step}:4\"; found {value:?}, allowed are 1..={BASE_NUMBER_MAX}"
+    )]
+    Number {
+        /// The step.
+        step: &'static str,
+        /// What stood after the colon; empty when there was nothing.
+        value: String,
+    },
+    /// A number where none belongs.
+    #[error("flip takes no number; found {value:?}")]
+    FlipNumber {
+        /// What stood after the colon.
+        value: String,
+    },
+    /// A step given twice.
+    #[error("{step} is given twice; every step of the base augmentation comes at most once")]
+    Repeated {
+        /// The step.
+        step: &'static str,
+    },
+    /// Steps in an order in which they are not applied.
+    #[error("{step} comes after {after}; the order is pad_crop, flip, cutout")]
+    Order {
+        /// The later step, which should be earlier.
+        step: &'static str,
+        /// The step before it.
+        after: &'static str,
+    },
+}
+
+/// The steps in the order in which they are applied.
+const STEPS: [&str; 3] = ["pad_crop", "flip", "cutout"];
+
+impl FromStr for Base {
+    type Err = BaseError;
+
+    fn from_str(text: &str) -> Result<Base, BaseError> {
+        if text == "identity" {
+            return Ok(Base::IDENTITY);
+        }
+        let mut base = Base::IDENTITY;
+        let mut previous: Option<usize> = None;
+        let mut given = [false; STEPS.len()];
+        for entry in text.split(',') {
+            let (name, value) = match entry.split_once(':') {
+                Some((name, value)) => (name, Some(value)),
+                None => (entry, None),
+            };
+            let Some(position) = STEPS.iter().position(|&step| step == name) else {
+                return Err(BaseError::UnknownStep { step: entry.to_owned() });
+            };
+            let step = STEPS[position];
+            if given[position] {
+                return Err(BaseError::Repeated { step });
+            }
+            if let Some(previous) = previous.filter(|&previous| previous > position) {
+                return Err(BaseError::Order { step, after: STEPS[previous] });
+            }
+            match position {
+                0 => base.pad_crop = Some(number(step, value)?),
+                1 => match value {
+                    None => base.flip = true,
+                    Some(value) => return Err(BaseError::FlipNumber { value: value.to_owned() }),
+                },
+                _ => base.cutout = Some(number(step, value)?),
+            }
+            given[position] = true;
+            previous = Some(position);
+        }
+        Ok(base)
+    }
+}
+
+/// Digits only: `u32::from_str` would also take a plus sign.
+fn number(step: &'static str, value: Option<&str>) -> Result<u32, BaseError> {
+    let value = value.unwrap_or_default();
+    Some(value)
+        .filter(|value| value.bytes().all(|byte| byte.is_ascii_digit()))
+        .and_then(|value| value.parse().ok())
+        .filter(|number| (1..=BASE_NUMBER_MAX).contains(number))
+        .ok_or_else(|| BaseError::Number { step, value: value.to_owned() })
+}
+
+impl fmt::Display for Base {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let steps = [
+            self.pad_crop.map(|padding| format!("pad_crop:{padding}")),
+            self.flip.then(|| "flip".to_owned()),
+            self.cutout.map(|size| format!("cutout:{size}")),
+        ];
+        let steps: Vec<String> = steps.into_iter().flatten().collect();
+        f.pad(&if steps.is_empty() { "identity".to_owned() } else { steps.join(",") })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[track_caller]
+    fn refuse(text: &str, says: &str) {
+        let error = text.parse::<Base>().unwrap_err().to_string();
+        assert!(error.contains(says), "{error:?} does not say {says:?}");
+    }
+
+    #[test]
+    fn wrong_texts_are_refused_by_name() {
+        refuse("", "unknown step \"\"");
+        refuse("crop:4", "unknown step \"crop:4\"");
+        refuse("pad_crop:4, flip", "unknown step \" flip\"");
+        refuse("identity,flip", "\"identity\" alone");
+        refuse("Flip", "unknown step \"Flip\"");
+        refuse("pad_crop", "pad_crop needs a number of pixels");
+        refuse("cutout:", "found \"\", allowed are 1..=1024");
+        refuse("cutout:0", "found \"0\"");
+        refuse("cutout:1025", "found \"1025\"");
+        refuse("cutout:99999999999", "found \"99999999999\"");
+        refuse("cutout:+4", "found \"+4\"");
+        refuse("cutout:-4", "found \"-4\"");
+        refuse("cutout:4:4", "found \"4:4\"");
+        refuse("flip:1", "flip takes no number; found \"1\"");
+        refuse("flip,flip", "flip is given twice");
+        refuse("pad_crop:1,cutout:2,pad_crop:3", "pad_crop is given twice");
+        refuse("flip,pad_crop:4", "pad_crop comes after flip");
+        refuse("cutout:16,flip", "flip comes after cutout");
+    }
+
+    #[test]
+    fn the_paper_s_base() {
+        assert_eq!("pad_crop:4,flip,cutout:16".parse(), Ok(Base::cifar()));
+        assert_eq!("identity".parse(), Ok(Base::IDENTITY));
+        assert_eq!(Base::IDENTITY.to_string(), "identity");
+    }
+
+    proptest! {
+        #[test]
+        fn text_reads_back(
+            pad_crop in prop::option::of(1..=BASE_NUMBER_MAX),
+            flip: bool,
+            cutout in prop::option::of(1..=BASE_NUMBER_MAX),
+        ) {
+            let base = Base { pad_crop, flip, cutout };
+            prop_assert_eq!(base.to_string().parse(), Ok(base));
+            prop_assert_eq!(base.check(), Ok(base));
+        }
+    }
+}

@@ -1,0 +1,198 @@
+//! Image shapes, and the working image that the ops change.
+
+/// Longest side of an image, in pixels.
+///
+/// The coordinates of the affine ops are 32-bit with 16 fractional bits, as in Pillow: they hold
+/// any point of an image of this size after any of our rotations and shears.
+pub const SIDE_MAX: u32 = 16_384;
+
+/// Height and width of an image in pixels. There are always three channels: interleaved red,
+/// green and blue bytes, rows from the top.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ImageShape {
+    /// Rows.
+    pub height: u32,
+    /// Columns.
+    pub width: u32,
+}
+
+impl ImageShape {
+    /// Pixels of an image.
+    pub fn pixels(self) -> usize {
+        self.height as usize * self.width as usize
+    }
+
+    /// Bytes of an image of red, green and blue.
+    pub fn rgb_bytes(self) -> usize {
+        3 * self.pixels()
+    }
+
+    /// Checks that both sides are within 1..=[`SIDE_MAX`].
+    ///
+    /// # Errors
+    /// When one is not.
+    pub fn check(self) -> Result<ImageShape, ShapeError> {
+        let sides = 1..=SIDE_MAX;
+        if sides.contains(&self.height) && sides.contains(&self.width) {
+            Ok(self)
+        } else {
+            Err(ShapeError { height: self.height, width: self.width })
+        }
+    }
+}
+
+/// An image without pixels, or with a side that is too long.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("an image of {height} rows and {width} columns; allowed are 1..={SIDE_MAX} of each")]
+pub struct ShapeError {
+    /// Rows.
+    pub height: u32,
+    /// Columns.
+    pub width: u32,
+}
+
+/// A working image: interleaved red, green, blue and alpha bytes.
+///
+/// Alpha is a mask. It is 255 where a pixel shows the image and 0 where an op exposed what lies
+/// outside of it; a hole becomes the dataset's mean colour once the policy is done. An image read
+/// from a user may hold other values, which the ops treat as Pillow does.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rgba {
+    shape: ImageShape,
+    pixels: Vec<[u8; 4]>,
+    /// Every alpha is known to be 255. False says nothing.
+    opaque: bool,
+}
+
+impl Default for Rgba {
+    fn default() -> Rgba {
+        Rgba { shape: ImageShape { height: 0, width: 0 }, pixels: Vec::new(), opaque: true }
+    }
+}
+
+impl Rgba {
+    /// An opaque image from interleaved red, green and blue bytes.
+    ///
+    /// # Errors
+    /// When a side of `shape` is out of range.
+    ///
+    /// # Panics
+    /// When `rgb` is not [`ImageShape::rgb_bytes`] long.
+    pub fn from_rgb(shape: ImageShape, rgb: &[u8]) -> Result<Rgba, ShapeError> {
+        let mut image = Rgba::default();
+        image.load_rgb(shape.check()?, rgb);
+        Ok(image)
+    }
+
+    /// An image from interleaved red, green, blue and alpha bytes.
+    ///
+    /// # Errors
+    /// When a side of `shape` is out of range.
+    ///
+    /// # Panics
+    /// When `rgba` does not hold four bytes for each pixel.
+    pub fn from_rgba(shape: ImageShape, rgba: &[u8]) -> Result<Rgba, ShapeError> {
+        let shape = shape.check()?;
+        assert_eq!(rgba.len(), 4 * shape.pixels(), "bytes of an RGBA image of {shape:?}");
+        Ok(Rgba { shape, pixels: rgba.as_chunks().0.to_vec(), opaque: false })
+    }
+
+    /// Height and width.
+    pub fn shape(&self) -> ImageShape {
+        self.shape
+    }
+
+    /// The pixels, row by row.
+    pub fn pixels(&self) -> &[[u8; 4]] {
+        &self.pixels
+    }
+
+    /// The pixels as interleaved bytes.
+    pub fn as_bytes(&self) -> &[u8] {
+        self.pixels.as_flattened()
+    }
+
+    /// The pixels to write to. Whoever writes a lower alpha than 255 says so with
+    /// [`Rgba::set_opaque`].
+    pub(crate) fn pixels_mut(&mut self) -> &mut [[u8; 4]] {
+        &mut self.pixels
+    }
+
+    /// Says whether every alpha is known to be 255.
+    pub(crate) fn set_opaque(&mut self, opaque: bool) {
+        self.opaque = opaque;
+    }
+
+    /// Exchanges the pixels for others of the same number.
+    pub(crate) fn swap_pixels(&mut self, pixels: &mut Vec<[u8; 4]>) {
+        debug_assert_eq!(pixels.len(), self.pixels.len(), "an op keeps the size");
+        std::mem::swap(&mut self.pixels, pixels);
+    }
+
+    /// Becomes an opaque image of these red, green and blue bytes, in the memory it has.
+    pub(crate) fn load_rgb(&mut self, shape: ImageShape, rgb: &[u8]) {
+        assert_eq!(rgb.len(), shape.rgb_bytes(), "bytes of an RGB image of {shape:?}");
+        self.shape = shape;
+        self.opaque = true;
+        self.pixels.resize(shape.pixels(), [0; 4]);
+        // Four pixels at a time: three words in, four words out.
+        let (quads, rest) = rgb.as_chunks::<12>();
+        let (quads_out, rest_out) = self.pixels.as_chunks_mut::<4>();
+        for (quad, out) in quads.iter().zip(quads_out) {
+            let word = |i: usize| u32::from_le_bytes([quad[i], quad[i + 1], quad[i + 2], quad[i + 3]]);
+            let (low, middle, high) = (word(0), word(4), word(8));
+            let alpha = 0xFF00_0000;
+            *out = [low, low >> 24 | middle << 8, middle >> 16 | high << 16, high >> 8]
+                .map(|pixel| (pixel | alpha).to_le_bytes());
+        }
+        for (rgb, out) in rest.as_chunks::<3>().0.iter().zip(rest_out) {
+            *out = [rgb[0], rgb[1], rgb[2], 255];
+        }
+    }
+
+    /// Gives every pixel whose alpha is 0 another colour, and the image no alpha.
+    pub(crate) fn fill_holes(&mut self, colour: [u8; 3]) {
+        if self.opaque {
+            return;
+        }
+        let colour = u32::from_le_bytes([colour[0], colour[1], colour[2], 255]);
+        for pixel in &mut self.pixels {
+            let word = u32::from_le_bytes(*pixel);
+            *pixel = (if word >> 24 == 0 { colour } else { word | 0xFF00_0000 }).to_le_bytes();
+        }
+        self.opaque = true;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rgb_bytes_become_opaque_pixels_at_any_length() {
+        for width in 1..=13 {
+            let shape = ImageShape { height: 1, width };
+            let rgb: Vec<u8> = (0..shape.rgb_bytes() as u8).map(|byte| byte.wrapping_mul(37)).collect();
+            let image = Rgba::from_rgb(shape, &rgb).unwrap();
+            let expected: Vec<_> = rgb.chunks(3).map(|p| [p[0], p[1], p[2], 255]).collect();
+            assert_eq!(image.pixels(), expected, "{width} pixels");
+        }
+    }
+
+    #[test]
+    fn only_holes_are_filled() {
+        let shape = ImageShape { height: 1, width: 3 };
+        let mut image = Rgba::from_rgba(shape, &[1, 2, 3, 0, 4, 5, 6, 255, 7, 8, 9, 1]).unwrap();
+        image.fill_holes([10, 11, 12]);
+        assert_eq!(image.pixels(), [[10, 11, 12, 255], [4, 5, 6, 255], [7, 8, 9, 255]]);
+    }
+
+    #[test]
+    fn shapes_are_bounded() {
+        let check = |height, width| ImageShape { height, width }.check();
+        assert!(check(1, 1).is_ok() && check(SIDE_MAX, 1).is_ok());
+        assert_eq!(check(0, 5), Err(ShapeError { height: 0, width: 5 }));
+        let error = check(5, SIDE_MAX + 1).unwrap_err().to_string();
+        assert_eq!(error, "an image of 5 rows and 16385 columns; allowed are 1..=16384 of each");
+    }
+}

@@ -1,0 +1,31 @@
+//! Brightness: blends with black.
+//!
+//! `ImageEnhance.Brightness(image).enhance(factor)`; alpha is kept.
+
+use super::blend::blend;
+use super::table::{Alpha, Table, look_up};
+use crate::image::Rgba;
+
+/// Multiplies red, green and blue by `factor`: 0 is black, 1 is the image, more is brighter.
+pub fn brightness(image: &mut Rgba, factor: f32) {
+    if factor == 1.0 {
+        return;
+    }
+    let table: Table = std::array::from_fn(|value| blend(0, value as u8, factor));
+    look_up(image, [&table; 3], Alpha::Keep);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ops::test_images::one_pixel;
+
+    #[test]
+    fn values_are_multiplied_cut_and_clipped() {
+        let of = |pixel, factor| one_pixel(pixel, |image| brightness(image, factor));
+        assert_eq!(of([200, 101, 0, 7], 0.46), [92, 46, 0, 7]);
+        assert_eq!(of([200, 101, 1, 0], 1.54), [255, 155, 1, 0]);
+        assert_eq!(of([200, 101, 1, 9], 1.0), [200, 101, 1, 9]);
+        assert_eq!(of([200, 101, 1, 9], 0.0), [0, 0, 0, 9]);
+    }
+}

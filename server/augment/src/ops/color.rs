@@ -1,0 +1,36 @@
+//! Color: blends with the grayscale image.
+//!
+//! `ImageEnhance.Color(image).enhance(factor)`; alpha is kept.
+
+use super::blend::{blend, gray};
+use crate::image::Rgba;
+
+/// Moves red, green and blue away from the pixel's gray, to `factor` times the distance: 0 is
+/// gray, 1 is the image, more is more colourful.
+pub fn color(image: &mut Rgba, factor: f32) {
+    if factor == 1.0 {
+        return;
+    }
+    for pixel in image.pixels_mut() {
+        let gray = gray(u32::from_le_bytes(*pixel)) as u8;
+        let [red, green, blue, alpha] = *pixel;
+        *pixel = [blend(gray, red, factor), blend(gray, green, factor), blend(gray, blue, factor), alpha];
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ops::test_images::one_pixel;
+
+    #[test]
+    fn values_move_away_from_gray() {
+        let of = |factor| one_pixel([200, 100, 50, 3], |image| color(image, factor));
+        // 0.299 * 200 + 0.587 * 100 + 0.114 * 50 = 124.2
+        assert_eq!(of(0.0), [124, 124, 124, 3]);
+        assert_eq!(of(0.1), [131, 121, 116, 3]);
+        assert_eq!(of(1.0), [200, 100, 50, 3]);
+        assert_eq!(of(1.72), [254, 82, 0, 3]);
+        assert_eq!(of(2.0), [255, 76, 0, 3]);
+    }
+}

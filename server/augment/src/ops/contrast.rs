@@ -1,0 +1,48 @@
+//! Contrast: blends with the mean gray.
+//!
+//! `ImageEnhance.Contrast(image).enhance(factor)`; alpha is kept. The mean is over the gray of all
+//! pixels, whatever their alpha.
+
+use super::blend::{blend, gray};
+use super::table::{Alpha, Table, look_up};
+use crate::image::Rgba;
+
+/// Moves red, green and blue away from the mean gray, to `factor` times the distance: 0 is gray,
+/// 1 is the image, more has more contrast.
+pub fn contrast(image: &mut Rgba, factor: f32) {
+    if factor == 1.0 {
+        return;
+    }
+    let mean = mean_gray(image);
+    let table: Table = std::array::from_fn(|value| blend(mean, value as u8, factor));
+    look_up(image, [&table; 3], Alpha::Keep);
+}
+
+/// The rounded mean gray.
+fn mean_gray(image: &Rgba) -> u8 {
+    let pixels = image.pixels();
+    // A block's sum stays in 32 bits.
+    let sum = |block: &[[u8; 4]]| block.iter().map(|&pixel| gray(u32::from_le_bytes(pixel))).sum::<u32>();
+    let sum: u64 = pixels.chunks(1 << 16).map(|block| u64::from(sum(block))).sum();
+    (sum as f64 / pixels.len() as f64 + 0.5) as u8
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::image::ImageShape;
+
+    #[test]
+    fn values_move_away_from_the_mean() {
+        let shape = ImageShape { height: 1, width: 2 };
+        let of = |factor| {
+            let mut image = Rgba::from_rgba(shape, &[10, 10, 10, 0, 101, 101, 101, 255]).unwrap();
+            contrast(&mut image, factor);
+            image.pixels().to_vec()
+        };
+        // Gray 10 and 101: mean 55.5, rounded to 56.
+        assert_eq!(of(0.0), [[56, 56, 56, 0], [56, 56, 56, 255]]);
+        assert_eq!(of(1.72), [[0, 0, 0, 0], [133, 133, 133, 255]]);
+        assert_eq!(of(1.0), [[10, 10, 10, 0], [101, 101, 101, 255]]);
+    }
+}

@@ -1,0 +1,39 @@
+//! ShearY: slants the image along y.
+//!
+//! `Image.transform(size, AFFINE, (1, 0, 0, slope, 1, 0))`: nearest neighbour, exposed pixels
+//! (0, 0, 0, 0).
+
+use super::affine::FixedAffine;
+use super::shear_x::SLOPE_MAX;
+use crate::image::Rgba;
+use crate::scratch::Scratch;
+
+/// Moves each column up by `slope` times its distance from the left; down when negative.
+///
+/// # Panics
+/// When the slope is not in -0.9..=0.9.
+pub fn shear_y(image: &mut Rgba, slope: f64, scratch: &mut Scratch) {
+    assert!(slope.abs() <= SLOPE_MAX, "slope {slope}; allowed are -{SLOPE_MAX}..={SLOPE_MAX}");
+    if slope == 0.0 {
+        return;
+    }
+    let shape = image.shape();
+    let out = scratch.pixels(shape.pixels());
+    FixedAffine::new([1.0, 0.0, 0.0, slope, 1.0, 0.0]).gather(image.pixels(), out, shape.width as usize);
+    image.swap_pixels(out);
+    image.set_opaque(false);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ops::test_images::{HOLE, ramp, reds};
+
+    #[test]
+    fn columns_slant() {
+        let mut image = ramp(2, 4);
+        shear_y(&mut image, 0.5, &mut Scratch::new());
+        // Distances 0.25, 0.75, 1.25 and 1.75, rounded.
+        assert_eq!(reds(&image), [0, 5, 6, HOLE, 4, HOLE, HOLE, HOLE]);
+    }
+}

@@ -1,0 +1,413 @@
+//! An epoch cut into batches.
+
+use std::fmt;
+use std::str::FromStr;
+
+use crate::order::Permutation;
+
+/// Largest batch, in samples: a batch is made in memory as a whole.
+pub const BATCH_SIZE_MAX: u32 = 65_536;
+
+/// One job's part of an epoch: of `count` shards the one numbered `index`, from 0.
+///
+/// Written as `index/count`. It holds the positions `index`, `index + count`,
+/// `index + 2 * count` ... of the epoch's order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Shard {
+    /// Which shard: below `count`.
+    pub index: u32,
+    /// How many shards: at least 1.
+    pub count: u32,
+}
+
+impl Shard {
+    /// The whole epoch: `0/1`.
+    pub const WHOLE: Shard = Shard { index: 0, count: 1 };
+
+    /// Checks that there is such a shard.
+    ///
+    /// # Errors
+    /// When `count` is 0 or `index` is not below it.
+    pub fn check(self) -> Result<Shard, ShardError> {
+        let Shard { index, count } = self;
+        match count {
+            0 => Err(ShardError::Count),
+            _ if index >= count => Err(ShardError::Index { index, count }),
+            _ => Ok(self),
+        }
+    }
+}
+
+impl Default for Shard {
+    fn default() -> Shard {
+        Shard::WHOLE
+    }
+}
+
+impl fmt::Display for Shard {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&format!("{}/{}", self.index, self.count))
+    }
+}
+
+/// Why a shard was refused.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ShardError {
+    /// Text that is not two numbers.
+    #[error(
+        "{text:?} is not a shard; a shard is written index/count, as in 0/8, with count in 1..=4294967295"
+    )]
+    Syntax {
+        /// What was found.
+        text: String,
+    },
+    /// No shard at all.
+    #[error("0 shards; an epoch has at least 1")]
+    Count,
+    /// A shard after the last one.
+    #[error("shard {index} of {count} does not exist; allowed are 0..={}", count - 1)]
+    Index {
+        /// The shard asked for.
+        index: u32,
+        /// How many there are: at least 1.
+        count: u32,
+    },
+}
+
+impl FromStr for Shard {
+    type Err = ShardError;
+
+    fn from_str(text: &str) -> Result<Shard, ShardError> {
+        let number = |digits: &str| {
+            digits.bytes().all(|byte| byte.is_ascii_digit()).then(|| digits.parse().ok()).flatten()
+        };
+        text.split_once('/')
+            .and_then(|(index, count)| Some(Shard { index: number(index)?, count: number(count)? }))
+            .ok_or_else(|| ShardError::Syntax { text: text.to_owned() })?
+            .check()
+    }
+}
+
+/// What fixes the batches of one answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PlanSpec {
+    /// Samples of the dataset's split.
+    pub samples: u64,
+    /// Seed of the order; unused without `shuffle`.
+    pub seed: u64,
+    /// Epoch of the order, 0-based; unused without `shuffle`.
+    pub epoch: u32,
+    /// Whether the order is a seeded permutation; otherwise it is the dataset's own.
+    pub shuffle: bool,
+    /// The job's part of the epoch.
+    pub shard: Shard,
+    /// Samples of a batch: 1..=[`BATCH_SIZE_MAX`].
+    pub batch_size: u32,
+    /// Drop the last short batch, and the positions that would make shards unequal.
+    pub drop_last: bool,
+    /// Number of the shard's batch that comes first, from 0.
+    pub start: u64,
+    /// Every so many-th batch from there on: at least 1.
+    pub step: u64,
+}
+
+/// Why a plan was refused.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum PlanError {
+    /// A shard that does not exist.
+    #[error(transparent)]
+    Shard(#[from] ShardError),
+    /// A batch of nothing, or too large.
+    #[error("batch size {batch_size} is out of range; allowed are 1..={BATCH_SIZE_MAX}")]
+    BatchSize {
+        /// The offending value.
+        batch_size: u32,
+    },
+    /// A step of 0, which would send one batch for ever.
+    #[error("step 0 is out of range; allowed are 1 and more")]
+    Step,
+    /// A start after the end.
+    #[error(
+        "start {start} is out of range; this shard has {batches} batches, so allowed are 0..={batches}, where \
+         {batches} means that nothing is left"
+    )]
+    Start {
+        /// The offending value.
+        start: u64,
+        /// Batches of the shard.
+        batches: u64,
+    },
+}
+
+/// The batches of one answer: which samples stand in which.
+///
+/// With S samples, shard i of n has `ceil((S - i) / n)` positions, and its last batch may be
+/// short. With `drop_last` every shard has `floor(S / n)` positions and only whole batches. More
+/// shards than samples leave some empty. The answer holds the shard's batches `start`,
+/// `start + step`, `start + 2 * step` ...
+///
+/// ```
+/// use pba_augment::{Plan, PlanSpec, Shard};
+/// let plan = Plan::new(PlanSpec {
+///     samples: 10, seed: 0, epoch: 0, shuffle: false, shard: "1/2".parse()?,
+///     batch_size: 2, drop_last: false, start: 1, step: 1,
+/// })?;
+/// assert_eq!((plan.shard_batches(), plan.batches(), plan.rows()), (3, 2, 3));
+/// assert_eq!(plan.indices(0).collect::<Vec<_>>(), [5, 7]);
+/// assert_eq!(plan.indices(1).collect::<Vec<_>>(), [9]);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct Plan {
+    spec: PlanSpec,
+    order: Option<Permutation>,
+    shard_rows: u64,
+    shard_batches: u64,
+    batches: u64,
+}
+
+impl Plan {
+    /// Checks a specification and counts its batches.
+    ///
+    /// # Errors
+    /// When a field is out of its range.
+    pub fn new(spec: PlanSpec) -> Result<Plan, PlanError> {
+        let shard = spec.shard.check()?;
+        if !(1..=BATCH_SIZE_MAX).contains(&spec.batch_size) {
+            return Err(PlanError::BatchSize { batch_size: spec.batch_size });
+        }
+        if spec.step == 0 {
+            return Err(PlanError::Step);
+        }
+        let (index, count) = (u64::from(shard.index), u64::from(shard.count));
+        let batch_size = u64::from(spec.batch_size);
+        let (shard_rows, shard_batches) = if spec.drop_last {
+            let batches = spec.samples / count / batch_size;
+            (batches * batch_size, batches)
+        } else {
+            let rows = spec.samples.saturating_sub(index).div_ceil(count);
+            (rows, rows.div_ceil(batch_size))
+        };
+        if spec.start > shard_batches {
+            return Err(PlanError::Start { start: spec.start, batches: shard_batches });
+        }
+        let batches = (shard_batches - spec.start).div_ceil(spec.step);
+        let order = spec.shuffle.then(|| Permutation::new(spec.samples, spec.seed, spec.epoch));
+        Ok(Plan { spec, order, shard_rows, shard_batches, batches })
+    }
+
+    /// What it was made from.
+    pub fn spec(&self) -> &PlanSpec {
+        &self.spec
+    }
+
+    /// Batches of this answer.
+    pub fn batches(&self) -> u64 {
+        self.batches
+    }
+
+    /// Batches of the whole shard, sent or not.
+    pub fn shard_batches(&self) -> u64 {
+        self.shard_batches
+    }
+
+    /// Rows of this answer, over all its batches.
+    pub fn rows(&self) -> u64 {
+        // Only the last batch of a shard can be short.
+        match self.batches {
+            0 => 0,
+            batches => (batches - 1) * u64::from(self.spec.batch_size) + self.len_of(batches - 1) as u64,
+        }
+    }
+
+    /// Number within the shard of the `n`-th batch of this answer.
+    ///
+    /// # Panics
+    /// When `n` is not below [`Plan::batches`].
+    pub fn batch_number(&self, n: u64) -> u64 {
+        assert!(n < self.batches, "batch {n} of {}", self.batches);
+        self.spec.start + n * self.spec.step
+    }
+
+    /// Rows of the `n`-th batch of this answer.
+    ///
+    /// # Panics
+    /// When `n` is not below [`Plan::batches`].
+    pub fn len_of(&self, n: u64) -> usize {
+        let first = self.batch_number(n) * u64::from(self.spec.batch_size);
+        (self.shard_rows - first).min(self.spec.batch_size.into()) as usize
+    }
+
+    /// Samples of the `n`-th batch of this answer, as positions in the dataset.
+    ///
+    /// # Panics
+    /// When `n` is not below [`Plan::batches`].
+    pub fn indices(&self, n: u64) -> impl ExactSizeIterator<Item = u64> + '_ {
+        let first = self.batch_number(n) * u64::from(self.spec.batch_size);
+        let Shard { index, count } = self.spec.shard;
+        (0..self.len_of(n)).map(move |row| {
+            let position = (first + row as u64) * u64::from(count) + u64::from(index);
+            match &self.order {
+                Some(order) => order.at(position),
+                None => position,
+            }
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const SPEC: PlanSpec = PlanSpec {
+        samples: 10,
+        seed: 0,
+        epoch: 0,
+        shuffle: false,
+        shard: Shard::WHOLE,
+        batch_size: 3,
+        drop_last: false,
+        start: 0,
+        step: 1,
+    };
+
+    fn batches(spec: PlanSpec) -> Vec<Vec<u64>> {
+        let plan = Plan::new(spec).unwrap();
+        let batches: Vec<Vec<u64>> = (0..plan.batches()).map(|n| plan.indices(n).collect()).collect();
+        for (n, batch) in batches.iter().enumerate() {
+            assert_eq!(batch.len(), plan.len_of(n as u64));
+        }
+        assert_eq!(batches.iter().map(Vec::len).sum::<usize>() as u64, plan.rows());
+        batches
+    }
+
+    /// The definition, word for word.
+    fn batches_by_definition(spec: PlanSpec) -> Vec<Vec<u64>> {
+        let permutation = Permutation::new(spec.samples, spec.seed, spec.epoch);
+        let order: Vec<u64> =
+            (0..spec.samples).map(|at| if spec.shuffle { permutation.at(at) } else { at }).collect();
+        let (index, count) = (spec.shard.index as usize, spec.shard.count as usize);
+        let mut shard: Vec<u64> = order.into_iter().skip(index).step_by(count).collect();
+        if spec.drop_last {
+            shard.truncate(spec.samples as usize / count);
+        }
+        let mut batches: Vec<Vec<u64>> =
+            shard.chunks(spec.batch_size as usize).map(<[u64]>::to_vec).collect();
+        if spec.drop_last {
+            batches.retain(|batch| batch.len() == spec.batch_size as usize);
+        }
+        batches.into_iter().skip(spec.start as usize).step_by(spec.step as usize).collect()
+    }
+
+    #[test]
+    fn an_epoch_in_batches() {
+        assert_eq!(batches(SPEC), [vec![0, 1, 2], vec![3, 4, 5], vec![6, 7, 8], vec![9]]);
+        assert_eq!(batches(PlanSpec { start: 1, step: 2, ..SPEC }), [vec![3, 4, 5], vec![9]]);
+        let shard = Shard { index: 1, count: 4 };
+        assert_eq!(batches(PlanSpec { shard, ..SPEC }), [[1, 5, 9]]);
+        assert_eq!(batches(PlanSpec { shard, batch_size: 2, drop_last: true, ..SPEC }), [[1, 5]]);
+        let plan = Plan::new(PlanSpec { start: 1, step: 2, ..SPEC }).unwrap();
+        assert_eq!((plan.batch_number(0), plan.batch_number(1), plan.shard_batches()), (1, 3, 4));
+    }
+
+    #[track_caller]
+    fn refuse(spec: PlanSpec, says: &str) {
+        let error = Plan::new(spec).unwrap_err().to_string();
+        assert!(error.contains(says), "{error:?} does not say {says:?}");
+    }
+
+    #[test]
+    fn wrong_plans_are_refused_by_value() {
+        refuse(PlanSpec { batch_size: 0, ..SPEC }, "batch size 0 is out of range; allowed are 1..=65536");
+        refuse(PlanSpec { batch_size: 65_537, ..SPEC }, "batch size 65537");
+        refuse(PlanSpec { step: 0, ..SPEC }, "step 0");
+        refuse(PlanSpec { start: 5, ..SPEC }, "start 5 is out of range; this shard has 4 batches");
+        refuse(PlanSpec { shard: Shard { index: 0, count: 0 }, ..SPEC }, "0 shards");
+        refuse(PlanSpec { shard: Shard { index: 3, count: 3 }, ..SPEC }, "shard 3 of 3 does not exist");
+    }
+
+    #[test]
+    fn nothing_left_is_no_error() {
+        for spec in [
+            PlanSpec { start: 4, ..SPEC },
+            PlanSpec { samples: 0, ..SPEC },
+            PlanSpec { samples: 0, shuffle: true, ..SPEC },
+            PlanSpec { shard: Shard { index: 11, count: 12 }, ..SPEC },
+            PlanSpec { batch_size: 11, drop_last: true, ..SPEC },
+        ] {
+            let plan = Plan::new(spec).unwrap();
+            assert_eq!((plan.batches(), plan.rows()), (0, 0), "{spec:?}");
+        }
+    }
+
+    #[test]
+    fn extreme_numbers_do_not_overflow() {
+        let samples = u64::MAX;
+        for shuffle in [false, true] {
+            let spec = PlanSpec {
+                samples,
+                shuffle,
+                shard: Shard { index: u32::MAX - 1, count: u32::MAX },
+                step: u64::MAX,
+                ..SPEC
+            };
+            let plan = Plan::new(spec).unwrap();
+            assert_eq!(plan.batches(), 1);
+            assert!(plan.indices(0).all(|index| index < samples));
+            let last = Plan::new(PlanSpec { start: plan.shard_batches() - 1, ..spec }).unwrap();
+            assert!(last.indices(0).all(|index| index < samples));
+        }
+    }
+
+    #[test]
+    fn shards_are_written_index_over_count() {
+        assert_eq!("3/8".parse(), Ok(Shard { index: 3, count: 8 }));
+        assert_eq!(Shard { index: 3, count: 8 }.to_string(), "3/8");
+        assert_eq!("8/8".parse::<Shard>(), Err(ShardError::Index { index: 8, count: 8 }));
+        assert_eq!("0/0".parse::<Shard>(), Err(ShardError::Count));
+        for text in ["", "3", "3/", "/8", "a/b", "-1/8", "+1/8", "1/8/2", "1 / 8", "0/4294967296"] {
+            assert_eq!(text.parse::<Shard>(), Err(ShardError::Syntax { text: text.to_owned() }));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn plans_follow_the_definition(
+            samples in 0u64..200,
+            shuffle: bool,
+            (index, count) in (1u32..9).prop_flat_map(|count| (0..count, Just(count))),
+            batch_size in 1u32..20,
+            drop_last: bool,
+            start in 0u64..5,
+            step in 1u64..5,
+        ) {
+            let shard = Shard { index, count };
+            let spec = PlanSpec { samples, shuffle, shard, batch_size, drop_last, start, step, ..SPEC };
+            let all = batches_by_definition(PlanSpec { start: 0, step: 1, ..spec });
+            match Plan::new(spec) {
+                Ok(_) => prop_assert_eq!(batches(spec), batches_by_definition(spec)),
+                Err(error) => {
+                    let batches = all.len() as u64;
+                    prop_assert!(start > batches);
+                    prop_assert_eq!(error, PlanError::Start { start, batches });
+                }
+            }
+        }
+
+        #[test]
+        fn with_drop_last_shards_are_equal(samples in 0u64..500, count in 1u32..9, batch_size in 1u32..9) {
+            let sizes = |index| {
+                let shard = Shard { index, count };
+                let plan = Plan::new(PlanSpec { samples, shard, batch_size, drop_last: true, ..SPEC }).unwrap();
+                (plan.batches(), plan.rows())
+            };
+            for index in 0..count {
+                prop_assert_eq!(sizes(index), sizes(0));
+            }
+        }
+    }
+}

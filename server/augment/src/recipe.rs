@@ -1,0 +1,133 @@
+//! Everything that fixes one epoch's pixels, besides the pixels themselves.
+
+use std::sync::Arc;
+
+use pba_schedules::{Policy, Schedule};
+
+use crate::base::{Base, BaseError};
+use crate::draws::{BaseDraws, OpCalls, Walk};
+use crate::image::{ImageShape, ShapeError};
+use crate::rng::{Address, Purpose, below};
+
+/// What the images of an epoch draw their policy from.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Policies {
+    /// No policy: base augmentation only.
+    None,
+    /// All images share this policy.
+    One(Policy),
+    /// Each image draws a search epoch uniformly, and uses the policy of that epoch.
+    AnyEpochOf(Arc<Schedule>),
+}
+
+/// The fields of a [`Recipe`], not yet checked.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RecipeSpec {
+    /// What the images draw their policy from.
+    pub policies: Policies,
+    /// What follows the policy.
+    pub base: Base,
+    /// Seed of every draw.
+    pub seed: u64,
+    /// Epoch of every draw, 0-based.
+    pub epoch: u32,
+    /// Red, green and blue of padding, cutouts and holes: the rounded mean of each channel over
+    /// the training split.
+    pub mean: [u8; 3],
+    /// Size of every image, going in and coming out.
+    pub shape: ImageShape,
+}
+
+/// Why a recipe was refused.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum RecipeError {
+    /// Images of a size that is out of range.
+    #[error(transparent)]
+    Shape(#[from] ShapeError),
+    /// A base augmentation with a number that is out of range.
+    #[error(transparent)]
+    Base(#[from] BaseError),
+}
+
+/// Everything that fixes one epoch's pixels, besides the pixels themselves. Built once per
+/// stream, shared by its workers.
+#[derive(Clone, Debug)]
+pub struct Recipe {
+    spec: RecipeSpec,
+    walks: Walks,
+    /// A row of the mean colour, to copy from.
+    mean_row: Vec<u8>,
+}
+
+#[derive(Clone, Debug)]
+enum Walks {
+    None,
+    One(Walk),
+    AnyEpochOf { epochs: u32, by_end: Vec<(u32, Walk)> },
+}
+
+impl Recipe {
+    /// Checks a specification, and prepares what all its images share.
+    ///
+    /// # Errors
+    /// When a side of the shape or a number of the base augmentation is out of range.
+    pub fn new(spec: RecipeSpec) -> Result<Recipe, RecipeError> {
+        spec.shape.check()?;
+        spec.base.check()?;
+        let walks = match &spec.policies {
+            Policies::None => Walks::None,
+            Policies::One(policy) => Walks::One(Walk::new(policy)),
+            Policies::AnyEpochOf(schedule) => {
+                let mut end = 0;
+                let by_end = schedule.segments().iter().map(|segment| {
+                    end += segment.epochs;
+                    (end, Walk::new(&segment.policy))
+                });
+                Walks::AnyEpochOf { epochs: schedule.epochs(), by_end: by_end.collect() }
+            }
+        };
+        let mean_row = spec.mean.repeat(spec.shape.width as usize);
+        Ok(Recipe { spec, walks, mean_row })
+    }
+
+    /// What it was made from.
+    pub fn spec(&self) -> &RecipeSpec {
+        &self.spec
+    }
+
+    /// Size of every image.
+    pub fn shape(&self) -> ImageShape {
+        self.spec.shape
+    }
+
+    /// The ops that the policy applies to a sample.
+    #[inline]
+    pub fn op_calls(&self, sample: u64) -> OpCalls {
+        let address = self.address(Purpose::Policy, sample);
+        let walk = match &self.walks {
+            Walks::None => return OpCalls::NONE,
+            Walks::One(walk) => walk,
+            Walks::AnyEpochOf { epochs, by_end } => {
+                let search_epoch = below(address.block(0)[3], *epochs);
+                &by_end[by_end.partition_point(|&(end, _)| end <= search_epoch)].1
+            }
+        };
+        walk.draw(&address, self.spec.shape)
+    }
+
+    /// Where the base augmentation cuts a sample, and whether it mirrors it.
+    #[inline]
+    pub fn base_draws(&self, sample: u64) -> BaseDraws {
+        BaseDraws::new(&self.address(Purpose::Base, sample), &self.spec.base, self.spec.shape)
+    }
+
+    /// Pixels of the mean colour, as many as a row has.
+    pub(crate) fn mean_row(&self) -> &[u8] {
+        &self.mean_row
+    }
+
+    fn address(&self, purpose: Purpose, sample: u64) -> Address {
+        Address { seed: self.spec.seed, purpose, epoch: self.spec.epoch, item: sample }
+    }
+}

@@ -1,0 +1,212 @@
+//! From a sample's pixels to the pixels that go out.
+
+use crate::apply::apply;
+use crate::counts::OpCounts;
+use crate::recipe::Recipe;
+use crate::scratch::Scratch;
+
+/// Renders one sample: policy, holes to the mean colour, then crop, flip and cutout.
+///
+/// `pixels` and `out` are interleaved red, green and blue bytes of the recipe's shape; `out` is
+/// overwritten. `counts` gains one for each op that fired.
+///
+/// # Allocations
+/// None, once `scratch` has met an image of this size.
+///
+/// # Panics
+/// When `pixels` or `out` is not [`ImageShape::rgb_bytes`](crate::ImageShape::rgb_bytes) long.
+///
+/// ```
+/// use pba_augment::{Base, ImageShape, OpCounts, Policies, Recipe, RecipeSpec, Scratch, render_image};
+///
+/// let shape = ImageShape { height: 2, width: 2 };
+/// let recipe = Recipe::new(RecipeSpec {
+///     policies: Policies::None,
+///     base: "flip".parse()?,
+///     seed: 0,
+///     epoch: 0,
+///     mean: [125, 123, 114],
+///     shape,
+/// })?;
+/// let image = [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12];
+/// let mirrored = [4, 5, 6, 1, 2, 3, 10, 11, 12, 7, 8, 9];
+///
+/// let (mut scratch, mut counts) = (Scratch::new(), OpCounts::default());
+/// for sample in 0..10 {
+///     let mut out = [0; 12];
+///     render_image(&recipe, sample, &image, &mut out, &mut scratch, &mut counts);
+///     assert_eq!(out, if recipe.base_draws(sample).flip { mirrored } else { image });
+/// }
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub fn render_image(
+    recipe: &Recipe,
+    sample: u64,
+    pixels: &[u8],
+    out: &mut [u8],
+    scratch: &mut Scratch,
+    counts: &mut OpCounts,
+) {
+    let shape = recipe.shape();
+    assert_eq!(pixels.len(), shape.rgb_bytes(), "bytes of sample {sample}");
+    assert_eq!(out.len(), shape.rgb_bytes(), "bytes of the output for sample {sample}");
+    let placement = Placement::new(recipe, sample);
+    let calls = recipe.op_calls(sample);
+    if calls.as_slice().is_empty() {
+        placement.write(pixels.as_chunks().0, out, copy_row);
+        return;
+    }
+    let mut image = std::mem::take(&mut scratch.image);
+    image.load_rgb(shape, pixels);
+    for call in calls.as_slice() {
+        apply(call, &mut image, scratch);
+        counts.add(call.op);
+    }
+    image.fill_holes(recipe.spec().mean);
+    placement.write(image.pixels(), out, drop_alpha);
+    scratch.image = image;
+}
+
+/// Renders samples one after another into one buffer: row n of `out` is the n-th sample.
+///
+/// `image` gives a sample's pixels. Everything else is as for [`render_image`].
+///
+/// # Panics
+/// When `out` does not hold exactly one image for each index, and as [`render_image`].
+pub fn render_batch<'a>(
+    recipe: &Recipe,
+    indices: impl Iterator<Item = u64>,
+    image: impl Fn(u64) -> &'a [u8],
+    out: &mut [u8],
+    scratch: &mut Scratch,
+    counts: &mut OpCounts,
+) {
+    let mut images = out.chunks_mut(recipe.shape().rgb_bytes());
+    for index in indices {
+        let out = images.next().expect("the output holds one image for each index");
+        render_image(recipe, index, image(index), out, scratch, counts);
+    }
+    assert!(images.next().is_none(), "the output holds more images than there are indices");
+}
+
+/// Crop, flip and cutout of one sample, as what each row of the output is made of.
+struct Placement<'a> {
+    width: usize,
+    height: usize,
+    mean_row: &'a [u8],
+    /// Output row or column minus source row or column, before the flip.
+    shift: (isize, isize),
+    flip: bool,
+    /// Columns and rows that the cutout erases, after the flip.
+    hole: (std::ops::Range<usize>, std::ops::Range<usize>),
+}
+
+impl<'a> Placement<'a> {
+    fn new(recipe: &'a Recipe, sample: u64) -> Placement<'a> {
+        let (shape, base) = (recipe.shape(), &recipe.spec().base);
+        let (width, height) = (shape.width as usize, shape.height as usize);
+        let draws = recipe.base_draws(sample);
+        let padding = base.pad_crop.unwrap_or(0) as isize;
+        let hole = match base.cutout {
+            Some(size) => (span(draws.cutout.0, size, shape.width), span(draws.cutout.1, size, shape.height)),
+            None => (0..0, 0..0),
+        };
+        Placement {
+            width,
+            height,
+            mean_row: recipe.mean_row(),
+            shift: (padding - draws.crop.0 as isize, padding - draws.crop.1 as isize),
+            flip: draws.flip,
+            hole,
+        }
+    }
+
+    /// Writes the output. `write_row` writes some neighbouring pixels of a row, mirrored or not.
+    fn write<const CHANNELS: usize>(
+        &self,
+        pixels: &[[u8; CHANNELS]],
+        out: &mut [u8],
+        write_row: impl Fn(&[[u8; CHANNELS]], &mut [u8], bool),
+    ) {
+        let (width, height) = (self.width, self.height);
+        let (columns, rows) = (overlap(self.shift.0, width), overlap(self.shift.1, height));
+        let first_column = columns.start.wrapping_add_signed(-self.shift.0);
+        // Where the columns that show the image stand after the flip.
+        let shown = if self.flip { width - columns.end..width - columns.start } else { columns.clone() };
+        for (y, out) in out.chunks_exact_mut(3 * width).enumerate() {
+            if rows.contains(&y) && !columns.is_empty() {
+                let first = y.wrapping_add_signed(-self.shift.1) * width + first_column;
+                let source = &pixels[first..first + columns.len()];
+                write_row(source, &mut out[3 * shown.start..3 * shown.end], self.flip);
+                self.erase(out, 0..shown.start);
+                self.erase(out, shown.end..width);
+            } else {
+                self.erase(out, 0..width);
+            }
+        }
+        let (columns, rows) = self.hole.clone();
+        for y in rows {
+            self.erase(&mut out[3 * width * y..3 * width * (y + 1)], columns.clone());
+        }
+    }
+
+    fn erase(&self, row: &mut [u8], columns: std::ops::Range<usize>) {
+        row[3 * columns.start..3 * columns.end].copy_from_slice(&self.mean_row[..3 * columns.len()]);
+    }
+}
+
+/// What of `0..len` is covered by `0..len` moved by `shift`.
+fn overlap(shift: isize, len: usize) -> std::ops::Range<usize> {
+    let distance = shift.unsigned_abs();
+    match distance < len {
+        false => 0..0,
+        true if shift < 0 => 0..len - distance,
+        true => distance..len,
+    }
+}
+
+/// The part inside `0..len` of `size` pixels about `centre`.
+pub(crate) fn span(centre: u32, size: u32, len: u32) -> std::ops::Range<usize> {
+    let half = size / 2;
+    let end = centre.saturating_add(size - half).min(len);
+    centre.saturating_sub(half).min(end) as usize..end as usize
+}
+
+/// Copies pixels, mirrored or not.
+fn copy_row(source: &[[u8; 3]], out: &mut [u8], mirrored: bool) {
+    if mirrored {
+        for (pixel, out) in source.iter().rev().zip(out.as_chunks_mut().0) {
+            *out = *pixel;
+        }
+    } else {
+        out.copy_from_slice(source.as_flattened());
+    }
+}
+
+/// Copies pixels without their alpha, mirrored or not.
+fn drop_alpha(source: &[[u8; 4]], out: &mut [u8], mirrored: bool) {
+    // Four pixels at a time: four words in, three words out.
+    let pack = |quad: [[u8; 4]; 4]| {
+        let [a, b, c, d] = quad.map(|pixel| u32::from_le_bytes(pixel) & 0xFF_FFFF);
+        [a | b << 24, b >> 8 | c << 16, c >> 16 | d << 8].map(u32::to_le_bytes)
+    };
+    let (quads_out, rest_out) = out.as_chunks_mut::<12>();
+    let rest_out = rest_out.as_chunks_mut::<3>().0;
+    if mirrored {
+        let (rest, quads) = source.as_rchunks::<4>();
+        for (&[a, b, c, d], out) in quads.iter().rev().zip(quads_out) {
+            out.copy_from_slice(pack([d, c, b, a]).as_flattened());
+        }
+        for (&[r, g, b, _], out) in rest.iter().rev().zip(rest_out) {
+            *out = [r, g, b];
+        }
+    } else {
+        let (quads, rest) = source.as_chunks::<4>();
+        for (&quad, out) in quads.iter().zip(quads_out) {
+            out.copy_from_slice(pack(quad).as_flattened());
+        }
+        for (&[r, g, b, _], out) in rest.iter().zip(rest_out) {
+            *out = [r, g, b];
+        }
+    }
+}
