@@ -249,7 +249,8 @@ impl Head {
         let pooled = x.mean_dim(&[2i64, 3][..], false, None::<Kind>);
         let pooled = pooled.view([images, pass.members, -1]).permute([1, 0, 2]);
         let matrix = &pass.matrices[self.matrix];
-        pooled.matmul(&matrix.transpose(1, 2)).to_kind(Kind::Float) + &pass.vectors[self.vector]
+        let bias = &pass.vectors[self.vector];
+        pooled.matmul(&matrix.transpose(1, 2)).to_kind(bias.kind()) + bias
     }
 }
 
