@@ -1,0 +1,205 @@
+//! Encoded image in, RGB pixels out.
+//!
+//! The format is told by the first bytes, never by a name. JPEG goes through libjpeg-turbo's
+//! decoder as MozJPEG ships it, with the accurate integer DCT and smooth chroma upsampling: the
+//! very bytes that Pillow gives. Its plain C form is built, so every machine decodes alike.
+
+use std::io::{self, BufRead, Cursor, Read};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use mozjpeg::{ColorSpace, Decompress};
+
+use crate::pack::IMAGE_SIDE_MAX;
+
+/// Largest encoded image, in bytes. A 4096 x 4096 PNG of noise is 50 MB.
+pub const ENCODED_BYTES_MAX: usize = 64 << 20;
+
+/// A decoded image.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Image {
+    /// Height in pixels.
+    pub height: u32,
+    /// Width in pixels.
+    pub width: u32,
+    /// RGB, row by row: height * width * 3 bytes.
+    pub pixels: Vec<u8>,
+}
+
+/// Why some bytes are not an image for us.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ImageError {
+    /// More bytes than we take.
+    #[error("image of {bytes} encoded bytes; allowed are {ENCODED_BYTES_MAX}")]
+    TooLong {
+        /// How many there are.
+        bytes: usize,
+    },
+    /// Not the beginning of any format we read.
+    #[error("image begins with {beginning}; formats that are read are JPEG and PNG")]
+    UnknownFormat {
+        /// The first bytes.
+        beginning: String,
+    },
+    /// A side of no pixel, or too many.
+    #[error("image is {height}x{width} (height x width); allowed are sides of 1..={IMAGE_SIDE_MAX} pixels")]
+    Size {
+        /// Height in pixels.
+        height: u64,
+        /// Width in pixels.
+        width: u64,
+    },
+    /// Another size than the caller needs.
+    #[error("image is {}x{} (height x width); expected {}x{}", found.0, found.1, expected.0, expected.1)]
+    OtherSize {
+        /// Height and width in pixels.
+        found: (u32, u32),
+        /// Height and width that were needed.
+        expected: (u32, u32),
+    },
+    /// Damaged.
+    #[error("image does not decode as {format}: {reason}")]
+    Damaged {
+        /// What its first bytes say it is.
+        format: &'static str,
+        /// What the decoder says.
+        reason: String,
+    },
+}
+
+/// Decodes a JPEG or PNG image to RGB.
+///
+/// Grayscale becomes three equal channels, palettes are looked up, of 16-bit samples the high
+/// byte is taken, alpha is dropped, and CMYK is converted as Pillow does it. Colour profiles and
+/// orientation tags are ignored.
+///
+/// # Errors
+/// When the bytes are not a whole image, or it is larger than [`IMAGE_SIDE_MAX`].
+pub fn decode(bytes: &[u8]) -> Result<Image, ImageError> {
+    decode_sized(bytes, None)
+}
+
+/// As [`decode`]; an image of another size than `expected` is refused before its pixels are read.
+pub(crate) fn decode_sized(bytes: &[u8], expected: Option<(u32, u32)>) -> Result<Image, ImageError> {
+    if bytes.len() > ENCODED_BYTES_MAX {
+        return Err(ImageError::TooLong { bytes: bytes.len() });
+    }
+    let (format, decoder): (_, Decoder) = if bytes.starts_with(&[0xff, 0xd8, 0xff]) {
+        ("JPEG", jpeg)
+    } else if bytes.starts_with(b"\x89PNG\r\n\x1a\n") {
+        ("PNG", png)
+    } else {
+        let beginning = match bytes {
+            [] => "nothing".to_owned(),
+            bytes => bytes.iter().take(8).map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().join(" "),
+        };
+        return Err(ImageError::UnknownFormat { beginning });
+    };
+    // libjpeg reports a fatal error by unwinding; for PNG this is a last resort.
+    catch_unwind(AssertUnwindSafe(|| decoder(bytes, expected)))
+        .unwrap_or_else(|panic| {
+            let reason = panic.downcast_ref::<String>().map(String::as_str);
+            let reason =
+                reason.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("the decoder panicked");
+            Err(Failure::Damaged(reason.trim_start_matches("libjpeg fatal error: ").to_owned()))
+        })
+        .map_err(|failure| match failure {
+            Failure::Image(error) => error,
+            Failure::Damaged(reason) => ImageError::Damaged { format, reason },
+        })
+}
+
+type Decoder = fn(&[u8], Option<(u32, u32)>) -> Result<Image, Failure>;
+
+enum Failure {
+    Image(ImageError),
+    Damaged(String),
+}
+
+impl<E: std::error::Error> From<E> for Failure {
+    fn from(error: E) -> Failure {
+        Failure::Damaged(error.to_string())
+    }
+}
+
+fn check_size(height: u64, width: u64, expected: Option<(u32, u32)>) -> Result<(u32, u32), Failure> {
+    let sides = 1..=u64::from(IMAGE_SIDE_MAX);
+    if !sides.contains(&height) || !sides.contains(&width) {
+        return Err(Failure::Image(ImageError::Size { height, width }));
+    }
+    let found = (height as u32, width as u32);
+    match expected {
+        Some(expected) if expected != found => Err(Failure::Image(ImageError::OtherSize { found, expected })),
+        _ => Ok(found),
+    }
+}
+
+fn jpeg(bytes: &[u8], expected: Option<(u32, u32)>) -> Result<Image, Failure> {
+    let decoder = Decompress::new_reader(Whole(bytes))?;
+    let (height, width) = check_size(decoder.height() as u64, decoder.width() as u64, expected)?;
+    let pixels_wanted = height as usize * width as usize;
+    let is_cmyk = matches!(decoder.color_space(), ColorSpace::JCS_CMYK | ColorSpace::JCS_YCCK);
+    let mut decoder = if is_cmyk { decoder.to_colorspace(ColorSpace::JCS_CMYK)? } else { decoder.rgb()? };
+    let mut pixels = vec![0; pixels_wanted * if is_cmyk { 4 } else { 3 }];
+    decoder.read_scanlines_into(&mut pixels)?;
+    if is_cmyk {
+        pixels = pixels.as_chunks::<4>().0.iter().copied().flat_map(cmyk_to_rgb).collect();
+    }
+    Ok(Image { height, width, pixels })
+}
+
+/// Inks as Adobe stores them, inverted, to RGB, in Pillow's rounding.
+fn cmyk_to_rgb([c, m, y, k]: [u8; 4]) -> [u8; 3] {
+    let white = u32::from(k); // 255 minus the black ink
+    [c, m, y].map(|stored| {
+        let product = (255 - u32::from(stored)) * white + 128;
+        (white - ((product >> 8) + product) / 256) as u8
+    })
+}
+
+/// Bytes that end with an error, where libjpeg would make up grey pixels.
+struct Whole<'a>(&'a [u8]);
+
+impl Read for Whole<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.0.read(buffer)
+    }
+}
+
+impl BufRead for Whole<'_> {
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        if self.0.is_empty() { Err(io::Error::other("cut off")) } else { Ok(self.0) }
+    }
+
+    fn consume(&mut self, amount: usize) {
+        self.0 = &self.0[amount..];
+    }
+}
+
+fn png(bytes: &[u8], expected: Option<(u32, u32)>) -> Result<Image, Failure> {
+    // Twice the decoded size of the largest image in 16 bits is enough for anything honest.
+    let limits = png::Limits { bytes: 512 << 20 };
+    let mut decoder = png::Decoder::new_with_limits(Cursor::new(bytes), limits);
+    decoder.set_transformations(png::Transformations::EXPAND | png::Transformations::STRIP_16);
+    let mut reader = decoder.read_info()?;
+    let (height, width) = check_size(reader.info().height.into(), reader.info().width.into(), expected)?;
+    let length = reader.output_buffer_size().ok_or_else(|| Failure::Damaged("too large".into()))?;
+    let mut samples = vec![0; length];
+    let frame = reader.next_frame(&mut samples)?;
+    samples.truncate(frame.buffer_size());
+    let pixels: Vec<u8> = match frame.color_type {
+        png::ColorType::Rgb => samples,
+        png::ColorType::Rgba => {
+            samples.as_chunks::<4>().0.iter().flat_map(|&[r, g, b, _]| [r, g, b]).collect()
+        }
+        png::ColorType::Grayscale => samples.iter().flat_map(|&gray| [gray; 3]).collect(),
+        png::ColorType::GrayscaleAlpha => {
+            samples.as_chunks::<2>().0.iter().flat_map(|&[gray, _]| [gray; 3]).collect()
+        }
+        png::ColorType::Indexed => return Err(Failure::Damaged("its palette was not looked up".into())),
+    };
+    if pixels.len() != height as usize * width as usize * 3 {
+        return Err(Failure::Damaged("its frame is smaller than the image".into()));
+    }
+    Ok(Image { height, width, pixels })
+}

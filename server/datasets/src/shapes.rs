@@ -1,0 +1,475 @@
+//! The built-in dataset: ten shapes, drawn by this file.
+//!
+//! Every picture is 32x32 RGB: one filled shape before a background, both with colours, gradients
+//! and textures of their own, and some strokes and dots that mean nothing. The class is the shape
+//! and nothing else: all shapes have the same distribution of area, and their centroids the same
+//! distribution of place, so colours, contrast and position tell nothing.
+//!
+//! Only IEEE addition, multiplication, division and square root are used, on `f64`, so the
+//! pictures are the same on every machine; angles come from the rational points of the circle.
+
+use std::path::Path;
+
+use pba_schedules::Digest;
+use pba_schedules::rng::{self, Address, Purpose};
+
+use crate::dataset::Dataset;
+use crate::error::DatasetError;
+use crate::import::{self, Progress};
+use crate::pack::{PackSpec, Packer};
+use crate::packed;
+use crate::split::{SplitName, SplitState};
+
+/// Side of a picture in pixels.
+pub const SIDE: usize = 32;
+/// Names of the classes.
+pub const CLASSES: [&str; 10] =
+    ["disc", "ring", "triangle", "square", "star", "cross", "crescent", "arrow", "heart", "hourglass"];
+/// Samples of the training split.
+pub const TRAIN_ROWS: u64 = 10_000;
+/// Samples of the test split.
+pub const TEST_ROWS: u64 = 2_000;
+
+/// Of the drawing; raised when the pictures change.
+const VERSION: u32 = 1;
+const SEED: u64 = 0x5BA9E5;
+
+/// The built-in dataset, drawn on first use and kept in `cache_dir`.
+///
+/// # Errors
+/// When the cache cannot be written or read.
+pub fn shapes(cache_dir: &Path, progress: &dyn Fn(Progress)) -> Result<Dataset, DatasetError> {
+    let folder = cache_dir.join(Digest::of(format!("{} shapes {VERSION}", crate::pack::FORMAT)).to_string());
+    let mut splits = std::collections::BTreeMap::new();
+    for (name, rows) in [(SplitName::Train, TRAIN_ROWS), (SplitName::Test, TEST_ROWS)] {
+        let split = match import::cached(&folder, name) {
+            Some(split) => split,
+            None => {
+                let file = import::file(&folder, name);
+                pack(&file, name, rows, progress)?;
+                packed::open(&file)?.into()
+            }
+        };
+        splits.insert(name, SplitState::Ready(split));
+    }
+    Ok(Dataset::new("shapes", "shapes", splits))
+}
+
+fn pack(file: &Path, name: SplitName, rows: u64, progress: &dyn Fn(Progress)) -> Result<(), DatasetError> {
+    const CHUNK_ROWS: u64 = 1_000;
+    let mut packer = Packer::create(
+        file,
+        PackSpec {
+            height: SIDE as u32,
+            width: SIDE as u32,
+            classes: CLASSES.map(str::to_owned).to_vec(),
+            rows,
+            source: format!("shapes {VERSION}, {name}"),
+        },
+    )?;
+    let artist = Artist::new();
+    for start in (0..rows).step_by(CHUNK_ROWS as usize) {
+        let count = CHUNK_ROWS.min(rows - start);
+        let pictures =
+            import::in_parallel(count as usize, import::threads(), |i| artist.draw(name, start + i as u64));
+        for (index, picture) in (start..).zip(&pictures) {
+            packer.push(picture, label(index))?;
+        }
+        progress(Progress { split: name, rows_done: start + count, rows_total: rows });
+    }
+    packer.finish()
+}
+
+/// The class of sample `index`: any ten neighbours are one of each.
+fn label(index: u64) -> i64 {
+    (index % CLASSES.len() as u64) as i64
+}
+
+type Point = [f64; 2];
+
+/// An area of the plane, `y` downwards, roughly within 1 of the origin.
+enum Outline {
+    /// A polygon that may cross itself; inside by the even-odd rule.
+    Polygon(Vec<Edge>),
+    /// Inside where the function says so.
+    Area(fn(f64, f64) -> bool),
+}
+
+/// A side of a polygon.
+struct Edge {
+    from: Point,
+    /// `y` of the other end.
+    to_y: f64,
+    /// How `x` changes with `y`; not used where the edge is level.
+    slope: f64,
+}
+
+impl Outline {
+    fn polygon(corners: &[Point]) -> Outline {
+        let next = corners.iter().cycle().skip(1);
+        let edge =
+            |(&from, &[x, y]): (&Point, &Point)| Edge { from, to_y: y, slope: (x - from[0]) / (y - from[1]) };
+        Outline::Polygon(corners.iter().zip(next).map(edge).collect())
+    }
+
+    fn contains(&self, x: f64, y: f64) -> bool {
+        match self {
+            Outline::Area(contains) => contains(x, y),
+            Outline::Polygon(edges) => edges.iter().fold(false, |inside, edge| {
+                let [x0, y0] = edge.from;
+                inside ^ ((y0 > y) != (edge.to_y > y) && x < x0 + (y - y0) * edge.slope)
+            }),
+        }
+    }
+}
+
+fn outline(class: usize) -> Outline {
+    // Corners of a regular pentagon: cosines and sines of 90 + 72 k degrees.
+    const PENTAGON: [Point; 5] = [
+        [0.0, -1.0],
+        [0.951_056_516_295_153_6, -0.309_016_994_374_947_45],
+        [0.587_785_252_292_473_1, 0.809_016_994_374_947_5],
+        [-0.587_785_252_292_473_1, 0.809_016_994_374_947_5],
+        [-0.951_056_516_295_153_6, -0.309_016_994_374_947_45],
+    ];
+    match CLASSES[class] {
+        "disc" => Outline::Area(|x, y| x * x + y * y < 0.81),
+        "ring" => Outline::Area(|x, y| (0.25..0.9).contains(&(x * x + y * y))),
+        "triangle" => Outline::polygon(&[[0.0, -1.0], [0.866, 0.5], [-0.866, 0.5]]),
+        "square" => Outline::polygon(&[[-0.8, -0.8], [0.8, -0.8], [0.8, 0.8], [-0.8, 0.8]]),
+        "star" => {
+            let corner = |i: usize| {
+                // Inner corners are opposite to outer ones.
+                let [x, y] = PENTAGON[if i.is_multiple_of(2) { i / 2 } else { (i / 2 + 3) % 5 }];
+                if i.is_multiple_of(2) { [x, y] } else { [-0.42 * x, -0.42 * y] }
+            };
+            Outline::polygon(&std::array::from_fn::<Point, 10, _>(corner))
+        }
+        "cross" => Outline::Area(|x, y| {
+            let (long, short) = if x * x > y * y { (x, y) } else { (y, x) };
+            long * long < 0.9 && short * short < 0.09
+        }),
+        "crescent" => Outline::Area(|x, y| {
+            let bite = (x - 0.45) * (x - 0.45) + y * y;
+            x * x + y * y < 0.9 && bite > 0.5
+        }),
+        "arrow" => Outline::polygon(&[
+            [0.0, -1.0],
+            [0.75, -0.1],
+            [0.26, -0.1],
+            [0.26, 0.95],
+            [-0.26, 0.95],
+            [-0.26, -0.1],
+            [-0.75, -0.1],
+        ]),
+        "heart" => Outline::Area(|x, y| {
+            let (x, y) = (1.25 * x, -1.25 * y);
+            let a = x * x + y * y - 1.0;
+            a * a * a < x * x * y * y * y
+        }),
+        _ => Outline::polygon(&[[-0.8, -0.95], [0.8, -0.95], [-0.8, 0.95], [0.8, 0.95]]),
+    }
+}
+
+/// A shape moved and scaled so that its centroid is the origin and its area is 1.
+struct Shape {
+    outline: Outline,
+    centroid: Point,
+    scale: f64,
+    /// No point is further from the centroid, once the area is 1.
+    reach: f64,
+}
+
+impl Shape {
+    fn new(class: usize) -> Shape {
+        const GRID: i32 = 240;
+        let outline = outline(class);
+        let at = |i: i32| (f64::from(i) + 0.5) / f64::from(GRID) * 3.0 - 1.5;
+        let grid = (0..GRID).flat_map(|row| (0..GRID).map(move |column| (at(column), at(row))));
+        let points: Vec<(f64, f64)> = grid.filter(|&(x, y)| outline.contains(x, y)).collect();
+        let n = points.len() as f64;
+        let (sum_x, sum_y) = points.iter().fold((0.0, 0.0), |(a, b), (x, y)| (a + x, b + y));
+        let centroid = [sum_x / n, sum_y / n];
+        let area = n * 9.0 / f64::from(GRID * GRID);
+        let scale = area.sqrt();
+        let distance = |&(x, y): &(f64, f64)| {
+            let (x, y) = (x - centroid[0], y - centroid[1]);
+            (x * x + y * y).sqrt() / scale
+        };
+        // The points lie on a grid; the shape may reach a step further.
+        let reach = points.iter().map(distance).fold(0.0, f64::max) + 0.05;
+        Shape { outline, centroid, scale, reach }
+    }
+
+    fn contains(&self, x: f64, y: f64) -> bool {
+        self.outline.contains(x * self.scale + self.centroid[0], y * self.scale + self.centroid[1])
+    }
+}
+
+/// The numbers of one picture, in order.
+struct Draws {
+    address: Address,
+    words: [u32; 4],
+    used: usize,
+    next_block: u32,
+}
+
+impl Draws {
+    fn word(&mut self) -> u32 {
+        if self.used == 4 {
+            (self.words, self.used) = (self.address.block(self.next_block), 0);
+            self.next_block += 1;
+        }
+        self.used += 1;
+        self.words[self.used - 1]
+    }
+
+    /// Uniform in 0..1.
+    fn unit(&mut self) -> f64 {
+        f64::from(self.word() >> 8) / f64::from(1 << 24)
+    }
+
+    fn within(&mut self, low: f64, high: f64) -> f64 {
+        low + (high - low) * self.unit()
+    }
+
+    fn below(&mut self, bound: u32) -> u32 {
+        rng::below(self.word(), bound)
+    }
+
+    /// Cosine and sine of an angle anywhere on the circle.
+    fn direction(&mut self) -> Point {
+        let t = self.within(-1.0, 1.0);
+        let [c, s] = [(1.0 - t * t) / (1.0 + t * t), 2.0 * t / (1.0 + t * t)];
+        if self.below(2) == 0 { [c, s] } else { [-c, -s] }
+    }
+
+    fn color(&mut self) -> [f64; 3] {
+        [self.unit(), self.unit(), self.unit()]
+    }
+}
+
+fn luminance([r, g, b]: [f64; 3]) -> f64 {
+    0.3 * r + 0.59 * g + 0.11 * b
+}
+
+fn mix(a: [f64; 3], b: [f64; 3], t: f64) -> [f64; 3] {
+    std::array::from_fn(|i| a[i] + (b[i] - a[i]) * t)
+}
+
+/// A colour that varies over the picture: a gradient, with stripes, a chequerboard or blotches.
+struct Paint {
+    from: [f64; 3],
+    to: [f64; 3],
+    direction: Point,
+    pattern: u32,
+    strength: f64,
+    period: f64,
+    phase: f64,
+    blotches: [[f64; 6]; 6],
+}
+
+impl Paint {
+    fn draw(draws: &mut Draws, color: [f64; 3]) -> Paint {
+        let other = draws.color();
+        Paint {
+            from: color,
+            to: mix(color, other, 0.35),
+            direction: draws.direction(),
+            pattern: draws.below(5),
+            strength: draws.within(0.05, 0.16),
+            period: draws.within(3.0, 7.0),
+            phase: draws.unit(),
+            blotches: std::array::from_fn(|_| std::array::from_fn(|_| draws.within(-1.0, 1.0))),
+        }
+    }
+
+    fn at(&self, x: f64, y: f64) -> [f64; 3] {
+        let [c, s] = self.direction;
+        let side = SIDE as f64;
+        let along = c * (x - side / 2.0) + s * (y - side / 2.0);
+        let across = c * (y - side / 2.0) - s * (x - side / 2.0);
+        let t = (0.5 + along / side).clamp(0.0, 1.0);
+        let wave = |u: f64| {
+            // Raised above zero, where truncation is floor.
+            let u = u / self.period + self.phase + 64.0;
+            if u - f64::from(u as i32) < 0.5 { 1.0 } else { -1.0 }
+        };
+        let texture = match self.pattern {
+            0 => 0.0,
+            1 => wave(along),
+            2 => wave(along) * wave(across),
+            _ => {
+                let (u, v) = (x / side * 5.0, y / side * 5.0);
+                let (i, j) = ((u as usize).min(4), (v as usize).min(4));
+                let (u, v) = (u - i as f64, v - j as f64);
+                let row = |j: usize| self.blotches[j][i] * (1.0 - u) + self.blotches[j][i + 1] * u;
+                1.6 * (row(j) * (1.0 - v) + row(j + 1) * v)
+            }
+        };
+        mix(self.from, self.to, t).map(|value| value + texture * self.strength)
+    }
+}
+
+/// A short line or a dot, of no meaning.
+struct Stroke {
+    from: Point,
+    to: Point,
+    radius: f64,
+    color: [f64; 3],
+    in_front: bool,
+}
+
+impl Stroke {
+    fn draw(draws: &mut Draws) -> Stroke {
+        let side = SIDE as f64;
+        let from = [draws.within(0.0, side), draws.within(0.0, side)];
+        let length = draws.within(0.0, 14.0);
+        let [c, s] = draws.direction();
+        Stroke {
+            from,
+            to: [from[0] + length * c, from[1] + length * s],
+            radius: draws.within(0.5, 1.1),
+            color: draws.color(),
+            in_front: draws.below(3) == 0,
+        }
+    }
+
+    /// How much of the pixel at (x, y) it covers, about.
+    fn coverage(&self, x: f64, y: f64) -> f64 {
+        let margin = self.radius + 0.5;
+        let outside = |at: f64, a: f64, b: f64| at < a.min(b) - margin || at > a.max(b) + margin;
+        if outside(x, self.from[0], self.to[0]) || outside(y, self.from[1], self.to[1]) {
+            return 0.0;
+        }
+        let [dx, dy] = [self.to[0] - self.from[0], self.to[1] - self.from[1]];
+        let [px, py] = [x - self.from[0], y - self.from[1]];
+        let along = ((px * dx + py * dy) / (dx * dx + dy * dy + 1e-9)).clamp(0.0, 1.0);
+        let [ex, ey] = [px - along * dx, py - along * dy];
+        (margin - (ex * ex + ey * ey).sqrt()).clamp(0.0, 1.0)
+    }
+}
+
+/// How much of a pixel is inside, by nine samples; by four where those agree.
+fn coverage(inside: impl Fn(f64, f64) -> bool) -> f64 {
+    const AT: [f64; 3] = [1.0 / 6.0, 0.5, 5.0 / 6.0];
+    let hit = |(i, j): (usize, usize)| u32::from(inside(AT[i], AT[j]));
+    let corners: u32 = [(0, 0), (2, 0), (0, 2), (2, 2)].into_iter().map(hit).sum();
+    match corners {
+        0 => 0.0,
+        4 => 1.0,
+        _ => {
+            f64::from(corners + [(1, 0), (0, 1), (1, 1), (2, 1), (1, 2)].into_iter().map(hit).sum::<u32>())
+                / 9.0
+        }
+    }
+}
+
+struct Artist {
+    shapes: Vec<Shape>,
+}
+
+impl Artist {
+    fn new() -> Artist {
+        Artist { shapes: (0..CLASSES.len()).map(Shape::new).collect() }
+    }
+
+    fn draw(&self, split: SplitName, index: u64) -> Vec<u8> {
+        let address = Address { seed: SEED, purpose: Purpose::Dataset, epoch: split as u32, item: index };
+        let mut draws = Draws { address, words: [0; 4], used: 4, next_block: 0 };
+        let shape = &self.shapes[label(index) as usize];
+        let side = SIDE as f64;
+
+        // Colours that a person can tell apart.
+        let (mut background, mut foreground);
+        loop {
+            (background, foreground) = (draws.color(), draws.color());
+            let difference = luminance(background) - luminance(foreground);
+            if difference * difference > 0.3 * 0.3 {
+                break;
+            }
+        }
+        let contrast = draws.within(0.55, 1.0);
+        let brightness = draws.within(0.0, 1.0 - contrast);
+        let ground = Paint::draw(&mut draws, background);
+        let figure = Paint::draw(&mut draws, foreground);
+
+        // From picture to shape: move, turn, flip, shear, stretch, scale.
+        let size = draws.within(9.5, 15.5); // square root of the area, in pixels
+        let center = [side / 2.0 + draws.within(-6.0, 6.0), side / 2.0 + draws.within(-6.0, 6.0)];
+        let [c, s] = draws.direction();
+        let flip = if draws.below(2) == 0 { 1.0 } else { -1.0 };
+        let shear = draws.within(-0.2, 0.2);
+        let stretch = draws.within(0.85, 1.18);
+        let inside = |x: f64, y: f64| {
+            let (x, y) = ((x - center[0]) / size, (y - center[1]) / size);
+            let (x, y) = (c * x + s * y, (c * y - s * x) * flip);
+            shape.contains((x + shear * y) * stretch, y / stretch)
+        };
+
+        let strokes: Vec<Stroke> = (0..1 + draws.below(4)).map(|_| Stroke::draw(&mut draws)).collect();
+        let noise = draws.within(0.02, 0.12);
+        // Shear and stretch lengthen nothing by more than this.
+        let reach = 1.35 * shape.reach * size;
+
+        let mut picture = Vec::with_capacity(SIDE * SIDE * 3);
+        for row in 0..SIDE {
+            for column in 0..SIDE {
+                let (x, y) = (column as f64 + 0.5, row as f64 + 0.5);
+                let mut color = ground.at(x, y);
+                for stroke in strokes.iter().filter(|stroke| !stroke.in_front) {
+                    color = mix(color, stroke.color, stroke.coverage(x, y));
+                }
+                let [dx, dy] = [x - center[0], y - center[1]];
+                if dx * dx + dy * dy < reach * reach {
+                    let coverage = coverage(|dx, dy| inside(column as f64 + dx, row as f64 + dy));
+                    if coverage > 0.0 {
+                        color = mix(color, figure.at(x, y), coverage);
+                    }
+                }
+                for stroke in strokes.iter().filter(|stroke| stroke.in_front) {
+                    color = mix(color, stroke.color, stroke.coverage(x, y));
+                }
+                // Ten bits per channel of each of two words: noise with a triangular distribution.
+                let words = [draws.word(), draws.word()];
+                for (channel, value) in color.into_iter().enumerate() {
+                    let bits = words.map(|word| f64::from(word >> (10 * channel) & 1023));
+                    let noise = noise * ((bits[0] + bits[1]) / 1023.0 - 1.0);
+                    let value = brightness + contrast * value + noise;
+                    picture.push((value.clamp(0.0, 1.0) * 255.0 + 0.5) as u8);
+                }
+            }
+        }
+        picture
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    #[ignore = "writes a picture for people to look at, where PBA_SHEET says"]
+    fn contact_sheet() {
+        let artist = Artist::new();
+        let (columns, rows, zoom) = (20, 12, 3);
+        let width = columns * SIDE * zoom;
+        let mut sheet = vec![0; width * rows * SIDE * zoom * 3];
+        for place in 0..columns * rows {
+            let picture = artist.draw(SplitName::Train, place as u64);
+            for (y, line) in
+                sheet.chunks_mut(width * 3).enumerate().skip(place / columns * SIDE * zoom).take(SIDE * zoom)
+            {
+                for x in 0..SIDE * zoom {
+                    let from = (y % (SIDE * zoom) / zoom * SIDE + x / zoom) * 3;
+                    let to = (place % columns * SIDE * zoom + x) * 3;
+                    line[to..to + 3].copy_from_slice(&picture[from..from + 3]);
+                }
+            }
+        }
+        let file = std::fs::File::create(std::env::var_os("PBA_SHEET").unwrap()).unwrap();
+        let mut encoder = png::Encoder::new(file, width as u32, (rows * SIDE * zoom) as u32);
+        encoder.set_color(png::ColorType::Rgb);
+        encoder.write_header().unwrap().write_image_data(&sheet).unwrap();
+    }
+}

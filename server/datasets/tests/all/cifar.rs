@@ -1,0 +1,67 @@
+use std::path::Path;
+
+use pba_datasets::SplitName;
+
+use crate::{failure, noise, opened, split};
+
+fn records(label_bytes: usize, labels: &[u8], seed: u64) -> Vec<u8> {
+    let record = |(row, &label): (usize, &u8)| {
+        let mut record = vec![0; label_bytes - 1];
+        record.push(label);
+        record.extend(noise(seed + row as u64, 3072));
+        record
+    };
+    labels.iter().enumerate().flat_map(record).collect()
+}
+
+fn write(folder: &Path, name: &str, bytes: impl AsRef<[u8]>) {
+    std::fs::write(folder.join(name), bytes).unwrap();
+}
+
+#[test]
+fn cifar_10_is_read() {
+    let (folder, cache) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let inner = folder.path().join("cifar-10-batches-bin");
+    std::fs::create_dir(&inner).unwrap();
+    for batch in 1..=5 {
+        write(&inner, &format!("data_batch_{batch}.bin"), records(1, &[batch, 9], 10 * u64::from(batch)));
+    }
+    write(&inner, "test_batch.bin", &records(1, &[3], 0)[..3072]);
+    write(&inner, "batches.meta.txt", "a\nb\nc\nd\ne\nf\ng\nh\ni\nj\n\n");
+    let dataset = opened(folder.path(), cache.path()).unwrap();
+    let train = split(&dataset, SplitName::Train);
+    assert_eq!((train.len(), train.label(2), train.label(3)), (10, 2, 9));
+    assert_eq!(train.classes().concat(), "abcdefghij");
+    let planes = noise(20, 3072);
+    assert_eq!(train.image(2)[3 * 33..][..3], [planes[33], planes[1024 + 33], planes[2048 + 33]]);
+    assert_eq!(
+        failure(&dataset, SplitName::Test),
+        "cifar-10-batches-bin/test_batch.bin: 3072 bytes; expected a multiple of 3073, at least one, as CIFAR-10 binary has"
+    );
+
+    write(&inner, "test_batch.bin", records(1, &[3, 10], 0));
+    let dataset = opened(folder.path(), cache.path()).unwrap();
+    assert_eq!(
+        failure(&dataset, SplitName::Test),
+        "cifar-10-batches-bin/test_batch.bin, row 1: label 10 is not allowed; allowed are 0..=9 (10 classes)"
+    );
+    std::fs::remove_file(inner.join("data_batch_4.bin")).unwrap();
+    let error = opened(folder.path(), cache.path()).unwrap_err().to_string();
+    assert_eq!(error, "cifar-10-batches-bin/data_batch_4.bin: this shard is missing; the set says it has 5");
+}
+
+#[test]
+fn cifar_100_is_read_with_its_fine_labels() {
+    let (folder, cache) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    write(folder.path(), "train.bin", records(2, &[99, 4], 1));
+    write(folder.path(), "test.bin", records(2, &[50], 2));
+    let dataset = opened(folder.path(), cache.path()).unwrap();
+    let train = split(&dataset, SplitName::Train);
+    assert_eq!((train.label(0), train.label(1), train.classes().len()), (99, 4, 100));
+    write(folder.path(), "fine_label_names.txt", "one\ntwo\n");
+    let dataset = opened(folder.path(), cache.path()).unwrap();
+    assert_eq!(
+        failure(&dataset, SplitName::Train),
+        "fine_label_names.txt: names 2 classes, the other splits name 100, or other ones"
+    );
+}

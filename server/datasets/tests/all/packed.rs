@@ -1,0 +1,134 @@
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+
+use pba_datasets::{PackSpec, Packer, SplitName, packed};
+
+use crate::{assert_holds, failure, noise, opened, pack, split};
+
+#[test]
+fn what_is_packed_is_read_back() {
+    let folder = tempfile::tempdir().unwrap();
+    // One row, and enough rows for several record batches with a short last one (16 MiB each).
+    for (shape, rows) in [((1, 1), 1), ((7, 5), 50), ((1024, 1024), 13)] {
+        let labels: Vec<i64> = (0..rows).map(|row| row % 3).collect();
+        let file = folder.path().join("train.arrow");
+        let images = pack(&file, shape, &labels, &["a", "b", "\u{e9}\u{1}\""]);
+        let read = packed::open(&file).unwrap();
+        assert_holds(&read, &images, &labels);
+        assert_eq!((read.shape(), read.classes()[2].as_str()), (shape, "\u{e9}\u{1}\""));
+        assert_eq!(read.bytes(), file.metadata().unwrap().len());
+        assert!(read.verify());
+    }
+    // Nothing but the file is left behind.
+    assert_eq!(folder.path().read_dir().unwrap().count(), 1);
+}
+
+#[test]
+fn a_packed_folder_or_file_opens_as_it_is() {
+    let folder = tempfile::tempdir().unwrap();
+    pack(&folder.path().join("train.arrow"), (4, 4), &[0, 1, 0], &["a", "b"]);
+    pack(&folder.path().join("val.arrow"), (4, 5), &[0], &["a", "b"]);
+    pack(&folder.path().join("test.arrow"), (4, 4), &[1], &["a", "c"]);
+    let dataset = opened(folder.path(), Path::new("unused")).unwrap();
+    assert_eq!((dataset.format(), dataset.classes()[1].as_str()), ("packed", "b"));
+    assert_eq!(dataset.train_mean(), Some(split(&dataset, SplitName::Train).mean()));
+    assert_eq!(
+        failure(&dataset, SplitName::Val),
+        "val.arrow, row 0: image is 4x5 (height x width), those before are 4x4; all images of a dataset must share one size"
+    );
+    assert_eq!(
+        failure(&dataset, SplitName::Test),
+        "test.arrow: names 2 classes, the other splits name 2, or other ones"
+    );
+    let alone = opened(&folder.path().join("test.arrow"), Path::new("unused")).unwrap();
+    assert_eq!(split(&alone, SplitName::Test).label(0), 1);
+    assert_ne!(alone.digest(), dataset.digest());
+}
+
+#[test]
+fn digests_depend_on_everything_and_nothing_else() {
+    let folder = tempfile::tempdir().unwrap();
+    let digest = |shape, labels: &[i64], classes: &[&str]| {
+        let file = folder.path().join("x.arrow");
+        pack(&file, shape, labels, classes);
+        packed::open(&file).unwrap().digest().to_string()
+    };
+    let first = digest((2, 3), &[0, 1], &["a", "b"]);
+    assert_eq!(first, digest((2, 3), &[0, 1], &["a", "b"]));
+    for other in [
+        digest((3, 2), &[0, 1], &["a", "b"]),
+        digest((2, 3), &[1, 1], &["a", "b"]),
+        digest((2, 3), &[0, 1], &["a", "c"]),
+        digest((2, 3), &[0, 1, 0], &["a", "b"]),
+    ] {
+        assert_ne!(first, other);
+    }
+}
+
+#[test]
+fn a_truncated_file_is_an_error_at_every_length() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("train.arrow");
+    pack(&file, (4, 4), &[0, 1, 0, 1], &["a", "b"]);
+    let bytes = std::fs::read(&file).unwrap();
+    for length in 0..bytes.len() {
+        std::fs::write(&file, &bytes[..length]).unwrap();
+        let error = packed::open(&file).unwrap_err().to_string();
+        assert!(error.starts_with(&format!("{}: not a packed split: ", file.display())), "{error}");
+    }
+    // Cut in the middle, the end kept: the footer promises more than there is.
+    for cut in (8..bytes.len() - 8).step_by(8) {
+        std::fs::write(&file, [&bytes[..8], &bytes[cut + 8..]].concat()).unwrap();
+        let _ = packed::open(&file);
+    }
+}
+
+#[test]
+fn a_flipped_byte_never_panics_nor_leaves_the_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("train.arrow");
+    pack(&file, (4, 4), &[0, 1, 0, 1], &["a", "b"]);
+    let bytes = std::fs::read(&file).unwrap();
+    for (place, flip) in (0..bytes.len()).flat_map(|place| [0x01, 0x80, 0xff].map(|flip| (place, flip))) {
+        let mut bytes = bytes.clone();
+        bytes[place] ^= flip;
+        std::fs::write(&file, &bytes).unwrap();
+        let read = catch_unwind(AssertUnwindSafe(|| {
+            if let Ok(split) = packed::open(&file) {
+                (0..split.len())
+                    .for_each(|row| assert!((split.image(row).len(), split.label(row) < 2) == (48, true)));
+                split.verify();
+            }
+        }));
+        assert!(read.is_ok(), "byte {place} ^ {flip}");
+    }
+}
+
+#[test]
+fn damaged_pixels_are_found_by_verify() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("train.arrow");
+    let images = pack(&file, (8, 8), &[0, 1], &["a", "b"]);
+    let mut bytes = std::fs::read(&file).unwrap();
+    let place = bytes.windows(192).position(|window| window == images[1]).unwrap();
+    bytes[place + 5] ^= 1;
+    std::fs::write(&file, &bytes).unwrap();
+    assert!(!packed::open(&file).unwrap().verify());
+}
+
+#[test]
+fn writing_fails_with_the_name_of_the_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let in_the_way = folder.path().join("file");
+    std::fs::write(&in_the_way, "").unwrap();
+    let spec = PackSpec { height: 1, width: 1, classes: vec!["a".into()], rows: 1, source: String::new() };
+    let error = Packer::create(&in_the_way.join("train.arrow"), spec.clone()).err().unwrap().to_string();
+    assert!(error.starts_with(&format!("{}: cannot create the folder: ", in_the_way.display())), "{error}");
+
+    // A packer that is dropped leaves nothing.
+    let mut packer = Packer::create(&folder.path().join("train.arrow"), spec).unwrap();
+    let error = packer.push(&noise(0, 3), 1).unwrap_err().to_string();
+    assert!(error.contains("label 1 is not allowed; allowed are 0..=0 (1 classes)"), "{error}");
+    drop(packer);
+    assert_eq!(folder.path().read_dir().unwrap().count(), 1);
+}
