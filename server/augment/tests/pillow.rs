@@ -61,8 +61,9 @@ impl Pillow {
     /// Compares our ops with Pillow's, case by case; Pillow works while we do.
     #[track_caller]
     fn check(&mut self, cases: &[Case]) {
-        let requests = self.requests.as_mut().expect("open until dropped");
-        std::thread::scope(|scope| {
+        let Pillow { child, requests, answers } = self;
+        let requests = requests.as_mut().expect("open until dropped");
+        let failure = std::thread::scope(|scope| {
             scope.spawn(move || {
                 for case in cases {
                     // The reader finds out when Pillow is gone.
@@ -73,16 +74,16 @@ impl Pillow {
                 let _ = requests.flush();
             });
             let mut scratch = Scratch::new();
-            for case in cases {
-                let mut expected = vec![0; case.rgba.len()];
-                self.answers.read_exact(&mut expected).expect("the oracle answers (its error is above)");
-                let mut image = Rgba::from_rgba(case.shape, &case.rgba).unwrap();
-                for call in &case.calls {
-                    apply(call, &mut image, &mut scratch);
-                }
-                case.compare(&expected, image.as_bytes());
+            let failure = cases.iter().find_map(|case| case.compare(answers, &mut scratch).err());
+            if failure.is_some() {
+                // So that the other thread does not wait for an oracle that waits for us.
+                let _ = child.kill();
             }
+            failure
         });
+        if let Some(failure) = failure {
+            panic!("{failure}");
+        }
     }
 
     /// So many images of a Parquet file, resized.
@@ -132,10 +133,19 @@ impl Case {
         requests.write_all(&self.rgba)
     }
 
-    #[track_caller]
-    fn compare(&self, expected: &[u8], actual: &[u8]) {
+    /// Does the case ourselves, and holds it against Pillow's answer.
+    fn compare(&self, answers: &mut impl Read, scratch: &mut Scratch) -> Result<(), String> {
+        let mut expected = vec![0; self.rgba.len()];
+        answers
+            .read_exact(&mut expected)
+            .map_err(|error| format!("the oracle stopped, its error is above: {error}"))?;
+        let mut image = Rgba::from_rgba(self.shape, &self.rgba).expect("sizes are in range");
+        for call in &self.calls {
+            apply(call, &mut image, scratch);
+        }
+        let actual = image.as_bytes();
         if expected == actual {
-            return;
+            return Ok(());
         }
         let (expected, actual) = (expected.as_chunks::<4>().0, actual.as_chunks::<4>().0);
         let differing: Vec<usize> = (0..expected.len()).filter(|&i| expected[i] != actual[i]).collect();
@@ -160,7 +170,7 @@ impl Case {
                 expected[i], actual[i]
             );
         }
-        panic!("{message}");
+        Err(message)
     }
 }
 
