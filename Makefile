@@ -5,34 +5,49 @@ PYTHON ?= python3
 VENV   := .venv
 # 0 leaves out the trainer, and with it the download of libtorch.
 TRAINER ?= 1
+ifeq ($(TRAINER),0)
+PACKAGES :=
+PREPARED :=
+else
+PACKAGES := --workspace
+PREPARED := libtorch
+endif
 
 .DEFAULT_GOAL := help
-.PHONY: help run serve test lint test-rust test-python bench clean
+.PHONY: help run serve build test lint test-rust test-python libtorch bench clean
 
 help: ## Show what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-12s %s\n", $$1, $$2 }'
 
-run: ## Build, then serve the built-in dataset, stream one epoch and show where the dashboard is
-	$(CARGO) build --release --locked -p pba-server
+run: build ## Build, then serve the built-in dataset, stream one epoch and show where the dashboard is
 	target/release/pba demo
 
-serve: ## Build and run the server alone; ARGS="--dataset cifar10=./cifar10"
-	$(CARGO) build --release --locked -p pba-server
+serve: build ## Build and run the server alone; ARGS="--dataset cifar10=./cifar10"
 	target/release/pba serve $(ARGS)
+
+build: ## Build what runs: pba, and pba-trainer unless TRAINER=0
+	$(CARGO) build --release --locked -p pba-server
+ifneq ($(TRAINER),0)
+	server/trainer/fetch-libtorch.sh
+	$(CARGO) build --release --locked -p pba-trainer
+endif
 
 test: lint test-rust test-python ## Check format and lints, and pass all tests
 
-lint: ## Check format and lints
+lint: $(PREPARED) ## Check format and lints
 	$(CARGO) fmt --all --check
-	$(CARGO) clippy --workspace --locked --all-targets -- -D warnings
+	$(CARGO) clippy $(PACKAGES) --locked --all-targets -- -D warnings
 
-test-rust: $(VENV)/ready ## Run the Rust tests
-	$(CARGO) build --workspace --locked
-	$(CARGO) test --workspace --locked
+test-rust: $(VENV)/ready $(PREPARED) ## Run the Rust tests
+	$(CARGO) build $(PACKAGES) --locked
+	$(CARGO) test $(PACKAGES) --locked
 
 test-python: $(VENV)/ready ## Run the tests of the Python client
 	$(CARGO) build --locked -p pba-server
 	$(VENV)/bin/python -m pytest -q client/python/tests
+
+libtorch: ## Fetch libtorch, which the trainer links
+	server/trainer/fetch-libtorch.sh
 
 bench: ## Measure, ours beside the peers'
 	$(CARGO) bench --locked -p pba-benches

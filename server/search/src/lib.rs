@@ -1,1 +1,40 @@
-//! The population search, pure.
+//! The population search that learns an augmentation schedule, as a pure function.
+//!
+//! Population Based Augmentation (Ho et al., ICML 2019, arXiv 1905.05393) trains a population of
+//! small networks once. Every few epochs the worst members copy the weights of the best
+//! (*exploit*) and perturb the policy that came with them (*explore*). The policies along the
+//! best member's lineage are the schedule.
+//!
+//! Whoever trains stands behind the trait [`Trainer`]; [`run`] is the whole algorithm. What
+//! happens is a list of [`Event`]s, kept by the caller as a [journal](journal). Replaying a
+//! journal gives the [`Search`] it stopped at, and continuing from there gives the same events as
+//! an uninterrupted run: nothing here reads a clock, touches a file, starts a thread or draws a
+//! random number without an address.
+//!
+//! ```
+//! use pba_search::{Search, SearchSpec, run, toy::ToyTrainer};
+//! let spec = SearchSpec::from_json(r#"{"ops": ["Rotate"], "population": 8, "epochs": 30, "seed": 1}"#)?;
+//! let mut trainer = ToyTrainer::new(&spec);
+//! let mut events = 0;
+//! let schedule = run(&mut Search::new(spec), &mut trainer, |_event| {
+//!     events += 1;
+//!     Ok(())
+//! })?;
+//! assert_eq!(schedule.epochs(), 30);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+pub mod journal;
+mod lineage;
+mod model;
+mod population;
+mod search;
+mod spec;
+pub mod toy;
+
+pub use journal::{Event, Exploit};
+pub use lineage::{Lineage, Step};
+pub use model::{ModelName, UnknownModel};
+pub use population::{Member, Population, quantile_count, ranking};
+pub use search::{Search, Trainer, run};
+pub use spec::{DeviceChoice, EvaluationSpec, LrSchedule, SearchSpec, SpecError, Strategy, TrainingSpec};

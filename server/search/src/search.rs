@@ -1,0 +1,219 @@
+//! The search itself.
+
+use std::ops::Range;
+
+use pba_schedules::{Policy, Provenance, Schedule};
+use serde_json::Value;
+
+use crate::journal::{Done, Event, Exploit};
+use crate::population::Population;
+use crate::spec::SearchSpec;
+
+/// Whoever trains the members.
+///
+/// A trainer must be deterministic: the same calls give the same scores. Members are named by
+/// their position, from 0.
+pub trait Trainer {
+    /// Why it could not.
+    type Error;
+
+    /// Loads the weights of all members as they were saved after `epoch` epochs; after 0 epochs,
+    /// makes initial weights.
+    ///
+    /// # Errors
+    /// When there is no such checkpoint.
+    fn restore(&mut self, epoch: u32) -> Result<(), Self::Error>;
+
+    /// Trains every member through `epochs` (0-based), each with its own policy.
+    ///
+    /// # Errors
+    /// When it fails, or is told to stop.
+    fn train(&mut self, policies: &[&Policy], epochs: Range<u32>) -> Result<(), Self::Error>;
+
+    /// Validation accuracy of every member, 0..1; NaN for one that diverged.
+    ///
+    /// # Errors
+    /// When it fails, or is told to stop.
+    fn evaluate(&mut self) -> Result<Vec<f64>, Self::Error>;
+
+    /// Gives `to` the weights, optimiser state and statistics of `from`.
+    ///
+    /// # Errors
+    /// When it fails.
+    fn copy(&mut self, from: u32, to: u32) -> Result<(), Self::Error>;
+
+    /// Saves the weights of all members after `epoch` epochs, durably. The checkpoint before
+    /// this one must stay until the next call.
+    ///
+    /// # Errors
+    /// When it fails, for example because the disk is full.
+    fn save(&mut self, epoch: u32) -> Result<(), Self::Error>;
+}
+
+/// Where a search stands: a fold of its [`Event`]s.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Search {
+    spec: SearchSpec,
+    population: Population,
+    /// Epochs trained and scored.
+    epoch: u32,
+    /// The schedule, once the search is done.
+    schedule: Option<Schedule>,
+}
+
+/// Runs a search to its end, from wherever it stands, and returns the schedule it learned.
+///
+/// `record` is given every event when it has happened. A search whose recorder or trainer fails
+/// stands at its last [`Event::Checkpoint`].
+///
+/// # Errors
+/// The trainer's or the recorder's.
+pub fn run<T: Trainer>(
+    search: &mut Search,
+    trainer: &mut T,
+    mut record: impl FnMut(&Event) -> Result<(), T::Error>,
+) -> Result<Schedule, T::Error> {
+    trainer.restore(search.epoch)?;
+    while let Some(generation) = search.next_generation() {
+        let epoch = generation.end;
+        trainer.train(&search.policies(), generation)?;
+        let scores = trainer.evaluate()?;
+        search.happened(Event::scored(epoch, &scores), &mut record)?;
+        for exploit in search.exploits() {
+            trainer.copy(exploit.clone, exploit.target)?;
+            search.happened(Event::Exploit(exploit), &mut record)?;
+        }
+        trainer.save(epoch)?;
+        search.happened(Event::Checkpoint { epoch }, &mut record)?;
+    }
+    if search.schedule.is_none() {
+        search.happened(Event::Done(search.outcome()), &mut record)?;
+    }
+    Ok(search.schedule.clone().expect("a search that is done has a schedule"))
+}
+
+impl Search {
+    /// A search at its start.
+    pub fn new(spec: SearchSpec) -> Search {
+        let population = Population::new(spec.population, &spec.ops);
+        Search { spec, population, epoch: 0, schedule: None }
+    }
+
+    /// What it was asked to do.
+    pub fn spec(&self) -> &SearchSpec {
+        &self.spec
+    }
+
+    /// The members as they stand.
+    pub fn population(&self) -> &Population {
+        &self.population
+    }
+
+    /// Epochs that every member trained.
+    pub fn epoch(&self) -> u32 {
+        self.epoch
+    }
+
+    /// The schedule it learned, when it is done.
+    pub fn schedule(&self) -> Option<&Schedule> {
+        self.schedule.as_ref()
+    }
+
+    /// The epochs to train before the next scores; the last generation may be shorter.
+    pub fn next_generation(&self) -> Option<Range<u32>> {
+        let end = self.epoch.saturating_add(self.spec.perturbation_interval).min(self.spec.training.epochs);
+        (self.epoch < end).then_some(self.epoch..end)
+    }
+
+    fn policies(&self) -> Vec<&Policy> {
+        self.population.members().iter().map(|member| &member.policy).collect()
+    }
+
+    /// Who copies whom now. After the last generation nobody does: nothing would train with it.
+    fn exploits(&self) -> Vec<Exploit> {
+        let spec = &self.spec;
+        match self.next_generation() {
+            None => Vec::new(),
+            Some(_) => self.population.select(
+                spec.quantile,
+                spec.resample_probability,
+                spec.training.seed,
+                self.epoch,
+            ),
+        }
+    }
+
+    fn outcome(&self) -> Done {
+        let winner = self.population.best();
+        let spec = &self.spec;
+        let provenance = Provenance {
+            dataset: Some(spec.training.dataset.clone()),
+            model: Some(spec.training.model.to_string()),
+            population: Some(spec.population),
+            seed: Some(spec.training.seed),
+            score: winner.score.filter(|score| !score.is_nan()),
+            ..Provenance::default()
+        };
+        let schedule = winner
+            .lineage
+            .schedule(&spec.name, self.epoch, provenance)
+            .expect("a lineage of a checked spec is a schedule");
+        Done {
+            winner: winner.id,
+            score: winner.score.filter(|score| !score.is_nan()),
+            digest: schedule.digest().to_string(),
+            schedule: serde_json::from_str::<Value>(&pba_schedules::formats::json::write(&schedule))
+                .expect("a schedule is written as JSON"),
+        }
+    }
+
+    fn happened<E>(
+        &mut self,
+        event: Event,
+        record: &mut impl FnMut(&Event) -> Result<(), E>,
+    ) -> Result<(), E> {
+        self.apply(&event).expect("what the search decided can happen");
+        record(&event)
+    }
+
+    /// Moves on by one event.
+    ///
+    /// # Errors
+    /// When the event cannot follow the ones before it; says why.
+    pub(crate) fn apply(&mut self, event: &Event) -> Result<(), String> {
+        match event {
+            Event::Started { .. } => return Err("a search starts once".to_owned()),
+            Event::Scored { epoch, scores } => {
+                let members = self.population.members().len();
+                if scores.len() != members {
+                    return Err(format!("{} scores for {members} members", scores.len()));
+                }
+                if self.next_generation().map(|generation| generation.end) != Some(*epoch) {
+                    return Err(format!("scores of epoch {epoch} after epoch {}", self.epoch));
+                }
+                self.population.score(scores, epoch - self.epoch);
+                self.epoch = *epoch;
+            }
+            Event::Exploit(exploit) => {
+                let members = self.spec.population;
+                if exploit.epoch != self.epoch || exploit.target.max(exploit.clone) >= members {
+                    return Err(format!("no such exploit after epoch {}", self.epoch));
+                }
+                let policy = Policy::from_hyperparameters(&self.spec.ops, &exploit.policy)
+                    .map_err(|error| error.to_string())?;
+                self.population.copy(exploit, policy);
+            }
+            Event::Checkpoint { epoch } if *epoch == self.epoch => {}
+            Event::Checkpoint { epoch } => {
+                return Err(format!("a checkpoint of epoch {epoch} after epoch {}", self.epoch));
+            }
+            Event::Done(done) => {
+                let text = done.schedule.to_string();
+                let schedule =
+                    pba_schedules::formats::json::read(&text).map_err(|error| error.to_string())?;
+                self.schedule = Some(schedule);
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,85 @@
+//! A trainer whose best policy is known, for tests and demonstrations.
+
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::ops::Range;
+
+use pba_schedules::{MAGNITUDE_MAX, PROBABILITY_MAX, Policy};
+
+use crate::search::Trainer;
+use crate::spec::SearchSpec;
+
+/// Each member has one weight, which moves a tenth of the way to the quality of its policy every
+/// epoch. The quality falls from 1 with the mean distance of the levels from an optimum.
+#[derive(Clone, Debug)]
+pub struct ToyTrainer {
+    /// The best levels, as a flat list.
+    pub optimum: Vec<u8>,
+    /// One weight per member.
+    pub weights: Vec<f64>,
+    /// What was saved, by epoch.
+    pub checkpoints: BTreeMap<u32, Vec<f64>>,
+    /// Epochs that were trained, over all calls.
+    pub epochs_trained: u32,
+}
+
+impl ToyTrainer {
+    /// A trainer for the members of `spec`, whose optimum is probability 7, magnitude 6 throughout.
+    pub fn new(spec: &SearchSpec) -> ToyTrainer {
+        ToyTrainer {
+            optimum: [7, 6].repeat(2 * spec.ops.len()),
+            weights: vec![0.0; spec.population as usize],
+            checkpoints: BTreeMap::new(),
+            epochs_trained: 0,
+        }
+    }
+
+    /// 1 at the optimum, 0 at the far ends of all levels.
+    pub fn quality(&self, policy: &Policy) -> f64 {
+        let levels = policy.hyperparameters();
+        let distance: f64 = levels
+            .iter()
+            .zip(&self.optimum)
+            .zip([PROBABILITY_MAX, MAGNITUDE_MAX].iter().cycle())
+            .map(|((&level, &best), &max)| f64::from(level.abs_diff(best)) / f64::from(max))
+            .sum();
+        1.0 - distance / levels.len() as f64
+    }
+}
+
+impl Trainer for ToyTrainer {
+    type Error = Infallible;
+
+    fn restore(&mut self, epoch: u32) -> Result<(), Infallible> {
+        match epoch {
+            0 => self.weights.fill(0.0),
+            _ => self.weights.clone_from(&self.checkpoints[&epoch]),
+        }
+        Ok(())
+    }
+
+    fn train(&mut self, policies: &[&Policy], epochs: Range<u32>) -> Result<(), Infallible> {
+        self.epochs_trained += epochs.end - epochs.start;
+        let qualities: Vec<f64> = policies.iter().map(|policy| self.quality(policy)).collect();
+        for _ in epochs {
+            for (weight, quality) in self.weights.iter_mut().zip(&qualities) {
+                *weight += 0.1 * (quality - *weight);
+            }
+        }
+        Ok(())
+    }
+
+    fn evaluate(&mut self) -> Result<Vec<f64>, Infallible> {
+        Ok(self.weights.clone())
+    }
+
+    fn copy(&mut self, from: u32, to: u32) -> Result<(), Infallible> {
+        self.weights[to as usize] = self.weights[from as usize];
+        Ok(())
+    }
+
+    fn save(&mut self, epoch: u32) -> Result<(), Infallible> {
+        self.checkpoints.insert(epoch, self.weights.clone());
+        Ok(())
+    }
+}

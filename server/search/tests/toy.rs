@@ -1,0 +1,121 @@
+//! The whole search on a trainer whose optimum is known.
+
+use pba_schedules::{Op, Policy, Schedule};
+use pba_search::journal::{Replay, replay};
+use pba_search::toy::ToyTrainer;
+use pba_search::{Event, Search, SearchSpec, quantile_count, run};
+
+fn spec(text: &str) -> SearchSpec {
+    SearchSpec::from_json(text).unwrap()
+}
+
+/// Runs to the end and returns the trainer, the journal and the schedule.
+fn complete(spec: &SearchSpec) -> (ToyTrainer, String, Schedule) {
+    let mut trainer = ToyTrainer::new(spec);
+    let started = Event::Started { spec: Box::new(spec.clone()), dataset_digest: "toy".to_owned() };
+    let mut text = started.to_line();
+    let schedule = continued(Search::new(spec.clone()), &mut trainer, &mut text);
+    (trainer, text, schedule)
+}
+
+fn continued(mut search: Search, trainer: &mut ToyTrainer, text: &mut String) -> Schedule {
+    run(&mut search, trainer, |event| {
+        text.push_str(&event.to_line());
+        Ok(())
+    })
+    .unwrap()
+}
+
+fn last_policy(schedule: &Schedule) -> &Policy {
+    schedule.at_search_epoch(schedule.epochs() - 1)
+}
+
+#[test]
+fn finds_the_optimum() {
+    for seed in 0..5 {
+        let spec = spec(&format!(
+            r#"{{"ops": ["Rotate", "Cutout"], "population": 16, "epochs": 300, "seed": {seed}}}"#
+        ));
+        let (trainer, _, schedule) = complete(&spec);
+        let start = trainer.quality(&schedule.segments()[0].policy);
+        let end = trainer.quality(last_policy(&schedule));
+        assert_eq!(schedule.segments()[0].policy, Policy::zero(&[Op::Rotate, Op::Cutout]).unwrap());
+        assert!(start < 0.4 && end > 0.8, "seed {seed}: from {start:.2} to {end:.2}");
+        let best = trainer.weights.iter().copied().fold(f64::MIN, f64::max);
+        assert_eq!(schedule.provenance.score, Some(best), "the winner's lineage is the schedule");
+    }
+}
+
+#[test]
+fn exploits_happen_between_generations_only() {
+    // (population, epochs, interval, generations): intervals that divide the epochs and do not.
+    for (population, epochs, interval, generations) in
+        [(2, 9, 3, 3), (5, 10, 3, 4), (7, 1, 3, 1), (3, 5, 5, 1), (16, 11, 1, 11), (4, 7, 100, 1)]
+    {
+        let spec = spec(&format!(
+            r#"{{"population": {population}, "epochs": {epochs}, "perturbation_interval": {interval}}}"#
+        ));
+        let (trainer, text, schedule) = complete(&spec);
+        let events: Vec<Event> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        let scored: Vec<u32> = events
+            .iter()
+            .filter_map(|event| match event {
+                Event::Scored { epoch, .. } => Some(*epoch),
+                _ => None,
+            })
+            .collect();
+        let expected: Vec<u32> = (1..=generations).map(|n| (n * interval).min(epochs)).collect();
+        assert_eq!(scored, expected);
+        let exploits = events.iter().filter(|event| matches!(event, Event::Exploit(_))).count();
+        assert_eq!(exploits, quantile_count(population, 0.25) * (generations as usize - 1));
+        assert_eq!((trainer.epochs_trained, schedule.epochs()), (epochs, epochs));
+        assert_eq!(Some(&epochs), scored.last());
+    }
+}
+
+#[test]
+fn resumes_from_every_prefix() {
+    for text in [
+        r#"{"ops": ["Rotate"], "population": 5, "epochs": 10, "seed": 3}"#,
+        r#"{"ops": ["Rotate", "Color"], "population": 8, "epochs": 8, "perturbation_interval": 2}"#,
+    ] {
+        let spec = spec(text);
+        let (trainer, journal, schedule) = complete(&spec);
+        let mut ends: Vec<usize> = journal.match_indices('\n').map(|(at, _)| at + 1).collect();
+        // Torn lines: cut in the middle of each line, and just before its line feed.
+        ends.extend(ends.clone().iter().flat_map(|&end| [end - 1, end - 20]));
+        for end in ends {
+            let Some(Replay { search, bytes, .. }) = replay(&journal[..end]).unwrap() else {
+                assert!(end < journal.find('\n').unwrap() + 1, "only an empty journal is no search");
+                continue;
+            };
+            let at = search.epoch();
+            let mut again = journal[..bytes].to_owned();
+            let mut resumed = ToyTrainer { epochs_trained: 0, ..trainer.clone() };
+            let learned = continued(search, &mut resumed, &mut again);
+            assert_eq!(learned.digest(), schedule.digest());
+            assert_eq!(again, journal, "an interrupted search leaves the same journal");
+            assert_eq!(resumed.epochs_trained, spec.training.epochs - at, "no saved epoch is trained twice");
+        }
+    }
+}
+
+#[test]
+fn journals_that_cannot_be_are_refused() {
+    let (_, journal, _) = complete(&spec(r#"{"ops": ["Rotate"], "population": 4, "epochs": 6}"#));
+    let lines: Vec<&str> = journal.split_inclusive('\n').collect();
+    let refused = |text: &str| replay(text).unwrap_err().to_string();
+    assert!(refused(&lines[1..].concat()).contains("line 1 of the journal: a search begins"));
+    assert!(refused(&format!("{}x\n", lines[0])).contains("line 2"));
+    assert!(refused(&[lines[0], lines[0]].concat()).contains("starts once"));
+    assert!(refused(&[lines[0], lines[1], lines[1]].concat()).contains("scores of epoch 3 after epoch 3"));
+    assert!(refused(&[lines[0], lines[3]].concat()).contains("a checkpoint of epoch 3 after epoch 0"));
+    assert_eq!(replay("").unwrap(), None);
+}
+
+#[test]
+fn a_score_that_is_not_a_number_is_null() {
+    let event = Event::scored(3, &[f64::NAN, 0.5]);
+    assert_eq!(event.to_line(), "{\"event\":\"scored\",\"epoch\":3,\"scores\":[null,0.5]}\n");
+    assert_eq!(serde_json::from_str::<Event>(&event.to_line()).unwrap(), event);
+}

@@ -1,0 +1,94 @@
+#!/usr/bin/env bash
+# Puts libtorch into <repository>/.libtorch, where .cargo/config.toml points cargo.
+#
+# It is taken from the PyTorch wheel with pip: no GPU, no CUDA toolkit and no Python torch is
+# needed, only python3 with pip. The wheel also holds the CUDA libraries; they are left out, so
+# the pba-trainer built here runs on the CPU, and on CUDA when LD_LIBRARY_PATH names the lib folder
+# of a full PyTorch of the same version (see server/trainer/src/cuda.rs).
+#
+# About 550 MB are downloaded and 500 MB kept. A second run finds the first one's work. Everything
+# happens in a folder beside the target, renamed at the end: an interrupted run leaves no half.
+set -euo pipefail
+
+torch=2.11.0
+# Headers that the CUDA shim compiles against, and what libtorch_cpu.so of the CUDA wheel links.
+companions=(nvidia-cuda-runtime==13.0.96 nvidia-cuda-cupti==13.0.85 nvidia-cuda-crt==13.0.88)
+# The C++ libraries are the same in the wheels of all Python versions; any one will do.
+wheel_python=3.12
+
+repository="$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)"
+target="$repository/.libtorch"
+if [[ -n "${LIBTORCH:-}" ]]; then
+    echo "LIBTORCH is set to $LIBTORCH: nothing to fetch"
+    exit 0
+fi
+
+ready() { [[ "$(cat "$target/version" 2>/dev/null)" == "$torch" ]]; }
+if ready; then
+    echo "libtorch $torch is in .libtorch"
+    exit 0
+fi
+if [[ "$(uname -s)" != Linux ]]; then
+    echo "libtorch is fetched for Linux only; elsewhere set LIBTORCH to a libtorch $torch" >&2
+    exit 1
+fi
+
+# One run at a time: the others wait, then find the work done.
+exec 9> "$target.lock"
+if command -v flock > /dev/null; then flock 9; fi
+if ready; then exit 0; fi
+
+partial="$(mktemp -d "$target.partial.XXXXXX")"
+trap 'rm -rf "$partial"' EXIT
+trap 'exit 130' INT TERM
+
+platforms=()
+for glibc in 2_28 2_27 2_26 2_25 2_24 2_17; do
+    platforms+=(--platform "manylinux_${glibc}_$(uname -m)")
+done
+platforms+=(--platform "manylinux2014_$(uname -m)")
+
+echo "fetching libtorch $torch (about 550 MB, once)"
+mkdir "$partial/wheels" "$partial/tree"
+python3 -m pip download --no-cache-dir --no-deps --only-binary=:all: \
+    --implementation cp --python-version "$wheel_python" "${platforms[@]}" \
+    --dest "$partial/wheels" "torch==$torch" "${companions[@]}"
+
+echo "unpacking the CPU libraries and the headers"
+python3 - "$partial" <<'PY'
+import fnmatch, pathlib, shutil, sys, zipfile
+
+WANTED = [
+    "torch/include/*",
+    "torch/version.py",
+    "torch/lib/libc10.so",
+    "torch/lib/libtorch_cpu.so",
+    "torch/lib/libgomp*",
+    "torch/lib/libarm_compute*",
+    "torch/lib/libopenblas*",
+    "torch.libs/*",
+    "nvidia/*/include/*",
+    "nvidia/*/lib/libcudart.so.*",
+    "nvidia/*/lib/libcupti.so.*",
+]
+partial = pathlib.Path(sys.argv[1])
+for wheel in sorted((partial / "wheels").glob("*.whl")):
+    with zipfile.ZipFile(wheel) as archive:
+        for entry in archive.infolist():
+            if entry.is_dir() or not any(fnmatch.fnmatch(entry.filename, glob) for glob in WANTED):
+                continue
+            path = partial / "tree" / entry.filename
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with archive.open(entry) as source, open(path, "wb") as sink:
+                shutil.copyfileobj(source, sink, 1 << 20)
+PY
+
+# torch-sys links -ltorch, which in the wheel is an empty library that needs libtorch_cuda.so.
+# A linker script of the same name stands for it.
+echo 'INPUT(libtorch_cpu.so)' > "$partial/tree/torch/lib/libtorch.so"
+echo "$torch" > "$partial/tree/torch/build-version"
+echo "$torch" > "$partial/tree/version"
+
+rm -rf "$target"
+mv "$partial/tree" "$target"
+echo "libtorch $torch is in .libtorch ($(du -sh "$target" | cut -f1))"

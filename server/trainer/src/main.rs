@@ -1,0 +1,194 @@
+//! Trains populations: the only code that links libtorch.
+//!
+//! It is a child process of the server, so that whatever goes wrong in libtorch, on a GPU or with
+//! memory ends one search and not the streams. It tells what happens as JSON lines on its standard
+//! output.
+//!
+//! Exit codes: 0 done, 1 failed, 2 the spec or the command line is wrong, 3 interrupted.
+
+mod bench;
+mod checkpoint;
+mod cuda;
+mod data;
+mod device;
+mod evaluate;
+mod graphs;
+mod layers;
+mod models;
+mod native;
+mod net;
+mod optimizer;
+mod population;
+mod prefetch;
+mod report;
+mod run_dir;
+mod search;
+mod signals;
+
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::Context;
+use clap::{Args, Parser, Subcommand};
+use pba_search::{EvaluationSpec, SearchSpec, SpecError, Strategy};
+use serde_json::json;
+
+use crate::signals::Interrupted;
+
+const FAILED: u8 = 1;
+const WRONG_SPEC: u8 = 2;
+const INTERRUPTED: u8 = 3;
+
+/// Trains populations and single models for the PBA server.
+#[derive(Parser)]
+#[command(name = "pba-trainer", version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run a search in a folder, or go on with the one that is there.
+    Search {
+        #[command(flatten)]
+        work: Work,
+        /// Folder of the run: journal, checkpoints, schedule.
+        #[arg(long, required_unless_present = "check")]
+        dir: Option<PathBuf>,
+    },
+    /// Train one model from scratch with a schedule or none, and report its test error.
+    Evaluate {
+        #[command(flatten)]
+        work: Work,
+        /// A schedule file, the name of a published schedule, or `none`: base augmentation only.
+        #[arg(long)]
+        schedule: String,
+    },
+    /// Measure the strategies on whatever device there is.
+    Bench {
+        /// `all`, or one of them.
+        #[arg(long, default_value = "all")]
+        strategy: String,
+        /// The network.
+        #[arg(long, default_value = "wrn-40-2")]
+        model: String,
+        /// Members.
+        #[arg(long, default_value_t = 16)]
+        population: u32,
+        /// Steps that each member trains, twice: to warm up and to be measured.
+        #[arg(long, default_value_t = 31)]
+        steps: usize,
+        /// Images that each member is scored with.
+        #[arg(long, default_value_t = 1000)]
+        val_size: usize,
+        /// Images per step.
+        #[arg(long, default_value_t = 128)]
+        batch_size: u32,
+        /// auto, cpu, cuda or cuda:N.
+        #[arg(long, default_value = "auto")]
+        device: String,
+    },
+    /// Print the devices as JSON.
+    Devices,
+}
+
+/// What a search and an evaluation have in common.
+#[derive(Args)]
+struct Work {
+    /// The spec, a JSON object: a file, or `-` for the standard input.
+    #[arg(long)]
+    spec: String,
+    /// The dataset: `shapes`, a packed folder, or anything else that can be read.
+    #[arg(long)]
+    dataset: PathBuf,
+    /// Folder that keeps datasets once they are decoded [default: cache in the run folder, or
+    /// pba-trainer in the system's folder for temporary files].
+    #[arg(long)]
+    cache: Option<PathBuf>,
+    /// Only say whether it could start.
+    #[arg(long)]
+    check: bool,
+    /// Go on when the parent process dies.
+    #[arg(long)]
+    detached: bool,
+}
+
+impl Work {
+    fn text(&self) -> anyhow::Result<String> {
+        match self.spec.as_str() {
+            "-" => {
+                let mut text = String::new();
+                std::io::stdin().read_to_string(&mut text).context("cannot read the spec from stdin")?;
+                Ok(text)
+            }
+            path => std::fs::read_to_string(path).with_context(|| format!("cannot read the spec {path}")),
+        }
+    }
+
+    fn cache(&self, run_dir: Option<&Path>) -> PathBuf {
+        match (&self.cache, run_dir) {
+            (Some(cache), _) => cache.clone(),
+            (None, Some(run_dir)) => run_dir.join("cache"),
+            (None, None) => std::env::temp_dir().join("pba-trainer"),
+        }
+    }
+}
+
+fn main() -> ExitCode {
+    match run(Cli::parse().command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            if let Some(error) = error.downcast_ref::<SpecError>() {
+                report::object(&json!({ "error": { "field": error.field, "message": error.to_string() } }));
+                ExitCode::from(WRONG_SPEC)
+            } else if error.is::<Interrupted>() {
+                report::object(&json!({ "event": "interrupted" }));
+                ExitCode::from(INTERRUPTED)
+            } else {
+                report::object(&json!({ "event": "failed", "error": format!("{error:#}") }));
+                eprintln!("error: {error:#}");
+                ExitCode::from(FAILED)
+            }
+        }
+    }
+}
+
+fn run(command: Command) -> anyhow::Result<()> {
+    match command {
+        Command::Search { work, dir } => {
+            let spec = SearchSpec::from_json(&work.text()?)?;
+            signals::install(!work.detached);
+            let checked = search::check(spec, &work.dataset, &work.cache(dir.as_deref()))?;
+            match dir {
+                Some(dir) if !work.check => search::search(checked, &dir),
+                _ => Ok(()),
+            }
+        }
+        Command::Evaluate { work, schedule } => {
+            let spec = EvaluationSpec::from_json(&work.text()?)?;
+            signals::install(!work.detached);
+            let schedule = evaluate::schedule(&schedule)?;
+            evaluate::evaluate(spec, schedule, &work.dataset, &work.cache(None), work.check)
+        }
+        Command::Bench { strategy, model, population, steps, val_size, batch_size, device } => {
+            let spec = SearchSpec::from_json(
+                &json!({
+                    "model": model, "population": population, "device": device, "batch_size": batch_size,
+                    "strategy": if strategy == "all" { "auto" } else { &strategy },
+                })
+                .to_string(),
+            )?;
+            let strategies = match strategy.as_str() {
+                "all" => vec![Strategy::Sequential, Strategy::Stacked, Strategy::Graphs],
+                _ => vec![spec.strategy],
+            };
+            bench::bench(&spec, &strategies, steps.max(1), val_size.max(1))
+        }
+        Command::Devices => {
+            report::line(&format!("{:#}", device::list()));
+            Ok(())
+        }
+    }
+}

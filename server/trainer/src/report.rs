@@ -1,0 +1,115 @@
+//! What the process tells on its standard output: one JSON object a line.
+
+use std::io::Write;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+/// Time between two progress events.
+const PROGRESS_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Writes a line. Nobody may be reading any more; the run's folder has everything that matters.
+pub(crate) fn line(text: &str) {
+    let mut stdout = std::io::stdout().lock();
+    let _ = stdout
+        .write_all(text.as_bytes())
+        .and_then(|()| stdout.write_all(b"\n"))
+        .and_then(|()| stdout.flush());
+}
+
+/// Writes an object.
+pub(crate) fn object(value: &Value) {
+    line(&value.to_string());
+}
+
+/// How far a run is. Counted by whoever trains, told once a second.
+#[derive(Debug)]
+pub(crate) struct Meter {
+    start: Instant,
+    epochs: u32,
+    images_per_epoch: u64,
+    epoch: AtomicU32,
+    /// Images trained by this process.
+    images: AtomicU64,
+    /// Images that were trained before this process, in epochs that it need not repeat.
+    images_before: AtomicU64,
+}
+
+impl Meter {
+    pub(crate) fn new(epochs: u32, images_per_epoch: u64) -> Meter {
+        let start = Instant::now();
+        let (epoch, images, images_before) = (AtomicU32::new(0), AtomicU64::new(0), AtomicU64::new(0));
+        Meter { start, epochs, images_per_epoch, epoch, images, images_before }
+    }
+
+    /// Starts from `epoch` finished epochs.
+    pub(crate) fn resume(&self, epoch: u32) {
+        self.epoch.store(epoch, Ordering::Relaxed);
+        self.images_before.store(self.images_per_epoch * u64::from(epoch), Ordering::Relaxed);
+    }
+
+    pub(crate) fn trained(&self, images: usize) {
+        self.images.fetch_add(images as u64, Ordering::Relaxed);
+    }
+
+    pub(crate) fn finished(&self, epoch: u32) {
+        self.epoch.store(epoch, Ordering::Relaxed);
+    }
+
+    /// The progress event.
+    pub(crate) fn event(&self) -> Value {
+        let seconds = self.start.elapsed().as_secs_f64();
+        let images = self.images.load(Ordering::Relaxed);
+        let done = images + self.images_before.load(Ordering::Relaxed);
+        let total = self.images_per_epoch * u64::from(self.epochs);
+        let rate = images as f64 / seconds;
+        let left = (images > 0).then(|| (total.saturating_sub(done) as f64 / rate).round());
+        json!({
+            "event": "progress",
+            "epoch": self.epoch.load(Ordering::Relaxed),
+            "epochs": self.epochs,
+            "fraction": (done as f64 / total.max(1) as f64 * 1e4).round() / 1e4,
+            "images": done,
+            "images_per_second": rate.round(),
+            "seconds": (seconds * 10.0).round() / 10.0,
+            "seconds_left": left,
+        })
+    }
+}
+
+/// Tells a meter's progress until it is dropped.
+#[derive(Debug)]
+pub(crate) struct Ticker {
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Ticker {
+    pub(crate) fn new(meter: Arc<Meter>) -> Ticker {
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = stop.clone();
+        let thread = thread::spawn(move || {
+            loop {
+                thread::park_timeout(PROGRESS_INTERVAL);
+                if stopped.load(Ordering::Relaxed) {
+                    return;
+                }
+                object(&meter.event());
+            }
+        });
+        Ticker { stop, thread: Some(thread) }
+    }
+}
+
+impl Drop for Ticker {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            thread.thread().unpark();
+            let _ = thread.join();
+        }
+    }
+}

@@ -1,0 +1,119 @@
+//! `pba-trainer search`: runs a search in a folder, or goes on with the one that is there.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::bail;
+use pba_datasets::SplitName;
+use pba_schedules::formats;
+use pba_search::{Event, Search, SearchSpec, Strategy, run};
+use serde_json::json;
+use tch::Device;
+
+use crate::checkpoint::{Checkpoints, write_whole};
+use crate::data::{self, Pictures, ScoreSet, TrainSet};
+use crate::population::Population;
+use crate::report::{self, Meter, Ticker};
+use crate::run_dir::RunDir;
+use crate::{device, signals};
+
+/// Images that are scored at once, all members together on a GPU.
+pub(crate) const SCORE_BATCH: usize = 500;
+
+/// A search whose spec fits its dataset and this machine.
+pub(crate) struct Checked {
+    spec: SearchSpec,
+    dataset_digest: String,
+    pictures: Pictures,
+    base: pba_augment::Base,
+    device: Device,
+    strategy: Strategy,
+}
+
+/// Checks everything that can be checked before anything starts.
+///
+/// # Errors
+/// [`pba_search::SpecError`] for a wrong field; others when the dataset cannot be read.
+pub(crate) fn check(spec: SearchSpec, dataset: &Path, cache: &Path) -> anyhow::Result<Checked> {
+    let device = device::resolve(spec.training.device)?;
+    let strategy = device::strategy(spec.strategy, device)?;
+    let dataset = data::open(dataset, cache)?;
+    let pictures = data::pictures(&dataset, SplitName::Train)?;
+    let spec = spec.sized(pictures.images.len() as usize)?;
+    let base = data::base(spec.training.base.as_deref(), pictures.shape)?;
+    Ok(Checked { dataset_digest: dataset.digest().to_string(), spec, pictures, base, device, strategy })
+}
+
+/// Runs the search to its end.
+///
+/// # Errors
+/// [`signals::Interrupted`] when told to stop; others when it cannot go on.
+pub(crate) fn search(checked: Checked, run_dir: &Path) -> anyhow::Result<()> {
+    let Checked { spec, dataset_digest, pictures, base, device, strategy } = checked;
+    let run_dir = RunDir::open(run_dir)?;
+    let (replayed, mut journal) = run_dir.journal()?;
+    let mut search = match replayed {
+        Some(replayed) => {
+            same_search(replayed.search.spec(), &spec)?;
+            if replayed.dataset_digest != dataset_digest {
+                bail!(
+                    "the run folder holds a search on dataset {}, this one is {dataset_digest}",
+                    replayed.dataset_digest
+                );
+            }
+            report::object(&json!({
+                "event": "resumed", "epoch": replayed.search.epoch(), "events": replayed.events,
+            }));
+            replayed.search
+        }
+        None => {
+            journal.record(&Event::Started { spec: Box::new(spec.clone()), dataset_digest })?;
+            Search::new(spec.clone())
+        }
+    };
+    let training = &spec.training;
+    let (train_size, val_size) = (spec.train_size.unwrap_or(0), spec.val_size.unwrap_or(0));
+    let (train, val) = data::choose(&*pictures.images, training.seed, train_size, val_size);
+    let score = ScoreSet::new(&pictures, &val, SCORE_BATCH, device);
+    let train = TrainSet { pictures, indices: train, base, batch_size: training.batch_size };
+    let meter = Arc::new(Meter::new(training.epochs, Population::images_per_epoch(&train, spec.population)));
+    let checkpoints = Checkpoints::new(run_dir.path(), training.model.to_string());
+    let mut population = Population::new(
+        training,
+        spec.population,
+        train,
+        score,
+        device,
+        strategy,
+        Some(checkpoints),
+        meter.clone(),
+    )?;
+    report::object(&json!({
+        "event": "device", "device": device::name(device), "strategy": strategy.to_string(),
+        "threads": device::threads(),
+    }));
+    let schedule = {
+        let _ticker = Ticker::new(meter.clone());
+        run(&mut search, &mut population, |event| {
+            signals::check()?;
+            journal.record(event)
+        })?
+    };
+    report::object(&meter.event());
+    write_whole(&run_dir.path().join("schedule.json"), formats::json::write(&schedule).as_bytes())?;
+    Ok(())
+}
+
+/// A run folder belongs to one spec. Only where it runs may change.
+fn same_search(there: &SearchSpec, asked: &SearchSpec) -> anyhow::Result<()> {
+    let mut asked = asked.clone();
+    asked.training.device = there.training.device;
+    asked.strategy = there.strategy;
+    if *there != asked {
+        bail!(
+            "the run folder holds another search: {}",
+            serde_json::to_string(there).expect("a spec is written as JSON")
+        );
+    }
+    Ok(())
+}
