@@ -13,6 +13,7 @@ use crate::error::ApiError;
 use crate::metrics::Metrics;
 use crate::pool::Pool;
 use crate::registry::Registry;
+use crate::searches::Searches;
 
 /// The running server's state.
 pub struct App {
@@ -20,6 +21,8 @@ pub struct App {
     pub catalog: Catalog,
     /// The schedules.
     pub registry: Registry,
+    /// The searches.
+    pub searches: Searches,
     /// The workers.
     pub pool: Pool,
     /// Idle batch buffers.
@@ -40,6 +43,7 @@ impl App {
     pub fn start(
         catalog: Catalog,
         registry: Registry,
+        searches: Searches,
         limits: Limits,
         metrics: Metrics,
     ) -> anyhow::Result<App> {
@@ -48,6 +52,7 @@ impl App {
         Ok(App {
             catalog,
             registry,
+            searches,
             pool,
             // One buffer per worker is being filled; the rest is on its way to a client.
             buffers: BufferPool::new(limits.threads + 2 * limits.batches_ahead),

@@ -26,6 +26,9 @@ pub struct ServeArgs {
     /// Configuration file
     #[arg(long, env = "PBA_CONFIG", value_name = "FILE")]
     pub config: Option<PathBuf>,
+    /// The trainer, which runs searches [default: pba-trainer beside this program]
+    #[arg(long, env = "PBA_TRAINER", value_name = "PATH")]
+    pub trainer: Option<PathBuf>,
     /// Worker threads [default: one per core]
     #[arg(long, env = "PBA_THREADS", value_name = "N")]
     pub threads: Option<usize>,
@@ -58,6 +61,7 @@ pub struct ServeArgs {
 pub struct File {
     listen: Option<String>,
     data_dir: Option<PathBuf>,
+    trainer: Option<PathBuf>,
     threads: Option<usize>,
     streams_max: Option<usize>,
     batches_ahead: Option<usize>,
@@ -85,6 +89,8 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// Datasets by name.
     pub datasets: BTreeMap<String, DatasetConfig>,
+    /// The trainer, if it is not beside this program.
+    pub trainer: Option<PathBuf>,
     /// The bounds.
     #[serde(flatten)]
     pub limits: Limits,
@@ -197,7 +203,8 @@ impl Config {
             datasets.insert(name.to_owned(), dataset);
         }
         let data_dir = args.data_dir.clone().or(file.data_dir).unwrap_or_else(|| "./pba-data".into());
-        Ok(Config { listen, data_dir, datasets, limits })
+        let trainer = args.trainer.clone().or(file.trainer);
+        Ok(Config { listen, data_dir, datasets, trainer, limits })
     }
 }
 

@@ -28,6 +28,8 @@ enum Kind {
     NotReadable,
     BrokenDataset,
     Full,
+    Busy,
+    NoTrainer,
     Draining,
     Internal,
 }
@@ -51,6 +53,8 @@ impl Kind {
                 (StatusCode::UNPROCESSABLE_ENTITY, "broken-dataset", "the dataset is broken")
             }
             Kind::Full => (StatusCode::TOO_MANY_REQUESTS, "full", "all streams are taken"),
+            Kind::Busy => (StatusCode::TOO_MANY_REQUESTS, "busy", "too many searches"),
+            Kind::NoTrainer => (StatusCode::SERVICE_UNAVAILABLE, "no-trainer", "there is no trainer"),
             Kind::Draining => (StatusCode::SERVICE_UNAVAILABLE, "draining", "the server is shutting down"),
             Kind::Internal => (StatusCode::INTERNAL_SERVER_ERROR, "internal", "the server is at fault"),
         }
@@ -131,6 +135,21 @@ impl ApiError {
     /// No stream is free.
     pub fn full(streams_max: usize) -> ApiError {
         ApiError::new(Kind::Full, format!("all {streams_max} streams are taken; try again in a second"))
+    }
+
+    /// No search can be added to the line.
+    pub fn busy(detail: impl Into<String>) -> ApiError {
+        ApiError::new(Kind::Busy, detail)
+    }
+
+    /// No trainer runs here.
+    pub fn no_trainer(detail: impl Into<String>) -> ApiError {
+        ApiError::new(Kind::NoTrainer, detail)
+    }
+
+    /// A field of a spec that is wrong, in the words of whoever checked it.
+    pub fn field(field: &str, message: &str) -> ApiError {
+        ApiError { parameter: Some(field.to_owned()), ..ApiError::new(Kind::WrongParameter, message) }
     }
 
     /// The server takes no new streams.

@@ -18,5 +18,6 @@ pub mod metrics;
 pub mod plot;
 pub mod pool;
 pub mod registry;
+pub mod searches;
 pub mod server;
 pub mod sheet;

@@ -8,8 +8,8 @@ use std::sync::Arc;
 use pba_schedules::Op;
 use prometheus::core::Collector;
 use prometheus::{
-    Counter, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry,
-    TextEncoder,
+    Counter, Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec,
+    Opts, Registry, TextEncoder,
 };
 
 /// The registered metrics; cheap to clone.
@@ -46,6 +46,13 @@ pub struct Inner {
     pub request_errors: IntCounterVec,
     pub cache_bytes: IntGauge,
     pub ready: IntGauge,
+    pub searches: IntGaugeVec,
+    pub search_epoch: IntGauge,
+    pub search_best_accuracy: Gauge,
+    pub search_exploits: IntCounter,
+    pub search_restarts: IntCounter,
+    pub search_images_trained: IntCounter,
+    pub gpu_memory_used_bytes: IntGauge,
 }
 
 impl Metrics {
@@ -128,7 +135,36 @@ impl Metrics {
         let ready =
             metric!(IntGauge, "pba_ready", "1 while the server takes new streams, 0 while it drains.");
 
-        let info = prometheus::IntGaugeVec::new(
+        let searches = metric!(IntGaugeVec, "pba_searches", "Population searches, by state.", "state");
+        let search_epoch = metric!(
+            IntGauge,
+            "pba_search_epoch",
+            "Epochs that every member of the running search has trained."
+        );
+        let search_best_accuracy = metric!(
+            Gauge,
+            "pba_search_best_accuracy_ratio",
+            "Best validation accuracy in the population of the running search, 0 to 1."
+        );
+        let search_exploits = metric!(
+            IntCounter,
+            "pba_search_exploits_total",
+            "Members that copied a better one, over all searches."
+        );
+        let search_restarts = metric!(
+            IntCounter,
+            "pba_search_restarts_total",
+            "Trainers that crashed or were killed, and went on from their last checkpoint."
+        );
+        let search_images_trained =
+            metric!(IntCounter, "pba_search_images_trained_total", "Images that searches trained on.");
+        let gpu_memory_used_bytes = metric!(
+            IntGauge,
+            "pba_gpu_memory_used_bytes",
+            "GPU memory that the running search uses; 0 on a CPU."
+        );
+
+        let info = IntGaugeVec::new(
             Opts::new("pba_build_info", "Always 1; the labels say what is running."),
             &["version"],
         )?;
@@ -155,6 +191,13 @@ impl Metrics {
             request_errors,
             cache_bytes,
             ready,
+            searches,
+            search_epoch,
+            search_best_accuracy,
+            search_exploits,
+            search_restarts,
+            search_images_trained,
+            gpu_memory_used_bytes,
             registry,
         })))
     }

@@ -9,10 +9,12 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::app::App;
 use crate::http::router;
+use crate::searches::supervise;
 
 /// A client that takes longer to send a request's head is cut off.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
@@ -51,6 +53,8 @@ impl Server {
     /// configured time to finish, and what is left after it is cut, visibly to its client.
     pub async fn run(self, stop: impl Future<Output = ()>) {
         let router = router(Arc::clone(&self.app));
+        let (end_searches, ending) = watch::channel(false);
+        let searches = tokio::spawn(supervise(Arc::clone(&self.app), ending));
         let connections = GracefulShutdown::new();
         let mut stop = std::pin::pin!(stop);
         let mut deadline: Option<Instant> = None;
@@ -86,6 +90,8 @@ impl Server {
                 },
                 () = &mut stop, if deadline.is_none() => {
                     self.app.drain();
+                    // The running search is at its last checkpoint in any case; it goes on there.
+                    let _ = end_searches.send(true);
                     tracing::info!(streams = self.app.streams(), seconds = self.app.limits.drain_seconds, "draining");
                     deadline = Some(Instant::now() + self.app.limits.drain());
                 }
@@ -93,6 +99,9 @@ impl Server {
             }
         }
         drop(self.listener);
+        if let Err(error) = searches.await {
+            tracing::error!(%error, "the searches did not end in good order");
+        }
         let cut = self.app.streams();
         if cut > 0 {
             tracing::warn!(streams = cut, "streams cut");

@@ -118,7 +118,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
             write(out, text)?;
         }
         Command::Plot { name, out } => {
-            let svg = plot::draw(&fetch(&client, &args.server, &name).await?);
+            let svg = plot::schedule::draw(&fetch(&client, &args.server, &name).await?);
             write(out, svg)?;
         }
         Command::Delete { name } => {

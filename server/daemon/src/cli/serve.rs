@@ -11,6 +11,7 @@ use crate::cli::output;
 use crate::config::{Config, ServeArgs};
 use crate::metrics::Metrics;
 use crate::registry::Registry;
+use crate::searches::{Searches, Trainer};
 use crate::server::Server;
 
 /// Runs the server until a signal ends it.
@@ -34,8 +35,11 @@ pub async fn start(config: &Config) -> anyhow::Result<Server> {
     std::fs::create_dir_all(data)
         .with_context(|| format!("cannot make the data directory {}", data.display()))?;
     let registry = Registry::open(&data.join("schedules"))?;
-    let catalog = open_datasets(config, &data.join("datasets"), &metrics)?;
-    let app = App::start(catalog, registry, config.limits.clone(), metrics)?;
+    let cache = data.join("datasets");
+    let catalog = open_datasets(config, &cache, &metrics)?;
+    let trainer = Trainer::find(config.trainer.clone());
+    let searches = Searches::open(&data.join("searches"), &cache, trainer, metrics.clone())?;
+    let app = App::start(catalog, registry, searches, config.limits.clone(), metrics)?;
     Server::bind(Arc::new(app), config.listen).await
 }
 

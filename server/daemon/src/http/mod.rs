@@ -6,6 +6,7 @@ mod datasets;
 mod epochs;
 mod operations;
 mod schedules;
+mod searches;
 
 use std::sync::Arc;
 
@@ -34,6 +35,11 @@ pub fn router(app: Arc<App>) -> Router {
         .route("/v1/schedules", get(schedules::list))
         .route("/v1/schedules/{schedule}", get(schedules::show).put(schedules::put).delete(schedules::delete))
         .route("/v1/schedules/{schedule}/plot.svg", get(schedules::plot))
+        .route("/v1/searches", get(searches::list).post(searches::start))
+        .route("/v1/searches/{search}", get(searches::show).delete(searches::cancel))
+        .route("/v1/searches/{search}/events", get(searches::events))
+        .route("/v1/searches/{search}/plot.svg", get(searches::plot))
+        .route("/v1/searches/{search}/resume", post(searches::resume))
         .route("/metrics", get(operations::metrics))
         .route("/livez", get(operations::live))
         .route("/readyz", get(operations::ready))

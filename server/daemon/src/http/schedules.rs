@@ -100,7 +100,7 @@ pub async fn plot(
 ) -> Result<Response, ApiError> {
     no_parameters(&uri)?;
     let schedule = app.registry.get(&name)?;
-    Ok(([(header::CONTENT_TYPE, "image/svg+xml")], plot::draw(&schedule)).into_response())
+    Ok(([(header::CONTENT_TYPE, "image/svg+xml")], plot::schedule::draw(&schedule)).into_response())
 }
 
 /// The body, or why it could not be read whole.

@@ -4,9 +4,15 @@ use std::fmt::Write;
 
 use pba_schedules::{MAGNITUDE_MAX, Op, PROBABILITY_MAX, Schedule};
 
-const LEFT: u32 = 110;
+use crate::plot::ticks;
+
+/// Width of every plot.
+pub(super) const WIDTH: u32 = LEFT + PLOT_WIDTH + RIGHT;
+/// Where the axis of epochs begins.
+pub(super) const LEFT: u32 = 110;
 const TOP: u32 = 64;
-const PLOT_WIDTH: u32 = 760;
+/// Length of the axis of epochs.
+pub(super) const PLOT_WIDTH: u32 = 760;
 const ROW: u32 = 26;
 const BAR_MAX: u32 = 22;
 const RIGHT: u32 = 150;
@@ -18,15 +24,25 @@ const BOTTOM: u32 = 56;
 /// slots' probabilities. Its colour is how strongly: their mean magnitude, weighted by
 /// probability.
 pub fn draw(schedule: &Schedule) -> String {
+    draw_at(schedule, 0)
+}
+
+/// The height of the picture of a schedule over `ops` ops.
+pub(super) fn height(ops: u32) -> u32 {
+    TOP + ops * ROW + BOTTOM
+}
+
+/// As [`draw`], to stand inside another picture at a height.
+pub(super) fn draw_at(schedule: &Schedule, y: u32) -> String {
     let ops: Vec<Op> = schedule.segments()[0].policy.ops().collect();
     let (epochs, rows) = (schedule.epochs(), ops.len() as u32);
-    let (width, height) = (LEFT + PLOT_WIDTH + RIGHT, TOP + rows * ROW + BOTTOM);
+    let (width, height) = (WIDTH, height(rows));
     let x = |epoch: u32| f64::from(LEFT) + f64::from(PLOT_WIDTH) * f64::from(epoch) / f64::from(epochs);
     let mut svg = String::new();
     let mut line = |text: std::fmt::Arguments<'_>| writeln!(svg, "{text}").expect("a string takes text");
 
     line(format_args!(
-        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {width} {height}\" width=\"{width}\" height=\"{height}\" \
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" y=\"{y}\" viewBox=\"0 0 {width} {height}\" width=\"{width}\" height=\"{height}\" \
          font-family=\"system-ui, sans-serif\" font-size=\"12\" fill=\"#24292f\">"
     ));
     line(format_args!("<rect width=\"{width}\" height=\"{height}\" fill=\"#ffffff\"/>"));
@@ -117,14 +133,6 @@ fn color(strength: f64) -> String {
     format!("#{:02x}{:02x}{:02x}", mix(0), mix(1), mix(2))
 }
 
-/// Round epochs for the axis: about eight of them.
-fn ticks(epochs: u32) -> impl Iterator<Item = u32> {
-    let rough = f64::from(epochs) / 8.0;
-    let decade = 10f64.powf(rough.max(1.0).log10().floor());
-    let step = [1.0, 2.0, 5.0, 10.0].into_iter().map(|factor| factor * decade).find(|&step| step >= rough);
-    (0..=epochs).step_by(step.unwrap_or(rough).max(1.0) as usize)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -137,12 +145,5 @@ mod tests {
         }
         assert!(svg.contains("AutoContrast, epochs 195 to 199"), "{svg}");
         assert_eq!(svg.matches("<rect x").count(), svg.matches("</title>").count() + 10);
-    }
-
-    #[test]
-    fn ticks_are_round() {
-        assert_eq!(ticks(200).collect::<Vec<_>>(), [0, 50, 100, 150, 200]);
-        assert_eq!(ticks(3).collect::<Vec<_>>(), [0, 1, 2, 3]);
-        assert_eq!(ticks(1).collect::<Vec<_>>(), [0, 1]);
     }
 }
