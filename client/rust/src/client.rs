@@ -8,6 +8,7 @@ use reqwest::{Method, Response, Url};
 
 use crate::epoch::EpochStream;
 use crate::error::ClientError;
+use crate::events::Events;
 
 /// A server that does not even accept the connection by then is down.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -78,6 +79,11 @@ impl Client {
         Err(last)
     }
 
+    /// Follows what happens in a search, from its beginning to its end.
+    pub fn events(&self, search: &str) -> Events {
+        Events::new(self.clone(), search)
+    }
+
     /// How many replicas there are.
     pub(crate) fn replicas(&self) -> usize {
         self.urls.len()
@@ -96,11 +102,26 @@ impl Client {
         path: &str,
         body: Option<Vec<u8>>,
     ) -> Result<Response, ClientError> {
+        self.send_with(replica, method, path, body, None).await
+    }
+
+    /// As [`Client::send`], with one more header.
+    pub(crate) async fn send_with(
+        &self,
+        replica: usize,
+        method: Method,
+        path: &str,
+        body: Option<Vec<u8>>,
+        header: Option<(&str, &str)>,
+    ) -> Result<Response, ClientError> {
         let base = self.url(replica);
         let url = format!("{}{path}", base.as_str().trim_end_matches('/'));
         let mut request = self.http.request(method, &url);
         if let Some(body) = body {
             request = request.body(body);
+        }
+        if let Some((name, value)) = header {
+            request = request.header(name, value);
         }
         let response = request.send().await.map_err(|error| unreachable(base.as_str(), &error))?;
         if response.status().is_success() {

@@ -17,8 +17,10 @@
 mod client;
 mod epoch;
 mod error;
+mod events;
 
 pub use client::Client;
 pub use epoch::{EpochStream, Waits};
 pub use error::ClientError;
+pub use events::{Event, Events};
 pub use pba_wire::{DEFAULT_URL, EpochRequest, Problem, Split};

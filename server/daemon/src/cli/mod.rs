@@ -1,10 +1,11 @@
-//! The command line: `pba serve|stream|demo|schedule|dataset`, one module each.
+//! The command line: `pba serve|stream|demo|schedule|dataset|search`, one module each.
 
 pub mod bar;
 mod dataset;
 mod demo;
 mod output;
 mod schedule;
+mod search;
 mod serve;
 mod stream;
 
@@ -32,6 +33,8 @@ enum Command {
     Schedule(schedule::Args),
     /// List, show and preview datasets
     Dataset(dataset::Args),
+    /// Learn a schedule: start, watch, cancel and resume population searches
+    Search(search::Args),
 }
 
 /// Parses the command line and does what it says.
@@ -49,6 +52,7 @@ pub fn run() -> anyhow::Result<()> {
             Command::Demo(args) => demo::run(args).await,
             Command::Schedule(args) => schedule::run(args).await,
             Command::Dataset(args) => dataset::run(args).await,
+            Command::Search(args) => search::run(args).await,
         }
     })
 }
