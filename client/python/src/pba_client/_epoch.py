@@ -3,17 +3,30 @@
 from __future__ import annotations
 
 import json
+import os
 import queue
 import threading
 import time
 import weakref
-from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple, Union
+from typing import (
+    Any,
+    Callable,
+    Dict,
+    Iterator,
+    List,
+    NamedTuple,
+    Optional,
+    Sequence,
+    Tuple,
+    TypeVar,
+    Union,
+)
 
 import numpy as np
 import pyarrow as pa
 
 from ._errors import ChangedError, CutError, PbaError, RefusedError, StreamError, UnreachableError
-from ._http import Address, Canceller, Response, check_success
+from ._http import Address, Canceller, ConnectError, Response, check_success
 from ._ipc import MessageReader, writable_view
 from ._request import ARROW_STREAM, EpochRequest, check_same
 
@@ -29,6 +42,7 @@ JOIN_SECONDS = 2.0
 # In the state of an epoch, so that a later format can be told apart.
 STATE_VERSION = 1
 
+_T = TypeVar("_T")
 _UINT8 = np.dtype("u1")
 _INT64 = np.dtype("<i8")
 _UINT64 = np.dtype("<u8")
@@ -237,14 +251,17 @@ class _Reader:
         self.schema: Optional[pa.Schema] = None
         self.metadata: Optional[Metadata] = None
 
-    def open(self) -> None:
+    def open(self, patient: bool) -> None:
         """Connects for the first time and reads the schema.
+
+        Args:
+            patient: whether servers that accept no connection are expected to come back.
 
         Raises:
             RefusedError: when the server refuses the request.
             UnreachableError: when no server can be reached.
         """
-        self._persist(self._connect)
+        self._persist(self._connect, patient)
 
     def next(self) -> Optional[pa.RecordBatch]:
         """The next batch; none when all that were announced have come."""
@@ -256,7 +273,7 @@ class _Reader:
         self.received += 1
         return batch
 
-    def _persist(self, attempt):  # type: ignore[no-untyped-def]
+    def _persist(self, attempt: Callable[[], _T], patient: bool = True) -> _T:
         """Repeats an attempt until it succeeds, or fails for good."""
         attempts = 0
         while True:
@@ -279,7 +296,8 @@ class _Reader:
             if self.canceller.stopped:
                 raise failure
             attempts += 1
-            if attempts > self._retries:
+            hopeless = isinstance(failure, ConnectError) and not patient
+            if attempts > self._retries or (hopeless and attempts >= len(self._addresses)):
                 if self.schema is None or isinstance(failure, RefusedError):
                     raise failure
                 expected = self.metadata.batches if self.metadata else 0
@@ -386,9 +404,11 @@ class _Prefetch:
         self._thread.start()
 
     def next(self) -> _Item:
-        item = self._batches.get()
-        self._permits.put(True)
-        return item
+        try:
+            return self._batches.get()
+        finally:
+            # Given back whatever interrupts, or the thread would wait for it for ever.
+            self._permits.put(True)
 
     def stop(self) -> None:
         self._permits.put(False)
@@ -438,6 +458,12 @@ class _Direct:
         self._reader.drop()
 
 
+def _stop(pid: int, source: Union[_Prefetch, _Direct]) -> None:
+    # The connection of a process that was forked off is still its parent's.
+    if os.getpid() == pid:
+        source.stop()
+
+
 class Progress:
     """How far an epoch has come, for whoever outlives it."""
 
@@ -477,6 +503,7 @@ class Epoch:
         stall_seconds: float,
         retries: int,
         prefetch: int,
+        patient: bool = True,
         expected: Optional[Dict[str, str]] = None,
     ) -> None:
         self._addresses = list(addresses)
@@ -492,7 +519,7 @@ class Epoch:
         self.progress = Progress(request)
 
         reader = self._reader(0, 0)
-        reader.open()
+        reader.open(patient)
         assert reader.schema is not None and reader.metadata is not None
         self._replica = reader.replica
         self._schema, self._metadata = reader.schema, reader.metadata
@@ -519,10 +546,11 @@ class Epoch:
         )
 
     def _start(self, reader: _Reader) -> None:
+        self._pid = os.getpid()
         source = _Prefetch(reader, self._counters, self._depth) if self._depth else _Direct(reader)
         self._source = source
         # Runs when the epoch is collected, and at exit of the interpreter.
-        self._stop = weakref.finalize(self, source.stop)
+        self._stop = weakref.finalize(self, _stop, os.getpid(), source)
 
     def _restart(self) -> None:
         """Reads on from where the loop is, with a connection of its own."""
@@ -597,19 +625,18 @@ class Epoch:
             raise StopIteration
         if self._closed:
             raise ValueError(f"the epoch was closed after {self.received} of {len(self)} batches")
-        if self._source is None:
+        if self._source is None or self._pid != os.getpid():
             self._restart()
         item = self._take()
-        if isinstance(item, tuple) and item[0] != self.progress.received:
+        lost = item is None or (isinstance(item, tuple) and item[0] != self.progress.received)
+        if lost:
             # An interrupt (Ctrl-C) took a batch between the queue and the loop: fetch it again.
             self._restart()
             item = self._take()
         if isinstance(item, BaseException):
             self._end_source()
             raise item
-        if not isinstance(item, tuple):
-            self._end_source()
-            raise StreamError(f"it ended after {self.received} of {len(self)} batches")
+        assert item is not None, "a reader ends only after the last batch"
         received, record_batch = item
         batch = Batch(self._request.number(received), record_batch)
         self.progress.received += 1

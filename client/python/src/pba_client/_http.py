@@ -15,7 +15,7 @@ import threading
 from typing import Callable, Dict, List, NamedTuple, Optional
 from urllib.parse import urlsplit
 
-from ._errors import PbaError, RefusedError, StreamError, UnreachableError
+from ._errors import RefusedError, StreamError, UnreachableError
 
 # A server that does not even accept the connection by then is down.
 CONNECT_SECONDS = 10.0
@@ -72,6 +72,10 @@ def parse_url(url: str) -> Address:
 
 class StallError(StreamError):
     """The server sent nothing for too long."""
+
+
+class ConnectError(UnreachableError):
+    """The server did not accept a connection."""
 
 
 class Canceller:
@@ -150,7 +154,7 @@ class Response:
         try:
             self._socket = socket.create_connection((address.host, address.port), CONNECT_SECONDS)
         except OSError as error:
-            raise UnreachableError(f"cannot reach {address}: {error}") from error
+            raise ConnectError(f"cannot reach {address}: {error}") from error
         try:
             if canceller is not None and not canceller.watch(self._socket):
                 raise StreamError("the client was closed")
@@ -412,15 +416,3 @@ def check_success(response: Response) -> None:
         finally:
             response.close()
 
-
-__all__ = [
-    "Address",
-    "Canceller",
-    "Eof",
-    "PbaError",
-    "Response",
-    "StallError",
-    "check_success",
-    "parse_url",
-    "receiver",
-]

@@ -86,7 +86,7 @@ class MessageReader:
         except (pa.ArrowMemoryError, MemoryError) as error:
             raise StreamError(f"no memory for an Arrow message of {body_bytes} bytes") from error
         start = -(memory.address + head_bytes) % ALIGNMENT
-        view = memoryview(memory)[start : start + head_bytes + body_bytes]
+        view = memoryview(memory).cast("B")[start : start + head_bytes + body_bytes]
         view[: _PREFIX.size] = self._prefix
         view[_PREFIX.size : head_bytes] = metadata
         self._read(view[head_bytes:])
