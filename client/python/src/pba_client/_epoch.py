@@ -132,7 +132,8 @@ class Batch:
         if self._image is None:
             column = self.record_batch.column(0)
             shape = (len(column), *column.type.shape)
-            self._image = writable_view(column.storage.flatten(), _UINT8, shape)
+            # A received column begins where its buffer does, so its values need no slicing.
+            self._image = writable_view(column.storage.values, _UINT8, shape)
         return self._image
 
     @property
