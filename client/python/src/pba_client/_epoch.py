@@ -310,8 +310,6 @@ class _Reader:
             rounds = attempts // len(self._addresses)
             if attempts % len(self._addresses) == 0:
                 pause = PAUSE_SECONDS * 2 ** (rounds - 2) if rounds > 1 else 0.0
-                if self.schema is None and rounds == 1:
-                    pause = PAUSE_SECONDS
                 self.canceller.pause(max(min(pause, PAUSE_SECONDS_MAX), retry_after))
 
     def _connect(self) -> None:
