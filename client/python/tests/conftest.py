@@ -44,10 +44,11 @@ class Server:
     """A running ``pba serve``."""
 
     def __init__(self, data_dir: Path, *options: str) -> None:
+        program = binary()
         data_dir.mkdir(parents=True, exist_ok=True)
         self._log = open(data_dir / "stderr.log", "wb")
         self._process = subprocess.Popen(
-            [str(binary()), "serve", "--listen", "127.0.0.1:0", "--data-dir", str(data_dir), *options],
+            [str(program), "serve", "--listen", "127.0.0.1:0", "--data-dir", str(data_dir), *options],
             stdout=subprocess.PIPE,
             stderr=self._log,
         )

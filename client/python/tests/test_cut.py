@@ -226,7 +226,7 @@ def test_a_server_that_restarts(start_server) -> None:  # type: ignore[no-untype
     """A killed server whose address another one takes while the client still tries."""
     first = start_server()
     with CuttingProxy(first.address, []) as proxy:
-        epoch = Client(proxy.url).epoch("shapes", 4, batch_size=32)
+        epoch = Client(proxy.url, retries=14).epoch("shapes", 4, batch_size=32)
         batches = [next(epoch) for _ in range(3)]
         first.kill()
         second = start_server()
@@ -287,7 +287,7 @@ def answer(body: bytes, status: str = "200 OK", kind: str = "application/vnd.apa
     return head.encode() + body
 
 
-def stream(batches: int, announced: int, **changed: str) -> bytes:
+def stream(count: int, announced: int, **changed: str) -> bytes:
     """A stream of one-image batches, with metadata of its own."""
     metadata = {
         "pba.version": "0", "pba.dataset": "d", "pba.schedule": "s", "pba.epoch": "0", "pba.seed": "0",
@@ -300,7 +300,7 @@ def stream(batches: int, announced: int, **changed: str) -> bytes:
     schema = pa.schema(fields, metadata)
     sink = io.BytesIO()
     with pa.ipc.new_stream(sink, schema) as writer:
-        for number in range(batches):
+        for number in range(count):
             storage = pa.FixedSizeListArray.from_arrays(pa.array([number, 1, 2], pa.uint8()), 3)
             image = pa.ExtensionArray.from_storage(tensor, storage)
             columns = [image, pa.array([0], pa.int64()), pa.array([number], pa.uint64())]
