@@ -41,6 +41,7 @@ def test_tensors_share_the_memory(server: Server) -> None:
     assert converted["label"].dtype == torch.int64
 
 
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")  # 3 workers on 2 cores
 @pytest.mark.parametrize("workers", [0, 1, 2, 3])
 def test_workers_change_nothing(server: Server, workers: int) -> None:
     plain = Loader(server.url, "shapes", "cifar10-pba", 200, batch_size=100, split="test")
