@@ -325,6 +325,20 @@ def test_a_plain_body_will_do() -> None:
             assert [batch.index[0] for batch in Client(script.url).epoch("d", 0)] == [0, 1, 2]
 
 
+def test_a_body_starts_on_a_cache_line_whatever_its_head() -> None:
+    """pyarrow's own writer pads heads to 8 bytes only; a server may do so too."""
+    with Script(answer(stream(3, 3))) as script:
+        for batch in Client(script.url).epoch("d", 0):
+            assert batch.image.ctypes.data % 64 == 0
+
+
+def test_a_cut_list_is_no_list() -> None:
+    """It reads as JSON, but the server announced more."""
+    cut = answer(b'{"datasets": []}' + b" " * 100, kind="application/json")[:-100]
+    with Script(cut) as script, pytest.raises(StreamError, match="middle of the body"):
+        Client(script.url).datasets()
+
+
 def test_odd_chunks_will_do() -> None:
     """The chunks need not be the messages: here each byte, or 3 or 1000, and an extension."""
     body = stream(3, 3)

@@ -228,7 +228,12 @@ class Response:
 
     def _line(self) -> str:
         """Reads one line, without its end."""
-        line = b""
+        found = self._small.find(b"\n", self._at, self._end)
+        if found >= 0:  # as nearly always: the whole line is here
+            line = self._small[self._at : found]
+            self._at = found + 1
+            return line.rstrip(b"\r").decode("latin-1")
+        line = bytearray()
         while True:
             if self._at == self._end:
                 self._fill()
