@@ -152,15 +152,14 @@ def test_a_striped_stream_continues_its_stripe(server: Server) -> None:
     first = [at for name, at in seams(answer) if name == "inside an Arrow body"][1]
     request = {**REQUEST, "start": 1, "step": 2}
     expected = Client(server.url).epoch("shapes", 9, **request).read_all()
-    for cut in (first, len(answer) // 2 - 5000, len(answer) // 2):
-        with CuttingProxy(server.address, [first]) as proxy:
-            epoch = Client(proxy.url).epoch("shapes", 9, **request)
-            batches = list(epoch)
-            assert epoch.resumes == 1
-            assert "start=3" in proxy.requests[1] and "step=2" in proxy.requests[1]
-        assert [batch.number for batch in batches] == [1, 3, 5]
-        assert pa.Table.from_batches([batch.record_batch for batch in batches]).equals(expected)
-        del batches
+    with CuttingProxy(server.address, [first]) as proxy:
+        epoch = Client(proxy.url).epoch("shapes", 9, **request)
+        batches = list(epoch)
+        assert epoch.resumes == 1
+        assert "start=3" in proxy.requests[1] and "step=2" in proxy.requests[1]
+    assert [batch.number for batch in batches] == [1, 3, 5]
+    assert pa.Table.from_batches([batch.record_batch for batch in batches]).equals(expected)
+    del batches
 
 
 def test_retries_are_bounded_and_can_go_on(server: Server, whole: pa.Table) -> None:
@@ -188,7 +187,7 @@ def test_close_ends_a_wait_for_a_silent_server(server: Server, prefetch: int) ->
         def loop() -> None:
             try:
                 list(epoch)
-            except Exception as error:  # noqa: BLE001 - the test looks at it
+            except Exception as error:
                 failures.append(error)
 
         thread = threading.Thread(target=loop)

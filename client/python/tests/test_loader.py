@@ -10,7 +10,6 @@ from conftest import Server
 
 from pba_client import ChangedError, Loader, PbaError, RefusedError, UnreachableError
 
-
 SMALL = {"batch_size": 100, "split": "test", "shuffle": True}
 
 

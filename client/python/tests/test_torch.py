@@ -14,10 +14,10 @@ from conftest import Server
 
 torch = pytest.importorskip("torch", reason="torch (800 MB) is not installed by `make test`")
 
-from torch.utils.data import DataLoader  # noqa: E402
+from torch.utils.data import DataLoader
 
-from pba_client import Loader  # noqa: E402
-from pba_client.torch import EpochDataset, tensors  # noqa: E402
+from pba_client import Loader
+from pba_client.torch import EpochDataset, tensors
 
 
 def dataset(server: Server, **options) -> EpochDataset:  # type: ignore[no-untyped-def]

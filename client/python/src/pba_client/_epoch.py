@@ -435,7 +435,7 @@ def _prefetch(
                 return
             batches.put((received, batch))
             del batch  # it is the loop's now, and must not live until the next one is read
-    except BaseException as error:  # noqa: BLE001 - raised again in the loop's thread
+    except BaseException as error:
         batches.put(error)
     finally:
         reader.drop()

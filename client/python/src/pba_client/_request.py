@@ -11,7 +11,7 @@ Shard = Union[str, Tuple[int, int]]
 Policy = Union[str, Sequence[int]]
 
 
-def segment(name: str) -> str:
+def segment(name: object) -> str:
     """Escapes a name for use as one segment of a path."""
     return quote(str(name), safe="")
 
