@@ -159,7 +159,7 @@ impl Download {
     /// # Panics
     /// When they do not come.
     #[track_caller]
-    pub fn take(&mut self, count: usize) -> Vec<u8> {
+    pub fn sip(&mut self, count: usize) -> Vec<u8> {
         let mut bytes = vec![0; count];
         self.read_exact(&mut bytes).expect("the body goes on");
         bytes

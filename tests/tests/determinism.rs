@@ -182,7 +182,9 @@ fn pixels_depend_on_the_sample_alone() {
     let server = Server::start(&[]);
     let whole = epoch(&server, "");
     let whole = whole.by_index();
-    for parameters in ["&shuffle=false", "&shard=2/3", "&batch_size=7&start=40&step=3", "&drop_last=true"] {
+    let in_order = server.epoch(&REQUEST.replace("shuffle=true", "shuffle=false"));
+    assert!(in_order.indices().is_sorted() && in_order.by_index() == whole);
+    for parameters in ["&shard=2/3", "&batch_size=7&start=40&step=3", "&drop_last=true"] {
         let part = epoch(&server, parameters);
         for (index, sample) in part.by_index() {
             assert!(whole[&index] == sample, "sample {index} differs with {parameters}");
