@@ -92,10 +92,11 @@ pub fn samples(batch: &RecordBatch) -> impl Iterator<Item = Sample<'_>> {
     let labels = batch.column_by_name("label").expect("the column").as_primitive::<Int64Type>();
     let indices = batch.column_by_name("index").expect("the column").as_primitive::<UInt64Type>();
     let labels = labels.values().iter().zip(indices.values());
-    pixels
-        .chunks_exact(image_bytes)
-        .zip(labels)
-        .map(|(pixels, (&label, &index))| Sample { index, label, pixels })
+    pixels.chunks_exact(image_bytes).zip(labels).map(|(pixels, (&label, &index))| Sample {
+        index,
+        label,
+        pixels,
+    })
 }
 
 /// As [`Epoch::digest`], of batches.

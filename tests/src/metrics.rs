@@ -61,7 +61,9 @@ impl Metrics {
     fn family_of(&self, name: &str) -> String {
         let histogram = ["_bucket", "_sum", "_count"].iter().find_map(|suffix| name.strip_suffix(suffix));
         match histogram {
-            Some(family) if self.families.get(family).is_some_and(|f| f.kind.as_deref() == Some("histogram")) => {
+            Some(family)
+                if self.families.get(family).is_some_and(|f| f.kind.as_deref() == Some("histogram")) =>
+            {
                 family.to_owned()
             }
             _ => name.to_owned(),
@@ -98,7 +100,9 @@ impl Metrics {
             match kind {
                 None => complain("no type"),
                 Some("counter") if !name.ends_with("_total") => complain("a counter must end in _total"),
-                Some("gauge" | "histogram") if name.ends_with("_total") => complain("only counters end in _total"),
+                Some("gauge" | "histogram") if name.ends_with("_total") => {
+                    complain("only counters end in _total")
+                }
                 Some("counter" | "gauge" | "histogram") => {}
                 Some(_) => complain("a type that is not used here"),
             }
@@ -150,9 +154,34 @@ impl Metrics {
 
 /// Units, and short forms of them, that Prometheus wants to see as seconds, bytes, metres, ratios.
 const OTHER_UNITS: [&str; 28] = [
-    "ms", "us", "ns", "milliseconds", "microseconds", "nanoseconds", "minutes", "hours", "days", "weeks", "s",
-    "sec", "secs", "b", "kb", "mb", "gb", "kib", "mib", "gib", "kilobytes", "megabytes", "gigabytes", "bits",
-    "percent", "percentage", "px", "micros",
+    "ms",
+    "us",
+    "ns",
+    "milliseconds",
+    "microseconds",
+    "nanoseconds",
+    "minutes",
+    "hours",
+    "days",
+    "weeks",
+    "s",
+    "sec",
+    "secs",
+    "b",
+    "kb",
+    "mb",
+    "gb",
+    "kib",
+    "mib",
+    "gib",
+    "kilobytes",
+    "megabytes",
+    "gigabytes",
+    "bits",
+    "percent",
+    "percentage",
+    "px",
+    "micros",
 ];
 
 /// Buckets only grow, end with +Inf, and that one is the count.
@@ -161,8 +190,11 @@ fn histogram(family: &Family) -> Vec<String> {
     let mut counts = BTreeMap::new();
     for sample in &family.samples {
         if sample.name.ends_with("_bucket") {
-            let (le, labels): (Vec<_>, Vec<_>) = sample.labels.iter().cloned().partition(|(name, _)| name == "le");
-            let le = le.first().map_or(f64::NAN, |(_, value)| value.replace("+Inf", "inf").parse().unwrap_or(f64::NAN));
+            let (le, labels): (Vec<_>, Vec<_>) =
+                sample.labels.iter().cloned().partition(|(name, _)| name == "le");
+            let le = le
+                .first()
+                .map_or(f64::NAN, |(_, value)| value.replace("+Inf", "inf").parse().unwrap_or(f64::NAN));
             buckets.entry(labels).or_default().push((le, sample.value));
         } else if sample.name.ends_with("_count") {
             counts.insert(sample.labels.clone(), sample.value);
@@ -234,7 +266,8 @@ mod tests {
 
     #[test]
     fn series_are_read() {
-        let metrics = Metrics::parse("# HELP a A.\n# TYPE a gauge\na{b=\"x\\\"y,}\",c=\"z\"} 1.5\na{b=\"\"} 2\n");
+        let metrics =
+            Metrics::parse("# HELP a A.\n# TYPE a gauge\na{b=\"x\\\"y,}\",c=\"z\"} 1.5\na{b=\"\"} 2\n");
         assert_eq!(metrics.get("a{b=\"\"}"), 2.0);
         assert_eq!(metrics.sum("a"), 3.5);
         assert_eq!(metrics.label_values("c").into_iter().collect::<Vec<_>>(), ["z"]);

@@ -28,14 +28,16 @@ pub fn images(count: u32) -> Vec<Vec<u8>> {
 
 /// Writes `image: struct<bytes, path>` and `label: int64`, the label being the row modulo 10.
 pub fn write(path: &Path, images: &[Vec<u8>]) {
-    let label: ArrayRef = Arc::new(Int64Array::from_iter_values((0..images.len() as i64).map(|row| row % 10)));
+    let label: ArrayRef =
+        Arc::new(Int64Array::from_iter_values((0..images.len() as i64).map(|row| row % 10)));
     write_columns(path, [("image", image_column(images)), ("label", label)]);
 }
 
 /// A column `struct<bytes, path>`.
 pub fn image_column(images: &[Vec<u8>]) -> ArrayRef {
     let bytes: ArrayRef = Arc::new(BinaryArray::from_iter_values(images));
-    let paths: ArrayRef = Arc::new(StringArray::from_iter_values((0..images.len()).map(|row| format!("{row}.png"))));
+    let paths: ArrayRef =
+        Arc::new(StringArray::from_iter_values((0..images.len()).map(|row| format!("{row}.png"))));
     let field = |name: &str, data_type| Arc::new(Field::new(name, data_type, true));
     Arc::new(StructArray::from(vec![
         (field("bytes", DataType::Binary), bytes),

@@ -6,7 +6,8 @@ use std::process::Command;
 #[test]
 fn pba_links_no_training_library() {
     let binary = pba_tests::binary::path();
-    let output = Command::new("ldd").arg(&binary).output().expect("ldd is there: it comes with the C library");
+    let output =
+        Command::new("ldd").arg(&binary).output().expect("ldd is there: it comes with the C library");
     let libraries = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(output.status.success() && libraries.contains("libc.so"), "{output:?}");
     assert!(!libraries.contains("not found"), "{libraries}");

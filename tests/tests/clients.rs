@@ -22,7 +22,11 @@ fn clients_that_go_away() {
             let mut download = Download::open_narrow(server.address(), TRAIN).unwrap();
             download.sip(bytes);
             assert_eq!(server.metric(ACTIVE), 1.0);
-            if reset { download.reset() } else { drop(download) }
+            if reset {
+                download.reset()
+            } else {
+                drop(download)
+            }
             wait_for("the stream to end", || (server.metric(ACTIVE) == 0.0).then_some(()));
         }
     }
@@ -73,7 +77,8 @@ fn a_slow_client_holds_a_few_batches_and_delays_nobody() {
     let held = AHEAD + 2 + usize::div_ceil(kernel, batch_bytes);
     assert!(held * BATCH < 9_000, "the epoch must be longer than what is held, or the test shows nothing");
     for round in 0..3 {
-        let stalled = wait_until_still("the slow stream", Duration::from_millis(100), || server.metric(IMAGES));
+        let stalled =
+            wait_until_still("the slow stream", Duration::from_millis(100), || server.metric(IMAGES));
         let bound = (held + round) * BATCH + others;
         assert!(stalled <= bound as f64, "{stalled} images made, at most {bound} may be");
         // Somebody else gets everything, at once.
@@ -243,9 +248,10 @@ fn a_stream_cut_again_and_again_is_continued() {
 fn a_stream_that_cannot_go_on_says_so() {
     let server = Server::start(&[]);
     let proxy = CuttingProxy::start(server.address());
-    proxy.plan(std::iter::once(Cut { after: 100_000, reset: false }).chain(
-        (0..20).map(|_| Cut { after: 0, reset: false }),
-    ));
+    proxy.plan(
+        std::iter::once(Cut { after: 100_000, reset: false })
+            .chain((0..20).map(|_| Cut { after: 0, reset: false })),
+    );
     let Err(error) = read(&[proxy.url()]) else { panic!("it cannot have come whole") };
     let ClientError::Cut { received, expected, attempts, .. } = &error else { panic!("{error}") };
     assert_eq!((*expected, *attempts), (10, 6));

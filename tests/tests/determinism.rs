@@ -63,8 +63,9 @@ fn shards_are_the_whole_epoch_dealt_out() {
     let server = Server::start(&[]);
     let whole = epoch(&server, "");
     for count in [1, 2, 3, 7] {
-        let shards: Vec<Epoch> =
-            (0..count).map(|shard| epoch(&server, &format!("&shard={shard}/{count}&batch_size=100"))).collect();
+        let shards: Vec<Epoch> = (0..count)
+            .map(|shard| epoch(&server, &format!("&shard={shard}/{count}&batch_size=100")))
+            .collect();
         let mut positions: Vec<_> = shards.iter().map(|shard| shard.samples()).collect();
         for (position, sample) in whole.samples().enumerate() {
             let dealt = positions[position % count].next().expect("as many as the whole epoch");
@@ -213,11 +214,10 @@ fn a_schedule_is_stretched_over_a_longer_run() {
     let server = Server::start(&[]);
     // Search epoch = floor(epoch * S / epochs): the last epoch of 1800 uses the policy of the last
     // of 200, which is the policy that `final` gives throughout.
-    let [stretched, last] =
-        ["epochs=1800", "epochs=1800&ablation=final"].map(|parameters| {
-            let target = format!("shapes/epochs/1799/batches?schedule=cifar10-pba&split=test&{parameters}");
-            server.epoch(&target).digest()
-        });
+    let [stretched, last] = ["epochs=1800", "epochs=1800&ablation=final"].map(|parameters| {
+        let target = format!("shapes/epochs/1799/batches?schedule=cifar10-pba&split=test&{parameters}");
+        server.epoch(&target).digest()
+    });
     assert_eq!(stretched, last);
     // As a policy, epoch by epoch, against the schedule as it is published.
     let published = pba_schedules::library::cifar10_pba();

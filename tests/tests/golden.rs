@@ -6,10 +6,7 @@ use pba_tests::Server;
 
 /// Request, relative to `/v1/datasets/`, and SHA-256 of the epoch ([`pba_tests::Epoch::digest`]).
 const GOLDEN: &[(&str, &str)] = &[
-    (
-        "shapes/epochs/0/batches",
-        "0e1ca963445b36fa0749244612b05ed9259031eb9b5a60f730dedd0f78219a24",
-    ),
+    ("shapes/epochs/0/batches", "0e1ca963445b36fa0749244612b05ed9259031eb9b5a60f730dedd0f78219a24"),
     (
         "shapes/epochs/7/batches?seed=18446744073709551615",
         "cb8b2f55bbc73238d3b7f3c87f7015f0590fe21ee58863af7a250bb6a23d41c1",
@@ -141,8 +138,24 @@ fn schedules_and_datasets_are_what_they_always_were() {
 
 /// Page, place in it, digest.
 const DIGESTS: &[(&str, &str, &str)] = &[
-    ("/v1/schedules", "/schedules/0/digest", "90150340fbf1f7e10242152deab5b5b17488e9de635fca019222f66e4a225970"),
-    ("/v1/schedules", "/schedules/1/digest", "f85dc0140238fa9596f2b3b53ec6a0c3296a134483da5677ad967c380986b939"),
-    ("/v1/datasets/shapes", "/splits/train/digest", "47f64e0e8a47c12a0cdce9652c7057e3e56734cb7b9d9545cbfab1c89b7942a5"),
-    ("/v1/datasets/shapes", "/splits/test/digest", "e839f99f53626adf7013acd38fc0aec3d585f1f080c737163b8f4d60b34664eb"),
+    (
+        "/v1/schedules",
+        "/schedules/0/digest",
+        "90150340fbf1f7e10242152deab5b5b17488e9de635fca019222f66e4a225970",
+    ),
+    (
+        "/v1/schedules",
+        "/schedules/1/digest",
+        "f85dc0140238fa9596f2b3b53ec6a0c3296a134483da5677ad967c380986b939",
+    ),
+    (
+        "/v1/datasets/shapes",
+        "/splits/train/digest",
+        "47f64e0e8a47c12a0cdce9652c7057e3e56734cb7b9d9545cbfab1c89b7942a5",
+    ),
+    (
+        "/v1/datasets/shapes",
+        "/splits/test/digest",
+        "e839f99f53626adf7013acd38fc0aec3d585f1f080c737163b8f4d60b34664eb",
+    ),
 ];

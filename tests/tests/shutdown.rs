@@ -167,11 +167,16 @@ fn schedules_survive_being_killed() {
     let server = Server::start(&[]);
     let body = server.get("/v1/schedules/svhn-pba").body;
     assert_eq!(server.send("PUT", "/v1/schedules/mine", &body).status, 201);
-    let (mut server, data) = { let data = server.data(); (server, data) };
+    let (mut server, data) = {
+        let data = server.data();
+        (server, data)
+    };
     server.process.signal("KILL");
     server.process.wait();
     let server = Server::start_on(data, &[]);
-    assert_eq!(server.get("/v1/schedules/mine").header("etag").map(str::to_owned),
-        server.get("/v1/schedules/svhn-pba").header("etag").map(str::to_owned));
+    assert_eq!(
+        server.get("/v1/schedules/mine").header("etag").map(str::to_owned),
+        server.get("/v1/schedules/svhn-pba").header("etag").map(str::to_owned)
+    );
     assert_eq!(server.send("DELETE", "/v1/schedules/mine", b"").status, 204);
 }

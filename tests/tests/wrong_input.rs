@@ -11,7 +11,10 @@ fn refused(answer: &Answer, status: u16, parameter: &str, value: &str, allowed: 
     assert_eq!(problem.value.as_deref(), Some(value), "{problem:?}");
     let found = problem.allowed.as_deref().unwrap_or_default();
     assert!(!allowed.is_empty() && found.contains(allowed), "{problem:?} does not allow {allowed:?}");
-    assert!(problem.detail.contains(parameter) && problem.detail.contains(&format!("{value:?}")), "{problem:?}");
+    assert!(
+        problem.detail.contains(parameter) && problem.detail.contains(&format!("{value:?}")),
+        "{problem:?}"
+    );
 }
 
 /// Checks a refusal that is about no parameter.
@@ -192,27 +195,51 @@ fn a_batch_over_the_servers_bound() {
 #[test]
 fn pages_methods_and_long_queries() {
     let server = Server::start(&[]);
-    for path in ["/v2/datasets", "/v1", "/v1/", "/v1/datasets/", "/v1/dataset", "//", "/v1/datasets/shapes/epochs/0",
-        "/v1/datasets/shapes/epochs/0/preview", "/metrics/", "/favicon.ico", "/../etc/passwd", "/%00"]
-    {
+    for path in [
+        "/v2/datasets",
+        "/v1",
+        "/v1/",
+        "/v1/datasets/",
+        "/v1/dataset",
+        "//",
+        "/v1/datasets/shapes/epochs/0",
+        "/v1/datasets/shapes/epochs/0/preview",
+        "/metrics/",
+        "/favicon.ico",
+        "/../etc/passwd",
+        "/%00",
+    ] {
         assert_eq!(server.get(path).problem().status, 404, "{path}");
     }
     for (method, path) in [
-        ("POST", "/v1/datasets"), ("DELETE", "/v1/datasets/shapes/epochs/0/batches"), ("GET", "/v1/apply"),
-        ("POST", "/metrics"), ("PATCH", "/v1/schedules/svhn-pba"), ("PUT", "/v1/schedules"), ("BREW", "/"),
+        ("POST", "/v1/datasets"),
+        ("DELETE", "/v1/datasets/shapes/epochs/0/batches"),
+        ("GET", "/v1/apply"),
+        ("POST", "/metrics"),
+        ("PATCH", "/v1/schedules/svhn-pba"),
+        ("PUT", "/v1/schedules"),
+        ("BREW", "/"),
     ] {
         let answer = server.send(method, path, b"");
         answered(&answer, 405, method);
-        assert!(answer.header("allow").is_some(), "{method} {path}: RFC 9110 wants Allow: {:?}", answer.headers);
+        assert!(
+            answer.header("allow").is_some(),
+            "{method} {path}: RFC 9110 wants Allow: {:?}",
+            answer.headers
+        );
     }
     for path in ["/v1/datasets/shapes/epochs/0/batches", "/", "/v1/datasets", "/v1/apply", "/nowhere"] {
         answered(&server.get(&format!("{path}?seed={}", "1".repeat(9000))), 413, "8192");
     }
     let longest = format!("/v1/datasets/shapes/epochs/0/batches?seed={}", "1".repeat(8192 - 5));
     assert_eq!(server.get(&longest).status, 400);
-    for path in ["/v1/datasets?x=1", "/v1/datasets/shapes?x=1", "/v1/schedules?x=1", "/v1/schedules/svhn-pba?x=1",
-        "/v1/schedules/svhn-pba/plot.svg?x=1"]
-    {
+    for path in [
+        "/v1/datasets?x=1",
+        "/v1/datasets/shapes?x=1",
+        "/v1/schedules?x=1",
+        "/v1/schedules/svhn-pba?x=1",
+        "/v1/schedules/svhn-pba/plot.svg?x=1",
+    ] {
         refused(&server.get(path), 400, "x", "1", "no parameter");
     }
     server.assert_healthy();
@@ -226,16 +253,29 @@ fn garbage_instead_of_http() {
     let huge = head(&format!("x: {}", "y".repeat(1 << 20)));
     let many = head(&(0..1000).map(|i| format!("x{i}: y")).collect::<Vec<_>>().join("\r\n"));
     let cases: Vec<Vec<u8>> = vec![
-        noise, b"\r\n\r\n\r\n".to_vec(), b"GET".to_vec(), b"GET / HTTP/9.9\r\n\r\n".to_vec(),
-        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03".to_vec(), vec![0; 100_000], huge, many,
-        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec(), b"GET /\xff\xfe HTTP/1.1\r\n\r\n".to_vec(),
-        head("content-length: -1"), head("content-length: 1\r\ncontent-length: 2"),
-        head("transfer-encoding: chunked\r\n\r\nzz"), b"CONNECT x:1 HTTP/1.1\r\n\r\n".to_vec(),
+        noise,
+        b"\r\n\r\n\r\n".to_vec(),
+        b"GET".to_vec(),
+        b"GET / HTTP/9.9\r\n\r\n".to_vec(),
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03".to_vec(),
+        vec![0; 100_000],
+        huge,
+        many,
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec(),
+        b"GET /\xff\xfe HTTP/1.1\r\n\r\n".to_vec(),
+        head("content-length: -1"),
+        head("content-length: 1\r\ncontent-length: 2"),
+        head("transfer-encoding: chunked\r\n\r\nzz"),
+        b"CONNECT x:1 HTTP/1.1\r\n\r\n".to_vec(),
     ];
     for bytes in &cases {
         let answer = String::from_utf8_lossy(&server.raw(bytes)).into_owned();
         let status = answer.lines().next().unwrap_or_default();
-        assert!(!status.contains(" 500 "), "{status} for {:?}", String::from_utf8_lossy(&bytes[..bytes.len().min(60)]));
+        assert!(
+            !status.contains(" 500 "),
+            "{status} for {:?}",
+            String::from_utf8_lossy(&bytes[..bytes.len().min(60)])
+        );
     }
     // An old protocol, an absolute target and a request in small pieces are no garbage.
     assert!(server.raw_open(&[b"GET /livez HTTP/1.0\r\n\r\n"]).starts_with(b"HTTP/1.0 200"));
@@ -257,14 +297,32 @@ fn previews() {
     refused(&preview("m=5"), 400, "m", "5", "n, split");
     refused(&preview("seed=x"), 400, "seed", "x", "0..=");
     refused(&preview("schedule=cifar10_pba"), 404, "schedule", "cifar10_pba", "cifar10-pba");
-    refused(&server.get("/v1/datasets/shapes/epochs/200/preview.png?schedule=cifar10-pba"), 400, "epoch", "200", "0..=199");
+    refused(
+        &server.get("/v1/datasets/shapes/epochs/200/preview.png?schedule=cifar10-pba"),
+        400,
+        "epoch",
+        "200",
+        "0..=199",
+    );
     refused(&server.get("/v1/datasets/nothing/epochs/0/preview.png"), 404, "dataset", "nothing", "shapes");
     // Fewer images than asked for, down to none, are a sheet all the same.
-    for query in ["", "n=1", "n=1024", "n=64&split=test&shard=1999/2000", "shard=3000/4000&split=test",
-        "n=7&schedule=svhn-pba&drop_last=true", "batch_size=1", "start=79"]
-    {
+    for query in [
+        "",
+        "n=1",
+        "n=1024",
+        "n=64&split=test&shard=1999/2000",
+        "shard=3000/4000&split=test",
+        "n=7&schedule=svhn-pba&drop_last=true",
+        "batch_size=1",
+        "start=79",
+    ] {
         let answer = preview(query);
-        assert_eq!((answer.status, answer.header("content-type")), (200, Some("image/png")), "{query}: {}", answer.text());
+        assert_eq!(
+            (answer.status, answer.header("content-type")),
+            (200, Some("image/png")),
+            "{query}: {}",
+            answer.text()
+        );
         let mut reader = png::Decoder::new(std::io::Cursor::new(&answer.body)).read_info().unwrap();
         let mut pixels = vec![0; reader.output_buffer_size().unwrap()];
         reader.next_frame(&mut pixels).unwrap();
@@ -301,8 +359,15 @@ fn applying_ops() {
         let answer = apply(query, &png);
         assert_eq!(answer.status, 400, "{query}: {}", answer.text());
         let problem = answer.problem();
-        assert_eq!((problem.parameter.as_deref(), problem.value.as_deref()), (Some(parameter), Some(value)), "{query}");
-        assert!(allowed == "either" || problem.allowed.as_deref().is_some_and(|a| a.contains(allowed)), "{problem:?}");
+        assert_eq!(
+            (problem.parameter.as_deref(), problem.value.as_deref()),
+            (Some(parameter), Some(value)),
+            "{query}"
+        );
+        assert!(
+            allowed == "either" || problem.allowed.as_deref().is_some_and(|a| a.contains(allowed)),
+            "{problem:?}"
+        );
     }
     assert_eq!(apply("", &png).problem().parameter.as_deref(), Some("op"));
     let many = vec!["Invert"; 31].join(",");
@@ -310,14 +375,23 @@ fn applying_ops() {
     // A body that is no picture, or half of one, or a lying one.
     let mut lying = png.clone();
     lying[16..20].copy_from_slice(&u32::MAX.to_be_bytes());
-    for body in [&b""[..], b"GIF89a", &png[..png.len() / 2], &png[..20], &lying, &[0xff, 0xd8, 0xff, 0xe0, 0, 16]] {
+    for body in
+        [&b""[..], b"GIF89a", &png[..png.len() / 2], &png[..20], &lying, &[0xff, 0xd8, 0xff, 0xe0, 0, 16]]
+    {
         let answer = apply("op=Invert", body);
         assert_eq!(answer.problem().status, 415, "{:?}", answer.text());
     }
     answered(&apply("op=Invert", &vec![0; 100_001]), 413, "100000");
-    for query in ["op=Rotate&magnitude=5&sign=-1", "op=Rotate&sign=+1", "ops=Rotate:5:-1,Invert,Cutout:9&x=0&y=9"] {
+    for query in
+        ["op=Rotate&magnitude=5&sign=-1", "op=Rotate&sign=+1", "ops=Rotate:5:-1,Invert,Cutout:9&x=0&y=9"]
+    {
         let answer = apply(query, &png);
-        assert_eq!((answer.status, answer.header("content-type")), (200, Some("image/png")), "{}", answer.text());
+        assert_eq!(
+            (answer.status, answer.header("content-type")),
+            (200, Some("image/png")),
+            "{}",
+            answer.text()
+        );
     }
     server.assert_healthy();
 }
@@ -342,9 +416,14 @@ fn schedules() {
     }
     let text = String::from_utf8(export).unwrap();
     for (body, says) in [
-        (String::new(), "pba-schedule/1"), ("{".to_owned(), ""), ("[]".to_owned(), ""), ("{}".to_owned(), "format"),
-        (text.replace("pba-schedule/1", "pba-schedule/2"), "pba-schedule"), (text.replace("\"epochs\"", "\"epoch\""), "epoch"),
-        (text.replace("160", "161"), "161"), (text.replace("\"Rotate\"", "\"Rotata\""), "Rotata"),
+        (String::new(), "pba-schedule/1"),
+        ("{".to_owned(), ""),
+        ("[]".to_owned(), ""),
+        ("{}".to_owned(), "format"),
+        (text.replace("pba-schedule/1", "pba-schedule/2"), "pba-schedule"),
+        (text.replace("\"epochs\"", "\"epoch\""), "epoch"),
+        (text.replace("160", "161"), "161"),
+        (text.replace("\"Rotate\"", "\"Rotata\""), "Rotata"),
         (text.replace("\"segments\"", "\"segment\""), "segment"),
     ] {
         answered(&put("wrong", body.as_bytes()), 400, says);
