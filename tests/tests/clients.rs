@@ -326,3 +326,61 @@ fn a_replica_with_other_data_is_refused() {
     });
     assert!(matches!(&error, ClientError::Changed { key, .. } if key == "pba.dataset"), "{error}");
 }
+
+/// Answers every request as a proxy does whose server is away.
+fn bad_gateway() -> String {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    // Ends with the test process: it waits in accept, and holds nothing.
+    std::thread::spawn(move || {
+        for mut socket in listener.incoming().map_while(Result::ok) {
+            let mut request = [0; 4096];
+            let _ = socket.read(&mut request);
+            let body = "<html>502 Bad Gateway</html>";
+            let length = body.len();
+            let head = "HTTP/1.1 502 Bad Gateway\r\ncontent-type: text/html\r\nconnection: close";
+            let _ = socket.write_all(format!("{head}\r\ncontent-length: {length}\r\n\r\n{body}").as_bytes());
+        }
+    });
+    url
+}
+
+#[test]
+fn a_proxy_whose_server_is_away_is_passed_over() {
+    let server = Server::start(&[]);
+    let proxy = CuttingProxy::start(server.address());
+    proxy.plan([Cut { after: 100_000, reset: true }]);
+    let (batches, resumes) = read(&[proxy.url(), bad_gateway(), server.url()]).unwrap();
+    assert_eq!(epoch::digest(&batches), server.epoch(&small_target()).digest());
+    assert_eq!(resumes, 2);
+    let Err(error) = read(&[bad_gateway()]) else { panic!("nobody serves") };
+    assert!(error.to_string().contains("502"), "{error}");
+}
+
+#[test]
+fn connections_that_idle_are_closed() {
+    let server = Server::start(&[]);
+    let mut idle = http::connect(server.address()).unwrap();
+    idle.write_all(b"GET /livez HTTP/1.1\r\nhost: x\r\n\r\n").unwrap();
+    let mut answer = Vec::new();
+    // Ends when the server closes; a timeout here would be an error.
+    idle.read_to_end(&mut answer).unwrap();
+    assert!(answer.starts_with(b"HTTP/1.1 200"));
+    server.assert_healthy();
+}
+
+#[test]
+fn a_body_that_never_ends_harms_nobody() {
+    let server = Server::start(&["--threads", "1"]);
+    let sockets: Vec<_> = (0..50)
+        .map(|_| {
+            let mut socket = http::connect(server.address()).unwrap();
+            let head = "PUT /v1/schedules/x HTTP/1.1\r\nhost: x\r\ncontent-length: 1000000\r\n\r\n{";
+            socket.write_all(head.as_bytes()).unwrap();
+            socket
+        })
+        .collect();
+    assert_eq!(server.epoch("shapes/epochs/0/batches").indices().len(), 10_000);
+    drop(sockets);
+    server.assert_healthy();
+}
