@@ -261,9 +261,14 @@ impl EpochStream {
     }
 }
 
-/// A server that is full or shutting down: another replica, or a later attempt, may do.
+/// A server that is full or shutting down, or a proxy in front of one that is away for the moment:
+/// another replica, or a later attempt, may do.
 fn busy(error: &ClientError) -> bool {
-    matches!(error, ClientError::Refused(problem) if matches!(problem.status, 429 | 503))
+    match error {
+        ClientError::Refused(problem) => matches!(problem.status, 429 | 503),
+        ClientError::Foreign { status, .. } => matches!(status, 429 | 502..=504),
+        _ => false,
+    }
 }
 
 fn number(schema: &SchemaRef, key: &str) -> Result<u64, ClientError> {

@@ -117,6 +117,17 @@ impl EpochBody {
     }
 }
 
+impl Drop for EpochBody {
+    /// Books what the last chunk took: a client that stalled and then left was slow, too.
+    fn drop(&mut self) {
+        let metrics = &self.app.metrics;
+        match self.clock {
+            Clock::Sending(since) => metrics.backpressure_seconds.inc_by(since.elapsed().as_secs_f64()),
+            Clock::Waiting(since) => metrics.client_wait_seconds.inc_by(since.elapsed().as_secs_f64()),
+        }
+    }
+}
+
 impl Body for EpochBody {
     type Data = Bytes;
     type Error = BrokenStream;

@@ -2,6 +2,8 @@
 
 use std::io::IsTerminal;
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::Context;
 use pba_client::{Client, EpochRequest};
@@ -31,7 +33,6 @@ pub struct Args {
 /// Starts a server, streams one epoch from it, saves a contact sheet and serves on.
 pub async fn run(args: Args) -> anyhow::Result<()> {
     let mut config = Config::resolve(&args.serve)?;
-    let stop = stop_signal()?;
     let server = match start(&config).await {
         // The usual port is taken and nobody insisted on it: a newcomer wants to see something.
         Err(error) if args.serve.listen.is_none() && is_address_in_use(&error) => {
@@ -40,9 +41,13 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         }
         started => started?,
     };
+    // Watched before the first line is printed, and not while the dataset is drawn.
+    let stop = stop_signal()?;
     let url = format!("http://{}", server.address());
     output::line(format_args!("listening on {url}"));
 
+    let interrupted = Arc::new(AtomicBool::new(false));
+    let interrupt = Arc::clone(&interrupted);
     let (ended, end) = tokio::sync::oneshot::channel::<()>();
     let serving = tokio::spawn(server.run(async move {
         let ended = async {
@@ -51,13 +56,18 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
                 std::future::pending().await
             }
         };
-        tokio::select! { () = stop => {}, () = ended => {} }
+        tokio::select! { () = stop => interrupt.store(true, Ordering::Relaxed), () = ended => {} }
     }));
     let shown = show(&url, &config, &args);
     let mut serving = std::pin::pin!(serving);
     tokio::select! {
-        shown = shown => shown?,
-        // Ctrl-C in the middle of the epoch.
+        shown = shown => match shown {
+            // Ctrl-C in the middle of the epoch: the server drains, and refuses what comes next.
+            Err(_) if interrupted.load(Ordering::Relaxed) => {
+                return serving.await.context("the server failed");
+            }
+            shown => shown?,
+        },
         stopped = &mut serving => return stopped.context("the server failed"),
     }
     if args.once {

@@ -22,9 +22,12 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<()> {
         return Ok(());
     }
     let server = start(&config).await?;
+    // Whoever reads the line below may send a signal at once, so they are watched before it; not
+    // earlier, so that Ctrl-C ends a long import as it ends any program.
+    let stop = stop_signal()?;
     // Scripts wait for this line: it is the first one, and the address in it is final.
     output::line(format_args!("listening on http://{}", server.address()));
-    server.run(stop_signal()?).await;
+    server.run(stop).await;
     Ok(())
 }
 
