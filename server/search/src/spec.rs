@@ -67,7 +67,7 @@ impl fmt::Display for DeviceChoice {
 pub enum Strategy {
     /// Whichever is fastest on the device.
     Auto,
-    /// One member after another.
+    /// One network per member: one after another on a GPU, one per core on a CPU.
     Sequential,
     /// All members in one network of grouped convolutions.
     Stacked,

@@ -215,6 +215,16 @@ fn it_dies_with_its_parent() {
 }
 
 #[test]
+fn it_outlives_the_thread_that_started_it() {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().to_owned();
+    // Whatever starts children on a pool of threads cannot promise that the thread stays.
+    let child = std::thread::spawn(move || search_in(&path, &small_spec())).join().unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success(), "{}", text(&output));
+}
+
+#[test]
 fn a_full_disk_loses_no_finished_generation() {
     let folder = TempDir::new().unwrap();
     // Files may not grow beyond 600 blocks of 512 bytes: less than a checkpoint of four members.
