@@ -28,13 +28,15 @@ pub mod journal;
 mod lineage;
 mod model;
 mod population;
+mod report;
 mod search;
 mod spec;
 pub mod toy;
 
-pub use journal::{Event, Exploit};
+pub use journal::{Done, Event, Exploit};
 pub use lineage::{Lineage, Step};
 pub use model::{ModelName, UnknownModel};
 pub use population::{Member, Population, quantile_count, ranking};
+pub use report::{Line, Progress, Report};
 pub use search::{Search, Trainer, run};
 pub use spec::{DeviceChoice, EvaluationSpec, LrSchedule, SearchSpec, SpecError, Strategy, TrainingSpec};

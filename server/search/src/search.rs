@@ -73,6 +73,9 @@ pub fn run<T: Trainer>(
     trainer: &mut T,
     mut record: impl FnMut(&Event) -> Result<(), T::Error>,
 ) -> Result<Schedule, T::Error> {
+    if let Some(schedule) = &search.schedule {
+        return Ok(schedule.clone());
+    }
     trainer.restore(search.epoch)?;
     while let Some(generation) = search.next_generation() {
         let epoch = generation.end;
@@ -86,9 +89,7 @@ pub fn run<T: Trainer>(
         trainer.save(epoch)?;
         search.happened(Event::Checkpoint { epoch }, &mut record)?;
     }
-    if search.schedule.is_none() {
-        search.happened(Event::Done(search.outcome()), &mut record)?;
-    }
+    search.happened(Event::Done(search.outcome()), &mut record)?;
     Ok(search.schedule.clone().expect("a search that is done has a schedule"))
 }
 

@@ -67,7 +67,7 @@ impl fmt::Display for DeviceChoice {
 pub enum Strategy {
     /// Whichever is fastest on the device.
     Auto,
-    /// One member after another.
+    /// One network per member: one after another on a GPU, one per core on a CPU.
     Sequential,
     /// All members in one network of grouped convolutions.
     Stacked,
@@ -143,7 +143,7 @@ pub struct TrainingSpec {
     pub model: ModelName,
     /// Epochs that each model trains: 1 and more. Default 200.
     pub epochs: u32,
-    /// Images per step: 1..=65536. Default 128.
+    /// Images per step: 1..=65536. Default 128; 32 for `tiny`, which sees few images.
     pub batch_size: usize,
     /// Learning rate at the start: above 0. Default 0.1.
     pub lr: f64,
@@ -428,17 +428,20 @@ impl Fields {
     }
 
     fn training(&mut self) -> Result<TrainingSpec, SpecError> {
-        Ok(TrainingSpec {
-            dataset: self.parsed("dataset", "shapes".to_owned(), |name| Ok(name.to_owned()))?,
-            model: self.parsed("model", ModelName::WideResNet { depth: 40, width: 2 }, |name| match name
-                .parse::<ModelName>(
-            ) {
+        let dataset = self.parsed("dataset", "shapes".to_owned(), |name| Ok(name.to_owned()))?;
+        let model = self.parsed("model", ModelName::WideResNet { depth: 40, width: 2 }, |name| {
+            match name.parse::<ModelName>() {
                 Ok(model) if model.is_built() => Ok(model),
                 Ok(_) => Err(format!("{} (this one is known, but not built yet)", ModelName::BUILT)),
                 Err(_) => Err(ModelName::BUILT.to_owned()),
-            })?,
+            }
+        })?;
+        let batch_size = if model == ModelName::Tiny { 32 } else { 128 };
+        Ok(TrainingSpec {
+            dataset,
+            model,
             epochs: self.integer("epochs", 1..=EPOCHS_MAX.into(), 200)? as u32,
-            batch_size: self.integer("batch_size", 1..=BATCH_SIZE_MAX, 128)? as usize,
+            batch_size: self.integer("batch_size", 1..=BATCH_SIZE_MAX, batch_size)? as usize,
             lr: self.number("lr", 0.1, "a number above 0", |lr| lr > 0.0)?,
             weight_decay: self.number("weight_decay", 5e-4, "0 or a number above 0", |decay| decay >= 0.0)?,
             lr_schedule: self.lr_schedule()?,

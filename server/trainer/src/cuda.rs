@@ -139,7 +139,8 @@ impl Shim {
         if code != 0 {
             // SAFETY: the shim keeps a NUL-terminated message per thread until its next error.
             let message = unsafe { CStr::from_ptr((self.error)()) };
-            bail!("CUDA: {}", message.to_string_lossy());
+            // What follows the first line is a stack trace of libtorch's.
+            bail!("CUDA: {}", message.to_string_lossy().lines().next().unwrap_or_default());
         }
         Ok(())
     }

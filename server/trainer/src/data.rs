@@ -77,16 +77,16 @@ pub(crate) fn pictures(dataset: &Dataset, name: SplitName) -> anyhow::Result<Pic
 }
 
 /// The base augmentation that a spec asks for. The default is the paper's for CIFAR, scaled to
-/// the images.
-pub(crate) fn base(text: Option<&str>, shape: ImageShape) -> Result<Base, SpecError> {
+/// the images; without the cutout for the built-in dataset, whose pictures hold one small thing.
+pub(crate) fn base(text: Option<&str>, shape: ImageShape, dataset: &Dataset) -> Result<Base, SpecError> {
+    let side = shape.height.min(shape.width);
+    let pad_crop = Some((side / 8).max(1));
     match text {
         Some(text) => {
             text.parse().map_err(|error| SpecError::new("base", format!("{text:?}"), format!("{error}")))
         }
-        None => {
-            let side = shape.height.min(shape.width);
-            Ok(Base { pad_crop: Some((side / 8).max(1)), flip: true, cutout: Some((side / 2).max(1)) })
-        }
+        None if dataset.format() == "shapes" => Ok(Base { pad_crop, flip: true, cutout: None }),
+        None => Ok(Base { pad_crop, flip: true, cutout: Some((side / 2).max(1)) }),
     }
 }
 

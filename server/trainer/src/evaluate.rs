@@ -8,8 +8,7 @@ use anyhow::{Context, anyhow};
 use pba_augment::Policies;
 use pba_datasets::SplitName;
 use pba_schedules::{EpochPolicies, Schedule, formats};
-use pba_search::{EvaluationSpec, Strategy, Trainer};
-use serde_json::json;
+use pba_search::{EvaluationSpec, Report, Strategy, Trainer};
 
 use crate::data::{self, ScoreSet, TrainSet};
 use crate::device;
@@ -47,19 +46,24 @@ pub(crate) fn evaluate(
     let pictures = data::pictures(&dataset, SplitName::Train)?;
     let spec = spec.sized(pictures.images.len() as usize)?;
     let training = &spec.training;
-    let base = data::base(training.base.as_deref(), pictures.shape)?;
+    let base = data::base(training.base.as_deref(), pictures.shape, &dataset)?;
     let tested_on = if dataset.split(SplitName::Test).is_some() { SplitName::Test } else { SplitName::Val };
     let tested = data::pictures(&dataset, tested_on)
         .map_err(|error| anyhow!("nothing to test on, neither test nor val: {error:#}"))?;
     if check_only {
         return Ok(());
     }
-    let name = schedule.as_ref().map_or("none", |schedule| schedule.name());
-    report::object(&json!({
-        "event": "started", "spec": spec, "schedule": name,
-        "schedule_digest": schedule.as_ref().map(|schedule| schedule.digest().to_string()),
-        "dataset_digest": dataset.digest().to_string(), "device": device::name(device),
-    }));
+    report::tell(&Report::Evaluating {
+        spec: Box::new(spec.clone()),
+        schedule: schedule.as_ref().map_or("none", |schedule| schedule.name()).to_owned(),
+        schedule_digest: schedule.as_ref().map(|schedule| schedule.digest().to_string()),
+        dataset_digest: dataset.digest().to_string(),
+    });
+    report::tell(&Report::Device {
+        device: device::name(device),
+        strategy: Strategy::Sequential.to_string(),
+        threads: device::threads(),
+    });
     let all: Vec<u64> = (0..tested.images.len()).collect();
     let score = ScoreSet::new(&tested, &all, SCORE_BATCH, device);
     let train_size = spec.train_size.unwrap_or(0);
@@ -85,10 +89,13 @@ pub(crate) fn evaluate(
     drop(ticker);
     let accuracy = population.evaluate()?[0];
     let number = |value: f64| (!value.is_nan()).then_some((value * 1e6).round() / 1e6);
-    report::object(&meter.event());
-    report::object(&json!({
-        "event": "evaluated", "epoch": training.epochs, "split": tested_on.as_str(), "images": all.len(),
-        "test_error": number(1.0 - accuracy), "train_loss": number(train_loss.into()),
-    }));
+    report::tell(&meter.progress());
+    report::tell(&Report::Evaluated {
+        epoch: training.epochs,
+        split: tested_on.to_string(),
+        images: all.len(),
+        test_error: number(1.0 - accuracy),
+        train_loss: number(train_loss.into()),
+    });
     Ok(())
 }

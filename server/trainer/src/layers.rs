@@ -95,6 +95,7 @@ impl Layout {
     }
 
     /// Numbers of a member, without padding.
+    #[cfg(test)]
     pub(crate) fn parameters(&self) -> i64 {
         self.entries.iter().map(Entry::len).sum()
     }

@@ -31,7 +31,7 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
-use pba_search::{EvaluationSpec, SearchSpec, SpecError, Strategy};
+use pba_search::{EvaluationSpec, Report, SearchSpec, SpecError, Strategy};
 use serde_json::json;
 
 use crate::signals::Interrupted;
@@ -141,13 +141,14 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             if let Some(error) = error.downcast_ref::<SpecError>() {
-                report::object(&json!({ "error": { "field": error.field, "message": error.to_string() } }));
+                let error = json!({ "error": { "field": error.field, "message": error.to_string() } });
+                report::line(&error.to_string());
                 ExitCode::from(WRONG_SPEC)
             } else if error.is::<Interrupted>() {
-                report::object(&json!({ "event": "interrupted" }));
+                report::tell(&Report::Interrupted);
                 ExitCode::from(INTERRUPTED)
             } else {
-                report::object(&json!({ "event": "failed", "error": format!("{error:#}") }));
+                report::tell(&Report::Failed { error: format!("{error:#}") });
                 eprintln!("error: {error:#}");
                 ExitCode::from(FAILED)
             }

@@ -20,7 +20,8 @@ fn check(code: c_int) -> anyhow::Result<()> {
     if code != 0 {
         // SAFETY: the shim keeps a NUL-terminated message per thread until its next error.
         let message = unsafe { CStr::from_ptr(pba_error()) };
-        bail!("libtorch: {}", message.to_string_lossy());
+        // What follows the first line is a stack trace of libtorch's.
+        bail!("libtorch: {}", message.to_string_lossy().lines().next().unwrap_or_default());
     }
     Ok(())
 }

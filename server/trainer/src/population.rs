@@ -385,3 +385,125 @@ impl Net {
         Vec::try_from(sums).expect("a vector of truths")
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use pba_augment::Base;
+    use pba_schedules::Op;
+    use pba_search::SearchSpec;
+
+    use super::*;
+    use crate::data::Noise;
+
+    const MEMBERS: u32 = 3;
+
+    fn population(strategy: Strategy, device: Device, folder: Option<&Path>) -> Population {
+        let spec =
+            SearchSpec::from_json(r#"{"model": "tiny", "batch_size": 16, "epochs": 6, "lr": 0.02}"#).unwrap();
+        let pictures = Noise::pictures(96);
+        let score = ScoreSet::new(&pictures, &(64..96).collect::<Vec<_>>(), 20, device);
+        let train = TrainSet { pictures, indices: (0..64).collect(), base: Base::cifar(), batch_size: 16 };
+        let checkpoints = folder.map(|folder| Checkpoints::new(folder, "tiny".to_owned()));
+        let meter = Arc::new(Meter::new(6, 0));
+        Population::new(&spec.training, MEMBERS, train, score, device, strategy, checkpoints, meter).unwrap()
+    }
+
+    fn policies() -> Vec<Policy> {
+        (0..MEMBERS as u8).map(|n| Policy::from_hyperparameters(&Op::ALL, &[3 * n; 60]).unwrap()).collect()
+    }
+
+    fn train(population: &mut Population, epochs: Range<u32>) {
+        population.train(&policies().iter().collect::<Vec<_>>(), epochs).unwrap();
+    }
+
+    /// Largest difference of any parameter between two populations.
+    fn difference(one: &Population, other: &Population) -> f64 {
+        (one.rows().parameters - other.rows().parameters).abs().max().double_value(&[])
+    }
+
+    #[test]
+    fn members_are_copied_as_a_whole() {
+        for strategy in [Strategy::Sequential, Strategy::Stacked] {
+            let mut population = population(strategy, Device::Cpu, None);
+            population.restore(0).unwrap();
+            train(&mut population, 0..1);
+            let before = population.rows();
+            population.copy(2, 0).unwrap();
+            let after = population.rows();
+            for of in [
+                |rows: &Rows| rows.parameters.copy(),
+                |rows: &Rows| rows.momentum.copy(),
+                |rows: &Rows| rows.statistics.copy(),
+            ] {
+                assert_eq!(of(&after).get(0), of(&before).get(2), "{strategy}");
+                assert_eq!(of(&after).get(1), of(&before).get(1), "{strategy}");
+                assert_ne!(of(&before).get(0), of(&before).get(2), "{strategy}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_restored_goes_on_as_if_never_interrupted() {
+        for strategy in [Strategy::Sequential, Strategy::Stacked] {
+            let folder = tempfile::tempdir().unwrap();
+            let mut whole = population(strategy, Device::Cpu, Some(folder.path()));
+            whole.restore(0).unwrap();
+            train(&mut whole, 0..2);
+            whole.save(2).unwrap();
+            train(&mut whole, 2..3);
+            // A long generation is saved in between.
+            whole.saved(|checkpoints, rows| checkpoints.save_between(2, 3, rows)).unwrap();
+            train(&mut whole, 3..4);
+            for between in [true, false] {
+                let mut resumed = population(strategy, Device::Cpu, Some(folder.path()));
+                resumed.restore(2).unwrap();
+                assert_eq!(resumed.epoch, if between { 3 } else { 2 });
+                train(&mut resumed, 2..4);
+                assert_eq!(difference(&whole, &resumed), 0.0, "{strategy}");
+                assert_eq!(whole.evaluate().unwrap(), resumed.evaluate().unwrap());
+                if between {
+                    std::fs::remove_file(folder.path().join("between.safetensors")).unwrap();
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_member_that_diverged_scores_nan() {
+        let mut population = population(Strategy::Stacked, Device::Cpu, None);
+        population.restore(0).unwrap();
+        let rows = population.rows();
+        let _ = rows.parameters.get(1).fill_(f64::NAN);
+        population.set_rows(&rows);
+        let scores = population.evaluate().unwrap();
+        assert_eq!(scores.iter().map(|score| score.is_nan()).collect::<Vec<_>>(), [false, true, false]);
+    }
+
+    /// On a GPU, all strategies train alike, up to the rounding of bf16, and each repeats itself.
+    #[test]
+    #[ignore = "needs a GPU"]
+    fn gpu_strategies_agree() {
+        crate::cuda::load().unwrap();
+        let run = |strategy, device| {
+            let mut population = population(strategy, device, None);
+            population.restore(0).unwrap();
+            train(&mut population, 0..3);
+            let losses = population.take_losses(3);
+            let scores = population.evaluate().unwrap();
+            (population, losses, scores)
+        };
+        let (_, on_cpu, _) = run(Strategy::Sequential, Device::Cpu);
+        for strategy in [Strategy::Sequential, Strategy::Stacked, Strategy::Graphs] {
+            let (one, losses, scores) = run(strategy, Device::Cuda(0));
+            println!("{strategy}: losses {losses:?}, on the CPU {on_cpu:?}; scores {scores:?}");
+            for (loss, on_cpu) in losses.iter().zip(&on_cpu) {
+                assert!((loss - on_cpu).abs() < 0.05 * on_cpu, "{strategy}");
+            }
+            let (other, _, _) = run(strategy, Device::Cuda(0));
+            println!("{strategy}: two runs differ by {:.1e}", difference(&one, &other));
+            assert_eq!(difference(&one, &other), 0.0, "{strategy} repeats itself");
+        }
+    }
+}

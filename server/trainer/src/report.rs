@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use serde_json::{Value, json};
+use pba_search::{Progress, Report};
 
 /// Time between two progress events.
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(1);
@@ -20,9 +20,9 @@ pub(crate) fn line(text: &str) {
         .and_then(|()| stdout.flush());
 }
 
-/// Writes an object.
-pub(crate) fn object(value: &Value) {
-    line(&value.to_string());
+/// Writes a report.
+pub(crate) fn tell(report: &Report) {
+    line(&serde_json::to_string(report).expect("a report is written as JSON"));
 }
 
 /// How far a run is. Counted by whoever trains, told once a second.
@@ -59,23 +59,21 @@ impl Meter {
         self.epoch.store(epoch, Ordering::Relaxed);
     }
 
-    /// The progress event.
-    pub(crate) fn event(&self) -> Value {
+    /// How far the run is now.
+    pub(crate) fn progress(&self) -> Report {
         let seconds = self.start.elapsed().as_secs_f64();
-        let images = self.images.load(Ordering::Relaxed);
-        let done = images + self.images_before.load(Ordering::Relaxed);
+        let trained = self.images.load(Ordering::Relaxed);
+        let images = trained + self.images_before.load(Ordering::Relaxed);
         let total = self.images_per_epoch * u64::from(self.epochs);
-        let rate = images as f64 / seconds;
-        let left = (images > 0).then(|| (total.saturating_sub(done) as f64 / rate).round());
-        json!({
-            "event": "progress",
-            "epoch": self.epoch.load(Ordering::Relaxed),
-            "epochs": self.epochs,
-            "fraction": (done as f64 / total.max(1) as f64 * 1e4).round() / 1e4,
-            "images": done,
-            "images_per_second": rate.round(),
-            "seconds": (seconds * 10.0).round() / 10.0,
-            "seconds_left": left,
+        let rate = trained as f64 / seconds;
+        Report::Progress(Progress {
+            epoch: self.epoch.load(Ordering::Relaxed),
+            epochs: self.epochs,
+            fraction: (images as f64 / total.max(1) as f64 * 1e4).round() / 1e4,
+            images,
+            images_per_second: rate.round(),
+            seconds: (seconds * 10.0).round() / 10.0,
+            seconds_left: (trained > 0).then(|| (total.saturating_sub(images) as f64 / rate).round()),
         })
     }
 }
@@ -97,7 +95,7 @@ impl Ticker {
                 if stopped.load(Ordering::Relaxed) {
                     return;
                 }
-                object(&meter.event());
+                tell(&meter.progress());
             }
         });
         Ticker { stop, thread: Some(thread) }

@@ -6,8 +6,7 @@ use std::sync::Arc;
 use anyhow::bail;
 use pba_datasets::SplitName;
 use pba_schedules::formats;
-use pba_search::{Event, Search, SearchSpec, Strategy, run};
-use serde_json::json;
+use pba_search::{Event, Report, Search, SearchSpec, Strategy, run};
 use tch::Device;
 
 use crate::checkpoint::{Checkpoints, write_whole};
@@ -40,7 +39,7 @@ pub(crate) fn check(spec: SearchSpec, dataset: &Path, cache: &Path) -> anyhow::R
     let dataset = data::open(dataset, cache)?;
     let pictures = data::pictures(&dataset, SplitName::Train)?;
     let spec = spec.sized(pictures.images.len() as usize)?;
-    let base = data::base(spec.training.base.as_deref(), pictures.shape)?;
+    let base = data::base(spec.training.base.as_deref(), pictures.shape, &dataset)?;
     Ok(Checked { dataset_digest: dataset.digest().to_string(), spec, pictures, base, device, strategy })
 }
 
@@ -61,9 +60,7 @@ pub(crate) fn search(checked: Checked, run_dir: &Path) -> anyhow::Result<()> {
                     replayed.dataset_digest
                 );
             }
-            report::object(&json!({
-                "event": "resumed", "epoch": replayed.search.epoch(), "events": replayed.events,
-            }));
+            report::tell(&Report::Resumed { epoch: replayed.search.epoch(), events: replayed.events });
             replayed.search
         }
         None => {
@@ -88,10 +85,11 @@ pub(crate) fn search(checked: Checked, run_dir: &Path) -> anyhow::Result<()> {
         Some(checkpoints),
         meter.clone(),
     )?;
-    report::object(&json!({
-        "event": "device", "device": device::name(device), "strategy": strategy.to_string(),
-        "threads": device::threads(),
-    }));
+    report::tell(&Report::Device {
+        device: device::name(device),
+        strategy: strategy.to_string(),
+        threads: device::threads(),
+    });
     let schedule = {
         let _ticker = Ticker::new(meter.clone());
         run(&mut search, &mut population, |event| {
@@ -99,7 +97,7 @@ pub(crate) fn search(checked: Checked, run_dir: &Path) -> anyhow::Result<()> {
             journal.record(event)
         })?
     };
-    report::object(&meter.event());
+    report::tell(&meter.progress());
     write_whole(&run_dir.path().join("schedule.json"), formats::json::write(&schedule).as_bytes())?;
     Ok(())
 }

@@ -2,9 +2,10 @@
 #![allow(unsafe_code)]
 
 use std::fmt;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 
 static STOP: AtomicBool = AtomicBool::new(false);
+static PARENT: AtomicI32 = AtomicI32::new(0);
 
 /// The process was told to stop, and did so between two steps.
 #[derive(Debug)]
@@ -22,21 +23,30 @@ extern "C" fn note(_signal: libc::c_int) {
     STOP.store(true, Ordering::Relaxed);
 }
 
-/// Notes SIGTERM and SIGINT, and asks for a SIGTERM when the parent process dies: a search
-/// without its server would go on unseen.
+/// The kernel sends this when the *thread* that started us ends. While its process lives, another
+/// of its threads becomes our parent, and will be watched in turn.
+extern "C" fn note_orphaned(_signal: libc::c_int) {
+    // SAFETY: getppid may be called in a signal handler, and cannot fail.
+    if unsafe { libc::getppid() } != PARENT.load(Ordering::Relaxed) {
+        STOP.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Notes SIGTERM and SIGINT and, if asked to, the death of the parent process: a search without
+/// its server would go on unseen.
 pub(crate) fn install(die_with_parent: bool) {
-    // SAFETY: the handler only stores to an atomic, which is allowed at any point.
+    // SAFETY: the handlers only use atomics and getppid, which are allowed at any point.
     unsafe {
         let handler = note as extern "C" fn(libc::c_int) as libc::sighandler_t;
         libc::signal(libc::SIGTERM, handler);
         libc::signal(libc::SIGINT, handler);
     }
     if die_with_parent {
-        // SAFETY: sets a flag of this process.
-        unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGTERM) };
-        // The parent may have died before the flag was set; then another process has adopted us.
-        if std::os::unix::process::parent_id() == 1 && std::process::id() != 1 {
-            STOP.store(true, Ordering::Relaxed);
+        // SAFETY: as above; prctl sets a flag of this process.
+        unsafe {
+            PARENT.store(libc::getppid(), Ordering::Relaxed);
+            libc::signal(libc::SIGUSR1, note_orphaned as extern "C" fn(libc::c_int) as libc::sighandler_t);
+            libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGUSR1);
         }
     }
 }

@@ -46,6 +46,7 @@ impl Model {
     }
 
     /// Trainable numbers.
+    #[cfg(test)]
     pub(crate) fn parameters(&self) -> i64 {
         self.matrices.parameters() + self.vectors.parameters()
     }

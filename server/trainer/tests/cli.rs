@@ -1,0 +1,335 @@
+//! The real binary, used as the server uses it.
+
+use std::fs;
+use std::io::{BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::LazyLock;
+use std::time::Duration;
+
+use pba_schedules::rng::{Address, Purpose};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+/// A search that takes seconds: 4 members, 6 epochs, generations of 2.
+fn small_spec() -> Value {
+    json!({
+        "name": "small", "model": "tiny", "population": 4, "epochs": 6, "perturbation_interval": 2,
+        "train_size": 96, "val_size": 100, "seed": 11, "device": "cpu",
+    })
+}
+
+/// The built-in dataset, drawn once for all tests.
+static CACHE: LazyLock<PathBuf> = LazyLock::new(|| {
+    let cache = Path::new(env!("CARGO_TARGET_TMPDIR")).join("datasets");
+    let output = trainer(&["search", "--check"], &small_spec(), &cache);
+    assert!(output.status.success(), "{}", text(&output));
+    cache
+});
+
+fn command(arguments: &[&str], cache: &Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_pba-trainer"));
+    command.args(arguments).args(["--spec", "-", "--dataset", "shapes", "--cache"]).arg(cache);
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+}
+
+fn spawn(mut command: Command, spec: &Value) -> Child {
+    let mut child = command.spawn().unwrap();
+    child.stdin.take().unwrap().write_all(spec.to_string().as_bytes()).unwrap();
+    child
+}
+
+fn trainer(arguments: &[&str], spec: &Value, cache: &Path) -> Output {
+    spawn(command(arguments, cache), spec).wait_with_output().unwrap()
+}
+
+fn text(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
+}
+
+fn search_in(folder: &Path, spec: &Value) -> Child {
+    spawn(command(&["search", "--dir", folder.to_str().unwrap()], &CACHE), spec)
+}
+
+/// Runs a search to its end; gives its journal.
+#[track_caller]
+fn complete(folder: &Path, spec: &Value) -> String {
+    let output = search_in(folder, spec).wait_with_output().unwrap();
+    assert!(output.status.success(), "{}", text(&output));
+    fs::read_to_string(folder.join("events.jsonl")).unwrap()
+}
+
+fn digest(journal: &str) -> String {
+    let done: Value = serde_json::from_str(journal.lines().last().unwrap()).unwrap();
+    assert_eq!(done["event"], "done");
+    done["digest"].as_str().unwrap().to_owned()
+}
+
+fn checkpoints(folder: &Path) -> Vec<String> {
+    let names = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let mut names: Vec<String> = names.filter(|name| name.contains(".safetensors")).collect();
+    names.sort_unstable();
+    names
+}
+
+#[test]
+fn the_same_spec_gives_the_same_journal_whatever_the_strategy_or_the_cores() {
+    let (one, other, stacked) = (TempDir::new().unwrap(), TempDir::new().unwrap(), TempDir::new().unwrap());
+    let journal = complete(one.path(), &small_spec());
+    // On one core.
+    let mut command = Command::new("taskset");
+    command.args([
+        "-c",
+        "0",
+        env!("CARGO_BIN_EXE_pba-trainer"),
+        "search",
+        "--spec",
+        "-",
+        "--dataset",
+        "shapes",
+    ]);
+    command.arg("--cache").arg(&*CACHE).arg("--dir").arg(other.path());
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let output = spawn(command, &small_spec()).wait_with_output().unwrap();
+    assert!(output.status.success(), "{}", text(&output));
+    assert_eq!(fs::read_to_string(other.path().join("events.jsonl")).unwrap(), journal);
+    println!("digest {}", digest(&journal));
+
+    let schedule = fs::read_to_string(one.path().join("schedule.json")).unwrap();
+    let schedule = pba_schedules::formats::json::read(&schedule).unwrap();
+    assert_eq!(schedule.digest().to_string(), digest(&journal));
+    assert_eq!((schedule.name(), schedule.epochs()), ("small", 6));
+    assert_eq!(checkpoints(one.path()), ["checkpoint-000004.safetensors", "checkpoint-000006.safetensors"]);
+
+    // Rounding may differ, so this one only has to end.
+    let mut spec = small_spec();
+    spec["strategy"] = "stacked".into();
+    complete(stacked.path(), &spec);
+}
+
+#[test]
+fn killed_at_five_random_moments_it_ends_as_if_nothing_had_happened() {
+    let (whole, killed) = (TempDir::new().unwrap(), TempDir::new().unwrap());
+    let started = std::time::Instant::now();
+    let journal = complete(whole.path(), &small_spec());
+    let duration = started.elapsed();
+    let draws = Address { seed: 5, purpose: Purpose::Dataset, epoch: 0, item: 0 };
+    for kill in 0..5 {
+        // Anywhere between the start and what a whole run takes.
+        let share = f64::from(draws.block(kill)[0]) / f64::from(u32::MAX);
+        let mut child = search_in(killed.path(), &small_spec());
+        std::thread::sleep(duration.mul_f64(share * 0.7));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        let so_far = fs::read_to_string(killed.path().join("events.jsonl")).unwrap_or_default();
+        println!("kill {kill} after {share:.2}: {} events", so_far.lines().count());
+        assert!(journal.starts_with(&so_far), "what happened twice happened in the same way");
+    }
+    let again = complete(killed.path(), &small_spec());
+    assert_eq!(again, journal);
+    println!("digest {}", digest(&again));
+    assert_eq!(checkpoints(killed.path()), checkpoints(whole.path()));
+}
+
+#[test]
+fn a_torn_journal_and_a_half_written_checkpoint_do_no_harm() {
+    let (whole, torn) = (TempDir::new().unwrap(), TempDir::new().unwrap());
+    let journal = complete(whole.path(), &small_spec());
+    let at = journal.find("\"checkpoint\",\"epoch\":4").unwrap();
+    let end = at + journal[at..].find('\n').unwrap() + 1;
+    fs::copy(
+        whole.path().join("checkpoint-000004.safetensors"),
+        torn.path().join("checkpoint-000004.safetensors"),
+    )
+    .unwrap();
+    fs::write(torn.path().join("events.jsonl"), format!("{}{{\"event\":\"sco", &journal[..end])).unwrap();
+    fs::write(torn.path().join("checkpoint-000006.partial"), "half").unwrap();
+    assert_eq!(complete(torn.path(), &small_spec()), journal);
+}
+
+#[test]
+fn sigterm_ends_it_between_two_steps() {
+    let folder = TempDir::new().unwrap();
+    let mut spec = small_spec();
+    spec["epochs"] = 100_000.into();
+    let mut child = search_in(folder.path(), &spec);
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let scored = lines.by_ref().map(Result::unwrap).find(|line| line.contains("\"checkpoint\""));
+    assert!(scored.is_some());
+    Command::new("kill").arg(child.id().to_string()).status().unwrap();
+    assert_eq!(lines.last().unwrap().unwrap(), "{\"event\":\"interrupted\"}");
+    assert_eq!(child.wait().unwrap().code(), Some(3));
+    // It goes on from there, and says so first.
+    let mut child = search_in(folder.path(), &spec);
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let resumed: Value = serde_json::from_str(&lines.next().unwrap().unwrap()).unwrap();
+    assert_eq!(resumed["event"], "resumed");
+    assert!(resumed["epoch"].as_u64().unwrap() >= 2, "{resumed}");
+    // Two trainers never share a folder.
+    let output = search_in(folder.path(), &spec).wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text(&output).contains("another trainer works in"), "{}", text(&output));
+    child.kill().unwrap();
+    child.wait().unwrap();
+}
+
+#[test]
+fn it_dies_with_its_parent() {
+    let folder = TempDir::new().unwrap();
+    let mut spec = small_spec();
+    spec["epochs"] = 100_000.into();
+    fs::write(folder.path().join("spec.json"), spec.to_string()).unwrap();
+    // A shell that starts the trainer, tells its id, and waits to be killed.
+    let script = "\"$0\" search --spec \"$1/spec.json\" --dataset shapes --cache \"$2\" --dir \"$1\" > /dev/null & \
+                  echo $!; wait";
+    let mut shell = Command::new("sh")
+        .args(["-c", script, env!("CARGO_BIN_EXE_pba-trainer")])
+        .arg(folder.path())
+        .arg(&*CACHE)
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut id = String::new();
+    BufReader::new(shell.stdout.take().unwrap()).read_line(&mut id).unwrap();
+    let process = PathBuf::from(format!("/proc/{}/stat", id.trim()));
+    let until = |what: &dyn Fn() -> bool| {
+        for _ in 0..600 {
+            if what() {
+                return true;
+            }
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        false
+    };
+    assert!(until(
+        &|| fs::read_to_string(folder.path().join("events.jsonl")).is_ok_and(|text| !text.is_empty())
+    ));
+    shell.kill().unwrap();
+    shell.wait().unwrap();
+    // Gone, or waiting for someone to read its exit status.
+    assert!(
+        until(&|| fs::read_to_string(&process).map_or(true, |stat| stat.contains(") Z "))),
+        "it lives on"
+    );
+}
+
+#[test]
+fn it_outlives_the_thread_that_started_it() {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().to_owned();
+    // Whatever starts children on a pool of threads cannot promise that the thread stays.
+    let child = std::thread::spawn(move || search_in(&path, &small_spec())).join().unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success(), "{}", text(&output));
+}
+
+#[test]
+fn a_full_disk_loses_no_finished_generation() {
+    let folder = TempDir::new().unwrap();
+    // Files may not grow beyond 600 blocks of 512 bytes: less than a checkpoint of four members.
+    let mut command = Command::new("sh");
+    command.args(["-c", "trap '' XFSZ; ulimit -f 600; exec \"$0\" search --spec - --dataset shapes --cache \"$1\" --dir \"$2\""]);
+    command.arg(env!("CARGO_BIN_EXE_pba-trainer")).arg(&*CACHE).arg(folder.path());
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let output = spawn(command, &small_spec()).wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(1), "{}", text(&output));
+    let failed = text(&output);
+    assert!(
+        failed.contains("\"event\":\"failed\"") && failed.contains("cannot save the checkpoint of epoch 2"),
+        "{failed}"
+    );
+    assert_eq!(checkpoints(folder.path()), Vec::<String>::new());
+    assert!(!folder.path().join("checkpoint-000002.partial").exists(), "its room is given back");
+    // With room, it ends as if nothing had happened.
+    let whole = TempDir::new().unwrap();
+    assert_eq!(complete(folder.path(), &small_spec()), complete(whole.path(), &small_spec()));
+}
+
+#[track_caller]
+fn refuse(command: &str, change: Value, field: &str, says: &str) {
+    let mut spec = small_spec();
+    if command == "evaluate" {
+        spec = json!({ "model": "tiny", "epochs": 1, "train_size": 96, "device": "cpu" });
+    }
+    for (key, value) in change.as_object().unwrap() {
+        spec[key] = value.clone();
+    }
+    let arguments: &[&str] = if command == "search" {
+        &["search", "--check"]
+    } else {
+        &["evaluate", "--schedule", "none", "--check"]
+    };
+    let output = trainer(arguments, &spec, &CACHE);
+    assert_eq!(output.status.code(), Some(2), "{}", text(&output));
+    let error: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(error["error"]["field"], field);
+    let message = error["error"]["message"].as_str().unwrap();
+    assert!(message.contains(says), "{message:?} does not say {says:?}");
+}
+
+#[test]
+fn wrong_specs_are_refused_before_anything_starts() {
+    refuse("search", json!({ "model": "vgg" }), "model", "wrn-D-K");
+    refuse("search", json!({ "model": "shake-shake-26-2x96d" }), "model", "not built yet");
+    refuse("search", json!({ "ops": ["Blur"] }), "ops", "\"Blur\" is not");
+    refuse("search", json!({ "population": 1 }), "population", "2..=256");
+    refuse("search", json!({ "perturbation_interval": 0 }), "perturbation_interval", "1..=");
+    refuse("search", json!({ "lr": -0.1 }), "lr", "above 0");
+    refuse("search", json!({ "train_size": 10_001 }), "train_size", "of the 10000 images of the split");
+    refuse("search", json!({ "train_size": 9_000, "val_size": 2_000 }), "val_size", "1..=1000");
+    refuse("search", json!({ "batch_size": 97 }), "batch_size", "1..=96");
+    refuse("search", json!({ "base": "pad_crop" }), "base", "pad_crop needs a number");
+    refuse("search", json!({ "strategy": "graphs" }), "strategy", "graphs needs CUDA");
+    refuse("evaluate", json!({ "ablation": "all" }), "ablation", "flatten");
+    refuse("evaluate", json!({ "population": 4 }), "population", "no such field");
+}
+
+#[test]
+fn a_device_that_is_not_there_is_refused() {
+    // True with and without a GPU.
+    refuse("search", json!({ "device": "cuda:99" }), "device", "cuda:99");
+}
+
+#[test]
+fn an_evaluation_tells_a_test_error() {
+    let spec = json!({ "model": "tiny", "epochs": 2, "train_size": 320, "device": "cpu", "seed": 3 });
+    let evaluated = |schedule: &str| -> Value {
+        let output = trainer(&["evaluate", "--schedule", schedule], &spec, &CACHE);
+        assert!(output.status.success(), "{}", text(&output));
+        let last = String::from_utf8(output.stdout).unwrap().lines().last().unwrap().to_owned();
+        serde_json::from_str(&last).unwrap()
+    };
+    let none = evaluated("none");
+    assert_eq!((&none["event"], &none["images"]), (&json!("evaluated"), &json!(2000)));
+    assert!(none["test_error"].as_f64().unwrap() < 0.95, "{none}");
+    assert_eq!(evaluated("none"), none, "the same seed, the same error");
+    assert_ne!(evaluated("cifar10-pba"), none);
+}
+
+#[test]
+fn bench_and_devices_print_what_there_is() {
+    let run = |arguments: &[&str]| {
+        let output = Command::new(env!("CARGO_BIN_EXE_pba-trainer")).args(arguments).output().unwrap();
+        assert!(output.status.success(), "{}", text(&output));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let devices: Value = serde_json::from_str(&run(&["devices"])).unwrap();
+    assert_eq!(devices["devices"][0]["device"], "cpu");
+    let table = run(&[
+        "bench",
+        "--model",
+        "tiny",
+        "--population",
+        "2",
+        "--steps",
+        "2",
+        "--val-size",
+        "10",
+        "--device",
+        "cpu",
+    ]);
+    for strategy in ["| sequential |", "| stacked |", "| graphs | not here"] {
+        assert!(table.contains(strategy), "{table}");
+    }
+}
