@@ -152,6 +152,15 @@ impl ApiError {
         ApiError { parameter: Some(field.to_owned()), ..ApiError::new(Kind::WrongParameter, message) }
     }
 
+    /// A field of a spec that is out of range, of the wrong type or unknown.
+    pub fn spec(error: &pba_search::SpecError) -> ApiError {
+        ApiError {
+            value: Some(error.value.clone()),
+            allowed: Some(error.allowed.clone()),
+            ..ApiError::field(&error.field, &error.to_string())
+        }
+    }
+
     /// The server takes no new streams.
     pub fn draining() -> ApiError {
         ApiError::new(

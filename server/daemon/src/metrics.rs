@@ -158,6 +158,7 @@ impl Metrics {
         );
         let search_images_trained =
             metric!(IntCounter, "pba_search_images_trained_total", "Images that searches trained on.");
+        // Told by trainers on a GPU; a CPU has none to tell of.
         let gpu_memory_used_bytes = metric!(
             IntGauge,
             "pba_gpu_memory_used_bytes",

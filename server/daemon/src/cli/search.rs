@@ -60,6 +60,7 @@ enum Command {
 
 /// The fields of a spec, as flags; the server says what is wrong with them.
 #[derive(Debug, clap::Args)]
+#[command(allow_negative_numbers = true)]
 struct Start {
     /// A JSON file with the fields of the spec; flags win over it
     #[arg(long, value_name = "FILE")]

@@ -36,6 +36,7 @@ pub struct Args {
 
 /// The parameters of an epoch, as flags; the server says what is wrong with them.
 #[derive(Debug, Default, clap::Args)]
+#[command(allow_negative_numbers = true)]
 pub struct Parameters {
     /// train, val or test
     #[arg(long)]

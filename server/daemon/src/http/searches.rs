@@ -14,6 +14,7 @@ use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use futures_util::Stream;
 use futures_util::stream::unfold;
+use pba_search::Progress;
 use pba_wire::epoch;
 use serde_json::{Value, json};
 use tokio::sync::watch;
@@ -141,7 +142,7 @@ struct Watcher {
     /// Lines of the journal that the client has.
     seen: usize,
     state: Option<SearchState>,
-    progress: Option<Value>,
+    progress: Option<Progress>,
     ready: VecDeque<Line>,
 }
 
@@ -156,7 +157,9 @@ impl Watcher {
                         let kind = value["event"].as_str().unwrap_or("event").to_owned();
                         Event::default().id(number.to_string()).event(kind).data(line)
                     }
-                    Line::Progress(value) => Event::default().event("progress").data(value.to_string()),
+                    Line::Progress(progress) => {
+                        Event::default().event("progress").data(json!(progress).to_string())
+                    }
                     Line::State(value) => Event::default().event("state").data(value.to_string()),
                 });
             }

@@ -138,8 +138,7 @@ impl Searches {
         let named = fields.get("name").is_some_and(|name| !name.is_null());
         // Read once without the name, so that a free one can be made of the checked fields.
         let parse = |fields: &Map<String, Value>| {
-            SearchSpec::try_from(fields.clone())
-                .map_err(|error| ApiError::parameter(&error.field, &error.value, "refused", &error.allowed))
+            SearchSpec::try_from(fields.clone()).map_err(|error| ApiError::spec(&error))
         };
         let spec = parse(&fields)?;
         let dataset = app.catalog.get(&spec.training.dataset)?;

@@ -6,7 +6,7 @@ use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context;
-use pba_search::{Event, Search, SearchSpec, journal};
+use pba_search::{Event, Progress, Search, SearchSpec, journal};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio::sync::{Notify, watch};
@@ -71,7 +71,7 @@ struct Live {
     /// Whole lines of the journal, without line feeds.
     journal: Vec<String>,
     search: Option<Search>,
-    progress: Option<Value>,
+    progress: Option<Progress>,
     running_since: Option<Instant>,
 }
 
@@ -81,7 +81,7 @@ pub enum Line {
     /// A line of the journal, with its number from 1.
     Journal(usize, String),
     /// How far it is.
-    Progress(Value),
+    Progress(Progress),
     /// Where it stands.
     State(Value),
 }
@@ -229,7 +229,7 @@ impl Record {
     }
 
     /// How far it is, as the trainer last said.
-    pub fn progress(&self) -> Option<Value> {
+    pub fn progress(&self) -> Option<Progress> {
         self.live().progress.clone()
     }
 
@@ -285,10 +285,9 @@ impl Record {
     ///
     /// # Errors
     /// When the trainer says what no trainer can say at this point.
-    pub(super) fn happened(&self, line: &str) -> anyhow::Result<Event> {
-        let event: Event = serde_json::from_str(line).context("the trainer sent no event that is known")?;
+    pub(super) fn happened(&self, event: &Event) -> anyhow::Result<()> {
         let mut live = self.live();
-        match (&event, &mut live.search) {
+        match (event, &mut live.search) {
             (Event::Started { spec, .. }, _) => {
                 live.search = Some(Search::new((**spec).clone()));
                 live.journal.clear();
@@ -296,7 +295,7 @@ impl Record {
             (event, Some(search)) => search.apply(event).map_err(anyhow::Error::msg)?,
             (_, None) => anyhow::bail!("the trainer sent an event before the search began"),
         }
-        live.journal.push(line.to_owned());
+        live.journal.push(event.to_line().trim_end().to_owned());
         if let Event::Checkpoint { .. } = event {
             // The time until here is not lost when the server is killed.
             live.kept.seconds = live.seconds();
@@ -305,7 +304,7 @@ impl Record {
         }
         drop(live);
         self.changed();
-        Ok(event)
+        Ok(())
     }
 
     /// Goes back to the first `lines` lines of the journal: a trainer went on from there.
@@ -321,7 +320,7 @@ impl Record {
     }
 
     /// Notes how far it is.
-    pub(super) fn progressed(&self, progress: Value) {
+    pub(super) fn progressed(&self, progress: Progress) {
         self.live().progress = Some(progress);
         self.changed();
     }

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use futures_util::FutureExt;
-use pba_search::Event;
+use pba_search::{Event, Line, Report};
 use serde_json::Value;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
 use tokio::process::{Child, ChildStderr};
@@ -161,38 +161,36 @@ async fn attempt(app: &App, record: &Record, stop: &mut watch::Receiver<bool>) -
 
 /// Takes in one line of the trainer; answers why it failed, if it says so.
 fn heard(app: &App, record: &Record, line: &str) -> anyhow::Result<Option<String>> {
-    let Ok(value) = serde_json::from_str::<Value>(line) else {
-        tracing::warn!(search = record.id(), line, "the trainer said something that is no event");
-        return Ok(None);
-    };
     let metrics = &app.metrics;
-    match value["event"].as_str() {
-        Some("started" | "scored" | "exploit" | "checkpoint" | "done") => match record.happened(line)? {
-            Event::Scored { epoch, .. } => {
-                metrics.search_epoch.set(epoch.into());
-                let best = record.search().and_then(|search| search.population().best().score);
-                metrics.search_best_accuracy.set(best.filter(|best| best.is_finite()).unwrap_or(0.0));
+    match serde_json::from_str::<Line>(line) {
+        Ok(Line::Event(event)) => {
+            record.happened(&event)?;
+            match event {
+                Event::Scored { epoch, .. } => {
+                    metrics.search_epoch.set(epoch.into());
+                    let best = record.search().and_then(|search| search.population().best().score);
+                    metrics.search_best_accuracy.set(best.filter(|best| best.is_finite()).unwrap_or(0.0));
+                }
+                Event::Exploit(_) => metrics.search_exploits.inc(),
+                _ => {}
             }
-            Event::Exploit(_) => metrics.search_exploits.inc(),
-            _ => {}
-        },
-        Some("resumed") => record.rewind(value["events"].as_u64().unwrap_or(0) as usize)?,
-        Some("progress") => {
-            let images = |progress: &Value| progress["images"].as_u64().unwrap_or(0);
-            // Images of epochs before a resume were counted when they were trained.
-            let before = record.progress().map_or(images(&value), |before| images(&before));
-            metrics.search_images_trained.inc_by(images(&value).saturating_sub(before));
-            if let Some(bytes) = value["gpu_memory_bytes"].as_i64() {
-                metrics.gpu_memory_used_bytes.set(bytes);
-            }
-            record.progressed(value);
         }
-        Some("failed") => return Ok(Some(value["error"].as_str().unwrap_or(line).to_owned())),
-        _ => {
+        Ok(Line::Report(Report::Resumed { events, .. })) => record.rewind(events)?,
+        Ok(Line::Report(Report::Progress(progress))) => {
+            // Images of epochs before a resume were counted when they were trained.
+            let before = record.progress().map_or(progress.images, |before| before.images);
+            metrics.search_images_trained.inc_by(progress.images.saturating_sub(before));
+            record.progressed(progress);
+        }
+        Ok(Line::Report(Report::Failed { error })) => return Ok(Some(error)),
+        Ok(Line::Report(report)) => tracing::debug!(search = record.id(), ?report, "trainer"),
+        Err(_) => {
+            // A spec that was right when the search was started, as for a device that is gone.
+            let value: Value = serde_json::from_str(line).unwrap_or_default();
             if let Some(message) = value["error"]["message"].as_str() {
                 return Ok(Some(message.to_owned()));
             }
-            tracing::debug!(search = record.id(), line, "trainer");
+            tracing::warn!(search = record.id(), line, "the trainer said something that is no event");
         }
     }
     Ok(None)
