@@ -186,7 +186,8 @@ const OTHER_UNITS: [&str; 28] = [
 
 /// Buckets only grow, end with +Inf, and that one is the count.
 fn histogram(family: &Family) -> Vec<String> {
-    let mut buckets: BTreeMap<Vec<(String, String)>, Vec<(f64, f64)>> = BTreeMap::new();
+    type Labels = Vec<(String, String)>;
+    let mut buckets: BTreeMap<Labels, Vec<(f64, f64)>> = BTreeMap::new();
     let mut counts = BTreeMap::new();
     for sample in &family.samples {
         if sample.name.ends_with("_bucket") {

@@ -279,6 +279,7 @@ fn drawn_shapes() -> PathBuf {
         if drawn.exists() {
             return drawn;
         }
+        remove_drawn_by_older_binaries();
         let data = empty_data_folder();
         let server = Server::start_on(Arc::clone(&data), &[]);
         drop(server);
@@ -289,6 +290,16 @@ fn drawn_shapes() -> PathBuf {
         drawn
     };
     DRAWN.get_or_init(draw).clone()
+}
+
+/// So that `target` does not grow with every build. Servers that still use them hold links.
+fn remove_drawn_by_older_binaries() {
+    for entry in std::fs::read_dir(binary::kept_folder()).into_iter().flatten().flatten() {
+        if entry.file_name().to_string_lossy().starts_with("shapes-") {
+            // Another test process may remove it at the same time.
+            let _ = std::fs::remove_dir_all(entry.path());
+        }
+    }
 }
 
 fn link_all(from: &Path, to: &Path) {

@@ -384,3 +384,24 @@ fn a_body_that_never_ends_harms_nobody() {
     drop(sockets);
     server.assert_healthy();
 }
+
+#[test]
+fn a_crowd_of_previews_does_not_hold_up_a_stream() {
+    let server = Server::start(&["--threads", "2"]);
+    let preview = "/v1/datasets/shapes/epochs/0/preview.png?n=1024";
+    let mut crowd: Vec<_> = (0..40).map(|_| http::connect(server.address()).unwrap()).collect();
+    for socket in &mut crowd {
+        socket.write_all(format!("GET {preview} HTTP/1.1\r\nhost: x\r\n\r\n").as_bytes()).unwrap();
+    }
+    let answered =
+        "pba_requests_total{route=\"/v1/datasets/{dataset}/epochs/{epoch}/preview.png\",status=\"200\"}";
+    wait_for("the first preview", || (server.metric(answered) > 0.0).then_some(()));
+    let before = server.metric(answered);
+    server.epoch("shapes/epochs/0/batches?split=test&shard=0/50");
+    let meanwhile = server.metric(answered) - before;
+    assert!(meanwhile <= 10.0, "a batch had to wait for {meanwhile} previews");
+    // Previews that nobody waits for any more are not drawn.
+    drop(crowd);
+    server.assert_healthy();
+    assert!(server.metric(answered) < 40.0, "previews were drawn for clients that are gone");
+}

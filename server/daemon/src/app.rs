@@ -31,6 +31,9 @@ pub struct App {
     pub metrics: Metrics,
     /// The bounds.
     pub limits: Limits,
+    /// Turns of previews and single ops on the workers: half of these at most, so that a crowd of
+    /// them cannot hold up the streams.
+    pub single_jobs: Semaphore,
     streams: Arc<Semaphore>,
     draining: AtomicBool,
 }
@@ -57,6 +60,7 @@ impl App {
             // One buffer per worker is being filled; the rest is on its way to a client.
             buffers: BufferPool::new(limits.threads + 2 * limits.batches_ahead),
             metrics,
+            single_jobs: Semaphore::new((limits.threads / 2).max(1)),
             streams: Arc::new(Semaphore::new(limits.streams_max)),
             limits,
             draining: AtomicBool::new(false),

@@ -79,11 +79,12 @@ fn no_parameters(uri: &Uri) -> Result<(), ApiError> {
     }
 }
 
-/// Runs CPU work on the pool and waits for it.
+/// Runs CPU work on the pool when its turn comes, and waits for it.
 async fn on_pool<T: Send + 'static>(
     app: &App,
     job: impl FnOnce(&mut crate::pool::Workspace) -> Result<T, ApiError> + Send + 'static,
 ) -> Result<T, ApiError> {
+    let _turn = app.single_jobs.acquire().await.map_err(ApiError::internal)?;
     match app.pool.run(job).await {
         Ok(Ok(result)) => result,
         Ok(Err(panicked)) => Err(ApiError::internal(panicked)),
