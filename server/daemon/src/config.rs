@@ -47,6 +47,9 @@ pub struct ServeArgs {
     /// Seconds that running streams get to finish after SIGTERM [default: 30]
     #[arg(long, env = "PBA_DRAIN_SECONDS", value_name = "SECONDS")]
     pub drain_seconds: Option<u64>,
+    /// Seconds that a client may take nothing before its stream is cut [default: 600]
+    #[arg(long, env = "PBA_STALL_SECONDS", value_name = "SECONDS")]
+    pub stall_seconds: Option<u64>,
     /// Listen on an address that others can reach, without tokens
     #[arg(long, env = "PBA_INSECURE")]
     pub insecure: bool,
@@ -68,6 +71,7 @@ pub struct File {
     batch_bytes_max: Option<u64>,
     body_bytes_max: Option<usize>,
     drain_seconds: Option<u64>,
+    stall_seconds: Option<u64>,
     insecure: Option<bool>,
     datasets: BTreeMap<String, FileDataset>,
 }
@@ -125,12 +129,19 @@ pub struct Limits {
     pub body_bytes_max: usize,
     /// How long running streams may go on after SIGTERM.
     pub drain_seconds: u64,
+    /// How long a client may take nothing before its stream is cut.
+    pub stall_seconds: u64,
 }
 
 impl Limits {
     /// How long running streams may go on after SIGTERM.
     pub fn drain(&self) -> Duration {
         Duration::from_secs(self.drain_seconds)
+    }
+
+    /// How long a client may take nothing before its stream is cut.
+    pub fn stall(&self) -> Duration {
+        Duration::from_secs(self.stall_seconds)
     }
 }
 
@@ -183,6 +194,13 @@ impl Config {
                 args.drain_seconds.or(file.drain_seconds),
                 30,
                 0,
+                86_400,
+            )?,
+            stall_seconds: bounded(
+                "stall_seconds",
+                args.stall_seconds.or(file.stall_seconds),
+                600,
+                1,
                 86_400,
             )?,
         };

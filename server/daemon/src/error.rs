@@ -29,6 +29,7 @@ enum Kind {
     BrokenDataset,
     Full,
     Busy,
+    Timeout,
     NoTrainer,
     Draining,
     Internal,
@@ -54,6 +55,7 @@ impl Kind {
             }
             Kind::Full => (StatusCode::TOO_MANY_REQUESTS, "full", "all streams are taken"),
             Kind::Busy => (StatusCode::TOO_MANY_REQUESTS, "busy", "too many searches"),
+            Kind::Timeout => (StatusCode::REQUEST_TIMEOUT, "timeout", "the request took too long"),
             Kind::NoTrainer => (StatusCode::SERVICE_UNAVAILABLE, "no-trainer", "there is no trainer"),
             Kind::Draining => (StatusCode::SERVICE_UNAVAILABLE, "draining", "the server is shutting down"),
             Kind::Internal => (StatusCode::INTERNAL_SERVER_ERROR, "internal", "the server is at fault"),
@@ -140,6 +142,11 @@ impl ApiError {
     /// No search can be added to the line.
     pub fn busy(detail: impl Into<String>) -> ApiError {
         ApiError::new(Kind::Busy, detail)
+    }
+
+    /// The request did not come whole, or its turn did not come.
+    pub fn timeout(seconds: u64) -> ApiError {
+        ApiError::new(Kind::Timeout, format!("no answer within {seconds} s; was the body sent whole?"))
     }
 
     /// No trainer runs here.

@@ -1,6 +1,7 @@
 //! The listening socket: accepts connections, and ends them in good order.
 
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,6 +12,7 @@ use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until};
+use tokio_io_timeout::TimeoutStream;
 
 use crate::app::App;
 use crate::http::router;
@@ -73,7 +75,7 @@ impl Server {
                 accepted = self.listener.accept() => match accepted {
                     Ok((socket, _)) => {
                         let service = TowerToHyperService::new(router.clone());
-                        let connection = connection(socket, service);
+                        let connection = connection(socket, service, self.app.limits.stall());
                         let connection = connections.watch(connection);
                         tokio::spawn(async move {
                             // The client may leave at any moment: that is its right, and no error.
@@ -111,17 +113,23 @@ impl Server {
     }
 }
 
+/// A socket on which a write that makes no progress ends the connection.
+type Socket = TokioIo<Pin<Box<TimeoutStream<TcpStream>>>>;
+
 /// One HTTP/1.1 connection, as a future that ends with it.
 fn connection(
     socket: TcpStream,
     service: TowerToHyperService<axum::Router>,
-) -> hyper::server::conn::http1::Connection<TokioIo<TcpStream>, TowerToHyperService<axum::Router>> {
+    stall: Duration,
+) -> hyper::server::conn::http1::Connection<Socket, TowerToHyperService<axum::Router>> {
     // Neither can fail on a connected socket in a way that matters: they only tune it.
     let _ = socket.set_nodelay(true);
     let keepalive = socket2::TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE / 4);
     let _ = socket2::SockRef::from(&socket).set_tcp_keepalive(&keepalive);
+    let mut socket = TimeoutStream::new(socket);
+    socket.set_write_timeout(Some(stall));
     hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEADER_TIMEOUT)
-        .serve_connection(TokioIo::new(socket), service)
+        .serve_connection(TokioIo::new(Box::pin(socket)), service)
 }

@@ -335,7 +335,7 @@ fn show_members(bar: &ProgressBar, search: &Value, epoch: u64) {
             eprintln!("epoch {epoch}\n{}", table.join("\n"));
         });
     } else {
-        let best = members.first().map_or(String::new(), |member| cell(member));
+        let best = members.first().map_or(String::new(), cell);
         output::line(format_args!("epoch {epoch}: best member{best}"));
     }
 }

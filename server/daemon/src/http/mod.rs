@@ -9,6 +9,7 @@ mod schedules;
 mod searches;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, MatchedPath, Request, State};
@@ -22,6 +23,9 @@ use crate::error::{ApiError, ErrorKind};
 
 /// Longer query strings are refused; a policy of 60 integers takes some 200 bytes.
 const QUERY_BYTES_MAX: usize = 8 << 10;
+
+/// A request that is not answered by then was not sent whole, or waits for a turn in vain.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// Every route.
 pub fn router(app: Arc<App>) -> Router {
@@ -60,7 +64,11 @@ async fn observe(State(app): State<Arc<App>>, request: Request, next: Next) -> R
         ApiError::too_large(format!("a query of {query_bytes} bytes; allowed are {QUERY_BYTES_MAX}"))
             .into_response()
     } else {
-        next.run(request).await
+        // Bounds a body that does not come to its end; a stream's answer begins well before.
+        match tokio::time::timeout(ANSWER_TIMEOUT, next.run(request)).await {
+            Ok(response) => response,
+            Err(_) => ApiError::timeout(ANSWER_TIMEOUT.as_secs()).into_response(),
+        }
     };
     app.metrics.requests.with_label_values(&[route.as_str(), response.status().as_str()]).inc();
     if let Some(ErrorKind(kind)) = response.extensions().get() {
