@@ -271,6 +271,13 @@ mod tests {
         assert_eq!(config.datasets["b"].base.as_ref().unwrap().to_string(), "cutout:20");
     }
 
+    #[test]
+    fn the_sample_says_the_defaults() {
+        let sample = with_file(include_str!("../../../deploy/pba.toml"), ServeArgs::default()).unwrap();
+        let defaults = with_file("", ServeArgs::default()).unwrap();
+        assert_eq!(serde_json::to_value(&sample).unwrap(), serde_json::to_value(&defaults).unwrap());
+    }
+
     #[track_caller]
     fn refuse(file: &str, args: ServeArgs, says: &str) {
         let error = format!("{:#}", with_file(file, args).unwrap_err());
