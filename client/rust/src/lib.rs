@@ -1,1 +1,26 @@
 //! Client of the PBA server.
+//!
+//! ```no_run
+//! # async fn example() -> Result<(), pba_client::ClientError> {
+//! use pba_client::{Client, EpochRequest};
+//!
+//! let client = Client::new(["http://127.0.0.1:8080"])?;
+//! let request = EpochRequest { schedule: Some("cifar10-pba".to_owned()), ..EpochRequest::default() };
+//! let mut batches = client.epoch("shapes", 199, request).await?;
+//! while let Some(batch) = batches.next().await? {
+//!     println!("{} images", batch.num_rows());
+//! }
+//! # Ok(())
+//! # }
+//! ```
+
+mod client;
+mod epoch;
+mod error;
+mod events;
+
+pub use client::Client;
+pub use epoch::{EpochStream, Waits};
+pub use error::ClientError;
+pub use events::{Event, Events};
+pub use pba_wire::{DEFAULT_URL, EpochRequest, Problem, Split};

@@ -1,1 +1,12 @@
-//! What client and server agree on: columns, metadata keys, requests.
+//! What client and server agree on: the columns and metadata of a stream, the parameters of a
+//! request, and the shape of an error.
+
+pub mod epoch;
+pub mod problem;
+pub mod stream;
+
+pub use epoch::{EpochRequest, ParameterError, Split};
+pub use problem::Problem;
+
+/// The one address that every program defaults to.
+pub const DEFAULT_URL: &str = "http://127.0.0.1:8080";

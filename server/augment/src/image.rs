@@ -64,13 +64,11 @@ pub struct Rgba {
     opaque: bool,
 }
 
-impl Default for Rgba {
-    fn default() -> Rgba {
-        Rgba { shape: ImageShape { height: 0, width: 0 }, pixels: Vec::new(), opaque: true }
-    }
-}
-
 impl Rgba {
+    /// No image yet: what a buffer holds before its first one.
+    pub(crate) const EMPTY: Rgba =
+        Rgba { shape: ImageShape { height: 0, width: 0 }, pixels: Vec::new(), opaque: true };
+
     /// An opaque image from interleaved red, green and blue bytes.
     ///
     /// # Errors
@@ -79,7 +77,7 @@ impl Rgba {
     /// # Panics
     /// When `rgb` is not [`ImageShape::rgb_bytes`] long.
     pub fn from_rgb(shape: ImageShape, rgb: &[u8]) -> Result<Rgba, ShapeError> {
-        let mut image = Rgba::default();
+        let mut image = Rgba::EMPTY;
         image.load_rgb(shape.check()?, rgb);
         Ok(image)
     }
@@ -135,15 +133,10 @@ impl Rgba {
         self.shape = shape;
         self.opaque = true;
         self.pixels.resize(shape.pixels(), [0; 4]);
-        // Four pixels at a time: three words in, four words out.
         let (quads, rest) = rgb.as_chunks::<12>();
         let (quads_out, rest_out) = self.pixels.as_chunks_mut::<4>();
         for (quad, out) in quads.iter().zip(quads_out) {
-            let word = |i: usize| u32::from_le_bytes([quad[i], quad[i + 1], quad[i + 2], quad[i + 3]]);
-            let (low, middle, high) = (word(0), word(4), word(8));
-            let alpha = 0xFF00_0000;
-            *out = [low, low >> 24 | middle << 8, middle >> 16 | high << 16, high >> 8]
-                .map(|pixel| (pixel | alpha).to_le_bytes());
+            *out = unpack(quad).map(|pixel| (pixel | 0xFF00_0000).to_le_bytes());
         }
         for (rgb, out) in rest.as_chunks::<3>().0.iter().zip(rest_out) {
             *out = [rgb[0], rgb[1], rgb[2], 255];
@@ -162,6 +155,24 @@ impl Rgba {
         }
         self.opaque = true;
     }
+}
+
+/// Four pixels of three bytes as words, red lowest. Their high bytes are anything: the words that
+/// are read overlap.
+#[inline(always)]
+pub(crate) fn unpack(quad: &[u8; 12]) -> [u32; 4] {
+    let word = |i: usize| u32::from_le_bytes([quad[i], quad[i + 1], quad[i + 2], quad[i + 3]]);
+    [word(0), word(3), word(6), word(8) >> 8]
+}
+
+/// Four pixels from words, red lowest, without their high bytes.
+#[inline(always)]
+pub(crate) fn pack(quad: [u32; 4]) -> [u8; 12] {
+    let [a, b, c, d] = quad.map(|pixel| u64::from(pixel & 0xFF_FFFF));
+    let mut bytes = [0; 12];
+    bytes[..8].copy_from_slice(&(a | b << 24 | c << 48).to_le_bytes());
+    bytes[8..].copy_from_slice(&((c >> 16 | d << 8) as u32).to_le_bytes());
+    bytes
 }
 
 #[cfg(test)]

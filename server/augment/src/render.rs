@@ -2,6 +2,7 @@
 
 use crate::apply::apply;
 use crate::counts::OpCounts;
+use crate::image::{Rgba, pack, unpack};
 use crate::recipe::Recipe;
 use crate::scratch::Scratch;
 
@@ -56,7 +57,7 @@ pub fn render_image(
         placement.write(pixels.as_chunks().0, out, copy_row);
         return;
     }
-    let mut image = std::mem::take(&mut scratch.image);
+    let mut image = std::mem::replace(&mut scratch.image, Rgba::EMPTY);
     image.load_rgb(shape, pixels);
     for call in calls.as_slice() {
         apply(call, &mut image, scratch);
@@ -128,8 +129,27 @@ impl<'a> Placement<'a> {
         out: &mut [u8],
         write_row: impl Fn(&[[u8; CHANNELS]], &mut [u8], bool),
     ) {
-        let (width, height) = (self.width, self.height);
-        let (columns, rows) = (overlap(self.shift.0, width), overlap(self.shift.1, height));
+        let width = self.width;
+        if self.shift == (0, 0) && !self.flip {
+            write_row(pixels, out, false);
+        } else {
+            self.write_rows(pixels, out, write_row);
+        }
+        let (columns, rows) = self.hole.clone();
+        for y in rows {
+            self.erase(&mut out[3 * width * y..3 * width * (y + 1)], columns.clone());
+        }
+    }
+
+    /// Crop and flip, row by row.
+    fn write_rows<const CHANNELS: usize>(
+        &self,
+        pixels: &[[u8; CHANNELS]],
+        out: &mut [u8],
+        write_row: impl Fn(&[[u8; CHANNELS]], &mut [u8], bool),
+    ) {
+        let width = self.width;
+        let (columns, rows) = (overlap(self.shift.0, width), overlap(self.shift.1, self.height));
         let first_column = columns.start.wrapping_add_signed(-self.shift.0);
         // Where the columns that show the image stand after the flip.
         let shown = if self.flip { width - columns.end..width - columns.start } else { columns.clone() };
@@ -143,10 +163,6 @@ impl<'a> Placement<'a> {
             } else {
                 self.erase(out, 0..width);
             }
-        }
-        let (columns, rows) = self.hole.clone();
-        for y in rows {
-            self.erase(&mut out[3 * width * y..3 * width * (y + 1)], columns.clone());
         }
     }
 
@@ -174,28 +190,29 @@ pub(crate) fn span(centre: u32, size: u32, len: u32) -> std::ops::Range<usize> {
 
 /// Copies pixels, mirrored or not.
 fn copy_row(source: &[[u8; 3]], out: &mut [u8], mirrored: bool) {
-    if mirrored {
-        for (pixel, out) in source.iter().rev().zip(out.as_chunks_mut().0) {
-            *out = *pixel;
-        }
-    } else {
-        out.copy_from_slice(source.as_flattened());
+    if !mirrored {
+        return out.copy_from_slice(source.as_flattened());
+    }
+    let (quads_out, rest_out) = out.as_chunks_mut::<12>();
+    let (rest, quads) = source.as_rchunks::<4>();
+    for (quad, out) in quads.iter().rev().zip(quads_out) {
+        let [a, b, c, d] = unpack(quad.as_flattened().as_array().expect("four times three bytes"));
+        *out = pack([d, c, b, a]);
+    }
+    for (pixel, out) in rest.iter().rev().zip(rest_out.as_chunks_mut().0) {
+        *out = *pixel;
     }
 }
 
 /// Copies pixels without their alpha, mirrored or not.
 fn drop_alpha(source: &[[u8; 4]], out: &mut [u8], mirrored: bool) {
-    // Four pixels at a time: four words in, three words out.
-    let pack = |quad: [[u8; 4]; 4]| {
-        let [a, b, c, d] = quad.map(|pixel| u32::from_le_bytes(pixel) & 0xFF_FFFF);
-        [a | b << 24, b >> 8 | c << 16, c >> 16 | d << 8].map(u32::to_le_bytes)
-    };
     let (quads_out, rest_out) = out.as_chunks_mut::<12>();
     let rest_out = rest_out.as_chunks_mut::<3>().0;
+    let words = |quad: [[u8; 4]; 4]| quad.map(u32::from_le_bytes);
     if mirrored {
         let (rest, quads) = source.as_rchunks::<4>();
         for (&[a, b, c, d], out) in quads.iter().rev().zip(quads_out) {
-            out.copy_from_slice(pack([d, c, b, a]).as_flattened());
+            *out = pack(words([d, c, b, a]));
         }
         for (&[r, g, b, _], out) in rest.iter().rev().zip(rest_out) {
             *out = [r, g, b];
@@ -203,7 +220,7 @@ fn drop_alpha(source: &[[u8; 4]], out: &mut [u8], mirrored: bool) {
     } else {
         let (quads, rest) = source.as_chunks::<4>();
         for (&quad, out) in quads.iter().zip(quads_out) {
-            out.copy_from_slice(pack(quad).as_flattened());
+            *out = pack(words(quad));
         }
         for (&[r, g, b, _], out) in rest.iter().zip(rest_out) {
             *out = [r, g, b];

@@ -4,6 +4,9 @@
 //! `python3`. With `PBA_TEST_DATA`, a folder that holds a `train.parquet` of images in the Hugging
 //! Face layout, real pixels are compared too; that needs pyarrow.
 
+// What was compared, for whoever runs with --nocapture.
+#![allow(clippy::print_stdout)]
+
 use std::fmt::Write as _;
 use std::io::{BufRead, BufReader, BufWriter, Read, Write};
 use std::path::{Path, PathBuf};

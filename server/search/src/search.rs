@@ -181,7 +181,7 @@ impl Search {
     ///
     /// # Errors
     /// When the event cannot follow the ones before it; says why.
-    pub(crate) fn apply(&mut self, event: &Event) -> Result<(), String> {
+    pub fn apply(&mut self, event: &Event) -> Result<(), String> {
         match event {
             Event::Started { .. } => return Err("a search starts once".to_owned()),
             Event::Scored { epoch, scores } => {

@@ -20,23 +20,39 @@ fn stretch(lo: u8, hi: u8) -> Table {
     }
     let scale = 255.0 / f64::from(hi - lo);
     let offset = -f64::from(lo) * scale;
-    // `as` cuts the fraction off and clips.
-    std::array::from_fn(|value| (value as f64 * scale + offset) as u8)
+    let mut table = [0; 256];
+    // No other value is looked up, and these stay within 0..=255 without clipping.
+    for (value, out) in (i32::from(lo)..).zip(&mut table[usize::from(lo)..=usize::from(hi)]) {
+        *out = cut(f64::from(value) * scale + offset);
+    }
+    table
+}
+
+/// Cuts the fraction off a number over -1 and below 256.
+#[inline(always)]
+fn cut(number: f64) -> u8 {
+    // As in `blend`: next to 2^52 a double has no fraction. The addition rounds, and where it went
+    // up, one is too many; but -0.2 goes up to 0, where it belongs.
+    const ANCHOR: f64 = 4_503_599_627_370_496.0;
+    let number = if number > 0.0 { number } else { 0.0 };
+    let rounded = number + ANCHOR;
+    let went_up = rounded - ANCHOR > number;
+    (rounded.to_bits() as u32 - u32::from(went_up)) as u8
 }
 
 /// Least and greatest value of each channel.
 fn extremes(pixels: &[[u8; 4]]) -> ([u8; 4], [u8; 4]) {
-    // Four pixels side by side, so that the loop works on whole vectors.
-    let (mut lo, mut hi) = ([255u8; 16], [0u8; 16]);
-    let (blocks, rest) = pixels.as_flattened().as_chunks::<16>();
+    // Many pixels side by side, so that the inner loop works on whole vectors.
+    const SIDE_BY_SIDE: usize = 32;
+    let (mut lo, mut hi) = ([255u8; 4 * SIDE_BY_SIDE], [0u8; 4 * SIDE_BY_SIDE]);
+    let (blocks, rest) = pixels.as_chunks::<SIDE_BY_SIDE>();
     for block in blocks {
-        for i in 0..16 {
-            lo[i] = lo[i].min(block[i]);
-            hi[i] = hi[i].max(block[i]);
+        for ((lo, hi), value) in lo.iter_mut().zip(&mut hi).zip(block.as_flattened()) {
+            *lo = (*lo).min(*value);
+            *hi = (*hi).max(*value);
         }
     }
-    let lows = lo.as_chunks::<4>().0.iter().chain(rest.as_chunks().0);
-    let highs = hi.as_chunks::<4>().0.iter().chain(rest.as_chunks().0);
+    let (lows, highs) = (lo.as_chunks().0.iter().chain(rest), hi.as_chunks().0.iter().chain(rest));
     (
         lows.fold([255; 4], |lo, pixel| std::array::from_fn(|i| lo[i].min(pixel[i]))),
         highs.fold([0; 4], |hi, pixel| std::array::from_fn(|i| hi[i].max(pixel[i]))),
@@ -58,10 +74,10 @@ mod tests {
 
     #[test]
     fn extremes_at_any_length() {
-        for width in 1..=9 {
-            let pixels: Vec<[u8; 4]> = (0..width).map(|i| [100 + i, 100 - i, 7, i * 20]).collect();
+        for width in 1..=99 {
+            let pixels: Vec<[u8; 4]> = (0..width).map(|i| [100 + i, 100 - i, 7, i * 2]).collect();
             let (lo, hi) = extremes(&pixels);
-            assert_eq!((lo, hi), ([100, 101 - width, 7, 0], [99 + width, 100, 7, (width - 1) * 20]));
+            assert_eq!((lo, hi), ([100, 101 - width, 7, 0], [99 + width, 100, 7, (width - 1) * 2]));
         }
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! `ImageEnhance.Color(image).enhance(factor)`; alpha is kept.
 
-use super::blend::{blend, gray};
+use super::blend::{blend_words, gray};
 use crate::image::Rgba;
 
 /// Moves red, green and blue away from the pixel's gray, to `factor` times the distance: 0 is
@@ -12,9 +12,10 @@ pub fn color(image: &mut Rgba, factor: f32) {
         return;
     }
     for pixel in image.pixels_mut() {
-        let gray = gray(u32::from_le_bytes(*pixel)) as u8;
-        let [red, green, blue, alpha] = *pixel;
-        *pixel = [blend(gray, red, factor), blend(gray, green, factor), blend(gray, blue, factor), alpha];
+        let word = u32::from_le_bytes(*pixel);
+        let gray = gray(word);
+        let channel = |shift: u32| blend_words(gray, word >> shift & 0xFF, factor) << shift;
+        *pixel = (channel(0) | channel(8) | channel(16) | word & 0xFF00_0000).to_le_bytes();
     }
 }
 

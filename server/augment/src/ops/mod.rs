@@ -4,9 +4,9 @@
 //! to all four channels: colour under an alpha of 0 matters, because a later op may expose it.
 //! What a magnitude level means stands in [`magnitude`](crate::magnitude).
 //!
-//! Three kinds share their inner loops: the affine ops move pixels ([`affine`]), the enhancing ops
-//! blend the image with a duller one ([`blend`]), and the others look each byte up in a table
-//! ([`table`]).
+//! Three kinds share their inner loops: the affine ops move pixels (`affine`), the enhancing ops
+//! blend the image with a duller one (`blend`), and the others look each byte up in a table
+//! (`table`).
 
 mod affine;
 mod auto_contrast;

@@ -20,38 +20,41 @@ pub fn sharpness(image: &mut Rgba, factor: f32, scratch: &mut Scratch) {
     if factor == 1.0 || shape.width < 3 || shape.height < 3 {
         return;
     }
-    let out = scratch.pixels(shape.pixels());
+    scratch.pixels.resize(shape.pixels(), [0; 4]);
+    scratch.sums.resize(4 * shape.width as usize, 0);
+    let Scratch { pixels: out, sums, .. } = scratch;
     let (pixels, width) = (image.pixels(), shape.width as usize);
-    let rows = pixels.len() / width;
+    let rows = shape.height as usize;
     out[..width].copy_from_slice(&pixels[..width]);
     out[(rows - 1) * width..].copy_from_slice(&pixels[(rows - 1) * width..]);
     for y in 1..rows - 1 {
         let row = |y: usize| &pixels[y * width..][..width];
-        sharpen_row([row(y - 1), row(y), row(y + 1)], &mut out[y * width..][..width], factor);
+        sharpen_row([row(y - 1), row(y), row(y + 1)], &mut out[y * width..][..width], sums, factor);
     }
     image.swap_pixels(out);
 }
 
-/// The middle one of three rows.
-fn sharpen_row(rows: [&[[u8; 4]]; 3], out: &mut [[u8; 4]], factor: f32) {
+/// The middle one of three rows. `sums` has room for a row's bytes.
+fn sharpen_row(rows: [&[[u8; 4]]; 3], out: &mut [[u8; 4]], sums: &mut [u16], factor: f32) {
     let width = out.len();
-    out[0] = rows[1][0];
-    out[width - 1] = rows[1][width - 1];
-    let inner = 4 * (width - 2);
     let [above, row, below] = rows.map(<[_]>::as_flattened);
+    for (((sum, above), row), below) in sums.iter_mut().zip(above).zip(row).zip(below) {
+        *sum = u16::from(*above) + u16::from(*row) + u16::from(*below);
+    }
     // The neighbours of a byte in its channel are four bytes away.
-    let (a0, a1, a2) = (&above[..inner], &above[4..][..inner], &above[8..][..inner]);
-    let (r0, r1, r2) = (&row[..inner], &row[4..][..inner], &row[8..][..inner]);
-    let (b0, b1, b2) = (&below[..inner], &below[4..][..inner], &below[8..][..inner]);
+    let inner = 4 * (width - 2);
+    let (left, middle, right) = (&sums[..inner], &sums[4..][..inner], &sums[8..][..inner]);
+    let values = &row[4..][..inner];
     let bytes = &mut out.as_flattened_mut()[4..][..inner];
     for i in 0..inner {
-        let around = [a0[i], a1[i], a2[i], r0[i], r2[i], b0[i], b1[i], b2[i]];
-        let sum = around.iter().fold(5 * u16::from(r1[i]), |sum, &value| sum + u16::from(value));
-        bytes[i] = blend(thirteenth(sum), r1[i], factor);
+        let sum = left[i] + middle[i] + right[i] + 4 * u16::from(values[i]);
+        bytes[i] = blend(thirteenth(sum), values[i], factor);
     }
     for (out, pixel) in out.iter_mut().zip(rows[1]) {
         out[3] = pixel[3];
     }
+    out[0] = rows[1][0];
+    out[width - 1] = rows[1][width - 1];
 }
 
 /// A thirteenth of a sum of thirteen bytes, rounded.

@@ -1,0 +1,41 @@
+"""Reads augmented image batches from a PBA server, epoch by epoch.
+
+>>> from pba_client import Loader
+>>> loader = Loader("http://127.0.0.1:8080", "shapes", "cifar10-pba", 200)  # doctest: +SKIP
+>>> for epoch in range(200):  # doctest: +SKIP
+...     for batch in loader.epoch(epoch):
+...         batch.image  # uint8 [N, H, W, 3]
+...         batch.label  # int64 [N]
+
+``Loader`` reads a training run, ``Client`` single epochs and everything else. ``pba_client.torch``
+holds the adapter for PyTorch.
+"""
+
+from ._client import Client
+from ._epoch import Batch, Epoch, Metadata
+from ._errors import (
+    ChangedError,
+    CutError,
+    PbaError,
+    RefusedError,
+    StreamError,
+    UnreachableError,
+)
+from ._loader import Loader
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Batch",
+    "ChangedError",
+    "Client",
+    "CutError",
+    "Epoch",
+    "Loader",
+    "Metadata",
+    "PbaError",
+    "RefusedError",
+    "StreamError",
+    "UnreachableError",
+    "__version__",
+]

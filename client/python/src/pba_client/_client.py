@@ -1,0 +1,215 @@
+"""Requests to one of several servers."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Dict, List, Optional, Sequence, Union
+
+from ._epoch import Epoch
+from ._errors import PbaError, RefusedError, StreamError, UnreachableError
+from ._http import Address, Response, check_success, parse_url
+from ._request import EpochRequest, Policy, Shard, segment
+
+# A description comes at once, or the server is not well.
+DOCUMENT_SECONDS = 30.0
+
+
+class Client:
+    """Talks to the replicas of a PBA server.
+
+    Args:
+        urls: one URL, or several of replicas that serve the same datasets and schedules.
+        stall_seconds: how long a server may send nothing before its stream counts as cut.
+        retries: attempts to continue a cut stream, since the last batch, with growing pauses.
+        prefetch: batches that a thread fetches ahead of the loop; 0 reads in the loop's thread.
+
+    Raises:
+        ValueError: when there is no URL, or one is not a server's.
+
+    >>> from pba_client import Client
+    >>> client = Client("http://127.0.0.1:8080")
+    >>> with client.epoch("shapes", 0, schedule="cifar10-pba") as epoch:  # doctest: +SKIP
+    ...     for batch in epoch:
+    ...         batch.image, batch.label
+    """
+
+    def __init__(
+        self,
+        urls: Union[str, Sequence[str]],
+        *,
+        stall_seconds: float = 120.0,
+        retries: int = 8,
+        prefetch: int = 2,
+    ) -> None:
+        urls = [urls] if isinstance(urls, str) else list(urls)
+        if not urls:
+            raise ValueError("no server is named; expected at least one URL, as http://127.0.0.1:8080")
+        if not stall_seconds > 0:
+            raise ValueError(f"stall_seconds is {stall_seconds}; expected more than 0")
+        if retries < 0:
+            raise ValueError(f"retries is {retries}; expected 0 or more")
+        if prefetch < 0:
+            raise ValueError(f"prefetch is {prefetch}; expected 0 or more")
+        self._addresses: List[Address] = [parse_url(url) for url in urls]
+        self._stall_seconds = stall_seconds
+        self._retries = retries
+        self._prefetch = prefetch
+        # A server that was there once is expected to come back; one that never was may be a
+        # mistyped address, which is better said at once.
+        self._reached = False
+
+    @property
+    def urls(self) -> List[str]:
+        """The servers."""
+        return [str(address) for address in self._addresses]
+
+    def datasets(self) -> List[Dict[str, Any]]:
+        """Describes every dataset: name, classes, base augmentation, and its splits with their
+        number of samples, shape, mean, standard deviation and digest.
+
+        Raises:
+            UnreachableError: when no server can be reached.
+        """
+        return self._get("/v1/datasets")["datasets"]
+
+    def dataset(self, name: str) -> Dict[str, Any]:
+        """Describes one dataset.
+
+        Raises:
+            RefusedError: when there is none of that name.
+            UnreachableError: when no server can be reached.
+        """
+        return self._get(f"/v1/datasets/{segment(name)}")
+
+    def schedules(self) -> List[Dict[str, Any]]:
+        """Lists every schedule: name, digest, epochs, number of segments, provenance.
+
+        Raises:
+            UnreachableError: when no server can be reached.
+        """
+        return self._get("/v1/schedules")["schedules"]
+
+    def schedule(self, name: str) -> Dict[str, Any]:
+        """A schedule's whole file, as ``pba-schedule/1``.
+
+        Raises:
+            RefusedError: when there is none of that name.
+            UnreachableError: when no server can be reached.
+        """
+        return self._get(f"/v1/schedules/{segment(name)}")
+
+    def epoch(
+        self,
+        dataset: str,
+        epoch: int,
+        *,
+        schedule: Optional[str] = None,
+        split: Optional[str] = "train",
+        batch_size: Optional[int] = 128,
+        seed: Optional[int] = 0,
+        shuffle: Optional[bool] = None,
+        shard: Optional[Shard] = None,
+        start: int = 0,
+        step: int = 1,
+        drop_last: Optional[bool] = False,
+        ablation: Optional[str] = None,
+        policy: Optional[Policy] = None,
+        epochs: Optional[int] = None,
+        base: Optional[str] = None,
+        codec: Optional[str] = None,
+    ) -> Epoch:
+        """Streams one epoch of a dataset.
+
+        Args:
+            dataset: name of the dataset.
+            epoch: epoch, 0-based.
+            schedule: name or digest of a schedule; ``none`` (base augmentation only, the
+                default) or ``identity`` (untouched pixels).
+            split: ``train``, ``val`` or ``test``.
+            batch_size: images per batch, 1..65536.
+            seed: seed of every random decision, 0..2**64-1.
+            shuffle: whether the order is a seeded permutation; by default of ``train`` only.
+            shard: this job's part, ``(i, n)`` or ``"i/n"``.
+            start: first batch of the shard to send.
+            step: send every ``step``-th batch.
+            drop_last: drop the last short batch, and what would make shards unequal.
+            ablation: ``scheduled``, ``flatten``, ``shuffled`` or ``final``.
+            policy: 60 integers used instead of a schedule: probability 0..10 and magnitude 0..9
+                of each of 30 slots.
+            epochs: epochs of the whole training run, to which the schedule is stretched.
+            base: base augmentation, as ``pad_crop:4,flip,cutout:16``; by default the dataset's.
+            codec: compression on the way: ``zstd`` or ``lz4``; worth it on a slow network only.
+
+        Raises:
+            RefusedError: when the server refuses a parameter, or is full for too long.
+            UnreachableError: when no server can be reached.
+        """
+        request = EpochRequest(
+            dataset,
+            epoch,
+            schedule=schedule,
+            split=split,
+            batch_size=batch_size,
+            seed=seed,
+            shuffle=shuffle,
+            shard=shard,
+            start=start,
+            step=step,
+            drop_last=drop_last,
+            ablation=ablation,
+            policy=policy,
+            epochs=epochs,
+            base=base,
+            codec=codec,
+        )
+        return self._open(request)
+
+    def _open(
+        self,
+        request: EpochRequest,
+        expected: Optional[Dict[str, str]] = None,
+        first_replica: int = 0,
+    ) -> Epoch:
+        first = first_replica % len(self._addresses)
+        opened = Epoch(
+            self._addresses[first:] + self._addresses[:first],
+            request,
+            stall_seconds=self._stall_seconds,
+            retries=self._retries,
+            prefetch=self._prefetch,
+            patient=self._reached,
+            expected=expected,
+        )
+        self._reached = True
+        return opened
+
+    def _get(self, target: str) -> Any:
+        """Reads a JSON document from the first server that answers."""
+        failure: PbaError = UnreachableError("no server was tried")
+        for address in self._addresses:
+            try:
+                response = Response(
+                    address,
+                    target,
+                    accept="application/json",
+                    stall_seconds=min(self._stall_seconds, DOCUMENT_SECONDS),
+                )
+                try:
+                    check_success(response)
+                    document = json.loads(response.read_all())
+                finally:
+                    response.close()
+                self._reached = True
+                return document
+            except RefusedError as error:
+                if error.status < 500:
+                    raise
+                failure = error
+            except UnreachableError as error:
+                failure = error
+            except (StreamError, ValueError) as error:
+                failure = StreamError(f"{address}{target} is not what a PBA server answers: {error}")
+        raise failure
+
+    def __repr__(self) -> str:
+        return f"Client({self.urls!r})"

@@ -1,0 +1,115 @@
+"""What can go wrong between client and server."""
+
+from __future__ import annotations
+
+from typing import Optional
+
+__all__ = [
+    "ChangedError",
+    "CutError",
+    "PbaError",
+    "RefusedError",
+    "StreamError",
+    "UnreachableError",
+]
+
+
+class PbaError(Exception):
+    """Any error of this package."""
+
+
+class RefusedError(PbaError, ValueError):
+    """The server refused the request, and said why.
+
+    Attributes:
+        status: HTTP status, for example 400.
+        parameter: the offending parameter, if the server named one.
+        value: its value.
+        allowed: what is allowed.
+        detail: what exactly is wrong, for people.
+        retry_after: seconds after which the server asks to be tried again, if it said so.
+    """
+
+    def __init__(
+        self,
+        status: int,
+        detail: str,
+        *,
+        parameter: Optional[str] = None,
+        value: Optional[str] = None,
+        allowed: Optional[str] = None,
+        retry_after: Optional[float] = None,
+    ) -> None:
+        super().__init__(f"{detail} ({status})")
+        self.status = status
+        self.detail = detail
+        self.parameter = parameter
+        self.value = value
+        self.allowed = allowed
+        self.retry_after = retry_after
+
+    def __reduce__(self) -> tuple:
+        # Errors travel between processes, as from a worker of a DataLoader.
+        return _refused, (self.status, self.detail, self.parameter, self.value, self.allowed, self.retry_after)
+
+
+def _refused(status, detail, parameter, value, allowed, retry_after):  # type: ignore[no-untyped-def]
+    return RefusedError(
+        status, detail, parameter=parameter, value=value, allowed=allowed, retry_after=retry_after
+    )
+
+
+class UnreachableError(PbaError, ConnectionError):
+    """No server accepted a connection, or none answered on it."""
+
+
+class StreamError(PbaError):
+    """Bytes that are not the promised Arrow stream, or that end too early."""
+
+
+class CutError(PbaError, ConnectionError):
+    """The stream was cut, and every attempt to continue it failed.
+
+    The batches so far are right. Asking for the next batch tries again.
+
+    Attributes:
+        received: batches received whole.
+        expected: batches of the epoch.
+        attempts: attempts since the last batch.
+    """
+
+    def __init__(self, received: int, expected: int, attempts: int, reason: str) -> None:
+        super().__init__(received, expected, attempts, reason)
+        self.received = received
+        self.expected = expected
+        self.attempts = attempts
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return (
+            f"the stream was cut after {self.received} of {self.expected} batches, and "
+            f"{self.attempts} attempts to continue it failed: {self.reason}"
+        )
+
+
+class ChangedError(PbaError):
+    """Whoever continues the epoch holds another dataset or schedule under the same name.
+
+    Attributes:
+        key: which metadata differs, for example ``pba.dataset``.
+        found: what it is now.
+        expected: what it was.
+    """
+
+    def __init__(self, source: str, key: str, found: str, expected: str) -> None:
+        super().__init__(source, key, found, expected)
+        self.source = source
+        self.key = key
+        self.found = found
+        self.expected = expected
+
+    def __str__(self) -> str:
+        return (
+            f"{self.source} continues with other data: its {self.key} is {self.found!r}, "
+            f"the epoch began with {self.expected!r}"
+        )

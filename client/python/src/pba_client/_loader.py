@@ -1,0 +1,195 @@
+"""The batches of a whole training run."""
+
+from __future__ import annotations
+
+from typing import Any, Dict, Optional, Sequence, Tuple, Union
+
+import numpy as np
+
+from ._client import Client
+from ._epoch import STATE_VERSION, Epoch, Progress
+from ._errors import ChangedError, PbaError
+from ._request import EpochRequest, Policy, check_same
+
+
+class Loader:
+    """Reads the batches of a training run, epoch by epoch.
+
+    Args:
+        url: one URL, or several of replicas.
+        dataset: name of the dataset.
+        schedule: name or digest of a schedule; ``none`` or ``identity``.
+        epochs: epochs of the whole run, to which the schedule is stretched.
+        batch_size: images per batch of this rank.
+        rank: which part of the epoch this process reads, 0-based.
+        world_size: how many parts there are.
+        split, seed, shuffle, drop_last, ablation, policy, base, codec: as of ``Client.epoch``.
+            With several ranks, ``drop_last=True`` gives each the same number of batches.
+        stall_seconds, retries, prefetch: as of ``Client``.
+
+    Attributes:
+        client: the client, for everything else.
+        classes: class names, by label.
+
+    Raises:
+        RefusedError: when there is no such dataset.
+        UnreachableError: when no server can be reached.
+        ValueError: when ``rank`` is not one of ``world_size``.
+
+    >>> from pba_client import Loader
+    >>> loader = Loader("http://127.0.0.1:8080", "shapes", "cifar10-pba", 200)  # doctest: +SKIP
+    >>> for batch in loader.epoch(0):  # doctest: +SKIP
+    ...     batch.image, batch.label
+    """
+
+    def __init__(
+        self,
+        url: Union[str, Sequence[str]],
+        dataset: str,
+        schedule: Optional[str] = None,
+        epochs: Optional[int] = None,
+        batch_size: int = 128,
+        *,
+        rank: int = 0,
+        world_size: int = 1,
+        split: str = "train",
+        seed: int = 0,
+        shuffle: Optional[bool] = None,
+        drop_last: bool = False,
+        ablation: Optional[str] = None,
+        policy: Optional[Policy] = None,
+        base: Optional[str] = None,
+        codec: Optional[str] = None,
+        stall_seconds: float = 120.0,
+        retries: int = 8,
+        prefetch: int = 2,
+    ) -> None:
+        if not 0 <= rank < world_size:
+            raise ValueError(f"rank {rank} is not one of {world_size}: expected 0 <= rank < world_size")
+        self.client = Client(url, stall_seconds=stall_seconds, retries=retries, prefetch=prefetch)
+        self._dataset = dataset
+        self._split = split
+        self._batch_size = batch_size
+        self._drop_last = drop_last
+        self._rank = rank
+        self._world_size = world_size
+        self._parameters: Dict[str, Any] = {
+            "schedule": schedule,
+            "epochs": epochs,
+            "batch_size": batch_size,
+            "split": split,
+            "seed": seed,
+            "shuffle": shuffle,
+            "shard": (rank, world_size),
+            "drop_last": drop_last,
+            "ablation": ablation,
+            "policy": policy,
+            "base": base,
+            "codec": codec,
+        }
+        description = self.client.dataset(dataset)
+        # What the server refuses is better heard now than in the first epoch. This also gives
+        # the digests that every later epoch must have.
+        probe = self._open(self._request(0))
+        probe.close()
+        self._samples: int = description["splits"][split]["samples"]
+        self._metadata = probe.metadata
+        self.classes: Tuple[str, ...] = probe.metadata.classes
+        self._progress: Optional[Progress] = None
+        self._resume: Optional[Dict[str, Any]] = None
+
+    @property
+    def mean(self) -> np.ndarray:
+        """Mean per channel, 0..1, of the training split where there is one: float32 [3]."""
+        return np.array(self._metadata.mean, np.float32)
+
+    @property
+    def std(self) -> np.ndarray:
+        """Standard deviation per channel, 0..1, likewise: float32 [3]."""
+        return np.array(self._metadata.std, np.float32)
+
+    def __len__(self) -> int:
+        """Batches of each epoch of this rank."""
+        if self._drop_last:
+            return self._samples // self._world_size // self._batch_size
+        rows = max(0, -((self._rank - self._samples) // self._world_size))
+        return -(-rows // self._batch_size)
+
+    def epoch(self, epoch: int, *, start: Optional[int] = None, step: int = 1) -> Epoch:
+        """Opens an epoch, at the saved position if one was loaded for it.
+
+        Args:
+            epoch: epoch, 0-based.
+            start: first batch to read, instead of the saved position or 0.
+            step: read every ``step``-th batch.
+
+        Raises:
+            ChangedError: when the dataset or the schedule is another one than at first.
+            RefusedError: when the server refuses, as an epoch after the run's last.
+            UnreachableError: when no server can be reached.
+        """
+        resume, self._resume = self._resume, None
+        if start is None:
+            start = resume["batch"] if resume is not None and resume["epoch"] == epoch else 0
+        opened = self._open(self._request(epoch, start, step))
+        self._progress = opened.progress
+        return opened
+
+    __call__ = epoch
+
+    def _request(self, epoch: int, start: int = 0, step: int = 1) -> EpochRequest:
+        return EpochRequest(self._dataset, epoch, start=start, step=step, **self._parameters)
+
+    def _open(self, request: EpochRequest) -> Epoch:
+        known = getattr(self, "_metadata", None)
+        expected = {"dataset": known.dataset, "schedule": known.schedule} if known else None
+        # Ranks begin at different replicas, so that all of them have work.
+        return self.client._open(request, expected, first_replica=self._rank)
+
+    def state_dict(self) -> Dict[str, Any]:
+        """The position after the batches taken from the latest epoch, for a checkpoint.
+
+        Holds only what JSON holds.
+
+        Raises:
+            PbaError: when the latest epoch is read with a ``step``: it is not a position then.
+        """
+        progress = self._progress
+        if progress is None:
+            if self._resume is not None:
+                return dict(self._resume)
+            progress = Progress(self._request(0))
+            progress.metadata = self._metadata
+        if progress.request.step != 1:
+            raise PbaError("an epoch read with a step has no position that another could continue")
+        state = progress.state()
+        state["request"] = self._comparable(progress.request)
+        return state
+
+    def load_state_dict(self, state: Dict[str, Any]) -> None:
+        """Lets the next ``epoch(state["epoch"])`` begin at the saved batch.
+
+        Raises:
+            ValueError: when the state is of a loader with other parameters, in which the number
+                of a batch means other samples.
+            ChangedError: when the dataset or the schedule is another one.
+        """
+        if state.get("version") != STATE_VERSION:
+            raise ValueError(f"a state of version {state.get('version')!r}; expected {STATE_VERSION}")
+        check_same(state["request"], self._comparable(self._request(state["epoch"])))
+        for key in ("dataset", "schedule"):
+            found = getattr(self._metadata, key)
+            if state[f"{key}_digest"] != found:
+                source = ", ".join(self.client.urls)
+                raise ChangedError(source, f"pba.{key}", found, state[f"{key}_digest"])
+        self._resume = {**state}
+        self._progress = None
+
+    @staticmethod
+    def _comparable(request: EpochRequest) -> Dict[str, Any]:
+        """The request without its position, and without what does not change samples."""
+        state = request.state()
+        return {key: state[key] for key in ("dataset", "parameters")}
+
+    def __repr__(self) -> str:
+        return f"<Loader of {self._dataset!r} {self._split}, rank {self._rank} of {self._world_size}>"

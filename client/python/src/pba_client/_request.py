@@ -1,0 +1,114 @@
+"""The parameters of an epoch, as the server wants them."""
+
+from __future__ import annotations
+
+from typing import Any, Dict, Mapping, Optional, Sequence, Tuple, Union
+from urllib.parse import quote, urlencode
+
+ARROW_STREAM = "application/vnd.apache.arrow.stream"
+
+Shard = Union[str, Tuple[int, int]]
+Policy = Union[str, Sequence[int]]
+
+
+def segment(name: object) -> str:
+    """Escapes a name for use as one segment of a path."""
+    return quote(str(name), safe="")
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return str(value)
+
+
+class EpochRequest:
+    """Which epoch, and how: what a stream is asked for.
+
+    Values are not checked here but by the server, which knows what it has and says what is
+    allowed. Only what is not None is sent; the server's defaults stand for the rest.
+    """
+
+    def __init__(
+        self,
+        dataset: str,
+        epoch: int,
+        *,
+        codec: Optional[str] = None,
+        shard: Optional[Shard] = None,
+        policy: Optional[Policy] = None,
+        start: int = 0,
+        step: int = 1,
+        **parameters: Any,
+    ) -> None:
+        if shard is not None and not isinstance(shard, str):
+            index, count = shard
+            shard = f"{index}/{count}"
+        if policy is not None and not isinstance(policy, str):
+            policy = ",".join(str(level) for level in policy)
+        self.dataset = dataset
+        self.epoch = epoch
+        self.codec = codec
+        self.start = start
+        self.step = step
+        given = {"shard": shard, "policy": policy, **parameters}
+        self.parameters: Dict[str, str] = {
+            name: _text(value) for name, value in sorted(given.items()) if value is not None
+        }
+
+    def number(self, received: int) -> int:
+        """Number, in the shard, of the batch after so many received ones."""
+        # Without a batch received nothing is computed, so that wrong values reach the server.
+        return self.start + received * self.step if received else self.start
+
+    def target(self, received: int) -> str:
+        """Path and query for what is missing after so many received batches."""
+        query = dict(self.parameters)
+        start = self.number(received)
+        if start != 0 or isinstance(start, bool):
+            query["start"] = _text(start)
+        if self.step != 1 or isinstance(self.step, bool):
+            query["step"] = _text(self.step)
+        path = f"/v1/datasets/{segment(self.dataset)}/epochs/{segment(self.epoch)}/batches"
+        return f"{path}?{urlencode(query)}" if query else path
+
+    def accept(self) -> str:
+        """The media type to ask for."""
+        if self.codec is None:
+            return ARROW_STREAM
+        # Quotes or line breaks would end the header field early.
+        codec = "".join(letter for letter in str(self.codec) if letter.isalnum() or letter in "-_.")
+        return f'{ARROW_STREAM}; codecs="{codec}"'
+
+    def state(self) -> Dict[str, Any]:
+        """What must be the same for batch numbers to mean the same samples."""
+        return {
+            "dataset": self.dataset,
+            "epoch": self.epoch,
+            "start": self.start,
+            "step": self.step,
+            "parameters": dict(self.parameters),
+        }
+
+
+def check_same(saved: Mapping[str, Any], own: Mapping[str, Any]) -> None:
+    """Refuses a saved position of another request.
+
+    Raises:
+        ValueError: naming each parameter that differs.
+    """
+    differences = []
+    for name in sorted(set(saved) | set(own)):
+        if name == "parameters":
+            continue
+        if saved.get(name) != own.get(name):
+            differences.append(f"{name} was {saved.get(name)!r} and is {own.get(name)!r}")
+    before, now = saved.get("parameters", {}), own.get("parameters", {})
+    for name in sorted(set(before) | set(now)):
+        if before.get(name) != now.get(name):
+            differences.append(f"{name} was {before.get(name)!r} and is {now.get(name)!r}")
+    if differences:
+        raise ValueError(
+            "the saved position belongs to another epoch request, in which its batch numbers "
+            f"mean other samples: {'; '.join(differences)}"
+        )

@@ -1,0 +1,251 @@
+"""The real server, and proxies that cut what it sends."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import select
+import socket
+import subprocess
+import threading
+import time
+from pathlib import Path
+from typing import Iterator, List, Optional
+
+import pytest
+
+from pba_client import Client
+
+REPOSITORY = Path(__file__).resolve().parents[3]
+START_SECONDS = 120
+STOP_SECONDS = 20
+# How long a server may take to notice that a client has gone.
+NOTICE_SECONDS = 20
+
+
+def binary() -> Path:
+    """The server: $PBA_BIN, or what the repository's build left."""
+    if os.environ.get("PBA_BIN"):
+        return Path(os.environ["PBA_BIN"])
+    built = [REPOSITORY / "target" / profile / "pba" for profile in ("debug", "release")]
+    found = [path for path in built if path.exists()]
+    if not found:
+        pytest.fail(
+            "there is no server to test against: `make test` in the repository's root builds "
+            "target/debug/pba; or set PBA_BIN to a pba binary",
+            pytrace=False,
+        )
+    # The one built last is the one that somebody works on.
+    return max(found, key=lambda path: path.stat().st_mtime)
+
+
+class Server:
+    """A running ``pba serve``."""
+
+    def __init__(self, data_dir: Path, *options: str) -> None:
+        program = binary()
+        data_dir.mkdir(parents=True, exist_ok=True)
+        self._log = open(data_dir / "stderr.log", "wb")
+        self._process = subprocess.Popen(
+            [str(program), "serve", "--listen", "127.0.0.1:0", "--data-dir", str(data_dir), *options],
+            stdout=subprocess.PIPE,
+            stderr=self._log,
+        )
+        try:
+            self.url = self._first_line()[len("listening on ") :].strip()
+        except BaseException:
+            self.kill()
+            raise
+        host, port = self.url[len("http://") :].split(":")
+        self.address = (host, int(port))
+
+    def _first_line(self) -> str:
+        assert self._process.stdout is not None
+        ready, _, _ = select.select([self._process.stdout], [], [], START_SECONDS)
+        line = self._process.stdout.readline().decode() if ready else ""
+        if not line.startswith("listening on http://"):
+            raise AssertionError(f"the server did not start: {line!r}, {Path(self._log.name).read_text()}")
+        return line
+
+    def kill(self) -> None:
+        """Ends it in the middle of whatever it does."""
+        self._process.kill()
+        self._close()
+
+    def stop(self) -> None:
+        """Ends it as an operator would."""
+        self._process.terminate()
+        try:
+            self._process.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+        self._close()
+
+    def _close(self) -> None:
+        self._process.wait()
+        if self._process.stdout is not None:
+            self._process.stdout.close()
+        self._log.close()
+
+    def metric(self, name: str) -> float:
+        """A metric without labels, now."""
+        text = http_get(self.url + "/metrics").decode()
+        found = re.search(rf"^{name} (\S+)$", text, re.MULTILINE)
+        assert found, f"there is no metric {name}"
+        return float(found[1])
+
+    def wait_idle(self) -> None:
+        """Waits until no stream is being sent."""
+        wait_for(lambda: self.metric("pba_streams_active") == 0, "streams stay active")
+
+
+def http_get(url: str) -> bytes:
+    """Reads a URL with none of the code under test."""
+    import urllib.request
+
+    with urllib.request.urlopen(url, timeout=30) as response:
+        return response.read()
+
+
+def wait_for(condition, complaint: str) -> None:  # type: ignore[no-untyped-def]
+    deadline = time.monotonic() + NOTICE_SECONDS
+    while not condition():
+        assert time.monotonic() < deadline, complaint
+        time.sleep(0.01)
+
+
+@pytest.fixture(scope="session")
+def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("pba")
+
+
+@pytest.fixture(scope="session")
+def shared_server(data_dir: Path) -> Iterator[Server]:
+    server = Server(data_dir / "server")
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def server(shared_server: Server) -> Iterator[Server]:
+    """A server with the built-in dataset; no test leaves a stream or a thread behind."""
+    yield shared_server
+    shared_server.wait_idle()
+    wait_for(lambda: not client_threads(), f"threads are left behind: {client_threads()}")
+
+
+@pytest.fixture
+def client(server: Server) -> Client:
+    return Client(server.url)
+
+
+@pytest.fixture
+def start_server(tmp_path: Path) -> Iterator:  # type: ignore[type-arg]
+    """Starts further servers; each ends with the test."""
+    started: List[Server] = []
+
+    def start(*options: str) -> Server:
+        started.append(Server(tmp_path / f"server-{len(started)}", *options))
+        return started[-1]
+
+    yield start
+    for server in started:
+        with contextlib.suppress(ProcessLookupError):
+            server.kill()
+
+
+def client_threads() -> List[str]:
+    return [thread.name for thread in threading.enumerate() if thread.name.startswith("pba-client")]
+
+
+class CuttingProxy:
+    """Forwards bytes between a client and a server, and cuts connections.
+
+    Args:
+        address: where the server is.
+        cuts: after how many bytes of its answer each connection in turn is cut; None for never.
+            Connections after the last are not cut.
+        reset: end with a reset instead of an orderly end.
+        hang: at the cut, send nothing more instead of ending.
+    """
+
+    def __init__(
+        self,
+        address,  # type: ignore[no-untyped-def]
+        cuts: List[Optional[int]],
+        *,
+        reset: bool = False,
+        hang: bool = False,
+    ) -> None:
+        self._target = address
+        self._cuts = list(cuts)
+        self._reset = reset
+        self._hang = hang
+        self.requests: List[str] = []
+        self._closed = threading.Event()
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.url = "http://127.0.0.1:%d" % self._listener.getsockname()[1]
+        self._threads = [threading.Thread(target=self._accept, name="proxy")]
+        self._threads[0].start()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                peer, _ = self._listener.accept()
+            except OSError:
+                return
+            if self._closed.is_set():
+                peer.close()
+                return
+            cut = self._cuts.pop(0) if self._cuts else None
+            thread = threading.Thread(target=self._forward, args=(peer, cut), name="proxy")
+            self._threads.append(thread)
+            thread.start()
+
+    def _forward(self, peer: socket.socket, left: Optional[int]) -> None:
+        with peer, contextlib.suppress(OSError):
+            peer.settimeout(30)
+            request = b""
+            while b"\r\n\r\n" not in request:
+                piece = peer.recv(65536)
+                if not piece:
+                    return
+                request += piece
+            self.requests.append(request.split(b"\r\n")[0].decode())
+            if left == 0:
+                self._end(peer)
+                return
+            with socket.create_connection(self._target) as server:
+                server.settimeout(30)
+                server.sendall(request)
+                while True:
+                    piece = server.recv(65536 if left is None else min(65536, left))
+                    if not piece:
+                        return
+                    peer.sendall(piece)
+                    if left is not None:
+                        left -= len(piece)
+                        if left == 0:
+                            break
+            self._end(peer)
+
+    def _end(self, peer: socket.socket) -> None:
+        if self._hang:
+            self._closed.wait(60)
+        elif self._reset:
+            peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+
+    def close(self) -> None:
+        self._closed.set()
+        with contextlib.suppress(OSError):
+            socket.create_connection(self._listener.getsockname()).close()
+        self._listener.close()
+        for thread in self._threads:
+            thread.join(30)
+
+    def __enter__(self) -> "CuttingProxy":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()

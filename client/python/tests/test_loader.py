@@ -1,0 +1,174 @@
+"""A training run: ranks, epochs, checkpoints."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from conftest import Server
+
+from pba_client import ChangedError, Loader, PbaError, RefusedError, UnreachableError
+
+SMALL = {"batch_size": 100, "split": "test", "shuffle": True}
+
+
+def train(server: Server, **options) -> Loader:  # type: ignore[no-untyped-def]
+    return Loader(server.url, "shapes", "cifar10-pba", 200, **{**SMALL, **options})
+
+
+def rows(epoch) -> list:  # type: ignore[no-untyped-def]
+    return [(batch.index.tolist(), batch.image.tobytes()) for batch in epoch]
+
+
+def test_a_run_in_one_line(server: Server) -> None:
+    loader = Loader(server.url, dataset="shapes", schedule="cifar10-pba", epochs=200, batch_size=128)
+    for epoch in (0, 199):
+        seen = [batch.index for batch in loader.epoch(epoch)]
+        assert len(seen) == len(loader) == 79
+        assert sorted(np.concatenate(seen).tolist()) == list(range(10_000))
+    assert loader.mean.shape == loader.std.shape == (3,) and loader.mean.dtype == np.float32
+    assert 0 < loader.std.min() and loader.mean.max() < 1
+    assert len(loader.classes) == 10 and loader.classes[0] == "disc"
+
+
+def test_calling_it_is_an_epoch(server: Server) -> None:
+    loader = train(server)
+    assert rows(loader(5)) == rows(loader.epoch(5))
+    assert rows(loader(5)) != rows(loader(6))
+
+
+@pytest.mark.parametrize("drop_last", [False, True])
+@pytest.mark.parametrize("world_size", [1, 2, 3, 7])
+def test_ranks_share_an_epoch(server: Server, world_size: int, drop_last: bool) -> None:
+    seen, lengths = [], set()
+    for rank in range(world_size):
+        loader = train(server, rank=rank, world_size=world_size, batch_size=64, drop_last=drop_last)
+        with loader.epoch(1) as epoch:
+            assert len(loader) == len(epoch)
+            lengths.add(len(epoch))
+            seen += [int(index) for batch in epoch for index in batch.index]
+    assert len(seen) == len(set(seen))
+    if drop_last:
+        assert len(lengths) == 1 and len(seen) == world_size * lengths.pop() * 64
+    else:
+        assert sorted(seen) == list(range(2000))
+
+
+def test_more_ranks_than_samples(server: Server) -> None:
+    loader = train(server, rank=2500, world_size=3000)
+    assert len(loader) == 0 and rows(loader(0)) == []
+
+
+@pytest.mark.parametrize("stop", [0, 1, 7, 19, 20])
+def test_a_checkpoint_continues_the_epoch(server: Server, stop: int) -> None:
+    loader = train(server, seed=3)
+    expected = rows(loader(4))
+    epoch = loader.epoch(4)
+    first = [next(epoch) for _ in range(stop)]
+    state = json.loads(json.dumps(loader.state_dict()))
+    epoch.close()
+    assert (state["epoch"], state["batch"]) == (4, stop)
+
+    # Another process.
+    loader = train(server, seed=3)
+    loader.load_state_dict(state)
+    assert loader.state_dict() == state
+    assert rows(first) + rows(loader(4)) == expected
+    assert loader.state_dict()["batch"] == 20
+    # Only the first epoch after it begins in the middle.
+    assert len(rows(loader(5))) == 20
+
+
+def test_a_run_written_as_a_trainer_does(server: Server) -> None:
+    """Two epochs, killed after any batch, are the same batches as without."""
+    expected = rows(train(server)(0)) + rows(train(server)(1))
+    for kill_after in (5, 20, 33):
+        seen, state = [], None
+        for last in (False, True):
+            loader = train(server)
+            if state is not None:
+                loader.load_state_dict(state)
+            for number in range(state["epoch"] if state else 0, 2):
+                for batch in loader.epoch(number):
+                    seen += rows([batch])
+                    state = loader.state_dict()
+                    if not last and len(seen) == kill_after:
+                        break
+                else:
+                    continue
+                break
+        assert seen == expected, kill_after
+
+
+def test_a_checkpoint_of_another_run_is_refused(server: Server) -> None:
+    state = train(server).state_dict()
+    for options, says in [
+        ({"seed": 1}, "seed was '0' and is '1'"),
+        ({"batch_size": 50}, "batch_size was '100' and is '50'"),
+        ({"rank": 1, "world_size": 2}, "shard was '0/1' and is '1/2'"),
+        ({"policy": None, "ablation": "final"}, "ablation"),
+    ]:
+        with pytest.raises(ValueError, match=says):
+            train(server, **options).load_state_dict(state)
+    with pytest.raises(ChangedError, match="pba.dataset"):
+        train(server).load_state_dict({**state, "dataset_digest": "other"})
+    with pytest.raises(ValueError, match="version 9"):
+        train(server).load_state_dict({**state, "version": 9})
+
+
+def test_an_epoch_has_a_position_too(server: Server) -> None:
+    loader = train(server)
+    expected = rows(loader(2))
+    epoch = loader.epoch(2)
+    first = rows([next(epoch), next(epoch)])
+    state = json.loads(json.dumps(epoch.state_dict()))
+    assert first + rows(epoch) == expected
+    epoch.load_state_dict(state)  # backwards
+    assert rows(epoch) == expected[2:]
+    other = loader.epoch(2)
+    other.load_state_dict(state)
+    assert rows(other) == expected[2:] and len(other) == 20
+    for wrong in ({"batch": 21}, {"batch": -1}, {"request": {**state["request"], "epoch": 3}}):
+        with pytest.raises(ValueError, match="not one of|epoch was 3"):
+            epoch.load_state_dict({**state, **wrong})
+
+
+def test_a_stripe_is_no_position(server: Server) -> None:
+    loader = train(server)
+    with loader.epoch(0, start=1, step=2) as epoch:
+        assert [batch.number for batch in epoch] == list(range(1, 20, 2))
+        with pytest.raises(PbaError, match="step"):
+            loader.state_dict()
+
+
+def test_what_is_wrong_is_said_when_it_is_made(server: Server) -> None:
+    with pytest.raises(RefusedError, match="did you mean"):
+        Loader(server.url, "shape")
+    with pytest.raises(RefusedError, match="cifar10-pba"):
+        Loader(server.url, "shapes", "cifar-10-pba")
+    with pytest.raises(RefusedError) as refusal:
+        train(server, split="val")
+    assert refusal.value.parameter == "split"
+    with pytest.raises(ValueError, match="rank 2"):
+        train(server, rank=2, world_size=2)
+    with pytest.raises(UnreachableError):
+        Loader("http://127.0.0.1:1", "shapes")
+    with pytest.raises(RefusedError, match="0..=199") as refusal:
+        train(server).epoch(200)
+    assert refusal.value.parameter == "epoch"
+
+
+def test_the_dataset_may_not_change_between_epochs(server: Server) -> None:
+    loader = train(server)
+    loader._metadata = loader._metadata._replace(dataset="other")
+    with pytest.raises(ChangedError, match="the epoch began with 'other'"):
+        loader.epoch(0)
+
+
+def test_importing_needs_no_torch() -> None:
+    import subprocess
+    import sys
+
+    code = "import sys; sys.modules['torch'] = None; import pba_client; assert pba_client.Loader"
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -1,0 +1,280 @@
+//! One epoch as it arrives.
+
+use std::time::{Duration, Instant};
+
+use arrow::array::RecordBatch;
+use arrow::buffer::Buffer;
+use arrow::datatypes::SchemaRef;
+use arrow::ipc::reader::StreamDecoder;
+use pba_wire::epoch::EpochRequest;
+use pba_wire::stream;
+use reqwest::{Method, Response};
+
+use crate::client::{Client, causes, segment};
+use crate::error::ClientError;
+
+/// Attempts to continue a cut stream before giving up, per batch.
+const ATTEMPTS_MAX: u32 = 6;
+/// Pause before the second attempt; doubled each time.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// Who waited for whom.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Waits {
+    /// Time in [`EpochStream::next`]: the client waited for the server and the network.
+    pub for_server: Duration,
+    /// Time between calls of [`EpochStream::next`]: the server waited for the client.
+    pub for_client: Duration,
+}
+
+/// Batches of one epoch, in order, each exactly once.
+pub struct EpochStream {
+    client: Client,
+    dataset: String,
+    epoch: u32,
+    request: EpochRequest,
+    replica: usize,
+    connection: Option<Connection>,
+    schema: SchemaRef,
+    /// Batches of the whole answer.
+    expected: u64,
+    received: u64,
+    resumes: u32,
+    bytes: u64,
+    waits: Waits,
+    since: Instant,
+}
+
+struct Connection {
+    response: Response,
+    decoder: StreamDecoder,
+    /// Bytes that arrived and are not decoded yet.
+    rest: Buffer,
+    /// A batch that was decoded in one go with the schema.
+    batch: Option<RecordBatch>,
+}
+
+/// What one attempt to read gave.
+enum Read {
+    Schema(SchemaRef),
+    Batch(RecordBatch),
+    End,
+}
+
+impl EpochStream {
+    pub(crate) async fn open(
+        client: Client,
+        dataset: String,
+        epoch: u32,
+        request: EpochRequest,
+    ) -> Result<EpochStream, ClientError> {
+        let mut stream = EpochStream {
+            client,
+            dataset,
+            epoch,
+            request,
+            replica: 0,
+            connection: None,
+            schema: SchemaRef::new(arrow::datatypes::Schema::empty()),
+            expected: 0,
+            received: 0,
+            resumes: 0,
+            bytes: 0,
+            waits: Waits::default(),
+            since: Instant::now(),
+        };
+        let mut last = ClientError::NoServer;
+        for replica in 0..stream.client.replicas() {
+            stream.replica = replica;
+            match stream.connect().await {
+                Ok(schema) => {
+                    stream.expected = number(&schema, stream::BATCHES)?;
+                    stream.schema = schema;
+                    stream.since = Instant::now();
+                    return Ok(stream);
+                }
+                Err(error @ (ClientError::Unreachable { .. } | ClientError::Stream(_))) => last = error,
+                Err(error) if busy(&error) => last = error,
+                Err(error) => return Err(error),
+            }
+        }
+        Err(last)
+    }
+
+    /// Schema of the stream, with the server's metadata.
+    pub fn schema(&self) -> &SchemaRef {
+        &self.schema
+    }
+
+    /// Batches of the whole answer.
+    pub fn batches(&self) -> u64 {
+        self.expected
+    }
+
+    /// Rows of the whole answer.
+    ///
+    /// # Errors
+    /// When the server did not say.
+    pub fn rows(&self) -> Result<u64, ClientError> {
+        number(&self.schema, stream::ROWS)
+    }
+
+    /// How often the stream was cut and continued.
+    pub fn resumes(&self) -> u32 {
+        self.resumes
+    }
+
+    /// Bytes received.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// Who waited for whom so far.
+    pub fn waits(&self) -> Waits {
+        self.waits
+    }
+
+    /// The next batch; none when the epoch is complete.
+    ///
+    /// # Errors
+    /// When the stream was cut and could not be continued, or continues with other data. The
+    /// batches so far are right either way.
+    pub async fn next(&mut self) -> Result<Option<RecordBatch>, ClientError> {
+        let start = Instant::now();
+        self.waits.for_client += start - self.since;
+        let batch = self.next_batch().await;
+        self.since = Instant::now();
+        self.waits.for_server += self.since - start;
+        batch
+    }
+
+    async fn next_batch(&mut self) -> Result<Option<RecordBatch>, ClientError> {
+        if self.received == self.expected {
+            return Ok(None);
+        }
+        let mut attempts = 0;
+        loop {
+            let failure = match self.try_next().await {
+                Ok(batch) => {
+                    self.received += 1;
+                    return Ok(Some(batch));
+                }
+                Err(error @ (ClientError::Unreachable { .. } | ClientError::Stream(_))) => error,
+                Err(error) if busy(&error) => error,
+                Err(error) => return Err(error),
+            };
+            self.connection = None;
+            attempts += 1;
+            if attempts > ATTEMPTS_MAX {
+                return Err(ClientError::Cut {
+                    received: self.received,
+                    expected: self.expected,
+                    attempts: ATTEMPTS_MAX,
+                    reason: failure.to_string(),
+                });
+            }
+            if attempts > 1 {
+                tokio::time::sleep(PAUSE * 2u32.pow(attempts - 2)).await;
+            }
+            self.replica += 1;
+            self.resumes += 1;
+        }
+    }
+
+    async fn try_next(&mut self) -> Result<RecordBatch, ClientError> {
+        if self.connection.is_none() {
+            let schema = self.connect().await?;
+            self.check_unchanged(&schema)?;
+        }
+        match self.read().await? {
+            Read::Batch(batch) => Ok(batch),
+            Read::Schema(_) => Err(ClientError::Stream("a second schema".to_owned())),
+            Read::End => Err(ClientError::Stream(format!("it ended after {} batches", self.received))),
+        }
+    }
+
+    /// Asks the current replica for what is missing, and reads the schema.
+    async fn connect(&mut self) -> Result<SchemaRef, ClientError> {
+        let mut request = self.request.clone();
+        request.start += self.received * request.step;
+        let (dataset, epoch, query) = (segment(&self.dataset), self.epoch, request.to_query());
+        let path = format!("/v1/datasets/{dataset}/epochs/{epoch}/batches?{query}");
+        let response = self.client.send(self.replica, Method::GET, &path, None).await?;
+        self.connection = Some(Connection {
+            response,
+            decoder: StreamDecoder::new(),
+            rest: Buffer::default(),
+            batch: None,
+        });
+        match self.read().await? {
+            Read::Schema(schema) => Ok(schema),
+            _ => Err(ClientError::Stream("it does not begin with a schema".to_owned())),
+        }
+    }
+
+    /// Decodes the next message, reading on as needed.
+    async fn read(&mut self) -> Result<Read, ClientError> {
+        let connection = self.connection.as_mut().expect("a connection was made");
+        let had_schema = connection.decoder.schema().is_some();
+        if let Some(batch) = connection.batch.take() {
+            return Ok(Read::Batch(batch));
+        }
+        loop {
+            if !connection.rest.is_empty() {
+                connection.batch = connection
+                    .decoder
+                    .decode(&mut connection.rest)
+                    .map_err(|error| ClientError::Stream(error.to_string()))?;
+            }
+            if !had_schema && let Some(schema) = connection.decoder.schema() {
+                return Ok(Read::Schema(schema));
+            }
+            if let Some(batch) = connection.batch.take() {
+                return Ok(Read::Batch(batch));
+            }
+            match connection.response.chunk().await {
+                Ok(Some(chunk)) => {
+                    self.bytes += chunk.len() as u64;
+                    connection.rest = Buffer::from(chunk);
+                }
+                Ok(None) => return Ok(Read::End),
+                Err(error) => return Err(ClientError::Stream(causes(&error))),
+            }
+        }
+    }
+
+    /// Whoever continues the stream must hold the same data.
+    fn check_unchanged(&self, schema: &SchemaRef) -> Result<(), ClientError> {
+        for key in [stream::DATASET, stream::SCHEDULE] {
+            let value =
+                |schema: &SchemaRef| schema.metadata().get(key).map(ToString::to_string).unwrap_or_default();
+            if value(schema) != value(&self.schema) {
+                return Err(ClientError::Changed {
+                    url: self.client.url(self.replica).to_string(),
+                    key: key.to_owned(),
+                    found: value(schema),
+                    expected: value(&self.schema),
+                });
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A server that is full or shutting down, or a proxy in front of one that is away for the moment:
+/// another replica, or a later attempt, may do.
+fn busy(error: &ClientError) -> bool {
+    match error {
+        ClientError::Refused(problem) => matches!(problem.status, 429 | 503),
+        ClientError::Foreign { status, .. } => matches!(status, 429 | 502..=504),
+        _ => false,
+    }
+}
+
+fn number(schema: &SchemaRef, key: &str) -> Result<u64, ClientError> {
+    schema
+        .metadata()
+        .get(key)
+        .and_then(|text| text.parse().ok())
+        .ok_or_else(|| ClientError::Stream(format!("its schema does not say {key}")))
+}

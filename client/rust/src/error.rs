@@ -1,0 +1,70 @@
+//! What can go wrong between client and server.
+
+use pba_wire::Problem;
+
+/// Why a request failed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ClientError {
+    /// No server was named.
+    #[error("no server is named; expected at least one URL, as http://127.0.0.1:8080")]
+    NoServer,
+    /// Something that is not the URL of a server.
+    #[error("{url:?} is not a server's URL: {reason}; expected http://HOST:PORT")]
+    Url {
+        /// What was given.
+        url: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The server refused the request and said why.
+    #[error("{0}")]
+    Refused(Box<Problem>),
+    /// An answer that no PBA server gives.
+    #[error("{url} answered {status}, which is not an answer of a PBA server: {body}")]
+    Foreign {
+        /// Who answered.
+        url: String,
+        /// With which status.
+        status: u16,
+        /// The beginning of its body.
+        body: String,
+    },
+    /// No server could be reached.
+    #[error("cannot reach {url}: {reason}")]
+    Unreachable {
+        /// The last one that was tried.
+        url: String,
+        /// Why not.
+        reason: String,
+    },
+    /// The stream was cut, and could not be continued.
+    #[error(
+        "the stream was cut after {received} of {expected} batches, and {attempts} attempts to continue it failed: {reason}"
+    )]
+    Cut {
+        /// Batches received whole.
+        received: u64,
+        /// Batches of the epoch.
+        expected: u64,
+        /// Attempts since the last batch.
+        attempts: u32,
+        /// Why the last attempt failed.
+        reason: String,
+    },
+    /// A replica holds another dataset or schedule under the same name.
+    #[error("{url} continues with other data: its {key} is {found}, the stream began with {expected}")]
+    Changed {
+        /// Who answered.
+        url: String,
+        /// Which metadata differs.
+        key: String,
+        /// What it is now.
+        found: String,
+        /// What it was.
+        expected: String,
+    },
+    /// Bytes that are not the promised Arrow stream.
+    #[error("the stream is not what the server promised: {0}")]
+    Stream(String),
+}

@@ -1,0 +1,155 @@
+//! Server-sent events of a search.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use reqwest::{Method, Response};
+use serde_json::Value;
+
+use crate::client::{Client, causes, segment};
+use crate::error::ClientError;
+
+/// Attempts to reconnect before giving up.
+const ATTEMPTS_MAX: u32 = 8;
+/// Pause before the second attempt; doubled each time.
+const PAUSE: Duration = Duration::from_millis(200);
+/// No event is longer; a schedule is some tens of kilobytes.
+const LINE_BYTES_MAX: usize = 16 << 20;
+
+/// One event.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Event {
+    /// What kind: `scored`, `exploit`, `progress`, `state` ...
+    pub kind: String,
+    /// What it says.
+    pub data: Value,
+}
+
+/// The events of one search, from its beginning. A broken connection is taken up where it broke.
+pub struct Events {
+    client: Client,
+    search: String,
+    replica: usize,
+    response: Option<Response>,
+    bytes: Vec<u8>,
+    /// Id of the last event that had one.
+    last_id: Option<String>,
+    ready: VecDeque<Event>,
+    ended: bool,
+}
+
+impl Events {
+    pub(crate) fn new(client: Client, search: &str) -> Events {
+        Events {
+            client,
+            search: search.to_owned(),
+            replica: 0,
+            response: None,
+            bytes: Vec::new(),
+            last_id: None,
+            ready: VecDeque::new(),
+            ended: false,
+        }
+    }
+
+    /// The next event; none when the search has ended.
+    ///
+    /// # Errors
+    /// When the server refuses, or cannot be reached for a while.
+    pub async fn next(&mut self) -> Result<Option<Event>, ClientError> {
+        let mut attempts = 0;
+        loop {
+            if let Some(event) = self.ready.pop_front() {
+                self.ended = event.kind == "state"
+                    && matches!(event.data["state"].as_str(), Some("done" | "failed" | "cancelled"));
+                return Ok(Some(event));
+            }
+            if self.ended {
+                return Ok(None);
+            }
+            let failure = match self.read().await {
+                Ok(()) => {
+                    attempts = 0;
+                    continue;
+                }
+                Err(error @ (ClientError::Unreachable { .. } | ClientError::Stream(_))) => error,
+                Err(error) => return Err(error),
+            };
+            self.response = None;
+            self.bytes.clear();
+            attempts += 1;
+            if attempts > ATTEMPTS_MAX {
+                return Err(failure);
+            }
+            self.replica += 1;
+            tokio::time::sleep(PAUSE * 2u32.pow(attempts - 1)).await;
+        }
+    }
+
+    /// Reads some bytes, connecting first if need be.
+    async fn read(&mut self) -> Result<(), ClientError> {
+        if self.response.is_none() {
+            let path = format!("/v1/searches/{}/events", segment(&self.search));
+            let headers = self.last_id.as_deref().map(|id| ("Last-Event-ID", id));
+            let response = self.client.send_with(self.replica, Method::GET, &path, None, headers).await?;
+            self.response = Some(response);
+        }
+        let response = self.response.as_mut().expect("connected");
+        match response.chunk().await {
+            Ok(Some(chunk)) => {
+                self.bytes.extend_from_slice(&chunk);
+                if self.bytes.len() > LINE_BYTES_MAX {
+                    return Err(ClientError::Stream("an event that does not end".to_owned()));
+                }
+                self.parse();
+                Ok(())
+            }
+            Ok(None) => Err(ClientError::Stream("the events ended before the search".to_owned())),
+            Err(error) => Err(ClientError::Stream(causes(&error))),
+        }
+    }
+
+    /// Takes the whole events off the front: fields, a line each, up to an empty line.
+    fn parse(&mut self) {
+        while let Some(end) = self.bytes.windows(2).position(|pair| pair == b"\n\n") {
+            let text: Vec<u8> = self.bytes.drain(..end + 2).collect();
+            let text = String::from_utf8_lossy(&text);
+            let (mut kind, mut data, mut id) = (String::new(), String::new(), None);
+            for line in text.lines() {
+                let (field, value) = line.split_once(':').unwrap_or((line, ""));
+                let value = value.strip_prefix(' ').unwrap_or(value);
+                match field {
+                    "event" => kind = value.to_owned(),
+                    "data" => data.push_str(value),
+                    "id" => id = Some(value.to_owned()),
+                    _ => {} // a comment keeps the connection alive
+                }
+            }
+            if id.is_some() {
+                self.last_id = id;
+            }
+            if !data.is_empty() {
+                self.ready.push_back(Event { kind, data: serde_json::from_str(&data).unwrap_or_default() });
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn events_are_parsed_however_they_are_cut() {
+        let text = b": keep\n\nid: 3\nevent: scored\ndata: {\"epoch\":6}\n\nevent: progress\ndata: {}\n\n";
+        for cut in 0..text.len() {
+            let mut events = Events::new(Client::new(["http://127.0.0.1:1"]).unwrap(), "x");
+            for part in [&text[..cut], &text[cut..]] {
+                events.bytes.extend_from_slice(part);
+                events.parse();
+            }
+            let kinds: Vec<_> = events.ready.iter().map(|event| event.kind.as_str()).collect();
+            assert_eq!((kinds, events.last_id.as_deref()), (vec!["scored", "progress"], Some("3")));
+        }
+    }
+}

@@ -1,0 +1,73 @@
+//! The Arrow side of a stream: its schema and the keys of its metadata.
+//!
+//! | column | type | meaning |
+//! | --- | --- | --- |
+//! | `image` | `FixedSizeList<uint8>[H*W*C]`, extension `arrow.fixed_shape_tensor` | pixels, row by row, RGB |
+//! | `label` | int64 | class |
+//! | `index` | uint64 | the sample's position in the dataset |
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use arrow::datatypes::{DataType, Field, Schema};
+
+/// The media type of an Arrow IPC stream.
+pub const CONTENT_TYPE: &str = "application/vnd.apache.arrow.stream";
+/// Channels of every image: red, green, blue.
+pub const CHANNELS: u32 = 3;
+
+/// Metadata key: version of the server that sent the stream.
+pub const VERSION: &str = "pba.version";
+/// Metadata key: digest of the dataset split.
+pub const DATASET: &str = "pba.dataset";
+/// Metadata key: digest of the schedule or policy, or `none`, or `identity`.
+pub const SCHEDULE: &str = "pba.schedule";
+/// Metadata key: epoch, 0-based.
+pub const EPOCH: &str = "pba.epoch";
+/// Metadata key: seed.
+pub const SEED: &str = "pba.seed";
+/// Metadata key: how many batches this answer holds.
+pub const BATCHES: &str = "pba.batches";
+/// Metadata key: how many rows this answer holds.
+pub const ROWS: &str = "pba.rows";
+/// Metadata key: mean per channel, 0..1, a JSON list.
+pub const MEAN: &str = "pba.mean";
+/// Metadata key: standard deviation per channel, 0..1, a JSON list.
+pub const STD: &str = "pba.std";
+/// Metadata key: class names, a JSON list.
+pub const CLASSES: &str = "pba.classes";
+
+/// The schema of a stream of `height` x `width` images.
+pub fn schema(height: u32, width: u32, metadata: BTreeMap<String, String>) -> Schema {
+    let pixel = Field::new("item", DataType::UInt8, false);
+    let length = i32::try_from(height * width * CHANNELS).expect("image sides are bounded");
+    let tensor = format!(r#"{{"shape":[{height},{width},{CHANNELS}],"dim_names":["H","W","C"]}}"#);
+    let image = Field::new("image", DataType::FixedSizeList(Arc::new(pixel), length), false).with_metadata([
+        ("ARROW:extension:name", "arrow.fixed_shape_tensor"),
+        ("ARROW:extension:metadata", tensor.as_str()),
+    ]);
+    let label = Field::new("label", DataType::Int64, false);
+    let index = Field::new("index", DataType::UInt64, false);
+    Schema::new_with_metadata(vec![image, label, index], metadata)
+}
+
+/// Height and width of the images of a stream, read from its schema.
+pub fn image_shape(schema: &Schema) -> Option<(u32, u32)> {
+    let image = schema.field_with_name("image").ok()?;
+    let metadata: serde_json::Value =
+        serde_json::from_str(image.metadata().get("ARROW:extension:metadata")?).ok()?;
+    let side = |axis: usize| metadata["shape"][axis].as_u64().and_then(|side| u32::try_from(side).ok());
+    Some((side(0)?, side(1)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_schema_names_its_shape() {
+        let schema = schema(33, 47, BTreeMap::new());
+        assert_eq!(image_shape(&schema), Some((33, 47)));
+        assert_eq!(schema.field(0).data_type().to_string(), "FixedSizeList(4653 x non-null UInt8)");
+    }
+}

@@ -1,0 +1,100 @@
+//! Batch buffers that are used again.
+
+use std::sync::Arc;
+
+use crossbeam::queue::ArrayQueue;
+
+/// Idle buffers that are kept for the next batch.
+///
+/// A batch is a few hundred kilobytes to a few megabytes, large enough that the allocator would
+/// give it back to the kernel and fault it in anew each time.
+#[derive(Clone)]
+pub struct BufferPool {
+    idle: Arc<ArrayQueue<Vec<u8>>>,
+}
+
+/// Larger buffers are freed rather than kept: they come from rare, huge batches.
+const KEPT_BYTES_MAX: usize = 16 << 20;
+
+impl BufferPool {
+    /// A pool that keeps at most `idle_max` idle buffers.
+    pub fn new(idle_max: usize) -> BufferPool {
+        BufferPool { idle: Arc::new(ArrayQueue::new(idle_max.max(1))) }
+    }
+
+    /// A buffer of exactly `len` bytes, of unspecified content.
+    pub fn take(&self, len: usize) -> Buffer {
+        let mut bytes = self.idle.pop().unwrap_or_default();
+        if bytes.capacity() < len {
+            // A fresh zeroed allocation is cheaper than growing, which would copy.
+            bytes = vec![0; len];
+        }
+        bytes.resize(len, 0);
+        Buffer { bytes, idle: Arc::clone(&self.idle) }
+    }
+
+    /// Bytes in idle buffers.
+    #[cfg(test)]
+    fn idle(&self) -> usize {
+        self.idle.len()
+    }
+}
+
+/// A buffer that goes back to its pool when dropped.
+pub struct Buffer {
+    bytes: Vec<u8>,
+    idle: Arc<ArrayQueue<Vec<u8>>>,
+}
+
+impl AsRef<[u8]> for Buffer {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+impl AsMut<[u8]> for Buffer {
+    fn as_mut(&mut self) -> &mut [u8] {
+        &mut self.bytes
+    }
+}
+
+impl Drop for Buffer {
+    fn drop(&mut self) {
+        if self.bytes.capacity() <= KEPT_BYTES_MAX {
+            // A full pool frees the buffer: that is its bound.
+            let _ = self.idle.push(std::mem::take(&mut self.bytes));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+
+    #[test]
+    fn a_buffer_comes_back_when_the_last_reader_is_done() {
+        let pool = BufferPool::new(1);
+        let mut buffer = pool.take(1000);
+        buffer.as_mut().fill(7);
+        let address = buffer.as_ref().as_ptr();
+        let sent = Bytes::from_owner(buffer);
+        let slice = sent.slice(10..20);
+        drop(sent);
+        assert_eq!((pool.idle(), slice[0]), (0, 7));
+        drop(slice);
+        assert_eq!(pool.idle(), 1);
+        assert_eq!(pool.take(500).as_ref().as_ptr(), address, "the same memory serves a smaller batch");
+    }
+
+    #[test]
+    fn the_pool_is_bounded() {
+        let pool = BufferPool::new(1);
+        let buffers = [pool.take(10), pool.take(10)];
+        drop(buffers);
+        assert_eq!(pool.idle(), 1);
+        drop(pool.take(KEPT_BYTES_MAX + 1));
+        assert_eq!(pool.idle(), 0);
+    }
+}

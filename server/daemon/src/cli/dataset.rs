@@ -1,0 +1,119 @@
+//! `pba dataset`: what a server serves.
+
+use std::path::PathBuf;
+
+use anyhow::Context;
+use clap::Subcommand;
+use pba_client::Client;
+use reqwest::Method;
+use serde_json::Value;
+
+use crate::cli::output;
+
+/// Arguments of `pba dataset`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// The server
+    #[arg(long, env = "PBA_SERVER", value_name = "URL", default_value = pba_wire::DEFAULT_URL, global = true)]
+    server: String,
+    /// Print the result as JSON
+    #[arg(long, global = true)]
+    json: bool,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// List the datasets
+    List,
+    /// Show a dataset
+    Show {
+        /// Its name
+        name: String,
+    },
+    /// Save a contact sheet of what a stream would send
+    Preview {
+        /// The dataset's name
+        name: String,
+        /// Epoch, from 0
+        #[arg(long, default_value_t = 0)]
+        epoch: u32,
+        /// Images on the sheet
+        #[arg(long, short, default_value_t = 64)]
+        n: u32,
+        /// Name or digest of a schedule, or none, or identity
+        #[arg(long, default_value = "none")]
+        schedule: String,
+        /// train, val or test
+        #[arg(long, default_value = "train")]
+        split: String,
+        /// File to write
+        #[arg(long, value_name = "FILE.png", default_value = "contact-sheet.png")]
+        out: PathBuf,
+    },
+}
+
+/// Does what the subcommand says.
+pub async fn run(args: Args) -> anyhow::Result<()> {
+    let client = Client::new([&args.server])?;
+    match args.command {
+        Command::List => {
+            let list: Value =
+                serde_json::from_slice(&client.request(Method::GET, "/v1/datasets", None).await?)?;
+            if args.json {
+                output::json(&list);
+                return Ok(());
+            }
+            let rows: Vec<Vec<String>> = list["datasets"].as_array().into_iter().flatten().map(row).collect();
+            output::table(&["NAME", "SPLITS", "IMAGES", "CLASSES", "SOURCE"], &rows);
+        }
+        Command::Show { name } => {
+            pba_schedules::check_name(&name)
+                .map_err(|_| anyhow::anyhow!("{name:?} is not a dataset name"))?;
+            let path = format!("/v1/datasets/{name}");
+            let dataset: Value = serde_json::from_slice(&client.request(Method::GET, &path, None).await?)?;
+            // A dataset's description is a small tree; as JSON it reads best either way.
+            output::json(&dataset);
+        }
+        Command::Preview { name, epoch, n, schedule, split, out } => {
+            pba_schedules::check_name(&name)
+                .map_err(|_| anyhow::anyhow!("{name:?} is not a dataset name"))?;
+            let query = form_urlencoded::Serializer::new(String::new())
+                .append_pair("n", &n.to_string())
+                .append_pair("schedule", &schedule)
+                .append_pair("split", &split)
+                .finish();
+            let path = format!("/v1/datasets/{name}/epochs/{epoch}/preview.png?{query}");
+            let png = client.request(Method::GET, &path, None).await?;
+            std::fs::write(&out, png).with_context(|| format!("cannot write {}", out.display()))?;
+            if args.json {
+                output::json(&serde_json::json!({ "out": out.display().to_string() }));
+            } else {
+                output::line(format_args!("contact sheet: {}", out.display()));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn row(dataset: &Value) -> Vec<String> {
+    let splits = dataset["splits"].as_object().cloned().unwrap_or_default();
+    let names: Vec<String> = splits.keys().cloned().collect();
+    let images: Vec<String> = splits
+        .values()
+        .map(|split| split["samples"].as_u64().map_or("broken".to_owned(), |samples| samples.to_string()))
+        .collect();
+    let shape = splits.values().find_map(|split| split["shape"].as_array()).map(|shape| {
+        let sides: Vec<String> = shape.iter().map(Value::to_string).collect();
+        format!(" of {}", sides.join("x"))
+    });
+    let text = |key: &str| dataset[key].as_str().unwrap_or_default().to_owned();
+    vec![
+        text("name"),
+        if names.is_empty() { "broken".to_owned() } else { names.join(", ") },
+        format!("{}{}", images.join(", "), shape.unwrap_or_default()),
+        dataset["classes"].as_array().map_or(0, Vec::len).to_string(),
+        text("source"),
+    ]
+}

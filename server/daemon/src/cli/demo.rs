@@ -1,0 +1,107 @@
+//! `pba demo`: the newcomer's one command.
+
+use std::io::IsTerminal;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use anyhow::Context;
+use pba_client::{Client, EpochRequest};
+
+use crate::catalog::BUILT_IN;
+use crate::cli::serve::{start, stop_signal};
+use crate::cli::{output, stream};
+use crate::config::{Config, ServeArgs};
+
+/// The epoch that is streamed: the schedule's last, where its policy is strongest.
+const EPOCH: u32 = 199;
+const SCHEDULE: &str = "cifar10-pba";
+
+/// Arguments of `pba demo`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    #[command(flatten)]
+    serve: ServeArgs,
+    /// Where to save the contact sheet [default: contact-sheet.png in the data directory]
+    #[arg(long, value_name = "FILE.png")]
+    sheet: Option<PathBuf>,
+    /// End after the epoch instead of serving on
+    #[arg(long)]
+    once: bool,
+}
+
+/// Starts a server, streams one epoch from it, saves a contact sheet and serves on.
+pub async fn run(args: Args) -> anyhow::Result<()> {
+    let mut config = Config::resolve(&args.serve)?;
+    let server = match start(&config).await {
+        // The usual port is taken and nobody insisted on it: a newcomer wants to see something.
+        Err(error) if args.serve.listen.is_none() && is_address_in_use(&error) => {
+            config.listen.set_port(0);
+            start(&config).await?
+        }
+        started => started?,
+    };
+    // Watched before the first line is printed, and not while the dataset is drawn.
+    let stop = stop_signal()?;
+    let url = format!("http://{}", server.address());
+    output::line(format_args!("listening on {url}"));
+
+    let interrupted = Arc::new(AtomicBool::new(false));
+    let interrupt = Arc::clone(&interrupted);
+    let (ended, end) = tokio::sync::oneshot::channel::<()>();
+    let serving = tokio::spawn(server.run(async move {
+        let ended = async {
+            // Never, unless the demo is over.
+            if end.await.is_err() {
+                std::future::pending().await
+            }
+        };
+        tokio::select! { () = stop => interrupt.store(true, Ordering::Relaxed), () = ended => {} }
+    }));
+    let shown = show(&url, &config, &args);
+    let mut serving = std::pin::pin!(serving);
+    tokio::select! {
+        shown = shown => match shown {
+            // Ctrl-C in the middle of the epoch: the server drains, and refuses what comes next.
+            Err(_) if interrupted.load(Ordering::Relaxed) => {
+                return serving.await.context("the server failed");
+            }
+            shown => shown?,
+        },
+        stopped = &mut serving => return stopped.context("the server failed"),
+    }
+    if args.once {
+        let _ = ended.send(());
+        return serving.await.context("the server failed");
+    }
+    output::line(format_args!("dashboard: {url}/"));
+    if std::io::stdout().is_terminal() {
+        output::line("Ctrl-C ends the server");
+    }
+    // Kept until the server has ended: dropping it would not end it, but says nothing either.
+    let stopped = serving.await.context("the server failed");
+    drop(ended);
+    stopped
+}
+
+async fn show(url: &str, config: &Config, args: &Args) -> anyhow::Result<()> {
+    let client = Client::new([url])?;
+    let request = EpochRequest { schedule: Some(SCHEDULE.to_owned()), ..EpochRequest::default() };
+    output::line(format_args!("streaming epoch {EPOCH} of {BUILT_IN} with {SCHEDULE}"));
+    let result = stream::read(&client, BUILT_IN, EPOCH, request, None).await?;
+    output::line(stream::sentence(&result));
+
+    let path = format!("/v1/datasets/{BUILT_IN}/epochs/{EPOCH}/preview.png?n=64&schedule={SCHEDULE}");
+    let png = client.request(reqwest::Method::GET, &path, None).await?;
+    let sheet = args.sheet.clone().unwrap_or_else(|| config.data_dir.join("contact-sheet.png"));
+    std::fs::write(&sheet, png).with_context(|| format!("cannot write {}", sheet.display()))?;
+    output::line(format_args!("contact sheet: {}", sheet.display()));
+    Ok(())
+}
+
+fn is_address_in_use(error: &anyhow::Error) -> bool {
+    error
+        .chain()
+        .filter_map(|cause| cause.downcast_ref::<std::io::Error>())
+        .any(|cause| cause.kind() == std::io::ErrorKind::AddrInUse)
+}

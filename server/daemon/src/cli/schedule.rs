@@ -1,0 +1,245 @@
+//! `pba schedule`: the registry of a server.
+
+use std::path::PathBuf;
+
+use anyhow::Context;
+use clap::Subcommand;
+use pba_client::{Client, ClientError};
+use pba_schedules::{Op, Schedule, formats, library};
+use reqwest::Method;
+use serde_json::{Value, json};
+
+use crate::cli::output;
+use crate::plot;
+
+/// Arguments of `pba schedule`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// The server
+    #[arg(long, env = "PBA_SERVER", value_name = "URL", default_value = pba_wire::DEFAULT_URL, global = true)]
+    server: String,
+    /// Print the result as JSON
+    #[arg(long, global = true)]
+    json: bool,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// List the schedules
+    List,
+    /// Show the segments of a schedule
+    Show {
+        /// Name or digest
+        name: String,
+    },
+    /// Add a schedule from a file: pba-schedule/1 JSON, or a lineage log
+    Import {
+        /// File to read
+        file: PathBuf,
+        /// Name to give it; needed for logs
+        #[arg(long)]
+        name: Option<String>,
+        /// Epochs of the search; needed for logs
+        #[arg(long)]
+        epochs: Option<u32>,
+    },
+    /// Write a schedule as pba-schedule/1 JSON
+    Export {
+        /// Name or digest
+        name: String,
+        /// File to write [default: standard output]
+        #[arg(long, value_name = "FILE")]
+        out: Option<PathBuf>,
+    },
+    /// Draw a schedule as SVG
+    Plot {
+        /// Name or digest
+        name: String,
+        /// File to write [default: standard output]
+        #[arg(long, value_name = "FILE.svg")]
+        out: Option<PathBuf>,
+    },
+    /// Remove a schedule
+    Delete {
+        /// Name
+        name: String,
+    },
+}
+
+/// Does what the subcommand says.
+pub async fn run(args: Args) -> anyhow::Result<()> {
+    let client = Client::new([&args.server])?;
+    match args.command {
+        Command::List => {
+            let list = match client.request(Method::GET, "/v1/schedules", None).await {
+                Ok(body) => serde_json::from_slice(&body)?,
+                Err(error) => offline(error, &args.server)?,
+            };
+            if args.json {
+                output::json(&list);
+            } else {
+                print_list(&list);
+            }
+        }
+        Command::Show { name } => {
+            let schedule = fetch(&client, &args.server, &name).await?;
+            if args.json {
+                output::line(formats::json::write(&schedule).trim_end());
+            } else {
+                print_schedule(&schedule);
+            }
+        }
+        Command::Import { file, name, epochs } => {
+            let text =
+                std::fs::read_to_string(&file).with_context(|| format!("cannot read {}", file.display()))?;
+            // Read here too, so that a mistake is told without a server and the name is known.
+            let schedule = formats::read(&text, name.as_deref(), epochs)
+                .with_context(|| format!("{} is not a schedule", file.display()))?;
+            let path = format!("/v1/schedules/{}", schedule.name());
+            let body = formats::json::write(&schedule).into_bytes();
+            let body = client.request(Method::PUT, &path, Some(body)).await?;
+            let summary: Value = serde_json::from_slice(&body)?;
+            if args.json {
+                output::json(&summary);
+            } else {
+                output::line(format_args!(
+                    "{}: {} epochs, {} segments, digest {}",
+                    schedule.name(),
+                    schedule.epochs(),
+                    schedule.segments().len(),
+                    schedule.digest()
+                ));
+            }
+        }
+        Command::Export { name, out } => {
+            let text = formats::json::write(&fetch(&client, &args.server, &name).await?);
+            write(out, text)?;
+        }
+        Command::Plot { name, out } => {
+            let svg = plot::schedule::draw(&fetch(&client, &args.server, &name).await?);
+            write(out, svg)?;
+        }
+        Command::Delete { name } => {
+            let path = format!("/v1/schedules/{}", segment(&name)?);
+            client.request(Method::DELETE, &path, None).await?;
+            if args.json {
+                output::json(&json!({ "deleted": name }));
+            } else {
+                output::line(format_args!("deleted {name}"));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// A name that is safe in a path: the names of schedules and digests are.
+fn segment(name: &str) -> anyhow::Result<&str> {
+    if name.parse::<pba_schedules::Digest>().is_err() {
+        pba_schedules::check_name(name)?;
+    }
+    Ok(name)
+}
+
+/// The schedule from the server; a published one also where no server runs.
+async fn fetch(client: &Client, server: &str, name: &str) -> anyhow::Result<Schedule> {
+    let path = format!("/v1/schedules/{}", segment(name)?);
+    match client.request(Method::GET, &path, None).await {
+        Ok(body) => Ok(formats::json::read(std::str::from_utf8(&body)?)?),
+        Err(error @ ClientError::Unreachable { .. }) => {
+            let published = library::all()
+                .into_iter()
+                .find(|schedule| schedule.name() == name || schedule.digest().to_string() == name);
+            let schedule = published.ok_or(error)?;
+            tracing::info!(
+                "no server at {server}; {name} is a published schedule, shown as this program knows it"
+            );
+            Ok(schedule)
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// The published schedules, where no server runs.
+fn offline(error: ClientError, server: &str) -> anyhow::Result<Value> {
+    let ClientError::Unreachable { .. } = error else { return Err(error.into()) };
+    tracing::info!("no server at {server}; these are the published schedules");
+    let schedules: Vec<Value> = library::all().iter().map(summary).collect();
+    Ok(json!({ "schedules": schedules }))
+}
+
+/// A schedule in short, as the list shows it.
+pub fn summary(schedule: &Schedule) -> Value {
+    json!({
+        "name": schedule.name(),
+        "digest": schedule.digest().to_string(),
+        "epochs": schedule.epochs(),
+        "segments": schedule.segments().len(),
+        "provenance": schedule.provenance,
+    })
+}
+
+fn write(out: Option<PathBuf>, text: String) -> anyhow::Result<()> {
+    match out {
+        Some(path) => std::fs::write(&path, text).with_context(|| format!("cannot write {}", path.display())),
+        None => {
+            output::bytes(text.as_bytes());
+            Ok(())
+        }
+    }
+}
+
+fn print_list(list: &Value) {
+    let rows: Vec<Vec<String>> = list["schedules"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .map(|schedule| {
+            let text = |key: &str| schedule[key].as_str().unwrap_or_default().to_owned();
+            let digest = text("digest").chars().take(12).collect();
+            vec![text("name"), schedule["epochs"].to_string(), schedule["segments"].to_string(), digest]
+        })
+        .collect();
+    output::table(&["NAME", "EPOCHS", "SEGMENTS", "DIGEST"], &rows);
+}
+
+fn print_schedule(schedule: &Schedule) {
+    output::line(format_args!(
+        "{}: {} segments over {} epochs\ndigest {}",
+        schedule.name(),
+        schedule.segments().len(),
+        schedule.epochs(),
+        schedule.digest()
+    ));
+    if let Some(source) = &schedule.provenance.source {
+        output::line(format_args!("source {source}"));
+    }
+    output::line("");
+    let mut start = 0;
+    let mut rows = Vec::new();
+    for (number, segment) in schedule.segments().iter().enumerate() {
+        let slots = segment.policy.slots();
+        let half = slots.len() / 2;
+        let active: Vec<String> = (0..half)
+            .flat_map(|op| [slots[op], slots[op + half]])
+            .filter(|slot| slot.probability > 0)
+            .map(|slot| {
+                format!("{} {:.1}/{}", short(slot.op), f64::from(slot.probability) / 10.0, slot.magnitude)
+            })
+            .collect();
+        let active = if active.is_empty() { "nothing".to_owned() } else { active.join(", ") };
+        rows.push(vec![
+            (number + 1).to_string(),
+            format!("{start}..={}", start + segment.epochs - 1),
+            segment.epochs.to_string(),
+            active,
+        ]);
+        start += segment.epochs;
+    }
+    output::table(&["SEGMENT", "EPOCHS", "LENGTH", "OPS (probability/magnitude)"], &rows);
+}
+
+fn short(op: Op) -> &'static str {
+    op.name()
+}

@@ -1,0 +1,383 @@
+//! `pba search`: learn schedules.
+
+use std::io::IsTerminal;
+use std::path::PathBuf;
+
+use anyhow::{Context, bail};
+use clap::Subcommand;
+use indicatif::{ProgressBar, ProgressStyle};
+use pba_client::Client;
+use reqwest::Method;
+use serde_json::{Map, Value, json};
+
+use crate::cli::output;
+
+/// Arguments of `pba search`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// The server
+    #[arg(long, env = "PBA_SERVER", value_name = "URL", default_value = pba_wire::DEFAULT_URL, global = true)]
+    server: String,
+    /// Print the result as JSON
+    #[arg(long, global = true)]
+    json: bool,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Start a search
+    Start(Box<Start>),
+    /// List the searches
+    List,
+    /// Watch a search until it ends
+    Watch {
+        /// Its id
+        id: String,
+    },
+    /// Show where a search stands
+    Show {
+        /// Its id
+        id: String,
+    },
+    /// End a search
+    Cancel {
+        /// Its id
+        id: String,
+    },
+    /// Go on with a failed or cancelled search
+    Resume {
+        /// Its id
+        id: String,
+    },
+    /// Print the schedule that a search learned
+    Schedule {
+        /// Its id
+        id: String,
+    },
+}
+
+/// The fields of a spec, as flags; the server says what is wrong with them.
+#[derive(Debug, clap::Args)]
+#[command(allow_negative_numbers = true)]
+struct Start {
+    /// A JSON file with the fields of the spec; flags win over it
+    #[arg(long, value_name = "FILE")]
+    spec: Option<PathBuf>,
+    /// Watch it until it ends
+    #[arg(long)]
+    watch: bool,
+    /// Name of the search and of the schedule [default: made of dataset and model]
+    #[arg(long)]
+    name: Option<String>,
+    /// Dataset [default: shapes]
+    #[arg(long)]
+    dataset: Option<String>,
+    /// tiny, resnet-20, wrn-D-K [default: wrn-40-2]
+    #[arg(long)]
+    model: Option<String>,
+    /// Members [default: 16]
+    #[arg(long)]
+    population: Option<String>,
+    /// Epochs that each member trains [default: 200]
+    #[arg(long)]
+    epochs: Option<String>,
+    /// Images to train on
+    #[arg(long)]
+    train_size: Option<String>,
+    /// Images to score with
+    #[arg(long)]
+    val_size: Option<String>,
+    /// Epochs between two exploits [default: 3]
+    #[arg(long)]
+    perturbation_interval: Option<String>,
+    /// Share of the population that is replaced [default: 0.25]
+    #[arg(long)]
+    quantile: Option<String>,
+    /// Chance that exploring draws a level afresh [default: 0.2]
+    #[arg(long)]
+    resample_probability: Option<String>,
+    /// Images per step [default: 128]
+    #[arg(long)]
+    batch_size: Option<String>,
+    /// Learning rate [default: 0.1]
+    #[arg(long)]
+    lr: Option<String>,
+    /// Weight decay [default: 0.0005]
+    #[arg(long)]
+    weight_decay: Option<String>,
+    /// cosine, or JSON as {"steps": [80, 120], "factor": 0.1}
+    #[arg(long)]
+    lr_schedule: Option<String>,
+    /// Ops, separated by commas [default: all 15]
+    #[arg(long)]
+    ops: Option<String>,
+    /// Base augmentation [default: the dataset's own]
+    #[arg(long)]
+    base: Option<String>,
+    /// Seed of everything random [default: 0]
+    #[arg(long)]
+    seed: Option<String>,
+    /// auto, cpu, cuda or cuda:N
+    #[arg(long)]
+    device: Option<String>,
+    /// auto, sequential, stacked or graphs
+    #[arg(long)]
+    strategy: Option<String>,
+}
+
+impl Start {
+    /// The spec as JSON: what is a number or JSON stays so, and everything else is text.
+    fn fields(&self) -> anyhow::Result<Map<String, Value>> {
+        let mut fields = match &self.spec {
+            None => Map::new(),
+            Some(path) => {
+                let text = std::fs::read_to_string(path)
+                    .with_context(|| format!("cannot read {}", path.display()))?;
+                serde_json::from_str(&text)
+                    .with_context(|| format!("{} is not a JSON object", path.display()))?
+            }
+        };
+        let texts = [
+            ("name", &self.name),
+            ("dataset", &self.dataset),
+            ("model", &self.model),
+            ("base", &self.base),
+            ("device", &self.device),
+            ("strategy", &self.strategy),
+        ];
+        let values = [
+            ("population", &self.population),
+            ("epochs", &self.epochs),
+            ("train_size", &self.train_size),
+            ("val_size", &self.val_size),
+            ("perturbation_interval", &self.perturbation_interval),
+            ("quantile", &self.quantile),
+            ("resample_probability", &self.resample_probability),
+            ("batch_size", &self.batch_size),
+            ("lr", &self.lr),
+            ("weight_decay", &self.weight_decay),
+            ("lr_schedule", &self.lr_schedule),
+            ("seed", &self.seed),
+        ];
+        for (field, text) in texts {
+            if let Some(text) = text {
+                fields.insert(field.to_owned(), text.as_str().into());
+            }
+        }
+        for (field, text) in values {
+            if let Some(text) = text {
+                let value = serde_json::from_str(text).unwrap_or_else(|_| text.as_str().into());
+                fields.insert(field.to_owned(), value);
+            }
+        }
+        if let Some(ops) = &self.ops {
+            fields.insert("ops".to_owned(), ops.split(',').map(str::trim).collect::<Value>());
+        }
+        Ok(fields)
+    }
+}
+
+/// Does what the subcommand says.
+pub async fn run(args: Args) -> anyhow::Result<()> {
+    let client = Client::new([&args.server])?;
+    let json = args.json;
+    match args.command {
+        Command::Start(start) => {
+            let body = serde_json::to_vec(&start.fields()?)?;
+            let answer = client.request(Method::POST, "/v1/searches", Some(body)).await?;
+            let search: Value = serde_json::from_slice(&answer)?;
+            let id = search["id"].as_str().context("the server gave no id")?.to_owned();
+            if start.watch {
+                if !json {
+                    output::line(format_args!("search {id}"));
+                }
+                return watch(&client, &id, json).await;
+            }
+            if json {
+                output::json(&search);
+            } else {
+                output::line(format_args!(
+                    "search {id} is {}; watch it with: pba search watch {id}",
+                    text(&search["state"])
+                ));
+            }
+            Ok(())
+        }
+        Command::List => {
+            let list: Value =
+                serde_json::from_slice(&client.request(Method::GET, "/v1/searches", None).await?)?;
+            if json {
+                output::json(&list);
+                return Ok(());
+            }
+            let rows: Vec<Vec<String>> = list["searches"].as_array().into_iter().flatten().map(row).collect();
+            output::table(&["ID", "STATE", "EPOCH", "BEST", "SECONDS", "DATASET", "MODEL", "MEMBERS"], &rows);
+            Ok(())
+        }
+        Command::Watch { id } => watch(&client, &id, json).await,
+        Command::Show { id } => {
+            let search = one(&client, Method::GET, &id, "").await?;
+            if json {
+                output::json(&search)
+            } else {
+                print(&search)
+            }
+            Ok(())
+        }
+        Command::Cancel { id } => {
+            let search = one(&client, Method::DELETE, &id, "").await?;
+            if json {
+                output::json(&search)
+            } else {
+                print(&search)
+            }
+            Ok(())
+        }
+        Command::Resume { id } => {
+            let search = one(&client, Method::POST, &id, "/resume").await?;
+            if json {
+                output::json(&search)
+            } else {
+                print(&search)
+            }
+            Ok(())
+        }
+        Command::Schedule { id } => {
+            let search = one(&client, Method::GET, &id, "").await?;
+            let Some(name) = search["schedule"].as_str() else {
+                bail!("search {id} is {}; its schedule is there when it is done", text(&search["state"]));
+            };
+            let path = format!("/v1/schedules/{name}");
+            output::bytes(&client.request(Method::GET, &path, None).await?);
+            Ok(())
+        }
+    }
+}
+
+async fn one(client: &Client, method: Method, id: &str, suffix: &str) -> anyhow::Result<Value> {
+    let path = format!(
+        "/v1/searches/{}{suffix}",
+        form_urlencoded::byte_serialize(id.as_bytes()).collect::<String>()
+    );
+    Ok(serde_json::from_slice(&client.request(method, &path, None).await?)?)
+}
+
+/// Follows a search to its end; fails when the search does.
+async fn watch(client: &Client, id: &str, json: bool) -> anyhow::Result<()> {
+    let mut events = client.events(id);
+    let bar = bar();
+    let mut last = Value::Null;
+    while let Some(event) = events.next().await? {
+        if json {
+            output::line(json!({ "event": event.kind, "data": event.data }));
+        }
+        match event.kind.as_str() {
+            "progress" => {
+                bar.set_position((10_000.0 * event.data["fraction"].as_f64().unwrap_or(0.0)) as u64);
+                let left =
+                    event.data["seconds_left"].as_f64().map_or("?".to_owned(), |left| format!("{left:.0} s"));
+                bar.set_message(format!(
+                    "epoch {}/{}  {} images/s  {left} left",
+                    event.data["epoch"], event.data["epochs"], event.data["images_per_second"]
+                ));
+            }
+            "scored" if !json => {
+                let search = one(client, Method::GET, id, "").await?;
+                show_members(&bar, &search, event.data["epoch"].as_u64().unwrap_or(0));
+            }
+            "state" => last = event.data,
+            _ => {}
+        }
+    }
+    bar.finish_and_clear();
+    match last["state"].as_str() {
+        Some("done") => {
+            if !json {
+                let best = last["best_accuracy"]
+                    .as_f64()
+                    .map_or("-".to_owned(), |best| format!("{:.1} %", 100.0 * best));
+                let schedule = text(&last["schedule"]);
+                output::line(format_args!(
+                    "done in {} s, best validation accuracy {best}\nschedule {schedule}; stream with it: pba stream --schedule {schedule}",
+                    last["seconds"]
+                ));
+            }
+            Ok(())
+        }
+        Some("failed") => bail!("the search failed: {}", text(&last["error"])),
+        state => bail!("the search was {}", state.unwrap_or("lost")),
+    }
+}
+
+fn bar() -> ProgressBar {
+    let bar = ProgressBar::new(10_000);
+    let style = ProgressStyle::with_template("{wide_bar:.cyan/blue} {percent:>3} %  {msg}");
+    bar.set_style(style.expect("the template is well-formed"));
+    bar
+}
+
+/// One line per generation, best first; on a terminal the whole table stands above the bar.
+fn show_members(bar: &ProgressBar, search: &Value, epoch: u64) {
+    let mut members: Vec<&Value> = search["members"].as_array().into_iter().flatten().collect();
+    let score = |member: &Value| member["score"].as_f64().unwrap_or(-1.0);
+    members.sort_by(|one, other| score(other).total_cmp(&score(one)));
+    let cell = |member: &&Value| {
+        let score =
+            member["score"].as_f64().map_or("  -  ".to_owned(), |score| format!("{:4.1} %", 100.0 * score));
+        let parent = member["parent"].as_u64().map_or("-".to_owned(), |parent| parent.to_string());
+        format!("  {:>3}  {score}  age {:>3}  parent {parent}", member["id"], member["age"])
+    };
+    if std::io::stderr().is_terminal() {
+        bar.suspend(|| {
+            let table: Vec<String> = members.iter().map(cell).collect();
+            eprintln!("epoch {epoch}\n{}", table.join("\n"));
+        });
+    } else {
+        let best = members.first().map_or(String::new(), cell);
+        output::line(format_args!("epoch {epoch}: best member{best}"));
+    }
+}
+
+fn print(search: &Value) {
+    output::table(
+        &["ID", "STATE", "EPOCH", "BEST", "SECONDS", "DATASET", "MODEL", "MEMBERS"],
+        &[row(search)],
+    );
+    if let Some(error) = search["error"].as_str() {
+        output::line(format_args!("error: {error}"));
+    }
+    let members: Vec<Vec<String>> = search["members"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .map(|member| {
+            let score =
+                member["score"].as_f64().map_or("-".to_owned(), |score| format!("{:.1} %", 100.0 * score));
+            let parent = member["parent"].as_u64().map_or("-".to_owned(), |parent| parent.to_string());
+            vec![member["id"].to_string(), score, member["age"].to_string(), parent]
+        })
+        .collect();
+    if !members.is_empty() {
+        output::line("");
+        output::table(&["MEMBER", "SCORE", "AGE", "PARENT"], &members);
+    }
+}
+
+fn row(search: &Value) -> Vec<String> {
+    vec![
+        text(&search["id"]),
+        text(&search["state"]),
+        format!("{}/{}", search["epoch"], search["epochs"]),
+        search["best_accuracy"].as_f64().map_or("-".to_owned(), |best| format!("{:.1} %", 100.0 * best)),
+        search["seconds"].to_string(),
+        text(&search["dataset"]),
+        text(&search["model"]),
+        search["population"].to_string(),
+    ]
+}
+
+fn text(value: &Value) -> String {
+    value.as_str().unwrap_or("-").to_owned()
+}

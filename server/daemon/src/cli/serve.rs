@@ -1,0 +1,74 @@
+//! `pba serve`: the server.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::Context;
+
+use crate::app::App;
+use crate::catalog::Catalog;
+use crate::cli::output;
+use crate::config::{Config, ServeArgs};
+use crate::metrics::Metrics;
+use crate::registry::Registry;
+use crate::searches::{Searches, Trainer};
+use crate::server::Server;
+
+/// Runs the server until a signal ends it.
+pub async fn run(args: ServeArgs) -> anyhow::Result<()> {
+    let config = Config::resolve(&args)?;
+    if args.check {
+        output::json(&serde_json::to_value(&config)?);
+        return Ok(());
+    }
+    let server = start(&config).await?;
+    // Whoever reads the line below may send a signal at once, so they are watched before it; not
+    // earlier, so that Ctrl-C ends a long import as it ends any program.
+    let stop = stop_signal()?;
+    // Scripts wait for this line: it is the first one, and the address in it is final.
+    output::line(format_args!("listening on http://{}", server.address()));
+    server.run(stop).await;
+    Ok(())
+}
+
+/// Opens everything that the configuration names, and binds the address.
+pub async fn start(config: &Config) -> anyhow::Result<Server> {
+    let metrics = Metrics::new()?;
+    let data = &config.data_dir;
+    std::fs::create_dir_all(data)
+        .with_context(|| format!("cannot make the data directory {}", data.display()))?;
+    let registry = Registry::open(&data.join("schedules"))?;
+    let cache = data.join("datasets");
+    let catalog = open_datasets(config, &cache, &metrics)?;
+    let trainer = Trainer::find(config.trainer.clone());
+    let searches = Searches::open(&data.join("searches"), &cache, trainer, metrics.clone())?;
+    let app = App::start(catalog, registry, searches, config.limits.clone(), metrics)?;
+    Server::bind(Arc::new(app), config.listen).await
+}
+
+fn open_datasets(config: &Config, cache: &Path, metrics: &Metrics) -> anyhow::Result<Catalog> {
+    let mut catalog = Catalog::default();
+    catalog.add_built_in(cache, metrics)?;
+    for (name, dataset) in &config.datasets {
+        catalog.add(name, &dataset.path, dataset.base, cache, metrics)?;
+    }
+    Ok(catalog)
+}
+
+/// Done at the first SIGTERM or SIGINT; the second ends the process at once.
+pub fn stop_signal() -> anyhow::Result<impl Future<Output = ()>> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut terminate = signal(SignalKind::terminate()).context("cannot watch for SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("cannot watch for SIGINT")?;
+    let (stop, stopped) = tokio::sync::oneshot::channel();
+    tokio::spawn(async move {
+        tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
+        // The server may have ended by itself.
+        let _ = stop.send(());
+        tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
+        std::process::exit(130);
+    });
+    Ok(async {
+        let _ = stopped.await;
+    })
+}

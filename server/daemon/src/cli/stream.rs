@@ -1,0 +1,215 @@
+//! `pba stream`: reads one epoch.
+
+use std::fs::File;
+use std::io::BufWriter;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use anyhow::Context;
+use arrow::ipc::writer::StreamWriter;
+use pba_client::{Client, EpochRequest, EpochStream};
+use serde_json::{Value, json};
+
+use crate::cli::{bar, output};
+
+/// Arguments of `pba stream`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// The server; more of them are replicas to continue on
+    #[arg(value_name = "URL", default_value = pba_wire::DEFAULT_URL)]
+    urls: Vec<String>,
+    /// Dataset
+    #[arg(long, default_value = crate::catalog::BUILT_IN)]
+    dataset: String,
+    /// Epoch, from 0
+    #[arg(long, default_value_t = 0)]
+    epoch: u32,
+    /// Write the batches to this file, as an Arrow IPC stream
+    #[arg(long, value_name = "FILE.arrows")]
+    out: Option<PathBuf>,
+    /// Print the result as JSON
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    parameters: Parameters,
+}
+
+/// The parameters of an epoch, as flags; the server says what is wrong with them.
+#[derive(Debug, Default, clap::Args)]
+#[command(allow_negative_numbers = true)]
+pub struct Parameters {
+    /// train, val or test
+    #[arg(long)]
+    split: Option<String>,
+    /// Name or digest of a schedule, or none, or identity [default: none]
+    #[arg(long)]
+    schedule: Option<String>,
+    /// Epochs of the whole training run [default: the schedule's own]
+    #[arg(long)]
+    epochs: Option<String>,
+    /// 60 comma-separated integers instead of a schedule
+    #[arg(long)]
+    policy: Option<String>,
+    /// scheduled, flatten, shuffled or final
+    #[arg(long)]
+    ablation: Option<String>,
+    /// Images per batch [default: 128]
+    #[arg(long)]
+    batch_size: Option<String>,
+    /// Seed of every random decision [default: 0]
+    #[arg(long)]
+    seed: Option<String>,
+    /// Whether the order is a seeded permutation [default: true for train]
+    #[arg(long)]
+    shuffle: Option<String>,
+    /// This job's part, as i/n [default: 0/1]
+    #[arg(long)]
+    shard: Option<String>,
+    /// First batch [default: 0]
+    #[arg(long)]
+    start: Option<String>,
+    /// Every so many-th batch [default: 1]
+    #[arg(long)]
+    step: Option<String>,
+    /// Drop the last short batch [default: false]
+    #[arg(long)]
+    drop_last: Option<String>,
+    /// Base augmentation, as pad_crop:4,flip,cutout:16, or identity
+    #[arg(long)]
+    base: Option<String>,
+}
+
+impl Parameters {
+    /// The pairs that were given.
+    pub fn pairs(&self) -> Vec<(String, String)> {
+        [
+            ("split", &self.split),
+            ("schedule", &self.schedule),
+            ("epochs", &self.epochs),
+            ("policy", &self.policy),
+            ("ablation", &self.ablation),
+            ("batch_size", &self.batch_size),
+            ("seed", &self.seed),
+            ("shuffle", &self.shuffle),
+            ("shard", &self.shard),
+            ("start", &self.start),
+            ("step", &self.step),
+            ("drop_last", &self.drop_last),
+            ("base", &self.base),
+        ]
+        .into_iter()
+        .filter_map(|(name, value)| Some((name.to_owned(), value.clone()?)))
+        .collect()
+    }
+}
+
+/// Reads an epoch and says how it went.
+pub async fn run(args: Args) -> anyhow::Result<()> {
+    let request = EpochRequest::from_pairs(&args.parameters.pairs())?;
+    let client = Client::new(&args.urls)?;
+    let result = read(&client, &args.dataset, args.epoch, request, args.out.as_deref()).await?;
+    if args.json {
+        output::json(&result);
+    } else {
+        output::line(sentence(&result));
+    }
+    Ok(())
+}
+
+/// Reads an epoch with a progress bar, and answers what was read and who waited for whom.
+pub async fn read(
+    client: &Client,
+    dataset: &str,
+    epoch: u32,
+    request: EpochRequest,
+    out: Option<&Path>,
+) -> anyhow::Result<Value> {
+    let start = Instant::now();
+    let mut stream = client.epoch(dataset, epoch, request).await?;
+    let bar = bar::rows(&format!("{dataset}, epoch {epoch}"));
+    bar.set_length(stream.rows()?);
+    let mut file = out.map(|path| OutFile::create(path, &stream)).transpose()?;
+    let mut rows = 0;
+    while let Some(batch) = stream.next().await? {
+        rows += batch.num_rows() as u64;
+        if let Some(file) = &mut file {
+            file.writer.write(&batch).with_context(|| format!("cannot write {}", file.path.display()))?;
+        }
+        bar.set_position(rows);
+    }
+    if let Some(file) = file {
+        file.finish()?;
+    }
+    bar.finish_and_clear();
+    let (seconds, waits) = (start.elapsed().as_secs_f64(), stream.waits());
+    Ok(json!({
+        "dataset": dataset,
+        "epoch": epoch,
+        "batches": stream.batches(),
+        "images": rows,
+        "bytes": stream.bytes(),
+        "seconds": seconds,
+        "images_per_second": rows as f64 / seconds,
+        "client_waited_seconds": waits.for_server.as_secs_f64(),
+        "server_waited_seconds": waits.for_client.as_secs_f64(),
+        "resumes": stream.resumes(),
+        "out": out.map(|path| path.display().to_string()),
+    }))
+}
+
+/// The result of [`read`], for people.
+pub fn sentence(result: &Value) -> String {
+    let number = |key: &str| result[key].as_f64().unwrap_or_default();
+    let resumed = match result["resumes"].as_u64() {
+        Some(0) | None => String::new(),
+        Some(resumes) => format!(", continued {resumes} times"),
+    };
+    let written = result["out"].as_str().map(|path| format!("\nwritten to {path}")).unwrap_or_default();
+    format!(
+        "{} images in {} batches, {:.1} MB in {:.2} s: {:.0} images/s{resumed}\n\
+         the client waited for the server {:.2} s, the server for the client {:.2} s{written}",
+        result["images"],
+        result["batches"],
+        number("bytes") / 1e6,
+        number("seconds"),
+        number("images_per_second"),
+        number("client_waited_seconds"),
+        number("server_waited_seconds"),
+    )
+}
+
+/// A file that appears under its name only when it is whole.
+struct OutFile {
+    path: PathBuf,
+    partial: tempfile::NamedTempFile,
+    writer: StreamWriter<BufWriter<File>>,
+}
+
+impl OutFile {
+    fn create(path: &Path, stream: &EpochStream) -> anyhow::Result<OutFile> {
+        let directory =
+            path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let partial = tempfile::NamedTempFile::new_in(directory)
+            .with_context(|| format!("cannot write in {}", directory.display()))?;
+        let file = partial.reopen().with_context(|| format!("cannot write {}", path.display()))?;
+        let writer = StreamWriter::try_new_buffered(file, stream.schema())
+            .with_context(|| format!("cannot write {}", path.display()))?;
+        Ok(OutFile { path: path.to_owned(), partial, writer })
+    }
+
+    fn finish(mut self) -> anyhow::Result<()> {
+        let context = || format!("cannot write {}", self.path.display());
+        self.writer.finish().with_context(context)?;
+        self.writer.flush().with_context(context)?;
+        self.partial.as_file().sync_all().with_context(context)?;
+        // Temporary files are private; what people asked for is theirs to share.
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::PermissionsExt;
+            let permissions = std::fs::Permissions::from_mode(0o644);
+            self.partial.as_file().set_permissions(permissions).with_context(context)?;
+        }
+        self.partial.persist(&self.path).with_context(context)?;
+        Ok(())
+    }
+}

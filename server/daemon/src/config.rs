@@ -1,0 +1,294 @@
+//! Configuration: flags over environment over file over defaults.
+//!
+//! [`ServeArgs`] and [`File`] are what people write; [`Config`] is what the server trusts.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use pba_augment::Base;
+use serde::{Deserialize, Serialize};
+
+/// Flags of `pba serve`; each can also be given by its environment variable.
+#[derive(Clone, Debug, Default, clap::Args)]
+pub struct ServeArgs {
+    /// Address to listen on; port 0 takes a free one [default: 127.0.0.1:8080]
+    #[arg(long, env = "PBA_LISTEN", value_name = "ADDRESS")]
+    pub listen: Option<String>,
+    /// Directory for schedules and packed datasets [default: ./pba-data]
+    #[arg(long, env = "PBA_DATA_DIR", value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
+    /// A dataset to serve, as NAME=PATH; may be repeated
+    #[arg(long = "dataset", value_name = "NAME=PATH")]
+    pub datasets: Vec<String>,
+    /// Configuration file
+    #[arg(long, env = "PBA_CONFIG", value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// The trainer, which runs searches [default: pba-trainer beside this program]
+    #[arg(long, env = "PBA_TRAINER", value_name = "PATH")]
+    pub trainer: Option<PathBuf>,
+    /// Worker threads [default: one per core]
+    #[arg(long, env = "PBA_THREADS", value_name = "N")]
+    pub threads: Option<usize>,
+    /// Streams at a time; one more is refused with 429 [default: 256]
+    #[arg(long, env = "PBA_STREAMS_MAX", value_name = "N")]
+    pub streams_max: Option<usize>,
+    /// Batches that each stream holds ready [default: 3]
+    #[arg(long, env = "PBA_BATCHES_AHEAD", value_name = "N")]
+    pub batches_ahead: Option<usize>,
+    /// Largest batch in bytes [default: 268435456]
+    #[arg(long, env = "PBA_BATCH_BYTES_MAX", value_name = "BYTES")]
+    pub batch_bytes_max: Option<u64>,
+    /// Largest request body in bytes [default: 16777216]
+    #[arg(long, env = "PBA_BODY_BYTES_MAX", value_name = "BYTES")]
+    pub body_bytes_max: Option<usize>,
+    /// Seconds that running streams get to finish after SIGTERM [default: 30]
+    #[arg(long, env = "PBA_DRAIN_SECONDS", value_name = "SECONDS")]
+    pub drain_seconds: Option<u64>,
+    /// Seconds that a client may take nothing before its stream is cut [default: 600]
+    #[arg(long, env = "PBA_STALL_SECONDS", value_name = "SECONDS")]
+    pub stall_seconds: Option<u64>,
+    /// Listen on an address that others can reach, without tokens
+    #[arg(long, env = "PBA_INSECURE")]
+    pub insecure: bool,
+    /// Print what would run, and end
+    #[arg(long)]
+    pub check: bool,
+}
+
+/// `pba.toml`.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct File {
+    listen: Option<String>,
+    data_dir: Option<PathBuf>,
+    trainer: Option<PathBuf>,
+    threads: Option<usize>,
+    streams_max: Option<usize>,
+    batches_ahead: Option<usize>,
+    batch_bytes_max: Option<u64>,
+    body_bytes_max: Option<usize>,
+    drain_seconds: Option<u64>,
+    stall_seconds: Option<u64>,
+    insecure: Option<bool>,
+    datasets: BTreeMap<String, FileDataset>,
+}
+
+/// A dataset in `pba.toml`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct FileDataset {
+    path: PathBuf,
+    base: Option<String>,
+}
+
+/// What the server runs with.
+#[derive(Clone, Debug, Serialize)]
+pub struct Config {
+    /// Address to listen on.
+    pub listen: SocketAddr,
+    /// Directory for schedules and packed datasets.
+    pub data_dir: PathBuf,
+    /// Datasets by name.
+    pub datasets: BTreeMap<String, DatasetConfig>,
+    /// The trainer, if it is not beside this program.
+    pub trainer: Option<PathBuf>,
+    /// The bounds.
+    #[serde(flatten)]
+    pub limits: Limits,
+}
+
+/// A dataset to serve.
+#[derive(Clone, Debug, Serialize)]
+pub struct DatasetConfig {
+    /// File or folder.
+    pub path: PathBuf,
+    /// Base augmentation, if not the default for its image size.
+    #[serde(serialize_with = "as_text")]
+    pub base: Option<Base>,
+}
+
+fn as_text<S: serde::Serializer>(base: &Option<Base>, serializer: S) -> Result<S::Ok, S::Error> {
+    base.as_ref().map(Base::to_string).serialize(serializer)
+}
+
+/// The bounds of a running server.
+#[derive(Clone, Debug, Serialize)]
+pub struct Limits {
+    /// Worker threads.
+    pub threads: usize,
+    /// Streams at a time.
+    pub streams_max: usize,
+    /// Batches that each stream holds ready.
+    pub batches_ahead: usize,
+    /// Largest batch in bytes.
+    pub batch_bytes_max: u64,
+    /// Largest request body in bytes.
+    pub body_bytes_max: usize,
+    /// How long running streams may go on after SIGTERM.
+    pub drain_seconds: u64,
+    /// How long a client may take nothing before its stream is cut.
+    pub stall_seconds: u64,
+}
+
+impl Limits {
+    /// How long running streams may go on after SIGTERM.
+    pub fn drain(&self) -> Duration {
+        Duration::from_secs(self.drain_seconds)
+    }
+
+    /// How long a client may take nothing before its stream is cut.
+    pub fn stall(&self) -> Duration {
+        Duration::from_secs(self.stall_seconds)
+    }
+}
+
+/// The file that is read when none is named and it exists.
+const DEFAULT_FILE: &str = "pba.toml";
+
+impl Config {
+    /// Puts flags, environment (which the flags already hold), file and defaults together.
+    ///
+    /// # Errors
+    /// When the file cannot be read, a key is unknown, a value is out of range, or the address
+    /// can be reached by others without `insecure`.
+    pub fn resolve(args: &ServeArgs) -> anyhow::Result<Config> {
+        let file = match &args.config {
+            Some(path) => read_file(path)?,
+            None if Path::new(DEFAULT_FILE).exists() => read_file(Path::new(DEFAULT_FILE))?,
+            None => File::default(),
+        };
+        let listen = args.listen.clone().or(file.listen).unwrap_or_else(|| "127.0.0.1:8080".to_owned());
+        let listen: SocketAddr = listen.parse().with_context(|| {
+            format!("listen: {listen:?} is not an address; expected IP:PORT, as 127.0.0.1:8080")
+        })?;
+        if !(listen.ip().is_loopback() || args.insecure || file.insecure.unwrap_or(false)) {
+            bail!(
+                "listen: {listen} can be reached from other machines, and this server asks nobody for a token; \
+                 listen on 127.0.0.1 behind a proxy that does, or say --insecure"
+            );
+        }
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let limits = Limits {
+            threads: bounded("threads", args.threads.or(file.threads), cores, 1, 1024)?,
+            streams_max: bounded("streams_max", args.streams_max.or(file.streams_max), 256, 1, 65_536)?,
+            batches_ahead: bounded("batches_ahead", args.batches_ahead.or(file.batches_ahead), 3, 1, 64)?,
+            batch_bytes_max: bounded(
+                "batch_bytes_max",
+                args.batch_bytes_max.or(file.batch_bytes_max),
+                256 << 20,
+                1 << 10,
+                1 << 40,
+            )?,
+            body_bytes_max: bounded(
+                "body_bytes_max",
+                args.body_bytes_max.or(file.body_bytes_max),
+                16 << 20,
+                1,
+                1 << 32,
+            )?,
+            drain_seconds: bounded(
+                "drain_seconds",
+                args.drain_seconds.or(file.drain_seconds),
+                30,
+                0,
+                86_400,
+            )?,
+            stall_seconds: bounded(
+                "stall_seconds",
+                args.stall_seconds.or(file.stall_seconds),
+                600,
+                1,
+                86_400,
+            )?,
+        };
+        let mut datasets = BTreeMap::new();
+        for (name, dataset) in file.datasets {
+            let base = dataset.base.map(|text| text.parse()).transpose();
+            let base = base.with_context(|| format!("datasets.{name}.base"))?;
+            datasets.insert(name, DatasetConfig { path: dataset.path, base });
+        }
+        // A flag replaces a dataset of the file; two flags for one name are a mistake.
+        let mut flagged = std::collections::BTreeSet::new();
+        for text in &args.datasets {
+            let (name, path) = text
+                .split_once('=')
+                .with_context(|| format!("--dataset {text:?}: expected NAME=PATH, as cifar10=./cifar10"))?;
+            let dataset = DatasetConfig { path: path.into(), base: None };
+            anyhow::ensure!(flagged.insert(name), "--dataset {text:?}: dataset {name:?} is given twice");
+            datasets.insert(name.to_owned(), dataset);
+        }
+        let data_dir = args.data_dir.clone().or(file.data_dir).unwrap_or_else(|| "./pba-data".into());
+        let trainer = args.trainer.clone().or(file.trainer);
+        Ok(Config { listen, data_dir, datasets, trainer, limits })
+    }
+}
+
+fn read_file(path: &Path) -> anyhow::Result<File> {
+    let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+    toml::from_str(&text).with_context(|| format!("{} is not a configuration", path.display()))
+}
+
+fn bounded<T: PartialOrd + std::fmt::Display>(
+    name: &str,
+    value: Option<T>,
+    default: T,
+    min: T,
+    max: T,
+) -> anyhow::Result<T> {
+    let value = value.unwrap_or(default);
+    anyhow::ensure!(
+        value >= min && value <= max,
+        "{name}: {value} is out of range; allowed are {min}..={max}"
+    );
+    Ok(value)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn with_file(text: &str, args: ServeArgs) -> anyhow::Result<Config> {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("pba.toml");
+        std::fs::write(&path, text).unwrap();
+        Config::resolve(&ServeArgs { config: Some(path), ..args })
+    }
+
+    #[test]
+    fn flags_win_over_the_file_and_the_file_over_defaults() {
+        let args =
+            ServeArgs { threads: Some(3), datasets: vec!["a=/data/a".to_owned()], ..ServeArgs::default() };
+        let file = "threads = 2\nstreams_max = 9\n[datasets.b]\npath = \"/data/b\"\nbase = \"cutout:20\"\n";
+        let config = with_file(file, args).unwrap();
+        assert_eq!(
+            (config.limits.threads, config.limits.streams_max, config.limits.batches_ahead),
+            (3, 9, 3)
+        );
+        assert_eq!(config.datasets.keys().collect::<Vec<_>>(), ["a", "b"]);
+        assert_eq!(config.datasets["b"].base.as_ref().unwrap().to_string(), "cutout:20");
+    }
+
+    #[track_caller]
+    fn refuse(file: &str, args: ServeArgs, says: &str) {
+        let error = format!("{:#}", with_file(file, args).unwrap_err());
+        assert!(error.contains(says), "{error:?} does not say {says:?}");
+    }
+
+    #[test]
+    fn wrong_configurations_are_refused_by_name() {
+        let none = ServeArgs::default;
+        refuse("thread = 2", none(), "unknown field `thread`");
+        refuse("threads = 0", none(), "threads: 0 is out of range; allowed are 1..=1024");
+        refuse("threads = \"two\"", none(), "threads");
+        refuse("listen = \"8080\"", none(), "\"8080\" is not an address");
+        refuse("listen = \"0.0.0.0:8080\"", none(), "--insecure");
+        refuse("[datasets.a]\npath = \"x\"\nbase = \"flop\"", none(), "datasets.a.base");
+        refuse("", ServeArgs { datasets: vec!["a".to_owned()], ..none() }, "NAME=PATH");
+        let twice = vec!["a=x".to_owned(), "a=y".to_owned()];
+        refuse("", ServeArgs { datasets: twice, ..none() }, "given twice");
+        assert!(with_file("listen = \"0.0.0.0:0\"\ninsecure = true", none()).is_ok());
+    }
+}

@@ -1,0 +1,212 @@
+//! Batches as Arrow IPC messages.
+//!
+//! The pixels are augmented straight into the body of the message that goes out, so a batch is
+//! never copied into a writer: only the small header in front of the body is built here.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use anyhow::Context;
+use arrow::array::{ArrayRef, FixedSizeListArray, Int64Array, RecordBatch, UInt8Array, UInt64Array};
+use arrow::buffer::{Buffer as ArrowBuffer, ScalarBuffer};
+use arrow::datatypes::{DataType, SchemaRef};
+use arrow_ipc::writer::{
+    DictionaryTracker, IpcDataGenerator, IpcWriteContext, IpcWriteOptions, StreamWriter, write_message,
+};
+use arrow_ipc::{
+    Buffer as BodyBuffer, CompressionType, FieldNode, MessageBuilder, MessageHeader, MetadataVersion,
+    RecordBatchBuilder,
+};
+use bytes::Bytes;
+
+/// Buffers start at multiples of this: what Arrow recommends, and a cache line.
+const ALIGNMENT: usize = 64;
+const CONTINUATION: [u8; 4] = [0xff; 4];
+/// What ends a stream; a stream without it was cut.
+pub const END_OF_STREAM: [u8; 8] = [0xff, 0xff, 0xff, 0xff, 0, 0, 0, 0];
+
+/// Compression of the buffers inside the messages.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Codec {
+    /// None.
+    #[default]
+    Plain,
+    /// LZ4 frames.
+    Lz4,
+    /// Zstandard.
+    Zstd,
+}
+
+/// Where each column lies in the body of a batch of some rows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Layout {
+    /// Pixels, row by row.
+    pub image: Range<usize>,
+    /// Labels, 8 bytes each.
+    pub label: Range<usize>,
+    /// Indices, 8 bytes each.
+    pub index: Range<usize>,
+    /// Length of the body.
+    pub len: usize,
+}
+
+impl Layout {
+    /// The layout of `rows` images of `image_bytes` bytes.
+    pub fn new(rows: usize, image_bytes: usize) -> Layout {
+        let image = 0..rows * image_bytes;
+        let label_start = image.end.next_multiple_of(ALIGNMENT);
+        let label = label_start..label_start + rows * 8;
+        let index_start = label.end.next_multiple_of(ALIGNMENT);
+        let index = index_start..index_start + rows * 8;
+        let len = index.end.next_multiple_of(ALIGNMENT);
+        Layout { image, label, index, len }
+    }
+}
+
+/// The message that opens a stream.
+///
+/// # Errors
+/// When Arrow refuses the schema.
+pub fn schema_message(schema: &SchemaRef) -> anyhow::Result<Bytes> {
+    let mut writer = StreamWriter::try_new(Vec::new(), schema).context("cannot encode the schema")?;
+    Ok(std::mem::take(writer.get_mut()).into())
+}
+
+/// The header of a record batch whose body has a layout.
+///
+/// # Panics
+/// When the layout is not of `rows` rows.
+pub fn batch_header(rows: usize, layout: &Layout) -> Bytes {
+    let mut builder = flatbuffers::FlatBufferBuilder::with_capacity(512);
+    let image_bytes = layout.image.len() as i64;
+    let rows = rows as i64;
+    let nodes = [
+        FieldNode::new(rows, 0),
+        FieldNode::new(image_bytes, 0),
+        FieldNode::new(rows, 0),
+        FieldNode::new(rows, 0),
+    ];
+    let data = |range: &Range<usize>| BodyBuffer::new(range.start as i64, range.len() as i64);
+    let no_nulls = |range: &Range<usize>| BodyBuffer::new(range.start as i64, 0);
+    let buffers = [
+        no_nulls(&layout.image), // of the list
+        no_nulls(&layout.image), // of its values
+        data(&layout.image),
+        no_nulls(&layout.label),
+        data(&layout.label),
+        no_nulls(&layout.index),
+        data(&layout.index),
+    ];
+    let nodes = builder.create_vector(&nodes);
+    let buffers = builder.create_vector(&buffers);
+    let mut batch = RecordBatchBuilder::new(&mut builder);
+    batch.add_length(rows);
+    batch.add_nodes(nodes);
+    batch.add_buffers(buffers);
+    let batch = batch.finish().as_union_value();
+    let mut message = MessageBuilder::new(&mut builder);
+    message.add_version(MetadataVersion::V5);
+    message.add_header_type(MessageHeader::RecordBatch);
+    message.add_header(batch);
+    message.add_bodyLength(layout.len as i64);
+    let message = message.finish();
+    builder.finish(message, None);
+
+    let flatbuffer = builder.finished_data();
+    // The prefix of 8 bytes and the flatbuffer together end on a multiple of the alignment.
+    let len = (8 + flatbuffer.len()).next_multiple_of(ALIGNMENT);
+    let mut header = Vec::with_capacity(len);
+    header.extend_from_slice(&CONTINUATION);
+    header.extend_from_slice(&((len - 8) as u32).to_le_bytes());
+    header.extend_from_slice(flatbuffer);
+    header.resize(len, 0);
+    header.into()
+}
+
+/// Views a body as the record batch that it encodes, without copying.
+///
+/// # Errors
+/// When the body does not fit the schema.
+pub fn record_batch(schema: &SchemaRef, layout: &Layout, body: Bytes) -> anyhow::Result<RecordBatch> {
+    let rows = layout.label.len() / 8;
+    let body = ArrowBuffer::from(body);
+    let slice = |range: &Range<usize>| body.slice_with_length(range.start, range.len());
+    let DataType::FixedSizeList(pixel, image_bytes) = schema.field(0).data_type() else {
+        anyhow::bail!("the first column is not a tensor");
+    };
+    let pixels = UInt8Array::new(ScalarBuffer::from(slice(&layout.image)), None);
+    let image = FixedSizeListArray::try_new(Arc::clone(pixel), *image_bytes, Arc::new(pixels), None)?;
+    let label = Int64Array::new(ScalarBuffer::new(slice(&layout.label), 0, rows), None);
+    let index = UInt64Array::new(ScalarBuffer::new(slice(&layout.index), 0, rows), None);
+    let columns: Vec<ArrayRef> = vec![Arc::new(image), Arc::new(label), Arc::new(index)];
+    Ok(RecordBatch::try_new(Arc::clone(schema), columns)?)
+}
+
+/// A whole record batch message with compressed buffers.
+///
+/// # Errors
+/// When compression fails.
+pub fn compressed_batch(batch: &RecordBatch, codec: CompressionType) -> anyhow::Result<Bytes> {
+    let options = IpcWriteOptions::default().try_with_compression(Some(codec))?;
+    let mut dictionaries = DictionaryTracker::new(false);
+    let mut context = IpcWriteContext::default();
+    let (_, encoded) =
+        IpcDataGenerator::default().encode(batch, &mut dictionaries, &options, &mut context)?;
+    let mut message = Vec::new();
+    write_message(&mut message, encoded, &options)?;
+    Ok(message.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use arrow_ipc::reader::StreamReader;
+
+    use super::*;
+
+    fn body(layout: &Layout) -> Vec<u8> {
+        let mut body = vec![0; layout.len];
+        for (position, byte) in body[layout.image.clone()].iter_mut().enumerate() {
+            *byte = position as u8;
+        }
+        for (row, value) in body[layout.label.clone()].chunks_exact_mut(8).enumerate() {
+            value.copy_from_slice(&(row as i64 - 1).to_le_bytes());
+        }
+        for (row, value) in body[layout.index.clone()].chunks_exact_mut(8).enumerate() {
+            value.copy_from_slice(&(row as u64 * 10).to_le_bytes());
+        }
+        body
+    }
+
+    /// Arrow's own reader gives back what was written, for every codec.
+    #[track_caller]
+    fn check(rows: usize, height: u32, width: u32) {
+        let schema = Arc::new(pba_wire::stream::schema(height, width, BTreeMap::new()));
+        let layout = Layout::new(rows, (height * width * 3) as usize);
+        let body = Bytes::from(body(&layout));
+        let batch = record_batch(&schema, &layout, body.clone()).unwrap();
+        assert_eq!(batch.num_rows(), rows);
+
+        let plain =
+            [&schema_message(&schema).unwrap()[..], &batch_header(rows, &layout), &body, &END_OF_STREAM]
+                .concat();
+        let mut streams = vec![plain];
+        for codec in [CompressionType::LZ4_FRAME, CompressionType::ZSTD] {
+            let message = compressed_batch(&batch, codec).unwrap();
+            streams.push([&schema_message(&schema).unwrap()[..], &message, &END_OF_STREAM].concat());
+        }
+        for stream in streams {
+            let mut reader = StreamReader::try_new(&stream[..], None).unwrap();
+            assert_eq!(reader.next().unwrap().unwrap(), batch);
+            assert!(reader.next().is_none());
+        }
+    }
+
+    #[test]
+    fn arrow_reads_what_is_written() {
+        check(1, 1, 1);
+        check(3, 3, 5);
+        check(128, 32, 32);
+    }
+}

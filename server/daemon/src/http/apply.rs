@@ -1,0 +1,135 @@
+//! `POST /v1/apply`: one op, or a few in a row, on one image.
+
+use std::sync::Arc;
+
+use axum::body::Bytes;
+use axum::extract::State;
+use axum::extract::rejection::BytesRejection;
+use axum::http::{Uri, header};
+use axum::response::{IntoResponse, Response};
+use pba_augment::{ImageShape, OpCall, Rgba, Sign, apply as apply_op};
+use pba_schedules::{MAGNITUDE_MAX, Op};
+use pba_wire::ParameterError;
+use pba_wire::epoch;
+
+use crate::app::App;
+use crate::error::ApiError;
+use crate::http::on_pool;
+use crate::http::schedules::body_bytes;
+use crate::sheet::png;
+
+/// Parameters of the route.
+const PARAMETERS: [&str; 6] = ["op", "magnitude", "sign", "x", "y", "ops"];
+/// More ops in a row than a policy ever applies, and few enough to answer at once.
+const OPS_MAX: usize = 30;
+
+/// An op as it was asked for; the centre is filled in when the image's size is known.
+struct Asked {
+    op: Op,
+    magnitude: u8,
+    sign: Sign,
+    x: Option<u32>,
+    y: Option<u32>,
+}
+
+/// Applies ops to the PNG or JPEG in the body and answers the RGBA result as PNG.
+///
+/// Either `op=Rotate&magnitude=5&sign=-1` (`magnitude` 0 and `sign` 1 unless given), or
+/// `ops=Rotate:5:-1,Posterize:3`. `x` and `y` are the centre of Cutout, by default the image's.
+pub async fn apply(
+    State(app): State<Arc<App>>,
+    uri: Uri,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Response, ApiError> {
+    let asked = parse(uri.query().unwrap_or_default())?;
+    let body = body_bytes(&app, body)?;
+    let result = on_pool(&app, move |workspace| {
+        let image = pba_datasets::decode(&body).map_err(|error| ApiError::not_readable(error.to_string()))?;
+        let (height, width) = (image.height, image.width);
+        let mut rgba = Rgba::from_rgb(ImageShape { height, width }, &image.pixels)
+            .map_err(|error| ApiError::not_readable(error.to_string()))?;
+        for asked in asked {
+            let centre = (asked.x.unwrap_or(width / 2), asked.y.unwrap_or(height / 2));
+            within("x", centre.0, width)?;
+            within("y", centre.1, height)?;
+            let call = OpCall { op: asked.op, magnitude: asked.magnitude, sign: asked.sign, centre };
+            apply_op(&call, &mut rgba, &mut workspace.scratch);
+        }
+        png(width, height, png::ColorType::Rgba, rgba.as_bytes()).map_err(ApiError::internal)
+    })
+    .await?;
+    Ok(([(header::CONTENT_TYPE, "image/png")], result).into_response())
+}
+
+fn within(parameter: &str, value: u32, side: u32) -> Result<(), ApiError> {
+    if value < side {
+        return Ok(());
+    }
+    let allowed = format!("0..={} for this image", side - 1);
+    Err(ApiError::parameter(parameter, value.to_string(), "outside the image", allowed))
+}
+
+fn parse(query: &str) -> Result<Vec<Asked>, ApiError> {
+    let pairs = epoch::pairs(query)?;
+    let (mut op, mut magnitude, mut sign, mut ops) = (None, None, None, None);
+    let (mut x, mut y) = (None, None);
+    for (parameter, value) in &pairs {
+        match parameter.as_str() {
+            "op" => op = Some(op_named(parameter, value)?),
+            "magnitude" => magnitude = Some(epoch::integer(parameter, value, 0..=MAGNITUDE_MAX)?),
+            "sign" => sign = Some(sign_of(parameter, value)?),
+            "x" => x = Some(epoch::integer(parameter, value, 0..=u32::MAX)?),
+            "y" => y = Some(epoch::integer(parameter, value, 0..=u32::MAX)?),
+            "ops" => ops = Some(value),
+            _ => return Err(ParameterError::unknown(parameter, value, &PARAMETERS).into()),
+        }
+    }
+    match (op, ops) {
+        (Some(op), None) => {
+            let (magnitude, sign) = (magnitude.unwrap_or(0), sign.unwrap_or(Sign::Plus));
+            Ok(vec![Asked { op, magnitude, sign, x, y }])
+        }
+        (None, Some(ops)) if magnitude.is_none() && sign.is_none() => {
+            let entries: Vec<&str> = ops.split(',').collect();
+            if entries.len() > OPS_MAX {
+                let allowed = format!("up to {OPS_MAX} ops");
+                return Err(ApiError::parameter("ops", ops, format!("{} ops", entries.len()), allowed));
+            }
+            entries.into_iter().map(|entry| asked(entry, x, y)).collect()
+        }
+        _ => Err(ApiError::parameter(
+            "op",
+            op.map_or("", Op::name),
+            "either one op or several",
+            "op, with magnitude and sign if wanted; or ops=NAME:MAGNITUDE:SIGN,...",
+        )),
+    }
+}
+
+/// Reads `Rotate:5:-1`, `Rotate:5` or `Invert`.
+fn asked(entry: &str, x: Option<u32>, y: Option<u32>) -> Result<Asked, ApiError> {
+    let mut parts = entry.split(':');
+    let op = op_named("ops", parts.next().unwrap_or_default())?;
+    let magnitude = parts.next().map_or(Ok(0), |text| epoch::integer("ops", text, 0..=MAGNITUDE_MAX))?;
+    let sign = parts.next().map_or(Ok(Sign::Plus), |text| sign_of("ops", text))?;
+    if parts.next().is_some() {
+        return Err(ApiError::parameter("ops", entry, "too many parts", "NAME:MAGNITUDE:SIGN"));
+    }
+    Ok(Asked { op, magnitude, sign, x, y })
+}
+
+fn op_named(parameter: &str, name: &str) -> Result<Op, ApiError> {
+    name.parse().map_err(|_| {
+        let nearest = epoch::nearest(name, Op::ALL.map(Op::name));
+        let hint = nearest.map(|op| format!(", did you mean {op:?}?")).unwrap_or_default();
+        ApiError::parameter(parameter, name, format!("unknown op{hint}"), Op::names())
+    })
+}
+
+fn sign_of(parameter: &str, text: &str) -> Result<Sign, ApiError> {
+    match text {
+        "1" | "+1" | " 1" => Ok(Sign::Plus), // a bare + in a query is a space
+        "-1" => Ok(Sign::Minus),
+        _ => Err(ApiError::parameter(parameter, text, "not a sign", "1 or -1")),
+    }
+}

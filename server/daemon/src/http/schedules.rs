@@ -1,0 +1,114 @@
+//! `/v1/schedules`: the registry.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::body::Bytes;
+use axum::extract::rejection::BytesRejection;
+use axum::extract::{Path, State};
+use axum::http::{StatusCode, Uri, header};
+use axum::response::{IntoResponse, Response};
+use pba_schedules::{EPOCHS_MAX, Schedule, check_name, formats};
+use pba_wire::ParameterError;
+use pba_wire::epoch;
+use serde_json::{Value, json};
+
+use crate::app::App;
+use crate::error::ApiError;
+use crate::http::no_parameters;
+use crate::plot;
+use crate::registry::Put;
+
+/// Every schedule, in short.
+pub async fn list(State(app): State<Arc<App>>, uri: Uri) -> Result<Json<Value>, ApiError> {
+    no_parameters(&uri)?;
+    let schedules: Vec<Value> = app.registry.list().iter().map(|schedule| summary(schedule)).collect();
+    Ok(Json(json!({ "schedules": schedules })))
+}
+
+fn summary(schedule: &Schedule) -> Value {
+    json!({
+        "name": schedule.name(),
+        "digest": schedule.digest().to_string(),
+        "epochs": schedule.epochs(),
+        "segments": schedule.segments().len(),
+        "provenance": schedule.provenance,
+    })
+}
+
+/// One schedule, as a `pba-schedule/1` document with its digest in a header.
+pub async fn show(
+    State(app): State<Arc<App>>,
+    Path(name): Path<String>,
+    uri: Uri,
+) -> Result<Response, ApiError> {
+    no_parameters(&uri)?;
+    let schedule = app.registry.get(&name)?;
+    let headers = [
+        (header::CONTENT_TYPE, "application/json".to_owned()),
+        (header::ETAG, format!("\"{}\"", schedule.digest())),
+    ];
+    Ok((headers, formats::json::write(&schedule)).into_response())
+}
+
+/// Adds a schedule in any format that is read. `?epochs=` gives the search's length where the
+/// format does not say it.
+pub async fn put(
+    State(app): State<Arc<App>>,
+    Path(name): Path<String>,
+    uri: Uri,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Response, ApiError> {
+    let mut epochs = None;
+    for (parameter, value) in epoch::pairs(uri.query().unwrap_or_default())? {
+        match parameter.as_str() {
+            "epochs" => epochs = Some(epoch::integer(&parameter, &value, 1..=EPOCHS_MAX)?),
+            _ => return Err(ParameterError::unknown(&parameter, &value, &["epochs"]).into()),
+        }
+    }
+    check_name(&name).map_err(|error| {
+        ApiError::parameter("schedule", &name, error.to_string(), "letters, digits, '-', '_' and '.'")
+    })?;
+    let body = body_bytes(&app, body)?;
+    let text = std::str::from_utf8(&body)
+        .map_err(|error| ApiError::not_readable(format!("the body is not UTF-8 text: {error}")))?;
+    let schedule =
+        formats::read(text, Some(&name), epochs).map_err(|error| ApiError::body(error.to_string()))?;
+    let status = match app.registry.put(schedule.clone())? {
+        Put::Created => StatusCode::CREATED,
+        Put::Unchanged => StatusCode::OK,
+    };
+    Ok((status, Json(summary(&schedule))).into_response())
+}
+
+/// Removes a schedule.
+pub async fn delete(
+    State(app): State<Arc<App>>,
+    Path(name): Path<String>,
+    uri: Uri,
+) -> Result<StatusCode, ApiError> {
+    no_parameters(&uri)?;
+    app.registry.delete(&name)?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Draws a schedule.
+pub async fn plot(
+    State(app): State<Arc<App>>,
+    Path(name): Path<String>,
+    uri: Uri,
+) -> Result<Response, ApiError> {
+    no_parameters(&uri)?;
+    let schedule = app.registry.get(&name)?;
+    Ok(([(header::CONTENT_TYPE, "image/svg+xml")], plot::schedule::draw(&schedule)).into_response())
+}
+
+/// The body, or why it could not be read whole.
+pub(super) fn body_bytes(app: &App, body: Result<Bytes, BytesRejection>) -> Result<Bytes, ApiError> {
+    body.map_err(|rejection| match rejection.status() {
+        StatusCode::PAYLOAD_TOO_LARGE => {
+            ApiError::too_large(format!("the body is larger than {} bytes", app.limits.body_bytes_max))
+        }
+        _ => ApiError::body(format!("the body could not be read: {rejection}")),
+    })
+}

@@ -1,0 +1,186 @@
+//! A search as a picture: the scores of the population with the lineage of the best member, and
+//! under it the schedule that this lineage is.
+
+use std::fmt::Write;
+
+use pba_schedules::Provenance;
+use pba_search::{Event, Search, SearchSpec};
+
+use crate::plot::schedule::{self, LEFT, PLOT_WIDTH, WIDTH};
+use crate::plot::ticks;
+
+const TOP: u32 = 64;
+const PLOT_HEIGHT: u32 = 260;
+const HEIGHT: u32 = TOP + PLOT_HEIGHT + 66;
+
+/// A member's training between two scores: where its weights came from, and where it got to.
+struct Stretch {
+    member: u32,
+    from: (u32, f64),
+    to: (u32, f64),
+}
+
+/// Draws what happened so far.
+pub fn draw(
+    name: &str,
+    spec: &SearchSpec,
+    search: Option<&Search>,
+    events: impl Iterator<Item = Event>,
+) -> String {
+    let epochs = spec.training.epochs;
+    let (stretches, copies) = history(spec.population, events);
+    let scores = || {
+        stretches.iter().flat_map(|stretch| [stretch.from.1, stretch.to.1]).filter(|score| score.is_finite())
+    };
+    let (low, high) = (scores().fold(1.0, f64::min), scores().fold(0.0, f64::max));
+    let (low, high) = if low < high { (low, high) } else { (0.0, 1.0) };
+    let margin = (high - low) * 0.06;
+    let (low, high) = (low - margin, high + margin);
+    let x = |epoch: u32| f64::from(LEFT) + f64::from(PLOT_WIDTH) * f64::from(epoch) / f64::from(epochs);
+    let y = |score: f64| f64::from(TOP) + f64::from(PLOT_HEIGHT) * (high - score) / (high - low);
+
+    let best = search.filter(|search| search.epoch() > 0).map(|search| search.population().best());
+    let learned = best.and_then(|best| best.lineage.schedule(name, epochs, Provenance::default()).ok());
+    let height = HEIGHT + learned.as_ref().map_or(0, |_| schedule::height(spec.ops.len() as u32));
+    let mut svg = String::new();
+    let mut line = |text: std::fmt::Arguments<'_>| writeln!(svg, "{text}").expect("a string takes text");
+    line(format_args!(
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {height}\" width=\"{WIDTH}\" height=\"{height}\" \
+         font-family=\"system-ui, sans-serif\" font-size=\"12\" fill=\"#24292f\">"
+    ));
+    line(format_args!("<rect width=\"{WIDTH}\" height=\"{height}\" fill=\"#ffffff\"/>"));
+    line(format_args!("<text x=\"{LEFT}\" y=\"26\" font-size=\"17\" font-weight=\"600\">{name}</text>"));
+    let state = match (search, best.and_then(|best| best.score)) {
+        (Some(search), Some(score)) => format!(
+            "{} of {epochs} epochs, {} exploits, best validation accuracy {:.1} %. Dark: the lineage that led there.",
+            search.epoch(),
+            copies.len(),
+            100.0 * score
+        ),
+        _ => "not a score yet".to_owned(),
+    };
+    line(format_args!("<text x=\"{LEFT}\" y=\"46\" fill=\"#57606a\">{state}</text>"));
+
+    for tick in 0..=4 {
+        let score = low + (high - low) * f64::from(tick) / 4.0;
+        line(format_args!(
+            "<line x1=\"{LEFT}\" y1=\"{0:.1}\" x2=\"{1}\" y2=\"{0:.1}\" stroke=\"#eaeef2\"/><text x=\"{2}\" y=\"{3:.1}\" text-anchor=\"end\">{4:.0} %</text>",
+            y(score),
+            LEFT + PLOT_WIDTH,
+            LEFT - 10,
+            y(score) + 4.0,
+            100.0 * score
+        ));
+    }
+    let in_lineage = |stretch: &Stretch| {
+        best.is_some_and(|best| {
+            let step = best.lineage.steps().iter().rev().find(|step| step.epoch <= stretch.from.0);
+            step.is_some_and(|step| step.member == stretch.member)
+        })
+    };
+    for dark in [false, true] {
+        let (color, width) = if dark { ("#0b3d91", 3.0) } else { ("#b6c2cf", 1.2) };
+        for stretch in stretches.iter().filter(|stretch| in_lineage(stretch) == dark) {
+            let ends = [stretch.from, stretch.to];
+            if ends.iter().all(|(_, score)| score.is_finite()) {
+                line(format_args!(
+                    "<line x1=\"{:.1}\" y1=\"{:.1}\" x2=\"{:.1}\" y2=\"{:.1}\" stroke=\"{color}\" stroke-width=\"{width}\"><title>member {}, epoch {}: {:.1} %</title></line>",
+                    x(ends[0].0),
+                    y(ends[0].1),
+                    x(ends[1].0),
+                    y(ends[1].1),
+                    stretch.member,
+                    ends[1].0,
+                    100.0 * ends[1].1
+                ));
+            }
+        }
+    }
+    for &(epoch, target, clone, before, after) in &copies {
+        if before.is_finite() && after.is_finite() {
+            line(format_args!(
+                "<line x1=\"{0:.1}\" y1=\"{1:.1}\" x2=\"{0:.1}\" y2=\"{2:.1}\" stroke=\"#d4782a\" stroke-dasharray=\"2 3\"><title>epoch {epoch}: member {target} copies member {clone}</title></line>",
+                x(epoch),
+                y(before),
+                y(after)
+            ));
+        }
+    }
+    let axis = TOP + PLOT_HEIGHT;
+    for tick in ticks(epochs) {
+        line(format_args!(
+            "<line x1=\"{0:.1}\" y1=\"{axis}\" x2=\"{0:.1}\" y2=\"{1}\" stroke=\"#57606a\"/><text x=\"{0:.1}\" y=\"{2}\" text-anchor=\"middle\">{tick}</text>",
+            x(tick),
+            axis + 5,
+            axis + 19
+        ));
+    }
+    line(format_args!(
+        "<text x=\"{}\" y=\"{}\" text-anchor=\"middle\" fill=\"#57606a\">epoch; dotted: a member copies a better one</text>",
+        LEFT + PLOT_WIDTH / 2,
+        axis + 40
+    ));
+    if let Some(learned) = learned {
+        line(format_args!("{}", schedule::draw_at(&learned, HEIGHT)));
+    }
+    line(format_args!("</svg>"));
+    svg
+}
+
+/// An exploit: epoch, target, clone, and their scores.
+type Copy = (u32, u32, u32, f64, f64);
+
+/// Follows every member from score to score.
+fn history(population: u32, events: impl Iterator<Item = Event>) -> (Vec<Stretch>, Vec<Copy>) {
+    let (mut stretches, mut copies) = (Vec::new(), Vec::new());
+    // Where each member's weights stand: the epoch and the score with which they were last scored.
+    let mut stand: Vec<Option<(u32, f64)>> = vec![None; population as usize];
+    for event in events {
+        match event {
+            Event::Scored { epoch, scores } => {
+                for (member, score) in scores.iter().enumerate().take(stand.len()) {
+                    let to = (epoch, score.unwrap_or(f64::NAN));
+                    // Before the first score there is a point only.
+                    let from = stand[member].unwrap_or(to);
+                    stretches.push(Stretch { member: member as u32, from, to });
+                    stand[member] = Some(to);
+                }
+            }
+            Event::Exploit(exploit) => {
+                let score = |score: Option<f64>| score.unwrap_or(f64::NAN);
+                let (before, after) = (score(exploit.target_score), score(exploit.clone_score));
+                copies.push((exploit.epoch, exploit.target, exploit.clone, before, after));
+                if let Some(place) = stand.get_mut(exploit.target as usize) {
+                    *place = Some((exploit.epoch, after));
+                }
+            }
+            _ => {}
+        }
+    }
+    (stretches, copies)
+}
+
+#[cfg(test)]
+mod tests {
+    use pba_search::{run, toy::ToyTrainer};
+
+    use super::*;
+
+    #[test]
+    fn a_whole_search_is_drawn() {
+        let spec = SearchSpec::from_json(r#"{"population": 8, "epochs": 20, "seed": 1}"#).unwrap();
+        let mut search = Search::new(spec.clone());
+        let mut events = Vec::new();
+        let mut trainer = ToyTrainer::new(&spec);
+        run(&mut search, &mut trainer, |event| {
+            events.push(event.clone());
+            Ok(())
+        })
+        .unwrap();
+        let exploits = events.iter().filter(|event| matches!(event, Event::Exploit(_))).count();
+        let svg = draw("toy", &spec, Some(&search), events.into_iter());
+        assert_eq!(svg.matches("copies member").count(), exploits);
+        assert!(svg.contains("20 of 20 epochs") && svg.contains("epoch of the search"), "{svg}");
+        assert!(draw("toy", &spec, None, std::iter::empty()).contains("not a score yet"));
+    }
+}

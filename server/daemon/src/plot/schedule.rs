@@ -1,0 +1,149 @@
+//! A schedule as a picture: how probable and how strong each op is, over the epochs.
+
+use std::fmt::Write;
+
+use pba_schedules::{MAGNITUDE_MAX, Op, PROBABILITY_MAX, Schedule};
+
+use crate::plot::ticks;
+
+/// Width of every plot.
+pub(super) const WIDTH: u32 = LEFT + PLOT_WIDTH + RIGHT;
+/// Where the axis of epochs begins.
+pub(super) const LEFT: u32 = 110;
+const TOP: u32 = 64;
+/// Length of the axis of epochs.
+pub(super) const PLOT_WIDTH: u32 = 760;
+const ROW: u32 = 26;
+const BAR_MAX: u32 = 22;
+const RIGHT: u32 = 150;
+const BOTTOM: u32 = 56;
+
+/// Draws a schedule as SVG.
+///
+/// One row per op. The height of a bar is how often the op is chosen to fire: the mean of its two
+/// slots' probabilities. Its colour is how strongly: their mean magnitude, weighted by
+/// probability.
+pub fn draw(schedule: &Schedule) -> String {
+    draw_at(schedule, 0)
+}
+
+/// The height of the picture of a schedule over `ops` ops.
+pub(super) fn height(ops: u32) -> u32 {
+    TOP + ops * ROW + BOTTOM
+}
+
+/// As [`draw`], to stand inside another picture at a height.
+pub(super) fn draw_at(schedule: &Schedule, y: u32) -> String {
+    let ops: Vec<Op> = schedule.segments()[0].policy.ops().collect();
+    let (epochs, rows) = (schedule.epochs(), ops.len() as u32);
+    let (width, height) = (WIDTH, height(rows));
+    let x = |epoch: u32| f64::from(LEFT) + f64::from(PLOT_WIDTH) * f64::from(epoch) / f64::from(epochs);
+    let mut svg = String::new();
+    let mut line = |text: std::fmt::Arguments<'_>| writeln!(svg, "{text}").expect("a string takes text");
+
+    line(format_args!(
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" y=\"{y}\" viewBox=\"0 0 {width} {height}\" width=\"{width}\" height=\"{height}\" \
+         font-family=\"system-ui, sans-serif\" font-size=\"12\" fill=\"#24292f\">"
+    ));
+    line(format_args!("<rect width=\"{width}\" height=\"{height}\" fill=\"#ffffff\"/>"));
+    line(format_args!(
+        "<text x=\"{LEFT}\" y=\"26\" font-size=\"17\" font-weight=\"600\">{}</text>",
+        schedule.name()
+    ));
+    line(format_args!(
+        "<text x=\"{LEFT}\" y=\"46\" fill=\"#57606a\">{epochs} epochs, {} segments. Bar height: probability. Colour: magnitude.</text>",
+        schedule.segments().len()
+    ));
+
+    for (row, op) in ops.iter().enumerate() {
+        let base = TOP + (row as u32 + 1) * ROW;
+        line(format_args!("<text x=\"{}\" y=\"{}\" text-anchor=\"end\">{op}</text>", LEFT - 10, base - 6));
+        line(format_args!(
+            "<line x1=\"{LEFT}\" y1=\"{base}\" x2=\"{}\" y2=\"{base}\" stroke=\"#eaeef2\"/>",
+            LEFT + PLOT_WIDTH
+        ));
+        let mut start = 0;
+        for segment in schedule.segments() {
+            let slots = segment.policy.slots();
+            let pair = [slots[row], slots[row + ops.len()]];
+            let probability: u32 = pair.iter().map(|slot| u32::from(slot.probability)).sum();
+            if probability > 0 {
+                let weighted: u32 =
+                    pair.iter().map(|slot| u32::from(slot.probability) * u32::from(slot.magnitude)).sum();
+                let magnitude = f64::from(weighted) / f64::from(probability);
+                let bar = f64::from(BAR_MAX * probability) / f64::from(2 * u32::from(PROBABILITY_MAX));
+                line(format_args!(
+                    "<rect x=\"{:.2}\" y=\"{:.2}\" width=\"{:.2}\" height=\"{bar:.2}\" fill=\"{}\"><title>{op}, epochs {start} to {}: \
+                     probability {:.2}, magnitude {magnitude:.1}</title></rect>",
+                    x(start),
+                    f64::from(base) - bar,
+                    x(start + segment.epochs) - x(start),
+                    color(magnitude / f64::from(MAGNITUDE_MAX)),
+                    start + segment.epochs - 1,
+                    f64::from(probability) / f64::from(2 * u32::from(PROBABILITY_MAX)),
+                ));
+            }
+            start += segment.epochs;
+        }
+    }
+
+    let axis = TOP + rows * ROW;
+    for tick in ticks(epochs) {
+        line(format_args!(
+            "<line x1=\"{0:.2}\" y1=\"{axis}\" x2=\"{0:.2}\" y2=\"{1}\" stroke=\"#57606a\"/><text x=\"{0:.2}\" y=\"{2}\" text-anchor=\"middle\">{tick}</text>",
+            x(tick),
+            axis + 5,
+            axis + 19
+        ));
+    }
+    line(format_args!(
+        "<text x=\"{}\" y=\"{}\" text-anchor=\"middle\" fill=\"#57606a\">epoch of the search</text>",
+        LEFT + PLOT_WIDTH / 2,
+        axis + 40
+    ));
+    for level in 0..=u32::from(MAGNITUDE_MAX) {
+        let y = TOP + 24 + (u32::from(MAGNITUDE_MAX) - level) * 18;
+        line(format_args!(
+            "<rect x=\"{}\" y=\"{y}\" width=\"18\" height=\"18\" fill=\"{}\"/><text x=\"{}\" y=\"{}\">{level}</text>",
+            LEFT + PLOT_WIDTH + 30,
+            color(f64::from(level) / f64::from(MAGNITUDE_MAX)),
+            LEFT + PLOT_WIDTH + 54,
+            y + 13
+        ));
+    }
+    line(format_args!(
+        "<text x=\"{}\" y=\"{}\" fill=\"#57606a\">magnitude</text>",
+        LEFT + PLOT_WIDTH + 30,
+        TOP + 14
+    ));
+    line(format_args!("</svg>"));
+    svg
+}
+
+/// From pale yellow through teal to dark blue, for 0..1.
+fn color(strength: f64) -> String {
+    const STOPS: [[f64; 3]; 4] =
+        [[237.0, 217.0, 130.0], [110.0, 190.0, 150.0], [45.0, 125.0, 160.0], [40.0, 45.0, 110.0]];
+    let position = strength.clamp(0.0, 1.0) * (STOPS.len() - 1) as f64;
+    let from = (position as usize).min(STOPS.len() - 2);
+    let mix = |channel: usize| {
+        let (low, high) = (STOPS[from][channel], STOPS[from + 1][channel]);
+        (low + (high - low) * (position - from as f64)).round() as u8
+    };
+    format!("#{:02x}{:02x}{:02x}", mix(0), mix(1), mix(2))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_op_has_a_row_and_every_bar_a_tooltip() {
+        let svg = draw(&pba_schedules::library::cifar10_pba());
+        for op in Op::ALL {
+            assert!(svg.contains(&format!(">{op}</text>")), "{op}");
+        }
+        assert!(svg.contains("AutoContrast, epochs 195 to 199"), "{svg}");
+        assert_eq!(svg.matches("<rect x").count(), svg.matches("</title>").count() + 10);
+    }
+}

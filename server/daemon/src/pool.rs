@@ -1,0 +1,143 @@
+//! The bridge between the asynchronous side and the CPU: a fixed pool of threads.
+//!
+//! Jobs wait in one queue, first come first served. Each stream keeps only a few jobs in it
+//! (`batches_ahead`), so the streams take turns whatever their number, and a stream whose client
+//! does not read puts no job into it at all.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::thread::JoinHandle;
+use std::time::Instant;
+
+use crossbeam::channel::{Receiver, Sender, unbounded};
+use pba_augment::Scratch;
+use tokio::sync::oneshot;
+
+use crate::metrics::Metrics;
+
+/// What a worker owns and lends to its jobs.
+#[derive(Default)]
+pub struct Workspace {
+    /// Buffers of the augmentation.
+    pub scratch: Scratch,
+}
+
+type Job = Box<dyn FnOnce(&mut Workspace) + Send>;
+
+/// A fixed pool of worker threads. Dropping it ends them.
+pub struct Pool {
+    // Bounded by its users: at most `streams_max` streams with `batches_ahead` jobs each, and one
+    // job for each other request.
+    jobs: Option<Sender<Job>>,
+    workers: Vec<JoinHandle<()>>,
+    metrics: Metrics,
+}
+
+/// A job that panicked; the worker lives on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the job panicked; the server's log says where")]
+pub struct Panicked;
+
+/// The answer to a job.
+pub type Answer<T> = oneshot::Receiver<Result<T, Panicked>>;
+
+impl Pool {
+    /// Starts `threads` workers.
+    ///
+    /// # Errors
+    /// When the system refuses a thread.
+    pub fn start(threads: usize, metrics: Metrics) -> std::io::Result<Pool> {
+        let (jobs, queue) = unbounded::<Job>();
+        let workers = (0..threads)
+            .map(|number| {
+                let queue = queue.clone();
+                std::thread::Builder::new().name(format!("augment-{number}")).spawn(move || work(&queue))
+            })
+            .collect::<std::io::Result<Vec<_>>>()?;
+        Ok(Pool { jobs: Some(jobs), workers, metrics })
+    }
+
+    /// How many workers there are.
+    pub fn threads(&self) -> usize {
+        self.workers.len()
+    }
+
+    /// Queues a job. It is skipped when the answer is dropped before its turn comes.
+    pub fn run<T: Send + 'static>(
+        &self,
+        job: impl FnOnce(&mut Workspace) -> T + Send + 'static,
+    ) -> Answer<T> {
+        let (answer, receiver) = oneshot::channel();
+        let metrics = self.metrics.clone();
+        metrics.queue_depth.inc();
+        let job: Job = Box::new(move |workspace| {
+            metrics.queue_depth.dec();
+            if answer.is_closed() {
+                return;
+            }
+            let start = Instant::now();
+            let result = catch_unwind(AssertUnwindSafe(|| job(workspace))).map_err(|_| {
+                // Whatever state the panic left behind is not used again.
+                *workspace = Workspace::default();
+                Panicked
+            });
+            metrics.worker_busy_seconds.inc_by(start.elapsed().as_secs_f64());
+            // The reader may have left in the meantime; then nobody wants the answer.
+            let _ = answer.send(result);
+        });
+        self.jobs
+            .as_ref()
+            .expect("jobs are accepted until the pool is dropped")
+            .send(job)
+            .expect("workers outlive the pool");
+        receiver
+    }
+}
+
+impl Drop for Pool {
+    fn drop(&mut self) {
+        self.jobs = None;
+        for worker in self.workers.drain(..) {
+            // A worker catches its jobs' panics, so there is nothing to hear from it.
+            let _ = worker.join();
+        }
+    }
+}
+
+fn work(queue: &Receiver<Job>) {
+    let mut workspace = Workspace::default();
+    for job in queue {
+        job(&mut workspace);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pool(threads: usize) -> Pool {
+        Pool::start(threads, Metrics::new().unwrap()).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_panic_is_answered_and_the_pool_does_not_shrink() {
+        let pool = pool(1);
+        for _ in 0..3 {
+            assert_eq!(pool.run(|_| -> () { panic!("on purpose") }).await.unwrap(), Err(Panicked));
+        }
+        assert_eq!(pool.run(|_| 7).await.unwrap(), Ok(7));
+        assert_eq!(pool.metrics.queue_depth.get(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_job_nobody_waits_for_is_skipped() {
+        let pool = pool(1);
+        let (hold, held) = crossbeam::channel::bounded::<()>(0);
+        let first = pool.run(move |_| held.recv().is_ok());
+        let (ran, did_run) = crossbeam::channel::bounded::<()>(1);
+        drop(pool.run(move |_| ran.send(())));
+        hold.send(()).unwrap();
+        assert_eq!(first.await.unwrap(), Ok(true));
+        assert_eq!(pool.run(|_| ()).await.unwrap(), Ok(()));
+        assert!(did_run.recv().is_err(), "the sender was dropped unused");
+    }
+}

@@ -1,0 +1,201 @@
+//! The schedules that the server knows: the published ones, and those put beside them.
+
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, RwLock};
+
+use anyhow::Context;
+use pba_schedules::{Digest, Schedule, formats::json, library};
+
+use crate::error::ApiError;
+
+/// Schedules by name. Names are immutable: a name never changes its content.
+pub struct Registry {
+    directory: PathBuf,
+    schedules: RwLock<BTreeMap<String, Entry>>,
+}
+
+#[derive(Clone)]
+struct Entry {
+    schedule: Arc<Schedule>,
+    published: bool,
+}
+
+/// What became of a schedule that was put.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Put {
+    /// It is new.
+    Created,
+    /// The name had this very content already.
+    Unchanged,
+}
+
+impl Registry {
+    /// Opens the registry whose own schedules are files in `directory`.
+    ///
+    /// A file that is not a schedule is left alone, with a warning.
+    ///
+    /// # Errors
+    /// When the directory cannot be made or listed.
+    pub fn open(directory: &Path) -> anyhow::Result<Registry> {
+        std::fs::create_dir_all(directory).with_context(|| format!("cannot make {}", directory.display()))?;
+        let mut schedules: BTreeMap<String, Entry> = library::all()
+            .into_iter()
+            .map(|schedule| {
+                (schedule.name().to_owned(), Entry { schedule: Arc::new(schedule), published: true })
+            })
+            .collect();
+        let files =
+            std::fs::read_dir(directory).with_context(|| format!("cannot list {}", directory.display()))?;
+        for file in files {
+            let path = file.with_context(|| format!("cannot list {}", directory.display()))?.path();
+            if path.extension().is_none_or(|extension| extension != "json") {
+                continue;
+            }
+            let read = std::fs::read_to_string(&path)
+                .map_err(anyhow::Error::from)
+                .and_then(|text| Ok(json::read(&text)?));
+            match read {
+                Ok(schedule) if !schedules.contains_key(schedule.name()) => {
+                    let name = schedule.name().to_owned();
+                    schedules.insert(name, Entry { schedule: Arc::new(schedule), published: false });
+                }
+                Ok(schedule) => {
+                    tracing::warn!(path = %path.display(), name = schedule.name(), "schedule name taken; file left alone")
+                }
+                Err(error) => {
+                    tracing::warn!(path = %path.display(), error = %error, "not a schedule; file left alone")
+                }
+            }
+        }
+        Ok(Registry { directory: directory.to_owned(), schedules: RwLock::new(schedules) })
+    }
+
+    /// Every schedule, by name.
+    pub fn list(&self) -> Vec<Arc<Schedule>> {
+        self.read().values().map(|entry| Arc::clone(&entry.schedule)).collect()
+    }
+
+    /// The schedule of a name or digest.
+    ///
+    /// # Errors
+    /// `404` when there is none, with the nearest name.
+    pub fn get(&self, name: &str) -> Result<Arc<Schedule>, ApiError> {
+        let schedules = self.read();
+        if let Some(entry) = schedules.get(name) {
+            return Ok(Arc::clone(&entry.schedule));
+        }
+        if let Ok(digest) = name.parse::<Digest>()
+            && let Some(entry) = schedules.values().find(|entry| entry.schedule.digest() == digest)
+        {
+            return Ok(Arc::clone(&entry.schedule));
+        }
+        Err(ApiError::not_found("schedule", name, schedules.keys().map(String::as_str)))
+    }
+
+    /// Adds a schedule under its name, on disk first.
+    ///
+    /// # Errors
+    /// `409` when the name has other content; `500` when the disk refuses.
+    pub fn put(&self, schedule: Schedule) -> Result<Put, ApiError> {
+        let mut schedules = self.schedules.write().unwrap_or_else(|poisoned| poisoned.into_inner());
+        if let Some(entry) = schedules.get(schedule.name()) {
+            if entry.schedule.digest() == schedule.digest() {
+                return Ok(Put::Unchanged);
+            }
+            return Err(ApiError::conflict(format!(
+                "schedule {:?} exists with other content (digest {}); names are immutable, so give the new one another name",
+                schedule.name(),
+                entry.schedule.digest()
+            )));
+        }
+        self.write_file(&schedule).map_err(|error| ApiError::internal(format!("{error:#}")))?;
+        schedules
+            .insert(schedule.name().to_owned(), Entry { schedule: Arc::new(schedule), published: false });
+        Ok(Put::Created)
+    }
+
+    /// Removes a schedule.
+    ///
+    /// # Errors
+    /// `404` when there is none; `409` when it is a published one; `500` when the disk refuses.
+    pub fn delete(&self, name: &str) -> Result<(), ApiError> {
+        let mut schedules = self.schedules.write().unwrap_or_else(|poisoned| poisoned.into_inner());
+        match schedules.get(name) {
+            None => Err(ApiError::not_found("schedule", name, schedules.keys().map(String::as_str))),
+            Some(entry) if entry.published => Err(ApiError::conflict(format!(
+                "schedule {name:?} ships with the server and cannot be removed"
+            ))),
+            Some(_) => {
+                let path = self.path(name);
+                std::fs::remove_file(&path).map_err(|error| {
+                    ApiError::internal(format!("cannot remove {}: {error}", path.display()))
+                })?;
+                schedules.remove(name);
+                Ok(())
+            }
+        }
+    }
+
+    fn read(&self) -> std::sync::RwLockReadGuard<'_, BTreeMap<String, Entry>> {
+        self.schedules.read().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.directory.join(format!("{name}.json"))
+    }
+
+    /// Written beside, synced, renamed: a schedule is there whole or not at all.
+    fn write_file(&self, schedule: &Schedule) -> anyhow::Result<()> {
+        let path = self.path(schedule.name());
+        let mut file = tempfile::NamedTempFile::new_in(&self.directory)
+            .with_context(|| format!("cannot write in {}", self.directory.display()))?;
+        file.write_all(json::write(schedule).as_bytes())
+            .and_then(|()| file.as_file().sync_all())
+            .with_context(|| format!("cannot write {}", path.display()))?;
+        file.persist(&path).with_context(|| format!("cannot write {}", path.display()))?;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use pba_schedules::{Op, Policy, Provenance, Segment};
+
+    use super::*;
+
+    fn schedule(name: &str, epochs: u32) -> Schedule {
+        let segment = Segment { epochs, policy: Policy::zero(&Op::ALL).unwrap() };
+        Schedule::new(name, vec![segment], Provenance::default()).unwrap()
+    }
+
+    #[test]
+    fn names_are_immutable_and_survive_a_restart() {
+        let directory = tempfile::tempdir().unwrap();
+        let registry = Registry::open(directory.path()).unwrap();
+        assert_eq!(registry.put(schedule("mine", 3)).unwrap(), Put::Created);
+        assert_eq!(registry.put(schedule("mine", 3)).unwrap(), Put::Unchanged);
+        assert_eq!(registry.put(schedule("mine", 4)).unwrap_err().status(), 409);
+        assert_eq!(registry.put(schedule("svhn-pba", 4)).unwrap_err().status(), 409);
+        drop(registry);
+
+        std::fs::write(directory.path().join("broken.json"), "{").unwrap();
+        let registry = Registry::open(directory.path()).unwrap();
+        assert_eq!(registry.get("mine").unwrap().epochs(), 3);
+        let digest = registry.get("mine").unwrap().digest().to_string();
+        assert_eq!(registry.get(&digest).unwrap().name(), "mine");
+        registry.delete("mine").unwrap();
+        assert_eq!(registry.delete("mine").unwrap_err().status(), 404);
+        assert_eq!(registry.delete("cifar10-pba").unwrap_err().status(), 409);
+        assert!(Registry::open(directory.path()).unwrap().get("mine").is_err());
+        assert!(directory.path().join("broken.json").exists(), "nothing of the user's is lost");
+    }
+
+    #[test]
+    fn a_mistyped_name_is_helped() {
+        let directory = tempfile::tempdir().unwrap();
+        let error = Registry::open(directory.path()).unwrap().get("cifar10_pba").unwrap_err();
+        assert!(error.detail().contains("did you mean \"cifar10-pba\"?"), "{}", error.detail());
+    }
+}

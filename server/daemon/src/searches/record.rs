@@ -1,0 +1,364 @@
+//! One search: what it was asked, where it stands, what happened.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use anyhow::Context;
+use pba_search::{Event, Progress, Search, SearchSpec, journal};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use tokio::sync::{Notify, watch};
+
+use crate::error::ApiError;
+
+/// Where a search stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum State {
+    /// In line.
+    Queued,
+    /// Training.
+    Running,
+    /// Its schedule is registered.
+    Done,
+    /// It ended with an error.
+    Failed,
+    /// Somebody ended it.
+    Cancelled,
+}
+
+impl State {
+    /// Every state.
+    pub const ALL: [State; 5] = [State::Queued, State::Running, State::Done, State::Failed, State::Cancelled];
+
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        match self {
+            State::Queued => "queued",
+            State::Running => "running",
+            State::Done => "done",
+            State::Failed => "failed",
+            State::Cancelled => "cancelled",
+        }
+    }
+
+    /// Whether it ended.
+    pub fn is_final(self) -> bool {
+        matches!(self, State::Done | State::Failed | State::Cancelled)
+    }
+}
+
+/// What `search.json` holds.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Kept {
+    spec: SearchSpec,
+    /// Where the trainer reads the dataset.
+    source: String,
+    /// Milliseconds since 1970: orders the line.
+    created: u128,
+    state: State,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    error: Option<String>,
+    /// Time spent training, over all runs that ended in good order.
+    seconds: f64,
+}
+
+/// What changes while a search runs.
+struct Live {
+    kept: Kept,
+    /// Whole lines of the journal, without line feeds.
+    journal: Vec<String>,
+    search: Option<Search>,
+    progress: Option<Progress>,
+    running_since: Option<Instant>,
+}
+
+/// One event for whoever watches.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Line {
+    /// A line of the journal, with its number from 1.
+    Journal(usize, String),
+    /// How far it is.
+    Progress(Progress),
+    /// Where it stands.
+    State(Value),
+}
+
+/// One search.
+pub struct Record {
+    id: String,
+    directory: PathBuf,
+    live: Mutex<Live>,
+    /// Counts changes, for whoever watches.
+    changes: watch::Sender<u64>,
+    /// Told when somebody wants it to end.
+    pub(super) cancelled: Notify,
+}
+
+const FILE: &str = "search.json";
+const JOURNAL: &str = "events.jsonl";
+
+impl Record {
+    /// Makes the folder of a new search.
+    pub(super) fn create(parent: &Path, spec: SearchSpec, source: String) -> anyhow::Result<Record> {
+        let directory = parent.join(&spec.name);
+        std::fs::create_dir(&directory).with_context(|| format!("cannot make {}", directory.display()))?;
+        let created = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
+        let kept = Kept { spec, source, created, state: State::Queued, error: None, seconds: 0.0 };
+        let record = Record::new(directory, kept, Vec::new(), None);
+        record.live().save(&record.directory)?;
+        Ok(record)
+    }
+
+    /// Reads the folder of a search. One that was running stands in line again.
+    pub(super) fn open(directory: &Path) -> anyhow::Result<Record> {
+        let path = directory.join(FILE);
+        let text =
+            std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+        let mut kept: Kept = serde_json::from_str(&text).with_context(|| format!("{}", path.display()))?;
+        if kept.state == State::Running {
+            kept.state = State::Queued;
+        }
+        let path = directory.join(JOURNAL);
+        let bytes = match std::fs::read(&path) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Vec::new(),
+            read => read.with_context(|| format!("cannot read {}", path.display()))?,
+        };
+        let text = String::from_utf8_lossy(&bytes);
+        let replayed = journal::replay(&text).with_context(|| format!("{}", path.display()))?;
+        let lines = replayed.as_ref().map_or(0, |replay| replay.events);
+        let journal = text.lines().take(lines).map(str::to_owned).collect();
+        Ok(Record::new(directory.to_owned(), kept, journal, replayed.map(|replay| replay.search)))
+    }
+
+    fn new(directory: PathBuf, kept: Kept, journal: Vec<String>, search: Option<Search>) -> Record {
+        Record {
+            id: kept.spec.name.clone(),
+            directory,
+            live: Mutex::new(Live { kept, journal, search, progress: None, running_since: None }),
+            changes: watch::Sender::new(0),
+            cancelled: Notify::new(),
+        }
+    }
+
+    /// Its id: the name of the search.
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// The folder that its trainer works in.
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// What it was asked to do.
+    pub fn spec(&self) -> SearchSpec {
+        self.live().kept.spec.clone()
+    }
+
+    /// Where the trainer reads the dataset.
+    pub fn source(&self) -> String {
+        self.live().kept.source.clone()
+    }
+
+    /// When it was asked for, in milliseconds since 1970.
+    pub fn created(&self) -> u128 {
+        self.live().kept.created
+    }
+
+    /// Where it stands.
+    pub fn state(&self) -> State {
+        self.live().kept.state
+    }
+
+    /// The search as its journal tells it; none before it has begun.
+    pub fn search(&self) -> Option<Search> {
+        self.live().search.clone()
+    }
+
+    /// Everything that the API says about it.
+    pub fn describe(&self) -> Value {
+        let live = self.live();
+        let spec = &live.kept.spec;
+        let epoch = live.search.as_ref().map_or(0, Search::epoch);
+        let best = live
+            .search
+            .as_ref()
+            .filter(|_| epoch > 0)
+            .and_then(|search| number(search.population().best().score));
+        let members: Vec<Value> = live.search.as_ref().map_or_else(Vec::new, |search| {
+            search
+                .population()
+                .members()
+                .iter()
+                .map(|member| {
+                    json!({ "id": member.id, "score": number(member.score), "age": member.age, "parent": member.parent })
+                })
+                .collect()
+        });
+        json!({
+            "id": self.id,
+            "state": live.kept.state,
+            "epoch": epoch,
+            "epochs": spec.training.epochs,
+            "best_accuracy": best,
+            "seconds": (live.seconds() * 10.0).round() / 10.0,
+            "error": live.kept.error,
+            "schedule": (live.kept.state == State::Done).then_some(&self.id),
+            "dataset": spec.training.dataset,
+            "model": spec.training.model.to_string(),
+            "population": spec.population,
+            "members": members,
+            "progress": live.progress,
+            "spec": spec,
+        })
+    }
+
+    /// Watches for changes.
+    pub fn watch(&self) -> watch::Receiver<u64> {
+        self.changes.subscribe()
+    }
+
+    /// The lines of the journal after the first `seen`, and whether the search has ended.
+    pub fn lines_after(&self, seen: usize) -> (Vec<Line>, State) {
+        let live = self.live();
+        let lines = live.journal.iter().enumerate().skip(seen);
+        (lines.map(|(number, line)| Line::Journal(number + 1, line.clone())).collect(), live.kept.state)
+    }
+
+    /// How far it is, as the trainer last said.
+    pub fn progress(&self) -> Option<Progress> {
+        self.live().progress.clone()
+    }
+
+    /// Asks a waiting or running search to end.
+    pub(super) fn cancel(&self) -> Result<(), ApiError> {
+        let state = self.state();
+        match state {
+            State::Queued => self.enter(State::Cancelled, None),
+            // The supervisor ends the trainer, and enters the state then.
+            State::Running => self.cancelled.notify_one(),
+            _ => {
+                return Err(ApiError::conflict(format!(
+                    "search {:?} is {} already; there is nothing to cancel",
+                    self.id,
+                    state.name()
+                )));
+            }
+        }
+        Ok(())
+    }
+
+    /// Puts a failed or cancelled search in line again.
+    pub(super) fn resume(&self) -> Result<(), ApiError> {
+        let state = self.state();
+        match state {
+            State::Failed | State::Cancelled => {
+                self.enter(State::Queued, None);
+                Ok(())
+            }
+            _ => Err(ApiError::conflict(format!(
+                "search {:?} is {}; only a failed or cancelled search can be resumed",
+                self.id,
+                state.name()
+            ))),
+        }
+    }
+
+    /// Enters a state, on disk too.
+    pub(super) fn enter(&self, state: State, error: Option<String>) {
+        let mut live = self.live();
+        live.kept.seconds = live.seconds();
+        live.running_since = (state == State::Running).then(Instant::now);
+        (live.kept.state, live.kept.error) = (state, error);
+        if state != State::Running {
+            live.progress = None;
+        }
+        live.save_or_warn(&self.directory);
+        drop(live);
+        self.changed();
+    }
+
+    /// Takes in an event of the journal.
+    ///
+    /// # Errors
+    /// When the trainer says what no trainer can say at this point.
+    pub(super) fn happened(&self, event: &Event) -> anyhow::Result<()> {
+        let mut live = self.live();
+        match (event, &mut live.search) {
+            (Event::Started { spec, .. }, _) => {
+                live.search = Some(Search::new((**spec).clone()));
+                live.journal.clear();
+            }
+            (event, Some(search)) => search.apply(event).map_err(anyhow::Error::msg)?,
+            (_, None) => anyhow::bail!("the trainer sent an event before the search began"),
+        }
+        live.journal.push(event.to_line().trim_end().to_owned());
+        if let Event::Checkpoint { .. } = event {
+            // The time until here is not lost when the server is killed.
+            live.kept.seconds = live.seconds();
+            live.running_since = live.running_since.map(|_| Instant::now());
+            live.save_or_warn(&self.directory);
+        }
+        drop(live);
+        self.changed();
+        Ok(())
+    }
+
+    /// Goes back to the first `lines` lines of the journal: a trainer went on from there.
+    ///
+    /// # Errors
+    /// When those lines do not make sense.
+    pub(super) fn rewind(&self, lines: usize) -> anyhow::Result<()> {
+        let mut live = self.live();
+        live.journal.truncate(lines);
+        let text: String = live.journal.iter().map(|line| format!("{line}\n")).collect();
+        live.search = journal::replay(&text)?.map(|replay| replay.search);
+        Ok(())
+    }
+
+    /// Notes how far it is.
+    pub(super) fn progressed(&self, progress: Progress) {
+        self.live().progress = Some(progress);
+        self.changed();
+    }
+
+    fn changed(&self) {
+        self.changes.send_modify(|count| *count += 1);
+    }
+
+    fn live(&self) -> MutexGuard<'_, Live> {
+        self.live.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+}
+
+impl Live {
+    fn seconds(&self) -> f64 {
+        self.kept.seconds + self.running_since.map_or(Duration::ZERO, |since| since.elapsed()).as_secs_f64()
+    }
+
+    /// A full disk must not end a search whose state is in memory; the next save may work.
+    fn save_or_warn(&self, directory: &Path) {
+        if let Err(error) = self.save(directory) {
+            tracing::error!(error = %format!("{error:#}"), "cannot keep the state of a search");
+        }
+    }
+
+    fn save(&self, directory: &Path) -> anyhow::Result<()> {
+        let path = directory.join(FILE);
+        let mut file = tempfile::NamedTempFile::new_in(directory)
+            .with_context(|| format!("cannot write in {}", directory.display()))?;
+        file.write_all(&serde_json::to_vec_pretty(&self.kept)?)
+            .and_then(|()| file.as_file().sync_all())
+            .with_context(|| format!("cannot write {}", path.display()))?;
+        file.persist(&path).with_context(|| format!("cannot write {}", path.display()))?;
+        Ok(())
+    }
+}
+
+/// A score as JSON has it: nothing for a member that diverged or was not scored.
+fn number(score: Option<f64>) -> Option<f64> {
+    score.filter(|score| score.is_finite())
+}

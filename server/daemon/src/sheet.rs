@@ -1,0 +1,225 @@
+//! Contact sheets: what a stream would send, for people.
+//!
+//! Each image stands above its class and the ops that the policy applied to it.
+
+use std::convert::Infallible;
+
+use anyhow::Context;
+use embedded_graphics::Drawable;
+use embedded_graphics::Pixel;
+use embedded_graphics::draw_target::DrawTarget;
+use embedded_graphics::geometry::{OriginDimensions, Point, Size};
+use embedded_graphics::mono_font::MonoTextStyle;
+use embedded_graphics::mono_font::ascii::{FONT_6X10, FONT_9X15_BOLD};
+use embedded_graphics::pixelcolor::{Rgb888, RgbColor};
+use embedded_graphics::text::{Baseline, Text};
+use pba_augment::{OpCall, OpCounts, magnitude, render_batch};
+use pba_schedules::Op;
+
+use crate::epoch::Epoch;
+use crate::pool::Workspace;
+
+const BACKGROUND: Rgb888 = Rgb888::new(0x14, 0x18, 0x1d);
+const TITLE: Rgb888 = Rgb888::new(0xf2, 0xf4, 0xf7);
+const CLASS: Rgb888 = Rgb888::new(0xd5, 0xda, 0xe1);
+const OPS: Rgb888 = Rgb888::new(0x7f, 0xb3, 0xff);
+const NO_OPS: Rgb888 = Rgb888::new(0x5b, 0x64, 0x70);
+
+/// Small images are enlarged, and large ones thinned, to about this side.
+const TILE_SIDE: u32 = 96;
+const GAP: u32 = 12;
+const LINE: u32 = 11;
+const CAPTION: u32 = 3 * LINE + 4;
+const HEADER: u32 = 44;
+const GLYPH_WIDTH: u32 = 6;
+
+/// Draws the first `count` images of an epoch as a PNG.
+///
+/// # Errors
+/// When the PNG cannot be encoded.
+pub fn draw(epoch: &Epoch, number: u32, count: usize, workspace: &mut Workspace) -> anyhow::Result<Vec<u8>> {
+    let plan = epoch.plan();
+    let indices: Vec<u64> = (0..plan.batches()).flat_map(|n| plan.indices(n)).take(count).collect();
+    let shape = epoch.recipe().shape();
+    let mut pixels = vec![0; indices.len() * shape.rgb_bytes()];
+    let image = |index| epoch.split().image(index);
+    let mut counts = OpCounts::default();
+    render_batch(
+        epoch.recipe(),
+        indices.iter().copied(),
+        image,
+        &mut pixels,
+        &mut workspace.scratch,
+        &mut counts,
+    );
+
+    let columns = (indices.len() as f64).sqrt().ceil().clamp(1.0, 32.0) as u32;
+    let rows = (indices.len() as u32).div_ceil(columns);
+    let tile = Tile::of(shape.height, shape.width);
+    let cell_width = tile.width.max(TILE_SIDE) + GAP;
+    let cell_height = tile.height + CAPTION + GAP;
+    let title = format!("{}  epoch {number}", epoch.dataset());
+    let subtitle = format!("schedule {}   base {}", epoch.schedule(), epoch.recipe().spec().base);
+    let text_width = (9 * title.len() as u32).max(GLYPH_WIDTH * subtitle.len() as u32) + 2 * GAP;
+    let mut canvas =
+        Canvas::new((columns * cell_width + GAP).max(text_width), HEADER + rows * cell_height + GAP);
+
+    canvas.text(&title, GAP, 9, MonoTextStyle::new(&FONT_9X15_BOLD, TITLE));
+    canvas.text(&subtitle, GAP, 27, MonoTextStyle::new(&FONT_6X10, CLASS));
+    let letters = (cell_width - GAP) / GLYPH_WIDTH;
+    for (position, (&index, pixels)) in indices.iter().zip(pixels.chunks_exact(shape.rgb_bytes())).enumerate()
+    {
+        let x = GAP + position as u32 % columns * cell_width;
+        let y = HEADER + position as u32 / columns * cell_height;
+        canvas.image(pixels, shape.width, &tile, x, y);
+        let label = epoch.split().label(index);
+        let class = usize::try_from(label).ok().and_then(|label| epoch.split().classes().get(label));
+        let class = shortened(&class.cloned().unwrap_or_else(|| label.to_string()), letters);
+        let y = y + tile.height + 4;
+        canvas.text(&class, x, y, MonoTextStyle::new(&FONT_6X10, CLASS));
+        let calls = epoch.recipe().op_calls(index);
+        for (line, call) in calls.as_slice().iter().enumerate() {
+            let y = y + (line as u32 + 1) * LINE;
+            canvas.text(&shortened(&describe(call), letters), x, y, MonoTextStyle::new(&FONT_6X10, OPS));
+        }
+        if calls.as_slice().is_empty() {
+            canvas.text("-", x, y + LINE, MonoTextStyle::new(&FONT_6X10, NO_OPS));
+        }
+    }
+    png(canvas.width, canvas.height, png::ColorType::Rgb, &canvas.rgb)
+}
+
+/// An op with its physical parameter: `Rotate -27`, `Color x1.72`.
+fn describe(call: &OpCall) -> String {
+    let (level, sign) = (call.magnitude, call.sign);
+    match call.op {
+        op @ Op::Rotate => format!("{op} {}", magnitude::rotate_degrees(level, sign)),
+        op @ (Op::TranslateX | Op::TranslateY) => {
+            format!("{op} {}px", magnitude::translate_pixels(level, sign))
+        }
+        op @ (Op::ShearX | Op::ShearY) => format!("{op} {:.2}", magnitude::shear_slope(level, sign)),
+        op @ (Op::Brightness | Op::Color | Op::Contrast | Op::Sharpness) => {
+            format!("{op} x{:.2}", magnitude::enhance_factor(level))
+        }
+        op @ Op::Posterize => format!("{op} {} bits", magnitude::posterize_bits(level)),
+        op @ Op::Solarize => format!("{op} {}", magnitude::solarize_threshold(level)),
+        op @ Op::Cutout => format!("{op} {}px", magnitude::cutout_size(level)),
+        op @ (Op::Invert | Op::Equalize | Op::AutoContrast) => op.to_string(),
+    }
+}
+
+/// Cuts a text to so many letters of the font, which has ASCII only.
+fn shortened(text: &str, letters: u32) -> String {
+    text.chars()
+        .take(letters as usize)
+        .map(|c| if c.is_ascii_graphic() || c == ' ' { c } else { '?' })
+        .collect()
+}
+
+/// How one image is scaled: every pixel `grow` times, or every `thin`-th pixel.
+struct Tile {
+    width: u32,
+    height: u32,
+    grow: u32,
+    thin: u32,
+}
+
+impl Tile {
+    fn of(height: u32, width: u32) -> Tile {
+        let side = height.max(width);
+        let grow = (TILE_SIDE / side).max(1);
+        // Up to twice the tile's side, an image is shown as it is.
+        let thin = side.div_ceil(3 * TILE_SIDE);
+        Tile { width: width.div_ceil(thin) * grow, height: height.div_ceil(thin) * grow, grow, thin }
+    }
+}
+
+/// An RGB picture that text can be drawn on.
+struct Canvas {
+    width: u32,
+    height: u32,
+    rgb: Vec<u8>,
+}
+
+impl Canvas {
+    fn new(width: u32, height: u32) -> Canvas {
+        let pixel = [BACKGROUND.r(), BACKGROUND.g(), BACKGROUND.b()];
+        Canvas { width, height, rgb: pixel.repeat((width * height) as usize) }
+    }
+
+    fn text(&mut self, text: &str, x: u32, y: u32, style: MonoTextStyle<'_, Rgb888>) {
+        let position = Point::new(x as i32, y as i32);
+        match Text::with_baseline(text, position, style, Baseline::Top).draw(self) {
+            Ok(_) => {}
+            Err(never) => match never {},
+        }
+    }
+
+    fn image(&mut self, pixels: &[u8], width: u32, tile: &Tile, left: u32, top: u32) {
+        for y in 0..tile.height {
+            for x in 0..tile.width {
+                let source = |along: u32| along / tile.grow * tile.thin;
+                let from = 3 * (source(y) * width + source(x)) as usize;
+                let to = 3 * ((top + y) * self.width + left + x) as usize;
+                self.rgb[to..to + 3].copy_from_slice(&pixels[from..from + 3]);
+            }
+        }
+    }
+}
+
+impl OriginDimensions for Canvas {
+    fn size(&self) -> Size {
+        Size::new(self.width, self.height)
+    }
+}
+
+impl DrawTarget for Canvas {
+    type Color = Rgb888;
+    type Error = Infallible;
+
+    fn draw_iter<I: IntoIterator<Item = Pixel<Rgb888>>>(&mut self, pixels: I) -> Result<(), Infallible> {
+        for Pixel(point, color) in pixels {
+            let (Ok(x), Ok(y)) = (u32::try_from(point.x), u32::try_from(point.y)) else { continue };
+            if x < self.width && y < self.height {
+                let at = 3 * (y * self.width + x) as usize;
+                self.rgb[at..at + 3].copy_from_slice(&[color.r(), color.g(), color.b()]);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Encodes a picture of 8 bits per channel.
+///
+/// # Errors
+/// When the pixels are not as many as the size says.
+pub fn png(width: u32, height: u32, color: png::ColorType, pixels: &[u8]) -> anyhow::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let mut encoder = png::Encoder::new(&mut bytes, width, height);
+    encoder.set_color(color);
+    encoder.set_depth(png::BitDepth::Eight);
+    let mut writer = encoder.write_header().context("cannot encode the PNG")?;
+    writer.write_image_data(pixels).context("cannot encode the PNG")?;
+    writer.finish().context("cannot encode the PNG")?;
+    Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tiles_keep_a_sensible_size() {
+        for (height, width, expected) in
+            [(32, 32, (96, 96)), (1, 1, (96, 96)), (224, 224, (224, 224)), (4000, 2000, (286, 143))]
+        {
+            let tile = Tile::of(height, width);
+            assert_eq!((tile.height, tile.width), expected, "{height}x{width}");
+        }
+    }
+
+    #[test]
+    fn long_and_foreign_names_are_cut_to_the_font() {
+        assert_eq!(shortened("Motorrad für zwei", 11), "Motorrad f?");
+    }
+}

@@ -1,0 +1,107 @@
+//! The `pba` binary as a command that ends.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+/// The binary under test: `PBA_BIN`, or else `pba` of the profile that the tests are built with.
+///
+/// # Panics
+/// When it is not there.
+pub fn path() -> PathBuf {
+    if let Some(path) = std::env::var_os("PBA_BIN") {
+        let path = PathBuf::from(path);
+        return std::path::absolute(path).expect("the current directory is known");
+    }
+    let path = profile_folder().join("pba");
+    assert!(
+        path.exists(),
+        "{} is missing: `make test` builds it before it runs the tests; so does `cargo build -p pba-server`",
+        path.display()
+    );
+    path
+}
+
+/// `target/<profile>`: the test runs from `target/<profile>/deps`.
+fn profile_folder() -> PathBuf {
+    let executable = std::env::current_exe().expect("a test knows where it is");
+    let folder = executable.ancestors().nth(2).expect("a test lies in target/<profile>/deps");
+    folder.to_owned()
+}
+
+/// Where tests keep what outlives them: beside what cargo builds.
+pub(crate) fn kept_folder() -> PathBuf {
+    let folder = profile_folder().join("pba-tests");
+    std::fs::create_dir_all(&folder).expect("target can be written to");
+    folder
+}
+
+/// `pba` with arguments, in a directory, shielded from this shell's configuration.
+pub fn command(directory: &Path, arguments: &[&str]) -> Command {
+    let mut command = Command::new(path());
+    command.args(arguments).current_dir(directory).stdin(Stdio::null());
+    for (name, _) in std::env::vars_os() {
+        let name = name.to_string_lossy();
+        if name.starts_with("PBA_") || name == "RUST_LOG" || name.to_lowercase().ends_with("_proxy") {
+            command.env_remove(&*name);
+        }
+    }
+    command
+}
+
+/// What a command printed, and how it ended.
+#[derive(Debug)]
+pub struct Pba {
+    /// Standard output.
+    pub stdout: String,
+    /// Standard error.
+    pub stderr: String,
+    /// Exit code; none when a signal ended it.
+    pub code: Option<i32>,
+}
+
+impl From<Output> for Pba {
+    fn from(output: Output) -> Pba {
+        Pba {
+            stdout: String::from_utf8(output.stdout).expect("standard output is text"),
+            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+            code: output.status.code(),
+        }
+    }
+}
+
+impl Pba {
+    /// Standard output of a command that must have succeeded.
+    #[track_caller]
+    pub fn ok(self) -> String {
+        assert_eq!(self.code, Some(0), "{self:?}");
+        self.stdout
+    }
+
+    /// Standard output of a command that must have succeeded, as JSON.
+    #[track_caller]
+    pub fn json(self) -> serde_json::Value {
+        let text = self.ok();
+        serde_json::from_str(&text).unwrap_or_else(|error| panic!("not JSON: {error}: {text}"))
+    }
+
+    /// Checks that the command was refused with a code, saying why on standard error only.
+    #[track_caller]
+    pub fn refused(self, code: i32, says: &[&str]) {
+        assert_eq!(self.code, Some(code), "{self:?}");
+        assert_eq!(self.stdout, "", "errors belong on standard error");
+        for says in says {
+            assert!(self.stderr.contains(says), "{:?} does not say {says:?}", self.stderr);
+        }
+    }
+}
+
+/// Runs `pba` to its end, in an empty directory of its own.
+pub fn pba(arguments: &[&str]) -> Pba {
+    let directory = tempfile::tempdir().expect("a temporary directory can be made");
+    pba_in(directory.path(), arguments)
+}
+
+/// Runs `pba` to its end in a directory.
+pub fn pba_in(directory: &Path, arguments: &[&str]) -> Pba {
+    command(directory, arguments).output().expect("pba starts").into()
+}

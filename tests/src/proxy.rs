@@ -1,0 +1,107 @@
+//! A TCP proxy that cuts connections after so many bytes.
+
+use std::collections::VecDeque;
+use std::io::{Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+/// Where and how one connection is cut.
+#[derive(Clone, Copy, Debug)]
+pub struct Cut {
+    /// Bytes of the server's answer, head included, that still pass.
+    pub after: u64,
+    /// With a reset, as when a host dies; otherwise in good order, as when a process ends.
+    pub reset: bool,
+}
+
+/// Stands before a server. The first connections are cut as planned, all later ones pass.
+pub struct CuttingProxy {
+    address: SocketAddr,
+    plan: Arc<Mutex<VecDeque<Cut>>>,
+    connections: Arc<AtomicUsize>,
+    ended: Arc<AtomicBool>,
+}
+
+impl CuttingProxy {
+    /// Starts a proxy before a server.
+    ///
+    /// # Panics
+    /// When no port is free.
+    pub fn start(server: SocketAddr) -> CuttingProxy {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
+        let proxy = CuttingProxy {
+            address: listener.local_addr().expect("it is bound"),
+            plan: Arc::default(),
+            connections: Arc::default(),
+            ended: Arc::default(),
+        };
+        let (plan, connections, ended) =
+            (Arc::clone(&proxy.plan), Arc::clone(&proxy.connections), Arc::clone(&proxy.ended));
+        std::thread::spawn(move || {
+            for client in listener.incoming() {
+                if ended.load(Ordering::SeqCst) {
+                    break;
+                }
+                let (Ok(client), Ok(server)) = (client, TcpStream::connect(server)) else { continue };
+                connections.fetch_add(1, Ordering::SeqCst);
+                let cut = plan.lock().unwrap().pop_front();
+                std::thread::spawn(move || forward(client, server, cut));
+            }
+        });
+        proxy
+    }
+
+    /// Plans the cuts of the next connections.
+    pub fn plan(&self, cuts: impl IntoIterator<Item = Cut>) {
+        *self.plan.lock().unwrap() = cuts.into_iter().collect();
+    }
+
+    /// Its URL.
+    pub fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// Connections so far.
+    pub fn connections(&self) -> usize {
+        self.connections.load(Ordering::SeqCst)
+    }
+}
+
+impl Drop for CuttingProxy {
+    fn drop(&mut self) {
+        self.ended.store(true, Ordering::SeqCst);
+        // Wakes the accepting thread; if even that fails, it ends with the test process.
+        let _ = TcpStream::connect(self.address);
+    }
+}
+
+fn forward(client: TcpStream, server: TcpStream, cut: Option<Cut>) {
+    let _ = (client.set_nodelay(true), server.set_nodelay(true));
+    let (Ok(mut from_client), Ok(mut to_server)) = (client.try_clone(), server.try_clone()) else { return };
+    std::thread::spawn(move || {
+        // Ends when either side closes.
+        let _ = std::io::copy(&mut from_client, &mut to_server);
+        let _ = to_server.shutdown(Shutdown::Write);
+    });
+    let (mut from_server, mut to_client) = (server, client);
+    let mut left = cut.map_or(u64::MAX, |cut| cut.after);
+    let mut bytes = [0; 16 << 10];
+    while left > 0 {
+        let Ok(count @ 1..) = from_server.read(&mut bytes) else { break };
+        let count = count.min(usize::try_from(left).unwrap_or(usize::MAX));
+        if to_client.write_all(&bytes[..count]).is_err() {
+            break;
+        }
+        left -= count as u64;
+    }
+    let _ = from_server.shutdown(Shutdown::Both);
+    if cut.is_some_and(|cut| cut.reset) {
+        let _ = socket2::SockRef::from(&to_client).set_linger(Some(Duration::ZERO));
+        // The reset is sent when the last handle closes, and the other one waits in a read.
+        let _ = to_client.shutdown(Shutdown::Read);
+    } else {
+        let _ = to_client.shutdown(Shutdown::Both);
+    }
+}

@@ -1,0 +1,234 @@
+//! What one would otherwise repeat in review. Each failure says how to fix it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use pba_schedules::Op;
+use pba_tests::repository;
+use serde_json::Value;
+
+/// What each crate of the workspace may name of the others.
+const ALLOWED: &[(&str, &[&str])] = &[
+    ("pba-schedules", &[]),
+    ("pba-augment", &["pba-schedules"]),
+    ("pba-search", &["pba-schedules"]),
+    ("pba-datasets", &["pba-schedules"]),
+    ("pba-trainer", &["pba-schedules", "pba-augment", "pba-search", "pba-datasets"]),
+    ("pba-server", &["pba-schedules", "pba-augment", "pba-search", "pba-datasets", "pba-wire", "pba-client"]),
+    ("pba-wire", &[]),
+    ("pba-client", &["pba-wire"]),
+];
+/// Crates whose results depend on their arguments alone.
+const PURE: [&str; 3] = ["pba-schedules", "pba-augment", "pba-search"];
+/// What a pure crate must not know.
+const WORLDLY: [&str; 12] = [
+    "tokio",
+    "axum",
+    "hyper",
+    "reqwest",
+    "arrow",
+    "arrow-ipc",
+    "parquet",
+    "tch",
+    "prometheus",
+    "tracing",
+    "crossbeam",
+    "rayon",
+];
+
+struct Package {
+    name: String,
+    folder: PathBuf,
+    dependencies: BTreeSet<String>,
+}
+
+/// The packages of the workspace, with what they name outside of tests.
+fn packages() -> BTreeMap<String, Package> {
+    let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned());
+    let output = Command::new(cargo)
+        .args(["metadata", "--no-deps", "--offline", "--format-version", "1", "--manifest-path"])
+        .arg(repository("Cargo.toml"))
+        .output()
+        .expect("cargo runs");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let metadata: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let text = |value: &Value| value.as_str().unwrap().to_owned();
+    let packages = metadata["packages"].as_array().unwrap().iter().map(|package| {
+        let dependencies = package["dependencies"].as_array().unwrap().iter();
+        let dependencies = dependencies.filter(|dependency| dependency["kind"] != "dev");
+        Package {
+            name: text(&package["name"]),
+            folder: Path::new(&text(&package["manifest_path"])).parent().unwrap().to_owned(),
+            dependencies: dependencies.map(|dependency| text(&dependency["name"])).collect(),
+        }
+    });
+    packages.map(|package| (package.name.clone(), package)).collect()
+}
+
+/// Rust sources below a folder.
+fn sources(folder: &Path) -> Vec<PathBuf> {
+    let Ok(entries) = std::fs::read_dir(folder) else { return Vec::new() };
+    let paths = entries.map(|entry| entry.unwrap().path());
+    let sources = paths.flat_map(|path| if path.is_dir() { sources(&path) } else { vec![path] });
+    sources.filter(|path| path.extension().is_some_and(|extension| extension == "rs")).collect()
+}
+
+/// The lines of a source that are code and not tests, numbered.
+fn code(text: &str) -> impl Iterator<Item = (usize, &str)> {
+    let lines = text.lines().enumerate().map(|(number, line)| (number + 1, line));
+    let lines = lines.take_while(|(_, line)| line.trim() != "#[cfg(test)]");
+    lines.map(|(number, line)| (number, line.split("//").next().unwrap_or_default()))
+}
+
+#[test]
+fn dependencies_point_one_way() {
+    let packages = packages();
+    for (name, package) in &packages {
+        if ["pba-tests", "pba-benches"].contains(&name.as_str()) {
+            continue;
+        }
+        let allowed = ALLOWED.iter().find(|(known, _)| known == name).map(|(_, allowed)| *allowed);
+        let allowed = allowed.unwrap_or_else(|| {
+            panic!("{name} is new: say in ARCHITECTURE.md and in this test what it may depend on")
+        });
+        for dependency in package.dependencies.iter().filter(|name| packages.contains_key(*name)) {
+            assert!(
+                allowed.contains(&dependency.as_str()),
+                "{name} depends on {dependency}, against the direction of ARCHITECTURE.md; \
+                 move what is shared into a crate that both may use, or pass it in as a value"
+            );
+        }
+    }
+    for needed in ["pba-schedules", "pba-augment", "pba-datasets", "pba-server", "pba-wire", "pba-client"] {
+        assert!(packages.contains_key(needed), "{needed} is gone; this test must follow its new name");
+    }
+}
+
+#[test]
+fn pure_crates_know_nothing_of_the_world() {
+    let packages = packages();
+    for package in PURE.iter().filter_map(|name| packages.get(*name)) {
+        for worldly in WORLDLY {
+            assert!(
+                !package.dependencies.contains(worldly),
+                "{} depends on {worldly}; it takes and gives values, and the server moves them",
+                package.name
+            );
+        }
+    }
+}
+
+#[test]
+fn pure_crates_read_no_clock_touch_no_file_start_no_thread() {
+    const BANNED: [&str; 14] = [
+        "std::fs",
+        "std::thread",
+        "std::time",
+        "std::net",
+        "std::env",
+        "std::process",
+        "SystemTime",
+        "Instant::now",
+        "thread_rng",
+        "from_entropy",
+        "from_os_rng",
+        "rand::rng(",
+        "rand::random",
+        "OsRng",
+    ];
+    let packages = packages();
+    for package in PURE.iter().filter_map(|name| packages.get(*name)) {
+        let sources = sources(&package.folder.join("src"));
+        assert!(!sources.is_empty(), "{} has no sources", package.name);
+        for source in sources {
+            let text = std::fs::read_to_string(&source).unwrap();
+            for (number, line) in code(&text) {
+                for banned in BANNED {
+                    assert!(
+                        !line.contains(banned),
+                        "{}:{number} uses {banned}: {} is pure, so that a batch depends on the request alone; \
+                         take a seed, bytes or a number as an argument instead",
+                        source.display(),
+                        package.name
+                    );
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn only_the_trainer_names_torch() {
+    for (name, package) in packages() {
+        for dependency in package.dependencies.iter().filter(|d| d.contains("tch") || d.contains("torch")) {
+            assert_eq!(
+                name, "pba-trainer",
+                "{name} depends on {dependency}; only pba-trainer links libtorch, and pba starts it as a child process"
+            );
+        }
+    }
+}
+
+#[test]
+fn only_the_server_has_configuration_and_metrics() {
+    for (name, package) in packages() {
+        for dependency in ["prometheus", "toml", "axum"] {
+            assert!(
+                name == "pba-server" || !package.dependencies.contains(dependency),
+                "{name} depends on {dependency}; only pba-server reads configuration and records metrics: \
+                 return the value, and let it do so"
+            );
+        }
+    }
+}
+
+#[test]
+fn clients_import_nothing_of_the_server() {
+    let packages = packages();
+    let server = repository("server");
+    for package in packages.values().filter(|package| package.folder.starts_with(repository("client"))) {
+        for dependency in package.dependencies.iter().filter_map(|name| packages.get(name)) {
+            assert!(
+                !dependency.folder.starts_with(&server),
+                "{} depends on {}, which lies under server/; what both sides need belongs in client/wire",
+                package.name,
+                dependency.name
+            );
+        }
+    }
+}
+
+#[test]
+fn every_op_has_its_file_with_tests() {
+    let packages = packages();
+    let folder = packages["pba-augment"].folder.join("src/ops");
+    for op in Op::ALL {
+        let mut name = String::new();
+        for letter in op.name().chars() {
+            if letter.is_uppercase() && !name.is_empty() {
+                name.push('_');
+            }
+            name.extend(letter.to_lowercase());
+        }
+        let file = folder.join(format!("{name}.rs"));
+        let text = std::fs::read_to_string(&file).unwrap_or_else(|_| {
+            panic!("{op} has no file {}: one op, one file, all with the same face", file.display())
+        });
+        assert!(text.starts_with("//! "), "{} does not begin by saying what the op does", file.display());
+        let module = std::fs::read_to_string(folder.join("mod.rs")).unwrap();
+        assert!(module.contains(&format!("mod {name};")), "{name} is not a module of ops/mod.rs");
+    }
+}
+
+#[test]
+fn lints_live_in_the_root_manifest() {
+    for package in packages().values() {
+        let manifest = std::fs::read_to_string(package.folder.join("Cargo.toml")).unwrap();
+        assert!(
+            manifest.contains("[lints]\nworkspace = true"),
+            "{} does not take the workspace's lints; add [lints] workspace = true to its Cargo.toml",
+            package.name
+        );
+    }
+}

@@ -1,0 +1,302 @@
+//! The command line, as people and scripts use it.
+
+use std::fs::File;
+use std::path::Path;
+
+use arrow::array::RecordBatch;
+use arrow::ipc::reader::StreamReader;
+use pba_schedules::{Schedule, formats, library};
+use pba_tests::server::data_folder;
+use pba_tests::{Pba, Server, binary, epoch, pba, repository};
+use serde_json::Value;
+
+/// An address where nobody listens: port 1 needs privileges and has no service.
+const NOBODY: &str = "http://127.0.0.1:1";
+
+/// Each published schedule, the log that it was converted from, its epochs and segments.
+fn published() -> [(Schedule, &'static str, u32, usize); 2] {
+    [
+        (library::cifar10_pba(), "rcifar10_16_wrn.txt", 200, 17),
+        (library::svhn_pba(), "rsvhn_16_wrn.txt", 160, 14),
+    ]
+}
+
+fn log_path(file: &str) -> String {
+    repository("schedules/library/source").join(file).display().to_string()
+}
+
+/// A schedule's policies by epoch, read from the lineage log by other code than the server's: each
+/// line `[target, clone, _, epoch, before, after]` says which policy holds from which epoch on.
+fn policies_of_log(file: &str, epochs: usize) -> Vec<Value> {
+    let text = std::fs::read_to_string(log_path(file)).unwrap().replace('\'', "\"");
+    let lines: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let mut kept = vec![lines.last().unwrap()];
+    for line in lines.iter().rev().skip(1) {
+        // Backwards from the winner: a line belongs to it while it made the member it came from.
+        if line[0] != kept.last().unwrap()[1] {
+            break;
+        }
+        kept.push(line);
+    }
+    kept.reverse();
+    let mut policies = vec![kept[0][4].clone(); epochs];
+    for line in kept {
+        policies[line[3].as_u64().unwrap() as usize..].fill(line[5].clone());
+    }
+    policies
+}
+
+#[test]
+fn published_schedules_are_the_logs() {
+    let server = Server::start(&[]);
+    for (schedule, log, epochs, segments) in published() {
+        let name = schedule.name();
+        let shown = server.pba(&["schedule", "show", name]).ok();
+        assert!(shown.contains(&format!("{name}: {segments} segments over {epochs} epochs")), "{shown}");
+        assert!(shown.contains(&schedule.digest().to_string()), "{shown}");
+        let rows = shown.lines().filter(|line| line.contains("..=")).count();
+        assert_eq!(rows, segments, "{shown}");
+        assert!(shown.contains(&format!("..={}", epochs - 1)), "{shown}");
+
+        let export = server.pba(&["schedule", "export", name]).json();
+        let mut by_epoch: Vec<Value> = Vec::new();
+        for segment in export["segments"].as_array().unwrap() {
+            let levels = segment["policy"].as_array().unwrap().iter();
+            let flat: Vec<Value> = levels.flat_map(|pair| pair.as_array().unwrap().clone()).collect();
+            let count = segment["epochs"].as_u64().unwrap() as usize;
+            by_epoch.extend(std::iter::repeat_n(Value::from(flat), count));
+        }
+        assert_eq!(by_epoch, policies_of_log(log, epochs as usize), "{name}");
+    }
+}
+
+#[test]
+fn a_log_is_imported_through_the_api_and_the_command_line() {
+    let server = Server::start(&[]);
+    for (schedule, log, epochs, segments) in published() {
+        let digest = schedule.digest().to_string();
+        let body = std::fs::read(log_path(log)).unwrap();
+        let answer = server.send("PUT", &format!("/v1/schedules/api-{epochs}?epochs={epochs}"), &body);
+        assert_eq!(answer.status, 201, "{}", answer.text());
+        assert_eq!(answer.json()["digest"], digest.as_str());
+
+        let (name, epochs) = (format!("cli-{epochs}"), epochs.to_string());
+        let import = ["schedule", "import", &log_path(log), "--name", &name, "--epochs", &epochs];
+        let text = server.pba(&import).ok();
+        assert!(text.contains(&digest), "{text}");
+        let again = server.pba(&[&import[..], &["--json"]].concat()).json();
+        assert_eq!((&again["digest"], &again["segments"]), (&digest.as_str().into(), &segments.into()));
+        assert_eq!(
+            server.get(&format!("/v1/schedules/{name}")).header("etag"),
+            Some(&*format!("\"{digest}\""))
+        );
+        server.pba(&["schedule", "delete", &name]).ok();
+        server.pba(&["schedule", "show", &name]).refused(1, &["there is no schedule", &name]);
+    }
+}
+
+#[test]
+fn an_export_is_imported_as_the_same() {
+    let server = Server::start(&[]);
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("mine.json").display().to_string();
+    server.pba(&["schedule", "export", "svhn-pba", "--out", &file]).ok();
+    let read = formats::read(&std::fs::read_to_string(&file).unwrap(), None, None).unwrap();
+    assert_eq!(read, library::svhn_pba());
+    server.pba(&["schedule", "import", &file, "--name", "mine"]).ok();
+    server.pba(&["schedule", "import", &file, "--name", "cifar10-pba"]).refused(1, &["409", "cifar10-pba"]);
+    let svg = server.pba(&["schedule", "plot", "mine"]).ok();
+    assert!(svg.starts_with("<svg ") && svg.trim_end().ends_with("</svg>") && svg.contains(">mine<"));
+    assert!(svg.contains("Rotate"));
+}
+
+#[test]
+fn published_schedules_are_shown_without_a_server() {
+    let list = pba(&["schedule", "list", "--server", NOBODY, "--json"]).json();
+    assert_eq!(list["schedules"].as_array().unwrap().len(), 2);
+    assert!(pba(&["schedule", "show", "svhn-pba", "--server", NOBODY]).ok().contains("14 segments"));
+    pba(&["schedule", "show", "mine", "--server", NOBODY]).refused(1, &["cannot reach", NOBODY]);
+    pba(&["dataset", "list", "--server", NOBODY]).refused(1, &["cannot reach", NOBODY]);
+    pba(&["stream", NOBODY]).refused(1, &["cannot reach", NOBODY]);
+}
+
+#[test]
+fn every_command_has_json() {
+    let server = Server::start(&[]);
+    let url = server.url();
+    let log = log_path("rsvhn_16_wrn.txt");
+    let commands: Vec<Vec<&str>> = vec![
+        vec!["schedule", "list"],
+        vec!["schedule", "show", "cifar10-pba"],
+        vec!["schedule", "import", &log, "--name", "mine", "--epochs", "160"],
+        vec!["schedule", "delete", "mine"],
+        vec!["dataset", "list"],
+        vec!["dataset", "show", "shapes"],
+        vec!["dataset", "preview", "shapes", "-n", "4"],
+        vec!["stream", &url, "--split", "test"],
+        vec!["schedule", "export", "svhn-pba"],
+    ];
+    for command in commands {
+        let value = server.pba(&[&command[..], &["--json"]].concat()).json();
+        assert!(value.is_object(), "{command:?}: {value}");
+        // Without the flag the same works, and is not empty.
+        if !command.contains(&"delete") {
+            assert!(!server.pba(&command).ok().trim().is_empty(), "{command:?}");
+        }
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("file").display().to_string();
+    for command in [["schedule", "plot"], ["schedule", "export"]] {
+        let out = server.pba(&[&command[..], &["svhn-pba", "--out", &file, "--json"]].concat());
+        assert_eq!(out.code, Some(0), "{out:?}");
+    }
+    let preview = server.pba(&["dataset", "preview", "shapes", "--out", &file, "--json"]).json();
+    assert_eq!(preview["out"], file.as_str());
+    assert!(std::fs::read(&file).unwrap().starts_with(b"\x89PNG"));
+    let check = pba(&["serve", "--check"]).json();
+    assert_eq!(check["listen"], "127.0.0.1:8080");
+}
+
+#[test]
+fn a_stream_to_a_file() {
+    let server = Server::start(&[]);
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("epoch.arrows");
+    let url = server.url();
+    let out = file.display().to_string();
+    let flags = [
+        "--schedule",
+        "cifar10-pba",
+        "--epoch",
+        "150",
+        "--split",
+        "test",
+        "--shuffle",
+        "true",
+        "--batch-size",
+        "100",
+        "--shard",
+        "1/2",
+        "--seed",
+        "9",
+        "--start",
+        "1",
+        "--step",
+        "2",
+    ];
+    let result = server.pba(&[&["stream", &url, "--out", &out, "--json"], &flags[..]].concat()).json();
+    let expected = server.epoch(
+        "shapes/epochs/150/batches?schedule=cifar10-pba&split=test&shuffle=true&batch_size=100&shard=1/2&seed=9&start=1&step=2",
+    );
+    assert_eq!(result["images"], 500);
+    assert_eq!(result["batches"], 5);
+    assert_eq!(result["out"], out.as_str());
+    let reader = StreamReader::try_new(File::open(&file).unwrap(), None).unwrap();
+    assert_eq!(reader.schema().metadata()["pba.epoch"], "150");
+    let batches: Vec<RecordBatch> = reader.map(Result::unwrap).collect();
+    assert_eq!(epoch::digest(&batches), expected.digest());
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "nothing is left beside the file");
+    let text = server.pba(&["stream", &url, "--split", "test"]).ok();
+    for says in ["2000 images in 16 batches", "images/s", "the client waited", "the server for the client"] {
+        assert!(text.contains(says), "{text}");
+    }
+}
+
+#[test]
+fn a_stream_that_is_refused_leaves_no_file() {
+    let server = Server::start(&[]);
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("epoch.arrows").display().to_string();
+    let url = server.url();
+    let stream = |flags: &[&str]| server.pba(&[&["stream", &url, "--out", &out], flags].concat());
+    stream(&["--schedule", "cifar10_pba"]).refused(1, &["did you mean \"cifar10-pba\"", "404"]);
+    stream(&["--batch-size", "0"]).refused(1, &["batch_size", "1..=65536"]);
+    stream(&["--dataset", "shape"]).refused(1, &["did you mean \"shapes\""]);
+    stream(&["--epoch", "-1"]).refused(2, &["-1"]);
+    stream(&["--batchsize", "5"]).refused(2, &["--batchsize", "--batch-size"]);
+    server.pba(&["stream", &url, "--out", "/nowhere/epoch.arrows"]).refused(1, &["/nowhere"]);
+    server.pba(&["stream", "127.0.0.1:80"]).refused(1, &["http://HOST:PORT"]);
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+    server.assert_healthy();
+}
+
+/// What `serve --check` says with a configuration file, environment and flags.
+fn check(file: &str, environment: &[(&str, &str)], flags: &[&str]) -> Pba {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("pba.toml"), file).unwrap();
+    let mut command = binary::command(folder.path(), &[&["serve", "--check"], flags].concat());
+    command.envs(environment.iter().copied()).output().unwrap().into()
+}
+
+#[test]
+fn flags_over_environment_over_file_over_defaults() {
+    let file = "threads = 2\nstreams_max = 20\nbatches_ahead = 5\ndrain_seconds = 7\n\
+                [datasets.mine]\npath = \"here\"\nbase = \"flip\"\n";
+    let environment = [("PBA_STREAMS_MAX", "30"), ("PBA_BATCHES_AHEAD", "6")];
+    let config = check(file, &environment, &["--batches-ahead", "9", "--dataset", "other=there"]).json();
+    for (key, expected) in [
+        ("threads", 2),
+        ("streams_max", 30),
+        ("batches_ahead", 9),
+        ("drain_seconds", 7),
+        ("body_bytes_max", 16 << 20),
+    ] {
+        assert_eq!(config[key], expected, "{key}: {config}");
+    }
+    assert_eq!(config["datasets"]["mine"]["base"], "flip");
+    assert_eq!(config["datasets"]["other"]["path"], "there");
+    assert_eq!(check("", &[("PBA_LISTEN", "127.0.0.1:9")], &[]).json()["listen"], "127.0.0.1:9");
+}
+
+#[test]
+fn wrong_configurations() {
+    check("thread = 2", &[], &[]).refused(1, &["pba.toml", "thread"]);
+    check("[datasets.a]\npath = \"x\"\nbas = \"flip\"", &[], &[]).refused(1, &["pba.toml", "bas"]);
+    check("threads = \"two\"", &[], &[]).refused(1, &["pba.toml", "threads"]);
+    check("threads = ", &[], &[]).refused(1, &["pba.toml"]);
+    check("threads = 0", &[], &[]).refused(1, &["threads: 0", "1..=1024"]);
+    check("", &[("PBA_THREADS", "two")], &[]).refused(2, &["two", "--threads"]);
+    check("", &[("PBA_STREAMS_MAX", "0")], &[]).refused(1, &["streams_max: 0", "1..="]);
+    check("", &[], &["--config", "missing.toml"]).refused(1, &["cannot read missing.toml"]);
+    check("", &[], &["--listen", "localhost"]).refused(1, &["localhost", "127.0.0.1:8080"]);
+    check("", &[], &["--listen", "0.0.0.0:8080"]).refused(1, &["0.0.0.0:8080", "--insecure"]);
+    check("", &[], &["--listen", "[::]:8080"]).refused(1, &["--insecure"]);
+    assert_eq!(check("", &[], &["--listen", "0.0.0.0:8080", "--insecure"]).code, Some(0));
+    assert_eq!(check("", &[("PBA_INSECURE", "true")], &["--listen", "0.0.0.0:8080"]).code, Some(0));
+    check("", &[], &["--dataset", "a=x", "--dataset", "a=y"]).refused(1, &["\"a\"", "twice"]);
+}
+
+#[test]
+fn checking_touches_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let command = binary::command(folder.path(), &["serve", "--check"]).output().unwrap();
+    assert!(command.status.success());
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+}
+
+#[test]
+fn wrong_command_lines() {
+    pba(&["sevre"]).refused(2, &["sevre", "serve"]);
+    pba(&["serve", "--thread", "2"]).refused(2, &["--thread", "--threads"]);
+    pba(&["serve", "--threads", "two"]).refused(2, &["two", "--threads"]);
+    pba(&["schedule"]).refused(2, &["Usage"]);
+    pba(&["schedule", "import", "/nowhere.json"]).refused(1, &["cannot read /nowhere.json"]);
+    pba(&["schedule", "show", "../x"]).refused(1, &["../x"]);
+    pba(&["dataset", "show", "../x"]).refused(1, &["../x"]);
+    let log = log_path("rsvhn_16_wrn.txt");
+    pba(&["schedule", "import", &log, "--name", "x"]).refused(1, &["rsvhn_16_wrn.txt", "epochs"]);
+    let help = pba(&["--help"]).ok();
+    for command in ["serve", "stream", "demo", "schedule", "dataset"] {
+        assert!(help.contains(command), "{help}");
+    }
+}
+
+#[test]
+fn a_data_directory_that_cannot_be() {
+    let data = data_folder();
+    let file = data.path().join("file");
+    std::fs::write(&file, "").unwrap();
+    let path = |path: &Path| path.display().to_string();
+    pba(&["serve", "--listen", "127.0.0.1:0", "--data-dir", &path(&file)]).refused(1, &["file"]);
+    pba(&["serve", "--listen", "127.0.0.1:0", "--data-dir", "/proc/nothing"]).refused(1, &["/proc/nothing"]);
+}

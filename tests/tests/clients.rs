@@ -1,0 +1,407 @@
+//! Clients that go away, dawdle, crowd, lie, or are cut: nobody else notices, and nothing stays.
+
+use std::io::{Read, Write};
+use std::time::Duration;
+
+use arrow::array::RecordBatch;
+use pba_client::{Client, ClientError, EpochRequest};
+use pba_tests::proxy::Cut;
+use pba_tests::{CuttingProxy, Download, Epoch, Server, epoch, http, wait_for, wait_until_still};
+
+const TRAIN: &str = "/v1/datasets/shapes/epochs/0/batches?schedule=cifar10-pba";
+const IMAGES: &str = "pba_images_augmented_total{dataset=\"shapes\"}";
+const ACTIVE: &str = "pba_streams_active";
+const RESIDENT: &str = "process_resident_memory_bytes";
+
+#[test]
+fn clients_that_go_away() {
+    let server = Server::start(&[]);
+    // Before the first byte, in the schema, in a batch's header, in its pixels, between batches.
+    for bytes in [0, 100, 1500, 50_000, 393_000, 3_000_000] {
+        for reset in [false, true] {
+            let mut download = Download::open_narrow(server.address(), TRAIN).unwrap();
+            download.sip(bytes);
+            assert_eq!(server.metric(ACTIVE), 1.0);
+            if reset {
+                download.reset()
+            } else {
+                drop(download)
+            }
+            wait_for("the stream to end", || (server.metric(ACTIVE) == 0.0).then_some(()));
+        }
+    }
+    // Before the answer: the request alone was sent.
+    for _ in 0..20 {
+        let mut socket = http::connect(server.address()).unwrap();
+        socket.write_all(format!("GET {TRAIN} HTTP/1.1\r\nhost: x\r\n\r\n").as_bytes()).unwrap();
+    }
+    server.assert_healthy();
+    assert_eq!(server.metric("pba_request_errors_total{kind=\"broken-stream\"}"), 0.0, "it is their right");
+}
+
+#[test]
+fn hundreds_of_clients_that_come_and_go_leave_no_memory_behind() {
+    let server = Server::start(&[]);
+    let come_and_go = |count: usize| {
+        for number in 0..count {
+            let mut download = server.download(TRAIN);
+            download.sip(number % 7 * 100_000);
+        }
+        wait_for("the streams to end", || (server.metric(ACTIVE) == 0.0).then_some(()));
+        wait_for("the jobs to end", || (server.metric("pba_queue_depth") == 0.0).then_some(()));
+        server.metric(RESIDENT)
+    };
+    // The whole dataset is mapped once, and the pools fill.
+    server.epoch("shapes/epochs/0/batches?schedule=cifar10-pba");
+    let before = come_and_go(100);
+    let after = come_and_go(400);
+    let grown = after - before;
+    // 400 batches that stayed would be 157 MB; the allocator itself keeps some.
+    assert!(grown < 32e6, "grown by {:.1} MB from {:.1} MB", grown / 1e6, before / 1e6);
+    server.assert_healthy();
+}
+
+#[test]
+fn a_slow_client_holds_a_few_batches_and_delays_nobody() {
+    const BATCH: usize = 500;
+    const AHEAD: usize = 3;
+    let server = Server::start(&["--threads", "1"]);
+    let target = format!("{TRAIN}&batch_size={BATCH}");
+    let mut slow = Download::open_narrow(server.address(), &target).unwrap();
+    let mut others = 0;
+    // What the server's kernel takes for it, at most, counts as sent.
+    let sysctl = std::fs::read_to_string("/proc/sys/net/ipv4/tcp_wmem").unwrap_or_default();
+    let kernel = sysctl.split_whitespace().last().and_then(|max| max.parse().ok()).unwrap_or(4 << 20);
+    let batch_bytes = BATCH * (3072 + 16);
+    // Ahead, one in the hands of the connection, and what lies in the kernel.
+    let held = AHEAD + 2 + usize::div_ceil(kernel, batch_bytes);
+    assert!(held * BATCH < 9_000, "the epoch must be longer than what is held, or the test shows nothing");
+    for round in 0..3 {
+        let stalled =
+            wait_until_still("the slow stream", Duration::from_millis(100), || server.metric(IMAGES));
+        let bound = (held + round) * BATCH + others;
+        assert!(stalled <= bound as f64, "{stalled} images made, at most {bound} may be");
+        // Somebody else gets everything, at once.
+        let epoch = server.epoch("shapes/epochs/0/batches?schedule=cifar10-pba");
+        assert_eq!(epoch.indices().len(), 10_000);
+        others += 10_000;
+        // One more batch, in small sips.
+        for _ in 0..batch_bytes / 4096 {
+            slow.sip(4096);
+        }
+    }
+    assert_eq!(server.metric(ACTIVE), 1.0);
+    assert!(server.metric("pba_backpressure_seconds_total") > 0.1, "the server waited for the client");
+    let answer = slow.finish();
+    assert!(answer.complete);
+    server.assert_healthy();
+}
+
+#[test]
+fn more_streams_than_allowed() {
+    let server = Server::start(&["--streams-max", "2"]);
+    let running = [(); 2].map(|()| Download::open_narrow(server.address(), TRAIN).unwrap());
+    for _ in 0..5 {
+        let refused = server.get(TRAIN);
+        assert_eq!((refused.status, refused.header("retry-after")), (429, Some("1")));
+        assert!(refused.problem().detail.contains("all 2 streams"));
+    }
+    assert_eq!(server.metric("pba_request_errors_total{kind=\"full\"}"), 5.0);
+    // Wrong requests are told what is wrong with them, full or not; other pages answer.
+    assert_eq!(server.get(&format!("{TRAIN}&batch_size=0")).status, 400);
+    assert_eq!(server.get("/readyz").status, 200);
+    assert_eq!(server.get("/v1/datasets/shapes/epochs/0/preview.png?n=4").status, 200);
+    for download in running {
+        let answer = download.finish();
+        assert!(answer.complete, "a stream was harmed by those that were refused");
+        assert_eq!(Epoch::decode(answer.body).indices().len(), 10_000);
+    }
+    wait_for("a place", || (server.get(TRAIN).status == 200).then_some(()));
+    server.assert_healthy();
+}
+
+#[test]
+fn request_heads_that_never_end() {
+    let server = Server::start(&[]);
+    let mut sockets = Vec::new();
+    for number in 0..100 {
+        let mut socket = http::connect(server.address()).unwrap();
+        let beginnings = ["GET / HTTP/1.1\r\nhost: x\r\nx-", "G", "GET /livez HTTP/1.1\r\n", ""];
+        socket.write_all(beginnings[number % 4].as_bytes()).unwrap();
+        sockets.push(socket);
+    }
+    // The others are served meanwhile.
+    assert_eq!(server.epoch("shapes/epochs/0/batches").indices().len(), 10_000);
+    for mut socket in sockets {
+        // Closed by the server, in its own time; a timeout here would be an error.
+        let mut rest = Vec::new();
+        match socket.read_to_end(&mut rest) {
+            Ok(_) => {}
+            Err(error) => assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset),
+        }
+    }
+    server.assert_healthy();
+}
+
+#[test]
+fn thousands_of_quick_connections() {
+    let server = Server::start(&[]);
+    std::thread::scope(|scope| {
+        for kind in 0..4 {
+            let server = &server;
+            scope.spawn(move || {
+                for number in 0..750 {
+                    let mut socket = http::connect(server.address()).expect("the server accepts");
+                    let request = match (kind, number % 3) {
+                        (0, _) => "",
+                        (_, 0) => "GET /livez HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n",
+                        (_, 1) => "GET /v1/datasets/shapes/epochs/0/batches HTTP/1.1\r\nhost: x\r\n\r\n",
+                        _ => "NONSENSE\r\n\r\n",
+                    };
+                    // It may have been refused already.
+                    let _ = socket.write_all(request.as_bytes());
+                }
+            });
+        }
+    });
+    server.assert_healthy();
+}
+
+fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
+}
+
+/// 100 images of the test split in 10 batches, all augmented.
+fn small() -> EpochRequest {
+    EpochRequest::from_query(
+        "split=test&shuffle=true&schedule=cifar10-pba&shard=3/20&batch_size=10&base=pad_crop:4,flip,cutout:16",
+    )
+    .unwrap()
+}
+
+const SMALL_EPOCH: u32 = 150;
+
+fn small_target() -> String {
+    format!("shapes/epochs/{SMALL_EPOCH}/batches?{}", small().to_query())
+}
+
+/// Reads the small epoch through our client: the batches, and how often it resumed.
+fn read(urls: &[String]) -> Result<(Vec<RecordBatch>, u32), ClientError> {
+    runtime().block_on(async {
+        let mut stream = Client::new(urls)?.epoch("shapes", SMALL_EPOCH, small()).await?;
+        let mut batches = Vec::new();
+        while let Some(batch) = stream.next().await? {
+            batches.push(batch);
+        }
+        Ok((batches, stream.resumes()))
+    })
+}
+
+#[test]
+fn resuming_at_each_batch() {
+    let server = Server::start(&[]);
+    let whole = server.epoch(&small_target());
+    for start in 0..=whole.batches.len() {
+        let rest = server.epoch(&format!("{}&start={start}", small_target()));
+        assert_eq!(epoch::digest(&rest.batches), epoch::digest(&whole.batches[start..]), "start={start}");
+        assert_eq!(rest.metadata["pba.dataset"], whole.metadata["pba.dataset"]);
+    }
+    assert_eq!(server.metric("pba_resumes_total"), whole.batches.len() as f64);
+}
+
+#[test]
+fn a_stream_cut_at_any_byte_is_continued() {
+    let server = Server::start(&[]);
+    let whole = server.epoch(&small_target());
+    let proxy = CuttingProxy::start(server.address());
+    let urls = [proxy.url(), proxy.url()];
+    // In the answer's head, the schema, the first batch's header, all over the pixels, and at the end.
+    let end = whole.bytes.len() as u64 + 700;
+    let positions = (0..2500).step_by(41).chain((2500..end).step_by(3989)).chain(end - 700..end);
+    let positions: Vec<u64> = positions.collect();
+    for (number, &after) in positions.iter().enumerate() {
+        // The last hundreds of bytes matter one by one, but not that much.
+        if after > end - 700 && number % 9 > 0 {
+            continue;
+        }
+        proxy.plan([Cut { after, reset: number % 2 == 1 }]);
+        let (batches, _) = read(&urls).unwrap_or_else(|error| panic!("cut after {after} bytes: {error}"));
+        assert_eq!(batches.len(), whole.batches.len(), "cut after {after} bytes");
+        assert_eq!(epoch::digest(&batches), whole.digest(), "cut after {after} bytes");
+    }
+    server.assert_healthy();
+}
+
+#[test]
+fn a_stream_cut_again_and_again_is_continued() {
+    let server = Server::start(&[]);
+    let whole = server.epoch(&small_target());
+    let proxy = CuttingProxy::start(server.address());
+    // Each connection brings one batch and a half.
+    proxy.plan((0..20).map(|number| Cut { after: 46_000 + 1200, reset: number % 2 == 0 }));
+    let (batches, resumes) = read(&[proxy.url()]).unwrap();
+    assert_eq!(epoch::digest(&batches), whole.digest());
+    assert_eq!(resumes, 9, "{} connections", proxy.connections());
+}
+
+#[test]
+fn a_stream_that_cannot_go_on_says_so() {
+    let server = Server::start(&[]);
+    let proxy = CuttingProxy::start(server.address());
+    proxy.plan(
+        std::iter::once(Cut { after: 100_000, reset: false })
+            .chain((0..20).map(|_| Cut { after: 0, reset: false })),
+    );
+    let Err(error) = read(&[proxy.url()]) else { panic!("it cannot have come whole") };
+    let ClientError::Cut { received, expected, attempts, .. } = &error else { panic!("{error}") };
+    assert_eq!((*expected, *attempts), (10, 6));
+    assert!((1..10).contains(received));
+    assert!(error.to_string().contains("of 10 batches"), "{error}");
+    server.assert_healthy();
+}
+
+#[test]
+fn a_replica_killed_in_the_middle_of_an_epoch() {
+    let replicas = [Server::start(&[]), Server::start(&[])];
+    let whole = replicas[0].epoch("shapes/epochs/150/batches?schedule=cifar10-pba").digest();
+    let urls = [replicas[0].url(), replicas[1].url()];
+    let [mut first, second] = replicas;
+    let batches = runtime().block_on(async {
+        let request = EpochRequest { schedule: Some("cifar10-pba".to_owned()), ..EpochRequest::default() };
+        let mut stream = Client::new(&urls).unwrap().epoch("shapes", 150, request).await.unwrap();
+        let mut batches = Vec::new();
+        while let Some(batch) = stream.next().await.unwrap() {
+            batches.push(batch);
+            if batches.len() == 3 {
+                first.process.signal("KILL");
+                first.process.wait();
+            }
+        }
+        assert_eq!(stream.resumes(), 1);
+        batches
+    });
+    assert_eq!(epoch::digest(&batches), whole);
+    assert_eq!(second.metric("pba_resumes_total"), 1.0);
+    // A new epoch begins on whoever is there.
+    let (batches, _) = read(&urls).unwrap();
+    assert_eq!(epoch::digest(&batches), second.epoch(&small_target()).digest());
+    second.assert_healthy();
+}
+
+#[test]
+fn a_full_or_draining_replica_is_passed_over() {
+    let full = Server::start(&["--streams-max", "1"]);
+    let _taken = Download::open_narrow(full.address(), TRAIN).unwrap();
+    let draining = Server::start(&[]);
+    let _running = Download::open_narrow(draining.address(), TRAIN).unwrap();
+    draining.process.signal("TERM");
+    wait_for("the replica to drain", || (draining.get("/readyz").status == 503).then_some(()));
+    let free = Server::start(&[]);
+    let (batches, _) = read(&[full.url(), draining.url(), free.url()]).unwrap();
+    assert_eq!(epoch::digest(&batches), free.epoch(&small_target()).digest());
+}
+
+#[test]
+fn a_replica_with_other_data_is_refused() {
+    let data = tempfile::tempdir().unwrap();
+    let path = data.path().join("mine/test.parquet");
+    let serve = |images: u32| {
+        pba_tests::parquet_files::write(&path, &pba_tests::parquet_files::images(images));
+        Server::start(&["--dataset", &format!("mine={}", data.path().join("mine").display())])
+    };
+    let (first, second) = (serve(2000), serve(1999));
+    let proxy = CuttingProxy::start(first.address());
+    proxy.plan([Cut { after: 2_000_000, reset: false }]);
+    let request = EpochRequest::from_query("split=test&batch_size=100").unwrap();
+    let error = runtime().block_on(async {
+        let urls = [proxy.url(), second.url()];
+        let mut stream = Client::new(&urls).unwrap().epoch("mine", 0, request).await.unwrap();
+        loop {
+            match stream.next().await {
+                Ok(Some(_)) => {}
+                Ok(None) => panic!("two datasets were mixed"),
+                Err(error) => break error,
+            }
+        }
+    });
+    assert!(matches!(&error, ClientError::Changed { key, .. } if key == "pba.dataset"), "{error}");
+}
+
+/// Answers every request as a proxy does whose server is away.
+fn bad_gateway() -> String {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    // Ends with the test process: it waits in accept, and holds nothing.
+    std::thread::spawn(move || {
+        for mut socket in listener.incoming().map_while(Result::ok) {
+            let mut request = [0; 4096];
+            let _ = socket.read(&mut request);
+            let body = "<html>502 Bad Gateway</html>";
+            let length = body.len();
+            let head = "HTTP/1.1 502 Bad Gateway\r\ncontent-type: text/html\r\nconnection: close";
+            let _ = socket.write_all(format!("{head}\r\ncontent-length: {length}\r\n\r\n{body}").as_bytes());
+        }
+    });
+    url
+}
+
+#[test]
+fn a_proxy_whose_server_is_away_is_passed_over() {
+    let server = Server::start(&[]);
+    let proxy = CuttingProxy::start(server.address());
+    proxy.plan([Cut { after: 100_000, reset: true }]);
+    let (batches, resumes) = read(&[proxy.url(), bad_gateway(), server.url()]).unwrap();
+    assert_eq!(epoch::digest(&batches), server.epoch(&small_target()).digest());
+    assert_eq!(resumes, 2);
+    let Err(error) = read(&[bad_gateway()]) else { panic!("nobody serves") };
+    assert!(error.to_string().contains("502"), "{error}");
+}
+
+#[test]
+fn connections_that_idle_are_closed() {
+    let server = Server::start(&[]);
+    let mut idle = http::connect(server.address()).unwrap();
+    idle.write_all(b"GET /livez HTTP/1.1\r\nhost: x\r\n\r\n").unwrap();
+    let mut answer = Vec::new();
+    // Ends when the server closes; a timeout here would be an error.
+    idle.read_to_end(&mut answer).unwrap();
+    assert!(answer.starts_with(b"HTTP/1.1 200"));
+    server.assert_healthy();
+}
+
+#[test]
+fn a_body_that_never_ends_harms_nobody() {
+    let server = Server::start(&["--threads", "1"]);
+    let sockets: Vec<_> = (0..50)
+        .map(|_| {
+            let mut socket = http::connect(server.address()).unwrap();
+            let head = "PUT /v1/schedules/x HTTP/1.1\r\nhost: x\r\ncontent-length: 1000000\r\n\r\n{";
+            socket.write_all(head.as_bytes()).unwrap();
+            socket
+        })
+        .collect();
+    assert_eq!(server.epoch("shapes/epochs/0/batches").indices().len(), 10_000);
+    drop(sockets);
+    server.assert_healthy();
+}
+
+#[test]
+fn a_crowd_of_previews_does_not_hold_up_a_stream() {
+    let server = Server::start(&["--threads", "2"]);
+    let preview = "/v1/datasets/shapes/epochs/0/preview.png?n=1024";
+    let mut crowd: Vec<_> = (0..40).map(|_| http::connect(server.address()).unwrap()).collect();
+    for socket in &mut crowd {
+        socket.write_all(format!("GET {preview} HTTP/1.1\r\nhost: x\r\n\r\n").as_bytes()).unwrap();
+    }
+    let answered =
+        "pba_requests_total{route=\"/v1/datasets/{dataset}/epochs/{epoch}/preview.png\",status=\"200\"}";
+    wait_for("the first preview", || (server.metric(answered) > 0.0).then_some(()));
+    let before = server.metric(answered);
+    server.epoch("shapes/epochs/0/batches?split=test&shard=0/50");
+    let meanwhile = server.metric(answered) - before;
+    assert!(meanwhile <= 10.0, "a batch had to wait for {meanwhile} previews");
+    // Previews that nobody waits for any more are not drawn.
+    drop(crowd);
+    server.assert_healthy();
+    assert!(server.metric(answered) < 40.0, "previews were drawn for clients that are gone");
+}
