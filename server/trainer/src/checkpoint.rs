@@ -140,10 +140,12 @@ impl Checkpoints {
         read().with_context(|| format!("cannot load the checkpoint {}", path.display()))
     }
 
-    /// Deletes all checkpoints but those of these epochs.
+    /// Deletes all checkpoints but those after these generations.
     pub(crate) fn keep(&self, epochs: &[u32]) -> anyhow::Result<()> {
-        for epoch in self.epochs()?.into_iter().filter(|epoch| !epochs.contains(epoch)) {
-            fs::remove_file(self.path(epoch)).with_context(|| format!("cannot delete checkpoint {epoch}"))?;
+        let between = self.folder.join(BETWEEN);
+        let old = self.epochs()?.into_iter().filter(|epoch| !epochs.contains(epoch));
+        for path in old.map(|epoch| self.path(epoch)).chain(between.exists().then_some(between)) {
+            fs::remove_file(&path).with_context(|| format!("cannot delete {}", path.display()))?;
         }
         Ok(())
     }
@@ -202,6 +204,8 @@ mod tests {
         assert_eq!(checkpoints.load_between(3, 2).unwrap().0, 5);
         assert!(checkpoints.load_between(6, 2).is_none());
         assert!(checkpoints.epochs().unwrap().is_empty());
+        checkpoints.keep(&[]).unwrap();
+        assert!(checkpoints.load_between(3, 2).is_none());
     }
 
     #[test]

@@ -1,10 +1,31 @@
 //! Trains populations: the only code that links libtorch.
 //!
 //! It is a child process of the server, so that whatever goes wrong in libtorch, on a GPU or with
-//! memory ends one search and not the streams. It tells what happens as JSON lines on its standard
-//! output.
+//! memory ends one search and not the streams. What happens it tells as JSON lines on its standard
+//! output, which [`pba_search::Line`] reads:
 //!
-//! Exit codes: 0 done, 1 failed, 2 the spec or the command line is wrong, 3 interrupted.
+//! ```text
+//! {"event":"started","spec":{...},"dataset_digest":"5d2d..."}        once in the life of a search
+//! {"event":"resumed","epoch":12,"events":17}                         or this, when it goes on
+//! {"event":"device","device":"cpu","strategy":"sequential","threads":2}
+//! {"event":"progress","epoch":3,"epochs":24,"fraction":0.14,...}     once a second
+//! {"event":"scored","epoch":3,"scores":[0.24,0.19,null,0.23]}
+//! {"event":"exploit","epoch":3,"target":1,"clone":0,...}
+//! {"event":"checkpoint","epoch":3}
+//! {"event":"done","winner":3,"score":0.46,"digest":"...","schedule":{...}}
+//! ```
+//!
+//! `started`, `scored`, `exploit`, `checkpoint` and `done` are also kept in the run's
+//! `events.jsonl`. The last line is `done` (`evaluated` for an evaluation), `interrupted`, or
+//! `failed` with the reason; a spec that is refused is told as
+//! `{"error":{"field":"population","message":"..."}}` before anything starts.
+//!
+//! | exit code | means |
+//! | --- | --- |
+//! | 0 | done |
+//! | 1 | failed; a search can be resumed once the reason is gone |
+//! | 2 | the spec or the command line is wrong |
+//! | 3 | told to stop by SIGTERM, SIGINT or the parent's death; a search can be resumed |
 
 mod bench;
 mod checkpoint;
