@@ -18,26 +18,47 @@ const SHOWN_BYTES: usize = 200;
 /// Talks to the replicas of one server.
 #[derive(Clone, Debug)]
 pub struct Client {
+    replicas: Vec<Replica>,
+}
+
+#[derive(Clone, Debug)]
+struct Replica {
     http: reqwest::Client,
-    urls: Vec<Url>,
+    /// As it was given: `http://HOST:PORT` or `unix:PATH`.
+    name: String,
+    base: Url,
+}
+
+impl Replica {
+    fn new(text: &str) -> Result<Replica, ClientError> {
+        let builder = reqwest::Client::builder().connect_timeout(CONNECT_TIMEOUT).tcp_nodelay(true);
+        let (builder, base) = match text.strip_prefix("unix:") {
+            Some("") => {
+                let reason = "no path of a socket".to_owned();
+                return Err(ClientError::Url { url: text.to_owned(), reason });
+            }
+            // The host is never looked up; HTTP wants one all the same.
+            Some(path) => (builder.unix_socket(path), server_url("http://localhost")?),
+            None => (builder, server_url(text)?),
+        };
+        let http = builder.build().map_err(|error| ClientError::Stream(error.to_string()))?;
+        Ok(Replica { http, name: text.to_owned(), base })
+    }
 }
 
 impl Client {
-    /// A client of the replicas at `urls`; each serves the same datasets and schedules.
+    /// A client of the replicas at `urls`, each `http://HOST:PORT` or, on this machine,
+    /// `unix:PATH`; each serves the same datasets and schedules.
     ///
     /// # Errors
     /// When there is no URL, or one is not a server's.
     pub fn new(urls: impl IntoIterator<Item = impl AsRef<str>>) -> Result<Client, ClientError> {
-        let urls = urls.into_iter().map(|url| server_url(url.as_ref())).collect::<Result<Vec<_>, _>>()?;
-        if urls.is_empty() {
+        let replicas =
+            urls.into_iter().map(|url| Replica::new(url.as_ref())).collect::<Result<Vec<_>, _>>()?;
+        if replicas.is_empty() {
             return Err(ClientError::NoServer);
         }
-        let http = reqwest::Client::builder()
-            .connect_timeout(CONNECT_TIMEOUT)
-            .tcp_nodelay(true)
-            .build()
-            .map_err(|error| ClientError::Stream(error.to_string()))?;
-        Ok(Client { http, urls })
+        Ok(Client { replicas })
     }
 
     /// Streams one epoch of a dataset. A cut stream is continued at the next batch, on the next
@@ -65,7 +86,7 @@ impl Client {
         body: Option<Vec<u8>>,
     ) -> Result<Vec<u8>, ClientError> {
         let mut last = ClientError::NoServer;
-        for replica in 0..self.urls.len() {
+        for replica in 0..self.replicas.len() {
             match self.send(replica, method.clone(), path, body.clone()).await {
                 Ok(response) => {
                     let url = response.url().to_string();
@@ -86,12 +107,16 @@ impl Client {
 
     /// How many replicas there are.
     pub(crate) fn replicas(&self) -> usize {
-        self.urls.len()
+        self.replicas.len()
     }
 
     /// The URL of a replica.
-    pub(crate) fn url(&self, replica: usize) -> &Url {
-        &self.urls[replica % self.urls.len()]
+    pub(crate) fn url(&self, replica: usize) -> &str {
+        &self.replica(replica).name
+    }
+
+    fn replica(&self, replica: usize) -> &Replica {
+        &self.replicas[replica % self.replicas.len()]
     }
 
     /// Sends a request to one replica; an answer that is no success is an error.
@@ -114,16 +139,16 @@ impl Client {
         body: Option<Vec<u8>>,
         header: Option<(&str, &str)>,
     ) -> Result<Response, ClientError> {
-        let base = self.url(replica);
+        let Replica { http, name, base } = self.replica(replica);
         let url = format!("{}{path}", base.as_str().trim_end_matches('/'));
-        let mut request = self.http.request(method, &url);
+        let mut request = http.request(method, &url);
         if let Some(body) = body {
             request = request.body(body);
         }
         if let Some((name, value)) = header {
             request = request.header(name, value);
         }
-        let response = request.send().await.map_err(|error| unreachable(base.as_str(), &error))?;
+        let response = request.send().await.map_err(|error| unreachable(name, &error))?;
         if response.status().is_success() {
             return Ok(response);
         }
@@ -132,7 +157,7 @@ impl Client {
             .headers()
             .get(reqwest::header::CONTENT_TYPE)
             .is_some_and(|value| value.as_bytes().starts_with(problem::CONTENT_TYPE.as_bytes()));
-        let body = response.bytes().await.map_err(|error| unreachable(base.as_str(), &error))?;
+        let body = response.bytes().await.map_err(|error| unreachable(name, &error))?;
         match serde_json::from_slice::<Problem>(&body) {
             Ok(problem) if is_problem => Err(ClientError::Refused(Box::new(problem))),
             _ => Err(ClientError::Foreign {
@@ -185,8 +210,10 @@ mod tests {
 
     #[test]
     fn only_servers_are_urls() {
-        assert!(Client::new(["http://127.0.0.1:8080", "http://replica:80/prefix"]).is_ok());
-        for wrong in ["127.0.0.1:8080", "ftp://host", "", "http://"] {
+        assert!(
+            Client::new(["http://127.0.0.1:8080", "http://replica:80/prefix", "unix:/run/pba.sock"]).is_ok()
+        );
+        for wrong in ["127.0.0.1:8080", "ftp://host", "", "http://", "unix:"] {
             assert!(matches!(Client::new([wrong]), Err(ClientError::Url { .. })), "{wrong:?}");
         }
         assert!(matches!(Client::new([""; 0]), Err(ClientError::NoServer)));

@@ -250,7 +250,7 @@ impl EpochStream {
                 |schema: &SchemaRef| schema.metadata().get(key).map(ToString::to_string).unwrap_or_default();
             if value(schema) != value(&self.schema) {
                 return Err(ClientError::Changed {
-                    url: self.client.url(self.replica).to_string(),
+                    url: self.client.url(self.replica).to_owned(),
                     key: key.to_owned(),
                     found: value(schema),
                     expected: value(&self.schema),

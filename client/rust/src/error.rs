@@ -10,7 +10,7 @@ pub enum ClientError {
     #[error("no server is named; expected at least one URL, as http://127.0.0.1:8080")]
     NoServer,
     /// Something that is not the URL of a server.
-    #[error("{url:?} is not a server's URL: {reason}; expected http://HOST:PORT")]
+    #[error("{url:?} is not a server's URL: {reason}; expected http://HOST:PORT or unix:PATH")]
     Url {
         /// What was given.
         url: String,

@@ -17,6 +17,9 @@ pub struct ServeArgs {
     /// Address to listen on; port 0 takes a free one [default: 127.0.0.1:8080]
     #[arg(long, env = "PBA_LISTEN", value_name = "ADDRESS")]
     pub listen: Option<String>,
+    /// Unix socket to listen on as well, for clients on this machine
+    #[arg(long, env = "PBA_SOCKET", value_name = "PATH")]
+    pub socket: Option<PathBuf>,
     /// Directory for schedules and packed datasets [default: ./pba-data]
     #[arg(long, env = "PBA_DATA_DIR", value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
@@ -63,6 +66,7 @@ pub struct ServeArgs {
 #[serde(deny_unknown_fields, default)]
 pub struct File {
     listen: Option<String>,
+    socket: Option<PathBuf>,
     data_dir: Option<PathBuf>,
     trainer: Option<PathBuf>,
     threads: Option<usize>,
@@ -89,6 +93,8 @@ struct FileDataset {
 pub struct Config {
     /// Address to listen on.
     pub listen: SocketAddr,
+    /// Unix socket to listen on as well.
+    pub socket: Option<PathBuf>,
     /// Directory for schedules and packed datasets.
     pub data_dir: PathBuf,
     /// Datasets by name.
@@ -222,7 +228,8 @@ impl Config {
         }
         let data_dir = args.data_dir.clone().or(file.data_dir).unwrap_or_else(|| "./pba-data".into());
         let trainer = args.trainer.clone().or(file.trainer);
-        Ok(Config { listen, data_dir, datasets, trainer, limits })
+        let socket = args.socket.clone().or(file.socket);
+        Ok(Config { listen, socket, data_dir, datasets, trainer, limits })
     }
 }
 

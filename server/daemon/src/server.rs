@@ -1,7 +1,8 @@
 //! The listening socket: accepts connections, and ends them in good order.
 
 use std::net::SocketAddr;
-use std::pin::Pin;
+use std::os::unix::fs::FileTypeExt;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,7 +10,8 @@ use anyhow::Context;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until};
 use tokio_io_timeout::TimeoutStream;
@@ -27,23 +29,72 @@ const DRAIN_POLL: Duration = Duration::from_millis(50);
 /// Requests that are not streams get this long after the streams have ended.
 const LAST_REQUESTS: Duration = Duration::from_secs(2);
 
-/// A bound socket.
+/// The bound sockets.
 pub struct Server {
     app: Arc<App>,
     listener: TcpListener,
     address: SocketAddr,
+    local: Option<LocalListener>,
+}
+
+/// A Unix socket, whose file goes with it.
+struct LocalListener {
+    listener: UnixListener,
+    path: PathBuf,
+}
+
+impl LocalListener {
+    /// Binds a path. A file that a server left behind is replaced, one that a server uses is not.
+    fn bind(path: &Path) -> anyhow::Result<LocalListener> {
+        let context = || format!("cannot listen on unix:{}", path.display());
+        if let Ok(metadata) = std::fs::symlink_metadata(path) {
+            anyhow::ensure!(metadata.file_type().is_socket(), "{}: something else is there", context());
+            let in_use = std::os::unix::net::UnixStream::connect(path).is_ok();
+            anyhow::ensure!(!in_use, "{}: another server does", context());
+            std::fs::remove_file(path).with_context(context)?;
+        }
+        let listener = UnixListener::bind(path).with_context(context)?;
+        Ok(LocalListener { listener, path: path.to_owned() })
+    }
+}
+
+impl Drop for LocalListener {
+    fn drop(&mut self) {
+        // Somebody may have tidied up already.
+        let _ = std::fs::remove_file(&self.path);
+    }
+}
+
+/// A connection that was accepted.
+enum Accepted {
+    Tcp(TcpStream),
+    Local(UnixStream),
 }
 
 impl Server {
-    /// Binds the address.
+    /// Binds the address, and a Unix socket beside it if one is named.
     ///
     /// # Errors
-    /// When the address is taken or not this machine's.
-    pub async fn bind(app: Arc<App>, address: SocketAddr) -> anyhow::Result<Server> {
+    /// When the address is taken or not this machine's, or the socket cannot be made.
+    pub async fn bind(app: Arc<App>, address: SocketAddr, socket: Option<&Path>) -> anyhow::Result<Server> {
         let listener =
             TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))?;
         let address = listener.local_addr().context("cannot tell the address")?;
-        Ok(Server { app, listener, address })
+        let local = socket.map(LocalListener::bind).transpose()?;
+        Ok(Server { app, listener, address, local })
+    }
+
+    async fn accept(&self) -> std::io::Result<Accepted> {
+        let local = async {
+            match &self.local {
+                Some(local) => local.listener.accept().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            accepted = self.listener.accept() => accepted.map(|(socket, _)| Accepted::Tcp(socket)),
+            accepted = local => accepted.map(|(socket, _)| Accepted::Local(socket)),
+        }
     }
 
     /// Where it listens.
@@ -72,17 +123,13 @@ impl Server {
                 }
             };
             tokio::select! {
-                accepted = self.listener.accept() => match accepted {
-                    Ok((socket, _)) => {
-                        let service = TowerToHyperService::new(router.clone());
-                        let connection = connection(socket, service, self.app.limits.stall());
-                        let connection = connections.watch(connection);
-                        tokio::spawn(async move {
-                            // The client may leave at any moment: that is its right, and no error.
-                            if let Err(error) = connection.await {
-                                tracing::debug!(%error, "connection ended");
-                            }
-                        });
+                accepted = self.accept() => match accepted {
+                    Ok(Accepted::Tcp(socket)) => {
+                        tune(&socket);
+                        serve(socket, &router, self.app.limits.stall(), &connections);
+                    }
+                    Ok(Accepted::Local(socket)) => {
+                        serve(socket, &router, self.app.limits.stall(), &connections);
                     }
                     Err(error) => {
                         // Out of file descriptors, most likely: wait for some to come back.
@@ -101,6 +148,7 @@ impl Server {
             }
         }
         drop(self.listener);
+        drop(self.local);
         if let Err(error) = searches.await {
             tracing::error!(%error, "the searches did not end in good order");
         }
@@ -113,23 +161,30 @@ impl Server {
     }
 }
 
-/// A socket on which a write that makes no progress ends the connection.
-type Socket = TokioIo<Pin<Box<TimeoutStream<TcpStream>>>>;
-
-/// One HTTP/1.1 connection, as a future that ends with it.
-fn connection(
-    socket: TcpStream,
-    service: TowerToHyperService<axum::Router>,
-    stall: Duration,
-) -> hyper::server::conn::http1::Connection<Socket, TowerToHyperService<axum::Router>> {
-    // Neither can fail on a connected socket in a way that matters: they only tune it.
+/// Settings of a TCP socket: small writes at once, and vanished clients noticed.
+fn tune(socket: &TcpStream) {
+    // Neither can fail on a connected socket in a way that matters.
     let _ = socket.set_nodelay(true);
     let keepalive = socket2::TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE / 4);
-    let _ = socket2::SockRef::from(&socket).set_tcp_keepalive(&keepalive);
+    let _ = socket2::SockRef::from(socket).set_tcp_keepalive(&keepalive);
+}
+
+/// Serves one HTTP/1.1 connection, on which a write that makes no progress for `stall` is the end.
+fn serve<S>(socket: S, router: &axum::Router, stall: Duration, connections: &GracefulShutdown)
+where
+    S: AsyncRead + AsyncWrite + Send + 'static,
+{
     let mut socket = TimeoutStream::new(socket);
     socket.set_write_timeout(Some(stall));
-    hyper::server::conn::http1::Builder::new()
+    let connection = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEADER_TIMEOUT)
-        .serve_connection(TokioIo::new(Box::pin(socket)), service)
+        .serve_connection(TokioIo::new(Box::pin(socket)), TowerToHyperService::new(router.clone()));
+    let connection = connections.watch(connection);
+    tokio::spawn(async move {
+        // The client may leave at any moment: that is its right, and no error.
+        if let Err(error) = connection.await {
+            tracing::debug!(%error, "connection ended");
+        }
+    });
 }

@@ -38,6 +38,8 @@ class Address(NamedTuple):
     host: str
     port: int
     prefix: str
+    # Path of a Unix socket, which takes the place of host and port.
+    path: str = ""
 
     @property
     def authority(self) -> str:
@@ -45,15 +47,34 @@ class Address(NamedTuple):
         return f"{host}:{self.port}"
 
     def __str__(self) -> str:
-        return f"http://{self.authority}{self.prefix}"
+        return f"unix:{self.path}" if self.path else f"http://{self.authority}{self.prefix}"
+
+    def connect(self) -> socket.socket:
+        """A connected socket.
+
+        Raises:
+            OSError: when nobody listens there.
+        """
+        if not self.path:
+            return socket.create_connection((self.host, self.port), CONNECT_SECONDS)
+        connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            connection.settimeout(CONNECT_SECONDS)
+            connection.connect(self.path)
+        except BaseException:
+            connection.close()
+            raise
+        return connection
 
 
 def parse_url(url: str) -> Address:
     """Checks a server's URL.
 
     Raises:
-        ValueError: when it is not ``http://HOST[:PORT][/PREFIX]``.
+        ValueError: when it is neither ``http://HOST[:PORT][/PREFIX]`` nor ``unix:PATH``.
     """
+    if url.startswith("unix:") and len(url) > len("unix:"):
+        return Address("localhost", 80, "", url[len("unix:") :])
     parts = urlsplit(url)
     wrong = None
     if parts.scheme != "http":
@@ -67,7 +88,7 @@ def parse_url(url: str) -> Address:
             return Address(parts.hostname, parts.port or 80, parts.path.rstrip("/"))
         except ValueError as error:
             wrong = str(error)
-    raise ValueError(f"{url!r} is not a server's URL: {wrong}; expected http://HOST:PORT")
+    raise ValueError(f"{url!r} is not a server's URL: {wrong}; expected http://HOST:PORT or unix:PATH")
 
 
 class StallError(StreamError):
@@ -152,7 +173,7 @@ class Response:
         self._view = memoryview(self._small)
         self._at = self._end = 0
         try:
-            self._socket = socket.create_connection((address.host, address.port), CONNECT_SECONDS)
+            self._socket = address.connect()
         except OSError as error:
             raise ConnectError(f"cannot reach {address}: {error}") from error
         try:

@@ -27,6 +27,9 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<()> {
     let stop = stop_signal()?;
     // Scripts wait for this line: it is the first one, and the address in it is final.
     output::line(format_args!("listening on http://{}", server.address()));
+    if let Some(socket) = &config.socket {
+        output::line(format_args!("listening on unix:{}", socket.display()));
+    }
     server.run(stop).await;
     Ok(())
 }
@@ -43,7 +46,7 @@ pub async fn start(config: &Config) -> anyhow::Result<Server> {
     let trainer = Trainer::find(config.trainer.clone());
     let searches = Searches::open(&data.join("searches"), &cache, trainer, metrics.clone())?;
     let app = App::start(catalog, registry, searches, config.limits.clone(), metrics)?;
-    Server::bind(Arc::new(app), config.listen).await
+    Server::bind(Arc::new(app), config.listen, config.socket.as_deref()).await
 }
 
 fn open_datasets(config: &Config, cache: &Path, metrics: &Metrics) -> anyhow::Result<Catalog> {
