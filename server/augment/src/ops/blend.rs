@@ -3,6 +3,9 @@
 //! An enhancing op blends a duller image with the image itself, `dull + factor * (image - dull)`:
 //! a factor below 1 goes towards the dull one, 1 changes nothing, and above 1 goes away from it.
 
+use super::table::Table;
+use crate::simd::per_level;
+
 /// Blends one byte in single precision, then cuts the fraction off and clips to 0..=255, as
 /// `Image.blend` does. The alpha channel of the dull image is the image's own, so it stays.
 #[inline(always)]
@@ -27,8 +30,19 @@ pub(super) fn blend_words(dull: u32, value: u32, factor: f32) -> u32 {
     (rounded.to_bits() & 0x1FF) - u32::from(went_up)
 }
 
+per_level! {
+    /// What each value becomes when it is blended with `dull`.
+    pub(super) fn blend_table(dull: u8, factor: f32) -> Table {
+        let mut table = [0; 256];
+        for (value, out) in (0..=255).zip(&mut table) {
+            *out = blend(dull, value, factor);
+        }
+        table
+    }
+}
+
 /// Pillow's gray of a pixel: ITU-R 601-2 luma in 16 fractional bits, rounded.
-#[inline]
+#[inline(always)]
 pub(super) fn gray(pixel: u32) -> u32 {
     let (red, green, blue) = (pixel & 0xFF, pixel >> 8 & 0xFF, pixel >> 16 & 0xFF);
     (red * 19595 + green * 38470 + blue * 7471 + 0x8000) >> 16

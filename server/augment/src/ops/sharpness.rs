@@ -12,6 +12,7 @@
 use super::blend::blend;
 use crate::image::Rgba;
 use crate::scratch::Scratch;
+use crate::simd::per_level;
 
 /// Moves red, green and blue away from the smoothed image, to `factor` times the distance: 0 is
 /// smooth, 1 is the image, more is sharper.
@@ -20,6 +21,7 @@ pub fn sharpness(image: &mut Rgba, factor: f32, scratch: &mut Scratch) {
     if factor == 1.0 || shape.width < 3 || shape.height < 3 {
         return;
     }
+    let level = scratch.level();
     scratch.pixels.resize(shape.pixels(), [0; 4]);
     scratch.sums.resize(4 * shape.width as usize, 0);
     let Scratch { pixels: out, sums, .. } = scratch;
@@ -29,11 +31,12 @@ pub fn sharpness(image: &mut Rgba, factor: f32, scratch: &mut Scratch) {
     out[(rows - 1) * width..].copy_from_slice(&pixels[(rows - 1) * width..]);
     for y in 1..rows - 1 {
         let row = |y: usize| &pixels[y * width..][..width];
-        sharpen_row([row(y - 1), row(y), row(y + 1)], &mut out[y * width..][..width], sums, factor);
+        sharpen_row(level, [row(y - 1), row(y), row(y + 1)], &mut out[y * width..][..width], sums, factor);
     }
     image.swap_pixels(out);
 }
 
+per_level! {
 /// The middle one of three rows. `sums` has room for a row's bytes.
 fn sharpen_row(rows: [&[[u8; 4]]; 3], out: &mut [[u8; 4]], sums: &mut [u16], factor: f32) {
     let width = out.len();
@@ -56,9 +59,10 @@ fn sharpen_row(rows: [&[[u8; 4]]; 3], out: &mut [[u8; 4]], sums: &mut [u16], fac
     out[0] = rows[1][0];
     out[width - 1] = rows[1][width - 1];
 }
+}
 
 /// A thirteenth of a sum of thirteen bytes, rounded.
-#[inline]
+#[inline(always)]
 fn thirteenth(sum: u16) -> u8 {
     // floor((sum + 6) / 13), by a multiplication that is exact over this range.
     ((u32::from(sum + 6) * 5042) >> 16) as u8
