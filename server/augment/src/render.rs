@@ -10,7 +10,7 @@ use crate::recipe::Recipe;
 use crate::scratch::Scratch;
 #[cfg(target_arch = "x86_64")]
 use crate::simd;
-use crate::simd::Kind;
+use crate::simd::{Kind, prefetch};
 
 /// Renders one sample: policy, holes to the mean colour, then crop, flip and cutout.
 ///
@@ -88,9 +88,16 @@ pub fn render_batch<'a>(
     counts: &mut OpCounts,
 ) {
     let mut images = out.chunks_mut(recipe.shape().rgb_bytes());
-    for index in indices {
+    let mut samples = indices.map(|index| (index, image(index)));
+    let mut next = samples.next();
+    while let Some((index, pixels)) = next {
+        // Shuffled images are all over the memory: ask for the next one while this one is made.
+        next = samples.next();
+        if let Some((_, pixels)) = next {
+            prefetch(scratch.level(), pixels);
+        }
         let out = images.next().expect("the output holds one image for each index");
-        render_image(recipe, index, image(index), out, scratch, counts);
+        render_image(recipe, index, pixels, out, scratch, counts);
     }
     assert!(images.next().is_none(), "the output holds more images than there are indices");
 }
@@ -128,13 +135,20 @@ impl<'a> Placement<'a> {
         }
     }
 
+    /// Whether there is nothing to do but to copy.
+    fn rests(&self) -> bool {
+        self.shift == (0, 0) && !self.flip && self.hole.0.is_empty()
+    }
+
     /// Writes the output from an image as it stands in the dataset.
     #[allow(unsafe_code)]
     fn write_rgb(&self, pixels: &[[u8; 3]], out: &mut [u8], scratch: &mut Scratch) {
         match scratch.level().kind() {
             #[cfg(target_arch = "x86_64")]
             // SAFETY: a level that exists was detected.
-            Kind::Avx512 => unsafe { simd::avx512::place_rgb(self, &mut scratch.blocks, pixels, out) },
+            Kind::Avx512 if !self.rests() => unsafe {
+                simd::avx512::place_rgb(self, &mut scratch.blocks, pixels, out)
+            },
             _ => self.write(pixels, out, copy_row),
         }
     }

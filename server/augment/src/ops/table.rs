@@ -55,15 +55,23 @@ fn look_up_plainly(pixels: &mut [[u8; 4]], [red, green, blue]: [&Table; 3], opaq
 /// 255.
 #[inline(always)]
 pub(super) fn map_opaque(pixels: &mut [[u8; 4]], function: impl Fn(u8) -> u8) {
-    let (blocks, rest) = pixels.as_chunks_mut::<16>();
+    // Byte by byte in blocks of a constant size, which is what the compiler makes vectors of.
+    const ALPHA: [u8; 64] = {
+        let mut alpha = [0; 64];
+        let mut i = 3;
+        while i < 64 {
+            alpha[i] = 255;
+            i += 4;
+        }
+        alpha
+    };
+    let (blocks, rest) = pixels.as_flattened_mut().as_chunks_mut::<64>();
     for block in blocks {
-        for pixel in block {
-            let [r, g, b, _] = *pixel;
-            *pixel = [function(r), function(g), function(b), 255];
+        for (byte, alpha) in block.iter_mut().zip(ALPHA) {
+            *byte = function(*byte) | alpha;
         }
     }
-    for pixel in rest {
-        let [r, g, b, _] = *pixel;
-        *pixel = [function(r), function(g), function(b), 255];
+    for (byte, alpha) in rest.iter_mut().zip(ALPHA) {
+        *byte = function(*byte) | alpha;
     }
 }

@@ -95,6 +95,23 @@ impl fmt::Display for Level {
     }
 }
 
+/// Asks for the start of some bytes that will soon be read.
+#[allow(unsafe_code)]
+#[cfg_attr(not(target_arch = "x86_64"), allow(unused_variables))]
+pub(crate) fn prefetch(level: Level, bytes: &[u8]) {
+    /// A small image; of a large one, the processor notices by then that it is read in order.
+    const BYTES: usize = 4096;
+    #[cfg(target_arch = "x86_64")]
+    if level != Level::PORTABLE {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        for line in bytes[..bytes.len().min(BYTES)].chunks(64) {
+            // SAFETY: the address is one of `bytes`; every processor of this architecture has the
+            // instruction.
+            unsafe { _mm_prefetch::<_MM_HINT_T0>(line.as_ptr().cast()) };
+        }
+    }
+}
+
 /// Defines a function that takes a level and then what its body takes. The body is compiled for
 /// each level; it may only call functions that are always inlined.
 macro_rules! per_level {
