@@ -63,7 +63,8 @@ pub fn pictures(count: usize, shape: ImageShape) -> Vec<u8> {
             for x in 0..width {
                 let noise = rng.next_u32().to_le_bytes();
                 for (channel, [across, down, start]) in slopes.into_iter().enumerate() {
-                    let value = start + across * x / width + down * y / height + i32::from(noise[channel] >> 4);
+                    let value =
+                        start + across * x / width + down * y / height + i32::from(noise[channel] >> 4);
                     bytes.push(value.clamp(0, 255) as u8);
                 }
             }

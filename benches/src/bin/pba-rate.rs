@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use clap::{Parser, ValueEnum};
-use pba_augment::{ImageShape, OpCounts, Plan, PlanSpec, Scratch, Shard, render_batch};
+use pba_augment::{ImageShape, Level, OpCounts, Plan, PlanSpec, Scratch, Shard, render_batch};
 use pba_benches::{EPOCH, SEED, Work, pictures};
 
 /// Renders shuffled batches of 128 pictures, and prints how many images per second that made.
@@ -17,6 +17,9 @@ struct Arguments {
     /// Height and width of the images.
     #[arg(long, default_value_t = 32)]
     size: u32,
+    /// The processor's instructions: avx512, avx2 or portable; the best it has, when not given.
+    #[arg(long)]
+    level: Option<String>,
     /// Pictures in the dataset; as many as 150 MB hold, when not given.
     #[arg(long)]
     pictures: Option<usize>,
@@ -43,6 +46,10 @@ fn main() -> anyhow::Result<()> {
     let count = arguments.pictures.unwrap_or(150_000_000 / shape.rgb_bytes()).max(1);
     let dataset = pictures(count, shape);
     let image = |index: u64| &dataset[index as usize * shape.rgb_bytes()..][..shape.rgb_bytes()];
+    let level = match &arguments.level {
+        None => Level::detect(),
+        Some(name) => Level::named(name).with_context(|| format!("this processor has no level {name:?}"))?,
+    };
     let work = match arguments.work {
         WorkName::Pba => Work::Pba,
         WorkName::Base => Work::Base,
@@ -60,7 +67,7 @@ fn main() -> anyhow::Result<()> {
         start: 0,
         step: 1,
     })?;
-    let (mut scratch, mut counts) = (Scratch::new(), OpCounts::default());
+    let (mut scratch, mut counts) = (Scratch::with_level(level), OpCounts::default());
     let mut out = vec![0; 128 * shape.rgb_bytes()];
     let mut epoch = |until: Instant| {
         let mut images = 0;
@@ -91,6 +98,7 @@ fn main() -> anyhow::Result<()> {
     let (wall, cpu) = (wall.elapsed().as_secs_f64(), (cpu_time()? - cpu).as_secs_f64());
     let line = serde_json::json!({
         "work": arguments.work.to_possible_value().context("a work has a name")?.get_name(),
+        "level": level.name(),
         "height": shape.height,
         "width": shape.width,
         "pictures": count,

@@ -161,16 +161,24 @@ fn expand(level: Level, rgb: &[u8], out: &mut [[u8; 4]]) {
         #[cfg(target_arch = "x86_64")]
         // SAFETY: a level that exists was detected.
         Kind::Avx512 => unsafe { simd::avx512::expand(rgb, out) },
-        _ => {
-            let (quads, rest) = rgb.as_chunks::<12>();
-            let (quads_out, rest_out) = out.as_chunks_mut::<4>();
-            for (quad, out) in quads.iter().zip(quads_out) {
-                *out = unpack(quad).map(|pixel| (pixel | 0xFF00_0000).to_le_bytes());
-            }
-            for (rgb, out) in rest.as_chunks::<3>().0.iter().zip(rest_out) {
-                *out = [rgb[0], rgb[1], rgb[2], 255];
-            }
+        #[cfg(target_arch = "x86_64")]
+        Kind::Avx2 => {
+            // SAFETY: a level that exists was detected.
+            let done = unsafe { simd::avx2::expand(rgb, out) };
+            expand_plainly(&rgb[3 * done..], &mut out[done..]);
         }
+        Kind::Portable => expand_plainly(rgb, out),
+    }
+}
+
+fn expand_plainly(rgb: &[u8], out: &mut [[u8; 4]]) {
+    let (quads, rest) = rgb.as_chunks::<12>();
+    let (quads_out, rest_out) = out.as_chunks_mut::<4>();
+    for (quad, out) in quads.iter().zip(quads_out) {
+        *out = unpack(quad).map(|pixel| (pixel | 0xFF00_0000).to_le_bytes());
+    }
+    for (rgb, out) in rest.as_chunks::<3>().0.iter().zip(rest_out) {
+        *out = [rgb[0], rgb[1], rgb[2], 255];
     }
 }
 
@@ -198,12 +206,15 @@ mod tests {
 
     #[test]
     fn rgb_bytes_become_opaque_pixels_at_any_length() {
-        for width in 1..=13 {
+        for (width, level) in
+            (1..=70).flat_map(|width| Level::available().into_iter().map(move |l| (width, l)))
+        {
             let shape = ImageShape { height: 1, width };
-            let rgb: Vec<u8> = (0..shape.rgb_bytes() as u8).map(|byte| byte.wrapping_mul(37)).collect();
-            let image = Rgba::from_rgb(shape, &rgb).unwrap();
+            let rgb: Vec<u8> = (0..shape.rgb_bytes()).map(|i| (i * 37) as u8).collect();
+            let mut image = Rgba::EMPTY;
+            image.load_rgb(level, shape, &rgb);
             let expected: Vec<_> = rgb.chunks(3).map(|p| [p[0], p[1], p[2], 255]).collect();
-            assert_eq!(image.pixels(), expected, "{width} pixels");
+            assert_eq!(image.pixels(), expected, "{width} pixels, {level}");
         }
     }
 

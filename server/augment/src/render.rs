@@ -149,6 +149,12 @@ impl<'a> Placement<'a> {
             Kind::Avx512 if !self.rests() => unsafe {
                 simd::avx512::place_rgb(self, &mut scratch.blocks, pixels, out)
             },
+            #[cfg(target_arch = "x86_64")]
+            Kind::Avx2 => self.write(pixels, out, |source, out, mirrored| {
+                // SAFETY: a level that exists was detected.
+                let done = if mirrored { unsafe { simd::avx2::mirror(source, out) } } else { 0 };
+                copy_row(&source[..source.len() - done], &mut out[3 * done..], mirrored);
+            }),
             _ => self.write(pixels, out, copy_row),
         }
     }
@@ -162,7 +168,14 @@ impl<'a> Placement<'a> {
             Kind::Avx512 => unsafe {
                 simd::avx512::place_rgba(self, &mut scratch.blocks, image.pixels(), out);
             },
-            _ => {
+            #[cfg(target_arch = "x86_64")]
+            Kind::Avx2 => self.write(image.pixels(), out, |source, out, mirrored| {
+                // SAFETY: a level that exists was detected.
+                let done = unsafe { simd::avx2::pack(source, out, mirrored, self.mean) };
+                let left = if mirrored { 0..source.len() - done } else { done..source.len() };
+                pack_row(&source[left], &mut out[3 * done..], mirrored, self.mean);
+            }),
+            Kind::Portable => {
                 image.fill_holes(self.mean);
                 self.write(image.pixels(), out, drop_alpha);
             }
@@ -214,6 +227,9 @@ impl<'a> Placement<'a> {
     }
 
     fn erase(&self, row: &mut [u8], columns: Range<usize>) {
+        if columns.is_empty() {
+            return;
+        }
         row[3 * columns.start..3 * columns.end].copy_from_slice(&self.mean_row[..3 * columns.len()]);
     }
 }
@@ -248,6 +264,15 @@ fn copy_row(source: &[[u8; 3]], out: &mut [u8], mirrored: bool) {
     }
     for (pixel, out) in rest.iter().rev().zip(rest_out.as_chunks_mut().0) {
         *out = *pixel;
+    }
+}
+
+/// Writes pixels without their alpha, mirrored or not, with a colour for the holes.
+#[cfg(target_arch = "x86_64")]
+fn pack_row(source: &[[u8; 4]], out: &mut [u8], mirrored: bool, colour: [u8; 3]) {
+    for (i, out) in out.as_chunks_mut::<3>().0.iter_mut().enumerate() {
+        let [r, g, b, a] = source[if mirrored { source.len() - 1 - i } else { i }];
+        *out = if a == 0 { colour } else { [r, g, b] };
     }
 }
 

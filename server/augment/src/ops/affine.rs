@@ -71,7 +71,10 @@ impl FixedAffine {
             #[cfg(target_arch = "x86_64")]
             // SAFETY: a level that exists was detected.
             Kind::Avx512 => unsafe { simd::avx512::gather(self, source, out, width) },
-            _ => self.gather_plainly(source, out, width),
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: a level that exists was detected.
+            Kind::Avx2 => unsafe { simd::avx2::gather(self, source, out, width) },
+            Kind::Portable => self.gather_plainly(source, out, width),
         }
     }
 

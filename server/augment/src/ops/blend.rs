@@ -3,8 +3,10 @@
 //! An enhancing op blends a duller image with the image itself, `dull + factor * (image - dull)`:
 //! a factor below 1 goes towards the dull one, 1 changes nothing, and above 1 goes away from it.
 
-use super::table::Table;
+use super::table::{Alpha, Table, look_up};
+use crate::image::Rgba;
 use crate::magnitude::enhance_factor;
+use crate::scratch::Scratch;
 use crate::simd::per_level;
 
 /// Blends one byte in single precision, then cuts the fraction off and clips to 0..=255, as
@@ -29,6 +31,35 @@ pub(super) fn blend_words(dull: u32, value: u32, factor: f32) -> u32 {
     let rounded = blended + ANCHOR;
     let went_up = rounded - ANCHOR > blended;
     (rounded.to_bits() & 0x1FF) - u32::from(went_up)
+}
+
+/// Blends red, green and blue with one value.
+pub(super) fn blend_with(image: &mut Rgba, dull: u8, factor: f32, scratch: &mut Scratch) {
+    let level = scratch.level();
+    match ShortBlend::of(factor) {
+        // Without a fast look-up, arithmetic is faster.
+        Some(short) if !level.looks_up() => blend_shortly(level, image.pixels_mut(), dull, short),
+        _ => {
+            let table = blend_table(level, dull, factor);
+            look_up(level, image, [&table; 3], Alpha::Keep);
+        }
+    }
+}
+
+per_level! {
+    fn blend_shortly(pixels: &mut [[u8; 4]], dull: u8, short: ShortBlend) {
+        let (blocks, rest) = pixels.as_chunks_mut::<16>();
+        let blend = |pixels: &mut [[u8; 4]]| {
+            for (i, byte) in pixels.as_flattened_mut().iter_mut().enumerate() {
+                let blended = short.blend(dull.into(), (*byte).into()) as u8;
+                *byte = if i % 4 == 3 { *byte } else { blended };
+            }
+        };
+        for block in blocks {
+            blend(block);
+        }
+        blend(rest);
+    }
 }
 
 per_level! {
@@ -121,7 +152,7 @@ mod tests {
                 assert_eq!(blend(dull, value, factor), expected, "{dull}, {value}, {factor}");
                 if let Some(short) = ShortBlend::of(factor) {
                     let blended = short.blend(dull.into(), value.into());
-                    assert_eq!(blended, expected.into(), "{dull}, {value}, {factor} in 16 bits");
+                    assert_eq!(blended, i16::from(expected), "{dull}, {value}, {factor} in 16 bits");
                 }
             }
             for (level, dull) in Level::available().into_iter().flat_map(|level| [(level, 0), (level, 97)]) {

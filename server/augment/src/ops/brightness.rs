@@ -2,8 +2,7 @@
 //!
 //! `ImageEnhance.Brightness(image).enhance(factor)`; alpha is kept.
 
-use super::blend::blend_table;
-use super::table::{Alpha, look_up};
+use super::blend::blend_with;
 use crate::image::Rgba;
 use crate::scratch::Scratch;
 
@@ -12,8 +11,7 @@ pub fn brightness(image: &mut Rgba, factor: f32, scratch: &mut Scratch) {
     if factor == 1.0 {
         return;
     }
-    let table = blend_table(scratch.level(), 0, factor);
-    look_up(scratch.level(), image, [&table; 3], Alpha::Keep);
+    blend_with(image, 0, factor, scratch);
 }
 
 #[cfg(test)]

@@ -3,8 +3,7 @@
 //! `ImageEnhance.Contrast(image).enhance(factor)`; alpha is kept. The mean is over the gray of all
 //! pixels, whatever their alpha.
 
-use super::blend::{blend_table, gray};
-use super::table::{Alpha, look_up};
+use super::blend::{blend_with, gray};
 use crate::image::Rgba;
 use crate::scratch::Scratch;
 use crate::simd::{Level, per_level};
@@ -16,8 +15,7 @@ pub fn contrast(image: &mut Rgba, factor: f32, scratch: &mut Scratch) {
         return;
     }
     let mean = mean_gray(scratch.level(), image);
-    let table = blend_table(scratch.level(), mean, factor);
-    look_up(scratch.level(), image, [&table; 3], Alpha::Keep);
+    blend_with(image, mean, factor, scratch);
 }
 
 /// The rounded mean gray.

@@ -20,7 +20,7 @@ const LANES: usize = 16;
 fn lanes_in(range: &Range<isize>, first: isize) -> u16 {
     let start = (range.start - first).clamp(0, LANES as isize) as u32;
     let end = (range.end - first).clamp(0, LANES as isize) as u32;
-    ((1u32 << end) - 1 & !((1u32 << start) - 1)) as u16
+    (((1u32 << end) - 1) & !((1u32 << start) - 1)) as u16
 }
 
 /// The first `count` lanes of sixteen.
@@ -114,7 +114,7 @@ pub(crate) fn gather(affine: &FixedAffine, source: &[[u8; 4]], out: &mut [[u8; 4
         _mm512_mullo_epi32(lane, _mm512_set1_epi32(step_y)),
     );
     // Rows between those of the first and the last lane, at most.
-    let rows = (step_y.unsigned_abs() as usize * (LANES - 1) + 0xFFFF >> 16) + 1;
+    let rows = ((step_y.unsigned_abs() as usize * (LANES - 1) + 0xFFFF) >> 16) + 1;
     let columns = 0..width as isize;
     let (width_lanes, nothing) = (_mm512_set1_epi32(width as i32), _mm512_setzero_si512());
     let (mut row_x, mut row_y) = affine.start;

@@ -84,6 +84,17 @@ impl Level {
         }
     }
 
+    /// Whether a table of 256 bytes is looked up many bytes at a time.
+    pub(crate) fn looks_up(self) -> bool {
+        match self.0 {
+            #[cfg(target_arch = "x86_64")]
+            Kind::Avx512 => true,
+            #[cfg(target_arch = "x86_64")]
+            Kind::Avx2 => false,
+            Kind::Portable => false,
+        }
+    }
+
     pub(crate) fn kind(self) -> Kind {
         self.0
     }
@@ -100,14 +111,14 @@ impl fmt::Display for Level {
 #[cfg_attr(not(target_arch = "x86_64"), allow(unused_variables))]
 pub(crate) fn prefetch(level: Level, bytes: &[u8]) {
     /// A small image; of a large one, the processor notices by then that it is read in order.
-    const BYTES: usize = 4096;
+    const BYTES_MAX: usize = 4096;
     #[cfg(target_arch = "x86_64")]
     if level != Level::PORTABLE {
-        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-        for line in bytes[..bytes.len().min(BYTES)].chunks(64) {
+        use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
+        for line in bytes[..bytes.len().min(BYTES_MAX)].chunks(64) {
             // SAFETY: the address is one of `bytes`; every processor of this architecture has the
             // instruction.
-            unsafe { _mm_prefetch::<_MM_HINT_T0>(line.as_ptr().cast()) };
+            unsafe { _mm_prefetch::<_MM_HINT_T1>(line.as_ptr().cast()) };
         }
     }
 }
