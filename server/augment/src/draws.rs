@@ -36,7 +36,10 @@ use pba_schedules::{Op, Policy, Slot};
 use crate::apply::{OpCall, Sign};
 use crate::base::Base;
 use crate::image::ImageShape;
-use crate::rng::{Address, below, tenths};
+use crate::rng::{Address, Purpose, below, tenths};
+#[cfg(target_arch = "x86_64")]
+use crate::simd;
+use crate::simd::{Kind, Level};
 
 /// The ops of one image in the order in which they are applied: none, one or two.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,61 +64,71 @@ impl OpCalls {
 #[derive(Clone, Debug)]
 pub(crate) struct Walk {
     slots: Vec<Slot>,
-    /// Probability in tenths of each slot, by block and lane.
-    tenths: Vec<[u8; 4]>,
+    /// Of each slot, by lane and block: the greatest word that lets it fire.
+    greatest: [[u32; 8]; 4],
+    /// The slots that can fire, as a bit set.
+    possible: u32,
 }
 
 impl Walk {
     pub(crate) fn new(policy: &Policy) -> Walk {
         let slots = policy.slots().to_vec();
         assert!(slots.len() <= 32, "the ops, each twice, fit the bits of a word");
-        let tenths = slots.chunks(4).map(|slots| {
-            let mut tenths = [0; 4];
-            for (tenths, slot) in tenths.iter_mut().zip(slots) {
-                *tenths = slot.probability;
+        let (mut greatest, mut possible) = ([[0; 8]; 4], 0);
+        for (s, &Slot { probability, .. }) in slots.iter().enumerate() {
+            if probability > 0 {
+                // `tenths(w, p)` is 10 w < 2^32 p.
+                greatest[s % 4][s / 4] = (((u64::from(probability) << 32) - 1) / 10) as u32;
+                possible |= 1 << s;
             }
-            tenths
-        });
-        Walk { tenths: tenths.collect(), slots }
+        }
+        Walk { slots, greatest, possible }
     }
 
     /// The slots that fire, as a bit set.
     fn fired(&self, address: &Address) -> u32 {
         let mut fired = 0;
-        for (block, chances) in self.tenths.iter().enumerate() {
-            if *chances != [0; 4] {
+        for block in 0..self.slots.len().div_ceil(4) {
+            if self.possible >> (4 * block) & 0b1111 != 0 {
                 let words = address.block(4 + block as u32);
-                for (lane, (word, chance)) in words.into_iter().zip(*chances).enumerate() {
-                    fired |= u32::from(tenths(word, chance)) << (4 * block + lane);
+                for (lane, word) in words.into_iter().enumerate() {
+                    fired |= u32::from(word <= self.greatest[lane][block]) << (4 * block + lane);
                 }
             }
         }
-        fired
+        fired & self.possible
     }
 
-    /// The ops of the image at `address`, whose purpose is `Policy`.
-    pub(crate) fn draw(&self, address: &Address, shape: ImageShape) -> OpCalls {
+    /// The ops of an image, from the words of its blocks 0 to 2 and the slots that fire.
+    #[inline]
+    fn pick(
+        &self,
+        level: Level,
+        block: impl Fn(u32) -> [u32; 4],
+        fired: impl FnOnce() -> u32,
+        shape: ImageShape,
+    ) -> OpCalls {
         let mut calls = OpCalls::NONE;
-        let words = address.block(0);
+        let words = block(0);
         let count = count(words[0]);
         if count == 0 {
             return calls;
         }
-        let mut fired = self.fired(address);
+        let mut fired = fired();
         calls.len = count.min(fired.count_ones() as usize);
         if calls.len == 0 {
             return calls;
         }
-        let signs = address.block(1);
+        let signs = block(1);
         for position in 0..calls.len {
             let nth = below(words[1 + position], fired.count_ones());
-            let slot = nth_bit(fired, nth);
+            let slot = nth_bit(level, fired, nth);
             fired &= !(1 << slot);
             let Slot { op, magnitude, .. } = self.slots[slot as usize];
             let sign = if below(signs[position], 2) == 0 { Sign::Plus } else { Sign::Minus };
             let centre = match op {
                 Op::Cutout => {
-                    let words = address.block(2);
+                    let words = block(2);
                     (below(words[2 * position], shape.width), below(words[2 * position + 1], shape.height))
                 }
                 _ => (0, 0),
@@ -123,6 +136,56 @@ impl Walk {
             calls.calls[position] = OpCall { op, magnitude, sign, centre };
         }
         calls
+    }
+
+    /// The ops of the image at `address`, whose purpose is `Policy`.
+    pub(crate) fn draw(&self, address: &Address, shape: ImageShape) -> OpCalls {
+        self.pick(Level::PORTABLE, |block| address.block(block), || self.fired(address), shape)
+    }
+
+    /// All draws of a sample at once: its ops, and its base augmentation.
+    pub(crate) fn draw_all(
+        &self,
+        level: Level,
+        policy: &Address,
+        base: &Base,
+        shape: ImageShape,
+    ) -> (OpCalls, BaseDraws) {
+        let (fired, words) = match philox(level, policy, &self.greatest) {
+            Some(all) => all,
+            None => {
+                let address = Address { purpose: Purpose::Base, ..*policy };
+                return (self.draw(policy, shape), BaseDraws::new(&address, base, shape));
+            }
+        };
+        let block = |i: usize| [words[0][i], words[1][i], words[2][i], words[3][i]];
+        let calls = self.pick(level, |i| block(i as usize), || fired & self.possible, shape);
+        (calls, BaseDraws::from_blocks(|i| block(3 + i as usize), base, shape))
+    }
+}
+
+/// The block numbers of an image's sixteen blocks, with their purposes: first those that say which
+/// slots fire, then Policy 0 to 2 and Base 0 and 1; the others are spare.
+const BLOCKS: [u32; 16] = {
+    const BASE: u32 = (Purpose::Base as u32) << 24;
+    [4, 5, 6, 7, 8, 9, 10, 11, 0, 1, 2, BASE, BASE + 1, 3, BASE + 2, BASE + 3]
+};
+
+/// Which slots' words are at most the `greatest`, and the last eight blocks by lane. Nothing where
+/// blocks are better made one by one, when they are needed.
+#[allow(unsafe_code)]
+#[cfg_attr(not(target_arch = "x86_64"), allow(unused_variables))]
+fn philox(level: Level, policy: &Address, greatest: &[[u32; 8]; 4]) -> Option<(u32, [[u32; 8]; 4])> {
+    let [_, item_low, item_high, epoch] = policy.counter(0);
+    let rest = [item_low, item_high, epoch];
+    match level.kind() {
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: a level that exists was detected.
+        Kind::Avx512 => Some(unsafe { simd::avx512::philox(policy.key(), &BLOCKS, rest, greatest) }),
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: a level that exists was detected.
+        Kind::Avx2 => Some(unsafe { simd::avx2::philox(policy.key(), &BLOCKS, rest, greatest) }),
+        Kind::Portable => None,
     }
 }
 
@@ -136,11 +199,19 @@ fn count(word: u32) -> usize {
 }
 
 /// Position of the `nth` bit that is set, counting both from 0.
-fn nth_bit(mut bits: u32, nth: u32) -> u32 {
-    for _ in 0..nth {
-        bits &= bits - 1;
+#[allow(unsafe_code)]
+fn nth_bit(level: Level, mut bits: u32, nth: u32) -> u32 {
+    match level.kind() {
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: both levels have these instructions, and a level that exists was detected.
+        Kind::Avx512 | Kind::Avx2 => unsafe { simd::avx2::nth_bit(bits, nth) },
+        Kind::Portable => {
+            for _ in 0..nth {
+                bits &= bits - 1;
+            }
+            bits.trailing_zeros()
+        }
     }
-    bits.trailing_zeros()
 }
 
 /// The draws of the base augmentation for one image. A step that the base lacks is at rest.
@@ -157,16 +228,22 @@ pub struct BaseDraws {
 impl BaseDraws {
     /// The draws at `address`, whose purpose is `Base`.
     pub(crate) fn new(address: &Address, base: &Base, shape: ImageShape) -> BaseDraws {
+        BaseDraws::from_blocks(|block| address.block(block), base, shape)
+    }
+
+    /// The draws from the words of their blocks.
+    #[inline]
+    fn from_blocks(block: impl Fn(u32) -> [u32; 4], base: &Base, shape: ImageShape) -> BaseDraws {
         let mut draws = BaseDraws::default();
         if base.pad_crop.is_some() || base.flip {
-            let [column, row, flip, _] = address.block(0);
+            let [column, row, flip, _] = block(0);
             if let Some(padding) = base.pad_crop {
                 draws.crop = (below(column, 2 * padding), below(row, 2 * padding));
             }
             draws.flip = base.flip && below(flip, 2) == 1;
         }
         if base.cutout.is_some() {
-            let [column, row, ..] = address.block(1);
+            let [column, row, ..] = block(1);
             draws.cutout = (below(column, shape.width), below(row, shape.height));
         }
         draws
@@ -179,8 +256,11 @@ mod tests {
 
     #[test]
     fn bits_are_counted_from_the_lowest() {
-        assert_eq!([0, 1, 2].map(|nth| nth_bit(0b1001_0010, nth)), [1, 4, 7]);
-        assert_eq!(nth_bit(1 << 31, 0), 31);
+        for level in Level::available() {
+            assert_eq!([0, 1, 2].map(|nth| nth_bit(level, 0b1001_0010, nth)), [1, 4, 7]);
+            assert_eq!(nth_bit(level, 1 << 31, 0), 31);
+            assert_eq!([0, 30, 31].map(|nth| nth_bit(level, u32::MAX, nth)), [0, 30, 31]);
+        }
     }
 
     #[test]

@@ -1,5 +1,9 @@
 //! Image shapes, and the working image that the ops change.
 
+#[cfg(target_arch = "x86_64")]
+use crate::simd;
+use crate::simd::{Kind, Level};
+
 /// Longest side of an image, in pixels.
 ///
 /// The coordinates of the affine ops are 32-bit with 16 fractional bits, as in Pillow: they hold
@@ -78,7 +82,7 @@ impl Rgba {
     /// When `rgb` is not [`ImageShape::rgb_bytes`] long.
     pub fn from_rgb(shape: ImageShape, rgb: &[u8]) -> Result<Rgba, ShapeError> {
         let mut image = Rgba::EMPTY;
-        image.load_rgb(shape.check()?, rgb);
+        image.load_rgb(Level::PORTABLE, shape.check()?, rgb);
         Ok(image)
     }
 
@@ -128,19 +132,12 @@ impl Rgba {
     }
 
     /// Becomes an opaque image of these red, green and blue bytes, in the memory it has.
-    pub(crate) fn load_rgb(&mut self, shape: ImageShape, rgb: &[u8]) {
+    pub(crate) fn load_rgb(&mut self, level: Level, shape: ImageShape, rgb: &[u8]) {
         assert_eq!(rgb.len(), shape.rgb_bytes(), "bytes of an RGB image of {shape:?}");
         self.shape = shape;
         self.opaque = true;
         self.pixels.resize(shape.pixels(), [0; 4]);
-        let (quads, rest) = rgb.as_chunks::<12>();
-        let (quads_out, rest_out) = self.pixels.as_chunks_mut::<4>();
-        for (quad, out) in quads.iter().zip(quads_out) {
-            *out = unpack(quad).map(|pixel| (pixel | 0xFF00_0000).to_le_bytes());
-        }
-        for (rgb, out) in rest.as_chunks::<3>().0.iter().zip(rest_out) {
-            *out = [rgb[0], rgb[1], rgb[2], 255];
-        }
+        expand(level, rgb, &mut self.pixels);
     }
 
     /// Gives every pixel whose alpha is 0 another colour, and the image no alpha.
@@ -154,6 +151,34 @@ impl Rgba {
             *pixel = (if word >> 24 == 0 { colour } else { word | 0xFF00_0000 }).to_le_bytes();
         }
         self.opaque = true;
+    }
+}
+
+/// Pixels of red, green and blue become opaque pixels of four bytes.
+#[allow(unsafe_code)]
+fn expand(level: Level, rgb: &[u8], out: &mut [[u8; 4]]) {
+    match level.kind() {
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: a level that exists was detected.
+        Kind::Avx512 => unsafe { simd::avx512::expand(rgb, out) },
+        #[cfg(target_arch = "x86_64")]
+        Kind::Avx2 => {
+            // SAFETY: a level that exists was detected.
+            let done = unsafe { simd::avx2::expand(rgb, out) };
+            expand_plainly(&rgb[3 * done..], &mut out[done..]);
+        }
+        Kind::Portable => expand_plainly(rgb, out),
+    }
+}
+
+fn expand_plainly(rgb: &[u8], out: &mut [[u8; 4]]) {
+    let (quads, rest) = rgb.as_chunks::<12>();
+    let (quads_out, rest_out) = out.as_chunks_mut::<4>();
+    for (quad, out) in quads.iter().zip(quads_out) {
+        *out = unpack(quad).map(|pixel| (pixel | 0xFF00_0000).to_le_bytes());
+    }
+    for (rgb, out) in rest.as_chunks::<3>().0.iter().zip(rest_out) {
+        *out = [rgb[0], rgb[1], rgb[2], 255];
     }
 }
 
@@ -181,12 +206,15 @@ mod tests {
 
     #[test]
     fn rgb_bytes_become_opaque_pixels_at_any_length() {
-        for width in 1..=13 {
+        for (width, level) in
+            (1..=70).flat_map(|width| Level::available().into_iter().map(move |l| (width, l)))
+        {
             let shape = ImageShape { height: 1, width };
-            let rgb: Vec<u8> = (0..shape.rgb_bytes() as u8).map(|byte| byte.wrapping_mul(37)).collect();
-            let image = Rgba::from_rgb(shape, &rgb).unwrap();
+            let rgb: Vec<u8> = (0..shape.rgb_bytes()).map(|i| (i * 37) as u8).collect();
+            let mut image = Rgba::EMPTY;
+            image.load_rgb(level, shape, &rgb);
             let expected: Vec<_> = rgb.chunks(3).map(|p| [p[0], p[1], p[2], 255]).collect();
-            assert_eq!(image.pixels(), expected, "{width} pixels");
+            assert_eq!(image.pixels(), expected, "{width} pixels, {level}");
         }
     }
 

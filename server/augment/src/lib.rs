@@ -61,6 +61,7 @@ mod plan;
 mod recipe;
 mod render;
 mod scratch;
+mod simd;
 
 pub use apply::{OpCall, Sign, apply};
 pub use base::{BASE_NUMBER_MAX, Base, BaseError};
@@ -72,3 +73,4 @@ pub use plan::{BATCH_SIZE_MAX, Plan, PlanError, PlanSpec, Shard, ShardError};
 pub use recipe::{Policies, Recipe, RecipeError, RecipeSpec};
 pub use render::{render_batch, render_image};
 pub use scratch::Scratch;
+pub use simd::Level;

@@ -8,6 +8,7 @@ use crate::base::{Base, BaseError};
 use crate::draws::{BaseDraws, OpCalls, Walk};
 use crate::image::{ImageShape, ShapeError};
 use crate::rng::{Address, Purpose, below};
+use crate::simd::Level;
 
 /// What the images of an epoch draw their policy from.
 #[derive(Clone, Debug, PartialEq)]
@@ -105,21 +106,36 @@ impl Recipe {
     #[inline]
     pub fn op_calls(&self, sample: u64) -> OpCalls {
         let address = self.address(Purpose::Policy, sample);
-        let walk = match &self.walks {
-            Walks::None => return OpCalls::NONE,
-            Walks::One(walk) => walk,
-            Walks::AnyEpochOf { epochs, by_end } => {
-                let search_epoch = below(address.block(0)[3], *epochs);
-                &by_end[by_end.partition_point(|&(end, _)| end <= search_epoch)].1
-            }
-        };
-        walk.draw(&address, self.spec.shape)
+        self.walk(&address).map_or(OpCalls::NONE, |walk| walk.draw(&address, self.spec.shape))
     }
 
     /// Where the base augmentation cuts a sample, and whether it mirrors it.
     #[inline]
     pub fn base_draws(&self, sample: u64) -> BaseDraws {
         BaseDraws::new(&self.address(Purpose::Base, sample), &self.spec.base, self.spec.shape)
+    }
+
+    /// All draws of a sample: its ops and its base augmentation. The same at every level.
+    #[inline]
+    pub(crate) fn draws(&self, level: Level, sample: u64) -> (OpCalls, BaseDraws) {
+        let address = self.address(Purpose::Policy, sample);
+        match self.walk(&address) {
+            None => (OpCalls::NONE, self.base_draws(sample)),
+            Some(walk) => walk.draw_all(level, &address, &self.spec.base, self.spec.shape),
+        }
+    }
+
+    /// The policy of the sample at `address`.
+    #[inline]
+    fn walk(&self, address: &Address) -> Option<&Walk> {
+        match &self.walks {
+            Walks::None => None,
+            Walks::One(walk) => Some(walk),
+            Walks::AnyEpochOf { epochs, by_end } => {
+                let search_epoch = below(address.block(0)[3], *epochs);
+                Some(&by_end[by_end.partition_point(|&(end, _)| end <= search_epoch)].1)
+            }
+        }
     }
 
     /// Pixels of the mean colour, as many as a row has.

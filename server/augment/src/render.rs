@@ -1,10 +1,16 @@
 //! From a sample's pixels to the pixels that go out.
 
+use std::ops::Range;
+
 use crate::apply::apply;
 use crate::counts::OpCounts;
+use crate::draws::BaseDraws;
 use crate::image::{Rgba, pack, unpack};
 use crate::recipe::Recipe;
 use crate::scratch::Scratch;
+#[cfg(target_arch = "x86_64")]
+use crate::simd;
+use crate::simd::{Kind, prefetch};
 
 /// Renders one sample: policy, holes to the mean colour, then crop, flip and cutout.
 ///
@@ -51,20 +57,19 @@ pub fn render_image(
     let shape = recipe.shape();
     assert_eq!(pixels.len(), shape.rgb_bytes(), "bytes of sample {sample}");
     assert_eq!(out.len(), shape.rgb_bytes(), "bytes of the output for sample {sample}");
-    let placement = Placement::new(recipe, sample);
-    let calls = recipe.op_calls(sample);
+    let (calls, draws) = recipe.draws(scratch.level(), sample);
+    let placement = Placement::new(recipe, draws);
     if calls.as_slice().is_empty() {
-        placement.write(pixels.as_chunks().0, out, copy_row);
+        placement.write_rgb(pixels.as_chunks().0, out, scratch);
         return;
     }
     let mut image = std::mem::replace(&mut scratch.image, Rgba::EMPTY);
-    image.load_rgb(shape, pixels);
+    image.load_rgb(scratch.level(), shape, pixels);
     for call in calls.as_slice() {
         apply(call, &mut image, scratch);
         counts.add(call.op);
     }
-    image.fill_holes(recipe.spec().mean);
-    placement.write(image.pixels(), out, drop_alpha);
+    placement.write_rgba(&mut image, out, scratch);
     scratch.image = image;
 }
 
@@ -83,30 +88,37 @@ pub fn render_batch<'a>(
     counts: &mut OpCounts,
 ) {
     let mut images = out.chunks_mut(recipe.shape().rgb_bytes());
-    for index in indices {
+    let mut samples = indices.map(|index| (index, image(index)));
+    let mut next = samples.next();
+    while let Some((index, pixels)) = next {
+        // Shuffled images are all over the memory: ask for the next one while this one is made.
+        next = samples.next();
+        if let Some((_, pixels)) = next {
+            prefetch(scratch.level(), pixels);
+        }
         let out = images.next().expect("the output holds one image for each index");
-        render_image(recipe, index, image(index), out, scratch, counts);
+        render_image(recipe, index, pixels, out, scratch, counts);
     }
     assert!(images.next().is_none(), "the output holds more images than there are indices");
 }
 
 /// Crop, flip and cutout of one sample, as what each row of the output is made of.
-struct Placement<'a> {
-    width: usize,
-    height: usize,
+pub(crate) struct Placement<'a> {
+    pub(crate) width: usize,
+    pub(crate) height: usize,
+    pub(crate) mean: [u8; 3],
     mean_row: &'a [u8],
-    /// Output row or column minus source row or column, before the flip.
-    shift: (isize, isize),
-    flip: bool,
+    /// Output column or row minus source column or row, before the flip.
+    pub(crate) shift: (isize, isize),
+    pub(crate) flip: bool,
     /// Columns and rows that the cutout erases, after the flip.
-    hole: (std::ops::Range<usize>, std::ops::Range<usize>),
+    pub(crate) hole: (Range<usize>, Range<usize>),
 }
 
 impl<'a> Placement<'a> {
-    fn new(recipe: &'a Recipe, sample: u64) -> Placement<'a> {
+    fn new(recipe: &'a Recipe, draws: BaseDraws) -> Placement<'a> {
         let (shape, base) = (recipe.shape(), &recipe.spec().base);
         let (width, height) = (shape.width as usize, shape.height as usize);
-        let draws = recipe.base_draws(sample);
         let padding = base.pad_crop.unwrap_or(0) as isize;
         let hole = match base.cutout {
             Some(size) => (span(draws.cutout.0, size, shape.width), span(draws.cutout.1, size, shape.height)),
@@ -115,10 +127,58 @@ impl<'a> Placement<'a> {
         Placement {
             width,
             height,
+            mean: recipe.spec().mean,
             mean_row: recipe.mean_row(),
             shift: (padding - draws.crop.0 as isize, padding - draws.crop.1 as isize),
             flip: draws.flip,
             hole,
+        }
+    }
+
+    /// Whether there is nothing to do but to copy.
+    fn rests(&self) -> bool {
+        self.shift == (0, 0) && !self.flip && self.hole.0.is_empty()
+    }
+
+    /// Writes the output from an image as it stands in the dataset.
+    #[allow(unsafe_code)]
+    fn write_rgb(&self, pixels: &[[u8; 3]], out: &mut [u8], scratch: &mut Scratch) {
+        match scratch.level().kind() {
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: a level that exists was detected.
+            Kind::Avx512 if !self.rests() => unsafe {
+                simd::avx512::place_rgb(self, &mut scratch.blocks, pixels, out)
+            },
+            #[cfg(target_arch = "x86_64")]
+            Kind::Avx2 => self.write(pixels, out, |source, out, mirrored| {
+                // SAFETY: a level that exists was detected.
+                let done = if mirrored { unsafe { simd::avx2::mirror(source, out) } } else { 0 };
+                copy_row(&source[..source.len() - done], &mut out[3 * done..], mirrored);
+            }),
+            _ => self.write(pixels, out, copy_row),
+        }
+    }
+
+    /// Writes the output from a working image, with its holes in the mean colour.
+    #[allow(unsafe_code)]
+    fn write_rgba(&self, image: &mut Rgba, out: &mut [u8], scratch: &mut Scratch) {
+        match scratch.level().kind() {
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: a level that exists was detected.
+            Kind::Avx512 => unsafe {
+                simd::avx512::place_rgba(self, &mut scratch.blocks, image.pixels(), out);
+            },
+            #[cfg(target_arch = "x86_64")]
+            Kind::Avx2 => self.write(image.pixels(), out, |source, out, mirrored| {
+                // SAFETY: a level that exists was detected.
+                let done = unsafe { simd::avx2::pack(source, out, mirrored, self.mean) };
+                let left = if mirrored { 0..source.len() - done } else { done..source.len() };
+                pack_row(&source[left], &mut out[3 * done..], mirrored, self.mean);
+            }),
+            Kind::Portable => {
+                image.fill_holes(self.mean);
+                self.write(image.pixels(), out, drop_alpha);
+            }
         }
     }
 
@@ -166,13 +226,16 @@ impl<'a> Placement<'a> {
         }
     }
 
-    fn erase(&self, row: &mut [u8], columns: std::ops::Range<usize>) {
+    fn erase(&self, row: &mut [u8], columns: Range<usize>) {
+        if columns.is_empty() {
+            return;
+        }
         row[3 * columns.start..3 * columns.end].copy_from_slice(&self.mean_row[..3 * columns.len()]);
     }
 }
 
 /// What of `0..len` is covered by `0..len` moved by `shift`.
-fn overlap(shift: isize, len: usize) -> std::ops::Range<usize> {
+fn overlap(shift: isize, len: usize) -> Range<usize> {
     let distance = shift.unsigned_abs();
     match distance < len {
         false => 0..0,
@@ -182,7 +245,7 @@ fn overlap(shift: isize, len: usize) -> std::ops::Range<usize> {
 }
 
 /// The part inside `0..len` of `size` pixels about `centre`.
-pub(crate) fn span(centre: u32, size: u32, len: u32) -> std::ops::Range<usize> {
+pub(crate) fn span(centre: u32, size: u32, len: u32) -> Range<usize> {
     let half = size / 2;
     let end = centre.saturating_add(size - half).min(len);
     centre.saturating_sub(half).min(end) as usize..end as usize
@@ -201,6 +264,15 @@ fn copy_row(source: &[[u8; 3]], out: &mut [u8], mirrored: bool) {
     }
     for (pixel, out) in rest.iter().rev().zip(rest_out.as_chunks_mut().0) {
         *out = *pixel;
+    }
+}
+
+/// Writes pixels without their alpha, mirrored or not, with a colour for the holes.
+#[cfg(target_arch = "x86_64")]
+fn pack_row(source: &[[u8; 4]], out: &mut [u8], mirrored: bool, colour: [u8; 3]) {
+    for (i, out) in out.as_chunks_mut::<3>().0.iter_mut().enumerate() {
+        let [r, g, b, a] = source[if mirrored { source.len() - 1 - i } else { i }];
+        *out = if a == 0 { colour } else { [r, g, b] };
     }
 }
 

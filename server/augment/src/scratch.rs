@@ -1,16 +1,23 @@
 //! Memory that a worker keeps between images.
 
 use crate::image::Rgba;
+use crate::simd::Level;
+#[cfg(target_arch = "x86_64")]
+use crate::simd::avx512::Block;
 
 /// Buffers that rendering reuses: one per worker thread. What it holds never affects a result.
 #[derive(Clone, Debug)]
 pub struct Scratch {
+    level: Level,
     /// The working image of [`render_image`](crate::render_image).
     pub(crate) image: Rgba,
     /// Where an op that cannot work in place writes, before it swaps.
     pub(crate) pixels: Vec<[u8; 4]>,
     /// A row of sums, for Sharpness.
     pub(crate) sums: Vec<u16>,
+    /// How a row of the output is made of vectors.
+    #[cfg(target_arch = "x86_64")]
+    pub(crate) blocks: Vec<Block>,
 }
 
 impl Default for Scratch {
@@ -20,9 +27,28 @@ impl Default for Scratch {
 }
 
 impl Scratch {
-    /// Empty buffers. They grow to the size of the largest image met.
+    /// Empty buffers, and the best level of this processor. They grow to the size of the largest
+    /// image met.
     pub fn new() -> Scratch {
-        Scratch { image: Rgba::EMPTY, pixels: Vec::new(), sums: Vec::new() }
+        Scratch::with_level(Level::detect())
+    }
+
+    /// As [`Scratch::new`], for work with the instructions of a chosen level. All levels give the
+    /// same pixels.
+    pub fn with_level(level: Level) -> Scratch {
+        Scratch {
+            level,
+            image: Rgba::EMPTY,
+            pixels: Vec::new(),
+            sums: Vec::new(),
+            #[cfg(target_arch = "x86_64")]
+            blocks: Vec::new(),
+        }
+    }
+
+    /// The instructions that this worker uses.
+    pub fn level(&self) -> Level {
+        self.level
     }
 
     /// A buffer of so many pixels, with anything in it.

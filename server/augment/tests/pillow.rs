@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
 use pba_augment::rng::{Address, Purpose, Stream, below};
-use pba_augment::{ImageShape, OpCall, Rgba, Scratch, Sign, apply};
+use pba_augment::{ImageShape, Level, OpCall, Rgba, Scratch, Sign, apply};
 use pba_schedules::Op;
 use rand::Rng;
 
@@ -76,8 +76,8 @@ impl Pillow {
                 }
                 let _ = requests.flush();
             });
-            let mut scratch = Scratch::new();
-            let failure = cases.iter().find_map(|case| case.compare(answers, &mut scratch).err());
+            let mut scratches: Vec<_> = Level::available().into_iter().map(Scratch::with_level).collect();
+            let failure = cases.iter().find_map(|case| case.compare(answers, &mut scratches).err());
             if failure.is_some() {
                 // So that the other thread does not wait for an oracle that waits for us.
                 let _ = child.kill();
@@ -136,12 +136,16 @@ impl Case {
         requests.write_all(&self.rgba)
     }
 
-    /// Does the case ourselves, and holds it against Pillow's answer.
-    fn compare(&self, answers: &mut impl Read, scratch: &mut Scratch) -> Result<(), String> {
+    /// Does the case ourselves, at each level, and holds it against Pillow's answer.
+    fn compare(&self, answers: &mut impl Read, scratches: &mut [Scratch]) -> Result<(), String> {
         let mut expected = vec![0; self.rgba.len()];
         answers
             .read_exact(&mut expected)
             .map_err(|error| format!("the oracle stopped, its error is above: {error}"))?;
+        scratches.iter_mut().try_for_each(|scratch| self.compare_with(&expected, scratch))
+    }
+
+    fn compare_with(&self, expected: &[u8], scratch: &mut Scratch) -> Result<(), String> {
         let mut image = Rgba::from_rgba(self.shape, &self.rgba).expect("sizes are in range");
         for call in &self.calls {
             apply(call, &mut image, scratch);
@@ -157,7 +161,12 @@ impl Case {
         for OpCall { op, magnitude, sign, centre } in &self.calls {
             let _ = write!(message, "{op} magnitude {magnitude} sign {sign:?} centre {centre:?}; ");
         }
-        let _ = writeln!(message, "{height}x{width} (height x width), {} pixels", self.pixels);
+        let _ = writeln!(
+            message,
+            "{height}x{width} (height x width), {} pixels, {} instructions",
+            self.pixels,
+            scratch.level()
+        );
         let _ = writeln!(
             message,
             "{} of {} pixels differ; input | expected | actual",

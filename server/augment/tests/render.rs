@@ -2,8 +2,8 @@
 
 use pba_augment::rng::{Address, Purpose};
 use pba_augment::{
-    Base, ImageShape, OpCounts, Plan, PlanSpec, Policies, Recipe, RecipeSpec, Rgba, Scratch, Shard, apply,
-    render_batch, render_image,
+    Base, ImageShape, Level, OpCounts, Plan, PlanSpec, Policies, Recipe, RecipeSpec, Rgba, Scratch, Shard,
+    apply, render_batch, render_image,
 };
 use pba_schedules::{Digest, Op, Policy, library};
 use proptest::prelude::*;
@@ -18,8 +18,13 @@ fn noise(shape: ImageShape, sample: u64) -> Vec<u8> {
 }
 
 fn render(recipe: &Recipe, sample: u64, pixels: &[u8]) -> Vec<u8> {
+    render_at(Level::detect(), recipe, sample, pixels)
+}
+
+fn render_at(level: Level, recipe: &Recipe, sample: u64, pixels: &[u8]) -> Vec<u8> {
     let mut out = vec![77; pixels.len()];
-    render_image(recipe, sample, pixels, &mut out, &mut Scratch::new(), &mut OpCounts::default());
+    let mut scratch = Scratch::with_level(level);
+    render_image(recipe, sample, pixels, &mut out, &mut scratch, &mut OpCounts::default());
     out
 }
 
@@ -32,7 +37,7 @@ fn render_plainly(recipe: &Recipe, sample: u64, pixels: &[u8]) -> Vec<u8> {
 
     let mut image = Rgba::from_rgb(recipe.shape(), pixels).unwrap();
     for call in recipe.op_calls(sample).as_slice() {
-        apply(call, &mut image, &mut Scratch::new());
+        apply(call, &mut image, &mut Scratch::with_level(Level::PORTABLE));
     }
     let masked = |&[r, g, b, a]: &[u8; 4]| if a == 0 { mean } else { [r, g, b] };
     let mut image: Vec<[u8; 3]> = image.pixels().iter().map(masked).collect();
@@ -88,7 +93,7 @@ proptest! {
     fn fused_is_the_same_as_three_passes(
         policy in prop::option::of(any_policy()),
         base in any_base(),
-        (height, width) in (1u32..40, 1u32..40),
+        (height, width) in (1u32..70, 1u32..70),
         seed: u64,
         epoch: u32,
     ) {
@@ -97,7 +102,11 @@ proptest! {
         let recipe = Recipe::new(RecipeSpec { policies, base, seed, epoch, mean: MEAN, shape }).unwrap();
         for sample in 0..8 {
             let pixels = noise(shape, sample);
-            prop_assert_eq!(render(&recipe, sample, &pixels), render_plainly(&recipe, sample, &pixels));
+            let expected = render_plainly(&recipe, sample, &pixels);
+            for level in Level::available() {
+                let actual = render_at(level, &recipe, sample, &pixels);
+                prop_assert_eq!(&actual, &expected, "sample {} at {}", sample, level);
+            }
         }
     }
 }
@@ -112,10 +121,14 @@ fn cifar_recipe(seed: u64, epoch: u32) -> Recipe {
 
 /// An epoch of 300 samples cut in some way: (index, pixels) of each row, sorted by index.
 fn epoch(recipe: &Recipe, spec: PlanSpec) -> Vec<(u64, Vec<u8>)> {
+    epoch_at(Level::detect(), recipe, spec)
+}
+
+fn epoch_at(level: Level, recipe: &Recipe, spec: PlanSpec) -> Vec<(u64, Vec<u8>)> {
     let shape = recipe.shape();
     let dataset: Vec<Vec<u8>> = (0..300).map(|sample| noise(shape, sample)).collect();
     let mut rows = Vec::new();
-    let (mut scratch, mut counts) = (Scratch::new(), OpCounts::default());
+    let (mut scratch, mut counts) = (Scratch::with_level(level), OpCounts::default());
     for index in 0..spec.shard.count {
         let plan = Plan::new(PlanSpec { shard: Shard { index, ..spec.shard }, ..spec }).unwrap();
         for n in 0..plan.batches() {
@@ -219,12 +232,14 @@ fn wrong_recipes_are_refused() {
 /// anyone trained on.
 #[test]
 fn an_epoch_s_pixels_are_pinned() {
-    let digest = |epoch_number| {
-        let plan = PlanSpec { epoch: epoch_number, ..EPOCH };
-        let rows = epoch(&cifar_recipe(5, epoch_number), plan);
-        Digest::of(rows.into_iter().map(|(_, pixels)| pixels).collect::<Vec<_>>().concat()).to_string()
-    };
-    assert_eq!(digest(0), "876ae9a806da6a80107097dfde69f406ac6259a303e36c656df5ba3fe9236c85");
-    assert_eq!(digest(60), "5362253c5930b08bd01755132e1e0dfc6cedc585c415c09cefb00adbd9e83322");
-    assert_eq!(digest(199), "d82ccde86660d2bae6eb1d1de519740de79c1e707d57ccde4504b56a820b94e7");
+    for level in Level::available() {
+        let digest = |epoch_number| {
+            let plan = PlanSpec { epoch: epoch_number, ..EPOCH };
+            let rows = epoch_at(level, &cifar_recipe(5, epoch_number), plan);
+            Digest::of(rows.into_iter().map(|(_, pixels)| pixels).collect::<Vec<_>>().concat()).to_string()
+        };
+        assert_eq!(digest(0), "876ae9a806da6a80107097dfde69f406ac6259a303e36c656df5ba3fe9236c85");
+        assert_eq!(digest(60), "5362253c5930b08bd01755132e1e0dfc6cedc585c415c09cefb00adbd9e83322");
+        assert_eq!(digest(199), "d82ccde86660d2bae6eb1d1de519740de79c1e707d57ccde4504b56a820b94e7");
+    }
 }

@@ -11,6 +11,12 @@
 //! Pillow takes a path in double precision for images so large that 16 integer bits do not do;
 //! [`SIDE_MAX`](crate::SIDE_MAX) keeps ours smaller.
 
+use crate::image::Rgba;
+use crate::scratch::Scratch;
+#[cfg(target_arch = "x86_64")]
+use crate::simd;
+use crate::simd::{Kind, Level};
+
 /// A coefficient with 16 fractional bits, rounded as Pillow rounds.
 pub(super) fn fixed(value: f64) -> i32 {
     (value * 65536.0 + 0.5).floor() as i32
@@ -18,13 +24,13 @@ pub(super) fn fixed(value: f64) -> i32 {
 
 /// Where pixels come from, in units of 1/65536 pixel.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct FixedAffine {
+pub(crate) struct FixedAffine {
     /// Source column and row of the first pixel's middle.
-    pub(super) start: (i32, i32),
+    pub(crate) start: (i32, i32),
     /// How they change from a column to the next.
-    pub(super) per_column: (i32, i32),
+    pub(crate) per_column: (i32, i32),
     /// How they change from a row to the next.
-    pub(super) per_row: (i32, i32),
+    pub(crate) per_row: (i32, i32),
 }
 
 impl FixedAffine {
@@ -36,8 +42,43 @@ impl FixedAffine {
         }
     }
 
+    /// Each row moves as a whole, by what `start` and `per_row` say of columns.
+    pub(super) fn of_rows(start: i32, per_row: i32) -> FixedAffine {
+        FixedAffine { start: (start, 1 << 15), per_column: (1 << 16, 0), per_row: (per_row, 1 << 16) }
+    }
+
+    /// Transforms an image whose rows move as wholes, to the left or right.
+    pub(super) fn shift_rows(&self, image: &mut Rgba, scratch: &mut Scratch) {
+        let (width, level) = (image.shape().width as usize, scratch.level());
+        if level == Level::PORTABLE {
+            let mut start = self.start.0;
+            for row in image.pixels_mut().chunks_exact_mut(width) {
+                shift_row(row, i64::from(start >> 16));
+                start += self.per_row.0;
+            }
+        } else {
+            let out = scratch.pixels(image.pixels().len());
+            self.gather(level, image.pixels(), out, width);
+            image.swap_pixels(out);
+        }
+        image.set_opaque(false);
+    }
+
     /// Gathers `out` from `source`; both have rows of `width` pixels.
-    pub(super) fn gather(&self, source: &[[u8; 4]], out: &mut [[u8; 4]], width: usize) {
+    #[allow(unsafe_code)]
+    pub(super) fn gather(&self, level: Level, source: &[[u8; 4]], out: &mut [[u8; 4]], width: usize) {
+        match level.kind() {
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: a level that exists was detected.
+            Kind::Avx512 => unsafe { simd::avx512::gather(self, source, out, width) },
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: a level that exists was detected.
+            Kind::Avx2 => unsafe { simd::avx2::gather(self, source, out, width) },
+            Kind::Portable => self.gather_plainly(source, out, width),
+        }
+    }
+
+    fn gather_plainly(&self, source: &[[u8; 4]], out: &mut [[u8; 4]], width: usize) {
         let height = source.len() / width;
         let (mut row_x, mut row_y) = self.start;
         for out in out.chunks_exact_mut(width) {

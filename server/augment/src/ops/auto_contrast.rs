@@ -4,28 +4,32 @@
 //! least and greatest value and `scale = 255 / (hi - lo)` in double precision:
 //! `value * scale - lo * scale`, fraction cut off. A channel of one value stays.
 
-use super::table::{Alpha, Table, look_up};
+use super::table::{Alpha, IDENTITY, Table, look_up};
 use crate::image::Rgba;
+use crate::scratch::Scratch;
+use crate::simd::per_level;
 
 /// Stretches red, green and blue, each so that it spans 0..=255.
-pub fn auto_contrast(image: &mut Rgba) {
-    let (lo, hi) = extremes(image.pixels());
-    let tables: [Table; 3] = std::array::from_fn(|channel| stretch(lo[channel], hi[channel]));
-    look_up(image, tables.each_ref(), Alpha::Opaque);
+pub fn auto_contrast(image: &mut Rgba, scratch: &mut Scratch) {
+    let (lo, hi) = extremes(scratch.level(), image.pixels());
+    let tables: [Table; 3] =
+        std::array::from_fn(|channel| stretch(scratch.level(), lo[channel], hi[channel]));
+    look_up(scratch.level(), image, tables.each_ref(), Alpha::Opaque);
 }
 
-fn stretch(lo: u8, hi: u8) -> Table {
-    if hi <= lo {
-        return std::array::from_fn(|value| value as u8);
+per_level! {
+    fn stretch(lo: u8, hi: u8) -> Table {
+        let mut table = IDENTITY;
+        if hi > lo {
+            let scale = 255.0 / f64::from(hi - lo);
+            let offset = -f64::from(lo) * scale;
+            // No other value is looked up, and these stay within 0..=255 without clipping.
+            for (value, out) in (i32::from(lo)..).zip(&mut table[usize::from(lo)..=usize::from(hi)]) {
+                *out = cut(f64::from(value) * scale + offset);
+            }
+        }
+        table
     }
-    let scale = 255.0 / f64::from(hi - lo);
-    let offset = -f64::from(lo) * scale;
-    let mut table = [0; 256];
-    // No other value is looked up, and these stay within 0..=255 without clipping.
-    for (value, out) in (i32::from(lo)..).zip(&mut table[usize::from(lo)..=usize::from(hi)]) {
-        *out = cut(f64::from(value) * scale + offset);
-    }
-    table
 }
 
 /// Cuts the fraction off a number over -1 and below 256.
@@ -40,6 +44,7 @@ fn cut(number: f64) -> u8 {
     (rounded.to_bits() as u32 - u32::from(went_up)) as u8
 }
 
+per_level! {
 /// Least and greatest value of each channel.
 fn extremes(pixels: &[[u8; 4]]) -> ([u8; 4], [u8; 4]) {
     // Many pixels side by side, so that the inner loop works on whole vectors.
@@ -58,26 +63,30 @@ fn extremes(pixels: &[[u8; 4]]) -> ([u8; 4], [u8; 4]) {
         highs.fold([0; 4], |hi, pixel| std::array::from_fn(|i| hi[i].max(pixel[i]))),
     )
 }
+}
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::image::ImageShape;
+    use crate::simd::Level;
 
     #[test]
     fn channels_are_stretched_one_by_one() {
         let shape = ImageShape { height: 1, width: 3 };
         let mut image = Rgba::from_rgba(shape, &[10, 5, 0, 0, 20, 5, 100, 9, 40, 5, 255, 255]).unwrap();
-        auto_contrast(&mut image);
+        auto_contrast(&mut image, &mut Scratch::new());
         assert_eq!(image.pixels(), [[0, 5, 0, 255], [85, 5, 100, 255], [255, 5, 255, 255]]);
     }
 
     #[test]
     fn extremes_at_any_length() {
-        for width in 1..=99 {
-            let pixels: Vec<[u8; 4]> = (0..width).map(|i| [100 + i, 100 - i, 7, i * 2]).collect();
-            let (lo, hi) = extremes(&pixels);
-            assert_eq!((lo, hi), ([100, 101 - width, 7, 0], [99 + width, 100, 7, (width - 1) * 2]));
+        for level in Level::available() {
+            for width in 1..=99 {
+                let pixels: Vec<[u8; 4]> = (0..width).map(|i| [100 + i, 100 - i, 7, i * 2]).collect();
+                let (lo, hi) = extremes(level, &pixels);
+                assert_eq!((lo, hi), ([100, 101 - width, 7, 0], [99 + width, 100, 7, (width - 1) * 2]));
+            }
         }
     }
 }

@@ -2,17 +2,16 @@
 //!
 //! `ImageEnhance.Brightness(image).enhance(factor)`; alpha is kept.
 
-use super::blend::blend;
-use super::table::{Alpha, Table, look_up};
+use super::blend::blend_with;
 use crate::image::Rgba;
+use crate::scratch::Scratch;
 
 /// Multiplies red, green and blue by `factor`: 0 is black, 1 is the image, more is brighter.
-pub fn brightness(image: &mut Rgba, factor: f32) {
+pub fn brightness(image: &mut Rgba, factor: f32, scratch: &mut Scratch) {
     if factor == 1.0 {
         return;
     }
-    let table: Table = std::array::from_fn(|value| blend(0, value as u8, factor));
-    look_up(image, [&table; 3], Alpha::Keep);
+    blend_with(image, 0, factor, scratch);
 }
 
 #[cfg(test)]
@@ -22,7 +21,7 @@ mod tests {
 
     #[test]
     fn values_are_multiplied_cut_and_clipped() {
-        let of = |pixel, factor| one_pixel(pixel, |image| brightness(image, factor));
+        let of = |pixel, factor| one_pixel(pixel, |image| brightness(image, factor, &mut Scratch::new()));
         assert_eq!(of([200, 101, 0, 7], 0.46), [92, 46, 0, 7]);
         assert_eq!(of([200, 101, 1, 0], 1.54), [255, 155, 1, 0]);
         assert_eq!(of([200, 101, 1, 9], 1.0), [200, 101, 1, 9]);

@@ -4,18 +4,26 @@
 
 use super::blend::{blend_words, gray};
 use crate::image::Rgba;
+use crate::scratch::Scratch;
+use crate::simd::per_level;
 
 /// Moves red, green and blue away from the pixel's gray, to `factor` times the distance: 0 is
 /// gray, 1 is the image, more is more colourful.
-pub fn color(image: &mut Rgba, factor: f32) {
+pub fn color(image: &mut Rgba, factor: f32, scratch: &mut Scratch) {
     if factor == 1.0 {
         return;
     }
-    for pixel in image.pixels_mut() {
-        let word = u32::from_le_bytes(*pixel);
-        let gray = gray(word);
-        let channel = |shift: u32| blend_words(gray, word >> shift & 0xFF, factor) << shift;
-        *pixel = (channel(0) | channel(8) | channel(16) | word & 0xFF00_0000).to_le_bytes();
+    blend_with_gray(scratch.level(), image.pixels_mut(), factor);
+}
+
+per_level! {
+    fn blend_with_gray(pixels: &mut [[u8; 4]], factor: f32) {
+        for pixel in pixels {
+            let word = u32::from_le_bytes(*pixel);
+            let gray = gray(word);
+            let channel = |shift: u32| blend_words(gray, word >> shift & 0xFF, factor) << shift;
+            *pixel = (channel(0) | channel(8) | channel(16) | word & 0xFF00_0000).to_le_bytes();
+        }
     }
 }
 
@@ -26,7 +34,7 @@ mod tests {
 
     #[test]
     fn values_move_away_from_gray() {
-        let of = |factor| one_pixel([200, 100, 50, 3], |image| color(image, factor));
+        let of = |factor| one_pixel([200, 100, 50, 3], |image| color(image, factor, &mut Scratch::new()));
         // 0.299 * 200 + 0.587 * 100 + 0.114 * 50 = 124.2
         assert_eq!(of(0.0), [124, 124, 124, 3]);
         assert_eq!(of(0.1), [131, 121, 116, 3]);

@@ -3,28 +3,33 @@
 //! `ImageEnhance.Contrast(image).enhance(factor)`; alpha is kept. The mean is over the gray of all
 //! pixels, whatever their alpha.
 
-use super::blend::{blend, gray};
-use super::table::{Alpha, Table, look_up};
+use super::blend::{blend_with, gray};
 use crate::image::Rgba;
+use crate::scratch::Scratch;
+use crate::simd::{Level, per_level};
 
 /// Moves red, green and blue away from the mean gray, to `factor` times the distance: 0 is gray,
 /// 1 is the image, more has more contrast.
-pub fn contrast(image: &mut Rgba, factor: f32) {
+pub fn contrast(image: &mut Rgba, factor: f32, scratch: &mut Scratch) {
     if factor == 1.0 {
         return;
     }
-    let mean = mean_gray(image);
-    let table: Table = std::array::from_fn(|value| blend(mean, value as u8, factor));
-    look_up(image, [&table; 3], Alpha::Keep);
+    let mean = mean_gray(scratch.level(), image);
+    blend_with(image, mean, factor, scratch);
 }
 
 /// The rounded mean gray.
-fn mean_gray(image: &Rgba) -> u8 {
+fn mean_gray(level: Level, image: &Rgba) -> u8 {
     let pixels = image.pixels();
     // A block's sum stays in 32 bits.
-    let sum = |block: &[[u8; 4]]| block.iter().map(|&pixel| gray(u32::from_le_bytes(pixel))).sum::<u32>();
-    let sum: u64 = pixels.chunks(1 << 16).map(|block| u64::from(sum(block))).sum();
+    let sum: u64 = pixels.chunks(1 << 16).map(|block| u64::from(gray_sum(level, block))).sum();
     (sum as f64 / pixels.len() as f64 + 0.5) as u8
+}
+
+per_level! {
+    fn gray_sum(pixels: &[[u8; 4]]) -> u32 {
+        pixels.iter().map(|&pixel| gray(u32::from_le_bytes(pixel))).sum::<u32>()
+    }
 }
 
 #[cfg(test)]
@@ -37,7 +42,7 @@ mod tests {
         let shape = ImageShape { height: 1, width: 2 };
         let of = |factor| {
             let mut image = Rgba::from_rgba(shape, &[10, 10, 10, 0, 101, 101, 101, 255]).unwrap();
-            contrast(&mut image, factor);
+            contrast(&mut image, factor, &mut Scratch::new());
             image.pixels().to_vec()
         };
         // Gray 10 and 101: mean 55.5, rounded to 56.

@@ -10,15 +10,16 @@
 
 use super::table::{Alpha, Table, look_up};
 use crate::image::Rgba;
+use crate::scratch::Scratch;
 
 type Histogram = [u32; 256];
 
 /// Flattens the histograms of red, green and blue.
-pub fn equalize(image: &mut Rgba) {
+pub fn equalize(image: &mut Rgba, scratch: &mut Scratch) {
     let histograms = histograms(image.pixels());
     let pixels = image.pixels().len() as u32;
     let tables: [Table; 3] = std::array::from_fn(|channel| flatten(&histograms[channel], pixels));
-    look_up(image, tables.each_ref(), Alpha::Opaque);
+    look_up(scratch.level(), image, tables.each_ref(), Alpha::Opaque);
 }
 
 /// How often each value occurs in red, green and blue.
@@ -114,14 +115,14 @@ mod tests {
         let shape = ImageShape { height: 16, width: 16 };
         let rgb: Vec<u8> = (0..=255).flat_map(|value| [value, value / 2, 9]).collect();
         let mut image = Rgba::from_rgb(shape, &rgb).unwrap();
-        equalize(&mut image);
+        equalize(&mut image, &mut Scratch::new());
         // Red has a step of 1: each value becomes the number of pixels below it. Green, where each
         // value occurs twice, has a step of 0.
         let expected: Vec<_> = (0..=255u8).map(|value| [value, value / 2, 9, 255]).collect();
         assert_eq!(image.pixels(), expected);
         let shape = ImageShape { height: 1, width: 2 };
         let mut image = Rgba::from_rgba(shape, &[1, 2, 3, 0, 4, 5, 6, 255]).unwrap();
-        equalize(&mut image);
+        equalize(&mut image, &mut Scratch::new());
         assert_eq!(image.pixels(), [[1, 2, 3, 255], [4, 5, 6, 255]]);
     }
 }

@@ -4,10 +4,19 @@
 
 use super::table::map_opaque;
 use crate::image::Rgba;
+use crate::scratch::Scratch;
+use crate::simd::per_level;
 
 /// Replaces red, green and blue by 255 minus them.
-pub fn invert(image: &mut Rgba) {
-    map_opaque(image, |value| 255 - value);
+pub fn invert(image: &mut Rgba, scratch: &mut Scratch) {
+    invert_pixels(scratch.level(), image.pixels_mut());
+    image.set_opaque(true);
+}
+
+per_level! {
+    fn invert_pixels(pixels: &mut [[u8; 4]]) {
+        map_opaque(pixels, |value| 255 - value);
+    }
 }
 
 #[cfg(test)]
@@ -17,6 +26,9 @@ mod tests {
 
     #[test]
     fn values_are_inverted_and_holes_exposed() {
-        assert_eq!(one_pixel([0, 100, 255, 0], invert), [255, 155, 0, 255]);
+        assert_eq!(
+            one_pixel([0, 100, 255, 0], |image| invert(image, &mut Scratch::new())),
+            [255, 155, 0, 255]
+        );
     }
 }

@@ -27,6 +27,7 @@ mod table;
 mod translate_x;
 mod translate_y;
 
+pub(crate) use affine::FixedAffine;
 pub use auto_contrast::auto_contrast;
 pub use brightness::brightness;
 pub use color::color;

@@ -4,15 +4,24 @@
 
 use super::table::map_opaque;
 use crate::image::Rgba;
+use crate::scratch::Scratch;
+use crate::simd::per_level;
 
 /// Keeps the `bits` high bits of red, green and blue, 1..=8, and clears the others.
 ///
 /// # Panics
 /// When `bits` is out of range.
-pub fn posterize(image: &mut Rgba, bits: u32) {
+pub fn posterize(image: &mut Rgba, bits: u32, scratch: &mut Scratch) {
     assert!((1..=8).contains(&bits), "{bits} bits; allowed are 1..=8");
     let mask = 0xFFu8 << (8 - bits);
-    map_opaque(image, |value| value & mask);
+    mask_pixels(scratch.level(), image.pixels_mut(), mask);
+    image.set_opaque(true);
+}
+
+per_level! {
+    fn mask_pixels(pixels: &mut [[u8; 4]], mask: u8) {
+        map_opaque(pixels, |value| value & mask);
+    }
 }
 
 #[cfg(test)]
@@ -22,7 +31,7 @@ mod tests {
 
     #[test]
     fn high_bits_stay() {
-        let of = |bits| one_pixel([255, 130, 15, 0], |image| posterize(image, bits));
+        let of = |bits| one_pixel([255, 130, 15, 0], |image| posterize(image, bits, &mut Scratch::new()));
         assert_eq!(of(4), [240, 128, 0, 255]);
         assert_eq!(of(1), [128, 128, 0, 255]);
         assert_eq!(of(8), [255, 130, 15, 255]);

@@ -25,8 +25,9 @@ pub fn rotate(image: &mut Rgba, degrees: i32, scratch: &mut Scratch) {
     let c = cos * -centre_x + sin * -centre_y + 0.0 + centre_x;
     let f = -sin * -centre_x + cos * -centre_y + 0.0 + centre_y;
     let affine = FixedAffine::new([cos, sin, c, -sin, cos, f]);
+    let level = scratch.level();
     let out = scratch.pixels(shape.pixels());
-    affine.gather(image.pixels(), out, shape.width as usize);
+    affine.gather(level, image.pixels(), out, shape.width as usize);
     image.swap_pixels(out);
     image.set_opaque(false);
 }

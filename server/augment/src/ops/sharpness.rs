@@ -9,9 +9,10 @@
 //! rounds the same: a thirteenth is never halfway between two integers, and the nearest it comes
 //! to halfway, 1/26, is far more than the rounding errors of the sum.
 
-use super::blend::blend;
+use super::blend::{ShortBlend, blend};
 use crate::image::Rgba;
 use crate::scratch::Scratch;
+use crate::simd::per_level;
 
 /// Moves red, green and blue away from the smoothed image, to `factor` times the distance: 0 is
 /// smooth, 1 is the image, more is sharper.
@@ -20,48 +21,78 @@ pub fn sharpness(image: &mut Rgba, factor: f32, scratch: &mut Scratch) {
     if factor == 1.0 || shape.width < 3 || shape.height < 3 {
         return;
     }
+    let level = scratch.level();
     scratch.pixels.resize(shape.pixels(), [0; 4]);
     scratch.sums.resize(4 * shape.width as usize, 0);
     let Scratch { pixels: out, sums, .. } = scratch;
     let (pixels, width) = (image.pixels(), shape.width as usize);
-    let rows = shape.height as usize;
-    out[..width].copy_from_slice(&pixels[..width]);
-    out[(rows - 1) * width..].copy_from_slice(&pixels[(rows - 1) * width..]);
-    for y in 1..rows - 1 {
-        let row = |y: usize| &pixels[y * width..][..width];
-        sharpen_row([row(y - 1), row(y), row(y + 1)], &mut out[y * width..][..width], sums, factor);
+    match ShortBlend::of(factor) {
+        Some(short) => sharpen_shortly(level, pixels, out, width, sums, short),
+        None => sharpen(level, pixels, out, width, sums, factor),
     }
     image.swap_pixels(out);
 }
 
-/// The middle one of three rows. `sums` has room for a row's bytes.
-fn sharpen_row(rows: [&[[u8; 4]]; 3], out: &mut [[u8; 4]], sums: &mut [u16], factor: f32) {
-    let width = out.len();
-    let [above, row, below] = rows.map(<[_]>::as_flattened);
-    for (((sum, above), row), below) in sums.iter_mut().zip(above).zip(row).zip(below) {
-        *sum = u16::from(*above) + u16::from(*row) + u16::from(*below);
+per_level! {
+    fn sharpen(pixels: &[[u8; 4]], out: &mut [[u8; 4]], width: usize, sums: &mut [u16], factor: f32) {
+        sharpen_rows(pixels, out, width, sums, |dull, value| blend(dull as u8, value, factor));
     }
-    // The neighbours of a byte in its channel are four bytes away.
-    let inner = 4 * (width - 2);
-    let (left, middle, right) = (&sums[..inner], &sums[4..][..inner], &sums[8..][..inner]);
-    let values = &row[4..][..inner];
-    let bytes = &mut out.as_flattened_mut()[4..][..inner];
-    for i in 0..inner {
-        let sum = left[i] + middle[i] + right[i] + 4 * u16::from(values[i]);
-        bytes[i] = blend(thirteenth(sum), values[i], factor);
+}
+
+per_level! {
+    fn sharpen_shortly(
+        pixels: &[[u8; 4]],
+        out: &mut [[u8; 4]],
+        width: usize,
+        sums: &mut [u16],
+        short: ShortBlend,
+    ) {
+        sharpen_rows(pixels, out, width, sums, |dull, value| short.blend(dull as i16, value.into()) as u8);
     }
-    for (out, pixel) in out.iter_mut().zip(rows[1]) {
-        out[3] = pixel[3];
+}
+
+/// An image of at least three rows and columns. `sums` has room for a row's bytes.
+#[inline(always)]
+fn sharpen_rows(
+    pixels: &[[u8; 4]],
+    out: &mut [[u8; 4]],
+    width: usize,
+    sums: &mut [u16],
+    blend: impl Fn(u16, u8) -> u8,
+) {
+    let last = pixels.len() - width;
+    out[..width].copy_from_slice(&pixels[..width]);
+    out[last..].copy_from_slice(&pixels[last..]);
+    let rows = pixels.windows(3 * width).step_by(width);
+    for (rows, out) in rows.zip(out[width..].chunks_exact_mut(width)) {
+        let (above, rows) = rows.as_flattened().split_at(4 * width);
+        let (row, below) = rows.split_at(4 * width);
+        for (((sum, above), value), below) in sums.iter_mut().zip(above).zip(row).zip(below) {
+            *sum = u16::from(*above) + u16::from(*value) + u16::from(*below);
+        }
+        // The neighbours of a byte in its channel are four bytes away.
+        let inner = 4 * (width - 2);
+        let (left, middle, right) = (&sums[..inner], &sums[4..][..inner], &sums[8..][..inner]);
+        let values = &row[4..][..inner];
+        let (first, bytes) = out.as_flattened_mut().split_at_mut(4);
+        let (bytes, end) = bytes.split_at_mut(inner);
+        for i in 0..inner {
+            let sum = left[i] + middle[i] + right[i] + 4 * u16::from(values[i]);
+            bytes[i] = blend(thirteenth(sum), values[i]);
+        }
+        for (out, pixel) in bytes.as_chunks_mut::<4>().0.iter_mut().zip(values.as_chunks::<4>().0) {
+            out[3] = pixel[3];
+        }
+        first.copy_from_slice(&row[..4]);
+        end.copy_from_slice(&row[4 + inner..]);
     }
-    out[0] = rows[1][0];
-    out[width - 1] = rows[1][width - 1];
 }
 
 /// A thirteenth of a sum of thirteen bytes, rounded.
-#[inline]
-fn thirteenth(sum: u16) -> u8 {
+#[inline(always)]
+fn thirteenth(sum: u16) -> u16 {
     // floor((sum + 6) / 13), by a multiplication that is exact over this range.
-    ((u32::from(sum + 6) * 5042) >> 16) as u8
+    ((u32::from(sum + 6) * 5042) >> 16) as u16
 }
 
 #[cfg(test)]

@@ -4,8 +4,9 @@
 //! (0, 0, 0, 0). A row's pixels all move by the same whole number: the source column is
 //! `x + floor(slope (y + 1/2) + 1/2)` in Pillow's fixed-point numbers.
 
-use super::affine::{FixedAffine, shift_row};
+use super::affine::FixedAffine;
 use crate::image::Rgba;
+use crate::scratch::Scratch;
 
 /// Largest slope, either way: images stay inside Pillow's fixed-point coordinates.
 pub const SLOPE_MAX: f64 = 0.9;
@@ -15,30 +16,25 @@ pub const SLOPE_MAX: f64 = 0.9;
 ///
 /// # Panics
 /// When the slope is not in -0.9..=0.9.
-pub fn shear_x(image: &mut Rgba, slope: f64) {
+pub fn shear_x(image: &mut Rgba, slope: f64, scratch: &mut Scratch) {
     assert!(slope.abs() <= SLOPE_MAX, "slope {slope}; allowed are -{SLOPE_MAX}..={SLOPE_MAX}");
     if slope == 0.0 {
         return;
     }
-    let width = image.shape().width as usize;
     let affine = FixedAffine::new([1.0, slope, 0.0, 0.0, 1.0, 0.0]);
-    let mut start = affine.start.0;
-    for row in image.pixels_mut().chunks_exact_mut(width) {
-        shift_row(row, i64::from(start >> 16));
-        start += affine.per_row.0;
-    }
-    image.set_opaque(false);
+    affine.shift_rows(image, scratch);
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::ops::test_images::{HOLE, ramp, reds};
+    use crate::simd::Level;
 
     #[test]
     fn rows_slant() {
         let mut image = ramp(4, 2);
-        shear_x(&mut image, 0.5);
+        shear_x(&mut image, 0.5, &mut Scratch::new());
         // Distances 0.25, 0.75, 1.25 and 1.75, rounded.
         assert_eq!(reds(&image), [0, 1, 3, HOLE, 5, HOLE, HOLE, HOLE]);
     }
@@ -47,15 +43,18 @@ mod tests {
     fn shifting_rows_is_the_general_transform() {
         for (height, width) in [(1, 1), (7, 5), (32, 32), (90, 3)] {
             for slope in [0.03, 0.27, -0.15, 0.9, -0.9, 1e-9] {
-                let image = ramp(height, width);
-                let (mut out, mut sheared) = (image.pixels().to_vec(), image.clone());
-                FixedAffine::new([1.0, slope, 0.0, 0.0, 1.0, 0.0]).gather(
-                    image.pixels(),
-                    &mut out,
-                    width as usize,
-                );
-                shear_x(&mut sheared, slope);
-                assert_eq!(sheared.pixels(), out, "{height}x{width}, slope {slope}");
+                for level in Level::available() {
+                    let image = ramp(height, width);
+                    let (mut out, mut sheared) = (image.pixels().to_vec(), image.clone());
+                    FixedAffine::new([1.0, slope, 0.0, 0.0, 1.0, 0.0]).gather(
+                        Level::PORTABLE,
+                        image.pixels(),
+                        &mut out,
+                        width as usize,
+                    );
+                    shear_x(&mut sheared, slope, &mut Scratch::with_level(level));
+                    assert_eq!(sheared.pixels(), out, "{level}, {height}x{width}, slope {slope}");
+                }
             }
         }
     }

@@ -18,8 +18,14 @@ pub fn shear_y(image: &mut Rgba, slope: f64, scratch: &mut Scratch) {
         return;
     }
     let shape = image.shape();
+    let level = scratch.level();
     let out = scratch.pixels(shape.pixels());
-    FixedAffine::new([1.0, 0.0, 0.0, slope, 1.0, 0.0]).gather(image.pixels(), out, shape.width as usize);
+    FixedAffine::new([1.0, 0.0, 0.0, slope, 1.0, 0.0]).gather(
+        level,
+        image.pixels(),
+        out,
+        shape.width as usize,
+    );
     image.swap_pixels(out);
     image.set_opaque(false);
 }

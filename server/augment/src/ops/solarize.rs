@@ -2,18 +2,27 @@
 //!
 //! `ImageOps.solarize(image, threshold)` on RGB; alpha becomes 255.
 
+use super::invert::invert;
 use super::table::map_opaque;
 use crate::image::Rgba;
+use crate::scratch::Scratch;
+use crate::simd::per_level;
 
 /// Inverts each of red, green and blue that is at least `threshold`: at 0 all of them, at 256 none.
-pub fn solarize(image: &mut Rgba, threshold: u32) {
-    // In bytes: a value is inverted when it is over `kept`, the largest that stays.
+pub fn solarize(image: &mut Rgba, threshold: u32, scratch: &mut Scratch) {
     match threshold.checked_sub(1) {
-        None => map_opaque(image, |value| !value),
+        None => invert(image, scratch),
         Some(kept) => {
-            let kept = kept.min(255) as u8;
-            map_opaque(image, |value| if value > kept { !value } else { value });
+            invert_over(scratch.level(), image.pixels_mut(), kept.min(255) as u8);
+            image.set_opaque(true);
         }
+    }
+}
+
+per_level! {
+    /// Inverts the values over `kept`, the largest that stays: a threshold that is a byte.
+    fn invert_over(pixels: &mut [[u8; 4]], kept: u8) {
+        map_opaque(pixels, |value| if value > kept { !value } else { value });
     }
 }
 
@@ -24,7 +33,9 @@ mod tests {
 
     #[test]
     fn bright_values_are_inverted() {
-        let of = |threshold| one_pixel([255, 128, 127, 0], |image| solarize(image, threshold));
+        let of = |threshold| {
+            one_pixel([255, 128, 127, 0], |image| solarize(image, threshold, &mut Scratch::new()))
+        };
         assert_eq!(of(128), [0, 127, 127, 255]);
         assert_eq!(of(256), [255, 128, 127, 255]);
         assert_eq!(of(255), [0, 128, 127, 255]);

@@ -1,9 +1,23 @@
 //! What the look-up ops share: a table per channel, applied to every pixel.
 
 use crate::image::Rgba;
+#[cfg(target_arch = "x86_64")]
+use crate::simd;
+use crate::simd::{Kind, Level};
 
 /// What a value becomes.
 pub(super) type Table = [u8; 256];
+
+/// The table that changes nothing.
+pub(super) const IDENTITY: Table = {
+    let mut table = [0; 256];
+    let mut value = 0;
+    while value < 256 {
+        table[value] = value as u8;
+        value += 1;
+    }
+    table
+};
 
 /// What becomes of alpha.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,27 +29,49 @@ pub(super) enum Alpha {
 }
 
 /// Looks red, green and blue up in their tables.
-pub(super) fn look_up(image: &mut Rgba, [red, green, blue]: [&Table; 3], alpha: Alpha) {
-    let opaque = if alpha == Alpha::Opaque { 0xFF00_0000 } else { 0 };
-    for pixel in image.pixels_mut() {
-        let [r, g, b, a] = *pixel;
-        let colour = [red[usize::from(r)], green[usize::from(g)], blue[usize::from(b)], a];
-        *pixel = (u32::from_le_bytes(colour) | opaque).to_le_bytes();
+#[allow(unsafe_code)]
+pub(super) fn look_up(level: Level, image: &mut Rgba, tables: [&Table; 3], alpha: Alpha) {
+    let opaque = if alpha == Alpha::Opaque { 0xFF } else { 0 };
+    match level.kind() {
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: a level that exists was detected.
+        Kind::Avx512 => unsafe { simd::avx512::look_up(image.pixels_mut(), tables, opaque) },
+        _ => look_up_plainly(image.pixels_mut(), tables, opaque),
     }
     if alpha == Alpha::Opaque {
         image.set_opaque(true);
     }
 }
 
+/// Looks red, green and blue up; alpha gains the bits of `opaque`.
+fn look_up_plainly(pixels: &mut [[u8; 4]], [red, green, blue]: [&Table; 3], opaque: u8) {
+    for pixel in pixels {
+        let [r, g, b, a] = *pixel;
+        *pixel = [red[usize::from(r)], green[usize::from(g)], blue[usize::from(b)], a | opaque];
+    }
+}
+
 /// Maps red, green and blue with a function that vectorises better than a table; alpha becomes
 /// 255.
-#[inline]
-pub(super) fn map_opaque(image: &mut Rgba, function: impl Fn(u8) -> u8) {
-    for byte in image.pixels_mut().as_flattened_mut() {
-        *byte = function(*byte);
+#[inline(always)]
+pub(super) fn map_opaque(pixels: &mut [[u8; 4]], function: impl Fn(u8) -> u8) {
+    // Byte by byte in blocks of a constant size, which is what the compiler makes vectors of.
+    const ALPHA: [u8; 64] = {
+        let mut alpha = [0; 64];
+        let mut i = 3;
+        while i < 64 {
+            alpha[i] = 255;
+            i += 4;
+        }
+        alpha
+    };
+    let (blocks, rest) = pixels.as_flattened_mut().as_chunks_mut::<64>();
+    for block in blocks {
+        for (byte, alpha) in block.iter_mut().zip(ALPHA) {
+            *byte = function(*byte) | alpha;
+        }
     }
-    for pixel in image.pixels_mut() {
-        *pixel = (u32::from_le_bytes(*pixel) | 0xFF00_0000).to_le_bytes();
+    for (byte, alpha) in rest.iter_mut().zip(ALPHA) {
+        *byte = function(*byte) | alpha;
     }
-    image.set_opaque(true);
 }

@@ -3,19 +3,18 @@
 //! `Image.transform(size, AFFINE, (1, 0, pixels, 0, 1, 0))`: nearest neighbour, exposed pixels
 //! (0, 0, 0, 0).
 
-use super::affine::shift_row;
-use crate::image::Rgba;
+use super::affine::FixedAffine;
+use crate::image::{Rgba, SIDE_MAX};
+use crate::scratch::Scratch;
 
 /// Shifts the image to the left by `pixels`; to the right when negative.
-pub fn translate_x(image: &mut Rgba, pixels: i32) {
+pub fn translate_x(image: &mut Rgba, pixels: i32, scratch: &mut Scratch) {
     if pixels == 0 {
         return;
     }
-    let width = image.shape().width as usize;
-    for row in image.pixels_mut().chunks_exact_mut(width) {
-        shift_row(row, pixels.into());
-    }
-    image.set_opaque(false);
+    // No image is wider, and further than out nothing goes.
+    let pixels = pixels.clamp(-(SIDE_MAX as i32), SIDE_MAX as i32);
+    FixedAffine::of_rows(pixels << 16, 0).shift_rows(image, scratch);
 }
 
 #[cfg(test)]
@@ -27,7 +26,7 @@ mod tests {
     fn rows_move_and_expose_holes() {
         let moved = |pixels| {
             let mut image = ramp(2, 3);
-            translate_x(&mut image, pixels);
+            translate_x(&mut image, pixels, &mut Scratch::new());
             reds(&image)
         };
         assert_eq!(moved(1), [[1, 2, HOLE], [4, 5, HOLE]].as_flattened());

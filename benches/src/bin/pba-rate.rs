@@ -1,0 +1,121 @@
+//! Images per second of one thread, as one line of JSON.
+
+use std::io::Write;
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use clap::{Parser, ValueEnum};
+use pba_augment::{ImageShape, Level, OpCounts, Plan, PlanSpec, Scratch, Shard, render_batch};
+use pba_benches::{EPOCH, SEED, Work, pictures};
+
+/// Renders shuffled batches of 128 pictures, and prints how many images per second that made.
+#[derive(Parser)]
+struct Arguments {
+    /// What is done to each image.
+    #[arg(long, value_enum, default_value = "pba")]
+    work: WorkName,
+    /// Height and width of the images.
+    #[arg(long, default_value_t = 32)]
+    size: u32,
+    /// The processor's instructions: avx512, avx2 or portable; the best it has, when not given.
+    #[arg(long)]
+    level: Option<String>,
+    /// Pictures in the dataset; as many as 150 MB hold, when not given.
+    #[arg(long)]
+    pictures: Option<usize>,
+    /// How long to go on, in seconds of wall time.
+    #[arg(long, default_value_t = 2.0)]
+    seconds: f64,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum WorkName {
+    /// The last policy of the paper's CIFAR-10 schedule, then crop, flip and cutout.
+    Pba,
+    /// Crop, flip and cutout.
+    Base,
+    /// Untouched pixels, through the same code.
+    Identity,
+    /// Bare copies of the pictures: the floor.
+    Copy,
+}
+
+fn main() -> anyhow::Result<()> {
+    let arguments = Arguments::parse();
+    let shape = ImageShape { height: arguments.size, width: arguments.size }.check()?;
+    let count = arguments.pictures.unwrap_or(150_000_000 / shape.rgb_bytes()).max(1);
+    let dataset = pictures(count, shape);
+    let image = |index: u64| &dataset[index as usize * shape.rgb_bytes()..][..shape.rgb_bytes()];
+    let level = match &arguments.level {
+        None => Level::detect(),
+        Some(name) => Level::named(name).with_context(|| format!("this processor has no level {name:?}"))?,
+    };
+    let work = match arguments.work {
+        WorkName::Pba => Work::Pba,
+        WorkName::Base => Work::Base,
+        WorkName::Identity | WorkName::Copy => Work::Identity,
+    };
+    let recipe = work.recipe(shape)?;
+    let plan = Plan::new(PlanSpec {
+        samples: count as u64,
+        seed: SEED,
+        epoch: EPOCH,
+        shuffle: true,
+        shard: Shard::WHOLE,
+        batch_size: 128,
+        drop_last: false,
+        start: 0,
+        step: 1,
+    })?;
+    let (mut scratch, mut counts) = (Scratch::with_level(level), OpCounts::default());
+    let mut out = vec![0; 128 * shape.rgb_bytes()];
+    let mut epoch = |until: Instant| {
+        let mut images = 0;
+        for batch in 0..plan.batches() {
+            let out = &mut out[..plan.len_of(batch) * shape.rgb_bytes()];
+            if let WorkName::Copy = arguments.work {
+                for (index, out) in plan.indices(batch).zip(out.chunks_exact_mut(shape.rgb_bytes())) {
+                    out.copy_from_slice(image(index));
+                }
+            } else {
+                render_batch(&recipe, plan.indices(batch), image, out, &mut scratch, &mut counts);
+            }
+            std::hint::black_box(out);
+            images += plan.len_of(batch);
+            if Instant::now() >= until {
+                break;
+            }
+        }
+        images
+    };
+    epoch(Instant::now() + Duration::from_millis(200));
+    let (wall, cpu) = (Instant::now(), cpu_time()?);
+    let until = wall + Duration::from_secs_f64(arguments.seconds);
+    let mut images = 0;
+    while Instant::now() < until {
+        images += epoch(until);
+    }
+    let (wall, cpu) = (wall.elapsed().as_secs_f64(), (cpu_time()? - cpu).as_secs_f64());
+    let line = serde_json::json!({
+        "work": arguments.work.to_possible_value().context("a work has a name")?.get_name(),
+        "level": level.name(),
+        "height": shape.height,
+        "width": shape.width,
+        "pictures": count,
+        "images": images,
+        "wall_seconds": wall,
+        "cpu_seconds": cpu,
+        "images_per_cpu_second": (images as f64 / cpu).round(),
+        "ns_per_image": (cpu / images as f64 * 1e10).round() / 10.0,
+    });
+    writeln!(std::io::stdout(), "{line}")?;
+    Ok(())
+}
+
+/// Processor time of this thread so far, which other programs on the machine hardly change.
+fn cpu_time() -> anyhow::Result<Duration> {
+    let file = "/proc/thread-self/schedstat";
+    let text = std::fs::read_to_string(file).with_context(|| format!("no processor times in {file}"))?;
+    let nanoseconds = text.split(' ').next().unwrap_or_default();
+    Ok(Duration::from_nanos(nanoseconds.parse().with_context(|| format!("{text:?} in {file}"))?))
+}

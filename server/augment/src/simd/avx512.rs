@@ -1,0 +1,376 @@
+//! What the compiler cannot make vectors of, in AVX-512: sixteen pixels at a time.
+//!
+//! Functions here are safe to call wherever their features are enabled; elsewhere, whoever calls
+//! them holds a [`Level`](crate::Level) that says so. Loads and stores go through pointers; masks
+//! keep them inside the slices, for no instruction touches memory under a lane that is masked off.
+
+#![allow(unsafe_code)]
+
+use std::arch::x86_64::*;
+use std::ops::Range;
+
+use crate::ops::FixedAffine;
+use crate::render::Placement;
+
+/// Pixels of a vector.
+const LANES: usize = 16;
+
+/// The lanes that lie in `range`, when lane 0 is at `first`.
+#[inline(always)]
+fn lanes_in(range: &Range<isize>, first: isize) -> u16 {
+    let start = (range.start - first).clamp(0, LANES as isize) as u32;
+    let end = (range.end - first).clamp(0, LANES as isize) as u32;
+    (((1u32 << end) - 1) & !((1u32 << start) - 1)) as u16
+}
+
+/// The first `count` lanes of sixteen.
+#[inline(always)]
+fn first_lanes(count: usize) -> u16 {
+    ((1u32 << count.min(LANES)) - 1) as u16
+}
+
+/// The bytes of three-byte pixels.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx2,bmi2")]
+fn rgb_bytes(lanes: u16) -> u64 {
+    _pdep_u64(lanes.into(), 0x2492_4924_9249) * 0b111
+}
+
+/// Byte numbers for a permutation.
+const fn bytes(of: [[u8; 4]; LANES]) -> [u8; 64] {
+    let mut flat = [0; 64];
+    let mut i = 0;
+    while i < 64 {
+        flat[i] = of[i / 4][i % 4];
+        i += 1;
+    }
+    flat
+}
+
+/// From three bytes to four. The fourth becomes a copy of the third.
+const EXPAND: [u8; 64] = {
+    let mut of = [[0; 4]; LANES];
+    let mut i = 0;
+    while i < LANES {
+        let first = 3 * i as u8;
+        of[i] = [first, first + 1, first + 2, first + 2];
+        i += 1;
+    }
+    bytes(of)
+};
+
+/// From pixels of `size` bytes to three bytes, mirrored or not.
+const fn packing(size: u8, mirrored: bool) -> [u8; 64] {
+    let mut of = [0; 64];
+    let mut i = 0;
+    while i < 3 * LANES {
+        let pixel = if mirrored { LANES - 1 - i / 3 } else { i / 3 };
+        of[i] = size * pixel as u8 + (i % 3) as u8;
+        i += 1;
+    }
+    of
+}
+
+/// Pixels of red, green and blue become opaque pixels of four bytes.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx2,bmi2")]
+pub(crate) fn expand(rgb: &[u8], out: &mut [[u8; 4]]) {
+    assert_eq!(rgb.len(), 3 * out.len(), "bytes of so many pixels");
+    // SAFETY: the constant has 64 bytes.
+    let index = unsafe { _mm512_loadu_epi8(EXPAND.as_ptr().cast()) };
+    let opaque = _mm512_set1_epi32(0xFF00_0000u32 as i32);
+    let mut at = 0;
+    while at < out.len() {
+        let lanes = first_lanes(out.len() - at);
+        // SAFETY: 64 bytes from here on are read only where there are so many, else those of the
+        // pixels that are left; as many pixels are written.
+        unsafe {
+            let source = rgb.as_ptr().add(3 * at).cast();
+            let pixels = if 3 * at + 64 <= rgb.len() {
+                _mm512_loadu_epi8(source)
+            } else {
+                _mm512_maskz_loadu_epi8(rgb_bytes(lanes), source)
+            };
+            let pixels = _mm512_or_si512(_mm512_permutexvar_epi8(index, pixels), opaque);
+            _mm512_mask_storeu_epi32(out.as_mut_ptr().add(at).cast(), lanes, pixels);
+        }
+        at += LANES;
+    }
+}
+
+/// [`FixedAffine::gather`], for coefficients with which a column comes from at most one column
+/// further right than its left neighbour, and never from further left.
+///
+/// Sixteen neighbours then come from at most sixteen columns of a few rows: from each of these,
+/// one vector is loaded and its pixels are put where they belong.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx2,bmi2")]
+pub(crate) fn gather(affine: &FixedAffine, source: &[[u8; 4]], out: &mut [[u8; 4]], width: usize) {
+    let height = out.len() / width;
+    assert_eq!((source.len(), out.len()), (width * height, width * height), "pixels of both images");
+    assert!((0..=1 << 16).contains(&affine.per_column.0), "columns follow one another");
+    let (step_x, step_y) = affine.per_column;
+    let lane = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+    let (lane_x, lane_y) = (
+        _mm512_mullo_epi32(lane, _mm512_set1_epi32(step_x)),
+        _mm512_mullo_epi32(lane, _mm512_set1_epi32(step_y)),
+    );
+    // Rows between those of the first and the last lane, at most.
+    let rows = ((step_y.unsigned_abs() as usize * (LANES - 1) + 0xFFFF) >> 16) + 1;
+    let columns = 0..width as isize;
+    let (width_lanes, nothing) = (_mm512_set1_epi32(width as i32), _mm512_setzero_si512());
+    let (mut row_x, mut row_y) = affine.start;
+    for out in out.chunks_exact_mut(width) {
+        let (mut x, mut y) = (row_x, row_y);
+        let mut at = 0;
+        while at < width {
+            let first_column = (x >> 16) as isize;
+            let first_row = y.min(y.wrapping_add(step_y.wrapping_mul(LANES as i32 - 1))) >> 16;
+            let window = lanes_in(&columns, first_column);
+            let column = _mm512_srai_epi32::<16>(_mm512_add_epi32(_mm512_set1_epi32(x), lane_x));
+            let row = _mm512_srai_epi32::<16>(_mm512_add_epi32(_mm512_set1_epi32(y), lane_y));
+            let index = _mm512_sub_epi32(column, _mm512_set1_epi32(first_column as i32));
+            let inside = _mm512_cmplt_epu32_mask(column, width_lanes);
+            let mut pixels = nothing;
+            for from in first_row..first_row + rows as i32 {
+                if (from as u32 as usize) < height {
+                    let here = _mm512_mask_cmpeq_epi32_mask(inside, row, _mm512_set1_epi32(from));
+                    // SAFETY: the row exists, and the lanes of the window are in it.
+                    let neighbours = unsafe {
+                        let start = source.as_ptr().add(from as usize * width).wrapping_offset(first_column);
+                        _mm512_maskz_loadu_epi32(window, start.cast())
+                    };
+                    pixels = _mm512_mask_permutexvar_epi32(pixels, here, index, neighbours);
+                }
+            }
+            // SAFETY: only lanes inside the row are written.
+            unsafe {
+                _mm512_mask_storeu_epi32(out.as_mut_ptr().add(at).cast(), first_lanes(width - at), pixels);
+            }
+            x = x.wrapping_add(step_x.wrapping_mul(LANES as i32));
+            y = y.wrapping_add(step_y.wrapping_mul(LANES as i32));
+            at += LANES;
+        }
+        row_x = row_x.wrapping_add(affine.per_row.0);
+        row_y = row_y.wrapping_add(affine.per_row.1);
+    }
+}
+
+/// A table of 256 bytes in registers.
+#[derive(Clone, Copy)]
+struct Table([__m512i; 4]);
+
+impl Table {
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx2,bmi2")]
+    fn new(table: &[u8; 256]) -> Table {
+        let quarters = table.as_chunks::<64>().0;
+        // SAFETY: a quarter has 64 bytes.
+        let quarter = |i: usize| unsafe { _mm512_loadu_epi8(quarters[i].as_ptr().cast()) };
+        Table([quarter(0), quarter(1), quarter(2), quarter(3)])
+    }
+
+    /// Looks the values of some bytes up and leaves the others; `high` are those over 127.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx2,bmi2")]
+    fn look_up(self, values: __m512i, these: u64, high: u64) -> __m512i {
+        let Table([a, b, c, d]) = self;
+        let low = _mm512_mask2_permutex2var_epi8(a, values, these & !high, b);
+        // The low ones are done, so what is still a value under `these & high` is the old one.
+        _mm512_mask2_permutex2var_epi8(c, low, these & high, d)
+    }
+}
+
+/// Bytes of a vector that hold red; green and blue follow.
+const REDS: u64 = 0x1111_1111_1111_1111;
+
+/// Looks red, green and blue up in their tables; alpha bytes gain the bits of `alpha`.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx2,bmi2")]
+pub(crate) fn look_up(pixels: &mut [[u8; 4]], [red, green, blue]: [&[u8; 256]; 3], alpha: u8) {
+    let alpha = _mm512_set1_epi32(i32::from(alpha) << 24);
+    if std::ptr::eq(red, green) && std::ptr::eq(green, blue) {
+        let table = Table::new(red);
+        for_each_vector(pixels, |values| {
+            let high = _mm512_movepi8_mask(values);
+            _mm512_or_si512(table.look_up(values, 0b111 * REDS, high), alpha)
+        });
+    } else {
+        let (red, green, blue) = (Table::new(red), Table::new(green), Table::new(blue));
+        for_each_vector(pixels, |values| {
+            let high = _mm512_movepi8_mask(values);
+            let values = red.look_up(values, REDS, high);
+            let values = green.look_up(values, REDS << 1, high);
+            let values = blue.look_up(values, REDS << 2, high);
+            _mm512_or_si512(values, alpha)
+        });
+    }
+}
+
+/// Replaces pixels, sixteen at a time.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx2,bmi2")]
+fn for_each_vector(pixels: &mut [[u8; 4]], function: impl Fn(__m512i) -> __m512i) {
+    let (vectors, rest) = pixels.as_chunks_mut::<LANES>();
+    for vector in vectors {
+        // SAFETY: a vector has 64 bytes.
+        unsafe {
+            let values = _mm512_loadu_epi8(vector.as_ptr().cast());
+            _mm512_storeu_epi8(vector.as_mut_ptr().cast(), function(values));
+        }
+    }
+    if !rest.is_empty() {
+        let lanes = first_lanes(rest.len());
+        // SAFETY: only lanes inside the rest are touched.
+        unsafe {
+            let values = _mm512_maskz_loadu_epi32(lanes, rest.as_ptr().cast());
+            _mm512_mask_storeu_epi32(rest.as_mut_ptr().cast(), lanes, function(values));
+        }
+    }
+}
+
+/// Sixteen neighbouring pixels of an output row: where they come from, and which of them show the
+/// source, in rows without the cutout and in rows with it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Block {
+    /// Source column of the first lane. When mirrored, lanes are in the order of the source.
+    column: isize,
+    shown: [u16; 2],
+}
+
+#[inline(always)]
+fn lay_out(placement: &Placement, blocks: &mut Vec<Block>) {
+    let width = placement.width as isize;
+    let hole = placement.hole.0.start as isize..placement.hole.0.end as isize;
+    blocks.clear();
+    for first in (0..width).step_by(LANES) {
+        let (column, in_row, hole) = if placement.flip {
+            let row = lanes_in(&(0..width), first).reverse_bits();
+            (width - first - LANES as isize - placement.shift.0, row, lanes_in(&hole, first).reverse_bits())
+        } else {
+            (first - placement.shift.0, lanes_in(&(0..width), first), lanes_in(&hole, first))
+        };
+        let shown = in_row & lanes_in(&(0..width), column);
+        blocks.push(Block { column, shown: [shown, shown & !hole] });
+    }
+}
+
+/// Crop, flip and cutout of a working image, with the mean colour for its holes and for what lies
+/// outside of it.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx2,bmi2")]
+pub(crate) fn place_rgba(placement: &Placement, blocks: &mut Vec<Block>, source: &[[u8; 4]], out: &mut [u8]) {
+    let &Placement { mean: [red, green, blue], flip, .. } = placement;
+    let mean = _mm512_set1_epi32(i32::from_le_bytes([red, green, blue, 0]));
+    let index = const { [packing(4, false), packing(4, true)] }[usize::from(flip)];
+    // SAFETY: the constant has 64 bytes.
+    let index = unsafe { _mm512_loadu_epi8(index.as_ptr().cast()) };
+    let alpha = _mm512_set1_epi32(0xFF00_0000u32 as i32);
+    place(placement, blocks, source, out, |start, shown| {
+        // SAFETY: `place` says that these lanes are inside the image.
+        let pixels = unsafe { _mm512_maskz_loadu_epi32(shown, start.cast()) };
+        let seen = _mm512_test_epi32_mask(pixels, alpha);
+        _mm512_permutexvar_epi8(index, _mm512_mask_mov_epi32(mean, seen, pixels))
+    });
+}
+
+/// As [`place_rgba`], of an image as it stands in the dataset.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx2,bmi2")]
+pub(crate) fn place_rgb(placement: &Placement, blocks: &mut Vec<Block>, source: &[[u8; 3]], out: &mut [u8]) {
+    let &Placement { mean: [red, green, blue], flip, .. } = placement;
+    let mean = _mm512_set1_epi32(i32::from_le_bytes([red, green, blue, 0]));
+    // SAFETY: the constants have 64 bytes.
+    let index = |of: &[u8; 64]| unsafe { _mm512_loadu_epi8(of.as_ptr().cast()) };
+    let mean = _mm512_permutexvar_epi8(index(const { &packing(4, false) }), mean);
+    // SAFETY: `place` says that these lanes are inside the image.
+    let load = |start: *const [u8; 3], shown| unsafe {
+        _mm512_mask_loadu_epi8(mean, rgb_bytes(shown), start.cast())
+    };
+    if flip {
+        let index = index(const { &packing(3, true) });
+        place(placement, blocks, source, out, |start, shown| {
+            _mm512_permutexvar_epi8(index, load(start, shown))
+        });
+    } else {
+        place(placement, blocks, source, out, load);
+    }
+}
+
+/// Writes the output, block by block. `block` makes 48 bytes from where lane 0 would be in the
+/// source, and the lanes that are there; the others may point anywhere.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx2,bmi2")]
+fn place<const CHANNELS: usize>(
+    placement: &Placement,
+    blocks: &mut Vec<Block>,
+    source: &[[u8; CHANNELS]],
+    out: &mut [u8],
+    block: impl Fn(*const [u8; CHANNELS], u16) -> __m512i,
+) {
+    let (width, height) = (placement.width, placement.height);
+    assert_eq!((source.len(), out.len()), (width * height, 3 * width * height), "pixels of both images");
+    lay_out(placement, blocks);
+    let mut at = 0;
+    for y in 0..height {
+        let row = y.wrapping_add_signed(-placement.shift.1);
+        let (row, exists) = if row < height { (row, 0xFFFF) } else { (0, 0) };
+        let holed = usize::from(placement.hole.1.contains(&y));
+        let row = source[row * width..].as_ptr();
+        let mut left = width;
+        for &Block { column, shown } in blocks.iter() {
+            let bytes = block(row.wrapping_offset(column), shown[holed] & exists);
+            // SAFETY: a whole vector is written only where the output has so many bytes left; what
+            // it spoils is written later. Else only the block's own bytes are written.
+            unsafe {
+                let to = out.as_mut_ptr().add(at).cast();
+                if at + 64 <= out.len() {
+                    _mm512_storeu_epi8(to, bytes);
+                } else {
+                    _mm512_mask_storeu_epi8(to, rgb_bytes(first_lanes(left)), bytes);
+                }
+            }
+            let pixels = left.min(LANES);
+            left -= pixels;
+            at += 3 * pixels;
+        }
+    }
+}
+
+/// Eight words of each of a counter's four lanes.
+pub(crate) type Lanes = [[u32; 8]; 4];
+
+/// Sixteen Philox blocks at once: which words of the first eight are at most `last` (as bits, lane
+/// j of block i at 4 i + j), and the words of the other eight.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx2,bmi2")]
+pub(crate) fn philox(key: [u32; 2], counters: &[u32; 16], rest: [u32; 3], last: &Lanes) -> (u32, Lanes) {
+    let broadcast = |word: u32| _mm512_set1_epi64(word.into());
+    let multipliers = (broadcast(0xD251_1F53), broadcast(0xCD9E_8D57));
+    // SAFETY: eight words each.
+    let counters = |i: usize| unsafe { _mm256_loadu_si256(counters.as_ptr().add(i).cast()) };
+    let start =
+        |first| [_mm512_cvtepu32_epi64(first), broadcast(rest[0]), broadcast(rest[1]), broadcast(rest[2])];
+    let mut halves = [start(counters(0)), start(counters(8))];
+    let [mut k0, mut k1] = key;
+    for _ in 0..10 {
+        let keys = (broadcast(k0), broadcast(k1));
+        for words in &mut halves {
+            // Only the low halves of the 64-bit lanes count; the multiplication ignores the others.
+            let [c0, c1, c2, c3] = *words;
+            let (p0, p1) = (_mm512_mul_epu32(c0, multipliers.0), _mm512_mul_epu32(c2, multipliers.1));
+            let xor = |product, word, key| {
+                _mm512_ternarylogic_epi64::<0x96>(_mm512_srli_epi64::<32>(product), word, key)
+            };
+            *words = [xor(p1, c1, keys.0), p1, xor(p0, c3, keys.1), p0];
+        }
+        k0 = k0.wrapping_add(0x9E37_79B9);
+        k1 = k1.wrapping_add(0xBB67_AE85);
+    }
+    let [first, second] = halves.map(|words| words.map(|lane| _mm512_cvtepi64_epi32(lane)));
+    let (mut fired, mut others) = (0, [[0; 8]; 4]);
+    for lane in 0..4 {
+        // SAFETY: eight words each.
+        unsafe {
+            let last = _mm256_loadu_si256(last[lane].as_ptr().cast());
+            let at_most = _mm256_cmple_epu32_mask(first[lane], last);
+            fired |= _pdep_u32(at_most.into(), 0x1111_1111 << lane);
+            _mm256_storeu_si256(others[lane].as_mut_ptr().cast(), second[lane]);
+        }
+    }
+    (fired, others)
+}
