@@ -8,29 +8,40 @@ TRAINER ?= 1
 ifeq ($(TRAINER),0)
 PACKAGES :=
 PREPARED :=
+BUILT :=
 else
 PACKAGES := --workspace
 PREPARED := libtorch
+BUILT := trainer
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help run serve build test lint test-rust test-python libtorch bench clean
+.PHONY: help run serve build server trainer test lint test-rust test-python libtorch bench clean
 
 help: ## Show what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-12s %s\n", $$1, $$2 }'
 
-run: build ## Build, then serve the built-in dataset, stream one epoch and show where the dashboard is
-	target/release/pba demo
+# The server is there first; the trainer, which only searches need, is built beside it.
+run: server ## Build, then serve the built-in dataset, stream one epoch and show where the dashboard is
+ifeq ($(TRAINER),0)
+	@target/release/pba demo
+else
+	@target/release/pba demo & pba=$$!; \
+	trap : INT; trap 'kill -TERM $$pba' TERM; \
+	$(MAKE) --no-print-directory trainer && echo "searches are ready: target/release/pba search start --help"; \
+	wait $$pba; wait $$pba
+endif
 
 serve: build ## Build and run the server alone; ARGS="--dataset cifar10=./cifar10"
-	target/release/pba serve $(ARGS)
+	@target/release/pba serve $(ARGS)
 
-build: ## Build what runs: pba, and pba-trainer unless TRAINER=0
+build: server $(BUILT) ## Build what runs: pba, and pba-trainer unless TRAINER=0
+
+server: ## Build pba
 	$(CARGO) build --release --locked -p pba-server
-ifneq ($(TRAINER),0)
-	server/trainer/fetch-libtorch.sh
+
+trainer: libtorch ## Build pba-trainer
 	$(CARGO) build --release --locked -p pba-trainer
-endif
 
 test: lint test-rust test-python ## Check format and lints, and pass all tests
 

@@ -8,6 +8,8 @@ use std::sync::{Arc, RwLock};
 use anyhow::Context;
 use pba_schedules::{Digest, Schedule, formats::json, library};
 
+use serde_json::{Value, json};
+
 use crate::error::ApiError;
 
 /// Schedules by name. Names are immutable: a name never changes its content.
@@ -75,6 +77,17 @@ impl Registry {
     /// Every schedule, by name.
     pub fn list(&self) -> Vec<Arc<Schedule>> {
         self.read().values().map(|entry| Arc::clone(&entry.schedule)).collect()
+    }
+
+    /// A schedule in short, as lists show it.
+    pub fn summary(schedule: &Schedule) -> Value {
+        json!({
+            "name": schedule.name(),
+            "digest": schedule.digest().to_string(),
+            "epochs": schedule.epochs(),
+            "segments": schedule.segments().len(),
+            "provenance": schedule.provenance,
+        })
     }
 
     /// The schedule of a name or digest.

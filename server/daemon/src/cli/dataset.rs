@@ -4,21 +4,17 @@ use std::path::PathBuf;
 
 use anyhow::Context;
 use clap::Subcommand;
-use pba_client::Client;
 use reqwest::Method;
 use serde_json::Value;
 
 use crate::cli::output;
+use crate::cli::remote::Remote;
 
 /// Arguments of `pba dataset`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// The server
-    #[arg(long, env = "PBA_SERVER", value_name = "URL", default_value = pba_wire::DEFAULT_URL, global = true)]
-    server: String,
-    /// Print the result as JSON
-    #[arg(long, global = true)]
-    json: bool,
+    #[command(flatten)]
+    remote: Remote,
     #[command(subcommand)]
     command: Command,
 }
@@ -56,12 +52,12 @@ enum Command {
 
 /// Does what the subcommand says.
 pub async fn run(args: Args) -> anyhow::Result<()> {
-    let client = Client::new([&args.server])?;
+    let client = args.remote.client()?;
     match args.command {
         Command::List => {
             let list: Value =
                 serde_json::from_slice(&client.request(Method::GET, "/v1/datasets", None).await?)?;
-            if args.json {
+            if args.remote.json {
                 output::json(&list);
                 return Ok(());
             }
@@ -87,7 +83,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
             let path = format!("/v1/datasets/{name}/epochs/{epoch}/preview.png?{query}");
             let png = client.request(Method::GET, &path, None).await?;
             std::fs::write(&out, png).with_context(|| format!("cannot write {}", out.display()))?;
-            if args.json {
+            if args.remote.json {
                 output::json(&serde_json::json!({ "out": out.display().to_string() }));
             } else {
                 output::line(format_args!("contact sheet: {}", out.display()));

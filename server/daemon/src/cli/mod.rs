@@ -4,6 +4,7 @@ pub mod bar;
 mod dataset;
 mod demo;
 mod output;
+mod remote;
 mod schedule;
 mod search;
 mod serve;

@@ -5,22 +5,20 @@ use std::path::PathBuf;
 use anyhow::Context;
 use clap::Subcommand;
 use pba_client::{Client, ClientError};
-use pba_schedules::{Op, Schedule, formats, library};
+use pba_schedules::{Schedule, formats, library};
 use reqwest::Method;
 use serde_json::{Value, json};
 
 use crate::cli::output;
+use crate::cli::remote::Remote;
 use crate::plot;
+use crate::registry::Registry;
 
 /// Arguments of `pba schedule`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// The server
-    #[arg(long, env = "PBA_SERVER", value_name = "URL", default_value = pba_wire::DEFAULT_URL, global = true)]
-    server: String,
-    /// Print the result as JSON
-    #[arg(long, global = true)]
-    json: bool,
+    #[command(flatten)]
+    remote: Remote,
     #[command(subcommand)]
     command: Command,
 }
@@ -70,22 +68,22 @@ enum Command {
 
 /// Does what the subcommand says.
 pub async fn run(args: Args) -> anyhow::Result<()> {
-    let client = Client::new([&args.server])?;
+    let client = args.remote.client()?;
     match args.command {
         Command::List => {
             let list = match client.request(Method::GET, "/v1/schedules", None).await {
                 Ok(body) => serde_json::from_slice(&body)?,
-                Err(error) => offline(error, &args.server)?,
+                Err(error) => offline(error, &args.remote.server)?,
             };
-            if args.json {
+            if args.remote.json {
                 output::json(&list);
             } else {
                 print_list(&list);
             }
         }
         Command::Show { name } => {
-            let schedule = fetch(&client, &args.server, &name).await?;
-            if args.json {
+            let schedule = fetch(&client, &args.remote.server, &name).await?;
+            if args.remote.json {
                 output::line(formats::json::write(&schedule).trim_end());
             } else {
                 print_schedule(&schedule);
@@ -101,7 +99,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
             let body = formats::json::write(&schedule).into_bytes();
             let body = client.request(Method::PUT, &path, Some(body)).await?;
             let summary: Value = serde_json::from_slice(&body)?;
-            if args.json {
+            if args.remote.json {
                 output::json(&summary);
             } else {
                 output::line(format_args!(
@@ -114,17 +112,17 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
             }
         }
         Command::Export { name, out } => {
-            let text = formats::json::write(&fetch(&client, &args.server, &name).await?);
+            let text = formats::json::write(&fetch(&client, &args.remote.server, &name).await?);
             write(out, text)?;
         }
         Command::Plot { name, out } => {
-            let svg = plot::schedule::draw(&fetch(&client, &args.server, &name).await?);
+            let svg = plot::schedule::draw(&fetch(&client, &args.remote.server, &name).await?);
             write(out, svg)?;
         }
         Command::Delete { name } => {
             let path = format!("/v1/schedules/{}", segment(&name)?);
             client.request(Method::DELETE, &path, None).await?;
-            if args.json {
+            if args.remote.json {
                 output::json(&json!({ "deleted": name }));
             } else {
                 output::line(format_args!("deleted {name}"));
@@ -165,19 +163,8 @@ async fn fetch(client: &Client, server: &str, name: &str) -> anyhow::Result<Sche
 fn offline(error: ClientError, server: &str) -> anyhow::Result<Value> {
     let ClientError::Unreachable { .. } = error else { return Err(error.into()) };
     tracing::info!("no server at {server}; these are the published schedules");
-    let schedules: Vec<Value> = library::all().iter().map(summary).collect();
+    let schedules: Vec<Value> = library::all().iter().map(Registry::summary).collect();
     Ok(json!({ "schedules": schedules }))
-}
-
-/// A schedule in short, as the list shows it.
-pub fn summary(schedule: &Schedule) -> Value {
-    json!({
-        "name": schedule.name(),
-        "digest": schedule.digest().to_string(),
-        "epochs": schedule.epochs(),
-        "segments": schedule.segments().len(),
-        "provenance": schedule.provenance,
-    })
 }
 
 fn write(out: Option<PathBuf>, text: String) -> anyhow::Result<()> {
@@ -224,9 +211,7 @@ fn print_schedule(schedule: &Schedule) {
         let active: Vec<String> = (0..half)
             .flat_map(|op| [slots[op], slots[op + half]])
             .filter(|slot| slot.probability > 0)
-            .map(|slot| {
-                format!("{} {:.1}/{}", short(slot.op), f64::from(slot.probability) / 10.0, slot.magnitude)
-            })
+            .map(|slot| format!("{} {:.1}/{}", slot.op, f64::from(slot.probability) / 10.0, slot.magnitude))
             .collect();
         let active = if active.is_empty() { "nothing".to_owned() } else { active.join(", ") };
         rows.push(vec![
@@ -238,8 +223,4 @@ fn print_schedule(schedule: &Schedule) {
         start += segment.epochs;
     }
     output::table(&["SEGMENT", "EPOCHS", "LENGTH", "OPS (probability/magnitude)"], &rows);
-}
-
-fn short(op: Op) -> &'static str {
-    op.name()
 }

@@ -11,16 +11,13 @@ use reqwest::Method;
 use serde_json::{Map, Value, json};
 
 use crate::cli::output;
+use crate::cli::remote::Remote;
 
 /// Arguments of `pba search`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// The server
-    #[arg(long, env = "PBA_SERVER", value_name = "URL", default_value = pba_wire::DEFAULT_URL, global = true)]
-    server: String,
-    /// Print the result as JSON
-    #[arg(long, global = true)]
-    json: bool,
+    #[command(flatten)]
+    remote: Remote,
     #[command(subcommand)]
     command: Command,
 }
@@ -181,8 +178,8 @@ impl Start {
 
 /// Does what the subcommand says.
 pub async fn run(args: Args) -> anyhow::Result<()> {
-    let client = Client::new([&args.server])?;
-    let json = args.json;
+    let client = args.remote.client()?;
+    let json = args.remote.json;
     match args.command {
         Command::Start(start) => {
             let body = serde_json::to_vec(&start.fields()?)?;

@@ -8,7 +8,7 @@ use axum::extract::rejection::BytesRejection;
 use axum::extract::{Path, State};
 use axum::http::{StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
-use pba_schedules::{EPOCHS_MAX, Schedule, check_name, formats};
+use pba_schedules::{EPOCHS_MAX, check_name, formats};
 use pba_wire::ParameterError;
 use pba_wire::epoch;
 use serde_json::{Value, json};
@@ -17,23 +17,14 @@ use crate::app::App;
 use crate::error::ApiError;
 use crate::http::no_parameters;
 use crate::plot;
-use crate::registry::Put;
+use crate::registry::{Put, Registry};
 
 /// Every schedule, in short.
 pub async fn list(State(app): State<Arc<App>>, uri: Uri) -> Result<Json<Value>, ApiError> {
     no_parameters(&uri)?;
-    let schedules: Vec<Value> = app.registry.list().iter().map(|schedule| summary(schedule)).collect();
+    let schedules: Vec<Value> =
+        app.registry.list().iter().map(|schedule| Registry::summary(schedule)).collect();
     Ok(Json(json!({ "schedules": schedules })))
-}
-
-fn summary(schedule: &Schedule) -> Value {
-    json!({
-        "name": schedule.name(),
-        "digest": schedule.digest().to_string(),
-        "epochs": schedule.epochs(),
-        "segments": schedule.segments().len(),
-        "provenance": schedule.provenance,
-    })
 }
 
 /// One schedule, as a `pba-schedule/1` document with its digest in a header.
@@ -78,7 +69,7 @@ pub async fn put(
         Put::Created => StatusCode::CREATED,
         Put::Unchanged => StatusCode::OK,
     };
-    Ok((status, Json(summary(&schedule))).into_response())
+    Ok((status, Json(Registry::summary(&schedule))).into_response())
 }
 
 /// Removes a schedule.
