@@ -3,6 +3,8 @@
 use std::fmt;
 use std::str::FromStr;
 
+use crate::image::ImageShape;
+
 /// Largest padding or cutout, in pixels: more than any image gains by, and so small that no
 /// coordinate can overflow.
 pub const BASE_NUMBER_MAX: u32 = 1024;
@@ -39,6 +41,20 @@ impl Base {
     /// What the paper uses on CIFAR: `pad_crop:4,flip,cutout:16`.
     pub const fn cifar() -> Base {
         Base { pad_crop: Some(4), flip: true, cutout: Some(16) }
+    }
+
+    /// [`Base::cifar`] in proportion to the shorter side of images of another size: padding of an
+    /// eighth of it, a cutout of half.
+    ///
+    /// ```
+    /// use pba_augment::{Base, ImageShape};
+    /// assert_eq!(Base::for_images(ImageShape { height: 32, width: 32 }), Base::cifar());
+    /// assert_eq!(Base::for_images(ImageShape { height: 64, width: 96 }).to_string(), "pad_crop:8,flip,cutout:32");
+    /// ```
+    pub fn for_images(shape: ImageShape) -> Base {
+        let side = shape.height.min(shape.width);
+        let step = |number: u32| (number > 0).then_some(number.min(BASE_NUMBER_MAX));
+        Base { pad_crop: step(side / 8), flip: true, cutout: step(side / 2) }
     }
 
     /// Checks that the numbers are within 1..=[`BASE_NUMBER_MAX`].

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::Context;
-use pba_augment::Base;
+use pba_augment::{Base, ImageShape};
 use pba_datasets::{Dataset, Progress, SplitState};
 use pba_wire::Split as SplitName;
 
@@ -193,22 +193,15 @@ fn wire_name(name: pba_datasets::SplitName) -> SplitName {
     }
 }
 
-/// The paper's base augmentation, in proportion to the images: at 32x32, padding of 4 and a
-/// cutout of 16.
+/// The paper's base augmentation in proportion to the images, unless something else is better.
 fn own_base(state: &Result<Dataset, String>) -> Base {
-    let side = state
-        .iter()
-        .flat_map(Dataset::splits)
-        .filter_map(|(_, state)| match state {
-            SplitState::Ready(split) => Some(split.shape().0.min(split.shape().1)),
-            SplitState::Failed(_) => None,
-        })
-        .next()
-        .unwrap_or(32);
-    Base {
-        pad_crop: Some(side / 8).filter(|&pad| pad > 0),
-        flip: true,
-        cutout: Some(side / 2).filter(|&size| size > 0),
+    let splits = state.iter().flat_map(Dataset::splits);
+    let shape = splits.filter_map(|(_, state)| state.ready().ok()).map(|split| split.shape()).next();
+    let base = shape.map_or(Base::cifar(), |(height, width)| Base::for_images(ImageShape { height, width }));
+    match state {
+        // A cutout of half the side hides most shapes altogether.
+        Ok(dataset) if dataset.format() == BUILT_IN => Base { cutout: None, ..base },
+        _ => base,
     }
 }
 

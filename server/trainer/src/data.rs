@@ -79,14 +79,13 @@ pub(crate) fn pictures(dataset: &Dataset, name: SplitName) -> anyhow::Result<Pic
 /// The base augmentation that a spec asks for. The default is the paper's for CIFAR, scaled to
 /// the images; without the cutout for the built-in dataset, whose pictures hold one small thing.
 pub(crate) fn base(text: Option<&str>, shape: ImageShape, dataset: &Dataset) -> Result<Base, SpecError> {
-    let side = shape.height.min(shape.width);
-    let pad_crop = Some((side / 8).max(1));
     match text {
         Some(text) => {
             text.parse().map_err(|error| SpecError::new("base", format!("{text:?}"), format!("{error}")))
         }
-        None if dataset.format() == "shapes" => Ok(Base { pad_crop, flip: true, cutout: None }),
-        None => Ok(Base { pad_crop, flip: true, cutout: Some((side / 2).max(1)) }),
+        // A cutout of half the side hides most shapes altogether.
+        None if dataset.format() == "shapes" => Ok(Base { cutout: None, ..Base::for_images(shape) }),
+        None => Ok(Base::for_images(shape)),
     }
 }
 
