@@ -7,14 +7,11 @@ use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, 
 use pba_augment::{
     ImageShape, Level, OpCall, OpCounts, Plan, PlanSpec, Rgba, Scratch, Shard, Sign, apply, render_batch,
 };
-use pba_benches::{EPOCH, SEED, Work, pictures};
+use pba_benches::{EPOCH, MAGNITUDE, SEED, Work, pictures};
 use pba_schedules::Op;
 
 const SHAPES: [ImageShape; 2] =
     [ImageShape { height: 32, width: 32 }, ImageShape { height: 224, width: 224 }];
-
-/// A magnitude at which no op is at rest.
-const MAGNITUDE: u8 = 7;
 
 /// One op on a working image that is in the processor's cache.
 fn ops(criterion: &mut Criterion) {

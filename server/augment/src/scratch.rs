@@ -13,8 +13,6 @@ pub struct Scratch {
     pub(crate) image: Rgba,
     /// Where an op that cannot work in place writes, before it swaps.
     pub(crate) pixels: Vec<[u8; 4]>,
-    /// A row of sums, for Sharpness.
-    pub(crate) sums: Vec<u16>,
     /// How a row of the output is made of vectors.
     #[cfg(target_arch = "x86_64")]
     pub(crate) blocks: Vec<Block>,
@@ -40,7 +38,6 @@ impl Scratch {
             level,
             image: Rgba::EMPTY,
             pixels: Vec::new(),
-            sums: Vec::new(),
             #[cfg(target_arch = "x86_64")]
             blocks: Vec::new(),
         }

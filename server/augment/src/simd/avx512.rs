@@ -9,7 +9,7 @@
 use std::arch::x86_64::*;
 use std::ops::Range;
 
-use crate::ops::FixedAffine;
+use crate::ops::{FixedAffine, ShortBlend};
 use crate::render::Placement;
 
 /// Pixels of a vector.
@@ -224,6 +224,35 @@ fn for_each_vector(pixels: &mut [[u8; 4]], function: impl Fn(__m512i) -> __m512i
             _mm512_mask_storeu_epi32(rest.as_mut_ptr().cast(), lanes, function(values));
         }
     }
+}
+
+/// Blends pixels with their gray, as `blend::gray` has it.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx2,bmi2")]
+pub(crate) fn blend_with_gray(pixels: &mut [[u8; 4]], short: ShortBlend) {
+    let word = |word: i16| _mm512_set1_epi16(word);
+    let (whole, part, bias) = (word(short.whole), word(short.part), word(short.bias));
+    let blend = |dull, values| {
+        let distance = _mm512_sub_epi16(values, dull);
+        let part = _mm512_mulhi_epi16(_mm512_slli_epi16::<7>(distance), part);
+        let part = _mm512_srai_epi16::<7>(_mm512_add_epi16(part, bias));
+        _mm512_add_epi16(_mm512_add_epi16(dull, _mm512_mullo_epi16(distance, whole)), part)
+    };
+    // Weights of red and blue, and half of green's, which alone would not fit.
+    let weights = |low: i16, high: i16| _mm512_set1_epi32(i32::from(low) | i32::from(high) << 16);
+    let (red_blue_weights, green_weight) = (weights(19595, 7471), weights(19235, 0));
+    let half = _mm512_set1_epi32(0x8000);
+    // Packing leaves red and blue of four pixels before green and alpha of them.
+    let order = _mm512_broadcast_i32x4(_mm_setr_epi8(0, 8, 1, 9, 2, 10, 3, 11, 4, 12, 5, 13, 6, 14, 7, 15));
+    for_each_vector(pixels, |values| {
+        let red_blue = _mm512_and_si512(values, _mm512_set1_epi16(0xFF));
+        let green_alpha = _mm512_srli_epi16::<8>(values);
+        let green = _mm512_slli_epi32::<1>(_mm512_madd_epi16(green_alpha, green_weight));
+        let red_blue_part = _mm512_add_epi32(_mm512_madd_epi16(red_blue, red_blue_weights), half);
+        let gray = _mm512_srli_epi32::<16>(_mm512_add_epi32(green, red_blue_part));
+        let gray = _mm512_or_si512(gray, _mm512_slli_epi32::<16>(gray));
+        let blended = _mm512_packus_epi16(blend(gray, red_blue), blend(gray, green_alpha));
+        _mm512_mask_shuffle_epi8(values, 0b111 * REDS, blended, order)
+    });
 }
 
 /// Sixteen neighbouring pixels of an output row: where they come from, and which of them show the
