@@ -64,8 +64,11 @@ fn sharpen_inner(pixels: &[[u8; 4]], out: &mut [[u8; 4]], width: usize, blend: i
         let values = &bytes[margin + first..][..len];
         for i in 0..len {
             let sum = left[i] + middle[i] + right[i] + 4 * u16::from(values[i]);
-            let blended = blend(thirteenth(sum), values[i]);
-            out[i] = if i % 4 == 3 { values[i] } else { blended };
+            out[i] = blend(thirteenth(sum), values[i]);
+        }
+        for (out, value) in out.as_chunks_mut::<4>().0.iter_mut().zip(values.as_chunks::<4>().0) {
+            let (blended, value) = (u32::from_le_bytes(*out), u32::from_le_bytes(*value));
+            *out = (blended & 0x00FF_FFFF | value & 0xFF00_0000).to_le_bytes();
         }
     }
     let last = pixels.len() - width;
