@@ -7,7 +7,9 @@
 use super::table::{Alpha, IDENTITY, Table, look_up};
 use crate::image::Rgba;
 use crate::scratch::Scratch;
-use crate::simd::per_level;
+#[cfg(target_arch = "x86_64")]
+use crate::simd;
+use crate::simd::{Kind, Level, per_level};
 
 /// Stretches red, green and blue, each so that it spans 0..=255.
 pub fn auto_contrast(image: &mut Rgba, scratch: &mut Scratch) {
@@ -17,14 +19,25 @@ pub fn auto_contrast(image: &mut Rgba, scratch: &mut Scratch) {
     look_up(scratch.level(), image, tables.each_ref(), Alpha::Opaque);
 }
 
+/// The table that stretches `lo..=hi`; what it makes of other values does not matter.
+#[allow(unsafe_code)]
+fn stretch(level: Level, lo: u8, hi: u8) -> Table {
+    if hi <= lo {
+        return IDENTITY;
+    }
+    let scale = 255.0 / f64::from(hi - lo);
+    let offset = -f64::from(lo) * scale;
+    match level.kind() {
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: a level that exists was detected.
+        Kind::Avx512 => unsafe { simd::avx512::line(scale, offset) },
+        _ => line(level, scale, offset),
+    }
+}
+
 per_level! {
-    fn stretch(lo: u8, hi: u8) -> Table {
-        if hi <= lo {
-            return IDENTITY;
-        }
-        let scale = 255.0 / f64::from(hi - lo);
-        let offset = -f64::from(lo) * scale;
-        // Values outside of the range are not looked up; they are only kept inside of a byte.
+    /// `scale * value + offset` of every value, without its fraction.
+    fn line(scale: f64, offset: f64) -> Table {
         let mut words = [0; 256];
         for (value, word) in (0..).zip(&mut words) {
             *word = cut(f64::from(value) * scale + offset);
@@ -78,7 +91,6 @@ per_level! {
 mod tests {
     use super::*;
     use crate::image::ImageShape;
-    use crate::simd::Level;
 
     #[test]
     fn channels_are_stretched_one_by_one() {

@@ -12,7 +12,9 @@ use super::blend::whole;
 use super::table::{Alpha, IDENTITY, Table, look_up};
 use crate::image::Rgba;
 use crate::scratch::Scratch;
-use crate::simd::per_level;
+#[cfg(target_arch = "x86_64")]
+use crate::simd;
+use crate::simd::{Kind, Level, per_level};
 
 type Histogram = [u32; 256];
 
@@ -48,13 +50,28 @@ fn histograms(pixels: &[[u8; 4]]) -> [Histogram; 3] {
     counts[0]
 }
 
+/// The tables that flatten histograms of so many pixels.
+#[allow(unsafe_code)]
+fn flatten(level: Level, histograms: &[Histogram; 3], pixels: u32) -> [Table; 3] {
+    let steps: [u32; 3] = std::array::from_fn(|channel| {
+        let greatest = histograms[channel].iter().rev().find(|&&count| count > 0);
+        (pixels - greatest.copied().unwrap_or(0)) / 255
+    });
+    match level.kind() {
+        #[cfg(target_arch = "x86_64")]
+        Kind::Avx512 if steps.iter().all(|&step| step < STEP_END) => std::array::from_fn(|channel| {
+            match steps[channel] {
+                0 => IDENTITY,
+                // SAFETY: a level that exists was detected.
+                step => unsafe { simd::avx512::flatten(&histograms[channel], step) },
+            }
+        }),
+        _ => flatten_plainly(level, histograms, steps),
+    }
+}
+
 per_level! {
-    /// The tables that flatten histograms of so many pixels.
-    fn flatten(histograms: &[Histogram; 3], pixels: u32) -> [Table; 3] {
-        let steps: [u32; 3] = std::array::from_fn(|channel| {
-            let greatest = histograms[channel].iter().rev().find(|&&count| count > 0);
-            (pixels - greatest.copied().unwrap_or(0)) / 255
-        });
+    fn flatten_plainly(histograms: &[Histogram; 3], steps: [u32; 3]) -> [Table; 3] {
         // What is divided by the step, for each value; three channels side by side, so that no sum
         // waits for another channel's.
         let mut dividends = [[0; 256]; 3];
@@ -72,6 +89,9 @@ per_level! {
     }
 }
 
+/// Steps below are divided by in single precision.
+const STEP_END: u32 = 1 << 13;
+
 /// `min(255, floor(dividend / step))`.
 #[inline(always)]
 fn divide(dividends: &[u32; 256], step: u32) -> Table {
@@ -79,7 +99,7 @@ fn divide(dividends: &[u32; 256], step: u32) -> Table {
     // quotients at least 1/2 / step away from integers, on the right side: over 2^-14. A quotient
     // below 256 is off by less than 2^-15, for the reciprocal and the product are rounded to 24
     // bits; and a dividend that is rounded itself, from 2^23 on, has a quotient far over 255.
-    if step < 1 << 13 {
+    if step < STEP_END {
         let reciprocal = 1.0 / step as f32;
         let quotients = dividends.map(|n| ((n as i32 as f32 + 0.5) * reciprocal).min(255.0));
         return quotients.map(whole);
@@ -97,7 +117,6 @@ mod tests {
 
     use super::*;
     use crate::image::{ImageShape, SIDE_MAX};
-    use crate::simd::Level;
 
     /// The formula with its division.
     fn flatten_plain(histogram: &Histogram, pixels: u32) -> Table {

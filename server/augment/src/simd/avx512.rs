@@ -79,17 +79,20 @@ pub(crate) fn expand(rgb: &[u8], out: &mut [[u8; 4]]) {
     let index = unsafe { _mm512_loadu_epi8(EXPAND.as_ptr().cast()) };
     let opaque = _mm512_set1_epi32(0xFF00_0000u32 as i32);
     let mut at = 0;
+    while 3 * at + 64 <= rgb.len() {
+        // SAFETY: 64 bytes are left to read, so more than sixteen pixels to write.
+        unsafe {
+            let pixels = _mm512_loadu_epi8(rgb.as_ptr().add(3 * at).cast());
+            let pixels = _mm512_or_si512(_mm512_permutexvar_epi8(index, pixels), opaque);
+            _mm512_storeu_epi32(out.as_mut_ptr().add(at).cast(), pixels);
+        }
+        at += LANES;
+    }
     while at < out.len() {
         let lanes = first_lanes(out.len() - at);
-        // SAFETY: 64 bytes from here on are read only where there are so many, else those of the
-        // pixels that are left; as many pixels are written.
+        // SAFETY: only the pixels that are left are read and written.
         unsafe {
-            let source = rgb.as_ptr().add(3 * at).cast();
-            let pixels = if 3 * at + 64 <= rgb.len() {
-                _mm512_loadu_epi8(source)
-            } else {
-                _mm512_maskz_loadu_epi8(rgb_bytes(lanes), source)
-            };
+            let pixels = _mm512_maskz_loadu_epi8(rgb_bytes(lanes), rgb.as_ptr().add(3 * at).cast());
             let pixels = _mm512_or_si512(_mm512_permutexvar_epi8(index, pixels), opaque);
             _mm512_mask_storeu_epi32(out.as_mut_ptr().add(at).cast(), lanes, pixels);
         }
@@ -296,6 +299,48 @@ fn for_each_vector(pixels: &mut [[u8; 4]], function: impl Fn(__m512i) -> __m512i
     }
 }
 
+/// The table of Equalize for a histogram and a step, as `equalize::divide` has it in single
+/// precision: the step is below 2^13.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx2,bmi2")]
+pub(crate) fn flatten(histogram: &[u32; 256], step: u32) -> [u8; 256] {
+    let mut table = [0; 256];
+    let (nothing, last) = (_mm512_setzero_si512(), _mm512_set1_epi32(LANES as i32 - 1));
+    let (half, reciprocal) = (_mm512_set1_ps(0.5), _mm512_set1_ps(1.0 / step as f32));
+    let mut before = _mm512_set1_epi32((step / 2) as i32);
+    for (counts, out) in histogram.as_chunks::<LANES>().0.iter().zip(table.as_chunks_mut::<LANES>().0) {
+        // SAFETY: sixteen counts.
+        let counts = unsafe { _mm512_loadu_epi32(counts.as_ptr().cast()) };
+        // Each lane becomes the sum of the lanes up to it, in steps of 1, 2, 4 and 8.
+        let sums = _mm512_add_epi32(counts, _mm512_alignr_epi32::<15>(counts, nothing));
+        let sums = _mm512_add_epi32(sums, _mm512_alignr_epi32::<14>(sums, nothing));
+        let sums = _mm512_add_epi32(sums, _mm512_alignr_epi32::<12>(sums, nothing));
+        let sums = _mm512_add_epi32(sums, _mm512_alignr_epi32::<8>(sums, nothing));
+        let dividend = _mm512_sub_epi32(_mm512_add_epi32(before, sums), counts);
+        before = _mm512_add_epi32(before, _mm512_permutexvar_epi32(last, sums));
+        let quotient = _mm512_mul_ps(_mm512_add_ps(_mm512_cvtepi32_ps(dividend), half), reciprocal);
+        let bytes = _mm512_cvtusepi32_epi8(_mm512_cvttps_epi32(quotient));
+        // SAFETY: sixteen bytes.
+        unsafe { _mm_storeu_si128(out.as_mut_ptr().cast(), bytes) };
+    }
+    table
+}
+
+/// `scale * value + offset` of every value, without its fraction and clipped to a byte.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx2,bmi2")]
+pub(crate) fn line(scale: f64, offset: f64) -> [u8; 256] {
+    let mut table = [0; 256];
+    let (scale, offset) = (_mm512_set1_pd(scale), _mm512_set1_pd(offset));
+    let (mut values, eight) = (_mm512_setr_pd(0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0), _mm512_set1_pd(8.0));
+    for out in table.as_chunks_mut::<8>().0 {
+        let words = _mm512_cvttpd_epi32(_mm512_add_pd(_mm512_mul_pd(values, scale), offset));
+        let bytes = _mm256_cvtusepi32_epi8(_mm256_max_epi32(words, _mm256_setzero_si256()));
+        // SAFETY: eight bytes.
+        unsafe { _mm_storel_epi64(out.as_mut_ptr().cast(), bytes) };
+        values = _mm512_add_pd(values, eight);
+    }
+    table
+}
+
 /// Blends pixels with their gray, as `blend::gray` has it.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx2,bmi2")]
 pub(crate) fn blend_with_gray(pixels: &mut [[u8; 4]], short: ShortBlend) {
@@ -325,45 +370,49 @@ pub(crate) fn blend_with_gray(pixels: &mut [[u8; 4]], short: ShortBlend) {
     });
 }
 
-/// Sixteen neighbouring pixels of an output row: where they come from, and which of them show the
-/// source, in rows without the cutout and in rows with it.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Block {
-    /// Source column of the first lane. When mirrored, lanes are in the order of the source.
-    column: isize,
-    shown: [u16; 2],
-}
+/// Which lanes show the source, for each sixteen neighbouring pixels of an output row: in rows
+/// that lie outside of the source, in other rows, and in rows with the cutout. When mirrored, lanes
+/// are in the order of the source.
+pub(crate) type Shown = [Vec<u16>; 3];
 
-#[inline(always)]
-fn lay_out(placement: &Placement, blocks: &mut Vec<Block>) {
-    let width = placement.width as isize;
+/// Source column of the first lane of the first sixteen pixels, and of the following ones after it.
+fn lay_out(placement: &Placement, shown: &mut Shown) -> (isize, isize) {
+    let (width, lanes) = (placement.width as isize, LANES as isize);
     let hole = placement.hole.0.start as isize..placement.hole.0.end as isize;
-    blocks.clear();
-    for first in (0..width).step_by(LANES) {
-        let (column, in_row, hole) = if placement.flip {
-            let row = lanes_in(&(0..width), first).reverse_bits();
-            (width - first - LANES as isize - placement.shift.0, row, lanes_in(&hole, first).reverse_bits())
-        } else {
-            (first - placement.shift.0, lanes_in(&(0..width), first), lanes_in(&hole, first))
+    let (first, step) = match placement.flip {
+        true => (width - lanes - placement.shift.0, -lanes),
+        false => (-placement.shift.0, lanes),
+    };
+    shown.iter_mut().for_each(Vec::clear);
+    let mut column = first;
+    for at in (0..width).step_by(LANES) {
+        let (in_row, holed) = (lanes_in(&(0..width), at), lanes_in(&hole, at));
+        let (in_row, holed) = match placement.flip {
+            true => (in_row.reverse_bits(), holed.reverse_bits()),
+            false => (in_row, holed),
         };
-        let shown = in_row & lanes_in(&(0..width), column);
-        blocks.push(Block { column, shown: [shown, shown & !hole] });
+        let in_source = in_row & lanes_in(&(0..width), column);
+        shown[0].push(0);
+        shown[1].push(in_source);
+        shown[2].push(in_source & !holed);
+        column += step;
     }
+    (first, step)
 }
 
 /// Crop, flip and cutout of a working image, with the mean colour for its holes and for what lies
 /// outside of it.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx2,bmi2")]
-pub(crate) fn place_rgba(placement: &Placement, blocks: &mut Vec<Block>, source: &[[u8; 4]], out: &mut [u8]) {
+pub(crate) fn place_rgba(placement: &Placement, shown: &mut Shown, source: &[[u8; 4]], out: &mut [u8]) {
     let &Placement { mean: [red, green, blue], flip, .. } = placement;
     let mean = _mm512_set1_epi32(i32::from_le_bytes([red, green, blue, 0]));
     let index = const { [packing(4, false), packing(4, true)] }[usize::from(flip)];
     // SAFETY: the constant has 64 bytes.
     let index = unsafe { _mm512_loadu_epi8(index.as_ptr().cast()) };
     let alpha = _mm512_set1_epi32(0xFF00_0000u32 as i32);
-    place(placement, blocks, source, out, |start, shown| {
+    place(placement, shown, source, out, |start, lanes| {
         // SAFETY: `place` says that these lanes are inside the image.
-        let pixels = unsafe { _mm512_maskz_loadu_epi32(shown, start.cast()) };
+        let pixels = unsafe { _mm512_maskz_loadu_epi32(lanes, start.cast()) };
         let seen = _mm512_test_epi32_mask(pixels, alpha);
         _mm512_permutexvar_epi8(index, _mm512_mask_mov_epi32(mean, seen, pixels))
     });
@@ -371,23 +420,23 @@ pub(crate) fn place_rgba(placement: &Placement, blocks: &mut Vec<Block>, source:
 
 /// As [`place_rgba`], of an image as it stands in the dataset.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx2,bmi2")]
-pub(crate) fn place_rgb(placement: &Placement, blocks: &mut Vec<Block>, source: &[[u8; 3]], out: &mut [u8]) {
+pub(crate) fn place_rgb(placement: &Placement, shown: &mut Shown, source: &[[u8; 3]], out: &mut [u8]) {
     let &Placement { mean: [red, green, blue], flip, .. } = placement;
     let mean = _mm512_set1_epi32(i32::from_le_bytes([red, green, blue, 0]));
     // SAFETY: the constants have 64 bytes.
     let index = |of: &[u8; 64]| unsafe { _mm512_loadu_epi8(of.as_ptr().cast()) };
     let mean = _mm512_permutexvar_epi8(index(const { &packing(4, false) }), mean);
     // SAFETY: `place` says that these lanes are inside the image.
-    let load = |start: *const [u8; 3], shown| unsafe {
-        _mm512_mask_loadu_epi8(mean, rgb_bytes(shown), start.cast())
+    let load = |start: *const [u8; 3], lanes| unsafe {
+        _mm512_mask_loadu_epi8(mean, rgb_bytes(lanes), start.cast())
     };
     if flip {
         let index = index(const { &packing(3, true) });
-        place(placement, blocks, source, out, |start, shown| {
-            _mm512_permutexvar_epi8(index, load(start, shown))
+        place(placement, shown, source, out, |start, lanes| {
+            _mm512_permutexvar_epi8(index, load(start, lanes))
         });
     } else {
-        place(placement, blocks, source, out, load);
+        place(placement, shown, source, out, load);
     }
 }
 
@@ -397,36 +446,42 @@ pub(crate) fn place_rgb(placement: &Placement, blocks: &mut Vec<Block>, source: 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx2,bmi2")]
 fn place<const CHANNELS: usize>(
     placement: &Placement,
-    blocks: &mut Vec<Block>,
+    shown: &mut Shown,
     source: &[[u8; CHANNELS]],
     out: &mut [u8],
     block: impl Fn(*const [u8; CHANNELS], u16) -> __m512i,
 ) {
     let (width, height) = (placement.width, placement.height);
     assert_eq!((source.len(), out.len()), (width * height, 3 * width * height), "pixels of both images");
-    lay_out(placement, blocks);
-    let mut at = 0;
+    let (first_column, step) = lay_out(placement, shown);
+    // A vector has sixteen bytes more than its pixels. They spoil what is written later, except at
+    // the end.
+    let last_block = 3 * LANES * (shown[0].len() - 1);
+    let whole_rows = (out.len() + 3 * width - last_block).saturating_sub(64) / (3 * width);
     for y in 0..height {
         let row = y.wrapping_add_signed(-placement.shift.1);
-        let (row, exists) = if row < height { (row, 0xFFFF) } else { (0, 0) };
-        let holed = usize::from(placement.hole.1.contains(&y));
-        let row = source[row * width..].as_ptr();
-        let mut left = width;
-        for &Block { column, shown } in blocks.iter() {
-            let bytes = block(row.wrapping_offset(column), shown[holed] & exists);
-            // SAFETY: a whole vector is written only where the output has so many bytes left; what
-            // it spoils is written later. Else only the block's own bytes are written.
-            unsafe {
-                let to = out.as_mut_ptr().add(at).cast();
-                if at + 64 <= out.len() {
-                    _mm512_storeu_epi8(to, bytes);
-                } else {
-                    _mm512_mask_storeu_epi8(to, rgb_bytes(first_lanes(left)), bytes);
+        let (row, kind) = match row < height {
+            true => (row, 1 + usize::from(placement.hole.1.contains(&y))),
+            false => (0, 0),
+        };
+        let mut from = source[row * width..].as_ptr().wrapping_offset(first_column);
+        let mut to = out[3 * width * y..].as_mut_ptr();
+        if y < whole_rows {
+            for &lanes in &shown[kind] {
+                // SAFETY: so many bytes are there, in this row and the following ones.
+                unsafe {
+                    _mm512_storeu_epi8(to.cast(), block(from, lanes));
+                    to = to.add(3 * LANES);
                 }
+                from = from.wrapping_offset(step);
             }
-            let pixels = left.min(LANES);
-            left -= pixels;
-            at += 3 * pixels;
+        } else {
+            for (i, &lanes) in shown[kind].iter().enumerate() {
+                let bytes = rgb_bytes(first_lanes(width - LANES * i));
+                // SAFETY: only bytes of this row are written.
+                unsafe { _mm512_mask_storeu_epi8(to.cast(), bytes, block(from, lanes)) };
+                (from, to) = (from.wrapping_offset(step), to.wrapping_add(3 * LANES));
+            }
         }
     }
 }
@@ -438,38 +493,54 @@ pub(crate) type Lanes = [[u32; 8]; 4];
 /// j of block i at 4 i + j), and the words of the other eight.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx2,bmi2")]
 pub(crate) fn philox(key: [u32; 2], counters: &[u32; 16], rest: [u32; 3], last: &Lanes) -> (u32, Lanes) {
-    let broadcast = |word: u32| _mm512_set1_epi64(word.into());
     let multipliers = (broadcast(0xD251_1F53), broadcast(0xCD9E_8D57));
-    // SAFETY: eight words each.
-    let counters = |i: usize| unsafe { _mm256_loadu_si256(counters.as_ptr().add(i).cast()) };
-    let start =
-        |first| [_mm512_cvtepu32_epi64(first), broadcast(rest[0]), broadcast(rest[1]), broadcast(rest[2])];
-    let mut halves = [start(counters(0)), start(counters(8))];
+    let rest = (broadcast(rest[0]), broadcast(rest[1]), broadcast(rest[2]));
+    // SAFETY: sixteen words.
+    let counters = unsafe { _mm512_loadu_epi32(counters.as_ptr().cast()) };
+    let (low, high) = (_mm512_castsi512_si256(counters), _mm512_extracti64x4_epi64::<1>(counters));
+    let mut first = [_mm512_cvtepu32_epi64(low), rest.0, rest.1, rest.2];
+    let mut second = [_mm512_cvtepu32_epi64(high), rest.0, rest.1, rest.2];
     let [mut k0, mut k1] = key;
     for _ in 0..10 {
         let keys = (broadcast(k0), broadcast(k1));
-        for words in &mut halves {
-            // Only the low halves of the 64-bit lanes count; the multiplication ignores the others.
-            let [c0, c1, c2, c3] = *words;
-            let (p0, p1) = (_mm512_mul_epu32(c0, multipliers.0), _mm512_mul_epu32(c2, multipliers.1));
-            let xor = |product, word, key| {
-                _mm512_ternarylogic_epi64::<0x96>(_mm512_srli_epi64::<32>(product), word, key)
-            };
-            *words = [xor(p1, c1, keys.0), p1, xor(p0, c3, keys.1), p0];
-        }
+        first = philox_round(first, multipliers, keys);
+        second = philox_round(second, multipliers, keys);
         k0 = k0.wrapping_add(0x9E37_79B9);
         k1 = k1.wrapping_add(0xBB67_AE85);
     }
-    let [first, second] = halves.map(|words| words.map(|lane| _mm512_cvtepi64_epi32(lane)));
     let (mut fired, mut others) = (0, [[0; 8]; 4]);
     for lane in 0..4 {
         // SAFETY: eight words each.
         unsafe {
             let last = _mm256_loadu_si256(last[lane].as_ptr().cast());
-            let at_most = _mm256_cmple_epu32_mask(first[lane], last);
+            let at_most = _mm256_cmple_epu32_mask(_mm512_cvtepi64_epi32(first[lane]), last);
             fired |= _pdep_u32(at_most.into(), 0x1111_1111 << lane);
-            _mm256_storeu_si256(others[lane].as_mut_ptr().cast(), second[lane]);
+            _mm256_storeu_si256(others[lane].as_mut_ptr().cast(), _mm512_cvtepi64_epi32(second[lane]));
         }
     }
     (fired, others)
+}
+
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx2,bmi2")]
+fn broadcast(word: u32) -> __m512i {
+    _mm512_set1_epi64(word.into())
+}
+
+/// One round of eight blocks. Only the low halves of the 64-bit lanes count; the multiplication
+/// ignores the others.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx2,bmi2")]
+fn philox_round(
+    [c0, c1, c2, c3]: [__m512i; 4],
+    multipliers: (__m512i, __m512i),
+    keys: (__m512i, __m512i),
+) -> [__m512i; 4] {
+    let (p0, p1) = (_mm512_mul_epu32(c0, multipliers.0), _mm512_mul_epu32(c2, multipliers.1));
+    [
+        _mm512_ternarylogic_epi64::<0x96>(_mm512_srli_epi64::<32>(p1), c1, keys.0),
+        p1,
+        _mm512_ternarylogic_epi64::<0x96>(_mm512_srli_epi64::<32>(p0), c3, keys.1),
+        p0,
+    ]
 }
