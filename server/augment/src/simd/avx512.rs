@@ -241,38 +241,38 @@ impl Table {
         Table([quarter(0), quarter(1), quarter(2), quarter(3)])
     }
 
-    /// Looks the values of some bytes up and leaves the others; `high` are those over 127.
+    /// Looks bytes up; `high` are those over 127.
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx2,bmi2")]
-    fn look_up(self, values: __m512i, these: u64, high: u64) -> __m512i {
+    fn look_up(self, values: __m512i, high: u64) -> __m512i {
         let Table([a, b, c, d]) = self;
-        let low = _mm512_mask2_permutex2var_epi8(a, values, these & !high, b);
-        // The low ones are done, so what is still a value under `these & high` is the old one.
-        _mm512_mask2_permutex2var_epi8(c, low, these & high, d)
+        let low_ones = _mm512_permutex2var_epi8(a, values, b);
+        _mm512_mask_blend_epi8(high, low_ones, _mm512_permutex2var_epi8(c, values, d))
     }
 }
 
-/// Bytes of a vector that hold red; green and blue follow.
+/// Bytes of a vector of four-byte pixels that hold red; green, blue and alpha follow.
 const REDS: u64 = 0x1111_1111_1111_1111;
 
 /// Looks red, green and blue up in their tables; alpha bytes gain the bits of `alpha`.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx2,bmi2")]
 pub(crate) fn look_up(pixels: &mut [[u8; 4]], [red, green, blue]: [&[u8; 256]; 3], alpha: u8) {
     let alpha = _mm512_set1_epi32(i32::from(alpha) << 24);
+    let with_alpha =
+        |values, looked_up| _mm512_or_si512(_mm512_mask_blend_epi8(REDS << 3, looked_up, values), alpha);
     if std::ptr::eq(red, green) && std::ptr::eq(green, blue) {
         let table = Table::new(red);
         for_each_vector(pixels, |values| {
-            let high = _mm512_movepi8_mask(values);
-            _mm512_or_si512(table.look_up(values, 0b111 * REDS, high), alpha)
+            with_alpha(values, table.look_up(values, _mm512_movepi8_mask(values)))
         });
     } else {
         let (red, green, blue) = (Table::new(red), Table::new(green), Table::new(blue));
         for_each_vector(pixels, |values| {
             let high = _mm512_movepi8_mask(values);
-            let values = red.look_up(values, REDS, high);
-            let values = green.look_up(values, REDS << 1, high);
-            let values = blue.look_up(values, REDS << 2, high);
-            _mm512_or_si512(values, alpha)
+            let looked_up = red.look_up(values, high);
+            let looked_up = _mm512_mask_blend_epi8(REDS << 1, looked_up, green.look_up(values, high));
+            let looked_up = _mm512_mask_blend_epi8(REDS << 2, looked_up, blue.look_up(values, high));
+            with_alpha(values, looked_up)
         });
     }
 }
