@@ -11,6 +11,9 @@ pub const SEED: u64 = 5;
 /// Epoch of the policy that [`Work::Pba`] measures: the last of the paper's CIFAR-10 schedule.
 pub const EPOCH: u32 = 199;
 
+/// A magnitude at which no op is at rest, to measure single ops at.
+pub const MAGNITUDE: u8 = 7;
+
 /// Mean colour of the CIFAR-10 training images.
 pub const MEAN: [u8; 3] = [125, 123, 114];
 

@@ -5,8 +5,11 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use clap::{Parser, ValueEnum};
-use pba_augment::{ImageShape, Level, OpCounts, Plan, PlanSpec, Scratch, Shard, render_batch};
-use pba_benches::{EPOCH, SEED, Work, pictures};
+use pba_augment::{
+    ImageShape, Level, OpCall, OpCounts, Plan, PlanSpec, Rgba, Scratch, Shard, Sign, apply, render_batch,
+};
+use pba_benches::{EPOCH, MAGNITUDE, SEED, Work, pictures};
+use pba_schedules::Op;
 
 /// Renders shuffled batches of 128 pictures, and prints how many images per second that made.
 #[derive(Parser)]
@@ -38,22 +41,27 @@ enum WorkName {
     Identity,
     /// Bare copies of the pictures: the floor.
     Copy,
+    /// Each op alone, on working images in the processor's cache; one line for each.
+    Ops,
 }
 
 fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
     let shape = ImageShape { height: arguments.size, width: arguments.size }.check()?;
-    let count = arguments.pictures.unwrap_or(150_000_000 / shape.rgb_bytes()).max(1);
-    let dataset = pictures(count, shape);
-    let image = |index: u64| &dataset[index as usize * shape.rgb_bytes()..][..shape.rgb_bytes()];
     let level = match &arguments.level {
         None => Level::detect(),
         Some(name) => Level::named(name).with_context(|| format!("this processor has no level {name:?}"))?,
     };
+    if let WorkName::Ops = arguments.work {
+        return ops(shape, level, arguments.seconds);
+    }
+    let count = arguments.pictures.unwrap_or(150_000_000 / shape.rgb_bytes()).max(1);
+    let dataset = pictures(count, shape);
+    let image = |index: u64| &dataset[index as usize * shape.rgb_bytes()..][..shape.rgb_bytes()];
     let work = match arguments.work {
         WorkName::Pba => Work::Pba,
         WorkName::Base => Work::Base,
-        WorkName::Identity | WorkName::Copy => Work::Identity,
+        WorkName::Identity | WorkName::Copy | WorkName::Ops => Work::Identity,
     };
     let recipe = work.recipe(shape)?;
     let plan = Plan::new(PlanSpec {
@@ -109,6 +117,42 @@ fn main() -> anyhow::Result<()> {
         "ns_per_image": (cpu / images as f64 * 1e10).round() / 10.0,
     });
     writeln!(std::io::stdout(), "{line}")?;
+    Ok(())
+}
+
+/// Nanoseconds of each op at the magnitude of the criterion benches, less those of a fresh image.
+fn ops(shape: ImageShape, level: Level, seconds: f64) -> anyhow::Result<()> {
+    let image = Rgba::from_rgb(shape, &pictures(1, shape))?;
+    let mut scratch = Scratch::with_level(level);
+    let centre = (shape.width / 2, shape.height / 2);
+    let mut measure = |op: Option<Op>| -> anyhow::Result<f64> {
+        let mut work = image.clone();
+        let until = Instant::now() + Duration::from_secs_f64(seconds);
+        let (mut runs, start) = (0, cpu_time()?);
+        while Instant::now() < until {
+            for _ in 0..1 + 1_000_000 / shape.pixels() {
+                work.clone_from(&image);
+                if let Some(op) = op {
+                    apply(
+                        &OpCall { op, magnitude: MAGNITUDE, sign: Sign::Plus, centre },
+                        &mut work,
+                        &mut scratch,
+                    );
+                }
+                std::hint::black_box(&mut work);
+                runs += 1;
+            }
+        }
+        Ok((cpu_time()? - start).as_secs_f64() * 1e9 / f64::from(runs))
+    };
+    let fresh = measure(None)?;
+    for op in Op::ALL {
+        let line = serde_json::json!({
+            "op": op.name(), "magnitude": MAGNITUDE, "level": level.name(), "height": shape.height, "width": shape.width,
+            "ns_per_image": (measure(Some(op))? - fresh).round(),
+        });
+        writeln!(std::io::stdout(), "{line}")?;
+    }
     Ok(())
 }
 

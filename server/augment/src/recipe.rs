@@ -115,9 +115,10 @@ impl Recipe {
         BaseDraws::new(&self.address(Purpose::Base, sample), &self.spec.base, self.spec.shape)
     }
 
-    /// All draws of a sample: its ops and its base augmentation. The same at every level.
+    /// [`Recipe::op_calls`] and [`Recipe::base_draws`] at once, which is faster. They are the same at
+    /// every level.
     #[inline]
-    pub(crate) fn draws(&self, level: Level, sample: u64) -> (OpCalls, BaseDraws) {
+    pub fn draws(&self, level: Level, sample: u64) -> (OpCalls, BaseDraws) {
         let address = self.address(Purpose::Policy, sample);
         match self.walk(&address) {
             None => (OpCalls::NONE, self.base_draws(sample)),

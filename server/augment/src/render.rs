@@ -147,7 +147,7 @@ impl<'a> Placement<'a> {
             #[cfg(target_arch = "x86_64")]
             // SAFETY: a level that exists was detected.
             Kind::Avx512 if !self.rests() => unsafe {
-                simd::avx512::place_rgb(self, &mut scratch.blocks, pixels, out)
+                simd::avx512::place_rgb(self, &mut scratch.shown, pixels, out)
             },
             #[cfg(target_arch = "x86_64")]
             Kind::Avx2 => self.write(pixels, out, |source, out, mirrored| {
@@ -166,7 +166,7 @@ impl<'a> Placement<'a> {
             #[cfg(target_arch = "x86_64")]
             // SAFETY: a level that exists was detected.
             Kind::Avx512 => unsafe {
-                simd::avx512::place_rgba(self, &mut scratch.blocks, image.pixels(), out);
+                simd::avx512::place_rgba(self, &mut scratch.shown, image.pixels(), out);
             },
             #[cfg(target_arch = "x86_64")]
             Kind::Avx2 => self.write(image.pixels(), out, |source, out, mirrored| {

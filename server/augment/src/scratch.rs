@@ -3,7 +3,7 @@
 use crate::image::Rgba;
 use crate::simd::Level;
 #[cfg(target_arch = "x86_64")]
-use crate::simd::avx512::Block;
+use crate::simd::avx512::Shown;
 
 /// Buffers that rendering reuses: one per worker thread. What it holds never affects a result.
 #[derive(Clone, Debug)]
@@ -13,11 +13,9 @@ pub struct Scratch {
     pub(crate) image: Rgba,
     /// Where an op that cannot work in place writes, before it swaps.
     pub(crate) pixels: Vec<[u8; 4]>,
-    /// A row of sums, for Sharpness.
-    pub(crate) sums: Vec<u16>,
-    /// How a row of the output is made of vectors.
+    /// Which lanes of the vectors of an output row show the source.
     #[cfg(target_arch = "x86_64")]
-    pub(crate) blocks: Vec<Block>,
+    pub(crate) shown: Shown,
 }
 
 impl Default for Scratch {
@@ -40,9 +38,8 @@ impl Scratch {
             level,
             image: Rgba::EMPTY,
             pixels: Vec::new(),
-            sums: Vec::new(),
             #[cfg(target_arch = "x86_64")]
-            blocks: Vec::new(),
+            shown: Shown::default(),
         }
     }
 

@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use pba_augment::rng::{Address, Purpose, Stream, below, tenths};
 use pba_augment::{
-    Base, ImageShape, OpCall, OpCounts, Policies, Recipe, RecipeSpec, Scratch, Sign, render_image,
+    Base, ImageShape, Level, OpCall, OpCounts, Policies, Recipe, RecipeSpec, Scratch, Sign, render_image,
 };
 use pba_schedules::{Op, Policy, Slot, library};
 use rand::Rng;
@@ -339,5 +339,22 @@ fn draws_are_where_the_table_says() {
         assert_eq!(draws.crop, (below(word(0, 0), 8), below(word(0, 1), 8)));
         assert_eq!(draws.flip, below(word(0, 2), 2) == 1);
         assert_eq!(draws.cutout, (below(word(1, 0), 48), below(word(1, 1), 32)));
+    }
+}
+
+/// All at once or one by one, at every level, with few and many slots.
+#[test]
+fn draws_at_once_are_the_same() {
+    let shape = ImageShape { height: 32, width: 48 };
+    let any_epoch = Policies::AnyEpochOf(Arc::new(library::cifar10_pba()));
+    let policies = policies().into_iter().map(|(_, policy)| Policies::One(policy));
+    for policies in policies.chain([any_epoch, Policies::None]) {
+        let recipe = recipe(policies, Base::cifar(), shape);
+        for sample in (0..3000).chain([u64::MAX, 1 << 32]) {
+            let expected = (recipe.op_calls(sample), recipe.base_draws(sample));
+            for level in Level::available() {
+                assert_eq!(recipe.draws(level, sample), expected, "sample {sample} at {level}");
+            }
+        }
     }
 }

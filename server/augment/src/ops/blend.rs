@@ -24,13 +24,19 @@ pub(super) fn blend_words(dull: u32, value: u32, factor: f32) -> u32 {
     // Pillow clips for factors outside of 0..=1 only; within, nothing is ever out of range.
     let blended = if blended > 0.0 { blended } else { 0.0 };
     let blended = if blended < 255.0 { blended } else { 255.0 };
-    // Cuts the fraction off. A conversion with `as` would do, but its care for values that are no
-    // integer's keeps the loop from becoming vectors. Next to 2^23 a float has no fraction: the
-    // sum is rounded, its low bits are the integer, and where rounding went up, one is too many.
+    whole(blended).into()
+}
+
+/// Cuts the fraction off a number in 0..=255.
+#[inline(always)]
+pub(super) fn whole(number: f32) -> u8 {
+    // A conversion with `as` would do, but its care for values that are no integer's keeps loops
+    // from becoming vectors. Next to 2^23 a float has no fraction: the sum is rounded, its low bits
+    // are the integer, and where rounding went up, one is too many.
     const ANCHOR: f32 = 8_388_608.0;
-    let rounded = blended + ANCHOR;
-    let went_up = rounded - ANCHOR > blended;
-    (rounded.to_bits() & 0x1FF) - u32::from(went_up)
+    let rounded = number + ANCHOR;
+    let went_up = rounded - ANCHOR > number;
+    (rounded.to_bits() - u32::from(went_up)) as u8
 }
 
 /// Blends red, green and blue with one value.
@@ -83,10 +89,10 @@ per_level! {
 /// off below. Found by trying all pairs of bytes. Level 6 is left out: there Pillow's single
 /// precision falls short of two whole numbers, for small values of `dull` only.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct ShortBlend {
-    whole: i16,
-    part: i16,
-    bias: i16,
+pub(crate) struct ShortBlend {
+    pub(crate) whole: i16,
+    pub(crate) part: i16,
+    pub(crate) bias: i16,
 }
 
 impl ShortBlend {

@@ -2,18 +2,27 @@
 //!
 //! `ImageEnhance.Color(image).enhance(factor)`; alpha is kept.
 
-use super::blend::{blend_words, gray};
+use super::blend::{ShortBlend, blend_words, gray};
 use crate::image::Rgba;
 use crate::scratch::Scratch;
-use crate::simd::per_level;
+#[cfg(target_arch = "x86_64")]
+use crate::simd;
+use crate::simd::{Kind, per_level};
 
 /// Moves red, green and blue away from the pixel's gray, to `factor` times the distance: 0 is
 /// gray, 1 is the image, more is more colourful.
+#[allow(unsafe_code)]
 pub fn color(image: &mut Rgba, factor: f32, scratch: &mut Scratch) {
     if factor == 1.0 {
         return;
     }
-    blend_with_gray(scratch.level(), image.pixels_mut(), factor);
+    let level = scratch.level();
+    match (level.kind(), ShortBlend::of(factor)) {
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: a level that exists was detected.
+        (Kind::Avx512, Some(short)) => unsafe { simd::avx512::blend_with_gray(image.pixels_mut(), short) },
+        _ => blend_with_gray(level, image.pixels_mut(), factor),
+    }
 }
 
 per_level! {

@@ -8,18 +8,22 @@
 //! ```
 //! A channel of one value, or with a step of 0, stays.
 
-use super::table::{Alpha, Table, look_up};
+use super::blend::whole;
+use super::table::{Alpha, IDENTITY, Table, look_up};
 use crate::image::Rgba;
 use crate::scratch::Scratch;
+#[cfg(target_arch = "x86_64")]
+use crate::simd;
+use crate::simd::{Kind, Level, per_level};
 
 type Histogram = [u32; 256];
 
 /// Flattens the histograms of red, green and blue.
 pub fn equalize(image: &mut Rgba, scratch: &mut Scratch) {
+    let level = scratch.level();
     let histograms = histograms(image.pixels());
-    let pixels = image.pixels().len() as u32;
-    let tables: [Table; 3] = std::array::from_fn(|channel| flatten(&histograms[channel], pixels));
-    look_up(scratch.level(), image, tables.each_ref(), Alpha::Opaque);
+    let tables = flatten(level, &histograms, image.pixels().len() as u32);
+    look_up(level, image, tables.each_ref(), Alpha::Opaque);
 }
 
 /// How often each value occurs in red, green and blue.
@@ -46,24 +50,65 @@ fn histograms(pixels: &[[u8; 4]]) -> [Histogram; 3] {
     counts[0]
 }
 
-/// The table that flattens a histogram of so many pixels.
-fn flatten(histogram: &Histogram, pixels: u32) -> Table {
-    let greatest = histogram.iter().rev().find(|&&count| count > 0).copied().unwrap_or(0);
-    let step = (pixels - greatest) / 255;
-    if step == 0 {
-        return std::array::from_fn(|value| value as u8);
+/// The tables that flatten histograms of so many pixels.
+#[allow(unsafe_code)]
+fn flatten(level: Level, histograms: &[Histogram; 3], pixels: u32) -> [Table; 3] {
+    let steps: [u32; 3] = std::array::from_fn(|channel| {
+        let greatest = histograms[channel].iter().rev().find(|&&count| count > 0);
+        (pixels - greatest.copied().unwrap_or(0)) / 255
+    });
+    match level.kind() {
+        #[cfg(target_arch = "x86_64")]
+        Kind::Avx512 if steps.iter().all(|&step| step < STEP_END) => std::array::from_fn(|channel| {
+            match steps[channel] {
+                0 => IDENTITY,
+                // SAFETY: a level that exists was detected.
+                step => unsafe { simd::avx512::flatten(&histograms[channel], step) },
+            }
+        }),
+        _ => flatten_plainly(level, histograms, steps),
     }
-    // Division by `step` as a multiplication: with n at most 256 steps, and a step below 2^21
-    // (images have at most 2^28 pixels), the reciprocal's error of less than 1/2^50 per unit adds
-    // up to less than 2^29/2^50 < 1/step, so it never lifts a quotient to the next integer.
-    let reciprocal = (1u64 << 50) / u64::from(step) + 1;
-    let n_max = 256 * step;
-    let mut n = step / 2;
-    std::array::from_fn(|value| {
-        let quotient = (u64::from(n.min(n_max)) * reciprocal) >> 50;
-        n += histogram[value];
-        quotient.min(255) as u8
-    })
+}
+
+per_level! {
+    fn flatten_plainly(histograms: &[Histogram; 3], steps: [u32; 3]) -> [Table; 3] {
+        // What is divided by the step, for each value; three channels side by side, so that no sum
+        // waits for another channel's.
+        let mut dividends = [[0; 256]; 3];
+        let mut sums = steps.map(|step| step / 2);
+        for value in 0..256 {
+            for channel in 0..3 {
+                dividends[channel][value] = sums[channel];
+                sums[channel] += histograms[channel][value];
+            }
+        }
+        std::array::from_fn(|channel| match steps[channel] {
+            0 => IDENTITY,
+            step => divide(&dividends[channel], step),
+        })
+    }
+}
+
+/// Steps below are divided by in single precision.
+const STEP_END: u32 = 1 << 13;
+
+/// `min(255, floor(dividend / step))`.
+#[inline(always)]
+fn divide(dividends: &[u32; 256], step: u32) -> Table {
+    // By a multiplication with the reciprocal, in single precision where that does. The half keeps
+    // quotients at least 1/2 / step away from integers, on the right side: over 2^-14. A quotient
+    // below 256 is off by less than 2^-15, for the reciprocal and the product are rounded to 24
+    // bits; and a dividend that is rounded itself, from 2^23 on, has a quotient far over 255.
+    if step < STEP_END {
+        let reciprocal = 1.0 / step as f32;
+        let quotients = dividends.map(|n| ((n as i32 as f32 + 0.5) * reciprocal).min(255.0));
+        return quotients.map(whole);
+    }
+    // Else in integers: with a step below 2^21 (images have at most 2^28 pixels), the
+    // reciprocal's error of less than 1/2^50 per unit adds up to less than 2^29/2^50 < 1/step, so
+    // it never lifts a quotient to the next integer.
+    let (reciprocal, n_max) = ((1u64 << 50) / u64::from(step) + 1, 256 * step);
+    dividends.map(|n| ((u64::from(n.min(n_max)) * reciprocal) >> 50).min(255) as u8)
 }
 
 #[cfg(test)]
@@ -83,6 +128,26 @@ mod tests {
         })
     }
 
+    #[track_caller]
+    fn check(histogram: Histogram, pixels: u32) {
+        for level in Level::available() {
+            let tables = flatten(level, &[histogram; 3], pixels);
+            assert_eq!(tables, [flatten_plain(&histogram, pixels); 3], "{level}, {pixels} pixels");
+        }
+    }
+
+    /// Every dividend that counts, for steps on both sides of the change.
+    #[test]
+    fn quotients_are_exact() {
+        for step in (1..300).chain([1000, 4095, 8191, 8192, 8193, 100_000]) {
+            for first in (0..256 * step + 10).step_by(256).filter(|n| step < 300 || n / 256 % 61 < 2) {
+                let dividends: [u32; 256] = std::array::from_fn(|i| first + i as u32);
+                let expected = dividends.map(|n| (n / step).min(255) as u8);
+                assert_eq!(divide(&dividends, step), expected, "{first} / {step}");
+            }
+        }
+    }
+
     proptest! {
         #[test]
         fn tables_follow_the_formula(
@@ -96,7 +161,7 @@ mod tests {
             }
             histogram[0] += zeros + 1;
             let pixels = histogram.iter().sum();
-            prop_assert_eq!(flatten(&histogram, pixels), flatten_plain(&histogram, pixels));
+            check(histogram, pixels);
         }
     }
 
@@ -106,7 +171,7 @@ mod tests {
             let mut histogram = [0; 256];
             histogram[3] = split;
             histogram[250] = (1 << 28) - split;
-            assert_eq!(flatten(&histogram, 1 << 28), flatten_plain(&histogram, 1 << 28), "{split}");
+            check(histogram, 1 << 28);
         }
     }
 

@@ -29,6 +29,7 @@ mod translate_y;
 
 pub(crate) use affine::FixedAffine;
 pub use auto_contrast::auto_contrast;
+pub(crate) use blend::ShortBlend;
 pub use brightness::brightness;
 pub use color::color;
 pub use contrast::contrast;

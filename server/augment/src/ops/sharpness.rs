@@ -22,69 +22,61 @@ pub fn sharpness(image: &mut Rgba, factor: f32, scratch: &mut Scratch) {
         return;
     }
     let level = scratch.level();
-    scratch.pixels.resize(shape.pixels(), [0; 4]);
-    scratch.sums.resize(4 * shape.width as usize, 0);
-    let Scratch { pixels: out, sums, .. } = scratch;
+    let out = scratch.pixels(shape.pixels());
     let (pixels, width) = (image.pixels(), shape.width as usize);
     match ShortBlend::of(factor) {
-        Some(short) => sharpen_shortly(level, pixels, out, width, sums, short),
-        None => sharpen(level, pixels, out, width, sums, factor),
+        Some(short) => sharpen_shortly(level, pixels, out, width, short),
+        None => sharpen(level, pixels, out, width, factor),
     }
     image.swap_pixels(out);
 }
 
 per_level! {
-    fn sharpen(pixels: &[[u8; 4]], out: &mut [[u8; 4]], width: usize, sums: &mut [u16], factor: f32) {
-        sharpen_rows(pixels, out, width, sums, |dull, value| blend(dull as u8, value, factor));
+    fn sharpen(pixels: &[[u8; 4]], out: &mut [[u8; 4]], width: usize, factor: f32) {
+        sharpen_inner(pixels, out, width, |dull, value| blend(dull as u8, value, factor));
     }
 }
 
 per_level! {
-    fn sharpen_shortly(
-        pixels: &[[u8; 4]],
-        out: &mut [[u8; 4]],
-        width: usize,
-        sums: &mut [u16],
-        short: ShortBlend,
-    ) {
-        sharpen_rows(pixels, out, width, sums, |dull, value| short.blend(dull as i16, value.into()) as u8);
+    fn sharpen_shortly(pixels: &[[u8; 4]], out: &mut [[u8; 4]], width: usize, short: ShortBlend) {
+        sharpen_inner(pixels, out, width, |dull, value| short.blend(dull as i16, value.into()) as u8);
     }
 }
 
-/// An image of at least three rows and columns. `sums` has room for a row's bytes.
+/// Sharpens an image of at least three rows and columns.
 #[inline(always)]
-fn sharpen_rows(
-    pixels: &[[u8; 4]],
-    out: &mut [[u8; 4]],
-    width: usize,
-    sums: &mut [u16],
-    blend: impl Fn(u16, u8) -> u8,
-) {
+fn sharpen_inner(pixels: &[[u8; 4]], out: &mut [[u8; 4]], width: usize, blend: impl Fn(u16, u8) -> u8) {
+    /// Bytes that are done at a time: long loops make good vectors.
+    const CHUNK: usize = 1024;
+    let (row, margin) = (4 * width, 4 * width + 4);
+    let (bytes, inner) = (pixels.as_flattened(), 4 * pixels.len() - 2 * margin);
+    // From the first inner pixel to the last, as if rows were one long one: a byte's neighbours are
+    // four bytes and a row away. What that makes of the border is replaced afterwards.
+    let mut sums = [0u16; CHUNK + 8];
+    for (i, out) in out.as_flattened_mut()[margin..][..inner].chunks_mut(CHUNK).enumerate() {
+        let (first, len) = (i * CHUNK, out.len());
+        let wide = |start: usize| &bytes[first + start..][..len + 8];
+        let sums = &mut sums[..len + 8];
+        for (((sum, above), value), below) in sums.iter_mut().zip(wide(0)).zip(wide(row)).zip(wide(2 * row)) {
+            *sum = u16::from(*above) + u16::from(*value) + u16::from(*below);
+        }
+        let (left, middle, right) = (&sums[..len], &sums[4..][..len], &sums[8..][..len]);
+        let values = &bytes[margin + first..][..len];
+        for i in 0..len {
+            let sum = left[i] + middle[i] + right[i] + 4 * u16::from(values[i]);
+            out[i] = blend(thirteenth(sum), values[i]);
+        }
+        for (out, value) in out.as_chunks_mut::<4>().0.iter_mut().zip(values.as_chunks::<4>().0) {
+            let (blended, value) = (u32::from_le_bytes(*out), u32::from_le_bytes(*value));
+            *out = (blended & 0x00FF_FFFF | value & 0xFF00_0000).to_le_bytes();
+        }
+    }
     let last = pixels.len() - width;
     out[..width].copy_from_slice(&pixels[..width]);
     out[last..].copy_from_slice(&pixels[last..]);
-    let rows = pixels.windows(3 * width).step_by(width);
-    for (rows, out) in rows.zip(out[width..].chunks_exact_mut(width)) {
-        let (above, rows) = rows.as_flattened().split_at(4 * width);
-        let (row, below) = rows.split_at(4 * width);
-        for (((sum, above), value), below) in sums.iter_mut().zip(above).zip(row).zip(below) {
-            *sum = u16::from(*above) + u16::from(*value) + u16::from(*below);
-        }
-        // The neighbours of a byte in its channel are four bytes away.
-        let inner = 4 * (width - 2);
-        let (left, middle, right) = (&sums[..inner], &sums[4..][..inner], &sums[8..][..inner]);
-        let values = &row[4..][..inner];
-        let (first, bytes) = out.as_flattened_mut().split_at_mut(4);
-        let (bytes, end) = bytes.split_at_mut(inner);
-        for i in 0..inner {
-            let sum = left[i] + middle[i] + right[i] + 4 * u16::from(values[i]);
-            bytes[i] = blend(thirteenth(sum), values[i]);
-        }
-        for (out, pixel) in bytes.as_chunks_mut::<4>().0.iter_mut().zip(values.as_chunks::<4>().0) {
-            out[3] = pixel[3];
-        }
-        first.copy_from_slice(&row[..4]);
-        end.copy_from_slice(&row[4 + inner..]);
+    for (out, pixels) in out.chunks_exact_mut(width).zip(pixels.chunks_exact(width)) {
+        out[0] = pixels[0];
+        out[width - 1] = pixels[width - 1];
     }
 }
 

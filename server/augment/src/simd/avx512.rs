@@ -9,7 +9,7 @@
 use std::arch::x86_64::*;
 use std::ops::Range;
 
-use crate::ops::FixedAffine;
+use crate::ops::{FixedAffine, ShortBlend};
 use crate::render::Placement;
 
 /// Pixels of a vector.
@@ -79,17 +79,20 @@ pub(crate) fn expand(rgb: &[u8], out: &mut [[u8; 4]]) {
     let index = unsafe { _mm512_loadu_epi8(EXPAND.as_ptr().cast()) };
     let opaque = _mm512_set1_epi32(0xFF00_0000u32 as i32);
     let mut at = 0;
+    while 3 * at + 64 <= rgb.len() {
+        // SAFETY: 64 bytes are left to read, so more than sixteen pixels to write.
+        unsafe {
+            let pixels = _mm512_loadu_epi8(rgb.as_ptr().add(3 * at).cast());
+            let pixels = _mm512_or_si512(_mm512_permutexvar_epi8(index, pixels), opaque);
+            _mm512_storeu_epi32(out.as_mut_ptr().add(at).cast(), pixels);
+        }
+        at += LANES;
+    }
     while at < out.len() {
         let lanes = first_lanes(out.len() - at);
-        // SAFETY: 64 bytes from here on are read only where there are so many, else those of the
-        // pixels that are left; as many pixels are written.
+        // SAFETY: only the pixels that are left are read and written.
         unsafe {
-            let source = rgb.as_ptr().add(3 * at).cast();
-            let pixels = if 3 * at + 64 <= rgb.len() {
-                _mm512_loadu_epi8(source)
-            } else {
-                _mm512_maskz_loadu_epi8(rgb_bytes(lanes), source)
-            };
+            let pixels = _mm512_maskz_loadu_epi8(rgb_bytes(lanes), rgb.as_ptr().add(3 * at).cast());
             let pixels = _mm512_or_si512(_mm512_permutexvar_epi8(index, pixels), opaque);
             _mm512_mask_storeu_epi32(out.as_mut_ptr().add(at).cast(), lanes, pixels);
         }
@@ -107,6 +110,76 @@ pub(crate) fn gather(affine: &FixedAffine, source: &[[u8; 4]], out: &mut [[u8; 4
     let height = out.len() / width;
     assert_eq!((source.len(), out.len()), (width * height, width * height), "pixels of both images");
     assert!((0..=1 << 16).contains(&affine.per_column.0), "columns follow one another");
+    const ONE: i32 = 1 << 16;
+    match (affine.per_column, affine.per_row) {
+        ((ONE, 0), (_, ONE)) if affine.start.1 >> 16 == 0 => shift_rows(affine, source, out, width),
+        ((ONE, _), (0, ONE)) if affine.start.0 >> 16 == 0 => shift_columns(affine, source, out, width),
+        _ => gather_any(affine, source, out, width),
+    }
+}
+
+/// [`gather`] where each row moves to the left or right as a whole.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx2,bmi2")]
+fn shift_rows(affine: &FixedAffine, source: &[[u8; 4]], out: &mut [[u8; 4]], width: usize) {
+    let columns = 0..width as isize;
+    let mut distance = affine.start.0;
+    for (source, out) in source.chunks_exact(width).zip(out.chunks_exact_mut(width)) {
+        for at in (0..width).step_by(LANES) {
+            let first = at as isize + (distance >> 16) as isize;
+            let (from, window) = (source.as_ptr().wrapping_offset(first), lanes_in(&columns, first));
+            // SAFETY: the lanes of the window are in the row, and only lanes in the row are written.
+            unsafe {
+                let pixels = _mm512_maskz_loadu_epi32(window, from.cast());
+                _mm512_mask_storeu_epi32(out.as_mut_ptr().add(at).cast(), first_lanes(width - at), pixels);
+            }
+        }
+        distance = distance.wrapping_add(affine.per_row.0);
+    }
+}
+
+/// [`gather`] where each column moves up or down as a whole.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx2,bmi2")]
+fn shift_columns(affine: &FixedAffine, source: &[[u8; 4]], out: &mut [[u8; 4]], width: usize) {
+    let height = out.len() / width;
+    let lane = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+    let step = affine.per_column.1;
+    let lane_y = _mm512_mullo_epi32(lane, _mm512_set1_epi32(step));
+    for at in (0..width).step_by(LANES) {
+        let in_row = first_lanes(width - at);
+        let first = affine.start.1.wrapping_add(step.wrapping_mul(at as i32));
+        let last = first.wrapping_add(step.wrapping_mul(LANES as i32 - 1));
+        let distance = _mm512_srai_epi32::<16>(_mm512_add_epi32(_mm512_set1_epi32(first), lane_y));
+        let (nearest, furthest) = (first.min(last) >> 16, first.max(last) >> 16);
+        // The lanes that move by each distance; there are no more distances than lanes.
+        let mut lanes = [0; LANES];
+        let distances = (furthest - nearest) as usize + 1;
+        for (moved, lanes) in (nearest..).zip(&mut lanes[..distances]) {
+            *lanes = _mm512_mask_cmpeq_epi32_mask(in_row, distance, _mm512_set1_epi32(moved));
+        }
+        for y in 0..height {
+            let mut pixels = _mm512_setzero_si512();
+            let nearest = y as isize + nearest as isize;
+            for (from, &lanes) in (nearest..).zip(&lanes[..distances]) {
+                if from.cast_unsigned() < height {
+                    // SAFETY: the row exists, and these lanes are in it.
+                    pixels = unsafe {
+                        let from = source.as_ptr().add(from.cast_unsigned() * width + at);
+                        _mm512_mask_loadu_epi32(pixels, lanes, from.cast())
+                    };
+                }
+            }
+            // SAFETY: only lanes in the row are written.
+            unsafe {
+                _mm512_mask_storeu_epi32(out.as_mut_ptr().add(y * width + at).cast(), in_row, pixels);
+            }
+        }
+    }
+}
+
+/// [`gather`] in general.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx2,bmi2")]
+fn gather_any(affine: &FixedAffine, source: &[[u8; 4]], out: &mut [[u8; 4]], width: usize) {
+    let height = out.len() / width;
     let (step_x, step_y) = affine.per_column;
     let lane = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
     let (lane_x, lane_y) = (
@@ -168,38 +241,38 @@ impl Table {
         Table([quarter(0), quarter(1), quarter(2), quarter(3)])
     }
 
-    /// Looks the values of some bytes up and leaves the others; `high` are those over 127.
+    /// Looks bytes up; `high` are those over 127.
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx2,bmi2")]
-    fn look_up(self, values: __m512i, these: u64, high: u64) -> __m512i {
+    fn look_up(self, values: __m512i, high: u64) -> __m512i {
         let Table([a, b, c, d]) = self;
-        let low = _mm512_mask2_permutex2var_epi8(a, values, these & !high, b);
-        // The low ones are done, so what is still a value under `these & high` is the old one.
-        _mm512_mask2_permutex2var_epi8(c, low, these & high, d)
+        let low_ones = _mm512_permutex2var_epi8(a, values, b);
+        _mm512_mask_blend_epi8(high, low_ones, _mm512_permutex2var_epi8(c, values, d))
     }
 }
 
-/// Bytes of a vector that hold red; green and blue follow.
+/// Bytes of a vector of four-byte pixels that hold red; green, blue and alpha follow.
 const REDS: u64 = 0x1111_1111_1111_1111;
 
 /// Looks red, green and blue up in their tables; alpha bytes gain the bits of `alpha`.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx2,bmi2")]
 pub(crate) fn look_up(pixels: &mut [[u8; 4]], [red, green, blue]: [&[u8; 256]; 3], alpha: u8) {
     let alpha = _mm512_set1_epi32(i32::from(alpha) << 24);
+    let with_alpha =
+        |values, looked_up| _mm512_or_si512(_mm512_mask_blend_epi8(REDS << 3, looked_up, values), alpha);
     if std::ptr::eq(red, green) && std::ptr::eq(green, blue) {
         let table = Table::new(red);
         for_each_vector(pixels, |values| {
-            let high = _mm512_movepi8_mask(values);
-            _mm512_or_si512(table.look_up(values, 0b111 * REDS, high), alpha)
+            with_alpha(values, table.look_up(values, _mm512_movepi8_mask(values)))
         });
     } else {
         let (red, green, blue) = (Table::new(red), Table::new(green), Table::new(blue));
         for_each_vector(pixels, |values| {
             let high = _mm512_movepi8_mask(values);
-            let values = red.look_up(values, REDS, high);
-            let values = green.look_up(values, REDS << 1, high);
-            let values = blue.look_up(values, REDS << 2, high);
-            _mm512_or_si512(values, alpha)
+            let looked_up = red.look_up(values, high);
+            let looked_up = _mm512_mask_blend_epi8(REDS << 1, looked_up, green.look_up(values, high));
+            let looked_up = _mm512_mask_blend_epi8(REDS << 2, looked_up, blue.look_up(values, high));
+            with_alpha(values, looked_up)
         });
     }
 }
@@ -226,45 +299,120 @@ fn for_each_vector(pixels: &mut [[u8; 4]], function: impl Fn(__m512i) -> __m512i
     }
 }
 
-/// Sixteen neighbouring pixels of an output row: where they come from, and which of them show the
-/// source, in rows without the cutout and in rows with it.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Block {
-    /// Source column of the first lane. When mirrored, lanes are in the order of the source.
-    column: isize,
-    shown: [u16; 2],
+/// The table of Equalize for a histogram and a step, as `equalize::divide` has it in single
+/// precision: the step is below 2^13.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx2,bmi2")]
+pub(crate) fn flatten(histogram: &[u32; 256], step: u32) -> [u8; 256] {
+    let mut table = [0; 256];
+    let (nothing, last) = (_mm512_setzero_si512(), _mm512_set1_epi32(LANES as i32 - 1));
+    let (half, reciprocal) = (_mm512_set1_ps(0.5), _mm512_set1_ps(1.0 / step as f32));
+    let mut before = _mm512_set1_epi32((step / 2) as i32);
+    for (counts, out) in histogram.as_chunks::<LANES>().0.iter().zip(table.as_chunks_mut::<LANES>().0) {
+        // SAFETY: sixteen counts.
+        let counts = unsafe { _mm512_loadu_epi32(counts.as_ptr().cast()) };
+        // Each lane becomes the sum of the lanes up to it, in steps of 1, 2, 4 and 8.
+        let sums = _mm512_add_epi32(counts, _mm512_alignr_epi32::<15>(counts, nothing));
+        let sums = _mm512_add_epi32(sums, _mm512_alignr_epi32::<14>(sums, nothing));
+        let sums = _mm512_add_epi32(sums, _mm512_alignr_epi32::<12>(sums, nothing));
+        let sums = _mm512_add_epi32(sums, _mm512_alignr_epi32::<8>(sums, nothing));
+        let dividend = _mm512_sub_epi32(_mm512_add_epi32(before, sums), counts);
+        before = _mm512_add_epi32(before, _mm512_permutexvar_epi32(last, sums));
+        let quotient = _mm512_mul_ps(_mm512_add_ps(_mm512_cvtepi32_ps(dividend), half), reciprocal);
+        let bytes = _mm512_cvtusepi32_epi8(_mm512_cvttps_epi32(quotient));
+        // SAFETY: sixteen bytes.
+        unsafe { _mm_storeu_si128(out.as_mut_ptr().cast(), bytes) };
+    }
+    table
 }
 
-#[inline(always)]
-fn lay_out(placement: &Placement, blocks: &mut Vec<Block>) {
-    let width = placement.width as isize;
-    let hole = placement.hole.0.start as isize..placement.hole.0.end as isize;
-    blocks.clear();
-    for first in (0..width).step_by(LANES) {
-        let (column, in_row, hole) = if placement.flip {
-            let row = lanes_in(&(0..width), first).reverse_bits();
-            (width - first - LANES as isize - placement.shift.0, row, lanes_in(&hole, first).reverse_bits())
-        } else {
-            (first - placement.shift.0, lanes_in(&(0..width), first), lanes_in(&hole, first))
-        };
-        let shown = in_row & lanes_in(&(0..width), column);
-        blocks.push(Block { column, shown: [shown, shown & !hole] });
+/// `scale * value + offset` of every value, without its fraction and clipped to a byte.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx2,bmi2")]
+pub(crate) fn line(scale: f64, offset: f64) -> [u8; 256] {
+    let mut table = [0; 256];
+    let (scale, offset) = (_mm512_set1_pd(scale), _mm512_set1_pd(offset));
+    let (mut values, eight) = (_mm512_setr_pd(0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0), _mm512_set1_pd(8.0));
+    for out in table.as_chunks_mut::<8>().0 {
+        let words = _mm512_cvttpd_epi32(_mm512_add_pd(_mm512_mul_pd(values, scale), offset));
+        let bytes = _mm256_cvtusepi32_epi8(_mm256_max_epi32(words, _mm256_setzero_si256()));
+        // SAFETY: eight bytes.
+        unsafe { _mm_storel_epi64(out.as_mut_ptr().cast(), bytes) };
+        values = _mm512_add_pd(values, eight);
     }
+    table
+}
+
+/// Blends pixels with their gray, as `blend::gray` has it.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx2,bmi2")]
+pub(crate) fn blend_with_gray(pixels: &mut [[u8; 4]], short: ShortBlend) {
+    let word = |word: i16| _mm512_set1_epi16(word);
+    let (whole, part, bias) = (word(short.whole), word(short.part), word(short.bias));
+    let blend = |dull, values| {
+        let distance = _mm512_sub_epi16(values, dull);
+        let part = _mm512_mulhi_epi16(_mm512_slli_epi16::<7>(distance), part);
+        let part = _mm512_srai_epi16::<7>(_mm512_add_epi16(part, bias));
+        _mm512_add_epi16(_mm512_add_epi16(dull, _mm512_mullo_epi16(distance, whole)), part)
+    };
+    // Weights of red and blue, and half of green's, which alone would not fit.
+    let weights = |low: i16, high: i16| _mm512_set1_epi32(i32::from(low) | i32::from(high) << 16);
+    let (red_blue_weights, green_weight) = (weights(19595, 7471), weights(19235, 0));
+    let half = _mm512_set1_epi32(0x8000);
+    // Packing leaves red and blue of four pixels before green and alpha of them.
+    let order = _mm512_broadcast_i32x4(_mm_setr_epi8(0, 8, 1, 9, 2, 10, 3, 11, 4, 12, 5, 13, 6, 14, 7, 15));
+    for_each_vector(pixels, |values| {
+        let red_blue = _mm512_and_si512(values, _mm512_set1_epi16(0xFF));
+        let green_alpha = _mm512_srli_epi16::<8>(values);
+        let green = _mm512_slli_epi32::<1>(_mm512_madd_epi16(green_alpha, green_weight));
+        let red_blue_part = _mm512_add_epi32(_mm512_madd_epi16(red_blue, red_blue_weights), half);
+        let gray = _mm512_srli_epi32::<16>(_mm512_add_epi32(green, red_blue_part));
+        let gray = _mm512_or_si512(gray, _mm512_slli_epi32::<16>(gray));
+        let blended = _mm512_packus_epi16(blend(gray, red_blue), blend(gray, green_alpha));
+        _mm512_mask_shuffle_epi8(values, 0b111 * REDS, blended, order)
+    });
+}
+
+/// Which lanes show the source, for each sixteen neighbouring pixels of an output row: in rows
+/// that lie outside of the source, in other rows, and in rows with the cutout. When mirrored, lanes
+/// are in the order of the source.
+pub(crate) type Shown = [Vec<u16>; 3];
+
+/// Source column of the first lane of the first sixteen pixels, and of the following ones after it.
+fn lay_out(placement: &Placement, shown: &mut Shown) -> (isize, isize) {
+    let (width, lanes) = (placement.width as isize, LANES as isize);
+    let hole = placement.hole.0.start as isize..placement.hole.0.end as isize;
+    let (first, step) = match placement.flip {
+        true => (width - lanes - placement.shift.0, -lanes),
+        false => (-placement.shift.0, lanes),
+    };
+    shown.iter_mut().for_each(Vec::clear);
+    let mut column = first;
+    for at in (0..width).step_by(LANES) {
+        let (in_row, holed) = (lanes_in(&(0..width), at), lanes_in(&hole, at));
+        let (in_row, holed) = match placement.flip {
+            true => (in_row.reverse_bits(), holed.reverse_bits()),
+            false => (in_row, holed),
+        };
+        let in_source = in_row & lanes_in(&(0..width), column);
+        shown[0].push(0);
+        shown[1].push(in_source);
+        shown[2].push(in_source & !holed);
+        column += step;
+    }
+    (first, step)
 }
 
 /// Crop, flip and cutout of a working image, with the mean colour for its holes and for what lies
 /// outside of it.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx2,bmi2")]
-pub(crate) fn place_rgba(placement: &Placement, blocks: &mut Vec<Block>, source: &[[u8; 4]], out: &mut [u8]) {
+pub(crate) fn place_rgba(placement: &Placement, shown: &mut Shown, source: &[[u8; 4]], out: &mut [u8]) {
     let &Placement { mean: [red, green, blue], flip, .. } = placement;
     let mean = _mm512_set1_epi32(i32::from_le_bytes([red, green, blue, 0]));
     let index = const { [packing(4, false), packing(4, true)] }[usize::from(flip)];
     // SAFETY: the constant has 64 bytes.
     let index = unsafe { _mm512_loadu_epi8(index.as_ptr().cast()) };
     let alpha = _mm512_set1_epi32(0xFF00_0000u32 as i32);
-    place(placement, blocks, source, out, |start, shown| {
+    place(placement, shown, source, out, |start, lanes| {
         // SAFETY: `place` says that these lanes are inside the image.
-        let pixels = unsafe { _mm512_maskz_loadu_epi32(shown, start.cast()) };
+        let pixels = unsafe { _mm512_maskz_loadu_epi32(lanes, start.cast()) };
         let seen = _mm512_test_epi32_mask(pixels, alpha);
         _mm512_permutexvar_epi8(index, _mm512_mask_mov_epi32(mean, seen, pixels))
     });
@@ -272,23 +420,23 @@ pub(crate) fn place_rgba(placement: &Placement, blocks: &mut Vec<Block>, source:
 
 /// As [`place_rgba`], of an image as it stands in the dataset.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx2,bmi2")]
-pub(crate) fn place_rgb(placement: &Placement, blocks: &mut Vec<Block>, source: &[[u8; 3]], out: &mut [u8]) {
+pub(crate) fn place_rgb(placement: &Placement, shown: &mut Shown, source: &[[u8; 3]], out: &mut [u8]) {
     let &Placement { mean: [red, green, blue], flip, .. } = placement;
     let mean = _mm512_set1_epi32(i32::from_le_bytes([red, green, blue, 0]));
     // SAFETY: the constants have 64 bytes.
     let index = |of: &[u8; 64]| unsafe { _mm512_loadu_epi8(of.as_ptr().cast()) };
     let mean = _mm512_permutexvar_epi8(index(const { &packing(4, false) }), mean);
     // SAFETY: `place` says that these lanes are inside the image.
-    let load = |start: *const [u8; 3], shown| unsafe {
-        _mm512_mask_loadu_epi8(mean, rgb_bytes(shown), start.cast())
+    let load = |start: *const [u8; 3], lanes| unsafe {
+        _mm512_mask_loadu_epi8(mean, rgb_bytes(lanes), start.cast())
     };
     if flip {
         let index = index(const { &packing(3, true) });
-        place(placement, blocks, source, out, |start, shown| {
-            _mm512_permutexvar_epi8(index, load(start, shown))
+        place(placement, shown, source, out, |start, lanes| {
+            _mm512_permutexvar_epi8(index, load(start, lanes))
         });
     } else {
-        place(placement, blocks, source, out, load);
+        place(placement, shown, source, out, load);
     }
 }
 
@@ -298,36 +446,42 @@ pub(crate) fn place_rgb(placement: &Placement, blocks: &mut Vec<Block>, source: 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx2,bmi2")]
 fn place<const CHANNELS: usize>(
     placement: &Placement,
-    blocks: &mut Vec<Block>,
+    shown: &mut Shown,
     source: &[[u8; CHANNELS]],
     out: &mut [u8],
     block: impl Fn(*const [u8; CHANNELS], u16) -> __m512i,
 ) {
     let (width, height) = (placement.width, placement.height);
     assert_eq!((source.len(), out.len()), (width * height, 3 * width * height), "pixels of both images");
-    lay_out(placement, blocks);
-    let mut at = 0;
+    let (first_column, step) = lay_out(placement, shown);
+    // A vector has sixteen bytes more than its pixels. They spoil what is written later, except at
+    // the end.
+    let last_block = 3 * LANES * (shown[0].len() - 1);
+    let whole_rows = (out.len() + 3 * width - last_block).saturating_sub(64) / (3 * width);
     for y in 0..height {
         let row = y.wrapping_add_signed(-placement.shift.1);
-        let (row, exists) = if row < height { (row, 0xFFFF) } else { (0, 0) };
-        let holed = usize::from(placement.hole.1.contains(&y));
-        let row = source[row * width..].as_ptr();
-        let mut left = width;
-        for &Block { column, shown } in blocks.iter() {
-            let bytes = block(row.wrapping_offset(column), shown[holed] & exists);
-            // SAFETY: a whole vector is written only where the output has so many bytes left; what
-            // it spoils is written later. Else only the block's own bytes are written.
-            unsafe {
-                let to = out.as_mut_ptr().add(at).cast();
-                if at + 64 <= out.len() {
-                    _mm512_storeu_epi8(to, bytes);
-                } else {
-                    _mm512_mask_storeu_epi8(to, rgb_bytes(first_lanes(left)), bytes);
+        let (row, kind) = match row < height {
+            true => (row, 1 + usize::from(placement.hole.1.contains(&y))),
+            false => (0, 0),
+        };
+        let mut from = source[row * width..].as_ptr().wrapping_offset(first_column);
+        let mut to = out[3 * width * y..].as_mut_ptr();
+        if y < whole_rows {
+            for &lanes in &shown[kind] {
+                // SAFETY: so many bytes are there, in this row and the following ones.
+                unsafe {
+                    _mm512_storeu_epi8(to.cast(), block(from, lanes));
+                    to = to.add(3 * LANES);
                 }
+                from = from.wrapping_offset(step);
             }
-            let pixels = left.min(LANES);
-            left -= pixels;
-            at += 3 * pixels;
+        } else {
+            for (i, &lanes) in shown[kind].iter().enumerate() {
+                let bytes = rgb_bytes(first_lanes(width - LANES * i));
+                // SAFETY: only bytes of this row are written.
+                unsafe { _mm512_mask_storeu_epi8(to.cast(), bytes, block(from, lanes)) };
+                (from, to) = (from.wrapping_offset(step), to.wrapping_add(3 * LANES));
+            }
         }
     }
 }
@@ -339,38 +493,54 @@ pub(crate) type Lanes = [[u32; 8]; 4];
 /// j of block i at 4 i + j), and the words of the other eight.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx2,bmi2")]
 pub(crate) fn philox(key: [u32; 2], counters: &[u32; 16], rest: [u32; 3], last: &Lanes) -> (u32, Lanes) {
-    let broadcast = |word: u32| _mm512_set1_epi64(word.into());
     let multipliers = (broadcast(0xD251_1F53), broadcast(0xCD9E_8D57));
-    // SAFETY: eight words each.
-    let counters = |i: usize| unsafe { _mm256_loadu_si256(counters.as_ptr().add(i).cast()) };
-    let start =
-        |first| [_mm512_cvtepu32_epi64(first), broadcast(rest[0]), broadcast(rest[1]), broadcast(rest[2])];
-    let mut halves = [start(counters(0)), start(counters(8))];
+    let rest = (broadcast(rest[0]), broadcast(rest[1]), broadcast(rest[2]));
+    // SAFETY: sixteen words.
+    let counters = unsafe { _mm512_loadu_epi32(counters.as_ptr().cast()) };
+    let (low, high) = (_mm512_castsi512_si256(counters), _mm512_extracti64x4_epi64::<1>(counters));
+    let mut first = [_mm512_cvtepu32_epi64(low), rest.0, rest.1, rest.2];
+    let mut second = [_mm512_cvtepu32_epi64(high), rest.0, rest.1, rest.2];
     let [mut k0, mut k1] = key;
     for _ in 0..10 {
         let keys = (broadcast(k0), broadcast(k1));
-        for words in &mut halves {
-            // Only the low halves of the 64-bit lanes count; the multiplication ignores the others.
-            let [c0, c1, c2, c3] = *words;
-            let (p0, p1) = (_mm512_mul_epu32(c0, multipliers.0), _mm512_mul_epu32(c2, multipliers.1));
-            let xor = |product, word, key| {
-                _mm512_ternarylogic_epi64::<0x96>(_mm512_srli_epi64::<32>(product), word, key)
-            };
-            *words = [xor(p1, c1, keys.0), p1, xor(p0, c3, keys.1), p0];
-        }
+        first = philox_round(first, multipliers, keys);
+        second = philox_round(second, multipliers, keys);
         k0 = k0.wrapping_add(0x9E37_79B9);
         k1 = k1.wrapping_add(0xBB67_AE85);
     }
-    let [first, second] = halves.map(|words| words.map(|lane| _mm512_cvtepi64_epi32(lane)));
     let (mut fired, mut others) = (0, [[0; 8]; 4]);
     for lane in 0..4 {
         // SAFETY: eight words each.
         unsafe {
             let last = _mm256_loadu_si256(last[lane].as_ptr().cast());
-            let at_most = _mm256_cmple_epu32_mask(first[lane], last);
+            let at_most = _mm256_cmple_epu32_mask(_mm512_cvtepi64_epi32(first[lane]), last);
             fired |= _pdep_u32(at_most.into(), 0x1111_1111 << lane);
-            _mm256_storeu_si256(others[lane].as_mut_ptr().cast(), second[lane]);
+            _mm256_storeu_si256(others[lane].as_mut_ptr().cast(), _mm512_cvtepi64_epi32(second[lane]));
         }
     }
     (fired, others)
+}
+
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx2,bmi2")]
+fn broadcast(word: u32) -> __m512i {
+    _mm512_set1_epi64(word.into())
+}
+
+/// One round of eight blocks. Only the low halves of the 64-bit lanes count; the multiplication
+/// ignores the others.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx2,bmi2")]
+fn philox_round(
+    [c0, c1, c2, c3]: [__m512i; 4],
+    multipliers: (__m512i, __m512i),
+    keys: (__m512i, __m512i),
+) -> [__m512i; 4] {
+    let (p0, p1) = (_mm512_mul_epu32(c0, multipliers.0), _mm512_mul_epu32(c2, multipliers.1));
+    [
+        _mm512_ternarylogic_epi64::<0x96>(_mm512_srli_epi64::<32>(p1), c1, keys.0),
+        p1,
+        _mm512_ternarylogic_epi64::<0x96>(_mm512_srli_epi64::<32>(p0), c3, keys.1),
+        p0,
+    ]
 }
