@@ -6,94 +6,94 @@ use pba_tests::Server;
 
 /// Request, relative to `/v1/datasets/`, and SHA-256 of the epoch ([`pba_tests::Epoch::digest`]).
 const GOLDEN: &[(&str, &str)] = &[
-    ("shapes/epochs/0/batches", "0e1ca963445b36fa0749244612b05ed9259031eb9b5a60f730dedd0f78219a24"),
+    ("shapes/epochs/0/batches", "d3dee8622e19b519b12fc0ae2a93158dc8e42e6771964dde1128ab8b5f02b6ad"),
     (
         "shapes/epochs/7/batches?seed=18446744073709551615",
-        "cb8b2f55bbc73238d3b7f3c87f7015f0590fe21ee58863af7a250bb6a23d41c1",
+        "ec546c47fab40117c5ef44c683cc81c0d0db2051c4eac1708601d5dc4f8497ad",
     ),
     (
         "shapes/epochs/0/batches?schedule=identity",
-        "0fce3785f7216743aacd9c855403a03413bfaccd4c5b5f5d0ce70555d9d2c7e0",
+        "e32c730826d48103a05e887c7a0a658343ecb42d7667d7da02327eb5ee264d6b",
     ),
     (
         "shapes/epochs/3/batches?schedule=identity&seed=1",
-        "59a8ed8882114c2b70d05d47fc9484c6d868ee4a4f516d5b8d2b01254177caa3",
+        "0c4aad4d7de847b0cb59dd03a17917a2501c566f9b9e619d240269481c02db3d",
     ),
     (
         "shapes/epochs/0/batches?split=test",
-        "37df95d4d7e4fe985c9e226d5cd026aeea90461e0188972659c743b250e11616",
+        "a70a1a6f0a605c0e62b4a9ad866bd9bf2626bcfd5ec963cb7ddddb09aae00951",
     ),
     (
         "shapes/epochs/0/batches?schedule=cifar10-pba",
-        "0e1ca963445b36fa0749244612b05ed9259031eb9b5a60f730dedd0f78219a24",
+        "d3dee8622e19b519b12fc0ae2a93158dc8e42e6771964dde1128ab8b5f02b6ad",
     ),
     (
         "shapes/epochs/20/batches?schedule=cifar10-pba",
-        "599bd569eed1287b93bcdfd335fee8f8506815a254eb3ce707c0e9fbf7f2b6be",
+        "cff57de380c44a34eddbdf9b96929507dc0f02df435f5980ca6b3d91f34bc3b0",
     ),
     (
         "shapes/epochs/100/batches?schedule=cifar10-pba",
-        "f2ceafc82094746b2570427de829b89c1a13c701c69a4b64a431001a9146fff8",
+        "7d34387456bac723fc0c4ea135267a1b57c21eb3fd828fbf46168d6e43edfdde",
     ),
     (
         "shapes/epochs/150/batches?schedule=cifar10-pba",
-        "c8242b68e209880f7484fdef68c558cd12ddf62e796eaf46f7d9385b322d0dcd",
+        "8cd886f89386366d4ff471f8f8b5afb6eeeb05ba62d7ea2f3663baec58a7cb4c",
     ),
     (
         "shapes/epochs/199/batches?schedule=cifar10-pba",
-        "03880cc7862de4cfa2e3cfad4b1bb678e253f49cc6aca91a5c3dc561cf887ad1",
+        "5af92e61a1cbcc0076a0e3d2b1e57956e0c24b197363969e6a37f3eee21fc62e",
     ),
     (
         "shapes/epochs/0/batches?schedule=svhn-pba",
-        "0e1ca963445b36fa0749244612b05ed9259031eb9b5a60f730dedd0f78219a24",
+        "d3dee8622e19b519b12fc0ae2a93158dc8e42e6771964dde1128ab8b5f02b6ad",
     ),
     (
         "shapes/epochs/40/batches?schedule=svhn-pba",
-        "c29960d06f8242c6fb709a83f84df507440b53fa8a7daddd923e252445535f33",
+        "254166713851205060eb7804615fd841047e908255d44e2dc51a561aa5a9a50f",
     ),
     (
         "shapes/epochs/80/batches?schedule=svhn-pba",
-        "9a18cb681604c149df13f1b763eaedd5b6f00ee9ef33a7d54c384bd06174e6af",
+        "3d99788d40a831f1ff7638190bd57faaae3f4777dafec2c4047b9c450451dc81",
     ),
     (
         "shapes/epochs/159/batches?schedule=svhn-pba",
-        "c7bee225ddc110371be651e8847a12c221931394f5f4b06f41fe0361c89a0baf",
+        "32ddbab65a278824360d6fc26ac69932e24bef8fe56d35727b71244a7d90a8a5",
     ),
     (
         "shapes/epochs/100/batches?schedule=cifar10-pba&ablation=flatten",
-        "be0794c9abce0f2807dc415f150de6af8c41ef5cf245c05e734212224c8418bf",
+        "0a9dd9eb25c8ba35e8e5156476f99788416a678ced206b9bbc5e5e306f391f46",
     ),
     (
         "shapes/epochs/7/batches?schedule=svhn-pba&ablation=flatten&seed=3",
-        "a54142a9f44ed6cbb2ca835a5fccac45553e161956c35c6887982c537cc37c58",
+        "c5b890ea76f0f74721d7468efeb77431e6c893ee3e3dbabaabe32f92ec099632",
     ),
     (
         "shapes/epochs/100/batches?schedule=cifar10-pba&ablation=shuffled",
-        "e445261323ce1e56ec199b4e940f9d71e8c5fc541782e5f6cb43ddda69878f0c",
+        "4577088985a80b994485849a687519feeb442df2d4e88f4703b14266bf2f0b17",
     ),
     (
         "shapes/epochs/7/batches?schedule=svhn-pba&ablation=shuffled&seed=3",
-        "a5e903e1157970bbefe443b0b21e18ac1d8357579a0804b5d2fd0af2cc6fd690",
+        "30ca0d2091a3dce6c9f9eda2c2ab57a22a56b97ea58b0ca5cbead6e2493d1313",
     ),
     (
         "shapes/epochs/100/batches?schedule=cifar10-pba&ablation=final",
-        "f03ffbc2c2c40133a25d3a5d53b496168317608c4f17e2fdb5f80e60bc144039",
+        "71c975f27ab97ae0c19bd2830bbf544239561623f2adada0bb4d50e2672678b2",
     ),
     (
         "shapes/epochs/7/batches?schedule=svhn-pba&ablation=final&seed=3",
-        "1b8458fef8be02d06d8cde2555bc46509b6f14e56aac44d531478ec06f5e2a44",
+        "d8ca64b2b4e05498321d1ffac83a2e2eb673b8a23a53476301d50054d06034fc",
     ),
     (
         "shapes/epochs/1234/batches?schedule=cifar10-pba&epochs=1800&seed=42",
-        "5f207b9efb6c6324bf357380a95b5fe5a0a92e6be5b3665eeb003792d2ec1c09",
+        "49bfc2a87a67e1598ea78ed8c203cf3ac01186d21769cb4c73ecf562c31896bc",
     ),
     (
         "shapes/epochs/5/batches?split=test&shuffle=true&shard=1/3&batch_size=7&policy=10,9,10,9,10,9,10,9,10,9,10,9,10,9,10,9,10,9,10,9,10,9,10,9,10,9,10,9,10,9,10,9,10,9,10,9,10,9,10,9,10,9,10,9,10,9,10,9,10,9,10,9,10,9,10,9,10,9,10,9",
-        "6c0bd900a9f7840d65cb64a031ee3a78a827a16ad9f4ffe1cda2f00675db2c22",
+        "5e6f5a0c361aaddc56038dd5f6e6a73f6e39d9b0f8bdd01944303ba0ea6b5618",
     ),
     (
         "shapes/epochs/5/batches?base=cutout:9&schedule=cifar10-pba",
-        "aa082cc3aaee48d58a701f5628298e23d861ac02b1dfe661e6de4b593a8506f8",
+        "5768c33e7e3330b687ec02cee9976cf73eb9e9fb861a48f00f619870b1714bef",
     ),
 ];
 
@@ -151,11 +151,11 @@ const DIGESTS: &[(&str, &str, &str)] = &[
     (
         "/v1/datasets/shapes",
         "/splits/train/digest",
-        "47f64e0e8a47c12a0cdce9652c7057e3e56734cb7b9d9545cbfab1c89b7942a5",
+        "c09dd0d8c9c44040492de39f1a5875ff46de3dfbe978930048f43866aeaa7210",
     ),
     (
         "/v1/datasets/shapes",
         "/splits/test/digest",
-        "e839f99f53626adf7013acd38fc0aec3d585f1f080c737163b8f4d60b34664eb",
+        "fc5a1fc6b1684859d76464939809ee519d6668a3588864492414bfc0b377147f",
     ),
 ];
