@@ -7,6 +7,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context;
 use pba_search::{Event, Progress, Search, SearchSpec, journal};
+use futures_util::FutureExt;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio::sync::{Notify, watch};
@@ -235,9 +236,10 @@ impl Record {
 
     /// Asks a waiting or running search to end.
     pub(super) fn cancel(&self) -> Result<(), ApiError> {
-        let state = self.state();
+        let mut live = self.live();
+        let state = live.kept.state;
         match state {
-            State::Queued => self.enter(State::Cancelled, None),
+            State::Queued => self.enter_locked(&mut live, State::Cancelled, None),
             // The supervisor ends the trainer, and enters the state then.
             State::Running => self.cancelled.notify_one(),
             _ => {
@@ -253,10 +255,23 @@ impl Record {
 
     /// Puts a failed or cancelled search in line again.
     pub(super) fn resume(&self) -> Result<(), ApiError> {
-        let state = self.state();
+    /// Takes a waiting search out of the line to run it; false when it does not wait any more.
+    pub(super) fn begin(&self) -> bool {
+        let mut live = self.live();
+        let waits = live.kept.state == State::Queued;
+        if waits {
+            // A wish to cancel that came too late for the run before is not meant for this one.
+            let _ = self.cancelled.notified().now_or_never();
+            self.enter_locked(&mut live, State::Running, None);
+        }
+        waits
+    }
+
+        let mut live = self.live();
+        let state = live.kept.state;
         match state {
             State::Failed | State::Cancelled => {
-                self.enter(State::Queued, None);
+                self.enter_locked(&mut live, State::Queued, None);
                 Ok(())
             }
             _ => Err(ApiError::conflict(format!(
@@ -286,7 +301,10 @@ impl Record {
     /// # Errors
     /// When the trainer says what no trainer can say at this point.
     pub(super) fn happened(&self, event: &Event) -> anyhow::Result<()> {
-        let mut live = self.live();
+        self.enter_locked(&mut self.live(), state, error);
+    }
+
+    fn enter_locked(&self, live: &mut Live, state: State, error: Option<String>) {
         match (event, &mut live.search) {
             (Event::Started { spec, .. }, _) => {
                 live.search = Some(Search::new((**spec).clone()));
@@ -302,7 +320,6 @@ impl Record {
             live.running_since = live.running_since.map(|_| Instant::now());
             live.save_or_warn(&self.directory);
         }
-        drop(live);
         self.changed();
         Ok(())
     }

@@ -8,7 +8,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use futures_util::FutureExt;
 use pba_search::{Event, Line, Report};
 use serde_json::Value;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
@@ -59,9 +58,9 @@ pub async fn supervise(app: Arc<App>, mut stop: watch::Receiver<bool>) {
 
 async fn run(app: &App, record: &Record, stop: &mut watch::Receiver<bool>) {
     let searches = &app.searches;
-    // A wish to cancel that came too late for the run before is not meant for this one.
-    let _ = record.cancelled.notified().now_or_never();
-    record.enter(State::Running, None);
+    if !record.begin() {
+        return; // cancelled meanwhile
+    }
     searches.count_states();
     tracing::info!(search = record.id(), "search runs");
     let mut starts = 0;
