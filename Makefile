@@ -9,6 +9,8 @@ ifeq ($(TRAINER),0)
 PACKAGES :=
 PREPARED :=
 BUILT :=
+# Tests that need the trainer then say that they are left out.
+export PBA_TEST_TRAINER := 0
 else
 PACKAGES := --workspace
 PREPARED := libtorch
