@@ -53,7 +53,7 @@ lint: $(PREPARED) ## Check format and lints
 
 test-rust: $(VENV)/ready $(PREPARED) ## Run the Rust tests
 	$(CARGO) build $(PACKAGES) --locked
-	$(CARGO) test $(PACKAGES) --locked
+	$(CARGO) test $(PACKAGES) --locked --no-fail-fast
 
 test-python: $(VENV)/ready ## Run the tests of the Python client
 	$(CARGO) build --locked -p pba-server
