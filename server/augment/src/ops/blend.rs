@@ -70,7 +70,7 @@ per_level! {
 
 per_level! {
     /// What each value becomes when it is blended with `dull`.
-    pub(super) fn blend_table(dull: u8, factor: f32) -> Table {
+    pub(crate) fn blend_table(dull: u8, factor: f32) -> Table {
         // Words first: a loop from words to bytes does not become vectors.
         let mut words = [0; 256];
         for (value, word) in (0..).zip(&mut words) {

@@ -26,8 +26,13 @@ pub fn equalize(image: &mut Rgba, scratch: &mut Scratch) {
     look_up(level, image, tables.each_ref(), Alpha::Opaque);
 }
 
+/// The tables that flatten an image of the dataset.
+pub(crate) fn equalize_tables(level: Level, rgb: &[[u8; 3]]) -> [Table; 3] {
+    flatten(level, &histograms(rgb), rgb.len() as u32)
+}
+
 /// How often each value occurs in red, green and blue.
-fn histograms(pixels: &[[u8; 4]]) -> [Histogram; 3] {
+fn histograms<const CHANNELS: usize>(pixels: &[[u8; CHANNELS]]) -> [Histogram; 3] {
     // Neighbours are often equal. Counting them apart keeps an increment from waiting for the
     // one before it.
     let mut counts = [[[0u32; 256]; 3]; 2];

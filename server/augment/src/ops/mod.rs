@@ -29,12 +29,16 @@ mod translate_y;
 
 pub(crate) use affine::FixedAffine;
 pub use auto_contrast::auto_contrast;
-pub(crate) use blend::ShortBlend;
+
+pub(crate) use auto_contrast::auto_contrast_tables;
+pub(crate) use blend::{ShortBlend, blend_table};
 pub use brightness::brightness;
 pub use color::color;
 pub use contrast::contrast;
+pub(crate) use contrast::mean_gray_of_rgb;
 pub use cutout::cutout;
 pub use equalize::equalize;
+pub(crate) use equalize::equalize_tables;
 pub use invert::invert;
 pub use posterize::posterize;
 pub use rotate::{DEGREES_MAX, rotate};
@@ -42,6 +46,7 @@ pub use sharpness::sharpness;
 pub use shear_x::{SLOPE_MAX, shear_x};
 pub use shear_y::shear_y;
 pub use solarize::solarize;
+pub(crate) use table::{Table, compose, table};
 pub use translate_x::translate_x;
 pub use translate_y::translate_y;
 
