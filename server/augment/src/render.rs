@@ -138,6 +138,7 @@ impl<'a> Placement<'a> {
     }
 
     /// Whether there is nothing to do but to copy.
+    #[cfg(target_arch = "x86_64")]
     fn rests(&self) -> bool {
         self.shift == (0, 0) && !self.flip && self.hole.0.is_empty()
     }

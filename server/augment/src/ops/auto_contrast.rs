@@ -8,8 +8,8 @@ use super::table::{Alpha, IDENTITY, Table, look_up};
 use crate::image::Rgba;
 use crate::scratch::Scratch;
 #[cfg(target_arch = "x86_64")]
-use crate::simd;
-use crate::simd::{Kind, Level, per_level};
+use crate::simd::{self, Kind};
+use crate::simd::{Level, per_level};
 
 /// Stretches red, green and blue, each so that it spans 0..=255.
 pub fn auto_contrast(image: &mut Rgba, scratch: &mut Scratch) {

@@ -7,8 +7,8 @@ use super::blend::{blend_with, gray};
 use crate::image::Rgba;
 use crate::scratch::Scratch;
 #[cfg(target_arch = "x86_64")]
-use crate::simd;
-use crate::simd::{Kind, Level, per_level};
+use crate::simd::{self, Kind};
+use crate::simd::{Level, per_level};
 
 /// Moves red, green and blue away from the mean gray, to `factor` times the distance: 0 is gray,
 /// 1 is the image, more has more contrast.

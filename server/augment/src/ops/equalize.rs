@@ -13,8 +13,8 @@ use super::table::{Alpha, IDENTITY, Table, look_up};
 use crate::image::Rgba;
 use crate::scratch::Scratch;
 #[cfg(target_arch = "x86_64")]
-use crate::simd;
-use crate::simd::{Kind, Level, per_level};
+use crate::simd::{self, Kind};
+use crate::simd::{Level, per_level};
 
 type Histogram = [u32; 256];
 

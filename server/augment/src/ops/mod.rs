@@ -27,11 +27,14 @@ mod table;
 mod translate_x;
 mod translate_y;
 
+#[cfg(target_arch = "x86_64")]
 pub(crate) use affine::FixedAffine;
 pub use auto_contrast::auto_contrast;
 
 pub(crate) use auto_contrast::auto_contrast_tables;
-pub(crate) use blend::{ShortBlend, blend_table};
+#[cfg(target_arch = "x86_64")]
+pub(crate) use blend::ShortBlend;
+pub(crate) use blend::blend_table;
 pub use brightness::brightness;
 pub use color::color;
 pub use contrast::contrast;

@@ -1,9 +1,9 @@
 //! What the look-up ops share: a table per channel, applied to every pixel.
 
 use crate::image::Rgba;
+use crate::simd::Level;
 #[cfg(target_arch = "x86_64")]
-use crate::simd;
-use crate::simd::{Kind, Level};
+use crate::simd::{self, Kind};
 
 /// What a value becomes.
 pub(crate) type Table = [u8; 256];
