@@ -166,6 +166,7 @@ impl Walk {
 
 /// The block numbers of an image's sixteen blocks, with their purposes: first those that say which
 /// slots fire, then Policy 0 to 2 and Base 0 and 1; the others are spare.
+#[cfg(target_arch = "x86_64")]
 const BLOCKS: [u32; 16] = {
     const BASE: u32 = (Purpose::Base as u32) << 24;
     [4, 5, 6, 7, 8, 9, 10, 11, 0, 1, 2, BASE, BASE + 1, 3, BASE + 2, BASE + 3]

@@ -60,6 +60,7 @@ mod order;
 mod plan;
 mod recipe;
 mod render;
+mod route;
 mod scratch;
 mod simd;
 

@@ -7,6 +7,7 @@ use crate::counts::OpCounts;
 use crate::draws::BaseDraws;
 use crate::image::{Rgba, pack, unpack};
 use crate::recipe::Recipe;
+use crate::route::Route;
 use crate::scratch::Scratch;
 #[cfg(target_arch = "x86_64")]
 use crate::simd;
@@ -59,18 +60,19 @@ pub fn render_image(
     assert_eq!(out.len(), shape.rgb_bytes(), "bytes of the output for sample {sample}");
     let (calls, draws) = recipe.draws(scratch.level(), sample);
     let placement = Placement::new(recipe, draws);
-    if calls.as_slice().is_empty() {
-        placement.write_rgb(pixels.as_chunks().0, out, scratch);
-        return;
+    let (calls, rgb) = (calls.as_slice(), pixels.as_chunks().0);
+    calls.iter().for_each(|call| counts.add(call.op));
+    match Route::of(scratch.level(), calls, rgb, &mut scratch.tables) {
+        Route::Copy => placement.write_rgb(rgb, out, scratch),
+        Route::LookUp => placement.write_looked_up(rgb, out, scratch),
+        Route::Work => {
+            let mut image = std::mem::replace(&mut scratch.image, Rgba::EMPTY);
+            image.load_rgb(scratch.level(), shape, pixels);
+            calls.iter().for_each(|call| apply(call, &mut image, scratch));
+            placement.write_rgba(&mut image, out, scratch);
+            scratch.image = image;
+        }
     }
-    let mut image = std::mem::replace(&mut scratch.image, Rgba::EMPTY);
-    image.load_rgb(scratch.level(), shape, pixels);
-    for call in calls.as_slice() {
-        apply(call, &mut image, scratch);
-        counts.add(call.op);
-    }
-    placement.write_rgba(&mut image, out, scratch);
-    scratch.image = image;
 }
 
 /// Renders samples one after another into one buffer: row n of `out` is the n-th sample.
@@ -136,6 +138,7 @@ impl<'a> Placement<'a> {
     }
 
     /// Whether there is nothing to do but to copy.
+    #[cfg(target_arch = "x86_64")]
     fn rests(&self) -> bool {
         self.shift == (0, 0) && !self.flip && self.hole.0.is_empty()
     }
@@ -156,6 +159,27 @@ impl<'a> Placement<'a> {
                 copy_row(&source[..source.len() - done], &mut out[3 * done..], mirrored);
             }),
             _ => self.write(pixels, out, copy_row),
+        }
+    }
+
+    /// Writes the output from an image as it stands in the dataset, through tables.
+    #[allow(unsafe_code)]
+    fn write_looked_up(&self, pixels: &[[u8; 3]], out: &mut [u8], scratch: &mut Scratch) {
+        let tables = &scratch.tables;
+        match scratch.level().kind() {
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: a level that exists was detected.
+            Kind::Avx512 => unsafe {
+                simd::avx512::place_rgb_looked_up(self, &mut scratch.shown, pixels, tables.each_ref(), out);
+            },
+            _ => self.write(pixels, out, |source, out, mirrored| {
+                copy_row(source, out, mirrored);
+                for pixel in out.as_chunks_mut::<3>().0 {
+                    let [r, g, b] = *pixel;
+                    let [red, green, blue] = tables;
+                    *pixel = [red[usize::from(r)], green[usize::from(g)], blue[usize::from(b)]];
+                }
+            }),
         }
     }
 

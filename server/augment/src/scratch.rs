@@ -1,6 +1,7 @@
 //! Memory that a worker keeps between images.
 
 use crate::image::Rgba;
+use crate::ops::Table;
 use crate::simd::Level;
 #[cfg(target_arch = "x86_64")]
 use crate::simd::avx512::Shown;
@@ -13,6 +14,8 @@ pub struct Scratch {
     pub(crate) image: Rgba,
     /// Where an op that cannot work in place writes, before it swaps.
     pub(crate) pixels: Vec<[u8; 4]>,
+    /// Tables of red, green and blue, where all ops of an image look up.
+    pub(crate) tables: [Table; 3],
     /// Which lanes of the vectors of an output row show the source.
     #[cfg(target_arch = "x86_64")]
     pub(crate) shown: Shown,
@@ -38,6 +41,7 @@ impl Scratch {
             level,
             image: Rgba::EMPTY,
             pixels: Vec::new(),
+            tables: [[0; 256]; 3],
             #[cfg(target_arch = "x86_64")]
             shown: Shown::default(),
         }

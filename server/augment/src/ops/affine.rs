@@ -50,7 +50,15 @@ impl FixedAffine {
     /// Transforms an image whose rows move as wholes, to the left or right.
     pub(super) fn shift_rows(&self, image: &mut Rgba, scratch: &mut Scratch) {
         let (width, level) = (image.shape().width as usize, scratch.level());
-        if level == Level::PORTABLE {
+        // The library's moves have their price for each call, and are fast then.
+        let moves = match level.kind() {
+            #[cfg(target_arch = "x86_64")]
+            Kind::Avx512 => width > 128,
+            #[cfg(target_arch = "x86_64")]
+            Kind::Avx2 => true,
+            Kind::Portable => true,
+        };
+        if moves {
             let mut start = self.start.0;
             for row in image.pixels_mut().chunks_exact_mut(width) {
                 shift_row(row, i64::from(start >> 16));

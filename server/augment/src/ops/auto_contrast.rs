@@ -8,8 +8,8 @@ use super::table::{Alpha, IDENTITY, Table, look_up};
 use crate::image::Rgba;
 use crate::scratch::Scratch;
 #[cfg(target_arch = "x86_64")]
-use crate::simd;
-use crate::simd::{Kind, Level, per_level};
+use crate::simd::{self, Kind};
+use crate::simd::{Level, per_level};
 
 /// Stretches red, green and blue, each so that it spans 0..=255.
 pub fn auto_contrast(image: &mut Rgba, scratch: &mut Scratch) {
@@ -17,6 +17,12 @@ pub fn auto_contrast(image: &mut Rgba, scratch: &mut Scratch) {
     let tables: [Table; 3] =
         std::array::from_fn(|channel| stretch(scratch.level(), lo[channel], hi[channel]));
     look_up(scratch.level(), image, tables.each_ref(), Alpha::Opaque);
+}
+
+/// The tables that stretch an image of the dataset.
+pub(crate) fn auto_contrast_tables(level: Level, rgb: &[[u8; 3]]) -> [Table; 3] {
+    let (lo, hi) = extremes_of_rgb(level, rgb);
+    std::array::from_fn(|channel| stretch(level, lo[channel], hi[channel]))
 }
 
 /// The table that stretches `lo..=hi`; what it makes of other values does not matter.
@@ -60,31 +66,55 @@ fn cut(number: f64) -> u32 {
 }
 
 per_level! {
-    /// Least and greatest value of each channel.
+    /// Least and greatest value of red, green, blue and alpha.
     fn extremes(pixels: &[[u8; 4]]) -> ([u8; 4], [u8; 4]) {
-        // Many pixels side by side, so that the inner loop works on whole vectors.
-        let (mut lo, mut hi) = ([255u8; 64], [0u8; 64]);
-        let (blocks, rest) = pixels.as_flattened().as_chunks::<64>();
-        for block in blocks {
-            for i in 0..64 {
-                lo[i] = lo[i].min(block[i]);
-                hi[i] = hi[i].max(block[i]);
-            }
-        }
-        for pixel in rest.as_chunks::<4>().0 {
-            for i in 0..4 {
-                lo[i] = lo[i].min(pixel[i]);
-                hi[i] = hi[i].max(pixel[i]);
-            }
-        }
-        for half in [32, 16, 8, 4] {
-            for i in 0..half {
-                lo[i] = lo[i].min(lo[i + half]);
-                hi[i] = hi[i].max(hi[i + half]);
-            }
-        }
-        ([lo[0], lo[1], lo[2], lo[3]], [hi[0], hi[1], hi[2], hi[3]])
+        let (lo, hi) = extremes_by_place::<64>(pixels.as_flattened());
+        fold(lo, hi)
     }
+}
+
+per_level! {
+    /// Least and greatest value of red, green and blue.
+    fn extremes_of_rgb(pixels: &[[u8; 3]]) -> ([u8; 3], [u8; 3]) {
+        let (lo, hi) = extremes_by_place::<192>(pixels.as_flattened());
+        fold(lo, hi)
+    }
+}
+
+/// Least and greatest of the bytes at each place in blocks of some size.
+#[inline(always)]
+fn extremes_by_place<const PLACES: usize>(bytes: &[u8]) -> ([u8; PLACES], [u8; PLACES]) {
+    let (mut lo, mut hi) = ([255; PLACES], [0; PLACES]);
+    let (blocks, rest) = bytes.as_chunks::<PLACES>();
+    for block in blocks {
+        for i in 0..PLACES {
+            lo[i] = lo[i].min(block[i]);
+            hi[i] = hi[i].max(block[i]);
+        }
+    }
+    for (i, &byte) in rest.iter().enumerate() {
+        lo[i] = lo[i].min(byte);
+        hi[i] = hi[i].max(byte);
+    }
+    (lo, hi)
+}
+
+/// The extremes of each channel from those at each place.
+#[inline(always)]
+fn fold<const PLACES: usize, const CHANNELS: usize>(
+    mut lo: [u8; PLACES],
+    mut hi: [u8; PLACES],
+) -> ([u8; CHANNELS], [u8; CHANNELS]) {
+    // Halves while they hold whole pixels, then pixel by pixel.
+    let mut places = PLACES;
+    while places.is_multiple_of(2 * CHANNELS) {
+        places /= 2;
+        for i in 0..places {
+            lo[i] = lo[i].min(lo[i + places]);
+            hi[i] = hi[i].max(hi[i + places]);
+        }
+    }
+    (std::array::from_fn(|i| lo[i]), std::array::from_fn(|i| hi[i]))
 }
 
 #[cfg(test)]
@@ -107,6 +137,9 @@ mod tests {
                 let pixels: Vec<[u8; 4]> = (0..width).map(|i| [100 + i, 100 - i, 7, i * 2]).collect();
                 let (lo, hi) = extremes(level, &pixels);
                 assert_eq!((lo, hi), ([100, 101 - width, 7, 0], [99 + width, 100, 7, (width - 1) * 2]));
+                let rgb: Vec<[u8; 3]> = pixels.iter().map(|&[r, g, b, _]| [r, g, b]).collect();
+                let of_rgb = ([100, 101 - width, 7], [99 + width, 100, 7]);
+                assert_eq!(extremes_of_rgb(level, &rgb), of_rgb);
             }
         }
     }

@@ -7,6 +7,8 @@ use super::table::{Alpha, Table, look_up};
 use crate::image::Rgba;
 use crate::magnitude::enhance_factor;
 use crate::scratch::Scratch;
+#[cfg(target_arch = "x86_64")]
+use crate::simd::Kind;
 use crate::simd::per_level;
 
 /// Blends one byte in single precision, then cuts the fraction off and clips to 0..=255, as
@@ -42,9 +44,10 @@ pub(super) fn whole(number: f32) -> u8 {
 /// Blends red, green and blue with one value.
 pub(super) fn blend_with(image: &mut Rgba, dull: u8, factor: f32, scratch: &mut Scratch) {
     let level = scratch.level();
-    match ShortBlend::of(factor) {
-        // Without a fast look-up, arithmetic is faster.
-        Some(short) if !level.looks_up() => blend_shortly(level, image.pixels_mut(), dull, short),
+    match (level.kind(), ShortBlend::of(factor)) {
+        // Arithmetic on whole vectors is faster than looking bytes up one by one.
+        #[cfg(target_arch = "x86_64")]
+        (Kind::Avx2, Some(short)) => blend_shortly(level, image.pixels_mut(), dull, short),
         _ => {
             let table = blend_table(level, dull, factor);
             look_up(level, image, [&table; 3], Alpha::Keep);
@@ -52,6 +55,7 @@ pub(super) fn blend_with(image: &mut Rgba, dull: u8, factor: f32, scratch: &mut 
     }
 }
 
+#[cfg(target_arch = "x86_64")]
 per_level! {
     fn blend_shortly(pixels: &mut [[u8; 4]], dull: u8, short: ShortBlend) {
         let (blocks, rest) = pixels.as_chunks_mut::<16>();
@@ -70,7 +74,7 @@ per_level! {
 
 per_level! {
     /// What each value becomes when it is blended with `dull`.
-    pub(super) fn blend_table(dull: u8, factor: f32) -> Table {
+    pub(crate) fn blend_table(dull: u8, factor: f32) -> Table {
         // Words first: a loop from words to bytes does not become vectors.
         let mut words = [0; 256];
         for (value, word) in (0..).zip(&mut words) {

@@ -5,9 +5,9 @@
 use super::blend::{ShortBlend, blend_words, gray};
 use crate::image::Rgba;
 use crate::scratch::Scratch;
+use crate::simd::per_level;
 #[cfg(target_arch = "x86_64")]
-use crate::simd;
-use crate::simd::{Kind, per_level};
+use crate::simd::{self, Kind};
 
 /// Moves red, green and blue away from the pixel's gray, to `factor` times the distance: 0 is
 /// gray, 1 is the image, more is more colourful.

@@ -6,6 +6,8 @@
 use super::blend::{blend_with, gray};
 use crate::image::Rgba;
 use crate::scratch::Scratch;
+#[cfg(target_arch = "x86_64")]
+use crate::simd::{self, Kind};
 use crate::simd::{Level, per_level};
 
 /// Moves red, green and blue away from the mean gray, to `factor` times the distance: 0 is gray,
@@ -24,6 +26,19 @@ fn mean_gray(level: Level, image: &Rgba) -> u8 {
     // A block's sum stays in 32 bits.
     let sum: u64 = pixels.chunks(1 << 16).map(|block| u64::from(gray_sum(level, block))).sum();
     (sum as f64 / pixels.len() as f64 + 0.5) as u8
+}
+
+/// As [`mean_gray`], of an image of the dataset.
+#[allow(unsafe_code)]
+pub(crate) fn mean_gray_of_rgb(level: Level, rgb: &[[u8; 3]]) -> u8 {
+    let sum = |block: &[[u8; 3]]| match level.kind() {
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: a level that exists was detected.
+        Kind::Avx512 => unsafe { simd::avx512::gray_sum(block) },
+        _ => block.iter().map(|&[r, g, b]| gray(u32::from_le_bytes([r, g, b, 0]))).sum::<u32>(),
+    };
+    let sum: u64 = rgb.chunks(1 << 16).map(|block| u64::from(sum(block))).sum();
+    (sum as f64 / rgb.len() as f64 + 0.5) as u8
 }
 
 per_level! {

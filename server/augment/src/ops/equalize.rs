@@ -13,8 +13,8 @@ use super::table::{Alpha, IDENTITY, Table, look_up};
 use crate::image::Rgba;
 use crate::scratch::Scratch;
 #[cfg(target_arch = "x86_64")]
-use crate::simd;
-use crate::simd::{Kind, Level, per_level};
+use crate::simd::{self, Kind};
+use crate::simd::{Level, per_level};
 
 type Histogram = [u32; 256];
 
@@ -26,8 +26,13 @@ pub fn equalize(image: &mut Rgba, scratch: &mut Scratch) {
     look_up(level, image, tables.each_ref(), Alpha::Opaque);
 }
 
+/// The tables that flatten an image of the dataset.
+pub(crate) fn equalize_tables(level: Level, rgb: &[[u8; 3]]) -> [Table; 3] {
+    flatten(level, &histograms(rgb), rgb.len() as u32)
+}
+
 /// How often each value occurs in red, green and blue.
-fn histograms(pixels: &[[u8; 4]]) -> [Histogram; 3] {
+fn histograms<const CHANNELS: usize>(pixels: &[[u8; CHANNELS]]) -> [Histogram; 3] {
     // Neighbours are often equal. Counting them apart keeps an increment from waiting for the
     // one before it.
     let mut counts = [[[0u32; 256]; 3]; 2];

@@ -27,14 +27,21 @@ mod table;
 mod translate_x;
 mod translate_y;
 
+#[cfg(target_arch = "x86_64")]
 pub(crate) use affine::FixedAffine;
 pub use auto_contrast::auto_contrast;
+
+pub(crate) use auto_contrast::auto_contrast_tables;
+#[cfg(target_arch = "x86_64")]
 pub(crate) use blend::ShortBlend;
+pub(crate) use blend::blend_table;
 pub use brightness::brightness;
 pub use color::color;
 pub use contrast::contrast;
+pub(crate) use contrast::mean_gray_of_rgb;
 pub use cutout::cutout;
 pub use equalize::equalize;
+pub(crate) use equalize::equalize_tables;
 pub use invert::invert;
 pub use posterize::posterize;
 pub use rotate::{DEGREES_MAX, rotate};
@@ -42,6 +49,7 @@ pub use sharpness::sharpness;
 pub use shear_x::{SLOPE_MAX, shear_x};
 pub use shear_y::shear_y;
 pub use solarize::solarize;
+pub(crate) use table::{Table, compose, table};
 pub use translate_x::translate_x;
 pub use translate_y::translate_y;
 

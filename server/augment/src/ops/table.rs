@@ -1,12 +1,12 @@
 //! What the look-up ops share: a table per channel, applied to every pixel.
 
 use crate::image::Rgba;
+use crate::simd::Level;
 #[cfg(target_arch = "x86_64")]
-use crate::simd;
-use crate::simd::{Kind, Level};
+use crate::simd::{self, Kind};
 
 /// What a value becomes.
-pub(super) type Table = [u8; 256];
+pub(crate) type Table = [u8; 256];
 
 /// The table that changes nothing.
 pub(super) const IDENTITY: Table = {
@@ -18,6 +18,27 @@ pub(super) const IDENTITY: Table = {
     }
     table
 };
+
+/// The table of a function.
+#[inline]
+pub(crate) fn table(function: impl Fn(u8) -> u8) -> Table {
+    let mut table = IDENTITY;
+    for value in &mut table {
+        *value = function(*value);
+    }
+    table
+}
+
+/// What a value becomes by one table and then another.
+#[allow(unsafe_code)]
+pub(crate) fn compose(level: Level, first: &Table, second: &Table) -> Table {
+    match level.kind() {
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: a level that exists was detected.
+        Kind::Avx512 => unsafe { simd::avx512::compose(first, second) },
+        _ => first.map(|value| second[usize::from(value)]),
+    }
+}
 
 /// What becomes of alpha.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

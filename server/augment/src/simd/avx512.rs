@@ -277,6 +277,49 @@ pub(crate) fn look_up(pixels: &mut [[u8; 4]], [red, green, blue]: [&[u8; 256]; 3
     }
 }
 
+/// What a value becomes by one table and then another.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx2,bmi2")]
+pub(crate) fn compose(first: &[u8; 256], second: &[u8; 256]) -> [u8; 256] {
+    let (mut composed, second) = (*first, Table::new(second));
+    for quarter in composed.as_chunks_mut::<64>().0 {
+        // SAFETY: a quarter has 64 bytes.
+        unsafe {
+            let values = _mm512_loadu_epi8(quarter.as_ptr().cast());
+            let values = second.look_up(values, _mm512_movepi8_mask(values));
+            _mm512_storeu_epi8(quarter.as_mut_ptr().cast(), values);
+        }
+    }
+    composed
+}
+
+/// The sum of the grays of up to 2^16 pixels.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx2,bmi2")]
+pub(crate) fn gray_sum(rgb: &[[u8; 3]]) -> u32 {
+    // SAFETY: the constant has 64 bytes.
+    let index = unsafe { _mm512_loadu_epi8(EXPAND.as_ptr().cast()) };
+    let mut sums = _mm512_setzero_si512();
+    for pixels in rgb.chunks(LANES) {
+        let lanes = first_lanes(pixels.len());
+        // SAFETY: only these pixels are read. Others are black, and their gray is 0.
+        let pixels = unsafe { _mm512_maskz_loadu_epi8(rgb_bytes(lanes), pixels.as_ptr().cast()) };
+        sums = _mm512_add_epi32(sums, gray(_mm512_permutexvar_epi8(index, pixels)));
+    }
+    _mm512_reduce_add_epi32(sums).cast_unsigned()
+}
+
+/// `blend::gray` of sixteen pixels.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx2,bmi2")]
+fn gray(pixels: __m512i) -> __m512i {
+    let red_blue = _mm512_and_si512(pixels, _mm512_set1_epi16(0xFF));
+    let green_alpha = _mm512_srli_epi16::<8>(pixels);
+    // Half of green's weight, which alone would not fit.
+    let green = _mm512_madd_epi16(green_alpha, _mm512_set1_epi32(19235));
+    let red_blue = _mm512_madd_epi16(red_blue, _mm512_set1_epi32(7471 << 16 | 19595));
+    let sum = _mm512_add_epi32(_mm512_slli_epi32::<1>(green), red_blue);
+    _mm512_srli_epi32::<16>(_mm512_add_epi32(sum, _mm512_set1_epi32(0x8000)))
+}
+
 /// Replaces pixels, sixteen at a time.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx2,bmi2")]
@@ -352,18 +395,12 @@ pub(crate) fn blend_with_gray(pixels: &mut [[u8; 4]], short: ShortBlend) {
         let part = _mm512_srai_epi16::<7>(_mm512_add_epi16(part, bias));
         _mm512_add_epi16(_mm512_add_epi16(dull, _mm512_mullo_epi16(distance, whole)), part)
     };
-    // Weights of red and blue, and half of green's, which alone would not fit.
-    let weights = |low: i16, high: i16| _mm512_set1_epi32(i32::from(low) | i32::from(high) << 16);
-    let (red_blue_weights, green_weight) = (weights(19595, 7471), weights(19235, 0));
-    let half = _mm512_set1_epi32(0x8000);
     // Packing leaves red and blue of four pixels before green and alpha of them.
     let order = _mm512_broadcast_i32x4(_mm_setr_epi8(0, 8, 1, 9, 2, 10, 3, 11, 4, 12, 5, 13, 6, 14, 7, 15));
     for_each_vector(pixels, |values| {
         let red_blue = _mm512_and_si512(values, _mm512_set1_epi16(0xFF));
         let green_alpha = _mm512_srli_epi16::<8>(values);
-        let green = _mm512_slli_epi32::<1>(_mm512_madd_epi16(green_alpha, green_weight));
-        let red_blue_part = _mm512_add_epi32(_mm512_madd_epi16(red_blue, red_blue_weights), half);
-        let gray = _mm512_srli_epi32::<16>(_mm512_add_epi32(green, red_blue_part));
+        let gray = gray(values);
         let gray = _mm512_or_si512(gray, _mm512_slli_epi32::<16>(gray));
         let blended = _mm512_packus_epi16(blend(gray, red_blue), blend(gray, green_alpha));
         _mm512_mask_shuffle_epi8(values, 0b111 * REDS, blended, order)
@@ -421,23 +458,68 @@ pub(crate) fn place_rgba(placement: &Placement, shown: &mut Shown, source: &[[u8
 /// As [`place_rgba`], of an image as it stands in the dataset.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx2,bmi2")]
 pub(crate) fn place_rgb(placement: &Placement, shown: &mut Shown, source: &[[u8; 3]], out: &mut [u8]) {
-    let &Placement { mean: [red, green, blue], flip, .. } = placement;
-    let mean = _mm512_set1_epi32(i32::from_le_bytes([red, green, blue, 0]));
-    // SAFETY: the constants have 64 bytes.
-    let index = |of: &[u8; 64]| unsafe { _mm512_loadu_epi8(of.as_ptr().cast()) };
-    let mean = _mm512_permutexvar_epi8(index(const { &packing(4, false) }), mean);
+    let mean = packed_mean(placement);
     // SAFETY: `place` says that these lanes are inside the image.
     let load = |start: *const [u8; 3], lanes| unsafe {
         _mm512_mask_loadu_epi8(mean, rgb_bytes(lanes), start.cast())
     };
-    if flip {
-        let index = index(const { &packing(3, true) });
+    if placement.flip {
+        let index = mirrored();
         place(placement, shown, source, out, |start, lanes| {
             _mm512_permutexvar_epi8(index, load(start, lanes))
         });
     } else {
         place(placement, shown, source, out, load);
     }
+}
+
+/// As [`place_rgb`], with red, green and blue looked up in their tables.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx2,bmi2")]
+pub(crate) fn place_rgb_looked_up(
+    placement: &Placement,
+    shown: &mut Shown,
+    source: &[[u8; 3]],
+    [red, green, blue]: [&[u8; 256]; 3],
+    out: &mut [u8],
+) {
+    /// Bytes of a vector of three-byte pixels that hold green; blue follows.
+    const GREENS: u64 = 0x4924_9249_2492;
+    let mean = packed_mean(placement);
+    let index = if placement.flip { mirrored() } else { unmirrored() };
+    let (red, green, blue) = (Table::new(red), Table::new(green), Table::new(blue));
+    place(placement, shown, source, out, |start, lanes| {
+        let bytes = rgb_bytes(lanes);
+        // SAFETY: `place` says that these lanes are inside the image.
+        let values = unsafe { _mm512_maskz_loadu_epi8(bytes, start.cast()) };
+        let high = _mm512_movepi8_mask(values);
+        let looked_up = red.look_up(values, high);
+        let looked_up = _mm512_mask_blend_epi8(GREENS, looked_up, green.look_up(values, high));
+        let looked_up = _mm512_mask_blend_epi8(GREENS << 1, looked_up, blue.look_up(values, high));
+        _mm512_permutexvar_epi8(index, _mm512_mask_mov_epi8(mean, bytes, looked_up))
+    });
+}
+
+/// Sixteen pixels of the mean colour.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx2,bmi2")]
+fn packed_mean(placement: &Placement) -> __m512i {
+    let [red, green, blue] = placement.mean;
+    let mean = _mm512_set1_epi32(i32::from_le_bytes([red, green, blue, 0]));
+    // SAFETY: the constant has 64 bytes.
+    _mm512_permutexvar_epi8(unsafe { _mm512_loadu_epi8(const { &packing(4, false) }.as_ptr().cast()) }, mean)
+}
+
+/// The order that leaves pixels of three bytes where they are.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx2,bmi2")]
+fn unmirrored() -> __m512i {
+    // SAFETY: the constant has 64 bytes.
+    unsafe { _mm512_loadu_epi8(const { &packing(3, false) }.as_ptr().cast()) }
+}
+
+/// The order that mirrors sixteen pixels of three bytes.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx2,bmi2")]
+fn mirrored() -> __m512i {
+    // SAFETY: the constant has 64 bytes.
+    unsafe { _mm512_loadu_epi8(const { &packing(3, true) }.as_ptr().cast()) }
 }
 
 /// Writes the output, block by block. `block` makes 48 bytes from where lane 0 would be in the
