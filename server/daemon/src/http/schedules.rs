@@ -74,6 +74,11 @@ pub async fn put(
         .map_err(|error| ApiError::not_readable(format!("the body is not UTF-8 text: {error}")))?;
     let schedule =
         formats::read(text, Some(&name), epochs).map_err(|error| ApiError::body(error.to_string()))?;
+    if app.searches.promises(&name) {
+        return Err(ApiError::conflict(format!(
+            "the name {name:?} is that of a search, which will need it for its schedule; choose another one"
+        )));
+    }
     let status = match app.registry.put(schedule.clone())? {
         Put::Created => StatusCode::CREATED,
         Put::Unchanged => StatusCode::OK,

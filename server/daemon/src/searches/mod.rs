@@ -22,6 +22,7 @@ use crate::catalog::BUILT_IN;
 use crate::error::ApiError;
 use crate::metrics::Metrics;
 
+use record::BEGUN;
 pub use record::{Line, Record, State};
 pub use supervisor::supervise;
 pub use trainer::Trainer;
@@ -58,6 +59,11 @@ impl Searches {
             std::fs::read_dir(directory).with_context(|| format!("cannot list {}", directory.display()))?;
         for folder in folders {
             let path = folder.with_context(|| format!("cannot list {}", directory.display()))?.path();
+            if path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(BEGUN)) {
+                // A server was killed while it made it, and nobody was told of it.
+                let _ = std::fs::remove_dir_all(&path);
+                continue;
+            }
             match Record::open(&path) {
                 Ok(record) => {
                     records.insert(record.id().to_owned(), Arc::new(record));
@@ -102,7 +108,7 @@ impl Searches {
     /// `400` when a field is wrong, `404` for an unknown dataset, `409` when the name is taken,
     /// `429` when too many wait, `503` when there is no trainer that runs.
     pub async fn start(&self, app: &App, body: &[u8]) -> Result<Arc<Record>, ApiError> {
-        let (spec, source) = self.checked_spec(app, body)?;
+        let (mut spec, source, named) = self.checked_spec(app, body)?;
         self.trainer.check(&spec, &source, &self.cache).await?;
         let record = {
             let mut records = self.records();
@@ -113,7 +119,9 @@ impl Searches {
                 )));
             }
             // Looked at again under the lock: another request may have taken the name meanwhile.
-            if records.contains_key(&spec.name) {
+            if !named {
+                spec.name = self.free_name(app, &records, &spec);
+            } else if self.holds(&records, &spec.name) {
                 return Err(name_taken(&spec.name));
             }
             let record = Record::create(&self.directory, spec, source)
@@ -129,7 +137,8 @@ impl Searches {
     }
 
     /// Fills in what the server knows: a free name, and the dataset's own base augmentation.
-    fn checked_spec(&self, app: &App, body: &[u8]) -> Result<(SearchSpec, String), ApiError> {
+    /// Answers also where the dataset is, and whether the name is of the client's choice.
+    fn checked_spec(&self, app: &App, body: &[u8]) -> Result<(SearchSpec, String, bool), ApiError> {
         let text =
             std::str::from_utf8(body).map_err(|error| ApiError::body(format!("not UTF-8 text: {error}")))?;
         let text = if text.trim().is_empty() { "{}" } else { text };
@@ -144,8 +153,8 @@ impl Searches {
         let dataset = app.catalog.get(&spec.training.dataset)?;
         dataset.split(pba_wire::Split::Train)?;
         if !named {
-            let stem = format!("{}-{}", spec.training.dataset, spec.training.model);
-            fields.insert("name".to_owned(), self.free_name(app, &stem).into());
+            let name = self.free_name(app, &self.records(), &spec);
+            fields.insert("name".to_owned(), name.into());
         }
         match &spec.training.base {
             None => {
@@ -163,21 +172,31 @@ impl Searches {
             }
         }
         let spec = parse(&fields)?;
-        if self.records().contains_key(&spec.name) || app.registry.get(&spec.name).is_ok() {
+        if self.holds(&self.records(), &spec.name) || app.registry.get(&spec.name).is_ok() {
             return Err(name_taken(&spec.name));
         }
         let source = match dataset.source() {
             None => BUILT_IN.to_owned(),
             Some(path) => std::path::absolute(path).map_err(ApiError::internal)?.display().to_string(),
         };
-        Ok((spec, source))
+        Ok((spec, source, named))
     }
 
-    fn free_name(&self, app: &App, stem: &str) -> String {
-        let records = self.records();
+    /// Whether a name is a search's, or that of a folder that cannot be read as one.
+    fn holds(&self, records: &BTreeMap<String, Arc<Record>>, name: &str) -> bool {
+        records.contains_key(name) || self.directory.join(name).exists()
+    }
+
+    /// Whether a name is promised to the schedule of a search that may still learn it.
+    pub fn promises(&self, name: &str) -> bool {
+        self.records().get(name).is_some_and(|record| record.state() != State::Done)
+    }
+
+    /// A name made of dataset and model that nothing has.
+    fn free_name(&self, app: &App, records: &BTreeMap<String, Arc<Record>>, spec: &SearchSpec) -> String {
         (1u32..)
-            .map(|number| format!("{stem}-{number}"))
-            .find(|name| !records.contains_key(name) && app.registry.get(name).is_err())
+            .map(|number| format!("{}-{}-{number}", spec.training.dataset, spec.training.model))
+            .find(|name| !self.holds(records, name) && app.registry.get(name).is_err())
             .expect("some number is free")
     }
 

@@ -1,6 +1,7 @@
 //! One search: what it was asked, where it stands, what happened.
 
 use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -100,16 +101,28 @@ pub struct Record {
 
 const FILE: &str = "search.json";
 const JOURNAL: &str = "events.jsonl";
+/// A folder with this prefix was being made; none has the name of a search.
+pub(super) const BEGUN: &str = ".begun-";
 
 impl Record {
     /// Makes the folder of a new search.
     pub(super) fn create(parent: &Path, spec: SearchSpec, source: String) -> anyhow::Result<Record> {
         let directory = parent.join(&spec.name);
-        std::fs::create_dir(&directory).with_context(|| format!("cannot make {}", directory.display()))?;
         let created = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
         let kept = Kept { spec, source, created, state: State::Queued, error: None, seconds: 0.0 };
         let record = Record::new(directory, kept, Vec::new(), None);
-        record.live().save(&record.directory)?;
+        // Made beside its place, so that a server that is killed, or a full disk, leaves no folder
+        // that holds the name and is no search.
+        let made = tempfile::Builder::new()
+            .prefix(BEGUN)
+            .permissions(std::fs::Permissions::from_mode(0o755))
+            .tempdir_in(parent)
+            .with_context(|| format!("cannot make a folder in {}", parent.display()))?;
+        record.live().save(made.path())?;
+        std::fs::rename(made.path(), &record.directory)
+            .with_context(|| format!("cannot make {}", record.directory.display()))?;
+        // It has moved away: there is nothing to remove.
+        let _ = made.keep();
         Ok(record)
     }
 
