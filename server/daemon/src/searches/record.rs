@@ -7,8 +7,8 @@ use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context;
-use pba_search::{Event, Progress, Search, SearchSpec, journal};
 use futures_util::FutureExt;
+use pba_search::{Event, Progress, Search, SearchSpec, journal};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio::sync::{Notify, watch};
@@ -74,6 +74,8 @@ struct Live {
     journal: Vec<String>,
     search: Option<Search>,
     progress: Option<Progress>,
+    /// Images that were trained before whoever trains now, in epochs that need not be repeated.
+    images_before: u64,
     running_since: Option<Instant>,
 }
 
@@ -99,10 +101,10 @@ pub struct Record {
     pub(super) cancelled: Notify,
 }
 
-const FILE: &str = "search.json";
-const JOURNAL: &str = "events.jsonl";
 /// A folder with this prefix was being made; none has the name of a search.
 pub(super) const BEGUN: &str = ".begun-";
+const FILE: &str = "search.json";
+const JOURNAL: &str = "events.jsonl";
 
 impl Record {
     /// Makes the folder of a new search.
@@ -135,23 +137,28 @@ impl Record {
         if kept.state == State::Running {
             kept.state = State::Queued;
         }
-        let path = directory.join(JOURNAL);
-        let bytes = match std::fs::read(&path) {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Vec::new(),
-            read => read.with_context(|| format!("cannot read {}", path.display()))?,
-        };
-        let text = String::from_utf8_lossy(&bytes);
-        let replayed = journal::replay(&text).with_context(|| format!("{}", path.display()))?;
-        let lines = replayed.as_ref().map_or(0, |replay| replay.events);
-        let journal = text.lines().take(lines).map(str::to_owned).collect();
-        Ok(Record::new(directory.to_owned(), kept, journal, replayed.map(|replay| replay.search)))
+        let (journal, search) = read_journal(directory, usize::MAX).unwrap_or_else(|error| {
+            // What was learned is registered already; anything else cannot go on.
+            if kept.state != State::Done {
+                (kept.state, kept.error) = (State::Failed, Some(format!("{error:#}")));
+            }
+            (Vec::new(), None)
+        });
+        Ok(Record::new(directory.to_owned(), kept, journal, search))
     }
 
     fn new(directory: PathBuf, kept: Kept, journal: Vec<String>, search: Option<Search>) -> Record {
         Record {
             id: kept.spec.name.clone(),
             directory,
-            live: Mutex::new(Live { kept, journal, search, progress: None, running_since: None }),
+            live: Mutex::new(Live {
+                kept,
+                journal,
+                search,
+                progress: None,
+                images_before: 0,
+                running_since: None,
+            }),
             changes: watch::Sender::new(0),
             cancelled: Notify::new(),
         }
@@ -247,6 +254,18 @@ impl Record {
         self.live().progress.clone()
     }
 
+    /// Takes a waiting search out of the line to run it; false when it does not wait any more.
+    pub(super) fn begin(&self) -> bool {
+        let mut live = self.live();
+        let waits = live.kept.state == State::Queued;
+        if waits {
+            // A wish to cancel that came too late for the run before is not meant for this one.
+            let _ = self.cancelled.notified().now_or_never();
+            self.enter_locked(&mut live, State::Running, None);
+        }
+        waits
+    }
+
     /// Asks a waiting or running search to end.
     pub(super) fn cancel(&self) -> Result<(), ApiError> {
         let mut live = self.live();
@@ -268,18 +287,6 @@ impl Record {
 
     /// Puts a failed or cancelled search in line again.
     pub(super) fn resume(&self) -> Result<(), ApiError> {
-    /// Takes a waiting search out of the line to run it; false when it does not wait any more.
-    pub(super) fn begin(&self) -> bool {
-        let mut live = self.live();
-        let waits = live.kept.state == State::Queued;
-        if waits {
-            // A wish to cancel that came too late for the run before is not meant for this one.
-            let _ = self.cancelled.notified().now_or_never();
-            self.enter_locked(&mut live, State::Running, None);
-        }
-        waits
-    }
-
         let mut live = self.live();
         let state = live.kept.state;
         match state {
@@ -297,7 +304,10 @@ impl Record {
 
     /// Enters a state, on disk too.
     pub(super) fn enter(&self, state: State, error: Option<String>) {
-        let mut live = self.live();
+        self.enter_locked(&mut self.live(), state, error);
+    }
+
+    fn enter_locked(&self, live: &mut Live, state: State, error: Option<String>) {
         live.kept.seconds = live.seconds();
         live.running_since = (state == State::Running).then(Instant::now);
         (live.kept.state, live.kept.error) = (state, error);
@@ -305,7 +315,6 @@ impl Record {
             live.progress = None;
         }
         live.save_or_warn(&self.directory);
-        drop(live);
         self.changed();
     }
 
@@ -314,14 +323,12 @@ impl Record {
     /// # Errors
     /// When the trainer says what no trainer can say at this point.
     pub(super) fn happened(&self, event: &Event) -> anyhow::Result<()> {
-        self.enter_locked(&mut self.live(), state, error);
-    }
-
-    fn enter_locked(&self, live: &mut Live, state: State, error: Option<String>) {
+        let mut live = self.live();
         match (event, &mut live.search) {
             (Event::Started { spec, .. }, _) => {
                 live.search = Some(Search::new((**spec).clone()));
                 live.journal.clear();
+                live.images_before = 0;
             }
             (event, Some(search)) => search.apply(event).map_err(anyhow::Error::msg)?,
             (_, None) => anyhow::bail!("the trainer sent an event before the search began"),
@@ -333,26 +340,36 @@ impl Record {
             live.running_since = live.running_since.map(|_| Instant::now());
             live.save_or_warn(&self.directory);
         }
+        drop(live);
         self.changed();
         Ok(())
     }
 
-    /// Goes back to the first `lines` lines of the journal: a trainer went on from there.
+    /// Stands where the first `lines` lines of the journal on disk do: a trainer goes on from there.
+    /// That may be less than was told, and also more: a trainer that is killed may have written what
+    /// it did not tell.
     ///
     /// # Errors
-    /// When those lines do not make sense.
-    pub(super) fn rewind(&self, lines: usize) -> anyhow::Result<()> {
+    /// When the journal cannot be read.
+    pub(super) fn reread(&self, lines: usize) -> anyhow::Result<()> {
+        let (journal, search) = read_journal(&self.directory, lines)?;
         let mut live = self.live();
-        live.journal.truncate(lines);
-        let text: String = live.journal.iter().map(|line| format!("{line}\n")).collect();
-        live.search = journal::replay(&text)?.map(|replay| replay.search);
+        live.images_before = search.as_ref().map_or(0, images_trained);
+        (live.journal, live.search) = (journal, search);
+        drop(live);
+        self.changed();
         Ok(())
     }
 
-    /// Notes how far it is.
-    pub(super) fn progressed(&self, progress: Progress) {
-        self.live().progress = Some(progress);
+    /// Notes how far it is; answers how many images were trained since it was last told.
+    pub(super) fn progressed(&self, progress: Progress) -> u64 {
+        let mut live = self.live();
+        let before = live.progress.as_ref().map_or(live.images_before, |before| before.images);
+        let images = progress.images.saturating_sub(before);
+        live.progress = Some(progress);
+        drop(live);
         self.changed();
+        images
     }
 
     fn changed(&self) {
@@ -386,6 +403,32 @@ impl Live {
         file.persist(&path).with_context(|| format!("cannot write {}", path.display()))?;
         Ok(())
     }
+}
+
+/// Images that all members have trained together. A last batch that is not full is left out.
+fn images_trained(search: &Search) -> u64 {
+    let spec = search.spec();
+    let batch_size = spec.training.batch_size as u64;
+    let images = spec.train_size.unwrap_or(0) as u64 / batch_size * batch_size;
+    images * u64::from(spec.population) * u64::from(search.epoch())
+}
+
+/// The lines of a journal up to the last checkpoint in the first `lines_max`, and where the search
+/// stands there.
+fn read_journal(directory: &Path, lines_max: usize) -> anyhow::Result<(Vec<String>, Option<Search>)> {
+    let path = directory.join(JOURNAL);
+    let bytes = match std::fs::read(&path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Vec::new(),
+        read => read.with_context(|| format!("cannot read {}", path.display()))?,
+    };
+    // The torn end of a journal may be any bytes.
+    let text = String::from_utf8_lossy(&bytes);
+    let text: String = text.split_inclusive('\n').take(lines_max).collect();
+    let replayed =
+        journal::replay(&text).with_context(|| format!("the journal {} is damaged", path.display()))?;
+    let lines = replayed.as_ref().map_or(0, |replay| replay.events);
+    let journal = text.lines().take(lines).map(str::to_owned).collect();
+    Ok((journal, replayed.map(|replay| replay.search)))
 }
 
 /// A score as JSON has it: nothing for a member that diverged or was not scored.

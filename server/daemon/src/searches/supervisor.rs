@@ -174,12 +174,9 @@ fn heard(app: &App, record: &Record, line: &str) -> anyhow::Result<Option<String
                 _ => {}
             }
         }
-        Ok(Line::Report(Report::Resumed { events, .. })) => record.rewind(events)?,
+        Ok(Line::Report(Report::Resumed { events, .. })) => record.reread(events)?,
         Ok(Line::Report(Report::Progress(progress))) => {
-            // Images of epochs before a resume were counted when they were trained.
-            let before = record.progress().map_or(progress.images, |before| before.images);
-            metrics.search_images_trained.inc_by(progress.images.saturating_sub(before));
-            record.progressed(progress);
+            metrics.search_images_trained.inc_by(record.progressed(progress));
         }
         Ok(Line::Report(Report::Failed { error })) => return Ok(Some(error)),
         Ok(Line::Report(report)) => tracing::debug!(search = record.id(), ?report, "trainer"),
