@@ -74,6 +74,10 @@ async fn run(app: &App, record: &Record, stop: &mut watch::Receiver<bool>) {
             End::Done => return finish(app, record),
             End::Cancelled => return record.enter(State::Cancelled, None),
             End::Stopped => return record.enter(State::Queued, None),
+            // A trainer of a server that was killed had not even taken the lock when we looked.
+            End::Failed(reason) if starts < STARTS_MAX && lock(record).is_err() => {
+                tracing::warn!(search = record.id(), %reason, "another trainer is ending");
+            }
             End::Failed(reason) => {
                 tracing::error!(search = record.id(), %reason, "search failed");
                 return record.enter(State::Failed, Some(reason));
@@ -120,7 +124,11 @@ async fn attempt(app: &App, record: &Record, stop: &mut watch::Receiver<bool>) -
     let spec = serde_json::to_vec_pretty(&record.spec())?;
     std::fs::write(directory.join("spec.json"), spec)
         .with_context(|| format!("cannot write {}", directory.join("spec.json").display()))?;
-    wait_for_lock(record).await?;
+    tokio::select! {
+        waited = wait_for_lock(record) => waited?,
+        () = record.cancelled.notified() => return Ok(End::Cancelled),
+        () = told(stop) => return Ok(End::Stopped),
+    }
     let searches = &app.searches;
     let mut child = searches.trainer.start(directory, &record.source(), &searches.cache)?;
     let mut lines = BufReader::new(child.stdout.take().expect("stdout is piped")).lines();
@@ -149,12 +157,16 @@ async fn attempt(app: &App, record: &Record, stop: &mut watch::Receiver<bool>) -
     }
     let status = child.wait().await.context("cannot wait for the trainer")?;
     let complaints = complaints.await.unwrap_or_default();
+    let ending = match complaints.trim() {
+        "" => format!("{status}"),
+        last_words => format!("{status}: {last_words}"),
+    };
     Ok(match (status.code(), failure) {
         (Some(0), _) => End::Done,
-        (Some(INTERRUPTED) | None, _) => End::Crashed(format!("{status}")),
+        (Some(INTERRUPTED) | None, _) => End::Crashed(ending),
         (_, Some(reason)) => End::Failed(reason),
         // It never came as far as to say something: libtorch is missing, or a thread panicked.
-        (Some(_), None) => End::Failed(format!("the trainer ended with {status}: {}", complaints.trim())),
+        (Some(_), None) => End::Failed(format!("the trainer ended with {ending}")),
     })
 }
 
@@ -205,19 +217,25 @@ async fn end(child: &mut Child) {
 
 /// Waits until no other trainer works in the folder.
 async fn wait_for_lock(record: &Record) -> anyhow::Result<()> {
-    let path = record.directory().join("lock");
     let start = tokio::time::Instant::now();
     loop {
-        let file = match std::fs::File::open(&path) {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
-            file => file.with_context(|| format!("cannot open {}", path.display()))?,
-        };
-        match file.try_lock() {
+        match lock(record) {
             Ok(()) => return Ok(()),
             Err(_) if start.elapsed() < LOCK_SECONDS => sleep(Duration::from_millis(100)).await,
-            Err(error) => anyhow::bail!("another trainer works in {}: {error}", record.directory().display()),
+            Err(error) => return Err(error),
         }
     }
+}
+
+/// Takes the lock of the folder, and gives it back at once: it is free.
+fn lock(record: &Record) -> anyhow::Result<()> {
+    let path = record.directory().join("lock");
+    let file = match std::fs::File::open(&path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        file => file.with_context(|| format!("cannot open {}", path.display()))?,
+    };
+    let locked = file.try_lock();
+    locked.with_context(|| format!("another trainer works in {}", record.directory().display()))
 }
 
 /// The end of what a trainer says on its standard error.
