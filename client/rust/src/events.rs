@@ -35,6 +35,8 @@ pub struct Events {
     /// Id of the last event that had one.
     last_id: Option<String>,
     ready: VecDeque<Event>,
+    /// Whether a server has answered yet.
+    connected: bool,
     ended: bool,
 }
 
@@ -48,6 +50,7 @@ impl Events {
             bytes: Vec::new(),
             last_id: None,
             ready: VecDeque::new(),
+            connected: false,
             ended: false,
         }
     }
@@ -78,7 +81,8 @@ impl Events {
             self.response = None;
             self.bytes.clear();
             attempts += 1;
-            if attempts > ATTEMPTS_MAX {
+            // A server that never answered is not one that is being restarted.
+            if !self.connected && attempts >= self.client.replicas() as u32 || attempts > ATTEMPTS_MAX {
                 return Err(failure);
             }
             self.replica += 1;
@@ -93,6 +97,7 @@ impl Events {
             let headers = self.last_id.as_deref().map(|id| ("Last-Event-ID", id));
             let response = self.client.send_with(self.replica, Method::GET, &path, None, headers).await?;
             self.response = Some(response);
+            self.connected = true;
         }
         let response = self.response.as_mut().expect("connected");
         match response.chunk().await {
