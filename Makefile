@@ -8,6 +8,8 @@ TRAINER ?= 1
 ifeq ($(TRAINER),0)
 PACKAGES :=
 PREPARED :=
+# Tests that need the trainer then say that they are left out.
+export PBA_TEST_TRAINER := 0
 else
 PACKAGES := --workspace
 PREPARED := libtorch

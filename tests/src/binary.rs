@@ -22,7 +22,7 @@ pub fn path() -> PathBuf {
 }
 
 /// `target/<profile>`: the test runs from `target/<profile>/deps`.
-fn profile_folder() -> PathBuf {
+pub(crate) fn profile_folder() -> PathBuf {
     let executable = std::env::current_exe().expect("a test knows where it is");
     let folder = executable.ancestors().nth(2).expect("a test lies in target/<profile>/deps");
     folder.to_owned()

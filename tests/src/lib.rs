@@ -13,7 +13,9 @@ pub mod http;
 pub mod metrics;
 pub mod parquet_files;
 pub mod proxy;
+pub mod search;
 pub mod server;
+pub mod xml;
 
 use std::time::{Duration, Instant};
 
