@@ -16,6 +16,9 @@ const PAUSE: Duration = Duration::from_millis(200);
 /// No event is longer; a schedule is some tens of kilobytes.
 const LINE_BYTES_MAX: usize = 16 << 20;
 
+/// Kind of the event that the client adds when it lost the server and tries again.
+pub const RECONNECTING: &str = "reconnecting";
+
 /// One event.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Event {
@@ -37,6 +40,8 @@ pub struct Events {
     ready: VecDeque<Event>,
     /// Whether a server has answered yet.
     connected: bool,
+    /// Attempts since something was read.
+    attempts: u32,
     ended: bool,
 }
 
@@ -51,6 +56,7 @@ impl Events {
             last_id: None,
             ready: VecDeque::new(),
             connected: false,
+            attempts: 0,
             ended: false,
         }
     }
@@ -60,7 +66,6 @@ impl Events {
     /// # Errors
     /// When the server refuses, or cannot be reached for a while.
     pub async fn next(&mut self) -> Result<Option<Event>, ClientError> {
-        let mut attempts = 0;
         loop {
             if let Some(event) = self.ready.pop_front() {
                 self.ended = event.kind == "state"
@@ -72,7 +77,7 @@ impl Events {
             }
             let failure = match self.read().await {
                 Ok(()) => {
-                    attempts = 0;
+                    self.attempts = 0;
                     continue;
                 }
                 Err(error @ (ClientError::Unreachable { .. } | ClientError::Stream(_))) => error,
@@ -80,13 +85,18 @@ impl Events {
             };
             self.response = None;
             self.bytes.clear();
-            attempts += 1;
+            self.attempts += 1;
             // A server that never answered is not one that is being restarted.
-            if !self.connected && attempts >= self.client.replicas() as u32 || attempts > ATTEMPTS_MAX {
+            let never = !self.connected && self.attempts >= self.client.replicas() as u32;
+            if never || self.attempts > ATTEMPTS_MAX {
                 return Err(failure);
             }
             self.replica += 1;
-            tokio::time::sleep(PAUSE * 2u32.pow(attempts - 1)).await;
+            if self.attempts == 1 {
+                let data = Value::String(failure.to_string());
+                return Ok(Some(Event { kind: RECONNECTING.to_owned(), data }));
+            }
+            tokio::time::sleep(PAUSE * 2u32.pow(self.attempts - 1)).await;
         }
     }
 

@@ -22,5 +22,5 @@ mod events;
 pub use client::Client;
 pub use epoch::{EpochStream, Waits};
 pub use error::ClientError;
-pub use events::{Event, Events};
+pub use events::{Event, Events, RECONNECTING};
 pub use pba_wire::{DEFAULT_URL, EpochRequest, Problem, Split};

@@ -1,5 +1,6 @@
 //! What every request shares.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -14,6 +15,37 @@ use crate::metrics::Metrics;
 use crate::pool::Pool;
 use crate::registry::Registry;
 use crate::searches::Searches;
+
+/// Holds a data directory for one server: two would overwrite each other's schedules and searches.
+pub struct DataLock {
+    _file: Option<std::fs::File>,
+}
+
+impl DataLock {
+    /// Locks a directory until dropped, or until the process ends in whatever way.
+    ///
+    /// A directory that cannot be written needs no lock.
+    ///
+    /// # Errors
+    /// When another server holds it.
+    pub fn take(directory: &Path) -> anyhow::Result<DataLock> {
+        let Ok(file) = std::fs::File::create(directory.join("lock")) else {
+            return Ok(DataLock { _file: None });
+        };
+        match file.try_lock() {
+            Ok(()) => Ok(DataLock { _file: Some(file) }),
+            Err(std::fs::TryLockError::WouldBlock) => anyhow::bail!(
+                "another server uses the data directory {}; give this one its own with --data-dir",
+                directory.display()
+            ),
+            // A file system without locks.
+            Err(std::fs::TryLockError::Error(error)) => {
+                tracing::warn!(%error, directory = %directory.display(), "the data directory cannot be locked");
+                Ok(DataLock { _file: Some(file) })
+            }
+        }
+    }
+}
 
 /// The running server's state.
 pub struct App {
@@ -36,6 +68,7 @@ pub struct App {
     pub single_jobs: Semaphore,
     streams: Arc<Semaphore>,
     draining: AtomicBool,
+    _lock: DataLock,
 }
 
 impl App {
@@ -49,6 +82,7 @@ impl App {
         searches: Searches,
         limits: Limits,
         metrics: Metrics,
+        lock: DataLock,
     ) -> anyhow::Result<App> {
         let pool = Pool::start(limits.threads, metrics.clone())?;
         metrics.ready.set(1);
@@ -64,6 +98,7 @@ impl App {
             streams: Arc::new(Semaphore::new(limits.streams_max)),
             limits,
             draining: AtomicBool::new(false),
+            _lock: lock,
         })
     }
 

@@ -121,6 +121,14 @@ impl Drop for EpochBody {
     /// Books what the last chunk took: a client that stalled and then left was slow, too.
     fn drop(&mut self) {
         let metrics = &self.app.metrics;
+        if !self.ended {
+            tracing::info!(
+                dataset = self.epoch.dataset(),
+                sent = self.sent,
+                batches = self.epoch.plan().batches(),
+                "the client left, or was cut off"
+            );
+        }
         match self.clock {
             Clock::Sending(since) => metrics.backpressure_seconds.inc_by(since.elapsed().as_secs_f64()),
             Clock::Waiting(since) => metrics.client_wait_seconds.inc_by(since.elapsed().as_secs_f64()),

@@ -60,8 +60,13 @@ impl Catalog {
     ) -> anyhow::Result<()> {
         pba_schedules::check_name(name)
             .map_err(|_| anyhow::anyhow!("{name:?} is not a dataset name; allowed are 1..=64 letters, digits, '-', '_' and '.', starting with a letter or digit"))?;
+        anyhow::ensure!(
+            name != BUILT_IN,
+            "{name:?} is the name of the built-in dataset; give yours another one"
+        );
         anyhow::ensure!(!self.entries.contains_key(name), "dataset {name:?} is given twice");
         anyhow::ensure!(path.exists(), "dataset {name:?}: there is nothing at {}", path.display());
+        tracing::info!(dataset = name, path = %path.display(), "reading; what is not packed yet is packed first");
         let opened = timed(metrics, || pba_datasets::open(name, path, cache, &report_progress(name)));
         let state = opened.map_err(|error| error.to_string());
         self.insert(name, Some(path.to_owned()), state, base, metrics);

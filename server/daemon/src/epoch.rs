@@ -190,7 +190,11 @@ impl Resolver<'_> {
                 Ok(Chosen { policies: Policies::None, digest: name.clone(), name, untouched: true })
             }
             (None, Some(name)) => {
-                let schedule = self.registry.get(name)?;
+                let schedule = self.registry.get(name).map_err(|_| {
+                    let known = self.registry.list();
+                    let known = known.iter().map(|schedule| schedule.name()).chain(["none", "identity"]);
+                    ApiError::not_found("schedule", name, known)
+                })?;
                 let epochs = request.epochs.unwrap_or(schedule.epochs());
                 let policies =
                     scheduled(&schedule, ablation.unwrap_or_default(), epoch, epochs, request.seed)?;

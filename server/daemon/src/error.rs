@@ -45,7 +45,7 @@ impl Kind {
             Kind::MethodNotAllowed => {
                 (StatusCode::METHOD_NOT_ALLOWED, "method-not-allowed", "method not allowed")
             }
-            Kind::Conflict => (StatusCode::CONFLICT, "conflict", "name taken"),
+            Kind::Conflict => (StatusCode::CONFLICT, "conflict", "in conflict with what is there"),
             Kind::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "too-large", "too large"),
             Kind::NotReadable => {
                 (StatusCode::UNSUPPORTED_MEDIA_TYPE, "not-readable", "not a format that is read")
@@ -204,11 +204,22 @@ impl ApiError {
             kind: format!("urn:pba:problem:{name}"),
             title: title.to_owned(),
             status: status.as_u16(),
-            detail: self.detail.clone(),
-            parameter: self.parameter.clone(),
-            value: self.value.clone(),
-            allowed: self.allowed.clone(),
+            detail: shortened(&self.detail, 4 * SHOWN_MAX),
+            parameter: self.parameter.as_deref().map(|text| shortened(text, SHOWN_MAX)),
+            value: self.value.as_deref().map(|text| shortened(text, SHOWN_MAX)),
+            allowed: self.allowed.as_deref().map(|text| shortened(text, 2 * SHOWN_MAX)),
         }
+    }
+}
+
+/// Characters of a value that are told back.
+const SHOWN_MAX: usize = 500;
+
+/// The beginning of a text, marked where it was cut.
+fn shortened(text: &str, length: usize) -> String {
+    match text.char_indices().nth(length) {
+        None => text.to_owned(),
+        Some((end, _)) => format!("{}... ({} bytes in all)", &text[..end], text.len()),
     }
 }
 

@@ -6,11 +6,14 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, RwLock};
 
 use anyhow::Context;
-use pba_schedules::{Digest, Schedule, formats::json, library};
+use pba_schedules::{Schedule, formats::json, library};
 
 use serde_json::{Value, json};
 
 use crate::error::ApiError;
+
+/// So many digits of a digest are enough, if they fit one schedule only; lists show twelve.
+const DIGEST_DIGITS_MIN: usize = 12;
 
 /// Schedules by name. Names are immutable: a name never changes its content.
 pub struct Registry {
@@ -90,7 +93,7 @@ impl Registry {
         })
     }
 
-    /// The schedule of a name or digest.
+    /// The schedule of a name, a digest, or the beginning of a digest.
     ///
     /// # Errors
     /// `404` when there is none, with the nearest name.
@@ -99,10 +102,16 @@ impl Registry {
         if let Some(entry) = schedules.get(name) {
             return Ok(Arc::clone(&entry.schedule));
         }
-        if let Ok(digest) = name.parse::<Digest>()
-            && let Some(entry) = schedules.values().find(|entry| entry.schedule.digest() == digest)
-        {
-            return Ok(Arc::clone(&entry.schedule));
+        if name.len() >= DIGEST_DIGITS_MIN && name.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+            let digits = name.to_ascii_lowercase();
+            let mut found =
+                schedules.values().filter(|entry| entry.schedule.digest().to_string().starts_with(&digits));
+            // Of several names for one content any will do; of several contents none.
+            if let Some(entry) = found.next()
+                && found.all(|other| other.schedule.digest() == entry.schedule.digest())
+            {
+                return Ok(Arc::clone(&entry.schedule));
+            }
         }
         Err(ApiError::not_found("schedule", name, schedules.keys().map(String::as_str)))
     }
@@ -198,6 +207,8 @@ mod tests {
         assert_eq!(registry.get("mine").unwrap().epochs(), 3);
         let digest = registry.get("mine").unwrap().digest().to_string();
         assert_eq!(registry.get(&digest).unwrap().name(), "mine");
+        assert_eq!(registry.get(&digest[..12]).unwrap().name(), "mine");
+        assert!(registry.get(&digest[..11]).is_err());
         registry.delete("mine").unwrap();
         assert_eq!(registry.delete("mine").unwrap_err().status(), 404);
         assert_eq!(registry.delete("cifar10-pba").unwrap_err().status(), 409);

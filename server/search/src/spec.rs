@@ -442,8 +442,9 @@ impl Fields {
             model,
             epochs: self.integer("epochs", 1..=EPOCHS_MAX.into(), 200)? as u32,
             batch_size: self.integer("batch_size", 1..=BATCH_SIZE_MAX, batch_size)? as usize,
-            lr: self.number("lr", 0.1, "a number above 0", |lr| lr > 0.0)?,
-            weight_decay: self.number("weight_decay", 5e-4, "0 or a number above 0", |decay| decay >= 0.0)?,
+            lr: self.number("lr", 0.1, "a number above 0, up to 1000", |lr| lr > 0.0 && lr <= 1e3)?,
+            weight_decay: self
+                .number("weight_decay", 5e-4, "a number in 0..=1000", |decay| (0.0..=1e3).contains(&decay))?,
             lr_schedule: self.lr_schedule()?,
             base: self.parsed("base", None, |text| Ok(Some(text.to_owned())))?,
             seed: self.integer("seed", 0..=u64::MAX, 0)?,
@@ -563,7 +564,7 @@ mod tests {
         refuse(r#"{"quantile": 0}"#, "quantile", "above 0, up to 0.5");
         refuse(r#"{"quantile": 0.51}"#, "quantile", "0.51");
         refuse(r#"{"resample_probability": -0.1}"#, "resample_probability", "0..=1");
-        refuse(r#"{"lr": -0.1}"#, "lr", "lr is -0.1; allowed: a number above 0");
+        refuse(r#"{"lr": -0.1}"#, "lr", "lr is -0.1; allowed: a number above 0, up to 1000");
         refuse(r#"{"lr": 0}"#, "lr", "above 0");
         refuse(r#"{"weight_decay": -1}"#, "weight_decay", "-1");
         refuse(r#"{"epochs": 0}"#, "epochs", "1..=1000000");

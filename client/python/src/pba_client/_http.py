@@ -418,7 +418,8 @@ def receiver(sock: socket.socket, stall_seconds: float) -> Callable[[memoryview,
         waitall = socket.MSG_WAITALL
     else:
         sock.settimeout(stall_seconds)
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    if sock.family != getattr(socket, "AF_UNIX", None):
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     def receive(view: memoryview, whole: int) -> int:
         try:

@@ -5,9 +5,9 @@ use pba_client::{Client, ClientError};
 /// Which server, and how to print what it says.
 #[derive(Debug, clap::Args)]
 pub struct Remote {
-    /// The server
-    #[arg(long, env = "PBA_SERVER", value_name = "URL", default_value = pba_wire::DEFAULT_URL, global = true)]
-    pub server: String,
+    /// The server [default: http://127.0.0.1:8080]
+    #[arg(long, env = "PBA_SERVER", value_name = "URL", global = true)]
+    pub server: Option<String>,
     /// Print the result as JSON
     #[arg(long, global = true)]
     pub json: bool,
@@ -16,6 +16,11 @@ pub struct Remote {
 impl Remote {
     /// A client of the server.
     pub fn client(&self) -> Result<Client, ClientError> {
-        Client::new([&self.server])
+        Client::new([self.url()])
+    }
+
+    /// Its URL.
+    pub fn url(&self) -> &str {
+        self.server.as_deref().unwrap_or(pba_wire::DEFAULT_URL)
     }
 }

@@ -73,7 +73,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         Command::List => {
             let list = match client.request(Method::GET, "/v1/schedules", None).await {
                 Ok(body) => serde_json::from_slice(&body)?,
-                Err(error) => offline(error, &args.remote.server)?,
+                Err(error) => offline(error, &args.remote)?,
             };
             if args.remote.json {
                 output::json(&list);
@@ -82,7 +82,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
             }
         }
         Command::Show { name } => {
-            let schedule = fetch(&client, &args.remote.server, &name).await?;
+            let schedule = fetch(&client, &args.remote, &name).await?;
             if args.remote.json {
                 output::line(formats::json::write(&schedule).trim_end());
             } else {
@@ -112,11 +112,11 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
             }
         }
         Command::Export { name, out } => {
-            let text = formats::json::write(&fetch(&client, &args.remote.server, &name).await?);
+            let text = formats::json::write(&fetch(&client, &args.remote, &name).await?);
             write(out, text)?;
         }
         Command::Plot { name, out } => {
-            let svg = plot::schedule::draw(&fetch(&client, &args.remote.server, &name).await?);
+            let svg = plot::schedule::draw(&fetch(&client, &args.remote, &name).await?);
             write(out, svg)?;
         }
         Command::Delete { name } => {
@@ -141,17 +141,18 @@ fn segment(name: &str) -> anyhow::Result<&str> {
 }
 
 /// The schedule from the server; a published one also where no server runs.
-async fn fetch(client: &Client, server: &str, name: &str) -> anyhow::Result<Schedule> {
+async fn fetch(client: &Client, remote: &Remote, name: &str) -> anyhow::Result<Schedule> {
     let path = format!("/v1/schedules/{}", segment(name)?);
     match client.request(Method::GET, &path, None).await {
         Ok(body) => Ok(formats::json::read(std::str::from_utf8(&body)?)?),
-        Err(error @ ClientError::Unreachable { .. }) => {
+        Err(error @ ClientError::Unreachable { .. }) if remote.server.is_none() => {
             let published = library::all()
                 .into_iter()
                 .find(|schedule| schedule.name() == name || schedule.digest().to_string() == name);
             let schedule = published.ok_or(error)?;
             tracing::info!(
-                "no server at {server}; {name} is a published schedule, shown as this program knows it"
+                "no server at {}; {name} is a published schedule, shown as this program knows it",
+                remote.url()
             );
             Ok(schedule)
         }
@@ -160,9 +161,9 @@ async fn fetch(client: &Client, server: &str, name: &str) -> anyhow::Result<Sche
 }
 
 /// The published schedules, where no server runs.
-fn offline(error: ClientError, server: &str) -> anyhow::Result<Value> {
-    let ClientError::Unreachable { .. } = error else { return Err(error.into()) };
-    tracing::info!("no server at {server}; these are the published schedules");
+fn offline(error: ClientError, remote: &Remote) -> anyhow::Result<Value> {
+    let (ClientError::Unreachable { .. }, None) = (&error, &remote.server) else { return Err(error.into()) };
+    tracing::info!("no server at {}; these are the published schedules", remote.url());
     let schedules: Vec<Value> = library::all().iter().map(Registry::summary).collect();
     Ok(json!({ "schedules": schedules }))
 }

@@ -95,7 +95,7 @@ struct Start {
     /// Chance that exploring draws a level afresh [default: 0.2]
     #[arg(long)]
     resample_probability: Option<String>,
-    /// Images per step [default: 128]
+    /// Images per step [default: 128, for tiny 32]
     #[arg(long)]
     batch_size: Option<String>,
     /// Learning rate [default: 0.1]
@@ -190,7 +190,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
                 if !json {
                     output::line(format_args!("search {id}"));
                 }
-                return watch(&client, &id, json).await;
+                return watch(&args.remote, &id).await;
             }
             if json {
                 output::json(&search);
@@ -213,7 +213,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
             output::table(&["ID", "STATE", "EPOCH", "BEST", "SECONDS", "DATASET", "MODEL", "MEMBERS"], &rows);
             Ok(())
         }
-        Command::Watch { id } => watch(&client, &id, json).await,
+        Command::Watch { id } => watch(&args.remote, &id).await,
         Command::Show { id } => {
             let search = one(&client, Method::GET, &id, "").await?;
             if json {
@@ -262,44 +262,58 @@ async fn one(client: &Client, method: Method, id: &str, suffix: &str) -> anyhow:
 }
 
 /// Follows a search to its end; fails when the search does.
-async fn watch(client: &Client, id: &str, json: bool) -> anyhow::Result<()> {
-    let mut events = client.events(id);
-    let bar = bar();
-    let mut last = Value::Null;
+async fn watch(remote: &Remote, id: &str) -> anyhow::Result<()> {
+    let mut events = remote.client()?.events(id);
+    let (bar, mut members) = (bar(), Members::default());
+    let (mut last, mut spec, mut schedule) = (Value::Null, Value::Null, Value::Null);
     while let Some(event) = events.next().await? {
-        if json {
+        if remote.json {
             output::line(json!({ "event": event.kind, "data": event.data }));
         }
+        let data = event.data;
         match event.kind.as_str() {
+            "started" => spec = data["spec"].clone(),
             "progress" => {
-                bar.set_position((10_000.0 * event.data["fraction"].as_f64().unwrap_or(0.0)) as u64);
+                bar.set_position((10_000.0 * data["fraction"].as_f64().unwrap_or(0.0)) as u64);
                 let left =
-                    event.data["seconds_left"].as_f64().map_or("?".to_owned(), |left| format!("{left:.0} s"));
+                    data["seconds_left"].as_f64().map_or("?".to_owned(), |left| format!("{left:.0} s"));
                 bar.set_message(format!(
                     "epoch {}/{}  {} images/s  {left} left",
-                    event.data["epoch"], event.data["epochs"], event.data["images_per_second"]
+                    data["epoch"], data["epochs"], data["images_per_second"]
                 ));
             }
-            "scored" if !json => {
-                let search = one(client, Method::GET, id, "").await?;
-                show_members(&bar, &search, event.data["epoch"].as_u64().unwrap_or(0));
+            "scored" => {
+                members.scored(&data);
+                if !remote.json {
+                    members.show(&bar);
+                }
             }
-            "state" => last = event.data,
+            "exploit" => members.exploited(&data),
+            "done" => schedule = data["schedule"].clone(),
+            "state" => last = data,
+            pba_client::RECONNECTING => {
+                tracing::warn!("lost the server ({}); trying again", text(&data));
+            }
             _ => {}
         }
     }
     bar.finish_and_clear();
     match last["state"].as_str() {
+        Some("done") if remote.json => Ok(()),
         Some("done") => {
-            if !json {
-                let best = last["best_accuracy"]
-                    .as_f64()
-                    .map_or("-".to_owned(), |best| format!("{:.1} %", 100.0 * best));
-                let schedule = text(&last["schedule"]);
-                output::line(format_args!(
-                    "done in {} s, best validation accuracy {best}\nschedule {schedule}; stream with it: pba stream --schedule {schedule}",
-                    last["seconds"]
-                ));
+            let best = percent(&last["best_accuracy"]);
+            let (name, dataset) = (text(&last["schedule"]), text(&spec["dataset"]));
+            output::line(format_args!(
+                "done in {} s, best validation accuracy {best}\nschedule {name}; stream with it: \
+                 pba stream {} --dataset {dataset} --schedule {name}",
+                last["seconds"],
+                remote.url()
+            ));
+            if is_empty(&schedule) {
+                output::line(
+                    "note: the best member never changed its policy, so this schedule augments nothing. \
+                     More epochs, or fewer images to train on, give augmentation something to win",
+                );
             }
             Ok(())
         }
@@ -308,33 +322,80 @@ async fn watch(client: &Client, id: &str, json: bool) -> anyhow::Result<()> {
     }
 }
 
+/// Whether no op of a `pba-schedule/1` document ever fires.
+fn is_empty(schedule: &Value) -> bool {
+    let read = pba_schedules::formats::json::read(&schedule.to_string());
+    read.is_ok_and(|schedule| {
+        schedule
+            .segments()
+            .iter()
+            .flat_map(|segment| segment.policy.slots())
+            .all(|slot| slot.probability == 0)
+    })
+}
+
+fn percent(score: &Value) -> String {
+    score.as_f64().map_or("-".to_owned(), |score| format!("{:.1} %", 100.0 * score))
+}
+
+/// The population as the events tell it.
+#[derive(Default)]
+struct Members {
+    epoch: u64,
+    members: Vec<Member>,
+}
+
+#[derive(Clone, Default)]
+struct Member {
+    score: Value,
+    age: u64,
+    parent: Option<u64>,
+}
+
+impl Members {
+    fn scored(&mut self, event: &Value) {
+        let scores = event["scores"].as_array().cloned().unwrap_or_default();
+        let epoch = event["epoch"].as_u64().unwrap_or(self.epoch);
+        self.members.resize(scores.len(), Member::default());
+        for (member, score) in self.members.iter_mut().zip(scores) {
+            member.score = score;
+            member.age += epoch.saturating_sub(self.epoch);
+        }
+        self.epoch = epoch;
+    }
+
+    fn exploited(&mut self, event: &Value) {
+        let target = event["target"].as_u64().and_then(|target| self.members.get_mut(target as usize));
+        if let Some(member) = target {
+            *member = Member { score: event["clone_score"].clone(), age: 0, parent: event["clone"].as_u64() };
+        }
+    }
+
+    /// Best first: on a terminal all of them above the bar, elsewhere the best in one line.
+    fn show(&self, bar: &ProgressBar) {
+        let mut ranked: Vec<(usize, &Member)> = self.members.iter().enumerate().collect();
+        let score = |member: &Member| member.score.as_f64().unwrap_or(-1.0);
+        ranked.sort_by(|(_, one), (_, other)| score(other).total_cmp(&score(one)));
+        let cell = |(id, member): &(usize, &Member)| {
+            let parent = member.parent.map_or("-".to_owned(), |parent| parent.to_string());
+            format!("  {id:>3}  {:>6}  age {:>3}  parent {parent}", percent(&member.score), member.age)
+        };
+        let epoch = self.epoch;
+        if std::io::stderr().is_terminal() {
+            let table: Vec<String> = ranked.iter().map(cell).collect();
+            bar.suspend(|| eprintln!("epoch {epoch}\n{}", table.join("\n")));
+        } else {
+            let best = ranked.first().map_or(String::new(), cell);
+            output::line(format_args!("epoch {epoch}: best member{best}"));
+        }
+    }
+}
+
 fn bar() -> ProgressBar {
     let bar = ProgressBar::new(10_000);
     let style = ProgressStyle::with_template("{wide_bar:.cyan/blue} {percent:>3} %  {msg}");
     bar.set_style(style.expect("the template is well-formed"));
     bar
-}
-
-/// One line per generation, best first; on a terminal the whole table stands above the bar.
-fn show_members(bar: &ProgressBar, search: &Value, epoch: u64) {
-    let mut members: Vec<&Value> = search["members"].as_array().into_iter().flatten().collect();
-    let score = |member: &Value| member["score"].as_f64().unwrap_or(-1.0);
-    members.sort_by(|one, other| score(other).total_cmp(&score(one)));
-    let cell = |member: &&Value| {
-        let score =
-            member["score"].as_f64().map_or("  -  ".to_owned(), |score| format!("{:4.1} %", 100.0 * score));
-        let parent = member["parent"].as_u64().map_or("-".to_owned(), |parent| parent.to_string());
-        format!("  {:>3}  {score}  age {:>3}  parent {parent}", member["id"], member["age"])
-    };
-    if std::io::stderr().is_terminal() {
-        bar.suspend(|| {
-            let table: Vec<String> = members.iter().map(cell).collect();
-            eprintln!("epoch {epoch}\n{}", table.join("\n"));
-        });
-    } else {
-        let best = members.first().map_or(String::new(), cell);
-        output::line(format_args!("epoch {epoch}: best member{best}"));
-    }
 }
 
 fn print(search: &Value) {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use anyhow::Context;
 
-use crate::app::App;
+use crate::app::{App, DataLock};
 use crate::catalog::Catalog;
 use crate::cli::output;
 use crate::config::{Config, ServeArgs};
@@ -40,12 +40,13 @@ pub async fn start(config: &Config) -> anyhow::Result<Server> {
     let data = &config.data_dir;
     std::fs::create_dir_all(data)
         .with_context(|| format!("cannot make the data directory {}", data.display()))?;
+    let lock = DataLock::take(data)?;
     let registry = Registry::open(&data.join("schedules"))?;
     let cache = data.join("datasets");
     let catalog = open_datasets(config, &cache, &metrics)?;
     let trainer = Trainer::find(config.trainer.clone());
     let searches = Searches::open(&data.join("searches"), &cache, trainer, metrics.clone())?;
-    let app = App::start(catalog, registry, searches, config.limits.clone(), metrics)?;
+    let app = App::start(catalog, registry, searches, config.limits.clone(), metrics, lock)?;
     Server::bind(Arc::new(app), config.listen, config.socket.as_deref()).await
 }
 

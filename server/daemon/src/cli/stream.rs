@@ -16,7 +16,7 @@ use crate::cli::{bar, output};
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// The server; more of them are replicas to continue on
-    #[arg(value_name = "URL", default_value = pba_wire::DEFAULT_URL)]
+    #[arg(value_name = "URL", env = "PBA_SERVER", default_value = pba_wire::DEFAULT_URL)]
     urls: Vec<String>,
     /// Dataset
     #[arg(long, default_value = crate::catalog::BUILT_IN)]

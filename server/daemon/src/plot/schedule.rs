@@ -51,7 +51,7 @@ pub(super) fn draw_at(schedule: &Schedule, y: u32) -> String {
         schedule.name()
     ));
     line(format_args!(
-        "<text x=\"{LEFT}\" y=\"46\" fill=\"#57606a\">{epochs} epochs, {} segments. Bar height: probability. Colour: magnitude.</text>",
+        "<text x=\"{LEFT}\" y=\"46\" fill=\"#57606a\">{epochs} epochs, segments: {}. Bar height: probability. Colour: magnitude.</text>",
         schedule.segments().len()
     ));
 

@@ -141,7 +141,11 @@ impl Searches {
     fn checked_spec(&self, app: &App, body: &[u8]) -> Result<(SearchSpec, String, bool), ApiError> {
         let text =
             std::str::from_utf8(body).map_err(|error| ApiError::body(format!("not UTF-8 text: {error}")))?;
-        let text = if text.trim().is_empty() { "{}" } else { text };
+        if text.trim().is_empty() {
+            return Err(ApiError::body(
+                "the body is empty; expected the spec as a JSON object, {} for the defaults",
+            ));
+        }
         let mut fields: Map<String, Value> = serde_json::from_str(text)
             .map_err(|error| ApiError::body(format!("the spec is not a JSON object: {error}")))?;
         let named = fields.get("name").is_some_and(|name| !name.is_null());

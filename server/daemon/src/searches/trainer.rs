@@ -83,6 +83,8 @@ impl Trainer {
 
     fn command(&self, source: &str, cache: &Path) -> Command {
         let mut command = Command::new(&self.program);
+        // A panic says what and where in its first lines; those are what is shown.
+        command.env("RUST_BACKTRACE", "0");
         command.args(["search", "--dataset", source, "--cache"]).arg(cache);
         command
     }
