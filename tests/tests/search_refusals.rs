@@ -310,10 +310,10 @@ fn trainers_that_always_end_at_once() {
 
 #[test]
 fn a_trainer_that_does_not_listen() {
-    let script = Script::trains("trap '' TERM; while :; do sleep 0.05; done");
+    let script = Script::trains("trap '' TERM; touch \"$here/deaf\"; while :; do sleep 0.05; done");
     let server = Server::with_trainer(script.path());
     let id = server.start_search(&spec(json!({})));
-    server.trainer_of(&id);
+    wait_for("a trainer that is deaf", || script.file("deaf").exists().then_some(()));
     let start = Instant::now();
     let answer = server.send("DELETE", &format!("/v1/searches/{id}"), b"");
     assert_eq!((answer.status, &answer.json()["state"]), (200, &json!("cancelled")));
