@@ -35,12 +35,17 @@ pub fn trainer() -> Option<String> {
     Some(path.into_os_string().into_string().expect("the trainer's path is text"))
 }
 
-/// A shell script that stands in for the trainer, or before it. `$0` is its own path, beside
-/// which it may keep files. It is kept as long as this lives.
+/// A shell script that stands in for the trainer, or before it. It may keep files in `$here`, and
+/// `idle` until this is dropped: so that no test leaves a process behind, whatever became of its
+/// server.
 pub struct Script {
     folder: TempDir,
     path: String,
 }
+
+const PREAMBLE: &str = r#"#!/bin/sh
+here=$(dirname "$0")
+idle() { while [ -e "$0" ]; do sleep 0.05; done; }"#;
 
 impl Script {
     /// A script of lines for `sh`, given what the trainer is given.
@@ -58,7 +63,7 @@ impl Script {
             .spawn()
             .expect("install is there: it comes with the shell");
         let mut stdin = install.stdin.take().expect("it is piped");
-        writeln!(stdin, "#!/bin/sh\nhere=$(dirname \"$0\")\n{lines}").expect("the script is taken");
+        writeln!(stdin, "{PREAMBLE}\n{lines}").expect("the script is taken");
         drop(stdin);
         assert!(install.wait().expect("it ends").success());
         Script { folder, path }
@@ -71,7 +76,7 @@ impl Script {
 
     /// A trainer that never gets anywhere, until it is told to stop.
     pub fn idles() -> Script {
-        Script::trains("trap 'exit 3' TERM; while :; do sleep 0.05; done")
+        Script::trains("trap 'exit 3' TERM; idle")
     }
 
     /// Its path.

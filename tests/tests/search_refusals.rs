@@ -191,7 +191,7 @@ fn searches_run_one_at_a_time_in_the_order_they_came() {
     let script = Script::trains(
         r#"while [ "$1" != --dir ]; do shift; done
         name=$(basename "$2")
-        until [ -e "$here/$name" ]; do sleep 0.02; done
+        while [ -e "$0" ] && ! [ -e "$here/$name" ]; do sleep 0.02; done
         echo '{"event":"failed","error":"enough"}'; exit 1"#,
     );
     let server = Server::with_trainer(script.path());
@@ -284,9 +284,9 @@ fn trainers_that_always_end_at_once() {
         (r#"echo '{"error":{"field":"device","message":"device is cuda:0; there is none"}}'; exit 2"#, 1, &["there is none"]),
         (r#"exit 0"#, 1, &["without a schedule"]),
         // What no trainer says.
-        (r#"echo '{"event":"scored","epoch":2,"scores":[0.5]}'; sleep 60"#, 1, &["before the search began"]),
+        (r#"echo '{"event":"scored","epoch":2,"scores":[0.5]}'; idle"#, 1, &["before the search began"]),
         (r#"echo 'hello'; echo '{"event":"sung"}'; echo '[]'; exit 1"#, 1, &["exit status: 1"]),
-        (r#"printf '\377\376\n'; sleep 60"#, 1, &["utf-8"]),
+        (r#"printf '\377\376\n'; idle"#, 1, &["utf-8"]),
     ];
     for (at, (lines, starts, says)) in cases.into_iter().enumerate() {
         let script = Script::trains(&format!("echo x >>\"$here/starts\"\n{lines}"));
@@ -310,10 +310,10 @@ fn trainers_that_always_end_at_once() {
 
 #[test]
 fn a_trainer_that_does_not_listen() {
-    let script = Script::trains("trap '' TERM; while :; do sleep 0.05; done");
+    let script = Script::trains("trap '' TERM; touch \"$here/deaf\"; idle");
     let server = Server::with_trainer(script.path());
     let id = server.start_search(&spec(json!({})));
-    server.trainer_of(&id);
+    wait_for("a trainer that is deaf", || script.file("deaf").exists().then_some(()));
     let start = Instant::now();
     let answer = server.send("DELETE", &format!("/v1/searches/{id}"), b"");
     assert_eq!((answer.status, &answer.json()["state"]), (200, &json!("cancelled")));
