@@ -95,13 +95,12 @@ class Augment(Peer):
             half = PARAMETER[op](level) // 2
             hole = (slice(max(0, row - half), row + half), slice(max(0, column - half), column + half))
             image = image.copy()
-            image[hole] = self.blank[0][hole]
+            image[hole] = self.blank[hole]
             return image
         apply, parameters = self.transforms[op, level, sign if op in AFFINE else 1]
         return apply(image, **parameters)
 
-    def batch(self, indices):
-        out = np.empty((len(indices), self.side, self.side, 3), np.uint8)
+    def batch(self, indices, out):
         drawn = zip(indices, self.walk.draw(len(indices), self.side), self.base.draw(len(indices)))
         for place, (index, calls, (*_, hole_column, hole_row)) in enumerate(drawn):
             image = self.pictures[index]
@@ -111,7 +110,7 @@ class Augment(Peer):
                 image = finish(image=image)["image"]
             out[place] = image
             hole = self.base.holes[hole_row], self.base.holes[hole_column]
-            out[place][hole] = self.blank[0][hole]
+            out[place][hole] = self.blank[hole]
         return out
 
     def apply(self, call, picture):

@@ -46,7 +46,9 @@ class Measured:
 
     def __init__(self, augment):
         self.augment = augment
-        self.batches = map(augment.batch, index_batches(len(augment.pictures)))
+        # One buffer for all batches, as a program has that sends them on.
+        out = np.zeros((BATCH, *augment.blank.shape), np.uint8)
+        self.batches = (augment.batch(indices, out) for indices in index_batches(len(augment.pictures)))
 
     def measure(self, seconds):
         return measure(seconds, self.batches)

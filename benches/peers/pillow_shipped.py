@@ -81,14 +81,13 @@ class Augment(Peer):
                     break
         return image
 
-    def batch(self, indices):
-        out = self.blank.copy()
+    def batch(self, indices, out):
         for place, index in enumerate(indices):
             rgba = np.array(self.policy(Image.fromarray(self.pictures[index]).convert("RGBA")))
             image = rgba[..., :3]
             image[rgba[..., 3] == 0] = self.mean
             (draws,) = self.base.draw(1)
-            self.base.place(image, draws, out[place], self.blank[0])
+            self.base.place(image, draws, out[place], self.blank)
         return out
 
     def apply(self, call, picture):

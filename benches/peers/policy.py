@@ -112,15 +112,20 @@ class Base:
         return np.concatenate([corners, flips, centres], axis=1).tolist()
 
     def place(self, image, draws, out, blank, mirrored=mirrored_pixels):
-        """Writes the crop of `image`, maybe mirrored, with the cutout, into `out`, which is as
-        `blank`: all of the mean colour. `mirrored(crop)` is the crop mirrored."""
+        """Writes the crop of `image`, maybe mirrored, with the cutout, into `out`. `blank` is an
+        image of the mean colour; `mirrored(crop)` is the crop mirrored; None says that `image` is
+        mirrored already where it has to be."""
+        np.copyto(out, blank)
         column, row, flip, hole_column, hole_row = draws
         columns_out, columns_mirrored, columns_in = self.windows[column]
         rows_out, _, rows_in = self.windows[row]
-        if flip:
-            out[rows_out, columns_mirrored] = mirrored(image[rows_in, columns_in])
-        else:
+        if not flip:
             out[rows_out, columns_out] = image[rows_in, columns_in]
+        elif mirrored is None:
+            columns_in = slice(self.side - columns_in.stop, self.side - columns_in.start)
+            out[rows_out, columns_mirrored] = image[rows_in, columns_in]
+        else:
+            out[rows_out, columns_mirrored] = mirrored(image[rows_in, columns_in])
         # From an image, because NumPy is slow at repeating three bytes.
         hole = self.holes[hole_row], self.holes[hole_column]
         out[hole] = blank[hole]
@@ -136,8 +141,8 @@ class Peer:
         self.pictures = pictures
         self.side = pictures.shape[1]
         self.mean = tuple(mean)
-        # A batch of the mean colour, to copy from.
-        self.blank = np.empty((BATCH, *pictures.shape[1:]), np.uint8)
+        # An image of the mean colour, to copy from.
+        self.blank = np.empty_like(pictures[0])
         self.blank[:] = self.mean
         self.generator = np.random.default_rng(seed)
         self.walk = Walk(last_policy(), self.generator)
@@ -147,8 +152,9 @@ class Peer:
     def prepare(self):
         """Tables, masks, whatever can be made once."""
 
-    def batch(self, indices):
-        """The augmented images of these indices, as one array or tensor of uint8."""
+    def batch(self, indices, out):
+        """Writes the augmented images of these indices into `out`, uint8 [N, side, side, 3]; what
+        was in it is overwritten. Answers it."""
         raise NotImplementedError
 
     def apply(self, call, picture):

@@ -244,27 +244,33 @@ def rates(line, clock):
     return [measured["images"] / measured[clock] for measured in line["rounds"]]
 
 
+def ratio(ours, line, clock):
+    """Of the same rounds, because a shared machine's speed wanders."""
+    ratios = [mine / theirs for mine, theirs in zip(rates(ours, clock), rates(line, clock))]
+    return f"{statistics.median(ratios):.3g}"
+
+
 def number(value):
     """Three digits that mean something."""
     return f"{value:,.0f}" if value < 1000 else f"{float(f'{value:.3g}'):,.0f}"
 
 
 def table(results):
-    lines = ["| work | way | images/s | least to most | ours / it | images per CPU second, all processes | remarks |",
-             "| --- | --- | ---: | ---: | ---: | ---: | --- |"]
+    lines = ["| work | way | images/s | least to most | ours / it | per CPU second | ours / it | remarks |",
+             "| --- | --- | ---: | ---: | ---: | ---: | ---: | --- |"]
     for work, found in results.items():
         clock = "wall_seconds" if work in BY_WALL else "cpu_seconds"
-        ours = rates(found[0], clock)
         for line in found:
             mine = rates(line, clock)
-            ratio = statistics.median(a / b for a, b in zip(ours, mine))
             remarks = [told(line["comparison"])] if "comparison" in line else []
             if line["way"].remark:
                 remarks.append(line["way"].remark)
-            lines.append(
-                f"| {WORKS[work]} | {line['way'].title} | {number(statistics.median(mine))} "
-                f"| {number(min(mine))} to {number(max(mine))} | {ratio:.3g} "
-                f"| {number(statistics.median(rates(line, 'cpu_seconds')))} | {'; '.join(remarks)} |")
+            cells = [WORKS[work], line["way"].title, number(statistics.median(mine)),
+                     f"{number(min(mine))} to {number(max(mine))}", ratio(found[0], line, clock)]
+            # Where the rate is of processor time, these two would say it again.
+            cells += ["", ""] if clock == "cpu_seconds" else [
+                number(statistics.median(rates(line, "cpu_seconds"))), ratio(found[0], line, "cpu_seconds")]
+            lines.append(f"| {' | '.join([*cells, '; '.join(remarks)])} |")
     return "\n".join(lines)
 
 
@@ -285,15 +291,15 @@ Made by `{circumstances['command']}` on {circumstances['date']}.
 
 - Processor: {circumstances['processor']}, {cores} cores; {platform.system()} {platform.release()}. The machine's load was {loads} while it measured{', so others had most of it' if max(circumstances['loads']) > 1.5 * cores else ''}.
 - Pictures: {circumstances['pictures']}. Mean colour {circumstances['mean']}.
-- {rounds} rounds of {seconds} s each, everybody in turn within each round. Figures are medians over the rounds; `ours / it` is the median of the rounds' ratios, because a shared machine's speed wanders.
-- (a) and (b): one core for everybody, one thread each (the DataLoader's workers are processes on the same core); images per second of processor time, all processes counted. (d) and (e): images per second of wall time as the receiving process sees it; the column beside it counts processor time of both sides.
+- {rounds} rounds, everybody in turn within each round, {seconds} s each. Figures are medians over the rounds; `ours / it` is the median of the rounds' ratios.
+- (a) and (b): one core for everybody, one thread each (the DataLoader's workers are processes on the same core); images per second of processor time, all processes counted. (d) and (e): images per second of wall time as the receiving process sees it; the columns beside it are of the processor time of both sides together, which a crowded machine blurs less.
 - The result is uint8, 128 images a batch, in a fresh random order: height, width, colour, or planes first with torchvision. Each image is read from decoded pixels in memory.
-- Pixels are compared op by op with the engine's, at all levels and both signs, where the engine's alpha is 255. Random draws differ, and their distributions do not.
+- Pixels are compared op by op with the engine's, at all levels and both signs, where the engine's alpha is 255, on real pictures. Random draws differ, and their distributions do not.
 - Versions: Python {platform.python_version()}; {'; '.join(versions)}.
 
 {table(results)}
 
-Not measured: DALI, tf.data and its service. Which ops an image gets is drawn image by image here; a DALI or tf.data graph does all images of a batch alike, and would have to compute all ops for all images, or branch.
+Not measured: DALI, tf.data and its service.
 """
 
 

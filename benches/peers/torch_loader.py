@@ -33,7 +33,10 @@ class Pictures(Dataset):
         return len(self.augment.pictures)
 
     def __getitems__(self, indices):
-        return torch.from_numpy(self.augment.batch(indices))
+        # Written where the training process will read it.
+        batch = torch.empty((len(indices), *self.augment.pictures.shape[1:]), dtype=torch.uint8).share_memory_()
+        self.augment.batch(indices, batch.numpy())
+        return batch
 
 
 class Loader:

@@ -82,11 +82,12 @@ class Augment(Peer):
         self.fill = list(self.mean)
         self.colour = torch.tensor(self.fill, dtype=torch.uint8).view(3, 1, 1)
 
-    def batch(self, indices):
+    def batch(self, indices, out):
         count = len(indices)
+        out = torch.from_numpy(out).view(count, 3, self.side, self.side)
         calls = self.walk.draw(count, self.side)
         images = self.by_group(indices, calls) if self.grouped else self.one_by_one(indices, calls)
-        out = self.colour.expand(count, 3, self.side, self.side).contiguous()
+        out.copy_(self.colour)
         for place, (image, draws) in enumerate(zip(images, self.base.draw(count))):
             column, row, flip, hole_column, hole_row = draws
             columns_out, columns_mirrored, columns_in = self.base.windows[column]
