@@ -204,7 +204,7 @@ def told(comparison):
     if not different:
         return "all 15 ops give our pixels"
     near = [op for op, found in different.items() if found["largest"] <= 2]
-    far = [f"{op} ({found['part']:.0%})" for op, found in different.items() if found["largest"] > 2]
+    far = [f"{op} ({100 * found['part']:.2g} %)" for op, found in different.items() if found["largest"] > 2]
     parts = [f"{comparison['equal']} of 15 ops give our pixels"]
     if near:
         parts.append("within 2 of 255: " + ", ".join(near))

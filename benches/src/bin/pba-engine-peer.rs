@@ -67,7 +67,13 @@ impl Engine {
         if plan.batches() == 0 {
             return Err(format!("{file} holds less than one batch of {BATCH} pictures").into());
         }
-        Ok(Engine { out: vec![0; BATCH * shape.rgb_bytes()], recipe, plan, pictures, scratch: Scratch::new() })
+        Ok(Engine {
+            out: vec![0; BATCH * shape.rgb_bytes()],
+            recipe,
+            plan,
+            pictures,
+            scratch: Scratch::new(),
+        })
     }
 
     /// Renders for so long; answers how many images that made.
