@@ -228,7 +228,7 @@ fn names_that_cannot_be() {
     for name in ["", "a/b", "..", "-x", "a b"] {
         refuses_to_start(&format!("{name}={}", folder.display()), &["is not a dataset name"]);
     }
-    refuses_to_start(&format!("shapes={}", folder.display()), &["\"shapes\"", "twice"]);
+    refuses_to_start(&format!("shapes={}", folder.display()), &["\"shapes\"", "built-in"]);
     refuses_to_start("no-path", &["NAME=PATH"]);
 }
 

@@ -38,6 +38,10 @@ fn a_server_that_was_restarted_and_its_replica() {
     assert!(restarted.epoch(REQUEST).bytes == expected, "other bytes after a restart");
     let replica = Server::start_on(data, &[]);
     assert!(replica.epoch(REQUEST).bytes == expected, "other bytes from a replica on the same data");
+    let schedule = restarted.get("/v1/schedules/svhn-pba").text();
+    let put = |server: &Server| server.send("PUT", "/v1/schedules/mine", schedule.as_bytes()).status;
+    assert_eq!((put(&replica), put(&restarted)), (409, 201), "one server writes in a data directory");
+    assert_eq!(replica.get("/v1/schedules/mine").status, 200, "and the others see it");
     assert!(epoch(&server, "").bytes == expected, "other bytes from a replica with its own data");
 }
 

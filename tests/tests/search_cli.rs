@@ -41,7 +41,7 @@ fn a_search_from_start_to_stream() {
         "epoch 2: best member",
         "epoch 4: best member",
         "done in",
-        "pba stream --schedule mine",
+        "--dataset shapes --schedule mine",
     ] {
         assert!(text.contains(says), "{text} does not say {says:?}");
     }
@@ -50,7 +50,8 @@ fn a_search_from_start_to_stream() {
     let told: Vec<Value> = told.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     let journal: Vec<Value> =
         server.journal("mine").lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-    let of_journal = |event: &&Value| !["state", "progress"].contains(&event["event"].as_str().unwrap());
+    let of_journal =
+        |event: &&Value| !["state", "progress", "reconnecting"].contains(&event["event"].as_str().unwrap());
     let data: Vec<Value> = told.iter().filter(of_journal).map(|event| event["data"].clone()).collect();
     assert_eq!(data, journal);
     assert_eq!(told.last().unwrap()["data"]["state"], "done");
@@ -169,7 +170,8 @@ fn watching_over_a_restart() {
     let told: Vec<Value> =
         std::iter::from_fn(|| watch.line()).map(|line| serde_json::from_str(&line).unwrap()).collect();
     assert_eq!(watch.wait().code(), Some(0), "{}", watch.stderr());
-    let of_journal = |event: &&Value| !["state", "progress"].contains(&event["event"].as_str().unwrap());
+    let of_journal =
+        |event: &&Value| !["state", "progress", "reconnecting"].contains(&event["event"].as_str().unwrap());
     let told: Vec<Value> = told.iter().filter(of_journal).map(|event| event["data"].clone()).collect();
     let journal = data.path().join("searches").join(&id).join("events.jsonl");
     let journal = std::fs::read_to_string(journal).unwrap();

@@ -16,34 +16,30 @@ use crate::pool::Pool;
 use crate::registry::Registry;
 use crate::searches::Searches;
 
-/// Holds a data directory for one server: two would overwrite each other's schedules and searches.
+/// Who may write in a data directory: the first server that uses it.
+///
+/// Others, as replicas beside it, stream what is there; two writers would overwrite each other's
+/// schedules and searches.
 pub struct DataLock {
     _file: Option<std::fs::File>,
+    is_writer: bool,
 }
 
 impl DataLock {
-    /// Locks a directory until dropped, or until the process ends in whatever way.
-    ///
-    /// A directory that cannot be written needs no lock.
-    ///
-    /// # Errors
-    /// When another server holds it.
-    pub fn take(directory: &Path) -> anyhow::Result<DataLock> {
+    /// Locks a directory, if nobody has, until dropped or until the process ends.
+    pub fn take(directory: &Path) -> DataLock {
+        // A directory that cannot be written refuses each write with a reason of its own.
         let Ok(file) = std::fs::File::create(directory.join("lock")) else {
-            return Ok(DataLock { _file: None });
+            return DataLock { _file: None, is_writer: true };
         };
-        match file.try_lock() {
-            Ok(()) => Ok(DataLock { _file: Some(file) }),
-            Err(std::fs::TryLockError::WouldBlock) => anyhow::bail!(
-                "another server uses the data directory {}; give this one its own with --data-dir",
-                directory.display()
-            ),
-            // A file system without locks.
-            Err(std::fs::TryLockError::Error(error)) => {
-                tracing::warn!(%error, directory = %directory.display(), "the data directory cannot be locked");
-                Ok(DataLock { _file: Some(file) })
-            }
+        let is_writer = !matches!(file.try_lock(), Err(std::fs::TryLockError::WouldBlock));
+        if !is_writer {
+            tracing::warn!(
+                directory = %directory.display(),
+                "another server writes in the data directory; this one streams, and refuses changes"
+            );
         }
+        DataLock { _file: Some(file), is_writer }
     }
 }
 
@@ -68,7 +64,7 @@ pub struct App {
     pub single_jobs: Semaphore,
     streams: Arc<Semaphore>,
     draining: AtomicBool,
-    _lock: DataLock,
+    lock: DataLock,
 }
 
 impl App {
@@ -98,7 +94,7 @@ impl App {
             streams: Arc::new(Semaphore::new(limits.streams_max)),
             limits,
             draining: AtomicBool::new(false),
-            _lock: lock,
+            lock,
         })
     }
 
@@ -111,6 +107,24 @@ impl App {
             return Err(ApiError::draining());
         }
         Arc::clone(&self.streams).try_acquire_owned().map_err(|_| ApiError::full(self.limits.streams_max))
+    }
+
+    /// Whether this server may change schedules and searches.
+    pub fn is_writer(&self) -> bool {
+        self.lock.is_writer
+    }
+
+    /// Refuses a change where another server writes.
+    ///
+    /// # Errors
+    /// `409` when another server writes in the data directory.
+    pub fn check_writer(&self) -> Result<(), ApiError> {
+        if self.is_writer() {
+            return Ok(());
+        }
+        Err(ApiError::conflict(
+            "another server writes in this server's data directory; ask that one, or give this one its own with --data-dir",
+        ))
     }
 
     /// Streams that hold a place.

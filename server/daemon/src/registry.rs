@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, RwLock};
 
 use anyhow::Context;
-use pba_schedules::{Schedule, formats::json, library};
+use pba_schedules::{Schedule, check_name, formats::json, library};
 
 use serde_json::{Value, json};
 
@@ -112,6 +112,14 @@ impl Registry {
             {
                 return Ok(Arc::clone(&entry.schedule));
             }
+        }
+        // Beside a server that writes here, what it added since is only on disk.
+        if check_name(name).is_ok()
+            && let Ok(text) = std::fs::read_to_string(self.path(name))
+            && let Ok(schedule) = json::read(&text)
+            && schedule.name() == name
+        {
+            return Ok(Arc::new(schedule));
         }
         Err(ApiError::not_found("schedule", name, schedules.keys().map(String::as_str)))
     }

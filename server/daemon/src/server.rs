@@ -107,7 +107,12 @@ impl Server {
     pub async fn run(self, stop: impl Future<Output = ()>) {
         let router = router(Arc::clone(&self.app));
         let (end_searches, ending) = watch::channel(false);
-        let searches = tokio::spawn(supervise(Arc::clone(&self.app), ending));
+        let app = Arc::clone(&self.app);
+        let searches = tokio::spawn(async move {
+            if app.is_writer() {
+                supervise(app, ending).await;
+            }
+        });
         let connections = GracefulShutdown::new();
         let mut stop = std::pin::pin!(stop);
         let mut deadline: Option<Instant> = None;

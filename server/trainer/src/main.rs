@@ -134,6 +134,10 @@ struct Work {
     /// Go on when the parent process dies.
     #[arg(long)]
     detached: bool,
+    /// Id of the parent process; without it, whoever is the parent at the start. A parent that
+    /// knows its own id leaves no moment in which its death goes unseen.
+    #[arg(long, conflicts_with = "detached")]
+    parent: Option<i32>,
 }
 
 impl Work {
@@ -181,7 +185,7 @@ fn run(command: Command) -> anyhow::Result<()> {
     match command {
         Command::Search { work, dir } => {
             let spec = SearchSpec::from_json(&work.text()?)?;
-            signals::install(!work.detached);
+            signals::install(work.parent, !work.detached);
             let checked = search::check(spec, &work.dataset, &work.cache(dir.as_deref()))?;
             match dir {
                 Some(dir) if !work.check => search::search(checked, &dir),
@@ -190,7 +194,7 @@ fn run(command: Command) -> anyhow::Result<()> {
         }
         Command::Evaluate { work, schedule } => {
             let spec = EvaluationSpec::from_json(&work.text()?)?;
-            signals::install(!work.detached);
+            signals::install(work.parent, !work.detached);
             let schedule = evaluate::schedule(&schedule)?;
             evaluate::evaluate(spec, schedule, &work.dataset, &work.cache(None), work.check)
         }

@@ -40,7 +40,7 @@ pub async fn start(config: &Config) -> anyhow::Result<Server> {
     let data = &config.data_dir;
     std::fs::create_dir_all(data)
         .with_context(|| format!("cannot make the data directory {}", data.display()))?;
-    let lock = DataLock::take(data)?;
+    let lock = DataLock::take(data);
     let registry = Registry::open(&data.join("schedules"))?;
     let cache = data.join("datasets");
     let catalog = open_datasets(config, &cache, &metrics)?;

@@ -50,6 +50,7 @@ pub async fn put(
     uri: Uri,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, ApiError> {
+    app.check_writer()?;
     let mut epochs = None;
     for (parameter, value) in epoch::pairs(uri.query().unwrap_or_default())? {
         match parameter.as_str() {
@@ -84,6 +85,7 @@ pub async fn delete(
     uri: Uri,
 ) -> Result<StatusCode, ApiError> {
     no_parameters(&uri)?;
+    app.check_writer()?;
     app.registry.delete(&name)?;
     Ok(StatusCode::NO_CONTENT)
 }

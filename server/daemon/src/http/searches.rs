@@ -36,6 +36,7 @@ pub async fn start(
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, ApiError> {
     no_parameters(&uri)?;
+    app.check_writer()?;
     if app.is_draining() {
         return Err(ApiError::draining());
     }
@@ -68,6 +69,7 @@ pub async fn cancel(
     uri: Uri,
 ) -> Result<Json<Value>, ApiError> {
     no_parameters(&uri)?;
+    app.check_writer()?;
     let record = app.searches.cancel(&id)?;
     // A trainer ends between two steps; wait for it, so that the answer is the last word.
     let mut changes = record.watch();
@@ -82,6 +84,7 @@ pub async fn resume(
     uri: Uri,
 ) -> Result<(StatusCode, Json<Value>), ApiError> {
     no_parameters(&uri)?;
+    app.check_writer()?;
     let record = app.searches.resume(&id)?;
     Ok((StatusCode::ACCEPTED, Json(record.describe())))
 }

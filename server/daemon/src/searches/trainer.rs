@@ -73,6 +73,8 @@ impl Trainer {
             .arg(directory.join("spec.json"))
             .arg("--dir")
             .arg(directory)
+            .arg("--parent")
+            .arg(std::process::id().to_string())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
