@@ -134,8 +134,8 @@ struct Work {
     /// Go on when the parent process dies.
     #[arg(long)]
     detached: bool,
-    /// Id of the parent process; without it, whoever is the parent at the start. A parent that
-    /// knows its own id leaves no moment in which its death goes unseen.
+    /// Id of the process that starts it. If that one is gone already, nothing starts: its death
+    /// may have come before it could be watched.
     #[arg(long, conflicts_with = "detached")]
     parent: Option<i32>,
 }

@@ -34,7 +34,7 @@ extern "C" fn note_orphaned(_signal: libc::c_int) {
 
 /// Notes SIGTERM and SIGINT and, if asked to, the death of the parent process: a search without
 /// its server would go on unseen.
-pub(crate) fn install(parent: Option<i32>, die_with_parent: bool) {
+pub(crate) fn install(starter: Option<i32>, die_with_parent: bool) {
     // SAFETY: the handlers only use atomics and getppid, which are allowed at any point.
     unsafe {
         let handler = note as extern "C" fn(libc::c_int) as libc::sighandler_t;
@@ -44,12 +44,18 @@ pub(crate) fn install(parent: Option<i32>, die_with_parent: bool) {
     if die_with_parent {
         // SAFETY: as above; prctl sets a flag of this process.
         unsafe {
-            PARENT.store(parent.unwrap_or_else(|| libc::getppid()), Ordering::Relaxed);
+            PARENT.store(libc::getppid(), Ordering::Relaxed);
             libc::signal(libc::SIGUSR1, note_orphaned as extern "C" fn(libc::c_int) as libc::sighandler_t);
             libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGUSR1);
         }
-        // It may have died before it was watched.
-        note_orphaned(libc::SIGUSR1);
+        // Whoever started us may have died before it was watched, and another process be our
+        // parent now. It need not have been our parent, but that of a script that started us.
+        if let Some(starter) = starter {
+            // SAFETY: signal 0 only asks whether the process is there.
+            if unsafe { libc::kill(starter, 0) } != 0 {
+                STOP.store(true, Ordering::Relaxed);
+            }
+        }
     }
 }
 
