@@ -62,8 +62,9 @@ test-python: $(VENV)/ready ## Run the tests of the Python client
 libtorch: ## Fetch libtorch, which the trainer links
 	server/trainer/fetch-libtorch.sh
 
-bench: ## Measure, ours beside the peers'
+bench: ## Measure, ours beside the peers' (installed into benches/.envs); PBA_TEST_DATA names real pictures
 	$(CARGO) bench --locked -p pba-benches
+	$(PYTHON) benches/peers/run.py
 
 # The stamp is older than its causes exactly when something has to be installed.
 $(VENV)/ready: client/python/requirements-test.txt client/python/pyproject.toml
