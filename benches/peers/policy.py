@@ -6,6 +6,7 @@ those that did in a random order. `Walk` does so for a whole batch with NumPy, w
 1 to 2 microseconds an image; a shuffle of 30 in Python would cost 15.
 """
 
+import abc
 import json
 import pathlib
 
@@ -131,7 +132,7 @@ class Base:
         out[hole] = blank[hole]
 
 
-class Peer:
+class Peer(abc.ABC):
     """One way to augment a batch. Each peer's file has one subclass named `Augment`.
 
     `pictures` is uint8 [N, side, side, 3], `mean` the rounded mean colour.
@@ -152,12 +153,12 @@ class Peer:
     def prepare(self):
         """Tables, masks, whatever can be made once."""
 
+    @abc.abstractmethod
     def batch(self, indices, out):
         """Writes the augmented images of these indices into `out`, uint8 [N, side, side, 3]; what
         was in it is overwritten. Answers it."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def apply(self, call, picture):
         """One op on one image of uint8 [side, side, 3]: RGB and mask (False where exposed or
         erased; None when the peer has no mask)."""
-        raise NotImplementedError
