@@ -22,6 +22,7 @@ import json
 import os
 import pathlib
 import platform
+import signal
 import statistics
 import subprocess
 import sys
@@ -68,8 +69,10 @@ WAYS = [
         for workers in (1, 2)
     ),
     Way(OURS, "**PBA server and Python client**", ("stream",), "pba_stream:identity", "client"),
-    Way("raw", "bare socket, sent from memory", ("stream",), "pba_stream:raw", "client",
-        "nothing is looked at: the ceiling"),
+    Way("raw", "bare socket, the same bytes from memory", ("stream",), "pba_stream:raw", "client",
+        "nothing is looked at; the bytes come from outside the cache"),
+    Way("raw-hot", "bare socket, the same 256 KiB again and again", ("stream",), "pba_stream:raw-hot", "client",
+        "nothing is looked at, nothing leaves the cache: the ceiling"),
     Way(OURS, "**PBA server and Python client**", ("deliver",), "pba_stream:client", "client"),
 ]
 WORKS = {
@@ -289,7 +292,7 @@ def report(results, circumstances):
 
 Made by `{circumstances['command']}` on {circumstances['date']}.
 
-- Processor: {circumstances['processor']}, {cores} cores; {platform.system()} {platform.release()}. The machine's load was {loads} while it measured{', so others had most of it' if max(circumstances['loads']) > 1.5 * cores else ''}.
+- Processor: {circumstances['processor']}, {cores} cores; {platform.system()} {platform.release()}. The machine's load was {loads} while it measured; over {cores} means that others took turns with it.
 - Pictures: {circumstances['pictures']}. Mean colour {circumstances['mean']}.
 - {rounds} rounds, everybody in turn within each round, {seconds} s each. Figures are medians over the rounds; `ours / it` is the median of the rounds' ratios.
 - (a) and (b): one core for everybody, one thread each (the DataLoader's workers are processes on the same core); images per second of processor time, all processes counted. (d) and (e): images per second of wall time as the receiving process sees it; the columns beside it are of the processor time of both sides together, which a crowded machine blurs less.
@@ -323,6 +326,8 @@ def main():
     for given, known in ((only, names), (works, list(WORKS))):
         if unknown := set(given) - set(known):
             parser.error(f"unknown: {', '.join(sorted(unknown))}; known are {', '.join(known)}")
+    # Servers and workers are ended on every way out.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     if arguments.rounds < 1:
         parser.error("at least one round")
 
