@@ -8,7 +8,7 @@ the last epoch of the paper's CIFAR-10 schedule:
 - `raw`: the bytes of an answer to `identity`, sent from memory by a process that does nothing else,
   and read into one buffer that nobody looks at;
 - `raw-hot`: the same with the first 256 KiB of the answer again and again, which stay in the cache as
-  a server's buffers may. No client can be faster.
+  a server's buffers may.
 
 The number of a batch's images is all that is looked at.
 """

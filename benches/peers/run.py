@@ -70,9 +70,9 @@ WAYS = [
     ),
     Way(OURS, "**PBA server and Python client**", ("stream",), "pba_stream:identity", "client"),
     Way("raw", "bare socket, the same bytes from memory", ("stream",), "pba_stream:raw", "client",
-        "nothing is looked at; the bytes come from outside the cache"),
+        "nothing is looked at; the bytes are an epoch, more than a cache holds"),
     Way("raw-hot", "bare socket, the same 256 KiB again and again", ("stream",), "pba_stream:raw-hot", "client",
-        "nothing is looked at, nothing leaves the cache: the ceiling"),
+        "nothing is looked at, and nothing leaves the cache"),
     Way(OURS, "**PBA server and Python client**", ("deliver",), "pba_stream:client", "client"),
 ]
 WORKS = {
@@ -297,7 +297,7 @@ Made by `{circumstances['command']}` on {circumstances['date']}.
 - {rounds} rounds, everybody in turn within each round, {seconds} s each. Figures are medians over the rounds; `ours / it` is the median of the rounds' ratios.
 - (a) and (b): one core for everybody, one thread each (the DataLoader's workers are processes on the same core); images per second of processor time, all processes counted. (d) and (e): images per second of wall time as the receiving process sees it; the columns beside it are of the processor time of both sides together, which a crowded machine blurs less.
 - The result is uint8, 128 images a batch, in a fresh random order: height, width, colour, or planes first with torchvision. Each image is read from decoded pixels in memory.
-- Pixels are compared op by op with the engine's, at all levels and both signs, where the engine's alpha is 255, on real pictures. Random draws differ, and their distributions do not.
+- Pixels are compared op by op with the engine's, at all levels and both signs, where the engine's alpha is 255, on real pictures. Random draws differ; their distributions are the same, but for albumentations' crop, which also lies at the last of the 2 x padding + 1 places.
 - Versions: Python {platform.python_version()}; {'; '.join(versions)}.
 
 {table(results)}
