@@ -18,7 +18,8 @@ BUILT := trainer
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help run serve build server trainer test lint test-rust test-python libtorch bench clean
+.PHONY: help run serve build server trainer test lint test-rust test-python libtorch clean \
+	bench bench-peers bench-scaling bench-memory bench-parts bench-hottest bench-kernels
 
 help: ## Show what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-12s %s\n", $$1, $$2 }'
@@ -55,16 +56,33 @@ test-rust: $(VENV)/ready $(PREPARED) ## Run the Rust tests
 	$(CARGO) build $(PACKAGES) --locked
 	$(CARGO) test $(PACKAGES) --locked --no-fail-fast
 
-test-python: $(VENV)/ready ## Run the tests of the Python client
-	$(CARGO) build --locked -p pba-server
+test-python: $(VENV)/ready $(PREPARED) ## Run the tests of the Python client
+	$(CARGO) build $(PACKAGES) --locked
 	$(VENV)/bin/python -m pytest -q client/python/tests
 
 libtorch: ## Fetch libtorch, which the trainer links
 	server/trainer/fetch-libtorch.sh
 
-bench: ## Measure, ours beside the peers' (installed into benches/.envs); PBA_TEST_DATA names real pictures
+bench: bench-peers bench-scaling bench-memory bench-parts bench-hottest bench-kernels ## Measure everything, in 20 minutes or so; see benches/README.md
+
+bench-peers: ## Ours beside the peers' (installed into benches/.envs); PBA_TEST_DATA names real pictures
+	$(PYTHON) benches/peers/run.py $(ARGS)
+
+bench-scaling: ## Over cores, streams, batch sizes and samples
+	$(PYTHON) benches/scaling.py $(ARGS)
+
+bench-memory: ## The server's memory over 1,000 epochs and 1,000 clients
+	$(PYTHON) benches/memory.py $(ARGS)
+
+bench-parts: ## Nanoseconds by part, and the floor of each
+	$(PYTHON) benches/parts.py $(ARGS)
+
+bench-hottest: ## Functions with most self time, where there is perf
+	@if command -v perf > /dev/null; then benches/hottest.sh > benches/results/hottest.txt && cat benches/results/hottest.txt; \
+	else echo "no perf here: benches/hottest.sh is left out"; fi
+
+bench-kernels: ## Criterion's benches of ops and whole batches, on every SIMD level
 	$(CARGO) bench --locked -p pba-benches
-	$(PYTHON) benches/peers/run.py
 
 # The stamp is older than its causes exactly when something has to be installed.
 $(VENV)/ready: client/python/requirements-test.txt client/python/pyproject.toml

@@ -1,7 +1,9 @@
 """Peers as `worker.py` drives them: they measure themselves for some seconds."""
 
+import multiprocessing
 import os
 import pathlib
+import threading
 import time
 
 import numpy as np
@@ -13,6 +15,15 @@ def cpu_seconds_of(process):
     """Processor time of another process so far, all its threads, to a hundredth of a second."""
     fields = pathlib.Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def end_with_parent():
+    """Ends this process when the one that started it is gone, however it went."""
+    def watch():
+        multiprocessing.parent_process().join()
+        os._exit(0)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def measure(seconds, batches, processes=()):
@@ -35,6 +46,8 @@ def measure(seconds, batches, processes=()):
 
 def index_batches(count, seed=1):
     """Full batches of shuffled indices, epoch after epoch, for ever."""
+    if count < BATCH:
+        raise ValueError(f"{count} pictures are less than a batch of {BATCH}")
     generator = np.random.default_rng(seed)
     while True:
         order = generator.permutation(count)

@@ -1,7 +1,7 @@
-"""Batches that reach one Python process over a TCP connection of this machine.
+"""Batches that reach one Python process over a connection of this machine.
 
-`pba_stream:WAY,URL,DATASET,PROCESS` reads from the server whose process is PROCESS, again and again
-the last epoch of the paper's CIFAR-10 schedule:
+`pba_stream:WAY,URL,LOCAL_URL,DATASET,PROCESS` reads from the server whose process is PROCESS, again
+and again the last epoch of the paper's CIFAR-10 schedule:
 
 - `client`: with the Python client;
 - `identity`: the same, of untouched pixels;
@@ -10,12 +10,14 @@ the last epoch of the paper's CIFAR-10 schedule:
 - `raw-hot`: the same with the first 256 KiB of the answer again and again, which stay in the cache as
   a server's buffers may.
 
-The number of a batch's images is all that is looked at.
+Each is over TCP, or with `-unix` over a Unix socket; `client-memory` and `identity-memory` are through
+memory that the server shares. The number of a batch's images is all that is looked at.
 """
 
 import multiprocessing
 import os
 import socket
+import tempfile
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -33,14 +35,15 @@ def versions():
 
 
 class Stream:
-    def __init__(self, url, dataset, process, schedule):
-        self.client = pba_client.Client(url)
+    def __init__(self, url, dataset, process, schedule, memory):
+        self.client = pba_client.Client(url, shared_memory=memory)
         self.request = {"schedule": schedule, "base": "identity" if schedule == "identity" else None}
-        self.dataset, self.process = dataset, int(process)
+        self.dataset, self.process, self.memory = dataset, int(process), memory
 
     def images(self):
         while True:
             with self.client.epoch(self.dataset, EPOCH, **self.request) as epoch:
+                assert epoch.shares_memory == self.memory, "not the way that was asked for"
                 for batch in epoch:
                     yield batch.image
 
@@ -52,9 +55,11 @@ class Stream:
         return measured
 
 
-def send_for_ever(answer, address, cores):
+def send_for_ever(answer, address, cores, path):
     os.sched_setaffinity(0, cores)
-    with socket.create_server(("127.0.0.1", 0)) as server:
+    with socket.socket(socket.AF_UNIX if path else socket.AF_INET) as server:
+        server.bind(path or ("127.0.0.1", 0))
+        server.listen()
         address.send(server.getsockname())
         while True:
             peer, _ = server.accept()
@@ -67,7 +72,7 @@ def send_for_ever(answer, address, cores):
 
 
 class Raw:
-    def __init__(self, url, dataset, process, hot):
+    def __init__(self, url, dataset, process, local, hot):
         target = f"/v1/datasets/{dataset}/epochs/{EPOCH}/batches?schedule=identity"
         parts = urlsplit(url)
         pieces = []
@@ -85,7 +90,9 @@ class Raw:
         # Where the server runs, so that sender and reader have the cores that server and client have.
         receive, send = multiprocessing.Pipe(duplex=False)
         cores = os.sched_getaffinity(int(process))
-        self.sender = multiprocessing.Process(target=send_for_ever, args=(answer, send, cores), daemon=True)
+        self.folder = tempfile.TemporaryDirectory(prefix="pba-raw-")
+        path = f"{self.folder.name}/raw.sock" if local else None
+        self.sender = multiprocessing.Process(target=send_for_ever, args=(answer, send, cores, path), daemon=True)
         self.sender.start()
         self.address = receive.recv()
         self.buffer = memoryview(bytearray(BUFFER_BYTES))
@@ -95,7 +102,8 @@ class Raw:
             yield self.buffer[:count]
 
     def measure(self, seconds):
-        with socket.create_connection(self.address) as connection:
+        with socket.socket(socket.AF_UNIX if isinstance(self.address, str) else socket.AF_INET) as connection:
+            connection.connect(self.address)
             reads = self.reads(connection)
             next(reads)
             measured = measure(seconds, reads, [self.sender.pid])
@@ -103,7 +111,10 @@ class Raw:
 
 
 def start(way, arguments):
-    way, *rest = way.split(",")
-    if way.startswith("raw"):
-        return Raw(*rest, hot=way == "raw-hot")
-    return Stream(*rest, schedule="identity" if way == "identity" else "cifar10-pba")
+    way, url, local_url, dataset, process = way.split(",")
+    kind, *how = way.split("-")
+    if kind == "raw":
+        return Raw(url, dataset, process, local="unix" in how, hot="hot" in how)
+    memory = "memory" in how
+    schedule = "identity" if kind == "identity" else "cifar10-pba"
+    return Stream(local_url if memory or "unix" in how else url, dataset, process, schedule, memory)

@@ -1,7 +1,7 @@
-"""Writes the pictures that everybody augments, from a server: `pictures.py URL DATASET FOLDER`.
+"""Writes the pictures that everybody augments, from a server: `pictures.py URL DATASET FOLDER [jpeg]`.
 
-`32.rgb` holds the training split as it is; `224.rgb` the first 1,024 of it at 224x224, bicubic.
-Prints the rounded mean colour.
+`32.rgb` holds the training split as it is; `224.rgb` the first 1,024 of it at 224x224, bicubic;
+`jpeg`, when asked for, is a folder of files like photographs. Prints the rounded mean colour.
 """
 
 import pathlib
@@ -12,11 +12,13 @@ from PIL import Image
 
 from pba_client import Client
 
+from photographs import COUNT, photographs
+
 LARGE_SIDE, LARGE_COUNT = 224, 1024
 
 
 def main():
-    url, dataset, folder = sys.argv[1:]
+    url, dataset, folder, *more = sys.argv[1:]
     folder = pathlib.Path(folder)
     large = 0
     with (folder / "32.rgb").open("wb") as small_file, (folder / f"{LARGE_SIDE}.rgb").open("wb") as large_file:
@@ -29,6 +31,8 @@ def main():
                     large_file.write(image.tobytes())
                     large += 1
             mean = epoch.metadata.mean
+    if more:
+        photographs(np.fromfile(folder / "32.rgb", np.uint8, COUNT * 3072).reshape(-1, 32, 32, 3), folder / "jpeg")
     print(",".join(str(round(255 * value)) for value in mean))
 
 

@@ -139,17 +139,22 @@ class Augment(Peer):
                 holes.paste(255, box)
         return image, None if name in RESETS_MASK else holes
 
+    def augmented(self, image, calls):
+        """A Pillow image after the policy."""
+        holes = None
+        for call in calls:
+            image, holes = self.op(image, holes, call)
+        if holes is not None:
+            image.paste(self.mean, None, holes)
+        return image
+
     def batch(self, indices, out):
-        count, side, mean, blank = len(indices), self.side, self.mean, self.blank
+        count, side, blank = len(indices), self.side, self.blank
         drawn = zip(indices.tolist(), self.walk.draw(count, side), self.base.draw(count))
         for place, (index, calls, base) in enumerate(drawn):
             pixels = self.pictures[index]
             if calls:
-                image, holes = Image.frombytes("RGB", self.size, pixels), None
-                for call in calls:
-                    image, holes = self.op(image, holes, call)
-                if holes is not None:
-                    image.paste(mean, None, holes)
+                image = self.augmented(Image.frombytes("RGB", self.size, pixels), calls)
                 # Pillow mirrors faster than NumPy.
                 if base[2]:
                     image = image.transpose(MIRROR)

@@ -1,11 +1,12 @@
 """PyTorch's DataLoader with worker processes around a peer that augments.
 
-`torch_loader:pillow_best,2` has two workers. At its best: a worker fetches a whole batch at once
+`torch_loader:pillow_best,2` has two workers; `torch_loader:untouched,1,1` has one, on core 1. At its best: a worker fetches a whole batch at once
 (`__getitems__`), and hands it over as one tensor in shared memory; workers persist.
 """
 
 import importlib
 import itertools
+import os
 import warnings
 
 import numpy as np
@@ -40,8 +41,10 @@ class Pictures(Dataset):
 
 
 class Loader:
-    def __init__(self, augment, workers):
+    def __init__(self, augment, workers, cores=None):
         def reseed(worker):
+            if cores:
+                os.sched_setaffinity(0, cores)
             # A fork copies the generator; without this all workers would draw the same.
             generator = np.random.default_rng(worker)
             augment.generator.bit_generator.state = generator.bit_generator.state
@@ -62,7 +65,7 @@ class Loader:
 
 
 def start(way, arguments):
-    module, _, workers = way.partition(",")
+    module, workers, *cores = way.split(",")
     peer = importlib.import_module(module)
     around.append(peer)
-    return Loader(peer.Augment(*arguments), int(workers))
+    return Loader(peer.Augment(*arguments), int(workers), {int(core) for core in cores})

@@ -8,6 +8,7 @@ in other processes gives their processor time as well.
 """
 
 import importlib
+import inspect
 import json
 import os
 import pathlib
@@ -24,7 +25,10 @@ from measured import Measured  # noqa: E402
 
 
 def pictures_of(file, side):
-    """The pictures of a file, read into memory as a training program would hold them."""
+    """The pictures of a file, read into memory as a training program would hold them; of a folder,
+    its files, still encoded."""
+    if os.path.isdir(file):
+        return [path.read_bytes() for path in sorted(pathlib.Path(file).iterdir())]
     return np.fromfile(file, np.uint8).reshape(-1, side, side, 3)
 
 
@@ -33,8 +37,12 @@ def main():
     peer = importlib.import_module(module.partition(":")[0])
     arguments = (pictures_of(file, int(side)), int(padding), int(cutout), [int(c) for c in mean.split(",")])
     # A module with more than one way takes the rest of the name: `torch_loader:opencv,2`.
-    measured = peer.start(module.partition(":")[2], arguments) if hasattr(peer, "start") \
-        else Measured(peer.Augment(*arguments))
+    if not hasattr(peer, "start"):
+        measured = Measured(peer.Augment(*arguments))
+    elif "file" in inspect.signature(peer.start).parameters:
+        measured = peer.start(module.partition(":")[2], arguments, file=file)
+    else:
+        measured = peer.start(module.partition(":")[2], arguments)
     # What a library prints must not get between the answers.
     answers, sys.stdout = sys.stdout, sys.stderr
     print(json.dumps({"versions": peer.versions()}), file=answers, flush=True)

@@ -35,6 +35,8 @@ pub enum Purpose {
     Weights = 5,
     /// Drawing a built-in dataset.
     Dataset = 6,
+    /// Which part of its source a sample shows.
+    Frame = 7,
 }
 
 /// Where a random number is used.

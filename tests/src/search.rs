@@ -271,7 +271,8 @@ impl Server {
     }
 }
 
-/// Processes of trainers that work in a folder or below it.
+/// Processes of trainers that work in a folder or below it. What a trainer has forked off, to start
+/// another program, looks like one for a moment and is none.
 pub fn trainers_in(folder: &Path) -> Vec<u32> {
     let is_below = |arguments: &[u8]| {
         let mut arguments = arguments.split(|&byte| byte == 0);
@@ -283,11 +284,20 @@ pub fn trainers_in(folder: &Path) -> Vec<u32> {
     let processes = std::fs::read_dir("/proc").expect("Linux has /proc").flatten();
     let numbers = processes.filter_map(|process| process.file_name().to_str()?.parse().ok());
     // The arguments of a process that has ended, and is not waited for yet, are empty.
-    numbers
+    let found: Vec<u32> = numbers
         .filter(|number: &u32| {
             std::fs::read(format!("/proc/{number}/cmdline")).is_ok_and(|arguments| is_below(&arguments))
         })
-        .collect()
+        .collect();
+    let is_forked_off = |number: &u32| parent(*number).is_some_and(|parent| found.contains(&parent));
+    found.iter().filter(|number| !is_forked_off(number)).copied().collect()
+}
+
+/// The process that started one; none when it has ended.
+fn parent(process: u32) -> Option<u32> {
+    // "number (name) state parent ...", where the name may hold anything.
+    let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
+    stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse().ok()
 }
 
 /// Checks that no trainer is left in a folder. One may still be ending.

@@ -229,6 +229,9 @@ fn a_stream_that_is_refused_leaves_no_file() {
 fn check(file: &str, environment: &[(&str, &str)], flags: &[&str]) -> Pba {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("pba.toml"), file).unwrap();
+    for dataset in ["here", "there"] {
+        std::fs::create_dir(folder.path().join(dataset)).unwrap();
+    }
     let mut command = binary::command(folder.path(), &[&["serve", "--check"], flags].concat());
     command.envs(environment.iter().copied()).output().unwrap().into()
 }
@@ -260,6 +263,11 @@ fn wrong_configurations() {
     check("threads = \"two\"", &[], &[]).refused(1, &["pba.toml", "threads"]);
     check("threads = ", &[], &[]).refused(1, &["pba.toml"]);
     check("threads = 0", &[], &[]).refused(1, &["threads: 0", "1..=1024"]);
+    check("", &[], &["--dataset", "mine=nowhere"]).refused(1, &["mine", "nowhere"]);
+    for socket in ["", "here", "nowhere/s"] {
+        check(&format!("socket = {socket:?}"), &[], &[]).refused(1, &["socket", socket]);
+    }
+    check("", &[], &["--dataset", "shapes=here"]).refused(1, &["shapes", "built-in"]);
     check("", &[("PBA_THREADS", "two")], &[]).refused(2, &["two", "--threads"]);
     check("", &[("PBA_STREAMS_MAX", "0")], &[]).refused(1, &["streams_max: 0", "1..="]);
     check("", &[], &["--config", "missing.toml"]).refused(1, &["cannot read missing.toml"]);

@@ -15,8 +15,8 @@ use std::io::{BufRead, Write};
 use std::time::{Duration, Instant};
 
 use pba_augment::{
-    Base, ImageShape, OpCall, OpCounts, Plan, PlanSpec, Policies, Recipe, RecipeSpec, Rgba, Scratch, Shard,
-    Sign, apply, render_batch,
+    Base, Frame, ImageShape, OpCall, OpCounts, Plan, PlanSpec, Policies, Recipe, RecipeSpec, Rgba, Scratch,
+    Shard, Sign, apply, render_batch,
 };
 use pba_schedules::{Op, library};
 
@@ -46,7 +46,12 @@ impl Engine {
         let shape = ImageShape { height: side, width: side };
         let recipe = Recipe::new(RecipeSpec {
             policies: Policies::One(library::cifar10_pba().at_search_epoch(EPOCH).clone()),
-            base: Base { pad_crop: Some(padding.parse()?), flip: true, cutout: Some(cutout.parse()?) },
+            base: Base {
+                frame: Frame::Whole,
+                pad_crop: Some(padding.parse()?),
+                flip: true,
+                cutout: Some(cutout.parse()?),
+            },
             seed: SEED,
             epoch: EPOCH,
             mean: mean.try_into().map_err(|_| "the mean has three numbers")?,

@@ -23,6 +23,9 @@ struct Arguments {
     /// The processor's instructions: avx512, avx2 or portable; the best it has, when not given.
     #[arg(long)]
     level: Option<String>,
+    /// Samples of the dataset, which repeat the pictures; as many as there are pictures, when not given.
+    #[arg(long)]
+    samples: Option<u64>,
     /// Pictures in the dataset; as many as 150 MB hold, when not given.
     #[arg(long)]
     pictures: Option<usize>,
@@ -57,7 +60,8 @@ fn main() -> anyhow::Result<()> {
     }
     let count = arguments.pictures.unwrap_or(150_000_000 / shape.rgb_bytes()).max(1);
     let dataset = pictures(count, shape);
-    let image = |index: u64| &dataset[index as usize * shape.rgb_bytes()..][..shape.rgb_bytes()];
+    let samples = arguments.samples.unwrap_or(count as u64);
+    let image = |index: u64| &dataset[index as usize % count * shape.rgb_bytes()..][..shape.rgb_bytes()];
     let work = match arguments.work {
         WorkName::Pba => Work::Pba,
         WorkName::Base => Work::Base,
@@ -65,7 +69,7 @@ fn main() -> anyhow::Result<()> {
     };
     let recipe = work.recipe(shape)?;
     let plan = Plan::new(PlanSpec {
-        samples: count as u64,
+        samples,
         seed: SEED,
         epoch: EPOCH,
         shuffle: true,
@@ -110,6 +114,7 @@ fn main() -> anyhow::Result<()> {
         "height": shape.height,
         "width": shape.width,
         "pictures": count,
+        "samples": samples,
         "images": images,
         "wall_seconds": wall,
         "cpu_seconds": cpu,

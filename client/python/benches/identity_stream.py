@@ -7,10 +7,13 @@ ways, in turns within one run, and prints images/s with each one's ratio to the 
 - pba_client, with prefetch 0 (reading in the loop's thread) and 2 (the default);
 - http.client and ``pyarrow.ipc.open_stream``: what one would write without this package.
 
+At a ``unix:PATH`` URL, the raw read is of a Unix socket, pba_client reads from it as well, and through
+the memory that the server shares; http.client cannot.
+
 With ``--replay``, the answer is recorded once and then sent from memory by a process of this
 script, so that the kernel's copying and not the server is the limit.
 
-    python benches/identity_stream.py http://127.0.0.1:8080 [--replay] [--epochs 5] [--rounds 7]
+    python benches/identity_stream.py http://127.0.0.1:8080|unix:PATH [--replay] [--epochs 5] [--rounds 7]
 """
 
 from __future__ import annotations
@@ -34,12 +37,20 @@ IMAGES = 10_000
 TARGET = "/v1/datasets/shapes/epochs/{}/batches?batch_size={}&schedule=identity"
 
 
+def connect(url: str) -> socket.socket:
+    if not url.startswith("unix:"):
+        parts = urlsplit(url)
+        return socket.create_connection((parts.hostname, parts.port))
+    sock = socket.socket(socket.AF_UNIX)
+    sock.connect(url[len("unix:") :])
+    return sock
+
+
 def raw(url: str, epoch: int, batch_size: int, buffer: memoryview) -> int:
     """Reads one answer to the end of the connection; answers its bytes."""
-    parts = urlsplit(url)
-    with socket.create_connection((parts.hostname, parts.port)) as sock:
+    with connect(url) as sock:
         target = TARGET.format(epoch, batch_size)
-        head = f"GET {target} HTTP/1.1\r\nHost: {parts.netloc}\r\nConnection: close\r\n\r\n"
+        head = f"GET {target} HTTP/1.1\r\nHost: bench\r\nConnection: close\r\n\r\n"
         sock.sendall(head.encode())
         total = 0
         while count := sock.recv_into(buffer):
@@ -67,11 +78,10 @@ def by_pyarrow(url: str, epoch: int, batch_size: int) -> None:
 
 def replay(url: str, batch_size: int, ready) -> None:  # type: ignore[no-untyped-def]
     """Records the answer to one request, then gives it to everyone who connects."""
-    parts = urlsplit(url)
     pieces = []
-    with socket.create_connection((parts.hostname, parts.port)) as sock:
+    with connect(url) as sock:
         target = TARGET.format(0, batch_size)
-        head = f"GET {target} HTTP/1.1\r\nHost: {parts.netloc}\r\nConnection: close\r\n\r\n"
+        head = f"GET {target} HTTP/1.1\r\nHost: bench\r\nConnection: close\r\n\r\n"
         sock.sendall(head.encode())
         while piece := sock.recv(1 << 20):
             pieces.append(piece)
@@ -92,7 +102,7 @@ def replay(url: str, batch_size: int, ready) -> None:  # type: ignore[no-untyped
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("url")
+    parser.add_argument("url", help="http://HOST:PORT or unix:PATH")
     parser.add_argument("--replay", action="store_true")
     parser.add_argument("--epochs", type=int, default=5)
     parser.add_argument("--rounds", type=int, default=7)
@@ -107,13 +117,17 @@ def main() -> None:
         url = receive.recv()
 
     buffer = memoryview(bytearray(1 << 20))
-    direct, ahead = Client(url, prefetch=0), Client(url, prefetch=2)
+    direct, ahead = (Client(url, prefetch=batches, shared_memory=False) for batches in (0, 2))
     ways = {
         "raw socket": lambda epoch: raw(url, epoch, args.batch_size, buffer),
         "pba_client, prefetch 0": lambda epoch: by_client(direct, epoch, args.batch_size),
         "pba_client, prefetch 2": lambda epoch: by_client(ahead, epoch, args.batch_size),
-        "http.client + pyarrow": lambda epoch: by_pyarrow(url, epoch, args.batch_size),
     }
+    if url.startswith("unix:"):
+        shared = Client(url)
+        ways["pba_client, shared memory"] = lambda epoch: by_client(shared, epoch, args.batch_size)
+    else:
+        ways["http.client + pyarrow"] = lambda epoch: by_pyarrow(url, epoch, args.batch_size)
     seconds: dict = {name: [] for name in ways}
     # Of this process, both of its threads and the kernel's part: what a busy machine cannot blur.
     cpu_seconds: dict = {name: [] for name in ways}
@@ -143,7 +157,7 @@ def main() -> None:
         ratio = statistics.median(b / v for b, v in zip(base, values))
         cpu = statistics.median(cpu_seconds[name]) / (args.epochs * IMAGES)
         print(
-            f"{name:24} {rate:12,.0f} images/s   {ratio:5.2f} of raw   "
+            f"{name:26} {rate:12,.0f} images/s   {ratio:5.2f} of raw   "
             f"{cpu * 1e9:6,.0f} ns of this process's CPU per image"
         )
 

@@ -2,6 +2,7 @@
 //! request, and the shape of an error.
 
 pub mod epoch;
+pub mod memory;
 pub mod problem;
 pub mod stream;
 

@@ -3,25 +3,31 @@
 use std::fmt;
 use std::str::FromStr;
 
+use crate::frame::{FRAME_SIDE_MAX, Frame};
 use crate::image::ImageShape;
 
 /// Largest padding or cutout, in pixels: more than any image gains by, and so small that no
 /// coordinate can overflow.
 pub const BASE_NUMBER_MAX: u32 = 1024;
 
-/// Crop, flip and cutout, in this order, each at most once.
+/// A frame, crop, flip and cutout, in this order, each at most once.
 ///
-/// Written as `pad_crop:4,flip,cutout:16`, or `identity` when there is none of them.
+/// Written as `pad_crop:4,flip,cutout:16` or `random_resized_crop:224,flip`, or `identity` when
+/// there is none of them. The frame comes before the policy, the other steps after it.
 ///
 /// ```
-/// use pba_augment::Base;
+/// use pba_augment::{Base, Frame};
 /// let base: Base = "pad_crop:4,flip".parse()?;
-/// assert_eq!(base, Base { pad_crop: Some(4), flip: true, cutout: None });
+/// assert_eq!(base, Base { frame: Frame::Whole, pad_crop: Some(4), flip: true, cutout: None });
 /// assert_eq!(base.to_string(), "pad_crop:4,flip");
+/// let base: Base = "resize:256,center_crop:224".parse()?;
+/// assert_eq!(base.frame, Frame::Resize { shorter: 256, crop: 224 });
 /// # Ok::<(), pba_augment::BaseError>(())
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Base {
+    /// Which part of its source an image shows.
+    pub frame: Frame,
     /// Pad every side by so many pixels of the mean colour, then cut the image's own size out of
     /// it. For a padding of P the corner of the cut is uniform over `0..=2P-1` in both axes: the
     /// reference never draws the last of the 2P + 1 possible places.
@@ -36,11 +42,11 @@ pub struct Base {
 
 impl Base {
     /// No base augmentation.
-    pub const IDENTITY: Base = Base { pad_crop: None, flip: false, cutout: None };
+    pub const IDENTITY: Base = Base { frame: Frame::Whole, pad_crop: None, flip: false, cutout: None };
 
     /// What the paper uses on CIFAR: `pad_crop:4,flip,cutout:16`.
     pub const fn cifar() -> Base {
-        Base { pad_crop: Some(4), flip: true, cutout: Some(16) }
+        Base { frame: Frame::Whole, pad_crop: Some(4), flip: true, cutout: Some(16) }
     }
 
     /// [`Base::cifar`] in proportion to the shorter side of images of another size: padding of an
@@ -54,14 +60,30 @@ impl Base {
     pub fn for_images(shape: ImageShape) -> Base {
         let side = shape.height.min(shape.width);
         let step = |number: u32| (number > 0).then_some(number.min(BASE_NUMBER_MAX));
-        Base { pad_crop: step(side / 8), flip: true, cutout: step(side / 2) }
+        Base { frame: Frame::Whole, pad_crop: step(side / 8), flip: true, cutout: step(side / 2) }
     }
 
-    /// Checks that the numbers are within 1..=[`BASE_NUMBER_MAX`].
+    /// Checks that the numbers are within 1..=[`BASE_NUMBER_MAX`], those of the frame within
+    /// 1..=[`FRAME_SIDE_MAX`], and that a centre crop is no larger than what it is cut from.
     ///
     /// # Errors
     /// When one is not.
     pub fn check(self) -> Result<Base, BaseError> {
+        let side = |step, number: u32| match number {
+            1..=FRAME_SIDE_MAX => Ok(()),
+            _ => Err(BaseError::Side { step, value: number.to_string() }),
+        };
+        match self.frame {
+            Frame::Whole => {}
+            Frame::RandomResizedCrop(number) => side("random_resized_crop", number)?,
+            Frame::Resize { shorter, crop } => {
+                side("resize", shorter)?;
+                side("center_crop", crop)?;
+                if crop > shorter {
+                    return Err(BaseError::CropBeyond { shorter, crop });
+                }
+            }
+        }
         for (step, number) in [("pad_crop", self.pad_crop), ("cutout", self.cutout)] {
             if let Some(number) = number
                 && !(1..=BASE_NUMBER_MAX).contains(&number)
@@ -79,8 +101,9 @@ impl Base {
 pub enum BaseError {
     /// A step nobody knows.
     #[error(
-        "unknown step {step:?} of the base augmentation; allowed are \"identity\" alone, or pad_crop:N, flip \
-         and cutout:N in this order, separated by commas"
+        "unknown step {step:?} of the base augmentation; allowed are \"identity\" alone, or \
+         random_resized_crop:N (or resize:N,center_crop:N), pad_crop:N, flip and cutout:N in this order, \
+         separated by commas"
     )]
     UnknownStep {
         /// What was found.
@@ -96,6 +119,40 @@ pub enum BaseError {
         /// What stood after the colon; empty when there was nothing.
         value: String,
     },
+    /// A side that is missing, not a number, or out of range.
+    #[error(
+        "{step} needs a side in pixels, as in \"{step}:224\"; found {value:?}, allowed are 1..={FRAME_SIDE_MAX}"
+    )]
+    Side {
+        /// The step.
+        step: &'static str,
+        /// What stood after the colon; empty when there was nothing.
+        value: String,
+    },
+    /// A centre crop of more than there is.
+    #[error(
+        "center_crop:{crop} is larger than the shorter side that resize:{shorter} leaves; allowed are 1..={shorter}"
+    )]
+    CropBeyond {
+        /// The shorter side after resizing.
+        shorter: u32,
+        /// Side of the crop.
+        crop: u32,
+    },
+    /// A resize without its crop, or a crop without its resize.
+    #[error("{step} comes only together, as in \"resize:256,center_crop:224\"; {missing} is missing")]
+    Half {
+        /// The step that is there.
+        step: &'static str,
+        /// The step that is not.
+        missing: &'static str,
+    },
+    /// Two frames.
+    #[error("random_resized_crop and {step} both choose what is shown; allowed is one of them")]
+    TwoFrames {
+        /// The other frame's first step.
+        step: &'static str,
+    },
     /// A number where none belongs.
     #[error("flip takes no number; found {value:?}")]
     FlipNumber {
@@ -109,7 +166,10 @@ pub enum BaseError {
         step: &'static str,
     },
     /// Steps in an order in which they are not applied.
-    #[error("{step} comes after {after}; the order is pad_crop, flip, cutout")]
+    #[error(
+        "{step} comes after {after}; the order is random_resized_crop or resize and center_crop, then pad_crop, \
+         flip, cutout"
+    )]
     Order {
         /// The later step, which should be earlier.
         step: &'static str,
@@ -119,7 +179,7 @@ pub enum BaseError {
 }
 
 /// The steps in the order in which they are applied.
-const STEPS: [&str; 3] = ["pad_crop", "flip", "cutout"];
+const STEPS: [&str; 6] = ["random_resized_crop", "resize", "center_crop", "pad_crop", "flip", "cutout"];
 
 impl FromStr for Base {
     type Err = BaseError;
@@ -129,6 +189,7 @@ impl FromStr for Base {
             return Ok(Base::IDENTITY);
         }
         let mut base = Base::IDENTITY;
+        let (mut random, mut shorter, mut crop) = (None, None, None);
         let mut previous: Option<usize> = None;
         let mut given = [false; STEPS.len()];
         for entry in text.split(',') {
@@ -147,8 +208,11 @@ impl FromStr for Base {
                 return Err(BaseError::Order { step, after: STEPS[previous] });
             }
             match position {
-                0 => base.pad_crop = Some(number(step, value)?),
-                1 => match value {
+                0 => random = Some(side(step, value)?),
+                1 => shorter = Some(side(step, value)?),
+                2 => crop = Some(side(step, value)?),
+                3 => base.pad_crop = Some(number(step, value)?),
+                4 => match value {
                     None => base.flip = true,
                     Some(value) => return Err(BaseError::FlipNumber { value: value.to_owned() }),
                 },
@@ -157,23 +221,44 @@ impl FromStr for Base {
             given[position] = true;
             previous = Some(position);
         }
-        Ok(base)
+        base.frame = match (random, shorter, crop) {
+            (None, None, None) => Frame::Whole,
+            (Some(side), None, None) => Frame::RandomResizedCrop(side),
+            (None, Some(shorter), Some(crop)) => Frame::Resize { shorter, crop },
+            (None, Some(_), None) => return Err(BaseError::Half { step: "resize", missing: "center_crop" }),
+            (None, None, Some(_)) => return Err(BaseError::Half { step: "center_crop", missing: "resize" }),
+            (Some(_), shorter, _) => {
+                return Err(BaseError::TwoFrames {
+                    step: if shorter.is_some() { "resize" } else { "center_crop" },
+                });
+            }
+        };
+        base.check()
     }
 }
 
-/// Digits only: `u32::from_str` would also take a plus sign.
 fn number(step: &'static str, value: Option<&str>) -> Result<u32, BaseError> {
-    let value = value.unwrap_or_default();
-    Some(value)
+    digits(value, BASE_NUMBER_MAX)
+        .ok_or_else(|| BaseError::Number { step, value: value.unwrap_or_default().to_owned() })
+}
+
+fn side(step: &'static str, value: Option<&str>) -> Result<u32, BaseError> {
+    digits(value, FRAME_SIDE_MAX)
+        .ok_or_else(|| BaseError::Side { step, value: value.unwrap_or_default().to_owned() })
+}
+
+/// A number of digits only, within 1..=`max`: `u32::from_str` would also take a plus sign.
+fn digits(value: Option<&str>, max: u32) -> Option<u32> {
+    value
         .filter(|value| value.bytes().all(|byte| byte.is_ascii_digit()))
         .and_then(|value| value.parse().ok())
-        .filter(|number| (1..=BASE_NUMBER_MAX).contains(number))
-        .ok_or_else(|| BaseError::Number { step, value: value.to_owned() })
+        .filter(|number| (1..=max).contains(number))
 }
 
 impl fmt::Display for Base {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let steps = [
+            Some(self.frame).filter(|&frame| frame != Frame::Whole).map(|frame| frame.to_string()),
             self.pad_crop.map(|padding| format!("pad_crop:{padding}")),
             self.flip.then(|| "flip".to_owned()),
             self.cutout.map(|size| format!("cutout:{size}")),
@@ -215,6 +300,16 @@ mod tests {
         refuse("pad_crop:1,cutout:2,pad_crop:3", "pad_crop is given twice");
         refuse("flip,pad_crop:4", "pad_crop comes after flip");
         refuse("cutout:16,flip", "flip comes after cutout");
+        refuse("flip,random_resized_crop:224", "random_resized_crop comes after flip");
+        refuse("random_resized_crop", "random_resized_crop needs a side in pixels");
+        refuse("random_resized_crop:0", "found \"0\", allowed are 1..=1024");
+        refuse("random_resized_crop:1025", "found \"1025\"");
+        refuse("resize:256", "center_crop is missing");
+        refuse("center_crop:224,flip", "resize is missing");
+        refuse("center_crop:224,resize:256", "resize comes after center_crop");
+        refuse("resize:224,center_crop:225", "allowed are 1..=224");
+        refuse("random_resized_crop:224,center_crop:224", "random_resized_crop and center_crop");
+        refuse("random_resized_crop:224,resize:256,center_crop:224", "random_resized_crop and resize");
     }
 
     #[test]
@@ -224,14 +319,25 @@ mod tests {
         assert_eq!(Base::IDENTITY.to_string(), "identity");
     }
 
+    fn any_frame() -> impl Strategy<Value = Frame> {
+        prop_oneof![
+            Just(Frame::Whole),
+            (1..=FRAME_SIDE_MAX).prop_map(Frame::RandomResizedCrop),
+            (1..=FRAME_SIDE_MAX)
+                .prop_flat_map(|shorter| (Just(shorter), 1..=shorter))
+                .prop_map(|(shorter, crop)| Frame::Resize { shorter, crop }),
+        ]
+    }
+
     proptest! {
         #[test]
         fn text_reads_back(
+            frame in any_frame(),
             pad_crop in prop::option::of(1..=BASE_NUMBER_MAX),
             flip: bool,
             cutout in prop::option::of(1..=BASE_NUMBER_MAX),
         ) {
-            let base = Base { pad_crop, flip, cutout };
+            let base = Base { frame, pad_crop, flip, cutout };
             prop_assert_eq!(base.to_string().parse(), Ok(base));
             prop_assert_eq!(base.check(), Ok(base));
         }

@@ -18,6 +18,9 @@
 //! | Base | 0 | 0, 1 | corner of the crop in the image padded by P: column, row | `below(w, 2 P)` |
 //! | Base | 0 | 2 | flip | `below(w, 2)`: 1 flips |
 //! | Base | 1 | 0, 1 | centre of the cutout: column, row | `below(w, width)`, `below(w, height)` |
+//! | Frame | t | 0 | random resized crop, try t of 0..10: the box's share of the area | `0.08 + 0.92 w / 2^32` |
+//! | Frame | t | 1 | its ratio of width to height | `(4/3)^(w / 2^31 - 1)` |
+//! | Frame | t | 2, 3 | its first column, first row | `below(w, width - box width + 1)`, likewise |
 //!
 //! [`below`] and [`tenths`] map a word to a bounded
 //! integer and to a decision. Block 3 and the lanes not named are spare.

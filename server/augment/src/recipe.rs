@@ -6,6 +6,7 @@ use pba_schedules::{Policy, Schedule};
 
 use crate::base::{Base, BaseError};
 use crate::draws::{BaseDraws, OpCalls, Walk};
+use crate::frame::{Frame, View};
 use crate::image::{ImageShape, ShapeError};
 use crate::rng::{Address, Purpose, below};
 use crate::simd::Level;
@@ -35,7 +36,8 @@ pub struct RecipeSpec {
     /// Red, green and blue of padding, cutouts and holes: the rounded mean of each channel over
     /// the training split.
     pub mean: [u8; 3],
-    /// Size of every image, going in and coming out.
+    /// Size of every image that comes out; and of every image that goes in, where the base's frame
+    /// is the whole image.
     pub shape: ImageShape,
 }
 
@@ -49,6 +51,19 @@ pub enum RecipeError {
     /// A base augmentation with a number that is out of range.
     #[error(transparent)]
     Base(#[from] BaseError),
+    /// A frame that makes images of another size than the recipe's.
+    #[error(
+        "images of {} rows and {} columns do not come out of {frame}; allowed are {} rows and {} columns",
+        shape.height, shape.width, made.height, made.width
+    )]
+    Frame {
+        /// The frame.
+        frame: Frame,
+        /// Size of the images that it makes.
+        made: ImageShape,
+        /// Size that was asked for.
+        shape: ImageShape,
+    },
 }
 
 /// Everything that fixes one epoch's pixels, besides the pixels themselves. Built once per
@@ -72,10 +87,14 @@ impl Recipe {
     /// Checks a specification, and prepares what all its images share.
     ///
     /// # Errors
-    /// When a side of the shape or a number of the base augmentation is out of range.
+    /// When a side of the shape or a number of the base augmentation is out of range, and when the
+    /// base's frame makes images of another shape.
     pub fn new(spec: RecipeSpec) -> Result<Recipe, RecipeError> {
         spec.shape.check()?;
-        spec.base.check()?;
+        let frame = spec.base.check()?.frame;
+        if let Some(made) = frame.shape().filter(|&made| made != spec.shape) {
+            return Err(RecipeError::Frame { frame, made, shape: spec.shape });
+        }
         let walks = match &spec.policies {
             Policies::None => Walks::None,
             Policies::One(policy) => Walks::One(Walk::new(policy)),
@@ -113,6 +132,15 @@ impl Recipe {
     #[inline]
     pub fn base_draws(&self, sample: u64) -> BaseDraws {
         BaseDraws::new(&self.address(Purpose::Base, sample), &self.spec.base, self.spec.shape)
+    }
+
+    /// Which part of a source image of this size a sample shows.
+    ///
+    /// # Panics
+    /// When a side of `source` is not within 1..=[`SIDE_MAX`](crate::SIDE_MAX).
+    pub fn view(&self, sample: u64, source: ImageShape) -> View {
+        source.check().expect("a source within bounds");
+        self.spec.base.frame.view(&self.address(Purpose::Frame, sample), source)
     }
 
     /// [`Recipe::op_calls`] and [`Recipe::base_draws`] at once, which is faster. They are the same at

@@ -5,8 +5,10 @@ use std::ops::Range;
 use crate::apply::apply;
 use crate::counts::OpCounts;
 use crate::draws::BaseDraws;
+use crate::frame::View;
 use crate::image::{Rgba, pack, unpack};
 use crate::recipe::Recipe;
+use crate::resize::{Source, resize};
 use crate::route::Route;
 use crate::scratch::Scratch;
 #[cfg(target_arch = "x86_64")]
@@ -73,6 +75,32 @@ pub fn render_image(
             scratch.image = image;
         }
     }
+}
+
+/// Renders one sample from a source of any size: its view, then all that [`render_image`] does.
+///
+/// `view` is what [`Recipe::view`] gives for this sample and the source's size; `source` holds at
+/// least its [`View::pixels`].
+///
+/// # Allocations
+/// None, once `scratch` has met images and views of this size.
+///
+/// # Panics
+/// As [`resize`] and [`render_image`], when the lengths do not agree.
+pub fn render_source(
+    recipe: &Recipe,
+    sample: u64,
+    view: &View,
+    source: &Source,
+    out: &mut [u8],
+    scratch: &mut Scratch,
+    counts: &mut OpCounts,
+) {
+    let mut framed = std::mem::take(&mut scratch.framed);
+    framed.resize(view.target.rgb_bytes(), 0);
+    resize(view, source, &mut framed, scratch);
+    render_image(recipe, sample, &framed, out, scratch, counts);
+    scratch.framed = framed;
 }
 
 /// Renders samples one after another into one buffer: row n of `out` is the n-th sample.

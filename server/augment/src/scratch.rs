@@ -2,6 +2,7 @@
 
 use crate::image::Rgba;
 use crate::ops::Table;
+use crate::resize::Resizing;
 use crate::simd::Level;
 #[cfg(target_arch = "x86_64")]
 use crate::simd::avx512::Shown;
@@ -16,6 +17,9 @@ pub struct Scratch {
     pub(crate) pixels: Vec<[u8; 4]>,
     /// Tables of red, green and blue, where all ops of an image look up.
     pub(crate) tables: [Table; 3],
+    pub(crate) resizing: Resizing,
+    /// A source's view, before its policy.
+    pub(crate) framed: Vec<u8>,
     /// Which lanes of the vectors of an output row show the source.
     #[cfg(target_arch = "x86_64")]
     pub(crate) shown: Shown,
@@ -42,6 +46,8 @@ impl Scratch {
             image: Rgba::EMPTY,
             pixels: Vec::new(),
             tables: [[0; 256]; 3],
+            resizing: Resizing::default(),
+            framed: Vec::new(),
             #[cfg(target_arch = "x86_64")]
             shown: Shown::default(),
         }

@@ -258,7 +258,10 @@ fn signs_and_centres_are_uniform() {
 fn crops_flips_and_cutouts_are_uniform() {
     for (shape, base) in [
         (SHAPE, Base::cifar()),
-        (ImageShape { height: 7, width: 13 }, Base { pad_crop: Some(3), flip: true, cutout: Some(5) }),
+        (
+            ImageShape { height: 7, width: 13 },
+            Base { pad_crop: Some(3), flip: true, cutout: Some(5), ..Base::IDENTITY },
+        ),
     ] {
         let recipe = recipe(Policies::None, base, shape);
         let places = 2 * base.pad_crop.unwrap();

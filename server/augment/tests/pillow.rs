@@ -13,7 +13,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
 use pba_augment::rng::{Address, Purpose, Stream, below};
-use pba_augment::{ImageShape, Level, OpCall, Rgba, Scratch, Sign, apply};
+use pba_augment::{
+    Base, Frame, ImageShape, Level, OpCall, PixelBox, Policies, Recipe, RecipeSpec, Rgba, Scratch, Sign,
+    Source, apply, resize,
+};
 use pba_schedules::Op;
 use rand::Rng;
 
@@ -103,6 +106,46 @@ impl Pillow {
         };
         (0..count).map(|_| image()).collect()
     }
+}
+
+impl Pillow {
+    /// Compares what a frame shows of an image of this size, at each level.
+    #[track_caller]
+    fn check_frame(&mut self, frame: Frame, source: ImageShape, sample: u64) {
+        let rgb = rgb_of(&draw(KINDS[sample as usize % 3], source, &mut stream(5000 + sample)));
+        let shape = frame.shape().expect("a frame that resizes");
+        let base = Base { frame, ..Base::IDENTITY };
+        let spec = RecipeSpec { policies: Policies::None, base, seed: 3, epoch: 1, mean: [0; 3], shape };
+        let view = Recipe::new(spec).unwrap().view(sample, source);
+        let PixelBox { left, top, width, height } = view.bounds;
+        let parameters = match frame {
+            Frame::Resize { shorter, .. } => [1, shorter, 0, 0, 0],
+            _ => [0, left, top, width, height],
+        };
+        let numbers = [&[source.width, source.height][..], &parameters, &[shape.width]].concat();
+        let numbers: Vec<u8> = numbers.into_iter().flat_map(u32::to_le_bytes).collect();
+        let requests = self.requests.as_mut().expect("open until dropped");
+        let written = requests.write_all(&[&b"V"[..], &numbers, &rgb].concat());
+        written.and_then(|()| requests.flush()).expect("the oracle listens");
+        let mut expected = vec![0; shape.rgb_bytes()];
+        self.answers.read_exact(&mut expected).expect("the oracle answers (its error is above)");
+
+        for level in Level::available() {
+            let (mut actual, mut scratch) = (vec![0; expected.len()], Scratch::with_level(level));
+            let pixels = Source { pixels: &rgb, place: PixelBox::whole(source), reduction: 1 };
+            resize(&view, &pixels, &mut actual, &mut scratch);
+            let differing =
+                expected.iter().zip(&actual).filter(|(expected, actual)| expected != actual).count();
+            assert_eq!(
+                differing, 0,
+                "bytes differ: {frame} of {source:?}, {view:?}, sample {sample}, {level}"
+            );
+        }
+    }
+}
+
+fn rgb_of(rgba: &[u8]) -> Vec<u8> {
+    rgba.as_chunks::<4>().0.iter().flat_map(|&[r, g, b, _]| [r, g, b]).collect()
 }
 
 impl Drop for Pillow {
@@ -318,6 +361,40 @@ fn affine_ops_at_the_largest_sizes() {
         let mut cases = every_op(shape, &images, &mut rng);
         cases.retain(|case| case.calls[0].magnitude >= 8);
         pillow.check(&cases);
+    }
+}
+
+#[test]
+fn frames_of_every_size() {
+    let mut pillow = Pillow::start();
+    for sample in 0..150 {
+        let mut rng = stream(6000 + sample);
+        let longest = if sample % 3 == 0 { 20 } else { 600 };
+        let mut side = || 1 + below(rng.next_u32(), longest);
+        let source = ImageShape { height: side(), width: side() };
+        let (shorter, random) = (side(), side());
+        let crop = 1 + below(rng.next_u32(), shorter);
+        pillow.check_frame(Frame::RandomResizedCrop(random), source, sample);
+        // Long and thin, resized until the thin side is long, would be longer than we take.
+        if shorter * source.height.max(source.width) / source.height.min(source.width) < 4096 {
+            pillow.check_frame(Frame::Resize { shorter, crop }, source, sample);
+        }
+    }
+}
+
+#[test]
+fn the_usual_frames() {
+    let mut pillow = Pillow::start();
+    for (sample, (height, width)) in
+        [(375, 500), (500, 375), (333, 500), (224, 224), (256, 256), (224, 300), (1200, 1600)]
+            .into_iter()
+            .cycle()
+            .take(42)
+            .enumerate()
+    {
+        let source = ImageShape { height, width };
+        pillow.check_frame(Frame::RandomResizedCrop(224), source, sample as u64);
+        pillow.check_frame(Frame::Resize { shorter: 256, crop: 224 }, source, sample as u64);
     }
 }
 

@@ -6,6 +6,10 @@ unsigned 32-bit, little-endian. A request starts with a byte:
 C   calls, width, height; then for each call op, level, negative (0 or 1), column, row;
     then width * height * 4 bytes of RGBA.
     Answer: the image after all calls, width * height * 4 bytes of RGBA.
+V   width, height, kind, left, top, box width, box height, side; then width * height * 3 bytes of
+    RGB. Kind 0 cuts the box and resizes it to side x side. Kind 1 resizes the image until its
+    shorter side is `left`, and cuts side x side from the centre, as torchvision does.
+    Answer: side * side * 3 bytes of RGB.
 R   count, width, height, length; then a path of so many bytes.
     Answer: so many images of the Parquet file, resized, width * height * 4 bytes of RGBA each.
 """
@@ -93,6 +97,23 @@ def real_images(path, count, size):
         yield image.resize(size, Image.Resampling.BICUBIC)
 
 
+def view(image, kind, left, top, box_width, box_height, side):
+    def resized(image, size):
+        # Columns first, as Pillow always did before version 13, which chooses the order by the size.
+        columns = image.resize((size[0], image.height), Image.Resampling.BILINEAR)
+        return columns.resize(size, Image.Resampling.BILINEAR)
+
+    if kind == 0:
+        return resized(image.crop((left, top, left + box_width, top + box_height)), (side, side))
+    width, height = image.size
+    if width <= height:
+        size = left, int(left * height / width)
+    else:
+        size = int(left * width / height), left
+    column, row = (int(round((length - side) / 2.0)) for length in size)
+    return resized(image, size).crop((column, row, column + side, row + side))
+
+
 def main():
     source, sink = sys.stdin.buffer, sys.stdout.buffer
     names = source.readline().decode().strip().split(",")
@@ -119,6 +140,10 @@ def main():
             for function in kernels:
                 image = function(image)
             sink.write(image.tobytes())
+        elif request == b"V":
+            width, height, *parameters = numbers(8)
+            image = Image.frombytes("RGB", (width, height), read(3 * width * height))
+            sink.write(view(image, *parameters).tobytes())
         elif request == b"R":
             count, *size, length = numbers(4)
             for image in real_images(read(length).decode(), count, tuple(size)):

@@ -83,7 +83,7 @@ fn any_policy() -> impl Strategy<Value = Policy> {
 
 fn any_base() -> impl Strategy<Value = Base> {
     (prop::option::of(1u32..50), any::<bool>(), prop::option::of(1u32..50))
-        .prop_map(|(pad_crop, flip, cutout)| Base { pad_crop, flip, cutout })
+        .prop_map(|(pad_crop, flip, cutout)| Base { pad_crop, flip, cutout, ..Base::IDENTITY })
 }
 
 proptest! {

@@ -9,8 +9,10 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use crate::buffers::BufferPool;
 use crate::catalog::Catalog;
 use crate::config::Limits;
+use crate::decoded_cache::DecodedCache;
 use crate::epoch::Resolver;
 use crate::error::ApiError;
+use crate::memory::Budget;
 use crate::metrics::Metrics;
 use crate::pool::Pool;
 use crate::registry::Registry;
@@ -55,6 +57,10 @@ pub struct App {
     pub pool: Pool,
     /// Idle batch buffers.
     pub buffers: BufferPool,
+    /// Decoded pixels of images that are kept encoded.
+    pub decoded: Arc<DecodedCache>,
+    /// Memory that streams may share with their clients.
+    pub shared_memory: Budget,
     /// The metrics.
     pub metrics: Metrics,
     /// The bounds.
@@ -89,6 +95,8 @@ impl App {
             pool,
             // One buffer per worker is being filled; the rest is on its way to a client.
             buffers: BufferPool::new(limits.threads + 2 * limits.batches_ahead),
+            decoded: Arc::new(DecodedCache::new(limits.decoded_cache_bytes, metrics.clone())),
+            shared_memory: Budget::new(limits.shared_memory_bytes_max, metrics.shared_memory_bytes.clone()),
             metrics,
             single_jobs: Semaphore::new((limits.threads / 2).max(1)),
             streams: Arc::new(Semaphore::new(limits.streams_max)),
@@ -148,6 +156,7 @@ impl App {
         Resolver {
             catalog: &self.catalog,
             registry: &self.registry,
+            decoded: &self.decoded,
             batch_bytes_max: self.limits.batch_bytes_max,
         }
     }

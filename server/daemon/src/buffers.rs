@@ -1,30 +1,43 @@
 //! Batch buffers that are used again.
 
-use std::sync::Arc;
-
-use crossbeam::queue::ArrayQueue;
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// Idle buffers that are kept for the next batch.
 ///
 /// A batch is a few hundred kilobytes to a few megabytes, large enough that the allocator would
-/// give it back to the kernel and fault it in anew each time.
+/// give it back to the kernel and fault it in anew each time. The buffer that came back last goes
+/// out first: it is the one that is still in the cache.
 #[derive(Clone)]
 pub struct BufferPool {
-    idle: Arc<ArrayQueue<Vec<u8>>>,
+    idle: Arc<Idle>,
 }
 
-/// Larger buffers are freed rather than kept: they come from rare, huge batches.
-const KEPT_BYTES_MAX: usize = 16 << 20;
+struct Idle {
+    buffers: Mutex<Vec<Vec<u8>>>,
+    max: usize,
+}
+
+impl Idle {
+    /// Runs with the list, which no panic can leave half changed.
+    fn with<T>(&self, run: impl FnOnce(&mut Vec<Vec<u8>>) -> T) -> T {
+        run(&mut self.buffers.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// Larger buffers are freed rather than kept: they come from rare, huge batches. The usual large
+/// one, 128 images of 224x224, takes 19 MB. All that is idle is bounded by this times the number of
+/// buffers that are kept.
+const KEPT_BYTES_MAX: usize = 32 << 20;
 
 impl BufferPool {
     /// A pool that keeps at most `idle_max` idle buffers.
     pub fn new(idle_max: usize) -> BufferPool {
-        BufferPool { idle: Arc::new(ArrayQueue::new(idle_max.max(1))) }
+        BufferPool { idle: Arc::new(Idle { buffers: Mutex::default(), max: idle_max.max(1) }) }
     }
 
     /// A buffer of exactly `len` bytes, of unspecified content.
     pub fn take(&self, len: usize) -> Buffer {
-        let mut bytes = self.idle.pop().unwrap_or_default();
+        let mut bytes = self.idle.with(Vec::pop).unwrap_or_default();
         if bytes.capacity() < len {
             // A fresh zeroed allocation is cheaper than growing, which would copy.
             bytes = vec![0; len];
@@ -36,14 +49,14 @@ impl BufferPool {
     /// Bytes in idle buffers.
     #[cfg(test)]
     fn idle(&self) -> usize {
-        self.idle.len()
+        self.idle.with(|buffers| buffers.len())
     }
 }
 
 /// A buffer that goes back to its pool when dropped.
 pub struct Buffer {
     bytes: Vec<u8>,
-    idle: Arc<ArrayQueue<Vec<u8>>>,
+    idle: Arc<Idle>,
 }
 
 impl AsRef<[u8]> for Buffer {
@@ -61,8 +74,13 @@ impl AsMut<[u8]> for Buffer {
 impl Drop for Buffer {
     fn drop(&mut self) {
         if self.bytes.capacity() <= KEPT_BYTES_MAX {
-            // A full pool frees the buffer: that is its bound.
-            let _ = self.idle.push(std::mem::take(&mut self.bytes));
+            let bytes = std::mem::take(&mut self.bytes);
+            self.idle.with(|buffers| {
+                // A full pool frees the buffer: that is its bound.
+                if buffers.len() < self.idle.max {
+                    buffers.push(bytes);
+                }
+            });
         }
     }
 }

@@ -3,10 +3,9 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Instant;
 
 use anyhow::Context;
-use pba_augment::{Base, ImageShape};
+use pba_augment::{Base, FRAME_SIDE_MAX, Frame, ImageShape};
 use pba_datasets::{Dataset, Progress, SplitState};
 use pba_wire::Split as SplitName;
 
@@ -15,6 +14,20 @@ use crate::metrics::Metrics;
 
 /// Name of the built-in dataset.
 pub const BUILT_IN: &str = "shapes";
+
+/// Checks a dataset's name, and that there is something at its path.
+///
+/// # Errors
+/// When there is not, or the name is unusable or the built-in one's.
+pub fn check_dataset(name: &str, path: &Path) -> anyhow::Result<()> {
+    anyhow::ensure!(
+        pba_schedules::check_name(name).is_ok(),
+        "{name:?} is not a dataset name; allowed are 1..=64 letters, digits, '-', '_' and '.', starting with a letter or digit"
+    );
+    anyhow::ensure!(name != BUILT_IN, "{name:?} is the name of the built-in dataset; give yours another one");
+    anyhow::ensure!(path.exists(), "dataset {name:?}: there is nothing at {}", path.display());
+    Ok(())
+}
 
 /// One split, shared with the streams that send it.
 pub type SplitHandle = Arc<pba_datasets::Split>;
@@ -39,7 +52,7 @@ impl Catalog {
     /// # Errors
     /// When it cannot be written to or read from the cache directory.
     pub fn add_built_in(&mut self, cache: &Path, metrics: &Metrics) -> anyhow::Result<()> {
-        let dataset = timed(metrics, || pba_datasets::shapes(cache, &report_progress(BUILT_IN)))
+        let dataset = pba_datasets::shapes(cache, &report_progress(BUILT_IN))
             .with_context(|| format!("cannot make the built-in dataset in {}", cache.display()))?;
         self.insert(BUILT_IN, None, Ok(dataset), None, metrics);
         Ok(())
@@ -58,16 +71,10 @@ impl Catalog {
         cache: &Path,
         metrics: &Metrics,
     ) -> anyhow::Result<()> {
-        pba_schedules::check_name(name)
-            .map_err(|_| anyhow::anyhow!("{name:?} is not a dataset name; allowed are 1..=64 letters, digits, '-', '_' and '.', starting with a letter or digit"))?;
-        anyhow::ensure!(
-            name != BUILT_IN,
-            "{name:?} is the name of the built-in dataset; give yours another one"
-        );
+        check_dataset(name, path)?;
         anyhow::ensure!(!self.entries.contains_key(name), "dataset {name:?} is given twice");
-        anyhow::ensure!(path.exists(), "dataset {name:?}: there is nothing at {}", path.display());
         tracing::info!(dataset = name, path = %path.display(), "reading; what is not packed yet is packed first");
-        let opened = timed(metrics, || pba_datasets::open(name, path, cache, &report_progress(name)));
+        let opened = pba_datasets::open(name, path, cache, &report_progress(name));
         let state = opened.map_err(|error| error.to_string());
         self.insert(name, Some(path.to_owned()), state, base, metrics);
         Ok(())
@@ -129,6 +136,17 @@ impl Entry {
     /// Base augmentation of its training split.
     pub fn base(&self) -> &Base {
         &self.base
+    }
+
+    /// Base augmentation of the other splits: none, or where the training split's makes images of a
+    /// size, the middle of each image at that size.
+    pub fn eval_base(&self) -> Base {
+        eval_base(&self.base)
+    }
+
+    /// Base augmentation of a split, unless a request says otherwise.
+    pub fn base_of(&self, split: SplitName) -> Base {
+        if split == SplitName::Train { self.base } else { self.eval_base() }
     }
 
     /// Splits that can be streamed.
@@ -198,11 +216,23 @@ fn wire_name(name: pba_datasets::SplitName) -> SplitName {
     }
 }
 
+/// Side of what is shown of images of different sizes, unless somebody says otherwise: ImageNet's.
+const PHOTO_SIDE: u32 = 224;
+
 /// The paper's base augmentation in proportion to the images, unless something else is better.
 fn own_base(state: &Result<Dataset, String>) -> Base {
     let splits = state.iter().flat_map(Dataset::splits);
-    let shape = splits.filter_map(|(_, state)| state.ready().ok()).map(|split| split.shape()).next();
-    let base = shape.map_or(Base::cifar(), |(height, width)| Base::for_images(ImageShape { height, width }));
+    let mut shapes = splits.filter_map(|(_, state)| state.ready().ok()).map(|split| split.shape());
+    let base = match shapes.next() {
+        None => Base::cifar(),
+        Some(Some((height, width))) if shapes.all(|other| other == Some((height, width))) => {
+            Base::for_images(ImageShape { height, width })
+        }
+        // Within a split or between two, sizes differ.
+        Some(_) => {
+            Base { frame: Frame::RandomResizedCrop(PHOTO_SIDE), flip: true, pad_crop: None, cutout: None }
+        }
+    };
     match state {
         // A cutout of half the side hides most shapes altogether.
         Ok(dataset) if dataset.format() == BUILT_IN => Base { cutout: None, ..base },
@@ -210,11 +240,16 @@ fn own_base(state: &Result<Dataset, String>) -> Base {
     }
 }
 
-fn timed<T>(metrics: &Metrics, work: impl FnOnce() -> T) -> T {
-    let start = Instant::now();
-    let result = work();
-    metrics.stage_decode.observe(start.elapsed().as_secs_f64());
-    result
+/// What images are shown as to a model that was trained with `base`: `resize:256,center_crop:224`
+/// after `random_resized_crop:224`, and in that proportion for other sides.
+fn eval_base(base: &Base) -> Base {
+    let frame = match base.frame {
+        Frame::RandomResizedCrop(side) => {
+            Frame::Resize { shorter: (side * 8 / 7).clamp(side, FRAME_SIDE_MAX), crop: side }
+        }
+        frame => frame,
+    };
+    Base { frame, ..Base::IDENTITY }
 }
 
 /// A bar on standard error; quiet when that is not a terminal.
@@ -226,5 +261,25 @@ fn report_progress(name: &str) -> impl Fn(Progress) + use<> {
         if progress.rows_done >= progress.rows_total {
             bar.finish_and_clear();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(base: &str, expected: &str) {
+        assert_eq!(eval_base(&base.parse().unwrap()).to_string(), expected);
+    }
+
+    #[test]
+    fn evaluation_shows_what_training_shows() {
+        check("pad_crop:4,flip,cutout:16", "identity");
+        check("random_resized_crop:224,flip", "resize:256,center_crop:224");
+        check("random_resized_crop:64,pad_crop:4,cutout:8", "resize:73,center_crop:64");
+        check("random_resized_crop:1", "resize:1,center_crop:1");
+        check("random_resized_crop:1024", "resize:1024,center_crop:1024");
+        check("resize:300,center_crop:200,flip", "resize:300,center_crop:200");
     }
 }

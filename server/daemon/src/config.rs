@@ -11,6 +11,8 @@ use anyhow::{Context, bail};
 use pba_augment::Base;
 use serde::{Deserialize, Serialize};
 
+use crate::catalog::check_dataset;
+
 /// Flags of `pba serve`; each can also be given by its environment variable.
 #[derive(Clone, Debug, Default, clap::Args)]
 pub struct ServeArgs {
@@ -20,7 +22,7 @@ pub struct ServeArgs {
     /// Unix socket to listen on as well, for clients on this machine
     #[arg(long, env = "PBA_SOCKET", value_name = "PATH")]
     pub socket: Option<PathBuf>,
-    /// Directory for schedules and packed datasets [default: ./pba-data]
+    /// Directory for schedules, searches and packed datasets [default: ./pba-data]
     #[arg(long, env = "PBA_DATA_DIR", value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
     /// A dataset to serve, as NAME=PATH; may be repeated
@@ -47,6 +49,12 @@ pub struct ServeArgs {
     /// Largest request body in bytes [default: 16777216]
     #[arg(long, env = "PBA_BODY_BYTES_MAX", value_name = "BYTES")]
     pub body_bytes_max: Option<usize>,
+    /// Memory for decoded pixels of datasets whose images differ in size; 0 keeps none [default: 1073741824]
+    #[arg(long, env = "PBA_DECODED_CACHE_BYTES", value_name = "BYTES")]
+    pub decoded_cache_bytes: Option<usize>,
+    /// Memory that streams share with clients on the Unix socket, in bytes; 0 shares none [default: 1073741824]
+    #[arg(long, env = "PBA_SHARED_MEMORY_BYTES_MAX", value_name = "BYTES")]
+    pub shared_memory_bytes_max: Option<u64>,
     /// Seconds that running streams get to finish after SIGTERM [default: 30]
     #[arg(long, env = "PBA_DRAIN_SECONDS", value_name = "SECONDS")]
     pub drain_seconds: Option<u64>,
@@ -74,6 +82,8 @@ pub struct File {
     batches_ahead: Option<usize>,
     batch_bytes_max: Option<u64>,
     body_bytes_max: Option<usize>,
+    decoded_cache_bytes: Option<usize>,
+    shared_memory_bytes_max: Option<u64>,
     drain_seconds: Option<u64>,
     stall_seconds: Option<u64>,
     insecure: Option<bool>,
@@ -95,7 +105,7 @@ pub struct Config {
     pub listen: SocketAddr,
     /// Unix socket to listen on as well.
     pub socket: Option<PathBuf>,
-    /// Directory for schedules and packed datasets.
+    /// Directory for schedules, searches and packed datasets.
     pub data_dir: PathBuf,
     /// Datasets by name.
     pub datasets: BTreeMap<String, DatasetConfig>,
@@ -133,6 +143,10 @@ pub struct Limits {
     pub batch_bytes_max: u64,
     /// Largest request body in bytes.
     pub body_bytes_max: usize,
+    /// Memory for decoded pixels of images that are kept encoded.
+    pub decoded_cache_bytes: usize,
+    /// Memory that all streams together may share with clients on the Unix socket, in bytes.
+    pub shared_memory_bytes_max: u64,
     /// How long running streams may go on after SIGTERM.
     pub drain_seconds: u64,
     /// How long a client may take nothing before its stream is cut.
@@ -195,6 +209,20 @@ impl Config {
                 1,
                 1 << 32,
             )?,
+            decoded_cache_bytes: bounded(
+                "decoded_cache_bytes",
+                args.decoded_cache_bytes.or(file.decoded_cache_bytes),
+                1 << 30,
+                0,
+                1 << 44,
+            )?,
+            shared_memory_bytes_max: bounded(
+                "shared_memory_bytes_max",
+                args.shared_memory_bytes_max.or(file.shared_memory_bytes_max),
+                1 << 30,
+                0,
+                1 << 40,
+            )?,
             drain_seconds: bounded(
                 "drain_seconds",
                 args.drain_seconds.or(file.drain_seconds),
@@ -230,6 +258,24 @@ impl Config {
         let trainer = args.trainer.clone().or(file.trainer);
         let socket = args.socket.clone().or(file.socket);
         Ok(Config { listen, socket, data_dir, datasets, trainer, limits })
+    }
+}
+
+impl Config {
+    /// Checks what can be known of datasets and socket without reading or binding them.
+    ///
+    /// # Errors
+    /// When a dataset's name is unusable or the built-in one's, or there is nothing at its path; or
+    /// when no socket can be at its path.
+    pub fn check_paths(&self) -> anyhow::Result<()> {
+        if let Some(socket) = &self.socket {
+            let folder = socket.parent().filter(|folder| !folder.as_os_str().is_empty());
+            anyhow::ensure!(
+                socket.file_name().is_some() && folder.is_none_or(Path::is_dir) && !socket.is_dir(),
+                "socket: {socket:?} is no path for a socket; expected a file name in a folder that is there"
+            );
+        }
+        self.datasets.iter().try_for_each(|(name, dataset)| check_dataset(name, &dataset.path))
     }
 }
 

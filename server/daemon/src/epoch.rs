@@ -4,31 +4,40 @@
 //! resolved and every number in range, so that what follows cannot fail for the client's fault.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Instant;
 
+use anyhow::Context;
 use arrow::datatypes::SchemaRef;
 use arrow_ipc::CompressionType;
 use bytes::Bytes;
-use pba_augment::{
-    Base, ImageShape, OpCounts, Plan, PlanError, PlanSpec, Policies, Recipe, RecipeSpec, Shard, render_batch,
-};
+use pba_augment::{Base, ImageShape, Plan, PlanError, PlanSpec, Policies, Recipe, RecipeSpec, Shard};
+use pba_datasets::{Images, Split};
 use pba_schedules::{Ablation, Digest, EpochPolicies, Policy, Schedule};
 use pba_wire::epoch::EpochRequest;
 use pba_wire::{Split as SplitName, stream};
 
 use crate::buffers::BufferPool;
-use crate::catalog::{Catalog, SplitHandle};
+use crate::catalog::{Catalog, Entry, SplitHandle};
+use crate::decoded_cache::DecodedCache;
 use crate::encode::{Codec, Layout, batch_header, compressed_batch, record_batch, schema_message};
 use crate::error::ApiError;
 use crate::metrics::Metrics;
 use crate::pool::Workspace;
 use crate::registry::Registry;
+use crate::samples::{self, Rendered};
+
+/// Room for a batch's header in front of its body, in a slot; a whole page, so that bodies begin at
+/// pages. Headers take some 500 bytes.
+const SLOT_HEADER_BYTES: usize = 4096;
 
 /// A checked epoch: which samples, in which batches, augmented how.
 pub struct Epoch {
     dataset: String,
+    split_name: SplitName,
     split: SplitHandle,
+    decoded: Arc<DecodedCache>,
     recipe: Recipe,
     plan: Plan,
     schema: SchemaRef,
@@ -51,6 +60,8 @@ pub struct Resolver<'a> {
     pub catalog: &'a Catalog,
     /// The schedules.
     pub registry: &'a Registry,
+    /// Decoded pixels of images that are kept encoded.
+    pub decoded: &'a Arc<DecodedCache>,
     /// The largest batch in memory.
     pub batch_bytes_max: u64,
 }
@@ -77,10 +88,9 @@ impl Resolver<'_> {
     ) -> Result<Epoch, ApiError> {
         let entry = self.catalog.get(dataset)?;
         let split = entry.split(request.split)?;
-        let (height, width) = split.shape();
-        let shape = ImageShape { height, width };
         let chosen = self.policies(epoch, request)?;
-        let base = base(request, &chosen, entry.base())?;
+        let base = base(request, &chosen, entry.base_of(request.split))?;
+        let shape = shape(request, &base, &entry, &split)?;
         let mean = entry.mean(&split);
         let std = entry.std(&split);
 
@@ -96,7 +106,7 @@ impl Resolver<'_> {
                     "a batch of {batch_bytes} bytes is over this server's bound of {}",
                     self.batch_bytes_max
                 ),
-                format!("1..={rows} for images of {height}x{width}"),
+                format!("1..={rows} for images of {}x{}", shape.height, shape.width),
             ));
         }
 
@@ -133,8 +143,10 @@ impl Resolver<'_> {
         let metadata = metadata.into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
         Ok(Epoch {
             dataset: dataset.to_owned(),
-            schema: Arc::new(stream::schema(height, width, metadata)),
+            schema: Arc::new(stream::schema(shape.height, shape.width, metadata)),
+            split_name: request.split,
             split,
+            decoded: Arc::clone(self.decoded),
             recipe,
             plan,
             codec,
@@ -257,18 +269,19 @@ fn no_ablation(ablation: Option<Ablation>, request: &EpochRequest, with: &str) -
     }
 }
 
-fn base(request: &EpochRequest, chosen: &Chosen, own: &Base) -> Result<Base, ApiError> {
+fn base(request: &EpochRequest, chosen: &Chosen, own: Base) -> Result<Base, ApiError> {
     let base = match &request.base {
         Some(text) => text.parse::<Base>().map_err(|error| {
             ApiError::parameter(
                 "base",
                 text,
                 error.to_string(),
-                "identity, or some of pad_crop:N, flip and cutout:N in this order, separated by commas",
+                "identity, or some of random_resized_crop:N (or resize:N,center_crop:N), pad_crop:N, flip and cutout:N \
+                 in this order, separated by commas",
             )
         })?,
-        None if chosen.untouched || request.split != SplitName::Train => Base::IDENTITY,
-        None => *own,
+        None if chosen.untouched => Base::IDENTITY,
+        None => own,
     };
     if chosen.untouched && base != Base::IDENTITY {
         return Err(ApiError::parameter(
@@ -279,6 +292,36 @@ fn base(request: &EpochRequest, chosen: &Chosen, own: &Base) -> Result<Base, Api
         ));
     }
     Ok(base)
+}
+
+/// Size of every image that goes out: what the base augmentation makes, or else what all have.
+fn shape(request: &EpochRequest, base: &Base, entry: &Entry, split: &Split) -> Result<ImageShape, ApiError> {
+    if let Some(made) = base.frame.shape() {
+        return Ok(made);
+    }
+    match split.images() {
+        Images::Decoded(images) => {
+            let (height, width) = images.shape();
+            Ok(ImageShape { height, width })
+        }
+        Images::Encoded(images) => {
+            let (name, (smallest, largest)) = (request.split, (images.smallest(), images.largest()));
+            let why = format!(
+                "images of split {name} of dataset {:?} differ in size ({}..={} x {}..={} pixels), and those of a batch cannot",
+                entry.name(),
+                smallest.0,
+                largest.0,
+                smallest.1,
+                largest.1
+            );
+            let own = Some(entry.base_of(name)).filter(|own| own.frame.shape().is_some());
+            let own = own.map_or("random_resized_crop:224,flip".to_owned(), |own| own.to_string());
+            let allowed = format!(
+                "steps that begin with random_resized_crop:N or resize:N,center_crop:N, as {own}, beside schedule=none or a schedule"
+            );
+            Err(ApiError::parameter("base", base.to_string(), why, allowed))
+        }
+    }
 }
 
 fn plan(samples: u64, epoch: u32, request: &EpochRequest) -> Result<Plan, ApiError> {
@@ -324,6 +367,20 @@ impl Epoch {
         &self.split
     }
 
+    /// Renders samples of this epoch into `out`, one after another.
+    ///
+    /// # Errors
+    /// When an image does not decode any more, with dataset, split and sample.
+    pub fn render(
+        &self,
+        indices: impl Iterator<Item = u64>,
+        out: &mut [u8],
+        workspace: &mut Workspace,
+    ) -> anyhow::Result<Rendered> {
+        samples::render(&self.recipe, &self.split, &self.decoded, indices, out, workspace)
+            .with_context(|| format!("dataset {:?}, split {}", self.dataset, self.split_name))
+    }
+
     /// How pixels are made.
     pub fn recipe(&self) -> &Recipe {
         &self.recipe
@@ -350,7 +407,7 @@ impl Epoch {
     /// Augments and encodes the n-th batch of this answer: the whole work of one job.
     ///
     /// # Errors
-    /// When compression fails.
+    /// When an image does not decode any more, or compression fails.
     pub fn batch(
         &self,
         n: u64,
@@ -358,41 +415,103 @@ impl Epoch {
         buffers: &BufferPool,
         metrics: &Metrics,
     ) -> anyhow::Result<EncodedBatch> {
-        let rows = self.plan.len_of(n);
-        let layout = Layout::new(rows, self.recipe.shape().rgb_bytes());
+        let layout = self.layout(n);
         let mut buffer = buffers.take(layout.len);
-        let body = buffer.as_mut();
+        self.write_body(n, &layout, buffer.as_mut(), workspace, metrics)?;
 
         let start = Instant::now();
-        let mut counts = OpCounts::default();
-        let image = |index| self.split.image(index);
-        let pixels = &mut body[layout.image.clone()];
-        render_batch(&self.recipe, self.plan.indices(n), image, pixels, &mut workspace.scratch, &mut counts);
-        let values = body[layout.label.clone()].chunks_exact_mut(8);
-        for (index, value) in self.plan.indices(n).zip(values) {
-            value.copy_from_slice(&self.split.label(index).to_le_bytes());
+        let body = Bytes::from_owner(buffer);
+        let batch = match self.codec {
+            Codec::Plain => {
+                EncodedBatch { head: batch_header(self.plan.len_of(n), &layout), body: Some(body) }
+            }
+            Codec::Lz4 => self.compressed(&layout, body, CompressionType::LZ4_FRAME)?,
+            Codec::Zstd => self.compressed(&layout, body, CompressionType::ZSTD)?,
+        };
+        metrics.stage_encode.observe(start.elapsed().as_secs_f64());
+        Ok(batch)
+    }
+
+    /// Whether batches are sent as they are.
+    pub fn is_plain(&self) -> bool {
+        self.codec == Codec::Plain
+    }
+
+    /// Bytes that [`Epoch::batch_into`] needs for any batch of this answer.
+    pub fn slot_bytes(&self) -> usize {
+        SLOT_HEADER_BYTES + if self.plan.batches() == 0 { 0 } else { self.layout(0).len }
+    }
+
+    /// Writes the n-th batch of this answer into a slot, uncompressed. Gives the part of the slot
+    /// that is the batch's message; the rest is left as it is.
+    ///
+    /// # Errors
+    /// When an image does not decode any more, or the message's header has no room, which is our fault.
+    pub fn batch_into(
+        &self,
+        n: u64,
+        slot: &mut [u8],
+        workspace: &mut Workspace,
+        metrics: &Metrics,
+    ) -> anyhow::Result<Range<usize>> {
+        let layout = self.layout(n);
+        let (head, body) = slot.split_at_mut(SLOT_HEADER_BYTES);
+        let body = &mut body[..layout.len];
+        self.write_body(n, &layout, body, workspace, metrics)?;
+
+        let start = Instant::now();
+        let header = batch_header(self.plan.len_of(n), &layout);
+        anyhow::ensure!(header.len() <= head.len(), "the header of a batch takes {} bytes", header.len());
+        let message = SLOT_HEADER_BYTES - header.len()..SLOT_HEADER_BYTES + layout.len;
+        head[message.start..].copy_from_slice(&header);
+        metrics.stage_encode.observe(start.elapsed().as_secs_f64());
+        Ok(message)
+    }
+
+    fn layout(&self, n: u64) -> Layout {
+        Layout::new(self.plan.len_of(n), self.recipe.shape().rgb_bytes())
+    }
+
+    /// Augments the n-th batch into the body of its message: every byte of it is written.
+    ///
+    /// # Errors
+    /// When an image does not decode any more.
+    fn write_body(
+        &self,
+        n: u64,
+        layout: &Layout,
+        body: &mut [u8],
+        workspace: &mut Workspace,
+        metrics: &Metrics,
+    ) -> anyhow::Result<()> {
+        let start = Instant::now();
+        // Finding a shuffled sample takes as long as copying some of its rows, so it is done once:
+        // the other columns read the indices where they were written.
+        let (columns, indices) = body.split_at_mut(layout.index.start);
+        let (indices, _) = indices[..layout.index.len()].as_chunks_mut();
+        for (index, value) in self.plan.indices(n).zip(indices.iter_mut()) {
+            *value = u64::to_le_bytes(index);
         }
-        let values = body[layout.index.clone()].chunks_exact_mut(8);
-        for (index, value) in self.plan.indices(n).zip(values) {
-            value.copy_from_slice(&index.to_le_bytes());
+        let indices = || indices.iter().map(|value| u64::from_le_bytes(*value));
+        let rendered = self.render(indices(), &mut columns[layout.image.clone()], workspace)?;
+        let (labels, _) = columns[layout.label.clone()].as_chunks_mut();
+        for (index, value) in indices().zip(labels) {
+            *value = self.split.label(index).to_le_bytes();
         }
         // What lies between the columns is sent too, so it must not depend on the buffer's past.
         body[layout.image.end..layout.label.start].fill(0);
         body[layout.label.end..layout.index.start].fill(0);
         body[layout.index.end..].fill(0);
         metrics.stage_augment.observe(start.elapsed().as_secs_f64());
-        metrics.images_augmented.with_label_values(&[self.dataset.as_str()]).inc_by(rows as u64);
-        metrics.count_ops(counts.iter());
-
-        let start = Instant::now();
-        let body = Bytes::from_owner(buffer);
-        let batch = match self.codec {
-            Codec::Plain => EncodedBatch { head: batch_header(rows, &layout), body: Some(body) },
-            Codec::Lz4 => self.compressed(&layout, body, CompressionType::LZ4_FRAME)?,
-            Codec::Zstd => self.compressed(&layout, body, CompressionType::ZSTD)?,
-        };
-        metrics.stage_encode.observe(start.elapsed().as_secs_f64());
-        Ok(batch)
+        let rows = self.plan.len_of(n) as u64;
+        metrics.images_augmented.with_label_values(&[self.dataset.as_str()]).inc_by(rows);
+        metrics.count_ops(rendered.ops.iter());
+        if let Some(decoding) = rendered.decoded {
+            metrics.stage_decode.observe(decoding.time.as_secs_f64());
+            metrics.decoded_cache_hits.inc_by(decoding.hits);
+            metrics.decoded_cache_misses.inc_by(decoding.misses);
+        }
+        Ok(())
     }
 
     fn compressed(

@@ -45,6 +45,11 @@ pub struct Inner {
     pub requests: IntCounterVec,
     pub request_errors: IntCounterVec,
     pub cache_bytes: IntGauge,
+    pub decoded_cache_bytes: IntGauge,
+    pub decoded_cache_hits: IntCounter,
+    pub decoded_cache_misses: IntCounter,
+    pub shared_memory_bytes: IntGauge,
+    pub shared_memory_refused: IntCounter,
     pub ready: IntGauge,
     pub searches: IntGaugeVec,
     pub search_epoch: IntGauge,
@@ -90,7 +95,8 @@ impl Metrics {
             HistogramOpts::new(
                 "pba_stage_duration_seconds",
                 "Time per batch: augment = pixels of one batch on one worker, encode = its message, \
-                 send = until the network asks for more; decode = reading one split of a dataset.",
+                 send = until the network asks for more; decode = the part of augment in which JPEG and PNG \
+                 become pixels, where a dataset is kept so.",
             )
             .buckets(stage_buckets),
             &["stage"],
@@ -131,7 +137,36 @@ impl Metrics {
             "Requests refused or broken off, by kind.",
             "kind"
         );
-        let cache_bytes = metric!(IntGauge, "pba_cache_bytes", "Bytes of packed datasets that are mapped.");
+        let cache_bytes = metric!(
+            IntGauge,
+            "pba_cache_bytes",
+            "Bytes of packed datasets that are mapped; the kernel holds in memory what it has room for."
+        );
+        let decoded_cache_bytes = metric!(
+            IntGauge,
+            "pba_decoded_cache_bytes",
+            "Memory taken by decoded pixels of images that are kept encoded; at most decoded_cache_bytes of the configuration."
+        );
+        let decoded_cache_hits = metric!(
+            IntCounter,
+            "pba_decoded_cache_hits_total",
+            "Images whose pixels were in the decoded cache."
+        );
+        let decoded_cache_misses = metric!(
+            IntCounter,
+            "pba_decoded_cache_misses_total",
+            "Images that had to be decoded, as their pixels were not in the decoded cache."
+        );
+        let shared_memory_bytes = metric!(
+            IntGauge,
+            "pba_shared_memory_bytes",
+            "Memory that streams on the Unix socket share with their clients; at most shared_memory_bytes_max of the configuration."
+        );
+        let shared_memory_refused = metric!(
+            IntCounter,
+            "pba_shared_memory_refused_total",
+            "Streams on the Unix socket that asked for shared memory and went through the socket, because there was no more."
+        );
         let ready =
             metric!(IntGauge, "pba_ready", "1 while the server takes new streams, 0 while it drains.");
 
@@ -191,6 +226,11 @@ impl Metrics {
             requests,
             request_errors,
             cache_bytes,
+            decoded_cache_bytes,
+            decoded_cache_hits,
+            decoded_cache_misses,
+            shared_memory_bytes,
+            shared_memory_refused,
             ready,
             searches,
             search_epoch,

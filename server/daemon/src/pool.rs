@@ -10,6 +10,7 @@ use std::time::Instant;
 
 use crossbeam::channel::{Receiver, Sender, unbounded};
 use pba_augment::Scratch;
+use pba_datasets::RegionDecoder;
 use tokio::sync::oneshot;
 
 use crate::metrics::Metrics;
@@ -19,6 +20,8 @@ use crate::metrics::Metrics;
 pub struct Workspace {
     /// Buffers of the augmentation.
     pub scratch: Scratch,
+    /// Decoder of images that are kept encoded, with its buffers.
+    pub decoder: RegionDecoder,
 }
 
 type Job = Box<dyn FnOnce(&mut Workspace) + Send>;

@@ -3,12 +3,12 @@
 use std::net::SocketAddr;
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
@@ -28,6 +28,19 @@ const KEEPALIVE: Duration = Duration::from_secs(60);
 const DRAIN_POLL: Duration = Duration::from_millis(50);
 /// Requests that are not streams get this long after the streams have ended.
 const LAST_REQUESTS: Duration = Duration::from_secs(2);
+
+/// Room in a Unix socket for what its client has not read: two batches of 128 images of 32x32. With
+/// the system's default of half a batch, both sides wait for each other several times a batch.
+const LOCAL_SEND_BYTES: usize = 1 << 20;
+
+/// What HTTP is spoken on: a socket on which a write that makes no progress is the end.
+type Patient<S> = Pin<Box<TimeoutStream<S>>>;
+/// The same for clients on this machine.
+pub type LocalSocket = Patient<UnixStream>;
+
+/// Marks a request that came through the Unix socket.
+#[derive(Clone, Copy)]
+pub struct Local;
 
 /// The bound sockets.
 pub struct Server {
@@ -113,7 +126,9 @@ impl Server {
                 supervise(app, ending).await;
             }
         });
-        let connections = GracefulShutdown::new();
+        let local_router = router.clone().layer(axum::Extension(Local));
+        // Each connection holds a receiver while it lives.
+        let (end_connections, connections) = watch::channel(false);
         let mut stop = std::pin::pin!(stop);
         let mut deadline: Option<Instant> = None;
         loop {
@@ -134,7 +149,9 @@ impl Server {
                         serve(socket, &router, self.app.limits.stall(), &connections);
                     }
                     Ok(Accepted::Local(socket)) => {
-                        serve(socket, &router, self.app.limits.stall(), &connections);
+                        // A server that may use less makes larger batches in more pieces.
+                        let _ = socket2::SockRef::from(&socket).set_send_buffer_size(LOCAL_SEND_BYTES);
+                        serve(socket, &local_router, self.app.limits.stall(), &connections);
                     }
                     Err(error) => {
                         // Out of file descriptors, most likely: wait for some to come back.
@@ -162,7 +179,10 @@ impl Server {
             tracing::warn!(streams = cut, "streams cut");
             return;
         }
-        let _ = tokio::time::timeout(LAST_REQUESTS, connections.shutdown()).await;
+        drop(connections);
+        // Nobody hears it when there is no connection.
+        let _ = end_connections.send(true);
+        let _ = tokio::time::timeout(LAST_REQUESTS, end_connections.closed()).await;
     }
 }
 
@@ -174,21 +194,36 @@ fn tune(socket: &TcpStream) {
     let _ = socket2::SockRef::from(socket).set_tcp_keepalive(&keepalive);
 }
 
-/// Serves one HTTP/1.1 connection, on which a write that makes no progress for `stall` is the end.
-fn serve<S>(socket: S, router: &axum::Router, stall: Duration, connections: &GracefulShutdown)
+/// Serves one HTTP/1.1 connection, on which a write that makes no progress for `stall` is the end,
+/// until it ends or is told to end after its current request.
+fn serve<S>(socket: S, router: &axum::Router, stall: Duration, ending: &watch::Receiver<bool>)
 where
     S: AsyncRead + AsyncWrite + Send + 'static,
 {
     let mut socket = TimeoutStream::new(socket);
     socket.set_write_timeout(Some(stall));
+    let socket: Patient<S> = Box::pin(socket);
     let connection = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEADER_TIMEOUT)
-        .serve_connection(TokioIo::new(Box::pin(socket)), TowerToHyperService::new(router.clone()));
-    let connection = connections.watch(connection);
+        .serve_connection(TokioIo::new(socket), TowerToHyperService::new(router.clone()))
+        .with_upgrades();
+    let mut ending = ending.clone();
     tokio::spawn(async move {
+        let mut connection = std::pin::pin!(connection);
+        let told = async {
+            // An error says that the server is gone, which ends connections as well.
+            let _ = ending.wait_for(|ending| *ending).await;
+        };
+        let ended = tokio::select! {
+            ended = connection.as_mut() => ended,
+            () = told => {
+                connection.as_mut().graceful_shutdown();
+                connection.await
+            }
+        };
         // The client may leave at any moment: that is its right, and no error.
-        if let Err(error) = connection.await {
+        if let Err(error) = ended {
             tracing::debug!(%error, "connection ended");
         }
     });

@@ -13,7 +13,7 @@ use embedded_graphics::mono_font::MonoTextStyle;
 use embedded_graphics::mono_font::ascii::{FONT_6X10, FONT_9X15_BOLD};
 use embedded_graphics::pixelcolor::{Rgb888, RgbColor};
 use embedded_graphics::text::{Baseline, Text};
-use pba_augment::{OpCall, OpCounts, magnitude, render_batch};
+use pba_augment::{OpCall, magnitude};
 use pba_schedules::Op;
 
 use crate::epoch::Epoch;
@@ -36,22 +36,13 @@ const GLYPH_WIDTH: u32 = 6;
 /// Draws the first `count` images of an epoch as a PNG.
 ///
 /// # Errors
-/// When the PNG cannot be encoded.
+/// When an image does not decode any more, or the PNG cannot be encoded.
 pub fn draw(epoch: &Epoch, number: u32, count: usize, workspace: &mut Workspace) -> anyhow::Result<Vec<u8>> {
     let plan = epoch.plan();
     let indices: Vec<u64> = (0..plan.batches()).flat_map(|n| plan.indices(n)).take(count).collect();
     let shape = epoch.recipe().shape();
     let mut pixels = vec![0; indices.len() * shape.rgb_bytes()];
-    let image = |index| epoch.split().image(index);
-    let mut counts = OpCounts::default();
-    render_batch(
-        epoch.recipe(),
-        indices.iter().copied(),
-        image,
-        &mut pixels,
-        &mut workspace.scratch,
-        &mut counts,
-    );
+    epoch.render(indices.iter().copied(), &mut pixels, workspace)?;
 
     let columns = (indices.len() as f64).sqrt().ceil().clamp(1.0, 32.0) as u32;
     let rows = (indices.len() as u32).div_ceil(columns);

@@ -161,13 +161,8 @@ fn pack(
     let rows_total = rows_of.iter().sum();
     let mut packer = Packer::create(
         to,
-        PackSpec {
-            height: SIDE as u32,
-            width: SIDE as u32,
-            classes: classes.clone(),
-            rows: rows_total,
-            source: format!("{format}, {name}"),
-        },
+        (SIDE as u32, SIDE as u32),
+        PackSpec { classes: classes.clone(), rows: rows_total, source: format!("{format}, {name}") },
     )?;
     let (mut record, mut pixels) = (vec![0; record_bytes], vec![0; 3 * PLANE]);
     let mut rows_done = 0;

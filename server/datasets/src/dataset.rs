@@ -25,7 +25,7 @@ impl Dataset {
         &self.name
     }
 
-    /// What it was read from: `packed`, `parquet`, `cifar` or `shapes`.
+    /// What it was read from: `packed`, `parquet`, `cifar`, `folder` or `shapes`.
     pub fn format(&self) -> &'static str {
         self.format
     }

@@ -10,7 +10,7 @@ use crate::dataset::Dataset;
 use crate::error::DatasetError;
 use crate::import::{self, Progress};
 use crate::split::{SplitName, SplitState};
-use crate::{cifar, packed, parquet};
+use crate::{cifar, folder, packed, parquet};
 
 /// The files of each split.
 pub(crate) type Files = BTreeMap<SplitName, Vec<PathBuf>>;
@@ -21,12 +21,14 @@ const FILES_MAX: usize = 100_000;
 /// What was looked for, for the message when there is nothing.
 const LOOKED_FOR: &str = "packed splits (train.arrow, val.arrow, test.arrow), \
     Parquet files (train*.parquet, val*.parquet, test*.parquet; also in data/, train/, val/, test/; or a single .parquet file), \
-    CIFAR-10 binary (data_batch_1.bin .. data_batch_5.bin, test_batch.bin), CIFAR-100 binary (train.bin, test.bin)";
+    CIFAR-10 binary (data_batch_1.bin .. data_batch_5.bin, test_batch.bin), CIFAR-100 binary (train.bin, test.bin), \
+    folders of JPEG and PNG images (train/CLASS/, val/CLASS/, test/CLASS/; or CLASS/)";
 
 enum Source {
     Packed(Files),
     Parquet(Files),
     Cifar(cifar::Source),
+    Folder(folder::Source),
 }
 
 /// Opens the dataset at `path` under the name `name`, whatever its format.
@@ -70,23 +72,28 @@ pub fn open(
             let splits = cifar::import(path, &source, &folder, progress);
             ("cifar", source.files, splits)
         }
+        Source::Folder(source) => {
+            let folder = source.cache_folder(cache_dir, path)?;
+            let splits = folder::import(path, &source, &folder, progress);
+            ("folder", source.files(), splits)
+        }
     };
     agree(path, &files, &mut splits);
     Ok(Dataset::new(name, format, splits))
 }
 
-/// Fails the splits whose image size or classes differ from those of the first one that is ready.
+/// Fails the splits whose classes differ from those of the first one that is ready.
+///
+/// Sizes may differ: each split is kept in its own way, and a base augmentation that crops gives
+/// images of one size from any.
 fn agree(root: &Path, files: &Files, splits: &mut BTreeMap<SplitName, SplitState>) {
     let Some(first) = splits.values().find_map(|state| state.ready().ok()).cloned() else { return };
     for (name, state) in splits {
         let SplitState::Ready(split) = state else { continue };
-        let file = || label(root, &files[name][0]);
-        if split.shape() != first.shape() {
-            let (found, expected) = (split.shape(), first.shape());
-            *state = SplitState::Failed(DatasetError::ImageSize { file: file(), row: 0, found, expected });
-        } else if split.classes() != first.classes() {
+        if split.classes() != first.classes() {
             let (found, expected) = (split.classes().len(), first.classes().len());
-            *state = SplitState::Failed(DatasetError::Classes { file: file(), found, expected });
+            let file = label(root, &files[name][0]);
+            *state = SplitState::Failed(DatasetError::Classes { file, found, expected });
         }
     }
 }
@@ -128,7 +135,7 @@ fn find(path: &Path) -> Result<Source, DatasetError> {
         return Ok(Source::Cifar(source));
     }
     match parquet_files(path, &listing)? {
-        files if files.is_empty() => Err(nothing(path)),
+        files if files.is_empty() => folder::find(path)?.map(Source::Folder).ok_or_else(|| nothing(path)),
         files => Ok(Source::Parquet(files)),
     }
 }

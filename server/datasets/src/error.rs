@@ -72,33 +72,18 @@ pub enum DatasetError {
         prefer: &'static str,
     },
     /// An image that does not decode.
-    #[error("{file}, row {row}: {reason}{}", count_note(*bad, *rows))]
+    #[error("{file}{}: {reason}{}", row_note(*row), count_note(*bad, *rows))]
     Image {
-        /// The file, relative to the dataset.
+        /// The file of the first bad image, relative to the dataset.
         file: String,
-        /// The first bad row.
-        row: u64,
+        /// Its row, if the file holds many.
+        row: Option<u64>,
         /// What is wrong with it.
         reason: String,
         /// How many rows of the split are bad.
         bad: u64,
         /// How many rows the split has.
         rows: u64,
-    },
-    /// An image of another size than the ones before it.
-    #[error(
-        "{file}, row {row}: image is {}x{} (height x width), those before are {}x{}; all images of a dataset must share one size",
-        found.0, found.1, expected.0, expected.1
-    )]
-    ImageSize {
-        /// The file, relative to the dataset.
-        file: String,
-        /// The first differing row.
-        row: u64,
-        /// Its height and width.
-        found: (u32, u32),
-        /// Height and width of those before.
-        expected: (u32, u32),
     },
     /// A label that names no class.
     #[error("{file}, row {row}: label {value} is not allowed; allowed are {allowed}")]
@@ -121,6 +106,14 @@ pub enum DatasetError {
         found: usize,
         /// Classes named elsewhere.
         expected: usize,
+    },
+    /// A folder of images that is not as it should be.
+    #[error("{file}: {reason}")]
+    Folder {
+        /// The file or folder, relative to the dataset.
+        file: String,
+        /// What is wrong with it.
+        reason: String,
     },
     /// A split without a row.
     #[error("{file}: no rows")]
@@ -164,6 +157,10 @@ impl DatasetError {
     pub(crate) fn io<'a>(file: &'a Path, action: &'static str) -> impl Fn(io::Error) -> DatasetError + 'a {
         move |error| DatasetError::Io { file: file.to_owned(), action, reason: error.to_string() }
     }
+}
+
+fn row_note(row: Option<u64>) -> String {
+    row.map(|row| format!(", row {row}")).unwrap_or_default()
 }
 
 fn count_note(bad: u64, rows: u64) -> String {

@@ -57,6 +57,21 @@ pub enum ImageError {
         /// Height and width that were needed.
         expected: (u32, u32),
     },
+    /// A region that is not in the image.
+    #[error(
+        "image is {}x{} (height x width) as it is decoded; no {}x{} pixels from row {top}, column {left} on are in it",
+        image.0, image.1, size.0, size.1
+    )]
+    NoRegion {
+        /// First column that was needed.
+        left: u32,
+        /// First row that was needed.
+        top: u32,
+        /// Height and width that were needed.
+        size: (u32, u32),
+        /// Height and width of the image.
+        image: (u32, u32),
+    },
     /// Damaged.
     #[error("image does not decode as {format}: {reason}")]
     Damaged {
@@ -81,35 +96,91 @@ pub fn decode(bytes: &[u8]) -> Result<Image, ImageError> {
 
 /// As [`decode`]; an image of another size than `expected` is refused before its pixels are read.
 pub(crate) fn decode_sized(bytes: &[u8], expected: Option<(u32, u32)>) -> Result<Image, ImageError> {
-    if bytes.len() > ENCODED_BYTES_MAX {
-        return Err(ImageError::TooLong { bytes: bytes.len() });
-    }
-    let (format, decoder): (_, Decoder) = if bytes.starts_with(&[0xff, 0xd8, 0xff]) {
-        ("JPEG", jpeg)
-    } else if bytes.starts_with(b"\x89PNG\r\n\x1a\n") {
-        ("PNG", png)
-    } else {
+    decode_reduced(bytes, expected, 1)
+}
+
+/// As [`decode_sized`], reduced to 1/1, 1/2, 1/4 or 1/8 of its size, rounded up.
+pub(crate) fn decode_reduced(
+    bytes: &[u8],
+    expected: Option<(u32, u32)>,
+    reduction: u32,
+) -> Result<Image, ImageError> {
+    let format = Format::of(bytes)?;
+    format.guard(|| {
+        let size = |height, width| check_size(height, width, expected);
+        match format {
+            Format::Jpeg => jpeg(bytes, size, reduction),
+            Format::Png => png(bytes, size).map(|image| average(image, reduction)),
+        }
+    })
+}
+
+/// Height and width of a JPEG or PNG image, from its header.
+///
+/// # Errors
+/// When there is no whole header, or the image is larger than [`IMAGE_SIDE_MAX`].
+pub fn image_size(bytes: &[u8]) -> Result<(u32, u32), ImageError> {
+    let format = Format::of(bytes)?;
+    format.guard(|| {
+        let (height, width) = match format {
+            Format::Jpeg => {
+                let decoder = Decompress::new_reader(Whole(bytes))?;
+                (decoder.height() as u64, decoder.width() as u64)
+            }
+            Format::Png => {
+                let decoder = png::Decoder::new(Cursor::new(bytes)).read_info()?;
+                (decoder.info().height.into(), decoder.info().width.into())
+            }
+        };
+        check_size(height, width, None)
+    })
+}
+
+/// What the first bytes say.
+#[derive(Clone, Copy)]
+pub(crate) enum Format {
+    Jpeg,
+    Png,
+}
+
+impl Format {
+    pub(crate) fn of(bytes: &[u8]) -> Result<Format, ImageError> {
+        if bytes.len() > ENCODED_BYTES_MAX {
+            return Err(ImageError::TooLong { bytes: bytes.len() });
+        }
+        if bytes.starts_with(&[0xff, 0xd8, 0xff]) {
+            return Ok(Format::Jpeg);
+        }
+        if bytes.starts_with(b"\x89PNG\r\n\x1a\n") {
+            return Ok(Format::Png);
+        }
         let beginning = match bytes {
             [] => "nothing".to_owned(),
             bytes => bytes.iter().take(8).map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().join(" "),
         };
-        return Err(ImageError::UnknownFormat { beginning });
-    };
-    // libjpeg reports a fatal error by unwinding; for PNG this is a last resort.
-    catch_unwind(AssertUnwindSafe(|| decoder(bytes, expected)))
-        .unwrap_or_else(|panic| {
-            let reason = panic.downcast_ref::<String>().map(String::as_str);
-            let reason =
-                reason.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("the decoder panicked");
-            Err(Failure::Damaged(reason.trim_start_matches("libjpeg fatal error: ").to_owned()))
-        })
-        .map_err(|failure| match failure {
-            Failure::Image(error) => error,
-            Failure::Damaged(reason) => ImageError::Damaged { format, reason },
-        })
-}
+        Err(ImageError::UnknownFormat { beginning })
+    }
 
-type Decoder = fn(&[u8], Option<(u32, u32)>) -> Result<Image, Failure>;
+    /// Runs a decoder. libjpeg reports a fatal error by unwinding; for PNG this is a last resort.
+    fn guard<T>(self, decoder: impl FnOnce() -> Result<T, Failure>) -> Result<T, ImageError> {
+        let format = match self {
+            Format::Jpeg => "JPEG",
+            Format::Png => "PNG",
+        };
+        catch_unwind(AssertUnwindSafe(decoder))
+            .unwrap_or_else(|panic| {
+                let reason = panic.downcast_ref::<String>().map(String::as_str);
+                let reason = reason
+                    .or_else(|| panic.downcast_ref::<&str>().copied())
+                    .unwrap_or("the decoder panicked");
+                Err(Failure::Damaged(reason.trim_start_matches("libjpeg fatal error: ").to_owned()))
+            })
+            .map_err(|failure| match failure {
+                Failure::Image(error) => error,
+                Failure::Damaged(reason) => ImageError::Damaged { format, reason },
+            })
+    }
+}
 
 enum Failure {
     Image(ImageError),
@@ -134,13 +205,20 @@ fn check_size(height: u64, width: u64, expected: Option<(u32, u32)>) -> Result<(
     }
 }
 
-fn jpeg(bytes: &[u8], expected: Option<(u32, u32)>) -> Result<Image, Failure> {
-    let decoder = Decompress::new_reader(Whole(bytes))?;
-    let (height, width) = check_size(decoder.height() as u64, decoder.width() as u64, expected)?;
-    let pixels_wanted = height as usize * width as usize;
+/// Checks height and width before pixels are decoded.
+trait CheckSize: FnOnce(u64, u64) -> Result<(u32, u32), Failure> {}
+impl<F: FnOnce(u64, u64) -> Result<(u32, u32), Failure>> CheckSize for F {}
+
+fn jpeg(bytes: &[u8], check_size: impl CheckSize, reduction: u32) -> Result<Image, Failure> {
+    let mut decoder = Decompress::new_reader(Whole(bytes))?;
+    check_size(decoder.height() as u64, decoder.width() as u64)?;
+    if reduction > 1 {
+        decoder.scale((8 / reduction) as u8); // eighths
+    }
     let is_cmyk = matches!(decoder.color_space(), ColorSpace::JCS_CMYK | ColorSpace::JCS_YCCK);
     let mut decoder = if is_cmyk { decoder.to_colorspace(ColorSpace::JCS_CMYK)? } else { decoder.rgb()? };
-    let mut pixels = vec![0; pixels_wanted * if is_cmyk { 4 } else { 3 }];
+    let (height, width) = (decoder.height() as u32, decoder.width() as u32);
+    let mut pixels = vec![0; height as usize * width as usize * if is_cmyk { 4 } else { 3 }];
     decoder.read_scanlines_into(&mut pixels)?;
     if is_cmyk {
         pixels = pixels.as_chunks::<4>().0.iter().copied().flat_map(cmyk_to_rgb).collect();
@@ -176,13 +254,13 @@ impl BufRead for Whole<'_> {
     }
 }
 
-fn png(bytes: &[u8], expected: Option<(u32, u32)>) -> Result<Image, Failure> {
+fn png(bytes: &[u8], check_size: impl CheckSize) -> Result<Image, Failure> {
     // Twice the decoded size of the largest image in 16 bits is enough for anything honest.
     let limits = png::Limits { bytes: 512 << 20 };
     let mut decoder = png::Decoder::new_with_limits(Cursor::new(bytes), limits);
     decoder.set_transformations(png::Transformations::EXPAND | png::Transformations::STRIP_16);
     let mut reader = decoder.read_info()?;
-    let (height, width) = check_size(reader.info().height.into(), reader.info().width.into(), expected)?;
+    let (height, width) = check_size(reader.info().height.into(), reader.info().width.into())?;
     let length = reader.output_buffer_size().ok_or_else(|| Failure::Damaged("too large".into()))?;
     let mut samples = vec![0; length];
     let frame = reader.next_frame(&mut samples)?;
@@ -202,4 +280,27 @@ fn png(bytes: &[u8], expected: Option<(u32, u32)>) -> Result<Image, Failure> {
         return Err(Failure::Damaged("its frame is smaller than the image".into()));
     }
     Ok(Image { height, width, pixels })
+}
+
+/// Means of squares with sides of `reduction` pixels, or of what of them is in the image, rounded.
+fn average(image: Image, reduction: u32) -> Image {
+    if reduction == 1 {
+        return image;
+    }
+    let side = reduction as usize;
+    let (height, width) = (image.height.div_ceil(reduction), image.width.div_ceil(reduction));
+    let rows: Vec<&[u8]> = image.pixels.chunks(3 * image.width as usize).collect();
+    let mut pixels = Vec::with_capacity(3 * height as usize * width as usize);
+    for rows in rows.chunks(side) {
+        for column in (0..image.width as usize).step_by(side) {
+            let columns = column..(column + side).min(image.width as usize);
+            let count = (rows.len() * columns.len()) as u32;
+            for channel in 0..3 {
+                let of_row =
+                    |row: &&[u8]| columns.clone().map(|x| u32::from(row[3 * x + channel])).sum::<u32>();
+                pixels.push(((rows.iter().map(of_row).sum::<u32>() + count / 2) / count) as u8);
+            }
+        }
+    }
+    Image { height, width, pixels }
 }

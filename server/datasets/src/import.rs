@@ -2,12 +2,12 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::UNIX_EPOCH;
+use std::time::{SystemTime, UNIX_EPOCH};
 
-use pba_schedules::Digest;
+use sha2::{Digest as _, Sha256};
 
 use crate::error::DatasetError;
-use crate::pack::FORMAT;
+use crate::pack::{self, FORMAT};
 use crate::packed;
 use crate::split::{Split, SplitName};
 
@@ -31,15 +31,38 @@ pub struct Progress {
 /// Its name depends on the source's path, and on lengths and modification times of its files, so
 /// a changed source is imported anew.
 pub(crate) fn folder(cache: &Path, source: &Path, files: &[PathBuf]) -> Result<PathBuf, DatasetError> {
-    let source = source.canonicalize().map_err(DatasetError::io(source, "resolve the path"))?;
-    let mut key = format!("{FORMAT} readers {READERS_VERSION}\n{}\n", source.display());
+    let mut key = Key::new(source)?;
     for file in files {
         let metadata = file.metadata().map_err(DatasetError::io(file, "read it"))?;
-        // Some file systems keep no time; length and path must do there.
-        let modified = metadata.modified().ok().and_then(|time| time.duration_since(UNIX_EPOCH).ok());
-        key += &format!("{} {} {modified:?}\n", file.display(), metadata.len());
+        key.add(file, metadata.len(), metadata.modified().ok());
     }
-    Ok(cache.join(Digest::of(key).to_string()))
+    Ok(key.folder(cache))
+}
+
+/// What tells one state of a source from another; see [`folder`].
+pub(crate) struct Key(Sha256);
+
+impl Key {
+    pub(crate) fn new(source: &Path) -> Result<Key, DatasetError> {
+        let source = source.canonicalize().map_err(DatasetError::io(source, "resolve the path"))?;
+        let text = format!("{FORMAT} readers {READERS_VERSION}\n{}\n", source.display());
+        Ok(Key(Sha256::new_with_prefix(text)))
+    }
+
+    /// Some file systems keep no time; length and path must do there.
+    pub(crate) fn add(&mut self, file: &Path, bytes: u64, modified: Option<SystemTime>) {
+        let modified = modified.and_then(|time| time.duration_since(UNIX_EPOCH).ok());
+        self.add_text(&format!("{} {bytes} {modified:?}", file.display()));
+    }
+
+    pub(crate) fn add_text(&mut self, text: &str) {
+        self.0.update(text);
+        self.0.update("\n");
+    }
+
+    pub(crate) fn folder(self, cache: &Path) -> PathBuf {
+        cache.join(pack::digest(self.0).to_string())
+    }
 }
 
 /// Where split `name` is kept.

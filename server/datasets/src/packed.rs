@@ -1,6 +1,7 @@
 //! Reading the packed format, by memory map.
 //!
-//! Opening reads the footer, one message header per record batch, and the labels; never a pixel.
+//! Opening reads the footer, one message header per record batch, and the columns beside the
+//! images (labels; sizes and places of encoded images); never a pixel.
 //! The layout is checked here once, against the length of the file, so that nothing read later
 //! can be out of bounds. Files are described in [`pack`](crate::Packer).
 
@@ -8,18 +9,18 @@ use std::fs::File;
 use std::path::Path;
 
 use arrow_ipc::convert::try_fb_to_schema;
-use arrow_ipc::{MessageHeader, MetadataVersion, root_as_footer, root_as_message};
-use arrow_schema::{DataType, Schema};
+use arrow_ipc::{
+    Block, FieldNode, MessageHeader, MetadataVersion, RecordBatch, root_as_footer, root_as_message,
+};
+use arrow_schema::{DataType, Field, Schema};
 
+use crate::encoded;
 use crate::error::DatasetError;
 use crate::map::Map;
 use crate::pack::{self, CLASSES_MAX, IMAGE_SIDE_MAX};
-use crate::split::{BatchPlace, Split};
+use crate::split::{DecodedBatch, DecodedTable, EncodedBatch, EncodedTable, Split, Table};
 
 const MAGIC: &[u8; 6] = b"ARROW1";
-/// Buffers of a record batch: validity of images and of their items, items, validity of labels,
-/// labels.
-const BUFFERS: usize = 5;
 
 /// Opens one packed split.
 ///
@@ -60,44 +61,25 @@ fn read(map: Map) -> Result<Split, String> {
     let schema = try_fb_to_schema(schema).map_err(|error| format!("damaged schema: {error}"))?;
     let head = Head::read(&schema)?;
 
-    let image_bytes = head.height as usize * head.width as usize * 3;
+    let file = &map[..footer_start];
     let blocks = footer.recordBatches().ok_or("its footer lists no record batches")?;
-    let mut batches = Vec::with_capacity(blocks.len());
-    let (mut rows, mut batch_rows) = (0_u64, 0_u64);
-    for (position, block) in blocks.iter().enumerate() {
-        let batch = Batch::read(&map[..footer_start], block, image_bytes)
-            .map_err(|reason| format!("record batch {position}: {reason}"))?;
-        if position == 0 {
-            batch_rows = batch.rows;
+    let (rows, table) = match head.form {
+        Form::Decoded { height, width } => {
+            let (rows, table) = decoded_table(file, blocks.iter(), (height, width), &head)?;
+            (rows, Table::Decoded(table))
         }
-        let is_last = position + 1 == blocks.len();
-        if batch.rows > batch_rows || (batch.rows < batch_rows && !is_last) {
-            return Err(format!("record batch {position} has {} rows, the first {batch_rows}", batch.rows));
+        Form::Encoded => {
+            let (rows, table) = encoded_table(file, blocks.iter(), &head)?;
+            (rows, Table::Encoded(table))
         }
-        rows += batch.rows;
-        for (row, label) in
-            map[batch.place.labels..].as_chunks::<8>().0[..batch.rows as usize].iter().enumerate()
-        {
-            let label = i64::from_le_bytes(*label);
-            if !(0..head.classes.len() as i64).contains(&label) {
-                let allowed = pack::allowed_labels(head.classes.len());
-                return Err(format!(
-                    "record batch {position}, row {row}: label {label} is not allowed; allowed are {allowed}"
-                ));
-            }
-        }
-        batches.push(batch.place);
-    }
+    };
     if rows != head.rows || rows == 0 {
         return Err(format!("it holds {rows} rows and says it has {}", head.rows));
     }
     Ok(Split {
         map,
-        batches,
-        batch_rows,
         rows,
-        height: head.height,
-        width: head.width,
+        table,
         digest: head.digest,
         mean: head.mean,
         std: head.std,
@@ -106,14 +88,103 @@ fn read(map: Map) -> Result<Split, String> {
     })
 }
 
+/// Record batches of pixels of one size.
+fn decoded_table<'a>(
+    file: &[u8],
+    blocks: impl ExactSizeIterator<Item = &'a Block>,
+    (height, width): (u32, u32),
+    head: &Head,
+) -> Result<(u64, DecodedTable), String> {
+    let image_bytes = height as usize * width as usize * 3;
+    let (mut rows, mut batch_rows) = (0_u64, 0_u64);
+    let count = blocks.len();
+    let mut batches = Vec::with_capacity(count);
+    for (position, block) in blocks.enumerate() {
+        let at = |reason| format!("record batch {position}: {reason}");
+        let batch = Batch::read(file, block).map_err(at)?;
+        let n = batch.rows;
+        let items = n.checked_mul(image_bytes).ok_or_else(|| at("it has too many rows".into()))?;
+        batch.check_columns(&[n, items, n]).map_err(at)?;
+        // The buffers: validity of images and of their items, items, validity of labels, labels.
+        batch.check_buffers(5).map_err(at)?;
+        let (images, labels) = (batch.place(2, items).map_err(at)?, batch.place(4, n * 8).map_err(at)?);
+        head.check_labels(&file[labels..], n)
+            .map_err(|reason| format!("record batch {position}, {reason}"))?;
+        if position == 0 {
+            batch_rows = n as u64;
+        }
+        if n as u64 > batch_rows || ((n as u64) < batch_rows && position + 1 < count) {
+            return Err(format!("record batch {position} has {n} rows, the first {batch_rows}"));
+        }
+        rows += n as u64;
+        batches.push(DecodedBatch { images, labels });
+    }
+    Ok((rows, DecodedTable { height, width, batch_rows, batches }))
+}
+
+/// Record batches of encoded images.
+fn encoded_table<'a>(
+    file: &[u8],
+    blocks: impl ExactSizeIterator<Item = &'a Block>,
+    head: &Head,
+) -> Result<(u64, EncodedTable), String> {
+    let mut rows = 0_u64;
+    let (mut smallest, mut largest) = ((u32::MAX, u32::MAX), (0, 0));
+    let mut batches = Vec::with_capacity(blocks.len());
+    for (position, block) in blocks.enumerate() {
+        let at = |reason| format!("record batch {position}: {reason}");
+        let batch = Batch::read(file, block).map_err(at)?;
+        let n = batch.rows;
+        batch.check_columns(&[n, n, n, n]).map_err(at)?;
+        // The buffers: validity, offsets and bytes of images; validity and values of the others.
+        batch.check_buffers(9).map_err(at)?;
+        let offsets = n.checked_add(1).and_then(|n| n.checked_mul(4));
+        let offsets = batch.place(1, offsets.ok_or_else(|| at("it has too many rows".into()))?);
+        let offsets = offsets.map_err(at)?;
+        let (bytes, length) = batch.buffer(2).map_err(at)?;
+        let labels = batch.place(4, n * 8).map_err(at)?;
+        let (heights, widths) = (batch.place(6, n * 4).map_err(at)?, batch.place(8, n * 4).map_err(at)?);
+        head.check_labels(&file[labels..], n)
+            .map_err(|reason| format!("record batch {position}, {reason}"))?;
+        let words = |start: usize, n: usize| file[start..start + 4 * n].as_chunks::<4>().0;
+        let mut end = 0;
+        for (row, offset) in words(offsets, n + 1).iter().enumerate() {
+            let offset = u32::from_le_bytes(*offset);
+            if offset < end || offset as usize > length {
+                return Err(at(format!("row {row}: it begins at byte {offset} of {length}, after {end}")));
+            }
+            end = offset;
+        }
+        for (row, (height, width)) in words(heights, n).iter().zip(words(widths, n)).enumerate() {
+            let (height, width) = (u32::from_le_bytes(*height), u32::from_le_bytes(*width));
+            let sides = 1..=IMAGE_SIDE_MAX;
+            if !sides.contains(&height) || !sides.contains(&width) {
+                return Err(at(format!(
+                    "row {row}: an image of {height}x{width}; allowed are sides of 1..={IMAGE_SIDE_MAX}"
+                )));
+            }
+            smallest = (smallest.0.min(height), smallest.1.min(width));
+            largest = (largest.0.max(height), largest.1.max(width));
+        }
+        batches.push(EncodedBatch { first_row: rows, offsets, bytes, labels, heights, widths });
+        rows += n as u64;
+    }
+    Ok((rows, EncodedTable { batches, smallest, largest }))
+}
+
 fn little_i32(bytes: &[u8]) -> i32 {
     i32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]])
 }
 
+/// How the images are kept.
+enum Form {
+    Decoded { height: u32, width: u32 },
+    Encoded,
+}
+
 /// What the schema says.
 struct Head {
-    height: u32,
-    width: u32,
+    form: Form,
     rows: u64,
     digest: pba_schedules::Digest,
     mean: [f64; 3],
@@ -126,11 +197,23 @@ impl Head {
     fn read(schema: &Schema) -> Result<Head, String> {
         let value =
             |key: &str| schema.metadata().get(key).ok_or(format!("its schema has no metadata {key:?}"));
-        let format = value(pack::KEY_FORMAT)?;
-        if format != pack::FORMAT {
-            return Err(format!("its format is {format:?}; this version reads {:?}", pack::FORMAT));
-        }
-        let (height, width) = shape(schema)?;
+        let form = match value(pack::KEY_FORMAT)?.as_str() {
+            pack::FORMAT => {
+                let (height, width) = shape(schema)?;
+                Form::Decoded { height, width }
+            }
+            pack::FORMAT_ENCODED => {
+                check_encoded(schema)?;
+                Form::Encoded
+            }
+            format => {
+                return Err(format!(
+                    "its format is {format:?}; this version reads {:?} and {:?}",
+                    pack::FORMAT,
+                    pack::FORMAT_ENCODED
+                ));
+            }
+        };
         let json = |key: &str| Ok::<_, String>((key.to_owned(), value(key)?.clone()));
         let classes: Vec<String> = parse(json(pack::KEY_CLASSES)?)?;
         if !(1..=CLASSES_MAX).contains(&classes.len()) {
@@ -141,8 +224,7 @@ impl Head {
             return Err(format!("mean {mean:?} or standard deviation {std:?} is not within 0..=1"));
         }
         Ok(Head {
-            height,
-            width,
+            form,
             rows: parse(json(pack::KEY_ROWS)?)?,
             digest: value(pack::KEY_DIGEST)?.parse().map_err(|error| format!("{error}"))?,
             mean,
@@ -150,6 +232,18 @@ impl Head {
             classes,
             source: schema.metadata().get(pack::KEY_SOURCE).cloned().unwrap_or_default(),
         })
+    }
+
+    /// Checks the labels of a record batch, which `bytes` begins with.
+    fn check_labels(&self, bytes: &[u8], rows: usize) -> Result<(), String> {
+        for (row, label) in bytes.as_chunks::<8>().0[..rows].iter().enumerate() {
+            let label = i64::from_le_bytes(*label);
+            if !(0..self.classes.len() as i64).contains(&label) {
+                let allowed = pack::allowed_labels(self.classes.len());
+                return Err(format!("row {row}: label {label} is not allowed; allowed are {allowed}"));
+            }
+        }
+        Ok(())
     }
 }
 
@@ -198,15 +292,29 @@ fn shape(schema: &Schema) -> Result<(u32, u32), String> {
     Ok((height, width))
 }
 
-/// One record batch, checked to lie inside the file.
-struct Batch {
-    place: BatchPlace,
-    rows: u64,
+/// Checks the columns of a file of encoded images.
+fn check_encoded(schema: &Schema) -> Result<(), String> {
+    let columns = |fields: &[&Field]| {
+        let texts: Vec<String> = fields.iter().map(|f| format!("{} ({})", f.name(), f.data_type())).collect();
+        texts.join(", ")
+    };
+    let expected = encoded::fields();
+    let expected = columns(&expected.iter().collect::<Vec<_>>());
+    let found = columns(&schema.fields().iter().map(AsRef::as_ref).collect::<Vec<_>>());
+    if found == expected { Ok(()) } else { Err(format!("its columns are {found}; expected {expected}")) }
 }
 
-impl Batch {
+/// One record batch, checked to lie inside the file.
+struct Batch<'a> {
+    message: RecordBatch<'a>,
+    rows: usize,
+    body_start: usize,
+    body_bytes: usize,
+}
+
+impl<'a> Batch<'a> {
     /// `file` is everything before the footer.
-    fn read(file: &[u8], block: &arrow_ipc::Block, image_bytes: usize) -> Result<Batch, String> {
+    fn read(file: &'a [u8], block: &Block) -> Result<Batch<'a>, String> {
         let cut_off = || "it reaches beyond the end of the data; is the file cut off?".to_owned();
         let start = usize::try_from(block.offset()).map_err(|_| "its offset is negative")?;
         let head_bytes = usize::try_from(block.metaDataLength()).map_err(|_| "its header has no length")?;
@@ -232,39 +340,56 @@ impl Batch {
             return Err("it is compressed; a packed split is not, as it is read in place".into());
         }
         let rows = usize::try_from(batch.length()).ok().filter(|&rows| rows > 0).ok_or("it has no rows")?;
-        let nodes = batch.nodes().ok_or("it lists no columns")?;
-        let expected_lengths = [Some(rows), rows.checked_mul(image_bytes), Some(rows)];
-        if nodes.len() != expected_lengths.len()
-            || !nodes.iter().zip(expected_lengths).all(|(node, expected)| {
-                node.null_count() == 0
-                    && usize::try_from(node.length()).ok() == expected
-                    && expected.is_some()
-            })
-        {
-            return Err(format!(
-                "its columns are not {rows} images of {image_bytes} bytes and {rows} labels, none null"
-            ));
+        if rows > file.len() / 8 {
+            return Err(format!("it says it has {rows} rows, whose labels are longer than the file"));
         }
-        let buffers = batch.buffers().ok_or("it lists no buffers")?;
-        if buffers.len() != BUFFERS {
-            return Err(format!("it has {} buffers; expected {BUFFERS}", buffers.len()));
-        }
-        let place = |buffer: usize, bytes: usize| {
-            let buffer = buffers.get(buffer);
-            let offset = usize::try_from(buffer.offset()).map_err(|_| "a buffer's offset is negative")?;
-            let length = usize::try_from(buffer.length()).map_err(|_| "a buffer's length is negative")?;
-            if offset % 8 != 0 || body_start % 8 != 0 {
-                return Err("a buffer is not aligned to 8 bytes".to_owned());
-            }
-            if length < bytes || offset.checked_add(length).is_none_or(|end| end > body_bytes) {
-                return Err(format!(
-                    "a buffer of {length} bytes at {offset} holds not {bytes}, or leaves its batch"
-                ));
-            }
-            Ok(body_start + offset)
+        Ok(Batch { message: batch, rows, body_start, body_bytes })
+    }
+
+    /// Checks the number of values of each column, with those within it, and that none is null.
+    fn check_columns(&self, lengths: &[usize]) -> Result<(), String> {
+        let nodes = self.message.nodes().ok_or("it lists no columns")?;
+        let is_whole = |node: &FieldNode, length: usize| {
+            node.null_count() == 0 && usize::try_from(node.length()) == Ok(length)
         };
-        // Both products were found not to overflow, as they are lengths of columns.
-        let place = BatchPlace { images: place(2, rows * image_bytes)?, labels: place(4, rows * 8)? };
-        Ok(Batch { place, rows: rows as u64 })
+        if nodes.len() == lengths.len()
+            && nodes.iter().zip(lengths).all(|(node, &length)| is_whole(node, length))
+        {
+            return Ok(());
+        }
+        Err(format!("its columns are not as long as {} rows need, none null", self.rows))
+    }
+
+    fn check_buffers(&self, expected: usize) -> Result<(), String> {
+        let buffers = self.message.buffers().ok_or("it lists no buffers")?.len();
+        if buffers == expected {
+            Ok(())
+        } else {
+            Err(format!("it has {buffers} buffers; expected {expected}"))
+        }
+    }
+
+    /// Where a buffer lies in the file that holds at least so many bytes. There must be such a
+    /// buffer.
+    fn place(&self, buffer: usize, bytes: usize) -> Result<usize, String> {
+        let (start, length) = self.buffer(buffer)?;
+        if length < bytes {
+            return Err(format!("a buffer of {length} bytes holds not {bytes}"));
+        }
+        Ok(start)
+    }
+
+    /// Where a buffer lies in the file, and its length. There must be such a buffer.
+    fn buffer(&self, buffer: usize) -> Result<(usize, usize), String> {
+        let buffer = self.message.buffers().ok_or("it lists no buffers")?.get(buffer);
+        let offset = usize::try_from(buffer.offset()).map_err(|_| "a buffer's offset is negative")?;
+        let length = usize::try_from(buffer.length()).map_err(|_| "a buffer's length is negative")?;
+        if !offset.is_multiple_of(8) || !self.body_start.is_multiple_of(8) {
+            return Err("a buffer is not aligned to 8 bytes".to_owned());
+        }
+        if offset.checked_add(length).is_none_or(|end| end > self.body_bytes) {
+            return Err(format!("a buffer of {length} bytes at {offset} leaves its batch"));
+        }
+        Ok((self.body_start + offset, length))
     }
 }

@@ -22,18 +22,16 @@ use serde_json::Value;
 
 use crate::detect::{self, Files};
 use crate::error::DatasetError;
-use crate::image::{self, ImageError};
 use crate::import::{self, Progress};
-use crate::pack::{CLASSES_MAX, PackSpec, Packer, allowed_labels};
+use crate::pack::{CLASSES_MAX, PackSpec, allowed_labels};
 use crate::packed;
 use crate::split::{SplitName, SplitState};
+use crate::target::{self, Cell, Stop, Target};
 
 /// Rows read at a time: encoded images of some megabytes each still fit in memory.
 const READ_ROWS: usize = 128;
 /// Rows of labels read at a time.
 const LABEL_ROWS: usize = 8192;
-/// Decoded pixels held at a time, about.
-const DECODED_BYTES: usize = 64 << 20;
 /// Names that decide between several columns that could hold the images.
 const IMAGE_NAMES: [&str; 2] = ["image", "img"];
 /// The same for labels.
@@ -460,59 +458,45 @@ fn pack(
     progress: &dyn Fn(Progress),
 ) -> Result<(), DatasetError> {
     let (classes, labels) = resolve(&scan, classes)?;
-    let rows_total = labels.len() as u64;
+    let rows = labels.len() as u64;
     let source = root.file_name().unwrap_or_default().to_string_lossy();
-    let mut target = Target {
-        to,
-        spec: PackSpec {
-            height: 0,
-            width: 0,
-            classes,
-            rows: rows_total,
-            source: format!("Parquet {source}, {name}"),
-        },
-        packer: None,
-        bad: 0,
-        first_bad: None,
-    };
-    let mut rows_done = 0;
+    let spec = PackSpec { classes, rows, source: format!("Parquet {source}, {name}") };
+    target::pack(to, &spec, &|target| feed(&scan, name, &labels, target, progress))
+}
+
+fn feed(
+    scan: &Scan,
+    name: SplitName,
+    labels: &[i64],
+    target: &mut Target<'_>,
+    progress: &dyn Fn(Progress),
+) -> Result<(), Stop> {
+    let (mut rows_done, rows_total) = (0, labels.len() as u64);
     for (table, &rows) in scan.tables.iter().zip(&scan.rows) {
         let mut row = 0;
         for batch in table.read(&table.image, READ_ROWS)? {
             let batch = batch.map_err(table.damaged())?;
             let cells = cells(batch.column(0))
                 .ok_or_else(|| damaged(&table.file, "its image column changed its type"))?;
-            if row + cells.len() as u64 > rows {
-                return Err(damaged(&table.file, "it has more images than labels"));
+            let count = cells.len() as u64;
+            if row + count > rows {
+                return Err(damaged(&table.file, "it has more images than labels").into());
             }
-            let mut rest = &cells[..];
-            while !rest.is_empty() {
-                let size = target.size();
-                // The first image alone says how large they are, and so how many fit in memory.
-                let count = size.map_or(1, |(h, w)| DECODED_BYTES / (h as usize * w as usize * 3)).max(1);
-                let (now, later) = rest.split_at(count.min(rest.len()));
-                let images = import::in_parallel(now.len(), import::threads(), |i| match now[i] {
-                    Some(bytes) => image::decode_sized(bytes, size).map_err(Some),
-                    None => Err(None),
-                });
-                for image in images {
-                    target.add(table, row, image, labels[rows_done as usize])?;
-                    row += 1;
-                    rows_done += 1;
-                }
-                rest = later;
-            }
+            let labels = &labels[rows_done as usize..][..cells.len()];
+            target.add(&cells, labels, |i| (table.file.clone(), Some(row + i as u64)))?;
+            row += count;
+            rows_done += count;
             progress(Progress { split: name, rows_done, rows_total });
         }
         if row != rows {
-            return Err(damaged(&table.file, format!("it has {row} images and {rows} labels")));
+            return Err(damaged(&table.file, format!("it has {row} images and {rows} labels")).into());
         }
     }
-    target.finish()
+    Ok(())
 }
 
-/// Encoded images of a batch; `None` for null.
-fn cells(column: &ArrayRef) -> Option<Vec<Option<&[u8]>>> {
+/// Encoded images of a batch.
+fn cells(column: &ArrayRef) -> Option<Vec<Cell<'_>>> {
     let (outer, bytes): (Option<&StructArray>, &BinaryArray) = match column.data_type() {
         DataType::Struct(_) => {
             let outer = column.as_struct_opt()?;
@@ -521,63 +505,6 @@ fn cells(column: &ArrayRef) -> Option<Vec<Option<&[u8]>>> {
         _ => (None, column.as_binary_opt()?),
     };
     let is_null = |row| bytes.is_null(row) || outer.is_some_and(|outer| outer.is_null(row));
-    Some((0..bytes.len()).map(|row| (!is_null(row)).then(|| bytes.value(row))).collect())
-}
-
-/// Where decoded rows go: a packed file, until the first bad image; then they are only counted.
-struct Target<'a> {
-    to: &'a Path,
-    spec: PackSpec,
-    packer: Option<Packer>,
-    bad: u64,
-    first_bad: Option<(String, u64, String)>,
-}
-
-impl Target<'_> {
-    /// Height and width, once an image was decoded.
-    fn size(&self) -> Option<(u32, u32)> {
-        (self.spec.height > 0).then_some((self.spec.height, self.spec.width))
-    }
-
-    fn add(
-        &mut self,
-        table: &Table,
-        row: u64,
-        image: Result<image::Image, Option<ImageError>>,
-        label: i64,
-    ) -> Result<(), DatasetError> {
-        match image {
-            Ok(image) => {
-                (self.spec.height, self.spec.width) = (image.height, image.width);
-                if self.bad > 0 {
-                    return Ok(());
-                }
-                let packer = match &mut self.packer {
-                    Some(packer) => packer,
-                    empty => empty.insert(Packer::create(self.to, self.spec.clone())?),
-                };
-                packer.push(&image.pixels, label)
-            }
-            Err(Some(ImageError::OtherSize { found, expected })) if self.bad == 0 => {
-                Err(DatasetError::ImageSize { file: table.file.clone(), row, found, expected })
-            }
-            Err(error) => {
-                self.bad += 1;
-                self.packer = None;
-                let reason = error.map_or("image is null".to_owned(), |error| error.to_string());
-                self.first_bad.get_or_insert((table.file.clone(), row, reason));
-                Ok(())
-            }
-        }
-    }
-
-    fn finish(self) -> Result<(), DatasetError> {
-        match (self.first_bad, self.packer) {
-            (Some((file, row, reason)), _) => {
-                Err(DatasetError::Image { file, row, reason, bad: self.bad, rows: self.spec.rows })
-            }
-            (None, Some(packer)) => packer.finish(),
-            (None, None) => unreachable!("a split has at least one row"),
-        }
-    }
+    let cell = |row| if is_null(row) { Err("image is null".to_owned()) } else { Ok(bytes.value(row)) };
+    Some((0..bytes.len()).map(cell).collect())
 }

@@ -59,9 +59,8 @@ fn pack(file: &Path, name: SplitName, rows: u64, progress: &dyn Fn(Progress)) ->
     const CHUNK_ROWS: u64 = 1_000;
     let mut packer = Packer::create(
         file,
+        (SIDE as u32, SIDE as u32),
         PackSpec {
-            height: SIDE as u32,
-            width: SIDE as u32,
             classes: CLASSES.map(str::to_owned).to_vec(),
             rows,
             source: format!("shapes {VERSION}, {name}"),

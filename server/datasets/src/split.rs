@@ -81,18 +81,9 @@ impl SplitState {
     }
 }
 
-/// Where one record batch lies in the map.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct BatchPlace {
-    /// Offset of the first image's first byte.
-    pub(crate) images: usize,
-    /// Offset of the first label's first byte.
-    pub(crate) labels: usize,
-}
-
 /// Images and labels of one split, read from a memory-mapped packed file.
 ///
-/// Reading a sample allocates nothing and copies no pixel. A split is made by [`packed::open`]
+/// Reading a sample allocates nothing and copies nothing. A split is made by [`packed::open`]
 /// and by [`open`], and checked there once; afterwards every index below [`len`](Split::len) works.
 ///
 /// [`packed::open`]: crate::packed::open
@@ -100,17 +91,85 @@ pub(crate) struct BatchPlace {
 #[derive(Debug)]
 pub struct Split {
     pub(crate) map: Map,
-    pub(crate) batches: Vec<BatchPlace>,
-    /// Rows of every batch but the last, which may have fewer.
-    pub(crate) batch_rows: u64,
     pub(crate) rows: u64,
-    pub(crate) height: u32,
-    pub(crate) width: u32,
+    pub(crate) table: Table,
     pub(crate) digest: Digest,
     pub(crate) mean: [f64; 3],
     pub(crate) std: [f64; 3],
     pub(crate) classes: Vec<String>,
     pub(crate) source: String,
+}
+
+/// Where the rows lie in the map.
+#[derive(Debug)]
+pub(crate) enum Table {
+    Decoded(DecodedTable),
+    Encoded(EncodedTable),
+}
+
+/// Rows of one size.
+#[derive(Debug)]
+pub(crate) struct DecodedTable {
+    pub(crate) height: u32,
+    pub(crate) width: u32,
+    /// Rows of every batch but the last, which may have fewer.
+    pub(crate) batch_rows: u64,
+    pub(crate) batches: Vec<DecodedBatch>,
+}
+
+/// Offsets in the map of one record batch of pixels.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct DecodedBatch {
+    pub(crate) images: usize,
+    pub(crate) labels: usize,
+}
+
+/// Rows of different sizes, of which a batch holds as many as fit.
+#[derive(Debug)]
+pub(crate) struct EncodedTable {
+    pub(crate) batches: Vec<EncodedBatch>,
+    /// Smallest height and width.
+    pub(crate) smallest: (u32, u32),
+    /// Largest height and width.
+    pub(crate) largest: (u32, u32),
+}
+
+/// Offsets in the map of one record batch of encoded images.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct EncodedBatch {
+    /// Position in the split of the first row.
+    pub(crate) first_row: u64,
+    /// One offset into `bytes` more than there are rows, of 4 bytes each.
+    pub(crate) offsets: usize,
+    pub(crate) bytes: usize,
+    pub(crate) labels: usize,
+    pub(crate) heights: usize,
+    pub(crate) widths: usize,
+}
+
+/// The images of a split, in the way in which they are kept.
+#[derive(Clone, Copy, Debug)]
+pub enum Images<'a> {
+    /// Pixels, as all images share one size.
+    Decoded(Decoded<'a>),
+    /// JPEG and PNG files, as the images differ in size.
+    Encoded(Encoded<'a>),
+}
+
+/// Images of one size, as pixels.
+#[derive(Clone, Copy, Debug)]
+pub struct Decoded<'a> {
+    map: &'a [u8],
+    rows: u64,
+    table: &'a DecodedTable,
+}
+
+/// Images of different sizes, encoded.
+#[derive(Clone, Copy, Debug)]
+pub struct Encoded<'a> {
+    map: &'a [u8],
+    rows: u64,
+    table: &'a EncodedTable,
 }
 
 impl Split {
@@ -120,25 +179,27 @@ impl Split {
         self.rows
     }
 
-    /// Height and width of every image, in pixels.
-    pub fn shape(&self) -> (u32, u32) {
-        (self.height, self.width)
-    }
-
-    /// Bytes of one image: height * width * 3.
-    pub fn image_bytes(&self) -> usize {
-        self.height as usize * self.width as usize * 3
-    }
-
-    /// The pixels of sample `index`: RGB, row by row, height * width * 3 bytes.
-    ///
-    /// # Panics
-    /// When `index` is not below [`len`](Split::len).
+    /// The images, in the way in which they are kept.
     #[inline]
-    pub fn image(&self, index: u64) -> &[u8] {
-        let (batch, row) = self.place(index);
-        let start = batch.images + row * self.image_bytes();
-        &self.map[start..start + self.image_bytes()]
+    pub fn images(&self) -> Images<'_> {
+        let (map, rows) = (&*self.map, self.rows);
+        match &self.table {
+            Table::Decoded(table) => Images::Decoded(Decoded { map, rows, table }),
+            Table::Encoded(table) => Images::Encoded(Encoded { map, rows, table }),
+        }
+    }
+
+    /// The images as pixels, if that is how they are kept.
+    pub fn decoded(&self) -> Option<Decoded<'_>> {
+        match self.images() {
+            Images::Decoded(images) => Some(images),
+            Images::Encoded(_) => None,
+        }
+    }
+
+    /// Height and width in pixels, if all images share them.
+    pub fn shape(&self) -> Option<(u32, u32)> {
+        self.decoded().map(|images| images.shape())
     }
 
     /// The class of sample `index`, below the number of classes.
@@ -147,29 +208,31 @@ impl Split {
     /// When `index` is not below [`len`](Split::len).
     #[inline]
     pub fn label(&self, index: u64) -> i64 {
-        let (batch, row) = self.place(index);
-        let start = batch.labels + row * size_of::<i64>();
-        let bytes = &self.map[start..start + size_of::<i64>()];
-        i64::from_le_bytes(bytes.try_into().expect("the slice has eight bytes"))
+        let start = match self.images() {
+            Images::Decoded(images) => {
+                let (batch, row) = images.place(index);
+                batch.labels + row * size_of::<i64>()
+            }
+            Images::Encoded(images) => {
+                let (batch, row) = images.place(index);
+                batch.labels + row * size_of::<i64>()
+            }
+        };
+        i64::from_le_bytes(array(&self.map, start))
     }
 
-    #[inline]
-    fn place(&self, index: u64) -> (BatchPlace, usize) {
-        assert!(index < self.rows, "sample {index} of a split of {}", self.rows);
-        (self.batches[(index / self.batch_rows) as usize], (index % self.batch_rows) as usize)
-    }
-
-    /// SHA-256 over shape, classes, number of rows, and every pixel and label.
+    /// SHA-256 over classes, number of rows, shape if there is one, and each row: its label, and
+    /// its pixels, or its size and encoded image.
     pub fn digest(&self) -> Digest {
         self.digest
     }
 
-    /// Mean of red, green and blue over all pixels, as fractions of 255.
+    /// Mean of red, green and blue over all pixels of all images, as fractions of 255.
     pub fn mean(&self) -> [f64; 3] {
         self.mean
     }
 
-    /// Standard deviation of red, green and blue over all pixels, as fractions of 255.
+    /// Standard deviation of red, green and blue over all pixels of all images, as fractions of 255.
     pub fn std(&self) -> [f64; 3] {
         self.std
     }
@@ -193,10 +256,103 @@ impl Split {
     ///
     /// Opening does not do this, as it would read the whole file.
     pub fn verify(&self) -> bool {
-        let mut hasher = Hasher::new(self.shape(), &self.classes, self.rows);
-        (0..self.rows).for_each(|index| hasher.push(self.image(index), self.label(index)));
-        hasher.finish() == self.digest
+        let found = match self.images() {
+            Images::Decoded(images) => {
+                let mut hasher = Hasher::decoded(images.shape(), &self.classes, self.rows);
+                (0..self.rows).for_each(|index| hasher.push(images.image(index), self.label(index)));
+                hasher.finish()
+            }
+            Images::Encoded(images) => {
+                let mut hasher = Hasher::encoded(&self.classes, self.rows);
+                (0..self.rows).for_each(|index| {
+                    hasher.push_encoded(images.bytes(index), images.size(index), self.label(index));
+                });
+                hasher.finish()
+            }
+        };
+        found == self.digest
     }
+}
+
+impl<'a> Decoded<'a> {
+    /// Height and width of every image, in pixels.
+    pub fn shape(&self) -> (u32, u32) {
+        (self.table.height, self.table.width)
+    }
+
+    /// Bytes of one image: height * width * 3.
+    #[inline]
+    pub fn image_bytes(&self) -> usize {
+        self.table.height as usize * self.table.width as usize * 3
+    }
+
+    /// The pixels of sample `index`: RGB, row by row, height * width * 3 bytes.
+    ///
+    /// # Panics
+    /// When `index` is not below the split's [`len`](Split::len).
+    #[inline]
+    pub fn image(&self, index: u64) -> &'a [u8] {
+        let (batch, row) = self.place(index);
+        let start = batch.images + row * self.image_bytes();
+        &self.map[start..start + self.image_bytes()]
+    }
+
+    #[inline]
+    fn place(&self, index: u64) -> (DecodedBatch, usize) {
+        assert!(index < self.rows, "sample {index} of a split of {}", self.rows);
+        let batch_rows = self.table.batch_rows;
+        (self.table.batches[(index / batch_rows) as usize], (index % batch_rows) as usize)
+    }
+}
+
+impl<'a> Encoded<'a> {
+    /// Sample `index` as a whole JPEG or PNG file.
+    ///
+    /// # Panics
+    /// When `index` is not below the split's [`len`](Split::len).
+    #[inline]
+    pub fn bytes(&self, index: u64) -> &'a [u8] {
+        let (batch, row) = self.place(index);
+        let offset = |row: usize| batch.bytes + self.u32(batch.offsets, row) as usize;
+        &self.map[offset(row)..offset(row + 1)]
+    }
+
+    /// Height and width in pixels of sample `index`, known without looking at its bytes.
+    ///
+    /// # Panics
+    /// When `index` is not below the split's [`len`](Split::len).
+    #[inline]
+    pub fn size(&self, index: u64) -> (u32, u32) {
+        let (batch, row) = self.place(index);
+        (self.u32(batch.heights, row), self.u32(batch.widths, row))
+    }
+
+    /// The smallest height and the smallest width, in pixels; not always of one image.
+    pub fn smallest(&self) -> (u32, u32) {
+        self.table.smallest
+    }
+
+    /// The largest height and the largest width, in pixels; not always of one image.
+    pub fn largest(&self) -> (u32, u32) {
+        self.table.largest
+    }
+
+    #[inline]
+    fn u32(&self, start: usize, row: usize) -> u32 {
+        u32::from_le_bytes(array(self.map, start + row * size_of::<u32>()))
+    }
+
+    fn place(&self, index: u64) -> (EncodedBatch, usize) {
+        assert!(index < self.rows, "sample {index} of a split of {}", self.rows);
+        let after = self.table.batches.partition_point(|batch| batch.first_row <= index);
+        let batch = self.table.batches[after - 1];
+        (batch, (index - batch.first_row) as usize)
+    }
+}
+
+#[inline]
+fn array<const N: usize>(map: &[u8], start: usize) -> [u8; N] {
+    map[start..start + N].try_into().expect("the slice has that many bytes")
 }
 
 #[cfg(test)]

@@ -81,6 +81,9 @@ pub struct Progress {
     pub seconds: f64,
     /// Seconds that it will take at this rate; null before the first step.
     pub seconds_left: Option<f64>,
+    /// Memory in use on the GPU after the last epoch, by everyone; none on a CPU.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gpu_memory_used_bytes: Option<u64>,
 }
 
 /// A line of a trainer's standard output.
@@ -119,6 +122,7 @@ mod tests {
             images_per_second: 64.0,
             seconds: 2.0,
             seconds_left: None,
+            gpu_memory_used_bytes: None,
         };
         check(
             &Line::Report(Report::Progress(progress)),

@@ -110,8 +110,7 @@ fn measure(
 /// Memory in use on the device: of this process on a CPU, of everyone on a GPU.
 fn memory_bytes(target: Device) -> anyhow::Result<u64> {
     if let Device::Cuda(number) = target {
-        let gpu = cuda::gpu(number)?;
-        return Ok(gpu.memory_total_bytes - gpu.memory_free_bytes);
+        return Ok(cuda::gpu(number)?.memory_used_bytes());
     }
     let status = fs::read_to_string("/proc/self/status").context("cannot read /proc/self/status")?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap_or("0 kB");

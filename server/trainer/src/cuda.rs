@@ -154,6 +154,13 @@ pub(crate) struct Gpu {
     pub(crate) memory_total_bytes: u64,
 }
 
+impl Gpu {
+    /// Memory in use, by everyone.
+    pub(crate) fn memory_used_bytes(&self) -> u64 {
+        self.memory_total_bytes - self.memory_free_bytes
+    }
+}
+
 /// Name and memory of a GPU.
 pub(crate) fn gpu(device: usize) -> anyhow::Result<Gpu> {
     let shim = Shim::get()?;

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use anyhow::{Context, anyhow};
 use pba_augment::{
-    Base, ImageShape, OpCounts, Permutation, Plan, PlanSpec, Policies, Recipe, RecipeSpec, Scratch, Shard,
-    render_batch,
+    Base, Frame, ImageShape, OpCounts, Permutation, Plan, PlanSpec, Policies, Recipe, RecipeSpec, Scratch,
+    Shard, render_batch,
 };
 use pba_datasets::{Dataset, Split, SplitName};
 use pba_schedules::rng::{Address, Purpose};
@@ -32,7 +32,7 @@ impl Images for Split {
     }
 
     fn image(&self, index: u64) -> &[u8] {
-        Split::image(self, index)
+        self.decoded().expect("pictures() takes no others").image(index)
     }
 
     fn label(&self, index: u64) -> i64 {
@@ -66,7 +66,9 @@ pub(crate) fn pictures(dataset: &Dataset, name: SplitName) -> anyhow::Result<Pic
     let split =
         state.ready().map_err(Clone::clone).with_context(|| format!("cannot read the {name} split"))?;
     let (mean, std) = dataset.normalization(name).expect("the split can be read");
-    let (height, width) = split.shape();
+    let (height, width) = split.shape().ok_or_else(|| {
+        anyhow!("the images of the {name} split differ in size, and models train on images as they are")
+    })?;
     Ok(Pictures {
         images: split.clone(),
         shape: ImageShape { height, width },
@@ -81,7 +83,12 @@ pub(crate) fn pictures(dataset: &Dataset, name: SplitName) -> anyhow::Result<Pic
 pub(crate) fn base(text: Option<&str>, shape: ImageShape, dataset: &Dataset) -> Result<Base, SpecError> {
     match text {
         Some(text) => {
-            text.parse().map_err(|error| SpecError::new("base", format!("{text:?}"), format!("{error}")))
+            let refuse = |allowed: String| SpecError::new("base", format!("{text:?}"), allowed);
+            let base = text.parse::<Base>().map_err(|error| refuse(error.to_string()))?;
+            match base.frame {
+                Frame::Whole => Ok(base),
+                frame => Err(refuse(format!("steps without {frame}, as models train on images as they are"))),
+            }
         }
         // A cutout of half the side hides most shapes altogether.
         None if dataset.format() == "shapes" => Ok(Base { cutout: None, ..Base::for_images(shape) }),

@@ -50,6 +50,14 @@ pub(crate) fn evaluate(
     let tested_on = if dataset.split(SplitName::Test).is_some() { SplitName::Test } else { SplitName::Val };
     let tested = data::pictures(&dataset, tested_on)
         .map_err(|error| anyhow!("nothing to test on, neither test nor val: {error:#}"))?;
+    anyhow::ensure!(
+        tested.shape == pictures.shape,
+        "the images of the {tested_on} split are {}x{}, those of the train split {}x{}",
+        tested.shape.height,
+        tested.shape.width,
+        pictures.shape.height,
+        pictures.shape.width
+    );
     if check_only {
         return Ok(());
     }

@@ -16,7 +16,7 @@ use crate::graphs::GraphedStep;
 use crate::models::Model;
 use crate::net::{Net, Rows, initial_rows};
 use crate::report::Meter;
-use crate::{device, native, prefetch, signals};
+use crate::{cuda, device, native, prefetch, signals};
 
 /// A generation that takes longer than this is saved in between, so that an interruption never
 /// costs much more.
@@ -108,7 +108,12 @@ impl Population {
             }
             _ => on_cpu(work, &rates, &self.meter)?,
         }
-        self.meter.finished(epoch + 1);
+        // Asked between epochs: a question in the middle of a graph's capture would end the capture.
+        let gpu_memory_used_bytes = match self.device {
+            Device::Cuda(number) => cuda::gpu(number).ok().map(|gpu| gpu.memory_used_bytes()),
+            _ => None,
+        };
+        self.meter.finished(epoch + 1, gpu_memory_used_bytes);
         self.epoch = epoch + 1;
         Ok(())
     }

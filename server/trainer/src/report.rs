@@ -36,13 +36,16 @@ pub(crate) struct Meter {
     images: AtomicU64,
     /// Images that were trained before this process, in epochs that it need not repeat.
     images_before: AtomicU64,
+    /// In use on the GPU after the last epoch; 0 on a CPU.
+    gpu_memory_used_bytes: AtomicU64,
 }
 
 impl Meter {
     pub(crate) fn new(epochs: u32, images_per_epoch: u64) -> Meter {
         let start = Instant::now();
         let (epoch, images, images_before) = (AtomicU32::new(0), AtomicU64::new(0), AtomicU64::new(0));
-        Meter { start, epochs, images_per_epoch, epoch, images, images_before }
+        let gpu_memory_used_bytes = AtomicU64::new(0);
+        Meter { start, epochs, images_per_epoch, epoch, images, images_before, gpu_memory_used_bytes }
     }
 
     /// Starts from `epoch` finished epochs.
@@ -55,8 +58,10 @@ impl Meter {
         self.images.fetch_add(images as u64, Ordering::Relaxed);
     }
 
-    pub(crate) fn finished(&self, epoch: u32) {
+    /// Notes a finished epoch, and what the GPU holds if there is one.
+    pub(crate) fn finished(&self, epoch: u32, gpu_memory_used_bytes: Option<u64>) {
         self.epoch.store(epoch, Ordering::Relaxed);
+        self.gpu_memory_used_bytes.store(gpu_memory_used_bytes.unwrap_or(0), Ordering::Relaxed);
     }
 
     /// How far the run is now.
@@ -74,6 +79,8 @@ impl Meter {
             images_per_second: rate.round(),
             seconds: (seconds * 10.0).round() / 10.0,
             seconds_left: (trained > 0).then(|| (total.saturating_sub(images) as f64 / rate).round()),
+            gpu_memory_used_bytes: Some(self.gpu_memory_used_bytes.load(Ordering::Relaxed))
+                .filter(|&bytes| bytes > 0),
         })
     }
 }

@@ -22,6 +22,8 @@ class Client:
         stall_seconds: how long a server may send nothing before its stream counts as cut.
         retries: attempts to continue a cut stream, since the last batch, with growing pauses.
         prefetch: batches that a thread fetches ahead of the loop; 0 reads in the loop's thread.
+        shared_memory: whether batches may come through memory that a server at a ``unix:`` URL
+            shares; the batches are the same either way.
 
     Raises:
         ValueError: when there is no URL, or one is not a server's.
@@ -40,6 +42,7 @@ class Client:
         stall_seconds: float = 120.0,
         retries: int = 8,
         prefetch: int = 2,
+        shared_memory: bool = True,
     ) -> None:
         urls = [urls] if isinstance(urls, str) else list(urls)
         if not urls:
@@ -54,6 +57,7 @@ class Client:
         self._stall_seconds = stall_seconds
         self._retries = retries
         self._prefetch = prefetch
+        self._shared_memory = shared_memory
         # A server that was there once is expected to come back; one that never was may be a
         # mistyped address, which is better said at once.
         self._reached = False
@@ -65,7 +69,8 @@ class Client:
 
     def datasets(self) -> List[Dict[str, Any]]:
         """Describes every dataset: name, classes, base augmentation, and its splits with their
-        number of samples, shape, mean, standard deviation and digest.
+        number of samples, shape, mean, standard deviation and digest. A split whose images
+        differ in size has the shape ``None``; ``sizes`` has the smallest and largest sides.
 
         Raises:
             UnreachableError: when no server can be reached.
@@ -137,7 +142,8 @@ class Client:
             policy: 60 integers used instead of a schedule: probability 0..10 and magnitude 0..9
                 of each of 30 slots.
             epochs: epochs of the whole training run, to which the schedule is stretched.
-            base: base augmentation, as ``pad_crop:4,flip,cutout:16``; by default the dataset's.
+            base: base augmentation, as ``pad_crop:4,flip,cutout:16`` or
+                ``random_resized_crop:224,flip``; by default the dataset's.
             codec: compression on the way: ``zstd`` or ``lz4``; worth it on a slow network only.
 
         Raises:
@@ -177,6 +183,7 @@ class Client:
             stall_seconds=self._stall_seconds,
             retries=self._retries,
             prefetch=self._prefetch,
+            shared_memory=self._shared_memory,
             patient=self._reached,
             expected=expected,
         )

@@ -9,6 +9,7 @@ import threading
 import time
 import weakref
 from typing import (
+    TYPE_CHECKING,
     Any,
     Callable,
     Dict,
@@ -39,8 +40,14 @@ RETRY_AFTER_SECONDS_MAX = 60.0
 STATUS_RETRIED = (429, 502, 503, 504)
 # A thread that is told to end does so at once, unless it waits for a connection.
 JOIN_SECONDS = 2.0
+# Batches in shared memory beyond those fetched ahead: the loop's own, the one before it while the
+# loop goes on, and two that a trainer may still be copying to its device.
+MEMORY_BATCHES_LOOP = 4
 # In the state of an epoch, so that a later format can be told apart.
 STATE_VERSION = 1
+
+if TYPE_CHECKING:
+    from ._memory import MemoryReader
 
 _T = TypeVar("_T")
 _UINT8 = np.dtype("u1")
@@ -165,21 +172,28 @@ class _Connection:
         received: int,
         stall_seconds: float,
         canceller: Canceller,
+        memory_batches: int,
     ) -> None:
         self.address = address
+        self._messages: Union[MessageReader, MemoryReader, None] = None
         self._response = Response(
             address,
             request.target(received),
             accept=request.accept(),
             stall_seconds=stall_seconds,
             canceller=canceller,
+            memory_batches=memory_batches,
         )
         try:
             check_success(self._response)
+            self.shares_memory = self._response.shares_memory
             content_type = self._response.headers.get("content-type", "")
-            if not content_type.startswith(ARROW_STREAM):
+            if self.shares_memory:
+                self._messages = _memory_reader(self._response)
+            elif content_type.startswith(ARROW_STREAM):
+                self._messages = MessageReader(self._response)
+            else:
                 raise RefusedError(200, f"{address} answered {content_type!r}, which is no epoch")
-            self._messages = MessageReader(self._response)
             message = self._messages.next()
             if message is None or message.type != "schema":
                 raise StreamError("it does not begin with a schema")
@@ -194,6 +208,7 @@ class _Connection:
 
     def next(self) -> Optional[pa.RecordBatch]:
         """The next batch; none at the end of the stream."""
+        assert self._messages is not None
         message = self._messages.next()
         if message is None:
             return None
@@ -209,7 +224,16 @@ class _Connection:
         return self._response.bytes
 
     def close(self) -> None:
+        if self._messages is not None:
+            self._messages.close()
         self._response.close()
+
+
+def _memory_reader(response: Response) -> MemoryReader:
+    # Linux alone has what it needs, and alone is answered so.
+    from ._memory import MemoryReader
+
+    return MemoryReader(response)
 
 
 class _Counters:
@@ -235,9 +259,11 @@ class _Reader:
         *,
         stall_seconds: float,
         retries: int,
+        memory_batches: int,
         replica: int = 0,
         received: int = 0,
     ) -> None:
+        self._memory_batches = memory_batches
         self.canceller = Canceller()
         self._addresses = addresses
         self._request = request
@@ -263,6 +289,11 @@ class _Reader:
             UnreachableError: when no server can be reached.
         """
         self._persist(self._connect, patient)
+
+    @property
+    def shares_memory(self) -> bool:
+        """Whether the current connection is through shared memory."""
+        return self._connection is not None and self._connection.shares_memory
 
     def next(self) -> Optional[pa.RecordBatch]:
         """The next batch; none when all that were announced have come."""
@@ -316,7 +347,12 @@ class _Reader:
         """Asks the current replica for what is missing, and checks that it is the same data."""
         address = self._addresses[self.replica % len(self._addresses)]
         connection = _Connection(
-            address, self._request, self.received, self._stall_seconds, self.canceller
+            address,
+            self._request,
+            self.received,
+            self._stall_seconds,
+            self.canceller,
+            self._memory_batches,
         )
         self._connection = connection
         self._bytes_booked = 0
@@ -402,6 +438,9 @@ class _Prefetch:
         )
         self._thread.start()
 
+    # Where memory is shared, nothing has to be fetched ahead.
+    shares_memory = False
+
     def next(self) -> _Item:
         try:
             return self._batches.get()
@@ -446,6 +485,10 @@ class _Direct:
 
     def __init__(self, reader: _Reader) -> None:
         self._reader = reader
+
+    @property
+    def shares_memory(self) -> bool:
+        return self._reader.shares_memory
 
     def next(self) -> _Item:
         received = self._reader.received
@@ -502,6 +545,7 @@ class Epoch:
         stall_seconds: float,
         retries: int,
         prefetch: int,
+        shared_memory: bool = True,
         patient: bool = True,
         expected: Optional[Dict[str, str]] = None,
     ) -> None:
@@ -510,6 +554,9 @@ class Epoch:
         self._stall_seconds = stall_seconds
         self._retries = retries
         self._depth = prefetch
+        # A codec is for networks; the server would not compress into shared memory.
+        shared = shared_memory and request.codec is None
+        self._memory_batches = prefetch + MEMORY_BATCHES_LOOP if shared else 0
         self._counters = _Counters()
         self._waited_seconds = 0.0
         self._closed = False
@@ -540,13 +587,16 @@ class Epoch:
             self._counters,
             stall_seconds=self._stall_seconds,
             retries=self._retries,
+            memory_batches=self._memory_batches,
             replica=replica,
             received=received,
         )
 
     def _start(self, reader: _Reader) -> None:
         self._pid = os.getpid()
-        source = _Prefetch(reader, self._counters, self._depth) if self._depth else _Direct(reader)
+        # Shared memory is ahead of the loop without a thread: the server fills the slots.
+        threaded = self._depth > 0 and not reader.shares_memory
+        source = _Prefetch(reader, self._counters, self._depth) if threaded else _Direct(reader)
         self._source = source
         # Runs when the epoch is collected, and at exit of the interpreter.
         self._stop = weakref.finalize(self, _stop, os.getpid(), source)
@@ -577,6 +627,11 @@ class Epoch:
     def received(self) -> int:
         """Batches that the loop has taken."""
         return self.progress.received
+
+    @property
+    def shares_memory(self) -> bool:
+        """Whether batches come through shared memory at present."""
+        return self._source is not None and self._source.shares_memory
 
     @property
     def resumes(self) -> int:

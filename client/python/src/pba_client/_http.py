@@ -11,8 +11,9 @@ import json
 import os
 import socket
 import struct
+import sys
 import threading
-from typing import Callable, Dict, List, NamedTuple, Optional
+from typing import Callable, Dict, List, NamedTuple, Optional, Tuple
 from urllib.parse import urlsplit
 
 from ._errors import RefusedError, StreamError, UnreachableError
@@ -30,6 +31,11 @@ DOCUMENT_BYTES_MAX = 64 * 1024 * 1024
 # Bytes of a foreign answer that are shown.
 SHOWN_BYTES = 200
 PROBLEM = "application/problem+json"
+# Streams through shared memory: what the client asks for, and the server's own bound.
+MEMORY_PROTOCOL = "pba-memory/1"
+MEMORY_BATCHES_MAX = 64
+# Sealed memory and its descriptors are Linux's.
+MEMORY_SUPPORTED = sys.platform == "linux" and hasattr(socket, "recv_fds")
 
 
 class Address(NamedTuple):
@@ -77,7 +83,9 @@ def parse_url(url: str) -> Address:
         return Address("localhost", 80, "", url[len("unix:") :])
     parts = urlsplit(url)
     wrong = None
-    if parts.scheme != "http":
+    if url.startswith("unix:"):
+        wrong = "it names no path"
+    elif parts.scheme != "http":
         wrong = "only http is spoken here"
     elif not parts.hostname:
         wrong = "it names no host"
@@ -151,6 +159,7 @@ class Response:
         accept: str,
         stall_seconds: float,
         canceller: Optional[Canceller] = None,
+        memory_batches: int = 0,
     ) -> None:
         """Connects, sends ``GET target`` and reads the head of the answer.
 
@@ -158,6 +167,7 @@ class Response:
             address: the server.
             target: path and query, escaped.
             accept: media type asked for.
+            memory_batches: asks for shared memory in which so many batches may be held; 0 does not.
             stall_seconds: how long the server may send nothing.
             canceller: lets another thread end a wait.
 
@@ -180,19 +190,26 @@ class Response:
             if canceller is not None and not canceller.watch(self._socket):
                 raise StreamError("the client was closed")
             self._receive = receiver(self._socket, stall_seconds)
-            self._send(target, accept)
+            self._send(target, accept, memory_batches)
             self._head()
         except BaseException:
             self.close()
             raise
 
-    def _send(self, target: str, accept: str) -> None:
+    def _send(self, target: str, accept: str, memory_batches: int) -> None:
+        connection = "Connection: close\r\n"
+        if memory_batches and self.address.path and MEMORY_SUPPORTED:
+            # Whoever does not know it answers as ever.
+            connection = (
+                f"Connection: Upgrade\r\nUpgrade: {MEMORY_PROTOCOL}\r\n"
+                f"PBA-Memory-Batches: {min(memory_batches, MEMORY_BATCHES_MAX)}\r\n"
+            )
         request = (
             f"GET {self.address.prefix}{target} HTTP/1.1\r\n"
             f"Host: {self.address.authority}\r\n"
             f"Accept: {accept}\r\n"
             "User-Agent: pba-client\r\n"
-            "Connection: close\r\n\r\n"
+            f"{connection}\r\n"
         )
         try:
             self._socket.sendall(request.encode("ascii"))
@@ -389,6 +406,36 @@ class Response:
         detail = f"{self.address} answered what no PBA server answers: {text!r}"
         return RefusedError(self.status, detail, retry_after=seconds)
 
+    @property
+    def shares_memory(self) -> bool:
+        """Whether the server shares memory, and the socket speaks ``MEMORY_PROTOCOL`` now."""
+        return self.status == 101 and self.headers.get("upgrade") == MEMORY_PROTOCOL
+
+    @property
+    def socket(self) -> socket.socket:
+        """The connection's socket."""
+        return self._socket
+
+    def exchange(self, said: bytes, wanted: int) -> Tuple[bytes, List[int]]:
+        """Sends something, and reads an answer that may bring file descriptors.
+
+        Returns:
+            Exactly ``wanted`` bytes, and the descriptors, which are the caller's to close.
+
+        Raises:
+            StreamError: when the connection ended first, or the server stalled.
+        """
+        try:
+            self._socket.sendall(said)
+            answer, descriptors, _, _ = socket.recv_fds(self._socket, wanted, 1)
+        except OSError as error:
+            raise broken(error, self._stall_seconds) from error
+        if len(answer) != wanted:
+            for descriptor in descriptors:
+                os.close(descriptor)
+            raise Eof("the connection ended")
+        return answer, list(descriptors)
+
     def close(self) -> None:
         """Ends the connection; the server notices at once."""
         if self._canceller is not None:
@@ -425,19 +472,23 @@ def receiver(sock: socket.socket, stall_seconds: float) -> Callable[[memoryview,
         try:
             return sock.recv_into(view, 0, waitall if whole else 0)
         except OSError as error:
-            if isinstance(error, TimeoutError) or error.errno in (errno.EAGAIN, errno.EWOULDBLOCK):
-                raise StallError(f"nothing came for {stall_seconds:g} seconds") from error
-            # On Python 3.9 a timeout of the socket module is no TimeoutError.
-            if isinstance(error, socket.timeout):
-                raise StallError(f"nothing came for {stall_seconds:g} seconds") from error
-            raise Eof(f"the connection broke: {error}") from error
+            raise broken(error, stall_seconds) from error
 
     return receive
 
 
+def broken(error: OSError, stall_seconds: float) -> StreamError:
+    """What an error of a socket means."""
+    # On Python 3.9 a timeout of the socket module is no TimeoutError.
+    late = isinstance(error, (TimeoutError, socket.timeout))
+    if late or error.errno in (errno.EAGAIN, errno.EWOULDBLOCK):
+        return StallError(f"nothing came for {stall_seconds:g} seconds")
+    return Eof(f"the connection broke: {error}")
+
+
 def check_success(response: Response) -> None:
     """Raises the refusal of an answer that is no success, and closes it."""
-    if response.status != 200:
+    if response.status != 200 and not response.shares_memory:
         try:
             raise response.refusal()
         finally:

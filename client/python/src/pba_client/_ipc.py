@@ -95,6 +95,9 @@ class MessageReader:
         except (pa.ArrowException, EOFError, OSError) as error:
             raise StreamError(f"an Arrow message is broken: {error}") from error
 
+    def close(self) -> None:
+        """Nothing to do: what was read is its receiver's."""
+
     def _read(self, view: memoryview) -> None:
         if self._response.read_into(view) != len(view):
             raise Eof("the body ended without Arrow's end of stream")

@@ -25,7 +25,7 @@ class Loader:
         world_size: how many parts there are.
         split, seed, shuffle, drop_last, ablation, policy, base, codec: as of ``Client.epoch``.
             With several ranks, ``drop_last=True`` gives each the same number of batches.
-        stall_seconds, retries, prefetch: as of ``Client``.
+        stall_seconds, retries, prefetch, shared_memory: as of ``Client``.
 
     Attributes:
         client: the client, for everything else.
@@ -63,10 +63,17 @@ class Loader:
         stall_seconds: float = 120.0,
         retries: int = 8,
         prefetch: int = 2,
+        shared_memory: bool = True,
     ) -> None:
         if not 0 <= rank < world_size:
             raise ValueError(f"rank {rank} is not one of {world_size}: expected 0 <= rank < world_size")
-        self.client = Client(url, stall_seconds=stall_seconds, retries=retries, prefetch=prefetch)
+        self.client = Client(
+            url,
+            stall_seconds=stall_seconds,
+            retries=retries,
+            prefetch=prefetch,
+            shared_memory=shared_memory,
+        )
         self._dataset = dataset
         self._split = split
         self._batch_size = batch_size

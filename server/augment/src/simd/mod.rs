@@ -6,7 +6,7 @@
 //!
 //! There are two ways to a level's own code. [`per_level!`] compiles one plain body several times,
 //! for loops that the compiler makes vectors of. What it cannot see through, such as tables,
-//! shuffles and masks, is written by hand in `avx512` and `avx2`.
+//! shuffles and masks, is written by hand in `avx512`, `avx512_resize` and `avx2`.
 
 use std::fmt;
 
@@ -14,6 +14,8 @@ use std::fmt;
 pub(crate) mod avx2;
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod avx512;
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod avx512_resize;
 
 /// A set of vector instructions that this processor has.
 ///
@@ -28,8 +30,8 @@ pub struct Level(Kind);
 /// What a level is. Nobody outside can make one, so one that exists was detected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Kind {
-    /// AVX-512 with its foundation, byte, length and byte-permutation parts, as in processors
-    /// since Intel's Ice Lake and AMD's Zen 4; and what [`Kind::Avx2`] has.
+    /// AVX-512 with its foundation, byte, length, byte-permutation and neural-network parts,
+    /// as in processors since Intel's Ice Lake and AMD's Zen 4; and what [`Kind::Avx2`] has.
     #[cfg(target_arch = "x86_64")]
     Avx512,
     /// AVX2 and BMI2, as in processors since Intel's Haswell and AMD's Zen.
@@ -51,7 +53,8 @@ impl Level {
                 && is_x86_feature_detected!("avx512bw")
                 && is_x86_feature_detected!("avx512vl")
                 && is_x86_feature_detected!("avx512dq")
-                && is_x86_feature_detected!("avx512vbmi");
+                && is_x86_feature_detected!("avx512vbmi")
+                && is_x86_feature_detected!("avx512vnni");
             return Level(if avx512 { Kind::Avx512 } else { Kind::Avx2 });
         }
         Level::PORTABLE

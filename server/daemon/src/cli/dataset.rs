@@ -100,9 +100,12 @@ fn row(dataset: &Value) -> Vec<String> {
         .values()
         .map(|split| split["samples"].as_u64().map_or("broken".to_owned(), |samples| samples.to_string()))
         .collect();
-    let shape = splits.values().find_map(|split| split["shape"].as_array()).map(|shape| {
-        let sides: Vec<String> = shape.iter().map(Value::to_string).collect();
-        format!(" of {}", sides.join("x"))
+    let shape = splits.values().find_map(|split| match split["images"].as_str() {
+        Some("encoded") => Some(" of different sizes".to_owned()),
+        _ => split["shape"].as_array().map(|shape| {
+            let sides: Vec<String> = shape.iter().map(Value::to_string).collect();
+            format!(" of {}", sides.join("x"))
+        }),
     });
     let text = |key: &str| dataset[key].as_str().unwrap_or_default().to_owned();
     vec![

@@ -170,7 +170,11 @@ fn offline(error: ClientError, remote: &Remote) -> anyhow::Result<Value> {
 
 fn write(out: Option<PathBuf>, text: String) -> anyhow::Result<()> {
     match out {
-        Some(path) => std::fs::write(&path, text).with_context(|| format!("cannot write {}", path.display())),
+        Some(path) => {
+            std::fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
+            output::line(format_args!("written to {}", path.display()));
+            Ok(())
+        }
         None => {
             output::bytes(text.as_bytes());
             Ok(())

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context;
 
@@ -14,10 +15,14 @@ use crate::registry::Registry;
 use crate::searches::{Searches, Trainer};
 use crate::server::Server;
 
+/// A half packed dataset that nobody has written to for so long has lost its process.
+const PACKING_IDLE: Duration = Duration::from_secs(3600);
+
 /// Runs the server until a signal ends it.
 pub async fn run(args: ServeArgs) -> anyhow::Result<()> {
     let config = Config::resolve(&args)?;
     if args.check {
+        config.check_paths()?;
         output::json(&serde_json::to_value(&config)?);
         return Ok(());
     }
@@ -44,6 +49,9 @@ pub async fn start(config: &Config) -> anyhow::Result<Server> {
     let registry = Registry::open(&data.join("schedules"))?;
     let cache = data.join("datasets");
     let catalog = open_datasets(config, &cache, &metrics)?;
+    if let Some(trainer) = config.trainer.as_ref().filter(|trainer| !trainer.exists()) {
+        tracing::warn!(trainer = %trainer.display(), "there is no trainer; streams are not affected, searches are refused");
+    }
     let trainer = Trainer::find(config.trainer.clone());
     let searches = Searches::open(&data.join("searches"), &cache, trainer, metrics.clone())?;
     let app = App::start(catalog, registry, searches, config.limits.clone(), metrics, lock)?;
@@ -51,6 +59,10 @@ pub async fn start(config: &Config) -> anyhow::Result<Server> {
 }
 
 fn open_datasets(config: &Config, cache: &Path, metrics: &Metrics) -> anyhow::Result<Catalog> {
+    let abandoned = pba_datasets::remove_partials(cache, PACKING_IDLE);
+    if abandoned > 0 {
+        tracing::info!(files = abandoned, "removed what a killed server or trainer left half packed");
+    }
     let mut catalog = Catalog::default();
     catalog.add_built_in(cache, metrics)?;
     for (name, dataset) in &config.datasets {

@@ -74,7 +74,7 @@ pub struct Parameters {
     /// Drop the last short batch [default: false]
     #[arg(long)]
     drop_last: Option<String>,
-    /// Base augmentation, as pad_crop:4,flip,cutout:16, or identity
+    /// Base augmentation, as pad_crop:4,flip,cutout:16 or random_resized_crop:224,flip, or identity
     #[arg(long)]
     base: Option<String>,
 }

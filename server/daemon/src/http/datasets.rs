@@ -5,6 +5,7 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::Uri;
+use pba_datasets::Images;
 use serde_json::{Map, Value, json};
 
 use crate::app::App;
@@ -33,13 +34,22 @@ fn describe(entry: &Entry) -> Value {
     let mut splits = Map::new();
     let mut classes = &[][..];
     for (name, split) in entry.ready() {
-        let (height, width) = split.shape();
         classes = split.classes();
+        // `sizes` holds the smallest and the largest; where they differ, there is no `shape`.
+        let (kept, shape, (smallest, largest)) = match split.images() {
+            Images::Decoded(images) => {
+                let (height, width) = images.shape();
+                ("decoded", json!([height, width, 3]), (images.shape(), images.shape()))
+            }
+            Images::Encoded(images) => ("encoded", Value::Null, (images.smallest(), images.largest())),
+        };
         splits.insert(
             name.to_string(),
             json!({
                 "samples": split.len(),
-                "shape": [height, width, 3],
+                "images": kept,
+                "shape": shape,
+                "sizes": { "height": [smallest.0, largest.0], "width": [smallest.1, largest.1] },
                 "bytes": split.bytes(),
                 "mean": split.mean(),
                 "std": split.std(),
@@ -54,6 +64,7 @@ fn describe(entry: &Entry) -> Value {
         "name": entry.name(),
         "source": entry.source().map_or("built in".to_owned(), |path| path.display().to_string()),
         "base": entry.base().to_string(),
+        "eval_base": entry.eval_base().to_string(),
         "classes": classes,
         "splits": splits,
     });

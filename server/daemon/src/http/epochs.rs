@@ -3,10 +3,12 @@
 use std::sync::Arc;
 
 use axum::body::Body;
-use axum::extract::{Path, State};
-use axum::http::{HeaderMap, Uri, header};
+use axum::extract::{Path, Request, State};
+use axum::http::{HeaderMap, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
+use hyper::upgrade::OnUpgrade;
 use pba_wire::epoch::{self, EpochRequest};
+use pba_wire::memory;
 use pba_wire::stream::CONTENT_TYPE;
 
 use crate::app::App;
@@ -14,23 +16,26 @@ use crate::body::EpochBody;
 use crate::encode::Codec;
 use crate::error::ApiError;
 use crate::http::on_pool;
+use crate::memory_stream::MemoryStream;
+use crate::samples::SampleError;
+use crate::server::Local;
 use crate::sheet;
 
 /// Most images of a contact sheet: 32 rows of 32.
 const PREVIEW_MAX: u32 = 1024;
 
-/// Streams one epoch.
+/// Streams one epoch: through memory where the client asks for it and can have it.
 pub async fn batches(
     State(app): State<Arc<App>>,
     Path((dataset, epoch)): Path<(String, String)>,
-    uri: Uri,
-    headers: HeaderMap,
+    mut http: Request,
 ) -> Result<Response, ApiError> {
-    let request = EpochRequest::from_query(uri.query().unwrap_or_default())?;
+    let request = EpochRequest::from_query(http.uri().query().unwrap_or_default())?;
     let epoch = epoch_number(&epoch)?;
-    let codec = codec(&headers)?;
-    let epoch = app.resolver().resolve(&dataset, epoch, &request, codec)?;
-    let permit = app.admit()?;
+    let codec = codec(http.headers())?;
+    let wanted = batches_wanted(http.headers())?;
+    let epoch = Arc::new(app.resolver().resolve(&dataset, epoch, &request, codec)?);
+    let mut permit = app.admit()?;
     if request.start > 0 {
         app.metrics.resumes.inc();
     }
@@ -41,7 +46,25 @@ pub async fn batches(
         rows = epoch.plan().rows(),
         "stream"
     );
-    let body = EpochBody::new(app, Arc::new(epoch), permit).map_err(ApiError::internal)?;
+    if let Some(wanted) = wanted
+        && epoch.is_plain()
+        && http.extensions().get::<Local>().is_some()
+        && let Some(upgrade) = http.extensions_mut().remove::<OnUpgrade>()
+    {
+        match MemoryStream::new(&app, &epoch, permit, wanted) {
+            Ok(stream) => {
+                tokio::spawn(stream.run(upgrade));
+                let headers = [(header::CONNECTION, "upgrade"), (header::UPGRADE, memory::PROTOCOL)];
+                return Ok((StatusCode::SWITCHING_PROTOCOLS, headers).into_response());
+            }
+            Err((given_back, error)) => {
+                app.metrics.shared_memory_refused.inc();
+                tracing::info!(error = format!("{error:#}"), "no memory to share; the plain stream serves");
+                permit = given_back;
+            }
+        }
+    }
+    let body = EpochBody::new(app, epoch, permit).map_err(ApiError::internal)?;
     Ok(([(header::CONTENT_TYPE, CONTENT_TYPE)], Body::new(body)).into_response())
 }
 
@@ -56,16 +79,30 @@ pub async fn preview(
         let (parameter, value) = pairs.remove(position);
         count = epoch::integer(&parameter, &value, 1..=PREVIEW_MAX)?;
     }
-    let mut request = EpochRequest::from_pairs(&pairs).map_err(|mut error| {
+    let request = EpochRequest::from_pairs(&pairs).map_err(|mut error| {
         error.allowed = error.allowed.replace("split, ", "n, split, ");
         error
     })?;
-    // The images are the first of the stream, whatever its batches.
-    request.batch_size = request.batch_size.max(count);
     let number = epoch_number(&epoch)?;
     let epoch = app.resolver().resolve(&dataset, number, &request, Codec::Plain)?;
+    let bytes = u64::from(count) * epoch.recipe().shape().rgb_bytes() as u64;
+    if bytes > app.limits.batch_bytes_max {
+        let allowed = app.limits.batch_bytes_max / epoch.recipe().shape().rgb_bytes() as u64;
+        return Err(ApiError::parameter(
+            "n",
+            count.to_string(),
+            format!("images of {bytes} bytes are over this server's bound of {}", app.limits.batch_bytes_max),
+            format!("1..={}", allowed.max(1)),
+        ));
+    }
     let png = on_pool(&app, move |workspace| {
-        sheet::draw(&epoch, number, count as usize, workspace).map_err(ApiError::internal)
+        sheet::draw(&epoch, number, count as usize, workspace).map_err(|error| {
+            if error.is::<SampleError>() {
+                tracing::error!(error = format!("{error:#}"), "a preview met a damaged image");
+                return ApiError::broken_dataset(format!("{error:#}"));
+            }
+            ApiError::internal(format!("{error:#}"))
+        })
     })
     .await?;
     Ok(([(header::CONTENT_TYPE, "image/png")], png).into_response())
@@ -73,6 +110,19 @@ pub async fn preview(
 
 fn epoch_number(text: &str) -> Result<u32, ApiError> {
     Ok(epoch::integer("epoch", text, 0..=pba_schedules::EPOCHS_MAX - 1)?)
+}
+
+/// Reads how many batches a client wants to hold in shared memory; none where it does not ask for it.
+fn batches_wanted(headers: &HeaderMap) -> Result<Option<usize>, ApiError> {
+    let asks = headers.get_all(header::UPGRADE).iter().any(|protocols| {
+        let mut protocols = protocols.to_str().unwrap_or_default().split(',');
+        protocols.any(|protocol| protocol.trim() == memory::PROTOCOL)
+    });
+    if !asks {
+        return Ok(None);
+    }
+    let text = headers.get(memory::BATCHES_HEADER).map_or("", |value| value.to_str().unwrap_or_default());
+    Ok(Some(epoch::integer(memory::BATCHES_HEADER, text, 1..=memory::BATCHES_MAX)?))
 }
 
 /// Reads the compression that the client asks for:

@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use anyhow::Context;
+use pba_augment::{Base, Frame};
 use pba_search::SearchSpec;
 use serde_json::{Map, Value};
 use tokio::sync::Notify;
@@ -155,24 +156,32 @@ impl Searches {
         };
         let spec = parse(&fields)?;
         let dataset = app.catalog.get(&spec.training.dataset)?;
-        dataset.split(pba_wire::Split::Train)?;
+        let train = dataset.split(pba_wire::Split::Train)?;
+        if train.shape().is_none() {
+            return Err(ApiError::parameter(
+                "dataset",
+                &spec.training.dataset,
+                "its training images differ in size, and a search trains on images as they are",
+                "a dataset whose training images share one size",
+            ));
+        }
         if !named {
             let name = self.free_name(app, &self.records(), &spec);
             fields.insert("name".to_owned(), name.into());
         }
         match &spec.training.base {
             None => {
-                fields.insert("base".to_owned(), dataset.base().to_string().into());
+                let base = Base { frame: Frame::Whole, ..*dataset.base() };
+                fields.insert("base".to_owned(), base.to_string().into());
             }
             Some(base) => {
-                base.parse::<pba_augment::Base>().map_err(|error| {
-                    ApiError::parameter(
-                        "base",
-                        base,
-                        error.to_string(),
-                        "identity, or pad_crop:N, flip, cutout:N",
-                    )
-                })?;
+                let refuse = |reason: String| {
+                    ApiError::parameter("base", base, reason, "identity, or pad_crop:N, flip, cutout:N")
+                };
+                let parsed = base.parse::<Base>().map_err(|error| refuse(error.to_string()))?;
+                if parsed.frame != Frame::Whole {
+                    return Err(refuse("a search trains on images as they are".to_owned()));
+                }
             }
         }
         let spec = parse(&fields)?;

@@ -188,6 +188,7 @@ fn heard(app: &App, record: &Record, line: &str) -> anyhow::Result<Option<String
         }
         Ok(Line::Report(Report::Resumed { events, .. })) => record.reread(events)?,
         Ok(Line::Report(Report::Progress(progress))) => {
+            metrics.gpu_memory_used_bytes.set(progress.gpu_memory_used_bytes.unwrap_or(0) as i64);
             metrics.search_images_trained.inc_by(record.progressed(progress));
         }
         Ok(Line::Report(Report::Failed { error })) => return Ok(Some(error)),

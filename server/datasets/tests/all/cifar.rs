@@ -33,7 +33,10 @@ fn cifar_10_is_read() {
     assert_eq!((train.len(), train.label(2), train.label(3)), (10, 2, 9));
     assert_eq!(train.classes().concat(), "abcdefghij");
     let planes = noise(20, 3072);
-    assert_eq!(train.image(2)[3 * 33..][..3], [planes[33], planes[1024 + 33], planes[2048 + 33]]);
+    assert_eq!(
+        train.decoded().unwrap().image(2)[3 * 33..][..3],
+        [planes[33], planes[1024 + 33], planes[2048 + 33]]
+    );
     assert_eq!(
         failure(&dataset, SplitName::Test),
         "cifar-10-batches-bin/test_batch.bin: 3072 bytes; expected a multiple of 3073, at least one, as CIFAR-10 binary has"

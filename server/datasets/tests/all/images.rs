@@ -6,7 +6,7 @@ fn folder() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/all/images")
 }
 
-fn encoded() -> impl Iterator<Item = (String, Vec<u8>)> {
+pub fn encoded() -> impl Iterator<Item = (String, Vec<u8>)> {
     let mut names: Vec<PathBuf> = folder().read_dir().unwrap().map(|entry| entry.unwrap().path()).collect();
     names.sort();
     names

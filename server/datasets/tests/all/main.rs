@@ -1,10 +1,13 @@
 //! Files in, samples out: every format, whole and broken.
 
 mod cifar;
+mod encoded;
+mod folder;
 mod images;
 mod packed;
 mod parquet;
 mod real_data;
+mod regions;
 mod shapes;
 
 use std::path::Path;
@@ -26,8 +29,8 @@ fn noise(seed: u64, length: usize) -> Vec<u8> {
 
 fn pack(to: &Path, (height, width): (u32, u32), labels: &[i64], classes: &[&str]) -> Vec<Vec<u8>> {
     let classes = classes.iter().map(|name| (*name).to_owned()).collect();
-    let spec = PackSpec { height, width, classes, rows: labels.len() as u64, source: "a test".into() };
-    let mut packer = Packer::create(to, spec).unwrap();
+    let spec = PackSpec { classes, rows: labels.len() as u64, source: "a test".into() };
+    let mut packer = Packer::create(to, (height, width), spec).unwrap();
     let images: Vec<Vec<u8>> =
         (0..labels.len()).map(|row| noise(row as u64, (height * width * 3) as usize)).collect();
     images.iter().zip(labels).for_each(|(image, &label)| packer.push(image, label).unwrap());
@@ -53,7 +56,7 @@ fn failure(dataset: &Dataset, name: SplitName) -> String {
 fn assert_holds(split: &Split, images: &[Vec<u8>], labels: &[i64]) {
     assert_eq!(split.len(), images.len() as u64);
     for (row, (image, label)) in images.iter().zip(labels).enumerate() {
-        assert_eq!(split.image(row as u64), &image[..], "image {row}");
+        assert_eq!(split.decoded().unwrap().image(row as u64), &image[..], "image {row}");
         assert_eq!(split.label(row as u64), *label, "label {row}");
     }
 }

@@ -10,7 +10,7 @@ use arrow_schema::{DataType, Field, Fields, Schema};
 use parquet::arrow::ArrowWriter;
 use parquet::basic::Compression;
 use parquet::file::properties::WriterProperties;
-use pba_datasets::{SplitName, open};
+use pba_datasets::{Images, SplitName, open};
 
 use crate::{assert_holds, failure, noise, opened, split};
 
@@ -112,7 +112,10 @@ fn the_layout_of_the_hub_is_read_in_every_compression() {
         let dataset = open("pets", folder.source.path(), folder.cache.path(), &note).unwrap();
         let train = split(&dataset, SplitName::Train);
         assert_holds(&train, &pixels, &labels);
-        assert_eq!((train.classes(), train.shape()), (&["cat".to_owned(), "dog".to_owned()][..], (8, 6)));
+        assert_eq!(
+            (train.classes(), train.shape()),
+            (&["cat".to_owned(), "dog".to_owned()][..], Some((8, 6)))
+        );
         assert_eq!(seen.lock().unwrap().last(), Some(&300));
         // The second time, nothing is decoded.
         let never = |_| panic!("it was imported before");
@@ -219,13 +222,49 @@ fn one_bad_image_fails_its_split_alone() {
         Some(HUB),
         "train.parquet, row 0: image begins with nothing; formats that are read are JPEG and PNG (the first of 3 bad images among 20)",
     );
+    // A second size is no error; a bad image beside it is.
     let mut other = encoded;
     other[12] = Some(png_of(&noise(0, 8 * 8 * 3), 8));
-    folder.fails(
-        &columns(&other),
+    other[14] = None;
+    folder.fails(&columns(&other), Some(HUB), "train.parquet, row 14: image is null");
+}
+
+#[test]
+fn images_of_different_sizes_are_kept_as_they_are() {
+    let folder = Folder::new();
+    let (mut pixels, mut encoded) = images(300, 0);
+    for (row, height) in [(150, 9), (151, 1), (299, 20)] {
+        pixels[row] = noise(row as u64, height * 7 * 3);
+        encoded[row] = Some(png_of(&pixels[row], 7));
+    }
+    let labels: Vec<i64> = (0..300).map(|row| row % 2).collect();
+    folder.write("train.parquet", &[("img", hub_struct(&encoded)), ("label", numbers(&labels))], Some(HUB));
+    folder.write(
+        "test.parquet",
+        &[("img", hub_struct(&encoded[..9])), ("label", numbers(&[0; 9]))],
         Some(HUB),
-        "train.parquet, row 12: image is 8x8 (height x width), those before are 8x6; all images of a dataset must share one size",
     );
+    for _ in ["packed", "cached"] {
+        let dataset = folder.open();
+        let train = split(&dataset, SplitName::Train);
+        let Images::Encoded(kept) = train.images() else { panic!("the images are of different sizes") };
+        assert_eq!((train.len(), train.shape()), (300, None));
+        assert_eq!((kept.smallest(), kept.largest()), ((1, 6), (20, 7)));
+        for row in 0..300 {
+            assert_eq!(Some(kept.bytes(row as u64)), encoded[row].as_deref(), "row {row}");
+            assert_eq!(train.label(row as u64), labels[row]);
+            let (height, width) = kept.size(row as u64);
+            assert_eq!((height * width * 3) as usize, pixels[row].len(), "row {row}");
+        }
+        assert!(train.verify());
+        // Those of all pixels, of whatever image.
+        let all: Vec<f64> = pixels.concat().chunks(3).map(|pixel| f64::from(pixel[1]) / 255.0).collect();
+        let mean = all.iter().sum::<f64>() / all.len() as f64;
+        let std = (all.iter().map(|v| (v - mean) * (v - mean)).sum::<f64>() / all.len() as f64).sqrt();
+        assert!((train.mean()[1] - mean).abs() < 1e-12 && (train.std()[1] - std).abs() < 1e-12);
+        // The other split is of one size, and decoded as ever.
+        assert_holds(&split(&dataset, SplitName::Test), &pixels[..9], &[0; 9]);
+    }
 }
 
 #[test]

@@ -1,0 +1,207 @@
+"""Batches through memory that the server shares: it writes them, and the arrays look at them there.
+
+`client/wire/src/memory.rs` describes how both sides speak. In short: the server tells which part of
+the memory (a slot) holds the next batch; the slot is given back when nothing looks at it any more.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import mmap
+import os
+import socket
+import struct
+import threading
+import weakref
+from typing import Dict, Optional, Tuple
+
+import numpy as np
+import pyarrow as pa
+
+from ._errors import StreamError
+from ._http import Eof, Response
+
+PAGE_BYTES = 4096
+# Linux's numbers; Python names them from 3.13 on.
+_F_GET_SEALS = 1034
+_F_SEAL_SHRINK = 2
+
+_READY = struct.pack("<I", 0xFFFFFFFF)
+_RECORD = struct.Struct("<IIQQ")
+_SLOT = struct.Struct("<I")
+_OPEN, _BATCH, _END = 1, 2, 3
+# Slots are given back so many at a time: each word wakes the server.
+_WORDS = 2
+# As the plain stream has them, so that both count the same.
+_END_OF_STREAM_BYTES = 8
+
+
+class _Memory:
+    """The mapping and the socket beside it; lives as long as anything looks at the memory.
+
+    The mapping is private: what is written to it is copied, page by page, for this process alone.
+    """
+
+    def __init__(self, sock: socket.socket, descriptor: int, length: int) -> None:
+        self.map = mmap.mmap(
+            descriptor, length, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ | mmap.PROT_WRITE
+        )
+        self.address: int = np.frombuffer(self.map, np.uint8).__array_interface__["data"][0]
+        # Slots that are not the server's: their beginnings and lengths, in whole pages.
+        self.held: Dict[int, Tuple[int, int]] = {}
+        # Those of them that nothing looks at any more, as they will be said.
+        self._unsaid = bytearray()
+        self._socket: Optional[socket.socket] = sock
+        self._pid = os.getpid()
+        # Collecting garbage may give back a slot while another one is being given back.
+        self._lock = threading.RLock()
+        _MEMORIES.add(self)
+
+    def give_back(self, number: int) -> None:
+        """Lets the server write a slot again. Called by whichever thread lets go of it last."""
+        # A process that was forked off has pages of its own, and its parent's socket.
+        if self._socket is None or self._pid != os.getpid():
+            return
+        with self._lock:
+            sock = self._socket
+            if sock is None:
+                return
+            # Pages that were written to are copies: the next look shall find the server's.
+            self.map.madvise(mmap.MADV_DONTNEED, *self.held[number])
+            self._unsaid += _SLOT.pack(number)
+            if len(self._unsaid) >= _WORDS * _SLOT.size:
+                self._say(sock)
+
+    def say(self) -> None:
+        """Gives back what is not said yet."""
+        with self._lock:
+            if self._socket is not None and self._unsaid:
+                self._say(self._socket)
+
+    def _say(self, sock: socket.socket) -> None:
+        words, self._unsaid = self._unsaid, bytearray()
+        for (number,) in _SLOT.iter_unpack(words):
+            del self.held[number]
+        # A server that is gone wants nothing back.
+        with contextlib.suppress(OSError):
+            sock.send(words, socket.MSG_DONTWAIT)
+
+    def end(self) -> None:
+        """No slot is given back from now on, nor written again; what is looked at stays."""
+        with self._lock:
+            self._socket = None
+
+    def make_own(self) -> None:
+        """Turns what is looked at into copies, for this process and those forked off from it."""
+        if self._socket is None or self._pid != os.getpid():
+            return
+        pages = np.frombuffer(self.map, np.uint8)
+        with self._lock:
+            # A copy of a slot that is given back would hide what the server writes there next.
+            self.say()
+            for start, length in self.held.values():
+                # Writing to a page, and be it what is there, is what makes the kernel copy it.
+                pages[start : start + length : PAGE_BYTES] += 0
+
+
+_MEMORIES: weakref.WeakSet[_Memory] = weakref.WeakSet()
+
+
+def _before_fork() -> None:
+    # The child looks at the same batches, but the parent is the one who gives them back.
+    for memory in list(_MEMORIES):
+        memory.make_own()
+
+
+os.register_at_fork(before=_before_fork)
+
+
+class _Slot:
+    """What keeps a batch's place in the memory; given back with the last buffer over it."""
+
+    __slots__ = ("_memory", "_number")
+
+    def __init__(self, memory: _Memory, number: int) -> None:
+        self._memory = memory
+        self._number = number
+
+    def __del__(self) -> None:
+        self._memory.give_back(self._number)
+
+
+class MemoryReader:
+    """Reads the messages of one stream from shared memory, after the answer 101.
+
+    Attributes:
+        batches: how many batches may be looked at at a time; further ones are copied.
+    """
+
+    def __init__(self, response: Response) -> None:
+        """Takes over the memory.
+
+        Raises:
+            StreamError: when what comes is not what was promised.
+        """
+        self._response = response
+        self._record = memoryview(bytearray(_RECORD.size))
+        data, descriptors = response.exchange(_READY, _RECORD.size)
+        try:
+            kind, self.batches, self._bytes, schema_bytes = _RECORD.unpack(data)
+            if kind != _OPEN or len(descriptors) != 1 or schema_bytes > self._bytes:
+                raise StreamError("the server shares no memory, as it said it would")
+            seals = fcntl.fcntl(descriptors[0], _F_GET_SEALS)
+            if not seals & _F_SEAL_SHRINK or os.fstat(descriptors[0]).st_size < self._bytes:
+                raise StreamError("the server's memory could be cut off while it is looked at")
+            self._memory = _Memory(response.socket, descriptors[0], self._bytes)
+        except (OSError, ValueError) as error:
+            raise StreamError(f"the server's memory cannot be used: {error}") from error
+        finally:
+            for descriptor in descriptors:
+                os.close(descriptor)
+        response.bytes += schema_bytes
+        self._schema: Optional[pa.Buffer] = pa.py_buffer(self._memory.map[:schema_bytes])
+
+    def next(self) -> Optional[pa.Message]:
+        """The next message, the schema's first; none at the end of the stream.
+
+        Raises:
+            StreamError: when the stream is cut, or the server sends nonsense.
+        """
+        schema, self._schema = self._schema, None
+        if schema is not None:
+            return self._message(schema)
+        if self._response.read_into(self._record) != _RECORD.size:
+            raise Eof("the connection ended before the stream")
+        self._response.bytes -= _RECORD.size
+        kind, number, offset, length = _RECORD.unpack(self._record)
+        if kind == _END:
+            self._response.bytes += _END_OF_STREAM_BYTES
+            return None
+        memory = self._memory
+        if kind != _BATCH or offset + length > self._bytes or number in memory.held:
+            raise StreamError("the server sends what is no batch")
+        self._response.bytes += length
+        start = offset // PAGE_BYTES * PAGE_BYTES
+        memory.held[number] = (start, min(offset + length, self._bytes) - start)
+        buffer = pa.foreign_buffer(memory.address + offset, length, _Slot(memory, number))
+        if len(memory.held) > self.batches:
+            memory.say()
+        if len(memory.held) > self.batches:
+            # Whoever keeps so many gets copies, and the stream goes on.
+            copy = pa.allocate_buffer(length + 64)
+            at = -copy.address % 64
+            memoryview(copy).cast("B")[at : at + length] = memoryview(buffer).cast("B")
+            buffer = copy.slice(at, length)
+        return self._message(buffer)
+
+    @staticmethod
+    def _message(buffer: pa.Buffer) -> pa.Message:
+        try:
+            return pa.ipc.read_message(buffer)
+        except (pa.ArrowException, EOFError, OSError) as error:
+            raise StreamError(f"an Arrow message is broken: {error}") from error
+
+    def close(self) -> None:
+        """Gives back nothing any more."""
+        self._memory.end()

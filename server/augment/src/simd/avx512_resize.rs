@@ -1,0 +1,204 @@
+//! Sums of source bytes times weights of 22 bits, in AVX-512 with VNNI.
+//!
+//! One instruction multiplies four bytes by four signed bytes and adds up the products. So a weight
+//! is written as three signed digits to base 256, four taps become the four bytes of a lane, and a
+//! lane's sum is that of the first digits times 2^16, of the second times 2^8, and of the third.
+//! Nothing is lost or saturates on the way.
+
+#![allow(unsafe_code)]
+
+use std::arch::x86_64::*;
+
+/// Bytes of a vector, and of the output that is made at a time.
+pub(crate) const BLOCK: usize = 64;
+
+/// Taps whose products one instruction adds up.
+pub(crate) const QUAD: usize = 4;
+
+/// The weights of [`QUAD`] taps: their first digits, the lowest byte for the first tap, then their
+/// second and third ones.
+pub(crate) type Digits = [u32; 3];
+
+/// The digits of up to [`QUAD`] weights of 0 to 2^22. Missing ones are zeros.
+#[inline(always)]
+pub(crate) fn digits(weights: &[i32]) -> Digits {
+    let mut of = [[0; QUAD]; 3];
+    for (tap, weight) in weights.iter().enumerate() {
+        // With 128 more in each of the lower digits these are bytes without a sign, and none
+        // borrows from the next. Flipping the top bit takes the 128 away again.
+        let [third, second, first, _] = (weight + 0x8080).to_le_bytes();
+        (of[0][tap], of[1][tap], of[2][tap]) = (first, second ^ 0x80, third ^ 0x80);
+    }
+    of.map(u32::from_le_bytes)
+}
+
+/// Sixteen values of a vector, where one load gets them.
+#[derive(Clone, Copy, Debug)]
+#[repr(align(64))]
+pub(crate) struct Lanes(pub(crate) [u32; 16]);
+
+impl Lanes {
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    fn load(&self) -> __m512i {
+        // SAFETY: 64 bytes, aligned to 64.
+        unsafe { _mm512_load_si512(self.0.as_ptr().cast()) }
+    }
+}
+
+/// Where four taps of sixteen output bytes are, and their weights.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Taps {
+    /// Places of their source bytes in a window of [`BLOCK`] bytes, one per byte.
+    pub(crate) places: Lanes,
+    /// Their [`Digits`].
+    pub(crate) digits: [Lanes; 3],
+}
+
+/// Sums by digit: [`Digits`] times source bytes.
+#[derive(Clone, Copy)]
+struct Sums([__m512i; 3]);
+
+impl Sums {
+    /// Sums of nothing, which will be rounded to multiples of 2^`SHIFT`.
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    fn new<const SHIFT: u32>() -> Sums {
+        let zero = _mm512_setzero_si512();
+        Sums([zero, zero, _mm512_set1_epi32(1 << (SHIFT - 1))])
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512vnni")]
+    fn add(&mut self, bytes: __m512i, digits: [__m512i; 3]) {
+        for (sum, digits) in self.0.iter_mut().zip(digits) {
+            *sum = _mm512_dpbusd_epi32(*sum, bytes, digits);
+        }
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    fn total(self) -> __m512i {
+        let [first, second, third] = self.0;
+        let second = _mm512_add_epi32(_mm512_slli_epi32::<8>(second), third);
+        _mm512_add_epi32(_mm512_slli_epi32::<16>(first), second)
+    }
+}
+
+/// Four vectors of sums, whose bits from `SHIFT` on become bytes: those of vector i the i-th bytes of
+/// their lanes. They are below 2^(`SHIFT` + 8), as weights add up to 2^`SHIFT` but for the rounding of
+/// each, which is less than what is missing from 255.5 to 256.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vbmi")]
+fn to_bytes<const SHIFT: u32>(sums: [__m512i; 4]) -> __m512i {
+    // Where the eight bits of each byte begin: those of the lower and of the higher of two lanes.
+    let bits = 0x0101_0101 * (u64::from(SHIFT) | (u64::from(SHIFT + 32) << 32));
+    let bits = _mm512_set1_epi64(bits.cast_signed());
+    let bytes = _mm512_multishift_epi64_epi8(bits, sums[0]);
+    let bytes = _mm512_mask_multishift_epi64_epi8(bytes, 0x2222_2222_2222_2222, bits, sums[1]);
+    let bytes = _mm512_mask_multishift_epi64_epi8(bytes, 0x4444_4444_4444_4444, bits, sums[2]);
+    _mm512_mask_multishift_epi64_epi8(bytes, 0x8888_8888_8888_8888, bits, sums[3])
+}
+
+/// Some rows with other columns, each a multiple of [`BLOCK`] bytes. For every sixteen bytes of a row
+/// there is a window of the source row, by its first byte, and as many `taps` as `QUADS`.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni,avx2,bmi2")]
+pub(crate) fn across<const SHIFT: u32, const QUADS: usize, const ROWS: usize>(
+    windows: &[[u32; 4]],
+    taps: &[[[Taps; QUADS]; 4]],
+    sources: &[u8],
+    outs: &mut [u8],
+) {
+    let stride = sources.len() / ROWS;
+    let line = outs.len() / ROWS;
+    assert!(sources.len() == ROWS * stride && outs.len() == ROWS * line, "rows of one length");
+    assert!(line == BLOCK * windows.len() && windows.len() == taps.len(), "taps of a row");
+    // From the i-th bytes of lanes to sixteen bytes of vector i.
+    let order = const {
+        let mut order = [0; BLOCK];
+        let mut at = 0;
+        while at < BLOCK {
+            order[at] = (at % 16 * 4 + at / 16) as u8;
+            at += 1;
+        }
+        order
+    };
+    // SAFETY: the array has 64 bytes.
+    let order = unsafe { _mm512_loadu_epi8(order.as_ptr().cast()) };
+    for (block, (windows, taps)) in windows.iter().zip(taps).enumerate() {
+        let mut sums = [[_mm512_setzero_si512(); 4]; ROWS];
+        for sixteen in 0..4 {
+            let window = windows[sixteen] as usize;
+            assert!(window + BLOCK <= stride, "a window in the row");
+            let mut of_rows = [Sums::new::<SHIFT>(); ROWS];
+            for row in ROWS..2 * ROWS {
+                // The rows after these are likely needed next, and too far away to be guessed.
+                let ahead = sources.as_ptr().wrapping_add(stride * row + window);
+                _mm_prefetch::<_MM_HINT_T0>(ahead.cast());
+            }
+            for taps in &taps[sixteen] {
+                let places = taps.places.load();
+                let digits = [taps.digits[0].load(), taps.digits[1].load(), taps.digits[2].load()];
+                for (row, sums) in of_rows.iter_mut().enumerate() {
+                    // SAFETY: the window ends in this row.
+                    let bytes =
+                        unsafe { _mm512_loadu_epi8(sources.as_ptr().add(stride * row + window).cast()) };
+                    sums.add(_mm512_permutexvar_epi8(places, bytes), digits);
+                }
+            }
+            for (sums, of_row) in sums.iter_mut().zip(of_rows) {
+                sums[sixteen] = of_row.total();
+            }
+        }
+        for (row, sums) in sums.into_iter().enumerate() {
+            let bytes = _mm512_permutexvar_epi8(order, to_bytes::<SHIFT>(sums));
+            // SAFETY: this block of this row has 64 bytes.
+            unsafe { _mm512_storeu_epi8(outs.as_mut_ptr().add(line * row + BLOCK * block).cast(), bytes) };
+        }
+    }
+}
+
+/// One row, a sum of as many as there are `digits` for, four each. The rows begin with `lines` and lie
+/// `stride` bytes apart. Where fewer are left than taps, the weights of the missing ones are zeros.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni,avx2,bmi2")]
+pub(crate) fn down<const SHIFT: u32, const QUADS: usize>(
+    digits: &[Digits; QUADS],
+    lines: &[u8],
+    stride: usize,
+    out: &mut [u8],
+) {
+    let length = out.len();
+    assert!(lines.len() >= stride && stride >= BLOCK && stride >= length, "a row of whole vectors");
+    let last = lines.len() / stride - 1;
+    let rows: [[usize; QUAD]; QUADS] =
+        std::array::from_fn(|quad| std::array::from_fn(|tap| stride * (QUAD * quad + tap).min(last)));
+    let digits = digits.map(|digits| digits.map(|digits| _mm512_set1_epi32(digits.cast_signed())));
+    // In each 128 bits: from the i-th bytes of four lanes to four bytes of vector i.
+    let order = _mm512_broadcast_i32x4(_mm_setr_epi8(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15));
+    for at in (0..length).step_by(BLOCK) {
+        // The last block ends with the row, and makes some bytes of the one before again.
+        let at = at.min(length.saturating_sub(BLOCK));
+        let mut sums = [Sums::new::<SHIFT>(); 4];
+        for (rows, digits) in rows.iter().zip(digits) {
+            // SAFETY: each of these rows has 64 bytes from here on.
+            let [a, b, c, d] =
+                rows.map(|row| unsafe { _mm512_loadu_epi8(lines.as_ptr().add(row + at).cast()) });
+            let (ab, cd) = (_mm512_unpacklo_epi8(a, b), _mm512_unpacklo_epi8(c, d));
+            sums[0].add(_mm512_unpacklo_epi16(ab, cd), digits);
+            sums[1].add(_mm512_unpackhi_epi16(ab, cd), digits);
+            let (ab, cd) = (_mm512_unpackhi_epi8(a, b), _mm512_unpackhi_epi8(c, d));
+            sums[2].add(_mm512_unpacklo_epi16(ab, cd), digits);
+            sums[3].add(_mm512_unpackhi_epi16(ab, cd), digits);
+        }
+        let sums = [sums[0].total(), sums[1].total(), sums[2].total(), sums[3].total()];
+        let bytes = _mm512_shuffle_epi8(to_bytes::<SHIFT>(sums), order);
+        // SAFETY: only bytes of `out` are written.
+        unsafe {
+            let to = out.as_mut_ptr().add(at).cast();
+            match length {
+                BLOCK.. => _mm512_storeu_epi8(to, bytes),
+                _ => _mm512_mask_storeu_epi8(to, (1 << length) - 1, bytes),
+            }
+        }
+    }
+}

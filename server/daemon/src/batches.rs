@@ -1,0 +1,166 @@
+//! The batches of an epoch in order, made ahead of the client by the pool.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Instant;
+
+use futures_util::FutureExt;
+use tokio::sync::OwnedSemaphorePermit;
+
+use crate::app::App;
+use crate::epoch::Epoch;
+use crate::metrics::Live;
+use crate::pool::{Answer, Workspace};
+
+/// Why a stream broke off after it had begun.
+#[derive(Debug, thiserror::Error)]
+#[error("batch {batch}: {reason}")]
+pub struct BrokenStream {
+    /// Which batch of the answer.
+    batch: u64,
+    /// What went wrong.
+    reason: String,
+}
+
+/// The batches of one stream, of a kind `B`: bytes to send, or a slot that was filled.
+///
+/// Holds the stream's place, and books who waits for whom, until it is dropped.
+pub struct Batches<B> {
+    app: Arc<App>,
+    epoch: Arc<Epoch>,
+    /// Batches that are being made, in order.
+    in_flight: VecDeque<Answer<anyhow::Result<B>>>,
+    /// Next batch to ask the pool for.
+    next: u64,
+    /// Batches handed over.
+    sent: u64,
+    ended: bool,
+    clock: Clock,
+    _live: Live,
+    _permit: OwnedSemaphorePermit,
+}
+
+/// Who waits for whom.
+enum Clock {
+    /// The client has a batch; it has not asked for more since.
+    Sending(Instant),
+    /// The client has asked, and the batch is not ready.
+    Waiting(Instant),
+}
+
+impl<B: Send + 'static> Batches<B> {
+    /// The batches of an epoch, none of which is being made yet.
+    pub fn new(app: Arc<App>, epoch: Arc<Epoch>, permit: OwnedSemaphorePermit) -> Batches<B> {
+        Batches {
+            _live: Live::new(&app.metrics.streams_active),
+            app,
+            epoch,
+            in_flight: VecDeque::new(),
+            next: 0,
+            sent: 0,
+            ended: false,
+            clock: Clock::Sending(Instant::now()),
+            _permit: permit,
+        }
+    }
+
+    /// What every request shares.
+    pub fn app(&self) -> &App {
+        &self.app
+    }
+
+    /// Whether one more batch should be in the making.
+    pub fn wants_more(&self) -> bool {
+        self.in_flight.len() < self.app.limits.batches_ahead && self.next < self.epoch.plan().batches()
+    }
+
+    /// Whether [`Batches::poll_next`] would give something, now or later, without being asked for more.
+    pub fn has_next(&self) -> bool {
+        !self.in_flight.is_empty() || self.next == self.epoch.plan().batches()
+    }
+
+    /// Has the pool make the next batch.
+    pub fn ask(
+        &mut self,
+        make: impl FnOnce(&Epoch, u64, &mut Workspace, &App) -> anyhow::Result<B> + Send + 'static,
+    ) {
+        let (app, epoch, n) = (Arc::clone(&self.app), Arc::clone(&self.epoch), self.next);
+        self.in_flight.push_back(self.app.pool.run(move |workspace| make(&epoch, n, workspace, &app)));
+        self.next += 1;
+    }
+
+    /// The next batch in order; none after the last. `is_awaited` says whether the client has
+    /// nothing to do until it comes.
+    pub fn poll_next(
+        &mut self,
+        context: &mut Context<'_>,
+        is_awaited: bool,
+    ) -> Poll<Option<Result<B, BrokenStream>>> {
+        if self.ended {
+            return Poll::Ready(None);
+        }
+        let Some(answer) = self.in_flight.front_mut() else {
+            self.ended = true;
+            return Poll::Ready(None);
+        };
+        let Poll::Ready(answer) = answer.poll_unpin(context) else {
+            if is_awaited && matches!(self.clock, Clock::Sending(_)) {
+                self.book(Clock::Waiting(Instant::now()));
+            }
+            return Poll::Pending;
+        };
+        self.in_flight.pop_front();
+        let batch = match answer {
+            Ok(Ok(Ok(batch))) => batch,
+            Ok(Ok(Err(error))) => return Poll::Ready(Some(Err(self.fail(format!("{error:#}"))))),
+            Ok(Err(panicked)) => return Poll::Ready(Some(Err(self.fail(panicked.to_string())))),
+            Err(_) => return Poll::Ready(Some(Err(self.fail("the pool was shut down".to_owned())))),
+        };
+        self.book(Clock::Sending(Instant::now()));
+        self.sent += 1;
+        self.app.metrics.batches_sent.inc();
+        Poll::Ready(Some(Ok(batch)))
+    }
+
+    fn fail(&mut self, reason: String) -> BrokenStream {
+        let broken = BrokenStream { batch: self.sent, reason };
+        tracing::error!(dataset = self.epoch.dataset(), error = %broken, "stream broken off");
+        self.app.metrics.request_errors.with_label_values(&["broken-stream"]).inc();
+        self.ended = true;
+        self.in_flight.clear();
+        broken
+    }
+
+    /// Books the time since the clock was set, and sets it anew.
+    fn book(&mut self, next: Clock) {
+        let metrics = &self.app.metrics;
+        match std::mem::replace(&mut self.clock, next) {
+            Clock::Sending(since) => {
+                let seconds = since.elapsed().as_secs_f64();
+                metrics.stage_send.observe(seconds);
+                metrics.backpressure_seconds.inc_by(seconds);
+            }
+            Clock::Waiting(since) => metrics.client_wait_seconds.inc_by(since.elapsed().as_secs_f64()),
+        }
+    }
+}
+
+impl<B> Drop for Batches<B> {
+    /// Books what the last batch took: a client that stalled and then left was slow, too.
+    fn drop(&mut self) {
+        let metrics = &self.app.metrics;
+        if !self.ended {
+            tracing::info!(
+                dataset = self.epoch.dataset(),
+                sent = self.sent,
+                batches = self.epoch.plan().batches(),
+                "the client left, or was cut off"
+            );
+        }
+        match self.clock {
+            Clock::Sending(since) => metrics.backpressure_seconds.inc_by(since.elapsed().as_secs_f64()),
+            Clock::Waiting(since) => metrics.client_wait_seconds.inc_by(since.elapsed().as_secs_f64()),
+        }
+    }
+}

@@ -1,0 +1,200 @@
+//! Decoded pixels of images that are kept encoded, shared by all streams.
+//!
+//! Every epoch reads each sample once, in a random order. An image that is thrown out to make room
+//! for another is one that this epoch or the next will ask for, and the one that came in is asked
+//! for no sooner: throwing out gains nothing, and costs a decode. So the cache is filled up to its
+//! bound and then kept; the share of the dataset that it holds is the share that is found in it.
+//!
+//! Whether an image is found changes no byte of any batch, only how long it takes.
+
+use std::collections::HashMap;
+use std::hash::{BuildHasher, RandomState};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use pba_schedules::Digest;
+
+use crate::metrics::Metrics;
+
+/// Locks among which the images are dealt: more than cores that could want one at a time. A lock is
+/// held for a look into a table, never while an image is decoded.
+const SHARDS: usize = 64;
+
+/// What an entry takes beside its pixels, at most: key, pointers and counts, and its share of a
+/// table that is half empty.
+const ENTRY_BYTES: usize = 256;
+
+/// Which pixels: the same wherever the same split is served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Key {
+    /// The split's digest.
+    pub split: Digest,
+    /// Position in the split.
+    pub sample: u64,
+    /// By how much the image was reduced as it was decoded.
+    pub reduction: u32,
+}
+
+type Shard = HashMap<Key, Arc<[u8]>>;
+
+/// Whole decoded images, up to a number of bytes.
+pub struct DecodedCache {
+    shards: Vec<Mutex<Shard>>,
+    hasher: RandomState,
+    bytes: AtomicUsize,
+    bytes_max: usize,
+    metrics: Metrics,
+}
+
+impl DecodedCache {
+    /// A cache of at most so many bytes; of none, when that is 0.
+    pub fn new(bytes_max: usize, metrics: Metrics) -> DecodedCache {
+        DecodedCache {
+            shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
+            hasher: RandomState::new(),
+            bytes: AtomicUsize::new(0),
+            bytes_max,
+            metrics,
+        }
+    }
+
+    /// The pixels of a key, if they are here.
+    pub fn get(&self, key: &Key) -> Option<Arc<[u8]>> {
+        self.shard(key).get(key).cloned()
+    }
+
+    /// Room for so many bytes of pixels, if there is any left. It is given back unless it is used.
+    pub fn room(&self, pixel_bytes: usize) -> Option<Room<'_>> {
+        let bytes = pixel_bytes.checked_add(ENTRY_BYTES)?;
+        let fits = |taken: usize| taken.checked_add(bytes).filter(|&taken| taken <= self.bytes_max);
+        self.bytes.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fits).ok()?;
+        self.metrics.decoded_cache_bytes.add(bytes as i64);
+        Some(Room { cache: self, bytes })
+    }
+
+    /// Bytes that are taken, never more than the bound.
+    pub fn bytes(&self) -> usize {
+        self.bytes.load(Ordering::Relaxed)
+    }
+
+    fn shard(&self, key: &Key) -> MutexGuard<'_, Shard> {
+        let shard = self.hasher.hash_one(key) as usize % SHARDS;
+        // A table is whole between two calls, whoever panicked in between.
+        self.shards[shard].lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Room in a cache that nobody else can take.
+pub struct Room<'a> {
+    cache: &'a DecodedCache,
+    bytes: usize,
+}
+
+impl Room<'_> {
+    /// Keeps the pixels of a key. Where another worker was faster, theirs, which are the same.
+    ///
+    /// # Panics
+    /// When the room was taken for fewer bytes.
+    pub fn keep(self, key: Key, pixels: Arc<[u8]>) {
+        assert!(pixels.len() + ENTRY_BYTES <= self.bytes, "{} bytes in too little room", pixels.len());
+        let mut shard = self.cache.shard(&key);
+        if let std::collections::hash_map::Entry::Vacant(place) = shard.entry(key) {
+            place.insert(pixels);
+            // The room is taken for good.
+            std::mem::forget(self);
+        }
+    }
+}
+
+impl Drop for Room<'_> {
+    fn drop(&mut self) {
+        self.cache.bytes.fetch_sub(self.bytes, Ordering::Relaxed);
+        self.cache.metrics.decoded_cache_bytes.sub(self.bytes as i64);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn cache(bytes_max: usize) -> DecodedCache {
+        DecodedCache::new(bytes_max, Metrics::new().unwrap())
+    }
+
+    fn key(sample: u64) -> Key {
+        Key { split: Digest::of("a split"), sample, reduction: 1 }
+    }
+
+    #[test]
+    fn it_is_filled_and_then_kept() {
+        let cache = cache(3 * (100 + ENTRY_BYTES));
+        for sample in 0..10 {
+            match cache.room(100) {
+                Some(room) => room.keep(key(sample), vec![sample as u8; 100].into()),
+                None => assert!(sample >= 3, "there is room for three"),
+            }
+        }
+        for sample in 0..10 {
+            let expected = (sample < 3).then(|| vec![sample as u8; 100]);
+            assert_eq!(cache.get(&key(sample)).map(|pixels| pixels.to_vec()), expected, "sample {sample}");
+        }
+        assert_eq!(cache.bytes(), 3 * (100 + ENTRY_BYTES));
+        assert_eq!(cache.metrics.decoded_cache_bytes.get() as usize, cache.bytes());
+    }
+
+    #[test]
+    fn keys_differ_in_every_part() {
+        let cache = cache(1 << 20);
+        cache.room(1).unwrap().keep(key(0), vec![1].into());
+        assert!(cache.get(&Key { reduction: 2, ..key(0) }).is_none());
+        assert!(cache.get(&Key { split: Digest::of("another"), ..key(0) }).is_none());
+        assert!(cache.get(&key(1)).is_none());
+        assert!(cache.get(&key(0)).is_some());
+    }
+
+    #[test]
+    fn room_that_is_not_used_is_given_back() {
+        let cache = cache(1000);
+        for _ in 0..100 {
+            drop(cache.room(700).expect("it was given back"));
+        }
+        // Twice the same: the second finds the first.
+        cache.room(100).unwrap().keep(key(0), vec![0; 100].into());
+        cache.room(100).unwrap().keep(key(0), vec![0; 100].into());
+        assert_eq!(cache.bytes(), 100 + ENTRY_BYTES);
+        assert!(cache.room(1000).is_none());
+        assert!(cache.room(usize::MAX).is_none());
+    }
+
+    #[test]
+    fn nothing_is_kept_when_it_is_turned_off() {
+        assert!(cache(0).room(0).is_none());
+    }
+
+    #[test]
+    fn the_bound_holds_under_many_threads() {
+        let cache = cache(200 * (64 + ENTRY_BYTES));
+        std::thread::scope(|scope| {
+            for thread in 0..8 {
+                let cache = &cache;
+                scope.spawn(move || {
+                    for step in 0..1000 {
+                        let sample = (step * 7 + thread) % 400;
+                        match cache.get(&key(sample)) {
+                            Some(pixels) => assert_eq!(pixels[..], [sample as u8; 64]),
+                            None => {
+                                if let Some(room) = cache.room(64) {
+                                    assert!(cache.bytes() <= cache.bytes_max);
+                                    room.keep(key(sample), vec![sample as u8; 64].into());
+                                }
+                            }
+                        }
+                    }
+                });
+            }
+        });
+        let kept = (0..400).filter(|&sample| cache.get(&key(sample)).is_some()).count();
+        assert_eq!(cache.bytes(), kept * (64 + ENTRY_BYTES), "what is taken is what is kept");
+        assert!(kept > 190, "{kept} of 200 were kept");
+    }
+}

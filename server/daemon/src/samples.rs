@@ -1,0 +1,165 @@
+//! From a split's samples to rendered images, in whichever way the split is kept.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use pba_augment::{ImageShape, OpCounts, PixelBox, Recipe, Source, render_batch, render_source};
+use pba_datasets::{DecodedRegion, Encoded, ImageError, Images, Region, RegionDecoder, Split, image_size};
+
+use crate::decoded_cache::{DecodedCache, Key};
+use crate::pool::Workspace;
+
+/// A sample whose image could be decoded when it was packed, and cannot any more.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("sample {sample} cannot be decoded any more: {error}")]
+pub struct SampleError {
+    /// Position in the split.
+    pub sample: u64,
+    /// What is wrong with its image.
+    pub error: ImageError,
+}
+
+/// What rendering did, beside the pixels.
+#[derive(Default)]
+pub struct Rendered {
+    /// Ops that fired.
+    pub ops: OpCounts,
+    /// Of encoded images.
+    pub decoded: Option<Decoding>,
+}
+
+/// How pixels of encoded images were come by.
+#[derive(Default)]
+pub struct Decoding {
+    /// Time it took, which is part of the time of rendering.
+    pub time: Duration,
+    /// Images that were in the cache.
+    pub hits: u64,
+    /// Images that were not.
+    pub misses: u64,
+}
+
+/// Renders samples one after another into `out`, with the recipe's shape for each.
+///
+/// # Errors
+/// At the first image that does not decode.
+///
+/// # Panics
+/// When `out` does not hold exactly one image for each index, or an index is out of range; and when
+/// images of different sizes meet a recipe without a frame, which no request comes through with.
+pub fn render(
+    recipe: &Recipe,
+    split: &Split,
+    cache: &DecodedCache,
+    indices: impl Iterator<Item = u64>,
+    out: &mut [u8],
+    workspace: &mut Workspace,
+) -> Result<Rendered, SampleError> {
+    let mut rendered = Rendered::default();
+    let ops = &mut rendered.ops;
+    let rows = out.chunks_exact_mut(recipe.shape().rgb_bytes());
+    match (split.images(), recipe.spec().base.frame.shape()) {
+        (Images::Decoded(images), None) => {
+            let image = |index| images.image(index);
+            render_batch(recipe, indices, image, out, &mut workspace.scratch, ops);
+        }
+        (Images::Decoded(images), Some(_)) => {
+            let (height, width) = images.shape();
+            let shape = ImageShape { height, width };
+            for (sample, out) in indices.zip(rows) {
+                let source =
+                    Source { pixels: images.image(sample), place: PixelBox::whole(shape), reduction: 1 };
+                let view = recipe.view(sample, shape);
+                render_source(recipe, sample, &view, &source, out, &mut workspace.scratch, ops);
+            }
+        }
+        (Images::Encoded(images), _) => {
+            let mut photos = Photos { recipe, split, images, cache, decoding: Decoding::default() };
+            for (sample, out) in indices.zip(rows) {
+                photos.render(sample, out, workspace, ops).map_err(|error| SampleError { sample, error })?;
+            }
+            rendered.decoded = Some(photos.decoding);
+        }
+    }
+    Ok(rendered)
+}
+
+/// Encoded images of a split on their way into a batch.
+struct Photos<'a> {
+    recipe: &'a Recipe,
+    split: &'a Split,
+    images: Encoded<'a>,
+    cache: &'a DecodedCache,
+    decoding: Decoding,
+}
+
+/// Pixels of an image: whole and shared, or a part of it that the worker's decoder holds.
+enum Pixels<'a> {
+    Kept(Arc<[u8]>),
+    Part(DecodedRegion<'a>),
+}
+
+impl Photos<'_> {
+    fn render(
+        &mut self,
+        sample: u64,
+        out: &mut [u8],
+        workspace: &mut Workspace,
+        ops: &mut OpCounts,
+    ) -> Result<(), ImageError> {
+        let (height, width) = self.images.size(sample);
+        let view = self.recipe.view(sample, ImageShape { height, width });
+        // From here on, the image is what it is after its reduction. That is a function of the view
+        // alone, so it is the same whatever the cache holds.
+        let reduction = view.reduction();
+        let whole = ImageShape { height: height.div_ceil(reduction), width: width.div_ceil(reduction) };
+        let needed = view.pixels(reduction);
+        // Pixels may lie in the decoder while the scratch is worked in.
+        let Workspace { scratch, decoder } = workspace;
+        let start = Instant::now();
+        let pixels = self.pixels(sample, reduction, whole, needed, decoder)?;
+        self.decoding.time += start.elapsed();
+        let source = match &pixels {
+            Pixels::Kept(pixels) => Source { pixels, place: PixelBox::whole(whole), reduction },
+            Pixels::Part(DecodedRegion { place, pixels }) => {
+                let &Region { left, top, width, height } = place;
+                Source { pixels, place: PixelBox { left, top, width, height }, reduction }
+            }
+        };
+        render_source(self.recipe, sample, &view, &source, out, scratch, ops);
+        Ok(())
+    }
+
+    /// From the cache; decoded as a whole into the cache while it has room; or just what is needed.
+    fn pixels<'w>(
+        &mut self,
+        sample: u64,
+        reduction: u32,
+        whole: ImageShape,
+        needed: PixelBox,
+        decoder: &'w mut RegionDecoder,
+    ) -> Result<Pixels<'w>, ImageError> {
+        let key = Key { split: self.split.digest(), sample, reduction };
+        if let Some(pixels) = self.cache.get(&key) {
+            self.decoding.hits += 1;
+            return Ok(Pixels::Kept(pixels));
+        }
+        self.decoding.misses += 1;
+        let bytes = self.images.bytes(sample);
+        let (found, expected) = (image_size(bytes)?, self.images.size(sample));
+        if found != expected {
+            return Err(ImageError::OtherSize { found, expected });
+        }
+        let region = |pixels: PixelBox| {
+            let PixelBox { left, top, width, height } = pixels;
+            Region { left, top, width, height }
+        };
+        let Some(room) = self.cache.room(whole.rgb_bytes()) else {
+            return Ok(Pixels::Part(decoder.decode(bytes, region(needed), reduction)?));
+        };
+        let decoded = decoder.decode(bytes, region(PixelBox::whole(whole)), reduction)?;
+        let pixels: Arc<[u8]> = decoded.pixels.into();
+        room.keep(key, Arc::clone(&pixels));
+        Ok(Pixels::Kept(pixels))
+    }
+}

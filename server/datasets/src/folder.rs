@@ -1,0 +1,350 @@
+//! Folders of images: `split/class/file.jpg`, or `class/file.jpg`, which is all for training.
+//!
+//! Classes are named by their folders, in the order of the names, over all splits. Within a class,
+//! files are in the order of the folders that they lie in, then of their names; both as torchvision's
+//! `ImageFolder` has them, so labels and indices agree with it. What has none of its extensions is
+//! left out, as is what is hidden.
+//!
+//! Links are followed while they stay below the dataset's folder; one that leads out of it is an
+//! error, so that serving a folder never serves more than that folder.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::{OsStr, OsString};
+use std::fs::{File, Metadata};
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use crate::detect::{self, Files};
+use crate::error::DatasetError;
+use crate::image::ENCODED_BYTES_MAX;
+use crate::import::{self, Key, Progress};
+use crate::pack::PackSpec;
+use crate::packed;
+use crate::split::{SplitName, SplitState};
+use crate::target::{self, Cell, Stop, Target};
+
+/// Entries of all folders together: ImageNet-21k, the largest that is commonly had as files, has
+/// 14 million. It also ends a walk through links in a circle.
+const ENTRIES_MAX: u64 = 1 << 24;
+/// Folders within folders of a class.
+const DEPTH_MAX: u32 = 8;
+/// Files read at a time, and their bytes, about.
+const READ_FILES: usize = 1024;
+const READ_BYTES: u64 = 64 << 20;
+/// What torchvision takes for an image. Some of these we do not read, and say so rather than leave
+/// them out.
+const EXTENSIONS: [&str; 9] = ["jpg", "jpeg", "png", "ppm", "bmp", "pgm", "tif", "tiff", "webp"];
+
+/// The images of a dataset, found but not read.
+pub(crate) struct Source {
+    splits: BTreeMap<SplitName, Result<Listing, DatasetError>>,
+    folders: BTreeMap<SplitName, PathBuf>,
+    classes: Vec<String>,
+}
+
+/// The images of a split.
+#[derive(Default)]
+struct Listing {
+    /// Folders that hold images.
+    folders: Vec<PathBuf>,
+    images: Vec<Image>,
+    /// Its classes' names; an image's class is a position in this list.
+    classes: Vec<String>,
+}
+
+struct Image {
+    /// Position in the listing's folders.
+    folder: u32,
+    class: u32,
+    name: OsString,
+    bytes: u64,
+    modified: Option<SystemTime>,
+}
+
+impl Listing {
+    fn path(&self, image: &Image) -> PathBuf {
+        self.folders[image.folder as usize].join(&image.name)
+    }
+}
+
+impl Source {
+    /// A folder of each split, as messages name files.
+    pub(crate) fn files(&self) -> Files {
+        self.folders.iter().map(|(&name, folder)| (name, vec![folder.clone()])).collect()
+    }
+
+    /// Where the packed splits are kept: depends on path, length and time of every file.
+    pub(crate) fn cache_folder(&self, cache: &Path, root: &Path) -> Result<PathBuf, DatasetError> {
+        let mut key = Key::new(root)?;
+        for listing in self.splits.values().flatten() {
+            for image in &listing.images {
+                key.add(&listing.path(image), image.bytes, image.modified);
+            }
+        }
+        // An empty folder is a class, too.
+        key.add_text(&self.classes.join("/"));
+        Ok(key.folder(cache))
+    }
+}
+
+/// The images in a folder, if it is one of images.
+pub(crate) fn find(root: &Path) -> Result<Option<Source>, DatasetError> {
+    let mut walk = Walk {
+        root: root.to_owned(),
+        resolved: root.canonicalize().map_err(DatasetError::io(root, "resolve the path"))?,
+        entries: 0,
+    };
+    let folders: Vec<PathBuf> = walk
+        .list(root)?
+        .into_iter()
+        .filter(|entry| entry.metadata.is_dir())
+        .map(|entry| entry.path)
+        .collect();
+    let named: Vec<(SplitName, &PathBuf)> =
+        folders.iter().filter_map(|folder| Some((split_of(folder.file_name()?)?, folder))).collect();
+    // A folder named `train` that has no folders in it is a class, of trains.
+    let mut is_by_split = false;
+    for (_, folder) in &named {
+        // What cannot be listed is reported for that split alone, below.
+        is_by_split |=
+            walk.list(folder).map_or(true, |entries| entries.iter().any(|entry| entry.metadata.is_dir()));
+    }
+    let (mut splits, mut by_name) = (BTreeMap::new(), BTreeMap::new());
+    if is_by_split {
+        for (name, folder) in named {
+            let listing = match by_name.contains_key(&name) {
+                true => Err(walk.refuse(folder, format!("a second folder of split {name}"))),
+                false => walk.classes(folder),
+            };
+            by_name.insert(name, folder.clone());
+            splits.insert(name, listing);
+        }
+    } else {
+        let listing = walk.classes(root);
+        if let Ok(Listing { images, .. }) = &listing
+            && images.is_empty()
+        {
+            return Ok(None);
+        }
+        by_name.insert(SplitName::Train, root.to_owned());
+        // What has no folder at all holds no images in folders.
+        match folders.is_empty() {
+            true => return Ok(None),
+            false => splits.insert(SplitName::Train, listing),
+        };
+    }
+    let classes: BTreeSet<&String> =
+        splits.values().flatten().flat_map(|listing: &Listing| &listing.classes).collect();
+    let classes = classes.into_iter().cloned().collect();
+    Ok(Some(Source { splits, folders: by_name, classes }))
+}
+
+/// The split that a folder is named after. Only these very words, as others are classes.
+fn split_of(name: &OsStr) -> Option<SplitName> {
+    match name.to_str()?.to_lowercase().as_str() {
+        "train" | "training" => Some(SplitName::Train),
+        "val" | "valid" | "validation" => Some(SplitName::Val),
+        "test" | "testing" => Some(SplitName::Test),
+        _ => None,
+    }
+}
+
+fn is_image(name: &OsStr) -> bool {
+    let extension = Path::new(name).extension().and_then(OsStr::to_str);
+    extension.is_some_and(|found| EXTENSIONS.iter().any(|known| found.eq_ignore_ascii_case(known)))
+}
+
+/// A walk through the folders of a dataset.
+struct Walk {
+    root: PathBuf,
+    /// The root without links.
+    resolved: PathBuf,
+    entries: u64,
+}
+
+/// A folder, or a file that is named as an image.
+struct Found {
+    path: PathBuf,
+    metadata: Metadata,
+}
+
+impl Walk {
+    fn refuse(&self, file: &Path, reason: String) -> DatasetError {
+        DatasetError::Folder { file: detect::label(&self.root, file), reason }
+    }
+
+    /// Folders and images in a folder, sorted by name.
+    fn list(&mut self, folder: &Path) -> Result<Vec<Found>, DatasetError> {
+        let io = DatasetError::io(folder, "list it");
+        let mut found = Vec::new();
+        for entry in folder.read_dir().map_err(&io)? {
+            let entry = entry.map_err(&io)?;
+            self.entries += 1;
+            if self.entries > ENTRIES_MAX {
+                return Err(self.refuse(folder, format!("more than {ENTRIES_MAX} entries in all folders")));
+            }
+            let (path, name) = (entry.path(), entry.file_name());
+            if name.to_string_lossy().starts_with('.') {
+                continue;
+            }
+            let kind = entry.file_type().map_err(DatasetError::io(&path, "read it"))?;
+            if !kind.is_dir() && !kind.is_symlink() && !is_image(&name) {
+                continue;
+            }
+            let metadata = match kind.is_symlink() {
+                true => match self.follow(&path, &name)? {
+                    Some(metadata) => metadata,
+                    None => continue,
+                },
+                false => entry.metadata().map_err(DatasetError::io(&path, "read it"))?,
+            };
+            // Neither a socket nor a pipe is an image, whatever its name.
+            if metadata.is_dir() || metadata.is_file() {
+                found.push(Found { path, metadata });
+            }
+        }
+        found.sort_by(|one, other| one.path.cmp(&other.path));
+        Ok(found)
+    }
+
+    /// What a link leads to, if that is a folder or named as an image.
+    fn follow(&self, path: &Path, name: &OsStr) -> Result<Option<Metadata>, DatasetError> {
+        let io = DatasetError::io(path, "follow the link");
+        let target = match path.canonicalize() {
+            Ok(target) => target,
+            // A link to nowhere matters only where an image was meant.
+            Err(_) if !is_image(name) => return Ok(None),
+            Err(error) => return Err(io(error)),
+        };
+        let metadata = target.metadata().map_err(&io)?;
+        if !metadata.is_dir() && !is_image(name) {
+            return Ok(None);
+        }
+        if !target.starts_with(&self.resolved) {
+            let reason = format!("a link that leads out of the dataset, to {}", target.display());
+            return Err(self.refuse(path, reason));
+        }
+        Ok(Some(metadata))
+    }
+
+    /// The images of a split, in folders by class.
+    fn classes(&mut self, folder: &Path) -> Result<Listing, DatasetError> {
+        let mut listing = Listing::default();
+        for class in self.list(folder)?.into_iter().filter(|entry| entry.metadata.is_dir()) {
+            let name = class.path.file_name().and_then(OsStr::to_str);
+            let name = name.ok_or_else(|| self.refuse(&class.path, "the name is not UTF-8 text".into()))?;
+            let number = listing.classes.len() as u32;
+            listing.classes.push(name.to_owned());
+            self.class(class.path.clone(), number, &mut listing)?;
+        }
+        if listing.classes.is_empty() {
+            return Err(self.refuse(folder, "expected a folder for each class in it; there is none".into()));
+        }
+        Ok(listing)
+    }
+
+    /// The images of a class, in folders of any depth.
+    fn class(&mut self, folder: PathBuf, class: u32, listing: &mut Listing) -> Result<(), DatasetError> {
+        let mut holding = Vec::new();
+        let mut waiting = vec![(folder, 0)];
+        while let Some((folder, depth)) = waiting.pop() {
+            let mut images = Vec::new();
+            for Found { path, metadata } in self.list(&folder)? {
+                if metadata.is_dir() {
+                    if depth == DEPTH_MAX {
+                        return Err(
+                            self.refuse(&path, format!("more than {DEPTH_MAX} folders deep in a class"))
+                        );
+                    }
+                    waiting.push((path, depth + 1));
+                } else if let Some(name) = path.file_name() {
+                    let (name, bytes) = (name.to_owned(), metadata.len());
+                    // Some file systems keep no time; length and path must do there.
+                    images.push(Image { folder: 0, class, name, bytes, modified: metadata.modified().ok() });
+                }
+            }
+            if !images.is_empty() {
+                holding.push((folder, images));
+            }
+        }
+        // As text, which is how torchvision sorts them: `a-b` stands before `a/c`.
+        holding.sort_by(|(one, _), (other, _)| one.as_os_str().cmp(other.as_os_str()));
+        for (folder, images) in holding {
+            let position = listing.folders.len() as u32;
+            listing.folders.push(folder);
+            listing.images.extend(images.into_iter().map(|image| Image { folder: position, ..image }));
+        }
+        Ok(())
+    }
+}
+
+/// Packs what is not yet in `folder`.
+pub(crate) fn import(
+    root: &Path,
+    source: &Source,
+    folder: &Path,
+    progress: &dyn Fn(Progress),
+) -> BTreeMap<SplitName, SplitState> {
+    let import = |name: SplitName, listing: &Result<Listing, DatasetError>| {
+        let listing = listing.as_ref().map_err(Clone::clone)?;
+        if let Some(split) = import::cached(folder, name) {
+            return Ok(split);
+        }
+        let file = import::file(folder, name);
+        if listing.images.is_empty() {
+            return Err(DatasetError::Empty { file: detect::label(root, &source.folders[&name]) });
+        }
+        let title = root.file_name().unwrap_or_default().to_string_lossy();
+        let spec = PackSpec {
+            classes: source.classes.clone(),
+            rows: listing.images.len() as u64,
+            source: format!("image folder {title}, {name}"),
+        };
+        target::pack(&file, &spec, &|target| feed(root, name, listing, &source.classes, target, progress))?;
+        packed::open(&file).map(Into::into)
+    };
+    let state = |(name, listing): (&SplitName, &Result<Listing, DatasetError>)| match import(*name, listing) {
+        Ok(split) => (*name, SplitState::Ready(split)),
+        Err(error) => (*name, SplitState::Failed(error)),
+    };
+    source.splits.iter().map(state).collect()
+}
+
+fn feed(
+    root: &Path,
+    name: SplitName,
+    listing: &Listing,
+    classes: &[String],
+    target: &mut Target<'_>,
+    progress: &dyn Fn(Progress),
+) -> Result<(), Stop> {
+    let label = |class: &String| classes.binary_search(class).expect("the classes are those of all splits");
+    let labels: Vec<i64> = listing.classes.iter().map(|class| label(class) as i64).collect();
+    let (images, mut start) = (&listing.images, 0);
+    while start < images.len() {
+        let mut bytes = 0;
+        let fits = |image: &&Image| {
+            bytes += image.bytes;
+            bytes <= READ_BYTES
+        };
+        let count = images[start..].iter().take(READ_FILES).take_while(fits).count().max(1);
+        let now = &images[start..start + count];
+        let files = import::in_parallel(count, import::threads(), |i| read(&listing.path(&now[i])));
+        let cells: Vec<Cell<'_>> = files.iter().map(|file| file.as_deref().map_err(String::clone)).collect();
+        let labels: Vec<i64> = now.iter().map(|image| labels[image.class as usize]).collect();
+        target.add(&cells, &labels, |i| (detect::label(root, &listing.path(&now[i])), None))?;
+        start += count;
+        progress(Progress { split: name, rows_done: start as u64, rows_total: images.len() as u64 });
+    }
+    Ok(())
+}
+
+/// A whole file; of one that is too long for an image, enough to see that.
+fn read(path: &Path) -> Result<Vec<u8>, String> {
+    let mut bytes = Vec::new();
+    File::open(path)
+        .and_then(|file| file.take(ENCODED_BYTES_MAX as u64 + 1).read_to_end(&mut bytes))
+        .map_err(|error| format!("cannot read it: {error}"))?;
+    Ok(bytes)
+}
