@@ -49,6 +49,7 @@ mod signals;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
@@ -60,6 +61,8 @@ use crate::signals::Interrupted;
 const FAILED: u8 = 1;
 const WRONG_SPEC: u8 = 2;
 const INTERRUPTED: u8 = 3;
+/// How long a trainer whose server died may take to end.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Trains populations and single models for the PBA server.
 #[derive(Parser)]
@@ -135,7 +138,8 @@ struct Work {
     #[arg(long)]
     detached: bool,
     /// Id of the process that starts it. If that one is gone already, nothing starts: its death
-    /// may have come before it could be watched.
+    /// may have come before it could be watched. Another trainer that works in the folder, as one
+    /// whose parent was killed, is waited for.
     #[arg(long, conflicts_with = "detached")]
     parent: Option<i32>,
 }
@@ -150,6 +154,12 @@ impl Work {
             }
             path => std::fs::read_to_string(path).with_context(|| format!("cannot read the spec {path}")),
         }
+    }
+
+    /// How long the run folder may stay locked: a server that was killed and started again starts
+    /// a trainer while that of its former life still ends.
+    fn patience(&self) -> Duration {
+        if self.parent.is_some() { PATIENCE } else { Duration::ZERO }
     }
 
     fn cache(&self, run_dir: Option<&Path>) -> PathBuf {
@@ -188,7 +198,7 @@ fn run(command: Command) -> anyhow::Result<()> {
             signals::install(work.parent, !work.detached);
             let checked = search::check(spec, &work.dataset, &work.cache(dir.as_deref()))?;
             match dir {
-                Some(dir) if !work.check => search::search(checked, &dir),
+                Some(dir) if !work.check => search::search(checked, &dir, work.patience()),
                 _ => Ok(()),
             }
         }

@@ -11,12 +11,17 @@
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use pba_search::Event;
 use pba_search::journal::{Replay, replay};
 
-use crate::report;
+use crate::{report, signals};
+
+/// Between two tries to lock a folder.
+const LOCK_POLL: Duration = Duration::from_millis(50);
 
 /// A folder that this process works in, and nobody else.
 #[derive(Debug)]
@@ -26,15 +31,25 @@ pub(crate) struct RunDir {
 }
 
 impl RunDir {
-    /// Makes the folder if need be, and locks it. The lock ends with the process.
-    pub(crate) fn open(path: &Path) -> anyhow::Result<RunDir> {
+    /// Makes the folder if need be, and locks it. The lock ends with the process. Another trainer
+    /// may hold it for `patience` more.
+    ///
+    /// # Errors
+    /// [`signals::Interrupted`] when told to stop meanwhile; others when the folder cannot be
+    /// written in, or stays locked.
+    pub(crate) fn open(path: &Path, patience: Duration) -> anyhow::Result<RunDir> {
         fs::create_dir_all(path).with_context(|| format!("cannot make the run folder {}", path.display()))?;
         let lock = File::create(path.join("lock"))
             .with_context(|| format!("cannot write in the run folder {}", path.display()))?;
-        match lock.try_lock() {
-            Ok(()) => Ok(RunDir { path: path.to_owned(), _lock: lock }),
-            Err(TryLockError::WouldBlock) => bail!("another trainer works in {}", path.display()),
-            Err(TryLockError::Error(error)) => Err(error).context("cannot lock the run folder"),
+        let start = Instant::now();
+        loop {
+            signals::check()?;
+            match lock.try_lock() {
+                Ok(()) => return Ok(RunDir { path: path.to_owned(), _lock: lock }),
+                Err(TryLockError::WouldBlock) if start.elapsed() < patience => sleep(LOCK_POLL),
+                Err(TryLockError::WouldBlock) => bail!("another trainer works in {}", path.display()),
+                Err(TryLockError::Error(error)) => return Err(error).context("cannot lock the run folder"),
+            }
         }
     }
 

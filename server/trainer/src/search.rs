@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::bail;
 use pba_datasets::SplitName;
@@ -43,13 +44,13 @@ pub(crate) fn check(spec: SearchSpec, dataset: &Path, cache: &Path) -> anyhow::R
     Ok(Checked { dataset_digest: dataset.digest().to_string(), spec, pictures, base, device, strategy })
 }
 
-/// Runs the search to its end.
+/// Runs the search to its end, once no other trainer has held its folder for `patience`.
 ///
 /// # Errors
 /// [`signals::Interrupted`] when told to stop; others when it cannot go on.
-pub(crate) fn search(checked: Checked, run_dir: &Path) -> anyhow::Result<()> {
+pub(crate) fn search(checked: Checked, run_dir: &Path, patience: Duration) -> anyhow::Result<()> {
     let Checked { spec, dataset_digest, pictures, base, device, strategy } = checked;
-    let run_dir = RunDir::open(run_dir)?;
+    let run_dir = RunDir::open(run_dir, patience)?;
     let (replayed, mut journal) = run_dir.journal()?;
     let mut search = match replayed {
         Some(replayed) => {

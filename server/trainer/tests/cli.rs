@@ -209,6 +209,46 @@ fn it_dies_with_its_parent() {
     );
 }
 
+/// A trainer that has the folder of a search locked by another one, and waits for it.
+fn waiting_in(folder: &Path) -> (Child, fs::File) {
+    let lock = fs::File::create(folder.join("lock")).unwrap();
+    lock.try_lock().unwrap();
+    let parent = std::process::id().to_string();
+    let arguments = ["search", "--dir", folder.to_str().unwrap(), "--parent", &parent];
+    let mut child = spawn(command(&arguments, &CACHE), &small_spec());
+    let open = PathBuf::from(format!("/proc/{}/fd", child.id()));
+    let opened =
+        |link: fs::DirEntry| fs::read_link(link.path()).is_ok_and(|path| path == folder.join("lock"));
+    for _ in 0..600 {
+        if fs::read_dir(&open).is_ok_and(|mut links| links.any(|link| link.is_ok_and(opened))) {
+            return (child, lock);
+        }
+        assert_eq!(child.try_wait().unwrap(), None, "it does not wait");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    child.kill().unwrap();
+    panic!("it does not open the lock");
+}
+
+/// As after a server was killed and started again while its first trainer still ends.
+#[test]
+fn a_trainer_of_a_server_waits_for_the_folder() {
+    let folder = TempDir::new().unwrap();
+    let (mut child, lock) = waiting_in(folder.path());
+    std::thread::sleep(Duration::from_secs(1));
+    assert_eq!(child.try_wait().unwrap(), None, "it does not wait");
+    assert!(!folder.path().join("events.jsonl").exists(), "it works in a folder that is not its own");
+    drop(lock);
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success(), "{}", text(&output));
+
+    let folder = TempDir::new().unwrap();
+    let (child, _lock) = waiting_in(folder.path());
+    Command::new("sh").args(["-c", &format!("kill {}", child.id())]).status().unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(3), "{}", text(&output));
+}
+
 #[test]
 fn it_outlives_the_thread_that_started_it() {
     let folder = TempDir::new().unwrap();

@@ -13,7 +13,7 @@ use serde_json::Value;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
 use tokio::process::{Child, ChildStderr};
 use tokio::sync::watch;
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
 
 use crate::app::App;
 use crate::searches::record::{Record, State};
@@ -23,8 +23,6 @@ use crate::searches::trainer::INTERRUPTED;
 const STARTS_MAX: u32 = 4;
 /// A trainer that is told to stop does so between two steps; later it is killed.
 const STOP_SECONDS: Duration = Duration::from_secs(20);
-/// A trainer of a server that was killed may still be ending.
-const LOCK_SECONDS: Duration = Duration::from_secs(60);
 /// Bytes of its standard error that are kept for the error message.
 const STDERR_BYTES: usize = 4096;
 
@@ -74,10 +72,6 @@ async fn run(app: &App, record: &Record, stop: &mut watch::Receiver<bool>) {
             End::Done => return finish(app, record),
             End::Cancelled => return record.enter(State::Cancelled, None),
             End::Stopped => return record.enter(State::Queued, None),
-            // A trainer of a server that was killed had not even taken the lock when we looked.
-            End::Failed(reason) if starts < STARTS_MAX && lock(record).is_err() => {
-                tracing::warn!(search = record.id(), %reason, "another trainer is ending");
-            }
             End::Failed(reason) => {
                 tracing::error!(search = record.id(), %reason, "search failed");
                 return record.enter(State::Failed, Some(reason));
@@ -124,11 +118,6 @@ async fn attempt(app: &App, record: &Record, stop: &mut watch::Receiver<bool>) -
     let spec = serde_json::to_vec_pretty(&record.spec())?;
     std::fs::write(directory.join("spec.json"), spec)
         .with_context(|| format!("cannot write {}", directory.join("spec.json").display()))?;
-    tokio::select! {
-        waited = wait_for_lock(record) => waited?,
-        () = record.cancelled.notified() => return Ok(End::Cancelled),
-        () = told(stop) => return Ok(End::Stopped),
-    }
     let searches = &app.searches;
     let mut child = searches.trainer.start(directory, &record.source(), &searches.cache)?;
     let mut lines = BufReader::new(child.stdout.take().expect("stdout is piped")).lines();
@@ -214,29 +203,6 @@ async fn end(child: &mut Child) {
     if timeout(STOP_SECONDS, child.wait()).await.is_err() {
         let _ = child.kill().await;
     }
-}
-
-/// Waits until no other trainer works in the folder.
-async fn wait_for_lock(record: &Record) -> anyhow::Result<()> {
-    let start = tokio::time::Instant::now();
-    loop {
-        match lock(record) {
-            Ok(()) => return Ok(()),
-            Err(_) if start.elapsed() < LOCK_SECONDS => sleep(Duration::from_millis(100)).await,
-            Err(error) => return Err(error),
-        }
-    }
-}
-
-/// Takes the lock of the folder, and gives it back at once: it is free.
-fn lock(record: &Record) -> anyhow::Result<()> {
-    let path = record.directory().join("lock");
-    let file = match std::fs::File::open(&path) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
-        file => file.with_context(|| format!("cannot open {}", path.display()))?,
-    };
-    let locked = file.try_lock();
-    locked.with_context(|| format!("another trainer works in {}", record.directory().display()))
 }
 
 /// The end of what a trainer says on its standard error.
