@@ -338,17 +338,17 @@ def test_an_interrupted_read_continues(server: Server, monkeypatch: pytest.Monke
 
 
 def test_an_error_in_the_thread_reaches_the_loop(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    from pba_client import _epoch
+    from pba_client._reader import Reader
 
     epoch = client.epoch("shapes", 0, **SMALL)
-    original = _epoch._Reader.next
+    original = Reader.next
 
     def failing(self):  # type: ignore[no-untyped-def]
         if self.received == 5:
             raise MemoryError("as an example")
         return original(self)
 
-    monkeypatch.setattr(_epoch._Reader, "next", failing)
+    monkeypatch.setattr(Reader, "next", failing)
     epoch._restart()
     assert [next(epoch).number for _ in range(5)] == [0, 1, 2, 3, 4]
     with pytest.raises(MemoryError, match="as an example"):

@@ -142,6 +142,16 @@ def test_a_stripe_is_no_position(server: Server) -> None:
             loader.state_dict()
 
 
+def test_being_made_costs_one_batch(server: Server) -> None:
+    server.wait_idle()
+    before = server.metric("pba_batches_sent_total"), server.metric("pba_resumes_total")
+    loader = train(server)
+    server.wait_idle()
+    assert server.metric("pba_batches_sent_total") == before[0] + 1
+    assert server.metric("pba_resumes_total") == before[1]
+    assert len(loader) > 1
+
+
 def test_what_is_wrong_is_said_when_it_is_made(server: Server) -> None:
     with pytest.raises(RefusedError, match="did you mean"):
         Loader(server.url, "shape")
@@ -150,6 +160,10 @@ def test_what_is_wrong_is_said_when_it_is_made(server: Server) -> None:
     with pytest.raises(RefusedError) as refusal:
         train(server, split="val")
     assert refusal.value.parameter == "split"
+    for batch_size in (0, "many", 2**40):
+        with pytest.raises(RefusedError) as refusal:
+            train(server, batch_size=batch_size)
+        assert refusal.value.parameter == "batch_size"
     with pytest.raises(ValueError, match="rank 2"):
         train(server, rank=2, world_size=2)
     with pytest.raises(UnreachableError):

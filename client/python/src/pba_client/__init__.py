@@ -11,8 +11,9 @@
 holds the adapter for PyTorch.
 """
 
+from ._batch import Batch
 from ._client import Client
-from ._epoch import Batch, Epoch, Metadata
+from ._epoch import Epoch
 from ._errors import (
     ChangedError,
     CutError,
@@ -22,6 +23,7 @@ from ._errors import (
     UnreachableError,
 )
 from ._loader import Loader
+from ._metadata import Metadata
 
 __version__ = "0.1.0"
 

@@ -11,6 +11,9 @@ from ._epoch import STATE_VERSION, Epoch, Progress
 from ._errors import ChangedError, PbaError
 from ._request import EpochRequest, Policy, check_same
 
+# No epoch has so many batches, so only the first of them is left.
+STEP_OVER_ALL = 2**63 - 1
+
 
 class Loader:
     """Reads the batches of a training run, epoch by epoch.
@@ -97,11 +100,11 @@ class Loader:
         description = self.client.dataset(dataset)
         # What the server refuses is better heard now than in the first epoch. This also gives
         # the digests that every later epoch must have.
-        probe = self._open(self._request(0))
-        probe.close()
+        with self._open(self._request(0, step=STEP_OVER_ALL)) as first_batch:
+            list(first_batch)
+        self._metadata = first_batch.metadata
         self._samples: int = description["splits"][split]["samples"]
-        self._metadata = probe.metadata
-        self.classes: Tuple[str, ...] = probe.metadata.classes
+        self.classes: Tuple[str, ...] = first_batch.metadata.classes
         self._progress: Optional[Progress] = None
         self._resume: Optional[Dict[str, Any]] = None
 

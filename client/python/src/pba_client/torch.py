@@ -18,7 +18,7 @@ from typing import Any, Dict, Iterator, Optional, Sequence, Tuple, Union
 import torch
 from torch.utils.data import IterableDataset, get_worker_info
 
-from ._epoch import Batch
+from ._batch import Batch
 from ._loader import Loader
 
 __all__ = ["EpochDataset", "tensors"]

@@ -1,0 +1,64 @@
+"""What a stream says about itself."""
+
+from __future__ import annotations
+
+import json
+from typing import NamedTuple, Tuple
+
+import pyarrow as pa
+
+from ._errors import StreamError
+
+
+class Metadata(NamedTuple):
+    """What a stream says about itself.
+
+    Attributes:
+        version: version of the server.
+        dataset: digest of the dataset's split.
+        schedule: digest of the schedule or policy, or ``none``, or ``identity``.
+        epoch: epoch, 0-based.
+        seed: seed of every random decision.
+        batches: how many batches the answer holds.
+        rows: how many images the answer holds.
+        mean: mean per channel, 0..1; of the training split where there is one.
+        std: standard deviation per channel, 0..1; likewise.
+        classes: class names, by label.
+    """
+
+    version: str
+    dataset: str
+    schedule: str
+    epoch: int
+    seed: int
+    batches: int
+    rows: int
+    mean: Tuple[float, ...]
+    std: Tuple[float, ...]
+    classes: Tuple[str, ...]
+
+    @classmethod
+    def of(cls, schema: pa.Schema) -> Metadata:
+        """Reads the metadata of a stream's schema.
+
+        Raises:
+            StreamError: when something is missing or not what it should be.
+        """
+        pairs = {key.decode(): value.decode() for key, value in (schema.metadata or {}).items()}
+        try:
+            return cls(
+                version=pairs["pba.version"],
+                dataset=pairs["pba.dataset"],
+                schedule=pairs["pba.schedule"],
+                epoch=int(pairs["pba.epoch"]),
+                seed=int(pairs["pba.seed"]),
+                batches=int(pairs["pba.batches"]),
+                rows=int(pairs["pba.rows"]),
+                mean=tuple(json.loads(pairs["pba.mean"])),
+                std=tuple(json.loads(pairs["pba.std"])),
+                classes=tuple(json.loads(pairs["pba.classes"])),
+            )
+        except KeyError as error:
+            raise StreamError(f"its schema does not say {error.args[0]}") from error
+        except (ValueError, TypeError) as error:
+            raise StreamError(f"its schema is not a PBA server's: {error}") from error

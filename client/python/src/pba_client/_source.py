@@ -1,0 +1,109 @@
+"""Where an epoch takes its batches from: a thread that reads ahead, or the reader itself."""
+
+from __future__ import annotations
+
+import os
+import queue
+import threading
+import time
+from typing import Tuple, Union
+
+import pyarrow as pa
+
+from ._reader import Counters, Reader
+
+# A thread that is told to end does so at once, unless it waits for a connection.
+JOIN_SECONDS = 2.0
+
+# What goes through the queue: a batch with the count of batches before it, an error, or the end.
+Item = Union[Tuple[int, pa.RecordBatch], BaseException, None]
+
+
+class Prefetch:
+    """A thread that reads ahead of a loop, by at most ``depth`` batches.
+
+    Two queues written in C carry batches one way and permits the other way: the thread takes a
+    permit for each batch, so it holds no more than there are permits.
+    """
+
+    def __init__(self, reader: Reader, counters: Counters, depth: int) -> None:
+        self._reader = reader
+        self._batches: queue.SimpleQueue[Item] = queue.SimpleQueue()
+        self._permits: queue.SimpleQueue[bool] = queue.SimpleQueue()
+        for _ in range(depth):
+            self._permits.put(True)
+        # Refers to none of what refers to it, so that an epoch nobody holds is collected.
+        self._thread = threading.Thread(
+            target=_read_ahead,
+            args=(reader, counters, self._batches, self._permits),
+            name="pba-client-prefetch",
+            daemon=True,
+        )
+        self._thread.start()
+
+    # Where memory is shared, nothing has to be fetched ahead.
+    shares_memory = False
+
+    def next(self) -> Item:
+        try:
+            return self._batches.get()
+        finally:
+            # Given back whatever interrupts, or the thread would wait for it for ever.
+            self._permits.put(True)
+
+    def stop(self) -> None:
+        self._permits.put(False)
+        self._reader.canceller.stop()
+        if self._thread is not threading.current_thread():
+            self._thread.join(JOIN_SECONDS)
+
+
+def _read_ahead(
+    reader: Reader,
+    counters: Counters,
+    batches: "queue.SimpleQueue[Item]",
+    permits: "queue.SimpleQueue[bool]",
+) -> None:
+    try:
+        while True:
+            before = time.perf_counter()
+            if not permits.get():
+                return
+            counters.server_waited_seconds += time.perf_counter() - before
+            received = reader.received
+            batch = reader.next()
+            if batch is None:
+                batches.put(None)
+                return
+            batches.put((received, batch))
+            del batch  # it is the loop's now, and must not live until the next one is read
+    except BaseException as error:
+        batches.put(error)
+    finally:
+        reader.drop()
+
+
+class Direct:
+    """Reads in the loop's own thread."""
+
+    def __init__(self, reader: Reader) -> None:
+        self._reader = reader
+
+    @property
+    def shares_memory(self) -> bool:
+        return self._reader.shares_memory
+
+    def next(self) -> Item:
+        received = self._reader.received
+        batch = self._reader.next()
+        return None if batch is None else (received, batch)
+
+    def stop(self) -> None:
+        self._reader.canceller.stop()
+        self._reader.drop()
+
+
+def stop(pid: int, source: Union[Prefetch, Direct]) -> None:
+    # The connection of a process that was forked off is still its parent's.
+    if os.getpid() == pid:
+        source.stop()
