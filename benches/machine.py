@@ -21,6 +21,7 @@ def say(text):
 def programs(names, folder=None):
     """Paths of our programs; built, unless a folder that holds them is given."""
     if folder is None:
+        # One by one, because together they would ask their dependencies for more features.
         for name in names:
             package = "pba-server" if name == "pba" else "pba-benches"
             subprocess.run(["cargo", "build", "--release", "--locked", "-p", package, "--bin", name],
@@ -29,15 +30,34 @@ def programs(names, folder=None):
     return [folder / name for name in names]
 
 
+def processor():
+    for line in pathlib.Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.processor()
+
+
+def system():
+    return f"{platform.system()} {platform.release()}"
+
+
+def busy():
+    """Ticks of all processors so far: in all, idle, and stolen by the host."""
+    fields = [int(field) for field in pathlib.Path("/proc/stat").read_text().split("\n")[0].split()[1:]]
+    return sum(fields[:8]), fields[3] + fields[4], fields[7]
+
+
+def commit():
+    """What is measured, if this is a checkout."""
+    found = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=REPOSITORY, capture_output=True, text=True)
+    return found.stdout.strip() or "unknown"
+
+
 def circumstances(script):
     """The lines that every report begins with."""
-    processor = next((line.partition(":")[2].strip() for line in pathlib.Path("/proc/cpuinfo").read_text().splitlines()
-                      if line.startswith("model name")), platform.processor())
-    commit = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=REPOSITORY, capture_output=True,
-                            text=True).stdout.strip() or "unknown"
     now = datetime.datetime.now(datetime.timezone.utc)
-    return (f"Made by `python3 benches/{script}` at {now:%Y-%m-%d %H:%M} UTC, of commit {commit}: {processor}, "
-            f"{os.cpu_count()} cores, {platform.system()} {platform.release()}, Python {platform.python_version()}; "
+    return (f"Made by `python3 benches/{script}` at {now:%Y-%m-%d %H:%M} UTC, of commit {commit()}: {processor()}, "
+            f"{os.cpu_count()} cores, {system()}, Python {platform.python_version()}; "
             f"load {os.getloadavg()[0]:.1f} at the end.")
 
 
@@ -52,7 +72,8 @@ class Server:
         line = self.process.stdout.readline()
         if not line.startswith("listening on "):
             raise SystemExit(f"the server did not start: {line!r}")
-        host, _, port = line.split()[2].removeprefix("http://").rpartition(":")
+        self.url = line.split()[2]
+        host, _, port = self.url.removeprefix("http://").rpartition(":")
         self.address = (host, int(port))
 
     def close(self):
