@@ -8,11 +8,9 @@
 
 use crate::frame::{Axis, PixelBox, View, WEIGHT_BITS};
 use crate::scratch::Scratch;
-#[cfg(target_arch = "x86_64")]
-use crate::simd::Kind;
-#[cfg(target_arch = "x86_64")]
-use crate::simd::avx512_resize::{self, BLOCK, Digits, Lanes, QUAD};
 use crate::simd::per_level;
+#[cfg(target_arch = "x86_64")]
+use crate::simd::{Kind, avx2_resize, avx512_resize};
 
 /// Decoded pixels of a source image, or of a part of it.
 #[derive(Clone, Copy, Debug)]
@@ -50,7 +48,9 @@ pub fn resize(view: &View, source: &Source, out: &mut [u8], scratch: &mut Scratc
         rows,
         lines,
         #[cfg(target_arch = "x86_64")]
-        vectors,
+        avx512,
+        #[cfg(target_arch = "x86_64")]
+        avx2,
     } = &mut scratch.resizing;
     let (column_axis, row_axis) = view.axes(source.reduction);
     columns.fill(column_axis, place.left);
@@ -58,9 +58,16 @@ pub fn resize(view: &View, source: &Source, out: &mut [u8], scratch: &mut Scratc
     let pixels =
         &source.pixels[stride * (needed.top - place.top) as usize..][..stride * needed.height as usize];
     #[cfg(target_arch = "x86_64")]
-    if level.kind() == Kind::Avx512 && vectors.fill(columns, rows, stride) {
-        vectors.resize(rows, pixels, stride, lines, out);
-        return;
+    #[cfg(target_arch = "x86_64")]
+    match level.kind() {
+        Kind::Avx512 if avx512.fill(columns, rows, stride) => {
+            return avx512.resize(rows, pixels, stride, lines, out);
+        }
+        // AVX-512 leaves images to it that shrink more than 2.5 times, and tiny ones.
+        Kind::Avx512 | Kind::Avx2 if avx2.fill(columns) => {
+            return avx2.resize(level, columns, rows, pixels, stride, out);
+        }
+        _ => {}
     }
     let line = 3 * view.target.width as usize;
     lines.resize(line * needed.height as usize, 0);
@@ -81,12 +88,14 @@ pub(crate) struct Resizing {
     /// The needed rows, with as many columns as the output.
     lines: Vec<u8>,
     #[cfg(target_arch = "x86_64")]
-    vectors: Vectors,
+    avx512: avx512_resize::Vectors,
+    #[cfg(target_arch = "x86_64")]
+    avx2: avx2_resize::Vectors,
 }
 
 /// The source pixels that each output pixel is made of, in one direction.
 #[derive(Clone, Debug, Default)]
-struct Taps {
+pub(crate) struct Taps {
     /// First source pixel of each output pixel.
     first: Vec<u32>,
     /// Where the weights of each output pixel end.
@@ -117,163 +126,29 @@ impl Taps {
         }
     }
 
+    /// Output pixels.
+    #[cfg(target_arch = "x86_64")]
+    pub(crate) fn len(&self) -> usize {
+        self.end.len()
+    }
+
     /// Most source pixels of an output pixel.
     #[cfg(target_arch = "x86_64")]
-    fn most(&self) -> usize {
+    pub(crate) fn most(&self) -> usize {
         (0..self.end.len()).map(|pixel| self.of(pixel).1.len()).max().unwrap_or(0)
     }
 
+    /// The first source pixel of an output pixel, and the weights from there on.
     #[inline(always)]
-    fn of(&self, pixel: usize) -> (usize, &[i32]) {
+    pub(crate) fn of(&self, pixel: usize) -> (usize, &[i32]) {
         let start = if pixel == 0 { 0 } else { self.end[pixel - 1] };
         (self.first[pixel] as usize, &self.weights[start..self.end[pixel]])
     }
 }
 
-/// Taps as the vectors of `avx512_resize` take them.
-#[cfg(target_arch = "x86_64")]
-#[derive(Clone, Debug, Default)]
-struct Vectors {
-    /// For each block of a line, the first source byte of each sixteen of its bytes.
-    windows: Vec<[u32; 4]>,
-    /// Of columns with at most four taps, and of all others.
-    few: Vec<[[avx512_resize::Taps; 1]; 4]>,
-    many: Vec<[[avx512_resize::Taps; 2]; 4]>,
-}
-
-#[cfg(target_arch = "x86_64")]
-impl Vectors {
-    /// Most taps of a pixel: an image that shrinks so much had better be reduced.
-    const TAPS_MAX: usize = 2 * QUAD;
-    /// Rows of which the columns are made at once, for which their taps are read once.
-    const ROWS: usize = 4;
-
-    /// Lays out the taps of rows of `stride` bytes. False when they do not fit, for which sixteen bytes
-    /// of a row must come from a window, and the source be as wide as one: then the image shrinks more
-    /// than 2.5 times, or is a tiny one.
-    fn fill(&mut self, columns: &Taps, rows: &Taps, stride: usize) -> bool {
-        self.windows.clear();
-        self.few.clear();
-        self.many.clear();
-        if stride < BLOCK || columns.most().max(rows.most()) > Self::TAPS_MAX {
-            false
-        } else if columns.most() <= QUAD {
-            lay_out(columns, stride, &mut self.windows, &mut self.few)
-        } else {
-            lay_out(columns, stride, &mut self.windows, &mut self.many)
-        }
-    }
-
-    /// [`resize`], row by row of the output, from the needed rows of the source.
-    #[allow(unsafe_code)]
-    fn resize(&self, rows: &Taps, pixels: &[u8], stride: usize, lines: &mut Vec<u8>, out: &mut [u8]) {
-        let height = pixels.len() / stride;
-        let line = BLOCK * self.windows.len();
-        lines.resize(line * height, 0);
-        let row_bytes = out.len() / rows.end.len();
-        let mut done = 0;
-        for (row, out) in out.chunks_exact_mut(row_bytes).enumerate() {
-            let (first, weights) = rows.of(row);
-            // Lines are made when they are needed, so that they are still near when they are.
-            while done < first + weights.len() {
-                let count = if height - done < Self::ROWS { 1 } else { Self::ROWS };
-                let sources = &pixels[stride * done..][..stride * count];
-                let outs = &mut lines[line * done..][..line * count];
-                if self.few.is_empty() {
-                    self.across(&self.many, count, sources, outs);
-                } else {
-                    self.across(&self.few, count, sources, outs);
-                }
-                done += count;
-            }
-            let lines = &lines[line * first..];
-            // SAFETY: there are vectors only at a level that was detected.
-            unsafe {
-                match weights.len() {
-                    ..=QUAD => avx512_resize::down::<WEIGHT_BITS, 1>(&digits(weights), lines, line, out),
-                    _ => avx512_resize::down::<WEIGHT_BITS, 2>(&digits(weights), lines, line, out),
-                }
-            }
-        }
-    }
-
-    /// One line, or as many as are made at once.
-    #[allow(unsafe_code)]
-    fn across<const QUADS: usize>(
-        &self,
-        taps: &[[[avx512_resize::Taps; QUADS]; 4]],
-        count: usize,
-        sources: &[u8],
-        outs: &mut [u8],
-    ) {
-        use avx512_resize::across;
-        let windows = &self.windows;
-        // SAFETY: there are vectors only at a level that was detected.
-        unsafe {
-            match count {
-                1 => across::<WEIGHT_BITS, QUADS, 1>(windows, taps, sources, outs),
-                _ => across::<WEIGHT_BITS, QUADS, { Self::ROWS }>(windows, taps, sources, outs),
-            }
-        }
-    }
-}
-
-/// The digits of all weights of a pixel, of which there are at most four times `QUADS`.
-#[cfg(target_arch = "x86_64")]
-fn digits<const QUADS: usize>(weights: &[i32]) -> [Digits; QUADS] {
-    let mut quads = weights.chunks(QUAD);
-    std::array::from_fn(|_| avx512_resize::digits(quads.next().unwrap_or_default()))
-}
-
-/// Lays out the taps of rows of `stride` bytes, in blocks. False when they do not fit.
-#[cfg(target_arch = "x86_64")]
-fn lay_out<const QUADS: usize>(
-    columns: &Taps,
-    stride: usize,
-    windows: &mut Vec<[u32; 4]>,
-    blocks: &mut Vec<[[avx512_resize::Taps; QUADS]; 4]>,
-) -> bool {
-    const NOTHING: Lanes = Lanes([0; 16]);
-    let length = 3 * columns.end.len();
-    // Bytes of the last block beyond the row have no weights. Nobody reads them.
-    let none = avx512_resize::Taps { places: NOTHING, digits: [NOTHING; 3] };
-    windows.resize(length.div_ceil(BLOCK), [0; 4]);
-    blocks.resize(windows.len(), [[none; QUADS]; 4]);
-    let sixteens = windows.as_flattened_mut().iter_mut().zip(blocks.as_flattened_mut());
-    let (mut column, mut channel) = (0, 0);
-    let (mut first, mut of_column) = (0, [[0; 3]; QUADS]);
-    for (start, (window, sixteen)) in (0..length).step_by(16).zip(sixteens) {
-        *window = (3 * columns.first[start / 3] as usize).min(stride - BLOCK) as u32;
-        for lane in 0..16.min(length - start) {
-            if channel == 0 || lane == 0 {
-                let (pixel, weights) = columns.of(column);
-                first = 3 * pixel;
-                let end = first + 3 * weights.len();
-                of_column = digits(weights);
-                if end > *window as usize + BLOCK {
-                    return false;
-                }
-            }
-            let place = (first + channel) as u32 - *window;
-            for (quad, (taps, digits)) in sixteen.iter_mut().zip(of_column).enumerate() {
-                // Three more for each tap. Those beyond the window have no weight.
-                taps.places.0[lane] = (place + (3 * QUAD * quad) as u32) * 0x0101_0101 + 0x0906_0300;
-                for (lanes, digits) in taps.digits.iter_mut().zip(digits) {
-                    lanes.0[lane] = digits;
-                }
-            }
-            channel += 1;
-            if channel == 3 {
-                (column, channel) = (column + 1, 0);
-            }
-        }
-    }
-    true
-}
-
 per_level! {
     /// One row of the source, with as many columns as the output.
-    fn across(columns: &Taps, source: &[u8], out: &mut [u8]) {
+    pub(crate) fn across(columns: &Taps, source: &[u8], out: &mut [u8]) {
         for (column, out) in out.as_chunks_mut::<3>().0.iter_mut().enumerate() {
             let (first, weights) = columns.of(column);
             let mut sums = [HALF; 3];
@@ -364,22 +239,6 @@ mod tests {
             assert!(round % 10 != 0 || expected.iter().all(|&byte| byte == 255), "white stays white");
             for (level, out) in outs {
                 assert!(out == expected, "bytes differ: {view:?}, {level}");
-            }
-        }
-    }
-
-    #[cfg(target_arch = "x86_64")]
-    #[test]
-    fn digits_are_of_the_weight() {
-        for weight in (0..1 << WEIGHT_BITS).step_by(61).chain([127, 128, 32639, 32640, 1 << WEIGHT_BITS]) {
-            for tap in 0..QUAD {
-                let mut weights = [0; QUAD];
-                weights[tap] = weight;
-                let of = avx512_resize::digits(&weights).map(u32::to_le_bytes);
-                for other in 0..QUAD {
-                    let [first, second, third] = of.map(|digits| i32::from(digits[other].cast_signed()));
-                    assert_eq!((first << 16) + (second << 8) + third, weights[other], "{weight}, tap {tap}");
-                }
             }
         }
     }

@@ -9,19 +9,22 @@
 
 use std::arch::x86_64::*;
 
-/// Bytes of a vector, and of the output that is made at a time.
-pub(crate) const BLOCK: usize = 64;
+use crate::frame::WEIGHT_BITS;
+use crate::resize::Taps;
 
-/// Taps whose products one instruction adds up.
-pub(crate) const QUAD: usize = 4;
+/// Bytes of a vector, and of the output that is made at a time.
+const BLOCK: usize = 64;
+
+/// QuadTaps whose products one instruction adds up.
+const QUAD: usize = 4;
 
 /// The weights of [`QUAD`] taps: their first digits, the lowest byte for the first tap, then their
 /// second and third ones.
-pub(crate) type Digits = [u32; 3];
+type Digits = [u32; 3];
 
 /// The digits of up to [`QUAD`] weights of 0 to 2^22. Missing ones are zeros.
 #[inline(always)]
-pub(crate) fn digits(weights: &[i32]) -> Digits {
+fn digits(weights: &[i32]) -> Digits {
     let mut of = [[0; QUAD]; 3];
     for (tap, weight) in weights.iter().enumerate() {
         // With 128 more in each of the lower digits these are bytes without a sign, and none
@@ -35,7 +38,7 @@ pub(crate) fn digits(weights: &[i32]) -> Digits {
 /// Sixteen values of a vector, where one load gets them.
 #[derive(Clone, Copy, Debug)]
 #[repr(align(64))]
-pub(crate) struct Lanes(pub(crate) [u32; 16]);
+struct Lanes([u32; 16]);
 
 impl Lanes {
     #[inline]
@@ -48,11 +51,11 @@ impl Lanes {
 
 /// Where four taps of sixteen output bytes are, and their weights.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Taps {
+struct QuadTaps {
     /// Places of their source bytes in a window of [`BLOCK`] bytes, one per byte.
-    pub(crate) places: Lanes,
+    places: Lanes,
     /// Their [`Digits`].
-    pub(crate) digits: [Lanes; 3],
+    digits: [Lanes; 3],
 }
 
 /// Sums by digit: [`Digits`] times source bytes.
@@ -100,12 +103,153 @@ fn to_bytes<const SHIFT: u32>(sums: [__m512i; 4]) -> __m512i {
     _mm512_mask_multishift_epi64_epi8(bytes, 0x8888_8888_8888_8888, bits, sums[3])
 }
 
+/// Taps of columns, laid out for vectors.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Vectors {
+    /// For each block of a line, the first source byte of each sixteen of its bytes.
+    windows: Vec<[u32; 4]>,
+    /// Of columns with at most four taps, and of all others.
+    few: Vec<[[QuadTaps; 1]; 4]>,
+    many: Vec<[[QuadTaps; 2]; 4]>,
+}
+
+impl Vectors {
+    /// Most taps of a pixel: an image that shrinks so much had better be reduced.
+    const TAPS_MAX: usize = 2 * QUAD;
+    /// Rows of which the columns are made at once, for which their taps are read once.
+    const ROWS: usize = 4;
+
+    /// Lays out the taps of rows of `stride` bytes. False when they do not fit, for which sixteen bytes
+    /// of a row must come from a window, and the source be as wide as one: then the image shrinks more
+    /// than 2.5 times, or is a tiny one.
+    pub(crate) fn fill(&mut self, columns: &Taps, rows: &Taps, stride: usize) -> bool {
+        self.windows.clear();
+        self.few.clear();
+        self.many.clear();
+        if stride < BLOCK || columns.most().max(rows.most()) > Self::TAPS_MAX {
+            false
+        } else if columns.most() <= QUAD {
+            lay_out(columns, stride, &mut self.windows, &mut self.few)
+        } else {
+            lay_out(columns, stride, &mut self.windows, &mut self.many)
+        }
+    }
+
+    /// [`resize`](crate::resize::resize), row by row of the output, from the needed rows of the source.
+    pub(crate) fn resize(
+        &self,
+        rows: &Taps,
+        pixels: &[u8],
+        stride: usize,
+        lines: &mut Vec<u8>,
+        out: &mut [u8],
+    ) {
+        let height = pixels.len() / stride;
+        let line = BLOCK * self.windows.len();
+        lines.resize(line * height, 0);
+        let row_bytes = out.len() / rows.len();
+        let mut done = 0;
+        for (row, out) in out.chunks_exact_mut(row_bytes).enumerate() {
+            let (first, weights) = rows.of(row);
+            // Lines are made when they are needed, so that they are still near when they are.
+            while done < first + weights.len() {
+                let count = if height - done < Self::ROWS { 1 } else { Self::ROWS };
+                let sources = &pixels[stride * done..][..stride * count];
+                let outs = &mut lines[line * done..][..line * count];
+                if self.few.is_empty() {
+                    self.across(&self.many, count, sources, outs);
+                } else {
+                    self.across(&self.few, count, sources, outs);
+                }
+                done += count;
+            }
+            let lines = &lines[line * first..];
+            // SAFETY: there are vectors only at a level that was detected.
+            unsafe {
+                match weights.len() {
+                    ..=QUAD => down::<WEIGHT_BITS, 1>(&digits_of(weights), lines, line, out),
+                    _ => down::<WEIGHT_BITS, 2>(&digits_of(weights), lines, line, out),
+                }
+            }
+        }
+    }
+
+    /// One line, or as many as are made at once.
+    fn across<const QUADS: usize>(
+        &self,
+        taps: &[[[QuadTaps; QUADS]; 4]],
+        count: usize,
+        sources: &[u8],
+        outs: &mut [u8],
+    ) {
+        let windows = &self.windows;
+        // SAFETY: there are vectors only at a level that was detected.
+        unsafe {
+            match count {
+                1 => across::<WEIGHT_BITS, QUADS, 1>(windows, taps, sources, outs),
+                _ => across::<WEIGHT_BITS, QUADS, { Self::ROWS }>(windows, taps, sources, outs),
+            }
+        }
+    }
+}
+
+/// The digits of all weights of a pixel, of which there are at most four times `QUADS`.
+fn digits_of<const QUADS: usize>(weights: &[i32]) -> [Digits; QUADS] {
+    let mut quads = weights.chunks(QUAD);
+    std::array::from_fn(|_| digits(quads.next().unwrap_or_default()))
+}
+
+/// Lays out the taps of rows of `stride` bytes, in blocks. False when they do not fit.
+fn lay_out<const QUADS: usize>(
+    columns: &Taps,
+    stride: usize,
+    windows: &mut Vec<[u32; 4]>,
+    blocks: &mut Vec<[[QuadTaps; QUADS]; 4]>,
+) -> bool {
+    const NOTHING: Lanes = Lanes([0; 16]);
+    let length = 3 * columns.len();
+    // Bytes of the last block beyond the row have no weights. Nobody reads them.
+    let none = QuadTaps { places: NOTHING, digits: [NOTHING; 3] };
+    windows.resize(length.div_ceil(BLOCK), [0; 4]);
+    blocks.resize(windows.len(), [[none; QUADS]; 4]);
+    let sixteens = windows.as_flattened_mut().iter_mut().zip(blocks.as_flattened_mut());
+    let (mut column, mut channel) = (0, 0);
+    let (mut first, mut of_column) = (0, [[0; 3]; QUADS]);
+    for (start, (window, sixteen)) in (0..length).step_by(16).zip(sixteens) {
+        *window = (3 * columns.of(start / 3).0).min(stride - BLOCK) as u32;
+        for lane in 0..16.min(length - start) {
+            if channel == 0 || lane == 0 {
+                let (pixel, weights) = columns.of(column);
+                first = 3 * pixel;
+                let end = first + 3 * weights.len();
+                of_column = digits_of(weights);
+                if end > *window as usize + BLOCK {
+                    return false;
+                }
+            }
+            let place = (first + channel) as u32 - *window;
+            for (quad, (taps, digits)) in sixteen.iter_mut().zip(of_column).enumerate() {
+                // Three more for each tap. Those beyond the window have no weight.
+                taps.places.0[lane] = (place + (3 * QUAD * quad) as u32) * 0x0101_0101 + 0x0906_0300;
+                for (lanes, digits) in taps.digits.iter_mut().zip(digits) {
+                    lanes.0[lane] = digits;
+                }
+            }
+            channel += 1;
+            if channel == 3 {
+                (column, channel) = (column + 1, 0);
+            }
+        }
+    }
+    true
+}
+
 /// Some rows with other columns, each a multiple of [`BLOCK`] bytes. For every sixteen bytes of a row
 /// there is a window of the source row, by its first byte, and as many `taps` as `QUADS`.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni,avx2,bmi2")]
-pub(crate) fn across<const SHIFT: u32, const QUADS: usize, const ROWS: usize>(
+fn across<const SHIFT: u32, const QUADS: usize, const ROWS: usize>(
     windows: &[[u32; 4]],
-    taps: &[[[Taps; QUADS]; 4]],
+    taps: &[[[QuadTaps; QUADS]; 4]],
     sources: &[u8],
     outs: &mut [u8],
 ) {
@@ -161,7 +305,7 @@ pub(crate) fn across<const SHIFT: u32, const QUADS: usize, const ROWS: usize>(
 /// One row, a sum of as many as there are `digits` for, four each. The rows begin with `lines` and lie
 /// `stride` bytes apart. Where fewer are left than taps, the weights of the missing ones are zeros.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni,avx2,bmi2")]
-pub(crate) fn down<const SHIFT: u32, const QUADS: usize>(
+fn down<const SHIFT: u32, const QUADS: usize>(
     digits: &[Digits; QUADS],
     lines: &[u8],
     stride: usize,
@@ -198,6 +342,26 @@ pub(crate) fn down<const SHIFT: u32, const QUADS: usize>(
             match length {
                 BLOCK.. => _mm512_storeu_epi8(to, bytes),
                 _ => _mm512_mask_storeu_epi8(to, (1 << length) - 1, bytes),
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn digits_are_of_the_weight() {
+        for weight in (0..1 << WEIGHT_BITS).step_by(61).chain([127, 128, 32639, 32640, 1 << WEIGHT_BITS]) {
+            for tap in 0..QUAD {
+                let mut weights = [0; QUAD];
+                weights[tap] = weight;
+                let of = digits(&weights).map(u32::to_le_bytes);
+                for other in 0..QUAD {
+                    let [first, second, third] = of.map(|digits| i32::from(digits[other].cast_signed()));
+                    assert_eq!((first << 16) + (second << 8) + third, weights[other], "{weight}, tap {tap}");
+                }
             }
         }
     }

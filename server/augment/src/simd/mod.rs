@@ -6,12 +6,14 @@
 //!
 //! There are two ways to a level's own code. [`per_level!`] compiles one plain body several times,
 //! for loops that the compiler makes vectors of. What it cannot see through, such as tables,
-//! shuffles and masks, is written by hand in `avx512`, `avx512_resize` and `avx2`.
+//! shuffles and masks, is written by hand in `avx512`, `avx2` and what begins with their names.
 
 use std::fmt;
 
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod avx2;
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod avx2_resize;
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod avx512;
 #[cfg(target_arch = "x86_64")]
