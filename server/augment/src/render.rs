@@ -15,6 +15,10 @@ use crate::scratch::Scratch;
 use crate::simd;
 use crate::simd::{Kind, prefetch};
 
+/// Bytes of the next image that are asked for: all of a small one. Of a large one, the processor
+/// notices by then that it is read in order.
+const PREFETCHED_MAX: usize = 4096;
+
 /// Renders one sample: policy, holes to the mean colour, then crop, flip and cutout.
 ///
 /// `pixels` and `out` are interleaved red, green and blue bytes of the recipe's shape; `out` is
@@ -57,20 +61,44 @@ pub fn render_image(
     scratch: &mut Scratch,
     counts: &mut OpCounts,
 ) {
+    render_before(recipe, sample, pixels, &[], out, scratch, counts);
+}
+
+/// [`render_image`], which meanwhile asks for the pixels of the image `after` it. Part by part: a
+/// processor that is asked for all of them at once waits for the first to come.
+fn render_before(
+    recipe: &Recipe,
+    sample: u64,
+    pixels: &[u8],
+    after: &[u8],
+    out: &mut [u8],
+    scratch: &mut Scratch,
+    counts: &mut OpCounts,
+) {
     let shape = recipe.shape();
     assert_eq!(pixels.len(), shape.rgb_bytes(), "bytes of sample {sample}");
     assert_eq!(out.len(), shape.rgb_bytes(), "bytes of the output for sample {sample}");
-    let (calls, draws) = recipe.draws(scratch.level(), sample);
+    let level = scratch.level();
+    let mut parts = after.chunks(after.len().div_ceil(3).max(1));
+    let mut ask_for_more = || prefetch(level, parts.next().unwrap_or_default());
+    ask_for_more();
+    let (calls, draws) = recipe.draws(level, sample);
     let placement = Placement::new(recipe, draws);
     let (calls, rgb) = (calls.as_slice(), pixels.as_chunks().0);
     calls.iter().for_each(|call| counts.add(call.op));
-    match Route::of(scratch.level(), calls, rgb, &mut scratch.tables) {
+    let route = Route::of(level, calls, rgb, &mut scratch.tables);
+    ask_for_more();
+    if route != Route::Work {
+        ask_for_more(); // there will be no better moment
+    }
+    match route {
         Route::Copy => placement.write_rgb(rgb, out, scratch),
         Route::LookUp => placement.write_looked_up(rgb, out, scratch),
         Route::Work => {
             let mut image = std::mem::replace(&mut scratch.image, Rgba::EMPTY);
-            image.load_rgb(scratch.level(), shape, pixels);
+            image.load_rgb(level, shape, pixels);
             calls.iter().for_each(|call| apply(call, &mut image, scratch));
+            ask_for_more();
             placement.write_rgba(&mut image, out, scratch);
             scratch.image = image;
         }
@@ -119,15 +147,20 @@ pub fn render_batch<'a>(
 ) {
     let mut images = out.chunks_mut(recipe.shape().rgb_bytes());
     let mut samples = indices.map(|index| (index, image(index)));
-    let mut next = samples.next();
+    // Shuffled images are all over the memory: ask for the next one while this one is made. Before
+    // that, the processor has to find its pages, which takes as long again: that begins one earlier.
+    let beginning = |sample: Option<(u64, &'a [u8])>| {
+        sample.map_or(&[][..], |(_, pixels)| &pixels[..pixels.len().min(PREFETCHED_MAX)])
+    };
+    let [mut next, mut second] = [samples.next(), samples.next()];
     while let Some((index, pixels)) = next {
-        // Shuffled images are all over the memory: ask for the next one while this one is made.
-        next = samples.next();
-        if let Some((_, pixels)) = next {
-            prefetch(scratch.level(), pixels);
+        (next, second) = (second, samples.next());
+        if let [first, .., last] = beginning(second) {
+            prefetch(scratch.level(), std::slice::from_ref(first));
+            prefetch(scratch.level(), std::slice::from_ref(last));
         }
         let out = images.next().expect("the output holds one image for each index");
-        render_image(recipe, index, pixels, out, scratch, counts);
+        render_before(recipe, index, pixels, beginning(next), out, scratch, counts);
     }
     assert!(images.next().is_none(), "the output holds more images than there are indices");
 }

@@ -111,16 +111,14 @@ impl fmt::Display for Level {
     }
 }
 
-/// Asks for the start of some bytes that will soon be read.
+/// Asks for some bytes that will soon be read.
 #[allow(unsafe_code)]
 #[cfg_attr(not(target_arch = "x86_64"), allow(unused_variables))]
 pub(crate) fn prefetch(level: Level, bytes: &[u8]) {
     #[cfg(target_arch = "x86_64")]
     if level != Level::PORTABLE {
-        /// A small image; of a large one, the processor notices by then that it is read in order.
-        const BYTES_MAX: usize = 4096;
         use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
-        for line in bytes[..bytes.len().min(BYTES_MAX)].chunks(64) {
+        for line in bytes.chunks(64) {
             // SAFETY: the address is one of `bytes`; every processor of this architecture has the
             // instruction.
             unsafe { _mm_prefetch::<_MM_HINT_T1>(line.as_ptr().cast()) };
