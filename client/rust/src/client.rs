@@ -6,9 +6,11 @@ use pba_wire::epoch::EpochRequest;
 use pba_wire::{Problem, problem};
 use reqwest::{Method, Response, Url};
 
-use crate::epoch::EpochStream;
+use crate::epoch::{EpochStream, Source};
 use crate::error::ClientError;
 use crate::events::Events;
+#[cfg(target_os = "linux")]
+use crate::memory;
 
 /// A server that does not even accept the connection by then is down.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -27,6 +29,9 @@ struct Replica {
     /// As it was given: `http://HOST:PORT` or `unix:PATH`.
     name: String,
     base: Url,
+    /// Where batches may come through memory.
+    #[cfg(target_os = "linux")]
+    socket: Option<String>,
 }
 
 impl Replica {
@@ -42,7 +47,13 @@ impl Replica {
             None => (builder, server_url(text)?),
         };
         let http = builder.build().map_err(|error| ClientError::Stream(error.to_string()))?;
-        Ok(Replica { http, name: text.to_owned(), base })
+        Ok(Replica {
+            http,
+            name: text.to_owned(),
+            base,
+            #[cfg(target_os = "linux")]
+            socket: text.strip_prefix("unix:").map(ToOwned::to_owned),
+        })
     }
 }
 
@@ -59,6 +70,14 @@ impl Client {
             return Err(ClientError::NoServer);
         }
         Ok(Client { replicas })
+    }
+
+    /// The same, without the memory that a server at `unix:PATH` shares on Linux: batches come through
+    /// the socket.
+    pub fn without_shared_memory(mut self) -> Client {
+        #[cfg(target_os = "linux")]
+        self.replicas.iter_mut().for_each(|replica| replica.socket = None);
+        self
     }
 
     /// Streams one epoch of a dataset. A cut stream is continued at the next batch, on the next
@@ -130,6 +149,20 @@ impl Client {
         self.send_with(replica, method, path, body, None).await
     }
 
+    /// Asks a replica for an epoch: through memory that it shares, where it is on this machine.
+    pub(crate) async fn stream(&self, replica: usize, path: &str) -> Result<Source, ClientError> {
+        #[cfg(target_os = "linux")]
+        if let Replica { socket: Some(socket), name, .. } = self.replica(replica) {
+            return match memory::ask(socket, path).await? {
+                memory::Answer::Memory(stream) => Ok(Source::Memory(stream)),
+                memory::Answer::Plain(response) => {
+                    success(name, format!("{name}{path}"), response).await.map(Source::Http)
+                }
+            };
+        }
+        self.send(replica, Method::GET, path, None).await.map(Source::Http)
+    }
+
     /// As [`Client::send`], with one more header.
     pub(crate) async fn send_with(
         &self,
@@ -139,7 +172,7 @@ impl Client {
         body: Option<Vec<u8>>,
         header: Option<(&str, &str)>,
     ) -> Result<Response, ClientError> {
-        let Replica { http, name, base } = self.replica(replica);
+        let Replica { http, name, base, .. } = self.replica(replica);
         let url = format!("{}{path}", base.as_str().trim_end_matches('/'));
         let mut request = http.request(method, &url);
         if let Some(body) = body {
@@ -149,23 +182,28 @@ impl Client {
             request = request.header(name, value);
         }
         let response = request.send().await.map_err(|error| unreachable(name, &error))?;
-        if response.status().is_success() {
-            return Ok(response);
-        }
-        let status = response.status().as_u16();
-        let is_problem = response
-            .headers()
-            .get(reqwest::header::CONTENT_TYPE)
-            .is_some_and(|value| value.as_bytes().starts_with(problem::CONTENT_TYPE.as_bytes()));
-        let body = response.bytes().await.map_err(|error| unreachable(name, &error))?;
-        match serde_json::from_slice::<Problem>(&body) {
-            Ok(problem) if is_problem => Err(ClientError::Refused(Box::new(problem))),
-            _ => Err(ClientError::Foreign {
-                url,
-                status,
-                body: String::from_utf8_lossy(&body[..body.len().min(SHOWN_BYTES)]).into_owned(),
-            }),
-        }
+        success(name, url, response).await
+    }
+}
+
+/// The answer of the server called `name` to a request for `url`, if it is a success.
+async fn success(name: &str, url: String, response: Response) -> Result<Response, ClientError> {
+    if response.status().is_success() {
+        return Ok(response);
+    }
+    let status = response.status().as_u16();
+    let is_problem = response
+        .headers()
+        .get(reqwest::header::CONTENT_TYPE)
+        .is_some_and(|value| value.as_bytes().starts_with(problem::CONTENT_TYPE.as_bytes()));
+    let body = response.bytes().await.map_err(|error| unreachable(name, &error))?;
+    match serde_json::from_slice::<Problem>(&body) {
+        Ok(problem) if is_problem => Err(ClientError::Refused(Box::new(problem))),
+        _ => Err(ClientError::Foreign {
+            url,
+            status,
+            body: String::from_utf8_lossy(&body[..body.len().min(SHOWN_BYTES)]).into_owned(),
+        }),
     }
 }
 

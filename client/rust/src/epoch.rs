@@ -8,10 +8,12 @@ use arrow::datatypes::SchemaRef;
 use arrow::ipc::reader::StreamDecoder;
 use pba_wire::epoch::EpochRequest;
 use pba_wire::stream;
-use reqwest::{Method, Response};
+use reqwest::Response;
 
 use crate::client::{Client, causes, segment};
 use crate::error::ClientError;
+#[cfg(target_os = "linux")]
+use crate::memory::MemoryStream;
 
 /// Attempts to continue a cut stream before giving up, per batch.
 const ATTEMPTS_MAX: u32 = 6;
@@ -46,12 +48,35 @@ pub struct EpochStream {
 }
 
 struct Connection {
-    response: Response,
+    source: Source,
     decoder: StreamDecoder,
     /// Bytes that arrived and are not decoded yet.
     rest: Buffer,
     /// A batch that was decoded in one go with the schema.
     batch: Option<RecordBatch>,
+}
+
+/// What an answer comes out of.
+pub(crate) enum Source {
+    Http(Response),
+    #[cfg(target_os = "linux")]
+    Memory(Box<MemoryStream>),
+}
+
+impl Source {
+    /// The next bytes of the answer; none at its end.
+    async fn next(&mut self) -> Result<Option<Buffer>, ClientError> {
+        match self {
+            Source::Http(response) => match response.chunk().await {
+                Ok(chunk) => Ok(chunk.map(Buffer::from)),
+                Err(error) => Err(ClientError::Stream(causes(&error))),
+            },
+            #[cfg(target_os = "linux")]
+            Source::Memory(stream) => {
+                stream.next().await.map_err(|error| ClientError::Stream(error.to_string()))
+            }
+        }
+    }
 }
 
 /// What one attempt to read gave.
@@ -122,6 +147,15 @@ impl EpochStream {
     /// How often the stream was cut and continued.
     pub fn resumes(&self) -> u32 {
         self.resumes
+    }
+
+    /// Whether batches come through memory that the server shares, at present.
+    pub fn shares_memory(&self) -> bool {
+        #[cfg(target_os = "linux")]
+        if let Some(Connection { source: Source::Memory(_), .. }) = &self.connection {
+            return true;
+        }
+        false
     }
 
     /// Bytes received.
@@ -199,13 +233,9 @@ impl EpochStream {
         request.start += self.received * request.step;
         let (dataset, epoch, query) = (segment(&self.dataset), self.epoch, request.to_query());
         let path = format!("/v1/datasets/{dataset}/epochs/{epoch}/batches?{query}");
-        let response = self.client.send(self.replica, Method::GET, &path, None).await?;
-        self.connection = Some(Connection {
-            response,
-            decoder: StreamDecoder::new(),
-            rest: Buffer::default(),
-            batch: None,
-        });
+        let source = self.client.stream(self.replica, &path).await?;
+        self.connection =
+            Some(Connection { source, decoder: StreamDecoder::new(), rest: Buffer::default(), batch: None });
         match self.read().await? {
             Read::Schema(schema) => Ok(schema),
             _ => Err(ClientError::Stream("it does not begin with a schema".to_owned())),
@@ -232,13 +262,12 @@ impl EpochStream {
             if let Some(batch) = connection.batch.take() {
                 return Ok(Read::Batch(batch));
             }
-            match connection.response.chunk().await {
-                Ok(Some(chunk)) => {
-                    self.bytes += chunk.len() as u64;
-                    connection.rest = Buffer::from(chunk);
+            match connection.source.next().await? {
+                Some(bytes) => {
+                    self.bytes += bytes.len() as u64;
+                    connection.rest = bytes;
                 }
-                Ok(None) => return Ok(Read::End),
-                Err(error) => return Err(ClientError::Stream(causes(&error))),
+                None => return Ok(Read::End),
             }
         }
     }

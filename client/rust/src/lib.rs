@@ -18,6 +18,8 @@ mod client;
 mod epoch;
 mod error;
 mod events;
+#[cfg(target_os = "linux")]
+mod memory;
 
 pub use client::Client;
 pub use epoch::{EpochStream, Waits};

@@ -81,6 +81,20 @@ impl Record {
         record[16..].copy_from_slice(&u64::to_le_bytes(second));
         record
     }
+
+    /// The record that was sent so; none of another kind.
+    pub fn from_bytes(record: [u8; RECORD_BYTES]) -> Option<Record> {
+        let (words, _) = record.as_chunks();
+        let (longs, _) = record.as_chunks();
+        let [kind, number] = [0, 1].map(|at| u32::from_le_bytes(words[at]));
+        let [first, second] = [1, 2].map(|at| u64::from_le_bytes(longs[at]));
+        match kind {
+            1 => Some(Record::Open { batches: number, bytes: first, schema_bytes: second }),
+            2 => Some(Record::Batch { slot: number, offset: first, bytes: second }),
+            3 => Some(Record::End),
+            _ => None,
+        }
+    }
 }
 
 #[cfg(test)]
@@ -89,12 +103,20 @@ mod tests {
 
     #[test]
     fn records_are_as_the_table_says() {
-        let batch = Record::Batch { slot: 3, offset: 0x0102, bytes: 5 }.to_bytes();
-        assert_eq!(batch, [2, 0, 0, 0, 3, 0, 0, 0, 2, 1, 0, 0, 0, 0, 0, 0, 5, 0, 0, 0, 0, 0, 0, 0]);
+        let batch = Record::Batch { slot: 3, offset: 0x0102, bytes: 5 };
+        assert_eq!(
+            batch.to_bytes(),
+            [2, 0, 0, 0, 3, 0, 0, 0, 2, 1, 0, 0, 0, 0, 0, 0, 5, 0, 0, 0, 0, 0, 0, 0]
+        );
         assert_eq!(
             Record::Open { batches: 9, bytes: 1, schema_bytes: 1 }.to_bytes()[..8],
             [1, 0, 0, 0, 9, 0, 0, 0]
         );
         assert_eq!(Record::End.to_bytes()[..4], [3, 0, 0, 0]);
+        let open = Record::Open { batches: 9, bytes: 1 << 40, schema_bytes: 7 };
+        for record in [open, batch, Record::End] {
+            assert_eq!(Record::from_bytes(record.to_bytes()), Some(record));
+        }
+        assert_eq!(Record::from_bytes([0; RECORD_BYTES]), None);
     }
 }

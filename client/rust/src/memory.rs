@@ -1,0 +1,239 @@
+//! Batches through memory that a server on the same machine shares; [`pba_wire::memory`] describes how
+//! both sides speak.
+//!
+//! This is the one file of the client with unsafe code. What makes it sound: the memory is sealed, so
+//! it can neither shrink under its mapping nor be written to by anybody but the server; and the server
+//! writes a slot only before it hands it over and after it was given back, which happens when the last
+//! buffer over it is dropped.
+
+#![allow(unsafe_code, reason = "buffers over a shared mapping; see above")]
+
+use std::fs::File;
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, OwnedFd};
+use std::ptr::NonNull;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use arrow::buffer::{Buffer, MutableBuffer};
+use bytes::Bytes;
+use http_body_util::Empty;
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use memmap2::Mmap;
+use pba_wire::memory::{BATCHES_HEADER, PROTOCOL, READY, RECORD_BYTES, Record};
+use reqwest::header::{CONNECTION, HOST, UPGRADE};
+use rustix::fs::{SealFlags, fcntl_get_seals};
+use rustix::net::{
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendFlags, Shutdown, recvmsg, send, shutdown,
+};
+use tokio::io::Interest;
+use tokio::net::UnixStream;
+
+use crate::error::ClientError;
+
+/// Batches that may be held while the next ones are made. Whoever holds more gets copies.
+const BATCHES_HELD: usize = 6;
+
+/// How a server on a Unix socket answers a request for an epoch.
+pub(crate) enum Answer {
+    /// With memory.
+    Memory(Box<MemoryStream>),
+    /// As over TCP: an error, or a stream, because it cannot or will not share memory.
+    Plain(reqwest::Response),
+}
+
+/// Asks the server at a socket for `path`, through memory if it can.
+///
+/// # Errors
+/// When it cannot be reached, or shares what is no memory of a PBA server.
+pub(crate) async fn ask(socket: &str, path: &str) -> Result<Answer, ClientError> {
+    let unreachable = |error: &dyn std::error::Error| ClientError::Unreachable {
+        url: format!("unix:{socket}"),
+        reason: crate::client::causes(error),
+    };
+    let stream = UnixStream::connect(socket).await.map_err(|error| unreachable(&error))?;
+    let (mut sender, connection) =
+        http1::handshake(TokioIo::new(stream)).await.map_err(|error| unreachable(&error))?;
+    // Ends with the connection; what goes wrong on it is told where it is read.
+    tokio::spawn(connection.with_upgrades());
+    let request = http::Request::get(path)
+        .header(HOST, "localhost")
+        .header(CONNECTION, "Upgrade")
+        .header(UPGRADE, PROTOCOL)
+        .header(BATCHES_HEADER, BATCHES_HELD)
+        .body(Empty::<Bytes>::new())
+        .map_err(|error| ClientError::Stream(error.to_string()))?;
+    let response = sender.send_request(request).await.map_err(|error| unreachable(&error))?;
+    if response.status() != http::StatusCode::SWITCHING_PROTOCOLS {
+        return Ok(Answer::Plain(response.map(reqwest::Body::wrap).into()));
+    }
+    let upgraded = hyper::upgrade::on(response).await.map_err(|error| unreachable(&error))?;
+    let parts = upgraded
+        .downcast::<TokioIo<UnixStream>>()
+        .map_err(|_| ClientError::Stream("the connection is no Unix socket any more".to_owned()))?;
+    if !parts.read_buf.is_empty() {
+        return Err(ClientError::Stream("the server speaks before it was answered".to_owned()));
+    }
+    let memory = MemoryStream::open(parts.io.into_inner()).await;
+    memory.map(|memory| Answer::Memory(Box::new(memory))).map_err(|error| match error.kind() {
+        io::ErrorKind::InvalidData => ClientError::Stream(error.to_string()),
+        _ => unreachable(&error),
+    })
+}
+
+/// The mapping, and the socket over which its slots are given back.
+struct Memory {
+    map: Mmap,
+    socket: OwnedFd,
+    /// Slots that are not the server's.
+    held: AtomicUsize,
+}
+
+/// What keeps a batch's place in the memory; given back with the last buffer over it.
+struct Slot {
+    memory: Arc<Memory>,
+    number: u32,
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        self.memory.held.fetch_sub(1, Ordering::Relaxed);
+        // There are fewer slots than numbers that any socket has room for, and a server that is gone
+        // wants nothing back.
+        let _ =
+            send(&self.memory.socket, &self.number.to_le_bytes(), SendFlags::DONTWAIT | SendFlags::NOSIGNAL);
+    }
+}
+
+/// The messages of one stream, in shared memory.
+pub(crate) struct MemoryStream {
+    socket: UnixStream,
+    arriving: Arriving,
+    memory: Arc<Memory>,
+    /// Slots that may be held.
+    held_max: usize,
+    /// The schema's message, until it is taken.
+    schema: Option<Buffer>,
+}
+
+impl MemoryStream {
+    /// Takes over the memory.
+    ///
+    /// # Errors
+    /// Of the socket; and of kind `InvalidData` when the server does not do as it promised.
+    async fn open(socket: UnixStream) -> io::Result<MemoryStream> {
+        let ready = READY.to_le_bytes();
+        if send(&socket, &ready, SendFlags::NOSIGNAL)? != ready.len() {
+            return Err(broken("the socket has no room for four bytes"));
+        }
+        let mut arriving = Arriving::default();
+        let record = arriving.next(&socket).await?;
+        let (Some(Record::Open { batches, bytes, schema_bytes }), Some(descriptor)) =
+            (record, arriving.descriptor.take())
+        else {
+            return Err(broken("the server shares no memory, as it said it would"));
+        };
+        let file = File::from(descriptor);
+        if !fcntl_get_seals(&file)?.contains(SealFlags::SHRINK) || file.metadata()?.len() < bytes {
+            return Err(broken("the server's memory could be cut off while it is looked at"));
+        }
+        // SAFETY: nobody can cut the file off, and whoever gets a part of it gets it from the server
+        // (see above).
+        let map = unsafe { Mmap::map(&file) }?;
+        let schema = usize::try_from(schema_bytes).ok().and_then(|length| map.get(..length));
+        let Some(schema) = schema else {
+            return Err(broken("the server's memory is shorter than its schema"));
+        };
+        let schema = Buffer::from(schema);
+        let memory =
+            Arc::new(Memory { map, socket: socket.as_fd().try_clone_to_owned()?, held: AtomicUsize::new(0) });
+        Ok(MemoryStream { socket, arriving, memory, held_max: batches as usize, schema: Some(schema) })
+    }
+
+    /// The next message, the schema's first; none at the end of the stream. May be dropped while it
+    /// waits.
+    ///
+    /// # Errors
+    /// When the stream was cut, or the server sends nonsense.
+    pub(crate) async fn next(&mut self) -> io::Result<Option<Buffer>> {
+        if let Some(schema) = self.schema.take() {
+            return Ok(Some(schema));
+        }
+        let (slot, offset, bytes) = match self.arriving.next(&self.socket).await? {
+            Some(Record::Batch { slot, offset, bytes }) => (slot, offset, bytes),
+            Some(Record::End) => return Ok(None),
+            _ => return Err(broken("the server sends what is no batch")),
+        };
+        let place = usize::try_from(offset).ok().zip(usize::try_from(bytes).ok());
+        let message = place.and_then(|(offset, bytes)| self.memory.map.get(offset..)?.get(..bytes));
+        let Some(message) = message else {
+            return Err(broken("the server sends a batch that is not in its memory"));
+        };
+        let held = self.memory.held.fetch_add(1, Ordering::Relaxed) + 1;
+        let slot = Slot { memory: Arc::clone(&self.memory), number: slot };
+        if held > self.held_max {
+            // Whoever keeps so many gets copies, and the stream goes on.
+            let mut copy = MutableBuffer::new(message.len());
+            copy.extend_from_slice(message);
+            return Ok(Some(copy.into()));
+        }
+        // SAFETY: the slot keeps the mapping, and nobody writes this part of it before the slot is
+        // dropped, which happens with the last buffer.
+        Ok(Some(unsafe {
+            Buffer::from_custom_allocation(NonNull::from(message).cast(), message.len(), Arc::new(slot))
+        }))
+    }
+}
+
+impl Drop for MemoryStream {
+    /// The server notices at once, even while buffers keep the socket open.
+    fn drop(&mut self) {
+        // It may have closed already.
+        let _ = shutdown(&self.socket, Shutdown::Both);
+    }
+}
+
+/// A record that is on its way, in pieces of any length.
+#[derive(Default)]
+struct Arriving {
+    record: [u8; RECORD_BYTES],
+    length: usize,
+    /// What came with it.
+    descriptor: Option<OwnedFd>,
+}
+
+impl Arriving {
+    /// The next record; none when it is of no known kind. May be dropped while it waits.
+    async fn next(&mut self, socket: &UnixStream) -> io::Result<Option<Record>> {
+        while self.length < RECORD_BYTES {
+            socket.readable().await?;
+            match socket.try_io(Interest::READABLE, || self.receive(socket)) {
+                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Ok(bytes) => self.length += bytes,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return Err(error),
+            }
+        }
+        self.length = 0;
+        Ok(Record::from_bytes(self.record))
+    }
+
+    fn receive(&mut self, socket: &UnixStream) -> io::Result<usize> {
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut ancillary = RecvAncillaryBuffer::new(&mut space);
+        let mut rest = [io::IoSliceMut::new(&mut self.record[self.length..])];
+        let received = recvmsg(socket, &mut rest, &mut ancillary, RecvFlags::CMSG_CLOEXEC)?;
+        for message in ancillary.drain() {
+            if let RecvAncillaryMessage::ScmRights(mut descriptors) = message {
+                self.descriptor = descriptors.next().or(self.descriptor.take());
+            }
+        }
+        Ok(received.bytes)
+    }
+}
+
+fn broken(what: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, what)
+}
