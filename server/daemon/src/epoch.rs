@@ -42,6 +42,8 @@ pub struct Epoch {
     plan: Plan,
     schema: SchemaRef,
     codec: Codec,
+    /// Of each batch but perhaps the last, which may be shorter.
+    header: Bytes,
     /// What the images' policies come from, for captions.
     schedule: String,
 }
@@ -141,7 +143,9 @@ impl Resolver<'_> {
             (stream::CLASSES, serde_json::to_string(split.classes()).expect("names are JSON")),
         ]);
         let metadata = metadata.into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
+        let rows_max = rows_max as usize;
         Ok(Epoch {
+            header: batch_header(rows_max, &Layout::new(rows_max, shape.rgb_bytes())),
             dataset: dataset.to_owned(),
             schema: Arc::new(stream::schema(shape.height, shape.width, metadata)),
             split_name: request.split,
@@ -422,9 +426,7 @@ impl Epoch {
         let start = Instant::now();
         let body = Bytes::from_owner(buffer);
         let batch = match self.codec {
-            Codec::Plain => {
-                EncodedBatch { head: batch_header(self.plan.len_of(n), &layout), body: Some(body) }
-            }
+            Codec::Plain => EncodedBatch { head: self.header(n, &layout), body: Some(body) },
             Codec::Lz4 => self.compressed(&layout, body, CompressionType::LZ4_FRAME)?,
             Codec::Zstd => self.compressed(&layout, body, CompressionType::ZSTD)?,
         };
@@ -460,12 +462,19 @@ impl Epoch {
         self.write_body(n, &layout, body, workspace, metrics)?;
 
         let start = Instant::now();
-        let header = batch_header(self.plan.len_of(n), &layout);
+        let header = self.header(n, &layout);
         anyhow::ensure!(header.len() <= head.len(), "the header of a batch takes {} bytes", header.len());
         let message = SLOT_HEADER_BYTES - header.len()..SLOT_HEADER_BYTES + layout.len;
         head[message.start..].copy_from_slice(&header);
         metrics.stage_encode.observe(start.elapsed().as_secs_f64());
         Ok(message)
+    }
+
+    fn header(&self, n: u64, layout: &Layout) -> Bytes {
+        match self.plan.len_of(n) {
+            rows if rows == self.plan.len_of(0) => self.header.clone(),
+            rows => batch_header(rows, layout),
+        }
     }
 
     fn layout(&self, n: u64) -> Layout {
