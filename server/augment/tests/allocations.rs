@@ -63,7 +63,7 @@ fn of_batches(recipe: &Recipe, level: Level) -> usize {
     let bytes = recipe.shape().rgb_bytes();
     // Each sample has pixels of its own, with gradients, and some are of one colour.
     let pixels: Vec<u8> = (0..SAMPLES as usize * bytes)
-        .map(|at| if at / bytes % 9 == 0 { 77 } else { (at * (3 + at / bytes) / 5) as u8 })
+        .map(|at| if (at / bytes).is_multiple_of(9) { 77 } else { (at * (3 + at / bytes) / 5) as u8 })
         .collect();
     let plan = Plan::new(PlanSpec {
         samples: SAMPLES,
