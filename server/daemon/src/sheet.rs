@@ -10,7 +10,7 @@ use embedded_graphics::Pixel;
 use embedded_graphics::draw_target::DrawTarget;
 use embedded_graphics::geometry::{OriginDimensions, Point, Size};
 use embedded_graphics::mono_font::MonoTextStyle;
-use embedded_graphics::mono_font::ascii::{FONT_6X10, FONT_9X15_BOLD};
+use embedded_graphics::mono_font::iso_8859_1::{FONT_6X10, FONT_9X15_BOLD};
 use embedded_graphics::pixelcolor::{Rgb888, RgbColor};
 use embedded_graphics::text::{Baseline, Text};
 use pba_augment::{OpCall, magnitude};
@@ -99,11 +99,11 @@ fn describe(call: &OpCall) -> String {
     }
 }
 
-/// Cuts a text to so many letters of the font, which has ASCII only.
+/// Cuts a text to so many letters of the font, which has those of ISO 8859-1.
 fn shortened(text: &str, letters: u32) -> String {
     text.chars()
         .take(letters as usize)
-        .map(|c| if c.is_ascii_graphic() || c == ' ' { c } else { '?' })
+        .map(|c| if matches!(c, ' '..='~' | '\u{a0}'..='\u{ff}') { c } else { '?' })
         .collect()
 }
 
@@ -211,6 +211,7 @@ mod tests {
 
     #[test]
     fn long_and_foreign_names_are_cut_to_the_font() {
-        assert_eq!(shortened("Motorrad für zwei", 11), "Motorrad f?");
+        assert_eq!(shortened("Motorrad für zwei", 11), "Motorrad fü");
+        assert_eq!(shortened("kočka\n猫", 10), "ko?ka??");
     }
 }
