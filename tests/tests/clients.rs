@@ -244,6 +244,18 @@ fn a_stream_cut_again_and_again_is_continued() {
     assert_eq!(resumes, 9, "{} connections", proxy.connections());
 }
 
+/// One replica gives up after six attempts; two are tried as often each.
+#[test]
+fn more_replicas_are_no_less_patience() {
+    let server = Server::start(&[]);
+    let whole = server.epoch(&small_target());
+    let proxy = CuttingProxy::start(server.address());
+    let cuts = [100_000].into_iter().chain([0; 8]);
+    proxy.plan(cuts.map(|after| Cut { after, reset: false }));
+    let (batches, resumes) = read(&[proxy.url(), proxy.url()]).unwrap();
+    assert_eq!((epoch::digest(&batches), resumes), (whole.digest(), 9));
+}
+
 #[test]
 fn a_stream_that_cannot_go_on_says_so() {
     let server = Server::start(&[]);

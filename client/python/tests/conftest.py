@@ -15,7 +15,7 @@ from typing import Iterator, List, Optional
 
 import pytest
 
-from pba_client import Client
+from pba_client import Client, Epoch
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 START_SECONDS = 120
@@ -98,6 +98,23 @@ class Server:
     def wait_idle(self) -> None:
         """Waits until no stream is being sent."""
         wait_for(lambda: self.metric("pba_streams_active") == 0, "streams stay active")
+
+
+def taken_by_threads(epoch: Epoch) -> None:
+    """Three threads read an epoch: each batch goes to one of them, and all of them end."""
+    taken: List[int] = []
+
+    def take() -> None:
+        for batch in epoch:
+            taken.append(batch.number)
+
+    threads = [threading.Thread(target=take, daemon=True) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert not any(thread.is_alive() for thread in threads)
+    assert sorted(taken) == list(range(len(epoch)))
 
 
 def http_get(url: str) -> bytes:

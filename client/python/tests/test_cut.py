@@ -177,6 +177,17 @@ def test_retries_are_bounded_and_can_go_on(server: Server, whole: pa.Table) -> N
     assert table.equals(whole)
 
 
+def test_more_replicas_are_no_less_patience(server: Server, whole: pa.Table) -> None:
+    half = len(wire(server)) // 2
+    with CuttingProxy(server.address, [half, 0, 0, 0]) as proxy:
+        epoch = Client([proxy.url, proxy.url], retries=2).epoch("shapes", 9, **REQUEST)
+        assert epoch.read_all().equals(whole)
+    with CuttingProxy(server.address, [half, 0, 0, 0, 0]) as proxy:
+        epoch = Client([proxy.url, proxy.url], retries=2).epoch("shapes", 9, **REQUEST)
+        with pytest.raises(CutError, match="4 attempts"):
+            epoch.read_all()
+
+
 @pytest.mark.parametrize("prefetch", [0, 2])
 def test_close_ends_a_wait_for_a_silent_server(server: Server, prefetch: int) -> None:
     answer = wire(server)

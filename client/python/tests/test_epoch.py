@@ -11,7 +11,7 @@ import time
 import numpy as np
 import pyarrow as pa
 import pytest
-from conftest import Server, client_threads, http_get, wait_for
+from conftest import Server, client_threads, http_get, taken_by_threads, wait_for
 
 from pba_client import Client, PbaError, RefusedError, UnreachableError
 
@@ -235,7 +235,7 @@ def test_only_servers_are_urls(url: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "options", [{"stall_seconds": 0}, {"retries": -1}, {"prefetch": -1}, {"urls": []}]
+    "options", [{"stall_seconds": 0}, {"retries": -1}, {"prefetch": -1}, {"prefetch": 10**9}, {"urls": []}]
 )
 def test_options_are_checked(options: dict) -> None:
     with pytest.raises(ValueError, match="expected"):
@@ -335,6 +335,12 @@ def test_an_interrupted_read_continues(server: Server, monkeypatch: pytest.Monke
         except KeyboardInterrupt:
             interrupts += 1
     assert (got, interrupts) == (expected, 3) and list(epoch) == []
+
+
+@pytest.mark.parametrize("prefetch", [0, 2])
+def test_threads_share_an_epoch(server: Server, prefetch: int) -> None:
+    epoch = Client(server.url, prefetch=prefetch).epoch("shapes", 0, batch_size=50)
+    taken_by_threads(epoch)
 
 
 def test_an_error_in_the_thread_reaches_the_loop(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:

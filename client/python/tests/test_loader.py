@@ -130,7 +130,7 @@ def test_an_epoch_has_a_position_too(server: Server) -> None:
     other.load_state_dict(state)
     assert rows(other) == expected[2:] and len(other) == 20
     for wrong in ({"batch": 21}, {"batch": -1}, {"request": {**state["request"], "epoch": 3}}):
-        with pytest.raises(ValueError, match="not one of|epoch was 3"):
+        with pytest.raises(ValueError, match="not one of|0 or more|epoch was 3"):
             epoch.load_state_dict({**state, **wrong})
 
 
@@ -142,14 +142,28 @@ def test_a_stripe_is_no_position(server: Server) -> None:
             loader.state_dict()
 
 
-def test_being_made_costs_one_batch(server: Server) -> None:
+@pytest.mark.parametrize("batch_size", [64, 65536, np.int64(64)])
+def test_being_made_costs_nothing(server: Server, batch_size: int) -> None:
     server.wait_idle()
-    before = server.metric("pba_batches_sent_total"), server.metric("pba_resumes_total")
+    metrics = ("pba_batches_sent_total", "pba_resumes_total")
+    before = [server.metric(name) for name in metrics]
+    loader = train(server, batch_size=batch_size)
+    server.wait_idle()
+    assert [server.metric(name) for name in metrics] == before
+    with loader.epoch(0) as epoch:
+        assert len(loader) == len(epoch)
+
+
+def test_states_that_are_none(server: Server) -> None:
     loader = train(server)
-    server.wait_idle()
-    assert server.metric("pba_batches_sent_total") == before[0] + 1
-    assert server.metric("pba_resumes_total") == before[1]
-    assert len(loader) > 1
+    state = loader.state_dict()
+    wrong = [None, [], {}, {**state, "batch": -1}, {**state, "epoch": "x"}, {**state, "batch": True}]
+    wrong += [{key: state[key] for key in state if key != left_out} for left_out in state]
+    for state in wrong:
+        with pytest.raises(ValueError):
+            loader.load_state_dict(state)
+        with pytest.raises(ValueError), loader.epoch(0) as epoch:
+            epoch.load_state_dict(state)
 
 
 def test_what_is_wrong_is_said_when_it_is_made(server: Server) -> None:

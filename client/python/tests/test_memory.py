@@ -17,7 +17,7 @@ from typing import Iterator, List, Tuple
 import numpy as np
 import pyarrow as pa
 import pytest
-from conftest import Server, client_threads, wait_for
+from conftest import Server, client_threads, taken_by_threads, wait_for
 
 from pba_client import Client, CutError, RefusedError
 
@@ -474,3 +474,9 @@ def test_a_drain_cuts_it_visibly(start_local) -> None:  # type: ignore[no-untype
     local.server._process.wait(20)
     with pytest.raises(CutError):
         list(epoch)
+
+
+def test_threads_share_an_epoch(local: Local) -> None:
+    epoch = Client(local.url).epoch("shapes", 0, batch_size=50)
+    assert epoch.shares_memory
+    taken_by_threads(epoch)

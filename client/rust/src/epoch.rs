@@ -15,7 +15,7 @@ use crate::error::ClientError;
 #[cfg(target_os = "linux")]
 use crate::memory::MemoryStream;
 
-/// Attempts to continue a cut stream before giving up, per batch.
+/// Attempts at each replica to continue a cut stream before giving up, per batch.
 const ATTEMPTS_MAX: u32 = 6;
 /// Pause before the second attempt; doubled each time.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -199,16 +199,18 @@ impl EpochStream {
             };
             self.connection = None;
             attempts += 1;
-            if attempts > ATTEMPTS_MAX {
+            let replicas = self.client.replicas() as u32;
+            if attempts > ATTEMPTS_MAX * replicas {
                 return Err(ClientError::Cut {
                     received: self.received,
                     expected: self.expected,
-                    attempts: ATTEMPTS_MAX,
+                    attempts: ATTEMPTS_MAX * replicas,
                     reason: failure.to_string(),
                 });
             }
-            if attempts > 1 {
-                tokio::time::sleep(PAUSE * 2u32.pow(attempts - 2)).await;
+            // Each replica is tried once without a pause, and so is a single one that cut a stream.
+            if attempts.is_multiple_of(replicas) && attempts > replicas {
+                tokio::time::sleep(PAUSE * 2u32.pow(attempts / replicas - 2)).await;
             }
             self.replica += 1;
             self.resumes += 1;

@@ -77,9 +77,27 @@ impl Registry {
         Ok(Registry { directory: directory.to_owned(), schedules: RwLock::new(schedules) })
     }
 
-    /// Every schedule, by name.
+    /// Every schedule, by name. Those that another server added since are read from the disk.
     pub fn list(&self) -> Vec<Arc<Schedule>> {
-        self.read().values().map(|entry| Arc::clone(&entry.schedule)).collect()
+        let mut known: BTreeMap<String, Arc<Schedule>> =
+            self.read().iter().map(|(name, entry)| (name.clone(), Arc::clone(&entry.schedule))).collect();
+        for file in std::fs::read_dir(&self.directory).into_iter().flatten().flatten() {
+            let path = file.path();
+            let name = path.file_stem().and_then(|stem| stem.to_str());
+            if let Some(name) = name.filter(|name| !known.contains_key(*name))
+                && let Some(schedule) = self.on_disk(name)
+            {
+                known.insert(name.to_owned(), Arc::new(schedule));
+            }
+        }
+        known.into_values().collect()
+    }
+
+    /// A schedule that is a file of its name.
+    fn on_disk(&self, name: &str) -> Option<Schedule> {
+        check_name(name).ok()?;
+        let text = std::fs::read_to_string(self.path(name)).ok()?;
+        json::read(&text).ok().filter(|schedule| schedule.name() == name)
     }
 
     /// A schedule in short, as lists show it.
@@ -114,11 +132,7 @@ impl Registry {
             }
         }
         // Beside a server that writes here, what it added since is only on disk.
-        if check_name(name).is_ok()
-            && let Ok(text) = std::fs::read_to_string(self.path(name))
-            && let Ok(schedule) = json::read(&text)
-            && schedule.name() == name
-        {
+        if let Some(schedule) = self.on_disk(name) {
             return Ok(Arc::new(schedule));
         }
         Err(ApiError::not_found("schedule", name, schedules.keys().map(String::as_str)))

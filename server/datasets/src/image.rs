@@ -173,7 +173,12 @@ impl Format {
                 let reason = reason
                     .or_else(|| panic.downcast_ref::<&str>().copied())
                     .unwrap_or("the decoder panicked");
-                Err(Failure::Damaged(reason.trim_start_matches("libjpeg fatal error: ").to_owned()))
+                let reason = match reason.trim_start_matches("libjpeg fatal error: ") {
+                    // `Whole` fails for no other reason.
+                    "Input file read error" => "it ends too early",
+                    other => other,
+                };
+                Err(Failure::Damaged(reason.to_owned()))
             })
             .map_err(|failure| match failure {
                 Failure::Image(error) => error,

@@ -13,6 +13,9 @@ from ._request import EpochRequest, Policy, Shard, segment
 # A description comes at once, or the server is not well.
 DOCUMENT_SECONDS = 30.0
 
+# More batches than this are an oversight.
+PREFETCH_MAX = 1000
+
 
 class Client:
     """Talks to the replicas of a PBA server.
@@ -20,8 +23,9 @@ class Client:
     Args:
         urls: one URL, or several of replicas that serve the same datasets and schedules.
         stall_seconds: how long a server may send nothing before its stream counts as cut.
-        retries: attempts to continue a cut stream, since the last batch, with growing pauses.
-        prefetch: batches that a thread fetches ahead of the loop; 0 reads in the loop's thread.
+        retries: attempts to continue a cut stream, since the last batch, at each of the URLs, with
+            growing pauses.
+        prefetch: batches that a thread fetches ahead of the loop, 0 to 1000; 0 reads in the loop's thread.
         shared_memory: whether batches may come through memory that a server at a ``unix:`` URL
             shares; the batches are the same either way.
 
@@ -51,8 +55,8 @@ class Client:
             raise ValueError(f"stall_seconds is {stall_seconds}; expected more than 0")
         if retries < 0:
             raise ValueError(f"retries is {retries}; expected 0 or more")
-        if prefetch < 0:
-            raise ValueError(f"prefetch is {prefetch}; expected 0 or more")
+        if not 0 <= prefetch <= PREFETCH_MAX:
+            raise ValueError(f"prefetch is {prefetch}; expected 0 to {PREFETCH_MAX}")
         self._addresses: List[Address] = [parse_url(url) for url in urls]
         self._stall_seconds = stall_seconds
         self._retries = retries

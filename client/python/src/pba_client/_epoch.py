@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
 import weakref
 from typing import Any, Dict, Iterator, List, Optional, Sequence, Union
@@ -22,6 +23,25 @@ from ._source import Direct, Item, Prefetch, stop
 MEMORY_BATCHES_LOOP = 4
 # In the state of an epoch, so that a later format can be told apart.
 STATE_VERSION = 1
+
+
+def check_state(state: Any) -> None:
+    """Refuses what ``state_dict`` cannot have given.
+
+    Raises:
+        ValueError: saying what is wrong.
+    """
+    if not isinstance(state, dict):
+        raise ValueError(f"a state is a dict, as state_dict() gives it; this is a {type(state).__name__}")
+    if state.get("version") != STATE_VERSION:
+        raise ValueError(f"a state of version {state.get('version')!r}; expected {STATE_VERSION}")
+    for key in ("epoch", "batch"):
+        value = state.get(key)
+        if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+            raise ValueError(f"the state's {key} is {value!r}; expected an integer of 0 or more")
+    missing = {"request", "dataset_digest", "schedule_digest"} - set(state)
+    if missing:
+        raise ValueError(f"the state has no {', '.join(sorted(missing))}")
 
 
 class Progress:
@@ -50,7 +70,8 @@ class Epoch:
 
     An iterator, a context manager, and a file-like thing: end it with ``close()``, with ``with``,
     or by letting go of it. A stream that is cut continues at the next batch, on the next of the
-    client's servers. After an error the position is kept, and ``next()`` tries again.
+    client's servers. After an error the position is kept, and ``next()`` tries again. Threads may
+    share it: each batch goes to one of them.
 
     Made by ``Client.epoch`` and ``Loader.epoch``.
     """
@@ -78,6 +99,8 @@ class Epoch:
         self._counters = Counters()
         self._waited_seconds = 0.0
         self._closed = False
+        # One thread at a time takes a batch.
+        self._lock = threading.Lock()
         self._source: Union[Prefetch, Direct, None] = None
         self._stop: Optional[weakref.finalize] = None
         self.progress = Progress(request)
@@ -187,6 +210,13 @@ class Epoch:
             RefusedError: when a server refuses to continue.
             StreamError: when a server sends what it did not promise.
         """
+        if self._pid != os.getpid():
+            # Whoever held it at the fork is not in this process.
+            self._lock = threading.Lock()
+        with self._lock:
+            return self._next()
+
+    def _next(self) -> Batch:
         if self.progress.received == len(self):
             # The end is read before the epoch is over, so that the server counts it as whole.
             if not self._closed and self._source is not None:
@@ -236,6 +266,7 @@ class Epoch:
             ValueError: when the position is of another request, or not in this epoch.
             ChangedError: when the dataset or the schedule is another one.
         """
+        check_state(state)
         check_same(state["request"], self._request.state())
         source = ", ".join(map(str, self._addresses))
         for key in ("dataset", "schedule"):

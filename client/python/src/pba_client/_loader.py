@@ -7,12 +7,9 @@ from typing import Any, Dict, Optional, Sequence, Tuple, Union
 import numpy as np
 
 from ._client import Client
-from ._epoch import STATE_VERSION, Epoch, Progress
+from ._epoch import Epoch, Progress, check_state
 from ._errors import ChangedError, PbaError
 from ._request import EpochRequest, Policy, check_same
-
-# No epoch has so many batches, so only the first of them is left.
-STEP_OVER_ALL = 2**63 - 1
 
 
 class Loader:
@@ -98,13 +95,18 @@ class Loader:
             "codec": codec,
         }
         description = self.client.dataset(dataset)
+        # Without such a split, the server says which there are.
+        self._samples: int = description["splits"].get(split, {"samples": 0})["samples"]
         # What the server refuses is better heard now than in the first epoch. This also gives
-        # the digests that every later epoch must have.
-        with self._open(self._request(0, step=STEP_OVER_ALL)) as first_batch:
-            list(first_batch)
-        self._metadata = first_batch.metadata
-        self._samples: int = description["splits"][split]["samples"]
-        self.classes: Tuple[str, ...] = first_batch.metadata.classes
+        # the digests that every later epoch must have. No batch comes after the last one.
+        try:
+            end = len(self)
+        except (TypeError, ZeroDivisionError):
+            end = 0  # the server says what is wrong with the batch size
+        with self._open(self._request(0, start=end)) as nothing:
+            list(nothing)
+        self._metadata = nothing.metadata
+        self.classes: Tuple[str, ...] = nothing.metadata.classes
         self._progress: Optional[Progress] = None
         self._resume: Optional[Dict[str, Any]] = None
 
@@ -184,8 +186,7 @@ class Loader:
                 of a batch means other samples.
             ChangedError: when the dataset or the schedule is another one.
         """
-        if state.get("version") != STATE_VERSION:
-            raise ValueError(f"a state of version {state.get('version')!r}; expected {STATE_VERSION}")
+        check_state(state)
         check_same(state["request"], self._comparable(self._request(state["epoch"])))
         for key in ("dataset", "schedule"):
             found = getattr(self._metadata, key)

@@ -193,11 +193,13 @@ class Reader:
                 raise failure
             attempts += 1
             hopeless = isinstance(failure, ConnectError) and not patient
-            if attempts > self._retries or (hopeless and attempts >= len(self._addresses)):
+            # So many rounds: naming more replicas never means less patience.
+            attempts_max = self._retries * len(self._addresses)
+            if attempts > attempts_max or (hopeless and attempts >= len(self._addresses)):
                 if self.schema is None or isinstance(failure, RefusedError):
                     raise failure
                 expected = self.metadata.batches if self.metadata else 0
-                raise CutError(self.received, expected, self._retries, str(failure)) from failure
+                raise CutError(self.received, expected, attempts_max, str(failure)) from failure
             if self.schema is not None:
                 self._counters.resumes += 1
             self.replica += 1
