@@ -206,7 +206,8 @@ fn resuming_at_each_batch() {
         assert_eq!(epoch::digest(&rest.batches), epoch::digest(&whole.batches[start..]), "start={start}");
         assert_eq!(rest.metadata["pba.dataset"], whole.metadata["pba.dataset"]);
     }
-    assert_eq!(server.metric("pba_resumes_total"), whole.batches.len() as f64);
+    // The last one had nothing to resume.
+    assert_eq!(server.metric("pba_resumes_total"), whole.batches.len() as f64 - 1.0);
 }
 
 #[test]

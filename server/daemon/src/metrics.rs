@@ -122,7 +122,7 @@ impl Metrics {
         let resumes = metric!(
             IntCounter,
             "pba_resumes_total",
-            "Streams that started after batch 0: resumed or striped."
+            "Streams that started after batch 0, with some left: resumed or striped."
         );
         let requests = metric!(
             IntCounterVec,
