@@ -262,6 +262,7 @@ fn wrong_configurations() {
     check("[datasets.a]\npath = \"x\"\nbas = \"flip\"", &[], &[]).refused(1, &["pba.toml", "bas"]);
     check("threads = \"two\"", &[], &[]).refused(1, &["pba.toml", "threads"]);
     check("threads = ", &[], &[]).refused(1, &["pba.toml"]);
+    check("[datasets]\nmine = \"here\"", &[], &[]).refused(1, &["pba.toml", "here", "a table with a path"]);
     check("threads = 0", &[], &[]).refused(1, &["threads: 0", "1..=1024"]);
     check("", &[], &["--dataset", "mine=nowhere"]).refused(1, &["mine", "nowhere"]);
     for socket in ["", "here", "nowhere/s"] {

@@ -92,7 +92,7 @@ pub struct File {
 
 /// A dataset in `pba.toml`.
 #[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "a table with a path, as { path = \"/data/cifar10\" }")]
 struct FileDataset {
     path: PathBuf,
     base: Option<String>,
