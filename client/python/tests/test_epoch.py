@@ -235,7 +235,7 @@ def test_only_servers_are_urls(url: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "options", [{"stall_seconds": 0}, {"retries": -1}, {"prefetch": -1}, {"prefetch": 10**9}, {"urls": []}]
+    "options", [{"stall_seconds": 0}, {"retries": -1}, {"prefetch": -1}, {"prefetch": 10**9}, {"prefetch": "2"}, {"retries": 1.5}, {"urls": []}]
 )
 def test_options_are_checked(options: dict) -> None:
     with pytest.raises(ValueError, match="expected"):

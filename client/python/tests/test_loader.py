@@ -157,7 +157,7 @@ def test_being_made_costs_nothing(server: Server, batch_size: int) -> None:
 def test_states_that_are_none(server: Server) -> None:
     loader = train(server)
     state = loader.state_dict()
-    wrong = [None, [], {}, {**state, "batch": -1}, {**state, "epoch": "x"}, {**state, "batch": True}]
+    wrong = [None, [], {}, {**state, "batch": -1}, {**state, "request": None}, {**state, "batch": True}]
     wrong += [{key: state[key] for key in state if key != left_out} for left_out in state]
     for state in wrong:
         with pytest.raises(ValueError):

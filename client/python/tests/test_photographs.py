@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import shutil
 from pathlib import Path
 from typing import Iterator, List
@@ -11,7 +12,7 @@ import pytest
 from conftest import REPOSITORY, Server
 from PIL import Image
 
-from pba_client import Client, Loader
+from pba_client import Client, Loader, RefusedError
 
 IMAGES = REPOSITORY / "server" / "datasets" / "tests" / "all" / "images"
 RESIZE, CROP = 256, 224
@@ -71,3 +72,15 @@ def test_they_are_described(photos: Server) -> None:
     split = about["splits"]["test"]
     assert split["images"] == "encoded" and split["shape"] is None
     assert split["sizes"] == {"height": [1, 61], "width": [1, 37]}
+
+
+def test_a_split_that_cannot_be_read_says_why(start_server, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    folder = tmp_path / "cut" / "train" / "a"
+    folder.mkdir(parents=True)
+    whole = io.BytesIO()
+    Image.new("RGB", (40, 30), "red").save(whole, "JPEG")
+    (folder / "cut.jpg").write_bytes(whole.getvalue()[:-20])
+    server = start_server("--dataset", f"cut={tmp_path / 'cut'}")
+    with pytest.raises(RefusedError, match="train/a/cut.jpg: .*ends too early") as refusal:
+        Loader(server.url, "cut")
+    assert refusal.value.status == 422

@@ -160,7 +160,7 @@ impl Metrics {
         let shared_memory_bytes = metric!(
             IntGauge,
             "pba_shared_memory_bytes",
-            "Memory that streams on the Unix socket share with their clients; at most shared_memory_bytes_max of the configuration."
+            "Memory that streams on the Unix socket share with their clients, until they end; at most shared_memory_bytes_max of the configuration."
         );
         let shared_memory_refused = metric!(
             IntCounter,

@@ -53,10 +53,10 @@ class Client:
             raise ValueError("no server is named; expected at least one URL, as http://127.0.0.1:8080")
         if not stall_seconds > 0:
             raise ValueError(f"stall_seconds is {stall_seconds}; expected more than 0")
-        if retries < 0:
-            raise ValueError(f"retries is {retries}; expected 0 or more")
-        if not 0 <= prefetch <= PREFETCH_MAX:
-            raise ValueError(f"prefetch is {prefetch}; expected 0 to {PREFETCH_MAX}")
+        if not isinstance(retries, int) or retries < 0:
+            raise ValueError(f"retries is {retries!r}; expected an integer of 0 or more")
+        if not isinstance(prefetch, int) or not 0 <= prefetch <= PREFETCH_MAX:
+            raise ValueError(f"prefetch is {prefetch!r}; expected an integer of 0 to {PREFETCH_MAX}")
         self._addresses: List[Address] = [parse_url(url) for url in urls]
         self._stall_seconds = stall_seconds
         self._retries = retries

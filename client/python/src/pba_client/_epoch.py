@@ -39,7 +39,9 @@ def check_state(state: Any) -> None:
         value = state.get(key)
         if not isinstance(value, int) or isinstance(value, bool) or value < 0:
             raise ValueError(f"the state's {key} is {value!r}; expected an integer of 0 or more")
-    missing = {"request", "dataset_digest", "schedule_digest"} - set(state)
+    if not isinstance(state.get("request"), dict):
+        raise ValueError(f"the state's request is {state.get('request')!r}; expected a dict")
+    missing = {"dataset_digest", "schedule_digest"} - set(state)
     if missing:
         raise ValueError(f"the state has no {', '.join(sorted(missing))}")
 

@@ -95,8 +95,8 @@ class Loader:
             "codec": codec,
         }
         description = self.client.dataset(dataset)
-        # Without such a split, the server says which there are.
-        self._samples: int = description["splits"].get(split, {"samples": 0})["samples"]
+        # Where there is no such split, or it could not be read, the server says so below.
+        self._samples: int = description["splits"].get(split, {}).get("samples", 0)
         # What the server refuses is better heard now than in the first epoch. This also gives
         # the digests that every later epoch must have. No batch comes after the last one.
         try:

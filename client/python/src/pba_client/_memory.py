@@ -12,6 +12,7 @@ import mmap
 import os
 import socket
 import struct
+import sys
 import threading
 import weakref
 from typing import Dict, Optional, Tuple
@@ -44,8 +45,14 @@ class _Memory:
     """
 
     def __init__(self, sock: socket.socket, descriptor: int, length: int) -> None:
+        # From 3.13 on, a mapping need not keep a descriptor of its own.
+        untracked = {"trackfd": False} if sys.version_info >= (3, 13) else {}
         self.map = mmap.mmap(
-            descriptor, length, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ | mmap.PROT_WRITE
+            descriptor,
+            length,
+            flags=mmap.MAP_PRIVATE,
+            prot=mmap.PROT_READ | mmap.PROT_WRITE,
+            **untracked,
         )
         self.address: int = np.frombuffer(self.map, np.uint8).__array_interface__["data"][0]
         # Slots that are not the server's: their beginnings and lengths, in whole pages.
