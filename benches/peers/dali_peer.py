@@ -10,14 +10,12 @@ once, and later ops change them.
 does the policy, and flips.
 """
 
-import math
-
 import numpy as np
 import nvidia.dali as dali
 from nvidia.dali import fn, pipeline_def, types
 
-from measured import index_batches, measure
-from policy import AFFINE, BATCH, PARAMETER, Peer
+from measured import compared, index_batches, measure
+from policy import AFFINE, BATCH, LEVELS, PARAMETER, WithOps, affine_coefficients
 
 BRANCHES = ["none", "affine", "Brightness", "Color", "Contrast", "Sharpness", "Posterize", "Solarize", "Invert",
             "Equalize", "AutoContrast", "Cutout"]
@@ -32,24 +30,6 @@ IDENTITY[1, 1] = 1
 
 def versions():
     return f"DALI {dali.__version__} (CPU operators), NumPy {np.__version__}"
-
-
-def matrix(op, value, side):
-    """Where a pixel of the result comes from."""
-    a, b, c, d, e, f = 1, 0, 0, 0, 1, 0
-    if op == "Rotate":
-        cosine, sine, centre = math.cos(math.radians(value)), math.sin(math.radians(value)), side / 2
-        a, b, c = cosine, -sine, centre - cosine * centre + sine * centre
-        d, e, f = sine, cosine, centre - sine * centre - cosine * centre
-    elif op == "TranslateX":
-        c = value
-    elif op == "TranslateY":
-        f = value
-    elif op == "ShearX":
-        b = value
-    elif op == "ShearY":
-        d = value
-    return np.array([[a, b, c], [d, e, f]], np.float32)
 
 
 class Step:
@@ -183,11 +163,15 @@ def from_jpeg(callback, side, fill):
     return fn.flip(image, horizontal=rest[-1])
 
 
-class Augment(Peer):
+class Augment(WithOps):
     def prepare(self):
         self.fill = [float(value) for value in self.mean]
-        self.matrices = {(op, level, sign): matrix(op, sign * PARAMETER[op](level), self.side)
-                         for op in AFFINE for level in range(10) for sign in (1, -1)}
+        self.matrices = {}
+        for op in AFFINE:
+            for level in LEVELS:
+                for sign in (1, -1):
+                    coefficients = affine_coefficients(op, sign * PARAMETER[op](level), self.side)
+                    self.matrices[op, level, sign] = np.array(coefficients, np.float32).reshape(2, 3)
 
     def steps(self, count):
         """The inputs of the steps of a batch, drawn."""
@@ -206,9 +190,6 @@ class Augment(Peer):
                 np.ascontiguousarray(draws[:, [1, 0]] - self.base.padding, np.int32),
                 np.ascontiguousarray(draws[:, 2], np.int32),
                 np.ascontiguousarray(np.concatenate([low, high - low], axis=1), np.float32)]
-
-    def batch(self, indices, out):
-        raise NotImplementedError("the pipeline asks for its inputs itself")
 
     def apply(self, call, picture):
         step = Step(1, self.side)
@@ -241,10 +222,7 @@ class Dali:
         return measure(seconds, self.batches())
 
     def apply(self, op, level, sign, column, row, picture):
-        call = (op, int(level), int(sign), int(column), int(row))
-        rgb, _ = self.augment.apply(call, self.augment.pictures[int(picture)])
-        alpha = np.full(rgb.shape[:2], 255, np.uint8)
-        return {"rgba": np.dstack([rgb, alpha]).tobytes().hex(), "has_mask": False}
+        return compared(self.augment, op, level, sign, column, row, picture)
 
 
 def start(way, arguments):

@@ -54,6 +54,16 @@ def index_batches(count, seed=1):
         yield from order[: count // BATCH * BATCH].reshape(-1, BATCH)
 
 
+def compared(augment, op, level, sign, column, row, picture):
+    """One op of a peer on one picture, as `compare.py` asks for it."""
+    call = (op, int(level), int(sign), int(column), int(row))
+    rgb, mask = augment.apply(call, augment.pictures[int(picture)])
+    alpha = np.full(rgb.shape[:2], 255, np.uint8)
+    if mask is not None:
+        alpha[~mask] = 0
+    return {"rgba": np.dstack([rgb, alpha]).tobytes().hex(), "has_mask": mask is not None}
+
+
 class Measured:
     """A peer that augments in this process."""
 
@@ -67,9 +77,4 @@ class Measured:
         return measure(seconds, self.batches)
 
     def apply(self, op, level, sign, column, row, picture):
-        call = (op, int(level), int(sign), int(column), int(row))
-        rgb, mask = self.augment.apply(call, self.augment.pictures[int(picture)])
-        alpha = np.full(rgb.shape[:2], 255, np.uint8)
-        if mask is not None:
-            alpha[~mask] = 0
-        return {"rgba": np.dstack([rgb, alpha]).tobytes().hex(), "has_mask": mask is not None}
+        return compared(self.augment, op, level, sign, column, row, picture)

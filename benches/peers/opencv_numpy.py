@@ -14,7 +14,7 @@ import math
 import cv2
 import numpy as np
 
-from policy import AFFINE, ERASED, LEVELS, PARAMETER, RESETS_MASK, Peer
+from policy import AFFINE, ERASED, LEVELS, PARAMETER, RESETS_MASK, Peer, affine_coefficients
 
 cv2.setNumThreads(1)
 GRAY = np.array([0.299, 0.587, 0.114])
@@ -57,20 +57,7 @@ class Augment(Peer):
         """Where each pixel of the result comes from, as Pillow computes it for nearest pixels:
         columns, rows, and the matrix for `warpAffine`."""
         side = self.side
-        a, b, c, d, e, f = 1, 0, 0, 0, 1, 0
-        if op == "Rotate" and value:
-            cosine, sine = (round(g(math.radians(value)), 15) for g in (math.cos, math.sin))
-            centre = side / 2
-            a, b, c = cosine, -sine, centre - cosine * centre + sine * centre
-            d, e, f = sine, cosine, centre - sine * centre - cosine * centre
-        elif op == "TranslateX":
-            c = value
-        elif op == "TranslateY":
-            f = value
-        elif op == "ShearX":
-            b = value
-        elif op == "ShearY":
-            d = value
+        a, b, c, d, e, f = affine_coefficients(op, value, side)
         # Pillow steps through rows and columns in fixed point, 16 bits after the point.
         fixed = [math.floor(number * 65536 + 0.5) for number in
                  (a, b, c + a * 0.5 + b * 0.5, d, e, f + d * 0.5 + e * 0.5)]

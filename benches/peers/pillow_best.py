@@ -6,14 +6,13 @@ or Cutout made some and no op forgot them, and made once per affine op. Images t
 never become Pillow images.
 """
 
-import math
 from functools import lru_cache
 
 import numpy as np
 from PIL import Image, ImageEnhance, ImageFilter, ImageOps
 from PIL import __version__ as pillow_version
 
-from policy import AFFINE, ERASED, LEVELS, PARAMETER, RESETS_MASK, Peer
+from policy import AFFINE, ERASED, LEVELS, PARAMETER, RESETS_MASK, Peer, affine_coefficients
 
 AFFINE_TRANSFORM = Image.Transform.AFFINE
 MIRROR = Image.Transpose.FLIP_LEFT_RIGHT
@@ -27,16 +26,6 @@ def table_of(function):
     """A function of gray or RGB images that treats every byte alike, as a table for `point`."""
     ramp = Image.frombytes("L", (256, 1), bytes(range(256))).convert("RGB")
     return np.asarray(function(ramp))[0].T.reshape(-1).tolist()
-
-
-def rotation(degrees, side):
-    """The coefficients with which `Image.rotate` calls `transform`."""
-    cosine, sine = (round(f(math.radians(degrees)), 15) for f in (math.cos, math.sin))
-    centre = side / 2
-    return (
-        cosine, -sine, cosine * -centre + -sine * -centre + centre,
-        sine, cosine, sine * -centre + cosine * -centre + centre,
-    )
 
 
 @lru_cache(None)
@@ -91,13 +80,7 @@ class Augment(Peer):
                     if not value:
                         self.coefficients[op, level, sign] = None
                         continue
-                    coefficients = {
-                        "Rotate": lambda: rotation(value, side),
-                        "TranslateX": lambda: (1, 0, value, 0, 1, 0),
-                        "TranslateY": lambda: (1, 0, 0, 0, 1, value),
-                        "ShearX": lambda: (1, value, 0, 0, 1, 0),
-                        "ShearY": lambda: (1, 0, 0, value, 1, 0),
-                    }[op]()
+                    coefficients = affine_coefficients(op, value, side)
                     self.coefficients[op, level, sign] = coefficients
                     self.exposed[op, level, sign] = none.transform(
                         self.size, AFFINE_TRANSFORM, coefficients, fillcolor=255)

@@ -8,6 +8,7 @@ those that did in a random order. `Walk` does so for a whole batch with NumPy, w
 
 import abc
 import json
+import math
 import pathlib
 
 import numpy as np
@@ -38,6 +39,25 @@ AFFINE = ("Rotate", "TranslateX", "TranslateY", "ShearX", "ShearY")
 RESETS_MASK = ("Posterize", "Solarize", "Invert", "Equalize", "AutoContrast")
 # What Cutout leaves, with alpha 0.
 ERASED = (125, 122, 113)
+
+
+def affine_coefficients(op, value, side):
+    """Where a pixel of the result of an affine op comes from, (a, b, c, d, e, f) as `Image.transform`
+    takes them: column a x + b y + c, row d x + e y + f, counted from the corners of pixels. Rotate's
+    are those with which `Image.rotate` calls it."""
+    if op == "Rotate":
+        cosine, sine = (round(f(math.radians(value)), 15) for f in (math.cos, math.sin))
+        centre = side / 2
+        return (
+            cosine, -sine, cosine * -centre + -sine * -centre + centre,
+            sine, cosine, sine * -centre + cosine * -centre + centre,
+        )
+    return {
+        "TranslateX": (1, 0, value, 0, 1, 0),
+        "TranslateY": (1, 0, 0, 0, 1, value),
+        "ShearX": (1, value, 0, 0, 1, 0),
+        "ShearY": (1, 0, 0, value, 1, 0),
+    }[op]
 
 
 def last_policy():
@@ -132,8 +152,8 @@ class Base:
         out[hole] = blank[hole]
 
 
-class Peer(abc.ABC):
-    """One way to augment a batch. Each peer's file has one subclass named `Augment`.
+class Inputs:
+    """What a peer begins with: pictures, draws, and the base augmentation.
 
     `pictures` is uint8 [N, side, side, 3], `mean` the rounded mean colour.
     """
@@ -153,12 +173,20 @@ class Peer(abc.ABC):
     def prepare(self):
         """Tables, masks, whatever can be made once."""
 
-    @abc.abstractmethod
-    def batch(self, indices, out):
-        """Writes the augmented images of these indices into `out`, uint8 [N, side, side, 3]; what
-        was in it is overwritten. Answers it."""
+
+class WithOps(Inputs, abc.ABC):
+    """A peer whose ops can be compared one by one with ours."""
 
     @abc.abstractmethod
     def apply(self, call, picture):
         """One op on one image of uint8 [side, side, 3]: RGB and mask (False where exposed or
         erased; None when the peer has no mask)."""
+
+
+class Peer(WithOps):
+    """A peer that augments batch by batch. Its file has one such class, named `Augment`."""
+
+    @abc.abstractmethod
+    def batch(self, indices, out):
+        """Writes the augmented images of these indices into `out`, uint8 [N, side, side, 3]; what
+        was in it is overwritten. Answers it."""

@@ -12,7 +12,6 @@ as everybody has; TensorFlow's pool of threads is private to the dataset.
 - `tf_data:deliver,CORES`: tf.data service does the whole work.
 """
 
-import math
 import multiprocessing
 import os
 
@@ -21,8 +20,8 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 import numpy as np  # noqa: E402
 import tensorflow as tf  # noqa: E402
 
-from measured import end_with_parent, measure  # noqa: E402
-from policy import AFFINE, BATCH, PARAMETER, Peer, last_policy  # noqa: E402
+from measured import compared, end_with_parent, measure  # noqa: E402
+from policy import AFFINE, BATCH, PARAMETER, WithOps, affine_coefficients, last_policy  # noqa: E402
 
 GRAY = [0.299, 0.587, 0.114]
 BLUR = np.array([[1, 1, 1], [1, 5, 1], [1, 1, 1]], np.float32) / 13
@@ -49,19 +48,7 @@ def options(count):
 
 def transform(op, value, side):
     """Where a pixel of the result comes from, as `ImageProjectiveTransformV3` takes it."""
-    a, b, c, d, e, f = 1, 0, 0, 0, 1, 0
-    if op == "Rotate":
-        cosine, sine, centre = math.cos(math.radians(value)), math.sin(math.radians(value)), side / 2
-        a, b, c = cosine, -sine, centre - cosine * centre + sine * centre
-        d, e, f = sine, cosine, centre - sine * centre - cosine * centre
-    elif op == "TranslateX":
-        c = value
-    elif op == "TranslateY":
-        f = value
-    elif op == "ShearX":
-        b = value
-    elif op == "ShearY":
-        d = value
+    a, b, c, d, e, f = affine_coefficients(op, value, side)
     # It counts from the centres of pixels, Pillow from their corners.
     return [a, b, c + (a + b - 1) / 2, d, e, f + (d + e - 1) / 2, 0, 0]
 
@@ -75,7 +62,7 @@ def blend(first, second, factor):
     return rounded(first + factor * (second - first))
 
 
-class Augment(Peer):
+class Augment(WithOps):
     def prepare(self):
         self.slots = [slot for slot in last_policy() if slot[1] > 0]
         self.colour = tf.constant(self.mean, tf.uint8)
@@ -185,9 +172,6 @@ class Augment(Peer):
     def one(self, image, branches, signs, centres, corner, flip, hole):
         return self.finish(self.policy(image, branches, signs, centres), corner, flip, hole)
 
-    def batch(self, indices, out):
-        raise NotImplementedError("the dataset asks for its images itself")
-
     def apply(self, call, picture):
         name, level, sign, column, row = call
         return self.op(name, level, tf.constant(picture), tf.constant(sign), column, row).numpy(), None
@@ -208,10 +192,7 @@ class TfData:
         return measure(seconds, self.batches, self.processes)
 
     def apply(self, op, level, sign, column, row, picture):
-        call = (op, int(level), int(sign), int(column), int(row))
-        rgb, _ = self.augment.apply(call, self.augment.pictures[int(picture)])
-        alpha = np.full(rgb.shape[:2], 255, np.uint8)
-        return {"rgba": np.dstack([rgb, alpha]).tobytes().hex(), "has_mask": False}
+        return compared(self.augment, op, level, sign, column, row, picture)
 
 
 def with_draws(samples, augment):
