@@ -4,27 +4,36 @@ mod cifar;
 mod encoded;
 mod folder;
 mod images;
+mod noise;
 mod packed;
 mod parquet;
 mod real_data;
 mod regions;
 mod shapes;
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
 
+use noise::noise;
 use pba_datasets::{Dataset, DatasetError, PackSpec, Packer, Split, SplitName, open};
 
-/// Bytes that look random, from a seed.
-fn noise(seed: u64, length: usize) -> Vec<u8> {
-    let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
-    let step = |_| {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        (state >> 24) as u8
-    };
-    (0..length).map(step).collect()
+/// Opens a packed split with each of its bytes flipped in three ways, and checks what can be opened:
+/// nothing panics.
+fn open_with_each_byte_flipped(file: &Path, check: impl Fn(&Split)) {
+    let bytes = std::fs::read(file).unwrap();
+    for (place, flip) in (0..bytes.len()).flat_map(|place| [0x01, 0x80, 0xff].map(|flip| (place, flip))) {
+        let mut bytes = bytes.clone();
+        bytes[place] ^= flip;
+        std::fs::write(file, &bytes).unwrap();
+        let outcome = catch_unwind(AssertUnwindSafe(|| {
+            if let Ok(split) = packed::open(file) {
+                check(&split);
+                split.verify();
+            }
+        }));
+        assert!(outcome.is_ok(), "byte {place} ^ {flip}");
+    }
 }
 
 fn pack(to: &Path, (height, width): (u32, u32), labels: &[i64], classes: &[&str]) -> Vec<Vec<u8>> {
