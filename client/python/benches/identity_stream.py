@@ -1,17 +1,18 @@
-"""How much of a raw socket's rate does the client keep?
+"""How fast does the client read, beside a raw socket and beside what one would write without it?
 
-Reads the same epochs of untouched pixels (the built-in dataset, 10,000 images of 32x32) in four
-ways, in turns within one run, and prints images/s with each one's ratio to the raw read:
+Reads the same epochs of untouched pixels (the built-in dataset, 10,000 images of 32x32) in several
+ways, in turns within one run, and prints images/s with each one's ratio to two of the ways:
 
 - raw: ``recv_into`` one reused buffer, nothing looked at; what no client can beat;
-- pba_client, with prefetch 0 (reading in the loop's thread) and 2 (the default);
-- http.client and ``pyarrow.ipc.open_stream``: what one would write without this package.
+- five lines: ``http.client`` and ``pyarrow.ipc.open_stream``; what one would write without this
+  package, and what it must not be slower than;
+- Client and Loader as they are, and Client without a thread and with one.
 
-At a ``unix:PATH`` URL, the raw read is of a Unix socket, pba_client reads from it as well, and through
-the memory that the server shares; http.client cannot.
+At a ``unix:PATH`` URL, the raw read is of a Unix socket, pba_client reads from it as well, and
+through the memory that the server shares; the five lines are left out.
 
 With ``--replay``, the answer is recorded once and then sent from memory by a process of this
-script, so that the kernel's copying and not the server is the limit.
+script, so that the kernel's copying and not the server is the limit. Loader is left out then.
 
     python benches/identity_stream.py http://127.0.0.1:8080|unix:PATH [--replay] [--epochs 5] [--rounds 7]
 """
@@ -26,12 +27,13 @@ import platform
 import socket
 import statistics
 import time
+from typing import Callable, Dict
 from urllib.parse import urlsplit
 
 import numpy as np
 import pyarrow as pa
 
-from pba_client import Client
+from pba_client import Client, Epoch, Loader
 
 IMAGES = 10_000
 TARGET = "/v1/datasets/shapes/epochs/{}/batches?batch_size={}&schedule=identity"
@@ -58,19 +60,19 @@ def raw(url: str, epoch: int, batch_size: int, buffer: memoryview) -> int:
     return total
 
 
-def by_client(client: Client, epoch: int, batch_size: int) -> None:
+def by_pba(epoch: Epoch) -> None:
     rows = 0
-    for batch in client.epoch("shapes", epoch, schedule="identity", batch_size=batch_size):
+    for batch in epoch:
         rows += len(batch.image)
     assert rows == IMAGES, rows
 
 
-def by_pyarrow(url: str, epoch: int, batch_size: int) -> None:
+def by_five_lines(url: str, epoch: int, batch_size: int) -> None:
+    rows = 0
     connection = http.client.HTTPConnection(urlsplit(url).netloc)
     connection.request("GET", TARGET.format(epoch, batch_size))
-    rows = 0
     with connection.getresponse() as response:
-        for batch in pa.ipc.open_stream(response):
+        for batch in pa.ipc.open_stream(pa.PythonFile(response)):
             rows += len(batch.column("image").to_numpy_ndarray())
     connection.close()
     assert rows == IMAGES, rows
@@ -117,22 +119,29 @@ def main() -> None:
         url = receive.recv()
 
     buffer = memoryview(bytearray(1 << 20))
-    direct, ahead = (Client(url, prefetch=batches, shared_memory=False) for batches in (0, 2))
-    ways = {
-        "raw socket": lambda epoch: raw(url, epoch, args.batch_size, buffer),
-        "pba_client, prefetch 0": lambda epoch: by_client(direct, epoch, args.batch_size),
-        "pba_client, prefetch 2": lambda epoch: by_client(ahead, epoch, args.batch_size),
-    }
+    size = args.batch_size
+
+    def client(**options) -> Callable[[int], None]:  # type: ignore[no-untyped-def]
+        made = Client(url, **options)
+        return lambda epoch: by_pba(made.epoch("shapes", epoch, schedule="identity", batch_size=size))
+
+    ways: Dict[str, Callable[[int], None]] = {"raw socket": lambda epoch: raw(url, epoch, size, buffer)}
     if url.startswith("unix:"):
-        shared = Client(url)
-        ways["pba_client, shared memory"] = lambda epoch: by_client(shared, epoch, args.batch_size)
+        ways["Client, shared memory"] = client()
     else:
-        ways["http.client + pyarrow"] = lambda epoch: by_pyarrow(url, epoch, args.batch_size)
+        ways["five lines"] = lambda epoch: by_five_lines(url, epoch, size)
+    ways["Client"] = client(shared_memory=False)
+    if not args.replay:
+        loader = Loader(url, "shapes", "identity", batch_size=size, shared_memory=False)
+        ways["Loader"] = lambda epoch: by_pba(loader.epoch(epoch))
+    for prefetch in (0, 2):
+        ways[f"Client, prefetch={prefetch}"] = client(shared_memory=False, prefetch=prefetch)
     seconds: dict = {name: [] for name in ways}
     # Of this process, both of its threads and the kernel's part: what a busy machine cannot blur.
     cpu_seconds: dict = {name: [] for name in ways}
     for round_number in range(args.rounds + 1):
-        for name, way in ways.items():
+        # To and fro, so that nobody always comes after the same one.
+        for name, way in list(ways.items())[:: 1 if round_number % 2 else -1]:
             before, cpu_before = time.perf_counter(), time.process_time()
             for epoch in range(args.epochs):
                 way(epoch)
@@ -150,14 +159,17 @@ def main() -> None:
         f"median of {args.rounds} rounds; Python {platform.python_version()}, "
         f"pyarrow {pa.__version__}, numpy {np.__version__}, {os.cpu_count()} cores"
     )
-    base = seconds["raw socket"]
     for name, values in seconds.items():
         rate = args.epochs * IMAGES / statistics.median(values)
         # Rounds are compared one by one, because the machine's speed wanders.
-        ratio = statistics.median(b / v for b, v in zip(base, values))
+        ratios = [
+            f"{statistics.median(b / v for b, v in zip(seconds[base], values)):5.2f} of {base}"
+            for base in ("raw socket", "five lines")
+            if base in seconds
+        ]
         cpu = statistics.median(cpu_seconds[name]) / (args.epochs * IMAGES)
         print(
-            f"{name:26} {rate:12,.0f} images/s   {ratio:5.2f} of raw   "
+            f"{name:22} {rate:12,.0f} images/s   {'   '.join(ratios)}   "
             f"{cpu * 1e9:6,.0f} ns of this process's CPU per image"
         )
 

@@ -7,6 +7,7 @@ import os
 import re
 import select
 import socket
+import ssl
 import subprocess
 import threading
 import time
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Iterator, List, Optional
 
 import pytest
+from certificates import Authority
 
 from pba_client import Client, Epoch
 
@@ -152,6 +154,12 @@ def server(shared_server: Server) -> Iterator[Server]:
     wait_for(lambda: not client_threads(), f"threads are left behind: {client_threads()}")
 
 
+@pytest.fixture(scope="session")
+def authority() -> Authority:
+    """Signs certificates of servers, and is known to nobody."""
+    return Authority("an authority")
+
+
 @pytest.fixture
 def client(server: Server) -> Client:
     return Client(server.url)
@@ -176,6 +184,13 @@ def client_threads() -> List[str]:
     return [thread.name for thread in threading.enumerate() if thread.name.startswith("pba-client")]
 
 
+PROBLEM = b'{"title": "unauthorized", "detail": "this is no token that I know"}'
+UNAUTHORIZED = (
+    b"HTTP/1.1 401 Unauthorized\r\nContent-Type: application/problem+json\r\n"
+    b"Content-Length: %d\r\n\r\n%s" % (len(PROBLEM), PROBLEM)
+)
+
+
 class CuttingProxy:
     """Forwards bytes between a client and a server, and cuts connections.
 
@@ -185,6 +200,9 @@ class CuttingProxy:
             Connections after the last are not cut.
         reset: end with a reset instead of an orderly end.
         hang: at the cut, send nothing more instead of ending.
+        tls: how to speak TLS with the client.
+        token: refuse requests that do not show it.
+        listener: where to listen, instead of a port of its own.
     """
 
     def __init__(
@@ -194,15 +212,22 @@ class CuttingProxy:
         *,
         reset: bool = False,
         hang: bool = False,
+        tls: Optional[ssl.SSLContext] = None,
+        token: Optional[str] = None,
+        listener: Optional[socket.socket] = None,
     ) -> None:
         self._target = address
         self._cuts = list(cuts)
         self._reset = reset
         self._hang = hang
+        self._tls = tls
+        self._token = token
         self.requests: List[str] = []
         self._closed = threading.Event()
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.url = "http://127.0.0.1:%d" % self._listener.getsockname()[1]
+        self._listener = listener or socket.create_server(("127.0.0.1", 0))
+        host, self.port = self._listener.getsockname()[:2]
+        host = f"[{host}]" if ":" in host else host
+        self.url = f"{'http' if tls is None else 'https'}://{host}:{self.port}"
         self._threads = [threading.Thread(target=self._accept, name="proxy")]
         self._threads[0].start()
 
@@ -221,8 +246,11 @@ class CuttingProxy:
             thread.start()
 
     def _forward(self, peer: socket.socket, left: Optional[int]) -> None:
-        with peer, contextlib.suppress(OSError):
+        with contextlib.suppress(OSError), contextlib.ExitStack() as stack:
+            stack.enter_context(peer)
             peer.settimeout(30)
+            if self._tls is not None:
+                peer = stack.enter_context(self._tls.wrap_socket(peer, server_side=True))
             request = b""
             while b"\r\n\r\n" not in request:
                 piece = peer.recv(65536)
@@ -230,6 +258,9 @@ class CuttingProxy:
                     return
                 request += piece
             self.requests.append(request.split(b"\r\n")[0].decode())
+            if self._token is not None and f"\r\nAuthorization: Bearer {self._token}\r\n".encode() not in request:
+                peer.sendall(UNAUTHORIZED)
+                return
             if left == 0:
                 self._end(peer)
                 return
@@ -256,7 +287,7 @@ class CuttingProxy:
     def close(self) -> None:
         self._closed.set()
         with contextlib.suppress(OSError):
-            socket.create_connection(self._listener.getsockname()).close()
+            socket.create_connection(self._listener.getsockname()[:2]).close()
         self._listener.close()
         for thread in self._threads:
             thread.join(30)

@@ -360,6 +360,23 @@ def test_odd_chunks_will_do() -> None:
             assert [batch.index[0] for batch in Client(script.url).epoch("d", 0)] == [0, 1, 2]
 
 
+def test_batches_may_lie_differently() -> None:
+    """Batches with the same head lie alike; one with another head in between is read as it says."""
+    body = stream(6, 6)
+    at = [place for place in range(len(body)) if body.startswith(b"\xff\xff\xff\xff", place)]
+    first, third = at[1], at[3]
+    head_bytes = 8 + struct.unpack_from("<i", body, first + 4)[0]
+    assert body[first : first + head_bytes] == body[third : third + head_bytes]
+    # A head that is longer by eight bytes of padding says the same, and is another one.
+    longer = struct.pack("<Ii", 0xFFFFFFFF, head_bytes - 8 + 8) + body[third + 8 : third + head_bytes] + bytes(8)
+    body = body[:third] + longer + body[third + head_bytes :]
+    with Script(answer(body)) as script:
+        batches = list(Client(script.url).epoch("d", 0))
+    assert [batch.index[0] for batch in batches] == list(range(6))
+    assert [batch.image[0, 0, 0, 0] for batch in batches] == list(range(6))
+    assert [batch.record_batch.column(2)[0].as_py() for batch in batches] == list(range(6))
+
+
 def test_a_full_server_is_tried_again() -> None:
     with Script(full(), full(), answer(stream(2, 2))) as script:
         assert len(list(Client(script.url).epoch("d", 0))) == 2

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 from typing import Any, Dict, List, Optional, Sequence, Union
 
+from ._address import Address, parse_url
 from ._epoch import Epoch
 from ._errors import PbaError, RefusedError, StreamError, UnreachableError
-from ._http import Address, Response, check_success, parse_url
+from ._http import Access, Response
 from ._request import EpochRequest, Policy, Shard, segment
 
 # A description comes at once, or the server is not well.
@@ -21,16 +23,26 @@ class Client:
     """Talks to the replicas of a PBA server.
 
     Args:
-        urls: one URL, or several of replicas that serve the same datasets and schedules.
+        urls: one URL, or several of replicas that serve the same datasets and schedules:
+            ``http://HOST:PORT``, where ``http://`` may be left out, ``https://HOST:PORT``, or
+            ``unix:PATH`` on the server's machine.
+        token: bearer token that every request shows; by default that of ``PBA_TOKEN`` in the
+            environment, if there is one. ``http://`` sends it in the clear.
+        ca: path of a PEM file with the certificate of the authority that ``https://`` servers are
+            trusted by, instead of the system's; by default that of ``PBA_CA``.
         stall_seconds: how long a server may send nothing before its stream counts as cut.
         retries: attempts to continue a cut stream, since the last batch, at each of the URLs, with
             growing pauses.
-        prefetch: batches that a thread fetches ahead of the loop, 0 to 1000; 0 reads in the loop's thread.
+        prefetch: batches that a thread fetches ahead of the loop, 0 to 1000; 0 reads in the loop's
+            own thread. By default 2, but 0 for uncompressed batches of up to 1 MiB from the same
+            machine over ``http://`` or ``unix:``: such a batch is read in less time than
+            threads take to hand it over, while the kernel and the server hold the next ones.
         shared_memory: whether batches may come through memory that a server at a ``unix:`` URL
             shares; the batches are the same either way.
 
     Raises:
-        ValueError: when there is no URL, or one is not a server's.
+        ValueError: when there is no URL, or one is not a server's; when the token cannot stand in
+            a header, or ``ca`` is no file of certificates.
 
     >>> from pba_client import Client
     >>> client = Client("http://127.0.0.1:8080")
@@ -43,9 +55,11 @@ class Client:
         self,
         urls: Union[str, Sequence[str]],
         *,
+        token: Optional[str] = None,
+        ca: Union[str, "os.PathLike[str]", None] = None,
         stall_seconds: float = 120.0,
         retries: int = 8,
-        prefetch: int = 2,
+        prefetch: Optional[int] = None,
         shared_memory: bool = True,
     ) -> None:
         urls = [urls] if isinstance(urls, str) else list(urls)
@@ -55,9 +69,12 @@ class Client:
             raise ValueError(f"stall_seconds is {stall_seconds}; expected more than 0")
         if not isinstance(retries, int) or retries < 0:
             raise ValueError(f"retries is {retries!r}; expected an integer of 0 or more")
-        if not isinstance(prefetch, int) or not 0 <= prefetch <= PREFETCH_MAX:
-            raise ValueError(f"prefetch is {prefetch!r}; expected an integer of 0 to {PREFETCH_MAX}")
+        if prefetch is not None and not (isinstance(prefetch, int) and 0 <= prefetch <= PREFETCH_MAX):
+            raise ValueError(f"prefetch is {prefetch!r}; expected an integer of 0 to {PREFETCH_MAX}, or None")
         self._addresses: List[Address] = [parse_url(url) for url in urls]
+        self._access = Access(token, ca)
+        if any(address.scheme == "https" for address in self._addresses):
+            self._access.context()  # a wrong file is better said at once
         self._stall_seconds = stall_seconds
         self._retries = retries
         self._prefetch = prefetch
@@ -68,7 +85,7 @@ class Client:
 
     @property
     def urls(self) -> List[str]:
-        """The servers."""
+        """The servers, each URL in its full form: ``http://127.0.0.1:8080`` for ``127.0.0.1:8080``."""
         return [str(address) for address in self._addresses]
 
     def datasets(self) -> List[Dict[str, Any]]:
@@ -184,6 +201,7 @@ class Client:
         opened = Epoch(
             self._addresses[first:] + self._addresses[:first],
             request,
+            access=self._access,
             stall_seconds=self._stall_seconds,
             retries=self._retries,
             prefetch=self._prefetch,
@@ -203,10 +221,11 @@ class Client:
                     address,
                     target,
                     accept="application/json",
+                    access=self._access,
                     stall_seconds=min(self._stall_seconds, DOCUMENT_SECONDS),
                 )
                 try:
-                    check_success(response)
+                    response.check()
                     document = json.loads(response.read_all())
                 finally:
                     response.close()

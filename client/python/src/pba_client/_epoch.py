@@ -2,22 +2,31 @@
 
 from __future__ import annotations
 
+import math
 import os
 import threading
 import time
 import weakref
-from typing import Any, Dict, Iterator, List, Optional, Sequence, Union
+from typing import Any, Dict, Iterator, List, Optional, Sequence, Tuple, Union
 
 import pyarrow as pa
 
+from . import _source
+from ._address import Address
 from ._batch import Batch
 from ._errors import ChangedError
-from ._http import Address
-from ._metadata import Metadata
-from ._reader import Counters, Reader
+from ._http import Access
+from ._ipc import Counters
+from ._metadata import Metadata, image_shape
+from ._reader import Reader
 from ._request import EpochRequest, check_same
 from ._source import Direct, Item, Prefetch, stop
 
+# Fetched ahead by a thread, unless somebody chooses.
+PREFETCH_BATCHES = 2
+# A batch of so many bytes comes from the same machine in less time than a thread costs to hand it
+# over, and the kernel and the server hold several.
+DIRECT_BYTES_MAX = 1024 * 1024
 # Batches in shared memory beyond those fetched ahead: the loop's own, the one before it while the
 # loop goes on, and two that a trainer may still be copying to its device.
 MEMORY_BATCHES_LOOP = 4
@@ -83,26 +92,28 @@ class Epoch:
         addresses: Sequence[Address],
         request: EpochRequest,
         *,
+        access: Access,
         stall_seconds: float,
         retries: int,
-        prefetch: int,
+        prefetch: Optional[int],
         shared_memory: bool = True,
         patient: bool = True,
         expected: Optional[Dict[str, str]] = None,
     ) -> None:
         self._addresses = list(addresses)
         self._request = request
+        self._access = access
         self._stall_seconds = stall_seconds
         self._retries = retries
-        self._depth = prefetch
         # A codec is for networks; the server would not compress into shared memory.
         shared = shared_memory and request.codec is None
-        self._memory_batches = prefetch + MEMORY_BATCHES_LOOP if shared else 0
+        ahead = PREFETCH_BATCHES if prefetch is None else prefetch
+        self._memory_batches = ahead + MEMORY_BATCHES_LOOP if shared else 0
         self._counters = Counters()
         self._waited_seconds = 0.0
         self._closed = False
         # One thread at a time takes a batch.
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._source: Union[Prefetch, Direct, None] = None
         self._stop: Optional[weakref.finalize] = None
         self.progress = Progress(request)
@@ -114,6 +125,7 @@ class Epoch:
         self._schema, self._metadata = reader.schema, reader.metadata
         self.progress.metadata = self._metadata
         try:
+            self._depth = self._default_depth(reader) if prefetch is None else prefetch
             for key, digest in (expected or {}).items():
                 if getattr(self._metadata, key) != digest:
                     source = str(addresses[reader.replica % len(addresses)])
@@ -123,11 +135,18 @@ class Epoch:
             raise
         self._start(reader)
 
+    def _default_depth(self, reader: Reader) -> int:
+        if not reader.is_near or self._request.codec is not None:
+            return PREFETCH_BATCHES
+        epoch_bytes = self._metadata.rows * math.prod(image_shape(self._schema))
+        return PREFETCH_BATCHES if epoch_bytes > DIRECT_BYTES_MAX * self._metadata.batches else 0
+
     def _reader(self, received: int, replica: int) -> Reader:
         return Reader(
             self._addresses,
             self._request,
             self._counters,
+            access=self._access,
             stall_seconds=self._stall_seconds,
             retries=self._retries,
             memory_batches=self._memory_batches,
@@ -136,10 +155,10 @@ class Epoch:
         )
 
     def _start(self, reader: Reader) -> None:
-        self._pid = os.getpid()
+        self._forks = _source.forks
         # Shared memory is ahead of the loop without a thread: the server fills the slots.
         threaded = self._depth > 0 and not reader.shares_memory
-        source = Prefetch(reader, self._counters, self._depth) if threaded else Direct(reader)
+        source = Prefetch(reader, self._counters, self._depth) if threaded else Direct(reader, self._lock)
         self._source = source
         # Runs when the epoch is collected, and at exit of the interpreter.
         self._stop = weakref.finalize(self, stop, os.getpid(), source)
@@ -212,39 +231,41 @@ class Epoch:
             RefusedError: when a server refuses to continue.
             StreamError: when a server sends what it did not promise.
         """
-        if self._pid != os.getpid():
+        if self._forks != _source.forks:
             # Whoever held it at the fork is not in this process.
-            self._lock = threading.Lock()
+            self._lock = threading.RLock()
         with self._lock:
-            return self._next()
+            expected = self.progress.received
+            if self._source is None or self._closed or self._forks != _source.forks:
+                self._open_again(expected)
+            item = self._take()
+            if item is None or isinstance(item, BaseException) or item[0] != expected:
+                item = self._settle(item, expected)
+            self.progress.received = expected + 1
+            batch = item[1]
+            batch.number = self._request.number(expected)
+            return batch
 
-    def _next(self) -> Batch:
-        if self.progress.received == len(self):
-            # The end is read before the epoch is over, so that the server counts it as whole.
-            if not self._closed and self._source is not None:
-                item = self._take()
-                self._end_source()
-                if isinstance(item, BaseException):
-                    raise item
+    def _open_again(self, expected: int) -> None:
+        if expected == len(self):
             raise StopIteration
         if self._closed:
-            raise ValueError(f"the epoch was closed after {self.received} of {len(self)} batches")
-        if self._source is None or self._pid != os.getpid():
-            self._restart()
-        item = self._take()
-        lost = item is None or (isinstance(item, tuple) and item[0] != self.progress.received)
-        if lost:
+            raise ValueError(f"the epoch was closed after {expected} of {len(self)} batches")
+        self._restart()
+
+    def _settle(self, item: Item, expected: int) -> Tuple[int, Batch]:
+        """What to do about something else than the expected batch."""
+        if expected < len(self) and not isinstance(item, BaseException):
             # An interrupt (Ctrl-C) took a batch between the queue and the loop: fetch it again.
             self._restart()
             item = self._take()
-        if isinstance(item, BaseException):
-            self._end_source()
-            raise item
-        assert item is not None, "a reader ends only after the last batch"
-        received, record_batch = item
-        batch = Batch(self._request.number(received), record_batch)
-        self.progress.received += 1
-        return batch
+        if isinstance(item, tuple):
+            return item
+        # At the end as well: it was read, so that the server counts the epoch as whole.
+        self._end_source()
+        if item is None:
+            raise StopIteration
+        raise item
 
     def _take(self) -> Item:
         assert self._source is not None

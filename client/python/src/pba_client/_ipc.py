@@ -1,138 +1,188 @@
-"""Arrow IPC messages, each read into one aligned buffer that the arrays then look into.
-
-A message is ``FF FF FF FF``, the length of its metadata (int32), the metadata (a flatbuffer,
-padded) and a body. pyarrow decodes it; the framing is read here, because pyarrow would read the
-body through a Python object in pieces, and cannot tell a cut stream from a short one.
-"""
+"""An Arrow stream in the body of an answer, read into memory that the arrays then look into."""
 
 from __future__ import annotations
 
+import http.client
 import struct
-from typing import Optional
+from typing import Optional, Union
 
-import numpy as np
 import pyarrow as pa
 
+from ._batch import Batch, Layout
 from ._errors import StreamError
-from ._http import Eof, Response
+from ._http import Eof, Response, broken
 
-# Arrow's own recommendation, and a cache line.
-ALIGNMENT = 64
-CONTINUATION = 0xFFFFFFFF
-# The schema of 1,000 class names takes 20 KiB; nobody sends more than this.
-METADATA_BYTES_MAX = 16 * 1024 * 1024
-# The server's own bound is 256 MiB unless it is configured otherwise.
-BODY_BYTES_MAX = 4 * 1024 * 1024 * 1024
+# Of a part of a message; the server's own bound is 256 MiB unless it is configured otherwise.
+READ_BYTES_MAX = 4 * 1024 * 1024 * 1024
+# The marks and lengths before the metadata of a message.
+MARK_BYTES = 8
+# What is read along with a mark: more than a batch's metadata, and little of a body, if any.
+AHEAD_BYTES = 4096
 
-_PREFIX = struct.Struct("<Ii")
-_UOFFSET = struct.Struct("<I")
-_SOFFSET = struct.Struct("<i")
-_VOFFSET = struct.Struct("<H")
-_LONG = struct.Struct("<q")
+_FAULTS = (OSError, http.client.HTTPException, MemoryError)
 
 
-def body_length(metadata: memoryview) -> int:
-    """Bytes of the body that follows a message's metadata: field 3 of the table ``Message``.
+class Counters:
+    """What happened to an epoch so far; written by the thread that reads.
 
-    Raises:
-        StreamError: when the metadata is not a flatbuffer, or the length out of bounds.
+    Attributes:
+        bytes: bytes of streams received, without HTTP's framing.
+        resumes: attempts to continue after a cut.
+        server_waited_seconds: how long batches waited for the loop.
     """
-    try:
-        table = _UOFFSET.unpack_from(metadata, 0)[0]
-        vtable = table - _SOFFSET.unpack_from(metadata, table)[0]
-        slot = 4 + 2 * 3
-        if vtable < 0 or slot + 2 > _VOFFSET.unpack_from(metadata, vtable)[0]:
-            return 0
-        field = _VOFFSET.unpack_from(metadata, vtable + slot)[0]
-        length = _LONG.unpack_from(metadata, table + field)[0] if field else 0
-    except struct.error as error:
-        raise StreamError("the metadata of an Arrow message is broken") from error
-    if not 0 <= length <= BODY_BYTES_MAX:
-        raise StreamError(f"an Arrow message announces a body of {length} bytes")
-    return length
+
+    def __init__(self) -> None:
+        self.bytes = 0
+        self.resumes = 0
+        self.server_waited_seconds = 0.0
 
 
-class MessageReader:
-    """Reads the messages of one Arrow IPC stream from the body of an HTTP answer."""
+class Body:
+    """The body of an answer as the file that pyarrow reads: no read is short, or it is a cut.
 
-    def __init__(self, response: Response) -> None:
-        self._response = response
-        self._prefix = memoryview(bytearray(_PREFIX.size))
+    pyarrow itself takes an early end for the end of the stream. A message's body goes from the
+    kernel straight into a buffer that the arrays keep, and which begins at a multiple of 64 bytes.
+    The buffer is from pyarrow's pool: memory that was used before, for which the kernel need not
+    find pages.
+    """
 
-    def next(self) -> Optional[pa.Message]:
-        """The next message; none at Arrow's end of stream, with HTTP's last chunk after it.
+    closed = False
 
-        The message's body starts at a multiple of 64 bytes, and nothing copies it again.
+    def __init__(self, response: Response, counters: Counters) -> None:
+        self._body = response.body
+        self._stall_seconds = response.stall_seconds
+        self._counters = counters
+        self._ahead = b""
+        self._after_mark = False
+
+    def read(self, size: int) -> Union[bytes, pa.Buffer]:
+        """Exactly so many bytes.
 
         Raises:
-            StreamError: when the stream is cut or is not an Arrow stream.
+            StreamError: when the stream is cut, or no memory can hold so many.
         """
-        self._read(self._prefix)
-        continuation, metadata_bytes = _PREFIX.unpack(self._prefix)
-        if continuation != CONTINUATION:
-            raise StreamError("an Arrow message does not begin with its mark")
-        if metadata_bytes == 0:
-            self._end()
+        if size > MARK_BYTES and not self._after_mark:
+            return self._buffer(size)
+        # A mark, or the metadata that follow it, which no array looks into.
+        self._after_mark = size <= MARK_BYTES
+        while len(self._ahead) < size:
+            if not self._look_ahead():
+                raise Eof("the body ended without Arrow's end of stream")
+        return self._take(size)
+
+    def repeated(self, layout: Layout) -> Optional[pa.Buffer]:
+        """The next message's body, if its head is that of a known layout.
+
+        Returns:
+            None, with nothing taken, if it is not.
+
+        Raises:
+            StreamError: when the stream is cut.
+        """
+        head = layout.head
+        while len(self._ahead) < len(head):
+            if not head.startswith(self._ahead) or not self._look_ahead():
+                return None
+        if not self._ahead.startswith(head):
             return None
-        if not 0 < metadata_bytes <= METADATA_BYTES_MAX:
-            raise StreamError(f"an Arrow message announces {metadata_bytes} bytes of metadata")
-        metadata = memoryview(bytearray(metadata_bytes))
-        self._read(metadata)
-        body_bytes = body_length(metadata)
-        head_bytes = _PREFIX.size + metadata_bytes
-        # pyarrow's pool gives memory that was used before without asking the kernel for pages.
+        self._take(len(head))
+        return self._buffer(layout.body_bytes)
+
+    def end(self) -> None:
+        """Reads the end of the body.
+
+        Raises:
+            StreamError: when it does not end here, or is cut.
+        """
+        if self._ahead or self._look_ahead():
+            raise StreamError("bytes follow Arrow's end of stream")
+
+    def _look_ahead(self) -> int:
+        # At most the rest of an HTTP chunk: the server sends heads and bodies in chunks of their own.
         try:
-            memory = pa.allocate_buffer(head_bytes + body_bytes + ALIGNMENT)
-        except (pa.ArrowMemoryError, MemoryError) as error:
-            raise StreamError(f"no memory for an Arrow message of {body_bytes} bytes") from error
-        start = -(memory.address + head_bytes) % ALIGNMENT
-        view = memoryview(memory).cast("B")[start : start + head_bytes + body_bytes]
-        view[: _PREFIX.size] = self._prefix
-        view[_PREFIX.size : head_bytes] = metadata
-        self._read(view[head_bytes:])
+            more = self._body.read1(AHEAD_BYTES)
+        except _FAULTS as error:
+            raise broken(error, self._stall_seconds) from error
+        self._ahead += more
+        return len(more)
+
+    def _take(self, size: int) -> bytes:
+        taken, self._ahead = self._ahead[:size], self._ahead[size:]
+        self._counters.bytes += len(taken)
+        return taken
+
+    def _buffer(self, size: int) -> pa.Buffer:
+        if size > READ_BYTES_MAX:
+            raise StreamError(f"an Arrow message announces {size} bytes")
         try:
-            return pa.ipc.read_message(memory.slice(start, len(view)))
-        except (pa.ArrowException, EOFError, OSError) as error:
-            raise StreamError(f"an Arrow message is broken: {error}") from error
+            buffer = rest = pa.allocate_buffer(size)
+            known = self._take(size)
+            if known:
+                rest = memoryview(buffer).cast("B")
+                rest[: len(known)] = known
+                rest = rest[len(known) :]
+            count = self._body.readinto(rest)
+        except _FAULTS as error:
+            raise broken(error, self._stall_seconds) from error
+        if count != size - len(known):
+            raise Eof("the connection ended in the middle of the body")
+        self._counters.bytes += count
+        return buffer
+
+
+class StreamReader:
+    """Reads the batches of a stream from the body of an answer.
+
+    pyarrow decodes the first batch. Those after it that have the same head, byte for byte, have
+    their columns in the same places, so that nothing has to be decoded before somebody asks for
+    more than arrays. That makes up for what this package does beyond pyarrow, and for more.
+
+    Attributes:
+        schema: the stream's schema.
+    """
+
+    def __init__(self, response: Response, counters: Counters) -> None:
+        """Reads the schema.
+
+        Raises:
+            StreamError: when the stream is cut, or is no Arrow stream.
+        """
+        self._body = Body(response, counters)
+        self._file = pa.PythonFile(self._body, mode="r")
+        self._layout: Optional[Layout] = None
+        try:
+            self.schema: pa.Schema = pa.ipc.read_schema(self._message("schema"))
+        except (pa.ArrowException, OSError, EOFError) as error:
+            raise StreamError(f"it is no Arrow stream: {error}") from error
+
+    def next(self) -> Optional[Batch]:
+        """The next batch; none at Arrow's end of stream, with HTTP's last chunk after it.
+
+        Raises:
+            StreamError: when the stream is cut, or goes on as no Arrow stream does.
+        """
+        if self._layout is not None:
+            body = self._body.repeated(self._layout)
+            if body is not None:
+                return Batch(self.schema, None, self._layout, body)
+        try:
+            message = self._message("record batch")
+            record_batch = pa.ipc.read_record_batch(message, self.schema)
+        except EOFError:
+            self._body.end()
+            return None
+        except (pa.ArrowException, OSError) as error:
+            raise StreamError(f"a batch is broken: {error}") from error
+        metadata = message.metadata.to_pybytes()
+        head = struct.pack("<Ii", 0xFFFFFFFF, len(metadata)) + metadata
+        self._layout = Layout.of(head, message.body, record_batch)
+        return Batch(self.schema, record_batch)
+
+    def _message(self, kind: str) -> pa.Message:
+        message = pa.ipc.read_message(self._file)
+        if message.type != kind:
+            raise StreamError(f"it holds a {message.type} where a {kind} should be")
+        return message
 
     def close(self) -> None:
         """Nothing to do: what was read is its receiver's."""
-
-    def _read(self, view: memoryview) -> None:
-        if self._response.read_into(view) != len(view):
-            raise Eof("the body ended without Arrow's end of stream")
-
-    def _end(self) -> None:
-        if self._response.read_into(memoryview(bytearray(1))):
-            raise StreamError("bytes follow Arrow's end of stream")
-
-
-class _View:
-    """Memory of an Arrow array as numpy's array interface; the array is kept alive."""
-
-    def __init__(self, array: pa.Array, typestr: str, address: int, shape: tuple) -> None:
-        self.array = array
-        self.__array_interface__ = {
-            "version": 3,
-            "typestr": typestr,
-            "data": (address, False),
-            "shape": shape,
-        }
-
-
-def writable_view(array: pa.Array, dtype: np.dtype, shape: tuple) -> np.ndarray:
-    """Looks at the values of a primitive array without copying them.
-
-    pyarrow's own view is read-only, which torch warns about. The batch belongs to its receiver
-    alone, so that writing to it is as good as to any array.
-
-    Args:
-        array: array without nulls.
-        dtype: type of one value.
-        shape: shape of the result; its product is ``len(array)``.
-    """
-    values = array.buffers()[1]
-    if len(array) == 0 or values is None:
-        return np.empty(shape, dtype)
-    address = values.address + array.offset * dtype.itemsize
-    return np.asarray(_View(array, dtype.str, address, shape))

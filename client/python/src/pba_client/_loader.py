@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any, Dict, Optional, Sequence, Tuple, Union
 
 import numpy as np
@@ -25,7 +26,7 @@ class Loader:
         world_size: how many parts there are.
         split, seed, shuffle, drop_last, ablation, policy, base, codec: as of ``Client.epoch``.
             With several ranks, ``drop_last=True`` gives each the same number of batches.
-        stall_seconds, retries, prefetch, shared_memory: as of ``Client``.
+        token, ca, stall_seconds, retries, prefetch, shared_memory: as of ``Client``.
 
     Attributes:
         client: the client, for everything else.
@@ -34,7 +35,7 @@ class Loader:
     Raises:
         RefusedError: when there is no such dataset.
         UnreachableError: when no server can be reached.
-        ValueError: when ``rank`` is not one of ``world_size``.
+        ValueError: when ``rank`` is not one of ``world_size``, or as of ``Client``.
 
     >>> from pba_client import Loader
     >>> loader = Loader("http://127.0.0.1:8080", "shapes", "cifar10-pba", 200)  # doctest: +SKIP
@@ -60,15 +61,19 @@ class Loader:
         policy: Optional[Policy] = None,
         base: Optional[str] = None,
         codec: Optional[str] = None,
+        token: Optional[str] = None,
+        ca: Union[str, "os.PathLike[str]", None] = None,
         stall_seconds: float = 120.0,
         retries: int = 8,
-        prefetch: int = 2,
+        prefetch: Optional[int] = None,
         shared_memory: bool = True,
     ) -> None:
         if not 0 <= rank < world_size:
             raise ValueError(f"rank {rank} is not one of {world_size}: expected 0 <= rank < world_size")
         self.client = Client(
             url,
+            token=token,
+            ca=ca,
             stall_seconds=stall_seconds,
             retries=retries,
             prefetch=prefetch,

@@ -20,8 +20,10 @@ from typing import Dict, Optional, Tuple
 import numpy as np
 import pyarrow as pa
 
+from ._batch import Batch
 from ._errors import StreamError
-from ._http import Eof, Response
+from ._http import Eof, Response, broken
+from ._ipc import Counters
 
 PAGE_BYTES = 4096
 # Linux's numbers; Python names them from 3.13 on.
@@ -141,16 +143,18 @@ class MemoryReader:
     """Reads the messages of one stream from shared memory, after the answer 101.
 
     Attributes:
+        schema: the stream's schema.
         batches: how many batches may be looked at at a time; further ones are copied.
     """
 
-    def __init__(self, response: Response) -> None:
+    def __init__(self, response: Response, counters: Counters) -> None:
         """Takes over the memory.
 
         Raises:
             StreamError: when what comes is not what was promised.
         """
         self._response = response
+        self._counters = counters
         self._record = memoryview(bytearray(_RECORD.size))
         data, descriptors = response.exchange(_READY, _RECORD.size)
         try:
@@ -161,34 +165,28 @@ class MemoryReader:
             if not seals & _F_SEAL_SHRINK or os.fstat(descriptors[0]).st_size < self._bytes:
                 raise StreamError("the server's memory could be cut off while it is looked at")
             self._memory = _Memory(response.socket, descriptors[0], self._bytes)
-        except (OSError, ValueError) as error:
+            self.schema: pa.Schema = pa.ipc.read_schema(pa.py_buffer(self._memory.map[:schema_bytes]))
+        except (OSError, ValueError, pa.ArrowException) as error:
             raise StreamError(f"the server's memory cannot be used: {error}") from error
         finally:
             for descriptor in descriptors:
                 os.close(descriptor)
-        response.bytes += schema_bytes
-        self._schema: Optional[pa.Buffer] = pa.py_buffer(self._memory.map[:schema_bytes])
+        counters.bytes += schema_bytes
 
-    def next(self) -> Optional[pa.Message]:
-        """The next message, the schema's first; none at the end of the stream.
+    def next(self) -> Optional[Batch]:
+        """The next batch; none at the end of the stream.
 
         Raises:
             StreamError: when the stream is cut, or the server sends nonsense.
         """
-        schema, self._schema = self._schema, None
-        if schema is not None:
-            return self._message(schema)
-        if self._response.read_into(self._record) != _RECORD.size:
-            raise Eof("the connection ended before the stream")
-        self._response.bytes -= _RECORD.size
-        kind, number, offset, length = _RECORD.unpack(self._record)
+        kind, number, offset, length = self._read_record()
         if kind == _END:
-            self._response.bytes += _END_OF_STREAM_BYTES
+            self._counters.bytes += _END_OF_STREAM_BYTES
             return None
         memory = self._memory
         if kind != _BATCH or offset + length > self._bytes or number in memory.held:
             raise StreamError("the server sends what is no batch")
-        self._response.bytes += length
+        self._counters.bytes += length
         start = offset // PAGE_BYTES * PAGE_BYTES
         memory.held[number] = (start, min(offset + length, self._bytes) - start)
         buffer = pa.foreign_buffer(memory.address + offset, length, _Slot(memory, number))
@@ -196,18 +194,22 @@ class MemoryReader:
             memory.say()
         if len(memory.held) > self.batches:
             # Whoever keeps so many gets copies, and the stream goes on.
-            copy = pa.allocate_buffer(length + 64)
-            at = -copy.address % 64
-            memoryview(copy).cast("B")[at : at + length] = memoryview(buffer).cast("B")
-            buffer = copy.slice(at, length)
-        return self._message(buffer)
-
-    @staticmethod
-    def _message(buffer: pa.Buffer) -> pa.Message:
+            copy = pa.allocate_buffer(length)
+            memoryview(copy).cast("B")[:] = memoryview(buffer).cast("B")
+            buffer = copy
         try:
-            return pa.ipc.read_message(buffer)
+            return Batch(self.schema, pa.ipc.read_record_batch(pa.ipc.read_message(buffer), self.schema))
         except (pa.ArrowException, EOFError, OSError) as error:
-            raise StreamError(f"an Arrow message is broken: {error}") from error
+            raise StreamError(f"a batch is broken: {error}") from error
+
+    def _read_record(self) -> tuple:
+        try:
+            # Below http.client, for which an answer 101 has no body.
+            if self._response.body.fp.readinto(self._record) != _RECORD.size:
+                raise Eof("the connection ended before the stream")
+        except OSError as error:
+            raise broken(error, self._response.stall_seconds) from error
+        return _RECORD.unpack(self._record)
 
     def close(self) -> None:
         """Gives back nothing any more."""

@@ -62,3 +62,15 @@ class Metadata(NamedTuple):
             raise StreamError(f"its schema does not say {error.args[0]}") from error
         except (ValueError, TypeError) as error:
             raise StreamError(f"its schema is not a PBA server's: {error}") from error
+
+
+def image_shape(schema: pa.Schema) -> Tuple[int, ...]:
+    """The shape of an image: height, width, channels.
+
+    Raises:
+        StreamError: when the stream's images are no tensors.
+    """
+    try:
+        return tuple(schema.field("image").type.shape)
+    except (KeyError, AttributeError) as error:
+        raise StreamError("its schema has no column of images") from error

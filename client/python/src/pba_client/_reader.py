@@ -6,9 +6,11 @@ from typing import TYPE_CHECKING, Callable, Optional, Sequence, TypeVar, Union
 
 import pyarrow as pa
 
+from ._address import Address
+from ._batch import Batch
 from ._errors import ChangedError, CutError, PbaError, RefusedError, StreamError, UnreachableError
-from ._http import Address, Canceller, ConnectError, Response, check_success
-from ._ipc import MessageReader
+from ._http import Access, Canceller, ConnectError, Response, UntrustedError
+from ._ipc import Counters, StreamReader
 from ._metadata import Metadata
 from ._request import ARROW_STREAM, EpochRequest
 
@@ -27,86 +29,44 @@ _T = TypeVar("_T")
 
 
 class Connection:
-    """One answer of one server, from its schema on."""
+    """One answer of one server, from its schema on.
 
-    def __init__(
-        self,
-        address: Address,
-        request: EpochRequest,
-        received: int,
-        stall_seconds: float,
-        canceller: Canceller,
-        memory_batches: int,
-    ) -> None:
-        self.address = address
-        self._messages: Union[MessageReader, MemoryReader, None] = None
-        self._response = Response(
-            address,
-            request.target(received),
-            accept=request.accept(),
-            stall_seconds=stall_seconds,
-            canceller=canceller,
-            memory_batches=memory_batches,
-        )
+    Attributes:
+        next: gives the next batch; none at the end of the stream.
+    """
+
+    def __init__(self, response: Response, counters: Counters) -> None:
+        self._response = response
+        self._stream: Union[StreamReader, MemoryReader, None] = None
         try:
-            check_success(self._response)
-            self.shares_memory = self._response.shares_memory
-            content_type = self._response.headers.get("content-type", "")
+            response.check()
+            self.shares_memory = response.shares_memory
+            self.is_near = response.is_near
+            content_type = response.headers.get("content-type", "")
             if self.shares_memory:
-                self._messages = _memory_reader(self._response)
+                self._stream = _memory_reader(response, counters)
             elif content_type.startswith(ARROW_STREAM):
-                self._messages = MessageReader(self._response)
+                self._stream = StreamReader(response, counters)
             else:
-                raise RefusedError(200, f"{address} answered {content_type!r}, which is no epoch")
-            message = self._messages.next()
-            if message is None or message.type != "schema":
-                raise StreamError("it does not begin with a schema")
-            try:
-                self.schema = pa.ipc.read_schema(message)
-            except pa.ArrowException as error:
-                raise StreamError(f"its schema is broken: {error}") from error
+                raise RefusedError(200, f"{response.address} answered {content_type!r}, which is no epoch")
+            self.next: Callable[[], Optional[Batch]] = self._stream.next
+            self.schema = self._stream.schema
             self.metadata = Metadata.of(self.schema)
         except BaseException:
             self.close()
             raise
 
-    def next(self) -> Optional[pa.RecordBatch]:
-        """The next batch; none at the end of the stream."""
-        assert self._messages is not None
-        message = self._messages.next()
-        if message is None:
-            return None
-        if message.type != "record batch":
-            raise StreamError(f"it holds a {message.type} where a batch should be")
-        try:
-            return pa.ipc.read_record_batch(message, self.schema)
-        except (pa.ArrowException, OSError) as error:
-            raise StreamError(f"a batch is broken: {error}") from error
-
-    @property
-    def bytes(self) -> int:
-        return self._response.bytes
-
     def close(self) -> None:
-        if self._messages is not None:
-            self._messages.close()
+        if self._stream is not None:
+            self._stream.close()
         self._response.close()
 
 
-def _memory_reader(response: Response) -> MemoryReader:
+def _memory_reader(response: Response, counters: Counters) -> MemoryReader:
     # Linux alone has what it needs, and alone is answered so.
     from ._memory import MemoryReader
 
-    return MemoryReader(response)
-
-
-class Counters:
-    """What happened to an epoch so far; written by the thread that reads."""
-
-    def __init__(self) -> None:
-        self.resumes = 0
-        self.bytes = 0
-        self.server_waited_seconds = 0.0
+    return MemoryReader(response, counters)
 
 
 class Reader:
@@ -121,6 +81,7 @@ class Reader:
         request: EpochRequest,
         counters: Counters,
         *,
+        access: Access,
         stall_seconds: float,
         retries: int,
         memory_batches: int,
@@ -132,12 +93,12 @@ class Reader:
         self._addresses = addresses
         self._request = request
         self._counters = counters
+        self._access = access
         self._stall_seconds = stall_seconds
         self._retries = retries
         self.replica = replica
         self.received = received
         self._connection: Optional[Connection] = None
-        self._bytes_booked = 0
         # Of the whole answer; known once a server has answered.
         self.schema: Optional[pa.Schema] = None
         self.metadata: Optional[Metadata] = None
@@ -159,22 +120,43 @@ class Reader:
         """Whether the current connection is through shared memory."""
         return self._connection is not None and self._connection.shares_memory
 
-    def next(self) -> Optional[pa.RecordBatch]:
+    @property
+    def is_near(self) -> bool:
+        """Whether the current connection is with this machine, and in the clear."""
+        return self._connection is not None and self._connection.is_near
+
+    def next(self) -> Optional[Batch]:
         """The next batch; none when all that were announced have come."""
         assert self.metadata is not None
         if self.received == self.metadata.batches:
             self._finish()
             return None
-        batch = self._persist(self._read)
+        try:
+            batch = self._read()
+        except Exception as error:
+            batch = self._persist(self._read, failed=error)
+        except BaseException:
+            # Interrupted in the middle of a message: what follows on it cannot be read.
+            self.drop()
+            raise
         self.received += 1
         return batch
 
-    def _persist(self, attempt: Callable[[], _T], patient: bool = True) -> _T:
-        """Repeats an attempt until it succeeds, or fails for good."""
-        attempts = 0
+    def _persist(
+        self,
+        attempt: Callable[[], _T],
+        patient: bool = True,
+        failed: Optional[Exception] = None,
+    ) -> _T:
+        """Repeats an attempt, which may have failed once already, until it succeeds or fails for good."""
+        # Altogether, and in a row of those that another attempt would not help.
+        attempts = hopeless = 0
         while True:
             retry_after = 0.0
             try:
+                if failed is not None:
+                    error, failed = failed, None
+                    raise error
                 return attempt()
             except RefusedError as error:
                 failure: PbaError = error
@@ -192,14 +174,16 @@ class Reader:
             if self.canceller.stopped:
                 raise failure
             attempts += 1
-            hopeless = isinstance(failure, ConnectError) and not patient
+            lasting = isinstance(failure, UntrustedError) or (isinstance(failure, ConnectError) and not patient)
+            hopeless = hopeless + 1 if lasting else 0
             # So many rounds: naming more replicas never means less patience.
             attempts_max = self._retries * len(self._addresses)
-            if attempts > attempts_max or (hopeless and attempts >= len(self._addresses)):
+            if attempts > attempts_max or hopeless >= len(self._addresses):
                 if self.schema is None or isinstance(failure, RefusedError):
                     raise failure
                 expected = self.metadata.batches if self.metadata else 0
-                raise CutError(self.received, expected, attempts_max, str(failure)) from failure
+                attempts_made = min(attempts, attempts_max)
+                raise CutError(self.received, expected, attempts_made, str(failure)) from failure
             if self.schema is not None:
                 self._counters.resumes += 1
             self.replica += 1
@@ -212,16 +196,17 @@ class Reader:
     def _connect(self) -> None:
         """Asks the current replica for what is missing, and checks that it is the same data."""
         address = self._addresses[self.replica % len(self._addresses)]
-        connection = Connection(
+        response = Response(
             address,
-            self._request,
-            self.received,
-            self._stall_seconds,
-            self.canceller,
-            self._memory_batches,
+            self._request.target(self.received),
+            accept=self._request.accept(),
+            access=self._access,
+            stall_seconds=self._stall_seconds,
+            canceller=self.canceller,
+            memory_batches=self._memory_batches,
         )
+        connection = Connection(response, self._counters)
         self._connection = connection
-        self._bytes_booked = 0
         if self.schema is None or self.metadata is None:
             self.schema, self.metadata = connection.schema, connection.metadata
             return
@@ -237,12 +222,11 @@ class Reader:
             missing = expected.batches - self.received
             raise ChangedError(str(address), "pba.batches", str(found.batches), str(missing))
 
-    def _read(self) -> pa.RecordBatch:
+    def _read(self) -> Batch:
         if self._connection is None:
             self._connect()
         assert self._connection is not None and self.metadata is not None
         batch = self._connection.next()
-        self._book()
         if batch is None:
             raise StreamError(f"it ended after {self.received} of {self.metadata.batches} batches")
         return batch
@@ -257,7 +241,6 @@ class Reader:
             return
         try:
             surplus = self._connection.next()
-            self._book()
         except StreamError:
             surplus = None
         finally:
@@ -265,11 +248,6 @@ class Reader:
         if surplus is not None:
             assert self.metadata is not None
             raise StreamError(f"it holds more than the {self.metadata.batches} batches announced")
-
-    def _book(self) -> None:
-        assert self._connection is not None
-        self._counters.bytes += self._connection.bytes - self._bytes_booked
-        self._bytes_booked = self._connection.bytes
 
     def drop(self) -> None:
         """Ends the connection, if there is one."""

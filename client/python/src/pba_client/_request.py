@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any, Dict, Mapping, Optional, Sequence, Tuple, Union
 from urllib.parse import quote, urlencode
 
@@ -77,7 +78,7 @@ class EpochRequest:
         if self.codec is None:
             return ARROW_STREAM
         # Quotes or line breaks would end the header field early.
-        codec = "".join(letter for letter in str(self.codec) if letter.isalnum() or letter in "-_.")
+        codec = re.sub(r"[^A-Za-z0-9_.-]", "", str(self.codec))
         return f'{ARROW_STREAM}; codecs="{codec}"'
 
     def state(self) -> Dict[str, Any]:

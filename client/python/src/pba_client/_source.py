@@ -8,15 +8,18 @@ import threading
 import time
 from typing import Tuple, Union
 
-import pyarrow as pa
-
-from ._reader import Counters, Reader
+from ._batch import Batch
+from ._ipc import Counters
+from ._reader import Reader
 
 # A thread that is told to end does so at once, unless it waits for a connection.
 JOIN_SECONDS = 2.0
 
+# Counts the forks that this process is from: cheaper to look at than its number, with each batch.
+forks = 0
+
 # What goes through the queue: a batch with the count of batches before it, an error, or the end.
-Item = Union[Tuple[int, pa.RecordBatch], BaseException, None]
+Item = Union[Tuple[int, Batch], BaseException, None]
 
 
 class Prefetch:
@@ -84,26 +87,53 @@ def _read_ahead(
 
 
 class Direct:
-    """Reads in the loop's own thread."""
+    """Reads in the loop's own thread.
 
-    def __init__(self, reader: Reader) -> None:
+    Args:
+        reader: where batches come from.
+        lock: held by whoever calls ``next``.
+    """
+
+    def __init__(self, reader: Reader, lock: "threading.RLock") -> None:
         self._reader = reader
+        self._lock = lock
+        self._reading = False
 
     @property
     def shares_memory(self) -> bool:
         return self._reader.shares_memory
 
     def next(self) -> Item:
-        received = self._reader.received
-        batch = self._reader.next()
-        return None if batch is None else (received, batch)
+        self._reading = True
+        try:
+            received = self._reader.received
+            batch = self._reader.next()
+            return None if batch is None else (received, batch)
+        finally:
+            self._reading = False
 
     def stop(self) -> None:
+        # Whoever reads is woken, and closes what it reads from.
         self._reader.canceller.stop()
-        self._reader.drop()
+        if self._lock.acquire(timeout=JOIN_SECONDS):
+            try:
+                # Still reading are we only in a signal's handler, which a read called.
+                if not self._reading:
+                    self._reader.drop()
+            finally:
+                self._lock.release()
 
 
 def stop(pid: int, source: Union[Prefetch, Direct]) -> None:
     # The connection of a process that was forked off is still its parent's.
     if os.getpid() == pid:
         source.stop()
+
+
+def _forked() -> None:
+    global forks
+    forks += 1
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forked)

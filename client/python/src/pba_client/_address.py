@@ -1,0 +1,93 @@
+"""Where a server is: its URL, checked and taken apart."""
+
+from __future__ import annotations
+
+from ipaddress import ip_address
+from typing import NamedTuple
+from urllib.parse import quote, urlsplit
+
+PORTS = {"http": 80, "https": 443}
+# Where `pba serve` listens unless it is told otherwise.
+SERVE_PORT = 8080
+
+
+class Address(NamedTuple):
+    """A server's URL, taken apart."""
+
+    scheme: str
+    host: str
+    port: int
+    prefix: str = ""
+    # Path of a Unix socket, which takes the place of host and port.
+    path: str = ""
+
+    def __str__(self) -> str:
+        if self.path:
+            return f"unix:{self.path}"
+        return f"{self.scheme}://{self._authority}{self.prefix}"
+
+    @property
+    def _authority(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{host}:{self.port}"
+
+    def advice(self) -> str:
+        """What to do when nobody listens there."""
+        if self.path:
+            command = f"pba serve --socket {self.path}"
+        elif self.scheme != "http" or self.prefix or not is_loopback(self.host):
+            return "is a server running there?"
+        elif self.port == SERVE_PORT and self.host in ("127.0.0.1", "localhost"):
+            command = "pba serve"
+        else:
+            command = f"pba serve --listen {self._authority.replace('localhost', '127.0.0.1')}"
+        return f"is a server running there? Start one with: {command}"
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host's name or number is this machine's own."""
+    try:
+        return ip_address(host.partition("%")[0]).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def parse_url(url: str) -> Address:
+    """Checks a server's URL; without a scheme it is taken for ``http://``.
+
+    Raises:
+        ValueError: when it is none of ``http://HOST[:PORT][/PREFIX]``, ``https://`` likewise and
+            ``unix:PATH``.
+    """
+    if "@" in url:
+        # Not shown: it may hold a password.
+        raise ValueError("a server's URL holds no user and no password; pass a token as token=")
+    scheme = url.partition(":")[0].lower()
+    if url.startswith("unix:"):
+        wrong = "it names no path"
+        if url != "unix:":
+            return Address("unix", "localhost", PORTS["http"], "", url[len("unix:") :])
+    elif url.startswith(("/", ".", "~")) or url.endswith(".sock"):
+        wrong = f"it is a path; a Unix socket is written unix:{url}"
+    elif "://" in url and scheme not in PORTS:
+        wrong = f"{scheme}:// is not spoken here"
+    elif "://" not in url and scheme in PORTS:
+        wrong = f"{scheme}: is not followed by //"
+    else:
+        try:
+            return _parse(url if "://" in url else f"http://{url}")
+        except ValueError as error:
+            wrong = str(error)
+    raise ValueError(
+        f"{url!r} is not a server's URL: {wrong}; expected http://HOST:PORT, https://HOST:PORT or unix:PATH"
+    )
+
+
+def _parse(url: str) -> Address:
+    parts = urlsplit(url)
+    if not parts.hostname:
+        raise ValueError("it names no host")
+    if parts.query or parts.fragment:
+        raise ValueError("it holds more than host, port and path")
+    port = PORTS[parts.scheme] if parts.port is None else parts.port
+    return Address(parts.scheme, parts.hostname, port, quote(parts.path.rstrip("/"), safe="/%:"))
