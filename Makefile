@@ -6,32 +6,43 @@ VENV   := .venv
 # 0 leaves out the trainer, and with it the download of libtorch.
 TRAINER ?= 1
 ifeq ($(TRAINER),0)
+NEEDS := server
+test test-rust test-python: NEEDS := tests
 PACKAGES :=
 PREPARED :=
 BUILT :=
 # Tests that need the trainer then say that they are left out.
 export PBA_TEST_TRAINER := 0
 else
+NEEDS := trainer
 PACKAGES := --workspace
 PREPARED := libtorch
 BUILT := trainer
 endif
 
+# One set of features for server and trainer, although they are built one after the other: what both
+# depend on is compiled once.
+RELEASE := $(CARGO) build --release --locked -p pba-server -p pba-trainer
+
 .DEFAULT_GOAL := help
-.PHONY: help run serve build server trainer test lint test-rust test-python libtorch clean \
+.PHONY: help prerequisites run serve build server trainer test lint test-build test-rust test-python libtorch clean \
 	bench bench-peers bench-scaling bench-memory bench-parts bench-hottest bench-kernels
 
 help: ## Show what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-12s %s\n", $$1, $$2 }'
 
-# The server is there first; the trainer, which only searches need, is built beside it.
+prerequisites: ## Say what this machine lacks, and how to install it
+	@deploy/prerequisites.sh $(NEEDS) $(PYTHON)
+
+# The server is there first; the trainer, which only searches need, is built beside it, and `pba demo`
+# says when it is there.
 run: server ## Build, then serve the built-in dataset, stream one epoch and show where the dashboard is
 ifeq ($(TRAINER),0)
 	@target/release/pba demo
 else
 	@target/release/pba demo & pba=$$!; \
 	trap : INT; trap 'kill -TERM $$pba' TERM; \
-	$(MAKE) --no-print-directory trainer && echo "searches are ready: target/release/pba search start --help"; \
+	$(MAKE) --no-print-directory trainer; \
 	wait $$pba; wait $$pba
 endif
 
@@ -40,28 +51,31 @@ serve: build ## Build and run the server alone; ARGS="--dataset cifar10=./cifar1
 
 build: server $(BUILT) ## Build what runs: pba, and pba-trainer unless TRAINER=0
 
-server: ## Build pba
-	$(CARGO) build --release --locked -p pba-server
+server: prerequisites ## Build pba
+	$(RELEASE) --bin pba
 
 trainer: libtorch ## Build pba-trainer
-	$(CARGO) build --release --locked -p pba-trainer
+	$(RELEASE) --bin pba-trainer
 
-test: lint test-rust test-python ## Check format and lints, and pass all tests
+# What can fail soon comes first: what the machine lacks, and what Python packages it cannot have.
+test: prerequisites $(VENV)/ready lint test-rust test-python ## Check format and lints, and pass all tests
 
-lint: $(PREPARED) ## Check format and lints
+lint: prerequisites $(PREPARED) ## Check format and lints
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy $(PACKAGES) --locked --all-targets -- -D warnings
 
-test-rust: $(VENV)/ready $(PREPARED) ## Run the Rust tests
-	$(CARGO) build $(PACKAGES) --locked
+# Binaries and tests in one go: with the same features, so that nothing is compiled twice.
+test-build: prerequisites $(PREPARED)
+	$(CARGO) build $(PACKAGES) --locked --bins --tests
+
+test-rust: $(VENV)/ready test-build ## Run the Rust tests
 	$(CARGO) test $(PACKAGES) --locked --no-fail-fast
 
-test-python: $(VENV)/ready $(PREPARED) ## Run the tests of the Python client
-	$(CARGO) build $(PACKAGES) --locked
+test-python: $(VENV)/ready test-build ## Run the tests of the Python client
 	$(VENV)/bin/python -m pytest -q client/python/tests
 
-libtorch: ## Fetch libtorch, which the trainer links
-	server/trainer/fetch-libtorch.sh
+libtorch: prerequisites $(VENV)/bin/python ## Fetch libtorch, which the trainer links
+	PYTHON=$(VENV)/bin/python server/trainer/fetch-libtorch.sh
 
 bench: bench-peers bench-scaling bench-memory bench-parts bench-hottest bench-kernels ## Measure everything, in 20 minutes or so; see benches/README.md
 
@@ -84,11 +98,16 @@ bench-hottest: ## Functions with most self time, where there is perf
 bench-kernels: ## Criterion's benches of ops and whole batches, on every SIMD level
 	$(CARGO) bench --locked -p pba-benches
 
-# The stamp is older than its causes exactly when something has to be installed.
-$(VENV)/ready: client/python/requirements-test.txt client/python/pyproject.toml
+$(VENV)/bin/python: | prerequisites
 	$(PYTHON) -m venv $(VENV)
+
+# The stamp is older than its causes exactly when something has to be installed. The client is used
+# where it lies, by a line in a .pth file: pip before 21.3 cannot install it "editable".
+$(VENV)/ready: client/python/requirements-test.txt client/python/pyproject.toml | $(VENV)/bin/python
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -r client/python/requirements-test.txt
-	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --editable client/python
+	$(VENV)/bin/python -c 'import pathlib, sysconfig; \
+	    site = pathlib.Path(sysconfig.get_path("purelib"), "pba-client.pth"); \
+	    site.write_text(str(pathlib.Path("client/python/src").resolve()) + "\n")'
 	touch $@
 
 clean: ## Remove everything that was built or installed here

@@ -12,7 +12,8 @@ fn main() {
     let real = fs::canonicalize(Path::new(&lib).join("libtorch_cpu.so")).expect("libtorch_cpu.so is there");
     let lib = real.parent().expect("a file has a folder");
     let torch = lib.parent().expect("libtorch is torch/lib");
-    for path in [lib.to_str().expect("the path of libtorch is UTF-8"), "$ORIGIN/../lib"] {
+    let out = PathBuf::from(env::var("OUT_DIR").expect("cargo sets OUT_DIR"));
+    for path in run_paths(lib, &out) {
         println!("cargo:rustc-link-arg=-Wl,-rpath,{path}");
     }
     // libtorch_cpu.so of the CUDA wheel leaves symbols to libraries that are loaded later or never.
@@ -28,7 +29,7 @@ fn main() {
 
     // The CUDA shim is a shared object of its own, which the binary carries inside and loads after
     // libtorch_cuda.so. Without CUDA's headers it is empty, and the strategy `graphs` is refused.
-    let shim = PathBuf::from(env::var("OUT_DIR").expect("cargo sets OUT_DIR")).join("libpba_cuda.so");
+    let shim = out.join("libpba_cuda.so");
     let headers = torch.parent().map(|site| site.join("nvidia/cu13/include")).filter(|path| path.is_dir());
     let built = headers.is_some_and(|headers| {
         let mut command = compiler().include(headers).get_compiler().to_command();
@@ -40,4 +41,30 @@ fn main() {
         fs::write(&shim, []).expect("OUT_DIR can be written");
     }
     println!("cargo:rustc-env=PBA_CUDA_SHIM={}", shim.display());
+}
+
+/// Where the binary looks for libtorch: in `../lib` once it is installed, and before that where it
+/// was built against. A libtorch inside this repository is named relative to the binary, so that
+/// no path of the machine that built it is left in it, and the repository may be moved.
+fn run_paths(lib: &Path, out: &Path) -> Vec<String> {
+    let manifest = env::var("CARGO_MANIFEST_DIR").expect("cargo sets CARGO_MANIFEST_DIR");
+    let repository = fs::canonicalize(Path::new(&manifest).join("../..")).expect("the repository is there");
+    let mut paths = vec!["$ORIGIN/../lib".to_owned()];
+    // OUT_DIR is TARGET/PROFILE/build/PACKAGE/out; binaries are in PROFILE, tests in PROFILE/deps.
+    let profile = out.ancestors().nth(3).and_then(|profile| fs::canonicalize(profile).ok());
+    match profile.and_then(|profile| from_to(&profile, lib)) {
+        Some(way) if lib.starts_with(&repository) => {
+            paths.extend([format!("$ORIGIN/{way}"), format!("$ORIGIN/../{way}")]);
+        }
+        _ => paths.push(lib.to_str().expect("the path of libtorch is UTF-8").to_owned()),
+    }
+    paths
+}
+
+/// The relative path that leads from one folder to another; both are absolute.
+fn from_to(from: &Path, to: &Path) -> Option<String> {
+    let shared = from.components().zip(to.components()).take_while(|(one, other)| one == other).count();
+    let up = from.components().skip(shared).map(|_| Path::new(".."));
+    let down = to.components().skip(shared).map(|component| Path::new(component.as_os_str()));
+    up.chain(down).collect::<PathBuf>().into_os_string().into_string().ok()
 }

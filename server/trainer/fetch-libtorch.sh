@@ -2,7 +2,7 @@
 # Puts libtorch into <repository>/.libtorch, where .cargo/config.toml points cargo.
 #
 # It is taken from the PyTorch wheel with pip: no GPU, no CUDA toolkit and no Python torch is
-# needed, only python3 with pip. The wheel also holds the CUDA libraries; they are left out, so
+# needed, only a Python with pip (PYTHON; python3 by default). The wheel also holds the CUDA libraries; they are left out, so
 # the pba-trainer built here runs on the CPU, and on CUDA when LD_LIBRARY_PATH names the lib folder
 # of a full PyTorch of the same version (see server/trainer/src/cuda.rs).
 #
@@ -11,6 +11,7 @@
 set -euo pipefail
 
 torch=2.11.0
+python="${PYTHON:-python3}"
 # Headers that the CUDA shim compiles against, and what libtorch_cpu.so of the CUDA wheel links.
 companions=(nvidia-cuda-runtime==13.0.96 nvidia-cuda-cupti==13.0.85 nvidia-cuda-crt==13.0.88)
 # The C++ libraries are the same in the wheels of all Python versions; any one will do.
@@ -50,12 +51,12 @@ platforms+=(--platform "manylinux2014_$(uname -m)")
 
 echo "fetching libtorch $torch (about 550 MB, once)"
 mkdir "$partial/wheels" "$partial/tree"
-python3 -m pip download --no-cache-dir --no-deps --only-binary=:all: \
+"$python" -m pip download --no-cache-dir --no-deps --only-binary=:all: \
     --implementation cp --python-version "$wheel_python" "${platforms[@]}" \
     --dest "$partial/wheels" "torch==$torch" "${companions[@]}"
 
 echo "unpacking the CPU libraries and the headers"
-python3 - "$partial" <<'PY'
+"$python" - "$partial" <<'PY'
 import fnmatch, pathlib, shutil, sys, zipfile
 
 WANTED = [

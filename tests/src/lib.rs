@@ -15,6 +15,7 @@ pub mod parquet_files;
 pub mod proxy;
 pub mod search;
 pub mod server;
+pub mod tls;
 pub mod xml;
 
 use std::time::{Duration, Instant};

@@ -24,3 +24,22 @@ fn pba_links_no_training_library() {
 fn pba_says_its_version() {
     assert_eq!(pba_tests::pba(&["--version"]).ok(), format!("pba {}\n", env!("CARGO_PKG_VERSION")));
 }
+
+/// A trainer that is copied elsewhere must not depend on the folder that it was built in.
+#[test]
+fn the_trainer_names_no_folder_of_its_build() {
+    let Some(trainer) = pba_tests::search::trainer() else { return };
+    let output = Command::new("readelf").args(["-d", &trainer]).output();
+    let output = output.expect("readelf is there: it comes with the C compiler");
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let paths = text.lines().find(|line| line.contains("RUNPATH") || line.contains("RPATH"));
+    let paths = paths.unwrap_or_else(|| panic!("no run path: {text}"));
+    let paths = paths.split_once('[').and_then(|(_, rest)| rest.split_once(']')).expect("in brackets").0;
+    // A libtorch of the user's own, outside the repository, is named as it is.
+    let repository = pba_tests::repository("");
+    let repository = repository.to_str().unwrap();
+    for path in paths.split(':') {
+        assert!(!path.starts_with(repository), "{paths}");
+    }
+    assert!(paths.split(':').any(|path| path == "$ORIGIN/../lib"), "{paths}");
+}

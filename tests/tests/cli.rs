@@ -3,8 +3,8 @@
 use std::fs::File;
 use std::path::Path;
 
-use arrow::array::RecordBatch;
-use arrow::ipc::reader::StreamReader;
+use arrow_array::RecordBatch;
+use arrow_ipc::reader::StreamReader;
 use pba_schedules::{Schedule, formats, library};
 use pba_tests::server::data_folder;
 use pba_tests::{Pba, Server, binary, epoch, pba, repository};
@@ -208,6 +208,84 @@ fn a_stream_to_a_file() {
 }
 
 #[test]
+fn servers_of_a_stream() {
+    let server = Server::start(&[]);
+    let url = server.url();
+    let reads = |arguments: &[&str]| {
+        let text = server.pba(&[&["stream", "--split", "test"], arguments].concat()).ok();
+        assert!(text.contains("2000 images in 16 batches"), "{arguments:?}: {text}");
+    };
+    reads(&[]); // PBA_SERVER
+    reads(&[&url]);
+    reads(&["--server", &url]);
+    // Replicas: the first one is down.
+    reads(&[NOBODY, &url]);
+    reads(&["--server", NOBODY, "--server", &url]);
+    // What is said on the command line wins over the variable.
+    server.pba(&["stream", "--server", NOBODY]).refused(1, &["cannot reach", NOBODY]);
+    server.pba(&["stream", NOBODY]).refused(1, &["cannot reach", NOBODY]);
+    server.pba(&["stream", &url, "--server", &url]).refused(2, &["--server", "cannot be used with", "[URL]"]);
+    let help = pba(&["stream", "--help"]).ok();
+    assert!(help.contains("--server <URL>") && help.contains("PBA_SERVER"), "{help}");
+}
+
+#[test]
+fn a_preview_takes_every_parameter_of_the_stream() {
+    let server = Server::start(&[]);
+    let folder = tempfile::tempdir().unwrap();
+    let sheet = |flags: &[&str]| {
+        let out = folder.path().join("sheet.png").display().to_string();
+        server.pba(&[&["dataset", "preview", "shapes", "-n", "9", "--out", &out], flags].concat()).ok();
+        std::fs::read(out).unwrap()
+    };
+    let zeros = vec!["0"; 60].join(",");
+    let plain = sheet(&[]);
+    assert_eq!(plain, server.get("/v1/datasets/shapes/epochs/0/preview.png?n=9").body);
+    // Each flag beside the query that means the same; most of them change the sheet.
+    for (flags, query, changes) in [
+        (&["--split", "test"][..], "split=test", true),
+        (&["--schedule", "identity"], "schedule=identity", true),
+        (&["--policy", &zeros], &format!("policy={zeros}"), true),
+        (&["--seed", "7"], "seed=7", true),
+        (&["--shuffle", "false"], "shuffle=false", true),
+        (&["--shard", "1/2"], "shard=1/2", true),
+        (&["--start", "2"], "start=2", true),
+        (&["--batch-size", "2", "--step", "3"], "batch_size=2&step=3", true),
+        (&["--base", "identity"], "base=identity", true),
+        (&["--drop-last", "true"], "drop_last=true", false),
+        (&["--epochs", "5"], "epochs=5", false),
+    ] {
+        let shown = sheet(flags);
+        assert!(shown == server.get(&format!("/v1/datasets/shapes/epochs/0/preview.png?n=9&{query}")).body);
+        assert_eq!(shown != plain, changes, "{query}");
+    }
+    let ablated = ["--epoch", "150", "--schedule", "cifar10-pba", "--ablation"];
+    let scheduled = sheet(&[&ablated[..], &["scheduled"]].concat());
+    assert_ne!(sheet(&[&ablated[..], &["flatten"]].concat()), scheduled);
+    // What is wrong is said in the words of the stream.
+    for flags in [
+        &["--batch-size", "0"][..],
+        &["--seed", "-1"],
+        &["--shard", "2/2"],
+        &["--split", "training"],
+        &["--split", "val"],
+        &["--schedule", "cifar10_pba"],
+        &["--schedule", "cifar10-pba", "--epoch", "200"],
+        &["--ablation", "final"],
+        &["--base", "flop"],
+        &["--policy", "1,2"],
+        &["--start", "80"],
+        &["--batchsize", "5"],
+    ] {
+        let refused = server.pba(&[&["dataset", "preview", "shapes"], flags].concat());
+        let stream = server.pba(&[&["stream"], flags].concat());
+        assert!(refused.code != Some(0) && refused.stdout.is_empty(), "{refused:?}");
+        let (preview_says, stream_says) = (refused.stderr.lines().next(), stream.stderr.lines().next());
+        assert_eq!((refused.code, preview_says), (stream.code, stream_says), "{flags:?}");
+    }
+}
+
+#[test]
 fn a_stream_that_is_refused_leaves_no_file() {
     let server = Server::start(&[]);
     let folder = tempfile::tempdir().unwrap();
@@ -220,7 +298,7 @@ fn a_stream_that_is_refused_leaves_no_file() {
     stream(&["--epoch", "-1"]).refused(2, &["-1"]);
     stream(&["--batchsize", "5"]).refused(2, &["--batchsize", "--batch-size"]);
     server.pba(&["stream", &url, "--out", "/nowhere/epoch.arrows"]).refused(1, &["/nowhere"]);
-    server.pba(&["stream", "127.0.0.1:80"]).refused(1, &["http://HOST:PORT"]);
+    server.pba(&["stream", "ftp://127.0.0.1"]).refused(1, &["http://HOST:PORT"]);
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
     server.assert_healthy();
 }
@@ -278,6 +356,67 @@ fn wrong_configurations() {
     assert_eq!(check("", &[], &["--listen", "0.0.0.0:8080", "--insecure"]).code, Some(0));
     assert_eq!(check("", &[("PBA_INSECURE", "true")], &["--listen", "0.0.0.0:8080"]).code, Some(0));
     check("", &[], &["--dataset", "a=x", "--dataset", "a=y"]).refused(1, &["\"a\"", "twice"]);
+}
+
+#[test]
+fn a_trainer_that_cannot_be() {
+    let expected = "expected the path of the pba-trainer program";
+    for (trainer, says) in [
+        ("/nowhere/pba-trainer", "No such file"),
+        ("./here", "is a directory"),
+        ("./pba.toml", "is not executable"),
+        ("no-such-trainer", "is in no folder of PATH"),
+    ] {
+        let says = [&format!("trainer: {trainer} "), says, expected];
+        check("", &[], &["--trainer", trainer]).refused(1, &says);
+        check("", &[("PBA_TRAINER", trainer)], &[]).refused(1, &says);
+        check(&format!("trainer = {trainer:?}"), &[], &[]).refused(1, &says);
+    }
+    for trainer in ["/bin/sh", "sh"] {
+        assert_eq!(check("", &[], &["--trainer", trainer]).json()["trainer"], trainer);
+    }
+}
+
+#[test]
+fn misspelt_variables() {
+    let says = ["error: PBA_STREAM_MAX is not a setting; did you mean PBA_STREAMS_MAX?"];
+    let misspelt = [("PBA_STREAM_MAX", "4")];
+    check("", &misspelt, &[]).refused(1, &says);
+    let folder = tempfile::tempdir().unwrap();
+    for command in [&["serve", "--listen", "127.0.0.1:0"][..], &["demo", "--once", "--listen", "127.0.0.1:0"]]
+    {
+        let output = binary::command(folder.path(), command).envs(misspelt).output().unwrap();
+        Pba::from(output).refused(1, &says);
+    }
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0, "nothing was begun");
+    // Two mistakes, and one that is like nothing.
+    let misspelt = [("PBA_DATADIR", "x"), ("PBA_PORT", "8080")];
+    check("", &misspelt, &[])
+        .refused(1, &["did you mean PBA_DATA_DIR?", "PBA_PORT is not a setting; there are: "]);
+
+    let others = [
+        ("PBA_LOG_FORMAT", "json"),
+        ("PBA_SERVER", "http://127.0.0.1:1"),
+        ("PBA_TOKEN", "secret"),
+        ("PBA_CA", "/etc/ca.pem"),
+        ("PBA_TEST_DATA", "/data"),
+        ("PBA_BIN", "pba"),
+        // From Kubernetes, beside services "pba" and "pba-server".
+        ("PBA_SERVICE_HOST", "10.0.0.1"),
+        ("PBA_SERVICE_PORT", "8080"),
+        ("PBA_SERVICE_PORT_HTTP", "8080"),
+        ("PBA_PORT", "tcp://10.0.0.1:8080"),
+        ("PBA_PORT_8080_TCP_PROTO", "tcp"),
+        ("PBA_SERVER_SERVICE_HOST", "10.0.0.1"),
+        ("PBA_SERVER_PORT", "tcp://10.0.0.1:8080"),
+        ("PBA_SERVER_PORT_8080_TCP", "tcp://10.0.0.1:8080"),
+        ("PBA_SERVER_PORT_8080_TCP_ADDR", "10.0.0.1"),
+    ];
+    assert_eq!(check("", &others, &[]).code, Some(0));
+    // Who only asks a server may have a shell full of them.
+    let server = Server::start(&[]);
+    let mut command = binary::command(folder.path(), &["dataset", "list", "--server", &server.url()]);
+    assert!(command.envs([("PBA_STREAM_MAX", "4")]).output().unwrap().status.success());
 }
 
 #[test]

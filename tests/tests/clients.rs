@@ -3,7 +3,7 @@
 use std::io::{Read, Write};
 use std::time::Duration;
 
-use arrow::array::RecordBatch;
+use arrow_array::RecordBatch;
 use pba_client::{Client, ClientError, EpochRequest};
 use pba_tests::proxy::Cut;
 use pba_tests::{CuttingProxy, Download, Epoch, Server, epoch, http, wait_for, wait_until_still};

@@ -14,7 +14,7 @@ fn epoch(server: &Server, parameters: &str) -> Epoch {
 }
 
 /// Batches of several answers, put together by a rule.
-fn digest<'a>(batches: impl IntoIterator<Item = &'a arrow::array::RecordBatch>) -> String {
+fn digest<'a>(batches: impl IntoIterator<Item = &'a arrow_array::RecordBatch>) -> String {
     pba_tests::epoch::digest(&batches.into_iter().cloned().collect::<Vec<_>>())
 }
 

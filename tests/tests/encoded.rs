@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, StringArray};
+use arrow_array::{ArrayRef, StringArray};
 use pba_tests::{Epoch, Server, epoch, parquet_files, repository};
 use tempfile::TempDir;
 

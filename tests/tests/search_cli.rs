@@ -41,7 +41,7 @@ fn a_search_from_start_to_stream() {
         "epoch 2: best member",
         "epoch 4: best member",
         "done in",
-        "--dataset shapes --schedule mine",
+        &format!("pba stream --dataset shapes --schedule mine --server {}", server.url()),
     ] {
         assert!(text.contains(says), "{text} does not say {says:?}");
     }
@@ -149,6 +149,87 @@ fn watching_a_search_that_fails_or_is_cancelled() {
     server.pba(&["search", "cancel", "x"]).ok();
     assert_eq!(watch.wait().code(), Some(1));
     wait_for("the reason", || watch.stderr().contains("the search was cancelled").then_some(()));
+}
+
+/// A trainer that tells of one generation of four members, of which one copied another, and idles.
+fn one_generation() -> Script {
+    Script::trains(
+        r#"while [ $# -gt 0 ]; do [ "$1" = --spec ] && spec=$2; shift; done
+        printf '{"event":"started","spec":%s,"dataset_digest":"x"}\n' "$(tr -d '\n' <"$spec")"
+        echo '{"event":"scored","epoch":2,"scores":[0.31,0.295,null,0.435]}'
+        echo '{"event":"exploit","epoch":2,"target":1,"clone":3,"target_score":0.295,"clone_score":0.435,"clone_policy":[0,0,0,0],"policy":[1,1,0,0]}'
+        echo '{"event":"checkpoint","epoch":2}'
+        trap 'exit 3' TERM; idle"#,
+    )
+}
+
+/// The score of a member is what it reached itself; whom it copied stands beside it.
+#[test]
+fn every_view_shows_the_same_scores() {
+    let script = one_generation();
+    let server = Server::with_trainer(script.path());
+    let id = server.start_search(&spec(json!({ "ops": ["Rotate"] })));
+    let events: Vec<Value> = {
+        let mut told = Vec::new();
+        for event in server.events(&id, None) {
+            told.push(event.json());
+            if event.kind == "checkpoint" {
+                break;
+            }
+        }
+        told
+    };
+    let scored = events.iter().rfind(|event| event["event"] == "scored").unwrap();
+    let members = server.search(&id)["members"].clone();
+    let scores: Vec<&Value> = members.as_array().unwrap().iter().map(|member| &member["score"]).collect();
+    assert_eq!(json!(scores), scored["scores"]);
+    assert_eq!(members[1], json!({ "id": 1, "score": 0.295, "age": 0, "parent": 3 }));
+    let shown = server.pba(&["search", "show", &id]).ok();
+    let rows: Vec<Vec<&str>> = shown.lines().map(|line| line.split_whitespace().collect()).collect();
+    assert!(rows.contains(&vec!["1", "29.5", "%", "0", "3"]), "{shown}");
+    assert!(rows.contains(&vec!["3", "43.5", "%", "2", "-"]), "{shown}");
+    let folder = tempfile::tempdir().unwrap();
+    let watch = Process::start(folder.path(), &["search", "watch", &id, "--server", &server.url()]);
+    let line = watch.line().unwrap();
+    assert_eq!(
+        line.split_whitespace().collect::<Vec<_>>().join(" "),
+        "epoch 2: best member 3 43.5 % age 2 parent -"
+    );
+}
+
+#[test]
+fn ctrl_c_ends_the_watching_and_not_the_search() {
+    let script = Script::idles();
+    let server = Server::with_trainer(script.path());
+    let url = server.url();
+    let folder = tempfile::tempdir().unwrap();
+    let watch = |arguments: &[&str]| {
+        let watch = Process::start(folder.path(), &[arguments, &["--server", &url]].concat());
+        let first = watch.line().unwrap();
+        (watch, first)
+    };
+    let (mut started, first) = watch(&["search", "start", "--name", "x", "--watch"]);
+    assert_eq!(first, "search x");
+    let (mut told, first) = watch(&["search", "watch", "x", "--json"]);
+    assert!(serde_json::from_str::<Value>(&first).is_ok(), "{first}");
+    for watch in [&mut started, &mut told] {
+        watch.signal("INT");
+        assert_eq!(watch.wait().code(), Some(130), "{}", watch.stderr());
+        for says in [
+            "search x goes on".to_owned(),
+            format!("pba search watch x --server {url}\n"),
+            format!("pba search cancel x --server {url}\n"),
+        ] {
+            wait_for("what to do", || watch.stderr().contains(&says).then_some(()));
+        }
+    }
+    assert_eq!(started.line(), None);
+    while let Some(line) = told.line() {
+        assert!(serde_json::from_str::<Value>(&line).is_ok(), "{line}");
+    }
+    server.wait_for_state("x", "running");
+    // The server has heard of none of it.
+    assert!(server.pba(&["search", "cancel", "x"]).ok().contains("cancelled"));
 }
 
 /// A watch outlives the server, as long as another one comes.

@@ -8,7 +8,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
 
-use arrow::array::RecordBatch;
+use arrow_array::RecordBatch;
 use pba_client::{Client, ClientError, EpochRequest, EpochStream};
 use pba_tests::{Server, epoch, wait_for};
 use pba_wire::memory::Record;
@@ -116,10 +116,10 @@ fn the_same_batches_without_a_copy() {
 
 /// The batch in memory of its own, through Arrow's writer and reader.
 fn copy(batch: &RecordBatch) -> RecordBatch {
-    let mut writer = arrow::ipc::writer::StreamWriter::try_new(Vec::new(), &batch.schema()).unwrap();
+    let mut writer = arrow_ipc::writer::StreamWriter::try_new(Vec::new(), &batch.schema()).unwrap();
     writer.write(batch).unwrap();
     let bytes = writer.into_inner().unwrap();
-    arrow::ipc::reader::StreamReader::try_new(&bytes[..], None).unwrap().next().unwrap().unwrap()
+    arrow_ipc::reader::StreamReader::try_new(&bytes[..], None).unwrap().next().unwrap().unwrap()
 }
 
 #[test]

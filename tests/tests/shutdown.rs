@@ -73,16 +73,6 @@ fn a_second_signal_ends_at_once() {
     assert_eq!(server.process.wait().code(), Some(130));
 }
 
-#[test]
-fn a_port_that_is_taken() {
-    let server = Server::start(&[]);
-    let address = server.address().to_string();
-    let data = data_folder();
-    let arguments = ["serve", "--listen", &address, "--data-dir", data.path().to_str().unwrap()];
-    pba_tests::pba(&arguments).refused(1, &["cannot listen on", &address]);
-    server.assert_healthy();
-}
-
 fn demo(directory: &Path, flags: &[&str]) -> Process {
     let fixed = ["demo", "--data-dir", directory.to_str().unwrap(), "--listen", "127.0.0.1:0"];
     Process::start(directory, &[&fixed, flags].concat())

@@ -166,6 +166,16 @@ fn names_are_helped() {
         let hint = format!("did you mean {known:?}?");
         assert_eq!(problem.detail.contains(&hint), is_near, "{problem:?}");
     }
+    // The words for no augmentation are told, and never suggested.
+    for name in ["nome", "non", "None", "nonne", "identiy", "identity%20", "Identity", "idenitty"] {
+        let answer = server.get(&format!("/v1/datasets/shapes/epochs/0/batches?schedule={name}"));
+        assert_eq!(answer.status, 404, "{}", answer.text());
+        let problem = answer.problem();
+        assert!(!problem.detail.contains("did you mean"), "{problem:?}");
+        let known = "cifar10-pba, svhn-pba, none, identity";
+        assert!(problem.detail.ends_with(&format!("there are: {known}")), "{problem:?}");
+        assert_eq!(problem.allowed.as_deref(), Some(known));
+    }
     let digest = "0".repeat(64);
     let answer = server.get(&format!("/v1/datasets/shapes/epochs/0/batches?schedule={digest}"));
     assert_eq!((answer.status, answer.problem().value), (404, Some(digest)));
@@ -205,7 +215,7 @@ fn pages_methods_and_long_queries() {
         "/v1/datasets/shapes/epochs/0",
         "/v1/datasets/shapes/epochs/0/preview",
         "/metrics/",
-        "/favicon.ico",
+        "/favicon.png",
         "/../etc/passwd",
         "/%00",
     ] {

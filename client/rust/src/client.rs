@@ -4,13 +4,16 @@ use std::time::Duration;
 
 use pba_wire::epoch::EpochRequest;
 use pba_wire::{Problem, problem};
-use reqwest::{Method, Response, Url};
+use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue};
+use reqwest::{Method, Response};
 
+use crate::address::{Address, cause};
 use crate::epoch::{EpochStream, Source};
 use crate::error::ClientError;
 use crate::events::Events;
 #[cfg(target_os = "linux")]
 use crate::memory;
+use crate::options::ClientOptions;
 
 /// A server that does not even accept the connection by then is down.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -26,46 +29,53 @@ pub struct Client {
 #[derive(Clone, Debug)]
 struct Replica {
     http: reqwest::Client,
-    /// As it was given: `http://HOST:PORT` or `unix:PATH`.
-    name: String,
-    base: Url,
-    /// Where batches may come through memory.
-    #[cfg(target_os = "linux")]
-    socket: Option<String>,
+    address: Address,
+    authorization: Option<HeaderValue>,
+    /// Whether batches may come through memory that a server on a Unix socket shares.
+    shares_memory: bool,
 }
 
 impl Replica {
-    fn new(text: &str) -> Result<Replica, ClientError> {
-        let builder = reqwest::Client::builder().connect_timeout(CONNECT_TIMEOUT).tcp_nodelay(true);
-        let (builder, base) = match text.strip_prefix("unix:") {
-            Some("") => {
-                let reason = "no path of a socket".to_owned();
-                return Err(ClientError::Url { url: text.to_owned(), reason });
-            }
-            // The host is never looked up; HTTP wants one all the same.
-            Some(path) => (builder.unix_socket(path), server_url("http://localhost")?),
-            None => (builder, server_url(text)?),
-        };
-        let http = builder.build().map_err(|error| ClientError::Stream(error.to_string()))?;
-        Ok(Replica {
-            http,
-            name: text.to_owned(),
-            base,
-            #[cfg(target_os = "linux")]
-            socket: text.strip_prefix("unix:").map(ToOwned::to_owned),
-        })
+    fn new(text: &str, options: &ClientOptions) -> Result<Replica, ClientError> {
+        let address = Address::parse(text)?;
+        let authorization = options.authorization()?;
+        let trust = options.trust(address.base.scheme() == "https")?;
+        let mut builder = reqwest::Client::builder()
+            .connect_timeout(CONNECT_TIMEOUT)
+            .tcp_nodelay(true)
+            .tls_backend_preconfigured(trust);
+        if let Some(path) = &address.socket {
+            builder = builder.unix_socket(path.as_str());
+        }
+        if let Some(value) = &authorization {
+            builder = builder.default_headers(HeaderMap::from_iter([(AUTHORIZATION, value.clone())]));
+        }
+        let http = builder.build().map_err(|error| ClientError::Stream(cause(&error)))?;
+        Ok(Replica { http, address, authorization, shares_memory: true })
     }
 }
 
 impl Client {
-    /// A client of the replicas at `urls`, each `http://HOST:PORT` or, on this machine,
-    /// `unix:PATH`; each serves the same datasets and schedules.
+    /// A client of the replicas at `urls`, each `http://HOST:PORT`, `https://HOST:PORT` or, on this
+    /// machine, `unix:PATH`; each serves the same datasets and schedules. `HOST:PORT` means `http://`.
     ///
     /// # Errors
     /// When there is no URL, or one is not a server's.
     pub fn new(urls: impl IntoIterator<Item = impl AsRef<str>>) -> Result<Client, ClientError> {
+        Client::with_options(urls, &ClientOptions::default())
+    }
+
+    /// The same, with a token or certificate authorities of one's own.
+    ///
+    /// # Errors
+    /// When there is no URL, or one is not a server's; when the token cannot be sent, or the
+    /// certificate authorities cannot be read.
+    pub fn with_options(
+        urls: impl IntoIterator<Item = impl AsRef<str>>,
+        options: &ClientOptions,
+    ) -> Result<Client, ClientError> {
         let replicas =
-            urls.into_iter().map(|url| Replica::new(url.as_ref())).collect::<Result<Vec<_>, _>>()?;
+            urls.into_iter().map(|url| Replica::new(url.as_ref(), options)).collect::<Result<Vec<_>, _>>()?;
         if replicas.is_empty() {
             return Err(ClientError::NoServer);
         }
@@ -75,8 +85,7 @@ impl Client {
     /// The same, without the memory that a server at `unix:PATH` shares on Linux: batches come through
     /// the socket.
     pub fn without_shared_memory(mut self) -> Client {
-        #[cfg(target_os = "linux")]
-        self.replicas.iter_mut().for_each(|replica| replica.socket = None);
+        self.replicas.iter_mut().for_each(|replica| replica.shares_memory = false);
         self
     }
 
@@ -108,9 +117,10 @@ impl Client {
         for replica in 0..self.replicas.len() {
             match self.send(replica, method.clone(), path, body.clone()).await {
                 Ok(response) => {
-                    let url = response.url().to_string();
                     let body = response.bytes().await;
-                    return body.map(Vec::from).map_err(|error| unreachable(&url, &error));
+                    return body
+                        .map(Vec::from)
+                        .map_err(|error| self.replica(replica).address.unreachable(&error));
                 }
                 Err(error @ ClientError::Unreachable { .. }) => last = error,
                 Err(error) => return Err(error),
@@ -129,9 +139,9 @@ impl Client {
         self.replicas.len()
     }
 
-    /// The URL of a replica.
-    pub(crate) fn url(&self, replica: usize) -> &str {
-        &self.replica(replica).name
+    /// Where a replica is.
+    pub(crate) fn address(&self, replica: usize) -> &Address {
+        &self.replica(replica).address
     }
 
     fn replica(&self, replica: usize) -> &Replica {
@@ -152,12 +162,12 @@ impl Client {
     /// Asks a replica for an epoch: through memory that it shares, where it is on this machine.
     pub(crate) async fn stream(&self, replica: usize, path: &str) -> Result<Source, ClientError> {
         #[cfg(target_os = "linux")]
-        if let Replica { socket: Some(socket), name, .. } = self.replica(replica) {
-            return match memory::ask(socket, path).await? {
+        if let Replica { address, authorization, shares_memory: true, .. } = self.replica(replica)
+            && let Some(socket) = &address.socket
+        {
+            return match memory::ask(address, socket, path, authorization.as_ref()).await? {
                 memory::Answer::Memory(stream) => Ok(Source::Memory(stream)),
-                memory::Answer::Plain(response) => {
-                    success(name, format!("{name}{path}"), response).await.map(Source::Http)
-                }
+                memory::Answer::Plain(response) => success(address, path, response).await.map(Source::Http),
             };
         }
         self.send(replica, Method::GET, path, None).await.map(Source::Http)
@@ -172,35 +182,34 @@ impl Client {
         body: Option<Vec<u8>>,
         header: Option<(&str, &str)>,
     ) -> Result<Response, ClientError> {
-        let Replica { http, name, base, .. } = self.replica(replica);
-        let url = format!("{}{path}", base.as_str().trim_end_matches('/'));
-        let mut request = http.request(method, &url);
+        let Replica { http, address, .. } = self.replica(replica);
+        let mut request = http.request(method, address.join(path));
         if let Some(body) = body {
             request = request.body(body);
         }
         if let Some((name, value)) = header {
             request = request.header(name, value);
         }
-        let response = request.send().await.map_err(|error| unreachable(name, &error))?;
-        success(name, url, response).await
+        let response = request.send().await.map_err(|error| address.unreachable(&error))?;
+        success(address, path, response).await
     }
 }
 
-/// The answer of the server called `name` to a request for `url`, if it is a success.
-async fn success(name: &str, url: String, response: Response) -> Result<Response, ClientError> {
+/// The answer of a server to a request for `path`, if it is a success.
+async fn success(address: &Address, path: &str, response: Response) -> Result<Response, ClientError> {
     if response.status().is_success() {
         return Ok(response);
     }
     let status = response.status().as_u16();
     let is_problem = response
         .headers()
-        .get(reqwest::header::CONTENT_TYPE)
+        .get(CONTENT_TYPE)
         .is_some_and(|value| value.as_bytes().starts_with(problem::CONTENT_TYPE.as_bytes()));
-    let body = response.bytes().await.map_err(|error| unreachable(name, &error))?;
+    let body = response.bytes().await.map_err(|error| address.unreachable(&error))?;
     match serde_json::from_slice::<Problem>(&body) {
         Ok(problem) if is_problem => Err(ClientError::Refused(Box::new(problem))),
         _ => Err(ClientError::Foreign {
-            url,
+            url: format!("{address}{path}"),
             status,
             body: String::from_utf8_lossy(&body[..body.len().min(SHOWN_BYTES)]).into_owned(),
         }),
@@ -219,42 +228,38 @@ pub(crate) fn segment(name: &str) -> String {
     escaped
 }
 
-fn server_url(text: &str) -> Result<Url, ClientError> {
-    let wrong = |reason: String| ClientError::Url { url: text.to_owned(), reason };
-    let url: Url = text.parse().map_err(|error| wrong(format!("{error}")))?;
-    if url.scheme() != "http" || url.host().is_none() {
-        return Err(wrong("only http is spoken here".to_owned()));
-    }
-    Ok(url)
-}
-
-/// An error of the transport, with its causes.
-pub(crate) fn unreachable(url: &str, error: &reqwest::Error) -> ClientError {
-    ClientError::Unreachable { url: url.to_owned(), reason: causes(error) }
-}
-
-/// The innermost cause says most: `connection refused` rather than `error sending request`.
-pub(crate) fn causes(error: &dyn std::error::Error) -> String {
-    let mut cause = error;
-    while let Some(source) = cause.source() {
-        cause = source;
-    }
-    cause.to_string()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn only_servers_are_urls() {
-        assert!(
-            Client::new(["http://127.0.0.1:8080", "http://replica:80/prefix", "unix:/run/pba.sock"]).is_ok()
-        );
-        for wrong in ["127.0.0.1:8080", "ftp://host", "", "http://", "unix:"] {
-            assert!(matches!(Client::new([wrong]), Err(ClientError::Url { .. })), "{wrong:?}");
-        }
+    fn a_client_has_servers() {
+        assert!(Client::new(["http://127.0.0.1:8080", "replica:80/prefix", "unix:/run/pba.sock"]).is_ok());
+        assert!(matches!(Client::new(["ftp://host"]), Err(ClientError::Url { .. })));
         assert!(matches!(Client::new([""; 0]), Err(ClientError::NoServer)));
+    }
+
+    #[test]
+    fn a_token_is_sent_and_never_shown() {
+        let options = ClientOptions { token: Some("s3cret".to_owned()), ca: None };
+        let client = Client::with_options(["http://127.0.0.1:8080"], &options).unwrap();
+        assert!(!format!("{client:?} {options:?}").contains("s3cret"));
+        for wrong in ["", "two words", "line\nbreak", "umläut"] {
+            let options = ClientOptions { token: Some(wrong.to_owned()), ca: None };
+            let error = Client::with_options(["http://127.0.0.1:8080"], &options).unwrap_err();
+            assert!(matches!(error, ClientError::Token), "{error}");
+        }
+    }
+
+    #[test]
+    fn authorities_must_be_there_and_be_some() {
+        let with = |ca: &str| {
+            Client::with_options(["https://host"], &ClientOptions { token: None, ca: Some(ca.into()) })
+        };
+        for wrong in ["/no/such.pem", concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml")] {
+            let error = with(wrong).unwrap_err();
+            assert!(error.to_string().contains(wrong), "{error}");
+        }
     }
 
     #[test]

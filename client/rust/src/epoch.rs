@@ -2,15 +2,16 @@
 
 use std::time::{Duration, Instant};
 
-use arrow::array::RecordBatch;
-use arrow::buffer::Buffer;
-use arrow::datatypes::SchemaRef;
-use arrow::ipc::reader::StreamDecoder;
+use arrow_array::RecordBatch;
+use arrow_buffer::Buffer;
+use arrow_ipc::reader::StreamDecoder;
+use arrow_schema::SchemaRef;
 use pba_wire::epoch::EpochRequest;
 use pba_wire::stream;
 use reqwest::Response;
 
-use crate::client::{Client, causes, segment};
+use crate::address::cause;
+use crate::client::{Client, segment};
 use crate::error::ClientError;
 #[cfg(target_os = "linux")]
 use crate::memory::MemoryStream;
@@ -69,7 +70,7 @@ impl Source {
         match self {
             Source::Http(response) => match response.chunk().await {
                 Ok(chunk) => Ok(chunk.map(Buffer::from)),
-                Err(error) => Err(ClientError::Stream(causes(&error))),
+                Err(error) => Err(ClientError::Stream(cause(&error))),
             },
             #[cfg(target_os = "linux")]
             Source::Memory(stream) => {
@@ -100,7 +101,7 @@ impl EpochStream {
             request,
             replica: 0,
             connection: None,
-            schema: SchemaRef::new(arrow::datatypes::Schema::empty()),
+            schema: SchemaRef::new(arrow_schema::Schema::empty()),
             expected: 0,
             received: 0,
             resumes: 0,
@@ -281,7 +282,7 @@ impl EpochStream {
                 |schema: &SchemaRef| schema.metadata().get(key).map(ToString::to_string).unwrap_or_default();
             if value(schema) != value(&self.schema) {
                 return Err(ClientError::Changed {
-                    url: self.client.url(self.replica).to_owned(),
+                    url: self.client.address(self.replica).to_string(),
                     key: key.to_owned(),
                     found: value(schema),
                     expected: value(&self.schema),

@@ -1,5 +1,7 @@
 //! What can go wrong between client and server.
 
+use std::path::PathBuf;
+
 use pba_wire::Problem;
 
 /// Why a request failed.
@@ -10,15 +12,28 @@ pub enum ClientError {
     #[error("no server is named; expected at least one URL, as http://127.0.0.1:8080")]
     NoServer,
     /// Something that is not the URL of a server.
-    #[error("{url:?} is not a server's URL: {reason}; expected http://HOST:PORT or unix:PATH")]
+    #[error(
+        "{url:?} is not a server's URL: {reason}; expected http://HOST:PORT, https://HOST:PORT or unix:PATH"
+    )]
     Url {
         /// What was given.
         url: String,
         /// What is wrong with it.
         reason: String,
     },
+    /// A token that cannot be sent. It is not shown.
+    #[error("the token cannot be sent; expected visible ASCII characters without spaces")]
+    Token,
+    /// Certificate authorities that cannot be used.
+    #[error("cannot use {}: {reason}", path.display())]
+    Authorities {
+        /// The file, or what stands for it.
+        path: PathBuf,
+        /// Why not.
+        reason: String,
+    },
     /// The server refused the request and said why.
-    #[error("{0}")]
+    #[error("{0}{hint}", hint = hint(.0))]
     Refused(Box<Problem>),
     /// An answer that no PBA server gives.
     #[error("{url} answered {status}, which is not an answer of a PBA server: {body}")]
@@ -67,4 +82,8 @@ pub enum ClientError {
     /// Bytes that are not the promised Arrow stream.
     #[error("the stream is not what the server promised: {0}")]
     Stream(String),
+}
+
+fn hint(problem: &Problem) -> &'static str {
+    if problem.status == 401 { "; name a token with `token` (--token, PBA_TOKEN)" } else { "" }
 }

@@ -6,7 +6,8 @@ use std::time::Duration;
 use reqwest::{Method, Response};
 use serde_json::Value;
 
-use crate::client::{Client, causes, segment};
+use crate::address::cause;
+use crate::client::{Client, segment};
 use crate::error::ClientError;
 
 /// Attempts to reconnect before giving up.
@@ -120,7 +121,7 @@ impl Events {
                 Ok(())
             }
             Ok(None) => Err(ClientError::Stream("the events ended before the search".to_owned())),
-            Err(error) => Err(ClientError::Stream(causes(&error))),
+            Err(error) => Err(ClientError::Stream(cause(&error))),
         }
     }
 

@@ -14,15 +14,18 @@
 //! # }
 //! ```
 
+mod address;
 mod client;
 mod epoch;
 mod error;
 mod events;
 #[cfg(target_os = "linux")]
 mod memory;
+mod options;
 
 pub use client::Client;
 pub use epoch::{EpochStream, Waits};
 pub use error::ClientError;
 pub use events::{Event, Events, RECONNECTING};
+pub use options::ClientOptions;
 pub use pba_wire::{DEFAULT_URL, EpochRequest, Problem, Split};

@@ -16,14 +16,14 @@ use std::ptr::NonNull;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use arrow::buffer::{Buffer, MutableBuffer};
+use arrow_buffer::{Buffer, MutableBuffer};
 use bytes::Bytes;
 use http_body_util::Empty;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use memmap2::Mmap;
 use pba_wire::memory::{BATCHES_HEADER, PROTOCOL, READY, RECORD_BYTES, Record};
-use reqwest::header::{CONNECTION, HOST, UPGRADE};
+use reqwest::header::{AUTHORIZATION, CONNECTION, HOST, HeaderValue, UPGRADE};
 use rustix::fs::{SealFlags, fcntl_get_seals};
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendFlags, Shutdown, recvmsg, send, shutdown,
@@ -31,6 +31,7 @@ use rustix::net::{
 use tokio::io::Interest;
 use tokio::net::UnixStream;
 
+use crate::address::Address;
 use crate::error::ClientError;
 
 /// Batches that may be held while the next ones are made. Whoever holds more gets copies.
@@ -48,17 +49,21 @@ pub(crate) enum Answer {
 ///
 /// # Errors
 /// When it cannot be reached, or shares what is no memory of a PBA server.
-pub(crate) async fn ask(socket: &str, path: &str) -> Result<Answer, ClientError> {
-    let unreachable = |error: &dyn std::error::Error| ClientError::Unreachable {
-        url: format!("unix:{socket}"),
-        reason: crate::client::causes(error),
-    };
+pub(crate) async fn ask(
+    address: &Address,
+    socket: &str,
+    path: &str,
+    authorization: Option<&HeaderValue>,
+) -> Result<Answer, ClientError> {
+    let unreachable = |error: &(dyn std::error::Error + 'static)| address.unreachable(error);
     let stream = UnixStream::connect(socket).await.map_err(|error| unreachable(&error))?;
     let (mut sender, connection) =
         http1::handshake(TokioIo::new(stream)).await.map_err(|error| unreachable(&error))?;
     // Ends with the connection; what goes wrong on it is told where it is read.
     tokio::spawn(connection.with_upgrades());
-    let request = http::Request::get(path)
+    let request = authorization
+        .into_iter()
+        .fold(http::Request::get(path), |request, value| request.header(AUTHORIZATION, value))
         .header(HOST, "localhost")
         .header(CONNECTION, "Upgrade")
         .header(UPGRADE, PROTOCOL)

@@ -9,7 +9,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use arrow::datatypes::{DataType, Field, Schema};
+use arrow_schema::{DataType, Field, Schema};
 
 /// The media type of an Arrow IPC stream.
 pub const CONTENT_TYPE: &str = "application/vnd.apache.arrow.stream";

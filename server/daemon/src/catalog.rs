@@ -1,5 +1,6 @@
 //! The datasets that the server holds.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -252,14 +253,19 @@ fn eval_base(base: &Base) -> Base {
     Base { frame, ..Base::IDENTITY }
 }
 
-/// A bar on standard error; quiet when that is not a terminal.
+/// A bar on standard error, anew for each split; quiet when that is not a terminal.
 fn report_progress(name: &str) -> impl Fn(Progress) + use<> {
-    let bar = crate::cli::bar::rows(&format!("reading {name}"));
+    let name = name.to_owned();
+    // Each is there before its split is begun, so that its rate counts from the beginning.
+    let bar = RefCell::new(crate::cli::bar::rows(""));
     move |progress: Progress| {
-        bar.set_length(progress.rows_total);
-        bar.set_position(progress.rows_done);
+        let mut shown = bar.borrow_mut();
+        shown.set_message(format!("packing {name}, {}", progress.split));
+        shown.set_length(progress.rows_total);
+        shown.set_position(progress.rows_done);
         if progress.rows_done >= progress.rows_total {
-            bar.finish_and_clear();
+            shown.finish_and_clear();
+            *shown = crate::cli::bar::rows("");
         }
     }
 }

@@ -12,6 +12,7 @@ use pba_augment::Base;
 use serde::{Deserialize, Serialize};
 
 use crate::catalog::check_dataset;
+use crate::searches::Trainer;
 
 /// Flags of `pba serve`; each can also be given by its environment variable.
 #[derive(Clone, Debug, Default, clap::Args)]
@@ -275,7 +276,26 @@ impl Config {
                 "socket: {socket:?} is no path for a socket; expected a file name in a folder that is there"
             );
         }
+        self.check_datasets()
+    }
+
+    /// Checks that the datasets can have their names, and that there is something at their paths.
+    ///
+    /// # Errors
+    /// At the first of which that is not so.
+    pub fn check_datasets(&self) -> anyhow::Result<()> {
         self.datasets.iter().try_for_each(|(name, dataset)| check_dataset(name, &dataset.path))
+    }
+
+    /// Checks that the trainer, if one is named, is a program.
+    ///
+    /// # Errors
+    /// When it is not.
+    pub fn check_trainer(&self) -> anyhow::Result<()> {
+        match self.trainer.as_deref().and_then(Trainer::fault) {
+            None => Ok(()),
+            Some(fault) => bail!("{fault}; expected the path of the pba-trainer program"),
+        }
     }
 }
 

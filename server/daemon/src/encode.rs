@@ -7,9 +7,8 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use anyhow::Context;
-use arrow::array::{ArrayRef, FixedSizeListArray, Int64Array, RecordBatch, UInt8Array, UInt64Array};
-use arrow::buffer::{Buffer as ArrowBuffer, ScalarBuffer};
-use arrow::datatypes::{DataType, SchemaRef};
+use arrow_array::{ArrayRef, FixedSizeListArray, Int64Array, RecordBatch, UInt8Array, UInt64Array};
+use arrow_buffer::{Buffer as ArrowBuffer, ScalarBuffer};
 use arrow_ipc::writer::{
     DictionaryTracker, IpcDataGenerator, IpcWriteContext, IpcWriteOptions, StreamWriter, write_message,
 };
@@ -17,6 +16,7 @@ use arrow_ipc::{
     Buffer as BodyBuffer, CompressionType, FieldNode, MessageBuilder, MessageHeader, MetadataVersion,
     RecordBatchBuilder,
 };
+use arrow_schema::{DataType, SchemaRef};
 use bytes::Bytes;
 
 /// Buffers start at multiples of this: what Arrow recommends, and a cache line.

@@ -9,8 +9,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::Context;
-use arrow::datatypes::SchemaRef;
 use arrow_ipc::CompressionType;
+use arrow_schema::SchemaRef;
 use bytes::Bytes;
 use pba_augment::{Base, ImageShape, Plan, PlanError, PlanSpec, Policies, Recipe, RecipeSpec, Shard};
 use pba_datasets::{Images, Split};
@@ -208,8 +208,9 @@ impl Resolver<'_> {
             (None, Some(name)) => {
                 let schedule = self.registry.get(name).map_err(|_| {
                     let known = self.registry.list();
-                    let known = known.iter().map(|schedule| schedule.name()).chain(["none", "identity"]);
-                    ApiError::not_found("schedule", name, known)
+                    let known = known.iter().map(|schedule| schedule.name());
+                    // Whoever mistypes a schedule wants augmentation.
+                    ApiError::not_found("schedule", name, known).or_one_of(&["none", "identity"])
                 })?;
                 let epochs = request.epochs.unwrap_or(schedule.epochs());
                 let policies =

@@ -32,6 +32,7 @@ enum Kind {
     Timeout,
     NoTrainer,
     Draining,
+    Opening,
     Internal,
 }
 
@@ -58,6 +59,7 @@ impl Kind {
             Kind::Timeout => (StatusCode::REQUEST_TIMEOUT, "timeout", "the request took too long"),
             Kind::NoTrainer => (StatusCode::SERVICE_UNAVAILABLE, "no-trainer", "there is no trainer"),
             Kind::Draining => (StatusCode::SERVICE_UNAVAILABLE, "draining", "the server is shutting down"),
+            Kind::Opening => (StatusCode::SERVICE_UNAVAILABLE, "opening", "the server is starting"),
             Kind::Internal => (StatusCode::INTERNAL_SERVER_ERROR, "internal", "the server is at fault"),
         }
     }
@@ -99,6 +101,17 @@ impl ApiError {
                 format!("there is no {what} {name:?}{hint}; there are: {}", known.join(", ")),
             )
         }
+    }
+
+    /// The same, with words that are allowed too, and never suggested.
+    pub fn or_one_of(mut self, words: &[&str]) -> ApiError {
+        for word in words {
+            self.detail += &format!(", {word}");
+            if let Some(allowed) = &mut self.allowed {
+                *allowed += &format!(", {word}");
+            }
+        }
+        self
     }
 
     /// A path that is no route.
@@ -176,6 +189,16 @@ impl ApiError {
         )
     }
 
+    /// The server does not serve yet.
+    pub fn opening(dataset: &str) -> ApiError {
+        ApiError::new(
+            Kind::Opening,
+            format!(
+                "the server is still opening its datasets, {dataset:?} at the moment; try again in a second"
+            ),
+        )
+    }
+
     /// Our own fault. The cause is logged, and told: there is no secret in it.
     pub fn internal(error: impl std::fmt::Display) -> ApiError {
         tracing::error!(error = %error, "request failed");
@@ -239,7 +262,7 @@ impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let body = serde_json::to_vec_pretty(&self.problem()).expect("a problem is JSON");
         let mut response = (self.status(), [(header::CONTENT_TYPE, CONTENT_TYPE)], body).into_response();
-        if self.kind == Kind::Full || self.kind == Kind::Draining {
+        if matches!(self.kind, Kind::Full | Kind::Draining | Kind::Opening) {
             response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
         }
         // For the counter of errors by kind.

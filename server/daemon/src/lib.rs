@@ -19,6 +19,7 @@ pub mod http;
 pub mod memory;
 pub mod memory_stream;
 pub mod metrics;
+pub mod opening;
 pub mod plot;
 pub mod pool;
 pub mod registry;

@@ -1,5 +1,6 @@
-//! The listening socket: accepts connections, and ends them in good order.
+//! The listening sockets: accept connections, and end them in good order.
 
+use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
@@ -8,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
+use axum::Router;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -42,9 +44,14 @@ pub type LocalSocket = Patient<UnixStream>;
 #[derive(Clone, Copy)]
 pub struct Local;
 
-/// The bound sockets.
+/// A server that is ready to run.
 pub struct Server {
     app: Arc<App>,
+    sockets: Sockets,
+}
+
+/// The bound sockets.
+pub struct Sockets {
     listener: TcpListener,
     address: SocketAddr,
     local: Option<LocalListener>,
@@ -63,7 +70,7 @@ impl LocalListener {
         if let Ok(metadata) = std::fs::symlink_metadata(path) {
             anyhow::ensure!(metadata.file_type().is_socket(), "{}: something else is there", context());
             let in_use = std::os::unix::net::UnixStream::connect(path).is_ok();
-            anyhow::ensure!(!in_use, "{}: another server does", context());
+            anyhow::ensure!(!in_use, "{}: another server does; --socket PATH takes another path", context());
             std::fs::remove_file(path).with_context(context)?;
         }
         let listener = UnixListener::bind(path).with_context(context)?;
@@ -78,47 +85,96 @@ impl Drop for LocalListener {
     }
 }
 
-/// A connection that was accepted.
-enum Accepted {
-    Tcp(TcpStream),
-    Local(UnixStream),
+/// What answers on each kind of socket, and how.
+struct Service {
+    router: Router,
+    local_router: Router,
+    /// A write that makes no progress for so long is the end.
+    stall: Duration,
+    /// Each connection holds a receiver while it lives, and ends when told, or when the sender is gone.
+    ending: watch::Receiver<bool>,
 }
 
-impl Server {
+impl Service {
+    fn new(router: Router, stall: Duration, ending: watch::Receiver<bool>) -> Service {
+        Service { local_router: router.clone().layer(axum::Extension(Local)), router, stall, ending }
+    }
+}
+
+impl Sockets {
     /// Binds the address, and a Unix socket beside it if one is named.
     ///
     /// # Errors
     /// When the address is taken or not this machine's, or the socket cannot be made.
-    pub async fn bind(app: Arc<App>, address: SocketAddr, socket: Option<&Path>) -> anyhow::Result<Server> {
-        let listener =
-            TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))?;
+    pub async fn bind(address: SocketAddr, socket: Option<&Path>) -> anyhow::Result<Sockets> {
+        let listener = TcpListener::bind(address).await.map_err(|error| helped(error, address));
+        let listener = listener.with_context(|| format!("cannot listen on {address}"))?;
         let address = listener.local_addr().context("cannot tell the address")?;
         let local = socket.map(LocalListener::bind).transpose()?;
-        Ok(Server { app, listener, address, local })
+        Ok(Sockets { listener, address, local })
     }
 
-    async fn accept(&self) -> std::io::Result<Accepted> {
+    /// Answers with `router` until dropped; then the connections end after their current request.
+    pub async fn answer(&self, router: Router, stall: Duration) -> Infallible {
+        let (_end, ending) = watch::channel(false);
+        let service = Service::new(router, stall, ending);
+        loop {
+            self.serve_next(&service).await;
+        }
+    }
+
+    /// Waits for the next connection, and serves it in the background.
+    async fn serve_next(&self, service: &Service) {
         let local = async {
             match &self.local {
                 Some(local) => local.listener.accept().await,
                 None => std::future::pending().await,
             }
         };
-        tokio::select! {
-            accepted = self.listener.accept() => accepted.map(|(socket, _)| Accepted::Tcp(socket)),
-            accepted = local => accepted.map(|(socket, _)| Accepted::Local(socket)),
+        let accepted = tokio::select! {
+            accepted = self.listener.accept() => accepted.map(|(socket, _)| {
+                tune(&socket);
+                serve(socket, &service.router, service);
+            }),
+            accepted = local => accepted.map(|(socket, _)| {
+                // A server that may use less makes larger batches in more pieces.
+                let _ = socket2::SockRef::from(&socket).set_send_buffer_size(LOCAL_SEND_BYTES);
+                serve(socket, &service.local_router, service);
+            }),
+        };
+        if let Err(error) = accepted {
+            // Out of file descriptors, most likely: wait for some to come back.
+            tracing::warn!(%error, "cannot accept a connection");
+            sleep(Duration::from_millis(100)).await;
         }
+    }
+}
+
+/// An address that is taken, with what to do about it.
+fn helped(error: std::io::Error, address: SocketAddr) -> std::io::Error {
+    if error.kind() != std::io::ErrorKind::AddrInUse {
+        return error;
+    }
+    let free = SocketAddr::new(address.ip(), 0);
+    std::io::Error::new(error.kind(), format!("{error}; --listen {free} takes a free port"))
+}
+
+impl Server {
+    /// A server of `app` on bound sockets.
+    pub fn new(app: Arc<App>, sockets: Sockets) -> Server {
+        Server { app, sockets }
     }
 
     /// Where it listens.
     pub fn address(&self) -> SocketAddr {
-        self.address
+        self.sockets.address
     }
 
     /// Serves until `stop` is done; then drains: new streams are refused, running ones get the
     /// configured time to finish, and what is left after it is cut, visibly to its client.
     pub async fn run(self, stop: impl Future<Output = ()>) {
-        let router = router(Arc::clone(&self.app));
+        let (end_connections, connections) = watch::channel(false);
+        let service = Service::new(router(Arc::clone(&self.app)), self.app.limits.stall(), connections);
         let (end_searches, ending) = watch::channel(false);
         let app = Arc::clone(&self.app);
         let searches = tokio::spawn(async move {
@@ -126,9 +182,6 @@ impl Server {
                 supervise(app, ending).await;
             }
         });
-        let local_router = router.clone().layer(axum::Extension(Local));
-        // Each connection holds a receiver while it lives.
-        let (end_connections, connections) = watch::channel(false);
         let mut stop = std::pin::pin!(stop);
         let mut deadline: Option<Instant> = None;
         loop {
@@ -143,22 +196,7 @@ impl Server {
                 }
             };
             tokio::select! {
-                accepted = self.accept() => match accepted {
-                    Ok(Accepted::Tcp(socket)) => {
-                        tune(&socket);
-                        serve(socket, &router, self.app.limits.stall(), &connections);
-                    }
-                    Ok(Accepted::Local(socket)) => {
-                        // A server that may use less makes larger batches in more pieces.
-                        let _ = socket2::SockRef::from(&socket).set_send_buffer_size(LOCAL_SEND_BYTES);
-                        serve(socket, &local_router, self.app.limits.stall(), &connections);
-                    }
-                    Err(error) => {
-                        // Out of file descriptors, most likely: wait for some to come back.
-                        tracing::warn!(%error, "cannot accept a connection");
-                        sleep(Duration::from_millis(100)).await;
-                    }
-                },
+                () = self.sockets.serve_next(&service) => {}
                 () = &mut stop, if deadline.is_none() => {
                     self.app.drain();
                     // The running search is at its last checkpoint in any case; it goes on there.
@@ -169,8 +207,7 @@ impl Server {
                 () = drained => break,
             }
         }
-        drop(self.listener);
-        drop(self.local);
+        drop(self.sockets);
         if let Err(error) = searches.await {
             tracing::error!(%error, "the searches did not end in good order");
         }
@@ -179,7 +216,7 @@ impl Server {
             tracing::warn!(streams = cut, "streams cut");
             return;
         }
-        drop(connections);
+        drop(service);
         // Nobody hears it when there is no connection.
         let _ = end_connections.send(true);
         let _ = tokio::time::timeout(LAST_REQUESTS, end_connections.closed()).await;
@@ -194,21 +231,20 @@ fn tune(socket: &TcpStream) {
     let _ = socket2::SockRef::from(socket).set_tcp_keepalive(&keepalive);
 }
 
-/// Serves one HTTP/1.1 connection, on which a write that makes no progress for `stall` is the end,
-/// until it ends or is told to end after its current request.
-fn serve<S>(socket: S, router: &axum::Router, stall: Duration, ending: &watch::Receiver<bool>)
+/// Serves one HTTP/1.1 connection until it ends, or is told to end after its current request.
+fn serve<S>(socket: S, router: &Router, service: &Service)
 where
     S: AsyncRead + AsyncWrite + Send + 'static,
 {
     let mut socket = TimeoutStream::new(socket);
-    socket.set_write_timeout(Some(stall));
+    socket.set_write_timeout(Some(service.stall));
     let socket: Patient<S> = Box::pin(socket);
     let connection = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEADER_TIMEOUT)
         .serve_connection(TokioIo::new(socket), TowerToHyperService::new(router.clone()))
         .with_upgrades();
-    let mut ending = ending.clone();
+    let mut ending = service.ending.clone();
     tokio::spawn(async move {
         let mut connection = std::pin::pin!(connection);
         let told = async {

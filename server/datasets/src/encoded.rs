@@ -3,8 +3,8 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use arrow::array::{BinaryArray, Int64Array, UInt32Array};
-use arrow::buffer::{Buffer, OffsetBuffer, ScalarBuffer};
+use arrow_array::{BinaryArray, Int64Array, UInt32Array};
+use arrow_buffer::{Buffer, OffsetBuffer, ScalarBuffer};
 use arrow_schema::{DataType, Field};
 
 use crate::error::DatasetError;

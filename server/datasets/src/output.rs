@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use arrow::array::RecordBatch;
+use arrow_array::RecordBatch;
 use arrow_ipc::writer::FileWriter;
 use arrow_schema::{ArrowError, Field, Schema};
 use pba_schedules::Digest;
@@ -76,7 +76,7 @@ impl Output {
         &self.schema
     }
 
-    pub(crate) fn write(&mut self, columns: Vec<arrow::array::ArrayRef>) -> Result<(), DatasetError> {
+    pub(crate) fn write(&mut self, columns: Vec<arrow_array::ArrayRef>) -> Result<(), DatasetError> {
         let batch =
             RecordBatch::try_new(self.schema.clone(), columns).map_err(write_error(&self.destination))?;
         self.writer.write(&batch).map_err(write_error(&self.destination))

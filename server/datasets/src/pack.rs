@@ -15,8 +15,8 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use arrow::array::{FixedSizeListArray, Int64Array, UInt8Array};
-use arrow::buffer::{Buffer, ScalarBuffer};
+use arrow_array::{FixedSizeListArray, Int64Array, UInt8Array};
+use arrow_buffer::{Buffer, ScalarBuffer};
 use arrow_schema::{DataType, Field};
 use pba_schedules::Digest;
 use sha2::{Digest as _, Sha256};

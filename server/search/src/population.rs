@@ -16,7 +16,8 @@ pub struct Member {
     pub id: u32,
     /// The policy it trains with.
     pub policy: Policy,
-    /// Validation accuracy, 0..1, once it was scored. NaN when it diverged.
+    /// Validation accuracy, 0..1, when it was last scored itself; NaN when it had diverged. A copy
+    /// leaves it as it was until the next scores, for nobody knows what the new policy is worth.
     pub score: Option<f64>,
     /// Epochs trained since it last copied another member, or since the start.
     pub age: u32,
@@ -92,11 +93,12 @@ impl Population {
     /// The target becomes the clone, with the policy that it explored.
     pub(crate) fn copy(&mut self, exploit: &Exploit, policy: Policy) {
         let donor = self.members[exploit.clone as usize].clone();
-        self.members[exploit.target as usize] = Member {
+        let target = &mut self.members[exploit.target as usize];
+        *target = Member {
             id: exploit.target,
             lineage: donor.lineage.explored(exploit.epoch, exploit.target, policy.clone()),
             policy,
-            score: donor.score,
+            score: target.score,
             age: 0,
             parent: Some(donor.id),
         };
@@ -172,6 +174,20 @@ mod tests {
             }
             assert_eq!(exploits, population.select(0.25, 0.2, 5, 3), "the same address, the same draw");
         }
+    }
+
+    #[test]
+    fn a_copy_keeps_its_own_score_until_the_next() {
+        let mut population = Population::new(4, &[Op::Rotate]);
+        population.score(&[Some(0.3), Some(0.9), Some(0.5), None], 3);
+        let exploits = population.select(0.25, 0.2, 0, 3);
+        assert_eq!((exploits.len(), exploits[0].target, exploits[0].clone), (1, 3, 1));
+        let policy = Policy::from_hyperparameters(&[Op::Rotate], &exploits[0].policy).unwrap();
+        population.copy(&exploits[0], policy);
+        let copy = &population.members()[3];
+        assert!(copy.score.is_some_and(f64::is_nan));
+        assert_eq!((copy.age, copy.parent), (0, Some(1)));
+        assert_eq!(population.best().id, 1, "who was copied is still the best");
     }
 
     #[test]

@@ -4,11 +4,13 @@ use std::path::PathBuf;
 
 use anyhow::Context;
 use clap::Subcommand;
+use pba_client::EpochRequest;
 use reqwest::Method;
 use serde_json::Value;
 
 use crate::cli::output;
 use crate::cli::remote::Remote;
+use crate::cli::stream::Parameters;
 
 /// Arguments of `pba dataset`.
 #[derive(Debug, clap::Args)]
@@ -38,15 +40,11 @@ enum Command {
         /// Images on the sheet
         #[arg(long, short, default_value_t = 64)]
         n: u32,
-        /// Name or digest of a schedule, or none, or identity
-        #[arg(long, default_value = "none")]
-        schedule: String,
-        /// train, val or test
-        #[arg(long, default_value = "train")]
-        split: String,
         /// File to write
         #[arg(long, value_name = "FILE.png", default_value = "contact-sheet.png")]
         out: PathBuf,
+        #[command(flatten)]
+        parameters: Box<Parameters>,
     },
 }
 
@@ -72,15 +70,11 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
             // A dataset's description is a small tree; as JSON it reads best either way.
             output::json(&dataset);
         }
-        Command::Preview { name, epoch, n, schedule, split, out } => {
+        Command::Preview { name, epoch, n, out, parameters } => {
             pba_schedules::check_name(&name)
                 .map_err(|_| anyhow::anyhow!("{name:?} is not a dataset name"))?;
-            let query = form_urlencoded::Serializer::new(String::new())
-                .append_pair("n", &n.to_string())
-                .append_pair("schedule", &schedule)
-                .append_pair("split", &split)
-                .finish();
-            let path = format!("/v1/datasets/{name}/epochs/{epoch}/preview.png?{query}");
+            let query = EpochRequest::from_pairs(&parameters.pairs())?.to_query();
+            let path = format!("/v1/datasets/{name}/epochs/{epoch}/preview.png?n={n}&{query}");
             let png = client.request(Method::GET, &path, None).await?;
             std::fs::write(&out, png).with_context(|| format!("cannot write {}", out.display()))?;
             if args.remote.json {

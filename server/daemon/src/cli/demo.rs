@@ -4,6 +4,7 @@ use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use anyhow::Context;
 use pba_client::{Client, EpochRequest};
@@ -12,10 +13,13 @@ use crate::catalog::BUILT_IN;
 use crate::cli::serve::{start, stop_signal};
 use crate::cli::{output, stream};
 use crate::config::{Config, ServeArgs};
+use crate::searches::Trainer;
 
 /// The epoch that is streamed: the schedule's last, where its policy is strongest.
 const EPOCH: u32 = 199;
 const SCHEDULE: &str = "cifar10-pba";
+/// How often a trainer that is not there yet is looked for.
+const TRAINER_POLL: Duration = Duration::from_millis(500);
 
 /// Arguments of `pba demo`.
 #[derive(Debug, clap::Args)]
@@ -78,10 +82,29 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     if std::io::stdout().is_terminal() {
         output::line("Ctrl-C ends the server");
     }
+    let trainer = Trainer::find(config.trainer.clone());
+    tokio::select! {
+        () = tell_of_searches(&url, &trainer) => {}
+        stopped = &mut serving => return stopped.context("the server failed"),
+    }
     // Kept until the server has ended: dropping it would not end it, but says nothing either.
     let stopped = serving.await.context("the server failed");
     drop(ended);
     stopped
+}
+
+/// Says how to start a search once there is a trainer, which `make run` builds beside the running
+/// server; and again where the dashboard is, which its output has scrolled away.
+async fn tell_of_searches(url: &str, trainer: &Trainer) {
+    while !trainer.is_there() {
+        tokio::time::sleep(TRAINER_POLL).await;
+    }
+    let program = std::env::args().next().unwrap_or_else(|| "pba".to_owned());
+    let server = if url == pba_wire::DEFAULT_URL { String::new() } else { format!(" --server {url}") };
+    output::announcement(format_args!(
+        "searches are ready; start one with: {program} search start --dataset {BUILT_IN} --model tiny \
+         --population 8 --epochs 24 --watch{server}\ndashboard: {url}/"
+    ));
 }
 
 async fn show(url: &str, config: &Config, args: &Args) -> anyhow::Result<()> {

@@ -3,6 +3,8 @@
 pub mod bar;
 mod dataset;
 mod demo;
+mod environment;
+mod identity;
 mod output;
 mod remote;
 mod schedule;
@@ -10,9 +12,13 @@ mod search;
 mod serve;
 mod stream;
 
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write};
 
-use clap::{Parser, Subcommand};
+use anyhow::Context;
+use clap::{CommandFactory, Parser, Subcommand};
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::layer::{Layer, SubscriberExt};
+use tracing_subscriber::util::SubscriberInitExt;
 
 /// Streams augmented image batches to training jobs, following learned augmentation schedules.
 #[derive(Debug, Parser)]
@@ -43,8 +49,12 @@ enum Command {
 /// # Errors
 /// When that fails; the error says at what.
 pub fn run() -> anyhow::Result<()> {
-    let cli = Cli::parse();
-    log_to_stderr();
+    let cli = Cli::try_parse().unwrap_or_else(|error| tell(&error));
+    log_to_stderr()?;
+    // Settings are the server's; who asks one may have a shell full of them.
+    if let Command::Serve(_) | Command::Demo(_) = cli.command {
+        environment::check(&Cli::command())?;
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
         match cli.command {
@@ -58,14 +68,32 @@ pub fn run() -> anyhow::Result<()> {
     })
 }
 
-/// Logs go to standard error; `RUST_LOG` says how much, `PBA_LOG_FORMAT=json` how.
-fn log_to_stderr() {
-    let filter = tracing_subscriber::EnvFilter::try_from_default_env()
-        .unwrap_or_else(|_| "warn,pba_server=info".into());
-    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    if std::env::var("PBA_LOG_FORMAT").is_ok_and(|format| format == "json") {
-        subscriber.json().init();
-    } else {
-        subscriber.with_target(false).with_ansi(std::io::stderr().is_terminal()).init();
+/// Prints the help that was asked for, or what is wrong with the command line, and ends.
+fn tell(error: &clap::Error) -> ! {
+    if let Err(failure) = error.print().and_then(|()| std::io::stdout().flush())
+        && !error.use_stderr()
+    {
+        output::fail(&failure);
     }
+    std::process::exit(error.exit_code());
+}
+
+/// Logs go to standard error; `RUST_LOG` says how much, `PBA_LOG_FORMAT` how.
+fn log_to_stderr() -> anyhow::Result<()> {
+    let filter = std::env::var("RUST_LOG").unwrap_or_else(|_| "warn,pba_server=info".to_owned());
+    let filter: Targets = filter.parse().with_context(|| {
+        format!(
+            "RUST_LOG: {filter:?} is not a log filter; expected levels by target, as warn,pba_server=debug"
+        )
+    })?;
+    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    let lines = match std::env::var("PBA_LOG_FORMAT").as_deref() {
+        Ok("json") => lines.json().boxed(),
+        Ok("text") | Err(std::env::VarError::NotPresent) => {
+            lines.with_target(false).with_ansi(std::io::stderr().is_terminal()).boxed()
+        }
+        format => anyhow::bail!("PBA_LOG_FORMAT: {format:?} is not a format; allowed are text and json"),
+    };
+    tracing_subscriber::registry().with(lines.with_filter(filter)).init();
+    Ok(())
 }

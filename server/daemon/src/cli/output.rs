@@ -1,20 +1,46 @@
 //! What commands print on standard output.
 
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 
 use serde_json::Value;
 
-/// Prints a line; a reader that left, as `head` does, ends the command quietly.
+/// Prints a line, as [`bytes`] does.
 pub fn line(text: impl std::fmt::Display) {
     bytes(format!("{text}\n").as_bytes());
 }
 
-/// Prints bytes as they are.
+/// Prints bytes as they are. A reader that left, as `head` does, ends the command quietly; anything
+/// else that goes wrong, as on a full disk, ends it with an error.
 pub fn bytes(bytes: &[u8]) {
-    let mut out = std::io::stdout().lock();
-    if out.write_all(bytes).and_then(|()| out.flush()).is_err() {
+    if let Err(error) = write(bytes) {
+        fail(&error);
+    }
+}
+
+/// Prints a line of a server, which serves on when its reader has left.
+pub fn announcement(text: impl std::fmt::Display) {
+    match write(format!("{text}\n").as_bytes()) {
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => {
+            tracing::warn!("nobody reads standard output: {text}");
+        }
+        Err(error) => fail(&error),
+        Ok(()) => {}
+    }
+}
+
+/// Ends the command because standard output does not take what it has to say.
+pub fn fail(error: &std::io::Error) -> ! {
+    if error.kind() == ErrorKind::BrokenPipe {
         std::process::exit(0);
     }
+    eprintln!("error: cannot write to standard output: {error}");
+    std::process::exit(1);
+}
+
+fn write(bytes: &[u8]) -> std::io::Result<()> {
+    let mut out = std::io::stdout().lock();
+    out.write_all(bytes)?;
+    out.flush()
 }
 
 /// Prints JSON.

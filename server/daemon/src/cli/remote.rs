@@ -2,6 +2,8 @@
 
 use pba_client::{Client, ClientError};
 
+use crate::cli::identity::Identity;
+
 /// Which server, and how to print what it says.
 #[derive(Debug, clap::Args)]
 pub struct Remote {
@@ -11,16 +13,54 @@ pub struct Remote {
     /// Print the result as JSON
     #[arg(long, global = true)]
     pub json: bool,
+    #[command(flatten)]
+    identity: Identity,
 }
 
 impl Remote {
     /// A client of the server.
     pub fn client(&self) -> Result<Client, ClientError> {
-        Client::new([self.url()])
+        self.identity.client([self.url()])
     }
 
     /// Its URL.
     pub fn url(&self) -> &str {
         self.server.as_deref().unwrap_or(pba_wire::DEFAULT_URL)
+    }
+
+    /// A command to the same server, to be pasted into a shell.
+    pub fn command(&self, command: impl std::fmt::Display) -> String {
+        match self.url() {
+            pba_wire::DEFAULT_URL => format!("pba {command}"),
+            url => format!("pba {command} --server {}", quoted(url)),
+        }
+    }
+}
+
+/// A word as a shell takes it.
+fn quoted(word: &str) -> String {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "/:._-".contains(c);
+    match word.chars().all(is_plain) {
+        true => word.to_owned(),
+        false => format!("'{}'", word.replace('\'', r"'\''")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(server: Option<&str>, expected: &str) {
+        let remote = Remote { server: server.map(str::to_owned), json: false, identity: Identity::default() };
+        assert_eq!(remote.command("search watch x"), expected);
+    }
+
+    #[test]
+    fn commands_go_to_the_same_server() {
+        check(None, "pba search watch x");
+        check(Some(pba_wire::DEFAULT_URL), "pba search watch x");
+        check(Some("http://10.0.0.1:80"), "pba search watch x --server http://10.0.0.1:80");
+        check(Some("unix:/run/my pba's"), r"pba search watch x --server 'unix:/run/my pba'\''s'");
     }
 }

@@ -9,7 +9,9 @@ use indicatif::{ProgressBar, ProgressStyle};
 use pba_client::Client;
 use reqwest::Method;
 use serde_json::{Map, Value, json};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
+use crate::cli::bar::rate;
 use crate::cli::output;
 use crate::cli::remote::Remote;
 
@@ -187,17 +189,20 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
             let search: Value = serde_json::from_slice(&answer)?;
             let id = search["id"].as_str().context("the server gave no id")?.to_owned();
             if start.watch {
+                // Before the id is told: whoever knows it may press Ctrl-C.
+                let interrupt = signal(SignalKind::interrupt()).context("cannot watch for Ctrl-C")?;
                 if !json {
                     output::line(format_args!("search {id}"));
                 }
-                return watch(&args.remote, &id).await;
+                return watch(&args.remote, &id, interrupt).await;
             }
             if json {
                 output::json(&search);
             } else {
                 output::line(format_args!(
-                    "search {id} is {}; watch it with: pba search watch {id}",
-                    text(&search["state"])
+                    "search {id} is {}; watch it with: {}",
+                    text(&search["state"]),
+                    args.remote.command(format_args!("search watch {id}"))
                 ));
             }
             Ok(())
@@ -213,7 +218,10 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
             output::table(&["ID", "STATE", "EPOCH", "BEST", "SECONDS", "DATASET", "MODEL", "MEMBERS"], &rows);
             Ok(())
         }
-        Command::Watch { id } => watch(&args.remote, &id).await,
+        Command::Watch { id } => {
+            let interrupt = signal(SignalKind::interrupt()).context("cannot watch for Ctrl-C")?;
+            watch(&args.remote, &id, interrupt).await
+        }
         Command::Show { id } => {
             let search = one(&client, Method::GET, &id, "").await?;
             if json {
@@ -261,12 +269,28 @@ async fn one(client: &Client, method: Method, id: &str, suffix: &str) -> anyhow:
     Ok(serde_json::from_slice(&client.request(method, &path, None).await?)?)
 }
 
-/// Follows a search to its end; fails when the search does.
-async fn watch(remote: &Remote, id: &str) -> anyhow::Result<()> {
+/// Exit code of a command that Ctrl-C ended.
+const INTERRUPTED: i32 = 130;
+
+/// Follows a search to its end; fails when the search does. An interrupt ends the watching only.
+async fn watch(remote: &Remote, id: &str, mut interrupt: Signal) -> anyhow::Result<()> {
     let mut events = remote.client()?.events(id);
     let (bar, mut members) = (bar(), Members::default());
     let (mut last, mut spec, mut schedule) = (Value::Null, Value::Null, Value::Null);
-    while let Some(event) = events.next().await? {
+    loop {
+        let event = tokio::select! {
+            event = events.next() => event?,
+            _ = interrupt.recv() => {
+                bar.finish_and_clear();
+                eprintln!(
+                    "search {id} goes on; watch it again with: {}\ncancel it with: {}",
+                    remote.command(format_args!("search watch {id}")),
+                    remote.command(format_args!("search cancel {id}")),
+                );
+                std::process::exit(INTERRUPTED);
+            }
+        };
+        let Some(event) = event else { break };
         if remote.json {
             output::line(json!({ "event": event.kind, "data": event.data }));
         }
@@ -278,17 +302,16 @@ async fn watch(remote: &Remote, id: &str) -> anyhow::Result<()> {
                 let left =
                     data["seconds_left"].as_f64().map_or("?".to_owned(), |left| format!("{left:.0} s"));
                 bar.set_message(format!(
-                    "epoch {}/{}  {} images/s  {left} left",
-                    data["epoch"], data["epochs"], data["images_per_second"]
+                    "epoch {}/{}  {}  {left} left",
+                    data["epoch"],
+                    data["epochs"],
+                    rate(data["images_per_second"].as_f64().unwrap_or_default())
                 ));
             }
-            "scored" => {
-                members.scored(&data);
-                if !remote.json {
-                    members.show(&bar);
-                }
-            }
+            "scored" => members.scored(&data),
             "exploit" => members.exploited(&data),
+            // After the exploits, so that what is shown is what the server shows.
+            "checkpoint" if !remote.json => members.show(&bar),
             "done" => schedule = data["schedule"].clone(),
             "state" => last = data,
             pba_client::RECONNECTING => {
@@ -304,10 +327,9 @@ async fn watch(remote: &Remote, id: &str) -> anyhow::Result<()> {
             let best = percent(&last["best_accuracy"]);
             let (name, dataset) = (text(&last["schedule"]), text(&spec["dataset"]));
             output::line(format_args!(
-                "done in {} s, best validation accuracy {best}\nschedule {name}; stream with it: \
-                 pba stream {} --dataset {dataset} --schedule {name}",
+                "done in {} s, best validation accuracy {best}\nschedule {name}; stream with it: {}",
                 last["seconds"],
-                remote.url()
+                remote.command(format_args!("stream --dataset {dataset} --schedule {name}"))
             ));
             if is_empty(&schedule) {
                 output::line(
@@ -367,7 +389,8 @@ impl Members {
     fn exploited(&mut self, event: &Value) {
         let target = event["target"].as_u64().and_then(|target| self.members.get_mut(target as usize));
         if let Some(member) = target {
-            *member = Member { score: event["clone_score"].clone(), age: 0, parent: event["clone"].as_u64() };
+            // Its score stays its own until it is scored again: nobody knows yet what its new policy is worth.
+            (member.age, member.parent) = (0, event["clone"].as_u64());
         }
     }
 
@@ -438,4 +461,43 @@ fn row(search: &Value) -> Vec<String> {
 
 fn text(value: &Value) -> String {
     value.as_str().unwrap_or("-").to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use pba_search::toy::ToyTrainer;
+    use pba_search::{Search, SearchSpec};
+
+    use super::*;
+
+    /// What the terminal makes of the events is what the server does.
+    #[test]
+    fn members_are_what_the_search_says() {
+        let spec = SearchSpec::from_json(r#"{"ops": ["Rotate"], "population": 8, "epochs": 20}"#).unwrap();
+        let (mut search, mut members, mut copies) = (Search::new(spec.clone()), Members::default(), 0);
+        let mut events = Vec::new();
+        pba_search::run(&mut Search::new(spec.clone()), &mut ToyTrainer::new(&spec), |event| {
+            events.push(event.clone());
+            Ok(())
+        })
+        .unwrap();
+        for event in &events {
+            search.apply(event).unwrap();
+            let data = serde_json::to_value(event).unwrap();
+            match data["event"].as_str().unwrap() {
+                "scored" => members.scored(&data),
+                "exploit" => {
+                    members.exploited(&data);
+                    copies += 1;
+                }
+                _ => {}
+            }
+            let shown = members.members.iter().map(|member| {
+                (member.score.as_f64(), member.age as u32, member.parent.map(|parent| parent as u32))
+            });
+            let expected = search.population().members().iter();
+            assert!(shown.eq(expected.map(|member| (member.score, member.age, member.parent))), "{event:?}");
+        }
+        assert!(copies > 0);
+    }
 }

@@ -5,15 +5,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
+use tokio::sync::watch;
 
 use crate::app::{App, DataLock};
-use crate::catalog::Catalog;
+use crate::catalog::{BUILT_IN, Catalog};
 use crate::cli::output;
 use crate::config::{Config, ServeArgs};
 use crate::metrics::Metrics;
+use crate::opening;
 use crate::registry::Registry;
 use crate::searches::{Searches, Trainer};
-use crate::server::Server;
+use crate::server::{Server, Sockets};
 
 /// A half packed dataset that nobody has written to for so long has lost its process.
 const PACKING_IDLE: Duration = Duration::from_secs(3600);
@@ -23,6 +25,7 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<()> {
     let config = Config::resolve(&args)?;
     if args.check {
         config.check_paths()?;
+        config.check_trainer()?;
         output::json(&serde_json::to_value(&config)?);
         return Ok(());
     }
@@ -31,34 +34,51 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<()> {
     // earlier, so that Ctrl-C ends a long import as it ends any program.
     let stop = stop_signal()?;
     // Scripts wait for this line: it is the first one, and the address in it is final.
-    output::line(format_args!("listening on http://{}", server.address()));
+    output::announcement(format_args!("listening on http://{}", server.address()));
     if let Some(socket) = &config.socket {
-        output::line(format_args!("listening on unix:{}", socket.display()));
+        output::announcement(format_args!("listening on unix:{}", socket.display()));
     }
     server.run(stop).await;
     Ok(())
 }
 
-/// Opens everything that the configuration names, and binds the address.
+/// Binds the address, and opens everything that the configuration names.
 pub async fn start(config: &Config) -> anyhow::Result<Server> {
+    config.check_datasets()?;
     let metrics = Metrics::new()?;
     let data = &config.data_dir;
     std::fs::create_dir_all(data)
         .with_context(|| format!("cannot make the data directory {}", data.display()))?;
+    // Before anything is packed, which may take minutes: an address that is taken is told at once.
+    let sockets = Sockets::bind(config.listen, config.socket.as_deref()).await?;
     let lock = DataLock::take(data);
     let registry = Registry::open(&data.join("schedules"))?;
     let cache = data.join("datasets");
-    let catalog = open_datasets(config, &cache, &metrics)?;
-    if let Some(trainer) = config.trainer.as_ref().filter(|trainer| !trainer.exists()) {
-        tracing::warn!(trainer = %trainer.display(), "there is no trainer; streams are not affected, searches are refused");
+    let (opening, dataset) = watch::channel(BUILT_IN.to_owned());
+    let opened = {
+        let (config, cache, metrics) = (config.clone(), cache.clone(), metrics.clone());
+        tokio::task::spawn_blocking(move || open_datasets(&config, &cache, &metrics, &opening))
+    };
+    let catalog = tokio::select! {
+        opened = opened => opened.context("the datasets could not be opened")??,
+        never = sockets.answer(opening::router(dataset), config.limits.stall()) => match never {},
+    };
+    if let Some(fault) = config.trainer.as_deref().and_then(Trainer::fault) {
+        tracing::warn!("{fault}; streams are not affected, searches are refused");
     }
     let trainer = Trainer::find(config.trainer.clone());
     let searches = Searches::open(&data.join("searches"), &cache, trainer, metrics.clone())?;
     let app = App::start(catalog, registry, searches, config.limits.clone(), metrics, lock)?;
-    Server::bind(Arc::new(app), config.listen, config.socket.as_deref()).await
+    Ok(Server::new(Arc::new(app), sockets))
 }
 
-fn open_datasets(config: &Config, cache: &Path, metrics: &Metrics) -> anyhow::Result<Catalog> {
+/// Opens the datasets one by one, and tells which.
+fn open_datasets(
+    config: &Config,
+    cache: &Path,
+    metrics: &Metrics,
+    opening: &watch::Sender<String>,
+) -> anyhow::Result<Catalog> {
     let abandoned = pba_datasets::remove_partials(cache, PACKING_IDLE);
     if abandoned > 0 {
         tracing::info!(files = abandoned, "removed what a killed server or trainer left half packed");
@@ -66,6 +86,7 @@ fn open_datasets(config: &Config, cache: &Path, metrics: &Metrics) -> anyhow::Re
     let mut catalog = Catalog::default();
     catalog.add_built_in(cache, metrics)?;
     for (name, dataset) in &config.datasets {
+        opening.send_replace(name.clone());
         catalog.add(name, &dataset.path, dataset.base, cache, metrics)?;
     }
     Ok(catalog)

@@ -6,18 +6,23 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::Context;
-use arrow::ipc::writer::StreamWriter;
+use arrow_ipc::writer::StreamWriter;
 use pba_client::{Client, EpochRequest, EpochStream};
 use serde_json::{Value, json};
 
+use crate::cli::identity::Identity;
 use crate::cli::{bar, output};
 
 /// Arguments of `pba stream`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// The server; more of them are replicas to continue on
-    #[arg(value_name = "URL", env = "PBA_SERVER", default_value = pba_wire::DEFAULT_URL)]
+    /// The server, the same as --server; more of them are replicas to continue on
+    #[arg(value_name = "URL")]
     urls: Vec<String>,
+    /// The server; may be repeated, for replicas to continue on, but not beside URLs without a flag
+    /// [env: PBA_SERVER] [default: http://127.0.0.1:8080]
+    #[arg(long = "server", value_name = "URL", conflicts_with = "urls")]
+    servers: Vec<String>,
     /// Dataset
     #[arg(long, default_value = crate::catalog::BUILT_IN)]
     dataset: String,
@@ -30,6 +35,8 @@ pub struct Args {
     /// Print the result as JSON
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    identity: Identity,
     #[command(flatten)]
     parameters: Parameters,
 }
@@ -103,10 +110,23 @@ impl Parameters {
     }
 }
 
+impl Args {
+    /// The server and its replicas. The variable is not read by clap, to which it would be one more
+    /// value that cannot stand beside the others.
+    fn servers(&self) -> Vec<String> {
+        let given: Vec<String> = self.urls.iter().chain(&self.servers).cloned().collect();
+        if !given.is_empty() {
+            return given;
+        }
+        let variable = std::env::var_os("PBA_SERVER").map(|url| url.to_string_lossy().into_owned());
+        vec![variable.unwrap_or_else(|| pba_wire::DEFAULT_URL.to_owned())]
+    }
+}
+
 /// Reads an epoch and says how it went.
 pub async fn run(args: Args) -> anyhow::Result<()> {
     let request = EpochRequest::from_pairs(&args.parameters.pairs())?;
-    let client = Client::new(&args.urls)?;
+    let client = args.identity.client(args.servers())?;
     let result = read(&client, &args.dataset, args.epoch, request, args.out.as_deref()).await?;
     if args.json {
         output::json(&result);

@@ -31,6 +31,7 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(120);
 pub fn router(app: Arc<App>) -> Router {
     Router::new()
         .route("/", get(dashboard::page))
+        .route("/favicon.ico", get(dashboard::icon))
         .route("/v1/datasets", get(datasets::list))
         .route("/v1/datasets/{dataset}", get(datasets::show))
         .route("/v1/datasets/{dataset}/epochs/{epoch}/batches", get(epochs::batches))

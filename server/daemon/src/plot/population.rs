@@ -36,11 +36,20 @@ pub fn draw(
     let (low, high) = if low < high { (low, high) } else { (0.0, 1.0) };
     let margin = (high - low) * 0.06;
     let (low, high) = (low - margin, high + margin);
+    // So many that no two labels are the same.
+    let decimals = match high - low {
+        range if range < 0.004 => 2,
+        range if range < 0.04 => 1,
+        _ => 0,
+    };
     let x = |epoch: u32| f64::from(LEFT) + f64::from(PLOT_WIDTH) * f64::from(epoch) / f64::from(epochs);
     let y = |score: f64| f64::from(TOP) + f64::from(PLOT_HEIGHT) * (high - score) / (high - low);
 
     let best = search.filter(|search| search.epoch() > 0).map(|search| search.population().best());
-    let learned = best.and_then(|best| best.lineage.schedule(name, epochs, Provenance::default()).ok());
+    // Up to the epoch that was trained: what comes after is not known yet.
+    let learned = search
+        .zip(best)
+        .and_then(|(search, best)| best.lineage.schedule(name, search.epoch(), Provenance::default()).ok());
     let height = HEIGHT + learned.as_ref().map_or(0, |_| schedule::height(spec.ops.len() as u32));
     let mut svg = String::new();
     let mut line = |text: std::fmt::Arguments<'_>| writeln!(svg, "{text}").expect("a string takes text");
@@ -51,12 +60,16 @@ pub fn draw(
     line(format_args!("<rect width=\"{WIDTH}\" height=\"{height}\" fill=\"#ffffff\"/>"));
     line(format_args!("<text x=\"{LEFT}\" y=\"26\" font-size=\"17\" font-weight=\"600\">{name}</text>"));
     let state = match (search, best.and_then(|best| best.score)) {
-        (Some(search), Some(score)) => format!(
-            "{} of {epochs} epochs, {} exploits, best validation accuracy {:.1} %. Dark: the lineage that led there.",
-            search.epoch(),
-            copies.len(),
-            100.0 * score
-        ),
+        (Some(search), Some(score)) => {
+            let reached = match score.is_finite() {
+                true => format!(
+                    "best validation accuracy {:.1} %. Dark: the lineage that led there.",
+                    100.0 * score
+                ),
+                false => "every member diverged.".to_owned(),
+            };
+            format!("{} of {epochs} epochs, {} exploits, {reached}", search.epoch(), copies.len())
+        }
         _ => "not a score yet".to_owned(),
     };
     line(format_args!("<text x=\"{LEFT}\" y=\"46\" fill=\"#57606a\">{state}</text>"));
@@ -64,7 +77,7 @@ pub fn draw(
     for tick in 0..=4 {
         let score = low + (high - low) * f64::from(tick) / 4.0;
         line(format_args!(
-            "<line x1=\"{LEFT}\" y1=\"{0:.1}\" x2=\"{1}\" y2=\"{0:.1}\" stroke=\"#eaeef2\"/><text x=\"{2}\" y=\"{3:.1}\" text-anchor=\"end\">{4:.0} %</text>",
+            "<line x1=\"{LEFT}\" y1=\"{0:.1}\" x2=\"{1}\" y2=\"{0:.1}\" stroke=\"#eaeef2\"/><text x=\"{2}\" y=\"{3:.1}\" text-anchor=\"end\">{4:.decimals$} %</text>",
             y(score),
             LEFT + PLOT_WIDTH,
             LEFT - 10,
@@ -74,7 +87,7 @@ pub fn draw(
     }
     let in_lineage = |stretch: &Stretch| {
         best.is_some_and(|best| {
-            let step = best.lineage.steps().iter().rev().find(|step| step.epoch <= stretch.from.0);
+            let step = best.lineage.steps().iter().rev().find(|step| step.epoch < stretch.to.0);
             step.is_some_and(|step| step.member == stretch.member)
         })
     };
@@ -84,7 +97,8 @@ pub fn draw(
             let ends = [stretch.from, stretch.to];
             if ends.iter().all(|(_, score)| score.is_finite()) {
                 line(format_args!(
-                    "<line x1=\"{:.1}\" y1=\"{:.1}\" x2=\"{:.1}\" y2=\"{:.1}\" stroke=\"{color}\" stroke-width=\"{width}\"><title>member {}, epoch {}: {:.1} %</title></line>",
+                    "<line x1=\"{:.1}\" y1=\"{:.1}\" x2=\"{:.1}\" y2=\"{:.1}\" stroke=\"{color}\" stroke-width=\"{width}\" \
+                     stroke-linecap=\"round\"><title>member {}, epoch {}: {:.1} %</title></line>",
                     x(ends[0].0),
                     y(ends[0].1),
                     x(ends[1].0),
@@ -121,7 +135,7 @@ pub fn draw(
         axis + 40
     ));
     if let Some(learned) = learned {
-        line(format_args!("{}", schedule::draw_at(&learned, HEIGHT)));
+        line(format_args!("{}", schedule::draw_at(&learned, epochs, HEIGHT)));
     }
     line(format_args!("</svg>"));
     svg
@@ -182,5 +196,60 @@ mod tests {
         assert_eq!(svg.matches("copies member").count(), exploits);
         assert!(svg.contains("20 of 20 epochs") && svg.contains("epoch of the search"), "{svg}");
         assert!(draw("toy", &spec, None, std::iter::empty()).contains("not a score yet"));
+    }
+
+    #[test]
+    fn first_scores_that_are_close_are_told_apart() {
+        let spec = SearchSpec::from_json(r#"{"population": 2, "epochs": 20}"#).unwrap();
+        let mut search = Search::new(spec.clone());
+        let scored = Event::scored(3, &[0.101, 0.103]);
+        search.apply(&scored).unwrap();
+        let svg = draw("close", &spec, Some(&search), std::iter::once(scored));
+        let labels: std::collections::BTreeSet<&str> = svg
+            .lines()
+            .filter(|line| line.ends_with(" %</text>"))
+            .map(|line| line.rsplit('>').nth(1).unwrap())
+            .collect();
+        assert_eq!(labels.len(), 5, "{labels:?}");
+        // A first score is a line without length, which only round ends show.
+        assert_eq!(svg.matches("stroke-linecap=\"round\"").count(), 2);
+    }
+
+    /// Where the rectangles of the schedule end at the most.
+    fn drawn_to(svg: &str) -> f64 {
+        let bars = svg.lines().filter(|line| line.contains(", epochs "));
+        let number = |line: &str, name: &str| -> f64 {
+            let (_, rest) = line.split_once(&format!(" {name}=\"")).unwrap();
+            rest.split_once('"').unwrap().0.parse().unwrap()
+        };
+        bars.map(|line| number(line, "x") + number(line, "width")).fold(0.0, f64::max)
+    }
+
+    #[test]
+    fn nothing_is_drawn_beyond_what_was_trained() {
+        let spec = SearchSpec::from_json(r#"{"population": 8, "epochs": 20, "seed": 1}"#).unwrap();
+        let mut search = Search::new(spec.clone());
+        let mut events = Vec::new();
+        run(&mut search, &mut ToyTrainer::new(&spec), |event| {
+            events.push(event.clone());
+            Ok(())
+        })
+        .unwrap();
+        let mut so_far = Search::new(spec.clone());
+        for (position, event) in events.iter().enumerate() {
+            so_far.apply(event).unwrap();
+            let svg = draw("toy", &spec, Some(&so_far), events[..=position].iter().cloned());
+            let trained = f64::from(LEFT)
+                + f64::from(PLOT_WIDTH) * f64::from(so_far.epoch()) / f64::from(spec.training.epochs);
+            assert!(drawn_to(&svg) <= trained + 0.01, "after {event:?}: {} > {trained}", drawn_to(&svg));
+            let says = format!("{} of 20 epochs, segments: ", so_far.epoch());
+            let is_done = so_far.epoch() == 20;
+            assert!(is_done || svg.contains(&says), "{svg} does not say {says:?}");
+        }
+        assert!(
+            (drawn_to(&draw("toy", &spec, Some(&so_far), events.into_iter())) - f64::from(LEFT + PLOT_WIDTH))
+                .abs()
+                < 0.01
+        );
     }
 }

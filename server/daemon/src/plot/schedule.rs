@@ -24,7 +24,7 @@ const BOTTOM: u32 = 56;
 /// slots' probabilities. Its colour is how strongly: their mean magnitude, weighted by
 /// probability.
 pub fn draw(schedule: &Schedule) -> String {
-    draw_at(schedule, 0)
+    draw_at(schedule, schedule.epochs(), 0)
 }
 
 /// The height of the picture of a schedule over `ops` ops.
@@ -32,10 +32,14 @@ pub(super) fn height(ops: u32) -> u32 {
     TOP + ops * ROW + BOTTOM
 }
 
-/// As [`draw`], to stand inside another picture at a height.
-pub(super) fn draw_at(schedule: &Schedule, y: u32) -> String {
+/// As [`draw`], to stand inside another picture at a height, as the beginning of a run of `epochs`.
+pub(super) fn draw_at(schedule: &Schedule, epochs: u32, y: u32) -> String {
     let ops: Vec<Op> = schedule.segments()[0].policy.ops().collect();
-    let (epochs, rows) = (schedule.epochs(), ops.len() as u32);
+    let rows = ops.len() as u32;
+    let about = match schedule.epochs() {
+        drawn if drawn < epochs => format!("{drawn} of {epochs} epochs"),
+        _ => format!("{epochs} epochs"),
+    };
     let (width, height) = (WIDTH, height(rows));
     let x = |epoch: u32| f64::from(LEFT) + f64::from(PLOT_WIDTH) * f64::from(epoch) / f64::from(epochs);
     let mut svg = String::new();
@@ -51,7 +55,7 @@ pub(super) fn draw_at(schedule: &Schedule, y: u32) -> String {
         schedule.name()
     ));
     line(format_args!(
-        "<text x=\"{LEFT}\" y=\"46\" fill=\"#57606a\">{epochs} epochs, segments: {}. Bar height: probability. Colour: magnitude.</text>",
+        "<text x=\"{LEFT}\" y=\"46\" fill=\"#57606a\">{about}, segments: {}. Bar height: probability. Colour: magnitude.</text>",
         schedule.segments().len()
     ));
 

@@ -1,5 +1,6 @@
 //! The child process that trains: how it is found, asked and started.
 
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
@@ -28,6 +29,25 @@ impl Trainer {
     pub fn find(configured: Option<PathBuf>) -> Trainer {
         let beside = || std::env::current_exe().ok().map(|program| program.with_file_name(NAME));
         Trainer { program: configured.or_else(beside).unwrap_or_else(|| NAME.into()) }
+    }
+
+    /// Whether it is there, as far as can be seen without running it.
+    pub fn is_there(&self) -> bool {
+        Trainer::fault(&self.program).is_none()
+    }
+
+    /// Why a configured program cannot be run, as far as can be seen without running it.
+    pub fn fault(program: &Path) -> Option<String> {
+        let what = match found(program).map(|found| found.metadata()) {
+            None => "is in no folder of PATH".to_owned(),
+            Some(Err(error)) => format!("cannot be run: {error}"),
+            Some(Ok(metadata)) if metadata.is_dir() => "is a directory".to_owned(),
+            Some(Ok(metadata)) if metadata.permissions().mode() & 0o111 == 0 => {
+                "is not executable".to_owned()
+            }
+            Some(Ok(_)) => return None,
+        };
+        Some(format!("trainer: {} {what}", program.display()))
     }
 
     /// Asks a trainer whether it could run a spec.
@@ -100,4 +120,13 @@ impl Trainer {
             self.program.display()
         ))
     }
+}
+
+/// Where the system finds a program: one that is named without a folder is looked for in `PATH`.
+fn found(program: &Path) -> Option<PathBuf> {
+    if program.parent() != Some(Path::new("")) {
+        return Some(program.to_owned());
+    }
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path).map(|folder| folder.join(program)).find(|place| place.is_file())
 }

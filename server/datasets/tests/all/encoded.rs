@@ -5,7 +5,7 @@ use std::path::Path;
 
 use pba_datasets::{EncodedPacker, Images, PackSpec, Seen, Split, packed};
 
-use crate::noise;
+use crate::{noise, open_with_each_byte_flipped};
 
 /// What a packed split holds, row by row: bytes that need not be an image, a size, a label.
 type Row = (Vec<u8>, (u32, u32), i64);

@@ -27,7 +27,7 @@ fn open_with_each_byte_flipped(file: &Path, check: impl Fn(&Split)) {
         bytes[place] ^= flip;
         std::fs::write(file, &bytes).unwrap();
         let outcome = catch_unwind(AssertUnwindSafe(|| {
-            if let Ok(split) = packed::open(file) {
+            if let Ok(split) = pba_datasets::packed::open(file) {
                 check(&split);
                 split.verify();
             }

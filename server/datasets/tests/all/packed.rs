@@ -1,11 +1,9 @@
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
-
 use std::time::{Duration, SystemTime};
 
 use pba_datasets::{PackSpec, Packer, SplitName, packed, remove_partials};
 
-use crate::{assert_holds, failure, noise, opened, pack, split};
+use crate::{assert_holds, failure, noise, open_with_each_byte_flipped, opened, pack, split};
 
 #[test]
 fn what_is_packed_is_read_back() {

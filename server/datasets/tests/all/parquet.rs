@@ -3,7 +3,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::Mutex;
 
-use arrow::array::{
+use arrow_array::{
     ArrayRef, BinaryArray, Int8Array, Int64Array, LargeBinaryArray, RecordBatch, StringArray, StructArray,
 };
 use arrow_schema::{DataType, Field, Fields, Schema};

@@ -1,0 +1,153 @@
+//! Where a server is: its URL, and what to say when nobody answers there.
+
+use std::error::Error;
+use std::fmt;
+use std::io::ErrorKind;
+
+use reqwest::Url;
+
+use crate::error::ClientError;
+
+/// Where a server is.
+#[derive(Clone, Debug)]
+pub(crate) struct Address {
+    /// What paths are appended to. For a Unix socket a host that is never looked up, because HTTP wants
+    /// one all the same.
+    pub base: Url,
+    /// The Unix socket, if it is one.
+    pub socket: Option<String>,
+}
+
+impl Address {
+    /// Reads `http://HOST[:PORT][/PREFIX]`, the same with `https://`, or `unix:PATH`. Without a scheme,
+    /// `http://` is meant.
+    ///
+    /// # Errors
+    /// When it is none of them.
+    pub fn parse(text: &str) -> Result<Address, ClientError> {
+        let wrong = |reason: String| ClientError::Url { url: text.to_owned(), reason };
+        if let Some(path) = text.strip_prefix("unix:") {
+            if path.is_empty() {
+                return Err(wrong("it names no path".to_owned()));
+            }
+            let base = "http://localhost".parse().expect("it is a URL");
+            return Ok(Address { base, socket: Some(path.to_owned()) });
+        }
+        if text.starts_with(['/', '.']) {
+            return Err(wrong(format!("for a Unix socket write unix:{text}")));
+        }
+        let whole = if text.contains("://") { text.to_owned() } else { format!("http://{text}") };
+        let base: Url = whole.parse().map_err(|error| wrong(format!("{error}")))?;
+        if !matches!(base.scheme(), "http" | "https") {
+            return Err(wrong(format!("this client does not speak {}", base.scheme())));
+        }
+        let more = base.query().or(base.fragment()).is_some() || !base.username().is_empty();
+        if more || base.password().is_some() {
+            return Err(wrong("it holds more than host, port and path".to_owned()));
+        }
+        Ok(Address { base, socket: None })
+    }
+
+    /// The URL of a path on this server.
+    pub fn join(&self, path: &str) -> String {
+        format!("{}{path}", self.base.as_str().trim_end_matches('/'))
+    }
+
+    /// Why a server could not be reached, and what may help.
+    pub fn unreachable(&self, error: &(dyn Error + 'static)) -> ClientError {
+        let mut reason = cause(error);
+        if let Some(hint) = self.hint(error) {
+            reason = format!("{reason}; {hint}");
+        }
+        ClientError::Unreachable { url: self.to_string(), reason }
+    }
+
+    fn hint(&self, error: &(dyn Error + 'static)) -> Option<String> {
+        if find::<rustls::Error>(error)
+            .is_some_and(|error| matches!(error, rustls::Error::InvalidCertificate(_)))
+        {
+            return Some("name a private certificate authority with `ca` (--ca, PBA_CA)".to_owned());
+        }
+        let kind = find::<std::io::Error>(error)?.kind();
+        if !matches!(kind, ErrorKind::ConnectionRefused | ErrorKind::NotFound) {
+            return None;
+        }
+        let is_running = "is a server running there?";
+        if let Some(path) = &self.socket {
+            return Some(format!("{is_running} Start one with: pba serve --socket {path}"));
+        }
+        let is_loopback = match self.base.host_str()? {
+            "localhost" | "[::1]" => true,
+            host => host.starts_with("127."),
+        };
+        let port = self.base.port_or_known_default()?;
+        Some(match (is_loopback, port) {
+            (false, _) => is_running.to_owned(),
+            (true, 8080) => format!("{is_running} Start one with: pba serve"),
+            (true, port) => format!("{is_running} Start one with: pba serve --listen 127.0.0.1:{port}"),
+        })
+    }
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.socket {
+            Some(path) => write!(f, "unix:{path}"),
+            None => f.write_str(self.base.as_str().trim_end_matches('/')),
+        }
+    }
+}
+
+/// Every cause of an error, the outermost first, with what a [`std::io::Error`] was made of.
+fn causes<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
+    std::iter::successors(Some(error), |&error| {
+        let inside = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
+        inside.map(|inside| inside as &(dyn Error + 'static)).or_else(|| error.source())
+    })
+}
+
+fn find<'a, T: Error + 'static>(error: &'a (dyn Error + 'static)) -> Option<&'a T> {
+    causes(error).filter_map(|error| error.downcast_ref()).last()
+}
+
+/// The innermost cause says most: `connection refused` rather than `error sending request`.
+pub(crate) fn cause(error: &(dyn Error + 'static)) -> String {
+    causes(error).last().expect("an error is its own first cause").to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn urls_are_read_and_shown() {
+        for (text, shown) in [
+            ("http://127.0.0.1:8080", "http://127.0.0.1:8080"),
+            ("127.0.0.1:8080", "http://127.0.0.1:8080"),
+            ("localhost:8080/prefix/", "http://localhost:8080/prefix"),
+            ("https://pba.example", "https://pba.example"),
+            ("[::1]:8080", "http://[::1]:8080"),
+            ("unix:/run/pba.sock", "unix:/run/pba.sock"),
+        ] {
+            assert_eq!(Address::parse(text).unwrap().to_string(), shown, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_url_is_refused_with_what_is() {
+        for (text, says) in [
+            ("ftp://host", "does not speak ftp"),
+            ("", "empty host"),
+            ("http://", "empty host"),
+            ("unix:", "it names no path"),
+            ("/run/pba.sock", "write unix:/run/pba.sock"),
+            ("http://host?x=1", "more than host, port and path"),
+            ("http://user:word@host", "more than host, port and path"),
+            ("localhost:eighty", "invalid port number"),
+        ] {
+            let error = Address::parse(text).unwrap_err().to_string();
+            assert!(error.contains(says), "{error}");
+            assert!(error.contains("expected http://HOST:PORT, https://HOST:PORT or unix:PATH"), "{error}");
+        }
+    }
+}

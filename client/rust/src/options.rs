@@ -1,0 +1,76 @@
+//! How a client connects: as whom, and whom it trusts.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use reqwest::header::HeaderValue;
+use rustls::crypto::ring;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+use rustls::{ClientConfig, RootCertStore};
+use rustls_platform_verifier::BuilderVerifierExt;
+
+use crate::error::ClientError;
+
+/// How a client connects: as whom, and whom it trusts.
+///
+/// The environment is not looked at; `pba` itself takes both from its command line, `PBA_TOKEN` and
+/// `PBA_CA`.
+#[derive(Clone, Default)]
+pub struct ClientOptions {
+    /// Sent with every request as `Authorization: Bearer TOKEN`: visible ASCII characters.
+    pub token: Option<String>,
+    /// PEM file of the certificate authorities that `https://` servers are checked against, instead of
+    /// the system's.
+    pub ca: Option<PathBuf>,
+}
+
+impl fmt::Debug for ClientOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let token = self.token.as_ref().map(|_| "...");
+        f.debug_struct("ClientOptions").field("token", &token).field("ca", &self.ca).finish()
+    }
+}
+
+impl ClientOptions {
+    /// The header field that carries the token; no text of an error or a log shows it.
+    pub(crate) fn authorization(&self) -> Result<Option<HeaderValue>, ClientError> {
+        let Some(token) = &self.token else { return Ok(None) };
+        let visible = !token.is_empty() && token.bytes().all(|byte| byte.is_ascii_graphic());
+        let value = HeaderValue::from_str(&format!("Bearer {token}")).ok().filter(|_| visible);
+        let mut value = value.ok_or(ClientError::Token)?;
+        value.set_sensitive(true);
+        Ok(Some(value))
+    }
+
+    /// Whom to trust as a server: of `http://` nobody, whose certificate is never seen; so the system
+    /// need not have any authorities.
+    pub(crate) fn trust(&self, is_https: bool) -> Result<ClientConfig, ClientError> {
+        let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .expect("ring has what TLS 1.2 and 1.3 need");
+        let builder = match &self.ca {
+            _ if !is_https => builder.with_root_certificates(RootCertStore::empty()),
+            Some(path) => builder.with_root_certificates(authorities(path)?),
+            None => builder.with_platform_verifier().map_err(|error| ClientError::Authorities {
+                path: "the system's certificate authorities".into(),
+                reason: format!("{error}; name a PEM file of your own"),
+            })?,
+        };
+        Ok(builder.with_no_client_auth())
+    }
+}
+
+fn authorities(path: &Path) -> Result<RootCertStore, ClientError> {
+    let wrong = |reason: String| ClientError::Authorities { path: path.to_owned(), reason };
+    let mut roots = RootCertStore::empty();
+    for certificate in CertificateDer::pem_file_iter(path).map_err(|error| wrong(error.to_string()))? {
+        let certificate = certificate.map_err(|error| wrong(error.to_string()))?;
+        roots.add(certificate).map_err(|error| wrong(error.to_string()))?;
+    }
+    if roots.is_empty() {
+        return Err(wrong("there is no certificate in it; expected PEM".to_owned()));
+    }
+    Ok(roots)
+}

@@ -1,0 +1,33 @@
+//! As whom commands connect to a server, and whom they trust.
+
+use std::path::PathBuf;
+
+use pba_client::{Client, ClientError, ClientOptions};
+
+/// Flags of every command that talks to a server.
+#[derive(Clone, Default, clap::Args)]
+pub struct Identity {
+    /// Token to send to the server; better given as PBA_TOKEN, which other users of this machine cannot see
+    #[arg(long, env = "PBA_TOKEN", value_name = "TOKEN", global = true, hide_env_values = true)]
+    token: Option<String>,
+    /// PEM file of the certificate authority that an https:// server is checked against [default: the system's]
+    #[arg(long, env = "PBA_CA", value_name = "FILE", global = true)]
+    ca: Option<PathBuf>,
+}
+
+impl std::fmt::Debug for Identity {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.options().fmt(f)
+    }
+}
+
+impl Identity {
+    fn options(&self) -> ClientOptions {
+        ClientOptions { token: self.token.clone(), ca: self.ca.clone() }
+    }
+
+    /// A client of replicas.
+    pub fn client<S: AsRef<str>>(&self, urls: impl IntoIterator<Item = S>) -> Result<Client, ClientError> {
+        Client::with_options(urls, &self.options())
+    }
+}

@@ -1,0 +1,227 @@
+//! How servers begin: who is told what before they are ready.
+
+use std::fs::File;
+use std::io::{ErrorKind, Read, Write};
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use pba_tests::server::{Process, data_folder, empty_data_folder};
+use pba_tests::{PATIENCE, Pba, Server, binary, pba, wait_for};
+use pba_wire::Problem;
+use rustix::fs::{Mode, OFlags};
+use tempfile::TempDir;
+
+/// A dataset that is being read for as long as the test wants: a pipe that nobody writes to.
+struct Slow(TempDir);
+
+impl Slow {
+    fn new() -> Slow {
+        let folder = tempfile::tempdir().unwrap();
+        assert!(Command::new("mkfifo").arg(folder.path().join("pipe")).status().unwrap().success());
+        Slow(folder)
+    }
+
+    fn flag(&self) -> String {
+        format!("slow={}", self.0.path().join("pipe").display())
+    }
+
+    /// Ends the pipe, whose reader then finds that it holds nothing.
+    fn end(&self) {
+        wait_for("the reader of the pipe", || {
+            let flags = OFlags::WRONLY | OFlags::NONBLOCK;
+            rustix::fs::open(self.0.path().join("pipe"), flags, Mode::empty()).ok()
+        });
+    }
+}
+
+/// A server that opens a slow dataset, and its Unix socket.
+fn opening(data: &Path, slow: &Slow) -> (Process, PathBuf) {
+    let socket = data.join("pba.sock");
+    let process = Server::spawn(data, &["--socket", socket.to_str().unwrap(), "--dataset", &slow.flag()]);
+    wait_for("the slow dataset to be opened", || {
+        let (head, body) = ask(&socket, "GET", "/readyz")?;
+        assert!(head.starts_with("HTTP/1.1 503 "), "{head}");
+        body.contains("slow").then_some(())
+    });
+    (process, socket)
+}
+
+/// Head and body of the answer to a request on a connection of its own; none when nobody listens.
+fn ask(socket: &Path, method: &str, target: &str) -> Option<(String, String)> {
+    let mut connection = UnixStream::connect(socket).ok()?;
+    connection.set_read_timeout(Some(PATIENCE)).unwrap();
+    // No "connection: close": the server is to close by itself.
+    write!(connection, "{method} {target} HTTP/1.1\r\nhost: x\r\ncontent-length: 0\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    connection.read_to_string(&mut answer).unwrap();
+    let (head, body) = answer.split_once("\r\n\r\n").expect("an answer has a head");
+    Some((head.to_lowercase().replacen("http", "HTTP", 1), body.to_owned()))
+}
+
+#[test]
+fn while_datasets_are_opened_requests_are_told_to_wait() {
+    let (data, slow) = (data_folder(), Slow::new());
+    let (process, socket) = opening(data.path(), &slow);
+    let (head, body) = ask(&socket, "GET", "/livez").unwrap();
+    assert!(head.starts_with("HTTP/1.1 200 ") && body == "ok\n", "{head}");
+    for (method, target) in [
+        ("GET", "/readyz"),
+        ("GET", "/"),
+        ("GET", "/metrics"),
+        ("GET", "/v1/datasets/shapes/epochs/0/batches"),
+        ("PUT", "/v1/schedules/mine"),
+        ("GET", "/nowhere"),
+    ] {
+        let (head, body) = ask(&socket, method, target).unwrap();
+        assert!(head.starts_with("HTTP/1.1 503 "), "{target}: {head}");
+        for header in ["content-type: application/problem+json", "retry-after: 1", "connection: close"] {
+            assert!(head.contains(header), "{target}: {head} lacks {header}");
+        }
+        let problem: Problem = serde_json::from_str(&body).unwrap();
+        assert_eq!((problem.status, problem.kind.as_str()), (503, "urn:pba:problem:opening"));
+        assert!(problem.detail.contains("still opening its datasets, \"slow\""), "{problem:?}");
+    }
+    let server = format!("unix:{}", socket.display());
+    pba(&["dataset", "list", "--server", &server]).refused(1, &["503", "still opening its datasets"]);
+
+    // Who has connected, and not asked yet, is let go and not left hanging.
+    let mut quiet = UnixStream::connect(&socket).unwrap();
+    quiet.set_read_timeout(Some(PATIENCE)).unwrap();
+    slow.end();
+    let line = process.line().expect("the server starts");
+    assert!(line.starts_with("listening on http://127.0.0.1:"), "{line}");
+    let left = quiet.read(&mut [0; 1]);
+    let is_reset = |error: &std::io::Error| error.kind() == ErrorKind::ConnectionReset;
+    assert!(left.as_ref().map_or_else(is_reset, |&count| count == 0), "{left:?}");
+    assert_eq!(pba(&["dataset", "show", "shapes", "--server", &server]).json()["name"], "shapes");
+    let shown = pba(&["dataset", "show", "slow", "--server", &server]).json();
+    assert!(shown["error"].is_string(), "a pipe without a byte is no dataset: {shown}");
+}
+
+#[test]
+fn signals_end_a_server_that_opens_its_datasets() {
+    let data = data_folder();
+    for (name, number) in [("INT", 2), ("TERM", 15)] {
+        let slow = Slow::new();
+        let (mut process, _) = opening(data.path(), &slow);
+        process.signal(name);
+        assert_eq!(process.wait().signal(), Some(number), "as it ends any program");
+    }
+}
+
+/// Runs a server that must refuse to start, on a data directory in which nothing is packed yet.
+#[track_caller]
+fn packs_nothing(listen: &str, flags: &[&str], says: &[&str]) {
+    let data = empty_data_folder();
+    let fixed = ["serve", "--listen", listen, "--data-dir", data.path().to_str().unwrap()];
+    pba(&[&fixed, flags].concat()).refused(1, says);
+    let packed = data.path().join("datasets");
+    assert!(!packed.exists(), "{:?}", std::fs::read_dir(packed).unwrap().collect::<Vec<_>>());
+}
+
+#[test]
+fn what_cannot_be_is_told_before_anything_is_packed() {
+    let data = data_folder();
+    let socket = data.path().join("pba.sock").into_os_string().into_string().unwrap();
+    let server = Server::start_on(data, &["--socket", &socket]);
+    let address = server.address().to_string();
+    let says =
+        ["cannot listen on", &address, "ddress already in use", "--listen 127.0.0.1:0 takes a free port"];
+    packs_nothing(&address, &[], &says);
+    let says = ["cannot listen on unix:", &socket, "--socket PATH takes another path"];
+    packs_nothing("127.0.0.1:0", &["--socket", &socket], &says);
+    packs_nothing("127.0.0.1:0", &["--dataset", "mine=/nowhere"], &["mine", "/nowhere"]);
+    server.assert_healthy();
+}
+
+#[test]
+fn the_demo_takes_a_free_port_when_the_usual_one_is_taken() {
+    // By this test, or by somebody who works on this machine.
+    let _held = std::net::TcpListener::bind("127.0.0.1:8080");
+    let data = data_folder();
+    let demo = ["demo", "--once", "--data-dir", data.path().to_str().unwrap()];
+    let text = pba(&demo).ok();
+    let address = text.lines().next().unwrap().strip_prefix("listening on http://127.0.0.1:").unwrap();
+    assert_ne!(address, "8080");
+    assert!(text.contains("10000 images"), "{text}");
+}
+
+/// Runs a command whose standard output is a pipe that nobody reads from.
+fn unread(directory: &Path, arguments: &[&str]) -> Command {
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let mut command = binary::command(directory, arguments);
+    command.stdout(writer);
+    command
+}
+
+#[test]
+fn a_server_whose_output_nobody_reads_serves() {
+    let data = data_folder();
+    let socket = data.path().join("pba.sock");
+    let data_dir = data.path().to_str().unwrap();
+    let arguments =
+        ["serve", "--listen", "127.0.0.1:0", "--data-dir", data_dir, "--socket", socket.to_str().unwrap()];
+    let log = data.path().join("log");
+    let mut child = unread(data.path(), &arguments).stderr(File::create(&log).unwrap()).spawn().unwrap();
+    wait_for("a server that is ready", || {
+        assert_eq!(child.try_wait().unwrap(), None, "it ended");
+        ask_ready(&socket)
+    });
+    pba_tests::search::signal(child.id(), "TERM");
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+    let log = std::fs::read_to_string(log).unwrap();
+    assert!(log.contains("nobody reads standard output: listening on http://127.0.0.1:"), "{log}");
+}
+
+/// Something, when the server behind a Unix socket is ready.
+fn ask_ready(socket: &Path) -> Option<()> {
+    let server = format!("unix:{}", socket.display());
+    (pba(&["dataset", "list", "--server", &server]).code == Some(0)).then_some(())
+}
+
+#[test]
+fn commands_whose_output_nobody_reads_end_quietly() {
+    let server = Server::start(&[]);
+    let folder = tempfile::tempdir().unwrap();
+    for command in [&["schedule", "list"][..], &["schedule", "export", "cifar10-pba"], &["--help"]] {
+        let output = unread(folder.path(), command).env("PBA_SERVER", server.url()).output().unwrap();
+        let output = Pba::from(output);
+        assert_eq!((output.code, output.stderr.as_str()), (Some(0), ""), "{command:?}");
+    }
+}
+
+#[test]
+fn output_that_cannot_be_written_is_an_error() {
+    let server = Server::start(&[]);
+    let url = server.url();
+    let folder = tempfile::tempdir().unwrap();
+    for command in [
+        &["schedule", "export", "cifar10-pba"][..],
+        &["schedule", "plot", "cifar10-pba"],
+        &["schedule", "list"],
+        &["schedule", "list", "--json"],
+        &["schedule", "show", "svhn-pba"],
+        &["dataset", "list"],
+        &["dataset", "show", "shapes"],
+        &["dataset", "preview", "shapes"],
+        &["search", "list"],
+        &["search", "list", "--json"],
+        &["stream", &url, "--split", "test"],
+        &["stream", &url, "--split", "test", "--json"],
+        &["serve", "--check"],
+        &["serve", "--listen", "127.0.0.1:0", "--data-dir", server.data().path().to_str().unwrap()],
+        &["--help"],
+        &["search", "start", "--help"],
+        &["--version"],
+    ] {
+        let mut command = binary::command(folder.path(), command);
+        // A device that is as full as a disk can be.
+        command.env("PBA_SERVER", &url).stdout(File::options().write(true).open("/dev/full").unwrap());
+        let says = ["error: cannot write to standard output: No space left on device"];
+        Pba::from(command.output().unwrap()).refused(1, &says);
+    }
+    server.assert_healthy();
+}
