@@ -3,6 +3,8 @@
 CARGO  ?= cargo
 PYTHON ?= python3
 VENV   := .venv
+# What is started below is what is built here.
+export CARGO_TARGET_DIR := $(CURDIR)/target
 # 0 leaves out the trainer, and with it the download of libtorch.
 TRAINER ?= 1
 ifeq ($(TRAINER),0)
@@ -35,15 +37,20 @@ prerequisites: ## Say what this machine lacks, and how to install it
 	@deploy/prerequisites.sh $(NEEDS) $(PYTHON)
 
 # The server is there first; the trainer, which only searches need, is built beside it, and `pba demo`
-# says when it is there.
+# says when it is there. Either ends with the other, and both with this command.
 run: server ## Build, then serve the built-in dataset, stream one epoch and show where the dashboard is
 ifeq ($(TRAINER),0)
 	@target/release/pba demo
 else
 	@target/release/pba demo & pba=$$!; \
-	trap : INT; trap 'kill -TERM $$pba' TERM; \
-	$(MAKE) --no-print-directory trainer; \
-	wait $$pba; wait $$pba
+	$(MAKE) --no-print-directory trainer & build=$$!; \
+	trap 'kill -TERM $$build 2> /dev/null' INT; \
+	trap 'kill -TERM $$pba $$build 2> /dev/null' TERM; \
+	while kill -0 $$pba 2> /dev/null && kill -0 $$build 2> /dev/null; do sleep 1; done; \
+	kill -0 $$pba 2> /dev/null || kill -TERM $$build 2> /dev/null; \
+	wait $$pba; status=$$?; \
+	if [ $$status -gt 128 ]; then wait $$pba; status=$$?; fi; \
+	exit $$status
 endif
 
 serve: build ## Build and run the server alone; ARGS="--dataset cifar10=./cifar10"
@@ -99,7 +106,7 @@ bench-kernels: ## Criterion's benches of ops and whole batches, on every SIMD le
 	$(CARGO) bench --locked -p pba-benches
 
 $(VENV)/bin/python: | prerequisites
-	$(PYTHON) -m venv $(VENV)
+	$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }
 
 # The stamp is older than its causes exactly when something has to be installed. The client is used
 # where it lies, by a line in a .pth file: pip before 21.3 cannot install it "editable".

@@ -30,11 +30,12 @@ at_least() { [ "$(printf '%s\n%s\n' "$1" "$2" | sort -V | head -n 1)" = "$1" ]; 
 
 if ! command -v cargo > /dev/null 2>&1; then
     lacks "cargo is missing: install Rust with rustup (Debian 13 and Ubuntu 24.04 have a package of that name), and see that ~/.cargo/bin is in PATH"
-elif ! command -v rustup > /dev/null 2>&1; then
-    # rustup would fetch the version that rust-toolchain.toml names; without it, this one has to do.
+else
+    # rustup gives the version that rust-toolchain.toml names, unless another cargo is before it in PATH.
     wanted="$(sed -n 's/^rust-version = "\(.*\)"/\1/p' "$(dirname "$0")/../Cargo.toml")"
-    found="$(cargo --version 2> /dev/null | cut -d ' ' -f 2)"
-    at_least "$wanted" "${found:-0}" || lacks "cargo is ${found:-unknown}; Rust $wanted or newer is needed: install it with rustup"
+    found="$(cd "$(dirname "$0")/.." && cargo --version 2> /dev/null | cut -d ' ' -f 2)"
+    at_least "$wanted" "${found:-0}" ||
+        lacks "cargo is ${found:-unknown}; Rust $wanted or newer is needed: install it with rustup, and see that ~/.cargo/bin comes first in PATH"
 fi
 command -v cc > /dev/null 2>&1 || lacks "a C compiler (cc) is missing" build-essential gcc
 
@@ -42,10 +43,16 @@ if [ "$what" != server ]; then
     command -v c++ > /dev/null 2>&1 || lacks "a C++ compiler (c++) is missing" build-essential gcc-c++
     command -v bash > /dev/null 2>&1 || lacks "bash is missing" bash
     if ! command -v "$python" > /dev/null 2>&1; then
-        lacks "$python is missing; Python $python_min or newer is needed" "python3 python3-venv" python3
+        if [ "$python" = python3 ]; then
+            lacks "$python is missing; Python $python_min or newer is needed" "python3 python3-venv" python3
+        else
+            lacks "$python is missing: leave PYTHON out, or name a Python $python_min or newer that is there"
+        fi
     else
-        found="$("$python" -c 'import platform; print(platform.python_version())')"
-        if ! at_least "$python_min" "$found"; then
+        found="$("$python" -c 'import platform; print(platform.python_version())' 2> /dev/null)"
+        if [ -z "$found" ]; then
+            lacks "$python does not run: name another with PYTHON=python3.11, say"
+        elif ! at_least "$python_min" "$found"; then
             lacks "$python is Python $found; $python_min or newer is needed: name another with PYTHON=python3.11, say"
         elif ! "$python" -c 'import ensurepip, venv' 2> /dev/null; then
             # Debian's package is named by the version, unless it is the system's own Python.

@@ -52,6 +52,7 @@ fn run_paths(lib: &Path, out: &Path) -> Vec<String> {
     let mut paths = vec!["$ORIGIN/../lib".to_owned()];
     // OUT_DIR is TARGET/PROFILE/build/PACKAGE/out; binaries are in PROFILE, tests in PROFILE/deps.
     let profile = out.ancestors().nth(3).and_then(|profile| fs::canonicalize(profile).ok());
+    let profile = profile.filter(|profile| profile.starts_with(&repository));
     match profile.and_then(|profile| from_to(&profile, lib)) {
         Some(way) if lib.starts_with(&repository) => {
             paths.extend([format!("$ORIGIN/{way}"), format!("$ORIGIN/../{way}")]);

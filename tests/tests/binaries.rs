@@ -37,9 +37,6 @@ fn the_trainer_names_no_folder_of_its_build() {
     let paths = paths.split_once('[').and_then(|(_, rest)| rest.split_once(']')).expect("in brackets").0;
     // A libtorch of the user's own, outside the repository, is named as it is.
     let repository = pba_tests::repository("");
-    let repository = repository.to_str().unwrap();
-    for path in paths.split(':') {
-        assert!(!path.starts_with(repository), "{paths}");
-    }
+    assert!(!paths.contains(repository.to_str().unwrap().trim_end_matches('/')), "{paths}");
     assert!(paths.split(':').any(|path| path == "$ORIGIN/../lib"), "{paths}");
 }

@@ -462,6 +462,44 @@ def test_what_is_no_stream_is_an_error(wrong: bytes) -> None:
         Client(script.url, retries=1).epoch("d", 0)
 
 
+def test_other_columns_are_not_read_as_the_promised_ones() -> None:
+    tensor = pa.fixed_shape_tensor(pa.uint8(), [1, 1, 3], dim_names=["H", "W", "C"])
+    right = [pa.field("image", tensor), pa.field("label", pa.int64()), pa.field("index", pa.uint64())]
+    metadata = pa.ipc.open_stream(stream(1, 1)).schema.metadata
+    flat = pa.field("image", pa.list_(pa.uint8(), 3))
+    for wrong in (
+        [right[0], pa.field("label", pa.int32()), right[2]],
+        [right[0], right[2], right[1]],
+        [flat, right[1], right[2]],
+        right[:2],
+        [],
+    ):
+        sink = io.BytesIO()
+        with pa.ipc.new_stream(sink, pa.schema(wrong, metadata)):
+            pass
+        body = answer(sink.getvalue())
+        with Script(body, body) as script, pytest.raises(StreamError, match="its columns are"):
+            Client(script.url, retries=1).epoch("d", 0)
+
+
+def test_what_follows_the_last_batch_is_an_error() -> None:
+    body = stream(2, 2)
+    with Script(answer(body + b"more")) as script:
+        epoch = Client(script.url).epoch("d", 0)
+        with pytest.raises(StreamError, match="follow Arrow's end"):
+            list(epoch)
+
+
+def test_a_description_waits_for_a_server_that_starts() -> None:
+    starting = json.dumps({"title": "starting", "status": 503, "detail": "still opening"}).encode()
+    starting = answer(starting, "503 Service Unavailable", PROBLEM, "Retry-After: 0\r\n")
+    with Script(starting, starting, answer(b'{"datasets": []}', kind="application/json")) as script:
+        assert Client(script.url).datasets() == []
+        assert len(script.requests) == 3
+    with Script(starting, starting) as script, pytest.raises(RefusedError, match="still opening"):
+        Client(script.url, retries=1).datasets()
+
+
 def test_a_foreign_page_is_shown() -> None:
     for page in (answer(b"<h1>hello", kind="text/html"), answer(b"<h1>no", "404 Not Found", "text/html")):
         with Script(page) as script, pytest.raises(RefusedError, match="no|answered"):

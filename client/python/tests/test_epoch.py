@@ -434,7 +434,8 @@ def test_a_signal_may_close_an_epoch_that_is_read(server: Server) -> None:
         timer = threading.Timer(0.2, os.kill, [os.getpid(), signal.SIGUSR1])
         timer.start()
         try:
-            with pytest.raises(StreamError, match="middle of the body"):
+            # The latter on a machine that takes so long to begin to read.
+            with pytest.raises((StreamError, ValueError), match="middle of the body|was closed"):
                 next(epoch)
         finally:
             timer.join()

@@ -5,6 +5,7 @@ use std::fmt;
 use std::io::ErrorKind;
 
 use reqwest::Url;
+use rustls::CertificateError;
 
 use crate::error::ClientError;
 
@@ -33,6 +34,12 @@ impl Address {
             let base = "http://localhost".parse().expect("it is a URL");
             return Ok(Address { base, socket: Some(path.to_owned()) });
         }
+        if text.contains('@') {
+            // Not shown: it may hold a password.
+            let url = "a URL with a user or a password".to_owned();
+            let reason = "it holds more than host, port and path; a token is passed on its own".to_owned();
+            return Err(ClientError::Url { url, reason });
+        }
         if text.starts_with(['/', '.']) {
             return Err(wrong(format!("for a Unix socket write unix:{text}")));
         }
@@ -41,8 +48,7 @@ impl Address {
         if !matches!(base.scheme(), "http" | "https") {
             return Err(wrong(format!("this client does not speak {}", base.scheme())));
         }
-        let more = base.query().or(base.fragment()).is_some() || !base.username().is_empty();
-        if more || base.password().is_some() {
+        if base.query().or(base.fragment()).is_some() {
             return Err(wrong("it holds more than host, port and path".to_owned()));
         }
         Ok(Address { base, socket: None })
@@ -63,9 +69,7 @@ impl Address {
     }
 
     fn hint(&self, error: &(dyn Error + 'static)) -> Option<String> {
-        if find::<rustls::Error>(error)
-            .is_some_and(|error| matches!(error, rustls::Error::InvalidCertificate(_)))
-        {
+        if let Some(rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer)) = find(error) {
             return Some("name a private certificate authority with `ca` (--ca, PBA_CA)".to_owned());
         }
         let kind = find::<std::io::Error>(error)?.kind();
@@ -76,10 +80,10 @@ impl Address {
         if let Some(path) = &self.socket {
             return Some(format!("{is_running} Start one with: pba serve --socket {path}"));
         }
-        let is_loopback = match self.base.host_str()? {
-            "localhost" | "[::1]" => true,
-            host => host.starts_with("127."),
-        };
+        // What stands before a server, as for TLS or a prefix, is not started by it.
+        let is_bare = self.base.scheme() == "http" && self.base.path() == "/";
+        let host = self.base.host_str()?;
+        let is_loopback = is_bare && (host == "localhost" || host.starts_with("127."));
         let port = self.base.port_or_known_default()?;
         Some(match (is_loopback, port) {
             (false, _) => is_running.to_owned(),
@@ -142,11 +146,11 @@ mod tests {
             ("unix:", "it names no path"),
             ("/run/pba.sock", "write unix:/run/pba.sock"),
             ("http://host?x=1", "more than host, port and path"),
-            ("http://user:word@host", "more than host, port and path"),
+            ("http://user:secret@host", "more than host, port and path"),
             ("localhost:eighty", "invalid port number"),
         ] {
             let error = Address::parse(text).unwrap_err().to_string();
-            assert!(error.contains(says), "{error}");
+            assert!(error.contains(says) && !error.contains("secret"), "{error}");
             assert!(error.contains("expected http://HOST:PORT, https://HOST:PORT or unix:PATH"), "{error}");
         }
     }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use pba_wire::epoch::EpochRequest;
 use pba_wire::{Problem, problem};
 use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue};
+use reqwest::redirect::Policy;
 use reqwest::{Method, Response};
 
 use crate::address::{Address, cause};
@@ -43,7 +44,9 @@ impl Replica {
         let mut builder = reqwest::Client::builder()
             .connect_timeout(CONNECT_TIMEOUT)
             .tcp_nodelay(true)
-            .tls_backend_preconfigured(trust);
+            .tls_backend_preconfigured(trust)
+            // A token goes to the server that it was meant for, and a POST stays one.
+            .redirect(Policy::none());
         if let Some(path) = &address.socket {
             builder = builder.unix_socket(path.as_str());
         }

@@ -8,7 +8,7 @@ use tokio::sync::watch;
 
 use crate::error::ApiError;
 
-/// Answers that the process lives, and otherwise `503` with the name of the dataset that is being
+/// Answers `/livez`, and otherwise `503` with the name of the dataset that is being
 /// opened. Each answer ends its connection, so that the next request finds the server itself.
 pub fn router(dataset: watch::Receiver<String>) -> Router {
     Router::new().fallback(answer).with_state(dataset)

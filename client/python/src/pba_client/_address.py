@@ -59,7 +59,7 @@ def parse_url(url: str) -> Address:
         ValueError: when it is none of ``http://HOST[:PORT][/PREFIX]``, ``https://`` likewise and
             ``unix:PATH``.
     """
-    if "@" in url:
+    if "@" in url and not url.startswith("unix:"):
         # Not shown: it may hold a password.
         raise ValueError("a server's URL holds no user and no password; pass a token as token=")
     scheme = url.partition(":")[0].lower()
@@ -87,6 +87,8 @@ def _parse(url: str) -> Address:
     parts = urlsplit(url)
     if not parts.hostname:
         raise ValueError("it names no host")
+    if any(letter.isspace() for letter in url):
+        raise ValueError("it holds a space")
     if parts.query or parts.fragment:
         raise ValueError("it holds more than host, port and path")
     port = PORTS[parts.scheme] if parts.port is None else parts.port

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple, Optional, Tuple, Union
 
 import numpy as np
 import pyarrow as pa
+
+from ._errors import StreamError
 
 # Of image, label and index, as numpy's array interface writes them.
 _TYPES = ("|u1", "<i8", "<u8")
@@ -29,6 +32,7 @@ class Layout(NamedTuple):
             place = -1 if values is None else values.address - body.address
             if not 0 <= place <= body.size - values.size:
                 return None
+            check_values(column)
             columns.append((_shape(column), place))
         return cls(head, body.size, tuple(columns))
 
@@ -102,6 +106,7 @@ class Batch:
         values = _values(column)
         if values is None or len(column) == 0:
             return np.empty(_shape(column), _TYPES[number])
+        check_values(column)
         return np.asarray(_Writable(values, _TYPES[number], _shape(column)))
 
     def __repr__(self) -> str:
@@ -112,6 +117,17 @@ def _values(column: pa.Array) -> Optional[pa.Buffer]:
     # The last buffer of a list's array is that of its values. A received column begins where its
     # buffer does.
     return column.buffers()[-1]
+
+
+def check_values(column: pa.Array) -> None:
+    """Refuses a column that the stream's schema did not promise, and views would read beyond.
+
+    Raises:
+        StreamError: when it has nulls, or fewer values than its shape says.
+    """
+    values, item = _values(column), getattr(column.type, "value_type", column.type).bit_width // 8
+    if column.null_count or values is None or values.size < math.prod(_shape(column)) * item:
+        raise StreamError(f"a batch is broken: a column of {column.type} holds fewer values than rows")
 
 
 def _shape(column: pa.Array) -> Tuple[int, ...]:

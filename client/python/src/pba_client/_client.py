@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from typing import Any, Dict, List, Optional, Sequence, Union
 
 from ._address import Address, parse_url
 from ._epoch import Epoch
 from ._errors import PbaError, RefusedError, StreamError, UnreachableError
 from ._http import Access, Response
+from ._reader import STATUS_RETRIED, pause_seconds
 from ._request import EpochRequest, Policy, Shard, segment
 
 # A description comes at once, or the server is not well.
@@ -213,7 +215,18 @@ class Client:
         return opened
 
     def _get(self, target: str) -> Any:
-        """Reads a JSON document from the first server that answers."""
+        """Reads a JSON document from the first server that answers; one that is full or starts is
+        asked again."""
+        for attempt in range(self._retries):
+            try:
+                return self._get_once(target)
+            except RefusedError as error:
+                if error.status not in STATUS_RETRIED:
+                    raise
+                time.sleep(pause_seconds(attempt, error.retry_after))
+        return self._get_once(target)
+
+    def _get_once(self, target: str) -> Any:
         failure: PbaError = UnreachableError("no server was tried")
         for address in self._addresses:
             try:
@@ -232,7 +245,7 @@ class Client:
                 self._reached = True
                 return document
             except RefusedError as error:
-                if error.status < 500:
+                if error.status < 500 and error.status not in STATUS_RETRIED:
                     raise
                 failure = error
             except UnreachableError as error:

@@ -268,10 +268,13 @@ class Epoch:
         raise item
 
     def _take(self) -> Item:
-        assert self._source is not None
+        # Another thread may close the epoch at any moment.
+        source = self._source
+        if source is None:
+            raise ValueError(f"the epoch was closed after {self.received} of {len(self)} batches")
         before = time.perf_counter()
         try:
-            return self._source.next()
+            return source.next()
         finally:
             self._waited_seconds += time.perf_counter() - before
 

@@ -98,7 +98,8 @@ class Canceller:
     """Lets another thread end what a thread waits for: a socket or a pause."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        # A handler of a signal may stop what its own thread is about to wait for.
+        self._lock = threading.RLock()
         self._stopped = threading.Event()
         self._socket: Optional[socket.socket] = None
 

@@ -61,7 +61,8 @@ class Body:
         Raises:
             StreamError: when the stream is cut, or no memory can hold so many.
         """
-        if size > MARK_BYTES and not self._after_mark:
+        if size > AHEAD_BYTES or (size > MARK_BYTES and not self._after_mark):
+            self._after_mark = False
             return self._buffer(size)
         # A mark, or the metadata that follow it, which no array looks into.
         self._after_mark = size <= MARK_BYTES
@@ -121,7 +122,8 @@ class Body:
                 rest = memoryview(buffer).cast("B")
                 rest[: len(known)] = known
                 rest = rest[len(known) :]
-            count = self._body.readinto(rest)
+            # Nothing more is asked for where all is here: it may come with the next batch only.
+            count = self._body.readinto(rest) if len(known) < size else 0
         except _FAULTS as error:
             raise broken(error, self._stall_seconds) from error
         if count != size - len(known):

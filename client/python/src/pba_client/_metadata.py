@@ -64,13 +64,23 @@ class Metadata(NamedTuple):
             raise StreamError(f"its schema is not a PBA server's: {error}") from error
 
 
-def image_shape(schema: pa.Schema) -> Tuple[int, ...]:
-    """The shape of an image: height, width, channels.
+def check_columns(schema: pa.Schema) -> None:
+    """Refuses columns that the arrays of a batch would read as something else.
 
     Raises:
-        StreamError: when the stream's images are no tensors.
+        StreamError: when they are not image, label and index, of their types.
     """
-    try:
-        return tuple(schema.field("image").type.shape)
-    except (KeyError, AttributeError) as error:
-        raise StreamError("its schema has no column of images") from error
+    tensor = pa.FixedShapeTensorType
+    image = schema.types[0] if len(schema) else None
+    is_image = isinstance(image, tensor) and image.value_type == pa.uint8() and len(image.shape) == 3
+    names_types = [(field.name, field.type) for field in schema]
+    if not is_image or names_types != [("image", image), ("label", pa.int64()), ("index", pa.uint64())]:
+        found = ", ".join(f"{name} ({kind})" for name, kind in names_types) or "none"
+        raise StreamError(
+            f"its columns are {found[:500]}; expected image (uint8 tensors), label (int64) and index (uint64)"
+        )
+
+
+def image_shape(schema: pa.Schema) -> Tuple[int, ...]:
+    """The shape of an image: height, width, channels."""
+    return tuple(schema.field("image").type.shape)

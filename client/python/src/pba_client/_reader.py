@@ -9,9 +9,9 @@ import pyarrow as pa
 from ._address import Address
 from ._batch import Batch
 from ._errors import ChangedError, CutError, PbaError, RefusedError, StreamError, UnreachableError
-from ._http import Access, Canceller, ConnectError, Response, UntrustedError
+from ._http import Access, Canceller, ConnectError, Eof, Response, StallError, UntrustedError
 from ._ipc import Counters, StreamReader
-from ._metadata import Metadata
+from ._metadata import Metadata, check_columns
 from ._request import ARROW_STREAM, EpochRequest
 
 # Pause before the second attempt in a row; doubled each time.
@@ -26,6 +26,13 @@ if TYPE_CHECKING:
     from ._memory import MemoryReader
 
 _T = TypeVar("_T")
+
+
+def pause_seconds(failures: int, retry_after: Optional[float]) -> float:
+    """How long to wait after so many failures before the last one: longer each time, and no shorter
+    than the server asks for."""
+    pause = PAUSE_SECONDS * 2 ** (failures - 1) if failures > 0 else 0.0
+    return max(min(pause, PAUSE_SECONDS_MAX), min(retry_after or 0.0, RETRY_AFTER_SECONDS_MAX))
 
 
 class Connection:
@@ -52,6 +59,7 @@ class Connection:
             self.next: Callable[[], Optional[Batch]] = self._stream.next
             self.schema = self._stream.schema
             self.metadata = Metadata.of(self.schema)
+            check_columns(self.schema)
         except BaseException:
             self.close()
             raise
@@ -152,7 +160,7 @@ class Reader:
         # Altogether, and in a row of those that another attempt would not help.
         attempts = hopeless = 0
         while True:
-            retry_after = 0.0
+            retry_after: Optional[float] = None
             try:
                 if failed is not None:
                     error, failed = failed, None
@@ -163,7 +171,7 @@ class Reader:
                 self.drop()
                 if error.status not in STATUS_RETRIED:
                     raise
-                retry_after = min(error.retry_after or 0.0, RETRY_AFTER_SECONDS_MAX)
+                retry_after = error.retry_after
             except (UnreachableError, StreamError) as error:
                 failure = error
                 self.drop()
@@ -190,8 +198,7 @@ class Reader:
             # Each replica is tried once without a pause, and so is a single one that cut a stream.
             rounds = attempts // len(self._addresses)
             if attempts % len(self._addresses) == 0:
-                pause = PAUSE_SECONDS * 2 ** (rounds - 2) if rounds > 1 else 0.0
-                self.canceller.pause(max(min(pause, PAUSE_SECONDS_MAX), retry_after))
+                self.canceller.pause(pause_seconds(rounds - 1, retry_after))
 
     def _connect(self) -> None:
         """Asks the current replica for what is missing, and checks that it is the same data."""
@@ -241,7 +248,7 @@ class Reader:
             return
         try:
             surplus = self._connection.next()
-        except StreamError:
+        except (Eof, StallError):
             surplus = None
         finally:
             self.drop()

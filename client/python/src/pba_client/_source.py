@@ -15,7 +15,8 @@ from ._reader import Reader
 # A thread that is told to end does so at once, unless it waits for a connection.
 JOIN_SECONDS = 2.0
 
-# Counts the forks that this process is from: cheaper to look at than its number, with each batch.
+# How many forks lie between this process and the first one: cheaper to look at with each batch than
+# the process's number.
 forks = 0
 
 # What goes through the queue: a batch with the count of batches before it, an error, or the end.
@@ -117,7 +118,7 @@ class Direct:
         self._reader.canceller.stop()
         if self._lock.acquire(timeout=JOIN_SECONDS):
             try:
-                # Still reading are we only in a signal's handler, which a read called.
+                # We are still reading only in a signal's handler, which interrupted a read.
                 if not self._reading:
                     self._reader.drop()
             finally:

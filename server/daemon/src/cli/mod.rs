@@ -1,10 +1,10 @@
 //! The command line: `pba serve|stream|demo|schedule|dataset|search`, one module each.
 
+mod access;
 pub mod bar;
 mod dataset;
 mod demo;
 mod environment;
-mod identity;
 mod output;
 mod remote;
 mod schedule;
@@ -80,19 +80,20 @@ fn tell(error: &clap::Error) -> ! {
 
 /// Logs go to standard error; `RUST_LOG` says how much, `PBA_LOG_FORMAT` how.
 fn log_to_stderr() -> anyhow::Result<()> {
-    let filter = std::env::var("RUST_LOG").unwrap_or_else(|_| "warn,pba_server=info".to_owned());
+    let filter = std::env::var("RUST_LOG").unwrap_or_default();
+    let filter = filter.trim().trim_end_matches(',');
+    let filter = if filter.is_empty() { "warn,pba_server=info" } else { filter };
     let filter: Targets = filter.parse().with_context(|| {
         format!(
             "RUST_LOG: {filter:?} is not a log filter; expected levels by target, as warn,pba_server=debug"
         )
     })?;
     let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
-    let lines = match std::env::var("PBA_LOG_FORMAT").as_deref() {
-        Ok("json") => lines.json().boxed(),
-        Ok("text") | Err(std::env::VarError::NotPresent) => {
-            lines.with_target(false).with_ansi(std::io::stderr().is_terminal()).boxed()
-        }
-        format => anyhow::bail!("PBA_LOG_FORMAT: {format:?} is not a format; allowed are text and json"),
+    let format = std::env::var("PBA_LOG_FORMAT").unwrap_or_default();
+    let lines = match format.as_str() {
+        "json" => lines.json().boxed(),
+        "text" | "" => lines.with_target(false).with_ansi(std::io::stderr().is_terminal()).boxed(),
+        _ => anyhow::bail!("PBA_LOG_FORMAT: {format:?} is not a format; allowed are text and json"),
     };
     tracing_subscriber::registry().with(lines.with_filter(filter)).init();
     Ok(())

@@ -2,7 +2,7 @@
 
 use pba_client::{Client, ClientError};
 
-use crate::cli::identity::Identity;
+use crate::cli::access::Access;
 
 /// Which server, and how to print what it says.
 #[derive(Debug, clap::Args)]
@@ -14,13 +14,13 @@ pub struct Remote {
     #[arg(long, global = true)]
     pub json: bool,
     #[command(flatten)]
-    identity: Identity,
+    access: Access,
 }
 
 impl Remote {
     /// A client of the server.
     pub fn client(&self) -> Result<Client, ClientError> {
-        self.identity.client([self.url()])
+        self.access.client([self.url()])
     }
 
     /// Its URL.
@@ -52,7 +52,7 @@ mod tests {
 
     #[track_caller]
     fn check(server: Option<&str>, expected: &str) {
-        let remote = Remote { server: server.map(str::to_owned), json: false, identity: Identity::default() };
+        let remote = Remote { server: server.map(str::to_owned), json: false, access: Access::default() };
         assert_eq!(remote.command("search watch x"), expected);
     }
 

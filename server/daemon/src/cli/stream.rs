@@ -10,7 +10,7 @@ use arrow_ipc::writer::StreamWriter;
 use pba_client::{Client, EpochRequest, EpochStream};
 use serde_json::{Value, json};
 
-use crate::cli::identity::Identity;
+use crate::cli::access::Access;
 use crate::cli::{bar, output};
 
 /// Arguments of `pba stream`.
@@ -36,7 +36,7 @@ pub struct Args {
     #[arg(long)]
     json: bool,
     #[command(flatten)]
-    identity: Identity,
+    access: Access,
     #[command(flatten)]
     parameters: Parameters,
 }
@@ -126,7 +126,7 @@ impl Args {
 /// Reads an epoch and says how it went.
 pub async fn run(args: Args) -> anyhow::Result<()> {
     let request = EpochRequest::from_pairs(&args.parameters.pairs())?;
-    let client = args.identity.client(args.servers())?;
+    let client = args.access.client(args.servers())?;
     let result = read(&client, &args.dataset, args.epoch, request, args.out.as_deref()).await?;
     if args.json {
         output::json(&result);

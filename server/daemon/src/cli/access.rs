@@ -1,4 +1,4 @@
-//! As whom commands connect to a server, and whom they trust.
+//! The credentials that commands connect with, and whom they trust.
 
 use std::path::PathBuf;
 
@@ -6,7 +6,7 @@ use pba_client::{Client, ClientError, ClientOptions};
 
 /// Flags of every command that talks to a server.
 #[derive(Clone, Default, clap::Args)]
-pub struct Identity {
+pub struct Access {
     /// Token to send to the server; better given as PBA_TOKEN, which other users of this machine cannot see
     #[arg(long, env = "PBA_TOKEN", value_name = "TOKEN", global = true, hide_env_values = true)]
     token: Option<String>,
@@ -15,13 +15,13 @@ pub struct Identity {
     ca: Option<PathBuf>,
 }
 
-impl std::fmt::Debug for Identity {
+impl std::fmt::Debug for Access {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         self.options().fmt(f)
     }
 }
 
-impl Identity {
+impl Access {
     fn options(&self) -> ClientOptions {
         ClientOptions { token: self.token.clone(), ca: self.ca.clone() }
     }
