@@ -490,6 +490,31 @@ def test_what_follows_the_last_batch_is_an_error() -> None:
             list(epoch)
 
 
+def test_an_end_without_arrows_end_is_an_error() -> None:
+    """HTTP says that nothing was cut; so what is missing was never sent."""
+    body = stream(2, 2)[:-8]
+    with Script(answer(body)) as script:
+        epoch = Client(script.url).epoch("d", 0)
+        with pytest.raises(StreamError, match="without Arrow's end"):
+            list(epoch)
+
+
+def test_rows_are_counted() -> None:
+    body = answer(stream(2, 2, rows="3"))
+    with Script(body, body) as script:
+        epoch = Client(script.url, retries=0).epoch("d", 0)
+        next(epoch)
+        with pytest.raises(CutError, match="2 rows where 3 were announced"):
+            next(epoch)
+
+
+@pytest.mark.parametrize("key", ["epoch", "seed"])
+def test_another_epoch_or_seed_is_refused(key: str) -> None:
+    with Script(answer(stream(1, 1, **{key: "7"}))) as script:
+        with pytest.raises(ChangedError, match=f"pba.{key} is '7'"):
+            Client(script.url).epoch("d", 0)
+
+
 def test_a_description_waits_for_a_server_that_starts() -> None:
     starting = json.dumps({"title": "starting", "status": 503, "detail": "still opening"}).encode()
     starting = answer(starting, "503 Service Unavailable", PROBLEM, "Retry-After: 0\r\n")

@@ -10,13 +10,12 @@ from typing import Any, Dict, List, Optional, Sequence, Union
 from ._address import Address, parse_url
 from ._epoch import Epoch
 from ._errors import PbaError, RefusedError, StreamError, UnreachableError
-from ._http import Access, Response
+from ._http import DOCUMENT_SECONDS, Access, Response
 from ._reader import STATUS_RETRIED, pause_seconds
 from ._request import EpochRequest, Policy, Shard, segment
 
-# A description comes at once, or the server is not well.
-DOCUMENT_SECONDS = 30.0
-
+# A week, which is never.
+STALL_SECONDS_MAX = 7 * 24 * 3600
 # More batches than this are an oversight.
 PREFETCH_MAX = 1000
 
@@ -67,8 +66,10 @@ class Client:
         urls = [urls] if isinstance(urls, str) else list(urls)
         if not urls:
             raise ValueError("no server is named; expected at least one URL, as http://127.0.0.1:8080")
-        if not stall_seconds > 0:
-            raise ValueError(f"stall_seconds is {stall_seconds}; expected more than 0")
+        if not 0 < stall_seconds <= STALL_SECONDS_MAX:
+            raise ValueError(
+                f"stall_seconds is {stall_seconds}; expected more than 0, and at most {STALL_SECONDS_MAX}"
+            )
         if not isinstance(retries, int) or retries < 0:
             raise ValueError(f"retries is {retries!r}; expected an integer of 0 or more")
         if prefetch is not None and not (isinstance(prefetch, int) and 0 <= prefetch <= PREFETCH_MAX):
@@ -98,7 +99,7 @@ class Client:
         Raises:
             UnreachableError: when no server can be reached.
         """
-        return self._get("/v1/datasets")["datasets"]
+        return self._list("datasets")
 
     def dataset(self, name: str) -> Dict[str, Any]:
         """Describes one dataset.
@@ -115,7 +116,7 @@ class Client:
         Raises:
             UnreachableError: when no server can be reached.
         """
-        return self._get("/v1/schedules")["schedules"]
+        return self._list("schedules")
 
     def schedule(self, name: str) -> Dict[str, Any]:
         """A schedule's whole file, as ``pba-schedule/1``.
@@ -214,16 +215,26 @@ class Client:
         self._reached = True
         return opened
 
+    def _list(self, name: str) -> List[Dict[str, Any]]:
+        document = self._get(f"/v1/{name}")
+        if not isinstance(document.get(name), list):
+            raise StreamError(f"{self._addresses[0]}/v1/{name} is not what a PBA server answers: it lists no {name}")
+        return document[name]
+
     def _get(self, target: str) -> Any:
         """Reads a JSON document from the first server that answers; one that is full or starts is
         asked again."""
+        deadline = time.monotonic() + DOCUMENT_SECONDS
         for attempt in range(self._retries):
             try:
                 return self._get_once(target)
             except RefusedError as error:
                 if error.status not in STATUS_RETRIED:
                     raise
-                time.sleep(pause_seconds(attempt, error.retry_after))
+                pause = pause_seconds(attempt, error.retry_after)
+                if time.monotonic() + pause > deadline:
+                    raise
+                time.sleep(pause)
         return self._get_once(target)
 
     def _get_once(self, target: str) -> Any:
@@ -240,6 +251,8 @@ class Client:
                 try:
                     response.check()
                     document = json.loads(response.read_all())
+                    if not isinstance(document, dict):
+                        raise ValueError("it is no JSON object")
                 finally:
                     response.close()
                 self._reached = True
@@ -250,8 +263,9 @@ class Client:
                 failure = error
             except UnreachableError as error:
                 failure = error
-            except (StreamError, ValueError) as error:
-                failure = StreamError(f"{address}{target} is not what a PBA server answers: {error}")
+            except (StreamError, ValueError, RecursionError) as error:
+                shown = self._access.hide(str(error))
+                failure = StreamError(f"{address}{target} is not what a PBA server answers: {shown}")
         raise failure
 
     def __repr__(self) -> str:

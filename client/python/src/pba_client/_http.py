@@ -9,6 +9,7 @@ import socket
 import ssl
 import sys
 import threading
+import time
 from typing import Any, Dict, List, Optional, Tuple, Union
 
 from ._address import Address, is_loopback
@@ -16,6 +17,8 @@ from ._errors import RefusedError, StreamError, UnreachableError
 
 # A server that does not even accept the connection by then is down.
 CONNECT_SECONDS = 10.0
+# A description comes at once, or the server is not well.
+DOCUMENT_SECONDS = 30.0
 # Bodies that are read as a whole: lists, descriptions, errors.
 DOCUMENT_BYTES_MAX = 64 * 1024 * 1024
 PIECE_BYTES = 64 * 1024
@@ -71,6 +74,10 @@ class Access:
                 "the token cannot stand in an HTTP header; expected visible ASCII characters, "
                 "without spaces or line breaks"
             )
+
+    def hide(self, text: str) -> str:
+        """A foreign text without the token, which a server may repeat."""
+        return text if self.token is None else text.replace(self.token, "...")
 
     def context(self) -> ssl.SSLContext:
         """How TLS is spoken.
@@ -215,6 +222,8 @@ class Response:
     def _connect(self) -> None:
         try:
             self._connection.connect()
+        except UnicodeError as error:
+            raise ConnectError(f"cannot reach {self.address}: its host is no host's name") from error
         except OSError as error:
             raise unreachable(self.address, error) from error
         self.socket: socket.socket = self._connection.sock
@@ -238,13 +247,18 @@ class Response:
         except http.client.RemoteDisconnected as error:
             raise UnreachableError(f"{self.address} did not answer: the connection ended") from error
         except http.client.HTTPException as error:
-            shown = str(error)[:SHOWN_BYTES]
-            raise StreamError(f"{self.address} does not speak HTTP/1.1: {shown}") from error
+            shown = self.hide(str(error))[:SHOWN_BYTES]
+            # Without its cause, which shows what the server sent.
+            raise StreamError(f"{self.address} does not speak HTTP/1.1: {shown}") from None
         except (OSError, Eof) as error:
             failure = broken(error, self.stall_seconds)
             raise UnreachableError(f"{self.address} did not answer: {failure}") from error
         self.status = self.body.status
         self.headers = self.body.headers
+
+    def hide(self, text: str) -> str:
+        """A text of the server without the token."""
+        return self._access.hide(text)
 
     @property
     def shares_memory(self) -> bool:
@@ -267,9 +281,12 @@ class Response:
             StreamError: when it is cut, or longer than a document may be.
         """
         pieces, total = [], 0
+        deadline = time.monotonic() + max(self.stall_seconds, DOCUMENT_SECONDS)
         try:
             while total <= DOCUMENT_BYTES_MAX:
-                piece = self.body.read(PIECE_BYTES)
+                if time.monotonic() > deadline:
+                    raise StallError(f"{self.address} did not answer in full")
+                piece = self.body.read1(PIECE_BYTES)
                 if not piece:
                     # Of a body with a length, http.client takes an early end for the end.
                     if self.body.length:
@@ -289,22 +306,20 @@ class Response:
         retry_after = self.headers.get("retry-after", "")
         # The form with a date is for caches; a PBA server sends seconds.
         seconds = float(retry_after) if retry_after.isdecimal() else None
-        token = self._access.token
-        if token is not None:
-            body = body.replace(token.encode(), b"...")  # of a server that repeats what it was shown
         detail, names = None, {}
         if self.headers.get("content-type", "").startswith(PROBLEM):
             try:
                 problem = json.loads(body)
-                detail = str(problem["detail"])
-                names = {name: problem.get(name) for name in ("parameter", "value", "allowed")}
-            except (ValueError, KeyError, TypeError, AttributeError):
+                detail = self.hide(str(problem["detail"]))
+                found = {name: problem.get(name) for name in ("parameter", "value", "allowed")}
+                names = {name: None if text is None else self.hide(str(text)) for name, text in found.items()}
+            except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
                 pass
         if detail is None:
-            text = body[:SHOWN_BYTES].decode("utf-8", "replace")
+            text = self.hide(body.decode("utf-8", "replace"))[:SHOWN_BYTES]
             detail = f"{self.address} answered what no PBA server answers: {text!r}"
         if self.status == 401:
-            passed = "pass" if token is None else "it does not accept what was passed as"
+            passed = "pass" if self._access.token is None else "it does not accept what was passed as"
             detail += f"; {passed} token=, or PBA_TOKEN in the environment"
         return RefusedError(self.status, detail, retry_after=seconds, **names)
 

@@ -52,6 +52,8 @@ class Body:
         self._body = response.body
         self._stall_seconds = response.stall_seconds
         self._counters = counters
+        # Whether HTTP says where the body ends; else an end and a cut look the same.
+        self._is_framed = response.body.chunked or response.body.length is not None
         self._ahead = b""
         self._after_mark = False
 
@@ -68,7 +70,7 @@ class Body:
         self._after_mark = size <= MARK_BYTES
         while len(self._ahead) < size:
             if not self._look_ahead():
-                raise Eof("the body ended without Arrow's end of stream")
+                raise (StreamError if self._is_framed else Eof)("the body ended without Arrow's end of stream")
         return self._take(size)
 
     def repeated(self, layout: Layout) -> Optional[pa.Buffer]:

@@ -44,9 +44,9 @@ class Metadata(NamedTuple):
         Raises:
             StreamError: when something is missing or not what it should be.
         """
-        pairs = {key.decode(): value.decode() for key, value in (schema.metadata or {}).items()}
         try:
-            return cls(
+            pairs = {key.decode(): value.decode() for key, value in (schema.metadata or {}).items()}
+            metadata = cls(
                 version=pairs["pba.version"],
                 dataset=pairs["pba.dataset"],
                 schedule=pairs["pba.schedule"],
@@ -58,9 +58,12 @@ class Metadata(NamedTuple):
                 std=tuple(json.loads(pairs["pba.std"])),
                 classes=tuple(json.loads(pairs["pba.classes"])),
             )
+            if metadata.batches < 0 or metadata.rows < 0:
+                raise ValueError(f"{metadata.batches} batches of {metadata.rows} rows")
+            return metadata
         except KeyError as error:
             raise StreamError(f"its schema does not say {error.args[0]}") from error
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, RecursionError) as error:
             raise StreamError(f"its schema is not a PBA server's: {error}") from error
 
 

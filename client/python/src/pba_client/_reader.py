@@ -55,9 +55,12 @@ class Connection:
             elif content_type.startswith(ARROW_STREAM):
                 self._stream = StreamReader(response, counters)
             else:
-                raise RefusedError(200, f"{response.address} answered {content_type!r}, which is no epoch")
+                shown = response.hide(content_type)
+                raise RefusedError(200, f"{response.address} answered {shown!r}, which is no epoch")
             self.next: Callable[[], Optional[Batch]] = self._stream.next
             self.schema = self._stream.schema
+            # Of the answer, so far.
+            self.rows = self.batches = 0
             self.metadata = Metadata.of(self.schema)
             check_columns(self.schema)
         except BaseException:
@@ -214,6 +217,10 @@ class Reader:
         )
         connection = Connection(response, self._counters)
         self._connection = connection
+        asked = {"epoch": str(self._request.epoch), "seed": self._request.parameters.get("seed", "0")}
+        for key, value in asked.items():
+            if str(getattr(connection.metadata, key)) != value:
+                raise ChangedError(str(address), f"pba.{key}", str(getattr(connection.metadata, key)), value)
         if self.schema is None or self.metadata is None:
             self.schema, self.metadata = connection.schema, connection.metadata
             return
@@ -236,6 +243,12 @@ class Reader:
         batch = self._connection.next()
         if batch is None:
             raise StreamError(f"it ended after {self.received} of {self.metadata.batches} batches")
+        connection = self._connection
+        connection.batches += 1
+        connection.rows += len(batch)
+        announced = connection.metadata
+        if connection.batches == announced.batches and connection.rows != announced.rows:
+            raise StreamError(f"it holds {connection.rows} rows where {announced.rows} were announced")
         return batch
 
     def _finish(self) -> None:
