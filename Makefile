@@ -34,7 +34,7 @@ help: ## Show what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-12s %s\n", $$1, $$2 }'
 
 prerequisites: ## Say what this machine lacks, and how to install it
-	@deploy/prerequisites.sh $(NEEDS) $(PYTHON)
+	@deploy/prerequisites.sh $(NEEDS) "$(PYTHON)"
 
 # The server is there first; the trainer, which only searches need, is built beside it, and `pba demo`
 # says when it is there. Either ends with the other, and both with this command.
@@ -106,7 +106,7 @@ bench-kernels: ## Criterion's benches of ops and whole batches, on every SIMD le
 	$(CARGO) bench --locked -p pba-benches
 
 $(VENV)/bin/python: | prerequisites
-	$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }
+	"$(PYTHON)" -m venv $(VENV) || { rm -rf $(VENV); exit 1; }
 
 # The stamp is older than its causes exactly when something has to be installed. The client is used
 # where it lies, by a line in a .pth file: pip before 21.3 cannot install it "editable".

@@ -9,7 +9,14 @@
 set -u
 
 what="${1:-tests}"
-python="${2:-python3}"
+python="${2:-${PYTHON:-python3}}"
+case "$what" in
+    server | trainer | tests) ;;
+    *)
+        echo "usage: $0 server|trainer|tests [PYTHON]" >&2
+        exit 2
+        ;;
+esac
 python_min=3.9
 # The oldest glibc that the wheels of libtorch run on.
 glibc_min=2.28
@@ -81,7 +88,7 @@ fi
 echo "This machine lacks what is needed to build here:$problems" >&2
 if [ -n "$packages" ]; then
     sudo=""
-    [ "$(id -u)" = 0 ] || sudo="sudo "
+    [ "$(id -u 2> /dev/null)" = 0 ] || sudo="sudo "
     echo >&2
     if command -v apt-get > /dev/null 2>&1; then
         echo "Install it with: ${sudo}apt-get update && ${sudo}apt-get install$packages" >&2

@@ -225,3 +225,30 @@ fn output_that_cannot_be_written_is_an_error() {
     }
     server.assert_healthy();
 }
+
+#[test]
+fn an_epoch_is_written_through_what_is_no_file() {
+    let server = Server::start(&[]);
+    let folder = tempfile::tempdir().unwrap();
+    let (file, link) = (folder.path().join("epoch.arrows"), folder.path().join("link"));
+    std::fs::write(&file, "before").unwrap();
+    std::os::unix::fs::symlink(&file, &link).unwrap();
+    let stream =
+        |out: &Path| pba(&["stream", &server.url(), "--split", "test", "--out", out.to_str().unwrap()]);
+    stream(&link).ok();
+    assert!(link.is_symlink() && std::fs::metadata(&file).unwrap().len() > 1 << 20);
+
+    let pipe = folder.path().join("pipe");
+    assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let reader = std::thread::spawn({
+        let pipe = pipe.clone();
+        move || std::fs::read(pipe).unwrap()
+    });
+    stream(&pipe).ok();
+    assert!(!pipe.is_file(), "the pipe was replaced");
+    assert_eq!(reader.join().unwrap(), std::fs::read(&file).unwrap());
+    // A link of its own, so that nothing of the system's is at risk.
+    let full = folder.path().join("full");
+    std::os::unix::fs::symlink("/dev/full", &full).unwrap();
+    stream(&full).refused(1, &["No space left"]);
+}

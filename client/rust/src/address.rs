@@ -72,6 +72,9 @@ impl Address {
         if let Some(rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer)) = find(error) {
             return Some("name a private certificate authority with `ca` (--ca, PBA_CA)".to_owned());
         }
+        if let Some(rustls::Error::InvalidMessage(_)) = find(error) {
+            return Some("is it a server of http://?".to_owned());
+        }
         let kind = find::<std::io::Error>(error)?.kind();
         if !matches!(kind, ErrorKind::ConnectionRefused | ErrorKind::NotFound) {
             return None;

@@ -18,8 +18,8 @@ use crate::options::ClientOptions;
 
 /// A server that does not even accept the connection by then is down.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// Bytes of a foreign answer that are shown.
-const SHOWN_BYTES: usize = 200;
+/// Characters of a foreign answer that are shown.
+const SHOWN_CHARACTERS: usize = 200;
 
 /// Talks to the replicas of one server.
 #[derive(Clone, Debug)]
@@ -165,12 +165,12 @@ impl Client {
     /// Asks a replica for an epoch: through memory that it shares, where it is on this machine.
     pub(crate) async fn stream(&self, replica: usize, path: &str) -> Result<Source, ClientError> {
         #[cfg(target_os = "linux")]
-        if let Replica { address, authorization, shares_memory: true, .. } = self.replica(replica)
+        if let replica @ Replica { address, authorization, shares_memory: true, .. } = self.replica(replica)
             && let Some(socket) = &address.socket
         {
             return match memory::ask(address, socket, path, authorization.as_ref()).await? {
                 memory::Answer::Memory(stream) => Ok(Source::Memory(stream)),
-                memory::Answer::Plain(response) => success(address, path, response).await.map(Source::Http),
+                memory::Answer::Plain(response) => success(replica, path, response).await.map(Source::Http),
             };
         }
         self.send(replica, Method::GET, path, None).await.map(Source::Http)
@@ -185,7 +185,8 @@ impl Client {
         body: Option<Vec<u8>>,
         header: Option<(&str, &str)>,
     ) -> Result<Response, ClientError> {
-        let Replica { http, address, .. } = self.replica(replica);
+        let replica = self.replica(replica);
+        let Replica { http, address, .. } = replica;
         let mut request = http.request(method, address.join(path));
         if let Some(body) = body {
             request = request.body(body);
@@ -194,12 +195,14 @@ impl Client {
             request = request.header(name, value);
         }
         let response = request.send().await.map_err(|error| address.unreachable(&error))?;
-        success(address, path, response).await
+        success(replica, path, response).await
     }
 }
 
 /// The answer of a server to a request for `path`, if it is a success.
-async fn success(address: &Address, path: &str, response: Response) -> Result<Response, ClientError> {
+async fn success(replica: &Replica, path: &str, response: Response) -> Result<Response, ClientError> {
+    let Replica { address, authorization, .. } = replica;
+    let hide = |text: &str| ClientOptions::hide(authorization.as_ref(), text);
     if response.status().is_success() {
         return Ok(response);
     }
@@ -210,11 +213,15 @@ async fn success(address: &Address, path: &str, response: Response) -> Result<Re
         .is_some_and(|value| value.as_bytes().starts_with(problem::CONTENT_TYPE.as_bytes()));
     let body = response.bytes().await.map_err(|error| address.unreachable(&error))?;
     match serde_json::from_slice::<Problem>(&body) {
-        Ok(problem) if is_problem => Err(ClientError::Refused(Box::new(problem))),
+        Ok(problem) if is_problem => Err(ClientError::Refused(Box::new(Problem {
+            detail: hide(&problem.detail),
+            value: problem.value.as_deref().map(hide),
+            ..problem
+        }))),
         _ => Err(ClientError::Foreign {
             url: format!("{address}{path}"),
             status,
-            body: String::from_utf8_lossy(&body[..body.len().min(SHOWN_BYTES)]).into_owned(),
+            body: hide(&String::from_utf8_lossy(&body)).chars().take(SHOWN_CHARACTERS).collect(),
         }),
     }
 }

@@ -235,7 +235,8 @@ impl EpochStream {
         let mut request = self.request.clone();
         request.start += self.received * request.step;
         let (dataset, epoch, query) = (segment(&self.dataset), self.epoch, request.to_query());
-        let path = format!("/v1/datasets/{dataset}/epochs/{epoch}/batches?{query}");
+        let mark = if query.is_empty() { "" } else { "?" };
+        let path = format!("/v1/datasets/{dataset}/epochs/{epoch}/batches{mark}{query}");
         let source = self.client.stream(self.replica, &path).await?;
         self.connection =
             Some(Connection { source, decoder: StreamDecoder::new(), rest: Buffer::default(), batch: None });

@@ -33,10 +33,10 @@ pub enum ClientError {
         reason: String,
     },
     /// The server refused the request and said why.
-    #[error("{0}{hint}", hint = hint(.0))]
+    #[error("{0}{hint}", hint = hint(.0.status))]
     Refused(Box<Problem>),
     /// An answer that no PBA server gives.
-    #[error("{url} answered {status}, which is not an answer of a PBA server: {body}")]
+    #[error("{url} answered {status}, which is not an answer of a PBA server: {body}{hint}", hint = hint(*.status))]
     Foreign {
         /// Who answered.
         url: String,
@@ -84,6 +84,6 @@ pub enum ClientError {
     Stream(String),
 }
 
-fn hint(problem: &Problem) -> &'static str {
-    if problem.status == 401 { "; name a token with `token` (--token, PBA_TOKEN)" } else { "" }
+fn hint(status: u16) -> &'static str {
+    if status == 401 { "; name a token with `token` (--token, PBA_TOKEN)" } else { "" }
 }

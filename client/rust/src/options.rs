@@ -34,6 +34,12 @@ impl fmt::Debug for ClientOptions {
 }
 
 impl ClientOptions {
+    /// A text of a server without the token, which it may repeat.
+    pub(crate) fn hide(authorization: Option<&HeaderValue>, text: &str) -> String {
+        let shown = authorization.and_then(|value| value.to_str().ok()?.strip_prefix("Bearer "));
+        shown.map_or_else(|| text.to_owned(), |token| text.replace(token, "..."))
+    }
+
     /// The header field that carries the token; no text of an error or a log shows it.
     pub(crate) fn authorization(&self) -> Result<Option<HeaderValue>, ClientError> {
         let Some(token) = &self.token else { return Ok(None) };

@@ -3,7 +3,9 @@
 //! [`ServeArgs`] and [`File`] are what people write; [`Config`] is what the server trusts.
 
 use std::collections::BTreeMap;
+use std::io::Read;
 use std::net::SocketAddr;
+use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -166,6 +168,10 @@ impl Limits {
     }
 }
 
+/// Room for a path in a socket's address.
+const SOCKET_BYTES_MAX: usize = 107;
+/// No configuration is longer.
+const FILE_BYTES_MAX: u64 = 1 << 20;
 /// The file that is read when none is named and it exists.
 const DEFAULT_FILE: &str = "pba.toml";
 
@@ -272,8 +278,12 @@ impl Config {
         if let Some(socket) = &self.socket {
             let folder = socket.parent().filter(|folder| !folder.as_os_str().is_empty());
             anyhow::ensure!(
-                socket.file_name().is_some() && folder.is_none_or(Path::is_dir) && !socket.is_dir(),
-                "socket: {socket:?} is no path for a socket; expected a file name in a folder that is there"
+                socket.file_name().is_some()
+                    && folder.is_none_or(Path::is_dir)
+                    && socket.as_os_str().len() <= SOCKET_BYTES_MAX
+                    && socket.metadata().map_or(true, |found| found.file_type().is_socket()),
+                "socket: {socket:?} is no path for a socket; expected a file name that is free, in a folder that is there, \
+                 of {SOCKET_BYTES_MAX} bytes at most"
             );
         }
         self.check_datasets()
@@ -300,7 +310,15 @@ impl Config {
 }
 
 fn read_file(path: &Path) -> anyhow::Result<File> {
-    let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let context = || format!("cannot read {}", path.display());
+    let mut text = String::new();
+    let file = std::fs::File::open(path).with_context(context)?;
+    file.take(FILE_BYTES_MAX + 1).read_to_string(&mut text).with_context(context)?;
+    anyhow::ensure!(
+        text.len() as u64 <= FILE_BYTES_MAX,
+        "{} is longer than {FILE_BYTES_MAX} bytes",
+        path.display()
+    );
     toml::from_str(&text).with_context(|| format!("{} is not a configuration", path.display()))
 }
 

@@ -194,7 +194,7 @@ impl ApiError {
         ApiError::new(
             Kind::Opening,
             format!(
-                "the server is still opening its datasets, {dataset:?} at the moment; try again in a second"
+                "the server is still opening its datasets, {dataset:?} at the moment; it serves as soon as /readyz answers 200"
             ),
         )
     }

@@ -201,35 +201,45 @@ pub fn sentence(result: &Value) -> String {
 /// A file that appears under its name only when it is whole.
 struct OutFile {
     path: PathBuf,
-    partial: tempfile::NamedTempFile,
+    /// None where what is there is no file to be replaced.
+    partial: Option<tempfile::NamedTempFile>,
     writer: StreamWriter<BufWriter<File>>,
 }
 
 impl OutFile {
     fn create(path: &Path, stream: &EpochStream) -> anyhow::Result<OutFile> {
-        let directory =
-            path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let partial = tempfile::NamedTempFile::new_in(directory)
-            .with_context(|| format!("cannot write in {}", directory.display()))?;
-        let file = partial.reopen().with_context(|| format!("cannot write {}", path.display()))?;
-        let writer = StreamWriter::try_new_buffered(file, stream.schema())
-            .with_context(|| format!("cannot write {}", path.display()))?;
-        Ok(OutFile { path: path.to_owned(), partial, writer })
+        let context = || format!("cannot write {}", path.display());
+        // What a link leads to is written, not the link; a device or a pipe is written to as it is.
+        let target = std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+        let is_replaced = std::fs::metadata(&target).map_or(true, |found| found.is_file());
+        let (partial, file) = if is_replaced {
+            let directory =
+                target.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+            let partial = tempfile::NamedTempFile::new_in(directory)
+                .with_context(|| format!("cannot write in {}", directory.display()))?;
+            let file = partial.reopen().with_context(context)?;
+            (Some(partial), file)
+        } else {
+            (None, File::options().write(true).open(&target).with_context(context)?)
+        };
+        let writer = StreamWriter::try_new_buffered(file, stream.schema()).with_context(context)?;
+        Ok(OutFile { path: target, partial, writer })
     }
 
     fn finish(mut self) -> anyhow::Result<()> {
         let context = || format!("cannot write {}", self.path.display());
         self.writer.finish().with_context(context)?;
         self.writer.flush().with_context(context)?;
-        self.partial.as_file().sync_all().with_context(context)?;
+        let Some(partial) = self.partial else { return Ok(()) };
+        partial.as_file().sync_all().with_context(context)?;
         // Temporary files are private; what people asked for is theirs to share.
         #[cfg(unix)]
         {
             use std::os::unix::fs::PermissionsExt;
             let permissions = std::fs::Permissions::from_mode(0o644);
-            self.partial.as_file().set_permissions(permissions).with_context(context)?;
+            partial.as_file().set_permissions(permissions).with_context(context)?;
         }
-        self.partial.persist(&self.path).with_context(context)?;
+        partial.persist(&self.path).with_context(context)?;
         Ok(())
     }
 }
