@@ -27,7 +27,7 @@ impl Slow {
         format!("slow={}", self.0.path().join("pipe").display())
     }
 
-    /// Ends the pipe, whose reader then finds that it holds nothing.
+    /// Ends the pipe; its reader then finds it empty.
     fn end(&self) {
         wait_for("the reader of the pipe", || {
             let flags = OFlags::WRONLY | OFlags::NONBLOCK;
