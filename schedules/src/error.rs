@@ -2,7 +2,7 @@
 
 use crate::op::{Op, UnknownOp};
 use crate::policy::{MAGNITUDE_MAX, PROBABILITY_MAX};
-use crate::schedule::{EPOCHS_MAX, NAME_LENGTH_MAX};
+use crate::schedule::{EPOCHS_MAX, names_allowed};
 
 /// Why a schedule or a policy was refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -61,10 +61,7 @@ pub enum ScheduleError {
         value: String,
     },
     /// A schedule name that could not be used in a path or a URL.
-    #[error(
-        "{name:?} is not a schedule name; allowed are 1..={NAME_LENGTH_MAX} letters, digits, '-', '_' and '.', \
-         starting with a letter or digit, and not \"none\", \"identity\" or 64 hexadecimal digits"
-    )]
+    #[error("{name:?} is not a schedule name; allowed are {}", names_allowed())]
     Name {
         /// The offending name.
         name: String,

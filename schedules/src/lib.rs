@@ -31,4 +31,6 @@ pub use error::ScheduleError;
 pub use explore::{RESAMPLE_PROBABILITY, explore};
 pub use op::{Op, UnknownOp};
 pub use policy::{MAGNITUDE_MAX, PROBABILITY_MAX, Policy, Slot};
-pub use schedule::{Ablation, EPOCHS_MAX, EpochPolicies, Provenance, Schedule, Segment, check_name};
+pub use schedule::{
+    Ablation, EPOCHS_MAX, EpochPolicies, Provenance, Schedule, Segment, check_name, names_allowed,
+};

@@ -240,6 +240,14 @@ fn check_epochs(epochs: u64) -> Result<u32, ScheduleError> {
     }
 }
 
+/// What [`check_name`] allows, in words.
+pub fn names_allowed() -> String {
+    format!(
+        "1..={NAME_LENGTH_MAX} letters, digits, '-', '_' and '.', starting with a letter or digit, and not \
+         \"none\", \"identity\" or 64 hexadecimal digits"
+    )
+}
+
 /// Checks that a name can stand in a path, a URL and a metric.
 ///
 /// # Errors

@@ -48,6 +48,27 @@ pub fn command(directory: &Path, arguments: &[&str]) -> Command {
     command
 }
 
+/// A command that minds SIGINT, as one that is started from a terminal does. A shell has what it starts in
+/// the background ignore it, whole test runs included.
+pub fn interruptible(command: &Command) -> Command {
+    const RUN: &str = "import os, signal, sys\n\
+        signal.signal(signal.SIGINT, signal.SIG_DFL)\n\
+        os.execv(sys.argv[1], sys.argv[1:])";
+    let venv = crate::repository(".venv/bin/python");
+    let mut whole = Command::new(if venv.exists() { venv } else { "python3".into() });
+    whole.args(["-c", RUN]).arg(command.get_program()).args(command.get_args());
+    if let Some(directory) = command.get_current_dir() {
+        whole.current_dir(directory);
+    }
+    for (name, value) in command.get_envs() {
+        match value {
+            Some(value) => whole.env(name, value),
+            None => whole.env_remove(name),
+        };
+    }
+    whole
+}
+
 /// What a command printed, and how it ended.
 #[derive(Debug)]
 pub struct Pba {

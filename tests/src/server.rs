@@ -3,7 +3,7 @@
 use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::process::{Child, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::sync::{Arc, Mutex, OnceLock};
 
@@ -28,7 +28,14 @@ impl Process {
     /// # Panics
     /// When it does not start.
     pub fn start(directory: &Path, arguments: &[&str]) -> Process {
-        let mut command = binary::command(directory, arguments);
+        Process::run(binary::command(directory, arguments))
+    }
+
+    /// Starts a command.
+    ///
+    /// # Panics
+    /// When it does not start.
+    pub fn run(mut command: Command) -> Process {
         command.stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().expect("pba starts");
         let (send, lines) = channel();
@@ -140,9 +147,14 @@ impl Server {
 
     /// Starts a server, and does not wait for it.
     pub fn spawn(data: &Path, flags: &[&str]) -> Process {
+        Process::run(Server::command(data, flags))
+    }
+
+    /// The command that starts a server.
+    pub fn command(data: &Path, flags: &[&str]) -> Command {
         let data_dir = data.to_str().expect("temporary paths are text");
         let fixed = ["serve", "--listen", "127.0.0.1:0", "--data-dir", data_dir];
-        Process::start(data, &[&fixed, flags].concat())
+        binary::command(data, &[&fixed, flags].concat())
     }
 
     /// Where it listens.

@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::path::Path;
+use std::process::Command;
 
 use arrow_array::RecordBatch;
 use arrow_ipc::reader::StreamReader;
@@ -308,8 +309,13 @@ fn check(file: &str, environment: &[(&str, &str)], flags: &[&str]) -> Pba {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("pba.toml"), file).unwrap();
     for dataset in ["here", "there"] {
-        std::fs::create_dir(folder.path().join(dataset)).unwrap();
+        let class = folder.path().join(dataset).join("class");
+        std::fs::create_dir_all(&class).unwrap();
+        // Looked at, and not read.
+        std::fs::write(class.join("image.png"), "").unwrap();
     }
+    std::fs::create_dir(folder.path().join("empty")).unwrap();
+    assert!(Command::new("mkfifo").arg(folder.path().join("pipe")).status().unwrap().success());
     let mut command = binary::command(folder.path(), &[&["serve", "--check"], flags].concat());
     command.envs(environment.iter().copied()).output().unwrap().into()
 }
@@ -331,6 +337,8 @@ fn flags_over_environment_over_file_over_defaults() {
     }
     assert_eq!(config["datasets"]["mine"]["base"], "flip");
     assert_eq!(config["datasets"]["other"]["path"], "there");
+    let formats = ["mine", "other", "shapes"].map(|name| config["datasets"][name]["format"].clone());
+    assert_eq!(formats, ["folder", "folder", "shapes"]);
     assert_eq!(check("", &[("PBA_LISTEN", "127.0.0.1:9")], &[]).json()["listen"], "127.0.0.1:9");
 }
 
@@ -343,18 +351,31 @@ fn wrong_configurations() {
     check("[datasets]\nmine = \"here\"", &[], &[]).refused(1, &["pba.toml", "here", "a table with a path"]);
     check("threads = 0", &[], &[]).refused(1, &["threads: 0", "1..=1024"]);
     check("", &[], &["--dataset", "mine=nowhere"]).refused(1, &["mine", "nowhere"]);
+    for nothing in ["empty", "pipe", "pba.toml"] {
+        let flag = format!("mine={nothing}");
+        check("", &[], &["--dataset", &flag]).refused(1, &["\"mine\"", nothing, "looked for packed splits"]);
+    }
+    for file in ["pba.toml", "pba.toml/data", ""] {
+        check(&format!("data_dir = {file:?}"), &[], &[]).refused(1, &["data_dir", file, "is no folder"]);
+    }
     for socket in ["", "here", "nowhere/s"] {
         check(&format!("socket = {socket:?}"), &[], &[]).refused(1, &["socket", socket]);
     }
     check("", &[], &["--dataset", "shapes=here"]).refused(1, &["shapes", "built-in"]);
-    check("", &[("PBA_THREADS", "two")], &[]).refused(2, &["two", "--threads"]);
+    check("", &[("PBA_THREADS", "two")], &[]).refused(2, &["invalid value 'two' for 'PBA_THREADS'"]);
+    for flags in [&["--threads", "two"][..], &["--threads=two"]] {
+        check("", &[("PBA_THREADS", "two")], flags).refused(2, &["invalid value 'two' for '--threads <N>'"]);
+    }
+    check("", &[("PBA_INSECURE", "perhaps")], &[]).refused(2, &["perhaps", "PBA_INSECURE"]);
     check("", &[("PBA_STREAMS_MAX", "0")], &[]).refused(1, &["streams_max: 0", "1..="]);
     check("", &[], &["--config", "missing.toml"]).refused(1, &["cannot read missing.toml"]);
     check("", &[], &["--listen", "localhost"]).refused(1, &["localhost", "127.0.0.1:8080"]);
     check("", &[], &["--listen", "0.0.0.0:8080"]).refused(1, &["0.0.0.0:8080", "--insecure"]);
     check("", &[], &["--listen", "[::]:8080"]).refused(1, &["--insecure"]);
     assert_eq!(check("", &[], &["--listen", "0.0.0.0:8080", "--insecure"]).code, Some(0));
-    assert_eq!(check("", &[("PBA_INSECURE", "true")], &["--listen", "0.0.0.0:8080"]).code, Some(0));
+    for yes in ["true", "1", "yes"] {
+        assert_eq!(check("", &[("PBA_INSECURE", yes)], &["--listen", "0.0.0.0:8080"]).code, Some(0));
+    }
     check("", &[], &["--dataset", "a=x", "--dataset", "a=y"]).refused(1, &["\"a\"", "twice"]);
 }
 
@@ -374,6 +395,21 @@ fn a_trainer_that_cannot_be() {
     }
     for trainer in ["/bin/sh", "sh"] {
         assert_eq!(check("", &[], &["--trainer", trainer]).json()["trainer"], trainer);
+    }
+}
+
+#[test]
+fn empty_variables_are_not_set() {
+    let settings = ["PBA_THREADS", "PBA_INSECURE", "PBA_CONFIG", "PBA_TRAINER", "PBA_DATA_DIR", "PBA_SOCKET"];
+    let empty = settings.map(|name| (name, ""));
+    assert_eq!(check("", &empty, &[]).json(), check("", &[], &[]).json());
+    let folder = tempfile::tempdir().unwrap();
+    for arguments in [&["dataset", "list"][..], &["stream"]] {
+        let mut command = binary::command(folder.path(), arguments);
+        let output = command.envs([("PBA_TOKEN", ""), ("PBA_CA", ""), ("PBA_SERVER", "")]).output().unwrap();
+        // Whoever works on this machine may have a server there.
+        let output = Pba::from(output);
+        assert!(output.code == Some(0) || output.stderr.contains("http://127.0.0.1:8080: "), "{output:?}");
     }
 }
 
@@ -413,10 +449,16 @@ fn misspelt_variables() {
         ("PBA_SERVER_PORT_8080_TCP_ADDR", "10.0.0.1"),
     ];
     assert_eq!(check("", &others, &[]).code, Some(0));
-    // Who only asks a server may have a shell full of them.
+    // Who only asks a server may have a shell full of them, and is told of what looks like a mistake.
     let server = Server::start(&[]);
     let mut command = binary::command(folder.path(), &["dataset", "list", "--server", &server.url()]);
-    assert!(command.envs([("PBA_STREAM_MAX", "4")]).output().unwrap().status.success());
+    let output = command.envs([("PBA_SEVRER", "x"), ("PBA_WEATHER", "fair")]).output().unwrap();
+    let output = Pba::from(output);
+    assert!(
+        output.stderr.ends_with("WARN PBA_SEVRER is not a setting; did you mean PBA_SERVER?\n"),
+        "{output:?}"
+    );
+    assert_eq!((output.code, output.stderr.lines().count()), (Some(0), 1), "{output:?}");
 }
 
 #[test]

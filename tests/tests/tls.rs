@@ -47,6 +47,9 @@ async fn who_is_not_known_is_told_what_to_name() {
     let untrusted = open(proxy.url(), ClientOptions { ca: None, ..options(&proxy) }).await.unwrap_err();
     assert!(untrusted.to_string().contains("--ca"), "{untrusted}");
 
+    let in_the_clear = open(proxy.url().replace("https:", "http:"), options(&proxy)).await.unwrap_err();
+    assert!(in_the_clear.to_string().contains("; is it a server of https://?"), "{in_the_clear}");
+
     let other_name = proxy.url().replace("localhost", "127.0.0.1");
     let misnamed = open(other_name, options(&proxy)).await.unwrap_err();
     let text = misnamed.to_string();

@@ -119,6 +119,24 @@ def taken_by_threads(epoch: Epoch) -> None:
     assert sorted(taken) == list(range(len(epoch)))
 
 
+def close_ends_a_wait(epoch: Epoch) -> None:
+    """Another thread, which waits for the server, ends when the epoch is closed, with an error."""
+    failures: List[Exception] = []
+
+    def loop() -> None:
+        try:
+            list(epoch)
+        except Exception as error:
+            failures.append(error)
+
+    thread = threading.Thread(target=loop)
+    thread.start()
+    wait_for(lambda: epoch.received >= 2, "nothing comes")
+    epoch.close()
+    thread.join(10)
+    assert not thread.is_alive() and len(failures) == 1
+
+
 def http_get(url: str) -> bytes:
     """Reads a URL with none of the code under test."""
     import urllib.request

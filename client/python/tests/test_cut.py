@@ -13,7 +13,7 @@ from typing import List, Tuple
 import numpy as np
 import pyarrow as pa
 import pytest
-from conftest import CuttingProxy, Server, wait_for
+from conftest import CuttingProxy, Server, close_ends_a_wait
 
 from pba_client import ChangedError, Client, CutError, RefusedError, StreamError, UnreachableError
 
@@ -192,21 +192,7 @@ def test_more_replicas_are_no_less_patience(server: Server, whole: pa.Table) -> 
 def test_close_ends_a_wait_for_a_silent_server(server: Server, prefetch: int) -> None:
     answer = wire(server)
     with CuttingProxy(server.address, [len(answer) // 2], hang=True) as proxy:
-        epoch = Client(proxy.url, prefetch=prefetch).epoch("shapes", 9, **REQUEST)
-        failures: list = []
-
-        def loop() -> None:
-            try:
-                list(epoch)
-            except Exception as error:
-                failures.append(error)
-
-        thread = threading.Thread(target=loop)
-        thread.start()
-        wait_for(lambda: epoch.received >= 2, "nothing comes")
-        epoch.close()
-        thread.join(10)
-        assert not thread.is_alive()
+        close_ends_a_wait(Client(proxy.url, prefetch=prefetch).epoch("shapes", 9, **REQUEST))
 
 
 def test_another_replica_takes_over(start_server) -> None:  # type: ignore[no-untyped-def]
@@ -340,6 +326,19 @@ def test_a_body_starts_on_a_cache_line_whatever_its_head() -> None:
     with Script(answer(stream(3, 3))) as script:
         for batch in Client(script.url).epoch("d", 0):
             assert batch.image.ctypes.data % 64 == 0
+
+
+def test_what_tls_answers_is_told_from_other_nonsense() -> None:
+    """Fatal alerts, as servers of https:// answer requests in the clear."""
+    for version in (b"\3\1", b"\3\3"):
+        with Script(*[b"\x15" + version + b"\0\2\2\x0a"] * 2) as script:
+            client = Client(script.url, retries=0)
+            for call in (client.datasets, lambda: client.epoch("d", 0)):
+                with pytest.raises(StreamError, match="; is it a server of https://"):
+                    call()
+    with Script(b"nonsense\r\n\r\n") as script, pytest.raises(StreamError) as failure:
+        Client(script.url).datasets()
+    assert "https://" not in str(failure.value)
 
 
 def test_a_cut_list_is_no_list() -> None:

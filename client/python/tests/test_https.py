@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import pickle
-import threading
 from pathlib import Path
 from typing import Any, Iterator, List, Optional
 
 import pyarrow as pa
 import pytest
 from certificates import Authority
-from conftest import CuttingProxy, Server, wait_for
+from conftest import CuttingProxy, Server, close_ends_a_wait
 
 from pba_client import Client, CutError, Loader, PbaError, RefusedError, StreamError, UnreachableError
 
@@ -98,21 +97,7 @@ def test_a_cut_over_tls_is_seen_and_continued(
 @pytest.mark.parametrize("prefetch", [0, 2])
 def test_close_ends_a_wait_over_tls(server: Server, authority: Authority, ca: Path, prefetch: int) -> None:
     with CuttingProxy(server.address, [60_000], tls=authority.server(HERE), hang=True) as proxy:
-        epoch = Client(proxy.url, ca=ca, prefetch=prefetch).epoch("shapes", 9, **REQUEST)
-        failures: List[Exception] = []
-
-        def loop() -> None:
-            try:
-                list(epoch)
-            except Exception as error:
-                failures.append(error)
-
-        thread = threading.Thread(target=loop)
-        thread.start()
-        wait_for(lambda: epoch.received >= 2, "nothing comes")
-        epoch.close()
-        thread.join(10)
-        assert not thread.is_alive() and len(failures) == 1
+        close_ends_a_wait(Client(proxy.url, ca=ca, prefetch=prefetch).epoch("shapes", 9, **REQUEST))
 
 
 @pytest.mark.parametrize(

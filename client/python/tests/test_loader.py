@@ -178,8 +178,9 @@ def test_what_is_wrong_is_said_when_it_is_made(server: Server) -> None:
         with pytest.raises(RefusedError) as refusal:
             train(server, batch_size=batch_size)
         assert refusal.value.parameter == "batch_size"
-    with pytest.raises(ValueError, match="rank 2"):
-        train(server, rank=2, world_size=2)
+    for rank, world_size in [(2, 2), (-1, 2), ("0", 2), (0, "2"), (0, None)]:
+        with pytest.raises(ValueError, match=f"rank is {rank!r} and world_size {world_size!r}; expected"):
+            train(server, rank=rank, world_size=world_size)
     with pytest.raises(UnreachableError):
         Loader("http://127.0.0.1:1", "shapes")
     with pytest.raises(RefusedError, match="0..=199") as refusal:

@@ -75,6 +75,10 @@ impl Address {
         if let Some(rustls::Error::InvalidMessage(_)) = find(error) {
             return Some("is it a server of http://?".to_owned());
         }
+        // What a server of TLS answers is not HTTP.
+        if self.base.scheme() == "http" && find(error).is_some_and(hyper::Error::is_parse) {
+            return Some("is it a server of https://?".to_owned());
+        }
         let kind = find::<std::io::Error>(error)?.kind();
         if !matches!(kind, ErrorKind::ConnectionRefused | ErrorKind::NotFound) {
             return None;

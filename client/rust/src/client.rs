@@ -95,6 +95,8 @@ impl Client {
     /// Streams one epoch of a dataset. A cut stream is continued at the next batch, on the next
     /// replica.
     ///
+    /// A server that is full, or still opens its datasets, is asked again for some seconds.
+    ///
     /// # Errors
     /// When no replica can be reached, or one refuses the request.
     pub async fn epoch(

@@ -110,19 +110,27 @@ impl EpochStream {
             since: Instant::now(),
         };
         let mut last = ClientError::NoServer;
-        for replica in 0..stream.client.replicas() {
-            stream.replica = replica;
-            match stream.connect().await {
-                Ok(schema) => {
-                    stream.expected = number(&schema, stream::BATCHES)?;
-                    stream.schema = schema;
-                    stream.since = Instant::now();
-                    return Ok(stream);
+        for round in 0..=ATTEMPTS_MAX {
+            let mut is_busy = false;
+            for replica in 0..stream.client.replicas() {
+                stream.replica = replica;
+                match stream.connect().await {
+                    Ok(schema) => {
+                        stream.expected = number(&schema, stream::BATCHES)?;
+                        stream.schema = schema;
+                        stream.since = Instant::now();
+                        return Ok(stream);
+                    }
+                    Err(error @ (ClientError::Unreachable { .. } | ClientError::Stream(_))) => last = error,
+                    Err(error) if busy(&error) => (last, is_busy) = (error, true),
+                    Err(error) => return Err(error),
                 }
-                Err(error @ (ClientError::Unreachable { .. } | ClientError::Stream(_))) => last = error,
-                Err(error) if busy(&error) => last = error,
-                Err(error) => return Err(error),
             }
+            // Nobody waits for a server that may not exist; one that still opens its datasets does.
+            if !is_busy || round == ATTEMPTS_MAX {
+                break;
+            }
+            tokio::time::sleep(PAUSE * 2u32.pow(round)).await;
         }
         Err(last)
     }

@@ -65,9 +65,9 @@ pub struct ServeArgs {
     #[arg(long, env = "PBA_STALL_SECONDS", value_name = "SECONDS")]
     pub stall_seconds: Option<u64>,
     /// Listen on an address that others can reach, without tokens
-    #[arg(long, env = "PBA_INSECURE")]
+    #[arg(long, env = "PBA_INSECURE", value_parser = clap::builder::BoolishValueParser::new())]
     pub insecure: bool,
-    /// Print what would run, and end
+    /// Print what would run, and end; packs nothing, and tries no address, which a running server may hold
     #[arg(long)]
     pub check: bool,
 }
@@ -269,12 +269,20 @@ impl Config {
 }
 
 impl Config {
-    /// Checks what can be known of datasets and socket without reading or binding them.
+    /// Checks what can be known of datasets, data directory and socket without reading, making or
+    /// binding them.
     ///
     /// # Errors
-    /// When a dataset's name is unusable or the built-in one's, or there is nothing at its path; or
-    /// when no socket can be at its path.
+    /// When a dataset's name is unusable or the built-in one's, or there is nothing at its path; when
+    /// the data directory is none and cannot be made; or when no socket can be at its path.
     pub fn check_paths(&self) -> anyhow::Result<()> {
+        let data = std::path::absolute(&self.data_dir).unwrap_or_else(|_| self.data_dir.clone());
+        let nearest = data.ancestors().find(|folder| folder.symlink_metadata().is_ok());
+        anyhow::ensure!(
+            nearest.is_some_and(Path::is_dir),
+            "data_dir: {:?} is no folder, and none can be made there",
+            self.data_dir
+        );
         if let Some(socket) = &self.socket {
             let folder = socket.parent().filter(|folder| !folder.as_os_str().is_empty());
             anyhow::ensure!(

@@ -31,6 +31,29 @@ enum Source {
     Folder(folder::Source),
 }
 
+impl Source {
+    fn format(&self) -> &'static str {
+        match self {
+            Source::Packed(_) => "packed",
+            Source::Parquet(_) => "parquet",
+            Source::Cifar(_) => "cifar",
+            Source::Folder(_) => "folder",
+        }
+    }
+}
+
+/// The format in which [`open`] would read what is at `path`, which is looked at and not read.
+///
+/// # Errors
+/// When there is nothing at `path`, nothing in a format we read, or it cannot be listed.
+pub fn format(path: &Path) -> Result<&'static str, DatasetError> {
+    // To open a pipe is to wait for who writes to it.
+    if path.metadata().is_ok_and(|found| !found.is_dir() && !found.is_file()) {
+        return Err(nothing(path));
+    }
+    find(path).map(|source| source.format())
+}
+
 /// Opens the dataset at `path` under the name `name`, whatever its format.
 ///
 /// A packed dataset is mapped as it is. Anything else is decoded into `cache_dir` first, which
@@ -48,7 +71,9 @@ pub fn open(
     cache_dir: &Path,
     progress: &dyn Fn(Progress),
 ) -> Result<Dataset, DatasetError> {
-    let (format, files, mut splits) = match find(path)? {
+    let source = find(path)?;
+    let format = source.format();
+    let (files, mut splits) = match source {
         Source::Packed(files) => {
             let open = |(name, files): (&SplitName, &Vec<PathBuf>)| {
                 let state = match packed::open(&files[0]) {
@@ -58,24 +83,24 @@ pub fn open(
                 (*name, state)
             };
             let splits = files.iter().map(open).collect();
-            ("packed", files, splits)
+            (files, splits)
         }
         Source::Parquet(files) => {
             let all: Vec<PathBuf> = files.values().flatten().cloned().collect();
             let folder = import::folder(cache_dir, path, &all)?;
             let splits = parquet::import(path, &files, &folder, progress);
-            ("parquet", files, splits)
+            (files, splits)
         }
         Source::Cifar(source) => {
             let all: Vec<PathBuf> = source.files.values().flatten().chain(&source.names).cloned().collect();
             let folder = import::folder(cache_dir, path, &all)?;
             let splits = cifar::import(path, &source, &folder, progress);
-            ("cifar", source.files, splits)
+            (source.files, splits)
         }
         Source::Folder(source) => {
             let folder = source.cache_folder(cache_dir, path)?;
             let splits = folder::import(path, &source, &folder, progress);
-            ("folder", source.files(), splits)
+            (source.files(), splits)
         }
     };
     agree(path, &files, &mut splits);

@@ -36,7 +36,7 @@ mod split;
 mod target;
 
 pub use dataset::Dataset;
-pub use detect::open;
+pub use detect::{format, open};
 pub use encoded::{EncodedPacker, Seen};
 pub use error::DatasetError;
 pub use image::{ENCODED_BYTES_MAX, Image, ImageError, decode, image_size};

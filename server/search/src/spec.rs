@@ -7,7 +7,7 @@
 use std::fmt;
 use std::ops::RangeInclusive;
 
-use pba_schedules::{Ablation, EPOCHS_MAX, Op, check_name};
+use pba_schedules::{Ablation, EPOCHS_MAX, Op, check_name, names_allowed};
 use serde::{Deserialize, Serialize, Serializer};
 use serde_json::{Map, Value};
 
@@ -302,8 +302,7 @@ impl TryFrom<Fields> for SearchSpec {
     fn try_from(mut fields: Fields) -> Result<SearchSpec, SpecError> {
         let spec = SearchSpec {
             name: fields.parsed("name", "search".to_owned(), |name| {
-                check_name(name).map_err(|error| error.to_string())?;
-                Ok(name.to_owned())
+                check_name(name).map(|()| name.to_owned()).map_err(|_| names_allowed())
             })?,
             training: fields.training()?,
             train_size: fields.integer_or_none("train_size", 1..=IMAGES_MAX)?.map(|n| n as usize),

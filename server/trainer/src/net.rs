@@ -304,14 +304,14 @@ pub(crate) mod tests {
     }
 
     #[track_caller]
-    fn stacked_equals_sequential(name: &str, images: i64, kind: Kind) {
+    fn stacked_equals_sequential(name: &str, images: i64, kind: Kind, steps: u32, bound: f64) {
         tch::set_num_threads(1);
         tch::manual_seed(5);
         let members = 3;
         let model = Arc::new(Model::new(name.parse().unwrap(), 7));
         let mut stacked = nets(&model, members, members, kind).remove(0);
         let mut sequential = nets(&model, members, 1, kind);
-        for step in 0..10 {
+        for step in 0..steps {
             let batch = Tensor::randint(256, [members, images, 32, 32, 3], (Kind::Uint8, Device::Cpu));
             let labels = Tensor::randint(7, [members, images], (Kind::Int64, Device::Cpu));
             let lr = 0.01 / f64::from(1 + step);
@@ -332,7 +332,7 @@ pub(crate) mod tests {
             ] {
                 let difference = (one.narrow(0, member, 1) - other).abs().max().double_value(&[]);
                 println!("{name}, member {member}: {difference:.1e}");
-                assert!(difference < 1e-5, "{name}, member {member}: {difference:.1e}");
+                assert!(difference < bound, "{name}, member {member}: {difference:.1e}");
             }
             let initial = initial_rows(&model, member as u64).parameters.to_kind(kind);
             let moved = (rows.parameters - initial).abs().max().double_value(&[]);
@@ -348,12 +348,12 @@ pub(crate) mod tests {
 
     #[test]
     fn stacked_equals_sequential_for_every_family() {
-        // Rounding grows fast along a network, where a ReLU here or there flips, and in single precision
-        // how far depends on the processor: 1.5e-5 on one, less than 1e-5 on another. In double precision
-        // what is left is far below 1e-5, and a mistake would still show.
-        stacked_equals_sequential("tiny", 16, Kind::Double);
-        stacked_equals_sequential("resnet-20", 4, Kind::Double);
-        stacked_equals_sequential("wrn-10-1", 4, Kind::Double);
+        for (name, images) in [("tiny", 16), ("resnet-20", 4), ("wrn-10-1", 4)] {
+            stacked_equals_sequential(name, images, Kind::Double, 10, 1e-12);
+        }
+        // In single precision a sum that is next to zero lands on the other side of a ReLU before long, on
+        // some processors at the third step, which is worth 1e-3 at the tenth. The others stay below 1e-6.
+        stacked_equals_sequential("tiny", 16, Kind::Float, 2, 1e-6);
     }
 
     #[test]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from typing import Any, Dict, List, Optional, Sequence, Union
+from typing import Any, Dict, Iterable, List, Optional, Sequence, Union
 
 from ._address import Address, parse_url
 from ._epoch import Epoch
@@ -63,12 +63,15 @@ class Client:
         prefetch: Optional[int] = None,
         shared_memory: bool = True,
     ) -> None:
-        urls = [urls] if isinstance(urls, str) else list(urls)
+        given = urls
+        urls = [urls] if isinstance(urls, str) else list(urls) if isinstance(urls, Iterable) else [urls]
+        if not all(isinstance(url, str) for url in urls):
+            raise ValueError(f"urls is {given!r}; expected a URL, as http://127.0.0.1:8080, or several in a list")
         if not urls:
             raise ValueError("no server is named; expected at least one URL, as http://127.0.0.1:8080")
-        if not 0 < stall_seconds <= STALL_SECONDS_MAX:
+        if not isinstance(stall_seconds, (int, float)) or not 0 < stall_seconds <= STALL_SECONDS_MAX:
             raise ValueError(
-                f"stall_seconds is {stall_seconds}; expected more than 0, and at most {STALL_SECONDS_MAX}"
+                f"stall_seconds is {stall_seconds!r}; expected more than 0, and at most {STALL_SECONDS_MAX}"
             )
         if not isinstance(retries, int) or retries < 0:
             raise ValueError(f"retries is {retries!r}; expected an integer of 0 or more")

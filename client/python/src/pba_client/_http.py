@@ -30,6 +30,8 @@ MEMORY_PROTOCOL = "pba-memory/1"
 MEMORY_BATCHES_MAX = 64
 # Sealed memory and its descriptors are Linux's.
 MEMORY_SUPPORTED = sys.platform == "linux" and hasattr(socket, "recv_fds")
+# What TLS answers to a request in the clear begins with: an alert, which is no line of HTTP.
+TLS_ALERT = "\x15\x03"
 # OpenSSL's numbers for a certificate that is signed by itself, or by an authority that is not
 # among those trusted.
 UNKNOWN_AUTHORITY = (2, 18, 19, 20, 21)
@@ -248,6 +250,8 @@ class Response:
             raise UnreachableError(f"{self.address} did not answer: the connection ended") from error
         except http.client.HTTPException as error:
             shown = self.hide(str(error))[:SHOWN_BYTES]
+            if shown.startswith(TLS_ALERT):
+                shown += "; is it a server of https://?"
             # Without its cause, which shows what the server sent.
             raise StreamError(f"{self.address} does not speak HTTP/1.1: {shown}") from None
         except (OSError, Eof) as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from numbers import Integral
 from typing import Any, Dict, Optional, Sequence, Tuple, Union
 
 import numpy as np
@@ -68,8 +69,10 @@ class Loader:
         prefetch: Optional[int] = None,
         shared_memory: bool = True,
     ) -> None:
-        if not 0 <= rank < world_size:
-            raise ValueError(f"rank {rank} is not one of {world_size}: expected 0 <= rank < world_size")
+        if not (isinstance(rank, Integral) and isinstance(world_size, Integral) and 0 <= rank < world_size):
+            raise ValueError(
+                f"rank is {rank!r} and world_size {world_size!r}; expected integers, 0 <= rank < world_size"
+            )
         self.client = Client(
             url,
             token=token,

@@ -1,11 +1,14 @@
-//! Environment variables that look like settings and are none.
+//! Settings in environment variables.
 //!
 //! A misspelt flag is an error, and so is a misspelt key of `pba.toml`; a misspelt variable would
 //! silently leave the default in force.
 
 use std::collections::BTreeSet;
+use std::ffi::OsString;
 
-use clap::Command;
+use clap::builder::Resettable;
+use clap::error::{ContextKind, ContextValue};
+use clap::{Arg, Command};
 use pba_wire::epoch::nearest;
 
 const PREFIX: &str = "PBA_";
@@ -14,32 +17,110 @@ const WITHOUT_FLAG: [&str; 1] = ["PBA_LOG_FORMAT"];
 /// What the tests of this repository read, besides names that start with `PBA_TEST_`.
 const OF_TESTS: [&str; 4] = ["PBA_BIN", "PBA_GOLDEN", "PBA_PYTHON", "PBA_SHEET"];
 
+/// The command, to which a variable that is set and empty is one that is not set: scripts that pass on
+/// what they may not have, as `PBA_TOKEN="$TOKEN"`, set such.
+pub fn without_empty(command: Command) -> Command {
+    let is_empty =
+        |argument: &Arg| argument.get_env().and_then(std::env::var_os).is_some_and(|value| value.is_empty());
+    command
+        .mut_args(|argument| match is_empty(&argument) {
+            true => argument.env(Resettable::<clap::builder::OsStr>::Reset),
+            false => argument,
+        })
+        .mut_subcommands(without_empty)
+}
+
+/// The value of a variable that is set and not empty.
+pub fn value(name: &str) -> Option<OsString> {
+    std::env::var_os(name).filter(|value| !value.is_empty())
+}
+
+/// An error about a value that came from a variable names the variable, where clap names the flag that
+/// nobody gave. The command has to be built.
+pub fn blame(command: &Command, mut error: clap::Error) -> clap::Error {
+    let text = |kind| match error.get(kind) {
+        Some(ContextValue::String(text)) => Some(text.clone()),
+        _ => None,
+    };
+    let (flag, wrong) = (text(ContextKind::InvalidArg), text(ContextKind::InvalidValue));
+    let is_given = |argument: &Arg| {
+        let flag = argument.get_long().map(|long| format!("--{long}")).unwrap_or_default();
+        let mut words = std::env::args_os().map(|word| word.to_string_lossy().into_owned());
+        words.any(|word| word == flag || word.starts_with(&format!("{flag}=")))
+    };
+    let source = flag.zip(wrong).and_then(|(flag, wrong)| {
+        let argument = arguments(command).into_iter().find(|argument| argument.to_string() == flag)?;
+        let name = argument.get_env()?;
+        let is_source = std::env::var_os(name)? == *wrong && !is_given(argument);
+        is_source.then(|| name.to_string_lossy().into_owned())
+    });
+    if let Some(name) = source {
+        error.insert(ContextKind::InvalidArg, ContextValue::String(name));
+    }
+    error
+}
+
 /// Refuses a variable of this process that looks like a setting of `command`, and is none.
 ///
 /// # Errors
 /// At every such variable, with the setting that was meant.
 pub fn check(command: &Command) -> anyhow::Result<()> {
-    let variables = std::env::vars_os();
-    let variables = variables
-        .map(|(name, value)| (name.to_string_lossy().into_owned(), value.to_string_lossy().into_owned()));
-    let faults = faults(&settings(command), variables);
-    anyhow::ensure!(faults.is_empty(), "{}", faults.into_iter().collect::<Vec<_>>().join("\n"));
+    let faults: Vec<String> = faults(command).into_iter().map(|fault| fault.to_string()).collect();
+    anyhow::ensure!(faults.is_empty(), "{}", faults.join("\n"));
     Ok(())
+}
+
+/// Warns of a variable that is nearly a setting. Commands that ask a server refuse none: their shell may
+/// be full of what means something to others.
+pub fn warn(command: &Command) {
+    for fault in faults(command).iter().filter(|fault| fault.meant.is_some()) {
+        tracing::warn!("{fault}");
+    }
+}
+
+/// The arguments of a command and all below it.
+fn arguments(command: &Command) -> Vec<&Arg> {
+    command.get_arguments().chain(command.get_subcommands().flat_map(arguments)).collect()
 }
 
 /// The variables of a command and all below it.
 fn settings(command: &Command) -> BTreeSet<String> {
-    let flags = command.get_arguments().filter_map(|argument| argument.get_env());
-    let mut settings: BTreeSet<String> = flags.map(|name| name.to_string_lossy().into_owned()).collect();
-    settings.extend(command.get_subcommands().flat_map(self::settings));
-    settings.extend(WITHOUT_FLAG.map(str::to_owned));
-    settings
+    let names = arguments(command).into_iter().filter_map(Arg::get_env);
+    let names = names.map(|name| name.to_string_lossy().into_owned());
+    names.chain(WITHOUT_FLAG.map(str::to_owned)).collect()
 }
 
-fn faults(
+/// A variable that looks like a setting and is none.
+struct Fault {
+    name: String,
+    meant: Option<String>,
+    settings: BTreeSet<String>,
+}
+
+impl std::fmt::Display for Fault {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} is not a setting; ", self.name)?;
+        match &self.meant {
+            Some(meant) => write!(f, "did you mean {meant}?"),
+            None => {
+                let settings: Vec<&str> = self.settings.iter().map(String::as_str).collect();
+                write!(f, "there are: {}", settings.join(", "))
+            }
+        }
+    }
+}
+
+fn faults(command: &Command) -> Vec<Fault> {
+    let variables = std::env::vars_os();
+    let variables = variables
+        .map(|(name, value)| (name.to_string_lossy().into_owned(), value.to_string_lossy().into_owned()));
+    faults_among(&settings(command), variables)
+}
+
+fn faults_among(
     settings: &BTreeSet<String>,
     variables: impl Iterator<Item = (String, String)>,
-) -> BTreeSet<String> {
+) -> Vec<Fault> {
     let unknown = variables.filter(|(name, value)| {
         name.starts_with(PREFIX)
             && !settings.contains(name)
@@ -47,20 +128,15 @@ fn faults(
             && !OF_TESTS.contains(&name.as_str())
             && !is_of_kubernetes(name, value)
     });
-    unknown.map(|(name, _)| fault(settings, &name)).collect()
-}
-
-fn fault(settings: &BTreeSet<String>, name: &str) -> String {
+    let names: BTreeSet<String> = unknown.map(|(name, _)| name).collect();
     // All begin alike, which makes none of them more alike.
     let bare = |name: &str| name.strip_prefix(PREFIX).unwrap_or(name).to_owned();
     let known: Vec<String> = settings.iter().map(|name| bare(name)).collect();
-    match nearest(&bare(name), known.iter().map(String::as_str)) {
-        Some(meant) => format!("{name} is not a setting; did you mean {PREFIX}{meant}?"),
-        None => {
-            let known: Vec<&str> = settings.iter().map(String::as_str).collect();
-            format!("{name} is not a setting; there are: {}", known.join(", "))
-        }
-    }
+    let fault = |name: String| {
+        let meant = nearest(&bare(&name), known.iter().map(String::as_str));
+        Fault { meant: meant.map(|meant| format!("{PREFIX}{meant}")), name, settings: settings.clone() }
+    };
+    names.into_iter().map(fault).collect()
 }
 
 /// Whether Kubernetes sets this variable in every container beside a service `pba` or `pba-...`:
@@ -92,8 +168,8 @@ mod tests {
 
     fn check(name: &str, value: &str) -> String {
         let settings = ["PBA_STREAMS_MAX", "PBA_SERVER", "PBA_SOCKET"].map(str::to_owned).into();
-        let faults = faults(&settings, [(name.to_owned(), value.to_owned())].into_iter());
-        faults.into_iter().collect::<Vec<_>>().join("\n")
+        let faults = faults_among(&settings, [(name.to_owned(), value.to_owned())].into_iter());
+        faults.iter().map(Fault::to_string).collect::<Vec<_>>().join("\n")
     }
 
     #[test]

@@ -15,7 +15,7 @@ mod stream;
 use std::io::{IsTerminal, Write};
 
 use anyhow::Context;
-use clap::{CommandFactory, Parser, Subcommand};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::{Layer, SubscriberExt};
 use tracing_subscriber::util::SubscriberInitExt;
@@ -49,11 +49,15 @@ enum Command {
 /// # Errors
 /// When that fails; the error says at what.
 pub fn run() -> anyhow::Result<()> {
-    let cli = Cli::try_parse().unwrap_or_else(|error| tell(&error));
+    let mut command = environment::without_empty(Cli::command());
+    command.build();
+    let matches = command.clone().try_get_matches();
+    let cli = matches.and_then(|matches| Cli::from_arg_matches(&matches));
+    let cli = cli.unwrap_or_else(|error| tell(&environment::blame(&command, error)));
     log_to_stderr()?;
-    // Settings are the server's; who asks one may have a shell full of them.
-    if let Command::Serve(_) | Command::Demo(_) = cli.command {
-        environment::check(&Cli::command())?;
+    match cli.command {
+        Command::Serve(_) | Command::Demo(_) => environment::check(&Cli::command())?,
+        _ => environment::warn(&Cli::command()),
     }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
+use serde_json::{Value, json};
 use tokio::sync::watch;
 
 use crate::app::{App, DataLock};
@@ -24,9 +25,7 @@ const PACKING_IDLE: Duration = Duration::from_secs(3600);
 pub async fn run(args: ServeArgs) -> anyhow::Result<()> {
     let config = Config::resolve(&args)?;
     if args.check {
-        config.check_paths()?;
-        config.check_trainer()?;
-        output::json(&serde_json::to_value(&config)?);
+        output::json(&check(&config)?);
         return Ok(());
     }
     let server = start(&config).await?;
@@ -40,6 +39,23 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<()> {
     }
     server.run(stop).await;
     Ok(())
+}
+
+/// What would run: the configuration, and what is found where it points. Nothing is written, packed or
+/// bound, as a running server may be using it.
+fn check(config: &Config) -> anyhow::Result<Value> {
+    config.check_paths()?;
+    config.check_trainer()?;
+    let mut shown = serde_json::to_value(config)?;
+    // Without one, streams are served and searches are refused.
+    let trainer = Trainer::find(config.trainer.clone());
+    shown["trainer"] = trainer.is_there().then(|| trainer.program().display().to_string()).into();
+    for (name, dataset) in &config.datasets {
+        let format = pba_datasets::format(&dataset.path).with_context(|| format!("dataset {name:?}"))?;
+        shown["datasets"][name]["format"] = format.into();
+    }
+    shown["datasets"][BUILT_IN] = json!({ "path": null, "base": null, "format": BUILT_IN });
+    Ok(shown)
 }
 
 /// Binds the address, and opens everything that the configuration names.

@@ -11,7 +11,7 @@ use pba_client::{Client, EpochRequest, EpochStream};
 use serde_json::{Value, json};
 
 use crate::cli::access::Access;
-use crate::cli::{bar, output};
+use crate::cli::{bar, environment, output};
 
 /// Arguments of `pba stream`.
 #[derive(Debug, clap::Args)]
@@ -118,7 +118,7 @@ impl Args {
         if !given.is_empty() {
             return given;
         }
-        let variable = std::env::var_os("PBA_SERVER").map(|url| url.to_string_lossy().into_owned());
+        let variable = environment::value("PBA_SERVER").map(|url| url.to_string_lossy().into_owned());
         vec![variable.unwrap_or_else(|| pba_wire::DEFAULT_URL.to_owned())]
     }
 }
@@ -184,9 +184,11 @@ pub fn sentence(result: &Value) -> String {
         Some(0) | None => String::new(),
         Some(resumes) => format!(", continued {resumes} times"),
     };
+    // As with drop_last and batches longer than the shard, or a start at its end.
+    let left = if result["batches"] == 0 { "no batch is left by these parameters: " } else { "" };
     let written = result["out"].as_str().map(|path| format!("\nwritten to {path}")).unwrap_or_default();
     format!(
-        "{} images in {} batches, {:.1} MB in {:.2} s: {:.0} images/s{resumed}\n\
+        "{left}{} images in {} batches, {:.1} MB in {:.2} s: {:.0} images/s{resumed}\n\
          the client waited for the server {:.2} s, the server for the client {:.2} s{written}",
         result["images"],
         result["batches"],
@@ -239,7 +241,7 @@ impl OutFile {
             let permissions = std::fs::Permissions::from_mode(0o644);
             partial.as_file().set_permissions(permissions).with_context(context)?;
         }
-        partial.persist(&self.path).with_context(context)?;
+        partial.persist(&self.path).map_err(|failed| failed.error).with_context(context)?;
         Ok(())
     }
 }

@@ -8,7 +8,7 @@ use axum::extract::rejection::BytesRejection;
 use axum::extract::{Path, State};
 use axum::http::{StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
-use pba_schedules::{EPOCHS_MAX, check_name, formats};
+use pba_schedules::{EPOCHS_MAX, check_name, formats, names_allowed};
 use pba_wire::ParameterError;
 use pba_wire::epoch;
 use serde_json::{Value, json};
@@ -58,8 +58,8 @@ pub async fn put(
             _ => return Err(ParameterError::unknown(&parameter, &value, &["epochs"]).into()),
         }
     }
-    check_name(&name).map_err(|error| {
-        ApiError::parameter("schedule", &name, error.to_string(), "letters, digits, '-', '_' and '.'")
+    check_name(&name).map_err(|_| {
+        ApiError::parameter("schedule", &name, format!("{name:?} is not a schedule name"), names_allowed())
     })?;
     let body = body_bytes(&app, body)?;
     let text = std::str::from_utf8(&body)

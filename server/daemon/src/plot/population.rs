@@ -35,7 +35,7 @@ pub fn draw(
     let (low, high) = (scores().fold(1.0, f64::min), scores().fold(0.0, f64::max));
     let (low, high) = if low < high { (low, high) } else { (0.0, 1.0) };
     let margin = (high - low) * 0.06;
-    let (low, high) = (low - margin, high + margin);
+    let (low, high) = ((low - margin).max(0.0), (high + margin).min(1.0));
     // So many that no two labels are the same.
     let decimals = match high - low {
         range if range < 0.004 => 2,

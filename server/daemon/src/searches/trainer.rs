@@ -31,6 +31,11 @@ impl Trainer {
         Trainer { program: configured.or_else(beside).unwrap_or_else(|| NAME.into()) }
     }
 
+    /// The program.
+    pub fn program(&self) -> &Path {
+        &self.program
+    }
+
     /// Whether it is there, as far as can be seen without running it.
     pub fn is_there(&self) -> bool {
         Trainer::fault(&self.program).is_none()
