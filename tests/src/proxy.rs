@@ -16,6 +16,33 @@ pub struct Cut {
     pub reset: bool,
 }
 
+/// Forwards each request, with one part of its first line replaced by another, as a proxy with a wrong
+/// rule does. Ends with the test process.
+///
+/// # Panics
+/// When no port is free.
+pub fn rewriting(server: SocketAddr, part: &str, other: &str) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
+    let url = format!("http://{}", listener.local_addr().expect("it is bound"));
+    let (part, other) = (part.to_owned(), other.to_owned());
+    std::thread::spawn(move || {
+        for client in listener.incoming() {
+            let (Ok(mut client), Ok(mut server)) = (client, TcpStream::connect(server)) else { continue };
+            let mut head = Vec::new();
+            while !head.ends_with(b"\r\n\r\n") {
+                let mut byte = [0];
+                let Ok(1) = client.read(&mut byte) else { break };
+                head.push(byte[0]);
+            }
+            let head = String::from_utf8_lossy(&head).replacen(&part, &other, 1);
+            if server.write_all(head.as_bytes()).is_ok() {
+                forward(client, server, None);
+            }
+        }
+    });
+    url
+}
+
 /// Stands before a server. The first connections are cut as planned, all later ones pass.
 pub struct CuttingProxy {
     address: SocketAddr,

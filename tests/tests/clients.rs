@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use arrow_array::RecordBatch;
 use pba_client::{Client, ClientError, EpochRequest};
-use pba_tests::proxy::Cut;
+use pba_tests::proxy::{self, Cut};
 use pba_tests::{CuttingProxy, Download, Epoch, Server, epoch, http, wait_for, wait_until_still};
 
 const TRAIN: &str = "/v1/datasets/shapes/epochs/0/batches?schedule=cifar10-pba";
@@ -338,6 +338,43 @@ fn a_replica_with_other_data_is_refused() {
         }
     });
     assert!(matches!(&error, ClientError::Changed { key, .. } if key == "pba.dataset"), "{error}");
+}
+
+#[test]
+fn other_batches_than_were_asked_for_are_refused() {
+    let server = Server::start(&[]);
+    let request = EpochRequest::from_query("split=test&batch_size=100&seed=7").unwrap();
+    // From the beginning, or from the cut on.
+    for (part, other, wrong) in [
+        ("/epochs/3/", "/epochs/4/", "pba.epoch is 4, and should be 3"),
+        ("seed=7", "seed=8", "pba.seed is 8, and should be 7"),
+        ("start=", "epochs=", "pba.batches is 20, and should be "),
+        ("split=test", "split=train", "pba.dataset is "),
+        ("batch_size=100", "batch_size=99", "pba.batches is "),
+        ("/batches?", "/batches?base=random_resized_crop:8&", "schema is "),
+    ] {
+        let second = proxy::rewriting(server.address(), part, other);
+        let first = CuttingProxy::start(server.address());
+        first.plan([Cut { after: 2_000_000, reset: false }]);
+        let error = runtime().block_on(async {
+            let client = Client::new([first.url(), second]).unwrap();
+            let mut stream = client.epoch("shapes", 3, request.clone()).await.unwrap();
+            loop {
+                match stream.next().await {
+                    Ok(Some(_)) => {}
+                    Ok(None) => panic!("{other} went unnoticed"),
+                    Err(error) => break error,
+                }
+            }
+        });
+        assert!(
+            matches!(&error, ClientError::Changed { .. }) && error.to_string().contains(wrong),
+            "{error}"
+        );
+    }
+    let changed = proxy::rewriting(server.address(), "/epochs/3/", "/epochs/4/");
+    let opened = runtime().block_on(Client::new([changed]).unwrap().epoch("shapes", 3, request));
+    assert!(matches!(opened, Err(ClientError::Changed { .. })));
 }
 
 /// Answers every request as a proxy does whose server is away.

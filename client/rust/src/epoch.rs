@@ -55,6 +55,9 @@ struct Connection {
     rest: Buffer,
     /// A batch that was decoded in one go with the schema.
     batch: Option<RecordBatch>,
+    /// What the answer is still to bring, as it announced.
+    batches_left: u64,
+    rows_left: u64,
 }
 
 /// What an answer comes out of.
@@ -232,7 +235,7 @@ impl EpochStream {
             self.check_unchanged(&schema)?;
         }
         match self.read().await? {
-            Read::Batch(batch) => Ok(batch),
+            Read::Batch(batch) => self.count(batch),
             Read::Schema(_) => Err(ClientError::Stream("a second schema".to_owned())),
             Read::End => Err(ClientError::Stream(format!("it ended after {} batches", self.received))),
         }
@@ -246,12 +249,38 @@ impl EpochStream {
         let mark = if query.is_empty() { "" } else { "?" };
         let path = format!("/v1/datasets/{dataset}/epochs/{epoch}/batches{mark}{query}");
         let source = self.client.stream(self.replica, &path).await?;
-        self.connection =
-            Some(Connection { source, decoder: StreamDecoder::new(), rest: Buffer::default(), batch: None });
-        match self.read().await? {
-            Read::Schema(schema) => Ok(schema),
-            _ => Err(ClientError::Stream("it does not begin with a schema".to_owned())),
+        self.connection = Some(Connection {
+            source,
+            decoder: StreamDecoder::new(),
+            rest: Buffer::default(),
+            batch: None,
+            batches_left: 0,
+            rows_left: 0,
+        });
+        let Read::Schema(schema) = self.read().await? else {
+            return Err(ClientError::Stream("it does not begin with a schema".to_owned()));
+        };
+        let connection = self.connection.as_mut().expect("it was made above");
+        connection.batches_left = number(&schema, stream::BATCHES)?;
+        connection.rows_left = number(&schema, stream::ROWS)?;
+        self.check(&schema, stream::EPOCH, self.epoch)?;
+        self.check(&schema, stream::SEED, self.request.seed)?;
+        Ok(schema)
+    }
+
+    /// Counts a batch off what was announced.
+    fn count(&mut self, batch: RecordBatch) -> Result<RecordBatch, ClientError> {
+        let connection = self.connection.as_mut().expect("the batch came on it");
+        let wrong = |what: &str| Err(ClientError::Stream(format!("it holds other {what} than it announced")));
+        let Some(batches_left) = connection.batches_left.checked_sub(1) else { return wrong("batches") };
+        let Some(rows_left) = connection.rows_left.checked_sub(batch.num_rows() as u64) else {
+            return wrong("rows");
+        };
+        if batches_left == 0 && rows_left > 0 {
+            return wrong("rows");
         }
+        (connection.batches_left, connection.rows_left) = (batches_left, rows_left);
+        Ok(batch)
     }
 
     /// Decodes the next message, reading on as needed.
@@ -284,21 +313,27 @@ impl EpochStream {
         }
     }
 
-    /// Whoever continues the stream must hold the same data.
+    /// Whoever continues the stream must hold the same data, and send what is missing of it.
     fn check_unchanged(&self, schema: &SchemaRef) -> Result<(), ClientError> {
         for key in [stream::DATASET, stream::SCHEDULE] {
-            let value =
-                |schema: &SchemaRef| schema.metadata().get(key).map(ToString::to_string).unwrap_or_default();
-            if value(schema) != value(&self.schema) {
-                return Err(ClientError::Changed {
-                    url: self.client.address(self.replica).to_string(),
-                    key: key.to_owned(),
-                    found: value(schema),
-                    expected: value(&self.schema),
-                });
-            }
+            self.check(schema, key, text(&self.schema, key))?;
         }
-        Ok(())
+        self.check(schema, stream::BATCHES, self.expected - self.received)?;
+        let columns = |schema: &SchemaRef| format!("{:?}", schema.fields());
+        if schema.fields() == self.schema.fields() {
+            return Ok(());
+        }
+        Err(self.changed("schema", columns(schema), columns(&self.schema)))
+    }
+
+    fn check(&self, schema: &SchemaRef, key: &str, expected: impl ToString) -> Result<(), ClientError> {
+        let (found, expected) = (text(schema, key), expected.to_string());
+        if found == expected { Ok(()) } else { Err(self.changed(key, found.to_owned(), expected)) }
+    }
+
+    fn changed(&self, key: &str, found: String, expected: String) -> ClientError {
+        let url = self.client.address(self.replica).to_string();
+        ClientError::Changed { url, key: key.to_owned(), found, expected }
     }
 }
 
@@ -312,10 +347,11 @@ fn busy(error: &ClientError) -> bool {
     }
 }
 
+fn text<'a>(schema: &'a SchemaRef, key: &str) -> &'a str {
+    schema.metadata().get(key).map(String::as_str).unwrap_or_default()
+}
+
 fn number(schema: &SchemaRef, key: &str) -> Result<u64, ClientError> {
-    schema
-        .metadata()
-        .get(key)
-        .and_then(|text| text.parse().ok())
-        .ok_or_else(|| ClientError::Stream(format!("its schema does not say {key}")))
+    let number = text(schema, key).parse().ok();
+    number.ok_or_else(|| ClientError::Stream(format!("its schema does not say {key}")))
 }

@@ -67,8 +67,9 @@ pub enum ClientError {
         /// Why the last attempt failed.
         reason: String,
     },
-    /// A replica holds another dataset or schedule under the same name.
-    #[error("{url} continues with other data: its {key} is {found}, the stream began with {expected}")]
+    /// A replica holds another dataset or schedule under the same name, or sends other batches than
+    /// those that were asked for.
+    #[error("{url} sends other data: its {key} is {found}, and should be {expected}")]
     Changed {
         /// Who answered.
         url: String,
