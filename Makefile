@@ -106,6 +106,7 @@ bench-kernels: ## Criterion's benches of ops and whole batches, on every SIMD le
 	$(CARGO) bench --locked -p pba-benches
 
 $(VENV)/bin/python: | prerequisites
+	rm -rf $(VENV)
 	"$(PYTHON)" -m venv $(VENV) || { rm -rf $(VENV); exit 1; }
 
 # The stamp is older than its causes exactly when something has to be installed. The client is used

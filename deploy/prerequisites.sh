@@ -40,9 +40,13 @@ if ! command -v cargo > /dev/null 2>&1; then
 else
     # rustup gives the version that rust-toolchain.toml names, unless another cargo is before it in PATH.
     wanted="$(sed -n 's/^rust-version = "\(.*\)"/\1/p' "$(dirname "$0")/../Cargo.toml")"
-    found="$(cd "$(dirname "$0")/.." && cargo --version 2> /dev/null | cut -d ' ' -f 2)"
-    at_least "$wanted" "${found:-0}" ||
-        lacks "cargo is ${found:-unknown}; Rust $wanted or newer is needed: install it with rustup, and see that ~/.cargo/bin comes first in PATH"
+    # It may fetch that version first, and says so.
+    found="$(cd "$(dirname "$0")/.." && cargo --version | cut -d ' ' -f 2)"
+    if [ -z "$found" ]; then
+        lacks "cargo does not run here, for the reason that it gave above"
+    elif ! at_least "$wanted" "$found"; then
+        lacks "cargo is $found; Rust $wanted or newer is needed: install it with rustup, and see that ~/.cargo/bin comes first in PATH"
+    fi
 fi
 command -v cc > /dev/null 2>&1 || lacks "a C compiler (cc) is missing" build-essential gcc
 

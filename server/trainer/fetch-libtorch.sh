@@ -36,12 +36,17 @@ fi
 
 # One run at a time: the others wait, then find the work done.
 exec 9> "$target.lock"
-if command -v flock > /dev/null; then flock 9; fi
+if command -v flock > /dev/null && ! flock --nonblock 9; then
+    echo "another run fetches libtorch; waiting for it"
+    flock 9
+fi
 if ready; then exit 0; fi
 
 partial="$(mktemp -d "$target.partial.XXXXXX")"
 trap 'rm -rf "$partial"' EXIT
-trap 'exit 130' INT TERM
+# Bash sees to a signal when the command that it waits for has ended, unless it waits by `wait`.
+child=
+trap '[[ -z "$child" ]] || kill "$child" 2> /dev/null; exit 130' INT TERM
 
 platforms=()
 for glibc in 2_28 2_27 2_26 2_25 2_24 2_17; do
@@ -53,7 +58,10 @@ echo "fetching libtorch $torch (about 550 MB, once)"
 mkdir "$partial/wheels" "$partial/tree"
 "$python" -m pip download --no-cache-dir --no-deps --only-binary=:all: \
     --implementation cp --python-version "$wheel_python" "${platforms[@]}" \
-    --dest "$partial/wheels" "torch==$torch" "${companions[@]}"
+    --dest "$partial/wheels" "torch==$torch" "${companions[@]}" &
+child=$!
+wait "$child"
+child=
 
 echo "unpacking the CPU libraries and the headers"
 "$python" - "$partial" <<'PY'

@@ -36,7 +36,7 @@ pub fn rewriting(server: SocketAddr, part: &str, other: &str) -> String {
             }
             let head = String::from_utf8_lossy(&head).replacen(&part, &other, 1);
             if server.write_all(head.as_bytes()).is_ok() {
-                forward(client, server, None);
+                forward(client, server, None, &AtomicBool::new(false));
             }
         }
     });
@@ -48,6 +48,7 @@ pub struct CuttingProxy {
     address: SocketAddr,
     plan: Arc<Mutex<VecDeque<Cut>>>,
     connections: Arc<AtomicUsize>,
+    hangs: Arc<AtomicBool>,
     ended: Arc<AtomicBool>,
 }
 
@@ -62,10 +63,12 @@ impl CuttingProxy {
             address: listener.local_addr().expect("it is bound"),
             plan: Arc::default(),
             connections: Arc::default(),
+            hangs: Arc::default(),
             ended: Arc::default(),
         };
         let (plan, connections, ended) =
             (Arc::clone(&proxy.plan), Arc::clone(&proxy.connections), Arc::clone(&proxy.ended));
+        let hangs = Arc::clone(&proxy.hangs);
         std::thread::spawn(move || {
             for client in listener.incoming() {
                 if ended.load(Ordering::SeqCst) {
@@ -74,7 +77,8 @@ impl CuttingProxy {
                 let (Ok(client), Ok(server)) = (client, TcpStream::connect(server)) else { continue };
                 connections.fetch_add(1, Ordering::SeqCst);
                 let cut = plan.lock().unwrap().pop_front();
-                std::thread::spawn(move || forward(client, server, cut));
+                let hangs = Arc::clone(&hangs);
+                std::thread::spawn(move || forward(client, server, cut, &hangs));
             }
         });
         proxy
@@ -83,6 +87,11 @@ impl CuttingProxy {
     /// Plans the cuts of the next connections.
     pub fn plan(&self, cuts: impl IntoIterator<Item = Cut>) {
         *self.plan.lock().unwrap() = cuts.into_iter().collect();
+    }
+
+    /// From now on, sends nothing more at a cut, instead of ending.
+    pub fn hang(&self) {
+        self.hangs.store(true, Ordering::SeqCst);
     }
 
     /// Its URL.
@@ -99,12 +108,13 @@ impl CuttingProxy {
 impl Drop for CuttingProxy {
     fn drop(&mut self) {
         self.ended.store(true, Ordering::SeqCst);
+        self.hangs.store(false, Ordering::SeqCst);
         // Wakes the accepting thread; if even that fails, it ends with the test process.
         let _ = TcpStream::connect(self.address);
     }
 }
 
-fn forward(client: TcpStream, server: TcpStream, cut: Option<Cut>) {
+fn forward(client: TcpStream, server: TcpStream, cut: Option<Cut>, hangs: &AtomicBool) {
     let _ = (client.set_nodelay(true), server.set_nodelay(true));
     let (Ok(mut from_client), Ok(mut to_server)) = (client.try_clone(), server.try_clone()) else { return };
     std::thread::spawn(move || {
@@ -122,6 +132,9 @@ fn forward(client: TcpStream, server: TcpStream, cut: Option<Cut>) {
             break;
         }
         left -= count as u64;
+    }
+    while cut.is_some() && hangs.load(Ordering::SeqCst) {
+        std::thread::sleep(Duration::from_millis(10));
     }
     let _ = from_server.shutdown(Shutdown::Both);
     if cut.is_some_and(|cut| cut.reset) {

@@ -4,9 +4,9 @@ use std::io::{Read, Write};
 use std::time::Duration;
 
 use arrow_array::RecordBatch;
-use pba_client::{Client, ClientError, EpochRequest};
+use pba_client::{Client, ClientError, ClientOptions, EpochRequest};
 use pba_tests::proxy::{self, Cut};
-use pba_tests::{CuttingProxy, Download, Epoch, Server, epoch, http, wait_for, wait_until_still};
+use pba_tests::{CuttingProxy, Download, Epoch, Server, epoch, http, pba, wait_for, wait_until_still};
 
 const TRAIN: &str = "/v1/datasets/shapes/epochs/0/batches?schedule=cifar10-pba";
 const IMAGES: &str = "pba_images_augmented_total{dataset=\"shapes\"}";
@@ -363,7 +363,12 @@ fn other_batches_than_were_asked_for_are_refused() {
                 match stream.next().await {
                     Ok(Some(_)) => {}
                     Ok(None) => panic!("{other} went unnoticed"),
-                    Err(error) => break error,
+                    Err(error) => {
+                        // Who asks again gets none of them either.
+                        let again = stream.next().await;
+                        assert!(matches!(again, Err(ClientError::Changed { .. })), "{again:?}");
+                        break error;
+                    }
                 }
             }
         });
@@ -375,6 +380,60 @@ fn other_batches_than_were_asked_for_are_refused() {
     let changed = proxy::rewriting(server.address(), "/epochs/3/", "/epochs/4/");
     let opened = runtime().block_on(Client::new([changed]).unwrap().epoch("shapes", 3, request));
     assert!(matches!(opened, Err(ClientError::Changed { .. })));
+}
+
+#[test]
+fn a_server_that_falls_silent_is_left() {
+    let server = Server::start(&[]);
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let silent = format!("http://{}", silent.local_addr().unwrap());
+    let stopping = CuttingProxy::start(server.address());
+    stopping.plan([Cut { after: 100_000, reset: false }]);
+    stopping.hang();
+    let options = ClientOptions { stall: Duration::from_millis(500), ..ClientOptions::default() };
+    let (batches, resumes) = runtime().block_on(async {
+        let urls = [silent, stopping.url(), server.url()];
+        let client = Client::with_options(urls, &options).unwrap();
+        let mut stream = client.epoch("shapes", SMALL_EPOCH, small()).await.unwrap();
+        let mut batches = Vec::new();
+        while let Some(batch) = stream.next().await.unwrap() {
+            batches.push(batch);
+        }
+        (batches, stream.resumes())
+    });
+    assert_eq!((epoch::digest(&batches), resumes), (server.epoch(&small_target()).digest(), 1));
+}
+
+/// Answers every request with the same.
+fn answering(head: &'static str, body: &'static [u8]) -> String {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    std::thread::spawn(move || {
+        for mut client in listener.incoming().flatten() {
+            let _ = client.read(&mut [0; 4096]);
+            let _ = client.write_all(head.as_bytes()).and_then(|()| client.write_all(body));
+        }
+    });
+    url
+}
+
+#[test]
+fn what_is_no_answer_of_a_server_is_refused() {
+    let page = answering("HTTP/1.1 200 OK\r\ncontent-type: text/html\r\nconnection: close\r\n\r\n", b"hello");
+    let stream = answering(
+        "HTTP/1.1 200 OK\r\ncontent-type: application/vnd.apache.arrow.stream\r\nconnection: close\r\n\r\n",
+        b"\xff\xff\xff\xff\x10\0\0\0\x0c\0\0\0\xff\xff\xff\x7f\xff\xff\xff\x7f\xff\xff\xff\x7f",
+    );
+    for (url, says) in [(page.clone(), "no Arrow stream"), (stream, "not what the server promised")] {
+        let opened = runtime().block_on(Client::new([url]).unwrap().epoch("shapes", 3, small()));
+        let error = opened.map(|_| ()).unwrap_err().to_string();
+        assert!(error.contains(says), "{error}");
+    }
+    let says = ["no PBA server"];
+    pba(&["dataset", "list", "--server", &page]).refused(1, &says);
+    pba(&["search", "watch", "x", "--server", &page]).refused(1, &["no stream of events"]);
+    let preview = ["dataset", "preview", "shapes", "--server", &page];
+    pba(&preview).refused(1, &["no PNG"]);
 }
 
 /// Answers every request as a proxy does whose server is away.

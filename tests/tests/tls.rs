@@ -12,7 +12,7 @@ fn request() -> EpochRequest {
 }
 
 fn options(proxy: &TlsProxy) -> ClientOptions {
-    ClientOptions { token: Some(TOKEN.to_owned()), ca: Some(proxy.authority()) }
+    ClientOptions { token: Some(TOKEN.to_owned()), ca: Some(proxy.authority()), ..ClientOptions::default() }
 }
 
 #[tokio::test]

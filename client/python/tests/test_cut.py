@@ -15,7 +15,7 @@ import pyarrow as pa
 import pytest
 from conftest import CuttingProxy, Server, close_ends_a_wait
 
-from pba_client import ChangedError, Client, CutError, RefusedError, StreamError, UnreachableError
+from pba_client import ChangedError, Client, CutError, Loader, RefusedError, StreamError, UnreachableError
 
 # 40 images in 6 batches, the last short: small enough to be cut hundreds of times.
 REQUEST = {"split": "test", "shard": (0, 50), "batch_size": 7, "schedule": "cifar10-pba"}
@@ -339,6 +339,42 @@ def test_what_tls_answers_is_told_from_other_nonsense() -> None:
     with Script(b"nonsense\r\n\r\n") as script, pytest.raises(StreamError) as failure:
         Client(script.url).datasets()
     assert "https://" not in str(failure.value)
+
+
+def test_a_busy_server_is_waited_for_beside_one_that_is_away(server: Server) -> None:
+    body = answer(b'{"datasets": []}', kind="application/json")
+    for turn in (1, -1):
+        with Script(full(), body) as script:
+            assert Client([script.url, "http://127.0.0.1:1"][::turn]).datasets() == []
+
+
+def test_a_continuation_brings_the_rows_that_are_left() -> None:
+    begun = stream(4, 4)
+    for changed in ({"rows": "2"}, {"rows": "20"}, {"rows": "3", "batches": "2"}):
+        with Script(answer(begun)[: len(begun) // 2], *[answer(stream(3, 3, **changed))] * 3) as script:
+            with pytest.raises(ChangedError, match="pba.(rows|batches)"):
+                list(Client(script.url, prefetch=0).epoch("d", 0))
+    with Script(answer(stream(0, 0, rows="8"))) as script, pytest.raises(StreamError, match="8 rows and no batch"):
+        Client(script.url, retries=0).epoch("d", 0)
+
+
+def test_a_token_that_metadata_repeat_is_hidden() -> None:
+    for changed in ({"epoch": "s3cret"}, {"mean": '["s3cret"]'}, {"seed": "s3cret"}):
+        with Script(answer(stream(1, 1, **changed))) as script, pytest.raises(StreamError) as failure:
+            Client(script.url, token="s3cret", retries=0).epoch("d", 0)
+        assert "s3cret" not in str(failure.value) and failure.value.__cause__ is None
+    begun = stream(4, 4)
+    with Script(answer(begun)[: len(begun) // 2], answer(stream(3, 3, dataset="s3cret"))) as script:
+        with pytest.raises(ChangedError) as changed_error:
+            list(Client(script.url, token="s3cret", prefetch=0).epoch("d", 0))
+        assert "s3cret" not in str(changed_error.value)
+
+
+def test_what_describes_datasets_otherwise_is_no_server() -> None:
+    for document in (b"{}", b'{"splits": []}', b'{"splits": {"train": {"samples": "x"}}}'):
+        with Script(answer(document, kind="application/json")) as script:
+            with pytest.raises(StreamError, match="describes 'd' as no PBA server does"):
+                Loader(script.url, "d")
 
 
 def test_a_cut_list_is_no_list() -> None:

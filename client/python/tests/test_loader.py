@@ -188,10 +188,19 @@ def test_what_is_wrong_is_said_when_it_is_made(server: Server) -> None:
     assert refusal.value.parameter == "epoch"
 
 
+def test_an_epoch_is_as_long_as_the_loader(server: Server) -> None:
+    loader = train(server, seed="007")
+    with loader.epoch(3, start=5, step=2) as epoch:
+        assert len(epoch) == len(range(5, len(loader), 2)) and epoch.metadata.seed == 7
+    loader._samples -= 1000
+    with pytest.raises(ChangedError, match="pba.batches"):
+        loader.epoch(3)
+
+
 def test_the_dataset_may_not_change_between_epochs(server: Server) -> None:
     loader = train(server)
     loader._metadata = loader._metadata._replace(dataset="other")
-    with pytest.raises(ChangedError, match="the epoch began with 'other'"):
+    with pytest.raises(ChangedError, match="and should be 'other'"):
         loader.epoch(0)
 
 

@@ -40,7 +40,7 @@ impl Address {
             let reason = "it holds more than host, port and path; a token is passed on its own".to_owned();
             return Err(ClientError::Url { url, reason });
         }
-        if text.starts_with(['/', '.']) {
+        if text.starts_with(['/', '.', '~']) || text.ends_with(".sock") {
             return Err(wrong(format!("for a Unix socket write unix:{text}")));
         }
         let whole = if text.contains("://") { text.to_owned() } else { format!("http://{text}") };
@@ -72,11 +72,16 @@ impl Address {
         if let Some(rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer)) = find(error) {
             return Some("name a private certificate authority with `ca` (--ca, PBA_CA)".to_owned());
         }
+        if cause(error).contains("CaUsedAsEndEntity") {
+            let made = "the server shows an authority's certificate as its own";
+            return Some(format!("{made}; make it one with basicConstraints=CA:FALSE"));
+        }
         if let Some(rustls::Error::InvalidMessage(_)) = find(error) {
             return Some("is it a server of http://?".to_owned());
         }
-        // What a server of TLS answers is not HTTP.
-        if self.base.scheme() == "http" && find(error).is_some_and(hyper::Error::is_parse) {
+        // What a server of TLS answers does not begin as HTTP does.
+        let is_no_http = |error: &hyper::Error| error.to_string() == "invalid HTTP version parsed";
+        if self.base.scheme() == "http" && find(error).is_some_and(is_no_http) {
             return Some("is it a server of https://?".to_owned());
         }
         let kind = find::<std::io::Error>(error)?.kind();
@@ -90,9 +95,9 @@ impl Address {
         // What stands before a server, as for TLS or a prefix, is not started by it.
         let is_bare = self.base.scheme() == "http" && self.base.path() == "/";
         let host = self.base.host_str()?;
-        let is_loopback = is_bare && (host == "localhost" || host.starts_with("127."));
+        let is_served_by_default = is_bare && ["localhost", "127.0.0.1"].contains(&host);
         let port = self.base.port_or_known_default()?;
-        Some(match (is_loopback, port) {
+        Some(match (is_served_by_default, port) {
             (false, _) => is_running.to_owned(),
             (true, 8080) => format!("{is_running} Start one with: pba serve"),
             (true, port) => format!("{is_running} Start one with: pba serve --listen 127.0.0.1:{port}"),
@@ -152,6 +157,7 @@ mod tests {
             ("http://", "empty host"),
             ("unix:", "it names no path"),
             ("/run/pba.sock", "write unix:/run/pba.sock"),
+            ("pba.sock", "write unix:pba.sock"),
             ("http://host?x=1", "more than host, port and path"),
             ("http://user:secret@host", "more than host, port and path"),
             ("localhost:eighty", "invalid port number"),

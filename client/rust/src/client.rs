@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use pba_wire::epoch::EpochRequest;
-use pba_wire::{Problem, problem};
+use pba_wire::{Problem, problem, stream};
 use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue};
 use reqwest::redirect::Policy;
-use reqwest::{Method, Response};
+use reqwest::{Method, Response, StatusCode};
 
 use crate::address::{Address, cause};
 use crate::epoch::{EpochStream, Source};
@@ -20,6 +20,12 @@ use crate::options::ClientOptions;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Characters of a foreign answer that are shown.
 const SHOWN_CHARACTERS: usize = 200;
+/// Of an answer that is read as a whole; contact sheets are the longest.
+const DOCUMENT_BYTES_MAX: usize = 256 << 20;
+/// Attempts to ask a server that is busy again.
+pub(crate) const ATTEMPTS_MAX: u32 = 6;
+/// Pause before the second attempt; doubled each time.
+pub(crate) const PAUSE: Duration = Duration::from_millis(100);
 
 /// Talks to the replicas of one server.
 #[derive(Clone, Debug)]
@@ -32,6 +38,7 @@ struct Replica {
     http: reqwest::Client,
     address: Address,
     authorization: Option<HeaderValue>,
+    stall: Duration,
     /// Whether batches may come through memory that a server on a Unix socket shares.
     shares_memory: bool,
 }
@@ -43,6 +50,9 @@ impl Replica {
         let trust = options.trust(address.base.scheme() == "https")?;
         let mut builder = reqwest::Client::builder()
             .connect_timeout(CONNECT_TIMEOUT)
+            .read_timeout(options.stall)
+            // A server is where its URL says, whatever `http_proxy` holds.
+            .no_proxy()
             .tcp_nodelay(true)
             .tls_backend_preconfigured(trust)
             // A token goes to the server that it was meant for, and a POST stays one.
@@ -54,7 +64,12 @@ impl Replica {
             builder = builder.default_headers(HeaderMap::from_iter([(AUTHORIZATION, value.clone())]));
         }
         let http = builder.build().map_err(|error| ClientError::Stream(cause(&error)))?;
-        Ok(Replica { http, address, authorization, shares_memory: true })
+        Ok(Replica { http, address, authorization, stall: options.stall, shares_memory: true })
+    }
+
+    /// A text of the server without the token, which it may repeat.
+    fn hide(&self, text: &str) -> String {
+        ClientOptions::hide(self.authorization.as_ref(), text)
     }
 }
 
@@ -108,7 +123,8 @@ impl Client {
         EpochStream::open(self.clone(), dataset.to_owned(), epoch, request).await
     }
 
-    /// Sends a request to the first replica that can be reached, and answers the body.
+    /// Sends a request to the first replica that can be reached, and answers the body. What only reads
+    /// is asked of a busy server again for some seconds.
     ///
     /// # Errors
     /// When none can be reached, or it refuses.
@@ -119,17 +135,22 @@ impl Client {
         body: Option<Vec<u8>>,
     ) -> Result<Vec<u8>, ClientError> {
         let mut last = ClientError::NoServer;
-        for replica in 0..self.replicas.len() {
-            match self.send(replica, method.clone(), path, body.clone()).await {
-                Ok(response) => {
-                    let body = response.bytes().await;
-                    return body
-                        .map(Vec::from)
-                        .map_err(|error| self.replica(replica).address.unreachable(&error));
+        for round in 0..=ATTEMPTS_MAX {
+            for replica in 0..self.replicas.len() {
+                let answer = match self.send(replica, method.clone(), path, body.clone()).await {
+                    Ok(response) => whole(self.replica(replica), response).await,
+                    Err(error) => Err(error),
+                };
+                match answer {
+                    Err(error @ ClientError::Unreachable { .. }) => last = error,
+                    Err(error) if error.is_busy() && method == Method::GET => last = error,
+                    done => return done,
                 }
-                Err(error @ ClientError::Unreachable { .. }) => last = error,
-                Err(error) => return Err(error),
             }
+            if !last.is_busy() || round == ATTEMPTS_MAX {
+                break;
+            }
+            tokio::time::sleep(PAUSE * 2u32.pow(round)).await;
         }
         Err(last)
     }
@@ -149,6 +170,16 @@ impl Client {
         &self.replica(replica).address
     }
 
+    /// A text of a replica without the token, which it may repeat.
+    pub(crate) fn hide(&self, replica: usize, text: &str) -> String {
+        self.replica(replica).hide(text)
+    }
+
+    /// How long a replica may send nothing.
+    pub(crate) fn stall(&self, replica: usize) -> Duration {
+        self.replica(replica).stall
+    }
+
     fn replica(&self, replica: usize) -> &Replica {
         &self.replicas[replica % self.replicas.len()]
     }
@@ -165,17 +196,21 @@ impl Client {
     }
 
     /// Asks a replica for an epoch: through memory that it shares, where it is on this machine.
-    pub(crate) async fn stream(&self, replica: usize, path: &str) -> Result<Source, ClientError> {
+    pub(crate) async fn stream(&self, number: usize, path: &str) -> Result<Source, ClientError> {
+        let replica = self.replica(number);
         #[cfg(target_os = "linux")]
-        if let replica @ Replica { address, authorization, shares_memory: true, .. } = self.replica(replica)
+        if let Replica { address, authorization, stall, shares_memory: true, .. } = replica
             && let Some(socket) = &address.socket
         {
-            return match memory::ask(address, socket, path, authorization.as_ref()).await? {
+            let asked = memory::ask(address, socket, path, authorization.as_ref());
+            let answer = tokio::time::timeout(*stall, asked).await;
+            return match answer.map_err(|elapsed| address.unreachable(&elapsed))?? {
                 memory::Answer::Memory(stream) => Ok(Source::Memory(stream)),
-                memory::Answer::Plain(response) => success(replica, path, response).await.map(Source::Http),
+                memory::Answer::Plain(response) => epoch(replica, path, response).await,
             };
         }
-        self.send(replica, Method::GET, path, None).await.map(Source::Http)
+        let response = self.send(number, Method::GET, path, None).await?;
+        epoch(replica, path, response).await
     }
 
     /// As [`Client::send`], with one more header.
@@ -203,29 +238,65 @@ impl Client {
 
 /// The answer of a server to a request for `path`, if it is a success.
 async fn success(replica: &Replica, path: &str, response: Response) -> Result<Response, ClientError> {
-    let Replica { address, authorization, .. } = replica;
-    let hide = |text: &str| ClientOptions::hide(authorization.as_ref(), text);
     if response.status().is_success() {
         return Ok(response);
     }
     let status = response.status().as_u16();
-    let is_problem = response
-        .headers()
-        .get(CONTENT_TYPE)
-        .is_some_and(|value| value.as_bytes().starts_with(problem::CONTENT_TYPE.as_bytes()));
-    let body = response.bytes().await.map_err(|error| address.unreachable(&error))?;
+    let is_problem = has_type(&response, problem::CONTENT_TYPE);
+    let body = whole(replica, response).await?;
     match serde_json::from_slice::<Problem>(&body) {
         Ok(problem) if is_problem => Err(ClientError::Refused(Box::new(Problem {
-            detail: hide(&problem.detail),
-            value: problem.value.as_deref().map(hide),
+            detail: replica.hide(&problem.detail),
+            value: problem.value.as_deref().map(|value| replica.hide(value)),
+            parameter: problem.parameter.as_deref().map(|parameter| replica.hide(parameter)),
+            allowed: problem.allowed.as_deref().map(|allowed| replica.hide(allowed)),
             ..problem
         }))),
-        _ => Err(ClientError::Foreign {
-            url: format!("{address}{path}"),
-            status,
-            body: hide(&String::from_utf8_lossy(&body)).chars().take(SHOWN_CHARACTERS).collect(),
-        }),
+        _ => Err(foreign(replica, path, status, &String::from_utf8_lossy(&body))),
     }
+}
+
+/// An answer that is an epoch.
+async fn epoch(replica: &Replica, path: &str, response: Response) -> Result<Source, ClientError> {
+    let response = success(replica, path, response).await?;
+    if response.status() == StatusCode::OK && has_type(&response, stream::CONTENT_TYPE) {
+        return Ok(Source::Http(response));
+    }
+    Err(foreign(replica, path, response.status().as_u16(), "what is no Arrow stream"))
+}
+
+/// An answer of something that is no PBA server.
+pub(crate) fn foreign_answer(
+    client: &Client,
+    replica: usize,
+    path: &str,
+    response: &Response,
+) -> ClientError {
+    foreign(client.replica(replica), path, response.status().as_u16(), "what is no stream of events")
+}
+
+fn foreign(replica: &Replica, path: &str, status: u16, body: &str) -> ClientError {
+    let body = replica.hide(body).chars().take(SHOWN_CHARACTERS).collect();
+    ClientError::Foreign { url: format!("{}{path}", replica.address), status, body }
+}
+
+/// Whether an answer says that it is of a media type.
+pub(crate) fn has_type(response: &Response, media_type: &str) -> bool {
+    let found = response.headers().get(CONTENT_TYPE);
+    found.is_some_and(|value| value.as_bytes().starts_with(media_type.as_bytes()))
+}
+
+/// A whole body.
+async fn whole(replica: &Replica, mut response: Response) -> Result<Vec<u8>, ClientError> {
+    let mut body = Vec::new();
+    while let Some(chunk) = response.chunk().await.map_err(|error| replica.address.unreachable(&error))? {
+        if body.len() + chunk.len() > DOCUMENT_BYTES_MAX {
+            let reason = format!("{} answered more than {DOCUMENT_BYTES_MAX} bytes", replica.address);
+            return Err(ClientError::Stream(reason));
+        }
+        body.extend_from_slice(&chunk);
+    }
+    Ok(body)
 }
 
 /// Escapes a name for use as one segment of a path.
@@ -253,11 +324,11 @@ mod tests {
 
     #[test]
     fn a_token_is_sent_and_never_shown() {
-        let options = ClientOptions { token: Some("s3cret".to_owned()), ca: None };
+        let options = ClientOptions { token: Some("s3cret".to_owned()), ..ClientOptions::default() };
         let client = Client::with_options(["http://127.0.0.1:8080"], &options).unwrap();
         assert!(!format!("{client:?} {options:?}").contains("s3cret"));
         for wrong in ["", "two words", "line\nbreak", "umläut"] {
-            let options = ClientOptions { token: Some(wrong.to_owned()), ca: None };
+            let options = ClientOptions { token: Some(wrong.to_owned()), ..ClientOptions::default() };
             let error = Client::with_options(["http://127.0.0.1:8080"], &options).unwrap_err();
             assert!(matches!(error, ClientError::Token), "{error}");
         }
@@ -266,7 +337,8 @@ mod tests {
     #[test]
     fn authorities_must_be_there_and_be_some() {
         let with = |ca: &str| {
-            Client::with_options(["https://host"], &ClientOptions { token: None, ca: Some(ca.into()) })
+            let options = ClientOptions { ca: Some(ca.into()), ..ClientOptions::default() };
+            Client::with_options(["https://host"], &options)
         };
         for wrong in ["/no/such.pem", concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml")] {
             let error = with(wrong).unwrap_err();

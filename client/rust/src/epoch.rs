@@ -1,5 +1,7 @@
 //! One epoch as it arrives.
 
+use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
 use arrow_array::RecordBatch;
@@ -11,15 +13,13 @@ use pba_wire::stream;
 use reqwest::Response;
 
 use crate::address::cause;
-use crate::client::{Client, segment};
+use crate::client::{ATTEMPTS_MAX, Client, PAUSE, segment};
 use crate::error::ClientError;
 #[cfg(target_os = "linux")]
 use crate::memory::MemoryStream;
 
-/// Attempts at each replica to continue a cut stream before giving up, per batch.
-const ATTEMPTS_MAX: u32 = 6;
-/// Pause before the second attempt; doubled each time.
-const PAUSE: Duration = Duration::from_millis(100);
+/// Sides of images are shorter; so no product of them overflows.
+const SIDE_MAX: u32 = 1 << 14;
 
 /// Who waited for whom.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -39,9 +39,12 @@ pub struct EpochStream {
     replica: usize,
     connection: Option<Connection>,
     schema: SchemaRef,
-    /// Batches of the whole answer.
+    /// Batches and rows of the whole answer.
     expected: u64,
+    rows_expected: u64,
     received: u64,
+    rows_received: u64,
+    shares_memory: bool,
     resumes: u32,
     bytes: u64,
     waits: Waits,
@@ -58,6 +61,18 @@ struct Connection {
     /// What the answer is still to bring, as it announced.
     batches_left: u64,
     rows_left: u64,
+}
+
+impl Connection {
+    /// Decodes on, up to the next batch.
+    fn decode(&mut self) -> Result<Option<RecordBatch>, ClientError> {
+        // Of nonsense in a header arrow's decoder makes a panic here and there.
+        let decoded = catch_unwind(AssertUnwindSafe(|| self.decoder.decode(&mut self.rest)));
+        match decoded {
+            Ok(decoded) => decoded.map_err(|error| ClientError::Stream(error.to_string())),
+            Err(_) => Err(ClientError::Stream("a message that arrow cannot make sense of".to_owned())),
+        }
+    }
 }
 
 /// What an answer comes out of.
@@ -106,7 +121,10 @@ impl EpochStream {
             connection: None,
             schema: SchemaRef::new(arrow_schema::Schema::empty()),
             expected: 0,
+            rows_expected: 0,
             received: 0,
+            rows_received: 0,
+            shares_memory: false,
             resumes: 0,
             bytes: 0,
             waits: Waits::default(),
@@ -120,12 +138,13 @@ impl EpochStream {
                 match stream.connect().await {
                     Ok(schema) => {
                         stream.expected = number(&schema, stream::BATCHES)?;
+                        stream.rows_expected = number(&schema, stream::ROWS)?;
                         stream.schema = schema;
                         stream.since = Instant::now();
                         return Ok(stream);
                     }
                     Err(error @ (ClientError::Unreachable { .. } | ClientError::Stream(_))) => last = error,
-                    Err(error) if busy(&error) => (last, is_busy) = (error, true),
+                    Err(error) if error.is_busy() => (last, is_busy) = (error, true),
                     Err(error) => return Err(error),
                 }
             }
@@ -161,13 +180,9 @@ impl EpochStream {
         self.resumes
     }
 
-    /// Whether batches come through memory that the server shares, at present.
+    /// Whether batches come through memory that the server shares, or the last ones came.
     pub fn shares_memory(&self) -> bool {
-        #[cfg(target_os = "linux")]
-        if let Some(Connection { source: Source::Memory(_), .. }) = &self.connection {
-            return true;
-        }
-        false
+        self.shares_memory
     }
 
     /// Bytes received.
@@ -189,6 +204,10 @@ impl EpochStream {
         let start = Instant::now();
         self.waits.for_client += start - self.since;
         let batch = self.next_batch().await;
+        if batch.is_err() {
+            // What it would bring is not to be trusted, by whoever asks again either.
+            self.connection = None;
+        }
         self.since = Instant::now();
         self.waits.for_server += self.since - start;
         batch
@@ -196,17 +215,18 @@ impl EpochStream {
 
     async fn next_batch(&mut self) -> Result<Option<RecordBatch>, ClientError> {
         if self.received == self.expected {
-            return Ok(None);
+            return self.finish().await.map(|()| None);
         }
         let mut attempts = 0;
         loop {
             let failure = match self.try_next().await {
                 Ok(batch) => {
                     self.received += 1;
+                    self.rows_received += batch.num_rows() as u64;
                     return Ok(Some(batch));
                 }
                 Err(error @ (ClientError::Unreachable { .. } | ClientError::Stream(_))) => error,
-                Err(error) if busy(&error) => error,
+                Err(error) if error.is_busy() => error,
                 Err(error) => return Err(error),
             };
             self.connection = None;
@@ -226,6 +246,23 @@ impl EpochStream {
             }
             self.replica += 1;
             self.resumes += 1;
+        }
+    }
+
+    /// Reads the end of the stream. A cut that comes after the last batch has taken nothing; but a batch
+    /// too many is not what was promised.
+    async fn finish(&mut self) -> Result<(), ClientError> {
+        if self.connection.is_none() {
+            return Ok(());
+        }
+        let surplus = matches!(self.read().await, Ok(Read::Batch(_)));
+        self.connection = None;
+        match surplus {
+            true => Err(ClientError::Stream(format!(
+                "it holds more than the {} batches announced",
+                self.expected
+            ))),
+            false => Ok(()),
         }
     }
 
@@ -249,6 +286,7 @@ impl EpochStream {
         let mark = if query.is_empty() { "" } else { "?" };
         let path = format!("/v1/datasets/{dataset}/epochs/{epoch}/batches{mark}{query}");
         let source = self.client.stream(self.replica, &path).await?;
+        self.shares_memory = !matches!(source, Source::Http(_));
         self.connection = Some(Connection {
             source,
             decoder: StreamDecoder::new(),
@@ -263,6 +301,15 @@ impl EpochStream {
         let connection = self.connection.as_mut().expect("it was made above");
         connection.batches_left = number(&schema, stream::BATCHES)?;
         connection.rows_left = number(&schema, stream::ROWS)?;
+        if connection.batches_left == 0 && connection.rows_left > 0 {
+            return Err(ClientError::Stream("it announces rows and no batch".to_owned()));
+        }
+        if !is_of_images(&schema) {
+            let columns = self.client.hide(self.replica, &columns(&schema));
+            return Err(ClientError::Stream(format!(
+                "its columns are not image, label and index: {columns}"
+            )));
+        }
         self.check(&schema, stream::EPOCH, self.epoch)?;
         self.check(&schema, stream::SEED, self.request.seed)?;
         Ok(schema)
@@ -272,7 +319,8 @@ impl EpochStream {
     fn count(&mut self, batch: RecordBatch) -> Result<RecordBatch, ClientError> {
         let connection = self.connection.as_mut().expect("the batch came on it");
         let wrong = |what: &str| Err(ClientError::Stream(format!("it holds other {what} than it announced")));
-        let Some(batches_left) = connection.batches_left.checked_sub(1) else { return wrong("batches") };
+        // The loop ends after the last one.
+        let batches_left = connection.batches_left.saturating_sub(1);
         let Some(rows_left) = connection.rows_left.checked_sub(batch.num_rows() as u64) else {
             return wrong("rows");
         };
@@ -285,6 +333,7 @@ impl EpochStream {
 
     /// Decodes the next message, reading on as needed.
     async fn read(&mut self) -> Result<Read, ClientError> {
+        let stall = self.client.stall(self.replica);
         let connection = self.connection.as_mut().expect("a connection was made");
         let had_schema = connection.decoder.schema().is_some();
         if let Some(batch) = connection.batch.take() {
@@ -292,10 +341,7 @@ impl EpochStream {
         }
         loop {
             if !connection.rest.is_empty() {
-                connection.batch = connection
-                    .decoder
-                    .decode(&mut connection.rest)
-                    .map_err(|error| ClientError::Stream(error.to_string()))?;
+                connection.batch = connection.decode()?;
             }
             if !had_schema && let Some(schema) = connection.decoder.schema() {
                 return Ok(Read::Schema(schema));
@@ -303,7 +349,9 @@ impl EpochStream {
             if let Some(batch) = connection.batch.take() {
                 return Ok(Read::Batch(batch));
             }
-            match connection.source.next().await? {
+            // TCP's own limit ends it first, and says the same.
+            let next = tokio::time::timeout(stall, connection.source.next()).await;
+            match next.unwrap_or_else(|_| Err(ClientError::Stream(format!("nothing came for {stall:?}"))))? {
                 Some(bytes) => {
                     self.bytes += bytes.len() as u64;
                     connection.rest = bytes;
@@ -319,7 +367,8 @@ impl EpochStream {
             self.check(schema, key, text(&self.schema, key))?;
         }
         self.check(schema, stream::BATCHES, self.expected - self.received)?;
-        let columns = |schema: &SchemaRef| format!("{:?}", schema.fields());
+        // Of a server that announced too few at first, more have come.
+        self.check(schema, stream::ROWS, self.rows_expected.saturating_sub(self.rows_received))?;
         if schema.fields() == self.schema.fields() {
             return Ok(());
         }
@@ -332,19 +381,23 @@ impl EpochStream {
     }
 
     fn changed(&self, key: &str, found: String, expected: String) -> ClientError {
-        let url = self.client.address(self.replica).to_string();
+        let (url, found) =
+            (self.client.address(self.replica).to_string(), self.client.hide(self.replica, &found));
         ClientError::Changed { url, key: key.to_owned(), found, expected }
     }
 }
 
-/// A server that is full or shutting down, or a proxy in front of one that is away for the moment:
-/// another replica, or a later attempt, may do.
-fn busy(error: &ClientError) -> bool {
-    match error {
-        ClientError::Refused(problem) => matches!(problem.status, 429 | 503),
-        ClientError::Foreign { status, .. } => matches!(status, 429 | 502..=504),
-        _ => false,
-    }
+/// Whether the columns are those of every stream, whatever the size of its images.
+fn is_of_images(schema: &SchemaRef) -> bool {
+    let shape = stream::image_shape(schema).filter(|&(height, width)| height.max(width) <= SIDE_MAX);
+    shape.is_some_and(|(height, width)| {
+        *stream::schema(height, width, BTreeMap::new()).fields() == *schema.fields()
+    })
+}
+
+fn columns(schema: &SchemaRef) -> String {
+    let columns = schema.fields().iter().map(|field| format!("{}: {}", field.name(), field.data_type()));
+    columns.collect::<Vec<_>>().join(", ")
 }
 
 fn text<'a>(schema: &'a SchemaRef, key: &str) -> &'a str {

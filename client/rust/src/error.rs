@@ -85,6 +85,18 @@ pub enum ClientError {
     Stream(String),
 }
 
+impl ClientError {
+    /// A server that is full, opens its datasets or shuts down, or a proxy in front of one that is away
+    /// for the moment: another replica, or a later attempt, may do.
+    pub(crate) fn is_busy(&self) -> bool {
+        match self {
+            ClientError::Refused(problem) => matches!(problem.status, 429 | 503),
+            ClientError::Foreign { status, .. } => matches!(status, 429 | 502..=504),
+            _ => false,
+        }
+    }
+}
+
 fn hint(status: u16) -> &'static str {
     if status == 401 { "; name a token with `token` (--token, PBA_TOKEN)" } else { "" }
 }

@@ -7,7 +7,7 @@ use reqwest::{Method, Response};
 use serde_json::Value;
 
 use crate::address::cause;
-use crate::client::{Client, segment};
+use crate::client::{Client, foreign_answer, has_type, segment};
 use crate::error::ClientError;
 
 /// Attempts to reconnect before giving up.
@@ -41,7 +41,7 @@ pub struct Events {
     ready: VecDeque<Event>,
     /// Whether a server has answered yet.
     connected: bool,
-    /// Attempts since something was read.
+    /// Attempts since something whole was read.
     attempts: u32,
     ended: bool,
 }
@@ -76,19 +76,22 @@ impl Events {
             if self.ended {
                 return Ok(None);
             }
+            if self.response.is_none() && self.attempts > 0 {
+                tokio::time::sleep(PAUSE * 2u32.pow(self.attempts - 1)).await;
+            }
             let failure = match self.read().await {
-                Ok(()) => {
-                    self.attempts = 0;
-                    continue;
-                }
+                Ok(()) => continue,
                 Err(error @ (ClientError::Unreachable { .. } | ClientError::Stream(_))) => error,
+                // As one that was restarted, and opens its datasets.
+                Err(error) if error.is_busy() => error,
                 Err(error) => return Err(error),
             };
             self.response = None;
             self.bytes.clear();
             self.attempts += 1;
             // A server that never answered is not one that is being restarted.
-            let never = !self.connected && self.attempts >= self.client.replicas() as u32;
+            let never =
+                !self.connected && !failure.is_busy() && self.attempts >= self.client.replicas() as u32;
             if never || self.attempts > ATTEMPTS_MAX {
                 return Err(failure);
             }
@@ -97,7 +100,6 @@ impl Events {
                 let data = Value::String(failure.to_string());
                 return Ok(Some(Event { kind: RECONNECTING.to_owned(), data }));
             }
-            tokio::time::sleep(PAUSE * 2u32.pow(self.attempts - 1)).await;
         }
     }
 
@@ -107,6 +109,9 @@ impl Events {
             let path = format!("/v1/searches/{}/events", segment(&self.search));
             let headers = self.last_id.as_deref().map(|id| ("Last-Event-ID", id));
             let response = self.client.send_with(self.replica, Method::GET, &path, None, headers).await?;
+            if !has_type(&response, "text/event-stream") {
+                return Err(foreign_answer(&self.client, self.replica, &path, &response));
+            }
             self.response = Some(response);
             self.connected = true;
         }
@@ -129,6 +134,8 @@ impl Events {
     fn parse(&mut self) {
         while let Some(end) = self.bytes.windows(2).position(|pair| pair == b"\n\n") {
             let text: Vec<u8> = self.bytes.drain(..end + 2).collect();
+            // Whoever says something whole is there.
+            self.attempts = 0;
             let text = String::from_utf8_lossy(&text);
             let (mut kind, mut data, mut id) = (String::new(), String::new(), None);
             for line in text.lines() {

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use reqwest::header::HeaderValue;
 use rustls::crypto::ring;
@@ -17,19 +18,28 @@ use crate::error::ClientError;
 ///
 /// The environment is not looked at; `pba` itself takes both from its command line, `PBA_TOKEN` and
 /// `PBA_CA`.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub struct ClientOptions {
     /// Sent with every request as `Authorization: Bearer TOKEN`: visible ASCII characters.
     pub token: Option<String>,
     /// PEM file of the certificate authorities that `https://` servers are checked against, instead of
     /// the system's.
     pub ca: Option<PathBuf>,
+    /// How long a server may send nothing before its answer counts as cut; by default two minutes.
+    pub stall: Duration,
+}
+
+impl Default for ClientOptions {
+    fn default() -> ClientOptions {
+        ClientOptions { token: None, ca: None, stall: Duration::from_secs(120) }
+    }
 }
 
 impl fmt::Debug for ClientOptions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let token = self.token.as_ref().map(|_| "...");
-        f.debug_struct("ClientOptions").field("token", &token).field("ca", &self.ca).finish()
+        let mut shown = f.debug_struct("ClientOptions");
+        shown.field("token", &token).field("ca", &self.ca).field("stall", &self.stall).finish()
     }
 }
 

@@ -278,8 +278,9 @@ impl Config {
     pub fn check_paths(&self) -> anyhow::Result<()> {
         let data = std::path::absolute(&self.data_dir).unwrap_or_else(|_| self.data_dir.clone());
         let nearest = data.ancestors().find(|folder| folder.symlink_metadata().is_ok());
+        let may_write = |folder: &Path| rustix::fs::access(folder, rustix::fs::Access::WRITE_OK).is_ok();
         anyhow::ensure!(
-            nearest.is_some_and(Path::is_dir),
+            nearest.is_some_and(|nearest| nearest.is_dir() && (nearest == data || may_write(nearest))),
             "data_dir: {:?} is no folder, and none can be made there",
             self.data_dir
         );
@@ -287,10 +288,10 @@ impl Config {
             let folder = socket.parent().filter(|folder| !folder.as_os_str().is_empty());
             anyhow::ensure!(
                 socket.file_name().is_some()
-                    && folder.is_none_or(Path::is_dir)
+                    && folder.is_none_or(|folder| folder.is_dir() && may_write(folder))
                     && socket.as_os_str().len() <= SOCKET_BYTES_MAX
                     && socket.metadata().map_or(true, |found| found.file_type().is_socket()),
-                "socket: {socket:?} is no path for a socket; expected a file name that is free, in a folder that is there, \
+                "socket: {socket:?} is no path for a socket; expected a file name that is free, in a folder that can be written to, \
                  of {SOCKET_BYTES_MAX} bytes at most"
             );
         }

@@ -87,8 +87,8 @@ def _parse(url: str) -> Address:
     parts = urlsplit(url)
     if not parts.hostname:
         raise ValueError("it names no host")
-    if any(letter.isspace() for letter in url):
-        raise ValueError("it holds a space")
+    if any(letter.isspace() or not letter.isprintable() for letter in url):
+        raise ValueError("it holds a space or a control character")
     if parts.query or parts.fragment:
         raise ValueError("it holds more than host, port and path")
     port = PORTS[parts.scheme] if parts.port is None else parts.port

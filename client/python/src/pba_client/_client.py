@@ -242,6 +242,7 @@ class Client:
 
     def _get_once(self, target: str) -> Any:
         failure: PbaError = UnreachableError("no server was tried")
+        busy: Optional[RefusedError] = None
         for address in self._addresses:
             try:
                 response = Response(
@@ -263,13 +264,14 @@ class Client:
             except RefusedError as error:
                 if error.status < 500 and error.status not in STATUS_RETRIED:
                     raise
-                failure = error
+                busy = failure = error
             except UnreachableError as error:
                 failure = error
             except (StreamError, ValueError, RecursionError) as error:
                 shown = self._access.hide(str(error))
                 failure = StreamError(f"{address}{target} is not what a PBA server answers: {shown}")
-        raise failure
+        # Of those, one that is busy may answer another attempt.
+        raise failure if busy is None else busy
 
     def __repr__(self) -> str:
         return f"Client({self.urls!r})"

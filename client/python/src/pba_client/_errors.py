@@ -93,12 +93,13 @@ class CutError(PbaError, ConnectionError):
 
 
 class ChangedError(PbaError):
-    """Whoever continues the epoch holds another dataset or schedule under the same name.
+    """A server holds another dataset or schedule under the same name, or sends other batches than
+    those that were asked for.
 
     Attributes:
         key: which metadata differs, for example ``pba.dataset``.
         found: what it is now.
-        expected: what it was.
+        expected: what it was at first, or was asked for.
     """
 
     def __init__(self, source: str, key: str, found: str, expected: str) -> None:
@@ -110,6 +111,6 @@ class ChangedError(PbaError):
 
     def __str__(self) -> str:
         return (
-            f"{self.source} continues with other data: its {self.key} is {self.found!r}, "
-            f"the epoch began with {self.expected!r}"
+            f"{self.source} sends other data: its {self.key} is {self.found!r}, "
+            f"and should be {self.expected!r}"
         )

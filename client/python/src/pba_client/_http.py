@@ -267,7 +267,7 @@ class Response:
     @property
     def shares_memory(self) -> bool:
         """Whether the server shares memory, and the socket speaks ``MEMORY_PROTOCOL`` now."""
-        return self.status == 101 and self.headers.get("upgrade") == MEMORY_PROTOCOL
+        return bool(self.address.path) and self.status == 101 and self.headers.get("upgrade") == MEMORY_PROTOCOL
 
     def check(self) -> None:
         """Raises the refusal of an answer that is no success.

@@ -10,7 +10,7 @@ import numpy as np
 
 from ._client import Client
 from ._epoch import Epoch, Progress, check_state
-from ._errors import ChangedError, PbaError
+from ._errors import ChangedError, PbaError, StreamError
 from ._request import EpochRequest, Policy, check_same
 
 
@@ -104,7 +104,10 @@ class Loader:
         }
         description = self.client.dataset(dataset)
         # Where there is no such split, or it could not be read, the server says so below.
-        self._samples: int = description["splits"].get(split, {}).get("samples", 0)
+        try:
+            self._samples = int(description["splits"].get(split, {}).get("samples", 0))
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise StreamError(f"{self.client.urls[0]} describes {dataset!r} as no PBA server does") from error
         # What the server refuses is better heard now than in the first epoch. This also gives
         # the digests that every later epoch must have. No batch comes after the last one.
         try:
@@ -152,6 +155,10 @@ class Loader:
         if start is None:
             start = resume["batch"] if resume is not None and resume["epoch"] == epoch else 0
         opened = self._open(self._request(epoch, start, step))
+        batches = len(range(start, len(self), step))
+        if opened.metadata.batches != batches:
+            opened.close()
+            raise ChangedError(self.client.urls[0], "pba.batches", str(opened.metadata.batches), str(batches))
         self._progress = opened.progress
         return opened
 

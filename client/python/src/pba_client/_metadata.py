@@ -58,6 +58,8 @@ class Metadata(NamedTuple):
                 std=tuple(json.loads(pairs["pba.std"])),
                 classes=tuple(json.loads(pairs["pba.classes"])),
             )
+            if not all(isinstance(number, (int, float)) for number in metadata.mean + metadata.std):
+                raise ValueError("mean and std are not numbers")
             if metadata.batches < 0 or metadata.rows < 0:
                 raise ValueError(f"{metadata.batches} batches of {metadata.rows} rows")
             return metadata
@@ -75,6 +77,10 @@ def check_columns(schema: pa.Schema) -> None:
     """
     tensor = pa.FixedShapeTensorType
     image = schema.types[0] if len(schema) else None
+    try:
+        schema.names
+    except UnicodeDecodeError as error:
+        raise StreamError("its columns have names that are no text") from error
     is_image = isinstance(image, tensor) and image.value_type == pa.uint8() and len(image.shape) == 3
     names_types = [(field.name, field.type) for field in schema]
     if not is_image or names_types != [("image", image), ("label", pa.int64()), ("index", pa.uint64())]:

@@ -61,8 +61,14 @@ class Connection:
             self.schema = self._stream.schema
             # Of the answer, so far.
             self.rows = self.batches = 0
-            self.metadata = Metadata.of(self.schema)
-            check_columns(self.schema)
+            try:
+                self.metadata = Metadata.of(self.schema)
+                check_columns(self.schema)
+            except StreamError as error:
+                # Without its cause, which shows what the server sent.
+                raise StreamError(response.hide(str(error))) from None
+            if self.metadata.rows and not self.metadata.batches:
+                raise StreamError(f"it announces {self.metadata.rows} rows and no batch")
         except BaseException:
             self.close()
             raise
@@ -109,6 +115,8 @@ class Reader:
         self._retries = retries
         self.replica = replica
         self.received = received
+        # Of the batches received; not known where others received some of them.
+        self.rows: Optional[int] = 0 if received == 0 else None
         self._connection: Optional[Connection] = None
         # Of the whole answer; known once a server has answered.
         self.schema: Optional[pa.Schema] = None
@@ -151,6 +159,8 @@ class Reader:
             self.drop()
             raise
         self.received += 1
+        if self.rows is not None:
+            self.rows += len(batch)
         return batch
 
     def _persist(
@@ -217,24 +227,28 @@ class Reader:
         )
         connection = Connection(response, self._counters)
         self._connection = connection
-        asked = {"epoch": str(self._request.epoch), "seed": self._request.parameters.get("seed", "0")}
-        for key, value in asked.items():
-            if str(getattr(connection.metadata, key)) != value:
-                raise ChangedError(str(address), f"pba.{key}", str(getattr(connection.metadata, key)), value)
+        for key in ("epoch", "seed"):
+            asked = self._request.epoch if key == "epoch" else self._request.parameters.get("seed", "0")
+            # The server understood it; "007" is 7.
+            self._check(key, getattr(connection.metadata, key), int(asked))
         if self.schema is None or self.metadata is None:
             self.schema, self.metadata = connection.schema, connection.metadata
             return
-        found, expected = connection.metadata, self.metadata
         for key in ("dataset", "schedule"):
-            if getattr(found, key) != getattr(expected, key):
-                raise ChangedError(
-                    str(address), f"pba.{key}", getattr(found, key), getattr(expected, key)
-                )
+            self._check(key, getattr(connection.metadata, key), getattr(self.metadata, key))
         if not connection.schema.equals(self.schema, check_metadata=False):
-            raise ChangedError(str(address), "schema", str(connection.schema), str(self.schema))
-        if self.received + found.batches != expected.batches:
-            missing = expected.batches - self.received
-            raise ChangedError(str(address), "pba.batches", str(found.batches), str(missing))
+            raise self._changed("schema", connection.schema, self.schema)
+        self._check("batches", connection.metadata.batches, self.metadata.batches - self.received)
+        if self.rows is not None:
+            self._check("rows", connection.metadata.rows, self.metadata.rows - self.rows)
+
+    def _check(self, key: str, found: object, expected: object) -> None:
+        if found != expected:
+            raise self._changed(f"pba.{key}", found, expected)
+
+    def _changed(self, key: str, found: object, expected: object) -> ChangedError:
+        address = self._addresses[self.replica % len(self._addresses)]
+        return ChangedError(str(address), key, self._access.hide(str(found)), str(expected))
 
     def _read(self) -> Batch:
         if self._connection is None:

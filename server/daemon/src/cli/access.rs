@@ -1,6 +1,6 @@
 //! The credentials that commands connect with, and whom they trust.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use pba_client::{Client, ClientError, ClientOptions};
 
@@ -23,7 +23,12 @@ impl std::fmt::Debug for Access {
 
 impl Access {
     fn options(&self) -> ClientOptions {
-        ClientOptions { token: self.token.clone(), ca: self.ca.clone() }
+        ClientOptions { token: self.token.clone(), ca: self.ca.clone(), ..ClientOptions::default() }
+    }
+
+    /// The authority that was named by a flag or a variable.
+    pub fn ca(&self) -> Option<&Path> {
+        self.ca.as_deref()
     }
 
     /// A client of replicas.

@@ -2,15 +2,14 @@
 
 use std::path::PathBuf;
 
-use anyhow::Context;
 use clap::Subcommand;
 use pba_client::EpochRequest;
 use reqwest::Method;
 use serde_json::Value;
 
-use crate::cli::output;
 use crate::cli::remote::Remote;
 use crate::cli::stream::Parameters;
+use crate::cli::{file, output};
 
 /// Arguments of `pba dataset`.
 #[derive(Debug, clap::Args)]
@@ -53,8 +52,8 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     let client = args.remote.client()?;
     match args.command {
         Command::List => {
-            let list: Value =
-                serde_json::from_slice(&client.request(Method::GET, "/v1/datasets", None).await?)?;
+            let list = client.request(Method::GET, "/v1/datasets", None).await?;
+            let list = args.remote.document(&list)?;
             if args.remote.json {
                 output::json(&list);
                 return Ok(());
@@ -66,7 +65,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
             pba_schedules::check_name(&name)
                 .map_err(|_| anyhow::anyhow!("{name:?} is not a dataset name"))?;
             let path = format!("/v1/datasets/{name}");
-            let dataset: Value = serde_json::from_slice(&client.request(Method::GET, &path, None).await?)?;
+            let dataset = args.remote.document(&client.request(Method::GET, &path, None).await?)?;
             // A dataset's description is a small tree; as JSON it reads best either way.
             output::json(&dataset);
         }
@@ -76,7 +75,8 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
             let query = EpochRequest::from_pairs(&parameters.pairs())?.to_query();
             let path = format!("/v1/datasets/{name}/epochs/{epoch}/preview.png?n={n}&{query}");
             let png = client.request(Method::GET, &path, None).await?;
-            std::fs::write(&out, png).with_context(|| format!("cannot write {}", out.display()))?;
+            anyhow::ensure!(png.starts_with(b"\x89PNG"), "{} answered what is no PNG", args.remote.url());
+            file::write(&out, &png)?;
             if args.remote.json {
                 output::json(&serde_json::json!({ "out": out.display().to_string() }));
             } else {

@@ -10,8 +10,8 @@ use anyhow::Context;
 use pba_client::{Client, EpochRequest};
 
 use crate::catalog::BUILT_IN;
-use crate::cli::serve::{start, stop_signal};
-use crate::cli::{output, stream};
+use crate::cli::serve::{self, start, stop_signal};
+use crate::cli::{file, output, stream};
 use crate::config::{Config, ServeArgs};
 use crate::searches::Trainer;
 
@@ -36,6 +36,9 @@ pub struct Args {
 
 /// Starts a server, streams one epoch from it, saves a contact sheet and serves on.
 pub async fn run(args: Args) -> anyhow::Result<()> {
+    if args.serve.check {
+        return serve::run(args.serve).await;
+    }
     let mut config = Config::resolve(&args.serve)?;
     let server = match start(&config).await {
         // The usual port is taken and nobody insisted on it: a newcomer wants to see something.
@@ -117,7 +120,7 @@ async fn show(url: &str, config: &Config, args: &Args) -> anyhow::Result<()> {
     let path = format!("/v1/datasets/{BUILT_IN}/epochs/{EPOCH}/preview.png?n=64&schedule={SCHEDULE}");
     let png = client.request(reqwest::Method::GET, &path, None).await?;
     let sheet = args.sheet.clone().unwrap_or_else(|| config.data_dir.join("contact-sheet.png"));
-    std::fs::write(&sheet, png).with_context(|| format!("cannot write {}", sheet.display()))?;
+    file::write(&sheet, &png)?;
     output::line(format_args!("contact sheet: {}", sheet.display()));
     Ok(())
 }

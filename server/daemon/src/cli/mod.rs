@@ -5,12 +5,16 @@ pub mod bar;
 mod dataset;
 mod demo;
 mod environment;
+mod file;
 mod output;
 mod remote;
 mod schedule;
 mod search;
 mod serve;
 mod stream;
+
+/// Exit code of a command that Ctrl-C ended.
+const INTERRUPTED: i32 = 130;
 
 use std::io::{IsTerminal, Write};
 

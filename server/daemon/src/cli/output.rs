@@ -33,7 +33,8 @@ pub fn fail(error: &std::io::Error) -> ! {
     if error.kind() == ErrorKind::BrokenPipe {
         std::process::exit(0);
     }
-    eprintln!("error: cannot write to standard output: {error}");
+    // Where that is full as well, nobody can be told.
+    let _ = writeln!(std::io::stderr(), "error: cannot write to standard output: {error}");
     std::process::exit(1);
 }
 

@@ -1,6 +1,8 @@
 //! What the commands that talk to a server have in common.
 
+use anyhow::Context;
 use pba_client::{Client, ClientError};
+use serde_json::Value;
 
 use crate::cli::access::Access;
 
@@ -23,6 +25,15 @@ impl Remote {
         self.access.client([self.url()])
     }
 
+    /// An answer of the server as JSON.
+    ///
+    /// # Errors
+    /// When it is none.
+    pub fn document(&self, answer: &[u8]) -> anyhow::Result<Value> {
+        let document = serde_json::from_slice(answer).ok().filter(Value::is_object);
+        document.with_context(|| format!("{} answered what no PBA server answers", self.url()))
+    }
+
     /// Its URL.
     pub fn url(&self) -> &str {
         self.server.as_deref().unwrap_or(pba_wire::DEFAULT_URL)
@@ -30,10 +41,15 @@ impl Remote {
 
     /// A command to the same server, to be pasted into a shell.
     pub fn command(&self, command: impl std::fmt::Display) -> String {
-        match self.url() {
-            pba_wire::DEFAULT_URL => format!("pba {command}"),
-            url => format!("pba {command} --server {}", quoted(url)),
+        let mut whole = format!("pba {command}");
+        if self.url() != pba_wire::DEFAULT_URL {
+            whole += &format!(" --server {}", quoted(self.url()));
         }
+        // The token is not shown.
+        if let Some(ca) = self.access.ca() {
+            whole += &format!(" --ca {}", quoted(&ca.to_string_lossy()));
+        }
+        whole
     }
 }
 

@@ -9,8 +9,8 @@ use pba_schedules::{Schedule, formats, library};
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::cli::output;
 use crate::cli::remote::Remote;
+use crate::cli::{file, output};
 use crate::plot;
 use crate::registry::Registry;
 
@@ -72,7 +72,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     match args.command {
         Command::List => {
             let list = match client.request(Method::GET, "/v1/schedules", None).await {
-                Ok(body) => serde_json::from_slice(&body)?,
+                Ok(body) => args.remote.document(&body)?,
                 Err(error) => offline(error, &args.remote)?,
             };
             if args.remote.json {
@@ -98,7 +98,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
             let path = format!("/v1/schedules/{}", schedule.name());
             let body = formats::json::write(&schedule).into_bytes();
             let body = client.request(Method::PUT, &path, Some(body)).await?;
-            let summary: Value = serde_json::from_slice(&body)?;
+            let summary = args.remote.document(&body)?;
             if args.remote.json {
                 output::json(&summary);
             } else {
@@ -171,7 +171,7 @@ fn offline(error: ClientError, remote: &Remote) -> anyhow::Result<Value> {
 fn write(out: Option<PathBuf>, text: String) -> anyhow::Result<()> {
     match out {
         Some(path) => {
-            std::fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
+            file::write(&path, text.as_bytes())?;
             output::line(format_args!("written to {}", path.display()));
             Ok(())
         }

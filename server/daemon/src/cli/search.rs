@@ -6,14 +6,13 @@ use std::path::PathBuf;
 use anyhow::{Context, bail};
 use clap::Subcommand;
 use indicatif::{ProgressBar, ProgressStyle};
-use pba_client::Client;
 use reqwest::Method;
 use serde_json::{Map, Value, json};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::cli::bar::rate;
-use crate::cli::output;
 use crate::cli::remote::Remote;
+use crate::cli::{INTERRUPTED, output};
 
 /// Arguments of `pba search`.
 #[derive(Debug, clap::Args)]
@@ -186,7 +185,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         Command::Start(start) => {
             let body = serde_json::to_vec(&start.fields()?)?;
             let answer = client.request(Method::POST, "/v1/searches", Some(body)).await?;
-            let search: Value = serde_json::from_slice(&answer)?;
+            let search = args.remote.document(&answer)?;
             let id = search["id"].as_str().context("the server gave no id")?.to_owned();
             if start.watch {
                 // Before the id is told: whoever knows it may press Ctrl-C.
@@ -208,8 +207,8 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
             Ok(())
         }
         Command::List => {
-            let list: Value =
-                serde_json::from_slice(&client.request(Method::GET, "/v1/searches", None).await?)?;
+            let list = client.request(Method::GET, "/v1/searches", None).await?;
+            let list = args.remote.document(&list)?;
             if json {
                 output::json(&list);
                 return Ok(());
@@ -223,7 +222,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
             watch(&args.remote, &id, interrupt).await
         }
         Command::Show { id } => {
-            let search = one(&client, Method::GET, &id, "").await?;
+            let search = one(&args.remote, Method::GET, &id, "").await?;
             if json {
                 output::json(&search)
             } else {
@@ -232,7 +231,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
             Ok(())
         }
         Command::Cancel { id } => {
-            let search = one(&client, Method::DELETE, &id, "").await?;
+            let search = one(&args.remote, Method::DELETE, &id, "").await?;
             if json {
                 output::json(&search)
             } else {
@@ -241,7 +240,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
             Ok(())
         }
         Command::Resume { id } => {
-            let search = one(&client, Method::POST, &id, "/resume").await?;
+            let search = one(&args.remote, Method::POST, &id, "/resume").await?;
             if json {
                 output::json(&search)
             } else {
@@ -250,7 +249,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
             Ok(())
         }
         Command::Schedule { id } => {
-            let search = one(&client, Method::GET, &id, "").await?;
+            let search = one(&args.remote, Method::GET, &id, "").await?;
             let Some(name) = search["schedule"].as_str() else {
                 bail!("search {id} is {}; its schedule is there when it is done", text(&search["state"]));
             };
@@ -261,16 +260,13 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     }
 }
 
-async fn one(client: &Client, method: Method, id: &str, suffix: &str) -> anyhow::Result<Value> {
+async fn one(remote: &Remote, method: Method, id: &str, suffix: &str) -> anyhow::Result<Value> {
     let path = format!(
         "/v1/searches/{}{suffix}",
         form_urlencoded::byte_serialize(id.as_bytes()).collect::<String>()
     );
-    Ok(serde_json::from_slice(&client.request(method, &path, None).await?)?)
+    remote.document(&remote.client()?.request(method, &path, None).await?)
 }
-
-/// Exit code of a command that Ctrl-C ended.
-const INTERRUPTED: i32 = 130;
 
 /// Follows a search to its end; fails when the search does. An interrupt ends the watching only.
 async fn watch(remote: &Remote, id: &str, mut interrupt: Signal) -> anyhow::Result<()> {

@@ -1,17 +1,17 @@
 //! `pba stream`: reads one epoch.
 
-use std::fs::File;
-use std::io::BufWriter;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::Context;
 use arrow_ipc::writer::StreamWriter;
-use pba_client::{Client, EpochRequest, EpochStream};
+use pba_client::{Client, EpochRequest};
 use serde_json::{Value, json};
 
 use crate::cli::access::Access;
-use crate::cli::{bar, environment, output};
+use crate::cli::file::OutFile;
+use crate::cli::serve::stop_signal;
+use crate::cli::{INTERRUPTED, bar, environment, output};
 
 /// Arguments of `pba stream`.
 #[derive(Debug, clap::Args)]
@@ -127,7 +127,13 @@ impl Args {
 pub async fn run(args: Args) -> anyhow::Result<()> {
     let request = EpochRequest::from_pairs(&args.parameters.pairs())?;
     let client = args.access.client(args.servers())?;
-    let result = read(&client, &args.dataset, args.epoch, request, args.out.as_deref()).await?;
+    let read = read(&client, &args.dataset, args.epoch, request, args.out.as_deref());
+    let result = tokio::select! {
+        result = read => Some(result?),
+        () = stop_signal()? => None,
+    };
+    // What was written so far is gone by now.
+    let Some(result) = result else { std::process::exit(INTERRUPTED) };
     if args.json {
         output::json(&result);
     } else {
@@ -148,16 +154,26 @@ pub async fn read(
     let mut stream = client.epoch(dataset, epoch, request).await?;
     let bar = bar::rows(&format!("{dataset}, epoch {epoch}"));
     bar.set_length(stream.rows()?);
-    let mut file = out.map(|path| OutFile::create(path, &stream)).transpose()?;
+    let context = || format!("cannot write {}", out.unwrap_or(Path::new("")).display());
+    let mut file = match out {
+        Some(path) => {
+            let file = OutFile::create(path)?;
+            let writer = StreamWriter::try_new_buffered(file.writer()?, stream.schema());
+            Some((file, writer.with_context(context)?))
+        }
+        None => None,
+    };
     let mut rows = 0;
     while let Some(batch) = stream.next().await? {
         rows += batch.num_rows() as u64;
-        if let Some(file) = &mut file {
-            file.writer.write(&batch).with_context(|| format!("cannot write {}", file.path.display()))?;
+        if let Some((_, writer)) = &mut file {
+            writer.write(&batch).with_context(context)?;
         }
         bar.set_position(rows);
     }
-    if let Some(file) = file {
+    if let Some((file, mut writer)) = file {
+        writer.finish().with_context(context)?;
+        writer.flush().with_context(context)?;
         file.finish()?;
     }
     bar.finish_and_clear();
@@ -198,50 +214,4 @@ pub fn sentence(result: &Value) -> String {
         number("client_waited_seconds"),
         number("server_waited_seconds"),
     )
-}
-
-/// A file that appears under its name only when it is whole.
-struct OutFile {
-    path: PathBuf,
-    /// None where what is there is no file to be replaced.
-    partial: Option<tempfile::NamedTempFile>,
-    writer: StreamWriter<BufWriter<File>>,
-}
-
-impl OutFile {
-    fn create(path: &Path, stream: &EpochStream) -> anyhow::Result<OutFile> {
-        let context = || format!("cannot write {}", path.display());
-        // What a link leads to is written, not the link; a device or a pipe is written to as it is.
-        let target = std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
-        let is_replaced = std::fs::metadata(&target).map_or(true, |found| found.is_file());
-        let (partial, file) = if is_replaced {
-            let directory =
-                target.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-            let partial = tempfile::NamedTempFile::new_in(directory)
-                .with_context(|| format!("cannot write in {}", directory.display()))?;
-            let file = partial.reopen().with_context(context)?;
-            (Some(partial), file)
-        } else {
-            (None, File::options().write(true).open(&target).with_context(context)?)
-        };
-        let writer = StreamWriter::try_new_buffered(file, stream.schema()).with_context(context)?;
-        Ok(OutFile { path: target, partial, writer })
-    }
-
-    fn finish(mut self) -> anyhow::Result<()> {
-        let context = || format!("cannot write {}", self.path.display());
-        self.writer.finish().with_context(context)?;
-        self.writer.flush().with_context(context)?;
-        let Some(partial) = self.partial else { return Ok(()) };
-        partial.as_file().sync_all().with_context(context)?;
-        // Temporary files are private; what people asked for is theirs to share.
-        #[cfg(unix)]
-        {
-            use std::os::unix::fs::PermissionsExt;
-            let permissions = std::fs::Permissions::from_mode(0o644);
-            partial.as_file().set_permissions(permissions).with_context(context)?;
-        }
-        partial.persist(&self.path).map_err(|failed| failed.error).with_context(context)?;
-        Ok(())
-    }
 }

@@ -11,6 +11,8 @@ use crate::plot::ticks;
 
 const TOP: u32 = 64;
 const PLOT_HEIGHT: u32 = 260;
+/// Of the scores' axis.
+const TICKS: u32 = 4;
 const HEIGHT: u32 = TOP + PLOT_HEIGHT + 66;
 
 /// A member's training between two scores: where its weights came from, and where it got to.
@@ -37,11 +39,8 @@ pub fn draw(
     let margin = (high - low) * 0.06;
     let (low, high) = ((low - margin).max(0.0), (high + margin).min(1.0));
     // So many that no two labels are the same.
-    let decimals = match high - low {
-        range if range < 0.004 => 2,
-        range if range < 0.04 => 1,
-        _ => 0,
-    };
+    let step = 100.0 * (high - low) / f64::from(TICKS);
+    let decimals = (-step.log10()).ceil().clamp(0.0, 6.0) as usize;
     let x = |epoch: u32| f64::from(LEFT) + f64::from(PLOT_WIDTH) * f64::from(epoch) / f64::from(epochs);
     let y = |score: f64| f64::from(TOP) + f64::from(PLOT_HEIGHT) * (high - score) / (high - low);
 
@@ -74,8 +73,8 @@ pub fn draw(
     };
     line(format_args!("<text x=\"{LEFT}\" y=\"46\" fill=\"#57606a\">{state}</text>"));
 
-    for tick in 0..=4 {
-        let score = low + (high - low) * f64::from(tick) / 4.0;
+    for tick in 0..=TICKS {
+        let score = low + (high - low) * f64::from(tick) / f64::from(TICKS);
         line(format_args!(
             "<line x1=\"{LEFT}\" y1=\"{0:.1}\" x2=\"{1}\" y2=\"{0:.1}\" stroke=\"#eaeef2\"/><text x=\"{2}\" y=\"{3:.1}\" text-anchor=\"end\">{4:.decimals$} %</text>",
             y(score),

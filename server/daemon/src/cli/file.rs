@@ -1,0 +1,122 @@
+//! Files that commands write.
+
+use std::fs::{File, Permissions};
+use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use tempfile::NamedTempFile;
+
+/// As many as the system itself follows.
+const LINKS_MAX: usize = 40;
+
+/// A file that appears under its name only when it is whole; until then, what was there stays.
+pub struct OutFile {
+    path: PathBuf,
+    /// None where what is there is no file to be replaced: a device or a pipe is written to as it is.
+    partial: Option<NamedTempFile>,
+    file: File,
+}
+
+impl OutFile {
+    /// Begins to write at a path. What a link leads to is written, not the link.
+    ///
+    /// # Errors
+    /// When nothing can be written there.
+    pub fn create(path: &Path) -> anyhow::Result<OutFile> {
+        let context = || format!("cannot write {}", path.display());
+        let path = target(path);
+        let found = std::fs::metadata(&path).ok();
+        if found.as_ref().is_some_and(|found| !found.is_file()) {
+            let file = File::options().write(true).open(&path).with_context(context)?;
+            return Ok(OutFile { path, partial: None, file });
+        }
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        // Open to whom the user says, as any file of theirs; a file that is replaced, to whom it was.
+        let partial = tempfile::Builder::new().permissions(Permissions::from_mode(0o666)).tempfile_in(folder);
+        let partial = partial.with_context(|| format!("cannot write in {}", folder.display()))?;
+        if let Some(found) = found {
+            partial.as_file().set_permissions(found.permissions()).with_context(context)?;
+        }
+        let file = partial.reopen().with_context(context)?;
+        Ok(OutFile { path, partial: Some(partial), file })
+    }
+
+    /// What is written to.
+    ///
+    /// # Errors
+    /// When the system refuses another handle.
+    pub fn writer(&self) -> anyhow::Result<File> {
+        self.file.try_clone().with_context(|| format!("cannot write {}", self.path.display()))
+    }
+
+    /// Puts the file in its place.
+    ///
+    /// # Errors
+    /// When the disk does not take it.
+    pub fn finish(self) -> anyhow::Result<()> {
+        let context = || format!("cannot write {}", self.path.display());
+        let Some(partial) = self.partial else { return Ok(()) };
+        self.file.sync_all().with_context(context)?;
+        partial.persist(&self.path).map_err(|failed| failed.error).with_context(context)?;
+        Ok(())
+    }
+}
+
+/// Writes a whole file.
+///
+/// # Errors
+/// When that fails; what was there then stays.
+pub fn write(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
+    let file = OutFile::create(path)?;
+    file.writer()?.write_all(bytes).with_context(|| format!("cannot write {}", path.display()))?;
+    file.finish()
+}
+
+/// Where a path leads, through links whose end need not be there.
+fn target(path: &Path) -> PathBuf {
+    let mut target = path.to_owned();
+    for _ in 0..LINKS_MAX {
+        let Ok(link) = std::fs::read_link(&target) else { break };
+        target = target.parent().unwrap_or(Path::new("")).join(link);
+    }
+    target
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mode(path: &Path) -> u32 {
+        path.metadata().unwrap().permissions().mode() & 0o777
+    }
+
+    #[test]
+    fn files_are_replaced_whole_where_links_lead_and_keep_their_modes() {
+        let folder = tempfile::tempdir().unwrap();
+        let [file, link, far, private] =
+            ["file", "link", "far", "private"].map(|name| folder.path().join(name));
+        std::os::unix::fs::symlink("link", &far).unwrap();
+        std::os::unix::fs::symlink("file", &link).unwrap();
+        // At first the links lead to what is not there.
+        for text in ["one", "two"] {
+            write(&far, text.as_bytes()).unwrap();
+            assert_eq!(std::fs::read_to_string(&file).unwrap(), text);
+            assert!(far.is_symlink() && link.is_symlink() && !file.is_symlink());
+        }
+        std::fs::write(folder.path().join("plain"), "").unwrap();
+        assert_eq!(mode(&file), mode(&folder.path().join("plain")));
+        std::fs::write(&private, "").unwrap();
+        std::fs::set_permissions(&private, Permissions::from_mode(0o600)).unwrap();
+        write(&private, b"three").unwrap();
+        assert_eq!(mode(&private), 0o600);
+
+        let unfinished = OutFile::create(&file).unwrap();
+        unfinished.writer().unwrap().write_all(b"half").unwrap();
+        drop(unfinished);
+        assert_eq!(std::fs::read_to_string(&file).unwrap(), "two");
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 5);
+        assert!(write(folder.path(), b"").unwrap_err().to_string().contains("cannot write"));
+    }
+}
