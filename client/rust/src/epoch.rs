@@ -24,7 +24,7 @@ const SIDE_MAX: u32 = 1 << 14;
 /// Who waited for whom.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Waits {
-    /// Time in [`EpochStream::next`]: the client waited for the server and the network.
+    /// Time until the stream began, and in [`EpochStream::next`]: the client waited for the server and the network.
     pub for_server: Duration,
     /// Time between calls of [`EpochStream::next`]: the server waited for the client.
     pub for_client: Duration,
@@ -130,6 +130,7 @@ impl EpochStream {
             waits: Waits::default(),
             since: Instant::now(),
         };
+        let start = Instant::now();
         let mut last = ClientError::NoServer;
         for round in 0..=ATTEMPTS_MAX {
             let mut is_busy = false;
@@ -141,6 +142,7 @@ impl EpochStream {
                         stream.rows_expected = number(&schema, stream::ROWS)?;
                         stream.schema = schema;
                         stream.since = Instant::now();
+                        stream.waits.for_server = stream.since - start;
                         return Ok(stream);
                     }
                     Err(error @ (ClientError::Unreachable { .. } | ClientError::Stream(_))) => last = error,

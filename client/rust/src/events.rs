@@ -6,7 +6,6 @@ use std::time::Duration;
 use reqwest::{Method, Response};
 use serde_json::Value;
 
-use crate::address::cause;
 use crate::client::{Client, foreign_answer, has_type, segment};
 use crate::error::ClientError;
 
@@ -126,7 +125,7 @@ impl Events {
                 Ok(())
             }
             Ok(None) => Err(ClientError::Stream("the events ended before the search".to_owned())),
-            Err(error) => Err(ClientError::Stream(cause(&error))),
+            Err(error) => Err(self.client.address(self.replica).unreachable(&error)),
         }
     }
 

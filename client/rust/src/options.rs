@@ -67,8 +67,9 @@ impl ClientOptions {
             .with_safe_default_protocol_versions()
             .expect("ring has what TLS 1.2 and 1.3 need");
         let builder = match &self.ca {
-            _ if !is_https => builder.with_root_certificates(RootCertStore::empty()),
+            // Of no use over http://, but a mistake in it is told.
             Some(path) => builder.with_root_certificates(authorities(path)?),
+            None if !is_https => builder.with_root_certificates(RootCertStore::empty()),
             None => builder.with_platform_verifier().map_err(|error| ClientError::Authorities {
                 path: "the system's certificate authorities".into(),
                 reason: format!("{error}; name a PEM file of your own"),

@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -18,6 +19,11 @@ use crate::pool::Pool;
 use crate::registry::Registry;
 use crate::searches::Searches;
 
+/// A server that was told to stop has let go of its port, but not yet of its data directory, while its
+/// trainer ends. Whoever is started in its place waits for so long.
+const LOCK_PATIENCE: Duration = Duration::from_secs(5);
+const LOCK_POLL: Duration = Duration::from_millis(100);
+
 /// Who may write in a data directory: the first server that uses it.
 ///
 /// Others, as replicas beside it, stream what is there; two writers would overwrite each other's
@@ -28,13 +34,20 @@ pub struct DataLock {
 }
 
 impl DataLock {
-    /// Locks a directory, if nobody has, until dropped or until the process ends.
-    pub fn take(directory: &Path) -> DataLock {
+    /// Locks a directory, if nobody has or whoever has lets go before long, until dropped or until the
+    /// process ends.
+    pub async fn take(directory: &Path) -> DataLock {
         // A directory that cannot be written refuses each write with a reason of its own.
         let Ok(file) = std::fs::File::create(directory.join("lock")) else {
             return DataLock { _file: None, is_writer: true };
         };
-        let is_writer = !matches!(file.try_lock(), Err(std::fs::TryLockError::WouldBlock));
+        let is_held = || matches!(file.try_lock(), Err(std::fs::TryLockError::WouldBlock));
+        let deadline = Instant::now() + LOCK_PATIENCE;
+        let mut is_writer = !is_held();
+        while !is_writer && Instant::now() < deadline {
+            tokio::time::sleep(LOCK_POLL).await;
+            is_writer = !is_held();
+        }
         if !is_writer {
             tracing::warn!(
                 directory = %directory.display(),

@@ -79,7 +79,7 @@ class Client:
             raise ValueError(f"prefetch is {prefetch!r}; expected an integer of 0 to {PREFETCH_MAX}, or None")
         self._addresses: List[Address] = [parse_url(url) for url in urls]
         self._access = Access(token, ca)
-        if any(address.scheme == "https" for address in self._addresses):
+        if self._access.ca is not None or any(address.scheme == "https" for address in self._addresses):
             self._access.context()  # a wrong file is better said at once
         self._stall_seconds = stall_seconds
         self._retries = retries

@@ -67,7 +67,7 @@ class Access:
 
     def __init__(self, token: Optional[str], ca: Union[str, "os.PathLike[str]", None]) -> None:
         self.token = os.environ.get("PBA_TOKEN") or None if token is None else token
-        self._ca = os.environ.get("PBA_CA") or None if ca is None else os.fspath(ca)
+        self.ca = os.environ.get("PBA_CA") or None if ca is None else os.fspath(ca)
         self._context: Optional[ssl.SSLContext] = None
         if self.token is None:
             return
@@ -89,11 +89,11 @@ class Access:
         """
         if self._context is None:
             try:
-                self._context = ssl.create_default_context(cafile=self._ca)
+                self._context = ssl.create_default_context(cafile=self.ca)
             except OSError as error:
                 reason = "it is not in PEM" if isinstance(error, ssl.SSLError) else str(error.strerror).lower()
                 raise ValueError(
-                    f"ca is {self._ca!r}: {reason}; expected a PEM file with the certificate of an authority"
+                    f"ca is {self.ca!r}: {reason}; expected a PEM file with the certificate of an authority"
                 ) from error
             self._context.set_alpn_protocols(["http/1.1"])
         return self._context
@@ -204,7 +204,7 @@ class Response:
         self.address = address
         self.stall_seconds = stall_seconds
         self._access = access
-        self._canceller = canceller
+        self.canceller = canceller
         self._connection = _connection(address, access)
         self._open: List[Any] = [self._connection]
         headers = {"Accept": accept, "User-Agent": "pba-client", "Connection": "close"}
@@ -231,7 +231,7 @@ class Response:
         self.socket: socket.socket = self._connection.sock
         # http.client closes at the end of an answer. This one keeps the descriptor until close().
         self._open.append(self.socket.makefile("rb", buffering=0))
-        if self._canceller is not None and not self._canceller.watch(self.socket):
+        if self.canceller is not None and not self.canceller.watch(self.socket):
             raise StreamError("the client was closed")
         self.socket.settimeout(self.stall_seconds)
 
@@ -349,8 +349,8 @@ class Response:
 
     def close(self) -> None:
         """Ends the connection; the server notices at once."""
-        if self._canceller is not None:
-            self._canceller.watch(None)
+        if self.canceller is not None:
+            self.canceller.watch(None)
         for thing in self._open:
             thing.close()
 

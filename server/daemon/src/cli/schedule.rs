@@ -95,6 +95,11 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
             // Read here too, so that a mistake is told without a server and the name is known.
             let schedule = formats::read(&text, name.as_deref(), epochs)
                 .with_context(|| format!("{} is not a schedule", file.display()))?;
+            anyhow::ensure!(
+                name.is_some() || formats::json::read(&text).is_ok(),
+                "{} is a log, which says no name; give the schedule one with --name",
+                file.display()
+            );
             let path = format!("/v1/schedules/{}", schedule.name());
             let body = formats::json::write(&schedule).into_bytes();
             let body = client.request(Method::PUT, &path, Some(body)).await?;

@@ -67,7 +67,6 @@ pub async fn start(config: &Config) -> anyhow::Result<Server> {
         .with_context(|| format!("cannot make the data directory {}", data.display()))?;
     // Before anything is packed, which may take minutes: an address that is taken is told at once.
     let sockets = Sockets::bind(config.listen, config.socket.as_deref()).await?;
-    let lock = DataLock::take(data);
     let registry = Registry::open(&data.join("schedules"))?;
     let cache = data.join("datasets");
     let (opening, dataset) = watch::channel(BUILT_IN.to_owned());
@@ -75,8 +74,12 @@ pub async fn start(config: &Config) -> anyhow::Result<Server> {
         let (config, cache, metrics) = (config.clone(), cache.clone(), metrics.clone());
         tokio::task::spawn_blocking(move || open_datasets(&config, &cache, &metrics, &opening))
     };
-    let catalog = tokio::select! {
-        opened = opened => opened.context("the datasets could not be opened")??,
+    let opened = async {
+        let lock = DataLock::take(data).await;
+        (lock, opened.await)
+    };
+    let (lock, catalog) = tokio::select! {
+        (lock, opened) = opened => (lock, opened.context("the datasets could not be opened")??),
         never = sockets.answer(opening::router(dataset), config.limits.stall()) => match never {},
     };
     if let Some(fault) = config.trainer.as_deref().and_then(Trainer::fault) {

@@ -38,9 +38,9 @@ pub fn draw(
     let (low, high) = if low < high { (low, high) } else { (0.0, 1.0) };
     let margin = (high - low) * 0.06;
     let (low, high) = ((low - margin).max(0.0), (high + margin).min(1.0));
-    // So many that no two labels are the same.
+    // So many that the labels are where their numbers are, and no two are the same.
     let step = 100.0 * (high - low) / f64::from(TICKS);
-    let decimals = (-step.log10()).ceil().clamp(0.0, 6.0) as usize;
+    let decimals = (1.0 - step.log10().floor()).clamp(0.0, 6.0) as usize;
     let x = |epoch: u32| f64::from(LEFT) + f64::from(PLOT_WIDTH) * f64::from(epoch) / f64::from(epochs);
     let y = |score: f64| f64::from(TOP) + f64::from(PLOT_HEIGHT) * (high - score) / (high - low);
 
