@@ -7,6 +7,7 @@ use arrow_array::RecordBatch;
 use pba_client::{Client, ClientError, ClientOptions, EpochRequest};
 use pba_tests::proxy::{self, Cut};
 use pba_tests::{CuttingProxy, Download, Epoch, Server, epoch, http, pba, wait_for, wait_until_still};
+use reqwest::Method;
 
 const TRAIN: &str = "/v1/datasets/shapes/epochs/0/batches?schedule=cifar10-pba";
 const IMAGES: &str = "pba_images_augmented_total{dataset=\"shapes\"}";
@@ -404,7 +405,7 @@ fn a_server_that_falls_silent_is_left() {
     assert_eq!((epoch::digest(&batches), resumes), (server.epoch(&small_target()).digest(), 1));
 }
 
-/// Answers every request with the same.
+/// Answers every request with the same. Ends with the test process.
 fn answering(head: &'static str, body: &'static [u8]) -> String {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
@@ -438,20 +439,25 @@ fn what_is_no_answer_of_a_server_is_refused() {
 
 /// Answers every request as a proxy does whose server is away.
 fn bad_gateway() -> String {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let url = format!("http://{}", listener.local_addr().unwrap());
-    // Ends with the test process: it waits in accept, and holds nothing.
-    std::thread::spawn(move || {
-        for mut socket in listener.incoming().map_while(Result::ok) {
-            let mut request = [0; 4096];
-            let _ = socket.read(&mut request);
-            let body = "<html>502 Bad Gateway</html>";
-            let length = body.len();
-            let head = "HTTP/1.1 502 Bad Gateway\r\ncontent-type: text/html\r\nconnection: close";
-            let _ = socket.write_all(format!("{head}\r\ncontent-length: {length}\r\n\r\n{body}").as_bytes());
-        }
-    });
-    url
+    answering(
+        "HTTP/1.1 502 Bad Gateway\r\ncontent-type: text/html\r\nconnection: close\r\ncontent-length: 28\r\n\r\n",
+        b"<html>502 Bad Gateway</html>",
+    )
+}
+
+#[test]
+fn a_change_that_was_answered_is_not_made_again() {
+    let server = Server::start(&[]);
+    let cut = answering("HTTP/1.1 201 Created\r\ncontent-length: 100\r\nconnection: close\r\n\r\n", b"{");
+    let schedule = pba_schedules::library::all().remove(0);
+    let body = pba_schedules::formats::json::write(&schedule).into_bytes();
+    let client = Client::new([cut, server.url()]).unwrap();
+    let changed = runtime().block_on(client.request(Method::PUT, "/v1/schedules/again", Some(body)));
+    assert!(matches!(changed, Err(ClientError::Unreachable { .. })), "{changed:?}");
+    assert!(!server.pba(&["schedule", "list"]).ok().contains("again"));
+    // Whoever only reads asks the next one.
+    let listed = runtime().block_on(client.request(Method::GET, "/v1/schedules", None)).unwrap();
+    assert!(String::from_utf8(listed).unwrap().contains("cifar10-pba"));
 }
 
 #[test]

@@ -138,7 +138,14 @@ impl Client {
         for round in 0..=ATTEMPTS_MAX {
             for replica in 0..self.replicas.len() {
                 let answer = match self.send(replica, method.clone(), path, body.clone()).await {
-                    Ok(response) => whole(self.replica(replica), response).await,
+                    Ok(response) => {
+                        let answer = whole(self.replica(replica), response).await;
+                        // Who answered has made the change; another one is not to make it again.
+                        if method != Method::GET {
+                            return answer;
+                        }
+                        answer
+                    }
                     Err(error) => Err(error),
                 };
                 match answer {

@@ -264,7 +264,9 @@ class Client:
             except RefusedError as error:
                 if error.status < 500 and error.status not in STATUS_RETRIED:
                     raise
-                busy = failure = error
+                failure = error
+                if error.status in STATUS_RETRIED:
+                    busy = error
             except UnreachableError as error:
                 failure = error
             except (StreamError, ValueError, RecursionError) as error:
