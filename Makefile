@@ -37,11 +37,12 @@ prerequisites: ## Say what this machine lacks, and how to install it
 	@deploy/prerequisites.sh $(NEEDS) "$(PYTHON)"
 
 # The server is there first; the trainer, which only searches need, is built beside it, and `pba demo`
-# says when it is there. Either ends with the other, and both with this command.
+# says when it is there; so an old one goes first. Either ends with the other, and both with this command.
 run: server ## Build, then serve the built-in dataset, stream one epoch and show where the dashboard is
 ifeq ($(TRAINER),0)
 	@target/release/pba demo
 else
+	@rm -f target/release/pba-trainer
 	@target/release/pba demo & pba=$$!; \
 	$(MAKE) --no-print-directory trainer & build=$$!; \
 	trap 'kill -TERM $$build 2> /dev/null' INT; \

@@ -231,6 +231,20 @@ fn servers_of_a_stream() {
 }
 
 #[test]
+fn an_empty_preview_says_that_it_is() {
+    let server = Server::start(&[]);
+    let png = server.get("/v1/datasets/shapes/epochs/0/preview.png?start=79").body;
+    let mut picture = png::Decoder::new(std::io::Cursor::new(png)).read_info().unwrap();
+    let mut pixels = vec![0; picture.output_buffer_size().unwrap()];
+    picture.next_frame(&mut pixels).unwrap();
+    let (width, height) = picture.info().size();
+    assert_eq!(height, 56, "a header and one line");
+    let line = &pixels[44 * 3 * width as usize..];
+    let letters = line.chunks_exact(3).filter(|&pixel| pixel != &line[..3]).count();
+    assert!(letters > 40, "{letters} pixels of letters");
+}
+
+#[test]
 fn a_preview_takes_every_parameter_of_the_stream() {
     let server = Server::start(&[]);
     let folder = tempfile::tempdir().unwrap();

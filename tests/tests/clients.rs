@@ -446,18 +446,47 @@ fn bad_gateway() -> String {
 }
 
 #[test]
-fn a_change_that_was_answered_is_not_made_again() {
+fn a_change_that_reached_a_server_is_not_sent_to_another() {
     let server = Server::start(&[]);
-    let cut = answering("HTTP/1.1 201 Created\r\ncontent-length: 100\r\nconnection: close\r\n\r\n", b"{");
     let schedule = pba_schedules::library::all().remove(0);
     let body = pba_schedules::formats::json::write(&schedule).into_bytes();
-    let client = Client::new([cut, server.url()]).unwrap();
-    let changed = runtime().block_on(client.request(Method::PUT, "/v1/schedules/again", Some(body)));
-    assert!(matches!(changed, Err(ClientError::Unreachable { .. })), "{changed:?}");
-    assert!(!server.pba(&["schedule", "list"]).ok().contains("again"));
-    // Whoever only reads asks the next one.
-    let listed = runtime().block_on(client.request(Method::GET, "/v1/schedules", None)).unwrap();
-    assert!(String::from_utf8(listed).unwrap().contains("cifar10-pba"));
+    let cut = answering("HTTP/1.1 201 Created\r\ncontent-length: 100\r\nconnection: close\r\n\r\n", b"{");
+    for first in [cut, answering("", b"")] {
+        let client = Client::new([first.clone(), server.url()]).unwrap();
+        let put = client.request(Method::PUT, "/v1/schedules/again", Some(body.clone()));
+        let error = runtime().block_on(put).unwrap_err();
+        assert!(matches!(&error, ClientError::Unanswered { url, .. } if *url == first), "{error:?}");
+        let says = format!("{first} did not answer PUT /v1/schedules/again, so it may or may not have been");
+        assert!(error.to_string().starts_with(&says), "{error}");
+        assert!(!server.pba(&["schedule", "list"]).ok().contains("again"));
+        // Whoever only reads asks the next one.
+        let listed = runtime().block_on(client.request(Method::GET, "/v1/schedules", None)).unwrap();
+        assert!(String::from_utf8(listed).unwrap().contains("cifar10-pba"));
+    }
+    // One that was never reached has not made it.
+    let client = Client::new([nobody(), server.url()]).unwrap();
+    let put = client.request(Method::PUT, "/v1/schedules/again", Some(body));
+    runtime().block_on(put).unwrap();
+    assert!(server.pba(&["schedule", "list"]).ok().contains("again"));
+}
+
+/// A URL where nobody listens.
+fn nobody() -> String {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    format!("http://{}", listener.local_addr().unwrap())
+}
+
+#[test]
+fn replicas_that_are_away_are_all_named() {
+    let (one, other) = (nobody(), nobody());
+    let client = Client::new([&one, &other]).unwrap();
+    let listed = runtime().block_on(client.request(Method::GET, "/v1/schedules", None)).unwrap_err();
+    let opened = runtime().block_on(client.epoch("shapes", 3, small())).map(|_| ()).unwrap_err();
+    for error in [listed.to_string(), opened.to_string()] {
+        let (first, second) = error.split_once("; cannot reach ").expect(&error);
+        assert!(first.starts_with(&format!("cannot reach {one}: ")), "{error}");
+        assert!(second.starts_with(&format!("{other}: ")), "{error}");
+    }
 }
 
 #[test]

@@ -268,6 +268,8 @@ def test_urls_have_one_form(url: str, canonical: str) -> None:
         ("http://", "names no host"),
         ("http://h:x", "h:x"),
         ("http:127.0.0.1:8080", "not followed by //"),
+        ("htp:/host", "no port after the colon"),
+        ("host:", "no port after the colon"),
         ("127.0.0.1:8080?split=test", "more than host"),
         ("unix:", "names no path"),
         ("/run/pba.sock", "a Unix socket is written unix:/run/pba.sock;"),
@@ -333,6 +335,16 @@ def test_an_address_where_nobody_is_fails_at_once(
             call()
         advice = f" Start one with: {command}" if command else ""
         assert str(failure.value) == f"cannot reach {client.urls[0]}: {reason}; is a server running there?{advice}"
+
+
+def test_servers_that_are_away_are_all_named() -> None:
+    client = Client(["127.0.0.1:1", "127.0.0.1:2"])
+    for call in (client.datasets, lambda: client.epoch("shapes", 0)):
+        with pytest.raises(UnreachableError) as failure:
+            call()
+        first, second = str(failure.value).split("; cannot reach ")
+        assert first.startswith("cannot reach http://127.0.0.1:1: ")
+        assert second.startswith("http://127.0.0.1:2: ")
 
 
 def test_where_a_server_usually_is_the_advice_is_short() -> None:

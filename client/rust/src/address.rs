@@ -4,9 +4,10 @@ use std::error::Error;
 use std::fmt;
 use std::io::ErrorKind;
 
-use reqwest::Url;
+use reqwest::{Method, Url};
 use rustls::CertificateError;
 
+use crate::client::Request;
 use crate::error::ClientError;
 
 /// Where a server is.
@@ -43,7 +44,24 @@ impl Address {
         if text.starts_with(['/', '.', '~']) || text.ends_with(".sock") {
             return Err(wrong(format!("for a Unix socket write unix:{text}")));
         }
+        if text.contains(|letter: char| letter.is_whitespace() || letter.is_control()) {
+            return Err(wrong("it holds a space or a control character".to_owned()));
+        }
+        if let Some(scheme) = text.split(':').next().filter(|scheme| ["http", "https"].contains(scheme))
+            && text.contains(':')
+            && !text.contains("://")
+        {
+            return Err(wrong(format!("{scheme}: is not followed by //")));
+        }
         let whole = if text.contains("://") { text.to_owned() } else { format!("http://{text}") };
+        // What the parser of URLs would overlook.
+        match whole.split("://").nth(1).and_then(|rest| rest.split('/').next()) {
+            Some("") => return Err(wrong("it names no host".to_owned())),
+            Some(authority) if authority.ends_with(':') => {
+                return Err(wrong("it names no port after the colon".to_owned()));
+            }
+            _ => {}
+        }
         let base: Url = whole.parse().map_err(|error| wrong(format!("{error}")))?;
         if !matches!(base.scheme(), "http" | "https") {
             return Err(wrong(format!("this client does not speak {}", base.scheme())));
@@ -61,11 +79,20 @@ impl Address {
 
     /// Why a server could not be reached, and what may help.
     pub fn unreachable(&self, error: &(dyn Error + 'static)) -> ClientError {
-        let mut reason = cause(error);
-        if let Some(hint) = self.hint(error) {
-            reason = format!("{reason}; {hint}");
-        }
-        ClientError::Unreachable { url: self.to_string(), reason }
+        ClientError::Unreachable { url: self.to_string(), reason: self.reason(error) }
+    }
+
+    /// Why a server that could be reached gave no whole answer, and what may help.
+    pub fn unanswered(&self, request: Request<'_>, error: &(dyn Error + 'static)) -> ClientError {
+        // What only reads has changed nothing.
+        let doubt = if *request.method == Method::GET { "" } else { ", so it may or may not have been done" };
+        let request = format!("{} {}{doubt}", request.method, request.path);
+        ClientError::Unanswered { url: self.to_string(), request, reason: self.reason(error) }
+    }
+
+    fn reason(&self, error: &(dyn Error + 'static)) -> String {
+        let reason = cause(error);
+        self.hint(error).map(|hint| format!("{reason}; {hint}")).unwrap_or(reason)
     }
 
     fn hint(&self, error: &(dyn Error + 'static)) -> Option<String> {
@@ -153,8 +180,13 @@ mod tests {
     fn what_is_no_url_is_refused_with_what_is() {
         for (text, says) in [
             ("ftp://host", "does not speak ftp"),
-            ("", "empty host"),
-            ("http://", "empty host"),
+            ("", "it names no host"),
+            ("http://", "it names no host"),
+            ("http:///prefix", "it names no host"),
+            ("http:/host", "http: is not followed by //"),
+            ("htp:/host", "it names no port"),
+            ("host:", "it names no port"),
+            ("host/a b", "a space or a control character"),
             ("unix:", "it names no path"),
             ("/run/pba.sock", "write unix:/run/pba.sock"),
             ("pba.sock", "write unix:pba.sock"),

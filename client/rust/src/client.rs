@@ -124,7 +124,8 @@ impl Client {
     }
 
     /// Sends a request to the first replica that can be reached, and answers the body. What only reads
-    /// is asked of a busy server again for some seconds.
+    /// is asked of a busy server again for some seconds; a change that has reached a server is not sent
+    /// to another one.
     ///
     /// # Errors
     /// When none can be reached, or it refuses.
@@ -134,32 +135,44 @@ impl Client {
         path: &str,
         body: Option<Vec<u8>>,
     ) -> Result<Vec<u8>, ClientError> {
-        let mut last = ClientError::NoServer;
-        for round in 0..=ATTEMPTS_MAX {
+        let answer = self.first(async |replica| {
+            let request = Request { method: &method, path };
+            let answer = match self.send(replica, request, body.clone(), None).await {
+                Ok(response) => whole(self.replica(replica), request, response).await,
+                Err(error) => Err(error),
+            };
+            match answer {
+                Err(ClientError::Unreachable { .. }) => answer.map(Ok),
+                _ if method == Method::GET => answer.map(Ok),
+                _ => Ok(answer),
+            }
+        });
+        answer.await?
+    }
+
+    /// Tries one replica after the other, and the busy ones again for some seconds.
+    pub(crate) async fn first<T>(
+        &self,
+        mut attempt: impl AsyncFnMut(usize) -> Result<T, ClientError>,
+    ) -> Result<T, ClientError> {
+        for round in 0.. {
+            let mut failure = ClientError::NoServer;
+            let mut busy = None;
             for replica in 0..self.replicas.len() {
-                let answer = match self.send(replica, method.clone(), path, body.clone()).await {
-                    Ok(response) => {
-                        let answer = whole(self.replica(replica), response).await;
-                        // Who answered has made the change; another one is not to make it again.
-                        if method != Method::GET {
-                            return answer;
-                        }
-                        answer
-                    }
-                    Err(error) => Err(error),
-                };
-                match answer {
-                    Err(error @ ClientError::Unreachable { .. }) => last = error,
-                    Err(error) if error.is_busy() && method == Method::GET => last = error,
+                match attempt(replica).await {
+                    Err(error) if error.is_busy() => busy = Some(error),
+                    Err(error) if error.is_of_the_replica() => failure = error.after(failure),
                     done => return done,
                 }
             }
-            if !last.is_busy() || round == ATTEMPTS_MAX {
-                break;
+            // Nobody waits for a server that may not exist; one that still opens its datasets does.
+            match busy {
+                None => return Err(failure),
+                Some(error) if round == ATTEMPTS_MAX => return Err(error),
+                Some(_) => tokio::time::sleep(PAUSE * 2u32.pow(round)).await,
             }
-            tokio::time::sleep(PAUSE * 2u32.pow(round)).await;
         }
-        Err(last)
+        unreachable!("the last round returns")
     }
 
     /// Follows what happens in a search, from its beginning to its end.
@@ -191,17 +204,6 @@ impl Client {
         &self.replicas[replica % self.replicas.len()]
     }
 
-    /// Sends a request to one replica; an answer that is no success is an error.
-    pub(crate) async fn send(
-        &self,
-        replica: usize,
-        method: Method,
-        path: &str,
-        body: Option<Vec<u8>>,
-    ) -> Result<Response, ClientError> {
-        self.send_with(replica, method, path, body, None).await
-    }
-
     /// Asks a replica for an epoch: through memory that it shares, where it is on this machine.
     pub(crate) async fn stream(&self, number: usize, path: &str) -> Result<Source, ClientError> {
         let replica = self.replica(number);
@@ -216,41 +218,60 @@ impl Client {
                 memory::Answer::Plain(response) => epoch(replica, path, response).await,
             };
         }
-        let response = self.send(number, Method::GET, path, None).await?;
+        let response = self.send(number, Request::get(path), None, None).await?;
         epoch(replica, path, response).await
     }
 
-    /// As [`Client::send`], with one more header.
-    pub(crate) async fn send_with(
+    /// Sends a request to one replica; an answer that is no success is an error.
+    pub(crate) async fn send(
         &self,
         replica: usize,
-        method: Method,
-        path: &str,
+        request: Request<'_>,
         body: Option<Vec<u8>>,
         header: Option<(&str, &str)>,
     ) -> Result<Response, ClientError> {
         let replica = self.replica(replica);
         let Replica { http, address, .. } = replica;
-        let mut request = http.request(method, address.join(path));
+        let mut sent = http.request(request.method.clone(), address.join(request.path));
         if let Some(body) = body {
-            request = request.body(body);
+            sent = sent.body(body);
         }
         if let Some((name, value)) = header {
-            request = request.header(name, value);
+            sent = sent.header(name, value);
         }
-        let response = request.send().await.map_err(|error| address.unreachable(&error))?;
-        success(replica, path, response).await
+        let response = sent.send().await.map_err(|error| match error.is_connect() {
+            true => address.unreachable(&error),
+            false => address.unanswered(request, &error),
+        })?;
+        success(replica, request, response).await
     }
 }
 
-/// The answer of a server to a request for `path`, if it is a success.
-async fn success(replica: &Replica, path: &str, response: Response) -> Result<Response, ClientError> {
+/// What is asked of a server.
+#[derive(Clone, Copy)]
+pub(crate) struct Request<'a> {
+    pub method: &'a Method,
+    pub path: &'a str,
+}
+
+impl Request<'_> {
+    pub fn get(path: &str) -> Request<'_> {
+        Request { method: &Method::GET, path }
+    }
+}
+
+/// The answer of a server, if it is a success.
+async fn success(
+    replica: &Replica,
+    request: Request<'_>,
+    response: Response,
+) -> Result<Response, ClientError> {
     if response.status().is_success() {
         return Ok(response);
     }
     let status = response.status().as_u16();
     let is_problem = has_type(&response, problem::CONTENT_TYPE);
-    let body = whole(replica, response).await?;
+    let body = whole(replica, request, response).await?;
     match serde_json::from_slice::<Problem>(&body) {
         Ok(problem) if is_problem => Err(ClientError::Refused(Box::new(Problem {
             detail: replica.hide(&problem.detail),
@@ -259,13 +280,13 @@ async fn success(replica: &Replica, path: &str, response: Response) -> Result<Re
             allowed: problem.allowed.as_deref().map(|allowed| replica.hide(allowed)),
             ..problem
         }))),
-        _ => Err(foreign(replica, path, status, &String::from_utf8_lossy(&body))),
+        _ => Err(foreign(replica, request.path, status, &String::from_utf8_lossy(&body))),
     }
 }
 
 /// An answer that is an epoch.
 async fn epoch(replica: &Replica, path: &str, response: Response) -> Result<Source, ClientError> {
-    let response = success(replica, path, response).await?;
+    let response = success(replica, Request::get(path), response).await?;
     if response.status() == StatusCode::OK && has_type(&response, stream::CONTENT_TYPE) {
         return Ok(Source::Http(response));
     }
@@ -294,9 +315,14 @@ pub(crate) fn has_type(response: &Response, media_type: &str) -> bool {
 }
 
 /// A whole body.
-async fn whole(replica: &Replica, mut response: Response) -> Result<Vec<u8>, ClientError> {
+async fn whole(
+    replica: &Replica,
+    request: Request<'_>,
+    mut response: Response,
+) -> Result<Vec<u8>, ClientError> {
     let mut body = Vec::new();
-    while let Some(chunk) = response.chunk().await.map_err(|error| replica.address.unreachable(&error))? {
+    let broken = |error| replica.address.unanswered(request, &error);
+    while let Some(chunk) = response.chunk().await.map_err(broken)? {
         if body.len() + chunk.len() > DOCUMENT_BYTES_MAX {
             let reason = format!("{} answered more than {DOCUMENT_BYTES_MAX} bytes", replica.address);
             return Err(ClientError::Stream(reason));

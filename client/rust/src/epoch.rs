@@ -131,32 +131,19 @@ impl EpochStream {
             since: Instant::now(),
         };
         let start = Instant::now();
-        let mut last = ClientError::NoServer;
-        for round in 0..=ATTEMPTS_MAX {
-            let mut is_busy = false;
-            for replica in 0..stream.client.replicas() {
-                stream.replica = replica;
-                match stream.connect().await {
-                    Ok(schema) => {
-                        stream.expected = number(&schema, stream::BATCHES)?;
-                        stream.rows_expected = number(&schema, stream::ROWS)?;
-                        stream.schema = schema;
-                        stream.since = Instant::now();
-                        stream.waits.for_server = stream.since - start;
-                        return Ok(stream);
-                    }
-                    Err(error @ (ClientError::Unreachable { .. } | ClientError::Stream(_))) => last = error,
-                    Err(error) if error.is_busy() => (last, is_busy) = (error, true),
-                    Err(error) => return Err(error),
-                }
-            }
-            // Nobody waits for a server that may not exist; one that still opens its datasets does.
-            if !is_busy || round == ATTEMPTS_MAX {
-                break;
-            }
-            tokio::time::sleep(PAUSE * 2u32.pow(round)).await;
-        }
-        Err(last)
+        let client = stream.client.clone();
+        let opened = client.first(async |replica| {
+            stream.replica = replica;
+            let schema = stream.connect().await?;
+            stream.expected = number(&schema, stream::BATCHES)?;
+            stream.rows_expected = number(&schema, stream::ROWS)?;
+            stream.schema = schema;
+            Ok(())
+        });
+        opened.await?;
+        stream.since = Instant::now();
+        stream.waits.for_server = stream.since - start;
+        Ok(stream)
     }
 
     /// Schema of the stream, with the server's metadata.
@@ -227,8 +214,7 @@ impl EpochStream {
                     self.rows_received += batch.num_rows() as u64;
                     return Ok(Some(batch));
                 }
-                Err(error @ (ClientError::Unreachable { .. } | ClientError::Stream(_))) => error,
-                Err(error) if error.is_busy() => error,
+                Err(error) if error.is_of_the_replica() || error.is_busy() => error,
                 Err(error) => return Err(error),
             };
             self.connection = None;

@@ -48,9 +48,20 @@ pub enum ClientError {
     /// No server could be reached.
     #[error("cannot reach {url}: {reason}")]
     Unreachable {
-        /// The last one that was tried.
+        /// The first one that was tried.
         url: String,
-        /// Why not.
+        /// Why not, and why none of the others.
+        reason: String,
+    },
+    /// A server that was reached and gave no whole answer. A change that was asked of it may have been
+    /// made.
+    #[error("{url} did not answer {request}: {reason}")]
+    Unanswered {
+        /// Who was asked.
+        url: String,
+        /// Method and path of the request, and what is not known of a change.
+        request: String,
+        /// What went wrong.
         reason: String,
     },
     /// The stream was cut, and could not be continued.
@@ -86,6 +97,23 @@ pub enum ClientError {
 }
 
 impl ClientError {
+    /// The error of one replica after that of another: both, if neither could be reached.
+    pub(crate) fn after(self, earlier: ClientError) -> ClientError {
+        match (earlier, self) {
+            (ClientError::Unreachable { url, reason }, later @ ClientError::Unreachable { .. }) => {
+                ClientError::Unreachable { url, reason: format!("{reason}; {later}") }
+            }
+            (_, later) => later,
+        }
+    }
+
+    /// Whether another replica may do better: this one is not there, falls silent, or sent something else
+    /// than it promised.
+    pub(crate) fn is_of_the_replica(&self) -> bool {
+        use ClientError::{Stream, Unanswered, Unreachable};
+        matches!(self, Unreachable { .. } | Unanswered { .. } | Stream(_))
+    }
+
     /// A server that is full, opens its datasets or shuts down, or a proxy in front of one that is away
     /// for the moment: another replica, or a later attempt, may do.
     pub(crate) fn is_busy(&self) -> bool {

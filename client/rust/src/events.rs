@@ -3,10 +3,10 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use reqwest::{Method, Response};
+use reqwest::Response;
 use serde_json::Value;
 
-use crate::client::{Client, foreign_answer, has_type, segment};
+use crate::client::{Client, Request, foreign_answer, has_type, segment};
 use crate::error::ClientError;
 
 /// Attempts to reconnect before giving up.
@@ -80,9 +80,8 @@ impl Events {
             }
             let failure = match self.read().await {
                 Ok(()) => continue,
-                Err(error @ (ClientError::Unreachable { .. } | ClientError::Stream(_))) => error,
-                // As one that was restarted, and opens its datasets.
-                Err(error) if error.is_busy() => error,
+                // A busy one was restarted, and opens its datasets.
+                Err(error) if error.is_of_the_replica() || error.is_busy() => error,
                 Err(error) => return Err(error),
             };
             self.response = None;
@@ -107,7 +106,7 @@ impl Events {
         if self.response.is_none() {
             let path = format!("/v1/searches/{}/events", segment(&self.search));
             let headers = self.last_id.as_deref().map(|id| ("Last-Event-ID", id));
-            let response = self.client.send_with(self.replica, Method::GET, &path, None, headers).await?;
+            let response = self.client.send(self.replica, Request::get(&path), None, headers).await?;
             if !has_type(&response, "text/event-stream") {
                 return Err(foreign_answer(&self.client, self.replica, &path, &response));
             }

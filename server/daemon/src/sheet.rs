@@ -32,6 +32,8 @@ const LINE: u32 = 11;
 const CAPTION: u32 = 3 * LINE + 4;
 const HEADER: u32 = 44;
 const GLYPH_WIDTH: u32 = 6;
+/// What an empty sheet says, as of a shard that holds none or a start after its last batch.
+const NO_IMAGES: &str = "no images";
 
 /// Draws the first `count` images of an epoch as a PNG.
 ///
@@ -57,6 +59,9 @@ pub fn draw(epoch: &Epoch, number: u32, count: usize, workspace: &mut Workspace)
 
     canvas.text(&title, GAP, 9, MonoTextStyle::new(&FONT_9X15_BOLD, TITLE));
     canvas.text(&subtitle, GAP, 27, MonoTextStyle::new(&FONT_6X10, CLASS));
+    if indices.is_empty() {
+        canvas.text(NO_IMAGES, GAP, HEADER, MonoTextStyle::new(&FONT_6X10, CLASS));
+    }
     let letters = (cell_width - GAP) / GLYPH_WIDTH;
     for (position, (&index, pixels)) in indices.iter().zip(pixels.chunks_exact(shape.rgb_bytes())).enumerate()
     {

@@ -91,5 +91,7 @@ def _parse(url: str) -> Address:
         raise ValueError("it holds a space or a control character")
     if parts.query or parts.fragment:
         raise ValueError("it holds more than host, port and path")
+    if parts.netloc.endswith(":"):
+        raise ValueError("it names no port after the colon")
     port = PORTS[parts.scheme] if parts.port is None else parts.port
     return Address(parts.scheme, parts.hostname, port, quote(parts.path.rstrip("/"), safe="/%:"))

@@ -241,7 +241,7 @@ class Client:
         return self._get_once(target)
 
     def _get_once(self, target: str) -> Any:
-        failure: PbaError = UnreachableError("no server was tried")
+        failure: Optional[PbaError] = None
         busy: Optional[RefusedError] = None
         for address in self._addresses:
             try:
@@ -268,12 +268,14 @@ class Client:
                 if error.status in STATUS_RETRIED:
                     busy = error
             except UnreachableError as error:
-                failure = error
+                failure = error.after(failure)
             except (StreamError, ValueError, RecursionError) as error:
                 shown = self._access.hide(str(error))
                 failure = StreamError(f"{address}{target} is not what a PBA server answers: {shown}")
         # Of those, one that is busy may answer another attempt.
-        raise failure if busy is None else busy
+        failure = failure if busy is None else busy
+        assert failure is not None, "there is a server at least"
+        raise failure
 
     def __repr__(self) -> str:
         return f"Client({self.urls!r})"

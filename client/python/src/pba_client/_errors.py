@@ -62,6 +62,14 @@ def _refused(status, detail, parameter, value, allowed, retry_after):  # type: i
 class UnreachableError(PbaError, ConnectionError):
     """No server accepted a connection, or none answered on it."""
 
+    def after(self, earlier: Optional[PbaError]) -> UnreachableError:
+        """The error of one server after that of another: both, if neither could be reached."""
+        if not isinstance(earlier, UnreachableError):
+            return self
+        both = type(self)(f"{earlier}; {self}")
+        both.__cause__ = self.__cause__
+        return both
+
 
 class StreamError(PbaError):
     """Bytes that are not the promised Arrow stream, or that end too early."""

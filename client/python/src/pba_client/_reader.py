@@ -172,6 +172,7 @@ class Reader:
         """Repeats an attempt, which may have failed once already, until it succeeds or fails for good."""
         # Altogether, and in a row of those that another attempt would not help.
         attempts = hopeless = 0
+        away: Optional[PbaError] = None
         while True:
             retry_after: Optional[float] = None
             try:
@@ -197,6 +198,9 @@ class Reader:
             attempts += 1
             lasting = isinstance(failure, UntrustedError) or (isinstance(failure, ConnectError) and not patient)
             hopeless = hopeless + 1 if lasting else 0
+            if isinstance(failure, UnreachableError) and lasting:
+                failure = failure.after(away)
+            away = failure if lasting else None
             # So many rounds: naming more replicas never means less patience.
             attempts_max = self._retries * len(self._addresses)
             if attempts > attempts_max or hopeless >= len(self._addresses):
