@@ -168,27 +168,6 @@ fn a_server_that_is_stopped_and_restarted() {
     ends_undisturbed(&server, &id, &trainer);
 }
 
-#[test]
-fn a_server_that_is_killed_beside_another_on_the_same_data() {
-    let Some(trainer) = trainer() else { return };
-    let mut server = Server::with_trainer(&trainer);
-    let id = server.start_search(&spec(json!({})));
-    server.wait_for_lines(&id, 4);
-    let beside = Server::start_on(server.data(), &["--trainer", &trainer]);
-    let begun = beside.search_folder(".begun-by-a-server-that-was-killed");
-    std::fs::create_dir(&begun).unwrap();
-    let cancel = beside.send("DELETE", &format!("/v1/searches/{id}"), b"");
-    assert_eq!(cancel.status, 409, "one server writes in a data directory");
-    assert!(cancel.text().contains("takes its place when it ends"), "{}", cancel.text());
-    assert!(begun.exists(), "what the other one may be making was removed");
-    server.process.signal("KILL");
-    server.process.wait();
-    ends_undisturbed(&beside, &id, &trainer);
-    assert!(!begun.exists(), "what nobody makes any more was left");
-    let schedule = beside.get("/v1/schedules/svhn-pba").text();
-    assert_eq!(beside.send("PUT", "/v1/schedules/mine", schedule.as_bytes()).status, 201);
-}
-
 /// The trainer has not even begun to watch its parent when that dies.
 #[test]
 fn a_server_that_is_killed_while_its_trainer_starts() {

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -19,43 +19,42 @@ use crate::pool::Pool;
 use crate::registry::Registry;
 use crate::searches::Searches;
 
-/// How often a server that does not write looks whether it may.
-const LOCK_POLL: Duration = Duration::from_millis(250);
+/// A server that was told to stop has let go of its port, but not yet of its data directory, while its
+/// trainer ends. Whoever is started in its place waits for so long.
+const LOCK_PATIENCE: Duration = Duration::from_secs(5);
+const LOCK_POLL: Duration = Duration::from_millis(100);
 
 /// Who may write in a data directory: the first server that uses it.
 ///
 /// Others, as replicas beside it, stream what is there; two writers would overwrite each other's
-/// schedules and searches. When the writer ends, whether it was killed, replaced or restarted, one of them
-/// takes its place.
+/// schedules and searches.
 pub struct DataLock {
-    /// None where the directory cannot be written: each change is refused with a reason of its own.
-    file: Option<std::fs::File>,
-    is_writer: AtomicBool,
+    _file: Option<std::fs::File>,
+    is_writer: bool,
 }
 
 impl DataLock {
-    /// Locks a directory, if nobody has, until dropped or until the process ends.
-    pub fn open(directory: &Path) -> DataLock {
-        let file = std::fs::File::create(directory.join("lock")).ok();
-        let lock = DataLock { file, is_writer: AtomicBool::new(false) };
-        lock.is_writer.store(lock.try_take(), Ordering::Release);
-        if !lock.is_writer() {
+    /// Locks a directory, if nobody has or whoever has lets go before long, until dropped or until the
+    /// process ends.
+    pub async fn take(directory: &Path) -> DataLock {
+        // A directory that cannot be written refuses each write with a reason of its own.
+        let Ok(file) = std::fs::File::create(directory.join("lock")) else {
+            return DataLock { _file: None, is_writer: true };
+        };
+        let is_held = || matches!(file.try_lock(), Err(std::fs::TryLockError::WouldBlock));
+        let deadline = Instant::now() + LOCK_PATIENCE;
+        let mut is_writer = !is_held();
+        while !is_writer && Instant::now() < deadline {
+            tokio::time::sleep(LOCK_POLL).await;
+            is_writer = !is_held();
+        }
+        if !is_writer {
             tracing::warn!(
                 directory = %directory.display(),
-                "another server writes in the data directory; until it ends, this one streams and refuses changes"
+                "another server writes in the data directory; this one streams, and refuses changes"
             );
         }
-        lock
-    }
-
-    fn try_take(&self) -> bool {
-        let lock = self.file.as_ref().map(std::fs::File::try_lock);
-        !matches!(lock, Some(Err(std::fs::TryLockError::WouldBlock)))
-    }
-
-    /// Whether this server may write.
-    pub fn is_writer(&self) -> bool {
-        self.is_writer.load(Ordering::Acquire)
+        DataLock { _file: Some(file), is_writer }
     }
 }
 
@@ -100,9 +99,6 @@ impl App {
         metrics: Metrics,
         lock: DataLock,
     ) -> anyhow::Result<App> {
-        if lock.is_writer() {
-            searches.remove_abandoned();
-        }
         let pool = Pool::start(limits.threads, metrics.clone())?;
         metrics.ready.set(1);
         Ok(App {
@@ -134,21 +130,9 @@ impl App {
         Arc::clone(&self.streams).try_acquire_owned().map_err(|_| ApiError::full(self.limits.streams_max))
     }
 
-    /// Becomes the server that writes in the data directory, when no other one does any more.
-    pub async fn take_over(&self) {
-        if self.lock.is_writer() {
-            return;
-        }
-        while !self.lock.try_take() {
-            tokio::time::sleep(LOCK_POLL).await;
-        }
-        self.searches.remove_abandoned();
-        // The other one has changed them since; schedules are looked up on the disk in any case.
-        if let Err(error) = self.searches.reload() {
-            tracing::error!(error = format!("{error:#}"), "the searches of the server before cannot be read");
-        }
-        self.lock.is_writer.store(true, Ordering::Release);
-        tracing::info!("the server that wrote in the data directory has ended; this one takes its place");
+    /// Whether this server may change schedules and searches.
+    pub fn is_writer(&self) -> bool {
+        self.lock.is_writer
     }
 
     /// Refuses a change where another server writes.
@@ -156,12 +140,11 @@ impl App {
     /// # Errors
     /// `409` when another server writes in the data directory.
     pub fn check_writer(&self) -> Result<(), ApiError> {
-        if self.lock.is_writer() {
+        if self.is_writer() {
             return Ok(());
         }
         Err(ApiError::conflict(
-            "another server writes in this server's data directory, and this one takes its place when it ends; \
-             ask that one, or give this one its own with --data-dir",
+            "another server writes in this server's data directory; ask that one, or give this one its own with --data-dir",
         ))
     }
 

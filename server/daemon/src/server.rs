@@ -175,14 +175,12 @@ impl Server {
     pub async fn run(self, stop: impl Future<Output = ()>) {
         let (end_connections, connections) = watch::channel(false);
         let service = Service::new(router(Arc::clone(&self.app)), self.app.limits.stall(), connections);
-        let (end_searches, mut ending) = watch::channel(false);
+        let (end_searches, ending) = watch::channel(false);
         let app = Arc::clone(&self.app);
         let searches = tokio::spawn(async move {
-            tokio::select! {
-                () = app.take_over() => {}
-                _ = ending.wait_for(|&ending| ending) => return,
+            if app.is_writer() {
+                supervise(app, ending).await;
             }
-            supervise(app, ending).await;
         });
         let mut stop = std::pin::pin!(stop);
         let mut deadline: Option<Instant> = None;

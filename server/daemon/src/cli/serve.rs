@@ -74,15 +74,18 @@ pub async fn start(config: &Config) -> anyhow::Result<Server> {
         let (config, cache, metrics) = (config.clone(), cache.clone(), metrics.clone());
         tokio::task::spawn_blocking(move || open_datasets(&config, &cache, &metrics, &opening))
     };
-    let catalog = tokio::select! {
-        opened = opened => opened.context("the datasets could not be opened")??,
+    let opened = async {
+        let lock = DataLock::take(data).await;
+        (lock, opened.await)
+    };
+    let (lock, catalog) = tokio::select! {
+        (lock, opened) = opened => (lock, opened.context("the datasets could not be opened")??),
         never = sockets.answer(opening::router(dataset), config.limits.stall()) => match never {},
     };
     if let Some(fault) = config.trainer.as_deref().and_then(Trainer::fault) {
         tracing::warn!("{fault}; streams are not affected, searches are refused");
     }
     let trainer = Trainer::find(config.trainer.clone());
-    let lock = DataLock::open(data);
     let searches = Searches::open(&data.join("searches"), &cache, trainer, metrics.clone())?;
     let app = App::start(catalog, registry, searches, config.limits.clone(), metrics, lock)?;
     Ok(Server::new(Arc::new(app), sockets))

@@ -55,28 +55,14 @@ impl Searches {
         metrics: Metrics,
     ) -> anyhow::Result<Searches> {
         std::fs::create_dir_all(directory).with_context(|| format!("cannot make {}", directory.display()))?;
-        let searches = Searches {
-            directory: directory.to_owned(),
-            cache: cache.to_owned(),
-            trainer,
-            records: Mutex::default(),
-            queued: Notify::new(),
-            metrics,
-        };
-        searches.reload()?;
-        Ok(searches)
-    }
-
-    /// Reads the searches again, which another server has changed.
-    ///
-    /// # Errors
-    /// When the directory cannot be listed.
-    pub fn reload(&self) -> anyhow::Result<()> {
-        let cannot = || format!("cannot list {}", self.directory.display());
         let mut records = BTreeMap::new();
-        for folder in std::fs::read_dir(&self.directory).with_context(cannot)? {
-            let path = folder.with_context(cannot)?.path();
+        let folders =
+            std::fs::read_dir(directory).with_context(|| format!("cannot list {}", directory.display()))?;
+        for folder in folders {
+            let path = folder.with_context(|| format!("cannot list {}", directory.display()))?.path();
             if path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(BEGUN)) {
+                // A server was killed while it made it, and nobody was told of it.
+                let _ = std::fs::remove_dir_all(&path);
                 continue;
             }
             match Record::open(&path) {
@@ -88,19 +74,16 @@ impl Searches {
                 }
             }
         }
-        *self.records() = records;
-        self.count_states();
-        Ok(())
-    }
-
-    /// Removes what a server left that was killed while it made the folder of a search: nobody was told of
-    /// it. Only whoever writes in the data directory may.
-    pub fn remove_abandoned(&self) {
-        for folder in std::fs::read_dir(&self.directory).into_iter().flatten().flatten() {
-            if folder.file_name().to_string_lossy().starts_with(BEGUN) {
-                let _ = std::fs::remove_dir_all(folder.path());
-            }
-        }
+        let searches = Searches {
+            directory: directory.to_owned(),
+            cache: cache.to_owned(),
+            trainer,
+            records: Mutex::new(records),
+            queued: Notify::new(),
+            metrics,
+        };
+        searches.count_states();
+        Ok(searches)
     }
 
     /// Every search, by id.
