@@ -37,7 +37,8 @@ prerequisites: ## Say what this machine lacks, and how to install it
 	@deploy/prerequisites.sh $(NEEDS) "$(PYTHON)"
 
 # The server is there first; the trainer, which only searches need, is built beside it, and `pba demo`
-# says when it is there; so an old one goes first. Either ends with the other, and both with this command.
+# says when it is there; one that an earlier build left is removed first, so that it is not announced. The
+# build ends with the server, and both with this command.
 run: server ## Build, then serve the built-in dataset, stream one epoch and show where the dashboard is
 ifeq ($(TRAINER),0)
 	@target/release/pba demo

@@ -464,28 +464,26 @@ fn a_change_that_reached_a_server_is_not_sent_to_another() {
         assert!(String::from_utf8(listed).unwrap().contains("cifar10-pba"));
     }
     // One that was never reached has not made it.
-    let client = Client::new([nobody(), server.url()]).unwrap();
+    let client = Client::new([NOBODY.to_owned(), server.url()]).unwrap();
     let put = client.request(Method::PUT, "/v1/schedules/again", Some(body));
     runtime().block_on(put).unwrap();
     assert!(server.pba(&["schedule", "list"]).ok().contains("again"));
 }
 
 /// A URL where nobody listens.
-fn nobody() -> String {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    format!("http://{}", listener.local_addr().unwrap())
-}
+const NOBODY: &str = "http://127.0.0.1:1";
 
 #[test]
 fn replicas_that_are_away_are_all_named() {
-    let (one, other) = (nobody(), nobody());
-    let client = Client::new([&one, &other]).unwrap();
+    let silent = answering("", b"");
+    let client = Client::new([NOBODY, &silent, "http://127.0.0.1:2"]).unwrap();
     let listed = runtime().block_on(client.request(Method::GET, "/v1/schedules", None)).unwrap_err();
     let opened = runtime().block_on(client.epoch("shapes", 3, small())).map(|_| ()).unwrap_err();
     for error in [listed.to_string(), opened.to_string()] {
-        let (first, second) = error.split_once("; cannot reach ").expect(&error);
-        assert!(first.starts_with(&format!("cannot reach {one}: ")), "{error}");
-        assert!(second.starts_with(&format!("{other}: ")), "{error}");
+        let told: Vec<&str> = error.split("; ").filter(|told| told.contains("http://")).collect();
+        assert!(told[0].starts_with("cannot reach http://127.0.0.1:1: "), "{error}");
+        assert!(told[1].starts_with(&format!("{silent} did not answer GET /v1/")), "{error}");
+        assert!(told[2].starts_with("cannot reach http://127.0.0.1:2: "), "{error}");
     }
 }
 

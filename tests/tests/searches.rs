@@ -168,6 +168,39 @@ fn a_server_that_is_stopped_and_restarted() {
     ends_undisturbed(&server, &id, &trainer);
 }
 
+/// As with `make run`, which serves while it still builds the trainer.
+#[test]
+fn a_search_of_a_restarted_server_waits_for_a_trainer() {
+    let Some(trainer) = trainer() else { return };
+    let mut server = Server::with_trainer(&trainer);
+    let id = server.start_search(&spec(json!({})));
+    server.wait_for_lines(&id, 4);
+    server.process.signal("TERM");
+    assert_eq!(server.process.wait().code(), Some(0), "{}", server.process.stderr());
+    let folder = tempfile::tempdir().unwrap();
+    let built = folder.path().join("pba-trainer");
+    server = Server::start_on(server.data(), &["--trainer", built.to_str().unwrap()]);
+    wait_for("the server to say so", || {
+        server.process.stderr().contains("there is no trainer").then_some(())
+    });
+    assert_eq!(server.search(&id)["state"], "queued");
+    std::os::unix::fs::symlink(&trainer, &built).unwrap();
+    ends_undisturbed(&server, &id, &trainer);
+}
+
+#[test]
+fn a_server_beside_the_one_that_writes_clears_nothing_away() {
+    let writer = Server::start(&[]);
+    let begun = writer.search_folder(".begun-just-now");
+    std::fs::create_dir(&begun).unwrap();
+    let beside = Server::start_on(writer.data(), &[]);
+    assert!(begun.exists(), "what the other one may be making was removed");
+    let data = writer.data();
+    drop((beside, writer));
+    let _again = Server::start_on(data, &[]);
+    assert!(!begun.exists(), "what nobody makes any more was left");
+}
+
 /// The trainer has not even begun to watch its parent when that dies.
 #[test]
 fn a_server_that_is_killed_while_its_trainer_starts() {

@@ -4,7 +4,7 @@ use std::error::Error;
 use std::fmt;
 use std::io::ErrorKind;
 
-use reqwest::{Method, Url};
+use reqwest::Url;
 use rustls::CertificateError;
 
 use crate::client::Request;
@@ -47,21 +47,7 @@ impl Address {
         if text.contains(|letter: char| letter.is_whitespace() || letter.is_control()) {
             return Err(wrong("it holds a space or a control character".to_owned()));
         }
-        if let Some(scheme) = text.split(':').next().filter(|scheme| ["http", "https"].contains(scheme))
-            && text.contains(':')
-            && !text.contains("://")
-        {
-            return Err(wrong(format!("{scheme}: is not followed by //")));
-        }
         let whole = if text.contains("://") { text.to_owned() } else { format!("http://{text}") };
-        // What the parser of URLs would overlook.
-        match whole.split("://").nth(1).and_then(|rest| rest.split('/').next()) {
-            Some("") => return Err(wrong("it names no host".to_owned())),
-            Some(authority) if authority.ends_with(':') => {
-                return Err(wrong("it names no port after the colon".to_owned()));
-            }
-            _ => {}
-        }
         let base: Url = whole.parse().map_err(|error| wrong(format!("{error}")))?;
         if !matches!(base.scheme(), "http" | "https") {
             return Err(wrong(format!("this client does not speak {}", base.scheme())));
@@ -69,7 +55,17 @@ impl Address {
         if base.query().or(base.fragment()).is_some() {
             return Err(wrong("it holds more than host, port and path".to_owned()));
         }
-        Ok(Address { base, socket: None })
+        // What the parser of URLs makes something else of.
+        let authority = whole.split("://").nth(1).and_then(|rest| rest.split(['/', '\\']).next());
+        let authority = authority.unwrap_or_default().to_ascii_lowercase();
+        match authority.strip_suffix(':') {
+            Some(scheme @ ("http" | "https")) if !text.contains("://") => {
+                Err(wrong(format!("{scheme}: is not followed by //")))
+            }
+            Some(_) => Err(wrong("it names no port after the colon".to_owned())),
+            None if authority.is_empty() => Err(wrong("it names no host".to_owned())),
+            None => Ok(Address { base, socket: None }),
+        }
     }
 
     /// The URL of a path on this server.
@@ -84,9 +80,7 @@ impl Address {
 
     /// Why a server that could be reached gave no whole answer, and what may help.
     pub fn unanswered(&self, request: Request<'_>, error: &(dyn Error + 'static)) -> ClientError {
-        // What only reads has changed nothing.
-        let doubt = if *request.method == Method::GET { "" } else { ", so it may or may not have been done" };
-        let request = format!("{} {}{doubt}", request.method, request.path);
+        let request = format!("{} {}", request.method, request.path);
         ClientError::Unanswered { url: self.to_string(), request, reason: self.reason(error) }
     }
 
@@ -180,8 +174,12 @@ mod tests {
     fn what_is_no_url_is_refused_with_what_is() {
         for (text, says) in [
             ("ftp://host", "does not speak ftp"),
-            ("", "it names no host"),
-            ("http://", "it names no host"),
+            ("", "empty host"),
+            ("http://", "empty host"),
+            ("ftp:///prefix", "does not speak ftp"),
+            ("HTTP:/host", "http: is not followed by //"),
+            ("http://\\host", "it names no host"),
+            ("http://host:\\x", "it names no port"),
             ("http:///prefix", "it names no host"),
             ("http:/host", "http: is not followed by //"),
             ("htp:/host", "it names no port"),

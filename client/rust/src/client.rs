@@ -141,11 +141,12 @@ impl Client {
                 Ok(response) => whole(self.replica(replica), request, response).await,
                 Err(error) => Err(error),
             };
-            match answer {
-                Err(ClientError::Unreachable { .. }) => answer.map(Ok),
-                _ if method == Method::GET => answer.map(Ok),
-                _ => Ok(answer),
-            }
+            let goes_on = match &answer {
+                Err(ClientError::Unreachable { .. }) => true,
+                Err(error) => method == Method::GET && error.is_passing(),
+                Ok(_) => false,
+            };
+            if goes_on { answer.map(Ok) } else { Ok(answer) }
         });
         answer.await?
     }
@@ -155,13 +156,14 @@ impl Client {
         &self,
         mut attempt: impl AsyncFnMut(usize) -> Result<T, ClientError>,
     ) -> Result<T, ClientError> {
-        for round in 0.. {
+        let mut round = 0;
+        loop {
             let mut failure = ClientError::NoServer;
             let mut busy = None;
             for replica in 0..self.replicas.len() {
                 match attempt(replica).await {
                     Err(error) if error.is_busy() => busy = Some(error),
-                    Err(error) if error.is_of_the_replica() => failure = error.after(failure),
+                    Err(error) if error.is_passing() => failure = error.after(failure),
                     done => return done,
                 }
             }
@@ -171,8 +173,8 @@ impl Client {
                 Some(error) if round == ATTEMPTS_MAX => return Err(error),
                 Some(_) => tokio::time::sleep(PAUSE * 2u32.pow(round)).await,
             }
+            round += 1;
         }
-        unreachable!("the last round returns")
     }
 
     /// Follows what happens in a search, from its beginning to its end.
@@ -213,7 +215,7 @@ impl Client {
         {
             let asked = memory::ask(address, socket, path, authorization.as_ref());
             let answer = tokio::time::timeout(*stall, asked).await;
-            return match answer.map_err(|elapsed| address.unreachable(&elapsed))?? {
+            return match answer.map_err(|elapsed| address.unanswered(Request::get(path), &elapsed))?? {
                 memory::Answer::Memory(stream) => Ok(Source::Memory(stream)),
                 memory::Answer::Plain(response) => epoch(replica, path, response).await,
             };
@@ -239,9 +241,10 @@ impl Client {
         if let Some((name, value)) = header {
             sent = sent.header(name, value);
         }
-        let response = sent.send().await.map_err(|error| match error.is_connect() {
-            true => address.unreachable(&error),
-            false => address.unanswered(request, &error),
+        let response = sent.send().await.map_err(|error| {
+            // Either way, nothing was sent.
+            let is_unsent = error.is_connect() || error.is_builder();
+            if is_unsent { address.unreachable(&error) } else { address.unanswered(request, &error) }
         })?;
         success(replica, request, response).await
     }

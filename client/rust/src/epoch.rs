@@ -214,7 +214,7 @@ impl EpochStream {
                     self.rows_received += batch.num_rows() as u64;
                     return Ok(Some(batch));
                 }
-                Err(error) if error.is_of_the_replica() || error.is_busy() => error,
+                Err(error) if error.is_passing() || error.is_busy() => error,
                 Err(error) => return Err(error),
             };
             self.connection = None;

@@ -50,16 +50,16 @@ pub enum ClientError {
     Unreachable {
         /// The first one that was tried.
         url: String,
-        /// Why not, and why none of the others.
+        /// Why not, and what became of the others.
         reason: String,
     },
     /// A server that was reached and gave no whole answer. A change that was asked of it may have been
     /// made.
-    #[error("{url} did not answer {request}: {reason}")]
+    #[error("{url} did not answer {request}{doubt}: {reason}", doubt = doubt(request))]
     Unanswered {
         /// Who was asked.
         url: String,
-        /// Method and path of the request, and what is not known of a change.
+        /// Method and path of the request.
         request: String,
         /// What went wrong.
         reason: String,
@@ -97,19 +97,21 @@ pub enum ClientError {
 }
 
 impl ClientError {
-    /// The error of one replica after that of another: both, if neither could be reached.
-    pub(crate) fn after(self, earlier: ClientError) -> ClientError {
-        match (earlier, self) {
-            (ClientError::Unreachable { url, reason }, later @ ClientError::Unreachable { .. }) => {
-                ClientError::Unreachable { url, reason: format!("{reason}; {later}") }
+    /// The error of one replica after that of another: what became of each.
+    pub(crate) fn after(self, mut earlier: ClientError) -> ClientError {
+        use ClientError::{Stream, Unanswered, Unreachable};
+        match &mut earlier {
+            Unreachable { reason, .. } | Unanswered { reason, .. } | Stream(reason) => {
+                *reason += &format!("; {self}");
+                earlier
             }
-            (_, later) => later,
+            _ => self,
         }
     }
 
-    /// Whether another replica may do better: this one is not there, falls silent, or sent something else
+    /// Whether another replica may do better: this one is not there, fell silent, or sent something other
     /// than it promised.
-    pub(crate) fn is_of_the_replica(&self) -> bool {
+    pub(crate) fn is_passing(&self) -> bool {
         use ClientError::{Stream, Unanswered, Unreachable};
         matches!(self, Unreachable { .. } | Unanswered { .. } | Stream(_))
     }
@@ -123,6 +125,11 @@ impl ClientError {
             _ => false,
         }
     }
+}
+
+/// What is not known of a change that was asked for; what only reads has changed nothing.
+fn doubt(request: &str) -> &'static str {
+    if request.starts_with("GET ") { "" } else { ", so it may or may not have been done" }
 }
 
 fn hint(status: u16) -> &'static str {

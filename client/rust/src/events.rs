@@ -81,7 +81,7 @@ impl Events {
             let failure = match self.read().await {
                 Ok(()) => continue,
                 // A busy one was restarted, and opens its datasets.
-                Err(error) if error.is_of_the_replica() || error.is_busy() => error,
+                Err(error) if error.is_passing() || error.is_busy() => error,
                 Err(error) => return Err(error),
             };
             self.response = None;
@@ -104,7 +104,7 @@ impl Events {
     /// Reads some bytes, connecting first if need be.
     async fn read(&mut self) -> Result<(), ClientError> {
         if self.response.is_none() {
-            let path = format!("/v1/searches/{}/events", segment(&self.search));
+            let path = self.path();
             let headers = self.last_id.as_deref().map(|id| ("Last-Event-ID", id));
             let response = self.client.send(self.replica, Request::get(&path), None, headers).await?;
             if !has_type(&response, "text/event-stream") {
@@ -124,8 +124,15 @@ impl Events {
                 Ok(())
             }
             Ok(None) => Err(ClientError::Stream("the events ended before the search".to_owned())),
-            Err(error) => Err(self.client.address(self.replica).unreachable(&error)),
+            Err(error) => {
+                let path = self.path();
+                Err(self.client.address(self.replica).unanswered(Request::get(&path), &error))
+            }
         }
+    }
+
+    fn path(&self) -> String {
+        format!("/v1/searches/{}/events", segment(&self.search))
     }
 
     /// Takes the whole events off the front: fields, a line each, up to an empty line.

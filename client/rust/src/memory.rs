@@ -32,6 +32,7 @@ use tokio::io::Interest;
 use tokio::net::UnixStream;
 
 use crate::address::Address;
+use crate::client::Request;
 use crate::error::ClientError;
 
 /// Batches that may be held while the next ones are made. Whoever holds more gets copies.
@@ -55,10 +56,11 @@ pub(crate) async fn ask(
     path: &str,
     authorization: Option<&HeaderValue>,
 ) -> Result<Answer, ClientError> {
-    let unreachable = |error: &(dyn std::error::Error + 'static)| address.unreachable(error);
-    let stream = UnixStream::connect(socket).await.map_err(|error| unreachable(&error))?;
+    let stream = UnixStream::connect(socket).await.map_err(|error| address.unreachable(&error))?;
+    let asked = Request::get(path);
+    let unanswered = |error: &(dyn std::error::Error + 'static)| address.unanswered(asked, error);
     let (mut sender, connection) =
-        http1::handshake(TokioIo::new(stream)).await.map_err(|error| unreachable(&error))?;
+        http1::handshake(TokioIo::new(stream)).await.map_err(|error| unanswered(&error))?;
     // Ends with the connection; what goes wrong on it is told where it is read.
     tokio::spawn(connection.with_upgrades());
     let request = authorization
@@ -70,11 +72,11 @@ pub(crate) async fn ask(
         .header(BATCHES_HEADER, BATCHES_HELD)
         .body(Empty::<Bytes>::new())
         .map_err(|error| ClientError::Stream(error.to_string()))?;
-    let response = sender.send_request(request).await.map_err(|error| unreachable(&error))?;
+    let response = sender.send_request(request).await.map_err(|error| unanswered(&error))?;
     if response.status() != http::StatusCode::SWITCHING_PROTOCOLS {
         return Ok(Answer::Plain(response.map(reqwest::Body::wrap).into()));
     }
-    let upgraded = hyper::upgrade::on(response).await.map_err(|error| unreachable(&error))?;
+    let upgraded = hyper::upgrade::on(response).await.map_err(|error| unanswered(&error))?;
     let parts = upgraded
         .downcast::<TokioIo<UnixStream>>()
         .map_err(|_| ClientError::Stream("the connection is no Unix socket any more".to_owned()))?;
@@ -84,7 +86,7 @@ pub(crate) async fn ask(
     let memory = MemoryStream::open(parts.io.into_inner()).await;
     memory.map(|memory| Answer::Memory(Box::new(memory))).map_err(|error| match error.kind() {
         io::ErrorKind::InvalidData => ClientError::Stream(error.to_string()),
-        _ => unreachable(&error),
+        _ => unanswered(&error),
     })
 }
 

@@ -56,6 +56,11 @@ impl DataLock {
         }
         DataLock { _file: Some(file), is_writer }
     }
+
+    /// Whether this server is the one that may write.
+    pub fn is_writer(&self) -> bool {
+        self.is_writer
+    }
 }
 
 /// The running server's state.

@@ -32,7 +32,7 @@ const LINE: u32 = 11;
 const CAPTION: u32 = 3 * LINE + 4;
 const HEADER: u32 = 44;
 const GLYPH_WIDTH: u32 = 6;
-/// What an empty sheet says, as of a shard that holds none or a start after its last batch.
+/// What an empty sheet says: the shard holds no image, or the start lies after its last batch.
 const NO_IMAGES: &str = "no images";
 
 /// Draws the first `count` images of an epoch as a PNG.

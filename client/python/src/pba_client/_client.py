@@ -273,9 +273,7 @@ class Client:
                 shown = self._access.hide(str(error))
                 failure = StreamError(f"{address}{target} is not what a PBA server answers: {shown}")
         # Of those, one that is busy may answer another attempt.
-        failure = failure if busy is None else busy
-        assert failure is not None, "there is a server at least"
-        raise failure
+        raise busy or failure or UnreachableError("no server was tried")
 
     def __repr__(self) -> str:
         return f"Client({self.urls!r})"

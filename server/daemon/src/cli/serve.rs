@@ -86,7 +86,8 @@ pub async fn start(config: &Config) -> anyhow::Result<Server> {
         tracing::warn!("{fault}; streams are not affected, searches are refused");
     }
     let trainer = Trainer::find(config.trainer.clone());
-    let searches = Searches::open(&data.join("searches"), &cache, trainer, metrics.clone())?;
+    let searches =
+        Searches::open(&data.join("searches"), &cache, trainer, lock.is_writer(), metrics.clone())?;
     let app = App::start(catalog, registry, searches, config.limits.clone(), metrics, lock)?;
     Ok(Server::new(Arc::new(app), sockets))
 }

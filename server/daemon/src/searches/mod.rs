@@ -44,7 +44,8 @@ pub struct Searches {
 
 impl Searches {
     /// Opens the searches kept in `directory`; those that were waiting or running stand in line
-    /// again. Decoded datasets are shared with the server through `cache`.
+    /// again. Decoded datasets are shared with the server through `cache`. Where this server is not the
+    /// one that writes in the data directory, nothing is cleared away.
     ///
     /// # Errors
     /// When the directory cannot be made or listed.
@@ -52,6 +53,7 @@ impl Searches {
         directory: &Path,
         cache: &Path,
         trainer: Trainer,
+        is_writer: bool,
         metrics: Metrics,
     ) -> anyhow::Result<Searches> {
         std::fs::create_dir_all(directory).with_context(|| format!("cannot make {}", directory.display()))?;
@@ -61,8 +63,10 @@ impl Searches {
         for folder in folders {
             let path = folder.with_context(|| format!("cannot list {}", directory.display()))?.path();
             if path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(BEGUN)) {
-                // A server was killed while it made it, and nobody was told of it.
-                let _ = std::fs::remove_dir_all(&path);
+                // A server was killed while it made it, and nobody was told of it; or it makes it just now.
+                if is_writer {
+                    let _ = std::fs::remove_dir_all(&path);
+                }
                 continue;
             }
             match Record::open(&path) {

@@ -23,6 +23,8 @@ use crate::searches::trainer::INTERRUPTED;
 const STARTS_MAX: u32 = 4;
 /// A trainer that is told to stop does so between two steps; later it is killed.
 const STOP_SECONDS: Duration = Duration::from_secs(20);
+/// How often a trainer that is not there is looked for.
+const TRAINER_POLL: Duration = Duration::from_secs(1);
 /// Bytes of its standard error that are kept for the error message.
 const STDERR_BYTES: usize = 4096;
 
@@ -42,14 +44,29 @@ enum End {
 
 /// Runs searches until `stop` turns true; the running one then goes on after a restart.
 pub async fn supervise(app: Arc<App>, mut stop: watch::Receiver<bool>) {
+    let mut was_there = true;
     while !*stop.borrow() {
+        // One that is still being built, as by `make run`, or was not mounted: the searches of a server
+        // that was restarted wait for it.
+        let is_there = app.searches.trainer.is_there();
         match app.searches.next() {
-            Some(record) => run(&app, &record, &mut stop).await,
+            Some(record) if is_there => run(&app, &record, &mut stop).await,
+            Some(record) => {
+                if was_there {
+                    let trainer = app.searches.trainer.program().display();
+                    tracing::warn!(search = record.id(), %trainer, "the search waits: there is no trainer");
+                }
+                tokio::select! {
+                    () = tokio::time::sleep(TRAINER_POLL) => {}
+                    () = told(&mut stop) => {}
+                }
+            }
             None => tokio::select! {
                 () = app.searches.queued.notified() => {}
                 () = told(&mut stop) => {}
             },
         }
+        was_there = is_there;
         app.searches.count_states();
     }
 }
