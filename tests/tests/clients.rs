@@ -432,6 +432,7 @@ fn what_is_no_answer_of_a_server_is_refused() {
     }
     let says = ["no PBA server"];
     pba(&["dataset", "list", "--server", &page]).refused(1, &says);
+    pba(&["schedule", "delete", "x", "--server", &page]).refused(1, &["answered what no PBA server"]);
     pba(&["search", "watch", "x", "--server", &page]).refused(1, &["no stream of events"]);
     let preview = ["dataset", "preview", "shapes", "--server", &page];
     pba(&preview).refused(1, &["no PNG"]);

@@ -42,6 +42,11 @@ fn a_server_that_was_restarted_and_its_replica() {
     let put = |server: &Server| server.send("PUT", "/v1/schedules/mine", schedule.as_bytes()).status;
     assert_eq!((put(&replica), put(&restarted)), (409, 201), "one server writes in a data directory");
     assert_eq!(replica.get("/v1/schedules/mine").status, 200, "and the others see it");
+    let unlockable = pba_tests::server::data_folder();
+    std::fs::create_dir(unlockable.path().join("lock")).unwrap();
+    let refused = Server::start_on(unlockable, &[]).send("PUT", "/v1/schedules/mine", schedule.as_bytes());
+    assert_eq!(refused.status, 409, "what cannot be locked is not written in");
+    assert!(refused.text().contains("cannot be locked: Is a directory"), "{}", refused.text());
     assert!(epoch(&server, "").bytes == expected, "other bytes from a replica with its own data");
 }
 

@@ -35,17 +35,28 @@ impl Address {
             let base = "http://localhost".parse().expect("it is a URL");
             return Ok(Address { base, socket: Some(path.to_owned()) });
         }
-        if text.contains('@') {
+        // The part between the scheme and the path.
+        let authority =
+            text.split_once("://").map_or(text, |(_, rest)| rest).split('/').next().unwrap_or(text);
+        if authority.contains('@') {
             // Not shown: it may hold a password.
             let url = "a URL with a user or a password".to_owned();
             let reason = "it holds more than host, port and path; a token is passed on its own".to_owned();
             return Err(ClientError::Url { url, reason });
         }
-        if text.starts_with(['/', '.', '~']) || text.ends_with(".sock") {
+        if text.starts_with(['/', '.', '~']) || text.ends_with(".sock") && !text.contains("://") {
             return Err(wrong(format!("for a Unix socket write unix:{text}")));
         }
-        if text.contains(|letter: char| letter.is_whitespace() || letter.is_control()) {
+        let is_shown = |letter: char| letter.is_alphanumeric() || letter.is_ascii_graphic();
+        if !text.chars().all(is_shown) {
             return Err(wrong("it holds a space or a control character".to_owned()));
+        }
+        if text.contains('\\') {
+            return Err(wrong("it holds a backslash".to_owned()));
+        }
+        let scheme = authority.split([':', ';']).next().unwrap_or_default();
+        if !text.contains("://") && ["http", "https"].contains(&scheme.to_ascii_lowercase().as_str()) {
+            return Err(wrong(format!("{scheme} is not followed by ://")));
         }
         let whole = if text.contains("://") { text.to_owned() } else { format!("http://{text}") };
         let base: Url = whole.parse().map_err(|error| wrong(format!("{error}")))?;
@@ -56,16 +67,13 @@ impl Address {
             return Err(wrong("it holds more than host, port and path".to_owned()));
         }
         // What the parser of URLs makes something else of.
-        let authority = whole.split("://").nth(1).and_then(|rest| rest.split(['/', '\\']).next());
-        let authority = authority.unwrap_or_default().to_ascii_lowercase();
-        match authority.strip_suffix(':') {
-            Some(scheme @ ("http" | "https")) if !text.contains("://") => {
-                Err(wrong(format!("{scheme}: is not followed by //")))
-            }
-            Some(_) => Err(wrong("it names no port after the colon".to_owned())),
-            None if authority.is_empty() => Err(wrong("it names no host".to_owned())),
-            None => Ok(Address { base, socket: None }),
+        if authority.is_empty() {
+            return Err(wrong("it names no host".to_owned()));
         }
+        if authority.ends_with(':') {
+            return Err(wrong("it names no port after the colon".to_owned()));
+        }
+        Ok(Address { base, socket: None })
     }
 
     /// The URL of a path on this server.
@@ -164,6 +172,7 @@ mod tests {
             ("localhost:8080/prefix/", "http://localhost:8080/prefix"),
             ("https://pba.example", "https://pba.example"),
             ("[::1]:8080", "http://[::1]:8080"),
+            ("http://host/@a.sock", "http://host/@a.sock"),
             ("unix:/run/pba.sock", "unix:/run/pba.sock"),
         ] {
             assert_eq!(Address::parse(text).unwrap().to_string(), shown, "{text:?}");
@@ -177,11 +186,14 @@ mod tests {
             ("", "empty host"),
             ("http://", "empty host"),
             ("ftp:///prefix", "does not speak ftp"),
-            ("HTTP:/host", "http: is not followed by //"),
-            ("http://\\host", "it names no host"),
-            ("http://host:\\x", "it names no port"),
+            ("HTTP:/host", "HTTP is not followed by ://"),
+            ("http//host", "http is not followed by ://"),
+            ("http;//host", "http is not followed by ://"),
+            ("http://host\\x", "it holds a backslash"),
+            ("http://host\u{200b}:80", "a space or a control character"),
+            ("http://[::1]x:80", "invalid IPv6 address"),
             ("http:///prefix", "it names no host"),
-            ("http:/host", "http: is not followed by //"),
+            ("http:/host", "http is not followed by ://"),
             ("htp:/host", "it names no port"),
             ("host:", "it names no port"),
             ("host/a b", "a space or a control character"),

@@ -1,11 +1,13 @@
 //! What every request shares.
 
+use std::fs::{File, TryLockError};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::sleep;
 
 use crate::buffers::BufferPool;
 use crate::catalog::Catalog;
@@ -23,43 +25,61 @@ use crate::searches::Searches;
 /// trainer ends. Whoever is started in its place waits for so long.
 const LOCK_PATIENCE: Duration = Duration::from_secs(5);
 const LOCK_POLL: Duration = Duration::from_millis(100);
+const HELD: &str = "another server writes in this server's data directory; ask that one, or give this one its \
+     own with --data-dir";
 
 /// Who may write in a data directory: the first server that uses it.
 ///
 /// Others, as replicas beside it, stream what is there; two writers would overwrite each other's
 /// schedules and searches.
 pub struct DataLock {
-    _file: Option<std::fs::File>,
-    is_writer: bool,
+    /// Locked until it is closed.
+    _file: Option<File>,
+    /// Why this server may not write, and what to do; none if it may.
+    refusal: Option<String>,
 }
 
 impl DataLock {
     /// Locks a directory, if nobody has or whoever has lets go before long, until dropped or until the
-    /// process ends.
+    /// process ends. What cannot be locked is not written in.
     pub async fn take(directory: &Path) -> DataLock {
-        // A directory that cannot be written refuses each write with a reason of its own.
-        let Ok(file) = std::fs::File::create(directory.join("lock")) else {
-            return DataLock { _file: None, is_writer: true };
+        let path = directory.join("lock");
+        let cannot = |error: std::io::Error| {
+            format!(
+                "nothing can be written in this server's data directory, because {} cannot be locked: {error}; \
+                 give this server one of its own with --data-dir",
+                path.display()
+            )
         };
-        let is_held = || matches!(file.try_lock(), Err(std::fs::TryLockError::WouldBlock));
+        let (file, refusal) = match File::create(&path) {
+            Ok(file) => {
+                let refusal = DataLock::wait(&file).await.map_err(cannot);
+                (Some(file), refusal.unwrap_or_else(Some))
+            }
+            Err(error) => (None, Some(cannot(error))),
+        };
+        if let Some(refusal) = &refusal {
+            tracing::warn!(directory = %directory.display(), "{refusal}; streams are not affected");
+        }
+        DataLock { _file: file, refusal }
+    }
+
+    /// Waits for the lock; answers why it was not to be had.
+    async fn wait(file: &File) -> std::io::Result<Option<String>> {
         let deadline = Instant::now() + LOCK_PATIENCE;
-        let mut is_writer = !is_held();
-        while !is_writer && Instant::now() < deadline {
-            tokio::time::sleep(LOCK_POLL).await;
-            is_writer = !is_held();
+        loop {
+            match file.try_lock() {
+                Ok(()) => return Ok(None),
+                Err(TryLockError::Error(error)) => return Err(error),
+                Err(TryLockError::WouldBlock) if Instant::now() < deadline => sleep(LOCK_POLL).await,
+                Err(TryLockError::WouldBlock) => return Ok(Some(HELD.to_owned())),
+            }
         }
-        if !is_writer {
-            tracing::warn!(
-                directory = %directory.display(),
-                "another server writes in the data directory; this one streams, and refuses changes"
-            );
-        }
-        DataLock { _file: Some(file), is_writer }
     }
 
     /// Whether this server is the one that may write.
     pub fn is_writer(&self) -> bool {
-        self.is_writer
+        self.refusal.is_none()
     }
 }
 
@@ -137,20 +157,18 @@ impl App {
 
     /// Whether this server may change schedules and searches.
     pub fn is_writer(&self) -> bool {
-        self.lock.is_writer
+        self.lock.is_writer()
     }
 
-    /// Refuses a change where another server writes.
+    /// Refuses a change where this server may not write.
     ///
     /// # Errors
-    /// `409` when another server writes in the data directory.
+    /// `409` when another server writes in the data directory, or it cannot be locked.
     pub fn check_writer(&self) -> Result<(), ApiError> {
-        if self.is_writer() {
-            return Ok(());
+        match &self.lock.refusal {
+            None => Ok(()),
+            Some(refusal) => Err(ApiError::conflict(refusal)),
         }
-        Err(ApiError::conflict(
-            "another server writes in this server's data directory; ask that one, or give this one its own with --data-dir",
-        ))
     }
 
     /// Streams that hold a place.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from ipaddress import ip_address
 from typing import NamedTuple
 from urllib.parse import quote, urlsplit
@@ -59,20 +60,22 @@ def parse_url(url: str) -> Address:
         ValueError: when it is none of ``http://HOST[:PORT][/PREFIX]``, ``https://`` likewise and
             ``unix:PATH``.
     """
-    if "@" in url and not url.startswith("unix:"):
+    # The part between the scheme and the path.
+    authority = url.split("://", 1)[-1].partition("/")[0]
+    if "@" in authority and not url.startswith("unix:"):
         # Not shown: it may hold a password.
         raise ValueError("a server's URL holds no user and no password; pass a token as token=")
-    scheme = url.partition(":")[0].lower()
+    scheme = re.split("[:;/]", url)[0].lower()
     if url.startswith("unix:"):
         wrong = "it names no path"
         if url != "unix:":
             return Address("unix", "localhost", PORTS["http"], "", url[len("unix:") :])
-    elif url.startswith(("/", ".", "~")) or url.endswith(".sock"):
+    elif url.startswith(("/", ".", "~")) or (url.endswith(".sock") and "://" not in url):
         wrong = f"it is a path; a Unix socket is written unix:{url}"
     elif "://" in url and scheme not in PORTS:
         wrong = f"{scheme}:// is not spoken here"
     elif "://" not in url and scheme in PORTS:
-        wrong = f"{scheme}: is not followed by //"
+        wrong = f"{scheme} is not followed by ://"
     else:
         try:
             return _parse(url if "://" in url else f"http://{url}")
@@ -89,6 +92,10 @@ def _parse(url: str) -> Address:
         raise ValueError("it names no host")
     if any(letter.isspace() or not letter.isprintable() for letter in url):
         raise ValueError("it holds a space or a control character")
+    if "\\" in url:
+        raise ValueError("it holds a backslash")
+    if "]" in parts.netloc and parts.netloc.partition("]")[2][:1] not in ("", ":"):
+        raise ValueError("it holds something between the host and the port")
     if parts.query or parts.fragment:
         raise ValueError("it holds more than host, port and path")
     if parts.netloc.endswith(":"):

@@ -126,7 +126,11 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         }
         Command::Delete { name } => {
             let path = format!("/v1/schedules/{}", segment(&name)?);
-            client.request(Method::DELETE, &path, None).await?;
+            let answer = client.request(Method::DELETE, &path, None).await?;
+            anyhow::ensure!(
+                answer.is_empty(),
+                "the server answered what no PBA server does, instead of nothing"
+            );
             if args.remote.json {
                 output::json(&json!({ "deleted": name }));
             } else {

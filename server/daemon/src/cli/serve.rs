@@ -67,7 +67,6 @@ pub async fn start(config: &Config) -> anyhow::Result<Server> {
         .with_context(|| format!("cannot make the data directory {}", data.display()))?;
     // Before anything is packed, which may take minutes: an address that is taken is told at once.
     let sockets = Sockets::bind(config.listen, config.socket.as_deref()).await?;
-    let registry = Registry::open(&data.join("schedules"))?;
     let cache = data.join("datasets");
     let (opening, dataset) = watch::channel(BUILT_IN.to_owned());
     let opened = {
@@ -86,6 +85,8 @@ pub async fn start(config: &Config) -> anyhow::Result<Server> {
         tracing::warn!("{fault}; streams are not affected, searches are refused");
     }
     let trainer = Trainer::find(config.trainer.clone());
+    // With the lock, so that whoever held it before changes them no more.
+    let registry = Registry::open(&data.join("schedules"))?;
     let searches =
         Searches::open(&data.join("searches"), &cache, trainer, lock.is_writer(), metrics.clone())?;
     let app = App::start(catalog, registry, searches, config.limits.clone(), metrics, lock)?;
