@@ -251,7 +251,7 @@ def test_errors_travel_between_processes(client: Client) -> None:
         ("HTTPS://pictures.example", "https://pictures.example:443"),
         ("https://[::1]:8443/a/b", "https://[::1]:8443/a/b"),
         ("[::1]:8080", "http://[::1]:8080"),
-        ("http://host/@a.sock", "http://host:80/%40a.sock"),
+        ("http://host/a.sock", "http://host:80/a.sock"),
         ("unix:/run/pba.sock", "unix:/run/pba.sock"),
         ("unix:pba.sock", "unix:pba.sock"),
     ],
@@ -273,8 +273,11 @@ def test_urls_have_one_form(url: str, canonical: str) -> None:
         ("http;//127.0.0.1:8080", "http is not followed by ://"),
         ("http://127.0.0.1\\:8080", "it holds a backslash"),
         ("http://127.0.0.1\u200b:8080", "a space or a control character"),
-        ("http://[::1]x:8080", "between the host and the port"),
+        ("http://[::1]x:8080", "between brackets belongs an IPv6 address, and after them a port"),
+        ("http://[::1:8080", "between brackets"),
+        ("http://[zz]:8080", "between brackets"),
         ("htp:/host", "no port after the colon"),
+        ("19201", "it is a number; is 127.0.0.1:19201 meant?"),
         ("host:", "no port after the colon"),
         ("127.0.0.1:8080?split=test", "more than host"),
         ("unix:", "names no path"),
@@ -292,9 +295,10 @@ def test_only_servers_are_urls(url: str, says: str) -> None:
 
 
 def test_a_password_in_a_url_is_not_repeated() -> None:
-    with pytest.raises(ValueError, match="token=") as refusal:
-        Client("http://somebody:secret@host:80")
-    assert "secret" not in str(refusal.value)
+    for url in ("http://somebody:secret@host:80", "http://somebody:4/secret@host"):
+        with pytest.raises(ValueError, match="token=") as refusal:
+            Client(url)
+        assert "secret" not in str(refusal.value)
 
 
 def test_ipv6_hosts_are_reached(server: Server) -> None:

@@ -38,8 +38,8 @@ impl Address {
         // The part between the scheme and the path.
         let authority =
             text.split_once("://").map_or(text, |(_, rest)| rest).split('/').next().unwrap_or(text);
-        if authority.contains('@') {
-            // Not shown: it may hold a password.
+        if text.contains('@') {
+            // Not shown: it may hold a password, with a slash in it.
             let url = "a URL with a user or a password".to_owned();
             let reason = "it holds more than host, port and path; a token is passed on its own".to_owned();
             return Err(ClientError::Url { url, reason });
@@ -53,6 +53,9 @@ impl Address {
         }
         if text.contains('\\') {
             return Err(wrong("it holds a backslash".to_owned()));
+        }
+        if !text.is_empty() && text.chars().all(|letter| letter.is_ascii_digit()) {
+            return Err(wrong(format!("it is a number; is 127.0.0.1:{text} meant?")));
         }
         let scheme = authority.split([':', ';']).next().unwrap_or_default();
         if !text.contains("://") && ["http", "https"].contains(&scheme.to_ascii_lowercase().as_str()) {
@@ -172,7 +175,7 @@ mod tests {
             ("localhost:8080/prefix/", "http://localhost:8080/prefix"),
             ("https://pba.example", "https://pba.example"),
             ("[::1]:8080", "http://[::1]:8080"),
-            ("http://host/@a.sock", "http://host/@a.sock"),
+            ("http://host/a.sock", "http://host/a.sock"),
             ("unix:/run/pba.sock", "unix:/run/pba.sock"),
         ] {
             assert_eq!(Address::parse(text).unwrap().to_string(), shown, "{text:?}");
@@ -193,6 +196,7 @@ mod tests {
             ("http://host\u{200b}:80", "a space or a control character"),
             ("http://[::1]x:80", "invalid IPv6 address"),
             ("http:///prefix", "it names no host"),
+            ("19201", "it is a number; is 127.0.0.1:19201 meant?"),
             ("http:/host", "http is not followed by ://"),
             ("htp:/host", "it names no port"),
             ("host:", "it names no port"),
@@ -202,6 +206,7 @@ mod tests {
             ("pba.sock", "write unix:pba.sock"),
             ("http://host?x=1", "more than host, port and path"),
             ("http://user:secret@host", "more than host, port and path"),
+            ("http://user:4/secret@host", "more than host, port and path"),
             ("localhost:eighty", "invalid port number"),
         ] {
             let error = Address::parse(text).unwrap_err().to_string();

@@ -25,8 +25,8 @@ use crate::searches::Searches;
 /// trainer ends. Whoever is started in its place waits for so long.
 const LOCK_PATIENCE: Duration = Duration::from_secs(5);
 const LOCK_POLL: Duration = Duration::from_millis(100);
-const HELD: &str = "another server writes in this server's data directory; ask that one, or give this one its \
-     own with --data-dir";
+const HELD: &str = "another server wrote in this server's data directory when this one was started; ask that one, \
+     restart this one if it is gone, or give this one a directory of its own with --data-dir";
 
 /// Who may write in a data directory: the first server that uses it.
 ///
@@ -64,7 +64,7 @@ impl DataLock {
         DataLock { _file: file, refusal }
     }
 
-    /// Waits for the lock; answers why it was not to be had.
+    /// Waits for the lock; answers why it cannot be had.
     async fn wait(file: &File) -> std::io::Result<Option<String>> {
         let deadline = Instant::now() + LOCK_PATIENCE;
         loop {

@@ -448,7 +448,7 @@ mod tests {
     use super::*;
 
     #[test]
-    #[ignore = "writes a picture for people to look at, where PBA_SHEET says"]
+    #[ignore = "writes a picture for people to look at, where PBA_TEST_SHEET says"]
     fn contact_sheet() {
         let artist = Artist::new();
         let (columns, rows, zoom) = (20, 12, 3);
@@ -466,7 +466,7 @@ mod tests {
                 }
             }
         }
-        let file = std::fs::File::create(std::env::var_os("PBA_SHEET").unwrap()).unwrap();
+        let file = std::fs::File::create(std::env::var_os("PBA_TEST_SHEET").unwrap()).unwrap();
         let mut encoder = png::Encoder::new(file, width as u32, (rows * SIDE * zoom) as u32);
         encoder.set_color(png::ColorType::Rgb);
         encoder.write_header().unwrap().write_image_data(&sheet).unwrap();

@@ -21,7 +21,7 @@ pub(crate) fn resolve(choice: DeviceChoice) -> Result<Device, SpecError> {
         (DeviceChoice::Auto, Err(_)) => Ok(Device::Cpu),
         (DeviceChoice::Auto, Ok(())) => Ok(Device::Cuda(0)),
         (_, Err(reason)) => {
-            let allowed = format!("cpu, as CUDA is not to be had: {reason}");
+            let allowed = format!("cpu, because CUDA is not available: {reason}");
             Err(SpecError::new("device", format!("\"{choice}\""), allowed))
         }
         (_, Ok(())) => match choice {

@@ -60,10 +60,8 @@ def parse_url(url: str) -> Address:
         ValueError: when it is none of ``http://HOST[:PORT][/PREFIX]``, ``https://`` likewise and
             ``unix:PATH``.
     """
-    # The part between the scheme and the path.
-    authority = url.split("://", 1)[-1].partition("/")[0]
-    if "@" in authority and not url.startswith("unix:"):
-        # Not shown: it may hold a password.
+    if "@" in url and not url.startswith("unix:"):
+        # Not shown: it may hold a password, with a slash in it.
         raise ValueError("a server's URL holds no user and no password; pass a token as token=")
     scheme = re.split("[:;/]", url)[0].lower()
     if url.startswith("unix:"):
@@ -74,6 +72,8 @@ def parse_url(url: str) -> Address:
         wrong = f"it is a path; a Unix socket is written unix:{url}"
     elif "://" in url and scheme not in PORTS:
         wrong = f"{scheme}:// is not spoken here"
+    elif url.isdigit():
+        wrong = f"it is a number; is 127.0.0.1:{url} meant?"
     elif "://" not in url and scheme in PORTS:
         wrong = f"{scheme} is not followed by ://"
     else:
@@ -86,7 +86,20 @@ def parse_url(url: str) -> Address:
     )
 
 
+def _is_bracketed(authority: str) -> bool:
+    """Whether it is ``[ADDRESS]`` or ``[ADDRESS]:PORT``."""
+    found = re.fullmatch(r"\[([^]%]*)(%[^]]*)?\](:.*)?", authority)
+    try:
+        return found is not None and ip_address(found.group(1)).version == 6
+    except ValueError:
+        return False
+
+
 def _parse(url: str) -> Address:
+    authority = url.partition("://")[2].partition("/")[0]
+    # Looked at first, because versions of Python differ in what they make of it.
+    if ("[" in authority or "]" in authority) and not _is_bracketed(authority):
+        raise ValueError("between brackets belongs an IPv6 address, and after them a port")
     parts = urlsplit(url)
     if not parts.hostname:
         raise ValueError("it names no host")
@@ -94,8 +107,6 @@ def _parse(url: str) -> Address:
         raise ValueError("it holds a space or a control character")
     if "\\" in url:
         raise ValueError("it holds a backslash")
-    if "]" in parts.netloc and parts.netloc.partition("]")[2][:1] not in ("", ":"):
-        raise ValueError("it holds something between the host and the port")
     if parts.query or parts.fragment:
         raise ValueError("it holds more than host, port and path")
     if parts.netloc.endswith(":"):

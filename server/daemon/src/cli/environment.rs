@@ -15,7 +15,7 @@ const PREFIX: &str = "PBA_";
 /// Settings that are no flags of a command.
 const WITHOUT_FLAG: [&str; 1] = ["PBA_LOG_FORMAT"];
 /// What the tests of this repository read, besides names that start with `PBA_TEST_`.
-const OF_TESTS: [&str; 4] = ["PBA_BIN", "PBA_GOLDEN", "PBA_PYTHON", "PBA_SHEET"];
+const OF_TESTS: [&str; 3] = ["PBA_BIN", "PBA_GOLDEN", "PBA_PYTHON"];
 
 /// The command, to which a variable that is set and empty is one that is not set: scripts that pass on
 /// what they may not have, as `PBA_TOKEN="$TOKEN"`, set such.

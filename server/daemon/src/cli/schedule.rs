@@ -100,6 +100,13 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
                 "{} is a log, which says no name; give the schedule one with --name",
                 file.display()
             );
+            anyhow::ensure!(
+                epochs.is_none() || formats::json::read(&text).is_err(),
+                "{} says itself how many epochs its search had, {}; --epochs is for logs, and a schedule is \
+                 stretched by the `epochs` of a stream",
+                file.display(),
+                schedule.epochs()
+            );
             let path = format!("/v1/schedules/{}", schedule.name());
             let body = formats::json::write(&schedule).into_bytes();
             let body = client.request(Method::PUT, &path, Some(body)).await?;
@@ -118,11 +125,11 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         }
         Command::Export { name, out } => {
             let text = formats::json::write(&fetch(&client, &args.remote, &name).await?);
-            write(out, text)?;
+            write(&args.remote, out, text)?;
         }
         Command::Plot { name, out } => {
             let svg = plot::schedule::draw(&fetch(&client, &args.remote, &name).await?);
-            write(out, svg)?;
+            write(&args.remote, out, svg)?;
         }
         Command::Delete { name } => {
             let path = format!("/v1/schedules/{}", segment(&name)?);
@@ -177,11 +184,14 @@ fn offline(error: ClientError, remote: &Remote) -> anyhow::Result<Value> {
     Ok(json!({ "schedules": schedules }))
 }
 
-fn write(out: Option<PathBuf>, text: String) -> anyhow::Result<()> {
+fn write(remote: &Remote, out: Option<PathBuf>, text: String) -> anyhow::Result<()> {
     match out {
         Some(path) => {
             file::write(&path, text.as_bytes())?;
-            output::line(format_args!("written to {}", path.display()));
+            match remote.json {
+                true => output::json(&json!({ "out": path })),
+                false => output::line(format_args!("written to {}", path.display())),
+            }
             Ok(())
         }
         None => {

@@ -82,7 +82,9 @@ pub async fn start(config: &Config) -> anyhow::Result<Server> {
         never = sockets.answer(opening::router(dataset), config.limits.stall()) => match never {},
     };
     if let Some(fault) = config.trainer.as_deref().and_then(Trainer::fault) {
-        tracing::warn!("{fault}; streams are not affected, searches are refused");
+        tracing::warn!(
+            "{fault}; streams are not affected, searches wait and new ones are refused until it is there"
+        );
     }
     let trainer = Trainer::find(config.trainer.clone());
     // With the lock, so that whoever held it before changes them no more.

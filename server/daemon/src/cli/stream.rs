@@ -198,16 +198,21 @@ pub fn sentence(result: &Value) -> String {
     let number = |key: &str| result[key].as_f64().unwrap_or_default();
     let resumed = match result["resumes"].as_u64() {
         Some(0) | None => String::new(),
+        Some(1) => ", continued once".to_owned(),
         Some(resumes) => format!(", continued {resumes} times"),
+    };
+    let counted = |many: &str, one: &str| match &result[many] {
+        count if *count == 1 => format!("1 {one}"),
+        count => format!("{count} {many}"),
     };
     // As with drop_last and batches longer than the shard, or a start at its end.
     let left = if result["batches"] == 0 { "no batch is left by these parameters: " } else { "" };
     let written = result["out"].as_str().map(|path| format!("\nwritten to {path}")).unwrap_or_default();
     format!(
-        "{left}{} images in {} batches, {:.1} MB in {:.2} s: {:.0} images/s{resumed}\n\
+        "{left}{} in {}, {:.1} MB in {:.2} s: {:.0} images/s{resumed}\n\
          the client waited for the server {:.2} s, the server for the client {:.2} s{written}",
-        result["images"],
-        result["batches"],
+        counted("images", "image"),
+        counted("batches", "batch"),
         number("bytes") / 1e6,
         number("seconds"),
         number("images_per_second"),

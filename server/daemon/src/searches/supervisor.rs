@@ -87,16 +87,15 @@ async fn run(app: &App, record: &Record, stop: &mut watch::Receiver<bool>) {
         checkpoint = reached;
         match end {
             End::Done => return finish(app, record),
-            End::Cancelled => return record.enter(State::Cancelled, None),
-            End::Stopped => return record.enter(State::Queued, None),
-            End::Failed(reason) => {
-                tracing::error!(search = record.id(), %reason, "search failed");
-                return record.enter(State::Failed, Some(reason));
+            End::Cancelled => {
+                tracing::info!(search = record.id(), "search cancelled");
+                return record.enter(State::Cancelled, None);
             }
+            End::Stopped => return record.enter(State::Queued, None),
+            End::Failed(reason) => return fail(record, reason),
             End::Crashed(reason) if starts >= STARTS_MAX => {
                 let reason = format!("the trainer ended {starts} times without getting further: {reason}");
-                tracing::error!(search = record.id(), %reason, "search failed");
-                return record.enter(State::Failed, Some(reason));
+                return fail(record, reason);
             }
             End::Crashed(reason) => {
                 tracing::warn!(search = record.id(), %reason, "the trainer ended; it goes on from its last checkpoint");
@@ -106,10 +105,17 @@ async fn run(app: &App, record: &Record, stop: &mut watch::Receiver<bool>) {
     }
 }
 
+fn fail(record: &Record, reason: String) {
+    tracing::error!(search = record.id(), %reason, "search failed");
+    record.enter(State::Failed, Some(reason));
+}
+
 /// Registers what was learned.
 fn finish(app: &App, record: &Record) {
     let schedule = record.search().and_then(|search| search.schedule().cloned());
-    let registered = schedule.context("the trainer ended without a schedule").and_then(|schedule| {
+    let program = app.searches.trainer.program().display();
+    let none = || format!("the trainer ended without a schedule; is {program} a pba-trainer?");
+    let registered = schedule.with_context(none).and_then(|schedule| {
         app.registry.put(schedule).map_err(|error| anyhow::anyhow!("{}", error.detail()))
     });
     match registered {
@@ -117,9 +123,7 @@ fn finish(app: &App, record: &Record) {
             tracing::info!(search = record.id(), "search done");
             record.enter(State::Done, None);
         }
-        Err(error) => {
-            record.enter(State::Failed, Some(format!("the schedule cannot be registered: {error:#}")))
-        }
+        Err(error) => fail(record, format!("no schedule can be registered: {error:#}")),
     }
 }
 

@@ -120,8 +120,8 @@ impl Trainer {
     fn missing(&self, reason: impl std::fmt::Display) -> ApiError {
         ApiError::no_trainer(format!(
             "searches need {}, which does not run here: {reason}. Streams are not affected. Build it with `make build` \
-             (without TRAINER=0; it fetches libtorch), or say where it is with --trainer PATH or PBA_TRAINER, and \
-             restart the server",
+             (without TRAINER=0; it fetches libtorch): once it is there, it is used. Or restart the server and say \
+             where it is with --trainer PATH or PBA_TRAINER",
             self.program.display()
         ))
     }
