@@ -106,6 +106,8 @@ fn an_export_is_imported_as_the_same() {
     assert_eq!(read, library::svhn_pba());
     server.pba(&["schedule", "import", &file, "--name", "mine"]).ok();
     server.pba(&["schedule", "import", &file, "--name", "cifar10-pba"]).refused(1, &["409", "cifar10-pba"]);
+    let stretched = ["schedule", "import", &file, "--name", "mine", "--epochs", "7"];
+    server.pba(&stretched).refused(1, &["says itself how many epochs", "--epochs is for logs"]);
     let svg = server.pba(&["schedule", "plot", "mine"]).ok();
     assert!(svg.starts_with("<svg ") && svg.trim_end().ends_with("</svg>") && svg.contains(">mine<"));
     assert!(svg.contains("Rotate"));
