@@ -234,3 +234,24 @@ fn lints_live_in_the_root_manifest() {
         );
     }
 }
+
+/// Tests that `make test` leaves out, which nothing else would count: each with its file and its reason.
+#[test]
+fn what_is_not_run_is_known() {
+    const IGNORED: [(&str, &str); 1] = [("server/trainer/src/population.rs", "needs a GPU")];
+    // Not written out, or it would find itself.
+    let mark = format!("#[{}", "ignore");
+    let mut found = Vec::new();
+    for source in
+        ["server", "schedules", "client", "tests", "benches"].map(repository).iter().flat_map(|f| sources(f))
+    {
+        let text = std::fs::read_to_string(&source).unwrap();
+        for line in text.lines().map(str::trim).filter(|line| line.starts_with(&mark)) {
+            let reason = line.split('"').nth(1).unwrap_or_default().to_owned();
+            let source = source.strip_prefix(repository("")).unwrap().to_str().unwrap().to_owned();
+            found.push((source, reason));
+        }
+    }
+    let expected = IGNORED.map(|(file, reason)| (file.to_owned(), reason.to_owned()));
+    assert_eq!(found, expected, "a test that is not run is counted here, and says why in its #[ignore]");
+}

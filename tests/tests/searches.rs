@@ -189,6 +189,24 @@ fn a_search_of_a_restarted_server_waits_for_a_trainer() {
 }
 
 #[test]
+fn a_server_beside_the_one_that_writes_shows_its_searches() {
+    let Some(trainer) = trainer() else { return };
+    let writer = Server::with_trainer(&trainer);
+    let beside = Server::start_on(writer.data(), &["--trainer", &trainer]);
+    let id = writer.start_search(&spec(json!({ "epochs": 300 })));
+    // Never behind what the other one has done, and never before it.
+    writer.wait_for_lines(&id, 12);
+    let shown = beside.search(&id);
+    assert_eq!((&shown["state"], &shown["id"]), (&json!("running"), &json!(id)));
+    assert!(shown["epoch"].as_u64() > Some(0), "{shown}");
+    let watched = beside.get(&format!("/v1/searches/{id}/events"));
+    assert_eq!(watched.status, 409, "it would hear of nothing");
+    assert_eq!(writer.send("DELETE", &format!("/v1/searches/{id}"), b"").status, 200);
+    assert_eq!(beside.search(&id)["state"], "cancelled");
+    assert_eq!(beside.metric("pba_searches{state=\"cancelled\"}"), 0.0, "it hosts none");
+}
+
+#[test]
 fn a_server_beside_the_one_that_writes_clears_nothing_away() {
     let writer = Server::start(&[]);
     let begun = writer.search_folder(".begun-just-now");

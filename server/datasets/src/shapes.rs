@@ -442,33 +442,3 @@ impl Artist {
         picture
     }
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    #[ignore = "writes a picture for people to look at, where PBA_TEST_SHEET says"]
-    fn contact_sheet() {
-        let artist = Artist::new();
-        let (columns, rows, zoom) = (20, 12, 3);
-        let width = columns * SIDE * zoom;
-        let mut sheet = vec![0; width * rows * SIDE * zoom * 3];
-        for place in 0..columns * rows {
-            let picture = artist.draw(SplitName::Train, place as u64);
-            for (y, line) in
-                sheet.chunks_mut(width * 3).enumerate().skip(place / columns * SIDE * zoom).take(SIDE * zoom)
-            {
-                for x in 0..SIDE * zoom {
-                    let from = (y % (SIDE * zoom) / zoom * SIDE + x / zoom) * 3;
-                    let to = (place % columns * SIDE * zoom + x) * 3;
-                    line[to..to + 3].copy_from_slice(&picture[from..from + 3]);
-                }
-            }
-        }
-        let file = std::fs::File::create(std::env::var_os("PBA_TEST_SHEET").unwrap()).unwrap();
-        let mut encoder = png::Encoder::new(file, width as u32, (rows * SIDE * zoom) as u32);
-        encoder.set_color(png::ColorType::Rgb);
-        encoder.write_header().unwrap().write_image_data(&sheet).unwrap();
-    }
-}

@@ -116,6 +116,8 @@ pub async fn events(
 ) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>>>, ApiError> {
     no_parameters(&uri)?;
     let record = app.searches.get(&id)?;
+    // Only where it is hosted is it known at once what happens.
+    app.check_writer()?;
     let seen = match headers.get("last-event-id") {
         None => 0,
         Some(value) => {

@@ -36,6 +36,8 @@ pub struct Searches {
     directory: PathBuf,
     cache: PathBuf,
     trainer: Trainer,
+    /// Whether this server is the one that hosts them.
+    is_writer: bool,
     records: Mutex<BTreeMap<String, Arc<Record>>>,
     /// Told when a search is added to the line.
     queued: Notify,
@@ -44,8 +46,8 @@ pub struct Searches {
 
 impl Searches {
     /// Opens the searches kept in `directory`; those that were waiting or running stand in line
-    /// again. Decoded datasets are shared with the server through `cache`. Where this server is not the
-    /// one that writes in the data directory, nothing is cleared away.
+    /// again. Decoded datasets are shared with the server through `cache`. A server that is not the one
+    /// that writes in the data directory shows them as they stand on the disk, and changes nothing.
     ///
     /// # Errors
     /// When the directory cannot be made or listed.
@@ -57,32 +59,12 @@ impl Searches {
         metrics: Metrics,
     ) -> anyhow::Result<Searches> {
         std::fs::create_dir_all(directory).with_context(|| format!("cannot make {}", directory.display()))?;
-        let mut records = BTreeMap::new();
-        let folders =
-            std::fs::read_dir(directory).with_context(|| format!("cannot list {}", directory.display()))?;
-        for folder in folders {
-            let path = folder.with_context(|| format!("cannot list {}", directory.display()))?.path();
-            if path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(BEGUN)) {
-                // A server was killed while it made it, and nobody was told of it; or it makes it just now.
-                if is_writer {
-                    let _ = std::fs::remove_dir_all(&path);
-                }
-                continue;
-            }
-            match Record::open(&path) {
-                Ok(record) => {
-                    records.insert(record.id().to_owned(), Arc::new(record));
-                }
-                Err(error) => {
-                    tracing::warn!(path = %path.display(), error = %format!("{error:#}"), "not a search; left alone")
-                }
-            }
-        }
         let searches = Searches {
             directory: directory.to_owned(),
             cache: cache.to_owned(),
             trainer,
-            records: Mutex::new(records),
+            is_writer,
+            records: Mutex::new(read(directory, is_writer)?),
             queued: Notify::new(),
             metrics,
         };
@@ -92,6 +74,7 @@ impl Searches {
 
     /// Every search, by id.
     pub fn list(&self) -> Vec<Arc<Record>> {
+        self.look_again();
         self.records().values().cloned().collect()
     }
 
@@ -100,11 +83,23 @@ impl Searches {
     /// # Errors
     /// `404` when there is none, with the nearest id.
     pub fn get(&self, id: &str) -> Result<Arc<Record>, ApiError> {
+        self.look_again();
         let records = self.records();
         records
             .get(id)
             .cloned()
             .ok_or_else(|| ApiError::not_found("search", id, records.keys().map(String::as_str)))
+    }
+
+    /// Where another server hosts the searches: reads how they stand on the disk.
+    fn look_again(&self) {
+        if self.is_writer {
+            return;
+        }
+        match read(&self.directory, false) {
+            Ok(found) => *self.records() = found,
+            Err(error) => tracing::error!(error = format!("{error:#}"), "what is shown of searches is old"),
+        }
     }
 
     /// Checks a spec, with the trainer too, and puts the search in line.
@@ -250,11 +245,12 @@ impl Searches {
             .cloned()
     }
 
-    /// Keeps the gauges of states up to date.
+    /// Keeps the gauges of states up to date: of the searches that this server hosts.
     fn count_states(&self) {
         let records = self.records();
+        let hosted = || records.values().filter(|_| self.is_writer);
         for state in State::ALL {
-            let count = records.values().filter(|record| record.state() == state).count();
+            let count = hosted().filter(|record| record.state() == state).count();
             self.metrics.searches.with_label_values(&[state.name()]).set(count as i64);
         }
     }
@@ -262,6 +258,31 @@ impl Searches {
     fn records(&self) -> MutexGuard<'_, BTreeMap<String, Arc<Record>>> {
         self.records.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
+}
+
+/// Reads every search in a directory.
+fn read(directory: &Path, is_writer: bool) -> anyhow::Result<BTreeMap<String, Arc<Record>>> {
+    let cannot = || format!("cannot list {}", directory.display());
+    let mut records = BTreeMap::new();
+    for folder in std::fs::read_dir(directory).with_context(cannot)? {
+        let path = folder.with_context(cannot)?.path();
+        if path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(BEGUN)) {
+            // A server was killed while it made it, and nobody was told of it; or it makes it just now.
+            if is_writer {
+                let _ = std::fs::remove_dir_all(&path);
+            }
+            continue;
+        }
+        match Record::open(&path, is_writer) {
+            Ok(record) => {
+                records.insert(record.id().to_owned(), Arc::new(record));
+            }
+            Err(error) => {
+                tracing::warn!(path = %path.display(), error = %format!("{error:#}"), "not a search; left alone")
+            }
+        }
+    }
+    Ok(records)
 }
 
 fn name_taken(name: &str) -> ApiError {

@@ -128,13 +128,14 @@ impl Record {
         Ok(record)
     }
 
-    /// Reads the folder of a search. One that was running stands in line again.
-    pub(super) fn open(directory: &Path) -> anyhow::Result<Record> {
+    /// Reads the folder of a search. One that was running stands in line again, where this server is the
+    /// one that hosts it; elsewhere it still runs.
+    pub(super) fn open(directory: &Path, is_writer: bool) -> anyhow::Result<Record> {
         let path = directory.join(FILE);
         let text =
             std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
         let mut kept: Kept = serde_json::from_str(&text).with_context(|| format!("{}", path.display()))?;
-        if kept.state == State::Running {
+        if kept.state == State::Running && is_writer {
             kept.state = State::Queued;
         }
         let (journal, search) = read_journal(directory, usize::MAX).unwrap_or_else(|error| {
