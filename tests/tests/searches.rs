@@ -199,6 +199,7 @@ fn a_server_beside_the_one_that_writes_shows_its_searches() {
     let shown = beside.search(&id);
     assert_eq!((&shown["state"], &shown["id"]), (&json!("running"), &json!(id)));
     assert!(shown["epoch"].as_u64() > Some(0), "{shown}");
+    assert!(shown["seconds"].as_f64() > Some(0.0), "{shown}");
     let watched = beside.get(&format!("/v1/searches/{id}/events"));
     assert_eq!(watched.status, 409, "it would hear of nothing");
     assert_eq!(writer.send("DELETE", &format!("/v1/searches/{id}"), b"").status, 200);

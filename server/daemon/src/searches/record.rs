@@ -145,7 +145,14 @@ impl Record {
             }
             (Vec::new(), None)
         });
-        Ok(Record::new(directory.to_owned(), kept, journal, search))
+        // The file is written when the state changes.
+        let since = || path.metadata().ok()?.modified().ok()?.elapsed().ok();
+        let is_running = kept.state == State::Running;
+        let record = Record::new(directory.to_owned(), kept, journal, search);
+        if is_running {
+            record.live().running_since = since().and_then(|elapsed| Instant::now().checked_sub(elapsed));
+        }
+        Ok(record)
     }
 
     fn new(directory: PathBuf, kept: Kept, journal: Vec<String>, search: Option<Search>) -> Record {
