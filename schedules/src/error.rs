@@ -1,8 +1,10 @@
 //! What can be wrong with a schedule or a policy, named with its value and place.
 
+use pba_types::limits::EPOCHS_MAX;
+use pba_types::names_allowed;
+
 use crate::op::{Op, UnknownOp};
 use crate::policy::{MAGNITUDE_MAX, PROBABILITY_MAX};
-use crate::schedule::{EPOCHS_MAX, names_allowed};
 
 /// Why a schedule or a policy was refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -16,21 +16,17 @@
 //! # Ok::<(), pba_schedules::ScheduleError>(())
 //! ```
 
-mod digest;
 mod error;
 mod explore;
 pub mod formats;
 pub mod library;
 mod op;
 mod policy;
-pub mod rng;
 mod schedule;
 
-pub use digest::{Digest, ParseDigestError};
 pub use error::ScheduleError;
 pub use explore::{RESAMPLE_PROBABILITY, explore};
 pub use op::{Op, UnknownOp};
+pub use pba_types::{Digest, rng};
 pub use policy::{MAGNITUDE_MAX, PROBABILITY_MAX, Policy, Slot};
-pub use schedule::{
-    Ablation, EPOCHS_MAX, EpochPolicies, Provenance, Schedule, Segment, check_name, names_allowed,
-};
+pub use schedule::{Ablation, EpochPolicies, Provenance, Schedule, Segment};

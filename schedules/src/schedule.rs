@@ -1,18 +1,14 @@
 //! A schedule: a policy per epoch.
 
+use pba_types::limits::EPOCHS_MAX;
+use pba_types::rng::{Address, Purpose, below};
+use pba_types::{Digest, NameError, check_name};
 use rand::Rng;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::digest::Digest;
 use crate::error::ScheduleError;
 use crate::policy::Policy;
-use crate::rng::{Address, Purpose, below};
-
-/// No training run is longer; keeps epoch arithmetic far from overflow.
-pub const EPOCHS_MAX: u32 = 1_000_000;
-/// Names become file names.
-pub(crate) const NAME_LENGTH_MAX: usize = 64;
 
 /// Consecutive epochs that share a policy.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -110,7 +106,7 @@ impl Schedule {
         provenance: Provenance,
     ) -> Result<Schedule, ScheduleError> {
         let name = name.into();
-        check_name(&name)?;
+        check(&name)?;
         let first = segments.first().ok_or(ScheduleError::EmptySegment { position: 0, epochs: 0 })?;
         let ops: Vec<_> = first.policy.ops().collect();
         let mut ends = Vec::with_capacity(segments.len());
@@ -135,7 +131,7 @@ impl Schedule {
     /// When the name is unusable.
     pub fn renamed(mut self, name: impl Into<String>) -> Result<Schedule, ScheduleError> {
         self.name = name.into();
-        check_name(&self.name)?;
+        check(&self.name)?;
         Ok(self)
     }
 
@@ -233,33 +229,15 @@ fn digest(segments: &[Segment]) -> Digest {
     Digest::of(canonical)
 }
 
+fn check(name: &str) -> Result<(), ScheduleError> {
+    check_name(name).map_err(|NameError { name }| ScheduleError::Name { name })
+}
+
 fn check_epochs(epochs: u64) -> Result<u32, ScheduleError> {
     match u32::try_from(epochs) {
         Ok(epochs) if (1..=EPOCHS_MAX).contains(&epochs) => Ok(epochs),
         _ => Err(ScheduleError::Epochs { epochs }),
     }
-}
-
-/// What [`check_name`] allows, in words.
-pub fn names_allowed() -> String {
-    format!(
-        "1..={NAME_LENGTH_MAX} letters, digits, '-', '_' and '.', starting with a letter or digit, and not \
-         \"none\", \"identity\" or 64 hexadecimal digits"
-    )
-}
-
-/// Checks that a name can stand in a path, a URL and a metric.
-///
-/// # Errors
-/// When it is empty, too long, holds another character than ASCII letters, digits, `-`, `_` and
-/// `.`, starts with punctuation, or would be read as `none`, `identity` or a digest.
-pub fn check_name(name: &str) -> Result<(), ScheduleError> {
-    let usable = (1..=NAME_LENGTH_MAX).contains(&name.len())
-        && name.starts_with(|first: char| first.is_ascii_alphanumeric())
-        && name.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c))
-        && !["none", "identity"].contains(&name)
-        && name.parse::<Digest>().is_err();
-    if usable { Ok(()) } else { Err(ScheduleError::Name { name: name.to_owned() }) }
 }
 
 #[cfg(test)]

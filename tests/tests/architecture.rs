@@ -10,17 +10,29 @@ use serde_json::Value;
 
 /// What each crate of the workspace may name of the others.
 const ALLOWED: &[(&str, &[&str])] = &[
-    ("pba-schedules", &[]),
-    ("pba-augment", &["pba-schedules"]),
-    ("pba-search", &["pba-schedules"]),
-    ("pba-datasets", &["pba-schedules"]),
-    ("pba-trainer", &["pba-schedules", "pba-augment", "pba-search", "pba-datasets"]),
-    ("pba-server", &["pba-schedules", "pba-augment", "pba-search", "pba-datasets", "pba-wire", "pba-client"]),
-    ("pba-wire", &[]),
+    ("pba-types", &[]),
+    ("pba-schedules", &["pba-types"]),
+    ("pba-augment", &["pba-types", "pba-schedules"]),
+    ("pba-search", &["pba-types", "pba-schedules"]),
+    ("pba-datasets", &["pba-types"]),
+    ("pba-trainer", &["pba-types", "pba-schedules", "pba-augment", "pba-search", "pba-datasets"]),
+    (
+        "pba-server",
+        &[
+            "pba-types",
+            "pba-schedules",
+            "pba-augment",
+            "pba-search",
+            "pba-datasets",
+            "pba-wire",
+            "pba-client",
+        ],
+    ),
+    ("pba-wire", &["pba-types", "pba-schedules"]),
     ("pba-client", &["pba-wire"]),
 ];
 /// Crates whose results depend on their arguments alone.
-const PURE: [&str; 3] = ["pba-schedules", "pba-augment", "pba-search"];
+const PURE: [&str; 4] = ["pba-types", "pba-schedules", "pba-augment", "pba-search"];
 /// What a pure crate must not know.
 const WORLDLY: [&str; 14] = [
     "tokio",

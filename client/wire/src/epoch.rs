@@ -3,46 +3,8 @@
 use std::fmt;
 use std::str::FromStr;
 
-use serde::{Deserialize, Serialize};
-
-/// The largest batch.
-pub const BATCH_SIZE_MAX: u32 = 65_536;
-
-/// A part of a dataset.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Split {
-    /// For training.
-    #[default]
-    Train,
-    /// For choosing.
-    Val,
-    /// For reporting.
-    Test,
-}
-
-impl fmt::Display for Split {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Split::Train => "train",
-            Split::Val => "val",
-            Split::Test => "test",
-        })
-    }
-}
-
-impl FromStr for Split {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Split, String> {
-        match text {
-            "train" => Ok(Split::Train),
-            "val" => Ok(Split::Val),
-            "test" => Ok(Split::Test),
-            _ => Err("train, val or test".to_owned()),
-        }
-    }
-}
+use pba_types::SplitName;
+use pba_types::limits::{BATCH_SIZE_MAX, EPOCHS_MAX};
 
 /// A request for one epoch, each parameter as it was given.
 ///
@@ -51,7 +13,7 @@ impl FromStr for Split {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EpochRequest {
     /// Which part of the dataset.
-    pub split: Split,
+    pub split: SplitName,
     /// Name or digest of a schedule, or `none`, or `identity`.
     pub schedule: Option<String>,
     /// Epochs of the whole training run.
@@ -81,7 +43,7 @@ pub struct EpochRequest {
 impl Default for EpochRequest {
     fn default() -> EpochRequest {
         EpochRequest {
-            split: Split::Train,
+            split: SplitName::Train,
             schedule: None,
             epochs: None,
             policy: None,
@@ -251,12 +213,12 @@ impl EpochRequest {
             let name = parameter.as_str();
             match name {
                 "split" => {
-                    request.split = value.parse().map_err(|allowed: String| {
-                        ParameterError::new(name, value, "not a split", allowed)
-                    })?;
+                    request.split = value
+                        .parse()
+                        .map_err(|_| ParameterError::new(name, value, "not a split", "train, val or test"))?;
                 }
                 "schedule" => request.schedule = Some(value.clone()),
-                "epochs" => request.epochs = Some(integer(name, value, 1..=1_000_000)?),
+                "epochs" => request.epochs = Some(integer(name, value, 1..=EPOCHS_MAX)?),
                 "policy" => request.policy = Some(value.clone()),
                 "ablation" => request.ablation = Some(value.clone()),
                 "batch_size" => request.batch_size = integer(name, value, 1..=BATCH_SIZE_MAX)?,

@@ -6,7 +6,8 @@ pub mod memory;
 pub mod problem;
 pub mod stream;
 
-pub use epoch::{EpochRequest, ParameterError, Split};
+pub use epoch::{EpochRequest, ParameterError};
+pub use pba_types::SplitName;
 pub use problem::Problem;
 
 /// The one address that every program defaults to.

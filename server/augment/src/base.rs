@@ -4,7 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use crate::frame::{FRAME_SIDE_MAX, Frame};
-use crate::image::ImageShape;
+use pba_types::ImageShape;
 
 /// Largest padding or cutout, in pixels: more than any image gains by, and so small that no
 /// coordinate can overflow.
@@ -40,6 +40,9 @@ pub struct Base {
     pub cutout: Option<u32>,
 }
 
+/// Side of what is shown of images of different sizes: ImageNet's.
+const PHOTO_SIDE: u32 = 224;
+
 impl Base {
     /// No base augmentation.
     pub const IDENTITY: Base = Base { frame: Frame::Whole, pad_crop: None, flip: false, cutout: None };
@@ -61,6 +64,36 @@ impl Base {
         let side = shape.height.min(shape.width);
         let step = |number: u32| (number > 0).then_some(number.min(BASE_NUMBER_MAX));
         Base { frame: Frame::Whole, pad_crop: step(side / 8), flip: true, cutout: step(side / 2) }
+    }
+
+    /// The base augmentation of a dataset whose owner chooses none, from the shapes of the images of
+    /// its splits (none for a split whose images differ in size).
+    ///
+    /// Images of one size get [`Base::for_images`], without the cutout where that hides what an image
+    /// shows; images of several sizes get `random_resized_crop:224,flip`, as is usual on ImageNet.
+    pub fn of_dataset(shapes: impl IntoIterator<Item = Option<ImageShape>>, hidden_by_cutout: bool) -> Base {
+        let mut shapes = shapes.into_iter();
+        let base = match shapes.next() {
+            None => Base::cifar(),
+            Some(Some(shape)) if shapes.all(|other| other == Some(shape)) => Base::for_images(shape),
+            Some(_) => {
+                Base { frame: Frame::RandomResizedCrop(PHOTO_SIDE), flip: true, pad_crop: None, cutout: None }
+            }
+        };
+        if hidden_by_cutout { Base { cutout: None, ..base } } else { base }
+    }
+
+    /// The images that a model is evaluated on after it was trained with this base: untouched, or where
+    /// this makes images of a size, the middle of each at that size: `resize:256,center_crop:224` after
+    /// `random_resized_crop:224`, and in that proportion for other sides.
+    pub fn for_evaluation(self) -> Base {
+        let frame = match self.frame {
+            Frame::RandomResizedCrop(side) => {
+                Frame::Resize { shorter: (side * 8 / 7).clamp(side, FRAME_SIDE_MAX), crop: side }
+            }
+            frame => frame,
+        };
+        Base { frame, ..Base::IDENTITY }
     }
 
     /// Checks that the numbers are within 1..=[`BASE_NUMBER_MAX`], those of the frame within
@@ -341,5 +374,20 @@ mod tests {
             prop_assert_eq!(base.to_string().parse(), Ok(base));
             prop_assert_eq!(base.check(), Ok(base));
         }
+    }
+
+    #[track_caller]
+    fn check_evaluation(base: &str, expected: &str) {
+        assert_eq!(base.parse::<Base>().unwrap().for_evaluation().to_string(), expected);
+    }
+
+    #[test]
+    fn evaluation_shows_what_training_shows() {
+        check_evaluation("pad_crop:4,flip,cutout:16", "identity");
+        check_evaluation("random_resized_crop:224,flip", "resize:256,center_crop:224");
+        check_evaluation("random_resized_crop:64,pad_crop:4,cutout:8", "resize:73,center_crop:64");
+        check_evaluation("random_resized_crop:1", "resize:1,center_crop:1");
+        check_evaluation("random_resized_crop:1024", "resize:1024,center_crop:1024");
+        check_evaluation("resize:300,center_crop:200,flip", "resize:300,center_crop:200");
     }
 }

@@ -38,11 +38,11 @@ use pba_schedules::{Op, Policy, Slot};
 
 use crate::apply::{OpCall, Sign};
 use crate::base::Base;
-use crate::image::ImageShape;
 use crate::rng::{Address, Purpose, below, tenths};
 #[cfg(target_arch = "x86_64")]
 use crate::simd;
 use crate::simd::{Kind, Level};
+use pba_types::ImageShape;
 
 /// The ops of one image in the order in which they are applied: none, one or two.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

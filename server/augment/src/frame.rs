@@ -5,7 +5,8 @@
 
 use std::fmt;
 
-use crate::image::ImageShape;
+use pba_types::{ImageShape, PixelBox};
+
 use crate::rng::{Address, below};
 
 /// Longest side, in pixels, of what a frame makes, and of the shorter side that it resizes to:
@@ -67,36 +68,6 @@ impl fmt::Display for Frame {
             Frame::RandomResizedCrop(side) => write!(f, "random_resized_crop:{side}"),
             Frame::Resize { shorter, crop } => write!(f, "resize:{shorter},center_crop:{crop}"),
         }
-    }
-}
-
-/// A box of whole pixels in an image.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct PixelBox {
-    /// Its first column.
-    pub left: u32,
-    /// Its first row.
-    pub top: u32,
-    /// Its columns.
-    pub width: u32,
-    /// Its rows.
-    pub height: u32,
-}
-
-impl PixelBox {
-    /// All pixels of an image.
-    pub fn whole(shape: ImageShape) -> PixelBox {
-        PixelBox { left: 0, top: 0, width: shape.width, height: shape.height }
-    }
-
-    /// Whether all pixels of `other` are in it.
-    pub fn contains(self, other: PixelBox) -> bool {
-        let within = |first: u32, count: u32, of_first: u32, of_count: u32| {
-            first >= of_first
-                && u64::from(first) + u64::from(count) <= u64::from(of_first) + u64::from(of_count)
-        };
-        within(other.left, other.width, self.left, self.width)
-            && within(other.top, other.height, self.top, self.height)
     }
 }
 

@@ -1,59 +1,10 @@
-//! Image shapes, and the working image that the ops change.
+//! The working image that the ops change.
+
+use pba_types::{ImageShape, ShapeError};
 
 #[cfg(target_arch = "x86_64")]
 use crate::simd;
 use crate::simd::{Kind, Level};
-
-/// Longest side of an image, in pixels.
-///
-/// The coordinates of the affine ops are 32-bit with 16 fractional bits, as in Pillow: they hold
-/// any point of an image of this size after any of our rotations and shears.
-pub const SIDE_MAX: u32 = 16_384;
-
-/// Height and width of an image in pixels. There are always three channels: interleaved red,
-/// green and blue bytes, rows from the top.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct ImageShape {
-    /// Rows.
-    pub height: u32,
-    /// Columns.
-    pub width: u32,
-}
-
-impl ImageShape {
-    /// Pixels of an image.
-    pub fn pixels(self) -> usize {
-        self.height as usize * self.width as usize
-    }
-
-    /// Bytes of an image of red, green and blue.
-    pub fn rgb_bytes(self) -> usize {
-        3 * self.pixels()
-    }
-
-    /// Checks that both sides are within 1..=[`SIDE_MAX`].
-    ///
-    /// # Errors
-    /// When one is not.
-    pub fn check(self) -> Result<ImageShape, ShapeError> {
-        let sides = 1..=SIDE_MAX;
-        if sides.contains(&self.height) && sides.contains(&self.width) {
-            Ok(self)
-        } else {
-            Err(ShapeError { height: self.height, width: self.width })
-        }
-    }
-}
-
-/// An image without pixels, or with a side that is too long.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("an image of {height} rows and {width} columns; allowed are 1..={SIDE_MAX} of each")]
-pub struct ShapeError {
-    /// Rows.
-    pub height: u32,
-    /// Columns.
-    pub width: u32,
-}
 
 /// A working image: interleaved red, green, blue and alpha bytes.
 ///
@@ -203,6 +154,7 @@ pub(crate) fn pack(quad: [u32; 4]) -> [u8; 12] {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use pba_types::limits::SIDE_MAX;
 
     #[test]
     fn rgb_bytes_become_opaque_pixels_at_any_length() {

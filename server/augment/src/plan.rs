@@ -3,10 +3,9 @@
 use std::fmt;
 use std::str::FromStr;
 
-use crate::order::Permutation;
+use pba_types::limits::BATCH_SIZE_MAX;
 
-/// Largest batch, in samples: a batch is made in memory as a whole.
-pub const BATCH_SIZE_MAX: u32 = 65_536;
+use crate::order::Permutation;
 
 /// One job's part of an epoch: of `count` shards the one numbered `index`, from 0.
 ///

@@ -7,9 +7,9 @@ use pba_schedules::{Policy, Schedule};
 use crate::base::{Base, BaseError};
 use crate::draws::{BaseDraws, OpCalls, Walk};
 use crate::frame::{Frame, View};
-use crate::image::{ImageShape, ShapeError};
 use crate::rng::{Address, Purpose, below};
 use crate::simd::Level;
+use pba_types::{ImageShape, ShapeError};
 
 /// What the images of an epoch draw their policy from.
 #[derive(Clone, Debug, PartialEq)]
@@ -64,6 +64,11 @@ pub enum RecipeError {
         /// Size that was asked for.
         shape: ImageShape,
     },
+}
+
+/// The colour that fills holes: the mean of each channel, 0..1, as the nearest byte.
+pub fn hole_color(mean: [f64; 3]) -> [u8; 3] {
+    mean.map(|mean| (mean * 255.0).round() as u8)
 }
 
 /// Everything that fixes one epoch's pixels, besides the pixels themselves. Built once per

@@ -6,11 +6,12 @@
 //! sizes; the order here is that of all versions before, whatever the size.) Libraries that do the
 //! same keep weights of 16 bits, and are off by one here and there.
 
-use crate::frame::{Axis, PixelBox, View, WEIGHT_BITS};
+use crate::frame::{Axis, View, WEIGHT_BITS};
 use crate::scratch::Scratch;
 use crate::simd::per_level;
 #[cfg(target_arch = "x86_64")]
 use crate::simd::{Kind, avx2_resize, avx512_resize};
+use pba_types::PixelBox;
 
 /// Decoded pixels of a source image, or of a part of it.
 #[derive(Clone, Copy, Debug)]
@@ -203,9 +204,9 @@ mod tests {
     use rand::Rng;
 
     use super::*;
-    use crate::ImageShape;
     use crate::rng::{Address, Purpose, below};
     use crate::simd::Level;
+    use pba_types::ImageShape;
 
     /// Every level against plain Rust: lines of every length, boxes at the source's edges, and from
     /// ones that grow to those that need more taps than vectors have. White pixels reach the largest

@@ -6,15 +6,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::Context;
-use pba_augment::{Base, FRAME_SIDE_MAX, Frame, ImageShape};
-use pba_datasets::{Dataset, Progress, SplitState};
-use pba_wire::Split as SplitName;
+use pba_augment::Base;
+use pba_datasets::{BUILT_IN, Dataset, Normalization, Progress, SplitState};
+use pba_types::SplitName;
 
 use crate::error::ApiError;
 use crate::metrics::Metrics;
-
-/// Name of the built-in dataset.
-pub const BUILT_IN: &str = "shapes";
 
 /// Checks a dataset's name, and that there is something at its path.
 ///
@@ -22,7 +19,7 @@ pub const BUILT_IN: &str = "shapes";
 /// When there is not, or the name is unusable or the built-in one's.
 pub fn check_dataset(name: &str, path: &Path) -> anyhow::Result<()> {
     anyhow::ensure!(
-        pba_schedules::check_name(name).is_ok(),
+        pba_types::check_name(name).is_ok(),
         "{name:?} is not a dataset name; allowed are 1..=64 letters, digits, '-', '_' and '.', starting with a letter or digit"
     );
     anyhow::ensure!(name != BUILT_IN, "{name:?} is the name of the built-in dataset; give yours another one");
@@ -90,7 +87,7 @@ impl Catalog {
         metrics: &Metrics,
     ) {
         let entry =
-            Entry { name: name.to_owned(), source, base: base.unwrap_or_else(|| own_base(&state)), state };
+            Entry { name: name.to_owned(), source, base: base.unwrap_or_else(|| base_of(&state)), state };
         if let Err(error) = &entry.state {
             tracing::warn!(dataset = name, %error, "the dataset is not served");
         }
@@ -142,7 +139,7 @@ impl Entry {
     /// Base augmentation of the other splits: none, or where the training split's makes images of a
     /// size, the middle of each image at that size.
     pub fn eval_base(&self) -> Base {
-        eval_base(&self.base)
+        self.base.for_evaluation()
     }
 
     /// Base augmentation of a split, unless a request says otherwise.
@@ -167,7 +164,7 @@ impl Entry {
     }
 
     fn splits(&self) -> impl Iterator<Item = (SplitName, &SplitState)> {
-        self.state.iter().flat_map(Dataset::splits).map(|(name, state)| (wire_name(*name), state))
+        self.state.iter().flat_map(Dataset::splits).map(|(name, state)| (*name, state))
     }
 
     /// A split that can be streamed.
@@ -194,63 +191,10 @@ impl Entry {
         }
     }
 
-    /// Per-channel mean, 0..1, of the training split if there is one.
-    pub fn mean(&self, split: &SplitHandle) -> [f64; 3] {
-        self.statistics(split).mean()
+    /// What the pixels of a split are normalised by ([`Dataset::normalization`]).
+    pub fn normalization(&self, split: SplitName) -> Option<Normalization> {
+        self.state.as_ref().ok()?.normalization(split)
     }
-
-    /// Per-channel standard deviation, 0..1, of the training split if there is one.
-    pub fn std(&self, split: &SplitHandle) -> [f64; 3] {
-        self.statistics(split).std()
-    }
-
-    fn statistics<'a>(&'a self, split: &'a SplitHandle) -> &'a SplitHandle {
-        self.ready().find(|(name, _)| *name == SplitName::Train).map_or(split, |(_, train)| train)
-    }
-}
-
-fn wire_name(name: pba_datasets::SplitName) -> SplitName {
-    match name {
-        pba_datasets::SplitName::Train => SplitName::Train,
-        pba_datasets::SplitName::Val => SplitName::Val,
-        pba_datasets::SplitName::Test => SplitName::Test,
-    }
-}
-
-/// Side of what is shown of images of different sizes, unless somebody says otherwise: ImageNet's.
-const PHOTO_SIDE: u32 = 224;
-
-/// The paper's base augmentation in proportion to the images, unless something else is better.
-fn own_base(state: &Result<Dataset, String>) -> Base {
-    let splits = state.iter().flat_map(Dataset::splits);
-    let mut shapes = splits.filter_map(|(_, state)| state.ready().ok()).map(|split| split.shape());
-    let base = match shapes.next() {
-        None => Base::cifar(),
-        Some(Some((height, width))) if shapes.all(|other| other == Some((height, width))) => {
-            Base::for_images(ImageShape { height, width })
-        }
-        // Within a split or between two, sizes differ.
-        Some(_) => {
-            Base { frame: Frame::RandomResizedCrop(PHOTO_SIDE), flip: true, pad_crop: None, cutout: None }
-        }
-    };
-    match state {
-        // A cutout of half the side hides most shapes altogether.
-        Ok(dataset) if dataset.format() == BUILT_IN => Base { cutout: None, ..base },
-        _ => base,
-    }
-}
-
-/// What images are shown as to a model that was trained with `base`: `resize:256,center_crop:224`
-/// after `random_resized_crop:224`, and in that proportion for other sides.
-fn eval_base(base: &Base) -> Base {
-    let frame = match base.frame {
-        Frame::RandomResizedCrop(side) => {
-            Frame::Resize { shorter: (side * 8 / 7).clamp(side, FRAME_SIDE_MAX), crop: side }
-        }
-        frame => frame,
-    };
-    Base { frame, ..Base::IDENTITY }
 }
 
 /// A bar on standard error, anew for each split; quiet when that is not a terminal.
@@ -270,22 +214,7 @@ fn report_progress(name: &str) -> impl Fn(Progress) + use<> {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[track_caller]
-    fn check(base: &str, expected: &str) {
-        assert_eq!(eval_base(&base.parse().unwrap()).to_string(), expected);
-    }
-
-    #[test]
-    fn evaluation_shows_what_training_shows() {
-        check("pad_crop:4,flip,cutout:16", "identity");
-        check("random_resized_crop:224,flip", "resize:256,center_crop:224");
-        check("random_resized_crop:64,pad_crop:4,cutout:8", "resize:73,center_crop:64");
-        check("random_resized_crop:1", "resize:1,center_crop:1");
-        check("random_resized_crop:1024", "resize:1024,center_crop:1024");
-        check("resize:300,center_crop:200,flip", "resize:300,center_crop:200");
-    }
+fn base_of(state: &Result<Dataset, String>) -> Base {
+    let hides = state.as_ref().is_ok_and(Dataset::is_hidden_by_cutout);
+    Base::of_dataset(state.iter().flat_map(Dataset::shapes), hides)
 }

@@ -12,11 +12,15 @@ use anyhow::Context;
 use arrow_ipc::CompressionType;
 use arrow_schema::SchemaRef;
 use bytes::Bytes;
-use pba_augment::{Base, ImageShape, Plan, PlanError, PlanSpec, Policies, Recipe, RecipeSpec, Shard};
-use pba_datasets::{Images, Split};
+use pba_augment::{
+    Base, ImageShape, Plan, PlanError, PlanSpec, Policies, Recipe, RecipeSpec, Shard, hole_color,
+};
+use pba_datasets::{Images, Normalization, Split};
 use pba_schedules::{Ablation, Digest, EpochPolicies, Policy, Schedule};
+use pba_types::SplitName;
+use pba_types::limits::BATCH_SIZE_MAX;
 use pba_wire::epoch::EpochRequest;
-use pba_wire::{Split as SplitName, stream};
+use pba_wire::stream;
 
 use crate::buffers::BufferPool;
 use crate::catalog::{Catalog, Entry, SplitHandle};
@@ -93,8 +97,7 @@ impl Resolver<'_> {
         let chosen = self.policies(epoch, request)?;
         let base = base(request, &chosen, entry.base_of(request.split))?;
         let shape = shape(request, &base, &entry, &split)?;
-        let mean = entry.mean(&split);
-        let std = entry.std(&split);
+        let Normalization { mean, std } = entry.normalization(request.split).expect("the split can be read");
 
         let plan = plan(split.len(), epoch, request)?;
         let rows_max = plan_rows_max(&plan);
@@ -117,7 +120,7 @@ impl Resolver<'_> {
             base,
             seed: request.seed,
             epoch,
-            mean: mean.map(|mean| (mean * 255.0).round() as u8),
+            mean: hole_color(mean),
             shape,
         })
         .map_err(|error| {
@@ -345,7 +348,7 @@ fn plan(samples: u64, epoch: u32, request: &EpochRequest) -> Result<Plan, ApiErr
         let (parameter, value, allowed) = match &error {
             PlanError::Start { start, batches } => ("start", start.to_string(), format!("0..={batches}")),
             PlanError::BatchSize { batch_size } => {
-                ("batch_size", batch_size.to_string(), "1..=65536".to_owned())
+                ("batch_size", batch_size.to_string(), format!("1..={BATCH_SIZE_MAX}"))
             }
             PlanError::Step => ("step", request.step.to_string(), "1 and more".to_owned()),
             _ => {

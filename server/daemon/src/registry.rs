@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, RwLock};
 
 use anyhow::Context;
-use pba_schedules::{Schedule, check_name, formats::json, library};
+use pba_schedules::{Schedule, formats::json, library};
+use pba_types::check_name;
 
 use serde_json::{Value, json};
 

@@ -14,7 +14,9 @@ use crate::error::DatasetError;
 use crate::import::{self, Progress};
 use crate::pack::{PackSpec, Packer, allowed_labels};
 use crate::packed;
-use crate::split::{SplitName, SplitState};
+use pba_types::SplitName;
+
+use crate::split::SplitState;
 
 const SIDE: usize = 32;
 const PLANE: usize = SIDE * SIDE;

@@ -3,9 +3,21 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use pba_schedules::Digest;
+use pba_types::{Digest, ImageShape, SplitName};
 
-use crate::split::{Split, SplitName, SplitState};
+use crate::split::{Split, SplitState};
+
+/// Name of the built-in dataset.
+pub const BUILT_IN: &str = "shapes";
+
+/// What the values of pixels, 0..1, are normalised by: (value - mean) / std, for each channel.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Normalization {
+    /// Mean of each channel, 0..1.
+    pub mean: [f64; 3],
+    /// Standard deviation of each channel, 0..1.
+    pub std: [f64; 3],
+}
 
 /// A named dataset. A split that failed to load does not keep the others from being served.
 #[derive(Clone, Debug)]
@@ -58,22 +70,23 @@ impl Dataset {
         self.ready().next().map_or(&[], |(_, split)| split.classes())
     }
 
-    /// Channel means of the training split, if it can be read.
-    pub fn train_mean(&self) -> Option<[f64; 3]> {
-        Some(self.split(SplitName::Train)?.ready().ok()?.mean())
+    /// The shape of the images of each split that can be read; none where they differ in size.
+    pub fn shapes(&self) -> impl Iterator<Item = Option<ImageShape>> {
+        self.ready().map(|(_, split)| split.shape().map(|(height, width)| ImageShape { height, width }))
     }
 
-    /// Channel standard deviations of the training split, if it can be read.
-    pub fn train_std(&self) -> Option<[f64; 3]> {
-        Some(self.split(SplitName::Train)?.ready().ok()?.std())
+    /// Whether a cutout of half the side hides most of what an image shows: the built-in images hold
+    /// one small thing each.
+    pub fn is_hidden_by_cutout(&self) -> bool {
+        self.format == BUILT_IN
     }
 
-    /// Channel mean and standard deviation that the pixels of split `name` are normalised by:
-    /// those of the training split when it can be read, else the split's own.
-    pub fn normalization(&self, name: SplitName) -> Option<([f64; 3], [f64; 3])> {
+    /// What the pixels of split `name` are normalised by: the statistics of the training split when it
+    /// can be read, else the split's own.
+    pub fn normalization(&self, name: SplitName) -> Option<Normalization> {
         let of = |name| {
             let split = self.split(name)?.ready().ok()?;
-            Some((split.mean(), split.std()))
+            Some(Normalization { mean: split.mean(), std: split.std() })
         };
         of(SplitName::Train).or_else(|| of(name))
     }

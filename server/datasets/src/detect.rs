@@ -9,7 +9,9 @@ use std::sync::Arc;
 use crate::dataset::Dataset;
 use crate::error::DatasetError;
 use crate::import::{self, Progress};
-use crate::split::{SplitName, SplitState};
+use pba_types::SplitName;
+
+use crate::split::SplitState;
 use crate::{cifar, folder, packed, parquet};
 
 /// The files of each split.

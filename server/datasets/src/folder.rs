@@ -21,7 +21,9 @@ use crate::image::ENCODED_BYTES_MAX;
 use crate::import::{self, Key, Progress};
 use crate::pack::PackSpec;
 use crate::packed;
-use crate::split::{SplitName, SplitState};
+use pba_types::SplitName;
+
+use crate::split::SplitState;
 use crate::target::{self, Cell, Stop, Target};
 
 /// Entries of all folders together: ImageNet-21k, the largest that is commonly had as files, has

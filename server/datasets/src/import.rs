@@ -9,7 +9,9 @@ use sha2::{Digest as _, Sha256};
 use crate::error::DatasetError;
 use crate::pack::{self, FORMAT};
 use crate::packed;
-use crate::split::{Split, SplitName};
+use pba_types::SplitName;
+
+use crate::split::Split;
 
 /// Changed when the readers give other pixels or labels for the same files, so that what older
 /// versions imported is not used.

@@ -35,7 +35,7 @@ pub mod shapes;
 mod split;
 mod target;
 
-pub use dataset::Dataset;
+pub use dataset::{BUILT_IN, Dataset, Normalization};
 pub use detect::{format, open};
 pub use encoded::{EncodedPacker, Seen};
 pub use error::DatasetError;
@@ -43,6 +43,7 @@ pub use image::{ENCODED_BYTES_MAX, Image, ImageError, decode, image_size};
 pub use import::Progress;
 pub use output::remove_partials;
 pub use pack::{CLASSES_MAX, IMAGE_SIDE_MAX, PackSpec, Packer};
+pub use pba_types::SplitName;
 pub use region::{DecodedRegion, Region, RegionDecoder};
 pub use shapes::shapes;
-pub use split::{Decoded, Encoded, Images, Split, SplitName, SplitState, UnknownSplit};
+pub use split::{Decoded, Encoded, Images, Split, SplitState};

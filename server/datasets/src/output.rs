@@ -11,7 +11,7 @@ use std::time::Duration;
 use arrow_array::RecordBatch;
 use arrow_ipc::writer::FileWriter;
 use arrow_schema::{ArrowError, Field, Schema};
-use pba_schedules::Digest;
+use pba_types::Digest;
 use tempfile::NamedTempFile;
 
 use crate::error::DatasetError;

@@ -18,7 +18,7 @@ use std::sync::Arc;
 use arrow_array::{FixedSizeListArray, Int64Array, UInt8Array};
 use arrow_buffer::{Buffer, ScalarBuffer};
 use arrow_schema::{DataType, Field};
-use pba_schedules::Digest;
+use pba_types::Digest;
 use sha2::{Digest as _, Sha256};
 
 use crate::error::DatasetError;

@@ -186,7 +186,7 @@ enum Form {
 struct Head {
     form: Form,
     rows: u64,
-    digest: pba_schedules::Digest,
+    digest: pba_types::Digest,
     mean: [f64; 3],
     std: [f64; 3],
     classes: Vec<String>,

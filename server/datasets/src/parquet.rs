@@ -26,7 +26,9 @@ use crate::error::DatasetError;
 use crate::import::{self, Progress};
 use crate::pack::{CLASSES_MAX, PackSpec, allowed_labels};
 use crate::packed;
-use crate::split::{SplitName, SplitState};
+use pba_types::SplitName;
+
+use crate::split::SplitState;
 use crate::target::{self, Cell, Stop, Target};
 
 /// Rows read at a time: encoded images of some megabytes each still fit in memory.

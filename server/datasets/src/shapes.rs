@@ -10,15 +10,17 @@
 
 use std::path::Path;
 
-use pba_schedules::Digest;
-use pba_schedules::rng::{self, Address, Purpose};
+use pba_types::Digest;
+use pba_types::rng::{self, Address, Purpose};
 
-use crate::dataset::Dataset;
+use crate::dataset::{BUILT_IN, Dataset};
 use crate::error::DatasetError;
 use crate::import::{self, Progress};
 use crate::pack::{PackSpec, Packer};
 use crate::packed;
-use crate::split::{SplitName, SplitState};
+use pba_types::SplitName;
+
+use crate::split::SplitState;
 
 /// Side of a picture in pixels.
 pub const SIDE: usize = 32;
@@ -52,7 +54,7 @@ pub fn shapes(cache_dir: &Path, progress: &dyn Fn(Progress)) -> Result<Dataset, 
         };
         splits.insert(name, SplitState::Ready(split));
     }
-    Ok(Dataset::new("shapes", "shapes", splits))
+    Ok(Dataset::new(BUILT_IN, BUILT_IN, splits))
 }
 
 fn pack(file: &Path, name: SplitName, rows: u64, progress: &dyn Fn(Progress)) -> Result<(), DatasetError> {

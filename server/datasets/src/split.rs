@@ -1,63 +1,12 @@
 //! One split of a dataset.
 
-use std::fmt;
-use std::str::FromStr;
 use std::sync::Arc;
 
-use pba_schedules::Digest;
+use pba_types::Digest;
 
 use crate::error::DatasetError;
 use crate::map::Map;
 use crate::pack::Hasher;
-
-/// Which part of a dataset.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum SplitName {
-    /// What a model is fitted to.
-    Train,
-    /// What choices are made by.
-    Val,
-    /// What is reported.
-    Test,
-}
-
-impl SplitName {
-    /// Every split, in order.
-    pub const ALL: [SplitName; 3] = [SplitName::Train, SplitName::Val, SplitName::Test];
-
-    /// `train`, `val` or `test`.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            SplitName::Train => "train",
-            SplitName::Val => "val",
-            SplitName::Test => "test",
-        }
-    }
-}
-
-impl fmt::Display for SplitName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.as_str())
-    }
-}
-
-/// A split name nobody knows.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{text:?} is not a split; allowed are train, val and test")]
-pub struct UnknownSplit {
-    text: String,
-}
-
-impl FromStr for SplitName {
-    type Err = UnknownSplit;
-
-    fn from_str(text: &str) -> Result<SplitName, UnknownSplit> {
-        SplitName::ALL
-            .into_iter()
-            .find(|split| split.as_str() == text)
-            .ok_or_else(|| UnknownSplit { text: text.to_owned() })
-    }
-}
 
 /// A split that can be read, or the reason why not.
 #[derive(Clone, Debug)]
@@ -357,6 +306,8 @@ fn array<const N: usize>(map: &[u8], start: usize) -> [u8; N] {
 
 #[cfg(test)]
 mod tests {
+    use pba_types::SplitName;
+
     use super::*;
 
     #[test]

@@ -7,7 +7,9 @@
 use std::fmt;
 use std::ops::RangeInclusive;
 
-use pba_schedules::{Ablation, EPOCHS_MAX, Op, check_name, names_allowed};
+use pba_schedules::{Ablation, Op};
+use pba_types::limits::{BATCH_SIZE_MAX, EPOCHS_MAX};
+use pba_types::{check_name, names_allowed};
 use serde::{Deserialize, Serialize, Serializer};
 use serde_json::{Map, Value};
 
@@ -18,7 +20,6 @@ const POPULATION_MAX: u64 = 256;
 /// Images of a split; keeps arithmetic far from overflow.
 const IMAGES_MAX: u64 = 1 << 32;
 /// Images of a batch, as in a stream.
-const BATCH_SIZE_MAX: u64 = 65_536;
 /// Text that is only passed on is still bounded.
 const TEXT_LENGTH_MAX: usize = 1024;
 
@@ -440,7 +441,7 @@ impl Fields {
             dataset,
             model,
             epochs: self.integer("epochs", 1..=EPOCHS_MAX.into(), 200)? as u32,
-            batch_size: self.integer("batch_size", 1..=BATCH_SIZE_MAX, batch_size)? as usize,
+            batch_size: self.integer("batch_size", 1..=BATCH_SIZE_MAX.into(), batch_size)? as usize,
             lr: self.number("lr", 0.1, "a number above 0, up to 1000", |lr| lr > 0.0 && lr <= 1e3)?,
             weight_decay: self
                 .number("weight_decay", 5e-4, "a number in 0..=1000", |decay| (0.0..=1e3).contains(&decay))?,

@@ -6,14 +6,12 @@ use std::sync::Arc;
 use anyhow::{Context, anyhow};
 use pba_augment::{
     Base, Frame, ImageShape, OpCounts, Permutation, Plan, PlanSpec, Policies, Recipe, RecipeSpec, Scratch,
-    Shard, render_batch,
+    Shard, hole_color, render_batch,
 };
-use pba_datasets::{Dataset, Split, SplitName};
+use pba_datasets::{BUILT_IN, Dataset, Normalization, Split, SplitName};
 use pba_schedules::rng::{Address, Purpose};
 use pba_search::SpecError;
 use tch::{Device, Kind, Tensor};
-
-use crate::net::Normalization;
 
 /// An epoch that no run reaches: draws that belong to a whole run stand there.
 const WHOLE_RUN: u32 = u32::MAX;
@@ -52,7 +50,7 @@ pub(crate) struct Pictures {
 /// Opens a dataset: the built-in `shapes`, or whatever `pba_datasets::open` reads at a path.
 pub(crate) fn open(path: &Path, cache: &Path) -> anyhow::Result<Dataset> {
     std::fs::create_dir_all(cache).with_context(|| format!("cannot make the cache {}", cache.display()))?;
-    let dataset = if path == Path::new("shapes") {
+    let dataset = if path == Path::new(BUILT_IN) {
         pba_datasets::shapes(cache, &|_| ())?
     } else {
         pba_datasets::open("dataset", path, cache, &|_| ())?
@@ -65,7 +63,7 @@ pub(crate) fn pictures(dataset: &Dataset, name: SplitName) -> anyhow::Result<Pic
     let state = dataset.split(name).ok_or_else(|| anyhow!("the dataset has no {name} split"))?;
     let split =
         state.ready().map_err(Clone::clone).with_context(|| format!("cannot read the {name} split"))?;
-    let (mean, std) = dataset.normalization(name).expect("the split can be read");
+    let Normalization { mean, std } = dataset.normalization(name).expect("the split can be read");
     let (height, width) = split.shape().ok_or_else(|| {
         anyhow!("the images of the {name} split differ in size, and models train on images as they are")
     })?;
@@ -78,9 +76,8 @@ pub(crate) fn pictures(dataset: &Dataset, name: SplitName) -> anyhow::Result<Pic
     })
 }
 
-/// The base augmentation that a spec asks for. The default is the paper's for CIFAR, scaled to
-/// the images; without the cutout for the built-in dataset, whose pictures hold one small thing.
-pub(crate) fn base(text: Option<&str>, shape: ImageShape, dataset: &Dataset) -> Result<Base, SpecError> {
+/// The base augmentation that a spec asks for; the dataset's own if it names none.
+pub(crate) fn base(text: Option<&str>, dataset: &Dataset) -> Result<Base, SpecError> {
     match text {
         Some(text) => {
             let refuse = |allowed: String| SpecError::new("base", format!("{text:?}"), allowed);
@@ -90,9 +87,10 @@ pub(crate) fn base(text: Option<&str>, shape: ImageShape, dataset: &Dataset) -> 
                 frame => Err(refuse(format!("steps without {frame}, as models train on images as they are"))),
             }
         }
-        // A cutout of half the side hides most shapes altogether.
-        None if dataset.format() == "shapes" => Ok(Base { cutout: None, ..Base::for_images(shape) }),
-        None => Ok(Base::for_images(shape)),
+        None => {
+            let base = Base::of_dataset(dataset.shapes(), dataset.is_hidden_by_cutout());
+            Ok(Base { frame: Frame::Whole, ..base })
+        }
     }
 }
 
@@ -149,7 +147,7 @@ impl TrainSet {
 
     /// One member's epoch.
     pub(crate) fn epoch(&self, policies: Policies, seed: u64, epoch: u32) -> anyhow::Result<Epoch<'_>> {
-        let mean = self.pictures.normalization.mean.map(|mean| (mean * 255.0).round() as u8);
+        let mean = hole_color(self.pictures.normalization.mean);
         let shape = self.pictures.shape;
         let recipe = Recipe::new(RecipeSpec { policies, base: self.base, seed, epoch, mean, shape })?;
         let plan = Plan::new(PlanSpec {

@@ -46,7 +46,7 @@ pub(crate) fn evaluate(
     let pictures = data::pictures(&dataset, SplitName::Train)?;
     let spec = spec.sized(pictures.images.len() as usize)?;
     let training = &spec.training;
-    let base = data::base(training.base.as_deref(), pictures.shape, &dataset)?;
+    let base = data::base(training.base.as_deref(), &dataset)?;
     let tested_on = if dataset.split(SplitName::Test).is_some() { SplitName::Test } else { SplitName::Val };
     let tested = data::pictures(&dataset, tested_on)
         .map_err(|error| anyhow!("nothing to test on, neither test nor val: {error:#}"))?;

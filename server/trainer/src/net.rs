@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use pba_datasets::Normalization;
 use pba_schedules::rng::{Address, Purpose};
 use rand::Rng;
 use tch::{Device, Kind, Tensor, no_grad};
@@ -16,13 +17,6 @@ pub(crate) struct Rows {
     pub(crate) parameters: Tensor,
     pub(crate) momentum: Tensor,
     pub(crate) statistics: Tensor,
-}
-
-/// How pixels become numbers: per channel, as fractions of 255.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Normalization {
-    pub(crate) mean: [f64; 3],
-    pub(crate) std: [f64; 3],
 }
 
 /// Some members on a device.

@@ -40,7 +40,7 @@ pub(crate) fn check(spec: SearchSpec, dataset: &Path, cache: &Path) -> anyhow::R
     let dataset = data::open(dataset, cache)?;
     let pictures = data::pictures(&dataset, SplitName::Train)?;
     let spec = spec.sized(pictures.images.len() as usize)?;
-    let base = data::base(spec.training.base.as_deref(), pictures.shape, &dataset)?;
+    let base = data::base(spec.training.base.as_deref(), &dataset)?;
     Ok(Checked { dataset_digest: dataset.digest().to_string(), spec, pictures, base, device, strategy })
 }
 

@@ -120,7 +120,7 @@ fn fold<const PLACES: usize, const CHANNELS: usize>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::image::ImageShape;
+    use pba_types::ImageShape;
 
     #[test]
     fn channels_are_stretched_one_by_one() {

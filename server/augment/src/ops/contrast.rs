@@ -50,7 +50,7 @@ per_level! {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::image::ImageShape;
+    use pba_types::ImageShape;
 
     #[test]
     fn values_move_away_from_the_mean() {

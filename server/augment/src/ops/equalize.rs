@@ -121,7 +121,8 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::image::{ImageShape, SIDE_MAX};
+    use pba_types::ImageShape;
+    use pba_types::limits::SIDE_MAX;
 
     /// The formula with its division.
     fn flatten_plain(histogram: &Histogram, pixels: u32) -> Table {

@@ -56,7 +56,8 @@ pub use translate_y::translate_y;
 /// Small images for the tests of the ops.
 #[cfg(test)]
 mod test_images {
-    use crate::image::{ImageShape, Rgba};
+    use crate::image::Rgba;
+    use pba_types::ImageShape;
 
     /// What [`reds`] gives for a hole.
     pub(super) const HOLE: i32 = -1;

@@ -80,7 +80,7 @@ const COS_SIN: [(f64, f64); 61] = [
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::image::ImageShape;
+    use pba_types::ImageShape;
 
     #[test]
     fn the_table_holds_cosines_and_sines() {

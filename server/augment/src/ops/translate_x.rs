@@ -4,8 +4,9 @@
 //! (0, 0, 0, 0).
 
 use super::affine::FixedAffine;
-use crate::image::{Rgba, SIDE_MAX};
+use crate::image::Rgba;
 use crate::scratch::Scratch;
+use pba_types::limits::SIDE_MAX;
 
 /// Shifts the image to the left by `pixels`; to the right when negative.
 pub fn translate_x(image: &mut Rgba, pixels: i32, scratch: &mut Scratch) {

@@ -62,16 +62,14 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
             output::table(&["NAME", "SPLITS", "IMAGES", "CLASSES", "SOURCE"], &rows);
         }
         Command::Show { name } => {
-            pba_schedules::check_name(&name)
-                .map_err(|_| anyhow::anyhow!("{name:?} is not a dataset name"))?;
+            pba_types::check_name(&name).map_err(|_| anyhow::anyhow!("{name:?} is not a dataset name"))?;
             let path = format!("/v1/datasets/{name}");
             let dataset = args.remote.document(&client.request(Method::GET, &path, None).await?)?;
             // A dataset's description is a small tree; as JSON it reads best either way.
             output::json(&dataset);
         }
         Command::Preview { name, epoch, n, out, parameters } => {
-            pba_schedules::check_name(&name)
-                .map_err(|_| anyhow::anyhow!("{name:?} is not a dataset name"))?;
+            pba_types::check_name(&name).map_err(|_| anyhow::anyhow!("{name:?} is not a dataset name"))?;
             let query = EpochRequest::from_pairs(&parameters.pairs())?.to_query();
             let path = format!("/v1/datasets/{name}/epochs/{epoch}/preview.png?n={n}&{query}");
             let png = client.request(Method::GET, &path, None).await?;

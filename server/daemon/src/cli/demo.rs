@@ -9,11 +9,11 @@ use std::time::Duration;
 use anyhow::Context;
 use pba_client::{Client, EpochRequest};
 
-use crate::catalog::BUILT_IN;
 use crate::cli::serve::{self, start, stop_signal};
 use crate::cli::{file, output, stream};
 use crate::config::{Config, ServeArgs};
 use crate::searches::Trainer;
+use pba_datasets::BUILT_IN;
 
 /// The epoch that is streamed: the schedule's last, where its policy is strongest.
 const EPOCH: u32 = 199;

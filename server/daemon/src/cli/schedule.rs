@@ -151,7 +151,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
 /// A name that is safe in a path: the names of schedules and digests are.
 fn segment(name: &str) -> anyhow::Result<&str> {
     if name.parse::<pba_schedules::Digest>().is_err() {
-        pba_schedules::check_name(name)?;
+        pba_types::check_name(name)?;
     }
     Ok(name)
 }

@@ -5,11 +5,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
+use pba_datasets::BUILT_IN;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
 use crate::app::{App, DataLock};
-use crate::catalog::{BUILT_IN, Catalog};
+use crate::catalog::Catalog;
 use crate::cli::output;
 use crate::config::{Config, ServeArgs};
 use crate::metrics::Metrics;

@@ -24,7 +24,7 @@ pub struct Args {
     #[arg(long = "server", value_name = "URL", conflicts_with = "urls")]
     servers: Vec<String>,
     /// Dataset
-    #[arg(long, default_value = crate::catalog::BUILT_IN)]
+    #[arg(long, default_value = pba_datasets::BUILT_IN)]
     dataset: String,
     /// Epoch, from 0
     #[arg(long, default_value_t = 0)]

@@ -110,7 +110,7 @@ pub async fn preview(
 }
 
 fn epoch_number(text: &str) -> Result<u32, ApiError> {
-    Ok(epoch::integer("epoch", text, 0..=pba_schedules::EPOCHS_MAX - 1)?)
+    Ok(epoch::integer("epoch", text, 0..=pba_types::limits::EPOCHS_MAX - 1)?)
 }
 
 /// Reads how many batches a client wants to hold in shared memory; none where it does not ask for it.

@@ -14,12 +14,12 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use anyhow::Context;
 use pba_augment::{Base, Frame};
+use pba_datasets::BUILT_IN;
 use pba_search::SearchSpec;
 use serde_json::{Map, Value};
 use tokio::sync::Notify;
 
 use crate::app::App;
-use crate::catalog::BUILT_IN;
 use crate::error::ApiError;
 use crate::metrics::Metrics;
 
@@ -155,7 +155,7 @@ impl Searches {
         };
         let spec = parse(&fields)?;
         let dataset = app.catalog.get(&spec.training.dataset)?;
-        let train = dataset.split(pba_wire::Split::Train)?;
+        let train = dataset.split(pba_types::SplitName::Train)?;
         if train.shape().is_none() {
             return Err(ApiError::parameter(
                 "dataset",

@@ -51,7 +51,10 @@ fn a_packed_folder_or_file_opens_as_it_is() {
     pack(&folder.path().join("test.arrow"), (4, 4), &[1], &["a", "c"]);
     let dataset = opened(folder.path(), Path::new("unused")).unwrap();
     assert_eq!((dataset.format(), dataset.classes()[1].as_str()), ("packed", "b"));
-    assert_eq!(dataset.train_mean(), Some(split(&dataset, SplitName::Train).mean()));
+    assert_eq!(
+        dataset.normalization(SplitName::Test).unwrap().mean,
+        split(&dataset, SplitName::Train).mean()
+    );
     // Another size is no harm: a base augmentation that crops makes them one.
     assert_eq!(split(&dataset, SplitName::Val).shape(), Some((4, 5)));
     assert_eq!(
