@@ -18,7 +18,7 @@ use pba_augment::{
 };
 use pba_benches::{EPOCH, MAGNITUDE, SEED, Work, pictures};
 use pba_schedules::Op;
-use pba_server::encode::{Layout, batch_header};
+use pba_server::stream::encode::{Layout, batch_header};
 
 const BATCH: usize = 128;
 /// Runs of which the median is taken.

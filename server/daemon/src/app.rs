@@ -9,17 +9,17 @@ use std::time::{Duration, Instant};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::sleep;
 
-use crate::buffers::BufferPool;
-use crate::catalog::Catalog;
+use crate::catalog::datasets::Catalog;
+use crate::catalog::schedules::Registry;
 use crate::config::Limits;
-use crate::decoded_cache::DecodedCache;
-use crate::epoch::Resolver;
-use crate::error::ApiError;
-use crate::memory::Budget;
+use crate::error::Error;
+use crate::jobs::searches::Searches;
 use crate::metrics::Metrics;
-use crate::pool::Pool;
-use crate::registry::Registry;
-use crate::searches::Searches;
+use crate::stream::buffers::BufferPool;
+use crate::stream::decoded_cache::DecodedCache;
+use crate::stream::epoch::Resolver;
+use crate::stream::pool::Pool;
+use crate::stream::shared_memory::Budget;
 
 /// A server that was told to stop has let go of its port, but not yet of its data directory, while its
 /// trainer ends. Whoever is started in its place waits for so long.
@@ -32,7 +32,7 @@ const HELD: &str = "another server wrote in this server's data directory when th
 ///
 /// Others, as replicas beside it, stream what is there; two writers would overwrite each other's
 /// schedules and searches.
-pub struct DataLock {
+pub(crate) struct DataLock {
     /// Locked until it is closed.
     _file: Option<File>,
     /// Why this server may not write, and what to do; none if it may.
@@ -42,7 +42,7 @@ pub struct DataLock {
 impl DataLock {
     /// Locks a directory, if nobody has or whoever has lets go before long, until dropped or until the
     /// process ends. What cannot be locked is not written in.
-    pub async fn take(directory: &Path) -> DataLock {
+    pub(crate) async fn take(directory: &Path) -> DataLock {
         let path = directory.join("lock");
         let cannot = |error: std::io::Error| {
             format!(
@@ -78,34 +78,34 @@ impl DataLock {
     }
 
     /// Whether this server is the one that may write.
-    pub fn is_writer(&self) -> bool {
+    pub(crate) fn is_writer(&self) -> bool {
         self.refusal.is_none()
     }
 }
 
 /// The running server's state.
-pub struct App {
+pub(crate) struct App {
     /// The datasets.
-    pub catalog: Catalog,
+    pub(crate) catalog: Catalog,
     /// The schedules.
-    pub registry: Registry,
+    pub(crate) registry: Registry,
     /// The searches.
-    pub searches: Searches,
+    pub(crate) searches: Searches,
     /// The workers.
-    pub pool: Pool,
+    pub(crate) pool: Pool,
     /// Idle batch buffers.
-    pub buffers: BufferPool,
+    pub(crate) buffers: BufferPool,
     /// Decoded pixels of images that are kept encoded.
-    pub decoded: Arc<DecodedCache>,
+    pub(crate) decoded: Arc<DecodedCache>,
     /// Memory that streams may share with their clients.
-    pub shared_memory: Budget,
+    pub(crate) shared_memory: Budget,
     /// The metrics.
-    pub metrics: Metrics,
+    pub(crate) metrics: Metrics,
     /// The bounds.
-    pub limits: Limits,
+    pub(crate) limits: Limits,
     /// Turns of previews and single ops on the workers: half of these at most, so that a crowd of
     /// them cannot hold up the streams.
-    pub single_jobs: Semaphore,
+    pub(crate) single_jobs: Semaphore,
     streams: Arc<Semaphore>,
     draining: AtomicBool,
     lock: DataLock,
@@ -116,7 +116,7 @@ impl App {
     ///
     /// # Errors
     /// When the system refuses a thread.
-    pub fn start(
+    pub(crate) fn start(
         catalog: Catalog,
         registry: Registry,
         searches: Searches,
@@ -148,15 +148,15 @@ impl App {
     ///
     /// # Errors
     /// `503` while draining, `429` when all places are taken.
-    pub fn admit(&self) -> Result<OwnedSemaphorePermit, ApiError> {
+    pub(crate) fn admit(&self) -> Result<OwnedSemaphorePermit, Error> {
         if self.is_draining() {
-            return Err(ApiError::draining());
+            return Err(Error::draining());
         }
-        Arc::clone(&self.streams).try_acquire_owned().map_err(|_| ApiError::full(self.limits.streams_max))
+        Arc::clone(&self.streams).try_acquire_owned().map_err(|_| Error::full(self.limits.streams_max))
     }
 
     /// Whether this server may change schedules and searches.
-    pub fn is_writer(&self) -> bool {
+    pub(crate) fn is_writer(&self) -> bool {
         self.lock.is_writer()
     }
 
@@ -164,31 +164,31 @@ impl App {
     ///
     /// # Errors
     /// `409` when another server writes in the data directory, or it cannot be locked.
-    pub fn check_writer(&self) -> Result<(), ApiError> {
+    pub(crate) fn check_writer(&self) -> Result<(), Error> {
         match &self.lock.refusal {
             None => Ok(()),
-            Some(refusal) => Err(ApiError::conflict(refusal)),
+            Some(refusal) => Err(Error::conflict(refusal)),
         }
     }
 
     /// Streams that hold a place.
-    pub fn streams(&self) -> usize {
+    pub(crate) fn streams(&self) -> usize {
         self.limits.streams_max - self.streams.available_permits()
     }
 
     /// Takes no new streams from now on.
-    pub fn drain(&self) {
+    pub(crate) fn drain(&self) {
         self.draining.store(true, Ordering::Relaxed);
         self.metrics.ready.set(0);
     }
 
     /// Whether new streams are refused.
-    pub fn is_draining(&self) -> bool {
+    pub(crate) fn is_draining(&self) -> bool {
         self.draining.load(Ordering::Relaxed)
     }
 
     /// What requests are checked against.
-    pub fn resolver(&self) -> Resolver<'_> {
+    pub(crate) fn resolver(&self) -> Resolver<'_> {
         Resolver {
             catalog: &self.catalog,
             registry: &self.registry,

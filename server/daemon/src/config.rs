@@ -13,69 +13,69 @@ use anyhow::{Context, bail};
 use pba_augment::Base;
 use serde::{Deserialize, Serialize};
 
-use crate::catalog::check_dataset;
-use crate::searches::Trainer;
+use crate::catalog::datasets::check_dataset;
+use crate::jobs::trainer::Trainer;
 
 /// Flags of `pba serve`; each can also be given by its environment variable.
 #[derive(Clone, Debug, Default, clap::Args)]
-pub struct ServeArgs {
+pub(crate) struct ServeArgs {
     /// Address to listen on; port 0 takes a free one [default: 127.0.0.1:8080]
     #[arg(long, env = "PBA_LISTEN", value_name = "ADDRESS")]
-    pub listen: Option<String>,
+    pub(crate) listen: Option<String>,
     /// Unix socket to listen on as well, for clients on this machine
     #[arg(long, env = "PBA_SOCKET", value_name = "PATH")]
-    pub socket: Option<PathBuf>,
+    pub(crate) socket: Option<PathBuf>,
     /// Directory for schedules, searches and packed datasets [default: ./pba-data]
     #[arg(long, env = "PBA_DATA_DIR", value_name = "DIR")]
-    pub data_dir: Option<PathBuf>,
+    pub(crate) data_dir: Option<PathBuf>,
     /// A dataset to serve, as NAME=PATH; may be repeated
     #[arg(long = "dataset", value_name = "NAME=PATH")]
-    pub datasets: Vec<String>,
+    pub(crate) datasets: Vec<String>,
     /// Configuration file
     #[arg(long, env = "PBA_CONFIG", value_name = "FILE")]
-    pub config: Option<PathBuf>,
+    pub(crate) config: Option<PathBuf>,
     /// The trainer, which runs searches [default: pba-trainer beside this program]
     #[arg(long, env = "PBA_TRAINER", value_name = "PATH")]
-    pub trainer: Option<PathBuf>,
+    pub(crate) trainer: Option<PathBuf>,
     /// Worker threads [default: one per core]
     #[arg(long, env = "PBA_THREADS", value_name = "N")]
-    pub threads: Option<usize>,
+    pub(crate) threads: Option<usize>,
     /// Streams at a time; one more is refused with 429 [default: 256]
     #[arg(long, env = "PBA_STREAMS_MAX", value_name = "N")]
-    pub streams_max: Option<usize>,
+    pub(crate) streams_max: Option<usize>,
     /// Batches that each stream holds ready [default: 3]
     #[arg(long, env = "PBA_BATCHES_AHEAD", value_name = "N")]
-    pub batches_ahead: Option<usize>,
+    pub(crate) batches_ahead: Option<usize>,
     /// Largest batch in bytes [default: 268435456]
     #[arg(long, env = "PBA_BATCH_BYTES_MAX", value_name = "BYTES")]
-    pub batch_bytes_max: Option<u64>,
+    pub(crate) batch_bytes_max: Option<u64>,
     /// Largest request body in bytes [default: 16777216]
     #[arg(long, env = "PBA_BODY_BYTES_MAX", value_name = "BYTES")]
-    pub body_bytes_max: Option<usize>,
+    pub(crate) body_bytes_max: Option<usize>,
     /// Memory for decoded pixels of datasets whose images differ in size; 0 keeps none [default: 1073741824]
     #[arg(long, env = "PBA_DECODED_CACHE_BYTES", value_name = "BYTES")]
-    pub decoded_cache_bytes: Option<usize>,
+    pub(crate) decoded_cache_bytes: Option<usize>,
     /// Memory that streams share with clients on the Unix socket, in bytes; 0 shares none [default: 1073741824]
     #[arg(long, env = "PBA_SHARED_MEMORY_BYTES_MAX", value_name = "BYTES")]
-    pub shared_memory_bytes_max: Option<u64>,
+    pub(crate) shared_memory_bytes_max: Option<u64>,
     /// Seconds that running streams get to finish after SIGTERM [default: 30]
     #[arg(long, env = "PBA_DRAIN_SECONDS", value_name = "SECONDS")]
-    pub drain_seconds: Option<u64>,
+    pub(crate) drain_seconds: Option<u64>,
     /// Seconds that a client may take nothing before its stream is cut [default: 600]
     #[arg(long, env = "PBA_STALL_SECONDS", value_name = "SECONDS")]
-    pub stall_seconds: Option<u64>,
+    pub(crate) stall_seconds: Option<u64>,
     /// Listen on an address that others can reach, without tokens
     #[arg(long, env = "PBA_INSECURE", value_parser = clap::builder::BoolishValueParser::new())]
-    pub insecure: bool,
+    pub(crate) insecure: bool,
     /// Print what would run, and end; packs nothing, and tries no address, which a running server may hold
     #[arg(long)]
-    pub check: bool,
+    pub(crate) check: bool,
 }
 
 /// `pba.toml`.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct File {
+pub(crate) struct File {
     listen: Option<String>,
     socket: Option<PathBuf>,
     data_dir: Option<PathBuf>,
@@ -103,30 +103,30 @@ struct FileDataset {
 
 /// What the server runs with.
 #[derive(Clone, Debug, Serialize)]
-pub struct Config {
+pub(crate) struct Config {
     /// Address to listen on.
-    pub listen: SocketAddr,
+    pub(crate) listen: SocketAddr,
     /// Unix socket to listen on as well.
-    pub socket: Option<PathBuf>,
+    pub(crate) socket: Option<PathBuf>,
     /// Directory for schedules, searches and packed datasets.
-    pub data_dir: PathBuf,
+    pub(crate) data_dir: PathBuf,
     /// Datasets by name.
-    pub datasets: BTreeMap<String, DatasetConfig>,
+    pub(crate) datasets: BTreeMap<String, DatasetConfig>,
     /// The trainer, if it is not beside this program.
-    pub trainer: Option<PathBuf>,
+    pub(crate) trainer: Option<PathBuf>,
     /// The bounds.
     #[serde(flatten)]
-    pub limits: Limits,
+    pub(crate) limits: Limits,
 }
 
 /// A dataset to serve.
 #[derive(Clone, Debug, Serialize)]
-pub struct DatasetConfig {
+pub(crate) struct DatasetConfig {
     /// File or folder.
-    pub path: PathBuf,
+    pub(crate) path: PathBuf,
     /// Base augmentation, if not the default for its image size.
     #[serde(serialize_with = "as_text")]
-    pub base: Option<Base>,
+    pub(crate) base: Option<Base>,
 }
 
 fn as_text<S: serde::Serializer>(base: &Option<Base>, serializer: S) -> Result<S::Ok, S::Error> {
@@ -135,35 +135,35 @@ fn as_text<S: serde::Serializer>(base: &Option<Base>, serializer: S) -> Result<S
 
 /// The bounds of a running server.
 #[derive(Clone, Debug, Serialize)]
-pub struct Limits {
+pub(crate) struct Limits {
     /// Worker threads.
-    pub threads: usize,
+    pub(crate) threads: usize,
     /// Streams at a time.
-    pub streams_max: usize,
+    pub(crate) streams_max: usize,
     /// Batches that each stream holds ready.
-    pub batches_ahead: usize,
+    pub(crate) batches_ahead: usize,
     /// Largest batch in bytes.
-    pub batch_bytes_max: u64,
+    pub(crate) batch_bytes_max: u64,
     /// Largest request body in bytes.
-    pub body_bytes_max: usize,
+    pub(crate) body_bytes_max: usize,
     /// Memory for decoded pixels of images that are kept encoded.
-    pub decoded_cache_bytes: usize,
+    pub(crate) decoded_cache_bytes: usize,
     /// Memory that all streams together may share with clients on the Unix socket, in bytes.
-    pub shared_memory_bytes_max: u64,
+    pub(crate) shared_memory_bytes_max: u64,
     /// How long running streams may go on after SIGTERM.
-    pub drain_seconds: u64,
+    pub(crate) drain_seconds: u64,
     /// How long a client may take nothing before its stream is cut.
-    pub stall_seconds: u64,
+    pub(crate) stall_seconds: u64,
 }
 
 impl Limits {
     /// How long running streams may go on after SIGTERM.
-    pub fn drain(&self) -> Duration {
+    pub(crate) fn drain(&self) -> Duration {
         Duration::from_secs(self.drain_seconds)
     }
 
     /// How long a client may take nothing before its stream is cut.
-    pub fn stall(&self) -> Duration {
+    pub(crate) fn stall(&self) -> Duration {
         Duration::from_secs(self.stall_seconds)
     }
 }
@@ -181,7 +181,7 @@ impl Config {
     /// # Errors
     /// When the file cannot be read, a key is unknown, a value is out of range, or the address
     /// can be reached by others without `insecure`.
-    pub fn resolve(args: &ServeArgs) -> anyhow::Result<Config> {
+    pub(crate) fn resolve(args: &ServeArgs) -> anyhow::Result<Config> {
         let file = match &args.config {
             Some(path) => read_file(path)?,
             None if Path::new(DEFAULT_FILE).exists() => read_file(Path::new(DEFAULT_FILE))?,
@@ -275,7 +275,7 @@ impl Config {
     /// # Errors
     /// When a dataset's name is unusable or the built-in one's, or there is nothing at its path; when
     /// the data directory is none and cannot be made; or when no socket can be at its path.
-    pub fn check_paths(&self) -> anyhow::Result<()> {
+    pub(crate) fn check_paths(&self) -> anyhow::Result<()> {
         let data = std::path::absolute(&self.data_dir).unwrap_or_else(|_| self.data_dir.clone());
         let nearest = data.ancestors().find(|folder| folder.symlink_metadata().is_ok());
         let may_write = |folder: &Path| rustix::fs::access(folder, rustix::fs::Access::WRITE_OK).is_ok();
@@ -302,7 +302,7 @@ impl Config {
     ///
     /// # Errors
     /// At the first of which that is not so.
-    pub fn check_datasets(&self) -> anyhow::Result<()> {
+    pub(crate) fn check_datasets(&self) -> anyhow::Result<()> {
         self.datasets.iter().try_for_each(|(name, dataset)| check_dataset(name, &dataset.path))
     }
 
@@ -310,7 +310,7 @@ impl Config {
     ///
     /// # Errors
     /// When it is not.
-    pub fn check_trainer(&self) -> anyhow::Result<()> {
+    pub(crate) fn check_trainer(&self) -> anyhow::Result<()> {
         match self.trainer.as_deref().and_then(Trainer::fault) {
             None => Ok(()),
             Some(fault) => bail!("{fault}; expected the path of the pba-trainer program"),

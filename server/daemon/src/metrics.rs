@@ -14,7 +14,7 @@ use prometheus::{
 
 /// The registered metrics; cheap to clone.
 #[derive(Clone)]
-pub struct Metrics(Arc<Inner>);
+pub(crate) struct Metrics(Arc<Inner>);
 
 impl std::ops::Deref for Metrics {
     type Target = Inner;
@@ -26,38 +26,38 @@ impl std::ops::Deref for Metrics {
 
 /// The metrics themselves.
 #[allow(missing_docs, reason = "the help text beside each registration says what it is")]
-pub struct Inner {
+pub(crate) struct Inner {
     registry: Registry,
-    pub images_augmented: IntCounterVec,
-    pub batches_sent: IntCounter,
-    pub stream_bytes: IntCounter,
-    pub streams_active: IntGauge,
-    pub stage_augment: Histogram,
-    pub stage_encode: Histogram,
-    pub stage_send: Histogram,
-    pub stage_decode: Histogram,
+    pub(crate) images_augmented: IntCounterVec,
+    pub(crate) batches_sent: IntCounter,
+    pub(crate) stream_bytes: IntCounter,
+    pub(crate) streams_active: IntGauge,
+    pub(crate) stage_augment: Histogram,
+    pub(crate) stage_encode: Histogram,
+    pub(crate) stage_send: Histogram,
+    pub(crate) stage_decode: Histogram,
     ops_applied: [IntCounter; Op::ALL.len()],
-    pub worker_busy_seconds: Counter,
-    pub queue_depth: IntGauge,
-    pub client_wait_seconds: Counter,
-    pub backpressure_seconds: Counter,
-    pub resumes: IntCounter,
-    pub requests: IntCounterVec,
-    pub request_errors: IntCounterVec,
-    pub cache_bytes: IntGauge,
-    pub decoded_cache_bytes: IntGauge,
-    pub decoded_cache_hits: IntCounter,
-    pub decoded_cache_misses: IntCounter,
-    pub shared_memory_bytes: IntGauge,
-    pub shared_memory_refused: IntCounter,
-    pub ready: IntGauge,
-    pub searches: IntGaugeVec,
-    pub search_epoch: IntGauge,
-    pub search_best_accuracy: Gauge,
-    pub search_exploits: IntCounter,
-    pub search_restarts: IntCounter,
-    pub search_images_trained: IntCounter,
-    pub gpu_memory_used_bytes: IntGauge,
+    pub(crate) worker_busy_seconds: Counter,
+    pub(crate) queue_depth: IntGauge,
+    pub(crate) client_wait_seconds: Counter,
+    pub(crate) backpressure_seconds: Counter,
+    pub(crate) resumes: IntCounter,
+    pub(crate) requests: IntCounterVec,
+    pub(crate) request_errors: IntCounterVec,
+    pub(crate) cache_bytes: IntGauge,
+    pub(crate) decoded_cache_bytes: IntGauge,
+    pub(crate) decoded_cache_hits: IntCounter,
+    pub(crate) decoded_cache_misses: IntCounter,
+    pub(crate) shared_memory_bytes: IntGauge,
+    pub(crate) shared_memory_refused: IntCounter,
+    pub(crate) ready: IntGauge,
+    pub(crate) searches: IntGaugeVec,
+    pub(crate) search_epoch: IntGauge,
+    pub(crate) search_best_accuracy: Gauge,
+    pub(crate) search_exploits: IntCounter,
+    pub(crate) search_restarts: IntCounter,
+    pub(crate) search_images_trained: IntCounter,
+    pub(crate) gpu_memory_used_bytes: IntGauge,
 }
 
 impl Metrics {
@@ -66,7 +66,7 @@ impl Metrics {
     ///
     /// # Errors
     /// When two metrics share a name, which is a mistake on this page.
-    pub fn new() -> prometheus::Result<Metrics> {
+    pub(crate) fn new() -> prometheus::Result<Metrics> {
         let registry = Registry::new();
         let register = |collector: Box<dyn Collector>| registry.register(collector);
 
@@ -244,7 +244,7 @@ impl Metrics {
     }
 
     /// Counts the ops that fired in a batch.
-    pub fn count_ops(&self, counts: impl IntoIterator<Item = (Op, u64)>) {
+    pub(crate) fn count_ops(&self, counts: impl IntoIterator<Item = (Op, u64)>) {
         for (op, count) in counts {
             self.ops_applied[op as usize].inc_by(count);
         }
@@ -254,17 +254,17 @@ impl Metrics {
     ///
     /// # Errors
     /// When a metric cannot be written, which is a mistake on this page.
-    pub fn text(&self) -> prometheus::Result<String> {
+    pub(crate) fn text(&self) -> prometheus::Result<String> {
         TextEncoder::new().encode_to_string(&self.registry.gather())
     }
 }
 
 /// Counts something while it lives, on every exit path.
-pub struct Live(IntGauge);
+pub(crate) struct Live(IntGauge);
 
 impl Live {
     /// Adds one to the gauge until dropped.
-    pub fn new(gauge: &IntGauge) -> Live {
+    pub(crate) fn new(gauge: &IntGauge) -> Live {
         gauge.inc();
         Live(gauge.clone())
     }

@@ -6,18 +6,18 @@ use axum::http::{Uri, header};
 use axum::response::{IntoResponse, Response};
 use tokio::sync::watch;
 
-use crate::error::ApiError;
+use crate::error::Error;
 
 /// Answers `/livez`, and otherwise `503` with the name of the dataset that is being
 /// opened. Each answer ends its connection, so that the next request finds the server itself.
-pub fn router(dataset: watch::Receiver<String>) -> Router {
+pub(crate) fn router(dataset: watch::Receiver<String>) -> Router {
     Router::new().fallback(answer).with_state(dataset)
 }
 
 async fn answer(State(dataset): State<watch::Receiver<String>>, uri: Uri) -> Response {
     let answer = match uri.path() {
         "/livez" => "ok\n".into_response(),
-        _ => ApiError::opening(&dataset.borrow()).into_response(),
+        _ => Error::opening(&dataset.borrow()).into_response(),
     };
     ([(header::CONNECTION, "close")], answer).into_response()
 }

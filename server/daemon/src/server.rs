@@ -20,7 +20,7 @@ use tokio_io_timeout::TimeoutStream;
 
 use crate::app::App;
 use crate::http::router;
-use crate::searches::supervise;
+use crate::jobs::supervisor::supervise;
 
 /// A client that takes longer to send a request's head is cut off.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
@@ -38,20 +38,20 @@ const LOCAL_SEND_BYTES: usize = 1 << 20;
 /// What HTTP is spoken on: a socket on which a write that makes no progress is the end.
 type Patient<S> = Pin<Box<TimeoutStream<S>>>;
 /// The same for clients on this machine.
-pub type LocalSocket = Patient<UnixStream>;
+pub(crate) type LocalSocket = Patient<UnixStream>;
 
 /// Marks a request that came through the Unix socket.
 #[derive(Clone, Copy)]
-pub struct Local;
+pub(crate) struct Local;
 
 /// A server that is ready to run.
-pub struct Server {
+pub(crate) struct Server {
     app: Arc<App>,
     sockets: Sockets,
 }
 
 /// The bound sockets.
-pub struct Sockets {
+pub(crate) struct Sockets {
     listener: TcpListener,
     address: SocketAddr,
     local: Option<LocalListener>,
@@ -106,7 +106,7 @@ impl Sockets {
     ///
     /// # Errors
     /// When the address is taken or not this machine's, or the socket cannot be made.
-    pub async fn bind(address: SocketAddr, socket: Option<&Path>) -> anyhow::Result<Sockets> {
+    pub(crate) async fn bind(address: SocketAddr, socket: Option<&Path>) -> anyhow::Result<Sockets> {
         let listener = TcpListener::bind(address).await.map_err(|error| helped(error, address));
         let listener = listener.with_context(|| format!("cannot listen on {address}"))?;
         let address = listener.local_addr().context("cannot tell the address")?;
@@ -115,7 +115,7 @@ impl Sockets {
     }
 
     /// Answers with `router` until dropped; then the connections end after their current request.
-    pub async fn answer(&self, router: Router, stall: Duration) -> Infallible {
+    pub(crate) async fn answer(&self, router: Router, stall: Duration) -> Infallible {
         let (_end, ending) = watch::channel(false);
         let service = Service::new(router, stall, ending);
         loop {
@@ -161,18 +161,18 @@ fn helped(error: std::io::Error, address: SocketAddr) -> std::io::Error {
 
 impl Server {
     /// A server of `app` on bound sockets.
-    pub fn new(app: Arc<App>, sockets: Sockets) -> Server {
+    pub(crate) fn new(app: Arc<App>, sockets: Sockets) -> Server {
         Server { app, sockets }
     }
 
     /// Where it listens.
-    pub fn address(&self) -> SocketAddr {
+    pub(crate) fn address(&self) -> SocketAddr {
         self.sockets.address
     }
 
     /// Serves until `stop` is done; then drains: new streams are refused, running ones get the
     /// configured time to finish, and what is left after it is cut, visibly to its client.
-    pub async fn run(self, stop: impl Future<Output = ()>) {
+    pub(crate) async fn run(self, stop: impl Future<Output = ()>) {
         let (end_connections, connections) = watch::channel(false);
         let service = Service::new(router(Arc::clone(&self.app)), self.app.limits.stall(), connections);
         let (end_searches, ending) = watch::channel(false);

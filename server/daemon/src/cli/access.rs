@@ -6,7 +6,7 @@ use pba_client::{Client, ClientError, ClientOptions};
 
 /// Flags of every command that talks to a server.
 #[derive(Clone, Default, clap::Args)]
-pub struct Access {
+pub(crate) struct Access {
     /// Token to send to the server; better given as PBA_TOKEN, which other users of this machine cannot see
     #[arg(long, env = "PBA_TOKEN", value_name = "TOKEN", global = true, hide_env_values = true)]
     token: Option<String>,
@@ -27,12 +27,15 @@ impl Access {
     }
 
     /// The authority that was named by a flag or a variable.
-    pub fn ca(&self) -> Option<&Path> {
+    pub(crate) fn ca(&self) -> Option<&Path> {
         self.ca.as_deref()
     }
 
     /// A client of replicas.
-    pub fn client<S: AsRef<str>>(&self, urls: impl IntoIterator<Item = S>) -> Result<Client, ClientError> {
+    pub(crate) fn client<S: AsRef<str>>(
+        &self,
+        urls: impl IntoIterator<Item = S>,
+    ) -> Result<Client, ClientError> {
         Client::with_options(urls, &self.options())
     }
 }

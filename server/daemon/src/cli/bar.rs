@@ -5,12 +5,12 @@ use std::fmt::Write;
 use indicatif::{HumanCount, HumanDuration, ProgressBar, ProgressState, ProgressStyle};
 
 /// A bar that counts images, how many being known once its length is set.
-pub fn rows(what: &str) -> ProgressBar {
+pub(crate) fn rows(what: &str) -> ProgressBar {
     ProgressBar::no_length().with_style(style()).with_message(what.to_owned())
 }
 
 /// Images per second, in whole images.
-pub fn rate(images_per_second: f64) -> String {
+pub(crate) fn rate(images_per_second: f64) -> String {
     format!("{} images/s", HumanCount(images_per_second.round() as u64))
 }
 

@@ -13,7 +13,7 @@ use crate::cli::{file, output};
 
 /// Arguments of `pba dataset`.
 #[derive(Debug, clap::Args)]
-pub struct Args {
+pub(crate) struct Args {
     #[command(flatten)]
     remote: Remote,
     #[command(subcommand)]
@@ -48,7 +48,7 @@ enum Command {
 }
 
 /// Does what the subcommand says.
-pub async fn run(args: Args) -> anyhow::Result<()> {
+pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     let client = args.remote.client()?;
     match args.command {
         Command::List => {

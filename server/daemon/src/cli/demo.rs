@@ -12,7 +12,7 @@ use pba_client::{Client, EpochRequest};
 use crate::cli::serve::{self, start, stop_signal};
 use crate::cli::{file, output, stream};
 use crate::config::{Config, ServeArgs};
-use crate::searches::Trainer;
+use crate::jobs::trainer::Trainer;
 use pba_datasets::BUILT_IN;
 
 /// The epoch that is streamed: the schedule's last, where its policy is strongest.
@@ -23,7 +23,7 @@ const TRAINER_POLL: Duration = Duration::from_millis(500);
 
 /// Arguments of `pba demo`.
 #[derive(Debug, clap::Args)]
-pub struct Args {
+pub(crate) struct Args {
     #[command(flatten)]
     serve: ServeArgs,
     /// Where to save the contact sheet [default: contact-sheet.png in the data directory]
@@ -35,7 +35,7 @@ pub struct Args {
 }
 
 /// Starts a server, streams one epoch from it, saves a contact sheet and serves on.
-pub async fn run(args: Args) -> anyhow::Result<()> {
+pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     if args.serve.check {
         return serve::run(args.serve).await;
     }

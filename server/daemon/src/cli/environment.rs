@@ -19,7 +19,7 @@ const OF_TESTS: [&str; 3] = ["PBA_BIN", "PBA_GOLDEN", "PBA_PYTHON"];
 
 /// The command, to which a variable that is set and empty is one that is not set: scripts that pass on
 /// what they may not have, as `PBA_TOKEN="$TOKEN"`, set such.
-pub fn without_empty(command: Command) -> Command {
+pub(crate) fn without_empty(command: Command) -> Command {
     let is_empty =
         |argument: &Arg| argument.get_env().and_then(std::env::var_os).is_some_and(|value| value.is_empty());
     command
@@ -31,13 +31,13 @@ pub fn without_empty(command: Command) -> Command {
 }
 
 /// The value of a variable that is set and not empty.
-pub fn value(name: &str) -> Option<OsString> {
+pub(crate) fn value(name: &str) -> Option<OsString> {
     std::env::var_os(name).filter(|value| !value.is_empty())
 }
 
 /// An error about a value that came from a variable names the variable, where clap names the flag that
 /// nobody gave. The command has to be built.
-pub fn blame(command: &Command, mut error: clap::Error) -> clap::Error {
+pub(crate) fn blame(command: &Command, mut error: clap::Error) -> clap::Error {
     let text = |kind| match error.get(kind) {
         Some(ContextValue::String(text)) => Some(text.clone()),
         _ => None,
@@ -64,7 +64,7 @@ pub fn blame(command: &Command, mut error: clap::Error) -> clap::Error {
 ///
 /// # Errors
 /// At every such variable, with the setting that was meant.
-pub fn check(command: &Command) -> anyhow::Result<()> {
+pub(crate) fn check(command: &Command) -> anyhow::Result<()> {
     let faults: Vec<String> = faults(command).into_iter().map(|fault| fault.to_string()).collect();
     anyhow::ensure!(faults.is_empty(), "{}", faults.join("\n"));
     Ok(())
@@ -72,7 +72,7 @@ pub fn check(command: &Command) -> anyhow::Result<()> {
 
 /// Warns of a variable that is nearly a setting. Commands that ask a server refuse none: their shell may
 /// be full of what means something to others.
-pub fn warn(command: &Command) {
+pub(crate) fn warn(command: &Command) {
     for fault in faults(command).iter().filter(|fault| fault.meant.is_some()) {
         tracing::warn!("{fault}");
     }

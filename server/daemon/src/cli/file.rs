@@ -12,7 +12,7 @@ use tempfile::NamedTempFile;
 const LINKS_MAX: usize = 40;
 
 /// A file that appears under its name only when it is whole; until then, what was there stays.
-pub struct OutFile {
+pub(crate) struct OutFile {
     path: PathBuf,
     /// None where what is there is no file to be replaced: a device or a pipe is written to as it is.
     partial: Option<NamedTempFile>,
@@ -24,7 +24,7 @@ impl OutFile {
     ///
     /// # Errors
     /// When nothing can be written there.
-    pub fn create(path: &Path) -> anyhow::Result<OutFile> {
+    pub(crate) fn create(path: &Path) -> anyhow::Result<OutFile> {
         let context = || format!("cannot write {}", path.display());
         let path = target(path);
         let found = std::fs::metadata(&path).ok();
@@ -47,7 +47,7 @@ impl OutFile {
     ///
     /// # Errors
     /// When the system refuses another handle.
-    pub fn writer(&self) -> anyhow::Result<File> {
+    pub(crate) fn writer(&self) -> anyhow::Result<File> {
         self.file.try_clone().with_context(|| format!("cannot write {}", self.path.display()))
     }
 
@@ -55,7 +55,7 @@ impl OutFile {
     ///
     /// # Errors
     /// When the disk does not take it.
-    pub fn finish(self) -> anyhow::Result<()> {
+    pub(crate) fn finish(self) -> anyhow::Result<()> {
         let context = || format!("cannot write {}", self.path.display());
         let Some(partial) = self.partial else { return Ok(()) };
         self.file.sync_all().with_context(context)?;
@@ -68,7 +68,7 @@ impl OutFile {
 ///
 /// # Errors
 /// When that fails; what was there then stays.
-pub fn write(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
+pub(crate) fn write(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
     let file = OutFile::create(path)?;
     file.writer()?.write_all(bytes).with_context(|| format!("cannot write {}", path.display()))?;
     file.finish()

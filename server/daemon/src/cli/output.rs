@@ -5,20 +5,20 @@ use std::io::{ErrorKind, Write};
 use serde_json::Value;
 
 /// Prints a line, as [`bytes`] does.
-pub fn line(text: impl std::fmt::Display) {
+pub(crate) fn line(text: impl std::fmt::Display) {
     bytes(format!("{text}\n").as_bytes());
 }
 
 /// Prints bytes as they are. A reader that left, as `head` does, ends the command quietly; anything
 /// else that goes wrong, as on a full disk, ends it with an error.
-pub fn bytes(bytes: &[u8]) {
+pub(crate) fn bytes(bytes: &[u8]) {
     if let Err(error) = write(bytes) {
         fail(&error);
     }
 }
 
 /// Prints a line of a server, which serves on when its reader has left.
-pub fn announcement(text: impl std::fmt::Display) {
+pub(crate) fn announcement(text: impl std::fmt::Display) {
     match write(format!("{text}\n").as_bytes()) {
         Err(error) if error.kind() == ErrorKind::BrokenPipe => {
             tracing::warn!("nobody reads standard output: {text}");
@@ -29,7 +29,7 @@ pub fn announcement(text: impl std::fmt::Display) {
 }
 
 /// Ends the command because standard output does not take what it has to say.
-pub fn fail(error: &std::io::Error) -> ! {
+pub(crate) fn fail(error: &std::io::Error) -> ! {
     if error.kind() == ErrorKind::BrokenPipe {
         std::process::exit(0);
     }
@@ -45,12 +45,12 @@ fn write(bytes: &[u8]) -> std::io::Result<()> {
 }
 
 /// Prints JSON.
-pub fn json(value: &Value) {
+pub(crate) fn json(value: &Value) {
     line(serde_json::to_string_pretty(value).expect("a value is JSON"));
 }
 
 /// Prints rows under a head, in columns.
-pub fn table(head: &[&str], rows: &[Vec<String>]) {
+pub(crate) fn table(head: &[&str], rows: &[Vec<String>]) {
     let width = |column: usize| {
         rows.iter()
             .map(|row| row[column].chars().count())

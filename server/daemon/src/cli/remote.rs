@@ -8,20 +8,20 @@ use crate::cli::access::Access;
 
 /// Which server, and how to print what it says.
 #[derive(Debug, clap::Args)]
-pub struct Remote {
+pub(crate) struct Remote {
     /// The server [default: http://127.0.0.1:8080]
     #[arg(long, env = "PBA_SERVER", value_name = "URL", global = true)]
-    pub server: Option<String>,
+    pub(crate) server: Option<String>,
     /// Print the result as JSON
     #[arg(long, global = true)]
-    pub json: bool,
+    pub(crate) json: bool,
     #[command(flatten)]
     access: Access,
 }
 
 impl Remote {
     /// A client of the server.
-    pub fn client(&self) -> Result<Client, ClientError> {
+    pub(crate) fn client(&self) -> Result<Client, ClientError> {
         self.access.client([self.url()])
     }
 
@@ -29,18 +29,18 @@ impl Remote {
     ///
     /// # Errors
     /// When it is none.
-    pub fn document(&self, answer: &[u8]) -> anyhow::Result<Value> {
+    pub(crate) fn document(&self, answer: &[u8]) -> anyhow::Result<Value> {
         let document = serde_json::from_slice(answer).ok().filter(Value::is_object);
         document.with_context(|| format!("{} answered what no PBA server answers", self.url()))
     }
 
     /// Its URL.
-    pub fn url(&self) -> &str {
+    pub(crate) fn url(&self) -> &str {
         self.server.as_deref().unwrap_or(pba_wire::DEFAULT_URL)
     }
 
     /// A command to the same server, to be pasted into a shell.
-    pub fn command(&self, command: impl std::fmt::Display) -> String {
+    pub(crate) fn command(&self, command: impl std::fmt::Display) -> String {
         let mut whole = format!("pba {command}");
         if self.url() != pba_wire::DEFAULT_URL {
             whole += &format!(" --server {}", quoted(self.url()));

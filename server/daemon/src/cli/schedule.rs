@@ -9,14 +9,14 @@ use pba_schedules::{Schedule, formats, library};
 use reqwest::Method;
 use serde_json::{Value, json};
 
+use crate::catalog::schedules::Registry;
 use crate::cli::remote::Remote;
 use crate::cli::{file, output};
-use crate::plot;
-use crate::registry::Registry;
+use crate::draw;
 
 /// Arguments of `pba schedule`.
 #[derive(Debug, clap::Args)]
-pub struct Args {
+pub(crate) struct Args {
     #[command(flatten)]
     remote: Remote,
     #[command(subcommand)]
@@ -67,7 +67,7 @@ enum Command {
 }
 
 /// Does what the subcommand says.
-pub async fn run(args: Args) -> anyhow::Result<()> {
+pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     let client = args.remote.client()?;
     match args.command {
         Command::List => {
@@ -128,7 +128,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
             write(&args.remote, out, text)?;
         }
         Command::Plot { name, out } => {
-            let svg = plot::schedule::draw(&fetch(&client, &args.remote, &name).await?);
+            let svg = draw::schedule::draw(&fetch(&client, &args.remote, &name).await?);
             write(&args.remote, out, svg)?;
         }
         Command::Delete { name } => {

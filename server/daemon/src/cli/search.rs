@@ -16,7 +16,7 @@ use crate::cli::{INTERRUPTED, output};
 
 /// Arguments of `pba search`.
 #[derive(Debug, clap::Args)]
-pub struct Args {
+pub(crate) struct Args {
     #[command(flatten)]
     remote: Remote,
     #[command(subcommand)]
@@ -178,7 +178,7 @@ impl Start {
 }
 
 /// Does what the subcommand says.
-pub async fn run(args: Args) -> anyhow::Result<()> {
+pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     let client = args.remote.client()?;
     let json = args.remote.json;
     match args.command {

@@ -10,20 +10,20 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 
 use crate::app::{App, DataLock};
-use crate::catalog::Catalog;
+use crate::catalog::datasets::Catalog;
+use crate::catalog::schedules::Registry;
 use crate::cli::output;
 use crate::config::{Config, ServeArgs};
+use crate::jobs::{searches::Searches, trainer::Trainer};
 use crate::metrics::Metrics;
 use crate::opening;
-use crate::registry::Registry;
-use crate::searches::{Searches, Trainer};
 use crate::server::{Server, Sockets};
 
 /// A half packed dataset that nobody has written to for so long has lost its process.
 const PACKING_IDLE: Duration = Duration::from_secs(3600);
 
 /// Runs the server until a signal ends it.
-pub async fn run(args: ServeArgs) -> anyhow::Result<()> {
+pub(crate) async fn run(args: ServeArgs) -> anyhow::Result<()> {
     let config = Config::resolve(&args)?;
     if args.check {
         output::json(&check(&config)?);
@@ -60,7 +60,7 @@ fn check(config: &Config) -> anyhow::Result<Value> {
 }
 
 /// Binds the address, and opens everything that the configuration names.
-pub async fn start(config: &Config) -> anyhow::Result<Server> {
+pub(crate) async fn start(config: &Config) -> anyhow::Result<Server> {
     config.check_datasets()?;
     let metrics = Metrics::new()?;
     let data = &config.data_dir;
@@ -117,7 +117,7 @@ fn open_datasets(
 }
 
 /// Done at the first SIGTERM or SIGINT; the second ends the process at once.
-pub fn stop_signal() -> anyhow::Result<impl Future<Output = ()>> {
+pub(crate) fn stop_signal() -> anyhow::Result<impl Future<Output = ()>> {
     use tokio::signal::unix::{SignalKind, signal};
     let mut terminate = signal(SignalKind::terminate()).context("cannot watch for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot watch for SIGINT")?;

@@ -15,7 +15,7 @@ use crate::cli::{INTERRUPTED, bar, environment, output};
 
 /// Arguments of `pba stream`.
 #[derive(Debug, clap::Args)]
-pub struct Args {
+pub(crate) struct Args {
     /// The server, the same as --server; more of them are replicas to continue on
     #[arg(value_name = "URL")]
     urls: Vec<String>,
@@ -44,7 +44,7 @@ pub struct Args {
 /// The parameters of an epoch, as flags; the server says what is wrong with them.
 #[derive(Debug, Default, clap::Args)]
 #[command(allow_negative_numbers = true)]
-pub struct Parameters {
+pub(crate) struct Parameters {
     /// train, val or test
     #[arg(long)]
     split: Option<String>,
@@ -88,7 +88,7 @@ pub struct Parameters {
 
 impl Parameters {
     /// The pairs that were given.
-    pub fn pairs(&self) -> Vec<(String, String)> {
+    pub(crate) fn pairs(&self) -> Vec<(String, String)> {
         [
             ("split", &self.split),
             ("schedule", &self.schedule),
@@ -124,7 +124,7 @@ impl Args {
 }
 
 /// Reads an epoch and says how it went.
-pub async fn run(args: Args) -> anyhow::Result<()> {
+pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     let request = EpochRequest::from_pairs(&args.parameters.pairs())?;
     let client = args.access.client(args.servers())?;
     let read = read(&client, &args.dataset, args.epoch, request, args.out.as_deref());
@@ -143,7 +143,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
 }
 
 /// Reads an epoch with a progress bar, and answers what was read and who waited for whom.
-pub async fn read(
+pub(crate) async fn read(
     client: &Client,
     dataset: &str,
     epoch: u32,
@@ -194,7 +194,7 @@ pub async fn read(
 }
 
 /// The result of [`read`], for people.
-pub fn sentence(result: &Value) -> String {
+pub(crate) fn sentence(result: &Value) -> String {
     let number = |key: &str| result[key].as_f64().unwrap_or_default();
     let resumed = match result["resumes"].as_u64() {
         Some(0) | None => String::new(),

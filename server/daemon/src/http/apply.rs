@@ -13,10 +13,10 @@ use pba_wire::ParameterError;
 use pba_wire::epoch;
 
 use crate::app::App;
-use crate::error::ApiError;
+use crate::draw::sheet::png;
+use crate::error::Error;
 use crate::http::on_pool;
 use crate::http::schedules::body_bytes;
-use crate::sheet::png;
 
 /// Parameters of the route.
 const PARAMETERS: [&str; 6] = ["op", "magnitude", "sign", "x", "y", "ops"];
@@ -36,18 +36,18 @@ struct Asked {
 ///
 /// Either `op=Rotate&magnitude=5&sign=-1` (`magnitude` 0 and `sign` 1 unless given), or
 /// `ops=Rotate:5:-1,Posterize:3`. `x` and `y` are the centre of Cutout, by default the image's.
-pub async fn apply(
+pub(crate) async fn apply(
     State(app): State<Arc<App>>,
     uri: Uri,
     body: Result<Bytes, BytesRejection>,
-) -> Result<Response, ApiError> {
+) -> Result<Response, Error> {
     let asked = parse(uri.query().unwrap_or_default())?;
     let body = body_bytes(&app, body)?;
     let result = on_pool(&app, move |workspace| {
-        let image = pba_datasets::decode(&body).map_err(|error| ApiError::not_readable(error.to_string()))?;
+        let image = pba_datasets::decode(&body).map_err(|error| Error::not_readable(error.to_string()))?;
         let (height, width) = (image.height, image.width);
         let mut rgba = Rgba::from_rgb(ImageShape { height, width }, &image.pixels)
-            .map_err(|error| ApiError::not_readable(error.to_string()))?;
+            .map_err(|error| Error::not_readable(error.to_string()))?;
         for asked in asked {
             let centre = (asked.x.unwrap_or(width / 2), asked.y.unwrap_or(height / 2));
             within("x", centre.0, width)?;
@@ -55,21 +55,21 @@ pub async fn apply(
             let call = OpCall { op: asked.op, magnitude: asked.magnitude, sign: asked.sign, centre };
             apply_op(&call, &mut rgba, &mut workspace.scratch);
         }
-        png(width, height, png::ColorType::Rgba, rgba.as_bytes()).map_err(ApiError::internal)
+        png(width, height, png::ColorType::Rgba, rgba.as_bytes()).map_err(Error::internal)
     })
     .await?;
     Ok(([(header::CONTENT_TYPE, "image/png")], result).into_response())
 }
 
-fn within(parameter: &str, value: u32, side: u32) -> Result<(), ApiError> {
+fn within(parameter: &str, value: u32, side: u32) -> Result<(), Error> {
     if value < side {
         return Ok(());
     }
     let allowed = format!("0..={} for this image", side - 1);
-    Err(ApiError::parameter(parameter, value.to_string(), "outside the image", allowed))
+    Err(Error::parameter(parameter, value.to_string(), "outside the image", allowed))
 }
 
-fn parse(query: &str) -> Result<Vec<Asked>, ApiError> {
+fn parse(query: &str) -> Result<Vec<Asked>, Error> {
     let pairs = epoch::pairs(query)?;
     let (mut op, mut magnitude, mut sign, mut ops) = (None, None, None, None);
     let (mut x, mut y) = (None, None);
@@ -93,11 +93,11 @@ fn parse(query: &str) -> Result<Vec<Asked>, ApiError> {
             let entries: Vec<&str> = ops.split(',').collect();
             if entries.len() > OPS_MAX {
                 let allowed = format!("up to {OPS_MAX} ops");
-                return Err(ApiError::parameter("ops", ops, format!("{} ops", entries.len()), allowed));
+                return Err(Error::parameter("ops", ops, format!("{} ops", entries.len()), allowed));
             }
             entries.into_iter().map(|entry| asked(entry, x, y)).collect()
         }
-        _ => Err(ApiError::parameter(
+        _ => Err(Error::parameter(
             "op",
             op.map_or("", Op::name),
             "either one op or several",
@@ -107,29 +107,29 @@ fn parse(query: &str) -> Result<Vec<Asked>, ApiError> {
 }
 
 /// Reads `Rotate:5:-1`, `Rotate:5` or `Invert`.
-fn asked(entry: &str, x: Option<u32>, y: Option<u32>) -> Result<Asked, ApiError> {
+fn asked(entry: &str, x: Option<u32>, y: Option<u32>) -> Result<Asked, Error> {
     let mut parts = entry.split(':');
     let op = op_named("ops", parts.next().unwrap_or_default())?;
     let magnitude = parts.next().map_or(Ok(0), |text| epoch::integer("ops", text, 0..=MAGNITUDE_MAX))?;
     let sign = parts.next().map_or(Ok(Sign::Plus), |text| sign_of("ops", text))?;
     if parts.next().is_some() {
-        return Err(ApiError::parameter("ops", entry, "too many parts", "NAME:MAGNITUDE:SIGN"));
+        return Err(Error::parameter("ops", entry, "too many parts", "NAME:MAGNITUDE:SIGN"));
     }
     Ok(Asked { op, magnitude, sign, x, y })
 }
 
-fn op_named(parameter: &str, name: &str) -> Result<Op, ApiError> {
+fn op_named(parameter: &str, name: &str) -> Result<Op, Error> {
     name.parse().map_err(|_| {
         let nearest = epoch::nearest(name, Op::ALL.map(Op::name));
         let hint = nearest.map(|op| format!(", did you mean {op:?}?")).unwrap_or_default();
-        ApiError::parameter(parameter, name, format!("unknown op{hint}"), Op::names())
+        Error::parameter(parameter, name, format!("unknown op{hint}"), Op::names())
     })
 }
 
-fn sign_of(parameter: &str, text: &str) -> Result<Sign, ApiError> {
+fn sign_of(parameter: &str, text: &str) -> Result<Sign, Error> {
     match text {
         "1" | "+1" | " 1" => Ok(Sign::Plus), // a bare + in a query is a space
         "-1" => Ok(Sign::Minus),
-        _ => Err(ApiError::parameter(parameter, text, "not a sign", "1 or -1")),
+        _ => Err(Error::parameter(parameter, text, "not a sign", "1 or -1")),
     }
 }

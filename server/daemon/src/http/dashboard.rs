@@ -3,13 +3,13 @@
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
 
-use crate::error::ApiError;
-use crate::sheet::png;
+use crate::draw::sheet::png;
+use crate::error::Error;
 
 const PAGE: &str = include_str!("dashboard.html");
 
 /// The page; it asks the API for everything that it shows.
-pub async fn page() -> Response {
+pub(crate) async fn page() -> Response {
     let headers = [
         (header::CONTENT_TYPE, "text/html; charset=utf-8"),
         // Nothing is loaded from elsewhere, and names in it are text, never markup.
@@ -28,10 +28,10 @@ const ICON_BARS: [(u32, [u8; 3]); 4] =
     [(8, [237, 217, 130]), (14, [110, 190, 150]), (24, [45, 125, 160]), (18, [96, 104, 190])];
 
 /// The icon that browsers ask for by themselves.
-pub async fn icon() -> Result<Response, ApiError> {
+pub(crate) async fn icon() -> Result<Response, Error> {
     let pixels: Vec<u8> =
         (0..ICON_SIDE * ICON_SIDE).flat_map(|at| icon_pixel(at % ICON_SIDE, at / ICON_SIDE)).collect();
-    let icon = png(ICON_SIDE, ICON_SIDE, png::ColorType::Rgb, &pixels).map_err(ApiError::internal)?;
+    let icon = png(ICON_SIDE, ICON_SIDE, png::ColorType::Rgb, &pixels).map_err(Error::internal)?;
     let headers = [(header::CONTENT_TYPE, "image/png"), (header::CACHE_CONTROL, "public, max-age=86400")];
     Ok((headers, icon).into_response())
 }

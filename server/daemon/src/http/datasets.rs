@@ -9,23 +9,23 @@ use pba_datasets::Images;
 use serde_json::{Map, Value, json};
 
 use crate::app::App;
-use crate::catalog::Entry;
-use crate::error::ApiError;
+use crate::catalog::datasets::Entry;
+use crate::error::Error;
 use crate::http::no_parameters;
 
 /// Every dataset.
-pub async fn list(State(app): State<Arc<App>>, uri: Uri) -> Result<Json<Value>, ApiError> {
+pub(crate) async fn list(State(app): State<Arc<App>>, uri: Uri) -> Result<Json<Value>, Error> {
     no_parameters(&uri)?;
     let datasets: Vec<Value> = app.catalog.list().map(|entry| describe(entry)).collect();
     Ok(Json(json!({ "datasets": datasets })))
 }
 
 /// One dataset.
-pub async fn show(
+pub(crate) async fn show(
     State(app): State<Arc<App>>,
     Path(name): Path<String>,
     uri: Uri,
-) -> Result<Json<Value>, ApiError> {
+) -> Result<Json<Value>, Error> {
     no_parameters(&uri)?;
     Ok(Json(describe(&*app.catalog.get(&name)?)))
 }

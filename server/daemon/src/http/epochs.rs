@@ -12,24 +12,24 @@ use pba_wire::memory;
 use pba_wire::stream::CONTENT_TYPE;
 
 use crate::app::App;
-use crate::body::EpochBody;
-use crate::encode::Codec;
-use crate::error::ApiError;
+use crate::draw::sheet;
+use crate::error::Error;
 use crate::http::on_pool;
-use crate::memory_stream::MemoryStream;
-use crate::samples::SampleError;
 use crate::server::Local;
-use crate::sheet;
+use crate::stream::body::EpochBody;
+use crate::stream::encode::Codec;
+use crate::stream::samples::SampleError;
+use crate::stream::shared_memory_stream::SharedMemoryStream;
 
 /// Most images of a contact sheet: 32 rows of 32.
 const PREVIEW_MAX: u32 = 1024;
 
 /// Streams one epoch: through memory where the client asks for it and can have it.
-pub async fn batches(
+pub(crate) async fn batches(
     State(app): State<Arc<App>>,
     Path((dataset, epoch)): Path<(String, String)>,
     mut http: Request,
-) -> Result<Response, ApiError> {
+) -> Result<Response, Error> {
     let request = EpochRequest::from_query(http.uri().query().unwrap_or_default())?;
     let epoch = epoch_number(&epoch)?;
     let codec = codec(http.headers())?;
@@ -52,7 +52,7 @@ pub async fn batches(
         && http.extensions().get::<Local>().is_some()
         && let Some(upgrade) = http.extensions_mut().remove::<OnUpgrade>()
     {
-        match MemoryStream::new(&app, &epoch, permit, wanted) {
+        match SharedMemoryStream::new(&app, &epoch, permit, wanted) {
             Ok(stream) => {
                 tokio::spawn(stream.run(upgrade));
                 let headers = [(header::CONNECTION, "upgrade"), (header::UPGRADE, memory::PROTOCOL)];
@@ -65,16 +65,16 @@ pub async fn batches(
             }
         }
     }
-    let body = EpochBody::new(app, epoch, permit).map_err(ApiError::internal)?;
+    let body = EpochBody::new(app, epoch, permit).map_err(Error::internal)?;
     Ok(([(header::CONTENT_TYPE, CONTENT_TYPE)], Body::new(body)).into_response())
 }
 
 /// Draws a contact sheet of the first images of what the stream would send.
-pub async fn preview(
+pub(crate) async fn preview(
     State(app): State<Arc<App>>,
     Path((dataset, epoch)): Path<(String, String)>,
     uri: Uri,
-) -> Result<Response, ApiError> {
+) -> Result<Response, Error> {
     let (mut pairs, mut count) = (epoch::pairs(uri.query().unwrap_or_default())?, 64);
     if let Some(position) = pairs.iter().position(|(parameter, _)| parameter == "n") {
         let (parameter, value) = pairs.remove(position);
@@ -89,7 +89,7 @@ pub async fn preview(
     let bytes = u64::from(count) * epoch.recipe().shape().rgb_bytes() as u64;
     if bytes > app.limits.batch_bytes_max {
         let allowed = app.limits.batch_bytes_max / epoch.recipe().shape().rgb_bytes() as u64;
-        return Err(ApiError::parameter(
+        return Err(Error::parameter(
             "n",
             count.to_string(),
             format!("images of {bytes} bytes are over this server's bound of {}", app.limits.batch_bytes_max),
@@ -100,21 +100,21 @@ pub async fn preview(
         sheet::draw(&epoch, number, count as usize, workspace).map_err(|error| {
             if error.is::<SampleError>() {
                 tracing::error!(error = format!("{error:#}"), "a preview met a damaged image");
-                return ApiError::broken_dataset(format!("{error:#}"));
+                return Error::broken_dataset(format!("{error:#}"));
             }
-            ApiError::internal(format!("{error:#}"))
+            Error::internal(format!("{error:#}"))
         })
     })
     .await?;
     Ok(([(header::CONTENT_TYPE, "image/png")], png).into_response())
 }
 
-fn epoch_number(text: &str) -> Result<u32, ApiError> {
+fn epoch_number(text: &str) -> Result<u32, Error> {
     Ok(epoch::integer("epoch", text, 0..=pba_types::limits::EPOCHS_MAX - 1)?)
 }
 
 /// Reads how many batches a client wants to hold in shared memory; none where it does not ask for it.
-fn batches_wanted(headers: &HeaderMap) -> Result<Option<usize>, ApiError> {
+fn batches_wanted(headers: &HeaderMap) -> Result<Option<usize>, Error> {
     let asks = headers.get_all(header::UPGRADE).iter().any(|protocols| {
         let mut protocols = protocols.to_str().unwrap_or_default().split(',');
         protocols.any(|protocol| protocol.trim() == memory::PROTOCOL)
@@ -128,7 +128,7 @@ fn batches_wanted(headers: &HeaderMap) -> Result<Option<usize>, ApiError> {
 
 /// Reads the compression that the client asks for:
 /// `Accept: application/vnd.apache.arrow.stream; codecs="zstd"`.
-fn codec(headers: &HeaderMap) -> Result<Codec, ApiError> {
+fn codec(headers: &HeaderMap) -> Result<Codec, Error> {
     for accept in headers.get_all(header::ACCEPT) {
         for range in accept.to_str().unwrap_or_default().split(',') {
             let mut parts = range.split(';').map(str::trim);
@@ -144,9 +144,7 @@ fn codec(headers: &HeaderMap) -> Result<Codec, ApiError> {
                     "zstd" => Ok(Codec::Zstd),
                     "lz4" => Ok(Codec::Lz4),
                     "" => Ok(Codec::Plain),
-                    other => {
-                        Err(ApiError::parameter("codecs", other, "unknown codec in Accept", "zstd, lz4"))
-                    }
+                    other => Err(Error::parameter("codecs", other, "unknown codec in Accept", "zstd, lz4")),
                 };
             }
         }

@@ -7,20 +7,20 @@ use axum::http::header;
 use axum::response::{IntoResponse, Response};
 
 use crate::app::App;
-use crate::error::ApiError;
+use crate::error::Error;
 
 /// Every metric in Prometheus' text format.
-pub async fn metrics(State(app): State<Arc<App>>) -> Result<Response, ApiError> {
-    let text = app.metrics.text().map_err(ApiError::internal)?;
+pub(crate) async fn metrics(State(app): State<Arc<App>>) -> Result<Response, Error> {
+    let text = app.metrics.text().map_err(Error::internal)?;
     Ok(([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response())
 }
 
 /// The process answers.
-pub async fn live() -> &'static str {
+pub(crate) async fn live() -> &'static str {
     "ok\n"
 }
 
 /// New streams are welcome.
-pub async fn ready(State(app): State<Arc<App>>) -> Result<&'static str, ApiError> {
-    if app.is_draining() { Err(ApiError::draining()) } else { Ok("ok\n") }
+pub(crate) async fn ready(State(app): State<Arc<App>>) -> Result<&'static str, Error> {
+    if app.is_draining() { Err(Error::draining()) } else { Ok("ok\n") }
 }

@@ -16,13 +16,13 @@ use pba_wire::epoch;
 use serde_json::{Value, json};
 
 use crate::app::App;
-use crate::error::ApiError;
+use crate::catalog::schedules::{Put, Registry};
+use crate::draw;
+use crate::error::Error;
 use crate::http::no_parameters;
-use crate::plot;
-use crate::registry::{Put, Registry};
 
 /// Every schedule, in short.
-pub async fn list(State(app): State<Arc<App>>, uri: Uri) -> Result<Json<Value>, ApiError> {
+pub(crate) async fn list(State(app): State<Arc<App>>, uri: Uri) -> Result<Json<Value>, Error> {
     no_parameters(&uri)?;
     let schedules: Vec<Value> =
         app.registry.list().iter().map(|schedule| Registry::summary(schedule)).collect();
@@ -30,11 +30,11 @@ pub async fn list(State(app): State<Arc<App>>, uri: Uri) -> Result<Json<Value>, 
 }
 
 /// One schedule, as a `pba-schedule/1` document with its digest in a header.
-pub async fn show(
+pub(crate) async fn show(
     State(app): State<Arc<App>>,
     Path(name): Path<String>,
     uri: Uri,
-) -> Result<Response, ApiError> {
+) -> Result<Response, Error> {
     no_parameters(&uri)?;
     let schedule = app.registry.get(&name)?;
     let headers = [
@@ -46,12 +46,12 @@ pub async fn show(
 
 /// Adds a schedule in any format that is read. `?epochs=` gives the search's length where the
 /// format does not say it.
-pub async fn put(
+pub(crate) async fn put(
     State(app): State<Arc<App>>,
     Path(name): Path<String>,
     uri: Uri,
     body: Result<Bytes, BytesRejection>,
-) -> Result<Response, ApiError> {
+) -> Result<Response, Error> {
     app.check_writer()?;
     let mut epochs = None;
     for (parameter, value) in epoch::pairs(uri.query().unwrap_or_default())? {
@@ -61,15 +61,15 @@ pub async fn put(
         }
     }
     check_name(&name).map_err(|_| {
-        ApiError::parameter("schedule", &name, format!("{name:?} is not a schedule name"), names_allowed())
+        Error::parameter("schedule", &name, format!("{name:?} is not a schedule name"), names_allowed())
     })?;
     let body = body_bytes(&app, body)?;
     let text = std::str::from_utf8(&body)
-        .map_err(|error| ApiError::not_readable(format!("the body is not UTF-8 text: {error}")))?;
+        .map_err(|error| Error::not_readable(format!("the body is not UTF-8 text: {error}")))?;
     let schedule =
-        formats::read(text, Some(&name), epochs).map_err(|error| ApiError::body(error.to_string()))?;
+        formats::read(text, Some(&name), epochs).map_err(|error| Error::body(error.to_string()))?;
     if app.searches.promises(&name) {
-        return Err(ApiError::conflict(format!(
+        return Err(Error::conflict(format!(
             "the name {name:?} is that of a search, which will need it for its schedule; choose another one"
         )));
     }
@@ -81,11 +81,11 @@ pub async fn put(
 }
 
 /// Removes a schedule.
-pub async fn delete(
+pub(crate) async fn delete(
     State(app): State<Arc<App>>,
     Path(name): Path<String>,
     uri: Uri,
-) -> Result<StatusCode, ApiError> {
+) -> Result<StatusCode, Error> {
     no_parameters(&uri)?;
     app.check_writer()?;
     app.registry.delete(&name)?;
@@ -93,22 +93,22 @@ pub async fn delete(
 }
 
 /// Draws a schedule.
-pub async fn plot(
+pub(crate) async fn plot(
     State(app): State<Arc<App>>,
     Path(name): Path<String>,
     uri: Uri,
-) -> Result<Response, ApiError> {
+) -> Result<Response, Error> {
     no_parameters(&uri)?;
     let schedule = app.registry.get(&name)?;
-    Ok(([(header::CONTENT_TYPE, "image/svg+xml")], plot::schedule::draw(&schedule)).into_response())
+    Ok(([(header::CONTENT_TYPE, "image/svg+xml")], draw::schedule::draw(&schedule)).into_response())
 }
 
 /// The body, or why it could not be read whole.
-pub(super) fn body_bytes(app: &App, body: Result<Bytes, BytesRejection>) -> Result<Bytes, ApiError> {
+pub(super) fn body_bytes(app: &App, body: Result<Bytes, BytesRejection>) -> Result<Bytes, Error> {
     body.map_err(|rejection| match rejection.status() {
         StatusCode::PAYLOAD_TOO_LARGE => {
-            ApiError::too_large(format!("the body is larger than {} bytes", app.limits.body_bytes_max))
+            Error::too_large(format!("the body is larger than {} bytes", app.limits.body_bytes_max))
         }
-        _ => ApiError::body(format!("the body could not be read: {rejection}")),
+        _ => Error::body(format!("the body could not be read: {rejection}")),
     })
 }

@@ -20,25 +20,25 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 
 use crate::app::App;
-use crate::error::ApiError;
+use crate::draw;
+use crate::error::Error;
 use crate::http::no_parameters;
 use crate::http::schedules::body_bytes;
-use crate::plot;
-use crate::searches::{Line, Record, State as SearchState};
+use crate::jobs::record::{Line, Record, State as SearchState};
 
 /// A comment is sent this often, so that proxies keep a quiet connection.
 const KEEPALIVE: Duration = Duration::from_secs(15);
 
 /// Puts a search in line.
-pub async fn start(
+pub(crate) async fn start(
     State(app): State<Arc<App>>,
     uri: Uri,
     body: Result<Bytes, BytesRejection>,
-) -> Result<Response, ApiError> {
+) -> Result<Response, Error> {
     no_parameters(&uri)?;
     app.check_writer()?;
     if app.is_draining() {
-        return Err(ApiError::draining());
+        return Err(Error::draining());
     }
     let record = app.searches.start(&app, &body_bytes(&app, body)?).await?;
     let location = format!("/v1/searches/{}", record.id());
@@ -46,28 +46,28 @@ pub async fn start(
 }
 
 /// Every search.
-pub async fn list(State(app): State<Arc<App>>, uri: Uri) -> Result<Json<Value>, ApiError> {
+pub(crate) async fn list(State(app): State<Arc<App>>, uri: Uri) -> Result<Json<Value>, Error> {
     no_parameters(&uri)?;
     let searches: Vec<Value> = app.searches.list().iter().map(|record| record.describe()).collect();
     Ok(Json(json!({ "searches": searches })))
 }
 
 /// One search.
-pub async fn show(
+pub(crate) async fn show(
     State(app): State<Arc<App>>,
     Path(id): Path<String>,
     uri: Uri,
-) -> Result<Json<Value>, ApiError> {
+) -> Result<Json<Value>, Error> {
     no_parameters(&uri)?;
     Ok(Json(app.searches.get(&id)?.describe()))
 }
 
 /// Ends a search.
-pub async fn cancel(
+pub(crate) async fn cancel(
     State(app): State<Arc<App>>,
     Path(id): Path<String>,
     uri: Uri,
-) -> Result<Json<Value>, ApiError> {
+) -> Result<Json<Value>, Error> {
     no_parameters(&uri)?;
     app.check_writer()?;
     let record = app.searches.cancel(&id)?;
@@ -78,11 +78,11 @@ pub async fn cancel(
 }
 
 /// Goes on with a failed or cancelled search.
-pub async fn resume(
+pub(crate) async fn resume(
     State(app): State<Arc<App>>,
     Path(id): Path<String>,
     uri: Uri,
-) -> Result<(StatusCode, Json<Value>), ApiError> {
+) -> Result<(StatusCode, Json<Value>), Error> {
     no_parameters(&uri)?;
     app.check_writer()?;
     let record = app.searches.resume(&id)?;
@@ -90,11 +90,11 @@ pub async fn resume(
 }
 
 /// Draws the population's scores with the winner's lineage, and the schedule learned so far.
-pub async fn plot(
+pub(crate) async fn plot(
     State(app): State<Arc<App>>,
     Path(id): Path<String>,
     uri: Uri,
-) -> Result<Response, ApiError> {
+) -> Result<Response, Error> {
     no_parameters(&uri)?;
     let record = app.searches.get(&id)?;
     let (lines, _) = record.lines_after(0);
@@ -102,18 +102,18 @@ pub async fn plot(
         Line::Journal(_, line) => serde_json::from_str(line).ok(),
         _ => None,
     });
-    let svg = plot::population::draw(record.id(), &record.spec(), record.search().as_ref(), events);
+    let svg = draw::population::draw(record.id(), &record.spec(), record.search().as_ref(), events);
     Ok(([(header::CONTENT_TYPE, "image/svg+xml")], svg).into_response())
 }
 
 /// Server-sent events: each line of the journal with its number as id, and in between how far the
 /// search is, and where it stands. With `Last-Event-ID`, only what came after it.
-pub async fn events(
+pub(crate) async fn events(
     State(app): State<Arc<App>>,
     Path(id): Path<String>,
     uri: Uri,
     headers: HeaderMap,
-) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>>>, ApiError> {
+) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>>>, Error> {
     no_parameters(&uri)?;
     let record = app.searches.get(&id)?;
     // Only where it is hosted is it known at once what happens.

@@ -17,17 +17,17 @@ use crate::metrics::Metrics;
 
 /// What a worker owns and lends to its jobs.
 #[derive(Default)]
-pub struct Workspace {
+pub(crate) struct Workspace {
     /// Buffers of the augmentation.
-    pub scratch: Scratch,
+    pub(crate) scratch: Scratch,
     /// Decoder of images that are kept encoded, with its buffers.
-    pub decoder: RegionDecoder,
+    pub(crate) decoder: RegionDecoder,
 }
 
 type Job = Box<dyn FnOnce(&mut Workspace) + Send>;
 
 /// A fixed pool of worker threads. Dropping it ends them.
-pub struct Pool {
+pub(crate) struct Pool {
     // Bounded by its users: at most `streams_max` streams with `batches_ahead` jobs each, and one
     // job for each other request.
     jobs: Option<Sender<Job>>,
@@ -38,17 +38,17 @@ pub struct Pool {
 /// A job that panicked; the worker lives on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the job panicked; the server's log says where")]
-pub struct Panicked;
+pub(crate) struct Panicked;
 
 /// The answer to a job.
-pub type Answer<T> = oneshot::Receiver<Result<T, Panicked>>;
+pub(crate) type Answer<T> = oneshot::Receiver<Result<T, Panicked>>;
 
 impl Pool {
     /// Starts `threads` workers.
     ///
     /// # Errors
     /// When the system refuses a thread.
-    pub fn start(threads: usize, metrics: Metrics) -> std::io::Result<Pool> {
+    pub(crate) fn start(threads: usize, metrics: Metrics) -> std::io::Result<Pool> {
         let (jobs, queue) = unbounded::<Job>();
         let workers = (0..threads)
             .map(|number| {
@@ -59,13 +59,8 @@ impl Pool {
         Ok(Pool { jobs: Some(jobs), workers, metrics })
     }
 
-    /// How many workers there are.
-    pub fn threads(&self) -> usize {
-        self.workers.len()
-    }
-
     /// Queues a job. It is skipped when the answer is dropped before its turn comes.
-    pub fn run<T: Send + 'static>(
+    pub(crate) fn run<T: Send + 'static>(
         &self,
         job: impl FnOnce(&mut Workspace) -> T + Send + 'static,
     ) -> Answer<T> {

@@ -10,14 +10,14 @@ use pba_augment::Base;
 use pba_datasets::{BUILT_IN, Dataset, Normalization, Progress, SplitState};
 use pba_types::SplitName;
 
-use crate::error::ApiError;
+use crate::error::Error;
 use crate::metrics::Metrics;
 
 /// Checks a dataset's name, and that there is something at its path.
 ///
 /// # Errors
 /// When there is not, or the name is unusable or the built-in one's.
-pub fn check_dataset(name: &str, path: &Path) -> anyhow::Result<()> {
+pub(crate) fn check_dataset(name: &str, path: &Path) -> anyhow::Result<()> {
     anyhow::ensure!(
         pba_types::check_name(name).is_ok(),
         "{name:?} is not a dataset name; allowed are 1..=64 letters, digits, '-', '_' and '.', starting with a letter or digit"
@@ -28,16 +28,16 @@ pub fn check_dataset(name: &str, path: &Path) -> anyhow::Result<()> {
 }
 
 /// One split, shared with the streams that send it.
-pub type SplitHandle = Arc<pba_datasets::Split>;
+pub(crate) type SplitHandle = Arc<pba_datasets::Split>;
 
 /// Datasets by name.
 #[derive(Default)]
-pub struct Catalog {
+pub(crate) struct Catalog {
     entries: BTreeMap<String, Arc<Entry>>,
 }
 
 /// A dataset and how it is augmented unless a request says otherwise.
-pub struct Entry {
+pub(crate) struct Entry {
     name: String,
     source: Option<PathBuf>,
     state: Result<Dataset, String>,
@@ -49,7 +49,7 @@ impl Catalog {
     ///
     /// # Errors
     /// When it cannot be written to or read from the cache directory.
-    pub fn add_built_in(&mut self, cache: &Path, metrics: &Metrics) -> anyhow::Result<()> {
+    pub(crate) fn add_built_in(&mut self, cache: &Path, metrics: &Metrics) -> anyhow::Result<()> {
         let dataset = pba_datasets::shapes(cache, &report_progress(BUILT_IN))
             .with_context(|| format!("cannot make the built-in dataset in {}", cache.display()))?;
         self.insert(BUILT_IN, None, Ok(dataset), None, metrics);
@@ -61,7 +61,7 @@ impl Catalog {
     ///
     /// # Errors
     /// When there is nothing at `path`, or the name is taken or unusable.
-    pub fn add(
+    pub(crate) fn add(
         &mut self,
         name: &str,
         path: &Path,
@@ -99,7 +99,7 @@ impl Catalog {
     }
 
     /// Every dataset, by name.
-    pub fn list(&self) -> impl Iterator<Item = &Arc<Entry>> {
+    pub(crate) fn list(&self) -> impl Iterator<Item = &Arc<Entry>> {
         self.entries.values()
     }
 
@@ -107,48 +107,48 @@ impl Catalog {
     ///
     /// # Errors
     /// `404` when there is none, with the nearest name.
-    pub fn get(&self, name: &str) -> Result<Arc<Entry>, ApiError> {
+    pub(crate) fn get(&self, name: &str) -> Result<Arc<Entry>, Error> {
         self.entries
             .get(name)
             .cloned()
-            .ok_or_else(|| ApiError::not_found("dataset", name, self.entries.keys().map(String::as_str)))
+            .ok_or_else(|| Error::not_found("dataset", name, self.entries.keys().map(String::as_str)))
     }
 }
 
 impl Entry {
     /// Its name.
-    pub fn name(&self) -> &str {
+    pub(crate) fn name(&self) -> &str {
         &self.name
     }
 
     /// Where it was read from; nothing for the built-in one.
-    pub fn source(&self) -> Option<&Path> {
+    pub(crate) fn source(&self) -> Option<&Path> {
         self.source.as_deref()
     }
 
     /// Why none of it could be read.
-    pub fn error(&self) -> Option<&str> {
+    pub(crate) fn error(&self) -> Option<&str> {
         self.state.as_ref().err().map(String::as_str)
     }
 
     /// Base augmentation of its training split.
-    pub fn base(&self) -> &Base {
+    pub(crate) fn base(&self) -> &Base {
         &self.base
     }
 
     /// Base augmentation of the other splits: none, or where the training split's makes images of a
     /// size, the middle of each image at that size.
-    pub fn eval_base(&self) -> Base {
+    pub(crate) fn eval_base(&self) -> Base {
         self.base.for_evaluation()
     }
 
     /// Base augmentation of a split, unless a request says otherwise.
-    pub fn base_of(&self, split: SplitName) -> Base {
+    pub(crate) fn base_of(&self, split: SplitName) -> Base {
         if split == SplitName::Train { self.base } else { self.eval_base() }
     }
 
     /// Splits that can be streamed.
-    pub fn ready(&self) -> impl Iterator<Item = (SplitName, &SplitHandle)> {
+    pub(crate) fn ready(&self) -> impl Iterator<Item = (SplitName, &SplitHandle)> {
         self.splits().filter_map(|(name, state)| match state {
             SplitState::Ready(split) => Some((name, split)),
             SplitState::Failed(_) => None,
@@ -156,7 +156,7 @@ impl Entry {
     }
 
     /// Splits that could not be read, and why.
-    pub fn failures(&self) -> impl Iterator<Item = (SplitName, String)> {
+    pub(crate) fn failures(&self) -> impl Iterator<Item = (SplitName, String)> {
         self.splits().filter_map(|(name, state)| match state {
             SplitState::Ready(_) => None,
             SplitState::Failed(error) => Some((name, error.to_string())),
@@ -171,28 +171,25 @@ impl Entry {
     ///
     /// # Errors
     /// `404` when the dataset has no such split; `422` when it could not be read.
-    pub fn split(&self, name: SplitName) -> Result<SplitHandle, ApiError> {
+    pub(crate) fn split(&self, name: SplitName) -> Result<SplitHandle, Error> {
         if let Err(error) = &self.state {
-            return Err(ApiError::broken_dataset(format!(
-                "dataset {:?} could not be read: {error}",
-                self.name
-            )));
+            return Err(Error::broken_dataset(format!("dataset {:?} could not be read: {error}", self.name)));
         }
         match self.splits().find(|(known, _)| *known == name) {
             Some((_, SplitState::Ready(split))) => Ok(Arc::clone(split)),
-            Some((_, SplitState::Failed(error))) => Err(ApiError::broken_dataset(format!(
+            Some((_, SplitState::Failed(error))) => Err(Error::broken_dataset(format!(
                 "split {name} of dataset {:?} could not be read: {error}",
                 self.name
             ))),
             None => {
                 let known: Vec<String> = self.splits().map(|(name, _)| name.to_string()).collect();
-                Err(ApiError::not_found("split", &name.to_string(), known.iter().map(String::as_str)))
+                Err(Error::not_found("split", &name.to_string(), known.iter().map(String::as_str)))
             }
         }
     }
 
     /// What the pixels of a split are normalised by ([`Dataset::normalization`]).
-    pub fn normalization(&self, split: SplitName) -> Option<Normalization> {
+    pub(crate) fn normalization(&self, split: SplitName) -> Option<Normalization> {
         self.state.as_ref().ok()?.normalization(split)
     }
 }

@@ -10,39 +10,39 @@ use serde_json::Value;
 use tokio::io::AsyncWriteExt;
 use tokio::process::{Child, Command};
 
-use crate::error::ApiError;
+use crate::error::Error;
 
 /// Exit code of a trainer that refuses its spec.
 const WRONG_SPEC: i32 = 2;
 /// Exit code of a trainer that was told to stop.
-pub(super) const INTERRUPTED: i32 = 3;
+pub(crate) const INTERRUPTED: i32 = 3;
 const NAME: &str = "pba-trainer";
 
 /// Where `pba-trainer` is.
 #[derive(Clone, Debug)]
-pub struct Trainer {
+pub(crate) struct Trainer {
     program: PathBuf,
 }
 
 impl Trainer {
     /// The configured program, or the one beside this one.
-    pub fn find(configured: Option<PathBuf>) -> Trainer {
+    pub(crate) fn find(configured: Option<PathBuf>) -> Trainer {
         let beside = || std::env::current_exe().ok().map(|program| program.with_file_name(NAME));
         Trainer { program: configured.or_else(beside).unwrap_or_else(|| NAME.into()) }
     }
 
     /// The program.
-    pub fn program(&self) -> &Path {
+    pub(crate) fn program(&self) -> &Path {
         &self.program
     }
 
     /// Whether it is there, as far as can be seen without running it.
-    pub fn is_there(&self) -> bool {
+    pub(crate) fn is_there(&self) -> bool {
         Trainer::fault(&self.program).is_none()
     }
 
     /// Why a configured program cannot be run, as far as can be seen without running it.
-    pub fn fault(program: &Path) -> Option<String> {
+    pub(crate) fn fault(program: &Path) -> Option<String> {
         let what = match found(program).map(|found| found.metadata()) {
             None => "is in no folder of PATH".to_owned(),
             Some(Err(error)) => format!("cannot be run: {error}"),
@@ -59,8 +59,8 @@ impl Trainer {
     ///
     /// # Errors
     /// `400` with the field that is wrong, `503` when no trainer runs.
-    pub(super) async fn check(&self, spec: &SearchSpec, source: &str, cache: &Path) -> Result<(), ApiError> {
-        let text = serde_json::to_string(spec).map_err(ApiError::internal)?;
+    pub(crate) async fn check(&self, spec: &SearchSpec, source: &str, cache: &Path) -> Result<(), Error> {
+        let text = serde_json::to_string(spec).map_err(Error::internal)?;
         let mut child = self
             .command(source, cache)
             .args(["--spec", "-", "--check"])
@@ -74,7 +74,7 @@ impl Trainer {
         // A trainer that ends before it reads says why on the other pipes.
         let _ = stdin.write_all(text.as_bytes()).await;
         drop(stdin);
-        let output = child.wait_with_output().await.map_err(ApiError::internal)?;
+        let output = child.wait_with_output().await.map_err(Error::internal)?;
         if output.status.success() {
             return Ok(());
         }
@@ -83,16 +83,16 @@ impl Trainer {
             && let Some(field) = answer["error"]["field"].as_str()
         {
             let message = answer["error"]["message"].as_str().unwrap_or_default();
-            return Err(ApiError::field(field, message));
+            return Err(Error::field(field, message));
         }
         match answer["error"].as_str() {
-            Some(message) => Err(ApiError::body(message)),
+            Some(message) => Err(Error::body(message)),
             None => Err(self.missing(String::from_utf8_lossy(&output.stderr).trim())),
         }
     }
 
     /// Starts a trainer in the folder of a search.
-    pub(super) fn start(&self, directory: &Path, source: &str, cache: &Path) -> anyhow::Result<Child> {
+    pub(crate) fn start(&self, directory: &Path, source: &str, cache: &Path) -> anyhow::Result<Child> {
         self.command(source, cache)
             .arg("--spec")
             .arg(directory.join("spec.json"))
@@ -117,8 +117,8 @@ impl Trainer {
     }
 
     /// What to do about a trainer that does not run.
-    fn missing(&self, reason: impl std::fmt::Display) -> ApiError {
-        ApiError::no_trainer(format!(
+    fn missing(&self, reason: impl std::fmt::Display) -> Error {
+        Error::no_trainer(format!(
             "searches need {}, which does not run here: {reason}. Streams are not affected. Build it with `make build` \
              (without TRAINER=0; it fetches libtorch): once it is there, it is used. Or restart the server and say \
              where it is with --trainer PATH or PBA_TRAINER",

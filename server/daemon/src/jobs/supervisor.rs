@@ -16,8 +16,8 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 
 use crate::app::App;
-use crate::searches::record::{Record, State};
-use crate::searches::trainer::INTERRUPTED;
+use crate::jobs::record::{Record, State};
+use crate::jobs::trainer::INTERRUPTED;
 
 /// Starts of a trainer without a new checkpoint between them.
 const STARTS_MAX: u32 = 4;
@@ -43,7 +43,7 @@ enum End {
 }
 
 /// Runs searches until `stop` turns true; the running one then goes on after a restart.
-pub async fn supervise(app: Arc<App>, mut stop: watch::Receiver<bool>) {
+pub(crate) async fn supervise(app: Arc<App>, mut stop: watch::Receiver<bool>) {
     let mut was_there = true;
     while !*stop.borrow() {
         // One that is still being built, as by `make run`, or was not mounted: the searches of a server
@@ -115,9 +115,9 @@ fn finish(app: &App, record: &Record) {
     let schedule = record.search().and_then(|search| search.schedule().cloned());
     let program = app.searches.trainer.program().display();
     let none = || format!("the trainer ended without a schedule; is {program} a pba-trainer?");
-    let registered = schedule.with_context(none).and_then(|schedule| {
-        app.registry.put(schedule).map_err(|error| anyhow::anyhow!("{}", error.detail()))
-    });
+    let registered = schedule
+        .with_context(none)
+        .and_then(|schedule| app.registry.put(schedule).map_err(|error| anyhow::anyhow!("{}", error.detail)));
     match registered {
         Ok(_) => {
             tracing::info!(search = record.id(), "search done");

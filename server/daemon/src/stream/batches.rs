@@ -9,14 +9,14 @@ use futures_util::FutureExt;
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::app::App;
-use crate::epoch::Epoch;
 use crate::metrics::Live;
-use crate::pool::{Answer, Workspace};
+use crate::stream::epoch::Epoch;
+use crate::stream::pool::{Answer, Workspace};
 
 /// Why a stream broke off after it had begun.
 #[derive(Debug, thiserror::Error)]
 #[error("batch {batch}: {reason}")]
-pub struct BrokenStream {
+pub(crate) struct BrokenStream {
     /// Which batch of the answer.
     batch: u64,
     /// What went wrong.
@@ -26,7 +26,7 @@ pub struct BrokenStream {
 /// The batches of one stream, of a kind `B`: bytes to send, or a slot that was filled.
 ///
 /// Holds the stream's place, and books who waits for whom, until it is dropped.
-pub struct Batches<B> {
+pub(crate) struct Batches<B> {
     app: Arc<App>,
     epoch: Arc<Epoch>,
     /// Batches that are being made, in order.
@@ -51,7 +51,7 @@ enum Clock {
 
 impl<B: Send + 'static> Batches<B> {
     /// The batches of an epoch, none of which is being made yet.
-    pub fn new(app: Arc<App>, epoch: Arc<Epoch>, permit: OwnedSemaphorePermit) -> Batches<B> {
+    pub(crate) fn new(app: Arc<App>, epoch: Arc<Epoch>, permit: OwnedSemaphorePermit) -> Batches<B> {
         Batches {
             _live: Live::new(&app.metrics.streams_active),
             app,
@@ -66,22 +66,22 @@ impl<B: Send + 'static> Batches<B> {
     }
 
     /// What every request shares.
-    pub fn app(&self) -> &App {
+    pub(crate) fn app(&self) -> &App {
         &self.app
     }
 
     /// Whether one more batch should be in the making.
-    pub fn wants_more(&self) -> bool {
+    pub(crate) fn wants_more(&self) -> bool {
         self.in_flight.len() < self.app.limits.batches_ahead && self.next < self.epoch.plan().batches()
     }
 
     /// Whether [`Batches::poll_next`] would give something, now or later, without being asked for more.
-    pub fn has_next(&self) -> bool {
+    pub(crate) fn has_next(&self) -> bool {
         !self.in_flight.is_empty() || self.next == self.epoch.plan().batches()
     }
 
     /// Has the pool make the next batch.
-    pub fn ask(
+    pub(crate) fn ask(
         &mut self,
         make: impl FnOnce(&Epoch, u64, &mut Workspace, &App) -> anyhow::Result<B> + Send + 'static,
     ) {
@@ -92,7 +92,7 @@ impl<B: Send + 'static> Batches<B> {
 
     /// The next batch in order; none after the last. `is_awaited` says whether the client has
     /// nothing to do until it comes.
-    pub fn poll_next(
+    pub(crate) fn poll_next(
         &mut self,
         context: &mut Context<'_>,
         is_awaited: bool,

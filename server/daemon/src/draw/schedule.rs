@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use pba_schedules::{MAGNITUDE_MAX, Op, PROBABILITY_MAX, Schedule};
 
-use crate::plot::ticks;
+use crate::draw::axis::ticks;
 
 /// Width of every plot.
 pub(super) const WIDTH: u32 = LEFT + PLOT_WIDTH + RIGHT;
@@ -23,7 +23,7 @@ const BOTTOM: u32 = 56;
 /// One row per op. The height of a bar is how often the op is chosen to fire: the mean of its two
 /// slots' probabilities. Its colour is how strongly: their mean magnitude, weighted by
 /// probability.
-pub fn draw(schedule: &Schedule) -> String {
+pub(crate) fn draw(schedule: &Schedule) -> String {
     draw_at(schedule, schedule.epochs(), 0)
 }
 

@@ -26,19 +26,19 @@ const ENTRY_BYTES: usize = 256;
 
 /// Which pixels: the same wherever the same split is served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Key {
+pub(crate) struct Key {
     /// The split's digest.
-    pub split: Digest,
+    pub(crate) split: Digest,
     /// Position in the split.
-    pub sample: u64,
+    pub(crate) sample: u64,
     /// By how much the image was reduced as it was decoded.
-    pub reduction: u32,
+    pub(crate) reduction: u32,
 }
 
 type Shard = HashMap<Key, Arc<[u8]>>;
 
 /// Whole decoded images, up to a number of bytes.
-pub struct DecodedCache {
+pub(crate) struct DecodedCache {
     shards: Vec<Mutex<Shard>>,
     hasher: RandomState,
     bytes: AtomicUsize,
@@ -48,7 +48,7 @@ pub struct DecodedCache {
 
 impl DecodedCache {
     /// A cache of at most so many bytes; of none, when that is 0.
-    pub fn new(bytes_max: usize, metrics: Metrics) -> DecodedCache {
+    pub(crate) fn new(bytes_max: usize, metrics: Metrics) -> DecodedCache {
         DecodedCache {
             shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
             hasher: RandomState::new(),
@@ -59,12 +59,12 @@ impl DecodedCache {
     }
 
     /// The pixels of a key, if they are here.
-    pub fn get(&self, key: &Key) -> Option<Arc<[u8]>> {
+    pub(crate) fn get(&self, key: &Key) -> Option<Arc<[u8]>> {
         self.shard(key).get(key).cloned()
     }
 
     /// Room for so many bytes of pixels, if there is any left. It is given back unless it is used.
-    pub fn room(&self, pixel_bytes: usize) -> Option<Room<'_>> {
+    pub(crate) fn room(&self, pixel_bytes: usize) -> Option<Room<'_>> {
         let bytes = pixel_bytes.checked_add(ENTRY_BYTES)?;
         let fits = |taken: usize| taken.checked_add(bytes).filter(|&taken| taken <= self.bytes_max);
         self.bytes.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fits).ok()?;
@@ -73,7 +73,8 @@ impl DecodedCache {
     }
 
     /// Bytes that are taken, never more than the bound.
-    pub fn bytes(&self) -> usize {
+    #[cfg(test)]
+    fn bytes(&self) -> usize {
         self.bytes.load(Ordering::Relaxed)
     }
 
@@ -85,7 +86,7 @@ impl DecodedCache {
 }
 
 /// Room in a cache that nobody else can take.
-pub struct Room<'a> {
+pub(crate) struct Room<'a> {
     cache: &'a DecodedCache,
     bytes: usize,
 }
@@ -95,7 +96,7 @@ impl Room<'_> {
     ///
     /// # Panics
     /// When the room was taken for fewer bytes.
-    pub fn keep(self, key: Key, pixels: Arc<[u8]>) {
+    pub(crate) fn keep(self, key: Key, pixels: Arc<[u8]>) {
         assert!(pixels.len() + ENTRY_BYTES <= self.bytes, "{} bytes in too little room", pixels.len());
         let mut shard = self.cache.shard(&key);
         if let std::collections::hash_map::Entry::Vacant(place) = shard.entry(key) {

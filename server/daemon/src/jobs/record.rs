@@ -13,12 +13,12 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio::sync::{Notify, watch};
 
-use crate::error::ApiError;
+use crate::error::Error;
 
 /// Where a search stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum State {
+pub(crate) enum State {
     /// In line.
     Queued,
     /// Training.
@@ -33,10 +33,11 @@ pub enum State {
 
 impl State {
     /// Every state.
-    pub const ALL: [State; 5] = [State::Queued, State::Running, State::Done, State::Failed, State::Cancelled];
+    pub(crate) const ALL: [State; 5] =
+        [State::Queued, State::Running, State::Done, State::Failed, State::Cancelled];
 
     /// Its name.
-    pub fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             State::Queued => "queued",
             State::Running => "running",
@@ -47,7 +48,7 @@ impl State {
     }
 
     /// Whether it ended.
-    pub fn is_final(self) -> bool {
+    pub(crate) fn is_final(self) -> bool {
         matches!(self, State::Done | State::Failed | State::Cancelled)
     }
 }
@@ -81,7 +82,7 @@ struct Live {
 
 /// One event for whoever watches.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Line {
+pub(crate) enum Line {
     /// A line of the journal, with its number from 1.
     Journal(usize, String),
     /// How far it is.
@@ -91,24 +92,24 @@ pub enum Line {
 }
 
 /// One search.
-pub struct Record {
+pub(crate) struct Record {
     id: String,
     directory: PathBuf,
     live: Mutex<Live>,
     /// Counts changes, for whoever watches.
     changes: watch::Sender<u64>,
     /// Told when somebody wants it to end.
-    pub(super) cancelled: Notify,
+    pub(crate) cancelled: Notify,
 }
 
 /// A folder with this prefix was being made; none has the name of a search.
-pub(super) const BEGUN: &str = ".begun-";
+pub(crate) const BEGUN: &str = ".begun-";
 const FILE: &str = "search.json";
 const JOURNAL: &str = "events.jsonl";
 
 impl Record {
     /// Makes the folder of a new search.
-    pub(super) fn create(parent: &Path, spec: SearchSpec, source: String) -> anyhow::Result<Record> {
+    pub(crate) fn create(parent: &Path, spec: SearchSpec, source: String) -> anyhow::Result<Record> {
         let directory = parent.join(&spec.name);
         let created = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
         let kept = Kept { spec, source, created, state: State::Queued, error: None, seconds: 0.0 };
@@ -130,7 +131,7 @@ impl Record {
 
     /// Reads the folder of a search. One that was running stands in line again, where this server is the
     /// one that hosts it; elsewhere it still runs.
-    pub(super) fn open(directory: &Path, is_writer: bool) -> anyhow::Result<Record> {
+    pub(crate) fn open(directory: &Path, is_writer: bool) -> anyhow::Result<Record> {
         let path = directory.join(FILE);
         let text =
             std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
@@ -173,42 +174,42 @@ impl Record {
     }
 
     /// Its id: the name of the search.
-    pub fn id(&self) -> &str {
+    pub(crate) fn id(&self) -> &str {
         &self.id
     }
 
     /// The folder that its trainer works in.
-    pub fn directory(&self) -> &Path {
+    pub(crate) fn directory(&self) -> &Path {
         &self.directory
     }
 
     /// What it was asked to do.
-    pub fn spec(&self) -> SearchSpec {
+    pub(crate) fn spec(&self) -> SearchSpec {
         self.live().kept.spec.clone()
     }
 
     /// Where the trainer reads the dataset.
-    pub fn source(&self) -> String {
+    pub(crate) fn source(&self) -> String {
         self.live().kept.source.clone()
     }
 
     /// When it was asked for, in milliseconds since 1970.
-    pub fn created(&self) -> u128 {
+    pub(crate) fn created(&self) -> u128 {
         self.live().kept.created
     }
 
     /// Where it stands.
-    pub fn state(&self) -> State {
+    pub(crate) fn state(&self) -> State {
         self.live().kept.state
     }
 
     /// The search as its journal tells it; none before it has begun.
-    pub fn search(&self) -> Option<Search> {
+    pub(crate) fn search(&self) -> Option<Search> {
         self.live().search.clone()
     }
 
     /// Everything that the API says about it.
-    pub fn describe(&self) -> Value {
+    pub(crate) fn describe(&self) -> Value {
         let live = self.live();
         let spec = &live.kept.spec;
         let epoch = live.search.as_ref().map_or(0, Search::epoch);
@@ -246,24 +247,24 @@ impl Record {
     }
 
     /// Watches for changes.
-    pub fn watch(&self) -> watch::Receiver<u64> {
+    pub(crate) fn watch(&self) -> watch::Receiver<u64> {
         self.changes.subscribe()
     }
 
     /// The lines of the journal after the first `seen`, and whether the search has ended.
-    pub fn lines_after(&self, seen: usize) -> (Vec<Line>, State) {
+    pub(crate) fn lines_after(&self, seen: usize) -> (Vec<Line>, State) {
         let live = self.live();
         let lines = live.journal.iter().enumerate().skip(seen);
         (lines.map(|(number, line)| Line::Journal(number + 1, line.clone())).collect(), live.kept.state)
     }
 
     /// How far it is, as the trainer last said.
-    pub fn progress(&self) -> Option<Progress> {
+    pub(crate) fn progress(&self) -> Option<Progress> {
         self.live().progress.clone()
     }
 
     /// Takes a waiting search out of the line to run it; false when it does not wait any more.
-    pub(super) fn begin(&self) -> bool {
+    pub(crate) fn begin(&self) -> bool {
         let mut live = self.live();
         let waits = live.kept.state == State::Queued;
         if waits {
@@ -275,7 +276,7 @@ impl Record {
     }
 
     /// Asks a waiting or running search to end.
-    pub(super) fn cancel(&self) -> Result<(), ApiError> {
+    pub(crate) fn cancel(&self) -> Result<(), Error> {
         let mut live = self.live();
         let state = live.kept.state;
         match state {
@@ -283,7 +284,7 @@ impl Record {
             // The supervisor ends the trainer, and enters the state then.
             State::Running => self.cancelled.notify_one(),
             _ => {
-                return Err(ApiError::conflict(format!(
+                return Err(Error::conflict(format!(
                     "search {:?} is {} already; there is nothing to cancel",
                     self.id,
                     state.name()
@@ -294,7 +295,7 @@ impl Record {
     }
 
     /// Puts a failed or cancelled search in line again.
-    pub(super) fn resume(&self) -> Result<(), ApiError> {
+    pub(crate) fn resume(&self) -> Result<(), Error> {
         let mut live = self.live();
         let state = live.kept.state;
         match state {
@@ -302,7 +303,7 @@ impl Record {
                 self.enter_locked(&mut live, State::Queued, None);
                 Ok(())
             }
-            _ => Err(ApiError::conflict(format!(
+            _ => Err(Error::conflict(format!(
                 "search {:?} is {}; only a failed or cancelled search can be resumed",
                 self.id,
                 state.name()
@@ -311,7 +312,7 @@ impl Record {
     }
 
     /// Enters a state, on disk too.
-    pub(super) fn enter(&self, state: State, error: Option<String>) {
+    pub(crate) fn enter(&self, state: State, error: Option<String>) {
         self.enter_locked(&mut self.live(), state, error);
     }
 
@@ -330,7 +331,7 @@ impl Record {
     ///
     /// # Errors
     /// When the trainer says what no trainer can say at this point.
-    pub(super) fn happened(&self, event: &Event) -> anyhow::Result<()> {
+    pub(crate) fn happened(&self, event: &Event) -> anyhow::Result<()> {
         let mut live = self.live();
         match (event, &mut live.search) {
             (Event::Started { spec, .. }, _) => {
@@ -359,7 +360,7 @@ impl Record {
     ///
     /// # Errors
     /// When the journal cannot be read.
-    pub(super) fn reread(&self, lines: usize) -> anyhow::Result<()> {
+    pub(crate) fn reread(&self, lines: usize) -> anyhow::Result<()> {
         let (journal, search) = read_journal(&self.directory, lines)?;
         let mut live = self.live();
         live.images_before = search.as_ref().map_or(0, images_trained);
@@ -370,7 +371,7 @@ impl Record {
     }
 
     /// Notes how far it is; answers how many images were trained since it was last told.
-    pub(super) fn progressed(&self, progress: Progress) -> u64 {
+    pub(crate) fn progressed(&self, progress: Progress) -> u64 {
         let mut live = self.live();
         let before = live.progress.as_ref().map_or(live.images_before, |before| before.images);
         let images = progress.images.saturating_sub(before);

@@ -6,8 +6,8 @@ use std::fmt::Write;
 use pba_schedules::Provenance;
 use pba_search::{Event, Search, SearchSpec};
 
-use crate::plot::schedule::{self, LEFT, PLOT_WIDTH, WIDTH};
-use crate::plot::ticks;
+use crate::draw::axis::ticks;
+use crate::draw::schedule::{self, LEFT, PLOT_WIDTH, WIDTH};
 
 const TOP: u32 = 64;
 const PLOT_HEIGHT: u32 = 260;
@@ -23,7 +23,7 @@ struct Stretch {
 }
 
 /// Draws what happened so far.
-pub fn draw(
+pub(crate) fn draw(
     name: &str,
     spec: &SearchSpec,
     search: Option<&Search>,

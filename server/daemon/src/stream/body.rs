@@ -15,12 +15,12 @@ use http_body::{Body, Frame};
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::app::App;
-use crate::batches::{Batches, BrokenStream};
-use crate::encode::END_OF_STREAM;
-use crate::epoch::{EncodedBatch, Epoch};
+use crate::stream::batches::{Batches, BrokenStream};
+use crate::stream::encode::END_OF_STREAM;
+use crate::stream::epoch::{EncodedBatch, Epoch};
 
 /// Batches of an epoch in order, encoded as they are asked for.
-pub struct EpochBody {
+pub(crate) struct EpochBody {
     batches: Batches<EncodedBatch>,
     /// Chunks that are ready to go: at most a header and its body.
     chunks: VecDeque<Bytes>,
@@ -32,7 +32,11 @@ impl EpochBody {
     ///
     /// # Errors
     /// When the schema cannot be encoded, which is our fault.
-    pub fn new(app: Arc<App>, epoch: Arc<Epoch>, permit: OwnedSemaphorePermit) -> anyhow::Result<EpochBody> {
+    pub(crate) fn new(
+        app: Arc<App>,
+        epoch: Arc<Epoch>,
+        permit: OwnedSemaphorePermit,
+    ) -> anyhow::Result<EpochBody> {
         let chunks = VecDeque::from([epoch.schema_message()?]);
         let mut body = EpochBody { batches: Batches::new(app, epoch, permit), chunks, ended: false };
         body.ask_ahead();

@@ -4,10 +4,6 @@
 //! wait in line. What is known of each is a fold of its journal ([`record`]), so a restart of the
 //! server finds every search where it stood, and goes on with those that were not done.
 
-mod record;
-mod supervisor;
-mod trainer;
-
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -20,28 +16,26 @@ use serde_json::{Map, Value};
 use tokio::sync::Notify;
 
 use crate::app::App;
-use crate::error::ApiError;
+use crate::error::Error;
 use crate::metrics::Metrics;
 
-use record::BEGUN;
-pub use record::{Line, Record, State};
-pub use supervisor::supervise;
-pub use trainer::Trainer;
+use crate::jobs::record::{BEGUN, Record, State};
+use crate::jobs::trainer::Trainer;
 
 /// Searches waiting or running at a time; more are refused.
 const WAITING_MAX: usize = 64;
 
 /// Every search, by id: its name, which is also the name of the schedule that it learns.
-pub struct Searches {
-    directory: PathBuf,
-    cache: PathBuf,
-    trainer: Trainer,
+pub(crate) struct Searches {
+    pub(crate) directory: PathBuf,
+    pub(crate) cache: PathBuf,
+    pub(crate) trainer: Trainer,
     /// Whether this server is the one that hosts them.
     is_writer: bool,
     records: Mutex<BTreeMap<String, Arc<Record>>>,
     /// Told when a search is added to the line.
-    queued: Notify,
-    metrics: Metrics,
+    pub(crate) queued: Notify,
+    pub(crate) metrics: Metrics,
 }
 
 impl Searches {
@@ -51,7 +45,7 @@ impl Searches {
     ///
     /// # Errors
     /// When the directory cannot be made or listed.
-    pub fn open(
+    pub(crate) fn open(
         directory: &Path,
         cache: &Path,
         trainer: Trainer,
@@ -73,7 +67,7 @@ impl Searches {
     }
 
     /// Every search, by id.
-    pub fn list(&self) -> Vec<Arc<Record>> {
+    pub(crate) fn list(&self) -> Vec<Arc<Record>> {
         self.look_again();
         self.records().values().cloned().collect()
     }
@@ -82,13 +76,13 @@ impl Searches {
     ///
     /// # Errors
     /// `404` when there is none, with the nearest id.
-    pub fn get(&self, id: &str) -> Result<Arc<Record>, ApiError> {
+    pub(crate) fn get(&self, id: &str) -> Result<Arc<Record>, Error> {
         self.look_again();
         let records = self.records();
         records
             .get(id)
             .cloned()
-            .ok_or_else(|| ApiError::not_found("search", id, records.keys().map(String::as_str)))
+            .ok_or_else(|| Error::not_found("search", id, records.keys().map(String::as_str)))
     }
 
     /// Where another server hosts the searches: reads how they stand on the disk.
@@ -107,16 +101,14 @@ impl Searches {
     /// # Errors
     /// `400` when a field is wrong, `404` for an unknown dataset, `409` when the name is taken,
     /// `429` when too many wait, `503` when there is no trainer that runs.
-    pub async fn start(&self, app: &App, body: &[u8]) -> Result<Arc<Record>, ApiError> {
+    pub(crate) async fn start(&self, app: &App, body: &[u8]) -> Result<Arc<Record>, Error> {
         let (mut spec, source, named) = self.checked_spec(app, body)?;
         self.trainer.check(&spec, &source, &self.cache).await?;
         let record = {
             let mut records = self.records();
             let waiting = records.values().filter(|record| !record.state().is_final()).count();
             if waiting >= WAITING_MAX {
-                return Err(ApiError::busy(format!(
-                    "{waiting} searches wait or run; that is as many as may"
-                )));
+                return Err(Error::busy(format!("{waiting} searches wait or run; that is as many as may")));
             }
             // Looked at again under the lock: another request may have taken the name meanwhile.
             if !named {
@@ -125,7 +117,7 @@ impl Searches {
                 return Err(name_taken(&spec.name));
             }
             let record = Record::create(&self.directory, spec, source)
-                .map_err(|error| ApiError::internal(format!("{error:#}")))?;
+                .map_err(|error| Error::internal(format!("{error:#}")))?;
             let record = Arc::new(record);
             records.insert(record.id().to_owned(), Arc::clone(&record));
             record
@@ -138,26 +130,26 @@ impl Searches {
 
     /// Fills in what the server knows: a free name, and the dataset's own base augmentation.
     /// Answers also where the dataset is, and whether the name is of the client's choice.
-    fn checked_spec(&self, app: &App, body: &[u8]) -> Result<(SearchSpec, String, bool), ApiError> {
+    fn checked_spec(&self, app: &App, body: &[u8]) -> Result<(SearchSpec, String, bool), Error> {
         let text =
-            std::str::from_utf8(body).map_err(|error| ApiError::body(format!("not UTF-8 text: {error}")))?;
+            std::str::from_utf8(body).map_err(|error| Error::body(format!("not UTF-8 text: {error}")))?;
         if text.trim().is_empty() {
-            return Err(ApiError::body(
+            return Err(Error::body(
                 "the body is empty; expected the spec as a JSON object, {} for the defaults",
             ));
         }
         let mut fields: Map<String, Value> = serde_json::from_str(text)
-            .map_err(|error| ApiError::body(format!("the spec is not a JSON object: {error}")))?;
+            .map_err(|error| Error::body(format!("the spec is not a JSON object: {error}")))?;
         let named = fields.get("name").is_some_and(|name| !name.is_null());
         // Read once without the name, so that a free one can be made of the checked fields.
         let parse = |fields: &Map<String, Value>| {
-            SearchSpec::try_from(fields.clone()).map_err(|error| ApiError::spec(&error))
+            SearchSpec::try_from(fields.clone()).map_err(|error| Error::spec(&error))
         };
         let spec = parse(&fields)?;
         let dataset = app.catalog.get(&spec.training.dataset)?;
         let train = dataset.split(pba_types::SplitName::Train)?;
         if train.shape().is_none() {
-            return Err(ApiError::parameter(
+            return Err(Error::parameter(
                 "dataset",
                 &spec.training.dataset,
                 "its training images differ in size, and a search trains on images as they are",
@@ -175,7 +167,7 @@ impl Searches {
             }
             Some(base) => {
                 let refuse = |reason: String| {
-                    ApiError::parameter("base", base, reason, "identity, or pad_crop:N, flip, cutout:N")
+                    Error::parameter("base", base, reason, "identity, or pad_crop:N, flip, cutout:N")
                 };
                 let parsed = base.parse::<Base>().map_err(|error| refuse(error.to_string()))?;
                 if parsed.frame != Frame::Whole {
@@ -189,7 +181,7 @@ impl Searches {
         }
         let source = match dataset.source() {
             None => BUILT_IN.to_owned(),
-            Some(path) => std::path::absolute(path).map_err(ApiError::internal)?.display().to_string(),
+            Some(path) => std::path::absolute(path).map_err(Error::internal)?.display().to_string(),
         };
         Ok((spec, source, named))
     }
@@ -200,7 +192,7 @@ impl Searches {
     }
 
     /// Whether a name is promised to the schedule of a search that may still learn it.
-    pub fn promises(&self, name: &str) -> bool {
+    pub(crate) fn promises(&self, name: &str) -> bool {
         self.records().get(name).is_some_and(|record| record.state() != State::Done)
     }
 
@@ -216,7 +208,7 @@ impl Searches {
     ///
     /// # Errors
     /// `404` when there is none, `409` when it has ended already.
-    pub fn cancel(&self, id: &str) -> Result<Arc<Record>, ApiError> {
+    pub(crate) fn cancel(&self, id: &str) -> Result<Arc<Record>, Error> {
         let record = self.get(id)?;
         record.cancel()?;
         self.count_states();
@@ -227,7 +219,7 @@ impl Searches {
     ///
     /// # Errors
     /// `404` when there is none, `409` when it is done, running or in line.
-    pub fn resume(&self, id: &str) -> Result<Arc<Record>, ApiError> {
+    pub(crate) fn resume(&self, id: &str) -> Result<Arc<Record>, Error> {
         let record = self.get(id)?;
         record.resume()?;
         self.count_states();
@@ -236,7 +228,7 @@ impl Searches {
     }
 
     /// The search that has waited longest.
-    fn next(&self) -> Option<Arc<Record>> {
+    pub(crate) fn next(&self) -> Option<Arc<Record>> {
         let records = self.records();
         records
             .values()
@@ -246,7 +238,7 @@ impl Searches {
     }
 
     /// Keeps the gauges of states up to date: of the searches that this server hosts.
-    fn count_states(&self) {
+    pub(crate) fn count_states(&self) {
         let records = self.records();
         let hosted = || records.values().filter(|_| self.is_writer);
         for state in State::ALL {
@@ -285,8 +277,8 @@ fn read(directory: &Path, is_writer: bool) -> anyhow::Result<BTreeMap<String, Ar
     Ok(records)
 }
 
-fn name_taken(name: &str) -> ApiError {
-    ApiError::conflict(format!(
+fn name_taken(name: &str) -> Error {
+    Error::conflict(format!(
         "the name {name:?} is taken by a search or a schedule; names are immutable, so choose another one or leave it out"
     ))
 }

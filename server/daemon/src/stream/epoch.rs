@@ -22,22 +22,22 @@ use pba_types::limits::BATCH_SIZE_MAX;
 use pba_wire::epoch::EpochRequest;
 use pba_wire::stream;
 
-use crate::buffers::BufferPool;
-use crate::catalog::{Catalog, Entry, SplitHandle};
-use crate::decoded_cache::DecodedCache;
-use crate::encode::{Codec, Layout, batch_header, compressed_batch, record_batch, schema_message};
-use crate::error::ApiError;
+use crate::catalog::datasets::{Catalog, Entry, SplitHandle};
+use crate::catalog::schedules::Registry;
+use crate::error::Error;
 use crate::metrics::Metrics;
-use crate::pool::Workspace;
-use crate::registry::Registry;
-use crate::samples::{self, Rendered};
+use crate::stream::buffers::BufferPool;
+use crate::stream::decoded_cache::DecodedCache;
+use crate::stream::encode::{Codec, Layout, batch_header, compressed_batch, record_batch, schema_message};
+use crate::stream::pool::Workspace;
+use crate::stream::samples::{self, Rendered};
 
 /// Room for a batch's header in front of its body, in a slot; a whole page, so that bodies begin at
 /// pages. Headers take some 500 bytes.
 const SLOT_HEADER_BYTES: usize = 4096;
 
 /// A checked epoch: which samples, in which batches, augmented how.
-pub struct Epoch {
+pub(crate) struct Epoch {
     dataset: String,
     split_name: SplitName,
     split: SplitHandle,
@@ -53,23 +53,23 @@ pub struct Epoch {
 }
 
 /// One encoded batch: the bytes that go out, in one or two parts.
-pub struct EncodedBatch {
+pub(crate) struct EncodedBatch {
     /// The message's header, or the whole message when it is compressed.
-    pub head: Bytes,
+    pub(crate) head: Bytes,
     /// The message's body.
-    pub body: Option<Bytes>,
+    pub(crate) body: Option<Bytes>,
 }
 
 /// What an epoch is resolved against.
-pub struct Resolver<'a> {
+pub(crate) struct Resolver<'a> {
     /// The datasets.
-    pub catalog: &'a Catalog,
+    pub(crate) catalog: &'a Catalog,
     /// The schedules.
-    pub registry: &'a Registry,
+    pub(crate) registry: &'a Registry,
     /// Decoded pixels of images that are kept encoded.
-    pub decoded: &'a Arc<DecodedCache>,
+    pub(crate) decoded: &'a Arc<DecodedCache>,
     /// The largest batch in memory.
-    pub batch_bytes_max: u64,
+    pub(crate) batch_bytes_max: u64,
 }
 
 /// Which policies, and the name and digest to tell the client.
@@ -85,13 +85,13 @@ impl Resolver<'_> {
     ///
     /// # Errors
     /// `404` for unknown names, `422` for a split that could not be read, `400` for anything else.
-    pub fn resolve(
+    pub(crate) fn resolve(
         &self,
         dataset: &str,
         epoch: u32,
         request: &EpochRequest,
         codec: Codec,
-    ) -> Result<Epoch, ApiError> {
+    ) -> Result<Epoch, Error> {
         let entry = self.catalog.get(dataset)?;
         let split = entry.split(request.split)?;
         let chosen = self.policies(epoch, request)?;
@@ -104,7 +104,7 @@ impl Resolver<'_> {
         let batch_bytes = rows_max * (shape.rgb_bytes() as u64 + 16);
         if batch_bytes > self.batch_bytes_max {
             let rows = (self.batch_bytes_max / (shape.rgb_bytes() as u64 + 16)).max(1);
-            return Err(ApiError::parameter(
+            return Err(Error::parameter(
                 "batch_size",
                 request.batch_size.to_string(),
                 format!(
@@ -124,7 +124,7 @@ impl Resolver<'_> {
             shape,
         })
         .map_err(|error| {
-            ApiError::parameter(
+            Error::parameter(
                 "base",
                 request.base.clone().unwrap_or_default(),
                 error.to_string(),
@@ -161,7 +161,7 @@ impl Resolver<'_> {
         })
     }
 
-    fn policies(&self, epoch: u32, request: &EpochRequest) -> Result<Chosen, ApiError> {
+    fn policies(&self, epoch: u32, request: &EpochRequest) -> Result<Chosen, Error> {
         if let Some(epochs) = request.epochs
             && epoch >= epochs
         {
@@ -169,7 +169,7 @@ impl Resolver<'_> {
         }
         let ablation = ablation(request)?;
         match (&request.policy, request.schedule.as_deref()) {
-            (Some(policy), Some(schedule)) => Err(ApiError::parameter(
+            (Some(policy), Some(schedule)) => Err(Error::parameter(
                 "policy",
                 policy,
                 format!("given beside schedule={schedule:?}; a policy is used instead of a schedule"),
@@ -177,7 +177,7 @@ impl Resolver<'_> {
             )),
             (Some(text), None) => {
                 let policy = Policy::from_csv(text).map_err(|error| {
-                    ApiError::parameter(
+                    Error::parameter(
                         "policy",
                         text,
                         error.to_string(),
@@ -213,7 +213,7 @@ impl Resolver<'_> {
                     let known = self.registry.list();
                     let known = known.iter().map(|schedule| schedule.name());
                     // Whoever mistypes a schedule wants augmentation.
-                    ApiError::not_found("schedule", name, known).or_one_of(&["none", "identity"])
+                    Error::not_found("schedule", name, known).or_one_of(&["none", "identity"])
                 })?;
                 let epochs = request.epochs.unwrap_or(schedule.epochs());
                 let policies =
@@ -229,8 +229,8 @@ impl Resolver<'_> {
     }
 }
 
-fn epoch_out_of_range(epoch: u32, epochs: u32) -> ApiError {
-    ApiError::parameter(
+fn epoch_out_of_range(epoch: u32, epochs: u32) -> Error {
+    Error::parameter(
         "epoch",
         epoch.to_string(),
         format!("out of range for a run of {epochs} epochs"),
@@ -244,7 +244,7 @@ fn scheduled(
     epoch: u32,
     epochs: u32,
     seed: u64,
-) -> Result<Policies, ApiError> {
+) -> Result<Policies, Error> {
     match schedule.ablated(ablation, epoch, epochs, seed) {
         Ok(EpochPolicies::One(policy)) => Ok(Policies::One(policy.clone())),
         Ok(EpochPolicies::AnyEpochOf(_)) => Ok(Policies::AnyEpochOf(Arc::clone(schedule))),
@@ -252,23 +252,23 @@ fn scheduled(
     }
 }
 
-fn ablation(request: &EpochRequest) -> Result<Option<Ablation>, ApiError> {
+fn ablation(request: &EpochRequest) -> Result<Option<Ablation>, Error> {
     let Some(text) = &request.ablation else { return Ok(None) };
     let known = Ablation::ALL.iter().find(|(_, name)| name == text);
     match known {
         Some((ablation, _)) => Ok(Some(*ablation)),
         None => {
             let names = Ablation::ALL.map(|(_, name)| name).join(", ");
-            Err(ApiError::parameter("ablation", text, "unknown ablation", names))
+            Err(Error::parameter("ablation", text, "unknown ablation", names))
         }
     }
 }
 
 /// An ablation bends a schedule; without one it would be silently ignored.
-fn no_ablation(ablation: Option<Ablation>, request: &EpochRequest, with: &str) -> Result<(), ApiError> {
+fn no_ablation(ablation: Option<Ablation>, request: &EpochRequest, with: &str) -> Result<(), Error> {
     match ablation {
         None | Some(Ablation::Scheduled) => Ok(()),
-        Some(_) => Err(ApiError::parameter(
+        Some(_) => Err(Error::parameter(
             "ablation",
             request.ablation.clone().unwrap_or_default(),
             format!("there is no schedule to ablate with {with}"),
@@ -277,10 +277,10 @@ fn no_ablation(ablation: Option<Ablation>, request: &EpochRequest, with: &str) -
     }
 }
 
-fn base(request: &EpochRequest, chosen: &Chosen, own: Base) -> Result<Base, ApiError> {
+fn base(request: &EpochRequest, chosen: &Chosen, own: Base) -> Result<Base, Error> {
     let base = match &request.base {
         Some(text) => text.parse::<Base>().map_err(|error| {
-            ApiError::parameter(
+            Error::parameter(
                 "base",
                 text,
                 error.to_string(),
@@ -292,7 +292,7 @@ fn base(request: &EpochRequest, chosen: &Chosen, own: Base) -> Result<Base, ApiE
         None => own,
     };
     if chosen.untouched && base != Base::IDENTITY {
-        return Err(ApiError::parameter(
+        return Err(Error::parameter(
             "base",
             request.base.clone().unwrap_or_default(),
             "schedule=identity leaves pixels untouched",
@@ -303,7 +303,7 @@ fn base(request: &EpochRequest, chosen: &Chosen, own: Base) -> Result<Base, ApiE
 }
 
 /// Size of every image that goes out: what the base augmentation makes, or else what all have.
-fn shape(request: &EpochRequest, base: &Base, entry: &Entry, split: &Split) -> Result<ImageShape, ApiError> {
+fn shape(request: &EpochRequest, base: &Base, entry: &Entry, split: &Split) -> Result<ImageShape, Error> {
     if let Some(made) = base.frame.shape() {
         return Ok(made);
     }
@@ -327,12 +327,12 @@ fn shape(request: &EpochRequest, base: &Base, entry: &Entry, split: &Split) -> R
             let allowed = format!(
                 "steps that begin with random_resized_crop:N or resize:N,center_crop:N, as {own}, beside schedule=none or a schedule"
             );
-            Err(ApiError::parameter("base", base.to_string(), why, allowed))
+            Err(Error::parameter("base", base.to_string(), why, allowed))
         }
     }
 }
 
-fn plan(samples: u64, epoch: u32, request: &EpochRequest) -> Result<Plan, ApiError> {
+fn plan(samples: u64, epoch: u32, request: &EpochRequest) -> Result<Plan, Error> {
     Plan::new(PlanSpec {
         samples,
         seed: request.seed,
@@ -355,7 +355,7 @@ fn plan(samples: u64, epoch: u32, request: &EpochRequest) -> Result<Plan, ApiErr
                 ("shard", format!("{}/{}", request.shard.0, request.shard.1), "i/n with i in 0..n".to_owned())
             }
         };
-        ApiError::parameter(parameter, value, error.to_string(), allowed)
+        Error::parameter(parameter, value, error.to_string(), allowed)
     })
 }
 
@@ -366,12 +366,12 @@ fn plan_rows_max(plan: &Plan) -> u64 {
 
 impl Epoch {
     /// Name of the dataset.
-    pub fn dataset(&self) -> &str {
+    pub(crate) fn dataset(&self) -> &str {
         &self.dataset
     }
 
     /// The split's samples.
-    pub fn split(&self) -> &SplitHandle {
+    pub(crate) fn split(&self) -> &SplitHandle {
         &self.split
     }
 
@@ -379,7 +379,7 @@ impl Epoch {
     ///
     /// # Errors
     /// When an image does not decode any more, with dataset, split and sample.
-    pub fn render(
+    pub(crate) fn render(
         &self,
         indices: impl Iterator<Item = u64>,
         out: &mut [u8],
@@ -390,17 +390,17 @@ impl Epoch {
     }
 
     /// How pixels are made.
-    pub fn recipe(&self) -> &Recipe {
+    pub(crate) fn recipe(&self) -> &Recipe {
         &self.recipe
     }
 
     /// Which samples stand in which batch.
-    pub fn plan(&self) -> &Plan {
+    pub(crate) fn plan(&self) -> &Plan {
         &self.plan
     }
 
     /// Name of the schedule, or `none`, `identity`, `a policy`.
-    pub fn schedule(&self) -> &str {
+    pub(crate) fn schedule(&self) -> &str {
         &self.schedule
     }
 
@@ -408,7 +408,7 @@ impl Epoch {
     ///
     /// # Errors
     /// When Arrow refuses the schema, which is our fault.
-    pub fn schema_message(&self) -> anyhow::Result<Bytes> {
+    pub(crate) fn schema_message(&self) -> anyhow::Result<Bytes> {
         schema_message(&self.schema)
     }
 
@@ -416,7 +416,7 @@ impl Epoch {
     ///
     /// # Errors
     /// When an image does not decode any more, or compression fails.
-    pub fn batch(
+    pub(crate) fn batch(
         &self,
         n: u64,
         workspace: &mut Workspace,
@@ -439,12 +439,12 @@ impl Epoch {
     }
 
     /// Whether batches are sent as they are.
-    pub fn is_plain(&self) -> bool {
+    pub(crate) fn is_plain(&self) -> bool {
         self.codec == Codec::Plain
     }
 
     /// Bytes that [`Epoch::batch_into`] needs for any batch of this answer.
-    pub fn slot_bytes(&self) -> usize {
+    pub(crate) fn slot_bytes(&self) -> usize {
         SLOT_HEADER_BYTES + if self.plan.batches() == 0 { 0 } else { self.layout(0).len }
     }
 
@@ -453,7 +453,7 @@ impl Epoch {
     ///
     /// # Errors
     /// When an image does not decode any more, or the message's header has no room, which is our fault.
-    pub fn batch_into(
+    pub(crate) fn batch_into(
         &self,
         n: u64,
         slot: &mut [u8],

@@ -1,10 +1,7 @@
-//! Pictures as SVG: text, so that they scale and can be read by programs.
-
-pub mod population;
-pub mod schedule;
+//! Round numbers along an axis.
 
 /// Round numbers for an axis of `0..=length`: about eight of them.
-fn ticks(length: u32) -> impl Iterator<Item = u32> {
+pub(crate) fn ticks(length: u32) -> impl Iterator<Item = u32> {
     let rough = f64::from(length) / 8.0;
     let decade = 10f64.powf(rough.max(1.0).log10().floor());
     let step = [1.0, 2.0, 5.0, 10.0].into_iter().map(|factor| factor * decade).find(|&step| step >= rough);

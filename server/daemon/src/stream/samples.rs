@@ -6,37 +6,37 @@ use std::time::{Duration, Instant};
 use pba_augment::{ImageShape, OpCounts, PixelBox, Recipe, Source, render_batch, render_source};
 use pba_datasets::{DecodedRegion, Encoded, ImageError, Images, Region, RegionDecoder, Split, image_size};
 
-use crate::decoded_cache::{DecodedCache, Key};
-use crate::pool::Workspace;
+use crate::stream::decoded_cache::{DecodedCache, Key};
+use crate::stream::pool::Workspace;
 
 /// A sample whose image could be decoded when it was packed, and cannot any more.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("sample {sample} cannot be decoded any more: {error}")]
-pub struct SampleError {
+pub(crate) struct SampleError {
     /// Position in the split.
-    pub sample: u64,
+    pub(crate) sample: u64,
     /// What is wrong with its image.
-    pub error: ImageError,
+    pub(crate) error: ImageError,
 }
 
 /// What rendering did, beside the pixels.
 #[derive(Default)]
-pub struct Rendered {
+pub(crate) struct Rendered {
     /// Ops that fired.
-    pub ops: OpCounts,
+    pub(crate) ops: OpCounts,
     /// Of encoded images.
-    pub decoded: Option<Decoding>,
+    pub(crate) decoded: Option<Decoding>,
 }
 
 /// How pixels of encoded images were come by.
 #[derive(Default)]
-pub struct Decoding {
+pub(crate) struct Decoding {
     /// Time it took, which is part of the time of rendering.
-    pub time: Duration,
+    pub(crate) time: Duration,
     /// Images that were in the cache.
-    pub hits: u64,
+    pub(crate) hits: u64,
     /// Images that were not.
-    pub misses: u64,
+    pub(crate) misses: u64,
 }
 
 /// Renders samples one after another into `out`, with the recipe's shape for each.
@@ -47,7 +47,7 @@ pub struct Decoding {
 /// # Panics
 /// When `out` does not hold exactly one image for each index, or an index is out of range; and when
 /// images of different sizes meet a recipe without a frame, which no request comes through with.
-pub fn render(
+pub(crate) fn render(
     recipe: &Recipe,
     split: &Split,
     cache: &DecodedCache,

@@ -11,13 +11,13 @@ use pba_types::check_name;
 
 use serde_json::{Value, json};
 
-use crate::error::ApiError;
+use crate::error::Error;
 
 /// So many digits of a digest are enough, if they fit one schedule only; lists show twelve.
 const DIGEST_DIGITS_MIN: usize = 12;
 
 /// Schedules by name. Names are immutable: a name never changes its content.
-pub struct Registry {
+pub(crate) struct Registry {
     directory: PathBuf,
     schedules: RwLock<BTreeMap<String, Entry>>,
 }
@@ -30,7 +30,7 @@ struct Entry {
 
 /// What became of a schedule that was put.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Put {
+pub(crate) enum Put {
     /// It is new.
     Created,
     /// The name had this very content already.
@@ -44,7 +44,7 @@ impl Registry {
     ///
     /// # Errors
     /// When the directory cannot be made or listed.
-    pub fn open(directory: &Path) -> anyhow::Result<Registry> {
+    pub(crate) fn open(directory: &Path) -> anyhow::Result<Registry> {
         std::fs::create_dir_all(directory).with_context(|| format!("cannot make {}", directory.display()))?;
         let mut schedules: BTreeMap<String, Entry> = library::all()
             .into_iter()
@@ -79,7 +79,7 @@ impl Registry {
     }
 
     /// Every schedule, by name. Those that another server added since are read from the disk.
-    pub fn list(&self) -> Vec<Arc<Schedule>> {
+    pub(crate) fn list(&self) -> Vec<Arc<Schedule>> {
         let mut known: BTreeMap<String, Arc<Schedule>> =
             self.read().iter().map(|(name, entry)| (name.clone(), Arc::clone(&entry.schedule))).collect();
         for file in std::fs::read_dir(&self.directory).into_iter().flatten().flatten() {
@@ -102,7 +102,7 @@ impl Registry {
     }
 
     /// A schedule in short, as lists show it.
-    pub fn summary(schedule: &Schedule) -> Value {
+    pub(crate) fn summary(schedule: &Schedule) -> Value {
         json!({
             "name": schedule.name(),
             "digest": schedule.digest().to_string(),
@@ -116,7 +116,7 @@ impl Registry {
     ///
     /// # Errors
     /// `404` when there is none, with the nearest name.
-    pub fn get(&self, name: &str) -> Result<Arc<Schedule>, ApiError> {
+    pub(crate) fn get(&self, name: &str) -> Result<Arc<Schedule>, Error> {
         let schedules = self.read();
         if let Some(entry) = schedules.get(name) {
             return Ok(Arc::clone(&entry.schedule));
@@ -136,26 +136,26 @@ impl Registry {
         if let Some(schedule) = self.on_disk(name) {
             return Ok(Arc::new(schedule));
         }
-        Err(ApiError::not_found("schedule", name, schedules.keys().map(String::as_str)))
+        Err(Error::not_found("schedule", name, schedules.keys().map(String::as_str)))
     }
 
     /// Adds a schedule under its name, on disk first.
     ///
     /// # Errors
     /// `409` when the name has other content; `500` when the disk refuses.
-    pub fn put(&self, schedule: Schedule) -> Result<Put, ApiError> {
+    pub(crate) fn put(&self, schedule: Schedule) -> Result<Put, Error> {
         let mut schedules = self.schedules.write().unwrap_or_else(|poisoned| poisoned.into_inner());
         if let Some(entry) = schedules.get(schedule.name()) {
             if entry.schedule.digest() == schedule.digest() {
                 return Ok(Put::Unchanged);
             }
-            return Err(ApiError::conflict(format!(
+            return Err(Error::conflict(format!(
                 "schedule {:?} exists with other content (digest {}); names are immutable, so give the new one another name",
                 schedule.name(),
                 entry.schedule.digest()
             )));
         }
-        self.write_file(&schedule).map_err(|error| ApiError::internal(format!("{error:#}")))?;
+        self.write_file(&schedule).map_err(|error| Error::internal(format!("{error:#}")))?;
         schedules
             .insert(schedule.name().to_owned(), Entry { schedule: Arc::new(schedule), published: false });
         Ok(Put::Created)
@@ -165,18 +165,17 @@ impl Registry {
     ///
     /// # Errors
     /// `404` when there is none; `409` when it is a published one; `500` when the disk refuses.
-    pub fn delete(&self, name: &str) -> Result<(), ApiError> {
+    pub(crate) fn delete(&self, name: &str) -> Result<(), Error> {
         let mut schedules = self.schedules.write().unwrap_or_else(|poisoned| poisoned.into_inner());
         match schedules.get(name) {
-            None => Err(ApiError::not_found("schedule", name, schedules.keys().map(String::as_str))),
-            Some(entry) if entry.published => Err(ApiError::conflict(format!(
-                "schedule {name:?} ships with the server and cannot be removed"
-            ))),
+            None => Err(Error::not_found("schedule", name, schedules.keys().map(String::as_str))),
+            Some(entry) if entry.published => {
+                Err(Error::conflict(format!("schedule {name:?} ships with the server and cannot be removed")))
+            }
             Some(_) => {
                 let path = self.path(name);
-                std::fs::remove_file(&path).map_err(|error| {
-                    ApiError::internal(format!("cannot remove {}: {error}", path.display()))
-                })?;
+                std::fs::remove_file(&path)
+                    .map_err(|error| Error::internal(format!("cannot remove {}: {error}", path.display())))?;
                 schedules.remove(name);
                 Ok(())
             }
@@ -209,6 +208,7 @@ mod tests {
     use pba_schedules::{Op, Policy, Provenance, Segment};
 
     use super::*;
+    use crate::error::Cause;
 
     fn schedule(name: &str, epochs: u32) -> Schedule {
         let segment = Segment { epochs, policy: Policy::zero(&Op::ALL).unwrap() };
@@ -221,8 +221,8 @@ mod tests {
         let registry = Registry::open(directory.path()).unwrap();
         assert_eq!(registry.put(schedule("mine", 3)).unwrap(), Put::Created);
         assert_eq!(registry.put(schedule("mine", 3)).unwrap(), Put::Unchanged);
-        assert_eq!(registry.put(schedule("mine", 4)).unwrap_err().status(), 409);
-        assert_eq!(registry.put(schedule("svhn-pba", 4)).unwrap_err().status(), 409);
+        assert_eq!(registry.put(schedule("mine", 4)).unwrap_err().cause, Cause::Conflict);
+        assert_eq!(registry.put(schedule("svhn-pba", 4)).unwrap_err().cause, Cause::Conflict);
         drop(registry);
 
         std::fs::write(directory.path().join("broken.json"), "{").unwrap();
@@ -233,8 +233,8 @@ mod tests {
         assert_eq!(registry.get(&digest[..12]).unwrap().name(), "mine");
         assert!(registry.get(&digest[..11]).is_err());
         registry.delete("mine").unwrap();
-        assert_eq!(registry.delete("mine").unwrap_err().status(), 404);
-        assert_eq!(registry.delete("cifar10-pba").unwrap_err().status(), 409);
+        assert_eq!(registry.delete("mine").unwrap_err().cause, Cause::NotFound);
+        assert_eq!(registry.delete("cifar10-pba").unwrap_err().cause, Cause::Conflict);
         assert!(Registry::open(directory.path()).unwrap().get("mine").is_err());
         assert!(directory.path().join("broken.json").exists(), "nothing of the user's is lost");
     }
@@ -243,6 +243,6 @@ mod tests {
     fn a_mistyped_name_is_helped() {
         let directory = tempfile::tempdir().unwrap();
         let error = Registry::open(directory.path()).unwrap().get("cifar10_pba").unwrap_err();
-        assert!(error.detail().contains("did you mean \"cifar10-pba\"?"), "{}", error.detail());
+        assert!(error.detail.contains("did you mean \"cifar10-pba\"?"), "{}", error.detail);
     }
 }

@@ -21,7 +21,7 @@ const PAGE_BYTES: usize = 4096;
 
 /// How much memory all streams may share with their clients; cheap to clone.
 #[derive(Clone)]
-pub struct Budget {
+pub(crate) struct Budget {
     left: Arc<AtomicU64>,
     /// Shows what is taken.
     taken: IntGauge,
@@ -35,7 +35,7 @@ struct Reservation {
 
 impl Budget {
     /// A budget of so many bytes, and a gauge that shows how many of them are taken.
-    pub fn new(bytes: u64, taken: IntGauge) -> Budget {
+    pub(crate) fn new(bytes: u64, taken: IntGauge) -> Budget {
         Budget { left: Arc::new(AtomicU64::new(bytes)), taken }
     }
 
@@ -61,7 +61,7 @@ struct Mapping {
 }
 
 /// Memory for the batches of one stream: the message of the schema, then slots.
-pub struct Memory {
+pub(crate) struct Memory {
     mapping: Arc<Mapping>,
     schema_bytes: usize,
 }
@@ -72,7 +72,7 @@ impl Memory {
     /// # Errors
     /// When the budget or the system has no more, or the system does not know sealed memory
     /// (Linux before 5.1, or a container that forbids it).
-    pub fn new(
+    pub(crate) fn new(
         budget: &Budget,
         schema: &[u8],
         slots: usize,
@@ -108,23 +108,23 @@ impl Memory {
     }
 
     /// Its length, schema and slots.
-    pub fn bytes(&self) -> usize {
+    pub(crate) fn bytes(&self) -> usize {
         self.mapping.map.len()
     }
 
     /// Length of the schema's message, at the beginning.
-    pub fn schema_bytes(&self) -> usize {
+    pub(crate) fn schema_bytes(&self) -> usize {
         self.schema_bytes
     }
 
     /// The descriptor for the client, which can read it and map it, but not write to it.
-    pub fn descriptor(&self) -> BorrowedFd<'_> {
+    pub(crate) fn descriptor(&self) -> BorrowedFd<'_> {
         self.mapping.file.as_fd()
     }
 }
 
 /// The right to write one slot. The memory lives as long as any of its slots.
-pub struct Slot {
+pub(crate) struct Slot {
     mapping: Arc<Mapping>,
     number: u32,
     offset: usize,
@@ -133,12 +133,12 @@ pub struct Slot {
 
 impl Slot {
     /// Its number: slots are counted from 0.
-    pub fn number(&self) -> u32 {
+    pub(crate) fn number(&self) -> u32 {
         self.number
     }
 
     /// Where it begins in the memory, in bytes.
-    pub fn offset(&self) -> usize {
+    pub(crate) fn offset(&self) -> usize {
         self.offset
     }
 }

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 /// give it back to the kernel and fault it in anew each time. The buffer that came back last goes
 /// out first: it is the one that is still in the cache.
 #[derive(Clone)]
-pub struct BufferPool {
+pub(crate) struct BufferPool {
     idle: Arc<Idle>,
 }
 
@@ -31,12 +31,12 @@ const KEPT_BYTES_MAX: usize = 32 << 20;
 
 impl BufferPool {
     /// A pool that keeps at most `idle_max` idle buffers.
-    pub fn new(idle_max: usize) -> BufferPool {
+    pub(crate) fn new(idle_max: usize) -> BufferPool {
         BufferPool { idle: Arc::new(Idle { buffers: Mutex::default(), max: idle_max.max(1) }) }
     }
 
     /// A buffer of exactly `len` bytes, of unspecified content.
-    pub fn take(&self, len: usize) -> Buffer {
+    pub(crate) fn take(&self, len: usize) -> Buffer {
         let mut bytes = self.idle.with(Vec::pop).unwrap_or_default();
         if bytes.capacity() < len {
             // A fresh zeroed allocation is cheaper than growing, which would copy.
@@ -54,7 +54,7 @@ impl BufferPool {
 }
 
 /// A buffer that goes back to its pool when dropped.
-pub struct Buffer {
+pub(crate) struct Buffer {
     bytes: Vec<u8>,
     idle: Arc<Idle>,
 }

@@ -21,11 +21,11 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{sleep, timeout};
 
 use crate::app::App;
-use crate::batches::Batches;
-use crate::encode::END_OF_STREAM;
-use crate::epoch::Epoch;
-use crate::memory::{Memory, Slot};
 use crate::server::LocalSocket;
+use crate::stream::batches::Batches;
+use crate::stream::encode::END_OF_STREAM;
+use crate::stream::epoch::Epoch;
+use crate::stream::shared_memory::{Memory, Slot};
 
 /// A client that was answered says so within this time, or has gone.
 const READY_TIMEOUT: Duration = Duration::from_secs(10);
@@ -38,7 +38,7 @@ struct Filled {
 }
 
 /// An epoch that is about to be sent.
-pub struct MemoryStream {
+pub(crate) struct SharedMemoryStream {
     batches: Batches<Filled>,
     memory: Memory,
     free: Vec<Slot>,
@@ -48,17 +48,17 @@ pub struct MemoryStream {
     held_max: usize,
 }
 
-impl MemoryStream {
+impl SharedMemoryStream {
     /// Makes the memory for an epoch of which the client wants to hold `wanted` batches.
     ///
     /// # Errors
     /// Gives the permit back when there is no memory to share; the plain stream serves as well.
-    pub fn new(
+    pub(crate) fn new(
         app: &Arc<App>,
         epoch: &Arc<Epoch>,
         permit: OwnedSemaphorePermit,
         wanted: usize,
-    ) -> Result<MemoryStream, (OwnedSemaphorePermit, anyhow::Error)> {
+    ) -> Result<SharedMemoryStream, (OwnedSemaphorePermit, anyhow::Error)> {
         // Short streams need no more slots than they have batches.
         let batches = usize::try_from(epoch.plan().batches()).unwrap_or(usize::MAX).max(1);
         let held_max = wanted.clamp(1, BATCHES_MAX).min(batches);
@@ -67,7 +67,7 @@ impl MemoryStream {
             .schema_message()
             .and_then(|schema| Ok(Memory::new(&app.shared_memory, &schema, slots, epoch.slot_bytes())?));
         match memory {
-            Ok((memory, free)) => Ok(MemoryStream {
+            Ok((memory, free)) => Ok(SharedMemoryStream {
                 batches: Batches::new(Arc::clone(app), Arc::clone(epoch), permit),
                 memory,
                 held: free.iter().map(|_| None).collect(),
@@ -79,7 +79,7 @@ impl MemoryStream {
     }
 
     /// Sends the epoch on the connection that was upgraded for it.
-    pub async fn run(self, upgrade: OnUpgrade) {
+    pub(crate) async fn run(self, upgrade: OnUpgrade) {
         let sent = match control_socket(upgrade).await {
             Ok(socket) => self.send(&socket).await,
             Err(error) => Err(error),

@@ -16,8 +16,8 @@ use embedded_graphics::text::{Baseline, Text};
 use pba_augment::{OpCall, magnitude};
 use pba_schedules::Op;
 
-use crate::epoch::Epoch;
-use crate::pool::Workspace;
+use crate::stream::epoch::Epoch;
+use crate::stream::pool::Workspace;
 
 const BACKGROUND: Rgb888 = Rgb888::new(0x14, 0x18, 0x1d);
 const TITLE: Rgb888 = Rgb888::new(0xf2, 0xf4, 0xf7);
@@ -39,7 +39,12 @@ const NO_IMAGES: &str = "no images";
 ///
 /// # Errors
 /// When an image does not decode any more, or the PNG cannot be encoded.
-pub fn draw(epoch: &Epoch, number: u32, count: usize, workspace: &mut Workspace) -> anyhow::Result<Vec<u8>> {
+pub(crate) fn draw(
+    epoch: &Epoch,
+    number: u32,
+    count: usize,
+    workspace: &mut Workspace,
+) -> anyhow::Result<Vec<u8>> {
     let plan = epoch.plan();
     let indices: Vec<u64> = (0..plan.batches()).flat_map(|n| plan.indices(n)).take(count).collect();
     let shape = epoch.recipe().shape();
@@ -189,7 +194,7 @@ impl DrawTarget for Canvas {
 ///
 /// # Errors
 /// When the pixels are not as many as the size says.
-pub fn png(width: u32, height: u32, color: png::ColorType, pixels: &[u8]) -> anyhow::Result<Vec<u8>> {
+pub(crate) fn png(width: u32, height: u32, color: png::ColorType, pixels: &[u8]) -> anyhow::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     let mut encoder = png::Encoder::new(&mut bytes, width, height);
     encoder.set_color(color);

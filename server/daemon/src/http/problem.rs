@@ -1,0 +1,81 @@
+//! How an error is told over HTTP: the one place that knows statuses.
+
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use pba_wire::Problem;
+use pba_wire::problem::CONTENT_TYPE;
+
+use crate::error::{Cause, Error};
+
+impl Cause {
+    /// Status, name for programs and metrics, title for people.
+    pub(crate) fn row(self) -> (StatusCode, &'static str, &'static str) {
+        match self {
+            Cause::WrongParameter => (StatusCode::BAD_REQUEST, "wrong-parameter", "wrong parameter"),
+            Cause::WrongBody => (StatusCode::BAD_REQUEST, "wrong-body", "wrong body"),
+            Cause::NotFound => (StatusCode::NOT_FOUND, "not-found", "no such thing"),
+            Cause::MethodNotAllowed => {
+                (StatusCode::METHOD_NOT_ALLOWED, "method-not-allowed", "method not allowed")
+            }
+            Cause::Conflict => (StatusCode::CONFLICT, "conflict", "in conflict with what is there"),
+            Cause::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "too-large", "too large"),
+            Cause::NotReadable => {
+                (StatusCode::UNSUPPORTED_MEDIA_TYPE, "not-readable", "not a format that is read")
+            }
+            Cause::BrokenDataset => {
+                (StatusCode::UNPROCESSABLE_ENTITY, "broken-dataset", "the dataset is broken")
+            }
+            Cause::Full => (StatusCode::TOO_MANY_REQUESTS, "full", "all streams are taken"),
+            Cause::Busy => (StatusCode::TOO_MANY_REQUESTS, "busy", "too many searches"),
+            Cause::Timeout => (StatusCode::REQUEST_TIMEOUT, "timeout", "the request took too long"),
+            Cause::NoTrainer => (StatusCode::SERVICE_UNAVAILABLE, "no-trainer", "there is no trainer"),
+            Cause::Draining => (StatusCode::SERVICE_UNAVAILABLE, "draining", "the server is shutting down"),
+            Cause::Opening => (StatusCode::SERVICE_UNAVAILABLE, "opening", "the server is starting"),
+            Cause::Internal => (StatusCode::INTERNAL_SERVER_ERROR, "internal", "the server is at fault"),
+        }
+    }
+}
+
+impl Error {
+    /// The answer's body.
+    fn problem(&self) -> Problem {
+        let (status, name, title) = self.cause.row();
+        Problem {
+            kind: format!("urn:pba:problem:{name}"),
+            title: title.to_owned(),
+            status: status.as_u16(),
+            detail: shortened(&self.detail, 4 * SHOWN_MAX),
+            parameter: self.parameter.as_deref().map(|text| shortened(text, SHOWN_MAX)),
+            value: self.value.as_deref().map(|text| shortened(text, SHOWN_MAX)),
+            allowed: self.allowed.as_deref().map(|text| shortened(text, 2 * SHOWN_MAX)),
+        }
+    }
+}
+
+/// Characters of a value that are told back.
+const SHOWN_MAX: usize = 500;
+
+/// The beginning of a text, marked where it was cut.
+fn shortened(text: &str, length: usize) -> String {
+    match text.char_indices().nth(length) {
+        None => text.to_owned(),
+        Some((end, _)) => format!("{}... ({} bytes in all)", &text[..end], text.len()),
+    }
+}
+
+impl IntoResponse for Error {
+    fn into_response(self) -> Response {
+        let (status, name, _) = self.cause.row();
+        let body = serde_json::to_vec_pretty(&self.problem()).expect("a problem is JSON");
+        let mut response = (status, [(header::CONTENT_TYPE, CONTENT_TYPE)], body).into_response();
+        if matches!(self.cause, Cause::Full | Cause::Draining | Cause::Opening) {
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+        }
+        response.extensions_mut().insert(ProblemName(name));
+        response
+    }
+}
+
+/// Marks a response as a problem, for the counter of problems by name.
+#[derive(Clone, Copy)]
+pub(crate) struct ProblemName(pub(crate) &'static str);

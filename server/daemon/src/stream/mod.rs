@@ -1,0 +1,12 @@
+//! One epoch on its way: from the request to the socket.
+
+pub(crate) mod batches;
+pub(crate) mod body;
+pub(crate) mod buffers;
+pub(crate) mod decoded_cache;
+pub mod encode;
+pub(crate) mod epoch;
+pub(crate) mod pool;
+pub(crate) mod samples;
+pub(crate) mod shared_memory;
+pub(crate) mod shared_memory_stream;
