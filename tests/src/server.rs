@@ -132,7 +132,8 @@ impl Server {
         Server::start_on(data_folder(), flags)
     }
 
-    /// Starts a server with flags on the data directory of another, which may have ended.
+    /// Starts a server with flags on the data directory of another, which may have ended, and waits until
+    /// it is ready.
     ///
     /// # Panics
     /// When it does not start.
@@ -142,7 +143,9 @@ impl Server {
         let line = process.line().unwrap_or_else(|| panic!("the server ended: {}", process.stderr()));
         let address = line.strip_prefix("listening on http://").and_then(|address| address.parse().ok());
         let address = address.unwrap_or_else(|| panic!("not the promised first line: {line:?}"));
-        Server { process, address, data }
+        let server = Server { process, address, data };
+        wait_for("the datasets to be imported", || (server.get("/readyz").status == 200).then_some(()));
+        server
     }
 
     /// Starts a server, and does not wait for it.

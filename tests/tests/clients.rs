@@ -4,7 +4,7 @@ use std::io::{Read, Write};
 use std::time::Duration;
 
 use arrow_array::RecordBatch;
-use pba_client::{Client, ClientError, ClientOptions, EpochRequest};
+use pba_client::{Client, ClientError, ClientOptions, EpochRequest, Query};
 use pba_tests::proxy::{self, Cut};
 use pba_tests::{CuttingProxy, Download, Epoch, Server, epoch, http, pba, wait_for, wait_until_still};
 use reqwest::Method;

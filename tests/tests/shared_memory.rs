@@ -9,7 +9,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
 
 use arrow_array::RecordBatch;
-use pba_client::{Client, ClientError, EpochRequest, EpochStream};
+use pba_client::{Client, ClientError, EpochRequest, EpochStream, Query};
 use pba_tests::{Server, epoch, wait_for};
 use pba_wire::memory::Record;
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, ftruncate, memfd_create};

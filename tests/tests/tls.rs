@@ -1,6 +1,6 @@
 //! Servers behind TLS and a token: both are needed, and a stream continues over them as over any other.
 
-use pba_client::{Client, ClientError, ClientOptions, EpochRequest};
+use pba_client::{Client, ClientError, ClientOptions, EpochRequest, Query};
 use pba_tests::tls::TlsProxy;
 use pba_tests::{Pba, Server, binary, epoch, pba};
 

@@ -11,6 +11,8 @@ import ssl
 import subprocess
 import threading
 import time
+import urllib.error
+import urllib.request
 from pathlib import Path
 from typing import Iterator, List, Optional
 
@@ -56,11 +58,24 @@ class Server:
         )
         try:
             self.url = self._first_line()[len("listening on ") :].strip()
+            self._wait_until_ready()
         except BaseException:
             self.kill()
             raise
         host, port = self.url[len("http://") :].split(":")
         self.address = (host, int(port))
+
+    def _wait_until_ready(self) -> None:
+        """Waits until every dataset was imported."""
+        end = time.monotonic() + START_SECONDS
+        while time.monotonic() < end:
+            try:
+                with urllib.request.urlopen(self.url + "/readyz", timeout=START_SECONDS):
+                    return
+            except urllib.error.HTTPError as error:
+                assert error.code == 503, error
+                time.sleep(0.05)
+        raise AssertionError(f"the server is not ready: {Path(self._log.name).read_text()}")
 
     def _first_line(self) -> str:
         assert self._process.stdout is not None

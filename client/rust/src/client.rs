@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use pba_wire::epoch::EpochRequest;
+use pba_wire::EpochRequest;
 use pba_wire::{Problem, problem, stream};
 use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue};
 use reqwest::redirect::Policy;

@@ -8,8 +8,8 @@ use arrow_array::RecordBatch;
 use arrow_buffer::Buffer;
 use arrow_ipc::reader::StreamDecoder;
 use arrow_schema::SchemaRef;
-use pba_wire::epoch::EpochRequest;
 use pba_wire::stream;
+use pba_wire::{EpochRequest, Query};
 use reqwest::Response;
 
 use crate::address::cause;

@@ -28,4 +28,4 @@ pub use epoch::{EpochStream, Waits};
 pub use error::ClientError;
 pub use events::{Event, Events, RECONNECTING};
 pub use options::ClientOptions;
-pub use pba_wire::{DEFAULT_URL, EpochRequest, Problem, SplitName};
+pub use pba_wire::{DEFAULT_URL, EpochRequest, Problem, Query, SplitName};

@@ -1,14 +1,20 @@
 //! What client and server agree on: the columns and metadata of a stream, the parameters of a
 //! request, and the shape of an error.
 
+pub mod apply;
+pub mod datasets;
 pub mod epoch;
 pub mod memory;
 pub mod problem;
+pub mod query;
+pub mod schedules;
 pub mod stream;
 
-pub use epoch::{EpochRequest, ParameterError};
+pub use apply::Apply;
+pub use epoch::{EpochRequest, Preview};
 pub use pba_types::SplitName;
 pub use problem::Problem;
+pub use query::{ParameterError, Query};
 
 /// The one address that every program defaults to.
 pub const DEFAULT_URL: &str = "http://127.0.0.1:8080";

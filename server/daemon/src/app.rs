@@ -17,8 +17,8 @@ use crate::jobs::searches::Searches;
 use crate::metrics::Metrics;
 use crate::stream::buffers::BufferPool;
 use crate::stream::decoded_cache::DecodedCache;
-use crate::stream::epoch::Resolver;
 use crate::stream::pool::Pool;
+use crate::stream::resolve::Resolver;
 use crate::stream::shared_memory::Budget;
 
 /// A server that was told to stop has let go of its port, but not yet of its data directory, while its
@@ -147,11 +147,8 @@ impl App {
     /// A place for one more stream, until the permit is dropped.
     ///
     /// # Errors
-    /// `503` while draining, `429` when all places are taken.
+    /// When all places are taken.
     pub(crate) fn admit(&self) -> Result<OwnedSemaphorePermit, Error> {
-        if self.is_draining() {
-            return Err(Error::draining());
-        }
         Arc::clone(&self.streams).try_acquire_owned().map_err(|_| Error::full(self.limits.streams_max))
     }
 
@@ -163,7 +160,7 @@ impl App {
     /// Refuses a change where this server may not write.
     ///
     /// # Errors
-    /// `409` when another server writes in the data directory, or it cannot be locked.
+    /// When another server writes in the data directory, or it cannot be locked.
     pub(crate) fn check_writer(&self) -> Result<(), Error> {
         match &self.lock.refusal {
             None => Ok(()),
@@ -182,9 +179,12 @@ impl App {
         self.metrics.ready.set(0);
     }
 
-    /// Whether new streams are refused.
-    pub(crate) fn is_draining(&self) -> bool {
-        self.draining.load(Ordering::Relaxed)
+    /// Refuses new work once the server was told to stop.
+    ///
+    /// # Errors
+    /// When it was.
+    pub(crate) fn check_draining(&self) -> Result<(), Error> {
+        if self.draining.load(Ordering::Relaxed) { Err(Error::draining()) } else { Ok(()) }
     }
 
     /// What requests are checked against.

@@ -1,10 +1,14 @@
 //! Configuration: flags over environment over file over defaults.
 //!
-//! [`ServeArgs`] and [`File`] are what people write; [`Config`] is what the server trusts.
+//! A setting is declared once, in [`settings!`](macro@settings) below: its flag, its variable, its key in
+//! `pba.toml`, its help, its default and its range follow from that. [`Settings`] is what people write,
+//! wherever they write it; [`Config`] is what the server trusts.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::io::Read;
 use std::net::SocketAddr;
+use std::ops::RangeInclusive;
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -16,89 +20,141 @@ use serde::{Deserialize, Serialize};
 use crate::catalog::datasets::check_dataset;
 use crate::jobs::trainer::Trainer;
 
-/// Flags of `pba serve`; each can also be given by its environment variable.
+/// Flags of `pba serve`.
 #[derive(Clone, Debug, Default, clap::Args)]
 pub(crate) struct ServeArgs {
-    /// Address to listen on; port 0 takes a free one [default: 127.0.0.1:8080]
-    #[arg(long, env = "PBA_LISTEN", value_name = "ADDRESS")]
-    pub(crate) listen: Option<String>,
-    /// Unix socket to listen on as well, for clients on this machine
-    #[arg(long, env = "PBA_SOCKET", value_name = "PATH")]
-    pub(crate) socket: Option<PathBuf>,
-    /// Directory for schedules, searches and packed datasets [default: ./pba-data]
-    #[arg(long, env = "PBA_DATA_DIR", value_name = "DIR")]
-    pub(crate) data_dir: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) settings: Settings,
     /// A dataset to serve, as NAME=PATH; may be repeated
     #[arg(long = "dataset", value_name = "NAME=PATH")]
     pub(crate) datasets: Vec<String>,
-    /// Configuration file
+    /// Configuration file [default: pba.toml, if it exists]
     #[arg(long, env = "PBA_CONFIG", value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
-    /// The trainer, which runs searches [default: pba-trainer beside this program]
-    #[arg(long, env = "PBA_TRAINER", value_name = "PATH")]
-    pub(crate) trainer: Option<PathBuf>,
-    /// Worker threads [default: one per core]
-    #[arg(long, env = "PBA_THREADS", value_name = "N")]
-    pub(crate) threads: Option<usize>,
-    /// Streams at a time; one more is refused with 429 [default: 256]
-    #[arg(long, env = "PBA_STREAMS_MAX", value_name = "N")]
-    pub(crate) streams_max: Option<usize>,
-    /// Batches that each stream holds ready [default: 3]
-    #[arg(long, env = "PBA_BATCHES_AHEAD", value_name = "N")]
-    pub(crate) batches_ahead: Option<usize>,
-    /// Largest batch in bytes [default: 268435456]
-    #[arg(long, env = "PBA_BATCH_BYTES_MAX", value_name = "BYTES")]
-    pub(crate) batch_bytes_max: Option<u64>,
-    /// Largest request body in bytes [default: 16777216]
-    #[arg(long, env = "PBA_BODY_BYTES_MAX", value_name = "BYTES")]
-    pub(crate) body_bytes_max: Option<usize>,
-    /// Memory for decoded pixels of datasets whose images differ in size; 0 keeps none [default: 1073741824]
-    #[arg(long, env = "PBA_DECODED_CACHE_BYTES", value_name = "BYTES")]
-    pub(crate) decoded_cache_bytes: Option<usize>,
-    /// Memory that streams share with clients on the Unix socket, in bytes; 0 shares none [default: 1073741824]
-    #[arg(long, env = "PBA_SHARED_MEMORY_BYTES_MAX", value_name = "BYTES")]
-    pub(crate) shared_memory_bytes_max: Option<u64>,
-    /// Seconds that running streams get to finish after SIGTERM [default: 30]
-    #[arg(long, env = "PBA_DRAIN_SECONDS", value_name = "SECONDS")]
-    pub(crate) drain_seconds: Option<u64>,
-    /// Seconds that a client may take nothing before its stream is cut [default: 600]
-    #[arg(long, env = "PBA_STALL_SECONDS", value_name = "SECONDS")]
-    pub(crate) stall_seconds: Option<u64>,
-    /// Listen on an address that others can reach, without tokens
-    #[arg(long, env = "PBA_INSECURE", value_parser = clap::builder::BoolishValueParser::new())]
-    pub(crate) insecure: bool,
-    /// Print what would run, and end; packs nothing, and tries no address, which a running server may hold
+    /// Print the configuration that would be used, and end; nothing is packed, and no address is bound,
+    /// as a running server may hold it
     #[arg(long)]
     pub(crate) check: bool,
-}
-
-/// `pba.toml`.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub(crate) struct File {
-    listen: Option<String>,
-    socket: Option<PathBuf>,
-    data_dir: Option<PathBuf>,
-    trainer: Option<PathBuf>,
-    threads: Option<usize>,
-    streams_max: Option<usize>,
-    batches_ahead: Option<usize>,
-    batch_bytes_max: Option<u64>,
-    body_bytes_max: Option<usize>,
-    decoded_cache_bytes: Option<usize>,
-    shared_memory_bytes_max: Option<u64>,
-    drain_seconds: Option<u64>,
-    stall_seconds: Option<u64>,
-    insecure: Option<bool>,
-    datasets: BTreeMap<String, FileDataset>,
 }
 
 /// A dataset in `pba.toml`.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, expecting = "a table with a path, as { path = \"/data/cifar10\" }")]
-struct FileDataset {
+pub(crate) struct DatasetSettings {
     path: PathBuf,
     base: Option<String>,
+}
+
+/// Declares the settings. Those with a default and a range become fields of [`Limits`]; the others are
+/// resolved in [`Config::resolve`].
+macro_rules! settings {
+    (
+        $($(#[doc = $help:literal])+ $name:ident: $type:ty = ($($arg:tt)+);)+
+        limits:
+        $($(#[doc = $bound_help:literal])+ $bound:ident: $number:ty = $default:expr, $range:expr, $env:literal, $unit:literal;)+
+    ) => {
+        /// The settings of a server, as flags and variables or `pba.toml` say them.
+        #[derive(Clone, Debug, Default, clap::Args, Deserialize)]
+        #[serde(deny_unknown_fields, default)]
+        pub(crate) struct Settings {
+            $($(#[doc = $help])+ #[arg(long, $($arg)+)] pub(crate) $name: Option<$type>,)+
+            $(
+                #[arg(long, env = $env, value_name = $unit)]
+                #[arg(help = format!("{} [default: {}]", concat!($($bound_help),+).trim_start(), $default))]
+                pub(crate) $bound: Option<$number>,
+            )+
+            #[arg(skip)]
+            pub(crate) datasets: BTreeMap<String, DatasetSettings>,
+        }
+
+        impl Settings {
+            /// These, and of `weaker` what they do not say.
+            fn over(self, weaker: Settings) -> Settings {
+                let mut datasets = weaker.datasets;
+                datasets.extend(self.datasets);
+                Settings {
+                    $($name: self.$name.or(weaker.$name),)+
+                    $($bound: self.$bound.or(weaker.$bound),)+
+                    datasets,
+                }
+            }
+
+            fn limits(&self) -> anyhow::Result<Limits> {
+                Ok(Limits { $($bound: within(stringify!($bound), self.$bound, $default, $range)?,)+ })
+            }
+        }
+
+        /// The bounds of a running server.
+        #[derive(Clone, Debug, Serialize)]
+        pub(crate) struct Limits {
+            $($(#[doc = $bound_help])+ pub(crate) $bound: $number,)+
+        }
+    };
+}
+
+settings! {
+    /// Address to listen on; port 0 takes a free one [default: 127.0.0.1:8080]
+    listen: String = (env = "PBA_LISTEN", value_name = "ADDRESS");
+    /// Unix socket to listen on as well, for clients on this machine
+    socket: PathBuf = (env = "PBA_SOCKET", value_name = "PATH");
+    /// Directory for schedules, searches and packed datasets [default: ./pba-data]
+    data_dir: PathBuf = (env = "PBA_DATA_DIR", value_name = "DIR");
+    /// The trainer, which runs searches [default: pba-trainer beside this program]
+    trainer: PathBuf = (env = "PBA_TRAINER", value_name = "PATH");
+    /// Listen on an address that others can reach, without tokens
+    insecure: bool = (
+        env = "PBA_INSECURE", num_args = 0..=1, require_equals = true, default_missing_value = "true",
+        value_name = "BOOL", value_parser = clap::builder::BoolishValueParser::new()
+    );
+
+    limits:
+    /// Worker threads, one per core unless told otherwise
+    threads: usize = cores(), 1..=1024, "PBA_THREADS", "N";
+    /// Streams at a time; one more is refused with 429
+    streams_max: usize = 256, 1..=65_536, "PBA_STREAMS_MAX", "N";
+    /// Batches that each stream holds ready
+    batches_ahead: usize = 3, 1..=64, "PBA_BATCHES_AHEAD", "N";
+    /// Largest batch in bytes
+    batch_bytes_max: u64 = 268_435_456, 1 << 10..=1 << 40, "PBA_BATCH_BYTES_MAX", "BYTES";
+    /// Largest request body in bytes
+    body_bytes_max: usize = 16_777_216, 1..=1 << 32, "PBA_BODY_BYTES_MAX", "BYTES";
+    /// Memory for decoded pixels of datasets whose images differ in size; 0 keeps none
+    decoded_cache_bytes: usize = 1_073_741_824, 0..=1 << 44, "PBA_DECODED_CACHE_BYTES", "BYTES";
+    /// Memory that all streams together may share with clients on the Unix socket, in bytes; 0 shares none
+    shared_memory_bytes_max: u64 = 1_073_741_824, 0..=1 << 40, "PBA_SHARED_MEMORY_BYTES_MAX", "BYTES";
+    /// Seconds that running streams get to finish after SIGTERM
+    drain_seconds: u64 = 30, 0..=86_400, "PBA_DRAIN_SECONDS", "SECONDS";
+    /// Seconds that a client may take nothing before its stream is cut
+    stall_seconds: u64 = 600, 1..=86_400, "PBA_STALL_SECONDS", "SECONDS";
+}
+
+fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
+/// The value of a setting, or its default.
+fn within<T: PartialOrd + fmt::Display>(
+    name: &str,
+    value: Option<T>,
+    default: T,
+    range: RangeInclusive<T>,
+) -> anyhow::Result<T> {
+    let value = value.unwrap_or(default);
+    let (min, max) = (range.start(), range.end());
+    anyhow::ensure!(range.contains(&value), "{name}: {value} is out of range; allowed are {min}..={max}");
+    Ok(value)
+}
+
+impl Limits {
+    /// How long running streams may go on after SIGTERM.
+    pub(crate) fn drain(&self) -> Duration {
+        Duration::from_secs(self.drain_seconds)
+    }
+
+    /// How long a client may take nothing before its stream is cut.
+    pub(crate) fn stall(&self) -> Duration {
+        Duration::from_secs(self.stall_seconds)
+    }
 }
 
 /// What the server runs with.
@@ -124,48 +180,13 @@ pub(crate) struct Config {
 pub(crate) struct DatasetConfig {
     /// File or folder.
     pub(crate) path: PathBuf,
-    /// Base augmentation, if not the default for its image size.
+    /// Base augmentation, if not the default for its images.
     #[serde(serialize_with = "as_text")]
     pub(crate) base: Option<Base>,
 }
 
 fn as_text<S: serde::Serializer>(base: &Option<Base>, serializer: S) -> Result<S::Ok, S::Error> {
     base.as_ref().map(Base::to_string).serialize(serializer)
-}
-
-/// The bounds of a running server.
-#[derive(Clone, Debug, Serialize)]
-pub(crate) struct Limits {
-    /// Worker threads.
-    pub(crate) threads: usize,
-    /// Streams at a time.
-    pub(crate) streams_max: usize,
-    /// Batches that each stream holds ready.
-    pub(crate) batches_ahead: usize,
-    /// Largest batch in bytes.
-    pub(crate) batch_bytes_max: u64,
-    /// Largest request body in bytes.
-    pub(crate) body_bytes_max: usize,
-    /// Memory for decoded pixels of images that are kept encoded.
-    pub(crate) decoded_cache_bytes: usize,
-    /// Memory that all streams together may share with clients on the Unix socket, in bytes.
-    pub(crate) shared_memory_bytes_max: u64,
-    /// How long running streams may go on after SIGTERM.
-    pub(crate) drain_seconds: u64,
-    /// How long a client may take nothing before its stream is cut.
-    pub(crate) stall_seconds: u64,
-}
-
-impl Limits {
-    /// How long running streams may go on after SIGTERM.
-    pub(crate) fn drain(&self) -> Duration {
-        Duration::from_secs(self.drain_seconds)
-    }
-
-    /// How long a client may take nothing before its stream is cut.
-    pub(crate) fn stall(&self) -> Duration {
-        Duration::from_secs(self.stall_seconds)
-    }
 }
 
 /// Room for a path in a socket's address.
@@ -185,90 +206,45 @@ impl Config {
         let file = match &args.config {
             Some(path) => read_file(path)?,
             None if Path::new(DEFAULT_FILE).exists() => read_file(Path::new(DEFAULT_FILE))?,
-            None => File::default(),
+            None => Settings::default(),
         };
-        let listen = args.listen.clone().or(file.listen).unwrap_or_else(|| "127.0.0.1:8080".to_owned());
+        let settings = args.settings.clone().over(file);
+        let limits = settings.limits()?;
+        let listen = settings.listen.unwrap_or_else(|| "127.0.0.1:8080".to_owned());
         let listen: SocketAddr = listen.parse().with_context(|| {
             format!("listen: {listen:?} is not an address; expected IP:PORT, as 127.0.0.1:8080")
         })?;
-        if !(listen.ip().is_loopback() || args.insecure || file.insecure.unwrap_or(false)) {
+        if !(listen.ip().is_loopback() || settings.insecure.unwrap_or(false)) {
             bail!(
                 "listen: {listen} can be reached from other machines, and this server asks nobody for a token; \
                  listen on 127.0.0.1 behind a proxy that does, or say --insecure"
             );
         }
-        let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        let limits = Limits {
-            threads: bounded("threads", args.threads.or(file.threads), cores, 1, 1024)?,
-            streams_max: bounded("streams_max", args.streams_max.or(file.streams_max), 256, 1, 65_536)?,
-            batches_ahead: bounded("batches_ahead", args.batches_ahead.or(file.batches_ahead), 3, 1, 64)?,
-            batch_bytes_max: bounded(
-                "batch_bytes_max",
-                args.batch_bytes_max.or(file.batch_bytes_max),
-                256 << 20,
-                1 << 10,
-                1 << 40,
-            )?,
-            body_bytes_max: bounded(
-                "body_bytes_max",
-                args.body_bytes_max.or(file.body_bytes_max),
-                16 << 20,
-                1,
-                1 << 32,
-            )?,
-            decoded_cache_bytes: bounded(
-                "decoded_cache_bytes",
-                args.decoded_cache_bytes.or(file.decoded_cache_bytes),
-                1 << 30,
-                0,
-                1 << 44,
-            )?,
-            shared_memory_bytes_max: bounded(
-                "shared_memory_bytes_max",
-                args.shared_memory_bytes_max.or(file.shared_memory_bytes_max),
-                1 << 30,
-                0,
-                1 << 40,
-            )?,
-            drain_seconds: bounded(
-                "drain_seconds",
-                args.drain_seconds.or(file.drain_seconds),
-                30,
-                0,
-                86_400,
-            )?,
-            stall_seconds: bounded(
-                "stall_seconds",
-                args.stall_seconds.or(file.stall_seconds),
-                600,
-                1,
-                86_400,
-            )?,
-        };
         let mut datasets = BTreeMap::new();
-        for (name, dataset) in file.datasets {
-            let base = dataset.base.map(|text| text.parse()).transpose();
+        for (name, DatasetSettings { path, base }) in settings.datasets {
+            let base = base.map(|text| text.parse()).transpose();
             let base = base.with_context(|| format!("datasets.{name}.base"))?;
-            datasets.insert(name, DatasetConfig { path: dataset.path, base });
+            datasets.insert(name, DatasetConfig { path, base });
         }
         // A flag replaces a dataset of the file; two flags for one name are a mistake.
-        let mut flagged = std::collections::BTreeSet::new();
+        let mut flagged = BTreeSet::new();
         for text in &args.datasets {
             let (name, path) = text
                 .split_once('=')
                 .with_context(|| format!("--dataset {text:?}: expected NAME=PATH, as cifar10=./cifar10"))?;
-            let dataset = DatasetConfig { path: path.into(), base: None };
             anyhow::ensure!(flagged.insert(name), "--dataset {text:?}: dataset {name:?} is given twice");
-            datasets.insert(name.to_owned(), dataset);
+            datasets.insert(name.to_owned(), DatasetConfig { path: path.into(), base: None });
         }
-        let data_dir = args.data_dir.clone().or(file.data_dir).unwrap_or_else(|| "./pba-data".into());
-        let trainer = args.trainer.clone().or(file.trainer);
-        let socket = args.socket.clone().or(file.socket);
-        Ok(Config { listen, socket, data_dir, datasets, trainer, limits })
+        Ok(Config {
+            listen,
+            socket: settings.socket,
+            data_dir: settings.data_dir.unwrap_or_else(|| "./pba-data".into()),
+            datasets,
+            trainer: settings.trainer,
+            limits,
+        })
     }
-}
 
-impl Config {
     /// Checks what can be known of datasets, data directory and socket without reading, making or
     /// binding them.
     ///
@@ -318,7 +294,7 @@ impl Config {
     }
 }
 
-fn read_file(path: &Path) -> anyhow::Result<File> {
+fn read_file(path: &Path) -> anyhow::Result<Settings> {
     let context = || format!("cannot read {}", path.display());
     let mut text = String::new();
     let file = std::fs::File::open(path).with_context(context)?;
@@ -329,21 +305,6 @@ fn read_file(path: &Path) -> anyhow::Result<File> {
         path.display()
     );
     toml::from_str(&text).with_context(|| format!("{} is not a configuration", path.display()))
-}
-
-fn bounded<T: PartialOrd + std::fmt::Display>(
-    name: &str,
-    value: Option<T>,
-    default: T,
-    min: T,
-    max: T,
-) -> anyhow::Result<T> {
-    let value = value.unwrap_or(default);
-    anyhow::ensure!(
-        value >= min && value <= max,
-        "{name}: {value} is out of range; allowed are {min}..={max}"
-    );
-    Ok(value)
 }
 
 #[cfg(test)]
@@ -359,8 +320,11 @@ mod tests {
 
     #[test]
     fn flags_win_over_the_file_and_the_file_over_defaults() {
-        let args =
-            ServeArgs { threads: Some(3), datasets: vec!["a=/data/a".to_owned()], ..ServeArgs::default() };
+        let args = ServeArgs {
+            datasets: vec!["a=/data/a".to_owned()],
+            settings: Settings { threads: Some(3), ..Settings::default() },
+            ..ServeArgs::default()
+        };
         let file = "threads = 2\nstreams_max = 9\n[datasets.b]\npath = \"/data/b\"\nbase = \"cutout:20\"\n";
         let config = with_file(file, args).unwrap();
         assert_eq!(

@@ -1,7 +1,8 @@
 //! What can go wrong with a request, whoever notices it. HTTP statuses are decided in `http::problem`.
 
+use pba_datasets::Progress;
 use pba_wire::ParameterError;
-use pba_wire::epoch::nearest;
+use pba_wire::query::nearest;
 
 /// Why a request was refused, or failed.
 #[derive(Clone, Debug)]
@@ -31,8 +32,29 @@ pub(crate) enum Cause {
     Timeout,
     NoTrainer,
     Draining,
-    Opening,
+    Importing,
     Internal,
+}
+
+impl Cause {
+    /// Every cause.
+    pub(crate) const ALL: &[Cause] = &[
+        Cause::WrongParameter,
+        Cause::WrongBody,
+        Cause::NotFound,
+        Cause::MethodNotAllowed,
+        Cause::Conflict,
+        Cause::TooLarge,
+        Cause::NotReadable,
+        Cause::BrokenDataset,
+        Cause::Full,
+        Cause::Busy,
+        Cause::Timeout,
+        Cause::NoTrainer,
+        Cause::Draining,
+        Cause::Importing,
+        Cause::Internal,
+    ];
 }
 
 impl Error {
@@ -156,12 +178,17 @@ impl Error {
         )
     }
 
-    /// The server does not serve yet.
-    pub(crate) fn opening(dataset: &str) -> Error {
+    /// A dataset that is not ready yet.
+    pub(crate) fn importing(dataset: &str, progress: Option<Progress>) -> Error {
+        let done = progress.map(|Progress { split, rows_done, rows_total }| {
+            format!(", {rows_done} of {rows_total} rows of split {split} so far")
+        });
         Error::new(
-            Cause::Opening,
+            Cause::Importing,
             format!(
-                "the server is still opening its datasets, {dataset:?} at the moment; it serves as soon as /readyz answers 200"
+                "dataset {dataset:?} is still being imported{}; /v1/datasets/{dataset} tells how far it is, and /readyz \
+                 answers 200 when all are there",
+                done.unwrap_or_default()
             ),
         )
     }

@@ -13,7 +13,7 @@ mod draw;
 mod error;
 mod http;
 mod jobs;
+mod local;
 mod metrics;
-mod opening;
 mod server;
 pub mod stream;

@@ -1,10 +1,8 @@
 //! The listening sockets: accept connections, and end them in good order.
 
-use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,7 +11,7 @@ use axum::Router;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use tokio::net::{TcpListener, TcpStream, UnixListener};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until};
 use tokio_io_timeout::TimeoutStream;
@@ -21,6 +19,7 @@ use tokio_io_timeout::TimeoutStream;
 use crate::app::App;
 use crate::http::router;
 use crate::jobs::supervisor::supervise;
+use crate::local::{Local, Patient};
 
 /// A client that takes longer to send a request's head is cut off.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
@@ -34,15 +33,6 @@ const LAST_REQUESTS: Duration = Duration::from_secs(2);
 /// Room in a Unix socket for what its client has not read: two batches of 128 images of 32x32. With
 /// the system's default of half a batch, both sides wait for each other several times a batch.
 const LOCAL_SEND_BYTES: usize = 1 << 20;
-
-/// What HTTP is spoken on: a socket on which a write that makes no progress is the end.
-type Patient<S> = Pin<Box<TimeoutStream<S>>>;
-/// The same for clients on this machine.
-pub(crate) type LocalSocket = Patient<UnixStream>;
-
-/// Marks a request that came through the Unix socket.
-#[derive(Clone, Copy)]
-pub(crate) struct Local;
 
 /// A server that is ready to run.
 pub(crate) struct Server {
@@ -112,15 +102,6 @@ impl Sockets {
         let address = listener.local_addr().context("cannot tell the address")?;
         let local = socket.map(LocalListener::bind).transpose()?;
         Ok(Sockets { listener, address, local })
-    }
-
-    /// Answers with `router` until dropped; then the connections end after their current request.
-    pub(crate) async fn answer(&self, router: Router, stall: Duration) -> Infallible {
-        let (_end, ending) = watch::channel(false);
-        let service = Service::new(router, stall, ending);
-        loop {
-            self.serve_next(&service).await;
-        }
     }
 
     /// Waits for the next connection, and serves it in the background.

@@ -1,14 +1,13 @@
-//! The datasets that the server holds.
+//! The datasets that the server holds, or is about to.
 
-use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, RwLock, RwLockReadGuard};
 
-use anyhow::Context;
 use pba_augment::Base;
-use pba_datasets::{BUILT_IN, Dataset, Normalization, Progress, SplitState};
+use pba_datasets::{BUILT_IN, Dataset, DatasetError, Images, Normalization, Progress, SplitState};
 use pba_types::SplitName;
+use pba_wire::datasets::{self as wire, DatasetState, ImageStorage, ImportProgress, ReadySplit, Sizes};
 
 use crate::error::Error;
 use crate::metrics::Metrics;
@@ -30,188 +29,249 @@ pub(crate) fn check_dataset(name: &str, path: &Path) -> anyhow::Result<()> {
 /// One split, shared with the streams that send it.
 pub(crate) type SplitHandle = Arc<pba_datasets::Split>;
 
-/// Datasets by name.
-#[derive(Default)]
+/// Datasets by name. They change while the server runs: each is imported, then ready or failed.
 pub(crate) struct Catalog {
-    entries: BTreeMap<String, Arc<Entry>>,
+    entries: RwLock<BTreeMap<String, Arc<Entry>>>,
+    /// Folder of packed datasets.
+    cache: PathBuf,
+    metrics: Metrics,
 }
 
-/// A dataset and how it is augmented unless a request says otherwise.
+/// A dataset in whatever state it is.
 pub(crate) struct Entry {
     name: String,
+    /// None for the built-in one.
     source: Option<PathBuf>,
-    state: Result<Dataset, String>,
+    /// Base augmentation of the owner's choice.
+    base: Option<Base>,
+    state: RwLock<State>,
+}
+
+enum State {
+    Importing(Option<Progress>),
+    Ready(Arc<Served>),
+    Failed(String),
+}
+
+/// A dataset that was opened, and how it is augmented unless a request says otherwise.
+pub(crate) struct Served {
+    dataset: Dataset,
     base: Base,
 }
 
 impl Catalog {
-    /// Adds the built-in dataset, drawn on first use.
-    ///
-    /// # Errors
-    /// When it cannot be written to or read from the cache directory.
-    pub(crate) fn add_built_in(&mut self, cache: &Path, metrics: &Metrics) -> anyhow::Result<()> {
-        let dataset = pba_datasets::shapes(cache, &report_progress(BUILT_IN))
-            .with_context(|| format!("cannot make the built-in dataset in {}", cache.display()))?;
-        self.insert(BUILT_IN, None, Ok(dataset), None, metrics);
-        Ok(())
+    /// Holds the built-in dataset, which is not imported yet, and keeps packed datasets in `cache`.
+    pub(crate) fn new(cache: &Path, metrics: Metrics) -> Catalog {
+        let catalog = Catalog { entries: RwLock::default(), cache: cache.to_owned(), metrics };
+        catalog.add(BUILT_IN, None, None);
+        catalog
     }
 
-    /// Adds the dataset at `path`. One that is there but cannot be read is kept with its error,
-    /// so that the others are served and a request for it says what is wrong.
-    ///
-    /// # Errors
-    /// When there is nothing at `path`, or the name is taken or unusable.
-    pub(crate) fn add(
-        &mut self,
-        name: &str,
-        path: &Path,
-        base: Option<Base>,
-        cache: &Path,
-        metrics: &Metrics,
-    ) -> anyhow::Result<()> {
-        check_dataset(name, path)?;
-        anyhow::ensure!(!self.entries.contains_key(name), "dataset {name:?} is given twice");
-        tracing::info!(dataset = name, path = %path.display(), "reading; what is not packed yet is packed first");
-        let opened = pba_datasets::open(name, path, cache, &report_progress(name));
-        let state = opened.map_err(|error| error.to_string());
-        self.insert(name, Some(path.to_owned()), state, base, metrics);
-        Ok(())
+    /// Adds a dataset that is still to be imported, in place of one of its name. Without a source it is
+    /// the built-in one.
+    pub(crate) fn add(&self, name: &str, source: Option<PathBuf>, base: Option<Base>) {
+        let state = RwLock::new(State::Importing(None));
+        let entry = Entry { name: name.to_owned(), source, base, state };
+        let mut entries = self.entries.write().unwrap_or_else(|poisoned| poisoned.into_inner());
+        entries.insert(name.to_owned(), Arc::new(entry));
     }
 
-    fn insert(
-        &mut self,
-        name: &str,
-        source: Option<PathBuf>,
-        state: Result<Dataset, String>,
-        base: Option<Base>,
-        metrics: &Metrics,
-    ) {
-        let entry =
-            Entry { name: name.to_owned(), source, base: base.unwrap_or_else(|| base_of(&state)), state };
-        if let Err(error) = &entry.state {
-            tracing::warn!(dataset = name, %error, "the dataset is not served");
+    /// Imports one dataset after another until none is left to import. `report` is called as it goes. One
+    /// that cannot be read keeps its error, and the others are served.
+    pub(crate) fn import(&self, report: &dyn Fn(&str, Progress)) {
+        let next = || self.list().into_iter().find(|entry| entry.is_importing());
+        while let Some(entry) = next() {
+            let name = entry.name.as_str();
+            let progress = |progress| {
+                *entry.state_mut() = State::Importing(Some(progress));
+                report(name, progress);
+            };
+            let opened = match &entry.source {
+                None => pba_datasets::shapes(&self.cache, &progress),
+                Some(path) => {
+                    tracing::info!(dataset = name, path = %path.display(), "importing, unless it was before");
+                    pba_datasets::open(name, path, &self.cache, &progress)
+                }
+            };
+            self.settle(&entry, opened);
         }
-        for (split, error) in entry.failures() {
-            tracing::warn!(dataset = name, %split, %error, "the split is not served");
-        }
-        metrics.cache_bytes.add(entry.ready().map(|(_, split)| split.bytes() as i64).sum());
-        self.entries.insert(name.to_owned(), Arc::new(entry));
+    }
+
+    fn settle(&self, entry: &Entry, opened: Result<Dataset, DatasetError>) {
+        let name = entry.name.as_str();
+        let state = match opened {
+            Err(error) => {
+                tracing::warn!(dataset = name, %error, "the dataset is not served");
+                State::Failed(error.to_string())
+            }
+            Ok(dataset) => {
+                for (split, state) in dataset.splits() {
+                    match state {
+                        SplitState::Ready(split) => self.metrics.cache_bytes.add(split.bytes() as i64),
+                        SplitState::Failed(error) => {
+                            tracing::warn!(dataset = name, %split, %error, "the split is not served");
+                        }
+                    }
+                }
+                let base = entry
+                    .base
+                    .unwrap_or_else(|| Base::of_dataset(dataset.shapes(), dataset.is_hidden_by_cutout()));
+                State::Ready(Arc::new(Served { dataset, base }))
+            }
+        };
+        *entry.state_mut() = state;
     }
 
     /// Every dataset, by name.
-    pub(crate) fn list(&self) -> impl Iterator<Item = &Arc<Entry>> {
-        self.entries.values()
+    pub(crate) fn list(&self) -> Vec<Arc<Entry>> {
+        self.entries().values().cloned().collect()
     }
 
     /// The dataset of a name.
     ///
     /// # Errors
-    /// `404` when there is none, with the nearest name.
+    /// When there is none, with the nearest name.
     pub(crate) fn get(&self, name: &str) -> Result<Arc<Entry>, Error> {
-        self.entries
-            .get(name)
-            .cloned()
-            .ok_or_else(|| Error::not_found("dataset", name, self.entries.keys().map(String::as_str)))
+        let entries = self.entries();
+        let known = || entries.keys().map(String::as_str);
+        entries.get(name).cloned().ok_or_else(|| Error::not_found("dataset", name, known()))
+    }
+
+    /// Checks that no dataset is still to be imported.
+    ///
+    /// # Errors
+    /// When one is, with how far it is.
+    pub(crate) fn check_ready(&self) -> Result<(), Error> {
+        match self.list().iter().find(|entry| entry.is_importing()) {
+            None => Ok(()),
+            Some(entry) => entry.served().map(drop),
+        }
+    }
+
+    fn entries(&self) -> RwLockReadGuard<'_, BTreeMap<String, Arc<Entry>>> {
+        self.entries.read().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 }
 
 impl Entry {
-    /// Its name.
-    pub(crate) fn name(&self) -> &str {
-        &self.name
-    }
-
-    /// Where it was read from; nothing for the built-in one.
+    /// Where it is read from; none for the built-in one.
     pub(crate) fn source(&self) -> Option<&Path> {
         self.source.as_deref()
     }
 
-    /// Why none of it could be read.
-    pub(crate) fn error(&self) -> Option<&str> {
-        self.state.as_ref().err().map(String::as_str)
-    }
-
-    /// Base augmentation of its training split.
-    pub(crate) fn base(&self) -> &Base {
-        &self.base
-    }
-
-    /// Base augmentation of the other splits: none, or where the training split's makes images of a
-    /// size, the middle of each image at that size.
-    pub(crate) fn eval_base(&self) -> Base {
-        self.base.for_evaluation()
-    }
-
-    /// Base augmentation of a split, unless a request says otherwise.
-    pub(crate) fn base_of(&self, split: SplitName) -> Base {
-        if split == SplitName::Train { self.base } else { self.eval_base() }
-    }
-
-    /// Splits that can be streamed.
-    pub(crate) fn ready(&self) -> impl Iterator<Item = (SplitName, &SplitHandle)> {
-        self.splits().filter_map(|(name, state)| match state {
-            SplitState::Ready(split) => Some((name, split)),
-            SplitState::Failed(_) => None,
-        })
-    }
-
-    /// Splits that could not be read, and why.
-    pub(crate) fn failures(&self) -> impl Iterator<Item = (SplitName, String)> {
-        self.splits().filter_map(|(name, state)| match state {
-            SplitState::Ready(_) => None,
-            SplitState::Failed(error) => Some((name, error.to_string())),
-        })
-    }
-
-    fn splits(&self) -> impl Iterator<Item = (SplitName, &SplitState)> {
-        self.state.iter().flat_map(Dataset::splits).map(|(name, state)| (*name, state))
-    }
-
-    /// A split that can be streamed.
+    /// The dataset itself.
     ///
     /// # Errors
-    /// `404` when the dataset has no such split; `422` when it could not be read.
-    pub(crate) fn split(&self, name: SplitName) -> Result<SplitHandle, Error> {
-        if let Err(error) = &self.state {
-            return Err(Error::broken_dataset(format!("dataset {:?} could not be read: {error}", self.name)));
-        }
-        match self.splits().find(|(known, _)| *known == name) {
-            Some((_, SplitState::Ready(split))) => Ok(Arc::clone(split)),
-            Some((_, SplitState::Failed(error))) => Err(Error::broken_dataset(format!(
-                "split {name} of dataset {:?} could not be read: {error}",
-                self.name
-            ))),
-            None => {
-                let known: Vec<String> = self.splits().map(|(name, _)| name.to_string()).collect();
-                Err(Error::not_found("split", &name.to_string(), known.iter().map(String::as_str)))
+    /// When it is still being imported, with how far that is; when it could not be read.
+    pub(crate) fn served(&self) -> Result<Arc<Served>, Error> {
+        match &*self.state() {
+            State::Ready(served) => Ok(Arc::clone(served)),
+            State::Importing(progress) => Err(Error::importing(&self.name, *progress)),
+            State::Failed(error) => {
+                Err(Error::broken_dataset(format!("dataset {:?} could not be read: {error}", self.name)))
             }
         }
     }
 
-    /// What the pixels of a split are normalised by ([`Dataset::normalization`]).
-    pub(crate) fn normalization(&self, split: SplitName) -> Option<Normalization> {
-        self.state.as_ref().ok()?.normalization(split)
+    /// Everything that the API says about it.
+    pub(crate) fn describe(&self) -> wire::Dataset {
+        let mut described = wire::Dataset {
+            name: self.name.clone(),
+            state: DatasetState::Ready,
+            source: self.source().map_or("built in".to_owned(), |path| path.display().to_string()),
+            base: None,
+            eval_base: None,
+            classes: Vec::new(),
+            splits: BTreeMap::new(),
+            progress: None,
+            error: None,
+        };
+        let base = match &*self.state() {
+            State::Importing(progress) => {
+                described.state = DatasetState::Importing;
+                described.progress = progress.map(|Progress { split, rows_done, rows_total }| {
+                    ImportProgress { split, rows_done, rows_total }
+                });
+                self.base
+            }
+            State::Failed(error) => {
+                described.state = DatasetState::Failed;
+                described.error = Some(error.clone());
+                Some(self.base.unwrap_or_else(|| Base::of_dataset([], false)))
+            }
+            State::Ready(served) => {
+                described.classes = served.dataset.classes().to_owned();
+                let splits = served.dataset.splits().iter();
+                described.splits = splits.map(|(name, state)| (*name, describe(state))).collect();
+                Some(served.base)
+            }
+        };
+        described.base = base.map(|base| base.to_string());
+        described.eval_base = base.map(|base| base.for_evaluation().to_string());
+        described
+    }
+
+    fn is_importing(&self) -> bool {
+        matches!(*self.state(), State::Importing(_))
+    }
+
+    fn state(&self) -> RwLockReadGuard<'_, State> {
+        self.state.read().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    fn state_mut(&self) -> std::sync::RwLockWriteGuard<'_, State> {
+        self.state.write().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 }
 
-/// A bar on standard error, anew for each split; quiet when that is not a terminal.
-fn report_progress(name: &str) -> impl Fn(Progress) + use<> {
-    let name = name.to_owned();
-    // Each is there before its split is begun, so that its rate counts from the beginning.
-    let bar = RefCell::new(crate::cli::bar::rows(""));
-    move |progress: Progress| {
-        let mut shown = bar.borrow_mut();
-        shown.set_message(format!("packing {name}, {}", progress.split));
-        shown.set_length(progress.rows_total);
-        shown.set_position(progress.rows_done);
-        if progress.rows_done >= progress.rows_total {
-            shown.finish_and_clear();
-            *shown = crate::cli::bar::rows("");
+impl Served {
+    /// Base augmentation of a split, unless a request says otherwise.
+    pub(crate) fn base_of(&self, split: SplitName) -> Base {
+        if split == SplitName::Train { self.base } else { self.base.for_evaluation() }
+    }
+
+    /// A split that can be streamed, and what its pixels are normalised by.
+    ///
+    /// # Errors
+    /// When the dataset has no such split, or it could not be read.
+    pub(crate) fn split(&self, name: SplitName) -> Result<(SplitHandle, Normalization), Error> {
+        match self.dataset.split(name) {
+            Some(SplitState::Ready(split)) => {
+                let normalization = self.dataset.normalization(name).expect("the split can be read");
+                Ok((Arc::clone(split), normalization))
+            }
+            Some(SplitState::Failed(error)) => Err(Error::broken_dataset(format!(
+                "split {name} of dataset {:?} could not be read: {error}",
+                self.dataset.name()
+            ))),
+            None => {
+                let known = self.dataset.splits().keys().map(|known| known.as_str());
+                Err(Error::not_found("split", name.as_str(), known))
+            }
         }
     }
 }
 
-fn base_of(state: &Result<Dataset, String>) -> Base {
-    let hides = state.as_ref().is_ok_and(Dataset::is_hidden_by_cutout);
-    Base::of_dataset(state.iter().flat_map(Dataset::shapes), hides)
+fn describe(state: &SplitState) -> wire::Split {
+    let split = match state {
+        SplitState::Ready(split) => split,
+        SplitState::Failed(error) => return wire::Split::Failed { error: error.to_string() },
+    };
+    let (images, shape, (smallest, largest)) = match split.images() {
+        Images::Decoded(images) => {
+            let (height, width) = images.shape();
+            (ImageStorage::Decoded, Some([height, width, 3]), (images.shape(), images.shape()))
+        }
+        Images::Encoded(images) => (ImageStorage::Encoded, None, (images.smallest(), images.largest())),
+    };
+    wire::Split::Ready(ReadySplit {
+        samples: split.len(),
+        images,
+        shape,
+        sizes: Sizes { height: [smallest.0, largest.0], width: [smallest.1, largest.1] },
+        bytes: split.bytes(),
+        mean: split.mean(),
+        std: split.std(),
+        digest: split.digest().to_string(),
+    })
 }

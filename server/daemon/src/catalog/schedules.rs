@@ -8,8 +8,7 @@ use std::sync::{Arc, RwLock};
 use anyhow::Context;
 use pba_schedules::{Schedule, formats::json, library};
 use pba_types::check_name;
-
-use serde_json::{Value, json};
+use pba_wire::schedules::ScheduleSummary;
 
 use crate::error::Error;
 
@@ -101,21 +100,10 @@ impl Registry {
         json::read(&text).ok().filter(|schedule| schedule.name() == name)
     }
 
-    /// A schedule in short, as lists show it.
-    pub(crate) fn summary(schedule: &Schedule) -> Value {
-        json!({
-            "name": schedule.name(),
-            "digest": schedule.digest().to_string(),
-            "epochs": schedule.epochs(),
-            "segments": schedule.segments().len(),
-            "provenance": schedule.provenance,
-        })
-    }
-
     /// The schedule of a name, a digest, or the beginning of a digest.
     ///
     /// # Errors
-    /// `404` when there is none, with the nearest name.
+    /// When there is none, with the nearest name.
     pub(crate) fn get(&self, name: &str) -> Result<Arc<Schedule>, Error> {
         let schedules = self.read();
         if let Some(entry) = schedules.get(name) {
@@ -142,7 +130,7 @@ impl Registry {
     /// Adds a schedule under its name, on disk first.
     ///
     /// # Errors
-    /// `409` when the name has other content; `500` when the disk refuses.
+    /// When the name has other content, or the disk refuses.
     pub(crate) fn put(&self, schedule: Schedule) -> Result<Put, Error> {
         let mut schedules = self.schedules.write().unwrap_or_else(|poisoned| poisoned.into_inner());
         if let Some(entry) = schedules.get(schedule.name()) {
@@ -164,7 +152,7 @@ impl Registry {
     /// Removes a schedule.
     ///
     /// # Errors
-    /// `404` when there is none; `409` when it is a published one; `500` when the disk refuses.
+    /// When there is none, when it is a published one, or when the disk refuses.
     pub(crate) fn delete(&self, name: &str) -> Result<(), Error> {
         let mut schedules = self.schedules.write().unwrap_or_else(|poisoned| poisoned.into_inner());
         match schedules.get(name) {
@@ -200,6 +188,17 @@ impl Registry {
             .with_context(|| format!("cannot write {}", path.display()))?;
         file.persist(&path).with_context(|| format!("cannot write {}", path.display()))?;
         Ok(())
+    }
+}
+
+/// A schedule in short, as lists show it.
+pub(crate) fn summary(schedule: &Schedule) -> ScheduleSummary {
+    ScheduleSummary {
+        name: schedule.name().to_owned(),
+        digest: schedule.digest().to_string(),
+        epochs: schedule.epochs(),
+        segments: schedule.segments().len(),
+        provenance: schedule.provenance.clone(),
     }
 }
 

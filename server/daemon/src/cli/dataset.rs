@@ -3,12 +3,12 @@
 use std::path::PathBuf;
 
 use clap::Subcommand;
-use pba_client::EpochRequest;
+use pba_wire::datasets::{Dataset, DatasetList, DatasetState, ImportProgress, ReadySplit, Split};
+use pba_wire::{EpochRequest, Preview, Query};
 use reqwest::Method;
-use serde_json::Value;
 
+use crate::cli::query::Flags;
 use crate::cli::remote::Remote;
-use crate::cli::stream::Parameters;
 use crate::cli::{file, output};
 
 /// Arguments of `pba dataset`.
@@ -36,14 +36,11 @@ enum Command {
         /// Epoch, from 0
         #[arg(long, default_value_t = 0)]
         epoch: u32,
-        /// Images on the sheet
-        #[arg(long, short, default_value_t = 64)]
-        n: u32,
         /// File to write
         #[arg(long, value_name = "FILE.png", default_value = "contact-sheet.png")]
         out: PathBuf,
         #[command(flatten)]
-        parameters: Box<Parameters>,
+        parameters: Flags<(Preview, EpochRequest)>,
     },
 }
 
@@ -52,13 +49,13 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     let client = args.remote.client()?;
     match args.command {
         Command::List => {
-            let list = client.request(Method::GET, "/v1/datasets", None).await?;
-            let list = args.remote.document(&list)?;
+            let answer = client.request(Method::GET, "/v1/datasets", None).await?;
             if args.remote.json {
-                output::json(&list);
+                output::json(&args.remote.document(&answer)?);
                 return Ok(());
             }
-            let rows: Vec<Vec<String>> = list["datasets"].as_array().into_iter().flatten().map(row).collect();
+            let list: DatasetList = args.remote.answer(&answer)?;
+            let rows: Vec<Vec<String>> = list.datasets.iter().map(row).collect();
             output::table(&["NAME", "SPLITS", "IMAGES", "CLASSES", "SOURCE"], &rows);
         }
         Command::Show { name } => {
@@ -68,10 +65,10 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
             // A dataset's description is a small tree; as JSON it reads best either way.
             output::json(&dataset);
         }
-        Command::Preview { name, epoch, n, out, parameters } => {
+        Command::Preview { name, epoch, out, parameters } => {
             pba_types::check_name(&name).map_err(|_| anyhow::anyhow!("{name:?} is not a dataset name"))?;
-            let query = EpochRequest::from_pairs(&parameters.pairs())?.to_query();
-            let path = format!("/v1/datasets/{name}/epochs/{epoch}/preview.png?n={n}&{query}");
+            let query = parameters.query()?.to_query();
+            let path = format!("/v1/datasets/{name}/epochs/{epoch}/preview.png?{query}");
             let png = client.request(Method::GET, &path, None).await?;
             anyhow::ensure!(png.starts_with(b"\x89PNG"), "{} answered what is no PNG", args.remote.url());
             file::write(&out, &png)?;
@@ -85,26 +82,33 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn row(dataset: &Value) -> Vec<String> {
-    let splits = dataset["splits"].as_object().cloned().unwrap_or_default();
-    let names: Vec<String> = splits.keys().cloned().collect();
-    let images: Vec<String> = splits
-        .values()
-        .map(|split| split["samples"].as_u64().map_or("broken".to_owned(), |samples| samples.to_string()))
-        .collect();
-    let shape = splits.values().find_map(|split| match split["images"].as_str() {
-        Some("encoded") => Some(" of different sizes".to_owned()),
-        _ => split["shape"].as_array().map(|shape| {
-            let sides: Vec<String> = shape.iter().map(Value::to_string).collect();
-            format!(" of {}", sides.join("x"))
-        }),
+fn row(dataset: &Dataset) -> Vec<String> {
+    let names: Vec<&str> = dataset.splits.keys().map(|name| name.as_str()).collect();
+    let samples = |split: &Split| match split {
+        Split::Ready(split) => split.samples.to_string(),
+        Split::Failed { .. } => "broken".to_owned(),
+    };
+    let images: Vec<String> = dataset.splits.values().map(samples).collect();
+    let shape = dataset.splits.values().find_map(|split| match split {
+        Split::Ready(ReadySplit { shape: Some([height, width, channels]), .. }) => {
+            Some(format!(" of {height}x{width}x{channels}"))
+        }
+        Split::Ready(_) => Some(" of different sizes".to_owned()),
+        Split::Failed { .. } => None,
     });
-    let text = |key: &str| dataset[key].as_str().unwrap_or_default().to_owned();
+    let names = match (dataset.state, dataset.progress) {
+        (DatasetState::Failed, _) => "broken".to_owned(),
+        (DatasetState::Importing, Some(ImportProgress { split, rows_done, rows_total })) => {
+            format!("importing {split}, {rows_done} of {rows_total}")
+        }
+        (DatasetState::Importing, None) => "to be imported".to_owned(),
+        (DatasetState::Ready, _) => names.join(", "),
+    };
     vec![
-        text("name"),
-        if names.is_empty() { "broken".to_owned() } else { names.join(", ") },
+        dataset.name.clone(),
+        names,
         format!("{}{}", images.join(", "), shape.unwrap_or_default()),
-        dataset["classes"].as_array().map_or(0, Vec::len).to_string(),
-        text("source"),
+        dataset.classes.len().to_string(),
+        dataset.source.clone(),
     ]
 }

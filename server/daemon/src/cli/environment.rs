@@ -9,7 +9,7 @@ use std::ffi::OsString;
 use clap::builder::Resettable;
 use clap::error::{ContextKind, ContextValue};
 use clap::{Arg, Command};
-use pba_wire::epoch::nearest;
+use pba_wire::query::nearest;
 
 const PREFIX: &str = "PBA_";
 /// Settings that are no flags of a command.

@@ -7,6 +7,7 @@ mod demo;
 mod environment;
 mod file;
 mod output;
+mod query;
 mod remote;
 mod schedule;
 mod search;

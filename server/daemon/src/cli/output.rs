@@ -2,7 +2,7 @@
 
 use std::io::{ErrorKind, Write};
 
-use serde_json::Value;
+use serde::Serialize;
 
 /// Prints a line, as [`bytes`] does.
 pub(crate) fn line(text: impl std::fmt::Display) {
@@ -45,7 +45,7 @@ fn write(bytes: &[u8]) -> std::io::Result<()> {
 }
 
 /// Prints JSON.
-pub(crate) fn json(value: &Value) {
+pub(crate) fn json(value: &impl Serialize) {
     line(serde_json::to_string_pretty(value).expect("a value is JSON"));
 }
 

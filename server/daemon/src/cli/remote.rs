@@ -2,7 +2,8 @@
 
 use anyhow::Context;
 use pba_client::{Client, ClientError};
-use serde_json::Value;
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value};
 
 use crate::cli::access::Access;
 
@@ -30,8 +31,16 @@ impl Remote {
     /// # Errors
     /// When it is none.
     pub(crate) fn document(&self, answer: &[u8]) -> anyhow::Result<Value> {
-        let document = serde_json::from_slice(answer).ok().filter(Value::is_object);
-        document.with_context(|| format!("{} answered what no PBA server answers", self.url()))
+        self.answer::<Map<String, Value>>(answer).map(Value::Object)
+    }
+
+    /// An answer of the server.
+    ///
+    /// # Errors
+    /// When it is something else.
+    pub(crate) fn answer<T: DeserializeOwned>(&self, answer: &[u8]) -> anyhow::Result<T> {
+        let answer = serde_json::from_slice(answer).ok();
+        answer.with_context(|| format!("{} answered what no PBA server answers", self.url()))
     }
 
     /// Its URL.

@@ -6,10 +6,11 @@ use anyhow::Context;
 use clap::Subcommand;
 use pba_client::{Client, ClientError};
 use pba_schedules::{Schedule, formats, library};
+use pba_wire::schedules::{ScheduleList, ScheduleSummary};
 use reqwest::Method;
-use serde_json::{Value, json};
+use serde_json::json;
 
-use crate::catalog::schedules::Registry;
+use crate::catalog::schedules::summary;
 use crate::cli::remote::Remote;
 use crate::cli::{file, output};
 use crate::draw;
@@ -72,7 +73,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     match args.command {
         Command::List => {
             let list = match client.request(Method::GET, "/v1/schedules", None).await {
-                Ok(body) => args.remote.document(&body)?,
+                Ok(body) => args.remote.answer(&body)?,
                 Err(error) => offline(error, &args.remote)?,
             };
             if args.remote.json {
@@ -110,7 +111,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
             let path = format!("/v1/schedules/{}", schedule.name());
             let body = formats::json::write(&schedule).into_bytes();
             let body = client.request(Method::PUT, &path, Some(body)).await?;
-            let summary = args.remote.document(&body)?;
+            let summary: ScheduleSummary = args.remote.answer(&body)?;
             if args.remote.json {
                 output::json(&summary);
             } else {
@@ -177,11 +178,10 @@ async fn fetch(client: &Client, remote: &Remote, name: &str) -> anyhow::Result<S
 }
 
 /// The published schedules, where no server runs.
-fn offline(error: ClientError, remote: &Remote) -> anyhow::Result<Value> {
+fn offline(error: ClientError, remote: &Remote) -> anyhow::Result<ScheduleList> {
     let (ClientError::Unreachable { .. }, None) = (&error, &remote.server) else { return Err(error.into()) };
     tracing::info!("no server at {}; these are the published schedules", remote.url());
-    let schedules: Vec<Value> = library::all().iter().map(Registry::summary).collect();
-    Ok(json!({ "schedules": schedules }))
+    Ok(ScheduleList { schedules: library::all().iter().map(summary).collect() })
 }
 
 fn write(remote: &Remote, out: Option<PathBuf>, text: String) -> anyhow::Result<()> {
@@ -201,17 +201,12 @@ fn write(remote: &Remote, out: Option<PathBuf>, text: String) -> anyhow::Result<
     }
 }
 
-fn print_list(list: &Value) {
-    let rows: Vec<Vec<String>> = list["schedules"]
-        .as_array()
-        .into_iter()
-        .flatten()
-        .map(|schedule| {
-            let text = |key: &str| schedule[key].as_str().unwrap_or_default().to_owned();
-            let digest = text("digest").chars().take(12).collect();
-            vec![text("name"), schedule["epochs"].to_string(), schedule["segments"].to_string(), digest]
-        })
-        .collect();
+fn print_list(list: &ScheduleList) {
+    let row = |schedule: &ScheduleSummary| {
+        let digest = schedule.digest.chars().take(12).collect();
+        vec![schedule.name.clone(), schedule.epochs.to_string(), schedule.segments.to_string(), digest]
+    };
+    let rows: Vec<Vec<String>> = list.schedules.iter().map(row).collect();
     output::table(&["NAME", "EPOCHS", "SEGMENTS", "DIGEST"], &rows);
 }
 

@@ -1,5 +1,6 @@
 //! `pba serve`: the server.
 
+use std::cell::RefCell;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,16 +8,14 @@ use std::time::Duration;
 use anyhow::Context;
 use pba_datasets::BUILT_IN;
 use serde_json::{Value, json};
-use tokio::sync::watch;
 
 use crate::app::{App, DataLock};
 use crate::catalog::datasets::Catalog;
 use crate::catalog::schedules::Registry;
-use crate::cli::output;
-use crate::config::{Config, ServeArgs};
+use crate::cli::{bar, output};
+use crate::config::{Config, DatasetConfig, ServeArgs};
 use crate::jobs::{searches::Searches, trainer::Trainer};
 use crate::metrics::Metrics;
-use crate::opening;
 use crate::server::{Server, Sockets};
 
 /// A half packed dataset that nobody has written to for so long has lost its process.
@@ -69,19 +68,7 @@ pub(crate) async fn start(config: &Config) -> anyhow::Result<Server> {
     // Before anything is packed, which may take minutes: an address that is taken is told at once.
     let sockets = Sockets::bind(config.listen, config.socket.as_deref()).await?;
     let cache = data.join("datasets");
-    let (opening, dataset) = watch::channel(BUILT_IN.to_owned());
-    let opened = {
-        let (config, cache, metrics) = (config.clone(), cache.clone(), metrics.clone());
-        tokio::task::spawn_blocking(move || open_datasets(&config, &cache, &metrics, &opening))
-    };
-    let opened = async {
-        let lock = DataLock::take(data).await;
-        (lock, opened.await)
-    };
-    let (lock, catalog) = tokio::select! {
-        (lock, opened) = opened => (lock, opened.context("the datasets could not be opened")??),
-        never = sockets.answer(opening::router(dataset), config.limits.stall()) => match never {},
-    };
+    let lock = DataLock::take(data).await;
     if let Some(fault) = config.trainer.as_deref().and_then(Trainer::fault) {
         tracing::warn!(
             "{fault}; streams are not affected, searches wait and new ones are refused until it is there"
@@ -92,28 +79,35 @@ pub(crate) async fn start(config: &Config) -> anyhow::Result<Server> {
     let registry = Registry::open(&data.join("schedules"))?;
     let searches =
         Searches::open(&data.join("searches"), &cache, trainer, lock.is_writer(), metrics.clone())?;
-    let app = App::start(catalog, registry, searches, config.limits.clone(), metrics, lock)?;
-    Ok(Server::new(Arc::new(app), sockets))
+    let catalog = Catalog::new(&cache, metrics.clone());
+    for (name, DatasetConfig { path, base }) in &config.datasets {
+        catalog.add(name, Some(path.clone()), *base);
+    }
+    let app = Arc::new(App::start(catalog, registry, searches, config.limits.clone(), metrics, lock)?);
+    let importing = Arc::clone(&app);
+    // A thread that nobody waits for: what it was killed in the middle of is imported the next time.
+    std::thread::Builder::new().name("import".to_owned()).spawn(move || import(&importing, &cache))?;
+    Ok(Server::new(app, sockets))
 }
 
-/// Opens the datasets one by one, and tells which.
-fn open_datasets(
-    config: &Config,
-    cache: &Path,
-    metrics: &Metrics,
-    opening: &watch::Sender<String>,
-) -> anyhow::Result<Catalog> {
+/// Imports the datasets one by one, with a bar for each split that has to be packed.
+fn import(app: &App, cache: &Path) {
     let abandoned = pba_datasets::remove_partials(cache, PACKING_IDLE);
     if abandoned > 0 {
         tracing::info!(files = abandoned, "removed what a killed server or trainer left half packed");
     }
-    let mut catalog = Catalog::default();
-    catalog.add_built_in(cache, metrics)?;
-    for (name, dataset) in &config.datasets {
-        opening.send_replace(name.clone());
-        catalog.add(name, &dataset.path, dataset.base, cache, metrics)?;
-    }
-    Ok(catalog)
+    // Each is there before its split is begun, so that its rate counts from the beginning.
+    let bar = RefCell::new(bar::rows(""));
+    app.catalog.import(&|name, progress| {
+        let mut shown = bar.borrow_mut();
+        shown.set_message(format!("packing {name}, {}", progress.split));
+        shown.set_length(progress.rows_total);
+        shown.set_position(progress.rows_done);
+        if progress.rows_done >= progress.rows_total {
+            shown.finish_and_clear();
+            *shown = bar::rows("");
+        }
+    });
 }
 
 /// Done at the first SIGTERM or SIGINT; the second ends the process at once.

@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 
 use crate::cli::access::Access;
 use crate::cli::file::OutFile;
+use crate::cli::query::Flags;
 use crate::cli::serve::stop_signal;
 use crate::cli::{INTERRUPTED, bar, environment, output};
 
@@ -38,76 +39,7 @@ pub(crate) struct Args {
     #[command(flatten)]
     access: Access,
     #[command(flatten)]
-    parameters: Parameters,
-}
-
-/// The parameters of an epoch, as flags; the server says what is wrong with them.
-#[derive(Debug, Default, clap::Args)]
-#[command(allow_negative_numbers = true)]
-pub(crate) struct Parameters {
-    /// train, val or test
-    #[arg(long)]
-    split: Option<String>,
-    /// Name or digest of a schedule, or none, or identity [default: none]
-    #[arg(long)]
-    schedule: Option<String>,
-    /// Epochs of the whole training run [default: the schedule's own]
-    #[arg(long)]
-    epochs: Option<String>,
-    /// 60 comma-separated integers instead of a schedule
-    #[arg(long)]
-    policy: Option<String>,
-    /// scheduled, flatten, shuffled or final
-    #[arg(long)]
-    ablation: Option<String>,
-    /// Images per batch [default: 128]
-    #[arg(long)]
-    batch_size: Option<String>,
-    /// Seed of every random decision [default: 0]
-    #[arg(long)]
-    seed: Option<String>,
-    /// Whether the order is a seeded permutation [default: true for train]
-    #[arg(long)]
-    shuffle: Option<String>,
-    /// This job's part, as i/n [default: 0/1]
-    #[arg(long)]
-    shard: Option<String>,
-    /// First batch [default: 0]
-    #[arg(long)]
-    start: Option<String>,
-    /// Every so many-th batch [default: 1]
-    #[arg(long)]
-    step: Option<String>,
-    /// Drop the last short batch [default: false]
-    #[arg(long)]
-    drop_last: Option<String>,
-    /// Base augmentation, as pad_crop:4,flip,cutout:16 or random_resized_crop:224,flip, or identity
-    #[arg(long)]
-    base: Option<String>,
-}
-
-impl Parameters {
-    /// The pairs that were given.
-    pub(crate) fn pairs(&self) -> Vec<(String, String)> {
-        [
-            ("split", &self.split),
-            ("schedule", &self.schedule),
-            ("epochs", &self.epochs),
-            ("policy", &self.policy),
-            ("ablation", &self.ablation),
-            ("batch_size", &self.batch_size),
-            ("seed", &self.seed),
-            ("shuffle", &self.shuffle),
-            ("shard", &self.shard),
-            ("start", &self.start),
-            ("step", &self.step),
-            ("drop_last", &self.drop_last),
-            ("base", &self.base),
-        ]
-        .into_iter()
-        .filter_map(|(name, value)| Some((name.to_owned(), value.clone()?)))
-        .collect()
-    }
+    parameters: Flags<EpochRequest>,
 }
 
 impl Args {
@@ -125,7 +57,7 @@ impl Args {
 
 /// Reads an epoch and says how it went.
 pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
-    let request = EpochRequest::from_pairs(&args.parameters.pairs())?;
+    let request = args.parameters.query()?;
     let client = args.access.client(args.servers())?;
     let read = read(&client, &args.dataset, args.epoch, request, args.out.as_deref());
     let result = tokio::select! {

@@ -2,24 +2,21 @@
 
 use std::sync::Arc;
 
-use axum::body::Bytes;
 use axum::extract::State;
-use axum::extract::rejection::BytesRejection;
-use axum::http::{Uri, header};
+use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use pba_augment::{ImageShape, OpCall, Rgba, Sign, apply as apply_op};
 use pba_schedules::{MAGNITUDE_MAX, Op};
-use pba_wire::ParameterError;
-use pba_wire::epoch;
+use pba_wire::Apply;
+use pba_wire::query::{Form, Integer, nearest};
 
 use crate::app::App;
 use crate::draw::sheet::png;
 use crate::error::Error;
+use crate::http::extract::{Binary, Body, Query};
 use crate::http::on_pool;
-use crate::http::schedules::body_bytes;
+use crate::http::problem::UnsupportedMediaType;
 
-/// Parameters of the route.
-const PARAMETERS: [&str; 6] = ["op", "magnitude", "sign", "x", "y", "ops"];
 /// More ops in a row than a policy ever applies, and few enough to answer at once.
 const OPS_MAX: usize = 30;
 
@@ -36,13 +33,23 @@ struct Asked {
 ///
 /// Either `op=Rotate&magnitude=5&sign=-1` (`magnitude` 0 and `sign` 1 unless given), or
 /// `ops=Rotate:5:-1,Posterize:3`. `x` and `y` are the centre of Cutout, by default the image's.
+#[utoipa::path(
+    post,
+    path = "/v1/apply",
+    tag = "ops",
+    params(Apply),
+    request_body(description = "The image", content((Binary = "image/png"), (Binary = "image/jpeg"))),
+    responses(
+        (status = 200, description = "The result", body = Binary, content_type = "image/png"),
+        UnsupportedMediaType,
+    ),
+)]
 pub(crate) async fn apply(
     State(app): State<Arc<App>>,
-    uri: Uri,
-    body: Result<Bytes, BytesRejection>,
+    Query(query): Query<Apply>,
+    Body(body): Body,
 ) -> Result<Response, Error> {
-    let asked = parse(uri.query().unwrap_or_default())?;
-    let body = body_bytes(&app, body)?;
+    let asked = parse(query)?;
     let result = on_pool(&app, move |workspace| {
         let image = pba_datasets::decode(&body).map_err(|error| Error::not_readable(error.to_string()))?;
         let (height, width) = (image.height, image.width);
@@ -69,21 +76,10 @@ fn within(parameter: &str, value: u32, side: u32) -> Result<(), Error> {
     Err(Error::parameter(parameter, value.to_string(), "outside the image", allowed))
 }
 
-fn parse(query: &str) -> Result<Vec<Asked>, Error> {
-    let pairs = epoch::pairs(query)?;
-    let (mut op, mut magnitude, mut sign, mut ops) = (None, None, None, None);
-    let (mut x, mut y) = (None, None);
-    for (parameter, value) in &pairs {
-        match parameter.as_str() {
-            "op" => op = Some(op_named(parameter, value)?),
-            "magnitude" => magnitude = Some(epoch::integer(parameter, value, 0..=MAGNITUDE_MAX)?),
-            "sign" => sign = Some(sign_of(parameter, value)?),
-            "x" => x = Some(epoch::integer(parameter, value, 0..=u32::MAX)?),
-            "y" => y = Some(epoch::integer(parameter, value, 0..=u32::MAX)?),
-            "ops" => ops = Some(value),
-            _ => return Err(ParameterError::unknown(parameter, value, &PARAMETERS).into()),
-        }
-    }
+fn parse(query: Apply) -> Result<Vec<Asked>, Error> {
+    let Apply { op, magnitude, sign, x, y, ops } = query;
+    let op = op.map(|name| op_named("op", &name)).transpose()?;
+    let sign = sign.map(|text| sign_of("sign", &text)).transpose()?;
     match (op, ops) {
         (Some(op), None) => {
             let (magnitude, sign) = (magnitude.unwrap_or(0), sign.unwrap_or(Sign::Plus));
@@ -93,7 +89,7 @@ fn parse(query: &str) -> Result<Vec<Asked>, Error> {
             let entries: Vec<&str> = ops.split(',').collect();
             if entries.len() > OPS_MAX {
                 let allowed = format!("up to {OPS_MAX} ops");
-                return Err(Error::parameter("ops", ops, format!("{} ops", entries.len()), allowed));
+                return Err(Error::parameter("ops", &ops, format!("{} ops", entries.len()), allowed));
             }
             entries.into_iter().map(|entry| asked(entry, x, y)).collect()
         }
@@ -110,7 +106,9 @@ fn parse(query: &str) -> Result<Vec<Asked>, Error> {
 fn asked(entry: &str, x: Option<u32>, y: Option<u32>) -> Result<Asked, Error> {
     let mut parts = entry.split(':');
     let op = op_named("ops", parts.next().unwrap_or_default())?;
-    let magnitude = parts.next().map_or(Ok(0), |text| epoch::integer("ops", text, 0..=MAGNITUDE_MAX))?;
+    let magnitude = parts
+        .next()
+        .map_or(Ok(0), |text| Integer(0..=MAGNITUDE_MAX).read("ops", text).map_err(Error::from))?;
     let sign = parts.next().map_or(Ok(Sign::Plus), |text| sign_of("ops", text))?;
     if parts.next().is_some() {
         return Err(Error::parameter("ops", entry, "too many parts", "NAME:MAGNITUDE:SIGN"));
@@ -120,7 +118,7 @@ fn asked(entry: &str, x: Option<u32>, y: Option<u32>) -> Result<Asked, Error> {
 
 fn op_named(parameter: &str, name: &str) -> Result<Op, Error> {
     name.parse().map_err(|_| {
-        let nearest = epoch::nearest(name, Op::ALL.map(Op::name));
+        let nearest = nearest(name, Op::ALL.map(Op::name));
         let hint = nearest.map(|op| format!(", did you mean {op:?}?")).unwrap_or_default();
         Error::parameter(parameter, name, format!("unknown op{hint}"), Op::names())
     })

@@ -5,10 +5,17 @@ use axum::response::{IntoResponse, Response};
 
 use crate::draw::sheet::png;
 use crate::error::Error;
+use crate::http::extract::Binary;
 
 const PAGE: &str = include_str!("dashboard.html");
 
-/// The page; it asks the API for everything that it shows.
+/// Shows the server at a glance; the page asks the API for everything that it shows.
+#[utoipa::path(
+    get,
+    path = "/",
+    tag = "operations",
+    responses((status = 200, description = "The dashboard", body = String, content_type = "text/html")),
+)]
 pub(crate) async fn page() -> Response {
     let headers = [
         (header::CONTENT_TYPE, "text/html; charset=utf-8"),
@@ -27,7 +34,13 @@ const ICON_GROUND: [u8; 3] = [0x14, 0x18, 0x1d];
 const ICON_BARS: [(u32, [u8; 3]); 4] =
     [(8, [237, 217, 130]), (14, [110, 190, 150]), (24, [45, 125, 160]), (18, [96, 104, 190])];
 
-/// The icon that browsers ask for by themselves.
+/// Gives the icon that browsers ask for by themselves.
+#[utoipa::path(
+    get,
+    path = "/favicon.ico",
+    tag = "operations",
+    responses((status = 200, description = "The icon", body = Binary, content_type = "image/png")),
+)]
 pub(crate) async fn icon() -> Result<Response, Error> {
     let pixels: Vec<u8> =
         (0..ICON_SIDE * ICON_SIDE).flat_map(|at| icon_pixel(at % ICON_SIDE, at / ICON_SIDE)).collect();

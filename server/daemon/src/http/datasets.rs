@@ -4,72 +4,29 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::{Path, State};
-use axum::http::Uri;
-use pba_datasets::Images;
-use serde_json::{Map, Value, json};
+use pba_wire::datasets::{Dataset, DatasetList};
 
 use crate::app::App;
-use crate::catalog::datasets::Entry;
 use crate::error::Error;
-use crate::http::no_parameters;
+use crate::http::problem::NotFound;
 
-/// Every dataset.
-pub(crate) async fn list(State(app): State<Arc<App>>, uri: Uri) -> Result<Json<Value>, Error> {
-    no_parameters(&uri)?;
-    let datasets: Vec<Value> = app.catalog.list().map(|entry| describe(entry)).collect();
-    Ok(Json(json!({ "datasets": datasets })))
+/// Lists the datasets.
+#[utoipa::path(get, path = "/v1/datasets", tag = "datasets", responses((status = 200, description = "Every dataset", body = DatasetList)))]
+pub(crate) async fn list(State(app): State<Arc<App>>) -> Json<DatasetList> {
+    Json(DatasetList { datasets: app.catalog.list().iter().map(|entry| entry.describe()).collect() })
 }
 
-/// One dataset.
+/// Describes a dataset.
+#[utoipa::path(
+    get,
+    path = "/v1/datasets/{dataset}",
+    tag = "datasets",
+    params(("dataset" = String, Path, description = "Its name")),
+    responses((status = 200, description = "The dataset", body = Dataset), NotFound),
+)]
 pub(crate) async fn show(
     State(app): State<Arc<App>>,
     Path(name): Path<String>,
-    uri: Uri,
-) -> Result<Json<Value>, Error> {
-    no_parameters(&uri)?;
-    Ok(Json(describe(&*app.catalog.get(&name)?)))
-}
-
-fn describe(entry: &Entry) -> Value {
-    let mut splits = Map::new();
-    let mut classes = &[][..];
-    for (name, split) in entry.ready() {
-        classes = split.classes();
-        // `sizes` holds the smallest and the largest; where they differ, there is no `shape`.
-        let (kept, shape, (smallest, largest)) = match split.images() {
-            Images::Decoded(images) => {
-                let (height, width) = images.shape();
-                ("decoded", json!([height, width, 3]), (images.shape(), images.shape()))
-            }
-            Images::Encoded(images) => ("encoded", Value::Null, (images.smallest(), images.largest())),
-        };
-        splits.insert(
-            name.to_string(),
-            json!({
-                "samples": split.len(),
-                "images": kept,
-                "shape": shape,
-                "sizes": { "height": [smallest.0, largest.0], "width": [smallest.1, largest.1] },
-                "bytes": split.bytes(),
-                "mean": split.mean(),
-                "std": split.std(),
-                "digest": split.digest().to_string(),
-            }),
-        );
-    }
-    for (name, error) in entry.failures() {
-        splits.insert(name.to_string(), json!({ "error": error }));
-    }
-    let mut description = json!({
-        "name": entry.name(),
-        "source": entry.source().map_or("built in".to_owned(), |path| path.display().to_string()),
-        "base": entry.base().to_string(),
-        "eval_base": entry.eval_base().to_string(),
-        "classes": classes,
-        "splits": splits,
-    });
-    if let Some(error) = entry.error() {
-        description["error"] = error.into();
-    }
-    description
+) -> Result<Json<Dataset>, Error> {
+    Ok(Json(app.catalog.get(&name)?.describe()))
 }

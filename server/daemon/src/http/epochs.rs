@@ -4,39 +4,58 @@ use std::sync::Arc;
 
 use axum::body::Body;
 use axum::extract::{Path, Request, State};
-use axum::http::{HeaderMap, StatusCode, Uri, header};
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use hyper::upgrade::OnUpgrade;
-use pba_wire::epoch::{self, EpochRequest};
+use pba_types::limits::EPOCHS_MAX;
 use pba_wire::memory;
+use pba_wire::query::{Form, Integer};
 use pba_wire::stream::CONTENT_TYPE;
+use pba_wire::{EpochRequest, Preview};
 
 use crate::app::App;
 use crate::draw::sheet;
 use crate::error::Error;
+use crate::http::extract::{Binary, Query};
 use crate::http::on_pool;
-use crate::server::Local;
+use crate::http::problem::{NotFound, TooMany, Unavailable, Unprocessable};
+use crate::local::Local;
 use crate::stream::body::EpochBody;
 use crate::stream::encode::Codec;
 use crate::stream::samples::SampleError;
 use crate::stream::shared_memory_stream::SharedMemoryStream;
 
-/// Most images of a contact sheet: 32 rows of 32.
-const PREVIEW_MAX: u32 = 1024;
-
-/// Streams one epoch: through memory where the client asks for it and can have it.
+/// Streams one epoch as one Arrow IPC stream.
+///
+/// `Accept: application/vnd.apache.arrow.stream; codecs="zstd"` (or `lz4`) turns on the compression of
+/// buffers. On a Unix socket the stream goes through shared memory where the client asks for it.
+#[utoipa::path(
+    get,
+    path = "/v1/datasets/{dataset}/epochs/{epoch}/batches",
+    tag = "streams",
+    params(
+        ("dataset" = String, Path, description = "Name of the dataset"),
+        ("epoch" = u32, Path, description = "Epoch, 0-based", maximum = 999_999),
+        EpochRequest,
+    ),
+    responses(
+        (status = 200, description = "The epoch", body = Binary, content_type = "application/vnd.apache.arrow.stream"),
+        (status = 101, description = "The epoch follows through shared memory (Unix socket only)"),
+        NotFound, Unprocessable, TooMany, Unavailable,
+    ),
+)]
 pub(crate) async fn batches(
     State(app): State<Arc<App>>,
     Path((dataset, epoch)): Path<(String, String)>,
+    Query(request): Query<EpochRequest>,
     mut http: Request,
 ) -> Result<Response, Error> {
-    let request = EpochRequest::from_query(http.uri().query().unwrap_or_default())?;
     let epoch = epoch_number(&epoch)?;
     let codec = codec(http.headers())?;
     let wanted = batches_wanted(http.headers())?;
     let epoch = Arc::new(app.resolver().resolve(&dataset, epoch, &request, codec)?);
     let mut permit = app.admit()?;
-    // Who asks for what comes after the last batch only wants to hear what the stream would say.
+    // A request for what comes after the last batch only asks for the metadata of the stream.
     if request.start > 0 && epoch.plan().batches() > 0 {
         app.metrics.resumes.inc();
     }
@@ -60,7 +79,10 @@ pub(crate) async fn batches(
             }
             Err((given_back, error)) => {
                 app.metrics.shared_memory_refused.inc();
-                tracing::info!(error = format!("{error:#}"), "no memory to share; the plain stream serves");
+                tracing::info!(
+                    error = format!("{error:#}"),
+                    "no shared memory is left; the batches go through the socket"
+                );
                 permit = given_back;
             }
         }
@@ -70,20 +92,25 @@ pub(crate) async fn batches(
 }
 
 /// Draws a contact sheet of the first images of what the stream would send.
+#[utoipa::path(
+    get,
+    path = "/v1/datasets/{dataset}/epochs/{epoch}/preview.png",
+    tag = "streams",
+    params(
+        ("dataset" = String, Path, description = "Name of the dataset"),
+        ("epoch" = u32, Path, description = "Epoch, 0-based", maximum = 999_999),
+        Preview, EpochRequest,
+    ),
+    responses(
+        (status = 200, description = "The sheet", body = Binary, content_type = "image/png"),
+        NotFound, Unprocessable, Unavailable,
+    ),
+)]
 pub(crate) async fn preview(
     State(app): State<Arc<App>>,
     Path((dataset, epoch)): Path<(String, String)>,
-    uri: Uri,
+    Query((Preview { n: count }, request)): Query<(Preview, EpochRequest)>,
 ) -> Result<Response, Error> {
-    let (mut pairs, mut count) = (epoch::pairs(uri.query().unwrap_or_default())?, 64);
-    if let Some(position) = pairs.iter().position(|(parameter, _)| parameter == "n") {
-        let (parameter, value) = pairs.remove(position);
-        count = epoch::integer(&parameter, &value, 1..=PREVIEW_MAX)?;
-    }
-    let request = EpochRequest::from_pairs(&pairs).map_err(|mut error| {
-        error.allowed = error.allowed.replace("split, ", "n, split, ");
-        error
-    })?;
     let number = epoch_number(&epoch)?;
     let epoch = app.resolver().resolve(&dataset, number, &request, Codec::Plain)?;
     let bytes = u64::from(count) * epoch.recipe().shape().rgb_bytes() as u64;
@@ -110,7 +137,7 @@ pub(crate) async fn preview(
 }
 
 fn epoch_number(text: &str) -> Result<u32, Error> {
-    Ok(epoch::integer("epoch", text, 0..=pba_types::limits::EPOCHS_MAX - 1)?)
+    Ok(Integer(0..=EPOCHS_MAX - 1).read("epoch", text)?)
 }
 
 /// Reads how many batches a client wants to hold in shared memory; none where it does not ask for it.
@@ -123,7 +150,7 @@ fn batches_wanted(headers: &HeaderMap) -> Result<Option<usize>, Error> {
         return Ok(None);
     }
     let text = headers.get(memory::BATCHES_HEADER).map_or("", |value| value.to_str().unwrap_or_default());
-    Ok(Some(epoch::integer(memory::BATCHES_HEADER, text, 1..=memory::BATCHES_MAX)?))
+    Ok(Some(Integer(1..=memory::BATCHES_MAX).read(memory::BATCHES_HEADER, text)?))
 }
 
 /// Reads the compression that the client asks for:

@@ -4,24 +4,30 @@ mod apply;
 mod dashboard;
 mod datasets;
 mod epochs;
+mod extract;
 mod operations;
 mod problem;
 mod schedules;
 mod searches;
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
 use axum::extract::{DefaultBodyLimit, MatchedPath, Request, State};
-use axum::http::Uri;
+use axum::http::{Method, StatusCode, Uri};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
+use axum::{Extension, Router};
+use utoipa::OpenApi;
+use utoipa::openapi::RefOr;
+use utoipa::openapi::path::{Operation, ParameterIn};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 use crate::app::App;
 use crate::error::Error;
-use crate::http::problem::ProblemName;
+use crate::http::problem::{ProblemName, documented};
 
 /// Longer query strings are refused; a policy of 60 integers takes some 200 bytes.
 const QUERY_BYTES_MAX: usize = 8 << 10;
@@ -29,65 +35,158 @@ const QUERY_BYTES_MAX: usize = 8 << 10;
 /// A request that is not answered by then was not sent whole, or waits for a turn in vain.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(120);
 
-/// Every route.
+/// What any route may answer.
+const ANYWHERE: [StatusCode; 4] = [
+    StatusCode::BAD_REQUEST,
+    StatusCode::REQUEST_TIMEOUT,
+    StatusCode::PAYLOAD_TOO_LARGE,
+    StatusCode::INTERNAL_SERVER_ERROR,
+];
+
+/// What `/openapi.json` says besides the routes.
+#[derive(OpenApi)]
+#[openapi(
+    info(
+        title = "PBA server",
+        description = "Streams augmented image batches, and learns augmentation schedules"
+    ),
+    components(schemas(pba_wire::Problem))
+)]
+struct Document;
+
+/// Every route, by who may use it.
 pub(crate) fn router(app: Arc<App>) -> Router {
-    Router::new()
-        .route("/", get(dashboard::page))
-        .route("/favicon.ico", get(dashboard::icon))
-        .route("/v1/datasets", get(datasets::list))
-        .route("/v1/datasets/{dataset}", get(datasets::show))
-        .route("/v1/datasets/{dataset}/epochs/{epoch}/batches", get(epochs::batches))
-        .route("/v1/datasets/{dataset}/epochs/{epoch}/preview.png", get(epochs::preview))
-        .route("/v1/apply", post(apply::apply))
-        .route("/v1/schedules", get(schedules::list))
-        .route("/v1/schedules/{schedule}", get(schedules::show).put(schedules::put).delete(schedules::delete))
-        .route("/v1/schedules/{schedule}/plot.svg", get(schedules::plot))
-        .route("/v1/searches", get(searches::list).post(searches::start))
-        .route("/v1/searches/{search}", get(searches::show).delete(searches::cancel))
-        .route("/v1/searches/{search}/events", get(searches::events))
-        .route("/v1/searches/{search}/plot.svg", get(searches::plot))
-        .route("/v1/searches/{search}/resume", post(searches::resume))
-        .route("/metrics", get(operations::metrics))
-        .route("/livez", get(operations::live))
-        .route("/readyz", get(operations::ready))
+    let writer_only = || from_fn_with_state(Arc::clone(&app), writer_only);
+    let not_draining = || from_fn_with_state(Arc::clone(&app), not_draining);
+    // They read, wherever they are asked.
+    let reads = OpenApiRouter::with_openapi(Document::openapi())
+        .routes(routes!(dashboard::page))
+        .routes(routes!(dashboard::icon))
+        .routes(routes!(datasets::list))
+        .routes(routes!(datasets::show))
+        .routes(routes!(epochs::preview))
+        .routes(routes!(apply::apply))
+        .routes(routes!(schedules::list))
+        .routes(routes!(schedules::show))
+        .routes(routes!(schedules::plot))
+        .routes(routes!(searches::list))
+        .routes(routes!(searches::show))
+        .routes(routes!(searches::plot))
+        .routes(routes!(operations::metrics))
+        .routes(routes!(operations::live))
+        .routes(routes!(operations::ready))
+        .routes(routes!(operations::openapi));
+    // They change what the data directory holds, or tell at once how it changes.
+    let writes = OpenApiRouter::new()
+        .routes(routes!(schedules::put, schedules::delete))
+        .routes(routes!(searches::cancel))
+        .routes(routes!(searches::events))
+        .routes(routes!(searches::resume));
+    let writes = writes.route_layer(writer_only());
+    // They begin something that takes long.
+    let begins = OpenApiRouter::new().routes(routes!(epochs::batches)).route_layer(not_draining());
+    let jobs = OpenApiRouter::new().routes(routes!(searches::start));
+    let jobs = jobs.route_layer(not_draining()).route_layer(writer_only());
+
+    let (router, mut document) = reads.merge(writes).merge(begins).merge(jobs).split_for_parts();
+    let mut without_query = HashSet::new();
+    for (path, item) in &mut document.paths.paths {
+        for (method, operation) in [
+            (Method::GET, &mut item.get),
+            (Method::PUT, &mut item.put),
+            (Method::POST, &mut item.post),
+            (Method::DELETE, &mut item.delete),
+        ] {
+            let Some(operation) = operation else { continue };
+            // The name of its handler is unique within its module, which is its tag.
+            let names = [operation.tags.iter().flatten().next(), operation.operation_id.as_ref()];
+            operation.operation_id = Some(names.into_iter().flatten().cloned().collect::<Vec<_>>().join("_"));
+            if !has_query(operation) {
+                without_query.insert((method, path.clone()));
+            }
+            for status in ANYWHERE {
+                operation.responses.responses.insert(status.as_str().to_owned(), documented(status).into());
+            }
+        }
+    }
+    let checks = Arc::new(Checks { app: Arc::clone(&app), without_query });
+    router
         .method_not_allowed_fallback(async |request: Request| {
             Error::method(request.method().as_str(), request.uri().path())
         })
         .fallback(async |uri: Uri| Error::no_route(uri.path()))
-        .layer(from_fn_with_state(Arc::clone(&app), observe))
+        .layer(from_fn_with_state(checks, observe))
+        .layer(Extension(Arc::new(document)))
         .layer(DefaultBodyLimit::max(app.limits.body_bytes_max))
         .with_state(app)
 }
 
-/// Bounds the query, and counts every answer by route and status.
-async fn observe(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
-    let route = request.extensions().get::<MatchedPath>().map_or("none", MatchedPath::as_str).to_owned();
-    let query_bytes = request.uri().query().map_or(0, str::len);
-    let response = if query_bytes > QUERY_BYTES_MAX {
-        Error::too_large(format!("a query of {query_bytes} bytes; allowed are {QUERY_BYTES_MAX}"))
-            .into_response()
-    } else {
+fn has_query(operation: &Operation) -> bool {
+    let mut parameters = operation.parameters.iter().flatten();
+    parameters.any(|parameter| match parameter {
+        RefOr::T(parameter) => parameter.parameter_in == ParameterIn::Query,
+        RefOr::Ref(_) => false,
+    })
+}
+
+/// What every request is checked against.
+struct Checks {
+    app: Arc<App>,
+    /// Methods and routes that have no parameters.
+    without_query: HashSet<(Method, String)>,
+}
+
+/// Bounds the query, refuses one where a route has no parameters, and counts every answer by route and
+/// status.
+async fn observe(State(checks): State<Arc<Checks>>, request: Request, next: Next) -> Response {
+    let matched = request.extensions().get::<MatchedPath>().map(|path| path.as_str().to_owned());
+    let response = match check_query(&checks, matched.as_deref(), &request) {
+        Err(error) => error.into_response(),
         // Bounds a body that does not come to its end; a stream's answer begins well before.
-        match tokio::time::timeout(ANSWER_TIMEOUT, next.run(request)).await {
+        Ok(()) => match tokio::time::timeout(ANSWER_TIMEOUT, next.run(request)).await {
             Ok(response) => response,
             Err(_) => Error::timeout(ANSWER_TIMEOUT.as_secs()).into_response(),
-        }
+        },
     };
-    app.metrics.requests.with_label_values(&[route.as_str(), response.status().as_str()]).inc();
+    let metrics = &checks.app.metrics;
+    let route = matched.as_deref().unwrap_or("none");
+    metrics.requests.with_label_values(&[route, response.status().as_str()]).inc();
     if let Some(ProblemName(name)) = response.extensions().get() {
-        app.metrics.request_errors.with_label_values(&[*name]).inc();
+        metrics.request_errors.with_label_values(&[*name]).inc();
     }
     response
 }
 
-/// Refuses parameters on a route that has none.
-fn no_parameters(uri: &Uri) -> Result<(), Error> {
-    match pba_wire::epoch::pairs(uri.query().unwrap_or_default())?.first() {
+fn check_query(checks: &Checks, route: Option<&str>, request: &Request) -> Result<(), Error> {
+    let query = request.uri().query().unwrap_or_default();
+    if query.len() > QUERY_BYTES_MAX {
+        let bytes = query.len();
+        return Err(Error::too_large(format!("a query of {bytes} bytes; allowed are {QUERY_BYTES_MAX}")));
+    }
+    let Some(route) = route else { return Ok(()) };
+    // What is asked by HEAD is what GET would answer.
+    let method = if request.method() == Method::HEAD { Method::GET } else { request.method().clone() };
+    if query.is_empty() || !checks.without_query.contains(&(method, route.to_owned())) {
+        return Ok(());
+    }
+    match pba_wire::query::pairs(query)?.first() {
         None => Ok(()),
         Some((parameter, value)) => {
             Err(Error::parameter(parameter, value, "unknown parameter", "no parameter here"))
         }
     }
+}
+
+/// Lets a request pass where this server may write in its data directory.
+async fn writer_only(State(app): State<Arc<App>>, request: Request, next: Next) -> Result<Response, Error> {
+    app.check_writer()?;
+    Ok(next.run(request).await)
+}
+
+/// Lets a request pass until the server is told to stop.
+async fn not_draining(State(app): State<Arc<App>>, request: Request, next: Next) -> Result<Response, Error> {
+    app.check_draining()?;
+    Ok(next.run(request).await)
 }
 
 /// Runs CPU work on the pool when its turn comes, and waits for it.

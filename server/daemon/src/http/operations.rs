@@ -1,26 +1,60 @@
-//! `GET /metrics`, `/livez` and `/readyz`.
+//! `GET /metrics`, `/livez`, `/readyz` and `/openapi.json`.
 
 use std::sync::Arc;
 
 use axum::extract::State;
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
+use utoipa::openapi::OpenApi;
 
 use crate::app::App;
 use crate::error::Error;
+use crate::http::problem::Unavailable;
 
-/// Every metric in Prometheus' text format.
+/// Gives every metric in Prometheus' text format.
+#[utoipa::path(
+    get,
+    path = "/metrics",
+    tag = "operations",
+    responses((status = 200, description = "The metrics", body = String, content_type = "text/plain")),
+)]
 pub(crate) async fn metrics(State(app): State<Arc<App>>) -> Result<Response, Error> {
     let text = app.metrics.text().map_err(Error::internal)?;
     Ok(([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response())
 }
 
-/// The process answers.
+/// Answers as long as the process does.
+#[utoipa::path(
+    get,
+    path = "/livez",
+    tag = "operations",
+    responses((status = 200, description = "The process answers", body = String, content_type = "text/plain")),
+)]
 pub(crate) async fn live() -> &'static str {
     "ok\n"
 }
 
-/// New streams are welcome.
+/// Answers 200 when every configured dataset was imported, or failed, and new streams are welcome.
+#[utoipa::path(
+    get,
+    path = "/readyz",
+    tag = "operations",
+    responses((status = 200, description = "Ready", body = String, content_type = "text/plain"), Unavailable),
+)]
 pub(crate) async fn ready(State(app): State<Arc<App>>) -> Result<&'static str, Error> {
-    if app.is_draining() { Err(Error::draining()) } else { Ok("ok\n") }
+    app.check_draining()?;
+    app.catalog.check_ready()?;
+    Ok("ok\n")
+}
+
+/// Gives this document.
+#[utoipa::path(
+    get,
+    path = "/openapi.json",
+    tag = "operations",
+    responses((status = 200, description = "An OpenAPI 3.1 document", body = Object)),
+)]
+pub(crate) async fn openapi(Extension(document): Extension<Arc<OpenApi>>) -> Response {
+    Json(&*document).into_response()
 }

@@ -4,8 +4,14 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use pba_wire::Problem;
 use pba_wire::problem::CONTENT_TYPE;
+use utoipa::openapi::content::ContentBuilder;
+use utoipa::openapi::response::ResponseBuilder;
+use utoipa::openapi::{Ref, RefOr};
 
 use crate::error::{Cause, Error};
+
+/// What the type of a problem begins with.
+const URN: &str = "urn:pba:problem:";
 
 impl Cause {
     /// Status, name for programs and metrics, title for people.
@@ -30,7 +36,9 @@ impl Cause {
             Cause::Timeout => (StatusCode::REQUEST_TIMEOUT, "timeout", "the request took too long"),
             Cause::NoTrainer => (StatusCode::SERVICE_UNAVAILABLE, "no-trainer", "there is no trainer"),
             Cause::Draining => (StatusCode::SERVICE_UNAVAILABLE, "draining", "the server is shutting down"),
-            Cause::Opening => (StatusCode::SERVICE_UNAVAILABLE, "opening", "the server is starting"),
+            Cause::Importing => {
+                (StatusCode::SERVICE_UNAVAILABLE, "importing", "the dataset is not there yet")
+            }
             Cause::Internal => (StatusCode::INTERNAL_SERVER_ERROR, "internal", "the server is at fault"),
         }
     }
@@ -41,7 +49,7 @@ impl Error {
     fn problem(&self) -> Problem {
         let (status, name, title) = self.cause.row();
         Problem {
-            kind: format!("urn:pba:problem:{name}"),
+            kind: format!("{URN}{name}"),
             title: title.to_owned(),
             status: status.as_u16(),
             detail: shortened(&self.detail, 4 * SHOWN_MAX),
@@ -68,7 +76,7 @@ impl IntoResponse for Error {
         let (status, name, _) = self.cause.row();
         let body = serde_json::to_vec_pretty(&self.problem()).expect("a problem is JSON");
         let mut response = (status, [(header::CONTENT_TYPE, CONTENT_TYPE)], body).into_response();
-        if matches!(self.cause, Cause::Full | Cause::Draining | Cause::Opening) {
+        if matches!(self.cause, Cause::Full | Cause::Draining | Cause::Importing) {
             response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
         }
         response.extensions_mut().insert(ProblemName(name));
@@ -79,3 +87,38 @@ impl IntoResponse for Error {
 /// Marks a response as a problem, for the counter of problems by name.
 #[derive(Clone, Copy)]
 pub(crate) struct ProblemName(pub(crate) &'static str);
+
+/// How a status that problems have is documented: with all of its problems.
+pub(crate) fn documented(status: StatusCode) -> utoipa::openapi::Response {
+    let problems: Vec<String> = Cause::ALL
+        .iter()
+        .map(|cause| cause.row())
+        .filter(|(of, ..)| *of == status)
+        .map(|(_, name, title)| format!("`{URN}{name}`: {title}"))
+        .collect();
+    let problem = ContentBuilder::new().schema(Some(Ref::from_schema_name("Problem"))).build();
+    ResponseBuilder::new().description(problems.join("; ")).content(CONTENT_TYPE, problem).build()
+}
+
+/// Names for statuses that problems have, for the `responses` of a route.
+macro_rules! statuses {
+    ($($name:ident = $status:ident),* $(,)?) => {$(
+        pub(crate) struct $name;
+
+        impl utoipa::IntoResponses for $name {
+            fn responses() -> std::collections::BTreeMap<String, RefOr<utoipa::openapi::Response>> {
+                let status = StatusCode::$status;
+                [(status.as_str().to_owned(), documented(status).into())].into()
+            }
+        }
+    )*};
+}
+
+statuses! {
+    NotFound = NOT_FOUND,
+    Conflict = CONFLICT,
+    UnsupportedMediaType = UNSUPPORTED_MEDIA_TYPE,
+    Unprocessable = UNPROCESSABLE_ENTITY,
+    TooMany = TOO_MANY_REQUESTS,
+    Unavailable = SERVICE_UNAVAILABLE,
+}

@@ -6,70 +6,77 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Json;
-use axum::body::Bytes;
-use axum::extract::rejection::BytesRejection;
 use axum::extract::{Path, State};
-use axum::http::{HeaderMap, StatusCode, Uri, header};
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use futures_util::Stream;
 use futures_util::stream::unfold;
 use pba_search::Progress;
-use pba_wire::epoch;
+use pba_wire::query::{Form, Integer};
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
 use crate::app::App;
 use crate::draw;
 use crate::error::Error;
-use crate::http::no_parameters;
-use crate::http::schedules::body_bytes;
+use crate::http::extract::Body;
+use crate::http::problem::{Conflict, NotFound, TooMany, Unavailable};
 use crate::jobs::record::{Line, Record, State as SearchState};
 
 /// A comment is sent this often, so that proxies keep a quiet connection.
 const KEEPALIVE: Duration = Duration::from_secs(15);
 
 /// Puts a search in line.
-pub(crate) async fn start(
-    State(app): State<Arc<App>>,
-    uri: Uri,
-    body: Result<Bytes, BytesRejection>,
-) -> Result<Response, Error> {
-    no_parameters(&uri)?;
-    app.check_writer()?;
-    if app.is_draining() {
-        return Err(Error::draining());
-    }
-    let record = app.searches.start(&app, &body_bytes(&app, body)?).await?;
+#[utoipa::path(
+    post,
+    path = "/v1/searches",
+    tag = "searches",
+    request_body(description = "The spec", content((Object = "application/json"))),
+    responses((status = 202, description = "It is in line", body = Object), NotFound, Conflict, TooMany, Unavailable),
+)]
+pub(crate) async fn start(State(app): State<Arc<App>>, Body(body): Body) -> Result<Response, Error> {
+    let record = app.searches.start(&app, &body).await?;
     let location = format!("/v1/searches/{}", record.id());
     Ok((StatusCode::ACCEPTED, [(header::LOCATION, location)], Json(record.describe())).into_response())
 }
 
 /// Every search.
-pub(crate) async fn list(State(app): State<Arc<App>>, uri: Uri) -> Result<Json<Value>, Error> {
-    no_parameters(&uri)?;
+#[utoipa::path(
+    get,
+    path = "/v1/searches",
+    tag = "searches",
+    responses((status = 200, description = "Every search", body = Object)),
+)]
+pub(crate) async fn list(State(app): State<Arc<App>>) -> Result<Json<Value>, Error> {
     let searches: Vec<Value> = app.searches.list().iter().map(|record| record.describe()).collect();
     Ok(Json(json!({ "searches": searches })))
 }
 
 /// One search.
-pub(crate) async fn show(
-    State(app): State<Arc<App>>,
-    Path(id): Path<String>,
-    uri: Uri,
-) -> Result<Json<Value>, Error> {
-    no_parameters(&uri)?;
+#[utoipa::path(
+    get,
+    path = "/v1/searches/{search}",
+    tag = "searches",
+    params(("search" = String, Path, description = "Its id")),
+    responses((status = 200, description = "The search", body = Object), NotFound),
+)]
+pub(crate) async fn show(State(app): State<Arc<App>>, Path(id): Path<String>) -> Result<Json<Value>, Error> {
     Ok(Json(app.searches.get(&id)?.describe()))
 }
 
 /// Ends a search.
+#[utoipa::path(
+    delete,
+    path = "/v1/searches/{search}",
+    tag = "searches",
+    params(("search" = String, Path, description = "Its id")),
+    responses((status = 200, description = "It has ended", body = Object), NotFound, Conflict),
+)]
 pub(crate) async fn cancel(
     State(app): State<Arc<App>>,
     Path(id): Path<String>,
-    uri: Uri,
 ) -> Result<Json<Value>, Error> {
-    no_parameters(&uri)?;
-    app.check_writer()?;
     let record = app.searches.cancel(&id)?;
     // A trainer ends between two steps; wait for it, so that the answer is the last word.
     let mut changes = record.watch();
@@ -78,24 +85,30 @@ pub(crate) async fn cancel(
 }
 
 /// Goes on with a failed or cancelled search.
+#[utoipa::path(
+    post,
+    path = "/v1/searches/{search}/resume",
+    tag = "searches",
+    params(("search" = String, Path, description = "Its id")),
+    responses((status = 202, description = "It is in line again", body = Object), NotFound, Conflict),
+)]
 pub(crate) async fn resume(
     State(app): State<Arc<App>>,
     Path(id): Path<String>,
-    uri: Uri,
 ) -> Result<(StatusCode, Json<Value>), Error> {
-    no_parameters(&uri)?;
-    app.check_writer()?;
     let record = app.searches.resume(&id)?;
     Ok((StatusCode::ACCEPTED, Json(record.describe())))
 }
 
 /// Draws the population's scores with the winner's lineage, and the schedule learned so far.
-pub(crate) async fn plot(
-    State(app): State<Arc<App>>,
-    Path(id): Path<String>,
-    uri: Uri,
-) -> Result<Response, Error> {
-    no_parameters(&uri)?;
+#[utoipa::path(
+    get,
+    path = "/v1/searches/{search}/plot.svg",
+    tag = "searches",
+    params(("search" = String, Path, description = "Its id")),
+    responses((status = 200, description = "The plot", body = String, content_type = "image/svg+xml"), NotFound),
+)]
+pub(crate) async fn plot(State(app): State<Arc<App>>, Path(id): Path<String>) -> Result<Response, Error> {
     let record = app.searches.get(&id)?;
     let (lines, _) = record.lines_after(0);
     let events = lines.iter().filter_map(|line| match line {
@@ -108,21 +121,24 @@ pub(crate) async fn plot(
 
 /// Server-sent events: each line of the journal with its number as id, and in between how far the
 /// search is, and where it stands. With `Last-Event-ID`, only what came after it.
+#[utoipa::path(
+    get,
+    path = "/v1/searches/{search}/events",
+    tag = "searches",
+    params(("search" = String, Path, description = "Its id")),
+    responses((status = 200, description = "Server-sent events", body = String, content_type = "text/event-stream"), NotFound, Conflict),
+)]
 pub(crate) async fn events(
     State(app): State<Arc<App>>,
     Path(id): Path<String>,
-    uri: Uri,
     headers: HeaderMap,
 ) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>>>, Error> {
-    no_parameters(&uri)?;
     let record = app.searches.get(&id)?;
-    // Only where it is hosted is it known at once what happens.
-    app.check_writer()?;
     let seen = match headers.get("last-event-id") {
         None => 0,
         Some(value) => {
             let text = value.to_str().unwrap_or_default();
-            epoch::integer("Last-Event-ID", text, 0..=usize::MAX)?
+            Integer(0..=usize::MAX).read("Last-Event-ID", text)?
         }
     };
     let watcher = Watcher {

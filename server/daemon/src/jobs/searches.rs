@@ -147,7 +147,8 @@ impl Searches {
         };
         let spec = parse(&fields)?;
         let dataset = app.catalog.get(&spec.training.dataset)?;
-        let train = dataset.split(pba_types::SplitName::Train)?;
+        let served = dataset.served()?;
+        let (train, _) = served.split(pba_types::SplitName::Train)?;
         if train.shape().is_none() {
             return Err(Error::parameter(
                 "dataset",
@@ -162,7 +163,7 @@ impl Searches {
         }
         match &spec.training.base {
             None => {
-                let base = Base { frame: Frame::Whole, ..*dataset.base() };
+                let base = Base { frame: Frame::Whole, ..served.base_of(pba_types::SplitName::Train) };
                 fields.insert("base".to_owned(), base.to_string().into());
             }
             Some(base) => {

@@ -9,7 +9,7 @@ use futures_util::FutureExt;
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::app::App;
-use crate::metrics::Live;
+use crate::metrics::{Live, Stage};
 use crate::stream::epoch::Epoch;
 use crate::stream::pool::{Answer, Workspace};
 
@@ -138,7 +138,7 @@ impl<B: Send + 'static> Batches<B> {
         match std::mem::replace(&mut self.clock, next) {
             Clock::Sending(since) => {
                 let seconds = since.elapsed().as_secs_f64();
-                metrics.stage_send.observe(seconds);
+                metrics.stage(Stage::Send).observe(seconds);
                 metrics.backpressure_seconds.inc_by(seconds);
             }
             Clock::Waiting(since) => metrics.client_wait_seconds.inc_by(since.elapsed().as_secs_f64()),

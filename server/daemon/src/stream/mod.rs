@@ -7,6 +7,7 @@ pub(crate) mod decoded_cache;
 pub mod encode;
 pub(crate) mod epoch;
 pub(crate) mod pool;
+pub(crate) mod resolve;
 pub(crate) mod samples;
 pub(crate) mod shared_memory;
 pub(crate) mod shared_memory_stream;

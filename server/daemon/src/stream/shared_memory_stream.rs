@@ -21,7 +21,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{sleep, timeout};
 
 use crate::app::App;
-use crate::server::LocalSocket;
+use crate::local::LocalSocket;
 use crate::stream::batches::Batches;
 use crate::stream::encode::END_OF_STREAM;
 use crate::stream::epoch::Epoch;

@@ -1,0 +1,39 @@
+//! `/v1/schedules`: the registry.
+
+use pba_schedules::Provenance;
+use pba_types::limits::EPOCHS_MAX;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use crate::query::{Integer, Optional};
+
+crate::query! {
+    /// The parameters of `PUT /v1/schedules/{schedule}`.
+    pub struct PutSchedule {
+        /// Epochs of the search, where the format does not say it
+        epochs: Option<u32> = None, Optional(Integer(1..=EPOCHS_MAX));
+    }
+}
+
+/// The answer of `GET /v1/schedules`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct ScheduleList {
+    /// Every schedule, by name.
+    pub schedules: Vec<ScheduleSummary>,
+}
+
+/// A schedule in short. The whole of it is a `pba-schedule` document.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct ScheduleSummary {
+    /// Its name.
+    pub name: String,
+    /// Digest of what affects pixels.
+    pub digest: String,
+    /// Epochs of the search that learned it.
+    pub epochs: u32,
+    /// How many policies it has in a row.
+    pub segments: usize,
+    /// Where it comes from.
+    #[schema(value_type = Object)]
+    pub provenance: Provenance,
+}
