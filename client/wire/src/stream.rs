@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arrow_schema::{DataType, Field, Schema};
+use serde::Deserialize;
 
 /// The media type of an Arrow IPC stream.
 pub const CONTENT_TYPE: &str = "application/vnd.apache.arrow.stream";
@@ -37,6 +38,12 @@ pub const STD: &str = "pba.std";
 /// Metadata key: class names, a JSON list.
 pub const CLASSES: &str = "pba.classes";
 
+/// The metadata of Arrow's extension type `fixed_shape_tensor`, as far as it is read here.
+#[derive(Deserialize)]
+struct Tensor {
+    shape: [u32; 3],
+}
+
 /// The schema of a stream of `height` x `width` images.
 pub fn schema(height: u32, width: u32, metadata: BTreeMap<String, String>) -> Schema {
     let pixel = Field::new("item", DataType::UInt8, false);
@@ -54,10 +61,9 @@ pub fn schema(height: u32, width: u32, metadata: BTreeMap<String, String>) -> Sc
 /// Height and width of the images of a stream, read from its schema.
 pub fn image_shape(schema: &Schema) -> Option<(u32, u32)> {
     let image = schema.field_with_name("image").ok()?;
-    let metadata: serde_json::Value =
-        serde_json::from_str(image.metadata().get("ARROW:extension:metadata")?).ok()?;
-    let side = |axis: usize| metadata["shape"][axis].as_u64().and_then(|side| u32::try_from(side).ok());
-    Some((side(0)?, side(1)?))
+    let tensor: Tensor = serde_json::from_str(image.metadata().get("ARROW:extension:metadata")?).ok()?;
+    let [height, width, _] = tensor.shape;
+    Some((height, width))
 }
 
 #[cfg(test)]

@@ -167,8 +167,10 @@ pub(crate) struct Config {
     /// Directory for schedules, searches and packed datasets.
     pub(crate) data_dir: PathBuf,
     /// Datasets by name.
+    #[serde(skip)]
     pub(crate) datasets: BTreeMap<String, DatasetConfig>,
     /// The trainer, if it is not beside this program.
+    #[serde(skip)]
     pub(crate) trainer: Option<PathBuf>,
     /// The bounds.
     #[serde(flatten)]
@@ -176,17 +178,12 @@ pub(crate) struct Config {
 }
 
 /// A dataset to serve.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug)]
 pub(crate) struct DatasetConfig {
     /// File or folder.
     pub(crate) path: PathBuf,
     /// Base augmentation, if not the default for its images.
-    #[serde(serialize_with = "as_text")]
     pub(crate) base: Option<Base>,
-}
-
-fn as_text<S: serde::Serializer>(base: &Option<Base>, serializer: S) -> Result<S::Ok, S::Error> {
-    base.as_ref().map(Base::to_string).serialize(serializer)
 }
 
 /// Room for a path in a socket's address.

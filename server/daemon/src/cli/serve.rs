@@ -1,13 +1,15 @@
 //! `pba serve`: the server.
 
 use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
+use pba_augment::Base;
 use pba_datasets::BUILT_IN;
-use serde_json::{Value, json};
+use serde::Serialize;
 
 use crate::app::{App, DataLock};
 use crate::catalog::datasets::Catalog;
@@ -41,21 +43,37 @@ pub(crate) async fn run(args: ServeArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What would run: the configuration, and what is found where it points. Nothing is written, packed or
-/// bound, as a running server may be using it.
-fn check(config: &Config) -> anyhow::Result<Value> {
+/// What `--check` prints: the configuration, and what is found where it points.
+#[derive(Serialize)]
+struct Checked<'a> {
+    #[serde(flatten)]
+    config: &'a Config,
+    /// Without one, streams are served and searches are refused.
+    trainer: Option<String>,
+    datasets: BTreeMap<&'a str, CheckedDataset<'a>>,
+}
+
+#[derive(Serialize)]
+struct CheckedDataset<'a> {
+    path: Option<&'a Path>,
+    base: Option<String>,
+    format: &'static str,
+}
+
+/// Checks what would run. Nothing is written, packed or bound, as a running server may be using it.
+fn check(config: &Config) -> anyhow::Result<Checked<'_>> {
     config.check_paths()?;
     config.check_trainer()?;
-    let mut shown = serde_json::to_value(config)?;
-    // Without one, streams are served and searches are refused.
     let trainer = Trainer::find(config.trainer.clone());
-    shown["trainer"] = trainer.is_there().then(|| trainer.program().display().to_string()).into();
-    for (name, dataset) in &config.datasets {
-        let format = pba_datasets::format(&dataset.path).with_context(|| format!("dataset {name:?}"))?;
-        shown["datasets"][name]["format"] = format.into();
+    let trainer = trainer.is_there().then(|| trainer.program().display().to_string());
+    let built_in = CheckedDataset { path: None, base: None, format: BUILT_IN };
+    let mut datasets = BTreeMap::from([(BUILT_IN, built_in)]);
+    for (name, DatasetConfig { path, base }) in &config.datasets {
+        let format = pba_datasets::format(path).with_context(|| format!("dataset {name:?}"))?;
+        let base = base.as_ref().map(Base::to_string);
+        datasets.insert(name, CheckedDataset { path: Some(path), base, format });
     }
-    shown["datasets"][BUILT_IN] = json!({ "path": null, "base": null, "format": BUILT_IN });
-    Ok(shown)
+    Ok(Checked { config, trainer, datasets })
 }
 
 /// Binds the address, and opens everything that the configuration names.

@@ -6,7 +6,7 @@ use std::time::Instant;
 use anyhow::Context;
 use arrow_ipc::writer::StreamWriter;
 use pba_client::{Client, EpochRequest};
-use serde_json::{Value, json};
+use serde::Serialize;
 
 use crate::cli::access::Access;
 use crate::cli::file::OutFile;
@@ -74,14 +74,30 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Reads an epoch with a progress bar, and answers what was read and who waited for whom.
+/// What was read, and who waited for whom.
+#[derive(Debug, Serialize)]
+pub(crate) struct Read {
+    dataset: String,
+    epoch: u32,
+    batches: u64,
+    images: u64,
+    bytes: u64,
+    seconds: f64,
+    images_per_second: f64,
+    client_waited_seconds: f64,
+    server_waited_seconds: f64,
+    resumes: u32,
+    out: Option<String>,
+}
+
+/// Reads an epoch with a progress bar.
 pub(crate) async fn read(
     client: &Client,
     dataset: &str,
     epoch: u32,
     request: EpochRequest,
     out: Option<&Path>,
-) -> anyhow::Result<Value> {
+) -> anyhow::Result<Read> {
     let start = Instant::now();
     let mut stream = client.epoch(dataset, epoch, request).await?;
     let bar = bar::rows(&format!("{dataset}, epoch {epoch}"));
@@ -110,45 +126,44 @@ pub(crate) async fn read(
     }
     bar.finish_and_clear();
     let (seconds, waits) = (start.elapsed().as_secs_f64(), stream.waits());
-    Ok(json!({
-        "dataset": dataset,
-        "epoch": epoch,
-        "batches": stream.batches(),
-        "images": rows,
-        "bytes": stream.bytes(),
-        "seconds": seconds,
-        "images_per_second": rows as f64 / seconds,
-        "client_waited_seconds": waits.for_server.as_secs_f64(),
-        "server_waited_seconds": waits.for_client.as_secs_f64(),
-        "resumes": stream.resumes(),
-        "out": out.map(|path| path.display().to_string()),
-    }))
+    Ok(Read {
+        dataset: dataset.to_owned(),
+        epoch,
+        batches: stream.batches(),
+        images: rows,
+        bytes: stream.bytes(),
+        seconds,
+        images_per_second: rows as f64 / seconds,
+        client_waited_seconds: waits.for_server.as_secs_f64(),
+        server_waited_seconds: waits.for_client.as_secs_f64(),
+        resumes: stream.resumes(),
+        out: out.map(|path| path.display().to_string()),
+    })
 }
 
-/// The result of [`read`], for people.
-pub(crate) fn sentence(result: &Value) -> String {
-    let number = |key: &str| result[key].as_f64().unwrap_or_default();
-    let resumed = match result["resumes"].as_u64() {
-        Some(0) | None => String::new(),
-        Some(1) => ", continued once".to_owned(),
-        Some(resumes) => format!(", continued {resumes} times"),
+/// The result, for people.
+pub(crate) fn sentence(read: &Read) -> String {
+    let resumed = match read.resumes {
+        0 => String::new(),
+        1 => ", continued once".to_owned(),
+        resumes => format!(", continued {resumes} times"),
     };
-    let counted = |many: &str, one: &str| match &result[many] {
-        count if *count == 1 => format!("1 {one}"),
+    let counted = |count: u64, one: &str, many: &str| match count {
+        1 => format!("1 {one}"),
         count => format!("{count} {many}"),
     };
     // As with drop_last and batches longer than the shard, or a start at its end.
-    let left = if result["batches"] == 0 { "no batch is left by these parameters: " } else { "" };
-    let written = result["out"].as_str().map(|path| format!("\nwritten to {path}")).unwrap_or_default();
+    let left = if read.batches == 0 { "no batch is left by these parameters: " } else { "" };
+    let written = read.out.as_ref().map(|path| format!("\nwritten to {path}")).unwrap_or_default();
     format!(
         "{left}{} in {}, {:.1} MB in {:.2} s: {:.0} images/s{resumed}\n\
          the client waited for the server {:.2} s, the server for the client {:.2} s{written}",
-        counted("images", "image"),
-        counted("batches", "batch"),
-        number("bytes") / 1e6,
-        number("seconds"),
-        number("images_per_second"),
-        number("client_waited_seconds"),
-        number("server_waited_seconds"),
+        counted(read.images, "image", "images"),
+        counted(read.batches, "batch", "batches"),
+        read.bytes as f64 / 1e6,
+        read.seconds,
+        read.images_per_second,
+        read.client_waited_seconds,
+        read.server_waited_seconds,
     )
 }
