@@ -10,6 +10,7 @@
 pub mod binary;
 pub mod epoch;
 pub mod http;
+pub mod imports;
 pub mod metrics;
 pub mod parquet_files;
 pub mod proxy;

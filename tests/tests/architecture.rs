@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use pba_schedules::Op;
+use pba_tests::imports::{Imports, circles};
 use pba_tests::repository;
 use serde_json::Value;
 
@@ -117,6 +118,30 @@ fn dependencies_point_one_way() {
     for needed in ["pba-schedules", "pba-augment", "pba-datasets", "pba-server", "pba-wire", "pba-client"] {
         assert!(packages.contains_key(needed), "{needed} is gone; this test must follow its new name");
     }
+}
+
+#[test]
+fn no_files_use_each_other_in_a_circle() {
+    let circles = packages().into_iter().map(|(name, package)| {
+        let circles = Imports::of(&package.folder.join("src")).circles();
+        circles.into_iter().map(move |files| format!("{name}: {files:?}")).collect::<Vec<_>>()
+    });
+    let circles: Vec<String> = circles.flatten().collect();
+    assert!(
+        circles.is_empty(),
+        "files use each other in a circle: {circles:#?}\n\
+         move what they both need into a file that uses neither, or pass it in as a value"
+    );
+}
+
+#[test]
+fn circles_are_found() {
+    let edges = |pairs: &[(u8, &[u8])]| {
+        pairs.iter().map(|(from, to)| (*from, BTreeSet::from_iter(to.iter().copied()))).collect()
+    };
+    assert_eq!(circles(&edges(&[(1, &[2, 3]), (2, &[3]), (3, &[])])), Vec::<Vec<u8>>::new());
+    let found = circles(&edges(&[(1, &[2]), (2, &[3]), (3, &[2]), (4, &[5]), (5, &[6]), (6, &[4, 1])]));
+    assert_eq!(found, [vec![2, 3], vec![4, 5, 6]]);
 }
 
 #[test]

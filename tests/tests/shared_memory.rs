@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use arrow_array::RecordBatch;
 use pba_client::{Client, ClientError, EpochRequest, EpochStream, Query};
 use pba_tests::{Server, epoch, wait_for};
-use pba_wire::memory::Record;
+use pba_wire::shared_memory::Record;
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, ftruncate, memfd_create};
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 use tempfile::TempDir;

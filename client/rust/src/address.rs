@@ -7,8 +7,8 @@ use std::io::ErrorKind;
 use reqwest::Url;
 use rustls::CertificateError;
 
-use crate::client::Request;
 use crate::error::ClientError;
+use crate::request::Request;
 
 /// Where a server is.
 #[derive(Clone, Debug)]

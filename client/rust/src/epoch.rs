@@ -10,13 +10,11 @@ use arrow_ipc::reader::StreamDecoder;
 use arrow_schema::SchemaRef;
 use pba_wire::stream;
 use pba_wire::{EpochRequest, Query};
-use reqwest::Response;
 
-use crate::address::cause;
-use crate::client::{ATTEMPTS_MAX, Client, PAUSE, segment};
+use crate::body::Body;
 use crate::error::ClientError;
-#[cfg(target_os = "linux")]
-use crate::memory::MemoryStream;
+use crate::replicas::{ATTEMPTS_MAX, PAUSE, Replicas};
+use crate::request::segment;
 
 /// Sides of images are shorter; so no product of them overflows.
 const SIDE_MAX: u32 = 1 << 14;
@@ -32,7 +30,7 @@ pub struct Waits {
 
 /// Batches of one epoch, in order, each exactly once.
 pub struct EpochStream {
-    client: Client,
+    replicas: Replicas,
     dataset: String,
     epoch: u32,
     request: EpochRequest,
@@ -52,7 +50,7 @@ pub struct EpochStream {
 }
 
 struct Connection {
-    source: Source,
+    body: Body,
     decoder: StreamDecoder,
     /// Bytes that arrived and are not decoded yet.
     rest: Buffer,
@@ -75,29 +73,6 @@ impl Connection {
     }
 }
 
-/// What an answer comes out of.
-pub(crate) enum Source {
-    Http(Response),
-    #[cfg(target_os = "linux")]
-    Memory(Box<MemoryStream>),
-}
-
-impl Source {
-    /// The next bytes of the answer; none at its end.
-    async fn next(&mut self) -> Result<Option<Buffer>, ClientError> {
-        match self {
-            Source::Http(response) => match response.chunk().await {
-                Ok(chunk) => Ok(chunk.map(Buffer::from)),
-                Err(error) => Err(ClientError::Stream(cause(&error))),
-            },
-            #[cfg(target_os = "linux")]
-            Source::Memory(stream) => {
-                stream.next().await.map_err(|error| ClientError::Stream(error.to_string()))
-            }
-        }
-    }
-}
-
 /// What one attempt to read gave.
 enum Read {
     Schema(SchemaRef),
@@ -107,13 +82,13 @@ enum Read {
 
 impl EpochStream {
     pub(crate) async fn open(
-        client: Client,
+        replicas: Replicas,
         dataset: String,
         epoch: u32,
         request: EpochRequest,
     ) -> Result<EpochStream, ClientError> {
         let mut stream = EpochStream {
-            client,
+            replicas,
             dataset,
             epoch,
             request,
@@ -131,8 +106,8 @@ impl EpochStream {
             since: Instant::now(),
         };
         let start = Instant::now();
-        let client = stream.client.clone();
-        let opened = client.first(async |replica| {
+        let replicas = stream.replicas.clone();
+        let opened = replicas.first(async |replica| {
             stream.replica = replica;
             let schema = stream.connect().await?;
             stream.expected = number(&schema, stream::BATCHES)?;
@@ -219,7 +194,7 @@ impl EpochStream {
             };
             self.connection = None;
             attempts += 1;
-            let replicas = self.client.replicas() as u32;
+            let replicas = self.replicas.replicas() as u32;
             if attempts > ATTEMPTS_MAX * replicas {
                 return Err(ClientError::Cut {
                     received: self.received,
@@ -273,10 +248,10 @@ impl EpochStream {
         let (dataset, epoch, query) = (segment(&self.dataset), self.epoch, request.to_query());
         let mark = if query.is_empty() { "" } else { "?" };
         let path = format!("/v1/datasets/{dataset}/epochs/{epoch}/batches{mark}{query}");
-        let source = self.client.stream(self.replica, &path).await?;
-        self.shares_memory = !matches!(source, Source::Http(_));
+        let body = self.replicas.stream(self.replica, &path).await?;
+        self.shares_memory = !matches!(body, Body::Http(_));
         self.connection = Some(Connection {
-            source,
+            body,
             decoder: StreamDecoder::new(),
             rest: Buffer::default(),
             batch: None,
@@ -293,7 +268,7 @@ impl EpochStream {
             return Err(ClientError::Stream("it announces rows and no batch".to_owned()));
         }
         if !is_of_images(&schema) {
-            let columns = self.client.hide(self.replica, &columns(&schema));
+            let columns = self.replicas.hide(self.replica, &columns(&schema));
             return Err(ClientError::Stream(format!(
                 "its columns are not image, label and index: {columns}"
             )));
@@ -321,7 +296,7 @@ impl EpochStream {
 
     /// Decodes the next message, reading on as needed.
     async fn read(&mut self) -> Result<Read, ClientError> {
-        let stall = self.client.stall(self.replica);
+        let stall = self.replicas.stall(self.replica);
         let connection = self.connection.as_mut().expect("a connection was made");
         let had_schema = connection.decoder.schema().is_some();
         if let Some(batch) = connection.batch.take() {
@@ -338,7 +313,7 @@ impl EpochStream {
                 return Ok(Read::Batch(batch));
             }
             // TCP's own limit ends it first, and says the same.
-            let next = tokio::time::timeout(stall, connection.source.next()).await;
+            let next = tokio::time::timeout(stall, connection.body.next()).await;
             match next.unwrap_or_else(|_| Err(ClientError::Stream(format!("nothing came for {stall:?}"))))? {
                 Some(bytes) => {
                     self.bytes += bytes.len() as u64;
@@ -370,7 +345,7 @@ impl EpochStream {
 
     fn changed(&self, key: &str, found: String, expected: String) -> ClientError {
         let (url, found) =
-            (self.client.address(self.replica).to_string(), self.client.hide(self.replica, &found));
+            (self.replicas.address(self.replica).to_string(), self.replicas.hide(self.replica, &found));
         ClientError::Changed { url, key: key.to_owned(), found, expected }
     }
 }

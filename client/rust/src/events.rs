@@ -6,8 +6,9 @@ use std::time::Duration;
 use reqwest::Response;
 use serde_json::Value;
 
-use crate::client::{Client, Request, foreign_answer, has_type, segment};
 use crate::error::ClientError;
+use crate::replicas::{Replicas, foreign_answer, has_type};
+use crate::request::{Request, segment};
 
 /// Attempts to reconnect before giving up.
 const ATTEMPTS_MAX: u32 = 8;
@@ -30,7 +31,7 @@ pub struct Event {
 
 /// The events of one search, from its beginning. A broken connection is taken up where it broke.
 pub struct Events {
-    client: Client,
+    replicas: Replicas,
     search: String,
     replica: usize,
     response: Option<Response>,
@@ -46,9 +47,9 @@ pub struct Events {
 }
 
 impl Events {
-    pub(crate) fn new(client: Client, search: &str) -> Events {
+    pub(crate) fn new(replicas: Replicas, search: &str) -> Events {
         Events {
-            client,
+            replicas,
             search: search.to_owned(),
             replica: 0,
             response: None,
@@ -89,7 +90,7 @@ impl Events {
             self.attempts += 1;
             // A server that never answered is not one that is being restarted.
             let never =
-                !self.connected && !failure.is_busy() && self.attempts >= self.client.replicas() as u32;
+                !self.connected && !failure.is_busy() && self.attempts >= self.replicas.replicas() as u32;
             if never || self.attempts > ATTEMPTS_MAX {
                 return Err(failure);
             }
@@ -106,9 +107,9 @@ impl Events {
         if self.response.is_none() {
             let path = self.path();
             let headers = self.last_id.as_deref().map(|id| ("Last-Event-ID", id));
-            let response = self.client.send(self.replica, Request::get(&path), None, headers).await?;
+            let response = self.replicas.send(self.replica, Request::get(&path), None, headers).await?;
             if !has_type(&response, "text/event-stream") {
-                return Err(foreign_answer(&self.client, self.replica, &path, &response));
+                return Err(foreign_answer(&self.replicas, self.replica, &path, &response));
             }
             self.response = Some(response);
             self.connected = true;
@@ -126,7 +127,7 @@ impl Events {
             Ok(None) => Err(ClientError::Stream("the events ended before the search".to_owned())),
             Err(error) => {
                 let path = self.path();
-                Err(self.client.address(self.replica).unanswered(Request::get(&path), &error))
+                Err(self.replicas.address(self.replica).unanswered(Request::get(&path), &error))
             }
         }
     }
@@ -166,12 +167,14 @@ impl Events {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::options::ClientOptions;
 
     #[test]
     fn events_are_parsed_however_they_are_cut() {
         let text = b": keep\n\nid: 3\nevent: scored\ndata: {\"epoch\":6}\n\nevent: progress\ndata: {}\n\n";
         for cut in 0..text.len() {
-            let mut events = Events::new(Client::new(["http://127.0.0.1:1"]).unwrap(), "x");
+            let mut events =
+                Events::new(Replicas::new(["http://127.0.0.1:1"], &ClientOptions::default()).unwrap(), "x");
             for part in [&text[..cut], &text[cut..]] {
                 events.bytes.extend_from_slice(part);
                 events.parse();

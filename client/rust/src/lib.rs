@@ -15,13 +15,16 @@
 //! ```
 
 mod address;
+mod body;
 mod client;
 mod epoch;
 mod error;
 mod events;
-#[cfg(target_os = "linux")]
-mod memory;
 mod options;
+mod replicas;
+mod request;
+#[cfg(target_os = "linux")]
+mod shared_memory;
 
 pub use client::Client;
 pub use epoch::{EpochStream, Waits};

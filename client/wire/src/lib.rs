@@ -4,10 +4,10 @@
 pub mod apply;
 pub mod datasets;
 pub mod epoch;
-pub mod memory;
 pub mod problem;
 pub mod query;
 pub mod schedules;
+pub mod shared_memory;
 pub mod stream;
 
 pub use apply::Apply;

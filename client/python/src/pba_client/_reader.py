@@ -23,7 +23,7 @@ RETRY_AFTER_SECONDS_MAX = 60.0
 STATUS_RETRIED = (429, 502, 503, 504)
 
 if TYPE_CHECKING:
-    from ._memory import MemoryReader
+    from ._shared_memory import SharedMemoryReader
 
 _T = TypeVar("_T")
 
@@ -44,7 +44,7 @@ class Connection:
 
     def __init__(self, response: Response, counters: Counters) -> None:
         self._response = response
-        self._stream: Union[StreamReader, MemoryReader, None] = None
+        self._stream: Union[StreamReader, SharedMemoryReader, None] = None
         try:
             response.check()
             self.shares_memory = response.shares_memory
@@ -79,11 +79,11 @@ class Connection:
         self._response.close()
 
 
-def _memory_reader(response: Response, counters: Counters) -> MemoryReader:
+def _memory_reader(response: Response, counters: Counters) -> SharedMemoryReader:
     # Linux alone has what it needs, and alone is answered so.
-    from ._memory import MemoryReader
+    from ._shared_memory import SharedMemoryReader
 
-    return MemoryReader(response, counters)
+    return SharedMemoryReader(response, counters)
 
 
 class Reader:

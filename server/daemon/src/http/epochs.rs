@@ -8,8 +8,8 @@ use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use hyper::upgrade::OnUpgrade;
 use pba_types::limits::EPOCHS_MAX;
-use pba_wire::memory;
 use pba_wire::query::{Form, Integer};
+use pba_wire::shared_memory;
 use pba_wire::stream::CONTENT_TYPE;
 use pba_wire::{EpochRequest, Preview};
 
@@ -74,7 +74,7 @@ pub(crate) async fn batches(
         match SharedMemoryStream::new(&app, &epoch, permit, wanted) {
             Ok(stream) => {
                 tokio::spawn(stream.run(upgrade));
-                let headers = [(header::CONNECTION, "upgrade"), (header::UPGRADE, memory::PROTOCOL)];
+                let headers = [(header::CONNECTION, "upgrade"), (header::UPGRADE, shared_memory::PROTOCOL)];
                 return Ok((StatusCode::SWITCHING_PROTOCOLS, headers).into_response());
             }
             Err((given_back, error)) => {
@@ -144,13 +144,14 @@ fn epoch_number(text: &str) -> Result<u32, Error> {
 fn batches_wanted(headers: &HeaderMap) -> Result<Option<usize>, Error> {
     let asks = headers.get_all(header::UPGRADE).iter().any(|protocols| {
         let mut protocols = protocols.to_str().unwrap_or_default().split(',');
-        protocols.any(|protocol| protocol.trim() == memory::PROTOCOL)
+        protocols.any(|protocol| protocol.trim() == shared_memory::PROTOCOL)
     });
     if !asks {
         return Ok(None);
     }
-    let text = headers.get(memory::BATCHES_HEADER).map_or("", |value| value.to_str().unwrap_or_default());
-    Ok(Some(Integer(1..=memory::BATCHES_MAX).read(memory::BATCHES_HEADER, text)?))
+    let text =
+        headers.get(shared_memory::BATCHES_HEADER).map_or("", |value| value.to_str().unwrap_or_default());
+    Ok(Some(Integer(1..=shared_memory::BATCHES_MAX).read(shared_memory::BATCHES_HEADER, text)?))
 }
 
 /// Reads the compression that the client asks for:

@@ -1,4 +1,4 @@
-//! One epoch through memory that the client shares; `pba_wire::memory` describes the protocol.
+//! One epoch through memory that the client shares; `pba_wire::shared_memory` describes the protocol.
 //!
 //! The workers render straight into a slot of the memory, and a record of some bytes tells the
 //! client where. The kernel copies nothing. The rules are those of the plain stream: at most
@@ -14,7 +14,7 @@ use std::time::Duration;
 use anyhow::{Context, bail, ensure};
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
-use pba_wire::memory::{BATCHES_MAX, READY, Record};
+use pba_wire::shared_memory::{BATCHES_MAX, READY, Record};
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 use tokio::net::UnixStream;
 use tokio::sync::OwnedSemaphorePermit;

@@ -40,7 +40,7 @@ _WORDS = 2
 _END_OF_STREAM_BYTES = 8
 
 
-class _Memory:
+class _SharedMemory:
     """The mapping and the socket beside it; lives as long as anything looks at the memory.
 
     The mapping is private: what is written to it is copied, page by page, for this process alone.
@@ -114,7 +114,7 @@ class _Memory:
                 pages[start : start + length : PAGE_BYTES] += 0
 
 
-_MEMORIES: weakref.WeakSet[_Memory] = weakref.WeakSet()
+_MEMORIES: weakref.WeakSet[_SharedMemory] = weakref.WeakSet()
 
 
 def _before_fork() -> None:
@@ -131,7 +131,7 @@ class _Slot:
 
     __slots__ = ("_memory", "_number")
 
-    def __init__(self, memory: _Memory, number: int) -> None:
+    def __init__(self, memory: _SharedMemory, number: int) -> None:
         self._memory = memory
         self._number = number
 
@@ -139,7 +139,7 @@ class _Slot:
         self._memory.give_back(self._number)
 
 
-class MemoryReader:
+class SharedMemoryReader:
     """Reads the messages of one stream from shared memory, after the answer 101.
 
     Attributes:
@@ -164,7 +164,7 @@ class MemoryReader:
             seals = fcntl.fcntl(descriptors[0], _F_GET_SEALS)
             if not seals & _F_SEAL_SHRINK or os.fstat(descriptors[0]).st_size < self._bytes:
                 raise StreamError("the server's memory could be cut off while it is looked at")
-            self._memory = _Memory(response.socket, descriptors[0], self._bytes)
+            self._memory = _SharedMemory(response.socket, descriptors[0], self._bytes)
             self.schema: pa.Schema = pa.ipc.read_schema(pa.py_buffer(self._memory.map[:schema_bytes]))
         except (OSError, ValueError, pa.ArrowException) as error:
             raise StreamError(f"the server's memory cannot be used: {error}") from error

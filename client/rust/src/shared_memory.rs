@@ -1,4 +1,4 @@
-//! Batches through memory that a server on the same machine shares; [`pba_wire::memory`] describes how
+//! Batches through memory that a server on the same machine shares; [`pba_wire::shared_memory`] describes how
 //! both sides speak.
 //!
 //! This is the one file of the client with unsafe code. What makes it sound: the memory is sealed, so
@@ -22,7 +22,7 @@ use http_body_util::Empty;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use memmap2::Mmap;
-use pba_wire::memory::{BATCHES_HEADER, PROTOCOL, READY, RECORD_BYTES, Record};
+use pba_wire::shared_memory::{BATCHES_HEADER, PROTOCOL, READY, RECORD_BYTES, Record};
 use reqwest::header::{AUTHORIZATION, CONNECTION, HOST, HeaderValue, UPGRADE};
 use rustix::fs::{SealFlags, fcntl_get_seals};
 use rustix::net::{
@@ -32,8 +32,8 @@ use tokio::io::Interest;
 use tokio::net::UnixStream;
 
 use crate::address::Address;
-use crate::client::Request;
 use crate::error::ClientError;
+use crate::request::Request;
 
 /// Batches that may be held while the next ones are made. Whoever holds more gets copies.
 const BATCHES_HELD: usize = 6;
@@ -41,7 +41,7 @@ const BATCHES_HELD: usize = 6;
 /// How a server on a Unix socket answers a request for an epoch.
 pub(crate) enum Answer {
     /// With memory.
-    Memory(Box<MemoryStream>),
+    Shared(Box<SharedMemoryStream>),
     /// As over TCP: an error, or a stream, because it cannot or will not share memory.
     Plain(reqwest::Response),
 }
@@ -83,8 +83,8 @@ pub(crate) async fn ask(
     if !parts.read_buf.is_empty() {
         return Err(ClientError::Stream("the server speaks before it was answered".to_owned()));
     }
-    let memory = MemoryStream::open(parts.io.into_inner()).await;
-    memory.map(|memory| Answer::Memory(Box::new(memory))).map_err(|error| match error.kind() {
+    let memory = SharedMemoryStream::open(parts.io.into_inner()).await;
+    memory.map(|memory| Answer::Shared(Box::new(memory))).map_err(|error| match error.kind() {
         io::ErrorKind::InvalidData => ClientError::Stream(error.to_string()),
         _ => unanswered(&error),
     })
@@ -115,7 +115,7 @@ impl Drop for Slot {
 }
 
 /// The messages of one stream, in shared memory.
-pub(crate) struct MemoryStream {
+pub(crate) struct SharedMemoryStream {
     socket: UnixStream,
     arriving: Arriving,
     memory: Arc<Memory>,
@@ -125,12 +125,12 @@ pub(crate) struct MemoryStream {
     schema: Option<Buffer>,
 }
 
-impl MemoryStream {
+impl SharedMemoryStream {
     /// Takes over the memory.
     ///
     /// # Errors
     /// Of the socket; and of kind `InvalidData` when the server does not do as it promised.
-    async fn open(socket: UnixStream) -> io::Result<MemoryStream> {
+    async fn open(socket: UnixStream) -> io::Result<SharedMemoryStream> {
         let ready = READY.to_le_bytes();
         if send(&socket, &ready, SendFlags::NOSIGNAL)? != ready.len() {
             return Err(broken("the socket has no room for four bytes"));
@@ -156,7 +156,7 @@ impl MemoryStream {
         let schema = Buffer::from(schema);
         let memory =
             Arc::new(Memory { map, socket: socket.as_fd().try_clone_to_owned()?, held: AtomicUsize::new(0) });
-        Ok(MemoryStream { socket, arriving, memory, held_max: batches as usize, schema: Some(schema) })
+        Ok(SharedMemoryStream { socket, arriving, memory, held_max: batches as usize, schema: Some(schema) })
     }
 
     /// The next message, the schema's first; none at the end of the stream. May be dropped while it
@@ -194,7 +194,7 @@ impl MemoryStream {
     }
 }
 
-impl Drop for MemoryStream {
+impl Drop for SharedMemoryStream {
     /// The server notices at once, even while buffers keep the socket open.
     fn drop(&mut self) {
         // It may have closed already.
