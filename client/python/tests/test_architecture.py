@@ -1,0 +1,62 @@
+"""Which module of a package uses which."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+from typing import Dict, List, Set
+
+from conftest import REPOSITORY
+
+FOLDERS = ["client/python/src/pba_client", "client/python/tests", "benches", "benches/peers"]
+
+
+def imports(folder: Path) -> Dict[str, Set[str]]:
+    """The modules of a folder, and those beside it that each imports, wherever in its code."""
+    modules = {path.stem: path for path in folder.glob("*.py")}
+    edges: Dict[str, Set[str]] = {}
+    for name, path in modules.items():
+        used: Set[str] = set()
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom):
+                module = (node.module or "").split(".")[0]
+                # `from . import x` names modules; `from .x import y` and `from x import y` name one.
+                used.update([module] if module else [alias.name for alias in node.names])
+            elif isinstance(node, ast.Import):
+                used.update(alias.name.split(".")[0] for alias in node.names)
+        edges[name] = {module for module in used if module in modules and module != name}
+    return edges
+
+
+def circles(edges: Dict[str, Set[str]]) -> List[List[str]]:
+    """The groups of modules that can be reached from each other."""
+
+    def reached(start: str) -> Set[str]:
+        found: Set[str] = set()
+        left = [start]
+        while left:
+            new = edges[left.pop()] - found
+            found |= new
+            left.extend(new)
+        return found
+
+    closure = {module: reached(module) for module in edges}
+    found = {
+        tuple(sorted(other for other in closure[module] if module in closure[other]))
+        for module in edges
+        if module in closure[module]
+    }
+    return [list(circle) for circle in sorted(found)]
+
+
+def test_no_modules_use_each_other_in_a_circle() -> None:
+    for folder in FOLDERS:
+        edges = imports(REPOSITORY / folder)
+        assert edges, f"{folder} has no modules"
+        assert circles(edges) == [], f"in {folder}; move what both need into a module that uses neither"
+
+
+def test_circles_are_found() -> None:
+    edges = {"a": {"b", "c"}, "b": {"c"}, "c": {"b"}, "d": {"a"}}
+    assert circles(edges) == [["b", "c"]]
+    assert circles({"a": {"b"}, "b": set()}) == []
