@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -198,7 +199,7 @@ impl Entry {
 }
 
 /// A bar on standard error, anew for each split; quiet when that is not a terminal.
-fn report_progress(name: &str) -> impl Fn(Progress) + use<> {
+fn report_progress(name: &str) -> impl Fn(Progress) -> ControlFlow<()> + use<> {
     let name = name.to_owned();
     // Each is there before its split is begun, so that its rate counts from the beginning.
     let bar = RefCell::new(crate::cli::bar::rows(""));
@@ -211,6 +212,7 @@ fn report_progress(name: &str) -> impl Fn(Progress) + use<> {
             shown.finish_and_clear();
             *shown = crate::cli::bar::rows("");
         }
+        ControlFlow::Continue(())
     }
 }
 

@@ -133,6 +133,15 @@ pub enum DatasetError {
         /// The format it was taken for.
         format: &'static str,
     },
+    /// A source that no longer has the rows that were found in it at first.
+    #[error("{split}: it changed while it was being read")]
+    Changed {
+        /// The split, in words.
+        split: String,
+    },
+    /// Whoever watched the import told it to stop.
+    #[error("the import was cancelled")]
+    Cancelled,
     /// A packed file that is cut off, damaged, or written by something else.
     #[error("{}: not a packed split: {reason}", file.display())]
     Packed {

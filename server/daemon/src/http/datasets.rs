@@ -38,8 +38,8 @@ fn describe(entry: &Entry) -> Value {
         // `sizes` holds the smallest and the largest; where they differ, there is no `shape`.
         let (kept, shape, (smallest, largest)) = match split.images() {
             Images::Decoded(images) => {
-                let (height, width) = images.shape();
-                ("decoded", json!([height, width, 3]), (images.shape(), images.shape()))
+                let shape = images.shape();
+                ("decoded", json!([shape.height, shape.width, 3]), (shape, shape))
             }
             Images::Encoded(images) => ("encoded", Value::Null, (images.smallest(), images.largest())),
         };
@@ -49,7 +49,7 @@ fn describe(entry: &Entry) -> Value {
                 "samples": split.len(),
                 "images": kept,
                 "shape": shape,
-                "sizes": { "height": [smallest.0, largest.0], "width": [smallest.1, largest.1] },
+                "sizes": { "height": [smallest.height, largest.height], "width": [smallest.width, largest.width] },
                 "bytes": split.bytes(),
                 "mean": split.mean(),
                 "std": split.std(),

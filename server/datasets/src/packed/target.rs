@@ -1,39 +1,60 @@
 //! Where imported images go: into a packed file, as pixels when all share one size, else encoded.
 
+use std::ops::ControlFlow;
 use std::path::Path;
 
-use crate::encoded::{EncodedPacker, Seen};
+use pba_types::{ImageShape, SplitName};
+
+use crate::decode::image::{self, ImageError};
 use crate::error::DatasetError;
-use crate::image::{self, Image, ImageError};
-use crate::import;
-use crate::pack::{PackSpec, Packer};
+use crate::packed::decoded::Packer;
+use crate::packed::encoded::{EncodedPacker, Measured};
+use crate::packed::spec::PackSpec;
+use crate::parallel::in_parallel;
 
 /// Decoded pixels held at a time, about.
 const DECODED_BYTES: usize = 64 << 20;
 
-/// Packs encoded images, which `feed` gives to the target, all and in order.
+/// How far an import is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Progress {
+    /// The split being imported.
+    pub split: SplitName,
+    /// Its rows that are done.
+    pub rows_done: u64,
+    /// Its rows in all.
+    pub rows_total: u64,
+}
+
+/// Packs a split, whose rows `feed` gives to the target, all and in order.
 ///
-/// It is called once when all images share one size. At the first image of another size it is
-/// stopped, and called anew for images of different sizes. Photographs differ early, so that
-/// costs nothing to speak of; a first look at all sizes would read every dataset twice.
+/// `feed` is called once when all images share one size. At the first image of another size it is
+/// stopped, and called again for images of different sizes. Photographs differ early, so that
+/// costs next to nothing; finding out all sizes beforehand would read every dataset twice.
+///
+/// `progress` is told before the first row and after every few; its [`ControlFlow::Break`] cancels.
 ///
 /// # Errors
-/// What `feed` fails with, a label that names no class, a file that cannot be written; and after
-/// all images were looked at, the first that does not decode.
+/// What `feed` fails with, a label that names no class, a file that cannot be written; when all images
+/// have been tried, the first that does not decode; and [`DatasetError::Cancelled`].
 pub(crate) fn pack(
     to: &Path,
+    split: SplitName,
     spec: &PackSpec,
+    progress: &dyn Fn(Progress) -> ControlFlow<()>,
     feed: &dyn Fn(&mut Target<'_>) -> Result<(), Stop>,
 ) -> Result<(), DatasetError> {
-    let mut target = Target::new(to, spec, Form::Decoded { size: None, packer: None });
-    let fed = match feed(&mut target) {
+    let begin = |form| Target { to, split, spec, form, progress, rows_done: 0, bad: 0, first_bad: None };
+    let mut target = begin(Form::Decoded { size: None, packer: None });
+    let fed = match target.done(0).and_then(|()| feed(&mut target)) {
         Err(Stop::OtherSize) => {
-            target = Target::new(to, spec, Form::Encoded { packer: None });
+            target = begin(Form::Encoded { packer: None });
             feed(&mut target)
         }
         fed => fed,
     };
     match fed {
+        Ok(()) if target.rows_done < spec.rows => Err(target.changed()),
         Ok(()) => target.finish(),
         Err(Stop::Failed(error)) => Err(error),
         Err(Stop::OtherSize) => unreachable!("encoded images may be of any size"),
@@ -63,33 +84,69 @@ pub(crate) type Place = (String, Option<u64>);
 /// A packed file in the making, until the first bad image; then images are only counted.
 pub(crate) struct Target<'a> {
     to: &'a Path,
+    split: SplitName,
     spec: &'a PackSpec,
     form: Form,
+    progress: &'a dyn Fn(Progress) -> ControlFlow<()>,
+    rows_done: u64,
     bad: u64,
     first_bad: Option<(Place, String)>,
 }
 
 enum Form {
-    Decoded { size: Option<(u32, u32)>, packer: Option<Packer> },
+    Decoded { size: Option<ImageShape>, packer: Option<Packer> },
     Encoded { packer: Option<EncodedPacker> },
 }
 
 impl Target<'_> {
-    fn new<'a>(to: &'a Path, spec: &'a PackSpec, form: Form) -> Target<'a> {
-        Target { to, spec, form, bad: 0, first_bad: None }
-    }
-
-    /// Takes the next images with their labels; `place` says where each comes from.
+    /// Takes the next encoded images with their labels; `place` says where each comes from.
     pub(crate) fn add(
         &mut self,
         cells: &[Cell<'_>],
         labels: &[i64],
         place: impl Fn(usize) -> Place,
     ) -> Result<(), Stop> {
-        assert_eq!(cells.len(), labels.len(), "labels of so many images");
+        assert_eq!(cells.len(), labels.len(), "a label for each image");
+        self.expect(labels.len())?;
         match self.form {
-            Form::Decoded { .. } => self.add_decoded(cells, labels, place),
-            Form::Encoded { .. } => self.add_encoded(cells, labels, place),
+            Form::Decoded { .. } => self.add_decoded(cells, labels, place)?,
+            Form::Encoded { .. } => self.add_encoded(cells, labels, place)?,
+        }
+        self.done(labels.len())
+    }
+
+    /// Takes the next images of a size, as pixels one after another, with their labels. All images of
+    /// the split must then be of that size.
+    pub(crate) fn add_pixels(
+        &mut self,
+        shape: ImageShape,
+        pixels: &[u8],
+        labels: &[i64],
+    ) -> Result<(), Stop> {
+        assert_eq!(pixels.len(), labels.len() * shape.rgb_bytes(), "pixels of as many images as labels");
+        self.expect(labels.len())?;
+        for (pixels, &label) in pixels.chunks_exact(shape.rgb_bytes()).zip(labels) {
+            self.push_decoded(shape, pixels, label)?;
+        }
+        self.done(labels.len())
+    }
+
+    /// Checks that there may be so many more rows.
+    fn expect(&self, rows: usize) -> Result<(), DatasetError> {
+        if self.rows_done + rows as u64 <= self.spec.rows { Ok(()) } else { Err(self.changed()) }
+    }
+
+    fn changed(&self) -> DatasetError {
+        DatasetError::Changed { split: self.spec.source.clone() }
+    }
+
+    /// Counts rows that were taken, and asks whether to go on.
+    fn done(&mut self, rows: usize) -> Result<(), Stop> {
+        self.rows_done += rows as u64;
+        let (rows_done, rows_total) = (self.rows_done, self.spec.rows);
+        match (self.progress)(Progress { split: self.split, rows_done, rows_total }) {
+            ControlFlow::Continue(()) => Ok(()),
+            ControlFlow::Break(()) => Err(DatasetError::Cancelled.into()),
         }
     }
 
@@ -103,15 +160,15 @@ impl Target<'_> {
         while start < cells.len() {
             let Form::Decoded { size, .. } = self.form else { unreachable!("add() chose by it") };
             // The first image alone says how large they are, and so how many fit in memory.
-            let count = size.map_or(1, |(h, w)| DECODED_BYTES / (h as usize * w as usize * 3)).max(1);
+            let count = size.map_or(1, |size| DECODED_BYTES / size.rgb_bytes()).max(1);
             let now = &cells[start..cells.len().min(start + count)];
-            let images = import::in_parallel(now.len(), import::threads(), |i| match &now[i] {
+            let images = in_parallel(now.len(), |i| match &now[i] {
                 Ok(bytes) => image::decode_sized(bytes, size).map_err(Some),
                 Err(_) => Err(None),
             });
             for (row, image) in (start..).zip(images) {
                 match image {
-                    Ok(image) => self.push_decoded(&image, labels[row])?,
+                    Ok(image) => self.push_decoded(image.shape, &image.pixels, labels[row])?,
                     Err(Some(ImageError::OtherSize { .. })) => return Err(Stop::OtherSize),
                     Err(Some(error)) => self.note_bad(|| (place(row), error.to_string())),
                     Err(None) => self.note_bad(|| (place(row), reason(&cells[row]))),
@@ -122,9 +179,9 @@ impl Target<'_> {
         Ok(())
     }
 
-    fn push_decoded(&mut self, image: &Image, label: i64) -> Result<(), DatasetError> {
+    fn push_decoded(&mut self, shape: ImageShape, pixels: &[u8], label: i64) -> Result<(), DatasetError> {
         let Form::Decoded { size, packer } = &mut self.form else { unreachable!("add() chose by it") };
-        let shape = *size.get_or_insert((image.height, image.width));
+        size.get_or_insert(shape);
         if self.bad > 0 {
             return Ok(());
         }
@@ -132,7 +189,7 @@ impl Target<'_> {
             Some(packer) => packer,
             empty => empty.insert(Packer::create(self.to, shape, self.spec.clone())?),
         };
-        packer.push(&image.pixels, label)
+        packer.push(pixels, label)
     }
 
     fn add_encoded(
@@ -142,22 +199,22 @@ impl Target<'_> {
         place: impl Fn(usize) -> Place,
     ) -> Result<(), Stop> {
         // Every thread holds the pixels of one image at a time.
-        let seen = import::in_parallel(cells.len(), import::threads(), |i| match &cells[i] {
+        let measured = in_parallel(cells.len(), |i| match &cells[i] {
             Ok(bytes) => image::decode(bytes)
-                .map(|image| (*bytes, Seen::of((image.height, image.width), &image.pixels)))
+                .map(|image| (*bytes, Measured::of(image.shape, &image.pixels)))
                 .map_err(|error| error.to_string()),
             Err(_) => Err(reason(&cells[i])),
         });
-        for (row, seen) in seen.into_iter().enumerate() {
-            match seen {
-                Ok((bytes, seen)) => self.push_encoded(bytes, &seen, labels[row])?,
+        for (row, image) in measured.into_iter().enumerate() {
+            match image {
+                Ok((bytes, measured)) => self.push_encoded(bytes, &measured, labels[row])?,
                 Err(reason) => self.note_bad(|| (place(row), reason)),
             }
         }
         Ok(())
     }
 
-    fn push_encoded(&mut self, bytes: &[u8], seen: &Seen, label: i64) -> Result<(), DatasetError> {
+    fn push_encoded(&mut self, bytes: &[u8], measured: &Measured, label: i64) -> Result<(), DatasetError> {
         let Form::Encoded { packer } = &mut self.form else { unreachable!("add() chose by it") };
         if self.bad > 0 {
             return Ok(());
@@ -166,7 +223,7 @@ impl Target<'_> {
             Some(packer) => packer,
             empty => empty.insert(EncodedPacker::create(self.to, self.spec.clone())?),
         };
-        packer.push(bytes, seen, label)
+        packer.push(bytes, measured, label)
     }
 
     fn note_bad(&mut self, what: impl FnOnce() -> (Place, String)) {

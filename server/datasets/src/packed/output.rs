@@ -15,8 +15,8 @@ use pba_types::Digest;
 use tempfile::NamedTempFile;
 
 use crate::error::DatasetError;
-use crate::moments::Moments;
-use crate::pack::{self, PackSpec};
+use crate::packed::moments::Moments;
+use crate::packed::spec::{self, PackSpec};
 
 /// How the name of a file begins that is being packed.
 const PARTIAL_PREFIX: &str = ".packing-";
@@ -113,16 +113,16 @@ fn write_error(file: &Path) -> impl Fn(ArrowError) -> DatasetError + '_ {
     }
 }
 
-fn schema(format: &str, fields: Vec<Field>, spec: &PackSpec) -> Schema {
+fn schema(format: &str, fields: Vec<Field>, of: &PackSpec) -> Schema {
     let metadata = [
-        (pack::KEY_FORMAT, format.to_owned()),
-        (pack::KEY_DIGEST, HOLE_DIGEST.to_owned()),
-        (pack::KEY_MEAN, HOLE_MEAN.to_owned()),
-        (pack::KEY_STD, HOLE_STD.to_owned()),
-        (pack::KEY_CLASSES, serde_json::json!(spec.classes).to_string()),
-        (pack::KEY_ROWS, spec.rows.to_string()),
+        (spec::KEY_FORMAT, format.to_owned()),
+        (spec::KEY_DIGEST, HOLE_DIGEST.to_owned()),
+        (spec::KEY_MEAN, HOLE_MEAN.to_owned()),
+        (spec::KEY_STD, HOLE_STD.to_owned()),
+        (spec::KEY_CLASSES, serde_json::json!(of.classes).to_string()),
+        (spec::KEY_ROWS, of.rows.to_string()),
         // A control character would be mistaken for a hole.
-        (pack::KEY_SOURCE, spec.source.chars().filter(|c| !c.is_control()).collect()),
+        (spec::KEY_SOURCE, of.source.chars().filter(|c| !c.is_control()).collect()),
     ];
     let metadata = metadata.map(|(key, value)| (key.to_owned(), value));
     Schema::new_with_metadata(fields, HashMap::from(metadata))
