@@ -1,5 +1,4 @@
-//! The file that a packer writes: under a temporary name beside its destination, synced and
-//! renamed at the end, so it is never half there.
+//! The file that a packer writes. It appears at its destination when it is complete.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -11,8 +10,8 @@ use std::time::Duration;
 use arrow_array::RecordBatch;
 use arrow_ipc::writer::FileWriter;
 use arrow_schema::{ArrowError, Field, Schema};
+use pba_files::Replacement;
 use pba_types::Digest;
-use tempfile::NamedTempFile;
 
 use crate::error::DatasetError;
 use crate::packed::moments::Moments;
@@ -41,7 +40,8 @@ pub fn remove_partials(cache_dir: &Path, idle: Duration) -> usize {
 /// An Arrow file on its way to its destination. Dropping it leaves nothing behind.
 pub(crate) struct Output {
     destination: PathBuf,
-    writer: FileWriter<BufWriter<NamedTempFile>>,
+    replacement: Replacement,
+    writer: FileWriter<BufWriter<File>>,
     head_bytes: u64,
     schema: Arc<Schema>,
 }
@@ -57,19 +57,16 @@ impl Output {
         let folder = destination.parent().filter(|folder| !folder.as_os_str().is_empty());
         let folder = folder.unwrap_or(Path::new("."));
         std::fs::create_dir_all(folder).map_err(DatasetError::io(folder, "create the folder"))?;
-        let mut builder = tempfile::Builder::new();
-        builder.prefix(PARTIAL_PREFIX);
-        // Temporary files are private; this one is to be shared, as far as the umask allows.
-        #[cfg(unix)]
-        builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
-        let file = builder.tempfile_in(folder).map_err(DatasetError::io(destination, "create it"))?;
+        let create = DatasetError::io(destination, "create it");
+        let replacement = Replacement::begin(destination, PARTIAL_PREFIX).map_err(&create)?;
+        let file = replacement.file().try_clone().map_err(&create)?;
         let schema = Arc::new(schema(format, fields, spec));
         let mut writer = FileWriter::try_new(BufWriter::with_capacity(1 << 20, file), &schema)
             .map_err(write_error(destination))?;
         writer.flush().map_err(write_error(destination))?;
-        let mut file = writer.get_ref().get_ref().as_file();
+        let mut file = replacement.file();
         let head_bytes = file.stream_position().map_err(DatasetError::io(destination, "write"))?;
-        Ok(Output { destination: destination.to_owned(), writer, head_bytes, schema })
+        Ok(Output { destination: destination.to_owned(), replacement, writer, head_bytes, schema })
     }
 
     pub(crate) fn schema(&self) -> &Arc<Schema> {
@@ -92,17 +89,8 @@ impl Output {
         let (mean, std) = moments.mean_and_std();
         let values =
             [(HOLE_DIGEST, digest.to_string()), (HOLE_MEAN, channels(mean)), (HOLE_STD, channels(std))];
-        fill_holes(file.as_file_mut(), self.head_bytes, &values).map_err(&io)?;
-        file.as_file().sync_all().map_err(&io)?;
-        file.persist(&destination)
-            .map_err(|error| DatasetError::io(&destination, "rename the finished file")(error.error))?;
-        // The rename itself is only durable once the folder is.
-        if let Some(folder) = destination.parent()
-            && let Ok(folder) = File::open(folder)
-        {
-            let _ = folder.sync_all();
-        }
-        Ok(())
+        fill_holes(&mut file, self.head_bytes, &values).map_err(&io)?;
+        self.replacement.commit().map_err(&io)
     }
 }
 
