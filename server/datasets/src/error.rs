@@ -15,7 +15,7 @@ pub enum DatasetError {
         /// The path as it was given.
         path: PathBuf,
     },
-    /// The path holds nothing in a format we read.
+    /// The path holds nothing in a format that is read.
     #[error("{}: no dataset here; looked for {looked_for}", path.display())]
     NothingReadable {
         /// The path as it was given.
@@ -28,7 +28,7 @@ pub enum DatasetError {
     Io {
         /// The file or folder.
         file: PathBuf,
-        /// What we wanted of it, an infinitive.
+        /// What could not be done, an infinitive.
         action: &'static str,
         /// The operating system's words.
         reason: String,
@@ -139,7 +139,7 @@ pub enum DatasetError {
         /// The split, in words.
         split: String,
     },
-    /// Whoever watched the import told it to stop.
+    /// The import was told to stop.
     #[error("the import was cancelled")]
     Cancelled,
     /// A packed file that is cut off, damaged, or written by something else.
@@ -150,7 +150,7 @@ pub enum DatasetError {
         /// What is wrong with it.
         reason: String,
     },
-    /// A description that no packed file can have.
+    /// A description that a packed file cannot have.
     #[error("cannot pack {what} {value}; allowed are {allowed}")]
     Pack {
         /// The offending property.

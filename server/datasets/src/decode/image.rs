@@ -1,8 +1,8 @@
 //! Encoded image in, RGB pixels out.
 //!
-//! The format is told by the first bytes, never by a name. JPEG goes through libjpeg-turbo's
-//! decoder as MozJPEG ships it, with the accurate integer DCT and smooth chroma upsampling: the
-//! very bytes that Pillow gives. Its plain C form is built, so every machine decodes alike.
+//! The first bytes tell the format, never a name. JPEG goes through libjpeg-turbo's
+//! decoder as MozJPEG ships it, with the accurate integer DCT and smooth chroma upsampling, which gives
+//! exactly the bytes that Pillow gives. Its plain C form is built, so every machine decodes alike.
 
 use std::io::{self, BufRead, Cursor, Read};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -24,23 +24,23 @@ pub struct Image {
     pub pixels: Vec<u8>,
 }
 
-/// Why some bytes are not an image for us.
+/// Why some bytes cannot be decoded.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ImageError {
-    /// More bytes than we take.
+    /// More bytes than allowed.
     #[error("image of {bytes} encoded bytes; allowed are {ENCODED_BYTES_MAX}")]
     TooLong {
         /// How many there are.
         bytes: usize,
     },
-    /// Not the beginning of any format we read.
+    /// Not the beginning of any format that is read.
     #[error("image begins with {beginning}; formats that are read are JPEG and PNG")]
     UnknownFormat {
         /// The first bytes.
         beginning: String,
     },
-    /// A side of no pixel, or too many.
+    /// A side without pixels, or with too many.
     #[error("image is {height}x{width} (height x width); allowed are sides of 1..={IMAGE_SIDE_MAX} pixels")]
     Size {
         /// Height in pixels.
@@ -48,7 +48,7 @@ pub enum ImageError {
         /// Width in pixels.
         width: u64,
     },
-    /// Another size than the caller needs.
+    /// A size other than the caller needs.
     #[error(
         "image is {}x{} (height x width); expected {}x{}",
         found.height, found.width, expected.height, expected.width
@@ -238,7 +238,7 @@ fn cmyk_to_rgb([c, m, y, k]: [u8; 4]) -> [u8; 3] {
     })
 }
 
-/// Bytes that end with an error, where libjpeg would make up grey pixels.
+/// Bytes that end with an error, where libjpeg would fill up with grey pixels.
 struct Unpadded<'a>(&'a [u8]);
 
 impl Read for Unpadded<'_> {
@@ -285,7 +285,8 @@ fn png(bytes: &[u8], check_size: impl CheckSize) -> Result<Image, Failure> {
     Ok(Image { shape, pixels })
 }
 
-/// Means of squares with sides of `reduction` pixels, or of what of them is in the image, rounded.
+/// Means of squares with sides of `reduction` pixels, or of the part of them that is in the image,
+/// rounded.
 fn average(image: Image, reduction: u32) -> Image {
     if reduction == 1 {
         return image;

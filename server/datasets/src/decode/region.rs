@@ -5,7 +5,7 @@ use pba_types::PixelBox;
 use crate::decode::image::{Codec, Image, ImageError, decode_reduced};
 use crate::decode::jpeg;
 
-/// Decodes parts of images, in memory that it keeps: one per worker thread. What it decoded before
+/// Decodes parts of images in buffers that it reuses; one per worker thread. What it decoded before
 /// never affects a result.
 #[derive(Debug, Default)]
 pub struct RegionDecoder {
@@ -23,7 +23,7 @@ pub struct DecodedRegion<'a> {
 }
 
 impl RegionDecoder {
-    /// Without memory yet.
+    /// A decoder without buffers yet.
     pub fn new() -> RegionDecoder {
         RegionDecoder::default()
     }
@@ -37,8 +37,8 @@ impl RegionDecoder {
     /// box of the whole reduced image has, whatever is needed.
     ///
     /// # Errors
-    /// When the bytes are not an image, are damaged as far as was looked, or have no such region. What
-    /// is damaged beyond the region may go unnoticed.
+    /// When the bytes are not an image, are damaged in the part that was decoded, or have no such region.
+    /// Damage beyond the region may go unnoticed.
     ///
     /// # Panics
     /// When `reduction` is not 1, 2, 4 or 8, and when `needed` has no pixel.

@@ -1,9 +1,9 @@
 //! The built-in dataset: ten shapes, drawn by this file.
 //!
 //! Every picture is 32x32 RGB: one filled shape before a background, both with colours, gradients
-//! and textures of their own, and some strokes and dots that mean nothing. The class is the shape
+//! and textures of their own, and some meaningless strokes and dots. The class is the shape
 //! and nothing else: all shapes have the same distribution of area, and their centroids the same
-//! distribution of place, so colours, contrast and position tell nothing.
+//! distribution of place, so colours, contrast and position say nothing about it.
 //!
 //! Only IEEE addition, multiplication, division and square root are used, on `f64`, so the
 //! pictures are the same on every machine; angles come from the rational points of the circle.
@@ -303,7 +303,7 @@ impl Paint {
     }
 }
 
-/// A short line or a dot, of no meaning.
+/// A short line or a dot, without meaning.
 struct Stroke {
     from: Point,
     to: Point,

@@ -17,13 +17,13 @@ use crate::error::DatasetError;
 use crate::packed::moments::Moments;
 use crate::packed::spec::{self, PackSpec};
 
-/// How the name of a file begins that is being packed.
+/// How the names of unfinished files begin.
 const PARTIAL_PREFIX: &str = ".packing-";
 
-/// Removes what was being packed in the folders of `cache_dir` when its process was killed, once
-/// nobody has written to it for `idle`; who packs writes all the time. Answers how many files.
+/// Removes the unfinished files that killed processes left in the folders of `cache_dir`: those that have
+/// not been written to for `idle`, as a process that is packing writes all the time. Returns how many.
 ///
-/// What cannot be listed or removed stays: it costs disk, and nothing else.
+/// Files that cannot be listed or removed stay, and take disk space only.
 pub fn remove_partials(cache_dir: &Path, idle: Duration) -> usize {
     let entries = |folder: &Path| std::fs::read_dir(folder).into_iter().flatten().flatten();
     let is_abandoned = |file: &std::fs::DirEntry| {

@@ -181,7 +181,7 @@ fn little_i32(bytes: &[u8]) -> i32 {
     i32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]])
 }
 
-/// How the images are kept.
+/// How the images are stored.
 enum Form {
     Decoded { shape: ImageShape },
     Encoded,
@@ -360,7 +360,7 @@ impl<'a> Batch<'a> {
         {
             return Ok(());
         }
-        Err(format!("its columns are not as long as {} rows need, none null", self.rows))
+        Err(format!("its columns do not hold {} rows without nulls", self.rows))
     }
 
     fn check_buffers(&self, expected: usize) -> Result<(), String> {
@@ -372,8 +372,7 @@ impl<'a> Batch<'a> {
         }
     }
 
-    /// Where a buffer lies in the file that holds at least so many bytes. There must be such a
-    /// buffer.
+    /// Where a buffer of at least so many bytes lies in the file. There must be such a buffer.
     fn place(&self, buffer: usize, bytes: usize) -> Result<usize, String> {
         let (start, length) = self.buffer(buffer)?;
         if length < bytes {
@@ -391,7 +390,7 @@ impl<'a> Batch<'a> {
             return Err("a buffer is not aligned to 8 bytes".to_owned());
         }
         if offset.checked_add(length).is_none_or(|end| end > self.body_bytes) {
-            return Err(format!("a buffer of {length} bytes at {offset} leaves its batch"));
+            return Err(format!("a buffer of {length} bytes at {offset} reaches beyond its record batch"));
         }
         Ok((self.body_start + offset, length))
     }

@@ -104,7 +104,7 @@ pub(crate) struct EncodedBatch {
     pub(crate) widths: usize,
 }
 
-/// The images of a split, in the way in which they are kept.
+/// The images of a split, as they are stored.
 #[derive(Clone, Copy, Debug)]
 pub enum Images<'a> {
     /// Pixels, as all images share one size.
@@ -136,7 +136,7 @@ impl Split {
         self.rows
     }
 
-    /// The images, in the way in which they are kept.
+    /// The images, as they are stored.
     #[inline]
     pub fn images(&self) -> Images<'_> {
         let (map, rows) = (&*self.map, self.rows);
@@ -146,7 +146,7 @@ impl Split {
         }
     }
 
-    /// The images as pixels, if that is how they are kept.
+    /// The images as pixels, if that is how they are stored.
     pub fn decoded(&self) -> Option<Decoded<'_>> {
         match self.images() {
             Images::Decoded(images) => Some(images),

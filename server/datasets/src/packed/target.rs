@@ -15,7 +15,8 @@ use crate::parallel::in_parallel;
 /// Decoded pixels held at a time, about.
 const DECODED_BYTES: usize = 64 << 20;
 
-/// How far an import is.
+/// How far an import is. The count of rows begins again when the images of a split turn out to differ in
+/// size.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Progress {
     /// The split being imported.
@@ -61,7 +62,7 @@ pub(crate) fn pack(
     }
 }
 
-/// Why no more rows are wanted.
+/// Why a split is not read on.
 pub(crate) enum Stop {
     /// An image of another size than those before.
     OtherSize,
@@ -81,7 +82,7 @@ pub(crate) type Cell<'a> = Result<&'a [u8], String>;
 /// Where an image was read from: a file, and its row if it holds many.
 pub(crate) type Place = (String, Option<u64>);
 
-/// A packed file in the making, until the first bad image; then images are only counted.
+/// A packed file being written, until the first bad image; then bad images are only counted.
 pub(crate) struct Target<'a> {
     to: &'a Path,
     split: SplitName,

@@ -1,9 +1,9 @@
 //! PixelBoxs of ordinary JPEG images: only the blocks that show are transformed.
 //!
 //! Ordinary is what cameras and Pillow write: sequential, Huffman-coded, 8-bit samples, one scan, gray
-//! or YCbCr with chroma at full or half resolution. Whatever is not, or is irregular in any way, is
-//! nothing for this decoder ([`Memory::decode`] gives `None`), and is left to libjpeg, whose pixels
-//! these are, byte for byte. So there is one place that judges damaged images, and it is not here.
+//! or YCbCr with chroma at full or half resolution. Anything else, or anything irregular, is left to
+//! libjpeg ([`Memory::decode`] gives `None`), whose pixels these are, byte for byte. So there is one
+//! place that judges damaged images, and it is not here.
 //!
 //! ```text
 //! header:   tables, sizes                                           (header.rs)
@@ -104,7 +104,7 @@ impl Memory {
     #[target_feature(enable = "avx2,bmi2")]
     #[allow(unsafe_code)]
     fn decode_avx2(&mut self, header: &Header, part: &Part, out: &mut Vec<u8>) -> Option<()> {
-        // SAFETY: whoever called this detected it.
+        // SAFETY: the caller detected both.
         self.samples(header, part, |block, out, stride| idct::avx2(block, out, stride))?;
         // SAFETY: as above.
         self.pixels(header, part, out, |y, cb, cr, out| color::avx2(y, cb, cr, out));
