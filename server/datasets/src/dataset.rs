@@ -37,7 +37,7 @@ impl Dataset {
         &self.name
     }
 
-    /// What it was read from: `packed`, `parquet`, `cifar`, `folder` or `shapes`.
+    /// The name of the format that it was read from, such as `parquet`; [`BUILT_IN`] for the built-in one.
     pub fn format(&self) -> &'static str {
         self.format
     }

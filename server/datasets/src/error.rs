@@ -107,9 +107,9 @@ pub enum DatasetError {
         /// Classes named elsewhere.
         expected: usize,
     },
-    /// A folder of images that is not as it should be.
+    /// A file or folder that is not as its format has it.
     #[error("{file}: {reason}")]
-    Folder {
+    Malformed {
         /// The file or folder, relative to the dataset.
         file: String,
         /// What is wrong with it.

@@ -162,7 +162,7 @@ struct Entry {
 
 impl Walk {
     fn refuse(&self, file: &Path, reason: String) -> DatasetError {
-        DatasetError::Folder { file: label(&self.root, file), reason }
+        DatasetError::Malformed { file: label(&self.root, file), reason }
     }
 
     /// Folders and images in a folder, sorted by name.
