@@ -104,12 +104,9 @@ pub(crate) fn decode_reduced(
     reduction: u32,
 ) -> Result<Image, ImageError> {
     let codec = Codec::of(bytes)?;
-    codec.guard(|| {
-        let size = |height, width| check_size(height, width, expected);
-        match codec {
-            Codec::Jpeg => jpeg(bytes, size, reduction),
-            Codec::Png => png(bytes, size).map(|image| average(image, reduction)),
-        }
+    codec.guard(|| match codec {
+        Codec::Jpeg => jpeg(bytes, expected, reduction),
+        Codec::Png => png(bytes, expected).map(|image| average(image, reduction)),
     })
 }
 
@@ -208,13 +205,9 @@ fn check_size(height: u64, width: u64, expected: Option<ImageShape>) -> Result<I
     }
 }
 
-/// Checks height and width before pixels are decoded.
-trait CheckSize: FnOnce(u64, u64) -> Result<ImageShape, Failure> {}
-impl<F: FnOnce(u64, u64) -> Result<ImageShape, Failure>> CheckSize for F {}
-
-fn jpeg(bytes: &[u8], check_size: impl CheckSize, reduction: u32) -> Result<Image, Failure> {
+fn jpeg(bytes: &[u8], expected: Option<ImageShape>, reduction: u32) -> Result<Image, Failure> {
     let mut decoder = Decompress::new_reader(Unpadded(bytes))?;
-    check_size(decoder.height() as u64, decoder.width() as u64)?;
+    check_size(decoder.height() as u64, decoder.width() as u64, expected)?;
     if reduction > 1 {
         decoder.scale((8 / reduction) as u8); // eighths
     }
@@ -257,13 +250,13 @@ impl BufRead for Unpadded<'_> {
     }
 }
 
-fn png(bytes: &[u8], check_size: impl CheckSize) -> Result<Image, Failure> {
+fn png(bytes: &[u8], expected: Option<ImageShape>) -> Result<Image, Failure> {
     // Twice the decoded size of the largest image in 16 bits is enough for anything honest.
     let limits = png::Limits { bytes: 512 << 20 };
     let mut decoder = png::Decoder::new_with_limits(Cursor::new(bytes), limits);
     decoder.set_transformations(png::Transformations::EXPAND | png::Transformations::STRIP_16);
     let mut reader = decoder.read_info()?;
-    let shape = check_size(reader.info().height.into(), reader.info().width.into())?;
+    let shape = check_size(reader.info().height.into(), reader.info().width.into(), expected)?;
     let length = reader.output_buffer_size().ok_or_else(|| Failure::Damaged("too large".into()))?;
     let mut samples = vec![0; length];
     let frame = reader.next_frame(&mut samples)?;

@@ -11,8 +11,9 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use pba_types::rng::{self, Address, Purpose};
+use pba_types::rng::{self, Address, Purpose, Stream};
 use pba_types::{ImageShape, SplitName};
+use rand::Rng;
 
 use crate::cache::Key;
 use crate::error::DatasetError;
@@ -199,21 +200,11 @@ impl Shape {
 }
 
 /// The numbers of one picture, in order.
-struct Draws {
-    address: Address,
-    words: [u32; 4],
-    used: usize,
-    next_block: u32,
-}
+struct Draws(Stream);
 
 impl Draws {
     fn word(&mut self) -> u32 {
-        if self.used == 4 {
-            (self.words, self.used) = (self.address.block(self.next_block), 0);
-            self.next_block += 1;
-        }
-        self.used += 1;
-        self.words[self.used - 1]
+        self.0.next_u32()
     }
 
     /// Uniform in 0..1.
@@ -368,7 +359,7 @@ impl Artist {
 
     fn draw(&self, split: SplitName, index: u64) -> Vec<u8> {
         let address = Address { seed: SEED, purpose: Purpose::Dataset, epoch: split as u32, item: index };
-        let mut draws = Draws { address, words: [0; 4], used: 4, next_block: 0 };
+        let mut draws = Draws(address.stream());
         let shape = &self.shapes[label(index) as usize];
         let side = SIDE as f64;
 

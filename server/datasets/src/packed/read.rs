@@ -216,18 +216,18 @@ impl Head {
                 ));
             }
         };
-        let json = |key: &str| Ok::<_, String>((key.to_owned(), value(key)?.clone()));
-        let classes: Vec<String> = parse(json(spec::KEY_CLASSES)?)?;
+        let classes: Vec<String> = parse(spec::KEY_CLASSES, value(spec::KEY_CLASSES)?)?;
         if !(1..=CLASSES_MAX).contains(&classes.len()) {
             return Err(format!("it names {} classes; allowed are 1..={CLASSES_MAX}", classes.len()));
         }
-        let (mean, std): ([f64; 3], [f64; 3]) = (parse(json(spec::KEY_MEAN)?)?, parse(json(spec::KEY_STD)?)?);
+        let (mean, std): ([f64; 3], [f64; 3]) =
+            (parse(spec::KEY_MEAN, value(spec::KEY_MEAN)?)?, parse(spec::KEY_STD, value(spec::KEY_STD)?)?);
         if !mean.iter().chain(&std).all(|value| (0.0..=1.0).contains(value)) {
             return Err(format!("mean {mean:?} or standard deviation {std:?} is not within 0..=1"));
         }
         Ok(Head {
             form,
-            rows: parse(json(spec::KEY_ROWS)?)?,
+            rows: parse(spec::KEY_ROWS, value(spec::KEY_ROWS)?)?,
             digest: value(spec::KEY_DIGEST)?.parse().map_err(|error| format!("{error}"))?,
             mean,
             std,
@@ -249,8 +249,8 @@ impl Head {
     }
 }
 
-fn parse<T: serde::de::DeserializeOwned>((key, text): (String, String)) -> Result<T, String> {
-    serde_json::from_str(&text).map_err(|error| format!("metadata {key:?}: {error}"))
+fn parse<T: serde::de::DeserializeOwned>(key: &str, text: &str) -> Result<T, String> {
+    serde_json::from_str(text).map_err(|error| format!("metadata {key:?}: {error}"))
 }
 
 /// The size of the images, from the tensor type of the image column.
@@ -263,9 +263,9 @@ fn shape(schema: &Schema) -> Result<ImageShape, String> {
     let (Some(image), Some(label), 2) = (image, label, schema.fields().len()) else {
         return Err(format!("it has {} columns; expected image and label", schema.fields().len()));
     };
-    let extension = image.metadata();
-    let tensor = extension.get("ARROW:extension:metadata").cloned().unwrap_or_default();
-    let Tensor { shape: [height, width, channels] } = parse(("ARROW:extension:metadata".into(), tensor))?;
+    let key = "ARROW:extension:metadata";
+    let tensor = image.metadata().get(key).map_or("", String::as_str);
+    let Tensor { shape: [height, width, channels] } = parse(key, tensor)?;
     let sides = 1..=IMAGE_SIDE_MAX;
     if channels != 3 || !sides.contains(&height) || !sides.contains(&width) {
         return Err(format!(

@@ -45,11 +45,24 @@ pub(crate) fn pack(
     progress: &dyn Fn(Progress) -> ControlFlow<()>,
     feed: &dyn Fn(&mut Target<'_>) -> Result<(), Stop>,
 ) -> Result<(), DatasetError> {
-    let begin = |form| Target { to, split, spec, form, progress, rows_done: 0, bad: 0, first_bad: None };
-    let mut target = begin(Form::Decoded { size: None, packer: None });
+    spec.check()?;
+    let mut target = Target {
+        to,
+        split,
+        spec,
+        progress,
+        rows_done: 0,
+        is_encoded: false,
+        size: None,
+        decoded: None,
+        encoded: None,
+        bad: 0,
+        first_bad: None,
+    };
     let fed = match target.done(0).and_then(|()| feed(&mut target)) {
         Err(Stop::OtherSize) => {
-            target = begin(Form::Encoded { packer: None });
+            target =
+                Target { is_encoded: true, rows_done: 0, decoded: None, bad: 0, first_bad: None, ..target };
             feed(&mut target)
         }
         fed => fed,
@@ -87,16 +100,15 @@ pub(crate) struct Target<'a> {
     to: &'a Path,
     split: SplitName,
     spec: &'a PackSpec,
-    form: Form,
     progress: &'a dyn Fn(Progress) -> ControlFlow<()>,
     rows_done: u64,
+    is_encoded: bool,
+    /// The size of the first image.
+    size: Option<ImageShape>,
+    decoded: Option<Packer>,
+    encoded: Option<EncodedPacker>,
     bad: u64,
     first_bad: Option<(Place, String)>,
-}
-
-enum Form {
-    Decoded { size: Option<ImageShape>, packer: Option<Packer> },
-    Encoded { packer: Option<EncodedPacker> },
 }
 
 impl Target<'_> {
@@ -109,9 +121,9 @@ impl Target<'_> {
     ) -> Result<(), Stop> {
         assert_eq!(cells.len(), labels.len(), "a label for each image");
         self.expect(labels.len())?;
-        match self.form {
-            Form::Decoded { .. } => self.add_decoded(cells, labels, place)?,
-            Form::Encoded { .. } => self.add_encoded(cells, labels, place)?,
+        match self.is_encoded {
+            false => self.add_decoded(cells, labels, place)?,
+            true => self.add_encoded(cells, labels, place)?,
         }
         self.done(labels.len())
     }
@@ -159,7 +171,7 @@ impl Target<'_> {
     ) -> Result<(), Stop> {
         let mut start = 0;
         while start < cells.len() {
-            let Form::Decoded { size, .. } = self.form else { unreachable!("add() chose by it") };
+            let size = self.size;
             // The first image alone says how large they are, and so how many fit in memory.
             let count = size.map_or(1, |size| DECODED_BYTES / size.rgb_bytes()).max(1);
             let now = &cells[start..cells.len().min(start + count)];
@@ -181,12 +193,11 @@ impl Target<'_> {
     }
 
     fn push_decoded(&mut self, shape: ImageShape, pixels: &[u8], label: i64) -> Result<(), DatasetError> {
-        let Form::Decoded { size, packer } = &mut self.form else { unreachable!("add() chose by it") };
-        size.get_or_insert(shape);
+        self.size.get_or_insert(shape);
         if self.bad > 0 {
             return Ok(());
         }
-        let packer = match packer {
+        let packer = match &mut self.decoded {
             Some(packer) => packer,
             empty => empty.insert(Packer::create(self.to, shape, self.spec.clone())?),
         };
@@ -216,11 +227,10 @@ impl Target<'_> {
     }
 
     fn push_encoded(&mut self, bytes: &[u8], measured: &Measured, label: i64) -> Result<(), DatasetError> {
-        let Form::Encoded { packer } = &mut self.form else { unreachable!("add() chose by it") };
         if self.bad > 0 {
             return Ok(());
         }
-        let packer = match packer {
+        let packer = match &mut self.encoded {
             Some(packer) => packer,
             empty => empty.insert(EncodedPacker::create(self.to, self.spec.clone())?),
         };
@@ -231,21 +241,15 @@ impl Target<'_> {
         self.bad += 1;
         self.first_bad.get_or_insert_with(what);
         // What was written is of no use any more.
-        match &mut self.form {
-            Form::Decoded { packer, .. } => *packer = None,
-            Form::Encoded { packer } => *packer = None,
-        }
+        (self.decoded, self.encoded) = (None, None);
     }
 
     fn finish(self) -> Result<(), DatasetError> {
-        match (self.first_bad, self.form) {
-            (Some(((file, row), reason)), _) => {
-                Err(DatasetError::Image { file, row, reason, bad: self.bad, rows: self.spec.rows })
-            }
-            (None, Form::Decoded { packer: Some(packer), .. }) => packer.finish(),
-            (None, Form::Encoded { packer: Some(packer) }) => packer.finish(),
-            (None, _) => unreachable!("a split has at least one row"),
+        if let Some(((file, row), reason)) = self.first_bad {
+            return Err(DatasetError::Image { file, row, reason, bad: self.bad, rows: self.spec.rows });
         }
+        self.decoded.map_or(Ok(()), Packer::finish)?;
+        self.encoded.map_or(Ok(()), EncodedPacker::finish)
     }
 }
 
