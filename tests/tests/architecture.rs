@@ -15,8 +15,12 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("pba-schedules", &["pba-types"]),
     ("pba-augment", &["pba-types", "pba-schedules"]),
     ("pba-search", &["pba-types", "pba-schedules"]),
-    ("pba-datasets", &["pba-types"]),
-    ("pba-trainer", &["pba-types", "pba-schedules", "pba-augment", "pba-search", "pba-datasets"]),
+    ("pba-files", &[]),
+    ("pba-datasets", &["pba-types", "pba-files"]),
+    (
+        "pba-trainer",
+        &["pba-types", "pba-schedules", "pba-augment", "pba-search", "pba-datasets", "pba-files"],
+    ),
     (
         "pba-server",
         &[
@@ -25,6 +29,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "pba-augment",
             "pba-search",
             "pba-datasets",
+            "pba-files",
             "pba-wire",
             "pba-client",
         ],

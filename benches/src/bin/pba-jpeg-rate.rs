@@ -16,7 +16,7 @@ use pba_augment::{
     resize,
 };
 use pba_benches::{EPOCH, MEAN, SEED, pictures};
-use pba_datasets::{Region, RegionDecoder, decode, image_size};
+use pba_datasets::{RegionDecoder, decode};
 use pba_schedules::library;
 
 #[derive(Parser)]
@@ -83,9 +83,8 @@ impl Engine {
             None => generated(64)?,
         };
         let images = files.into_iter().map(|bytes| -> anyhow::Result<Image> {
-            let (height, width) = image_size(&bytes)?;
-            let pixels = decode(&bytes)?.pixels;
-            Ok(Image { bytes, shape: ImageShape { height, width }, pixels })
+            let pba_datasets::Image { shape, pixels } = decode(&bytes)?;
+            Ok(Image { bytes, shape, pixels })
         });
         let images = images.collect::<anyhow::Result<Vec<_>>>()?;
         anyhow::ensure!(!images.is_empty(), "no image to measure");
@@ -133,12 +132,9 @@ impl Engine {
                 Source { pixels: &image.pixels, place: PixelBox::whole(image.shape), reduction }
             }
             Work::Cold | Work::Regions | Work::Whole => {
-                let PixelBox { left, top, width, height } =
-                    if work == Work::Whole { PixelBox::whole(image.shape) } else { needed };
-                let decoded =
-                    self.decoder.decode(&image.bytes, Region { left, top, width, height }, reduction)?;
-                let Region { left, top, width, height } = decoded.place;
-                Source { pixels: decoded.pixels, place: PixelBox { left, top, width, height }, reduction }
+                let needed = if work == Work::Whole { PixelBox::whole(image.shape) } else { needed };
+                let decoded = self.decoder.decode(&image.bytes, needed, reduction)?;
+                Source { pixels: decoded.pixels, place: decoded.place, reduction }
             }
         };
         let (out, scratch) = (&mut self.out, &mut self.scratch);

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use anyhow::Context;
 use clap::Parser;
+use pba_augment::ImageShape;
 use pba_augment::rng::{Address, Purpose};
 use pba_benches::SEED;
 use pba_datasets::{PackSpec, Packer};
@@ -33,12 +34,12 @@ fn main() -> anyhow::Result<()> {
         rows: arguments.samples,
         source: "random bytes".to_owned(),
     };
-    let bytes = (arguments.size * arguments.size * 3) as usize;
+    let shape = ImageShape { height: arguments.size, width: arguments.size };
+    let bytes = shape.rgb_bytes();
     let mut pictures = vec![0; DISTINCT * bytes];
     Address { seed: SEED, purpose: Purpose::Dataset, epoch: 0, item: 0 }.stream().fill_bytes(&mut pictures);
     let file = arguments.folder.join("train.arrow");
-    let mut packer =
-        Packer::create(&file, (arguments.size, arguments.size), spec).context("cannot start the file")?;
+    let mut packer = Packer::create(&file, shape, spec).context("cannot start the file")?;
     for sample in 0..arguments.samples {
         let start = (sample % DISTINCT as u64) as usize * bytes;
         packer.push(&pictures[start..start + bytes], 0)?;

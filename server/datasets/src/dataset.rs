@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use pba_types::{Digest, ImageShape, SplitName};
 
-use crate::split::{Split, SplitState};
+use crate::packed::split::{Split, SplitState};
 
 /// Name of the built-in dataset.
 pub const BUILT_IN: &str = "shapes";
@@ -37,7 +37,7 @@ impl Dataset {
         &self.name
     }
 
-    /// What it was read from: `packed`, `parquet`, `cifar`, `folder` or `shapes`.
+    /// The name of the format that it was read from, such as `parquet`; [`BUILT_IN`] for the built-in one.
     pub fn format(&self) -> &'static str {
         self.format
     }
@@ -72,7 +72,7 @@ impl Dataset {
 
     /// The shape of the images of each split that can be read; none where they differ in size.
     pub fn shapes(&self) -> impl Iterator<Item = Option<ImageShape>> {
-        self.ready().map(|(_, split)| split.shape().map(|(height, width)| ImageShape { height, width }))
+        self.ready().map(|(_, split)| split.shape())
     }
 
     /// Whether a cutout of half the side hides most of what an image shows: the built-in images hold

@@ -15,7 +15,7 @@ pub enum DatasetError {
         /// The path as it was given.
         path: PathBuf,
     },
-    /// The path holds nothing in a format we read.
+    /// The path holds nothing in a format that is read.
     #[error("{}: no dataset here; looked for {looked_for}", path.display())]
     NothingReadable {
         /// The path as it was given.
@@ -28,7 +28,7 @@ pub enum DatasetError {
     Io {
         /// The file or folder.
         file: PathBuf,
-        /// What we wanted of it, an infinitive.
+        /// What could not be done, an infinitive.
         action: &'static str,
         /// The operating system's words.
         reason: String,
@@ -107,9 +107,9 @@ pub enum DatasetError {
         /// Classes named elsewhere.
         expected: usize,
     },
-    /// A folder of images that is not as it should be.
+    /// A file or folder that is not as its format has it.
     #[error("{file}: {reason}")]
-    Folder {
+    Malformed {
         /// The file or folder, relative to the dataset.
         file: String,
         /// What is wrong with it.
@@ -133,6 +133,15 @@ pub enum DatasetError {
         /// The format it was taken for.
         format: &'static str,
     },
+    /// A source that no longer has the rows that were found in it at first.
+    #[error("{split}: it changed while it was being read")]
+    Changed {
+        /// The split, in words.
+        split: String,
+    },
+    /// The import was told to stop.
+    #[error("the import was cancelled")]
+    Cancelled,
     /// A packed file that is cut off, damaged, or written by something else.
     #[error("{}: not a packed split: {reason}", file.display())]
     Packed {
@@ -141,7 +150,7 @@ pub enum DatasetError {
         /// What is wrong with it.
         reason: String,
     },
-    /// A description that no packed file can have.
+    /// A description that a packed file cannot have.
     #[error("cannot pack {what} {value}; allowed are {allowed}")]
     Pack {
         /// The offending property.

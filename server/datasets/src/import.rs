@@ -1,117 +1,162 @@
-//! The import cache: a source is decoded once, and packed.
+//! The one way from a path to a dataset: find its format, pack what is not packed yet, open it.
 
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::Read;
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
 
-use sha2::{Digest as _, Sha256};
-
-use crate::error::DatasetError;
-use crate::pack::{self, FORMAT};
-use crate::packed;
 use pba_types::SplitName;
 
-use crate::split::Split;
+use crate::dataset::{BUILT_IN, Dataset};
+use crate::error::DatasetError;
+use crate::formats;
+use crate::formats::files::label;
+use crate::formats::format::{Format, Found, Source};
+use crate::formats::shapes::Shapes;
+use crate::packed::read;
+use crate::packed::split::SplitState;
+use crate::packed::target::{self, Progress};
 
-/// Changed when the readers give other pixels or labels for the same files, so that what older
-/// versions imported is not used.
-const READERS_VERSION: u32 = 1;
+/// Bytes at the beginning of a file that tell its format.
+const MAGIC_BYTES_MAX: usize = 16;
 
-/// How far an import is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Progress {
-    /// The split being imported.
-    pub split: SplitName,
-    /// Its rows that are done.
-    pub rows_done: u64,
-    /// Its rows in all.
-    pub rows_total: u64,
-}
-
-/// The folder in which the packed splits of one source are kept.
+/// The format in which [`open`] would read what is at `path`, which is looked at and not read.
 ///
-/// Its name depends on the source's path, and on lengths and modification times of its files, so
-/// a changed source is imported anew.
-pub(crate) fn folder(cache: &Path, source: &Path, files: &[PathBuf]) -> Result<PathBuf, DatasetError> {
-    let mut key = Key::new(source)?;
-    for file in files {
-        let metadata = file.metadata().map_err(DatasetError::io(file, "read it"))?;
-        key.add(file, metadata.len(), metadata.modified().ok());
+/// # Errors
+/// When there is nothing at `path`, nothing in a format we read, or it cannot be listed.
+pub fn format(path: &Path) -> Result<&'static str, DatasetError> {
+    // Opening a pipe would wait for whoever writes to it.
+    if path.metadata().is_ok_and(|found| !found.is_dir() && !found.is_file()) {
+        return Err(nothing(path));
     }
-    Ok(key.folder(cache))
+    find(path).map(|(format, _)| format.name)
 }
 
-/// What tells one state of a source from another; see [`folder`].
-pub(crate) struct Key(Sha256);
-
-impl Key {
-    pub(crate) fn new(source: &Path) -> Result<Key, DatasetError> {
-        let source = source.canonicalize().map_err(DatasetError::io(source, "resolve the path"))?;
-        let text = format!("{FORMAT} readers {READERS_VERSION}\n{}\n", source.display());
-        Ok(Key(Sha256::new_with_prefix(text)))
-    }
-
-    /// Some file systems keep no time; length and path must do there.
-    pub(crate) fn add(&mut self, file: &Path, bytes: u64, modified: Option<SystemTime>) {
-        let modified = modified.and_then(|time| time.duration_since(UNIX_EPOCH).ok());
-        self.add_text(&format!("{} {bytes} {modified:?}", file.display()));
-    }
-
-    pub(crate) fn add_text(&mut self, text: &str) {
-        self.0.update(text);
-        self.0.update("\n");
-    }
-
-    pub(crate) fn folder(self, cache: &Path) -> PathBuf {
-        cache.join(pack::digest(self.0).to_string())
-    }
-}
-
-/// Where split `name` is kept.
-pub(crate) fn file(folder: &Path, name: SplitName) -> PathBuf {
-    folder.join(format!("{name}.arrow"))
-}
-
-/// The split as it was imported before, if it was, and whole.
-pub(crate) fn cached(folder: &Path, name: SplitName) -> Option<Arc<Split>> {
-    packed::open(&file(folder, name)).ok().map(Arc::new)
-}
-
-/// How many threads decode. The result does not depend on it.
-pub(crate) fn threads() -> usize {
-    std::thread::available_parallelism().map_or(1, usize::from)
-}
-
-/// Applies `work` to `0..count` on several threads, and gives the results in order.
-pub(crate) fn in_parallel<T: Send>(count: usize, threads: usize, work: impl Fn(usize) -> T + Sync) -> Vec<T> {
-    let share = count.div_ceil(threads.max(1)).max(1);
-    let work = &work;
-    std::thread::scope(|scope| {
-        let range = |start: usize| start..(start + share).min(count);
-        // The calling thread takes the first share.
-        let others: Vec<_> = (share..count)
-            .step_by(share)
-            .map(|start| scope.spawn(move || range(start).map(work).collect::<Vec<T>>()))
-            .collect();
-        let mut results: Vec<T> = range(0).map(work).collect();
-        for other in others {
-            results.extend(other.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
+/// Opens the dataset at `path` under the name `name`, whatever its format.
+///
+/// A packed dataset is mapped as it is. Anything else is packed into `cache_dir` first, unless it has
+/// not changed since that was done. Several processes may do so at the same time.
+///
+/// While a split is being packed, `progress` is told of it: before the first row, and after every few.
+/// When it answers [`ControlFlow::Break`], the import is cancelled; splits that were finished stay in
+/// the cache.
+///
+/// A split that cannot be read is [`SplitState::Failed`], and the others serve; it is tried again
+/// the next time.
+///
+/// # Errors
+/// When there is nothing at `path`, nothing in a format we read, or it cannot be listed; and
+/// [`DatasetError::Cancelled`].
+pub fn open(
+    name: &str,
+    path: &Path,
+    cache_dir: &Path,
+    progress: &dyn Fn(Progress) -> ControlFlow<()>,
+) -> Result<Dataset, DatasetError> {
+    let (format, found) = find(path)?;
+    let (files, mut splits) = match found {
+        Found::Packed(files) => {
+            let splits = files.iter().map(|(&name, file)| (name, read::open(file).into())).collect();
+            (files, splits)
         }
-        results
-    })
+        Found::Source(source) => (source.splits(), import(&*source, cache_dir, progress)?),
+    };
+    agree(path, &files, &mut splits);
+    Ok(Dataset::new(name, format.name, splits))
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+/// The built-in dataset, drawn on first use and kept in `cache_dir`. It reports its progress and is
+/// cancelled as in [`open`].
+///
+/// # Errors
+/// When the cache cannot be written or read, and [`DatasetError::Cancelled`].
+pub fn shapes(
+    cache_dir: &Path,
+    progress: &dyn Fn(Progress) -> ControlFlow<()>,
+) -> Result<Dataset, DatasetError> {
+    let splits = import(&Shapes, cache_dir, progress)?;
+    if let Some(error) = splits.values().find_map(|state| state.ready().err()) {
+        return Err(error.clone());
+    }
+    Ok(Dataset::new(BUILT_IN, BUILT_IN, splits))
+}
 
-    #[test]
-    fn the_result_does_not_depend_on_the_number_of_threads() {
-        for count in [0, 1, 2, 7, 64, 65] {
-            let expected: Vec<usize> = (0..count).map(|i| i * i).collect();
-            for threads in [1, 2, 3, 8, 100] {
-                assert_eq!(in_parallel(count, threads, |i| i * i), expected, "{count} on {threads}");
-            }
+/// Opens every split of a source from the cache. One that is not there, or not as it should be, is
+/// packed first.
+fn import(
+    source: &dyn Source,
+    cache_dir: &Path,
+    progress: &dyn Fn(Progress) -> ControlFlow<()>,
+) -> Result<BTreeMap<SplitName, SplitState>, DatasetError> {
+    let folder = source.key()?.folder(cache_dir);
+    let mut states = BTreeMap::new();
+    for name in source.splits().into_keys() {
+        let file = folder.join(format!("{name}.arrow"));
+        let opened = read::open(&file).or_else(|_| {
+            let spec = source.spec(name)?;
+            target::pack(&file, name, &spec, progress, &|target| source.rows(name, target))?;
+            read::open(&file)
+        });
+        if matches!(opened, Err(DatasetError::Cancelled)) {
+            return Err(DatasetError::Cancelled);
+        }
+        states.insert(name, opened.into());
+    }
+    Ok(states)
+}
+
+/// Fails the splits whose classes differ from those of the first one that is ready.
+///
+/// Sizes may differ: each split is packed in its own way, and a base augmentation that crops gives
+/// images of one size from any.
+fn agree(root: &Path, files: &BTreeMap<SplitName, PathBuf>, splits: &mut BTreeMap<SplitName, SplitState>) {
+    let Some(first) = splits.values().find_map(|state| state.ready().ok()).cloned() else { return };
+    for (name, state) in splits {
+        let SplitState::Ready(split) = state else { continue };
+        if split.classes() != first.classes() {
+            let (found, expected) = (split.classes().len(), first.classes().len());
+            let file = label(root, &files[name]);
+            *state = SplitState::Failed(DatasetError::Classes { file, found, expected });
         }
     }
+}
+
+fn find(path: &Path) -> Result<(&'static Format, Found), DatasetError> {
+    let metadata = match path.metadata() {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            return Err(DatasetError::NotFound { path: path.to_owned() });
+        }
+        metadata => metadata.map_err(DatasetError::io(path, "read it"))?,
+    };
+    if !metadata.is_dir() {
+        return find_file(path)?.ok_or_else(|| nothing(path));
+    }
+    for format in formats::ALL {
+        if let Some(found) = (format.find)(path)? {
+            return Ok((format, found));
+        }
+    }
+    Err(nothing(path))
+}
+
+/// A single file's format: told by its first bytes; by its extension when they are damaged, so that the
+/// format's own reader can say what is wrong.
+fn find_file(path: &Path) -> Result<Option<(&'static Format, Found)>, DatasetError> {
+    let mut beginning = [0; MAGIC_BYTES_MAX];
+    let mut file = File::open(path).map_err(DatasetError::io(path, "open it"))?;
+    let filled = file.read(&mut beginning).map_err(DatasetError::io(path, "read it"))?;
+    let extension = path.extension().and_then(|extension| extension.to_str()).unwrap_or_default();
+    let forms = || formats::ALL.into_iter().filter_map(|format| Some((format, format.file.as_ref()?)));
+    let by_magic = forms().find(|(_, file)| beginning[..filled].starts_with(file.magic));
+    let form = by_magic.or_else(|| forms().find(|(_, file)| file.extension == extension));
+    Ok(form.map(|(format, file)| (format, (file.open)(path))))
+}
+
+fn nothing(path: &Path) -> DatasetError {
+    let mut formats = formats::ALL;
+    // Those that the path itself could be come first.
+    formats.sort_by_key(|format| format.file.is_none());
+    let looked_for = formats.map(|format| format.looked_for).join(", ");
+    DatasetError::NothingReadable { path: path.to_owned(), looked_for }
 }

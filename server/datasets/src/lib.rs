@@ -1,13 +1,14 @@
 //! Dataset readers, and the packed on-disk format.
 //!
-//! [`open`] finds out what a path holds, decodes it once, and keeps the result *packed* in a
-//! cache: one Arrow IPC file per split, memory-mapped. After that, opening is instant, replicas
+//! [`open`] detects the format of what is at a path, imports it once, and keeps the result *packed*
+//! in a cache: one Arrow IPC file per split, memory-mapped. After that, opening is instant, replicas
 //! on one machine share its pages, and datasets larger than memory work.
 //!
 //! ```no_run
-//! # use std::path::Path;
+//! # use std::{ops::ControlFlow, path::Path};
 //! use pba_datasets::{SplitName, open};
-//! let dataset = open("cifar10", Path::new("data/cifar10"), Path::new("cache"), &|_| ())?;
+//! let (data, cache) = (Path::new("data/cifar10"), Path::new("cache"));
+//! let dataset = open("cifar10", data, cache, &|_| ControlFlow::Continue(()))?;
 //! if let Some(train) = dataset.split(SplitName::Train) {
 //!     let train = train.ready().map_err(Clone::clone)?;
 //!     println!("{} images of {:?}, the first a {}", train.len(), train.shape(), train.label(0));
@@ -15,35 +16,24 @@
 //! # Ok::<(), pba_datasets::DatasetError>(())
 //! ```
 
-mod cifar;
+mod cache;
 mod dataset;
-mod detect;
-mod encoded;
+mod decode;
 mod error;
-mod folder;
-mod image;
+mod formats;
 mod import;
-mod jpeg;
-mod map;
-mod moments;
-mod output;
-mod pack;
 pub mod packed;
-mod parquet;
-mod region;
-pub mod shapes;
-mod split;
-mod target;
+mod parallel;
 
 pub use dataset::{BUILT_IN, Dataset, Normalization};
-pub use detect::{format, open};
-pub use encoded::{EncodedPacker, Seen};
+pub use decode::image::{ENCODED_BYTES_MAX, IMAGE_SIDE_MAX, Image, ImageError, decode, image_size};
+pub use decode::region::{DecodedRegion, RegionDecoder};
 pub use error::DatasetError;
-pub use image::{ENCODED_BYTES_MAX, Image, ImageError, decode, image_size};
-pub use import::Progress;
-pub use output::remove_partials;
-pub use pack::{CLASSES_MAX, IMAGE_SIDE_MAX, PackSpec, Packer};
+pub use import::{format, open, shapes};
+pub use packed::decoded::Packer;
+pub use packed::encoded::{EncodedPacker, Measured};
+pub use packed::output::remove_partials;
+pub use packed::spec::{CLASSES_MAX, PackSpec};
+pub use packed::split::{Decoded, Encoded, Images, Split, SplitState};
+pub use packed::target::Progress;
 pub use pba_types::SplitName;
-pub use region::{DecodedRegion, Region, RegionDecoder};
-pub use shapes::shapes;
-pub use split::{Decoded, Encoded, Images, Split, SplitState};

@@ -1,8 +1,8 @@
 //! Checkpoints: one safetensors file holds all members after an epoch.
 
 use std::collections::HashMap;
-use std::fs::{self, File};
-use std::io::{ErrorKind, Write};
+use std::fs;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, anyhow, bail};
@@ -74,8 +74,7 @@ impl Checkpoints {
         (saved_generation == generation && epoch > generation).then_some((epoch, rows))
     }
 
-    /// Writes a checkpoint beside its place, syncs it, and moves it there: it is there as a whole
-    /// or not at all.
+    /// Writes a checkpoint; it is there as a whole or not at all.
     fn write(&self, path: &Path, generation: u32, epoch: u32, rows: &Rows) -> anyhow::Result<()> {
         let tensors = [
             ("parameters", &rows.parameters),
@@ -151,22 +150,12 @@ impl Checkpoints {
     }
 }
 
-/// Writes a file that is there as a whole or not at all, even when the power fails.
+/// Replaces a file as a whole, and says in plain words when the disk is full.
 pub(crate) fn write_whole(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
-    let partial = path.with_extension("partial");
-    let written = File::create(&partial).and_then(|mut file| {
-        file.write_all(bytes)?;
-        file.sync_all()
-    });
-    if let Err(error) = written.and_then(|()| fs::rename(&partial, path)) {
-        // Room for the others; the first error is the one that matters.
-        let _ = fs::remove_file(&partial);
-        return Err(match error.kind() {
-            ErrorKind::StorageFull => std::io::Error::new(error.kind(), "no space left on the disk"),
-            _ => error,
-        });
-    }
-    File::open(path.parent().unwrap_or(Path::new(".")))?.sync_all()
+    pba_files::replace(path, bytes).map_err(|error| match error.kind() {
+        ErrorKind::StorageFull => std::io::Error::new(error.kind(), "no space left on the disk"),
+        _ => error,
+    })
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! Images to train on and to score with, and their batches.
 
+use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -50,10 +51,11 @@ pub(crate) struct Pictures {
 /// Opens a dataset: the built-in `shapes`, or whatever `pba_datasets::open` reads at a path.
 pub(crate) fn open(path: &Path, cache: &Path) -> anyhow::Result<Dataset> {
     std::fs::create_dir_all(cache).with_context(|| format!("cannot make the cache {}", cache.display()))?;
+    let go_on = |_| ControlFlow::Continue(());
     let dataset = if path == Path::new(BUILT_IN) {
-        pba_datasets::shapes(cache, &|_| ())?
+        pba_datasets::shapes(cache, &go_on)?
     } else {
-        pba_datasets::open("dataset", path, cache, &|_| ())?
+        pba_datasets::open("dataset", path, cache, &go_on)?
     };
     Ok(dataset)
 }
@@ -64,12 +66,12 @@ pub(crate) fn pictures(dataset: &Dataset, name: SplitName) -> anyhow::Result<Pic
     let split =
         state.ready().map_err(Clone::clone).with_context(|| format!("cannot read the {name} split"))?;
     let Normalization { mean, std } = dataset.normalization(name).expect("the split can be read");
-    let (height, width) = split.shape().ok_or_else(|| {
+    let shape = split.shape().ok_or_else(|| {
         anyhow!("the images of the {name} split differ in size, and models train on images as they are")
     })?;
     Ok(Pictures {
         images: split.clone(),
-        shape: ImageShape { height, width },
+        shape,
         classes: split.classes().len(),
         // A channel that never changes would be divided by zero.
         normalization: Normalization { mean, std: std.map(|std| std.max(1.0 / 255.0)) },

@@ -139,7 +139,7 @@ fn a_torn_journal_and_a_half_written_checkpoint_do_no_harm() {
     )
     .unwrap();
     fs::write(torn.path().join("events.jsonl"), format!("{}{{\"event\":\"sco", &journal[..end])).unwrap();
-    fs::write(torn.path().join("checkpoint-000006.partial"), "half").unwrap();
+    fs::write(torn.path().join("checkpoint-000006.safetensors.partial"), "half").unwrap();
     assert_eq!(complete(torn.path(), &small_spec()), journal);
 }
 
@@ -275,7 +275,7 @@ fn a_full_disk_loses_no_finished_generation() {
         "{failed}"
     );
     assert_eq!(checkpoints(folder.path()), Vec::<String>::new());
-    assert!(!folder.path().join("checkpoint-000002.partial").exists(), "its room is given back");
+    assert!(!folder.path().join("checkpoint-000002.safetensors.partial").exists(), "its room is given back");
     // With room, it ends as if nothing had happened.
     let whole = TempDir::new().unwrap();
     assert_eq!(complete(folder.path(), &small_spec()), complete(whole.path(), &small_spec()));

@@ -1,6 +1,7 @@
 //! The datasets that the server holds, or is about to.
 
 use std::collections::BTreeMap;
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, RwLock, RwLockReadGuard};
 
@@ -8,6 +9,7 @@ use pba_augment::Base;
 use pba_datasets::{BUILT_IN, Dataset, DatasetError, Images, Normalization, Progress, SplitState};
 use pba_types::SplitName;
 use pba_wire::datasets::{self as wire, DatasetState, ImageStorage, ImportProgress, ReadySplit, Sizes};
+use pba_wire::stream::CHANNELS;
 
 use crate::error::Error;
 use crate::metrics::Metrics;
@@ -76,15 +78,15 @@ impl Catalog {
         entries.insert(name.to_owned(), Arc::new(entry));
     }
 
-    /// Imports one dataset after another until none is left to import. `report` is called as it goes. One
-    /// that cannot be read keeps its error, and the others are served.
-    pub(crate) fn import(&self, report: &dyn Fn(&str, Progress)) {
+    /// Imports one dataset after another until none is left to import. `report` is called as it goes, and
+    /// says whether to go on. A dataset that cannot be read keeps its error, and the others are served.
+    pub(crate) fn import(&self, report: &dyn Fn(&str, Progress) -> ControlFlow<()>) {
         let next = || self.list().into_iter().find(|entry| entry.is_importing());
         while let Some(entry) = next() {
             let name = entry.name.as_str();
             let progress = |progress| {
                 *entry.state_mut() = State::Importing(Some(progress));
-                report(name, progress);
+                report(name, progress)
             };
             let opened = match &entry.source {
                 None => pba_datasets::shapes(&self.cache, &progress),
@@ -93,6 +95,9 @@ impl Catalog {
                     pba_datasets::open(name, path, &self.cache, &progress)
                 }
             };
+            if let Err(DatasetError::Cancelled) = opened {
+                return;
+            }
             self.settle(&entry, opened);
         }
     }
@@ -259,8 +264,8 @@ fn describe(state: &SplitState) -> wire::Split {
     };
     let (images, shape, (smallest, largest)) = match split.images() {
         Images::Decoded(images) => {
-            let (height, width) = images.shape();
-            (ImageStorage::Decoded, Some([height, width, 3]), (images.shape(), images.shape()))
+            let shape = images.shape();
+            (ImageStorage::Decoded, Some([shape.height, shape.width, CHANNELS]), (shape, shape))
         }
         Images::Encoded(images) => (ImageStorage::Encoded, None, (images.smallest(), images.largest())),
     };
@@ -268,7 +273,7 @@ fn describe(state: &SplitState) -> wire::Split {
         samples: split.len(),
         images,
         shape,
-        sizes: Sizes { height: [smallest.0, largest.0], width: [smallest.1, largest.1] },
+        sizes: Sizes { height: [smallest.height, largest.height], width: [smallest.width, largest.width] },
         bytes: split.bytes(),
         mean: split.mean(),
         std: split.std(),

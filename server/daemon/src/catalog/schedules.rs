@@ -1,7 +1,6 @@
 //! The schedules that the server knows: the published ones, and those put beside them.
 
 use std::collections::BTreeMap;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, RwLock};
 
@@ -178,16 +177,10 @@ impl Registry {
         self.directory.join(format!("{name}.json"))
     }
 
-    /// Written beside, synced, renamed: a schedule is there whole or not at all.
     fn write_file(&self, schedule: &Schedule) -> anyhow::Result<()> {
         let path = self.path(schedule.name());
-        let mut file = tempfile::NamedTempFile::new_in(&self.directory)
-            .with_context(|| format!("cannot write in {}", self.directory.display()))?;
-        file.write_all(json::write(schedule).as_bytes())
-            .and_then(|()| file.as_file().sync_all())
-            .with_context(|| format!("cannot write {}", path.display()))?;
-        file.persist(&path).with_context(|| format!("cannot write {}", path.display()))?;
-        Ok(())
+        pba_files::replace(&path, json::write(schedule).as_bytes())
+            .with_context(|| format!("cannot write {}", path.display()))
     }
 }
 

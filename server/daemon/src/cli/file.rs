@@ -1,21 +1,20 @@
 //! Files that commands write.
 
-use std::fs::{File, Permissions};
+use std::fs::File;
 use std::io::Write;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
-use tempfile::NamedTempFile;
+use pba_files::Replacement;
 
 /// As many as the system itself follows.
 const LINKS_MAX: usize = 40;
 
-/// A file that appears under its name only when it is whole; until then, what was there stays.
+/// A file that appears under its name only when it is complete; until then, what was there stays.
 pub(crate) struct OutFile {
     path: PathBuf,
-    /// None where what is there is no file to be replaced: a device or a pipe is written to as it is.
-    partial: Option<NamedTempFile>,
+    /// None for a device or a pipe, which is never replaced but written to as it is.
+    replacement: Option<Replacement>,
     file: File,
 }
 
@@ -30,17 +29,16 @@ impl OutFile {
         let found = std::fs::metadata(&path).ok();
         if found.as_ref().is_some_and(|found| !found.is_file()) {
             let file = File::options().write(true).open(&path).with_context(context)?;
-            return Ok(OutFile { path, partial: None, file });
+            return Ok(OutFile { path, replacement: None, file });
         }
         let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        // Open to whom the user says, as any file of theirs; a file that is replaced, to whom it was.
-        let partial = tempfile::Builder::new().permissions(Permissions::from_mode(0o666)).tempfile_in(folder);
-        let partial = partial.with_context(|| format!("cannot write in {}", folder.display()))?;
+        let replacement = Replacement::begin(&path, ".tmp")
+            .with_context(|| format!("cannot write in {}", folder.display()))?;
         if let Some(found) = found {
-            partial.as_file().set_permissions(found.permissions()).with_context(context)?;
+            replacement.file().set_permissions(found.permissions()).with_context(context)?;
         }
-        let file = partial.reopen().with_context(context)?;
-        Ok(OutFile { path, partial: Some(partial), file })
+        let file = replacement.file().try_clone().with_context(context)?;
+        Ok(OutFile { path, replacement: Some(replacement), file })
     }
 
     /// What is written to.
@@ -56,15 +54,12 @@ impl OutFile {
     /// # Errors
     /// When the disk does not take it.
     pub(crate) fn finish(self) -> anyhow::Result<()> {
-        let context = || format!("cannot write {}", self.path.display());
-        let Some(partial) = self.partial else { return Ok(()) };
-        self.file.sync_all().with_context(context)?;
-        partial.persist(&self.path).map_err(|failed| failed.error).with_context(context)?;
-        Ok(())
+        let Some(replacement) = self.replacement else { return Ok(()) };
+        replacement.commit().with_context(|| format!("cannot write {}", self.path.display()))
     }
 }
 
-/// Writes a whole file.
+/// Writes a file at once.
 ///
 /// # Errors
 /// When that fails; what was there then stays.
@@ -86,6 +81,9 @@ fn target(path: &Path) -> PathBuf {
 
 #[cfg(test)]
 mod tests {
+    use std::fs::Permissions;
+    use std::os::unix::fs::PermissionsExt;
+
     use super::*;
 
     fn mode(path: &Path) -> u32 {

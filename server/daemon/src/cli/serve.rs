@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -124,6 +125,10 @@ fn import(app: &App, cache: &Path) {
         if progress.rows_done >= progress.rows_total {
             shown.finish_and_clear();
             *shown = bar::rows("");
+        }
+        match app.check_draining() {
+            Ok(()) => ControlFlow::Continue(()),
+            Err(_) => ControlFlow::Break(()),
         }
     });
 }

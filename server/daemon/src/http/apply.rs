@@ -52,8 +52,8 @@ pub(crate) async fn apply(
     let asked = parse(query)?;
     let result = on_pool(&app, move |workspace| {
         let image = pba_datasets::decode(&body).map_err(|error| Error::not_readable(error.to_string()))?;
-        let (height, width) = (image.height, image.width);
-        let mut rgba = Rgba::from_rgb(ImageShape { height, width }, &image.pixels)
+        let ImageShape { height, width } = image.shape;
+        let mut rgba = Rgba::from_rgb(image.shape, &image.pixels)
             .map_err(|error| Error::not_readable(error.to_string()))?;
         for asked in asked {
             let centre = (asked.x.unwrap_or(width / 2), asked.y.unwrap_or(height / 2));

@@ -1,6 +1,5 @@
 //! One search: what it was asked, where it stands, what happened.
 
-use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard};
@@ -404,13 +403,8 @@ impl Live {
 
     fn save(&self, directory: &Path) -> anyhow::Result<()> {
         let path = directory.join(FILE);
-        let mut file = tempfile::NamedTempFile::new_in(directory)
-            .with_context(|| format!("cannot write in {}", directory.display()))?;
-        file.write_all(&serde_json::to_vec_pretty(&self.kept)?)
-            .and_then(|()| file.as_file().sync_all())
-            .with_context(|| format!("cannot write {}", path.display()))?;
-        file.persist(&path).with_context(|| format!("cannot write {}", path.display()))?;
-        Ok(())
+        pba_files::replace(&path, &serde_json::to_vec_pretty(&self.kept)?)
+            .with_context(|| format!("cannot write {}", path.display()))
     }
 }
 

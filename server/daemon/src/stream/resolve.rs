@@ -276,15 +276,12 @@ fn shape(
         return Ok(made);
     }
     match split.images() {
-        Images::Decoded(images) => {
-            let (height, width) = images.shape();
-            Ok(ImageShape { height, width })
-        }
+        Images::Decoded(images) => Ok(images.shape()),
         Images::Encoded(images) => {
             let (name, (smallest, largest)) = (request.split, (images.smallest(), images.largest()));
             let why = format!(
                 "images of split {name} of dataset {:?} differ in size ({}..={} x {}..={} pixels), and those of a batch cannot",
-                dataset, smallest.0, largest.0, smallest.1, largest.1
+                dataset, smallest.height, largest.height, smallest.width, largest.width
             );
             let own = Some(own).filter(|own| own.frame.shape().is_some());
             let own = own.map_or("random_resized_crop:224,flip".to_owned(), |own| own.to_string());

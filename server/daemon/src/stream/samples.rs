@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use pba_augment::{ImageShape, OpCounts, PixelBox, Recipe, Source, render_batch, render_source};
-use pba_datasets::{DecodedRegion, Encoded, ImageError, Images, Region, RegionDecoder, Split, image_size};
+use pba_datasets::{DecodedRegion, Encoded, ImageError, Images, RegionDecoder, Split, image_size};
 
 use crate::stream::decoded_cache::{DecodedCache, Key};
 use crate::stream::pool::Workspace;
@@ -64,8 +64,7 @@ pub(crate) fn render(
             render_batch(recipe, indices, image, out, &mut workspace.scratch, ops);
         }
         (Images::Decoded(images), Some(_)) => {
-            let (height, width) = images.shape();
-            let shape = ImageShape { height, width };
+            let shape = images.shape();
             for (sample, out) in indices.zip(rows) {
                 let source =
                     Source { pixels: images.image(sample), place: PixelBox::whole(shape), reduction: 1 };
@@ -107,12 +106,13 @@ impl Photos<'_> {
         workspace: &mut Workspace,
         ops: &mut OpCounts,
     ) -> Result<(), ImageError> {
-        let (height, width) = self.images.size(sample);
-        let view = self.recipe.view(sample, ImageShape { height, width });
+        let shape = self.images.size(sample);
+        let view = self.recipe.view(sample, shape);
         // From here on, the image is what it is after its reduction. That is a function of the view
         // alone, so it is the same whatever the cache holds.
         let reduction = view.reduction();
-        let whole = ImageShape { height: height.div_ceil(reduction), width: width.div_ceil(reduction) };
+        let whole =
+            ImageShape { height: shape.height.div_ceil(reduction), width: shape.width.div_ceil(reduction) };
         let needed = view.pixels(reduction);
         // Pixels may lie in the decoder while the scratch is worked in.
         let Workspace { scratch, decoder } = workspace;
@@ -121,10 +121,7 @@ impl Photos<'_> {
         self.decoding.time += start.elapsed();
         let source = match &pixels {
             Pixels::Kept(pixels) => Source { pixels, place: PixelBox::whole(whole), reduction },
-            Pixels::Part(DecodedRegion { place, pixels }) => {
-                let &Region { left, top, width, height } = place;
-                Source { pixels, place: PixelBox { left, top, width, height }, reduction }
-            }
+            Pixels::Part(DecodedRegion { place, pixels }) => Source { pixels, place: *place, reduction },
         };
         render_source(self.recipe, sample, &view, &source, out, scratch, ops);
         Ok(())
@@ -150,14 +147,10 @@ impl Photos<'_> {
         if found != expected {
             return Err(ImageError::OtherSize { found, expected });
         }
-        let region = |pixels: PixelBox| {
-            let PixelBox { left, top, width, height } = pixels;
-            Region { left, top, width, height }
-        };
         let Some(room) = self.cache.room(whole.rgb_bytes()) else {
-            return Ok(Pixels::Part(decoder.decode(bytes, region(needed), reduction)?));
+            return Ok(Pixels::Part(decoder.decode(bytes, needed, reduction)?));
         };
-        let decoded = decoder.decode(bytes, region(PixelBox::whole(whole)), reduction)?;
+        let decoded = decoder.decode(bytes, PixelBox::whole(whole), reduction)?;
         let pixels: Arc<[u8]> = decoded.pixels.into();
         room.keep(key, Arc::clone(&pixels));
         Ok(Pixels::Kept(pixels))

@@ -3,17 +3,18 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
-use pba_datasets::{EncodedPacker, Images, PackSpec, Seen, Split, packed};
+use pba_datasets::{EncodedPacker, Images, Measured, PackSpec, Split, packed};
+use pba_types::ImageShape;
 
-use crate::{noise, open_with_each_byte_flipped};
+use crate::{noise, open_with_each_byte_flipped, shape};
 
 /// What a packed split holds, row by row: bytes that need not be an image, a size, a label.
-type Row = (Vec<u8>, (u32, u32), i64);
+type Row = (Vec<u8>, ImageShape, i64);
 
 fn rows(count: usize, bytes_max: usize) -> Vec<Row> {
     let row = |row: usize| {
         let bytes = noise(row as u64, 1 + (row * 7919) % bytes_max);
-        (bytes, (1 + row as u32 % 5, 3 + row as u32 % 7), row as i64 % 3)
+        (bytes, shape(1 + row as u32 % 5, 3 + row as u32 % 7), row as i64 % 3)
     };
     (0..count).map(row).collect()
 }
@@ -23,8 +24,8 @@ fn pack(to: &Path, rows: &[Row], classes: &[&str]) {
     let spec = PackSpec { classes, rows: rows.len() as u64, source: "a test".into() };
     let mut packer = EncodedPacker::create(to, spec).unwrap();
     for (bytes, size, label) in rows {
-        let pixels = noise(1, (size.0 * size.1 * 3) as usize);
-        packer.push(bytes, &Seen::of(*size, &pixels), *label).unwrap();
+        let pixels = noise(1, size.rgb_bytes());
+        packer.push(bytes, &Measured::of(*size, &pixels), *label).unwrap();
     }
     packer.finish().unwrap();
 }
@@ -48,10 +49,10 @@ fn what_is_packed_is_read_back() {
         assert_eq!((split.shape(), split.bytes()), (None, file.metadata().unwrap().len()));
         assert!(split.verify());
         let Images::Encoded(images) = split.images() else { unreachable!("read() looked") };
-        let sides = |pick: fn(&(u32, u32)) -> u32| rows.iter().map(move |(_, size, _)| pick(size));
-        let (heights, widths) = (|| sides(|size| size.0), || sides(|size| size.1));
-        assert_eq!(images.smallest(), (heights().min().unwrap(), widths().min().unwrap()));
-        assert_eq!(images.largest(), (heights().max().unwrap(), widths().max().unwrap()));
+        let sides = |pick: fn(&ImageShape) -> u32| rows.iter().map(move |(_, size, _)| pick(size));
+        let (heights, widths) = (|| sides(|size| size.height), || sides(|size| size.width));
+        assert_eq!(images.smallest(), shape(heights().min().unwrap(), widths().min().unwrap()));
+        assert_eq!(images.largest(), shape(heights().max().unwrap(), widths().max().unwrap()));
     }
     assert_eq!(folder.path().read_dir().unwrap().count(), 1, "nothing but the file is left behind");
 }
@@ -86,7 +87,7 @@ fn digests_depend_on_everything() {
         digest(&rows, &["a", "b", "c"])
     };
     assert_ne!(first, changed(&|rows| rows[2].0[0] ^= 1));
-    assert_ne!(first, changed(&|rows| rows[2].1 = (9, 9)));
+    assert_ne!(first, changed(&|rows| rows[2].1 = shape(9, 9)));
     assert_ne!(first, changed(&|rows| rows[2].2 = 0));
     assert_ne!(first, changed(&|rows| rows.swap(0, 3)));
 }
@@ -115,7 +116,7 @@ fn a_flipped_byte_never_panics_nor_leaves_the_file() {
     let file = folder.path().join("train.arrow");
     pack(&file, &rows(4, 60), &["a", "b", "c"]);
     open_with_each_byte_flipped(&file, |split| {
-        for (_, (height, width), label) in read(split) {
+        for (_, ImageShape { height, width }, label) in read(split) {
             assert!((1..=4096).contains(&height) && (1..=4096).contains(&width) && label < 3);
         }
     });
@@ -125,7 +126,7 @@ fn a_flipped_byte_never_panics_nor_leaves_the_file() {
 fn damaged_columns_are_named() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("train.arrow");
-    let rows: Vec<Row> = (0..4).map(|row| (noise(row, 9), (101, 202), 1)).collect();
+    let rows: Vec<Row> = (0..4).map(|row| (noise(row, 9), shape(101, 202), 1)).collect();
     pack(&file, &rows, &["a", "b", "c"]);
     let bytes = std::fs::read(&file).unwrap();
     let damage = |pattern: &[u8], value: &[u8], says: &str| {

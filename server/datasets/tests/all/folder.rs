@@ -5,7 +5,7 @@ use std::path::Path;
 
 use pba_datasets::{Dataset, Images, SplitName};
 
-use crate::{assert_holds, failure, noise, opened, split};
+use crate::{assert_holds, failure, noise, opened, shape, split};
 
 /// Pixels of a grey-free image, from a seed, and the image as PNG.
 fn image(seed: u64, height: usize, width: usize) -> (Vec<u8>, Vec<u8>) {
@@ -100,10 +100,10 @@ fn images_of_different_sizes_are_kept_as_they_are() {
     let (_, other) = image(9, 5, 4);
     folder.write("test/a/0.png", &other);
     let dataset = folder.open();
-    assert_eq!(split(&dataset, SplitName::Train).shape(), Some((2, 3)));
+    assert_eq!(split(&dataset, SplitName::Train).shape(), Some(shape(2, 3)));
     let test = split(&dataset, SplitName::Test);
     let Images::Encoded(images) = test.images() else { panic!("the images are of different sizes") };
-    assert_eq!((images.size(0), images.size(1), images.bytes(0)), ((5, 4), (2, 3), &other[..]));
+    assert_eq!((images.size(0), images.size(1), images.bytes(0)), (shape(5, 4), shape(2, 3), &other[..]));
     assert_eq!([0, 1, 2].map(|row| test.label(row)), [0, 0, 1]);
 }
 

@@ -2,6 +2,8 @@ use std::path::PathBuf;
 
 use pba_datasets::{Image, decode};
 
+use crate::shape;
+
 fn folder() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/all/images")
 }
@@ -21,8 +23,8 @@ fn every_image_decodes_as_pillow_decodes_it() {
     for (name, bytes) in encoded() {
         let pillow = std::fs::read(folder().join(format!("{name}.rgb"))).unwrap();
         let side = |i: usize| u32::from_le_bytes(pillow[i..i + 4].try_into().unwrap());
-        let Image { height, width, pixels } = decode(&bytes).unwrap();
-        assert_eq!((height, width), (side(0), side(4)), "{name}");
+        let Image { shape: found, pixels } = decode(&bytes).unwrap();
+        assert_eq!(found, shape(side(0), side(4)), "{name}");
         let differing = pixels.iter().zip(&pillow[8..]).filter(|(a, b)| a != b).count();
         assert_eq!((pixels.len(), differing), (pillow.len() - 8, 0), "{name}");
         count += 1;

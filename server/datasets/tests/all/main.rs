@@ -11,12 +11,14 @@ mod real_data;
 mod regions;
 mod shapes;
 
+use std::ops::ControlFlow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
 
 use noise::noise;
 use pba_datasets::{Dataset, DatasetError, PackSpec, Packer, Split, SplitName, open};
+use pba_types::ImageShape;
 
 /// Opens a packed split with each of its bytes flipped in three ways, and checks what can be opened:
 /// nothing panics.
@@ -36,19 +38,22 @@ fn open_with_each_byte_flipped(file: &Path, check: impl Fn(&Split)) {
     }
 }
 
-fn pack(to: &Path, (height, width): (u32, u32), labels: &[i64], classes: &[&str]) -> Vec<Vec<u8>> {
+fn shape(height: u32, width: u32) -> ImageShape {
+    ImageShape { height, width }
+}
+
+fn pack(to: &Path, shape: ImageShape, labels: &[i64], classes: &[&str]) -> Vec<Vec<u8>> {
     let classes = classes.iter().map(|name| (*name).to_owned()).collect();
     let spec = PackSpec { classes, rows: labels.len() as u64, source: "a test".into() };
-    let mut packer = Packer::create(to, (height, width), spec).unwrap();
-    let images: Vec<Vec<u8>> =
-        (0..labels.len()).map(|row| noise(row as u64, (height * width * 3) as usize)).collect();
+    let mut packer = Packer::create(to, shape, spec).unwrap();
+    let images: Vec<Vec<u8>> = (0..labels.len()).map(|row| noise(row as u64, shape.rgb_bytes())).collect();
     images.iter().zip(labels).for_each(|(image, &label)| packer.push(image, label).unwrap());
     packer.finish().unwrap();
     images
 }
 
 fn opened(source: &Path, cache: &Path) -> Result<Dataset, DatasetError> {
-    open("test", source, cache, &|_| ())
+    open("test", source, cache, &|_| ControlFlow::Continue(()))
 }
 
 #[track_caller]

@@ -3,13 +3,13 @@ use std::time::{Duration, SystemTime};
 
 use pba_datasets::{PackSpec, Packer, SplitName, packed, remove_partials};
 
-use crate::{assert_holds, failure, noise, open_with_each_byte_flipped, opened, pack, split};
+use crate::{assert_holds, failure, noise, open_with_each_byte_flipped, opened, pack, shape, split};
 
 #[test]
 fn what_is_packed_is_read_back() {
     let folder = tempfile::tempdir().unwrap();
     // One row, and enough rows for several record batches with a short last one (16 MiB each).
-    for (shape, rows) in [((1, 1), 1), ((7, 5), 50), ((1024, 1024), 13)] {
+    for (shape, rows) in [(shape(1, 1), 1), (shape(7, 5), 50), (shape(1024, 1024), 13)] {
         let labels: Vec<i64> = (0..rows).map(|row| row % 3).collect();
         let file = folder.path().join("train.arrow");
         let images = pack(&file, shape, &labels, &["a", "b", "\u{e9}\u{1}\""]);
@@ -46,9 +46,9 @@ fn what_a_killed_process_left_is_removed_and_nothing_else() {
 #[test]
 fn a_packed_folder_or_file_opens_as_it_is() {
     let folder = tempfile::tempdir().unwrap();
-    pack(&folder.path().join("train.arrow"), (4, 4), &[0, 1, 0], &["a", "b"]);
-    pack(&folder.path().join("val.arrow"), (4, 5), &[0], &["a", "b"]);
-    pack(&folder.path().join("test.arrow"), (4, 4), &[1], &["a", "c"]);
+    pack(&folder.path().join("train.arrow"), shape(4, 4), &[0, 1, 0], &["a", "b"]);
+    pack(&folder.path().join("val.arrow"), shape(4, 5), &[0], &["a", "b"]);
+    pack(&folder.path().join("test.arrow"), shape(4, 4), &[1], &["a", "c"]);
     let dataset = opened(folder.path(), Path::new("unused")).unwrap();
     assert_eq!((dataset.format(), dataset.classes()[1].as_str()), ("packed", "b"));
     assert_eq!(
@@ -56,7 +56,7 @@ fn a_packed_folder_or_file_opens_as_it_is() {
         split(&dataset, SplitName::Train).mean()
     );
     // Another size is no harm: a base augmentation that crops makes them one.
-    assert_eq!(split(&dataset, SplitName::Val).shape(), Some((4, 5)));
+    assert_eq!(split(&dataset, SplitName::Val).shape(), Some(shape(4, 5)));
     assert_eq!(
         failure(&dataset, SplitName::Test),
         "test.arrow: names 2 classes, the other splits name 2, or other ones"
@@ -74,13 +74,13 @@ fn digests_depend_on_everything_and_nothing_else() {
         pack(&file, shape, labels, classes);
         packed::open(&file).unwrap().digest().to_string()
     };
-    let first = digest((2, 3), &[0, 1], &["a", "b"]);
-    assert_eq!(first, digest((2, 3), &[0, 1], &["a", "b"]));
+    let first = digest(shape(2, 3), &[0, 1], &["a", "b"]);
+    assert_eq!(first, digest(shape(2, 3), &[0, 1], &["a", "b"]));
     for other in [
-        digest((3, 2), &[0, 1], &["a", "b"]),
-        digest((2, 3), &[1, 1], &["a", "b"]),
-        digest((2, 3), &[0, 1], &["a", "c"]),
-        digest((2, 3), &[0, 1, 0], &["a", "b"]),
+        digest(shape(3, 2), &[0, 1], &["a", "b"]),
+        digest(shape(2, 3), &[1, 1], &["a", "b"]),
+        digest(shape(2, 3), &[0, 1], &["a", "c"]),
+        digest(shape(2, 3), &[0, 1, 0], &["a", "b"]),
     ] {
         assert_ne!(first, other);
     }
@@ -90,7 +90,7 @@ fn digests_depend_on_everything_and_nothing_else() {
 fn a_truncated_file_is_an_error_at_every_length() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("train.arrow");
-    pack(&file, (4, 4), &[0, 1, 0, 1], &["a", "b"]);
+    pack(&file, shape(4, 4), &[0, 1, 0, 1], &["a", "b"]);
     let bytes = std::fs::read(&file).unwrap();
     for length in 0..bytes.len() {
         std::fs::write(&file, &bytes[..length]).unwrap();
@@ -108,7 +108,7 @@ fn a_truncated_file_is_an_error_at_every_length() {
 fn a_flipped_byte_never_panics_nor_leaves_the_file() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("train.arrow");
-    pack(&file, (4, 4), &[0, 1, 0, 1], &["a", "b"]);
+    pack(&file, shape(4, 4), &[0, 1, 0, 1], &["a", "b"]);
     open_with_each_byte_flipped(&file, |split| {
         for row in 0..split.len() {
             assert!((split.decoded().unwrap().image(row).len(), split.label(row) < 2) == (48, true));
@@ -120,7 +120,7 @@ fn a_flipped_byte_never_panics_nor_leaves_the_file() {
 fn damaged_pixels_are_found_by_verify() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("train.arrow");
-    let images = pack(&file, (8, 8), &[0, 1], &["a", "b"]);
+    let images = pack(&file, shape(8, 8), &[0, 1], &["a", "b"]);
     let mut bytes = std::fs::read(&file).unwrap();
     let place = bytes.windows(192).position(|window| window == images[1]).unwrap();
     bytes[place + 5] ^= 1;
@@ -135,11 +135,11 @@ fn writing_fails_with_the_name_of_the_file() {
     std::fs::write(&in_the_way, "").unwrap();
     let spec = PackSpec { classes: vec!["a".into()], rows: 1, source: String::new() };
     let error =
-        Packer::create(&in_the_way.join("train.arrow"), (1, 1), spec.clone()).err().unwrap().to_string();
+        Packer::create(&in_the_way.join("train.arrow"), shape(1, 1), spec.clone()).err().unwrap().to_string();
     assert!(error.starts_with(&format!("{}: cannot create the folder: ", in_the_way.display())), "{error}");
 
     // A packer that is dropped leaves nothing.
-    let mut packer = Packer::create(&folder.path().join("train.arrow"), (1, 1), spec).unwrap();
+    let mut packer = Packer::create(&folder.path().join("train.arrow"), shape(1, 1), spec).unwrap();
     let error = packer.push(&noise(0, 3), 1).unwrap_err().to_string();
     assert!(error.contains("label 1 is not allowed; allowed are 0..=0 (1 classes)"), "{error}");
     drop(packer);

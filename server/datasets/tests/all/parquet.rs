@@ -1,4 +1,5 @@
 use std::collections::HashMap;
+use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::Mutex;
@@ -10,9 +11,9 @@ use arrow_schema::{DataType, Field, Fields, Schema};
 use parquet::arrow::ArrowWriter;
 use parquet::basic::Compression;
 use parquet::file::properties::WriterProperties;
-use pba_datasets::{Images, SplitName, open};
+use pba_datasets::{DatasetError, Images, Progress, SplitName, open};
 
-use crate::{assert_holds, failure, noise, opened, split};
+use crate::{assert_holds, failure, noise, opened, shape, split};
 
 fn png_of(pixels: &[u8], width: u32) -> Vec<u8> {
     let mut bytes = Vec::new();
@@ -108,15 +109,18 @@ fn the_layout_of_the_hub_is_read_in_every_compression() {
         let file = folder.source.path().join("data/train-00000-of-00001.parquet");
         write(&file, &[("img", hub_struct(&encoded)), ("label", numbers(&labels))], Some(HUB), codec);
         let seen = Mutex::new(Vec::new());
-        let note = |progress: pba_datasets::Progress| seen.lock().unwrap().push(progress.rows_done);
+        let note = |progress: Progress| {
+            seen.lock().unwrap().push(progress.rows_done);
+            ControlFlow::Continue(())
+        };
         let dataset = open("pets", folder.source.path(), folder.cache.path(), &note).unwrap();
         let train = split(&dataset, SplitName::Train);
         assert_holds(&train, &pixels, &labels);
         assert_eq!(
             (train.classes(), train.shape()),
-            (&["cat".to_owned(), "dog".to_owned()][..], Some((8, 6)))
+            (&["cat".to_owned(), "dog".to_owned()][..], Some(shape(8, 6)))
         );
-        assert_eq!(seen.lock().unwrap().last(), Some(&300));
+        assert_eq!(*seen.lock().unwrap(), [0, 128, 256, 300]);
         // The second time, nothing is decoded.
         let never = |_| panic!("it was imported before");
         let again = open("pets", folder.source.path(), folder.cache.path(), &never).unwrap();
@@ -124,6 +128,38 @@ fn the_layout_of_the_hub_is_read_in_every_compression() {
         digests.push(dataset.digest());
     }
     assert!(digests.iter().all(|digest| digest == &digests[0]));
+}
+
+#[test]
+fn a_cancelled_import_leaves_only_finished_splits() {
+    let folder = Folder::new();
+    let (pixels, encoded) = images(300, 0);
+    let columns = [("img", hub_struct(&encoded)), ("label", numbers(&[0; 300]))];
+    folder.write("train.parquet", &columns, None);
+    folder.write("test.parquet", &columns, None);
+    let open = |watch: &dyn Fn(Progress) -> ControlFlow<()>| {
+        open("pets", folder.source.path(), folder.cache.path(), watch)
+    };
+    for last in [0, 128, 256, 300] {
+        for cancelled in [SplitName::Train, SplitName::Test] {
+            let is_last = |at: Progress| at.split == cancelled && at.rows_done == last;
+            let error =
+                open(&|at| if is_last(at) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) });
+            assert_eq!(error.unwrap_err(), DatasetError::Cancelled);
+            let files = folder.cache.path().read_dir().unwrap().flat_map(|key| {
+                let key = key.unwrap().path();
+                let files: Vec<_> = key.read_dir().unwrap().map(|file| file.unwrap().path()).collect();
+                // So that the next round packs it again.
+                files.iter().for_each(|file| std::fs::remove_file(file).unwrap());
+                files
+            });
+            let names: Vec<_> = files.map(|file| file.file_name().unwrap().to_owned()).collect();
+            let finished: &[&str] = if cancelled == SplitName::Train { &[] } else { &["train.arrow"] };
+            assert_eq!(names, finished, "{cancelled} at {last}");
+        }
+    }
+    let dataset = open(&|_| ControlFlow::Continue(())).unwrap();
+    assert_holds(&split(&dataset, SplitName::Test), &pixels, &[0; 300]);
 }
 
 #[test]
@@ -249,12 +285,11 @@ fn images_of_different_sizes_are_kept_as_they_are() {
         let train = split(&dataset, SplitName::Train);
         let Images::Encoded(kept) = train.images() else { panic!("the images are of different sizes") };
         assert_eq!((train.len(), train.shape()), (300, None));
-        assert_eq!((kept.smallest(), kept.largest()), ((1, 6), (20, 7)));
+        assert_eq!((kept.smallest(), kept.largest()), (shape(1, 6), shape(20, 7)));
         for row in 0..300 {
             assert_eq!(Some(kept.bytes(row as u64)), encoded[row].as_deref(), "row {row}");
             assert_eq!(train.label(row as u64), labels[row]);
-            let (height, width) = kept.size(row as u64);
-            assert_eq!((height * width * 3) as usize, pixels[row].len(), "row {row}");
+            assert_eq!(kept.size(row as u64).rgb_bytes(), pixels[row].len(), "row {row}");
         }
         assert!(train.verify());
         // Those of all pixels, of whatever image.

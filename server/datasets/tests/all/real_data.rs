@@ -1,9 +1,12 @@
 //! With real data, when `PBA_TEST_DATA` names a folder of CIFAR-10 as Parquet.
 
+use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::time::Instant;
 
 use pba_datasets::{SplitName, open};
+
+use crate::shape;
 
 #[test]
 fn cifar10_from_jpegs() {
@@ -12,12 +15,12 @@ fn cifar10_from_jpegs() {
     let path = PathBuf::from(data);
     for attempt in ["import", "cached"] {
         let start = Instant::now();
-        let dataset = open("cifar10", &path, cache.path(), &|_| ()).unwrap();
+        let dataset = open("cifar10", &path, cache.path(), &|_| ControlFlow::Continue(())).unwrap();
         println!("{attempt}: {:?}", start.elapsed());
         for (name, rows) in [(SplitName::Train, 50_000), (SplitName::Test, 10_000)] {
             let split = dataset.split(name).unwrap().ready().unwrap();
             println!("{name}: {} mean {:?} std {:?}", split.digest(), split.mean(), split.std());
-            assert_eq!((split.len(), split.shape()), (rows, Some((32, 32))));
+            assert_eq!((split.len(), split.shape()), (rows, Some(shape(32, 32))));
             assert_eq!(split.classes()[9], "truck");
             assert!(split.verify());
         }

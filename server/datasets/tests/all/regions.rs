@@ -1,13 +1,15 @@
 //! Parts of images against the same parts of whole images.
 
-use pba_datasets::{Image, Region, RegionDecoder, decode, image_size};
+use pba_datasets::{Image, RegionDecoder, decode, image_size};
+use pba_types::{ImageShape, PixelBox};
 
 use crate::images::encoded;
+use crate::shape;
 
 /// What the box of a whole image holds.
-fn cut(image: &Image, region: Region) -> Vec<u8> {
+fn cut(image: &Image, region: PixelBox) -> Vec<u8> {
     let row = |row: u32| {
-        let start = 3 * (row * image.width + region.left) as usize;
+        let start = 3 * (row * image.shape.width + region.left) as usize;
         &image.pixels[start..start + 3 * region.width as usize]
     };
     (region.top..region.top + region.height).flat_map(row).copied().collect()
@@ -15,23 +17,23 @@ fn cut(image: &Image, region: Region) -> Vec<u8> {
 
 /// The whole image at a reduction.
 fn whole(bytes: &[u8], reduction: u32) -> Image {
-    let (height, width) = image_size(bytes).unwrap();
-    let (height, width) = (height.div_ceil(reduction), width.div_ceil(reduction));
+    let ImageShape { height, width } = image_size(bytes).unwrap();
+    let shape = shape(height.div_ceil(reduction), width.div_ceil(reduction));
     let mut decoder = RegionDecoder::new();
-    let all = Region { left: 0, top: 0, width, height };
+    let all = PixelBox::whole(shape);
     let decoded = decoder.decode(bytes, all, reduction).unwrap();
     assert_eq!(decoded.place, all);
-    Image { height, width, pixels: decoded.pixels.to_vec() }
+    Image { shape, pixels: decoded.pixels.to_vec() }
 }
 
 /// Boxes of an image: its corners, single pixels, strips, and some at random.
-fn boxes(image: &Image, seed: u64) -> Vec<Region> {
-    let (width, height) = (image.width, image.height);
+fn boxes(image: &Image, seed: u64) -> Vec<PixelBox> {
+    let ImageShape { height, width } = image.shape;
     let mut boxes = vec![
-        Region { left: 0, top: 0, width: 1, height: 1 },
-        Region { left: width - 1, top: height - 1, width: 1, height: 1 },
-        Region { left: 0, top: height / 2, width, height: 1 },
-        Region { left: width / 2, top: 0, width: 1, height },
+        PixelBox { left: 0, top: 0, width: 1, height: 1 },
+        PixelBox { left: width - 1, top: height - 1, width: 1, height: 1 },
+        PixelBox { left: 0, top: height / 2, width, height: 1 },
+        PixelBox { left: width / 2, top: 0, width: 1, height },
     ];
     for word in crate::noise(seed, 120).as_chunks::<4>().0 {
         let span = |first: u8, count: u8, length: u32| {
@@ -39,7 +41,7 @@ fn boxes(image: &Image, seed: u64) -> Vec<Region> {
             (first, 1 + u32::from(count) * (length - first - 1) / 256)
         };
         let ((left, width), (top, height)) = (span(word[0], word[1], width), span(word[2], word[3], height));
-        boxes.push(Region { left, top, width, height });
+        boxes.push(PixelBox { left, top, width, height });
     }
     boxes
 }
@@ -53,14 +55,11 @@ fn a_region_has_the_pixels_of_the_whole_image() {
             let image = whole(&bytes, reduction);
             for needed in boxes(&image, reduction.into()) {
                 let decoded = decoder.decode(&bytes, needed, reduction).unwrap();
-                let Region { left, top, .. } = decoded.place;
+                let PixelBox { left, top, .. } = decoded.place;
                 assert!(left <= needed.left && top <= needed.top);
-                let part = Image {
-                    height: decoded.place.height,
-                    width: decoded.place.width,
-                    pixels: decoded.pixels.to_vec(),
-                };
-                let within = Region { left: needed.left - left, top: needed.top - top, ..needed };
+                let shape = shape(decoded.place.height, decoded.place.width);
+                let part = Image { shape, pixels: decoded.pixels.to_vec() };
+                let within = PixelBox { left: needed.left - left, top: needed.top - top, ..needed };
                 let equal = cut(&part, within) == cut(&image, needed);
                 assert!(equal, "{name} by {reduction}, {needed:?} in {:?}", decoded.place);
             }
@@ -71,8 +70,7 @@ fn a_region_has_the_pixels_of_the_whole_image() {
 #[test]
 fn sizes_are_read_from_the_header() {
     for (name, bytes) in encoded() {
-        let Image { height, width, .. } = decode(&bytes).unwrap();
-        assert_eq!(image_size(&bytes), Ok((height, width)), "{name}");
+        assert_eq!(image_size(&bytes), Ok(decode(&bytes).unwrap().shape), "{name}");
         assert!(image_size(&bytes[..10]).is_err(), "{name}");
     }
     assert!(image_size(b"GIF89a").is_err());
@@ -85,20 +83,20 @@ fn a_reduced_png_is_averaged() {
     encoder.set_color(png::ColorType::Grayscale);
     encoder.write_header().unwrap().write_image_data(&[10, 20, 7, 30, 41, 8]).unwrap();
     // 101 / 4 and 15 / 2, rounded.
-    assert_eq!(whole(&bytes, 2), Image { height: 1, width: 2, pixels: vec![25, 25, 25, 8, 8, 8] });
+    assert_eq!(whole(&bytes, 2), Image { shape: shape(1, 2), pixels: vec![25, 25, 25, 8, 8, 8] });
 }
 
 #[test]
 fn a_region_outside_of_the_image_is_refused() {
     let (_, bytes) = encoded().find(|(name, _)| name == "rgb_420.jpg").unwrap();
     let mut decoder = RegionDecoder::new();
-    let refused = decoder.decode(&bytes, Region { left: 30, top: 0, width: 8, height: 23 }, 1).unwrap_err();
+    let refused = decoder.decode(&bytes, PixelBox { left: 30, top: 0, width: 8, height: 23 }, 1).unwrap_err();
     assert_eq!(
         refused.to_string(),
         "image is 23x37 (height x width) as it is decoded; no 23x8 pixels from row 0, column 30 on are in it"
     );
-    assert!(decoder.decode(&bytes, Region { left: 12, top: 0, width: 8, height: 12 }, 2).is_err());
+    assert!(decoder.decode(&bytes, PixelBox { left: 12, top: 0, width: 8, height: 12 }, 2).is_err());
     assert!(
-        decoder.decode(&bytes, Region { left: u32::MAX, top: 0, width: u32::MAX, height: 1 }, 1).is_err()
+        decoder.decode(&bytes, PixelBox { left: u32::MAX, top: 0, width: u32::MAX, height: 1 }, 1).is_err()
     );
 }

@@ -1,15 +1,17 @@
+use std::ops::ControlFlow;
+
 use pba_datasets::{SplitName, shapes};
 
-use crate::split;
+use crate::{shape, split};
 
 /// The pictures are pinned: whoever changes them changes every batch that was ever served.
 #[test]
 fn shapes_are_the_same_everywhere() {
     let cache = tempfile::tempdir().unwrap();
     for _ in ["drawn", "cached"] {
-        let dataset = shapes(cache.path(), &|_| ()).unwrap();
+        let dataset = shapes(cache.path(), &|_| ControlFlow::Continue(())).unwrap();
         let (train, test) = (split(&dataset, SplitName::Train), split(&dataset, SplitName::Test));
-        assert_eq!((train.len(), test.len(), train.shape()), (10_000, 2_000, Some((32, 32))));
+        assert_eq!((train.len(), test.len(), train.shape()), (10_000, 2_000, Some(shape(32, 32))));
         assert_eq!(
             train.digest().to_string(),
             "c09dd0d8c9c44040492de39f1a5875ff46de3dfbe978930048f43866aeaa7210"
@@ -45,7 +47,7 @@ fn statistics(image: &[u8]) -> Vec<f64> {
 #[test]
 fn colour_and_position_are_no_clue() {
     let cache = tempfile::tempdir().unwrap();
-    let dataset = shapes(cache.path(), &|_| ()).unwrap();
+    let dataset = shapes(cache.path(), &|_| ControlFlow::Continue(())).unwrap();
     let (train, test) = (split(&dataset, SplitName::Train), split(&dataset, SplitName::Test));
     let all: Vec<Vec<f64>> =
         (0..train.len()).map(|row| statistics(train.decoded().unwrap().image(row))).collect();

@@ -1,84 +1,76 @@
 //! The built-in dataset: ten shapes, drawn by this file.
 //!
 //! Every picture is 32x32 RGB: one filled shape before a background, both with colours, gradients
-//! and textures of their own, and some strokes and dots that mean nothing. The class is the shape
+//! and textures of their own, and some meaningless strokes and dots. The class is the shape
 //! and nothing else: all shapes have the same distribution of area, and their centroids the same
-//! distribution of place, so colours, contrast and position tell nothing.
+//! distribution of place, so colours, contrast and position say nothing about it.
 //!
 //! Only IEEE addition, multiplication, division and square root are used, on `f64`, so the
 //! pictures are the same on every machine; angles come from the rational points of the circle.
 
-use std::path::Path;
+use std::collections::BTreeMap;
+use std::path::PathBuf;
 
-use pba_types::Digest;
-use pba_types::rng::{self, Address, Purpose};
+use pba_types::rng::{self, Address, Purpose, Stream};
+use pba_types::{ImageShape, SplitName};
+use rand::Rng;
 
-use crate::dataset::{BUILT_IN, Dataset};
+use crate::cache::Key;
 use crate::error::DatasetError;
-use crate::import::{self, Progress};
-use crate::pack::{PackSpec, Packer};
-use crate::packed;
-use pba_types::SplitName;
-
-use crate::split::SplitState;
+use crate::formats::format::Source;
+use crate::packed::spec::PackSpec;
+use crate::packed::target::{Stop, Target};
+use crate::parallel::in_parallel;
 
 /// Side of a picture in pixels.
-pub const SIDE: usize = 32;
+const SIDE: usize = 32;
 /// Names of the classes.
-pub const CLASSES: [&str; 10] =
+const CLASSES: [&str; 10] =
     ["disc", "ring", "triangle", "square", "star", "cross", "crescent", "arrow", "heart", "hourglass"];
 /// Samples of the training split.
-pub const TRAIN_ROWS: u64 = 10_000;
+const TRAIN_ROWS: u64 = 10_000;
 /// Samples of the test split.
-pub const TEST_ROWS: u64 = 2_000;
+const TEST_ROWS: u64 = 2_000;
+/// Pictures drawn at a time.
+const DRAWN_ROWS: u64 = 1_000;
 
 /// Of the drawing; raised when the pictures change.
 const VERSION: u32 = 1;
 const SEED: u64 = 0x5BA9E5;
 
-/// The built-in dataset, drawn on first use and kept in `cache_dir`.
-///
-/// # Errors
-/// When the cache cannot be written or read.
-pub fn shapes(cache_dir: &Path, progress: &dyn Fn(Progress)) -> Result<Dataset, DatasetError> {
-    let folder = cache_dir.join(Digest::of(format!("{} shapes {VERSION}", crate::pack::FORMAT)).to_string());
-    let mut splits = std::collections::BTreeMap::new();
-    for (name, rows) in [(SplitName::Train, TRAIN_ROWS), (SplitName::Test, TEST_ROWS)] {
-        let split = match import::cached(&folder, name) {
-            Some(split) => split,
-            None => {
-                let file = import::file(&folder, name);
-                pack(&file, name, rows, progress)?;
-                packed::open(&file)?.into()
-            }
-        };
-        splits.insert(name, SplitState::Ready(split));
+/// The built-in dataset.
+pub(crate) struct Shapes;
+
+impl Source for Shapes {
+    fn splits(&self) -> BTreeMap<SplitName, PathBuf> {
+        [SplitName::Train, SplitName::Test].map(|split| (split, PathBuf::from(split.as_str()))).into()
     }
-    Ok(Dataset::new(BUILT_IN, BUILT_IN, splits))
+
+    fn key(&self) -> Result<Key, DatasetError> {
+        Ok(Key::built_in("shapes", VERSION))
+    }
+
+    fn spec(&self, split: SplitName) -> Result<PackSpec, DatasetError> {
+        let classes = CLASSES.map(str::to_owned).to_vec();
+        Ok(PackSpec { classes, rows: rows(split), source: format!("shapes {VERSION}, {split}") })
+    }
+
+    fn rows(&self, split: SplitName, target: &mut Target<'_>) -> Result<(), Stop> {
+        let (shape, rows) = (ImageShape { height: SIDE as u32, width: SIDE as u32 }, rows(split));
+        let artist = Artist::new();
+        for start in (0..rows).step_by(DRAWN_ROWS as usize) {
+            let indices = start..rows.min(start + DRAWN_ROWS);
+            let count = (indices.end - start) as usize;
+            let pictures = in_parallel(count, |i| artist.draw(split, start + i as u64));
+            let labels: Vec<i64> = indices.map(label).collect();
+            target.add_pixels(shape, &pictures.concat(), &labels)?;
+        }
+        Ok(())
+    }
 }
 
-fn pack(file: &Path, name: SplitName, rows: u64, progress: &dyn Fn(Progress)) -> Result<(), DatasetError> {
-    const CHUNK_ROWS: u64 = 1_000;
-    let mut packer = Packer::create(
-        file,
-        (SIDE as u32, SIDE as u32),
-        PackSpec {
-            classes: CLASSES.map(str::to_owned).to_vec(),
-            rows,
-            source: format!("shapes {VERSION}, {name}"),
-        },
-    )?;
-    let artist = Artist::new();
-    for start in (0..rows).step_by(CHUNK_ROWS as usize) {
-        let count = CHUNK_ROWS.min(rows - start);
-        let pictures =
-            import::in_parallel(count as usize, import::threads(), |i| artist.draw(name, start + i as u64));
-        for (index, picture) in (start..).zip(&pictures) {
-            packer.push(picture, label(index))?;
-        }
-        progress(Progress { split: name, rows_done: start + count, rows_total: rows });
-    }
-    packer.finish()
+fn rows(split: SplitName) -> u64 {
+    if split == SplitName::Train { TRAIN_ROWS } else { TEST_ROWS }
 }
 
 /// The class of sample `index`: any ten neighbours are one of each.
@@ -208,21 +200,11 @@ impl Shape {
 }
 
 /// The numbers of one picture, in order.
-struct Draws {
-    address: Address,
-    words: [u32; 4],
-    used: usize,
-    next_block: u32,
-}
+struct Draws(Stream);
 
 impl Draws {
     fn word(&mut self) -> u32 {
-        if self.used == 4 {
-            (self.words, self.used) = (self.address.block(self.next_block), 0);
-            self.next_block += 1;
-        }
-        self.used += 1;
-        self.words[self.used - 1]
+        self.0.next_u32()
     }
 
     /// Uniform in 0..1.
@@ -312,7 +294,7 @@ impl Paint {
     }
 }
 
-/// A short line or a dot, of no meaning.
+/// A short line or a dot, without meaning.
 struct Stroke {
     from: Point,
     to: Point,
@@ -377,7 +359,7 @@ impl Artist {
 
     fn draw(&self, split: SplitName, index: u64) -> Vec<u8> {
         let address = Address { seed: SEED, purpose: Purpose::Dataset, epoch: split as u32, item: index };
-        let mut draws = Draws { address, words: [0; 4], used: 4, next_block: 0 };
+        let mut draws = Draws(address.stream());
         let shape = &self.shapes[label(index) as usize];
         let side = SIDE as f64;
 

@@ -2,7 +2,7 @@
 
 /// Sums per channel, in integers, so that the order of the rows does not matter.
 ///
-/// Nor does it matter how they are split over threads: what each has is [added](Moments::add).
+/// Nor does it matter how rows are divided among threads, whose sums are [added](Moments::add).
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Moments {
     pixels: u64,
@@ -11,7 +11,7 @@ pub(crate) struct Moments {
 }
 
 impl Moments {
-    /// Takes the pixels of one image.
+    /// Adds the pixels of one image.
     pub(crate) fn push(&mut self, pixels: &[u8]) {
         // An image has at most 2^24 pixels, so its sum of values fits 32 bits.
         let (mut sum, mut squares) = ([0_u32; 3], [0_u64; 3]);
@@ -29,7 +29,7 @@ impl Moments {
         }
     }
 
-    /// Takes what another has taken.
+    /// Adds the sums of another.
     pub(crate) fn add(&mut self, other: &Moments) {
         self.pixels += other.pixels;
         for channel in 0..3 {

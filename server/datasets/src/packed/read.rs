@@ -3,7 +3,7 @@
 //! Opening reads the footer, one message header per record batch, and the columns beside the
 //! images (labels; sizes and places of encoded images); never a pixel.
 //! The layout is checked here once, against the length of the file, so that nothing read later
-//! can be out of bounds. Files are described in [`pack`](crate::Packer).
+//! can be out of bounds.
 
 use std::fs::File;
 use std::path::Path;
@@ -13,12 +13,14 @@ use arrow_ipc::{
     Block, FieldNode, MessageHeader, MetadataVersion, RecordBatch, root_as_footer, root_as_message,
 };
 use arrow_schema::{DataType, Field, Schema};
+use pba_types::ImageShape;
 
-use crate::encoded;
+use crate::decode::image::IMAGE_SIDE_MAX;
 use crate::error::DatasetError;
-use crate::map::Map;
-use crate::pack::{self, CLASSES_MAX, IMAGE_SIDE_MAX};
-use crate::split::{DecodedBatch, DecodedTable, EncodedBatch, EncodedTable, Split, Table};
+use crate::packed::encoded;
+use crate::packed::map::Map;
+use crate::packed::spec::{self, CLASSES_MAX};
+use crate::packed::split::{DecodedBatch, DecodedLayout, EncodedBatch, EncodedLayout, Layout, Split};
 
 const MAGIC: &[u8; 6] = b"ARROW1";
 
@@ -63,14 +65,14 @@ fn read(map: Map) -> Result<Split, String> {
 
     let file = &map[..footer_start];
     let blocks = footer.recordBatches().ok_or("its footer lists no record batches")?;
-    let (rows, table) = match head.form {
-        Form::Decoded { height, width } => {
-            let (rows, table) = decoded_table(file, blocks.iter(), (height, width), &head)?;
-            (rows, Table::Decoded(table))
+    let (rows, layout) = match head.form {
+        Form::Decoded { shape } => {
+            let (rows, layout) = decoded_layout(file, blocks.iter(), shape, &head)?;
+            (rows, Layout::Decoded(layout))
         }
         Form::Encoded => {
-            let (rows, table) = encoded_table(file, blocks.iter(), &head)?;
-            (rows, Table::Encoded(table))
+            let (rows, layout) = encoded_layout(file, blocks.iter(), &head)?;
+            (rows, Layout::Encoded(layout))
         }
     };
     if rows != head.rows || rows == 0 {
@@ -79,7 +81,7 @@ fn read(map: Map) -> Result<Split, String> {
     Ok(Split {
         map,
         rows,
-        table,
+        layout,
         digest: head.digest,
         mean: head.mean,
         std: head.std,
@@ -89,13 +91,13 @@ fn read(map: Map) -> Result<Split, String> {
 }
 
 /// Record batches of pixels of one size.
-fn decoded_table<'a>(
+fn decoded_layout<'a>(
     file: &[u8],
     blocks: impl ExactSizeIterator<Item = &'a Block>,
-    (height, width): (u32, u32),
+    shape: ImageShape,
     head: &Head,
-) -> Result<(u64, DecodedTable), String> {
-    let image_bytes = height as usize * width as usize * 3;
+) -> Result<(u64, DecodedLayout), String> {
+    let image_bytes = shape.rgb_bytes();
     let (mut rows, mut batch_rows) = (0_u64, 0_u64);
     let count = blocks.len();
     let mut batches = Vec::with_capacity(count);
@@ -119,17 +121,18 @@ fn decoded_table<'a>(
         rows += n as u64;
         batches.push(DecodedBatch { images, labels });
     }
-    Ok((rows, DecodedTable { height, width, batch_rows, batches }))
+    Ok((rows, DecodedLayout { shape, batch_rows, batches }))
 }
 
 /// Record batches of encoded images.
-fn encoded_table<'a>(
+fn encoded_layout<'a>(
     file: &[u8],
     blocks: impl ExactSizeIterator<Item = &'a Block>,
     head: &Head,
-) -> Result<(u64, EncodedTable), String> {
+) -> Result<(u64, EncodedLayout), String> {
     let mut rows = 0_u64;
-    let (mut smallest, mut largest) = ((u32::MAX, u32::MAX), (0, 0));
+    let (mut smallest, mut largest) =
+        (ImageShape { height: u32::MAX, width: u32::MAX }, ImageShape { height: 0, width: 0 });
     let mut batches = Vec::with_capacity(blocks.len());
     for (position, block) in blocks.enumerate() {
         let at = |reason| format!("record batch {position}: {reason}");
@@ -163,22 +166,24 @@ fn encoded_table<'a>(
                     "row {row}: an image of {height}x{width}; allowed are sides of 1..={IMAGE_SIDE_MAX}"
                 )));
             }
-            smallest = (smallest.0.min(height), smallest.1.min(width));
-            largest = (largest.0.max(height), largest.1.max(width));
+            smallest.height = smallest.height.min(height);
+            smallest.width = smallest.width.min(width);
+            largest.height = largest.height.max(height);
+            largest.width = largest.width.max(width);
         }
         batches.push(EncodedBatch { first_row: rows, offsets, bytes, labels, heights, widths });
         rows += n as u64;
     }
-    Ok((rows, EncodedTable { batches, smallest, largest }))
+    Ok((rows, EncodedLayout { batches, smallest, largest }))
 }
 
 fn little_i32(bytes: &[u8]) -> i32 {
     i32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]])
 }
 
-/// How the images are kept.
+/// How the images are stored.
 enum Form {
-    Decoded { height: u32, width: u32 },
+    Decoded { shape: ImageShape },
     Encoded,
 }
 
@@ -197,40 +202,37 @@ impl Head {
     fn read(schema: &Schema) -> Result<Head, String> {
         let value =
             |key: &str| schema.metadata().get(key).ok_or(format!("its schema has no metadata {key:?}"));
-        let form = match value(pack::KEY_FORMAT)?.as_str() {
-            pack::FORMAT => {
-                let (height, width) = shape(schema)?;
-                Form::Decoded { height, width }
-            }
-            pack::FORMAT_ENCODED => {
+        let form = match value(spec::KEY_FORMAT)?.as_str() {
+            spec::FORMAT => Form::Decoded { shape: shape(schema)? },
+            spec::FORMAT_ENCODED => {
                 check_encoded(schema)?;
                 Form::Encoded
             }
             format => {
                 return Err(format!(
                     "its format is {format:?}; this version reads {:?} and {:?}",
-                    pack::FORMAT,
-                    pack::FORMAT_ENCODED
+                    spec::FORMAT,
+                    spec::FORMAT_ENCODED
                 ));
             }
         };
-        let json = |key: &str| Ok::<_, String>((key.to_owned(), value(key)?.clone()));
-        let classes: Vec<String> = parse(json(pack::KEY_CLASSES)?)?;
+        let classes: Vec<String> = parse(spec::KEY_CLASSES, value(spec::KEY_CLASSES)?)?;
         if !(1..=CLASSES_MAX).contains(&classes.len()) {
             return Err(format!("it names {} classes; allowed are 1..={CLASSES_MAX}", classes.len()));
         }
-        let (mean, std): ([f64; 3], [f64; 3]) = (parse(json(pack::KEY_MEAN)?)?, parse(json(pack::KEY_STD)?)?);
+        let (mean, std): ([f64; 3], [f64; 3]) =
+            (parse(spec::KEY_MEAN, value(spec::KEY_MEAN)?)?, parse(spec::KEY_STD, value(spec::KEY_STD)?)?);
         if !mean.iter().chain(&std).all(|value| (0.0..=1.0).contains(value)) {
             return Err(format!("mean {mean:?} or standard deviation {std:?} is not within 0..=1"));
         }
         Ok(Head {
             form,
-            rows: parse(json(pack::KEY_ROWS)?)?,
-            digest: value(pack::KEY_DIGEST)?.parse().map_err(|error| format!("{error}"))?,
+            rows: parse(spec::KEY_ROWS, value(spec::KEY_ROWS)?)?,
+            digest: value(spec::KEY_DIGEST)?.parse().map_err(|error| format!("{error}"))?,
             mean,
             std,
             classes,
-            source: schema.metadata().get(pack::KEY_SOURCE).cloned().unwrap_or_default(),
+            source: schema.metadata().get(spec::KEY_SOURCE).cloned().unwrap_or_default(),
         })
     }
 
@@ -239,7 +241,7 @@ impl Head {
         for (row, label) in bytes.as_chunks::<8>().0[..rows].iter().enumerate() {
             let label = i64::from_le_bytes(*label);
             if !(0..self.classes.len() as i64).contains(&label) {
-                let allowed = pack::allowed_labels(self.classes.len());
+                let allowed = spec::allowed_labels(self.classes.len());
                 return Err(format!("row {row}: label {label} is not allowed; allowed are {allowed}"));
             }
         }
@@ -247,12 +249,12 @@ impl Head {
     }
 }
 
-fn parse<T: serde::de::DeserializeOwned>((key, text): (String, String)) -> Result<T, String> {
-    serde_json::from_str(&text).map_err(|error| format!("metadata {key:?}: {error}"))
+fn parse<T: serde::de::DeserializeOwned>(key: &str, text: &str) -> Result<T, String> {
+    serde_json::from_str(text).map_err(|error| format!("metadata {key:?}: {error}"))
 }
 
-/// Height and width from the tensor type of the image column.
-fn shape(schema: &Schema) -> Result<(u32, u32), String> {
+/// The size of the images, from the tensor type of the image column.
+fn shape(schema: &Schema) -> Result<ImageShape, String> {
     #[derive(serde::Deserialize)]
     struct Tensor {
         shape: [u32; 3],
@@ -261,16 +263,17 @@ fn shape(schema: &Schema) -> Result<(u32, u32), String> {
     let (Some(image), Some(label), 2) = (image, label, schema.fields().len()) else {
         return Err(format!("it has {} columns; expected image and label", schema.fields().len()));
     };
-    let extension = image.metadata();
-    let tensor = extension.get("ARROW:extension:metadata").cloned().unwrap_or_default();
-    let Tensor { shape: [height, width, channels] } = parse(("ARROW:extension:metadata".into(), tensor))?;
+    let key = "ARROW:extension:metadata";
+    let tensor = image.metadata().get(key).map_or("", String::as_str);
+    let Tensor { shape: [height, width, channels] } = parse(key, tensor)?;
     let sides = 1..=IMAGE_SIDE_MAX;
     if channels != 3 || !sides.contains(&height) || !sides.contains(&width) {
         return Err(format!(
             "its images are {height}x{width}x{channels}; allowed are 3 channels and sides of 1..={IMAGE_SIDE_MAX}"
         ));
     }
-    let bytes = height as usize * width as usize * 3;
+    let shape = ImageShape { height, width };
+    let bytes = shape.rgb_bytes();
     let is_image = |field: &DataType| {
         matches!(field, DataType::FixedSizeList(item, length)
             if *item.data_type() == DataType::UInt8 && *length as usize == bytes)
@@ -289,7 +292,7 @@ fn shape(schema: &Schema) -> Result<(u32, u32), String> {
             label.data_type()
         ));
     }
-    Ok((height, width))
+    Ok(shape)
 }
 
 /// Checks the columns of a file of encoded images.
@@ -357,7 +360,7 @@ impl<'a> Batch<'a> {
         {
             return Ok(());
         }
-        Err(format!("its columns are not as long as {} rows need, none null", self.rows))
+        Err(format!("its columns do not hold {} rows without nulls", self.rows))
     }
 
     fn check_buffers(&self, expected: usize) -> Result<(), String> {
@@ -369,12 +372,11 @@ impl<'a> Batch<'a> {
         }
     }
 
-    /// Where a buffer lies in the file that holds at least so many bytes. There must be such a
-    /// buffer.
+    /// Where a buffer of at least so many bytes lies in the file. There must be such a buffer.
     fn place(&self, buffer: usize, bytes: usize) -> Result<usize, String> {
         let (start, length) = self.buffer(buffer)?;
         if length < bytes {
-            return Err(format!("a buffer of {length} bytes holds not {bytes}"));
+            return Err(format!("a buffer has {length} bytes; {bytes} are needed"));
         }
         Ok(start)
     }
@@ -388,7 +390,7 @@ impl<'a> Batch<'a> {
             return Err("a buffer is not aligned to 8 bytes".to_owned());
         }
         if offset.checked_add(length).is_none_or(|end| end > self.body_bytes) {
-            return Err(format!("a buffer of {length} bytes at {offset} leaves its batch"));
+            return Err(format!("a buffer of {length} bytes at {offset} reaches beyond its record batch"));
         }
         Ok((self.body_start + offset, length))
     }

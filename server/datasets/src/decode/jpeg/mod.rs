@@ -1,9 +1,9 @@
-//! Regions of ordinary JPEG images: only the blocks that show are transformed.
+//! PixelBoxs of ordinary JPEG images: only the blocks that show are transformed.
 //!
 //! Ordinary is what cameras and Pillow write: sequential, Huffman-coded, 8-bit samples, one scan, gray
-//! or YCbCr with chroma at full or half resolution. Whatever is not, or is irregular in any way, is
-//! nothing for this decoder ([`Memory::decode`] gives `None`), and is left to libjpeg, whose pixels
-//! these are, byte for byte. So there is one place that judges damaged images, and it is not here.
+//! or YCbCr with chroma at full or half resolution. Anything else, or anything irregular, is left to
+//! libjpeg ([`Memory::decode`] gives `None`), whose pixels these are, byte for byte. So there is one
+//! place that judges damaged images, and it is not here.
 //!
 //! ```text
 //! header:   tables, sizes                                           (header.rs)
@@ -21,8 +21,9 @@ mod header;
 mod huffman;
 mod idct;
 
-use crate::pack::IMAGE_SIDE_MAX;
-use crate::region::Region;
+use pba_types::{ImageShape, PixelBox};
+
+use crate::decode::image::IMAGE_SIDE_MAX;
 use header::{Component, Header};
 use huffman::{Bits, END, PADDING, Table};
 use idct::{Block, PLACE, SUM_MAX};
@@ -73,17 +74,14 @@ impl Memory {
     /// Writes the RGB pixels of a region into `out`, which is resized to them. Nothing when the image
     /// is not ordinary, not regular, or has no such region.
     #[allow(unsafe_code)]
-    pub fn decode(&mut self, bytes: &[u8], needed: Region, out: &mut Vec<u8>) -> Option<()> {
+    pub fn decode(&mut self, bytes: &[u8], needed: PixelBox, out: &mut Vec<u8>) -> Option<()> {
         let header = header::read(bytes)?;
         let sides = 8..=IMAGE_SIDE_MAX as usize;
         if !sides.contains(&header.height) || !sides.contains(&header.width) {
             return None;
         }
-        let within =
-            |first: u32, count: u32, length: usize| u64::from(first) + u64::from(count) <= length as u64;
-        if !within(needed.left, needed.width, header.width)
-            || !within(needed.top, needed.height, header.height)
-        {
+        let shape = ImageShape { height: header.height as u32, width: header.width as u32 };
+        if !PixelBox::whole(shape).contains(needed) {
             return None;
         }
         for component in &header.components {
@@ -106,7 +104,7 @@ impl Memory {
     #[target_feature(enable = "avx2,bmi2")]
     #[allow(unsafe_code)]
     fn decode_avx2(&mut self, header: &Header, part: &Part, out: &mut Vec<u8>) -> Option<()> {
-        // SAFETY: whoever called this detected it.
+        // SAFETY: the caller detected both.
         self.samples(header, part, |block, out, stride| idct::avx2(block, out, stride))?;
         // SAFETY: as above.
         self.pixels(header, part, out, |y, cb, cr, out| color::avx2(y, cb, cr, out));
@@ -286,7 +284,7 @@ fn coefficients(
 
 /// The MCUs that a region needs.
 struct Part {
-    needed: Region,
+    needed: PixelBox,
     /// Its columns and rows of MCUs.
     columns: std::ops::Range<usize>,
     rows: std::ops::Range<usize>,
@@ -295,7 +293,7 @@ struct Part {
 }
 
 impl Part {
-    fn new(header: &Header, needed: Region) -> Part {
+    fn new(header: &Header, needed: PixelBox) -> Part {
         let Component { across, down, .. } = header.components[0];
         // Upsampling looks at one chroma sample more on each side.
         let mcus = |first: u32, count: u32, length: usize, sampling: usize| {

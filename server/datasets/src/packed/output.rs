@@ -1,5 +1,4 @@
-//! The file that a packer writes: under a temporary name beside its destination, synced and
-//! renamed at the end, so it is never half there.
+//! The file that a packer writes. It appears at its destination when it is complete.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -11,20 +10,20 @@ use std::time::Duration;
 use arrow_array::RecordBatch;
 use arrow_ipc::writer::FileWriter;
 use arrow_schema::{ArrowError, Field, Schema};
+use pba_files::Replacement;
 use pba_types::Digest;
-use tempfile::NamedTempFile;
 
 use crate::error::DatasetError;
-use crate::moments::Moments;
-use crate::pack::{self, PackSpec};
+use crate::packed::moments::Moments;
+use crate::packed::spec::{self, PackSpec};
 
-/// How the name of a file begins that is being packed.
+/// How the names of unfinished files begin.
 const PARTIAL_PREFIX: &str = ".packing-";
 
-/// Removes what was being packed in the folders of `cache_dir` when its process was killed, once
-/// nobody has written to it for `idle`; who packs writes all the time. Answers how many files.
+/// Removes the unfinished files that killed processes left in the folders of `cache_dir`: those that have
+/// not been written to for `idle`, as a process that is packing writes all the time. Returns how many.
 ///
-/// What cannot be listed or removed stays: it costs disk, and nothing else.
+/// Files that cannot be listed or removed stay, and take disk space only.
 pub fn remove_partials(cache_dir: &Path, idle: Duration) -> usize {
     let entries = |folder: &Path| std::fs::read_dir(folder).into_iter().flatten().flatten();
     let is_abandoned = |file: &std::fs::DirEntry| {
@@ -41,7 +40,8 @@ pub fn remove_partials(cache_dir: &Path, idle: Duration) -> usize {
 /// An Arrow file on its way to its destination. Dropping it leaves nothing behind.
 pub(crate) struct Output {
     destination: PathBuf,
-    writer: FileWriter<BufWriter<NamedTempFile>>,
+    replacement: Replacement,
+    writer: FileWriter<BufWriter<File>>,
     head_bytes: u64,
     schema: Arc<Schema>,
 }
@@ -57,19 +57,16 @@ impl Output {
         let folder = destination.parent().filter(|folder| !folder.as_os_str().is_empty());
         let folder = folder.unwrap_or(Path::new("."));
         std::fs::create_dir_all(folder).map_err(DatasetError::io(folder, "create the folder"))?;
-        let mut builder = tempfile::Builder::new();
-        builder.prefix(PARTIAL_PREFIX);
-        // Temporary files are private; this one is to be shared, as far as the umask allows.
-        #[cfg(unix)]
-        builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
-        let file = builder.tempfile_in(folder).map_err(DatasetError::io(destination, "create it"))?;
+        let create = DatasetError::io(destination, "create it");
+        let replacement = Replacement::begin(destination, PARTIAL_PREFIX).map_err(&create)?;
+        let file = replacement.file().try_clone().map_err(&create)?;
         let schema = Arc::new(schema(format, fields, spec));
         let mut writer = FileWriter::try_new(BufWriter::with_capacity(1 << 20, file), &schema)
             .map_err(write_error(destination))?;
         writer.flush().map_err(write_error(destination))?;
-        let mut file = writer.get_ref().get_ref().as_file();
+        let mut file = replacement.file();
         let head_bytes = file.stream_position().map_err(DatasetError::io(destination, "write"))?;
-        Ok(Output { destination: destination.to_owned(), writer, head_bytes, schema })
+        Ok(Output { destination: destination.to_owned(), replacement, writer, head_bytes, schema })
     }
 
     pub(crate) fn schema(&self) -> &Arc<Schema> {
@@ -92,17 +89,8 @@ impl Output {
         let (mean, std) = moments.mean_and_std();
         let values =
             [(HOLE_DIGEST, digest.to_string()), (HOLE_MEAN, channels(mean)), (HOLE_STD, channels(std))];
-        fill_holes(file.as_file_mut(), self.head_bytes, &values).map_err(&io)?;
-        file.as_file().sync_all().map_err(&io)?;
-        file.persist(&destination)
-            .map_err(|error| DatasetError::io(&destination, "rename the finished file")(error.error))?;
-        // The rename itself is only durable once the folder is.
-        if let Some(folder) = destination.parent()
-            && let Ok(folder) = File::open(folder)
-        {
-            let _ = folder.sync_all();
-        }
-        Ok(())
+        fill_holes(&mut file, self.head_bytes, &values).map_err(&io)?;
+        self.replacement.commit().map_err(&io)
     }
 }
 
@@ -113,16 +101,16 @@ fn write_error(file: &Path) -> impl Fn(ArrowError) -> DatasetError + '_ {
     }
 }
 
-fn schema(format: &str, fields: Vec<Field>, spec: &PackSpec) -> Schema {
+fn schema(format: &str, fields: Vec<Field>, of: &PackSpec) -> Schema {
     let metadata = [
-        (pack::KEY_FORMAT, format.to_owned()),
-        (pack::KEY_DIGEST, HOLE_DIGEST.to_owned()),
-        (pack::KEY_MEAN, HOLE_MEAN.to_owned()),
-        (pack::KEY_STD, HOLE_STD.to_owned()),
-        (pack::KEY_CLASSES, serde_json::json!(spec.classes).to_string()),
-        (pack::KEY_ROWS, spec.rows.to_string()),
+        (spec::KEY_FORMAT, format.to_owned()),
+        (spec::KEY_DIGEST, HOLE_DIGEST.to_owned()),
+        (spec::KEY_MEAN, HOLE_MEAN.to_owned()),
+        (spec::KEY_STD, HOLE_STD.to_owned()),
+        (spec::KEY_CLASSES, serde_json::json!(of.classes).to_string()),
+        (spec::KEY_ROWS, of.rows.to_string()),
         // A control character would be mistaken for a hole.
-        (pack::KEY_SOURCE, spec.source.chars().filter(|c| !c.is_control()).collect()),
+        (spec::KEY_SOURCE, of.source.chars().filter(|c| !c.is_control()).collect()),
     ];
     let metadata = metadata.map(|(key, value)| (key.to_owned(), value));
     Schema::new_with_metadata(fields, HashMap::from(metadata))

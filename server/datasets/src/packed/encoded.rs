@@ -6,12 +6,14 @@ use std::sync::Arc;
 use arrow_array::{BinaryArray, Int64Array, UInt32Array};
 use arrow_buffer::{Buffer, OffsetBuffer, ScalarBuffer};
 use arrow_schema::{DataType, Field};
+use pba_types::ImageShape;
 
+use crate::decode::image::ENCODED_BYTES_MAX;
 use crate::error::DatasetError;
-use crate::image::ENCODED_BYTES_MAX;
-use crate::moments::Moments;
-use crate::output::Output;
-use crate::pack::{BATCH_BYTES, FORMAT_ENCODED, Hasher, PackSpec};
+use crate::packed::hash::Hasher;
+use crate::packed::moments::Moments;
+use crate::packed::output::Output;
+use crate::packed::spec::{BATCH_BYTES, FORMAT_ENCODED, PackSpec};
 
 /// Writes one packed split of encoded images, row by row, holding one record batch in memory.
 ///
@@ -30,23 +32,23 @@ pub struct EncodedPacker {
     moments: Moments,
 }
 
-/// What is known of an image once it was decoded.
+/// What a packed file says of an encoded image, which takes decoding it.
 #[derive(Clone, Copy, Debug)]
-pub struct Seen {
-    size: (u32, u32),
+pub struct Measured {
+    size: ImageShape,
     moments: Moments,
 }
 
-impl Seen {
-    /// Looks at the pixels of an image of a height and a width.
+impl Measured {
+    /// Measures the pixels of an image.
     ///
     /// # Panics
     /// When they are not height * width * 3 bytes.
-    pub fn of(size: (u32, u32), pixels: &[u8]) -> Seen {
-        assert_eq!(pixels.len(), size.0 as usize * size.1 as usize * 3, "bytes of an image");
+    pub fn of(size: ImageShape, pixels: &[u8]) -> Measured {
+        assert_eq!(pixels.len(), size.rgb_bytes(), "bytes of an image");
         let mut moments = Moments::default();
         moments.push(pixels);
-        Seen { size, moments }
+        Measured { size, moments }
     }
 }
 
@@ -78,16 +80,16 @@ impl EncodedPacker {
     ///
     /// # Panics
     /// When `bytes` is longer than [`ENCODED_BYTES_MAX`], or there are more rows than `spec` said.
-    pub fn push(&mut self, bytes: &[u8], seen: &Seen, label: i64) -> Result<(), DatasetError> {
+    pub fn push(&mut self, bytes: &[u8], measured: &Measured, label: i64) -> Result<(), DatasetError> {
         assert!(bytes.len() <= ENCODED_BYTES_MAX, "{} bytes of an encoded image", bytes.len());
         self.spec.check_row(self.rows, label)?;
-        self.hasher.push_encoded(bytes, seen.size, label);
-        self.moments.add(&seen.moments);
+        self.hasher.push_encoded(bytes, measured.size, label);
+        self.moments.add(&measured.moments);
         self.bytes.extend_from_slice(bytes);
         self.ends.push(i32::try_from(self.bytes.len()).expect("a batch is closed long before 2 GiB"));
         self.labels.push(label);
-        self.heights.push(seen.size.0);
-        self.widths.push(seen.size.1);
+        self.heights.push(measured.size.height);
+        self.widths.push(measured.size.width);
         self.rows += 1;
         if self.bytes.len() >= BATCH_BYTES { self.write_batch() } else { Ok(()) }
     }

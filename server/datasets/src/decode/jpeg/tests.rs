@@ -1,13 +1,13 @@
 //! The decoder against libjpeg, and without vector instructions against with them.
 
 use mozjpeg::{ColorSpace, Compress};
+use pba_types::PixelBox;
 
 use self::noise::noise;
 use super::Memory;
-use crate::image::{Image, decode};
-use crate::region::Region;
+use crate::decode::image::{Image, decode};
 
-#[path = "../../tests/all/noise.rs"]
+#[path = "../../../tests/all/noise.rs"]
 mod noise;
 
 /// A picture with something of every frequency: waves, an edge, and `grain` of noise.
@@ -41,13 +41,9 @@ fn encoded(
     encoder.finish().unwrap()
 }
 
-fn whole(image: &Image) -> Region {
-    Region { left: 0, top: 0, width: image.width, height: image.height }
-}
-
 /// Decodes a region with and without vector instructions, which must agree.
 #[track_caller]
-fn region(memories: &mut [Memory; 2], bytes: &[u8], needed: Region) -> Option<Vec<u8>> {
+fn region(memories: &mut [Memory; 2], bytes: &[u8], needed: PixelBox) -> Option<Vec<u8>> {
     let [mut fast, mut plain] = [Vec::new(), Vec::new()];
     let found = memories[0].decode(bytes, needed, &mut fast);
     assert_eq!(found, memories[1].decode(bytes, needed, &mut plain));
@@ -56,9 +52,9 @@ fn region(memories: &mut [Memory; 2], bytes: &[u8], needed: Region) -> Option<Ve
     Some(fast)
 }
 
-fn cut(image: &Image, region: Region) -> Vec<u8> {
+fn cut(image: &Image, region: PixelBox) -> Vec<u8> {
     let row = |row: u32| {
-        let start = 3 * (row * image.width + region.left) as usize;
+        let start = 3 * (row * image.shape.width + region.left) as usize;
         &image.pixels[start..start + 3 * region.width as usize]
     };
     (region.top..region.top + region.height).flat_map(row).copied().collect()
@@ -80,16 +76,18 @@ fn every_region_has_libjpeg_s_pixels() {
                 let bytes = encoded(height, width, quality, sampling, grain, number % 2 == 0);
                 let image = decode(&bytes).unwrap();
                 let what = format!("{height}x{width}, {sampling:?}, quality {quality}, grain {grain}");
-                let pixels = region(&mut memories, &bytes, whole(&image));
+                let pixels = region(&mut memories, &bytes, PixelBox::whole(image.shape));
                 assert!(pixels.expect("an ordinary image") == image.pixels, "{what}");
                 for word in noise(number, 80).as_chunks::<4>().0 {
                     let span = |first: u8, count: u8, length: u32| {
                         let first = u32::from(first) * length / 256;
                         (first, 1 + u32::from(count) * (length - first - 1) / 256)
                     };
-                    let ((left, width), (top, height)) =
-                        (span(word[0], word[1], image.width), span(word[2], word[3], image.height));
-                    let needed = Region { left, top, width, height };
+                    let ((left, width), (top, height)) = (
+                        span(word[0], word[1], image.shape.width),
+                        span(word[2], word[3], image.shape.height),
+                    );
+                    let needed = PixelBox { left, top, width, height };
                     let pixels = region(&mut memories, &bytes, needed).expect("an ordinary image");
                     assert!(pixels == cut(&image, needed), "{what}, {needed:?}");
                 }
@@ -109,7 +107,7 @@ fn damaged_images_are_left_to_libjpeg() {
             for flipped in [1 << (place % 8), noise(place as u64, 1)[0] | 1] {
                 let mut bytes = bytes.clone();
                 bytes[place] ^= flipped;
-                let needed = Region { left: 0, top: 0, width: 41, height: 24 };
+                let needed = PixelBox { left: 0, top: 0, width: 41, height: 24 };
                 match region(&mut memories, &bytes, needed) {
                     None => left += 1,
                     Some(pixels) => {
@@ -122,7 +120,7 @@ fn damaged_images_are_left_to_libjpeg() {
             }
         }
         for length in 0..bytes.len() {
-            let needed = Region { left: 3, top: 3, width: 2, height: 2 };
+            let needed = PixelBox { left: 3, top: 3, width: 2, height: 2 };
             assert_eq!(region(&mut memories, &bytes[..length], needed), None, "cut off to {length}");
         }
     }
@@ -135,7 +133,7 @@ fn noise_is_no_image() {
     let bytes = encoded(40, 57, 90.0, (2, 2), 60, false);
     let scan = bytes.windows(2).position(|pair| pair == [0xff, 0xda]).unwrap() + 14;
     for seed in 0..3000 {
-        let needed = Region { left: 5, top: 9, width: 40, height: 30 };
+        let needed = PixelBox { left: 5, top: 9, width: 40, height: 30 };
         let mut bytes = [&bytes[..scan], &noise(seed, 900), &[0xff, 0xd9]].concat();
         if seed % 2 == 0 {
             bytes[..scan].copy_from_slice(&[&noise(seed, scan - 2), &[0xff, 0xda][..]].concat());
@@ -150,9 +148,9 @@ fn regions_beyond_the_image_are_nothing() {
     let mut memories = memories();
     let bytes = encoded(40, 57, 90.0, (2, 2), 60, false);
     for needed in [
-        Region { left: 50, top: 0, width: 8, height: 1 },
-        Region { left: 0, top: 40, width: 1, height: 1 },
-        Region { left: u32::MAX, top: 0, width: u32::MAX, height: 1 },
+        PixelBox { left: 50, top: 0, width: 8, height: 1 },
+        PixelBox { left: 0, top: 40, width: 1, height: 1 },
+        PixelBox { left: u32::MAX, top: 0, width: u32::MAX, height: 1 },
     ] {
         assert_eq!(region(&mut memories, &bytes, needed), None);
     }

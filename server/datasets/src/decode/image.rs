@@ -1,47 +1,46 @@
 //! Encoded image in, RGB pixels out.
 //!
-//! The format is told by the first bytes, never by a name. JPEG goes through libjpeg-turbo's
-//! decoder as MozJPEG ships it, with the accurate integer DCT and smooth chroma upsampling: the
-//! very bytes that Pillow gives. Its plain C form is built, so every machine decodes alike.
+//! The first bytes tell the format, never a name. JPEG goes through libjpeg-turbo's
+//! decoder as MozJPEG ships it, with the accurate integer DCT and smooth chroma upsampling, which gives
+//! exactly the bytes that Pillow gives. Its plain C form is built, so every machine decodes alike.
 
 use std::io::{self, BufRead, Cursor, Read};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use mozjpeg::{ColorSpace, Decompress};
+use pba_types::{ImageShape, PixelBox};
 
-use crate::pack::IMAGE_SIDE_MAX;
-
+/// Largest side of an image, in pixels. The decoders' buffers stay below 200 MB with it.
+pub const IMAGE_SIDE_MAX: u32 = 4096;
 /// Largest encoded image, in bytes. A 4096 x 4096 PNG of noise is 50 MB.
 pub const ENCODED_BYTES_MAX: usize = 64 << 20;
 
 /// A decoded image.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Image {
-    /// Height in pixels.
-    pub height: u32,
-    /// Width in pixels.
-    pub width: u32,
+    /// Its size.
+    pub shape: ImageShape,
     /// RGB, row by row: height * width * 3 bytes.
     pub pixels: Vec<u8>,
 }
 
-/// Why some bytes are not an image for us.
+/// Why some bytes cannot be decoded.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ImageError {
-    /// More bytes than we take.
+    /// More bytes than allowed.
     #[error("image of {bytes} encoded bytes; allowed are {ENCODED_BYTES_MAX}")]
     TooLong {
         /// How many there are.
         bytes: usize,
     },
-    /// Not the beginning of any format we read.
+    /// Not the beginning of any format that is read.
     #[error("image begins with {beginning}; formats that are read are JPEG and PNG")]
     UnknownFormat {
         /// The first bytes.
         beginning: String,
     },
-    /// A side of no pixel, or too many.
+    /// A side without pixels, or with too many.
     #[error("image is {height}x{width} (height x width); allowed are sides of 1..={IMAGE_SIDE_MAX} pixels")]
     Size {
         /// Height in pixels.
@@ -49,28 +48,27 @@ pub enum ImageError {
         /// Width in pixels.
         width: u64,
     },
-    /// Another size than the caller needs.
-    #[error("image is {}x{} (height x width); expected {}x{}", found.0, found.1, expected.0, expected.1)]
+    /// A size other than the caller needs.
+    #[error(
+        "image is {}x{} (height x width); expected {}x{}",
+        found.height, found.width, expected.height, expected.width
+    )]
     OtherSize {
-        /// Height and width in pixels.
-        found: (u32, u32),
-        /// Height and width that were needed.
-        expected: (u32, u32),
+        /// The size of the image.
+        found: ImageShape,
+        /// The size that was needed.
+        expected: ImageShape,
     },
     /// A region that is not in the image.
     #[error(
-        "image is {}x{} (height x width) as it is decoded; no {}x{} pixels from row {top}, column {left} on are in it",
-        image.0, image.1, size.0, size.1
+        "image is {}x{} (height x width) as it is decoded; no {}x{} pixels from row {}, column {} on are in it",
+        image.height, image.width, needed.height, needed.width, needed.top, needed.left
     )]
     NoRegion {
-        /// First column that was needed.
-        left: u32,
-        /// First row that was needed.
-        top: u32,
-        /// Height and width that were needed.
-        size: (u32, u32),
-        /// Height and width of the image.
-        image: (u32, u32),
+        /// The pixels that were needed.
+        needed: PixelBox,
+        /// The size of the image.
+        image: ImageShape,
     },
     /// Damaged.
     #[error("image does not decode as {format}: {reason}")]
@@ -95,39 +93,36 @@ pub fn decode(bytes: &[u8]) -> Result<Image, ImageError> {
 }
 
 /// As [`decode`]; an image of another size than `expected` is refused before its pixels are read.
-pub(crate) fn decode_sized(bytes: &[u8], expected: Option<(u32, u32)>) -> Result<Image, ImageError> {
+pub(crate) fn decode_sized(bytes: &[u8], expected: Option<ImageShape>) -> Result<Image, ImageError> {
     decode_reduced(bytes, expected, 1)
 }
 
 /// As [`decode_sized`], reduced to 1/1, 1/2, 1/4 or 1/8 of its size, rounded up.
 pub(crate) fn decode_reduced(
     bytes: &[u8],
-    expected: Option<(u32, u32)>,
+    expected: Option<ImageShape>,
     reduction: u32,
 ) -> Result<Image, ImageError> {
-    let format = Format::of(bytes)?;
-    format.guard(|| {
-        let size = |height, width| check_size(height, width, expected);
-        match format {
-            Format::Jpeg => jpeg(bytes, size, reduction),
-            Format::Png => png(bytes, size).map(|image| average(image, reduction)),
-        }
+    let codec = Codec::of(bytes)?;
+    codec.guard(|| match codec {
+        Codec::Jpeg => jpeg(bytes, expected, reduction),
+        Codec::Png => png(bytes, expected).map(|image| average(image, reduction)),
     })
 }
 
-/// Height and width of a JPEG or PNG image, from its header.
+/// The size of a JPEG or PNG image, from its header.
 ///
 /// # Errors
 /// When there is no whole header, or the image is larger than [`IMAGE_SIDE_MAX`].
-pub fn image_size(bytes: &[u8]) -> Result<(u32, u32), ImageError> {
-    let format = Format::of(bytes)?;
-    format.guard(|| {
-        let (height, width) = match format {
-            Format::Jpeg => {
-                let decoder = Decompress::new_reader(Whole(bytes))?;
+pub fn image_size(bytes: &[u8]) -> Result<ImageShape, ImageError> {
+    let codec = Codec::of(bytes)?;
+    codec.guard(|| {
+        let (height, width) = match codec {
+            Codec::Jpeg => {
+                let decoder = Decompress::new_reader(Unpadded(bytes))?;
                 (decoder.height() as u64, decoder.width() as u64)
             }
-            Format::Png => {
+            Codec::Png => {
                 let decoder = png::Decoder::new(Cursor::new(bytes)).read_info()?;
                 (decoder.info().height.into(), decoder.info().width.into())
             }
@@ -138,21 +133,21 @@ pub fn image_size(bytes: &[u8]) -> Result<(u32, u32), ImageError> {
 
 /// What the first bytes say.
 #[derive(Clone, Copy)]
-pub(crate) enum Format {
+pub(crate) enum Codec {
     Jpeg,
     Png,
 }
 
-impl Format {
-    pub(crate) fn of(bytes: &[u8]) -> Result<Format, ImageError> {
+impl Codec {
+    pub(crate) fn of(bytes: &[u8]) -> Result<Codec, ImageError> {
         if bytes.len() > ENCODED_BYTES_MAX {
             return Err(ImageError::TooLong { bytes: bytes.len() });
         }
         if bytes.starts_with(&[0xff, 0xd8, 0xff]) {
-            return Ok(Format::Jpeg);
+            return Ok(Codec::Jpeg);
         }
         if bytes.starts_with(b"\x89PNG\r\n\x1a\n") {
-            return Ok(Format::Png);
+            return Ok(Codec::Png);
         }
         let beginning = match bytes {
             [] => "nothing".to_owned(),
@@ -164,8 +159,8 @@ impl Format {
     /// Runs a decoder. libjpeg reports a fatal error by unwinding; for PNG this is a last resort.
     fn guard<T>(self, decoder: impl FnOnce() -> Result<T, Failure>) -> Result<T, ImageError> {
         let format = match self {
-            Format::Jpeg => "JPEG",
-            Format::Png => "PNG",
+            Codec::Jpeg => "JPEG",
+            Codec::Png => "PNG",
         };
         catch_unwind(AssertUnwindSafe(decoder))
             .unwrap_or_else(|panic| {
@@ -174,7 +169,7 @@ impl Format {
                     .or_else(|| panic.downcast_ref::<&str>().copied())
                     .unwrap_or("the decoder panicked");
                 let reason = match reason.trim_start_matches("libjpeg fatal error: ") {
-                    // `Whole` fails for no other reason.
+                    // `Unpadded` fails for no other reason.
                     "Input file read error" => "it ends too early",
                     other => other,
                 };
@@ -198,37 +193,33 @@ impl<E: std::error::Error> From<E> for Failure {
     }
 }
 
-fn check_size(height: u64, width: u64, expected: Option<(u32, u32)>) -> Result<(u32, u32), Failure> {
+fn check_size(height: u64, width: u64, expected: Option<ImageShape>) -> Result<ImageShape, Failure> {
     let sides = 1..=u64::from(IMAGE_SIDE_MAX);
     if !sides.contains(&height) || !sides.contains(&width) {
         return Err(Failure::Image(ImageError::Size { height, width }));
     }
-    let found = (height as u32, width as u32);
+    let found = ImageShape { height: height as u32, width: width as u32 };
     match expected {
         Some(expected) if expected != found => Err(Failure::Image(ImageError::OtherSize { found, expected })),
         _ => Ok(found),
     }
 }
 
-/// Checks height and width before pixels are decoded.
-trait CheckSize: FnOnce(u64, u64) -> Result<(u32, u32), Failure> {}
-impl<F: FnOnce(u64, u64) -> Result<(u32, u32), Failure>> CheckSize for F {}
-
-fn jpeg(bytes: &[u8], check_size: impl CheckSize, reduction: u32) -> Result<Image, Failure> {
-    let mut decoder = Decompress::new_reader(Whole(bytes))?;
-    check_size(decoder.height() as u64, decoder.width() as u64)?;
+fn jpeg(bytes: &[u8], expected: Option<ImageShape>, reduction: u32) -> Result<Image, Failure> {
+    let mut decoder = Decompress::new_reader(Unpadded(bytes))?;
+    check_size(decoder.height() as u64, decoder.width() as u64, expected)?;
     if reduction > 1 {
         decoder.scale((8 / reduction) as u8); // eighths
     }
     let is_cmyk = matches!(decoder.color_space(), ColorSpace::JCS_CMYK | ColorSpace::JCS_YCCK);
     let mut decoder = if is_cmyk { decoder.to_colorspace(ColorSpace::JCS_CMYK)? } else { decoder.rgb()? };
-    let (height, width) = (decoder.height() as u32, decoder.width() as u32);
-    let mut pixels = vec![0; height as usize * width as usize * if is_cmyk { 4 } else { 3 }];
+    let shape = ImageShape { height: decoder.height() as u32, width: decoder.width() as u32 };
+    let mut pixels = vec![0; shape.pixels() * if is_cmyk { 4 } else { 3 }];
     decoder.read_scanlines_into(&mut pixels)?;
     if is_cmyk {
         pixels = pixels.as_chunks::<4>().0.iter().copied().flat_map(cmyk_to_rgb).collect();
     }
-    Ok(Image { height, width, pixels })
+    Ok(Image { shape, pixels })
 }
 
 /// Inks as Adobe stores them, inverted, to RGB, in Pillow's rounding.
@@ -240,16 +231,16 @@ fn cmyk_to_rgb([c, m, y, k]: [u8; 4]) -> [u8; 3] {
     })
 }
 
-/// Bytes that end with an error, where libjpeg would make up grey pixels.
-struct Whole<'a>(&'a [u8]);
+/// Bytes that end with an error, where libjpeg would fill up with grey pixels.
+struct Unpadded<'a>(&'a [u8]);
 
-impl Read for Whole<'_> {
+impl Read for Unpadded<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         self.0.read(buffer)
     }
 }
 
-impl BufRead for Whole<'_> {
+impl BufRead for Unpadded<'_> {
     fn fill_buf(&mut self) -> io::Result<&[u8]> {
         if self.0.is_empty() { Err(io::Error::other("cut off")) } else { Ok(self.0) }
     }
@@ -259,13 +250,13 @@ impl BufRead for Whole<'_> {
     }
 }
 
-fn png(bytes: &[u8], check_size: impl CheckSize) -> Result<Image, Failure> {
+fn png(bytes: &[u8], expected: Option<ImageShape>) -> Result<Image, Failure> {
     // Twice the decoded size of the largest image in 16 bits is enough for anything honest.
     let limits = png::Limits { bytes: 512 << 20 };
     let mut decoder = png::Decoder::new_with_limits(Cursor::new(bytes), limits);
     decoder.set_transformations(png::Transformations::EXPAND | png::Transformations::STRIP_16);
     let mut reader = decoder.read_info()?;
-    let (height, width) = check_size(reader.info().height.into(), reader.info().width.into())?;
+    let shape = check_size(reader.info().height.into(), reader.info().width.into(), expected)?;
     let length = reader.output_buffer_size().ok_or_else(|| Failure::Damaged("too large".into()))?;
     let mut samples = vec![0; length];
     let frame = reader.next_frame(&mut samples)?;
@@ -281,24 +272,26 @@ fn png(bytes: &[u8], check_size: impl CheckSize) -> Result<Image, Failure> {
         }
         png::ColorType::Indexed => return Err(Failure::Damaged("its palette was not looked up".into())),
     };
-    if pixels.len() != height as usize * width as usize * 3 {
+    if pixels.len() != shape.rgb_bytes() {
         return Err(Failure::Damaged("its frame is smaller than the image".into()));
     }
-    Ok(Image { height, width, pixels })
+    Ok(Image { shape, pixels })
 }
 
-/// Means of squares with sides of `reduction` pixels, or of what of them is in the image, rounded.
+/// Means of squares with sides of `reduction` pixels, or of the part of them that is in the image,
+/// rounded.
 fn average(image: Image, reduction: u32) -> Image {
     if reduction == 1 {
         return image;
     }
     let side = reduction as usize;
-    let (height, width) = (image.height.div_ceil(reduction), image.width.div_ceil(reduction));
-    let rows: Vec<&[u8]> = image.pixels.chunks(3 * image.width as usize).collect();
-    let mut pixels = Vec::with_capacity(3 * height as usize * width as usize);
+    let ImageShape { height, width } = image.shape;
+    let shape = ImageShape { height: height.div_ceil(reduction), width: width.div_ceil(reduction) };
+    let rows: Vec<&[u8]> = image.pixels.chunks(3 * width as usize).collect();
+    let mut pixels = Vec::with_capacity(shape.rgb_bytes());
     for rows in rows.chunks(side) {
-        for column in (0..image.width as usize).step_by(side) {
-            let columns = column..(column + side).min(image.width as usize);
+        for column in (0..width as usize).step_by(side) {
+            let columns = column..(column + side).min(width as usize);
             let count = (rows.len() * columns.len()) as u32;
             for channel in 0..3 {
                 let of_row =
@@ -307,5 +300,5 @@ fn average(image: Image, reduction: u32) -> Image {
             }
         }
     }
-    Image { height, width, pixels }
+    Image { shape, pixels }
 }

@@ -1,4 +1,4 @@
-//! A file as memory.
+//! Files mapped into memory.
 
 use std::fs::File;
 use std::io;
@@ -17,7 +17,7 @@ impl Map {
     pub(crate) fn of(file: &File) -> io::Result<Map> {
         // SAFETY: the bytes are only ever read, as plain integers, and every offset is checked
         // against the length found here. Packed files are written once, under a temporary name,
-        // and replaced by renaming; who truncates one in place breaks the contract above.
+        // and replaced by renaming; truncating one in place breaks the contract above.
         #[allow(unsafe_code)]
         unsafe { memmap2::Mmap::map(file) }.map(Map)
     }

@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use pba_types::Digest;
+use pba_types::{Digest, ImageShape};
 
 use crate::error::DatasetError;
-use crate::map::Map;
-use crate::pack::Hasher;
+use crate::packed::hash::Hasher;
+use crate::packed::map::Map;
 
 /// A split that can be read, or the reason why not.
 #[derive(Clone, Debug)]
@@ -15,6 +15,15 @@ pub enum SplitState {
     Ready(Arc<Split>),
     /// It cannot, while other splits of the dataset may.
     Failed(DatasetError),
+}
+
+impl From<Result<Split, DatasetError>> for SplitState {
+    fn from(opened: Result<Split, DatasetError>) -> SplitState {
+        match opened {
+            Ok(split) => SplitState::Ready(Arc::new(split)),
+            Err(error) => SplitState::Failed(error),
+        }
+    }
 }
 
 impl SplitState {
@@ -41,7 +50,7 @@ impl SplitState {
 pub struct Split {
     pub(crate) map: Map,
     pub(crate) rows: u64,
-    pub(crate) table: Table,
+    pub(crate) layout: Layout,
     pub(crate) digest: Digest,
     pub(crate) mean: [f64; 3],
     pub(crate) std: [f64; 3],
@@ -51,16 +60,15 @@ pub struct Split {
 
 /// Where the rows lie in the map.
 #[derive(Debug)]
-pub(crate) enum Table {
-    Decoded(DecodedTable),
-    Encoded(EncodedTable),
+pub(crate) enum Layout {
+    Decoded(DecodedLayout),
+    Encoded(EncodedLayout),
 }
 
 /// Rows of one size.
 #[derive(Debug)]
-pub(crate) struct DecodedTable {
-    pub(crate) height: u32,
-    pub(crate) width: u32,
+pub(crate) struct DecodedLayout {
+    pub(crate) shape: ImageShape,
     /// Rows of every batch but the last, which may have fewer.
     pub(crate) batch_rows: u64,
     pub(crate) batches: Vec<DecodedBatch>,
@@ -75,12 +83,12 @@ pub(crate) struct DecodedBatch {
 
 /// Rows of different sizes, of which a batch holds as many as fit.
 #[derive(Debug)]
-pub(crate) struct EncodedTable {
+pub(crate) struct EncodedLayout {
     pub(crate) batches: Vec<EncodedBatch>,
     /// Smallest height and width.
-    pub(crate) smallest: (u32, u32),
+    pub(crate) smallest: ImageShape,
     /// Largest height and width.
-    pub(crate) largest: (u32, u32),
+    pub(crate) largest: ImageShape,
 }
 
 /// Offsets in the map of one record batch of encoded images.
@@ -96,7 +104,7 @@ pub(crate) struct EncodedBatch {
     pub(crate) widths: usize,
 }
 
-/// The images of a split, in the way in which they are kept.
+/// The images of a split, as they are stored.
 #[derive(Clone, Copy, Debug)]
 pub enum Images<'a> {
     /// Pixels, as all images share one size.
@@ -110,7 +118,7 @@ pub enum Images<'a> {
 pub struct Decoded<'a> {
     map: &'a [u8],
     rows: u64,
-    table: &'a DecodedTable,
+    layout: &'a DecodedLayout,
 }
 
 /// Images of different sizes, encoded.
@@ -118,7 +126,7 @@ pub struct Decoded<'a> {
 pub struct Encoded<'a> {
     map: &'a [u8],
     rows: u64,
-    table: &'a EncodedTable,
+    layout: &'a EncodedLayout,
 }
 
 impl Split {
@@ -128,17 +136,17 @@ impl Split {
         self.rows
     }
 
-    /// The images, in the way in which they are kept.
+    /// The images, as they are stored.
     #[inline]
     pub fn images(&self) -> Images<'_> {
         let (map, rows) = (&*self.map, self.rows);
-        match &self.table {
-            Table::Decoded(table) => Images::Decoded(Decoded { map, rows, table }),
-            Table::Encoded(table) => Images::Encoded(Encoded { map, rows, table }),
+        match &self.layout {
+            Layout::Decoded(layout) => Images::Decoded(Decoded { map, rows, layout }),
+            Layout::Encoded(layout) => Images::Encoded(Encoded { map, rows, layout }),
         }
     }
 
-    /// The images as pixels, if that is how they are kept.
+    /// The images as pixels, if that is how they are stored.
     pub fn decoded(&self) -> Option<Decoded<'_>> {
         match self.images() {
             Images::Decoded(images) => Some(images),
@@ -146,8 +154,8 @@ impl Split {
         }
     }
 
-    /// Height and width in pixels, if all images share them.
-    pub fn shape(&self) -> Option<(u32, u32)> {
+    /// The size of the images, if all share one.
+    pub fn shape(&self) -> Option<ImageShape> {
         self.decoded().map(|images| images.shape())
     }
 
@@ -224,15 +232,15 @@ impl Split {
 }
 
 impl<'a> Decoded<'a> {
-    /// Height and width of every image, in pixels.
-    pub fn shape(&self) -> (u32, u32) {
-        (self.table.height, self.table.width)
+    /// The size of every image.
+    pub fn shape(&self) -> ImageShape {
+        self.layout.shape
     }
 
     /// Bytes of one image: height * width * 3.
     #[inline]
     pub fn image_bytes(&self) -> usize {
-        self.table.height as usize * self.table.width as usize * 3
+        self.layout.shape.rgb_bytes()
     }
 
     /// The pixels of sample `index`: RGB, row by row, height * width * 3 bytes.
@@ -249,8 +257,8 @@ impl<'a> Decoded<'a> {
     #[inline]
     fn place(&self, index: u64) -> (DecodedBatch, usize) {
         assert!(index < self.rows, "sample {index} of a split of {}", self.rows);
-        let batch_rows = self.table.batch_rows;
-        (self.table.batches[(index / batch_rows) as usize], (index % batch_rows) as usize)
+        let batch_rows = self.layout.batch_rows;
+        (self.layout.batches[(index / batch_rows) as usize], (index % batch_rows) as usize)
     }
 }
 
@@ -266,24 +274,24 @@ impl<'a> Encoded<'a> {
         &self.map[offset(row)..offset(row + 1)]
     }
 
-    /// Height and width in pixels of sample `index`, known without looking at its bytes.
+    /// The size of sample `index`, known without looking at its bytes.
     ///
     /// # Panics
     /// When `index` is not below the split's [`len`](Split::len).
     #[inline]
-    pub fn size(&self, index: u64) -> (u32, u32) {
+    pub fn size(&self, index: u64) -> ImageShape {
         let (batch, row) = self.place(index);
-        (self.u32(batch.heights, row), self.u32(batch.widths, row))
+        ImageShape { height: self.u32(batch.heights, row), width: self.u32(batch.widths, row) }
     }
 
     /// The smallest height and the smallest width, in pixels; not always of one image.
-    pub fn smallest(&self) -> (u32, u32) {
-        self.table.smallest
+    pub fn smallest(&self) -> ImageShape {
+        self.layout.smallest
     }
 
     /// The largest height and the largest width, in pixels; not always of one image.
-    pub fn largest(&self) -> (u32, u32) {
-        self.table.largest
+    pub fn largest(&self) -> ImageShape {
+        self.layout.largest
     }
 
     #[inline]
@@ -293,8 +301,8 @@ impl<'a> Encoded<'a> {
 
     fn place(&self, index: u64) -> (EncodedBatch, usize) {
         assert!(index < self.rows, "sample {index} of a split of {}", self.rows);
-        let after = self.table.batches.partition_point(|batch| batch.first_row <= index);
-        let batch = self.table.batches[after - 1];
+        let after = self.layout.batches.partition_point(|batch| batch.first_row <= index);
+        let batch = self.layout.batches[after - 1];
         (batch, (index - batch.first_row) as usize)
     }
 }

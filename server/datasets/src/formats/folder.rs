@@ -2,8 +2,8 @@
 //!
 //! Classes are named by their folders, in the order of the names, over all splits. Within a class,
 //! files are in the order of the folders that they lie in, then of their names; both as torchvision's
-//! `ImageFolder` has them, so labels and indices agree with it. What has none of its extensions is
-//! left out, as is what is hidden.
+//! `ImageFolder` has them, so labels and indices agree with it. Files without one of its extensions are
+//! skipped, as are hidden ones.
 //!
 //! Links are followed while they stay below the dataset's folder; one that leads out of it is an
 //! error, so that serving a folder never serves more than that folder.
@@ -15,16 +15,23 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use crate::detect::{self, Files};
-use crate::error::DatasetError;
-use crate::image::ENCODED_BYTES_MAX;
-use crate::import::{self, Key, Progress};
-use crate::pack::PackSpec;
-use crate::packed;
 use pba_types::SplitName;
 
-use crate::split::SplitState;
-use crate::target::{self, Cell, Stop, Target};
+use crate::cache::Key;
+use crate::decode::image::ENCODED_BYTES_MAX;
+use crate::error::DatasetError;
+use crate::formats::files::label;
+use crate::formats::format::{Format, Found, Source};
+use crate::packed::spec::PackSpec;
+use crate::packed::target::{Cell, Stop, Target};
+use crate::parallel::in_parallel;
+
+pub(crate) const FORMAT: Format = Format {
+    name: "folder",
+    looked_for: "folders of JPEG and PNG images (train/CLASS/, val/CLASS/, test/CLASS/; or CLASS/)",
+    file: None,
+    find,
+};
 
 /// Entries of all folders together: ImageNet-21k, the largest that is commonly had as files, has
 /// 14 million. It also ends a walk through links in a circle.
@@ -34,12 +41,13 @@ const DEPTH_MAX: u32 = 8;
 /// Files read at a time, and their bytes, about.
 const READ_FILES: usize = 1024;
 const READ_BYTES: u64 = 64 << 20;
-/// What torchvision takes for an image. Some of these we do not read, and say so rather than leave
-/// them out.
+/// What torchvision takes for an image. Some of these we do not read; they are reported as bad images
+/// rather than skipped.
 const EXTENSIONS: [&str; 9] = ["jpg", "jpeg", "png", "ppm", "bmp", "pgm", "tif", "tiff", "webp"];
 
 /// The images of a dataset, found but not read.
-pub(crate) struct Source {
+struct ImageFolder {
+    root: PathBuf,
     splits: BTreeMap<SplitName, Result<Listing, DatasetError>>,
     folders: BTreeMap<SplitName, PathBuf>,
     classes: Vec<String>,
@@ -50,12 +58,12 @@ pub(crate) struct Source {
 struct Listing {
     /// Folders that hold images.
     folders: Vec<PathBuf>,
-    images: Vec<Image>,
+    images: Vec<ImageFile>,
     /// Its classes' names; an image's class is a position in this list.
     classes: Vec<String>,
 }
 
-struct Image {
+struct ImageFile {
     /// Position in the listing's folders.
     folder: u32,
     class: u32,
@@ -65,33 +73,13 @@ struct Image {
 }
 
 impl Listing {
-    fn path(&self, image: &Image) -> PathBuf {
+    fn path(&self, image: &ImageFile) -> PathBuf {
         self.folders[image.folder as usize].join(&image.name)
     }
 }
 
-impl Source {
-    /// A folder of each split, as messages name files.
-    pub(crate) fn files(&self) -> Files {
-        self.folders.iter().map(|(&name, folder)| (name, vec![folder.clone()])).collect()
-    }
-
-    /// Where the packed splits are kept: depends on path, length and time of every file.
-    pub(crate) fn cache_folder(&self, cache: &Path, root: &Path) -> Result<PathBuf, DatasetError> {
-        let mut key = Key::new(root)?;
-        for listing in self.splits.values().flatten() {
-            for image in &listing.images {
-                key.add(&listing.path(image), image.bytes, image.modified);
-            }
-        }
-        // An empty folder is a class, too.
-        key.add_text(&self.classes.join("/"));
-        Ok(key.folder(cache))
-    }
-}
-
 /// The images in a folder, if it is one of images.
-pub(crate) fn find(root: &Path) -> Result<Option<Source>, DatasetError> {
+fn find(root: &Path) -> Result<Option<Found>, DatasetError> {
     let mut walk = Walk {
         root: root.to_owned(),
         resolved: root.canonicalize().map_err(DatasetError::io(root, "resolve the path"))?,
@@ -104,11 +92,11 @@ pub(crate) fn find(root: &Path) -> Result<Option<Source>, DatasetError> {
         .map(|entry| entry.path)
         .collect();
     let named: Vec<(SplitName, &PathBuf)> =
-        folders.iter().filter_map(|folder| Some((split_of(folder.file_name()?)?, folder))).collect();
+        folders.iter().filter_map(|folder| Some((split_named(folder.file_name()?)?, folder))).collect();
     // A folder named `train` that has no folders in it is a class, of trains.
     let mut is_by_split = false;
     for (_, folder) in &named {
-        // What cannot be listed is reported for that split alone, below.
+        // One that cannot be listed is reported for its split alone, below.
         is_by_split |=
             walk.list(folder).map_or(true, |entries| entries.iter().any(|entry| entry.metadata.is_dir()));
     }
@@ -139,11 +127,12 @@ pub(crate) fn find(root: &Path) -> Result<Option<Source>, DatasetError> {
     let classes: BTreeSet<&String> =
         splits.values().flatten().flat_map(|listing: &Listing| &listing.classes).collect();
     let classes = classes.into_iter().cloned().collect();
-    Ok(Some(Source { splits, folders: by_name, classes }))
+    let found = ImageFolder { root: root.to_owned(), splits, folders: by_name, classes };
+    Ok(Some(Found::Source(Box::new(found))))
 }
 
-/// The split that a folder is named after. Only these very words, as others are classes.
-fn split_of(name: &OsStr) -> Option<SplitName> {
+/// The split that a folder is named after. Only these exact words; any other name is a class.
+fn split_named(name: &OsStr) -> Option<SplitName> {
     match name.to_str()?.to_lowercase().as_str() {
         "train" | "training" => Some(SplitName::Train),
         "val" | "valid" | "validation" => Some(SplitName::Val),
@@ -166,18 +155,18 @@ struct Walk {
 }
 
 /// A folder, or a file that is named as an image.
-struct Found {
+struct Entry {
     path: PathBuf,
     metadata: Metadata,
 }
 
 impl Walk {
     fn refuse(&self, file: &Path, reason: String) -> DatasetError {
-        DatasetError::Folder { file: detect::label(&self.root, file), reason }
+        DatasetError::Malformed { file: label(&self.root, file), reason }
     }
 
     /// Folders and images in a folder, sorted by name.
-    fn list(&mut self, folder: &Path) -> Result<Vec<Found>, DatasetError> {
+    fn list(&mut self, folder: &Path) -> Result<Vec<Entry>, DatasetError> {
         let io = DatasetError::io(folder, "list it");
         let mut found = Vec::new();
         for entry in folder.read_dir().map_err(&io)? {
@@ -190,11 +179,11 @@ impl Walk {
             if name.to_string_lossy().starts_with('.') {
                 continue;
             }
-            let kind = entry.file_type().map_err(DatasetError::io(&path, "read it"))?;
-            if !kind.is_dir() && !kind.is_symlink() && !is_image(&name) {
+            let entry_type = entry.file_type().map_err(DatasetError::io(&path, "read it"))?;
+            if !entry_type.is_dir() && !entry_type.is_symlink() && !is_image(&name) {
                 continue;
             }
-            let metadata = match kind.is_symlink() {
+            let metadata = match entry_type.is_symlink() {
                 true => match self.follow(&path, &name)? {
                     Some(metadata) => metadata,
                     None => continue,
@@ -203,7 +192,7 @@ impl Walk {
             };
             // Neither a socket nor a pipe is an image, whatever its name.
             if metadata.is_dir() || metadata.is_file() {
-                found.push(Found { path, metadata });
+                found.push(Entry { path, metadata });
             }
         }
         found.sort_by(|one, other| one.path.cmp(&other.path));
@@ -252,7 +241,7 @@ impl Walk {
         let mut waiting = vec![(folder, 0)];
         while let Some((folder, depth)) = waiting.pop() {
             let mut images = Vec::new();
-            for Found { path, metadata } in self.list(&folder)? {
+            for Entry { path, metadata } in self.list(&folder)? {
                 if metadata.is_dir() {
                     if depth == DEPTH_MAX {
                         return Err(
@@ -263,7 +252,13 @@ impl Walk {
                 } else if let Some(name) = path.file_name() {
                     let (name, bytes) = (name.to_owned(), metadata.len());
                     // Some file systems keep no time; length and path must do there.
-                    images.push(Image { folder: 0, class, name, bytes, modified: metadata.modified().ok() });
+                    images.push(ImageFile {
+                        folder: 0,
+                        class,
+                        name,
+                        bytes,
+                        modified: metadata.modified().ok(),
+                    });
                 }
             }
             if !images.is_empty() {
@@ -275,71 +270,66 @@ impl Walk {
         for (folder, images) in holding {
             let position = listing.folders.len() as u32;
             listing.folders.push(folder);
-            listing.images.extend(images.into_iter().map(|image| Image { folder: position, ..image }));
+            listing.images.extend(images.into_iter().map(|image| ImageFile { folder: position, ..image }));
         }
         Ok(())
     }
 }
 
-/// Packs what is not yet in `folder`.
-pub(crate) fn import(
-    root: &Path,
-    source: &Source,
-    folder: &Path,
-    progress: &dyn Fn(Progress),
-) -> BTreeMap<SplitName, SplitState> {
-    let import = |name: SplitName, listing: &Result<Listing, DatasetError>| {
-        let listing = listing.as_ref().map_err(Clone::clone)?;
-        if let Some(split) = import::cached(folder, name) {
-            return Ok(split);
+impl Source for ImageFolder {
+    fn splits(&self) -> BTreeMap<SplitName, PathBuf> {
+        self.folders.clone()
+    }
+
+    fn key(&self) -> Result<Key, DatasetError> {
+        let mut key = Key::new(&self.root)?;
+        for listing in self.splits.values().flatten() {
+            for image in &listing.images {
+                key.add(&listing.path(image), image.bytes, image.modified);
+            }
         }
-        let file = import::file(folder, name);
-        if listing.images.is_empty() {
-            return Err(DatasetError::Empty { file: detect::label(root, &source.folders[&name]) });
+        // An empty folder is a class, too.
+        key.add_text(&self.classes.join("/"));
+        Ok(key)
+    }
+
+    fn spec(&self, split: SplitName) -> Result<PackSpec, DatasetError> {
+        let rows = self.listing(split)?.images.len() as u64;
+        if rows == 0 {
+            return Err(DatasetError::Empty { file: label(&self.root, &self.folders[&split]) });
         }
-        let title = root.file_name().unwrap_or_default().to_string_lossy();
-        let spec = PackSpec {
-            classes: source.classes.clone(),
-            rows: listing.images.len() as u64,
-            source: format!("image folder {title}, {name}"),
-        };
-        target::pack(&file, &spec, &|target| feed(root, name, listing, &source.classes, target, progress))?;
-        packed::open(&file).map(Into::into)
-    };
-    let state = |(name, listing): (&SplitName, &Result<Listing, DatasetError>)| match import(*name, listing) {
-        Ok(split) => (*name, SplitState::Ready(split)),
-        Err(error) => (*name, SplitState::Failed(error)),
-    };
-    source.splits.iter().map(state).collect()
+        let title = self.root.file_name().unwrap_or_default().to_string_lossy();
+        Ok(PackSpec { classes: self.classes.clone(), rows, source: format!("image folder {title}, {split}") })
+    }
+
+    fn rows(&self, split: SplitName, target: &mut Target<'_>) -> Result<(), Stop> {
+        let listing = self.listing(split)?;
+        let number = |class| self.classes.binary_search(class).expect("the classes are those of all splits");
+        let labels: Vec<i64> = listing.classes.iter().map(|class| number(class) as i64).collect();
+        let (images, mut start) = (&listing.images, 0);
+        while start < images.len() {
+            let mut bytes = 0;
+            let fits = |image: &&ImageFile| {
+                bytes += image.bytes;
+                bytes <= READ_BYTES
+            };
+            let count = images[start..].iter().take(READ_FILES).take_while(fits).count().max(1);
+            let now = &images[start..start + count];
+            let files = in_parallel(count, |i| read(&listing.path(&now[i])));
+            let cells: Vec<Cell<'_>> =
+                files.iter().map(|file| file.as_deref().map_err(String::clone)).collect();
+            let labels: Vec<i64> = now.iter().map(|image| labels[image.class as usize]).collect();
+            target.add(&cells, &labels, |i| (label(&self.root, &listing.path(&now[i])), None))?;
+            start += count;
+        }
+        Ok(())
+    }
 }
 
-fn feed(
-    root: &Path,
-    name: SplitName,
-    listing: &Listing,
-    classes: &[String],
-    target: &mut Target<'_>,
-    progress: &dyn Fn(Progress),
-) -> Result<(), Stop> {
-    let label = |class: &String| classes.binary_search(class).expect("the classes are those of all splits");
-    let labels: Vec<i64> = listing.classes.iter().map(|class| label(class) as i64).collect();
-    let (images, mut start) = (&listing.images, 0);
-    while start < images.len() {
-        let mut bytes = 0;
-        let fits = |image: &&Image| {
-            bytes += image.bytes;
-            bytes <= READ_BYTES
-        };
-        let count = images[start..].iter().take(READ_FILES).take_while(fits).count().max(1);
-        let now = &images[start..start + count];
-        let files = import::in_parallel(count, import::threads(), |i| read(&listing.path(&now[i])));
-        let cells: Vec<Cell<'_>> = files.iter().map(|file| file.as_deref().map_err(String::clone)).collect();
-        let labels: Vec<i64> = now.iter().map(|image| labels[image.class as usize]).collect();
-        target.add(&cells, &labels, |i| (detect::label(root, &listing.path(&now[i])), None))?;
-        start += count;
-        progress(Progress { split: name, rows_done: start as u64, rows_total: images.len() as u64 });
+impl ImageFolder {
+    fn listing(&self, split: SplitName) -> Result<&Listing, DatasetError> {
+        self.splits[&split].as_ref().map_err(Clone::clone)
     }
-    Ok(())
 }
 
 /// A whole file; of one that is too long for an image, enough to see that.

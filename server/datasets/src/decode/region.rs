@@ -1,22 +1,11 @@
 //! Decoding a part of an image, at a part of its size.
 
-use crate::image::{Format, Image, ImageError, decode_reduced};
-use crate::jpeg;
+use pba_types::PixelBox;
 
-/// A box of pixels in an image, after its reduction.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Region {
-    /// Its first column.
-    pub left: u32,
-    /// Its first row.
-    pub top: u32,
-    /// Its columns.
-    pub width: u32,
-    /// Its rows.
-    pub height: u32,
-}
+use crate::decode::image::{Codec, Image, ImageError, decode_reduced};
+use crate::decode::jpeg;
 
-/// Decodes parts of images, in memory that it keeps: one per worker thread. What it decoded before
+/// Decodes parts of images in buffers that it reuses; one per worker thread. What it decoded before
 /// never affects a result.
 #[derive(Debug, Default)]
 pub struct RegionDecoder {
@@ -28,13 +17,13 @@ pub struct RegionDecoder {
 #[derive(Clone, Copy, Debug)]
 pub struct DecodedRegion<'a> {
     /// Where it lies in the reduced image. It holds at least what was needed.
-    pub place: Region,
+    pub place: PixelBox,
     /// RGB, row by row: `place.width * place.height * 3` bytes.
     pub pixels: &'a [u8],
 }
 
 impl RegionDecoder {
-    /// Without memory yet.
+    /// A decoder without buffers yet.
     pub fn new() -> RegionDecoder {
         RegionDecoder::default()
     }
@@ -48,39 +37,31 @@ impl RegionDecoder {
     /// box of the whole reduced image has, whatever is needed.
     ///
     /// # Errors
-    /// When the bytes are not an image, are damaged as far as was looked, or have no such region. What
-    /// is damaged beyond the region may go unnoticed.
+    /// When the bytes are not an image, are damaged in the part that was decoded, or have no such region.
+    /// Damage beyond the region may go unnoticed.
     ///
     /// # Panics
     /// When `reduction` is not 1, 2, 4 or 8, and when `needed` has no pixel.
     pub fn decode(
         &mut self,
         bytes: &[u8],
-        needed: Region,
+        needed: PixelBox,
         reduction: u32,
     ) -> Result<DecodedRegion<'_>, ImageError> {
         assert!(matches!(reduction, 1 | 2 | 4 | 8), "a reduction by {reduction}");
         assert!(needed.width > 0 && needed.height > 0, "an empty region {needed:?}");
         if reduction == 1
-            && matches!(Format::of(bytes)?, Format::Jpeg)
+            && matches!(Codec::of(bytes)?, Codec::Jpeg)
             && self.jpeg.decode(bytes, needed, &mut self.pixels).is_some()
         {
             return Ok(DecodedRegion { place: needed, pixels: &self.pixels });
         }
-        let Image { height, width, pixels } = decode_reduced(bytes, None, reduction)?;
-        check_within(needed, height, width)?;
+        let Image { shape, pixels } = decode_reduced(bytes, None, reduction)?;
+        let place = PixelBox::whole(shape);
+        if !place.contains(needed) {
+            return Err(ImageError::NoRegion { needed, image: shape });
+        }
         self.pixels = pixels;
-        let place = Region { left: 0, top: 0, width, height };
         Ok(DecodedRegion { place, pixels: &self.pixels })
     }
-}
-
-/// That an image of this size has these pixels.
-fn check_within(needed: Region, height: u32, width: u32) -> Result<(), ImageError> {
-    let Region { left, top, .. } = needed;
-    let end = |first: u32, count: u32| u64::from(first) + u64::from(count);
-    if end(left, needed.width) <= width.into() && end(top, needed.height) <= height.into() {
-        return Ok(());
-    }
-    Err(ImageError::NoRegion { left, top, size: (needed.height, needed.width), image: (height, width) })
 }

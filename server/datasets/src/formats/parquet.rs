@@ -3,6 +3,7 @@
 //! The image column is a struct with a binary field `bytes`, or plain binary; the label column
 //! holds integers or words. Class names come from the `huggingface` metadata when it is there.
 
+use std::cell::OnceCell;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs::File;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -19,17 +20,27 @@ use arrow_array::types::{
 };
 use arrow_array::{Array, ArrayRef, BinaryArray, StructArray};
 use arrow_schema::{DataType, Field};
+use pba_types::SplitName;
 use serde_json::Value;
 
-use crate::detect::{self, Files};
+use crate::cache::Key;
 use crate::error::DatasetError;
-use crate::import::{self, Progress};
-use crate::pack::{CLASSES_MAX, PackSpec, allowed_labels};
-use crate::packed;
-use pba_types::SplitName;
+use crate::formats::files::{self, Files, label, list, split_of};
+use crate::formats::format::{Format, Found, SingleFile, Source};
+use crate::packed::spec::{CLASSES_MAX, PackSpec, allowed_labels};
+use crate::packed::target::{Cell, Stop, Target};
 
-use crate::split::SplitState;
-use crate::target::{self, Cell, Stop, Target};
+pub(crate) const FORMAT: Format = Format {
+    name: "parquet",
+    looked_for: "Parquet files (train*.parquet, val*.parquet, test*.parquet; \
+        also in data/, train/, val/, test/; or a single .parquet file)",
+    file: Some(SingleFile {
+        magic: b"PAR1",
+        extension: "parquet",
+        open: |path| found(path, Files::from([(files::split_of_one(path), vec![path.to_owned()])])),
+    }),
+    find: |root| Ok(Some(find(root)?).filter(|files| !files.is_empty()).map(|files| found(root, files))),
+};
 
 /// Rows read at a time: encoded images of some megabytes each still fit in memory.
 const READ_ROWS: usize = 128;
@@ -40,89 +51,134 @@ const IMAGE_NAMES: [&str; 2] = ["image", "img"];
 /// The same for labels.
 const LABEL_NAMES: [&str; 7] = ["label", "labels", "fine_label", "class", "class_label", "target", "y"];
 
-/// Packs what is not yet in `folder`.
-pub(crate) fn import(
-    root: &Path,
-    files: &Files,
-    folder: &Path,
-    progress: &dyn Fn(Progress),
-) -> BTreeMap<SplitName, SplitState> {
-    let mut states: BTreeMap<SplitName, SplitState> = files
-        .keys()
-        .filter_map(|&name| Some((name, SplitState::Ready(import::cached(folder, name)?))))
-        .collect();
-    if states.len() == files.len() {
-        return states;
-    }
-    // Without names in the metadata, the classes are those that any split mentions.
-    let scans: BTreeMap<SplitName, Result<Scan, DatasetError>> =
-        files.iter().map(|(&name, files)| (name, guarded(root, files, || Scan::read(root, files)))).collect();
-    let classes = Classes::of(scans.values().flatten());
-    for (name, scan) in scans {
-        if states.contains_key(&name) {
-            continue;
+struct ParquetFiles {
+    root: PathBuf,
+    files: Files,
+    /// Filled when something is packed, as the classes of a split depend on the others.
+    scans: OnceCell<BTreeMap<SplitName, Result<Scan, DatasetError>>>,
+}
+
+fn found(root: &Path, files: Files) -> Found {
+    Found::Source(Box::new(ParquetFiles { root: root.to_owned(), files, scans: OnceCell::new() }))
+}
+
+fn is_parquet(path: &Path) -> bool {
+    path.extension().is_some_and(|extension| extension == "parquet") && path.is_file()
+}
+
+/// The Parquet files of each split; none when there are none.
+fn find(root: &Path) -> Result<Files, DatasetError> {
+    let mut files = Files::new();
+    let mut nameless = Vec::new();
+    let (listing, data) = (list(root)?, list(&root.join("data"))?);
+    for entry in listing.iter().chain(&data) {
+        match split_of(entry) {
+            Some(split) if is_parquet(entry) => files.entry(split).or_default().push(entry.clone()),
+            Some(split) if entry.is_dir() => {
+                let inner = list(entry)?.into_iter().filter(|file| is_parquet(file));
+                inner.for_each(|file| files.entry(split).or_default().push(file));
+            }
+            None if is_parquet(entry) => nameless.push(entry.clone()),
+            _ => {}
         }
-        let file = import::file(folder, name);
-        let split = scan
-            .and_then(|scan| {
-                guarded(root, &files[&name], || pack(root, name, scan, &classes, &file, progress))
-            })
-            .and_then(|()| packed::open(&file));
-        states.insert(
-            name,
-            match split {
-                Ok(split) => SplitState::Ready(split.into()),
-                Err(error) => SplitState::Failed(error),
-            },
-        );
     }
-    states
+    if files.is_empty() && nameless.len() == 1 {
+        files.insert(SplitName::Train, nameless);
+    } else if files.is_empty() && !nameless.is_empty() {
+        let names: Vec<String> = nameless.iter().take(5).map(|file| label(root, file)).collect();
+        let looked_for = format!(
+            "Parquet files named by split (train*.parquet, val*.parquet, test*.parquet), as there are several; found {}",
+            names.join(", ")
+        );
+        return Err(DatasetError::NothingReadable { path: root.to_owned(), looked_for });
+    }
+    Ok(files)
+}
+
+impl Source for ParquetFiles {
+    fn splits(&self) -> BTreeMap<SplitName, PathBuf> {
+        files::first(&self.files)
+    }
+
+    fn key(&self) -> Result<Key, DatasetError> {
+        Key::of_files(&self.root, self.files.values().flatten())
+    }
+
+    fn spec(&self, split: SplitName) -> Result<PackSpec, DatasetError> {
+        let scan = self.scan(split)?;
+        let title = self.root.file_name().unwrap_or_default().to_string_lossy();
+        let (classes, rows) = (scan.classes.clone(), scan.labels.len() as u64);
+        Ok(PackSpec { classes, rows, source: format!("Parquet {title}, {split}") })
+    }
+
+    fn rows(&self, split: SplitName, target: &mut Target<'_>) -> Result<(), Stop> {
+        let scan = self.scan(split)?;
+        guarded(&self.root, &self.files[&split], || {
+            let mut labels = &scan.labels[..];
+            for file in &scan.files {
+                let (now, rest) = labels.split_at(file.rows as usize);
+                file.give(now, target)?;
+                labels = rest;
+            }
+            Ok(())
+        })
+    }
+}
+
+impl ParquetFiles {
+    fn scan(&self, split: SplitName) -> Result<&Scan, DatasetError> {
+        let scans = self.scans.get_or_init(|| {
+            let read = |files: &Vec<PathBuf>| guarded(&self.root, files, || RawScan::read(&self.root, files));
+            let scans: BTreeMap<_, _> = self.files.iter().map(|(&name, files)| (name, read(files))).collect();
+            // Without names in the metadata, the classes are those that any split mentions.
+            let classes = Classes::of(scans.values().flatten());
+            scans.into_iter().map(|(name, scan)| (name, scan.and_then(|s| s.resolve(&classes)))).collect()
+        });
+        scans[&split].as_ref().map_err(Clone::clone)
+    }
 }
 
 /// Should the Parquet reader panic on a damaged file, the server must live.
-fn guarded<T>(
+fn guarded<T, E: From<DatasetError>>(
     root: &Path,
     files: &[PathBuf],
-    work: impl FnOnce() -> Result<T, DatasetError>,
-) -> Result<T, DatasetError> {
-    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| {
-        let file = files.first().map(|file| detect::label(root, file)).unwrap_or_default();
-        Err(DatasetError::Parquet { file, reason: "it makes the Parquet reader panic".into() })
-    })
+    work: impl FnOnce() -> Result<T, E>,
+) -> Result<T, E> {
+    catch_unwind(AssertUnwindSafe(work))
+        .unwrap_or_else(|_| Err(damaged(&label(root, &files[0]), "it makes the Parquet reader panic").into()))
 }
 
 /// One file, opened, its columns found.
-struct Table {
+struct ParquetFile {
     path: PathBuf,
     /// As messages name it.
-    file: String,
-    image: Column,
-    label: Column,
+    name: String,
+    /// Leaf of the Parquet schema that holds the images.
+    image: usize,
+    /// Leaf that holds the labels.
+    label: usize,
     /// Names of the classes, if the file says.
-    names: Option<Vec<String>>,
+    classes: Option<Vec<String>>,
+    /// Known once the labels have been read.
+    rows: u64,
 }
 
-/// A column: its name, and the leaf of the Parquet schema that holds it.
-struct Column {
-    leaf: usize,
-}
-
-impl Table {
-    fn open(root: &Path, path: &Path) -> Result<Table, DatasetError> {
-        let file = detect::label(root, path);
-        let builder = builder(path, &file)?;
+impl ParquetFile {
+    fn open(root: &Path, path: &Path) -> Result<ParquetFile, DatasetError> {
+        let name = label(root, path);
+        let builder = builder(path, &name)?;
         let schema = builder.schema().clone();
         let fields: Vec<&Field> = schema.fields().iter().map(AsRef::as_ref).collect();
         let features = features(&builder);
         let (image, path_in_image) = {
-            let field = choose(&file, &fields, is_image, "column of images", &IMAGE_NAMES, |_| false)?;
+            let field = choose(&name, &fields, is_image, "column of images", &IMAGE_NAMES, |_| false)?;
             let nested: &[&str] =
                 if matches!(field.data_type(), DataType::Struct(_)) { &["bytes"] } else { &[] };
             (field, nested)
         };
         let class_names = |field: &Field| names(features.as_ref()?.get(field.name())?);
         let is_label = |field: &Field| field.name() != image.name() && (is_integer(field) || is_text(field));
-        let label = choose(&file, &fields, is_label, "column of labels", &LABEL_NAMES, |field| {
+        let label = choose(&name, &fields, is_label, "column of labels", &LABEL_NAMES, |field| {
             class_names(field).is_some()
         })?;
         let leaf = |field: &Field, nested: &[&str]| {
@@ -130,24 +186,42 @@ impl Table {
                 std::iter::once(field.name().as_str()).chain(nested.iter().copied()).collect();
             let columns = builder.parquet_schema().columns();
             let leaf = columns.iter().position(|column| column.path().parts().iter().eq(&parts));
-            leaf.map(|leaf| Column { leaf }).ok_or_else(|| DatasetError::Parquet {
-                file: file.clone(),
-                reason: format!("column {:?} has no data", parts.join(".")),
-            })
+            leaf.ok_or_else(|| damaged(&name, format!("column {:?} has no data", parts.join("."))))
         };
-        let (image, names) = (leaf(image, path_in_image)?, class_names(label).filter(|_| is_integer(label)));
+        let (image, classes) =
+            (leaf(image, path_in_image)?, class_names(label).filter(|_| is_integer(label)));
         let label = leaf(label, &[])?;
-        Ok(Table { path: path.to_owned(), image, label, names, file })
+        Ok(ParquetFile { path: path.to_owned(), image, label, classes, rows: 0, name })
     }
 
-    fn read(&self, column: &Column, rows: usize) -> Result<ParquetRecordBatchReader, DatasetError> {
-        let builder = builder(&self.path, &self.file)?;
-        let mask = ProjectionMask::leaves(builder.parquet_schema(), [column.leaf]);
+    fn read(&self, leaf: usize, rows: usize) -> Result<ParquetRecordBatchReader, DatasetError> {
+        let builder = builder(&self.path, &self.name)?;
+        let mask = ProjectionMask::leaves(builder.parquet_schema(), [leaf]);
         builder.with_projection(mask).with_batch_size(rows).build().map_err(self.damaged())
     }
 
     fn damaged<E: std::fmt::Display>(&self) -> impl Fn(E) -> DatasetError + '_ {
-        move |error| damaged(&self.file, error)
+        move |error| damaged(&self.name, error)
+    }
+
+    /// Gives the images, whose labels are known, to `target`.
+    fn give(&self, labels: &[i64], target: &mut Target<'_>) -> Result<(), Stop> {
+        let mut row = 0;
+        for batch in self.read(self.image, READ_ROWS)? {
+            let batch = batch.map_err(self.damaged())?;
+            let cells = cells(batch.column(0))
+                .ok_or_else(|| damaged(&self.name, "its image column changed its type"))?;
+            let labels = labels[row..]
+                .get(..cells.len())
+                .ok_or_else(|| damaged(&self.name, "it has more images than labels"))?;
+            target.add(&cells, labels, |i| (self.name.clone(), Some((row + i) as u64)))?;
+            row += cells.len();
+        }
+        if row != labels.len() {
+            let reason = format!("it has {row} images and {} labels", labels.len());
+            return Err(damaged(&self.name, reason).into());
+        }
+        Ok(())
     }
 }
 
@@ -181,8 +255,8 @@ fn is_text(field: &Field) -> bool {
     *field.data_type() == DataType::Utf8
 }
 
-/// The one column that will do; of several, the one with a preferred name, or said to be it by
-/// the metadata, or else the only one that is no text.
+/// The only suitable column; of several, the one with a preferred name, or the one that the metadata
+/// declares, or else the only one that is not text.
 fn choose<'a>(
     file: &str,
     fields: &[&'a Field],
@@ -245,11 +319,16 @@ fn names(feature: &Value) -> Option<Vec<String>> {
     found.filter(|names: &Vec<String>| (1..=CLASSES_MAX).contains(&names.len()))
 }
 
-/// Tables and labels of one split.
+/// One split: its files, the names of its classes, and the class of every row.
 struct Scan {
-    tables: Vec<Table>,
-    /// Rows of each table.
-    rows: Vec<u64>,
+    files: Vec<ParquetFile>,
+    classes: Vec<String>,
+    labels: Vec<i64>,
+}
+
+/// One split whose classes are not known yet.
+struct RawScan {
+    files: Vec<ParquetFile>,
     labels: Labels,
 }
 
@@ -268,36 +347,56 @@ impl Labels {
     }
 }
 
-impl Scan {
-    fn read(root: &Path, files: &[PathBuf]) -> Result<Scan, DatasetError> {
+impl RawScan {
+    fn read(root: &Path, files: &[PathBuf]) -> Result<RawScan, DatasetError> {
         check_shards(root, files)?;
-        let tables = files.iter().map(|file| Table::open(root, file)).collect::<Result<Vec<_>, _>>()?;
-        let (mut rows, mut labels) = (Vec::new(), None);
-        let mut words = HashMap::new();
-        for table in &tables {
-            let mut row = 0;
-            for batch in table.read(&table.label, LABEL_ROWS)? {
-                let batch = batch.map_err(table.damaged())?;
-                add_labels(table, row, batch.column(0), &mut labels, &mut words)?;
-                row += batch.num_rows() as u64;
+        let files = files.iter().map(|file| ParquetFile::open(root, file));
+        let mut files = files.collect::<Result<Vec<_>, _>>()?;
+        let (mut labels, mut words) = (None, HashMap::new());
+        for file in &mut files {
+            for batch in file.read(file.label, LABEL_ROWS)? {
+                let batch = batch.map_err(file.damaged())?;
+                add_labels(file, batch.column(0), &mut labels, &mut words)?;
+                file.rows += batch.num_rows() as u64;
             }
-            rows.push(row);
         }
         let labels = labels.filter(|labels| labels.len() > 0);
-        let labels = labels.ok_or_else(|| DatasetError::Empty { file: tables[0].file.clone() })?;
-        Ok(Scan { tables, rows, labels })
+        let labels = labels.ok_or_else(|| DatasetError::Empty { file: files[0].name.clone() })?;
+        Ok(RawScan { files, labels })
     }
 
-    /// The table and the row within it that row `index` of the split is.
-    fn place(&self, index: u64) -> (&Table, u64) {
+    /// The file and the row within it that row `index` of the split is.
+    fn place(&self, index: u64) -> (&ParquetFile, u64) {
         let mut row = index;
-        for (table, &rows) in self.tables.iter().zip(&self.rows) {
-            if row < rows {
-                return (table, row);
+        for file in &self.files {
+            if row < file.rows {
+                return (file, row);
             }
-            row -= rows;
+            row -= file.rows;
         }
         unreachable!("the index is below the number of rows")
+    }
+
+    /// Finds the class of every row.
+    fn resolve(self, classes: &Classes) -> Result<Scan, DatasetError> {
+        let (classes, labels) = match &self.labels {
+            Labels::Words(labels, list) => {
+                let position = |word| classes.words.binary_search(word).map_or(-1, |place| place as i64);
+                let ids: Vec<i64> = list.iter().map(position).collect();
+                (classes.words.clone(), labels.iter().map(|&id| ids[id as usize]).collect())
+            }
+            Labels::Numbers(labels) => {
+                let names = self.files[0].classes.clone();
+                let names = names.unwrap_or_else(|| (0..classes.numbers).map(|n| n.to_string()).collect());
+                if let Some(index) = labels.iter().position(|&label| label as usize >= names.len()) {
+                    let (file, row) = self.place(index as u64);
+                    let (value, allowed) = (labels[index].to_string(), allowed_labels(names.len()));
+                    return Err(DatasetError::Label { file: file.name.clone(), row, value, allowed });
+                }
+                (names, labels.clone())
+            }
+        };
+        Ok(Scan { files: self.files, classes, labels })
     }
 }
 
@@ -320,7 +419,7 @@ fn check_shards(root: &Path, files: &[PathBuf]) -> Result<(), DatasetError> {
             let of = if of.parse() == Ok(shards) { of.to_owned() } else { shards.to_string() };
             let expected = file.with_file_name(format!("{prefix}-{shard:0width$}-of-{of}.parquet"));
             if !there.contains(&expected) {
-                return Err(DatasetError::MissingShard { file: detect::label(root, &expected), shards });
+                return Err(DatasetError::MissingShard { file: label(root, &expected), shards });
             }
         }
         // One look per set of shards would do; the first file's is enough for the usual one.
@@ -329,16 +428,16 @@ fn check_shards(root: &Path, files: &[PathBuf]) -> Result<(), DatasetError> {
     Ok(())
 }
 
+/// Adds the labels of the next rows of a file.
 fn add_labels(
-    table: &Table,
-    first_row: u64,
+    file: &ParquetFile,
     column: &ArrayRef,
     labels: &mut Option<Labels>,
     words: &mut HashMap<String, u32>,
 ) -> Result<(), DatasetError> {
     let refuse = |row: usize, value: String, allowed: String| DatasetError::Label {
-        file: table.file.clone(),
-        row: first_row + row as u64,
+        file: file.name.clone(),
+        row: file.rows + row as u64,
         value,
         allowed,
     };
@@ -367,12 +466,11 @@ fn add_labels(
         }
         return Ok(());
     }
-    let Some(Labels::Numbers(labels)) = Some(labels.get_or_insert_with(|| Labels::Numbers(Vec::new())))
-    else {
+    let Labels::Numbers(labels) = labels.get_or_insert_with(|| Labels::Numbers(Vec::new())) else {
         return Err(refuse(0, "of integers".into(), "text, as in the first file".into()));
     };
     let values =
-        integers(column).ok_or_else(|| damaged(&table.file, "labels of another type than in its schema"))?;
+        integers(column).ok_or_else(|| damaged(&file.name, "labels of another type than in its schema"))?;
     for (row, value) in values.into_iter().enumerate() {
         match i64::try_from(value) {
             Ok(label) if (0..CLASSES_MAX as i64).contains(&label) => labels.push(label),
@@ -411,7 +509,7 @@ struct Classes {
 }
 
 impl Classes {
-    fn of<'a>(scans: impl Iterator<Item = &'a Scan>) -> Classes {
+    fn of<'a>(scans: impl Iterator<Item = &'a RawScan>) -> Classes {
         let (mut numbers, mut words) = (0, BTreeSet::new());
         for scan in scans {
             match &scan.labels {
@@ -423,79 +521,6 @@ impl Classes {
         }
         Classes { numbers, words: words.into_iter().collect() }
     }
-}
-
-/// Class names and class of every row.
-fn resolve(scan: &Scan, classes: &Classes) -> Result<(Vec<String>, Vec<i64>), DatasetError> {
-    match &scan.labels {
-        Labels::Words(labels, list) => {
-            let position = |word: &String| classes.words.binary_search(word).map(|position| position as i64);
-            let ids: Vec<i64> = list.iter().map(|word| position(word).unwrap_or(-1)).collect();
-            Ok((classes.words.clone(), labels.iter().map(|&id| ids[id as usize]).collect()))
-        }
-        Labels::Numbers(labels) => {
-            let names = match &scan.tables[0].names {
-                Some(names) => names.clone(),
-                None => (0..classes.numbers).map(|number| number.to_string()).collect(),
-            };
-            if let Some(index) = labels.iter().position(|&label| label as usize >= names.len()) {
-                let (table, row) = scan.place(index as u64);
-                return Err(DatasetError::Label {
-                    file: table.file.clone(),
-                    row,
-                    value: labels[index].to_string(),
-                    allowed: allowed_labels(names.len()),
-                });
-            }
-            Ok((names, labels.clone()))
-        }
-    }
-}
-
-fn pack(
-    root: &Path,
-    name: SplitName,
-    scan: Scan,
-    classes: &Classes,
-    to: &Path,
-    progress: &dyn Fn(Progress),
-) -> Result<(), DatasetError> {
-    let (classes, labels) = resolve(&scan, classes)?;
-    let rows = labels.len() as u64;
-    let source = root.file_name().unwrap_or_default().to_string_lossy();
-    let spec = PackSpec { classes, rows, source: format!("Parquet {source}, {name}") };
-    target::pack(to, &spec, &|target| feed(&scan, name, &labels, target, progress))
-}
-
-fn feed(
-    scan: &Scan,
-    name: SplitName,
-    labels: &[i64],
-    target: &mut Target<'_>,
-    progress: &dyn Fn(Progress),
-) -> Result<(), Stop> {
-    let (mut rows_done, rows_total) = (0, labels.len() as u64);
-    for (table, &rows) in scan.tables.iter().zip(&scan.rows) {
-        let mut row = 0;
-        for batch in table.read(&table.image, READ_ROWS)? {
-            let batch = batch.map_err(table.damaged())?;
-            let cells = cells(batch.column(0))
-                .ok_or_else(|| damaged(&table.file, "its image column changed its type"))?;
-            let count = cells.len() as u64;
-            if row + count > rows {
-                return Err(damaged(&table.file, "it has more images than labels").into());
-            }
-            let labels = &labels[rows_done as usize..][..cells.len()];
-            target.add(&cells, labels, |i| (table.file.clone(), Some(row + i as u64)))?;
-            row += count;
-            rows_done += count;
-            progress(Progress { split: name, rows_done, rows_total });
-        }
-        if row != rows {
-            return Err(damaged(&table.file, format!("it has {row} images and {rows} labels")).into());
-        }
-    }
-    Ok(())
 }
 
 /// Encoded images of a batch.
@@ -510,4 +535,52 @@ fn cells(column: &ArrayRef) -> Option<Vec<Cell<'_>>> {
     let is_null = |row| bytes.is_null(row) || outer.is_some_and(|outer| outer.is_null(row));
     let cell = |row| if is_null(row) { Err("image is null".to_owned()) } else { Ok(bytes.value(row)) };
     Some((0..bytes.len()).map(cell).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(names: &[&str], expected: &[(SplitName, &[&str])]) {
+        let folder = tempfile::tempdir().unwrap();
+        for name in names {
+            let file = folder.path().join(name);
+            std::fs::create_dir_all(file.parent().unwrap()).unwrap();
+            std::fs::write(file, "").unwrap();
+        }
+        let files = find(folder.path()).unwrap();
+        let found: Vec<(SplitName, Vec<String>)> = files
+            .iter()
+            .map(|(split, files)| (*split, files.iter().map(|file| label(folder.path(), file)).collect()))
+            .collect();
+        let expected: Vec<(SplitName, Vec<String>)> = expected
+            .iter()
+            .map(|(split, files)| (*split, files.iter().map(|f| (*f).to_owned()).collect()))
+            .collect();
+        assert_eq!(found, expected);
+    }
+
+    #[test]
+    fn parquet_files_are_found_by_their_names() {
+        use SplitName::{Test, Train, Val};
+        check(
+            &["train.parquet", "test.parquet", "validation.parquet", "README.md", ".train.parquet"],
+            &[(Train, &["train.parquet"]), (Val, &["validation.parquet"]), (Test, &["test.parquet"])],
+        );
+        check(
+            &["data/train-00001-of-00002.parquet", "data/train-00000-of-00002.parquet"],
+            &[(Train, &["data/train-00000-of-00002.parquet", "data/train-00001-of-00002.parquet"])],
+        );
+        check(
+            &["train/0001.parquet", "train/0000.parquet", "test/0000.parquet", "valid/a.parquet"],
+            &[
+                (Train, &["train/0000.parquet", "train/0001.parquet"]),
+                (Val, &["valid/a.parquet"]),
+                (Test, &["test/0000.parquet"]),
+            ],
+        );
+        check(&["cifar.parquet"], &[(Train, &["cifar.parquet"])]);
+        check(&["notes.txt"], &[]);
+    }
 }

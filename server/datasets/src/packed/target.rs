@@ -1,0 +1,258 @@
+//! Where imported images go: into a packed file, as pixels when all share one size, else encoded.
+
+use std::ops::ControlFlow;
+use std::path::Path;
+
+use pba_types::{ImageShape, SplitName};
+
+use crate::decode::image::{self, ImageError};
+use crate::error::DatasetError;
+use crate::packed::decoded::Packer;
+use crate::packed::encoded::{EncodedPacker, Measured};
+use crate::packed::spec::PackSpec;
+use crate::parallel::in_parallel;
+
+/// Decoded pixels held at a time, about.
+const DECODED_BYTES: usize = 64 << 20;
+
+/// How far an import is. The count of rows begins again when the images of a split turn out to differ in
+/// size.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Progress {
+    /// The split being imported.
+    pub split: SplitName,
+    /// Its rows that are done.
+    pub rows_done: u64,
+    /// Its rows in all.
+    pub rows_total: u64,
+}
+
+/// Packs a split, whose rows `feed` gives to the target, all and in order.
+///
+/// `feed` is called once when all images share one size. At the first image of another size it is
+/// stopped, and called again for images of different sizes. Photographs differ early, so that
+/// costs next to nothing; finding out all sizes beforehand would read every dataset twice.
+///
+/// `progress` is told before the first row and after every few; its [`ControlFlow::Break`] cancels.
+///
+/// # Errors
+/// What `feed` fails with, a label that names no class, a file that cannot be written; when all images
+/// have been tried, the first that does not decode; and [`DatasetError::Cancelled`].
+pub(crate) fn pack(
+    to: &Path,
+    split: SplitName,
+    spec: &PackSpec,
+    progress: &dyn Fn(Progress) -> ControlFlow<()>,
+    feed: &dyn Fn(&mut Target<'_>) -> Result<(), Stop>,
+) -> Result<(), DatasetError> {
+    spec.check()?;
+    let mut target = Target {
+        to,
+        split,
+        spec,
+        progress,
+        rows_done: 0,
+        is_encoded: false,
+        size: None,
+        decoded: None,
+        encoded: None,
+        bad: 0,
+        first_bad: None,
+    };
+    let fed = match target.done(0).and_then(|()| feed(&mut target)) {
+        Err(Stop::OtherSize) => {
+            target =
+                Target { is_encoded: true, rows_done: 0, decoded: None, bad: 0, first_bad: None, ..target };
+            feed(&mut target)
+        }
+        fed => fed,
+    };
+    match fed {
+        Ok(()) if target.rows_done < spec.rows => Err(target.changed()),
+        Ok(()) => target.finish(),
+        Err(Stop::Failed(error)) => Err(error),
+        Err(Stop::OtherSize) => unreachable!("encoded images may be of any size"),
+    }
+}
+
+/// Why a split is not read on.
+pub(crate) enum Stop {
+    /// An image of another size than those before.
+    OtherSize,
+    /// An error that ends the import.
+    Failed(DatasetError),
+}
+
+impl From<DatasetError> for Stop {
+    fn from(error: DatasetError) -> Stop {
+        Stop::Failed(error)
+    }
+}
+
+/// An encoded image, or the reason why there is none.
+pub(crate) type Cell<'a> = Result<&'a [u8], String>;
+
+/// Where an image was read from: a file, and its row if it holds many.
+pub(crate) type Place = (String, Option<u64>);
+
+/// A packed file being written, until the first bad image; then bad images are only counted.
+pub(crate) struct Target<'a> {
+    to: &'a Path,
+    split: SplitName,
+    spec: &'a PackSpec,
+    progress: &'a dyn Fn(Progress) -> ControlFlow<()>,
+    rows_done: u64,
+    is_encoded: bool,
+    /// The size of the first image.
+    size: Option<ImageShape>,
+    decoded: Option<Packer>,
+    encoded: Option<EncodedPacker>,
+    bad: u64,
+    first_bad: Option<(Place, String)>,
+}
+
+impl Target<'_> {
+    /// Takes the next encoded images with their labels; `place` says where each comes from.
+    pub(crate) fn add(
+        &mut self,
+        cells: &[Cell<'_>],
+        labels: &[i64],
+        place: impl Fn(usize) -> Place,
+    ) -> Result<(), Stop> {
+        assert_eq!(cells.len(), labels.len(), "a label for each image");
+        self.expect(labels.len())?;
+        match self.is_encoded {
+            false => self.add_decoded(cells, labels, place)?,
+            true => self.add_encoded(cells, labels, place)?,
+        }
+        self.done(labels.len())
+    }
+
+    /// Takes the next images of a size, as pixels one after another, with their labels. All images of
+    /// the split must then be of that size.
+    pub(crate) fn add_pixels(
+        &mut self,
+        shape: ImageShape,
+        pixels: &[u8],
+        labels: &[i64],
+    ) -> Result<(), Stop> {
+        assert_eq!(pixels.len(), labels.len() * shape.rgb_bytes(), "pixels of as many images as labels");
+        self.expect(labels.len())?;
+        for (pixels, &label) in pixels.chunks_exact(shape.rgb_bytes()).zip(labels) {
+            self.push_decoded(shape, pixels, label)?;
+        }
+        self.done(labels.len())
+    }
+
+    /// Checks that there may be so many more rows.
+    fn expect(&self, rows: usize) -> Result<(), DatasetError> {
+        if self.rows_done + rows as u64 <= self.spec.rows { Ok(()) } else { Err(self.changed()) }
+    }
+
+    fn changed(&self) -> DatasetError {
+        DatasetError::Changed { split: self.spec.source.clone() }
+    }
+
+    /// Counts rows that were taken, and asks whether to go on.
+    fn done(&mut self, rows: usize) -> Result<(), Stop> {
+        self.rows_done += rows as u64;
+        let (rows_done, rows_total) = (self.rows_done, self.spec.rows);
+        match (self.progress)(Progress { split: self.split, rows_done, rows_total }) {
+            ControlFlow::Continue(()) => Ok(()),
+            ControlFlow::Break(()) => Err(DatasetError::Cancelled.into()),
+        }
+    }
+
+    fn add_decoded(
+        &mut self,
+        cells: &[Cell<'_>],
+        labels: &[i64],
+        place: impl Fn(usize) -> Place,
+    ) -> Result<(), Stop> {
+        let mut start = 0;
+        while start < cells.len() {
+            let size = self.size;
+            // The first image alone says how large they are, and so how many fit in memory.
+            let count = size.map_or(1, |size| DECODED_BYTES / size.rgb_bytes()).max(1);
+            let now = &cells[start..cells.len().min(start + count)];
+            let images = in_parallel(now.len(), |i| match &now[i] {
+                Ok(bytes) => image::decode_sized(bytes, size).map_err(Some),
+                Err(_) => Err(None),
+            });
+            for (row, image) in (start..).zip(images) {
+                match image {
+                    Ok(image) => self.push_decoded(image.shape, &image.pixels, labels[row])?,
+                    Err(Some(ImageError::OtherSize { .. })) => return Err(Stop::OtherSize),
+                    Err(Some(error)) => self.note_bad(|| (place(row), error.to_string())),
+                    Err(None) => self.note_bad(|| (place(row), reason(&cells[row]))),
+                }
+            }
+            start += now.len();
+        }
+        Ok(())
+    }
+
+    fn push_decoded(&mut self, shape: ImageShape, pixels: &[u8], label: i64) -> Result<(), DatasetError> {
+        self.size.get_or_insert(shape);
+        if self.bad > 0 {
+            return Ok(());
+        }
+        let packer = match &mut self.decoded {
+            Some(packer) => packer,
+            empty => empty.insert(Packer::create(self.to, shape, self.spec.clone())?),
+        };
+        packer.push(pixels, label)
+    }
+
+    fn add_encoded(
+        &mut self,
+        cells: &[Cell<'_>],
+        labels: &[i64],
+        place: impl Fn(usize) -> Place,
+    ) -> Result<(), Stop> {
+        // Every thread holds the pixels of one image at a time.
+        let measured = in_parallel(cells.len(), |i| match &cells[i] {
+            Ok(bytes) => image::decode(bytes)
+                .map(|image| (*bytes, Measured::of(image.shape, &image.pixels)))
+                .map_err(|error| error.to_string()),
+            Err(_) => Err(reason(&cells[i])),
+        });
+        for (row, image) in measured.into_iter().enumerate() {
+            match image {
+                Ok((bytes, measured)) => self.push_encoded(bytes, &measured, labels[row])?,
+                Err(reason) => self.note_bad(|| (place(row), reason)),
+            }
+        }
+        Ok(())
+    }
+
+    fn push_encoded(&mut self, bytes: &[u8], measured: &Measured, label: i64) -> Result<(), DatasetError> {
+        if self.bad > 0 {
+            return Ok(());
+        }
+        let packer = match &mut self.encoded {
+            Some(packer) => packer,
+            empty => empty.insert(EncodedPacker::create(self.to, self.spec.clone())?),
+        };
+        packer.push(bytes, measured, label)
+    }
+
+    fn note_bad(&mut self, what: impl FnOnce() -> (Place, String)) {
+        self.bad += 1;
+        self.first_bad.get_or_insert_with(what);
+        // What was written is of no use any more.
+        (self.decoded, self.encoded) = (None, None);
+    }
+
+    fn finish(self) -> Result<(), DatasetError> {
+        if let Some(((file, row), reason)) = self.first_bad {
+            return Err(DatasetError::Image { file, row, reason, bad: self.bad, rows: self.spec.rows });
+        }
+        self.decoded.map_or(Ok(()), Packer::finish)?;
+        self.encoded.map_or(Ok(()), EncodedPacker::finish)
+    }
+}
+
+fn reason(cell: &Cell<'_>) -> String {
+    cell.clone().err().unwrap_or_default()
+}

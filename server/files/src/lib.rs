@@ -1,0 +1,129 @@
+//! Files that are replaced as a whole, durably.
+//!
+//! New content is written to a temporary file in the same folder, synced, and renamed to its place; then
+//! the folder is synced. Readers find the old content or the new, never a part of it, even after a power
+//! failure.
+//!
+//! [`replace`] is for content at hand and one writer at a time, [`Replacement`] for all else.
+
+use std::fs::{File, Permissions};
+use std::io::{self, ErrorKind, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use tempfile::{NamedTempFile, TempPath};
+
+/// New content for a file, on its way. Dropping it leaves nothing behind, and what was there stays.
+#[derive(Debug)]
+pub struct Replacement {
+    path: PathBuf,
+    file: NamedTempFile,
+}
+
+impl Replacement {
+    /// Begins new content for the file at `path`, which need not be there. Its mode is that of any new
+    /// file: 0666, less the umask.
+    ///
+    /// The name of the temporary file is `prefix` and some random letters, so several may be on their
+    /// way to one path; the last to be committed wins. A killed process leaves its own behind.
+    ///
+    /// # Errors
+    /// When the folder is not there or cannot be written in.
+    pub fn begin(path: &Path, prefix: &str) -> io::Result<Replacement> {
+        let mut builder = tempfile::Builder::new();
+        builder.prefix(prefix).permissions(Permissions::from_mode(0o666));
+        Ok(Replacement { path: path.to_owned(), file: builder.tempfile_in(folder_of(path))? })
+    }
+
+    /// What the content is written to.
+    pub fn file(&self) -> &File {
+        self.file.as_file()
+    }
+
+    /// Syncs the content and puts it in its place.
+    ///
+    /// # Errors
+    /// When the disk does not take it, or the path is a folder. What was there then stays, unless only
+    /// the folder could not be synced.
+    pub fn commit(self) -> io::Result<()> {
+        self.file().sync_all()?;
+        self.file.persist(&self.path)?;
+        // Some file systems cannot sync a folder, and one that can be written in need not be readable.
+        match File::open(folder_of(&self.path)).and_then(|folder| folder.sync_all()) {
+            Err(error) if can_be_ignored(error.kind()) => Ok(()),
+            synced => synced,
+        }
+    }
+}
+
+/// As PostgreSQL has it for folders (`fsync_fname_ext`).
+fn can_be_ignored(kind: ErrorKind) -> bool {
+    matches!(kind, ErrorKind::PermissionDenied | ErrorKind::InvalidInput | ErrorKind::Unsupported)
+}
+
+/// Replaces the content of the file at `path`, which need not be there.
+///
+/// There must be one writer of `path` at a time: the temporary file is always `path` with `.partial`
+/// after it, so that killed processes leave no more than one behind, which the next one replaces.
+///
+/// # Errors
+/// As those of [`Replacement::begin`] and [`Replacement::commit`].
+pub fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
+    let mut partial = path.to_owned();
+    partial.as_mut_os_string().push(".partial");
+    let file = File::create(&partial)?;
+    let file = NamedTempFile::from_parts(file, TempPath::try_from_path(partial)?);
+    file.as_file().write_all(content)?;
+    Replacement { path: path.to_owned(), file }.commit()
+}
+
+fn folder_of(path: &Path) -> &Path {
+    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mode(path: &Path) -> u32 {
+        path.metadata().unwrap().permissions().mode()
+    }
+
+    #[test]
+    fn content_is_replaced_and_nothing_else_is_left() {
+        let folder = tempfile::tempdir().unwrap();
+        let [file, plain] = ["file.json", "plain"].map(|name| folder.path().join(name));
+        std::fs::write(&plain, "").unwrap();
+        // What a killed process left is no obstacle.
+        std::fs::write(folder.path().join("file.json.partial"), "a longer half").unwrap();
+        for text in ["one", "two"] {
+            replace(&file, text.as_bytes()).unwrap();
+            assert_eq!(std::fs::read_to_string(&file).unwrap(), text);
+        }
+        let [first, second] = [(); 2].map(|()| Replacement::begin(&file, ".new-").unwrap());
+        first.file().write_all(b"first").unwrap();
+        second.file().write_all(b"second").unwrap();
+        assert_eq!(std::fs::read_to_string(&file).unwrap(), "two");
+        second.commit().unwrap();
+        first.commit().unwrap();
+        assert_eq!(std::fs::read_to_string(&file).unwrap(), "first");
+        assert_eq!(mode(&file), mode(&plain));
+        assert_eq!(folder.path().read_dir().unwrap().count(), 2);
+    }
+
+    #[test]
+    fn what_fails_or_is_given_up_changes_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("file");
+        replace(&file, b"old").unwrap();
+        let given_up = Replacement::begin(&file, ".new-").unwrap();
+        given_up.file().write_all(b"new").unwrap();
+        drop(given_up);
+        assert_eq!(std::fs::read_to_string(&file).unwrap(), "old");
+        let inner = folder.path().join("folder");
+        std::fs::create_dir(&inner).unwrap();
+        assert!(replace(&inner, b"").is_err());
+        assert!(replace(&folder.path().join("missing/file"), b"").is_err());
+        assert_eq!(folder.path().read_dir().unwrap().count(), 2);
+    }
+}
