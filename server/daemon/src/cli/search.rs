@@ -462,7 +462,7 @@ fn text(value: &Value) -> String {
 #[cfg(test)]
 mod tests {
     use pba_search::toy::ToyTrainer;
-    use pba_search::{Search, SearchSpec};
+    use pba_search::{Run, Search, SearchSpec, Spec};
 
     use super::*;
 

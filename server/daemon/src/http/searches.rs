@@ -14,7 +14,7 @@ use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use futures_util::Stream;
 use futures_util::stream::unfold;
-use pba_search::Progress;
+use pba_search::protocol::Progress;
 use pba_wire::epoch;
 use serde_json::{Value, json};
 use tokio::sync::watch;

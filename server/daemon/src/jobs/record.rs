@@ -8,7 +8,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context;
 use futures_util::FutureExt;
-use pba_search::{Event, Progress, Search, SearchSpec, journal};
+use pba_search::protocol::Progress;
+use pba_search::{Event, Run, Search, SearchSpec, journal};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio::sync::{Notify, watch};
@@ -212,7 +213,7 @@ impl Record {
     pub(crate) fn describe(&self) -> Value {
         let live = self.live();
         let spec = &live.kept.spec;
-        let epoch = live.search.as_ref().map_or(0, Search::epoch);
+        let epoch = live.search.as_ref().map_or(0, Run::epoch);
         let best = live
             .search
             .as_ref()
@@ -342,7 +343,7 @@ impl Record {
             (event, Some(search)) => search.apply(event).map_err(anyhow::Error::msg)?,
             (_, None) => anyhow::bail!("the trainer sent an event before the search began"),
         }
-        live.journal.push(event.to_line().trim_end().to_owned());
+        live.journal.push(journal::line(event).trim_end().to_owned());
         if let Event::Checkpoint { .. } = event {
             // The time until here is not lost when the server is killed.
             live.kept.seconds = live.seconds();
@@ -433,11 +434,11 @@ fn read_journal(directory: &Path, lines_max: usize) -> anyhow::Result<(Vec<Strin
     // The torn end of a journal may be any bytes.
     let text = String::from_utf8_lossy(&bytes);
     let text: String = text.split_inclusive('\n').take(lines_max).collect();
-    let replayed =
-        journal::replay(&text).with_context(|| format!("the journal {} is damaged", path.display()))?;
+    let replayed = journal::replay::<Search>(&text)
+        .with_context(|| format!("the journal {} is damaged", path.display()))?;
     let lines = replayed.as_ref().map_or(0, |replay| replay.events);
     let journal = text.lines().take(lines).map(str::to_owned).collect();
-    Ok((journal, replayed.map(|replay| replay.search)))
+    Ok((journal, replayed.map(|replay| replay.run)))
 }
 
 /// A score as JSON has it: nothing for a member that diverged or was not scored.

@@ -8,8 +8,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use pba_search::{Event, Line, Report};
-use serde_json::Value;
+use pba_search::protocol::{Line, Report};
+use pba_search::{Event, Run};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
 use tokio::process::{Child, ChildStderr};
 use tokio::sync::watch;
@@ -183,7 +183,7 @@ async fn attempt(app: &App, record: &Record, stop: &mut watch::Receiver<bool>) -
 /// Takes in one line of the trainer; answers why it failed, if it says so.
 fn heard(app: &App, record: &Record, line: &str) -> anyhow::Result<Option<String>> {
     let metrics = &app.metrics;
-    match serde_json::from_str::<Line>(line) {
+    match serde_json::from_str::<Line<Event>>(line) {
         Ok(Line::Event(event)) => {
             record.happened(&event)?;
             match event {
@@ -202,13 +202,10 @@ fn heard(app: &App, record: &Record, line: &str) -> anyhow::Result<Option<String
             metrics.search_images_trained.inc_by(record.progressed(progress));
         }
         Ok(Line::Report(Report::Failed { error })) => return Ok(Some(error)),
+        // A spec that was right when the search was started, as for a device that is gone.
+        Ok(Line::Refused { error }) => return Ok(Some(error.message)),
         Ok(Line::Report(report)) => tracing::debug!(search = record.id(), ?report, "trainer"),
         Err(_) => {
-            // A spec that was right when the search was started, as for a device that is gone.
-            let value: Value = serde_json::from_str(line).unwrap_or_default();
-            if let Some(message) = value["error"]["message"].as_str() {
-                return Ok(Some(message.to_owned()));
-            }
             tracing::warn!(search = record.id(), line, "the trainer said something that is no event");
         }
     }
