@@ -1,9 +1,12 @@
 //! What client and server agree on: the columns and metadata of a stream, the parameters of a
-//! request, and the shape of an error.
+//! request, the answers in JSON, and the shape of an error.
 
 pub mod epoch;
+pub mod evaluations;
+pub mod jobs;
 pub mod memory;
 pub mod problem;
+pub mod searches;
 pub mod stream;
 
 pub use epoch::{EpochRequest, ParameterError};

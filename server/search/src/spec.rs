@@ -180,6 +180,9 @@ where
     /// Its name, which is also its id.
     fn name(&self) -> &str;
 
+    /// Gives it another name.
+    fn rename(&mut self, name: String);
+
     /// How its models are trained.
     fn training(&self) -> &TrainingSpec;
 
@@ -332,6 +335,10 @@ impl Spec for SearchSpec {
         &self.name
     }
 
+    fn rename(&mut self, name: String) {
+        self.name = name;
+    }
+
     fn training(&self) -> &TrainingSpec {
         &self.training
     }
@@ -349,6 +356,10 @@ impl Spec for SearchSpec {
 impl Spec for EvaluationSpec {
     fn name(&self) -> &str {
         &self.name
+    }
+
+    fn rename(&mut self, name: String) {
+        self.name = name;
     }
 
     fn training(&self) -> &TrainingSpec {

@@ -14,7 +14,7 @@ use crate::catalog::datasets::Catalog;
 use crate::catalog::schedules::Registry;
 use crate::cli::output;
 use crate::config::{Config, ServeArgs};
-use crate::jobs::{searches::Searches, trainer::Trainer};
+use crate::jobs::{Jobs, trainer::Trainer};
 use crate::metrics::Metrics;
 use crate::opening;
 use crate::server::{Server, Sockets};
@@ -90,9 +90,8 @@ pub(crate) async fn start(config: &Config) -> anyhow::Result<Server> {
     let trainer = Trainer::find(config.trainer.clone());
     // With the lock, so that whoever held it before changes them no more.
     let registry = Registry::open(&data.join("schedules"))?;
-    let searches =
-        Searches::open(&data.join("searches"), &cache, trainer, lock.is_writer(), metrics.clone())?;
-    let app = App::start(catalog, registry, searches, config.limits.clone(), metrics, lock)?;
+    let jobs = Jobs::open(data, &cache, trainer, lock.is_writer(), metrics.clone())?;
+    let app = App::start(catalog, registry, jobs, config.limits.clone(), metrics, lock)?;
     Ok(Server::new(Arc::new(app), sockets))
 }
 
