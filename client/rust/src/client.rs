@@ -177,9 +177,10 @@ impl Client {
         }
     }
 
-    /// Follows what happens in a search, from its beginning to its end.
-    pub fn events(&self, search: &str) -> Events {
-        Events::new(self.clone(), search)
+    /// Follows what happens in a job, from its beginning to its end: `jobs` is its kind in paths, as
+    /// `searches`.
+    pub fn events(&self, jobs: &str, id: &str) -> Events {
+        Events::new(self.clone(), jobs, id)
     }
 
     /// How many replicas there are.

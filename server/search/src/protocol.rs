@@ -22,7 +22,7 @@ pub struct Job {
     pub one: &'static str,
     /// In paths and folders.
     pub plural: &'static str,
-    /// The trainer's sub-command.
+    /// The sub-command, of the trainer and of `pba`.
     pub command: &'static str,
 }
 

@@ -202,7 +202,11 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Evaluate { work, dir, schedule } => {
             let spec = EvaluationSpec::from_json(&work.text()?)?;
             signals::install(work.parent, !work.detached);
-            let schedule = evaluate::schedule(schedule.as_deref(), &spec, dir.as_deref())?;
+            // Whoever only asks may have the schedule that the spec names, and puts it in the folder later.
+            let schedule = match &schedule {
+                None if work.check => None,
+                given => evaluate::schedule(given.as_deref(), &spec, dir.as_deref())?,
+            };
             let checked = evaluate::check(spec, &work.dataset, &work.cache(dir.as_deref()))?;
             match work.check {
                 false => evaluate::evaluate(checked, schedule, dir.as_deref(), work.patience()),

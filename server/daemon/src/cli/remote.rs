@@ -2,7 +2,8 @@
 
 use anyhow::Context;
 use pba_client::{Client, ClientError};
-use serde_json::Value;
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value};
 
 use crate::cli::access::Access;
 
@@ -30,8 +31,16 @@ impl Remote {
     /// # Errors
     /// When it is none.
     pub(crate) fn document(&self, answer: &[u8]) -> anyhow::Result<Value> {
-        let document = serde_json::from_slice(answer).ok().filter(Value::is_object);
-        document.with_context(|| format!("{} answered what no PBA server answers", self.url()))
+        self.read::<Map<String, Value>>(answer).map(Value::Object)
+    }
+
+    /// What an answer of the server says.
+    ///
+    /// # Errors
+    /// When it is none.
+    pub(crate) fn read<T: DeserializeOwned>(&self, answer: &[u8]) -> anyhow::Result<T> {
+        let read = serde_json::from_slice(answer).ok();
+        read.with_context(|| format!("{} answered what no PBA server answers", self.url()))
     }
 
     /// Its URL.
