@@ -1,4 +1,4 @@
-//! Searches: the trainer that runs them, specs that take seconds, and who watches.
+//! Searches and evaluations: the trainer that runs them, specs that take seconds, and who watches.
 
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::ffi::OsStrExt;
@@ -102,6 +102,18 @@ pub fn spec(changes: Value) -> Value {
     spec
 }
 
+/// An evaluation that takes a second or two, with some fields changed.
+pub fn evaluation(changes: Value) -> Value {
+    let mut spec = json!({
+        "name": "small", "model": "tiny", "epochs": 8, "train_size": 640, "lr": 0.02, "seed": 11, "device": "cpu",
+        "schedule": "cifar10-pba",
+    });
+    for (field, value) in changes.as_object().expect("changes are an object") {
+        spec[field] = value.clone();
+    }
+    spec
+}
+
 /// One server-sent event.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Event {
@@ -191,10 +203,19 @@ impl Server {
     /// When it is refused.
     #[track_caller]
     pub fn start_search(&self, spec: &Value) -> String {
-        let answer = self.send("POST", "/v1/searches", spec.to_string().as_bytes());
+        self.start_job("searches", spec)
+    }
+
+    /// Puts a job of a kind in line, and answers its id.
+    ///
+    /// # Panics
+    /// When it is refused.
+    #[track_caller]
+    pub fn start_job(&self, jobs: &str, spec: &Value) -> String {
+        let answer = self.send("POST", &format!("/v1/{jobs}"), spec.to_string().as_bytes());
         assert_eq!(answer.status, 202, "{}", answer.text());
-        let id = answer.json()["id"].as_str().expect("a search has an id").to_owned();
-        assert_eq!(answer.header("location"), Some(&*format!("/v1/searches/{id}")));
+        let id = answer.json()["id"].as_str().expect("a job has an id").to_owned();
+        assert_eq!(answer.header("location"), Some(&*format!("/v1/{jobs}/{id}")));
         id
     }
 
@@ -204,7 +225,16 @@ impl Server {
     /// When it does not know it.
     #[track_caller]
     pub fn search(&self, id: &str) -> Value {
-        let answer = self.get(&format!("/v1/searches/{id}"));
+        self.job("searches", id)
+    }
+
+    /// What the server says about a job.
+    ///
+    /// # Panics
+    /// When it does not know it.
+    #[track_caller]
+    pub fn job(&self, jobs: &str, id: &str) -> Value {
+        let answer = self.get(&format!("/v1/{jobs}/{id}"));
         assert_eq!(answer.status, 200, "{}", answer.text());
         answer.json()
     }
@@ -215,12 +245,21 @@ impl Server {
     /// When it ends in another one, or does not get there.
     #[track_caller]
     pub fn wait_for_state(&self, id: &str, state: &str) -> Value {
+        self.wait_for_job("searches", id, state)
+    }
+
+    /// Waits until a job is in a state.
+    ///
+    /// # Panics
+    /// When it ends in another one, or does not get there.
+    #[track_caller]
+    pub fn wait_for_job(&self, jobs: &str, id: &str, state: &str) -> Value {
         let ends = ["done", "failed", "cancelled"];
-        wait_for(&format!("search {id} to be {state}"), || {
-            let search = self.search(id);
-            let now = search["state"].as_str().expect("a search has a state");
-            assert!(now == state || !ends.contains(&now), "{id} is {now}, not {state}: {}", search["error"]);
-            (now == state).then_some(search)
+        wait_for(&format!("{jobs}/{id} to be {state}"), || {
+            let job = self.job(jobs, id);
+            let now = job["state"].as_str().expect("a job has a state");
+            assert!(now == state || !ends.contains(&now), "{id} is {now}, not {state}: {}", job["error"]);
+            (now == state).then_some(job)
         })
     }
 
@@ -230,7 +269,16 @@ impl Server {
     /// When it is refused.
     #[track_caller]
     pub fn events(&self, id: &str, last_event_id: Option<usize>) -> Watcher {
-        let target = format!("/v1/searches/{id}/events");
+        self.events_of("searches", id, last_event_id)
+    }
+
+    /// Watches a job, likewise.
+    ///
+    /// # Panics
+    /// When it is refused.
+    #[track_caller]
+    pub fn events_of(&self, jobs: &str, id: &str, last_event_id: Option<usize>) -> Watcher {
+        let target = format!("/v1/{jobs}/{id}/events");
         let last = last_event_id.map(|id| id.to_string());
         let headers: Vec<_> = last.iter().map(|last| ("last-event-id", last.as_str())).collect();
         let download = Download::open(self.address(), "GET", &target, &headers, b"").expect("it answers");
@@ -241,12 +289,22 @@ impl Server {
 
     /// The folder of a search.
     pub fn search_folder(&self, id: &str) -> PathBuf {
-        self.data().path().join("searches").join(id)
+        self.job_folder("searches", id)
+    }
+
+    /// The folder of a job.
+    pub fn job_folder(&self, jobs: &str, id: &str) -> PathBuf {
+        self.data().path().join(jobs).join(id)
     }
 
     /// The journal of a search as it is on disk.
     pub fn journal(&self, id: &str) -> String {
-        std::fs::read_to_string(self.search_folder(id).join("events.jsonl")).unwrap_or_default()
+        self.journal_of("searches", id)
+    }
+
+    /// The journal of a job as it is on disk.
+    pub fn journal_of(&self, jobs: &str, id: &str) -> String {
+        std::fs::read_to_string(self.job_folder(jobs, id).join("events.jsonl")).unwrap_or_default()
     }
 
     /// Waits until the journal of a search has so many lines.
@@ -255,8 +313,17 @@ impl Server {
     /// When they do not come.
     #[track_caller]
     pub fn wait_for_lines(&self, id: &str, lines: usize) {
-        wait_for(&format!("{lines} lines in the journal of {id}"), || {
-            (self.journal(id).lines().count() >= lines).then_some(())
+        self.wait_for_lines_of("searches", id, lines);
+    }
+
+    /// Waits until the journal of a job has so many lines.
+    ///
+    /// # Panics
+    /// When they do not come.
+    #[track_caller]
+    pub fn wait_for_lines_of(&self, jobs: &str, id: &str, lines: usize) {
+        wait_for(&format!("{lines} lines in the journal of {jobs}/{id}"), || {
+            (self.journal_of(jobs, id).lines().count() >= lines).then_some(())
         });
     }
 
@@ -266,8 +333,16 @@ impl Server {
     /// When it does not come.
     #[track_caller]
     pub fn trainer_of(&self, id: &str) -> u32 {
-        let folder = self.search_folder(id);
-        wait_for("a trainer", || trainers_in(&folder).first().copied())
+        self.trainer_in(&self.search_folder(id))
+    }
+
+    /// The trainer that works in a folder; waits for it to be there.
+    ///
+    /// # Panics
+    /// When it does not come.
+    #[track_caller]
+    pub fn trainer_in(&self, folder: &Path) -> u32 {
+        wait_for("a trainer", || trainers_in(folder).first().copied())
     }
 }
 

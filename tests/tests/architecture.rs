@@ -34,7 +34,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "pba-client",
         ],
     ),
-    ("pba-wire", &["pba-types", "pba-schedules"]),
+    ("pba-wire", &["pba-types", "pba-schedules", "pba-search"]),
     ("pba-client", &["pba-wire"]),
 ];
 /// Crates whose results depend on their arguments alone.

@@ -75,9 +75,10 @@ impl Client {
         self.replicas.request(method, path, body).await
     }
 
-    /// Follows what happens in a search, from its beginning to its end.
-    pub fn events(&self, search: &str) -> Events {
-        Events::new(self.replicas.clone(), search)
+    /// Follows what happens in a job, from its beginning to its end: `jobs` is its kind in paths, as
+    /// `searches`.
+    pub fn events(&self, jobs: &str, id: &str) -> Events {
+        Events::new(self.replicas.clone(), jobs, id)
     }
 }
 

@@ -1,9 +1,11 @@
-//! Server-sent events of a search.
+//! Server-sent events of a job.
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use pba_wire::jobs::{JobStanding, STATE};
 use reqwest::Response;
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::error::ClientError;
@@ -20,19 +22,30 @@ const LINE_BYTES_MAX: usize = 16 << 20;
 /// Kind of the event that the client adds when it lost the server and tries again.
 pub const RECONNECTING: &str = "reconnecting";
 
-/// One event.
+/// One event: `progress`, `state`, [`RECONNECTING`], or one of the job's journal.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Event {
-    /// What kind: `scored`, `exploit`, `progress`, `state` ...
+    /// What kind.
     pub kind: String,
     /// What it says.
     pub data: Value,
 }
 
-/// The events of one search, from its beginning. A broken connection is taken up where it broke.
+impl Event {
+    /// What it says, as the type that its kind has.
+    ///
+    /// # Errors
+    /// When it says something else.
+    pub fn read<T: DeserializeOwned>(&self) -> Result<T, ClientError> {
+        T::deserialize(&self.data)
+            .map_err(|error| ClientError::Stream(format!("an event {:?} that is none: {error}", self.kind)))
+    }
+}
+
+/// The events of one job, from its beginning. A broken connection is taken up where it broke.
 pub struct Events {
     replicas: Replicas,
-    search: String,
+    path: String,
     replica: usize,
     response: Option<Response>,
     bytes: Vec<u8>,
@@ -47,10 +60,10 @@ pub struct Events {
 }
 
 impl Events {
-    pub(crate) fn new(replicas: Replicas, search: &str) -> Events {
+    pub(crate) fn new(replicas: Replicas, jobs: &str, id: &str) -> Events {
         Events {
             replicas,
-            search: search.to_owned(),
+            path: format!("/v1/{jobs}/{}/events", segment(id)),
             replica: 0,
             response: None,
             bytes: Vec::new(),
@@ -62,15 +75,15 @@ impl Events {
         }
     }
 
-    /// The next event; none when the search has ended.
+    /// The next event; none when the job has ended.
     ///
     /// # Errors
     /// When the server refuses, or cannot be reached for a while.
     pub async fn next(&mut self) -> Result<Option<Event>, ClientError> {
         loop {
             if let Some(event) = self.ready.pop_front() {
-                self.ended = event.kind == "state"
-                    && matches!(event.data["state"].as_str(), Some("done" | "failed" | "cancelled"));
+                self.ended = event.kind == STATE
+                    && event.read().is_ok_and(|JobStanding { state, .. }| state.is_final());
                 return Ok(Some(event));
             }
             if self.ended {
@@ -105,7 +118,7 @@ impl Events {
     /// Reads some bytes, connecting first if need be.
     async fn read(&mut self) -> Result<(), ClientError> {
         if self.response.is_none() {
-            let path = self.path();
+            let path = self.path.clone();
             let headers = self.last_id.as_deref().map(|id| ("Last-Event-ID", id));
             let response = self.replicas.send(self.replica, Request::get(&path), None, headers).await?;
             if !has_type(&response, "text/event-stream") {
@@ -124,16 +137,11 @@ impl Events {
                 self.parse();
                 Ok(())
             }
-            Ok(None) => Err(ClientError::Stream("the events ended before the search".to_owned())),
+            Ok(None) => Err(ClientError::Stream("the events ended before the job".to_owned())),
             Err(error) => {
-                let path = self.path();
-                Err(self.replicas.address(self.replica).unanswered(Request::get(&path), &error))
+                Err(self.replicas.address(self.replica).unanswered(Request::get(&self.path), &error))
             }
         }
-    }
-
-    fn path(&self) -> String {
-        format!("/v1/searches/{}/events", segment(&self.search))
     }
 
     /// Takes the whole events off the front: fields, a line each, up to an empty line.
@@ -173,8 +181,11 @@ mod tests {
     fn events_are_parsed_however_they_are_cut() {
         let text = b": keep\n\nid: 3\nevent: scored\ndata: {\"epoch\":6}\n\nevent: progress\ndata: {}\n\n";
         for cut in 0..text.len() {
-            let mut events =
-                Events::new(Replicas::new(["http://127.0.0.1:1"], &ClientOptions::default()).unwrap(), "x");
+            let mut events = Events::new(
+                Replicas::new(["http://127.0.0.1:1"], &ClientOptions::default()).unwrap(),
+                "searches",
+                "x",
+            );
             for part in [&text[..cut], &text[cut..]] {
                 events.bytes.extend_from_slice(part);
                 events.parse();

@@ -1,12 +1,15 @@
 //! What client and server agree on: the columns and metadata of a stream, the parameters of a
-//! request, and the shape of an error.
+//! request, the answers in JSON, and the shape of an error.
 
 pub mod apply;
 pub mod datasets;
 pub mod epoch;
+pub mod evaluations;
+pub mod jobs;
 pub mod problem;
 pub mod query;
 pub mod schedules;
+pub mod searches;
 pub mod shared_memory;
 pub mod stream;
 

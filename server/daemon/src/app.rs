@@ -13,7 +13,7 @@ use crate::catalog::datasets::Catalog;
 use crate::catalog::schedules::Registry;
 use crate::config::Limits;
 use crate::error::Error;
-use crate::jobs::searches::Searches;
+use crate::jobs::Jobs;
 use crate::metrics::Metrics;
 use crate::stream::buffers::BufferPool;
 use crate::stream::decoded_cache::DecodedCache;
@@ -89,8 +89,8 @@ pub(crate) struct App {
     pub(crate) catalog: Catalog,
     /// The schedules.
     pub(crate) registry: Registry,
-    /// The searches.
-    pub(crate) searches: Searches,
+    /// The searches and evaluations.
+    pub(crate) jobs: Jobs,
     /// The workers.
     pub(crate) pool: Pool,
     /// Idle batch buffers.
@@ -119,7 +119,7 @@ impl App {
     pub(crate) fn start(
         catalog: Catalog,
         registry: Registry,
-        searches: Searches,
+        jobs: Jobs,
         limits: Limits,
         metrics: Metrics,
         lock: DataLock,
@@ -129,7 +129,7 @@ impl App {
         Ok(App {
             catalog,
             registry,
-            searches,
+            jobs,
             pool,
             // One buffer per worker is being filled; the rest is on its way to a client.
             buffers: BufferPool::new(limits.threads + 2 * limits.batches_ahead),

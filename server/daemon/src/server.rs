@@ -18,7 +18,6 @@ use tokio_io_timeout::TimeoutStream;
 
 use crate::app::App;
 use crate::http::router;
-use crate::jobs::supervisor::supervise;
 use crate::local::{Local, Patient};
 
 /// A client that takes longer to send a request's head is cut off.
@@ -156,11 +155,11 @@ impl Server {
     pub(crate) async fn run(self, stop: impl Future<Output = ()>) {
         let (end_connections, connections) = watch::channel(false);
         let service = Service::new(router(Arc::clone(&self.app)), self.app.limits.stall(), connections);
-        let (end_searches, ending) = watch::channel(false);
+        let (end_jobs, ending) = watch::channel(false);
         let app = Arc::clone(&self.app);
-        let searches = tokio::spawn(async move {
+        let jobs = tokio::spawn(async move {
             if app.is_writer() {
-                supervise(app, ending).await;
+                app.jobs.supervise(&app.registry, ending).await;
             }
         });
         let mut stop = std::pin::pin!(stop);
@@ -180,8 +179,8 @@ impl Server {
                 () = self.sockets.serve_next(&service) => {}
                 () = &mut stop, if deadline.is_none() => {
                     self.app.drain();
-                    // The running search is at its last checkpoint in any case; it goes on there.
-                    let _ = end_searches.send(true);
+                    // The running job is at its last checkpoint in any case; it goes on there.
+                    let _ = end_jobs.send(true);
                     tracing::info!(streams = self.app.streams(), seconds = self.app.limits.drain_seconds, "draining");
                     deadline = Some(Instant::now() + self.app.limits.drain());
                 }
@@ -189,8 +188,8 @@ impl Server {
             }
         }
         drop(self.sockets);
-        if let Err(error) = searches.await {
-            tracing::error!(%error, "the searches did not end in good order");
+        if let Err(error) = jobs.await {
+            tracing::error!(%error, "the jobs did not end in good order");
         }
         let cut = self.app.streams();
         if cut > 0 {

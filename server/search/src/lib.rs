@@ -12,7 +12,7 @@
 //! random number without an address.
 //!
 //! ```
-//! use pba_search::{Search, SearchSpec, run, toy::ToyTrainer};
+//! use pba_search::{Search, SearchSpec, Spec, run, toy::ToyTrainer};
 //! let spec = SearchSpec::from_json(r#"{"ops": ["Rotate"], "population": 8, "epochs": 30, "seed": 1}"#)?;
 //! let mut trainer = ToyTrainer::new(&spec);
 //! let mut events = 0;
@@ -24,19 +24,24 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod evaluation;
+mod event;
 pub mod journal;
 mod lineage;
 mod model;
 mod population;
-mod report;
+pub mod protocol;
 mod search;
 mod spec;
 pub mod toy;
 
-pub use journal::{Done, Event, Exploit};
+pub use evaluation::{Evaluated, Evaluation, EvaluationEvent};
+pub use event::{Done, Event, Exploit};
+pub use journal::Run;
 pub use lineage::{Lineage, Step};
 pub use model::{ModelName, UnknownModel};
 pub use population::{Member, Population, quantile_count, ranking};
-pub use report::{Line, Progress, Report};
 pub use search::{Search, Trainer, run};
-pub use spec::{DeviceChoice, EvaluationSpec, LrSchedule, SearchSpec, SpecError, Strategy, TrainingSpec};
+pub use spec::{
+    DeviceChoice, EvaluationSpec, LrSchedule, SearchSpec, Spec, SpecError, Strategy, TrainingSpec,
+};

@@ -5,8 +5,10 @@ use std::ops::Range;
 use pba_schedules::{Policy, Provenance, Schedule};
 use serde_json::Value;
 
-use crate::journal::{Done, Event, Exploit};
+use crate::event::{Done, Event, Exploit};
+use crate::journal::Run;
 use crate::population::Population;
+use crate::protocol::Job;
 use crate::spec::SearchSpec;
 
 /// Whoever trains the members.
@@ -100,19 +102,9 @@ impl Search {
         Search { spec, population, epoch: 0, schedule: None }
     }
 
-    /// What it was asked to do.
-    pub fn spec(&self) -> &SearchSpec {
-        &self.spec
-    }
-
     /// The members as they stand.
     pub fn population(&self) -> &Population {
         &self.population
-    }
-
-    /// Epochs that every member trained.
-    pub fn epoch(&self) -> u32 {
-        self.epoch
     }
 
     /// The schedule it learned, when it is done.
@@ -176,12 +168,33 @@ impl Search {
         self.apply(&event).expect("what the search decided can happen");
         record(&event)
     }
+}
 
-    /// Moves on by one event.
-    ///
-    /// # Errors
-    /// When the event cannot follow the ones before it; says why.
-    pub fn apply(&mut self, event: &Event) -> Result<(), String> {
+impl Run for Search {
+    const JOB: &'static Job = &Job { name: "search", one: "a search", plural: "searches", command: "search" };
+    type Spec = SearchSpec;
+    type Event = Event;
+
+    fn begin(event: &Event) -> Option<(Search, &str)> {
+        match event {
+            Event::Started { spec, dataset_digest } => Some((Search::new((**spec).clone()), dataset_digest)),
+            _ => None,
+        }
+    }
+
+    fn can_resume_after(event: &Event) -> bool {
+        matches!(event, Event::Started { .. } | Event::Checkpoint { .. } | Event::Done(_))
+    }
+
+    fn spec(&self) -> &SearchSpec {
+        &self.spec
+    }
+
+    fn epoch(&self) -> u32 {
+        self.epoch
+    }
+
+    fn apply(&mut self, event: &Event) -> Result<(), String> {
         match event {
             Event::Started { .. } => return Err("a search starts once".to_owned()),
             Event::Scored { epoch, scores } => {

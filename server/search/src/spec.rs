@@ -10,8 +10,10 @@ use std::ops::RangeInclusive;
 use pba_schedules::{Ablation, Op};
 use pba_types::limits::{BATCH_SIZE_MAX, EPOCHS_MAX};
 use pba_types::{check_name, names_allowed};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize, Serializer};
 use serde_json::{Map, Value};
+use utoipa::ToSchema;
 
 use crate::model::ModelName;
 
@@ -19,7 +21,6 @@ use crate::model::ModelName;
 const POPULATION_MAX: u64 = 256;
 /// Images of a split; keeps arithmetic far from overflow.
 const IMAGES_MAX: u64 = 1 << 32;
-/// Images of a batch, as in a stream.
 /// Text that is only passed on is still bounded.
 const TEXT_LENGTH_MAX: usize = 1024;
 
@@ -136,39 +137,81 @@ impl Serialize for LrSchedule {
 }
 
 /// What a search and an evaluation have in common: how one model is trained.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
 pub struct TrainingSpec {
     /// Name of the dataset. Default `shapes`, which is built in.
+    #[schema(required = false)]
     pub dataset: String,
     /// The network. Default `wrn-40-2`.
+    #[schema(required = false, value_type = String)]
     pub model: ModelName,
     /// Epochs that each model trains: 1 and more. Default 200.
+    #[schema(required = false, minimum = 1, maximum = 1_000_000)]
     pub epochs: u32,
     /// Images per step: 1..=65536. Default 128; 32 for `tiny`, which sees few images.
+    #[schema(required = false, minimum = 1, maximum = 65_536)]
     pub batch_size: usize,
     /// Learning rate at the start: above 0. Default 0.1.
+    #[schema(required = false, exclusive_minimum = 0, maximum = 1_000)]
     pub lr: f64,
     /// Weight decay, added to the gradient: 0 and more. Default 5e-4.
+    #[schema(required = false, minimum = 0, maximum = 1_000)]
     pub weight_decay: f64,
     /// `"cosine"` (the default), or `{"steps": [80, 120], "factor": 0.1}`.
+    #[schema(required = false, value_type = Value)]
     pub lr_schedule: LrSchedule,
     /// Base augmentation, as in a stream. Default: the dataset's own.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub base: Option<String>,
     /// Everything random follows from it. Default 0.
+    #[schema(required = false)]
     pub seed: u64,
     /// `auto` (the default), `cpu`, `cuda` or `cuda:N`.
     #[serde(serialize_with = "as_text")]
+    #[schema(required = false, value_type = String)]
     pub device: DeviceChoice,
+}
+
+/// What every spec has.
+pub trait Spec: Clone + PartialEq + Serialize + DeserializeOwned + Send + Sync
+where
+    Self: TryFrom<Map<String, Value>, Error = SpecError>,
+{
+    /// Its name, which is also its id.
+    fn name(&self) -> &str;
+
+    /// Gives it another name.
+    fn rename(&mut self, name: String);
+
+    /// How its models are trained.
+    fn training(&self) -> &TrainingSpec;
+
+    /// Images that are trained on in an epoch, over all models, once the spec is sized. A last batch
+    /// that is not full is left out.
+    fn images_per_epoch(&self) -> u64;
+
+    /// The same work where `other` runs: what is done does not depend on it.
+    fn placed_as(&self, other: &Self) -> Self;
+
+    /// Reads a spec from a JSON object.
+    ///
+    /// # Errors
+    /// When the text is not a JSON object, or at the first field that is wrong.
+    fn from_json(text: &str) -> Result<Self, SpecError> {
+        let fields: Map<String, Value> = serde_json::from_str(text)
+            .map_err(|error| SpecError::new("spec", format!("unreadable ({error})"), "a JSON object"))?;
+        Self::try_from(fields)
+    }
 }
 
 /// A checked search.
 ///
 /// As JSON it holds every field, so it reads back as itself.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(try_from = "Map<String, Value>")]
 pub struct SearchSpec {
     /// Name of the search, and of the schedule it learns. Default `search`.
+    #[schema(required = false)]
     pub name: String,
     /// How the members are trained.
     #[serde(flatten)]
@@ -182,25 +225,37 @@ pub struct SearchSpec {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub val_size: Option<usize>,
     /// Members: 2 and more. Default 16.
+    #[schema(required = false, minimum = 2, maximum = 256)]
     pub population: u32,
     /// Epochs between two exploits: 1 and more. Default 3.
+    #[schema(required = false, minimum = 1, maximum = 1_000_000)]
     pub perturbation_interval: u32,
     /// Share of the population that is replaced: above 0, up to 0.5. Default 0.25.
+    #[schema(required = false, exclusive_minimum = 0, maximum = 0.5)]
     pub quantile: f64,
     /// Chance that exploring draws a level afresh: 0..=1. Default 0.2.
+    #[schema(required = false, minimum = 0, maximum = 1)]
     pub resample_probability: f64,
     /// The ops of the policies. Default: all 15.
     #[serde(serialize_with = "as_names")]
+    #[schema(required = false, value_type = Vec<String>)]
     pub ops: Vec<Op>,
     /// `auto` (the default), `sequential`, `stacked` or `graphs`.
     #[serde(serialize_with = "as_text")]
+    #[schema(required = false, value_type = String)]
     pub strategy: Strategy,
 }
 
 /// A checked evaluation: one model, from scratch, with a schedule or none.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(try_from = "Map<String, Value>")]
 pub struct EvaluationSpec {
+    /// Name of the evaluation. Default `evaluation`.
+    #[schema(required = false)]
+    pub name: String,
+    /// The schedule to train with, by name, or `none` (the default): base augmentation only.
+    #[schema(required = false)]
+    pub schedule: String,
     /// How the model is trained.
     #[serde(flatten)]
     pub training: TrainingSpec,
@@ -208,18 +263,11 @@ pub struct EvaluationSpec {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub train_size: Option<usize>,
     /// How the schedule is bent: `scheduled` (the default), `flatten`, `shuffled` or `final`.
+    #[schema(required = false, value_type = String)]
     pub ablation: Ablation,
 }
 
 impl SearchSpec {
-    /// Reads a spec from a JSON object.
-    ///
-    /// # Errors
-    /// When the text is not a JSON object, or at the first field that is wrong.
-    pub fn from_json(text: &str) -> Result<SearchSpec, SpecError> {
-        SearchSpec::try_from(Fields::parse(text)?)
-    }
-
     /// The same search with the sizes of its two sets settled for a split of `images`.
     ///
     /// # Errors
@@ -251,13 +299,8 @@ impl SearchSpec {
 }
 
 impl EvaluationSpec {
-    /// Reads a spec from a JSON object.
-    ///
-    /// # Errors
-    /// When the text is not a JSON object, or at the first field that is wrong.
-    pub fn from_json(text: &str) -> Result<EvaluationSpec, SpecError> {
-        EvaluationSpec::try_from(Fields::parse(text)?)
-    }
+    /// What stands for training without a schedule.
+    pub const NO_SCHEDULE: &str = "none";
 
     /// The same evaluation with the size of its set settled for a split of `images`.
     ///
@@ -281,30 +324,65 @@ impl EvaluationSpec {
     }
 }
 
+impl TrainingSpec {
+    fn full_batches(&self, images: Option<usize>) -> u64 {
+        (images.unwrap_or(0) / self.batch_size * self.batch_size) as u64
+    }
+}
+
+impl Spec for SearchSpec {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn rename(&mut self, name: String) {
+        self.name = name;
+    }
+
+    fn training(&self) -> &TrainingSpec {
+        &self.training
+    }
+
+    fn images_per_epoch(&self) -> u64 {
+        self.training.full_batches(self.train_size) * u64::from(self.population)
+    }
+
+    fn placed_as(&self, other: &SearchSpec) -> SearchSpec {
+        let training = TrainingSpec { device: other.training.device, ..self.training.clone() };
+        SearchSpec { training, strategy: other.strategy, ..self.clone() }
+    }
+}
+
+impl Spec for EvaluationSpec {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn rename(&mut self, name: String) {
+        self.name = name;
+    }
+
+    fn training(&self) -> &TrainingSpec {
+        &self.training
+    }
+
+    fn images_per_epoch(&self) -> u64 {
+        self.training.full_batches(self.train_size)
+    }
+
+    fn placed_as(&self, other: &EvaluationSpec) -> EvaluationSpec {
+        let training = TrainingSpec { device: other.training.device, ..self.training.clone() };
+        EvaluationSpec { training, ..self.clone() }
+    }
+}
+
 impl TryFrom<Map<String, Value>> for SearchSpec {
     type Error = SpecError;
 
-    fn try_from(map: Map<String, Value>) -> Result<SearchSpec, SpecError> {
-        SearchSpec::try_from(Fields::new(map))
-    }
-}
-
-impl TryFrom<Map<String, Value>> for EvaluationSpec {
-    type Error = SpecError;
-
-    fn try_from(map: Map<String, Value>) -> Result<EvaluationSpec, SpecError> {
-        EvaluationSpec::try_from(Fields::new(map))
-    }
-}
-
-impl TryFrom<Fields> for SearchSpec {
-    type Error = SpecError;
-
-    fn try_from(mut fields: Fields) -> Result<SearchSpec, SpecError> {
+    fn try_from(fields: Map<String, Value>) -> Result<SearchSpec, SpecError> {
+        let mut fields = Fields::new(fields);
         let spec = SearchSpec {
-            name: fields.parsed("name", "search".to_owned(), |name| {
-                check_name(name).map(|()| name.to_owned()).map_err(|_| names_allowed())
-            })?,
+            name: fields.name("search")?,
             training: fields.training()?,
             train_size: fields.integer_or_none("train_size", 1..=IMAGES_MAX)?.map(|n| n as usize),
             val_size: fields.integer_or_none("val_size", 1..=IMAGES_MAX)?.map(|n| n as usize),
@@ -325,11 +403,15 @@ impl TryFrom<Fields> for SearchSpec {
     }
 }
 
-impl TryFrom<Fields> for EvaluationSpec {
+impl TryFrom<Map<String, Value>> for EvaluationSpec {
     type Error = SpecError;
 
-    fn try_from(mut fields: Fields) -> Result<EvaluationSpec, SpecError> {
+    fn try_from(fields: Map<String, Value>) -> Result<EvaluationSpec, SpecError> {
+        let mut fields = Fields::new(fields);
         let spec = EvaluationSpec {
+            name: fields.name("evaluation")?,
+            schedule: fields
+                .parsed("schedule", EvaluationSpec::NO_SCHEDULE.to_owned(), |name| Ok(name.to_owned()))?,
             training: fields.training()?,
             train_size: fields.integer_or_none("train_size", 1..=IMAGES_MAX)?.map(|n| n as usize),
             ablation: fields.parsed("ablation", Ablation::Scheduled, |text| {
@@ -351,12 +433,6 @@ struct Fields {
 impl Fields {
     fn new(left: Map<String, Value>) -> Fields {
         Fields { left, known: Vec::new() }
-    }
-
-    fn parse(text: &str) -> Result<Fields, SpecError> {
-        serde_json::from_str(text)
-            .map(Fields::new)
-            .map_err(|error| SpecError::new("spec", format!("unreadable ({error})"), "a JSON object"))
     }
 
     fn take(&mut self, field: &'static str) -> Option<Value> {
@@ -425,6 +501,12 @@ impl Fields {
             _ => Err(format!("a text of at most {TEXT_LENGTH_MAX} bytes")),
         });
         parsed.map_err(|allowed| SpecError::new(field, value, allowed))
+    }
+
+    fn name(&mut self, default: &str) -> Result<String, SpecError> {
+        self.parsed("name", default.to_owned(), |name| {
+            check_name(name).map(|()| name.to_owned()).map_err(|_| names_allowed())
+        })
     }
 
     fn training(&mut self) -> Result<TrainingSpec, SpecError> {

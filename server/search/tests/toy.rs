@@ -1,9 +1,9 @@
 //! The whole search on a trainer whose optimum is known.
 
 use pba_schedules::{Op, Policy, Schedule};
-use pba_search::journal::{Replay, replay};
+use pba_search::journal::{Replay, line, replay};
 use pba_search::toy::ToyTrainer;
-use pba_search::{Event, Search, SearchSpec, quantile_count, run};
+use pba_search::{Event, Run, Search, SearchSpec, Spec, quantile_count, run};
 
 fn spec(text: &str) -> SearchSpec {
     SearchSpec::from_json(text).unwrap()
@@ -13,14 +13,14 @@ fn spec(text: &str) -> SearchSpec {
 fn complete(spec: &SearchSpec) -> (ToyTrainer, String, Schedule) {
     let mut trainer = ToyTrainer::new(spec);
     let started = Event::Started { spec: Box::new(spec.clone()), dataset_digest: "toy".to_owned() };
-    let mut text = started.to_line();
+    let mut text = line(&started);
     let schedule = continued(Search::new(spec.clone()), &mut trainer, &mut text);
     (trainer, text, schedule)
 }
 
 fn continued(mut search: Search, trainer: &mut ToyTrainer, text: &mut String) -> Schedule {
     run(&mut search, trainer, |event| {
-        text.push_str(&event.to_line());
+        text.push_str(&line(event));
         Ok(())
     })
     .unwrap()
@@ -85,7 +85,7 @@ fn resumes_from_every_prefix() {
         // Torn lines: cut in the middle of each line, and just before its line feed.
         ends.extend(ends.clone().iter().flat_map(|&end| [end - 1, end - 20]));
         for end in ends {
-            let Some(Replay { search, bytes, .. }) = replay(&journal[..end]).unwrap() else {
+            let Some(Replay { run: search, bytes, .. }) = replay::<Search>(&journal[..end]).unwrap() else {
                 assert!(end < journal.find('\n').unwrap() + 1, "only an empty journal is no search");
                 continue;
             };
@@ -104,18 +104,18 @@ fn resumes_from_every_prefix() {
 fn journals_that_cannot_be_are_refused() {
     let (_, journal, _) = complete(&spec(r#"{"ops": ["Rotate"], "population": 4, "epochs": 6}"#));
     let lines: Vec<&str> = journal.split_inclusive('\n').collect();
-    let refused = |text: &str| replay(text).unwrap_err().to_string();
+    let refused = |text: &str| replay::<Search>(text).unwrap_err().to_string();
     assert!(refused(&lines[1..].concat()).contains("line 1 of the journal: a search begins"));
     assert!(refused(&format!("{}x\n", lines[0])).contains("line 2"));
     assert!(refused(&[lines[0], lines[0]].concat()).contains("starts once"));
     assert!(refused(&[lines[0], lines[1], lines[1]].concat()).contains("scores of epoch 3 after epoch 3"));
     assert!(refused(&[lines[0], lines[3]].concat()).contains("a checkpoint of epoch 3 after epoch 0"));
-    assert_eq!(replay("").unwrap(), None);
+    assert_eq!(replay::<Search>("").unwrap(), None);
 }
 
 #[test]
 fn a_score_that_is_not_a_number_is_null() {
     let event = Event::scored(3, &[f64::NAN, 0.5]);
-    assert_eq!(event.to_line(), "{\"event\":\"scored\",\"epoch\":3,\"scores\":[null,0.5]}\n");
-    assert_eq!(serde_json::from_str::<Event>(&event.to_line()).unwrap(), event);
+    assert_eq!(line(&event), "{\"event\":\"scored\",\"epoch\":3,\"scores\":[null,0.5]}\n");
+    assert_eq!(serde_json::from_str::<Event>(&line(&event)).unwrap(), event);
 }

@@ -3,54 +3,74 @@
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
-use anyhow::{Context, anyhow};
-use pba_augment::Policies;
+use anyhow::{Context, anyhow, ensure};
+use pba_augment::{Base, Policies};
 use pba_datasets::SplitName;
 use pba_schedules::{EpochPolicies, Schedule, formats};
-use pba_search::{EvaluationSpec, Report, Strategy, Trainer};
+use pba_search::protocol::{Report, files};
+use pba_search::{Evaluated, Evaluation, EvaluationEvent, EvaluationSpec, Run, Spec, Strategy, Trainer};
+use tch::Device;
 
-use crate::data::{self, ScoreSet, TrainSet};
+use crate::checkpoint::Checkpoints;
+use crate::data::{self, Pictures, ScoreSet, TrainSet};
 use crate::device;
 use crate::population::Population;
 use crate::report::{self, Meter, Ticker};
+use crate::run_dir::{RunDir, resume};
 use crate::search::SCORE_BATCH;
 
-/// Reads the schedule to train with. `none` is base augmentation only.
-pub(crate) fn schedule(path: &str) -> anyhow::Result<Option<Arc<Schedule>>> {
-    if path == "none" {
+/// One network after the other is the only way where there is only one.
+const STRATEGY: Strategy = Strategy::Sequential;
+
+/// Reads the schedule to train with: the one that is given, or else the one that the spec names, which
+/// the run folder holds unless it is published. None is base augmentation only.
+pub(crate) fn schedule(
+    given: Option<&str>,
+    spec: &EvaluationSpec,
+    dir: Option<&Path>,
+) -> anyhow::Result<Option<Arc<Schedule>>> {
+    let name = given.unwrap_or(&spec.schedule);
+    if name == EvaluationSpec::NO_SCHEDULE {
         return Ok(None);
     }
-    if let Some(published) = pba_schedules::library::all().into_iter().find(|known| known.name() == path) {
+    let kept = dir.map(|dir| dir.join(files::SCHEDULE)).filter(|path| given.is_none() && path.exists());
+    let published = || pba_schedules::library::all().into_iter().find(|known| known.name() == name);
+    if let (None, Some(published)) = (&kept, published()) {
         return Ok(Some(Arc::new(published)));
     }
-    let text = fs::read_to_string(path).with_context(|| format!("cannot read the schedule {path}"))?;
-    let schedule =
-        formats::read(&text, None, None).with_context(|| format!("cannot read the schedule {path}"))?;
-    Ok(Some(Arc::new(schedule)))
+    let path = kept.unwrap_or_else(|| name.into());
+    let cannot = || format!("cannot read the schedule {}", path.display());
+    let text = fs::read_to_string(&path).with_context(cannot)?;
+    Ok(Some(Arc::new(formats::read(&text, None, None).with_context(cannot)?)))
 }
 
-/// Checks the spec against dataset and machine; then, unless only that was asked, trains.
+/// An evaluation whose spec fits its dataset and this machine.
+pub(crate) struct Checked {
+    spec: EvaluationSpec,
+    dataset_digest: String,
+    pictures: Pictures,
+    tested_on: SplitName,
+    tested: Pictures,
+    base: Base,
+    device: Device,
+}
+
+/// Checks everything that can be checked before anything starts.
 ///
 /// # Errors
-/// [`pba_search::SpecError`] for a wrong field; [`crate::signals::Interrupted`] when told to stop.
-pub(crate) fn evaluate(
-    spec: EvaluationSpec,
-    schedule: Option<Arc<Schedule>>,
-    dataset: &Path,
-    cache: &Path,
-    check_only: bool,
-) -> anyhow::Result<()> {
+/// [`pba_search::SpecError`] for a wrong field; others when the dataset cannot be read.
+pub(crate) fn check(spec: EvaluationSpec, dataset: &Path, cache: &Path) -> anyhow::Result<Checked> {
     let device = device::resolve(spec.training.device)?;
     let dataset = data::open(dataset, cache)?;
     let pictures = data::pictures(&dataset, SplitName::Train)?;
     let spec = spec.sized(pictures.images.len() as usize)?;
-    let training = &spec.training;
-    let base = data::base(training.base.as_deref(), &dataset)?;
+    let base = data::base(spec.training.base.as_deref(), &dataset)?;
     let tested_on = if dataset.split(SplitName::Test).is_some() { SplitName::Test } else { SplitName::Val };
     let tested = data::pictures(&dataset, tested_on)
         .map_err(|error| anyhow!("nothing to test on, neither test nor val: {error:#}"))?;
-    anyhow::ensure!(
+    ensure!(
         tested.shape == pictures.shape,
         "the images of the {tested_on} split are {}x{}, those of the train split {}x{}",
         tested.shape.height,
@@ -58,32 +78,69 @@ pub(crate) fn evaluate(
         pictures.shape.height,
         pictures.shape.width
     );
-    if check_only {
+    Ok(Checked {
+        spec,
+        dataset_digest: dataset.digest().to_string(),
+        pictures,
+        tested_on,
+        tested,
+        base,
+        device,
+    })
+}
+
+/// Runs the evaluation to its end, in a folder once no other trainer has held it for `patience`; after
+/// each epoch it can be resumed there.
+///
+/// # Errors
+/// [`crate::signals::Interrupted`] when told to stop; others when it cannot go on.
+pub(crate) fn evaluate(
+    checked: Checked,
+    schedule: Option<Arc<Schedule>>,
+    run_dir: Option<&Path>,
+    patience: Duration,
+) -> anyhow::Result<()> {
+    let Checked { mut spec, dataset_digest, pictures, tested_on, tested, base, device } = checked;
+    let run_dir = run_dir.map(|path| RunDir::open(path, patience)).transpose()?;
+    spec.schedule =
+        schedule.as_ref().map_or(EvaluationSpec::NO_SCHEDULE, |schedule| schedule.name()).to_owned();
+    let schedule_digest = schedule.as_ref().map(|schedule| schedule.digest().to_string());
+    let started = EvaluationEvent::Evaluating {
+        spec: Box::new(spec.clone()),
+        schedule_digest: schedule_digest.clone(),
+        dataset_digest,
+    };
+    let (mut evaluation, mut journal) = resume::<Evaluation>(run_dir.as_ref(), &started)?;
+    ensure!(
+        evaluation.schedule_digest() == schedule_digest.as_deref(),
+        "the run folder holds an evaluation of a schedule {:?} with other content",
+        spec.schedule
+    );
+    if evaluation.outcome().is_some() {
         return Ok(());
     }
-    report::tell(&Report::Evaluating {
-        spec: Box::new(spec.clone()),
-        schedule: schedule.as_ref().map_or("none", |schedule| schedule.name()).to_owned(),
-        schedule_digest: schedule.as_ref().map(|schedule| schedule.digest().to_string()),
-        dataset_digest: dataset.digest().to_string(),
-    });
     report::tell(&Report::Device {
         device: device::name(device),
-        strategy: Strategy::Sequential.to_string(),
+        strategy: STRATEGY.to_string(),
         threads: device::threads(),
     });
+    let mut record = |evaluation: &mut Evaluation, event: EvaluationEvent| {
+        evaluation.apply(&event).map_err(anyhow::Error::msg)?;
+        journal.record::<Evaluation>(&event)
+    };
+    let training = &spec.training;
     let all: Vec<u64> = (0..tested.images.len()).collect();
     let score = ScoreSet::new(&tested, &all, SCORE_BATCH, device);
     let train_size = spec.train_size.unwrap_or(0);
     let (indices, _) = data::choose(&*pictures.images, training.seed, train_size, 0);
     let train = TrainSet { pictures, indices, base, batch_size: training.batch_size };
-    let meter = Arc::new(Meter::new(training.epochs, Population::images_per_epoch(&train, 1)));
-    let strategy = Strategy::Sequential;
-    let mut population = Population::new(training, 1, train, score, device, strategy, None, meter.clone())?;
-    population.initialize();
+    let meter = Arc::new(Meter::new(training.epochs, spec.images_per_epoch()));
+    let checkpoints = run_dir.as_ref().map(|dir| Checkpoints::new(dir.path(), training.model.to_string()));
+    let mut population =
+        Population::new(training, 1, train, score, device, STRATEGY, checkpoints, meter.clone())?;
+    population.restore(evaluation.epoch())?;
     let ticker = Ticker::new(meter.clone());
-    let mut train_loss = f32::NAN;
-    for epoch in 0..training.epochs {
+    for epoch in evaluation.epoch()..training.epochs {
         let policies = match &schedule {
             None => Policies::None,
             Some(schedule) => match schedule.ablated(spec.ablation, epoch, training.epochs, training.seed)? {
@@ -92,18 +149,24 @@ pub(crate) fn evaluate(
             },
         };
         population.train_epoch(&[policies], epoch)?;
-        train_loss = population.take_losses(1)[0];
+        let train_loss = number(population.take_losses(1)[0].into());
+        population.save(epoch + 1)?;
+        record(&mut evaluation, EvaluationEvent::Trained { epoch: epoch + 1, train_loss })?;
     }
     drop(ticker);
     let accuracy = population.evaluate()?[0];
-    let number = |value: f64| (!value.is_nan()).then_some((value * 1e6).round() / 1e6);
     report::tell(&meter.progress());
-    report::tell(&Report::Evaluated {
+    let outcome = Evaluated {
         epoch: training.epochs,
         split: tested_on.to_string(),
         images: all.len(),
         test_error: number(1.0 - accuracy),
-        train_loss: number(train_loss.into()),
-    });
-    Ok(())
+        train_loss: evaluation.train_loss(),
+    };
+    record(&mut evaluation, EvaluationEvent::Evaluated(outcome))
+}
+
+/// A figure as JSON has it: rounded, and nothing where a model diverged.
+fn number(value: f64) -> Option<f64> {
+    (!value.is_nan()).then_some((value * 1e6).round() / 1e6)
 }

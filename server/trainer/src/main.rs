@@ -2,10 +2,10 @@
 //!
 //! It is a child process of the server, so that whatever goes wrong in libtorch, on a GPU or with
 //! memory ends one search and not the streams. What happens it tells as JSON lines on its standard
-//! output, which [`pba_search::Line`] reads:
+//! output, which [`pba_search::protocol::Line`] reads:
 //!
 //! ```text
-//! {"event":"started","spec":{...},"dataset_digest":"5d2d..."}        once in the life of a search
+//! {"event":"started","spec":{...},"dataset_digest":"5d2d..."}        once in the life of a run
 //! {"event":"resumed","epoch":12,"events":17}                         or this, when it goes on
 //! {"event":"device","device":"cpu","strategy":"sequential","threads":2}
 //! {"event":"progress","epoch":3,"epochs":24,"fraction":0.14,...}     once a second
@@ -15,17 +15,10 @@
 //! {"event":"done","winner":3,"score":0.46,"digest":"...","schedule":{...}}
 //! ```
 //!
-//! `started`, `scored`, `exploit`, `checkpoint` and `done` are also kept in the run's
-//! `events.jsonl`. The last line is `done` (`evaluated` for an evaluation), `interrupted`, or
-//! `failed` with the reason; a spec that is refused is told as
-//! `{"error":{"field":"population","message":"..."}}` before anything starts.
-//!
-//! | exit code | means |
-//! | --- | --- |
-//! | 0 | done |
-//! | 1 | failed; a search can be resumed once the reason is gone |
-//! | 2 | the spec or the command line is wrong |
-//! | 3 | told to stop by SIGTERM, SIGINT or the parent's death; a search can be resumed |
+//! What happens in a run ([`pba_search::Event`], [`pba_search::EvaluationEvent`]) is also kept in
+//! the journal in its folder. The last line is the last event, `interrupted`, or `failed` with the
+//! reason; a spec that is refused is told as `{"error":{"field":"population","message":"..."}}`
+//! before anything starts. How it ends is in [`pba_search::protocol::exit`].
 
 mod bench;
 mod checkpoint;
@@ -53,14 +46,12 @@ use std::time::Duration;
 
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
-use pba_search::{EvaluationSpec, Report, SearchSpec, SpecError, Strategy};
+use pba_search::protocol::{Line, Report, exit, flags};
+use pba_search::{Evaluation, EvaluationSpec, Run, Search, SearchSpec, Spec, SpecError, Strategy};
 use serde_json::json;
 
 use crate::signals::Interrupted;
 
-const FAILED: u8 = 1;
-const WRONG_SPEC: u8 = 2;
-const INTERRUPTED: u8 = 3;
 /// How long a trainer whose server died may take to end.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -75,20 +66,27 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     /// Run a search in a folder, or go on with the one that is there.
+    #[command(name = Search::JOB.command)]
     Search {
         #[command(flatten)]
         work: Work,
         /// Folder of the run: journal, checkpoints, schedule.
-        #[arg(long, required_unless_present = "check")]
+        #[arg(long = flags::DIR, required_unless_present = "check")]
         dir: Option<PathBuf>,
     },
     /// Train one model from scratch with a schedule or none, and report its test error.
+    #[command(name = Evaluation::JOB.command)]
     Evaluate {
         #[command(flatten)]
         work: Work,
-        /// A schedule file, the name of a published schedule, or `none`: base augmentation only.
+        /// Folder of the run, which can then be resumed: journal, checkpoints, and the schedule that
+        /// the spec names.
+        #[arg(long = flags::DIR)]
+        dir: Option<PathBuf>,
+        /// A schedule file, the name of a published schedule, or `none`: base augmentation only
+        /// [default: the one that the spec names].
         #[arg(long)]
-        schedule: String,
+        schedule: Option<String>,
     },
     /// Measure the strategies on whatever device there is.
     Bench {
@@ -122,17 +120,17 @@ enum Command {
 #[derive(Args)]
 struct Work {
     /// The spec, a JSON object: a file, or `-` for the standard input.
-    #[arg(long)]
+    #[arg(long = flags::SPEC)]
     spec: String,
     /// The dataset: `shapes`, a packed folder, or anything else that can be read.
-    #[arg(long)]
+    #[arg(long = flags::DATASET)]
     dataset: PathBuf,
     /// Folder that keeps datasets once they are decoded [default: cache in the run folder, or
     /// pba-trainer in the system's folder for temporary files].
-    #[arg(long)]
+    #[arg(long = flags::CACHE)]
     cache: Option<PathBuf>,
     /// Only say whether it could start.
-    #[arg(long)]
+    #[arg(long = flags::CHECK)]
     check: bool,
     /// Go on when the parent process dies.
     #[arg(long)]
@@ -140,14 +138,14 @@ struct Work {
     /// Id of the process that starts it. If that one is gone already, nothing starts: its death
     /// may have come before it could be watched. Another trainer that works in the folder, as one
     /// whose parent was killed, is waited for.
-    #[arg(long, conflicts_with = "detached")]
+    #[arg(long = flags::PARENT, conflicts_with = "detached")]
     parent: Option<i32>,
 }
 
 impl Work {
     fn text(&self) -> anyhow::Result<String> {
         match self.spec.as_str() {
-            "-" => {
+            flags::STDIN => {
                 let mut text = String::new();
                 std::io::stdin().read_to_string(&mut text).context("cannot read the spec from stdin")?;
                 Ok(text)
@@ -176,16 +174,15 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             if let Some(error) = error.downcast_ref::<SpecError>() {
-                let error = json!({ "error": { "field": error.field, "message": error.to_string() } });
-                report::line(&error.to_string());
-                ExitCode::from(WRONG_SPEC)
+                report::tell(&Line::<()>::Refused { error: error.into() });
+                ExitCode::from(exit::WRONG_SPEC)
             } else if error.is::<Interrupted>() {
                 report::tell(&Report::Interrupted);
-                ExitCode::from(INTERRUPTED)
+                ExitCode::from(exit::INTERRUPTED)
             } else {
                 report::tell(&Report::Failed { error: format!("{error:#}") });
                 eprintln!("error: {error:#}");
-                ExitCode::from(FAILED)
+                ExitCode::from(exit::FAILED)
             }
         }
     }
@@ -202,11 +199,19 @@ fn run(command: Command) -> anyhow::Result<()> {
                 _ => Ok(()),
             }
         }
-        Command::Evaluate { work, schedule } => {
+        Command::Evaluate { work, dir, schedule } => {
             let spec = EvaluationSpec::from_json(&work.text()?)?;
             signals::install(work.parent, !work.detached);
-            let schedule = evaluate::schedule(&schedule)?;
-            evaluate::evaluate(spec, schedule, &work.dataset, &work.cache(None), work.check)
+            // Whoever only asks may have the schedule that the spec names, and puts it in the folder later.
+            let schedule = match &schedule {
+                None if work.check => None,
+                given => evaluate::schedule(given.as_deref(), &spec, dir.as_deref())?,
+            };
+            let checked = evaluate::check(spec, &work.dataset, &work.cache(dir.as_deref()))?;
+            match work.check {
+                false => evaluate::evaluate(checked, schedule, dir.as_deref(), work.patience()),
+                true => Ok(()),
+            }
         }
         Command::Bench { strategy, model, population, steps, val_size, batch_size, device } => {
             let spec = SearchSpec::from_json(

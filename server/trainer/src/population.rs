@@ -124,11 +124,6 @@ impl Population {
         self.nets.iter_mut().flat_map(Net::take_loss_sums).map(|sum| sum / steps).collect()
     }
 
-    /// Images of an epoch over all members.
-    pub(crate) fn images_per_epoch(train: &TrainSet, members: u32) -> u64 {
-        (train.steps() * train.batch_size) as u64 * u64::from(members)
-    }
-
     /// Gives every member the weights that its seed says.
     pub(crate) fn initialize(&mut self) {
         let rows: Vec<Rows> = (0..self.members)
@@ -397,7 +392,7 @@ mod tests {
 
     use pba_augment::Base;
     use pba_schedules::Op;
-    use pba_search::SearchSpec;
+    use pba_search::{SearchSpec, Spec};
 
     use super::*;
     use crate::data::Noise;

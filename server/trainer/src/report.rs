@@ -6,7 +6,8 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use pba_search::{Progress, Report};
+use pba_search::protocol::{Progress, Report};
+use serde::Serialize;
 
 /// Time between two progress events.
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(1);
@@ -20,9 +21,9 @@ pub(crate) fn line(text: &str) {
         .and_then(|()| stdout.flush());
 }
 
-/// Writes a report.
-pub(crate) fn tell(report: &Report) {
-    line(&serde_json::to_string(report).expect("a report is written as JSON"));
+/// Writes a report, or why a spec is refused.
+pub(crate) fn tell(what: &impl Serialize) {
+    line(&serde_json::to_string(what).expect("what is told is written as JSON"));
 }
 
 /// How far a run is. Counted by whoever trains, told once a second.

@@ -4,7 +4,8 @@
 //! events.jsonl                    the journal (pba_search::journal)
 //! checkpoint-EPOCH.safetensors    all members after a generation; the last two
 //! between.safetensors             all members in the middle of a long generation
-//! schedule.json                   what was learned, once the search is done
+//! schedule.json                   what was learned, once a search is done; what an evaluation
+//!                                 trains with
 //! lock                            held while a trainer works here
 //! ```
 
@@ -14,9 +15,10 @@ use std::path::{Path, PathBuf};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, bail};
-use pba_search::Event;
-use pba_search::journal::{Replay, replay};
+use anyhow::{Context, bail, ensure};
+use pba_search::journal::{self, Replay, replay};
+use pba_search::protocol::{Report, files};
+use pba_search::{Run, Spec};
 
 use crate::{report, signals};
 
@@ -39,7 +41,7 @@ impl RunDir {
     /// written in, or stays locked.
     pub(crate) fn open(path: &Path, patience: Duration) -> anyhow::Result<RunDir> {
         fs::create_dir_all(path).with_context(|| format!("cannot make the run folder {}", path.display()))?;
-        let lock = File::create(path.join("lock"))
+        let lock = File::create(path.join(files::LOCK))
             .with_context(|| format!("cannot write in the run folder {}", path.display()))?;
         let start = Instant::now();
         loop {
@@ -57,9 +59,9 @@ impl RunDir {
         &self.path
     }
 
-    /// Reads the journal, and cuts off what came after its last checkpoint.
-    pub(crate) fn journal(&self) -> anyhow::Result<(Option<Replay>, Journal)> {
-        let path = self.path.join("events.jsonl");
+    /// Reads the journal, and cuts off what came after the last event that the run can go on from.
+    fn journal<R: Run>(&self) -> anyhow::Result<(Option<Replay<R>>, Journal)> {
+        let path = self.path.join(files::JOURNAL);
         let bytes = match fs::read(&path) {
             Err(error) if error.kind() == ErrorKind::NotFound => Vec::new(),
             result => result.with_context(|| format!("cannot read {}", path.display()))?,
@@ -75,26 +77,58 @@ impl RunDir {
             .open(&path)
             .with_context(|| format!("cannot write {}", path.display()))?;
         file.set_len(replay.as_ref().map_or(0, |replay| replay.bytes) as u64)?;
-        Ok((replay, Journal { file }))
+        Ok((replay, Journal { file: Some(file) }))
     }
+}
+
+/// Goes on with the run in a folder, or begins the one that `started` says; without a folder,
+/// nothing of it is kept.
+///
+/// # Errors
+/// When the folder holds another run, or its journal cannot be read or written.
+pub(crate) fn resume<R: Run>(run_dir: Option<&RunDir>, started: &R::Event) -> anyhow::Result<(R, Journal)> {
+    let (asked, dataset_digest) = R::begin(started).expect("a run is begun by its first event");
+    let (replayed, mut journal) = match run_dir {
+        Some(run_dir) => run_dir.journal::<R>()?,
+        None => (None, Journal { file: None }),
+    };
+    let Some(Replay { run, dataset_digest: there, events, .. }) = replayed else {
+        journal.record::<R>(started)?;
+        return Ok((asked, journal));
+    };
+    // A run folder belongs to one spec. Only where it runs may change.
+    if *run.spec() != asked.spec().placed_as(run.spec()) {
+        let spec = serde_json::to_string(run.spec()).expect("a spec is written as JSON");
+        bail!("the run folder holds another {}: {spec}", R::JOB.name);
+    }
+    ensure!(
+        there == dataset_digest,
+        "the run folder holds {} on dataset {there}, this one is {dataset_digest}",
+        R::JOB.one
+    );
+    report::tell(&Report::Resumed { epoch: run.epoch(), events });
+    Ok((run, journal))
 }
 
 /// The journal, open for more.
 #[derive(Debug)]
 pub(crate) struct Journal {
-    file: File,
+    file: Option<File>,
 }
 
 impl Journal {
-    /// Appends an event and tells it on the standard output. A checkpoint or an end is on the
-    /// disk when this returns.
-    pub(crate) fn record(&mut self, event: &Event) -> anyhow::Result<()> {
-        let line = event.to_line();
-        let durable = matches!(event, Event::Started { .. } | Event::Checkpoint { .. } | Event::Done(_));
-        self.file
-            .write_all(line.as_bytes())
-            .and_then(|()| if durable { self.file.sync_data() } else { Ok(()) })
-            .context("cannot write events.jsonl; the run can go on from its last checkpoint")?;
+    /// Appends an event and tells it on the standard output. One that the run can go on from, or its
+    /// end, is on the disk when this returns.
+    pub(crate) fn record<R: Run>(&mut self, event: &R::Event) -> anyhow::Result<()> {
+        let line = journal::line(event);
+        if let Some(file) = &mut self.file {
+            let durable = R::can_resume_after(event);
+            file.write_all(line.as_bytes())
+                .and_then(|()| if durable { file.sync_data() } else { Ok(()) })
+                .with_context(|| {
+                    format!("cannot write {}; the run can go on from its last checkpoint", files::JOURNAL)
+                })?;
+        }
         report::line(line.trim_end());
         Ok(())
     }

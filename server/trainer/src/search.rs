@@ -4,17 +4,17 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::bail;
 use pba_datasets::SplitName;
 use pba_schedules::formats;
-use pba_search::{Event, Report, Search, SearchSpec, Strategy, run};
+use pba_search::protocol::{Report, files};
+use pba_search::{Event, Search, SearchSpec, Spec, Strategy, run};
 use tch::Device;
 
 use crate::checkpoint::{Checkpoints, write_whole};
 use crate::data::{self, Pictures, ScoreSet, TrainSet};
 use crate::population::Population;
 use crate::report::{self, Meter, Ticker};
-use crate::run_dir::RunDir;
+use crate::run_dir::{RunDir, resume};
 use crate::{device, signals};
 
 /// Images that are scored at once, all members together on a GPU.
@@ -51,30 +51,14 @@ pub(crate) fn check(spec: SearchSpec, dataset: &Path, cache: &Path) -> anyhow::R
 pub(crate) fn search(checked: Checked, run_dir: &Path, patience: Duration) -> anyhow::Result<()> {
     let Checked { spec, dataset_digest, pictures, base, device, strategy } = checked;
     let run_dir = RunDir::open(run_dir, patience)?;
-    let (replayed, mut journal) = run_dir.journal()?;
-    let mut search = match replayed {
-        Some(replayed) => {
-            same_search(replayed.search.spec(), &spec)?;
-            if replayed.dataset_digest != dataset_digest {
-                bail!(
-                    "the run folder holds a search on dataset {}, this one is {dataset_digest}",
-                    replayed.dataset_digest
-                );
-            }
-            report::tell(&Report::Resumed { epoch: replayed.search.epoch(), events: replayed.events });
-            replayed.search
-        }
-        None => {
-            journal.record(&Event::Started { spec: Box::new(spec.clone()), dataset_digest })?;
-            Search::new(spec.clone())
-        }
-    };
+    let started = Event::Started { spec: Box::new(spec.clone()), dataset_digest };
+    let (mut search, mut journal) = resume::<Search>(Some(&run_dir), &started)?;
     let training = &spec.training;
     let (train_size, val_size) = (spec.train_size.unwrap_or(0), spec.val_size.unwrap_or(0));
     let (train, val) = data::choose(&*pictures.images, training.seed, train_size, val_size);
     let score = ScoreSet::new(&pictures, &val, SCORE_BATCH, device);
     let train = TrainSet { pictures, indices: train, base, batch_size: training.batch_size };
-    let meter = Arc::new(Meter::new(training.epochs, Population::images_per_epoch(&train, spec.population)));
+    let meter = Arc::new(Meter::new(training.epochs, spec.images_per_epoch()));
     let checkpoints = Checkpoints::new(run_dir.path(), training.model.to_string());
     let mut population = Population::new(
         training,
@@ -95,24 +79,10 @@ pub(crate) fn search(checked: Checked, run_dir: &Path, patience: Duration) -> an
         let _ticker = Ticker::new(meter.clone());
         run(&mut search, &mut population, |event| {
             signals::check()?;
-            journal.record(event)
+            journal.record::<Search>(event)
         })?
     };
     report::tell(&meter.progress());
-    write_whole(&run_dir.path().join("schedule.json"), formats::json::write(&schedule).as_bytes())?;
-    Ok(())
-}
-
-/// A run folder belongs to one spec. Only where it runs may change.
-fn same_search(there: &SearchSpec, asked: &SearchSpec) -> anyhow::Result<()> {
-    let mut asked = asked.clone();
-    asked.training.device = there.training.device;
-    asked.strategy = there.strategy;
-    if *there != asked {
-        bail!(
-            "the run folder holds another search: {}",
-            serde_json::to_string(there).expect("a spec is written as JSON")
-        );
-    }
+    write_whole(&run_dir.path().join(files::SCHEDULE), formats::json::write(&schedule).as_bytes())?;
     Ok(())
 }

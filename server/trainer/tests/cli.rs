@@ -342,6 +342,47 @@ fn an_evaluation_tells_a_test_error() {
     assert_ne!(evaluated("cifar10-pba"), none);
 }
 
+/// Runs an evaluation with a published schedule in a folder.
+fn evaluation_in(folder: &Path, spec: &Value) -> Child {
+    spawn(command(&["evaluate", "--dir", folder.to_str().unwrap()], &CACHE), spec)
+}
+
+#[test]
+fn an_evaluation_that_is_killed_ends_as_if_nothing_had_happened() {
+    let (whole, killed) = (TempDir::new().unwrap(), TempDir::new().unwrap());
+    let spec = json!({
+        "model": "tiny", "epochs": 12, "train_size": 320, "device": "cpu", "seed": 3, "schedule": "cifar10-pba",
+        "ablation": "flatten",
+    });
+    let journal = |folder: &Path| fs::read_to_string(folder.join("events.jsonl")).unwrap_or_default();
+    let output = evaluation_in(whole.path(), &spec).wait_with_output().unwrap();
+    assert!(output.status.success(), "{}", text(&output));
+    let expected = journal(whole.path());
+    assert_eq!(expected.lines().count(), 14, "{expected}");
+    assert_eq!(checkpoints(whole.path()), ["checkpoint-000011.safetensors", "checkpoint-000012.safetensors"]);
+    for lines in [1, 5, 12] {
+        let mut child = evaluation_in(killed.path(), &spec);
+        let mut told = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
+        let seen = journal(killed.path()).lines().count();
+        told.by_ref().filter(|line| line.contains("\"trained\"")).nth(lines - seen.clamp(1, lines));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(
+            expected.starts_with(&journal(killed.path())),
+            "what happened twice happened in the same way"
+        );
+    }
+    let output = evaluation_in(killed.path(), &spec).wait_with_output().unwrap();
+    assert!(text(&output).starts_with("{\"event\":\"resumed\",\"epoch\":"), "{}", text(&output));
+    assert_eq!(journal(killed.path()), expected);
+    assert_eq!(checkpoints(killed.path()), checkpoints(whole.path()));
+
+    let mut other = spec;
+    other["seed"] = 4.into();
+    let output = evaluation_in(killed.path(), &other).wait_with_output().unwrap();
+    assert!(text(&output).contains("the run folder holds another evaluation"), "{}", text(&output));
+}
+
 #[test]
 fn bench_and_devices_print_what_there_is() {
     let run = |arguments: &[&str]| {

@@ -54,7 +54,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
                 output::json(&args.remote.document(&answer)?);
                 return Ok(());
             }
-            let list: DatasetList = args.remote.answer(&answer)?;
+            let list: DatasetList = args.remote.read(&answer)?;
             let rows: Vec<Vec<String>> = list.datasets.iter().map(row).collect();
             output::table(&["NAME", "SPLITS", "IMAGES", "CLASSES", "SOURCE"], &rows);
         }

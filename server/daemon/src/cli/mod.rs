@@ -1,11 +1,13 @@
-//! The command line: `pba serve|stream|demo|schedule|dataset|search`, one module each.
+//! The command line: `pba serve|stream|demo|schedule|dataset|search|evaluate`, one module each.
 
 mod access;
 pub mod bar;
 mod dataset;
 mod demo;
 mod environment;
+mod evaluate;
 mod file;
+mod jobs;
 mod output;
 mod query;
 mod remote;
@@ -47,6 +49,8 @@ enum Command {
     Dataset(dataset::Args),
     /// Learn a schedule: start, watch, cancel and resume population searches
     Search(search::Args),
+    /// Train a model from scratch with a schedule or none, and test it; list, watch, cancel and resume
+    Evaluate(evaluate::Args),
 }
 
 /// Parses the command line and does what it says.
@@ -73,6 +77,7 @@ pub fn run() -> anyhow::Result<()> {
             Command::Schedule(args) => schedule::run(args).await,
             Command::Dataset(args) => dataset::run(args).await,
             Command::Search(args) => search::run(args).await,
+            Command::Evaluate(args) => evaluate::run(args).await,
         }
     })
 }

@@ -31,16 +31,16 @@ impl Remote {
     /// # Errors
     /// When it is none.
     pub(crate) fn document(&self, answer: &[u8]) -> anyhow::Result<Value> {
-        self.answer::<Map<String, Value>>(answer).map(Value::Object)
+        self.read::<Map<String, Value>>(answer).map(Value::Object)
     }
 
-    /// An answer of the server.
+    /// What an answer of the server says.
     ///
     /// # Errors
-    /// When it is something else.
-    pub(crate) fn answer<T: DeserializeOwned>(&self, answer: &[u8]) -> anyhow::Result<T> {
-        let answer = serde_json::from_slice(answer).ok();
-        answer.with_context(|| format!("{} answered what no PBA server answers", self.url()))
+    /// When it is none.
+    pub(crate) fn read<T: DeserializeOwned>(&self, answer: &[u8]) -> anyhow::Result<T> {
+        let read = serde_json::from_slice(answer).ok();
+        read.with_context(|| format!("{} answered what no PBA server answers", self.url()))
     }
 
     /// Its URL.

@@ -73,7 +73,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     match args.command {
         Command::List => {
             let list = match client.request(Method::GET, "/v1/schedules", None).await {
-                Ok(body) => args.remote.answer(&body)?,
+                Ok(body) => args.remote.read(&body)?,
                 Err(error) => offline(error, &args.remote)?,
             };
             if args.remote.json {
@@ -111,7 +111,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
             let path = format!("/v1/schedules/{}", schedule.name());
             let body = formats::json::write(&schedule).into_bytes();
             let body = client.request(Method::PUT, &path, Some(body)).await?;
-            let summary: ScheduleSummary = args.remote.answer(&body)?;
+            let summary: ScheduleSummary = args.remote.read(&body)?;
             if args.remote.json {
                 output::json(&summary);
             } else {

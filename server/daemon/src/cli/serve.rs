@@ -17,7 +17,7 @@ use crate::catalog::datasets::Catalog;
 use crate::catalog::schedules::Registry;
 use crate::cli::{bar, output};
 use crate::config::{Config, DatasetConfig, ServeArgs};
-use crate::jobs::{searches::Searches, trainer::Trainer};
+use crate::jobs::{Jobs, trainer::Trainer};
 use crate::metrics::Metrics;
 use crate::server::{Server, Sockets};
 
@@ -96,13 +96,12 @@ pub(crate) async fn start(config: &Config) -> anyhow::Result<Server> {
     let trainer = Trainer::find(config.trainer.clone());
     // With the lock, so that whoever held it before changes them no more.
     let registry = Registry::open(&data.join("schedules"))?;
-    let searches =
-        Searches::open(&data.join("searches"), &cache, trainer, lock.is_writer(), metrics.clone())?;
+    let jobs = Jobs::open(data, &cache, trainer, lock.is_writer(), metrics.clone())?;
     let catalog = Catalog::new(&cache, metrics.clone());
     for (name, DatasetConfig { path, base }) in &config.datasets {
         catalog.add(name, Some(path.clone()), *base);
     }
-    let app = Arc::new(App::start(catalog, registry, searches, config.limits.clone(), metrics, lock)?);
+    let app = Arc::new(App::start(catalog, registry, jobs, config.limits.clone(), metrics, lock)?);
     let importing = Arc::clone(&app);
     // A thread that nobody waits for: what it was killed in the middle of is imported the next time.
     std::thread::Builder::new().name("import".to_owned()).spawn(move || import(&importing, &cache))?;

@@ -4,7 +4,7 @@
 use std::fmt::Write;
 
 use pba_schedules::Provenance;
-use pba_search::{Event, Search, SearchSpec};
+use pba_search::{Event, Run, Search, SearchSpec};
 
 use crate::draw::axis::ticks;
 use crate::draw::schedule::{self, LEFT, PLOT_WIDTH, WIDTH};
@@ -175,7 +175,7 @@ fn history(population: u32, events: impl Iterator<Item = Event>) -> (Vec<Stretch
 
 #[cfg(test)]
 mod tests {
-    use pba_search::{run, toy::ToyTrainer};
+    use pba_search::{Spec, run, toy::ToyTrainer};
 
     use super::*;
 

@@ -4,7 +4,9 @@ mod apply;
 mod dashboard;
 mod datasets;
 mod epochs;
+mod evaluations;
 mod extract;
+mod jobs;
 mod operations;
 mod problem;
 mod schedules;
@@ -69,6 +71,8 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .routes(routes!(schedules::list))
         .routes(routes!(schedules::show))
         .routes(routes!(schedules::plot))
+        .routes(routes!(evaluations::list))
+        .routes(routes!(evaluations::show))
         .routes(routes!(searches::list))
         .routes(routes!(searches::show))
         .routes(routes!(searches::plot))
@@ -79,13 +83,16 @@ pub(crate) fn router(app: Arc<App>) -> Router {
     // They change what the data directory holds, or tell at once how it changes.
     let writes = OpenApiRouter::new()
         .routes(routes!(schedules::put, schedules::delete))
+        .routes(routes!(evaluations::cancel))
+        .routes(routes!(evaluations::events))
+        .routes(routes!(evaluations::resume))
         .routes(routes!(searches::cancel))
         .routes(routes!(searches::events))
         .routes(routes!(searches::resume));
     let writes = writes.route_layer(writer_only());
     // They begin something that takes long.
     let begins = OpenApiRouter::new().routes(routes!(epochs::batches)).route_layer(not_draining());
-    let jobs = OpenApiRouter::new().routes(routes!(searches::start));
+    let jobs = OpenApiRouter::new().routes(routes!(evaluations::start)).routes(routes!(searches::start));
     let jobs = jobs.route_layer(not_draining()).route_layer(writer_only());
 
     let (router, mut document) = reads.merge(writes).merge(begins).merge(jobs).split_for_parts();

@@ -67,7 +67,7 @@ pub(crate) async fn put(
         .map_err(|error| Error::not_readable(format!("the body is not UTF-8 text: {error}")))?;
     let schedule =
         formats::read(text, Some(&name), epochs).map_err(|error| Error::body(error.to_string()))?;
-    if app.searches.promises(&name) {
+    if app.jobs.promise(&name) {
         return Err(Error::conflict(format!(
             "the name {name:?} is that of a search, which will need it for its schedule; choose another one"
         )));

@@ -1,6 +1,71 @@
 //! What a trainer does for the server, one job at a time.
+//!
+//! A job trains in a child process ([`trainer`]), one at a time ([`supervisor`]); the others wait in
+//! line. What is known of each is a fold of its journal ([`record`]), so a restart of the server finds
+//! every job where it stood, and goes on with those that were not done. What kinds of job there are
+//! stands here; what they differ in is a [`kind::Kind`].
 
+mod evaluation;
+pub(crate) mod kind;
 pub(crate) mod record;
-pub(crate) mod searches;
-pub(crate) mod supervisor;
+mod search;
+mod supervisor;
+pub(crate) mod table;
 pub(crate) mod trainer;
+mod workplace;
+
+use std::path::Path;
+use std::sync::Arc;
+
+use pba_search::{Evaluation, Search};
+use pba_wire::jobs::JobState;
+use tokio::sync::{Notify, watch};
+
+use crate::catalog::schedules::Registry;
+use crate::jobs::supervisor::Line;
+use crate::jobs::table::Table;
+use crate::jobs::trainer::Trainer;
+use crate::jobs::workplace::Workplace;
+use crate::metrics::Metrics;
+
+/// Every job, by kind.
+pub(crate) struct Jobs {
+    pub(crate) searches: Table<Search>,
+    pub(crate) evaluations: Table<Evaluation>,
+    workplace: Arc<Workplace>,
+}
+
+impl Jobs {
+    /// Opens the jobs kept in a data directory; those that were waiting or running stand in line again.
+    /// Decoded datasets are shared with the server through `cache`. A server that is not the one that
+    /// writes in the data directory shows them as they stand on the disk, and changes nothing.
+    ///
+    /// # Errors
+    /// When a directory cannot be made or listed.
+    pub(crate) fn open(
+        data: &Path,
+        cache: &Path,
+        trainer: Trainer,
+        is_writer: bool,
+        metrics: Metrics,
+    ) -> anyhow::Result<Jobs> {
+        let (cache, queued) = (cache.to_owned(), Notify::new());
+        let workplace = Arc::new(Workplace { trainer, cache, is_writer, queued, metrics });
+        Ok(Jobs {
+            searches: Table::open(data, &workplace)?,
+            evaluations: Table::open(data, &workplace)?,
+            workplace,
+        })
+    }
+
+    /// Runs one job after another until `stop` turns true, whatever their kinds.
+    pub(crate) async fn supervise(&self, registry: &Registry, stop: watch::Receiver<bool>) {
+        let lines: [&dyn Line; 2] = [&self.searches, &self.evaluations];
+        supervisor::supervise(&lines, &self.workplace, registry, stop).await;
+    }
+
+    /// Whether a name is promised to the schedule of a search that may still learn it.
+    pub(crate) fn promise(&self, name: &str) -> bool {
+        self.searches.state(name).is_some_and(|state| state != JobState::Done)
+    }
+}

@@ -1,4 +1,4 @@
-//! One search: what it was asked, where it stands, what happened.
+//! One job: what it was asked, where it stands, what happened.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -7,119 +7,82 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context;
 use futures_util::FutureExt;
-use pba_search::{Event, Progress, Search, SearchSpec, journal};
+use pba_schedules::{Schedule, formats};
+use pba_search::protocol::{Progress, files};
+use pba_search::{Spec, journal};
+use pba_wire::jobs::JobState;
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
 use tokio::sync::{Notify, watch};
 
 use crate::error::Error;
+use crate::jobs::kind::{About, Kind, News};
+use crate::metrics::Metrics;
 
-/// Where a search stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub(crate) enum State {
-    /// In line.
-    Queued,
-    /// Training.
-    Running,
-    /// Its schedule is registered.
-    Done,
-    /// It ended with an error.
-    Failed,
-    /// Somebody ended it.
-    Cancelled,
-}
-
-impl State {
-    /// Every state.
-    pub(crate) const ALL: [State; 5] =
-        [State::Queued, State::Running, State::Done, State::Failed, State::Cancelled];
-
-    /// Its name.
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            State::Queued => "queued",
-            State::Running => "running",
-            State::Done => "done",
-            State::Failed => "failed",
-            State::Cancelled => "cancelled",
-        }
-    }
-
-    /// Whether it ended.
-    pub(crate) fn is_final(self) -> bool {
-        matches!(self, State::Done | State::Failed | State::Cancelled)
-    }
-}
-
-/// What `search.json` holds.
+/// What `search.json` holds, and likewise for other kinds.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-struct Kept {
-    spec: SearchSpec,
+struct Entry<S> {
+    spec: S,
     /// Where the trainer reads the dataset.
     source: String,
     /// Milliseconds since 1970: orders the line.
     created: u128,
-    state: State,
+    state: JobState,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     error: Option<String>,
     /// Time spent training, over all runs that ended in good order.
     seconds: f64,
 }
 
-/// What changes while a search runs.
-struct Live {
-    kept: Kept,
+/// What changes while a job runs.
+struct Live<K: Kind> {
+    entry: Entry<K::Spec>,
     /// Whole lines of the journal, without line feeds.
     journal: Vec<String>,
-    search: Option<Search>,
+    job: Option<K>,
     progress: Option<Progress>,
-    /// Images that were trained before whoever trains now, in epochs that need not be repeated.
+    /// Images that were trained before the trainer of now, in epochs that need not be repeated.
     images_before: u64,
     running_since: Option<Instant>,
 }
 
-/// One event for whoever watches.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) enum Line {
-    /// A line of the journal, with its number from 1.
-    Journal(usize, String),
-    /// How far it is.
-    Progress(Progress),
-    /// Where it stands.
-    State(Value),
-}
-
-/// One search.
-pub(crate) struct Record {
+/// One job.
+pub(crate) struct Record<K: Kind> {
     id: String,
     directory: PathBuf,
-    live: Mutex<Live>,
+    live: Mutex<Live<K>>,
     /// Counts changes, for whoever watches.
     changes: watch::Sender<u64>,
     /// Told when somebody wants it to end.
     pub(crate) cancelled: Notify,
 }
 
-/// A folder with this prefix was being made; none has the name of a search.
+/// A folder with this prefix was being made; none has the name of a job.
 pub(crate) const BEGUN: &str = ".begun-";
-const FILE: &str = "search.json";
-const JOURNAL: &str = "events.jsonl";
 
-impl Record {
-    /// Makes the folder of a new search.
-    pub(crate) fn create(parent: &Path, spec: SearchSpec, source: String) -> anyhow::Result<Record> {
-        let directory = parent.join(&spec.name);
+impl<K: Kind> Record<K> {
+    /// Makes the folder of a new job, with the schedule that its trainer needs.
+    pub(crate) fn create(
+        parent: &Path,
+        spec: K::Spec,
+        source: String,
+        schedule: Option<&Schedule>,
+    ) -> anyhow::Result<Record<K>> {
+        let directory = parent.join(spec.name());
         let created = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
-        let kept = Kept { spec, source, created, state: State::Queued, error: None, seconds: 0.0 };
-        let record = Record::new(directory, kept, Vec::new(), None);
+        let entry = Entry { spec, source, created, state: JobState::Queued, error: None, seconds: 0.0 };
+        let record = Record::new(directory, entry, Vec::new(), None);
         // Made beside its place, so that a server that is killed, or a full disk, leaves no folder
-        // that holds the name and is no search.
+        // that holds the name and is no job.
         let made = tempfile::Builder::new()
             .prefix(BEGUN)
             .permissions(std::fs::Permissions::from_mode(0o755))
             .tempdir_in(parent)
             .with_context(|| format!("cannot make a folder in {}", parent.display()))?;
+        if let Some(schedule) = schedule {
+            let path = made.path().join(files::SCHEDULE);
+            std::fs::write(&path, formats::json::write(schedule))
+                .with_context(|| format!("cannot write {}", path.display()))?;
+        }
         record.live().save(made.path())?;
         std::fs::rename(made.path(), &record.directory)
             .with_context(|| format!("cannot make {}", record.directory.display()))?;
@@ -128,51 +91,42 @@ impl Record {
         Ok(record)
     }
 
-    /// Reads the folder of a search. One that was running stands in line again, where this server is the
+    /// Reads the folder of a job. One that was running stands in line again, where this server is the
     /// one that hosts it; elsewhere it still runs.
-    pub(crate) fn open(directory: &Path, is_writer: bool) -> anyhow::Result<Record> {
-        let path = directory.join(FILE);
+    pub(crate) fn open(directory: &Path, is_writer: bool) -> anyhow::Result<Record<K>> {
+        let path = entry_path::<K>(directory);
         let text =
             std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
-        let mut kept: Kept = serde_json::from_str(&text).with_context(|| format!("{}", path.display()))?;
-        if kept.state == State::Running && is_writer {
-            kept.state = State::Queued;
+        let mut entry: Entry<K::Spec> =
+            serde_json::from_str(&text).with_context(|| format!("{}", path.display()))?;
+        if entry.state == JobState::Running && is_writer {
+            entry.state = JobState::Queued;
         }
-        let (journal, search) = read_journal(directory, usize::MAX).unwrap_or_else(|error| {
-            // What was learned is registered already; anything else cannot go on.
-            if kept.state != State::Done {
-                (kept.state, kept.error) = (State::Failed, Some(format!("{error:#}")));
+        let (journal, job) = read_journal(directory, usize::MAX).unwrap_or_else(|error| {
+            // What is done needs no journal; anything else cannot go on.
+            if entry.state != JobState::Done {
+                (entry.state, entry.error) = (JobState::Failed, Some(format!("{error:#}")));
             }
             (Vec::new(), None)
         });
         // The file is written when the state changes.
         let since = || path.metadata().ok()?.modified().ok()?.elapsed().ok();
-        let is_running = kept.state == State::Running;
-        let record = Record::new(directory.to_owned(), kept, journal, search);
+        let is_running = entry.state == JobState::Running;
+        let record = Record::new(directory.to_owned(), entry, journal, job);
         if is_running {
             record.live().running_since = since().and_then(|elapsed| Instant::now().checked_sub(elapsed));
         }
         Ok(record)
     }
 
-    fn new(directory: PathBuf, kept: Kept, journal: Vec<String>, search: Option<Search>) -> Record {
-        Record {
-            id: kept.spec.name.clone(),
-            directory,
-            live: Mutex::new(Live {
-                kept,
-                journal,
-                search,
-                progress: None,
-                images_before: 0,
-                running_since: None,
-            }),
-            changes: watch::Sender::new(0),
-            cancelled: Notify::new(),
-        }
+    fn new(directory: PathBuf, entry: Entry<K::Spec>, journal: Vec<String>, job: Option<K>) -> Record<K> {
+        let id = entry.spec.name().to_owned();
+        let live = Live { entry, journal, job, progress: None, images_before: 0, running_since: None };
+        let changes = watch::Sender::new(0);
+        Record { id, directory, live: Mutex::new(live), changes, cancelled: Notify::new() }
     }
 
-    /// Its id: the name of the search.
+    /// Its id: its name.
     pub(crate) fn id(&self) -> &str {
         &self.id
     }
@@ -183,66 +137,56 @@ impl Record {
     }
 
     /// What it was asked to do.
-    pub(crate) fn spec(&self) -> SearchSpec {
-        self.live().kept.spec.clone()
+    pub(crate) fn spec(&self) -> K::Spec {
+        self.live().entry.spec.clone()
     }
 
     /// Where the trainer reads the dataset.
     pub(crate) fn source(&self) -> String {
-        self.live().kept.source.clone()
+        self.live().entry.source.clone()
     }
 
     /// When it was asked for, in milliseconds since 1970.
     pub(crate) fn created(&self) -> u128 {
-        self.live().kept.created
+        self.live().entry.created
     }
 
     /// Where it stands.
-    pub(crate) fn state(&self) -> State {
-        self.live().kept.state
+    pub(crate) fn state(&self) -> JobState {
+        self.live().entry.state
     }
 
-    /// The search as its journal tells it; none before it has begun.
-    pub(crate) fn search(&self) -> Option<Search> {
-        self.live().search.clone()
+    /// The job as its journal tells it; none before it has begun.
+    pub(crate) fn job(&self) -> Option<K> {
+        self.live().job.clone()
+    }
+
+    /// Epochs that are finished.
+    pub(crate) fn epoch(&self) -> u32 {
+        self.live().job.as_ref().map_or(0, K::epoch)
+    }
+
+    /// Where it stands, as the API tells it.
+    pub(crate) fn standing(&self) -> K::Standing {
+        self.tell(K::standing)
     }
 
     /// Everything that the API says about it.
-    pub(crate) fn describe(&self) -> Value {
+    pub(crate) fn answer(&self) -> K::Answer {
+        self.tell(K::answer)
+    }
+
+    fn tell<T>(&self, tell: impl FnOnce(Option<&K>, &About<'_, K>) -> T) -> T {
         let live = self.live();
-        let spec = &live.kept.spec;
-        let epoch = live.search.as_ref().map_or(0, Search::epoch);
-        let best = live
-            .search
-            .as_ref()
-            .filter(|_| epoch > 0)
-            .and_then(|search| number(search.population().best().score));
-        let members: Vec<Value> = live.search.as_ref().map_or_else(Vec::new, |search| {
-            search
-                .population()
-                .members()
-                .iter()
-                .map(|member| {
-                    json!({ "id": member.id, "score": number(member.score), "age": member.age, "parent": member.parent })
-                })
-                .collect()
-        });
-        json!({
-            "id": self.id,
-            "state": live.kept.state,
-            "epoch": epoch,
-            "epochs": spec.training.epochs,
-            "best_accuracy": best,
-            "seconds": (live.seconds() * 10.0).round() / 10.0,
-            "error": live.kept.error,
-            "schedule": (live.kept.state == State::Done).then_some(&self.id),
-            "dataset": spec.training.dataset,
-            "model": spec.training.model.to_string(),
-            "population": spec.population,
-            "members": members,
-            "progress": live.progress,
-            "spec": spec,
-        })
+        let about = About {
+            id: &self.id,
+            spec: &live.entry.spec,
+            state: live.entry.state,
+            seconds: (live.seconds() * 10.0).round() / 10.0,
+            error: live.entry.error.as_deref(),
+            progress: live.progress.as_ref(),
+        };
+        tell(live.job.as_ref(), &about)
     }
 
     /// Watches for changes.
@@ -250,11 +194,12 @@ impl Record {
         self.changes.subscribe()
     }
 
-    /// The lines of the journal after the first `seen`, and whether the search has ended.
-    pub(crate) fn lines_after(&self, seen: usize) -> (Vec<Line>, State) {
+    /// The lines of the journal after the first `seen`, each with its number from 1, and where the job
+    /// stands.
+    pub(crate) fn lines_after(&self, seen: usize) -> (Vec<(usize, String)>, JobState) {
         let live = self.live();
         let lines = live.journal.iter().enumerate().skip(seen);
-        (lines.map(|(number, line)| Line::Journal(number + 1, line.clone())).collect(), live.kept.state)
+        (lines.map(|(at, line)| (at + 1, line.clone())).collect(), live.entry.state)
     }
 
     /// How far it is, as the trainer last said.
@@ -262,64 +207,64 @@ impl Record {
         self.live().progress.clone()
     }
 
-    /// Takes a waiting search out of the line to run it; false when it does not wait any more.
+    /// Takes a waiting job out of the line to run it; false when it does not wait any more.
     pub(crate) fn begin(&self) -> bool {
         let mut live = self.live();
-        let waits = live.kept.state == State::Queued;
+        let waits = live.entry.state == JobState::Queued;
         if waits {
             // A wish to cancel that came too late for the run before is not meant for this one.
             let _ = self.cancelled.notified().now_or_never();
-            self.enter_locked(&mut live, State::Running, None);
+            self.enter_locked(&mut live, JobState::Running, None);
         }
         waits
     }
 
-    /// Asks a waiting or running search to end.
+    /// Asks a waiting or running job to end.
     pub(crate) fn cancel(&self) -> Result<(), Error> {
         let mut live = self.live();
-        let state = live.kept.state;
+        let state = live.entry.state;
         match state {
-            State::Queued => self.enter_locked(&mut live, State::Cancelled, None),
+            JobState::Queued => self.enter_locked(&mut live, JobState::Cancelled, None),
             // The supervisor ends the trainer, and enters the state then.
-            State::Running => self.cancelled.notify_one(),
+            JobState::Running => self.cancelled.notify_one(),
             _ => {
                 return Err(Error::conflict(format!(
-                    "search {:?} is {} already; there is nothing to cancel",
-                    self.id,
-                    state.name()
+                    "{} {:?} is {state} already; there is nothing to cancel",
+                    K::JOB.name,
+                    self.id
                 )));
             }
         }
         Ok(())
     }
 
-    /// Puts a failed or cancelled search in line again.
+    /// Puts a failed or cancelled job in line again.
     pub(crate) fn resume(&self) -> Result<(), Error> {
         let mut live = self.live();
-        let state = live.kept.state;
+        let state = live.entry.state;
         match state {
-            State::Failed | State::Cancelled => {
-                self.enter_locked(&mut live, State::Queued, None);
+            JobState::Failed | JobState::Cancelled => {
+                self.enter_locked(&mut live, JobState::Queued, None);
                 Ok(())
             }
             _ => Err(Error::conflict(format!(
-                "search {:?} is {}; only a failed or cancelled search can be resumed",
-                self.id,
-                state.name()
+                "{0} {1:?} is {state}; only a failed or cancelled {0} can be resumed",
+                K::JOB.name,
+                self.id
             ))),
         }
     }
 
     /// Enters a state, on disk too.
-    pub(crate) fn enter(&self, state: State, error: Option<String>) {
+    pub(crate) fn enter(&self, state: JobState, error: Option<String>) {
         self.enter_locked(&mut self.live(), state, error);
     }
 
-    fn enter_locked(&self, live: &mut Live, state: State, error: Option<String>) {
-        live.kept.seconds = live.seconds();
-        live.running_since = (state == State::Running).then(Instant::now);
-        (live.kept.state, live.kept.error) = (state, error);
-        if state != State::Running {
+    fn enter_locked(&self, live: &mut Live<K>, state: JobState, error: Option<String>) {
+        live.entry.seconds = live.seconds();
+        live.running_since = (state == JobState::Running).then(Instant::now);
+        (live.entry.state, live.entry.error) = (state, error);
+        if state != JobState::Running {
             live.progress = None;
         }
         live.save_or_warn(&self.directory);
@@ -330,21 +275,22 @@ impl Record {
     ///
     /// # Errors
     /// When the trainer says what no trainer can say at this point.
-    pub(crate) fn happened(&self, event: &Event) -> anyhow::Result<()> {
+    pub(crate) fn happened(&self, event: &K::Event, metrics: &Metrics) -> anyhow::Result<()> {
         let mut live = self.live();
-        match (event, &mut live.search) {
-            (Event::Started { spec, .. }, _) => {
-                live.search = Some(Search::new((**spec).clone()));
-                live.journal.clear();
-                live.images_before = 0;
-            }
-            (event, Some(search)) => search.apply(event).map_err(anyhow::Error::msg)?,
-            (_, None) => anyhow::bail!("the trainer sent an event before the search began"),
+        if let Some((job, _)) = K::begin(event) {
+            live.job = Some(job);
+            live.journal.clear();
+            live.images_before = 0;
+        } else if let Some(job) = &mut live.job {
+            job.apply(event).map_err(anyhow::Error::msg)?;
+            K::count(metrics, News::Event(event, job));
+        } else {
+            anyhow::bail!("the trainer sent an event before the {} began", K::JOB.name);
         }
-        live.journal.push(event.to_line().trim_end().to_owned());
-        if let Event::Checkpoint { .. } = event {
+        live.journal.push(journal::line(event).trim_end().to_owned());
+        if K::can_resume_after(event) {
             // The time until here is not lost when the server is killed.
-            live.kept.seconds = live.seconds();
+            live.entry.seconds = live.seconds();
             live.running_since = live.running_since.map(|_| Instant::now());
             live.save_or_warn(&self.directory);
         }
@@ -360,66 +306,63 @@ impl Record {
     /// # Errors
     /// When the journal cannot be read.
     pub(crate) fn reread(&self, lines: usize) -> anyhow::Result<()> {
-        let (journal, search) = read_journal(&self.directory, lines)?;
+        let (journal, job) = read_journal::<K>(&self.directory, lines)?;
         let mut live = self.live();
-        live.images_before = search.as_ref().map_or(0, images_trained);
-        (live.journal, live.search) = (journal, search);
+        let images = |job: &K| job.spec().images_per_epoch() * u64::from(job.epoch());
+        live.images_before = job.as_ref().map_or(0, images);
+        (live.journal, live.job) = (journal, job);
         drop(live);
         self.changed();
         Ok(())
     }
 
-    /// Notes how far it is; answers how many images were trained since it was last told.
-    pub(crate) fn progressed(&self, progress: Progress) -> u64 {
+    /// Notes how far it is.
+    pub(crate) fn progressed(&self, progress: Progress, metrics: &Metrics) {
         let mut live = self.live();
         let before = live.progress.as_ref().map_or(live.images_before, |before| before.images);
-        let images = progress.images.saturating_sub(before);
+        K::count(metrics, News::Progress(&progress, progress.images.saturating_sub(before)));
         live.progress = Some(progress);
         drop(live);
         self.changed();
-        images
     }
 
     fn changed(&self) {
         self.changes.send_modify(|count| *count += 1);
     }
 
-    fn live(&self) -> MutexGuard<'_, Live> {
+    fn live(&self) -> MutexGuard<'_, Live<K>> {
         self.live.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 }
 
-impl Live {
+impl<K: Kind> Live<K> {
     fn seconds(&self) -> f64 {
-        self.kept.seconds + self.running_since.map_or(Duration::ZERO, |since| since.elapsed()).as_secs_f64()
+        self.entry.seconds + self.running_since.map_or(Duration::ZERO, |since| since.elapsed()).as_secs_f64()
     }
 
-    /// A full disk must not end a search whose state is in memory; the next save may work.
+    /// A full disk must not end a job whose state is in memory; the next save may work.
     fn save_or_warn(&self, directory: &Path) {
         if let Err(error) = self.save(directory) {
-            tracing::error!(error = %format!("{error:#}"), "cannot keep the state of a search");
+            tracing::error!(error = %format!("{error:#}"), "cannot keep the state of {}", K::JOB.one);
         }
     }
 
     fn save(&self, directory: &Path) -> anyhow::Result<()> {
-        let path = directory.join(FILE);
-        pba_files::replace(&path, &serde_json::to_vec_pretty(&self.kept)?)
+        let path = entry_path::<K>(directory);
+        pba_files::replace(&path, &serde_json::to_vec_pretty(&self.entry)?)
             .with_context(|| format!("cannot write {}", path.display()))
     }
 }
 
-/// Images that all members have trained together. A last batch that is not full is left out.
-fn images_trained(search: &Search) -> u64 {
-    let spec = search.spec();
-    let batch_size = spec.training.batch_size as u64;
-    let images = spec.train_size.unwrap_or(0) as u64 / batch_size * batch_size;
-    images * u64::from(spec.population) * u64::from(search.epoch())
+/// The file that says what a job was asked and where it stands.
+fn entry_path<K: Kind>(directory: &Path) -> PathBuf {
+    directory.join(format!("{}.json", K::JOB.name))
 }
 
-/// The lines of a journal up to the last checkpoint in the first `lines_max`, and where the search
-/// stands there.
-fn read_journal(directory: &Path, lines_max: usize) -> anyhow::Result<(Vec<String>, Option<Search>)> {
-    let path = directory.join(JOURNAL);
+/// The lines of a journal up to the last one that a job can go on from in the first `lines_max`, and
+/// where the job stands there.
+fn read_journal<K: Kind>(directory: &Path, lines_max: usize) -> anyhow::Result<(Vec<String>, Option<K>)> {
+    let path = directory.join(files::JOURNAL);
     let bytes = match std::fs::read(&path) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Vec::new(),
         read => read.with_context(|| format!("cannot read {}", path.display()))?,
@@ -428,13 +371,8 @@ fn read_journal(directory: &Path, lines_max: usize) -> anyhow::Result<(Vec<Strin
     let text = String::from_utf8_lossy(&bytes);
     let text: String = text.split_inclusive('\n').take(lines_max).collect();
     let replayed =
-        journal::replay(&text).with_context(|| format!("the journal {} is damaged", path.display()))?;
+        journal::replay::<K>(&text).with_context(|| format!("the journal {} is damaged", path.display()))?;
     let lines = replayed.as_ref().map_or(0, |replay| replay.events);
     let journal = text.lines().take(lines).map(str::to_owned).collect();
-    Ok((journal, replayed.map(|replay| replay.search)))
-}
-
-/// A score as JSON has it: nothing for a member that diverged or was not scored.
-fn number(score: Option<f64>) -> Option<f64> {
-    score.filter(|score| score.is_finite())
+    Ok((journal, replayed.map(|replay| replay.run)))
 }

@@ -1,24 +1,29 @@
-//! Runs one search after another, and keeps each going until it is done.
+//! Runs one job after another, and keeps each going until it is done.
 //!
 //! A trainer that crashes or is killed is started again and goes on from its last checkpoint; one
 //! that does so several times without getting any further is given up. A trainer that fails with
-//! an error of its own, as on a full disk, ends the search, which can be resumed.
+//! an error of its own, as on a full disk, ends the job, which can be resumed.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use pba_search::{Event, Line, Report};
-use serde_json::Value;
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use pba_search::protocol::{self, Report, exit};
+use pba_wire::jobs::JobState;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
 use tokio::process::{Child, ChildStderr};
 use tokio::sync::watch;
 use tokio::time::timeout;
 
-use crate::app::App;
-use crate::jobs::record::{Record, State};
-use crate::jobs::trainer::INTERRUPTED;
+use crate::catalog::schedules::Registry;
+use crate::jobs::kind::{Kind, News};
+use crate::jobs::record::Record;
+use crate::jobs::table::Table;
+use crate::jobs::workplace::Workplace;
 
+/// The exit code of a trainer that was told to stop.
+const INTERRUPTED: i32 = exit::INTERRUPTED as i32;
 /// Starts of a trainer without a new checkpoint between them.
 const STARTS_MAX: u32 = 4;
 /// A trainer that is told to stop does so between two steps; later it is killed.
@@ -30,31 +35,76 @@ const STDERR_BYTES: usize = 4096;
 
 /// How a trainer ended.
 enum End {
-    /// The search is done.
+    /// The job is done.
     Done,
     /// It crashed, was killed, or was told to stop by somebody else.
     Crashed(String),
     /// It said why it cannot go on.
     Failed(String),
-    /// Somebody cancelled the search.
+    /// Somebody cancelled the job.
     Cancelled,
     /// The server shuts down.
     Stopped,
 }
 
-/// Runs searches until `stop` turns true; the running one then goes on after a restart.
-pub(crate) async fn supervise(app: Arc<App>, mut stop: watch::Receiver<bool>) {
+/// The jobs of a kind that wait for their turn.
+pub(crate) trait Line: Sync {
+    /// When the one that has waited longest was asked for; none when none waits.
+    fn first(&self) -> Option<u128>;
+
+    /// Runs the one that has waited longest, until it has ended or `stop` turns true.
+    fn run_first<'a>(
+        &'a self,
+        registry: &'a Registry,
+        stop: &'a mut watch::Receiver<bool>,
+    ) -> BoxFuture<'a, ()>;
+}
+
+impl<K: Kind> Line for Table<K> {
+    fn first(&self) -> Option<u128> {
+        self.next().map(|record| record.created())
+    }
+
+    fn run_first<'a>(
+        &'a self,
+        registry: &'a Registry,
+        stop: &'a mut watch::Receiver<bool>,
+    ) -> BoxFuture<'a, ()> {
+        async move {
+            // None, or one that does not begin: cancelled meanwhile.
+            if let Some(record) = self.next()
+                && record.begin()
+            {
+                self.count_states();
+                tracing::info!(id = record.id(), "{} runs", K::JOB.name);
+                run(&self.workplace, registry, &record, stop).await;
+            }
+            self.count_states();
+        }
+        .boxed()
+    }
+}
+
+/// Runs the jobs of all lines, in the order in which they were asked for, until `stop` turns true; the
+/// running one then goes on after a restart.
+pub(crate) async fn supervise(
+    lines: &[&dyn Line],
+    workplace: &Workplace,
+    registry: &Registry,
+    mut stop: watch::Receiver<bool>,
+) {
     let mut was_there = true;
     while !*stop.borrow() {
-        // One that is still being built, as by `make run`, or was not mounted: the searches of a server
+        // One that is still being built, as by `make run`, or was not mounted: the jobs of a server
         // that was restarted wait for it.
-        let is_there = app.searches.trainer.is_there();
-        match app.searches.next() {
-            Some(record) if is_there => run(&app, &record, &mut stop).await,
-            Some(record) => {
+        let is_there = workplace.trainer.is_there();
+        let waiting = lines.iter().filter_map(|line| Some((line.first()?, line)));
+        match waiting.min_by_key(|(created, _)| *created) {
+            Some((_, line)) if is_there => line.run_first(registry, &mut stop).await,
+            Some(_) => {
                 if was_there {
-                    let trainer = app.searches.trainer.program().display();
-                    tracing::warn!(search = record.id(), %trainer, "the search waits: there is no trainer");
+                    let trainer = workplace.trainer.program().display();
+                    tracing::warn!(%trainer, "what is in line waits: there is no trainer");
                 }
                 tokio::select! {
                     () = tokio::time::sleep(TRAINER_POLL) => {}
@@ -62,69 +112,58 @@ pub(crate) async fn supervise(app: Arc<App>, mut stop: watch::Receiver<bool>) {
                 }
             }
             None => tokio::select! {
-                () = app.searches.queued.notified() => {}
+                () = workplace.queued.notified() => {}
                 () = told(&mut stop) => {}
             },
         }
         was_there = is_there;
-        app.searches.count_states();
     }
 }
 
-async fn run(app: &App, record: &Record, stop: &mut watch::Receiver<bool>) {
-    let searches = &app.searches;
-    if !record.begin() {
-        return; // cancelled meanwhile
-    }
-    searches.count_states();
-    tracing::info!(search = record.id(), "search runs");
+async fn run<K: Kind>(
+    workplace: &Workplace,
+    registry: &Registry,
+    record: &Record<K>,
+    stop: &mut watch::Receiver<bool>,
+) {
     let mut starts = 0;
-    let mut checkpoint = record.search().map_or(0, |search| search.epoch());
+    let mut checkpoint = record.epoch();
     loop {
-        let end = attempt(app, record, stop).await.unwrap_or_else(|error| End::Failed(format!("{error:#}")));
-        let reached = record.search().map_or(0, |search| search.epoch());
+        let end = attempt(workplace, record, stop).await;
+        let end = end.unwrap_or_else(|error| End::Failed(format!("{error:#}")));
+        let reached = record.epoch();
         starts = if reached > checkpoint { 1 } else { starts + 1 };
         checkpoint = reached;
         match end {
-            End::Done => return finish(app, record),
-            End::Cancelled => {
-                tracing::info!(search = record.id(), "search cancelled");
-                return record.enter(State::Cancelled, None);
+            End::Done => {
+                return match K::finish(record.job(), registry, workplace.trainer.program()) {
+                    Ok(()) => enter(record, JobState::Done),
+                    Err(error) => fail(record, format!("{error:#}")),
+                };
             }
-            End::Stopped => return record.enter(State::Queued, None),
+            End::Cancelled => return enter(record, JobState::Cancelled),
+            End::Stopped => return record.enter(JobState::Queued, None),
             End::Failed(reason) => return fail(record, reason),
             End::Crashed(reason) if starts >= STARTS_MAX => {
                 let reason = format!("the trainer ended {starts} times without getting further: {reason}");
                 return fail(record, reason);
             }
             End::Crashed(reason) => {
-                tracing::warn!(search = record.id(), %reason, "the trainer ended; it goes on from its last checkpoint");
-                app.metrics.search_restarts.inc();
+                tracing::warn!(id = record.id(), %reason, "the trainer ended; it goes on from its last checkpoint");
+                K::count(&workplace.metrics, News::Restart);
             }
         }
     }
 }
 
-fn fail(record: &Record, reason: String) {
-    tracing::error!(search = record.id(), %reason, "search failed");
-    record.enter(State::Failed, Some(reason));
+fn enter<K: Kind>(record: &Record<K>, state: JobState) {
+    tracing::info!(id = record.id(), "{} {state}", K::JOB.name);
+    record.enter(state, None);
 }
 
-/// Registers what was learned.
-fn finish(app: &App, record: &Record) {
-    let schedule = record.search().and_then(|search| search.schedule().cloned());
-    let program = app.searches.trainer.program().display();
-    let none = || format!("the trainer ended without a schedule; is {program} a pba-trainer?");
-    let registered = schedule
-        .with_context(none)
-        .and_then(|schedule| app.registry.put(schedule).map_err(|error| anyhow::anyhow!("{}", error.detail)));
-    match registered {
-        Ok(_) => {
-            tracing::info!(search = record.id(), "search done");
-            record.enter(State::Done, None);
-        }
-        Err(error) => fail(record, format!("no schedule can be registered: {error:#}")),
-    }
+fn fail<K: Kind>(record: &Record<K>, reason: String) {
+    tracing::error!(id = record.id(), %reason, "{} failed", K::JOB.name);
+    record.enter(JobState::Failed, Some(reason));
 }
 
 /// Done when the server shuts down.
@@ -134,13 +173,13 @@ async fn told(stop: &mut watch::Receiver<bool>) {
 }
 
 /// One life of a trainer.
-async fn attempt(app: &App, record: &Record, stop: &mut watch::Receiver<bool>) -> anyhow::Result<End> {
-    let directory = record.directory();
-    let spec = serde_json::to_vec_pretty(&record.spec())?;
-    std::fs::write(directory.join("spec.json"), spec)
-        .with_context(|| format!("cannot write {}", directory.join("spec.json").display()))?;
-    let searches = &app.searches;
-    let mut child = searches.trainer.start(directory, &record.source(), &searches.cache)?;
+async fn attempt<K: Kind>(
+    workplace: &Workplace,
+    record: &Record<K>,
+    stop: &mut watch::Receiver<bool>,
+) -> anyhow::Result<End> {
+    let Workplace { trainer, cache, .. } = workplace;
+    let mut child = trainer.start::<K>(&record.spec(), record.directory(), &record.source(), cache)?;
     let mut lines = BufReader::new(child.stdout.take().expect("stdout is piped")).lines();
     let complaints = tokio::spawn(last_words(child.stderr.take().expect("stderr is piped")));
 
@@ -149,7 +188,7 @@ async fn attempt(app: &App, record: &Record, stop: &mut watch::Receiver<bool>) -
         tokio::select! {
             line = lines.next_line() => match line.context("cannot read from the trainer")? {
                 Some(line) => {
-                    if let Some(reason) = heard(app, record, &line)? {
+                    if let Some(reason) = take_in(workplace, record, &line)? {
                         failure = Some(reason);
                     }
                 }
@@ -181,36 +220,18 @@ async fn attempt(app: &App, record: &Record, stop: &mut watch::Receiver<bool>) -
 }
 
 /// Takes in one line of the trainer; answers why it failed, if it says so.
-fn heard(app: &App, record: &Record, line: &str) -> anyhow::Result<Option<String>> {
-    let metrics = &app.metrics;
-    match serde_json::from_str::<Line>(line) {
-        Ok(Line::Event(event)) => {
-            record.happened(&event)?;
-            match event {
-                Event::Scored { epoch, .. } => {
-                    metrics.search_epoch.set(epoch.into());
-                    let best = record.search().and_then(|search| search.population().best().score);
-                    metrics.search_best_accuracy.set(best.filter(|best| best.is_finite()).unwrap_or(0.0));
-                }
-                Event::Exploit(_) => metrics.search_exploits.inc(),
-                _ => {}
-            }
-        }
-        Ok(Line::Report(Report::Resumed { events, .. })) => record.reread(events)?,
-        Ok(Line::Report(Report::Progress(progress))) => {
-            metrics.gpu_memory_used_bytes.set(progress.gpu_memory_used_bytes.unwrap_or(0) as i64);
-            metrics.search_images_trained.inc_by(record.progressed(progress));
-        }
-        Ok(Line::Report(Report::Failed { error })) => return Ok(Some(error)),
-        Ok(Line::Report(report)) => tracing::debug!(search = record.id(), ?report, "trainer"),
-        Err(_) => {
-            // A spec that was right when the search was started, as for a device that is gone.
-            let value: Value = serde_json::from_str(line).unwrap_or_default();
-            if let Some(message) = value["error"]["message"].as_str() {
-                return Ok(Some(message.to_owned()));
-            }
-            tracing::warn!(search = record.id(), line, "the trainer said something that is no event");
-        }
+fn take_in<K: Kind>(workplace: &Workplace, record: &Record<K>, line: &str) -> anyhow::Result<Option<String>> {
+    match serde_json::from_str::<protocol::Line<K::Event>>(line) {
+        Ok(protocol::Line::Event(event)) => record.happened(&event, &workplace.metrics)?,
+        Ok(protocol::Line::Report(report)) => match report {
+            Report::Resumed { events, .. } => record.reread(events)?,
+            Report::Progress(progress) => record.progressed(progress, &workplace.metrics),
+            Report::Failed { error } => return Ok(Some(error)),
+            _ => tracing::debug!(id = record.id(), ?report, "trainer"),
+        },
+        // A spec that was right when the job was asked for, as for a device that is gone.
+        Ok(protocol::Line::Refused { error }) => return Ok(Some(error.message)),
+        Err(_) => tracing::warn!(id = record.id(), line, "the trainer said something that is no event"),
     }
     Ok(None)
 }

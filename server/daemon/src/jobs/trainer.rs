@@ -5,17 +5,13 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use anyhow::Context;
-use pba_search::SearchSpec;
-use serde_json::Value;
+use pba_search::Run;
+use pba_search::protocol::{Line, Report, Task, arguments, exit, files};
 use tokio::io::AsyncWriteExt;
 use tokio::process::{Child, Command};
 
 use crate::error::Error;
 
-/// Exit code of a trainer that refuses its spec.
-const WRONG_SPEC: i32 = 2;
-/// Exit code of a trainer that was told to stop.
-pub(crate) const INTERRUPTED: i32 = 3;
 const NAME: &str = "pba-trainer";
 
 /// Where `pba-trainer` is.
@@ -58,18 +54,20 @@ impl Trainer {
     /// Asks a trainer whether it could run a spec.
     ///
     /// # Errors
-    /// `400` with the field that is wrong, `503` when no trainer runs.
-    pub(crate) async fn check(&self, spec: &SearchSpec, source: &str, cache: &Path) -> Result<(), Error> {
+    /// When a field is wrong, or no trainer runs.
+    pub(crate) async fn check<R: Run>(
+        &self,
+        spec: &R::Spec,
+        source: &str,
+        cache: &Path,
+    ) -> Result<(), Error> {
         let text = serde_json::to_string(spec).map_err(Error::internal)?;
+        let missing = |reason: &dyn std::fmt::Display| self.missing(R::JOB.plural, reason);
         let mut child = self
-            .command(source, cache)
-            .args(["--spec", "-", "--check"])
+            .command::<R>(Task::Check, source, cache)
             .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .kill_on_drop(true)
             .spawn()
-            .map_err(|error| self.missing(error))?;
+            .map_err(|error| missing(&error))?;
         let mut stdin = child.stdin.take().expect("stdin is piped");
         // A trainer that ends before it reads says why on the other pipes.
         let _ = stdin.write_all(text.as_bytes()).await;
@@ -78,48 +76,51 @@ impl Trainer {
         if output.status.success() {
             return Ok(());
         }
-        let answer: Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
-        if output.status.code() == Some(WRONG_SPEC)
-            && let Some(field) = answer["error"]["field"].as_str()
-        {
-            let message = answer["error"]["message"].as_str().unwrap_or_default();
-            return Err(Error::field(field, message));
-        }
-        match answer["error"].as_str() {
-            Some(message) => Err(Error::body(message)),
-            None => Err(self.missing(String::from_utf8_lossy(&output.stderr).trim())),
+        match serde_json::from_slice(&output.stdout) {
+            Ok(Line::<R::Event>::Refused { error })
+                if output.status.code() == Some(exit::WRONG_SPEC.into()) =>
+            {
+                Err(Error::field(&error.field, &error.message))
+            }
+            Ok(Line::Report(Report::Failed { error })) => Err(Error::body(error)),
+            _ => Err(missing(&String::from_utf8_lossy(&output.stderr).trim())),
         }
     }
 
-    /// Starts a trainer in the folder of a search.
-    pub(crate) fn start(&self, directory: &Path, source: &str, cache: &Path) -> anyhow::Result<Child> {
-        self.command(source, cache)
-            .arg("--spec")
-            .arg(directory.join("spec.json"))
-            .arg("--dir")
-            .arg(directory)
-            .arg("--parent")
-            .arg(std::process::id().to_string())
+    /// Starts a trainer on a spec in the folder of a job.
+    ///
+    /// # Errors
+    /// When the spec cannot be written, or the trainer does not start.
+    pub(crate) fn start<R: Run>(
+        &self,
+        spec: &R::Spec,
+        dir: &Path,
+        source: &str,
+        cache: &Path,
+    ) -> anyhow::Result<Child> {
+        let path = dir.join(files::SPEC);
+        std::fs::write(&path, serde_json::to_vec_pretty(spec)?)
+            .with_context(|| format!("cannot write {}", path.display()))?;
+        let task = Task::Run { dir, parent: std::process::id() };
+        self.command::<R>(task, source, cache)
             .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .kill_on_drop(true)
             .spawn()
             .with_context(|| format!("cannot start {}", self.program.display()))
     }
 
-    fn command(&self, source: &str, cache: &Path) -> Command {
+    fn command<R: Run>(&self, task: Task<'_>, source: &str, cache: &Path) -> Command {
         let mut command = Command::new(&self.program);
         // A panic says what and where in its first lines; those are what is shown.
         command.env("RUST_BACKTRACE", "0");
-        command.args(["search", "--dataset", source, "--cache"]).arg(cache);
+        command.args(arguments(R::JOB, task, source, cache));
+        command.stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
         command
     }
 
     /// What to do about a trainer that does not run.
-    fn missing(&self, reason: impl std::fmt::Display) -> Error {
+    fn missing(&self, plural: &str, reason: &dyn std::fmt::Display) -> Error {
         Error::no_trainer(format!(
-            "searches need {}, which does not run here: {reason}. Streams are not affected. Build it with `make build` \
+            "{plural} need {}, which does not run here: {reason}. Streams are not affected. Build it with `make build` \
              (without TRAINER=0; it fetches libtorch): once it is there, it is used. Or restart the server and say \
              where it is with --trainer PATH or PBA_TRAINER",
             self.program.display()

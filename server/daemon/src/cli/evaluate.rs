@@ -1,0 +1,105 @@
+//! `pba evaluate`: train models from scratch and test them.
+
+use indicatif::ProgressBar;
+use pba_schedules::Ablation;
+use pba_search::{Evaluation, EvaluationEvent};
+use pba_wire::evaluations::{EvaluationAnswer, EvaluationList, EvaluationStanding};
+use serde::Serialize;
+
+use crate::cli::jobs::{self, Command, Shown, Training, percent};
+use crate::cli::output;
+use crate::cli::remote::Remote;
+
+/// Arguments of `pba evaluate`.
+#[derive(Debug, clap::Args)]
+#[command(args_conflicts_with_subcommands = true, arg_required_else_help = true)]
+pub(crate) struct Args {
+    #[command(flatten)]
+    remote: Remote,
+    #[command(flatten)]
+    start: jobs::StartFlags,
+    #[command(flatten)]
+    fields: Fields,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+/// The fields of a spec.
+#[derive(Debug, clap::Args, Serialize)]
+#[command(allow_negative_numbers = true)]
+struct Fields {
+    /// Name of the evaluation [default: made of dataset and model]
+    #[arg(long)]
+    name: Option<String>,
+    /// Schedule to train with, by name or digest [default: none]
+    #[arg(long)]
+    schedule: Option<String>,
+    /// scheduled, flatten, shuffled or final [default: scheduled]
+    #[arg(long)]
+    ablation: Option<String>,
+    #[command(flatten)]
+    #[serde(flatten)]
+    training: Training,
+}
+
+/// Starts an evaluation, or does what the subcommand says.
+pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
+    match args.command {
+        Some(command) => jobs::run::<Watched>(&args.remote, command).await,
+        None => jobs::start::<Watched>(&args.remote, &args.start, &args.fields).await,
+    }
+}
+
+/// Where it runs is all that a watcher has to remember.
+#[derive(Default)]
+struct Watched;
+
+impl Shown for Watched {
+    type Run = Evaluation;
+    type Answer = EvaluationAnswer;
+    type List = EvaluationList;
+    type Standing = EvaluationStanding;
+    const HEAD: &'static [&'static str] =
+        &["ID", "STATE", "EPOCH", "TEST ERROR", "SECONDS", "DATASET", "MODEL", "SCHEDULE", "ABLATION"];
+
+    fn answers(list: EvaluationList) -> Vec<EvaluationAnswer> {
+        list.evaluations
+    }
+
+    fn row(answer: &EvaluationAnswer) -> Vec<String> {
+        let standing = &answer.standing;
+        let ablation = Ablation::ALL.iter().find(|(ablation, _)| *ablation == answer.ablation);
+        vec![
+            answer.id.clone(),
+            standing.state.to_string(),
+            format!("{}/{}", standing.epoch, standing.epochs),
+            percent(standing.test_error),
+            format!("{:.1}", standing.seconds),
+            answer.dataset.clone(),
+            answer.model.clone(),
+            answer.schedule.clone(),
+            ablation.map_or("-", |(_, name)| name).to_owned(),
+        ]
+    }
+
+    fn details(_answer: &EvaluationAnswer) {}
+
+    fn happened(&mut self, event: EvaluationEvent, bar: Option<&ProgressBar>) {
+        if let (EvaluationEvent::Trained { epoch, train_loss }, Some(bar)) = (event, bar) {
+            let loss = train_loss.map_or("-".to_owned(), |loss| format!("{loss:.4}"));
+            bar.suspend(|| output::line(format_args!("epoch {epoch}: train loss {loss}")));
+        }
+    }
+
+    fn ended(&self, _remote: &Remote, standing: &EvaluationStanding) {
+        let tested = match (standing.images, &standing.split) {
+            (Some(images), Some(split)) => format!(" on the {images} images of {split}"),
+            _ => String::new(),
+        };
+        output::line(format_args!(
+            "done in {:.1} s, test error {}{tested}",
+            standing.seconds,
+            percent(standing.test_error)
+        ));
+    }
+}

@@ -1,0 +1,297 @@
+//! What `pba search` and `pba evaluate` have in common.
+
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use anyhow::{Context, bail};
+use clap::Subcommand;
+use indicatif::{ProgressBar, ProgressStyle};
+use pba_search::Run;
+use pba_search::protocol::Progress;
+use pba_wire::jobs::{JobStanding, JobState, PROGRESS, STATE};
+use reqwest::Method;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value, json};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use crate::cli::bar::rate;
+use crate::cli::remote::Remote;
+use crate::cli::{INTERRUPTED, output};
+
+/// A kind of job as the command line shows it. A value is what a watcher has seen of one.
+pub(crate) trait Shown: Default {
+    /// The kind.
+    type Run: Run;
+    /// All that the server tells of one.
+    type Answer: DeserializeOwned;
+    /// What the server tells of all of them.
+    type List: DeserializeOwned;
+    /// Where one stands.
+    type Standing: DeserializeOwned;
+
+    /// The head of the table that lists them.
+    const HEAD: &'static [&'static str];
+
+    /// All of them.
+    fn answers(list: Self::List) -> Vec<Self::Answer>;
+
+    /// The row of one in the table.
+    fn row(answer: &Self::Answer) -> Vec<String>;
+
+    /// Prints what is to be seen of one below its row.
+    fn details(answer: &Self::Answer);
+
+    /// Takes in what happened; shows it above the bar, if there is one.
+    fn happened(&mut self, event: <Self::Run as Run>::Event, bar: Option<&ProgressBar>);
+
+    /// Prints how one ended that is done.
+    fn ended(&self, remote: &Remote, standing: &Self::Standing);
+}
+
+/// What can be done with any job.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// List all
+    List,
+    /// Watch one until it ends
+    Watch {
+        /// Its id
+        id: String,
+    },
+    /// Show where one stands
+    Show {
+        /// Its id
+        id: String,
+    },
+    /// End one
+    Cancel {
+        /// Its id
+        id: String,
+    },
+    /// Go on with one that failed or was cancelled
+    Resume {
+        /// Its id
+        id: String,
+    },
+}
+
+/// The fields that the specs of all jobs have, as flags; the server says what is wrong with them.
+#[derive(Debug, clap::Args, Serialize)]
+pub(crate) struct Training {
+    /// Dataset [default: shapes]
+    #[arg(long)]
+    dataset: Option<String>,
+    /// tiny, resnet-20, wrn-D-K [default: wrn-40-2]
+    #[arg(long)]
+    model: Option<String>,
+    /// Epochs that each model trains [default: 200]
+    #[arg(long)]
+    epochs: Option<Field>,
+    /// Images to train on
+    #[arg(long)]
+    train_size: Option<Field>,
+    /// Images per step [default: 128, for tiny 32]
+    #[arg(long)]
+    batch_size: Option<Field>,
+    /// Learning rate [default: 0.1]
+    #[arg(long)]
+    lr: Option<Field>,
+    /// Weight decay [default: 0.0005]
+    #[arg(long)]
+    weight_decay: Option<Field>,
+    /// cosine, or JSON as {"steps": [80, 120], "factor": 0.1}
+    #[arg(long)]
+    lr_schedule: Option<Field>,
+    /// Base augmentation [default: the dataset's own]
+    #[arg(long)]
+    base: Option<String>,
+    /// Seed of everything random [default: 0]
+    #[arg(long)]
+    seed: Option<Field>,
+    /// auto, cpu, cuda or cuda:N
+    #[arg(long)]
+    device: Option<String>,
+}
+
+/// A field as it was given: JSON where it is JSON, and otherwise text.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Field(Value);
+
+impl FromStr for Field {
+    type Err = std::convert::Infallible;
+
+    fn from_str(text: &str) -> Result<Field, Self::Err> {
+        Ok(Field(serde_json::from_str(text).unwrap_or_else(|_| text.into())))
+    }
+}
+
+/// How a job is started.
+#[derive(Debug, clap::Args)]
+pub(crate) struct StartFlags {
+    /// A JSON file with the fields of the spec; flags win over it
+    #[arg(long, value_name = "FILE")]
+    spec: Option<PathBuf>,
+    /// Watch it until it ends
+    #[arg(long)]
+    watch: bool,
+}
+
+/// Starts a job of the fields that are given in `flags`, and in a file.
+pub(crate) async fn start<S: Shown>(
+    remote: &Remote,
+    start: &StartFlags,
+    flags: &impl Serialize,
+) -> anyhow::Result<()> {
+    let mut fields: Map<String, Value> = start.spec.as_deref().map(read).transpose()?.unwrap_or_default();
+    let Value::Object(flags) = serde_json::to_value(flags)? else { bail!("flags are no object") };
+    fields.extend(flags.into_iter().filter(|(_, value)| !value.is_null()));
+    let path = format!("/v1/{}", S::Run::JOB.plural);
+    let answer = remote.client()?.request(Method::POST, &path, Some(serde_json::to_vec(&fields)?)).await?;
+    let Started { id, state } = remote.read(&answer)?;
+    let (name, command) = (S::Run::JOB.name, S::Run::JOB.command);
+    if start.watch {
+        // Before the id is told: whoever knows it may press Ctrl-C.
+        let interrupt = interrupt()?;
+        if !remote.json {
+            output::line(format_args!("{name} {id}"));
+        }
+        return watch::<S>(remote, &id, interrupt).await;
+    }
+    if remote.json {
+        output::json(&remote.document(&answer)?);
+    } else {
+        let watch = remote.command(format_args!("{command} watch {id}"));
+        output::line(format_args!("{name} {id} is {state}; watch it with: {watch}"));
+    }
+    Ok(())
+}
+
+/// As much of the answer as is needed to say that a job was started.
+#[derive(serde::Deserialize)]
+struct Started {
+    id: String,
+    state: JobState,
+}
+
+fn read(path: &Path) -> anyhow::Result<Map<String, Value>> {
+    let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+    serde_json::from_str(&text).with_context(|| format!("{} is not a JSON object", path.display()))
+}
+
+fn interrupt() -> anyhow::Result<Signal> {
+    signal(SignalKind::interrupt()).context("cannot watch for Ctrl-C")
+}
+
+/// Does what the subcommand says.
+pub(crate) async fn run<S: Shown>(remote: &Remote, command: Command) -> anyhow::Result<()> {
+    let answer = match command {
+        Command::Watch { id } => return watch::<S>(remote, &id, interrupt()?).await,
+        Command::List => {
+            let path = format!("/v1/{}", S::Run::JOB.plural);
+            let list = remote.client()?.request(Method::GET, &path, None).await?;
+            if remote.json {
+                output::json(&remote.document(&list)?);
+            } else {
+                let answers = S::answers(remote.read(&list)?);
+                output::table(S::HEAD, &answers.iter().map(S::row).collect::<Vec<_>>());
+            }
+            return Ok(());
+        }
+        Command::Show { id } => one::<S>(remote, Method::GET, &id, "").await?,
+        Command::Cancel { id } => one::<S>(remote, Method::DELETE, &id, "").await?,
+        Command::Resume { id } => one::<S>(remote, Method::POST, &id, "/resume").await?,
+    };
+    if remote.json {
+        output::json(&remote.document(&answer)?);
+        return Ok(());
+    }
+    let JobStanding { error, .. } = remote.read(&answer)?;
+    let answer: S::Answer = remote.read(&answer)?;
+    output::table(S::HEAD, &[S::row(&answer)]);
+    if let Some(error) = error {
+        output::line(format_args!("error: {error}"));
+    }
+    S::details(&answer);
+    Ok(())
+}
+
+/// What the server answers about one job.
+pub(crate) async fn one<S: Shown>(
+    remote: &Remote,
+    method: Method,
+    id: &str,
+    suffix: &str,
+) -> anyhow::Result<Vec<u8>> {
+    let id: String = form_urlencoded::byte_serialize(id.as_bytes()).collect();
+    let path = format!("/v1/{}/{id}{suffix}", S::Run::JOB.plural);
+    Ok(remote.client()?.request(method, &path, None).await?)
+}
+
+/// Follows a job to its end; fails when the job does. An interrupt ends the watching only.
+async fn watch<S: Shown>(remote: &Remote, id: &str, mut interrupt: Signal) -> anyhow::Result<()> {
+    let (name, command) = (S::Run::JOB.name, S::Run::JOB.command);
+    let mut events = remote.client()?.events(S::Run::JOB.plural, id);
+    let (bar, mut seen, mut last) = (bar(), S::default(), None);
+    loop {
+        let event = tokio::select! {
+            event = events.next() => event?,
+            _ = interrupt.recv() => {
+                bar.finish_and_clear();
+                eprintln!(
+                    "{name} {id} goes on; watch it again with: {}\ncancel it with: {}",
+                    remote.command(format_args!("{command} watch {id}")),
+                    remote.command(format_args!("{command} cancel {id}")),
+                );
+                std::process::exit(INTERRUPTED);
+            }
+        };
+        let Some(event) = event else { break };
+        if remote.json {
+            output::line(json!({ "event": event.kind, "data": event.data }));
+        }
+        match event.kind.as_str() {
+            PROGRESS => show(&bar, &event.read()?),
+            STATE => last = Some(event),
+            pba_client::RECONNECTING => {
+                tracing::warn!("lost the server ({}); trying again", event.read::<String>()?);
+            }
+            // A later server may tell of more.
+            _ => {
+                if let Ok(event) = event.read() {
+                    seen.happened(event, (!remote.json).then_some(&bar));
+                }
+            }
+        }
+    }
+    bar.finish_and_clear();
+    let Some(last) = last else { bail!("the {name} was lost") };
+    match last.read()? {
+        JobStanding { state: JobState::Done, .. } if remote.json => {}
+        JobStanding { state: JobState::Done, .. } => seen.ended(remote, &last.read()?),
+        JobStanding { state: JobState::Failed, error } => {
+            bail!("the {name} failed: {}", error.unwrap_or_default())
+        }
+        JobStanding { state, .. } => bail!("the {name} was {state}"),
+    }
+    Ok(())
+}
+
+fn bar() -> ProgressBar {
+    let bar = ProgressBar::new(10_000);
+    let style = ProgressStyle::with_template("{wide_bar:.cyan/blue} {percent:>3} %  {msg}");
+    bar.set_style(style.expect("the template is well-formed"));
+    bar
+}
+
+fn show(bar: &ProgressBar, progress: &Progress) {
+    bar.set_position((10_000.0 * progress.fraction) as u64);
+    let left = progress.seconds_left.map_or("?".to_owned(), |left| format!("{left:.0} s"));
+    let rate = rate(progress.images_per_second);
+    bar.set_message(format!("epoch {}/{}  {rate}  {left} left", progress.epoch, progress.epochs));
+}
+
+/// A share of 1 in percent; a dash where there is none.
+pub(crate) fn percent(share: Option<f64>) -> String {
+    share.map_or("-".to_owned(), |share| format!("{:.1} %", 100.0 * share))
+}

@@ -1,0 +1,290 @@
+//! The jobs of one kind, by name.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use anyhow::Context;
+use pba_augment::{Base, Frame};
+use pba_datasets::BUILT_IN;
+use pba_schedules::Schedule;
+use pba_search::Spec;
+use pba_types::SplitName;
+use pba_wire::jobs::JobState;
+use serde_json::{Map, Value};
+
+use crate::catalog::datasets::Catalog;
+use crate::catalog::schedules::Registry;
+use crate::error::Error;
+use crate::jobs::kind::{Kind, News};
+use crate::jobs::record::{BEGUN, Record};
+use crate::jobs::workplace::Workplace;
+
+/// Jobs of a kind that wait or run at a time; more are refused.
+const WAITING_MAX: usize = 64;
+
+/// Every job of a kind, by id: its name.
+pub(crate) struct Table<K: Kind> {
+    directory: PathBuf,
+    pub(crate) workplace: Arc<Workplace>,
+    records: Mutex<Records<K>>,
+}
+
+type Records<K> = BTreeMap<String, Arc<Record<K>>>;
+
+/// A request that is right, as far as can be said without the trainer.
+struct Checked<K: Kind> {
+    spec: K::Spec,
+    /// Where the trainer reads the dataset.
+    source: String,
+    /// What the trainer needs beside the spec.
+    schedule: Option<Arc<Schedule>>,
+    /// Whether the name is of the client's choice.
+    named: bool,
+}
+
+impl<K: Kind> Table<K> {
+    /// Opens the jobs in a data directory.
+    ///
+    /// # Errors
+    /// When their folder cannot be made or listed.
+    pub(super) fn open(data: &Path, workplace: &Arc<Workplace>) -> anyhow::Result<Table<K>> {
+        let directory = data.join(K::JOB.plural);
+        std::fs::create_dir_all(&directory)
+            .with_context(|| format!("cannot make {}", directory.display()))?;
+        let records = Mutex::new(read(&directory, workplace.is_writer)?);
+        let table = Table { directory, workplace: Arc::clone(workplace), records };
+        table.count_states();
+        Ok(table)
+    }
+
+    /// Every job, by id.
+    pub(crate) fn list(&self) -> Vec<Arc<Record<K>>> {
+        self.look_again();
+        self.records().values().cloned().collect()
+    }
+
+    /// The job of an id.
+    ///
+    /// # Errors
+    /// When there is none, with the nearest id.
+    pub(crate) fn get(&self, id: &str) -> Result<Arc<Record<K>>, Error> {
+        self.look_again();
+        let records = self.records();
+        records
+            .get(id)
+            .cloned()
+            .ok_or_else(|| Error::not_found(K::JOB.name, id, records.keys().map(String::as_str)))
+    }
+
+    /// Where another server hosts the jobs: reads how they stand on the disk.
+    fn look_again(&self) {
+        if self.workplace.is_writer {
+            return;
+        }
+        match read(&self.directory, false) {
+            Ok(found) => *self.records() = found,
+            Err(error) => {
+                tracing::error!(error = format!("{error:#}"), "what is shown of {} is old", K::JOB.plural);
+            }
+        }
+    }
+
+    /// Checks a request, with the trainer too, and puts the job in line.
+    ///
+    /// # Errors
+    /// When a field is wrong, the dataset is unknown, the name is taken, too many wait, or there is no
+    /// trainer that runs.
+    pub(crate) async fn start(
+        &self,
+        catalog: &Catalog,
+        registry: &Registry,
+        body: &[u8],
+    ) -> Result<Arc<Record<K>>, Error> {
+        let Checked { mut spec, source, schedule, named } = self.check(catalog, registry, body)?;
+        let Workplace { trainer, cache, .. } = &*self.workplace;
+        trainer.check::<K>(&spec, &source, cache).await?;
+        let record = {
+            let mut records = self.records();
+            let waiting = records.values().filter(|record| !record.state().is_final()).count();
+            if waiting >= WAITING_MAX {
+                let plural = K::JOB.plural;
+                return Err(Error::busy(format!("{waiting} {plural} wait or run; that is as many as may")));
+            }
+            // Looked at again under the lock: another request may have taken the name meanwhile.
+            if !named {
+                spec.rename(self.free_name(registry, &records, &spec));
+            } else if self.holds(&records, spec.name()) {
+                return Err(name_taken::<K>(spec.name()));
+            }
+            let record = Record::create(&self.directory, spec, source, schedule.as_deref())
+                .map_err(|error| Error::internal(format!("{error:#}")))?;
+            let record = Arc::new(record);
+            records.insert(record.id().to_owned(), Arc::clone(&record));
+            record
+        };
+        tracing::info!(id = record.id(), "{} in line", K::JOB.name);
+        self.count_states();
+        self.workplace.queued.notify_one();
+        Ok(record)
+    }
+
+    /// Reads a request, and fills in what the server knows: a free name, and the dataset's own base
+    /// augmentation.
+    fn check(&self, catalog: &Catalog, registry: &Registry, body: &[u8]) -> Result<Checked<K>, Error> {
+        let text =
+            std::str::from_utf8(body).map_err(|error| Error::body(format!("not UTF-8 text: {error}")))?;
+        if text.trim().is_empty() {
+            return Err(Error::body(
+                "the body is empty; expected the spec as a JSON object, {} for the defaults",
+            ));
+        }
+        let mut fields: Map<String, Value> = serde_json::from_str(text)
+            .map_err(|error| Error::body(format!("the spec is not a JSON object: {error}")))?;
+        let named = fields.get("name").is_some_and(|name| !name.is_null());
+        // Read once without the name, so that a free one can be made of the checked fields.
+        let spec = parse::<K>(&fields)?;
+        let training = spec.training();
+        let dataset = catalog.get(&training.dataset)?;
+        let served = dataset.served()?;
+        let (train, _) = served.split(SplitName::Train)?;
+        let as_they_are = || format!("{} trains on images as they are", K::JOB.one);
+        if train.shape().is_none() {
+            return Err(Error::parameter(
+                "dataset",
+                &training.dataset,
+                format!("its training images differ in size, and {}", as_they_are()),
+                "a dataset whose training images share one size",
+            ));
+        }
+        if !named {
+            let name = self.free_name(registry, &self.records(), &spec);
+            fields.insert("name".to_owned(), name.into());
+        }
+        match &training.base {
+            None => {
+                let base = Base { frame: Frame::Whole, ..served.base_of(SplitName::Train) };
+                fields.insert("base".to_owned(), base.to_string().into());
+            }
+            Some(base) => {
+                let refuse = |reason: String| {
+                    Error::parameter("base", base, reason, "identity, or pad_crop:N, flip, cutout:N")
+                };
+                let parsed = base.parse::<Base>().map_err(|error| refuse(error.to_string()))?;
+                if parsed.frame != Frame::Whole {
+                    return Err(refuse(as_they_are()));
+                }
+            }
+        }
+        let schedule = K::fill_in(&mut fields, &spec, registry)?;
+        let spec = parse::<K>(&fields)?;
+        if self.holds(&self.records(), spec.name()) || K::is_taken(spec.name(), registry) {
+            return Err(name_taken::<K>(spec.name()));
+        }
+        let source = match dataset.source() {
+            None => BUILT_IN.to_owned(),
+            Some(path) => std::path::absolute(path).map_err(Error::internal)?.display().to_string(),
+        };
+        Ok(Checked { spec, source, schedule, named })
+    }
+
+    /// Whether a name is a job's, or that of a folder that cannot be read as one.
+    fn holds(&self, records: &Records<K>, name: &str) -> bool {
+        records.contains_key(name) || self.directory.join(name).exists()
+    }
+
+    /// Where the job of a name stands.
+    pub(super) fn state(&self, name: &str) -> Option<JobState> {
+        self.records().get(name).map(|record| record.state())
+    }
+
+    /// A name made of dataset and model that nothing has.
+    fn free_name(&self, registry: &Registry, records: &Records<K>, spec: &K::Spec) -> String {
+        let training = spec.training();
+        (1u32..)
+            .map(|number| format!("{}-{}-{number}", training.dataset, training.model))
+            .find(|name| !self.holds(records, name) && !K::is_taken(name, registry))
+            .expect("some number is free")
+    }
+
+    /// Ends a waiting or running job.
+    ///
+    /// # Errors
+    /// When there is none, or it has ended already.
+    pub(crate) fn cancel(&self, id: &str) -> Result<Arc<Record<K>>, Error> {
+        let record = self.get(id)?;
+        record.cancel()?;
+        self.count_states();
+        Ok(record)
+    }
+
+    /// Puts a failed or cancelled job in line again, to go on from its last checkpoint.
+    ///
+    /// # Errors
+    /// When there is none, or it is done, running or in line.
+    pub(crate) fn resume(&self, id: &str) -> Result<Arc<Record<K>>, Error> {
+        let record = self.get(id)?;
+        record.resume()?;
+        self.count_states();
+        self.workplace.queued.notify_one();
+        Ok(record)
+    }
+
+    /// The job that has waited longest.
+    pub(super) fn next(&self) -> Option<Arc<Record<K>>> {
+        let records = self.records();
+        let waiting = records.values().filter(|record| record.state() == JobState::Queued);
+        waiting.min_by_key(|record| record.created()).cloned()
+    }
+
+    /// Keeps the gauges of states up to date: of the jobs that this server hosts.
+    pub(super) fn count_states(&self) {
+        let records = self.records();
+        let hosted = || records.values().filter(|_| self.workplace.is_writer);
+        for state in JobState::ALL {
+            let count = hosted().filter(|record| record.state() == state).count();
+            K::count(&self.workplace.metrics, News::Jobs(state, count));
+        }
+    }
+
+    fn records(&self) -> MutexGuard<'_, Records<K>> {
+        self.records.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+}
+
+/// Reads every job in a directory.
+fn read<K: Kind>(directory: &Path, is_writer: bool) -> anyhow::Result<Records<K>> {
+    let cannot = || format!("cannot list {}", directory.display());
+    let mut records = BTreeMap::new();
+    for folder in std::fs::read_dir(directory).with_context(cannot)? {
+        let path = folder.with_context(cannot)?.path();
+        if path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(BEGUN)) {
+            // A server was killed while it made it, and nobody was told of it; or it makes it just now.
+            if is_writer {
+                let _ = std::fs::remove_dir_all(&path);
+            }
+            continue;
+        }
+        match Record::open(&path, is_writer) {
+            Ok(record) => {
+                records.insert(record.id().to_owned(), Arc::new(record));
+            }
+            Err(error) => {
+                let error = format!("{error:#}");
+                tracing::warn!(path = %path.display(), %error, "not {}; left alone", K::JOB.one);
+            }
+        }
+    }
+    Ok(records)
+}
+
+fn parse<K: Kind>(fields: &Map<String, Value>) -> Result<K::Spec, Error> {
+    K::Spec::try_from(fields.clone()).map_err(|error| Error::spec(&error))
+}
+
+fn name_taken<K: Kind>(name: &str) -> Error {
+    Error::conflict(format!(
+        "the name {name:?} is taken by {}; names are immutable, so choose another one or leave it out",
+        K::NAMED
+    ))
+}

@@ -1,0 +1,251 @@
+//! What the server and its trainer agree on: how a trainer is called, what it says, how it ends,
+//! and what lies in the folder of a run.
+//!
+//! A trainer writes one JSON object a line on its standard output: the events of the
+//! [journal](crate::journal) as they happen, and [reports](Report), which hold clocks and machines
+//! and are not kept.
+
+use std::ffi::OsString;
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use crate::spec::SpecError;
+
+/// The words for a kind of job.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Job {
+    /// In messages.
+    pub name: &'static str,
+    /// The same with its article.
+    pub one: &'static str,
+    /// In paths and folders.
+    pub plural: &'static str,
+    /// The sub-command, of the trainer and of `pba`.
+    pub command: &'static str,
+}
+
+/// The flags of a trainer, without their dashes.
+pub mod flags {
+    /// The spec: a file, or [`STDIN`].
+    pub const SPEC: &str = "spec";
+    /// The dataset: `shapes`, a packed folder, or anything else that can be read.
+    pub const DATASET: &str = "dataset";
+    /// The folder that keeps datasets once they are decoded.
+    pub const CACHE: &str = "cache";
+    /// The folder of the run.
+    pub const DIR: &str = "dir";
+    /// Id of the process that starts the trainer.
+    pub const PARENT: &str = "parent";
+    /// Only say whether it could start.
+    pub const CHECK: &str = "check";
+    /// The standard input, where a file is asked for.
+    pub const STDIN: &str = "-";
+}
+
+/// The files in the folder of a run.
+pub mod files {
+    /// The spec.
+    pub const SPEC: &str = "spec.json";
+    /// The journal.
+    pub const JOURNAL: &str = "events.jsonl";
+    /// The schedule that was learned, or that is trained with.
+    pub const SCHEDULE: &str = "schedule.json";
+    /// Locked while a trainer works there.
+    pub const LOCK: &str = "lock";
+}
+
+/// How a trainer ends; 0 when it did what it was asked to.
+pub mod exit {
+    /// It failed; a run can be resumed once the reason is gone.
+    pub const FAILED: u8 = 1;
+    /// The spec or the command line is wrong.
+    pub const WRONG_SPEC: u8 = 2;
+    /// It was told to stop; the run can be resumed.
+    pub const INTERRUPTED: u8 = 3;
+}
+
+/// What a trainer is asked for.
+#[derive(Clone, Copy, Debug)]
+pub enum Task<'a> {
+    /// To say whether the spec on its standard input could be run.
+    Check,
+    /// To run the spec in a folder, or to go on with the run that is there.
+    Run {
+        /// The folder.
+        dir: &'a Path,
+        /// The process that starts it, with which it ends.
+        parent: u32,
+    },
+}
+
+/// The command line of a trainer, without the program.
+pub fn arguments(job: &Job, task: Task<'_>, dataset: &str, cache: &Path) -> Vec<OsString> {
+    let flag = |name: &str| OsString::from(format!("--{name}"));
+    let mut arguments = vec![job.command.into(), flag(flags::DATASET), dataset.into(), flag(flags::CACHE)];
+    arguments.push(cache.into());
+    arguments.push(flag(flags::SPEC));
+    match task {
+        Task::Check => arguments.extend([flags::STDIN.into(), flag(flags::CHECK)]),
+        Task::Run { dir, parent } => arguments.extend([
+            dir.join(files::SPEC).into(),
+            flag(flags::DIR),
+            dir.into(),
+            flag(flags::PARENT),
+            parent.to_string().into(),
+        ]),
+    }
+    arguments
+}
+
+/// Something a trainer tells that is not part of the journal.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub enum Report {
+    /// A run goes on from its journal. The journal was cut to its first `events` lines; what
+    /// followed happens again, and is told again.
+    Resumed {
+        /// Epochs that are finished.
+        epoch: u32,
+        /// Lines of the journal that stay.
+        events: usize,
+    },
+    /// Where it runs.
+    Device {
+        /// `cpu` or `cuda:N`.
+        device: String,
+        /// How members share it.
+        strategy: String,
+        /// CPU threads.
+        threads: usize,
+    },
+    /// How far it is; once a second.
+    Progress(Progress),
+    /// It was told to stop, and did.
+    Interrupted,
+    /// It cannot go on.
+    Failed {
+        /// Why, with its causes.
+        error: String,
+    },
+}
+
+/// How far a trainer is.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Progress {
+    /// Epochs that every member has trained.
+    pub epoch: u32,
+    /// Epochs in all.
+    pub epochs: u32,
+    /// Share of the training that is done, 0..=1.
+    pub fraction: f64,
+    /// Images trained, over all members and from the start of the run.
+    pub images: u64,
+    /// Images trained per second by this process, scoring and saving included.
+    pub images_per_second: f64,
+    /// Seconds since this process began to train.
+    pub seconds: f64,
+    /// Seconds that it will take at this rate; null before the first step.
+    pub seconds_left: Option<f64>,
+    /// Memory in use on the GPU after the last epoch, by everyone; none on a CPU.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gpu_memory_used_bytes: Option<u64>,
+}
+
+/// A line of a trainer's standard output, where `E` is what happens in its kind of job.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Line<E> {
+    /// An event of the journal.
+    Event(E),
+    /// A report.
+    Report(Report),
+    /// The spec is refused, before anything starts.
+    Refused {
+        /// Why.
+        error: Refusal,
+    },
+}
+
+/// A field of a spec that is wrong, in the trainer's words.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Refusal {
+    /// Its name.
+    pub field: String,
+    /// What is wrong with it.
+    pub message: String,
+}
+
+impl From<&SpecError> for Refusal {
+    fn from(error: &SpecError) -> Refusal {
+        Refusal { field: error.field.clone(), message: error.to_string() }
+    }
+}
+
+/// The name of an event: what a line of a journal calls it.
+///
+/// # Errors
+/// When the line is no event.
+pub fn event_name(line: &str) -> serde_json::Result<String> {
+    #[derive(Deserialize)]
+    struct Named {
+        event: String,
+    }
+    serde_json::from_str::<Named>(line).map(|named| named.event)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::Event;
+    use crate::journal::Run;
+    use crate::search::Search;
+
+    #[track_caller]
+    fn check(line: &Line<Event>, text: &str) {
+        assert_eq!(serde_json::to_string(line).unwrap(), text);
+        assert_eq!(&serde_json::from_str::<Line<Event>>(text).unwrap(), line);
+    }
+
+    #[test]
+    fn lines_read_back() {
+        check(&Line::Event(Event::Checkpoint { epoch: 3 }), r#"{"event":"checkpoint","epoch":3}"#);
+        check(&Line::Report(Report::Interrupted), r#"{"event":"interrupted"}"#);
+        check(
+            &Line::Report(Report::Resumed { epoch: 6, events: 9 }),
+            r#"{"event":"resumed","epoch":6,"events":9}"#,
+        );
+        let progress = Progress {
+            epoch: 1,
+            epochs: 4,
+            fraction: 0.25,
+            images: 128,
+            images_per_second: 64.0,
+            seconds: 2.0,
+            seconds_left: None,
+            gpu_memory_used_bytes: None,
+        };
+        check(
+            &Line::Report(Report::Progress(progress)),
+            r#"{"event":"progress","epoch":1,"epochs":4,"fraction":0.25,"images":128,"images_per_second":64.0,"seconds":2.0,"seconds_left":null}"#,
+        );
+        let error = Refusal { field: "lr".to_owned(), message: "lr is 0".to_owned() };
+        check(&Line::Refused { error }, r#"{"error":{"field":"lr","message":"lr is 0"}}"#);
+        assert!(serde_json::from_str::<Line<Event>>(r#"{"event":"sung"}"#).is_err());
+        assert_eq!(event_name(r#"{"event":"checkpoint","epoch":3}"#).unwrap(), "checkpoint");
+    }
+
+    #[test]
+    fn a_trainer_is_called_by_its_flags() {
+        let words = |task| {
+            let arguments = arguments(Search::JOB, task, "shapes", Path::new("/cache"));
+            arguments.into_iter().map(|word| word.into_string().unwrap()).collect::<Vec<_>>().join(" ")
+        };
+        assert_eq!(words(Task::Check), "search --dataset shapes --cache /cache --spec - --check");
+        assert_eq!(
+            words(Task::Run { dir: Path::new("/run"), parent: 7 }),
+            "search --dataset shapes --cache /cache --spec /run/spec.json --dir /run --parent 7"
+        );
+    }
+}
