@@ -11,8 +11,8 @@ use pba_schedules::{EpochPolicies, Schedule, formats};
 use pba_search::{EvaluationSpec, Report, Strategy, Trainer};
 
 use crate::data::{self, ScoreSet, TrainSet};
-use crate::device;
-use crate::population::Population;
+use crate::device::{self, Placement};
+use crate::population::{Population, Setup};
 use crate::report::{self, Meter, Ticker};
 use crate::search::SCORE_BATCH;
 
@@ -41,7 +41,7 @@ pub(crate) fn evaluate(
     cache: &Path,
     check_only: bool,
 ) -> anyhow::Result<()> {
-    let device = device::resolve(spec.training.device)?;
+    let placement = Placement::new(device::resolve(spec.training.device)?, Strategy::Sequential)?;
     let dataset = data::open(dataset, cache)?;
     let pictures = data::pictures(&dataset, SplitName::Train)?;
     let spec = spec.sized(pictures.images.len() as usize)?;
@@ -67,19 +67,22 @@ pub(crate) fn evaluate(
         schedule_digest: schedule.as_ref().map(|schedule| schedule.digest().to_string()),
         dataset_digest: dataset.digest().to_string(),
     });
-    report::tell(&Report::Device {
-        device: device::name(device),
-        strategy: Strategy::Sequential.to_string(),
-        threads: device::threads(),
-    });
+    report::tell(&placement.report());
     let all: Vec<u64> = (0..tested.images.len()).collect();
-    let score = ScoreSet::new(&tested, &all, SCORE_BATCH, device);
+    let score = ScoreSet::new(&tested, &all, SCORE_BATCH, placement.device);
     let train_size = spec.train_size.unwrap_or(0);
     let (indices, _) = data::choose(&*pictures.images, training.seed, train_size, 0);
     let train = TrainSet { pictures, indices, base, batch_size: training.batch_size };
     let meter = Arc::new(Meter::new(training.epochs, Population::images_per_epoch(&train, 1)));
-    let strategy = Strategy::Sequential;
-    let mut population = Population::new(training, 1, train, score, device, strategy, None, meter.clone())?;
+    let mut population = Population::new(Setup {
+        training,
+        members: 1,
+        placement,
+        train,
+        score,
+        checkpoints: None,
+        meter: meter.clone(),
+    })?;
     population.initialize();
     let ticker = Ticker::new(meter.clone());
     let mut train_loss = f32::NAN;

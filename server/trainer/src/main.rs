@@ -29,22 +29,20 @@
 
 mod bench;
 mod checkpoint;
-mod cuda;
+mod cpu;
 mod data;
 mod device;
 mod evaluate;
-mod graphs;
-mod layers;
+mod gpu;
+mod members;
 mod models;
-mod native;
-mod net;
-mod optimizer;
+mod network;
 mod population;
-mod prefetch;
 mod report;
 mod run_dir;
 mod search;
 mod signals;
+mod torch;
 
 use std::io::Read;
 use std::path::{Path, PathBuf};

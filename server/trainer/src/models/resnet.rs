@@ -2,8 +2,8 @@
 
 use tch::Tensor;
 
-use super::Forward;
-use crate::layers::{Builder, Conv, Head, Norm, Pass};
+use crate::network::layers::{Builder, Conv, Head, Norm, Pass};
+use crate::network::model::Forward;
 
 const BLOCKS_PER_STAGE: usize = 3;
 
