@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use anyhow::Context;
-use pba_augment::{Base, Frame};
+use pba_augment::Base;
 use pba_datasets::BUILT_IN;
 use pba_search::SearchSpec;
 use serde_json::{Map, Value};
@@ -168,20 +168,13 @@ impl Searches {
             let name = self.free_name(app, &self.records(), &spec);
             fields.insert("name".to_owned(), name.into());
         }
-        match &spec.training.base {
-            None => {
-                let base = Base { frame: Frame::Whole, ..*dataset.base() };
-                fields.insert("base".to_owned(), base.to_string().into());
-            }
-            Some(base) => {
-                let refuse = |reason: String| {
-                    ApiError::parameter("base", base, reason, "identity, or pad_crop:N, flip, cutout:N")
-                };
-                let parsed = base.parse::<Base>().map_err(|error| refuse(error.to_string()))?;
-                if parsed.frame != Frame::Whole {
-                    return Err(refuse("a search trains on images as they are".to_owned()));
-                }
-            }
+        let asked = spec.training.base.as_deref();
+        let base = Base::for_training(asked, *dataset.base()).map_err(|error| {
+            let allowed = "identity, or pad_crop:N, flip, cutout:N";
+            ApiError::parameter("base", asked.unwrap_or_default(), error.to_string(), allowed)
+        })?;
+        if asked.is_none() {
+            fields.insert("base".to_owned(), base.to_string().into());
         }
         let spec = parse(&fields)?;
         if self.holds(&self.records(), &spec.name) || app.registry.get(&spec.name).is_ok() {
