@@ -35,7 +35,7 @@ pub mod toy;
 
 pub use journal::{Done, Event, Exploit};
 pub use lineage::{Lineage, Step};
-pub use model::{ModelName, UnknownModel};
+pub use model::{ModelName, TrainingDefaults, UnknownModel};
 pub use population::{Member, Population, quantile_count, ranking};
 pub use report::{Line, Progress, Report};
 pub use search::{Search, Trainer, run};

@@ -231,6 +231,7 @@ mod tests {
         assert_eq!(checkpoints.epochs().unwrap(), [3]);
         checkpoints.generation = 6;
         assert!(checkpoints.load_mid_generation(2).is_none());
+        checkpoints.generation = 3;
         checkpoints.save(6, &rows(2)).unwrap();
         assert_eq!(checkpoints.restore(3, 2).unwrap().unwrap().0, 3, "the next generation's end deletes it");
     }

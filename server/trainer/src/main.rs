@@ -51,7 +51,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
-use pba_search::{EvaluationSpec, Report, SearchSpec, SpecError, Strategy};
+use pba_search::{EvaluationSpec, ModelName, Report, SearchSpec, SpecError, Strategy};
 use serde_json::json;
 
 use crate::signals::Interrupted;
@@ -94,8 +94,8 @@ enum Command {
         #[arg(long, default_value = "all")]
         strategy: String,
         /// The network.
-        #[arg(long, default_value = "wrn-40-2")]
-        model: String,
+        #[arg(long, default_value_t)]
+        model: ModelName,
         /// Members.
         #[arg(long, default_value_t = 16)]
         population: u32,
@@ -215,7 +215,7 @@ fn run(command: Command) -> anyhow::Result<()> {
                 .to_string(),
             )?;
             let strategies = match strategy.as_str() {
-                "all" => vec![Strategy::Sequential, Strategy::Stacked, Strategy::Graphs],
+                "all" => Strategy::ALL.map(|(strategy, _)| strategy)[1..].to_vec(),
                 _ => vec![spec.strategy],
             };
             bench::bench(&spec, &strategies, steps.max(1), val_size.max(1))

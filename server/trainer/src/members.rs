@@ -73,7 +73,7 @@ pub(crate) trait Members {
 }
 
 /// What members are made of.
-pub(crate) struct Seeds<'a> {
+pub(crate) struct Blueprint<'a> {
     pub(crate) model: &'a Arc<Model>,
     pub(crate) members: u32,
     pub(crate) normalization: Normalization,
@@ -82,9 +82,9 @@ pub(crate) struct Seeds<'a> {
 }
 
 /// Makes members of one kind, without weights: [`Members::restore`] gives them.
-pub(crate) type MakeMembers = fn(&Seeds<'_>) -> Box<dyn Members>;
+pub(crate) type MakeMembers = fn(&Blueprint<'_>) -> Box<dyn Members>;
 
-impl Seeds<'_> {
+impl Blueprint<'_> {
     /// A network for each member.
     pub(crate) fn one_net_each(&self) -> Vec<Net> {
         (0..self.members).map(|_| self.net(1)).collect()

@@ -10,7 +10,7 @@ use pba_search::{Trainer, TrainingSpec};
 use crate::checkpoint::Checkpoints;
 use crate::data::{ScoreSet, TrainSet, member_seed};
 use crate::device::Placement;
-use crate::members::{Members, Seeds};
+use crate::members::{Blueprint, Members};
 use crate::network::model::Model;
 use crate::network::rows::Rows;
 use crate::network::weights::initial_rows;
@@ -54,7 +54,7 @@ impl Population {
         // inside of libtorch would be split by it.
         tch::set_num_threads(1);
         let model = Arc::new(models::build(training.model, train.pictures.classes));
-        let members = (placement.make_members)(&Seeds {
+        let members = (placement.make_members)(&Blueprint {
             model: &model,
             members: count,
             normalization: train.pictures.normalization,

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use anyhow::{Context, bail};
 use clap::Subcommand;
 use indicatif::{ProgressBar, ProgressStyle};
+use pba_search::ModelName;
 use reqwest::Method;
 use serde_json::{Map, Value, json};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -72,8 +73,7 @@ struct Start {
     /// Dataset [default: shapes]
     #[arg(long)]
     dataset: Option<String>,
-    /// tiny, resnet-20, wrn-D-K [default: wrn-40-2]
-    #[arg(long)]
+    #[arg(long, help = format!("{} [default: {}]", ModelName::allowed(), ModelName::default()))]
     model: Option<String>,
     /// Members [default: 16]
     #[arg(long)]
@@ -96,13 +96,13 @@ struct Start {
     /// Chance that exploring draws a level afresh [default: 0.2]
     #[arg(long)]
     resample_probability: Option<String>,
-    /// Images per step [default: 128, for tiny 32]
+    /// Images per step [default: the model's own]
     #[arg(long)]
     batch_size: Option<String>,
-    /// Learning rate [default: 0.1]
+    /// Learning rate at the start [default: the model's own]
     #[arg(long)]
     lr: Option<String>,
-    /// Weight decay [default: 0.0005]
+    /// Weight decay [default: the model's own]
     #[arg(long)]
     weight_decay: Option<String>,
     /// cosine, or JSON as {"steps": [80, 120], "factor": 0.1}

@@ -9,6 +9,6 @@ use crate::members::MakeMembers;
 
 /// What the strategies are on a CPU, `auto` first.
 pub(crate) const STRATEGIES: [(Strategy, MakeMembers); 2] = [
-    (Strategy::Sequential, |seeds| Box::new(members::OnCores::new(seeds.one_net_each()))),
-    (Strategy::Stacked, |seeds| Box::new(members::OnCores::new(seeds.one_net()))),
+    (Strategy::Sequential, |blueprint| Box::new(members::OnCores::new(blueprint.one_net_each()))),
+    (Strategy::Stacked, |blueprint| Box::new(members::OnCores::new(blueprint.one_net()))),
 ];

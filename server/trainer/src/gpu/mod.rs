@@ -16,7 +16,7 @@ use crate::members::MakeMembers;
 
 /// What the strategies are on a GPU, `auto` first: `stacked`, until the benchmark has been run on one.
 pub(crate) const STRATEGIES: [(Strategy, MakeMembers); 3] = [
-    (Strategy::Stacked, |seeds| Box::new(eager::Eager::new(seeds.one_net()))),
-    (Strategy::Sequential, |seeds| Box::new(eager::Eager::new(seeds.one_net_each()))),
-    (Strategy::Graphs, |seeds| Box::new(graphs::Graphed::new(seeds.one_net_each()))),
+    (Strategy::Stacked, |blueprint| Box::new(eager::Eager::new(blueprint.one_net()))),
+    (Strategy::Sequential, |blueprint| Box::new(eager::Eager::new(blueprint.one_net_each()))),
+    (Strategy::Graphs, |blueprint| Box::new(graphs::Graphed::new(blueprint.one_net_each()))),
 ];

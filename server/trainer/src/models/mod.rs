@@ -1,29 +1,29 @@
-//! The networks, one file each.
-
-mod resnet;
-mod tiny;
-mod wide_resnet;
+//! The networks, one file each. Which there are is declared in [`pba_search::models`].
 
 use pba_search::ModelName;
 
-use crate::network::model::{Forward, Model};
+use crate::network::model::Model;
 
-/// The network of a name that [is built](ModelName::is_built).
-pub(crate) fn build(name: ModelName, classes: usize) -> Model {
-    let classes = classes as i64;
-    Model::new(|builder| -> Box<dyn Forward> {
-        match name {
-            ModelName::Tiny => Box::new(tiny::Tiny::new(builder, classes)),
-            ModelName::ResNet20 => Box::new(resnet::ResNet::new(builder, classes)),
-            ModelName::WideResNet { depth, width } => {
-                Box::new(wide_resnet::WideResNet::new(builder, depth.into(), width.into(), classes))
-            }
-            ModelName::ShakeShake26 { .. } | ModelName::PyramidNet272 => {
-                unreachable!("a checked spec names a model that is built")
+/// The files of the networks, and the match that joins each name to its network.
+macro_rules! networks {
+    ($(
+        $(#[$doc:meta])*
+        $variant:ident { $($(#[$number_doc:meta])* $number:ident),* } in $file:ident { $($declared:tt)* }
+    )*) => {
+        $(mod $file;)*
+
+        /// The network of a name.
+        pub(crate) fn build(name: ModelName, classes: usize) -> Model {
+            match name {
+                $(ModelName::$variant { $($number),* } => Model::new(|builder| {
+                    Box::new($file::$variant::new(builder, $($number.into(),)* classes as i64))
+                }),)*
             }
         }
-    })
+    };
 }
+
+pba_search::models!(networks);
 
 #[cfg(test)]
 mod tests {
