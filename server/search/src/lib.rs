@@ -24,6 +24,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod event;
 pub mod journal;
 mod lineage;
 mod model;
@@ -33,7 +34,7 @@ mod search;
 mod spec;
 pub mod toy;
 
-pub use journal::{Done, Event, Exploit};
+pub use event::{Done, Event, Exploit};
 pub use lineage::{Lineage, Step};
 pub use model::{ModelName, TrainingDefaults, UnknownModel};
 pub use population::{Member, Population, quantile_count, ranking};

@@ -6,7 +6,7 @@ use pba_schedules::rng::{Address, Purpose, Stream, below};
 use pba_schedules::{Op, Policy, explore};
 use rand::Rng;
 
-use crate::journal::Exploit;
+use crate::event::Exploit;
 use crate::lineage::Lineage;
 
 /// One model of the population.

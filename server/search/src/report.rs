@@ -5,7 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::journal::Event;
+use crate::event::Event;
 use crate::spec::EvaluationSpec;
 
 /// Something a trainer tells that is not part of the journal.

@@ -5,7 +5,7 @@ use std::ops::Range;
 use pba_schedules::{Policy, Provenance, Schedule};
 use serde_json::Value;
 
-use crate::journal::{Done, Event, Exploit};
+use crate::event::{Done, Event, Exploit};
 use crate::population::Population;
 use crate::spec::SearchSpec;
 
