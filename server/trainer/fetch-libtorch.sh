@@ -4,7 +4,7 @@
 # It is taken from the PyTorch wheel with pip: no GPU, no CUDA toolkit and no Python torch is
 # needed, only a Python with pip (PYTHON; python3 by default). The wheel also holds the CUDA libraries; they are left out, so
 # the pba-trainer built here runs on the CPU, and on CUDA when LD_LIBRARY_PATH names the lib folder
-# of a full PyTorch of the same version (see server/trainer/src/cuda.rs).
+# of a full PyTorch of the same version (see server/trainer/src/gpu/cuda.rs).
 #
 # About 550 MB are downloaded and 500 MB kept. A second run finds the first one's work. Everything
 # happens in a folder beside the target, renamed at the end: an interrupted run leaves no half.

@@ -83,6 +83,18 @@ impl Base {
         if hidden_by_cutout { Base { cutout: None, ..base } } else { base }
     }
 
+    /// The base to train a model with: what is asked for, or else the dataset's own without its frame.
+    ///
+    /// # Errors
+    /// When what is asked for is no base, or has a frame: models train on images as they are.
+    pub fn for_training(asked: Option<&str>, own: Base) -> Result<Base, BaseError> {
+        match asked.map(str::parse::<Base>).transpose()? {
+            None => Ok(Base { frame: Frame::Whole, ..own }),
+            Some(base) if base.frame == Frame::Whole => Ok(base),
+            Some(Base { frame, .. }) => Err(BaseError::FramedTraining { frame }),
+        }
+    }
+
     /// The images that a model is evaluated on after it was trained with this base: untouched, or where
     /// this makes images of a size, the middle of each at that size: `resize:256,center_crop:224` after
     /// `random_resized_crop:224`, and in that proportion for other sides.
@@ -185,6 +197,12 @@ pub enum BaseError {
     TwoFrames {
         /// The other frame's first step.
         step: &'static str,
+    },
+    /// A frame where a model is to be trained.
+    #[error("models train on images as they are, without {frame}")]
+    FramedTraining {
+        /// The frame.
+        frame: Frame,
     },
     /// A number where none belongs.
     #[error("flip takes no number; found {value:?}")]
@@ -374,6 +392,19 @@ mod tests {
             prop_assert_eq!(base.to_string().parse(), Ok(base));
             prop_assert_eq!(base.check(), Ok(base));
         }
+    }
+
+    #[test]
+    fn models_train_on_images_as_they_are() {
+        let own: Base = "random_resized_crop:224,flip".parse().unwrap();
+        assert_eq!(Base::for_training(None, own).unwrap().to_string(), "flip");
+        assert_eq!(Base::for_training(Some("cutout:8"), own).unwrap().to_string(), "cutout:8");
+        let refused = |asked| Base::for_training(Some(asked), own).unwrap_err().to_string();
+        assert_eq!(
+            refused("resize:73,center_crop:64"),
+            "models train on images as they are, without resize:73,center_crop:64"
+        );
+        assert!(refused("crop:4").contains("unknown step"));
     }
 
     #[track_caller]

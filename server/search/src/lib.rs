@@ -39,7 +39,7 @@ pub use evaluation::{Evaluated, Evaluation, EvaluationEvent};
 pub use event::{Done, Event, Exploit};
 pub use journal::Run;
 pub use lineage::{Lineage, Step};
-pub use model::{ModelName, UnknownModel};
+pub use model::{ModelName, TrainingDefaults, UnknownModel};
 pub use population::{Member, Population, quantile_count, ranking};
 pub use search::{Search, Trainer, run};
 pub use spec::{

@@ -1,52 +1,139 @@
-//! Names of models, checked before anything starts.
+//! The models that can be trained: their names, and what a spec holds by default for each.
 
 use std::fmt;
 use std::str::FromStr;
 
 use serde::{Serialize, Serializer};
 
-/// A network that can be trained, or that will be one day ([`ModelName::is_built`]).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum ModelName {
-    /// A small CNN for CPUs and tests.
-    Tiny,
-    /// The residual network for 32x32 images with 20 layers (He et al. 2016).
-    ResNet20,
-    /// `wrn-D-K`: the wide residual network (Zagoruyko and Komodakis 2016).
-    WideResNet {
-        /// Layers: 6 n + 4.
-        depth: u32,
-        /// Width factor K.
-        width: u32,
-    },
-    /// `shake-shake-26-2x{width}d` (Gastaldi 2017).
-    ShakeShake26 {
-        /// Channels of the first stage: 32, 96 or 112.
-        width: u32,
-    },
-    /// `pyramidnet-272-a200-shakedrop` (Han et al. 2017, Yamada et al. 2018).
-    PyramidNet272,
-}
-
-impl ModelName {
-    /// The names that can be trained, for error messages and help texts.
-    pub const BUILT: &str = "tiny, resnet-20, wrn-D-K (D = 10, 16, 22, 28, 34, 40 ... 100, K = 1..=20)";
-
-    /// False for the names that are understood, but whose network is not written yet.
-    pub fn is_built(self) -> bool {
-        !matches!(self, ModelName::ShakeShake26 { .. } | ModelName::PyramidNet272)
-    }
-}
-
-impl fmt::Display for ModelName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            ModelName::Tiny => f.pad("tiny"),
-            ModelName::ResNet20 => f.pad("resnet-20"),
-            ModelName::WideResNet { depth, width } => f.pad(&format!("wrn-{depth}-{width}")),
-            ModelName::ShakeShake26 { width } => f.pad(&format!("shake-shake-26-2x{width}d")),
-            ModelName::PyramidNet272 => f.pad("pyramidnet-272-a200-shakedrop"),
+/// Gives the macro `$then` every model that can be trained. A model is its declaration here, from
+/// which everything that knows models by name is derived, and its network in `models/FILE.rs` of the
+/// trainer:
+///
+/// ```text
+/// /// What it is.
+/// VARIANT { NUMBERS } in FILE {
+///     name: how it is written, as a format string over its numbers,
+///     allowed: how that is told to people,
+///     all: every model of this variant,
+///     defaults: TrainingDefaults,
+/// }
+/// ```
+#[macro_export]
+macro_rules! models {
+    ($then:ident) => {
+        $then! {
+            /// `tiny`: a small CNN for CPUs and tests, which sees few images.
+            Tiny {} in tiny {
+                name: "tiny",
+                allowed: "tiny",
+                all: [ModelName::Tiny {}],
+                defaults: TrainingDefaults { batch_size: 32, train_size: 1_000, val_size: 1_000, ..PAPER },
+            }
+            /// `resnet-20`: the residual network for 32x32 images with 20 layers (He et al. 2016).
+            ResNet20 {} in resnet {
+                name: "resnet-20",
+                allowed: "resnet-20",
+                all: [ModelName::ResNet20 {}],
+                defaults: PAPER,
+            }
+            /// `wrn-D-K`: the wide residual network (Zagoruyko and Komodakis 2016).
+            WideResNet {
+                /// Layers: 6 n + 4.
+                depth,
+                /// Width factor K.
+                width
+            } in wide_resnet {
+                name: "wrn-{depth}-{width}",
+                allowed: "wrn-D-K (D = 10, 16, 22, 28, 34, 40 ... 100, K = 1..=20)",
+                all: (10..=100).step_by(6).flat_map(|depth| {
+                    (1..=20).map(move |width| ModelName::WideResNet { depth, width })
+                }),
+                defaults: PAPER,
+            }
         }
+    };
+}
+
+/// Names of the reference's models whose networks are not written yet.
+const PLANNED: [&str; 4] = [
+    "shake-shake-26-2x32d",
+    "shake-shake-26-2x96d",
+    "shake-shake-26-2x112d",
+    "pyramidnet-272-a200-shakedrop",
+];
+
+/// What a spec holds for a model unless it says otherwise.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct TrainingDefaults {
+    /// Images per step.
+    pub batch_size: u32,
+    /// Learning rate at the start.
+    pub lr: f64,
+    /// Weight decay, added to the gradient.
+    pub weight_decay: f64,
+    /// Images that a search trains on.
+    pub train_size: usize,
+    /// Images that a search scores with.
+    pub val_size: usize,
+}
+
+/// The paper's, with its reduced CIFAR-10.
+const PAPER: TrainingDefaults =
+    TrainingDefaults { batch_size: 128, lr: 0.1, weight_decay: 5e-4, train_size: 4_000, val_size: 10_000 };
+
+macro_rules! declare {
+    ($(
+        $(#[$doc:meta])*
+        $variant:ident { $($(#[$number_doc:meta])* $number:ident),* } in $file:ident {
+            name: $name:literal,
+            allowed: $allowed:literal,
+            all: $all:expr,
+            defaults: $defaults:expr,
+        }
+    )*) => {
+        /// A network that can be trained.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        pub enum ModelName {
+            $($(#[$doc])* $variant { $($(#[$number_doc])* $number: u32),* },)*
+        }
+
+        impl ModelName {
+            /// What a spec holds for this model unless it says otherwise.
+            pub fn defaults(self) -> TrainingDefaults {
+                match self {
+                    $(ModelName::$variant { .. } => $defaults,)*
+                }
+            }
+
+            /// The names that can be trained, for error messages and help texts.
+            pub fn allowed() -> String {
+                [$($allowed),*].join(", ")
+            }
+
+            /// Every model.
+            fn all() -> Vec<ModelName> {
+                let mut all = Vec::new();
+                $(all.extend($all);)*
+                all
+            }
+        }
+
+        impl fmt::Display for ModelName {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                match self {
+                    $(ModelName::$variant { $($number),* } => f.pad(&format!($name)),)*
+                }
+            }
+        }
+    };
+}
+
+models!(declare);
+
+/// The paper's.
+impl Default for ModelName {
+    fn default() -> ModelName {
+        ModelName::WideResNet { depth: 40, width: 2 }
     }
 }
 
@@ -56,39 +143,29 @@ impl Serialize for ModelName {
     }
 }
 
-/// A name that is no model's.
+/// A name of no model that can be trained.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("unknown model {name:?}; the models are {}", ModelName::BUILT)]
+#[error("unknown model {name:?}; the models are {}", self.allowed())]
 pub struct UnknownModel {
     /// The name that was given.
     pub name: String,
 }
 
+impl UnknownModel {
+    /// The names that could have been given.
+    pub fn allowed(&self) -> String {
+        let is_planned = PLANNED.contains(&self.name.as_str());
+        ModelName::allowed() + if is_planned { " (this one is known, but not built yet)" } else { "" }
+    }
+}
+
 impl FromStr for ModelName {
     type Err = UnknownModel;
 
+    /// Reads a name as [`Display`](fmt::Display) writes it, and no other spelling of its numbers.
     fn from_str(name: &str) -> Result<ModelName, UnknownModel> {
-        let unknown = || UnknownModel { name: name.to_owned() };
-        Ok(match name {
-            "tiny" => ModelName::Tiny,
-            "resnet-20" => ModelName::ResNet20,
-            "shake-shake-26-2x32d" => ModelName::ShakeShake26 { width: 32 },
-            "shake-shake-26-2x96d" => ModelName::ShakeShake26 { width: 96 },
-            "shake-shake-26-2x112d" => ModelName::ShakeShake26 { width: 112 },
-            "pyramidnet-272-a200-shakedrop" => ModelName::PyramidNet272,
-            _ => {
-                let (depth, width) =
-                    name.strip_prefix("wrn-").and_then(|rest| rest.split_once('-')).ok_or_else(unknown)?;
-                let number = |text: &str| text.parse::<u32>().map_err(|_| unknown());
-                let model = ModelName::WideResNet { depth: number(depth)?, width: number(width)? };
-                match model {
-                    ModelName::WideResNet { depth: 10..=100, width: 1..=20 }
-                        // Refuses other spellings of a number, such as +40 and 040.
-                        if (number(depth)? - 4) % 6 == 0 && model.to_string() == name => model,
-                    _ => return Err(unknown()),
-                }
-            }
-        })
+        let found = ModelName::all().into_iter().find(|model| model.to_string() == name);
+        found.ok_or_else(|| UnknownModel { name: name.to_owned() })
     }
 }
 
@@ -100,13 +177,11 @@ mod tests {
     fn names_read_back() {
         for name in ["tiny", "resnet-20", "wrn-40-2", "wrn-28-10", "wrn-16-1", "wrn-10-1"] {
             let model: ModelName = name.parse().unwrap();
-            assert!(model.is_built());
             assert_eq!(model.to_string(), name);
         }
         for name in ["shake-shake-26-2x96d", "pyramidnet-272-a200-shakedrop"] {
-            let model: ModelName = name.parse().unwrap();
-            assert!(!model.is_built());
-            assert_eq!(model.to_string(), name);
+            let error = name.parse::<ModelName>().unwrap_err().to_string();
+            assert!(error.contains(name) && error.contains("not built yet"), "{error}");
         }
     }
 

@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize, Serializer};
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
-use crate::model::ModelName;
+use crate::model::{ModelName, UnknownModel};
 
 /// Members of a population. More would not fit a device, and every member is listed in events.
 const POPULATION_MAX: u64 = 256;
@@ -78,7 +78,7 @@ pub enum Strategy {
 }
 
 impl Strategy {
-    /// Every strategy with its name.
+    /// Every strategy with its name; `auto` first.
     pub const ALL: [(Strategy, &str); 4] = [
         (Strategy::Auto, "auto"),
         (Strategy::Sequential, "sequential"),
@@ -148,13 +148,13 @@ pub struct TrainingSpec {
     /// Epochs that each model trains: 1 and more. Default 200.
     #[schema(required = false, minimum = 1, maximum = 1_000_000)]
     pub epochs: u32,
-    /// Images per step: 1..=65536. Default 128; 32 for `tiny`, which sees few images.
+    /// Images per step: 1..=65536. Default: [the model's](ModelName::defaults), as of the next two.
     #[schema(required = false, minimum = 1, maximum = 65_536)]
     pub batch_size: usize,
-    /// Learning rate at the start: above 0. Default 0.1.
+    /// Learning rate at the start: above 0.
     #[schema(required = false, exclusive_minimum = 0, maximum = 1_000)]
     pub lr: f64,
-    /// Weight decay, added to the gradient: 0 and more. Default 5e-4.
+    /// Weight decay, added to the gradient: 0 and more.
     #[schema(required = false, minimum = 0, maximum = 1_000)]
     pub weight_decay: f64,
     /// `"cosine"` (the default), or `{"steps": [80, 120], "factor": 0.1}`.
@@ -216,12 +216,12 @@ pub struct SearchSpec {
     /// How the members are trained.
     #[serde(flatten)]
     pub training: TrainingSpec,
-    /// Images that the members train on. Default: 1,000 for `tiny`, else 4,000 (the paper's
-    /// reduced CIFAR-10), and no more than half of the split ([`SearchSpec::sized`]).
+    /// Images that the members train on. Default: [the model's](ModelName::defaults), and no more
+    /// than half of the split ([`SearchSpec::sized`]).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub train_size: Option<usize>,
-    /// Images that score the members. Default: 1,000 for `tiny`, else 10,000, and no more than
-    /// are left.
+    /// Images that score the members. Default: [the model's](ModelName::defaults), and no more
+    /// than are left.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub val_size: Option<usize>,
     /// Members: 2 and more. Default 16.
@@ -273,17 +273,14 @@ impl SearchSpec {
     /// # Errors
     /// When the split is too small for them.
     pub fn sized(mut self, images: usize) -> Result<SearchSpec, SpecError> {
-        let (train_default, val_default) = match self.training.model {
-            ModelName::Tiny => (1_000, 1_000),
-            _ => (4_000, 10_000),
-        };
-        let train = self.train_size.unwrap_or(train_default.min(images / 2));
+        let defaults = self.training.model.defaults();
+        let train = self.train_size.unwrap_or(defaults.train_size.min(images / 2));
         if train == 0 || train >= images {
             let allowed = format!("1..={} of the {images} images of the split", images.saturating_sub(1));
             return Err(SpecError::new("train_size", train, allowed));
         }
         let left = images - train;
-        let val = self.val_size.unwrap_or(val_default.min(left));
+        let val = self.val_size.unwrap_or(defaults.val_size.min(left));
         if val > left {
             let allowed =
                 format!("1..={left}, the images of the split ({images}) that train_size ({train}) leaves");
@@ -393,10 +390,7 @@ impl TryFrom<Map<String, Value>> for SearchSpec {
             resample_probability: fields
                 .number("resample_probability", 0.2, "a number in 0..=1", |p| (0.0..=1.0).contains(&p))?,
             ops: fields.ops()?,
-            strategy: fields.parsed("strategy", Strategy::Auto, |text| {
-                let found = Strategy::ALL.into_iter().find(|(_, name)| *name == text);
-                found.map(|(strategy, _)| strategy).ok_or("auto, sequential, stacked, graphs".to_owned())
-            })?,
+            strategy: fields.one_of("strategy", &Strategy::ALL)?,
         };
         fields.close()?;
         Ok(spec)
@@ -414,10 +408,7 @@ impl TryFrom<Map<String, Value>> for EvaluationSpec {
                 .parsed("schedule", EvaluationSpec::NO_SCHEDULE.to_owned(), |name| Ok(name.to_owned()))?,
             training: fields.training()?,
             train_size: fields.integer_or_none("train_size", 1..=IMAGES_MAX)?.map(|n| n as usize),
-            ablation: fields.parsed("ablation", Ablation::Scheduled, |text| {
-                let found = Ablation::ALL.into_iter().find(|(_, name)| *name == text);
-                found.map(|(ablation, _)| ablation).ok_or("scheduled, flatten, shuffled, final".to_owned())
-            })?,
+            ablation: fields.one_of("ablation", &Ablation::ALL)?,
         };
         fields.close()?;
         Ok(spec)
@@ -509,24 +500,33 @@ impl Fields {
         })
     }
 
+    /// One of some values by its name. Default: the first.
+    fn one_of<T: Copy>(&mut self, field: &'static str, all: &[(T, &str)]) -> Result<T, SpecError> {
+        self.parsed(field, all[0].0, |text| match all.iter().find(|(_, name)| *name == text) {
+            Some(&(value, _)) => Ok(value),
+            None => Err(all.iter().map(|(_, name)| *name).collect::<Vec<_>>().join(", ")),
+        })
+    }
+
     fn training(&mut self) -> Result<TrainingSpec, SpecError> {
         let dataset = self.parsed("dataset", "shapes".to_owned(), |name| Ok(name.to_owned()))?;
-        let model = self.parsed("model", ModelName::WideResNet { depth: 40, width: 2 }, |name| {
-            match name.parse::<ModelName>() {
-                Ok(model) if model.is_built() => Ok(model),
-                Ok(_) => Err(format!("{} (this one is known, but not built yet)", ModelName::BUILT)),
-                Err(_) => Err(ModelName::BUILT.to_owned()),
-            }
+        let model = self.parsed("model", ModelName::default(), |name| {
+            name.parse().map_err(|unknown: UnknownModel| unknown.allowed())
         })?;
-        let batch_size = if model == ModelName::Tiny { 32 } else { 128 };
+        let defaults = model.defaults();
         Ok(TrainingSpec {
             dataset,
             model,
             epochs: self.integer("epochs", 1..=EPOCHS_MAX.into(), 200)? as u32,
-            batch_size: self.integer("batch_size", 1..=BATCH_SIZE_MAX.into(), batch_size)? as usize,
-            lr: self.number("lr", 0.1, "a number above 0, up to 1000", |lr| lr > 0.0 && lr <= 1e3)?,
-            weight_decay: self
-                .number("weight_decay", 5e-4, "a number in 0..=1000", |decay| (0.0..=1e3).contains(&decay))?,
+            batch_size: self.integer("batch_size", 1..=BATCH_SIZE_MAX.into(), defaults.batch_size.into())?
+                as usize,
+            lr: self.number("lr", defaults.lr, "a number above 0, up to 1000", |lr| lr > 0.0 && lr <= 1e3)?,
+            weight_decay: self.number(
+                "weight_decay",
+                defaults.weight_decay,
+                "a number in 0..=1000",
+                |decay| (0.0..=1e3).contains(&decay),
+            )?,
             lr_schedule: self.lr_schedule()?,
             base: self.parsed("base", None, |text| Ok(Some(text.to_owned())))?,
             seed: self.integer("seed", 0..=u64::MAX, 0)?,

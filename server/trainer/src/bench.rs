@@ -10,11 +10,14 @@ use pba_schedules::{Op, Policy};
 use pba_search::{SearchSpec, Strategy, Trainer};
 use tch::{Cuda, Device};
 
+use crate::cpu::cores::threads;
 use crate::data::{Noise, ScoreSet, TrainSet};
-use crate::population::Population;
+use crate::device::{self, Placement};
+use crate::gpu::{cuda, shim};
+use crate::population::{Population, Setup};
 use crate::report::{self, Meter};
 use crate::search::SCORE_BATCH;
-use crate::{cuda, device, native};
+use crate::torch;
 
 /// Measures `steps` steps of each member and a scoring of `val_size` images, for each strategy.
 pub(crate) fn bench(
@@ -25,8 +28,8 @@ pub(crate) fn bench(
 ) -> anyhow::Result<()> {
     let target = device::resolve(spec.training.device)?;
     let described = match target {
-        Device::Cuda(number) => cuda::gpu(number).map_or_else(|error| format!("{error:#}"), |gpu| gpu.name),
-        _ => format!("{} threads", device::threads()),
+        Device::Cuda(number) => shim::gpu(number).map_or_else(|error| format!("{error:#}"), |gpu| gpu.name),
+        _ => format!("{} threads", threads()),
     };
     report::line(&format!(
         "{} on {} ({described}), libtorch {}, population {}, batch {}, {steps} steps per member, {} images scored, {}",
@@ -42,8 +45,8 @@ pub(crate) fn bench(
     report::line("| strategy | images/s trained | images/s scored | ops per step of all | memory, MB |");
     report::line("| --- | ---: | ---: | ---: | ---: |");
     for &strategy in strategies {
-        let row = match device::strategy(strategy, target) {
-            Ok(strategy) => measure(spec, strategy, target, steps, val_size)
+        let row = match Placement::new(target, strategy) {
+            Ok(placement) => measure(spec, placement, steps, val_size)
                 .unwrap_or_else(|error| format!("failed: {error:#} | | |")),
             Err(error) => format!("not here: {error} | | |"),
         };
@@ -52,13 +55,8 @@ pub(crate) fn bench(
     Ok(())
 }
 
-fn measure(
-    spec: &SearchSpec,
-    strategy: Strategy,
-    target: Device,
-    steps: usize,
-    val_size: usize,
-) -> anyhow::Result<String> {
+fn measure(spec: &SearchSpec, placement: Placement, steps: usize, val_size: usize) -> anyhow::Result<String> {
+    let target = placement.device;
     let images = steps * spec.training.batch_size;
     let pictures = Noise::pictures((images + val_size) as u64);
     let indices: Vec<u64> = (0..(images + val_size) as u64).collect();
@@ -72,8 +70,15 @@ fn measure(
         batch_size: spec.training.batch_size,
     };
     let meter = Arc::new(Meter::new(spec.training.epochs, 0));
-    let mut population =
-        Population::new(&spec.training, spec.population, train, score, target, strategy, None, meter)?;
+    let mut population = Population::new(Setup {
+        training: &spec.training,
+        members: spec.population,
+        placement,
+        train,
+        score,
+        checkpoints: None,
+        meter,
+    })?;
     population.initialize();
     let policy = Policy::from_hyperparameters(&Op::ALL, &[5; 60])?;
     let policies = vec![Policies::One(policy); spec.population as usize];
@@ -88,7 +93,7 @@ fn measure(
     population.evaluate()?;
     wait();
     let start = Instant::now();
-    let (trained, ops) = native::count_ops(|| population.train_epoch(&policies, 1))?;
+    let (trained, ops) = torch::count_ops(|| population.train_epoch(&policies, 1))?;
     trained?;
     wait();
     let train_seconds = start.elapsed().as_secs_f64();
@@ -110,7 +115,7 @@ fn measure(
 /// Memory in use on the device: of this process on a CPU, of everyone on a GPU.
 fn memory_bytes(target: Device) -> anyhow::Result<u64> {
     if let Device::Cuda(number) = target {
-        return Ok(cuda::gpu(number)?.memory_used_bytes());
+        return Ok(shim::gpu(number)?.memory_used_bytes());
     }
     let status = fs::read_to_string("/proc/self/status").context("cannot read /proc/self/status")?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap_or("0 kB");

@@ -4,28 +4,86 @@ use std::collections::HashMap;
 use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow, bail};
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
 
-use crate::net::Rows;
+use crate::network::rows::Rows;
 
 const FORMAT: &str = "pba-checkpoint/1";
-/// The one checkpoint in the middle of a generation.
-const BETWEEN: &str = "between.safetensors";
+/// The one checkpoint in the middle of a generation. Runs of older versions have it by this name.
+const MID_GENERATION: &str = "between.safetensors";
+/// A generation that takes longer than this is saved before its end, so that an interruption never
+/// costs much more.
+const SAVE_INTERVAL: Duration = Duration::from_secs(20);
 
-/// The checkpoints of a run.
+/// The checkpoints of a run: those of its last two generations, and one in the middle of a long one.
 #[derive(Debug)]
 pub(crate) struct Checkpoints {
     folder: PathBuf,
     /// What the numbers belong to: the model's name.
     model: String,
+    /// Epochs of the last checkpoint after a generation.
+    generation: u32,
+    saved_at: Instant,
 }
 
 impl Checkpoints {
     pub(crate) fn new(folder: &Path, model: String) -> Checkpoints {
-        Checkpoints { folder: folder.to_owned(), model }
+        Checkpoints { folder: folder.to_owned(), model, generation: 0, saved_at: Instant::now() }
+    }
+
+    /// The furthest that was saved of the generation after `epoch` epochs, as (epochs, members); none
+    /// at the start of a run.
+    ///
+    /// # Errors
+    /// When the checkpoint of `epoch` is needed and cannot be read.
+    pub(crate) fn restore(&mut self, epoch: u32, members: u32) -> anyhow::Result<Option<(u32, Rows)>> {
+        self.generation = epoch;
+        // As good as training up to it again: training is deterministic.
+        match self.load_mid_generation(members) {
+            Some(saved) => Ok(Some(saved)),
+            None if epoch == 0 => Ok(None),
+            None => Ok(Some((epoch, self.load(epoch, members)?))),
+        }
+    }
+
+    /// Saves the members as they are after a generation, and deletes what is not needed any more.
+    pub(crate) fn save(&mut self, epoch: u32, rows: &Rows) -> anyhow::Result<()> {
+        self.write(&self.path(epoch), epoch, epoch, rows)?;
+        self.delete_all_but(&[self.generation, epoch])?;
+        self.generation = epoch;
+        self.saved_at = Instant::now();
+        Ok(())
+    }
+
+    /// Whether the last save is so old that the next is due before the generation ends.
+    pub(crate) fn is_due(&self) -> bool {
+        self.saved_at.elapsed() > SAVE_INTERVAL
+    }
+
+    /// Saves the members as they are after `epoch`, in the middle of a generation.
+    pub(crate) fn save_mid_generation(&mut self, epoch: u32, rows: &Rows) -> anyhow::Result<()> {
+        self.write(&self.folder.join(MID_GENERATION), self.generation, epoch, rows)?;
+        self.saved_at = Instant::now();
+        Ok(())
+    }
+
+    /// What [`Checkpoints::save_mid_generation`] saved in this generation, if it did.
+    fn load_mid_generation(&self, members: u32) -> Option<(u32, Rows)> {
+        let (epoch, generation, rows) = self.read(&self.folder.join(MID_GENERATION), members).ok()?;
+        (generation == self.generation && epoch > generation).then_some((epoch, rows))
+    }
+
+    /// Reads what [`Checkpoints::save`] saved.
+    fn load(&self, epoch: u32, members: u32) -> anyhow::Result<Rows> {
+        let (saved, _, rows) = self.read(&self.path(epoch), members)?;
+        if saved != epoch {
+            bail!("the checkpoint of epoch {epoch} holds epoch {saved}");
+        }
+        Ok(rows)
     }
 
     fn path(&self, epoch: u32) -> PathBuf {
@@ -33,7 +91,7 @@ impl Checkpoints {
     }
 
     /// Epochs of the checkpoints that are there, ascending.
-    pub(crate) fn epochs(&self) -> anyhow::Result<Vec<u32>> {
+    fn epochs(&self) -> anyhow::Result<Vec<u32>> {
         let mut epochs = Vec::new();
         let entries = fs::read_dir(&self.folder)
             .with_context(|| format!("cannot list the run folder {}", self.folder.display()))?;
@@ -48,40 +106,10 @@ impl Checkpoints {
         Ok(epochs)
     }
 
-    /// Saves the members as they are after a generation.
-    pub(crate) fn save(&self, epoch: u32, rows: &Rows) -> anyhow::Result<()> {
-        self.write(&self.path(epoch), epoch, epoch, rows)
-    }
-
-    /// Reads what [`Checkpoints::save`] saved.
-    pub(crate) fn load(&self, epoch: u32, members: u32) -> anyhow::Result<Rows> {
-        let (saved, _, rows) = self.read(&self.path(epoch), members)?;
-        if saved != epoch {
-            bail!("the checkpoint of epoch {epoch} holds epoch {saved}");
-        }
-        Ok(rows)
-    }
-
-    /// Saves the members as they are after `epoch`, in the middle of the generation that began
-    /// after `generation` epochs.
-    pub(crate) fn save_between(&self, generation: u32, epoch: u32, rows: &Rows) -> anyhow::Result<()> {
-        self.write(&self.folder.join(BETWEEN), generation, epoch, rows)
-    }
-
-    /// What [`Checkpoints::save_between`] saved in this generation, if it did.
-    pub(crate) fn load_between(&self, generation: u32, members: u32) -> Option<(u32, Rows)> {
-        let (epoch, saved_generation, rows) = self.read(&self.folder.join(BETWEEN), members).ok()?;
-        (saved_generation == generation && epoch > generation).then_some((epoch, rows))
-    }
-
-    /// Writes a checkpoint; it is there as a whole or not at all.
     fn write(&self, path: &Path, generation: u32, epoch: u32, rows: &Rows) -> anyhow::Result<()> {
-        let tensors = [
-            ("parameters", &rows.parameters),
-            ("momentum", &rows.momentum),
-            ("statistics", &rows.statistics),
-        ];
-        let bytes: Vec<(&str, Vec<usize>, Vec<u8>)> = tensors
+        let rows = rows.to_device(Device::Cpu);
+        let bytes: Vec<(&str, Vec<usize>, Vec<u8>)> = rows
+            .named()
             .into_iter()
             .map(|(name, tensor)| {
                 let size = tensor.size().into_iter().map(|side| side as usize).collect();
@@ -101,7 +129,7 @@ impl Checkpoints {
             ("generation".to_owned(), generation.to_string()),
         ]);
         let file = safetensors::serialize(views, Some(metadata))?;
-        write_whole(path, &file).with_context(|| {
+        replace_file(path, &file).with_context(|| {
             format!("cannot save the checkpoint of epoch {epoch}; the run can go on from the one before")
         })
     }
@@ -129,29 +157,25 @@ impl Checkpoints {
                     }
                 }
             };
-            let rows = Rows {
-                parameters: tensor("parameters")?,
-                momentum: tensor("momentum")?,
-                statistics: tensor("statistics")?,
-            };
-            Ok((says("epoch").parse()?, says("generation").parse()?, rows))
+            Ok((says("epoch").parse()?, says("generation").parse()?, Rows::by_name(tensor)?))
         };
         read().with_context(|| format!("cannot load the checkpoint {}", path.display()))
     }
 
     /// Deletes all checkpoints but those after these generations.
-    pub(crate) fn keep(&self, epochs: &[u32]) -> anyhow::Result<()> {
-        let between = self.folder.join(BETWEEN);
+    fn delete_all_but(&self, epochs: &[u32]) -> anyhow::Result<()> {
+        let mid_generation = self.folder.join(MID_GENERATION);
         let old = self.epochs()?.into_iter().filter(|epoch| !epochs.contains(epoch));
-        for path in old.map(|epoch| self.path(epoch)).chain(between.exists().then_some(between)) {
+        let old = old.map(|epoch| self.path(epoch));
+        for path in old.chain(mid_generation.exists().then_some(mid_generation)) {
             fs::remove_file(&path).with_context(|| format!("cannot delete {}", path.display()))?;
         }
         Ok(())
     }
 }
 
-/// Replaces a file as a whole, and says in plain words when the disk is full.
-pub(crate) fn write_whole(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+/// Replaces a file by another content, or makes it, and says in plain words when the disk is full.
+pub(crate) fn replace_file(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     pba_files::replace(path, bytes).map_err(|error| match error.kind() {
         ErrorKind::StorageFull => std::io::Error::new(error.kind(), "no space left on the disk"),
         _ => error,
@@ -170,37 +194,41 @@ mod tests {
     #[test]
     fn a_checkpoint_reads_back() {
         let folder = tempfile::tempdir().unwrap();
-        let checkpoints = Checkpoints::new(folder.path(), "tiny".to_owned());
+        let mut checkpoints = Checkpoints::new(folder.path(), "tiny".to_owned());
         let saved = rows(3);
-        for epoch in [3, 6, 1_000_000] {
-            checkpoints.save(epoch, &saved).unwrap();
-        }
-        assert_eq!(checkpoints.epochs().unwrap(), [3, 6, 1_000_000]);
+        checkpoints.save(3, &rows(3)).unwrap();
+        checkpoints.save(6, &saved).unwrap();
+        assert_eq!(checkpoints.epochs().unwrap(), [3, 6]);
         let loaded = checkpoints.load(6, 3).unwrap();
         assert_eq!(loaded.parameters, saved.parameters);
         assert_eq!(loaded.momentum, saved.momentum);
         assert_eq!(loaded.statistics, saved.statistics);
-        checkpoints.keep(&[6]).unwrap();
+        checkpoints.save(1_000_000, &saved).unwrap();
+        assert_eq!(checkpoints.epochs().unwrap(), [6, 1_000_000], "the last two are kept");
+        checkpoints.delete_all_but(&[6]).unwrap();
         assert_eq!(checkpoints.epochs().unwrap(), [6]);
     }
 
     #[test]
-    fn a_save_in_between_belongs_to_its_generation() {
+    fn a_save_before_the_end_of_a_generation_belongs_to_it() {
         let folder = tempfile::tempdir().unwrap();
-        let checkpoints = Checkpoints::new(folder.path(), "tiny".to_owned());
-        assert!(checkpoints.load_between(0, 2).is_none());
-        checkpoints.save_between(3, 5, &rows(2)).unwrap();
-        assert_eq!(checkpoints.load_between(3, 2).unwrap().0, 5);
-        assert!(checkpoints.load_between(6, 2).is_none());
-        assert!(checkpoints.epochs().unwrap().is_empty());
-        checkpoints.keep(&[]).unwrap();
-        assert!(checkpoints.load_between(3, 2).is_none());
+        let mut checkpoints = Checkpoints::new(folder.path(), "tiny".to_owned());
+        assert!(checkpoints.load_mid_generation(2).is_none());
+        checkpoints.save(3, &rows(2)).unwrap();
+        checkpoints.save_mid_generation(5, &rows(2)).unwrap();
+        assert_eq!(checkpoints.restore(3, 2).unwrap().unwrap().0, 5);
+        assert_eq!(checkpoints.epochs().unwrap(), [3]);
+        checkpoints.generation = 6;
+        assert!(checkpoints.load_mid_generation(2).is_none());
+        checkpoints.generation = 3;
+        checkpoints.save(6, &rows(2)).unwrap();
+        assert_eq!(checkpoints.restore(3, 2).unwrap().unwrap().0, 3, "the next generation's end deletes it");
     }
 
     #[test]
     fn another_runs_checkpoint_is_refused() {
         let folder = tempfile::tempdir().unwrap();
-        let checkpoints = Checkpoints::new(folder.path(), "tiny".to_owned());
+        let mut checkpoints = Checkpoints::new(folder.path(), "tiny".to_owned());
         checkpoints.save(3, &rows(3)).unwrap();
         let refused = |checkpoints: &Checkpoints, epoch, members| {
             format!("{:#}", checkpoints.load(epoch, members).unwrap_err())

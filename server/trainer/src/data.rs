@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use anyhow::{Context, anyhow};
 use pba_augment::{
-    Base, Frame, ImageShape, OpCounts, Permutation, Plan, PlanSpec, Policies, Recipe, RecipeSpec, Scratch,
-    Shard, hole_color, render_batch,
+    Base, ImageShape, OpCounts, Permutation, Plan, PlanSpec, Policies, Recipe, RecipeSpec, Scratch, Shard,
+    hole_color, render_batch,
 };
 use pba_datasets::{BUILT_IN, Dataset, Normalization, Split, SplitName};
 use pba_schedules::rng::{Address, Purpose};
@@ -80,20 +80,8 @@ pub(crate) fn pictures(dataset: &Dataset, name: SplitName) -> anyhow::Result<Pic
 
 /// The base augmentation that a spec asks for; the dataset's own if it names none.
 pub(crate) fn base(text: Option<&str>, dataset: &Dataset) -> Result<Base, SpecError> {
-    match text {
-        Some(text) => {
-            let refuse = |allowed: String| SpecError::new("base", format!("{text:?}"), allowed);
-            let base = text.parse::<Base>().map_err(|error| refuse(error.to_string()))?;
-            match base.frame {
-                Frame::Whole => Ok(base),
-                frame => Err(refuse(format!("steps without {frame}, as models train on images as they are"))),
-            }
-        }
-        None => {
-            let base = Base::of_dataset(dataset.shapes(), dataset.is_hidden_by_cutout());
-            Ok(Base { frame: Frame::Whole, ..base })
-        }
-    }
+    Base::for_training(text, Base::of_dataset(dataset.shapes(), dataset.is_hidden_by_cutout()))
+        .map_err(|error| SpecError::new("base", format!("{:?}", text.unwrap_or_default()), error.to_string()))
 }
 
 /// Chooses the images to train on, and then those to score with, at random but stratified: both

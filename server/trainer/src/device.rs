@@ -1,12 +1,14 @@
-//! Which device a spec means.
+//! Which device and which strategy a spec means.
 
-use std::thread;
-
+use pba_search::protocol::Report;
 use pba_search::{DeviceChoice, SpecError, Strategy};
 use serde_json::{Value, json};
 use tch::{Cuda, Device};
 
-use crate::cuda;
+use crate::cpu::cores::threads;
+use crate::gpu::{cuda, shim};
+use crate::members::MakeMembers;
+use crate::{cpu, gpu};
 
 /// The device for a choice.
 ///
@@ -36,49 +38,69 @@ pub(crate) fn resolve(choice: DeviceChoice) -> Result<Device, SpecError> {
     }
 }
 
-/// The strategy for a device: sequential on a CPU, where members share the cores; on a GPU
-/// stacked, until the benchmark has been run on one.
-///
-/// # Errors
-/// When the device cannot do it.
-pub(crate) fn strategy(strategy: Strategy, device: Device) -> Result<Strategy, SpecError> {
-    match strategy {
-        Strategy::Auto if device.is_cuda() => Ok(Strategy::Stacked),
-        Strategy::Auto => Ok(Strategy::Sequential),
-        Strategy::Graphs if !device.is_cuda() => {
-            Err(SpecError::new("strategy", "\"graphs\"", "auto, sequential, stacked; graphs needs CUDA"))
+/// A device, and how members train on it.
+#[derive(Clone, Copy)]
+pub(crate) struct Placement {
+    pub(crate) device: Device,
+    strategy: Strategy,
+    pub(crate) make_members: MakeMembers,
+}
+
+impl Placement {
+    /// The strategy on the device; the first of its table for `auto`.
+    ///
+    /// # Errors
+    /// When the device cannot do it.
+    pub(crate) fn new(device: Device, asked: Strategy) -> Result<Placement, SpecError> {
+        let strategies = if device.is_cuda() { &gpu::STRATEGIES[..] } else { &cpu::STRATEGIES[..] };
+        let is_asked = |strategy| asked == Strategy::Auto || asked == strategy;
+        match strategies.iter().find(|(strategy, _)| is_asked(*strategy)) {
+            Some(&(strategy, make_members)) => Ok(Placement { device, strategy, make_members }),
+            None => {
+                let names: Vec<String> =
+                    strategies.iter().map(|(strategy, _)| strategy.to_string()).collect();
+                let allowed = format!("auto, {}; {asked} needs CUDA", names.join(", "));
+                Err(SpecError::new("strategy", format!("\"{asked}\""), allowed))
+            }
         }
-        strategy => Ok(strategy),
+    }
+
+    /// Memory in use on the GPU, by everyone; none on a CPU, or when it cannot be told.
+    pub(crate) fn gpu_memory_used_bytes(self) -> Option<u64> {
+        match self.device {
+            Device::Cuda(number) => shim::gpu(number).ok().map(|gpu| gpu.memory_used_bytes()),
+            _ => None,
+        }
+    }
+
+    /// Where a run trains, to be told.
+    pub(crate) fn report(self) -> Report {
+        Report::Device { device: name(self.device), strategy: self.strategy.to_string(), threads: threads() }
     }
 }
 
 /// A device as in a spec.
 pub(crate) fn name(device: Device) -> String {
     match device {
-        Device::Cuda(number) => format!("cuda:{number}"),
-        _ => "cpu".to_owned(),
+        Device::Cuda(number) => DeviceChoice::Cuda(number as u32).to_string(),
+        _ => DeviceChoice::Cpu.to_string(),
     }
-}
-
-/// CPU threads to work with.
-pub(crate) fn threads() -> usize {
-    thread::available_parallelism().map_or(1, usize::from)
 }
 
 /// Every device, as JSON.
 pub(crate) fn list() -> Value {
-    let mut devices = vec![json!({ "device": "cpu", "threads": threads() })];
+    let mut devices = vec![json!({ "device": name(Device::Cpu), "threads": threads() })];
     let loaded = cuda::load();
     if loaded.is_ok() {
         for number in 0..Cuda::device_count() as usize {
-            devices.push(match cuda::gpu(number) {
+            devices.push(match shim::gpu(number) {
                 Ok(gpu) => json!({
-                    "device": format!("cuda:{number}"),
+                    "device": name(Device::Cuda(number)),
                     "name": gpu.name,
                     "memory_free_bytes": gpu.memory_free_bytes,
                     "memory_total_bytes": gpu.memory_total_bytes,
                 }),
-                Err(error) => json!({ "device": format!("cuda:{number}"), "error": format!("{error:#}") }),
+                Err(error) => json!({ "device": name(Device::Cuda(number)), "error": format!("{error:#}") }),
             });
         }
     }

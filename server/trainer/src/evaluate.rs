@@ -9,14 +9,13 @@ use anyhow::{Context, anyhow, ensure};
 use pba_augment::{Base, Policies};
 use pba_datasets::SplitName;
 use pba_schedules::{EpochPolicies, Schedule, formats};
-use pba_search::protocol::{Report, files};
+use pba_search::protocol::files;
 use pba_search::{Evaluated, Evaluation, EvaluationEvent, EvaluationSpec, Run, Spec, Strategy, Trainer};
-use tch::Device;
 
 use crate::checkpoint::Checkpoints;
 use crate::data::{self, Pictures, ScoreSet, TrainSet};
-use crate::device;
-use crate::population::Population;
+use crate::device::{self, Placement};
+use crate::population::{Population, Setup};
 use crate::report::{self, Meter, Ticker};
 use crate::run_dir::{RunDir, resume};
 use crate::search::SCORE_BATCH;
@@ -54,7 +53,7 @@ pub(crate) struct Checked {
     tested_on: SplitName,
     tested: Pictures,
     base: Base,
-    device: Device,
+    placement: Placement,
 }
 
 /// Checks everything that can be checked before anything starts.
@@ -62,7 +61,7 @@ pub(crate) struct Checked {
 /// # Errors
 /// [`pba_search::SpecError`] for a wrong field; others when the dataset cannot be read.
 pub(crate) fn check(spec: EvaluationSpec, dataset: &Path, cache: &Path) -> anyhow::Result<Checked> {
-    let device = device::resolve(spec.training.device)?;
+    let placement = Placement::new(device::resolve(spec.training.device)?, STRATEGY)?;
     let dataset = data::open(dataset, cache)?;
     let pictures = data::pictures(&dataset, SplitName::Train)?;
     let spec = spec.sized(pictures.images.len() as usize)?;
@@ -85,7 +84,7 @@ pub(crate) fn check(spec: EvaluationSpec, dataset: &Path, cache: &Path) -> anyho
         tested_on,
         tested,
         base,
-        device,
+        placement,
     })
 }
 
@@ -100,7 +99,7 @@ pub(crate) fn evaluate(
     run_dir: Option<&Path>,
     patience: Duration,
 ) -> anyhow::Result<()> {
-    let Checked { mut spec, dataset_digest, pictures, tested_on, tested, base, device } = checked;
+    let Checked { mut spec, dataset_digest, pictures, tested_on, tested, base, placement } = checked;
     let run_dir = run_dir.map(|path| RunDir::open(path, patience)).transpose()?;
     spec.schedule =
         schedule.as_ref().map_or(EvaluationSpec::NO_SCHEDULE, |schedule| schedule.name()).to_owned();
@@ -119,25 +118,28 @@ pub(crate) fn evaluate(
     if evaluation.outcome().is_some() {
         return Ok(());
     }
-    report::tell(&Report::Device {
-        device: device::name(device),
-        strategy: STRATEGY.to_string(),
-        threads: device::threads(),
-    });
+    report::tell(&placement.report());
     let mut record = |evaluation: &mut Evaluation, event: EvaluationEvent| {
         evaluation.apply(&event).map_err(anyhow::Error::msg)?;
         journal.record::<Evaluation>(&event)
     };
     let training = &spec.training;
     let all: Vec<u64> = (0..tested.images.len()).collect();
-    let score = ScoreSet::new(&tested, &all, SCORE_BATCH, device);
+    let score = ScoreSet::new(&tested, &all, SCORE_BATCH, placement.device);
     let train_size = spec.train_size.unwrap_or(0);
     let (indices, _) = data::choose(&*pictures.images, training.seed, train_size, 0);
     let train = TrainSet { pictures, indices, base, batch_size: training.batch_size };
     let meter = Arc::new(Meter::new(training.epochs, spec.images_per_epoch()));
     let checkpoints = run_dir.as_ref().map(|dir| Checkpoints::new(dir.path(), training.model.to_string()));
-    let mut population =
-        Population::new(training, 1, train, score, device, STRATEGY, checkpoints, meter.clone())?;
+    let mut population = Population::new(Setup {
+        training,
+        members: 1,
+        placement,
+        train,
+        score,
+        checkpoints,
+        meter: meter.clone(),
+    })?;
     population.restore(evaluation.epoch())?;
     let ticker = Ticker::new(meter.clone());
     for epoch in evaluation.epoch()..training.epochs {

@@ -22,22 +22,20 @@
 
 mod bench;
 mod checkpoint;
-mod cuda;
+mod cpu;
 mod data;
 mod device;
 mod evaluate;
-mod graphs;
-mod layers;
+mod gpu;
+mod members;
 mod models;
-mod native;
-mod net;
-mod optimizer;
+mod network;
 mod population;
-mod prefetch;
 mod report;
 mod run_dir;
 mod search;
 mod signals;
+mod torch;
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -47,7 +45,7 @@ use std::time::Duration;
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
 use pba_search::protocol::{Line, Report, exit, flags};
-use pba_search::{Evaluation, EvaluationSpec, Run, Search, SearchSpec, Spec, SpecError, Strategy};
+use pba_search::{Evaluation, EvaluationSpec, ModelName, Run, Search, SearchSpec, Spec, SpecError, Strategy};
 use serde_json::json;
 
 use crate::signals::Interrupted;
@@ -94,8 +92,8 @@ enum Command {
         #[arg(long, default_value = "all")]
         strategy: String,
         /// The network.
-        #[arg(long, default_value = "wrn-40-2")]
-        model: String,
+        #[arg(long, default_value_t)]
+        model: ModelName,
         /// Members.
         #[arg(long, default_value_t = 16)]
         population: u32,
@@ -222,7 +220,7 @@ fn run(command: Command) -> anyhow::Result<()> {
                 .to_string(),
             )?;
             let strategies = match strategy.as_str() {
-                "all" => vec![Strategy::Sequential, Strategy::Stacked, Strategy::Graphs],
+                "all" => Strategy::ALL.map(|(strategy, _)| strategy)[1..].to_vec(),
                 _ => vec![spec.strategy],
             };
             bench::bench(&spec, &strategies, steps.max(1), val_size.max(1))

@@ -6,16 +6,16 @@ use std::time::Duration;
 
 use pba_datasets::SplitName;
 use pba_schedules::formats;
-use pba_search::protocol::{Report, files};
-use pba_search::{Event, Search, SearchSpec, Spec, Strategy, run};
-use tch::Device;
+use pba_search::protocol::files;
+use pba_search::{Event, Search, SearchSpec, Spec, run};
 
-use crate::checkpoint::{Checkpoints, write_whole};
+use crate::checkpoint::{Checkpoints, replace_file};
 use crate::data::{self, Pictures, ScoreSet, TrainSet};
-use crate::population::Population;
+use crate::device::{self, Placement};
+use crate::population::{Population, Setup};
 use crate::report::{self, Meter, Ticker};
 use crate::run_dir::{RunDir, resume};
-use crate::{device, signals};
+use crate::signals;
 
 /// Images that are scored at once, all members together on a GPU.
 pub(crate) const SCORE_BATCH: usize = 500;
@@ -26,8 +26,7 @@ pub(crate) struct Checked {
     dataset_digest: String,
     pictures: Pictures,
     base: pba_augment::Base,
-    device: Device,
-    strategy: Strategy,
+    placement: Placement,
 }
 
 /// Checks everything that can be checked before anything starts.
@@ -35,13 +34,12 @@ pub(crate) struct Checked {
 /// # Errors
 /// [`pba_search::SpecError`] for a wrong field; others when the dataset cannot be read.
 pub(crate) fn check(spec: SearchSpec, dataset: &Path, cache: &Path) -> anyhow::Result<Checked> {
-    let device = device::resolve(spec.training.device)?;
-    let strategy = device::strategy(spec.strategy, device)?;
+    let placement = Placement::new(device::resolve(spec.training.device)?, spec.strategy)?;
     let dataset = data::open(dataset, cache)?;
     let pictures = data::pictures(&dataset, SplitName::Train)?;
     let spec = spec.sized(pictures.images.len() as usize)?;
     let base = data::base(spec.training.base.as_deref(), &dataset)?;
-    Ok(Checked { dataset_digest: dataset.digest().to_string(), spec, pictures, base, device, strategy })
+    Ok(Checked { dataset_digest: dataset.digest().to_string(), spec, pictures, base, placement })
 }
 
 /// Runs the search to its end, once no other trainer has held its folder for `patience`.
@@ -49,32 +47,27 @@ pub(crate) fn check(spec: SearchSpec, dataset: &Path, cache: &Path) -> anyhow::R
 /// # Errors
 /// [`signals::Interrupted`] when told to stop; others when it cannot go on.
 pub(crate) fn search(checked: Checked, run_dir: &Path, patience: Duration) -> anyhow::Result<()> {
-    let Checked { spec, dataset_digest, pictures, base, device, strategy } = checked;
+    let Checked { spec, dataset_digest, pictures, base, placement } = checked;
     let run_dir = RunDir::open(run_dir, patience)?;
     let started = Event::Started { spec: Box::new(spec.clone()), dataset_digest };
     let (mut search, mut journal) = resume::<Search>(Some(&run_dir), &started)?;
     let training = &spec.training;
     let (train_size, val_size) = (spec.train_size.unwrap_or(0), spec.val_size.unwrap_or(0));
     let (train, val) = data::choose(&*pictures.images, training.seed, train_size, val_size);
-    let score = ScoreSet::new(&pictures, &val, SCORE_BATCH, device);
+    let score = ScoreSet::new(&pictures, &val, SCORE_BATCH, placement.device);
     let train = TrainSet { pictures, indices: train, base, batch_size: training.batch_size };
     let meter = Arc::new(Meter::new(training.epochs, spec.images_per_epoch()));
     let checkpoints = Checkpoints::new(run_dir.path(), training.model.to_string());
-    let mut population = Population::new(
+    let mut population = Population::new(Setup {
         training,
-        spec.population,
+        members: spec.population,
+        placement,
         train,
         score,
-        device,
-        strategy,
-        Some(checkpoints),
-        meter.clone(),
-    )?;
-    report::tell(&Report::Device {
-        device: device::name(device),
-        strategy: strategy.to_string(),
-        threads: device::threads(),
-    });
+        checkpoints: Some(checkpoints),
+        meter: meter.clone(),
+    })?;
+    report::tell(&placement.report());
     let schedule = {
         let _ticker = Ticker::new(meter.clone());
         run(&mut search, &mut population, |event| {
@@ -83,6 +76,6 @@ pub(crate) fn search(checked: Checked, run_dir: &Path, patience: Duration) -> an
         })?
     };
     report::tell(&meter.progress());
-    write_whole(&run_dir.path().join(files::SCHEDULE), formats::json::write(&schedule).as_bytes())?;
+    replace_file(&run_dir.path().join(files::SCHEDULE), formats::json::write(&schedule).as_bytes())?;
     Ok(())
 }

@@ -6,6 +6,7 @@ use std::str::FromStr;
 use anyhow::{Context, bail};
 use clap::Subcommand;
 use indicatif::{ProgressBar, ProgressStyle};
+use pba_search::ModelName;
 use pba_search::Run;
 use pba_search::protocol::Progress;
 use pba_wire::jobs::{JobStanding, JobState, PROGRESS, STATE};
@@ -82,8 +83,7 @@ pub(crate) struct Training {
     /// Dataset [default: shapes]
     #[arg(long)]
     dataset: Option<String>,
-    /// tiny, resnet-20, wrn-D-K [default: wrn-40-2]
-    #[arg(long)]
+    #[arg(long, help = format!("{} [default: {}]", ModelName::allowed(), ModelName::default()))]
     model: Option<String>,
     /// Epochs that each model trains [default: 200]
     #[arg(long)]
@@ -91,13 +91,13 @@ pub(crate) struct Training {
     /// Images to train on
     #[arg(long)]
     train_size: Option<Field>,
-    /// Images per step [default: 128, for tiny 32]
+    /// Images per step [default: the model's own]
     #[arg(long)]
     batch_size: Option<Field>,
-    /// Learning rate [default: 0.1]
+    /// Learning rate at the start [default: the model's own]
     #[arg(long)]
     lr: Option<Field>,
-    /// Weight decay [default: 0.0005]
+    /// Weight decay [default: the model's own]
     #[arg(long)]
     weight_decay: Option<Field>,
     /// cosine, or JSON as {"steps": [80, 120], "factor": 0.1}

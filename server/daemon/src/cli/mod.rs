@@ -38,11 +38,11 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run the server
-    Serve(crate::config::ServeArgs),
+    Serve(Box<crate::config::ServeArgs>),
     /// Read one epoch from a server, with a progress bar
     Stream(stream::Args),
     /// Everything at once: a server, the built-in dataset, one epoch through the client
-    Demo(demo::Args),
+    Demo(Box<demo::Args>),
     /// List, show, import, export, plot and delete schedules
     Schedule(schedule::Args),
     /// List, show and preview datasets
@@ -71,9 +71,9 @@ pub fn run() -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
         match cli.command {
-            Command::Serve(args) => serve::run(args).await,
+            Command::Serve(args) => serve::run(*args).await,
             Command::Stream(args) => stream::run(args).await,
-            Command::Demo(args) => demo::run(args).await,
+            Command::Demo(args) => demo::run(*args).await,
             Command::Schedule(args) => schedule::run(args).await,
             Command::Dataset(args) => dataset::run(args).await,
             Command::Search(args) => search::run(args).await,

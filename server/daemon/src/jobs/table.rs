@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use anyhow::Context;
-use pba_augment::{Base, Frame};
+use pba_augment::Base;
 use pba_datasets::BUILT_IN;
 use pba_schedules::Schedule;
 use pba_search::Spec;
@@ -161,20 +161,13 @@ impl<K: Kind> Table<K> {
             let name = self.free_name(registry, &self.records(), &spec);
             fields.insert("name".to_owned(), name.into());
         }
-        match &training.base {
-            None => {
-                let base = Base { frame: Frame::Whole, ..served.base_of(SplitName::Train) };
-                fields.insert("base".to_owned(), base.to_string().into());
-            }
-            Some(base) => {
-                let refuse = |reason: String| {
-                    Error::parameter("base", base, reason, "identity, or pad_crop:N, flip, cutout:N")
-                };
-                let parsed = base.parse::<Base>().map_err(|error| refuse(error.to_string()))?;
-                if parsed.frame != Frame::Whole {
-                    return Err(refuse(as_they_are()));
-                }
-            }
+        let asked = training.base.as_deref();
+        let base = Base::for_training(asked, served.base_of(SplitName::Train)).map_err(|error| {
+            let allowed = "identity, or pad_crop:N, flip, cutout:N";
+            Error::parameter("base", asked.unwrap_or_default(), error.to_string(), allowed)
+        })?;
+        if asked.is_none() {
+            fields.insert("base".to_owned(), base.to_string().into());
         }
         let schedule = K::fill_in(&mut fields, &spec, registry)?;
         let spec = parse::<K>(&fields)?;

@@ -1,56 +1,29 @@
-//! The networks, one file each.
-
-mod resnet;
-mod tiny;
-mod wide_resnet;
-
-use std::fmt::Debug;
+//! The networks, one file each. Which there are is declared in [`pba_search::models`].
 
 use pba_search::ModelName;
-use tch::Tensor;
 
-use crate::layers::{Builder, Layout, Pass};
+use crate::network::model::Model;
 
-/// From normalised pixels `[images, members * 3, height, width]` to logits
-/// `[members, images, classes]`.
-pub(crate) trait Forward: Debug + Send + Sync {
-    fn forward(&self, pass: &Pass<'_>, images: &Tensor) -> Tensor;
-}
+/// The files of the networks, and the match that joins each name to its network.
+macro_rules! networks {
+    ($(
+        $(#[$doc:meta])*
+        $variant:ident { $($(#[$number_doc:meta])* $number:ident),* } in $file:ident { $($declared:tt)* }
+    )*) => {
+        $(mod $file;)*
 
-/// A network without its numbers.
-#[derive(Debug)]
-pub(crate) struct Model {
-    pub(crate) body: Box<dyn Forward>,
-    pub(crate) matrices: Layout,
-    pub(crate) vectors: Layout,
-    pub(crate) statistics: Layout,
-}
-
-impl Model {
-    /// The network of a name that [is built](ModelName::is_built).
-    pub(crate) fn new(name: ModelName, classes: usize) -> Model {
-        let mut builder = Builder::default();
-        let classes = classes as i64;
-        let body: Box<dyn Forward> = match name {
-            ModelName::Tiny => Box::new(tiny::Tiny::new(&mut builder, classes)),
-            ModelName::ResNet20 => Box::new(resnet::ResNet::new(&mut builder, classes)),
-            ModelName::WideResNet { depth, width } => {
-                Box::new(wide_resnet::WideResNet::new(&mut builder, depth.into(), width.into(), classes))
+        /// The network of a name.
+        pub(crate) fn build(name: ModelName, classes: usize) -> Model {
+            match name {
+                $(ModelName::$variant { $($number),* } => Model::new(|builder| {
+                    Box::new($file::$variant::new(builder, $($number.into(),)* classes as i64))
+                }),)*
             }
-            ModelName::ShakeShake26 { .. } | ModelName::PyramidNet272 => {
-                unreachable!("a checked spec names a model that is built")
-            }
-        };
-        let (matrices, vectors, statistics) = builder.finish();
-        Model { body, matrices, vectors, statistics }
-    }
-
-    /// Trainable numbers.
-    #[cfg(test)]
-    pub(crate) fn parameters(&self) -> i64 {
-        self.matrices.parameters() + self.vectors.parameters()
-    }
+        }
+    };
 }
+
+pba_search::models!(networks);
 
 #[cfg(test)]
 mod tests {
@@ -58,7 +31,7 @@ mod tests {
 
     #[track_caller]
     fn check(name: &str, classes: usize, parameters: i64) {
-        assert_eq!(Model::new(name.parse().unwrap(), classes).parameters(), parameters, "{name}");
+        assert_eq!(build(name.parse().unwrap(), classes).parameters(), parameters, "{name}");
     }
 
     #[test]

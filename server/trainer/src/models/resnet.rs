@@ -2,14 +2,14 @@
 
 use tch::Tensor;
 
-use super::Forward;
-use crate::layers::{Builder, Conv, Head, Norm, Pass};
+use crate::network::layers::{Builder, Conv, Head, Norm, Pass};
+use crate::network::model::Forward;
 
 const BLOCKS_PER_STAGE: usize = 3;
 
 /// Conv16-BN-ReLU, then three stages of three blocks with 16, 32 and 64 channels, average, head.
 #[derive(Debug)]
-pub(super) struct ResNet {
+pub(super) struct ResNet20 {
     stem: (Conv, Norm),
     blocks: Vec<Block>,
     head: Head,
@@ -24,8 +24,8 @@ struct Block {
     channels_added: i64,
 }
 
-impl ResNet {
-    pub(super) fn new(builder: &mut Builder, classes: i64) -> ResNet {
+impl ResNet20 {
+    pub(super) fn new(builder: &mut Builder, classes: i64) -> ResNet20 {
         let stem = (builder.conv(3, 16, 3, 1), builder.norm(16));
         let mut blocks = Vec::new();
         let mut input = 16;
@@ -40,7 +40,7 @@ impl ResNet {
                 input = out;
             }
         }
-        ResNet { stem, blocks, head: builder.head(64, classes) }
+        ResNet20 { stem, blocks, head: builder.head(64, classes) }
     }
 }
 
@@ -66,7 +66,7 @@ impl Block {
     }
 }
 
-impl Forward for ResNet {
+impl Forward for ResNet20 {
     fn forward(&self, pass: &Pass<'_>, images: &Tensor) -> Tensor {
         let (conv, norm) = self.stem;
         let mut x = norm.forward(pass, &conv.forward(pass, images)).relu();

@@ -2,8 +2,8 @@
 
 use tch::Tensor;
 
-use super::Forward;
-use crate::layers::{Builder, Conv, Head, Norm, Pass};
+use crate::network::layers::{Builder, Conv, Head, Norm, Pass};
+use crate::network::model::Forward;
 
 /// Four times 3x3 convolution, batch normalisation, ReLU; 2x2 maxima between them; average, head.
 #[derive(Debug)]

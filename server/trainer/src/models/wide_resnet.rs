@@ -2,8 +2,8 @@
 
 use tch::Tensor;
 
-use super::Forward;
-use crate::layers::{Builder, Conv, Head, Norm, Pass};
+use crate::network::layers::{Builder, Conv, Head, Norm, Pass};
+use crate::network::model::Forward;
 
 /// Conv16, then three stages of (D - 4) / 6 blocks with 16K, 32K and 64K channels, BN-ReLU,
 /// average, head.

@@ -1,51 +1,15 @@
-//! The C++ shims, as safe functions.
+//! CUDA streams.
 #![allow(unsafe_code)]
 
-use std::ffi::{CStr, c_char, c_int};
+use std::ffi::c_int;
 
-use anyhow::bail;
+use crate::torch::check;
 
+// Of `cpp/shim.cpp`: libtorch's own streams, which need no CUDA library to link.
 unsafe extern "C" {
-    fn pba_error() -> *const c_char;
-    fn pba_backward_on_caller() -> c_int;
-    fn pba_deterministic(on: c_int) -> c_int;
-    fn pba_ops_start() -> c_int;
-    fn pba_ops_stop() -> i64;
     fn pba_stream_new(device: c_int, id: *mut i64) -> c_int;
     fn pba_stream_swap(device: c_int, id: i64, before: *mut i64) -> c_int;
     fn pba_stream_wait(device: c_int, first: i64, waits: i64) -> c_int;
-}
-
-fn check(code: c_int) -> anyhow::Result<()> {
-    if code != 0 {
-        // SAFETY: the shim keeps a NUL-terminated message per thread until its next error.
-        let message = unsafe { CStr::from_ptr(pba_error()) };
-        // What follows the first line is a stack trace of libtorch's.
-        bail!("libtorch: {}", message.to_string_lossy().lines().next().unwrap_or_default());
-    }
-    Ok(())
-}
-
-/// Runs the backward passes of this thread on this thread. PyTorch would give those of all
-/// threads to one engine thread per GPU.
-pub(crate) fn backward_on_caller() -> anyhow::Result<()> {
-    // SAFETY: sets a thread-local flag.
-    check(unsafe { pba_backward_on_caller() })
-}
-
-/// Whether cuDNN picks kernels by rule, so that a run can be repeated, or by stopwatch.
-pub(crate) fn deterministic(on: bool) -> anyhow::Result<()> {
-    // SAFETY: sets global flags that libtorch reads under its own synchronisation.
-    check(unsafe { pba_deterministic(on.into()) })
-}
-
-/// Operators that libtorch runs in `body`, on all threads.
-pub(crate) fn count_ops<T>(body: impl FnOnce() -> T) -> anyhow::Result<(T, i64)> {
-    // SAFETY: adds a callback that counts in an atomic; removed below, before anyone adds another.
-    check(unsafe { pba_ops_start() })?;
-    let result = body();
-    // SAFETY: the callback was added above.
-    Ok((result, unsafe { pba_ops_stop() }))
 }
 
 /// A CUDA stream of libtorch's pool.

@@ -3,21 +3,12 @@
 use std::sync::Arc;
 
 use pba_datasets::Normalization;
-use pba_schedules::rng::{Address, Purpose};
-use rand::Rng;
 use tch::{Device, Kind, Tensor, no_grad};
 
-use crate::layers::{BLOCK, Init, Layout, Pass};
-use crate::models::Model;
-use crate::optimizer::Sgd;
-
-/// Everything that makes a member what it is: one row per member.
-#[derive(Debug)]
-pub(crate) struct Rows {
-    pub(crate) parameters: Tensor,
-    pub(crate) momentum: Tensor,
-    pub(crate) statistics: Tensor,
-}
+use crate::network::layers::{BLOCK, Layout, Pass};
+use crate::network::model::Model;
+use crate::network::optimizer::Sgd;
+use crate::network::rows::Rows;
 
 /// Some members on a device.
 #[derive(Debug)]
@@ -108,6 +99,10 @@ impl Net {
         self.members
     }
 
+    pub(crate) fn device(&self) -> Device {
+        self.parameters.device()
+    }
+
     pub(crate) fn set_lr(&mut self, lr: f64) {
         self.sgd.set_lr(lr);
     }
@@ -158,6 +153,12 @@ impl Net {
             let logits = self.logits(&images.unsqueeze(0).expand(size, false), false);
             logits.argmax(-1, false).eq_tensor(labels).sum_dim_intlist(1, false, Kind::Int64)
         })
+    }
+
+    /// Whether each member's parameters are all finite. Waits for the device.
+    pub(crate) fn finite(&self) -> Vec<bool> {
+        let sums = self.rows().parameters.sum_dim_intlist(1, false, Kind::Float).isfinite();
+        Vec::try_from(sums).expect("a vector of truths")
     }
 
     /// Each member's loss summed over the steps since the last call. Waits for the device.
@@ -215,50 +216,6 @@ impl Net {
     }
 }
 
-/// The initial row of a member, on the CPU: weights that depend on `seed` alone.
-pub(crate) fn initial_rows(model: &Model, seed: u64) -> Rows {
-    let layouts = [&model.matrices, &model.vectors];
-    let mut parameters = Vec::new();
-    for (epoch, layout) in (0..).zip(layouts) {
-        parameters.extend(initial(layout, Address { seed, purpose: Purpose::Weights, epoch, item: 0 }));
-    }
-    let statistics =
-        initial(&model.statistics, Address { seed, purpose: Purpose::Weights, epoch: 2, item: 0 });
-    let parameters = Tensor::from_slice(&parameters).unsqueeze(0);
-    Rows {
-        momentum: parameters.zeros_like(),
-        parameters,
-        statistics: Tensor::from_slice(&statistics).unsqueeze(0),
-    }
-}
-
-fn initial(layout: &Layout, address: Address) -> Vec<f32> {
-    let mut row = vec![0.0; layout.len() as usize];
-    for (item, entry) in (0..).zip(&layout.entries) {
-        let start = entry.offset() as usize;
-        let numbers = &mut row[start..start + entry.len() as usize];
-        match entry.init {
-            Init::Constant(constant) => numbers.fill(constant as f32),
-            Init::Normal(std) => fill_normal(numbers, std, Address { item, ..address }),
-        }
-    }
-    row
-}
-
-/// Normal numbers by Box and Muller's transform, two from two words.
-fn fill_normal(numbers: &mut [f32], std: f64, address: Address) {
-    let mut words = address.stream();
-    // In (0, 1], so that its logarithm is finite.
-    let mut uniform = || (f64::from(words.next_u32()) + 1.0) / (f64::from(u32::MAX) + 1.0);
-    for pair in numbers.chunks_mut(2) {
-        let radius = std * (-2.0 * uniform().ln()).sqrt();
-        let (sin, cos) = (2.0 * std::f64::consts::PI * uniform()).sin_cos();
-        for (number, direction) in pair.iter_mut().zip([cos, sin]) {
-            *number = (radius * direction) as f32;
-        }
-    }
-}
-
 /// The blocks of buffers that lie one after another, by member.
 fn blocks_by_member(layouts: &[&Layout], members: i64) -> Vec<i64> {
     let by_layout: Vec<Vec<i64>> = layouts.iter().map(|layout| layout.blocks_by_member(members)).collect();
@@ -275,23 +232,20 @@ fn blocks_by_member(layouts: &[&Layout], members: i64) -> Vec<i64> {
 }
 
 #[cfg(test)]
-pub(crate) mod tests {
+mod tests {
     use super::*;
+    use crate::models;
+    use crate::network::weights::initial_rows;
 
-    pub(crate) const NORMALIZATION: Normalization = Normalization { mean: [0.5; 3], std: [0.25; 3] };
+    const NORMALIZATION: Normalization = Normalization { mean: [0.5; 3], std: [0.25; 3] };
 
     /// Members that start differently, as one network or as many.
     fn nets(model: &Arc<Model>, members: i64, per_net: i64, kind: Kind) -> Vec<Net> {
         let rows: Vec<Rows> = (0..members as u64).map(|member| initial_rows(model, member)).collect();
         rows.chunks(per_net as usize)
             .map(|rows| {
-                let cat = |of: fn(&Rows) -> &Tensor| Tensor::cat(&rows.iter().map(of).collect::<Vec<_>>(), 0);
                 let mut net = Net::with_kinds(model, per_net, NORMALIZATION, 5e-4, Device::Cpu, (kind, kind));
-                net.set_rows(&Rows {
-                    parameters: cat(|rows| &rows.parameters),
-                    momentum: cat(|rows| &rows.momentum),
-                    statistics: cat(|rows| &rows.statistics),
-                });
+                net.set_rows(&Rows::cat(rows));
                 net
             })
             .collect()
@@ -302,7 +256,7 @@ pub(crate) mod tests {
         tch::set_num_threads(1);
         tch::manual_seed(5);
         let members = 3;
-        let model = Arc::new(Model::new(name.parse().unwrap(), 7));
+        let model = Arc::new(models::build(name.parse().unwrap(), 7));
         let mut stacked = nets(&model, members, members, kind).remove(0);
         let mut sequential = nets(&model, members, 1, kind);
         for step in 0..steps {
@@ -352,7 +306,7 @@ pub(crate) mod tests {
 
     #[test]
     fn a_small_net_learns_its_batch() {
-        let model = Arc::new(Model::new("tiny".parse().unwrap(), 4));
+        let model = Arc::new(models::build("tiny".parse().unwrap(), 4));
         let mut net = nets(&model, 1, 1, Kind::Float).remove(0);
         tch::manual_seed(5);
         let images = Tensor::randint(256, [16, 32, 32, 3], (Kind::Uint8, Device::Cpu));
@@ -366,7 +320,7 @@ pub(crate) mod tests {
 
     #[test]
     fn rows_can_be_taken_and_given() {
-        let model = Arc::new(Model::new("tiny".parse().unwrap(), 10));
+        let model = Arc::new(models::build("tiny".parse().unwrap(), 10));
         let mut stacked = nets(&model, 2, 2, Kind::Float).remove(0);
         let rows = stacked.rows();
         let first = initial_rows(&model, 0);

@@ -2,7 +2,7 @@
 
 use tch::{Device, Kind, Tensor};
 
-use crate::layers::BLOCK;
+use crate::network::layers::BLOCK;
 
 const MOMENTUM: f64 = 0.9;
 /// The gradient of a member is scaled down to this norm when it is longer.
@@ -21,7 +21,7 @@ const GRADIENT_NORM_MAX: f64 = 5.0;
 #[derive(Debug)]
 pub(crate) struct Sgd {
     members: i64,
-    /// Blocks of the buffers by member ([`crate::layers::Layout::blocks_by_member`]).
+    /// Blocks of the buffers by member ([`crate::network::layers::Layout::blocks_by_member`]).
     blocks: Tensor,
     /// The member of each block.
     block_members: Tensor,

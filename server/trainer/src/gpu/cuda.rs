@@ -1,0 +1,64 @@
+//! CUDA, found at run time by the binary that was linked without it.
+//!
+//! The binary links `libtorch_cpu.so` only. When that file lies beside a `libtorch_cuda.so` of
+//! the same version, as in every CUDA build of PyTorch, loading the latter is all that libtorch
+//! needs. It has to come before the first question about CUDA: libtorch remembers the answer.
+#![allow(unsafe_code)]
+
+use std::ffi::{CStr, CString, c_void};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+
+use anyhow::{Context, anyhow, bail};
+
+/// The version of libtorch that the binary is compiled for.
+pub(crate) const LIBTORCH: &str = "2.11.0";
+
+/// Loads libtorch's CUDA part, once per process.
+///
+/// # Errors
+/// When it is not there or cannot be loaded; names the first missing file.
+pub(crate) fn load() -> Result<(), String> {
+    static LOADED: OnceLock<Result<(), String>> = OnceLock::new();
+    LOADED.get_or_init(|| try_load().map_err(|error| format!("{error:#}"))).clone()
+}
+
+fn try_load() -> anyhow::Result<()> {
+    let lib = library_folder()?;
+    let version_file = lib.join("../version.py");
+    let version = fs::read_to_string(&version_file)
+        .with_context(|| format!("cannot tell the version of libtorch from {}", version_file.display()))?;
+    if !version.contains(&format!("'{LIBTORCH}")) {
+        bail!("{} is not of version {LIBTORCH}", lib.display());
+    }
+    open(&lib.join("libtorch_cuda.so"))?;
+    if !tch::Cuda::is_available() {
+        bail!("libtorch_cuda.so is loaded, but the driver offers no GPU");
+    }
+    Ok(())
+}
+
+/// The folder that `libtorch_cpu.so` was loaded from.
+fn library_folder() -> anyhow::Result<PathBuf> {
+    let maps = fs::read_to_string("/proc/self/maps").context("cannot read /proc/self/maps")?;
+    let path = maps
+        .lines()
+        .filter_map(|line| line.find('/').map(|at| Path::new(&line[at..])))
+        .find(|path| path.file_name().is_some_and(|name| name == "libtorch_cpu.so"))
+        .ok_or_else(|| anyhow!("libtorch_cpu.so is not loaded"))?;
+    Ok(path.parent().expect("a file has a folder").to_owned())
+}
+
+/// Loads a library for good, its symbols visible to all.
+pub(super) fn open(path: &Path) -> anyhow::Result<*mut c_void> {
+    let name = CString::new(path.as_os_str().as_encoded_bytes())?;
+    // SAFETY: `name` is NUL-terminated; the libraries' initialisers are libtorch's own.
+    let handle = unsafe { libc::dlopen(name.as_ptr(), libc::RTLD_NOW | libc::RTLD_GLOBAL) };
+    if handle.is_null() {
+        // SAFETY: after a failure dlerror gives a NUL-terminated message.
+        let message = unsafe { CStr::from_ptr(libc::dlerror()) };
+        bail!("{}", message.to_string_lossy());
+    }
+    Ok(handle)
+}

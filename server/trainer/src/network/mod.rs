@@ -1,0 +1,8 @@
+//! Networks: their layers, their numbers, and the step of SGD that moves these.
+
+pub(crate) mod layers;
+pub(crate) mod model;
+pub(crate) mod net;
+pub(crate) mod optimizer;
+pub(crate) mod rows;
+pub(crate) mod weights;
