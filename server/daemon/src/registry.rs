@@ -211,7 +211,7 @@ mod tests {
     use super::*;
 
     fn schedule(name: &str, epochs: u32) -> Schedule {
-        let segment = Segment { epochs, policy: Policy::zero(&Op::ALL).unwrap() };
+        let segment = Segment { epochs, policy: Policy::zero(&Op::PAPER).unwrap() };
         Schedule::new(name, vec![segment], Provenance::default()).unwrap()
     }
 

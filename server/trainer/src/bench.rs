@@ -75,7 +75,7 @@ fn measure(
     let mut population =
         Population::new(&spec.training, spec.population, train, score, target, strategy, None, meter)?;
     population.initialize();
-    let policy = Policy::from_hyperparameters(&Op::ALL, &[5; 60])?;
+    let policy = Policy::from_hyperparameters(&Op::PAPER, &[5; 60])?;
     let policies = vec![Policies::One(policy); spec.population as usize];
     let wait = || {
         if let Device::Cuda(number) = target {

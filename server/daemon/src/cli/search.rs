@@ -340,16 +340,10 @@ async fn watch(remote: &Remote, id: &str, mut interrupt: Signal) -> anyhow::Resu
     }
 }
 
-/// Whether no op of a `pba-schedule/1` document ever fires.
+/// Whether no op of a schedule's document is ever applied.
 fn is_empty(schedule: &Value) -> bool {
     let read = pba_schedules::formats::json::read(&schedule.to_string());
-    read.is_ok_and(|schedule| {
-        schedule
-            .segments()
-            .iter()
-            .flat_map(|segment| segment.policy.slots())
-            .all(|slot| slot.probability == 0)
-    })
+    read.is_ok_and(|schedule| schedule.segments().iter().all(|segment| segment.policy.to_string().is_empty()))
 }
 
 fn percent(score: &Value) -> String {
