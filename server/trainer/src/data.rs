@@ -83,13 +83,13 @@ pub(crate) fn base(text: Option<&str>, dataset: &Dataset) -> Result<Base, SpecEr
             let refuse = |allowed: String| SpecError::new("base", format!("{text:?}"), allowed);
             let base = text.parse::<Base>().map_err(|error| refuse(error.to_string()))?;
             match base.frame {
-                Frame::Whole => Ok(base),
+                Frame::Full => Ok(base),
                 frame => Err(refuse(format!("steps without {frame}, as models train on images as they are"))),
             }
         }
         None => {
             let base = Base::of_dataset(dataset.shapes(), dataset.is_hidden_by_cutout());
-            Ok(Base { frame: Frame::Whole, ..base })
+            Ok(Base { frame: Frame::Full, ..base })
         }
     }
 }

@@ -170,7 +170,7 @@ impl Searches {
         }
         match &spec.training.base {
             None => {
-                let base = Base { frame: Frame::Whole, ..*dataset.base() };
+                let base = Base { frame: Frame::Full, ..*dataset.base() };
                 fields.insert("base".to_owned(), base.to_string().into());
             }
             Some(base) => {
@@ -178,7 +178,7 @@ impl Searches {
                     ApiError::parameter("base", base, reason, "identity, or pad_crop:N, flip, cutout:N")
                 };
                 let parsed = base.parse::<Base>().map_err(|error| refuse(error.to_string()))?;
-                if parsed.frame != Frame::Whole {
+                if parsed.frame != Frame::Full {
                     return Err(refuse("a search trains on images as they are".to_owned()));
                 }
             }
