@@ -1,11 +1,23 @@
 //! What the affine ops share: Pillow's nearest-neighbour transform ([`gather`]). A pixel whose
 //! source lies outside becomes (0, 0, 0, 0).
 
+use crate::call::OpCall;
 use crate::image::Rgba;
+use crate::magnitude;
 use crate::scratch::Scratch;
 use crate::simd::gather::gather;
 use crate::simd::gather::portable::FixedAffine;
 use crate::simd::level::Instructions;
+
+/// The shift of a call to TranslateX or TranslateY, in pixels.
+pub(super) fn pixels(call: &OpCall) -> i32 {
+    magnitude::translate_pixels(call.magnitude, call.sign)
+}
+
+/// The slope of a call to ShearX or ShearY.
+pub(super) fn slope(call: &OpCall) -> f64 {
+    magnitude::shear_slope(call.magnitude, call.sign)
+}
 
 /// Transforms an image.
 pub(super) fn transform(affine: &FixedAffine, image: &mut Rgba, scratch: &mut Scratch) {

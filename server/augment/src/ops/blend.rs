@@ -1,13 +1,20 @@
 //! What the enhancing ops share: an op blends the image with a duller one ([`blend`](crate::simd::blend)).
 
 use super::table::{Alpha, look_up};
+use crate::call::OpCall;
 use crate::image::Rgba;
+use crate::magnitude;
 use crate::scratch::Scratch;
 #[cfg(target_arch = "x86_64")]
 use crate::simd::blend::portable::blend_shortly;
 use crate::simd::blend::portable::{ShortBlend, blend_table};
 #[cfg(target_arch = "x86_64")]
 use crate::simd::level::Instructions;
+
+/// The factor of a call to an enhancing op.
+pub(super) fn factor(call: &OpCall) -> f32 {
+    magnitude::enhance_factor(call.magnitude)
+}
 
 /// Blends red, green and blue with one value.
 pub(super) fn blend_with(image: &mut Rgba, dull: u8, factor: f32, scratch: &mut Scratch) {

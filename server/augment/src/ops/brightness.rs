@@ -2,11 +2,10 @@
 //!
 //! `ImageEnhance.Brightness(image).enhance(factor)`; alpha is kept.
 
-use super::blend::blend_with;
+use super::blend::{blend_with, factor};
 use super::face::{Effect, Face};
 use crate::call::OpCall;
 use crate::image::Rgba;
-use crate::magnitude;
 use crate::scratch::Scratch;
 use crate::simd::blend::portable::blend_table;
 use crate::simd::level::Level;
@@ -17,10 +16,6 @@ pub(super) const FACE: Face = Face {
     effect: |call| Effect::Tables(tables).unless(factor(call) == 1.0),
     caption: |call| format!("x{:.2}", factor(call)),
 };
-
-fn factor(call: &OpCall) -> f32 {
-    magnitude::enhance_factor(call.magnitude)
-}
 
 fn tables(call: &OpCall, level: Level, _: &[[u8; 3]]) -> [LookupTable; 3] {
     [blend_table(level, 0, factor(call)); 3]

@@ -2,10 +2,9 @@
 //!
 //! `ImageEnhance.Color(image).enhance(factor)`; alpha is kept.
 
+use super::blend::factor;
 use super::face::{Effect, Face};
-use crate::call::OpCall;
 use crate::image::Rgba;
-use crate::magnitude;
 use crate::scratch::Scratch;
 use crate::simd::blend::blend_with_gray;
 
@@ -14,10 +13,6 @@ pub(super) const FACE: Face = Face {
     effect: |call| Effect::Pixels.unless(factor(call) == 1.0),
     caption: |call| format!("x{:.2}", factor(call)),
 };
-
-fn factor(call: &OpCall) -> f32 {
-    magnitude::enhance_factor(call.magnitude)
-}
 
 /// Moves red, green and blue away from the pixel's gray, to `factor` times the distance: 0 is
 /// gray, 1 is the image, more is more colourful.

@@ -3,11 +3,10 @@
 //! `ImageEnhance.Contrast(image).enhance(factor)`; alpha is kept. The mean is over the gray of all
 //! pixels, whatever their alpha.
 
-use super::blend::blend_with;
+use super::blend::{blend_with, factor};
 use super::face::{Effect, Face};
 use crate::call::OpCall;
 use crate::image::Rgba;
-use crate::magnitude;
 use crate::scratch::Scratch;
 use crate::simd::blend::gray_sum_of_rgb;
 use crate::simd::blend::portable::{blend_table, gray_sum};
@@ -19,10 +18,6 @@ pub(super) const FACE: Face = Face {
     effect: |call| Effect::TablesOfImage(tables).unless(factor(call) == 1.0),
     caption: |call| format!("x{:.2}", factor(call)),
 };
-
-fn factor(call: &OpCall) -> f32 {
-    magnitude::enhance_factor(call.magnitude)
-}
 
 fn tables(call: &OpCall, level: Level, rgb: &[[u8; 3]]) -> [LookupTable; 3] {
     [blend_table(level, mean_gray_of_rgb(level, rgb), factor(call)); 3]

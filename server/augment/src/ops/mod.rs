@@ -127,3 +127,19 @@ mod test_images {
         image.pixels()[0]
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::call::Sign;
+
+    #[test]
+    fn captions_say_the_physical_parameter() {
+        let captions =
+            Op::PAPER.map(|op| caption(&OpCall { op, magnitude: 9, sign: Sign::Minus, centre: (0, 0) }));
+        let expected = "Rotate -27, TranslateX -9px, TranslateY -9px, Brightness x1.72, Color x1.72, Invert, \
+                        Sharpness x1.72, Posterize 1 bits, ShearX -0.27, Solarize 26, ShearY -0.27, Equalize, \
+                        AutoContrast, Cutout 18px, Contrast x1.72";
+        assert_eq!(captions.join(", "), expected);
+    }
+}

@@ -9,10 +9,9 @@
 //! rounds the same: a thirteenth is never halfway between two integers, and the nearest it comes
 //! to halfway, 1/26, is far more than the rounding errors of the sum.
 
+use super::blend::factor;
 use super::face::{Effect, Face};
-use crate::call::OpCall;
 use crate::image::Rgba;
-use crate::magnitude;
 use crate::scratch::Scratch;
 use crate::simd::blend::portable::{ShortBlend, blend};
 use crate::simd::level::per_level;
@@ -22,10 +21,6 @@ pub(super) const FACE: Face = Face {
     effect: |call| Effect::Pixels.unless(factor(call) == 1.0),
     caption: |call| format!("x{:.2}", factor(call)),
 };
-
-fn factor(call: &OpCall) -> f32 {
-    magnitude::enhance_factor(call.magnitude)
-}
 
 /// Moves red, green and blue away from the smoothed image, to `factor` times the distance: 0 is
 /// smooth, 1 is the image, more is sharper.

@@ -4,11 +4,9 @@
 //! (0, 0, 0, 0). A row's pixels all move by the same whole number: the source column is
 //! `x + floor(slope (y + 1/2) + 1/2)` in Pillow's fixed-point numbers.
 
-use super::affine::shift_rows;
+use super::affine::{shift_rows, slope};
 use super::face::{Effect, Face};
-use crate::call::OpCall;
 use crate::image::Rgba;
-use crate::magnitude;
 use crate::scratch::Scratch;
 use crate::simd::gather::portable::FixedAffine;
 
@@ -20,10 +18,6 @@ pub(super) const FACE: Face = Face {
     effect: |call| Effect::Pixels.unless(slope(call) == 0.0),
     caption: |call| format!("{:.2}", slope(call)),
 };
-
-fn slope(call: &OpCall) -> f64 {
-    magnitude::shear_slope(call.magnitude, call.sign)
-}
 
 /// Moves each row to the left by `slope` times its distance from the top; to the right when
 /// negative.

@@ -3,12 +3,10 @@
 //! `Image.transform(size, AFFINE, (1, 0, 0, slope, 1, 0))`: nearest neighbour, exposed pixels
 //! (0, 0, 0, 0).
 
-use super::affine::transform;
+use super::affine::{slope, transform};
 use super::face::{Effect, Face};
 use super::shear_x::SLOPE_MAX;
-use crate::call::OpCall;
 use crate::image::Rgba;
-use crate::magnitude;
 use crate::scratch::Scratch;
 use crate::simd::gather::portable::FixedAffine;
 
@@ -17,10 +15,6 @@ pub(super) const FACE: Face = Face {
     effect: |call| Effect::Pixels.unless(slope(call) == 0.0),
     caption: |call| format!("{:.2}", slope(call)),
 };
-
-fn slope(call: &OpCall) -> f64 {
-    magnitude::shear_slope(call.magnitude, call.sign)
-}
 
 /// Moves each column up by `slope` times its distance from the left; down when negative.
 ///

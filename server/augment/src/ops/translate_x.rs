@@ -3,11 +3,9 @@
 //! `Image.transform(size, AFFINE, (1, 0, pixels, 0, 1, 0))`: nearest neighbour, exposed pixels
 //! (0, 0, 0, 0).
 
-use super::affine::shift_rows;
+use super::affine::{pixels, shift_rows};
 use super::face::{Effect, Face};
-use crate::call::OpCall;
 use crate::image::Rgba;
-use crate::magnitude;
 use crate::scratch::Scratch;
 use crate::simd::gather::portable::FixedAffine;
 use pba_types::limits::SIDE_MAX;
@@ -17,10 +15,6 @@ pub(super) const FACE: Face = Face {
     effect: |call| Effect::Pixels.unless(pixels(call) == 0),
     caption: |call| format!("{}px", pixels(call)),
 };
-
-fn pixels(call: &OpCall) -> i32 {
-    magnitude::translate_pixels(call.magnitude, call.sign)
-}
 
 /// Shifts the image to the left by `pixels`; to the right when negative.
 pub fn translate_x(image: &mut Rgba, pixels: i32, scratch: &mut Scratch) {
