@@ -68,7 +68,7 @@ mod tests {
     fn levels_move_as_the_paper_says() {
         let runs = 20_000;
         let start: Vec<u8> = (0..60).map(|i| if i % 2 == 0 { i / 2 % 11 } else { i / 2 % 10 }).collect();
-        let policy = Policy::from_hyperparameters(&Op::ALL, &start).unwrap();
+        let policy = Policy::from_hyperparameters(&Op::PAPER, &start).unwrap();
         let mut counts = vec![[0u32; 11]; 60];
         for run in 0..runs {
             let child = explore(&policy, RESAMPLE_PROBABILITY, &mut stream(run));
@@ -91,7 +91,7 @@ mod tests {
 
     #[test]
     fn extremes_of_the_resample_probability() {
-        let policy = Policy::from_hyperparameters(&Op::ALL, &[0; 60]).unwrap();
+        let policy = Policy::from_hyperparameters(&Op::PAPER, &[0; 60]).unwrap();
         let moved = explore(&policy, 0.0, &mut stream(1));
         assert!(moved.hyperparameters().iter().all(|&level| level <= 3));
         let resampled = explore(&policy, 1.0, &mut stream(1));

@@ -282,7 +282,7 @@ mod tests {
     fn policy(number: u8) -> Policy {
         let mut levels = [0; 60];
         levels[0] = number;
-        Policy::from_hyperparameters(&Op::ALL, &levels).unwrap()
+        Policy::from_hyperparameters(&Op::PAPER, &levels).unwrap()
     }
 
     fn schedule(segments: &[(u32, u8)]) -> Schedule {
