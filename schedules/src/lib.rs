@@ -29,6 +29,5 @@ pub use error::ScheduleError;
 pub use explore::{RESAMPLE_PROBABILITY, explore};
 pub use op::{MAGNITUDE_MAX, Op, OpOdds, PROBABILITY_MAX, UnknownOp};
 pub use pba_types::{Digest, rng};
-pub use policy::Policy;
-pub use policy::pairs::{Pairs, Slot};
+pub use policy::*;
 pub use schedule::{Ablation, EpochPolicies, Provenance, Schedule, Segment};

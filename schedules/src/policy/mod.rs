@@ -13,7 +13,9 @@ use serde_json::{Map, Value, to_value};
 
 use crate::error::ScheduleError;
 use crate::op::{Op, OpOdds};
-use crate::policy::pairs::{Pairs, RawPairs, Slot};
+use crate::policy::pairs::RawPairs;
+
+pub use crate::policy::pairs::{Pairs, Slot};
 
 /// A checked policy, of one of the families.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
