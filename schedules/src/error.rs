@@ -3,14 +3,13 @@
 use pba_types::limits::EPOCHS_MAX;
 use pba_types::names_allowed;
 
-use crate::op::{Op, UnknownOp};
-use crate::policy::{MAGNITUDE_MAX, PROBABILITY_MAX};
+use crate::op::{MAGNITUDE_MAX, Op, PROBABILITY_MAX, UnknownOp};
 
 /// Why a schedule or a policy was refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ScheduleError {
-    /// A policy over no op at all.
+    /// A policy without any op.
     #[error("a policy needs at least one op")]
     NoOps,
     /// An op listed twice.
@@ -19,7 +18,7 @@ pub enum ScheduleError {
         /// The repeated op.
         op: Op,
     },
-    /// An op name nobody knows.
+    /// A name that is not an op's.
     #[error(transparent)]
     UnknownOp(#[from] UnknownOp),
     /// Too few or too many integers in a policy.
@@ -100,7 +99,23 @@ pub enum ScheduleError {
         /// Epochs of the run.
         epochs: u32,
     },
-    /// A segment whose policy is over other ops than the schedule's.
+    /// A name that is not a family's.
+    #[error("unknown family {name:?} of policies; the families are {}", known.join(", "))]
+    UnknownFamily {
+        /// The name that was given.
+        name: String,
+        /// The names of all families.
+        known: &'static [&'static str],
+    },
+    /// Fields that are not those of a policy's family.
+    #[error("not a policy of family {family:?}: {reason}")]
+    Fields {
+        /// The family.
+        family: String,
+        /// What is wrong with them.
+        reason: String,
+    },
+    /// A segment whose pairs are over other ops than the schedule's.
     #[error("the policy of segment {position} is over other ops than the first segment's")]
     MixedOps {
         /// Which segment.
@@ -115,8 +130,10 @@ pub enum ScheduleError {
         reason: String,
     },
     /// JSON that is not a schedule.
-    #[error("not a pba-schedule/1 document: {reason}")]
+    #[error("not a {format} document: {reason}")]
     Json {
+        /// The format that it says it is in, or the first one.
+        format: &'static str,
         /// What is wrong with it, and where.
         reason: String,
     },

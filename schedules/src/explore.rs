@@ -2,13 +2,16 @@
 
 use rand::Rng;
 
-use crate::policy::{MAGNITUDE_MAX, PROBABILITY_MAX, Policy};
-use crate::rng::below;
+use pba_types::rng::below;
+
+use crate::op::{MAGNITUDE_MAX, PROBABILITY_MAX};
+use crate::policy::Policy;
 
 /// The paper's chance that a level is drawn afresh instead of moved.
 pub const RESAMPLE_PROBABILITY: f64 = 0.2;
 
-/// Perturbs each level of a policy (Ho et al. 2019, Algorithm 1).
+/// Perturbs each level of a policy of pairs (Ho et al. 2019, Algorithm 1). A policy of another
+/// family has no levels to explore, and stays as it is.
 ///
 /// With probability `resample_probability` a level is drawn uniformly from its range. Otherwise
 /// it moves by 0, 1, 2 or 3, up or down with equal odds, and is clipped to its range. Three words
@@ -17,13 +20,14 @@ pub const RESAMPLE_PROBABILITY: f64 = 0.2;
 /// ```
 /// use pba_schedules::{Op, Policy, RESAMPLE_PROBABILITY, explore, rng::{Address, Purpose}};
 /// let mut rng = Address { seed: 1, purpose: Purpose::Search, epoch: 3, item: 0 }.stream();
-/// let child = explore(&Policy::zero(&Op::ALL)?, RESAMPLE_PROBABILITY, &mut rng);
+/// let child = explore(&Policy::zero(&Op::PAPER)?, RESAMPLE_PROBABILITY, &mut rng);
 /// assert_eq!(child.slots().len(), 30);
 /// # Ok::<(), pba_schedules::ScheduleError>(())
 /// ```
 pub fn explore(policy: &Policy, resample_probability: f64, rng: &mut impl Rng) -> Policy {
-    let ops: Vec<_> = policy.ops().collect();
-    let mut levels = policy.hyperparameters();
+    let Some(pairs) = policy.as_pairs() else { return policy.clone() };
+    let ops: Vec<_> = pairs.ops().collect();
+    let mut levels = pairs.hyperparameters();
     for (position, level) in levels.iter_mut().enumerate() {
         let level_max = if position % 2 == 0 { PROBABILITY_MAX } else { MAGNITUDE_MAX };
         let [resample, amount, direction] = [rng.next_u32(), rng.next_u32(), rng.next_u32()];
@@ -44,9 +48,9 @@ pub fn explore(policy: &Policy, resample_probability: f64, rng: &mut impl Rng) -
 mod tests {
     use super::*;
     use crate::op::Op;
-    use crate::rng::{Address, Purpose};
+    use pba_types::rng::{Address, Purpose, Stream};
 
-    fn stream(item: u64) -> crate::rng::Stream {
+    fn stream(item: u64) -> Stream {
         Address { seed: 0, purpose: Purpose::Search, epoch: 0, item }.stream()
     }
 
@@ -64,7 +68,7 @@ mod tests {
     fn levels_move_as_the_paper_says() {
         let runs = 20_000;
         let start: Vec<u8> = (0..60).map(|i| if i % 2 == 0 { i / 2 % 11 } else { i / 2 % 10 }).collect();
-        let policy = Policy::from_hyperparameters(&Op::ALL, &start).unwrap();
+        let policy = Policy::from_hyperparameters(&Op::PAPER, &start).unwrap();
         let mut counts = vec![[0u32; 11]; 60];
         for run in 0..runs {
             let child = explore(&policy, RESAMPLE_PROBABILITY, &mut stream(run));
@@ -87,7 +91,7 @@ mod tests {
 
     #[test]
     fn extremes_of_the_resample_probability() {
-        let policy = Policy::from_hyperparameters(&Op::ALL, &[0; 60]).unwrap();
+        let policy = Policy::from_hyperparameters(&Op::PAPER, &[0; 60]).unwrap();
         let moved = explore(&policy, 0.0, &mut stream(1));
         assert!(moved.hyperparameters().iter().all(|&level| level <= 3));
         let resampled = explore(&policy, 1.0, &mut stream(1));

@@ -1,6 +1,7 @@
 //! Augmentation policies and schedules: *what* is applied to an image, and *when* in a training run.
 //!
-//! A [`Policy`] says which [`Op`]s may fire, how probably and how strongly. A [`Schedule`] is a
+//! A [`Policy`] says which [`Op`]s may be applied, how probably and how strongly; it is of one of
+//! several families, of which the paper's are the [`Pairs`]. A [`Schedule`] is a
 //! policy per epoch, as Population Based Augmentation (Ho et al., ICML 2019, arXiv 1905.05393)
 //! learns it. [`explore`] is the perturbation by which the population search moves through
 //! policies.
@@ -26,7 +27,7 @@ mod schedule;
 
 pub use error::ScheduleError;
 pub use explore::{RESAMPLE_PROBABILITY, explore};
-pub use op::{Op, UnknownOp};
+pub use op::{MAGNITUDE_MAX, Op, OpOdds, PROBABILITY_MAX, UnknownOp};
 pub use pba_types::{Digest, rng};
-pub use policy::{MAGNITUDE_MAX, PROBABILITY_MAX, Policy, Slot};
+pub use policy::*;
 pub use schedule::{Ablation, EpochPolicies, Provenance, Schedule, Segment};

@@ -44,6 +44,12 @@ mod tests {
     }
 
     #[test]
+    fn the_library_is_written_as_we_write() {
+        assert_eq!(json::write(&cifar10_pba()), CIFAR10_PBA);
+        assert_eq!(json::write(&svhn_pba()), SVHN_PBA);
+    }
+
+    #[test]
     fn the_library_is_what_the_reference_published() {
         check(
             cifar10_pba(),

@@ -1,15 +1,52 @@
-//! The one list of operations.
+//! The one list of operations, and the levels at which policies apply them.
 
 use std::fmt;
 use std::str::FromStr;
 
-/// An augmentation operation, in the order in which the reference implementation lists them.
-///
-/// Policies are stored by op *name*: a list by position changes its meaning silently when the
-/// list changes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-#[repr(u8)]
-pub enum Op {
+/// Probability levels are 0..=10, in tenths.
+pub const PROBABILITY_MAX: u8 = 10;
+/// Magnitude levels are 0..=9; what a level means in degrees, pixels or factors is the op's.
+pub const MAGNITUDE_MAX: u8 = 9;
+
+/// How often and how strongly a policy applies an op: for people, not for pixels.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct OpOdds {
+    /// How often the policy chooses the op, 0..=1.
+    pub probability: f64,
+    /// Its mean magnitude level when it does; 0 when it never does.
+    pub magnitude: f64,
+}
+
+/// Declares the ops: each line is all that this crate says of an op.
+macro_rules! ops {
+    ($($(#[$doc:meta])* $op:ident,)*) => {
+        /// An augmentation operation.
+        ///
+        /// Policies are stored by op *name*: a list by position changes its meaning silently when the
+        /// list changes.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        #[repr(u8)]
+        pub enum Op {
+            $($(#[$doc])* $op,)*
+        }
+
+        impl Op {
+            /// Every op there is, in declaration order: first the paper's, then all others.
+            pub const ALL: [Op; [$(Op::$op),*].len()] = [$(Op::$op),*];
+
+            /// The name used in files, requests and metrics.
+            pub fn name(self) -> &'static str {
+                match self {
+                    $(Op::$op => stringify!($op),)*
+                }
+            }
+        }
+    };
+}
+
+// The first fifteen are the paper's, in the order in which its reference implementation lists them.
+// Others follow them.
+ops! {
     /// Turn about the centre.
     Rotate,
     /// Shift along x.
@@ -43,45 +80,9 @@ pub enum Op {
 }
 
 impl Op {
-    /// Every op, in declaration order.
-    pub const ALL: [Op; 15] = [
-        Op::Rotate,
-        Op::TranslateX,
-        Op::TranslateY,
-        Op::Brightness,
-        Op::Color,
-        Op::Invert,
-        Op::Sharpness,
-        Op::Posterize,
-        Op::ShearX,
-        Op::Solarize,
-        Op::ShearY,
-        Op::Equalize,
-        Op::AutoContrast,
-        Op::Cutout,
-        Op::Contrast,
-    ];
-
-    /// The name used in files, requests and metrics.
-    pub fn name(self) -> &'static str {
-        match self {
-            Op::Rotate => "Rotate",
-            Op::TranslateX => "TranslateX",
-            Op::TranslateY => "TranslateY",
-            Op::Brightness => "Brightness",
-            Op::Color => "Color",
-            Op::Invert => "Invert",
-            Op::Sharpness => "Sharpness",
-            Op::Posterize => "Posterize",
-            Op::ShearX => "ShearX",
-            Op::Solarize => "Solarize",
-            Op::ShearY => "ShearY",
-            Op::Equalize => "Equalize",
-            Op::AutoContrast => "AutoContrast",
-            Op::Cutout => "Cutout",
-            Op::Contrast => "Contrast",
-        }
-    }
+    /// The ops of the paper (Ho et al. 2019), for ever: what 60 integers without names are about,
+    /// and what a search explores unless it is told otherwise.
+    pub const PAPER: [Op; 15] = *Op::ALL.first_chunk().expect("the paper's ops are declared first");
 
     /// Every op name, comma-separated: for error messages and help texts.
     pub fn names() -> String {
@@ -122,5 +123,12 @@ mod tests {
             assert_eq!(op as usize, position);
         }
         assert!("rotate".parse::<Op>().is_err(), "names are case-sensitive");
+    }
+
+    #[test]
+    fn the_papers_ops_stay_as_they_are() {
+        let names = "Rotate TranslateX TranslateY Brightness Color Invert Sharpness Posterize ShearX Solarize ShearY \
+                     Equalize AutoContrast Cutout Contrast";
+        assert_eq!(Op::PAPER.map(Op::name).join(" "), names);
     }
 }

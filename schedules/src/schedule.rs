@@ -8,7 +8,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::error::ScheduleError;
+use crate::op::Op;
 use crate::policy::Policy;
+use crate::policy::pairs::Pairs;
 
 /// Consecutive epochs that share a policy.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -99,7 +101,7 @@ impl Schedule {
     ///
     /// # Errors
     /// When the name is unusable ([`check_name`]), there is no segment, a segment lasts 0 epochs,
-    /// the epochs add up to more than [`EPOCHS_MAX`], or the policies are over different ops.
+    /// the epochs add up to more than [`EPOCHS_MAX`], or its policies of pairs are over different ops.
     pub fn new(
         name: impl Into<String>,
         segments: Vec<Segment>,
@@ -107,15 +109,19 @@ impl Schedule {
     ) -> Result<Schedule, ScheduleError> {
         let name = name.into();
         check(&name)?;
-        let first = segments.first().ok_or(ScheduleError::EmptySegment { position: 0, epochs: 0 })?;
-        let ops: Vec<_> = first.policy.ops().collect();
+        if segments.is_empty() {
+            return Err(ScheduleError::EmptySegment { position: 0, epochs: 0 });
+        }
+        let first_pairs = segments.iter().find_map(|segment| segment.policy.as_pairs());
         let mut ends = Vec::with_capacity(segments.len());
         let mut sum = 0u64;
         for (position, segment) in segments.iter().enumerate() {
             if segment.epochs == 0 {
                 return Err(ScheduleError::EmptySegment { position, epochs: 0 });
             }
-            if !segment.policy.ops().eq(ops.iter().copied()) {
+            if let (Some(pairs), Some(first)) = (segment.policy.as_pairs(), first_pairs)
+                && !pairs.ops().eq(first.ops())
+            {
                 return Err(ScheduleError::MixedOps { position });
             }
             sum += u64::from(segment.epochs);
@@ -154,6 +160,22 @@ impl Schedule {
     /// epoch. Neighbouring segments with equal policies count as one.
     pub fn digest(&self) -> Digest {
         self.digest
+    }
+
+    /// The ops that its policies may apply, each once, in order.
+    pub fn ops(&self) -> Vec<Op> {
+        let mut ops = Vec::new();
+        for op in self.segments.iter().flat_map(|segment| segment.policy.ops()) {
+            if !ops.contains(&op) {
+                ops.push(op);
+            }
+        }
+        ops
+    }
+
+    /// The policy of each segment, when all are pairs over the same ops.
+    pub fn pairs(&self) -> Option<Vec<&Pairs>> {
+        pairs(&self.segments)
     }
 
     /// The policy of one epoch of a training run of `epochs` epochs.
@@ -217,16 +239,28 @@ fn shuffled_epochs(epochs: u32, seed: u64) -> Vec<u32> {
     order
 }
 
-/// One line per run of equal policies: its epochs, then its levels.
+/// One line per run of equal policies: its epochs, then what affects pixels. Where all policies are
+/// pairs, their ops are said once before.
 fn digest(segments: &[Segment]) -> Digest {
-    let ops: Vec<_> = segments[0].policy.ops().map(|op| op.name()).collect();
-    let mut canonical = format!("pba-schedule/1\n{}\n", ops.join(" "));
+    let all_pairs = pairs(segments);
+    let mut canonical = match &all_pairs {
+        Some(pairs) => format!("pba-schedule/1\n{}\n", pairs[0].op_names()),
+        None => "pba-schedule/2\n".to_owned(),
+    };
     for run in segments.chunk_by(|one, next| one.policy == next.policy) {
         let epochs: u64 = run.iter().map(|segment| u64::from(segment.epochs)).sum();
-        let levels: Vec<_> = run[0].policy.hyperparameters().iter().map(u8::to_string).collect();
-        canonical += &format!("{epochs} {}\n", levels.join(" "));
+        let policy = match run[0].policy.as_pairs() {
+            Some(pairs) if all_pairs.is_some() => pairs.levels(),
+            _ => format!("{} {}", run[0].policy.family(), run[0].policy.canonical()),
+        };
+        canonical += &format!("{epochs} {policy}\n");
     }
     Digest::of(canonical)
+}
+
+/// The policy of each segment, when all are pairs.
+fn pairs(segments: &[Segment]) -> Option<Vec<&Pairs>> {
+    segments.iter().map(|segment| segment.policy.as_pairs()).collect()
 }
 
 fn check(name: &str) -> Result<(), ScheduleError> {
@@ -243,13 +277,12 @@ fn check_epochs(epochs: u64) -> Result<u32, ScheduleError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::op::Op;
 
     /// A policy that can be told apart by its number.
     fn policy(number: u8) -> Policy {
         let mut levels = [0; 60];
         levels[0] = number;
-        Policy::from_hyperparameters(&Op::ALL, &levels).unwrap()
+        Policy::from_hyperparameters(&Op::PAPER, &levels).unwrap()
     }
 
     fn schedule(segments: &[(u32, u8)]) -> Schedule {

@@ -47,7 +47,7 @@ impl Engine {
         let recipe = Recipe::new(RecipeSpec {
             policies: Policies::One(library::cifar10_pba().at_search_epoch(EPOCH).clone()),
             base: Base {
-                frame: Frame::Whole,
+                frame: Frame::Full,
                 pad_crop: Some(padding.parse()?),
                 flip: true,
                 cutout: Some(cutout.parse()?),

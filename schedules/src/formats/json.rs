@@ -1,4 +1,7 @@
-//! Our own format, `pba-schedule/1`: JSON with named ops, readable in a diff.
+//! Our own formats: JSON with named ops, readable in a diff.
+//!
+//! `pba-schedule/1` holds policies of pairs over one list of ops, `pba-schedule/2` policies of any
+//! family. Both are read; what the first can hold is written as the first.
 //!
 //! ```json
 //! { "format": "pba-schedule/1", "name": "cifar10-pba", "epochs": 200,
@@ -7,90 +10,153 @@
 //!   "provenance": { "source": "..." } }
 //! ```
 //!
-//! A policy lists `[probability 0..10, magnitude 0..9]` per slot: every op once, then every op
+//! Here a policy lists `[probability 0..10, magnitude 0..9]` per slot: every op once, then every op
 //! again.
+//!
+//! ```json
+//! { "format": "pba-schedule/2", "name": "cifar10-pba", "epochs": 200,
+//!   "segments": [
+//!     { "epochs": 12, "policy": { "family": "pairs", "ops": ["..."], "levels": [[0, 0], "..."] } } ],
+//!   "provenance": { "source": "..." } }
+//! ```
+//!
+//! Here a policy says its family; the other fields are the family's own.
 
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
 use crate::error::ScheduleError;
 use crate::op::Op;
 use crate::policy::Policy;
+use crate::policy::pairs::{Pairs, RawPairs};
 use crate::schedule::{Provenance, Schedule, Segment};
 
-/// The document as it stands in the file, before anything is checked.
-#[derive(Serialize, Deserialize)]
+const V1: &str = "pba-schedule/1";
+const V2: &str = "pba-schedule/2";
+
+/// What a document says of its format.
+#[derive(Deserialize)]
+struct Head {
+    format: String,
+}
+
+/// A `pba-schedule/1` document as it stands in the file, before anything is checked.
+#[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Document {
-    format: Format,
+struct Document1 {
+    #[serde(rename = "format")]
+    _format: Format1,
     name: String,
     epochs: u64,
     ops: Vec<String>,
-    segments: Vec<RawSegment>,
+    segments: Vec<RawSegment<Vec<[i64; 2]>>>,
     #[serde(default)]
     provenance: Provenance,
 }
 
-#[derive(Serialize, Deserialize)]
-enum Format {
-    #[serde(rename = "pba-schedule/1")]
-    V1,
-}
-
-#[derive(Serialize, Deserialize)]
+/// A `pba-schedule/2` document as it stands in the file, before anything is checked.
+#[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct RawSegment {
+struct Document2 {
+    #[serde(rename = "format")]
+    _format: String,
+    name: String,
     epochs: u64,
-    policy: Vec<[i64; 2]>,
+    segments: Vec<RawSegment<RawPolicy>>,
+    #[serde(default)]
+    provenance: Provenance,
 }
 
-/// Reads a `pba-schedule/1` document.
+#[derive(Deserialize)]
+enum Format1 {
+    #[serde(rename = "pba-schedule/1")]
+    Known,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawSegment<P> {
+    epochs: u64,
+    policy: P,
+}
+
+#[derive(Serialize, Deserialize)]
+struct RawPolicy {
+    family: String,
+    #[serde(flatten)]
+    fields: Map<String, Value>,
+}
+
+/// Reads a `pba-schedule/1` or `pba-schedule/2` document.
 ///
 /// # Errors
-/// When the text is not such a document, or the schedule in it is wrong.
+/// When the text is neither, or the schedule in it is wrong.
 pub fn read(text: &str) -> Result<Schedule, ScheduleError> {
-    let document: Document =
-        serde_json::from_str(text).map_err(|error| ScheduleError::Json { reason: error.to_string() })?;
-    let Format::V1 = document.format;
-    let ops = document.ops.iter().map(|name| name.parse::<Op>()).collect::<Result<Vec<_>, _>>()?;
-    let mut segments = Vec::with_capacity(document.segments.len());
-    for (position, raw) in document.segments.iter().enumerate() {
+    if serde_json::from_str::<Head>(text).is_ok_and(|head| head.format == V2) {
+        let document: Document2 = parse(V2, text)?;
+        let policy = |raw: RawPolicy| Policy::from_fields(&raw.family, raw.fields);
+        return schedule(document.name, document.epochs, document.segments, policy, document.provenance);
+    }
+    let document: Document1 = parse(V1, text)?;
+    let ops = document.ops;
+    let policy = |levels| Pairs::try_from(RawPairs { ops: ops.clone(), levels }).map(Policy::Pairs);
+    schedule(document.name, document.epochs, document.segments, policy, document.provenance)
+}
+
+fn parse<T: DeserializeOwned>(format: &'static str, text: &str) -> Result<T, ScheduleError> {
+    serde_json::from_str(text).map_err(|error| ScheduleError::Json { format, reason: error.to_string() })
+}
+
+/// The schedule of a document, which reads its policies.
+fn schedule<P>(
+    name: String,
+    epochs: u64,
+    segments: Vec<RawSegment<P>>,
+    policy: impl Fn(P) -> Result<Policy, ScheduleError>,
+    provenance: Provenance,
+) -> Result<Schedule, ScheduleError> {
+    let segments = segments.into_iter().enumerate().map(|(position, raw)| {
         let epochs = u32::try_from(raw.epochs)
             .map_err(|_| ScheduleError::EmptySegment { position, epochs: raw.epochs })?;
-        let levels = raw.policy.iter().flatten().map(|&level| {
-            u8::try_from(level).map_err(|_| ScheduleError::NotALevel { value: level.to_string() })
-        });
-        let policy = Policy::from_hyperparameters(&ops, &levels.collect::<Result<Vec<_>, _>>()?)?;
-        segments.push(Segment { epochs, policy });
-    }
-    let schedule = Schedule::new(document.name, segments, document.provenance)?;
-    if u64::from(schedule.epochs()) != document.epochs {
-        return Err(ScheduleError::EpochSum { sum: schedule.epochs().into(), epochs: document.epochs });
+        Ok(Segment { epochs, policy: policy(raw.policy)? })
+    });
+    let schedule = Schedule::new(name, segments.collect::<Result<Vec<_>, ScheduleError>>()?, provenance)?;
+    if u64::from(schedule.epochs()) != epochs {
+        return Err(ScheduleError::EpochSum { sum: schedule.epochs().into(), epochs });
     }
     Ok(schedule)
 }
 
-/// Writes a schedule as a `pba-schedule/1` document, one segment's policy a line.
+/// Writes a schedule as a `pba-schedule/1` document, or as a `pba-schedule/2` document where it holds
+/// a policy of another family than pairs; one segment's policy a line.
 pub fn write(schedule: &Schedule) -> String {
-    let ops: Vec<_> = schedule.segments()[0].policy.ops().map(Op::name).collect();
+    let (format, ops) = match schedule.pairs() {
+        Some(pairs) => {
+            (V1, format!("  \"ops\": {},\n", text(&pairs[0].ops().map(Op::name).collect::<Vec<_>>())))
+        }
+        None => (V2, String::new()),
+    };
+    let policy = |policy: &Policy| match policy.as_pairs() {
+        Some(pairs) if format == V1 => {
+            let slots = pairs.slots().iter().map(|slot| format!("[{},{}]", slot.probability, slot.magnitude));
+            format!("[{}]", slots.collect::<Vec<_>>().join(", "))
+        }
+        _ => text(&RawPolicy { family: policy.family().to_owned(), fields: policy.fields() }),
+    };
     let segments: Vec<String> = schedule
         .segments()
         .iter()
         .map(|segment| {
-            let slots: Vec<_> = segment
-                .policy
-                .slots()
-                .iter()
-                .map(|slot| format!("[{},{}]", slot.probability, slot.magnitude))
-                .collect();
-            format!("    {{ \"epochs\": {}, \"policy\": [{}] }}", segment.epochs, slots.join(", "))
+            format!("    {{ \"epochs\": {}, \"policy\": {} }}", segment.epochs, policy(&segment.policy))
         })
         .collect();
     format!(
-        "{{\n  \"format\": \"pba-schedule/1\",\n  \"name\": {},\n  \"epochs\": {},\n  \"ops\": {},\n  \
+        "{{\n  \"format\": {},\n  \"name\": {},\n  \"epochs\": {},\n{ops}  \
          \"segments\": [\n{}\n  ],\n  \"provenance\": {}\n}}\n",
+        text(format),
         text(schedule.name()),
         schedule.epochs(),
-        text(&ops),
         segments.join(",\n"),
         text(&schedule.provenance),
     )
@@ -125,7 +191,11 @@ mod tests {
 
     #[test]
     fn wrong_documents_are_refused_by_name() {
-        refuse(|d| d["format"] = "pba-schedule/2".into(), "pba-schedule/2");
+        refuse(|d| d["format"] = "pba-schedule/3".into(), "pba-schedule/3");
+        refuse(
+            |d| d["format"] = "pba-schedule/2".into(),
+            "not a pba-schedule/2 document: unknown field `ops`",
+        );
         refuse(|d| d["ops"][3] = "Blur".into(), "unknown op \"Blur\"");
         refuse(|d| d["ops"][3] = "Rotate".into(), "Rotate is listed twice");
         refuse(|d| d["epochs"] = 199.into(), "last 200 epochs, the schedule says 199");
@@ -134,5 +204,46 @@ mod tests {
         refuse(|d| d["segments"][2]["epochs"] = 0.into(), "segment 2 lasts 0 epochs");
         refuse(|d| d["segment"] = 0.into(), "segment");
         refuse(|d| d["segments"] = serde_json::json!([]), "at least one segment");
+    }
+
+    /// The library's schedule for CIFAR-10, as a document of the second version would hold it.
+    fn document_2() -> serde_json::Value {
+        let mut document = document();
+        document["format"] = V2.into();
+        let ops = document.as_object_mut().unwrap().remove("ops").unwrap();
+        for segment in document["segments"].as_array_mut().unwrap() {
+            let levels = segment["policy"].take();
+            segment["policy"] = serde_json::json!({ "family": "pairs", "ops": ops, "levels": levels });
+        }
+        document
+    }
+
+    #[test]
+    fn pairs_mean_the_same_in_either_version() {
+        let schedule = read(&document_2().to_string()).unwrap();
+        assert_eq!(schedule, crate::library::cifar10_pba());
+        assert_eq!(schedule.digest(), crate::library::cifar10_pba().digest());
+        assert_eq!(write(&schedule), write(&crate::library::cifar10_pba()), "as the first version");
+        let policy = &schedule.segments()[3].policy;
+        assert_eq!(Policy::from_fields(policy.family(), policy.fields()).as_ref(), Ok(policy));
+    }
+
+    #[test]
+    fn wrong_policies_are_refused_by_family() {
+        let refuse = |change: fn(&mut serde_json::Value), says| {
+            let mut document = document_2();
+            change(&mut document["segments"][2]["policy"]);
+            let error = read(&document.to_string()).unwrap_err().to_string();
+            assert!(error.contains(says), "{error:?} does not say {says:?}");
+        };
+        refuse(
+            |p| p["family"] = "triples".into(),
+            "unknown family \"triples\" of policies; the families are pairs",
+        );
+        refuse(|p| p["level"] = 1.into(), "not a policy of family \"pairs\": unknown field `level`");
+        refuse(|p| p["levels"][1] = serde_json::json!([0, 10]), "magnitude 10 of TranslateX");
+        refuse(|p| p["ops"][1] = "Blur".into(), "unknown op \"Blur\"");
+        refuse(|p| p["ops"].as_array_mut().unwrap().reverse(), "segment 2 is over other ops");
+        refuse(|p| *p = serde_json::json!([[0, 0]]), "not a pba-schedule/2 document");
     }
 }

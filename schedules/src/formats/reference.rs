@@ -26,8 +26,8 @@ struct Exploit {
 /// Turns the lineage of a search of `epochs` epochs into a schedule.
 ///
 /// The lineage is followed backwards from the last line: an earlier line belongs to it while its
-/// target is the member that the later line cloned. The first policy holds until the first kept
-/// line's epoch; each line's new policy from its own epoch to the next line's; the last one to
+/// target is the member that the later line cloned. The first policy holds until the epoch of
+/// the lineage's first line; each line's new policy from its own epoch to the next line's; the last one to
 /// the end.
 ///
 /// # Errors
@@ -66,15 +66,15 @@ pub fn read(text: &str, name: &str, epochs: u32) -> Result<Schedule, ScheduleErr
 
 /// The exploits that lead to the last one, oldest first.
 fn lineage(exploits: &[Exploit]) -> Vec<&Exploit> {
-    let mut kept: Vec<&Exploit> = Vec::new();
+    let mut lineage: Vec<&Exploit> = Vec::new();
     for exploit in exploits.iter().rev() {
-        if kept.last().is_some_and(|later| later.clone != exploit.target) {
+        if lineage.last().is_some_and(|later| later.clone != exploit.target) {
             break;
         }
-        kept.push(exploit);
+        lineage.push(exploit);
     }
-    kept.reverse();
-    kept
+    lineage.reverse();
+    lineage
 }
 
 fn exploit(line: usize, text: &str) -> Result<Exploit, ScheduleError> {
@@ -94,7 +94,7 @@ fn exploit(line: usize, text: &str) -> Result<Exploit, ScheduleError> {
         let levels = config.get("hp_policy").unwrap_or(config);
         let levels: Vec<u8> = serde_json::from_value(levels.clone())
             .map_err(|error| wrong(format!("a configuration is not a list of levels: {error}")))?;
-        Policy::from_hyperparameters(&Op::ALL, &levels).map_err(|error| wrong(error.to_string()))
+        Policy::from_hyperparameters(&Op::PAPER, &levels).map_err(|error| wrong(error.to_string()))
     };
     Ok(Exploit {
         line,

@@ -38,7 +38,7 @@ impl fmt::Display for SplitName {
     }
 }
 
-/// A split name nobody knows.
+/// A name that is not a split's.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{text:?} is not a split; allowed are train, val and test")]
 pub struct UnknownSplit {

@@ -18,7 +18,7 @@ pub const BASE_NUMBER_MAX: u32 = 1024;
 /// ```
 /// use pba_augment::{Base, Frame};
 /// let base: Base = "pad_crop:4,flip".parse()?;
-/// assert_eq!(base, Base { frame: Frame::Whole, pad_crop: Some(4), flip: true, cutout: None });
+/// assert_eq!(base, Base { frame: Frame::Full, pad_crop: Some(4), flip: true, cutout: None });
 /// assert_eq!(base.to_string(), "pad_crop:4,flip");
 /// let base: Base = "resize:256,center_crop:224".parse()?;
 /// assert_eq!(base.frame, Frame::Resize { shorter: 256, crop: 224 });
@@ -45,11 +45,11 @@ const PHOTO_SIDE: u32 = 224;
 
 impl Base {
     /// No base augmentation.
-    pub const IDENTITY: Base = Base { frame: Frame::Whole, pad_crop: None, flip: false, cutout: None };
+    pub const IDENTITY: Base = Base { frame: Frame::Full, pad_crop: None, flip: false, cutout: None };
 
     /// What the paper uses on CIFAR: `pad_crop:4,flip,cutout:16`.
     pub const fn cifar() -> Base {
-        Base { frame: Frame::Whole, pad_crop: Some(4), flip: true, cutout: Some(16) }
+        Base { frame: Frame::Full, pad_crop: Some(4), flip: true, cutout: Some(16) }
     }
 
     /// [`Base::cifar`] in proportion to the shorter side of images of another size: padding of an
@@ -63,7 +63,7 @@ impl Base {
     pub fn for_images(shape: ImageShape) -> Base {
         let side = shape.height.min(shape.width);
         let step = |number: u32| (number > 0).then_some(number.min(BASE_NUMBER_MAX));
-        Base { frame: Frame::Whole, pad_crop: step(side / 8), flip: true, cutout: step(side / 2) }
+        Base { frame: Frame::Full, pad_crop: step(side / 8), flip: true, cutout: step(side / 2) }
     }
 
     /// The base augmentation of a dataset whose owner chooses none, from the shapes of the images of
@@ -89,8 +89,8 @@ impl Base {
     /// When what is asked for is no base, or has a frame: models train on images as they are.
     pub fn for_training(asked: Option<&str>, own: Base) -> Result<Base, BaseError> {
         match asked.map(str::parse::<Base>).transpose()? {
-            None => Ok(Base { frame: Frame::Whole, ..own }),
-            Some(base) if base.frame == Frame::Whole => Ok(base),
+            None => Ok(Base { frame: Frame::Full, ..own }),
+            Some(base) if base.frame == Frame::Full => Ok(base),
             Some(Base { frame, .. }) => Err(BaseError::FramedTraining { frame }),
         }
     }
@@ -119,7 +119,7 @@ impl Base {
             _ => Err(BaseError::Side { step, value: number.to_string() }),
         };
         match self.frame {
-            Frame::Whole => {}
+            Frame::Full => {}
             Frame::RandomResizedCrop(number) => side("random_resized_crop", number)?,
             Frame::Resize { shorter, crop } => {
                 side("resize", shorter)?;
@@ -273,7 +273,7 @@ impl FromStr for Base {
             previous = Some(position);
         }
         base.frame = match (random, shorter, crop) {
-            (None, None, None) => Frame::Whole,
+            (None, None, None) => Frame::Full,
             (Some(side), None, None) => Frame::RandomResizedCrop(side),
             (None, Some(shorter), Some(crop)) => Frame::Resize { shorter, crop },
             (None, Some(_), None) => return Err(BaseError::Half { step: "resize", missing: "center_crop" }),
@@ -309,7 +309,7 @@ fn digits(value: Option<&str>, max: u32) -> Option<u32> {
 impl fmt::Display for Base {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let steps = [
-            Some(self.frame).filter(|&frame| frame != Frame::Whole).map(|frame| frame.to_string()),
+            Some(self.frame).filter(|&frame| frame != Frame::Full).map(|frame| frame.to_string()),
             self.pad_crop.map(|padding| format!("pad_crop:{padding}")),
             self.flip.then(|| "flip".to_owned()),
             self.cutout.map(|size| format!("cutout:{size}")),
@@ -372,7 +372,7 @@ mod tests {
 
     fn any_frame() -> impl Strategy<Value = Frame> {
         prop_oneof![
-            Just(Frame::Whole),
+            Just(Frame::Full),
             (1..=FRAME_SIDE_MAX).prop_map(Frame::RandomResizedCrop),
             (1..=FRAME_SIDE_MAX)
                 .prop_flat_map(|shorter| (Just(shorter), 1..=shorter))

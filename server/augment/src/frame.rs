@@ -7,7 +7,7 @@ use std::fmt;
 
 use pba_types::{ImageShape, PixelBox};
 
-use crate::rng::{Address, below};
+use pba_types::rng::{Address, below};
 
 /// Longest side, in pixels, of what a frame makes, and of the shorter side that it resizes to:
 /// more than networks take, and so small that a batch of such images stays within memory.
@@ -21,7 +21,7 @@ pub const FRAME_SIDE_MAX: u32 = 1024;
 pub enum Frame {
     /// The image as it is: all images have one size.
     #[default]
-    Whole,
+    Full,
     /// A random box of the image, resized to a square with sides of so many pixels.
     ///
     /// The box has 0.08 to 1 of the image's area, uniformly, and a ratio of width to height between
@@ -39,10 +39,10 @@ pub enum Frame {
 }
 
 impl Frame {
-    /// The shape of what it makes: nothing for [`Frame::Whole`], which keeps the image's.
+    /// The shape of what it makes: nothing for [`Frame::Full`], which keeps the image's.
     pub fn shape(self) -> Option<ImageShape> {
         match self {
-            Frame::Whole => None,
+            Frame::Full => None,
             Frame::RandomResizedCrop(side) | Frame::Resize { crop: side, .. } => {
                 Some(ImageShape { height: side, width: side })
             }
@@ -52,7 +52,7 @@ impl Frame {
     /// The view of a source image, from the draws at `address`, whose purpose is `Frame`.
     pub(crate) fn view(self, address: &Address, source: ImageShape) -> View {
         match self {
-            Frame::Whole => View::cut(PixelBox::whole(source), source, source),
+            Frame::Full => View::cut(PixelBox::whole(source), source, source),
             Frame::RandomResizedCrop(side) => {
                 View::cut(random_box(address, source), source, ImageShape { height: side, width: side })
             }
@@ -64,7 +64,7 @@ impl Frame {
 impl fmt::Display for Frame {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Frame::Whole => f.write_str("whole"),
+            Frame::Full => f.write_str("whole"),
             Frame::RandomResizedCrop(side) => write!(f, "random_resized_crop:{side}"),
             Frame::Resize { shorter, crop } => write!(f, "resize:{shorter},center_crop:{crop}"),
         }
@@ -280,7 +280,7 @@ fn exp(x: f64) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::rng::Purpose;
+    use pba_types::rng::Purpose;
 
     fn box_of(seed: u64, sample: u64, height: u32, width: u32) -> PixelBox {
         let address = Address { seed, purpose: Purpose::Frame, epoch: 0, item: sample };

@@ -2,9 +2,8 @@
 
 use pba_types::{ImageShape, ShapeError};
 
-#[cfg(target_arch = "x86_64")]
-use crate::simd;
-use crate::simd::{Kind, Level};
+use crate::simd::expand::expand;
+use crate::simd::level::Level;
 
 /// A working image: interleaved red, green, blue and alpha bytes.
 ///
@@ -105,70 +104,10 @@ impl Rgba {
     }
 }
 
-/// Pixels of red, green and blue become opaque pixels of four bytes.
-#[allow(unsafe_code)]
-fn expand(level: Level, rgb: &[u8], out: &mut [[u8; 4]]) {
-    match level.kind() {
-        #[cfg(target_arch = "x86_64")]
-        // SAFETY: a level that exists was detected.
-        Kind::Avx512 => unsafe { simd::avx512::expand(rgb, out) },
-        #[cfg(target_arch = "x86_64")]
-        Kind::Avx2 => {
-            // SAFETY: a level that exists was detected.
-            let done = unsafe { simd::avx2::expand(rgb, out) };
-            expand_plainly(&rgb[3 * done..], &mut out[done..]);
-        }
-        Kind::Portable => expand_plainly(rgb, out),
-    }
-}
-
-fn expand_plainly(rgb: &[u8], out: &mut [[u8; 4]]) {
-    let (quads, rest) = rgb.as_chunks::<12>();
-    let (quads_out, rest_out) = out.as_chunks_mut::<4>();
-    for (quad, out) in quads.iter().zip(quads_out) {
-        *out = unpack(quad).map(|pixel| (pixel | 0xFF00_0000).to_le_bytes());
-    }
-    for (rgb, out) in rest.as_chunks::<3>().0.iter().zip(rest_out) {
-        *out = [rgb[0], rgb[1], rgb[2], 255];
-    }
-}
-
-/// Four pixels of three bytes as words, red lowest. Their high bytes are anything: the words that
-/// are read overlap.
-#[inline(always)]
-pub(crate) fn unpack(quad: &[u8; 12]) -> [u32; 4] {
-    let word = |i: usize| u32::from_le_bytes([quad[i], quad[i + 1], quad[i + 2], quad[i + 3]]);
-    [word(0), word(3), word(6), word(8) >> 8]
-}
-
-/// Four pixels from words, red lowest, without their high bytes.
-#[inline(always)]
-pub(crate) fn pack(quad: [u32; 4]) -> [u8; 12] {
-    let [a, b, c, d] = quad.map(|pixel| u64::from(pixel & 0xFF_FFFF));
-    let mut bytes = [0; 12];
-    bytes[..8].copy_from_slice(&(a | b << 24 | c << 48).to_le_bytes());
-    bytes[8..].copy_from_slice(&((c >> 16 | d << 8) as u32).to_le_bytes());
-    bytes
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use pba_types::limits::SIDE_MAX;
-
-    #[test]
-    fn rgb_bytes_become_opaque_pixels_at_any_length() {
-        for (width, level) in
-            (1..=70).flat_map(|width| Level::available().into_iter().map(move |l| (width, l)))
-        {
-            let shape = ImageShape { height: 1, width };
-            let rgb: Vec<u8> = (0..shape.rgb_bytes()).map(|i| (i * 37) as u8).collect();
-            let mut image = Rgba::EMPTY;
-            image.load_rgb(level, shape, &rgb);
-            let expected: Vec<_> = rgb.chunks(3).map(|p| [p[0], p[1], p[2], 255]).collect();
-            assert_eq!(image.pixels(), expected, "{width} pixels, {level}");
-        }
-    }
 
     #[test]
     fn only_holes_are_filled() {

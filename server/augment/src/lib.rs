@@ -49,34 +49,35 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
-mod apply;
 mod base;
+mod call;
 mod counts;
 pub mod draws;
 mod frame;
 mod image;
-pub mod magnitude;
+mod magnitude;
 pub mod ops;
 mod order;
 mod plan;
 mod recipe;
 mod render;
-mod resize;
 mod route;
 mod scratch;
 mod simd;
+mod walk;
 
-pub use apply::{OpCall, Sign, apply};
 pub use base::{BASE_NUMBER_MAX, Base, BaseError};
+pub use call::{OpCall, Sign};
 pub use counts::OpCounts;
 pub use frame::{FRAME_SIDE_MAX, Frame, View};
 pub use image::Rgba;
+pub use ops::{apply, caption};
 pub use order::Permutation;
 pub use pba_types::limits::{BATCH_SIZE_MAX, SIDE_MAX};
 pub use pba_types::{ImageShape, PixelBox, ShapeError, rng};
 pub use plan::{Plan, PlanError, PlanSpec, Shard, ShardError};
 pub use recipe::{Policies, Recipe, RecipeError, RecipeSpec, hole_color};
-pub use render::{render_batch, render_image, render_source};
-pub use resize::{Source, resize};
+pub use render::{render_batch, render_image, render_source, resize};
 pub use scratch::Scratch;
-pub use simd::Level;
+pub use simd::level::Level;
+pub use simd::resize::Source;

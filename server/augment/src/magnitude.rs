@@ -7,7 +7,7 @@
 
 use pba_schedules::MAGNITUDE_MAX;
 
-use crate::apply::Sign;
+use crate::call::Sign;
 
 #[track_caller]
 fn checked(level: u8) -> u8 {

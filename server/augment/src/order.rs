@@ -1,6 +1,6 @@
 //! The order of an epoch: a permutation without memory.
 
-use crate::rng::{Address, Purpose};
+use pba_types::rng::{Address, Purpose};
 
 /// Rounds of the Feistel network. Four suffice in theory, for large halves; measured, 8 leave no
 /// trace from domains of 6 bits on.

@@ -3,13 +3,14 @@
 use std::sync::Arc;
 
 use pba_schedules::{Policy, Schedule};
+use pba_types::{ImageShape, ShapeError};
 
 use crate::base::{Base, BaseError};
-use crate::draws::{BaseDraws, OpCalls, Walk};
+use crate::draws::BaseDraws;
 use crate::frame::{Frame, View};
-use crate::rng::{Address, Purpose, below};
-use crate::simd::Level;
-use pba_types::{ImageShape, ShapeError};
+use crate::simd::level::Level;
+use crate::walk::{OpCalls, Walk};
+use pba_types::rng::{Address, Purpose, below};
 
 /// What the images of an epoch draw their policy from.
 #[derive(Clone, Debug, PartialEq)]

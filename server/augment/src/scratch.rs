@@ -1,11 +1,10 @@
-//! Memory that a worker keeps between images.
+//! Buffers that a worker keeps between images.
 
 use crate::image::Rgba;
-use crate::ops::Table;
-use crate::resize::Resizing;
-use crate::simd::Level;
-#[cfg(target_arch = "x86_64")]
-use crate::simd::avx512::Shown;
+use crate::simd::level::Level;
+use crate::simd::lookup::portable::LookupTable;
+use crate::simd::place::portable::LanesShown;
+use crate::simd::resize::Resizer;
 
 /// Buffers that rendering reuses: one per worker thread. What it holds never affects a result.
 #[derive(Clone, Debug)]
@@ -16,13 +15,12 @@ pub struct Scratch {
     /// Where an op that cannot work in place writes, before it swaps.
     pub(crate) pixels: Vec<[u8; 4]>,
     /// Tables of red, green and blue, where all ops of an image look up.
-    pub(crate) tables: [Table; 3],
-    pub(crate) resizing: Resizing,
-    /// A source's view, before its policy.
+    pub(crate) tables: [LookupTable; 3],
+    pub(crate) resizer: Resizer,
+    /// What a view shows of its source, before the policy.
     pub(crate) framed: Vec<u8>,
     /// Which lanes of the vectors of an output row show the source.
-    #[cfg(target_arch = "x86_64")]
-    pub(crate) shown: Shown,
+    pub(crate) shown: LanesShown,
 }
 
 impl Default for Scratch {
@@ -46,10 +44,9 @@ impl Scratch {
             image: Rgba::EMPTY,
             pixels: Vec::new(),
             tables: [[0; 256]; 3],
-            resizing: Resizing::default(),
+            resizer: Resizer::default(),
             framed: Vec::new(),
-            #[cfg(target_arch = "x86_64")]
-            shown: Shown::default(),
+            shown: LanesShown::default(),
         }
     }
 

@@ -567,7 +567,7 @@ impl Fields {
 
     fn ops(&mut self) -> Result<Vec<Op>, SpecError> {
         let allowed = || format!("a list of ops, each once, of {}", Op::names());
-        let Some(value) = self.take("ops") else { return Ok(Op::ALL.to_vec()) };
+        let Some(value) = self.take("ops") else { return Ok(Op::PAPER.to_vec()) };
         let names =
             Vec::<String>::deserialize(&value).map_err(|_| SpecError::new("ops", &value, allowed()))?;
         let mut ops = Vec::with_capacity(names.len());
@@ -603,7 +603,7 @@ mod tests {
             (0.1, 5e-4, 128)
         );
         assert_eq!(spec.training.model.to_string(), "wrn-40-2");
-        assert_eq!(spec.ops, Op::ALL);
+        assert_eq!(spec.ops, Op::PAPER);
         let sized = spec.sized(50_000).unwrap();
         assert_eq!((sized.train_size, sized.val_size), (Some(4_000), Some(10_000)));
     }

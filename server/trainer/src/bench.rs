@@ -80,7 +80,7 @@ fn measure(spec: &SearchSpec, placement: Placement, steps: usize, val_size: usiz
         meter,
     })?;
     population.initialize();
-    let policy = Policy::from_hyperparameters(&Op::ALL, &[5; 60])?;
+    let policy = Policy::from_hyperparameters(&Op::PAPER, &[5; 60])?;
     let policies = vec![Policies::One(policy); spec.population as usize];
     let wait = || {
         if let Device::Cuda(number) = target {

@@ -180,7 +180,7 @@ mod tests {
     }
 
     fn policies() -> Vec<Policy> {
-        (0..MEMBERS as u8).map(|n| Policy::from_hyperparameters(&Op::ALL, &[3 * n; 60]).unwrap()).collect()
+        (0..MEMBERS as u8).map(|n| Policy::from_hyperparameters(&Op::PAPER, &[3 * n; 60]).unwrap()).collect()
     }
 
     fn train(population: &mut Population, epochs: Range<u32>) {

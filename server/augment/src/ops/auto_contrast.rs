@@ -4,65 +4,41 @@
 //! least and greatest value and `scale = 255 / (hi - lo)` in double precision:
 //! `value * scale - lo * scale`, fraction cut off. A channel of one value stays.
 
-use super::table::{Alpha, IDENTITY, Table, look_up};
+use super::face::{Effect, Face};
+use super::table::{Alpha, look_up};
+use crate::call::OpCall;
 use crate::image::Rgba;
 use crate::scratch::Scratch;
-#[cfg(target_arch = "x86_64")]
-use crate::simd::{self, Kind};
-use crate::simd::{Level, per_level};
+use crate::simd::level::{Level, per_level};
+use crate::simd::line::line;
+use crate::simd::lookup::portable::{IDENTITY, LookupTable};
 
-/// Stretches red, green and blue, each so that it spans 0..=255.
-pub fn auto_contrast(image: &mut Rgba, scratch: &mut Scratch) {
-    let (lo, hi) = extremes(scratch.level(), image.pixels());
-    let tables: [Table; 3] =
-        std::array::from_fn(|channel| stretch(scratch.level(), lo[channel], hi[channel]));
-    look_up(scratch.level(), image, tables.each_ref(), Alpha::Opaque);
-}
+pub(super) const FACE: Face = Face {
+    apply: |_, image, scratch| auto_contrast(image, scratch),
+    effect: |_| Effect::TablesOfImage(tables),
+    caption: |_| String::new(),
+};
 
-/// The tables that stretch an image of the dataset.
-pub(crate) fn auto_contrast_tables(level: Level, rgb: &[[u8; 3]]) -> [Table; 3] {
+fn tables(_: &OpCall, level: Level, rgb: &[[u8; 3]]) -> [LookupTable; 3] {
     let (lo, hi) = extremes_of_rgb(level, rgb);
     std::array::from_fn(|channel| stretch(level, lo[channel], hi[channel]))
 }
 
+/// Stretches red, green and blue, each so that it spans 0..=255.
+pub fn auto_contrast(image: &mut Rgba, scratch: &mut Scratch) {
+    let (lo, hi) = extremes(scratch.level(), image.pixels());
+    let tables: [LookupTable; 3] =
+        std::array::from_fn(|channel| stretch(scratch.level(), lo[channel], hi[channel]));
+    look_up(scratch.level(), image, tables.each_ref(), Alpha::Opaque);
+}
+
 /// The table that stretches `lo..=hi`; what it makes of other values does not matter.
-#[allow(unsafe_code)]
-fn stretch(level: Level, lo: u8, hi: u8) -> Table {
+fn stretch(level: Level, lo: u8, hi: u8) -> LookupTable {
     if hi <= lo {
         return IDENTITY;
     }
     let scale = 255.0 / f64::from(hi - lo);
-    let offset = -f64::from(lo) * scale;
-    match level.kind() {
-        #[cfg(target_arch = "x86_64")]
-        // SAFETY: a level that exists was detected.
-        Kind::Avx512 => unsafe { simd::avx512::line(scale, offset) },
-        _ => line(level, scale, offset),
-    }
-}
-
-per_level! {
-    /// `scale * value + offset` of every value, without its fraction.
-    fn line(scale: f64, offset: f64) -> Table {
-        let mut words = [0; 256];
-        for (value, word) in (0..).zip(&mut words) {
-            *word = cut(f64::from(value) * scale + offset);
-        }
-        words.map(|word: u32| word as u8)
-    }
-}
-
-/// Cuts the fraction off a number over -1 and below 256, and clips others.
-#[inline(always)]
-fn cut(number: f64) -> u32 {
-    // As in `blend`: next to 2^52 a double has no fraction. The addition rounds, and where it went
-    // up, one is too many; but -0.2 goes up to 0, where it belongs.
-    const ANCHOR: f64 = 4_503_599_627_370_496.0;
-    let number = if number > 0.0 { number } else { 0.0 };
-    let number = if number < 255.5 { number } else { 255.5 };
-    let rounded = number + ANCHOR;
-    let went_up = rounded - ANCHOR > number;
-    rounded.to_bits() as u32 - u32::from(went_up)
+    line(level, scale, -f64::from(lo) * scale)
 }
 
 per_level! {
@@ -120,6 +96,7 @@ fn fold<const PLACES: usize, const CHANNELS: usize>(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::simd::level::at_each_level;
     use pba_types::ImageShape;
 
     #[test]
@@ -130,9 +107,8 @@ mod tests {
         assert_eq!(image.pixels(), [[0, 5, 0, 255], [85, 5, 100, 255], [255, 5, 255, 255]]);
     }
 
-    #[test]
-    fn extremes_at_any_length() {
-        for level in Level::available() {
+    at_each_level! {
+        fn extremes_at_any_length(level: Level) {
             for width in 1..=99 {
                 let pixels: Vec<[u8; 4]> = (0..width).map(|i| [100 + i, 100 - i, 7, i * 2]).collect();
                 let (lo, hi) = extremes(level, &pixels);

@@ -2,38 +2,25 @@
 //!
 //! `ImageEnhance.Color(image).enhance(factor)`; alpha is kept.
 
-use super::blend::{ShortBlend, blend_words, gray};
+use super::blend::factor;
+use super::face::{Effect, Face};
 use crate::image::Rgba;
 use crate::scratch::Scratch;
-use crate::simd::per_level;
-#[cfg(target_arch = "x86_64")]
-use crate::simd::{self, Kind};
+use crate::simd::blend::blend_with_gray;
+
+pub(super) const FACE: Face = Face {
+    apply: |call, image, scratch| color(image, factor(call), scratch),
+    effect: |call| Effect::Pixels.unless(factor(call) == 1.0),
+    caption: |call| format!("x{:.2}", factor(call)),
+};
 
 /// Moves red, green and blue away from the pixel's gray, to `factor` times the distance: 0 is
 /// gray, 1 is the image, more is more colourful.
-#[allow(unsafe_code)]
 pub fn color(image: &mut Rgba, factor: f32, scratch: &mut Scratch) {
     if factor == 1.0 {
         return;
     }
-    let level = scratch.level();
-    match (level.kind(), ShortBlend::of(factor)) {
-        #[cfg(target_arch = "x86_64")]
-        // SAFETY: a level that exists was detected.
-        (Kind::Avx512, Some(short)) => unsafe { simd::avx512::blend_with_gray(image.pixels_mut(), short) },
-        _ => blend_with_gray(level, image.pixels_mut(), factor),
-    }
-}
-
-per_level! {
-    fn blend_with_gray(pixels: &mut [[u8; 4]], factor: f32) {
-        for pixel in pixels {
-            let word = u32::from_le_bytes(*pixel);
-            let gray = gray(word);
-            let channel = |shift: u32| blend_words(gray, word >> shift & 0xFF, factor) << shift;
-            *pixel = (channel(0) | channel(8) | channel(16) | word & 0xFF00_0000).to_le_bytes();
-        }
-    }
+    blend_with_gray(scratch.level(), image.pixels_mut(), factor);
 }
 
 #[cfg(test)]

@@ -3,12 +3,25 @@
 //! `ImageEnhance.Contrast(image).enhance(factor)`; alpha is kept. The mean is over the gray of all
 //! pixels, whatever their alpha.
 
-use super::blend::{blend_with, gray};
+use super::blend::{blend_with, factor};
+use super::face::{Effect, Face};
+use crate::call::OpCall;
 use crate::image::Rgba;
 use crate::scratch::Scratch;
-#[cfg(target_arch = "x86_64")]
-use crate::simd::{self, Kind};
-use crate::simd::{Level, per_level};
+use crate::simd::blend::gray_sum_of_rgb;
+use crate::simd::blend::portable::{blend_table, gray_sum};
+use crate::simd::level::Level;
+use crate::simd::lookup::portable::LookupTable;
+
+pub(super) const FACE: Face = Face {
+    apply: |call, image, scratch| contrast(image, factor(call), scratch),
+    effect: |call| Effect::TablesOfImage(tables).unless(factor(call) == 1.0),
+    caption: |call| format!("x{:.2}", factor(call)),
+};
+
+fn tables(call: &OpCall, level: Level, rgb: &[[u8; 3]]) -> [LookupTable; 3] {
+    [blend_table(level, mean_gray_of_rgb(level, rgb), factor(call)); 3]
+}
 
 /// Moves red, green and blue away from the mean gray, to `factor` times the distance: 0 is gray,
 /// 1 is the image, more has more contrast.
@@ -29,22 +42,9 @@ fn mean_gray(level: Level, image: &Rgba) -> u8 {
 }
 
 /// As [`mean_gray`], of an image of the dataset.
-#[allow(unsafe_code)]
-pub(crate) fn mean_gray_of_rgb(level: Level, rgb: &[[u8; 3]]) -> u8 {
-    let sum = |block: &[[u8; 3]]| match level.kind() {
-        #[cfg(target_arch = "x86_64")]
-        // SAFETY: a level that exists was detected.
-        Kind::Avx512 => unsafe { simd::avx512::gray_sum(block) },
-        _ => block.iter().map(|&[r, g, b]| gray(u32::from_le_bytes([r, g, b, 0]))).sum::<u32>(),
-    };
-    let sum: u64 = rgb.chunks(1 << 16).map(|block| u64::from(sum(block))).sum();
+fn mean_gray_of_rgb(level: Level, rgb: &[[u8; 3]]) -> u8 {
+    let sum: u64 = rgb.chunks(1 << 16).map(|block| u64::from(gray_sum_of_rgb(level, block))).sum();
     (sum as f64 / rgb.len() as f64 + 0.5) as u8
-}
-
-per_level! {
-    fn gray_sum(pixels: &[[u8; 4]]) -> u32 {
-        pixels.iter().map(|&pixel| gray(u32::from_le_bytes(pixel))).sum::<u32>()
-    }
 }
 
 #[cfg(test)]

@@ -4,11 +4,25 @@
 //! a centre, as far as it lies in the image, becomes gray (125, 122, 113) with alpha 0. The base
 //! augmentation erases the same square, to the mean colour.
 
+use super::face::{Effect, Face};
+use crate::call::OpCall;
+use crate::magnitude;
+use std::ops::Range;
+
 use crate::image::Rgba;
-use crate::render::span;
 
 /// What the square becomes.
 const ERASED: [u8; 4] = [125, 122, 113, 0];
+
+pub(super) const FACE: Face = Face {
+    apply: |call, image, _| cutout(image, size(call), call.centre),
+    effect: |call| Effect::Pixels.unless(size(call) == 0),
+    caption: |call| format!("{}px", size(call)),
+};
+
+fn size(call: &OpCall) -> u32 {
+    magnitude::cutout_size(call.magnitude)
+}
 
 /// Erases `size` columns and rows, from `centre - floor(size / 2)` on; `centre` is a column and a
 /// row. A size of 0 does nothing.
@@ -22,6 +36,13 @@ pub fn cutout(image: &mut Rgba, size: u32, centre: (u32, u32)) {
         image.pixels_mut()[y * shape.width as usize..][columns.clone()].fill(ERASED);
     }
     image.set_opaque(false);
+}
+
+/// The part inside `0..len` of `size` pixels about `centre`.
+pub(crate) fn span(centre: u32, size: u32, len: u32) -> Range<usize> {
+    let half = size / 2;
+    let end = centre.saturating_add(size - half).min(len);
+    centre.saturating_sub(half).min(end) as usize..end as usize
 }
 
 #[cfg(test)]

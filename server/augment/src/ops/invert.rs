@@ -2,10 +2,18 @@
 //!
 //! `ImageOps.invert` on RGB; alpha becomes 255.
 
+use super::face::{Effect, Face};
 use super::table::map_opaque;
 use crate::image::Rgba;
 use crate::scratch::Scratch;
-use crate::simd::per_level;
+use crate::simd::level::per_level;
+use crate::simd::lookup::portable::table;
+
+pub(super) const FACE: Face = Face {
+    apply: |_, image, scratch| invert(image, scratch),
+    effect: |_| Effect::Tables(|_, _, _| [table(|value| !value); 3]),
+    caption: |_| String::new(),
+};
 
 /// Replaces red, green and blue by 255 minus them.
 pub fn invert(image: &mut Rgba, scratch: &mut Scratch) {

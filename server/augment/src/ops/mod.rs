@@ -2,9 +2,9 @@
 //!
 //! Each is one function over an image and physical parameters, and does exactly what Pillow does
 //! to all four channels: colour under an alpha of 0 matters, because a later op may expose it.
-//! What a magnitude level means stands in [`magnitude`](crate::magnitude).
+//! Its [`Face`] says what a call with a magnitude level does, and is listed in [`face_of`].
 //!
-//! Three kinds share their inner loops: the affine ops move pixels (`affine`), the enhancing ops
+//! Three groups share their inner loops: the affine ops move pixels (`affine`), the enhancing ops
 //! blend the image with a duller one (`blend`), and the others look each byte up in a table
 //! (`table`).
 
@@ -14,8 +14,9 @@ mod blend;
 mod brightness;
 mod color;
 mod contrast;
-mod cutout;
+pub(crate) mod cutout;
 mod equalize;
+pub(crate) mod face;
 mod invert;
 mod posterize;
 mod rotate;
@@ -27,21 +28,19 @@ mod table;
 mod translate_x;
 mod translate_y;
 
-#[cfg(target_arch = "x86_64")]
-pub(crate) use affine::FixedAffine;
-pub use auto_contrast::auto_contrast;
+use pba_schedules::Op;
 
-pub(crate) use auto_contrast::auto_contrast_tables;
-#[cfg(target_arch = "x86_64")]
-pub(crate) use blend::ShortBlend;
-pub(crate) use blend::blend_table;
+use crate::call::OpCall;
+use crate::image::Rgba;
+use crate::scratch::Scratch;
+use face::Face;
+
+pub use auto_contrast::auto_contrast;
 pub use brightness::brightness;
 pub use color::color;
 pub use contrast::contrast;
-pub(crate) use contrast::mean_gray_of_rgb;
 pub use cutout::cutout;
 pub use equalize::equalize;
-pub(crate) use equalize::equalize_tables;
 pub use invert::invert;
 pub use posterize::posterize;
 pub use rotate::{DEGREES_MAX, rotate};
@@ -49,9 +48,56 @@ pub use sharpness::sharpness;
 pub use shear_x::{SLOPE_MAX, shear_x};
 pub use shear_y::shear_y;
 pub use solarize::solarize;
-pub(crate) use table::{Table, compose, table};
 pub use translate_x::translate_x;
 pub use translate_y::translate_y;
+
+/// The face of an op.
+pub(crate) fn face_of(op: Op) -> &'static Face {
+    match op {
+        Op::Rotate => &rotate::FACE,
+        Op::TranslateX => &translate_x::FACE,
+        Op::TranslateY => &translate_y::FACE,
+        Op::Brightness => &brightness::FACE,
+        Op::Color => &color::FACE,
+        Op::Invert => &invert::FACE,
+        Op::Sharpness => &sharpness::FACE,
+        Op::Posterize => &posterize::FACE,
+        Op::ShearX => &shear_x::FACE,
+        Op::Solarize => &solarize::FACE,
+        Op::ShearY => &shear_y::FACE,
+        Op::Equalize => &equalize::FACE,
+        Op::AutoContrast => &auto_contrast::FACE,
+        Op::Cutout => &cutout::FACE,
+        Op::Contrast => &contrast::FACE,
+    }
+}
+
+/// Applies one op to an image, exactly as Pillow does: all four channels, at any size.
+///
+/// # Panics
+/// When the magnitude is over 9.
+///
+/// ```
+/// use pba_augment::{ImageShape, OpCall, Rgba, Scratch, Sign, apply};
+/// use pba_schedules::Op;
+///
+/// let mut image = Rgba::from_rgb(ImageShape { height: 1, width: 3 }, &[1, 1, 1, 2, 2, 2, 3, 3, 3])?;
+/// let call = OpCall { op: Op::TranslateX, magnitude: 1, sign: Sign::Plus, centre: (0, 0) };
+/// apply(&call, &mut image, &mut Scratch::new());
+/// assert_eq!(image.pixels(), [[2, 2, 2, 255], [3, 3, 3, 255], [0, 0, 0, 0]]);
+/// # Ok::<(), pba_augment::ShapeError>(())
+/// ```
+pub fn apply(call: &OpCall, image: &mut Rgba, scratch: &mut Scratch) {
+    (face_of(call.op).apply)(call, image, scratch);
+}
+
+/// An op with its physical parameter, for people: `Rotate -27`, `Color x1.72`, `Invert`.
+///
+/// # Panics
+/// When the magnitude is over 9.
+pub fn caption(call: &OpCall) -> String {
+    format!("{} {}", call.op, (face_of(call.op).caption)(call)).trim_end().to_owned()
+}
 
 /// Small images for the tests of the ops.
 #[cfg(test)]
@@ -79,5 +125,21 @@ mod test_images {
         let mut image = Rgba::from_rgba(ImageShape { height: 1, width: 1 }, &pixel).unwrap();
         op(&mut image);
         image.pixels()[0]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::call::Sign;
+
+    #[test]
+    fn captions_say_the_physical_parameter() {
+        let captions =
+            Op::PAPER.map(|op| caption(&OpCall { op, magnitude: 9, sign: Sign::Minus, centre: (0, 0) }));
+        let expected = "Rotate -27, TranslateX -9px, TranslateY -9px, Brightness x1.72, Color x1.72, Invert, \
+                        Sharpness x1.72, Posterize 1 bits, ShearX -0.27, Solarize 26, ShearY -0.27, Equalize, \
+                        AutoContrast, Cutout 18px, Contrast x1.72";
+        assert_eq!(captions.join(", "), expected);
     }
 }

@@ -2,10 +2,29 @@
 //!
 //! `ImageOps.posterize(image, bits)` on RGB; alpha becomes 255.
 
+use super::face::{Effect, Face};
 use super::table::map_opaque;
+use crate::call::OpCall;
 use crate::image::Rgba;
+use crate::magnitude;
 use crate::scratch::Scratch;
-use crate::simd::per_level;
+use crate::simd::level::{Level, per_level};
+use crate::simd::lookup::portable::{LookupTable, table};
+
+pub(super) const FACE: Face = Face {
+    apply: |call, image, scratch| posterize(image, bits(call), scratch),
+    effect: |_| Effect::Tables(tables),
+    caption: |call| format!("{} bits", bits(call)),
+};
+
+fn bits(call: &OpCall) -> u32 {
+    magnitude::posterize_bits(call.magnitude)
+}
+
+fn tables(call: &OpCall, _: Level, _: &[[u8; 3]]) -> [LookupTable; 3] {
+    let mask = 0xFF << (8 - bits(call));
+    [table(|value| value & mask); 3]
+}
 
 /// Keeps the `bits` high bits of red, green and blue, 1..=8, and clears the others.
 ///

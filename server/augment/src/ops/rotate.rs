@@ -2,12 +2,26 @@
 //!
 //! `Image.rotate(degrees)`: nearest neighbour, exposed pixels (0, 0, 0, 0).
 
-use super::affine::FixedAffine;
+use super::affine::transform;
+use super::face::{Effect, Face};
+use crate::call::OpCall;
 use crate::image::Rgba;
+use crate::magnitude;
 use crate::scratch::Scratch;
+use crate::simd::gather::portable::FixedAffine;
 
 /// Largest angle, in degrees, either way.
 pub const DEGREES_MAX: i32 = 30;
+
+pub(super) const FACE: Face = Face {
+    apply: |call, image, scratch| rotate(image, degrees(call), scratch),
+    effect: |call| Effect::Pixels.unless(degrees(call) == 0),
+    caption: |call| degrees(call).to_string(),
+};
+
+fn degrees(call: &OpCall) -> i32 {
+    magnitude::rotate_degrees(call.magnitude, call.sign)
+}
 
 /// Turns the image counter-clockwise by `degrees`, in -30..=30.
 ///
@@ -25,11 +39,7 @@ pub fn rotate(image: &mut Rgba, degrees: i32, scratch: &mut Scratch) {
     let c = cos * -centre_x + sin * -centre_y + 0.0 + centre_x;
     let f = -sin * -centre_x + cos * -centre_y + 0.0 + centre_y;
     let affine = FixedAffine::new([cos, sin, c, -sin, cos, f]);
-    let level = scratch.level();
-    let out = scratch.pixels(shape.pixels());
-    affine.gather(level, image.pixels(), out, shape.width as usize);
-    image.swap_pixels(out);
-    image.set_opaque(false);
+    transform(&affine, image, scratch);
 }
 
 /// Cosine and sine of `-radians(degrees mod 360)` for degrees -30, -29 ... 30, rounded to 15

@@ -9,10 +9,18 @@
 //! rounds the same: a thirteenth is never halfway between two integers, and the nearest it comes
 //! to halfway, 1/26, is far more than the rounding errors of the sum.
 
-use super::blend::{ShortBlend, blend};
+use super::blend::factor;
+use super::face::{Effect, Face};
 use crate::image::Rgba;
 use crate::scratch::Scratch;
-use crate::simd::per_level;
+use crate::simd::blend::portable::{ShortBlend, blend};
+use crate::simd::level::per_level;
+
+pub(super) const FACE: Face = Face {
+    apply: |call, image, scratch| sharpness(image, factor(call), scratch),
+    effect: |call| Effect::Pixels.unless(factor(call) == 1.0),
+    caption: |call| format!("x{:.2}", factor(call)),
+};
 
 /// Moves red, green and blue away from the smoothed image, to `factor` times the distance: 0 is
 /// smooth, 1 is the image, more is sharper.

@@ -4,12 +4,20 @@
 //! (0, 0, 0, 0). A row's pixels all move by the same whole number: the source column is
 //! `x + floor(slope (y + 1/2) + 1/2)` in Pillow's fixed-point numbers.
 
-use super::affine::FixedAffine;
+use super::affine::{shift_rows, slope};
+use super::face::{Effect, Face};
 use crate::image::Rgba;
 use crate::scratch::Scratch;
+use crate::simd::gather::portable::FixedAffine;
 
 /// Largest slope, either way: images stay inside Pillow's fixed-point coordinates.
 pub const SLOPE_MAX: f64 = 0.9;
+
+pub(super) const FACE: Face = Face {
+    apply: |call, image, scratch| shear_x(image, slope(call), scratch),
+    effect: |call| Effect::Pixels.unless(slope(call) == 0.0),
+    caption: |call| format!("{:.2}", slope(call)),
+};
 
 /// Moves each row to the left by `slope` times its distance from the top; to the right when
 /// negative.
@@ -22,14 +30,15 @@ pub fn shear_x(image: &mut Rgba, slope: f64, scratch: &mut Scratch) {
         return;
     }
     let affine = FixedAffine::new([1.0, slope, 0.0, 0.0, 1.0, 0.0]);
-    affine.shift_rows(image, scratch);
+    shift_rows(&affine, image, scratch);
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::ops::test_images::{HOLE, ramp, reds};
-    use crate::simd::Level;
+    use crate::simd::gather::gather;
+    use crate::simd::level::Level;
 
     #[test]
     fn rows_slant() {
@@ -46,8 +55,9 @@ mod tests {
                 for level in Level::available() {
                     let image = ramp(height, width);
                     let (mut out, mut sheared) = (image.pixels().to_vec(), image.clone());
-                    FixedAffine::new([1.0, slope, 0.0, 0.0, 1.0, 0.0]).gather(
+                    gather(
                         Level::PORTABLE,
+                        &FixedAffine::new([1.0, slope, 0.0, 0.0, 1.0, 0.0]),
                         image.pixels(),
                         &mut out,
                         width as usize,

@@ -3,10 +3,18 @@
 //! `Image.transform(size, AFFINE, (1, 0, 0, slope, 1, 0))`: nearest neighbour, exposed pixels
 //! (0, 0, 0, 0).
 
-use super::affine::FixedAffine;
+use super::affine::{slope, transform};
+use super::face::{Effect, Face};
 use super::shear_x::SLOPE_MAX;
 use crate::image::Rgba;
 use crate::scratch::Scratch;
+use crate::simd::gather::portable::FixedAffine;
+
+pub(super) const FACE: Face = Face {
+    apply: |call, image, scratch| shear_y(image, slope(call), scratch),
+    effect: |call| Effect::Pixels.unless(slope(call) == 0.0),
+    caption: |call| format!("{:.2}", slope(call)),
+};
 
 /// Moves each column up by `slope` times its distance from the left; down when negative.
 ///
@@ -17,17 +25,7 @@ pub fn shear_y(image: &mut Rgba, slope: f64, scratch: &mut Scratch) {
     if slope == 0.0 {
         return;
     }
-    let shape = image.shape();
-    let level = scratch.level();
-    let out = scratch.pixels(shape.pixels());
-    FixedAffine::new([1.0, 0.0, 0.0, slope, 1.0, 0.0]).gather(
-        level,
-        image.pixels(),
-        out,
-        shape.width as usize,
-    );
-    image.swap_pixels(out);
-    image.set_opaque(false);
+    transform(&FixedAffine::new([1.0, 0.0, 0.0, slope, 1.0, 0.0]), image, scratch);
 }
 
 #[cfg(test)]

@@ -2,11 +2,30 @@
 //!
 //! `ImageOps.solarize(image, threshold)` on RGB; alpha becomes 255.
 
+use super::face::{Effect, Face};
 use super::invert::invert;
 use super::table::map_opaque;
+use crate::call::OpCall;
 use crate::image::Rgba;
+use crate::magnitude;
 use crate::scratch::Scratch;
-use crate::simd::per_level;
+use crate::simd::level::{Level, per_level};
+use crate::simd::lookup::portable::{LookupTable, table};
+
+pub(super) const FACE: Face = Face {
+    apply: |call, image, scratch| solarize(image, threshold(call), scratch),
+    effect: |call| Effect::Tables(tables).unless(threshold(call) == 256),
+    caption: |call| threshold(call).to_string(),
+};
+
+fn threshold(call: &OpCall) -> u32 {
+    magnitude::solarize_threshold(call.magnitude)
+}
+
+fn tables(call: &OpCall, _: Level, _: &[[u8; 3]]) -> [LookupTable; 3] {
+    let threshold = threshold(call);
+    [table(|value| if u32::from(value) >= threshold { !value } else { value }); 3]
+}
 
 /// Inverts each of red, green and blue that is at least `threshold`: at 0 all of them, at 256 none.
 pub fn solarize(image: &mut Rgba, threshold: u32, scratch: &mut Scratch) {

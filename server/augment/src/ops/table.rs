@@ -1,44 +1,9 @@
 //! What the look-up ops share: a table per channel, applied to every pixel.
 
 use crate::image::Rgba;
-use crate::simd::Level;
-#[cfg(target_arch = "x86_64")]
-use crate::simd::{self, Kind};
-
-/// What a value becomes.
-pub(crate) type Table = [u8; 256];
-
-/// The table that changes nothing.
-pub(super) const IDENTITY: Table = {
-    let mut table = [0; 256];
-    let mut value = 0;
-    while value < 256 {
-        table[value] = value as u8;
-        value += 1;
-    }
-    table
-};
-
-/// The table of a function.
-#[inline]
-pub(crate) fn table(function: impl Fn(u8) -> u8) -> Table {
-    let mut table = IDENTITY;
-    for value in &mut table {
-        *value = function(*value);
-    }
-    table
-}
-
-/// What a value becomes by one table and then another.
-#[allow(unsafe_code)]
-pub(crate) fn compose(level: Level, first: &Table, second: &Table) -> Table {
-    match level.kind() {
-        #[cfg(target_arch = "x86_64")]
-        // SAFETY: a level that exists was detected.
-        Kind::Avx512 => unsafe { simd::avx512::compose(first, second) },
-        _ => first.map(|value| second[usize::from(value)]),
-    }
-}
+use crate::simd::level::Level;
+use crate::simd::lookup;
+use crate::simd::lookup::portable::LookupTable;
 
 /// What becomes of alpha.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,25 +15,11 @@ pub(super) enum Alpha {
 }
 
 /// Looks red, green and blue up in their tables.
-#[allow(unsafe_code)]
-pub(super) fn look_up(level: Level, image: &mut Rgba, tables: [&Table; 3], alpha: Alpha) {
+pub(super) fn look_up(level: Level, image: &mut Rgba, tables: [&LookupTable; 3], alpha: Alpha) {
     let opaque = if alpha == Alpha::Opaque { 0xFF } else { 0 };
-    match level.kind() {
-        #[cfg(target_arch = "x86_64")]
-        // SAFETY: a level that exists was detected.
-        Kind::Avx512 => unsafe { simd::avx512::look_up(image.pixels_mut(), tables, opaque) },
-        _ => look_up_plainly(image.pixels_mut(), tables, opaque),
-    }
+    lookup::look_up(level, image.pixels_mut(), tables, opaque);
     if alpha == Alpha::Opaque {
         image.set_opaque(true);
-    }
-}
-
-/// Looks red, green and blue up; alpha gains the bits of `opaque`.
-fn look_up_plainly(pixels: &mut [[u8; 4]], [red, green, blue]: [&Table; 3], opaque: u8) {
-    for pixel in pixels {
-        let [r, g, b, a] = *pixel;
-        *pixel = [red[usize::from(r)], green[usize::from(g)], blue[usize::from(b)], a | opaque];
     }
 }
 

@@ -3,10 +3,18 @@
 //! `Image.transform(size, AFFINE, (1, 0, pixels, 0, 1, 0))`: nearest neighbour, exposed pixels
 //! (0, 0, 0, 0).
 
-use super::affine::FixedAffine;
+use super::affine::{pixels, shift_rows};
+use super::face::{Effect, Face};
 use crate::image::Rgba;
 use crate::scratch::Scratch;
+use crate::simd::gather::portable::FixedAffine;
 use pba_types::limits::SIDE_MAX;
+
+pub(super) const FACE: Face = Face {
+    apply: |call, image, scratch| translate_x(image, pixels(call), scratch),
+    effect: |call| Effect::Pixels.unless(pixels(call) == 0),
+    caption: |call| format!("{}px", pixels(call)),
+};
 
 /// Shifts the image to the left by `pixels`; to the right when negative.
 pub fn translate_x(image: &mut Rgba, pixels: i32, scratch: &mut Scratch) {
@@ -15,7 +23,7 @@ pub fn translate_x(image: &mut Rgba, pixels: i32, scratch: &mut Scratch) {
     }
     // No image is wider, and further than out nothing goes.
     let pixels = pixels.clamp(-(SIDE_MAX as i32), SIDE_MAX as i32);
-    FixedAffine::of_rows(pixels << 16, 0).shift_rows(image, scratch);
+    shift_rows(&FixedAffine::of_rows(pixels << 16, 0), image, scratch);
 }
 
 #[cfg(test)]

@@ -3,8 +3,15 @@
 //! `Image.transform(size, AFFINE, (1, 0, 0, 0, 1, pixels))`: nearest neighbour, exposed pixels
 //! (0, 0, 0, 0).
 
-use super::affine::shift_row;
+use super::affine::{pixels, shift_row};
+use super::face::{Effect, Face};
 use crate::image::Rgba;
+
+pub(super) const FACE: Face = Face {
+    apply: |call, image, _| translate_y(image, pixels(call)),
+    effect: |call| Effect::Pixels.unless(pixels(call) == 0),
+    caption: |call| format!("{}px", pixels(call)),
+};
 
 /// Shifts the image up by `pixels`; down when negative.
 pub fn translate_y(image: &mut Rgba, pixels: i32) {

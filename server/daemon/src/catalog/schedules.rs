@@ -203,7 +203,7 @@ mod tests {
     use crate::error::Cause;
 
     fn schedule(name: &str, epochs: u32) -> Schedule {
-        let segment = Segment { epochs, policy: Policy::zero(&Op::ALL).unwrap() };
+        let segment = Segment { epochs, policy: Policy::zero(&Op::PAPER).unwrap() };
         Schedule::new(name, vec![segment], Provenance::default()).unwrap()
     }
 

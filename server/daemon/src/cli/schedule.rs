@@ -225,14 +225,8 @@ fn print_schedule(schedule: &Schedule) {
     let mut start = 0;
     let mut rows = Vec::new();
     for (number, segment) in schedule.segments().iter().enumerate() {
-        let slots = segment.policy.slots();
-        let half = slots.len() / 2;
-        let active: Vec<String> = (0..half)
-            .flat_map(|op| [slots[op], slots[op + half]])
-            .filter(|slot| slot.probability > 0)
-            .map(|slot| format!("{} {:.1}/{}", slot.op, f64::from(slot.probability) / 10.0, slot.magnitude))
-            .collect();
-        let active = if active.is_empty() { "nothing".to_owned() } else { active.join(", ") };
+        let active = segment.policy.to_string();
+        let active = if active.is_empty() { "nothing".to_owned() } else { active };
         rows.push(vec![
             (number + 1).to_string(),
             format!("{start}..={}", start + segment.epochs - 1),

@@ -94,16 +94,10 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     }
 }
 
-/// Whether no op of a `pba-schedule/1` document ever fires.
+/// Whether no op of a schedule's document is ever applied.
 fn is_empty(schedule: &Value) -> bool {
     let read = pba_schedules::formats::json::read(&schedule.to_string());
-    read.is_ok_and(|schedule| {
-        schedule
-            .segments()
-            .iter()
-            .flat_map(|segment| segment.policy.slots())
-            .all(|slot| slot.probability == 0)
-    })
+    read.is_ok_and(|schedule| schedule.segments().iter().all(|segment| segment.policy.to_string().is_empty()))
 }
 
 /// What a watcher has seen of a search: its population, as the events tell it.

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use pba_schedules::{MAGNITUDE_MAX, Op, PROBABILITY_MAX, Schedule};
+use pba_schedules::{MAGNITUDE_MAX, OpOdds, Schedule};
 
 use crate::draw::axis::ticks;
 
@@ -20,9 +20,8 @@ const BOTTOM: u32 = 56;
 
 /// Draws a schedule as SVG.
 ///
-/// One row per op. The height of a bar is how often the op is chosen to fire: the mean of its two
-/// slots' probabilities. Its colour is how strongly: their mean magnitude, weighted by
-/// probability.
+/// One row per op. The height of a bar is how often the policy chooses the op, its colour how
+/// strongly.
 pub(crate) fn draw(schedule: &Schedule) -> String {
     draw_at(schedule, schedule.epochs(), 0)
 }
@@ -34,7 +33,7 @@ pub(super) fn height(ops: u32) -> u32 {
 
 /// As [`draw`], to stand inside another picture at a height, as the beginning of a run of `epochs`.
 pub(super) fn draw_at(schedule: &Schedule, epochs: u32, y: u32) -> String {
-    let ops: Vec<Op> = schedule.segments()[0].policy.ops().collect();
+    let ops = schedule.ops();
     let rows = ops.len() as u32;
     let about = match schedule.epochs() {
         drawn if drawn < epochs => format!("{drawn} of {epochs} epochs"),
@@ -68,14 +67,9 @@ pub(super) fn draw_at(schedule: &Schedule, epochs: u32, y: u32) -> String {
         ));
         let mut start = 0;
         for segment in schedule.segments() {
-            let slots = segment.policy.slots();
-            let pair = [slots[row], slots[row + ops.len()]];
-            let probability: u32 = pair.iter().map(|slot| u32::from(slot.probability)).sum();
-            if probability > 0 {
-                let weighted: u32 =
-                    pair.iter().map(|slot| u32::from(slot.probability) * u32::from(slot.magnitude)).sum();
-                let magnitude = f64::from(weighted) / f64::from(probability);
-                let bar = f64::from(BAR_MAX * probability) / f64::from(2 * u32::from(PROBABILITY_MAX));
+            let OpOdds { probability, magnitude } = segment.policy.odds(*op);
+            if probability > 0.0 {
+                let bar = f64::from(BAR_MAX) * probability;
                 line(format_args!(
                     "<rect x=\"{:.2}\" y=\"{:.2}\" width=\"{:.2}\" height=\"{bar:.2}\" fill=\"{}\"><title>{op}, epochs {start} to {}: \
                      probability {:.2}, magnitude {magnitude:.1}</title></rect>",
@@ -84,7 +78,7 @@ pub(super) fn draw_at(schedule: &Schedule, epochs: u32, y: u32) -> String {
                     x(start + segment.epochs) - x(start),
                     color(magnitude / f64::from(MAGNITUDE_MAX)),
                     start + segment.epochs - 1,
-                    f64::from(probability) / f64::from(2 * u32::from(PROBABILITY_MAX)),
+                    probability,
                 ));
             }
             start += segment.epochs;
@@ -139,12 +133,14 @@ fn color(strength: f64) -> String {
 
 #[cfg(test)]
 mod tests {
+    use pba_schedules::Op;
+
     use super::*;
 
     #[test]
     fn every_op_has_a_row_and_every_bar_a_tooltip() {
         let svg = draw(&pba_schedules::library::cifar10_pba());
-        for op in Op::ALL {
+        for op in Op::PAPER {
             assert!(svg.contains(&format!(">{op}</text>")), "{op}");
         }
         assert!(svg.contains("AutoContrast, epochs 195 to 199"), "{svg}");

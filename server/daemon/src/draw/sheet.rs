@@ -13,8 +13,8 @@ use embedded_graphics::mono_font::MonoTextStyle;
 use embedded_graphics::mono_font::iso_8859_1::{FONT_6X10, FONT_9X15_BOLD};
 use embedded_graphics::pixelcolor::{Rgb888, RgbColor};
 use embedded_graphics::text::{Baseline, Text};
-use pba_augment::{OpCall, magnitude};
-use pba_schedules::Op;
+use pba_augment::caption;
+use pba_schedules::Policy;
 
 use crate::stream::epoch::Epoch;
 use crate::stream::pool::Workspace;
@@ -29,7 +29,8 @@ const NO_OPS: Rgb888 = Rgb888::new(0x5b, 0x64, 0x70);
 const TILE_SIDE: u32 = 96;
 const GAP: u32 = 12;
 const LINE: u32 = 11;
-const CAPTION: u32 = 3 * LINE + 4;
+/// The class and the ops stand below an image.
+const CAPTION: u32 = (1 + Policy::CALLS_MAX as u32) * LINE + 4;
 const HEADER: u32 = 44;
 const GLYPH_WIDTH: u32 = 6;
 /// What an empty sheet says: the shard holds no image, or the start lies after its last batch.
@@ -81,32 +82,13 @@ pub(crate) fn draw(
         let calls = epoch.recipe().op_calls(index);
         for (line, call) in calls.as_slice().iter().enumerate() {
             let y = y + (line as u32 + 1) * LINE;
-            canvas.text(&shortened(&describe(call), letters), x, y, MonoTextStyle::new(&FONT_6X10, OPS));
+            canvas.text(&shortened(&caption(call), letters), x, y, MonoTextStyle::new(&FONT_6X10, OPS));
         }
         if calls.as_slice().is_empty() {
             canvas.text("-", x, y + LINE, MonoTextStyle::new(&FONT_6X10, NO_OPS));
         }
     }
     png(canvas.width, canvas.height, png::ColorType::Rgb, &canvas.rgb)
-}
-
-/// An op with its physical parameter: `Rotate -27`, `Color x1.72`.
-fn describe(call: &OpCall) -> String {
-    let (level, sign) = (call.magnitude, call.sign);
-    match call.op {
-        op @ Op::Rotate => format!("{op} {}", magnitude::rotate_degrees(level, sign)),
-        op @ (Op::TranslateX | Op::TranslateY) => {
-            format!("{op} {}px", magnitude::translate_pixels(level, sign))
-        }
-        op @ (Op::ShearX | Op::ShearY) => format!("{op} {:.2}", magnitude::shear_slope(level, sign)),
-        op @ (Op::Brightness | Op::Color | Op::Contrast | Op::Sharpness) => {
-            format!("{op} x{:.2}", magnitude::enhance_factor(level))
-        }
-        op @ Op::Posterize => format!("{op} {} bits", magnitude::posterize_bits(level)),
-        op @ Op::Solarize => format!("{op} {}", magnitude::solarize_threshold(level)),
-        op @ Op::Cutout => format!("{op} {}px", magnitude::cutout_size(level)),
-        op @ (Op::Invert | Op::Equalize | Op::AutoContrast) => op.to_string(),
-    }
 }
 
 /// Cuts a text to so many letters of the font, which has those of ISO 8859-1.

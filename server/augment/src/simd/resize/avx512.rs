@@ -10,7 +10,7 @@
 use std::arch::x86_64::*;
 
 use crate::frame::WEIGHT_BITS;
-use crate::resize::Taps;
+use crate::simd::resize::portable::Taps;
 
 /// Bytes of a vector, and of the output that is made at a time.
 const BLOCK: usize = 64;
@@ -135,7 +135,7 @@ impl Vectors {
         }
     }
 
-    /// [`resize`](crate::resize::resize), row by row of the output, from the needed rows of the source.
+    /// Resizes, row by row of the output, from the needed rows of the source.
     pub(crate) fn resize(
         &self,
         rows: &Taps,

@@ -10,8 +10,9 @@
 use std::arch::x86_64::*;
 
 use crate::frame::WEIGHT_BITS;
-use crate::resize::{Taps, across};
-use crate::simd::Level;
+use crate::simd::avx2::{PACK, shuffle};
+use crate::simd::level::Level;
+use crate::simd::resize::portable::{Taps, across};
 
 /// Bytes of a vector.
 const VECTOR: usize = 32;
@@ -24,8 +25,6 @@ const QUAD: usize = 4;
 const FIRST: [i8; 16] = [0, -1, 3, -1, 1, -1, 4, -1, 2, -1, 5, -1, -1, -1, -1, -1];
 /// And of the next two.
 const SECOND: [i8; 16] = [6, -1, 9, -1, 7, -1, 10, -1, 8, -1, 11, -1, -1, -1, -1, -1];
-/// From four bytes to three.
-const PACK: [i8; 16] = [0, 1, 2, 4, 5, 6, 8, 9, 10, 12, 13, 14, -1, -1, -1, -1];
 
 /// Two weights as their parts: in one number those of the high parts, the first one's in its lower
 /// half, in the other those of the low parts.
@@ -97,7 +96,7 @@ impl Vectors {
         true
     }
 
-    /// [`resize`](crate::resize::resize), row by row of the output, from the needed rows of the source.
+    /// Resizes, row by row of the output, from the needed rows of the source.
     pub(crate) fn resize(
         &mut self,
         level: Level,
@@ -144,10 +143,8 @@ impl Vectors {
         }
         assert!(out.len() >= self.line(), "room for a line");
         assert!(self.starts.len() == 4 * self.blocks && self.weights.len() == self.quads * self.starts.len());
-        let [first, second, pack] = [&FIRST, &SECOND, &PACK].map(|order| {
-            // SAFETY: sixteen bytes.
-            _mm256_broadcastsi128_si256(unsafe { _mm_loadu_si128(order.as_ptr().cast()) })
-        });
+        let [first, second, pack] =
+            [&FIRST, &SECOND, &PACK].map(|order| _mm256_broadcastsi128_si256(shuffle(order)));
         let half = _mm256_set1_epi32(1 << (WEIGHT_BITS - 1));
         let (starts, _) = self.starts.as_chunks::<4>();
         for (block, starts) in starts.iter().enumerate() {

@@ -1,0 +1,138 @@
+//! A policy: which ops may be applied to an image, how probably and how strongly.
+//!
+//! Policies come in families, each with a file of its own and a variant of [`Policy`]. The matches
+//! in this file are the only ones over families in this crate; the compiler lists them when one is
+//! added.
+
+pub(crate) mod pairs;
+
+use std::fmt;
+
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value, to_value};
+
+use crate::error::ScheduleError;
+use crate::op::{Op, OpOdds};
+use crate::policy::pairs::RawPairs;
+
+pub use crate::policy::pairs::{Pairs, Slot};
+
+/// A checked policy, of one of the families.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Policy {
+    /// The paper's: two chances for each op, of which up to two ops come true.
+    Pairs(Pairs),
+}
+
+impl Policy {
+    /// Names of the families, as they stand in files.
+    pub const FAMILIES: [&str; 1] = [Pairs::FAMILY];
+
+    /// Most ops that a policy of any family applies to one image.
+    pub const CALLS_MAX: usize = Pairs::CALLS_MAX;
+
+    /// The name of its family, one of [`Policy::FAMILIES`].
+    pub fn family(&self) -> &'static str {
+        match self {
+            Policy::Pairs(_) => Pairs::FAMILY,
+        }
+    }
+
+    /// The ops that it may apply, each once, in order.
+    pub fn ops(&self) -> Vec<Op> {
+        match self {
+            Policy::Pairs(pairs) => pairs.ops().collect(),
+        }
+    }
+
+    /// How often and how strongly it applies one of its [`Policy::ops`].
+    pub fn odds(&self, op: Op) -> OpOdds {
+        match self {
+            Policy::Pairs(pairs) => pairs.odds(op),
+        }
+    }
+
+    /// What affects pixels, in one line: the digest of a schedule covers it.
+    pub(crate) fn canonical(&self) -> String {
+        match self {
+            Policy::Pairs(pairs) => pairs.canonical(),
+        }
+    }
+
+    /// Its fields in a document, without its family.
+    pub(crate) fn fields(&self) -> Map<String, Value> {
+        let fields = match self {
+            Policy::Pairs(pairs) => to_value(RawPairs::from(pairs)),
+        };
+        match fields {
+            Ok(Value::Object(fields)) => fields,
+            fields => unreachable!("a policy is an object, not {fields:?}"),
+        }
+    }
+
+    /// A policy from its family and its fields in a document.
+    ///
+    /// # Errors
+    /// When the family is unknown, or the fields do not make a policy of it.
+    pub(crate) fn from_fields(family: &str, fields: Map<String, Value>) -> Result<Policy, ScheduleError> {
+        match family {
+            Pairs::FAMILY => parsed::<RawPairs>(family, fields)?.try_into().map(Policy::Pairs),
+            _ => Err(ScheduleError::UnknownFamily { name: family.to_owned(), known: &Policy::FAMILIES }),
+        }
+    }
+
+    /// A policy of pairs, as [`Pairs::from_hyperparameters`].
+    ///
+    /// # Errors
+    /// As [`Pairs::from_hyperparameters`].
+    pub fn from_hyperparameters(ops: &[Op], values: &[u8]) -> Result<Policy, ScheduleError> {
+        Pairs::from_hyperparameters(ops, values).map(Policy::Pairs)
+    }
+
+    /// A policy of pairs over the paper's 15 ops, from 60 comma-separated integers.
+    ///
+    /// # Errors
+    /// As [`Pairs::from_hyperparameters`], and when an entry is not an integer.
+    pub fn from_csv(text: &str) -> Result<Policy, ScheduleError> {
+        Pairs::from_csv(text).map(Policy::Pairs)
+    }
+
+    /// The policy of pairs that never does anything: every level is 0.
+    ///
+    /// # Errors
+    /// When `ops` is empty or names an op twice.
+    pub fn zero(ops: &[Op]) -> Result<Policy, ScheduleError> {
+        Policy::from_hyperparameters(ops, &vec![0; 4 * ops.len()])
+    }
+
+    /// The pairs, when it is a policy of that family.
+    pub fn as_pairs(&self) -> Option<&Pairs> {
+        match self {
+            Policy::Pairs(pairs) => Some(pairs),
+        }
+    }
+
+    /// The slots of a policy of pairs, in order; none for another family.
+    pub fn slots(&self) -> &[Slot] {
+        self.as_pairs().map_or(&[], Pairs::slots)
+    }
+
+    /// The flat integers `[p0, m0, p1, m1, ...]` of a policy of pairs; none for another family.
+    pub fn hyperparameters(&self) -> Vec<u8> {
+        self.as_pairs().map_or(Vec::new(), Pairs::hyperparameters)
+    }
+}
+
+/// What it may do, in words; nothing when it does nothing.
+impl fmt::Display for Policy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Policy::Pairs(pairs) => pairs.fmt(f),
+        }
+    }
+}
+
+fn parsed<T: DeserializeOwned>(family: &str, fields: Map<String, Value>) -> Result<T, ScheduleError> {
+    serde_json::from_value(fields.into())
+        .map_err(|error| ScheduleError::Fields { family: family.to_owned(), reason: error.to_string() })
+}

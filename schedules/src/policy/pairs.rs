@@ -1,0 +1,217 @@
+//! The paper's policies: every op twice, each time with a probability and a magnitude.
+//!
+//! An image gets none, one or two of the ops that come true; how they are drawn stands in
+//! `pba_augment::draws`.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::ScheduleError;
+use crate::op::{MAGNITUDE_MAX, Op, OpOdds, PROBABILITY_MAX};
+
+/// One (op, probability, magnitude) entry of a policy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Slot {
+    /// The op that may fire.
+    pub op: Op,
+    /// Probability of firing, in tenths: 0..=10.
+    pub probability: u8,
+    /// Magnitude level: 0..=9.
+    pub magnitude: u8,
+}
+
+/// A checked policy of pairs: every op of a list present twice, first all of them, then all again.
+///
+/// With the 15 ops of the paper that is 30 slots, written as 60 integers (*hyperparameters*)
+/// `[p0, m0, p1, m1, ...]`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Pairs {
+    slots: Vec<Slot>,
+}
+
+impl Pairs {
+    /// The family's name in files.
+    pub(super) const FAMILY: &str = "pairs";
+
+    /// Most ops that are applied to one image.
+    pub(super) const CALLS_MAX: usize = 2;
+
+    /// Builds a policy from the flat integers `[p0, m0, p1, m1, ...]` over `ops`, each op twice.
+    ///
+    /// # Errors
+    /// When `ops` is empty or names an op twice, when there are not `4 * ops.len()` integers, or
+    /// when one is out of range.
+    pub fn from_hyperparameters(ops: &[Op], values: &[u8]) -> Result<Pairs, ScheduleError> {
+        check_ops(ops)?;
+        let expected = 4 * ops.len();
+        if values.len() != expected {
+            return Err(ScheduleError::PolicyLength { found: values.len(), expected });
+        }
+        let mut slots = Vec::with_capacity(2 * ops.len());
+        for (position, pair) in values.chunks_exact(2).enumerate() {
+            let slot = Slot { op: ops[position % ops.len()], probability: pair[0], magnitude: pair[1] };
+            if slot.probability > PROBABILITY_MAX {
+                return Err(ScheduleError::Probability {
+                    op: slot.op,
+                    position,
+                    value: slot.probability.into(),
+                });
+            }
+            if slot.magnitude > MAGNITUDE_MAX {
+                return Err(ScheduleError::Magnitude { op: slot.op, position, value: slot.magnitude.into() });
+            }
+            slots.push(slot);
+        }
+        Ok(Pairs { slots })
+    }
+
+    /// Reads comma-separated integers over the paper's 15 ops: 60 of them.
+    ///
+    /// # Errors
+    /// As [`Pairs::from_hyperparameters`], and when an entry is not an integer.
+    pub fn from_csv(text: &str) -> Result<Pairs, ScheduleError> {
+        let values = text
+            .split(',')
+            .map(|entry| {
+                let entry = entry.trim();
+                entry.parse::<u8>().map_err(|_| ScheduleError::NotALevel { value: entry.to_owned() })
+            })
+            .collect::<Result<Vec<u8>, _>>()?;
+        Pairs::from_hyperparameters(&Op::PAPER, &values)
+    }
+
+    /// The slots, in order.
+    pub fn slots(&self) -> &[Slot] {
+        &self.slots
+    }
+
+    /// The ops, each once, in order.
+    pub fn ops(&self) -> impl ExactSizeIterator<Item = Op> + '_ {
+        self.slots[..self.slots.len() / 2].iter().map(|slot| slot.op)
+    }
+
+    /// The flat integers `[p0, m0, p1, m1, ...]`.
+    pub fn hyperparameters(&self) -> Vec<u8> {
+        self.slots.iter().flat_map(|slot| [slot.probability, slot.magnitude]).collect()
+    }
+
+    /// The mean over the two slots of an op, its magnitude weighted by probability.
+    pub(super) fn odds(&self, op: Op) -> OpOdds {
+        let (mut sum, mut weighted) = (0, 0);
+        for slot in self.slots.iter().filter(|slot| slot.op == op) {
+            sum += u32::from(slot.probability);
+            weighted += u32::from(slot.probability) * u32::from(slot.magnitude);
+        }
+        OpOdds {
+            probability: f64::from(sum) / f64::from(2 * u32::from(PROBABILITY_MAX)),
+            magnitude: f64::from(weighted) / f64::from(sum.max(1)),
+        }
+    }
+
+    /// The names of its ops, separated by spaces.
+    pub(crate) fn op_names(&self) -> String {
+        self.ops().map(Op::name).collect::<Vec<_>>().join(" ")
+    }
+
+    /// Its hyperparameters, separated by spaces.
+    pub(crate) fn levels(&self) -> String {
+        self.hyperparameters().iter().map(u8::to_string).collect::<Vec<_>>().join(" ")
+    }
+
+    /// What affects pixels, where a schedule does not say the ops once for all its policies.
+    pub(super) fn canonical(&self) -> String {
+        format!("{}: {}", self.op_names(), self.levels())
+    }
+}
+
+/// Each slot that can come true: its op, its probability and its magnitude level.
+impl fmt::Display for Pairs {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (once, again) = self.slots.split_at(self.slots.len() / 2);
+        let slots = once.iter().zip(again).flat_map(|(one, other)| [one, other]);
+        for (i, slot) in slots.filter(|slot| slot.probability > 0).enumerate() {
+            let comma = if i > 0 { ", " } else { "" };
+            write!(f, "{comma}{} {:.1}/{}", slot.op, f64::from(slot.probability) / 10.0, slot.magnitude)?;
+        }
+        Ok(())
+    }
+}
+
+/// A policy of pairs as it stands in a document, before anything is checked.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct RawPairs {
+    /// Names of the ops.
+    pub(crate) ops: Vec<String>,
+    /// Probability and magnitude of each slot.
+    pub(crate) levels: Vec<[i64; 2]>,
+}
+
+impl From<&Pairs> for RawPairs {
+    fn from(pairs: &Pairs) -> RawPairs {
+        RawPairs {
+            ops: pairs.ops().map(|op| op.name().to_owned()).collect(),
+            levels: pairs.slots.iter().map(|slot| [slot.probability.into(), slot.magnitude.into()]).collect(),
+        }
+    }
+}
+
+impl TryFrom<RawPairs> for Pairs {
+    type Error = ScheduleError;
+
+    fn try_from(RawPairs { ops, levels }: RawPairs) -> Result<Pairs, ScheduleError> {
+        let ops = ops.iter().map(|name| name.parse::<Op>()).collect::<Result<Vec<_>, _>>()?;
+        let levels = levels.into_flattened().into_iter().map(|level| {
+            u8::try_from(level).map_err(|_| ScheduleError::NotALevel { value: level.to_string() })
+        });
+        Pairs::from_hyperparameters(&ops, &levels.collect::<Result<Vec<_>, _>>()?)
+    }
+}
+
+/// Checks that a list of ops is not empty and holds no op twice.
+fn check_ops(ops: &[Op]) -> Result<(), ScheduleError> {
+    if ops.is_empty() {
+        return Err(ScheduleError::NoOps);
+    }
+    for (position, op) in ops.iter().enumerate() {
+        if ops[..position].contains(op) {
+            return Err(ScheduleError::RepeatedOp { op: *op });
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hyperparameters_round_trip() {
+        let values: Vec<u8> = (0..60).map(|i| if i % 2 == 0 { i / 2 % 11 } else { i % 10 }).collect();
+        let policy = Pairs::from_hyperparameters(&Op::PAPER, &values).unwrap();
+        assert_eq!(policy.hyperparameters(), values);
+        assert_eq!(policy.slots()[16].op, Op::TranslateX);
+        assert_eq!(policy.ops().collect::<Vec<_>>(), Op::PAPER);
+    }
+
+    #[track_caller]
+    fn refuse(csv: &str, says: &str) {
+        let error = Pairs::from_csv(csv).unwrap_err().to_string();
+        assert!(error.contains(says), "{error:?} does not say {says:?}");
+    }
+
+    #[test]
+    fn wrong_policies_are_refused_by_name() {
+        let with = |position: usize, value: &str| {
+            let mut entries = vec!["0"; 60];
+            entries[position] = value;
+            entries.join(",")
+        };
+        refuse("1,2,3", "3 integers; expected 60");
+        refuse(&with(4, "11"), "probability 11 of TranslateY");
+        refuse(&with(31, "10"), "magnitude 10 of Rotate");
+        refuse(&with(7, "-1"), "\"-1\"");
+        refuse(&with(7, "x"), "\"x\"");
+    }
+}

@@ -1,0 +1,44 @@
+//! From pixels of red, green and blue to opaque pixels of four bytes.
+
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+pub(crate) mod portable;
+
+use crate::simd::level::{Instructions, Level};
+
+/// Pixels of red, green and blue become opaque pixels of four bytes.
+#[allow(unsafe_code)]
+pub(crate) fn expand(level: Level, rgb: &[u8], out: &mut [[u8; 4]]) {
+    match level.instructions() {
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: a level that exists was detected.
+        Instructions::Avx512 => unsafe { avx512::expand(rgb, out) },
+        #[cfg(target_arch = "x86_64")]
+        Instructions::Avx2 => {
+            // SAFETY: a level that exists was detected.
+            let done = unsafe { avx2::expand(rgb, out) };
+            portable::expand(&rgb[3 * done..], &mut out[done..]);
+        }
+        Instructions::Portable => portable::expand(rgb, out),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::simd::level::at_each_level;
+
+    at_each_level! {
+        fn any_length(level: Level) {
+            for width in 1..=70 {
+                let rgb: Vec<u8> = (0..3 * width).map(|i| (i * 37) as u8).collect();
+                let mut out = vec![[7; 4]; width];
+                expand(level, &rgb, &mut out);
+                let expected: Vec<_> = rgb.chunks(3).map(|p| [p[0], p[1], p[2], 255]).collect();
+                assert_eq!(out, expected, "{width} pixels");
+            }
+        }
+    }
+}

@@ -1,0 +1,59 @@
+//! Pillow's nearest-neighbour affine transform.
+
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+pub(crate) mod portable;
+
+use portable::FixedAffine;
+
+use crate::simd::level::{Instructions, Level};
+
+/// Gathers `out` from `source`; both have rows of `width` pixels.
+#[allow(unsafe_code)]
+pub(crate) fn gather(
+    level: Level,
+    affine: &FixedAffine,
+    source: &[[u8; 4]],
+    out: &mut [[u8; 4]],
+    width: usize,
+) {
+    match level.instructions() {
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: a level that exists was detected.
+        Instructions::Avx512 => unsafe { avx512::gather(affine, source, out, width) },
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: a level that exists was detected.
+        Instructions::Avx2 => unsafe { avx2::gather(affine, source, out, width) },
+        Instructions::Portable => portable::gather(affine, source, out, width),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::simd::level::at_each_level;
+    use crate::simd::level::tests::noise;
+
+    at_each_level! {
+        fn as_in_plain_rust(level: Level) {
+            for (height, width) in [(1usize, 1usize), (3, 5), (17, 33), (40, 64), (5, 100)] {
+                let source = noise(height * width);
+                for i in 0..61 {
+                    let (sin, cos) = (f64::from(i - 30) / 60.0).sin_cos();
+                    let shift = f64::from(i) / 3.0 - 10.0;
+                    for coefficients in
+                        [[cos, sin, shift, -sin, cos, -shift], [1.0, sin, shift, 0.0, 1.0, 0.0], [1.0, 0.0, 0.0, sin, 1.0, shift]]
+                    {
+                        let affine = FixedAffine::new(coefficients);
+                        let [mut out, mut expected] = [vec![[7; 4]; source.len()], vec![[8; 4]; source.len()]];
+                        gather(level, &affine, &source, &mut out, width);
+                        portable::gather(&affine, &source, &mut expected, width);
+                        assert!(out == expected, "{height}x{width}, {affine:?}");
+                    }
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,58 @@
+//! Many Philox blocks at once ([`rng`](crate::rng)).
+
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+pub(crate) mod portable;
+
+use portable::Words;
+
+use crate::simd::level::{Instructions, Level};
+
+/// Sixteen Philox blocks, whose counters have their first words of their own and the `rest` in common:
+/// which words of the first eight are at most `last` (as bits, lane j of block i at 4 i + j), and the
+/// words of the other eight. Nothing where blocks are better made one by one, when they are needed.
+#[allow(unsafe_code)]
+#[cfg_attr(not(target_arch = "x86_64"), allow(unused_variables))]
+#[inline]
+pub(crate) fn philox(
+    level: Level,
+    key: [u32; 2],
+    counters: &[u32; 16],
+    rest: [u32; 3],
+    last: &Words,
+) -> Option<(u32, Words)> {
+    match level.instructions() {
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: a level that exists was detected.
+        Instructions::Avx512 => Some(unsafe { avx512::philox(key, counters, rest, last) }),
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: a level that exists was detected.
+        Instructions::Avx2 => Some(unsafe { avx2::philox(key, counters, rest, last) }),
+        Instructions::Portable => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::simd::level::at_each_level;
+
+    at_each_level! {
+        fn as_in_plain_rust(level: Level) {
+            let mut word = 1u32;
+            let mut next = || {
+                word = word.wrapping_mul(2_654_435_761).wrapping_add(12_345);
+                word
+            };
+            for _ in 0..100 {
+                let (key, rest) = ([(); 2].map(|()| next()), [(); 3].map(|()| next()));
+                let (counters, last) = ([(); 16].map(|()| next()), [(); 4].map(|()| [(); 8].map(|()| next())));
+                if let Some(found) = philox(level, key, &counters, rest, &last) {
+                    assert_eq!(found, portable::philox(key, &counters, rest, &last));
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,178 @@
+//! In AVX-512, sixteen pixels at a time.
+
+#![allow(unsafe_code)]
+
+use std::arch::x86_64::*;
+
+use crate::simd::avx512::{LANES, TableRegisters, first_lanes, lanes_in, rgb_bytes};
+use crate::simd::lookup::portable::LookupTable;
+use crate::simd::place::portable::{LanesShown, Placement};
+
+/// From pixels of `size` bytes to three bytes, mirrored or not.
+const fn packing(size: u8, mirrored: bool) -> [u8; 64] {
+    let mut of = [0; 64];
+    let mut i = 0;
+    while i < 3 * LANES {
+        let pixel = if mirrored { LANES - 1 - i / 3 } else { i / 3 };
+        of[i] = size * pixel as u8 + (i % 3) as u8;
+        i += 1;
+    }
+    of
+}
+
+/// Source column of the first lane of the first sixteen pixels, and of the following ones after it.
+fn lay_out(placement: &Placement, shown: &mut LanesShown) -> (isize, isize) {
+    let (width, lanes) = (placement.width as isize, LANES as isize);
+    let hole = placement.hole.0.start as isize..placement.hole.0.end as isize;
+    let (first, step) = match placement.flip {
+        true => (width - lanes - placement.shift.0, -lanes),
+        false => (-placement.shift.0, lanes),
+    };
+    shown.iter_mut().for_each(Vec::clear);
+    let mut column = first;
+    for at in (0..width).step_by(LANES) {
+        let (in_row, holed) = (lanes_in(&(0..width), at), lanes_in(&hole, at));
+        let (in_row, holed) = match placement.flip {
+            true => (in_row.reverse_bits(), holed.reverse_bits()),
+            false => (in_row, holed),
+        };
+        let in_source = in_row & lanes_in(&(0..width), column);
+        shown[0].push(0);
+        shown[1].push(in_source);
+        shown[2].push(in_source & !holed);
+        column += step;
+    }
+    (first, step)
+}
+
+/// Crop, flip and cutout of a working image, with the mean colour for its holes and for what lies
+/// outside of it.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx2,bmi2")]
+pub(crate) fn place_rgba(placement: &Placement, shown: &mut LanesShown, source: &[[u8; 4]], out: &mut [u8]) {
+    let &Placement { mean: [red, green, blue], flip, .. } = placement;
+    let mean = _mm512_set1_epi32(i32::from_le_bytes([red, green, blue, 0]));
+    let index = const { [packing(4, false), packing(4, true)] }[usize::from(flip)];
+    // SAFETY: the constant has 64 bytes.
+    let index = unsafe { _mm512_loadu_epi8(index.as_ptr().cast()) };
+    let alpha = _mm512_set1_epi32(0xFF00_0000u32 as i32);
+    place(placement, shown, source, out, |start, lanes| {
+        // SAFETY: `place` says that these lanes are inside the image.
+        let pixels = unsafe { _mm512_maskz_loadu_epi32(lanes, start.cast()) };
+        let opaque = _mm512_test_epi32_mask(pixels, alpha);
+        _mm512_permutexvar_epi8(index, _mm512_mask_mov_epi32(mean, opaque, pixels))
+    });
+}
+
+/// As [`place_rgba`], of an image as it stands in the dataset.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx2,bmi2")]
+pub(crate) fn place_rgb(placement: &Placement, shown: &mut LanesShown, source: &[[u8; 3]], out: &mut [u8]) {
+    let mean = packed_mean(placement);
+    // SAFETY: `place` says that these lanes are inside the image.
+    let load = |start: *const [u8; 3], lanes| unsafe {
+        _mm512_mask_loadu_epi8(mean, rgb_bytes(lanes), start.cast())
+    };
+    if placement.flip {
+        let index = mirrored();
+        place(placement, shown, source, out, |start, lanes| {
+            _mm512_permutexvar_epi8(index, load(start, lanes))
+        });
+    } else {
+        place(placement, shown, source, out, load);
+    }
+}
+
+/// As [`place_rgb`], with red, green and blue looked up in their tables.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx2,bmi2")]
+pub(crate) fn place_rgb_looked_up(
+    placement: &Placement,
+    shown: &mut LanesShown,
+    source: &[[u8; 3]],
+    [red, green, blue]: [&LookupTable; 3],
+    out: &mut [u8],
+) {
+    /// Bytes of a vector of three-byte pixels that hold green; blue follows.
+    const GREENS: u64 = 0x4924_9249_2492;
+    let mean = packed_mean(placement);
+    let index = if placement.flip { mirrored() } else { unmirrored() };
+    let (red, green, blue) =
+        (TableRegisters::new(red), TableRegisters::new(green), TableRegisters::new(blue));
+    place(placement, shown, source, out, |start, lanes| {
+        let bytes = rgb_bytes(lanes);
+        // SAFETY: `place` says that these lanes are inside the image.
+        let values = unsafe { _mm512_maskz_loadu_epi8(bytes, start.cast()) };
+        let high = _mm512_movepi8_mask(values);
+        let looked_up = red.look_up(values, high);
+        let looked_up = _mm512_mask_blend_epi8(GREENS, looked_up, green.look_up(values, high));
+        let looked_up = _mm512_mask_blend_epi8(GREENS << 1, looked_up, blue.look_up(values, high));
+        _mm512_permutexvar_epi8(index, _mm512_mask_mov_epi8(mean, bytes, looked_up))
+    });
+}
+
+/// Sixteen pixels of the mean colour.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx2,bmi2")]
+fn packed_mean(placement: &Placement) -> __m512i {
+    let [red, green, blue] = placement.mean;
+    let mean = _mm512_set1_epi32(i32::from_le_bytes([red, green, blue, 0]));
+    // SAFETY: the constant has 64 bytes.
+    _mm512_permutexvar_epi8(unsafe { _mm512_loadu_epi8(const { &packing(4, false) }.as_ptr().cast()) }, mean)
+}
+
+/// The order that leaves pixels of three bytes where they are.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx2,bmi2")]
+fn unmirrored() -> __m512i {
+    // SAFETY: the constant has 64 bytes.
+    unsafe { _mm512_loadu_epi8(const { &packing(3, false) }.as_ptr().cast()) }
+}
+
+/// The order that mirrors sixteen pixels of three bytes.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx2,bmi2")]
+fn mirrored() -> __m512i {
+    // SAFETY: the constant has 64 bytes.
+    unsafe { _mm512_loadu_epi8(const { &packing(3, true) }.as_ptr().cast()) }
+}
+
+/// Writes the output, block by block. `block` makes 48 bytes from where lane 0 would be in the
+/// source, and the lanes that are there; the others may point anywhere.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx2,bmi2")]
+fn place<const CHANNELS: usize>(
+    placement: &Placement,
+    shown: &mut LanesShown,
+    source: &[[u8; CHANNELS]],
+    out: &mut [u8],
+    block: impl Fn(*const [u8; CHANNELS], u16) -> __m512i,
+) {
+    let (width, height) = (placement.width, placement.height);
+    assert_eq!((source.len(), out.len()), (width * height, 3 * width * height), "pixels of both images");
+    let (first_column, step) = lay_out(placement, shown);
+    // A vector has sixteen bytes more than its pixels. They spoil what is written later, except at
+    // the end.
+    let last_block = 3 * LANES * (shown[0].len() - 1);
+    let whole_rows = (out.len() + 3 * width - last_block).saturating_sub(64) / (3 * width);
+    for y in 0..height {
+        let row = y.wrapping_add_signed(-placement.shift.1);
+        let (row, kind) = match row < height {
+            true => (row, 1 + usize::from(placement.hole.1.contains(&y))),
+            false => (0, 0),
+        };
+        let mut from = source[row * width..].as_ptr().wrapping_offset(first_column);
+        let mut to = out[3 * width * y..].as_mut_ptr();
+        if y < whole_rows {
+            for &lanes in &shown[kind] {
+                // SAFETY: so many bytes are there, in this row and the following ones.
+                unsafe {
+                    _mm512_storeu_epi8(to.cast(), block(from, lanes));
+                    to = to.add(3 * LANES);
+                }
+                from = from.wrapping_offset(step);
+            }
+        } else {
+            for (i, &lanes) in shown[kind].iter().enumerate() {
+                let bytes = rgb_bytes(first_lanes(width - LANES * i));
+                // SAFETY: only bytes of this row are written.
+                unsafe { _mm512_mask_storeu_epi8(to.cast(), bytes, block(from, lanes)) };
+                (from, to) = (from.wrapping_offset(step), to.wrapping_add(3 * LANES));
+            }
+        }
+    }
+}

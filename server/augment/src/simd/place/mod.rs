@@ -1,0 +1,131 @@
+//! Crop, flip and cutout: an image placed in the output.
+
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+pub(crate) mod portable;
+
+use portable::{LanesShown, Placement};
+
+use crate::image::Rgba;
+use crate::simd::level::{Instructions, Level};
+use crate::simd::lookup::portable::LookupTable;
+
+impl Placement<'_> {
+    /// Writes the output from an image as it stands in the dataset.
+    #[allow(unsafe_code)]
+    #[cfg_attr(not(target_arch = "x86_64"), allow(unused_variables))]
+    pub(crate) fn write_rgb(&self, level: Level, pixels: &[[u8; 3]], out: &mut [u8], shown: &mut LanesShown) {
+        match level.instructions() {
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: a level that exists was detected.
+            Instructions::Avx512 if !self.copies() => unsafe { avx512::place_rgb(self, shown, pixels, out) },
+            #[cfg(target_arch = "x86_64")]
+            Instructions::Avx2 => self.write(pixels, out, |source, out, mirrored| {
+                // SAFETY: a level that exists was detected.
+                let done = if mirrored { unsafe { avx2::mirror(source, out) } } else { 0 };
+                portable::copy_row(&source[..source.len() - done], &mut out[3 * done..], mirrored);
+            }),
+            _ => self.write(pixels, out, portable::copy_row),
+        }
+    }
+
+    /// Writes the output from an image as it stands in the dataset, through tables.
+    #[allow(unsafe_code)]
+    #[cfg_attr(not(target_arch = "x86_64"), allow(unused_variables))]
+    pub(crate) fn write_looked_up(
+        &self,
+        level: Level,
+        tables: [&LookupTable; 3],
+        pixels: &[[u8; 3]],
+        out: &mut [u8],
+        shown: &mut LanesShown,
+    ) {
+        match level.instructions() {
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: a level that exists was detected.
+            Instructions::Avx512 => unsafe {
+                avx512::place_rgb_looked_up(self, shown, pixels, tables, out);
+            },
+            _ => self.write(pixels, out, |source, out, mirrored| {
+                portable::copy_row(source, out, mirrored);
+                for pixel in out.as_chunks_mut::<3>().0 {
+                    let [r, g, b] = *pixel;
+                    let [red, green, blue] = tables;
+                    *pixel = [red[usize::from(r)], green[usize::from(g)], blue[usize::from(b)]];
+                }
+            }),
+        }
+    }
+
+    /// Writes the output from a working image, with its holes in the mean colour.
+    #[allow(unsafe_code)]
+    #[cfg_attr(not(target_arch = "x86_64"), allow(unused_variables))]
+    pub(crate) fn write_rgba(&self, level: Level, image: &mut Rgba, out: &mut [u8], shown: &mut LanesShown) {
+        match level.instructions() {
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: a level that exists was detected.
+            Instructions::Avx512 => unsafe {
+                avx512::place_rgba(self, shown, image.pixels(), out);
+            },
+            #[cfg(target_arch = "x86_64")]
+            Instructions::Avx2 => self.write(image.pixels(), out, |source, out, mirrored| {
+                // SAFETY: a level that exists was detected.
+                let done = unsafe { avx2::pack(source, out, mirrored, self.mean) };
+                let left = if mirrored { 0..source.len() - done } else { done..source.len() };
+                portable::pack_row(&source[left], &mut out[3 * done..], mirrored, self.mean);
+            }),
+            Instructions::Portable => {
+                image.fill_holes(self.mean);
+                self.write(image.pixels(), out, portable::drop_alpha);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use pba_types::ImageShape;
+
+    use super::*;
+    use crate::simd::level::at_each_level;
+
+    at_each_level! {
+        fn as_in_plain_rust(level: Level) {
+            for (height, width) in [(1usize, 1usize), (3, 7), (16, 16), (9, 33), (40, 50)] {
+                let shape = ImageShape { height: height as u32, width: width as u32 };
+                let rgba: Vec<u8> = (0..4 * shape.pixels())
+                    .map(|i| if i % 4 == 3 { u8::from(i % 7 > 1) * 255 } else { (i * 37) as u8 })
+                    .collect();
+                let image = Rgba::from_rgba(shape, &rgba).unwrap();
+                let rgb: Vec<_> = image.pixels().iter().map(|&[r, g, b, _]| [r, g, b]).collect();
+                let tables = [3, 89, 251].map(|factor: u8| -> LookupTable {
+                    std::array::from_fn(|value| (value as u8).wrapping_mul(factor))
+                });
+                let mean_row = [1, 2, 3].repeat(width);
+                for i in 0..40isize {
+                    let placement = Placement {
+                        width,
+                        height,
+                        mean: [1, 2, 3],
+                        mean_row: &mean_row,
+                        shift: (i % 9 - 4, i % 5 - 2),
+                        flip: i % 2 == 1,
+                        hole: (width / 3..width / 2 + i as usize % 3 * width / 6, height / 3..height / 2),
+                    };
+                    let outputs = |level| {
+                        let mut outs = [(); 3].map(|()| vec![77; 3 * rgb.len()]);
+                        let [one, looked_up, masked] = &mut outs;
+                        let mut shown = LanesShown::default();
+                        placement.write_rgb(level, &rgb, one, &mut shown);
+                        placement.write_looked_up(level, tables.each_ref(), &rgb, looked_up, &mut shown);
+                        placement.write_rgba(level, &mut image.clone(), masked, &mut shown);
+                        outs
+                    };
+                    assert!(outputs(level) == outputs(Level::PORTABLE), "{height}x{width}, {i}");
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,214 @@
+//! From a policy to the ops of an image ([`draws`](crate::draws)).
+
+use pba_schedules::{Op, Pairs, Policy, Slot};
+use pba_types::ImageShape;
+
+use crate::base::Base;
+use crate::call::{OpCall, Sign};
+use crate::draws::BaseDraws;
+use crate::simd::bits::nth_bit;
+use crate::simd::level::Level;
+use crate::simd::philox::philox;
+use crate::simd::philox::portable::Words;
+use pba_types::rng::{Address, Purpose, below, tenths};
+
+/// The ops of one image in the order in which they are applied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OpCalls {
+    calls: [OpCall; Policy::CALLS_MAX],
+    len: usize,
+}
+
+impl OpCalls {
+    pub(crate) const NONE: OpCalls = {
+        let call = OpCall { op: Op::Rotate, magnitude: 0, sign: Sign::Plus, centre: (0, 0) };
+        OpCalls { calls: [call; Policy::CALLS_MAX], len: 0 }
+    };
+
+    /// The calls.
+    pub fn as_slice(&self) -> &[OpCall] {
+        &self.calls[..self.len]
+    }
+}
+
+/// A policy laid out for drawing from it. Here is the only match over families of policies.
+#[derive(Clone, Debug)]
+pub(crate) enum Walk {
+    Pairs(PairsWalk),
+}
+
+impl Walk {
+    pub(crate) fn new(policy: &Policy) -> Walk {
+        match policy {
+            Policy::Pairs(pairs) => Walk::Pairs(PairsWalk::new(pairs)),
+        }
+    }
+
+    /// The ops of the image at `address`, whose purpose is `Policy`.
+    #[inline]
+    pub(crate) fn draw(&self, address: &Address, shape: ImageShape) -> OpCalls {
+        match self {
+            Walk::Pairs(walk) => walk.draw(address, shape),
+        }
+    }
+
+    /// All draws of a sample at once: its ops, and its base augmentation.
+    #[inline]
+    pub(crate) fn draw_all(
+        &self,
+        level: Level,
+        policy: &Address,
+        base: &Base,
+        shape: ImageShape,
+    ) -> (OpCalls, BaseDraws) {
+        match self {
+            Walk::Pairs(walk) => walk.draw_all(level, policy, base, shape),
+        }
+    }
+}
+
+/// Most slots that pairs have: two for each op. They are bits of a word.
+const SLOTS_MAX: usize = 2 * Op::ALL.len();
+const _: () = assert!(SLOTS_MAX <= u64::BITS as usize, "a wider set of slots is needed");
+/// Slots whose words are made at once.
+const SLOTS_AT_ONCE: usize = 32;
+
+/// Pairs laid out for drawing from them.
+#[derive(Clone, Debug)]
+pub(crate) struct PairsWalk {
+    slots: Vec<Slot>,
+    /// Of each of the first 32 slots, by lane and block: the greatest word that lets it fire.
+    greatest: Words,
+    /// The slots that can fire, as a bit set.
+    possible: u64,
+}
+
+impl PairsWalk {
+    fn new(pairs: &Pairs) -> PairsWalk {
+        let slots = pairs.slots().to_vec();
+        let (mut greatest, mut possible) = ([[0; 8]; 4], 0);
+        for (s, &Slot { probability, .. }) in slots.iter().enumerate() {
+            if probability > 0 {
+                if s < SLOTS_AT_ONCE {
+                    // `tenths(w, p)` is 10 w < 2^32 p.
+                    greatest[s % 4][s / 4] = (((u64::from(probability) << 32) - 1) / 10) as u32;
+                }
+                possible |= 1 << s;
+            }
+        }
+        PairsWalk { slots, greatest, possible }
+    }
+
+    /// The slots that fire, from a multiple of four on, as a bit set.
+    fn fired_from(&self, address: &Address, first: usize) -> u64 {
+        let mut fired = 0;
+        for (block, slots) in self.slots.chunks(4).enumerate().skip(first / 4) {
+            if self.possible >> (4 * block) & 0b1111 != 0 {
+                let words = address.block(4 + block as u32);
+                for (lane, (word, slot)) in words.into_iter().zip(slots).enumerate() {
+                    fired |= u64::from(tenths(word, slot.probability)) << (4 * block + lane);
+                }
+            }
+        }
+        fired
+    }
+
+    /// The ops of an image, from the words of its blocks 0 to 2 and the slots that fire.
+    #[inline]
+    fn pick(
+        &self,
+        level: Level,
+        block: impl Fn(u32) -> [u32; 4],
+        fired: impl FnOnce() -> u64,
+        shape: ImageShape,
+    ) -> OpCalls {
+        let mut calls = OpCalls::NONE;
+        let words = block(0);
+        let count = count(words[0]);
+        if count == 0 {
+            return calls;
+        }
+        let mut fired = fired();
+        calls.len = count.min(fired.count_ones() as usize);
+        if calls.len == 0 {
+            return calls;
+        }
+        let signs = block(1);
+        for position in 0..calls.len {
+            let nth = below(words[1 + position], fired.count_ones());
+            let slot = nth_bit(level, fired, nth);
+            fired &= !(1 << slot);
+            let Slot { op, magnitude, .. } = self.slots[slot as usize];
+            let sign = if below(signs[position], 2) == 0 { Sign::Plus } else { Sign::Minus };
+            let centre = match op {
+                Op::Cutout => {
+                    let words = block(2);
+                    (below(words[2 * position], shape.width), below(words[2 * position + 1], shape.height))
+                }
+                _ => (0, 0),
+            };
+            calls.calls[position] = OpCall { op, magnitude, sign, centre };
+        }
+        calls
+    }
+
+    /// The ops of the image at `address`, whose purpose is `Policy`.
+    fn draw(&self, address: &Address, shape: ImageShape) -> OpCalls {
+        self.pick(Level::PORTABLE, |block| address.block(block), || self.fired_from(address, 0), shape)
+    }
+
+    /// All draws of a sample at once: its ops, and its base augmentation.
+    fn draw_all(
+        &self,
+        level: Level,
+        policy: &Address,
+        base: &Base,
+        shape: ImageShape,
+    ) -> (OpCalls, BaseDraws) {
+        let [_, item_low, item_high, epoch] = policy.counter(0);
+        let rest = [item_low, item_high, epoch];
+        let Some((fired, words)) = philox(level, policy.key(), &BLOCKS, rest, &self.greatest) else {
+            let address = Address { purpose: Purpose::Base, ..*policy };
+            return (self.draw(policy, shape), BaseDraws::new(&address, base, shape));
+        };
+        let block = |i: usize| [words[0][i], words[1][i], words[2][i], words[3][i]];
+        let fired = || {
+            let fired = u64::from(fired) & self.possible;
+            if self.slots.len() <= SLOTS_AT_ONCE {
+                fired
+            } else {
+                fired | self.fired_from(policy, SLOTS_AT_ONCE)
+            }
+        };
+        let calls = self.pick(level, |i| block(i as usize), fired, shape);
+        (calls, BaseDraws::from_blocks(|i| block(3 + i as usize), base, shape))
+    }
+}
+
+/// The block numbers of an image's sixteen blocks, with their purposes: first those that say which
+/// slots fire, then Policy 0 to 2 and Base 0 and 1; the others are spare.
+const BLOCKS: [u32; 16] = {
+    const BASE: u32 = (Purpose::Base as u32) << 24;
+    [4, 5, 6, 7, 8, 9, 10, 11, 0, 1, 2, BASE, BASE + 1, 3, BASE + 2, BASE + 3]
+};
+
+/// How many ops at most: 0, 1 or 2 with probabilities 0.2, 0.3 and 0.5.
+fn count(word: u32) -> usize {
+    match word {
+        word if tenths(word, 2) => 0,
+        word if tenths(word, 5) => 1,
+        _ => 2,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counts_split_the_words_in_tenths() {
+        let share = |tenths: u64| (tenths * (1 << 32) / 10) as u32;
+        assert_eq!([count(0), count(share(2)), count(share(2) + 1)], [0, 0, 1]);
+        assert_eq!([count(share(5) - 1), count(share(5)), count(u32::MAX)], [1, 2, 2]);
+    }
+}
