@@ -131,6 +131,10 @@ fn is_test(attributes: &[Attribute]) -> bool {
 /// The absolute path of one that is written in a module; none when it leaves the crate.
 fn absolute(path: &[String], module: &Module, names: &BTreeMap<String, Module>) -> Option<Module> {
     let (first, rest) = path.split_first()?;
+    // As in `pub(super)`.
+    if rest.is_empty() && ["crate", "self", "super"].contains(&first.as_str()) {
+        return None;
+    }
     let mut base = match first.as_str() {
         "crate" => Vec::new(),
         "self" => module.clone(),

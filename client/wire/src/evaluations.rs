@@ -16,6 +16,12 @@ pub struct EvaluationList {
     pub evaluations: Vec<EvaluationAnswer>,
 }
 
+impl From<Vec<EvaluationAnswer>> for EvaluationList {
+    fn from(evaluations: Vec<EvaluationAnswer>) -> EvaluationList {
+        EvaluationList { evaluations }
+    }
+}
+
 /// Where an evaluation stands.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct EvaluationStanding {

@@ -14,6 +14,12 @@ pub struct SearchList {
     pub searches: Vec<SearchAnswer>,
 }
 
+impl From<Vec<SearchAnswer>> for SearchList {
+    fn from(searches: Vec<SearchAnswer>) -> SearchList {
+        SearchList { searches }
+    }
+}
+
 /// Where a search stands.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct SearchStanding {

@@ -1,4 +1,4 @@
-//! What the routes of every kind of job do.
+//! `/v1/searches`, `/v1/evaluations`: the routes that every kind of job has.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -6,65 +6,172 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Json;
+use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
+use axum::routing::{MethodRouter, delete, get, post};
 use futures_util::Stream;
 use futures_util::stream::unfold;
-use pba_search::protocol::{Progress, event_name};
+use pba_search::protocol::{Job, Progress, event_name};
 use pba_wire::jobs::{JobState, PROGRESS, STATE};
 use pba_wire::query::{Form, Integer};
 use serde::Serialize;
 use tokio::sync::watch;
+use utoipa::openapi::path::{OperationBuilder, ParameterBuilder, ParameterIn, Paths};
+use utoipa::openapi::request_body::RequestBodyBuilder;
+use utoipa::openapi::schema::Schema;
+use utoipa::openapi::{ContentBuilder, HttpMethod, Ref, RefOr, Required, ResponseBuilder, Responses};
+use utoipa::{PartialSchema, ToSchema};
+use utoipa_axum::router::OpenApiRouter;
 
 use crate::app::App;
 use crate::error::Error;
+use crate::http::extract::Body;
+use crate::http::problem::documented;
 use crate::jobs::kind::Kind;
 use crate::jobs::record::Record;
-use crate::jobs::table::Table;
 
 /// A comment is sent this often, so that proxies keep a quiet connection.
 const KEEPALIVE: Duration = Duration::from_secs(15);
 
-/// Puts a job in line.
-pub(super) async fn start<K: Kind>(app: &App, table: &Table<K>, body: &[u8]) -> Result<Response, Error> {
-    let record = table.start(&app.catalog, &app.registry, body).await?;
+/// The routes of a kind of job, by who may use them.
+pub(super) struct Routes {
+    pub(super) reads: OpenApiRouter<Arc<App>>,
+    pub(super) writes: OpenApiRouter<Arc<App>>,
+    pub(super) begins: OpenApiRouter<Arc<App>>,
+}
+
+/// The routes that every kind of job has, with their part of `/openapi.json`.
+pub(super) fn routes<K: Kind>() -> Routes {
+    let Job { name, plural, one, .. } = *K::JOB;
+    let all = format!("/v1/{plural}");
+    let each = format!("{all}/{{{name}}}");
+    let route = |path: &str, operation: OperationBuilder, to: MethodRouter<Arc<App>>, method| {
+        let mut schemas = vec![(K::List::name().into_owned(), K::List::schema())];
+        K::List::schemas(&mut schemas);
+        let mut paths = Paths::new();
+        paths.add_path_operation(path, vec![method], operation.tag(plural).build());
+        OpenApiRouter::new().routes((schemas, paths, to))
+    };
+    let said = |handler: &str, summary: String| {
+        OperationBuilder::new().operation_id(Some(handler)).summary(Some(summary)).responses(Responses::new())
+    };
+    let id = || {
+        let id = ParameterBuilder::new().name(name).parameter_in(ParameterIn::Path).required(Required::True);
+        id.description(Some("Its id")).schema(Some(String::schema())).build()
+    };
+    let answers = |operation: OperationBuilder, status: &str, description: &str, answer: RefOr<Schema>| {
+        let content = ContentBuilder::new().schema(Some(answer)).build();
+        let response = ResponseBuilder::new().description(description).content("application/json", content);
+        operation.response(status, response.build())
+    };
+    let refuses = |operation: OperationBuilder, statuses: &[StatusCode]| {
+        statuses
+            .iter()
+            .fold(operation, |operation, status| operation.response(status.as_str(), documented(*status)))
+    };
+    let answer = || Ref::from_schema_name(K::Answer::name()).into();
+
+    let listing = said("list", format!("Lists the {plural}, by id."));
+    let listing = answers(listing, "200", "All of them", Ref::from_schema_name(K::List::name()).into());
+    let showing = said("show", format!("Describes {one}.")).parameter(id());
+    let showing = refuses(answers(showing, "200", "How it stands", answer()), &[StatusCode::NOT_FOUND]);
+    let spec = ContentBuilder::new().schema(Some(Ref::from_schema_name(K::Spec::name()))).build();
+    let starting = said("start", format!("Puts {one} in line. Every field of its spec is optional."))
+        .request_body(Some(RequestBodyBuilder::new().content("application/json", spec).build()));
+    let starting = refuses(
+        answers(starting, "202", "It is in line", answer()),
+        &[
+            StatusCode::NOT_FOUND,
+            StatusCode::CONFLICT,
+            StatusCode::UNPROCESSABLE_ENTITY,
+            StatusCode::TOO_MANY_REQUESTS,
+            StatusCode::SERVICE_UNAVAILABLE,
+        ],
+    );
+    let ends = [StatusCode::NOT_FOUND, StatusCode::CONFLICT];
+    let cancelling = said("cancel", format!("Ends {one} that waits or runs; it can be resumed."));
+    let cancelling = refuses(answers(cancelling.parameter(id()), "200", "It has ended", answer()), &ends);
+    let resuming = said("resume", format!("Resumes {one} that failed or was cancelled."));
+    let resuming = refuses(answers(resuming.parameter(id()), "202", "It is in line", answer()), &ends);
+    let last = ParameterBuilder::new()
+        .name("last-event-id")
+        .parameter_in(ParameterIn::Header)
+        .description(Some("Only what came after the event of this id"))
+        .schema(Some(u64::schema()));
+    let lines = ContentBuilder::new().schema(Some(String::schema())).build();
+    let events = ResponseBuilder::new().description("The events").content("text/event-stream", lines).build();
+    let following = said(
+        "events",
+        format!(
+            "Follows {one} by server-sent events until it has ended: each event of its journal with its number as id, \
+             and without an id `{PROGRESS}`, how far it is, and `{STATE}`, where it stands."
+        ),
+    );
+    let following = following.parameter(id()).parameter(last.build()).response("200", events);
+
+    Routes {
+        reads: route(&all, listing, get(list::<K>), HttpMethod::Get).merge(route(
+            &each,
+            showing,
+            get(show::<K>),
+            HttpMethod::Get,
+        )),
+        writes: route(&each, cancelling, delete(cancel::<K>), HttpMethod::Delete)
+            .merge(route(&format!("{each}/resume"), resuming, post(resume::<K>), HttpMethod::Post))
+            .merge(route(
+                &format!("{each}/events"),
+                refuses(following, &ends),
+                get(events_of::<K>),
+                HttpMethod::Get,
+            )),
+        begins: route(&all, starting, post(start::<K>), HttpMethod::Post),
+    }
+}
+
+async fn list<K: Kind>(State(app): State<Arc<App>>) -> Json<K::List> {
+    let jobs: Vec<K::Answer> = app.jobs.of::<K>().list().iter().map(|record| record.answer()).collect();
+    Json(jobs.into())
+}
+
+async fn show<K: Kind>(
+    State(app): State<Arc<App>>,
+    Path(id): Path<String>,
+) -> Result<Json<K::Answer>, Error> {
+    Ok(Json(app.jobs.of::<K>().get(&id)?.answer()))
+}
+
+async fn start<K: Kind>(State(app): State<Arc<App>>, Body(body): Body) -> Result<Response, Error> {
+    let record = app.jobs.of::<K>().start(&app.catalog, &app.registry, &body).await?;
     let location = format!("/v1/{}/{}", K::JOB.plural, record.id());
     Ok((StatusCode::ACCEPTED, [(header::LOCATION, location)], Json(record.answer())).into_response())
 }
 
-/// Every job of a kind.
-pub(super) fn list<K: Kind>(table: &Table<K>) -> Vec<K::Answer> {
-    table.list().iter().map(|record| record.answer()).collect()
-}
-
-/// One job.
-pub(super) fn show<K: Kind>(table: &Table<K>, id: &str) -> Result<Json<K::Answer>, Error> {
-    Ok(Json(table.get(id)?.answer()))
-}
-
-/// Ends a job.
-pub(super) async fn cancel<K: Kind>(table: &Table<K>, id: &str) -> Result<Json<K::Answer>, Error> {
-    let record = table.cancel(id)?;
+async fn cancel<K: Kind>(
+    State(app): State<Arc<App>>,
+    Path(id): Path<String>,
+) -> Result<Json<K::Answer>, Error> {
+    let record = app.jobs.of::<K>().cancel(&id)?;
     // A trainer ends between two steps; wait for it, so that the answer is the last word.
     let mut changes = record.watch();
     while !record.state().is_final() && changes.changed().await.is_ok() {}
     Ok(Json(record.answer()))
 }
 
-/// Goes on with a failed or cancelled job.
-pub(super) fn resume<K: Kind>(table: &Table<K>, id: &str) -> Result<(StatusCode, Json<K::Answer>), Error> {
-    Ok((StatusCode::ACCEPTED, Json(table.resume(id)?.answer())))
+async fn resume<K: Kind>(
+    State(app): State<Arc<App>>,
+    Path(id): Path<String>,
+) -> Result<(StatusCode, Json<K::Answer>), Error> {
+    Ok((StatusCode::ACCEPTED, Json(app.jobs.of::<K>().resume(&id)?.answer())))
 }
 
-/// Server-sent events: each line of the journal with its number as id, and in between how far the job
-/// is, and where it stands. With `Last-Event-ID`, only what came after it.
-pub(super) fn events<K: Kind>(
-    table: &Table<K>,
-    id: &str,
-    headers: &HeaderMap,
-) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>> + use<K>>, Error> {
-    let record = table.get(id)?;
+async fn events_of<K: Kind>(
+    State(app): State<Arc<App>>,
+    Path(id): Path<String>,
+    headers: HeaderMap,
+) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>>>, Error> {
+    let record = app.jobs.of::<K>().get(&id)?;
     let seen = match headers.get("last-event-id") {
         None => 0,
         Some(value) => {

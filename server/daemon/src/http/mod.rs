@@ -4,7 +4,6 @@ mod apply;
 mod dashboard;
 mod datasets;
 mod epochs;
-mod evaluations;
 mod extract;
 mod jobs;
 mod operations;
@@ -21,6 +20,7 @@ use axum::http::{Method, StatusCode, Uri};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Router};
+use pba_search::{Evaluation, Search};
 use utoipa::OpenApi;
 use utoipa::openapi::RefOr;
 use utoipa::openapi::path::{Operation, ParameterIn};
@@ -61,7 +61,7 @@ pub(crate) fn router(app: Arc<App>) -> Router {
     let writer_only = || from_fn_with_state(Arc::clone(&app), writer_only);
     let not_draining = || from_fn_with_state(Arc::clone(&app), not_draining);
     // They read, wherever they are asked.
-    let reads = OpenApiRouter::with_openapi(Document::openapi())
+    let mut reads = OpenApiRouter::with_openapi(Document::openapi())
         .routes(routes!(dashboard::page))
         .routes(routes!(dashboard::icon))
         .routes(routes!(datasets::list))
@@ -71,31 +71,25 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .routes(routes!(schedules::list))
         .routes(routes!(schedules::show))
         .routes(routes!(schedules::plot))
-        .routes(routes!(evaluations::list))
-        .routes(routes!(evaluations::show))
-        .routes(routes!(searches::list))
-        .routes(routes!(searches::show))
         .routes(routes!(searches::plot))
         .routes(routes!(operations::metrics))
         .routes(routes!(operations::live))
         .routes(routes!(operations::ready))
         .routes(routes!(operations::openapi));
     // They change what the data directory holds, or tell at once how it changes.
-    let writes = OpenApiRouter::new()
-        .routes(routes!(schedules::put, schedules::delete))
-        .routes(routes!(evaluations::cancel))
-        .routes(routes!(evaluations::events))
-        .routes(routes!(evaluations::resume))
-        .routes(routes!(searches::cancel))
-        .routes(routes!(searches::events))
-        .routes(routes!(searches::resume));
-    let writes = writes.route_layer(writer_only());
+    let mut writes = OpenApiRouter::new().routes(routes!(schedules::put, schedules::delete));
     // They begin something that takes long.
     let begins = OpenApiRouter::new().routes(routes!(epochs::batches)).route_layer(not_draining());
-    let jobs = OpenApiRouter::new().routes(routes!(evaluations::start)).routes(routes!(searches::start));
-    let jobs = jobs.route_layer(not_draining()).route_layer(writer_only());
+    // They are asked of the server that hosts the jobs.
+    let mut starts = OpenApiRouter::new();
+    for jobs in [jobs::routes::<Evaluation>(), jobs::routes::<Search>()] {
+        (reads, writes, starts) =
+            (reads.merge(jobs.reads), writes.merge(jobs.writes), starts.merge(jobs.begins));
+    }
+    let writes = writes.route_layer(writer_only());
+    let starts = starts.route_layer(not_draining()).route_layer(writer_only());
 
-    let (router, mut document) = reads.merge(writes).merge(begins).merge(jobs).split_for_parts();
+    let (router, mut document) = reads.merge(writes).merge(begins).merge(starts).split_for_parts();
     let mut without_query = HashSet::new();
     for (path, item) in &mut document.paths.paths {
         for (method, operation) in [

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use pba_schedules::Schedule;
 use pba_search::{Evaluation, EvaluationSpec, Run};
-use pba_wire::evaluations::{EvaluationAnswer, EvaluationStanding};
+use pba_wire::evaluations::{EvaluationAnswer, EvaluationList, EvaluationStanding};
 use serde_json::{Map, Value};
 
 use crate::catalog::schedules::Registry;
@@ -16,6 +16,7 @@ impl Kind for Evaluation {
     const NAMED: &'static str = "an evaluation";
     type Standing = EvaluationStanding;
     type Answer = EvaluationAnswer;
+    type List = EvaluationList;
 
     fn is_taken(_name: &str, _registry: &Registry) -> bool {
         false

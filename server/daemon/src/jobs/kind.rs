@@ -10,19 +10,22 @@ use pba_search::protocol::Progress;
 use pba_wire::jobs::JobState;
 use serde::Serialize;
 use serde_json::{Map, Value};
+use utoipa::ToSchema;
 
 use crate::catalog::schedules::Registry;
 use crate::error::Error;
 use crate::metrics::Metrics;
 
 /// A kind of job. A value is one job as its trainer tells of it.
-pub(crate) trait Kind: Run + Send + 'static {
+pub(crate) trait Kind: Run<Spec: ToSchema> + Send + Sync + 'static {
     /// Whose names its own must differ from, for people.
     const NAMED: &'static str;
     /// Where a job stands, as the API tells it.
     type Standing: Serialize;
     /// All that the API tells of a job.
-    type Answer: Serialize;
+    type Answer: Serialize + ToSchema;
+    /// Its answer to who asks for all jobs of this kind.
+    type List: From<Vec<Self::Answer>> + Serialize + ToSchema + Send;
 
     /// Whether something other than a job of this kind has a name.
     fn is_taken(name: &str, registry: &Registry) -> bool;

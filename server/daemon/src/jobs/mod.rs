@@ -14,6 +14,8 @@ pub(crate) mod table;
 pub(crate) mod trainer;
 mod workplace;
 
+use std::any::{Any, TypeId};
+use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -22,6 +24,7 @@ use pba_wire::jobs::JobState;
 use tokio::sync::{Notify, watch};
 
 use crate::catalog::schedules::Registry;
+use crate::jobs::kind::Kind;
 use crate::jobs::supervisor::Line;
 use crate::jobs::table::Table;
 use crate::jobs::trainer::Trainer;
@@ -30,8 +33,9 @@ use crate::metrics::Metrics;
 
 /// Every job, by kind.
 pub(crate) struct Jobs {
-    pub(crate) searches: Table<Search>,
-    pub(crate) evaluations: Table<Evaluation>,
+    lines: Vec<Arc<dyn Line>>,
+    /// The same, by the type of their kind.
+    tables: HashMap<TypeId, Arc<dyn Any + Send + Sync>>,
     workplace: Arc<Workplace>,
 }
 
@@ -51,21 +55,32 @@ impl Jobs {
     ) -> anyhow::Result<Jobs> {
         let (cache, queued) = (cache.to_owned(), Notify::new());
         let workplace = Arc::new(Workplace { trainer, cache, is_writer, queued, metrics });
-        Ok(Jobs {
-            searches: Table::open(data, &workplace)?,
-            evaluations: Table::open(data, &workplace)?,
-            workplace,
-        })
+        let mut jobs = Jobs { lines: Vec::new(), tables: HashMap::new(), workplace };
+        jobs.add::<Search>(data)?;
+        jobs.add::<Evaluation>(data)?;
+        Ok(jobs)
+    }
+
+    fn add<K: Kind>(&mut self, data: &Path) -> anyhow::Result<()> {
+        let table = Arc::new(Table::<K>::open(data, &self.workplace)?);
+        self.lines.push(Arc::clone(&table) as Arc<dyn Line>);
+        self.tables.insert(TypeId::of::<K>(), table);
+        Ok(())
+    }
+
+    /// The jobs of a kind.
+    pub(crate) fn of<K: Kind>(&self) -> &Table<K> {
+        let table = self.tables.get(&TypeId::of::<K>()).and_then(|table| table.downcast_ref());
+        table.expect("every kind is added when the jobs are opened")
     }
 
     /// Runs one job after another until `stop` turns true, whatever their kinds.
     pub(crate) async fn supervise(&self, registry: &Registry, stop: watch::Receiver<bool>) {
-        let lines: [&dyn Line; 2] = [&self.searches, &self.evaluations];
-        supervisor::supervise(&lines, &self.workplace, registry, stop).await;
+        supervisor::supervise(&self.lines, &self.workplace, registry, stop).await;
     }
 
     /// Whether a name is promised to the schedule of a search that may still learn it.
     pub(crate) fn promise(&self, name: &str) -> bool {
-        self.searches.state(name).is_some_and(|state| state != JobState::Done)
+        self.of::<Search>().state(name).is_some_and(|state| state != JobState::Done)
     }
 }

@@ -7,7 +7,7 @@ use anyhow::Context;
 use pba_schedules::Schedule;
 use pba_search::{Event, Run, Search, SearchSpec};
 use pba_wire::jobs::JobState;
-use pba_wire::searches::{MemberAnswer, SearchAnswer, SearchStanding};
+use pba_wire::searches::{MemberAnswer, SearchAnswer, SearchList, SearchStanding};
 use serde_json::{Map, Value};
 
 use crate::catalog::schedules::Registry;
@@ -19,6 +19,7 @@ impl Kind for Search {
     const NAMED: &'static str = "a search or a schedule";
     type Standing = SearchStanding;
     type Answer = SearchAnswer;
+    type List = SearchList;
 
     fn is_taken(name: &str, registry: &Registry) -> bool {
         registry.get(name).is_ok()

@@ -4,6 +4,7 @@
 //! that does so several times without getting any further is given up. A trainer that fails with
 //! an error of its own, as on a full disk, ends the job, which can be resumed.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -48,7 +49,7 @@ enum End {
 }
 
 /// The jobs of a kind that wait for their turn.
-pub(crate) trait Line: Sync {
+pub(crate) trait Line: Send + Sync {
     /// When the one that has waited longest was asked for; none when none waits.
     fn first(&self) -> Option<u128>;
 
@@ -88,7 +89,7 @@ impl<K: Kind> Line for Table<K> {
 /// Runs the jobs of all lines, in the order in which they were asked for, until `stop` turns true; the
 /// running one then goes on after a restart.
 pub(crate) async fn supervise(
-    lines: &[&dyn Line],
+    lines: &[Arc<dyn Line>],
     workplace: &Workplace,
     registry: &Registry,
     mut stop: watch::Receiver<bool>,
