@@ -1,11 +1,11 @@
-//! What can happen in a search.
+//! The events of a search.
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::spec::SearchSpec;
 
-/// Something that happened.
+/// An event of a search.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum Event {

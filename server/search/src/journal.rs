@@ -8,7 +8,7 @@
 use crate::event::Event;
 use crate::search::Search;
 
-/// What a journal says.
+/// What a journal tells: where its search stands.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Replay {
     /// The search, at its last checkpoint, or done.
@@ -21,7 +21,7 @@ pub struct Replay {
     pub events: usize,
 }
 
-/// A journal that no search can have written.
+/// A journal that no search can have written, at its first wrong line.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("line {line} of the journal: {reason}")]
 pub struct JournalError {
@@ -31,7 +31,7 @@ pub struct JournalError {
     pub reason: String,
 }
 
-/// Replays a journal. `None` when it holds no whole line: nothing happened yet.
+/// Replays a journal. `None` when it holds no complete line: nothing has happened yet.
 ///
 /// A last line without a line feed was being written when the process ended, and is dropped.
 ///

@@ -1,4 +1,4 @@
-//! What a search or an evaluation is asked to do, checked once, at the door.
+//! What a search or an evaluation is asked to do, checked once, when it arrives.
 //!
 //! A spec arrives as a JSON object in which every field is optional. `Fields` is what came in;
 //! [`SearchSpec`] and [`EvaluationSpec`] are what the program trusts. A wrong value is refused
@@ -19,7 +19,7 @@ use crate::model::{ModelName, UnknownModel};
 const POPULATION_MAX: u64 = 256;
 /// Images of a split; keeps arithmetic far from overflow.
 const IMAGES_MAX: u64 = 1 << 32;
-/// Text that is only passed on is still bounded.
+/// Bytes of a text; what is only passed on is bounded too.
 const TEXT_LENGTH_MAX: usize = 1024;
 
 /// A field that is wrong, with its value and what is allowed.
@@ -143,11 +143,11 @@ pub struct TrainingSpec {
     pub model: ModelName,
     /// Epochs that each model trains: 1 and more. Default 200.
     pub epochs: u32,
-    /// Images per step: 1..=65536. Default: [the model's](ModelName::defaults), as of the next two.
+    /// Images per step: 1..=65536. Default: [the model's](ModelName::defaults).
     pub batch_size: usize,
-    /// Learning rate at the start: above 0.
+    /// Learning rate at the start: above 0. Default: the model's.
     pub lr: f64,
-    /// Weight decay, added to the gradient: 0 and more.
+    /// Weight decay, added to the gradient: 0 and more. Default: the model's.
     pub weight_decay: f64,
     /// `"cosine"` (the default), or `{"steps": [80, 120], "factor": 0.1}`.
     pub lr_schedule: LrSchedule,
@@ -159,6 +159,17 @@ pub struct TrainingSpec {
     /// `auto` (the default), `cpu`, `cuda` or `cuda:N`.
     #[serde(serialize_with = "as_text")]
     pub device: DeviceChoice,
+}
+
+impl TrainingSpec {
+    /// Checks that `train` images are enough for a batch.
+    fn check_batch_of(&self, train: usize) -> Result<(), SpecError> {
+        if train < self.batch_size {
+            let allowed = format!("1..={train}, so that train_size ({train}) holds a batch");
+            return Err(SpecError::new("batch_size", self.batch_size, allowed));
+        }
+        Ok(())
+    }
 }
 
 /// A checked search.
@@ -206,7 +217,7 @@ pub struct EvaluationSpec {
     /// Images it trains on. Default: all of the split.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub train_size: Option<usize>,
-    /// How the schedule is bent: `scheduled` (the default), `flatten`, `shuffled` or `final`.
+    /// What is changed about the schedule: `scheduled` (the default), `flatten`, `shuffled` or `final`.
     pub ablation: Ablation,
 }
 
@@ -216,10 +227,10 @@ impl SearchSpec {
     /// # Errors
     /// When the text is not a JSON object, or at the first field that is wrong.
     pub fn from_json(text: &str) -> Result<SearchSpec, SpecError> {
-        SearchSpec::try_from(Fields::parse(text)?)
+        SearchSpec::try_from(json_object(text)?)
     }
 
-    /// The same search with the sizes of its two sets settled for a split of `images`.
+    /// The same search with the sizes of its two sets fixed for a split of `images` images.
     ///
     /// # Errors
     /// When the split is too small for them.
@@ -237,10 +248,7 @@ impl SearchSpec {
                 format!("1..={left}, the images of the split ({images}) that train_size ({train}) leaves");
             return Err(SpecError::new("val_size", val, allowed));
         }
-        if train < self.training.batch_size {
-            let allowed = format!("1..={train}, so that train_size ({train}) holds a batch");
-            return Err(SpecError::new("batch_size", self.training.batch_size, allowed));
-        }
+        self.training.check_batch_of(train)?;
         (self.train_size, self.val_size) = (Some(train), Some(val));
         Ok(self)
     }
@@ -252,10 +260,10 @@ impl EvaluationSpec {
     /// # Errors
     /// When the text is not a JSON object, or at the first field that is wrong.
     pub fn from_json(text: &str) -> Result<EvaluationSpec, SpecError> {
-        EvaluationSpec::try_from(Fields::parse(text)?)
+        EvaluationSpec::try_from(json_object(text)?)
     }
 
-    /// The same evaluation with the size of its set settled for a split of `images`.
+    /// The same evaluation with the size of its set fixed for a split of `images` images.
     ///
     /// # Errors
     /// When the split is too small for it.
@@ -268,10 +276,7 @@ impl EvaluationSpec {
                 format!("1..={images}, the images of the split"),
             ));
         }
-        if train < self.training.batch_size {
-            let allowed = format!("1..={train}, so that train_size ({train}) holds a batch");
-            return Err(SpecError::new("batch_size", self.training.batch_size, allowed));
-        }
+        self.training.check_batch_of(train)?;
         self.train_size = Some(train);
         Ok(self)
     }
@@ -281,22 +286,7 @@ impl TryFrom<Map<String, Value>> for SearchSpec {
     type Error = SpecError;
 
     fn try_from(map: Map<String, Value>) -> Result<SearchSpec, SpecError> {
-        SearchSpec::try_from(Fields::new(map))
-    }
-}
-
-impl TryFrom<Map<String, Value>> for EvaluationSpec {
-    type Error = SpecError;
-
-    fn try_from(map: Map<String, Value>) -> Result<EvaluationSpec, SpecError> {
-        EvaluationSpec::try_from(Fields::new(map))
-    }
-}
-
-impl TryFrom<Fields> for SearchSpec {
-    type Error = SpecError;
-
-    fn try_from(mut fields: Fields) -> Result<SearchSpec, SpecError> {
+        let mut fields = Fields { left: map, known: Vec::new() };
         let spec = SearchSpec {
             name: fields.parsed("name", "search".to_owned(), |name| {
                 check_name(name).map(|()| name.to_owned()).map_err(|_| names_allowed())
@@ -318,10 +308,11 @@ impl TryFrom<Fields> for SearchSpec {
     }
 }
 
-impl TryFrom<Fields> for EvaluationSpec {
+impl TryFrom<Map<String, Value>> for EvaluationSpec {
     type Error = SpecError;
 
-    fn try_from(mut fields: Fields) -> Result<EvaluationSpec, SpecError> {
+    fn try_from(map: Map<String, Value>) -> Result<EvaluationSpec, SpecError> {
+        let mut fields = Fields { left: map, known: Vec::new() };
         let spec = EvaluationSpec {
             training: fields.training()?,
             train_size: fields.integer_or_none("train_size", 1..=IMAGES_MAX)?.map(|n| n as usize),
@@ -332,6 +323,11 @@ impl TryFrom<Fields> for EvaluationSpec {
     }
 }
 
+fn json_object(text: &str) -> Result<Map<String, Value>, SpecError> {
+    serde_json::from_str(text)
+        .map_err(|error| SpecError::new("spec", format!("unreadable ({error})"), "a JSON object"))
+}
+
 /// The fields of a spec as they came in. Each is taken out once; what is left over is unknown.
 struct Fields {
     left: Map<String, Value>,
@@ -339,16 +335,6 @@ struct Fields {
 }
 
 impl Fields {
-    fn new(left: Map<String, Value>) -> Fields {
-        Fields { left, known: Vec::new() }
-    }
-
-    fn parse(text: &str) -> Result<Fields, SpecError> {
-        serde_json::from_str(text)
-            .map(Fields::new)
-            .map_err(|error| SpecError::new("spec", format!("unreadable ({error})"), "a JSON object"))
-    }
-
     fn take(&mut self, field: &'static str) -> Option<Value> {
         self.known.push(field);
         self.left.remove(field).filter(|value| !value.is_null())

@@ -75,7 +75,7 @@ pub(crate) fn evaluate(
     let train = TrainSet { pictures, indices, base, batch_size: training.batch_size };
     let meter = Arc::new(Meter::new(training.epochs, Population::images_per_epoch(&train, 1)));
     let mut population = Population::new(Setup {
-        training,
+        training: training.clone(),
         members: 1,
         placement,
         train,
