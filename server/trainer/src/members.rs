@@ -9,22 +9,24 @@ use crate::network::rows::Rows;
 use crate::report::Meter;
 use crate::signals;
 
+/// An epoch to train.
+pub(crate) struct EpochWork<'a> {
+    /// The epochs of the members of each network.
+    pub(crate) epochs: Vec<&'a [Epoch<'a>]>,
+    /// The learning rate of each step.
+    pub(crate) rates: Vec<f64>,
+    pub(crate) meter: &'a Meter,
+}
+
 /// A way to train networks: those for a CPU lie in `cpu/`, those for a GPU in `gpu/`.
 ///
 /// All give the same result, up to rounding, and each repeats its own exactly.
 pub(crate) trait Train {
-    /// Trains every member through its epoch, with a learning rate for each step. `epochs` are those
-    /// of the members of each network.
+    /// Trains every member through its epoch.
     ///
     /// # Errors
     /// [`signals::Interrupted`] when told to stop; others when the device fails.
-    fn train(
-        &mut self,
-        nets: &mut [Net],
-        epochs: &[&[Epoch<'_>]],
-        rates: &[f64],
-        meter: &Meter,
-    ) -> anyhow::Result<()>;
+    fn train(&mut self, nets: &mut [Net], work: &EpochWork<'_>) -> anyhow::Result<()>;
 
     /// Accuracy of the members of each network, 0..1; NaN for one that diverged.
     ///
@@ -48,9 +50,14 @@ impl Members {
     }
 
     /// Trains every member through its epoch; errors as [`Train::train`].
-    pub(crate) fn train(&mut self, epochs: &[Epoch<'_>], rates: &[f64], meter: &Meter) -> anyhow::Result<()> {
-        let by_net: Vec<_> = epochs.chunks(epochs.len() / self.nets.len()).collect();
-        self.way.train(&mut self.nets, &by_net, rates, meter)
+    pub(crate) fn train(
+        &mut self,
+        epochs: &[Epoch<'_>],
+        rates: Vec<f64>,
+        meter: &Meter,
+    ) -> anyhow::Result<()> {
+        let epochs = epochs.chunks(epochs.len() / self.nets.len()).collect();
+        self.way.train(&mut self.nets, &EpochWork { epochs, rates, meter })
     }
 
     /// The score of every member; errors as [`Train::scores`].

@@ -68,8 +68,7 @@ impl Population {
         let steps = train.steps() as u64;
         let rate = |step| training.lr * training.lr_schedule.factor(step, steps, training.epochs);
         let first = u64::from(epoch) * steps;
-        let rates: Vec<f64> = (first..first + steps).map(rate).collect();
-        self.members.train(&epochs, &rates, meter)?;
+        self.members.train(&epochs, (first..first + steps).map(rate).collect(), meter)?;
         // Asked between epochs: a question in the middle of a graph's capture would end the capture.
         meter.finished(epoch + 1, placement.gpu_memory_used_bytes());
         self.epoch = epoch + 1;

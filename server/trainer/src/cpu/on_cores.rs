@@ -3,10 +3,9 @@
 use pba_augment::Scratch;
 
 use crate::cpu::cores::over_cores;
-use crate::data::{Batch, Epoch, ScoreSet};
-use crate::members::{self, Train};
+use crate::data::{Batch, ScoreSet};
+use crate::members::{self, EpochWork, Train};
 use crate::network::net::Net;
-use crate::report::Meter;
 use crate::signals;
 
 /// A thread per core. Each takes the next network and trains its members' epochs, rendering the
@@ -14,21 +13,15 @@ use crate::signals;
 pub(super) struct OnCores;
 
 impl Train for OnCores {
-    fn train(
-        &mut self,
-        nets: &mut [Net],
-        epochs: &[&[Epoch<'_>]],
-        rates: &[f64],
-        meter: &Meter,
-    ) -> anyhow::Result<()> {
-        over_cores(nets.iter_mut().zip(epochs).collect(), |(net, epochs)| {
+    fn train(&mut self, nets: &mut [Net], work: &EpochWork<'_>) -> anyhow::Result<()> {
+        over_cores(nets.iter_mut().zip(&work.epochs).collect(), |(net, epochs)| {
             let mut scratch = Scratch::new();
-            for (step, &lr) in rates.iter().enumerate() {
+            for (step, &lr) in work.rates.iter().enumerate() {
                 signals::check()?;
                 let batch = Batch::render(epochs, step, &mut scratch);
                 net.set_lr(lr);
                 net.step(&batch.images, &batch.labels);
-                meter.trained(batch.labels.numel());
+                work.meter.trained(batch.labels.numel());
             }
             Ok(())
         })?;

@@ -2,13 +2,12 @@
 
 use tch::Device;
 
-use crate::data::{Batch, Epoch};
+use crate::data::Batch;
 use crate::gpu::feed::feed;
 use crate::gpu::shim::Graph;
 use crate::gpu::stream::Stream;
-use crate::members::Train;
+use crate::members::{EpochWork, Train};
 use crate::network::net::Net;
-use crate::report::Meter;
 
 /// Steps that run before the capture, so that cuDNN has chosen its kernels and libtorch holds its
 /// workspaces. They are undone.
@@ -22,26 +21,17 @@ pub(super) struct Graphs {
 }
 
 impl Train for Graphs {
-    fn train(
-        &mut self,
-        nets: &mut [Net],
-        epochs: &[&[Epoch<'_>]],
-        rates: &[f64],
-        meter: &Meter,
-    ) -> anyhow::Result<()> {
+    fn train(&mut self, nets: &mut [Net], work: &EpochWork<'_>) -> anyhow::Result<()> {
         let (graphs, count) = (&mut self.graphs, nets.len());
         feed(
-            epochs,
-            rates.len(),
+            work,
             |item| (item % count, item / count),
             |position, step, batch| {
                 let net = &mut nets[position];
                 if graphs.len() <= position {
                     graphs.push(GraphedStep::capture(net, batch)?);
                 }
-                graphs[position].step(net, batch, rates[step])?;
-                meter.trained(batch.labels.numel());
-                Ok(())
+                graphs[position].step(net, batch, work.rates[step])
             },
         )?;
         graphs.iter().try_for_each(|graph| graph.stream.join())
