@@ -1,4 +1,4 @@
-//! Compiles the C++ shims, and tells the linker where libtorch lies.
+//! Compiles the C++ shims, and tells the linker where libtorch is.
 
 use std::path::{Path, PathBuf};
 use std::{env, fs};
@@ -6,9 +6,9 @@ use std::{env, fs};
 fn main() {
     println!("cargo:rerun-if-changed=cpp");
     println!("cargo:rerun-if-changed=build.rs");
-    let lib = env::var("DEP_TCH_LIBTORCH_LIB").expect("torch-sys says where libtorch lies");
-    // A folder of links (a virtual environment, say) is no use at run time: libtorch looks for
-    // its companions beside the real file.
+    let lib = env::var("DEP_TCH_LIBTORCH_LIB").expect("torch-sys says where libtorch is");
+    // A folder of links, as in a virtual environment, would not do at run time: libtorch looks for
+    // its other libraries beside the real file.
     let real = fs::canonicalize(Path::new(&lib).join("libtorch_cpu.so")).expect("libtorch_cpu.so is there");
     let lib = real.parent().expect("a file has a folder");
     let torch = lib.parent().expect("libtorch is torch/lib");

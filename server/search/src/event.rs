@@ -1,4 +1,4 @@
-//! What happens in a search.
+//! The events of a search.
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -6,7 +6,7 @@ use utoipa::ToSchema;
 
 use crate::spec::SearchSpec;
 
-/// Something that happened.
+/// An event of a search.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum Event {

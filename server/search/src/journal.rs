@@ -46,7 +46,7 @@ pub fn line(event: &impl Serialize) -> String {
     line
 }
 
-/// What a journal says.
+/// What a journal tells: where its search stands.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Replay<R> {
     /// The run, where it can resume, or done.
@@ -59,7 +59,7 @@ pub struct Replay<R> {
     pub events: usize,
 }
 
-/// A journal that no run can have written.
+/// A journal that no run can have written, at its first wrong line.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("line {line} of the journal: {reason}")]
 pub struct JournalError {
@@ -69,7 +69,7 @@ pub struct JournalError {
     pub reason: String,
 }
 
-/// Replays a journal. `None` when it holds no whole line: nothing happened yet.
+/// Replays a journal. `None` when it holds no complete line: nothing has happened yet.
 ///
 /// A last line without a line feed was being written when the process ended, and is dropped.
 ///

@@ -5,8 +5,8 @@
 //! (*exploit*) and perturb the policy that came with them (*explore*). The policies along the
 //! best member's lineage are the schedule.
 //!
-//! Whoever trains stands behind the trait [`Trainer`]; [`run`] is the whole algorithm. What
-//! happens is a list of [`Event`]s, kept by the caller as a [journal](journal). Replaying a
+//! Training is behind the trait [`Trainer`]; [`run`] is the algorithm. What happens is a list of
+//! [`Event`]s, which the caller keeps as a [journal](journal). Replaying a
 //! journal gives the [`Search`] it stopped at, and continuing from there gives the same events as
 //! an uninterrupted run: nothing here reads a clock, touches a file, starts a thread or draws a
 //! random number without an address.

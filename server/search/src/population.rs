@@ -17,7 +17,7 @@ pub struct Member {
     /// The policy it trains with.
     pub policy: Policy,
     /// Validation accuracy, 0..1, when it was last scored itself; NaN when it had diverged. A copy
-    /// leaves it as it was until the next scores, for nobody knows what the new policy is worth.
+    /// keeps the score from before until the next scores: what its new policy is worth is unknown.
     pub score: Option<f64>,
     /// Epochs trained since it last copied another member, or since the start.
     pub age: u32,
@@ -82,7 +82,7 @@ impl Population {
         bottom.iter().map(exploit).collect()
     }
 
-    /// Notes that every member trained `epochs` more epochs and was scored.
+    /// Records that every member trained `epochs` more epochs and was scored.
     pub(crate) fn score(&mut self, scores: &[Option<f64>], epochs: u32) {
         for (member, score) in self.members.iter_mut().zip(scores) {
             member.score = Some(score.unwrap_or(f64::NAN));

@@ -11,12 +11,12 @@ use crate::population::Population;
 use crate::protocol::Job;
 use crate::spec::SearchSpec;
 
-/// Whoever trains the members.
+/// Trains the members of a population.
 ///
 /// A trainer must be deterministic: the same calls give the same scores. Members are named by
 /// their position, from 0.
 pub trait Trainer {
-    /// Why it could not.
+    /// Why a call failed.
     type Error;
 
     /// Loads the weights of all members as they were saved after `epoch` epochs; after 0 epochs,
@@ -29,26 +29,26 @@ pub trait Trainer {
     /// Trains every member through `epochs` (0-based), each with its own policy.
     ///
     /// # Errors
-    /// When it fails, or is told to stop.
+    /// When training fails, or is told to stop.
     fn train(&mut self, policies: &[&Policy], epochs: Range<u32>) -> Result<(), Self::Error>;
 
     /// Validation accuracy of every member, 0..1; NaN for one that diverged.
     ///
     /// # Errors
-    /// When it fails, or is told to stop.
+    /// When training fails, or is told to stop.
     fn evaluate(&mut self) -> Result<Vec<f64>, Self::Error>;
 
     /// Gives `to` the weights, optimiser state and statistics of `from`.
     ///
     /// # Errors
-    /// When it fails.
+    /// When the device fails.
     fn copy(&mut self, from: u32, to: u32) -> Result<(), Self::Error>;
 
     /// Saves the weights of all members after `epoch` epochs, durably. The checkpoint before
     /// this one must stay until the next call.
     ///
     /// # Errors
-    /// When it fails, for example because the disk is full.
+    /// When they cannot be written, for example because the disk is full.
     fn save(&mut self, epoch: u32) -> Result<(), Self::Error>;
 }
 
@@ -122,7 +122,7 @@ impl Search {
         self.population.members().iter().map(|member| &member.policy).collect()
     }
 
-    /// Who copies whom now. After the last generation nobody does: nothing would train with it.
+    /// Who copies whom now. After the last generation nobody does, as no member would train with the copy.
     fn exploits(&self) -> Vec<Exploit> {
         let spec = &self.spec;
         match self.next_generation() {

@@ -1,4 +1,4 @@
-//! What a search or an evaluation is asked to do, checked once, at the door.
+//! What a search or an evaluation is asked to do, checked once, when it arrives.
 //!
 //! A spec arrives as a JSON object in which every field is optional. `Fields` is what came in;
 //! [`SearchSpec`] and [`EvaluationSpec`] are what the program trusts. A wrong value is refused
@@ -21,7 +21,7 @@ use crate::model::{ModelName, UnknownModel};
 const POPULATION_MAX: u64 = 256;
 /// Images of a split; keeps arithmetic far from overflow.
 const IMAGES_MAX: u64 = 1 << 32;
-/// Text that is only passed on is still bounded.
+/// Bytes of a text; what is only passed on is bounded too.
 const TEXT_LENGTH_MAX: usize = 1024;
 
 /// A field that is wrong, with its value and what is allowed.
@@ -172,6 +172,17 @@ pub struct TrainingSpec {
     pub device: DeviceChoice,
 }
 
+impl TrainingSpec {
+    /// Checks that `train` images are enough for a batch.
+    fn check_batch_of(&self, train: usize) -> Result<(), SpecError> {
+        if train < self.batch_size {
+            let allowed = format!("1..={train}, so that train_size ({train}) holds a batch");
+            return Err(SpecError::new("batch_size", self.batch_size, allowed));
+        }
+        Ok(())
+    }
+}
+
 /// What every spec has.
 pub trait Spec: Clone + PartialEq + Serialize + DeserializeOwned + Send + Sync
 where
@@ -286,10 +297,7 @@ impl SearchSpec {
                 format!("1..={left}, the images of the split ({images}) that train_size ({train}) leaves");
             return Err(SpecError::new("val_size", val, allowed));
         }
-        if train < self.training.batch_size {
-            let allowed = format!("1..={train}, so that train_size ({train}) holds a batch");
-            return Err(SpecError::new("batch_size", self.training.batch_size, allowed));
-        }
+        self.training.check_batch_of(train)?;
         (self.train_size, self.val_size) = (Some(train), Some(val));
         Ok(self)
     }
@@ -299,7 +307,7 @@ impl EvaluationSpec {
     /// What stands for training without a schedule.
     pub const NO_SCHEDULE: &str = "none";
 
-    /// The same evaluation with the size of its set settled for a split of `images`.
+    /// The same evaluation with the size of its set fixed for a split of `images` images.
     ///
     /// # Errors
     /// When the split is too small for it.
@@ -312,10 +320,7 @@ impl EvaluationSpec {
                 format!("1..={images}, the images of the split"),
             ));
         }
-        if train < self.training.batch_size {
-            let allowed = format!("1..={train}, so that train_size ({train}) holds a batch");
-            return Err(SpecError::new("batch_size", self.training.batch_size, allowed));
-        }
+        self.training.check_batch_of(train)?;
         self.train_size = Some(train);
         Ok(self)
     }

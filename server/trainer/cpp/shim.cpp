@@ -46,7 +46,7 @@ int pba_backward_on_caller() {
   return checked([] { c10::AutogradState::get_tls_state().set_multithreading_enabled(false); });
 }
 
-// Deterministic kernels: no atomics in reductions, cuDNN picks by rule and not by stopwatch.
+// Deterministic kernels: no atomics in reductions, cuDNN chooses by rule and not by measuring.
 int pba_deterministic(int on) {
   return checked([on] {
     auto& context = at::globalContext();

@@ -71,7 +71,7 @@ fn measure(spec: &SearchSpec, placement: Placement, steps: usize, val_size: usiz
     };
     let meter = Arc::new(Meter::new(spec.training.epochs, 0));
     let mut population = Population::new(Setup {
-        training: &spec.training,
+        training: spec.training.clone(),
         members: spec.population,
         placement,
         train,

@@ -14,10 +14,10 @@ use pba_schedules::rng::{Address, Purpose};
 use pba_search::SpecError;
 use tch::{Device, Kind, Tensor};
 
-/// An epoch that no run reaches: draws that belong to a whole run stand there.
-const WHOLE_RUN: u32 = u32::MAX;
+/// An epoch that no run reaches: the address of draws that are made once per run.
+const ONCE_PER_RUN: u32 = u32::MAX;
 
-/// Where pixels come from.
+/// Images with their labels, by index.
 pub(crate) trait Images: Send + Sync {
     fn len(&self) -> u64;
     /// Interleaved red, green and blue bytes.
@@ -39,7 +39,7 @@ impl Images for Split {
     }
 }
 
-/// Images of one size, and what is known about them.
+/// Images of one size, with what training needs to know about them.
 #[derive(Clone)]
 pub(crate) struct Pictures {
     pub(crate) images: Arc<dyn Images>,
@@ -85,15 +85,15 @@ pub(crate) fn base(text: Option<&str>, dataset: &Dataset) -> Result<Base, SpecEr
 }
 
 /// Chooses the images to train on, and then those to score with, at random but stratified: both
-/// sets have the class shares of the whole, as nearly as their sizes allow.
+/// sets have the class shares of all images, as nearly as their sizes allow.
 pub(crate) fn choose(images: &dyn Images, seed: u64, train: usize, val: usize) -> (Vec<u64>, Vec<u64>) {
-    let order = Permutation::new(images.len(), seed, WHOLE_RUN);
+    let order = Permutation::new(images.len(), seed, ONCE_PER_RUN);
     let order: Vec<u64> = (0..images.len()).map(|position| order.at(position)).collect();
     let label = |index: u64| images.label(index) as usize;
     let mut class_sizes = vec![0u64; order.iter().map(|&index| label(index) + 1).max().unwrap_or(0)];
     order.iter().for_each(|&index| class_sizes[label(index)] += 1);
-    // The n-th image of a class stands at the share n + 1/2 of its class; any stretch of the
-    // images sorted by that share holds every class by its size.
+    // The n-th image of a class of N has the share (n + 1/2) / N. In any stretch of the images sorted
+    // by share, classes occur in proportion to their sizes.
     let mut met = vec![0u64; class_sizes.len()];
     let mut by_share: Vec<(f64, u64)> = order
         .iter()
@@ -111,7 +111,7 @@ pub(crate) fn choose(images: &dyn Images, seed: u64, train: usize, val: usize) -
 
 /// The seed of everything a member draws: weights, order, augmentation.
 pub(crate) fn member_seed(seed: u64, member: u32) -> u64 {
-    let words = Address { seed, purpose: Purpose::Search, epoch: WHOLE_RUN, item: member.into() }.block(0);
+    let words = Address { seed, purpose: Purpose::Search, epoch: ONCE_PER_RUN, item: member.into() }.block(0);
     u64::from(words[1]) << 32 | u64::from(words[0])
 }
 
@@ -125,7 +125,7 @@ pub(crate) struct TrainSet {
 }
 
 impl TrainSet {
-    /// Whole batches of an epoch; the images that are left over get their turn in other epochs.
+    /// Full batches of an epoch. The images that are left over appear in other epochs.
     pub(crate) fn steps(&self) -> usize {
         self.indices.len() / self.batch_size
     }

@@ -7,7 +7,7 @@ use tch::{Cuda, Device};
 
 use crate::cpu::cores::threads;
 use crate::gpu::{cuda, shim};
-use crate::members::MakeMembers;
+use crate::members::Way;
 use crate::{cpu, gpu};
 
 /// The device for a choice.
@@ -42,8 +42,7 @@ pub(crate) fn resolve(choice: DeviceChoice) -> Result<Device, SpecError> {
 #[derive(Clone, Copy)]
 pub(crate) struct Placement {
     pub(crate) device: Device,
-    strategy: Strategy,
-    pub(crate) make_members: MakeMembers,
+    pub(crate) way: &'static Way,
 }
 
 impl Placement {
@@ -52,17 +51,14 @@ impl Placement {
     /// # Errors
     /// When the device cannot do it.
     pub(crate) fn new(device: Device, asked: Strategy) -> Result<Placement, SpecError> {
-        let strategies = if device.is_cuda() { &gpu::STRATEGIES[..] } else { &cpu::STRATEGIES[..] };
-        let is_asked = |strategy| asked == Strategy::Auto || asked == strategy;
-        match strategies.iter().find(|(strategy, _)| is_asked(*strategy)) {
-            Some(&(strategy, make_members)) => Ok(Placement { device, strategy, make_members }),
-            None => {
-                let names: Vec<String> =
-                    strategies.iter().map(|(strategy, _)| strategy.to_string()).collect();
-                let allowed = format!("auto, {}; {asked} needs CUDA", names.join(", "));
-                Err(SpecError::new("strategy", format!("\"{asked}\""), allowed))
-            }
-        }
+        let ways = if device.is_cuda() { gpu::WAYS } else { cpu::WAYS };
+        let way = ways.iter().find(|way| [way.strategy, Strategy::Auto].contains(&asked));
+        let way = way.ok_or_else(|| {
+            let names: Vec<String> = ways.iter().map(|way| way.strategy.to_string()).collect();
+            let allowed = format!("auto, {}; {asked} needs CUDA", names.join(", "));
+            SpecError::new("strategy", format!("\"{asked}\""), allowed)
+        })?;
+        Ok(Placement { device, way })
     }
 
     /// Memory in use on the GPU, by everyone; none on a CPU, or when it cannot be told.
@@ -75,7 +71,11 @@ impl Placement {
 
     /// Where a run trains, to be told.
     pub(crate) fn report(self) -> Report {
-        Report::Device { device: name(self.device), strategy: self.strategy.to_string(), threads: threads() }
+        Report::Device {
+            device: name(self.device),
+            strategy: self.way.strategy.to_string(),
+            threads: threads(),
+        }
     }
 }
 

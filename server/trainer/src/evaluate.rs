@@ -132,7 +132,7 @@ pub(crate) fn evaluate(
     let meter = Arc::new(Meter::new(training.epochs, spec.images_per_epoch()));
     let checkpoints = run_dir.as_ref().map(|dir| Checkpoints::new(dir.path(), training.model.to_string()));
     let mut population = Population::new(Setup {
-        training,
+        training: training.clone(),
         members: 1,
         placement,
         train,

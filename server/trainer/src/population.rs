@@ -10,16 +10,17 @@ use pba_search::{Trainer, TrainingSpec};
 use crate::checkpoint::Checkpoints;
 use crate::data::{ScoreSet, TrainSet, member_seed};
 use crate::device::Placement;
-use crate::members::{Blueprint, Members};
+use crate::members::Members;
 use crate::network::model::Model;
+use crate::network::net::Net;
 use crate::network::rows::Rows;
 use crate::network::weights::initial_rows;
 use crate::report::Meter;
 use crate::{models, torch};
 
 /// What a population is made of.
-pub(crate) struct Setup<'a> {
-    pub(crate) training: &'a TrainingSpec,
+pub(crate) struct Setup {
+    pub(crate) training: TrainingSpec,
     pub(crate) members: u32,
     pub(crate) placement: Placement,
     pub(crate) train: TrainSet,
@@ -31,71 +32,59 @@ pub(crate) struct Setup<'a> {
 
 /// What all members have in common, and the members.
 pub(crate) struct Population {
-    spec: TrainingSpec,
-    count: u32,
+    setup: Setup,
     model: Arc<Model>,
-    placement: Placement,
-    train: TrainSet,
-    score: ScoreSet,
-    members: Box<dyn Members>,
+    members: Members,
     /// Epochs that the members have trained. Ahead of the search's after a save in mid-generation.
     epoch: u32,
-    checkpoints: Option<Checkpoints>,
-    meter: Arc<Meter>,
 }
 
 impl Population {
     /// Members without weights: [`Trainer::restore`] gives them.
-    pub(crate) fn new(setup: Setup<'_>) -> anyhow::Result<Population> {
-        let Setup { training, members: count, placement, train, score, checkpoints, meter } = setup;
+    pub(crate) fn new(setup: Setup) -> anyhow::Result<Population> {
         torch::backward_on_caller()?;
         torch::deterministic(true)?;
         // One thread per member at work, so results do not depend on the number of cores: sums
         // inside of libtorch would be split by it.
         tch::set_num_threads(1);
-        let model = Arc::new(models::build(training.model, train.pictures.classes));
-        let members = (placement.make_members)(&Blueprint {
-            model: &model,
-            members: count,
-            normalization: train.pictures.normalization,
-            weight_decay: training.weight_decay,
-            device: placement.device,
-        });
-        let spec = training.clone();
-        Ok(Population { spec, count, model, placement, train, score, members, epoch: 0, checkpoints, meter })
+        let Setup { ref training, placement: Placement { device, way }, .. } = setup;
+        let pictures = &setup.train.pictures;
+        let model = Arc::new(models::build(training.model, pictures.classes));
+        let per_net = if way.is_stacked { setup.members } else { 1 };
+        let net = |_| Net::new(&model, per_net.into(), pictures.normalization, training.weight_decay, device);
+        let nets = (0..setup.members / per_net).map(net).collect();
+        Ok(Population { members: Members::new(nets, (way.train)()), setup, model, epoch: 0 })
     }
 
     /// Trains every member through one epoch.
     pub(crate) fn train_epoch(&mut self, policies: &[Policies], epoch: u32) -> anyhow::Result<()> {
-        let epochs = (0..self.count)
+        let Setup { training, train, meter, placement, .. } = &self.setup;
+        let epochs = (0..)
             .zip(policies)
             .map(|(member, policies)| {
-                self.train.epoch(policies.clone(), member_seed(self.spec.seed, member), epoch)
+                train.epoch(policies.clone(), member_seed(training.seed, member), epoch)
             })
             .collect::<Result<Vec<_>, _>>()?;
-        let steps = self.train.steps();
-        let rates: Vec<f64> = (0..steps)
-            .map(|step| {
-                let step = u64::from(epoch) * steps as u64 + step as u64;
-                self.spec.lr * self.spec.lr_schedule.factor(step, steps as u64, self.spec.epochs)
-            })
-            .collect();
-        self.members.train_epoch(&epochs, &rates, &self.meter)?;
+        let steps = train.steps() as u64;
+        let rate = |step| training.lr * training.lr_schedule.factor(step, steps, training.epochs);
+        let first = u64::from(epoch) * steps;
+        self.members.train(&epochs, (first..first + steps).map(rate).collect(), meter)?;
         // Asked between epochs: a question in the middle of a graph's capture would end the capture.
-        self.meter.finished(epoch + 1, self.placement.gpu_memory_used_bytes());
+        meter.finished(epoch + 1, placement.gpu_memory_used_bytes());
         self.epoch = epoch + 1;
         Ok(())
     }
 
     /// Each member's mean loss over the `epochs` epochs since the last call.
     pub(crate) fn take_losses(&mut self, epochs: u32) -> Vec<f32> {
-        let steps = (self.train.steps() as u32 * epochs) as f32;
+        let steps = (self.setup.train.steps() as u32 * epochs) as f32;
         self.members.take_loss_sums().into_iter().map(|sum| sum / steps).collect()
     }
 
     /// Gives every member the weights that its seed says.
     pub(crate) fn initialize(&mut self) {
-        let seeds = (0..self.count).map(|member| member_seed(self.spec.seed, member));
+        let Setup { training, members, .. } = &self.setup;
+        let seeds = (0..*members).map(|member| member_seed(training.seed, member));
         let rows: Vec<Rows> = seeds.map(|seed| initial_rows(&self.model, seed)).collect();
         self.members.restore(&Rows::cat(&rows));
         self.epoch = 0;
@@ -106,8 +95,8 @@ impl Trainer for Population {
     type Error = anyhow::Error;
 
     fn restore(&mut self, epoch: u32) -> anyhow::Result<()> {
-        let count = self.count;
-        let saved = self.checkpoints.as_mut().map(|checkpoints| checkpoints.restore(epoch, count));
+        let Setup { checkpoints, members, .. } = &mut self.setup;
+        let saved = checkpoints.as_mut().map(|checkpoints| checkpoints.restore(epoch, *members));
         match saved.transpose()?.flatten() {
             None => self.initialize(),
             Some((epoch, rows)) => {
@@ -115,7 +104,7 @@ impl Trainer for Population {
                 self.epoch = epoch;
             }
         }
-        self.meter.resume(self.epoch);
+        self.setup.meter.resume(self.epoch);
         Ok(())
     }
 
@@ -124,7 +113,7 @@ impl Trainer for Population {
         let start = epochs.start.max(self.epoch);
         for epoch in start..epochs.end {
             self.train_epoch(&policies, epoch)?;
-            match &mut self.checkpoints {
+            match &mut self.setup.checkpoints {
                 Some(checkpoints) if self.epoch < epochs.end && checkpoints.is_due() => {
                     checkpoints.save_mid_generation(self.epoch, &self.members.snapshot())?;
                 }
@@ -135,7 +124,7 @@ impl Trainer for Population {
     }
 
     fn evaluate(&mut self) -> anyhow::Result<Vec<f64>> {
-        self.members.scores(&self.score)
+        self.members.scores(&self.setup.score)
     }
 
     fn copy(&mut self, from: u32, to: u32) -> anyhow::Result<()> {
@@ -144,7 +133,7 @@ impl Trainer for Population {
     }
 
     fn save(&mut self, epoch: u32) -> anyhow::Result<()> {
-        match &mut self.checkpoints {
+        match &mut self.setup.checkpoints {
             Some(checkpoints) => checkpoints.save(epoch, &self.members.snapshot()),
             None => Ok(()),
         }
@@ -175,7 +164,7 @@ mod tests {
         let meter = Arc::new(Meter::new(6, 0));
         let placement = Placement::new(device, strategy).unwrap();
         let setup =
-            Setup { training: &spec.training, members: MEMBERS, placement, train, score, checkpoints, meter };
+            Setup { training: spec.training, members: MEMBERS, placement, train, score, checkpoints, meter };
         Population::new(setup).unwrap()
     }
 
@@ -220,22 +209,22 @@ mod tests {
     fn what_is_restored_goes_on_as_if_never_interrupted() {
         for strategy in [Strategy::Sequential, Strategy::Stacked] {
             let folder = tempfile::tempdir().unwrap();
-            let mut whole = population(strategy, Device::Cpu, Some(folder.path()));
-            whole.restore(0).unwrap();
-            train(&mut whole, 0..2);
-            whole.save(2).unwrap();
-            train(&mut whole, 2..3);
+            let mut uninterrupted = population(strategy, Device::Cpu, Some(folder.path()));
+            uninterrupted.restore(0).unwrap();
+            train(&mut uninterrupted, 0..2);
+            uninterrupted.save(2).unwrap();
+            train(&mut uninterrupted, 2..3);
             // A long generation is saved before its end.
-            let rows = whole.members.snapshot();
-            whole.checkpoints.as_mut().unwrap().save_mid_generation(3, &rows).unwrap();
-            train(&mut whole, 3..4);
+            let rows = uninterrupted.members.snapshot();
+            uninterrupted.setup.checkpoints.as_mut().unwrap().save_mid_generation(3, &rows).unwrap();
+            train(&mut uninterrupted, 3..4);
             for mid_generation in [true, false] {
                 let mut resumed = population(strategy, Device::Cpu, Some(folder.path()));
                 resumed.restore(2).unwrap();
                 assert_eq!(resumed.epoch, if mid_generation { 3 } else { 2 });
                 train(&mut resumed, 2..4);
-                assert_eq!(difference(&whole, &resumed), 0.0, "{strategy}");
-                assert_eq!(whole.evaluate().unwrap(), resumed.evaluate().unwrap());
+                assert_eq!(difference(&uninterrupted, &resumed), 0.0, "{strategy}");
+                assert_eq!(uninterrupted.evaluate().unwrap(), resumed.evaluate().unwrap());
                 if mid_generation {
                     std::fs::remove_file(folder.path().join("between.safetensors")).unwrap();
                 }

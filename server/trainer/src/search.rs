@@ -59,7 +59,7 @@ pub(crate) fn search(checked: Checked, run_dir: &Path, patience: Duration) -> an
     let meter = Arc::new(Meter::new(training.epochs, spec.images_per_epoch()));
     let checkpoints = Checkpoints::new(run_dir.path(), training.model.to_string());
     let mut population = Population::new(Setup {
-        training,
+        training: training.clone(),
         members: spec.population,
         placement,
         train,

@@ -1,4 +1,4 @@
-//! Being told to stop.
+//! How the process learns that it should stop.
 #![allow(unsafe_code)]
 
 use std::fmt;
@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 static STOP: AtomicBool = AtomicBool::new(false);
 static PARENT: AtomicI32 = AtomicI32::new(0);
 
-/// The process was told to stop, and did so between two steps.
+/// The process was told to stop, and stopped between two steps.
 #[derive(Debug)]
 pub(crate) struct Interrupted;
 
@@ -32,8 +32,8 @@ extern "C" fn note_orphaned(_signal: libc::c_int) {
     }
 }
 
-/// Notes SIGTERM and SIGINT and, if asked to, the death of the parent process: a search without
-/// its server would go on unseen.
+/// Watches for SIGTERM, SIGINT and, if asked to, the death of the parent process: without its server
+/// a search would run unnoticed.
 pub(crate) fn install(starter: Option<i32>, die_with_parent: bool) {
     // SAFETY: the handlers only use atomics and getppid, which are allowed at any point.
     unsafe {

@@ -34,13 +34,13 @@ pub(crate) fn backward_on_caller() -> anyhow::Result<()> {
     check(unsafe { pba_backward_on_caller() })
 }
 
-/// Whether cuDNN picks kernels by rule, so that a run can be repeated, or by stopwatch.
+/// Whether cuDNN chooses kernels by rule, so that a run can be repeated, or by measuring them.
 pub(crate) fn deterministic(on: bool) -> anyhow::Result<()> {
     // SAFETY: sets global flags that libtorch reads under its own synchronisation.
     check(unsafe { pba_deterministic(on.into()) })
 }
 
-/// Operators that libtorch runs in `body`, on all threads.
+/// Runs `body`, and counts the operators that libtorch runs meanwhile on all threads.
 pub(crate) fn count_ops<T>(body: impl FnOnce() -> T) -> anyhow::Result<(T, i64)> {
     // SAFETY: adds a callback that counts in an atomic; removed below, before anyone adds another.
     check(unsafe { pba_ops_start() })?;

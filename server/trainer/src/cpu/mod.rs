@@ -1,14 +1,14 @@
 //! Members trained on a CPU.
 
 pub(crate) mod cores;
-mod members;
+mod on_cores;
 
 use pba_search::Strategy;
 
-use crate::members::MakeMembers;
+use crate::members::Way;
 
-/// What the strategies are on a CPU, `auto` first.
-pub(crate) const STRATEGIES: [(Strategy, MakeMembers); 2] = [
-    (Strategy::Sequential, |blueprint| Box::new(members::OnCores::new(blueprint.one_net_each()))),
-    (Strategy::Stacked, |blueprint| Box::new(members::OnCores::new(blueprint.one_net()))),
+/// What the strategies are on a CPU; the first is what `auto` means.
+pub(crate) const WAYS: &[Way] = &[
+    Way { strategy: Strategy::Sequential, is_stacked: false, train: || Box::new(on_cores::OnCores) },
+    Way { strategy: Strategy::Stacked, is_stacked: true, train: || Box::new(on_cores::OnCores) },
 ];

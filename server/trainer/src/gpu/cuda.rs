@@ -1,8 +1,7 @@
-//! CUDA, found at run time by the binary that was linked without it.
+//! CUDA, loaded at run time into a binary that is linked without it.
 //!
-//! The binary links `libtorch_cpu.so` only. When that file lies beside a `libtorch_cuda.so` of
-//! the same version, as in every CUDA build of PyTorch, loading the latter is all that libtorch
-//! needs. It has to come before the first question about CUDA: libtorch remembers the answer.
+//! The binary links `libtorch_cpu.so` only. Where a `libtorch_cuda.so` of the same version is beside
+//! it, as in every CUDA build of PyTorch, loading that is all that libtorch needs. It must be loaded before libtorch is first asked for CUDA: libtorch remembers the answer.
 #![allow(unsafe_code)]
 
 use std::ffi::{CStr, CString, c_void};
@@ -50,7 +49,7 @@ fn library_folder() -> anyhow::Result<PathBuf> {
     Ok(path.parent().expect("a file has a folder").to_owned())
 }
 
-/// Loads a library for good, its symbols visible to all.
+/// Loads a library for the life of the process, with its symbols visible to all.
 pub(super) fn open(path: &Path) -> anyhow::Result<*mut c_void> {
     let name = CString::new(path.as_os_str().as_encoded_bytes())?;
     // SAFETY: `name` is NUL-terminated; the libraries' initialisers are libtorch's own.

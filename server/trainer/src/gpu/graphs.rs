@@ -1,72 +1,49 @@
-//! Members that each have their step as a CUDA graph, on a stream of its own.
+//! One CUDA graph per member, each on a stream of its own.
 
 use tch::Device;
 
-use crate::data::{Batch, Epoch};
+use crate::data::Batch;
 use crate::gpu::feed::feed;
 use crate::gpu::shim::Graph;
 use crate::gpu::stream::Stream;
-use crate::members::Members;
+use crate::members::{EpochWork, Train};
 use crate::network::net::Net;
-use crate::report::Meter;
 
 /// Steps that run before the capture, so that cuDNN has chosen its kernels and libtorch holds its
 /// workspaces. They are undone.
 const WARM_UP_STEPS: usize = 3;
 
 /// The members take turns step by step, so that their streams overlap.
-pub(super) struct Graphed {
-    nets: Vec<Net>,
+#[derive(Default)]
+pub(super) struct Graphs {
     /// A graph for each network, captured at its first step.
     graphs: Vec<GraphedStep>,
 }
 
-impl Graphed {
-    pub(super) fn new(nets: Vec<Net>) -> Graphed {
-        Graphed { nets, graphs: Vec::new() }
-    }
-}
-
-impl Members for Graphed {
-    fn nets(&self) -> &[Net] {
-        &self.nets
-    }
-
-    fn nets_mut(&mut self) -> &mut [Net] {
-        &mut self.nets
-    }
-
-    fn train_epoch(&mut self, epochs: &[Epoch<'_>], rates: &[f64], meter: &Meter) -> anyhow::Result<()> {
-        let Graphed { nets, graphs } = self;
-        let epochs: Vec<&[Epoch<'_>]> = epochs.chunks(1).collect();
-        let count = nets.len();
-        let order = |item| (item % count, item / count);
-        feed(&epochs, rates.len(), order, |position, step, batch| {
-            let net = &mut nets[position];
-            if graphs.len() <= position {
-                graphs.push(GraphedStep::capture(net, batch)?);
-            }
-            graphs[position].step(net, batch, rates[step])?;
-            meter.trained(batch.labels.numel());
-            Ok(())
-        })?;
+impl Train for Graphs {
+    fn train(&mut self, nets: &mut [Net], work: &EpochWork<'_>) -> anyhow::Result<()> {
+        let (graphs, count) = (&mut self.graphs, nets.len());
+        feed(
+            work,
+            |item| (item % count, item / count),
+            |position, step, batch| {
+                let net = &mut nets[position];
+                if graphs.len() <= position {
+                    graphs.push(GraphedStep::capture(net, batch)?);
+                }
+                graphs[position].step(net, batch, work.rates[step])
+            },
+        )?;
         graphs.iter().try_for_each(|graph| graph.stream.join())
     }
 }
 
 /// The step of one network, ready to replay.
-#[derive(Debug)]
 struct GraphedStep {
     stream: Stream,
     graph: Graph,
     /// What the graph reads; every batch is copied into it.
-    input: Input,
-}
-
-#[derive(Debug)]
-struct Input {
-    images: tch::Tensor,
-    labels: tch::Tensor,
+    input: Batch,
 }
 
 impl GraphedStep {
@@ -75,7 +52,7 @@ impl GraphedStep {
         let Device::Cuda(device) = net.device() else { unreachable!("graphs are a strategy of GPUs") };
         let stream = Stream::new(device)?;
         let batch = batch.to_device(net.device());
-        let input = Input { images: batch.images.copy(), labels: batch.labels.copy() };
+        let input = Batch { images: batch.images.copy(), labels: batch.labels.copy() };
         let before = net.rows();
         net.set_lr(0.0);
         stream.run(|| {

@@ -12,11 +12,12 @@ mod stream;
 
 use pba_search::Strategy;
 
-use crate::members::MakeMembers;
+use crate::members::Way;
 
-/// What the strategies are on a GPU, `auto` first: `stacked`, until the benchmark has been run on one.
-pub(crate) const STRATEGIES: [(Strategy, MakeMembers); 3] = [
-    (Strategy::Stacked, |blueprint| Box::new(eager::Eager::new(blueprint.one_net()))),
-    (Strategy::Sequential, |blueprint| Box::new(eager::Eager::new(blueprint.one_net_each()))),
-    (Strategy::Graphs, |blueprint| Box::new(graphs::Graphed::new(blueprint.one_net_each()))),
+/// What the strategies are on a GPU; the first is what `auto` means, until the benchmark has been run
+/// on one.
+pub(crate) const WAYS: &[Way] = &[
+    Way { strategy: Strategy::Stacked, is_stacked: true, train: || Box::new(eager::Eager) },
+    Way { strategy: Strategy::Sequential, is_stacked: false, train: || Box::new(eager::Eager) },
+    Way { strategy: Strategy::Graphs, is_stacked: false, train: || Box::<graphs::Graphs>::default() },
 ];

@@ -1,11 +1,11 @@
-//! Work done ahead of whoever needs it, in order.
+//! Items made ahead of their consumer, and taken in order.
 
 use std::thread;
 
 use crossbeam::channel::bounded;
 
-/// Items that a thread has ready before it waits: enough to bridge a hiccup, few enough that
-/// memory stays small.
+/// Items that a thread has ready before it waits: enough to bridge a short delay, few enough to
+/// keep memory small.
 const AHEAD_PER_THREAD: usize = 2;
 
 /// Makes the items `0..count` on `threads` threads and gives them to `take` in order, on the

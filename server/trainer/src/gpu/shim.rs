@@ -96,7 +96,7 @@ impl Shim {
     }
 }
 
-/// What a GPU is.
+/// A GPU's name and memory.
 #[derive(Debug)]
 pub(crate) struct Gpu {
     pub(crate) name: String,
@@ -116,7 +116,7 @@ pub(crate) fn gpu(device: usize) -> anyhow::Result<Gpu> {
     let shim = Shim::get()?;
     let mut name = [0 as c_char; 256];
     let (mut memory_free_bytes, mut memory_total_bytes) = (0, 0);
-    // SAFETY: the out parameters are valid, and `name` has the length that is said.
+    // SAFETY: the out parameters are valid, and `name` has the length that is passed.
     shim.check(unsafe {
         (shim.device)(
             device as c_int,
@@ -141,7 +141,7 @@ pub(crate) struct Graph {
 unsafe impl Send for Graph {}
 
 impl Graph {
-    /// Records what `body` gives the current stream, which must not be the default one.
+    /// Records what `body` queues on the current stream, which must not be the default one.
     pub(crate) fn capture(body: impl FnOnce()) -> anyhow::Result<Graph> {
         let shim = Shim::get()?;
         let mut pointer = std::ptr::null_mut();
@@ -156,7 +156,7 @@ impl Graph {
         Ok(graph)
     }
 
-    /// Gives the recorded work to the current stream.
+    /// Queues the recorded work on the current stream.
     pub(crate) fn replay(&self) -> anyhow::Result<()> {
         let shim = Shim::get()?;
         // SAFETY: the graph was captured.

@@ -27,8 +27,8 @@ impl Stream {
         Ok(Stream { device, id })
     }
 
-    /// Gives what `body` does to this stream, after everything that the current one was given.
-    /// The current stream does not wait for it: [`Stream::join`] does.
+    /// Queues what `body` does on this stream, after everything that is queued on the current one.
+    /// The current stream waits for it only in [`Stream::join`].
     pub(crate) fn run<T>(self, body: impl FnOnce() -> anyhow::Result<T>) -> anyhow::Result<T> {
         let (mut before, mut ignored) = (0, 0);
         // SAFETY: the id came from the pool, and the out parameters are valid.
@@ -40,7 +40,7 @@ impl Stream {
         result
     }
 
-    /// Lets the current stream wait for what this one was given.
+    /// Makes the current stream wait for what is queued on this one.
     pub(crate) fn join(self) -> anyhow::Result<()> {
         let (mut current, mut ignored) = (0, 0);
         // SAFETY: both ids are of live streams, and the out parameters are valid. Swapping there

@@ -21,7 +21,7 @@ pub(crate) const BLOCK: i64 = 16;
 const BN_MOMENTUM: f64 = 0.1;
 const BN_EPSILON: f64 = 1e-5;
 
-/// How an entry of a buffer is seen.
+/// The shape of an entry of a buffer.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Shape {
     /// `[out, in, side, side]`, stored with `in` last, as channels-last kernels want it.
@@ -34,7 +34,7 @@ pub(crate) enum Shape {
     Bias(i64),
 }
 
-/// What a member's part of an entry begins as.
+/// The initial values of a member's part of an entry.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Init {
     /// Normal with mean 0 and this standard deviation.
@@ -100,7 +100,7 @@ impl Layout {
         self.entries.iter().map(Entry::len).sum()
     }
 
-    /// Each entry of the buffer as the layers want it.
+    /// Each entry of the buffer in the shape that its layer takes.
     pub(crate) fn views(&self, buffer: &Tensor, members: i64) -> Vec<Tensor> {
         let view = |entry: &Entry| {
             let part = buffer.narrow(0, entry.offset * members, entry.pitch() * members);
@@ -120,7 +120,7 @@ impl Layout {
         self.entries.iter().map(view).collect()
     }
 
-    /// The inverse of [`Layout::views`]: what stands in the buffer for each entry.
+    /// The inverse of [`Layout::views`]: the numbers of each entry in the buffer's order.
     pub(crate) fn flatten(&self, views: &[Tensor], members: i64) -> Vec<Tensor> {
         let flat = |(entry, view): (&Entry, &Tensor)| match entry.shape {
             Shape::Conv { .. } => view.permute([0, 2, 3, 1]).reshape([-1]),

@@ -20,7 +20,7 @@ pub(crate) struct Net {
     gradient: Tensor,
     momentum: Tensor,
     statistics: Tensor,
-    /// The matrices in the type that is computed in, when that is not the parameters' own.
+    /// The matrices in the type of the computation, where it is not that of the parameters.
     cast: Option<Tensor>,
     matrix_views: Vec<Tensor>,
     vector_views: Vec<Tensor>,
@@ -29,7 +29,7 @@ pub(crate) struct Net {
     sgd: Sgd,
     /// Sum over steps of each member's mean loss.
     loss_sums: Tensor,
-    /// Pixel times scale plus shift is what the network sees.
+    /// The network's input is pixel * scale + shift.
     scale: Tensor,
     shift: Tensor,
 }
@@ -47,7 +47,7 @@ impl Net {
         Net::with_kinds(model, members, normalization, weight_decay, device, (Kind::Float, compute))
     }
 
-    /// As [`Net::new`], with the types in which parameters are kept and matrices are multiplied.
+    /// As [`Net::new`], with the types of the parameters and of the matrix products.
     fn with_kinds(
         model: &Arc<Model>,
         members: i64,
