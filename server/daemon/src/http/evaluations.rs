@@ -12,35 +12,39 @@ use axum::response::Response;
 use axum::response::sse::{Event, Sse};
 use futures_util::Stream;
 use pba_search::EvaluationSpec;
-use pba_wire::Problem;
 use pba_wire::evaluations::{EvaluationAnswer, EvaluationList};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 use crate::app::App;
 use crate::error::Error;
 use crate::http::jobs;
+use crate::http::refusals::{OfChange, OfJob, OfList, OfOne};
+
+/// The routes, with their descriptions.
+pub(super) fn routes() -> OpenApiRouter<Arc<App>> {
+    OpenApiRouter::new()
+        .routes(routes!(list, start))
+        .routes(routes!(show, cancel))
+        .routes(routes!(events))
+        .routes(routes!(resume))
+}
 
 /// Every evaluation, by id.
-#[utoipa::path(get, path = "/v1/evaluations", tag = "evaluations", responses(
+#[utoipa::path(get, path = "/v1/evaluations", tag = "evaluations", operation_id = "list_evaluations", responses(
     (status = 200, body = EvaluationList),
-    (status = 400, description = "a parameter", body = Problem, content_type = "application/problem+json"),
+    OfList,
 ))]
-pub(crate) async fn list(State(app): State<Arc<App>>, uri: Uri) -> Result<Json<EvaluationList>, Error> {
+async fn list(State(app): State<Arc<App>>, uri: Uri) -> Result<Json<EvaluationList>, Error> {
     Ok(Json(EvaluationList { evaluations: jobs::list(&app.jobs.evaluations, &uri)? }))
 }
 
 /// Puts an evaluation in line. Every field of the spec is optional; its schedule may be a name or a digest.
-#[utoipa::path(post, path = "/v1/evaluations", tag = "evaluations", request_body = EvaluationSpec, responses(
+#[utoipa::path(post, path = "/v1/evaluations", tag = "evaluations", operation_id = "start_evaluation", request_body = EvaluationSpec, responses(
     (status = 202, body = EvaluationAnswer, headers(("location" = String, description = "where the evaluation is"))),
-    (status = 400, description = "a wrong field, body or parameter", body = Problem, content_type = "application/problem+json"),
-    (status = 404, description = "no such dataset or schedule", body = Problem, content_type = "application/problem+json"),
-    (status = 408, description = "the body does not come", body = Problem, content_type = "application/problem+json"),
-    (status = 409, description = "the name is taken, or another server hosts evaluations", body = Problem, content_type = "application/problem+json"),
-    (status = 413, description = "the body is too large", body = Problem, content_type = "application/problem+json"),
-    (status = 422, description = "the dataset cannot be read", body = Problem, content_type = "application/problem+json"),
-    (status = 429, description = "too many evaluations wait", body = Problem, content_type = "application/problem+json"),
-    (status = 503, description = "no trainer runs, or the server shuts down", body = Problem, content_type = "application/problem+json"),
+    OfJob,
 ))]
-pub(crate) async fn start(
+async fn start(
     State(app): State<Arc<App>>,
     uri: Uri,
     body: Result<Bytes, BytesRejection>,
@@ -49,12 +53,11 @@ pub(crate) async fn start(
 }
 
 /// One evaluation.
-#[utoipa::path(get, path = "/v1/evaluations/{evaluation}", tag = "evaluations", params(("evaluation" = String, Path, description = "its id")), responses(
+#[utoipa::path(get, path = "/v1/evaluations/{evaluation}", tag = "evaluations", operation_id = "show_evaluation", params(("evaluation" = String, Path, description = "its id")), responses(
     (status = 200, body = EvaluationAnswer),
-    (status = 400, description = "a parameter", body = Problem, content_type = "application/problem+json"),
-    (status = 404, description = "no such evaluation", body = Problem, content_type = "application/problem+json"),
+    OfOne,
 ))]
-pub(crate) async fn show(
+async fn show(
     State(app): State<Arc<App>>,
     Path(id): Path<String>,
     uri: Uri,
@@ -63,13 +66,11 @@ pub(crate) async fn show(
 }
 
 /// Ends a waiting or running evaluation, which can be resumed.
-#[utoipa::path(delete, path = "/v1/evaluations/{evaluation}", tag = "evaluations", params(("evaluation" = String, Path, description = "its id")), responses(
+#[utoipa::path(delete, path = "/v1/evaluations/{evaluation}", tag = "evaluations", operation_id = "cancel_evaluation", params(("evaluation" = String, Path, description = "its id")), responses(
     (status = 200, body = EvaluationAnswer),
-    (status = 400, description = "a parameter", body = Problem, content_type = "application/problem+json"),
-    (status = 404, description = "no such evaluation", body = Problem, content_type = "application/problem+json"),
-    (status = 409, description = "it has ended already, or another server hosts evaluations", body = Problem, content_type = "application/problem+json"),
+    OfChange,
 ))]
-pub(crate) async fn cancel(
+async fn cancel(
     State(app): State<Arc<App>>,
     Path(id): Path<String>,
     uri: Uri,
@@ -78,13 +79,11 @@ pub(crate) async fn cancel(
 }
 
 /// Goes on with a failed or cancelled evaluation.
-#[utoipa::path(post, path = "/v1/evaluations/{evaluation}/resume", tag = "evaluations", params(("evaluation" = String, Path, description = "its id")), responses(
+#[utoipa::path(post, path = "/v1/evaluations/{evaluation}/resume", tag = "evaluations", operation_id = "resume_evaluation", params(("evaluation" = String, Path, description = "its id")), responses(
     (status = 202, body = EvaluationAnswer),
-    (status = 400, description = "a parameter", body = Problem, content_type = "application/problem+json"),
-    (status = 404, description = "no such evaluation", body = Problem, content_type = "application/problem+json"),
-    (status = 409, description = "it is not to be resumed, or another server hosts evaluations", body = Problem, content_type = "application/problem+json"),
+    OfChange,
 ))]
-pub(crate) async fn resume(
+async fn resume(
     State(app): State<Arc<App>>,
     Path(id): Path<String>,
     uri: Uri,
@@ -94,16 +93,14 @@ pub(crate) async fn resume(
 
 /// Server-sent events until the evaluation has ended: each line of its journal (`evaluating`, `trained`, `evaluated`) with its number
 /// as id, and without an id `progress`, how far it is, and `state`, where it stands.
-#[utoipa::path(get, path = "/v1/evaluations/{evaluation}/events", tag = "evaluations", params(
+#[utoipa::path(get, path = "/v1/evaluations/{evaluation}/events", tag = "evaluations", operation_id = "watch_evaluation", params(
     ("evaluation" = String, Path, description = "its id"),
     ("last-event-id" = Option<u64>, Header, description = "only what came after the event with this id"),
 ), responses(
     (status = 200, description = "the events", body = String, content_type = "text/event-stream"),
-    (status = 400, description = "a parameter or a wrong id", body = Problem, content_type = "application/problem+json"),
-    (status = 404, description = "no such evaluation", body = Problem, content_type = "application/problem+json"),
-    (status = 409, description = "another server hosts evaluations", body = Problem, content_type = "application/problem+json"),
+    OfChange,
 ))]
-pub(crate) async fn events(
+async fn events(
     State(app): State<Arc<App>>,
     Path(id): Path<String>,
     uri: Uri,

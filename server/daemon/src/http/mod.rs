@@ -8,6 +8,7 @@ mod evaluations;
 mod jobs;
 mod operations;
 mod problem;
+mod refusals;
 mod schedules;
 mod searches;
 
@@ -44,15 +45,8 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .route("/v1/schedules", get(schedules::list))
         .route("/v1/schedules/{schedule}", get(schedules::show).put(schedules::put).delete(schedules::delete))
         .route("/v1/schedules/{schedule}/plot.svg", get(schedules::plot))
-        .route("/v1/evaluations", get(evaluations::list).post(evaluations::start))
-        .route("/v1/evaluations/{evaluation}", get(evaluations::show).delete(evaluations::cancel))
-        .route("/v1/evaluations/{evaluation}/events", get(evaluations::events))
-        .route("/v1/evaluations/{evaluation}/resume", post(evaluations::resume))
-        .route("/v1/searches", get(searches::list).post(searches::start))
-        .route("/v1/searches/{search}", get(searches::show).delete(searches::cancel))
-        .route("/v1/searches/{search}/events", get(searches::events))
-        .route("/v1/searches/{search}/plot.svg", get(searches::plot))
-        .route("/v1/searches/{search}/resume", post(searches::resume))
+        .merge(searches::routes())
+        .merge(evaluations::routes())
         .route("/metrics", get(operations::metrics))
         .route("/livez", get(operations::live))
         .route("/readyz", get(operations::ready))

@@ -12,36 +12,41 @@ use axum::response::sse::{Event, Sse};
 use axum::response::{IntoResponse, Response};
 use futures_util::Stream;
 use pba_search::SearchSpec;
-use pba_wire::Problem;
 use pba_wire::searches::{SearchAnswer, SearchList};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 use crate::app::App;
 use crate::draw;
 use crate::error::Error;
+use crate::http::refusals::{OfChange, OfJob, OfList, OfOne};
 use crate::http::{jobs, no_parameters};
 
+/// The routes, with their descriptions.
+pub(super) fn routes() -> OpenApiRouter<Arc<App>> {
+    OpenApiRouter::new()
+        .routes(routes!(list, start))
+        .routes(routes!(show, cancel))
+        .routes(routes!(events))
+        .routes(routes!(resume))
+        .routes(routes!(plot))
+}
+
 /// Every search, by id.
-#[utoipa::path(get, path = "/v1/searches", tag = "searches", responses(
+#[utoipa::path(get, path = "/v1/searches", tag = "searches", operation_id = "list_searches", responses(
     (status = 200, body = SearchList),
-    (status = 400, description = "a parameter", body = Problem, content_type = "application/problem+json"),
+    OfList,
 ))]
-pub(crate) async fn list(State(app): State<Arc<App>>, uri: Uri) -> Result<Json<SearchList>, Error> {
+async fn list(State(app): State<Arc<App>>, uri: Uri) -> Result<Json<SearchList>, Error> {
     Ok(Json(SearchList { searches: jobs::list(&app.jobs.searches, &uri)? }))
 }
 
 /// Puts a search in line. Every field of the spec is optional.
-#[utoipa::path(post, path = "/v1/searches", tag = "searches", request_body = SearchSpec, responses(
+#[utoipa::path(post, path = "/v1/searches", tag = "searches", operation_id = "start_search", request_body = SearchSpec, responses(
     (status = 202, body = SearchAnswer, headers(("location" = String, description = "where the search is"))),
-    (status = 400, description = "a wrong field, body or parameter", body = Problem, content_type = "application/problem+json"),
-    (status = 404, description = "no such dataset", body = Problem, content_type = "application/problem+json"),
-    (status = 408, description = "the body does not come", body = Problem, content_type = "application/problem+json"),
-    (status = 409, description = "the name is taken, or another server hosts searches", body = Problem, content_type = "application/problem+json"),
-    (status = 413, description = "the body is too large", body = Problem, content_type = "application/problem+json"),
-    (status = 422, description = "the dataset cannot be read", body = Problem, content_type = "application/problem+json"),
-    (status = 429, description = "too many searches wait", body = Problem, content_type = "application/problem+json"),
-    (status = 503, description = "no trainer runs, or the server shuts down", body = Problem, content_type = "application/problem+json"),
+    OfJob,
 ))]
-pub(crate) async fn start(
+async fn start(
     State(app): State<Arc<App>>,
     uri: Uri,
     body: Result<Bytes, BytesRejection>,
@@ -50,12 +55,11 @@ pub(crate) async fn start(
 }
 
 /// One search.
-#[utoipa::path(get, path = "/v1/searches/{search}", tag = "searches", params(("search" = String, Path, description = "its id")), responses(
+#[utoipa::path(get, path = "/v1/searches/{search}", tag = "searches", operation_id = "show_search", params(("search" = String, Path, description = "its id")), responses(
     (status = 200, body = SearchAnswer),
-    (status = 400, description = "a parameter", body = Problem, content_type = "application/problem+json"),
-    (status = 404, description = "no such search", body = Problem, content_type = "application/problem+json"),
+    OfOne,
 ))]
-pub(crate) async fn show(
+async fn show(
     State(app): State<Arc<App>>,
     Path(id): Path<String>,
     uri: Uri,
@@ -64,13 +68,11 @@ pub(crate) async fn show(
 }
 
 /// Ends a waiting or running search, which can be resumed.
-#[utoipa::path(delete, path = "/v1/searches/{search}", tag = "searches", params(("search" = String, Path, description = "its id")), responses(
+#[utoipa::path(delete, path = "/v1/searches/{search}", tag = "searches", operation_id = "cancel_search", params(("search" = String, Path, description = "its id")), responses(
     (status = 200, body = SearchAnswer),
-    (status = 400, description = "a parameter", body = Problem, content_type = "application/problem+json"),
-    (status = 404, description = "no such search", body = Problem, content_type = "application/problem+json"),
-    (status = 409, description = "it has ended already, or another server hosts searches", body = Problem, content_type = "application/problem+json"),
+    OfChange,
 ))]
-pub(crate) async fn cancel(
+async fn cancel(
     State(app): State<Arc<App>>,
     Path(id): Path<String>,
     uri: Uri,
@@ -79,13 +81,11 @@ pub(crate) async fn cancel(
 }
 
 /// Goes on with a failed or cancelled search.
-#[utoipa::path(post, path = "/v1/searches/{search}/resume", tag = "searches", params(("search" = String, Path, description = "its id")), responses(
+#[utoipa::path(post, path = "/v1/searches/{search}/resume", tag = "searches", operation_id = "resume_search", params(("search" = String, Path, description = "its id")), responses(
     (status = 202, body = SearchAnswer),
-    (status = 400, description = "a parameter", body = Problem, content_type = "application/problem+json"),
-    (status = 404, description = "no such search", body = Problem, content_type = "application/problem+json"),
-    (status = 409, description = "it is not to be resumed, or another server hosts searches", body = Problem, content_type = "application/problem+json"),
+    OfChange,
 ))]
-pub(crate) async fn resume(
+async fn resume(
     State(app): State<Arc<App>>,
     Path(id): Path<String>,
     uri: Uri,
@@ -95,16 +95,14 @@ pub(crate) async fn resume(
 
 /// Server-sent events until the search has ended: each line of its journal (`started`, `scored`, `exploit`, `checkpoint`, `done`) with its number
 /// as id, and without an id `progress`, how far it is, and `state`, where it stands.
-#[utoipa::path(get, path = "/v1/searches/{search}/events", tag = "searches", params(
+#[utoipa::path(get, path = "/v1/searches/{search}/events", tag = "searches", operation_id = "watch_search", params(
     ("search" = String, Path, description = "its id"),
     ("last-event-id" = Option<u64>, Header, description = "only what came after the event with this id"),
 ), responses(
     (status = 200, description = "the events", body = String, content_type = "text/event-stream"),
-    (status = 400, description = "a parameter or a wrong id", body = Problem, content_type = "application/problem+json"),
-    (status = 404, description = "no such search", body = Problem, content_type = "application/problem+json"),
-    (status = 409, description = "another server hosts searches", body = Problem, content_type = "application/problem+json"),
+    OfChange,
 ))]
-pub(crate) async fn events(
+async fn events(
     State(app): State<Arc<App>>,
     Path(id): Path<String>,
     uri: Uri,
@@ -114,16 +112,11 @@ pub(crate) async fn events(
 }
 
 /// Draws the population's scores with the winner's lineage, and the schedule learned so far.
-#[utoipa::path(get, path = "/v1/searches/{search}/plot.svg", tag = "searches", params(("search" = String, Path, description = "its id")), responses(
+#[utoipa::path(get, path = "/v1/searches/{search}/plot.svg", tag = "searches", operation_id = "plot_search", params(("search" = String, Path, description = "its id")), responses(
     (status = 200, description = "the picture", body = String, content_type = "image/svg+xml"),
-    (status = 400, description = "a parameter", body = Problem, content_type = "application/problem+json"),
-    (status = 404, description = "no such search", body = Problem, content_type = "application/problem+json"),
+    OfOne,
 ))]
-pub(crate) async fn plot(
-    State(app): State<Arc<App>>,
-    Path(id): Path<String>,
-    uri: Uri,
-) -> Result<Response, Error> {
+async fn plot(State(app): State<Arc<App>>, Path(id): Path<String>, uri: Uri) -> Result<Response, Error> {
     no_parameters(&uri)?;
     let record = app.jobs.searches.get(&id)?;
     let (lines, _) = record.lines_after(0);
