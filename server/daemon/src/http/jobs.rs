@@ -13,7 +13,8 @@ use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use futures_util::Stream;
 use futures_util::stream::unfold;
-use pba_search::protocol::{Progress, event_name};
+use pba_search::Progress;
+use pba_search::protocol::event_name;
 use pba_wire::epoch;
 use pba_wire::jobs::{JobState, PROGRESS, STATE};
 use serde::Serialize;
@@ -23,7 +24,7 @@ use crate::app::App;
 use crate::error::Error;
 use crate::http::no_parameters;
 use crate::http::schedules::body_bytes;
-use crate::jobs::kind::Kind;
+use crate::jobs::kind::JobKind;
 use crate::jobs::record::Record;
 use crate::jobs::table::Table;
 
@@ -31,7 +32,7 @@ use crate::jobs::table::Table;
 const KEEPALIVE: Duration = Duration::from_secs(15);
 
 /// Puts a job in line.
-pub(super) async fn start<K: Kind>(
+pub(super) async fn start<K: JobKind>(
     app: &App,
     table: &Table<K>,
     uri: &Uri,
@@ -48,19 +49,19 @@ pub(super) async fn start<K: Kind>(
 }
 
 /// Every job of a kind.
-pub(super) fn list<K: Kind>(table: &Table<K>, uri: &Uri) -> Result<Vec<K::Answer>, Error> {
+pub(super) fn list<K: JobKind>(table: &Table<K>, uri: &Uri) -> Result<Vec<K::Answer>, Error> {
     no_parameters(uri)?;
     Ok(table.list().iter().map(|record| record.answer()).collect())
 }
 
 /// One job.
-pub(super) fn show<K: Kind>(table: &Table<K>, id: &str, uri: &Uri) -> Result<Json<K::Answer>, Error> {
+pub(super) fn show<K: JobKind>(table: &Table<K>, id: &str, uri: &Uri) -> Result<Json<K::Answer>, Error> {
     no_parameters(uri)?;
     Ok(Json(table.get(id)?.answer()))
 }
 
 /// Ends a job.
-pub(super) async fn cancel<K: Kind>(
+pub(super) async fn cancel<K: JobKind>(
     app: &App,
     table: &Table<K>,
     id: &str,
@@ -76,7 +77,7 @@ pub(super) async fn cancel<K: Kind>(
 }
 
 /// Goes on with a failed or cancelled job.
-pub(super) fn resume<K: Kind>(
+pub(super) fn resume<K: JobKind>(
     app: &App,
     table: &Table<K>,
     id: &str,
@@ -89,7 +90,7 @@ pub(super) fn resume<K: Kind>(
 
 /// Server-sent events: each line of the journal with its number as id, and in between how far the job
 /// is, and where it stands. With `Last-Event-ID`, only what came after it.
-pub(super) fn events<K: Kind>(
+pub(super) fn events<K: JobKind>(
     app: &App,
     table: &Table<K>,
     id: &str,
@@ -117,7 +118,7 @@ pub(super) fn events<K: Kind>(
 }
 
 /// One client that watches one job.
-struct Watcher<K: Kind> {
+struct Watcher<K: JobKind> {
     record: Arc<Record<K>>,
     changes: watch::Receiver<u64>,
     /// Lines of the journal that the client has.
@@ -127,7 +128,7 @@ struct Watcher<K: Kind> {
     ready: VecDeque<Event>,
 }
 
-impl<K: Kind> Watcher<K> {
+impl<K: JobKind> Watcher<K> {
     async fn next(&mut self) -> Option<Event> {
         loop {
             if let Some(event) = self.ready.pop_front() {

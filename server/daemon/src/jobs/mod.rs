@@ -3,7 +3,7 @@
 //! A job trains in a child process ([`trainer`]), one at a time ([`supervisor`]); the others wait in
 //! line. What is known of each is a fold of its journal ([`record`]), so a restart of the server finds
 //! every job where it stood, and goes on with those that were not done. What kinds of job there are
-//! stands here; what they differ in is a [`kind::Kind`].
+//! stands here; what they differ in is a [`kind::JobKind`].
 
 mod evaluation;
 pub(crate) mod kind;
@@ -22,7 +22,7 @@ use pba_wire::jobs::JobState;
 use tokio::sync::{Notify, watch};
 
 use crate::catalog::schedules::Registry;
-use crate::jobs::supervisor::Line;
+use crate::jobs::supervisor::Waiting;
 use crate::jobs::table::Table;
 use crate::jobs::trainer::Trainer;
 use crate::jobs::workplace::Workplace;
@@ -60,8 +60,8 @@ impl Jobs {
 
     /// Runs one job after another until `stop` turns true, whatever their kinds.
     pub(crate) async fn supervise(&self, registry: &Registry, stop: watch::Receiver<bool>) {
-        let lines: [&dyn Line; 2] = [&self.searches, &self.evaluations];
-        supervisor::supervise(&lines, &self.workplace, registry, stop).await;
+        let kinds: [&dyn Waiting; 2] = [&self.searches, &self.evaluations];
+        supervisor::supervise(&kinds, &self.workplace, registry, stop).await;
     }
 
     /// Whether a name is promised to the schedule of a search that may still learn it.
