@@ -14,12 +14,21 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("pba-types", &[]),
     ("pba-schedules", &["pba-types"]),
     ("pba-augment", &["pba-types", "pba-schedules"]),
-    ("pba-search", &["pba-types", "pba-schedules"]),
+    ("pba-specs", &["pba-types", "pba-schedules"]),
+    ("pba-search", &["pba-types", "pba-schedules", "pba-specs"]),
     ("pba-files", &[]),
     ("pba-datasets", &["pba-types", "pba-files"]),
     (
         "pba-trainer",
-        &["pba-types", "pba-schedules", "pba-augment", "pba-search", "pba-datasets", "pba-files"],
+        &[
+            "pba-types",
+            "pba-schedules",
+            "pba-specs",
+            "pba-augment",
+            "pba-search",
+            "pba-datasets",
+            "pba-files",
+        ],
     ),
     (
         "pba-server",
@@ -34,11 +43,11 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "pba-client",
         ],
     ),
-    ("pba-wire", &["pba-types", "pba-schedules", "pba-search"]),
+    ("pba-wire", &["pba-types", "pba-schedules", "pba-specs"]),
     ("pba-client", &["pba-wire"]),
 ];
 /// Crates whose results depend on their arguments alone.
-const PURE: [&str; 4] = ["pba-types", "pba-schedules", "pba-augment", "pba-search"];
+const PURE: [&str; 5] = ["pba-types", "pba-schedules", "pba-specs", "pba-augment", "pba-search"];
 /// What a pure crate must not know.
 const WORLDLY: [&str; 14] = [
     "tokio",

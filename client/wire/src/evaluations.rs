@@ -2,8 +2,7 @@
 //! optional, and whose schedule may also be a digest.
 
 use pba_schedules::Ablation;
-use pba_search::EvaluationSpec;
-use pba_search::protocol::Progress;
+use pba_specs::{EvaluationSpec, Progress};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 

@@ -58,7 +58,7 @@ pub struct JobStanding {
     pub error: Option<String>,
 }
 
-/// The server-sent event that says how far a job is ([`Progress`](pba_search::protocol::Progress));
+/// The server-sent event that says how far a job is ([`Progress`](pba_specs::Progress));
 /// it has no id.
 pub const PROGRESS: &str = "progress";
 /// The server-sent event that says where a job stands; it has no id. All others are the events of the

@@ -1,7 +1,6 @@
 //! `/v1/searches`: what is answered. A request is a [`SearchSpec`] in which every field is optional.
 
-use pba_search::SearchSpec;
-use pba_search::protocol::Progress;
+use pba_specs::{Progress, SearchSpec};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 

@@ -1,14 +1,13 @@
 //! An evaluation: one model from scratch, with a schedule or none, and its test error.
 
 use serde::{Deserialize, Serialize};
-use utoipa::ToSchema;
 
 use crate::journal::Run;
 use crate::protocol::Job;
-use crate::spec::EvaluationSpec;
+use pba_specs::EvaluationSpec;
 
 /// What happens in an evaluation.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum EvaluationEvent {
     /// The evaluation began.
@@ -32,7 +31,7 @@ pub enum EvaluationEvent {
 }
 
 /// How an evaluation ended.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Evaluated {
     /// Epochs that were trained.
     pub epoch: u32,
@@ -124,7 +123,7 @@ impl Run for Evaluation {
 mod tests {
     use super::*;
     use crate::journal::{line, replay};
-    use crate::spec::Spec;
+    use pba_specs::Spec;
 
     #[test]
     fn a_journal_gives_where_an_evaluation_stands() {

@@ -2,12 +2,11 @@
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use utoipa::ToSchema;
 
-use crate::spec::SearchSpec;
+use pba_specs::SearchSpec;
 
 /// An event of a search.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum Event {
     /// The search began.
@@ -36,7 +35,7 @@ pub enum Event {
 }
 
 /// A member that copied another and explored its policy.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Exploit {
     /// Epochs that every member has trained.
     pub epoch: u32,
@@ -55,7 +54,7 @@ pub struct Exploit {
 }
 
 /// How a search ended.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Done {
     /// The member that scored best.
     pub winner: u32,

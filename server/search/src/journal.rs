@@ -9,7 +9,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::protocol::Job;
-use crate::spec::Spec;
+use pba_specs::Spec;
 
 /// One run of a kind of job: a fold of the events in its journal.
 pub trait Run: Clone {

@@ -28,20 +28,18 @@ mod evaluation;
 mod event;
 pub mod journal;
 mod lineage;
-mod model;
 mod population;
 pub mod protocol;
 mod search;
-mod spec;
 pub mod toy;
 
 pub use evaluation::{Evaluated, Evaluation, EvaluationEvent};
 pub use event::{Done, Event, Exploit};
 pub use journal::Run;
 pub use lineage::{Lineage, Step};
-pub use model::{ModelName, TrainingDefaults, UnknownModel};
+pub use pba_specs::{
+    DeviceChoice, EvaluationSpec, LrSchedule, ModelName, Progress, SearchSpec, Spec, SpecError, Strategy,
+    TrainingDefaults, TrainingSpec, UnknownModel,
+};
 pub use population::{Member, Population, quantile_count, ranking};
 pub use search::{Search, Trainer, run};
-pub use spec::{
-    DeviceChoice, EvaluationSpec, LrSchedule, SearchSpec, Spec, SpecError, Strategy, TrainingSpec,
-};

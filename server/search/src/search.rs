@@ -9,7 +9,7 @@ use crate::event::{Done, Event, Exploit};
 use crate::journal::Run;
 use crate::population::Population;
 use crate::protocol::Job;
-use crate::spec::SearchSpec;
+use pba_specs::SearchSpec;
 
 /// Trains the members of a population.
 ///

@@ -7,7 +7,7 @@ use std::ops::Range;
 use pba_schedules::{MAGNITUDE_MAX, PROBABILITY_MAX, Policy};
 
 use crate::search::Trainer;
-use crate::spec::SearchSpec;
+use pba_specs::SearchSpec;
 
 /// Each member has one weight, which moves a tenth of the way to the quality of its policy every
 /// epoch. The quality falls from 1 with the mean distance of the levels from an optimum.

@@ -6,7 +6,8 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use pba_search::protocol::{Progress, Report};
+use pba_search::Progress;
+use pba_search::protocol::Report;
 use serde::Serialize;
 
 /// Time between two progress events.

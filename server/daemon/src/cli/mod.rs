@@ -50,7 +50,7 @@ enum Command {
     /// Learn a schedule: start, watch, cancel and resume population searches
     Search(search::Args),
     /// Train a model from scratch with a schedule or none, and test it; list, watch, cancel and resume
-    Evaluate(evaluate::Args),
+    Evaluate(Box<evaluate::Args>),
 }
 
 /// Parses the command line and does what it says.
@@ -77,7 +77,7 @@ pub fn run() -> anyhow::Result<()> {
             Command::Schedule(args) => schedule::run(args).await,
             Command::Dataset(args) => dataset::run(args).await,
             Command::Search(args) => search::run(args).await,
-            Command::Evaluate(args) => evaluate::run(args).await,
+            Command::Evaluate(args) => evaluate::run(*args).await,
         }
     })
 }

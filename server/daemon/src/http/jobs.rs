@@ -13,7 +13,8 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, delete, get, post};
 use futures_util::Stream;
 use futures_util::stream::unfold;
-use pba_search::protocol::{Job, Progress, event_name};
+use pba_search::Progress;
+use pba_search::protocol::{Job, event_name};
 use pba_wire::jobs::{JobState, PROGRESS, STATE};
 use pba_wire::query::{Form, Integer};
 use serde::Serialize;
@@ -29,7 +30,7 @@ use crate::app::App;
 use crate::error::Error;
 use crate::http::extract::Body;
 use crate::http::problem::documented;
-use crate::jobs::kind::Kind;
+use crate::jobs::kind::JobKind;
 use crate::jobs::record::Record;
 
 /// A comment is sent this often, so that proxies keep a quiet connection.
@@ -43,7 +44,7 @@ pub(super) struct Routes {
 }
 
 /// The routes that every kind of job has, with their part of `/openapi.json`.
-pub(super) fn routes<K: Kind>() -> Routes {
+pub(super) fn routes<K: JobKind>() -> Routes {
     let Job { name, plural, one, .. } = *K::JOB;
     let all = format!("/v1/{plural}");
     let each = format!("{all}/{{{name}}}");
@@ -130,25 +131,25 @@ pub(super) fn routes<K: Kind>() -> Routes {
     }
 }
 
-async fn list<K: Kind>(State(app): State<Arc<App>>) -> Json<K::List> {
+async fn list<K: JobKind>(State(app): State<Arc<App>>) -> Json<K::List> {
     let jobs: Vec<K::Answer> = app.jobs.of::<K>().list().iter().map(|record| record.answer()).collect();
     Json(jobs.into())
 }
 
-async fn show<K: Kind>(
+async fn show<K: JobKind>(
     State(app): State<Arc<App>>,
     Path(id): Path<String>,
 ) -> Result<Json<K::Answer>, Error> {
     Ok(Json(app.jobs.of::<K>().get(&id)?.answer()))
 }
 
-async fn start<K: Kind>(State(app): State<Arc<App>>, Body(body): Body) -> Result<Response, Error> {
+async fn start<K: JobKind>(State(app): State<Arc<App>>, Body(body): Body) -> Result<Response, Error> {
     let record = app.jobs.of::<K>().start(&app.catalog, &app.registry, &body).await?;
     let location = format!("/v1/{}/{}", K::JOB.plural, record.id());
     Ok((StatusCode::ACCEPTED, [(header::LOCATION, location)], Json(record.answer())).into_response())
 }
 
-async fn cancel<K: Kind>(
+async fn cancel<K: JobKind>(
     State(app): State<Arc<App>>,
     Path(id): Path<String>,
 ) -> Result<Json<K::Answer>, Error> {
@@ -159,14 +160,14 @@ async fn cancel<K: Kind>(
     Ok(Json(record.answer()))
 }
 
-async fn resume<K: Kind>(
+async fn resume<K: JobKind>(
     State(app): State<Arc<App>>,
     Path(id): Path<String>,
 ) -> Result<(StatusCode, Json<K::Answer>), Error> {
     Ok((StatusCode::ACCEPTED, Json(app.jobs.of::<K>().resume(&id)?.answer())))
 }
 
-async fn events_of<K: Kind>(
+async fn events_of<K: JobKind>(
     State(app): State<Arc<App>>,
     Path(id): Path<String>,
     headers: HeaderMap,
@@ -189,7 +190,7 @@ async fn events_of<K: Kind>(
 }
 
 /// One client that watches one job.
-struct Watcher<K: Kind> {
+struct Watcher<K: JobKind> {
     record: Arc<Record<K>>,
     changes: watch::Receiver<u64>,
     /// Lines of the journal that the client has.
@@ -199,7 +200,7 @@ struct Watcher<K: Kind> {
     ready: VecDeque<Event>,
 }
 
-impl<K: Kind> Watcher<K> {
+impl<K: JobKind> Watcher<K> {
     async fn next(&mut self) -> Option<Event> {
         loop {
             if let Some(event) = self.ready.pop_front() {

@@ -10,9 +10,9 @@ use serde_json::{Map, Value};
 
 use crate::catalog::schedules::Registry;
 use crate::error::Error;
-use crate::jobs::kind::{About, Kind};
+use crate::jobs::kind::{About, JobKind};
 
-impl Kind for Evaluation {
+impl JobKind for Evaluation {
     const NAMED: &'static str = "an evaluation";
     type Standing = EvaluationStanding;
     type Answer = EvaluationAnswer;

@@ -5,8 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use pba_schedules::Schedule;
-use pba_search::Run;
-use pba_search::protocol::Progress;
+use pba_search::{Progress, Run};
 use pba_wire::jobs::JobState;
 use serde::Serialize;
 use serde_json::{Map, Value};
@@ -17,7 +16,7 @@ use crate::error::Error;
 use crate::metrics::Metrics;
 
 /// A kind of job. A value is one job as its trainer tells of it.
-pub(crate) trait Kind: Run<Spec: ToSchema> + Send + Sync + 'static {
+pub(crate) trait JobKind: Run<Spec: ToSchema> + Send + Sync + 'static {
     /// Whose names its own must differ from, for people.
     const NAMED: &'static str;
     /// Where a job stands, as the API tells it.

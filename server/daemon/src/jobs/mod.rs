@@ -3,7 +3,7 @@
 //! A job trains in a child process ([`trainer`]), one at a time ([`supervisor`]); the others wait in
 //! line. What is known of each is a fold of its journal ([`record`]), so a restart of the server finds
 //! every job where it stood, and goes on with those that were not done. What kinds of job there are
-//! stands here; what they differ in is a [`kind::Kind`].
+//! stands here; what they differ in is a [`kind::JobKind`].
 
 mod evaluation;
 pub(crate) mod kind;
@@ -24,8 +24,8 @@ use pba_wire::jobs::JobState;
 use tokio::sync::{Notify, watch};
 
 use crate::catalog::schedules::Registry;
-use crate::jobs::kind::Kind;
-use crate::jobs::supervisor::Line;
+use crate::jobs::kind::JobKind;
+use crate::jobs::supervisor::Waiting;
 use crate::jobs::table::Table;
 use crate::jobs::trainer::Trainer;
 use crate::jobs::workplace::Workplace;
@@ -33,7 +33,7 @@ use crate::metrics::Metrics;
 
 /// Every job, by kind.
 pub(crate) struct Jobs {
-    lines: Vec<Arc<dyn Line>>,
+    kinds: Vec<Arc<dyn Waiting>>,
     /// The same, by the type of their kind.
     tables: HashMap<TypeId, Arc<dyn Any + Send + Sync>>,
     workplace: Arc<Workplace>,
@@ -55,28 +55,28 @@ impl Jobs {
     ) -> anyhow::Result<Jobs> {
         let (cache, queued) = (cache.to_owned(), Notify::new());
         let workplace = Arc::new(Workplace { trainer, cache, is_writer, queued, metrics });
-        let mut jobs = Jobs { lines: Vec::new(), tables: HashMap::new(), workplace };
+        let mut jobs = Jobs { kinds: Vec::new(), tables: HashMap::new(), workplace };
         jobs.add::<Search>(data)?;
         jobs.add::<Evaluation>(data)?;
         Ok(jobs)
     }
 
-    fn add<K: Kind>(&mut self, data: &Path) -> anyhow::Result<()> {
+    fn add<K: JobKind>(&mut self, data: &Path) -> anyhow::Result<()> {
         let table = Arc::new(Table::<K>::open(data, &self.workplace)?);
-        self.lines.push(Arc::clone(&table) as Arc<dyn Line>);
+        self.kinds.push(Arc::clone(&table) as Arc<dyn Waiting>);
         self.tables.insert(TypeId::of::<K>(), table);
         Ok(())
     }
 
     /// The jobs of a kind.
-    pub(crate) fn of<K: Kind>(&self) -> &Table<K> {
+    pub(crate) fn of<K: JobKind>(&self) -> &Table<K> {
         let table = self.tables.get(&TypeId::of::<K>()).and_then(|table| table.downcast_ref());
         table.expect("every kind is added when the jobs are opened")
     }
 
     /// Runs one job after another until `stop` turns true, whatever their kinds.
     pub(crate) async fn supervise(&self, registry: &Registry, stop: watch::Receiver<bool>) {
-        supervisor::supervise(&self.lines, &self.workplace, registry, stop).await;
+        supervisor::supervise(&self.kinds, &self.workplace, registry, stop).await;
     }
 
     /// Whether a name is promised to the schedule of a search that may still learn it.

@@ -8,14 +8,14 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use anyhow::Context;
 use futures_util::FutureExt;
 use pba_schedules::{Schedule, formats};
-use pba_search::protocol::{Progress, files};
-use pba_search::{Spec, journal};
+use pba_search::protocol::files;
+use pba_search::{Progress, Spec, journal};
 use pba_wire::jobs::JobState;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Notify, watch};
 
 use crate::error::Error;
-use crate::jobs::kind::{About, Kind, News};
+use crate::jobs::kind::{About, JobKind, News};
 use crate::metrics::Metrics;
 
 /// What `search.json` holds, and likewise for other kinds.
@@ -34,7 +34,7 @@ struct Entry<S> {
 }
 
 /// What changes while a job runs.
-struct Live<K: Kind> {
+struct Live<K: JobKind> {
     entry: Entry<K::Spec>,
     /// Whole lines of the journal, without line feeds.
     journal: Vec<String>,
@@ -46,7 +46,7 @@ struct Live<K: Kind> {
 }
 
 /// One job.
-pub(crate) struct Record<K: Kind> {
+pub(crate) struct Record<K: JobKind> {
     id: String,
     directory: PathBuf,
     live: Mutex<Live<K>>,
@@ -59,7 +59,7 @@ pub(crate) struct Record<K: Kind> {
 /// A folder with this prefix was being made; none has the name of a job.
 pub(crate) const BEGUN: &str = ".begun-";
 
-impl<K: Kind> Record<K> {
+impl<K: JobKind> Record<K> {
     /// Makes the folder of a new job, with the schedule that its trainer needs.
     pub(crate) fn create(
         parent: &Path,
@@ -335,7 +335,7 @@ impl<K: Kind> Record<K> {
     }
 }
 
-impl<K: Kind> Live<K> {
+impl<K: JobKind> Live<K> {
     fn seconds(&self) -> f64 {
         self.entry.seconds + self.running_since.map_or(Duration::ZERO, |since| since.elapsed()).as_secs_f64()
     }
@@ -355,13 +355,13 @@ impl<K: Kind> Live<K> {
 }
 
 /// The file that says what a job was asked and where it stands.
-fn entry_path<K: Kind>(directory: &Path) -> PathBuf {
+fn entry_path<K: JobKind>(directory: &Path) -> PathBuf {
     directory.join(format!("{}.json", K::JOB.name))
 }
 
 /// The lines of a journal up to the last one that a job can go on from in the first `lines_max`, and
 /// where the job stands there.
-fn read_journal<K: Kind>(directory: &Path, lines_max: usize) -> anyhow::Result<(Vec<String>, Option<K>)> {
+fn read_journal<K: JobKind>(directory: &Path, lines_max: usize) -> anyhow::Result<(Vec<String>, Option<K>)> {
     let path = directory.join(files::JOURNAL);
     let bytes = match std::fs::read(&path) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Vec::new(),

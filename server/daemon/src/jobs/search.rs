@@ -12,10 +12,10 @@ use serde_json::{Map, Value};
 
 use crate::catalog::schedules::Registry;
 use crate::error::Error;
-use crate::jobs::kind::{About, Kind, News};
+use crate::jobs::kind::{About, JobKind, News};
 use crate::metrics::Metrics;
 
-impl Kind for Search {
+impl JobKind for Search {
     const NAMED: &'static str = "a search or a schedule";
     type Standing = SearchStanding;
     type Answer = SearchAnswer;

@@ -10,7 +10,7 @@ use std::time::Duration;
 use anyhow::Context;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
-use pba_search::protocol::{self, Report, exit};
+use pba_search::protocol::{Line, Report, exit};
 use pba_wire::jobs::JobState;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
 use tokio::process::{Child, ChildStderr};
@@ -18,7 +18,7 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 
 use crate::catalog::schedules::Registry;
-use crate::jobs::kind::{Kind, News};
+use crate::jobs::kind::{JobKind, News};
 use crate::jobs::record::Record;
 use crate::jobs::table::Table;
 use crate::jobs::workplace::Workplace;
@@ -49,7 +49,7 @@ enum End {
 }
 
 /// The jobs of a kind that wait for their turn.
-pub(crate) trait Line: Send + Sync {
+pub(super) trait Waiting: Send + Sync {
     /// When the one that has waited longest was asked for; none when none waits.
     fn first(&self) -> Option<u128>;
 
@@ -61,7 +61,7 @@ pub(crate) trait Line: Send + Sync {
     ) -> BoxFuture<'a, ()>;
 }
 
-impl<K: Kind> Line for Table<K> {
+impl<K: JobKind> Waiting for Table<K> {
     fn first(&self) -> Option<u128> {
         self.next().map(|record| record.created())
     }
@@ -86,10 +86,10 @@ impl<K: Kind> Line for Table<K> {
     }
 }
 
-/// Runs the jobs of all lines, in the order in which they were asked for, until `stop` turns true; the
+/// Runs the jobs of all kinds, in the order in which they were asked for, until `stop` turns true; the
 /// running one then goes on after a restart.
-pub(crate) async fn supervise(
-    lines: &[Arc<dyn Line>],
+pub(super) async fn supervise(
+    kinds: &[Arc<dyn Waiting>],
     workplace: &Workplace,
     registry: &Registry,
     mut stop: watch::Receiver<bool>,
@@ -99,9 +99,9 @@ pub(crate) async fn supervise(
         // One that is still being built, as by `make run`, or was not mounted: the jobs of a server
         // that was restarted wait for it.
         let is_there = workplace.trainer.is_there();
-        let waiting = lines.iter().filter_map(|line| Some((line.first()?, line)));
+        let waiting = kinds.iter().filter_map(|kind| Some((kind.first()?, kind)));
         match waiting.min_by_key(|(created, _)| *created) {
-            Some((_, line)) if is_there => line.run_first(registry, &mut stop).await,
+            Some((_, kind)) if is_there => kind.run_first(registry, &mut stop).await,
             Some(_) => {
                 if was_there {
                     let trainer = workplace.trainer.program().display();
@@ -121,7 +121,7 @@ pub(crate) async fn supervise(
     }
 }
 
-async fn run<K: Kind>(
+async fn run<K: JobKind>(
     workplace: &Workplace,
     registry: &Registry,
     record: &Record<K>,
@@ -157,12 +157,12 @@ async fn run<K: Kind>(
     }
 }
 
-fn enter<K: Kind>(record: &Record<K>, state: JobState) {
+fn enter<K: JobKind>(record: &Record<K>, state: JobState) {
     tracing::info!(id = record.id(), "{} {state}", K::JOB.name);
     record.enter(state, None);
 }
 
-fn fail<K: Kind>(record: &Record<K>, reason: String) {
+fn fail<K: JobKind>(record: &Record<K>, reason: String) {
     tracing::error!(id = record.id(), %reason, "{} failed", K::JOB.name);
     record.enter(JobState::Failed, Some(reason));
 }
@@ -174,7 +174,7 @@ async fn told(stop: &mut watch::Receiver<bool>) {
 }
 
 /// One life of a trainer.
-async fn attempt<K: Kind>(
+async fn attempt<K: JobKind>(
     workplace: &Workplace,
     record: &Record<K>,
     stop: &mut watch::Receiver<bool>,
@@ -221,17 +221,21 @@ async fn attempt<K: Kind>(
 }
 
 /// Takes in one line of the trainer; answers why it failed, if it says so.
-fn take_in<K: Kind>(workplace: &Workplace, record: &Record<K>, line: &str) -> anyhow::Result<Option<String>> {
-    match serde_json::from_str::<protocol::Line<K::Event>>(line) {
-        Ok(protocol::Line::Event(event)) => record.happened(&event, &workplace.metrics)?,
-        Ok(protocol::Line::Report(report)) => match report {
+fn take_in<K: JobKind>(
+    workplace: &Workplace,
+    record: &Record<K>,
+    line: &str,
+) -> anyhow::Result<Option<String>> {
+    match serde_json::from_str::<Line<K::Event>>(line) {
+        Ok(Line::Event(event)) => record.happened(&event, &workplace.metrics)?,
+        Ok(Line::Report(report)) => match report {
             Report::Resumed { events, .. } => record.reread(events)?,
             Report::Progress(progress) => record.progressed(progress, &workplace.metrics),
             Report::Failed { error } => return Ok(Some(error)),
             _ => tracing::debug!(id = record.id(), ?report, "trainer"),
         },
         // A spec that was right when the job was asked for, as for a device that is gone.
-        Ok(protocol::Line::Refused { error }) => return Ok(Some(error.message)),
+        Ok(Line::Refused { error }) => return Ok(Some(error.message)),
         Err(_) => tracing::warn!(id = record.id(), line, "the trainer said something that is no event"),
     }
     Ok(None)

@@ -1,6 +1,7 @@
 //! The jobs of one kind, by name.
 
 use std::collections::BTreeMap;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -16,7 +17,7 @@ use serde_json::{Map, Value};
 use crate::catalog::datasets::Catalog;
 use crate::catalog::schedules::Registry;
 use crate::error::Error;
-use crate::jobs::kind::{Kind, News};
+use crate::jobs::kind::{JobKind, News};
 use crate::jobs::record::{BEGUN, Record};
 use crate::jobs::workplace::Workplace;
 
@@ -24,7 +25,7 @@ use crate::jobs::workplace::Workplace;
 const WAITING_MAX: usize = 64;
 
 /// Every job of a kind, by id: its name.
-pub(crate) struct Table<K: Kind> {
+pub(crate) struct Table<K: JobKind> {
     directory: PathBuf,
     pub(crate) workplace: Arc<Workplace>,
     records: Mutex<Records<K>>,
@@ -33,7 +34,7 @@ pub(crate) struct Table<K: Kind> {
 type Records<K> = BTreeMap<String, Arc<Record<K>>>;
 
 /// A request that is right, as far as can be said without the trainer.
-struct Checked<K: Kind> {
+struct Checked<K: JobKind> {
     spec: K::Spec,
     /// Where the trainer reads the dataset.
     source: String,
@@ -43,15 +44,17 @@ struct Checked<K: Kind> {
     named: bool,
 }
 
-impl<K: Kind> Table<K> {
+impl<K: JobKind> Table<K> {
     /// Opens the jobs in a data directory.
     ///
     /// # Errors
     /// When their folder cannot be made or listed.
     pub(super) fn open(data: &Path, workplace: &Arc<Workplace>) -> anyhow::Result<Table<K>> {
         let directory = data.join(K::JOB.plural);
-        std::fs::create_dir_all(&directory)
-            .with_context(|| format!("cannot make {}", directory.display()))?;
+        if workplace.is_writer {
+            std::fs::create_dir_all(&directory)
+                .with_context(|| format!("cannot make {}", directory.display()))?;
+        }
         let records = Mutex::new(read(&directory, workplace.is_writer)?);
         let table = Table { directory, workplace: Arc::clone(workplace), records };
         table.count_states();
@@ -246,10 +249,15 @@ impl<K: Kind> Table<K> {
 }
 
 /// Reads every job in a directory.
-fn read<K: Kind>(directory: &Path, is_writer: bool) -> anyhow::Result<Records<K>> {
+fn read<K: JobKind>(directory: &Path, is_writer: bool) -> anyhow::Result<Records<K>> {
     let cannot = || format!("cannot list {}", directory.display());
     let mut records = BTreeMap::new();
-    for folder in std::fs::read_dir(directory).with_context(cannot)? {
+    let folders = match std::fs::read_dir(directory) {
+        // Whoever writes here has had none of this kind.
+        Err(error) if error.kind() == ErrorKind::NotFound && !is_writer => return Ok(records),
+        folders => folders.with_context(cannot)?,
+    };
+    for folder in folders {
         let path = folder.with_context(cannot)?.path();
         if path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(BEGUN)) {
             // A server was killed while it made it, and nobody was told of it; or it makes it just now.
@@ -271,11 +279,11 @@ fn read<K: Kind>(directory: &Path, is_writer: bool) -> anyhow::Result<Records<K>
     Ok(records)
 }
 
-fn parse<K: Kind>(fields: &Map<String, Value>) -> Result<K::Spec, Error> {
+fn parse<K: JobKind>(fields: &Map<String, Value>) -> Result<K::Spec, Error> {
     K::Spec::try_from(fields.clone()).map_err(|error| Error::spec(&error))
 }
 
-fn name_taken<K: Kind>(name: &str) -> Error {
+fn name_taken<K: JobKind>(name: &str) -> Error {
     Error::conflict(format!(
         "the name {name:?} is taken by {}; names are immutable, so choose another one or leave it out",
         K::NAMED

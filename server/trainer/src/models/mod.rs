@@ -1,6 +1,6 @@
 //! The networks, one file each. Which there are is declared in [`pba_search::models`].
 
-use pba_search::ModelName;
+use pba_specs::ModelName;
 
 use crate::network::model::Model;
 
@@ -23,7 +23,7 @@ macro_rules! networks {
     };
 }
 
-pba_search::models!(networks);
+pba_specs::models!(networks);
 
 #[cfg(test)]
 mod tests {
