@@ -32,7 +32,7 @@ impl Cause {
                 (StatusCode::UNPROCESSABLE_ENTITY, "broken-dataset", "the dataset is broken")
             }
             Cause::Full => (StatusCode::TOO_MANY_REQUESTS, "full", "all streams are taken"),
-            Cause::Busy => (StatusCode::TOO_MANY_REQUESTS, "busy", "too many searches"),
+            Cause::Busy => (StatusCode::TOO_MANY_REQUESTS, "busy", "too many jobs"),
             Cause::Timeout => (StatusCode::REQUEST_TIMEOUT, "timeout", "the request took too long"),
             Cause::NoTrainer => (StatusCode::SERVICE_UNAVAILABLE, "no-trainer", "there is no trainer"),
             Cause::Draining => (StatusCode::SERVICE_UNAVAILABLE, "draining", "the server is shutting down"),
