@@ -46,6 +46,49 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("pba-wire", &["pba-types", "pba-schedules", "pba-specs"]),
     ("pba-client", &["pba-wire"]),
 ];
+/// The modules of the larger crates: each may use those before it.
+const LAYERS: &[(&str, &[&str])] = &[
+    (
+        "pba-server",
+        &[
+            "metrics",
+            "error",
+            "local",
+            "data_lock",
+            "catalog",
+            "jobs",
+            "config",
+            "stream",
+            "draw",
+            "app",
+            "http",
+            "server",
+            "cli",
+        ],
+    ),
+    ("pba-datasets", &["error", "parallel", "decode", "packed", "cache", "dataset", "formats", "import"]),
+    (
+        "pba-trainer",
+        &[
+            "torch",
+            "signals",
+            "report",
+            "network",
+            "models",
+            "data",
+            "members",
+            "cpu",
+            "gpu",
+            "device",
+            "checkpoint",
+            "population",
+            "run_dir",
+            "search",
+            "evaluate",
+            "bench",
+        ],
+    ),
+];
 /// Crates whose results depend on their arguments alone.
 const PURE: [&str; 5] = ["pba-types", "pba-schedules", "pba-specs", "pba-augment", "pba-search"];
 /// What a pure crate must not know.
@@ -146,6 +189,37 @@ fn no_files_use_each_other_in_a_circle() {
         "files use each other in a circle: {circles:#?}\n\
          move what they both need into a file that uses neither, or pass it in as a value"
     );
+}
+
+#[test]
+fn modules_point_one_way() {
+    let packages = packages();
+    for (name, order) in LAYERS {
+        let edges = Imports::of(&packages[*name].folder.join("src")).edges;
+        // A file or folder below `src` is a module; what is in it may use what stands before it.
+        let place = |file: &Path| {
+            let module = file.iter().next().expect("a path has a part").to_str().expect("names are ASCII");
+            let module = module.trim_end_matches(".rs");
+            order.iter().position(|known| *known == module).unwrap_or_else(|| {
+                panic!("{name}: {module} is new: say in this test what may use it, by its place in the order")
+            })
+        };
+        for (file, used) in edges.iter().filter(|(file, _)| !is_root(file)) {
+            for other in used.iter().filter(|other| !is_root(other)) {
+                assert!(
+                    place(other) <= place(file),
+                    "{name}: {} uses {}, which stands above it in {order:?}; move what is shared below both",
+                    file.display(),
+                    other.display()
+                );
+            }
+        }
+    }
+}
+
+/// Whether a file only lists the modules of its crate.
+fn is_root(file: &Path) -> bool {
+    file == Path::new("lib.rs") || file == Path::new("main.rs")
 }
 
 #[test]

@@ -9,6 +9,7 @@ mod app;
 mod catalog;
 pub mod cli;
 mod config;
+mod data_lock;
 mod draw;
 mod error;
 mod http;

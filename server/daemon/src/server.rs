@@ -154,11 +154,12 @@ impl Server {
     /// configured time to finish, and what is left after it is cut, visibly to its client.
     pub(crate) async fn run(self, stop: impl Future<Output = ()>) {
         let (end_connections, connections) = watch::channel(false);
-        let service = Service::new(router(Arc::clone(&self.app)), self.app.limits.stall(), connections);
+        let service =
+            Service::new(router(Arc::clone(&self.app)), self.app.engine.limits.stall(), connections);
         let (end_jobs, ending) = watch::channel(false);
         let app = Arc::clone(&self.app);
         let jobs = tokio::spawn(async move {
-            if app.is_writer() {
+            if app.lock.is_writer() {
                 app.jobs.supervise(&app.registry, ending).await;
             }
         });
@@ -169,7 +170,7 @@ impl Server {
                 match deadline {
                     None => std::future::pending().await,
                     Some(deadline) => {
-                        while self.app.streams() > 0 && Instant::now() < deadline {
+                        while self.app.engine.streams() > 0 && Instant::now() < deadline {
                             sleep_until(deadline.min(Instant::now() + DRAIN_POLL)).await;
                         }
                     }
@@ -181,8 +182,8 @@ impl Server {
                     self.app.drain();
                     // The running job is at its last checkpoint in any case; it goes on there.
                     let _ = end_jobs.send(true);
-                    tracing::info!(streams = self.app.streams(), seconds = self.app.limits.drain_seconds, "draining");
-                    deadline = Some(Instant::now() + self.app.limits.drain());
+                    tracing::info!(streams = self.app.engine.streams(), seconds = self.app.engine.limits.drain_seconds, "draining");
+                    deadline = Some(Instant::now() + self.app.engine.limits.drain());
                 }
                 () = drained => break,
             }
@@ -191,7 +192,7 @@ impl Server {
         if let Err(error) = jobs.await {
             tracing::error!(%error, "the jobs did not end in good order");
         }
-        let cut = self.app.streams();
+        let cut = self.app.engine.streams();
         if cut > 0 {
             tracing::warn!(streams = cut, "streams cut");
             return;

@@ -12,14 +12,16 @@ use pba_augment::Base;
 use pba_datasets::BUILT_IN;
 use serde::Serialize;
 
-use crate::app::{App, DataLock};
+use crate::app::App;
 use crate::catalog::datasets::Catalog;
 use crate::catalog::schedules::Registry;
 use crate::cli::{bar, output};
 use crate::config::{Config, DatasetConfig, ServeArgs};
+use crate::data_lock::DataLock;
 use crate::jobs::{Jobs, trainer::Trainer};
 use crate::metrics::Metrics;
 use crate::server::{Server, Sockets};
+use crate::stream::engine::Engine;
 
 /// A half packed dataset that nobody has written to for so long has lost its process.
 const PACKING_IDLE: Duration = Duration::from_secs(3600);
@@ -101,7 +103,8 @@ pub(crate) async fn start(config: &Config) -> anyhow::Result<Server> {
     for (name, DatasetConfig { path, base }) in &config.datasets {
         catalog.add(name, Some(path.clone()), *base);
     }
-    let app = Arc::new(App::start(catalog, registry, jobs, config.limits.clone(), metrics, lock)?);
+    let engine = Engine::start(config.limits.clone(), metrics)?;
+    let app = Arc::new(App::new(catalog, registry, jobs, engine, lock));
     let importing = Arc::clone(&app);
     // A thread that nobody waits for: what it was killed in the middle of is imported the next time.
     std::thread::Builder::new().name("import".to_owned()).spawn(move || import(&importing, &cache))?;

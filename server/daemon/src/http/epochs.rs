@@ -54,10 +54,10 @@ pub(crate) async fn batches(
     let codec = codec(http.headers())?;
     let wanted = batches_wanted(http.headers())?;
     let epoch = Arc::new(app.resolver().resolve(&dataset, epoch, &request, codec)?);
-    let mut permit = app.admit()?;
+    let mut permit = app.engine.admit()?;
     // A request for what comes after the last batch only asks for the metadata of the stream.
     if request.start > 0 && epoch.plan().batches() > 0 {
-        app.metrics.resumes.inc();
+        app.engine.metrics.resumes.inc();
     }
     tracing::info!(
         dataset = epoch.dataset(),
@@ -71,14 +71,14 @@ pub(crate) async fn batches(
         && http.extensions().get::<Local>().is_some()
         && let Some(upgrade) = http.extensions_mut().remove::<OnUpgrade>()
     {
-        match SharedMemoryStream::new(&app, &epoch, permit, wanted) {
+        match SharedMemoryStream::new(&app.engine, &epoch, permit, wanted) {
             Ok(stream) => {
                 tokio::spawn(stream.run(upgrade));
                 let headers = [(header::CONNECTION, "upgrade"), (header::UPGRADE, shared_memory::PROTOCOL)];
                 return Ok((StatusCode::SWITCHING_PROTOCOLS, headers).into_response());
             }
             Err((given_back, error)) => {
-                app.metrics.shared_memory_refused.inc();
+                app.engine.metrics.shared_memory_refused.inc();
                 tracing::info!(
                     error = format!("{error:#}"),
                     "no shared memory is left; the batches go through the socket"
@@ -87,7 +87,7 @@ pub(crate) async fn batches(
             }
         }
     }
-    let body = EpochBody::new(app, epoch, permit).map_err(Error::internal)?;
+    let body = EpochBody::new(Arc::clone(&app.engine), epoch, permit).map_err(Error::internal)?;
     Ok(([(header::CONTENT_TYPE, CONTENT_TYPE)], Body::new(body)).into_response())
 }
 
@@ -114,12 +114,15 @@ pub(crate) async fn preview(
     let number = epoch_number(&epoch)?;
     let epoch = app.resolver().resolve(&dataset, number, &request, Codec::Plain)?;
     let bytes = u64::from(count) * epoch.recipe().shape().rgb_bytes() as u64;
-    if bytes > app.limits.batch_bytes_max {
-        let allowed = app.limits.batch_bytes_max / epoch.recipe().shape().rgb_bytes() as u64;
+    if bytes > app.engine.limits.batch_bytes_max {
+        let allowed = app.engine.limits.batch_bytes_max / epoch.recipe().shape().rgb_bytes() as u64;
         return Err(Error::parameter(
             "n",
             count.to_string(),
-            format!("images of {bytes} bytes are over this server's bound of {}", app.limits.batch_bytes_max),
+            format!(
+                "images of {bytes} bytes are over this server's bound of {}",
+                app.engine.limits.batch_bytes_max
+            ),
             format!("1..={}", allowed.max(1)),
         ));
     }

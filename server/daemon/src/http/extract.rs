@@ -33,9 +33,10 @@ impl FromRequest<Arc<App>> for Body {
     async fn from_request(request: Request, app: &Arc<App>) -> Result<Body, Error> {
         let body = Bytes::from_request(request, app).await;
         body.map(Body).map_err(|rejection| match rejection.status() {
-            StatusCode::PAYLOAD_TOO_LARGE => {
-                Error::too_large(format!("the body is larger than {} bytes", app.limits.body_bytes_max))
-            }
+            StatusCode::PAYLOAD_TOO_LARGE => Error::too_large(format!(
+                "the body is larger than {} bytes",
+                app.engine.limits.body_bytes_max
+            )),
             _ => Error::body(format!("the body could not be read: {rejection}")),
         })
     }

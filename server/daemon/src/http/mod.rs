@@ -118,7 +118,7 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .fallback(async |uri: Uri| Error::no_route(uri.path()))
         .layer(from_fn_with_state(checks, observe))
         .layer(Extension(Arc::new(document)))
-        .layer(DefaultBodyLimit::max(app.limits.body_bytes_max))
+        .layer(DefaultBodyLimit::max(app.engine.limits.body_bytes_max))
         .with_state(app)
 }
 
@@ -149,7 +149,7 @@ async fn observe(State(checks): State<Arc<Checks>>, request: Request, next: Next
             Err(_) => Error::timeout(ANSWER_TIMEOUT.as_secs()).into_response(),
         },
     };
-    let metrics = &checks.app.metrics;
+    let metrics = &checks.app.engine.metrics;
     let route = matched.as_deref().unwrap_or("none");
     metrics.requests.with_label_values(&[route, response.status().as_str()]).inc();
     if let Some(ProblemName(name)) = response.extensions().get() {
@@ -180,7 +180,7 @@ fn check_query(checks: &Checks, route: Option<&str>, request: &Request) -> Resul
 
 /// Lets a request pass where this server may write in its data directory.
 async fn writer_only(State(app): State<Arc<App>>, request: Request, next: Next) -> Result<Response, Error> {
-    app.check_writer()?;
+    app.lock.check_writer()?;
     Ok(next.run(request).await)
 }
 
@@ -195,8 +195,8 @@ async fn on_pool<T: Send + 'static>(
     app: &App,
     job: impl FnOnce(&mut crate::stream::pool::Workspace) -> Result<T, Error> + Send + 'static,
 ) -> Result<T, Error> {
-    let _turn = app.single_jobs.acquire().await.map_err(Error::internal)?;
-    match app.pool.run(job).await {
+    let _turn = app.engine.single_jobs.acquire().await.map_err(Error::internal)?;
+    match app.engine.pool.run(job).await {
         Ok(Ok(result)) => result,
         Ok(Err(panicked)) => Err(Error::internal(panicked)),
         Err(_) => Err(Error::internal("the pool was shut down")),

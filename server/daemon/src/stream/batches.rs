@@ -8,8 +8,8 @@ use std::time::Instant;
 use futures_util::FutureExt;
 use tokio::sync::OwnedSemaphorePermit;
 
-use crate::app::App;
 use crate::metrics::{Live, Stage};
+use crate::stream::engine::Engine;
 use crate::stream::epoch::Epoch;
 use crate::stream::pool::{Answer, Workspace};
 
@@ -27,7 +27,7 @@ pub(crate) struct BrokenStream {
 ///
 /// Holds the stream's place, and books who waits for whom, until it is dropped.
 pub(crate) struct Batches<B> {
-    app: Arc<App>,
+    engine: Arc<Engine>,
     epoch: Arc<Epoch>,
     /// Batches that are being made, in order.
     in_flight: VecDeque<Answer<anyhow::Result<B>>>,
@@ -51,10 +51,10 @@ enum Clock {
 
 impl<B: Send + 'static> Batches<B> {
     /// The batches of an epoch, none of which is being made yet.
-    pub(crate) fn new(app: Arc<App>, epoch: Arc<Epoch>, permit: OwnedSemaphorePermit) -> Batches<B> {
+    pub(crate) fn new(engine: Arc<Engine>, epoch: Arc<Epoch>, permit: OwnedSemaphorePermit) -> Batches<B> {
         Batches {
-            _live: Live::new(&app.metrics.streams_active),
-            app,
+            _live: Live::new(&engine.metrics.streams_active),
+            engine,
             epoch,
             in_flight: VecDeque::new(),
             next: 0,
@@ -65,14 +65,14 @@ impl<B: Send + 'static> Batches<B> {
         }
     }
 
-    /// What every request shares.
-    pub(crate) fn app(&self) -> &App {
-        &self.app
+    /// What all streams share.
+    pub(crate) fn engine(&self) -> &Engine {
+        &self.engine
     }
 
     /// Whether one more batch should be in the making.
     pub(crate) fn wants_more(&self) -> bool {
-        self.in_flight.len() < self.app.limits.batches_ahead && self.next < self.epoch.plan().batches()
+        self.in_flight.len() < self.engine.limits.batches_ahead && self.next < self.epoch.plan().batches()
     }
 
     /// Whether [`Batches::poll_next`] would give something, now or later, without being asked for more.
@@ -83,10 +83,10 @@ impl<B: Send + 'static> Batches<B> {
     /// Has the pool make the next batch.
     pub(crate) fn ask(
         &mut self,
-        make: impl FnOnce(&Epoch, u64, &mut Workspace, &App) -> anyhow::Result<B> + Send + 'static,
+        make: impl FnOnce(&Epoch, u64, &mut Workspace, &Engine) -> anyhow::Result<B> + Send + 'static,
     ) {
-        let (app, epoch, n) = (Arc::clone(&self.app), Arc::clone(&self.epoch), self.next);
-        self.in_flight.push_back(self.app.pool.run(move |workspace| make(&epoch, n, workspace, &app)));
+        let (engine, epoch, n) = (Arc::clone(&self.engine), Arc::clone(&self.epoch), self.next);
+        self.in_flight.push_back(self.engine.pool.run(move |workspace| make(&epoch, n, workspace, &engine)));
         self.next += 1;
     }
 
@@ -119,14 +119,14 @@ impl<B: Send + 'static> Batches<B> {
         };
         self.book(Clock::Sending(Instant::now()));
         self.sent += 1;
-        self.app.metrics.batches_sent.inc();
+        self.engine.metrics.batches_sent.inc();
         Poll::Ready(Some(Ok(batch)))
     }
 
     fn fail(&mut self, reason: String) -> BrokenStream {
         let broken = BrokenStream { batch: self.sent, reason };
         tracing::error!(dataset = self.epoch.dataset(), error = %broken, "stream broken off");
-        self.app.metrics.request_errors.with_label_values(&["broken-stream"]).inc();
+        self.engine.metrics.request_errors.with_label_values(&["broken-stream"]).inc();
         self.ended = true;
         self.in_flight.clear();
         broken
@@ -134,7 +134,7 @@ impl<B: Send + 'static> Batches<B> {
 
     /// Books the time since the clock was set, and sets it anew.
     fn book(&mut self, next: Clock) {
-        let metrics = &self.app.metrics;
+        let metrics = &self.engine.metrics;
         match std::mem::replace(&mut self.clock, next) {
             Clock::Sending(since) => {
                 let seconds = since.elapsed().as_secs_f64();
@@ -149,7 +149,7 @@ impl<B: Send + 'static> Batches<B> {
 impl<B> Drop for Batches<B> {
     /// Books what the last batch took: a client that stalled and then left was slow, too.
     fn drop(&mut self) {
-        let metrics = &self.app.metrics;
+        let metrics = &self.engine.metrics;
         if !self.ended {
             tracing::info!(
                 dataset = self.epoch.dataset(),

@@ -14,9 +14,9 @@ use bytes::Bytes;
 use http_body::{Body, Frame};
 use tokio::sync::OwnedSemaphorePermit;
 
-use crate::app::App;
 use crate::stream::batches::{Batches, BrokenStream};
 use crate::stream::encode::END_OF_STREAM;
+use crate::stream::engine::Engine;
 use crate::stream::epoch::{EncodedBatch, Epoch};
 
 /// Batches of an epoch in order, encoded as they are asked for.
@@ -33,12 +33,12 @@ impl EpochBody {
     /// # Errors
     /// When the schema cannot be encoded, which is our fault.
     pub(crate) fn new(
-        app: Arc<App>,
+        engine: Arc<Engine>,
         epoch: Arc<Epoch>,
         permit: OwnedSemaphorePermit,
     ) -> anyhow::Result<EpochBody> {
         let chunks = VecDeque::from([epoch.schema_message()?]);
-        let mut body = EpochBody { batches: Batches::new(app, epoch, permit), chunks, ended: false };
+        let mut body = EpochBody { batches: Batches::new(engine, epoch, permit), chunks, ended: false };
         body.ask_ahead();
         Ok(body)
     }
@@ -46,8 +46,9 @@ impl EpochBody {
     /// Keeps `batches_ahead` batches in the making.
     fn ask_ahead(&mut self) {
         while self.batches.wants_more() {
-            self.batches
-                .ask(|epoch, n, workspace, app| epoch.batch(n, workspace, &app.buffers, &app.metrics));
+            self.batches.ask(|epoch, n, workspace, engine| {
+                epoch.batch(n, workspace, &engine.buffers, &engine.metrics)
+            });
         }
     }
 }
@@ -63,7 +64,7 @@ impl Body for EpochBody {
         let body = self.get_mut();
         loop {
             if let Some(chunk) = body.chunks.pop_front() {
-                body.batches.app().metrics.stream_bytes.inc_by(chunk.len() as u64);
+                body.batches.engine().metrics.stream_bytes.inc_by(chunk.len() as u64);
                 return Poll::Ready(Some(Ok(Frame::data(chunk))));
             }
             if body.ended {

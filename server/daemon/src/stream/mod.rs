@@ -5,6 +5,7 @@ pub(crate) mod body;
 pub(crate) mod buffers;
 pub(crate) mod decoded_cache;
 pub mod encode;
+pub(crate) mod engine;
 pub(crate) mod epoch;
 pub(crate) mod pool;
 pub(crate) mod resolve;

@@ -18,8 +18,8 @@ use pba_wire::{EpochRequest, stream};
 use crate::catalog::datasets::Catalog;
 use crate::catalog::schedules::Registry;
 use crate::error::Error;
-use crate::stream::decoded_cache::DecodedCache;
 use crate::stream::encode::{Codec, Layout, batch_header};
+use crate::stream::engine::Engine;
 use crate::stream::epoch::Epoch;
 
 /// What an epoch is resolved against.
@@ -28,10 +28,8 @@ pub(crate) struct Resolver<'a> {
     pub(crate) catalog: &'a Catalog,
     /// The schedules.
     pub(crate) registry: &'a Registry,
-    /// Decoded pixels of images that are kept encoded.
-    pub(crate) decoded: &'a Arc<DecodedCache>,
-    /// The largest batch in memory.
-    pub(crate) batch_bytes_max: u64,
+    /// What the epoch will be made with.
+    pub(crate) engine: &'a Engine,
 }
 
 /// Which policies, and the name and digest to tell the client.
@@ -64,14 +62,14 @@ impl Resolver<'_> {
         let plan = plan(split.len(), epoch, request)?;
         let rows_max = plan_rows_max(&plan);
         let batch_bytes = rows_max * (shape.rgb_bytes() as u64 + 16);
-        if batch_bytes > self.batch_bytes_max {
-            let rows = (self.batch_bytes_max / (shape.rgb_bytes() as u64 + 16)).max(1);
+        if batch_bytes > self.engine.limits.batch_bytes_max {
+            let rows = (self.engine.limits.batch_bytes_max / (shape.rgb_bytes() as u64 + 16)).max(1);
             return Err(Error::parameter(
                 "batch_size",
                 request.batch_size.to_string(),
                 format!(
                     "a batch of {batch_bytes} bytes is over this server's bound of {}",
-                    self.batch_bytes_max
+                    self.engine.limits.batch_bytes_max
                 ),
                 format!("1..={rows} for images of {}x{}", shape.height, shape.width),
             ));
@@ -115,7 +113,7 @@ impl Resolver<'_> {
             schema: Arc::new(stream::schema(shape.height, shape.width, metadata)),
             split_name: request.split,
             split,
-            decoded: Arc::clone(self.decoded),
+            decoded: Arc::clone(&self.engine.decoded),
             recipe,
             plan,
             codec,

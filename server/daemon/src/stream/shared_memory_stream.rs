@@ -20,10 +20,10 @@ use tokio::net::UnixStream;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{sleep, timeout};
 
-use crate::app::App;
 use crate::local::LocalSocket;
 use crate::stream::batches::Batches;
 use crate::stream::encode::END_OF_STREAM;
+use crate::stream::engine::Engine;
 use crate::stream::epoch::Epoch;
 use crate::stream::shared_memory::{Memory, Slot};
 
@@ -54,7 +54,7 @@ impl SharedMemoryStream {
     /// # Errors
     /// Gives the permit back when there is no memory to share; the plain stream serves as well.
     pub(crate) fn new(
-        app: &Arc<App>,
+        engine: &Arc<Engine>,
         epoch: &Arc<Epoch>,
         permit: OwnedSemaphorePermit,
         wanted: usize,
@@ -62,13 +62,13 @@ impl SharedMemoryStream {
         // Short streams need no more slots than they have batches.
         let batches = usize::try_from(epoch.plan().batches()).unwrap_or(usize::MAX).max(1);
         let held_max = wanted.clamp(1, BATCHES_MAX).min(batches);
-        let slots = held_max + app.limits.batches_ahead.min(batches);
+        let slots = held_max + engine.limits.batches_ahead.min(batches);
         let memory = epoch
             .schema_message()
-            .and_then(|schema| Ok(Memory::new(&app.shared_memory, &schema, slots, epoch.slot_bytes())?));
+            .and_then(|schema| Ok(Memory::new(&engine.shared_memory, &schema, slots, epoch.slot_bytes())?));
         match memory {
             Ok((memory, free)) => Ok(SharedMemoryStream {
-                batches: Batches::new(Arc::clone(app), Arc::clone(epoch), permit),
+                batches: Batches::new(Arc::clone(engine), Arc::clone(epoch), permit),
                 memory,
                 held: free.iter().map(|_| None).collect(),
                 free,
@@ -96,14 +96,14 @@ impl SharedMemoryStream {
     /// When the client left, stalled or sent nonsense, or a batch failed. The socket is closed
     /// without the last record then, which tells the client that it was cut.
     async fn send(mut self, socket: &UnixStream) -> anyhow::Result<()> {
-        let stall = self.batches.app().limits.stall();
+        let stall = self.batches.engine().limits.stall();
         let mut words = Words::new();
         self.ask_ahead();
         let ready =
             timeout(READY_TIMEOUT, words.read(socket)).await.context("the client does not answer")??;
         ensure!(ready == Some(&[READY]), "the client begins with nonsense");
         self.send_open(socket)?;
-        let metrics = self.batches.app().metrics.clone();
+        let metrics = self.batches.engine().metrics.clone();
         metrics.stream_bytes.inc_by(self.memory.schema_bytes() as u64);
         loop {
             self.ask_ahead();
@@ -149,9 +149,9 @@ impl SharedMemoryStream {
             // The slot used last is the one that is still in the cache.
             && let Some(mut slot) = self.free.pop()
         {
-            self.batches.ask(move |epoch, n, workspace, app| {
+            self.batches.ask(move |epoch, n, workspace, engine| {
                 let start = slot.offset() as u64;
-                let message = epoch.batch_into(n, slot.as_mut(), workspace, &app.metrics)?;
+                let message = epoch.batch_into(n, slot.as_mut(), workspace, &engine.metrics)?;
                 Ok(Filled { slot, offset: start + message.start as u64, bytes: message.len() as u64 })
             });
         }

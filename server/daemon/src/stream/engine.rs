@@ -1,0 +1,66 @@
+//! What streams are made with: the workers, the memory, and the bounds of both.
+
+use std::sync::Arc;
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use crate::config::Limits;
+use crate::error::Error;
+use crate::metrics::Metrics;
+use crate::stream::buffers::BufferPool;
+use crate::stream::decoded_cache::DecodedCache;
+use crate::stream::pool::Pool;
+use crate::stream::shared_memory::Budget;
+
+/// What all streams share.
+pub(crate) struct Engine {
+    /// The workers.
+    pub(crate) pool: Pool,
+    /// Idle batch buffers.
+    pub(crate) buffers: BufferPool,
+    /// Decoded pixels of images that are kept encoded.
+    pub(crate) decoded: Arc<DecodedCache>,
+    /// Shared memory that streams may take.
+    pub(crate) shared_memory: Budget,
+    /// The metrics.
+    pub(crate) metrics: Metrics,
+    /// The bounds.
+    pub(crate) limits: Limits,
+    /// Turns of previews and single ops on the workers: half of these at most, so that a crowd of
+    /// them cannot hold up the streams.
+    pub(crate) single_jobs: Semaphore,
+    streams: Arc<Semaphore>,
+}
+
+impl Engine {
+    /// Starts the workers.
+    ///
+    /// # Errors
+    /// When the system refuses a thread.
+    pub(crate) fn start(limits: Limits, metrics: Metrics) -> anyhow::Result<Engine> {
+        Ok(Engine {
+            pool: Pool::start(limits.threads, metrics.clone())?,
+            // One buffer per worker is being filled; the rest is on its way to a client.
+            buffers: BufferPool::new(limits.threads + 2 * limits.batches_ahead),
+            decoded: Arc::new(DecodedCache::new(limits.decoded_cache_bytes, metrics.clone())),
+            shared_memory: Budget::new(limits.shared_memory_bytes_max, metrics.shared_memory_bytes.clone()),
+            metrics,
+            single_jobs: Semaphore::new((limits.threads / 2).max(1)),
+            streams: Arc::new(Semaphore::new(limits.streams_max)),
+            limits,
+        })
+    }
+
+    /// A place for one more stream, until the permit is dropped.
+    ///
+    /// # Errors
+    /// When all places are taken.
+    pub(crate) fn admit(&self) -> Result<OwnedSemaphorePermit, Error> {
+        Arc::clone(&self.streams).try_acquire_owned().map_err(|_| Error::full(self.limits.streams_max))
+    }
+
+    /// Streams that hold a place.
+    pub(crate) fn streams(&self) -> usize {
+        self.limits.streams_max - self.streams.available_permits()
+    }
+}
