@@ -46,9 +46,9 @@ pub struct Dataset {
 pub enum DatasetState {
     /// It is being read, and packed where it was not before.
     Importing,
-    /// Its splits can be streamed, but for those that failed.
+    /// Its splits can be streamed, except those that failed.
     Ready,
-    /// None of it could be read.
+    /// No split of it could be read.
     Failed,
 }
 

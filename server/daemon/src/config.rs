@@ -213,7 +213,7 @@ impl Config {
         })?;
         if !(listen.ip().is_loopback() || settings.insecure.unwrap_or(false)) {
             bail!(
-                "listen: {listen} can be reached from other machines, and this server asks nobody for a token; \
+                "listen: {listen} can be reached from other machines, and this server has no authentication or TLS of its own; \
                  listen on 127.0.0.1 behind a proxy that does, or say --insecure"
             );
         }

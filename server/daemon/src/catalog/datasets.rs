@@ -205,9 +205,12 @@ impl Entry {
                 Some(self.base.unwrap_or_else(|| Base::of_dataset([], false)))
             }
             State::Ready(served) => {
+                let splits = served.dataset.splits();
+                if splits.values().all(|split| split.ready().is_err()) {
+                    described.state = DatasetState::Failed;
+                }
                 described.classes = served.dataset.classes().to_owned();
-                let splits = served.dataset.splits().iter();
-                described.splits = splits.map(|(name, state)| (*name, describe(state))).collect();
+                described.splits = splits.iter().map(|(name, state)| (*name, describe(state))).collect();
                 Some(served.base)
             }
         };

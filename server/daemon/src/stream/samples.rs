@@ -94,7 +94,7 @@ struct Photos<'a> {
 
 /// Pixels of an image: whole and shared, or a part of it that the worker's decoder holds.
 enum Pixels<'a> {
-    Kept(Arc<[u8]>),
+    Cached(Arc<[u8]>),
     Part(DecodedRegion<'a>),
 }
 
@@ -120,7 +120,7 @@ impl Photos<'_> {
         let pixels = self.pixels(sample, reduction, whole, needed, decoder)?;
         self.decoding.time += start.elapsed();
         let source = match &pixels {
-            Pixels::Kept(pixels) => Source { pixels, place: PixelBox::whole(whole), reduction },
+            Pixels::Cached(pixels) => Source { pixels, place: PixelBox::whole(whole), reduction },
             Pixels::Part(DecodedRegion { place, pixels }) => Source { pixels, place: *place, reduction },
         };
         render_source(self.recipe, sample, &view, &source, out, scratch, ops);
@@ -139,7 +139,7 @@ impl Photos<'_> {
         let key = Key { split: self.split.digest(), sample, reduction };
         if let Some(pixels) = self.cache.get(&key) {
             self.decoding.hits += 1;
-            return Ok(Pixels::Kept(pixels));
+            return Ok(Pixels::Cached(pixels));
         }
         self.decoding.misses += 1;
         let bytes = self.images.bytes(sample);
@@ -153,6 +153,6 @@ impl Photos<'_> {
         let decoded = decoder.decode(bytes, PixelBox::whole(whole), reduction)?;
         let pixels: Arc<[u8]> = decoded.pixels.into();
         room.keep(key, Arc::clone(&pixels));
-        Ok(Pixels::Kept(pixels))
+        Ok(Pixels::Cached(pixels))
     }
 }
