@@ -14,11 +14,13 @@ pub struct ImageShape {
 
 impl ImageShape {
     /// Pixels of an image.
+    #[inline]
     pub fn pixels(self) -> usize {
         self.height as usize * self.width as usize
     }
 
     /// Bytes of an image of red, green and blue.
+    #[inline]
     pub fn rgb_bytes(self) -> usize {
         3 * self.pixels()
     }
@@ -27,6 +29,7 @@ impl ImageShape {
     ///
     /// # Errors
     /// When one is not.
+    #[inline]
     pub fn check(self) -> Result<ImageShape, ShapeError> {
         let sides = 1..=SIDE_MAX;
         if sides.contains(&self.height) && sides.contains(&self.width) {
@@ -62,11 +65,13 @@ pub struct PixelBox {
 
 impl PixelBox {
     /// All pixels of an image.
+    #[inline]
     pub fn whole(shape: ImageShape) -> PixelBox {
         PixelBox { left: 0, top: 0, width: shape.width, height: shape.height }
     }
 
     /// Whether all pixels of `other` are in it.
+    #[inline]
     pub fn contains(self, other: PixelBox) -> bool {
         let within = |first: u32, count: u32, of_first: u32, of_count: u32| {
             first >= of_first

@@ -1,8 +1,8 @@
 //! The shortest way through an image's ops.
 
 use crate::call::OpCall;
+use crate::ops::effect;
 use crate::ops::face::Effect;
-use crate::ops::face_of;
 use crate::simd::level::Level;
 use crate::simd::lookup::compose;
 use crate::simd::lookup::portable::LookupTable;
@@ -29,7 +29,7 @@ impl Route {
     ) -> Route {
         let (mut first, mut second) = (None, None);
         for call in calls {
-            match (face_of(call.op).effect)(call) {
+            match effect(call) {
                 Effect::Nothing => {}
                 Effect::Tables(of) | Effect::TablesOfImage(of) if level.looks_up() && first.is_none() => {
                     first = Some((of, call));

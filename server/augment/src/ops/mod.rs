@@ -2,7 +2,7 @@
 //!
 //! Each is one function over an image and physical parameters, and does exactly what Pillow does
 //! to all four channels: colour under an alpha of 0 matters, because a later op may expose it.
-//! Its [`Face`] says what a call with a magnitude level does, and is listed in [`face_of`].
+//! Its [`Face`] says what a call with a magnitude level does, and is listed in `faces!`.
 //!
 //! Three groups share their inner loops: the affine ops move pixels (`affine`), the enhancing ops
 //! blend the image with a duller one (`blend`), and the others look each byte up in a table
@@ -33,7 +33,7 @@ use pba_schedules::Op;
 use crate::call::OpCall;
 use crate::image::Rgba;
 use crate::scratch::Scratch;
-use face::Face;
+use face::Effect;
 
 pub use auto_contrast::auto_contrast;
 pub use brightness::brightness;
@@ -51,52 +51,66 @@ pub use solarize::solarize;
 pub use translate_x::translate_x;
 pub use translate_y::translate_y;
 
-/// The face of an op.
-pub(crate) fn face_of(op: Op) -> &'static Face {
-    match op {
-        Op::Rotate => &rotate::FACE,
-        Op::TranslateX => &translate_x::FACE,
-        Op::TranslateY => &translate_y::FACE,
-        Op::Brightness => &brightness::FACE,
-        Op::Color => &color::FACE,
-        Op::Invert => &invert::FACE,
-        Op::Sharpness => &sharpness::FACE,
-        Op::Posterize => &posterize::FACE,
-        Op::ShearX => &shear_x::FACE,
-        Op::Solarize => &solarize::FACE,
-        Op::ShearY => &shear_y::FACE,
-        Op::Equalize => &equalize::FACE,
-        Op::AutoContrast => &auto_contrast::FACE,
-        Op::Cutout => &cutout::FACE,
-        Op::Contrast => &contrast::FACE,
-    }
+/// Joins the ops with their files. Each face is a constant, so that its functions are called directly.
+macro_rules! faces {
+    ($($op:ident = $module:ident,)+) => {
+        /// Applies one op to an image, exactly as Pillow does: all four channels, at any size.
+        ///
+        /// # Panics
+        /// When the magnitude is over 9.
+        ///
+        /// ```
+        /// use pba_augment::{ImageShape, OpCall, Rgba, Scratch, Sign, apply};
+        /// use pba_schedules::Op;
+        ///
+        /// let mut image = Rgba::from_rgb(ImageShape { height: 1, width: 3 }, &[1, 1, 1, 2, 2, 2, 3, 3, 3])?;
+        /// let call = OpCall { op: Op::TranslateX, magnitude: 1, sign: Sign::Plus, centre: (0, 0) };
+        /// apply(&call, &mut image, &mut Scratch::new());
+        /// assert_eq!(image.pixels(), [[2, 2, 2, 255], [3, 3, 3, 255], [0, 0, 0, 0]]);
+        /// # Ok::<(), pba_augment::ShapeError>(())
+        /// ```
+        pub fn apply(call: &OpCall, image: &mut Rgba, scratch: &mut Scratch) {
+            match call.op {
+                $(Op::$op => ($module::FACE.apply)(call, image, scratch),)+
+            }
+        }
+
+        /// What a call does to an image of the dataset.
+        pub(crate) fn effect(call: &OpCall) -> Effect {
+            match call.op {
+                $(Op::$op => ($module::FACE.effect)(call),)+
+            }
+        }
+
+        /// An op with its physical parameter, for people: `Rotate -27`, `Color x1.72`, `Invert`.
+        ///
+        /// # Panics
+        /// When the magnitude is over 9.
+        pub fn caption(call: &OpCall) -> String {
+            let parameter = match call.op {
+                $(Op::$op => ($module::FACE.caption)(call),)+
+            };
+            format!("{} {parameter}", call.op).trim_end().to_owned()
+        }
+    };
 }
 
-/// Applies one op to an image, exactly as Pillow does: all four channels, at any size.
-///
-/// # Panics
-/// When the magnitude is over 9.
-///
-/// ```
-/// use pba_augment::{ImageShape, OpCall, Rgba, Scratch, Sign, apply};
-/// use pba_schedules::Op;
-///
-/// let mut image = Rgba::from_rgb(ImageShape { height: 1, width: 3 }, &[1, 1, 1, 2, 2, 2, 3, 3, 3])?;
-/// let call = OpCall { op: Op::TranslateX, magnitude: 1, sign: Sign::Plus, centre: (0, 0) };
-/// apply(&call, &mut image, &mut Scratch::new());
-/// assert_eq!(image.pixels(), [[2, 2, 2, 255], [3, 3, 3, 255], [0, 0, 0, 0]]);
-/// # Ok::<(), pba_augment::ShapeError>(())
-/// ```
-pub fn apply(call: &OpCall, image: &mut Rgba, scratch: &mut Scratch) {
-    (face_of(call.op).apply)(call, image, scratch);
-}
-
-/// An op with its physical parameter, for people: `Rotate -27`, `Color x1.72`, `Invert`.
-///
-/// # Panics
-/// When the magnitude is over 9.
-pub fn caption(call: &OpCall) -> String {
-    format!("{} {}", call.op, (face_of(call.op).caption)(call)).trim_end().to_owned()
+faces! {
+    Rotate = rotate,
+    TranslateX = translate_x,
+    TranslateY = translate_y,
+    Brightness = brightness,
+    Color = color,
+    Invert = invert,
+    Sharpness = sharpness,
+    Posterize = posterize,
+    ShearX = shear_x,
+    Solarize = solarize,
+    ShearY = shear_y,
+    Equalize = equalize,
+    AutoContrast = auto_contrast,
+    Cutout = cutout,
+    Contrast = contrast,
 }
 
 /// Small images for the tests of the ops.

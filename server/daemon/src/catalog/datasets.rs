@@ -81,7 +81,11 @@ impl Catalog {
     /// Imports one dataset after another until none is left to import. `report` is called as it goes, and
     /// says whether to go on. A dataset that cannot be read keeps its error, and the others are served.
     pub(crate) fn import(&self, report: &dyn Fn(&str, Progress) -> ControlFlow<()>) {
-        let next = || self.list().into_iter().find(|entry| entry.is_importing());
+        // The built-in dataset first, as it takes a second and others may take hours.
+        let next = || {
+            let entries = self.list().into_iter().filter(|entry| entry.is_importing());
+            entries.min_by_key(|entry| entry.source.is_some())
+        };
         while let Some(entry) = next() {
             let name = entry.name.as_str();
             let progress = |progress| {
