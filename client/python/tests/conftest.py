@@ -47,7 +47,7 @@ def binary() -> Path:
 class Server:
     """A running ``pba serve``."""
 
-    def __init__(self, data_dir: Path, *options: str) -> None:
+    def __init__(self, data_dir: Path, *options: str, wait: bool = True) -> None:
         program = binary()
         data_dir.mkdir(parents=True, exist_ok=True)
         self._log = open(data_dir / "stderr.log", "wb")
@@ -58,7 +58,8 @@ class Server:
         )
         try:
             self.url = self._first_line()[len("listening on ") :].strip()
-            self._wait_until_ready()
+            if wait:
+                self._wait_until_ready()
         except BaseException:
             self.kill()
             raise
@@ -203,8 +204,8 @@ def start_server(tmp_path: Path) -> Iterator:  # type: ignore[type-arg]
     """Starts further servers; each ends with the test."""
     started: List[Server] = []
 
-    def start(*options: str) -> Server:
-        started.append(Server(tmp_path / f"server-{len(started)}", *options))
+    def start(*options: str, wait: bool = True) -> Server:
+        started.append(Server(tmp_path / f"server-{len(started)}", *options, wait=wait))
         return started[-1]
 
     yield start

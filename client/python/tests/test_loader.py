@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from conftest import Server
 
-from pba_client import ChangedError, Loader, PbaError, RefusedError, UnreachableError
+from pba_client import ChangedError, Client, Loader, PbaError, RefusedError, UnreachableError
 
 SMALL = {"batch_size": 100, "split": "test", "shuffle": True}
 
@@ -210,3 +210,9 @@ def test_importing_needs_no_torch() -> None:
 
     code = "import sys; sys.modules['torch'] = None; import pba_client; assert pba_client.Loader"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_loader_waits_for_a_dataset_that_is_being_imported(start_server) -> None:
+    server = start_server(wait=False)
+    assert Client(server.url).dataset("shapes")["state"] == "importing"
+    assert len(Loader(server.url, "shapes", batch_size=100)) == 100

@@ -103,12 +103,16 @@ class Loader:
             "codec": codec,
         }
         description = self.client.dataset(dataset)
+        if description.get("state") == "importing":
+            # A stream waits for the dataset; then it is known how many samples there are.
+            with self._open(self._request(0)):
+                description = self.client.dataset(dataset)
         # Where there is no such split, or it could not be read, the server says so below.
         try:
             self._samples = int(description["splits"].get(split, {}).get("samples", 0))
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise StreamError(f"{self.client.urls[0]} describes {dataset!r} as no PBA server does") from error
-        # What the server refuses is better heard now than in the first epoch. This also gives
+        # What the server refuses is reported now, not in the first epoch. This also gives
         # the digests that every later epoch must have. No batch comes after the last one.
         try:
             end = len(self)
