@@ -36,6 +36,9 @@ use crate::jobs::record::Record;
 /// A comment is sent this often, so that proxies keep a quiet connection.
 const KEEPALIVE: Duration = Duration::from_secs(15);
 
+/// Lines of a journal that a client has.
+const LAST_EVENT_ID: Integer<usize> = Integer(0..=usize::MAX);
+
 /// The routes of a kind of job, by who may use them.
 pub(super) struct Routes {
     pub(super) reads: OpenApiRouter<Arc<App>>,
@@ -100,8 +103,8 @@ pub(super) fn routes<K: JobKind>() -> Routes {
         .name("last-event-id")
         .parameter_in(ParameterIn::Header)
         .description(Some("Only what came after the event of this id"))
-        .schema(Some(u64::schema()));
-    let lines = ContentBuilder::new().schema(Some(String::schema())).build();
+        .schema(Some(LAST_EVENT_ID.schema().build()));
+    let lines = ContentBuilder::new().build();
     let events = ResponseBuilder::new().description("The events").content("text/event-stream", lines).build();
     let following = said(
         "events",
@@ -177,7 +180,7 @@ async fn events_of<K: JobKind>(
         None => 0,
         Some(value) => {
             let text = value.to_str().unwrap_or_default();
-            Integer(0..=usize::MAX).read("Last-Event-ID", text)?
+            LAST_EVENT_ID.read("Last-Event-ID", text)?
         }
     };
     let (changes, ready) = (record.watch(), VecDeque::new());
