@@ -372,7 +372,7 @@ fn wrong_configurations() {
         check("", &[], &["--dataset", &flag]).refused(1, &["\"mine\"", nothing, "looked for packed splits"]);
     }
     for file in ["pba.toml", "pba.toml/data", ""] {
-        check(&format!("data_dir = {file:?}"), &[], &[]).refused(1, &["data_dir", file, "is no folder"]);
+        check(&format!("data_dir = {file:?}"), &[], &[]).refused(1, &["data_dir", file, "is not a folder"]);
     }
     for socket in ["", "here", "nowhere/s"] {
         check(&format!("socket = {socket:?}"), &[], &[]).refused(1, &["socket", socket]);
@@ -444,7 +444,7 @@ fn misspelt_variables() {
     // Two mistakes, and one that is like nothing.
     let misspelt = [("PBA_DATADIR", "x"), ("PBA_PORT", "8080")];
     check("", &misspelt, &[])
-        .refused(1, &["did you mean PBA_DATA_DIR?", "PBA_PORT is not a setting; there are: "]);
+        .refused(1, &["did you mean PBA_DATA_DIR?", "PBA_PORT is not a setting; the settings are: "]);
 
     let others = [
         ("PBA_LOG_FORMAT", "json"),

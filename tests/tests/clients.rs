@@ -430,12 +430,12 @@ fn what_is_no_answer_of_a_server_is_refused() {
         let error = opened.map(|_| ()).unwrap_err().to_string();
         assert!(error.contains(says), "{error}");
     }
-    let says = ["no PBA server"];
+    let says = ["like a PBA server"];
     pba(&["dataset", "list", "--server", &page]).refused(1, &says);
-    pba(&["schedule", "delete", "x", "--server", &page]).refused(1, &["answered what no PBA server"]);
+    pba(&["schedule", "delete", "x", "--server", &page]).refused(1, &["did not answer like a PBA server"]);
     pba(&["search", "watch", "x", "--server", &page]).refused(1, &["no stream of events"]);
     let preview = ["dataset", "preview", "shapes", "--server", &page];
-    pba(&preview).refused(1, &["no PNG"]);
+    pba(&preview).refused(1, &["did not answer with a PNG"]);
 }
 
 /// Answers every request as a proxy does whose server is away.
