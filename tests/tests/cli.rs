@@ -402,7 +402,7 @@ fn a_trainer_that_cannot_be() {
         ("/nowhere/pba-trainer", "No such file"),
         ("./here", "is a directory"),
         ("./pba.toml", "is not executable"),
-        ("no-such-trainer", "is in no folder of PATH"),
+        ("no-such-trainer", "is not in PATH"),
     ] {
         let says = [&format!("trainer: {trainer} "), says, expected];
         check("", &[], &["--trainer", trainer]).refused(1, &says);

@@ -97,7 +97,7 @@ fn parse(query: Apply) -> Result<Vec<Asked>, Error> {
             "op",
             op.map_or("", Op::name),
             "either one op or several",
-            "op, with magnitude and sign if wanted; or ops=NAME:MAGNITUDE:SIGN,...",
+            "op, with optional magnitude and sign; or ops=NAME:MAGNITUDE:SIGN,...",
         )),
     }
 }

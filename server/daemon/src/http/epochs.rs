@@ -81,7 +81,7 @@ pub(crate) async fn batches(
                 app.engine.metrics.shared_memory_refused.inc();
                 tracing::info!(
                     error = format!("{error:#}"),
-                    "no shared memory is left; the batches go through the socket"
+                    "no shared memory is available; the batches go through the socket"
                 );
                 permit = given_back;
             }
@@ -120,7 +120,7 @@ pub(crate) async fn preview(
             "n",
             count.to_string(),
             format!(
-                "images of {bytes} bytes are over this server's bound of {}",
+                "images of {bytes} bytes exceed this server's limit of {}",
                 app.engine.limits.batch_bytes_max
             ),
             format!("1..={}", allowed.max(1)),
@@ -129,7 +129,7 @@ pub(crate) async fn preview(
     let png = on_pool(&app, move |workspace| {
         sheet::draw(&epoch, number, count as usize, workspace).map_err(|error| {
             if error.is::<SampleError>() {
-                tracing::error!(error = format!("{error:#}"), "a preview met a damaged image");
+                tracing::error!(error = format!("{error:#}"), "cannot decode an image for a preview");
                 return Error::broken_dataset(format!("{error:#}"));
             }
             Error::internal(format!("{error:#}"))

@@ -69,7 +69,7 @@ pub(crate) async fn put(
         formats::read(text, Some(&name), epochs).map_err(|error| Error::body(error.to_string()))?;
     if app.jobs.promise(&name) {
         return Err(Error::conflict(format!(
-            "the name {name:?} is that of a search, which will need it for its schedule; choose another one"
+            "the name {name:?} is reserved for the schedule of a search; choose another one"
         )));
     }
     let status = match app.registry.put(schedule.clone())? {
