@@ -142,7 +142,7 @@ fn what_cannot_be_is_told_before_anything_is_packed() {
     let server = Server::start_on(data, &["--socket", &socket]);
     let address = server.address().to_string();
     let says =
-        ["cannot listen on", &address, "ddress already in use", "use --listen 127.0.0.1:0 to pick a free port"];
+        ["cannot listen on", &address, "ddress already in use", "--listen 127.0.0.1:0 to pick a free port"];
     packs_nothing(&address, &[], &says);
     let says = ["cannot listen on unix:", &socket, "choose another path with --socket PATH"];
     packs_nothing("127.0.0.1:0", &["--socket", &socket], &says);
