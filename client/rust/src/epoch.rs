@@ -169,7 +169,7 @@ impl EpochStream {
         self.waits.for_client += start - self.since;
         let batch = self.next_batch().await;
         if batch.is_err() {
-            // What it would bring is not to be trusted, by whoever asks again either.
+            // Its further data cannot be trusted, not even by a later call.
             self.connection = None;
         }
         self.since = Instant::now();
@@ -314,7 +314,7 @@ impl EpochStream {
             }
             // TCP's own limit ends it first, and says the same.
             let next = tokio::time::timeout(stall, connection.body.next()).await;
-            match next.unwrap_or_else(|_| Err(ClientError::Stream(format!("nothing arrived for {stall:?}"))))? {
+            match next.unwrap_or_else(|_| Err(ClientError::Stream(format!("no data for {stall:?}"))))? {
                 Some(bytes) => {
                     self.bytes += bytes.len() as u64;
                     connection.rest = bytes;

@@ -148,7 +148,7 @@ impl Events {
     fn parse(&mut self) {
         while let Some(end) = self.bytes.windows(2).position(|pair| pair == b"\n\n") {
             let text: Vec<u8> = self.bytes.drain(..end + 2).collect();
-            // Whoever says something whole is there.
+            // A complete event shows that the server is up.
             self.attempts = 0;
             let text = String::from_utf8_lossy(&text);
             let (mut kind, mut data, mut id) = (String::new(), String::new(), None);

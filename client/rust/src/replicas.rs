@@ -130,7 +130,7 @@ impl Replicas {
                     done => return done,
                 }
             }
-            // Nobody waits for a server that may not exist; one that still opens its datasets does.
+            // Do not wait for a server that may not exist; one that is still importing datasets does exist.
             match busy {
                 None => return Err(failure),
                 Some(error) if round == ATTEMPTS_MAX => return Err(error),

@@ -181,7 +181,7 @@ impl SharedMemoryStream {
         let held = self.memory.held.fetch_add(1, Ordering::Relaxed) + 1;
         let slot = Slot { memory: Arc::clone(&self.memory), number: slot };
         if held > self.held_max {
-            // Whoever keeps so many gets copies, and the stream goes on.
+            // With so many held, further batches are copies, and the stream continues.
             let mut copy = MutableBuffer::new(message.len());
             copy.extend_from_slice(message);
             return Ok(Some(copy.into()));

@@ -12,8 +12,8 @@ use crate::error::Error;
 /// its data directory only when its trainer has exited.
 const LOCK_PATIENCE: Duration = Duration::from_secs(5);
 const LOCK_POLL: Duration = Duration::from_millis(100);
-const HELD: &str = "another server was using this server's data directory when this one started; use that server, \
-     restart this one if the other has ended, or give this one its own directory with --data-dir";
+const HELD: &str = "another server was using this server's data directory when this one started; use that \
+     server, restart this one if the other has ended, or give this one its own directory with --data-dir";
 
 /// The right to write to a data directory, which the first server that uses it has.
 ///

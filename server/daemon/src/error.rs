@@ -1,4 +1,4 @@
-//! What can go wrong with a request, whoever notices it. HTTP statuses are decided in `http::problem`.
+//! Errors of requests, wherever they are detected. HTTP statuses are assigned in `http::problem`.
 
 use pba_datasets::Progress;
 use pba_wire::ParameterError;
@@ -186,8 +186,8 @@ impl Error {
         Error::new(
             Cause::Importing,
             format!(
-                "dataset {dataset:?} is still being imported{}; /v1/datasets/{dataset} shows its progress, and /readyz \
-                 answers 200 when all are imported",
+                "dataset {dataset:?} is still being imported{}; /v1/datasets/{dataset} shows its progress, \
+                 and /readyz answers 200 when all are imported",
                 done.unwrap_or_default()
             ),
         )

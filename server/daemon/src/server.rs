@@ -57,9 +57,9 @@ impl LocalListener {
     fn bind(path: &Path) -> anyhow::Result<LocalListener> {
         let context = || format!("cannot listen on unix:{}", path.display());
         if let Ok(metadata) = std::fs::symlink_metadata(path) {
-            anyhow::ensure!(metadata.file_type().is_socket(), "{}: the path exists and is not a socket", context());
+            anyhow::ensure!(metadata.file_type().is_socket(), "{}: the path is not a socket", context());
             let in_use = std::os::unix::net::UnixStream::connect(path).is_ok();
-            anyhow::ensure!(!in_use, "{}: another server uses it; choose another path with --socket PATH", context());
+            anyhow::ensure!(!in_use, "{}: another server uses it; choose another --socket PATH", context());
             std::fs::remove_file(path).with_context(context)?;
         }
         let listener = UnixListener::bind(path).with_context(context)?;
@@ -69,7 +69,7 @@ impl LocalListener {
 
 impl Drop for LocalListener {
     fn drop(&mut self) {
-        // Somebody may have tidied up already.
+        // The file may have been removed already.
         let _ = std::fs::remove_file(&self.path);
     }
 }
@@ -198,7 +198,7 @@ impl Server {
             return;
         }
         drop(service);
-        // Nobody hears it when there is no connection.
+        // Without connections there is no receiver.
         let _ = end_connections.send(true);
         let _ = tokio::time::timeout(LAST_REQUESTS, end_connections.closed()).await;
     }

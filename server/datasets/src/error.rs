@@ -42,7 +42,7 @@ pub enum DatasetError {
         reason: String,
     },
     /// A set of shards with a gap.
-    #[error("{file}: this shard is missing; the dataset should have {shards}")]
+    #[error("{file}: this shard is missing; the dataset has {shards}")]
     MissingShard {
         /// The absent file, relative to the dataset.
         file: String,
@@ -122,7 +122,7 @@ pub enum DatasetError {
         file: String,
     },
     /// A file of fixed-size records that does not end with a whole record.
-    #[error("{file}: {found} bytes; expected a positive multiple of {record}, as in {format}")]
+    #[error("{file}: {found} bytes; expected a multiple of {record}, as in {format}")]
     FileSize {
         /// The file, relative to the dataset.
         file: String,

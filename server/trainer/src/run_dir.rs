@@ -25,7 +25,7 @@ use crate::{report, signals};
 /// Between two tries to lock a folder.
 const LOCK_POLL: Duration = Duration::from_millis(50);
 
-/// A folder that this process works in, and nobody else.
+/// A folder that only this process works in.
 #[derive(Debug)]
 pub(crate) struct RunDir {
     path: PathBuf,

@@ -211,7 +211,7 @@ class Response:
         if access.token is not None:
             headers["Authorization"] = f"Bearer {access.token}"
         if memory_batches and address.path and MEMORY_SUPPORTED:
-            # Whoever does not know it answers as ever.
+            # A server that does not know it answers as usual.
             headers["Connection"], headers["Upgrade"] = "Upgrade", MEMORY_PROTOCOL
             headers["PBA-Memory-Batches"] = str(min(memory_batches, MEMORY_BATCHES_MAX))
         try:
@@ -323,7 +323,7 @@ class Response:
             text = self.hide(body.decode("utf-8", "replace"))[:SHOWN_BYTES]
             detail = f"{self.address} did not answer like a PBA server: {text!r}"
         if self.status == 401:
-            passed = "pass" if self._access.token is None else "the server does not accept"
+            passed = "pass" if self._access.token is None else "it does not accept the one passed as"
             detail += f"; {passed} token=, or PBA_TOKEN in the environment"
         return RefusedError(self.status, detail, retry_after=seconds, **names)
 
@@ -383,7 +383,7 @@ def broken(error: Exception, stall_seconds: float) -> StreamError:
         return StreamError(f"not enough memory for the answer: {error}")
     # On Python 3.9 a timeout of the socket module is no TimeoutError.
     if isinstance(error, socket.timeout):
-        return StallError(f"nothing arrived for {stall_seconds:g} seconds")
+        return StallError(f"no data for {stall_seconds:g} seconds")
     if isinstance(error, http.client.IncompleteRead):
         return Eof("the connection ended in the middle of the body")
     return Eof(f"the connection broke: {error}")

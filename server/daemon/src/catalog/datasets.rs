@@ -91,7 +91,7 @@ impl Catalog {
             let opened = match &entry.source {
                 None => pba_datasets::shapes(&self.cache, &progress),
                 Some(path) => {
-                    tracing::info!(dataset = name, path = %path.display(), "opening the dataset, importing it if necessary");
+                    tracing::info!(dataset = name, path = %path.display(), "opening or importing");
                     pba_datasets::open(name, path, &self.cache, &progress)
                 }
             };

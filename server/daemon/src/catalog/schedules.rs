@@ -66,7 +66,7 @@ impl Registry {
                     schedules.insert(name, Entry { schedule: Arc::new(schedule), published: false });
                 }
                 Ok(schedule) => {
-                    tracing::warn!(path = %path.display(), name = schedule.name(), "the schedule's name is taken; file ignored")
+                    tracing::warn!(path = %path.display(), name = schedule.name(), "name taken; file ignored")
                 }
                 Err(error) => {
                     tracing::warn!(path = %path.display(), error = %error, "not a schedule; file ignored")
@@ -137,7 +137,7 @@ impl Registry {
                 return Ok(Put::Unchanged);
             }
             return Err(Error::conflict(format!(
-                "schedule {:?} exists with different content (digest {}); names are immutable, so choose another name",
+                "schedule {:?} exists with other content (digest {}); names are immutable, so choose another",
                 schedule.name(),
                 entry.schedule.digest()
             )));
@@ -157,7 +157,7 @@ impl Registry {
         match schedules.get(name) {
             None => Err(Error::not_found("schedule", name, schedules.keys().map(String::as_str))),
             Some(entry) if entry.published => {
-                Err(Error::conflict(format!("schedule {name:?} is built into the server and cannot be removed")))
+                Err(Error::conflict(format!("schedule {name:?} is built in and cannot be removed")))
             }
             Some(_) => {
                 let path = self.path(name);

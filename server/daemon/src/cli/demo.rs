@@ -41,7 +41,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     }
     let mut config = Config::resolve(&args.serve)?;
     let server = match start(&config).await {
-        // The usual port is taken and nobody insisted on it: a newcomer wants to see something.
+        // The default port is taken and none was chosen: use another one, as this is a demo.
         Err(error) if args.serve.settings.listen.is_none() && is_address_in_use(&error) => {
             config.listen.set_port(0);
             start(&config).await?

@@ -149,7 +149,7 @@ pub(crate) async fn start<S: Shown>(
     let Started { id, state } = remote.read(&answer)?;
     let (name, command) = (S::Run::JOB.name, S::Run::JOB.command);
     if start.watch {
-        // Before the id is told: whoever knows it may press Ctrl-C.
+        // Before the id is printed: its reader may press Ctrl-C.
         let interrupt = interrupt()?;
         if !remote.json {
             output::line(format_args!("{name} {id}"));

@@ -21,7 +21,7 @@ pub(crate) fn bytes(bytes: &[u8]) {
 pub(crate) fn announcement(text: impl std::fmt::Display) {
     match write(format!("{text}\n").as_bytes()) {
         Err(error) if error.kind() == ErrorKind::BrokenPipe => {
-            tracing::warn!("nobody reads standard output: {text}");
+            tracing::warn!("standard output has no reader: {text}");
         }
         Err(error) => fail(&error),
         Ok(()) => {}

@@ -96,7 +96,7 @@ pub(crate) async fn start(config: &Config) -> anyhow::Result<Server> {
         );
     }
     let trainer = Trainer::find(config.trainer.clone());
-    // With the lock, so that whoever held it before changes them no more.
+    // After locking, so that the previous holder no longer changes them.
     let registry = Registry::open(&data.join("schedules"))?;
     let jobs = Jobs::open(data, &cache, trainer, lock.is_writer(), metrics.clone())?;
     let catalog = Catalog::new(&cache, metrics.clone());
@@ -106,7 +106,7 @@ pub(crate) async fn start(config: &Config) -> anyhow::Result<Server> {
     let engine = Engine::start(config.limits.clone(), metrics)?;
     let app = Arc::new(App::new(catalog, registry, jobs, engine, lock));
     let importing = Arc::clone(&app);
-    // A thread that nobody waits for: what it was killed in the middle of is imported the next time.
+    // A detached thread: an import that is interrupted is repeated the next time.
     std::thread::Builder::new().name("import".to_owned()).spawn(move || import(&importing, &cache))?;
     Ok(Server::new(app, sockets))
 }

@@ -106,8 +106,8 @@ pub(super) fn routes<K: JobKind>() -> Routes {
     let following = said(
         "events",
         format!(
-            "Follows {one} by server-sent events until it ends: each event of its journal, with its number as id, \
-             and without an id its `{PROGRESS}` and its `{STATE}`."
+            "Follows {one} by server-sent events until it ends: each event of its journal, with its number \
+             as id, and without an id its `{PROGRESS}` and its `{STATE}`."
         ),
     );
     let following = following.parameter(id()).parameter(last.build()).response("200", events);

@@ -162,7 +162,7 @@ fn check_query(checks: &Checks, route: Option<&str>, request: &Request) -> Resul
     let query = request.uri().query().unwrap_or_default();
     if query.len() > QUERY_BYTES_MAX {
         let bytes = query.len();
-        return Err(Error::too_large(format!("the query has {bytes} bytes; allowed are at most {QUERY_BYTES_MAX}")));
+        return Err(Error::too_large(format!("the query has {bytes} bytes; allowed are {QUERY_BYTES_MAX}")));
     }
     let Some(route) = route else { return Ok(()) };
     // What is asked by HEAD is what GET would answer.

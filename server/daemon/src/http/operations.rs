@@ -29,7 +29,7 @@ pub(crate) async fn metrics(State(app): State<Arc<App>>) -> Result<Response, Err
     get,
     path = "/livez",
     tag = "operations",
-    responses((status = 200, description = "The process is alive", body = String, content_type = "text/plain")),
+    responses((status = 200, description = "Alive", body = String, content_type = "text/plain")),
 )]
 pub(crate) async fn live() -> &'static str {
     "ok\n"

@@ -29,7 +29,7 @@ pub(crate) async fn list(State(app): State<Arc<App>>) -> Json<ScheduleList> {
     get,
     path = "/v1/schedules/{schedule}",
     tag = "schedules",
-    params(("schedule" = String, Path, description = "Its name, its digest, or at least the first 12 digits of its digest")),
+    params(("schedule" = String, Path, description = "Its name, or its digest or 12 or more digits of it")),
     responses((status = 200, description = "The schedule", body = Object), NotFound),
 )]
 pub(crate) async fn show(State(app): State<Arc<App>>, Path(name): Path<String>) -> Result<Response, Error> {
@@ -49,7 +49,7 @@ pub(crate) async fn show(State(app): State<Arc<App>>, Path(name): Path<String>) 
     params(("schedule" = String, Path, description = "Name of the new schedule"), PutSchedule),
     request_body(description = "The schedule", content((Object = "application/json"), (String = "text/plain"))),
     responses(
-        (status = 200, description = "The schedule exists already, with the same content", body = ScheduleSummary),
+        (status = 200, description = "It exists already, with the same content", body = ScheduleSummary),
         (status = 201, description = "The schedule was added", body = ScheduleSummary),
         Conflict, UnsupportedMediaType,
     ),

@@ -150,7 +150,7 @@ async fn run<K: JobKind>(
                 return fail(record, reason);
             }
             End::Crashed(reason) => {
-                tracing::warn!(id = record.id(), %reason, "the trainer ended; resuming from its last checkpoint");
+                tracing::warn!(id = record.id(), %reason, "the trainer ended; resuming from a checkpoint");
                 K::count(&workplace.metrics, News::Restart);
             }
         }

@@ -88,7 +88,7 @@ impl<K: JobKind> Table<K> {
         match read(&self.directory, false) {
             Ok(found) => *self.records() = found,
             Err(error) => {
-                tracing::error!(error = format!("{error:#}"), "cannot read the current state of {}; showing an old one", K::JOB.plural);
+                tracing::error!(error = format!("{error:#}"), "the list of {} is outdated", K::JOB.plural);
             }
         }
     }
@@ -112,7 +112,7 @@ impl<K: JobKind> Table<K> {
             let waiting = records.values().filter(|record| !record.state().is_final()).count();
             if waiting >= WAITING_MAX {
                 let plural = K::JOB.plural;
-                return Err(Error::busy(format!("{waiting} {plural} are waiting or running, which is the limit")));
+                return Err(Error::busy(format!("{waiting} {plural} are waiting or running: the limit")));
             }
             // Checked again under the lock: another request may have taken the name meanwhile.
             if !named {

@@ -80,7 +80,7 @@ impl DecodedCache {
 
     fn shard(&self, key: &Key) -> MutexGuard<'_, Shard> {
         let shard = self.hasher.hash_one(key) as usize % SHARDS;
-        // A table is whole between two calls, whoever panicked in between.
+        // A table is consistent after every call, even if a thread panicked.
         self.shards[shard].lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -79,7 +79,7 @@ impl Pool {
                 Panicked
             });
             metrics.worker_busy_seconds.inc_by(start.elapsed().as_secs_f64());
-            // The reader may have left in the meantime; then nobody wants the answer.
+            // The reader may have left in the meantime; then the answer is not needed.
             let _ = answer.send(result);
         });
         self.jobs

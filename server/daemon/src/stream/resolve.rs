@@ -172,7 +172,7 @@ impl Resolver<'_> {
                 let schedule = self.registry.get(name).map_err(|_| {
                     let known = self.registry.list();
                     let known = known.iter().map(|schedule| schedule.name());
-                    // Whoever mistypes a schedule wants augmentation.
+                    // A mistyped schedule is an error: the client wants augmentation.
                     Error::not_found("schedule", name, known).or_one_of(&["none", "identity"])
                 })?;
                 let epochs = request.epochs.unwrap_or(schedule.epochs());
@@ -278,13 +278,15 @@ fn shape(
         Images::Encoded(images) => {
             let (name, (smallest, largest)) = (request.split, (images.smallest(), images.largest()));
             let why = format!(
-                "images of split {name} of dataset {:?} differ in size ({}..={} x {}..={} pixels), but those of a batch must not",
+                "images of split {name} of dataset {:?} differ in size ({}..={} x {}..={} pixels), \
+                 but those of a batch must not",
                 dataset, smallest.height, largest.height, smallest.width, largest.width
             );
             let own = Some(own).filter(|own| own.frame.shape().is_some());
             let own = own.map_or("random_resized_crop:224,flip".to_owned(), |own| own.to_string());
             let allowed = format!(
-                "steps that begin with random_resized_crop:N or resize:N,center_crop:N, such as {own}, with schedule=none or a schedule"
+                "steps that begin with random_resized_crop:N or resize:N,center_crop:N, \
+                 such as {own}, with schedule=none or a schedule"
             );
             Err(Error::parameter("base", base.to_string(), why, allowed))
         }

@@ -126,7 +126,7 @@ impl SharedMemoryStream {
                     Some(released) => {
                         for number in released {
                             let held = self.held.get_mut(*number as usize).and_then(Option::take);
-                            self.free.push(held.with_context(|| format!("the client gave back slot {number}, which it does not hold"))?);
+                            self.free.push(held.with_context(|| format!("slot {number} is not held"))?);
                         }
                     }
                 },

@@ -39,7 +39,7 @@ fn cifar_10_is_read() {
     );
     assert_eq!(
         failure(&dataset, SplitName::Test),
-        "cifar-10-batches-bin/test_batch.bin: 3072 bytes; expected a positive multiple of 3073, as in CIFAR-10 binary"
+        "cifar-10-batches-bin/test_batch.bin: 3072 bytes; expected a multiple of 3073, as in CIFAR-10 binary"
     );
 
     write(&inner, "test_batch.bin", records(1, &[3, 10], 0));
@@ -50,7 +50,7 @@ fn cifar_10_is_read() {
     );
     std::fs::remove_file(inner.join("data_batch_4.bin")).unwrap();
     let error = opened(folder.path(), cache.path()).unwrap_err().to_string();
-    assert_eq!(error, "cifar-10-batches-bin/data_batch_4.bin: this shard is missing; the dataset should have 5");
+    assert_eq!(error, "cifar-10-batches-bin/data_batch_4.bin: this shard is missing; the dataset has 5");
 }
 
 #[test]
