@@ -193,7 +193,7 @@ fn a_folder_without_a_dataset() {
     std::fs::write(data.path("notes/README.md"), "nothing here").unwrap();
     let server = data.serve(&["empty", "notes"]);
     for name in ["empty", "notes"] {
-        broken(&server, name, "train", &["no dataset here", "train*.parquet"]);
+        broken(&server, name, "train", &["no dataset found", "train*.parquet"]);
     }
     server.assert_healthy();
 }

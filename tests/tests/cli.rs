@@ -372,7 +372,7 @@ fn wrong_configurations() {
         check("", &[], &["--dataset", &flag]).refused(1, &["\"mine\"", nothing, "looked for packed splits"]);
     }
     for file in ["pba.toml", "pba.toml/data", ""] {
-        check(&format!("data_dir = {file:?}"), &[], &[]).refused(1, &["data_dir", file, "is no folder"]);
+        check(&format!("data_dir = {file:?}"), &[], &[]).refused(1, &["data_dir", file, "is not a folder"]);
     }
     for socket in ["", "here", "nowhere/s"] {
         check(&format!("socket = {socket:?}"), &[], &[]).refused(1, &["socket", socket]);
@@ -402,7 +402,7 @@ fn a_trainer_that_cannot_be() {
         ("/nowhere/pba-trainer", "No such file"),
         ("./here", "is a directory"),
         ("./pba.toml", "is not executable"),
-        ("no-such-trainer", "is in no folder of PATH"),
+        ("no-such-trainer", "is not in PATH"),
     ] {
         let says = [&format!("trainer: {trainer} "), says, expected];
         check("", &[], &["--trainer", trainer]).refused(1, &says);
@@ -444,7 +444,7 @@ fn misspelt_variables() {
     // Two mistakes, and one that is like nothing.
     let misspelt = [("PBA_DATADIR", "x"), ("PBA_PORT", "8080")];
     check("", &misspelt, &[])
-        .refused(1, &["did you mean PBA_DATA_DIR?", "PBA_PORT is not a setting; there are: "]);
+        .refused(1, &["did you mean PBA_DATA_DIR?", "PBA_PORT is not a setting; the settings are: "]);
 
     let others = [
         ("PBA_LOG_FORMAT", "json"),

@@ -425,17 +425,17 @@ fn what_is_no_answer_of_a_server_is_refused() {
         "HTTP/1.1 200 OK\r\ncontent-type: application/vnd.apache.arrow.stream\r\nconnection: close\r\n\r\n",
         b"\xff\xff\xff\xff\x10\0\0\0\x0c\0\0\0\xff\xff\xff\x7f\xff\xff\xff\x7f\xff\xff\xff\x7f",
     );
-    for (url, says) in [(page.clone(), "no Arrow stream"), (stream, "not what the server promised")] {
+    for (url, says) in [(page.clone(), "not an Arrow stream"), (stream, "not what the server promised")] {
         let opened = runtime().block_on(Client::new([url]).unwrap().epoch("shapes", 3, small()));
         let error = opened.map(|_| ()).unwrap_err().to_string();
         assert!(error.contains(says), "{error}");
     }
-    let says = ["no PBA server"];
+    let says = ["like a PBA server"];
     pba(&["dataset", "list", "--server", &page]).refused(1, &says);
-    pba(&["schedule", "delete", "x", "--server", &page]).refused(1, &["answered what no PBA server"]);
-    pba(&["search", "watch", "x", "--server", &page]).refused(1, &["no stream of events"]);
+    pba(&["schedule", "delete", "x", "--server", &page]).refused(1, &["did not answer like a PBA server"]);
+    pba(&["search", "watch", "x", "--server", &page]).refused(1, &["not a stream of events"]);
     let preview = ["dataset", "preview", "shapes", "--server", &page];
-    pba(&preview).refused(1, &["no PNG"]);
+    pba(&preview).refused(1, &["did not answer with a PNG"]);
 }
 
 /// Answers every request as a proxy does whose server is away.

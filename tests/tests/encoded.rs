@@ -277,7 +277,7 @@ fn an_image_damaged_after_packing_breaks_its_stream_visibly() {
     let target = "/v1/datasets/photos/epochs/0/batches?shuffle=false&batch_size=1";
     let answer = server.get(target);
     assert_eq!((answer.status, answer.complete), (200, false), "it must not look complete");
-    pba_tests::wait_for("the log", || server.process.stderr().contains("stream broken off").then_some(()));
+    pba_tests::wait_for("the log", || server.process.stderr().contains("stream aborted").then_some(()));
     for says in ["photos", "split train", "sample 8", "does not decode as JPEG"] {
         assert!(server.process.stderr().contains(says), "{} does not say {says:?}", server.process.stderr());
     }

@@ -116,7 +116,7 @@ fn refusals_on_the_command_line() {
         (&json!("x"), &json!(7), &json!(4))
     );
     assert_eq!(started["spec"]["ops"], json!(["Rotate"]));
-    server.pba(&["search", "schedule", "x"]).refused(1, &["its schedule is there when it is done"]);
+    server.pba(&["search", "schedule", "x"]).refused(1, &["its schedule is available when it is done"]);
     let second = server.pba(&["search", "start", "--model", "tiny", "--ops", "Rotate, Cutout"]).ok();
     assert!(second.contains("search shapes-tiny-1 is queued"), "{second}");
     assert_eq!(server.pba(&["search", "cancel", "shapes-tiny-1", "--json"]).json()["state"], "cancelled");
@@ -216,7 +216,7 @@ fn ctrl_c_ends_the_watching_and_not_the_search() {
         watch.signal("INT");
         assert_eq!(watch.wait().code(), Some(130), "{}", watch.stderr());
         for says in [
-            "search x goes on".to_owned(),
+            "search x continues".to_owned(),
             format!("pba search watch x --server {url}\n"),
             format!("pba search cancel x --server {url}\n"),
         ] {

@@ -286,7 +286,7 @@ fn trainers_that_always_end_at_once() {
         (r#"echo '{"error":{"field":"device","message":"device is cuda:0; there is none"}}'; exit 2"#, 1, &["there is none"]),
         (r#"exit 0"#, 1, &["without a schedule"]),
         // What no trainer says.
-        (r#"echo '{"event":"scored","epoch":2,"scores":[0.5]}'; idle"#, 1, &["before the search began"]),
+        (r#"echo '{"event":"scored","epoch":2,"scores":[0.5]}'; idle"#, 1, &["before the search started"]),
         (r#"echo 'hello'; echo '{"event":"sung"}'; echo '[]'; exit 1"#, 1, &["exit status: 1"]),
         (r#"printf '\377\376\n'; idle"#, 1, &["utf-8"]),
     ];

@@ -263,8 +263,8 @@ fn send(connection: &UnixStream, record: &[u8], memory: OwnedFd) {
 #[test]
 fn a_server_that_lies_is_not_believed() {
     let lies = [
-        (Lie::Unsealed, "cut off"),
-        (Lie::Short, "cut off"),
+        (Lie::Unsealed, "truncated"),
+        (Lie::Short, "truncated"),
         (Lie::NoMemory, "shares no memory"),
         (Lie::SchemaBeyondTheMemory, "shorter than its schema"),
         (Lie::NoRecord, "shares no memory"),

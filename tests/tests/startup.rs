@@ -142,9 +142,9 @@ fn what_cannot_be_is_told_before_anything_is_packed() {
     let server = Server::start_on(data, &["--socket", &socket]);
     let address = server.address().to_string();
     let says =
-        ["cannot listen on", &address, "ddress already in use", "--listen 127.0.0.1:0 takes a free port"];
+        ["cannot listen on", &address, "ddress already in use", "--listen 127.0.0.1:0 to pick a free port"];
     packs_nothing(&address, &[], &says);
-    let says = ["cannot listen on unix:", &socket, "--socket PATH takes another path"];
+    let says = ["cannot listen on unix:", &socket, "choose another --socket PATH"];
     packs_nothing("127.0.0.1:0", &["--socket", &socket], &says);
     packs_nothing("127.0.0.1:0", &["--dataset", "mine=/nowhere"], &["mine", "/nowhere"]);
     server.assert_healthy();
@@ -187,7 +187,7 @@ fn a_server_whose_output_nobody_reads_serves() {
     pba_tests::search::signal(child.id(), "TERM");
     assert_eq!(child.wait().unwrap().code(), Some(0));
     let log = std::fs::read_to_string(log).unwrap();
-    assert!(log.contains("nobody reads standard output: listening on http://127.0.0.1:"), "{log}");
+    assert!(log.contains("standard output has no reader: listening on http://127.0.0.1:"), "{log}");
 }
 
 /// Something, when the server behind a Unix socket is ready.

@@ -48,7 +48,7 @@ async fn who_is_not_known_is_told_what_to_name() {
     assert!(untrusted.to_string().contains("--ca"), "{untrusted}");
 
     let in_the_clear = open(proxy.url().replace("https:", "http:"), options(&proxy)).await.unwrap_err();
-    assert!(in_the_clear.to_string().contains("; is it a server of https://?"), "{in_the_clear}");
+    assert!(in_the_clear.to_string().contains("; does the server use https://?"), "{in_the_clear}");
 
     let other_name = proxy.url().replace("localhost", "127.0.0.1");
     let misnamed = open(other_name, options(&proxy)).await.unwrap_err();

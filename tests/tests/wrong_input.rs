@@ -110,7 +110,7 @@ fn parameters_of_the_stream() {
     }
     let zeros = vec!["0"; 60].join(",");
     let both = format!("/v1/datasets/shapes/epochs/0/batches?policy={zeros}&schedule=cifar10-pba");
-    refused(&server.get(&both), 400, "policy", &zeros, "one of policy and schedule");
+    refused(&server.get(&both), 400, "policy", &zeros, "either policy or schedule");
     let ablated = format!("/v1/datasets/shapes/epochs/0/batches?policy={zeros}&ablation=final");
     refused(&server.get(&ablated), 400, "ablation", "final", "schedule");
     assert_eq!(server.metric("pba_images_augmented_total{dataset=\"shapes\"}"), 0.0, "nothing was begun");

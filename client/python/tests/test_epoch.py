@@ -264,7 +264,7 @@ def test_urls_have_one_form(url: str, canonical: str) -> None:
 @pytest.mark.parametrize(
     ("url", "says"),
     [
-        ("ftp://host", "ftp:// is not spoken here"),
+        ("ftp://host", "ftp:// is not supported"),
         ("", "names no host"),
         ("http://", "names no host"),
         ("http://h:x", "h:x"),
@@ -273,9 +273,9 @@ def test_urls_have_one_form(url: str, canonical: str) -> None:
         ("http;//127.0.0.1:8080", "http is not followed by ://"),
         ("http://127.0.0.1\\:8080", "it holds a backslash"),
         ("http://127.0.0.1\u200b:8080", "a space or a control character"),
-        ("http://[::1]x:8080", "between brackets belongs an IPv6 address, and after them a port"),
-        ("http://[::1:8080", "between brackets"),
-        ("http://[zz]:8080", "between brackets"),
+        ("http://[::1]x:8080", "brackets must enclose an IPv6 address, and only a port may follow them"),
+        ("http://[::1:8080", "brackets must enclose"),
+        ("http://[zz]:8080", "brackets must enclose"),
         ("htp:/host", "no port after the colon"),
         ("19201", "it is a number; is 127.0.0.1:19201 meant?"),
         ("host:", "no port after the colon"),

@@ -1,4 +1,4 @@
-//! Where a server is: its URL, and what to say when nobody answers there.
+//! The address of a server, and advice when it does not answer.
 
 use std::error::Error;
 use std::fmt;
@@ -10,11 +10,11 @@ use rustls::CertificateError;
 use crate::error::ClientError;
 use crate::request::Request;
 
-/// Where a server is.
+/// The address of a server.
 #[derive(Clone, Debug)]
 pub(crate) struct Address {
-    /// What paths are appended to. For a Unix socket a host that is never looked up, because HTTP wants
-    /// one all the same.
+    /// The URL that paths are appended to. For a Unix socket, a host that is never resolved, because HTTP
+    /// requires one.
     pub base: Url,
     /// The Unix socket, if it is one.
     pub socket: Option<String>,
@@ -22,10 +22,10 @@ pub(crate) struct Address {
 
 impl Address {
     /// Reads `http://HOST[:PORT][/PREFIX]`, the same with `https://`, or `unix:PATH`. Without a scheme,
-    /// `http://` is meant.
+    /// `http://` is assumed.
     ///
     /// # Errors
-    /// When it is none of them.
+    /// When it is none of these.
     pub fn parse(text: &str) -> Result<Address, ClientError> {
         let wrong = |reason: String| ClientError::Url { url: text.to_owned(), reason };
         if let Some(path) = text.strip_prefix("unix:") {
@@ -41,7 +41,7 @@ impl Address {
         if text.contains('@') {
             // Not shown: it may hold a password, with a slash in it.
             let url = "a URL with a user or a password".to_owned();
-            let reason = "it holds more than host, port and path; a token is passed on its own".to_owned();
+            let reason = "it holds more than host, port and path; pass a token separately".to_owned();
             return Err(ClientError::Url { url, reason });
         }
         if text.starts_with(['/', '.', '~']) || text.ends_with(".sock") && !text.contains("://") {
@@ -89,7 +89,7 @@ impl Address {
         ClientError::Unreachable { url: self.to_string(), reason: self.reason(error) }
     }
 
-    /// Why a server that could be reached gave no whole answer, and what may help.
+    /// Why a server that could be reached did not answer completely, and what may help.
     pub fn unanswered(&self, request: Request<'_>, error: &(dyn Error + 'static)) -> ClientError {
         let request = format!("{} {}", request.method, request.path);
         ClientError::Unanswered { url: self.to_string(), request, reason: self.reason(error) }
@@ -102,19 +102,19 @@ impl Address {
 
     fn hint(&self, error: &(dyn Error + 'static)) -> Option<String> {
         if let Some(rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer)) = find(error) {
-            return Some("name a private certificate authority with `ca` (--ca, PBA_CA)".to_owned());
+            return Some("set a private certificate authority with `ca` (--ca, PBA_CA)".to_owned());
         }
         if cause(error).contains("CaUsedAsEndEntity") {
-            let made = "the server shows an authority's certificate as its own";
-            return Some(format!("{made}; make it one with basicConstraints=CA:FALSE"));
+            let made = "the server uses the certificate of an authority as its own";
+            return Some(format!("{made}; create one with basicConstraints=CA:FALSE"));
         }
         if let Some(rustls::Error::InvalidMessage(_)) = find(error) {
-            return Some("is it a server of http://?".to_owned());
+            return Some("does the server use http://?".to_owned());
         }
         // What a server of TLS answers does not begin as HTTP does.
         let is_no_http = |error: &hyper::Error| error.to_string() == "invalid HTTP version parsed";
         if self.base.scheme() == "http" && find(error).is_some_and(is_no_http) {
-            return Some("is it a server of https://?".to_owned());
+            return Some("does the server use https://?".to_owned());
         }
         let kind = find::<std::io::Error>(error)?.kind();
         if !matches!(kind, ErrorKind::ConnectionRefused | ErrorKind::NotFound) {
@@ -146,7 +146,7 @@ impl fmt::Display for Address {
     }
 }
 
-/// Every cause of an error, the outermost first, with what a [`std::io::Error`] was made of.
+/// Every cause of an error, the outermost first, including the source of a [`std::io::Error`].
 fn causes<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
     std::iter::successors(Some(error), |&error| {
         let inside = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
@@ -158,7 +158,7 @@ fn find<'a, T: Error + 'static>(error: &'a (dyn Error + 'static)) -> Option<&'a 
     causes(error).filter_map(|error| error.downcast_ref()).last()
 }
 
-/// The innermost cause says most: `connection refused` rather than `error sending request`.
+/// The innermost cause is the most specific: `connection refused` rather than `error sending request`.
 pub(crate) fn cause(error: &(dyn Error + 'static)) -> String {
     causes(error).last().expect("an error is its own first cause").to_string()
 }

@@ -8,7 +8,7 @@ use crate::error::ClientError;
 #[cfg(target_os = "linux")]
 use crate::shared_memory::SharedMemoryStream;
 
-/// The body of an answer, wherever it comes from.
+/// The body of an answer, from a socket or from shared memory.
 pub(crate) enum Body {
     Http(Response),
     #[cfg(target_os = "linux")]

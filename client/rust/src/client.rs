@@ -20,12 +20,12 @@ impl Client {
     /// machine, `unix:PATH`; each serves the same datasets and schedules. `HOST:PORT` means `http://`.
     ///
     /// # Errors
-    /// When there is no URL, or one is not a server's.
+    /// When there is no URL, or one is not a server's URL.
     pub fn new(urls: impl IntoIterator<Item = impl AsRef<str>>) -> Result<Client, ClientError> {
         Client::with_options(urls, &ClientOptions::default())
     }
 
-    /// The same, with a token or certificate authorities of one's own.
+    /// The same, with options such as a token or certificate authorities.
     ///
     /// # Errors
     /// When there is no URL, or one is not a server's; when the token cannot be sent, or the
@@ -37,17 +37,15 @@ impl Client {
         Ok(Client { replicas: Replicas::new(urls, options)? })
     }
 
-    /// The same, without the shared memory of a server at `unix:PATH` on Linux: batches come through
-    /// the socket.
+    /// The same, without shared memory: batches of a server at `unix:PATH` come through the socket.
     pub fn without_shared_memory(mut self) -> Client {
         self.replicas.forgo_shared_memory();
         self
     }
 
-    /// Streams one epoch of a dataset. A cut stream is continued at the next batch, on the next
-    /// replica.
+    /// Streams one epoch of a dataset. A cut stream resumes at the next batch, on the next replica.
     ///
-    /// A server that is full, or still imports the dataset, is asked again for some seconds.
+    /// A server that is full, or still importing the dataset, is retried for some seconds.
     ///
     /// # Errors
     /// When no replica can be reached, or one refuses the request.
@@ -60,8 +58,8 @@ impl Client {
         EpochStream::open(self.replicas.clone(), dataset.to_owned(), epoch, request).await
     }
 
-    /// Sends a request to the first replica that can be reached, and answers the body. What only reads
-    /// is asked of a busy server again for some seconds; a change that has reached a server is not sent
+    /// Sends a request to the first replica that can be reached, and returns the body. A request that only
+    /// reads is retried on a busy server for some seconds; a change that has reached a server is not sent
     /// to another one.
     ///
     /// # Errors
@@ -75,7 +73,7 @@ impl Client {
         self.replicas.request(method, path, body).await
     }
 
-    /// Follows what happens in a job, from its beginning to its end: `jobs` is its kind in paths, as
+    /// Follows the events of a job, from its beginning to its end; `jobs` is its kind in paths, such as
     /// `searches`.
     pub fn events(&self, jobs: &str, id: &str) -> Events {
         Events::new(self.replicas.clone(), jobs, id)

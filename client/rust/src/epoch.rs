@@ -1,4 +1,4 @@
-//! One epoch as it arrives.
+//! A stream of one epoch.
 
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -16,10 +16,10 @@ use crate::error::ClientError;
 use crate::replicas::{ATTEMPTS_MAX, PAUSE, Replicas};
 use crate::request::segment;
 
-/// Sides of images are shorter; so no product of them overflows.
+/// Sides of images are shorter, so that no product of them overflows.
 const SIDE_MAX: u32 = 1 << 14;
 
-/// Who waited for whom.
+/// How long client and server waited for each other.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Waits {
     /// Time until the stream began, and in [`EpochStream::next`]: the client waited for the server and the network.
@@ -52,28 +52,28 @@ pub struct EpochStream {
 struct Connection {
     body: Body,
     decoder: StreamDecoder,
-    /// Bytes that arrived and are not decoded yet.
+    /// Received bytes that are not decoded yet.
     rest: Buffer,
-    /// A batch that was decoded in one go with the schema.
+    /// A batch that was decoded together with the schema.
     batch: Option<RecordBatch>,
-    /// What the answer is still to bring, as it announced.
+    /// The announced part of the answer that has not arrived yet.
     batches_left: u64,
     rows_left: u64,
 }
 
 impl Connection {
-    /// Decodes on, up to the next batch.
+    /// Decodes up to the next batch.
     fn decode(&mut self) -> Result<Option<RecordBatch>, ClientError> {
         // Of nonsense in a header arrow's decoder makes a panic here and there.
         let decoded = catch_unwind(AssertUnwindSafe(|| self.decoder.decode(&mut self.rest)));
         match decoded {
             Ok(decoded) => decoded.map_err(|error| ClientError::Stream(error.to_string())),
-            Err(_) => Err(ClientError::Stream("a message that arrow cannot make sense of".to_owned())),
+            Err(_) => Err(ClientError::Stream("an invalid Arrow message".to_owned())),
         }
     }
 }
 
-/// What one attempt to read gave.
+/// The result of one attempt to read.
 enum Read {
     Schema(SchemaRef),
     Batch(RecordBatch),
@@ -126,25 +126,25 @@ impl EpochStream {
         &self.schema
     }
 
-    /// Batches of the whole answer.
+    /// Total batches of the answer.
     pub fn batches(&self) -> u64 {
         self.expected
     }
 
-    /// Rows of the whole answer.
+    /// Total rows of the answer.
     ///
     /// # Errors
-    /// When the server did not say.
+    /// When the server did not announce them.
     pub fn rows(&self) -> Result<u64, ClientError> {
         number(&self.schema, stream::ROWS)
     }
 
-    /// How often the stream was cut and continued.
+    /// How often the stream was cut and resumed.
     pub fn resumes(&self) -> u32 {
         self.resumes
     }
 
-    /// Whether batches come through memory that the server shares, or the last ones came.
+    /// Whether batches come, or last came, through shared memory.
     pub fn shares_memory(&self) -> bool {
         self.shares_memory
     }
@@ -154,7 +154,7 @@ impl EpochStream {
         self.bytes
     }
 
-    /// Who waited for whom so far.
+    /// How long client and server have waited for each other so far.
     pub fn waits(&self) -> Waits {
         self.waits
     }
@@ -162,14 +162,14 @@ impl EpochStream {
     /// The next batch; none when the epoch is complete.
     ///
     /// # Errors
-    /// When the stream was cut and could not be continued, or continues with other data. The
-    /// batches so far are right either way.
+    /// When the stream was cut and could not be resumed, or resumed with other data. The batches so far
+    /// are correct either way.
     pub async fn next(&mut self) -> Result<Option<RecordBatch>, ClientError> {
         let start = Instant::now();
         self.waits.for_client += start - self.since;
         let batch = self.next_batch().await;
         if batch.is_err() {
-            // What it would bring is not to be trusted, by whoever asks again either.
+            // Its further data cannot be trusted, not even by a later call.
             self.connection = None;
         }
         self.since = Instant::now();
@@ -212,8 +212,8 @@ impl EpochStream {
         }
     }
 
-    /// Reads the end of the stream. A cut that comes after the last batch has taken nothing; but a batch
-    /// too many is not what was promised.
+    /// Reads the end of the stream. A cut after the last batch loses nothing, but an extra batch is an
+    /// error.
     async fn finish(&mut self) -> Result<(), ClientError> {
         if self.connection.is_none() {
             return Ok(());
@@ -221,10 +221,9 @@ impl EpochStream {
         let surplus = matches!(self.read().await, Ok(Read::Batch(_)));
         self.connection = None;
         match surplus {
-            true => Err(ClientError::Stream(format!(
-                "it holds more than the {} batches announced",
-                self.expected
-            ))),
+            true => {
+                Err(ClientError::Stream(format!("it has more than the {} batches announced", self.expected)))
+            }
             false => Ok(()),
         }
     }
@@ -241,7 +240,7 @@ impl EpochStream {
         }
     }
 
-    /// Asks the current replica for what is missing, and reads the schema.
+    /// Requests the missing batches from the current replica, and reads the schema.
     async fn connect(&mut self) -> Result<SchemaRef, ClientError> {
         let mut request = self.request.clone();
         request.start += self.received * request.step;
@@ -259,13 +258,13 @@ impl EpochStream {
             rows_left: 0,
         });
         let Read::Schema(schema) = self.read().await? else {
-            return Err(ClientError::Stream("it does not begin with a schema".to_owned()));
+            return Err(ClientError::Stream("it does not start with a schema".to_owned()));
         };
         let connection = self.connection.as_mut().expect("it was made above");
         connection.batches_left = number(&schema, stream::BATCHES)?;
         connection.rows_left = number(&schema, stream::ROWS)?;
         if connection.batches_left == 0 && connection.rows_left > 0 {
-            return Err(ClientError::Stream("it announces rows and no batch".to_owned()));
+            return Err(ClientError::Stream("it announces rows but no batches".to_owned()));
         }
         if !is_of_images(&schema) {
             let columns = self.replicas.hide(self.replica, &columns(&schema));
@@ -278,10 +277,10 @@ impl EpochStream {
         Ok(schema)
     }
 
-    /// Counts a batch off what was announced.
+    /// Subtracts a batch from the announced rest.
     fn count(&mut self, batch: RecordBatch) -> Result<RecordBatch, ClientError> {
         let connection = self.connection.as_mut().expect("the batch came on it");
-        let wrong = |what: &str| Err(ClientError::Stream(format!("it holds other {what} than it announced")));
+        let wrong = |what: &str| Err(ClientError::Stream(format!("it has other {what} than announced")));
         // The loop ends after the last one.
         let batches_left = connection.batches_left.saturating_sub(1);
         let Some(rows_left) = connection.rows_left.checked_sub(batch.num_rows() as u64) else {
@@ -314,7 +313,7 @@ impl EpochStream {
             }
             // TCP's own limit ends it first, and says the same.
             let next = tokio::time::timeout(stall, connection.body.next()).await;
-            match next.unwrap_or_else(|_| Err(ClientError::Stream(format!("nothing came for {stall:?}"))))? {
+            match next.unwrap_or_else(|_| Err(ClientError::Stream(format!("no data for {stall:?}"))))? {
                 Some(bytes) => {
                     self.bytes += bytes.len() as u64;
                     connection.rest = bytes;
@@ -324,7 +323,7 @@ impl EpochStream {
         }
     }
 
-    /// Whoever continues the stream must hold the same data, and send what is missing of it.
+    /// The replica that resumes the stream must have the same data, and send the missing part.
     fn check_unchanged(&self, schema: &SchemaRef) -> Result<(), ClientError> {
         for key in [stream::DATASET, stream::SCHEDULE] {
             self.check(schema, key, text(&self.schema, key))?;
@@ -369,5 +368,5 @@ fn text<'a>(schema: &'a SchemaRef, key: &str) -> &'a str {
 
 fn number(schema: &SchemaRef, key: &str) -> Result<u64, ClientError> {
     let number = text(schema, key).parse().ok();
-    number.ok_or_else(|| ClientError::Stream(format!("its schema does not say {key}")))
+    number.ok_or_else(|| ClientError::Stream(format!("its schema has no {key}")))
 }

@@ -1,4 +1,4 @@
-//! What can go wrong between client and server.
+//! Errors of the client.
 
 use std::path::PathBuf;
 
@@ -9,16 +9,16 @@ use pba_wire::Problem;
 #[non_exhaustive]
 pub enum ClientError {
     /// No server was named.
-    #[error("no server is named; expected at least one URL, as http://127.0.0.1:8080")]
+    #[error("no server is given; expected at least one URL, such as http://127.0.0.1:8080")]
     NoServer,
-    /// Something that is not the URL of a server.
+    /// A text that is not the URL of a server.
     #[error(
         "{url:?} is not a server's URL: {reason}; expected http://HOST:PORT, https://HOST:PORT or unix:PATH"
     )]
     Url {
-        /// What was given.
+        /// The text.
         url: String,
-        /// What is wrong with it.
+        /// Why it is not one.
         reason: String,
     },
     /// A token that cannot be sent. It is not shown.
@@ -27,20 +27,20 @@ pub enum ClientError {
     /// Certificate authorities that cannot be used.
     #[error("cannot use {}: {reason}", path.display())]
     Authorities {
-        /// The file, or what stands for it.
+        /// The file, or a description of the source.
         path: PathBuf,
-        /// Why not.
+        /// Why they cannot be used.
         reason: String,
     },
-    /// The server refused the request and said why.
+    /// The server refused the request, with a reason.
     #[error("{0}{hint}", hint = hint(.0.status))]
     Refused(Box<Problem>),
-    /// An answer that no PBA server gives.
+    /// An answer that does not come from a PBA server.
     #[error("{url} answered {status}, which is not an answer of a PBA server: {body}{hint}", hint = hint(*.status))]
     Foreign {
-        /// Who answered.
+        /// The URL that answered.
         url: String,
-        /// With which status.
+        /// Its HTTP status.
         status: u16,
         /// The beginning of its body.
         body: String,
@@ -48,28 +48,27 @@ pub enum ClientError {
     /// No server could be reached.
     #[error("cannot reach {url}: {reason}")]
     Unreachable {
-        /// The first one that was tried.
+        /// The first server that was tried.
         url: String,
-        /// Why not, and what became of the others.
+        /// Why it could not be reached, and the errors of the others.
         reason: String,
     },
-    /// A server that was reached and gave no whole answer. A change that was asked of it may have been
-    /// made.
+    /// A server was reached but did not answer completely. A requested change may have been made.
     #[error("{url} did not answer {request}{doubt}: {reason}", doubt = doubt(request))]
     Unanswered {
-        /// Who was asked.
+        /// The URL of the server.
         url: String,
         /// Method and path of the request.
         request: String,
-        /// What went wrong.
+        /// The reason.
         reason: String,
     },
-    /// The stream was cut, and could not be continued.
+    /// The stream was cut, and could not be resumed.
     #[error(
         "the stream was cut after {received} of {expected} batches, and {attempts} attempts to continue it failed: {reason}"
     )]
     Cut {
-        /// Batches received whole.
+        /// Batches received completely.
         received: u64,
         /// Batches of the epoch.
         expected: u64,
@@ -78,26 +77,26 @@ pub enum ClientError {
         /// Why the last attempt failed.
         reason: String,
     },
-    /// A replica holds another dataset or schedule under the same name, or sends other batches than
-    /// those that were asked for.
+    /// A replica has a different dataset or schedule under the same name, or sends other batches than
+    /// requested.
     #[error("{url} sends other data: its {key} is {found}, and should be {expected}")]
     Changed {
-        /// Who answered.
+        /// The URL that answered.
         url: String,
-        /// Which metadata differs.
+        /// The metadata key that differs.
         key: String,
-        /// What it is now.
+        /// The value found.
         found: String,
-        /// What it was.
+        /// The expected value.
         expected: String,
     },
-    /// Bytes that are not the promised Arrow stream.
+    /// The received bytes are not the promised Arrow stream.
     #[error("the stream is not what the server promised: {0}")]
     Stream(String),
 }
 
 impl ClientError {
-    /// The error of one replica after that of another: what became of each.
+    /// The error of one replica after that of another: both are reported.
     pub(crate) fn after(self, mut earlier: ClientError) -> ClientError {
         use ClientError::{Stream, Unanswered, Unreachable};
         match &mut earlier {
@@ -109,15 +108,15 @@ impl ClientError {
         }
     }
 
-    /// Whether another replica may do better: this one is not there, fell silent, or sent something other
+    /// Whether another replica may succeed: this one is down, stopped sending, or sent something other
     /// than it promised.
     pub(crate) fn is_passing(&self) -> bool {
         use ClientError::{Stream, Unanswered, Unreachable};
         matches!(self, Unreachable { .. } | Unanswered { .. } | Stream(_))
     }
 
-    /// A server that is full, opens its datasets or shuts down, or a proxy in front of one that is away
-    /// for the moment: another replica, or a later attempt, may do.
+    /// A server that is full, importing datasets or shutting down, or a proxy whose server is temporarily
+    /// down: another replica, or a later attempt, may succeed.
     pub(crate) fn is_busy(&self) -> bool {
         match self {
             ClientError::Refused(problem) => matches!(problem.status, 429 | 503),
@@ -127,11 +126,11 @@ impl ClientError {
     }
 }
 
-/// What is not known of a change that was asked for; what only reads has changed nothing.
+/// A note that a requested change may have been made; nothing for a request that only reads.
 fn doubt(request: &str) -> &'static str {
     if request.starts_with("GET ") { "" } else { ", so it may or may not have been done" }
 }
 
 fn hint(status: u16) -> &'static str {
-    if status == 401 { "; name a token with `token` (--token, PBA_TOKEN)" } else { "" }
+    if status == 401 { "; set a token with `token` (--token, PBA_TOKEN)" } else { "" }
 }

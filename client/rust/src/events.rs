@@ -16,33 +16,33 @@ use crate::request::{Request, segment};
 const ATTEMPTS_MAX: u32 = 8;
 /// Pause before the second attempt; doubled each time.
 const PAUSE: Duration = Duration::from_millis(200);
-/// No event is longer; a schedule is some tens of kilobytes.
+/// Most bytes of an event; a schedule is some tens of kilobytes.
 const LINE_BYTES_MAX: usize = 16 << 20;
 
-/// Kind of the event that the client adds when it lost the server and tries again.
+/// Kind of the event that the client adds when it lost the connection and reconnects.
 pub const RECONNECTING: &str = "reconnecting";
 
 /// One event: `progress`, `state`, [`RECONNECTING`], or one of the job's journal.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Event {
-    /// What kind.
+    /// Its kind.
     pub kind: String,
-    /// What it says.
+    /// Its data.
     pub data: Value,
 }
 
 impl Event {
-    /// What it says, as the type that its kind has.
+    /// Its data, as the type of its kind.
     ///
     /// # Errors
-    /// When it says something else.
+    /// When the data is not of this type.
     pub fn read<T: DeserializeOwned>(&self) -> Result<T, ClientError> {
         T::deserialize(&self.data)
-            .map_err(|error| ClientError::Stream(format!("an event {:?} that is none: {error}", self.kind)))
+            .map_err(|error| ClientError::Stream(format!("an invalid event {:?}: {error}", self.kind)))
     }
 }
 
-/// The events of one job, from its beginning. A broken connection is taken up where it broke.
+/// The events of one job, from its beginning. A broken connection resumes where it broke.
 pub struct Events {
     replicas: Replicas,
     path: String,
@@ -54,7 +54,7 @@ pub struct Events {
     ready: VecDeque<Event>,
     /// Whether a server has answered yet.
     connected: bool,
-    /// Attempts since something whole was read.
+    /// Attempts since a complete event was read.
     attempts: u32,
     ended: bool,
 }
@@ -115,7 +115,7 @@ impl Events {
         }
     }
 
-    /// Reads some bytes, connecting first if need be.
+    /// Reads some bytes, connecting first if necessary.
     async fn read(&mut self) -> Result<(), ClientError> {
         if self.response.is_none() {
             let path = self.path.clone();
@@ -144,11 +144,11 @@ impl Events {
         }
     }
 
-    /// Takes the whole events off the front: fields, a line each, up to an empty line.
+    /// Takes the complete events from the front: fields, one per line, up to an empty line.
     fn parse(&mut self) {
         while let Some(end) = self.bytes.windows(2).position(|pair| pair == b"\n\n") {
             let text: Vec<u8> = self.bytes.drain(..end + 2).collect();
-            // Whoever says something whole is there.
+            // A complete event shows that the server is up.
             self.attempts = 0;
             let text = String::from_utf8_lossy(&text);
             let (mut kind, mut data, mut id) = (String::new(), String::new(), None);

@@ -1,4 +1,4 @@
-//! How a client connects: as whom, and whom it trusts.
+//! How a client connects: its token, and the authorities it trusts.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -14,16 +14,15 @@ use rustls_platform_verifier::BuilderVerifierExt;
 
 use crate::error::ClientError;
 
-/// How a client connects: as whom, and whom it trusts.
+/// How a client connects: its token, and the authorities it trusts.
 ///
-/// The environment is not looked at; `pba` itself takes both from its command line, `PBA_TOKEN` and
+/// The environment is not read; `pba` itself takes both from its command line, `PBA_TOKEN` and
 /// `PBA_CA`.
 #[derive(Clone)]
 pub struct ClientOptions {
     /// Sent with every request as `Authorization: Bearer TOKEN`: visible ASCII characters.
     pub token: Option<String>,
-    /// PEM file of the certificate authorities that `https://` servers are checked against, instead of
-    /// the system's.
+    /// PEM file of the certificate authorities to trust for `https://` servers, instead of the system's.
     pub ca: Option<PathBuf>,
     /// How long a server may send nothing before its answer counts as cut; by default two minutes.
     pub stall: Duration,
@@ -44,13 +43,13 @@ impl fmt::Debug for ClientOptions {
 }
 
 impl ClientOptions {
-    /// A text of a server without the token, which it may repeat.
+    /// A server's text with the token hidden, which it may repeat.
     pub(crate) fn hide(authorization: Option<&HeaderValue>, text: &str) -> String {
         let shown = authorization.and_then(|value| value.to_str().ok()?.strip_prefix("Bearer "));
         shown.map_or_else(|| text.to_owned(), |token| text.replace(token, "..."))
     }
 
-    /// The header field that carries the token; no text of an error or a log shows it.
+    /// The header field with the token, which no error or log shows.
     pub(crate) fn authorization(&self) -> Result<Option<HeaderValue>, ClientError> {
         let Some(token) = &self.token else { return Ok(None) };
         let visible = !token.is_empty() && token.bytes().all(|byte| byte.is_ascii_graphic());
@@ -60,8 +59,8 @@ impl ClientOptions {
         Ok(Some(value))
     }
 
-    /// Whom to trust as a server: of `http://` nobody, whose certificate is never seen; so the system
-    /// need not have any authorities.
+    /// The authorities to trust: none for `http://`, which has no certificates, so the system need not have
+    /// any.
     pub(crate) fn trust(&self, is_https: bool) -> Result<ClientConfig, ClientError> {
         let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
             .with_safe_default_protocol_versions()
@@ -72,7 +71,7 @@ impl ClientOptions {
             None if !is_https => builder.with_root_certificates(RootCertStore::empty()),
             None => builder.with_platform_verifier().map_err(|error| ClientError::Authorities {
                 path: "the system's certificate authorities".into(),
-                reason: format!("{error}; name a PEM file of your own"),
+                reason: format!("{error}; pass a PEM file of your own"),
             })?,
         };
         Ok(builder.with_no_client_auth())
@@ -87,7 +86,7 @@ fn authorities(path: &Path) -> Result<RootCertStore, ClientError> {
         roots.add(certificate).map_err(|error| wrong(error.to_string()))?;
     }
     if roots.is_empty() {
-        return Err(wrong("there is no certificate in it; expected PEM".to_owned()));
+        return Err(wrong("it contains no certificate; expected PEM".to_owned()));
     }
     Ok(roots)
 }

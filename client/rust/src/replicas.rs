@@ -15,13 +15,13 @@ use crate::request::Request;
 #[cfg(target_os = "linux")]
 use crate::shared_memory;
 
-/// A server that does not even accept the connection by then is down.
+/// A server that does not accept the connection within this time counts as down.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// Characters of a foreign answer that are shown.
+/// Characters shown of an answer that is not a PBA server's.
 const SHOWN_CHARACTERS: usize = 200;
-/// Of an answer that is read as a whole; contact sheets are the longest.
+/// Most bytes of an answer that is not a stream; contact sheets are the longest.
 const DOCUMENT_BYTES_MAX: usize = 256 << 20;
-/// Attempts to ask a server that is busy again.
+/// Retries on a busy server.
 pub(crate) const ATTEMPTS_MAX: u32 = 6;
 /// Pause before the second attempt; doubled each time.
 pub(crate) const PAUSE: Duration = Duration::from_millis(100);
@@ -66,7 +66,7 @@ impl Replica {
         Ok(Replica { http, address, authorization, stall: options.stall, shares_memory: true })
     }
 
-    /// A text of the server without the token, which it may repeat.
+    /// A server's text with the token hidden, which it may repeat.
     fn hide(&self, text: &str) -> String {
         ClientOptions::hide(self.authorization.as_ref(), text)
     }
@@ -86,7 +86,7 @@ impl Replicas {
         Ok(Replicas { replicas })
     }
 
-    /// Has batches come through the socket from now on.
+    /// Makes batches come through the socket from now on.
     pub(crate) fn forgo_shared_memory(&mut self) {
         self.replicas.iter_mut().for_each(|replica| replica.shares_memory = false);
     }
@@ -114,7 +114,7 @@ impl Replicas {
         answer.await?
     }
 
-    /// Tries one replica after the other, and the busy ones again for some seconds.
+    /// Tries one replica after the other, and retries the busy ones for some seconds.
     pub(crate) async fn first<T>(
         &self,
         mut attempt: impl AsyncFnMut(usize) -> Result<T, ClientError>,
@@ -130,7 +130,7 @@ impl Replicas {
                     done => return done,
                 }
             }
-            // Nobody waits for a server that may not exist; one that still opens its datasets does.
+            // Do not wait for a server that may not exist; one that is still importing datasets does exist.
             match busy {
                 None => return Err(failure),
                 Some(error) if round == ATTEMPTS_MAX => return Err(error),
@@ -145,12 +145,12 @@ impl Replicas {
         self.replicas.len()
     }
 
-    /// Where a replica is.
+    /// The address of a replica.
     pub(crate) fn address(&self, replica: usize) -> &Address {
         &self.replica(replica).address
     }
 
-    /// A text of a replica without the token, which it may repeat.
+    /// A replica's text with the token hidden, which it may repeat.
     pub(crate) fn hide(&self, replica: usize, text: &str) -> String {
         self.replica(replica).hide(text)
     }
@@ -164,7 +164,7 @@ impl Replicas {
         &self.replicas[replica % self.replicas.len()]
     }
 
-    /// Asks a replica for an epoch: through shared memory, where it is on this machine.
+    /// Requests an epoch from a replica: through shared memory, if it is on this machine.
     pub(crate) async fn stream(&self, number: usize, path: &str) -> Result<Body, ClientError> {
         let replica = self.replica(number);
         #[cfg(target_os = "linux")]
@@ -182,7 +182,7 @@ impl Replicas {
         epoch(replica, path, response).await
     }
 
-    /// Sends a request to one replica; an answer that is no success is an error.
+    /// Sends a request to one replica; an answer without success is an error.
     pub(crate) async fn send(
         &self,
         replica: usize,
@@ -208,7 +208,7 @@ impl Replicas {
     }
 }
 
-/// The answer of a server, if it is a success.
+/// The answer of a server, if successful.
 async fn success(
     replica: &Replica,
     request: Request<'_>,
@@ -238,17 +238,17 @@ async fn epoch(replica: &Replica, path: &str, response: Response) -> Result<Body
     if response.status() == StatusCode::OK && has_type(&response, stream::CONTENT_TYPE) {
         return Ok(Body::Http(response));
     }
-    Err(foreign(replica, path, response.status().as_u16(), "what is no Arrow stream"))
+    Err(foreign(replica, path, response.status().as_u16(), "not an Arrow stream"))
 }
 
-/// An answer of something that is no PBA server.
+/// The error for an answer that does not come from a PBA server.
 pub(crate) fn foreign_answer(
     replicas: &Replicas,
     replica: usize,
     path: &str,
     response: &Response,
 ) -> ClientError {
-    foreign(replicas.replica(replica), path, response.status().as_u16(), "what is no stream of events")
+    foreign(replicas.replica(replica), path, response.status().as_u16(), "not a stream of events")
 }
 
 fn foreign(replica: &Replica, path: &str, status: u16, body: &str) -> ClientError {
@@ -256,13 +256,13 @@ fn foreign(replica: &Replica, path: &str, status: u16, body: &str) -> ClientErro
     ClientError::Foreign { url: format!("{}{path}", replica.address), status, body }
 }
 
-/// Whether an answer says that it is of a media type.
+/// Whether an answer has a media type.
 pub(crate) fn has_type(response: &Response, media_type: &str) -> bool {
     let found = response.headers().get(CONTENT_TYPE);
     found.is_some_and(|value| value.as_bytes().starts_with(media_type.as_bytes()))
 }
 
-/// A whole body.
+/// A complete body.
 async fn whole(
     replica: &Replica,
     request: Request<'_>,
@@ -272,7 +272,7 @@ async fn whole(
     let broken = |error| replica.address.unanswered(request, &error);
     while let Some(chunk) = response.chunk().await.map_err(broken)? {
         if body.len() + chunk.len() > DOCUMENT_BYTES_MAX {
-            let reason = format!("{} answered more than {DOCUMENT_BYTES_MAX} bytes", replica.address);
+            let reason = format!("{} sent more than {DOCUMENT_BYTES_MAX} bytes", replica.address);
             return Err(ClientError::Stream(reason));
         }
         body.extend_from_slice(&chunk);

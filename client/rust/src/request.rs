@@ -1,4 +1,4 @@
-//! What is asked of a server.
+//! Requests to a server.
 
 use reqwest::Method;
 

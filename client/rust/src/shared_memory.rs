@@ -1,10 +1,10 @@
-//! Batches through memory that a server on the same machine shares; [`pba_wire::shared_memory`] describes how
-//! both sides speak.
+//! Batches through shared memory of a server on the same machine; [`pba_wire::shared_memory`] describes the
+//! protocol.
 //!
 //! This is the one file of the client with unsafe code. What makes it sound: the memory is sealed, so
-//! it can neither shrink under its mapping nor be written to by anybody but the server; and the server
-//! writes a slot only before it hands it over and after it was given back, which happens when the last
-//! buffer over it is dropped.
+//! it cannot shrink under its mapping and only the server can write to it; and the server writes a slot
+//! only before it hands it over and after it was given back, which happens when the last buffer over it
+//! is dropped.
 
 #![allow(unsafe_code, reason = "buffers over a shared mapping; see above")]
 
@@ -35,21 +35,21 @@ use crate::address::Address;
 use crate::error::ClientError;
 use crate::request::Request;
 
-/// Batches that may be held while the next ones are made. Whoever holds more gets copies.
+/// Batches that may be held while the next ones are produced. Further batches are copies.
 const BATCHES_HELD: usize = 6;
 
 /// How a server on a Unix socket answers a request for an epoch.
 pub(crate) enum Answer {
-    /// With memory.
+    /// With shared memory.
     Shared(Box<SharedMemoryStream>),
-    /// As over TCP: an error, or a stream, because it cannot or will not share memory.
+    /// As over TCP: an error, or a stream, if it cannot or will not use shared memory.
     Plain(reqwest::Response),
 }
 
-/// Asks the server at a socket for `path`, through memory if it can.
+/// Requests `path` from the server at a socket, through shared memory if possible.
 ///
 /// # Errors
-/// When it cannot be reached, or shares what is no memory of a PBA server.
+/// When it cannot be reached, or its shared memory is not that of a PBA server.
 pub(crate) async fn ask(
     address: &Address,
     socket: &str,
@@ -79,9 +79,9 @@ pub(crate) async fn ask(
     let upgraded = hyper::upgrade::on(response).await.map_err(|error| unanswered(&error))?;
     let parts = upgraded
         .downcast::<TokioIo<UnixStream>>()
-        .map_err(|_| ClientError::Stream("the connection is no Unix socket any more".to_owned()))?;
+        .map_err(|_| ClientError::Stream("the connection is no longer a Unix socket".to_owned()))?;
     if !parts.read_buf.is_empty() {
-        return Err(ClientError::Stream("the server speaks before it was answered".to_owned()));
+        return Err(ClientError::Stream("the server sent data too early".to_owned()));
     }
     let memory = SharedMemoryStream::open(parts.io.into_inner()).await;
     memory.map(|memory| Answer::Shared(Box::new(memory))).map_err(|error| match error.kind() {
@@ -94,11 +94,11 @@ pub(crate) async fn ask(
 struct Memory {
     map: Mmap,
     socket: OwnedFd,
-    /// Slots that are not the server's.
+    /// Slots that the client holds.
     held: AtomicUsize,
 }
 
-/// What keeps a batch's place in the memory; given back with the last buffer over it.
+/// Keeps a batch's slot; gives it back with the last buffer over it.
 struct Slot {
     memory: Arc<Memory>,
     number: u32,
@@ -126,10 +126,10 @@ pub(crate) struct SharedMemoryStream {
 }
 
 impl SharedMemoryStream {
-    /// Takes over the memory.
+    /// Takes over the shared memory.
     ///
     /// # Errors
-    /// Of the socket; and of kind `InvalidData` when the server does not do as it promised.
+    /// Those of the socket; and of kind `InvalidData` when the server breaks the protocol.
     async fn open(socket: UnixStream) -> io::Result<SharedMemoryStream> {
         let ready = READY.to_le_bytes();
         if send(&socket, &ready, SendFlags::NOSIGNAL)? != ready.len() {
@@ -140,18 +140,18 @@ impl SharedMemoryStream {
         let (Some(Record::Open { batches, bytes, schema_bytes }), Some(descriptor)) =
             (record, arriving.descriptor.take())
         else {
-            return Err(broken("the server shares no memory, as it said it would"));
+            return Err(broken("the server shares no memory, although it said it would"));
         };
         let file = File::from(descriptor);
         if !fcntl_get_seals(&file)?.contains(SealFlags::SHRINK) || file.metadata()?.len() < bytes {
-            return Err(broken("the server's memory could be cut off while it is looked at"));
+            return Err(broken("the server's shared memory could be truncated while in use"));
         }
         // SAFETY: nobody can cut the file off, and whoever gets a part of it gets it from the server
         // (see above).
         let map = unsafe { Mmap::map(&file) }?;
         let schema = usize::try_from(schema_bytes).ok().and_then(|length| map.get(..length));
         let Some(schema) = schema else {
-            return Err(broken("the server's memory is shorter than its schema"));
+            return Err(broken("the server's shared memory is shorter than its schema"));
         };
         let schema = Buffer::from(schema);
         let memory =
@@ -163,7 +163,7 @@ impl SharedMemoryStream {
     /// waits.
     ///
     /// # Errors
-    /// When the stream was cut, or the server sends nonsense.
+    /// When the stream was cut, or the server breaks the protocol.
     pub(crate) async fn next(&mut self) -> io::Result<Option<Buffer>> {
         if let Some(schema) = self.schema.take() {
             return Ok(Some(schema));
@@ -171,17 +171,17 @@ impl SharedMemoryStream {
         let (slot, offset, bytes) = match self.arriving.next(&self.socket).await? {
             Some(Record::Batch { slot, offset, bytes }) => (slot, offset, bytes),
             Some(Record::End) => return Ok(None),
-            _ => return Err(broken("the server sends what is no batch")),
+            _ => return Err(broken("the server sent an invalid record")),
         };
         let place = usize::try_from(offset).ok().zip(usize::try_from(bytes).ok());
         let message = place.and_then(|(offset, bytes)| self.memory.map.get(offset..)?.get(..bytes));
         let Some(message) = message else {
-            return Err(broken("the server sends a batch that is not in its memory"));
+            return Err(broken("the server sent a batch outside its shared memory"));
         };
         let held = self.memory.held.fetch_add(1, Ordering::Relaxed) + 1;
         let slot = Slot { memory: Arc::clone(&self.memory), number: slot };
         if held > self.held_max {
-            // Whoever keeps so many gets copies, and the stream goes on.
+            // With so many held, further batches are copies, and the stream continues.
             let mut copy = MutableBuffer::new(message.len());
             copy.extend_from_slice(message);
             return Ok(Some(copy.into()));
@@ -202,7 +202,7 @@ impl Drop for SharedMemoryStream {
     }
 }
 
-/// A record that is on its way, in pieces of any length.
+/// A record that arrives in pieces of any length.
 #[derive(Default)]
 struct Arriving {
     record: [u8; RECORD_BYTES],
@@ -212,7 +212,7 @@ struct Arriving {
 }
 
 impl Arriving {
-    /// The next record; none when it is of no known kind. May be dropped while it waits.
+    /// The next record; none when its kind is unknown. May be dropped while it waits.
     async fn next(&mut self, socket: &UnixStream) -> io::Result<Option<Record>> {
         while self.length < RECORD_BYTES {
             socket.readable().await?;

@@ -17,7 +17,7 @@ crate::query! {
         x: Option<u32> = None, Optional(Integer(0..=u32::MAX));
         /// Row of the centre of Cutout [default: the image's centre]
         y: Option<u32> = None, Optional(Integer(0..=u32::MAX));
-        /// Ops in a row, as Rotate:5:-1,Posterize:3
+        /// Ops to apply one after another, such as Rotate:5:-1,Posterize:3
         ops: Option<String> = None, Optional(Text);
     }
 }

@@ -1,4 +1,4 @@
-//! `/v1/datasets`: what can be streamed.
+//! `/v1/datasets`: the datasets that can be streamed.
 
 use std::collections::BTreeMap;
 
@@ -16,26 +16,25 @@ pub struct DatasetList {
 /// A dataset.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Dataset {
-    /// Its name.
+    /// Name of the dataset.
     pub name: String,
-    /// Whether it can be streamed yet.
+    /// Whether it can be streamed.
     pub state: DatasetState,
-    /// Where it was read from: a path, or `built in`.
+    /// Its source: a path, or `built in`.
     pub source: String,
-    /// Base augmentation of its training split, unless a request says otherwise; null while that is not
-    /// known.
+    /// Default base augmentation of its training split; null until it is known.
     pub base: Option<String>,
-    /// Base augmentation of its other splits, likewise.
+    /// Default base augmentation of its other splits; null until it is known.
     pub eval_base: Option<String>,
-    /// Names of its classes, by label.
+    /// Class names, by label.
     pub classes: Vec<String>,
     /// Its splits.
     #[schema(value_type = BTreeMap<String, Split>)]
     pub splits: BTreeMap<SplitName, Split>,
-    /// How far its import is, while it is being imported.
+    /// Progress of its import, while it is being imported.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub progress: Option<ImportProgress>,
-    /// Why none of it can be streamed, when it failed.
+    /// Reason of the failure, if no split can be streamed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
 }
@@ -44,23 +43,23 @@ pub struct Dataset {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum DatasetState {
-    /// It is being read, and packed where it was not before.
+    /// It is being read, and packed unless it already was.
     Importing,
     /// Its splits can be streamed, except those that failed.
     Ready,
-    /// No split of it could be read.
+    /// None of its splits could be read.
     Failed,
 }
 
-/// How far an import is.
+/// Progress of an import.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ImportProgress {
     /// The split that is being imported.
     #[schema(value_type = String)]
     pub split: SplitName,
-    /// Its rows that are done.
+    /// Rows imported so far.
     pub rows_done: u64,
-    /// Its rows in all.
+    /// Total rows of the split.
     pub rows_total: u64,
 }
 
@@ -72,7 +71,7 @@ pub enum Split {
     Ready(ReadySplit),
     /// It could not be read.
     Failed {
-        /// Why.
+        /// Reason of the failure.
         error: String,
     },
 }
@@ -80,15 +79,15 @@ pub enum Split {
 /// A split that can be streamed.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct ReadySplit {
-    /// How many samples it has.
+    /// Number of samples.
     pub samples: u64,
-    /// How its images are kept.
+    /// How its images are stored.
     pub images: ImageStorage,
-    /// Height, width and channels of every image; null where they differ in size.
+    /// Height, width and channels of every image; null if their sizes differ.
     pub shape: Option<[u32; 3]>,
-    /// The range of their sizes.
+    /// The range of image sizes.
     pub sizes: Sizes,
-    /// Bytes that it takes on the disk.
+    /// Size on disk in bytes.
     pub bytes: u64,
     /// Mean of each channel, 0..1.
     pub mean: [f64; 3],
@@ -98,7 +97,7 @@ pub struct ReadySplit {
     pub digest: String,
 }
 
-/// How the images of a split are kept.
+/// How the images of a split are stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum ImageStorage {
@@ -108,11 +107,11 @@ pub enum ImageStorage {
     Encoded,
 }
 
-/// The smallest and the largest side of some images, in pixels.
+/// The smallest and the largest side of the images, in pixels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Sizes {
-    /// Of their heights.
+    /// Smallest and largest height.
     pub height: [u32; 2],
-    /// Of their widths.
+    /// Smallest and largest width.
     pub width: [u32; 2],
 }

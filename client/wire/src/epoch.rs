@@ -8,19 +8,18 @@ use crate::query::{Boolean, Integer, Optional, ShardOf, SplitOf, Text};
 crate::query! {
     /// A request for one epoch, each parameter as it was given.
     ///
-    /// Types and ranges that hold whatever the server has are checked here; the rest is checked by the
-    /// server.
+    /// Types and ranges that do not depend on the server are checked here; the server checks the rest.
     pub struct EpochRequest {
         /// Split of the dataset: train, val or test
         split: SplitName = SplitName::Train, SplitOf;
-        /// Name or digest of a schedule; or none (base augmentation only), or identity (untouched pixels)
+        /// Name or digest of a schedule, or none (base augmentation only), or identity (untouched pixels)
         /// [default: none]
         schedule: Option<String> = None, Optional(Text);
         /// Epochs of the whole training run, to which the schedule is stretched [default: the schedule's own]
         epochs: Option<u32> = None, Optional(Integer(1..=EPOCHS_MAX));
         /// 60 comma-separated integers instead of a schedule: probability and magnitude of each slot
         policy: Option<String> = None, Optional(Text);
-        /// scheduled, flatten, shuffled or final: how the schedule is bent to see what it is worth
+        /// How the schedule is altered to evaluate it: scheduled, flatten, shuffled or final
         /// [default: scheduled]
         ablation: Option<String> = None, Optional(Text);
         /// Images per batch
@@ -29,7 +28,7 @@ crate::query! {
         seed: u64 = 0, Integer(0..=u64::MAX);
         /// Whether the order of samples is a seeded permutation [default: true for train]
         shuffle: Option<bool> = None, Optional(Boolean);
-        /// This job's part of the epoch, as i/n
+        /// Shard of the epoch to send, as i/n
         shard: (u32, u32) = (0, 1), ShardOf;
         /// First batch to send
         start: u64 = 0, Integer(0..=u64::MAX);
@@ -37,19 +36,19 @@ crate::query! {
         step: u64 = 1, Integer(1..=u64::MAX);
         /// Drop the last short batch
         drop_last: bool = false, Boolean;
-        /// Base augmentation, as pad_crop:4,flip,cutout:16 or random_resized_crop:224,flip, or identity
+        /// Base augmentation, such as pad_crop:4,flip,cutout:16 or random_resized_crop:224,flip, or identity
         /// [default: the dataset's own]
         base: Option<String> = None, Optional(Text);
     }
 }
 
-/// Most images of a contact sheet: 32 rows of 32.
+/// Most images on a contact sheet: 32 rows of 32.
 const PREVIEW_MAX: u32 = 1024;
 
 crate::query! {
-    /// What a contact sheet of an epoch needs besides the [`EpochRequest`].
+    /// Parameters of a contact sheet of an epoch, besides the [`EpochRequest`].
     pub struct Preview {
-        /// Images of the sheet
+        /// Images on the sheet
         n: u32 = 64, Integer(1..=PREVIEW_MAX);
     }
 }

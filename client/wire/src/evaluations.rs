@@ -1,5 +1,5 @@
-//! `/v1/evaluations`: what is answered. A request is an [`EvaluationSpec`] in which every field is
-//! optional, and whose schedule may also be a digest.
+//! `/v1/evaluations`: the answers. A request is an [`EvaluationSpec`] in which every field is optional,
+//! and whose schedule may also be a digest.
 
 use pba_schedules::Ablation;
 use pba_specs::{EvaluationSpec, Progress};
@@ -11,7 +11,7 @@ use crate::jobs::JobState;
 /// Every evaluation.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct EvaluationList {
-    /// By id.
+    /// The evaluations, by id.
     pub evaluations: Vec<EvaluationAnswer>,
 }
 
@@ -21,35 +21,35 @@ impl From<Vec<EvaluationAnswer>> for EvaluationList {
     }
 }
 
-/// Where an evaluation stands.
+/// State and result of an evaluation.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct EvaluationStanding {
     /// Its state.
     pub state: JobState,
-    /// Epochs that are finished.
+    /// Finished epochs.
     pub epoch: u32,
-    /// Epochs in all.
+    /// Total epochs.
     pub epochs: u32,
-    /// Share of the images that the model gets wrong, 0..1, once it is done; null when it diverged.
+    /// Share of the test images that the model gets wrong, 0..1, once done; null if it diverged.
     pub test_error: Option<f64>,
-    /// Mean loss over the last finished epoch; null when the model diverged.
+    /// Mean loss over the last finished epoch; null if the model diverged.
     pub train_loss: Option<f64>,
-    /// Images that it was tested on, once it is done.
+    /// Number of images that the model was tested on, once done.
     pub images: Option<usize>,
-    /// The split that it was tested on, once it is done.
+    /// The split that the model was tested on, once done.
     pub split: Option<String>,
-    /// Time spent training.
+    /// Time spent training, in seconds.
     pub seconds: f64,
-    /// Why it failed.
+    /// Reason of the failure, if it failed.
     pub error: Option<String>,
 }
 
 /// An evaluation.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct EvaluationAnswer {
-    /// Its name.
+    /// Id of the evaluation, which is its name.
     pub id: String,
-    /// Where it stands.
+    /// Its state and result.
     #[serde(flatten)]
     pub standing: EvaluationStanding,
     /// The dataset that it trains on.
@@ -58,11 +58,11 @@ pub struct EvaluationAnswer {
     pub model: String,
     /// The schedule that it trains with, or `none`.
     pub schedule: String,
-    /// How the schedule is bent.
+    /// Ablation of the schedule.
     #[schema(value_type = String)]
     pub ablation: Ablation,
-    /// How far its trainer is, while it runs.
+    /// Progress of its trainer, while it runs.
     pub progress: Option<Progress>,
-    /// What it was asked to do, with every default filled in.
+    /// Its spec, with every default filled in.
     pub spec: EvaluationSpec,
 }

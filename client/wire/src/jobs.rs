@@ -1,23 +1,23 @@
-//! What every kind of job has in common over HTTP.
+//! The part of the API that all kinds of job share.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-/// Where a job stands.
+/// State of a job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum JobState {
-    /// It waits for its turn.
+    /// Waiting for its turn.
     Queued,
-    /// Its trainer works.
+    /// Being trained.
     Running,
-    /// It has done what it was asked to.
+    /// Finished successfully.
     Done,
-    /// It ended with an error.
+    /// Ended with an error.
     Failed,
-    /// Somebody ended it.
+    /// Cancelled by a request.
     Cancelled,
 }
 
@@ -49,20 +49,19 @@ impl fmt::Display for JobState {
     }
 }
 
-/// What is known of every job's standing, whatever its kind.
+/// The part of a job's state that all kinds share.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 pub struct JobStanding {
-    /// Where it stands.
+    /// Its state.
     pub state: JobState,
-    /// Why it failed.
+    /// Reason of the failure, if it failed.
     pub error: Option<String>,
 }
 
-/// The server-sent event that says how far a job is ([`Progress`](pba_specs::Progress));
-/// it has no id.
+/// The server-sent event with a job's progress ([`Progress`](pba_specs::Progress)); it has no id.
 pub const PROGRESS: &str = "progress";
-/// The server-sent event that says where a job stands; it has no id. All others are the events of the
-/// job's journal, whose ids are their line numbers from 1.
+/// The server-sent event with a job's state; it has no id. All other events are those of the job's
+/// journal, whose ids are their line numbers from 1.
 pub const STATE: &str = "state";
 
 #[cfg(test)]

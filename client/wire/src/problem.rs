@@ -11,14 +11,14 @@ pub const CONTENT_TYPE: &str = "application/problem+json";
 /// Why a request was refused.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Problem {
-    /// A short name of the kind of error; stable, for programs.
+    /// A short name for the kind of error; stable, for programs.
     #[serde(rename = "type")]
     pub kind: String,
-    /// What kind of error it is, for people.
+    /// The kind of error, for people.
     pub title: String,
-    /// The HTTP status, again.
+    /// The HTTP status, repeated.
     pub status: u16,
-    /// What exactly is wrong, for people.
+    /// The exact error, for people.
     pub detail: String,
     /// The offending parameter.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -26,7 +26,7 @@ pub struct Problem {
     /// Its value.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub value: Option<String>,
-    /// What is allowed.
+    /// The allowed values.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub allowed: Option<String>,
 }

@@ -10,7 +10,7 @@ use serde_json::Value;
 use utoipa::openapi::path::{Parameter, ParameterBuilder, ParameterIn};
 use utoipa::openapi::schema::{ObjectBuilder, Type};
 
-/// A parameter that is not what it should be.
+/// An invalid parameter.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{parameter}={value:?}: {reason}; allowed: {allowed}")]
 pub struct ParameterError {
@@ -18,9 +18,9 @@ pub struct ParameterError {
     pub parameter: String,
     /// The value that was given.
     pub value: String,
-    /// What is wrong with it.
+    /// Why it is invalid.
     pub reason: String,
-    /// What is allowed.
+    /// The allowed values.
     pub allowed: String,
 }
 
@@ -48,7 +48,7 @@ impl ParameterError {
     }
 }
 
-/// The known name that is most like a mistyped one, if any is like it.
+/// The known name most similar to a mistyped one, if any is similar.
 pub fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let name = name.to_lowercase();
     known
@@ -83,10 +83,10 @@ pub trait Form {
     /// Reads a value.
     ///
     /// # Errors
-    /// When the text is no such value, or one that is not allowed.
+    /// When the text is not such a value, or is not allowed.
     fn read(&self, parameter: &str, text: &str) -> Result<Self::Value, ParameterError>;
 
-    /// Writes a value; nothing where it is left out.
+    /// Writes a value; nothing if it is omitted.
     fn write(&self, value: &Self::Value) -> Option<String>;
 
     /// Its schema in `/openapi.json`.
@@ -148,7 +148,7 @@ impl Form for Boolean {
     }
 }
 
-/// Any text; what it has to be is checked where it is known.
+/// Any text; its user checks it.
 pub struct Text;
 
 impl Form for Text {
@@ -219,7 +219,7 @@ impl Form for ShardOf {
     }
 }
 
-/// A parameter that may be left out, which means something of its own.
+/// A parameter that may be omitted, which has a meaning of its own.
 pub struct Optional<F>(pub F);
 
 impl<F: Form> Form for Optional<F> {
@@ -238,13 +238,13 @@ impl<F: Form> Form for Optional<F> {
     }
 }
 
-/// What people are told about a parameter.
+/// The documentation of a parameter.
 pub struct About {
     /// Its name.
     pub name: &'static str,
-    /// What it means.
+    /// Its meaning.
     pub help: &'static str,
-    /// What holds when it is left out, if that is a value.
+    /// Its default, if that is a value.
     pub default: Option<String>,
     /// Its schema in `/openapi.json`.
     pub schema: ObjectBuilder,
@@ -268,13 +268,13 @@ pub trait Query: Sized + Default {
     /// Their names.
     fn names() -> Vec<&'static str>;
 
-    /// Takes one in; false when there is none of this name.
+    /// Sets a parameter; false if there is none of this name.
     ///
     /// # Errors
     /// When the value is not allowed.
     fn set(&mut self, name: &str, value: &str) -> Result<bool, ParameterError>;
 
-    /// What people are told about each.
+    /// The documentation of each.
     fn about() -> Vec<About>;
 
     /// The decoded pairs: only what differs from the defaults.

@@ -10,7 +10,7 @@ use crate::query::{Integer, Optional};
 crate::query! {
     /// The parameters of `PUT /v1/schedules/{schedule}`.
     pub struct PutSchedule {
-        /// Epochs of the search, where the format does not say it
+        /// Epochs of the search, if the format does not state them
         epochs: Option<u32> = None, Optional(Integer(1..=EPOCHS_MAX));
     }
 }
@@ -22,16 +22,16 @@ pub struct ScheduleList {
     pub schedules: Vec<ScheduleSummary>,
 }
 
-/// A schedule in short. The whole of it is a `pba-schedule` document.
+/// Summary of a schedule. The complete form is a `pba-schedule` document.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct ScheduleSummary {
-    /// Its name.
+    /// Name of the schedule.
     pub name: String,
-    /// Digest of what affects pixels.
+    /// Digest of everything that affects pixels.
     pub digest: String,
     /// Epochs of the search that learned it.
     pub epochs: u32,
-    /// How many policies it has in a row.
+    /// Number of successive policies.
     pub segments: usize,
     /// Where it comes from.
     #[schema(value_type = Object)]

@@ -1,4 +1,4 @@
-//! `/v1/searches`: what is answered. A request is a [`SearchSpec`] in which every field is optional.
+//! `/v1/searches`: the answers. A request is a [`SearchSpec`] in which every field is optional.
 
 use pba_specs::{Progress, SearchSpec};
 use serde::{Deserialize, Serialize};
@@ -9,7 +9,7 @@ use crate::jobs::JobState;
 /// Every search.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct SearchList {
-    /// By id.
+    /// The searches, by id.
     pub searches: Vec<SearchAnswer>,
 }
 
@@ -19,44 +19,44 @@ impl From<Vec<SearchAnswer>> for SearchList {
     }
 }
 
-/// Where a search stands.
+/// State and result of a search.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct SearchStanding {
     /// Its state.
     pub state: JobState,
-    /// Epochs that every member has trained and been scored after.
+    /// Epochs after which every member has been scored.
     pub epoch: u32,
-    /// Epochs in all.
+    /// Total epochs.
     pub epochs: u32,
     /// The best validation accuracy in the population, 0..1.
     pub best_accuracy: Option<f64>,
-    /// Time spent training.
+    /// Time spent training, in seconds.
     pub seconds: f64,
-    /// Why it failed.
+    /// Reason of the failure, if it failed.
     pub error: Option<String>,
-    /// The schedule that it learned, once it is done.
+    /// Name of the schedule that it learned, once done.
     pub schedule: Option<String>,
 }
 
 /// A search.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct SearchAnswer {
-    /// Its name.
+    /// Id of the search, which is its name.
     pub id: String,
-    /// Where it stands.
+    /// Its state and result.
     #[serde(flatten)]
     pub standing: SearchStanding,
     /// The dataset that it trains on.
     pub dataset: String,
     /// The network that it trains.
     pub model: String,
-    /// How many members it has.
+    /// Number of members.
     pub population: u32,
-    /// The members, once it has begun.
+    /// The members, once the search has started.
     pub members: Vec<MemberAnswer>,
-    /// How far its trainer is, while it runs.
+    /// Progress of its trainer, while it runs.
     pub progress: Option<Progress>,
-    /// What it was asked to do, with every default filled in.
+    /// Its spec, with every default filled in.
     pub spec: SearchSpec,
 }
 
@@ -65,9 +65,9 @@ pub struct SearchAnswer {
 pub struct MemberAnswer {
     /// Its position, from 0.
     pub id: u32,
-    /// The last validation accuracy of its own, 0..1; null when it diverged or was not scored.
+    /// Its own last validation accuracy, 0..1; null if it diverged or was not scored.
     pub score: Option<f64>,
-    /// Epochs since it last copied another.
+    /// Epochs since it last copied another member.
     pub age: u32,
     /// The member that it last copied.
     pub parent: Option<u32>,

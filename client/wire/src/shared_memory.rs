@@ -1,6 +1,6 @@
-//! Streams through memory that client and server share: how they speak beside it.
+//! Streams through shared memory: the protocol on the socket beside it.
 //!
-//! On a Unix socket the client asks for an epoch as ever, with three more header fields:
+//! On a Unix socket the client requests an epoch as usual, with three more header fields:
 //!
 //! ```text
 //! GET /v1/datasets/{dataset}/epochs/{epoch}/batches?... HTTP/1.1
@@ -9,59 +9,59 @@
 //! PBA-Memory-Batches: 6        how many batches the client wants to hold at a time, 1..=64
 //! ```
 //!
-//! A wrong request is refused as ever. A server that cannot or will not share memory answers as if
-//! the fields were not there. One that does answers `101`, and the socket carries from then on:
+//! An invalid request is refused as usual. A server that cannot or will not use shared memory answers as
+//! if the fields were absent. Otherwise it answers `101`, and from then on the socket carries:
 //!
 //! | who | what | bytes |
 //! | --- | --- | --- |
-//! | client | [`READY`], once it has read the head of the answer | u32 |
-//! | server | [`Record::Open`], with the descriptor of the memory (`SCM_RIGHTS`) | [`RECORD_BYTES`] |
+//! | client | [`READY`], once it has read the answer's header | u32 |
+//! | server | [`Record::Open`], with the descriptor of the shared memory (`SCM_RIGHTS`) | [`RECORD_BYTES`] |
 //! | server | [`Record::Batch`] for each batch, in order | [`RECORD_BYTES`] |
-//! | client | the slot of each batch that it needs no longer, in any order | u32 |
+//! | client | the slot of each batch that it no longer needs, in any order | u32 |
 //! | server | [`Record::End`] after the last batch | [`RECORD_BYTES`] |
 //!
-//! All numbers are little-endian. The memory begins with the message of the schema; each batch is
-//! one Arrow message in one slot, the same bytes that the plain stream has. A slot is written anew
-//! only after the client has given it back, so a client that gives none back gets no more batches
-//! than [`Record::Open`] allows, and one that keeps some for long has to copy them. A connection
-//! that closes without [`Record::End`] was cut, and the client continues at the next batch.
+//! All numbers are little-endian. The shared memory begins with the schema's message; each batch is one
+//! Arrow message in one slot, the same bytes as in the plain stream. A slot is overwritten only after the
+//! client has given it back, so a client that gives none back gets no more batches than
+//! [`Record::Open`] allows, and one that keeps batches for long has to copy them. A connection that
+//! closes without [`Record::End`] was cut, and the client resumes at the next batch.
 //!
-//! The memory is sealed: it cannot shrink under its reader or grow, and nobody but the server can
-//! write to it. A private mapping (copy on write) may be written to, for its owner's eyes only.
+//! The shared memory is sealed: it cannot shrink or grow, and only the server can write to it. A client
+//! may write to a private mapping (copy on write), which nothing else sees.
 
 /// The protocol's name in `Upgrade`.
 pub const PROTOCOL: &str = "pba-memory/1";
-/// The header field that says how many batches the client wants to hold.
+/// The header field with the number of batches that the client wants to hold.
 pub const BATCHES_HEADER: &str = "pba-memory-batches";
 /// Most batches that a client may hold.
 pub const BATCHES_MAX: usize = 64;
-/// What the client sends first. No slot has this number.
+/// The client's first message. No slot has this number.
 pub const READY: u32 = u32::MAX;
 /// Length of a [`Record`] on the socket.
 pub const RECORD_BYTES: usize = 24;
 
-/// What the server says.
+/// A message of the server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Record {
-    /// The memory that comes with this record.
+    /// The shared memory that comes with this record.
     Open {
-        /// Batches that the client may hold while the next ones are made.
+        /// Batches that the client may hold while the next ones are produced.
         batches: u32,
-        /// Length of the memory.
+        /// Length of the shared memory.
         bytes: u64,
-        /// Length of the schema's message, at the memory's beginning.
+        /// Length of the schema's message, at the start of the shared memory.
         schema_bytes: u64,
     },
-    /// A batch is there, and the client's until it gives the slot back.
+    /// A batch is ready; it belongs to the client until the client gives the slot back.
     Batch {
         /// Its slot.
         slot: u32,
-        /// Where its message begins in the memory, in bytes.
+        /// Offset of its message in the shared memory, in bytes.
         offset: u64,
         /// Length of its message.
         bytes: u64,
     },
-    /// That was all.
+    /// The end of the stream.
     End,
 }
 
@@ -82,7 +82,7 @@ impl Record {
         record
     }
 
-    /// The record that was sent so; none of another kind.
+    /// Reads such a record; none if it is of another kind.
     pub fn from_bytes(record: [u8; RECORD_BYTES]) -> Option<Record> {
         let (words, _) = record.as_chunks();
         let (longs, _) = record.as_chunks();

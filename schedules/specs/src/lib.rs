@@ -1,4 +1,4 @@
-//! What a trainer may be asked to do, and how far it is: what server, trainer and clients share of jobs.
+//! Specs and progress of jobs, as shared by server, trainer and clients.
 
 mod model;
 mod progress;

@@ -1,13 +1,13 @@
-//! The models that can be trained: their names, and what a spec holds by default for each.
+//! The models that can be trained: their names, and the defaults of a spec for each.
 
 use std::fmt;
 use std::str::FromStr;
 
 use serde::{Serialize, Serializer};
 
-/// Gives the macro `$then` every model that can be trained. A model is its declaration here, from
-/// which everything that knows models by name is derived, and its network in `models/FILE.rs` of the
-/// trainer:
+/// Passes every model that can be trained to the macro `$then`. A model consists of its declaration
+/// here, from which everything that knows models by name is derived, and of its network in
+/// `models/FILE.rs` of the trainer:
 ///
 /// ```text
 /// /// What it is.
@@ -22,7 +22,7 @@ use serde::{Serialize, Serializer};
 macro_rules! models {
     ($then:ident) => {
         $then! {
-            /// `tiny`: a small CNN for CPUs and tests, which sees few images.
+            /// `tiny`: a small CNN for CPUs and tests, trained on few images.
             Tiny {} in tiny {
                 name: "tiny",
                 allowed: "tiny",
@@ -54,7 +54,7 @@ macro_rules! models {
     };
 }
 
-/// Names of the reference's models whose networks are not written yet.
+/// Names of the reference's models whose networks are not implemented yet.
 const PLANNED: [&str; 4] = [
     "shake-shake-26-2x32d",
     "shake-shake-26-2x96d",
@@ -62,18 +62,18 @@ const PLANNED: [&str; 4] = [
     "pyramidnet-272-a200-shakedrop",
 ];
 
-/// What a spec holds for a model unless it says otherwise.
+/// Defaults of a spec for a model.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct TrainingDefaults {
     /// Images per step.
     pub batch_size: u32,
-    /// Learning rate at the start.
+    /// Initial learning rate.
     pub lr: f64,
     /// Weight decay, added to the gradient.
     pub weight_decay: f64,
     /// Images that a search trains on.
     pub train_size: usize,
-    /// Images that a search scores with.
+    /// Images that a search scores members with.
     pub val_size: usize,
 }
 
@@ -98,7 +98,7 @@ macro_rules! declare {
         }
 
         impl ModelName {
-            /// What a spec holds for this model unless it says otherwise.
+            /// Defaults of a spec for this model.
             pub fn defaults(self) -> TrainingDefaults {
                 match self {
                     $(ModelName::$variant { .. } => $defaults,)*
@@ -143,7 +143,7 @@ impl Serialize for ModelName {
     }
 }
 
-/// A name of no model that can be trained.
+/// A name that is not a model that can be trained.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("unknown model {name:?}; the models are {}", self.allowed())]
 pub struct UnknownModel {
@@ -152,10 +152,10 @@ pub struct UnknownModel {
 }
 
 impl UnknownModel {
-    /// The names that could have been given.
+    /// The allowed names.
     pub fn allowed(&self) -> String {
         let is_planned = PLANNED.contains(&self.name.as_str());
-        ModelName::allowed() + if is_planned { " (this one is known, but not built yet)" } else { "" }
+        ModelName::allowed() + if is_planned { " (this one is planned, but not built yet)" } else { "" }
     }
 }
 

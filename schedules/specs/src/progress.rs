@@ -1,16 +1,16 @@
-//! How far a job is.
+//! The progress of a job.
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-/// How far a trainer is.
+/// The progress of a trainer.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Progress {
     /// Epochs that every member has trained.
     pub epoch: u32,
-    /// Epochs in all.
+    /// Total epochs.
     pub epochs: u32,
-    /// Share of the training that is done, 0..=1.
+    /// Share of the training that is finished, 0..=1.
     pub fraction: f64,
     /// Images trained, over all members and from the start of the run.
     pub images: u64,
@@ -18,9 +18,9 @@ pub struct Progress {
     pub images_per_second: f64,
     /// Seconds since this process began to train.
     pub seconds: f64,
-    /// Seconds that it will take at this rate; null before the first step.
+    /// Estimated remaining seconds; null before the first step.
     pub seconds_left: Option<f64>,
-    /// Memory in use on the GPU after the last epoch, by everyone; none on a CPU.
+    /// GPU memory in use by all programs after the last epoch; null on a CPU.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gpu_memory_used_bytes: Option<u64>,
 }

@@ -1,8 +1,8 @@
-//! What a search or an evaluation is asked to do, checked once, when it arrives.
+//! The specs of searches and evaluations, checked once, on arrival.
 //!
-//! A spec arrives as a JSON object in which every field is optional. `Fields` is what came in;
-//! [`SearchSpec`] and [`EvaluationSpec`] are what the program trusts. A wrong value is refused
-//! with a [`SpecError`] that names the field, the value and what is allowed.
+//! A spec arrives as a JSON object in which every field is optional. `Fields` is the input;
+//! [`SearchSpec`] and [`EvaluationSpec`] are checked. An invalid value is refused with a [`SpecError`]
+//! that names the field, the value and the allowed values.
 
 use std::fmt;
 use std::ops::RangeInclusive;
@@ -17,14 +17,14 @@ use utoipa::ToSchema;
 
 use crate::model::{ModelName, UnknownModel};
 
-/// Members of a population. More would not fit a device, and every member is listed in events.
+/// Most members of a population. More would not fit a device, and events list every member.
 const POPULATION_MAX: u64 = 256;
-/// Images of a split; keeps arithmetic far from overflow.
+/// Most images of a split; keeps arithmetic far from overflow.
 const IMAGES_MAX: u64 = 1 << 32;
-/// Bytes of a text; what is only passed on is bounded too.
+/// Most bytes of a text; texts that are only passed on are bounded too.
 const TEXT_LENGTH_MAX: usize = 1024;
 
-/// A field that is wrong, with its value and what is allowed.
+/// An invalid field, with its value and the allowed values.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{field} is {value}; allowed: {allowed}")]
 pub struct SpecError {
@@ -32,18 +32,18 @@ pub struct SpecError {
     pub field: String,
     /// The value, as JSON.
     pub value: String,
-    /// What it could be.
+    /// The allowed values.
     pub allowed: String,
 }
 
 impl SpecError {
-    /// A wrong `value` in `field`.
+    /// An invalid `value` in `field`.
     pub fn new(field: &str, value: impl fmt::Display, allowed: impl Into<String>) -> SpecError {
         SpecError { field: field.to_owned(), value: value.to_string(), allowed: allowed.into() }
     }
 }
 
-/// Where a model trains.
+/// The device that a model trains on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DeviceChoice {
     /// The first CUDA device if there is one, else the CPU.
@@ -64,10 +64,10 @@ impl fmt::Display for DeviceChoice {
     }
 }
 
-/// How the members of a population share a device. All give the same result, up to rounding.
+/// How the members of a population share a device. All strategies give the same result, up to rounding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Strategy {
-    /// Whichever is fastest on the device.
+    /// The fastest strategy on the device.
     Auto,
     /// One network per member: one after another on a GPU, one per core on a CPU.
     Sequential,
@@ -94,7 +94,7 @@ impl fmt::Display for Strategy {
     }
 }
 
-/// How the learning rate falls.
+/// How the learning rate decreases.
 #[derive(Clone, Debug, PartialEq)]
 pub enum LrSchedule {
     /// From `lr` to 0 along half a cosine, per step.
@@ -103,7 +103,7 @@ pub enum LrSchedule {
     Steps {
         /// Epochs, 0-based, ascending.
         steps: Vec<u32>,
-        /// What the rate is multiplied by.
+        /// Factor that the rate is multiplied by.
         factor: f64,
     },
 }
@@ -136,7 +136,7 @@ impl Serialize for LrSchedule {
     }
 }
 
-/// What a search and an evaluation have in common: how one model is trained.
+/// The part that searches and evaluations share: how one model is trained.
 #[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
 pub struct TrainingSpec {
     /// Name of the dataset. Default `shapes`, which is built in.
@@ -145,28 +145,28 @@ pub struct TrainingSpec {
     /// The network. Default `wrn-40-2`.
     #[schema(required = false, value_type = String)]
     pub model: ModelName,
-    /// Epochs that each model trains: 1 and more. Default 200.
+    /// Epochs that each model trains: at least 1. Default 200.
     #[schema(required = false, minimum = 1, maximum = 1_000_000)]
     pub epochs: u32,
-    /// Images per step: 1..=65536. Default: [the model's](ModelName::defaults), as of the next two.
+    /// Images per step: 1..=65536. Default: [the model's](ModelName::defaults), as for the next two.
     #[schema(required = false, minimum = 1, maximum = 65_536)]
     pub batch_size: usize,
-    /// Learning rate at the start: above 0.
+    /// Initial learning rate: above 0.
     #[schema(required = false, exclusive_minimum = 0, maximum = 1_000)]
     pub lr: f64,
-    /// Weight decay, added to the gradient: 0 and more.
+    /// Weight decay, added to the gradient: 0 or more.
     #[schema(required = false, minimum = 0, maximum = 1_000)]
     pub weight_decay: f64,
-    /// `"cosine"` (the default), or `{"steps": [80, 120], "factor": 0.1}`.
+    /// Learning-rate schedule: `"cosine"` (the default), or `{"steps": [80, 120], "factor": 0.1}`.
     #[schema(required = false, value_type = Value)]
     pub lr_schedule: LrSchedule,
     /// Base augmentation, as in a stream. Default: the dataset's own.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub base: Option<String>,
-    /// Everything random follows from it. Default 0.
+    /// Seed of every random decision. Default 0.
     #[schema(required = false)]
     pub seed: u64,
-    /// `auto` (the default), `cpu`, `cuda` or `cuda:N`.
+    /// Device: `auto` (the default), `cpu`, `cuda` or `cuda:N`.
     #[serde(serialize_with = "as_text")]
     #[schema(required = false, value_type = String)]
     pub device: DeviceChoice,
@@ -183,7 +183,7 @@ impl TrainingSpec {
     }
 }
 
-/// What every spec has.
+/// The interface of every spec.
 pub trait Spec: Clone + PartialEq + Serialize + DeserializeOwned + Send + Sync
 where
     Self: TryFrom<Map<String, Value>, Error = SpecError>,
@@ -191,23 +191,23 @@ where
     /// Its name, which is also its id.
     fn name(&self) -> &str;
 
-    /// Gives it another name.
+    /// Renames it.
     fn rename(&mut self, name: String);
 
     /// How its models are trained.
     fn training(&self) -> &TrainingSpec;
 
-    /// Images that are trained on in an epoch, over all models, once the spec is sized. A last batch
-    /// that is not full is left out.
+    /// Images trained on in an epoch, over all models, once the spec is sized. A last batch that is not full
+    /// is dropped.
     fn images_per_epoch(&self) -> u64;
 
-    /// The same work where `other` runs: what is done does not depend on it.
+    /// The same work on the device of `other`, which does not affect the result.
     fn placed_as(&self, other: &Self) -> Self;
 
     /// Reads a spec from a JSON object.
     ///
     /// # Errors
-    /// When the text is not a JSON object, or at the first field that is wrong.
+    /// When the text is not a JSON object, or at the first invalid field.
     fn from_json(text: &str) -> Result<Self, SpecError> {
         let fields: Map<String, Value> = serde_json::from_str(text)
             .map_err(|error| SpecError::new("spec", format!("unreadable ({error})"), "a JSON object"))?;
@@ -227,37 +227,37 @@ pub struct SearchSpec {
     /// How the members are trained.
     #[serde(flatten)]
     pub training: TrainingSpec,
-    /// Images that the members train on. Default: [the model's](ModelName::defaults), and no more
-    /// than half of the split ([`SearchSpec::sized`]).
+    /// Images that the members train on. Default: [the model's](ModelName::defaults), but at most half of
+    /// the split ([`SearchSpec::sized`]).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub train_size: Option<usize>,
-    /// Images that score the members. Default: [the model's](ModelName::defaults), and no more
-    /// than are left.
+    /// Images that the members are scored with. Default: [the model's](ModelName::defaults), but at most
+    /// the rest of the split.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub val_size: Option<usize>,
-    /// Members: 2 and more. Default 16.
+    /// Members of the population: at least 2. Default 16.
     #[schema(required = false, minimum = 2, maximum = 256)]
     pub population: u32,
-    /// Epochs between two exploits: 1 and more. Default 3.
+    /// Epochs from one exploit to the next: at least 1. Default 3.
     #[schema(required = false, minimum = 1, maximum = 1_000_000)]
     pub perturbation_interval: u32,
-    /// Share of the population that is replaced: above 0, up to 0.5. Default 0.25.
+    /// Share of the population that each exploit replaces: above 0, up to 0.5. Default 0.25.
     #[schema(required = false, exclusive_minimum = 0, maximum = 0.5)]
     pub quantile: f64,
-    /// Chance that exploring draws a level afresh: 0..=1. Default 0.2.
+    /// Probability that exploring resamples a level: 0..=1. Default 0.2.
     #[schema(required = false, minimum = 0, maximum = 1)]
     pub resample_probability: f64,
     /// The ops of the policies. Default: all 15.
     #[serde(serialize_with = "as_names")]
     #[schema(required = false, value_type = Vec<String>)]
     pub ops: Vec<Op>,
-    /// `auto` (the default), `sequential`, `stacked` or `graphs`.
+    /// Strategy: `auto` (the default), `sequential`, `stacked` or `graphs`.
     #[serde(serialize_with = "as_text")]
     #[schema(required = false, value_type = String)]
     pub strategy: Strategy,
 }
 
-/// A checked evaluation: one model, from scratch, with a schedule or none.
+/// A checked evaluation: one model, trained from scratch with or without a schedule.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(try_from = "Map<String, Value>")]
 pub struct EvaluationSpec {
@@ -270,16 +270,16 @@ pub struct EvaluationSpec {
     /// How the model is trained.
     #[serde(flatten)]
     pub training: TrainingSpec,
-    /// Images it trains on. Default: all of the split.
+    /// Images that the model trains on. Default: all of the split.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub train_size: Option<usize>,
-    /// How the schedule is bent: `scheduled` (the default), `flatten`, `shuffled` or `final`.
+    /// Ablation of the schedule: `scheduled` (the default), `flatten`, `shuffled` or `final`.
     #[schema(required = false, value_type = String)]
     pub ablation: Ablation,
 }
 
 impl SearchSpec {
-    /// The same search with the sizes of its two sets settled for a split of `images`.
+    /// The same search with the sizes of its two sets fixed for a split of `images`.
     ///
     /// # Errors
     /// When the split is too small for them.
@@ -304,7 +304,7 @@ impl SearchSpec {
 }
 
 impl EvaluationSpec {
-    /// What stands for training without a schedule.
+    /// The name that means training without a schedule.
     pub const NO_SCHEDULE: &str = "none";
 
     /// The same evaluation with the size of its set fixed for a split of `images` images.
@@ -420,7 +420,7 @@ impl TryFrom<Map<String, Value>> for EvaluationSpec {
     }
 }
 
-/// The fields of a spec as they came in. Each is taken out once; what is left over is unknown.
+/// The fields of a spec as they arrived. Each is removed once read; the remaining ones are unknown.
 struct Fields {
     left: Map<String, Value>,
     known: Vec<&'static str>,
@@ -484,7 +484,7 @@ impl Fields {
         }
     }
 
-    /// A text that `parse` understands, or else says what is allowed.
+    /// A text that `parse` accepts; otherwise `parse` returns the allowed values.
     fn parsed<T>(
         &mut self,
         field: &'static str,

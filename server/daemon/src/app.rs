@@ -19,9 +19,9 @@ pub(crate) struct App {
     pub(crate) registry: Registry,
     /// The searches and evaluations.
     pub(crate) jobs: Jobs,
-    /// What streams are made with.
+    /// The resources that streams share.
     pub(crate) engine: Arc<Engine>,
-    /// Who may write in the data directory.
+    /// The right to write to the data directory.
     pub(crate) lock: DataLock,
     draining: AtomicBool,
 }
@@ -39,7 +39,7 @@ impl App {
         App { catalog, registry, jobs, engine: Arc::new(engine), lock, draining: AtomicBool::new(false) }
     }
 
-    /// Takes no new streams from now on.
+    /// Refuses new streams from now on.
     pub(crate) fn drain(&self) {
         self.draining.store(true, Ordering::Relaxed);
         self.engine.metrics.ready.set(0);
@@ -48,12 +48,12 @@ impl App {
     /// Refuses new work once the server was told to stop.
     ///
     /// # Errors
-    /// When it was.
+    /// When it was told to stop.
     pub(crate) fn check_draining(&self) -> Result<(), Error> {
         if self.draining.load(Ordering::Relaxed) { Err(Error::draining()) } else { Ok(()) }
     }
 
-    /// What requests are checked against.
+    /// The data that requests are checked against.
     pub(crate) fn resolver(&self) -> Resolver<'_> {
         Resolver { catalog: &self.catalog, registry: &self.registry, engine: &self.engine }
     }

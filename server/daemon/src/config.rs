@@ -2,7 +2,7 @@
 //!
 //! A setting is declared once, in [`settings!`](macro@settings) below: its flag, its variable, its key in
 //! `pba.toml`, its help, its default and its range follow from that. [`Settings`] is what people write,
-//! wherever they write it; [`Config`] is what the server trusts.
+//! in any of these places; [`Config`] is what the server trusts.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -31,8 +31,8 @@ pub(crate) struct ServeArgs {
     /// Configuration file [default: pba.toml, if it exists]
     #[arg(long, env = "PBA_CONFIG", value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
-    /// Print the configuration that would be used, and end; nothing is packed, and no address is bound,
-    /// as a running server may hold it
+    /// Print the resulting configuration and exit; packs nothing and binds no address, so a server may be
+    /// running
     #[arg(long)]
     pub(crate) check: bool,
 }
@@ -53,7 +53,7 @@ macro_rules! settings {
         limits:
         $($(#[doc = $bound_help:literal])+ $bound:ident: $number:ty = $default:expr, $range:expr, $env:literal, $unit:literal;)+
     ) => {
-        /// The settings of a server, as flags and variables or `pba.toml` say them.
+        /// The settings of a server, from flags and variables or from `pba.toml`.
         #[derive(Clone, Debug, Default, clap::Args, Deserialize)]
         #[serde(deny_unknown_fields, default)]
         pub(crate) struct Settings {
@@ -68,7 +68,7 @@ macro_rules! settings {
         }
 
         impl Settings {
-            /// These, and of `weaker` what they do not say.
+            /// These settings; those that are not set come from `weaker`.
             fn over(self, weaker: Settings) -> Settings {
                 let mut datasets = weaker.datasets;
                 datasets.extend(self.datasets);
@@ -93,38 +93,38 @@ macro_rules! settings {
 }
 
 settings! {
-    /// Address to listen on; port 0 takes a free one [default: 127.0.0.1:8080]
+    /// Address to listen on; port 0 picks a free one [default: 127.0.0.1:8080]
     listen: String = (env = "PBA_LISTEN", value_name = "ADDRESS");
-    /// Unix socket to listen on as well, for clients on this machine
+    /// Unix socket to also listen on, for clients on this machine
     socket: PathBuf = (env = "PBA_SOCKET", value_name = "PATH");
     /// Directory for schedules, searches and packed datasets [default: ./pba-data]
     data_dir: PathBuf = (env = "PBA_DATA_DIR", value_name = "DIR");
-    /// The trainer, which runs searches [default: pba-trainer beside this program]
+    /// The trainer, which runs searches [default: pba-trainer next to this program]
     trainer: PathBuf = (env = "PBA_TRAINER", value_name = "PATH");
-    /// Listen on an address that others can reach, without tokens
+    /// Allow an address that other machines can reach, without authentication
     insecure: bool = (
         env = "PBA_INSECURE", num_args = 0..=1, require_equals = true, default_missing_value = "true",
         value_name = "BOOL", value_parser = clap::builder::BoolishValueParser::new()
     );
 
     limits:
-    /// Worker threads, one per core unless told otherwise
+    /// Worker threads; by default one per core
     threads: usize = cores(), 1..=1024, "PBA_THREADS", "N";
-    /// Streams at a time; one more is refused with 429
+    /// Most streams at a time; further ones are refused with 429
     streams_max: usize = 256, 1..=65_536, "PBA_STREAMS_MAX", "N";
-    /// Batches that each stream holds ready
+    /// Batches that each stream prepares in advance
     batches_ahead: usize = 3, 1..=64, "PBA_BATCHES_AHEAD", "N";
     /// Largest batch in bytes
     batch_bytes_max: u64 = 268_435_456, 1 << 10..=1 << 40, "PBA_BATCH_BYTES_MAX", "BYTES";
     /// Largest request body in bytes
     body_bytes_max: usize = 16_777_216, 1..=1 << 32, "PBA_BODY_BYTES_MAX", "BYTES";
-    /// Memory for decoded pixels of datasets whose images differ in size; 0 keeps none
+    /// Size of the cache of decoded images, for datasets whose images differ in size; 0 disables it
     decoded_cache_bytes: usize = 1_073_741_824, 0..=1 << 44, "PBA_DECODED_CACHE_BYTES", "BYTES";
-    /// Memory that all streams together may share with clients on the Unix socket, in bytes; 0 shares none
+    /// Most shared memory of all streams on the Unix socket together; 0 disables it
     shared_memory_bytes_max: u64 = 1_073_741_824, 0..=1 << 40, "PBA_SHARED_MEMORY_BYTES_MAX", "BYTES";
-    /// Seconds that running streams get to finish after SIGTERM
+    /// Time that running streams get to finish after SIGTERM
     drain_seconds: u64 = 30, 0..=86_400, "PBA_DRAIN_SECONDS", "SECONDS";
-    /// Seconds that a client may take nothing before its stream is cut
+    /// Time that a client may take nothing before its stream is cut
     stall_seconds: u64 = 600, 1..=86_400, "PBA_STALL_SECONDS", "SECONDS";
 }
 
@@ -146,7 +146,7 @@ fn within<T: PartialOrd + fmt::Display>(
 }
 
 impl Limits {
-    /// How long running streams may go on after SIGTERM.
+    /// How long running streams may continue after SIGTERM.
     pub(crate) fn drain(&self) -> Duration {
         Duration::from_secs(self.drain_seconds)
     }
@@ -169,7 +169,7 @@ pub(crate) struct Config {
     /// Datasets by name.
     #[serde(skip)]
     pub(crate) datasets: BTreeMap<String, DatasetConfig>,
-    /// The trainer, if it is not beside this program.
+    /// The trainer, if it is not next to this program.
     #[serde(skip)]
     pub(crate) trainer: Option<PathBuf>,
     /// The bounds.
@@ -182,23 +182,23 @@ pub(crate) struct Config {
 pub(crate) struct DatasetConfig {
     /// File or folder.
     pub(crate) path: PathBuf,
-    /// Base augmentation, if not the default for its images.
+    /// Base augmentation, unless it is the default for its images.
     pub(crate) base: Option<Base>,
 }
 
-/// Room for a path in a socket's address.
+/// Longest path in a socket's address.
 const SOCKET_BYTES_MAX: usize = 107;
-/// No configuration is longer.
+/// Longest configuration file.
 const FILE_BYTES_MAX: u64 = 1 << 20;
 /// The file that is read when none is named and it exists.
 const DEFAULT_FILE: &str = "pba.toml";
 
 impl Config {
-    /// Puts flags, environment (which the flags already hold), file and defaults together.
+    /// Combines flags, environment (which the flags already include), file and defaults.
     ///
     /// # Errors
     /// When the file cannot be read, a key is unknown, a value is out of range, or the address
-    /// can be reached by others without `insecure`.
+    /// can be reached by other machines without `insecure`.
     pub(crate) fn resolve(args: &ServeArgs) -> anyhow::Result<Config> {
         let file = match &args.config {
             Some(path) => read_file(path)?,
@@ -209,12 +209,12 @@ impl Config {
         let limits = settings.limits()?;
         let listen = settings.listen.unwrap_or_else(|| "127.0.0.1:8080".to_owned());
         let listen: SocketAddr = listen.parse().with_context(|| {
-            format!("listen: {listen:?} is not an address; expected IP:PORT, as 127.0.0.1:8080")
+            format!("listen: {listen:?} is not an address; expected IP:PORT, such as 127.0.0.1:8080")
         })?;
         if !(listen.ip().is_loopback() || settings.insecure.unwrap_or(false)) {
             bail!(
                 "listen: {listen} can be reached from other machines, and this server has no authentication or TLS of its own; \
-                 listen on 127.0.0.1 behind a proxy that does, or say --insecure"
+                 listen on 127.0.0.1 behind a proxy that does, or pass --insecure"
             );
         }
         let mut datasets = BTreeMap::new();
@@ -228,7 +228,7 @@ impl Config {
         for text in &args.datasets {
             let (name, path) = text
                 .split_once('=')
-                .with_context(|| format!("--dataset {text:?}: expected NAME=PATH, as cifar10=./cifar10"))?;
+                .with_context(|| format!("--dataset {text:?}: expected NAME=PATH, like cifar10=./cifar10"))?;
             anyhow::ensure!(flagged.insert(name), "--dataset {text:?}: dataset {name:?} is given twice");
             datasets.insert(name.to_owned(), DatasetConfig { path: path.into(), base: None });
         }
@@ -242,19 +242,19 @@ impl Config {
         })
     }
 
-    /// Checks what can be known of datasets, data directory and socket without reading, making or
-    /// binding them.
+    /// Checks datasets, data directory and socket as far as possible without reading, creating or binding
+    /// them.
     ///
     /// # Errors
-    /// When a dataset's name is unusable or the built-in one's, or there is nothing at its path; when
-    /// the data directory is none and cannot be made; or when no socket can be at its path.
+    /// When a dataset's name is invalid or that of the built-in one, or nothing exists at its path; when
+    /// the data directory is not a directory and cannot be created; or when the socket cannot be created.
     pub(crate) fn check_paths(&self) -> anyhow::Result<()> {
         let data = std::path::absolute(&self.data_dir).unwrap_or_else(|_| self.data_dir.clone());
         let nearest = data.ancestors().find(|folder| folder.symlink_metadata().is_ok());
         let may_write = |folder: &Path| rustix::fs::access(folder, rustix::fs::Access::WRITE_OK).is_ok();
         anyhow::ensure!(
             nearest.is_some_and(|nearest| nearest.is_dir() && (nearest == data || may_write(nearest))),
-            "data_dir: {:?} is no folder, and none can be made there",
+            "data_dir: {:?} is not a folder and cannot be created",
             self.data_dir
         );
         if let Some(socket) = &self.socket {
@@ -264,22 +264,22 @@ impl Config {
                     && folder.is_none_or(|folder| folder.is_dir() && may_write(folder))
                     && socket.as_os_str().len() <= SOCKET_BYTES_MAX
                     && socket.metadata().map_or(true, |found| found.file_type().is_socket()),
-                "socket: {socket:?} is no path for a socket; expected a file name that is free, in a folder that can be written to, \
+                "socket: {socket:?} cannot be a socket's path; expected an unused name in a writable folder, \
                  of {SOCKET_BYTES_MAX} bytes at most"
             );
         }
         self.check_datasets()
     }
 
-    /// Checks that the datasets can have their names, and that there is something at their paths.
+    /// Checks that the datasets' names are valid, and that their paths exist.
     ///
     /// # Errors
-    /// At the first of which that is not so.
+    /// At the first dataset that fails.
     pub(crate) fn check_datasets(&self) -> anyhow::Result<()> {
         self.datasets.iter().try_for_each(|(name, dataset)| check_dataset(name, &dataset.path))
     }
 
-    /// Checks that the trainer, if one is named, is a program.
+    /// Checks that the trainer, if one is set, is a program.
     ///
     /// # Errors
     /// When it is not.
@@ -301,7 +301,7 @@ fn read_file(path: &Path) -> anyhow::Result<Settings> {
         "{} is longer than {FILE_BYTES_MAX} bytes",
         path.display()
     );
-    toml::from_str(&text).with_context(|| format!("{} is not a configuration", path.display()))
+    toml::from_str(&text).with_context(|| format!("{} is not a valid configuration", path.display()))
 }
 
 #[cfg(test)]

@@ -8,33 +8,33 @@ use tokio::time::sleep;
 
 use crate::error::Error;
 
-/// A server that was told to stop has let go of its port, but not yet of its data directory, while its
-/// trainer ends. Whoever is started in its place waits for so long.
+/// How long a new server waits for the lock: a server that was told to stop releases its port at once, but
+/// its data directory only when its trainer has exited.
 const LOCK_PATIENCE: Duration = Duration::from_secs(5);
 const LOCK_POLL: Duration = Duration::from_millis(100);
-const HELD: &str = "another server wrote in this server's data directory when this one was started; ask that one, \
-     restart this one if it is gone, or give this one a directory of its own with --data-dir";
+const HELD: &str = "another server was using this server's data directory when this one started; use that \
+     server, restart this one if the other has ended, or give this one its own directory with --data-dir";
 
-/// Who may write in a data directory: the first server that uses it.
+/// The right to write to a data directory, which the first server that uses it has.
 ///
-/// Others, as replicas beside it, stream what is there; two writers would overwrite each other's
+/// Other servers are replicas that only stream its content; two writers would overwrite each other's
 /// schedules and searches.
 pub(crate) struct DataLock {
     /// Locked until it is closed.
     _file: Option<File>,
-    /// Why this server may not write, and what to do; none if it may.
+    /// Why this server may not write, and the remedy; none if it may.
     refusal: Option<String>,
 }
 
 impl DataLock {
-    /// Locks a directory, if nobody has or whoever has lets go before long, until dropped or until the
-    /// process ends. What cannot be locked is not written in.
+    /// Locks a directory until dropped or until the process ends, if the lock is free or soon released. A
+    /// directory that cannot be locked is not written to.
     pub(crate) async fn take(directory: &Path) -> DataLock {
         let path = directory.join("lock");
         let cannot = |error: std::io::Error| {
             format!(
-                "nothing can be written in this server's data directory, because {} cannot be locked: {error}; \
-                 give this server one of its own with --data-dir",
+                "this server cannot write to its data directory, because {} cannot be locked: {error}; \
+                 give this server its own directory with --data-dir",
                 path.display()
             )
         };
@@ -51,7 +51,7 @@ impl DataLock {
         DataLock { _file: file, refusal }
     }
 
-    /// Waits for the lock; answers why it cannot be had.
+    /// Waits for the lock; returns why it is not available.
     async fn wait(file: &File) -> std::io::Result<Option<String>> {
         let deadline = Instant::now() + LOCK_PATIENCE;
         loop {
@@ -69,10 +69,10 @@ impl DataLock {
         self.refusal.is_none()
     }
 
-    /// Refuses a change where this server may not write.
+    /// Refuses a change if this server may not write.
     ///
     /// # Errors
-    /// When another server writes in the data directory, or it cannot be locked.
+    /// When another server writes to the data directory, or it cannot be locked.
     pub(crate) fn check_writer(&self) -> Result<(), Error> {
         match &self.refusal {
             None => Ok(()),

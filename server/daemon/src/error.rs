@@ -1,4 +1,4 @@
-//! What can go wrong with a request, whoever notices it. HTTP statuses are decided in `http::problem`.
+//! Errors of requests, wherever they are detected. HTTP statuses are assigned in `http::problem`.
 
 use pba_datasets::Progress;
 use pba_wire::ParameterError;
@@ -8,7 +8,7 @@ use pba_wire::query::nearest;
 #[derive(Clone, Debug)]
 pub(crate) struct Error {
     pub(crate) cause: Cause,
-    /// What is wrong, for people.
+    /// The error, for people.
     pub(crate) detail: String,
     /// The offending parameter, field or name.
     pub(crate) parameter: Option<String>,
@@ -16,7 +16,7 @@ pub(crate) struct Error {
     pub(crate) allowed: Option<String>,
 }
 
-/// What can be wrong with a request.
+/// The causes of an error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Cause {
     WrongParameter,
@@ -72,12 +72,12 @@ impl Error {
         ParameterError::new(parameter, value, reason, allowed).into()
     }
 
-    /// A body that is not what it should be.
+    /// An invalid body.
     pub(crate) fn body(detail: impl Into<String>) -> Error {
         Error::new(Cause::WrongBody, detail)
     }
 
-    /// A name that nothing has, with the nearest name that something has.
+    /// An unknown name, with the nearest known name.
     pub(crate) fn not_found<'a>(what: &str, name: &str, known: impl IntoIterator<Item = &'a str>) -> Error {
         let known: Vec<&str> = known.into_iter().collect();
         let hint = match nearest(name, known.iter().copied()) {
@@ -95,7 +95,7 @@ impl Error {
         }
     }
 
-    /// The same, with words that are allowed too, and never suggested.
+    /// The same, with further allowed words, which are never suggested.
     pub(crate) fn or_one_of(mut self, words: &[&str]) -> Error {
         for word in words {
             self.detail += &format!(", {word}");
@@ -106,7 +106,7 @@ impl Error {
         self
     }
 
-    /// A path that is no route.
+    /// A path that is not a route.
     pub(crate) fn no_route(path: &str) -> Error {
         Error::new(Cause::NotFound, format!("there is no page {path:?}; the routes are listed in the README"))
     }
@@ -126,7 +126,7 @@ impl Error {
         Error::new(Cause::TooLarge, detail)
     }
 
-    /// A file in no format that is read.
+    /// A file in an unsupported format.
     pub(crate) fn not_readable(detail: impl Into<String>) -> Error {
         Error::new(Cause::NotReadable, detail)
     }
@@ -141,22 +141,22 @@ impl Error {
         Error::new(Cause::Full, format!("all {streams_max} streams are taken; try again in a second"))
     }
 
-    /// No search can be added to the line.
+    /// No search can be added to the queue.
     pub(crate) fn busy(detail: impl Into<String>) -> Error {
         Error::new(Cause::Busy, detail)
     }
 
-    /// The request did not come whole, or its turn did not come.
+    /// The request did not arrive completely, or did not get its turn.
     pub(crate) fn timeout(seconds: u64) -> Error {
-        Error::new(Cause::Timeout, format!("no answer within {seconds} s; was the body sent whole?"))
+        Error::new(Cause::Timeout, format!("no answer within {seconds} s; was the body sent completely?"))
     }
 
-    /// No trainer runs here.
+    /// No trainer can run here.
     pub(crate) fn no_trainer(detail: impl Into<String>) -> Error {
         Error::new(Cause::NoTrainer, detail)
     }
 
-    /// A field of a spec that is wrong, in the words of whoever checked it.
+    /// An invalid field of a spec, in the words of the code that checked it.
     pub(crate) fn field(field: &str, message: &str) -> Error {
         Error { parameter: Some(field.to_owned()), ..Error::new(Cause::WrongParameter, message) }
     }
@@ -186,14 +186,14 @@ impl Error {
         Error::new(
             Cause::Importing,
             format!(
-                "dataset {dataset:?} is still being imported{}; /v1/datasets/{dataset} tells how far it is, and /readyz \
-                 answers 200 when all are there",
+                "dataset {dataset:?} is still being imported{}; /v1/datasets/{dataset} shows its progress, \
+                 and /readyz answers 200 when all are imported",
                 done.unwrap_or_default()
             ),
         )
     }
 
-    /// Our own fault. The cause is logged, and told: there is no secret in it.
+    /// An internal error. The cause is logged and included in the answer: it holds no secrets.
     pub(crate) fn internal(error: impl std::fmt::Display) -> Error {
         tracing::error!(error = %error, "request failed");
         Error::new(Cause::Internal, error.to_string())

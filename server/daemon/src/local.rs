@@ -5,7 +5,7 @@ use std::pin::Pin;
 use tokio::net::UnixStream;
 use tokio_io_timeout::TimeoutStream;
 
-/// What HTTP is spoken on: a socket on which a write that makes no progress is the end.
+/// A connection for HTTP: a socket that fails when a write makes no progress.
 pub(crate) type Patient<S> = Pin<Box<TimeoutStream<S>>>;
 /// The same for clients on this machine.
 pub(crate) type LocalSocket = Patient<UnixStream>;

@@ -1,4 +1,4 @@
-//! Every metric of the server, on one page: its doc comment is its help.
+//! Every metric of the server in one module: its doc comment is its help.
 //!
 //! Names carry the prefix `pba_` and base units; labels take values from closed sets, or from
 //! the configured datasets, so that the number of series is bounded.
@@ -71,8 +71,8 @@ metrics! {
     /// Streams being sent.
     streams_active: IntGauge = "pba_streams_active";
     /// Time per batch: augment = pixels of one batch on one worker, encode = its message, send = until
-    /// the network asks for more; decode = the part of augment in which JPEG and PNG become pixels,
-    /// where a dataset is kept so.
+    /// the network asks for more; decode = the part of augment that decodes JPEG and PNG, for datasets
+    /// stored encoded.
     stage: HistogramVec = "pba_stage_duration_seconds" ["stage"];
     /// Ops that fired, by op.
     ops_applied: IntCounterVec = "pba_ops_applied_total" ["op"];
@@ -88,22 +88,21 @@ metrics! {
     resumes: IntCounter = "pba_resumes_total";
     /// Requests answered, by route and status.
     requests: IntCounterVec = "pba_requests_total" ["route", "status"];
-    /// Requests refused or broken off, by kind.
+    /// Requests refused or aborted, by kind.
     request_errors: IntCounterVec = "pba_request_errors_total" ["kind"];
-    /// Bytes of packed datasets that are mapped; the kernel holds in memory what it has room for.
+    /// Bytes of packed datasets that are mapped; the kernel keeps in memory as much as fits.
     cache_bytes: IntGauge = "pba_cache_bytes";
-    /// Memory taken by decoded pixels of images that are kept encoded; at most decoded_cache_bytes of
-    /// the configuration.
+    /// Bytes in the cache of decoded images; at most decoded_cache_bytes of the configuration.
     decoded_cache_bytes: IntGauge = "pba_decoded_cache_bytes";
     /// Images whose pixels were in the decoded cache.
     decoded_cache_hits: IntCounter = "pba_decoded_cache_hits_total";
-    /// Images that had to be decoded, as their pixels were not in the decoded cache.
+    /// Images that had to be decoded because their pixels were not in the decoded cache.
     decoded_cache_misses: IntCounter = "pba_decoded_cache_misses_total";
-    /// Memory that streams on the Unix socket share with their clients, until they end; at most
+    /// Bytes of shared memory of the streams on the Unix socket, until they end; at most
     /// shared_memory_bytes_max of the configuration.
     shared_memory_bytes: IntGauge = "pba_shared_memory_bytes";
-    /// Streams on the Unix socket that asked for shared memory and went through the socket, because
-    /// there was no more.
+    /// Streams on the Unix socket that asked for shared memory but went through the socket, because none
+    /// was available.
     shared_memory_refused: IntCounter = "pba_shared_memory_refused_total";
     /// 1 while the server takes new streams, 0 while it drains.
     ready: IntGauge = "pba_ready";
@@ -113,9 +112,9 @@ metrics! {
     search_epoch: IntGauge = "pba_search_epoch";
     /// Best validation accuracy in the population of the running search, 0 to 1.
     search_best_accuracy: Gauge = "pba_search_best_accuracy_ratio";
-    /// Members that copied a better one, over all searches.
+    /// Times that a member copied a better one, over all searches.
     search_exploits: IntCounter = "pba_search_exploits_total";
-    /// Trainers that crashed or were killed, and went on from their last checkpoint.
+    /// Trainers that crashed or were killed, and resumed from their last checkpoint.
     search_restarts: IntCounter = "pba_search_restarts_total";
     /// Images that searches trained on.
     search_images_trained: IntCounter = "pba_search_images_trained_total";
@@ -126,11 +125,10 @@ metrics! {
 }
 
 impl Metrics {
-    /// Registers every metric in a registry of its own, so that several servers can live in one
-    /// process.
+    /// Registers every metric in a registry of its own, so that several servers can run in one process.
     ///
     /// # Errors
-    /// When two metrics share a name, which is a mistake on this page.
+    /// When two metrics share a name, which is a mistake in this module.
     pub(crate) fn new() -> prometheus::Result<Metrics> {
         let registry = Registry::new();
         registry.register(Box::new(ProcessCollector::for_self()))?;
@@ -152,7 +150,7 @@ impl Metrics {
     }
 }
 
-/// A part of the work on a batch, as `pba_stage_duration_seconds` tells them apart.
+/// A part of the work on a batch, as distinguished by `pba_stage_duration_seconds`.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Stage {
     Augment,
@@ -180,13 +178,13 @@ impl Inner {
     /// Everything in Prometheus' text format.
     ///
     /// # Errors
-    /// When a metric cannot be written, which is a mistake on this page.
+    /// When a metric cannot be written, which is a mistake in this module.
     pub(crate) fn text(&self) -> prometheus::Result<String> {
         TextEncoder::new().encode_to_string(&self.registry.gather())
     }
 }
 
-/// Counts something while it lives, on every exit path.
+/// Counts something while it exists, on every exit path.
 pub(crate) struct Live(IntGauge);
 
 impl Live {

@@ -22,15 +22,15 @@ use crate::local::{Local, Patient};
 
 /// A client that takes longer to send a request's head is cut off.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
-/// Idle connections to a client that vanished are noticed after about this long.
+/// Time until an idle connection to a vanished client is detected.
 const KEEPALIVE: Duration = Duration::from_secs(60);
-/// How often a draining server looks whether it is done.
+/// How often a draining server checks whether it is done.
 const DRAIN_POLL: Duration = Duration::from_millis(50);
-/// Requests that are not streams get this long after the streams have ended.
+/// Time that other requests get to finish after the streams have ended.
 const LAST_REQUESTS: Duration = Duration::from_secs(2);
 
-/// Room in a Unix socket for what its client has not read: two batches of 128 images of 32x32. With
-/// the system's default of half a batch, both sides wait for each other several times a batch.
+/// Bytes that a Unix socket buffers for its client: two batches of 128 images of 32x32. With the
+/// system's default of half a batch, both sides wait for each other several times per batch.
 const LOCAL_SEND_BYTES: usize = 1 << 20;
 
 /// A server that is ready to run.
@@ -46,20 +46,20 @@ pub(crate) struct Sockets {
     local: Option<LocalListener>,
 }
 
-/// A Unix socket, whose file goes with it.
+/// A Unix socket, whose file is removed with it.
 struct LocalListener {
     listener: UnixListener,
     path: PathBuf,
 }
 
 impl LocalListener {
-    /// Binds a path. A file that a server left behind is replaced, one that a server uses is not.
+    /// Binds a path. A file that a server left behind is replaced, but not one that a server uses.
     fn bind(path: &Path) -> anyhow::Result<LocalListener> {
         let context = || format!("cannot listen on unix:{}", path.display());
         if let Ok(metadata) = std::fs::symlink_metadata(path) {
-            anyhow::ensure!(metadata.file_type().is_socket(), "{}: something else is there", context());
+            anyhow::ensure!(metadata.file_type().is_socket(), "{}: the path is not a socket", context());
             let in_use = std::os::unix::net::UnixStream::connect(path).is_ok();
-            anyhow::ensure!(!in_use, "{}: another server does; --socket PATH takes another path", context());
+            anyhow::ensure!(!in_use, "{}: another server uses it; choose another --socket PATH", context());
             std::fs::remove_file(path).with_context(context)?;
         }
         let listener = UnixListener::bind(path).with_context(context)?;
@@ -69,18 +69,18 @@ impl LocalListener {
 
 impl Drop for LocalListener {
     fn drop(&mut self) {
-        // Somebody may have tidied up already.
+        // The file may have been removed already.
         let _ = std::fs::remove_file(&self.path);
     }
 }
 
-/// What answers on each kind of socket, and how.
+/// The service for each kind of socket, and its settings.
 struct Service {
     router: Router,
     local_router: Router,
-    /// A write that makes no progress for so long is the end.
+    /// A connection whose write makes no progress for this long is closed.
     stall: Duration,
-    /// Each connection holds a receiver while it lives, and ends when told, or when the sender is gone.
+    /// Each connection holds a receiver while it is open, and ends when told, or when the sender is dropped.
     ending: watch::Receiver<bool>,
 }
 
@@ -91,14 +91,14 @@ impl Service {
 }
 
 impl Sockets {
-    /// Binds the address, and a Unix socket beside it if one is named.
+    /// Binds the address, and a Unix socket as well if one is configured.
     ///
     /// # Errors
-    /// When the address is taken or not this machine's, or the socket cannot be made.
+    /// When the address is taken or not this machine's, or the socket cannot be created.
     pub(crate) async fn bind(address: SocketAddr, socket: Option<&Path>) -> anyhow::Result<Sockets> {
         let listener = TcpListener::bind(address).await.map_err(|error| helped(error, address));
         let listener = listener.with_context(|| format!("cannot listen on {address}"))?;
-        let address = listener.local_addr().context("cannot tell the address")?;
+        let address = listener.local_addr().context("cannot determine the address")?;
         let local = socket.map(LocalListener::bind).transpose()?;
         Ok(Sockets { listener, address, local })
     }
@@ -130,13 +130,13 @@ impl Sockets {
     }
 }
 
-/// An address that is taken, with what to do about it.
+/// Adds advice to the error for an address that is taken.
 fn helped(error: std::io::Error, address: SocketAddr) -> std::io::Error {
     if error.kind() != std::io::ErrorKind::AddrInUse {
         return error;
     }
     let free = SocketAddr::new(address.ip(), 0);
-    std::io::Error::new(error.kind(), format!("{error}; --listen {free} takes a free port"))
+    std::io::Error::new(error.kind(), format!("{error}; use --listen {free} to pick a free port"))
 }
 
 impl Server {
@@ -145,13 +145,13 @@ impl Server {
         Server { app, sockets }
     }
 
-    /// Where it listens.
+    /// The address it listens on.
     pub(crate) fn address(&self) -> SocketAddr {
         self.sockets.address
     }
 
     /// Serves until `stop` is done; then drains: new streams are refused, running ones get the
-    /// configured time to finish, and what is left after it is cut, visibly to its client.
+    /// configured time to finish, and those that remain are cut, visibly to their clients.
     pub(crate) async fn run(self, stop: impl Future<Output = ()>) {
         let (end_connections, connections) = watch::channel(false);
         let service =
@@ -190,7 +190,7 @@ impl Server {
         }
         drop(self.sockets);
         if let Err(error) = jobs.await {
-            tracing::error!(%error, "the jobs did not end in good order");
+            tracing::error!(%error, "the jobs did not end cleanly");
         }
         let cut = self.app.engine.streams();
         if cut > 0 {
@@ -198,13 +198,13 @@ impl Server {
             return;
         }
         drop(service);
-        // Nobody hears it when there is no connection.
+        // Without connections there is no receiver.
         let _ = end_connections.send(true);
         let _ = tokio::time::timeout(LAST_REQUESTS, end_connections.closed()).await;
     }
 }
 
-/// Settings of a TCP socket: small writes at once, and vanished clients noticed.
+/// Settings of a TCP socket: small writes are sent at once, and vanished clients are detected.
 fn tune(socket: &TcpStream) {
     // Neither can fail on a connected socket in a way that matters.
     let _ = socket.set_nodelay(true);

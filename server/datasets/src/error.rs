@@ -16,7 +16,7 @@ pub enum DatasetError {
         path: PathBuf,
     },
     /// The path holds nothing in a format that is read.
-    #[error("{}: no dataset here; looked for {looked_for}", path.display())]
+    #[error("{}: no dataset found; looked for {looked_for}", path.display())]
     NothingReadable {
         /// The path as it was given.
         path: PathBuf,
@@ -42,7 +42,7 @@ pub enum DatasetError {
         reason: String,
     },
     /// A set of shards with a gap.
-    #[error("{file}: this shard is missing; the set says it has {shards}")]
+    #[error("{file}: this shard is missing; the dataset has {shards}")]
     MissingShard {
         /// The absent file, relative to the dataset.
         file: String,
@@ -98,7 +98,7 @@ pub enum DatasetError {
         allowed: String,
     },
     /// Splits that do not agree about the classes.
-    #[error("{file}: names {found} classes, the other splits name {expected}, or other ones")]
+    #[error("{file}: has {found} classes, but the other splits have {expected}, or different ones")]
     Classes {
         /// The file, relative to the dataset.
         file: String,
@@ -122,7 +122,7 @@ pub enum DatasetError {
         file: String,
     },
     /// A file of fixed-size records that does not end with a whole record.
-    #[error("{file}: {found} bytes; expected a multiple of {record}, at least one, as {format} has")]
+    #[error("{file}: {found} bytes; expected a multiple of {record}, as in {format}")]
     FileSize {
         /// The file, relative to the dataset.
         file: String,

@@ -130,7 +130,7 @@ impl Checkpoints {
         ]);
         let file = safetensors::serialize(views, Some(metadata))?;
         replace_file(path, &file).with_context(|| {
-            format!("cannot save the checkpoint of epoch {epoch}; the run can go on from the one before")
+            format!("cannot save the checkpoint of epoch {epoch}; the run can resume from the previous one")
         })
     }
 

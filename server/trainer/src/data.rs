@@ -50,7 +50,7 @@ pub(crate) struct Pictures {
 
 /// Opens a dataset: the built-in `shapes`, or whatever `pba_datasets::open` reads at a path.
 pub(crate) fn open(path: &Path, cache: &Path) -> anyhow::Result<Dataset> {
-    std::fs::create_dir_all(cache).with_context(|| format!("cannot make the cache {}", cache.display()))?;
+    std::fs::create_dir_all(cache).with_context(|| format!("cannot create the cache {}", cache.display()))?;
     let go_on = |_| ControlFlow::Continue(());
     let dataset = if path == Path::new(BUILT_IN) {
         pba_datasets::shapes(cache, &go_on)?
@@ -67,7 +67,7 @@ pub(crate) fn pictures(dataset: &Dataset, name: SplitName) -> anyhow::Result<Pic
         state.ready().map_err(Clone::clone).with_context(|| format!("cannot read the {name} split"))?;
     let Normalization { mean, std } = dataset.normalization(name).expect("the split can be read");
     let shape = split.shape().ok_or_else(|| {
-        anyhow!("the images of the {name} split differ in size, and models train on images as they are")
+        anyhow!("the images of the {name} split differ in size, but models train on images of one size")
     })?;
     Ok(Pictures {
         images: split.clone(),

@@ -68,7 +68,7 @@ pub(crate) fn check(spec: EvaluationSpec, dataset: &Path, cache: &Path) -> anyho
     let base = data::base(spec.training.base.as_deref(), &dataset)?;
     let tested_on = if dataset.split(SplitName::Test).is_some() { SplitName::Test } else { SplitName::Val };
     let tested = data::pictures(&dataset, tested_on)
-        .map_err(|error| anyhow!("nothing to test on, neither test nor val: {error:#}"))?;
+        .map_err(|error| anyhow!("there is neither a test nor a val split to test on: {error:#}"))?;
     ensure!(
         tested.shape == pictures.shape,
         "the images of the {tested_on} split are {}x{}, those of the train split {}x{}",
@@ -112,7 +112,7 @@ pub(crate) fn evaluate(
     let (mut evaluation, mut journal) = resume::<Evaluation>(run_dir.as_ref(), &started)?;
     ensure!(
         evaluation.schedule_digest() == schedule_digest.as_deref(),
-        "the run folder holds an evaluation of a schedule {:?} with other content",
+        "the run folder holds an evaluation of a schedule {:?} with different content",
         spec.schedule
     );
     if evaluation.outcome().is_some() {

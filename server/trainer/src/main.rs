@@ -1,12 +1,12 @@
 //! Trains populations: the only code that links libtorch.
 //!
-//! It is a child process of the server, so that whatever goes wrong in libtorch, on a GPU or with
-//! memory ends one search and not the streams. What happens it tells as JSON lines on its standard
-//! output, which [`pba_search::protocol::Line`] reads:
+//! It is a child process of the server, so that a failure in libtorch, on a GPU or for lack of memory
+//! ends one search and not the streams. It reports events as JSON lines on its standard output, which
+//! [`pba_search::protocol::Line`] reads:
 //!
 //! ```text
-//! {"event":"started","spec":{...},"dataset_digest":"5d2d..."}        once in the life of a run
-//! {"event":"resumed","epoch":12,"events":17}                         or this, when it goes on
+//! {"event":"started","spec":{...},"dataset_digest":"5d2d..."}        once per run
+//! {"event":"resumed","epoch":12,"events":17}                         or this, when it resumes
 //! {"event":"device","device":"cpu","strategy":"sequential","threads":2}
 //! {"event":"progress","epoch":3,"epochs":24,"fraction":0.14,...}     once a second
 //! {"event":"scored","epoch":3,"scores":[0.24,0.19,null,0.23]}
@@ -15,10 +15,10 @@
 //! {"event":"done","winner":3,"score":0.46,"digest":"...","schedule":{...}}
 //! ```
 //!
-//! What happens in a run ([`pba_search::Event`], [`pba_search::EvaluationEvent`]) is also kept in
-//! the journal in its folder. The last line is the last event, `interrupted`, or `failed` with the
-//! reason; a spec that is refused is told as `{"error":{"field":"population","message":"..."}}`
-//! before anything starts. How it ends is in [`pba_search::protocol::exit`].
+//! The events of a run ([`pba_search::Event`], [`pba_search::EvaluationEvent`]) are also written to the
+//! journal in its folder. The last line is the last event, `interrupted`, or `failed` with the reason; a
+//! refused spec is reported as `{"error":{"field":"population","message":"..."}}` before anything
+//! starts. Exit codes are in [`pba_search::protocol::exit`].
 
 mod bench;
 mod checkpoint;
@@ -50,7 +50,7 @@ use serde_json::json;
 
 use crate::signals::Interrupted;
 
-/// How long a trainer whose server died may take to end.
+/// How long a trainer whose server died may take to exit.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Trains populations and single models for the PBA server.
@@ -63,7 +63,7 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Run a search in a folder, or go on with the one that is there.
+    /// Run a search in a folder, or resume the one in it.
     #[command(name = Search::JOB.command)]
     Search {
         #[command(flatten)]
@@ -72,13 +72,13 @@ enum Command {
         #[arg(long = flags::DIR, required_unless_present = "check")]
         dir: Option<PathBuf>,
     },
-    /// Train one model from scratch with a schedule or none, and report its test error.
+    /// Train one model from scratch with or without a schedule, and report its test error.
     #[command(name = Evaluation::JOB.command)]
     Evaluate {
         #[command(flatten)]
         work: Work,
-        /// Folder of the run, which can then be resumed: journal, checkpoints, and the schedule that
-        /// the spec names.
+        /// Folder of the run, needed to resume it: journal, checkpoints, and the schedule that the spec
+        /// names.
         #[arg(long = flags::DIR)]
         dir: Option<PathBuf>,
         /// A schedule file, the name of a published schedule, or `none`: base augmentation only
@@ -86,18 +86,18 @@ enum Command {
         #[arg(long)]
         schedule: Option<String>,
     },
-    /// Measure the strategies on whatever device there is.
+    /// Measure the strategies on the available device.
     Bench {
-        /// `all`, or one of them.
+        /// `all`, or the name of one strategy.
         #[arg(long, default_value = "all")]
         strategy: String,
         /// The network.
         #[arg(long, default_value_t)]
         model: ModelName,
-        /// Members.
+        /// Members of the population.
         #[arg(long, default_value_t = 16)]
         population: u32,
-        /// Steps that each member trains, twice: to warm up and to be measured.
+        /// Steps that each member trains, twice: once to warm up, once to be measured.
         #[arg(long, default_value_t = 31)]
         steps: usize,
         /// Images that each member is scored with.
@@ -106,7 +106,7 @@ enum Command {
         /// Images per step.
         #[arg(long, default_value_t = 128)]
         batch_size: u32,
-        /// auto, cpu, cuda or cuda:N.
+        /// Device: auto, cpu, cuda or cuda:N.
         #[arg(long, default_value = "auto")]
         device: String,
     },
@@ -114,28 +114,27 @@ enum Command {
     Devices,
 }
 
-/// What a search and an evaluation have in common.
+/// Arguments that searches and evaluations share.
 #[derive(Args)]
 struct Work {
-    /// The spec, a JSON object: a file, or `-` for the standard input.
+    /// The spec, a JSON object: a file, or `-` for standard input.
     #[arg(long = flags::SPEC)]
     spec: String,
-    /// The dataset: `shapes`, a packed folder, or anything else that can be read.
+    /// The dataset: `shapes`, a packed folder, or a path in any supported format.
     #[arg(long = flags::DATASET)]
     dataset: PathBuf,
-    /// Folder that keeps datasets once they are decoded [default: cache in the run folder, or
-    /// pba-trainer in the system's folder for temporary files].
+    /// Folder that caches decoded datasets [default: cache in the run folder, or pba-trainer in the
+    /// system's folder for temporary files].
     #[arg(long = flags::CACHE)]
     cache: Option<PathBuf>,
-    /// Only say whether it could start.
+    /// Only check whether it could start.
     #[arg(long = flags::CHECK)]
     check: bool,
-    /// Go on when the parent process dies.
+    /// Continue when the parent process dies.
     #[arg(long)]
     detached: bool,
-    /// Id of the process that starts it. If that one is gone already, nothing starts: its death
-    /// may have come before it could be watched. Another trainer that works in the folder, as one
-    /// whose parent was killed, is waited for.
+    /// Id of the parent process. If it has already exited, nothing starts. If another trainer uses the
+    /// folder, such as one whose parent was killed, this one waits for it.
     #[arg(long = flags::PARENT, conflicts_with = "detached")]
     parent: Option<i32>,
 }
@@ -152,8 +151,8 @@ impl Work {
         }
     }
 
-    /// How long the run folder may stay locked: a server that was killed and started again starts
-    /// a trainer while that of its former life still ends.
+    /// How long the run folder may stay locked: a server that was killed and restarted starts a trainer
+    /// while its previous trainer is still exiting.
     fn patience(&self) -> Duration {
         if self.parent.is_some() { PATIENCE } else { Duration::ZERO }
     }
@@ -200,7 +199,7 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Evaluate { work, dir, schedule } => {
             let spec = EvaluationSpec::from_json(&work.text()?)?;
             signals::install(work.parent, !work.detached);
-            // Whoever only asks may have the schedule that the spec names, and puts it in the folder later.
+            // With --check, the schedule that the spec names may be put in the folder later.
             let schedule = match &schedule {
                 None if work.check => None,
                 given => evaluate::schedule(given.as_deref(), &spec, dir.as_deref())?,

@@ -13,7 +13,7 @@ use serde::Serialize;
 /// Time between two progress events.
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Writes a line. Nobody may be reading any more; the run's folder has everything that matters.
+/// Writes a line. Its reader may have left; the run's folder has everything that matters.
 pub(crate) fn line(text: &str) {
     let mut stdout = std::io::stdout().lock();
     let _ = stdout
@@ -27,7 +27,7 @@ pub(crate) fn tell(what: &impl Serialize) {
     line(&serde_json::to_string(what).expect("what is told is written as JSON"));
 }
 
-/// How far a run is. Counted by whoever trains, told once a second.
+/// Progress of a run, updated by the training threads and reported once a second.
 #[derive(Debug)]
 pub(crate) struct Meter {
     start: Instant,

@@ -25,7 +25,7 @@ use crate::{report, signals};
 /// Between two tries to lock a folder.
 const LOCK_POLL: Duration = Duration::from_millis(50);
 
-/// A folder that this process works in, and nobody else.
+/// A folder that only this process works in.
 #[derive(Debug)]
 pub(crate) struct RunDir {
     path: PathBuf,
@@ -40,9 +40,10 @@ impl RunDir {
     /// [`signals::Interrupted`] when told to stop meanwhile; others when the folder cannot be
     /// written in, or stays locked.
     pub(crate) fn open(path: &Path, patience: Duration) -> anyhow::Result<RunDir> {
-        fs::create_dir_all(path).with_context(|| format!("cannot make the run folder {}", path.display()))?;
+        fs::create_dir_all(path)
+            .with_context(|| format!("cannot create the run folder {}", path.display()))?;
         let lock = File::create(path.join(files::LOCK))
-            .with_context(|| format!("cannot write in the run folder {}", path.display()))?;
+            .with_context(|| format!("cannot write to the run folder {}", path.display()))?;
         let start = Instant::now();
         loop {
             signals::check()?;
@@ -103,7 +104,7 @@ pub(crate) fn resume<R: Run>(run_dir: Option<&RunDir>, started: &R::Event) -> an
     }
     ensure!(
         there == dataset_digest,
-        "the run folder holds {} on dataset {there}, this one is {dataset_digest}",
+        "the run folder holds {} on dataset {there}, but this dataset is {dataset_digest}",
         R::JOB.one
     );
     report::tell(&Report::Resumed { epoch: run.epoch(), events });
@@ -126,7 +127,7 @@ impl Journal {
             file.write_all(line.as_bytes())
                 .and_then(|()| if durable { file.sync_data() } else { Ok(()) })
                 .with_context(|| {
-                    format!("cannot write {}; the run can go on from its last checkpoint", files::JOURNAL)
+                    format!("cannot write {}; the run can resume from its last checkpoint", files::JOURNAL)
                 })?;
         }
         report::line(line.trim_end());

@@ -1,4 +1,4 @@
-//! `pba-trainer search`: runs a search in a folder, or goes on with the one that is there.
+//! `pba-trainer search`: runs a search in a folder, or resumes the one in it.
 
 use std::path::Path;
 use std::sync::Arc;

@@ -8,7 +8,7 @@
 ...         batch.label  # int64 [N]
 
 ``Loader`` reads a training run, ``Client`` single epochs and everything else. ``pba_client.torch``
-holds the adapter for PyTorch.
+is the adapter for PyTorch.
 """
 
 from ._batch import Batch

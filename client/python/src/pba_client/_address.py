@@ -1,4 +1,4 @@
-"""Where a server is: its URL, checked and taken apart."""
+"""The address of a server: its URL, checked and parsed."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from typing import NamedTuple
 from urllib.parse import quote, urlsplit
 
 PORTS = {"http": 80, "https": 443}
-# Where `pba serve` listens unless it is told otherwise.
+# The default port of `pba serve`.
 SERVE_PORT = 8080
 
 
 class Address(NamedTuple):
-    """A server's URL, taken apart."""
+    """A server's URL, parsed."""
 
     scheme: str
     host: str
     port: int
     prefix: str = ""
-    # Path of a Unix socket, which takes the place of host and port.
+    # Path of a Unix socket, used instead of host and port.
     path: str = ""
 
     def __str__(self) -> str:
@@ -33,7 +33,7 @@ class Address(NamedTuple):
         return f"{host}:{self.port}"
 
     def advice(self) -> str:
-        """What to do when nobody listens there."""
+        """Advice when no server listens there."""
         if self.path:
             command = f"pba serve --socket {self.path}"
         elif self.scheme != "http" or self.prefix or not is_loopback(self.host):
@@ -54,15 +54,15 @@ def is_loopback(host: str) -> bool:
 
 
 def parse_url(url: str) -> Address:
-    """Checks a server's URL; without a scheme it is taken for ``http://``.
+    """Parses a server's URL; without a scheme ``http://`` is assumed.
 
     Raises:
         ValueError: when it is none of ``http://HOST[:PORT][/PREFIX]``, ``https://`` likewise and
             ``unix:PATH``.
     """
     if "@" in url and not url.startswith("unix:"):
-        # Not shown: it may hold a password, with a slash in it.
-        raise ValueError("a server's URL holds no user and no password; pass a token as token=")
+        # Not shown: it may contain a password, with a slash in it.
+        raise ValueError("a server's URL must not contain a user or a password; pass a token as token=")
     scheme = re.split("[:;/]", url)[0].lower()
     if url.startswith("unix:"):
         wrong = "it names no path"
@@ -71,7 +71,7 @@ def parse_url(url: str) -> Address:
     elif url.startswith(("/", ".", "~")) or (url.endswith(".sock") and "://" not in url):
         wrong = f"it is a path; a Unix socket is written unix:{url}"
     elif "://" in url and scheme not in PORTS:
-        wrong = f"{scheme}:// is not spoken here"
+        wrong = f"{scheme}:// is not supported"
     elif url.isdigit():
         wrong = f"it is a number; is 127.0.0.1:{url} meant?"
     elif "://" not in url and scheme in PORTS:
@@ -97,9 +97,9 @@ def _is_bracketed(authority: str) -> bool:
 
 def _parse(url: str) -> Address:
     authority = url.partition("://")[2].partition("/")[0]
-    # Looked at first, because versions of Python differ in what they make of it.
+    # Checked first, because versions of Python parse it differently.
     if ("[" in authority or "]" in authority) and not _is_bracketed(authority):
-        raise ValueError("between brackets belongs an IPv6 address, and after them a port")
+        raise ValueError("brackets must enclose an IPv6 address, and only a port may follow them")
     parts = urlsplit(url)
     if not parts.hostname:
         raise ValueError("it names no host")

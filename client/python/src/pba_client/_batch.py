@@ -1,4 +1,4 @@
-"""Some images with their labels, in the memory that they were received in."""
+"""A batch of images with their labels, in the memory that they were received in."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _TYPES = ("|u1", "<i8", "<u8")
 
 
 class Layout(NamedTuple):
-    """Where a batch has what: the same for every batch whose head is the same, byte for byte."""
+    """The layout of a batch: the same for every batch whose head is the same, byte for byte."""
 
     # What precedes the body: a mark, the length of the metadata, and these.
     head: bytes
@@ -25,7 +25,7 @@ class Layout(NamedTuple):
 
     @classmethod
     def of(cls, head: bytes, body: pa.Buffer, record_batch: pa.RecordBatch) -> Optional[Layout]:
-        """Of a batch that was decoded; none if its columns are not in its body, as it was compressed."""
+        """The layout of a decoded batch; none if its columns are not in its body, as after compression."""
         columns = []
         for column in record_batch.columns:
             values = _values(column)
@@ -38,7 +38,7 @@ class Layout(NamedTuple):
 
 
 class Batch:
-    """Some images with their labels.
+    """A batch of images with their labels.
 
     The arrays are views into the memory that the batch was received in: nothing is copied.
     They may be written to; ``record_batch`` shows what was written. The memory lives as long as
@@ -57,7 +57,7 @@ class Batch:
         layout: Optional[Layout] = None,
         body: Optional[pa.Buffer] = None,
     ) -> None:
-        # Either decoded, or a body of a known layout, which is decoded when somebody asks.
+        # Either decoded, or a body of a known layout, which is decoded on demand.
         self.number = 0
         self._schema = schema
         self._record_batch = record_batch
@@ -120,14 +120,14 @@ def _values(column: pa.Array) -> Optional[pa.Buffer]:
 
 
 def check_values(column: pa.Array) -> None:
-    """Refuses a column that the stream's schema did not promise, and views would read beyond.
+    """Refuses a column that does not match the stream's schema, so that views would read past its end.
 
     Raises:
         StreamError: when it has nulls, or fewer values than its shape says.
     """
     values, item = _values(column), getattr(column.type, "value_type", column.type).bit_width // 8
     if column.null_count or values is None or values.size < math.prod(_shape(column)) * item:
-        raise StreamError(f"a batch is broken: a column of {column.type} holds fewer values than rows")
+        raise StreamError(f"a batch is broken: a column of {column.type} has fewer values than rows")
 
 
 def _shape(column: pa.Array) -> Tuple[int, ...]:
@@ -138,7 +138,7 @@ class _Writable:
     """Memory as numpy's array interface; its owner is kept alive.
 
     pyarrow's own view is read-only, which torch warns about. The batch belongs to its receiver
-    alone, so that writing to it is as good as to any array.
+    alone, so that writing to it is safe.
     """
 
     def __init__(self, owner: pa.Buffer, typestr: str, shape: Tuple[int, ...]) -> None:

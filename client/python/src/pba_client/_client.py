@@ -14,9 +14,9 @@ from ._http import DOCUMENT_SECONDS, Access, Response
 from ._reader import STATUS_RETRIED, pause_seconds
 from ._request import EpochRequest, Policy, Shard, segment
 
-# A week, which is never.
+# A week, which is practically never.
 STALL_SECONDS_MAX = 7 * 24 * 3600
-# More batches than this are an oversight.
+# More batches than this are a mistake.
 PREFETCH_MAX = 1000
 
 
@@ -25,25 +25,25 @@ class Client:
 
     Args:
         urls: one URL, or several of replicas that serve the same datasets and schedules:
-            ``http://HOST:PORT``, where ``http://`` may be left out, ``https://HOST:PORT``, or
+            ``http://HOST:PORT``, where ``http://`` may be omitted, ``https://HOST:PORT``, or
             ``unix:PATH`` on the server's machine.
-        token: bearer token that every request shows; by default that of ``PBA_TOKEN`` in the
-            environment, if there is one. ``http://`` sends it in the clear.
-        ca: path of a PEM file with the certificate of the authority that ``https://`` servers are
-            trusted by, instead of the system's; by default that of ``PBA_CA``.
+        token: bearer token sent with every request; by default that of ``PBA_TOKEN`` in the
+            environment, if set. ``http://`` sends it in the clear.
+        ca: path of a PEM file with the certificate of the authority to trust for ``https://``
+            servers, instead of the system's; by default that of ``PBA_CA``.
         stall_seconds: how long a server may send nothing before its stream counts as cut.
-        retries: attempts to continue a cut stream, since the last batch, at each of the URLs, with
+        retries: attempts to resume a cut stream after its last batch, at each of the URLs, with
             growing pauses.
         prefetch: batches that a thread fetches ahead of the loop, 0 to 1000; 0 reads in the loop's
             own thread. By default 2, but 0 for uncompressed batches of up to 1 MiB from the same
             machine over ``http://`` or ``unix:``: such a batch is read in less time than
             threads take to hand it over, while the kernel and the server hold the next ones.
-        shared_memory: whether batches may come through memory that a server at a ``unix:`` URL
-            shares; the batches are the same either way.
+        shared_memory: whether batches of a server at a ``unix:`` URL may come through shared
+            memory; the batches are the same either way.
 
     Raises:
-        ValueError: when there is no URL, or one is not a server's; when the token cannot stand in
-            a header, or ``ca`` is no file of certificates.
+        ValueError: when there is no URL, or one is not a server's URL; when the token is not valid in
+            a header, or ``ca`` is not a file of certificates.
 
     >>> from pba_client import Client
     >>> client = Client("http://127.0.0.1:8080")
@@ -66,9 +66,9 @@ class Client:
         given = urls
         urls = [urls] if isinstance(urls, str) else list(urls) if isinstance(urls, Iterable) else [urls]
         if not all(isinstance(url, str) for url in urls):
-            raise ValueError(f"urls is {given!r}; expected a URL, as http://127.0.0.1:8080, or several in a list")
+            raise ValueError(f"urls is {given!r}; expected a URL, as http://127.0.0.1:8080, or a list")
         if not urls:
-            raise ValueError("no server is named; expected at least one URL, as http://127.0.0.1:8080")
+            raise ValueError("no server is given; expected at least one URL, such as http://127.0.0.1:8080")
         if not isinstance(stall_seconds, (int, float)) or not 0 < stall_seconds <= STALL_SECONDS_MAX:
             raise ValueError(
                 f"stall_seconds is {stall_seconds!r}; expected more than 0, and at most {STALL_SECONDS_MAX}"
@@ -85,8 +85,8 @@ class Client:
         self._retries = retries
         self._prefetch = prefetch
         self._shared_memory = shared_memory
-        # A server that was there once is expected to come back; one that never was may be a
-        # mistyped address, which is better said at once.
+        # A server that was reached once is expected to come back; one that never was may be a
+        # mistyped address, which is better reported at once.
         self._reached = False
 
     @property
@@ -108,7 +108,7 @@ class Client:
         """Describes one dataset.
 
         Raises:
-            RefusedError: when there is none of that name.
+            RefusedError: when there is none with this name.
             UnreachableError: when no server can be reached.
         """
         return self._get(f"/v1/datasets/{segment(name)}")
@@ -122,10 +122,10 @@ class Client:
         return self._list("schedules")
 
     def schedule(self, name: str) -> Dict[str, Any]:
-        """A schedule's whole file, as ``pba-schedule/1``.
+        """A schedule's complete document, as ``pba-schedule/1``.
 
         Raises:
-            RefusedError: when there is none of that name.
+            RefusedError: when there is none with this name.
             UnreachableError: when no server can be reached.
         """
         return self._get(f"/v1/schedules/{segment(name)}")
@@ -161,17 +161,17 @@ class Client:
             batch_size: images per batch, 1..65536.
             seed: seed of every random decision, 0..2**64-1.
             shuffle: whether the order is a seeded permutation; by default of ``train`` only.
-            shard: this job's part, ``(i, n)`` or ``"i/n"``.
+            shard: part of the epoch to send, ``(i, n)`` or ``"i/n"``.
             start: first batch of the shard to send.
             step: send every ``step``-th batch.
-            drop_last: drop the last short batch, and what would make shards unequal.
+            drop_last: drop the last short batch, and samples that would make shards unequal.
             ablation: ``scheduled``, ``flatten``, ``shuffled`` or ``final``.
             policy: 60 integers used instead of a schedule: probability 0..10 and magnitude 0..9
                 of each of 30 slots.
             epochs: epochs of the whole training run, to which the schedule is stretched.
-            base: base augmentation, as ``pad_crop:4,flip,cutout:16`` or
+            base: base augmentation, such as ``pad_crop:4,flip,cutout:16`` or
                 ``random_resized_crop:224,flip``; by default the dataset's.
-            codec: compression on the way: ``zstd`` or ``lz4``; worth it on a slow network only.
+            codec: compression of the stream: ``zstd`` or ``lz4``; helps on a slow network only.
 
         Raises:
             RefusedError: when the server refuses a parameter, or is full for too long.
@@ -221,12 +221,14 @@ class Client:
     def _list(self, name: str) -> List[Dict[str, Any]]:
         document = self._get(f"/v1/{name}")
         if not isinstance(document.get(name), list):
-            raise StreamError(f"{self._addresses[0]}/v1/{name} is not what a PBA server answers: it lists no {name}")
+            raise StreamError(
+                f"{self._addresses[0]}/v1/{name} did not answer like a PBA server: it lists no {name}"
+            )
         return document[name]
 
     def _get(self, target: str) -> Any:
-        """Reads a JSON document from the first server that answers; one that is full or starts is
-        asked again."""
+        """Reads a JSON document from the first server that answers; one that is full or starting is
+        retried."""
         deadline = time.monotonic() + DOCUMENT_SECONDS
         for attempt in range(self._retries):
             try:
@@ -256,7 +258,7 @@ class Client:
                     response.check()
                     document = json.loads(response.read_all())
                     if not isinstance(document, dict):
-                        raise ValueError("it is no JSON object")
+                        raise ValueError("it is not a JSON object")
                 finally:
                     response.close()
                 self._reached = True
@@ -271,8 +273,8 @@ class Client:
                 failure = error.after(failure)
             except (StreamError, ValueError, RecursionError) as error:
                 shown = self._access.hide(str(error))
-                failure = StreamError(f"{address}{target} is not what a PBA server answers: {shown}")
-        # Of those, one that is busy may answer another attempt.
+                failure = StreamError(f"{address}{target} did not answer like a PBA server: {shown}")
+        # A busy one among them may answer another attempt.
         raise busy or failure or UnreachableError("no server was tried")
 
     def __repr__(self) -> str:

@@ -1,4 +1,4 @@
-"""One epoch as it arrives."""
+"""A stream of one epoch."""
 
 from __future__ import annotations
 
@@ -22,28 +22,28 @@ from ._reader import Reader
 from ._request import EpochRequest, check_same
 from ._source import Direct, Item, Prefetch, stop
 
-# Fetched ahead by a thread, unless somebody chooses.
+# Default of batches fetched ahead by a thread.
 PREFETCH_BATCHES = 2
-# A batch of so many bytes comes from the same machine in less time than a thread costs to hand it
-# over, and the kernel and the server hold several.
+# A batch of up to this size from the same machine is read in less time than a thread takes to hand it
+# over, while the kernel and the server hold the next ones.
 DIRECT_BYTES_MAX = 1024 * 1024
 # Batches in shared memory beyond those fetched ahead: the loop's own, the one before it while the
 # loop goes on, and two that a trainer may still be copying to its device.
 MEMORY_BATCHES_LOOP = 4
-# In the state of an epoch, so that a later format can be told apart.
+# In the state of an epoch, to distinguish later formats.
 STATE_VERSION = 1
 
 
 def check_state(state: Any) -> None:
-    """Refuses what ``state_dict`` cannot have given.
+    """Refuses a state that ``state_dict`` cannot have returned.
 
     Raises:
-        ValueError: saying what is wrong.
+        ValueError: with the reason.
     """
     if not isinstance(state, dict):
-        raise ValueError(f"a state is a dict, as state_dict() gives it; this is a {type(state).__name__}")
+        raise ValueError(f"a state is a dict, as returned by state_dict(); this is a {type(state).__name__}")
     if state.get("version") != STATE_VERSION:
-        raise ValueError(f"a state of version {state.get('version')!r}; expected {STATE_VERSION}")
+        raise ValueError(f"the state has version {state.get('version')!r}; expected {STATE_VERSION}")
     for key in ("epoch", "batch"):
         value = state.get(key)
         if not isinstance(value, int) or isinstance(value, bool) or value < 0:
@@ -56,7 +56,7 @@ def check_state(state: Any) -> None:
 
 
 class Progress:
-    """How far an epoch has come, for whoever outlives it."""
+    """The progress of an epoch, which may outlive it."""
 
     def __init__(self, request: EpochRequest) -> None:
         self.request = request
@@ -79,9 +79,9 @@ class Progress:
 class Epoch:
     """Batches of one epoch, in order, each exactly once.
 
-    An iterator, a context manager, and a file-like thing: end it with ``close()``, with ``with``,
-    or by letting go of it. A stream that is cut continues at the next batch, on the next of the
-    client's servers. After an error the position is kept, and ``next()`` tries again. Threads may
+    An iterator and a context manager: end it with ``close()``, with ``with``, or by dropping the
+    last reference to it. A stream that is cut resumes at the next batch, on the next of the
+    client's servers. After an error it keeps its position, and ``next()`` tries again. Threads may
     share it: each batch goes to one of them.
 
     Made by ``Client.epoch`` and ``Loader.epoch``.
@@ -164,7 +164,7 @@ class Epoch:
         self._stop = weakref.finalize(self, stop, os.getpid(), source)
 
     def _restart(self) -> None:
-        """Reads on from where the loop is, with a connection of its own."""
+        """Continues at the loop's position, on a new connection."""
         self._end_source()
         reader = self._reader(self.progress.received, self._replica)
         reader.schema, reader.metadata = self._schema, self._metadata
@@ -192,12 +192,12 @@ class Epoch:
 
     @property
     def shares_memory(self) -> bool:
-        """Whether batches come through shared memory at present."""
+        """Whether batches currently come through shared memory."""
         return self._source is not None and self._source.shares_memory
 
     @property
     def resumes(self) -> int:
-        """Attempts to continue after a cut."""
+        """Attempts to resume after a cut."""
         return self._counters.resumes
 
     @property
@@ -216,7 +216,7 @@ class Epoch:
         return self._counters.server_waited_seconds
 
     def __len__(self) -> int:
-        """Batches of the whole answer, whether taken or not."""
+        """Total batches of the answer, whether taken or not."""
         return self._metadata.batches
 
     def __iter__(self) -> Iterator[Batch]:
@@ -226,13 +226,13 @@ class Epoch:
         """The next batch.
 
         Raises:
-            CutError: when the stream was cut and could not be continued.
-            ChangedError: when a server continues with other data.
-            RefusedError: when a server refuses to continue.
-            StreamError: when a server sends what it did not promise.
+            CutError: when the stream was cut and could not be resumed.
+            ChangedError: when a server resumes with other data.
+            RefusedError: when a server refuses to resume.
+            StreamError: when a server does not send the promised stream.
         """
         if self._forks != _source.forks:
-            # Whoever held it at the fork is not in this process.
+            # The thread that held it at the fork is not in this process.
             self._lock = threading.RLock()
         with self._lock:
             expected = self.progress.received
@@ -254,14 +254,14 @@ class Epoch:
         self._restart()
 
     def _settle(self, item: Item, expected: int) -> Tuple[int, Batch]:
-        """What to do about something else than the expected batch."""
+        """Handles anything other than the expected batch."""
         if expected < len(self) and not isinstance(item, BaseException):
             # An interrupt (Ctrl-C) took a batch between the queue and the loop: fetch it again.
             self._restart()
             item = self._take()
         if isinstance(item, tuple):
             return item
-        # At the end as well: it was read, so that the server counts the epoch as whole.
+        # At the end as well: it was read, so that the server counts the epoch as complete.
         self._end_source()
         if item is None:
             raise StopIteration
@@ -281,7 +281,7 @@ class Epoch:
     def state_dict(self) -> Dict[str, Any]:
         """The position after the batches that the loop has taken, for a checkpoint.
 
-        Batches that were fetched ahead do not count. Holds only what JSON holds.
+        Batches that were fetched ahead do not count. It can be written as JSON.
         """
         return self.progress.state()
 
@@ -289,8 +289,8 @@ class Epoch:
         """Goes to a saved position of the same request, forwards or backwards.
 
         Raises:
-            ValueError: when the position is of another request, or not in this epoch.
-            ChangedError: when the dataset or the schedule is another one.
+            ValueError: when the position belongs to another request, or is not in this epoch.
+            ChangedError: when the dataset or the schedule has changed.
         """
         check_state(state)
         check_same(state["request"], self._request.state())

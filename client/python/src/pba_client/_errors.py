@@ -1,4 +1,4 @@
-"""What can go wrong between client and server."""
+"""Errors of the client."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ class PbaError(Exception):
 
 
 class RefusedError(PbaError, ValueError):
-    """The server refused the request, and said why.
+    """The server refused the request, with a reason.
 
     Attributes:
         status: HTTP status, for example 400.
         parameter: the offending parameter, if the server named one.
         value: its value.
-        allowed: what is allowed.
-        detail: what exactly is wrong, for people.
-        retry_after: seconds after which the server asks to be tried again, if it said so.
+        allowed: the allowed values.
+        detail: the exact error, for people.
+        retry_after: seconds after which to try again, if the server stated them.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ def _refused(status, detail, parameter, value, allowed, retry_after):  # type: i
 
 
 class UnreachableError(PbaError, ConnectionError):
-    """No server accepted a connection, or none answered on it."""
+    """No server accepted a connection, or none answered."""
 
     def after(self, earlier: Optional[PbaError]) -> UnreachableError:
         """The error of one server after that of another: both, if neither could be reached."""
@@ -72,16 +72,16 @@ class UnreachableError(PbaError, ConnectionError):
 
 
 class StreamError(PbaError):
-    """Bytes that are not the promised Arrow stream, or that end too early."""
+    """The received bytes are not the promised Arrow stream, or end too early."""
 
 
 class CutError(PbaError, ConnectionError):
-    """The stream was cut, and every attempt to continue it failed.
+    """The stream was cut, and every attempt to resume it failed.
 
-    The batches so far are right. Asking for the next batch tries again.
+    The batches so far are correct. Asking for the next batch tries again.
 
     Attributes:
-        received: batches received whole.
+        received: batches received completely.
         expected: batches of the epoch.
         attempts: attempts since the last batch.
     """
@@ -101,13 +101,13 @@ class CutError(PbaError, ConnectionError):
 
 
 class ChangedError(PbaError):
-    """A server holds another dataset or schedule under the same name, or sends other batches than
-    those that were asked for.
+    """A server has a different dataset or schedule under the same name, or sends other batches than
+    requested.
 
     Attributes:
-        key: which metadata differs, for example ``pba.dataset``.
-        found: what it is now.
-        expected: what it was at first, or was asked for.
+        key: the metadata key that differs, for example ``pba.dataset``.
+        found: the value found.
+        expected: the first value, or the requested one.
     """
 
     def __init__(self, source: str, key: str, found: str, expected: str) -> None:

@@ -1,4 +1,4 @@
-"""One request and its answer, over the standard library's client; and what each error means."""
+"""One request and its answer, over the standard library's client, with its errors."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from typing import Any, Dict, List, Optional, Tuple, Union
 from ._address import Address, is_loopback
 from ._errors import RefusedError, StreamError, UnreachableError
 
-# A server that does not even accept the connection by then is down.
+# A server that does not accept the connection within this time counts as down.
 CONNECT_SECONDS = 10.0
-# A description comes at once, or the server is not well.
+# Most seconds until a document has arrived.
 DOCUMENT_SECONDS = 30.0
-# Bodies that are read as a whole: lists, descriptions, errors.
+# Most bytes of a body that is not a stream: lists, descriptions, errors.
 DOCUMENT_BYTES_MAX = 64 * 1024 * 1024
 PIECE_BYTES = 64 * 1024
-# Bytes of a foreign answer that are shown.
+# Bytes shown of an answer that is not a PBA server's.
 SHOWN_BYTES = 200
 PROBLEM = "application/problem+json"
-# Streams through shared memory: what the client asks for, and the server's own bound.
+# Streams through shared memory: the protocol to ask for, and the server's bound.
 MEMORY_PROTOCOL = "pba-memory/1"
 MEMORY_BATCHES_MAX = 64
-# Sealed memory and its descriptors are Linux's.
+# Only Linux has sealed memory and passes its descriptors.
 MEMORY_SUPPORTED = sys.platform == "linux" and hasattr(socket, "recv_fds")
-# What TLS answers to a request in the clear begins with: an alert, which is no line of HTTP.
+# The beginning of TLS's answer to a request in the clear: an alert, which is not HTTP.
 TLS_ALERT = "\x15\x03"
 # OpenSSL's numbers for a certificate that is signed by itself, or by an authority that is not
 # among those trusted.
@@ -38,7 +38,7 @@ UNKNOWN_AUTHORITY = (2, 18, 19, 20, 21)
 
 
 class Eof(StreamError):
-    """The connection ended where it must not."""
+    """The connection ended too early."""
 
 
 class StallError(StreamError):
@@ -50,11 +50,11 @@ class ConnectError(UnreachableError):
 
 
 class UntrustedError(UnreachableError):
-    """The server's certificate is not trusted, and waiting does not change that."""
+    """The server's certificate is not trusted; waiting does not help."""
 
 
 class Access:
-    """What a client shows to its servers, and whose certificates it trusts.
+    """The token of a client, and the authority it trusts.
 
     Args:
         token: bearer token; by default that of ``PBA_TOKEN`` in the environment, if there is one.
@@ -62,7 +62,7 @@ class Access:
             that of ``PBA_CA``.
 
     Raises:
-        ValueError: when the token cannot stand in a header. The message does not show it.
+        ValueError: when the token is not valid in a header. The message does not show it.
     """
 
     def __init__(self, token: Optional[str], ca: Union[str, "os.PathLike[str]", None]) -> None:
@@ -73,16 +73,16 @@ class Access:
             return
         if not isinstance(self.token, str) or not self.token or any(not "!" <= letter <= "~" for letter in self.token):
             raise ValueError(
-                "the token cannot stand in an HTTP header; expected visible ASCII characters, "
+                "the token is not valid in an HTTP header; expected visible ASCII characters, "
                 "without spaces or line breaks"
             )
 
     def hide(self, text: str) -> str:
-        """A foreign text without the token, which a server may repeat."""
+        """A server's text with the token hidden, which it may repeat."""
         return text if self.token is None else text.replace(self.token, "...")
 
     def context(self) -> ssl.SSLContext:
-        """How TLS is spoken.
+        """The TLS context.
 
         Raises:
             ValueError: when the authority's file cannot be used.
@@ -99,12 +99,12 @@ class Access:
         return self._context
 
     def __getstate__(self) -> Dict[str, Any]:
-        # A process that is spawned makes a context of its own.
+        # A spawned process creates a context of its own.
         return {**self.__dict__, "_context": None}
 
 
 class Canceller:
-    """Lets another thread end what a thread waits for: a socket or a pause."""
+    """Lets another thread end a thread's wait for a socket or a pause."""
 
     def __init__(self) -> None:
         # A handler of a signal may stop what its own thread is about to wait for.
@@ -167,7 +167,7 @@ class Response:
     """The answer to one request, on a connection of its own.
 
     Attributes:
-        address: who answered.
+        address: the server that answered.
         status: HTTP status.
         headers: header fields; names are found in any case.
         body: the standard library's answer, to read the body from.
@@ -192,10 +192,10 @@ class Response:
             address: the server.
             target: path and query, escaped.
             accept: media type asked for.
-            access: what the server is shown, and whether it is trusted.
+            access: the token and the trusted authority.
             stall_seconds: how long the server may send nothing.
             canceller: lets another thread end a wait.
-            memory_batches: asks for shared memory in which so many batches may be held; 0 does not.
+            memory_batches: batches to hold in shared memory; 0 does not ask for shared memory.
 
         Raises:
             UnreachableError: when there is no connection, or no answer on it.
@@ -211,7 +211,7 @@ class Response:
         if access.token is not None:
             headers["Authorization"] = f"Bearer {access.token}"
         if memory_batches and address.path and MEMORY_SUPPORTED:
-            # Whoever does not know it answers as ever.
+            # A server that does not know it answers as usual.
             headers["Connection"], headers["Upgrade"] = "Upgrade", MEMORY_PROTOCOL
             headers["PBA-Memory-Batches"] = str(min(memory_batches, MEMORY_BATCHES_MAX))
         try:
@@ -225,7 +225,7 @@ class Response:
         try:
             self._connection.connect()
         except UnicodeError as error:
-            raise ConnectError(f"cannot reach {self.address}: its host is no host's name") from error
+            raise ConnectError(f"cannot reach {self.address}: its host name is invalid") from error
         except OSError as error:
             raise unreachable(self.address, error) from error
         self.socket: socket.socket = self._connection.sock
@@ -251,7 +251,7 @@ class Response:
         except http.client.HTTPException as error:
             shown = self.hide(str(error))[:SHOWN_BYTES]
             if shown.startswith(TLS_ALERT):
-                shown += "; is it a server of https://?"
+                shown += "; does the server use https://?"
             # Without its cause, which shows what the server sent.
             raise StreamError(f"{self.address} does not speak HTTP/1.1: {shown}") from None
         except (OSError, Eof) as error:
@@ -261,19 +261,19 @@ class Response:
         self.headers = self.body.headers
 
     def hide(self, text: str) -> str:
-        """A text of the server without the token."""
+        """A text of the server with the token hidden."""
         return self._access.hide(text)
 
     @property
     def shares_memory(self) -> bool:
-        """Whether the server shares memory, and the socket speaks ``MEMORY_PROTOCOL`` now."""
+        """Whether the server uses shared memory, and the socket carries ``MEMORY_PROTOCOL``."""
         return bool(self.address.path) and self.status == 101 and self.headers.get("upgrade") == MEMORY_PROTOCOL
 
     def check(self) -> None:
-        """Raises the refusal of an answer that is no success.
+        """Raises the refusal if the answer is not a success.
 
         Raises:
-            RefusedError: with what the server says.
+            RefusedError: with the server's reason.
         """
         if self.status != 200 and not self.shares_memory:
             raise self._refusal()
@@ -289,7 +289,7 @@ class Response:
         try:
             while total <= DOCUMENT_BYTES_MAX:
                 if time.monotonic() > deadline:
-                    raise StallError(f"{self.address} did not answer in full")
+                    raise StallError(f"{self.address} did not answer completely")
                 piece = self.body.read1(PIECE_BYTES)
                 if not piece:
                     # Of a body with a length, http.client takes an early end for the end.
@@ -300,7 +300,7 @@ class Response:
                 total += len(piece)
         except (OSError, http.client.HTTPException) as error:
             raise broken(error, self.stall_seconds) from error
-        raise StreamError(f"{self.address} answered more than {DOCUMENT_BYTES_MAX} bytes")
+        raise StreamError(f"{self.address} sent more than {DOCUMENT_BYTES_MAX} bytes")
 
     def _refusal(self) -> RefusedError:
         try:
@@ -321,9 +321,9 @@ class Response:
                 pass
         if detail is None:
             text = self.hide(body.decode("utf-8", "replace"))[:SHOWN_BYTES]
-            detail = f"{self.address} answered what no PBA server answers: {text!r}"
+            detail = f"{self.address} did not answer like a PBA server: {text!r}"
         if self.status == 401:
-            passed = "pass" if self._access.token is None else "it does not accept what was passed as"
+            passed = "pass" if self._access.token is None else "it does not accept the one passed as"
             detail += f"; {passed} token=, or PBA_TOKEN in the environment"
         return RefusedError(self.status, detail, retry_after=seconds, **names)
 
@@ -356,15 +356,15 @@ class Response:
 
 
 def unreachable(address: Address, error: OSError) -> UnreachableError:
-    """What it means that there is no connection, and what to do about it."""
+    """The error for a failed connection, with advice."""
     if isinstance(error, ssl.SSLCertVerificationError):
         hint = ""
         if error.verify_code in UNKNOWN_AUTHORITY:
             hint = "; pass ca=, the path of a PEM file with the authority that signed it"
         reason = error.verify_message.rstrip(".")
-        return UntrustedError(f"cannot trust {address}, because of its certificate: {reason}{hint}")
+        return UntrustedError(f"cannot trust {address} because of its certificate: {reason}{hint}")
     if isinstance(error, ssl.SSLError):
-        return ConnectError(f"cannot speak TLS with {address}: {error}; is it a server of http://?")
+        return ConnectError(f"cannot speak TLS with {address}: {error}; does the server use http://?")
     if isinstance(error, socket.timeout):
         reason = f"no answer within {CONNECT_SECONDS:g} seconds"
     else:
@@ -376,14 +376,14 @@ def unreachable(address: Address, error: OSError) -> UnreachableError:
 
 
 def broken(error: Exception, stall_seconds: float) -> StreamError:
-    """What an error in the middle of a connection means."""
+    """The error for a failure in the middle of a connection."""
     if isinstance(error, StreamError):
         return error
     if isinstance(error, MemoryError):
-        return StreamError(f"no memory for what comes: {error}")
+        return StreamError(f"not enough memory for the answer: {error}")
     # On Python 3.9 a timeout of the socket module is no TimeoutError.
     if isinstance(error, socket.timeout):
-        return StallError(f"nothing came for {stall_seconds:g} seconds")
+        return StallError(f"no data for {stall_seconds:g} seconds")
     if isinstance(error, http.client.IncompleteRead):
         return Eof("the connection ended in the middle of the body")
     return Eof(f"the connection broke: {error}")

@@ -1,4 +1,4 @@
-"""An Arrow stream in the body of an answer, read into memory that the arrays then look into."""
+"""An Arrow stream in the body of an answer, read into memory that the arrays are views of."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from ._batch import Batch, Layout
 from ._errors import StreamError
 from ._http import Eof, Response, broken
 
-# Of a part of a message; the server's own bound is 256 MiB unless it is configured otherwise.
+# Most bytes of a part of a message; the server's own default bound is 256 MiB.
 READ_BYTES_MAX = 4 * 1024 * 1024 * 1024
 # The marks and lengths before the metadata of a message.
 MARK_BYTES = 8
-# What is read along with a mark: more than a batch's metadata, and little of a body, if any.
+# Bytes read along with a mark: more than a batch's metadata, and little or nothing of a body.
 AHEAD_BYTES = 4096
 
 _FAULTS = (OSError, http.client.HTTPException, MemoryError)
 
 
 class Counters:
-    """What happened to an epoch so far; written by the thread that reads.
+    """Counters of an epoch so far; written by the thread that reads.
 
     Attributes:
         bytes: bytes of streams received, without HTTP's framing.
-        resumes: attempts to continue after a cut.
+        resumes: attempts to resume after a cut.
         server_waited_seconds: how long batches waited for the loop.
     """
 
@@ -38,12 +38,11 @@ class Counters:
 
 
 class Body:
-    """The body of an answer as the file that pyarrow reads: no read is short, or it is a cut.
+    """The body of an answer as the file that pyarrow reads: a short read is a cut.
 
-    pyarrow itself takes an early end for the end of the stream. A message's body goes from the
-    kernel straight into a buffer that the arrays keep, and which begins at a multiple of 64 bytes.
-    The buffer is from pyarrow's pool: memory that was used before, for which the kernel need not
-    find pages.
+    pyarrow itself mistakes an early end for the end of the stream. A message's body goes from the
+    kernel directly into a buffer that the arrays keep, and which is aligned to 64 bytes. The buffer
+    is from pyarrow's pool: reused memory, for which the kernel need not find pages.
     """
 
     closed = False
@@ -58,15 +57,15 @@ class Body:
         self._after_mark = False
 
     def read(self, size: int) -> Union[bytes, pa.Buffer]:
-        """Exactly so many bytes.
+        """Exactly ``size`` bytes.
 
         Raises:
-            StreamError: when the stream is cut, or no memory can hold so many.
+            StreamError: when the stream is cut, or memory does not suffice.
         """
         if size > AHEAD_BYTES or (size > MARK_BYTES and not self._after_mark):
             self._after_mark = False
             return self._buffer(size)
-        # A mark, or the metadata that follow it, which no array looks into.
+        # A mark, or the metadata after it, which no array is a view of.
         self._after_mark = size <= MARK_BYTES
         while len(self._ahead) < size:
             if not self._look_ahead():
@@ -124,7 +123,7 @@ class Body:
                 rest = memoryview(buffer).cast("B")
                 rest[: len(known)] = known
                 rest = rest[len(known) :]
-            # Nothing more is asked for where all is here: it may come with the next batch only.
+            # If everything is here, nothing more is read: it might only come with the next batch.
             count = self._body.readinto(rest) if len(known) < size else 0
         except _FAULTS as error:
             raise broken(error, self._stall_seconds) from error
@@ -138,8 +137,8 @@ class StreamReader:
     """Reads the batches of a stream from the body of an answer.
 
     pyarrow decodes the first batch. Those after it that have the same head, byte for byte, have
-    their columns in the same places, so that nothing has to be decoded before somebody asks for
-    more than arrays. That makes up for what this package does beyond pyarrow, and for more.
+    their columns in the same places, so that nothing has to be decoded until more than arrays is
+    needed. This saves more than the package adds on top of pyarrow.
 
     Attributes:
         schema: the stream's schema.
@@ -149,7 +148,7 @@ class StreamReader:
         """Reads the schema.
 
         Raises:
-            StreamError: when the stream is cut, or is no Arrow stream.
+            StreamError: when the stream is cut, or is not an Arrow stream.
         """
         self._body = Body(response, counters)
         self._file = pa.PythonFile(self._body, mode="r")
@@ -157,13 +156,13 @@ class StreamReader:
         try:
             self.schema: pa.Schema = pa.ipc.read_schema(self._message("schema"))
         except (pa.ArrowException, OSError, EOFError) as error:
-            raise StreamError(f"it is no Arrow stream: {error}") from error
+            raise StreamError(f"it is not an Arrow stream: {error}") from error
 
     def next(self) -> Optional[Batch]:
         """The next batch; none at Arrow's end of stream, with HTTP's last chunk after it.
 
         Raises:
-            StreamError: when the stream is cut, or goes on as no Arrow stream does.
+            StreamError: when the stream is cut, or is not a valid Arrow stream.
         """
         if self._layout is not None:
             body = self._body.repeated(self._layout)
@@ -185,8 +184,8 @@ class StreamReader:
     def _message(self, kind: str) -> pa.Message:
         message = pa.ipc.read_message(self._file)
         if message.type != kind:
-            raise StreamError(f"it holds a {message.type} where a {kind} should be")
+            raise StreamError(f"it has a {message.type} where a {kind} is expected")
         return message
 
     def close(self) -> None:
-        """Nothing to do: what was read is its receiver's."""
+        """Nothing to do: received data belongs to the receiver."""

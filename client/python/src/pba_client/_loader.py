@@ -1,4 +1,4 @@
-"""The batches of a whole training run."""
+"""The batches of a training run."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ class Loader:
         schedule: name or digest of a schedule; ``none`` or ``identity``.
         epochs: epochs of the whole run, to which the schedule is stretched.
         batch_size: images per batch of this rank.
-        rank: which part of the epoch this process reads, 0-based.
-        world_size: how many parts there are.
-        split, seed, shuffle, drop_last, ablation, policy, base, codec: as of ``Client.epoch``.
+        rank: the shard of the epoch that this process reads, 0-based.
+        world_size: number of shards.
+        split, seed, shuffle, drop_last, ablation, policy, base, codec: as for ``Client.epoch``.
             With several ranks, ``drop_last=True`` gives each the same number of batches.
-        token, ca, stall_seconds, retries, prefetch, shared_memory: as of ``Client``.
+        token, ca, stall_seconds, retries, prefetch, shared_memory: as for ``Client``.
 
     Attributes:
         client: the client, for everything else.
@@ -36,7 +36,7 @@ class Loader:
     Raises:
         RefusedError: when there is no such dataset.
         UnreachableError: when no server can be reached.
-        ValueError: when ``rank`` is not one of ``world_size``, or as of ``Client``.
+        ValueError: when ``rank`` is not one of ``world_size``, or as for ``Client``.
 
     >>> from pba_client import Loader
     >>> loader = Loader("http://127.0.0.1:8080", "shapes", "cifar10-pba", 200)  # doctest: +SKIP
@@ -104,20 +104,20 @@ class Loader:
         }
         description = self.client.dataset(dataset)
         if description.get("state") == "importing":
-            # A stream waits for the dataset; then it is known how many samples there are.
+            # A stream waits for the dataset; after that the number of samples is known.
             with self._open(self._request(0)):
                 description = self.client.dataset(dataset)
-        # Where there is no such split, or it could not be read, the server says so below.
+        # If there is no such split, or it could not be read, the server reports it below.
         try:
             self._samples = int(description["splits"].get(split, {}).get("samples", 0))
         except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise StreamError(f"{self.client.urls[0]} describes {dataset!r} as no PBA server does") from error
-        # What the server refuses is reported now, not in the first epoch. This also gives
-        # the digests that every later epoch must have. No batch comes after the last one.
+            raise StreamError(f"{self.client.urls[0]} does not describe {dataset!r} properly") from error
+        # A refusal is better reported now than in the first epoch. This also returns the digests
+        # that every later epoch must have. No batch comes after the last one.
         try:
             end = len(self)
         except (TypeError, ZeroDivisionError):
-            end = 0  # the server says what is wrong with the batch size
+            end = 0  # the server reports the error in the batch size
         with self._open(self._request(0, start=end)) as nothing:
             list(nothing)
         self._metadata = nothing.metadata
@@ -151,8 +151,8 @@ class Loader:
             step: read every ``step``-th batch.
 
         Raises:
-            ChangedError: when the dataset or the schedule is another one than at first.
-            RefusedError: when the server refuses, as an epoch after the run's last.
+            ChangedError: when the dataset or the schedule has changed.
+            RefusedError: when the server refuses, for example an epoch after the run's last.
             UnreachableError: when no server can be reached.
         """
         resume, self._resume = self._resume, None
@@ -180,10 +180,10 @@ class Loader:
     def state_dict(self) -> Dict[str, Any]:
         """The position after the batches taken from the latest epoch, for a checkpoint.
 
-        Holds only what JSON holds.
+        It can be written as JSON.
 
         Raises:
-            PbaError: when the latest epoch is read with a ``step``: it is not a position then.
+            PbaError: when the latest epoch is read with a ``step``, which has no position.
         """
         progress = self._progress
         if progress is None:
@@ -192,7 +192,7 @@ class Loader:
             progress = Progress(self._request(0))
             progress.metadata = self._metadata
         if progress.request.step != 1:
-            raise PbaError("an epoch read with a step has no position that another could continue")
+            raise PbaError("an epoch read with a step has no position to resume from")
         state = progress.state()
         state["request"] = self._comparable(progress.request)
         return state
@@ -201,9 +201,9 @@ class Loader:
         """Lets the next ``epoch(state["epoch"])`` begin at the saved batch.
 
         Raises:
-            ValueError: when the state is of a loader with other parameters, in which the number
+            ValueError: when the state belongs to a loader with other parameters, in which the number
                 of a batch means other samples.
-            ChangedError: when the dataset or the schedule is another one.
+            ChangedError: when the dataset or the schedule has changed.
         """
         check_state(state)
         check_same(state["request"], self._comparable(self._request(state["epoch"])))
@@ -217,7 +217,7 @@ class Loader:
 
     @staticmethod
     def _comparable(request: EpochRequest) -> Dict[str, Any]:
-        """The request without its position, and without what does not change samples."""
+        """The request without its position and the parameters that do not change samples."""
         state = request.state()
         return {key: state[key] for key in ("dataset", "parameters")}
 

@@ -1,4 +1,4 @@
-"""What a stream says about itself."""
+"""The metadata of a stream."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ._errors import StreamError
 
 
 class Metadata(NamedTuple):
-    """What a stream says about itself.
+    """The metadata of a stream.
 
     Attributes:
         version: version of the server.
@@ -42,7 +42,7 @@ class Metadata(NamedTuple):
         """Reads the metadata of a stream's schema.
 
         Raises:
-            StreamError: when something is missing or not what it should be.
+            StreamError: when something is missing or invalid.
         """
         try:
             pairs = {key.decode(): value.decode() for key, value in (schema.metadata or {}).items()}
@@ -64,13 +64,13 @@ class Metadata(NamedTuple):
                 raise ValueError(f"{metadata.batches} batches of {metadata.rows} rows")
             return metadata
         except KeyError as error:
-            raise StreamError(f"its schema does not say {error.args[0]}") from error
+            raise StreamError(f"its schema has no {error.args[0]}") from error
         except (ValueError, TypeError, RecursionError) as error:
             raise StreamError(f"its schema is not a PBA server's: {error}") from error
 
 
 def check_columns(schema: pa.Schema) -> None:
-    """Refuses columns that the arrays of a batch would read as something else.
+    """Refuses columns that the arrays of a batch would misread.
 
     Raises:
         StreamError: when they are not image, label and index, of their types.
@@ -80,7 +80,7 @@ def check_columns(schema: pa.Schema) -> None:
     try:
         schema.names
     except UnicodeDecodeError as error:
-        raise StreamError("its columns have names that are no text") from error
+        raise StreamError("its columns have names that are not text") from error
     is_image = isinstance(image, tensor) and image.value_type == pa.uint8() and len(image.shape) == 3
     names_types = [(field.name, field.type) for field in schema]
     if not is_image or names_types != [("image", image), ("label", pa.int64()), ("index", pa.uint64())]:

@@ -1,4 +1,4 @@
-"""The batches of an epoch in order, over however many connections it takes."""
+"""The batches of an epoch in order, over any number of connections."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from ._request import ARROW_STREAM, EpochRequest
 # Pause before the second attempt in a row; doubled each time.
 PAUSE_SECONDS = 0.1
 PAUSE_SECONDS_MAX = 10.0
-# A server that asks for more patience than this gets this much.
+# Longest pause that a server can ask for.
 RETRY_AFTER_SECONDS_MAX = 60.0
-# Full, shutting down, or a proxy whose server is away: another attempt may do.
+# Full, shutting down, or a proxy whose server is down: another attempt may succeed.
 STATUS_RETRIED = (429, 502, 503, 504)
 
 if TYPE_CHECKING:
@@ -29,8 +29,8 @@ _T = TypeVar("_T")
 
 
 def pause_seconds(failures: int, retry_after: Optional[float]) -> float:
-    """How long to wait after so many failures before the last one: longer each time, and no shorter
-    than the server asks for."""
+    """How long to wait after a number of failures before the last one: longer each time, and at least
+    as long as the server asks for."""
     pause = PAUSE_SECONDS * 2 ** (failures - 1) if failures > 0 else 0.0
     return max(min(pause, PAUSE_SECONDS_MAX), min(retry_after or 0.0, RETRY_AFTER_SECONDS_MAX))
 
@@ -39,7 +39,7 @@ class Connection:
     """One answer of one server, from its schema on.
 
     Attributes:
-        next: gives the next batch; none at the end of the stream.
+        next: returns the next batch; none at the end of the stream.
     """
 
     def __init__(self, response: Response, counters: Counters) -> None:
@@ -56,7 +56,7 @@ class Connection:
                 self._stream = StreamReader(response, counters)
             else:
                 shown = response.hide(content_type)
-                raise RefusedError(200, f"{response.address} answered {shown!r}, which is no epoch")
+                raise RefusedError(200, f"{response.address} answered {shown!r}, which is not an epoch")
             self.next: Callable[[], Optional[Batch]] = self._stream.next
             self.schema = self._stream.schema
             # Of the answer, so far.
@@ -68,7 +68,7 @@ class Connection:
                 # Without its cause, which shows what the server sent.
                 raise StreamError(response.hide(str(error))) from None
             if self.metadata.rows and not self.metadata.batches:
-                raise StreamError(f"it announces {self.metadata.rows} rows and no batch")
+                raise StreamError(f"it announces {self.metadata.rows} rows but no batches")
         except BaseException:
             self.close()
             raise
@@ -80,16 +80,16 @@ class Connection:
 
 
 def _memory_reader(response: Response, counters: Counters) -> SharedMemoryReader:
-    # Linux alone has what it needs, and alone is answered so.
+    # Imported only on Linux, which has what it needs.
     from ._shared_memory import SharedMemoryReader
 
     return SharedMemoryReader(response, counters)
 
 
 class Reader:
-    """Reads the batches of an epoch in order, each exactly once, over whatever cuts it.
+    """Reads the batches of an epoch in order, each exactly once, despite cuts.
 
-    Knows nothing of threads, except that ``canceller`` may be stopped by another one.
+    It is not thread-safe, except that another thread may stop ``canceller``.
     """
 
     def __init__(
@@ -141,11 +141,11 @@ class Reader:
 
     @property
     def is_near(self) -> bool:
-        """Whether the current connection is with this machine, and in the clear."""
+        """Whether the current connection is to this machine, and in the clear."""
         return self._connection is not None and self._connection.is_near
 
     def next(self) -> Optional[Batch]:
-        """The next batch; none when all that were announced have come."""
+        """The next batch; none when all announced batches have arrived."""
         assert self.metadata is not None
         if self.received == self.metadata.batches:
             self._finish()
@@ -155,7 +155,7 @@ class Reader:
         except Exception as error:
             batch = self._persist(self._read, failed=error)
         except BaseException:
-            # Interrupted in the middle of a message: what follows on it cannot be read.
+            # Interrupted in the middle of a message: the rest cannot be read.
             self.drop()
             raise
         self.received += 1
@@ -170,7 +170,7 @@ class Reader:
         failed: Optional[Exception] = None,
     ) -> _T:
         """Repeats an attempt, which may have failed once already, until it succeeds or fails for good."""
-        # Altogether, and in a row of those that another attempt would not help.
+        # In total, and successive ones that another attempt would not help.
         attempts = hopeless = 0
         away: Optional[PbaError] = None
         while True:
@@ -190,7 +190,7 @@ class Reader:
                 failure = error
                 self.drop()
             except BaseException:
-                # Interrupted in the middle of a message: what follows on it cannot be read.
+                # Interrupted in the middle of a message: the rest cannot be read.
                 self.drop()
                 raise
             if self.canceller.stopped:
@@ -201,7 +201,7 @@ class Reader:
             if isinstance(failure, UnreachableError) and lasting:
                 failure = failure.after(away)
             away = failure if lasting else None
-            # So many rounds: naming more replicas never means less patience.
+            # Counted in rounds: more replicas never mean fewer attempts at each.
             attempts_max = self._retries * len(self._addresses)
             if attempts > attempts_max or hopeless >= len(self._addresses):
                 if self.schema is None or isinstance(failure, RefusedError):
@@ -218,7 +218,7 @@ class Reader:
                 self.canceller.pause(pause_seconds(rounds - 1, retry_after))
 
     def _connect(self) -> None:
-        """Asks the current replica for what is missing, and checks that it is the same data."""
+        """Requests the missing batches from the current replica, and checks that its data is the same."""
         address = self._addresses[self.replica % len(self._addresses)]
         response = Response(
             address,
@@ -266,14 +266,14 @@ class Reader:
         connection.rows += len(batch)
         announced = connection.metadata
         if connection.batches == announced.batches and connection.rows != announced.rows:
-            raise StreamError(f"it holds {connection.rows} rows where {announced.rows} were announced")
+            raise StreamError(f"it has {connection.rows} rows where {announced.rows} were announced")
         return batch
 
     def _finish(self) -> None:
         """Reads the end of the stream.
 
-        A cut that comes after the last batch has taken nothing, so that nothing is asked for
-        again; but a batch too many is not what was promised.
+        A cut after the last batch loses nothing, so nothing is requested again; but an extra batch
+        is an error.
         """
         if self._connection is None:
             return
@@ -285,7 +285,7 @@ class Reader:
             self.drop()
         if surplus is not None:
             assert self.metadata is not None
-            raise StreamError(f"it holds more than the {self.metadata.batches} batches announced")
+            raise StreamError(f"it has more than the {self.metadata.batches} batches announced")
 
     def drop(self) -> None:
         """Ends the connection, if there is one."""

@@ -1,4 +1,4 @@
-"""The parameters of an epoch, as the server wants them."""
+"""The parameters of an epoch, as the server expects them."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ def _text(value: Any) -> str:
 
 
 class EpochRequest:
-    """Which epoch, and how: what a stream is asked for.
+    """A request for a stream of an epoch.
 
-    Values are not checked here but by the server, which knows what it has and says what is
-    allowed. Only what is not None is sent; the server's defaults stand for the rest.
+    Values are checked by the server, not here; it knows its data and reports the allowed values.
+    Parameters that are None are not sent, and the server's defaults apply.
     """
 
     def __init__(
@@ -58,12 +58,12 @@ class EpochRequest:
         }
 
     def number(self, received: int) -> int:
-        """Number, in the shard, of the batch after so many received ones."""
-        # Without a batch received nothing is computed, so that wrong values reach the server.
+        """Number, in the shard, of the batch after ``received`` ones."""
+        # With no batch received nothing is computed, so that invalid values reach the server.
         return self.start + received * self.step if received else self.start
 
     def target(self, received: int) -> str:
-        """Path and query for what is missing after so many received batches."""
+        """Path and query for the batches that are missing after ``received`` ones."""
         query = dict(self.parameters)
         start = self.number(received)
         if start != 0 or isinstance(start, bool):
@@ -82,7 +82,7 @@ class EpochRequest:
         return f'{ARROW_STREAM}; codecs="{codec}"'
 
     def state(self) -> Dict[str, Any]:
-        """What must be the same for batch numbers to mean the same samples."""
+        """Everything that must be equal for batch numbers to mean the same samples."""
         return {
             "dataset": self.dataset,
             "epoch": self.epoch,

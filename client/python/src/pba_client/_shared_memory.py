@@ -1,7 +1,7 @@
-"""Batches through memory that the server shares: it writes them, and the arrays look at them there.
+"""Batches through shared memory: the server writes them, and the arrays are views of them there.
 
-`client/wire/src/memory.rs` describes how both sides speak. In short: the server tells which part of
-the memory (a slot) holds the next batch; the slot is given back when nothing looks at it any more.
+`client/wire/src/shared_memory.rs` describes the protocol. In short: the server announces which part
+of the shared memory (a slot) holds the next batch; the slot is given back when it is no longer used.
 """
 
 from __future__ import annotations
@@ -34,16 +34,16 @@ _READY = struct.pack("<I", 0xFFFFFFFF)
 _RECORD = struct.Struct("<IIQQ")
 _SLOT = struct.Struct("<I")
 _OPEN, _BATCH, _END = 1, 2, 3
-# Slots are given back so many at a time: each word wakes the server.
+# Slots given back at a time: each message wakes the server.
 _WORDS = 2
-# As the plain stream has them, so that both count the same.
+# As in the plain stream, so that both count the same.
 _END_OF_STREAM_BYTES = 8
 
 
 class _SharedMemory:
-    """The mapping and the socket beside it; lives as long as anything looks at the memory.
+    """The mapping and the socket beside it; lives as long as the memory is used.
 
-    The mapping is private: what is written to it is copied, page by page, for this process alone.
+    The mapping is private: a page that is written to is copied for this process alone.
     """
 
     def __init__(self, sock: socket.socket, descriptor: int, length: int) -> None:
@@ -57,9 +57,9 @@ class _SharedMemory:
             **untracked,
         )
         self.address: int = np.frombuffer(self.map, np.uint8).__array_interface__["data"][0]
-        # Slots that are not the server's: their beginnings and lengths, in whole pages.
+        # Slots that the client holds: their offsets and lengths, in pages.
         self.held: Dict[int, Tuple[int, int]] = {}
-        # Those of them that nothing looks at any more, as they will be said.
+        # Those of them that are no longer used, encoded to be sent.
         self._unsaid = bytearray()
         self._socket: Optional[socket.socket] = sock
         self._pid = os.getpid()
@@ -68,7 +68,7 @@ class _SharedMemory:
         _MEMORIES.add(self)
 
     def give_back(self, number: int) -> None:
-        """Lets the server write a slot again. Called by whichever thread lets go of it last."""
+        """Lets the server write a slot again. Called by the thread that releases it last."""
         # A process that was forked off has pages of its own, and its parent's socket.
         if self._socket is None or self._pid != os.getpid():
             return
@@ -76,14 +76,14 @@ class _SharedMemory:
             sock = self._socket
             if sock is None:
                 return
-            # Pages that were written to are copies: the next look shall find the server's.
+            # Pages that were written to are copies: the next read must see the server's.
             self.map.madvise(mmap.MADV_DONTNEED, *self.held[number])
             self._unsaid += _SLOT.pack(number)
             if len(self._unsaid) >= _WORDS * _SLOT.size:
                 self._say(sock)
 
     def say(self) -> None:
-        """Gives back what is not said yet."""
+        """Gives back the slots that are still pending."""
         with self._lock:
             if self._socket is not None and self._unsaid:
                 self._say(self._socket)
@@ -92,25 +92,25 @@ class _SharedMemory:
         words, self._unsaid = self._unsaid, bytearray()
         for (number,) in _SLOT.iter_unpack(words):
             del self.held[number]
-        # A server that is gone wants nothing back.
+        # A server that is gone needs nothing back.
         with contextlib.suppress(OSError):
             sock.send(words, socket.MSG_DONTWAIT)
 
     def end(self) -> None:
-        """No slot is given back from now on, nor written again; what is looked at stays."""
+        """From now on no slot is given back or overwritten; existing views stay valid."""
         with self._lock:
             self._socket = None
 
     def make_own(self) -> None:
-        """Turns what is looked at into copies, for this process and those forked off from it."""
+        """Turns the held slots into copies, for this process and its forks."""
         if self._socket is None or self._pid != os.getpid():
             return
         pages = np.frombuffer(self.map, np.uint8)
         with self._lock:
-            # A copy of a slot that is given back would hide what the server writes there next.
+            # A copy of a slot that is given back would hide the server's next batch there.
             self.say()
             for start, length in self.held.values():
-                # Writing to a page, and be it what is there, is what makes the kernel copy it.
+                # Writing to a page, even its own content, makes the kernel copy it.
                 pages[start : start + length : PAGE_BYTES] += 0
 
 
@@ -118,7 +118,7 @@ _MEMORIES: weakref.WeakSet[_SharedMemory] = weakref.WeakSet()
 
 
 def _before_fork() -> None:
-    # The child looks at the same batches, but the parent is the one who gives them back.
+    # The child uses the same batches, but only the parent gives them back.
     for memory in list(_MEMORIES):
         memory.make_own()
 
@@ -127,7 +127,7 @@ os.register_at_fork(before=_before_fork)
 
 
 class _Slot:
-    """What keeps a batch's place in the memory; given back with the last buffer over it."""
+    """Keeps a batch's slot; gives it back with the last buffer over it."""
 
     __slots__ = ("_memory", "_number")
 
@@ -144,14 +144,14 @@ class SharedMemoryReader:
 
     Attributes:
         schema: the stream's schema.
-        batches: how many batches may be looked at at a time; further ones are copied.
+        batches: how many batches may be held at a time; further ones are copied.
     """
 
     def __init__(self, response: Response, counters: Counters) -> None:
-        """Takes over the memory.
+        """Takes over the shared memory.
 
         Raises:
-            StreamError: when what comes is not what was promised.
+            StreamError: when the server breaks the protocol.
         """
         self._response = response
         self._counters = counters
@@ -160,14 +160,14 @@ class SharedMemoryReader:
         try:
             kind, self.batches, self._bytes, schema_bytes = _RECORD.unpack(data)
             if kind != _OPEN or len(descriptors) != 1 or schema_bytes > self._bytes:
-                raise StreamError("the server shares no memory, as it said it would")
+                raise StreamError("the server shares no memory, although it said it would")
             seals = fcntl.fcntl(descriptors[0], _F_GET_SEALS)
             if not seals & _F_SEAL_SHRINK or os.fstat(descriptors[0]).st_size < self._bytes:
-                raise StreamError("the server's memory could be cut off while it is looked at")
+                raise StreamError("the server's shared memory could be truncated while in use")
             self._memory = _SharedMemory(response.socket, descriptors[0], self._bytes)
             self.schema: pa.Schema = pa.ipc.read_schema(pa.py_buffer(self._memory.map[:schema_bytes]))
         except (OSError, ValueError, pa.ArrowException) as error:
-            raise StreamError(f"the server's memory cannot be used: {error}") from error
+            raise StreamError(f"the server's shared memory cannot be used: {error}") from error
         finally:
             for descriptor in descriptors:
                 os.close(descriptor)
@@ -177,7 +177,7 @@ class SharedMemoryReader:
         """The next batch; none at the end of the stream.
 
         Raises:
-            StreamError: when the stream is cut, or the server sends nonsense.
+            StreamError: when the stream is cut, or the server breaks the protocol.
         """
         kind, number, offset, length = self._read_record()
         if kind == _END:
@@ -185,7 +185,7 @@ class SharedMemoryReader:
             return None
         memory = self._memory
         if kind != _BATCH or offset + length > self._bytes or number in memory.held:
-            raise StreamError("the server sends what is no batch")
+            raise StreamError("the server sent an invalid record")
         self._counters.bytes += length
         start = offset // PAGE_BYTES * PAGE_BYTES
         memory.held[number] = (start, min(offset + length, self._bytes) - start)
@@ -193,7 +193,7 @@ class SharedMemoryReader:
         if len(memory.held) > self.batches:
             memory.say()
         if len(memory.held) > self.batches:
-            # Whoever keeps so many gets copies, and the stream goes on.
+            # With so many held, further batches are copies, and the stream continues.
             copy = pa.allocate_buffer(length)
             memoryview(copy).cast("B")[:] = memoryview(buffer).cast("B")
             buffer = copy
@@ -204,7 +204,7 @@ class SharedMemoryReader:
 
     def _read_record(self) -> tuple:
         try:
-            # Below http.client, for which an answer 101 has no body.
+            # Below http.client, which expects no body after 101.
             if self._response.body.fp.readinto(self._record) != _RECORD.size:
                 raise Eof("the connection ended before the stream")
         except OSError as error:
@@ -212,5 +212,5 @@ class SharedMemoryReader:
         return _RECORD.unpack(self._record)
 
     def close(self) -> None:
-        """Gives back nothing any more."""
+        """Stops giving back slots."""
         self._memory.end()

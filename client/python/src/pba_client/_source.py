@@ -1,4 +1,4 @@
-"""Where an epoch takes its batches from: a thread that reads ahead, or the reader itself."""
+"""The source of an epoch's batches: a thread that reads ahead, or the reader itself."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from ._batch import Batch
 from ._ipc import Counters
 from ._reader import Reader
 
-# A thread that is told to end does so at once, unless it waits for a connection.
+# A thread that is told to stop does so at once, unless it waits for a connection.
 JOIN_SECONDS = 2.0
 
-# How many forks lie between this process and the first one: cheaper to look at with each batch than
-# the process's number.
+# Number of forks from the first process to this one: cheaper to check with each batch than the
+# process id.
 forks = 0
 
 # What goes through the queue: a batch with the count of batches before it, an error, or the end.
@@ -36,7 +36,7 @@ class Prefetch:
         self._permits: queue.SimpleQueue[bool] = queue.SimpleQueue()
         for _ in range(depth):
             self._permits.put(True)
-        # Refers to none of what refers to it, so that an epoch nobody holds is collected.
+        # Has no reference to its owner, so that an unreferenced epoch is collected.
         self._thread = threading.Thread(
             target=_read_ahead,
             args=(reader, counters, self._batches, self._permits),
@@ -45,14 +45,14 @@ class Prefetch:
         )
         self._thread.start()
 
-    # Where memory is shared, nothing has to be fetched ahead.
+    # With shared memory, nothing has to be fetched ahead.
     shares_memory = False
 
     def next(self) -> Item:
         try:
             return self._batches.get()
         finally:
-            # Given back whatever interrupts, or the thread would wait for it for ever.
+            # Given back even on an interrupt, or the thread would wait for it forever.
             self._permits.put(True)
 
     def stop(self) -> None:
@@ -92,7 +92,7 @@ class Direct:
 
     Args:
         reader: where batches come from.
-        lock: held by whoever calls ``next``.
+        lock: held by the caller of ``next``.
     """
 
     def __init__(self, reader: Reader, lock: "threading.RLock") -> None:
@@ -114,7 +114,7 @@ class Direct:
             self._reading = False
 
     def stop(self) -> None:
-        # Whoever reads is woken, and closes what it reads from.
+        # A reading thread is woken, and closes its connection.
         self._reader.canceller.stop()
         if self._lock.acquire(timeout=JOIN_SECONDS):
             try:
@@ -126,7 +126,7 @@ class Direct:
 
 
 def stop(pid: int, source: Union[Prefetch, Direct]) -> None:
-    # The connection of a process that was forked off is still its parent's.
+    # The connection of a forked process still belongs to its parent.
     if os.getpid() == pid:
         source.stop()
 

@@ -39,7 +39,7 @@ def tensors(batch: Batch) -> Dict[str, torch.Tensor]:
 
 
 class EpochDataset(IterableDataset):
-    """Yields the batches of one epoch after the other; give it to a DataLoader with
+    """Yields the batches of one epoch after another; pass it to a DataLoader with
     ``batch_size=None``, or loop over it directly.
 
     Each rank of ``torch.distributed``, where that is initialised, reads its part of the epoch.
@@ -47,13 +47,13 @@ class EpochDataset(IterableDataset):
     them in turns, so that the order of batches is the same for any number of workers.
 
     Args:
-        url, dataset, schedule, epochs, batch_size: as of ``pba_client.Loader``.
-        rank, world_size: by default those of ``torch.distributed``, or one of one.
+        url, dataset, schedule, epochs, batch_size: as for ``pba_client.Loader``.
+        rank, world_size: by default those of ``torch.distributed``, or 0 and 1.
         channels_first: yield float32 [N, 3, H, W], normalised by the dataset's mean and standard
             deviation, instead of uint8 [N, H, W, 3]. This costs a pass over the pixels; on a GPU
             it is cheaper there.
         as_dict: yield dictionaries with ``image``, ``label`` and ``index`` instead of pairs.
-        **options: whatever else ``Loader`` takes.
+        **options: further arguments of ``Loader``.
 
     Raises:
         RefusedError: when the server refuses the parameters.
@@ -88,7 +88,7 @@ class EpochDataset(IterableDataset):
         )
         self._channels_first = channels_first
         self._as_dict = as_dict
-        # In shared memory, so that workers which live over several epochs hear of a new one.
+        # In shared memory, so that persistent workers see the new epoch.
         self._position = torch.zeros(2, dtype=torch.int64).share_memory_()
 
     def set_epoch(self, epoch: int, start: int = 0) -> None:
@@ -132,7 +132,7 @@ class EpochDataset(IterableDataset):
 
 
 def _distributed() -> Tuple[int, int]:
-    """Rank and world size of ``torch.distributed``, or one of one."""
+    """Rank and world size of ``torch.distributed``, or 0 and 1."""
     distributed = torch.distributed
     if distributed.is_available() and distributed.is_initialized():
         return distributed.get_rank(), distributed.get_world_size()

@@ -1,4 +1,4 @@
-//! The datasets that the server holds, or is about to.
+//! The datasets of the server, imported or not.
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
@@ -14,10 +14,10 @@ use pba_wire::stream::CHANNELS;
 use crate::error::Error;
 use crate::metrics::Metrics;
 
-/// Checks a dataset's name, and that there is something at its path.
+/// Checks a dataset's name, and that its path exists.
 ///
 /// # Errors
-/// When there is not, or the name is unusable or the built-in one's.
+/// When the path does not exist, or the name is invalid or that of the built-in dataset.
 pub(crate) fn check_dataset(name: &str, path: &Path) -> anyhow::Result<()> {
     anyhow::ensure!(
         pba_types::check_name(name).is_ok(),
@@ -39,12 +39,12 @@ pub(crate) struct Catalog {
     metrics: Metrics,
 }
 
-/// A dataset in whatever state it is.
+/// A dataset in any state.
 pub(crate) struct Entry {
     name: String,
     /// None for the built-in one.
     source: Option<PathBuf>,
-    /// Base augmentation of the owner's choice.
+    /// Base augmentation chosen by the owner.
     base: Option<Base>,
     state: RwLock<State>,
 }
@@ -55,21 +55,21 @@ enum State {
     Failed(String),
 }
 
-/// A dataset that was opened, and how it is augmented unless a request says otherwise.
+/// An open dataset, and its default augmentation.
 pub(crate) struct Served {
     dataset: Dataset,
     base: Base,
 }
 
 impl Catalog {
-    /// Holds the built-in dataset, which is not imported yet, and keeps packed datasets in `cache`.
+    /// A catalog with the built-in dataset, not imported yet; packed datasets are stored in `cache`.
     pub(crate) fn new(cache: &Path, metrics: Metrics) -> Catalog {
         let catalog = Catalog { entries: RwLock::default(), cache: cache.to_owned(), metrics };
         catalog.add(BUILT_IN, None, None);
         catalog
     }
 
-    /// Adds a dataset that is still to be imported, in place of one of its name. Without a source it is
+    /// Adds a dataset that is still to be imported, replacing one of the same name. Without a source it is
     /// the built-in one.
     pub(crate) fn add(&self, name: &str, source: Option<PathBuf>, base: Option<Base>) {
         let state = RwLock::new(State::Importing(None));
@@ -78,8 +78,8 @@ impl Catalog {
         entries.insert(name.to_owned(), Arc::new(entry));
     }
 
-    /// Imports one dataset after another until none is left to import. `report` is called as it goes, and
-    /// says whether to go on. A dataset that cannot be read keeps its error, and the others are served.
+    /// Imports one dataset after another until all are imported. `report` is called meanwhile, and returns
+    /// whether to continue. A dataset that cannot be read keeps its error, and the others are served.
     pub(crate) fn import(&self, report: &dyn Fn(&str, Progress) -> ControlFlow<()>) {
         // The built-in dataset first, as it takes a second and others may take hours.
         let next = || {
@@ -95,7 +95,7 @@ impl Catalog {
             let opened = match &entry.source {
                 None => pba_datasets::shapes(&self.cache, &progress),
                 Some(path) => {
-                    tracing::info!(dataset = name, path = %path.display(), "importing, unless it was before");
+                    tracing::info!(dataset = name, path = %path.display(), "opening or importing");
                     pba_datasets::open(name, path, &self.cache, &progress)
                 }
             };
@@ -136,7 +136,7 @@ impl Catalog {
         self.entries().values().cloned().collect()
     }
 
-    /// The dataset of a name.
+    /// The dataset with a name.
     ///
     /// # Errors
     /// When there is none, with the nearest name.
@@ -149,7 +149,7 @@ impl Catalog {
     /// Checks that no dataset is still to be imported.
     ///
     /// # Errors
-    /// When one is, with how far it is.
+    /// When one is, with its progress.
     pub(crate) fn check_ready(&self) -> Result<(), Error> {
         match self.list().iter().find(|entry| entry.is_importing()) {
             None => Ok(()),
@@ -163,7 +163,7 @@ impl Catalog {
 }
 
 impl Entry {
-    /// Where it is read from; none for the built-in one.
+    /// Its source; none for the built-in one.
     pub(crate) fn source(&self) -> Option<&Path> {
         self.source.as_deref()
     }
@@ -171,7 +171,7 @@ impl Entry {
     /// The dataset itself.
     ///
     /// # Errors
-    /// When it is still being imported, with how far that is; when it could not be read.
+    /// When it is still being imported, with its progress; when it could not be read.
     pub(crate) fn served(&self) -> Result<Arc<Served>, Error> {
         match &*self.state() {
             State::Ready(served) => Ok(Arc::clone(served)),
@@ -182,7 +182,7 @@ impl Entry {
         }
     }
 
-    /// Everything that the API says about it.
+    /// Its description in the API.
     pub(crate) fn describe(&self) -> wire::Dataset {
         let mut described = wire::Dataset {
             name: self.name.clone(),
@@ -237,12 +237,12 @@ impl Entry {
 }
 
 impl Served {
-    /// Base augmentation of a split, unless a request says otherwise.
+    /// Default base augmentation of a split.
     pub(crate) fn base_of(&self, split: SplitName) -> Base {
         if split == SplitName::Train { self.base } else { self.base.for_evaluation() }
     }
 
-    /// A split that can be streamed, and what its pixels are normalised by.
+    /// A split that can be streamed, and the normalisation of its pixels.
     ///
     /// # Errors
     /// When the dataset has no such split, or it could not be read.

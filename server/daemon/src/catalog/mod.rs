@@ -1,4 +1,4 @@
-//! What can be streamed: datasets, and the schedules to augment them by.
+//! The datasets that can be streamed, and the schedules to augment them with.
 
 pub(crate) mod datasets;
 pub(crate) mod schedules;

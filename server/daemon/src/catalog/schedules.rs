@@ -1,4 +1,4 @@
-//! The schedules that the server knows: the published ones, and those put beside them.
+//! The schedules of the server: the published ones, and those that were added.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -11,7 +11,7 @@ use pba_wire::schedules::ScheduleSummary;
 
 use crate::error::Error;
 
-/// So many digits of a digest are enough, if they fit one schedule only; lists show twelve.
+/// Digits of a digest that are enough if they match one schedule only; lists show twelve.
 const DIGEST_DIGITS_MIN: usize = 12;
 
 /// Schedules by name. Names are immutable: a name never changes its content.
@@ -26,24 +26,25 @@ struct Entry {
     published: bool,
 }
 
-/// What became of a schedule that was put.
+/// The result of adding a schedule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Put {
     /// It is new.
     Created,
-    /// The name had this very content already.
+    /// The name already had the same content.
     Unchanged,
 }
 
 impl Registry {
-    /// Opens the registry whose own schedules are files in `directory`.
+    /// Opens the registry whose added schedules are files in `directory`.
     ///
     /// A file that is not a schedule is left alone, with a warning.
     ///
     /// # Errors
-    /// When the directory cannot be made or listed.
+    /// When the directory cannot be created or listed.
     pub(crate) fn open(directory: &Path) -> anyhow::Result<Registry> {
-        std::fs::create_dir_all(directory).with_context(|| format!("cannot make {}", directory.display()))?;
+        std::fs::create_dir_all(directory)
+            .with_context(|| format!("cannot create {}", directory.display()))?;
         let mut schedules: BTreeMap<String, Entry> = library::all()
             .into_iter()
             .map(|schedule| {
@@ -66,17 +67,17 @@ impl Registry {
                     schedules.insert(name, Entry { schedule: Arc::new(schedule), published: false });
                 }
                 Ok(schedule) => {
-                    tracing::warn!(path = %path.display(), name = schedule.name(), "schedule name taken; file left alone")
+                    tracing::warn!(path = %path.display(), name = schedule.name(), "name taken; file ignored")
                 }
                 Err(error) => {
-                    tracing::warn!(path = %path.display(), error = %error, "not a schedule; file left alone")
+                    tracing::warn!(path = %path.display(), error = %error, "not a schedule; file ignored")
                 }
             }
         }
         Ok(Registry { directory: directory.to_owned(), schedules: RwLock::new(schedules) })
     }
 
-    /// Every schedule, by name. Those that another server added since are read from the disk.
+    /// Every schedule, by name. Those that another server has added are read from disk.
     pub(crate) fn list(&self) -> Vec<Arc<Schedule>> {
         let mut known: BTreeMap<String, Arc<Schedule>> =
             self.read().iter().map(|(name, entry)| (name.clone(), Arc::clone(&entry.schedule))).collect();
@@ -92,14 +93,14 @@ impl Registry {
         known.into_values().collect()
     }
 
-    /// A schedule that is a file of its name.
+    /// A schedule stored in a file of its name.
     fn on_disk(&self, name: &str) -> Option<Schedule> {
         check_name(name).ok()?;
         let text = std::fs::read_to_string(self.path(name)).ok()?;
         json::read(&text).ok().filter(|schedule| schedule.name() == name)
     }
 
-    /// The schedule of a name, a digest, or the beginning of a digest.
+    /// The schedule with a name, a digest, or the beginning of a digest.
     ///
     /// # Errors
     /// When there is none, with the nearest name.
@@ -112,14 +113,14 @@ impl Registry {
             let digits = name.to_ascii_lowercase();
             let mut found =
                 schedules.values().filter(|entry| entry.schedule.digest().to_string().starts_with(&digits));
-            // Of several names for one content any will do; of several contents none.
+            // Any of several names for the same content will do, but not of different contents.
             if let Some(entry) = found.next()
                 && found.all(|other| other.schedule.digest() == entry.schedule.digest())
             {
                 return Ok(Arc::clone(&entry.schedule));
             }
         }
-        // Beside a server that writes here, what it added since is only on disk.
+        // If another server writes here, the schedules it added are only on disk.
         if let Some(schedule) = self.on_disk(name) {
             return Ok(Arc::new(schedule));
         }
@@ -129,7 +130,7 @@ impl Registry {
     /// Adds a schedule under its name, on disk first.
     ///
     /// # Errors
-    /// When the name has other content, or the disk refuses.
+    /// When the name has different content, or writing fails.
     pub(crate) fn put(&self, schedule: Schedule) -> Result<Put, Error> {
         let mut schedules = self.schedules.write().unwrap_or_else(|poisoned| poisoned.into_inner());
         if let Some(entry) = schedules.get(schedule.name()) {
@@ -137,7 +138,7 @@ impl Registry {
                 return Ok(Put::Unchanged);
             }
             return Err(Error::conflict(format!(
-                "schedule {:?} exists with other content (digest {}); names are immutable, so give the new one another name",
+                "schedule {:?} exists with other content (digest {}); names are immutable, so choose another",
                 schedule.name(),
                 entry.schedule.digest()
             )));
@@ -151,13 +152,13 @@ impl Registry {
     /// Removes a schedule.
     ///
     /// # Errors
-    /// When there is none, when it is a published one, or when the disk refuses.
+    /// When there is none, when it is a published one, or when removing it fails.
     pub(crate) fn delete(&self, name: &str) -> Result<(), Error> {
         let mut schedules = self.schedules.write().unwrap_or_else(|poisoned| poisoned.into_inner());
         match schedules.get(name) {
             None => Err(Error::not_found("schedule", name, schedules.keys().map(String::as_str))),
             Some(entry) if entry.published => {
-                Err(Error::conflict(format!("schedule {name:?} ships with the server and cannot be removed")))
+                Err(Error::conflict(format!("schedule {name:?} is built in and cannot be removed")))
             }
             Some(_) => {
                 let path = self.path(name);
@@ -184,7 +185,7 @@ impl Registry {
     }
 }
 
-/// A schedule in short, as lists show it.
+/// The summary of a schedule, as shown in lists.
 pub(crate) fn summary(schedule: &Schedule) -> ScheduleSummary {
     ScheduleSummary {
         name: schedule.name().to_owned(),

@@ -1,4 +1,4 @@
-//! The credentials that commands connect with, and whom they trust.
+//! The credentials that commands connect with, and the authority they trust.
 
 use std::path::{Path, PathBuf};
 
@@ -7,10 +7,10 @@ use pba_client::{Client, ClientError, ClientOptions};
 /// Flags of every command that talks to a server.
 #[derive(Clone, Default, clap::Args)]
 pub(crate) struct Access {
-    /// Token to send to the server; better given as PBA_TOKEN, which other users of this machine cannot see
+    /// Token to send to the server; prefer PBA_TOKEN, which other users of this machine cannot see
     #[arg(long, env = "PBA_TOKEN", value_name = "TOKEN", global = true, hide_env_values = true)]
     token: Option<String>,
-    /// PEM file of the certificate authority that an https:// server is checked against [default: the system's]
+    /// PEM file of the certificate authority to trust for https:// servers [default: the system's]
     #[arg(long, env = "PBA_CA", value_name = "FILE", global = true)]
     ca: Option<PathBuf>,
 }
@@ -26,7 +26,7 @@ impl Access {
         ClientOptions { token: self.token.clone(), ca: self.ca.clone(), ..ClientOptions::default() }
     }
 
-    /// The authority that was named by a flag or a variable.
+    /// The authority set by a flag or a variable.
     pub(crate) fn ca(&self) -> Option<&Path> {
         self.ca.as_deref()
     }

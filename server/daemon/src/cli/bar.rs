@@ -4,12 +4,12 @@ use std::fmt::Write;
 
 use indicatif::{HumanCount, HumanDuration, ProgressBar, ProgressState, ProgressStyle};
 
-/// A bar that counts images, how many being known once its length is set.
+/// A bar that counts images; the total is shown once its length is set.
 pub(crate) fn rows(what: &str) -> ProgressBar {
     ProgressBar::no_length().with_style(style()).with_message(what.to_owned())
 }
 
-/// Images per second, in whole images.
+/// Images per second, as an integer.
 pub(crate) fn rate(images_per_second: f64) -> String {
     format!("{} images/s", HumanCount(images_per_second.round() as u64))
 }

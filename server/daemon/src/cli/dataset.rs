@@ -1,4 +1,4 @@
-//! `pba dataset`: what a server serves.
+//! `pba dataset`: the datasets of a server.
 
 use std::path::PathBuf;
 
@@ -26,12 +26,12 @@ enum Command {
     List,
     /// Show a dataset
     Show {
-        /// Its name
+        /// Name of the dataset
         name: String,
     },
-    /// Save a contact sheet of what a stream would send
+    /// Save a contact sheet of the images that a stream would send
     Preview {
-        /// The dataset's name
+        /// Name of the dataset
         name: String,
         /// Epoch, from 0
         #[arg(long, default_value_t = 0)]
@@ -70,7 +70,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
             let query = parameters.query()?.to_query();
             let path = format!("/v1/datasets/{name}/epochs/{epoch}/preview.png?{query}");
             let png = client.request(Method::GET, &path, None).await?;
-            anyhow::ensure!(png.starts_with(b"\x89PNG"), "{} answered what is no PNG", args.remote.url());
+            anyhow::ensure!(png.starts_with(b"\x89PNG"), "{} did not answer with a PNG", args.remote.url());
             file::write(&out, &png)?;
             if args.remote.json {
                 output::json(&serde_json::json!({ "out": out.display().to_string() }));

@@ -1,4 +1,4 @@
-//! `pba demo`: the newcomer's one command.
+//! `pba demo`: one command to start with.
 
 use std::io::IsTerminal;
 use std::path::PathBuf;
@@ -18,7 +18,7 @@ use pba_datasets::BUILT_IN;
 /// The epoch that is streamed: the schedule's last, where its policy is strongest.
 const EPOCH: u32 = 199;
 const SCHEDULE: &str = "cifar10-pba";
-/// How often a trainer that is not there yet is looked for.
+/// How often to look for a missing trainer.
 const TRAINER_POLL: Duration = Duration::from_millis(500);
 
 /// Arguments of `pba demo`.
@@ -29,19 +29,19 @@ pub(crate) struct Args {
     /// Where to save the contact sheet [default: contact-sheet.png in the data directory]
     #[arg(long, value_name = "FILE.png")]
     sheet: Option<PathBuf>,
-    /// End after the epoch instead of serving on
+    /// Exit after the epoch instead of continuing to serve
     #[arg(long)]
     once: bool,
 }
 
-/// Starts a server, streams one epoch from it, saves a contact sheet and serves on.
+/// Starts a server, streams one epoch from it, saves a contact sheet and continues to serve.
 pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     if args.serve.check {
         return serve::run(args.serve).await;
     }
     let mut config = Config::resolve(&args.serve)?;
     let server = match start(&config).await {
-        // The usual port is taken and nobody insisted on it: a newcomer wants to see something.
+        // The default port is taken and none was chosen: use another one, as this is a demo.
         Err(error) if args.serve.settings.listen.is_none() && is_address_in_use(&error) => {
             config.listen.set_port(0);
             start(&config).await?
@@ -96,8 +96,8 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     stopped
 }
 
-/// Says how to start a search once there is a trainer, which `make run` builds beside the running
-/// server; and again where the dashboard is, which its output has scrolled away.
+/// Prints how to start a search once there is a trainer, which `make run` builds while the server runs;
+/// repeats the dashboard's URL, because the build's output has scrolled it away.
 async fn tell_of_searches(url: &str, trainer: &Trainer) {
     while !trainer.is_there() {
         tokio::time::sleep(TRAINER_POLL).await;

@@ -1,7 +1,7 @@
 //! Settings in environment variables.
 //!
-//! A misspelt flag is an error, and so is a misspelt key of `pba.toml`; a misspelt variable would
-//! silently leave the default in force.
+//! A misspelt flag or key of `pba.toml` is an error anyway; without this module a misspelt variable would
+//! be silently ignored.
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
@@ -12,13 +12,13 @@ use clap::{Arg, Command};
 use pba_wire::query::nearest;
 
 const PREFIX: &str = "PBA_";
-/// Settings that are no flags of a command.
+/// Settings without a flag.
 const WITHOUT_FLAG: [&str; 1] = ["PBA_LOG_FORMAT"];
-/// What the tests of this repository read, besides names that start with `PBA_TEST_`.
+/// Variables of this repository's tests, besides those that start with `PBA_TEST_`.
 const OF_TESTS: [&str; 3] = ["PBA_BIN", "PBA_GOLDEN", "PBA_PYTHON"];
 
-/// The command, to which a variable that is set and empty is one that is not set: scripts that pass on
-/// what they may not have, as `PBA_TOKEN="$TOKEN"`, set such.
+/// The command, made to treat empty variables as unset: scripts that pass on an optional value, as in
+/// `PBA_TOKEN="$TOKEN"`, set them.
 pub(crate) fn without_empty(command: Command) -> Command {
     let is_empty =
         |argument: &Arg| argument.get_env().and_then(std::env::var_os).is_some_and(|value| value.is_empty());
@@ -35,8 +35,8 @@ pub(crate) fn value(name: &str) -> Option<OsString> {
     std::env::var_os(name).filter(|value| !value.is_empty())
 }
 
-/// An error about a value that came from a variable names the variable, where clap names the flag that
-/// nobody gave. The command has to be built.
+/// Makes an error about a value from a variable name the variable; clap names the flag, which was not
+/// given. The command has to be built.
 pub(crate) fn blame(command: &Command, mut error: clap::Error) -> clap::Error {
     let text = |kind| match error.get(kind) {
         Some(ContextValue::String(text)) => Some(text.clone()),
@@ -60,18 +60,18 @@ pub(crate) fn blame(command: &Command, mut error: clap::Error) -> clap::Error {
     error
 }
 
-/// Refuses a variable of this process that looks like a setting of `command`, and is none.
+/// Refuses a variable of this process that looks like a setting of `command` but is not.
 ///
 /// # Errors
-/// At every such variable, with the setting that was meant.
+/// At every such variable, with the setting that was probably meant.
 pub(crate) fn check(command: &Command) -> anyhow::Result<()> {
     let faults: Vec<String> = faults(command).into_iter().map(|fault| fault.to_string()).collect();
     anyhow::ensure!(faults.is_empty(), "{}", faults.join("\n"));
     Ok(())
 }
 
-/// Warns of a variable that is nearly a setting. Commands that ask a server refuse none: their shell may
-/// be full of what means something to others.
+/// Warns of a variable that is nearly a setting. Commands that talk to a server do not refuse any: the
+/// shell may hold variables that belong to other programs.
 pub(crate) fn warn(command: &Command) {
     for fault in faults(command).iter().filter(|fault| fault.meant.is_some()) {
         tracing::warn!("{fault}");
@@ -90,7 +90,7 @@ fn settings(command: &Command) -> BTreeSet<String> {
     names.chain(WITHOUT_FLAG.map(str::to_owned)).collect()
 }
 
-/// A variable that looks like a setting and is none.
+/// A variable that looks like a setting but is not.
 struct Fault {
     name: String,
     meant: Option<String>,
@@ -104,7 +104,7 @@ impl std::fmt::Display for Fault {
             Some(meant) => write!(f, "did you mean {meant}?"),
             None => {
                 let settings: Vec<&str> = self.settings.iter().map(String::as_str).collect();
-                write!(f, "there are: {}", settings.join(", "))
+                write!(f, "the settings are: {}", settings.join(", "))
             }
         }
     }
@@ -141,7 +141,7 @@ fn faults_among(
 
 /// Whether Kubernetes sets this variable in every container beside a service `pba` or `pba-...`:
 /// `NAME_SERVICE_HOST`, `NAME_SERVICE_PORT`, `NAME_SERVICE_PORT_PORTNAME`, `NAME_PORT=tcp://...`, and
-/// `NAME_PORT_8080_TCP` with what it consists of.
+/// `NAME_PORT_8080_TCP` with its parts.
 fn is_of_kubernetes(name: &str, value: &str) -> bool {
     let is_url = || ["tcp://", "udp://", "sctp://"].iter().any(|scheme| value.starts_with(scheme));
     let of_a_port = |rest: &str| {

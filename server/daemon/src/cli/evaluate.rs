@@ -28,13 +28,13 @@ pub(crate) struct Args {
 #[derive(Debug, clap::Args, Serialize)]
 #[command(allow_negative_numbers = true)]
 struct Fields {
-    /// Name of the evaluation [default: made of dataset and model]
+    /// Name of the evaluation [default: derived from dataset and model]
     #[arg(long)]
     name: Option<String>,
     /// Schedule to train with, by name or digest [default: none]
     #[arg(long)]
     schedule: Option<String>,
-    /// scheduled, flatten, shuffled or final [default: scheduled]
+    /// Ablation of the schedule: scheduled, flatten, shuffled or final [default: scheduled]
     #[arg(long)]
     ablation: Option<String>,
     #[command(flatten)]
@@ -50,7 +50,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     }
 }
 
-/// Where it runs is all that a watcher has to remember.
+/// A watcher only has to remember where it runs.
 #[derive(Default)]
 struct Watched;
 

@@ -7,19 +7,19 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 use pba_files::Replacement;
 
-/// As many as the system itself follows.
+/// As many links as the system itself follows.
 const LINKS_MAX: usize = 40;
 
-/// A file that appears under its name only when it is complete; until then, what was there stays.
+/// A file that appears under its name only when it is complete; until then, the previous file stays.
 pub(crate) struct OutFile {
     path: PathBuf,
-    /// None for a device or a pipe, which is never replaced but written to as it is.
+    /// None for a device or a pipe, which is written to directly.
     replacement: Option<Replacement>,
     file: File,
 }
 
 impl OutFile {
-    /// Begins to write at a path. What a link leads to is written, not the link.
+    /// Begins to write at a path. A link's target is written, not the link.
     ///
     /// # Errors
     /// When nothing can be written there.
@@ -33,7 +33,7 @@ impl OutFile {
         }
         let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
         let replacement = Replacement::begin(&path, ".tmp")
-            .with_context(|| format!("cannot write in {}", folder.display()))?;
+            .with_context(|| format!("cannot write to {}", folder.display()))?;
         if let Some(found) = found {
             replacement.file().set_permissions(found.permissions()).with_context(context)?;
         }
@@ -41,7 +41,7 @@ impl OutFile {
         Ok(OutFile { path, replacement: Some(replacement), file })
     }
 
-    /// What is written to.
+    /// A handle to write to.
     ///
     /// # Errors
     /// When the system refuses another handle.
@@ -52,7 +52,7 @@ impl OutFile {
     /// Puts the file in its place.
     ///
     /// # Errors
-    /// When the disk does not take it.
+    /// When writing to the disk fails.
     pub(crate) fn finish(self) -> anyhow::Result<()> {
         let Some(replacement) = self.replacement else { return Ok(()) };
         replacement.commit().with_context(|| format!("cannot write {}", self.path.display()))
@@ -62,14 +62,14 @@ impl OutFile {
 /// Writes a file at once.
 ///
 /// # Errors
-/// When that fails; what was there then stays.
+/// When that fails; the previous file then stays.
 pub(crate) fn write(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
     let file = OutFile::create(path)?;
     file.writer()?.write_all(bytes).with_context(|| format!("cannot write {}", path.display()))?;
     file.finish()
 }
 
-/// Where a path leads, through links whose end need not be there.
+/// Where a path leads, through links whose target need not exist.
 fn target(path: &Path) -> PathBuf {
     let mut target = path.to_owned();
     for _ in 0..LINKS_MAX {

@@ -18,33 +18,33 @@ use crate::cli::bar::rate;
 use crate::cli::remote::Remote;
 use crate::cli::{INTERRUPTED, output};
 
-/// A kind of job as the command line shows it. A value is what a watcher has seen of one.
+/// A kind of job as the command line shows it. A value holds what a watcher knows of one job.
 pub(crate) trait Shown: Default {
     /// The kind.
     type Run: Run;
-    /// All that the server tells of one.
+    /// The server's answer about one job.
     type Answer: DeserializeOwned;
-    /// What the server tells of all of them.
+    /// The server's answer about all jobs.
     type List: DeserializeOwned;
-    /// Where one stands.
+    /// The state of one job.
     type Standing: DeserializeOwned;
 
-    /// The head of the table that lists them.
+    /// The header of the table that lists them.
     const HEAD: &'static [&'static str];
 
-    /// All of them.
+    /// All jobs.
     fn answers(list: Self::List) -> Vec<Self::Answer>;
 
-    /// The row of one in the table.
+    /// The row of one job in the table.
     fn row(answer: &Self::Answer) -> Vec<String>;
 
-    /// Prints what is to be seen of one below its row.
+    /// Prints details of one job below its row.
     fn details(answer: &Self::Answer);
 
-    /// Takes in what happened; shows it above the bar, if there is one.
+    /// Processes an event; shows it above the bar, if there is one.
     fn happened(&mut self, event: <Self::Run as Run>::Event, bar: Option<&ProgressBar>);
 
-    /// Prints how one ended that is done.
+    /// Prints the result of a job that is done.
     fn ended(&self, remote: &Remote, standing: &Self::Standing);
 }
 
@@ -58,24 +58,24 @@ pub(crate) enum Command {
         /// Its id
         id: String,
     },
-    /// Show where one stands
+    /// Show the state of one
     Show {
         /// Its id
         id: String,
     },
-    /// End one
+    /// Cancel one
     Cancel {
         /// Its id
         id: String,
     },
-    /// Go on with one that failed or was cancelled
+    /// Resume one that failed or was cancelled
     Resume {
         /// Its id
         id: String,
     },
 }
 
-/// The fields that the specs of all jobs have, as flags; the server says what is wrong with them.
+/// The fields that the specs of all jobs share, as flags; the server validates them.
 #[derive(Debug, clap::Args, Serialize)]
 pub(crate) struct Training {
     /// Dataset [default: shapes]
@@ -92,27 +92,27 @@ pub(crate) struct Training {
     /// Images per step [default: the model's own]
     #[arg(long)]
     batch_size: Option<Field>,
-    /// Learning rate at the start [default: the model's own]
+    /// Initial learning rate [default: the model's own]
     #[arg(long)]
     lr: Option<Field>,
     /// Weight decay [default: the model's own]
     #[arg(long)]
     weight_decay: Option<Field>,
-    /// cosine, or JSON as {"steps": [80, 120], "factor": 0.1}
+    /// Learning-rate schedule: cosine, or JSON such as {"steps": [80, 120], "factor": 0.1}
     #[arg(long)]
     lr_schedule: Option<Field>,
     /// Base augmentation [default: the dataset's own]
     #[arg(long)]
     base: Option<String>,
-    /// Seed of everything random [default: 0]
+    /// Seed of every random decision [default: 0]
     #[arg(long)]
     seed: Option<Field>,
-    /// auto, cpu, cuda or cuda:N
+    /// Device: auto, cpu, cuda or cuda:N
     #[arg(long)]
     device: Option<String>,
 }
 
-/// A field as it was given: JSON where it is JSON, and otherwise text.
+/// A field as it was given: JSON if it parses as JSON, otherwise text.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Field(Value);
 
@@ -127,7 +127,7 @@ impl FromStr for Field {
 /// How a job is started.
 #[derive(Debug, clap::Args)]
 pub(crate) struct StartFlags {
-    /// A JSON file with the fields of the spec; flags win over it
+    /// JSON file with the fields of the spec; flags override it
     #[arg(long, value_name = "FILE")]
     spec: Option<PathBuf>,
     /// Watch it until it ends
@@ -135,21 +135,21 @@ pub(crate) struct StartFlags {
     watch: bool,
 }
 
-/// Starts a job of the fields that are given in `flags`, and in a file.
+/// Starts a job with the fields given in `flags` and in a file.
 pub(crate) async fn start<S: Shown>(
     remote: &Remote,
     start: &StartFlags,
     flags: &impl Serialize,
 ) -> anyhow::Result<()> {
     let mut fields: Map<String, Value> = start.spec.as_deref().map(read).transpose()?.unwrap_or_default();
-    let Value::Object(flags) = serde_json::to_value(flags)? else { bail!("flags are no object") };
+    let Value::Object(flags) = serde_json::to_value(flags)? else { bail!("flags are not an object") };
     fields.extend(flags.into_iter().filter(|(_, value)| !value.is_null()));
     let path = format!("/v1/{}", S::Run::JOB.plural);
     let answer = remote.client()?.request(Method::POST, &path, Some(serde_json::to_vec(&fields)?)).await?;
     let Started { id, state } = remote.read(&answer)?;
     let (name, command) = (S::Run::JOB.name, S::Run::JOB.command);
     if start.watch {
-        // Before the id is told: whoever knows it may press Ctrl-C.
+        // Before the id is printed: its reader may press Ctrl-C.
         let interrupt = interrupt()?;
         if !remote.json {
             output::line(format_args!("{name} {id}"));
@@ -165,7 +165,7 @@ pub(crate) async fn start<S: Shown>(
     Ok(())
 }
 
-/// As much of the answer as is needed to say that a job was started.
+/// The part of the answer that is needed to report that a job was started.
 #[derive(serde::Deserialize)]
 struct Started {
     id: String,
@@ -226,7 +226,7 @@ pub(crate) async fn one<S: Shown>(
     Ok(remote.client()?.request(method, &path, None).await?)
 }
 
-/// Follows a job to its end; fails when the job does. An interrupt ends the watching only.
+/// Follows a job to its end; fails when the job does. An interrupt only stops watching.
 async fn watch<S: Shown>(remote: &Remote, id: &str, mut interrupt: Signal) -> anyhow::Result<()> {
     let (name, command) = (S::Run::JOB.name, S::Run::JOB.command);
     let mut events = remote.client()?.events(S::Run::JOB.plural, id);
@@ -237,7 +237,7 @@ async fn watch<S: Shown>(remote: &Remote, id: &str, mut interrupt: Signal) -> an
             _ = interrupt.recv() => {
                 bar.finish_and_clear();
                 eprintln!(
-                    "{name} {id} goes on; watch it again with: {}\ncancel it with: {}",
+                    "{name} {id} continues; watch it again with: {}\ncancel it with: {}",
                     remote.command(format_args!("{command} watch {id}")),
                     remote.command(format_args!("{command} cancel {id}")),
                 );
@@ -252,7 +252,7 @@ async fn watch<S: Shown>(remote: &Remote, id: &str, mut interrupt: Signal) -> an
             PROGRESS => show(&bar, &event.read()?),
             STATE => last = Some(event),
             pba_client::RECONNECTING => {
-                tracing::warn!("lost the server ({}); trying again", event.read::<String>()?);
+                tracing::warn!("lost the connection ({}); trying again", event.read::<String>()?);
             }
             // A later server may tell of more.
             _ => {
@@ -263,7 +263,7 @@ async fn watch<S: Shown>(remote: &Remote, id: &str, mut interrupt: Signal) -> an
         }
     }
     bar.finish_and_clear();
-    let Some(last) = last else { bail!("the {name} was lost") };
+    let Some(last) = last else { bail!("the server's events ended without the state of the {name}") };
     match last.read()? {
         JobStanding { state: JobState::Done, .. } if remote.json => {}
         JobStanding { state: JobState::Done, .. } => seen.ended(remote, &last.read()?),
@@ -289,7 +289,7 @@ fn show(bar: &ProgressBar, progress: &Progress) {
     bar.set_message(format!("epoch {}/{}  {rate}  {left} left", progress.epoch, progress.epochs));
 }
 
-/// A share of 1 in percent; a dash where there is none.
+/// A fraction as a percentage; a dash where there is none.
 pub(crate) fn percent(share: Option<f64>) -> String {
     share.map_or("-".to_owned(), |share| format!("{:.1} %", 100.0 * share))
 }

@@ -41,22 +41,22 @@ enum Command {
     Serve(Box<crate::config::ServeArgs>),
     /// Read one epoch from a server, with a progress bar
     Stream(stream::Args),
-    /// Everything at once: a server, the built-in dataset, one epoch through the client
+    /// Try everything at once: run a server and stream one epoch of the built-in dataset
     Demo(Box<demo::Args>),
-    /// List, show, import, export, plot and delete schedules
+    /// List, show, import, export, plot and remove schedules
     Schedule(schedule::Args),
     /// List, show and preview datasets
     Dataset(dataset::Args),
     /// Learn a schedule: start, watch, cancel and resume population searches
     Search(search::Args),
-    /// Train a model from scratch with a schedule or none, and test it; list, watch, cancel and resume
+    /// Train a model from scratch with or without a schedule, and test it; list, watch, cancel and resume
     Evaluate(Box<evaluate::Args>),
 }
 
-/// Parses the command line and does what it says.
+/// Parses the command line and runs the command.
 ///
 /// # Errors
-/// When that fails; the error says at what.
+/// When the command fails, with the reason.
 pub fn run() -> anyhow::Result<()> {
     let mut command = environment::without_empty(Cli::command());
     command.build();
@@ -82,7 +82,7 @@ pub fn run() -> anyhow::Result<()> {
     })
 }
 
-/// Prints the help that was asked for, or what is wrong with the command line, and ends.
+/// Prints the requested help, or the error in the command line, and exits.
 fn tell(error: &clap::Error) -> ! {
     if let Err(failure) = error.print().and_then(|()| std::io::stdout().flush())
         && !error.use_stderr()
@@ -92,14 +92,14 @@ fn tell(error: &clap::Error) -> ! {
     std::process::exit(error.exit_code());
 }
 
-/// Logs go to standard error; `RUST_LOG` says how much, `PBA_LOG_FORMAT` how.
+/// Logs go to standard error; `RUST_LOG` sets the level, `PBA_LOG_FORMAT` the format.
 fn log_to_stderr() -> anyhow::Result<()> {
     let filter = std::env::var("RUST_LOG").unwrap_or_default();
     let filter = filter.trim().trim_end_matches(',');
     let filter = if filter.is_empty() { "warn,pba_server=info" } else { filter };
     let filter: Targets = filter.parse().with_context(|| {
         format!(
-            "RUST_LOG: {filter:?} is not a log filter; expected levels by target, as warn,pba_server=debug"
+            "RUST_LOG: {filter:?} is not a log filter; expected levels by target, like warn,pba_server=debug"
         )
     })?;
     let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);

@@ -9,31 +9,31 @@ pub(crate) fn line(text: impl std::fmt::Display) {
     bytes(format!("{text}\n").as_bytes());
 }
 
-/// Prints bytes as they are. A reader that left, as `head` does, ends the command quietly; anything
-/// else that goes wrong, as on a full disk, ends it with an error.
+/// Prints bytes as they are. If the reader has left, as `head` does, the command ends quietly; any other
+/// failure, such as a full disk, ends it with an error.
 pub(crate) fn bytes(bytes: &[u8]) {
     if let Err(error) = write(bytes) {
         fail(&error);
     }
 }
 
-/// Prints a line of a server, which serves on when its reader has left.
+/// Prints a line of a server, which continues to serve when its reader has left.
 pub(crate) fn announcement(text: impl std::fmt::Display) {
     match write(format!("{text}\n").as_bytes()) {
         Err(error) if error.kind() == ErrorKind::BrokenPipe => {
-            tracing::warn!("nobody reads standard output: {text}");
+            tracing::warn!("standard output has no reader: {text}");
         }
         Err(error) => fail(&error),
         Ok(()) => {}
     }
 }
 
-/// Ends the command because standard output does not take what it has to say.
+/// Ends the command because standard output cannot be written to.
 pub(crate) fn fail(error: &std::io::Error) -> ! {
     if error.kind() == ErrorKind::BrokenPipe {
         std::process::exit(0);
     }
-    // Where that is full as well, nobody can be told.
+    // If standard error fails as well, the error cannot be reported.
     let _ = writeln!(std::io::stderr(), "error: cannot write to standard output: {error}");
     std::process::exit(1);
 }
@@ -49,7 +49,7 @@ pub(crate) fn json(value: &impl Serialize) {
     line(serde_json::to_string_pretty(value).expect("a value is JSON"));
 }
 
-/// Prints rows under a head, in columns.
+/// Prints rows under a header, in columns.
 pub(crate) fn table(head: &[&str], rows: &[Vec<String>]) {
     let width = |column: usize| {
         rows.iter()

@@ -7,10 +7,10 @@ use serde_json::{Map, Value};
 
 use crate::cli::access::Access;
 
-/// Which server, and how to print what it says.
+/// The server, and how to print its answers.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Remote {
-    /// The server [default: http://127.0.0.1:8080]
+    /// URL of the server [default: http://127.0.0.1:8080]
     #[arg(long, env = "PBA_SERVER", value_name = "URL", global = true)]
     pub(crate) server: Option<String>,
     /// Print the result as JSON
@@ -29,18 +29,18 @@ impl Remote {
     /// An answer of the server as JSON.
     ///
     /// # Errors
-    /// When it is none.
+    /// When it is not JSON.
     pub(crate) fn document(&self, answer: &[u8]) -> anyhow::Result<Value> {
         self.read::<Map<String, Value>>(answer).map(Value::Object)
     }
 
-    /// What an answer of the server says.
+    /// An answer of the server.
     ///
     /// # Errors
-    /// When it is none.
+    /// When it is not of this type.
     pub(crate) fn read<T: DeserializeOwned>(&self, answer: &[u8]) -> anyhow::Result<T> {
         let read = serde_json::from_slice(answer).ok();
-        read.with_context(|| format!("{} answered what no PBA server answers", self.url()))
+        read.with_context(|| format!("{} did not answer like a PBA server", self.url()))
     }
 
     /// Its URL.

@@ -33,18 +33,18 @@ enum Command {
         /// Name or digest
         name: String,
     },
-    /// Add a schedule from a file: pba-schedule/1 JSON, or a lineage log
+    /// Import a schedule from a file: pba-schedule/1 JSON, or a lineage log
     Import {
         /// File to read
         file: PathBuf,
-        /// Name to give it; needed for logs
+        /// Name of the schedule; required for logs
         #[arg(long)]
         name: Option<String>,
-        /// Epochs of the search; needed for logs
+        /// Epochs of the search; required for logs
         #[arg(long)]
         epochs: Option<u32>,
     },
-    /// Write a schedule as pba-schedule/1 JSON
+    /// Export a schedule as pba-schedule/1 JSON
     Export {
         /// Name or digest
         name: String,
@@ -52,7 +52,7 @@ enum Command {
         #[arg(long, value_name = "FILE")]
         out: Option<PathBuf>,
     },
-    /// Draw a schedule as SVG
+    /// Plot a schedule as SVG
     Plot {
         /// Name or digest
         name: String,
@@ -93,12 +93,12 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
         Command::Import { file, name, epochs } => {
             let text =
                 std::fs::read_to_string(&file).with_context(|| format!("cannot read {}", file.display()))?;
-            // Read here too, so that a mistake is told without a server and the name is known.
+            // Read here too, so that mistakes are reported without a server and the name is known.
             let schedule = formats::read(&text, name.as_deref(), epochs)
                 .with_context(|| format!("{} is not a schedule", file.display()))?;
             anyhow::ensure!(
                 name.is_some() || formats::json::read(&text).is_ok(),
-                "{} is a log, which says no name; give the schedule one with --name",
+                "{} is a log, which contains no name; set one with --name",
                 file.display()
             );
             anyhow::ensure!(
@@ -137,7 +137,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
             let answer = client.request(Method::DELETE, &path, None).await?;
             anyhow::ensure!(
                 answer.is_empty(),
-                "the server answered what no PBA server does, instead of nothing"
+                "the server did not answer like a PBA server: its answer should be empty"
             );
             if args.remote.json {
                 output::json(&json!({ "deleted": name }));
@@ -157,7 +157,7 @@ fn segment(name: &str) -> anyhow::Result<&str> {
     Ok(name)
 }
 
-/// The schedule from the server; a published one also where no server runs.
+/// The schedule from the server; a published one also when no server runs.
 async fn fetch(client: &Client, remote: &Remote, name: &str) -> anyhow::Result<Schedule> {
     let path = format!("/v1/schedules/{}", segment(name)?);
     match client.request(Method::GET, &path, None).await {
@@ -168,7 +168,7 @@ async fn fetch(client: &Client, remote: &Remote, name: &str) -> anyhow::Result<S
                 .find(|schedule| schedule.name() == name || schedule.digest().to_string() == name);
             let schedule = published.ok_or(error)?;
             tracing::info!(
-                "no server at {}; {name} is a published schedule, shown as this program knows it",
+                "no server at {}; showing the published schedule {name} that is built into this program",
                 remote.url()
             );
             Ok(schedule)
@@ -177,10 +177,10 @@ async fn fetch(client: &Client, remote: &Remote, name: &str) -> anyhow::Result<S
     }
 }
 
-/// The published schedules, where no server runs.
+/// The published schedules, when no server runs.
 fn offline(error: ClientError, remote: &Remote) -> anyhow::Result<ScheduleList> {
     let (ClientError::Unreachable { .. }, None) = (&error, &remote.server) else { return Err(error.into()) };
-    tracing::info!("no server at {}; these are the published schedules", remote.url());
+    tracing::info!("no server at {}; showing the published schedules", remote.url());
     Ok(ScheduleList { schedules: library::all().iter().map(summary).collect() })
 }
 

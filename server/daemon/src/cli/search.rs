@@ -37,7 +37,7 @@ enum Command {
     Job(jobs::Command),
     /// Print the schedule that a search learned
     Schedule {
-        /// Its id
+        /// Id of the search
         id: String,
     },
 }
@@ -46,28 +46,28 @@ enum Command {
 #[derive(Debug, clap::Args, Serialize)]
 #[command(allow_negative_numbers = true)]
 struct Fields {
-    /// Name of the search and of the schedule [default: made of dataset and model]
+    /// Name of the search and of its schedule [default: derived from dataset and model]
     #[arg(long)]
     name: Option<String>,
-    /// Members [default: 16]
+    /// Members of the population [default: 16]
     #[arg(long)]
     population: Option<Field>,
-    /// Images to score with
+    /// Images to score members with
     #[arg(long)]
     val_size: Option<Field>,
-    /// Epochs between two exploits [default: 3]
+    /// Epochs from one exploit to the next [default: 3]
     #[arg(long)]
     perturbation_interval: Option<Field>,
-    /// Share of the population that is replaced [default: 0.25]
+    /// Share of the population that each exploit replaces [default: 0.25]
     #[arg(long)]
     quantile: Option<Field>,
-    /// Chance that exploring draws a level afresh [default: 0.2]
+    /// Probability that exploring resamples a level [default: 0.2]
     #[arg(long)]
     resample_probability: Option<Field>,
-    /// Ops, separated by commas [default: all 15]
+    /// Ops of the policies, separated by commas [default: all 15]
     #[arg(long, value_delimiter = ',', value_parser = |op: &str| anyhow::Ok(op.trim().to_owned()))]
     ops: Option<Vec<String>>,
-    /// auto, sequential, stacked or graphs
+    /// Strategy: auto, sequential, stacked or graphs
     #[arg(long)]
     strategy: Option<String>,
     #[command(flatten)]
@@ -85,7 +85,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
             let answer = jobs::one::<Members>(remote, Method::GET, &id, "").await?;
             let SearchStanding { state, schedule, .. } = remote.read(&answer)?;
             let Some(name) = schedule else {
-                bail!("search {id} is {state}; its schedule is there when it is done");
+                bail!("search {id} is {state}; its schedule is available when it is done");
             };
             let path = format!("/v1/schedules/{name}");
             output::bytes(&remote.client()?.request(Method::GET, &path, None).await?);
@@ -100,7 +100,7 @@ fn is_empty(schedule: &Value) -> bool {
     read.is_ok_and(|schedule| schedule.segments().iter().all(|segment| segment.policy.to_string().is_empty()))
 }
 
-/// What a watcher has seen of a search: its population, as the events tell it.
+/// What a watcher knows of a search: its population, according to the events.
 #[derive(Default)]
 struct Members {
     dataset: String,
@@ -129,7 +129,7 @@ impl Members {
 
     fn exploited(&mut self, exploit: &Exploit) {
         if let Some(member) = self.members.get_mut(exploit.target as usize) {
-            // Its score stays its own until it is scored again: nobody knows yet what its new policy is worth.
+            // It keeps its score until it is scored again: the value of its new policy is not known yet.
             (member.age, member.parent) = (0, Some(exploit.clone));
         }
     }

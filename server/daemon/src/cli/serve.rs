@@ -23,7 +23,7 @@ use crate::metrics::Metrics;
 use crate::server::{Server, Sockets};
 use crate::stream::engine::Engine;
 
-/// A half packed dataset that nobody has written to for so long has lost its process.
+/// A partly packed dataset that was not written to for this long was abandoned by its process.
 const PACKING_IDLE: Duration = Duration::from_secs(3600);
 
 /// Runs the server until a signal ends it.
@@ -34,8 +34,8 @@ pub(crate) async fn run(args: ServeArgs) -> anyhow::Result<()> {
         return Ok(());
     }
     let server = start(&config).await?;
-    // Whoever reads the line below may send a signal at once, so they are watched before it; not
-    // earlier, so that Ctrl-C ends a long import as it ends any program.
+    // Signals are watched before the line below is printed, because its reader may send one at once; not
+    // earlier, so that Ctrl-C ends a long start as it ends any program.
     let stop = stop_signal()?;
     // Scripts wait for this line: it is the first one, and the address in it is final.
     output::announcement(format_args!("listening on http://{}", server.address()));
@@ -46,7 +46,7 @@ pub(crate) async fn run(args: ServeArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What `--check` prints: the configuration, and what is found where it points.
+/// What `--check` prints: the configuration, and what was found at its paths.
 #[derive(Serialize)]
 struct Checked<'a> {
     #[serde(flatten)]
@@ -63,7 +63,7 @@ struct CheckedDataset<'a> {
     format: &'static str,
 }
 
-/// Checks what would run. Nothing is written, packed or bound, as a running server may be using it.
+/// Checks the configuration. Nothing is written, packed or bound, because a server may be running.
 fn check(config: &Config) -> anyhow::Result<Checked<'_>> {
     config.check_paths()?;
     config.check_trainer()?;
@@ -85,18 +85,18 @@ pub(crate) async fn start(config: &Config) -> anyhow::Result<Server> {
     let metrics = Metrics::new()?;
     let data = &config.data_dir;
     std::fs::create_dir_all(data)
-        .with_context(|| format!("cannot make the data directory {}", data.display()))?;
-    // Before anything is packed, which may take minutes: an address that is taken is told at once.
+        .with_context(|| format!("cannot create the data directory {}", data.display()))?;
+    // Before anything is packed, which may take minutes: a taken address is reported at once.
     let sockets = Sockets::bind(config.listen, config.socket.as_deref()).await?;
     let cache = data.join("datasets");
     let lock = DataLock::take(data).await;
     if let Some(fault) = config.trainer.as_deref().and_then(Trainer::fault) {
         tracing::warn!(
-            "{fault}; streams are not affected, searches wait and new ones are refused until it is there"
+            "{fault}; streams work, but searches wait and new ones are refused until there is a trainer"
         );
     }
     let trainer = Trainer::find(config.trainer.clone());
-    // With the lock, so that whoever held it before changes them no more.
+    // After locking, so that the previous holder no longer changes them.
     let registry = Registry::open(&data.join("schedules"))?;
     let jobs = Jobs::open(data, &cache, trainer, lock.is_writer(), metrics.clone())?;
     let catalog = Catalog::new(&cache, metrics.clone());
@@ -106,7 +106,7 @@ pub(crate) async fn start(config: &Config) -> anyhow::Result<Server> {
     let engine = Engine::start(config.limits.clone(), metrics)?;
     let app = Arc::new(App::new(catalog, registry, jobs, engine, lock));
     let importing = Arc::clone(&app);
-    // A thread that nobody waits for: what it was killed in the middle of is imported the next time.
+    // A detached thread: an import that is interrupted is repeated the next time.
     std::thread::Builder::new().name("import".to_owned()).spawn(move || import(&importing, &cache))?;
     Ok(Server::new(app, sockets))
 }
@@ -115,7 +115,7 @@ pub(crate) async fn start(config: &Config) -> anyhow::Result<Server> {
 fn import(app: &App, cache: &Path) {
     let abandoned = pba_datasets::remove_partials(cache, PACKING_IDLE);
     if abandoned > 0 {
-        tracing::info!(files = abandoned, "removed what a killed server or trainer left half packed");
+        tracing::info!(files = abandoned, "removed partly packed files of a killed server or trainer");
     }
     // Each is there before its split is begun, so that its rate counts from the beginning.
     let bar = RefCell::new(bar::rows(""));

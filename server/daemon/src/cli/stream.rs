@@ -17,14 +17,14 @@ use crate::cli::{INTERRUPTED, bar, environment, output};
 /// Arguments of `pba stream`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// The server, the same as --server; more of them are replicas to continue on
+    /// URL of the server, as --server; further URLs name replicas to continue on
     #[arg(value_name = "URL")]
     urls: Vec<String>,
-    /// The server; may be repeated, for replicas to continue on, but not beside URLs without a flag
+    /// URL of the server; may be repeated to name replicas; not together with URLs without a flag
     /// [env: PBA_SERVER] [default: http://127.0.0.1:8080]
     #[arg(long = "server", value_name = "URL", conflicts_with = "urls")]
     servers: Vec<String>,
-    /// Dataset
+    /// Name of the dataset
     #[arg(long, default_value = pba_datasets::BUILT_IN)]
     dataset: String,
     /// Epoch, from 0
@@ -43,8 +43,8 @@ pub(crate) struct Args {
 }
 
 impl Args {
-    /// The server and its replicas. The variable is not read by clap, to which it would be one more
-    /// value that cannot stand beside the others.
+    /// The server and its replicas. Clap does not read the variable, because it would count it as a
+    /// conflicting value.
     fn servers(&self) -> Vec<String> {
         let given: Vec<String> = self.urls.iter().chain(&self.servers).cloned().collect();
         if !given.is_empty() {
@@ -55,7 +55,7 @@ impl Args {
     }
 }
 
-/// Reads an epoch and says how it went.
+/// Reads an epoch and prints the result.
 pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     let request = args.parameters.query()?;
     let client = args.access.client(args.servers())?;
@@ -74,7 +74,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What was read, and who waited for whom.
+/// What was read, and whether client or server waited.
 #[derive(Debug, Serialize)]
 pub(crate) struct Read {
     dataset: String,
@@ -153,7 +153,7 @@ pub(crate) fn sentence(read: &Read) -> String {
         count => format!("{count} {many}"),
     };
     // As with drop_last and batches longer than the shard, or a start at its end.
-    let left = if read.batches == 0 { "no batch is left by these parameters: " } else { "" };
+    let left = if read.batches == 0 { "these parameters leave no batches: " } else { "" };
     let written = read.out.as_ref().map(|path| format!("\nwritten to {path}")).unwrap_or_default();
     format!(
         "{left}{} in {}, {:.1} MB in {:.2} s: {:.0} images/s{resumed}\n\

@@ -1,5 +1,5 @@
-//! A search as a picture: the scores of the population with the lineage of the best member, and
-//! under it the schedule that this lineage is.
+//! A plot of a search: the scores of the population with the lineage of the best member, and below it
+//! the schedule of this lineage.
 
 use std::fmt::Write;
 
@@ -22,7 +22,7 @@ struct Stretch {
     to: (u32, f64),
 }
 
-/// Draws what happened so far.
+/// Draws the search so far.
 pub(crate) fn draw(
     name: &str,
     spec: &SearchSpec,
@@ -45,7 +45,7 @@ pub(crate) fn draw(
     let y = |score: f64| f64::from(TOP) + f64::from(PLOT_HEIGHT) * (high - score) / (high - low);
 
     let best = search.filter(|search| search.epoch() > 0).map(|search| search.population().best());
-    // Up to the epoch that was trained: what comes after is not known yet.
+    // Up to the last trained epoch: later ones are not known yet.
     let learned = search
         .zip(best)
         .and_then(|(search, best)| best.lineage.schedule(name, search.epoch(), Provenance::default()).ok());
@@ -69,7 +69,7 @@ pub(crate) fn draw(
             };
             format!("{} of {epochs} epochs, {} exploits, {reached}", search.epoch(), copies.len())
         }
-        _ => "not a score yet".to_owned(),
+        _ => "no scores yet".to_owned(),
     };
     line(format_args!("<text x=\"{LEFT}\" y=\"46\" fill=\"#57606a\">{state}</text>"));
 
@@ -194,7 +194,7 @@ mod tests {
         let svg = draw("toy", &spec, Some(&search), events.into_iter());
         assert_eq!(svg.matches("copies member").count(), exploits);
         assert!(svg.contains("20 of 20 epochs") && svg.contains("epoch of the search"), "{svg}");
-        assert!(draw("toy", &spec, None, std::iter::empty()).contains("not a score yet"));
+        assert!(draw("toy", &spec, None, std::iter::empty()).contains("no scores yet"));
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! A schedule as a picture: how probable and how strong each op is, over the epochs.
+//! A plot of a schedule: the probability and the magnitude of each op, over the epochs.
 
 use std::fmt::Write;
 
@@ -20,8 +20,7 @@ const BOTTOM: u32 = 56;
 
 /// Draws a schedule as SVG.
 ///
-/// One row per op. The height of a bar is how often the policy chooses the op, its colour how
-/// strongly.
+/// One row per op. The height of a bar is the op's probability, its colour the op's magnitude.
 pub(crate) fn draw(schedule: &Schedule) -> String {
     draw_at(schedule, schedule.epochs(), 0)
 }
@@ -31,7 +30,7 @@ pub(super) fn height(ops: u32) -> u32 {
     TOP + ops * ROW + BOTTOM
 }
 
-/// As [`draw`], to stand inside another picture at a height, as the beginning of a run of `epochs`.
+/// As [`draw`], for use inside another picture at height `y`, as the beginning of a run of `epochs`.
 pub(super) fn draw_at(schedule: &Schedule, epochs: u32, y: u32) -> String {
     let ops = schedule.ops();
     let rows = ops.len() as u32;

@@ -1,6 +1,6 @@
-//! Contact sheets: what a stream would send, for people.
+//! Contact sheets: a preview of the images that a stream would send.
 //!
-//! Each image stands above its class and the ops that the policy applied to it.
+//! Below each image are its class and the ops that the policy applied to it.
 
 use std::convert::Infallible;
 
@@ -33,13 +33,13 @@ const LINE: u32 = 11;
 const CAPTION: u32 = (1 + Policy::CALLS_MAX as u32) * LINE + 4;
 const HEADER: u32 = 44;
 const GLYPH_WIDTH: u32 = 6;
-/// What an empty sheet says: the shard holds no image, or the start lies after its last batch.
+/// The text of an empty sheet: the shard has no images, or the start is after its last batch.
 const NO_IMAGES: &str = "no images";
 
 /// Draws the first `count` images of an epoch as a PNG.
 ///
 /// # Errors
-/// When an image does not decode any more, or the PNG cannot be encoded.
+/// When an image can no longer be decoded, or the PNG cannot be encoded.
 pub(crate) fn draw(
     epoch: &Epoch,
     number: u32,
@@ -91,7 +91,7 @@ pub(crate) fn draw(
     png(canvas.width, canvas.height, png::ColorType::Rgb, &canvas.rgb)
 }
 
-/// Cuts a text to so many letters of the font, which has those of ISO 8859-1.
+/// Cuts a text to a number of letters, all in the font, which covers ISO 8859-1.
 fn shortened(text: &str, letters: u32) -> String {
     text.chars()
         .take(letters as usize)
@@ -111,7 +111,7 @@ impl Tile {
     fn of(height: u32, width: u32) -> Tile {
         let side = height.max(width);
         let grow = (TILE_SIDE / side).max(1);
-        // Up to twice the tile's side, an image is shown as it is.
+        // Up to twice the tile's side, an image is not scaled.
         let thin = side.div_ceil(3 * TILE_SIDE);
         Tile { width: width.div_ceil(thin) * grow, height: height.div_ceil(thin) * grow, grow, thin }
     }
@@ -175,7 +175,7 @@ impl DrawTarget for Canvas {
 /// Encodes a picture of 8 bits per channel.
 ///
 /// # Errors
-/// When the pixels are not as many as the size says.
+/// When the number of pixels does not match the size.
 pub(crate) fn png(width: u32, height: u32, color: png::ColorType, pixels: &[u8]) -> anyhow::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     let mut encoder = png::Encoder::new(&mut bytes, width, height);

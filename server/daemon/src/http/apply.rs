@@ -1,4 +1,4 @@
-//! `POST /v1/apply`: one op, or a few in a row, on one image.
+//! `POST /v1/apply`: one op, or several in sequence, on one image.
 
 use std::sync::Arc;
 
@@ -17,10 +17,10 @@ use crate::http::extract::{Binary, Body, Query};
 use crate::http::on_pool;
 use crate::http::problem::UnsupportedMediaType;
 
-/// More ops in a row than a policy ever applies, and few enough to answer at once.
+/// More ops than a policy ever applies, and few enough to answer at once.
 const OPS_MAX: usize = 30;
 
-/// An op as it was asked for; the centre is filled in when the image's size is known.
+/// An op as requested; the centre is filled in once the image's size is known.
 struct Asked {
     op: Op,
     magnitude: u8,
@@ -29,10 +29,10 @@ struct Asked {
     y: Option<u32>,
 }
 
-/// Applies ops to the PNG or JPEG in the body and answers the RGBA result as PNG.
+/// Applies ops to the PNG or JPEG in the body and returns the RGBA result as PNG.
 ///
-/// Either `op=Rotate&magnitude=5&sign=-1` (`magnitude` 0 and `sign` 1 unless given), or
-/// `ops=Rotate:5:-1,Posterize:3`. `x` and `y` are the centre of Cutout, by default the image's.
+/// Either `op=Rotate&magnitude=5&sign=-1` (by default `magnitude` is 0 and `sign` is 1), or
+/// `ops=Rotate:5:-1,Posterize:3`. `x` and `y` are the centre of Cutout, by default the image's centre.
 #[utoipa::path(
     post,
     path = "/v1/apply",
@@ -97,7 +97,7 @@ fn parse(query: Apply) -> Result<Vec<Asked>, Error> {
             "op",
             op.map_or("", Op::name),
             "either one op or several",
-            "op, with magnitude and sign if wanted; or ops=NAME:MAGNITUDE:SIGN,...",
+            "op, with optional magnitude and sign; or ops=NAME:MAGNITUDE:SIGN,...",
         )),
     }
 }

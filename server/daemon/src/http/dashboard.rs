@@ -1,4 +1,4 @@
-//! `GET /`: the server at a glance.
+//! `GET /`: the dashboard.
 
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
@@ -9,7 +9,7 @@ use crate::http::extract::Binary;
 
 const PAGE: &str = include_str!("dashboard.html");
 
-/// Shows the server at a glance; the page asks the API for everything that it shows.
+/// Shows an overview of the server; the page gets all of its data from the API.
 #[utoipa::path(
     get,
     path = "/",
@@ -30,11 +30,11 @@ const ICON_SIDE: u32 = 32;
 /// Empty pixels around its bars.
 const ICON_MARGIN: u32 = 4;
 const ICON_GROUND: [u8; 3] = [0x14, 0x18, 0x1d];
-/// A schedule in small: height and colour of its bars, each 5 pixels wide and one apart.
+/// A small schedule: height and colour of its bars, each 5 pixels wide and one apart.
 const ICON_BARS: [(u32, [u8; 3]); 4] =
     [(8, [237, 217, 130]), (14, [110, 190, 150]), (24, [45, 125, 160]), (18, [96, 104, 190])];
 
-/// Gives the icon that browsers ask for by themselves.
+/// Returns the icon that browsers request on their own.
 #[utoipa::path(
     get,
     path = "/favicon.ico",

@@ -21,7 +21,7 @@ pub(crate) async fn list(State(app): State<Arc<App>>) -> Json<DatasetList> {
     get,
     path = "/v1/datasets/{dataset}",
     tag = "datasets",
-    params(("dataset" = String, Path, description = "Its name")),
+    params(("dataset" = String, Path, description = "Name of the dataset")),
     responses((status = 200, description = "The dataset", body = Dataset), NotFound),
 )]
 pub(crate) async fn show(

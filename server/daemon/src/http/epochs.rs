@@ -25,10 +25,10 @@ use crate::stream::encode::Codec;
 use crate::stream::samples::SampleError;
 use crate::stream::shared_memory_stream::SharedMemoryStream;
 
-/// Streams one epoch as one Arrow IPC stream.
+/// Streams one epoch as an Arrow IPC stream.
 ///
-/// `Accept: application/vnd.apache.arrow.stream; codecs="zstd"` (or `lz4`) turns on the compression of
-/// buffers. On a Unix socket the stream goes through shared memory where the client asks for it.
+/// `Accept: application/vnd.apache.arrow.stream; codecs="zstd"` (or `lz4`) compresses the
+/// buffers. On a Unix socket the stream goes through shared memory if the client asks for it.
 #[utoipa::path(
     get,
     path = "/v1/datasets/{dataset}/epochs/{epoch}/batches",
@@ -81,7 +81,7 @@ pub(crate) async fn batches(
                 app.engine.metrics.shared_memory_refused.inc();
                 tracing::info!(
                     error = format!("{error:#}"),
-                    "no shared memory is left; the batches go through the socket"
+                    "no shared memory is available; the batches go through the socket"
                 );
                 permit = given_back;
             }
@@ -91,7 +91,7 @@ pub(crate) async fn batches(
     Ok(([(header::CONTENT_TYPE, CONTENT_TYPE)], Body::new(body)).into_response())
 }
 
-/// Draws a contact sheet of the first images of what the stream would send.
+/// Draws a contact sheet of the first images that the stream would send.
 #[utoipa::path(
     get,
     path = "/v1/datasets/{dataset}/epochs/{epoch}/preview.png",
@@ -102,7 +102,7 @@ pub(crate) async fn batches(
         Preview, EpochRequest,
     ),
     responses(
-        (status = 200, description = "The sheet", body = Binary, content_type = "image/png"),
+        (status = 200, description = "The contact sheet", body = Binary, content_type = "image/png"),
         NotFound, Unprocessable, Unavailable,
     ),
 )]
@@ -120,7 +120,7 @@ pub(crate) async fn preview(
             "n",
             count.to_string(),
             format!(
-                "images of {bytes} bytes are over this server's bound of {}",
+                "images of {bytes} bytes exceed this server's limit of {}",
                 app.engine.limits.batch_bytes_max
             ),
             format!("1..={}", allowed.max(1)),
@@ -129,7 +129,7 @@ pub(crate) async fn preview(
     let png = on_pool(&app, move |workspace| {
         sheet::draw(&epoch, number, count as usize, workspace).map_err(|error| {
             if error.is::<SampleError>() {
-                tracing::error!(error = format!("{error:#}"), "a preview met a damaged image");
+                tracing::error!(error = format!("{error:#}"), "cannot decode an image for a preview");
                 return Error::broken_dataset(format!("{error:#}"));
             }
             Error::internal(format!("{error:#}"))
@@ -143,7 +143,7 @@ fn epoch_number(text: &str) -> Result<u32, Error> {
     Ok(Integer(0..=EPOCHS_MAX - 1).read("epoch", text)?)
 }
 
-/// Reads how many batches a client wants to hold in shared memory; none where it does not ask for it.
+/// Reads how many batches a client wants to hold in shared memory; none if it does not ask for any.
 fn batches_wanted(headers: &HeaderMap) -> Result<Option<usize>, Error> {
     let asks = headers.get_all(header::UPGRADE).iter().any(|protocols| {
         let mut protocols = protocols.to_str().unwrap_or_default().split(',');

@@ -1,4 +1,4 @@
-//! What handlers take from a request, checked.
+//! Checked parts of a request, as handlers take them.
 
 use std::sync::Arc;
 
@@ -24,7 +24,7 @@ impl<Q: pba_wire::Query, S: Sync> FromRequestParts<S> for Query<Q> {
     }
 }
 
-/// The whole body.
+/// The complete body.
 pub(crate) struct Body(pub(crate) Bytes);
 
 impl FromRequest<Arc<App>> for Body {

@@ -1,4 +1,4 @@
-//! `/v1/searches`, `/v1/evaluations`: the routes that every kind of job has.
+//! `/v1/searches`, `/v1/evaluations`: the routes that all kinds of job share.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -33,13 +33,13 @@ use crate::http::problem::documented;
 use crate::jobs::kind::JobKind;
 use crate::jobs::record::Record;
 
-/// A comment is sent this often, so that proxies keep a quiet connection.
+/// How often a comment is sent, so that proxies do not close a quiet connection.
 const KEEPALIVE: Duration = Duration::from_secs(15);
 
 /// Lines of a journal that a client has.
 const LAST_EVENT_ID: Integer<usize> = Integer(0..=usize::MAX);
 
-/// The routes of a kind of job, by who may use them.
+/// The routes of a kind of job, by which servers may answer them.
 pub(super) struct Routes {
     pub(super) reads: OpenApiRouter<Arc<App>>,
     pub(super) writes: OpenApiRouter<Arc<App>>,
@@ -63,7 +63,7 @@ pub(super) fn routes<K: JobKind>() -> Routes {
     };
     let id = || {
         let id = ParameterBuilder::new().name(name).parameter_in(ParameterIn::Path).required(Required::True);
-        id.description(Some("Its id")).schema(Some(String::schema())).build()
+        id.description(Some("Its id, which is its name")).schema(Some(String::schema())).build()
     };
     let answers = |operation: OperationBuilder, status: &str, description: &str, answer: RefOr<Schema>| {
         let content = ContentBuilder::new().schema(Some(answer)).build();
@@ -78,14 +78,14 @@ pub(super) fn routes<K: JobKind>() -> Routes {
     let answer = || Ref::from_schema_name(K::Answer::name()).into();
 
     let listing = said("list", format!("Lists the {plural}, by id."));
-    let listing = answers(listing, "200", "All of them", Ref::from_schema_name(K::List::name()).into());
+    let listing = answers(listing, "200", "The complete list", Ref::from_schema_name(K::List::name()).into());
     let showing = said("show", format!("Describes {one}.")).parameter(id());
-    let showing = refuses(answers(showing, "200", "How it stands", answer()), &[StatusCode::NOT_FOUND]);
+    let showing = refuses(answers(showing, "200", "Its state", answer()), &[StatusCode::NOT_FOUND]);
     let spec = ContentBuilder::new().schema(Some(Ref::from_schema_name(K::Spec::name()))).build();
-    let starting = said("start", format!("Puts {one} in line. Every field of its spec is optional."))
+    let starting = said("start", format!("Queues {one}. Every field of its spec is optional."))
         .request_body(Some(RequestBodyBuilder::new().content("application/json", spec).build()));
     let starting = refuses(
-        answers(starting, "202", "It is in line", answer()),
+        answers(starting, "202", "It is queued", answer()),
         &[
             StatusCode::NOT_FOUND,
             StatusCode::CONFLICT,
@@ -95,22 +95,22 @@ pub(super) fn routes<K: JobKind>() -> Routes {
         ],
     );
     let ends = [StatusCode::NOT_FOUND, StatusCode::CONFLICT];
-    let cancelling = said("cancel", format!("Ends {one} that waits or runs; it can be resumed."));
-    let cancelling = refuses(answers(cancelling.parameter(id()), "200", "It has ended", answer()), &ends);
+    let cancelling = said("cancel", format!("Cancels {one} that is waiting or running; it can be resumed."));
+    let cancelling = refuses(answers(cancelling.parameter(id()), "200", "Its state", answer()), &ends);
     let resuming = said("resume", format!("Resumes {one} that failed or was cancelled."));
-    let resuming = refuses(answers(resuming.parameter(id()), "202", "It is in line", answer()), &ends);
+    let resuming = refuses(answers(resuming.parameter(id()), "202", "It is queued", answer()), &ends);
     let last = ParameterBuilder::new()
         .name("last-event-id")
         .parameter_in(ParameterIn::Header)
-        .description(Some("Only what came after the event of this id"))
+        .description(Some("Only send events after the one with this id"))
         .schema(Some(LAST_EVENT_ID.schema().build()));
     let lines = ContentBuilder::new().build();
     let events = ResponseBuilder::new().description("The events").content("text/event-stream", lines).build();
     let following = said(
         "events",
         format!(
-            "Follows {one} by server-sent events until it has ended: each event of its journal with its number as id, \
-             and without an id `{PROGRESS}`, how far it is, and `{STATE}`, where it stands."
+            "Follows {one} by server-sent events until it ends: each event of its journal, with its number \
+             as id, and without an id its `{PROGRESS}` and its `{STATE}`."
         ),
     );
     let following = following.parameter(id()).parameter(last.build()).response("200", events);
@@ -192,11 +192,11 @@ async fn events_of<K: JobKind>(
     Ok(Sse::new(events).keep_alive(KeepAlive::new().interval(KEEPALIVE)))
 }
 
-/// One client that watches one job.
+/// A client that watches a job.
 struct Watcher<K: JobKind> {
     record: Arc<Record<K>>,
     changes: watch::Receiver<u64>,
-    /// Lines of the journal that the client has.
+    /// Lines of the journal that the client has received.
     seen: usize,
     state: Option<JobState>,
     progress: Option<Progress>,
@@ -219,7 +219,7 @@ impl<K: JobKind> Watcher<K> {
         }
     }
 
-    /// Collects what is new.
+    /// Collects new events.
     fn look(&mut self) {
         self.changes.mark_unchanged();
         let (lines, state) = self.record.lines_after(self.seen);

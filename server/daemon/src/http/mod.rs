@@ -34,10 +34,10 @@ use crate::http::problem::{ProblemName, documented};
 /// Longer query strings are refused; a policy of 60 integers takes some 200 bytes.
 const QUERY_BYTES_MAX: usize = 8 << 10;
 
-/// A request that is not answered by then was not sent whole, or waits for a turn in vain.
+/// A request that is not answered by then was not sent completely, or did not get its turn.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(120);
 
-/// What any route may answer.
+/// Answers that any route may give.
 const ANYWHERE: [StatusCode; 4] = [
     StatusCode::BAD_REQUEST,
     StatusCode::REQUEST_TIMEOUT,
@@ -45,7 +45,7 @@ const ANYWHERE: [StatusCode; 4] = [
     StatusCode::INTERNAL_SERVER_ERROR,
 ];
 
-/// What `/openapi.json` says besides the routes.
+/// The content of `/openapi.json` besides the routes.
 #[derive(OpenApi)]
 #[openapi(
     info(
@@ -56,7 +56,7 @@ const ANYWHERE: [StatusCode; 4] = [
 )]
 struct Document;
 
-/// Every route, by who may use it.
+/// Every route, by which servers may answer it.
 pub(crate) fn router(app: Arc<App>) -> Router {
     let writer_only = || from_fn_with_state(Arc::clone(&app), writer_only);
     let not_draining = || from_fn_with_state(Arc::clone(&app), not_draining);
@@ -130,14 +130,14 @@ fn has_query(operation: &Operation) -> bool {
     })
 }
 
-/// What every request is checked against.
+/// Data that every request is checked against.
 struct Checks {
     app: Arc<App>,
-    /// Methods and routes that have no parameters.
+    /// Methods and routes without parameters.
     without_query: HashSet<(Method, String)>,
 }
 
-/// Bounds the query, refuses one where a route has no parameters, and counts every answer by route and
+/// Bounds the query, refuses one on routes without parameters, and counts every answer by route and
 /// status.
 async fn observe(State(checks): State<Arc<Checks>>, request: Request, next: Next) -> Response {
     let matched = request.extensions().get::<MatchedPath>().map(|path| path.as_str().to_owned());
@@ -162,7 +162,7 @@ fn check_query(checks: &Checks, route: Option<&str>, request: &Request) -> Resul
     let query = request.uri().query().unwrap_or_default();
     if query.len() > QUERY_BYTES_MAX {
         let bytes = query.len();
-        return Err(Error::too_large(format!("a query of {bytes} bytes; allowed are {QUERY_BYTES_MAX}")));
+        return Err(Error::too_large(format!("the query has {bytes} bytes; allowed are {QUERY_BYTES_MAX}")));
     }
     let Some(route) = route else { return Ok(()) };
     // What is asked by HEAD is what GET would answer.
@@ -173,12 +173,12 @@ fn check_query(checks: &Checks, route: Option<&str>, request: &Request) -> Resul
     match pba_wire::query::pairs(query)?.first() {
         None => Ok(()),
         Some((parameter, value)) => {
-            Err(Error::parameter(parameter, value, "unknown parameter", "no parameter here"))
+            Err(Error::parameter(parameter, value, "unknown parameter", "no parameters"))
         }
     }
 }
 
-/// Lets a request pass where this server may write in its data directory.
+/// Lets a request pass if this server may write to its data directory.
 async fn writer_only(State(app): State<Arc<App>>, request: Request, next: Next) -> Result<Response, Error> {
     app.lock.check_writer()?;
     Ok(next.run(request).await)

@@ -12,7 +12,7 @@ use crate::app::App;
 use crate::error::Error;
 use crate::http::problem::Unavailable;
 
-/// Gives every metric in Prometheus' text format.
+/// Returns every metric in Prometheus' text format.
 #[utoipa::path(
     get,
     path = "/metrics",
@@ -24,18 +24,18 @@ pub(crate) async fn metrics(State(app): State<Arc<App>>) -> Result<Response, Err
     Ok(([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response())
 }
 
-/// Answers as long as the process does.
+/// Answers as long as the process is alive.
 #[utoipa::path(
     get,
     path = "/livez",
     tag = "operations",
-    responses((status = 200, description = "The process answers", body = String, content_type = "text/plain")),
+    responses((status = 200, description = "Alive", body = String, content_type = "text/plain")),
 )]
 pub(crate) async fn live() -> &'static str {
     "ok\n"
 }
 
-/// Answers 200 when every configured dataset was imported, or failed, and new streams are welcome.
+/// Answers 200 when every configured dataset has been imported or has failed, and new streams are accepted.
 #[utoipa::path(
     get,
     path = "/readyz",
@@ -48,7 +48,7 @@ pub(crate) async fn ready(State(app): State<Arc<App>>) -> Result<&'static str, E
     Ok("ok\n")
 }
 
-/// Gives this document.
+/// Returns this document.
 #[utoipa::path(
     get,
     path = "/openapi.json",

@@ -1,4 +1,4 @@
-//! How an error is told over HTTP: the one place that knows statuses.
+//! How an error is reported over HTTP: the one place that knows statuses.
 
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -10,7 +10,7 @@ use utoipa::openapi::{Ref, RefOr};
 
 use crate::error::{Cause, Error};
 
-/// What the type of a problem begins with.
+/// The prefix of a problem's type.
 const URN: &str = "urn:pba:problem:";
 
 impl Cause {
@@ -60,14 +60,14 @@ impl Error {
     }
 }
 
-/// Characters of a value that are told back.
+/// Characters of a value that an answer repeats.
 const SHOWN_MAX: usize = 500;
 
-/// The beginning of a text, marked where it was cut.
+/// The beginning of a text, marked if it was truncated.
 fn shortened(text: &str, length: usize) -> String {
     match text.char_indices().nth(length) {
         None => text.to_owned(),
-        Some((end, _)) => format!("{}... ({} bytes in all)", &text[..end], text.len()),
+        Some((end, _)) => format!("{}... ({} bytes in total)", &text[..end], text.len()),
     }
 }
 
@@ -88,7 +88,7 @@ impl IntoResponse for Error {
 #[derive(Clone, Copy)]
 pub(crate) struct ProblemName(pub(crate) &'static str);
 
-/// How a status that problems have is documented: with all of its problems.
+/// The documentation of a status: all of its problems.
 pub(crate) fn documented(status: StatusCode) -> utoipa::openapi::Response {
     let problems: Vec<String> = Cause::ALL
         .iter()

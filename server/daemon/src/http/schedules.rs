@@ -17,19 +17,19 @@ use crate::error::Error;
 use crate::http::extract::{Body, Query};
 use crate::http::problem::{Conflict, NotFound, UnsupportedMediaType};
 
-/// Lists the schedules, in short.
+/// Lists a summary of every schedule.
 #[utoipa::path(get, path = "/v1/schedules", tag = "schedules", responses((status = 200, description = "Every schedule", body = ScheduleList)))]
 pub(crate) async fn list(State(app): State<Arc<App>>) -> Json<ScheduleList> {
     let schedules = app.registry.list();
     Json(ScheduleList { schedules: schedules.iter().map(|schedule| summary(schedule)).collect() })
 }
 
-/// Gives a schedule as a `pba-schedule` document, with its digest as the entity tag.
+/// Returns a schedule as a `pba-schedule` document, with its digest as the entity tag.
 #[utoipa::path(
     get,
     path = "/v1/schedules/{schedule}",
     tag = "schedules",
-    params(("schedule" = String, Path, description = "Its name, its digest, or 12 digits of that at least")),
+    params(("schedule" = String, Path, description = "Its name, or its digest or 12 or more digits of it")),
     responses((status = 200, description = "The schedule", body = Object), NotFound),
 )]
 pub(crate) async fn show(State(app): State<Arc<App>>, Path(name): Path<String>) -> Result<Response, Error> {
@@ -41,16 +41,16 @@ pub(crate) async fn show(State(app): State<Arc<App>>, Path(name): Path<String>) 
     Ok((headers, formats::json::write(&schedule)).into_response())
 }
 
-/// Adds a schedule in any format that is read: ours, or a lineage log.
+/// Adds a schedule in any supported format: `pba-schedule/1`, or a lineage log.
 #[utoipa::path(
     put,
     path = "/v1/schedules/{schedule}",
     tag = "schedules",
-    params(("schedule" = String, Path, description = "The name to give it"), PutSchedule),
+    params(("schedule" = String, Path, description = "Name of the new schedule"), PutSchedule),
     request_body(description = "The schedule", content((Object = "application/json"), (String = "text/plain"))),
     responses(
-        (status = 200, description = "The name has this very content already", body = ScheduleSummary),
-        (status = 201, description = "It was added", body = ScheduleSummary),
+        (status = 200, description = "It exists already, with the same content", body = ScheduleSummary),
+        (status = 201, description = "The schedule was added", body = ScheduleSummary),
         Conflict, UnsupportedMediaType,
     ),
 )]
@@ -69,7 +69,7 @@ pub(crate) async fn put(
         formats::read(text, Some(&name), epochs).map_err(|error| Error::body(error.to_string()))?;
     if app.jobs.promise(&name) {
         return Err(Error::conflict(format!(
-            "the name {name:?} is that of a search, which will need it for its schedule; choose another one"
+            "the name {name:?} is reserved for the schedule of a search; choose another one"
         )));
     }
     let status = match app.registry.put(schedule.clone())? {
@@ -85,7 +85,7 @@ pub(crate) async fn put(
     path = "/v1/schedules/{schedule}",
     tag = "schedules",
     params(("schedule" = String, Path, description = "Its name")),
-    responses((status = 204, description = "It is gone"), NotFound, Conflict),
+    responses((status = 204, description = "The schedule was removed"), NotFound, Conflict),
 )]
 pub(crate) async fn delete(
     State(app): State<Arc<App>>,
@@ -95,7 +95,7 @@ pub(crate) async fn delete(
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// Draws a schedule.
+/// Plots a schedule.
 #[utoipa::path(
     get,
     path = "/v1/schedules/{schedule}/plot.svg",

@@ -1,4 +1,4 @@
-//! `/v1/searches/{search}/plot.svg`: what searches have besides what every kind of job has.
+//! `/v1/searches/{search}/plot.svg`: the route that only searches have.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use crate::draw;
 use crate::error::Error;
 use crate::http::problem::NotFound;
 
-/// Draws the population's scores with the winner's lineage, and the schedule learned so far.
+/// Plots the population's scores with the winner's lineage, and the schedule learned so far.
 #[utoipa::path(
     get,
     path = "/v1/searches/{search}/plot.svg",

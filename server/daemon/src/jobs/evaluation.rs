@@ -1,4 +1,4 @@
-//! Evaluations: jobs that train one model from scratch, with a schedule or none, and test it.
+//! Evaluations: jobs that train one model from scratch, with or without a schedule, and test it.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -22,7 +22,7 @@ impl JobKind for Evaluation {
         false
     }
 
-    /// A schedule may be asked for by its digest, and is told by its name.
+    /// A request may name a schedule by its digest; answers use its name.
     fn fill_in(
         fields: &mut Map<String, Value>,
         spec: &EvaluationSpec,

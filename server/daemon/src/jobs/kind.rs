@@ -1,5 +1,5 @@
-//! What the kinds of job differ in. Everything else is theirs in common: the queue, the supervisor,
-//! and the records on disk.
+//! The differences of the kinds of job. They share everything else: the queue, the supervisor and the
+//! records on disk.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -15,22 +15,22 @@ use crate::catalog::schedules::Registry;
 use crate::error::Error;
 use crate::metrics::Metrics;
 
-/// A kind of job. A value is one job as its trainer tells of it.
+/// A kind of job. A value is one job as reported by its trainer.
 pub(crate) trait JobKind: Run<Spec: ToSchema> + Send + Sync + 'static {
-    /// Whose names its own must differ from, for people.
+    /// The things whose names must differ from this kind's, for people.
     const NAMED: &'static str;
-    /// Where a job stands, as the API tells it.
+    /// The state of a job in the API.
     type Standing: Serialize;
-    /// All that the API tells of a job.
+    /// The API's answer about a job.
     type Answer: Serialize + ToSchema;
-    /// Its answer to who asks for all jobs of this kind.
+    /// The API's answer about all jobs of this kind.
     type List: From<Vec<Self::Answer>> + Serialize + ToSchema + Send;
 
-    /// Whether something other than a job of this kind has a name.
+    /// Whether a name is taken by something other than a job of this kind.
     fn is_taken(name: &str, registry: &Registry) -> bool;
 
-    /// Checks and fills in what is particular to this kind in a request; answers the schedule that the
-    /// trainer needs.
+    /// Checks and completes the parts of a request that are specific to this kind; returns the schedule that
+    /// the trainer needs.
     ///
     /// # Errors
     /// When a field is wrong.
@@ -40,24 +40,23 @@ pub(crate) trait JobKind: Run<Spec: ToSchema> + Send + Sync + 'static {
         registry: &Registry,
     ) -> Result<Option<Arc<Schedule>>, Error>;
 
-    /// Where a job stands; it is none yet before its trainer has begun.
+    /// The state of a job; there is no job value before its trainer has started.
     fn standing(job: Option<&Self>, about: &About<'_, Self>) -> Self::Standing;
 
-    /// All that the API tells of it.
+    /// The API's answer about it.
     fn answer(job: Option<&Self>, about: &About<'_, Self>) -> Self::Answer;
 
-    /// Does what is left to do when the trainer has ended well.
+    /// Completes the job after the trainer has ended successfully.
     ///
     /// # Errors
-    /// When the trainer did not tell what it should have, or that is not possible; `program` is the
-    /// trainer.
+    /// When the trainer did not report a result, or that fails; `program` is the trainer.
     fn finish(job: Option<Self>, registry: &Registry, program: &Path) -> anyhow::Result<()>;
 
     /// Keeps the metrics of this kind up to date, if it has any.
     fn count(_metrics: &Metrics, _news: News<'_, Self>) {}
 }
 
-/// What is known of a job whatever its kind.
+/// The part of a job's state that all kinds share.
 pub(crate) struct About<'a, K: Run> {
     pub(crate) id: &'a str,
     pub(crate) spec: &'a K::Spec,
@@ -67,14 +66,14 @@ pub(crate) struct About<'a, K: Run> {
     pub(crate) progress: Option<&'a Progress>,
 }
 
-/// What metrics may count.
+/// Events that metrics may count.
 pub(crate) enum News<'a, K: Run> {
-    /// What happened, and the job after it.
+    /// An event, and the job after it.
     Event(&'a K::Event, &'a K),
-    /// How far the trainer is, and how many images it trained since it last said so.
+    /// The trainer's progress, and the images it trained since it last reported.
     Progress(&'a Progress, u64),
     /// The trainer was started again.
     Restart,
-    /// So many jobs are in a state.
+    /// The number of jobs in a state.
     Jobs(JobState, usize),
 }

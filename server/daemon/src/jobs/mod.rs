@@ -1,9 +1,9 @@
-//! What a trainer does for the server, one job at a time.
+//! Jobs: work that a trainer does for the server, one job at a time.
 //!
-//! A job trains in a child process ([`trainer`]), one at a time ([`supervisor`]); the others wait in
-//! line. What is known of each is a fold of its journal ([`record`]), so a restart of the server finds
-//! every job where it stood, and goes on with those that were not done. What kinds of job there are
-//! stands here; what they differ in is a [`kind::JobKind`].
+//! A job trains in a child process ([`trainer`]), one at a time ([`supervisor`]); the others are
+//! queued. The state of each is a fold of its journal ([`record`]), so a restarted server finds every
+//! job in its last state, and resumes those that were not done. The kinds of job are listed here; their
+//! differences are in [`kind::JobKind`].
 
 mod evaluation;
 pub(crate) mod kind;
@@ -40,12 +40,12 @@ pub(crate) struct Jobs {
 }
 
 impl Jobs {
-    /// Opens the jobs kept in a data directory; those that were waiting or running stand in line again.
-    /// Decoded datasets are shared with the server through `cache`. A server that is not the one that
-    /// writes in the data directory shows them as they stand on the disk, and changes nothing.
+    /// Opens the jobs in a data directory; those that were waiting or running are queued again. Decoded
+    /// datasets are shared with the server through `cache`. A server that may not write to the data
+    /// directory shows them as they are on disk, and changes nothing.
     ///
     /// # Errors
-    /// When a directory cannot be made or listed.
+    /// When a directory cannot be created or listed.
     pub(crate) fn open(
         data: &Path,
         cache: &Path,
@@ -79,7 +79,7 @@ impl Jobs {
         supervisor::supervise(&self.kinds, &self.workplace, registry, stop).await;
     }
 
-    /// Whether a name is promised to the schedule of a search that may still learn it.
+    /// Whether a name is reserved for the schedule of a search that may still learn it.
     pub(crate) fn promise(&self, name: &str) -> bool {
         self.of::<Search>().state(name).is_some_and(|state| state != JobState::Done)
     }

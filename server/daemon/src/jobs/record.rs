@@ -1,4 +1,4 @@
-//! One job: what it was asked, where it stands, what happened.
+//! One job: its spec, its state and its journal.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -18,29 +18,29 @@ use crate::error::Error;
 use crate::jobs::kind::{About, JobKind, News};
 use crate::metrics::Metrics;
 
-/// What `search.json` holds, and likewise for other kinds.
+/// The content of `search.json`, and likewise for other kinds.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 struct Entry<S> {
     spec: S,
-    /// Where the trainer reads the dataset.
+    /// The dataset's path for the trainer.
     source: String,
-    /// Milliseconds since 1970: orders the line.
+    /// Milliseconds since 1970: orders the queue.
     created: u128,
     state: JobState,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     error: Option<String>,
-    /// Time spent training, over all runs that ended in good order.
+    /// Time spent training, over all runs that ended cleanly.
     seconds: f64,
 }
 
-/// What changes while a job runs.
+/// The part that changes while a job runs.
 struct Live<K: JobKind> {
     entry: Entry<K::Spec>,
-    /// Whole lines of the journal, without line feeds.
+    /// Complete lines of the journal, without line feeds.
     journal: Vec<String>,
     job: Option<K>,
     progress: Option<Progress>,
-    /// Images that were trained before the trainer of now, in epochs that need not be repeated.
+    /// Images trained before the current trainer started, in epochs that need not be repeated.
     images_before: u64,
     running_since: Option<Instant>,
 }
@@ -50,17 +50,17 @@ pub(crate) struct Record<K: JobKind> {
     id: String,
     directory: PathBuf,
     live: Mutex<Live<K>>,
-    /// Counts changes, for whoever watches.
+    /// Counts changes, for watchers.
     changes: watch::Sender<u64>,
-    /// Told when somebody wants it to end.
+    /// Notified when the job should end.
     pub(crate) cancelled: Notify,
 }
 
-/// A folder with this prefix was being made; none has the name of a job.
+/// Prefix of folders that are being created; no job's name starts with it.
 pub(crate) const BEGUN: &str = ".begun-";
 
 impl<K: JobKind> Record<K> {
-    /// Makes the folder of a new job, with the schedule that its trainer needs.
+    /// Creates the folder of a new job, with the schedule that its trainer needs.
     pub(crate) fn create(
         parent: &Path,
         spec: K::Spec,
@@ -71,13 +71,13 @@ impl<K: JobKind> Record<K> {
         let created = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
         let entry = Entry { spec, source, created, state: JobState::Queued, error: None, seconds: 0.0 };
         let record = Record::new(directory, entry, Vec::new(), None);
-        // Made beside its place, so that a server that is killed, or a full disk, leaves no folder
-        // that holds the name and is no job.
+        // Created under another name, so that a killed server or a full disk leaves no folder
+        // that takes the name but is not a job.
         let made = tempfile::Builder::new()
             .prefix(BEGUN)
             .permissions(std::fs::Permissions::from_mode(0o755))
             .tempdir_in(parent)
-            .with_context(|| format!("cannot make a folder in {}", parent.display()))?;
+            .with_context(|| format!("cannot create a folder in {}", parent.display()))?;
         if let Some(schedule) = schedule {
             let path = made.path().join(files::SCHEDULE);
             std::fs::write(&path, formats::json::write(schedule))
@@ -85,14 +85,14 @@ impl<K: JobKind> Record<K> {
         }
         record.live().save(made.path())?;
         std::fs::rename(made.path(), &record.directory)
-            .with_context(|| format!("cannot make {}", record.directory.display()))?;
-        // It has moved away: there is nothing to remove.
+            .with_context(|| format!("cannot create {}", record.directory.display()))?;
+        // It was moved: there is nothing to remove.
         let _ = made.keep();
         Ok(record)
     }
 
-    /// Reads the folder of a job. One that was running stands in line again, where this server is the
-    /// one that hosts it; elsewhere it still runs.
+    /// Reads the folder of a job. One that was running is queued again if this server hosts it; otherwise
+    /// it is still running.
     pub(crate) fn open(directory: &Path, is_writer: bool) -> anyhow::Result<Record<K>> {
         let path = entry_path::<K>(directory);
         let text =
@@ -103,7 +103,7 @@ impl<K: JobKind> Record<K> {
             entry.state = JobState::Queued;
         }
         let (journal, job) = read_journal(directory, usize::MAX).unwrap_or_else(|error| {
-            // What is done needs no journal; anything else cannot go on.
+            // A job that is done needs no journal; any other cannot resume without it.
             if entry.state != JobState::Done {
                 (entry.state, entry.error) = (JobState::Failed, Some(format!("{error:#}")));
             }
@@ -136,27 +136,27 @@ impl<K: JobKind> Record<K> {
         &self.directory
     }
 
-    /// What it was asked to do.
+    /// Its spec.
     pub(crate) fn spec(&self) -> K::Spec {
         self.live().entry.spec.clone()
     }
 
-    /// Where the trainer reads the dataset.
+    /// The dataset's path for the trainer.
     pub(crate) fn source(&self) -> String {
         self.live().entry.source.clone()
     }
 
-    /// When it was asked for, in milliseconds since 1970.
+    /// When it was requested, in milliseconds since 1970.
     pub(crate) fn created(&self) -> u128 {
         self.live().entry.created
     }
 
-    /// Where it stands.
+    /// Its state.
     pub(crate) fn state(&self) -> JobState {
         self.live().entry.state
     }
 
-    /// The job as its journal tells it; none before it has begun.
+    /// The job according to its journal; none before it has started.
     pub(crate) fn job(&self) -> Option<K> {
         self.live().job.clone()
     }
@@ -166,12 +166,12 @@ impl<K: JobKind> Record<K> {
         self.live().job.as_ref().map_or(0, K::epoch)
     }
 
-    /// Where it stands, as the API tells it.
+    /// Its state in the API.
     pub(crate) fn standing(&self) -> K::Standing {
         self.tell(K::standing)
     }
 
-    /// Everything that the API says about it.
+    /// Its description in the API.
     pub(crate) fn answer(&self) -> K::Answer {
         self.tell(K::answer)
     }
@@ -194,42 +194,41 @@ impl<K: JobKind> Record<K> {
         self.changes.subscribe()
     }
 
-    /// The lines of the journal after the first `seen`, each with its number from 1, and where the job
-    /// stands.
+    /// The lines of the journal after the first `seen`, each with its number from 1, and the job's state.
     pub(crate) fn lines_after(&self, seen: usize) -> (Vec<(usize, String)>, JobState) {
         let live = self.live();
         let lines = live.journal.iter().enumerate().skip(seen);
         (lines.map(|(at, line)| (at + 1, line.clone())).collect(), live.entry.state)
     }
 
-    /// How far it is, as the trainer last said.
+    /// Its progress, as last reported by the trainer.
     pub(crate) fn progress(&self) -> Option<Progress> {
         self.live().progress.clone()
     }
 
-    /// Takes a waiting job out of the line to run it; false when it does not wait any more.
+    /// Takes a waiting job out of the queue to run it; false when it no longer waits.
     pub(crate) fn begin(&self) -> bool {
         let mut live = self.live();
         let waits = live.entry.state == JobState::Queued;
         if waits {
-            // A wish to cancel that came too late for the run before is not meant for this one.
+            // A cancellation that came too late for the previous run does not apply to this one.
             let _ = self.cancelled.notified().now_or_never();
             self.enter_locked(&mut live, JobState::Running, None);
         }
         waits
     }
 
-    /// Asks a waiting or running job to end.
+    /// Cancels a waiting or running job.
     pub(crate) fn cancel(&self) -> Result<(), Error> {
         let mut live = self.live();
         let state = live.entry.state;
         match state {
             JobState::Queued => self.enter_locked(&mut live, JobState::Cancelled, None),
-            // The supervisor ends the trainer, and enters the state then.
+            // The supervisor ends the trainer and then sets the state.
             JobState::Running => self.cancelled.notify_one(),
             _ => {
                 return Err(Error::conflict(format!(
-                    "{} {:?} is {state} already; there is nothing to cancel",
+                    "{} {:?} is already {state}; there is nothing to cancel",
                     K::JOB.name,
                     self.id
                 )));
@@ -238,7 +237,7 @@ impl<K: JobKind> Record<K> {
         Ok(())
     }
 
-    /// Puts a failed or cancelled job in line again.
+    /// Queues a failed or cancelled job again.
     pub(crate) fn resume(&self) -> Result<(), Error> {
         let mut live = self.live();
         let state = live.entry.state;
@@ -255,7 +254,7 @@ impl<K: JobKind> Record<K> {
         }
     }
 
-    /// Enters a state, on disk too.
+    /// Sets the state, on disk too.
     pub(crate) fn enter(&self, state: JobState, error: Option<String>) {
         self.enter_locked(&mut self.live(), state, error);
     }
@@ -271,10 +270,10 @@ impl<K: JobKind> Record<K> {
         self.changed();
     }
 
-    /// Takes in an event of the journal.
+    /// Processes an event of the journal.
     ///
     /// # Errors
-    /// When the trainer says what no trainer can say at this point.
+    /// When the event is not possible at this point.
     pub(crate) fn happened(&self, event: &K::Event, metrics: &Metrics) -> anyhow::Result<()> {
         let mut live = self.live();
         if let Some((job, _)) = K::begin(event) {
@@ -285,7 +284,7 @@ impl<K: JobKind> Record<K> {
             job.apply(event).map_err(anyhow::Error::msg)?;
             K::count(metrics, News::Event(event, job));
         } else {
-            anyhow::bail!("the trainer sent an event before the {} began", K::JOB.name);
+            anyhow::bail!("the trainer sent an event before the {} started", K::JOB.name);
         }
         live.journal.push(journal::line(event).trim_end().to_owned());
         if K::can_resume_after(event) {
@@ -299,9 +298,9 @@ impl<K: JobKind> Record<K> {
         Ok(())
     }
 
-    /// Stands where the first `lines` lines of the journal on disk do: a trainer goes on from there.
-    /// That may be less than was told, and also more: a trainer that is killed may have written what
-    /// it did not tell.
+    /// Sets the state to that of the first `lines` lines of the journal on disk, from which a trainer
+    /// resumes. That may be fewer events than were reported, or more: a killed trainer may have written
+    /// events that it did not report.
     ///
     /// # Errors
     /// When the journal cannot be read.
@@ -316,7 +315,7 @@ impl<K: JobKind> Record<K> {
         Ok(())
     }
 
-    /// Notes how far it is.
+    /// Records the progress.
     pub(crate) fn progressed(&self, progress: Progress, metrics: &Metrics) {
         let mut live = self.live();
         let before = live.progress.as_ref().map_or(live.images_before, |before| before.images);
@@ -343,7 +342,7 @@ impl<K: JobKind> Live<K> {
     /// A full disk must not end a job whose state is in memory; the next save may work.
     fn save_or_warn(&self, directory: &Path) {
         if let Err(error) = self.save(directory) {
-            tracing::error!(error = %format!("{error:#}"), "cannot keep the state of {}", K::JOB.one);
+            tracing::error!(error = %format!("{error:#}"), "cannot save the state of {}", K::JOB.one);
         }
     }
 
@@ -354,13 +353,13 @@ impl<K: JobKind> Live<K> {
     }
 }
 
-/// The file that says what a job was asked and where it stands.
+/// The file with a job's spec and state.
 fn entry_path<K: JobKind>(directory: &Path) -> PathBuf {
     directory.join(format!("{}.json", K::JOB.name))
 }
 
-/// The lines of a journal up to the last one that a job can go on from in the first `lines_max`, and
-/// where the job stands there.
+/// The lines of a journal up to the last one in the first `lines_max` that a job can resume from, and
+/// the job's state there.
 fn read_journal<K: JobKind>(directory: &Path, lines_max: usize) -> anyhow::Result<(Vec<String>, Option<K>)> {
     let path = directory.join(files::JOURNAL);
     let bytes = match std::fs::read(&path) {

@@ -1,4 +1,4 @@
-//! Searches: jobs that learn a schedule, which gets their name.
+//! Searches: jobs that learn a schedule of the same name.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -68,13 +68,13 @@ impl JobKind for Search {
         }
     }
 
-    /// Registers what was learned.
+    /// Registers the learned schedule.
     fn finish(search: Option<Search>, registry: &Registry, program: &Path) -> anyhow::Result<()> {
         let learned = search.and_then(|search| search.schedule().cloned());
         let none =
             || format!("the trainer ended without a schedule; is {} a pba-trainer?", program.display());
         let put = |schedule| registry.put(schedule).map_err(|error| anyhow::anyhow!("{}", error.detail));
-        learned.with_context(none).and_then(put).context("no schedule can be registered")?;
+        learned.with_context(none).and_then(put).context("cannot register the schedule")?;
         Ok(())
     }
 
@@ -98,7 +98,7 @@ impl JobKind for Search {
     }
 }
 
-/// A score as JSON has it: nothing for a member that diverged or was not scored.
+/// A score in JSON: null for a member that diverged or was not scored.
 fn number(score: Option<f64>) -> Option<f64> {
     score.filter(|score| score.is_finite())
 }

@@ -1,8 +1,8 @@
-//! Runs one job after another, and keeps each going until it is done.
+//! Runs one job after another, restarting trainers until the job is done.
 //!
-//! A trainer that crashes or is killed is started again and goes on from its last checkpoint; one
-//! that does so several times without getting any further is given up. A trainer that fails with
-//! an error of its own, as on a full disk, ends the job, which can be resumed.
+//! A trainer that crashes or is killed is restarted and resumes from its last checkpoint; after several
+//! crashes without progress the job fails. A trainer that reports an error, such as a full disk, ends
+//! the job, which can be resumed.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,35 +25,35 @@ use crate::jobs::workplace::Workplace;
 
 /// The exit code of a trainer that was told to stop.
 const INTERRUPTED: i32 = exit::INTERRUPTED as i32;
-/// Starts of a trainer without a new checkpoint between them.
+/// Most starts of a trainer without a new checkpoint.
 const STARTS_MAX: u32 = 4;
-/// A trainer that is told to stop does so between two steps; later it is killed.
+/// Time that a trainer gets to finish its step and stop, before it is killed.
 const STOP_SECONDS: Duration = Duration::from_secs(20);
-/// How often a trainer that is not there is looked for.
+/// How often to look for a missing trainer.
 const TRAINER_POLL: Duration = Duration::from_secs(1);
-/// Bytes of its standard error that are kept for the error message.
+/// Bytes of its standard error that go into the error message.
 const STDERR_BYTES: usize = 4096;
 
 /// How a trainer ended.
 enum End {
     /// The job is done.
     Done,
-    /// It crashed, was killed, or was told to stop by somebody else.
+    /// It crashed, was killed, or was stopped by something else.
     Crashed(String),
-    /// It said why it cannot go on.
+    /// It reported why it cannot continue.
     Failed(String),
-    /// Somebody cancelled the job.
+    /// The job was cancelled.
     Cancelled,
-    /// The server shuts down.
+    /// The server is shutting down.
     Stopped,
 }
 
 /// The jobs of a kind that wait for their turn.
 pub(super) trait Waiting: Send + Sync {
-    /// When the one that has waited longest was asked for; none when none waits.
+    /// When the job that has waited longest was requested; none when none waits.
     fn first(&self) -> Option<u128>;
 
-    /// Runs the one that has waited longest, until it has ended or `stop` turns true.
+    /// Runs the job that has waited longest, until it has ended or `stop` turns true.
     fn run_first<'a>(
         &'a self,
         registry: &'a Registry,
@@ -72,7 +72,7 @@ impl<K: JobKind> Waiting for Table<K> {
         stop: &'a mut watch::Receiver<bool>,
     ) -> BoxFuture<'a, ()> {
         async move {
-            // None, or one that does not begin: cancelled meanwhile.
+            // None, or one that does not start: it was cancelled meanwhile.
             if let Some(record) = self.next()
                 && record.begin()
             {
@@ -86,8 +86,8 @@ impl<K: JobKind> Waiting for Table<K> {
     }
 }
 
-/// Runs the jobs of all kinds, in the order in which they were asked for, until `stop` turns true; the
-/// running one then goes on after a restart.
+/// Runs the jobs of all kinds, in the order in which they were requested, until `stop` turns true; the
+/// running one resumes after a restart.
 pub(super) async fn supervise(
     kinds: &[Arc<dyn Waiting>],
     workplace: &Workplace,
@@ -96,8 +96,8 @@ pub(super) async fn supervise(
 ) {
     let mut was_there = true;
     while !*stop.borrow() {
-        // One that is still being built, as by `make run`, or was not mounted: the jobs of a server
-        // that was restarted wait for it.
+        // The trainer may still be being built, as by `make run`, or not be mounted: the jobs of a
+        // restarted server wait for it.
         let is_there = workplace.trainer.is_there();
         let waiting = kinds.iter().filter_map(|kind| Some((kind.first()?, kind)));
         match waiting.min_by_key(|(created, _)| *created) {
@@ -105,7 +105,7 @@ pub(super) async fn supervise(
             Some(_) => {
                 if was_there {
                     let trainer = workplace.trainer.program().display();
-                    tracing::warn!(%trainer, "what is in line waits: there is no trainer");
+                    tracing::warn!(%trainer, "queued jobs wait: there is no trainer");
                 }
                 tokio::select! {
                     () = tokio::time::sleep(TRAINER_POLL) => {}
@@ -146,11 +146,11 @@ async fn run<K: JobKind>(
             End::Stopped => return record.enter(JobState::Queued, None),
             End::Failed(reason) => return fail(record, reason),
             End::Crashed(reason) if starts >= STARTS_MAX => {
-                let reason = format!("the trainer ended {starts} times without getting further: {reason}");
+                let reason = format!("the trainer ended {starts} times without progress: {reason}");
                 return fail(record, reason);
             }
             End::Crashed(reason) => {
-                tracing::warn!(id = record.id(), %reason, "the trainer ended; it goes on from its last checkpoint");
+                tracing::warn!(id = record.id(), %reason, "the trainer ended; resuming from a checkpoint");
                 K::count(&workplace.metrics, News::Restart);
             }
         }
@@ -167,13 +167,13 @@ fn fail<K: JobKind>(record: &Record<K>, reason: String) {
     record.enter(JobState::Failed, Some(reason));
 }
 
-/// Done when the server shuts down.
+/// Completes when the server shuts down.
 async fn told(stop: &mut watch::Receiver<bool>) {
-    // The sender is gone only when the server is.
+    // The sender is dropped only with the server.
     let _ = stop.wait_for(|&stop| stop).await;
 }
 
-/// One life of a trainer.
+/// One run of a trainer.
 async fn attempt<K: JobKind>(
     workplace: &Workplace,
     record: &Record<K>,
@@ -215,12 +215,12 @@ async fn attempt<K: JobKind>(
         (Some(0), _) => End::Done,
         (Some(INTERRUPTED) | None, _) => End::Crashed(ending),
         (_, Some(reason)) => End::Failed(reason),
-        // It never came as far as to say something: libtorch is missing, or a thread panicked.
+        // It ended before reporting anything: libtorch is missing, or a thread panicked.
         (Some(_), None) => End::Failed(format!("the trainer ended with {ending}")),
     })
 }
 
-/// Takes in one line of the trainer; answers why it failed, if it says so.
+/// Processes one line of the trainer; returns the reason if it reports a failure.
 fn take_in<K: JobKind>(
     workplace: &Workplace,
     record: &Record<K>,
@@ -234,9 +234,9 @@ fn take_in<K: JobKind>(
             Report::Failed { error } => return Ok(Some(error)),
             _ => tracing::debug!(id = record.id(), ?report, "trainer"),
         },
-        // A spec that was right when the job was asked for, as for a device that is gone.
+        // A spec that was valid when the job was requested, for example with a device that is gone.
         Ok(Line::Refused { error }) => return Ok(Some(error.message)),
-        Err(_) => tracing::warn!(id = record.id(), line, "the trainer said something that is no event"),
+        Err(_) => tracing::warn!(id = record.id(), line, "the trainer sent a line that is not an event"),
     }
     Ok(None)
 }
@@ -244,7 +244,7 @@ fn take_in<K: JobKind>(
 /// Tells a trainer to stop, and kills it if it does not.
 async fn end(child: &mut Child) {
     if let Some(pid) = child.id().and_then(|pid| rustix::process::Pid::from_raw(pid as i32)) {
-        // It may have ended by itself.
+        // It may have exited on its own.
         let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
     }
     if timeout(STOP_SECONDS, child.wait()).await.is_err() {
@@ -252,7 +252,7 @@ async fn end(child: &mut Child) {
     }
 }
 
-/// The end of what a trainer says on its standard error.
+/// The end of a trainer's standard error.
 async fn last_words(mut stderr: ChildStderr) -> String {
     let mut kept = Vec::new();
     let mut chunk = [0; 1024];

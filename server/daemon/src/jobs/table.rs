@@ -21,7 +21,7 @@ use crate::jobs::kind::{JobKind, News};
 use crate::jobs::record::{BEGUN, Record};
 use crate::jobs::workplace::Workplace;
 
-/// Jobs of a kind that wait or run at a time; more are refused.
+/// Most jobs of a kind that wait or run at a time; more are refused.
 const WAITING_MAX: usize = 64;
 
 /// Every job of a kind, by id: its name.
@@ -33,14 +33,14 @@ pub(crate) struct Table<K: JobKind> {
 
 type Records<K> = BTreeMap<String, Arc<Record<K>>>;
 
-/// A request that is right, as far as can be said without the trainer.
+/// A request that is valid, as far as can be checked without the trainer.
 struct Checked<K: JobKind> {
     spec: K::Spec,
-    /// Where the trainer reads the dataset.
+    /// The dataset's path for the trainer.
     source: String,
-    /// What the trainer needs beside the spec.
+    /// The schedule that the trainer needs, if any.
     schedule: Option<Arc<Schedule>>,
-    /// Whether the name is of the client's choice.
+    /// Whether the client chose the name.
     named: bool,
 }
 
@@ -48,12 +48,12 @@ impl<K: JobKind> Table<K> {
     /// Opens the jobs in a data directory.
     ///
     /// # Errors
-    /// When their folder cannot be made or listed.
+    /// When their folder cannot be created or listed.
     pub(super) fn open(data: &Path, workplace: &Arc<Workplace>) -> anyhow::Result<Table<K>> {
         let directory = data.join(K::JOB.plural);
         if workplace.is_writer {
             std::fs::create_dir_all(&directory)
-                .with_context(|| format!("cannot make {}", directory.display()))?;
+                .with_context(|| format!("cannot create {}", directory.display()))?;
         }
         let records = Mutex::new(read(&directory, workplace.is_writer)?);
         let table = Table { directory, workplace: Arc::clone(workplace), records };
@@ -67,7 +67,7 @@ impl<K: JobKind> Table<K> {
         self.records().values().cloned().collect()
     }
 
-    /// The job of an id.
+    /// The job with an id.
     ///
     /// # Errors
     /// When there is none, with the nearest id.
@@ -80,7 +80,7 @@ impl<K: JobKind> Table<K> {
             .ok_or_else(|| Error::not_found(K::JOB.name, id, records.keys().map(String::as_str)))
     }
 
-    /// Where another server hosts the jobs: reads how they stand on the disk.
+    /// If another server hosts the jobs: reads their state from disk.
     fn look_again(&self) {
         if self.workplace.is_writer {
             return;
@@ -88,16 +88,16 @@ impl<K: JobKind> Table<K> {
         match read(&self.directory, false) {
             Ok(found) => *self.records() = found,
             Err(error) => {
-                tracing::error!(error = format!("{error:#}"), "what is shown of {} is old", K::JOB.plural);
+                tracing::error!(error = format!("{error:#}"), "the list of {} is outdated", K::JOB.plural);
             }
         }
     }
 
-    /// Checks a request, with the trainer too, and puts the job in line.
+    /// Checks a request, with the trainer too, and queues the job.
     ///
     /// # Errors
     /// When a field is wrong, the dataset is unknown, the name is taken, too many wait, or there is no
-    /// trainer that runs.
+    /// trainer that can run.
     pub(crate) async fn start(
         &self,
         catalog: &Catalog,
@@ -112,9 +112,9 @@ impl<K: JobKind> Table<K> {
             let waiting = records.values().filter(|record| !record.state().is_final()).count();
             if waiting >= WAITING_MAX {
                 let plural = K::JOB.plural;
-                return Err(Error::busy(format!("{waiting} {plural} wait or run; that is as many as may")));
+                return Err(Error::busy(format!("{waiting} {plural} are waiting or running: the limit")));
             }
-            // Looked at again under the lock: another request may have taken the name meanwhile.
+            // Checked again under the lock: another request may have taken the name meanwhile.
             if !named {
                 spec.rename(self.free_name(registry, &records, &spec));
             } else if self.holds(&records, spec.name()) {
@@ -126,13 +126,13 @@ impl<K: JobKind> Table<K> {
             records.insert(record.id().to_owned(), Arc::clone(&record));
             record
         };
-        tracing::info!(id = record.id(), "{} in line", K::JOB.name);
+        tracing::info!(id = record.id(), "{} queued", K::JOB.name);
         self.count_states();
         self.workplace.queued.notify_one();
         Ok(record)
     }
 
-    /// Reads a request, and fills in what the server knows: a free name, and the dataset's own base
+    /// Reads a request, and fills in the server's defaults: a free name, and the dataset's own base
     /// augmentation.
     fn check(&self, catalog: &Catalog, registry: &Registry, body: &[u8]) -> Result<Checked<K>, Error> {
         let text =
@@ -151,7 +151,7 @@ impl<K: JobKind> Table<K> {
         let dataset = catalog.get(&training.dataset)?;
         let served = dataset.served()?;
         let (train, _) = served.split(SplitName::Train)?;
-        let as_they_are = || format!("{} trains on images as they are", K::JOB.one);
+        let as_they_are = || format!("{} trains on images of one size", K::JOB.one);
         if train.shape().is_none() {
             return Err(Error::parameter(
                 "dataset",
@@ -184,17 +184,17 @@ impl<K: JobKind> Table<K> {
         Ok(Checked { spec, source, schedule, named })
     }
 
-    /// Whether a name is a job's, or that of a folder that cannot be read as one.
+    /// Whether a name belongs to a job, or to a folder that cannot be read as one.
     fn holds(&self, records: &Records<K>, name: &str) -> bool {
         records.contains_key(name) || self.directory.join(name).exists()
     }
 
-    /// Where the job of a name stands.
+    /// The state of the job with a name.
     pub(super) fn state(&self, name: &str) -> Option<JobState> {
         self.records().get(name).map(|record| record.state())
     }
 
-    /// A name made of dataset and model that nothing has.
+    /// A free name derived from dataset and model.
     fn free_name(&self, registry: &Registry, records: &Records<K>, spec: &K::Spec) -> String {
         let training = spec.training();
         (1u32..)
@@ -203,10 +203,10 @@ impl<K: JobKind> Table<K> {
             .expect("some number is free")
     }
 
-    /// Ends a waiting or running job.
+    /// Cancels a waiting or running job.
     ///
     /// # Errors
-    /// When there is none, or it has ended already.
+    /// When there is none, or it has already ended.
     pub(crate) fn cancel(&self, id: &str) -> Result<Arc<Record<K>>, Error> {
         let record = self.get(id)?;
         record.cancel()?;
@@ -214,10 +214,10 @@ impl<K: JobKind> Table<K> {
         Ok(record)
     }
 
-    /// Puts a failed or cancelled job in line again, to go on from its last checkpoint.
+    /// Queues a failed or cancelled job again, to resume from its last checkpoint.
     ///
     /// # Errors
-    /// When there is none, or it is done, running or in line.
+    /// When there is none, or it is done, running or queued.
     pub(crate) fn resume(&self, id: &str) -> Result<Arc<Record<K>>, Error> {
         let record = self.get(id)?;
         record.resume()?;
@@ -233,7 +233,7 @@ impl<K: JobKind> Table<K> {
         waiting.min_by_key(|record| record.created()).cloned()
     }
 
-    /// Keeps the gauges of states up to date: of the jobs that this server hosts.
+    /// Updates the gauges of states, for the jobs that this server hosts.
     pub(super) fn count_states(&self) {
         let records = self.records();
         let hosted = || records.values().filter(|_| self.workplace.is_writer);
@@ -253,14 +253,14 @@ fn read<K: JobKind>(directory: &Path, is_writer: bool) -> anyhow::Result<Records
     let cannot = || format!("cannot list {}", directory.display());
     let mut records = BTreeMap::new();
     let folders = match std::fs::read_dir(directory) {
-        // Whoever writes here has had none of this kind.
+        // The server that writes here has had no job of this kind.
         Err(error) if error.kind() == ErrorKind::NotFound && !is_writer => return Ok(records),
         folders => folders.with_context(cannot)?,
     };
     for folder in folders {
         let path = folder.with_context(cannot)?.path();
         if path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(BEGUN)) {
-            // A server was killed while it made it, and nobody was told of it; or it makes it just now.
+            // A server was killed while creating it, before it answered; or is creating it now.
             if is_writer {
                 let _ = std::fs::remove_dir_all(&path);
             }
@@ -272,7 +272,7 @@ fn read<K: JobKind>(directory: &Path, is_writer: bool) -> anyhow::Result<Records
             }
             Err(error) => {
                 let error = format!("{error:#}");
-                tracing::warn!(path = %path.display(), %error, "not {}; left alone", K::JOB.one);
+                tracing::warn!(path = %path.display(), %error, "not {}; folder ignored", K::JOB.one);
             }
         }
     }
@@ -285,7 +285,7 @@ fn parse<K: JobKind>(fields: &Map<String, Value>) -> Result<K::Spec, Error> {
 
 fn name_taken<K: JobKind>(name: &str) -> Error {
     Error::conflict(format!(
-        "the name {name:?} is taken by {}; names are immutable, so choose another one or leave it out",
+        "the name {name:?} is taken by {}; names are immutable, so choose another one or omit it",
         K::NAMED
     ))
 }

@@ -1,4 +1,4 @@
-//! The child process that trains: how it is found, asked and started.
+//! The child process that trains: finding, asking and starting it.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -14,14 +14,14 @@ use crate::error::Error;
 
 const NAME: &str = "pba-trainer";
 
-/// Where `pba-trainer` is.
+/// The location of `pba-trainer`.
 #[derive(Clone, Debug)]
 pub(crate) struct Trainer {
     program: PathBuf,
 }
 
 impl Trainer {
-    /// The configured program, or the one beside this one.
+    /// The configured program, or the one next to this program.
     pub(crate) fn find(configured: Option<PathBuf>) -> Trainer {
         let beside = || std::env::current_exe().ok().map(|program| program.with_file_name(NAME));
         Trainer { program: configured.or_else(beside).unwrap_or_else(|| NAME.into()) }
@@ -32,15 +32,15 @@ impl Trainer {
         &self.program
     }
 
-    /// Whether it is there, as far as can be seen without running it.
+    /// Whether it exists, as far as can be checked without running it.
     pub(crate) fn is_there(&self) -> bool {
         Trainer::fault(&self.program).is_none()
     }
 
-    /// Why a configured program cannot be run, as far as can be seen without running it.
+    /// Why a configured program cannot be run, as far as can be checked without running it.
     pub(crate) fn fault(program: &Path) -> Option<String> {
         let what = match found(program).map(|found| found.metadata()) {
-            None => "is in no folder of PATH".to_owned(),
+            None => "is not in PATH".to_owned(),
             Some(Err(error)) => format!("cannot be run: {error}"),
             Some(Ok(metadata)) if metadata.is_dir() => "is a directory".to_owned(),
             Some(Ok(metadata)) if metadata.permissions().mode() & 0o111 == 0 => {
@@ -54,7 +54,7 @@ impl Trainer {
     /// Asks a trainer whether it could run a spec.
     ///
     /// # Errors
-    /// When a field is wrong, or no trainer runs.
+    /// When a field is wrong, or no trainer can run.
     pub(crate) async fn check<R: Run>(
         &self,
         spec: &R::Spec,
@@ -69,7 +69,7 @@ impl Trainer {
             .spawn()
             .map_err(|error| missing(&error))?;
         let mut stdin = child.stdin.take().expect("stdin is piped");
-        // A trainer that ends before it reads says why on the other pipes.
+        // A trainer that ends before it reads reports why on the other pipes.
         let _ = stdin.write_all(text.as_bytes()).await;
         drop(stdin);
         let output = child.wait_with_output().await.map_err(Error::internal)?;
@@ -110,25 +110,25 @@ impl Trainer {
 
     fn command<R: Run>(&self, task: Task<'_>, source: &str, cache: &Path) -> Command {
         let mut command = Command::new(&self.program);
-        // A panic says what and where in its first lines; those are what is shown.
+        // The first lines of a panic name the error and its location; those are shown.
         command.env("RUST_BACKTRACE", "0");
         command.args(arguments(R::JOB, task, source, cache));
         command.stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
         command
     }
 
-    /// What to do about a trainer that does not run.
+    /// Advice for a trainer that cannot run.
     fn missing(&self, plural: &str, reason: &dyn std::fmt::Display) -> Error {
         Error::no_trainer(format!(
-            "{plural} need {}, which does not run here: {reason}. Streams are not affected. Build it with `make build` \
-             (without TRAINER=0; it fetches libtorch): once it is there, it is used. Or restart the server and say \
-             where it is with --trainer PATH or PBA_TRAINER",
+            "{plural} need {}, which cannot run here: {reason}. Streams are not affected. Build it with \
+             `make build` (without TRAINER=0; it fetches libtorch); no restart is needed. Or restart the server \
+             and set its path with --trainer PATH or PBA_TRAINER",
             self.program.display()
         ))
     }
 }
 
-/// Where the system finds a program: one that is named without a folder is looked for in `PATH`.
+/// The path of a program: one given without a folder is looked up in `PATH`.
 fn found(program: &Path) -> Option<PathBuf> {
     if program.parent() != Some(Path::new("")) {
         return Some(program.to_owned());

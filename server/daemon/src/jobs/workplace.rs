@@ -1,4 +1,4 @@
-//! What all jobs of a server share.
+//! The resources that all jobs of a server share.
 
 use std::path::PathBuf;
 
@@ -9,13 +9,13 @@ use crate::metrics::Metrics;
 
 /// Where jobs run, one at a time.
 pub(crate) struct Workplace {
-    /// What trains.
+    /// The trainer.
     pub(crate) trainer: Trainer,
-    /// The folder of decoded datasets, which it shares with the server.
+    /// The folder of decoded datasets, shared with the server.
     pub(crate) cache: PathBuf,
-    /// Whether this server is the one that hosts the jobs in its data directory.
+    /// Whether this server hosts the jobs in its data directory.
     pub(crate) is_writer: bool,
-    /// Told when a job is added to the line.
+    /// Notified when a job is queued.
     pub(crate) queued: Notify,
     pub(crate) metrics: Metrics,
 }

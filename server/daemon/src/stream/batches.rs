@@ -1,4 +1,4 @@
-//! The batches of an epoch in order, made ahead of the client by the pool.
+//! The batches of an epoch in order, produced ahead of the client by the pool.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -13,23 +13,23 @@ use crate::stream::engine::Engine;
 use crate::stream::epoch::Epoch;
 use crate::stream::pool::{Answer, Workspace};
 
-/// Why a stream broke off after it had begun.
+/// Why a stream was aborted after it had started.
 #[derive(Debug, thiserror::Error)]
 #[error("batch {batch}: {reason}")]
 pub(crate) struct BrokenStream {
-    /// Which batch of the answer.
+    /// The batch of the answer.
     batch: u64,
-    /// What went wrong.
+    /// The error.
     reason: String,
 }
 
 /// The batches of one stream, of a kind `B`: bytes to send, or a slot that was filled.
 ///
-/// Holds the stream's place, and books who waits for whom, until it is dropped.
+/// Holds the stream's permit, and records whether client or server waits, until it is dropped.
 pub(crate) struct Batches<B> {
     engine: Arc<Engine>,
     epoch: Arc<Epoch>,
-    /// Batches that are being made, in order.
+    /// Batches that are being produced, in order.
     in_flight: VecDeque<Answer<anyhow::Result<B>>>,
     /// Next batch to ask the pool for.
     next: u64,
@@ -41,16 +41,16 @@ pub(crate) struct Batches<B> {
     _permit: OwnedSemaphorePermit,
 }
 
-/// Who waits for whom.
+/// Which side waits.
 enum Clock {
-    /// The client has a batch; it has not asked for more since.
+    /// The client has a batch and has not asked for more since.
     Sending(Instant),
     /// The client has asked, and the batch is not ready.
     Waiting(Instant),
 }
 
 impl<B: Send + 'static> Batches<B> {
-    /// The batches of an epoch, none of which is being made yet.
+    /// The batches of an epoch, none of which is being produced yet.
     pub(crate) fn new(engine: Arc<Engine>, epoch: Arc<Epoch>, permit: OwnedSemaphorePermit) -> Batches<B> {
         Batches {
             _live: Live::new(&engine.metrics.streams_active),
@@ -70,17 +70,17 @@ impl<B: Send + 'static> Batches<B> {
         &self.engine
     }
 
-    /// Whether one more batch should be in the making.
+    /// Whether to start one more batch.
     pub(crate) fn wants_more(&self) -> bool {
         self.in_flight.len() < self.engine.limits.batches_ahead && self.next < self.epoch.plan().batches()
     }
 
-    /// Whether [`Batches::poll_next`] would give something, now or later, without being asked for more.
+    /// Whether [`Batches::poll_next`] would return something, now or later, without starting more.
     pub(crate) fn has_next(&self) -> bool {
         !self.in_flight.is_empty() || self.next == self.epoch.plan().batches()
     }
 
-    /// Has the pool make the next batch.
+    /// Makes the pool produce the next batch.
     pub(crate) fn ask(
         &mut self,
         make: impl FnOnce(&Epoch, u64, &mut Workspace, &Engine) -> anyhow::Result<B> + Send + 'static,
@@ -125,14 +125,14 @@ impl<B: Send + 'static> Batches<B> {
 
     fn fail(&mut self, reason: String) -> BrokenStream {
         let broken = BrokenStream { batch: self.sent, reason };
-        tracing::error!(dataset = self.epoch.dataset(), error = %broken, "stream broken off");
+        tracing::error!(dataset = self.epoch.dataset(), error = %broken, "stream aborted");
         self.engine.metrics.request_errors.with_label_values(&["broken-stream"]).inc();
         self.ended = true;
         self.in_flight.clear();
         broken
     }
 
-    /// Books the time since the clock was set, and sets it anew.
+    /// Records the time since the clock was set, and resets it.
     fn book(&mut self, next: Clock) {
         let metrics = &self.engine.metrics;
         match std::mem::replace(&mut self.clock, next) {
@@ -147,7 +147,7 @@ impl<B: Send + 'static> Batches<B> {
 }
 
 impl<B> Drop for Batches<B> {
-    /// Books what the last batch took: a client that stalled and then left was slow, too.
+    /// Records the time of the last batch: a client that stalled and then left was slow, too.
     fn drop(&mut self) {
         let metrics = &self.engine.metrics;
         if !self.ended {

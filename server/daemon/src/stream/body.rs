@@ -22,7 +22,7 @@ use crate::stream::epoch::{EncodedBatch, Epoch};
 /// Batches of an epoch in order, encoded as they are asked for.
 pub(crate) struct EpochBody {
     batches: Batches<EncodedBatch>,
-    /// Chunks that are ready to go: at most a header and its body.
+    /// Chunks that are ready to send: at most a header and its body.
     chunks: VecDeque<Bytes>,
     ended: bool,
 }
@@ -31,7 +31,7 @@ impl EpochBody {
     /// Starts an epoch. The permit is held until the body is dropped.
     ///
     /// # Errors
-    /// When the schema cannot be encoded, which is our fault.
+    /// When the schema cannot be encoded, which is a bug.
     pub(crate) fn new(
         engine: Arc<Engine>,
         epoch: Arc<Epoch>,
@@ -43,7 +43,7 @@ impl EpochBody {
         Ok(body)
     }
 
-    /// Keeps `batches_ahead` batches in the making.
+    /// Keeps `batches_ahead` batches in production.
     fn ask_ahead(&mut self) {
         while self.batches.wants_more() {
             self.batches.ask(|epoch, n, workspace, engine| {

@@ -1,12 +1,12 @@
-//! Batch buffers that are used again.
+//! Reusable batch buffers.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// Idle buffers that are kept for the next batch.
 ///
-/// A batch is a few hundred kilobytes to a few megabytes, large enough that the allocator would
-/// give it back to the kernel and fault it in anew each time. The buffer that came back last goes
-/// out first: it is the one that is still in the cache.
+/// A batch is a few hundred kilobytes to a few megabytes, large enough that the allocator would return it
+/// to the kernel and fault it in again each time. The buffer returned last is reused first, because it is
+/// still in the CPU cache.
 #[derive(Clone)]
 pub(crate) struct BufferPool {
     idle: Arc<Idle>,
@@ -18,15 +18,15 @@ struct Idle {
 }
 
 impl Idle {
-    /// Runs with the list, which no panic can leave half changed.
+    /// Runs with the list, which no panic can leave inconsistent.
     fn with<T>(&self, run: impl FnOnce(&mut Vec<Vec<u8>>) -> T) -> T {
         run(&mut self.buffers.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
 /// Larger buffers are freed rather than kept: they come from rare, huge batches. The usual large
-/// one, 128 images of 224x224, takes 19 MB. All that is idle is bounded by this times the number of
-/// buffers that are kept.
+/// one, 128 images of 224x224, takes 19 MB. Idle memory is bounded by this times the number of buffers
+/// kept.
 const KEPT_BYTES_MAX: usize = 32 << 20;
 
 impl BufferPool {

@@ -1,11 +1,11 @@
-//! Decoded pixels of images that are kept encoded, shared by all streams.
+//! Cache of decoded images, for splits stored encoded; shared by all streams.
 //!
-//! Every epoch reads each sample once, in a random order. An image that is thrown out to make room
-//! for another is one that this epoch or the next will ask for, and the one that came in is asked
-//! for no sooner: throwing out gains nothing, and costs a decode. So the cache is filled up to its
-//! bound and then kept; the share of the dataset that it holds is the share that is found in it.
+//! Every epoch reads each sample once, in a random order. An evicted image would be needed in this epoch
+//! or the next, no later than the image that replaced it: eviction gains nothing, and costs a decode. So
+//! the cache is filled up to its bound and then left alone; its hit rate is the share of the dataset that
+//! it holds.
 //!
-//! Whether an image is found changes no byte of any batch, only how long it takes.
+//! A hit or a miss changes no byte of any batch, only the time it takes.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
@@ -16,28 +16,28 @@ use pba_schedules::Digest;
 
 use crate::metrics::Metrics;
 
-/// Locks among which the images are dealt: more than cores that could want one at a time. A lock is
-/// held for a look into a table, never while an image is decoded.
+/// Number of locks that the images are spread over: more than cores that could want one at a time. A lock
+/// is held for a table lookup, never while an image is decoded.
 const SHARDS: usize = 64;
 
-/// What an entry takes beside its pixels, at most: key, pointers and counts, and its share of a
-/// table that is half empty.
+/// Most bytes of an entry besides its pixels: key, pointers and counts, and its share of a half-empty
+/// table.
 const ENTRY_BYTES: usize = 256;
 
-/// Which pixels: the same wherever the same split is served.
+/// Identifies pixels: the same wherever the same split is served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Key {
     /// The split's digest.
     pub(crate) split: Digest,
     /// Position in the split.
     pub(crate) sample: u64,
-    /// By how much the image was reduced as it was decoded.
+    /// Factor by which the image was reduced when decoded.
     pub(crate) reduction: u32,
 }
 
 type Shard = HashMap<Key, Arc<[u8]>>;
 
-/// Whole decoded images, up to a number of bytes.
+/// Complete decoded images, up to a number of bytes.
 pub(crate) struct DecodedCache {
     shards: Vec<Mutex<Shard>>,
     hasher: RandomState,
@@ -47,7 +47,7 @@ pub(crate) struct DecodedCache {
 }
 
 impl DecodedCache {
-    /// A cache of at most so many bytes; of none, when that is 0.
+    /// A cache of at most this many bytes; disabled if 0.
     pub(crate) fn new(bytes_max: usize, metrics: Metrics) -> DecodedCache {
         DecodedCache {
             shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
@@ -63,7 +63,7 @@ impl DecodedCache {
         self.shard(key).get(key).cloned()
     }
 
-    /// Room for so many bytes of pixels, if there is any left. It is given back unless it is used.
+    /// Reserves room for pixels, if there is enough left. It is released unless it is used.
     pub(crate) fn room(&self, pixel_bytes: usize) -> Option<Room<'_>> {
         let bytes = pixel_bytes.checked_add(ENTRY_BYTES)?;
         let fits = |taken: usize| taken.checked_add(bytes).filter(|&taken| taken <= self.bytes_max);
@@ -72,7 +72,7 @@ impl DecodedCache {
         Some(Room { cache: self, bytes })
     }
 
-    /// Bytes that are taken, never more than the bound.
+    /// Bytes in use, never more than the bound.
     #[cfg(test)]
     fn bytes(&self) -> usize {
         self.bytes.load(Ordering::Relaxed)
@@ -80,19 +80,19 @@ impl DecodedCache {
 
     fn shard(&self, key: &Key) -> MutexGuard<'_, Shard> {
         let shard = self.hasher.hash_one(key) as usize % SHARDS;
-        // A table is whole between two calls, whoever panicked in between.
+        // A table is consistent after every call, even if a thread panicked.
         self.shards[shard].lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Room in a cache that nobody else can take.
+/// Reserved room in a cache.
 pub(crate) struct Room<'a> {
     cache: &'a DecodedCache,
     bytes: usize,
 }
 
 impl Room<'_> {
-    /// Keeps the pixels of a key. Where another worker was faster, theirs, which are the same.
+    /// Stores the pixels of a key, or keeps those of a faster worker, which are the same.
     ///
     /// # Panics
     /// When the room was taken for fewer bytes.

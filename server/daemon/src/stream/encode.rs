@@ -22,7 +22,7 @@ use bytes::Bytes;
 /// Buffers start at multiples of this: what Arrow recommends, and a cache line.
 const ALIGNMENT: usize = 64;
 const CONTINUATION: [u8; 4] = [0xff; 4];
-/// What ends a stream; a stream without it was cut.
+/// The end of a stream; a stream without it was cut.
 pub const END_OF_STREAM: [u8; 8] = [0xff, 0xff, 0xff, 0xff, 0, 0, 0, 0];
 
 /// Compression of the buffers inside the messages.
@@ -37,7 +37,7 @@ pub enum Codec {
     Zstd,
 }
 
-/// Where each column lies in the body of a batch of some rows.
+/// The offset of each column in the body of a batch.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Layout {
     /// Pixels, row by row.
@@ -75,7 +75,7 @@ pub fn schema_message(schema: &SchemaRef) -> anyhow::Result<Bytes> {
 /// The header of a record batch whose body has a layout.
 ///
 /// # Panics
-/// When the layout is not of `rows` rows.
+/// When the layout does not have `rows` rows.
 pub fn batch_header(rows: usize, layout: &Layout) -> Bytes {
     let mut builder = flatbuffers::FlatBufferBuilder::with_capacity(512);
     let image_bytes = layout.image.len() as i64;
@@ -142,7 +142,7 @@ pub fn record_batch(schema: &SchemaRef, layout: &Layout, body: Bytes) -> anyhow:
     Ok(RecordBatch::try_new(Arc::clone(schema), columns)?)
 }
 
-/// A whole record batch message with compressed buffers.
+/// A complete record batch message with compressed buffers.
 ///
 /// # Errors
 /// When compression fails.

@@ -1,4 +1,4 @@
-//! What streams are made with: the workers, the memory, and the bounds of both.
+//! The resources that streams share: the workers, the memory, and the bounds of both.
 
 use std::sync::Arc;
 
@@ -12,13 +12,13 @@ use crate::stream::decoded_cache::DecodedCache;
 use crate::stream::pool::Pool;
 use crate::stream::shared_memory::Budget;
 
-/// What all streams share.
+/// The resources that all streams share.
 pub(crate) struct Engine {
     /// The workers.
     pub(crate) pool: Pool,
     /// Idle batch buffers.
     pub(crate) buffers: BufferPool,
-    /// Decoded pixels of images that are kept encoded.
+    /// Cache of decoded images.
     pub(crate) decoded: Arc<DecodedCache>,
     /// Shared memory that streams may take.
     pub(crate) shared_memory: Budget,
@@ -26,8 +26,8 @@ pub(crate) struct Engine {
     pub(crate) metrics: Metrics,
     /// The bounds.
     pub(crate) limits: Limits,
-    /// Turns of previews and single ops on the workers: half of these at most, so that a crowd of
-    /// them cannot hold up the streams.
+    /// Permits of previews and single ops: they use at most half of the workers, so that they cannot delay
+    /// the streams.
     pub(crate) single_jobs: Semaphore,
     streams: Arc<Semaphore>,
 }
@@ -51,15 +51,15 @@ impl Engine {
         })
     }
 
-    /// A place for one more stream, until the permit is dropped.
+    /// A permit for one more stream, until it is dropped.
     ///
     /// # Errors
-    /// When all places are taken.
+    /// When all permits are taken.
     pub(crate) fn admit(&self) -> Result<OwnedSemaphorePermit, Error> {
         Arc::clone(&self.streams).try_acquire_owned().map_err(|_| Error::full(self.limits.streams_max))
     }
 
-    /// Streams that hold a place.
+    /// Streams that hold a permit.
     pub(crate) fn streams(&self) -> usize {
         self.limits.streams_max - self.streams.available_permits()
     }

@@ -1,4 +1,4 @@
-//! One epoch of a stream: which samples, in which batches, augmented how.
+//! One epoch of a stream: its samples, their batches and their augmentation.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -19,11 +19,11 @@ use crate::stream::encode::{Codec, Layout, batch_header, compressed_batch, recor
 use crate::stream::pool::Workspace;
 use crate::stream::samples::{self, Rendered};
 
-/// Room for a batch's header in front of its body, in a slot; a whole page, so that bodies begin at
-/// pages. Headers take some 500 bytes.
+/// Bytes for a batch's header in front of its body, in a slot; one page, so that bodies are
+/// page-aligned. Headers take some 500 bytes.
 const SLOT_HEADER_BYTES: usize = 4096;
 
-/// A checked epoch, as [`Resolver`](crate::stream::resolve::Resolver) makes it.
+/// A checked epoch, made by [`Resolver`](crate::stream::resolve::Resolver).
 pub(crate) struct Epoch {
     pub(super) dataset: String,
     pub(super) split_name: SplitName,
@@ -35,7 +35,7 @@ pub(crate) struct Epoch {
     pub(super) codec: Codec,
     /// Of each batch but perhaps the last, which may be shorter.
     pub(super) header: Bytes,
-    /// What the images' policies come from, for captions.
+    /// Source of the images' policies, for captions.
     pub(super) schedule: String,
 }
 
@@ -61,7 +61,7 @@ impl Epoch {
     /// Renders samples of this epoch into `out`, one after another.
     ///
     /// # Errors
-    /// When an image does not decode any more, with dataset, split and sample.
+    /// When an image can no longer be decoded, with dataset, split and sample.
     pub(crate) fn render(
         &self,
         indices: impl Iterator<Item = u64>,
@@ -72,12 +72,12 @@ impl Epoch {
             .with_context(|| format!("dataset {:?}, split {}", self.dataset, self.split_name))
     }
 
-    /// How pixels are made.
+    /// How pixels are produced.
     pub(crate) fn recipe(&self) -> &Recipe {
         &self.recipe
     }
 
-    /// Which samples stand in which batch.
+    /// The samples of each batch.
     pub(crate) fn plan(&self) -> &Plan {
         &self.plan
     }
@@ -90,15 +90,15 @@ impl Epoch {
     /// The message that opens the stream.
     ///
     /// # Errors
-    /// When Arrow refuses the schema, which is our fault.
+    /// When Arrow refuses the schema, which is a bug.
     pub(crate) fn schema_message(&self) -> anyhow::Result<Bytes> {
         schema_message(&self.schema)
     }
 
-    /// Augments and encodes the n-th batch of this answer: the whole work of one job.
+    /// Augments and encodes the n-th batch of this answer: the work of one job.
     ///
     /// # Errors
-    /// When an image does not decode any more, or compression fails.
+    /// When an image can no longer be decoded, or compression fails.
     pub(crate) fn batch(
         &self,
         n: u64,
@@ -121,7 +121,7 @@ impl Epoch {
         Ok(batch)
     }
 
-    /// Whether batches are sent as they are.
+    /// Whether batches are sent uncompressed.
     pub(crate) fn is_plain(&self) -> bool {
         self.codec == Codec::Plain
     }
@@ -131,11 +131,11 @@ impl Epoch {
         SLOT_HEADER_BYTES + if self.plan.batches() == 0 { 0 } else { self.layout(0).len }
     }
 
-    /// Writes the n-th batch of this answer into a slot, uncompressed. Gives the part of the slot
-    /// that is the batch's message; the rest is left as it is.
+    /// Writes the n-th batch of this answer into a slot, uncompressed. Returns the part of the slot
+    /// that holds the batch's message; the rest is unchanged.
     ///
     /// # Errors
-    /// When an image does not decode any more, or the message's header has no room, which is our fault.
+    /// When an image can no longer be decoded, or the message's header has no room, which is a bug.
     pub(crate) fn batch_into(
         &self,
         n: u64,
@@ -171,7 +171,7 @@ impl Epoch {
     /// Augments the n-th batch into the body of its message: every byte of it is written.
     ///
     /// # Errors
-    /// When an image does not decode any more.
+    /// When an image can no longer be decoded.
     fn write_body(
         &self,
         n: u64,

@@ -1,4 +1,4 @@
-//! One epoch on its way: from the request to the socket.
+//! Streams: one epoch from the request to the socket.
 
 pub(crate) mod batches;
 pub(crate) mod body;

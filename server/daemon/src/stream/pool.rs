@@ -1,8 +1,8 @@
 //! The bridge between the asynchronous side and the CPU: a fixed pool of threads.
 //!
 //! Jobs wait in one queue, first come first served. Each stream keeps only a few jobs in it
-//! (`batches_ahead`), so the streams take turns whatever their number, and a stream whose client
-//! does not read puts no job into it at all.
+//! (`batches_ahead`), so any number of streams take turns, and a stream whose client does not read adds
+//! no jobs.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::thread::JoinHandle;
@@ -15,12 +15,12 @@ use tokio::sync::oneshot;
 
 use crate::metrics::Metrics;
 
-/// What a worker owns and lends to its jobs.
+/// The resources that a worker lends to its jobs.
 #[derive(Default)]
 pub(crate) struct Workspace {
     /// Buffers of the augmentation.
     pub(crate) scratch: Scratch,
-    /// Decoder of images that are kept encoded, with its buffers.
+    /// Decoder of encoded images, with its buffers.
     pub(crate) decoder: RegionDecoder,
 }
 
@@ -35,9 +35,9 @@ pub(crate) struct Pool {
     metrics: Metrics,
 }
 
-/// A job that panicked; the worker lives on.
+/// A job that panicked; the worker survives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the job panicked; the server's log says where")]
+#[error("the job panicked; see the server's log")]
 pub(crate) struct Panicked;
 
 /// The answer to a job.
@@ -79,7 +79,7 @@ impl Pool {
                 Panicked
             });
             metrics.worker_busy_seconds.inc_by(start.elapsed().as_secs_f64());
-            // The reader may have left in the meantime; then nobody wants the answer.
+            // The reader may have left in the meantime; then the answer is not needed.
             let _ = answer.send(result);
         });
         self.jobs

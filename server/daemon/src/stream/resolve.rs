@@ -1,7 +1,7 @@
-//! From a request for an epoch to the epoch.
+//! Resolves a request for an epoch.
 //!
 //! [`EpochRequest`] is what the client wrote; [`Epoch`] is what the server trusts: every name is
-//! resolved and every number in range, so that what follows cannot fail for the client's fault.
+//! resolved and every number in range, so that nothing later can fail because of the client.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -22,17 +22,17 @@ use crate::stream::encode::{Codec, Layout, batch_header};
 use crate::stream::engine::Engine;
 use crate::stream::epoch::Epoch;
 
-/// What an epoch is resolved against.
+/// Everything that is needed to resolve a request.
 pub(crate) struct Resolver<'a> {
     /// The datasets.
     pub(crate) catalog: &'a Catalog,
     /// The schedules.
     pub(crate) registry: &'a Registry,
-    /// What the epoch will be made with.
+    /// The resources that the epoch will use.
     pub(crate) engine: &'a Engine,
 }
 
-/// Which policies, and the name and digest to tell the client.
+/// The policies, with the name and digest to report to the client.
 struct Chosen {
     policies: Policies,
     digest: String,
@@ -68,7 +68,7 @@ impl Resolver<'_> {
                 "batch_size",
                 request.batch_size.to_string(),
                 format!(
-                    "a batch of {batch_bytes} bytes is over this server's bound of {}",
+                    "a batch of {batch_bytes} bytes exceeds this server's limit of {}",
                     self.engine.limits.batch_bytes_max
                 ),
                 format!("1..={rows} for images of {}x{}", shape.height, shape.width),
@@ -132,8 +132,8 @@ impl Resolver<'_> {
             (Some(policy), Some(schedule)) => Err(Error::parameter(
                 "policy",
                 policy,
-                format!("given beside schedule={schedule:?}; a policy is used instead of a schedule"),
-                "one of policy and schedule",
+                format!("given together with schedule={schedule:?}; a policy replaces a schedule"),
+                "either policy or schedule",
             )),
             (Some(text), None) => {
                 let policy = Policy::from_csv(text).map_err(|error| {
@@ -172,7 +172,7 @@ impl Resolver<'_> {
                 let schedule = self.registry.get(name).map_err(|_| {
                     let known = self.registry.list();
                     let known = known.iter().map(|schedule| schedule.name());
-                    // Whoever mistypes a schedule wants augmentation.
+                    // A mistyped schedule is an error: the client wants augmentation.
                     Error::not_found("schedule", name, known).or_one_of(&["none", "identity"])
                 })?;
                 let epochs = request.epochs.unwrap_or(schedule.epochs());
@@ -224,7 +224,7 @@ fn ablation(request: &EpochRequest) -> Result<Option<Ablation>, Error> {
     }
 }
 
-/// An ablation bends a schedule; without one it would be silently ignored.
+/// An ablation alters a schedule; without one it would be silently ignored.
 fn no_ablation(ablation: Option<Ablation>, request: &EpochRequest, with: &str) -> Result<(), Error> {
     match ablation {
         None | Some(Ablation::Scheduled) => Ok(()),
@@ -232,7 +232,7 @@ fn no_ablation(ablation: Option<Ablation>, request: &EpochRequest, with: &str) -
             "ablation",
             request.ablation.clone().unwrap_or_default(),
             format!("there is no schedule to ablate with {with}"),
-            "an ablation beside the name or digest of a schedule",
+            "an ablation together with the name or digest of a schedule",
         )),
     }
 }
@@ -262,7 +262,7 @@ fn base(request: &EpochRequest, chosen: &Chosen, own: Base) -> Result<Base, Erro
     Ok(base)
 }
 
-/// Size of every image that goes out: what the base augmentation makes, or else what all have.
+/// Size of every image sent: that of the base augmentation's output, or else that of all images.
 fn shape(
     dataset: &str,
     request: &EpochRequest,
@@ -278,13 +278,15 @@ fn shape(
         Images::Encoded(images) => {
             let (name, (smallest, largest)) = (request.split, (images.smallest(), images.largest()));
             let why = format!(
-                "images of split {name} of dataset {:?} differ in size ({}..={} x {}..={} pixels), and those of a batch cannot",
+                "images of split {name} of dataset {:?} differ in size ({}..={} x {}..={} pixels), \
+                 but those of a batch must not",
                 dataset, smallest.height, largest.height, smallest.width, largest.width
             );
             let own = Some(own).filter(|own| own.frame.shape().is_some());
             let own = own.map_or("random_resized_crop:224,flip".to_owned(), |own| own.to_string());
             let allowed = format!(
-                "steps that begin with random_resized_crop:N or resize:N,center_crop:N, as {own}, beside schedule=none or a schedule"
+                "steps that begin with random_resized_crop:N or resize:N,center_crop:N, \
+                 such as {own}, with schedule=none or a schedule"
             );
             Err(Error::parameter("base", base.to_string(), why, allowed))
         }
@@ -309,7 +311,7 @@ fn plan(samples: u64, epoch: u32, request: &EpochRequest) -> Result<Plan, Error>
             PlanError::BatchSize { batch_size } => {
                 ("batch_size", batch_size.to_string(), format!("1..={BATCH_SIZE_MAX}"))
             }
-            PlanError::Step => ("step", request.step.to_string(), "1 and more".to_owned()),
+            PlanError::Step => ("step", request.step.to_string(), "1 or more".to_owned()),
             _ => {
                 ("shard", format!("{}/{}", request.shard.0, request.shard.1), "i/n with i in 0..n".to_owned())
             }

@@ -1,4 +1,4 @@
-//! From a split's samples to rendered images, in whichever way the split is kept.
+//! Renders a split's samples to images, whether the split is stored as pixels or encoded.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -9,17 +9,17 @@ use pba_datasets::{DecodedRegion, Encoded, ImageError, Images, RegionDecoder, Sp
 use crate::stream::decoded_cache::{DecodedCache, Key};
 use crate::stream::pool::Workspace;
 
-/// A sample whose image could be decoded when it was packed, and cannot any more.
+/// A sample whose image could be decoded when it was packed, but no longer can.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("sample {sample} cannot be decoded any more: {error}")]
+#[error("sample {sample} can no longer be decoded: {error}")]
 pub(crate) struct SampleError {
     /// Position in the split.
     pub(crate) sample: u64,
-    /// What is wrong with its image.
+    /// The error in its image.
     pub(crate) error: ImageError,
 }
 
-/// What rendering did, beside the pixels.
+/// Statistics of rendering.
 #[derive(Default)]
 pub(crate) struct Rendered {
     /// Ops that fired.
@@ -28,10 +28,10 @@ pub(crate) struct Rendered {
     pub(crate) decoded: Option<Decoding>,
 }
 
-/// How pixels of encoded images were come by.
+/// How the pixels of encoded images were obtained.
 #[derive(Default)]
 pub(crate) struct Decoding {
-    /// Time it took, which is part of the time of rendering.
+    /// Time spent decoding, which is part of the time of rendering.
     pub(crate) time: Duration,
     /// Images that were in the cache.
     pub(crate) hits: u64,
@@ -46,7 +46,7 @@ pub(crate) struct Decoding {
 ///
 /// # Panics
 /// When `out` does not hold exactly one image for each index, or an index is out of range; and when
-/// images of different sizes meet a recipe without a frame, which no request comes through with.
+/// images differ in size and the recipe has no frame, which request validation prevents.
 pub(crate) fn render(
     recipe: &Recipe,
     split: &Split,
@@ -92,7 +92,7 @@ struct Photos<'a> {
     decoding: Decoding,
 }
 
-/// Pixels of an image: whole and shared, or a part of it that the worker's decoder holds.
+/// Pixels of an image: complete and shared, or a part of it that the worker's decoder holds.
 enum Pixels<'a> {
     Cached(Arc<[u8]>),
     Part(DecodedRegion<'a>),
@@ -127,7 +127,7 @@ impl Photos<'_> {
         Ok(())
     }
 
-    /// From the cache; decoded as a whole into the cache while it has room; or just what is needed.
+    /// From the cache; decoded completely into the cache while it has room; or only the needed part.
     fn pixels<'w>(
         &mut self,
         sample: u64,

@@ -1,8 +1,8 @@
-//! Memory that a stream shares with its client, in slots of one batch each.
+//! Shared memory of a stream and its client, in slots of one batch each.
 //!
 //! This is the one file of the daemon with unsafe code. Two facts make it sound: a [`Slot`] is the
 //! only value through which its part of the mapping is reached, and there is one for each part; and
-//! the seals let nobody write the memory through another mapping, or cut it off under this one.
+//! the seals prevent writing through another mapping, and truncation under this one.
 
 #![allow(unsafe_code, reason = "slices of a shared mapping; see above")]
 
@@ -16,25 +16,25 @@ use memmap2::{MmapOptions, MmapRaw};
 use prometheus::IntGauge;
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, ftruncate, memfd_create};
 
-/// Slots begin at pages, so that a client can let go of a slot's pages and of no other's.
+/// Slots are page-aligned, so that a client can release the pages of one slot only.
 const PAGE_BYTES: usize = 4096;
 
-/// How much memory all streams may share with their clients; cheap to clone.
+/// Budget of shared memory for all streams; cheap to clone.
 #[derive(Clone)]
 pub(crate) struct Budget {
     left: Arc<AtomicU64>,
-    /// Shows what is taken.
+    /// Shows the bytes in use.
     taken: IntGauge,
 }
 
-/// Part of a [`Budget`], which it goes back to when dropped.
+/// Part of a [`Budget`], returned to it when dropped.
 struct Reservation {
     budget: Budget,
     bytes: u64,
 }
 
 impl Budget {
-    /// A budget of so many bytes, and a gauge that shows how many of them are taken.
+    /// A budget of bytes, and a gauge that shows how many are in use.
     pub(crate) fn new(bytes: u64, taken: IntGauge) -> Budget {
         Budget { left: Arc::new(AtomicU64::new(bytes)), taken }
     }
@@ -60,18 +60,18 @@ struct Mapping {
     _reservation: Reservation,
 }
 
-/// Memory for the batches of one stream: the message of the schema, then slots.
+/// Shared memory for the batches of one stream: the schema's message, then slots.
 pub(crate) struct Memory {
     mapping: Arc<Mapping>,
     schema_bytes: usize,
 }
 
 impl Memory {
-    /// Makes memory for `slots` batches of at most `slot_bytes` bytes, and the slots.
+    /// Creates shared memory for `slots` batches of at most `slot_bytes` bytes, and the slots.
     ///
     /// # Errors
-    /// When the budget or the system has no more, or the system does not know sealed memory
-    /// (Linux before 5.1, or a container that forbids it).
+    /// When the budget or the system has none left, or the system does not support sealed memory (Linux
+    /// before 5.1, or a container that forbids it).
     pub(crate) fn new(
         budget: &Budget,
         schema: &[u8],
@@ -123,7 +123,7 @@ impl Memory {
     }
 }
 
-/// The right to write one slot. The memory lives as long as any of its slots.
+/// The right to write one slot. The shared memory lives as long as any of its slots.
 pub(crate) struct Slot {
     mapping: Arc<Mapping>,
     number: u32,
@@ -137,7 +137,7 @@ impl Slot {
         self.number
     }
 
-    /// Where it begins in the memory, in bytes.
+    /// Its offset in the shared memory, in bytes.
     pub(crate) fn offset(&self) -> usize {
         self.offset
     }

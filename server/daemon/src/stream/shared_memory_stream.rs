@@ -1,9 +1,9 @@
-//! One epoch through memory that the client shares; `pba_wire::shared_memory` describes the protocol.
+//! One epoch through shared memory; `pba_wire::shared_memory` describes the protocol.
 //!
-//! The workers render straight into a slot of the memory, and a record of some bytes tells the
-//! client where. The kernel copies nothing. The rules are those of the plain stream: at most
-//! `batches_ahead` batches are in the making, a client that gives no slot back is sent nothing more
-//! and is cut after `stall_seconds`, and a stream that breaks ends without its last record.
+//! The workers render directly into a slot of the shared memory, and a short record tells the client its
+//! location. The kernel copies nothing. The rules are those of the plain stream: at most `batches_ahead`
+//! batches are in production, a client that gives no slot back is sent nothing more and is cut after
+//! `stall_seconds`, and a stream that fails ends without its last record.
 
 use std::io;
 use std::mem::MaybeUninit;
@@ -27,7 +27,7 @@ use crate::stream::engine::Engine;
 use crate::stream::epoch::Epoch;
 use crate::stream::shared_memory::{Memory, Slot};
 
-/// A client that was answered says so within this time, or has gone.
+/// A client confirms the answer within this time, or counts as gone.
 const READY_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A batch in its slot.
@@ -49,10 +49,10 @@ pub(crate) struct SharedMemoryStream {
 }
 
 impl SharedMemoryStream {
-    /// Makes the memory for an epoch of which the client wants to hold `wanted` batches.
+    /// Creates the shared memory for an epoch of which the client wants to hold `wanted` batches.
     ///
     /// # Errors
-    /// Gives the permit back when there is no memory to share; the plain stream serves as well.
+    /// Returns the permit when there is no shared memory available; the plain stream works as well.
     pub(crate) fn new(
         engine: &Arc<Engine>,
         epoch: &Arc<Epoch>,
@@ -86,22 +86,22 @@ impl SharedMemoryStream {
         };
         // The client may leave at any moment: that is its right, and no error.
         if let Err(error) = sent {
-            tracing::debug!(error = format!("{error:#}"), "stream through memory ended");
+            tracing::debug!(error = format!("{error:#}"), "stream through shared memory ended");
         }
     }
 
-    /// The whole stream.
+    /// The complete stream.
     ///
     /// # Errors
-    /// When the client left, stalled or sent nonsense, or a batch failed. The socket is closed
-    /// without the last record then, which tells the client that it was cut.
+    /// When the client left, stalled or sent invalid data, or a batch failed. The socket is then closed
+    /// without the last record, which tells the client that the stream was cut.
     async fn send(mut self, socket: &UnixStream) -> anyhow::Result<()> {
         let stall = self.batches.engine().limits.stall();
         let mut words = Words::new();
         self.ask_ahead();
         let ready =
             timeout(READY_TIMEOUT, words.read(socket)).await.context("the client does not answer")??;
-        ensure!(ready == Some(&[READY]), "the client begins with nonsense");
+        ensure!(ready == Some(&[READY]), "the client's first message is invalid");
         self.send_open(socket)?;
         let metrics = self.batches.engine().metrics.clone();
         metrics.stream_bytes.inc_by(self.memory.schema_bytes() as u64);
@@ -126,12 +126,12 @@ impl SharedMemoryStream {
                     Some(released) => {
                         for number in released {
                             let held = self.held.get_mut(*number as usize).and_then(Option::take);
-                            self.free.push(held.with_context(|| format!("the client gives back slot {number}, which it does not hold"))?);
+                            self.free.push(held.with_context(|| format!("slot {number} is not held"))?);
                         }
                     }
                 },
                 // Only while there is nothing that the client could be sent.
-                () = sleep(stall), if !has_next => bail!("the client takes nothing"),
+                () = sleep(stall), if !has_next => bail!("the client stalled"),
             }
         }
         // Counted as the plain stream counts it, so that both tell the same.
@@ -143,7 +143,7 @@ impl SharedMemoryStream {
         self.held.iter().flatten().count()
     }
 
-    /// Keeps batches in the making, as far as there are slots for them.
+    /// Keeps batches in production, as far as there are slots for them.
     fn ask_ahead(&mut self) {
         while self.batches.wants_more()
             // The slot used last is the one that is still in the cache.
@@ -157,7 +157,7 @@ impl SharedMemoryStream {
         }
     }
 
-    /// Hands the memory over.
+    /// Hands over the shared memory.
     fn send_open(&self, socket: &UnixStream) -> anyhow::Result<()> {
         let record = Record::Open {
             batches: self.held_max as u32,
@@ -175,21 +175,21 @@ impl SharedMemoryStream {
     }
 }
 
-/// Sends a record. There are no more under way than slots, which any socket has room for; one that
-/// has none is somebody's trick.
+/// Sends a record. No more records are in flight than slots, which any socket has room for; a full socket
+/// means a misbehaving client.
 fn say(socket: &UnixStream, record: Record) -> anyhow::Result<()> {
     let bytes = record.to_bytes();
     ensure!(socket.try_write(&bytes)? == bytes.len(), "the socket is full");
     Ok(())
 }
 
-/// The connection's socket, taken out of what HTTP has put around it.
+/// The connection's socket, without its HTTP wrappers.
 async fn control_socket(upgrade: OnUpgrade) -> anyhow::Result<UnixStream> {
     let upgraded = upgrade.await?;
     let Ok(parts) = upgraded.downcast::<TokioIo<LocalSocket>>() else {
-        bail!("the connection is no Unix socket");
+        bail!("the connection is not a Unix socket");
     };
-    ensure!(parts.read_buf.is_empty(), "the client speaks before it was answered");
+    ensure!(parts.read_buf.is_empty(), "the client sent data before it was answered");
     // The wrapper cannot be taken apart, so its socket is used through a descriptor of its own.
     let socket = parts.io.into_inner().get_ref().as_fd().try_clone_to_owned()?;
     Ok(UnixStream::from_std(socket.into())?)
@@ -198,7 +198,7 @@ async fn control_socket(upgrade: OnUpgrade) -> anyhow::Result<UnixStream> {
 /// Numbers that arrive on a socket, in pieces of any length.
 struct Words {
     bytes: [u8; 4 * BATCHES_MAX],
-    /// Bytes of a number whose rest has not arrived.
+    /// First bytes of a number that has not arrived completely.
     rest: usize,
     numbers: Vec<u32>,
 }

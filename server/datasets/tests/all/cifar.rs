@@ -39,7 +39,7 @@ fn cifar_10_is_read() {
     );
     assert_eq!(
         failure(&dataset, SplitName::Test),
-        "cifar-10-batches-bin/test_batch.bin: 3072 bytes; expected a multiple of 3073, at least one, as CIFAR-10 binary has"
+        "cifar-10-batches-bin/test_batch.bin: 3072 bytes; expected a multiple of 3073, as in CIFAR-10 binary"
     );
 
     write(&inner, "test_batch.bin", records(1, &[3, 10], 0));
@@ -50,7 +50,7 @@ fn cifar_10_is_read() {
     );
     std::fs::remove_file(inner.join("data_batch_4.bin")).unwrap();
     let error = opened(folder.path(), cache.path()).unwrap_err().to_string();
-    assert_eq!(error, "cifar-10-batches-bin/data_batch_4.bin: this shard is missing; the set says it has 5");
+    assert_eq!(error, "cifar-10-batches-bin/data_batch_4.bin: this shard is missing; the dataset has 5");
 }
 
 #[test]
@@ -65,6 +65,6 @@ fn cifar_100_is_read_with_its_fine_labels() {
     let dataset = opened(folder.path(), cache.path()).unwrap();
     assert_eq!(
         failure(&dataset, SplitName::Train),
-        "fine_label_names.txt: names 2 classes, the other splits name 100, or other ones"
+        "fine_label_names.txt: has 2 classes, but the other splits have 100, or different ones"
     );
 }

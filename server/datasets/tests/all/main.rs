@@ -84,6 +84,6 @@ fn nothing_to_read_says_what_was_looked_for() {
     std::fs::write(folder.path().join("notes.txt"), "hello").unwrap();
     for path in [folder.path().to_owned(), folder.path().join("notes.txt")] {
         let error = opened(&path, folder.path()).unwrap_err().to_string();
-        assert!(error.contains("no dataset here; looked for packed splits (train.arrow"), "{error}");
+        assert!(error.contains("no dataset found; looked for packed splits (train.arrow"), "{error}");
     }
 }

@@ -59,7 +59,7 @@ fn a_packed_folder_or_file_opens_as_it_is() {
     assert_eq!(split(&dataset, SplitName::Val).shape(), Some(shape(4, 5)));
     assert_eq!(
         failure(&dataset, SplitName::Test),
-        "test.arrow: names 2 classes, the other splits name 2, or other ones"
+        "test.arrow: has 2 classes, but the other splits have 2, or different ones"
     );
     let alone = opened(&folder.path().join("test.arrow"), Path::new("unused")).unwrap();
     assert_eq!(split(&alone, SplitName::Test).label(0), 1);

@@ -205,7 +205,7 @@ fn shards_splits_and_other_types_of_columns_are_read() {
     std::fs::remove_file(folder.source.path().join("train-00001-of-00002.parquet")).unwrap();
     assert_eq!(
         failure(&folder.open(), SplitName::Train),
-        "train-00001-of-00002.parquet: this shard is missing; the set says it has 2"
+        "train-00001-of-00002.parquet: this shard is missing; the dataset has 2"
     );
 }
 
