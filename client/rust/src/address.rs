@@ -124,7 +124,7 @@ impl Address {
         if let Some(path) = &self.socket {
             return Some(format!("{is_running} Start one with: pba serve --socket {path}"));
         }
-        // What stands before a server, as for TLS or a prefix, is not started by it.
+        // A proxy in front of a server, as for TLS or a prefix, is not started by the command.
         let is_bare = self.base.scheme() == "http" && self.base.path() == "/";
         let host = self.base.host_str()?;
         let is_served_by_default = is_bare && ["localhost", "127.0.0.1"].contains(&host);

@@ -28,7 +28,7 @@ impl Client {
     /// The same, with options such as a token or certificate authorities.
     ///
     /// # Errors
-    /// When there is no URL, or one is not a server's; when the token cannot be sent, or the
+    /// When there is no URL, or one is not a server's URL; when the token cannot be sent, or the
     /// certificate authorities cannot be read.
     pub fn with_options(
         urls: impl IntoIterator<Item = impl AsRef<str>>,

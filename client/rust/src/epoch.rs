@@ -37,7 +37,7 @@ pub struct EpochStream {
     replica: usize,
     connection: Option<Connection>,
     schema: SchemaRef,
-    /// Batches and rows of the whole answer.
+    /// Total batches and rows of the answer.
     expected: u64,
     rows_expected: u64,
     received: u64,

@@ -66,7 +66,7 @@ impl ClientOptions {
             .with_safe_default_protocol_versions()
             .expect("ring has what TLS 1.2 and 1.3 need");
         let builder = match &self.ca {
-            // Of no use over http://, but a mistake in it is told.
+            // Not used over http://, but a mistake in it is reported.
             Some(path) => builder.with_root_certificates(authorities(path)?),
             None if !is_https => builder.with_root_certificates(RootCertStore::empty()),
             None => builder.with_platform_verifier().map_err(|error| ClientError::Authorities {

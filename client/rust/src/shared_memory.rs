@@ -61,7 +61,7 @@ pub(crate) async fn ask(
     let unanswered = |error: &(dyn std::error::Error + 'static)| address.unanswered(asked, error);
     let (mut sender, connection) =
         http1::handshake(TokioIo::new(stream)).await.map_err(|error| unanswered(&error))?;
-    // Ends with the connection; what goes wrong on it is told where it is read.
+    // Ends with the connection; its errors are reported where it is read.
     tokio::spawn(connection.with_upgrades());
     let request = authorization
         .into_iter()

@@ -13,7 +13,7 @@ use serde::{Serialize, Serializer};
 /// /// What it is.
 /// VARIANT { NUMBERS } in FILE {
 ///     name: how it is written, as a format string over its numbers,
-///     allowed: how that is told to people,
+///     allowed: how the name is shown to people,
 ///     all: every model of this variant,
 ///     defaults: TrainingDefaults,
 /// }

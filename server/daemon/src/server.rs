@@ -180,7 +180,7 @@ impl Server {
                 () = self.sockets.serve_next(&service) => {}
                 () = &mut stop, if deadline.is_none() => {
                     self.app.drain();
-                    // The running job is at its last checkpoint in any case; it goes on there.
+                    // The running job has its last checkpoint in any case, and resumes there.
                     let _ = end_jobs.send(true);
                     tracing::info!(streams = self.app.engine.streams(), seconds = self.app.engine.limits.drain_seconds, "draining");
                     deadline = Some(Instant::now() + self.app.engine.limits.drain());

@@ -1,4 +1,4 @@
-//! What can be wrong with a dataset, named with its file, row and value.
+//! Errors in a dataset, with their file, row and value.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -9,18 +9,18 @@ use std::path::{Path, PathBuf};
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum DatasetError {
-    /// The path leads nowhere.
+    /// The path does not exist.
     #[error("{}: no such file or folder", path.display())]
     NotFound {
         /// The path as it was given.
         path: PathBuf,
     },
-    /// The path holds nothing in a format that is read.
+    /// Nothing at the path is in a supported format.
     #[error("{}: no dataset found; looked for {looked_for}", path.display())]
     NothingReadable {
         /// The path as it was given.
         path: PathBuf,
-        /// Formats and names that would have been read.
+        /// The supported formats and names.
         looked_for: String,
     },
     /// The operating system refused: permission, disk full, and the like.
@@ -28,17 +28,17 @@ pub enum DatasetError {
     Io {
         /// The file or folder.
         file: PathBuf,
-        /// What could not be done, an infinitive.
+        /// The action that failed, as an infinitive.
         action: &'static str,
-        /// The operating system's words.
+        /// The operating system's message.
         reason: String,
     },
-    /// A Parquet file that is cut off or damaged.
+    /// A Parquet file that is truncated or damaged.
     #[error("{file}: not a readable Parquet file: {reason}")]
     Parquet {
         /// The file, relative to the dataset.
         file: String,
-        /// What the Parquet reader says.
+        /// The Parquet reader's message.
         reason: String,
     },
     /// A set of shards with a gap.
@@ -46,7 +46,7 @@ pub enum DatasetError {
     MissingShard {
         /// The absent file, relative to the dataset.
         file: String,
-        /// How many shards the other names promise.
+        /// The number of shards according to the other names.
         shards: u64,
     },
     /// A table without a column that is needed.
@@ -54,38 +54,38 @@ pub enum DatasetError {
     NoColumn {
         /// The file, relative to the dataset.
         file: String,
-        /// What was looked for.
+        /// The column that was looked for.
         wanted: &'static str,
-        /// Names and types of the columns there are.
+        /// Names and types of the existing columns.
         columns: String,
     },
-    /// A table with several columns that would do, none with a name that decides.
+    /// A table with several candidate columns, none with a name that decides.
     #[error("{file}: several columns could be the {wanted}: {candidates}; name one {prefer:?}")]
     AmbiguousColumn {
         /// The file, relative to the dataset.
         file: String,
-        /// What was looked for.
+        /// The column that was looked for.
         wanted: &'static str,
-        /// The columns that would do.
+        /// The candidate columns.
         candidates: String,
         /// A name that would decide.
         prefer: &'static str,
     },
-    /// An image that does not decode.
+    /// An image that cannot be decoded.
     #[error("{file}{}: {reason}{}", row_note(*row), count_note(*bad, *rows))]
     Image {
         /// The file of the first bad image, relative to the dataset.
         file: String,
         /// Its row, if the file holds many.
         row: Option<u64>,
-        /// What is wrong with it.
+        /// The reason.
         reason: String,
         /// How many rows of the split are bad.
         bad: u64,
         /// How many rows the split has.
         rows: u64,
     },
-    /// A label that names no class.
+    /// A label without a class.
     #[error("{file}, row {row}: label {value} is not allowed; allowed are {allowed}")]
     Label {
         /// The file, relative to the dataset.
@@ -94,7 +94,7 @@ pub enum DatasetError {
         row: u64,
         /// The offending value.
         value: String,
-        /// What would have been accepted.
+        /// The allowed values.
         allowed: String,
     },
     /// Splits that do not agree about the classes.
@@ -107,21 +107,21 @@ pub enum DatasetError {
         /// Classes named elsewhere.
         expected: usize,
     },
-    /// A file or folder that is not as its format has it.
+    /// A file or folder that violates its format.
     #[error("{file}: {reason}")]
     Malformed {
         /// The file or folder, relative to the dataset.
         file: String,
-        /// What is wrong with it.
+        /// The reason.
         reason: String,
     },
-    /// A split without a row.
+    /// A split without rows.
     #[error("{file}: no rows")]
     Empty {
         /// The file, relative to the dataset.
         file: String,
     },
-    /// A file of fixed-size records that does not end with a whole record.
+    /// A file of fixed-size records that does not end with a complete record.
     #[error("{file}: {found} bytes; expected a multiple of {record}, as in {format}")]
     FileSize {
         /// The file, relative to the dataset.
@@ -142,12 +142,12 @@ pub enum DatasetError {
     /// The import was told to stop.
     #[error("the import was cancelled")]
     Cancelled,
-    /// A packed file that is cut off, damaged, or written by something else.
+    /// A packed file that is truncated, damaged, or written by another program.
     #[error("{}: not a packed split: {reason}", file.display())]
     Packed {
         /// The file.
         file: PathBuf,
-        /// What is wrong with it.
+        /// The reason.
         reason: String,
     },
     /// A description that a packed file cannot have.
@@ -157,7 +157,7 @@ pub enum DatasetError {
         what: &'static str,
         /// Its value.
         value: String,
-        /// What would have been accepted.
+        /// The allowed values.
         allowed: String,
     },
 }

@@ -1,4 +1,4 @@
-//! `pba-trainer bench`: every strategy on whatever device there is, as one table.
+//! `pba-trainer bench`: every strategy on the available device, as one table.
 
 use std::fs;
 use std::sync::Arc;
@@ -112,7 +112,7 @@ fn measure(spec: &SearchSpec, placement: Placement, steps: usize, val_size: usiz
     ))
 }
 
-/// Memory in use on the device: of this process on a CPU, of everyone on a GPU.
+/// Memory in use on the device: of this process on a CPU, of all processes on a GPU.
 fn memory_bytes(target: Device) -> anyhow::Result<u64> {
     if let Device::Cuda(number) = target {
         return Ok(shim::gpu(number)?.memory_used_bytes());

@@ -13,7 +13,7 @@ use tch::{Device, Kind, Tensor};
 use crate::network::rows::Rows;
 
 const FORMAT: &str = "pba-checkpoint/1";
-/// The one checkpoint in the middle of a generation. Runs of older versions have it by this name.
+/// The checkpoint in the middle of a generation. The name is that of older versions.
 const MID_GENERATION: &str = "between.safetensors";
 /// A generation that takes longer than this is saved before its end, so that an interruption never
 /// costs much more.
@@ -23,7 +23,7 @@ const SAVE_INTERVAL: Duration = Duration::from_secs(20);
 #[derive(Debug)]
 pub(crate) struct Checkpoints {
     folder: PathBuf,
-    /// What the numbers belong to: the model's name.
+    /// Name of the model that the checkpoints belong to.
     model: String,
     /// Epochs of the last checkpoint after a generation.
     generation: u32,
@@ -35,7 +35,7 @@ impl Checkpoints {
         Checkpoints { folder: folder.to_owned(), model, generation: 0, saved_at: Instant::now() }
     }
 
-    /// The furthest that was saved of the generation after `epoch` epochs, as (epochs, members); none
+    /// The latest save in the generation after `epoch` epochs, as (epochs, members); none
     /// at the start of a run.
     ///
     /// # Errors
@@ -50,7 +50,7 @@ impl Checkpoints {
         }
     }
 
-    /// Saves the members as they are after a generation, and deletes what is not needed any more.
+    /// Saves the members as they are after a generation, and deletes checkpoints that are no longer needed.
     pub(crate) fn save(&mut self, epoch: u32, rows: &Rows) -> anyhow::Result<()> {
         self.write(&self.path(epoch), epoch, epoch, rows)?;
         self.delete_all_but(&[self.generation, epoch])?;
@@ -90,7 +90,7 @@ impl Checkpoints {
         self.folder.join(format!("checkpoint-{epoch:06}.safetensors"))
     }
 
-    /// Epochs of the checkpoints that are there, ascending.
+    /// Epochs of the existing checkpoints, ascending.
     fn epochs(&self) -> anyhow::Result<Vec<u32>> {
         let mut epochs = Vec::new();
         let entries = fs::read_dir(&self.folder)
@@ -162,7 +162,7 @@ impl Checkpoints {
         read().with_context(|| format!("cannot load the checkpoint {}", path.display()))
     }
 
-    /// Deletes all checkpoints but those after these generations.
+    /// Deletes all checkpoints except those after these generations.
     fn delete_all_but(&self, epochs: &[u32]) -> anyhow::Result<()> {
         let mid_generation = self.folder.join(MID_GENERATION);
         let old = self.epochs()?.into_iter().filter(|epoch| !epochs.contains(epoch));
@@ -174,7 +174,7 @@ impl Checkpoints {
     }
 }
 
-/// Replaces a file by another content, or makes it, and says in plain words when the disk is full.
+/// Replaces or creates a file, with a plain error message when the disk is full.
 pub(crate) fn replace_file(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     pba_files::replace(path, bytes).map_err(|error| match error.kind() {
         ErrorKind::StorageFull => std::io::Error::new(error.kind(), "no space left on the disk"),

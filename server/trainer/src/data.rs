@@ -48,7 +48,7 @@ pub(crate) struct Pictures {
     pub(crate) normalization: Normalization,
 }
 
-/// Opens a dataset: the built-in `shapes`, or whatever `pba_datasets::open` reads at a path.
+/// Opens a dataset: the built-in `shapes`, or one that `pba_datasets::open` reads at a path.
 pub(crate) fn open(path: &Path, cache: &Path) -> anyhow::Result<Dataset> {
     std::fs::create_dir_all(cache).with_context(|| format!("cannot create the cache {}", cache.display()))?;
     let go_on = |_| ControlFlow::Continue(());
@@ -115,7 +115,7 @@ pub(crate) fn member_seed(seed: u64, member: u32) -> u64 {
     u64::from(words[1]) << 32 | u64::from(words[0])
 }
 
-/// What members train on.
+/// The images that members train on.
 #[derive(Clone)]
 pub(crate) struct TrainSet {
     pub(crate) pictures: Pictures,
@@ -125,7 +125,7 @@ pub(crate) struct TrainSet {
 }
 
 impl TrainSet {
-    /// Full batches of an epoch. The images that are left over appear in other epochs.
+    /// Full batches of an epoch. Remaining images appear in other epochs.
     pub(crate) fn steps(&self) -> usize {
         self.indices.len() / self.batch_size
     }
@@ -216,7 +216,7 @@ impl Batch {
     }
 }
 
-/// What members are scored with: untouched pixels, on the device.
+/// The images that members are scored with: untouched pixels, on the device.
 pub(crate) struct ScoreSet {
     batches: Vec<(Tensor, Tensor)>,
     images: usize,

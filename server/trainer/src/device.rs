@@ -1,4 +1,4 @@
-//! Which device and which strategy a spec means.
+//! The device and the strategy of a spec.
 
 use pba_search::protocol::Report;
 use pba_search::{DeviceChoice, SpecError, Strategy};
@@ -13,7 +13,7 @@ use crate::{cpu, gpu};
 /// The device for a choice.
 ///
 /// # Errors
-/// When it is not there; says why.
+/// When it is not available, with the reason.
 pub(crate) fn resolve(choice: DeviceChoice) -> Result<Device, SpecError> {
     let loaded = match choice {
         DeviceChoice::Cpu => return Ok(Device::Cpu),
@@ -61,7 +61,7 @@ impl Placement {
         Ok(Placement { device, way })
     }
 
-    /// Memory in use on the GPU, by everyone; none on a CPU, or when it cannot be told.
+    /// Memory in use on the GPU, by all processes; none on a CPU, or when unknown.
     pub(crate) fn gpu_memory_used_bytes(self) -> Option<u64> {
         match self.device {
             Device::Cuda(number) => shim::gpu(number).ok().map(|gpu| gpu.memory_used_bytes()),
@@ -69,7 +69,7 @@ impl Placement {
         }
     }
 
-    /// Where a run trains, to be told.
+    /// Where a run trains, for reports.
     pub(crate) fn report(self) -> Report {
         Report::Device {
             device: name(self.device),

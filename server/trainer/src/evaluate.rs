@@ -1,4 +1,4 @@
-//! `pba-trainer evaluate`: one model from scratch, with a schedule or none, and its test error.
+//! `pba-trainer evaluate`: one model from scratch, with or without a schedule, and its test error.
 
 use std::fs;
 use std::path::Path;
@@ -92,7 +92,7 @@ pub(crate) fn check(spec: EvaluationSpec, dataset: &Path, cache: &Path) -> anyho
 /// each epoch it can be resumed there.
 ///
 /// # Errors
-/// [`crate::signals::Interrupted`] when told to stop; others when it cannot go on.
+/// [`crate::signals::Interrupted`] when told to stop; others when it cannot continue.
 pub(crate) fn evaluate(
     checked: Checked,
     schedule: Option<Arc<Schedule>>,
@@ -168,7 +168,7 @@ pub(crate) fn evaluate(
     record(&mut evaluation, EvaluationEvent::Evaluated(outcome))
 }
 
-/// A figure as JSON has it: rounded, and nothing where a model diverged.
+/// A figure in JSON: rounded, and null if a model diverged.
 fn number(value: f64) -> Option<f64> {
     (!value.is_nan()).then_some((value * 1e6).round() / 1e6)
 }

@@ -18,7 +18,7 @@ use crate::network::weights::initial_rows;
 use crate::report::Meter;
 use crate::{models, torch};
 
-/// What a population is made of.
+/// The parts of a population.
 pub(crate) struct Setup {
     pub(crate) training: TrainingSpec,
     pub(crate) members: u32,
@@ -30,7 +30,7 @@ pub(crate) struct Setup {
     pub(crate) meter: Arc<Meter>,
 }
 
-/// What all members have in common, and the members.
+/// The members, and what they share.
 pub(crate) struct Population {
     setup: Setup,
     model: Arc<Model>,
@@ -81,7 +81,7 @@ impl Population {
         self.members.take_loss_sums().into_iter().map(|sum| sum / steps).collect()
     }
 
-    /// Gives every member the weights that its seed says.
+    /// Gives every member the weights that follow from its seed.
     pub(crate) fn initialize(&mut self) {
         let Setup { training, members, .. } = &self.setup;
         let seeds = (0..*members).map(|member| member_seed(training.seed, member));

@@ -1,4 +1,4 @@
-//! What the process tells on its standard output: one JSON object a line.
+//! Reports on standard output: one JSON object per line.
 
 use std::io::Write;
 use std::sync::Arc;
@@ -22,7 +22,7 @@ pub(crate) fn line(text: &str) {
         .and_then(|()| stdout.flush());
 }
 
-/// Writes a report, or why a spec is refused.
+/// Writes a report, or the reason why a spec is refused.
 pub(crate) fn tell(what: &impl Serialize) {
     line(&serde_json::to_string(what).expect("what is told is written as JSON"));
 }
@@ -60,13 +60,13 @@ impl Meter {
         self.images.fetch_add(images as u64, Ordering::Relaxed);
     }
 
-    /// Notes a finished epoch, and what the GPU holds if there is one.
+    /// Records a finished epoch, and the memory of the GPU, if any.
     pub(crate) fn finished(&self, epoch: u32, gpu_memory_used_bytes: Option<u64>) {
         self.epoch.store(epoch, Ordering::Relaxed);
         self.gpu_memory_used_bytes.store(gpu_memory_used_bytes.unwrap_or(0), Ordering::Relaxed);
     }
 
-    /// How far the run is now.
+    /// The progress of the run.
     pub(crate) fn progress(&self) -> Report {
         let seconds = self.start.elapsed().as_secs_f64();
         let trained = self.images.load(Ordering::Relaxed);
@@ -87,7 +87,7 @@ impl Meter {
     }
 }
 
-/// Tells a meter's progress until it is dropped.
+/// Reports a meter's progress until it is dropped.
 #[derive(Debug)]
 pub(crate) struct Ticker {
     stop: Arc<AtomicBool>,

@@ -33,12 +33,12 @@ pub(crate) struct RunDir {
 }
 
 impl RunDir {
-    /// Makes the folder if need be, and locks it. The lock ends with the process. Another trainer
-    /// may hold it for `patience` more.
+    /// Creates the folder if necessary, and locks it. The lock ends with the process. Another trainer
+    /// may hold it for up to `patience`.
     ///
     /// # Errors
     /// [`signals::Interrupted`] when told to stop meanwhile; others when the folder cannot be
-    /// written in, or stays locked.
+    /// written to, or stays locked.
     pub(crate) fn open(path: &Path, patience: Duration) -> anyhow::Result<RunDir> {
         fs::create_dir_all(path)
             .with_context(|| format!("cannot create the run folder {}", path.display()))?;
@@ -60,7 +60,7 @@ impl RunDir {
         &self.path
     }
 
-    /// Reads the journal, and cuts off what came after the last event that the run can go on from.
+    /// Reads the journal, and truncates it after the last event that the run can resume from.
     fn journal<R: Run>(&self) -> anyhow::Result<(Option<Replay<R>>, Journal)> {
         let path = self.path.join(files::JOURNAL);
         let bytes = match fs::read(&path) {
@@ -82,8 +82,7 @@ impl RunDir {
     }
 }
 
-/// Goes on with the run in a folder, or begins the one that `started` says; without a folder,
-/// nothing of it is kept.
+/// Resumes the run in a folder, or begins the one of `started`; without a folder, nothing is saved.
 ///
 /// # Errors
 /// When the folder holds another run, or its journal cannot be read or written.
@@ -118,8 +117,8 @@ pub(crate) struct Journal {
 }
 
 impl Journal {
-    /// Appends an event and tells it on the standard output. One that the run can go on from, or its
-    /// end, is on the disk when this returns.
+    /// Appends an event and reports it on standard output. An event that the run can resume from, or its
+    /// end, is on disk when this returns.
     pub(crate) fn record<R: Run>(&mut self, event: &R::Event) -> anyhow::Result<()> {
         let line = journal::line(event);
         if let Some(file) = &mut self.file {

@@ -45,7 +45,7 @@ pub(crate) fn check(spec: SearchSpec, dataset: &Path, cache: &Path) -> anyhow::R
 /// Runs the search to its end, once no other trainer has held its folder for `patience`.
 ///
 /// # Errors
-/// [`signals::Interrupted`] when told to stop; others when it cannot go on.
+/// [`signals::Interrupted`] when told to stop; others when it cannot continue.
 pub(crate) fn search(checked: Checked, run_dir: &Path, patience: Duration) -> anyhow::Result<()> {
     let Checked { spec, dataset_digest, pictures, base, placement } = checked;
     let run_dir = RunDir::open(run_dir, patience)?;

@@ -1,4 +1,4 @@
-//! How the process learns that it should stop.
+//! Signals that tell the process to stop.
 #![allow(unsafe_code)]
 
 use std::fmt;

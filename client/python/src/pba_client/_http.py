@@ -381,7 +381,7 @@ def broken(error: Exception, stall_seconds: float) -> StreamError:
         return error
     if isinstance(error, MemoryError):
         return StreamError(f"not enough memory for the answer: {error}")
-    # On Python 3.9 a timeout of the socket module is no TimeoutError.
+    # On Python 3.9 a timeout of the socket module is not a TimeoutError.
     if isinstance(error, socket.timeout):
         return StallError(f"no data for {stall_seconds:g} seconds")
     if isinstance(error, http.client.IncompleteRead):

@@ -118,7 +118,7 @@ class Reader:
         # Of the batches received; not known where others received some of them.
         self.rows: Optional[int] = 0 if received == 0 else None
         self._connection: Optional[Connection] = None
-        # Of the whole answer; known once a server has answered.
+        # Of the complete answer; known once a server has answered.
         self.schema: Optional[pa.Schema] = None
         self.metadata: Optional[Metadata] = None
 

@@ -29,7 +29,7 @@ const NO_OPS: Rgb888 = Rgb888::new(0x5b, 0x64, 0x70);
 const TILE_SIDE: u32 = 96;
 const GAP: u32 = 12;
 const LINE: u32 = 11;
-/// The class and the ops stand below an image.
+/// The class and the ops are written below an image.
 const CAPTION: u32 = (1 + Policy::CALLS_MAX as u32) * LINE + 4;
 const HEADER: u32 = 44;
 const GLYPH_WIDTH: u32 = 6;

@@ -121,8 +121,8 @@ impl Trainer {
     fn missing(&self, plural: &str, reason: &dyn std::fmt::Display) -> Error {
         Error::no_trainer(format!(
             "{plural} need {}, which cannot run here: {reason}. Streams are not affected. Build it with \
-             `make build` (without TRAINER=0; it fetches libtorch); no restart is needed. Or restart the server \
-             and set its path with --trainer PATH or PBA_TRAINER",
+             `make build` (without TRAINER=0; it fetches libtorch); no restart is needed. Or restart the \
+             server and set its path with --trainer PATH or PBA_TRAINER",
             self.program.display()
         ))
     }
