@@ -323,7 +323,7 @@ fn evaluations_on_the_command_line() {
     assert!(list.lines().nth(1).unwrap().starts_with("mine") && list.contains("8/8"), "{list}");
     assert_eq!(server.pba(&["evaluate", "list", "--json"]).json(), server.get("/v1/evaluations").json());
     assert_eq!(server.pba(&["evaluate", "show", "mine", "--json"]).json(), server.job(JOBS, "mine"));
-    server.pba(&["evaluate", "cancel", "mine"]).refused(1, &["409", "done already"]);
+    server.pba(&["evaluate", "cancel", "mine"]).refused(1, &["409", "already done"]);
     server.pba(&["evaluate", "resume", "mine"]).refused(1, &["409", "only a failed or cancelled"]);
     server.pba(&["evaluate", "show", "nothing"]).refused(1, &["404", "there is no evaluation \"nothing\""]);
     server.pba(&["evaluate", "--schedule", "mine"]).refused(1, &["404", "none"]);

@@ -69,7 +69,7 @@ fn a_search_from_start_to_stream() {
     let streamed = server.pba(&["stream", &server.url(), "--schedule", "mine", "--split", "test"]).ok();
     assert!(streamed.contains("2000"), "{streamed}");
 
-    server.pba(&["search", "cancel", "mine"]).refused(1, &["409", "done already"]);
+    server.pba(&["search", "cancel", "mine"]).refused(1, &["409", "already done"]);
     server.pba(&["search", "resume", "mine"]).refused(1, &["409", "only a failed or cancelled"]);
     server.pba(&start).refused(1, &["409", "mine"]);
 }

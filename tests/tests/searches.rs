@@ -253,7 +253,7 @@ fn a_search_that_is_cancelled_and_resumed() {
     }
     ends_undisturbed(&server, &id, &trainer);
     for (method, path, says) in
-        [("DELETE", path.clone(), "done already"), ("POST", format!("{path}/resume"), "only a failed or")]
+        [("DELETE", path.clone(), "already done"), ("POST", format!("{path}/resume"), "only a failed or")]
     {
         let answer = server.send(method, &path, b"");
         assert_eq!(answer.status, 409);

@@ -181,7 +181,7 @@ mod tests {
         assert_eq!(check("PBA_SEVRER", "x"), "PBA_SEVRER is not a setting; did you mean PBA_SERVER?");
         assert_eq!(
             check("PBA_PORT", "8080"),
-            "PBA_PORT is not a setting; there are: PBA_SERVER, PBA_SOCKET, PBA_STREAMS_MAX"
+            "PBA_PORT is not a setting; the settings are: PBA_SERVER, PBA_SOCKET, PBA_STREAMS_MAX"
         );
         assert!(check("PBA_", "").contains("PBA_ is not a setting"));
         assert!(check("PBA_FOO_SERVICE", "").contains("PBA_FOO_SERVICE is not a setting"));
