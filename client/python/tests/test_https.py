@@ -101,7 +101,7 @@ def test_close_ends_a_wait_over_tls(server: Server, authority: Authority, ca: Pa
 
 
 @pytest.mark.parametrize(
-    ("token", "says"), [(None, "; pass token="), ("wrong-and-secret", "what was passed as token=")]
+    ("token", "says"), [(None, "; pass token="), ("wrong-and-secret", "the one passed as token=")]
 )
 def test_who_shows_no_token_is_refused(secure: CuttingProxy, ca: Path, token: Optional[str], says: str) -> None:
     client = Client(secure.url, token=token, ca=ca)

@@ -21,7 +21,7 @@ use serde::Serialize;
 use tokio::sync::watch;
 use utoipa::openapi::path::{OperationBuilder, ParameterBuilder, ParameterIn, Paths};
 use utoipa::openapi::request_body::RequestBodyBuilder;
-use utoipa::openapi::schema::Schema;
+use utoipa::openapi::schema::{ObjectBuilder, Schema};
 use utoipa::openapi::{ContentBuilder, HttpMethod, Ref, RefOr, Required, ResponseBuilder, Responses};
 use utoipa::{PartialSchema, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
@@ -104,8 +104,12 @@ pub(super) fn routes<K: JobKind>() -> Routes {
         .parameter_in(ParameterIn::Header)
         .description(Some("Only send events after the one with this id"))
         .schema(Some(LAST_EVENT_ID.schema().build()));
-    let lines = ContentBuilder::new().build();
-    let events = ResponseBuilder::new().description("The events").content("text/event-stream", lines).build();
+    // The schema is that of an event; the document has no way to say so before OpenAPI 3.2.
+    let text = || String::schema();
+    let event =
+        ObjectBuilder::new().property("event", text()).property("id", text()).property("data", text());
+    let event = ContentBuilder::new().schema(Some(event.required("event").required("data").build())).build();
+    let events = ResponseBuilder::new().description("The events").content("text/event-stream", event).build();
     let following = said(
         "events",
         format!(
