@@ -1,11 +1,15 @@
 //! Specs and progress of jobs, as shared by server, trainer and clients.
 
+mod evaluation;
+mod fields;
 mod model;
 mod progress;
-mod spec;
+mod search;
+mod training;
 
+pub use evaluation::EvaluationSpec;
+pub use fields::SpecError;
 pub use model::{ModelName, TrainingDefaults, UnknownModel};
 pub use progress::Progress;
-pub use spec::{
-    DeviceChoice, EvaluationSpec, LrSchedule, SearchSpec, Spec, SpecError, Strategy, TrainingSpec,
-};
+pub use search::SearchSpec;
+pub use training::{DeviceChoice, LrSchedule, Spec, Strategy, TrainingSpec};

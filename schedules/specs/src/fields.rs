@@ -1,0 +1,125 @@
+//! The fields of a spec, as they arrive: a JSON object in which every field is optional.
+//!
+//! An invalid value is refused with a [`SpecError`] that names the field, the value and the allowed values.
+
+use std::fmt;
+use std::ops::RangeInclusive;
+
+use pba_types::{check_name, names_allowed};
+use serde_json::{Map, Value};
+
+/// Most bytes of a text; texts that are only passed on are bounded too.
+const TEXT_LENGTH_MAX: usize = 1024;
+
+/// An invalid field, with its value and the allowed values.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{field} is {value}; allowed: {allowed}")]
+pub struct SpecError {
+    /// Name of the field.
+    pub field: String,
+    /// The value, as JSON.
+    pub value: String,
+    /// The allowed values.
+    pub allowed: String,
+}
+
+impl SpecError {
+    /// An invalid `value` in `field`.
+    pub fn new(field: &str, value: impl fmt::Display, allowed: impl Into<String>) -> SpecError {
+        SpecError { field: field.to_owned(), value: value.to_string(), allowed: allowed.into() }
+    }
+}
+
+/// The fields of a spec as they arrived. Each is removed once read; the remaining ones are unknown.
+pub(crate) struct Fields {
+    left: Map<String, Value>,
+    known: Vec<&'static str>,
+}
+
+impl Fields {
+    pub(crate) fn new(left: Map<String, Value>) -> Fields {
+        Fields { left, known: Vec::new() }
+    }
+
+    pub(crate) fn take(&mut self, field: &'static str) -> Option<Value> {
+        self.known.push(field);
+        self.left.remove(field).filter(|value| !value.is_null())
+    }
+
+    pub(crate) fn close(self) -> Result<(), SpecError> {
+        match self.left.into_iter().next() {
+            None => Ok(()),
+            Some((field, value)) => {
+                let allowed = format!("no such field; the fields are {}", self.known.join(", "));
+                Err(SpecError::new(&field, value, allowed))
+            }
+        }
+    }
+
+    pub(crate) fn integer_or_none(
+        &mut self,
+        field: &'static str,
+        range: RangeInclusive<u64>,
+    ) -> Result<Option<u64>, SpecError> {
+        let Some(value) = self.take(field) else { return Ok(None) };
+        match value.as_u64().filter(|integer| range.contains(integer)) {
+            Some(integer) => Ok(Some(integer)),
+            None => {
+                let allowed = format!("an integer in {}..={}", range.start(), range.end());
+                Err(SpecError::new(field, value, allowed))
+            }
+        }
+    }
+
+    pub(crate) fn integer(
+        &mut self,
+        field: &'static str,
+        range: RangeInclusive<u64>,
+        default: u64,
+    ) -> Result<u64, SpecError> {
+        Ok(self.integer_or_none(field, range)?.unwrap_or(default))
+    }
+
+    pub(crate) fn number(
+        &mut self,
+        field: &'static str,
+        default: f64,
+        allowed: &str,
+        is_allowed: impl Fn(f64) -> bool,
+    ) -> Result<f64, SpecError> {
+        let Some(value) = self.take(field) else { return Ok(default) };
+        match value.as_f64().filter(|&number| number.is_finite() && is_allowed(number)) {
+            Some(number) => Ok(number),
+            None => Err(SpecError::new(field, value, allowed)),
+        }
+    }
+
+    /// A text that `parse` accepts; otherwise `parse` returns the allowed values.
+    pub(crate) fn parsed<T>(
+        &mut self,
+        field: &'static str,
+        default: T,
+        parse: impl Fn(&str) -> Result<T, String>,
+    ) -> Result<T, SpecError> {
+        let Some(value) = self.take(field) else { return Ok(default) };
+        let parsed = value.as_str().ok_or_else(|| "a text".to_owned()).and_then(|text| match text.len() {
+            0..=TEXT_LENGTH_MAX => parse(text),
+            _ => Err(format!("a text of at most {TEXT_LENGTH_MAX} bytes")),
+        });
+        parsed.map_err(|allowed| SpecError::new(field, value, allowed))
+    }
+
+    pub(crate) fn name(&mut self, default: &str) -> Result<String, SpecError> {
+        self.parsed("name", default.to_owned(), |name| {
+            check_name(name).map(|()| name.to_owned()).map_err(|_| names_allowed())
+        })
+    }
+
+    /// One of some values by its name. Default: the first.
+    pub(crate) fn one_of<T: Copy>(&mut self, field: &'static str, all: &[(T, &str)]) -> Result<T, SpecError> {
+        self.parsed(field, all[0].0, |text| match all.iter().find(|(_, name)| *name == text) {
+            Some(&(value, _)) => Ok(value),
+            None => Err(all.iter().map(|(_, name)| *name).collect::<Vec<_>>().join(", ")),
+        })
+    }
+}

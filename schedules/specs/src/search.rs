@@ -1,0 +1,253 @@
+//! The spec of a search.
+
+use pba_schedules::Op;
+use pba_types::limits::EPOCHS_MAX;
+use serde::{Deserialize, Serialize, Serializer};
+use serde_json::{Map, Value};
+use utoipa::ToSchema;
+
+use crate::fields::{Fields, SpecError};
+use crate::training::{IMAGES_MAX, Spec, Strategy, TrainingSpec, as_text};
+
+/// Most members of a population. More would not fit a device, and events list every member.
+const POPULATION_MAX: u64 = 256;
+
+/// A checked search.
+///
+/// As JSON it holds every field, so it reads back as itself.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(try_from = "Map<String, Value>")]
+pub struct SearchSpec {
+    /// Name of the search, and of the schedule it learns. Default `search`.
+    #[schema(required = false)]
+    pub name: String,
+    /// How the members are trained.
+    #[serde(flatten)]
+    pub training: TrainingSpec,
+    /// Images that the members train on. Default: [the model's](ModelName::defaults), but at most half of
+    /// the split ([`SearchSpec::sized`]).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub train_size: Option<usize>,
+    /// Images that the members are scored with. Default: [the model's](ModelName::defaults), but at most
+    /// the rest of the split.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub val_size: Option<usize>,
+    /// Members of the population: at least 2. Default 16.
+    #[schema(required = false, minimum = 2, maximum = 256)]
+    pub population: u32,
+    /// Epochs from one exploit to the next: at least 1. Default 3.
+    #[schema(required = false, minimum = 1, maximum = 1_000_000)]
+    pub perturbation_interval: u32,
+    /// Share of the population that each exploit replaces: above 0, up to 0.5. Default 0.25.
+    #[schema(required = false, exclusive_minimum = 0, maximum = 0.5)]
+    pub quantile: f64,
+    /// Probability that exploring resamples a level: 0..=1. Default 0.2.
+    #[schema(required = false, minimum = 0, maximum = 1)]
+    pub resample_probability: f64,
+    /// The ops of the policies. Default: all 15.
+    #[serde(serialize_with = "as_names")]
+    #[schema(required = false, value_type = Vec<String>)]
+    pub ops: Vec<Op>,
+    /// Strategy: `auto` (the default), `sequential`, `stacked` or `graphs`.
+    #[serde(serialize_with = "as_text")]
+    #[schema(required = false, value_type = String)]
+    pub strategy: Strategy,
+}
+
+impl SearchSpec {
+    /// The same search with the sizes of its two sets fixed for a split of `images`.
+    ///
+    /// # Errors
+    /// When the split is too small for them.
+    pub fn sized(mut self, images: usize) -> Result<SearchSpec, SpecError> {
+        let defaults = self.training.model.defaults();
+        let train = self.train_size.unwrap_or(defaults.train_size.min(images / 2));
+        if train == 0 || train >= images {
+            let allowed = format!("1..={} of the {images} images of the split", images.saturating_sub(1));
+            return Err(SpecError::new("train_size", train, allowed));
+        }
+        let left = images - train;
+        let val = self.val_size.unwrap_or(defaults.val_size.min(left));
+        if val > left {
+            let allowed =
+                format!("1..={left}, the images of the split ({images}) that train_size ({train}) leaves");
+            return Err(SpecError::new("val_size", val, allowed));
+        }
+        self.training.check_batch_of(train)?;
+        (self.train_size, self.val_size) = (Some(train), Some(val));
+        Ok(self)
+    }
+}
+
+impl Spec for SearchSpec {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn rename(&mut self, name: String) {
+        self.name = name;
+    }
+
+    fn training(&self) -> &TrainingSpec {
+        &self.training
+    }
+
+    fn images_per_epoch(&self) -> u64 {
+        self.training.full_batches(self.train_size) * u64::from(self.population)
+    }
+
+    fn placed_as(&self, other: &SearchSpec) -> SearchSpec {
+        let training = TrainingSpec { device: other.training.device, ..self.training.clone() };
+        SearchSpec { training, strategy: other.strategy, ..self.clone() }
+    }
+}
+
+impl TryFrom<Map<String, Value>> for SearchSpec {
+    type Error = SpecError;
+
+    fn try_from(fields: Map<String, Value>) -> Result<SearchSpec, SpecError> {
+        let mut fields = Fields::new(fields);
+        let spec = SearchSpec {
+            name: fields.name("search")?,
+            training: fields.training()?,
+            train_size: fields.integer_or_none("train_size", 1..=IMAGES_MAX)?.map(|n| n as usize),
+            val_size: fields.integer_or_none("val_size", 1..=IMAGES_MAX)?.map(|n| n as usize),
+            population: fields.integer("population", 2..=POPULATION_MAX, 16)? as u32,
+            perturbation_interval: fields.integer("perturbation_interval", 1..=EPOCHS_MAX.into(), 3)? as u32,
+            quantile: fields
+                .number("quantile", 0.25, "a number above 0, up to 0.5", |q| q > 0.0 && q <= 0.5)?,
+            resample_probability: fields
+                .number("resample_probability", 0.2, "a number in 0..=1", |p| (0.0..=1.0).contains(&p))?,
+            ops: fields.ops()?,
+            strategy: fields.one_of("strategy", &Strategy::ALL)?,
+        };
+        fields.close()?;
+        Ok(spec)
+    }
+}
+
+impl Fields {
+    fn ops(&mut self) -> Result<Vec<Op>, SpecError> {
+        let allowed = || format!("a list of ops, each once, of {}", Op::names());
+        let Some(value) = self.take("ops") else { return Ok(Op::PAPER.to_vec()) };
+        let names =
+            Vec::<String>::deserialize(&value).map_err(|_| SpecError::new("ops", &value, allowed()))?;
+        let mut ops = Vec::with_capacity(names.len());
+        for name in &names {
+            match name.parse::<Op>() {
+                Ok(op) if !ops.contains(&op) => ops.push(op),
+                _ => return Err(SpecError::new("ops", &value, format!("{}; {name:?} is not", allowed()))),
+            }
+        }
+        if ops.is_empty() { Err(SpecError::new("ops", value, allowed())) } else { Ok(ops) }
+    }
+}
+
+fn as_names<S: Serializer>(ops: &[Op], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_seq(ops.iter().map(|op| op.name()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::evaluation::EvaluationSpec;
+    use crate::training::LrSchedule;
+
+    #[test]
+    fn defaults_are_the_papers() {
+        let spec = SearchSpec::from_json("{}").unwrap();
+        assert_eq!((spec.population, spec.training.epochs, spec.perturbation_interval), (16, 200, 3));
+        assert_eq!((spec.quantile, spec.resample_probability), (0.25, 0.2));
+        assert_eq!(
+            (spec.training.lr, spec.training.weight_decay, spec.training.batch_size),
+            (0.1, 5e-4, 128)
+        );
+        assert_eq!(spec.training.model.to_string(), "wrn-40-2");
+        assert_eq!(spec.ops, Op::PAPER);
+        let sized = spec.sized(50_000).unwrap();
+        assert_eq!((sized.train_size, sized.val_size), (Some(4_000), Some(10_000)));
+    }
+
+    #[test]
+    fn a_spec_reads_back_as_itself() {
+        for text in [
+            "{}",
+            r#"{"name": "svhn", "lr_schedule": {"steps": [80, 120], "factor": 0.1}, "epochs": 160,
+                "weight_decay": 5e-3, "ops": ["Cutout", "Rotate"], "seed": 18446744073709551615,
+                "train_size": 1000, "val_size": 7325, "base": "identity", "device": "cuda:1",
+                "strategy": "stacked", "model": "wrn-28-2"}"#,
+        ] {
+            let spec = SearchSpec::from_json(text).unwrap();
+            let json = serde_json::to_string(&spec).unwrap();
+            assert_eq!(serde_json::from_str::<SearchSpec>(&json).unwrap(), spec);
+        }
+        let evaluation = EvaluationSpec::from_json(r#"{"ablation": "flatten", "epochs": 10}"#).unwrap();
+        let json = serde_json::to_string(&evaluation).unwrap();
+        assert_eq!(serde_json::from_str::<EvaluationSpec>(&json).unwrap(), evaluation);
+    }
+
+    #[track_caller]
+    fn refuse(text: &str, field: &str, says: &str) {
+        let error = SearchSpec::from_json(text).unwrap_err();
+        assert_eq!(error.field, field, "{error}");
+        assert!(error.to_string().contains(says), "{error} does not say {says:?}");
+    }
+
+    #[test]
+    fn wrong_values_are_refused_by_name() {
+        refuse(r#"{"population": 1}"#, "population", "population is 1; allowed: an integer in 2..=256");
+        refuse(r#"{"population": "x"}"#, "population", "\"x\"");
+        refuse(r#"{"population": 2.5}"#, "population", "2.5");
+        refuse(
+            r#"{"perturbation_interval": 0}"#,
+            "perturbation_interval",
+            "is 0; allowed: an integer in 1..",
+        );
+        refuse(r#"{"quantile": 0}"#, "quantile", "above 0, up to 0.5");
+        refuse(r#"{"quantile": 0.51}"#, "quantile", "0.51");
+        refuse(r#"{"resample_probability": -0.1}"#, "resample_probability", "0..=1");
+        refuse(r#"{"lr": -0.1}"#, "lr", "lr is -0.1; allowed: a number above 0, up to 1000");
+        refuse(r#"{"lr": 0}"#, "lr", "above 0");
+        refuse(r#"{"weight_decay": -1}"#, "weight_decay", "-1");
+        refuse(r#"{"epochs": 0}"#, "epochs", "1..=1000000");
+        refuse(r#"{"batch_size": 0}"#, "batch_size", "1..=65536");
+        refuse(r#"{"train_size": 0}"#, "train_size", "1..=");
+        refuse(r#"{"ops": ["Rotate", "Blur"]}"#, "ops", "\"Blur\" is not");
+        refuse(r#"{"ops": ["Rotate", "Rotate"]}"#, "ops", "each once");
+        refuse(r#"{"ops": []}"#, "ops", "Rotate, TranslateX");
+        refuse(r#"{"lr_schedule": "linear"}"#, "lr_schedule", "\"cosine\"");
+        refuse(r#"{"lr_schedule": {"steps": [2, 1], "factor": 0.1}}"#, "lr_schedule", "ascending");
+        refuse(r#"{"lr_schedule": {"steps": [1], "factor": 0}}"#, "lr_schedule", "above 0");
+        refuse(r#"{"model": "wrn-41-2"}"#, "model", "wrn-D-K");
+        refuse(r#"{"model": "shake-shake-26-2x32d"}"#, "model", "not built yet");
+        refuse(r#"{"device": "tpu"}"#, "device", "cuda:N");
+        refuse(r#"{"strategy": "threads"}"#, "strategy", "stacked");
+        refuse(r#"{"name": "a/b"}"#, "name", "letters");
+        refuse(r#"{"seed": -1}"#, "seed", "0..=18446744073709551615");
+        refuse(r#"{"populations": 4}"#, "populations", "no such field; the fields are name, dataset");
+        refuse("[]", "spec", "a JSON object");
+        refuse("{", "spec", "unreadable");
+    }
+
+    #[test]
+    fn sets_must_fit_the_split() {
+        let spec = |text: &str| SearchSpec::from_json(text).unwrap();
+        let sized = spec("{}").sized(6_000).unwrap();
+        assert_eq!((sized.train_size, sized.val_size), (Some(3_000), Some(3_000)), "defaults shrink");
+        let refused = |text: &str, images: usize| spec(text).sized(images).unwrap_err().field;
+        assert_eq!(refused(r#"{"train_size": 100}"#, 100), "train_size");
+        assert_eq!(refused(r#"{"train_size": 200, "val_size": 51}"#, 250), "val_size");
+        assert_eq!(refused(r#"{"train_size": 100}"#, 200), "batch_size");
+    }
+
+    #[test]
+    fn learning_rates_by_hand() {
+        let cosine = LrSchedule::Cosine;
+        assert_eq!(cosine.factor(0, 31, 200), 1.0);
+        assert!((cosine.factor(3_100, 31, 200) - 0.5).abs() < 1e-12);
+        let steps = LrSchedule::Steps { steps: vec![80, 120], factor: 0.1 };
+        let at = |epoch: u64| steps.factor(epoch * 7 + 3, 7, 160);
+        assert_eq!((at(79), at(80), at(119)), (1.0, 0.1, 0.1));
+        assert!((at(120) - 0.01).abs() < 1e-15);
+    }
+}

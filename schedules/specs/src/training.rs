@@ -1,0 +1,256 @@
+//! What every spec says: how one model is trained.
+
+use std::fmt;
+
+use pba_types::limits::{BATCH_SIZE_MAX, EPOCHS_MAX};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize, Serializer};
+use serde_json::{Map, Value};
+use utoipa::ToSchema;
+
+use crate::fields::{Fields, SpecError};
+use crate::model::{ModelName, UnknownModel};
+
+/// Most images of a split; keeps arithmetic far from overflow.
+pub(crate) const IMAGES_MAX: u64 = 1 << 32;
+
+/// The device that a model trains on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DeviceChoice {
+    /// The first CUDA device if there is one, else the CPU.
+    Auto,
+    /// The CPU.
+    Cpu,
+    /// The CUDA device with this number.
+    Cuda(u32),
+}
+
+impl fmt::Display for DeviceChoice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            DeviceChoice::Auto => f.write_str("auto"),
+            DeviceChoice::Cpu => f.write_str("cpu"),
+            DeviceChoice::Cuda(number) => write!(f, "cuda:{number}"),
+        }
+    }
+}
+
+/// How the members of a population share a device. All strategies give the same result, up to rounding.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Strategy {
+    /// The fastest strategy on the device.
+    Auto,
+    /// One network per member: one after another on a GPU, one per core on a CPU.
+    Sequential,
+    /// All members in one network of grouped convolutions.
+    Stacked,
+    /// One CUDA graph per member, on streams of their own.
+    Graphs,
+}
+
+impl Strategy {
+    /// Every strategy with its name; `auto` first.
+    pub const ALL: [(Strategy, &str); 4] = [
+        (Strategy::Auto, "auto"),
+        (Strategy::Sequential, "sequential"),
+        (Strategy::Stacked, "stacked"),
+        (Strategy::Graphs, "graphs"),
+    ];
+}
+
+impl fmt::Display for Strategy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (_, name) = Strategy::ALL.into_iter().find(|(strategy, _)| strategy == self).expect("listed");
+        f.pad(name)
+    }
+}
+
+/// How the learning rate decreases.
+#[derive(Clone, Debug, PartialEq)]
+pub enum LrSchedule {
+    /// From `lr` to 0 along half a cosine, per step.
+    Cosine,
+    /// Multiplied by `factor` at the start of each listed epoch.
+    Steps {
+        /// Epochs, 0-based, ascending.
+        steps: Vec<u32>,
+        /// Factor that the rate is multiplied by.
+        factor: f64,
+    },
+}
+
+impl LrSchedule {
+    /// The factor on the learning rate at step `step` of `steps_per_epoch * epochs`.
+    pub fn factor(&self, step: u64, steps_per_epoch: u64, epochs: u32) -> f64 {
+        match self {
+            LrSchedule::Cosine => {
+                let total = (steps_per_epoch * u64::from(epochs)) as f64;
+                0.5 * (1.0 + (std::f64::consts::PI * step as f64 / total).cos())
+            }
+            LrSchedule::Steps { steps, factor } => {
+                let epoch = step / steps_per_epoch;
+                let passed = steps.iter().filter(|&&at| u64::from(at) <= epoch).count();
+                factor.powi(passed as i32)
+            }
+        }
+    }
+}
+
+impl Serialize for LrSchedule {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            LrSchedule::Cosine => serializer.serialize_str("cosine"),
+            LrSchedule::Steps { steps, factor } => {
+                serde_json::json!({ "steps": steps, "factor": factor }).serialize(serializer)
+            }
+        }
+    }
+}
+
+/// The part that searches and evaluations share: how one model is trained.
+#[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
+pub struct TrainingSpec {
+    /// Name of the dataset. Default `shapes`, which is built in.
+    #[schema(required = false)]
+    pub dataset: String,
+    /// The network. Default `wrn-40-2`.
+    #[schema(required = false, value_type = String)]
+    pub model: ModelName,
+    /// Epochs that each model trains: at least 1. Default 200.
+    #[schema(required = false, minimum = 1, maximum = 1_000_000)]
+    pub epochs: u32,
+    /// Images per step: 1..=65536. Default: [the model's](ModelName::defaults), as for the next two.
+    #[schema(required = false, minimum = 1, maximum = 65_536)]
+    pub batch_size: usize,
+    /// Initial learning rate: above 0.
+    #[schema(required = false, exclusive_minimum = 0, maximum = 1_000)]
+    pub lr: f64,
+    /// Weight decay, added to the gradient: 0 or more.
+    #[schema(required = false, minimum = 0, maximum = 1_000)]
+    pub weight_decay: f64,
+    /// Learning-rate schedule: `"cosine"` (the default), or `{"steps": [80, 120], "factor": 0.1}`.
+    #[schema(required = false, value_type = Value)]
+    pub lr_schedule: LrSchedule,
+    /// Base augmentation, as in a stream. Default: the dataset's own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub base: Option<String>,
+    /// Seed of every random decision. Default 0.
+    #[schema(required = false)]
+    pub seed: u64,
+    /// Device: `auto` (the default), `cpu`, `cuda` or `cuda:N`.
+    #[serde(serialize_with = "as_text")]
+    #[schema(required = false, value_type = String)]
+    pub device: DeviceChoice,
+}
+
+impl TrainingSpec {
+    /// Checks that `train` images are enough for a batch.
+    pub(crate) fn check_batch_of(&self, train: usize) -> Result<(), SpecError> {
+        if train < self.batch_size {
+            let allowed = format!("1..={train}, so that train_size ({train}) holds a batch");
+            return Err(SpecError::new("batch_size", self.batch_size, allowed));
+        }
+        Ok(())
+    }
+}
+
+impl TrainingSpec {
+    pub(crate) fn full_batches(&self, images: Option<usize>) -> u64 {
+        (images.unwrap_or(0) / self.batch_size * self.batch_size) as u64
+    }
+}
+
+/// The interface of every spec.
+pub trait Spec: Clone + PartialEq + Serialize + DeserializeOwned + Send + Sync
+where
+    Self: TryFrom<Map<String, Value>, Error = SpecError>,
+{
+    /// Its name, which is also its id.
+    fn name(&self) -> &str;
+
+    /// Renames it.
+    fn rename(&mut self, name: String);
+
+    /// How its models are trained.
+    fn training(&self) -> &TrainingSpec;
+
+    /// Images trained on in an epoch, over all models, once the spec is sized. A last batch that is not full
+    /// is dropped.
+    fn images_per_epoch(&self) -> u64;
+
+    /// The same work on the device of `other`, which does not affect the result.
+    fn placed_as(&self, other: &Self) -> Self;
+
+    /// Reads a spec from a JSON object.
+    ///
+    /// # Errors
+    /// When the text is not a JSON object, or at the first invalid field.
+    fn from_json(text: &str) -> Result<Self, SpecError> {
+        let fields: Map<String, Value> = serde_json::from_str(text)
+            .map_err(|error| SpecError::new("spec", format!("unreadable ({error})"), "a JSON object"))?;
+        Self::try_from(fields)
+    }
+}
+
+impl Fields {
+    pub(crate) fn training(&mut self) -> Result<TrainingSpec, SpecError> {
+        let dataset = self.parsed("dataset", "shapes".to_owned(), |name| Ok(name.to_owned()))?;
+        let model = self.parsed("model", ModelName::default(), |name| {
+            name.parse().map_err(|unknown: UnknownModel| unknown.allowed())
+        })?;
+        let defaults = model.defaults();
+        Ok(TrainingSpec {
+            dataset,
+            model,
+            epochs: self.integer("epochs", 1..=EPOCHS_MAX.into(), 200)? as u32,
+            batch_size: self.integer("batch_size", 1..=BATCH_SIZE_MAX.into(), defaults.batch_size.into())?
+                as usize,
+            lr: self.number("lr", defaults.lr, "a number above 0, up to 1000", |lr| lr > 0.0 && lr <= 1e3)?,
+            weight_decay: self.number(
+                "weight_decay",
+                defaults.weight_decay,
+                "a number in 0..=1000",
+                |decay| (0.0..=1e3).contains(&decay),
+            )?,
+            lr_schedule: self.lr_schedule()?,
+            base: self.parsed("base", None, |text| Ok(Some(text.to_owned())))?,
+            seed: self.integer("seed", 0..=u64::MAX, 0)?,
+            device: self.parsed("device", DeviceChoice::Auto, |text| match text {
+                "auto" => Ok(DeviceChoice::Auto),
+                "cpu" => Ok(DeviceChoice::Cpu),
+                "cuda" => Ok(DeviceChoice::Cuda(0)),
+                _ => {
+                    let number = text.strip_prefix("cuda:").and_then(|number| number.parse().ok());
+                    number.map(DeviceChoice::Cuda).ok_or("auto, cpu, cuda, cuda:N".to_owned())
+                }
+            })?,
+        })
+    }
+
+    pub(crate) fn lr_schedule(&mut self) -> Result<LrSchedule, SpecError> {
+        #[derive(Deserialize)]
+        #[serde(deny_unknown_fields)]
+        struct Steps {
+            steps: Vec<u32>,
+            factor: f64,
+        }
+        let allowed =
+            "\"cosine\", or {\"steps\": [epochs, ascending], \"factor\": a number above 0, up to 1}";
+        let Some(value) = self.take("lr_schedule") else { return Ok(LrSchedule::Cosine) };
+        if value == "cosine" {
+            return Ok(LrSchedule::Cosine);
+        }
+        match Steps::deserialize(&value) {
+            Ok(Steps { steps, factor })
+                if steps.is_sorted_by(|one, next| one < next) && factor > 0.0 && factor <= 1.0 =>
+            {
+                Ok(LrSchedule::Steps { steps, factor })
+            }
+            _ => Err(SpecError::new("lr_schedule", value, allowed)),
+        }
+    }
+}
+
+pub(crate) fn as_text<S: Serializer>(value: &impl fmt::Display, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(value)
+}
