@@ -55,18 +55,18 @@ fn an_evaluation_from_start_to_end() {
             "state",
             "epoch",
             "epochs",
-            "test_error",
+            "schedule",
+            "ablation",
             "train_loss",
+            "test_error",
             "images",
             "split",
             "seconds",
             "error",
             "dataset",
             "model",
-            "schedule",
-            "ablation",
             "progress",
-            "spec"
+            "spec",
         ]
     );
     let mut watcher = server.events_of(JOBS, &id, None);

@@ -1,7 +1,9 @@
 //! The part of the API that all kinds of job share.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
+use pba_specs::{Progress, Spec};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -49,18 +51,50 @@ impl fmt::Display for JobState {
     }
 }
 
-/// The part of a job's state that all kinds share.
+/// A job of any kind, by its spec and its results.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct JobAnswer<S, R> {
+    /// Its id, which is its name.
+    pub id: String,
+    /// Its state.
+    pub state: JobState,
+    /// Finished epochs; in a search, those after which every member has been scored.
+    pub epoch: u32,
+    /// Total epochs.
+    pub epochs: u32,
+    /// What it has come to.
+    #[serde(flatten)]
+    pub results: R,
+    /// Time spent training, in seconds.
+    pub seconds: f64,
+    /// Reason of the failure, if it failed.
+    pub error: Option<String>,
+    /// The dataset that it trains on.
+    pub dataset: String,
+    /// The network that it trains.
+    pub model: String,
+    /// Progress of its trainer, while it runs.
+    pub progress: Option<Progress>,
+    /// Its spec, with every default filled in.
+    pub spec: S,
+}
+
+/// The answer about a job with a spec of type `S`, each of whose fields is optional in a request.
+pub type Job<S> = JobAnswer<S, <S as Spec>::Results>;
+
+/// Every job of a kind, by id, under the plural of the kind's name.
+pub type JobList<S> = BTreeMap<String, Vec<Job<S>>>;
+
+/// The part of the answer that is needed to follow a job.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 pub struct JobStanding {
     /// Its state.
     pub state: JobState,
-    /// Reason of the failure, if it failed.
-    pub error: Option<String>,
 }
 
-/// The server-sent event with a job's progress ([`Progress`](pba_specs::Progress)); it has no id.
+/// The server-sent event with a job's progress ([`Progress`]); it has no id.
 pub const PROGRESS: &str = "progress";
-/// The server-sent event with a job's state; it has no id. All other events are those of the job's
+/// The server-sent event with a job when its state changes; it has no id. All other events are those of the job's
 /// journal, whose ids are their line numbers from 1.
 pub const STATE: &str = "state";
 

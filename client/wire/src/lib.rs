@@ -4,12 +4,10 @@
 pub mod apply;
 pub mod datasets;
 pub mod epoch;
-pub mod evaluations;
 pub mod jobs;
 pub mod problem;
 pub mod query;
 pub mod schedules;
-pub mod searches;
 pub mod shared_memory;
 pub mod stream;
 

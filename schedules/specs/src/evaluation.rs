@@ -29,6 +29,24 @@ pub struct EvaluationSpec {
     pub ablation: Ablation,
 }
 
+/// What an evaluation has come to.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct EvaluationResults {
+    /// The schedule that it trains with, or `none`.
+    pub schedule: String,
+    /// Ablation of the schedule.
+    #[schema(value_type = String)]
+    pub ablation: Ablation,
+    /// Mean loss over the last finished epoch; null if the model diverged.
+    pub train_loss: Option<f64>,
+    /// Share of the test images that the model gets wrong, 0..1, once done; null if it diverged.
+    pub test_error: Option<f64>,
+    /// Number of images that the model was tested on, once done.
+    pub images: Option<usize>,
+    /// The split that the model was tested on, once done.
+    pub split: Option<String>,
+}
+
 impl EvaluationSpec {
     /// The name that means training without a schedule.
     pub const NO_SCHEDULE: &str = "none";
@@ -53,6 +71,8 @@ impl EvaluationSpec {
 }
 
 impl Spec for EvaluationSpec {
+    type Results = EvaluationResults;
+
     fn name(&self) -> &str {
         &self.name
     }
@@ -63,6 +83,10 @@ impl Spec for EvaluationSpec {
 
     fn training(&self) -> &TrainingSpec {
         &self.training
+    }
+
+    fn schedule(&self) -> Option<&str> {
+        Some(self.schedule.as_str()).filter(|name| *name != EvaluationSpec::NO_SCHEDULE)
     }
 
     fn images_per_epoch(&self) -> u64 {

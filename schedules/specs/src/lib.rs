@@ -7,9 +7,9 @@ mod progress;
 mod search;
 mod training;
 
-pub use evaluation::EvaluationSpec;
+pub use evaluation::{EvaluationResults, EvaluationSpec};
 pub use fields::SpecError;
 pub use model::{ModelName, TrainingDefaults, UnknownModel};
 pub use progress::Progress;
-pub use search::SearchSpec;
+pub use search::{MemberResults, SearchResults, SearchSpec};
 pub use training::{DeviceChoice, LrSchedule, Spec, Strategy, TrainingSpec};

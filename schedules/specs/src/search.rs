@@ -54,6 +54,32 @@ pub struct SearchSpec {
     pub strategy: Strategy,
 }
 
+/// What a search has come to.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct SearchResults {
+    /// The best validation accuracy in the population, 0..1.
+    pub best_accuracy: Option<f64>,
+    /// Name of the schedule that it learned, once done.
+    pub schedule: Option<String>,
+    /// Number of members.
+    pub population: u32,
+    /// The members, once the search has started.
+    pub members: Vec<MemberResults>,
+}
+
+/// A member of the population.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct MemberResults {
+    /// Its position, from 0.
+    pub id: u32,
+    /// Its own last validation accuracy, 0..1; null if it diverged or was not scored.
+    pub score: Option<f64>,
+    /// Epochs since it last copied another member.
+    pub age: u32,
+    /// The member that it last copied.
+    pub parent: Option<u32>,
+}
+
 impl SearchSpec {
     /// The same search with the sizes of its two sets fixed for a split of `images`.
     ///
@@ -80,6 +106,8 @@ impl SearchSpec {
 }
 
 impl Spec for SearchSpec {
+    type Results = SearchResults;
+
     fn name(&self) -> &str {
         &self.name
     }

@@ -163,8 +163,11 @@ impl TrainingSpec {
 /// The interface of every spec.
 pub trait Spec: Clone + PartialEq + Serialize + DeserializeOwned + Send + Sync
 where
-    Self: TryFrom<Map<String, Value>, Error = SpecError>,
+    Self: TryFrom<Map<String, Value>, Error = SpecError> + ToSchema + 'static,
 {
+    /// What such a job has come to, in the API.
+    type Results: Clone + PartialEq + Serialize + DeserializeOwned + ToSchema + Send;
+
     /// Its name, which is also its id.
     fn name(&self) -> &str;
 
@@ -173,6 +176,11 @@ where
 
     /// How its models are trained.
     fn training(&self) -> &TrainingSpec;
+
+    /// The schedule to train with, by name or digest.
+    fn schedule(&self) -> Option<&str> {
+        None
+    }
 
     /// Images trained on in an epoch, over all models, once the spec is sized. A last batch that is not full
     /// is dropped.

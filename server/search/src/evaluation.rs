@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::journal::Run;
 use crate::protocol::Job;
-use pba_specs::EvaluationSpec;
+use pba_specs::{EvaluationResults, EvaluationSpec};
 
 /// What happens in an evaluation.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -73,8 +73,14 @@ impl Evaluation {
 }
 
 impl Run for Evaluation {
-    const JOB: &'static Job =
-        &Job { name: "evaluation", one: "an evaluation", plural: "evaluations", command: "evaluate" };
+    const JOB: &'static Job = &Job {
+        name: "evaluation",
+        one: "an evaluation",
+        plural: "evaluations",
+        command: "evaluate",
+        result: "a test error",
+        learns: false,
+    };
     type Spec = EvaluationSpec;
     type Event = EvaluationEvent;
 
@@ -116,6 +122,22 @@ impl Run for Evaluation {
 
     fn epoch(&self) -> u32 {
         self.epoch
+    }
+
+    fn is_complete(&self) -> bool {
+        self.outcome.is_some()
+    }
+
+    fn results(run: Option<&Evaluation>, spec: &EvaluationSpec, _is_done: bool) -> EvaluationResults {
+        let outcome = run.and_then(Evaluation::outcome);
+        EvaluationResults {
+            schedule: spec.schedule.clone(),
+            ablation: spec.ablation,
+            train_loss: run.and_then(|run| run.train_loss),
+            test_error: outcome.and_then(|outcome| outcome.test_error),
+            images: outcome.map(|outcome| outcome.images),
+            split: outcome.map(|outcome| outcome.split.clone()),
+        }
     }
 }
 

@@ -9,16 +9,17 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::protocol::Job;
+use pba_schedules::Schedule;
 use pba_specs::Spec;
 
 /// One run of a kind of job: a fold of the events in its journal.
-pub trait Run: Clone {
+pub trait Run: Clone + Send + Sync + 'static {
     /// What kind of job it is.
     const JOB: &'static Job;
     /// What it is asked to do.
     type Spec: Spec;
     /// What happens in it.
-    type Event: Serialize + DeserializeOwned + Send;
+    type Event: Serialize + DeserializeOwned + Send + 'static;
 
     /// The run that an event begins, with the digest of its dataset; none for any other event.
     fn begin(event: &Self::Event) -> Option<(Self, &str)>;
@@ -37,6 +38,18 @@ pub trait Run: Clone {
 
     /// Epochs that are finished.
     fn epoch(&self) -> u32;
+
+    /// Whether it has the result that it was started for.
+    fn is_complete(&self) -> bool;
+
+    /// The schedule it learned, once it is complete; none if its kind learns none.
+    fn schedule(&self) -> Option<&Schedule> {
+        None
+    }
+
+    /// What it has come to, for the API. There is no run before it has begun; `is_done` once its schedule
+    /// is registered.
+    fn results(run: Option<&Self>, spec: &Self::Spec, is_done: bool) -> <Self::Spec as Spec>::Results;
 }
 
 /// An event as a line of the journal, with its line feed.

@@ -22,6 +22,10 @@ pub struct Job {
     pub plural: &'static str,
     /// The sub-command, of the trainer and of `pba`.
     pub command: &'static str,
+    /// What it ends with.
+    pub result: &'static str,
+    /// Whether that is a schedule, which is registered under the name of the job.
+    pub learns: bool,
 }
 
 /// The flags of a trainer, without their dashes.

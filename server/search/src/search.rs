@@ -7,9 +7,9 @@ use serde_json::Value;
 
 use crate::event::{Done, Event, Exploit};
 use crate::journal::Run;
-use crate::population::Population;
+use crate::population::{Member, Population};
 use crate::protocol::Job;
-use pba_specs::SearchSpec;
+use pba_specs::{MemberResults, SearchResults, SearchSpec};
 
 /// Trains the members of a population.
 ///
@@ -107,9 +107,9 @@ impl Search {
         &self.population
     }
 
-    /// The schedule it learned, when it is done.
-    pub fn schedule(&self) -> Option<&Schedule> {
-        self.schedule.as_ref()
+    /// The best validation accuracy in the population, once it has been scored.
+    pub fn best_accuracy(&self) -> Option<f64> {
+        finite(self.population.best().score).filter(|_| self.epoch > 0)
     }
 
     /// The epochs to train before the next scores; the last generation may be shorter.
@@ -170,8 +170,20 @@ impl Search {
     }
 }
 
+/// A score; none for a member that diverged or was not scored.
+fn finite(score: Option<f64>) -> Option<f64> {
+    score.filter(|score| score.is_finite())
+}
+
 impl Run for Search {
-    const JOB: &'static Job = &Job { name: "search", one: "a search", plural: "searches", command: "search" };
+    const JOB: &'static Job = &Job {
+        name: "search",
+        one: "a search",
+        plural: "searches",
+        command: "search",
+        result: "a schedule",
+        learns: true,
+    };
     type Spec = SearchSpec;
     type Event = Event;
 
@@ -192,6 +204,30 @@ impl Run for Search {
 
     fn epoch(&self) -> u32 {
         self.epoch
+    }
+
+    fn is_complete(&self) -> bool {
+        self.schedule.is_some()
+    }
+
+    fn schedule(&self) -> Option<&Schedule> {
+        self.schedule.as_ref()
+    }
+
+    fn results(search: Option<&Search>, spec: &SearchSpec, is_done: bool) -> SearchResults {
+        let members = search.map_or(&[][..], |search| search.population.members());
+        let member = |member: &Member| MemberResults {
+            id: member.id,
+            score: finite(member.score),
+            age: member.age,
+            parent: member.parent,
+        };
+        SearchResults {
+            best_accuracy: search.and_then(Search::best_accuracy),
+            schedule: is_done.then(|| spec.name.clone()),
+            population: spec.population,
+            members: members.iter().map(member).collect(),
+        }
     }
 
     fn apply(&mut self, event: &Event) -> Result<(), String> {

@@ -25,7 +25,6 @@ mod checkpoint;
 mod cpu;
 mod data;
 mod device;
-mod evaluate;
 mod gpu;
 mod members;
 mod models;
@@ -33,25 +32,18 @@ mod network;
 mod population;
 mod report;
 mod run_dir;
-mod search;
 mod signals;
 mod torch;
+mod work;
 
-use std::io::Read;
-use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::Duration;
 
-use anyhow::Context;
-use clap::{Args, Parser, Subcommand};
-use pba_search::protocol::{Line, Report, exit, flags};
-use pba_search::{Evaluation, EvaluationSpec, ModelName, Run, Search, SearchSpec, Spec, SpecError, Strategy};
+use clap::{Parser, Subcommand};
+use pba_search::protocol::{Line, Report, exit};
+use pba_search::{ModelName, Run, SearchSpec, Spec, SpecError, Strategy};
 use serde_json::json;
 
 use crate::signals::Interrupted;
-
-/// How long a trainer whose server died may take to exit.
-const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Trains populations and single models for the PBA server.
 #[derive(Parser)]
@@ -61,31 +53,35 @@ struct Cli {
     command: Command,
 }
 
+/// The files of the kinds of job, and their subcommands.
+macro_rules! jobs {
+    ($($kind:ident in $file:ident),*) => {
+        $(mod $file;)*
+
+        #[derive(Subcommand)]
+        enum Job {
+            $(
+                #[command(name = pba_search::$kind::JOB.command)]
+                $kind($file::Args),
+            )*
+        }
+
+        impl Job {
+            fn run(self) -> anyhow::Result<()> {
+                match self {
+                    $(Job::$kind(args) => $file::run(args),)*
+                }
+            }
+        }
+    };
+}
+
+pba_search::kinds!(jobs);
+
 #[derive(Subcommand)]
 enum Command {
-    /// Run a search in a folder, or resume the one in it.
-    #[command(name = Search::JOB.command)]
-    Search {
-        #[command(flatten)]
-        work: Work,
-        /// Folder of the run: journal, checkpoints, schedule.
-        #[arg(long = flags::DIR, required_unless_present = "check")]
-        dir: Option<PathBuf>,
-    },
-    /// Train one model from scratch with or without a schedule, and report its test error.
-    #[command(name = Evaluation::JOB.command)]
-    Evaluate {
-        #[command(flatten)]
-        work: Work,
-        /// Folder of the run, needed to resume it: journal, checkpoints, and the schedule that the spec
-        /// names.
-        #[arg(long = flags::DIR)]
-        dir: Option<PathBuf>,
-        /// A schedule file, the name of a published schedule, or `none`: base augmentation only
-        /// [default: the one that the spec names].
-        #[arg(long)]
-        schedule: Option<String>,
-    },
+    #[command(flatten)]
+    Job(Job),
     /// Measure the strategies on the available device.
     Bench {
         /// `all`, or the name of one strategy.
@@ -114,58 +110,6 @@ enum Command {
     Devices,
 }
 
-/// Arguments that searches and evaluations share.
-#[derive(Args)]
-struct Work {
-    /// The spec, a JSON object: a file, or `-` for standard input.
-    #[arg(long = flags::SPEC)]
-    spec: String,
-    /// The dataset: `shapes`, a packed folder, or a path in any supported format.
-    #[arg(long = flags::DATASET)]
-    dataset: PathBuf,
-    /// Folder that caches decoded datasets [default: cache in the run folder, or pba-trainer in the
-    /// system's folder for temporary files].
-    #[arg(long = flags::CACHE)]
-    cache: Option<PathBuf>,
-    /// Only check whether it could start.
-    #[arg(long = flags::CHECK)]
-    check: bool,
-    /// Continue when the parent process dies.
-    #[arg(long)]
-    detached: bool,
-    /// Id of the parent process. If it has already exited, nothing starts. If another trainer uses the
-    /// folder, such as one whose parent was killed, this one waits for it.
-    #[arg(long = flags::PARENT, conflicts_with = "detached")]
-    parent: Option<i32>,
-}
-
-impl Work {
-    fn text(&self) -> anyhow::Result<String> {
-        match self.spec.as_str() {
-            flags::STDIN => {
-                let mut text = String::new();
-                std::io::stdin().read_to_string(&mut text).context("cannot read the spec from stdin")?;
-                Ok(text)
-            }
-            path => std::fs::read_to_string(path).with_context(|| format!("cannot read the spec {path}")),
-        }
-    }
-
-    /// How long the run folder may stay locked: a server that was killed and restarted starts a trainer
-    /// while its previous trainer is still exiting.
-    fn patience(&self) -> Duration {
-        if self.parent.is_some() { PATIENCE } else { Duration::ZERO }
-    }
-
-    fn cache(&self, run_dir: Option<&Path>) -> PathBuf {
-        match (&self.cache, run_dir) {
-            (Some(cache), _) => cache.clone(),
-            (None, Some(run_dir)) => run_dir.join("cache"),
-            (None, None) => std::env::temp_dir().join("pba-trainer"),
-        }
-    }
-}
-
 fn main() -> ExitCode {
     match run(Cli::parse().command) {
         Ok(()) => ExitCode::SUCCESS,
@@ -187,29 +131,7 @@ fn main() -> ExitCode {
 
 fn run(command: Command) -> anyhow::Result<()> {
     match command {
-        Command::Search { work, dir } => {
-            let spec = SearchSpec::from_json(&work.text()?)?;
-            signals::install(work.parent, !work.detached);
-            let checked = search::check(spec, &work.dataset, &work.cache(dir.as_deref()))?;
-            match dir {
-                Some(dir) if !work.check => search::search(checked, &dir, work.patience()),
-                _ => Ok(()),
-            }
-        }
-        Command::Evaluate { work, dir, schedule } => {
-            let spec = EvaluationSpec::from_json(&work.text()?)?;
-            signals::install(work.parent, !work.detached);
-            // With --check, the schedule that the spec names may be put in the folder later.
-            let schedule = match &schedule {
-                None if work.check => None,
-                given => evaluate::schedule(given.as_deref(), &spec, dir.as_deref())?,
-            };
-            let checked = evaluate::check(spec, &work.dataset, &work.cache(dir.as_deref()))?;
-            match work.check {
-                false => evaluate::evaluate(checked, schedule, dir.as_deref(), work.patience()),
-                true => Ok(()),
-            }
-        }
+        Command::Job(job) => job.run(),
         Command::Bench { strategy, model, population, steps, val_size, batch_size, device } => {
             let spec = SearchSpec::from_json(
                 &json!({

@@ -1,13 +1,13 @@
 //! `pba-trainer search`: runs a search in a folder, or resumes the one in it.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use pba_datasets::SplitName;
 use pba_schedules::formats;
-use pba_search::protocol::files;
-use pba_search::{Event, Search, SearchSpec, Spec, run};
+use pba_search::protocol::{files, flags};
+use pba_search::{Event, Search, SearchSpec, Spec};
 
 use crate::checkpoint::{Checkpoints, replace_file};
 use crate::data::{self, Pictures, ScoreSet, TrainSet};
@@ -16,12 +16,35 @@ use crate::population::{Population, Setup};
 use crate::report::{self, Meter, Ticker};
 use crate::run_dir::{RunDir, resume};
 use crate::signals;
+use crate::work::Work;
 
 /// Images that are scored at once, all members together on a GPU.
 pub(crate) const SCORE_BATCH: usize = 500;
 
+/// Run a search in a folder, or resume the one in it.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    #[command(flatten)]
+    work: Work,
+    /// Folder of the run: journal, checkpoints, schedule.
+    #[arg(long = flags::DIR, required_unless_present = flags::CHECK)]
+    dir: Option<PathBuf>,
+}
+
+/// Does what the command line says.
+///
+/// # Errors
+/// Those of [`check`] and [`search`].
+pub(crate) fn run(Args { work, dir }: Args) -> anyhow::Result<()> {
+    let checked = check(work.begin()?, &work.dataset, &work.cache(dir.as_deref()))?;
+    match dir {
+        Some(dir) if !work.check => search(checked, &dir, work.patience()),
+        _ => Ok(()),
+    }
+}
+
 /// A search whose spec fits its dataset and this machine.
-pub(crate) struct Checked {
+struct Checked {
     spec: SearchSpec,
     dataset_digest: String,
     pictures: Pictures,
@@ -33,7 +56,7 @@ pub(crate) struct Checked {
 ///
 /// # Errors
 /// [`pba_search::SpecError`] for a wrong field; others when the dataset cannot be read.
-pub(crate) fn check(spec: SearchSpec, dataset: &Path, cache: &Path) -> anyhow::Result<Checked> {
+fn check(spec: SearchSpec, dataset: &Path, cache: &Path) -> anyhow::Result<Checked> {
     let placement = Placement::new(device::resolve(spec.training.device)?, spec.strategy)?;
     let dataset = data::open(dataset, cache)?;
     let pictures = data::pictures(&dataset, SplitName::Train)?;
@@ -46,7 +69,7 @@ pub(crate) fn check(spec: SearchSpec, dataset: &Path, cache: &Path) -> anyhow::R
 ///
 /// # Errors
 /// [`signals::Interrupted`] when told to stop; others when it cannot continue.
-pub(crate) fn search(checked: Checked, run_dir: &Path, patience: Duration) -> anyhow::Result<()> {
+fn search(checked: Checked, run_dir: &Path, patience: Duration) -> anyhow::Result<()> {
     let Checked { spec, dataset_digest, pictures, base, placement } = checked;
     let run_dir = RunDir::open(run_dir, patience)?;
     let started = Event::Started { spec: Box::new(spec.clone()), dataset_digest };
@@ -70,7 +93,7 @@ pub(crate) fn search(checked: Checked, run_dir: &Path, patience: Duration) -> an
     report::tell(&placement.report());
     let schedule = {
         let _ticker = Ticker::new(meter.clone());
-        run(&mut search, &mut population, |event| {
+        pba_search::run(&mut search, &mut population, |event| {
             signals::check()?;
             journal.record::<Search>(event)
         })?

@@ -45,38 +45,37 @@ enum Command {
 }
 
 /// Does what the subcommand says.
-pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
-    let client = args.remote.client()?;
-    match args.command {
+pub(crate) async fn run(Args { remote, command }: Args) -> anyhow::Result<()> {
+    let client = remote.client()?;
+    let check = |name: &str| {
+        pba_types::check_name(name).map_err(|_| anyhow::anyhow!("{name:?} is not a dataset name"))
+    };
+    match command {
         Command::List => {
             let answer = client.request(Method::GET, "/v1/datasets", None).await?;
-            if args.remote.json {
-                output::json(&args.remote.document(&answer)?);
-                return Ok(());
-            }
-            let list: DatasetList = args.remote.read(&answer)?;
+            let list: DatasetList = remote.read(&answer)?;
             let rows: Vec<Vec<String>> = list.datasets.iter().map(row).collect();
-            output::table(&["NAME", "SPLITS", "IMAGES", "CLASSES", "SOURCE"], &rows);
+            match remote.json {
+                true => output::json(&remote.document(&answer)?),
+                false => output::table(&["NAME", "SPLITS", "IMAGES", "CLASSES", "SOURCE"], &rows),
+            }
         }
         Command::Show { name } => {
-            pba_types::check_name(&name).map_err(|_| anyhow::anyhow!("{name:?} is not a dataset name"))?;
+            check(&name)?;
             let path = format!("/v1/datasets/{name}");
-            let dataset = args.remote.document(&client.request(Method::GET, &path, None).await?)?;
+            let dataset = remote.document(&client.request(Method::GET, &path, None).await?)?;
             // A dataset's description is a small tree; as JSON it reads best either way.
             output::json(&dataset);
         }
         Command::Preview { name, epoch, out, parameters } => {
-            pba_types::check_name(&name).map_err(|_| anyhow::anyhow!("{name:?} is not a dataset name"))?;
+            check(&name)?;
             let query = parameters.query()?.to_query();
             let path = format!("/v1/datasets/{name}/epochs/{epoch}/preview.png?{query}");
             let png = client.request(Method::GET, &path, None).await?;
-            anyhow::ensure!(png.starts_with(b"\x89PNG"), "{} did not answer with a PNG", args.remote.url());
+            anyhow::ensure!(png.starts_with(b"\x89PNG"), "{} did not answer with a PNG", remote.url());
             file::write(&out, &png)?;
-            if args.remote.json {
-                output::json(&serde_json::json!({ "out": out.display().to_string() }));
-            } else {
-                output::line(format_args!("contact sheet: {}", out.display()));
-            }
+            let out = out.display().to_string();
+            remote.print(serde_json::json!({ "out": out }), format_args!("contact sheet: {out}"));
         }
     }
     Ok(())

@@ -2,11 +2,10 @@
 
 use indicatif::ProgressBar;
 use pba_schedules::Ablation;
-use pba_search::{Evaluation, EvaluationEvent};
-use pba_wire::evaluations::{EvaluationAnswer, EvaluationList, EvaluationStanding};
+use pba_search::{Evaluation, EvaluationEvent, EvaluationResults};
 use serde::Serialize;
 
-use crate::cli::jobs::{self, Command, Shown, Training, percent};
+use crate::cli::jobs::{self, Answer, Command, Shown, Training, percent};
 use crate::cli::output;
 use crate::cli::remote::Remote;
 
@@ -56,33 +55,13 @@ struct Watched;
 
 impl Shown for Watched {
     type Run = Evaluation;
-    type Answer = EvaluationAnswer;
-    type List = EvaluationList;
-    type Standing = EvaluationStanding;
-    const HEAD: &'static [&'static str] =
-        &["ID", "STATE", "EPOCH", "TEST ERROR", "SECONDS", "DATASET", "MODEL", "SCHEDULE", "ABLATION"];
+    const COLUMNS: &'static [&'static str] = &["TEST ERROR", "SCHEDULE", "ABLATION"];
 
-    fn answers(list: EvaluationList) -> Vec<EvaluationAnswer> {
-        list.evaluations
+    fn cells(results: &EvaluationResults) -> Vec<String> {
+        let ablation = Ablation::ALL.iter().find(|(ablation, _)| *ablation == results.ablation);
+        let ablation = ablation.map_or("-", |(_, name)| name).to_owned();
+        vec![percent(results.test_error), results.schedule.clone(), ablation]
     }
-
-    fn row(answer: &EvaluationAnswer) -> Vec<String> {
-        let standing = &answer.standing;
-        let ablation = Ablation::ALL.iter().find(|(ablation, _)| *ablation == answer.ablation);
-        vec![
-            answer.id.clone(),
-            standing.state.to_string(),
-            format!("{}/{}", standing.epoch, standing.epochs),
-            percent(standing.test_error),
-            format!("{:.1}", standing.seconds),
-            answer.dataset.clone(),
-            answer.model.clone(),
-            answer.schedule.clone(),
-            ablation.map_or("-", |(_, name)| name).to_owned(),
-        ]
-    }
-
-    fn details(_answer: &EvaluationAnswer) {}
 
     fn happened(&mut self, event: EvaluationEvent, bar: Option<&ProgressBar>) {
         if let (EvaluationEvent::Trained { epoch, train_loss }, Some(bar)) = (event, bar) {
@@ -91,15 +70,13 @@ impl Shown for Watched {
         }
     }
 
-    fn ended(&self, _remote: &Remote, standing: &EvaluationStanding) {
-        let tested = match (standing.images, &standing.split) {
+    fn ended(&self, _remote: &Remote, job: &Answer<Watched>) {
+        let EvaluationResults { test_error, images, split, .. } = &job.results;
+        let tested = match (images, split) {
             (Some(images), Some(split)) => format!(" on the {images} images of {split}"),
             _ => String::new(),
         };
-        output::line(format_args!(
-            "done in {:.1} s, test error {}{tested}",
-            standing.seconds,
-            percent(standing.test_error)
-        ));
+        let error = percent(*test_error);
+        output::line(format_args!("done in {:.1} s, test error {error}{tested}", job.seconds));
     }
 }

@@ -7,10 +7,9 @@ use anyhow::{Context, bail};
 use clap::Subcommand;
 use indicatif::{ProgressBar, ProgressStyle};
 use pba_search::{ModelName, Progress, Run};
-use pba_wire::jobs::{JobStanding, JobState, PROGRESS, STATE};
+use pba_wire::jobs::{JobAnswer, JobList, JobState, PROGRESS, STATE};
 use reqwest::Method;
 use serde::Serialize;
-use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -22,31 +21,27 @@ use crate::cli::{INTERRUPTED, output};
 pub(crate) trait Shown: Default {
     /// The kind.
     type Run: Run;
-    /// The server's answer about one job.
-    type Answer: DeserializeOwned;
-    /// The server's answer about all jobs.
-    type List: DeserializeOwned;
-    /// The state of one job.
-    type Standing: DeserializeOwned;
 
-    /// The header of the table that lists them.
-    const HEAD: &'static [&'static str];
+    /// The columns that only this kind has: its main result, and those at the end of the table.
+    const COLUMNS: &'static [&'static str];
 
-    /// All jobs.
-    fn answers(list: Self::List) -> Vec<Self::Answer>;
-
-    /// The row of one job in the table.
-    fn row(answer: &Self::Answer) -> Vec<String>;
+    /// The cells of a job in those columns.
+    fn cells(results: &Results<Self>) -> Vec<String>;
 
     /// Prints details of one job below its row.
-    fn details(answer: &Self::Answer);
+    fn details(_results: &Results<Self>) {}
 
     /// Processes an event; shows it above the bar, if there is one.
     fn happened(&mut self, event: <Self::Run as Run>::Event, bar: Option<&ProgressBar>);
 
     /// Prints the result of a job that is done.
-    fn ended(&self, remote: &Remote, standing: &Self::Standing);
+    fn ended(&self, remote: &Remote, job: &Answer<Self>);
 }
+
+type Spec<S> = <<S as Shown>::Run as Run>::Spec;
+type Results<S> = <Spec<S> as pba_search::Spec>::Results;
+/// The server's answer about one job.
+pub(crate) type Answer<S> = JobAnswer<Spec<S>, Results<S>>;
 
 /// What can be done with any job.
 #[derive(Debug, Subcommand)]
@@ -146,7 +141,7 @@ pub(crate) async fn start<S: Shown>(
     fields.extend(flags.into_iter().filter(|(_, value)| !value.is_null()));
     let path = format!("/v1/{}", S::Run::JOB.plural);
     let answer = remote.client()?.request(Method::POST, &path, Some(serde_json::to_vec(&fields)?)).await?;
-    let Started { id, state } = remote.read(&answer)?;
+    let Answer::<S> { id, state, .. } = remote.read(&answer)?;
     let (name, command) = (S::Run::JOB.name, S::Run::JOB.command);
     if start.watch {
         // Before the id is printed: its reader may press Ctrl-C.
@@ -156,20 +151,9 @@ pub(crate) async fn start<S: Shown>(
         }
         return watch::<S>(remote, &id, interrupt).await;
     }
-    if remote.json {
-        output::json(&remote.document(&answer)?);
-    } else {
-        let watch = remote.command(format_args!("{command} watch {id}"));
-        output::line(format_args!("{name} {id} is {state}; watch it with: {watch}"));
-    }
+    let watch = remote.command(format_args!("{command} watch {id}"));
+    remote.print(remote.document(&answer)?, format_args!("{name} {id} is {state}; watch it with: {watch}"));
     Ok(())
-}
-
-/// The part of the answer that is needed to report that a job was started.
-#[derive(serde::Deserialize)]
-struct Started {
-    id: String,
-    state: JobState,
 }
 
 fn read(path: &Path) -> anyhow::Result<Map<String, Value>> {
@@ -191,8 +175,8 @@ pub(crate) async fn run<S: Shown>(remote: &Remote, command: Command) -> anyhow::
             if remote.json {
                 output::json(&remote.document(&list)?);
             } else {
-                let answers = S::answers(remote.read(&list)?);
-                output::table(S::HEAD, &answers.iter().map(S::row).collect::<Vec<_>>());
+                let jobs: JobList<Spec<S>> = remote.read(&list)?;
+                table::<S>(jobs.values().flatten());
             }
             return Ok(());
         }
@@ -204,14 +188,31 @@ pub(crate) async fn run<S: Shown>(remote: &Remote, command: Command) -> anyhow::
         output::json(&remote.document(&answer)?);
         return Ok(());
     }
-    let JobStanding { error, .. } = remote.read(&answer)?;
-    let answer: S::Answer = remote.read(&answer)?;
-    output::table(S::HEAD, &[S::row(&answer)]);
-    if let Some(error) = error {
+    let job: Answer<S> = remote.read(&answer)?;
+    table::<S>([&job]);
+    if let Some(error) = &job.error {
         output::line(format_args!("error: {error}"));
     }
-    S::details(&answer);
+    S::details(&job.results);
     Ok(())
+}
+
+/// Prints jobs in columns.
+fn table<'a, S: Shown>(jobs: impl IntoIterator<Item = &'a Answer<S>>)
+where
+    Answer<S>: 'a,
+{
+    let (result, more) = S::COLUMNS.split_first().expect("a kind of job has a result");
+    let head = [&["ID", "STATE", "EPOCH", *result, "SECONDS", "DATASET", "MODEL"], more].concat();
+    let rows = jobs.into_iter().map(|job| {
+        let mut cells = S::cells(&job.results);
+        let rest = cells.split_off(1);
+        let epoch = format!("{}/{}", job.epoch, job.epochs);
+        let before = [job.id.clone(), job.state.to_string(), epoch];
+        let after = [format!("{:.1}", job.seconds), job.dataset.clone(), job.model.clone()];
+        before.into_iter().chain(cells).chain(after).chain(rest).collect()
+    });
+    output::table(&head, &rows.collect::<Vec<Vec<String>>>());
 }
 
 /// What the server answers about one job.
@@ -264,13 +265,12 @@ async fn watch<S: Shown>(remote: &Remote, id: &str, mut interrupt: Signal) -> an
     }
     bar.finish_and_clear();
     let Some(last) = last else { bail!("the server's events ended without the state of the {name}") };
-    match last.read()? {
-        JobStanding { state: JobState::Done, .. } if remote.json => {}
-        JobStanding { state: JobState::Done, .. } => seen.ended(remote, &last.read()?),
-        JobStanding { state: JobState::Failed, error } => {
-            bail!("the {name} failed: {}", error.unwrap_or_default())
-        }
-        JobStanding { state, .. } => bail!("the {name} was {state}"),
+    let job: Answer<S> = last.read()?;
+    match job.state {
+        JobState::Done if remote.json => {}
+        JobState::Done => seen.ended(remote, &job),
+        JobState::Failed => bail!("the {name} failed: {}", job.error.unwrap_or_default()),
+        state => bail!("the {name} was {state}"),
     }
     Ok(())
 }

@@ -1,11 +1,15 @@
 //! What the commands that talk to a server have in common.
 
+use std::fmt::Display;
+
 use anyhow::Context;
 use pba_client::{Client, ClientError};
+use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
 use crate::cli::access::Access;
+use crate::cli::output;
 
 /// The server, and how to print its answers.
 #[derive(Debug, clap::Args)]
@@ -41,6 +45,11 @@ impl Remote {
     pub(crate) fn read<T: DeserializeOwned>(&self, answer: &[u8]) -> anyhow::Result<T> {
         let read = serde_json::from_slice(answer).ok();
         read.with_context(|| format!("{} did not answer like a PBA server", self.url()))
+    }
+
+    /// Prints a result: as JSON if that was asked for, else as a line of text.
+    pub(crate) fn print(&self, json: impl Serialize, text: impl Display) {
+        if self.json { output::json(&json) } else { output::line(text) }
     }
 
     /// Its URL.

@@ -68,26 +68,23 @@ enum Command {
 }
 
 /// Does what the subcommand says.
-pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
-    let client = args.remote.client()?;
-    match args.command {
+pub(crate) async fn run(Args { remote, command }: Args) -> anyhow::Result<()> {
+    let client = remote.client()?;
+    match command {
         Command::List => {
             let list = match client.request(Method::GET, "/v1/schedules", None).await {
-                Ok(body) => args.remote.read(&body)?,
-                Err(error) => offline(error, &args.remote)?,
+                Ok(body) => remote.read(&body)?,
+                Err(error) => ScheduleList {
+                    schedules: offline(error, &remote, |_| true)?.iter().map(summary).collect(),
+                },
             };
-            if args.remote.json {
-                output::json(&list);
-            } else {
-                print_list(&list);
-            }
+            if remote.json { output::json(&list) } else { print_list(&list) }
         }
         Command::Show { name } => {
-            let schedule = fetch(&client, &args.remote, &name).await?;
-            if args.remote.json {
-                output::line(formats::json::write(&schedule).trim_end());
-            } else {
-                print_schedule(&schedule);
+            let schedule = fetch(&client, &remote, &name).await?;
+            match remote.json {
+                true => output::line(formats::json::write(&schedule).trim_end()),
+                false => print_schedule(&schedule),
             }
         }
         Command::Import { file, name, epochs } => {
@@ -96,41 +93,31 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
             // Read here too, so that mistakes are reported without a server and the name is known.
             let schedule = formats::read(&text, name.as_deref(), epochs)
                 .with_context(|| format!("{} is not a schedule", file.display()))?;
+            let is_log = formats::json::read(&text).is_err();
             anyhow::ensure!(
-                name.is_some() || formats::json::read(&text).is_ok(),
+                name.is_some() || !is_log,
                 "{} is a log, which contains no name; set one with --name",
                 file.display()
             );
             anyhow::ensure!(
-                epochs.is_none() || formats::json::read(&text).is_err(),
+                epochs.is_none() || is_log,
                 "{} says itself how many epochs its search had, {}; --epochs is for logs, and a schedule is \
                  stretched by the `epochs` of a stream",
                 file.display(),
                 schedule.epochs()
             );
             let path = format!("/v1/schedules/{}", schedule.name());
-            let body = formats::json::write(&schedule).into_bytes();
-            let body = client.request(Method::PUT, &path, Some(body)).await?;
-            let summary: ScheduleSummary = args.remote.read(&body)?;
-            if args.remote.json {
-                output::json(&summary);
-            } else {
-                output::line(format_args!(
-                    "{}: {} epochs, {} segments, digest {}",
-                    schedule.name(),
-                    schedule.epochs(),
-                    schedule.segments().len(),
-                    schedule.digest()
-                ));
-            }
+            let body =
+                client.request(Method::PUT, &path, Some(formats::json::write(&schedule).into())).await?;
+            let ScheduleSummary { name, epochs, segments, digest, .. } = &remote.read(&body)?;
+            let text = format!("{name}: {epochs} epochs, {segments} segments, digest {digest}");
+            remote.print(remote.document(&body)?, text);
         }
         Command::Export { name, out } => {
-            let text = formats::json::write(&fetch(&client, &args.remote, &name).await?);
-            write(&args.remote, out, text)?;
+            write(&remote, out, formats::json::write(&fetch(&client, &remote, &name).await?))?;
         }
         Command::Plot { name, out } => {
-            let svg = draw::schedule::draw(&fetch(&client, &args.remote, &name).await?);
-            write(&args.remote, out, svg)?;
+            write(&remote, out, draw::schedule::draw(&fetch(&client, &remote, &name).await?))?;
         }
         Command::Delete { name } => {
             let path = format!("/v1/schedules/{}", segment(&name)?);
@@ -139,11 +126,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
                 answer.is_empty(),
                 "the server did not answer like a PBA server: its answer should be empty"
             );
-            if args.remote.json {
-                output::json(&json!({ "deleted": name }));
-            } else {
-                output::line(format_args!("deleted {name}"));
-            }
+            remote.print(json!({ "deleted": name }), format_args!("deleted {name}"));
         }
     }
     Ok(())
@@ -162,43 +145,38 @@ async fn fetch(client: &Client, remote: &Remote, name: &str) -> anyhow::Result<S
     let path = format!("/v1/schedules/{}", segment(name)?);
     match client.request(Method::GET, &path, None).await {
         Ok(body) => Ok(formats::json::read(std::str::from_utf8(&body)?)?),
-        Err(error @ ClientError::Unreachable { .. }) if remote.server.is_none() => {
-            let published = library::all()
-                .into_iter()
-                .find(|schedule| schedule.name() == name || schedule.digest().to_string() == name);
-            let schedule = published.ok_or(error)?;
-            tracing::info!(
-                "no server at {}; showing the published schedule {name} that is built into this program",
-                remote.url()
-            );
-            Ok(schedule)
+        Err(error) => {
+            let is_it =
+                |schedule: &Schedule| schedule.name() == name || schedule.digest().to_string() == name;
+            Ok(offline(error, remote, is_it)?.swap_remove(0))
         }
-        Err(error) => Err(error.into()),
     }
 }
 
-/// The published schedules, when no server runs.
-fn offline(error: ClientError, remote: &Remote) -> anyhow::Result<ScheduleList> {
-    let (ClientError::Unreachable { .. }, None) = (&error, &remote.server) else { return Err(error.into()) };
-    tracing::info!("no server at {}; showing the published schedules", remote.url());
-    Ok(ScheduleList { schedules: library::all().iter().map(summary).collect() })
+/// The schedules that are built into this program, when no server runs and none was named.
+fn offline(
+    error: ClientError,
+    remote: &Remote,
+    is_wanted: impl FnMut(&Schedule) -> bool,
+) -> anyhow::Result<Vec<Schedule>> {
+    let published: Vec<Schedule> = library::all().into_iter().filter(is_wanted).collect();
+    match (&error, &remote.server) {
+        (ClientError::Unreachable { .. }, None) if !published.is_empty() => {
+            tracing::info!("no server at {}; showing what is built into this program", remote.url());
+            Ok(published)
+        }
+        _ => Err(error.into()),
+    }
 }
 
 fn write(remote: &Remote, out: Option<PathBuf>, text: String) -> anyhow::Result<()> {
-    match out {
-        Some(path) => {
-            file::write(&path, text.as_bytes())?;
-            match remote.json {
-                true => output::json(&json!({ "out": path })),
-                false => output::line(format_args!("written to {}", path.display())),
-            }
-            Ok(())
-        }
-        None => {
-            output::bytes(text.as_bytes());
-            Ok(())
-        }
-    }
+    let Some(path) = out else {
+        output::bytes(text.as_bytes());
+        return Ok(());
+    };
+    file::write(&path, text.as_bytes())?;
+    remote.print(json!({ "out": path }), format_args!("written to {}", path.display()));
+    Ok(())
 }
 
 fn print_list(list: &ScheduleList) {
@@ -222,18 +200,15 @@ fn print_schedule(schedule: &Schedule) {
         output::line(format_args!("source {source}"));
     }
     output::line("");
-    let mut start = 0;
-    let mut rows = Vec::new();
-    for (number, segment) in schedule.segments().iter().enumerate() {
-        let active = segment.policy.to_string();
-        let active = if active.is_empty() { "nothing".to_owned() } else { active };
-        rows.push(vec![
-            (number + 1).to_string(),
-            format!("{start}..={}", start + segment.epochs - 1),
-            segment.epochs.to_string(),
-            active,
-        ]);
-        start += segment.epochs;
-    }
+    let mut end = 0;
+    let rows = schedule.segments().iter().enumerate().map(|(at, segment)| {
+        let start = end;
+        end += segment.epochs;
+        let active = Some(segment.policy.to_string()).filter(|active| !active.is_empty());
+        let epochs = format!("{start}..={}", end - 1);
+        let active = active.unwrap_or_else(|| "nothing".to_owned());
+        vec![(at + 1).to_string(), epochs, segment.epochs.to_string(), active]
+    });
+    let rows: Vec<Vec<String>> = rows.collect();
     output::table(&["SEGMENT", "EPOCHS", "LENGTH", "OPS (probability/magnitude)"], &rows);
 }

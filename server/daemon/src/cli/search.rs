@@ -5,13 +5,12 @@ use std::io::IsTerminal;
 use anyhow::bail;
 use clap::Subcommand;
 use indicatif::ProgressBar;
-use pba_search::{Event, Exploit, Search};
-use pba_wire::searches::{MemberAnswer, SearchAnswer, SearchList, SearchStanding};
+use pba_search::{Event, Exploit, MemberResults, Search, SearchResults};
 use reqwest::Method;
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::cli::jobs::{self, Field, Shown, Training, percent};
+use crate::cli::jobs::{self, Answer, Field, Shown, Training, percent};
 use crate::cli::output;
 use crate::cli::remote::Remote;
 
@@ -83,9 +82,9 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
         Command::Job(command) => jobs::run::<Members>(remote, command).await,
         Command::Schedule { id } => {
             let answer = jobs::one::<Members>(remote, Method::GET, &id, "").await?;
-            let SearchStanding { state, schedule, .. } = remote.read(&answer)?;
-            let Some(name) = schedule else {
-                bail!("search {id} is {state}; its schedule is available when it is done");
+            let job: Answer<Members> = remote.read(&answer)?;
+            let Some(name) = job.results.schedule else {
+                bail!("search {id} is {}; its schedule is available when it is done", job.state);
             };
             let path = format!("/v1/schedules/{name}");
             output::bytes(&remote.client()?.request(Method::GET, &path, None).await?);
@@ -103,7 +102,6 @@ fn is_empty(schedule: &Value) -> bool {
 /// What a watcher knows of a search: its population, according to the events.
 #[derive(Default)]
 struct Members {
-    dataset: String,
     epoch: u32,
     members: Vec<Member>,
     /// Whether the schedule that was learned augments nothing.
@@ -156,45 +154,27 @@ impl Members {
 
 impl Shown for Members {
     type Run = Search;
-    type Answer = SearchAnswer;
-    type List = SearchList;
-    type Standing = SearchStanding;
-    const HEAD: &'static [&'static str] =
-        &["ID", "STATE", "EPOCH", "BEST", "SECONDS", "DATASET", "MODEL", "MEMBERS"];
+    const COLUMNS: &'static [&'static str] = &["BEST", "MEMBERS"];
 
-    fn answers(list: SearchList) -> Vec<SearchAnswer> {
-        list.searches
+    fn cells(results: &SearchResults) -> Vec<String> {
+        vec![percent(results.best_accuracy), results.population.to_string()]
     }
 
-    fn row(answer: &SearchAnswer) -> Vec<String> {
-        let standing = &answer.standing;
-        vec![
-            answer.id.clone(),
-            standing.state.to_string(),
-            format!("{}/{}", standing.epoch, standing.epochs),
-            percent(standing.best_accuracy),
-            format!("{:.1}", standing.seconds),
-            answer.dataset.clone(),
-            answer.model.clone(),
-            answer.population.to_string(),
-        ]
-    }
-
-    fn details(answer: &SearchAnswer) {
-        let row = |member: &MemberAnswer| {
+    fn details(results: &SearchResults) {
+        let row = |member: &MemberResults| {
             let parent = member.parent.map_or("-".to_owned(), |parent| parent.to_string());
             vec![member.id.to_string(), percent(member.score), member.age.to_string(), parent]
         };
-        if !answer.members.is_empty() {
+        if !results.members.is_empty() {
             output::line("");
-            let members: Vec<Vec<String>> = answer.members.iter().map(row).collect();
+            let members: Vec<Vec<String>> = results.members.iter().map(row).collect();
             output::table(&["MEMBER", "SCORE", "AGE", "PARENT"], &members);
         }
     }
 
     fn happened(&mut self, event: Event, bar: Option<&ProgressBar>) {
         match event {
-            Event::Started { spec, .. } => self.dataset = spec.training.dataset,
+            Event::Started { .. } => {}
             Event::Scored { epoch, scores } => self.scored(epoch, &scores),
             Event::Exploit(exploit) => self.exploited(&exploit),
             // After the exploits, so that what is shown is what the server shows.
@@ -207,13 +187,13 @@ impl Shown for Members {
         }
     }
 
-    fn ended(&self, remote: &Remote, standing: &SearchStanding) {
-        let name = standing.schedule.as_deref().unwrap_or("-");
+    fn ended(&self, remote: &Remote, job: &Answer<Members>) {
+        let name = &job.id;
         output::line(format_args!(
             "done in {:.1} s, best validation accuracy {}\nschedule {name}; stream with it: {}",
-            standing.seconds,
-            percent(standing.best_accuracy),
-            remote.command(format_args!("stream --dataset {} --schedule {name}", self.dataset))
+            job.seconds,
+            percent(job.results.best_accuracy),
+            remote.command(format_args!("stream --dataset {} --schedule {name}", job.dataset))
         ));
         if self.learned_nothing {
             output::line(

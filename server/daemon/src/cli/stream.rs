@@ -67,9 +67,9 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     // What was written so far is gone by now.
     let Some(result) = result else { std::process::exit(INTERRUPTED) };
     if args.json {
-        output::json(&result);
+        output::json(&result)
     } else {
-        output::line(sentence(&result));
+        output::line(sentence(&result))
     }
     Ok(())
 }

@@ -13,15 +13,15 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, delete, get, post};
 use futures_util::Stream;
 use futures_util::stream::unfold;
-use pba_search::Progress;
-use pba_search::protocol::{Job, event_name};
-use pba_wire::jobs::{JobState, PROGRESS, STATE};
+use pba_search::protocol::{self as job, event_name};
+use pba_search::{Progress, Run};
+use pba_wire::jobs::{Job, JobList, JobState, PROGRESS, STATE};
 use pba_wire::query::{Form, Integer};
 use serde::Serialize;
 use tokio::sync::watch;
 use utoipa::openapi::path::{OperationBuilder, ParameterBuilder, ParameterIn, Paths};
 use utoipa::openapi::request_body::RequestBodyBuilder;
-use utoipa::openapi::schema::{ObjectBuilder, Schema};
+use utoipa::openapi::schema::{ArrayBuilder, ObjectBuilder, Schema};
 use utoipa::openapi::{ContentBuilder, HttpMethod, Ref, RefOr, Required, ResponseBuilder, Responses};
 use utoipa::{PartialSchema, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
@@ -30,7 +30,6 @@ use crate::app::App;
 use crate::error::Error;
 use crate::http::extract::Body;
 use crate::http::problem::documented;
-use crate::jobs::kind::JobKind;
 use crate::jobs::record::Record;
 
 /// How often a comment is sent, so that proxies do not close a quiet connection.
@@ -47,45 +46,48 @@ pub(super) struct Routes {
 }
 
 /// The routes that every kind of job has, with their part of `/openapi.json`.
-pub(super) fn routes<K: JobKind>() -> Routes {
-    let Job { name, plural, one, .. } = *K::JOB;
-    let all = format!("/v1/{plural}");
-    let each = format!("{all}/{{{name}}}");
-    let route = |path: &str, operation: OperationBuilder, to: MethodRouter<Arc<App>>, method| {
-        let mut schemas = vec![(K::List::name().into_owned(), K::List::schema())];
-        K::List::schemas(&mut schemas);
-        let mut paths = Paths::new();
-        paths.add_path_operation(path, vec![method], operation.tag(plural).build());
-        OpenApiRouter::new().routes((schemas, paths, to))
-    };
-    let said = |handler: &str, summary: String| {
-        OperationBuilder::new().operation_id(Some(handler)).summary(Some(summary)).responses(Responses::new())
-    };
-    let id = || {
-        let id = ParameterBuilder::new().name(name).parameter_in(ParameterIn::Path).required(Required::True);
-        id.description(Some("Its id, which is its name")).schema(Some(String::schema())).build()
-    };
-    let answers = |operation: OperationBuilder, status: &str, description: &str, answer: RefOr<Schema>| {
-        let content = ContentBuilder::new().schema(Some(answer)).build();
-        let response = ResponseBuilder::new().description(description).content("application/json", content);
-        operation.response(status, response.build())
-    };
-    let refuses = |operation: OperationBuilder, statuses: &[StatusCode]| {
-        statuses
-            .iter()
-            .fold(operation, |operation, status| operation.response(status.as_str(), documented(*status)))
-    };
-    let answer = || Ref::from_schema_name(K::Answer::name()).into();
+pub(super) fn routes<K: Run>() -> Routes {
+    let job::Job { name, plural, one, .. } = *K::JOB;
+    let (all, each) = (format!("/v1/{plural}"), format!("/v1/{plural}/{{{name}}}"));
+    let title = name[..1].to_uppercase() + &name[1..];
+    let (answer, list) = (format!("{title}Answer"), format!("{title}List"));
+    let answers = |schema: &str| ("application/json", Ref::from_schema_name(schema).into());
+    let mut schemas = vec![
+        (answer.clone(), Job::<K::Spec>::schema()),
+        (list.clone(), one_property(plural, ArrayBuilder::new().items(Ref::from_schema_name(&answer)))),
+        (K::Spec::name().into_owned(), K::Spec::schema()),
+    ];
+    Job::<K::Spec>::schemas(&mut schemas);
 
-    let listing = said("list", format!("Lists the {plural}, by id."));
-    let listing = answers(listing, "200", "The complete list", Ref::from_schema_name(K::List::name()).into());
-    let showing = said("show", format!("Describes {one}.")).parameter(id());
-    let showing = refuses(answers(showing, "200", "Its state", answer()), &[StatusCode::NOT_FOUND]);
+    let operation = |handler: &str, summary, success: (_, _, (_, RefOr<Schema>)), refusals: &[StatusCode]| {
+        let (status, description, (media_type, schema)) = success;
+        let content = ContentBuilder::new().schema(Some(schema)).build();
+        let success = ResponseBuilder::new().description(description).content(media_type, content).build();
+        let operation =
+            OperationBuilder::new().tag(plural).operation_id(Some(handler)).summary(Some(summary));
+        let refused = |status: &StatusCode| (status.as_str().to_owned(), documented(*status));
+        let responses = refusals.iter().map(refused).chain([(String::from(status), success)]);
+        operation.responses(responses.collect::<Responses>())
+    };
+    let route = |path: &str, method, to: MethodRouter<Arc<App>>, operation: OperationBuilder| {
+        let mut paths = Paths::new();
+        let id = ParameterBuilder::new().name(name).parameter_in(ParameterIn::Path).required(Required::True);
+        let id = id.description(Some("Its id, which is its name")).schema(Some(String::schema())).build();
+        let operation = if path == all { operation } else { operation.parameter(id) };
+        paths.add_path_operation(path, vec![method], operation.build());
+        OpenApiRouter::new().routes((schemas.clone(), paths, to))
+    };
+
+    let listing = ("200", "The complete list", answers(&list));
+    let listing = operation("list", format!("Lists the {plural}, by id."), listing, &[]);
+    let state = || ("200", "Its state", answers(&answer));
+    let queued = || ("202", "It is queued", answers(&answer));
+    let showing = operation("show", format!("Describes {one}."), state(), &[StatusCode::NOT_FOUND]);
     let spec = ContentBuilder::new().schema(Some(Ref::from_schema_name(K::Spec::name()))).build();
-    let starting = said("start", format!("Queues {one}. Every field of its spec is optional."))
-        .request_body(Some(RequestBodyBuilder::new().content("application/json", spec).build()));
-    let starting = refuses(
-        answers(starting, "202", "It is queued", answer()),
+    let starting = operation(
+        "start",
+        format!("Queues {one}. Every field of its spec is optional."),
+        queued(),
         &[
             StatusCode::NOT_FOUND,
             StatusCode::CONFLICT,
@@ -93,73 +95,68 @@ pub(super) fn routes<K: JobKind>() -> Routes {
             StatusCode::TOO_MANY_REQUESTS,
             StatusCode::SERVICE_UNAVAILABLE,
         ],
-    );
+    )
+    .request_body(Some(RequestBodyBuilder::new().content("application/json", spec).build()));
     let ends = [StatusCode::NOT_FOUND, StatusCode::CONFLICT];
-    let cancelling = said("cancel", format!("Cancels {one} that is waiting or running; it can be resumed."));
-    let cancelling = refuses(answers(cancelling.parameter(id()), "200", "Its state", answer()), &ends);
-    let resuming = said("resume", format!("Resumes {one} that failed or was cancelled."));
-    let resuming = refuses(answers(resuming.parameter(id()), "202", "It is queued", answer()), &ends);
-    let last = ParameterBuilder::new()
-        .name("last-event-id")
-        .parameter_in(ParameterIn::Header)
-        .description(Some("Only send events after the one with this id"))
-        .schema(Some(LAST_EVENT_ID.schema().build()));
+    let cancelling = format!("Cancels {one} that is waiting or running; it can be resumed.");
+    let cancelling = operation("cancel", cancelling, state(), &ends);
+    let resuming = format!("Resumes {one} that failed or was cancelled.");
+    let resuming = operation("resume", resuming, queued(), &ends);
     // The schema is that of an event; the document has no way to say so before OpenAPI 3.2.
-    let text = || String::schema();
-    let event =
-        ObjectBuilder::new().property("event", text()).property("id", text()).property("data", text());
-    let event = ContentBuilder::new().schema(Some(event.required("event").required("data").build())).build();
-    let events = ResponseBuilder::new().description("The events").content("text/event-stream", event).build();
-    let following = said(
-        "events",
-        format!(
-            "Follows {one} by server-sent events until it ends: each event of its journal, with its number \
-             as id, and without an id its `{PROGRESS}` and its `{STATE}`."
-        ),
+    let event = ["event", "id", "data"]
+        .iter()
+        .fold(ObjectBuilder::new(), |event, field| event.property(*field, String::schema()));
+    let event = ("text/event-stream", event.required("event").required("data").into());
+    let following = format!(
+        "Follows {one} by server-sent events until it ends: each event of its journal, with its number as \
+         id, and without an id its `{PROGRESS}` and its `{STATE}`."
     );
-    let following = following.parameter(id()).parameter(last.build()).response("200", events);
+    let last = ParameterBuilder::new().name("last-event-id").parameter_in(ParameterIn::Header);
+    let last = last.description(Some("Only send events after the one with this id"));
+    let following = operation("events", following, ("200", "The events", event), &ends)
+        .parameter(last.schema(Some(LAST_EVENT_ID.schema().build())).build());
 
     Routes {
-        reads: route(&all, listing, get(list::<K>), HttpMethod::Get).merge(route(
+        reads: route(&all, HttpMethod::Get, get(self::list::<K>), listing).merge(route(
             &each,
-            showing,
-            get(show::<K>),
             HttpMethod::Get,
+            get(show::<K>),
+            showing,
         )),
-        writes: route(&each, cancelling, delete(cancel::<K>), HttpMethod::Delete)
-            .merge(route(&format!("{each}/resume"), resuming, post(resume::<K>), HttpMethod::Post))
-            .merge(route(
-                &format!("{each}/events"),
-                refuses(following, &ends),
-                get(events_of::<K>),
-                HttpMethod::Get,
-            )),
-        begins: route(&all, starting, post(start::<K>), HttpMethod::Post),
+        writes: route(&each, HttpMethod::Delete, delete(cancel::<K>), cancelling)
+            .merge(route(&format!("{each}/resume"), HttpMethod::Post, post(resume::<K>), resuming))
+            .merge(route(&format!("{each}/events"), HttpMethod::Get, get(events::<K>), following)),
+        begins: route(&all, HttpMethod::Post, post(start::<K>), starting),
     }
 }
 
-async fn list<K: JobKind>(State(app): State<Arc<App>>) -> Json<K::List> {
-    let jobs: Vec<K::Answer> = app.jobs.of::<K>().list().iter().map(|record| record.answer()).collect();
-    Json(jobs.into())
+/// The schema of an object with one property.
+fn one_property(name: &str, schema: ArrayBuilder) -> RefOr<Schema> {
+    ObjectBuilder::new().property(name, schema).required(name).into()
 }
 
-async fn show<K: JobKind>(
+async fn list<K: Run>(State(app): State<Arc<App>>) -> Json<JobList<K::Spec>> {
+    let jobs = app.jobs.of::<K>().list().iter().map(|record| record.answer()).collect();
+    Json([(K::JOB.plural.to_owned(), jobs)].into())
+}
+
+async fn show<K: Run>(
     State(app): State<Arc<App>>,
     Path(id): Path<String>,
-) -> Result<Json<K::Answer>, Error> {
+) -> Result<Json<Job<K::Spec>>, Error> {
     Ok(Json(app.jobs.of::<K>().get(&id)?.answer()))
 }
 
-async fn start<K: JobKind>(State(app): State<Arc<App>>, Body(body): Body) -> Result<Response, Error> {
+async fn start<K: Run>(State(app): State<Arc<App>>, Body(body): Body) -> Result<Response, Error> {
     let record = app.jobs.of::<K>().start(&app.catalog, &app.registry, &body).await?;
     let location = format!("/v1/{}/{}", K::JOB.plural, record.id());
     Ok((StatusCode::ACCEPTED, [(header::LOCATION, location)], Json(record.answer())).into_response())
 }
 
-async fn cancel<K: JobKind>(
+async fn cancel<K: Run>(
     State(app): State<Arc<App>>,
     Path(id): Path<String>,
-) -> Result<Json<K::Answer>, Error> {
+) -> Result<Json<Job<K::Spec>>, Error> {
     let record = app.jobs.of::<K>().cancel(&id)?;
     // A trainer ends between two steps; wait for it, so that the answer is the last word.
     let mut changes = record.watch();
@@ -167,14 +164,14 @@ async fn cancel<K: JobKind>(
     Ok(Json(record.answer()))
 }
 
-async fn resume<K: JobKind>(
+async fn resume<K: Run>(
     State(app): State<Arc<App>>,
     Path(id): Path<String>,
-) -> Result<(StatusCode, Json<K::Answer>), Error> {
+) -> Result<(StatusCode, Json<Job<K::Spec>>), Error> {
     Ok((StatusCode::ACCEPTED, Json(app.jobs.of::<K>().resume(&id)?.answer())))
 }
 
-async fn events_of<K: JobKind>(
+async fn events<K: Run>(
     State(app): State<Arc<App>>,
     Path(id): Path<String>,
     headers: HeaderMap,
@@ -197,7 +194,7 @@ async fn events_of<K: JobKind>(
 }
 
 /// A client that watches a job.
-struct Watcher<K: JobKind> {
+struct Watcher<K: Run> {
     record: Arc<Record<K>>,
     changes: watch::Receiver<u64>,
     /// Lines of the journal that the client has received.
@@ -207,7 +204,7 @@ struct Watcher<K: JobKind> {
     ready: VecDeque<Event>,
 }
 
-impl<K: JobKind> Watcher<K> {
+impl<K: Run> Watcher<K> {
     async fn next(&mut self) -> Option<Event> {
         loop {
             if let Some(event) = self.ready.pop_front() {
@@ -238,7 +235,7 @@ impl<K: JobKind> Watcher<K> {
         }
         if self.state != Some(state) {
             self.state = Some(state);
-            self.ready.push_back(event(STATE, &self.record.standing()));
+            self.ready.push_back(event(STATE, &self.record.answer()));
         }
     }
 }

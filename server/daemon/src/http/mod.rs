@@ -20,7 +20,6 @@ use axum::http::{Method, StatusCode, Uri};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Router};
-use pba_search::{Evaluation, Search};
 use utoipa::OpenApi;
 use utoipa::openapi::RefOr;
 use utoipa::openapi::path::{Operation, ParameterIn};
@@ -82,7 +81,10 @@ pub(crate) fn router(app: Arc<App>) -> Router {
     let begins = OpenApiRouter::new().routes(routes!(epochs::batches)).route_layer(not_draining());
     // They are asked of the server that hosts the jobs.
     let mut starts = OpenApiRouter::new();
-    for jobs in [jobs::routes::<Evaluation>(), jobs::routes::<Search>()] {
+    macro_rules! routes_of {
+        ($($kind:ident in $file:ident),*) => { [$(jobs::routes::<pba_search::$kind>()),*] };
+    }
+    for jobs in pba_search::kinds!(routes_of) {
         (reads, writes, starts) =
             (reads.merge(jobs.reads), writes.merge(jobs.writes), starts.merge(jobs.begins));
     }

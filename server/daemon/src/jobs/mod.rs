@@ -2,13 +2,11 @@
 //!
 //! A job trains in a child process ([`trainer`]), one at a time ([`supervisor`]); the others are
 //! queued. The state of each is a fold of its journal ([`record`]), so a restarted server finds every
-//! job in its last state, and resumes those that were not done. The kinds of job are listed here; their
-//! differences are in [`kind::JobKind`].
+//! job in its last state, and resumes those that were not done. The kinds of job are listed in
+//! [`pba_search::kinds`]; their differences are in [`Run`].
 
-mod evaluation;
-pub(crate) mod kind;
+mod counts;
 pub(crate) mod record;
-mod search;
 mod supervisor;
 pub(crate) mod table;
 pub(crate) mod trainer;
@@ -19,12 +17,11 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use pba_search::{Evaluation, Search};
+use pba_search::{Run, Search};
 use pba_wire::jobs::JobState;
 use tokio::sync::{Notify, watch};
 
 use crate::catalog::schedules::Registry;
-use crate::jobs::kind::JobKind;
 use crate::jobs::supervisor::Waiting;
 use crate::jobs::table::Table;
 use crate::jobs::trainer::Trainer;
@@ -56,12 +53,14 @@ impl Jobs {
         let (cache, queued) = (cache.to_owned(), Notify::new());
         let workplace = Arc::new(Workplace { trainer, cache, is_writer, queued, metrics });
         let mut jobs = Jobs { kinds: Vec::new(), tables: HashMap::new(), workplace };
-        jobs.add::<Search>(data)?;
-        jobs.add::<Evaluation>(data)?;
+        macro_rules! add {
+            ($($kind:ident in $file:ident),*) => { $(jobs.add::<pba_search::$kind>(data)?;)* };
+        }
+        pba_search::kinds!(add);
         Ok(jobs)
     }
 
-    fn add<K: JobKind>(&mut self, data: &Path) -> anyhow::Result<()> {
+    fn add<K: Run>(&mut self, data: &Path) -> anyhow::Result<()> {
         let table = Arc::new(Table::<K>::open(data, &self.workplace)?);
         self.kinds.push(Arc::clone(&table) as Arc<dyn Waiting>);
         self.tables.insert(TypeId::of::<K>(), table);
@@ -69,7 +68,7 @@ impl Jobs {
     }
 
     /// The jobs of a kind.
-    pub(crate) fn of<K: JobKind>(&self) -> &Table<K> {
+    pub(crate) fn of<K: Run>(&self) -> &Table<K> {
         let table = self.tables.get(&TypeId::of::<K>()).and_then(|table| table.downcast_ref());
         table.expect("every kind is added when the jobs are opened")
     }

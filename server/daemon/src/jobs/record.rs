@@ -9,13 +9,13 @@ use anyhow::Context;
 use futures_util::FutureExt;
 use pba_schedules::{Schedule, formats};
 use pba_search::protocol::files;
-use pba_search::{Progress, Spec, journal};
-use pba_wire::jobs::JobState;
+use pba_search::{Progress, Run, Spec, journal};
+use pba_wire::jobs::{Job, JobAnswer, JobState};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Notify, watch};
 
 use crate::error::Error;
-use crate::jobs::kind::{About, JobKind, News};
+use crate::jobs::counts;
 use crate::metrics::Metrics;
 
 /// The content of `search.json`, and likewise for other kinds.
@@ -34,7 +34,7 @@ struct Entry<S> {
 }
 
 /// The part that changes while a job runs.
-struct Live<K: JobKind> {
+struct Live<K: Run> {
     entry: Entry<K::Spec>,
     /// Complete lines of the journal, without line feeds.
     journal: Vec<String>,
@@ -46,7 +46,7 @@ struct Live<K: JobKind> {
 }
 
 /// One job.
-pub(crate) struct Record<K: JobKind> {
+pub(crate) struct Record<K: Run> {
     id: String,
     directory: PathBuf,
     live: Mutex<Live<K>>,
@@ -59,7 +59,7 @@ pub(crate) struct Record<K: JobKind> {
 /// Prefix of folders that are being created; no job's name starts with it.
 pub(crate) const BEGUN: &str = ".begun-";
 
-impl<K: JobKind> Record<K> {
+impl<K: Run> Record<K> {
     /// Creates the folder of a new job, with the schedule that its trainer needs.
     pub(crate) fn create(
         parent: &Path,
@@ -166,27 +166,24 @@ impl<K: JobKind> Record<K> {
         self.live().job.as_ref().map_or(0, K::epoch)
     }
 
-    /// Its state in the API.
-    pub(crate) fn standing(&self) -> K::Standing {
-        self.tell(K::standing)
-    }
-
     /// Its description in the API.
-    pub(crate) fn answer(&self) -> K::Answer {
-        self.tell(K::answer)
-    }
-
-    fn tell<T>(&self, tell: impl FnOnce(Option<&K>, &About<'_, K>) -> T) -> T {
+    pub(crate) fn answer(&self) -> Job<K::Spec> {
         let live = self.live();
-        let about = About {
-            id: &self.id,
-            spec: &live.entry.spec,
-            state: live.entry.state,
+        let Entry { spec, state, error, .. } = live.entry.clone();
+        let training = spec.training();
+        JobAnswer {
+            id: self.id.clone(),
+            state,
+            epoch: live.job.as_ref().map_or(0, K::epoch),
+            epochs: training.epochs,
+            results: K::results(live.job.as_ref(), &spec, state == JobState::Done),
             seconds: (live.seconds() * 10.0).round() / 10.0,
-            error: live.entry.error.as_deref(),
-            progress: live.progress.as_ref(),
-        };
-        tell(live.job.as_ref(), &about)
+            error,
+            dataset: training.dataset.clone(),
+            model: training.model.to_string(),
+            progress: live.progress.clone(),
+            spec,
+        }
     }
 
     /// Watches for changes.
@@ -282,7 +279,7 @@ impl<K: JobKind> Record<K> {
             live.images_before = 0;
         } else if let Some(job) = &mut live.job {
             job.apply(event).map_err(anyhow::Error::msg)?;
-            K::count(metrics, News::Event(event, job));
+            counts::event(metrics, event, job);
         } else {
             anyhow::bail!("the trainer sent an event before the {} started", K::JOB.name);
         }
@@ -319,7 +316,7 @@ impl<K: JobKind> Record<K> {
     pub(crate) fn progressed(&self, progress: Progress, metrics: &Metrics) {
         let mut live = self.live();
         let before = live.progress.as_ref().map_or(live.images_before, |before| before.images);
-        K::count(metrics, News::Progress(&progress, progress.images.saturating_sub(before)));
+        counts::progress::<K>(metrics, &progress, progress.images.saturating_sub(before));
         live.progress = Some(progress);
         drop(live);
         self.changed();
@@ -334,7 +331,7 @@ impl<K: JobKind> Record<K> {
     }
 }
 
-impl<K: JobKind> Live<K> {
+impl<K: Run> Live<K> {
     fn seconds(&self) -> f64 {
         self.entry.seconds + self.running_since.map_or(Duration::ZERO, |since| since.elapsed()).as_secs_f64()
     }
@@ -354,13 +351,13 @@ impl<K: JobKind> Live<K> {
 }
 
 /// The file with a job's spec and state.
-fn entry_path<K: JobKind>(directory: &Path) -> PathBuf {
+fn entry_path<K: Run>(directory: &Path) -> PathBuf {
     directory.join(format!("{}.json", K::JOB.name))
 }
 
 /// The lines of a journal up to the last one in the first `lines_max` that a job can resume from, and
 /// the job's state there.
-fn read_journal<K: JobKind>(directory: &Path, lines_max: usize) -> anyhow::Result<(Vec<String>, Option<K>)> {
+fn read_journal<K: Run>(directory: &Path, lines_max: usize) -> anyhow::Result<(Vec<String>, Option<K>)> {
     let path = directory.join(files::JOURNAL);
     let bytes = match std::fs::read(&path) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Vec::new(),

@@ -4,12 +4,14 @@
 //! crashes without progress the job fails. A trainer that reports an error, such as a full disk, ends
 //! the job, which can be resumed.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
+use pba_search::Run;
 use pba_search::protocol::{Line, Report, exit};
 use pba_wire::jobs::JobState;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
@@ -18,7 +20,7 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 
 use crate::catalog::schedules::Registry;
-use crate::jobs::kind::{JobKind, News};
+use crate::jobs::counts;
 use crate::jobs::record::Record;
 use crate::jobs::table::Table;
 use crate::jobs::workplace::Workplace;
@@ -61,7 +63,7 @@ pub(super) trait Waiting: Send + Sync {
     ) -> BoxFuture<'a, ()>;
 }
 
-impl<K: JobKind> Waiting for Table<K> {
+impl<K: Run> Waiting for Table<K> {
     fn first(&self) -> Option<u128> {
         self.next().map(|record| record.created())
     }
@@ -121,7 +123,7 @@ pub(super) async fn supervise(
     }
 }
 
-async fn run<K: JobKind>(
+async fn run<K: Run>(
     workplace: &Workplace,
     registry: &Registry,
     record: &Record<K>,
@@ -137,7 +139,7 @@ async fn run<K: JobKind>(
         checkpoint = reached;
         match end {
             End::Done => {
-                return match K::finish(record.job(), registry, workplace.trainer.program()) {
+                return match finish(record.job(), registry, workplace.trainer.program()) {
                     Ok(()) => enter(record, JobState::Done),
                     Err(error) => fail(record, format!("{error:#}")),
                 };
@@ -151,18 +153,30 @@ async fn run<K: JobKind>(
             }
             End::Crashed(reason) => {
                 tracing::warn!(id = record.id(), %reason, "the trainer ended; resuming from a checkpoint");
-                K::count(&workplace.metrics, News::Restart);
+                counts::restart::<K>(&workplace.metrics);
             }
         }
     }
 }
 
-fn enter<K: JobKind>(record: &Record<K>, state: JobState) {
+/// Completes a job whose trainer has ended successfully: registers the schedule that it learned.
+fn finish<K: Run>(job: Option<K>, registry: &Registry, program: &Path) -> anyhow::Result<()> {
+    let job = job.filter(K::is_complete).with_context(|| {
+        format!("the trainer ended without {}; is {} a pba-trainer?", K::JOB.result, program.display())
+    })?;
+    if let Some(schedule) = job.schedule() {
+        let put = registry.put(schedule.clone());
+        put.map_err(|error| anyhow::anyhow!("cannot register the schedule: {}", error.detail))?;
+    }
+    Ok(())
+}
+
+fn enter<K: Run>(record: &Record<K>, state: JobState) {
     tracing::info!(id = record.id(), "{} {state}", K::JOB.name);
     record.enter(state, None);
 }
 
-fn fail<K: JobKind>(record: &Record<K>, reason: String) {
+fn fail<K: Run>(record: &Record<K>, reason: String) {
     tracing::error!(id = record.id(), %reason, "{} failed", K::JOB.name);
     record.enter(JobState::Failed, Some(reason));
 }
@@ -174,7 +188,7 @@ async fn told(stop: &mut watch::Receiver<bool>) {
 }
 
 /// One run of a trainer.
-async fn attempt<K: JobKind>(
+async fn attempt<K: Run>(
     workplace: &Workplace,
     record: &Record<K>,
     stop: &mut watch::Receiver<bool>,
@@ -221,11 +235,7 @@ async fn attempt<K: JobKind>(
 }
 
 /// Processes one line of the trainer; returns the reason if it reports a failure.
-fn take_in<K: JobKind>(
-    workplace: &Workplace,
-    record: &Record<K>,
-    line: &str,
-) -> anyhow::Result<Option<String>> {
+fn take_in<K: Run>(workplace: &Workplace, record: &Record<K>, line: &str) -> anyhow::Result<Option<String>> {
     match serde_json::from_str::<Line<K::Event>>(line) {
         Ok(Line::Event(event)) => record.happened(&event, &workplace.metrics)?,
         Ok(Line::Report(report)) => match report {

@@ -9,7 +9,7 @@ use anyhow::Context;
 use pba_augment::Base;
 use pba_datasets::BUILT_IN;
 use pba_schedules::Schedule;
-use pba_search::Spec;
+use pba_search::{EvaluationSpec, Run, Spec};
 use pba_types::SplitName;
 use pba_wire::jobs::JobState;
 use serde_json::{Map, Value};
@@ -17,7 +17,7 @@ use serde_json::{Map, Value};
 use crate::catalog::datasets::Catalog;
 use crate::catalog::schedules::Registry;
 use crate::error::Error;
-use crate::jobs::kind::{JobKind, News};
+use crate::jobs::counts;
 use crate::jobs::record::{BEGUN, Record};
 use crate::jobs::workplace::Workplace;
 
@@ -25,7 +25,7 @@ use crate::jobs::workplace::Workplace;
 const WAITING_MAX: usize = 64;
 
 /// Every job of a kind, by id: its name.
-pub(crate) struct Table<K: JobKind> {
+pub(crate) struct Table<K: Run> {
     directory: PathBuf,
     pub(crate) workplace: Arc<Workplace>,
     records: Mutex<Records<K>>,
@@ -34,7 +34,7 @@ pub(crate) struct Table<K: JobKind> {
 type Records<K> = BTreeMap<String, Arc<Record<K>>>;
 
 /// A request that is valid, as far as can be checked without the trainer.
-struct Checked<K: JobKind> {
+struct Checked<K: Run> {
     spec: K::Spec,
     /// The dataset's path for the trainer.
     source: String,
@@ -44,7 +44,7 @@ struct Checked<K: JobKind> {
     named: bool,
 }
 
-impl<K: JobKind> Table<K> {
+impl<K: Run> Table<K> {
     /// Opens the jobs in a data directory.
     ///
     /// # Errors
@@ -172,9 +172,15 @@ impl<K: JobKind> Table<K> {
         if asked.is_none() {
             fields.insert("base".to_owned(), base.to_string().into());
         }
-        let schedule = K::fill_in(&mut fields, &spec, registry)?;
+        // A request may name a schedule by its digest; answers use its name.
+        let find =
+            |name: &str| registry.get(name).map_err(|error| error.or_one_of(&[EvaluationSpec::NO_SCHEDULE]));
+        let schedule = spec.schedule().map(find).transpose()?;
+        if let Some(schedule) = &schedule {
+            fields.insert("schedule".to_owned(), schedule.name().into());
+        }
         let spec = parse::<K>(&fields)?;
-        if self.holds(&self.records(), spec.name()) || K::is_taken(spec.name(), registry) {
+        if self.is_taken(registry, &self.records(), spec.name()) {
             return Err(name_taken::<K>(spec.name()));
         }
         let source = match dataset.source() {
@@ -189,6 +195,11 @@ impl<K: JobKind> Table<K> {
         records.contains_key(name) || self.directory.join(name).exists()
     }
 
+    /// Whether a new job cannot have a name.
+    fn is_taken(&self, registry: &Registry, records: &Records<K>, name: &str) -> bool {
+        self.holds(records, name) || (K::JOB.learns && registry.get(name).is_ok())
+    }
+
     /// The state of the job with a name.
     pub(super) fn state(&self, name: &str) -> Option<JobState> {
         self.records().get(name).map(|record| record.state())
@@ -199,7 +210,7 @@ impl<K: JobKind> Table<K> {
         let training = spec.training();
         (1u32..)
             .map(|number| format!("{}-{}-{number}", training.dataset, training.model))
-            .find(|name| !self.holds(records, name) && !K::is_taken(name, registry))
+            .find(|name| !self.is_taken(registry, records, name))
             .expect("some number is free")
     }
 
@@ -239,7 +250,7 @@ impl<K: JobKind> Table<K> {
         let hosted = || records.values().filter(|_| self.workplace.is_writer);
         for state in JobState::ALL {
             let count = hosted().filter(|record| record.state() == state).count();
-            K::count(&self.workplace.metrics, News::Jobs(state, count));
+            counts::jobs::<K>(&self.workplace.metrics, state, count);
         }
     }
 
@@ -249,7 +260,7 @@ impl<K: JobKind> Table<K> {
 }
 
 /// Reads every job in a directory.
-fn read<K: JobKind>(directory: &Path, is_writer: bool) -> anyhow::Result<Records<K>> {
+fn read<K: Run>(directory: &Path, is_writer: bool) -> anyhow::Result<Records<K>> {
     let cannot = || format!("cannot list {}", directory.display());
     let mut records = BTreeMap::new();
     let folders = match std::fs::read_dir(directory) {
@@ -279,13 +290,14 @@ fn read<K: JobKind>(directory: &Path, is_writer: bool) -> anyhow::Result<Records
     Ok(records)
 }
 
-fn parse<K: JobKind>(fields: &Map<String, Value>) -> Result<K::Spec, Error> {
+fn parse<K: Run>(fields: &Map<String, Value>) -> Result<K::Spec, Error> {
     K::Spec::try_from(fields.clone()).map_err(|error| Error::spec(&error))
 }
 
-fn name_taken<K: JobKind>(name: &str) -> Error {
+fn name_taken<K: Run>(name: &str) -> Error {
     Error::conflict(format!(
-        "the name {name:?} is taken by {}; names are immutable, so choose another one or omit it",
-        K::NAMED
+        "the name {name:?} is taken by {}{}; names are immutable, so choose another one or omit it",
+        K::JOB.one,
+        if K::JOB.learns { " or a schedule" } else { "" }
     ))
 }

@@ -1,7 +1,7 @@
 //! `pba-trainer evaluate`: one model from scratch, with or without a schedule, and its test error.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use anyhow::{Context, anyhow, ensure};
 use pba_augment::{Base, Policies};
 use pba_datasets::SplitName;
 use pba_schedules::{EpochPolicies, Schedule, formats};
-use pba_search::protocol::files;
+use pba_search::protocol::{files, flags};
 use pba_search::{Evaluated, Evaluation, EvaluationEvent, EvaluationSpec, Run, Spec, Strategy, Trainer};
 
 use crate::checkpoint::Checkpoints;
@@ -19,13 +19,43 @@ use crate::population::{Population, Setup};
 use crate::report::{self, Meter, Ticker};
 use crate::run_dir::{RunDir, resume};
 use crate::search::SCORE_BATCH;
+use crate::work::Work;
 
 /// One network after the other is the only way where there is only one.
 const STRATEGY: Strategy = Strategy::Sequential;
 
+/// Train one model from scratch with or without a schedule, and report its test error.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    #[command(flatten)]
+    work: Work,
+    /// Folder of the run, needed to resume it: journal, checkpoints, and the schedule that the spec names.
+    #[arg(long = flags::DIR)]
+    dir: Option<PathBuf>,
+    /// A schedule file, the name of a published schedule, or `none`: base augmentation only
+    /// [default: the one that the spec names].
+    #[arg(long)]
+    schedule: Option<String>,
+}
+
+/// Does what the command line says.
+///
+/// # Errors
+/// Those of [`schedule`], [`check`] and [`evaluate`].
+pub(crate) fn run(Args { work, dir, schedule: given }: Args) -> anyhow::Result<()> {
+    let (dir, spec) = (dir.as_deref(), work.begin()?);
+    // With --check, the schedule that the spec names may be put in the folder later.
+    let schedule = match &given {
+        None if work.check => None,
+        given => schedule(given.as_deref(), &spec, dir)?,
+    };
+    let checked = check(spec, &work.dataset, &work.cache(dir))?;
+    if work.check { Ok(()) } else { evaluate(checked, schedule, dir, work.patience()) }
+}
+
 /// Reads the schedule to train with: the one that is given, or else the one that the spec names, which
 /// the run folder holds unless it is published. None is base augmentation only.
-pub(crate) fn schedule(
+fn schedule(
     given: Option<&str>,
     spec: &EvaluationSpec,
     dir: Option<&Path>,
@@ -46,7 +76,7 @@ pub(crate) fn schedule(
 }
 
 /// An evaluation whose spec fits its dataset and this machine.
-pub(crate) struct Checked {
+struct Checked {
     spec: EvaluationSpec,
     dataset_digest: String,
     pictures: Pictures,
@@ -60,7 +90,7 @@ pub(crate) struct Checked {
 ///
 /// # Errors
 /// [`pba_search::SpecError`] for a wrong field; others when the dataset cannot be read.
-pub(crate) fn check(spec: EvaluationSpec, dataset: &Path, cache: &Path) -> anyhow::Result<Checked> {
+fn check(spec: EvaluationSpec, dataset: &Path, cache: &Path) -> anyhow::Result<Checked> {
     let placement = Placement::new(device::resolve(spec.training.device)?, STRATEGY)?;
     let dataset = data::open(dataset, cache)?;
     let pictures = data::pictures(&dataset, SplitName::Train)?;
@@ -93,7 +123,7 @@ pub(crate) fn check(spec: EvaluationSpec, dataset: &Path, cache: &Path) -> anyho
 ///
 /// # Errors
 /// [`crate::signals::Interrupted`] when told to stop; others when it cannot continue.
-pub(crate) fn evaluate(
+fn evaluate(
     checked: Checked,
     schedule: Option<Arc<Schedule>>,
     run_dir: Option<&Path>,

@@ -1,0 +1,48 @@
+//! The metrics of searches; other kinds of job have none.
+
+use std::any::Any;
+
+use pba_search::{Event, Progress, Run, Search};
+use pba_wire::jobs::JobState;
+
+use crate::metrics::Metrics;
+
+/// Counts an event, and the job after it.
+pub(super) fn event<K: Run>(metrics: &Metrics, event: &K::Event, job: &K) {
+    let (event, job): (&dyn Any, &dyn Any) = (event, job);
+    let (Some(event), Some(search)) = (event.downcast_ref(), job.downcast_ref::<Search>()) else { return };
+    match event {
+        Event::Scored { epoch, .. } => {
+            metrics.search_epoch.set((*epoch).into());
+            metrics.search_best_accuracy.set(search.best_accuracy().unwrap_or(0.0));
+        }
+        Event::Exploit(_) => metrics.search_exploits.inc(),
+        _ => {}
+    }
+}
+
+/// Counts the progress of a trainer that has trained `images` since it last reported.
+pub(super) fn progress<K: Run>(metrics: &Metrics, progress: &Progress, images: u64) {
+    if is_search::<K>() {
+        metrics.gpu_memory_used_bytes.set(progress.gpu_memory_used_bytes.unwrap_or(0) as i64);
+        metrics.search_images_trained.inc_by(images);
+    }
+}
+
+/// Counts a trainer that was started again.
+pub(super) fn restart<K: Run>(metrics: &Metrics) {
+    if is_search::<K>() {
+        metrics.search_restarts.inc();
+    }
+}
+
+/// Sets the number of jobs in a state.
+pub(super) fn jobs<K: Run>(metrics: &Metrics, state: JobState, count: usize) {
+    if is_search::<K>() {
+        metrics.searches.with_label_values(&[state.name()]).set(count as i64);
+    }
+}
+
+fn is_search<K: Run>() -> bool {
+    std::any::TypeId::of::<K>() == std::any::TypeId::of::<Search>()
+}

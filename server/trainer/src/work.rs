@@ -1,0 +1,71 @@
+//! The arguments that all kinds of job share.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::Context;
+use pba_search::Spec;
+use pba_search::protocol::flags;
+
+use crate::signals;
+
+/// How long a trainer whose server died may take to exit.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Arguments that searches and evaluations share.
+#[derive(clap::Args)]
+pub(crate) struct Work {
+    /// The spec, a JSON object: a file, or `-` for standard input.
+    #[arg(long = flags::SPEC)]
+    spec: String,
+    /// The dataset: `shapes`, a packed folder, or a path in any supported format.
+    #[arg(long = flags::DATASET)]
+    pub(crate) dataset: PathBuf,
+    /// Folder that caches decoded datasets [default: cache in the run folder, or pba-trainer in the
+    /// system's folder for temporary files].
+    #[arg(long = flags::CACHE)]
+    cache: Option<PathBuf>,
+    /// Only check whether it could start.
+    #[arg(long = flags::CHECK)]
+    pub(crate) check: bool,
+    /// Continue when the parent process dies.
+    #[arg(long)]
+    detached: bool,
+    /// Id of the parent process. If it has already exited, nothing starts. If another trainer uses the
+    /// folder, such as one whose parent was killed, this one waits for it.
+    #[arg(long = flags::PARENT, conflicts_with = "detached")]
+    parent: Option<i32>,
+}
+
+impl Work {
+    /// Reads the spec, and watches for what may end the job.
+    ///
+    /// # Errors
+    /// [`pba_search::SpecError`] for a wrong field; others when the spec cannot be read.
+    pub(crate) fn begin<S: Spec>(&self) -> anyhow::Result<S> {
+        let text = match self.spec.as_str() {
+            flags::STDIN => {
+                std::io::read_to_string(std::io::stdin()).context("cannot read the spec from stdin")?
+            }
+            path => std::fs::read_to_string(path).with_context(|| format!("cannot read the spec {path}"))?,
+        };
+        let spec = S::from_json(&text)?;
+        signals::install(self.parent, !self.detached);
+        Ok(spec)
+    }
+
+    /// How long the run folder may stay locked: a server that was killed and restarted starts a trainer
+    /// while its previous trainer is still exiting.
+    pub(crate) fn patience(&self) -> Duration {
+        if self.parent.is_some() { PATIENCE } else { Duration::ZERO }
+    }
+
+    /// The folder that caches decoded datasets.
+    pub(crate) fn cache(&self, run_dir: Option<&Path>) -> PathBuf {
+        match (&self.cache, run_dir) {
+            (Some(cache), _) => cache.clone(),
+            (None, Some(run_dir)) => run_dir.join("cache"),
+            (None, None) => std::env::temp_dir().join("pba-trainer"),
+        }
+    }
+}
