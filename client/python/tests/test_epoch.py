@@ -20,7 +20,7 @@ import pyarrow as pa
 import pytest
 from conftest import CuttingProxy, Server, client_threads, http_get, taken_by_threads, wait_for
 
-from pba_client import Batch, Client, Loader, PbaError, RefusedError, StreamError, UnreachableError
+from pba_client import Batch, Client, CutError, Loader, PbaError, RefusedError, StreamError, UnreachableError
 
 SMALL = {"split": "test", "batch_size": 100}
 
@@ -239,6 +239,9 @@ def test_errors_travel_between_processes(client: Client) -> None:
         client.epoch("shapes", 0, batch_size=0)
     copy = pickle.loads(pickle.dumps(refusal.value))
     assert vars(copy) == vars(refusal.value) and str(copy) == str(refusal.value)
+    cut = CutError(2, 6, 3, "nobody answers")
+    copy = pickle.loads(pickle.dumps(cut))
+    assert vars(copy) == vars(cut) and str(copy) == str(cut)
 
 
 @pytest.mark.parametrize(
@@ -406,7 +409,7 @@ def test_a_slow_loop_holds_few_batches(server: Server) -> None:
     """The thread takes a permit per batch, so that a trainer that waits holds no more."""
     epoch = Client(server.url, prefetch=2).epoch("shapes", 0, batch_size=16)
     next(epoch)
-    reader = epoch._source._reader
+    reader = epoch._source.reader
     wait_for(lambda: reader.received == 3, "the thread does not read ahead")
     time.sleep(0.3)  # long enough for hundreds of batches, if nothing held the thread back
     assert reader.received == 3

@@ -63,27 +63,12 @@ def parse_url(url: str) -> Address:
     if "@" in url and not url.startswith("unix:"):
         # Not shown: it may contain a password, with a slash in it.
         raise ValueError("a server's URL must not contain a user or a password; pass a token as token=")
-    scheme = re.split("[:;/]", url)[0].lower()
-    if url.startswith("unix:"):
-        wrong = "it names no path"
-        if url != "unix:":
-            return Address("unix", "localhost", PORTS["http"], "", url[len("unix:") :])
-    elif url.startswith(("/", ".", "~")) or (url.endswith(".sock") and "://" not in url):
-        wrong = f"it is a path; a Unix socket is written unix:{url}"
-    elif "://" in url and scheme not in PORTS:
-        wrong = f"{scheme}:// is not supported"
-    elif url.isdigit():
-        wrong = f"it is a number; is 127.0.0.1:{url} meant?"
-    elif "://" not in url and scheme in PORTS:
-        wrong = f"{scheme} is not followed by ://"
-    else:
-        try:
-            return _parse(url if "://" in url else f"http://{url}")
-        except ValueError as error:
-            wrong = str(error)
-    raise ValueError(
-        f"{url!r} is not a server's URL: {wrong}; expected http://HOST:PORT, https://HOST:PORT or unix:PATH"
-    )
+    try:
+        return _parse(url)
+    except ValueError as error:
+        raise ValueError(
+            f"{url!r} is not a server's URL: {error}; expected http://HOST:PORT, https://HOST:PORT or unix:PATH"
+        ) from None
 
 
 def _is_bracketed(authority: str) -> bool:
@@ -96,6 +81,21 @@ def _is_bracketed(authority: str) -> bool:
 
 
 def _parse(url: str) -> Address:
+    if url == "unix:":
+        raise ValueError("it names no path")
+    if url.startswith("unix:"):
+        return Address("unix", "localhost", PORTS["http"], "", url[len("unix:") :])
+    if url.startswith(("/", ".", "~")) or (url.endswith(".sock") and "://" not in url):
+        raise ValueError(f"it is a path; a Unix socket is written unix:{url}")
+    if url.isdigit():
+        raise ValueError(f"it is a number; is 127.0.0.1:{url} meant?")
+    scheme = re.split("[:;/]", url)[0].lower()
+    if "://" in url and scheme not in PORTS:
+        raise ValueError(f"{scheme}:// is not supported")
+    if "://" not in url:
+        if scheme in PORTS:
+            raise ValueError(f"{scheme} is not followed by ://")
+        url = f"http://{url}"
     authority = url.partition("://")[2].partition("/")[0]
     # Checked first, because versions of Python parse it differently.
     if ("[" in authority or "]" in authority) and not _is_bracketed(authority):

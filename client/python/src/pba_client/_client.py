@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import json
 import os
 import time
 from typing import Any, Dict, Iterable, List, Optional, Sequence, Union
 
-from ._address import Address, parse_url
+from ._address import parse_url
 from ._epoch import Epoch
 from ._errors import PbaError, RefusedError, StreamError, UnreachableError
 from ._http import DOCUMENT_SECONDS, Access, Response
+from ._metadata import Metadata
 from ._reader import STATUS_RETRIED, pause_seconds
 from ._request import EpochRequest, Policy, Shard, segment
 
@@ -77,14 +80,11 @@ class Client:
             raise ValueError(f"retries is {retries!r}; expected an integer of 0 or more")
         if prefetch is not None and not (isinstance(prefetch, int) and 0 <= prefetch <= PREFETCH_MAX):
             raise ValueError(f"prefetch is {prefetch!r}; expected an integer of 0 to {PREFETCH_MAX}, or None")
-        self._addresses: List[Address] = [parse_url(url) for url in urls]
-        self._access = Access(token, ca)
-        if self._access.ca is not None or any(address.scheme == "https" for address in self._addresses):
+        self._access = Access(
+            [parse_url(url) for url in urls], token, ca, stall_seconds, retries, prefetch, shared_memory
+        )
+        if self._access.ca is not None or any(address.scheme == "https" for address in self._access.addresses):
             self._access.context()  # a wrong file is better said at once
-        self._stall_seconds = stall_seconds
-        self._retries = retries
-        self._prefetch = prefetch
-        self._shared_memory = shared_memory
         # A server that was reached once is expected to come back; one that never was may be a
         # mistyped address, which is better reported at once.
         self._reached = False
@@ -92,7 +92,7 @@ class Client:
     @property
     def urls(self) -> List[str]:
         """The servers, each URL in its full form: ``http://127.0.0.1:8080`` for ``127.0.0.1:8080``."""
-        return [str(address) for address in self._addresses]
+        return [str(address) for address in self._access.addresses]
 
     def datasets(self) -> List[Dict[str, Any]]:
         """Describes every dataset: name, classes, base augmentation, and its splits with their
@@ -177,98 +177,58 @@ class Client:
             RefusedError: when the server refuses a parameter, or is full for too long.
             UnreachableError: when no server can be reached.
         """
-        request = EpochRequest(
-            dataset,
-            epoch,
-            schedule=schedule,
-            split=split,
-            batch_size=batch_size,
-            seed=seed,
-            shuffle=shuffle,
-            shard=shard,
-            start=start,
-            step=step,
-            drop_last=drop_last,
-            ablation=ablation,
-            policy=policy,
-            epochs=epochs,
-            base=base,
-            codec=codec,
-        )
-        return self._open(request)
+        arguments = locals()
+        del arguments["self"]
+        return self._open(EpochRequest(**arguments))
 
-    def _open(
-        self,
-        request: EpochRequest,
-        expected: Optional[Dict[str, str]] = None,
-        first_replica: int = 0,
-    ) -> Epoch:
-        first = first_replica % len(self._addresses)
-        opened = Epoch(
-            self._addresses[first:] + self._addresses[:first],
-            request,
-            access=self._access,
-            stall_seconds=self._stall_seconds,
-            retries=self._retries,
-            prefetch=self._prefetch,
-            shared_memory=self._shared_memory,
-            patient=self._reached,
-            expected=expected,
-        )
+    def _open(self, request: EpochRequest, expected: Optional[Metadata] = None, replica: int = 0) -> Epoch:
+        opened = Epoch(self._access, request, patient=self._reached, expected=expected, replica=replica)
         self._reached = True
         return opened
 
     def _list(self, name: str) -> List[Dict[str, Any]]:
         document = self._get(f"/v1/{name}")
         if not isinstance(document.get(name), list):
-            raise StreamError(
-                f"{self._addresses[0]}/v1/{name} did not answer like a PBA server: it lists no {name}"
-            )
+            url = f"{self._access.addresses[0]}/v1/{name}"
+            raise StreamError(f"{url} did not answer like a PBA server: it lists no {name}")
         return document[name]
 
     def _get(self, target: str) -> Any:
         """Reads a JSON document from the first server that answers; one that is full or starting is
         retried."""
         deadline = time.monotonic() + DOCUMENT_SECONDS
-        for attempt in range(self._retries):
+        for attempt in itertools.count():
             try:
                 return self._get_once(target)
             except RefusedError as error:
-                if error.status not in STATUS_RETRIED:
-                    raise
                 pause = pause_seconds(attempt, error.retry_after)
-                if time.monotonic() + pause > deadline:
+                late = attempt == self._access.retries or time.monotonic() + pause > deadline
+                if late or error.status not in STATUS_RETRIED:
                     raise
                 time.sleep(pause)
-        return self._get_once(target)
 
     def _get_once(self, target: str) -> Any:
         failure: Optional[PbaError] = None
         busy: Optional[RefusedError] = None
-        for address in self._addresses:
+        for address in self._access.addresses:
             try:
+                seconds = min(self._access.stall_seconds, DOCUMENT_SECONDS)
                 response = Response(
-                    address,
-                    target,
-                    accept="application/json",
-                    access=self._access,
-                    stall_seconds=min(self._stall_seconds, DOCUMENT_SECONDS),
+                    address, target, accept="application/json", access=self._access, stall_seconds=seconds
                 )
-                try:
+                with contextlib.closing(response):
                     response.check()
                     document = json.loads(response.read_all())
-                    if not isinstance(document, dict):
-                        raise ValueError("it is not a JSON object")
-                finally:
-                    response.close()
+                if not isinstance(document, dict):
+                    raise ValueError("it is not a JSON object")
                 self._reached = True
                 return document
             except RefusedError as error:
-                if error.status < 500 and error.status not in STATUS_RETRIED:
-                    raise
-                failure = error
                 if error.status in STATUS_RETRIED:
                     busy = error
+                elif error.status < 500:
+                    raise
+                failure = error
             except UnreachableError as error:
                 failure = error.after(failure)
             except (StreamError, ValueError, RecursionError) as error:

@@ -4,15 +4,6 @@ from __future__ import annotations
 
 from typing import Optional
 
-__all__ = [
-    "ChangedError",
-    "CutError",
-    "PbaError",
-    "RefusedError",
-    "StreamError",
-    "UnreachableError",
-]
-
 
 class PbaError(Exception):
     """Any error of this package."""
@@ -50,13 +41,7 @@ class RefusedError(PbaError, ValueError):
 
     def __reduce__(self) -> tuple:
         # Errors travel between processes, as from a worker of a DataLoader.
-        return _refused, (self.status, self.detail, self.parameter, self.value, self.allowed, self.retry_after)
-
-
-def _refused(status, detail, parameter, value, allowed, retry_after):  # type: ignore[no-untyped-def]
-    return RefusedError(
-        status, detail, parameter=parameter, value=value, allowed=allowed, retry_after=retry_after
-    )
+        return RefusedError, (self.status, self.detail), vars(self)
 
 
 class UnreachableError(PbaError, ConnectionError):
@@ -87,17 +72,17 @@ class CutError(PbaError, ConnectionError):
     """
 
     def __init__(self, received: int, expected: int, attempts: int, reason: str) -> None:
-        super().__init__(received, expected, attempts, reason)
+        super().__init__(
+            f"the stream was cut after {received} of {expected} batches, and "
+            f"{attempts} attempts to continue it failed: {reason}"
+        )
         self.received = received
         self.expected = expected
         self.attempts = attempts
         self.reason = reason
 
-    def __str__(self) -> str:
-        return (
-            f"the stream was cut after {self.received} of {self.expected} batches, and "
-            f"{self.attempts} attempts to continue it failed: {self.reason}"
-        )
+    def __reduce__(self) -> tuple:
+        return CutError, (self.received, self.expected, self.attempts, self.reason)
 
 
 class ChangedError(PbaError):

@@ -5,15 +5,18 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import re
 import socket
 import ssl
 import sys
 import threading
 import time
-from typing import Any, Dict, List, Optional, Tuple, Union
+from contextlib import ExitStack, closing, suppress
+from dataclasses import dataclass
+from typing import Any, Dict, List, Optional, Sequence, Union
 
 from ._address import Address, is_loopback
-from ._errors import RefusedError, StreamError, UnreachableError
+from ._errors import ChangedError, RefusedError, StreamError, UnreachableError
 
 # A server that does not accept the connection within this time counts as down.
 CONNECT_SECONDS = 10.0
@@ -53,25 +56,27 @@ class UntrustedError(UnreachableError):
     """The server's certificate is not trusted; waiting does not help."""
 
 
+@dataclass(repr=False)
 class Access:
-    """The token of a client, and the authority it trusts.
-
-    Args:
-        token: bearer token; by default that of ``PBA_TOKEN`` in the environment, if there is one.
-        ca: path of a PEM file with the authority to trust instead of the system's; by default
-            that of ``PBA_CA``.
+    """The servers of a client, and how it reaches them: its options.
 
     Raises:
         ValueError: when the token is not valid in a header. The message does not show it.
     """
 
-    def __init__(self, token: Optional[str], ca: Union[str, "os.PathLike[str]", None]) -> None:
-        self.token = os.environ.get("PBA_TOKEN") or None if token is None else token
-        self.ca = os.environ.get("PBA_CA") or None if ca is None else os.fspath(ca)
-        self._context: Optional[ssl.SSLContext] = None
-        if self.token is None:
-            return
-        if not isinstance(self.token, str) or not self.token or any(not "!" <= letter <= "~" for letter in self.token):
+    addresses: Sequence[Address]
+    token: Optional[str]
+    ca: Union[str, "os.PathLike[str]", None]
+    stall_seconds: float
+    retries: int
+    prefetch: Optional[int]
+    shared_memory: bool
+    _context: Optional[ssl.SSLContext] = None
+
+    def __post_init__(self) -> None:
+        self.token = token = os.environ.get("PBA_TOKEN") or None if self.token is None else self.token
+        self.ca = os.environ.get("PBA_CA") or None if self.ca is None else os.fspath(self.ca)
+        if token is not None and not (isinstance(token, str) and re.fullmatch("[!-~]+", token)):
             raise ValueError(
                 "the token is not valid in an HTTP header; expected visible ASCII characters, "
                 "without spaces or line breaks"
@@ -80,6 +85,15 @@ class Access:
     def hide(self, text: str) -> str:
         """A server's text with the token hidden, which it may repeat."""
         return text if self.token is None else text.replace(self.token, "...")
+
+    def check_same(self, source: str, key: str, found: object, expected: object) -> None:
+        """Refuses other data than expected.
+
+        Raises:
+            ChangedError: which names the source and the key.
+        """
+        if found != expected:
+            raise ChangedError(source, key, self.hide(str(found)), str(expected))
 
     def context(self) -> ssl.SSLContext:
         """The TLS context.
@@ -109,35 +123,29 @@ class Canceller:
     def __init__(self) -> None:
         # A handler of a signal may stop what its own thread is about to wait for.
         self._lock = threading.RLock()
-        self._stopped = threading.Event()
+        self.stopped = threading.Event()
         self._socket: Optional[socket.socket] = None
-
-    @property
-    def stopped(self) -> bool:
-        return self._stopped.is_set()
 
     def stop(self) -> None:
         """Ends the current wait, and every later one at once."""
-        with self._lock:
-            self._stopped.set()
+        # The peer may be faster.
+        with self._lock, suppress(OSError):
+            self.stopped.set()
             if self._socket is not None:
-                try:
-                    # Wakes a blocked read. Its own thread closes the socket, so that the file
-                    # descriptor is not given to somebody else while it is being read. That of a
-                    # TLS socket would go on in the clear; this ends the one below.
-                    socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
-                except OSError:
-                    pass  # the peer was faster
+                # Wakes a blocked read. Its own thread closes the socket, so that the file descriptor
+                # is not given to somebody else while it is being read. That of a TLS socket would go
+                # on in the clear; this ends the one below.
+                socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
 
     def watch(self, sock: Optional[socket.socket]) -> bool:
         """Registers the socket that is waited for; false when it is too late."""
         with self._lock:
             self._socket = sock
-            return not self._stopped.is_set()
+            return not self.stopped.is_set()
 
     def pause(self, seconds: float) -> None:
         """Waits, or until stopped."""
-        self._stopped.wait(seconds)
+        self.stopped.wait(seconds)
 
 
 class _UnixConnection(http.client.HTTPConnection):
@@ -167,12 +175,11 @@ class Response:
     """The answer to one request, on a connection of its own.
 
     Attributes:
-        address: the server that answered.
-        status: HTTP status.
-        headers: header fields; names are found in any case.
-        body: the standard library's answer, to read the body from.
+        body: the standard library's answer: status, head, and the body to read.
         socket: the connection's socket.
         is_near: whether the body comes from this machine, and in the clear.
+        shares_memory: whether the server uses shared memory, and the socket carries ``MEMORY_PROTOCOL``.
+        opened: what ends with the connection.
     """
 
     def __init__(
@@ -189,12 +196,7 @@ class Response:
         """Connects, sends ``GET target`` and reads the head of the answer.
 
         Args:
-            address: the server.
-            target: path and query, escaped.
-            accept: media type asked for.
-            access: the token and the trusted authority.
             stall_seconds: how long the server may send nothing.
-            canceller: lets another thread end a wait.
             memory_batches: batches to hold in shared memory; 0 does not ask for shared memory.
 
         Raises:
@@ -202,11 +204,8 @@ class Response:
             StreamError: when the answer is not HTTP.
         """
         self.address = address
+        self.access = access
         self.stall_seconds = stall_seconds
-        self._access = access
-        self.canceller = canceller
-        self._connection = _connection(address, access)
-        self._open: List[Any] = [self._connection]
         headers = {"Accept": accept, "User-Agent": "pba-client", "Connection": "close"}
         if access.token is not None:
             headers["Authorization"] = f"Bearer {access.token}"
@@ -214,60 +213,51 @@ class Response:
             # A server that does not know it answers as usual.
             headers["Connection"], headers["Upgrade"] = "Upgrade", MEMORY_PROTOCOL
             headers["PBA-Memory-Batches"] = str(min(memory_batches, MEMORY_BATCHES_MAX))
-        try:
-            self._connect()
-            self._ask(target, headers)
-        except BaseException:
-            self.close()
-            raise
+        with ExitStack() as opened:
+            connection = opened.enter_context(closing(_connection(address, access)))
+            try:
+                connection.connect()
+            except UnicodeError as error:
+                raise ConnectError(f"cannot reach {address}: its host name is invalid") from error
+            except OSError as error:
+                raise unreachable(address, error) from error
+            self.socket: socket.socket = connection.sock
+            # http.client closes at the end of an answer. This one keeps the descriptor until close().
+            opened.enter_context(self.socket.makefile("rb", buffering=0))
+            canceller = canceller or Canceller()
+            opened.callback(canceller.watch, None)
+            if not canceller.watch(self.socket):
+                raise StreamError("the client was closed")
+            self.socket.settimeout(stall_seconds)
+            self.body = self._ask(opened, connection, target, headers)
+            upgraded = self.body.status == 101 and self.body.headers.get("upgrade") == MEMORY_PROTOCOL
+            self.shares_memory = upgraded and bool(address.path)
+            self.opened = opened.pop_all()
 
-    def _connect(self) -> None:
+    def _ask(
+        self, opened: ExitStack, connection: http.client.HTTPConnection, target: str, headers: Dict[str, str]
+    ) -> http.client.HTTPResponse:
+        address = self.address
         try:
-            self._connection.connect()
-        except UnicodeError as error:
-            raise ConnectError(f"cannot reach {self.address}: its host name is invalid") from error
-        except OSError as error:
-            raise unreachable(self.address, error) from error
-        self.socket: socket.socket = self._connection.sock
-        # http.client closes at the end of an answer. This one keeps the descriptor until close().
-        self._open.append(self.socket.makefile("rb", buffering=0))
-        if self.canceller is not None and not self.canceller.watch(self.socket):
-            raise StreamError("the client was closed")
-        self.socket.settimeout(self.stall_seconds)
-
-    def _ask(self, target: str, headers: Dict[str, str]) -> None:
-        try:
-            near = bool(self.address.path) or is_loopback(self.socket.getpeername()[0])
-            self.is_near = near and self.address.scheme != "https"
-            self._connection.request("GET", self.address.prefix + target, headers=headers)
-            self.body = self._connection.getresponse()
-            self._open.insert(0, self.body)
+            here = bool(address.path) or is_loopback(self.socket.getpeername()[0])
+            self.is_near = here and address.scheme != "https"
+            connection.request("GET", address.prefix + target, headers=headers)
+            body = opened.enter_context(connection.getresponse())
             # http.client takes the end of the connection for the end of the head. But something
             # follows every head: a body, or what was agreed on with 101.
-            if self.body.status != 101 and self.body.length != 0 and not self.body.fp.peek(1):
+            if body.status != 101 and body.length != 0 and not body.fp.peek(1):
                 raise Eof("the connection ended in the head, or after it")
+            return body
         except http.client.RemoteDisconnected as error:
-            raise UnreachableError(f"{self.address} did not answer: the connection ended") from error
+            raise UnreachableError(f"{address} did not answer: the connection ended") from error
         except http.client.HTTPException as error:
-            shown = self.hide(str(error))[:SHOWN_BYTES]
+            shown = self.access.hide(str(error))[:SHOWN_BYTES]
             if shown.startswith(TLS_ALERT):
                 shown += "; does the server use https://?"
             # Without its cause, which shows what the server sent.
-            raise StreamError(f"{self.address} does not speak HTTP/1.1: {shown}") from None
+            raise StreamError(f"{address} does not speak HTTP/1.1: {shown}") from None
         except (OSError, Eof) as error:
-            failure = broken(error, self.stall_seconds)
-            raise UnreachableError(f"{self.address} did not answer: {failure}") from error
-        self.status = self.body.status
-        self.headers = self.body.headers
-
-    def hide(self, text: str) -> str:
-        """A text of the server with the token hidden."""
-        return self._access.hide(text)
-
-    @property
-    def shares_memory(self) -> bool:
-        """Whether the server uses shared memory, and the socket carries ``MEMORY_PROTOCOL``."""
-        return bool(self.address.path) and self.status == 101 and self.headers.get("upgrade") == MEMORY_PROTOCOL
+            raise UnreachableError(f"{address} did not answer: {broken(error, self.stall_seconds)}") from error
 
     def check(self) -> None:
         """Raises the refusal if the answer is not a success.
@@ -275,8 +265,28 @@ class Response:
         Raises:
             RefusedError: with the server's reason.
         """
-        if self.status != 200 and not self.shares_memory:
-            raise self._refusal()
+        if self.body.status == 200 or self.shares_memory:
+            return
+        try:
+            body = self.read_all()
+        except StreamError as error:
+            body = str(error).encode()
+        headers, hide = self.body.headers, self.access.hide
+        retry_after = headers.get("retry-after", "")
+        # The form with a date is for caches; a PBA server sends seconds.
+        seconds = float(retry_after) if retry_after.isdecimal() else None
+        shown = hide(body.decode("utf-8", "replace"))[:SHOWN_BYTES]
+        detail, names = f"{self.address} did not answer like a PBA server: {shown!r}", {}
+        if headers.get("content-type", "").startswith(PROBLEM):
+            with suppress(ValueError, KeyError, TypeError, AttributeError, RecursionError):
+                problem = json.loads(body)
+                detail = hide(str(problem["detail"]))
+                found = {name: problem.get(name) for name in ("parameter", "value", "allowed")}
+                names = {name: hide(str(text)) for name, text in found.items() if text is not None}
+        if self.body.status == 401:
+            passed = "pass" if self.access.token is None else "it does not accept the one passed as"
+            detail += f"; {passed} token=, or PBA_TOKEN in the environment"
+        raise RefusedError(self.body.status, detail, retry_after=seconds, **names)
 
     def read_all(self) -> bytes:
         """Reads the rest of a short body.
@@ -284,7 +294,8 @@ class Response:
         Raises:
             StreamError: when it is cut, or longer than a document may be.
         """
-        pieces, total = [], 0
+        pieces: List[bytes] = []
+        total = 0
         deadline = time.monotonic() + max(self.stall_seconds, DOCUMENT_SECONDS)
         try:
             while total <= DOCUMENT_BYTES_MAX:
@@ -302,77 +313,25 @@ class Response:
             raise broken(error, self.stall_seconds) from error
         raise StreamError(f"{self.address} sent more than {DOCUMENT_BYTES_MAX} bytes")
 
-    def _refusal(self) -> RefusedError:
-        try:
-            body = self.read_all()
-        except StreamError as error:
-            body = str(error).encode()
-        retry_after = self.headers.get("retry-after", "")
-        # The form with a date is for caches; a PBA server sends seconds.
-        seconds = float(retry_after) if retry_after.isdecimal() else None
-        detail, names = None, {}
-        if self.headers.get("content-type", "").startswith(PROBLEM):
-            try:
-                problem = json.loads(body)
-                detail = self.hide(str(problem["detail"]))
-                found = {name: problem.get(name) for name in ("parameter", "value", "allowed")}
-                names = {name: None if text is None else self.hide(str(text)) for name, text in found.items()}
-            except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-                pass
-        if detail is None:
-            text = self.hide(body.decode("utf-8", "replace"))[:SHOWN_BYTES]
-            detail = f"{self.address} did not answer like a PBA server: {text!r}"
-        if self.status == 401:
-            passed = "pass" if self._access.token is None else "it does not accept the one passed as"
-            detail += f"; {passed} token=, or PBA_TOKEN in the environment"
-        return RefusedError(self.status, detail, retry_after=seconds, **names)
-
-    def exchange(self, said: bytes, wanted: int) -> Tuple[bytes, List[int]]:
-        """Sends something, and reads an answer that may bring file descriptors.
-
-        Returns:
-            Exactly ``wanted`` bytes, and the descriptors, which are the caller's to close.
-
-        Raises:
-            StreamError: when the connection ended first, or the server stalled.
-        """
-        try:
-            self.socket.sendall(said)
-            answer, descriptors, _, _ = socket.recv_fds(self.socket, wanted, 1)
-        except OSError as error:
-            raise broken(error, self.stall_seconds) from error
-        if len(answer) != wanted:
-            for descriptor in descriptors:
-                os.close(descriptor)
-            raise Eof("the connection ended")
-        return answer, list(descriptors)
-
     def close(self) -> None:
         """Ends the connection; the server notices at once."""
-        if self.canceller is not None:
-            self.canceller.watch(None)
-        for thing in self._open:
-            thing.close()
+        self.opened.close()
 
 
 def unreachable(address: Address, error: OSError) -> UnreachableError:
     """The error for a failed connection, with advice."""
     if isinstance(error, ssl.SSLCertVerificationError):
-        hint = ""
-        if error.verify_code in UNKNOWN_AUTHORITY:
-            hint = "; pass ca=, the path of a PEM file with the authority that signed it"
+        unknown = error.verify_code in UNKNOWN_AUTHORITY
+        hint = "; pass ca=, the path of a PEM file with the authority that signed it" if unknown else ""
         reason = error.verify_message.rstrip(".")
         return UntrustedError(f"cannot trust {address} because of its certificate: {reason}{hint}")
     if isinstance(error, ssl.SSLError):
         return ConnectError(f"cannot speak TLS with {address}: {error}; does the server use http://?")
+    reason = (error.strerror or str(error)).lower()
     if isinstance(error, socket.timeout):
         reason = f"no answer within {CONNECT_SECONDS:g} seconds"
-    else:
-        reason = (error.strerror or str(error)).lower()
-    hint = ""
-    if isinstance(error, (ConnectionRefusedError, FileNotFoundError, socket.timeout)):
-        hint = f"; {address.advice()}"
-    return ConnectError(f"cannot reach {address}: {reason}{hint}")
+    nobody = isinstance(error, (ConnectionRefusedError, FileNotFoundError, socket.timeout))
+    return ConnectError(f"cannot reach {address}: {reason}{f'; {address.advice()}' if nobody else ''}")
 
 
 def broken(error: Exception, stall_seconds: float) -> StreamError:

@@ -8,9 +8,10 @@ from typing import Optional, Union
 
 import pyarrow as pa
 
-from ._batch import Batch, Layout
+from ._batch import Batch, Layout, padding
 from ._errors import StreamError
 from ._http import Eof, Response, broken
+from ._progress import Progress
 
 # Most bytes of a part of a message; the server's own default bound is 256 MiB.
 READ_BYTES_MAX = 4 * 1024 * 1024 * 1024
@@ -22,65 +23,35 @@ AHEAD_BYTES = 4096
 _FAULTS = (OSError, http.client.HTTPException, MemoryError)
 
 
-class Counters:
-    """Counters of an epoch so far; written by the thread that reads.
-
-    Attributes:
-        bytes: bytes of streams received, without HTTP's framing.
-        resumes: attempts to resume after a cut.
-        server_waited_seconds: how long batches waited for the loop.
-    """
-
-    def __init__(self) -> None:
-        self.bytes = 0
-        self.resumes = 0
-        self.server_waited_seconds = 0.0
-
-
 class Body:
-    """The body of an answer as the file that pyarrow reads: a short read is a cut.
+    """The body of an answer as the file that pyarrow reads: a short read raises a ``StreamError``.
 
     pyarrow itself mistakes an early end for the end of the stream. A message's body goes from the
-    kernel directly into a buffer that the arrays keep, and which is aligned to 64 bytes. The buffer
-    is from pyarrow's pool: reused memory, for which the kernel need not find pages.
+    kernel directly into an aligned buffer that the arrays keep. The buffer is from pyarrow's pool:
+    reused memory, for which the kernel need not find pages.
     """
 
     closed = False
 
-    def __init__(self, response: Response, counters: Counters) -> None:
+    def __init__(self, response: Response, progress: Progress) -> None:
         self._body = response.body
         self._stall_seconds = response.stall_seconds
-        self._counters = counters
+        self._progress = progress
         # Whether HTTP says where the body ends; else an end and a cut look the same.
         self._is_framed = response.body.chunked or response.body.length is not None
         self._ahead = b""
-        self._after_mark = False
 
     def read(self, size: int) -> Union[bytes, pa.Buffer]:
-        """Exactly ``size`` bytes.
-
-        Raises:
-            StreamError: when the stream is cut, or memory does not suffice.
-        """
-        if size > AHEAD_BYTES or (size > MARK_BYTES and not self._after_mark):
-            self._after_mark = False
+        """Exactly ``size`` bytes."""
+        if size > MARK_BYTES:
             return self._buffer(size)
-        # A mark, or the metadata after it, which no array is a view of.
-        self._after_mark = size <= MARK_BYTES
         while len(self._ahead) < size:
             if not self._look_ahead():
                 raise (StreamError if self._is_framed else Eof)("the body ended without Arrow's end of stream")
         return self._take(size)
 
     def repeated(self, layout: Layout) -> Optional[pa.Buffer]:
-        """The next message's body, if its head is that of a known layout.
-
-        Returns:
-            None, with nothing taken, if it is not.
-
-        Raises:
-            StreamError: when the stream is cut.
-        """
+        """The next message, padded in front, if its head is that of a known layout; else nothing is taken."""
         head = layout.head
         while len(self._ahead) < len(head):
             if not head.startswith(self._ahead) or not self._look_ahead():
@@ -88,14 +59,10 @@ class Body:
         if not self._ahead.startswith(head):
             return None
         self._take(len(head))
-        return self._buffer(layout.body_bytes)
+        return self._buffer(layout.body_bytes, head)
 
     def end(self) -> None:
-        """Reads the end of the body.
-
-        Raises:
-            StreamError: when it does not end here, or is cut.
-        """
+        """Reads the end of the body."""
         if self._ahead or self._look_ahead():
             raise StreamError("bytes follow Arrow's end of stream")
 
@@ -110,26 +77,26 @@ class Body:
 
     def _take(self, size: int) -> bytes:
         taken, self._ahead = self._ahead[:size], self._ahead[size:]
-        self._counters.bytes += len(taken)
+        self._progress.bytes += len(taken)
         return taken
 
-    def _buffer(self, size: int) -> pa.Buffer:
+    def _buffer(self, size: int, head: bytes = b"") -> pa.Buffer:
+        """Reads ``size`` bytes into a buffer that begins with the padded head."""
         if size > READ_BYTES_MAX:
             raise StreamError(f"an Arrow message announces {size} bytes")
+        known = head + self._take(size)
         try:
-            buffer = rest = pa.allocate_buffer(size)
-            known = self._take(size)
-            if known:
-                rest = memoryview(buffer).cast("B")
-                rest[: len(known)] = known
-                rest = rest[len(known) :]
+            buffer = pa.allocate_buffer(padding(head) + len(head) + size)
+            rest = memoryview(buffer).cast("B")[padding(head) :]
+            rest[: len(known)] = known
+            rest = rest[len(known) :]
             # If everything is here, nothing more is read: it might only come with the next batch.
-            count = self._body.readinto(rest) if len(known) < size else 0
+            count = self._body.readinto(rest) if rest else 0
         except _FAULTS as error:
             raise broken(error, self._stall_seconds) from error
-        if count != size - len(known):
+        if count != len(rest):
             raise Eof("the connection ended in the middle of the body")
-        self._counters.bytes += count
+        self._progress.bytes += count
         return buffer
 
 
@@ -144,13 +111,13 @@ class StreamReader:
         schema: the stream's schema.
     """
 
-    def __init__(self, response: Response, counters: Counters) -> None:
+    def __init__(self, response: Response, progress: Progress) -> None:
         """Reads the schema.
 
         Raises:
             StreamError: when the stream is cut, or is not an Arrow stream.
         """
-        self._body = Body(response, counters)
+        self._body = Body(response, progress)
         self._file = pa.PythonFile(self._body, mode="r")
         self._layout: Optional[Layout] = None
         try:
@@ -165,9 +132,9 @@ class StreamReader:
             StreamError: when the stream is cut, or is not a valid Arrow stream.
         """
         if self._layout is not None:
-            body = self._body.repeated(self._layout)
-            if body is not None:
-                return Batch(self.schema, None, self._layout, body)
+            repeated = self._body.repeated(self._layout)
+            if repeated is not None:
+                return Batch(self.schema, None, self._layout, repeated)
         try:
             message = self._message("record batch")
             record_batch = pa.ipc.read_record_batch(message, self.schema)
@@ -186,6 +153,3 @@ class StreamReader:
         if message.type != kind:
             raise StreamError(f"it has a {message.type} where a {kind} is expected")
         return message
-
-    def close(self) -> None:
-        """Nothing to do: received data belongs to the receiver."""

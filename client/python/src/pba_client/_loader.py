@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 from numbers import Integral
 from typing import Any, Dict, Optional, Sequence, Tuple, Union
 
 import numpy as np
 
 from ._client import Client
-from ._epoch import Epoch, Progress, check_state
+from ._epoch import Epoch
 from ._errors import ChangedError, PbaError, StreamError
-from ._request import EpochRequest, Policy, check_same
+from ._metadata import Metadata
+from ._progress import Progress, check_state
+from ._request import EpochRequest, Policy
 
 
 class Loader:
@@ -32,6 +35,8 @@ class Loader:
     Attributes:
         client: the client, for everything else.
         classes: class names, by label.
+        mean: mean per channel, 0..1, of the training split where there is one: float32 [3].
+        std: standard deviation per channel, 0..1, likewise: float32 [3].
 
     Raises:
         RefusedError: when there is no such dataset.
@@ -88,20 +93,22 @@ class Loader:
         self._drop_last = drop_last
         self._rank = rank
         self._world_size = world_size
-        self._parameters: Dict[str, Any] = {
-            "schedule": schedule,
-            "epochs": epochs,
-            "batch_size": batch_size,
-            "split": split,
-            "seed": seed,
-            "shuffle": shuffle,
-            "shard": (rank, world_size),
-            "drop_last": drop_last,
-            "ablation": ablation,
-            "policy": policy,
-            "base": base,
-            "codec": codec,
-        }
+        self._request = partial(
+            EpochRequest,
+            dataset,
+            schedule=schedule,
+            epochs=epochs,
+            batch_size=batch_size,
+            split=split,
+            seed=seed,
+            shuffle=shuffle,
+            shard=(rank, world_size),
+            drop_last=drop_last,
+            ablation=ablation,
+            policy=policy,
+            base=base,
+            codec=codec,
+        )
         description = self.client.dataset(dataset)
         if description.get("state") == "importing":
             # A stream waits for the dataset; after that the number of samples is known.
@@ -121,19 +128,12 @@ class Loader:
         with self._open(self._request(0, start=end)) as nothing:
             list(nothing)
         self._metadata = nothing.metadata
-        self.classes: Tuple[str, ...] = nothing.metadata.classes
-        self._progress: Optional[Progress] = None
-        self._resume: Optional[Dict[str, Any]] = None
-
-    @property
-    def mean(self) -> np.ndarray:
-        """Mean per channel, 0..1, of the training split where there is one: float32 [3]."""
-        return np.array(self._metadata.mean, np.float32)
-
-    @property
-    def std(self) -> np.ndarray:
-        """Standard deviation per channel, 0..1, likewise: float32 [3]."""
-        return np.array(self._metadata.std, np.float32)
+        self.classes: Tuple[str, ...] = self._metadata.classes
+        self.mean = np.array(self._metadata.mean, np.float32)
+        self.std = np.array(self._metadata.std, np.float32)
+        self._progress = Progress(self._request(0), metadata=self._metadata)
+        # A position that was loaded for the next epoch.
+        self._saved: Optional[Progress] = None
 
     def __len__(self) -> int:
         """Batches of each epoch of this rank."""
@@ -155,27 +155,22 @@ class Loader:
             RefusedError: when the server refuses, for example an epoch after the run's last.
             UnreachableError: when no server can be reached.
         """
-        resume, self._resume = self._resume, None
+        saved = self._saved
         if start is None:
-            start = resume["batch"] if resume is not None and resume["epoch"] == epoch else 0
-        opened = self._open(self._request(epoch, start, step))
-        batches = len(range(start, len(self), step))
-        if opened.metadata.batches != batches:
+            start = saved.received if saved is not None and saved.request.epoch == epoch else 0
+        opened = self._open(self._request(epoch, start=start, step=step), self._metadata)
+        found, batches = opened.metadata.batches, len(range(start, len(self), step))
+        if found != batches:
             opened.close()
-            raise ChangedError(self.client.urls[0], "pba.batches", str(opened.metadata.batches), str(batches))
-        self._progress = opened.progress
+            raise ChangedError(self.client.urls[0], "pba.batches", str(found), str(batches))
+        self._progress, self._saved = opened.progress, None
         return opened
 
     __call__ = epoch
 
-    def _request(self, epoch: int, start: int = 0, step: int = 1) -> EpochRequest:
-        return EpochRequest(self._dataset, epoch, start=start, step=step, **self._parameters)
-
-    def _open(self, request: EpochRequest) -> Epoch:
-        known = getattr(self, "_metadata", None)
-        expected = {"dataset": known.dataset, "schedule": known.schedule} if known else None
+    def _open(self, request: EpochRequest, expected: Optional[Metadata] = None) -> Epoch:
         # Ranks begin at different replicas, so that all of them have work.
-        return self.client._open(request, expected, first_replica=self._rank)
+        return self.client._open(request, expected, replica=self._rank)
 
     def state_dict(self) -> Dict[str, Any]:
         """The position after the batches taken from the latest epoch, for a checkpoint.
@@ -185,17 +180,9 @@ class Loader:
         Raises:
             PbaError: when the latest epoch is read with a ``step``, which has no position.
         """
-        progress = self._progress
-        if progress is None:
-            if self._resume is not None:
-                return dict(self._resume)
-            progress = Progress(self._request(0))
-            progress.metadata = self._metadata
-        if progress.request.step != 1:
+        if self._progress.request.step != 1:
             raise PbaError("an epoch read with a step has no position to resume from")
-        state = progress.state()
-        state["request"] = self._comparable(progress.request)
-        return state
+        return {**self._progress.state(), "request": self._comparable()}
 
     def load_state_dict(self, state: Dict[str, Any]) -> None:
         """Lets the next ``epoch(state["epoch"])`` begin at the saved batch.
@@ -205,20 +192,14 @@ class Loader:
                 of a batch means other samples.
             ChangedError: when the dataset or the schedule has changed.
         """
-        check_state(state)
-        check_same(state["request"], self._comparable(self._request(state["epoch"])))
-        for key in ("dataset", "schedule"):
-            found = getattr(self._metadata, key)
-            if state[f"{key}_digest"] != found:
-                source = ", ".join(self.client.urls)
-                raise ChangedError(source, f"pba.{key}", found, state[f"{key}_digest"])
-        self._resume = {**state}
-        self._progress = None
+        check_state(state, self._comparable(), self._metadata, self.client._access)
+        self._progress = self._saved = Progress(
+            self._request(state["epoch"]), metadata=self._metadata, received=state["batch"]
+        )
 
-    @staticmethod
-    def _comparable(request: EpochRequest) -> Dict[str, Any]:
-        """The request without its position and the parameters that do not change samples."""
-        state = request.state()
+    def _comparable(self) -> Dict[str, Any]:
+        """The request without its position, which is the same in every epoch."""
+        state = self._request(0).state()
         return {key: state[key] for key in ("dataset", "parameters")}
 
     def __repr__(self) -> str:

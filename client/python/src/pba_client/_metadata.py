@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import NamedTuple, Tuple
+from typing import Any, Dict, NamedTuple, Tuple
 
 import pyarrow as pa
 
@@ -46,18 +46,12 @@ class Metadata(NamedTuple):
         """
         try:
             pairs = {key.decode(): value.decode() for key, value in (schema.metadata or {}).items()}
-            metadata = cls(
-                version=pairs["pba.version"],
-                dataset=pairs["pba.dataset"],
-                schedule=pairs["pba.schedule"],
-                epoch=int(pairs["pba.epoch"]),
-                seed=int(pairs["pba.seed"]),
-                batches=int(pairs["pba.batches"]),
-                rows=int(pairs["pba.rows"]),
-                mean=tuple(json.loads(pairs["pba.mean"])),
-                std=tuple(json.loads(pairs["pba.std"])),
-                classes=tuple(json.loads(pairs["pba.classes"])),
-            )
+            values: Dict[str, Any] = {name: pairs[f"pba.{name}"] for name in cls._fields}
+            for name in ("epoch", "seed", "batches", "rows"):
+                values[name] = int(values[name])
+            for name in ("mean", "std", "classes"):
+                values[name] = tuple(json.loads(values[name]))
+            metadata = cls(**values)
             if not all(isinstance(number, (int, float)) for number in metadata.mean + metadata.std):
                 raise ValueError("mean and std are not numbers")
             if metadata.batches < 0 or metadata.rows < 0:
@@ -75,21 +69,15 @@ def check_columns(schema: pa.Schema) -> None:
     Raises:
         StreamError: when they are not image, label and index, of their types.
     """
-    tensor = pa.FixedShapeTensorType
-    image = schema.types[0] if len(schema) else None
     try:
-        schema.names
+        names_types = [(field.name, field.type) for field in schema]
     except UnicodeDecodeError as error:
         raise StreamError("its columns have names that are not text") from error
-    is_image = isinstance(image, tensor) and image.value_type == pa.uint8() and len(image.shape) == 3
-    names_types = [(field.name, field.type) for field in schema]
+    image = names_types[0][1] if names_types else None
+    is_tensor = isinstance(image, pa.FixedShapeTensorType)
+    is_image = is_tensor and image.value_type == pa.uint8() and len(image.shape) == 3
     if not is_image or names_types != [("image", image), ("label", pa.int64()), ("index", pa.uint64())]:
         found = ", ".join(f"{name} ({kind})" for name, kind in names_types) or "none"
         raise StreamError(
             f"its columns are {found[:500]}; expected image (uint8 tensors), label (int64) and index (uint64)"
         )
-
-
-def image_shape(schema: pa.Schema) -> Tuple[int, ...]:
-    """The shape of an image: height, width, channels."""
-    return tuple(schema.field("image").type.shape)

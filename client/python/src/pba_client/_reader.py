@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Callable, Optional, Sequence, TypeVar, Union
+from typing import TYPE_CHECKING, Callable, List, Optional, Tuple, TypeVar, Union
 
-import pyarrow as pa
-
-from ._address import Address
 from ._batch import Batch
-from ._errors import ChangedError, CutError, PbaError, RefusedError, StreamError, UnreachableError
+from ._errors import CutError, RefusedError, StreamError, UnreachableError
 from ._http import Access, Canceller, ConnectError, Eof, Response, StallError, UntrustedError
-from ._ipc import Counters, StreamReader
+from ._ipc import StreamReader
 from ._metadata import Metadata, check_columns
-from ._request import ARROW_STREAM, EpochRequest
+from ._progress import Progress
+from ._request import ARROW_STREAM
 
 # Pause before the second attempt in a row; doubled each time.
 PAUSE_SECONDS = 0.1
@@ -21,6 +19,11 @@ PAUSE_SECONDS_MAX = 10.0
 RETRY_AFTER_SECONDS_MAX = 60.0
 # Full, shutting down, or a proxy whose server is down: another attempt may succeed.
 STATUS_RETRIED = (429, 502, 503, 504)
+# Default of batches fetched ahead by a thread.
+PREFETCH_BATCHES = 2
+# Batches in shared memory beyond those fetched ahead: the loop's own, the one before it while the
+# loop goes on, and two that a trainer may still be copying to its device.
+MEMORY_BATCHES_LOOP = 4
 
 if TYPE_CHECKING:
     from ._shared_memory import SharedMemoryReader
@@ -35,241 +38,184 @@ def pause_seconds(failures: int, retry_after: Optional[float]) -> float:
     return max(min(pause, PAUSE_SECONDS_MAX), min(retry_after or 0.0, RETRY_AFTER_SECONDS_MAX))
 
 
+def _stream(response: Response, progress: Progress) -> Union[StreamReader, SharedMemoryReader]:
+    """The stream that an answer carries."""
+    if response.shares_memory:
+        # Imported only on Linux, which has what it needs.
+        from ._shared_memory import SharedMemoryReader
+
+        return SharedMemoryReader(response, progress)
+    content_type = response.body.headers.get("content-type", "")
+    if content_type.startswith(ARROW_STREAM):
+        return StreamReader(response, progress)
+    shown = response.access.hide(content_type)
+    raise RefusedError(200, f"{response.address} answered {shown!r}, which is not an epoch")
+
+
 class Connection:
-    """One answer of one server, from its schema on.
+    """One answer of one server, from its schema on."""
 
-    Attributes:
-        next: returns the next batch; none at the end of the stream.
-    """
-
-    def __init__(self, response: Response, counters: Counters) -> None:
-        self._response = response
-        self._stream: Union[StreamReader, SharedMemoryReader, None] = None
+    def __init__(self, response: Response, progress: Progress) -> None:
+        self.response = response
+        # Of the answer, so far.
+        self.rows = self.batches = 0
         try:
             response.check()
-            self.shares_memory = response.shares_memory
-            self.is_near = response.is_near
-            content_type = response.headers.get("content-type", "")
-            if self.shares_memory:
-                self._stream = _memory_reader(response, counters)
-            elif content_type.startswith(ARROW_STREAM):
-                self._stream = StreamReader(response, counters)
-            else:
-                shown = response.hide(content_type)
-                raise RefusedError(200, f"{response.address} answered {shown!r}, which is not an epoch")
-            self.next: Callable[[], Optional[Batch]] = self._stream.next
-            self.schema = self._stream.schema
-            # Of the answer, so far.
-            self.rows = self.batches = 0
+            stream = _stream(response, progress)
+            self.next: Callable[[], Optional[Batch]] = stream.next
+            self.schema = stream.schema
             try:
                 self.metadata = Metadata.of(self.schema)
                 check_columns(self.schema)
             except StreamError as error:
                 # Without its cause, which shows what the server sent.
-                raise StreamError(response.hide(str(error))) from None
+                raise StreamError(response.access.hide(str(error))) from None
             if self.metadata.rows and not self.metadata.batches:
                 raise StreamError(f"it announces {self.metadata.rows} rows but no batches")
         except BaseException:
-            self.close()
+            response.close()
             raise
-
-    def close(self) -> None:
-        if self._stream is not None:
-            self._stream.close()
-        self._response.close()
-
-
-def _memory_reader(response: Response, counters: Counters) -> SharedMemoryReader:
-    # Imported only on Linux, which has what it needs.
-    from ._shared_memory import SharedMemoryReader
-
-    return SharedMemoryReader(response, counters)
 
 
 class Reader:
     """Reads the batches of an epoch in order, each exactly once, despite cuts.
 
-    It is not thread-safe, except that another thread may stop ``canceller``.
+    It begins where the loop is, and goes ahead of it. It is not thread-safe, except that another
+    thread may stop ``canceller``.
+
+    Attributes:
+        received: batches read, with those before it began.
     """
 
-    def __init__(
-        self,
-        addresses: Sequence[Address],
-        request: EpochRequest,
-        counters: Counters,
-        *,
-        access: Access,
-        stall_seconds: float,
-        retries: int,
-        memory_batches: int,
-        replica: int = 0,
-        received: int = 0,
-    ) -> None:
-        self._memory_batches = memory_batches
+    def __init__(self, access: Access, progress: Progress) -> None:
         self.canceller = Canceller()
-        self._addresses = addresses
-        self._request = request
-        self._counters = counters
         self._access = access
-        self._stall_seconds = stall_seconds
-        self._retries = retries
-        self.replica = replica
-        self.received = received
+        self._progress = progress
+        self.received = progress.received
         # Of the batches received; not known where others received some of them.
-        self.rows: Optional[int] = 0 if received == 0 else None
+        self._rows: Optional[int] = None if progress.received else 0
         self._connection: Optional[Connection] = None
-        # Of the complete answer; known once a server has answered.
-        self.schema: Optional[pa.Schema] = None
-        self.metadata: Optional[Metadata] = None
 
     def open(self, patient: bool) -> None:
-        """Connects for the first time and reads the schema.
-
-        Args:
-            patient: whether servers that accept no connection are expected to come back.
-
-        Raises:
-            RefusedError: when the server refuses the request.
-            UnreachableError: when no server can be reached.
-        """
+        """Connects for the first time; if patient, servers that accept no connection may come back."""
         self._persist(self._connect, patient)
 
     @property
     def shares_memory(self) -> bool:
         """Whether the current connection is through shared memory."""
-        return self._connection is not None and self._connection.shares_memory
+        connection = self._connection
+        return connection is not None and connection.response.shares_memory
 
     @property
     def is_near(self) -> bool:
         """Whether the current connection is to this machine, and in the clear."""
-        return self._connection is not None and self._connection.is_near
+        return self._connection is not None and self._connection.response.is_near
 
-    def next(self) -> Optional[Batch]:
-        """The next batch; none when all announced batches have arrived."""
-        assert self.metadata is not None
-        if self.received == self.metadata.batches:
-            self._finish()
-            return None
-        try:
-            batch = self._read()
-        except Exception as error:
-            batch = self._persist(self._read, failed=error)
-        except BaseException:
-            # Interrupted in the middle of a message: the rest cannot be read.
-            self.drop()
-            raise
+    def next(self) -> Tuple[int, Optional[Batch]]:
+        """The number of batches before the next one, and that; none when all announced have arrived."""
+        received, whole = self.received, self._progress.metadata
+        assert whole is not None
+        if received == whole.batches:
+            self._finish(whole)
+            return received, None
+        batch = self._persist(self._read)
         self.received += 1
-        if self.rows is not None:
-            self.rows += len(batch)
-        return batch
+        if self._rows is not None:
+            self._rows += len(batch)
+        return received, batch
 
-    def _persist(
-        self,
-        attempt: Callable[[], _T],
-        patient: bool = True,
-        failed: Optional[Exception] = None,
-    ) -> _T:
-        """Repeats an attempt, which may have failed once already, until it succeeds or fails for good."""
+    def _persist(self, attempt: Callable[[], _T], patient: bool = True) -> _T:
+        """Repeats an attempt until it succeeds or fails for good."""
         # In total, and successive ones that another attempt would not help.
         attempts = hopeless = 0
-        away: Optional[PbaError] = None
+        away: Optional[UnreachableError] = None
         while True:
-            retry_after: Optional[float] = None
             try:
-                if failed is not None:
-                    error, failed = failed, None
-                    raise error
                 return attempt()
-            except RefusedError as error:
-                failure: PbaError = error
+            except BaseException as error:
+                # After an interrupt in the middle of a message, too: the rest cannot be read.
                 self.drop()
-                if error.status not in STATUS_RETRIED:
+                refused = isinstance(error, RefusedError) and error.status not in STATUS_RETRIED
+                failed = isinstance(error, (UnreachableError, StreamError, RefusedError))
+                if refused or not failed or self.canceller.stopped.is_set():
                     raise
-                retry_after = error.retry_after
-            except (UnreachableError, StreamError) as error:
                 failure = error
-                self.drop()
-            except BaseException:
-                # Interrupted in the middle of a message: the rest cannot be read.
-                self.drop()
-                raise
-            if self.canceller.stopped:
-                raise failure
             attempts += 1
-            lasting = isinstance(failure, UntrustedError) or (isinstance(failure, ConnectError) and not patient)
-            hopeless = hopeless + 1 if lasting else 0
-            if isinstance(failure, UnreachableError) and lasting:
-                failure = failure.after(away)
-            away = failure if lasting else None
+            if isinstance(failure, UntrustedError) or (isinstance(failure, ConnectError) and not patient):
+                hopeless += 1
+                failure = away = failure.after(away)
+            else:
+                hopeless, away = 0, None
             # Counted in rounds: more replicas never mean fewer attempts at each.
-            attempts_max = self._retries * len(self._addresses)
-            if attempts > attempts_max or hopeless >= len(self._addresses):
-                if self.schema is None or isinstance(failure, RefusedError):
+            replicas = len(self._access.addresses)
+            attempts_max = self._access.retries * replicas
+            whole = self._progress.metadata
+            if attempts > attempts_max or hopeless >= replicas:
+                if whole is None or isinstance(failure, RefusedError):
                     raise failure
-                expected = self.metadata.batches if self.metadata else 0
-                attempts_made = min(attempts, attempts_max)
-                raise CutError(self.received, expected, attempts_made, str(failure)) from failure
-            if self.schema is not None:
-                self._counters.resumes += 1
-            self.replica += 1
+                made = min(attempts, attempts_max)
+                raise CutError(self.received, whole.batches, made, str(failure)) from failure
+            if whole is not None:
+                self._progress.resumes += 1
+            self._progress.replica += 1
             # Each replica is tried once without a pause, and so is a single one that cut a stream.
-            rounds = attempts // len(self._addresses)
-            if attempts % len(self._addresses) == 0:
+            rounds, rest = divmod(attempts, replicas)
+            if rest == 0:
+                retry_after = failure.retry_after if isinstance(failure, RefusedError) else None
                 self.canceller.pause(pause_seconds(rounds - 1, retry_after))
 
-    def _connect(self) -> None:
+    def _connect(self) -> Connection:
         """Requests the missing batches from the current replica, and checks that its data is the same."""
-        address = self._addresses[self.replica % len(self._addresses)]
+        progress, request, access = self._progress, self._progress.request, self._access
+        address = access.addresses[progress.replica % len(access.addresses)]
+        ahead = PREFETCH_BATCHES if access.prefetch is None else access.prefetch
+        # A codec is for networks; the server would not compress into shared memory.
+        shared = access.shared_memory and request.codec is None
         response = Response(
             address,
-            self._request.target(self.received),
-            accept=self._request.accept(),
-            access=self._access,
-            stall_seconds=self._stall_seconds,
+            request.target(self.received),
+            accept=request.accept(),
+            access=access,
+            stall_seconds=access.stall_seconds,
             canceller=self.canceller,
-            memory_batches=self._memory_batches,
+            memory_batches=ahead + MEMORY_BATCHES_LOOP if shared else 0,
         )
-        connection = Connection(response, self._counters)
-        self._connection = connection
-        for key in ("epoch", "seed"):
-            asked = self._request.epoch if key == "epoch" else self._request.parameters.get("seed", "0")
-            # The server understood it; "007" is 7.
-            self._check(key, getattr(connection.metadata, key), int(asked))
-        if self.schema is None or self.metadata is None:
-            self.schema, self.metadata = connection.schema, connection.metadata
-            return
-        for key in ("dataset", "schedule"):
-            self._check(key, getattr(connection.metadata, key), getattr(self.metadata, key))
-        if not connection.schema.equals(self.schema, check_metadata=False):
-            raise self._changed("schema", connection.schema, self.schema)
-        self._check("batches", connection.metadata.batches, self.metadata.batches - self.received)
-        if self.rows is not None:
-            self._check("rows", connection.metadata.rows, self.metadata.rows - self.rows)
-
-    def _check(self, key: str, found: object, expected: object) -> None:
-        if found != expected:
-            raise self._changed(f"pba.{key}", found, expected)
-
-    def _changed(self, key: str, found: object, expected: object) -> ChangedError:
-        address = self._addresses[self.replica % len(self._addresses)]
-        return ChangedError(str(address), key, self._access.hide(str(found)), str(expected))
+        connection = self._connection = Connection(response, progress)
+        found, whole = connection.metadata, progress.metadata
+        # The server understood them; "007" is 7.
+        checks: List[Tuple[str, object, object]] = [
+            ("pba.epoch", found.epoch, int(request.epoch)),
+            ("pba.seed", found.seed, int(request.parameters.get("seed", "0"))),
+        ]
+        if whole is not None:
+            checks += [
+                ("pba.dataset", found.dataset, whole.dataset),
+                ("pba.schedule", found.schedule, whole.schedule),
+                ("schema", connection.schema, progress.schema),
+                ("pba.batches", found.batches, whole.batches - self.received),
+            ]
+            if self._rows is not None:
+                checks.append(("pba.rows", found.rows, whole.rows - self._rows))
+        for key, value, expected in checks:
+            access.check_same(str(address), key, value, expected)
+        if whole is None:
+            progress.schema, progress.metadata = connection.schema, found
+        return connection
 
     def _read(self) -> Batch:
-        if self._connection is None:
-            self._connect()
-        assert self._connection is not None and self.metadata is not None
-        batch = self._connection.next()
+        connection = self._connection or self._connect()
+        batch = connection.next()
+        announced = connection.metadata
         if batch is None:
-            raise StreamError(f"it ended after {self.received} of {self.metadata.batches} batches")
-        connection = self._connection
+            assert self._progress.metadata is not None
+            raise StreamError(f"it ended after {self.received} of {self._progress.metadata.batches} batches")
         connection.batches += 1
         connection.rows += len(batch)
-        announced = connection.metadata
         if connection.batches == announced.batches and connection.rows != announced.rows:
             raise StreamError(f"it has {connection.rows} rows where {announced.rows} were announced")
         return batch
 
-    def _finish(self) -> None:
+    def _finish(self, whole: Metadata) -> None:
         """Reads the end of the stream.
 
         A cut after the last batch loses nothing, so nothing is requested again; but an extra batch
@@ -284,11 +230,10 @@ class Reader:
         finally:
             self.drop()
         if surplus is not None:
-            assert self.metadata is not None
-            raise StreamError(f"it has more than the {self.metadata.batches} batches announced")
+            raise StreamError(f"it has more than the {whole.batches} batches announced")
 
     def drop(self) -> None:
         """Ends the connection, if there is one."""
         connection, self._connection = self._connection, None
         if connection is not None:
-            connection.close()
+            connection.response.close()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Any, Dict, Mapping, Optional, Sequence, Tuple, Union
+from typing import Any, Dict, Optional, Sequence, Tuple, Union
 from urllib.parse import quote, urlencode
 
 ARROW_STREAM = "application/vnd.apache.arrow.stream"
@@ -18,9 +18,7 @@ def segment(name: object) -> str:
 
 
 def _text(value: Any) -> str:
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    return str(value)
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 class EpochRequest:
@@ -90,26 +88,3 @@ class EpochRequest:
             "step": self.step,
             "parameters": dict(self.parameters),
         }
-
-
-def check_same(saved: Mapping[str, Any], own: Mapping[str, Any]) -> None:
-    """Refuses a saved position of another request.
-
-    Raises:
-        ValueError: naming each parameter that differs.
-    """
-    differences = []
-    for name in sorted(set(saved) | set(own)):
-        if name == "parameters":
-            continue
-        if saved.get(name) != own.get(name):
-            differences.append(f"{name} was {saved.get(name)!r} and is {own.get(name)!r}")
-    before, now = saved.get("parameters", {}), own.get("parameters", {})
-    for name in sorted(set(before) | set(now)):
-        if before.get(name) != now.get(name):
-            differences.append(f"{name} was {before.get(name)!r} and is {now.get(name)!r}")
-    if differences:
-        raise ValueError(
-            "the saved position belongs to another epoch request, in which its batch numbers "
-            f"mean other samples: {'; '.join(differences)}"
-        )

@@ -23,7 +23,7 @@ import pyarrow as pa
 from ._batch import Batch
 from ._errors import StreamError
 from ._http import Eof, Response, broken
-from ._ipc import Counters
+from ._progress import Progress
 
 PAGE_BYTES = 4096
 # Linux's numbers; Python names them from 3.13 on.
@@ -49,13 +49,8 @@ class _SharedMemory:
     def __init__(self, sock: socket.socket, descriptor: int, length: int) -> None:
         # From 3.13 on, a mapping need not keep a descriptor of its own.
         untracked = {"trackfd": False} if sys.version_info >= (3, 13) else {}
-        self.map = mmap.mmap(
-            descriptor,
-            length,
-            flags=mmap.MAP_PRIVATE,
-            prot=mmap.PROT_READ | mmap.PROT_WRITE,
-            **untracked,
-        )
+        access = mmap.PROT_READ | mmap.PROT_WRITE
+        self.map = mmap.mmap(descriptor, length, flags=mmap.MAP_PRIVATE, prot=access, **untracked)
         self.address: int = np.frombuffer(self.map, np.uint8).__array_interface__["data"][0]
         # Slots that the client holds: their offsets and lengths, in pages.
         self.held: Dict[int, Tuple[int, int]] = {}
@@ -70,31 +65,28 @@ class _SharedMemory:
     def give_back(self, number: int) -> None:
         """Lets the server write a slot again. Called by the thread that releases it last."""
         # A process that was forked off has pages of its own, and its parent's socket.
-        if self._socket is None or self._pid != os.getpid():
+        if self._pid != os.getpid():
             return
         with self._lock:
-            sock = self._socket
-            if sock is None:
+            if self._socket is None:
                 return
             # Pages that were written to are copies: the next read must see the server's.
             self.map.madvise(mmap.MADV_DONTNEED, *self.held[number])
             self._unsaid += _SLOT.pack(number)
             if len(self._unsaid) >= _WORDS * _SLOT.size:
-                self._say(sock)
+                self.say()
 
     def say(self) -> None:
         """Gives back the slots that are still pending."""
         with self._lock:
-            if self._socket is not None and self._unsaid:
-                self._say(self._socket)
-
-    def _say(self, sock: socket.socket) -> None:
-        words, self._unsaid = self._unsaid, bytearray()
-        for (number,) in _SLOT.iter_unpack(words):
-            del self.held[number]
-        # A server that is gone needs nothing back.
-        with contextlib.suppress(OSError):
-            sock.send(words, socket.MSG_DONTWAIT)
+            if self._socket is None or not self._unsaid:
+                return
+            words, self._unsaid = self._unsaid, bytearray()
+            for (number,) in _SLOT.iter_unpack(words):
+                del self.held[number]
+            # A server that is gone needs nothing back.
+            with contextlib.suppress(OSError):
+                self._socket.send(words, socket.MSG_DONTWAIT)
 
     def end(self) -> None:
         """From now on no slot is given back or overwritten; existing views stay valid."""
@@ -103,12 +95,14 @@ class _SharedMemory:
 
     def make_own(self) -> None:
         """Turns the held slots into copies, for this process and its forks."""
-        if self._socket is None or self._pid != os.getpid():
+        if self._pid != os.getpid():
             return
-        pages = np.frombuffer(self.map, np.uint8)
         with self._lock:
+            if self._socket is None:
+                return
             # A copy of a slot that is given back would hide the server's next batch there.
             self.say()
+            pages = np.frombuffer(self.map, np.uint8)
             for start, length in self.held.values():
                 # Writing to a page, even its own content, makes the kernel copy it.
                 pages[start : start + length : PAGE_BYTES] += 0
@@ -147,17 +141,23 @@ class SharedMemoryReader:
         batches: how many batches may be held at a time; further ones are copied.
     """
 
-    def __init__(self, response: Response, counters: Counters) -> None:
+    def __init__(self, response: Response, progress: Progress) -> None:
         """Takes over the shared memory.
 
         Raises:
             StreamError: when the server breaks the protocol.
         """
         self._response = response
-        self._counters = counters
+        self._progress = progress
         self._record = memoryview(bytearray(_RECORD.size))
-        data, descriptors = response.exchange(_READY, _RECORD.size)
         try:
+            response.socket.sendall(_READY)
+            data, descriptors, _, _ = socket.recv_fds(response.socket, _RECORD.size, 1)
+        except OSError as error:
+            raise broken(error, response.stall_seconds) from error
+        try:
+            if len(data) != _RECORD.size:
+                raise Eof("the connection ended")
             kind, self.batches, self._bytes, schema_bytes = _RECORD.unpack(data)
             if kind != _OPEN or len(descriptors) != 1 or schema_bytes > self._bytes:
                 raise StreamError("the server shares no memory, although it said it would")
@@ -165,13 +165,14 @@ class SharedMemoryReader:
             if not seals & _F_SEAL_SHRINK or os.fstat(descriptors[0]).st_size < self._bytes:
                 raise StreamError("the server's shared memory could be truncated while in use")
             self._memory = _SharedMemory(response.socket, descriptors[0], self._bytes)
+            response.opened.callback(self._memory.end)
             self.schema: pa.Schema = pa.ipc.read_schema(pa.py_buffer(self._memory.map[:schema_bytes]))
         except (OSError, ValueError, pa.ArrowException) as error:
             raise StreamError(f"the server's shared memory cannot be used: {error}") from error
         finally:
             for descriptor in descriptors:
                 os.close(descriptor)
-        counters.bytes += schema_bytes
+        progress.bytes += schema_bytes
 
     def next(self) -> Optional[Batch]:
         """The next batch; none at the end of the stream.
@@ -179,14 +180,21 @@ class SharedMemoryReader:
         Raises:
             StreamError: when the stream is cut, or the server breaks the protocol.
         """
-        kind, number, offset, length = self._read_record()
+        try:
+            # Below http.client, which expects no body after 101.
+            count = self._response.body.fp.readinto(self._record)
+        except OSError as error:
+            raise broken(error, self._response.stall_seconds) from error
+        if count != _RECORD.size:
+            raise Eof("the connection ended before the stream")
+        kind, number, offset, length = _RECORD.unpack(self._record)
         if kind == _END:
-            self._counters.bytes += _END_OF_STREAM_BYTES
+            self._progress.bytes += _END_OF_STREAM_BYTES
             return None
         memory = self._memory
         if kind != _BATCH or offset + length > self._bytes or number in memory.held:
             raise StreamError("the server sent an invalid record")
-        self._counters.bytes += length
+        self._progress.bytes += length
         start = offset // PAGE_BYTES * PAGE_BYTES
         memory.held[number] = (start, min(offset + length, self._bytes) - start)
         buffer = pa.foreign_buffer(memory.address + offset, length, _Slot(memory, number))
@@ -201,16 +209,3 @@ class SharedMemoryReader:
             return Batch(self.schema, pa.ipc.read_record_batch(pa.ipc.read_message(buffer), self.schema))
         except (pa.ArrowException, EOFError, OSError) as error:
             raise StreamError(f"a batch is broken: {error}") from error
-
-    def _read_record(self) -> tuple:
-        try:
-            # Below http.client, which expects no body after 101.
-            if self._response.body.fp.readinto(self._record) != _RECORD.size:
-                raise Eof("the connection ended before the stream")
-        except OSError as error:
-            raise broken(error, self._response.stall_seconds) from error
-        return _RECORD.unpack(self._record)
-
-    def close(self) -> None:
-        """Stops giving back slots."""
-        self._memory.end()

@@ -23,6 +23,8 @@ from ._loader import Loader
 
 __all__ = ["EpochDataset", "tensors"]
 
+_Tensors = Union[Tuple[torch.Tensor, torch.Tensor], Dict[str, torch.Tensor]]
+
 
 def tensors(batch: Batch) -> Dict[str, torch.Tensor]:
     """The arrays of a batch as tensors on the same memory: nothing is copied.
@@ -75,16 +77,13 @@ class EpochDataset(IterableDataset):
         **options: Any,
     ) -> None:
         super().__init__()
-        own_rank, own_world_size = _distributed()
+        distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
+        if rank is None:
+            rank = torch.distributed.get_rank() if distributed else 0
+        if world_size is None:
+            world_size = torch.distributed.get_world_size() if distributed else 1
         self.loader = Loader(
-            url,
-            dataset,
-            schedule,
-            epochs,
-            batch_size,
-            rank=own_rank if rank is None else rank,
-            world_size=own_world_size if world_size is None else world_size,
-            **options,
+            url, dataset, schedule, epochs, batch_size, rank=rank, world_size=world_size, **options
         )
         self._channels_first = channels_first
         self._as_dict = as_dict
@@ -105,7 +104,7 @@ class EpochDataset(IterableDataset):
         """Batches of this rank from the chosen start to the end of the epoch."""
         return max(0, len(self.loader) - int(self._position[1]))
 
-    def __iter__(self) -> Iterator[Union[Tuple[torch.Tensor, torch.Tensor], Dict[str, torch.Tensor]]]:
+    def __iter__(self) -> Iterator[_Tensors]:
         epoch, start = self._position.tolist()
         info = get_worker_info()
         worker, workers = (0, 1) if info is None else (info.id, info.num_workers)
@@ -115,25 +114,13 @@ class EpochDataset(IterableDataset):
             for batch in batches:
                 yield self._convert(batch)
 
-    def _convert(self, batch: Batch) -> Union[Tuple[torch.Tensor, torch.Tensor], Dict[str, torch.Tensor]]:
+    def _convert(self, batch: Batch) -> _Tensors:
         converted = tensors(batch)
         if self._channels_first:
-            converted["image"] = self._normalised(converted["image"])
-        if self._as_dict:
-            return converted
-        return converted["image"], converted["label"]
-
-    def _normalised(self, image: torch.Tensor) -> torch.Tensor:
-        """uint8 [N, H, W, 3] -> float32 [N, 3, H, W], (pixel / 255 - mean) / std."""
-        mean = torch.from_numpy(self.loader.mean).view(1, 3, 1, 1)
-        std = torch.from_numpy(self.loader.std).view(1, 3, 1, 1)
-        planes = image.permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.contiguous_format)
-        return planes.mul_(1 / (255 * std)).sub_(mean / std)
-
-
-def _distributed() -> Tuple[int, int]:
-    """Rank and world size of ``torch.distributed``, or 0 and 1."""
-    distributed = torch.distributed
-    if distributed.is_available() and distributed.is_initialized():
-        return distributed.get_rank(), distributed.get_world_size()
-    return 0, 1
+            # uint8 [N, H, W, 3] -> float32 [N, 3, H, W], (pixel / 255 - mean) / std.
+            mean = torch.from_numpy(self.loader.mean).view(1, 3, 1, 1)
+            std = torch.from_numpy(self.loader.std).view(1, 3, 1, 1)
+            planes = converted["image"].permute(0, 3, 1, 2)
+            planes = planes.to(torch.float32, memory_format=torch.contiguous_format)
+            converted["image"] = planes.mul_(1 / (255 * std)).sub_(mean / std)
+        return converted if self._as_dict else (converted["image"], converted["label"])

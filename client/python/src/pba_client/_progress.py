@@ -1,0 +1,81 @@
+"""How far an epoch has come, and positions to continue it from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Dict, Optional
+
+import pyarrow as pa
+
+from ._http import Access
+from ._metadata import Metadata
+from ._request import EpochRequest
+
+# In the state of an epoch, to distinguish later formats.
+STATE_VERSION = 1
+
+
+@dataclass
+class Progress:
+    """How far an epoch has come, which may outlive it; the numbers are those of ``Epoch``."""
+
+    request: EpochRequest
+    # Of the complete answer; known once a server has answered.
+    schema: Optional[pa.Schema] = None
+    metadata: Optional[Metadata] = None
+    # Of the server that is asked now.
+    replica: int = 0
+    received: int = 0
+    resumes: int = 0
+    bytes: int = 0
+    server_waited_seconds: float = 0.0
+
+    def state(self) -> Dict[str, Any]:
+        """The position after the batches that the loop has taken."""
+        assert self.metadata is not None
+        return {
+            "version": STATE_VERSION,
+            "epoch": self.request.epoch,
+            "batch": self.request.number(self.received),
+            "request": self.request.state(),
+            "dataset_digest": self.metadata.dataset,
+            "schedule_digest": self.metadata.schedule,
+        }
+
+
+def check_state(state: Any, request: Dict[str, Any], metadata: Metadata, access: Access) -> None:
+    """Refuses a state that does not belong to a request and the data that is served.
+
+    Raises:
+        ValueError: when ``state_dict`` cannot have returned it, or in another request only, in which
+            the number of a batch means other samples.
+        ChangedError: when the dataset or the schedule has changed.
+    """
+    if not isinstance(state, dict):
+        raise ValueError(f"a state is a dict, as returned by state_dict(); this is a {type(state).__name__}")
+    if state.get("version") != STATE_VERSION:
+        raise ValueError(f"the state has version {state.get('version')!r}; expected {STATE_VERSION}")
+    for key in ("epoch", "batch"):
+        value = state.get(key)
+        if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+            raise ValueError(f"the state's {key} is {value!r}; expected an integer of 0 or more")
+    saved = state.get("request")
+    if not isinstance(saved, dict):
+        raise ValueError(f"the state's request is {saved!r}; expected a dict")
+    missing = {"dataset_digest", "schedule_digest"} - set(state)
+    if missing:
+        raise ValueError(f"the state has no {', '.join(sorted(missing))}")
+    differences = [
+        f"{name} was {before.get(name)!r} and is {now.get(name)!r}"
+        for before, now in ((saved, request), (saved.get("parameters", {}), request["parameters"]))
+        for name in sorted({**before, **now})
+        if name != "parameters" and before.get(name) != now.get(name)
+    ]
+    if differences:
+        raise ValueError(
+            "the saved position belongs to another epoch request, in which its batch numbers "
+            f"mean other samples: {'; '.join(differences)}"
+        )
+    source = ", ".join(map(str, access.addresses))
+    access.check_same(source, "pba.dataset", metadata.dataset, state["dataset_digest"])
+    access.check_same(source, "pba.schedule", metadata.schedule, state["schedule_digest"])
