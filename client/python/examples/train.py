@@ -5,8 +5,8 @@
 
 In place of a network, `train_step` fits a linear classifier with numpy, so that the example needs
 nothing else. It learns nothing of use: the built-in pictures differ in shape only, which no linear
-classifier sees, and its loss stays near ln(10) = 2.303. A checkpoint after each epoch, and on Ctrl-C, holds the position; run it again with
-the same --checkpoint to go on with the very next batch.
+classifier sees, and its loss stays near ln(10) = 2.303. At the end, and on Ctrl-C, the position is
+written to --checkpoint; run it again with the same one to go on with the very next batch.
 """
 
 from __future__ import annotations

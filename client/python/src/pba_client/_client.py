@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import json
 import os
@@ -216,7 +215,7 @@ class Client:
                 response = Response(
                     address, target, accept="application/json", access=self._access, stall_seconds=seconds
                 )
-                with contextlib.closing(response):
+                with response.opened:
                     response.check()
                     document = json.loads(response.read_all())
                 if not isinstance(document, dict):

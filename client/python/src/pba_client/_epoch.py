@@ -7,7 +7,7 @@ import os
 import threading
 import time
 import weakref
-from typing import Any, Dict, Iterator, Optional, Union
+from typing import Any, ContextManager, Dict, Iterator, Optional, Union
 
 import pyarrow as pa
 
@@ -24,7 +24,7 @@ from ._source import Direct, Item, Prefetch
 DIRECT_BYTES_MAX = 1024 * 1024
 
 
-class Epoch:
+class Epoch(Iterator[Batch], ContextManager["Epoch"]):
     """Batches of one epoch, in order, each exactly once.
 
     An iterator and a context manager: end it with ``close()``, with ``with``, or by dropping the
@@ -41,13 +41,7 @@ class Epoch:
     """
 
     def __init__(
-        self,
-        access: Access,
-        request: EpochRequest,
-        *,
-        patient: bool,
-        expected: Optional[Metadata],
-        replica: int,
+        self, access: Access, request: EpochRequest, patient: bool, expected: Optional[Metadata], replica: int
     ) -> None:
         self._access = access
         self._request = request
@@ -76,7 +70,8 @@ class Epoch:
     def _default_depth(self, reader: Reader) -> int:
         image_bytes = math.prod(self.schema.field("image").type.shape)
         small = self.metadata.rows * image_bytes <= DIRECT_BYTES_MAX * self.metadata.batches
-        return 0 if reader.is_near and small and self._request.codec is None else PREFETCH_BATCHES
+        near = reader.response is not None and reader.response.is_near
+        return 0 if near and small and self._request.codec is None else PREFETCH_BATCHES
 
     def _start(self, reader: Reader) -> Union[Prefetch, Direct]:
         # Shared memory is ahead of the loop without a thread: the server fills the slots.
@@ -138,9 +133,6 @@ class Epoch:
     def __len__(self) -> int:
         """Total batches of the answer, whether taken or not."""
         return self.metadata.batches
-
-    def __iter__(self) -> Iterator[Batch]:
-        return self
 
     def __next__(self) -> Batch:
         """The next batch.
@@ -208,9 +200,6 @@ class Epoch:
         """Ends the stream; the server notices at once. May be called twice, and by any thread."""
         self._closed = True
         self._end_source()
-
-    def __enter__(self) -> Epoch:
-        return self
 
     def __exit__(self, *_: object) -> None:
         self.close()

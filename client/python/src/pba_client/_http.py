@@ -87,20 +87,12 @@ class Access:
         return text if self.token is None else text.replace(self.token, "...")
 
     def check_same(self, source: str, key: str, found: object, expected: object) -> None:
-        """Refuses other data than expected.
-
-        Raises:
-            ChangedError: which names the source and the key.
-        """
+        """Refuses other data than expected, with a ``ChangedError``."""
         if found != expected:
             raise ChangedError(source, key, self.hide(str(found)), str(expected))
 
     def context(self) -> ssl.SSLContext:
-        """The TLS context.
-
-        Raises:
-            ValueError: when the authority's file cannot be used.
-        """
+        """The TLS context; a ``ValueError`` when the authority's file cannot be used."""
         if self._context is None:
             try:
                 self._context = ssl.create_default_context(cafile=self.ca)
@@ -179,7 +171,7 @@ class Response:
         socket: the connection's socket.
         is_near: whether the body comes from this machine, and in the clear.
         shares_memory: whether the server uses shared memory, and the socket carries ``MEMORY_PROTOCOL``.
-        opened: what ends with the connection.
+        opened: what ends with the connection; closing this ends it, which the server notices at once.
     """
 
     def __init__(
@@ -222,7 +214,7 @@ class Response:
             except OSError as error:
                 raise unreachable(address, error) from error
             self.socket: socket.socket = connection.sock
-            # http.client closes at the end of an answer. This one keeps the descriptor until close().
+            # http.client closes at the end of an answer. This one keeps the descriptor open.
             opened.enter_context(self.socket.makefile("rb", buffering=0))
             canceller = canceller or Canceller()
             opened.callback(canceller.watch, None)
@@ -260,11 +252,7 @@ class Response:
             raise UnreachableError(f"{address} did not answer: {broken(error, self.stall_seconds)}") from error
 
     def check(self) -> None:
-        """Raises the refusal if the answer is not a success.
-
-        Raises:
-            RefusedError: with the server's reason.
-        """
+        """Raises a ``RefusedError`` with the server's reason, if the answer is not a success."""
         if self.body.status == 200 or self.shares_memory:
             return
         try:
@@ -289,11 +277,7 @@ class Response:
         raise RefusedError(self.body.status, detail, retry_after=seconds, **names)
 
     def read_all(self) -> bytes:
-        """Reads the rest of a short body.
-
-        Raises:
-            StreamError: when it is cut, or longer than a document may be.
-        """
+        """The rest of the body; a ``StreamError`` when it is cut, or longer than a document may be."""
         pieces: List[bytes] = []
         total = 0
         deadline = time.monotonic() + max(self.stall_seconds, DOCUMENT_SECONDS)
@@ -312,10 +296,6 @@ class Response:
         except (OSError, http.client.HTTPException) as error:
             raise broken(error, self.stall_seconds) from error
         raise StreamError(f"{self.address} sent more than {DOCUMENT_BYTES_MAX} bytes")
-
-    def close(self) -> None:
-        """Ends the connection; the server notices at once."""
-        self.opened.close()
 
 
 def unreachable(address: Address, error: OSError) -> UnreachableError:

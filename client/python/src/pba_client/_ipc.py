@@ -109,14 +109,12 @@ class StreamReader:
 
     Attributes:
         schema: the stream's schema.
+
+    Raises:
+        StreamError: here and from ``next``, when the stream is cut, or is not a valid Arrow stream.
     """
 
     def __init__(self, response: Response, progress: Progress) -> None:
-        """Reads the schema.
-
-        Raises:
-            StreamError: when the stream is cut, or is not an Arrow stream.
-        """
         self._body = Body(response, progress)
         self._file = pa.PythonFile(self._body, mode="r")
         self._layout: Optional[Layout] = None
@@ -126,11 +124,7 @@ class StreamReader:
             raise StreamError(f"it is not an Arrow stream: {error}") from error
 
     def next(self) -> Optional[Batch]:
-        """The next batch; none at Arrow's end of stream, with HTTP's last chunk after it.
-
-        Raises:
-            StreamError: when the stream is cut, or is not a valid Arrow stream.
-        """
+        """The next batch; none at Arrow's end of stream, with HTTP's last chunk after it."""
         if self._layout is not None:
             repeated = self._body.repeated(self._layout)
             if repeated is not None:

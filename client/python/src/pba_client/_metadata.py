@@ -39,7 +39,7 @@ class Metadata(NamedTuple):
 
     @classmethod
     def of(cls, schema: pa.Schema) -> Metadata:
-        """Reads the metadata of a stream's schema.
+        """Reads the metadata of a stream's schema, whose columns are those of a batch.
 
         Raises:
             StreamError: when something is missing or invalid.
@@ -56,19 +56,18 @@ class Metadata(NamedTuple):
                 raise ValueError("mean and std are not numbers")
             if metadata.batches < 0 or metadata.rows < 0:
                 raise ValueError(f"{metadata.batches} batches of {metadata.rows} rows")
-            return metadata
         except KeyError as error:
             raise StreamError(f"its schema has no {error.args[0]}") from error
         except (ValueError, TypeError, RecursionError) as error:
             raise StreamError(f"its schema is not a PBA server's: {error}") from error
+        _check_columns(schema)
+        if metadata.rows and not metadata.batches:
+            raise StreamError(f"it announces {metadata.rows} rows but no batches")
+        return metadata
 
 
-def check_columns(schema: pa.Schema) -> None:
-    """Refuses columns that the arrays of a batch would misread.
-
-    Raises:
-        StreamError: when they are not image, label and index, of their types.
-    """
+def _check_columns(schema: pa.Schema) -> None:
+    """Refuses columns that the arrays of a batch would misread."""
     try:
         names_types = [(field.name, field.type) for field in schema]
     except UnicodeDecodeError as error:

@@ -8,7 +8,7 @@ from ._batch import Batch
 from ._errors import CutError, RefusedError, StreamError, UnreachableError
 from ._http import Access, Canceller, ConnectError, Eof, Response, StallError, UntrustedError
 from ._ipc import StreamReader
-from ._metadata import Metadata, check_columns
+from ._metadata import Metadata
 from ._progress import Progress
 from ._request import ARROW_STREAM
 
@@ -52,31 +52,6 @@ def _stream(response: Response, progress: Progress) -> Union[StreamReader, Share
     raise RefusedError(200, f"{response.address} answered {shown!r}, which is not an epoch")
 
 
-class Connection:
-    """One answer of one server, from its schema on."""
-
-    def __init__(self, response: Response, progress: Progress) -> None:
-        self.response = response
-        # Of the answer, so far.
-        self.rows = self.batches = 0
-        try:
-            response.check()
-            stream = _stream(response, progress)
-            self.next: Callable[[], Optional[Batch]] = stream.next
-            self.schema = stream.schema
-            try:
-                self.metadata = Metadata.of(self.schema)
-                check_columns(self.schema)
-            except StreamError as error:
-                # Without its cause, which shows what the server sent.
-                raise StreamError(response.access.hide(str(error))) from None
-            if self.metadata.rows and not self.metadata.batches:
-                raise StreamError(f"it announces {self.metadata.rows} rows but no batches")
-        except BaseException:
-            response.close()
-            raise
-
-
 class Reader:
     """Reads the batches of an epoch in order, each exactly once, despite cuts.
 
@@ -92,9 +67,12 @@ class Reader:
         self._access = access
         self._progress = progress
         self.received = progress.received
-        # Of the batches received; not known where others received some of them.
-        self._rows: Optional[int] = None if progress.received else 0
-        self._connection: Optional[Connection] = None
+        # Of the batches received; known once a server has said how many are left.
+        self._rows: Optional[int] = None
+        # What the current connection announced.
+        self._announced_rows = 0
+        self.response: Optional[Response] = None
+        self._stream: Union[StreamReader, SharedMemoryReader, None] = None
 
     def open(self, patient: bool) -> None:
         """Connects for the first time; if patient, servers that accept no connection may come back."""
@@ -103,26 +81,17 @@ class Reader:
     @property
     def shares_memory(self) -> bool:
         """Whether the current connection is through shared memory."""
-        connection = self._connection
-        return connection is not None and connection.response.shares_memory
-
-    @property
-    def is_near(self) -> bool:
-        """Whether the current connection is to this machine, and in the clear."""
-        return self._connection is not None and self._connection.response.is_near
+        response = self.response
+        return response is not None and response.shares_memory
 
     def next(self) -> Tuple[int, Optional[Batch]]:
         """The number of batches before the next one, and that; none when all announced have arrived."""
         received, whole = self.received, self._progress.metadata
         assert whole is not None
         if received == whole.batches:
-            self._finish(whole)
+            self._finish()
             return received, None
-        batch = self._persist(self._read)
-        self.received += 1
-        if self._rows is not None:
-            self._rows += len(batch)
-        return received, batch
+        return received, self._persist(self._read)
 
     def _persist(self, attempt: Callable[[], _T], patient: bool = True) -> _T:
         """Repeats an attempt until it succeeds or fails for good."""
@@ -164,14 +133,14 @@ class Reader:
                 retry_after = failure.retry_after if isinstance(failure, RefusedError) else None
                 self.canceller.pause(pause_seconds(rounds - 1, retry_after))
 
-    def _connect(self) -> Connection:
+    def _connect(self) -> None:
         """Requests the missing batches from the current replica, and checks that its data is the same."""
         progress, request, access = self._progress, self._progress.request, self._access
         address = access.addresses[progress.replica % len(access.addresses)]
         ahead = PREFETCH_BATCHES if access.prefetch is None else access.prefetch
         # A codec is for networks; the server would not compress into shared memory.
         shared = access.shared_memory and request.codec is None
-        response = Response(
+        self.response = Response(
             address,
             request.target(self.received),
             accept=request.accept(),
@@ -180,8 +149,14 @@ class Reader:
             canceller=self.canceller,
             memory_batches=ahead + MEMORY_BATCHES_LOOP if shared else 0,
         )
-        connection = self._connection = Connection(response, progress)
-        found, whole = connection.metadata, progress.metadata
+        self.response.check()
+        self._stream = _stream(self.response, progress)
+        schema, whole = self._stream.schema, progress.metadata
+        try:
+            found = Metadata.of(schema)
+        except StreamError as error:
+            # Without its cause, which shows what the server sent.
+            raise StreamError(access.hide(str(error))) from None
         # The server understood them; "007" is 7.
         checks: List[Tuple[str, object, object]] = [
             ("pba.epoch", found.epoch, int(request.epoch)),
@@ -191,7 +166,7 @@ class Reader:
             checks += [
                 ("pba.dataset", found.dataset, whole.dataset),
                 ("pba.schedule", found.schedule, whole.schedule),
-                ("schema", connection.schema, progress.schema),
+                ("schema", schema, progress.schema),
                 ("pba.batches", found.batches, whole.batches - self.received),
             ]
             if self._rows is not None:
@@ -199,41 +174,45 @@ class Reader:
         for key, value, expected in checks:
             access.check_same(str(address), key, value, expected)
         if whole is None:
-            progress.schema, progress.metadata = connection.schema, found
-        return connection
+            progress.schema, progress.metadata = schema, found
+            whole = found
+        self._rows, self._announced_rows = whole.rows - found.rows, found.rows
 
     def _read(self) -> Batch:
-        connection = self._connection or self._connect()
-        batch = connection.next()
-        announced = connection.metadata
+        if self._stream is None:
+            self._connect()
+        whole = self._progress.metadata
+        assert self._stream is not None and self._rows is not None and whole is not None
+        batch = self._stream.next()
         if batch is None:
-            assert self._progress.metadata is not None
-            raise StreamError(f"it ended after {self.received} of {self._progress.metadata.batches} batches")
-        connection.batches += 1
-        connection.rows += len(batch)
-        if connection.batches == announced.batches and connection.rows != announced.rows:
-            raise StreamError(f"it has {connection.rows} rows where {announced.rows} were announced")
+            raise StreamError(f"it ended after {self.received} of {whole.batches} batches")
+        rows = self._rows + len(batch)
+        if self.received + 1 == whole.batches and rows != whole.rows:
+            sent = rows - whole.rows + self._announced_rows
+            raise StreamError(f"it has {sent} rows where {self._announced_rows} were announced")
+        self._rows = rows
+        self.received += 1
         return batch
 
-    def _finish(self, whole: Metadata) -> None:
+    def _finish(self) -> None:
         """Reads the end of the stream.
 
         A cut after the last batch loses nothing, so nothing is requested again; but an extra batch
         is an error.
         """
-        if self._connection is None:
+        if self._stream is None:
             return
         try:
-            surplus = self._connection.next()
+            surplus = self._stream.next()
         except (Eof, StallError):
             surplus = None
         finally:
             self.drop()
         if surplus is not None:
-            raise StreamError(f"it has more than the {whole.batches} batches announced")
+            raise StreamError(f"it has more than the {self.received} batches announced")
 
     def drop(self) -> None:
         """Ends the connection, if there is one."""
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            connection.response.close()
+        response, self.response, self._stream = self.response, None, None
+        if response is not None:
+            response.opened.close()

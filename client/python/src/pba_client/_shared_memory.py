@@ -139,14 +139,12 @@ class SharedMemoryReader:
     Attributes:
         schema: the stream's schema.
         batches: how many batches may be held at a time; further ones are copied.
+
+    Raises:
+        StreamError: here and from ``next``, when the stream is cut, or the server breaks the protocol.
     """
 
     def __init__(self, response: Response, progress: Progress) -> None:
-        """Takes over the shared memory.
-
-        Raises:
-            StreamError: when the server breaks the protocol.
-        """
         self._response = response
         self._progress = progress
         self._record = memoryview(bytearray(_RECORD.size))
@@ -175,11 +173,7 @@ class SharedMemoryReader:
         progress.bytes += schema_bytes
 
     def next(self) -> Optional[Batch]:
-        """The next batch; none at the end of the stream.
-
-        Raises:
-            StreamError: when the stream is cut, or the server breaks the protocol.
-        """
+        """The next batch; none at the end of the stream."""
         try:
             # Below http.client, which expects no body after 101.
             count = self._response.body.fp.readinto(self._record)

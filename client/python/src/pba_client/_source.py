@@ -69,11 +69,7 @@ class Prefetch:
 
 
 class Direct:
-    """Reads in the loop's own thread.
-
-    Args:
-        lock: held by the caller of ``next``.
-    """
+    """Reads in the loop's own thread, which holds a lock while it calls ``next``."""
 
     def __init__(self, reader: Reader, lock: "threading.RLock") -> None:
         self.reader = reader
