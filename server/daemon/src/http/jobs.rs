@@ -14,7 +14,7 @@ use axum::routing::{MethodRouter, delete, get, post};
 use futures_util::Stream;
 use futures_util::stream::unfold;
 use pba_search::protocol::{self as job, event_name};
-use pba_search::{Progress, Run};
+use pba_search::{Progress, Run, Spec};
 use pba_wire::jobs::{Job, JobList, JobState, PROGRESS, STATE};
 use pba_wire::query::{Form, Integer};
 use serde::Serialize;
@@ -38,6 +38,8 @@ const KEEPALIVE: Duration = Duration::from_secs(15);
 /// Lines of a journal that a client has.
 const LAST_EVENT_ID: Integer<usize> = Integer(0..=usize::MAX);
 
+type Results<K> = <<K as Run>::Spec as Spec>::Results;
+
 /// The routes of a kind of job, by which servers may answer them.
 pub(super) struct Routes {
     pub(super) reads: OpenApiRouter<Arc<App>>,
@@ -56,6 +58,7 @@ pub(super) fn routes<K: Run>() -> Routes {
         (answer.clone(), Job::<K::Spec>::schema()),
         (list.clone(), one_property(plural, ArrayBuilder::new().items(Ref::from_schema_name(&answer)))),
         (K::Spec::name().into_owned(), K::Spec::schema()),
+        (Results::<K>::name().into_owned(), Results::<K>::schema()),
     ];
     Job::<K::Spec>::schemas(&mut schemas);
 
