@@ -3,7 +3,7 @@
 use crate::call::OpCall;
 use crate::ops::effect;
 use crate::ops::face::Effect;
-use crate::simd::level::Level;
+use crate::simd::level::{Instructions, Level};
 use crate::simd::lookup::compose;
 use crate::simd::lookup::portable::LookupTable;
 
@@ -19,24 +19,26 @@ pub(crate) enum Route {
 }
 
 impl Route {
-    /// The way of some ops over an image of the dataset; fills the tables if it takes some, for
-    /// red, green and blue. It takes none at levels where look-ups are no faster than arithmetic.
+    /// The way of some ops over an image of the dataset; fills the tables of red, green and blue if it
+    /// takes them.
     pub(crate) fn of(
         level: Level,
         calls: &[OpCall],
         rgb: &[[u8; 3]],
         tables: &mut [LookupTable; 3],
     ) -> Route {
+        // Elsewhere, looking bytes up is no faster than arithmetic.
+        let looks_up = level.instructions() == Instructions::Avx512;
         let (mut first, mut second) = (None, None);
         for call in calls {
             match effect(call) {
                 Effect::Nothing => {}
-                Effect::Tables(of) | Effect::TablesOfImage(of) if level.looks_up() && first.is_none() => {
+                Effect::Tables(of) | Effect::TablesOfImage(of) if looks_up && first.is_none() => {
                     first = Some((of, call));
                 }
                 // Only the first op gets the pixels of the dataset.
-                Effect::Tables(of) if level.looks_up() && second.is_none() => second = Some((of, call)),
-                Effect::Tables(_) | Effect::TablesOfImage(_) | Effect::Pixels => return Route::Work,
+                Effect::Tables(of) if looks_up && second.is_none() => second = Some((of, call)),
+                _ => return Route::Work,
             }
         }
         let Some((of, call)) = first else { return Route::Copy };

@@ -30,16 +30,9 @@ pub(super) fn transform(affine: &FixedAffine, image: &mut Rgba, scratch: &mut Sc
 
 /// Transforms an image each of whose rows moves as a unit, to the left or right.
 pub(super) fn shift_rows(affine: &FixedAffine, image: &mut Rgba, scratch: &mut Scratch) {
-    let (width, level) = (image.shape().width as usize, scratch.level());
+    let width = image.shape().width as usize;
     // Each call of the library's moves has its price, and is fast then.
-    let moves = match level.instructions() {
-        #[cfg(target_arch = "x86_64")]
-        Instructions::Avx512 => width > 128,
-        #[cfg(target_arch = "x86_64")]
-        Instructions::Avx2 => true,
-        Instructions::Portable => true,
-    };
-    if !moves {
+    if scratch.level().instructions() == Instructions::Avx512 && width <= 128 {
         return transform(affine, image, scratch);
     }
     let mut start = affine.start.0;

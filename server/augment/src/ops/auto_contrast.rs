@@ -96,7 +96,7 @@ fn fold<const PLACES: usize, const CHANNELS: usize>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::simd::level::at_each_level;
+    use crate::simd::level::tests::at_each_level;
     use pba_types::ImageShape;
 
     #[test]

@@ -5,10 +5,7 @@ use crate::call::OpCall;
 use crate::image::Rgba;
 use crate::magnitude;
 use crate::scratch::Scratch;
-#[cfg(target_arch = "x86_64")]
-use crate::simd::blend::portable::blend_shortly;
-use crate::simd::blend::portable::{ShortBlend, blend_table};
-#[cfg(target_arch = "x86_64")]
+use crate::simd::blend::portable::{ShortBlend, blend_shortly, blend_table};
 use crate::simd::level::Instructions;
 
 /// The factor of a call to an enhancing op.
@@ -21,7 +18,6 @@ pub(super) fn blend_with(image: &mut Rgba, dull: u8, factor: f32, scratch: &mut 
     let level = scratch.level();
     match (level.instructions(), ShortBlend::of(factor)) {
         // Arithmetic on whole vectors is faster than looking bytes up one by one.
-        #[cfg(target_arch = "x86_64")]
         (Instructions::Avx2, Some(short)) => blend_shortly(level, image.pixels_mut(), dull, short),
         _ => {
             let table = blend_table(level, dull, factor);

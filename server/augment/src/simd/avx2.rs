@@ -3,8 +3,6 @@
 //! As in [`avx512`](super::avx512), functions are safe to call wherever their features are
 //! enabled.
 
-#![allow(unsafe_code)]
-
 use std::arch::x86_64::*;
 
 /// Pixels of a vector.

@@ -5,8 +5,6 @@
 //! stores go through pointers; masks keep them inside the slices, for no instruction touches memory
 //! under a lane that is masked off.
 
-#![allow(unsafe_code)]
-
 use std::arch::x86_64::*;
 use std::ops::Range;
 

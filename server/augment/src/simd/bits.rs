@@ -1,22 +1,20 @@
 //! Bits of a word.
 
-use crate::simd::level::{Instructions, Level};
+use crate::simd::level::{Level, at_level};
 
 /// Position of the `nth` bit that is set, counting both from 0.
-#[allow(unsafe_code)]
 #[inline]
 pub(crate) fn nth_bit(level: Level, mut bits: u64, nth: u32) -> u32 {
-    match level.instructions() {
-        #[cfg(target_arch = "x86_64")]
-        // SAFETY: both levels have these instructions, and a level that exists was detected.
-        Instructions::Avx512 | Instructions::Avx2 => unsafe { deposited(bits, nth) },
-        Instructions::Portable => {
+    at_level!(level, {
+        avx512 => deposited(bits, nth),
+        avx2 => deposited(bits, nth),
+        _ => {
             for _ in 0..nth {
                 bits &= bits - 1;
             }
             bits.trailing_zeros()
         }
-    }
+    })
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -29,7 +27,7 @@ fn deposited(bits: u64, nth: u32) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::simd::level::at_each_level;
+    use crate::simd::level::tests::at_each_level;
 
     at_each_level! {
         fn bits_are_counted_from_the_lowest(level: Level) {

@@ -17,10 +17,8 @@ pub struct Level(Instructions);
 pub(crate) enum Instructions {
     /// AVX-512 with its foundation, byte, length, byte-permutation and neural-network parts,
     /// as in processors since Intel's Ice Lake and AMD's Zen 4; and what [`Instructions::Avx2`] has.
-    #[cfg(target_arch = "x86_64")]
     Avx512,
     /// AVX2 and BMI2, as in processors since Intel's Haswell and AMD's Zen.
-    #[cfg(target_arch = "x86_64")]
     Avx2,
     /// Plain Rust.
     Portable,
@@ -47,15 +45,8 @@ impl Level {
 
     /// Every level of this processor, the best first.
     pub fn available() -> Vec<Level> {
-        #[cfg(target_arch = "x86_64")]
-        match Level::detect().0 {
-            Instructions::Avx512 => {
-                return vec![Level(Instructions::Avx512), Level(Instructions::Avx2), Level::PORTABLE];
-            }
-            Instructions::Avx2 => return vec![Level(Instructions::Avx2), Level::PORTABLE],
-            Instructions::Portable => {}
-        }
-        vec![Level::PORTABLE]
+        let all = [Instructions::Avx512, Instructions::Avx2, Instructions::Portable].map(Level);
+        all.into_iter().skip_while(|&level| level != Level::detect()).collect()
     }
 
     /// The level of this name, if this processor has it.
@@ -66,22 +57,9 @@ impl Level {
     /// `avx512`, `avx2` or `portable`.
     pub fn name(self) -> &'static str {
         match self.0 {
-            #[cfg(target_arch = "x86_64")]
             Instructions::Avx512 => "avx512",
-            #[cfg(target_arch = "x86_64")]
             Instructions::Avx2 => "avx2",
             Instructions::Portable => "portable",
-        }
-    }
-
-    /// Whether a table of 256 bytes is looked up many bytes at a time.
-    pub(crate) fn looks_up(self) -> bool {
-        match self.0 {
-            #[cfg(target_arch = "x86_64")]
-            Instructions::Avx512 => true,
-            #[cfg(target_arch = "x86_64")]
-            Instructions::Avx2 => false,
-            Instructions::Portable => false,
         }
     }
 
@@ -98,7 +76,6 @@ impl fmt::Display for Level {
 }
 
 /// Asks for some bytes that will soon be read.
-#[allow(unsafe_code)]
 #[cfg_attr(not(target_arch = "x86_64"), allow(unused_variables))]
 pub(crate) fn prefetch(level: Level, bytes: &[u8]) {
     #[cfg(target_arch = "x86_64")]
@@ -111,6 +88,29 @@ pub(crate) fn prefetch(level: Level, bytes: &[u8]) {
         }
     }
 }
+
+/// A `match` over levels. What stands at `avx512` and `avx2` may call functions with the target features
+/// that `per_level!` lists for them.
+macro_rules! at_level {
+    ($level:expr, {
+        avx512 $(if $fits512:expr)? => $avx512:expr,
+        $(avx2 $(if $fits2:expr)? => $avx2:expr,)?
+        _ => $other:expr $(,)?
+    }) => {
+        match $level.instructions() {
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: a level that exists was detected.
+            $crate::simd::level::Instructions::Avx512 $(if $fits512)? => unsafe { $avx512 },
+            $(
+                #[cfg(target_arch = "x86_64")]
+                // SAFETY: a level that exists was detected.
+                $crate::simd::level::Instructions::Avx2 $(if $fits2)? => unsafe { $avx2 },
+            )?
+            _ => $other,
+        }
+    };
+}
+pub(crate) use at_level;
 
 /// Defines a function that takes a level and then what its body takes. The body is compiled for
 /// each level; it may only call functions that are always inlined.
@@ -134,55 +134,49 @@ macro_rules! per_level {
                 body($($arg),*)
             }
 
-            match level.instructions() {
-                #[cfg(target_arch = "x86_64")]
-                // SAFETY: a level that exists was detected.
-                $crate::simd::level::Instructions::Avx512 => unsafe { avx512($($arg),*) },
-                #[cfg(target_arch = "x86_64")]
-                // SAFETY: a level that exists was detected.
-                $crate::simd::level::Instructions::Avx2 => unsafe { avx2($($arg),*) },
-                $crate::simd::level::Instructions::Portable => body($($arg),*),
-            }
+            $crate::simd::level::at_level!(level, {
+                avx512 => avx512($($arg),*),
+                avx2 => avx2($($arg),*),
+                _ => body($($arg),*),
+            })
         }
     };
 }
 pub(crate) use per_level;
-
-/// Defines a test that runs at each level, under the level's name.
-#[cfg(test)]
-macro_rules! at_each_level {
-    ($(#[$meta:meta])* fn $name:ident($level:ident: Level) $body:block) => {
-        $(#[$meta])*
-        mod $name {
-            use super::*;
-
-            fn check($level: $crate::simd::level::Level) $body
-
-            #[test]
-            fn portable() {
-                $crate::simd::level::tests::run("portable", check);
-            }
-
-            #[test]
-            fn avx2() {
-                $crate::simd::level::tests::run("avx2", check);
-            }
-
-            #[test]
-            fn avx512() {
-                $crate::simd::level::tests::run("avx512", check);
-            }
-        }
-    };
-}
-#[cfg(test)]
-pub(crate) use at_each_level;
 
 #[cfg(test)]
 pub(crate) mod tests {
     use std::io::{Write, stderr};
 
     use super::*;
+
+    /// Defines a test that runs at each level, under the level's name.
+    macro_rules! at_each_level {
+        ($(#[$meta:meta])* fn $name:ident($level:ident: Level) $body:block) => {
+            $(#[$meta])*
+            mod $name {
+                use super::*;
+
+                fn check($level: $crate::simd::level::Level) $body
+
+                #[test]
+                fn portable() {
+                    $crate::simd::level::tests::run("portable", check);
+                }
+
+                #[test]
+                fn avx2() {
+                    $crate::simd::level::tests::run("avx2", check);
+                }
+
+                #[test]
+                fn avx512() {
+                    $crate::simd::level::tests::run("avx512", check);
+                }
+            }
+        };
+    }
+    pub(crate) use at_each_level;
 
     /// Pixels without a pattern.
     pub(crate) fn noise(count: usize) -> Vec<[u8; 4]> {

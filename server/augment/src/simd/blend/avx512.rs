@@ -1,7 +1,5 @@
 //! In AVX-512, sixteen pixels at a time.
 
-#![allow(unsafe_code)]
-
 use std::arch::x86_64::*;
 
 use crate::simd::avx512::{EXPAND, LANES, first_lanes, for_each_vector, rgb_bytes};
@@ -9,7 +7,7 @@ use crate::simd::blend::portable::ShortBlend;
 
 /// The sum of the grays of up to 2^16 pixels.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx2,bmi2")]
-pub(crate) fn gray_sum(rgb: &[[u8; 3]]) -> u32 {
+pub(crate) fn gray_sum_of_rgb(rgb: &[[u8; 3]]) -> u32 {
     // SAFETY: the constant has 64 bytes.
     let index = unsafe { _mm512_loadu_epi8(EXPAND.as_ptr().cast()) };
     let mut sums = _mm512_setzero_si512();

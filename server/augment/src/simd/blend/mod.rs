@@ -9,36 +9,32 @@ pub(crate) mod portable;
 
 use portable::ShortBlend;
 
-use crate::simd::level::{Instructions, Level};
+use crate::simd::level::{Level, at_level};
 
 /// Blends red, green and blue with the gray of their pixel.
-#[allow(unsafe_code)]
 pub(crate) fn blend_with_gray(level: Level, pixels: &mut [[u8; 4]], factor: f32) {
-    match (level.instructions(), ShortBlend::of(factor)) {
-        #[cfg(target_arch = "x86_64")]
-        // SAFETY: a level that exists was detected.
-        (Instructions::Avx512, Some(short)) => unsafe { avx512::blend_with_gray(pixels, short) },
+    let Some(short) = ShortBlend::of(factor) else {
+        return portable::blend_with_gray(level, pixels, factor);
+    };
+    at_level!(level, {
+        avx512 => avx512::blend_with_gray(pixels, short),
         _ => portable::blend_with_gray(level, pixels, factor),
-    }
+    })
 }
 
 /// The sum of the grays of up to 2^16 pixels.
-#[allow(unsafe_code)]
 pub(crate) fn gray_sum_of_rgb(level: Level, rgb: &[[u8; 3]]) -> u32 {
-    match level.instructions() {
-        #[cfg(target_arch = "x86_64")]
-        // SAFETY: a level that exists was detected.
-        Instructions::Avx512 => unsafe { avx512::gray_sum(rgb) },
+    at_level!(level, {
+        avx512 => avx512::gray_sum_of_rgb(rgb),
         _ => portable::gray_sum_of_rgb(rgb),
-    }
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::magnitude::enhance_factor;
-    use crate::simd::level::at_each_level;
-    use crate::simd::level::tests::noise;
+    use crate::simd::level::tests::{at_each_level, noise};
 
     at_each_level! {
         fn grays(level: Level) {

@@ -7,30 +7,20 @@ use crate::simd::lookup::portable::LookupTable;
 /// `Image.blend` does. The alpha channel of the dull image is the image's own, so it stays.
 #[inline(always)]
 pub(crate) fn blend(dull: u8, value: u8, factor: f32) -> u8 {
-    blend_words(dull.into(), value.into(), factor) as u8
-}
-
-/// [`blend`] on bytes that stand in words: the form that the compiler makes vectors of.
-#[inline(always)]
-pub(crate) fn blend_words(dull: u32, value: u32, factor: f32) -> u32 {
-    let (dull, value) = (dull as i32, value as i32);
-    let blended = dull as f32 + factor * (value - dull) as f32;
+    let (dull, value) = (f32::from(dull), f32::from(value));
     // Pillow clips for factors outside of 0..=1 only; within, nothing is ever out of range.
-    let blended = if blended > 0.0 { blended } else { 0.0 };
-    let blended = if blended < 255.0 { blended } else { 255.0 };
-    whole(blended).into()
+    to_byte(dull + factor * (value - dull))
 }
 
-/// Cuts the fraction off a number in 0..=255.
+/// Clips a number to 0..=255 and cuts its fraction off.
 #[inline(always)]
-pub(crate) fn whole(number: f32) -> u8 {
+pub(crate) fn to_byte(number: f32) -> u8 {
     // A conversion with `as` would do, but its care for values that are no integer's keeps loops
-    // from becoming vectors. Next to 2^23 a float has no fraction: the sum is rounded, its low bits
-    // are the integer, and where rounding went up, one is too many.
-    const ANCHOR: f32 = 8_388_608.0;
-    let rounded = number + ANCHOR;
-    let went_up = rounded - ANCHOR > number;
-    (rounded.to_bits() - u32::from(went_up)) as u8
+    // from becoming vectors.
+    let number = if number > 0.0 { number } else { 0.0 };
+    let number = if number < 255.0 { number } else { 255.0 };
+    // SAFETY: the number lies in 0..=255; not a number became 0.
+    unsafe { number.to_int_unchecked::<i32>() as u8 }
 }
 
 /// [`blend`] in 16-bit integers, for the factors with which that is exact.
@@ -84,7 +74,6 @@ pub(crate) fn gray(pixel: u32) -> u32 {
     (red * 19595 + green * 38470 + blue * 7471 + 0x8000) >> 16
 }
 
-#[cfg(target_arch = "x86_64")]
 per_level! {
     /// Blends red, green and blue with one value, shortly.
     pub(crate) fn blend_shortly(pixels: &mut [[u8; 4]], dull: u8, short: ShortBlend) {
@@ -105,12 +94,7 @@ per_level! {
 per_level! {
     /// What each value becomes when it is blended with `dull`.
     pub(crate) fn blend_table(dull: u8, factor: f32) -> LookupTable {
-        // Words first: a loop from words to bytes does not become vectors.
-        let mut words = [0; 256];
-        for (value, word) in (0..).zip(&mut words) {
-            *word = blend_words(dull.into(), value, factor);
-        }
-        words.map(|word| word as u8)
+        std::array::from_fn(|value| blend(dull, value as u8, factor))
     }
 }
 
@@ -119,8 +103,8 @@ per_level! {
     pub(crate) fn blend_with_gray(pixels: &mut [[u8; 4]], factor: f32) {
         for pixel in pixels {
             let word = u32::from_le_bytes(*pixel);
-            let gray = gray(word);
-            let channel = |shift: u32| blend_words(gray, word >> shift & 0xFF, factor) << shift;
+            let gray = gray(word) as u8;
+            let channel = |shift: u32| u32::from(blend(gray, (word >> shift) as u8, factor)) << shift;
             *pixel = (channel(0) | channel(8) | channel(16) | word & 0xFF00_0000).to_le_bytes();
         }
     }
@@ -142,7 +126,7 @@ pub(crate) fn gray_sum_of_rgb(rgb: &[[u8; 3]]) -> u32 {
 mod tests {
     use super::*;
     use crate::magnitude::enhance_factor;
-    use crate::simd::level::at_each_level;
+    use crate::simd::level::tests::at_each_level;
 
     /// Pillow's C, with conversions.
     fn blend_plain(dull: u8, value: u8, factor: f32) -> u8 {

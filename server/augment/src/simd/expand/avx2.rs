@@ -1,18 +1,16 @@
 //! In AVX2, eight pixels at a time.
 
-#![allow(unsafe_code)]
-
 use std::arch::x86_64::*;
 
 use crate::simd::avx2::{LANES, shuffle};
+use crate::simd::expand::portable;
 
 /// From three bytes to four in each half, with a zero for alpha.
 const EXPAND: [i8; 16] = [0, 1, 2, -1, 3, 4, 5, -1, 6, 7, 8, -1, 9, 10, 11, -1];
 
-/// Pixels of red, green and blue become opaque pixels of four bytes. Gives how many did; the few
-/// that are left do not fill vectors.
+/// Pixels of red, green and blue become opaque pixels of four bytes.
 #[target_feature(enable = "avx2,bmi2")]
-pub(crate) fn expand(rgb: &[u8], out: &mut [[u8; 4]]) -> usize {
+pub(crate) fn expand(rgb: &[u8], out: &mut [[u8; 4]]) {
     assert_eq!(rgb.len(), 3 * out.len(), "bytes of so many pixels");
     let index = _mm256_broadcastsi128_si256(shuffle(&EXPAND));
     let opaque = _mm256_set1_epi32(0xFF00_0000u32 as i32);
@@ -28,5 +26,5 @@ pub(crate) fn expand(rgb: &[u8], out: &mut [[u8; 4]]) -> usize {
         }
         at += LANES;
     }
-    at
+    portable::expand(&rgb[3 * at..], &mut out[at..]);
 }

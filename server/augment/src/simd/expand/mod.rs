@@ -6,29 +6,21 @@ mod avx2;
 mod avx512;
 pub(crate) mod portable;
 
-use crate::simd::level::{Instructions, Level};
+use crate::simd::level::{Level, at_level};
 
 /// Pixels of red, green and blue become opaque pixels of four bytes.
-#[allow(unsafe_code)]
 pub(crate) fn expand(level: Level, rgb: &[u8], out: &mut [[u8; 4]]) {
-    match level.instructions() {
-        #[cfg(target_arch = "x86_64")]
-        // SAFETY: a level that exists was detected.
-        Instructions::Avx512 => unsafe { avx512::expand(rgb, out) },
-        #[cfg(target_arch = "x86_64")]
-        Instructions::Avx2 => {
-            // SAFETY: a level that exists was detected.
-            let done = unsafe { avx2::expand(rgb, out) };
-            portable::expand(&rgb[3 * done..], &mut out[done..]);
-        }
-        Instructions::Portable => portable::expand(rgb, out),
-    }
+    at_level!(level, {
+        avx512 => avx512::expand(rgb, out),
+        avx2 => avx2::expand(rgb, out),
+        _ => portable::expand(rgb, out),
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::simd::level::at_each_level;
+    use crate::simd::level::tests::at_each_level;
 
     at_each_level! {
         fn any_length(level: Level) {

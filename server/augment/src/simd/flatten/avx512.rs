@@ -1,16 +1,22 @@
 //! In AVX-512, sixteen values at a time.
 
-#![allow(unsafe_code)]
-
 use std::arch::x86_64::*;
 
 use crate::simd::avx512::LANES;
 use crate::simd::flatten::portable::Histogram;
-use crate::simd::lookup::portable::LookupTable;
+use crate::simd::lookup::portable::{IDENTITY, LookupTable};
 
-/// The table of one histogram, for a step below [`STEP_END`](super::portable::STEP_END).
+/// The tables of histograms, for steps below [`STEP_END`](super::portable::STEP_END).
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx2,bmi2")]
-pub(crate) fn flatten(histogram: &Histogram, step: u32) -> LookupTable {
+pub(crate) fn flatten(histograms: &[Histogram; 3], steps: [u32; 3]) -> [LookupTable; 3] {
+    std::array::from_fn(|channel| match steps[channel] {
+        0 => IDENTITY,
+        step => flatten_one(&histograms[channel], step),
+    })
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx2,bmi2")]
+fn flatten_one(histogram: &Histogram, step: u32) -> LookupTable {
     let mut table = [0; 256];
     let (nothing, last) = (_mm512_setzero_si512(), _mm512_set1_epi32(LANES as i32 - 1));
     let (half, reciprocal) = (_mm512_set1_ps(0.5), _mm512_set1_ps(1.0 / step as f32));

@@ -6,30 +6,19 @@ pub(crate) mod portable;
 
 use portable::Histogram;
 
-use crate::simd::level::{Instructions, Level};
-use crate::simd::lookup;
+use crate::simd::level::{Level, at_level};
 use crate::simd::lookup::portable::LookupTable;
 
 /// The tables that flatten histograms of so many pixels.
-#[allow(unsafe_code)]
 pub(crate) fn flatten(level: Level, histograms: &[Histogram; 3], pixels: u32) -> [LookupTable; 3] {
     let steps: [u32; 3] = std::array::from_fn(|channel| {
         let greatest = histograms[channel].iter().rev().find(|&&count| count > 0);
         (pixels - greatest.copied().unwrap_or(0)) / 255
     });
-    match level.instructions() {
-        #[cfg(target_arch = "x86_64")]
-        Instructions::Avx512 if steps.iter().all(|&step| step < portable::STEP_END) => {
-            std::array::from_fn(|channel| {
-                match steps[channel] {
-                    0 => lookup::portable::IDENTITY,
-                    // SAFETY: a level that exists was detected.
-                    step => unsafe { avx512::flatten(&histograms[channel], step) },
-                }
-            })
-        }
+    at_level!(level, {
+        avx512 if steps.iter().all(|&step| step < portable::STEP_END) => avx512::flatten(histograms, steps),
         _ => portable::flatten(level, histograms, steps),
-    }
+    })
 }
 
 #[cfg(test)]
@@ -38,7 +27,7 @@ mod tests {
 
     use super::portable::divide;
     use super::*;
-    use crate::simd::level::at_each_level;
+    use crate::simd::level::tests::at_each_level;
     use pba_types::limits::SIDE_MAX;
 
     /// The formula with its division.

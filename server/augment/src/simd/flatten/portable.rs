@@ -1,6 +1,6 @@
 //! In plain Rust, compiled for each level.
 
-use crate::simd::blend::portable::whole;
+use crate::simd::blend::portable::to_byte;
 use crate::simd::level::per_level;
 use crate::simd::lookup::portable::{IDENTITY, LookupTable};
 
@@ -39,8 +39,7 @@ pub(crate) fn divide(dividends: &[u32; 256], step: u32) -> LookupTable {
     // bits; and a dividend that is rounded itself, from 2^23 on, has a quotient far over 255.
     if step < STEP_END {
         let reciprocal = 1.0 / step as f32;
-        let quotients = dividends.map(|n| ((n as i32 as f32 + 0.5) * reciprocal).min(255.0));
-        return quotients.map(whole);
+        return dividends.map(|n| to_byte((n as i32 as f32 + 0.5) * reciprocal));
     }
     // Else in integers: with a step below 2^21 (images have at most 2^28 pixels), the
     // reciprocal's error of less than 1/2^50 per unit adds up to less than 2^29/2^50 < 1/step, so

@@ -1,7 +1,5 @@
 //! In AVX2, eight pixels at a time.
 
-#![allow(unsafe_code)]
-
 use std::arch::x86_64::*;
 
 use crate::simd::avx2::LANES;

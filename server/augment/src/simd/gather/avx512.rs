@@ -1,7 +1,5 @@
 //! In AVX-512, sixteen pixels at a time.
 
-#![allow(unsafe_code)]
-
 use std::arch::x86_64::*;
 
 use crate::simd::avx512::{LANES, first_lanes, lanes_in};

@@ -8,10 +8,9 @@ pub(crate) mod portable;
 
 use portable::FixedAffine;
 
-use crate::simd::level::{Instructions, Level};
+use crate::simd::level::{Level, at_level};
 
 /// Gathers `out` from `source`; both have rows of `width` pixels.
-#[allow(unsafe_code)]
 pub(crate) fn gather(
     level: Level,
     affine: &FixedAffine,
@@ -19,22 +18,17 @@ pub(crate) fn gather(
     out: &mut [[u8; 4]],
     width: usize,
 ) {
-    match level.instructions() {
-        #[cfg(target_arch = "x86_64")]
-        // SAFETY: a level that exists was detected.
-        Instructions::Avx512 => unsafe { avx512::gather(affine, source, out, width) },
-        #[cfg(target_arch = "x86_64")]
-        // SAFETY: a level that exists was detected.
-        Instructions::Avx2 => unsafe { avx2::gather(affine, source, out, width) },
-        Instructions::Portable => portable::gather(affine, source, out, width),
-    }
+    at_level!(level, {
+        avx512 => avx512::gather(affine, source, out, width),
+        avx2 => avx2::gather(affine, source, out, width),
+        _ => portable::gather(affine, source, out, width),
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::simd::level::at_each_level;
-    use crate::simd::level::tests::noise;
+    use crate::simd::level::tests::{at_each_level, noise};
 
     at_each_level! {
         fn as_in_plain_rust(level: Level) {

@@ -1,7 +1,5 @@
 //! In AVX-512, with the table in registers.
 
-#![allow(unsafe_code)]
-
 use std::arch::x86_64::*;
 
 use crate::simd::avx512::{TableRegisters, for_each_vector};

@@ -6,35 +6,28 @@ pub(crate) mod portable;
 
 use portable::LookupTable;
 
-use crate::simd::level::{Instructions, Level};
+use crate::simd::level::{Level, at_level};
 
 /// Looks red, green and blue up in their tables; alpha gains the bits of `opaque`.
-#[allow(unsafe_code)]
 pub(crate) fn look_up(level: Level, pixels: &mut [[u8; 4]], tables: [&LookupTable; 3], opaque: u8) {
-    match level.instructions() {
-        #[cfg(target_arch = "x86_64")]
-        // SAFETY: a level that exists was detected.
-        Instructions::Avx512 => unsafe { avx512::look_up(pixels, tables, opaque) },
+    at_level!(level, {
+        avx512 => avx512::look_up(pixels, tables, opaque),
         _ => portable::look_up(pixels, tables, opaque),
-    }
+    })
 }
 
 /// What a value becomes by one table and then another.
-#[allow(unsafe_code)]
 pub(crate) fn compose(level: Level, first: &LookupTable, second: &LookupTable) -> LookupTable {
-    match level.instructions() {
-        #[cfg(target_arch = "x86_64")]
-        // SAFETY: a level that exists was detected.
-        Instructions::Avx512 => unsafe { avx512::compose(first, second) },
+    at_level!(level, {
+        avx512 => avx512::compose(first, second),
         _ => portable::compose(first, second),
-    }
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::simd::level::at_each_level;
-    use crate::simd::level::tests::noise;
+    use crate::simd::level::tests::{at_each_level, noise};
 
     at_each_level! {
         fn as_in_plain_rust(level: Level) {

@@ -8,13 +8,11 @@ pub(crate) mod portable;
 
 use portable::Words;
 
-use crate::simd::level::{Instructions, Level};
+use crate::simd::level::{Level, at_level};
 
 /// Sixteen Philox blocks, whose counters have their first words of their own and the `rest` in common:
 /// which words of the first eight are at most `last` (as bits, lane j of block i at 4 i + j), and the
 /// words of the other eight. Nothing where blocks are better made one by one, when they are needed.
-#[allow(unsafe_code)]
-#[cfg_attr(not(target_arch = "x86_64"), allow(unused_variables))]
 #[inline]
 pub(crate) fn philox(
     level: Level,
@@ -23,21 +21,17 @@ pub(crate) fn philox(
     rest: [u32; 3],
     last: &Words,
 ) -> Option<(u32, Words)> {
-    match level.instructions() {
-        #[cfg(target_arch = "x86_64")]
-        // SAFETY: a level that exists was detected.
-        Instructions::Avx512 => Some(unsafe { avx512::philox(key, counters, rest, last) }),
-        #[cfg(target_arch = "x86_64")]
-        // SAFETY: a level that exists was detected.
-        Instructions::Avx2 => Some(unsafe { avx2::philox(key, counters, rest, last) }),
-        Instructions::Portable => None,
-    }
+    at_level!(level, {
+        avx512 => Some(avx512::philox(key, counters, rest, last)),
+        avx2 => Some(avx2::philox(key, counters, rest, last)),
+        _ => None,
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::simd::level::at_each_level;
+    use crate::simd::level::tests::at_each_level;
 
     at_each_level! {
         fn as_in_plain_rust(level: Level) {

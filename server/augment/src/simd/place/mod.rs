@@ -9,31 +9,20 @@ pub(crate) mod portable;
 use portable::{LanesShown, Placement};
 
 use crate::image::Rgba;
-use crate::simd::level::{Instructions, Level};
+use crate::simd::level::{Level, at_level};
 use crate::simd::lookup::portable::LookupTable;
 
 impl Placement<'_> {
     /// Writes the output from an image as it stands in the dataset.
-    #[allow(unsafe_code)]
-    #[cfg_attr(not(target_arch = "x86_64"), allow(unused_variables))]
     pub(crate) fn write_rgb(&self, level: Level, pixels: &[[u8; 3]], out: &mut [u8], shown: &mut LanesShown) {
-        match level.instructions() {
-            #[cfg(target_arch = "x86_64")]
-            // SAFETY: a level that exists was detected.
-            Instructions::Avx512 if !self.copies() => unsafe { avx512::place_rgb(self, shown, pixels, out) },
-            #[cfg(target_arch = "x86_64")]
-            Instructions::Avx2 => self.write(pixels, out, |source, out, mirrored| {
-                // SAFETY: a level that exists was detected.
-                let done = if mirrored { unsafe { avx2::mirror(source, out) } } else { 0 };
-                portable::copy_row(&source[..source.len() - done], &mut out[3 * done..], mirrored);
-            }),
+        at_level!(level, {
+            avx512 if !self.copies() => avx512::place_rgb(self, shown, pixels, out),
+            avx2 => self.write(pixels, out, |source, out, mirrored| avx2::copy_row(source, out, mirrored)),
             _ => self.write(pixels, out, portable::copy_row),
-        }
+        })
     }
 
     /// Writes the output from an image as it stands in the dataset, through tables.
-    #[allow(unsafe_code)]
-    #[cfg_attr(not(target_arch = "x86_64"), allow(unused_variables))]
     pub(crate) fn write_looked_up(
         &self,
         level: Level,
@@ -42,12 +31,8 @@ impl Placement<'_> {
         out: &mut [u8],
         shown: &mut LanesShown,
     ) {
-        match level.instructions() {
-            #[cfg(target_arch = "x86_64")]
-            // SAFETY: a level that exists was detected.
-            Instructions::Avx512 => unsafe {
-                avx512::place_rgb_looked_up(self, shown, pixels, tables, out);
-            },
+        at_level!(level, {
+            avx512 => avx512::place_rgb_looked_up(self, shown, pixels, tables, out),
             _ => self.write(pixels, out, |source, out, mirrored| {
                 portable::copy_row(source, out, mirrored);
                 for pixel in out.as_chunks_mut::<3>().0 {
@@ -56,31 +41,21 @@ impl Placement<'_> {
                     *pixel = [red[usize::from(r)], green[usize::from(g)], blue[usize::from(b)]];
                 }
             }),
-        }
+        })
     }
 
     /// Writes the output from a working image, with its holes in the mean colour.
-    #[allow(unsafe_code)]
-    #[cfg_attr(not(target_arch = "x86_64"), allow(unused_variables))]
     pub(crate) fn write_rgba(&self, level: Level, image: &mut Rgba, out: &mut [u8], shown: &mut LanesShown) {
-        match level.instructions() {
-            #[cfg(target_arch = "x86_64")]
-            // SAFETY: a level that exists was detected.
-            Instructions::Avx512 => unsafe {
-                avx512::place_rgba(self, shown, image.pixels(), out);
-            },
-            #[cfg(target_arch = "x86_64")]
-            Instructions::Avx2 => self.write(image.pixels(), out, |source, out, mirrored| {
-                // SAFETY: a level that exists was detected.
-                let done = unsafe { avx2::pack(source, out, mirrored, self.mean) };
-                let left = if mirrored { 0..source.len() - done } else { done..source.len() };
-                portable::pack_row(&source[left], &mut out[3 * done..], mirrored, self.mean);
+        at_level!(level, {
+            avx512 => avx512::place_rgba(self, shown, image.pixels(), out),
+            avx2 => self.write(image.pixels(), out, |source, out, mirrored| {
+                avx2::pack_row(source, out, mirrored, self.mean);
             }),
-            Instructions::Portable => {
+            _ => {
                 image.fill_holes(self.mean);
                 self.write(image.pixels(), out, portable::drop_alpha);
             }
-        }
+        })
     }
 }
 
@@ -89,7 +64,7 @@ mod tests {
     use pba_types::ImageShape;
 
     use super::*;
-    use crate::simd::level::at_each_level;
+    use crate::simd::level::tests::at_each_level;
 
     at_each_level! {
         fn as_in_plain_rust(level: Level) {

@@ -25,7 +25,6 @@ pub(crate) type LanesShown = [Vec<u16>; 3];
 
 impl Placement<'_> {
     /// Whether there is nothing to do but to copy.
-    #[cfg(target_arch = "x86_64")]
     pub(super) fn copies(&self) -> bool {
         self.shift == (0, 0) && !self.flip && self.hole.0.is_empty()
     }
@@ -109,7 +108,6 @@ pub(super) fn copy_row(source: &[[u8; 3]], out: &mut [u8], mirrored: bool) {
 }
 
 /// Writes pixels without their alpha, mirrored or not, with a colour for the holes.
-#[cfg(target_arch = "x86_64")]
 pub(super) fn pack_row(source: &[[u8; 4]], out: &mut [u8], mirrored: bool, colour: [u8; 3]) {
     for (i, out) in out.as_chunks_mut::<3>().0.iter_mut().enumerate() {
         let [r, g, b, a] = source[if mirrored { source.len() - 1 - i } else { i }];

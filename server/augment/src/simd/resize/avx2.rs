@@ -5,8 +5,6 @@
 //! pair, and a sum is that of the high parts times 2^8 and that of the low parts. Nothing is lost or
 //! saturates on the way.
 
-#![allow(unsafe_code)]
-
 use std::arch::x86_64::*;
 
 use crate::frame::WEIGHT_BITS;
@@ -54,8 +52,6 @@ pub(crate) struct Vectors {
     reach: usize,
     /// Parts of the weights of a row's taps, two by two.
     pairs: Vec<[u32; 2]>,
-    /// The needed rows, with as many columns as the output.
-    lines: Vec<u8>,
 }
 
 impl Vectors {
@@ -97,6 +93,7 @@ impl Vectors {
     }
 
     /// Resizes, row by row of the output, from the needed rows of the source.
+    #[target_feature(enable = "avx2,bmi2")]
     pub(crate) fn resize(
         &mut self,
         level: Level,
@@ -104,10 +101,10 @@ impl Vectors {
         rows: &Taps,
         pixels: &[u8],
         stride: usize,
+        lines: &mut Vec<u8>,
         out: &mut [u8],
     ) {
         let line = self.line();
-        let mut lines = std::mem::take(&mut self.lines);
         lines.resize(line * (pixels.len() / stride), 0);
         let row_bytes = 3 * columns.len();
         let mut done = 0;
@@ -116,16 +113,13 @@ impl Vectors {
             // Lines are made when they are needed, so that they are still near when they are.
             for row in done..first + weights.len() {
                 let (source, line) = (&pixels[stride * row..], &mut lines[line * row..][..line]);
-                // SAFETY: there are vectors only at a level that was detected.
-                if !unsafe { self.across(source, line) } {
+                if !self.across(source, line) {
                     across(level, columns, &source[..stride], &mut line[..row_bytes]);
                 }
             }
             done = done.max(first + weights.len());
-            // SAFETY: as above.
-            unsafe { self.down(weights, &lines[line * first..], out) };
+            self.down(weights, &lines[line * first..], out);
         }
-        self.lines = lines;
     }
 
     /// Bytes from one line to the next: whole blocks, and what the last store of a block writes

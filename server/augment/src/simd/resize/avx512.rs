@@ -5,8 +5,6 @@
 //! lane's sum is that of the first digits times 2^16, of the second times 2^8, and of the third.
 //! Nothing is lost or saturates on the way.
 
-#![allow(unsafe_code)]
-
 use std::arch::x86_64::*;
 
 use crate::frame::WEIGHT_BITS;
@@ -15,7 +13,7 @@ use crate::simd::resize::portable::Taps;
 /// Bytes of a vector, and of the output that is made at a time.
 const BLOCK: usize = 64;
 
-/// QuadTaps whose products one instruction adds up.
+/// Taps whose products one instruction adds up.
 const QUAD: usize = 4;
 
 /// The weights of [`QUAD`] taps: their first digits, the lowest byte for the first tap, then their
@@ -63,12 +61,12 @@ struct QuadTaps {
 struct Sums([__m512i; 3]);
 
 impl Sums {
-    /// Sums of nothing, which will be rounded to multiples of 2^`SHIFT`.
+    /// Sums of nothing, which will be rounded to bytes.
     #[inline]
     #[target_feature(enable = "avx512f")]
-    fn new<const SHIFT: u32>() -> Sums {
+    fn new() -> Sums {
         let zero = _mm512_setzero_si512();
-        Sums([zero, zero, _mm512_set1_epi32(1 << (SHIFT - 1))])
+        Sums([zero, zero, _mm512_set1_epi32(1 << (WEIGHT_BITS - 1))])
     }
 
     #[inline]
@@ -88,14 +86,14 @@ impl Sums {
     }
 }
 
-/// Four vectors of sums, whose bits from `SHIFT` on become bytes: those of vector i the i-th bytes of
-/// their lanes. They are below 2^(`SHIFT` + 8), as weights add up to 2^`SHIFT` but for the rounding of
-/// each, which is less than what is missing from 255.5 to 256.
+/// Four vectors of sums, whose bits from [`WEIGHT_BITS`] on become bytes: those of vector i the i-th
+/// bytes of their lanes. They fit, as weights add up to 2^22 but for the rounding of each, which is less
+/// than what is missing from 255.5 to 256.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vbmi")]
-fn to_bytes<const SHIFT: u32>(sums: [__m512i; 4]) -> __m512i {
+fn to_bytes(sums: [__m512i; 4]) -> __m512i {
     // Where the eight bits of each byte begin: those of the lower and of the higher of two lanes.
-    let bits = 0x0101_0101 * (u64::from(SHIFT) | (u64::from(SHIFT + 32) << 32));
+    let bits = 0x0101_0101 * (u64::from(WEIGHT_BITS) | (u64::from(WEIGHT_BITS + 32) << 32));
     let bits = _mm512_set1_epi64(bits.cast_signed());
     let bytes = _mm512_multishift_epi64_epi8(bits, sums[0]);
     let bytes = _mm512_mask_multishift_epi64_epi8(bytes, 0x2222_2222_2222_2222, bits, sums[1]);
@@ -108,9 +106,10 @@ fn to_bytes<const SHIFT: u32>(sums: [__m512i; 4]) -> __m512i {
 pub(crate) struct Vectors {
     /// For each block of a line, the first source byte of each sixteen of its bytes.
     windows: Vec<[u32; 4]>,
-    /// Of columns with at most four taps, and of all others.
-    few: Vec<[[QuadTaps; 1]; 4]>,
-    many: Vec<[[QuadTaps; 2]; 4]>,
+    /// For each sixteen bytes as many as there are quads.
+    taps: Vec<QuadTaps>,
+    /// One, or two where a column has more than four taps.
+    quads: usize,
 }
 
 impl Vectors {
@@ -123,19 +122,53 @@ impl Vectors {
     /// of a row must come from a window, and the source be as wide as one: then the image shrinks more
     /// than 2.5 times, or is a tiny one.
     pub(crate) fn fill(&mut self, columns: &Taps, rows: &Taps, stride: usize) -> bool {
-        self.windows.clear();
-        self.few.clear();
-        self.many.clear();
         if stride < BLOCK || columns.most().max(rows.most()) > Self::TAPS_MAX {
-            false
-        } else if columns.most() <= QUAD {
-            lay_out(columns, stride, &mut self.windows, &mut self.few)
-        } else {
-            lay_out(columns, stride, &mut self.windows, &mut self.many)
+            return false;
         }
+        const NOTHING: Lanes = Lanes([0; 16]);
+        let length = 3 * columns.len();
+        self.quads = columns.most().div_ceil(QUAD);
+        self.windows.clear();
+        self.windows.resize(length.div_ceil(BLOCK), [0; 4]);
+        // Bytes of the last block beyond the row have no weights. Nobody reads them.
+        self.taps.clear();
+        let none = QuadTaps { places: NOTHING, digits: [NOTHING; 3] };
+        self.taps.resize(4 * self.windows.len() * self.quads, none);
+        let windows = self.windows.as_flattened_mut().iter_mut();
+        let (mut column, mut channel) = (0, 0);
+        let (mut first, mut of_column) = (0, [[0; 3]; 2]);
+        for ((start, window), quads) in
+            (0..length).step_by(16).zip(windows).zip(self.taps.chunks_exact_mut(self.quads))
+        {
+            *window = (3 * columns.of(start / 3).0).min(stride - BLOCK) as u32;
+            for lane in 0..16.min(length - start) {
+                if channel == 0 || lane == 0 {
+                    let (pixel, weights) = columns.of(column);
+                    first = 3 * pixel;
+                    of_column = digits_of(weights);
+                    if first + 3 * weights.len() > *window as usize + BLOCK {
+                        return false;
+                    }
+                }
+                let place = (first + channel) as u32 - *window;
+                for (quad, (taps, digits)) in quads.iter_mut().zip(of_column).enumerate() {
+                    // Three more for each tap. Those beyond the window have no weight.
+                    taps.places.0[lane] = (place + (3 * QUAD * quad) as u32) * 0x0101_0101 + 0x0906_0300;
+                    for (lanes, digits) in taps.digits.iter_mut().zip(digits) {
+                        lanes.0[lane] = digits;
+                    }
+                }
+                channel += 1;
+                if channel == 3 {
+                    (column, channel) = (column + 1, 0);
+                }
+            }
+        }
+        true
     }
 
     /// Resizes, row by row of the output, from the needed rows of the source.
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni,avx2,bmi2")]
     pub(crate) fn resize(
         &self,
         rows: &Taps,
@@ -156,38 +189,17 @@ impl Vectors {
                 let count = if height - done < Self::ROWS { 1 } else { Self::ROWS };
                 let sources = &pixels[stride * done..][..stride * count];
                 let outs = &mut lines[line * done..][..line * count];
-                if self.few.is_empty() {
-                    self.across(&self.many, count, sources, outs);
-                } else {
-                    self.across(&self.few, count, sources, outs);
+                match (self.quads, count) {
+                    (1, 1) => across::<1, 1>(&self.windows, &self.taps, sources, outs),
+                    (1, _) => across::<1, { Self::ROWS }>(&self.windows, &self.taps, sources, outs),
+                    (_, 1) => across::<2, 1>(&self.windows, &self.taps, sources, outs),
+                    _ => across::<2, { Self::ROWS }>(&self.windows, &self.taps, sources, outs),
                 }
                 done += count;
             }
-            let lines = &lines[line * first..];
-            // SAFETY: there are vectors only at a level that was detected.
-            unsafe {
-                match weights.len() {
-                    ..=QUAD => down::<WEIGHT_BITS, 1>(&digits_of(weights), lines, line, out),
-                    _ => down::<WEIGHT_BITS, 2>(&digits_of(weights), lines, line, out),
-                }
-            }
-        }
-    }
-
-    /// One line, or as many as are made at once.
-    fn across<const QUADS: usize>(
-        &self,
-        taps: &[[[QuadTaps; QUADS]; 4]],
-        count: usize,
-        sources: &[u8],
-        outs: &mut [u8],
-    ) {
-        let windows = &self.windows;
-        // SAFETY: there are vectors only at a level that was detected.
-        unsafe {
-            match count {
-                1 => across::<WEIGHT_BITS, QUADS, 1>(windows, taps, sources, outs),
-                _ => across::<WEIGHT_BITS, QUADS, { Self::ROWS }>(windows, taps, sources, outs),
+            match weights.len() {
+                ..=QUAD => down::<1>(&digits_of(weights), &lines[line * first..], line, out),
+                _ => down::<2>(&digits_of(weights), &lines[line * first..], line, out),
             }
         }
     }
@@ -199,60 +211,16 @@ fn digits_of<const QUADS: usize>(weights: &[i32]) -> [Digits; QUADS] {
     std::array::from_fn(|_| digits(quads.next().unwrap_or_default()))
 }
 
-/// Lays out the taps of rows of `stride` bytes, in blocks. False when they do not fit.
-fn lay_out<const QUADS: usize>(
-    columns: &Taps,
-    stride: usize,
-    windows: &mut Vec<[u32; 4]>,
-    blocks: &mut Vec<[[QuadTaps; QUADS]; 4]>,
-) -> bool {
-    const NOTHING: Lanes = Lanes([0; 16]);
-    let length = 3 * columns.len();
-    // Bytes of the last block beyond the row have no weights. Nobody reads them.
-    let none = QuadTaps { places: NOTHING, digits: [NOTHING; 3] };
-    windows.resize(length.div_ceil(BLOCK), [0; 4]);
-    blocks.resize(windows.len(), [[none; QUADS]; 4]);
-    let sixteens = windows.as_flattened_mut().iter_mut().zip(blocks.as_flattened_mut());
-    let (mut column, mut channel) = (0, 0);
-    let (mut first, mut of_column) = (0, [[0; 3]; QUADS]);
-    for (start, (window, sixteen)) in (0..length).step_by(16).zip(sixteens) {
-        *window = (3 * columns.of(start / 3).0).min(stride - BLOCK) as u32;
-        for lane in 0..16.min(length - start) {
-            if channel == 0 || lane == 0 {
-                let (pixel, weights) = columns.of(column);
-                first = 3 * pixel;
-                let end = first + 3 * weights.len();
-                of_column = digits_of(weights);
-                if end > *window as usize + BLOCK {
-                    return false;
-                }
-            }
-            let place = (first + channel) as u32 - *window;
-            for (quad, (taps, digits)) in sixteen.iter_mut().zip(of_column).enumerate() {
-                // Three more for each tap. Those beyond the window have no weight.
-                taps.places.0[lane] = (place + (3 * QUAD * quad) as u32) * 0x0101_0101 + 0x0906_0300;
-                for (lanes, digits) in taps.digits.iter_mut().zip(digits) {
-                    lanes.0[lane] = digits;
-                }
-            }
-            channel += 1;
-            if channel == 3 {
-                (column, channel) = (column + 1, 0);
-            }
-        }
-    }
-    true
-}
-
 /// Some rows with other columns, each a multiple of [`BLOCK`] bytes. For every sixteen bytes of a row
 /// there is a window of the source row, by its first byte, and as many `taps` as `QUADS`.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni,avx2,bmi2")]
-fn across<const SHIFT: u32, const QUADS: usize, const ROWS: usize>(
+fn across<const QUADS: usize, const ROWS: usize>(
     windows: &[[u32; 4]],
-    taps: &[[[QuadTaps; QUADS]; 4]],
+    taps: &[QuadTaps],
     sources: &[u8],
     outs: &mut [u8],
 ) {
+    let taps: &[[[QuadTaps; QUADS]; 4]] = taps.as_chunks().0.as_chunks().0;
     let stride = sources.len() / ROWS;
     let line = outs.len() / ROWS;
     assert!(sources.len() == ROWS * stride && outs.len() == ROWS * line, "rows of one length");
@@ -274,7 +242,7 @@ fn across<const SHIFT: u32, const QUADS: usize, const ROWS: usize>(
         for sixteen in 0..4 {
             let window = windows[sixteen] as usize;
             assert!(window + BLOCK <= stride, "a window in the row");
-            let mut of_rows = [Sums::new::<SHIFT>(); ROWS];
+            let mut of_rows = [Sums::new(); ROWS];
             for row in ROWS..2 * ROWS {
                 // The rows after these are likely needed next, and too far away to be guessed.
                 let ahead = sources.as_ptr().wrapping_add(stride * row + window);
@@ -295,7 +263,7 @@ fn across<const SHIFT: u32, const QUADS: usize, const ROWS: usize>(
             }
         }
         for (row, sums) in sums.into_iter().enumerate() {
-            let bytes = _mm512_permutexvar_epi8(order, to_bytes::<SHIFT>(sums));
+            let bytes = _mm512_permutexvar_epi8(order, to_bytes(sums));
             // SAFETY: this block of this row has 64 bytes.
             unsafe { _mm512_storeu_epi8(outs.as_mut_ptr().add(line * row + BLOCK * block).cast(), bytes) };
         }
@@ -305,12 +273,7 @@ fn across<const SHIFT: u32, const QUADS: usize, const ROWS: usize>(
 /// One row, a sum of as many as there are `digits` for, four each. The rows begin with `lines` and lie
 /// `stride` bytes apart. Where fewer are left than taps, the weights of the missing ones are zeros.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni,avx2,bmi2")]
-fn down<const SHIFT: u32, const QUADS: usize>(
-    digits: &[Digits; QUADS],
-    lines: &[u8],
-    stride: usize,
-    out: &mut [u8],
-) {
+fn down<const QUADS: usize>(digits: &[Digits; QUADS], lines: &[u8], stride: usize, out: &mut [u8]) {
     let length = out.len();
     assert!(lines.len() >= stride && stride >= BLOCK && stride >= length, "a row of whole vectors");
     let last = lines.len() / stride - 1;
@@ -322,7 +285,7 @@ fn down<const SHIFT: u32, const QUADS: usize>(
     for at in (0..length).step_by(BLOCK) {
         // The last block ends with the row, and makes some bytes of the one before again.
         let at = at.min(length.saturating_sub(BLOCK));
-        let mut sums = [Sums::new::<SHIFT>(); 4];
+        let mut sums = [Sums::new(); 4];
         for (rows, digits) in rows.iter().zip(digits) {
             // SAFETY: each of these rows has 64 bytes from here on.
             let [a, b, c, d] =
@@ -335,7 +298,7 @@ fn down<const SHIFT: u32, const QUADS: usize>(
             sums[3].add(_mm512_unpackhi_epi16(ab, cd), digits);
         }
         let sums = [sums[0].total(), sums[1].total(), sums[2].total(), sums[3].total()];
-        let bytes = _mm512_shuffle_epi8(to_bytes::<SHIFT>(sums), order);
+        let bytes = _mm512_shuffle_epi8(to_bytes(sums), order);
         // SAFETY: only bytes of `out` are written.
         unsafe {
             let to = out.as_mut_ptr().add(at).cast();

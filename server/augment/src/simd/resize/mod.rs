@@ -54,15 +54,7 @@ impl Resizer {
         let needed = view.pixels(source.reduction);
         assert!(place.contains(needed), "the view needs {needed:?}, the source has {place:?}");
 
-        let Resizer {
-            columns,
-            rows,
-            lines,
-            #[cfg(target_arch = "x86_64")]
-            avx512,
-            #[cfg(target_arch = "x86_64")]
-            avx2,
-        } = self;
+        let Resizer { columns, rows, lines, .. } = self;
         let (column_axis, row_axis) = view.axes(source.reduction);
         columns.fill(column_axis, place.left);
         rows.fill(row_axis, needed.top);
@@ -70,12 +62,14 @@ impl Resizer {
             &source.pixels[stride * (needed.top - place.top) as usize..][..stride * needed.height as usize];
         #[cfg(target_arch = "x86_64")]
         match level.instructions() {
-            Instructions::Avx512 if avx512.fill(columns, rows, stride) => {
-                return avx512.resize(rows, pixels, stride, lines, out);
+            Instructions::Avx512 if self.avx512.fill(columns, rows, stride) => {
+                // SAFETY: a level that exists was detected.
+                return unsafe { self.avx512.resize(rows, pixels, stride, lines, out) };
             }
             // AVX-512 leaves images to it that shrink more than 2.5 times, and tiny ones.
-            Instructions::Avx512 | Instructions::Avx2 if avx2.fill(columns) => {
-                return avx2.resize(level, columns, rows, pixels, stride, out);
+            Instructions::Avx512 | Instructions::Avx2 if self.avx2.fill(columns) => {
+                // SAFETY: a level that exists was detected.
+                return unsafe { self.avx2.resize(level, columns, rows, pixels, stride, lines, out) };
             }
             _ => {}
         }
@@ -97,7 +91,7 @@ mod tests {
     use rand::Rng;
 
     use super::*;
-    use crate::simd::level::at_each_level;
+    use crate::simd::level::tests::at_each_level;
     use pba_types::rng::{Address, Purpose, below};
 
     // A level against plain Rust: lines of every length, boxes at the source's edges, and from ones

@@ -37,13 +37,11 @@ impl Taps {
     }
 
     /// Output pixels.
-    #[cfg(target_arch = "x86_64")]
     pub(crate) fn len(&self) -> usize {
         self.end.len()
     }
 
     /// Most source pixels of an output pixel.
-    #[cfg(target_arch = "x86_64")]
     pub(crate) fn most(&self) -> usize {
         (0..self.end.len()).map(|pixel| self.of(pixel).1.len()).max().unwrap_or(0)
     }
