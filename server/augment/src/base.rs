@@ -91,7 +91,7 @@ impl Base {
         match asked.map(str::parse::<Base>).transpose()? {
             None => Ok(Base { frame: Frame::Full, ..own }),
             Some(base) if base.frame == Frame::Full => Ok(base),
-            Some(Base { frame, .. }) => Err(BaseError::FramedTraining { frame }),
+            Some(Base { frame, .. }) => Err(BaseError::FramedTraining(frame)),
         }
     }
 
@@ -112,31 +112,9 @@ impl Base {
     /// 1..=[`FRAME_SIDE_MAX`], and that a centre crop is no larger than what it is cut from.
     ///
     /// # Errors
-    /// When one is not.
+    /// When one is not: what its text is refused for.
     pub fn check(self) -> Result<Base, BaseError> {
-        let side = |step, number: u32| match number {
-            1..=FRAME_SIDE_MAX => Ok(()),
-            _ => Err(BaseError::Side { step, value: number.to_string() }),
-        };
-        match self.frame {
-            Frame::Full => {}
-            Frame::RandomResizedCrop(number) => side("random_resized_crop", number)?,
-            Frame::Resize { shorter, crop } => {
-                side("resize", shorter)?;
-                side("center_crop", crop)?;
-                if crop > shorter {
-                    return Err(BaseError::CropBeyond { shorter, crop });
-                }
-            }
-        }
-        for (step, number) in [("pad_crop", self.pad_crop), ("cutout", self.cutout)] {
-            if let Some(number) = number
-                && !(1..=BASE_NUMBER_MAX).contains(&number)
-            {
-                return Err(BaseError::Number { step, value: number.to_string() });
-            }
-        }
-        Ok(self)
+        self.to_string().parse()
     }
 }
 
@@ -146,14 +124,11 @@ impl Base {
 pub enum BaseError {
     /// A step nobody knows.
     #[error(
-        "unknown step {step:?} of the base augmentation; allowed are \"identity\" alone, or \
+        "unknown step {0:?} of the base augmentation; allowed are \"identity\" alone, or \
          random_resized_crop:N (or resize:N,center_crop:N), pad_crop:N, flip and cutout:N in this order, \
          separated by commas"
     )]
-    UnknownStep {
-        /// What was found.
-        step: String,
-    },
+    UnknownStep(String),
     /// A number that is missing, not a number, or out of range.
     #[error(
         "{step} needs a number of pixels, as in \"{step}:4\"; found {value:?}, allowed are 1..={BASE_NUMBER_MAX}"
@@ -192,30 +167,18 @@ pub enum BaseError {
         /// The step that is not.
         missing: &'static str,
     },
-    /// Two frames.
-    #[error("random_resized_crop and {step} both choose what is shown; allowed is one of them")]
-    TwoFrames {
-        /// The other frame's first step.
-        step: &'static str,
-    },
+    /// A random crop, and the first step of another frame.
+    #[error("random_resized_crop and {0} both choose what is shown; allowed is one of them")]
+    TwoFrames(&'static str),
     /// A frame where a model is to be trained.
-    #[error("models train on images as they are, without {frame}")]
-    FramedTraining {
-        /// The frame.
-        frame: Frame,
-    },
+    #[error("models train on images as they are, without {0}")]
+    FramedTraining(Frame),
     /// A number where none belongs.
-    #[error("flip takes no number; found {value:?}")]
-    FlipNumber {
-        /// What stood after the colon.
-        value: String,
-    },
+    #[error("flip takes no number; found {0:?}")]
+    FlipNumber(String),
     /// A step given twice.
-    #[error("{step} is given twice; every step of the base augmentation comes at most once")]
-    Repeated {
-        /// The step.
-        step: &'static str,
-    },
+    #[error("{0} is given twice; every step of the base augmentation comes at most once")]
+    Repeated(&'static str),
     /// Steps in an order in which they are not applied.
     #[error(
         "{step} comes after {after}; the order is random_resized_crop or resize and center_crop, then pad_crop, \
@@ -236,66 +199,55 @@ impl FromStr for Base {
     type Err = BaseError;
 
     fn from_str(text: &str) -> Result<Base, BaseError> {
-        if text == "identity" {
-            return Ok(Base::IDENTITY);
-        }
         let mut base = Base::IDENTITY;
+        if text == "identity" {
+            return Ok(base);
+        }
         let (mut random, mut shorter, mut crop) = (None, None, None);
-        let mut previous: Option<usize> = None;
-        let mut given = [false; STEPS.len()];
+        let mut given: Vec<usize> = Vec::new();
         for entry in text.split(',') {
-            let (name, value) = match entry.split_once(':') {
-                Some((name, value)) => (name, Some(value)),
-                None => (entry, None),
-            };
+            let (name, value) =
+                entry.split_once(':').map_or((entry, None), |(name, value)| (name, Some(value)));
             let Some(position) = STEPS.iter().position(|&step| step == name) else {
-                return Err(BaseError::UnknownStep { step: entry.to_owned() });
+                return Err(BaseError::UnknownStep(entry.to_owned()));
             };
             let step = STEPS[position];
-            if given[position] {
-                return Err(BaseError::Repeated { step });
+            if given.contains(&position) {
+                return Err(BaseError::Repeated(step));
             }
-            if let Some(previous) = previous.filter(|&previous| previous > position) {
+            if let Some(&previous) = given.last().filter(|&&previous| previous > position) {
                 return Err(BaseError::Order { step, after: STEPS[previous] });
             }
-            match position {
-                0 => random = Some(side(step, value)?),
-                1 => shorter = Some(side(step, value)?),
-                2 => crop = Some(side(step, value)?),
-                3 => base.pad_crop = Some(number(step, value)?),
-                4 => match value {
-                    None => base.flip = true,
-                    Some(value) => return Err(BaseError::FlipNumber { value: value.to_owned() }),
-                },
-                _ => base.cutout = Some(number(step, value)?),
+            given.push(position);
+            let found = || value.unwrap_or_default().to_owned();
+            let side =
+                || digits(value, FRAME_SIDE_MAX).ok_or_else(|| BaseError::Side { step, value: found() });
+            let number =
+                || digits(value, BASE_NUMBER_MAX).ok_or_else(|| BaseError::Number { step, value: found() });
+            match step {
+                "random_resized_crop" => random = Some(side()?),
+                "resize" => shorter = Some(side()?),
+                "center_crop" => crop = Some(side()?),
+                "pad_crop" => base.pad_crop = Some(number()?),
+                "cutout" => base.cutout = Some(number()?),
+                _ if value.is_some() => return Err(BaseError::FlipNumber(found())),
+                _ => base.flip = true,
             }
-            given[position] = true;
-            previous = Some(position);
         }
         base.frame = match (random, shorter, crop) {
             (None, None, None) => Frame::Full,
             (Some(side), None, None) => Frame::RandomResizedCrop(side),
+            (None, Some(shorter), Some(crop)) if crop > shorter => {
+                return Err(BaseError::CropBeyond { shorter, crop });
+            }
             (None, Some(shorter), Some(crop)) => Frame::Resize { shorter, crop },
             (None, Some(_), None) => return Err(BaseError::Half { step: "resize", missing: "center_crop" }),
             (None, None, Some(_)) => return Err(BaseError::Half { step: "center_crop", missing: "resize" }),
-            (Some(_), shorter, _) => {
-                return Err(BaseError::TwoFrames {
-                    step: if shorter.is_some() { "resize" } else { "center_crop" },
-                });
-            }
+            (Some(_), Some(_), _) => return Err(BaseError::TwoFrames("resize")),
+            (Some(_), None, Some(_)) => return Err(BaseError::TwoFrames("center_crop")),
         };
-        base.check()
+        Ok(base)
     }
-}
-
-fn number(step: &'static str, value: Option<&str>) -> Result<u32, BaseError> {
-    digits(value, BASE_NUMBER_MAX)
-        .ok_or_else(|| BaseError::Number { step, value: value.unwrap_or_default().to_owned() })
-}
-
-fn side(step: &'static str, value: Option<&str>) -> Result<u32, BaseError> {
-    digits(value, FRAME_SIDE_MAX)
-        .ok_or_else(|| BaseError::Side { step, value: value.unwrap_or_default().to_owned() })
 }
 
 /// A number of digits only, within 1..=`max`: `u32::from_str` would also take a plus sign.
@@ -309,7 +261,7 @@ fn digits(value: Option<&str>, max: u32) -> Option<u32> {
 impl fmt::Display for Base {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let steps = [
-            Some(self.frame).filter(|&frame| frame != Frame::Full).map(|frame| frame.to_string()),
+            (self.frame != Frame::Full).then(|| self.frame.to_string()),
             self.pad_crop.map(|padding| format!("pad_crop:{padding}")),
             self.flip.then(|| "flip".to_owned()),
             self.cutout.map(|size| format!("cutout:{size}")),

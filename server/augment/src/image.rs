@@ -14,14 +14,11 @@ use crate::simd::level::Level;
 pub struct Rgba {
     shape: ImageShape,
     pixels: Vec<[u8; 4]>,
-    /// Every alpha is known to be 255. False says nothing.
-    opaque: bool,
 }
 
 impl Rgba {
     /// No image yet: what a buffer holds before its first one.
-    pub(crate) const EMPTY: Rgba =
-        Rgba { shape: ImageShape { height: 0, width: 0 }, pixels: Vec::new(), opaque: true };
+    pub(crate) const EMPTY: Rgba = Rgba { shape: ImageShape { height: 0, width: 0 }, pixels: Vec::new() };
 
     /// An opaque image from interleaved red, green and blue bytes.
     ///
@@ -46,7 +43,7 @@ impl Rgba {
     pub fn from_rgba(shape: ImageShape, rgba: &[u8]) -> Result<Rgba, ShapeError> {
         let shape = shape.check()?;
         assert_eq!(rgba.len(), 4 * shape.pixels(), "bytes of an RGBA image of {shape:?}");
-        Ok(Rgba { shape, pixels: rgba.as_chunks().0.to_vec(), opaque: false })
+        Ok(Rgba { shape, pixels: rgba.as_chunks().0.to_vec() })
     }
 
     /// Height and width.
@@ -64,15 +61,9 @@ impl Rgba {
         self.pixels.as_flattened()
     }
 
-    /// The pixels to write to. Whoever writes a lower alpha than 255 says so with
-    /// [`Rgba::set_opaque`].
+    /// The pixels to write to.
     pub(crate) fn pixels_mut(&mut self) -> &mut [[u8; 4]] {
         &mut self.pixels
-    }
-
-    /// Says whether every alpha is known to be 255.
-    pub(crate) fn set_opaque(&mut self, opaque: bool) {
-        self.opaque = opaque;
     }
 
     /// Exchanges the pixels for others of the same number.
@@ -85,22 +76,8 @@ impl Rgba {
     pub(crate) fn load_rgb(&mut self, level: Level, shape: ImageShape, rgb: &[u8]) {
         assert_eq!(rgb.len(), shape.rgb_bytes(), "bytes of an RGB image of {shape:?}");
         self.shape = shape;
-        self.opaque = true;
         self.pixels.resize(shape.pixels(), [0; 4]);
         expand(level, rgb, &mut self.pixels);
-    }
-
-    /// Gives every pixel whose alpha is 0 another colour, and the image no alpha.
-    pub(crate) fn fill_holes(&mut self, colour: [u8; 3]) {
-        if self.opaque {
-            return;
-        }
-        let colour = u32::from_le_bytes([colour[0], colour[1], colour[2], 255]);
-        for pixel in &mut self.pixels {
-            let word = u32::from_le_bytes(*pixel);
-            *pixel = (if word >> 24 == 0 { colour } else { word | 0xFF00_0000 }).to_le_bytes();
-        }
-        self.opaque = true;
     }
 }
 
@@ -108,14 +85,6 @@ impl Rgba {
 mod tests {
     use super::*;
     use pba_types::limits::SIDE_MAX;
-
-    #[test]
-    fn only_holes_are_filled() {
-        let shape = ImageShape { height: 1, width: 3 };
-        let mut image = Rgba::from_rgba(shape, &[1, 2, 3, 0, 4, 5, 6, 255, 7, 8, 9, 1]).unwrap();
-        image.fill_holes([10, 11, 12]);
-        assert_eq!(image.pixels(), [[10, 11, 12, 255], [4, 5, 6, 255], [7, 8, 9, 255]]);
-    }
 
     #[test]
     fn shapes_are_bounded() {

@@ -54,13 +54,8 @@ impl fmt::Display for Shard {
 #[non_exhaustive]
 pub enum ShardError {
     /// Text that is not two numbers.
-    #[error(
-        "{text:?} is not a shard; a shard is written index/count, as in 0/8, with count in 1..=4294967295"
-    )]
-    Syntax {
-        /// What was found.
-        text: String,
-    },
+    #[error("{0:?} is not a shard; a shard is written index/count, as in 0/8, with count in 1..=4294967295")]
+    Syntax(String),
     /// No shard at all.
     #[error("0 shards; an epoch has at least 1")]
     Count,
@@ -83,7 +78,7 @@ impl FromStr for Shard {
         };
         text.split_once('/')
             .and_then(|(index, count)| Some(Shard { index: number(index)?, count: number(count)? }))
-            .ok_or_else(|| ShardError::Syntax { text: text.to_owned() })?
+            .ok_or_else(|| ShardError::Syntax(text.to_owned()))?
             .check()
     }
 }
@@ -369,7 +364,7 @@ mod tests {
         assert_eq!("8/8".parse::<Shard>(), Err(ShardError::Index { index: 8, count: 8 }));
         assert_eq!("0/0".parse::<Shard>(), Err(ShardError::Count));
         for text in ["", "3", "3/", "/8", "a/b", "-1/8", "+1/8", "1/8/2", "1 / 8", "0/4294967296"] {
-            assert_eq!(text.parse::<Shard>(), Err(ShardError::Syntax { text: text.to_owned() }));
+            assert_eq!(text.parse::<Shard>(), Err(ShardError::Syntax(text.to_owned())));
         }
     }
 

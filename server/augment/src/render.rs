@@ -100,7 +100,7 @@ fn render_before(
             image.load_rgb(level, shape, pixels);
             calls.iter().for_each(|call| apply(call, &mut image, scratch));
             ask_for_more();
-            placement.write_rgba(level, &mut image, out, &mut scratch.shown);
+            placement.write_rgba(level, image.pixels(), out, &mut scratch.shown);
             scratch.image = image;
         }
     }

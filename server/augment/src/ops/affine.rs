@@ -25,7 +25,6 @@ pub(super) fn transform(affine: &FixedAffine, image: &mut Rgba, scratch: &mut Sc
     let out = scratch.pixels(image.pixels().len());
     gather(level, affine, image.pixels(), out, width);
     image.swap_pixels(out);
-    image.set_opaque(false);
 }
 
 /// Transforms an image each of whose rows moves as a unit, to the left or right.
@@ -40,7 +39,6 @@ pub(super) fn shift_rows(affine: &FixedAffine, image: &mut Rgba, scratch: &mut S
         shift_row(row, i64::from(start >> 16));
         start += affine.per_row.0;
     }
-    image.set_opaque(false);
 }
 
 /// Moves a row so that `row[x]` becomes what `row[x + distance]` was, or (0, 0, 0, 0).

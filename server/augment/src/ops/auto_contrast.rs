@@ -5,65 +5,65 @@
 //! `value * scale - lo * scale`, fraction cut off. A channel of one value stays.
 
 use super::face::{Effect, Face};
-use super::table::{Alpha, look_up};
-use crate::call::OpCall;
 use crate::image::Rgba;
 use crate::scratch::Scratch;
 use crate::simd::level::{Level, per_level};
 use crate::simd::line::line;
+use crate::simd::lookup::look_up;
 use crate::simd::lookup::portable::{IDENTITY, LookupTable};
 
 pub(super) const FACE: Face = Face {
     apply: |_, image, scratch| auto_contrast(image, scratch),
-    effect: |_| Effect::TablesOfImage(tables),
+    effect: |_| Effect::TablesOfImage(|_, level, rgb| stretch(level, extremes_of_rgb(level, rgb))),
     caption: |_| String::new(),
 };
 
-fn tables(_: &OpCall, level: Level, rgb: &[[u8; 3]]) -> [LookupTable; 3] {
-    let (lo, hi) = extremes_of_rgb(level, rgb);
-    std::array::from_fn(|channel| stretch(level, lo[channel], hi[channel]))
-}
-
 /// Stretches red, green and blue, each so that it spans 0..=255.
 pub fn auto_contrast(image: &mut Rgba, scratch: &mut Scratch) {
-    let (lo, hi) = extremes(scratch.level(), image.pixels());
-    let tables: [LookupTable; 3] =
-        std::array::from_fn(|channel| stretch(scratch.level(), lo[channel], hi[channel]));
-    look_up(scratch.level(), image, tables.each_ref(), Alpha::Opaque);
+    let level = scratch.level();
+    let tables = stretch(level, extremes(level, image.pixels()));
+    look_up(level, image.pixels_mut(), tables.each_ref(), 0xFF);
 }
 
-/// The table that stretches `lo..=hi`; what it makes of other values does not matter.
-fn stretch(level: Level, lo: u8, hi: u8) -> LookupTable {
-    if hi <= lo {
-        return IDENTITY;
-    }
-    let scale = 255.0 / f64::from(hi - lo);
-    line(level, scale, -f64::from(lo) * scale)
+/// The tables that stretch from the least to the greatest values; what they make of others does not
+/// matter.
+fn stretch<const CHANNELS: usize>(
+    level: Level,
+    (lo, hi): ([u8; CHANNELS], [u8; CHANNELS]),
+) -> [LookupTable; 3] {
+    std::array::from_fn(|channel| {
+        let (lo, hi) = (lo[channel], hi[channel]);
+        if hi <= lo {
+            return IDENTITY;
+        }
+        let scale = 255.0 / f64::from(hi - lo);
+        line(level, scale, -f64::from(lo) * scale)
+    })
 }
 
 per_level! {
     /// Least and greatest value of red, green, blue and alpha.
     fn extremes(pixels: &[[u8; 4]]) -> ([u8; 4], [u8; 4]) {
-        let (lo, hi) = extremes_by_place::<64>(pixels.as_flattened());
-        fold(lo, hi)
+        extremes_by_channel::<64, 4>(pixels.as_flattened())
     }
 }
 
 per_level! {
     /// Least and greatest value of red, green and blue.
     fn extremes_of_rgb(pixels: &[[u8; 3]]) -> ([u8; 3], [u8; 3]) {
-        let (lo, hi) = extremes_by_place::<192>(pixels.as_flattened());
-        fold(lo, hi)
+        extremes_by_channel::<192, 3>(pixels.as_flattened())
     }
 }
 
-/// Least and greatest of the bytes at each place in blocks of some size.
+/// Least and greatest of the bytes of each channel, in blocks of so many bytes.
 #[inline(always)]
-fn extremes_by_place<const PLACES: usize>(bytes: &[u8]) -> ([u8; PLACES], [u8; PLACES]) {
-    let (mut lo, mut hi) = ([255; PLACES], [0; PLACES]);
-    let (blocks, rest) = bytes.as_chunks::<PLACES>();
+fn extremes_by_channel<const BLOCK: usize, const CHANNELS: usize>(
+    bytes: &[u8],
+) -> ([u8; CHANNELS], [u8; CHANNELS]) {
+    let (mut lo, mut hi) = ([255; BLOCK], [0; BLOCK]);
+    let (blocks, rest) = bytes.as_chunks::<BLOCK>();
     for block in blocks {
-        for i in 0..PLACES {
+        for i in 0..BLOCK {
             lo[i] = lo[i].min(block[i]);
             hi[i] = hi[i].max(block[i]);
         }
@@ -72,17 +72,8 @@ fn extremes_by_place<const PLACES: usize>(bytes: &[u8]) -> ([u8; PLACES], [u8; P
         lo[i] = lo[i].min(byte);
         hi[i] = hi[i].max(byte);
     }
-    (lo, hi)
-}
-
-/// The extremes of each channel from those at each place.
-#[inline(always)]
-fn fold<const PLACES: usize, const CHANNELS: usize>(
-    mut lo: [u8; PLACES],
-    mut hi: [u8; PLACES],
-) -> ([u8; CHANNELS], [u8; CHANNELS]) {
     // Halves while they hold whole pixels, then pixel by pixel.
-    let mut places = PLACES;
+    let mut places = BLOCK;
     while places.is_multiple_of(2 * CHANNELS) {
         places /= 2;
         for i in 0..places {

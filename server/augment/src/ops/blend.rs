@@ -1,12 +1,12 @@
 //! What the enhancing ops share: an op blends the image with a duller one ([`blend`](crate::simd::blend)).
 
-use super::table::{Alpha, look_up};
 use crate::call::OpCall;
 use crate::image::Rgba;
 use crate::magnitude;
 use crate::scratch::Scratch;
 use crate::simd::blend::portable::{ShortBlend, blend_shortly, blend_table};
 use crate::simd::level::Instructions;
+use crate::simd::lookup::look_up;
 
 /// The factor of a call to an enhancing op.
 pub(super) fn factor(call: &OpCall) -> f32 {
@@ -19,9 +19,6 @@ pub(super) fn blend_with(image: &mut Rgba, dull: u8, factor: f32, scratch: &mut 
     match (level.instructions(), ShortBlend::of(factor)) {
         // Arithmetic on whole vectors is faster than looking bytes up one by one.
         (Instructions::Avx2, Some(short)) => blend_shortly(level, image.pixels_mut(), dull, short),
-        _ => {
-            let table = blend_table(level, dull, factor);
-            look_up(level, image, [&table; 3], Alpha::Keep);
-        }
+        _ => look_up(level, image.pixels_mut(), [&blend_table(level, dull, factor); 3], 0),
     }
 }

@@ -4,29 +4,23 @@
 
 use super::blend::{blend_with, factor};
 use super::face::{Effect, Face};
-use crate::call::OpCall;
 use crate::image::Rgba;
 use crate::scratch::Scratch;
 use crate::simd::blend::portable::blend_table;
-use crate::simd::level::Level;
-use crate::simd::lookup::portable::LookupTable;
 
 pub(super) const FACE: Face = Face {
     apply: |call, image, scratch| brightness(image, factor(call), scratch),
-    effect: |call| Effect::Tables(tables).unless(factor(call) == 1.0),
+    effect: |call| {
+        Effect::Tables(|call, level, _| [blend_table(level, 0, factor(call)); 3]).unless(factor(call) == 1.0)
+    },
     caption: |call| format!("x{:.2}", factor(call)),
 };
 
-fn tables(call: &OpCall, level: Level, _: &[[u8; 3]]) -> [LookupTable; 3] {
-    [blend_table(level, 0, factor(call)); 3]
-}
-
 /// Multiplies red, green and blue by `factor`: 0 is black, 1 is the image, more is brighter.
 pub fn brightness(image: &mut Rgba, factor: f32, scratch: &mut Scratch) {
-    if factor == 1.0 {
-        return;
+    if factor != 1.0 {
+        blend_with(image, 0, factor, scratch);
     }
-    blend_with(image, 0, factor, scratch);
 }
 
 #[cfg(test)]

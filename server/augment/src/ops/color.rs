@@ -17,10 +17,9 @@ pub(super) const FACE: Face = Face {
 /// Moves red, green and blue away from the pixel's gray, to `factor` times the distance: 0 is
 /// gray, 1 is the image, more is more colourful.
 pub fn color(image: &mut Rgba, factor: f32, scratch: &mut Scratch) {
-    if factor == 1.0 {
-        return;
+    if factor != 1.0 {
+        blend_with_gray(scratch.level(), image.pixels_mut(), factor);
     }
-    blend_with_gray(scratch.level(), image.pixels_mut(), factor);
 }
 
 #[cfg(test)]

@@ -20,31 +20,23 @@ pub(super) const FACE: Face = Face {
 };
 
 fn tables(call: &OpCall, level: Level, rgb: &[[u8; 3]]) -> [LookupTable; 3] {
-    [blend_table(level, mean_gray_of_rgb(level, rgb), factor(call)); 3]
+    let mean = mean_gray(rgb, |block| gray_sum_of_rgb(level, block));
+    [blend_table(level, mean, factor(call)); 3]
 }
 
 /// Moves red, green and blue away from the mean gray, to `factor` times the distance: 0 is gray,
 /// 1 is the image, more has more contrast.
 pub fn contrast(image: &mut Rgba, factor: f32, scratch: &mut Scratch) {
-    if factor == 1.0 {
-        return;
+    if factor != 1.0 {
+        let mean = mean_gray(image.pixels(), |block| gray_sum(scratch.level(), block));
+        blend_with(image, mean, factor, scratch);
     }
-    let mean = mean_gray(scratch.level(), image);
-    blend_with(image, mean, factor, scratch);
 }
 
-/// The rounded mean gray.
-fn mean_gray(level: Level, image: &Rgba) -> u8 {
-    let pixels = image.pixels();
-    // A block's sum stays in 32 bits.
-    let sum: u64 = pixels.chunks(1 << 16).map(|block| u64::from(gray_sum(level, block))).sum();
+/// The rounded mean gray, by the sums of up to 2^16 pixels, which stay in 32 bits.
+fn mean_gray<T>(pixels: &[T], sum: impl Fn(&[T]) -> u32) -> u8 {
+    let sum: u64 = pixels.chunks(1 << 16).map(|block| u64::from(sum(block))).sum();
     (sum as f64 / pixels.len() as f64 + 0.5) as u8
-}
-
-/// As [`mean_gray`], of an image of the dataset.
-fn mean_gray_of_rgb(level: Level, rgb: &[[u8; 3]]) -> u8 {
-    let sum: u64 = rgb.chunks(1 << 16).map(|block| u64::from(gray_sum_of_rgb(level, block))).sum();
-    (sum as f64 / rgb.len() as f64 + 0.5) as u8
 }
 
 #[cfg(test)]

@@ -35,7 +35,6 @@ pub fn cutout(image: &mut Rgba, size: u32, centre: (u32, u32)) {
     for y in rows {
         image.pixels_mut()[y * shape.width as usize..][columns.clone()].fill(ERASED);
     }
-    image.set_opaque(false);
 }
 
 /// The part inside `0..len` of `size` pixels about `centre`.

@@ -9,11 +9,11 @@
 //! A channel of one value, or with a step of 0, stays.
 
 use super::face::{Effect, Face};
-use super::table::{Alpha, look_up};
 use crate::image::Rgba;
 use crate::scratch::Scratch;
 use crate::simd::flatten::flatten;
 use crate::simd::flatten::portable::Histogram;
+use crate::simd::lookup::look_up;
 
 pub(super) const FACE: Face = Face {
     apply: |_, image, scratch| equalize(image, scratch),
@@ -26,7 +26,7 @@ pub fn equalize(image: &mut Rgba, scratch: &mut Scratch) {
     let level = scratch.level();
     let histograms = histograms(image.pixels());
     let tables = flatten(level, &histograms, image.pixels().len() as u32);
-    look_up(level, image, tables.each_ref(), Alpha::Opaque);
+    look_up(level, image.pixels_mut(), tables.each_ref(), 0xFF);
 }
 
 /// How often each value occurs in red, green and blue.

@@ -18,7 +18,6 @@ pub(super) const FACE: Face = Face {
 /// Replaces red, green and blue by 255 minus them.
 pub fn invert(image: &mut Rgba, scratch: &mut Scratch) {
     invert_pixels(scratch.level(), image.pixels_mut());
-    image.set_opaque(true);
 }
 
 per_level! {

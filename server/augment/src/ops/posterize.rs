@@ -8,12 +8,17 @@ use crate::call::OpCall;
 use crate::image::Rgba;
 use crate::magnitude;
 use crate::scratch::Scratch;
-use crate::simd::level::{Level, per_level};
-use crate::simd::lookup::portable::{LookupTable, table};
+use crate::simd::level::per_level;
+use crate::simd::lookup::portable::table;
 
 pub(super) const FACE: Face = Face {
     apply: |call, image, scratch| posterize(image, bits(call), scratch),
-    effect: |_| Effect::Tables(tables),
+    effect: |_| {
+        Effect::Tables(|call, _, _| {
+            let mask = mask(bits(call));
+            [table(|value| value & mask); 3]
+        })
+    },
     caption: |call| format!("{} bits", bits(call)),
 };
 
@@ -21,9 +26,8 @@ fn bits(call: &OpCall) -> u32 {
     magnitude::posterize_bits(call.magnitude)
 }
 
-fn tables(call: &OpCall, _: Level, _: &[[u8; 3]]) -> [LookupTable; 3] {
-    let mask = 0xFF << (8 - bits(call));
-    [table(|value| value & mask); 3]
+fn mask(bits: u32) -> u8 {
+    0xFF << (8 - bits)
 }
 
 /// Keeps the `bits` high bits of red, green and blue, 1..=8, and clears the others.
@@ -32,9 +36,7 @@ fn tables(call: &OpCall, _: Level, _: &[[u8; 3]]) -> [LookupTable; 3] {
 /// When `bits` is out of range.
 pub fn posterize(image: &mut Rgba, bits: u32, scratch: &mut Scratch) {
     assert!((1..=8).contains(&bits), "{bits} bits; allowed are 1..=8");
-    let mask = 0xFFu8 << (8 - bits);
-    mask_pixels(scratch.level(), image.pixels_mut(), mask);
-    image.set_opaque(true);
+    mask_pixels(scratch.level(), image.pixels_mut(), mask(bits));
 }
 
 per_level! {

@@ -31,10 +31,7 @@ fn tables(call: &OpCall, _: Level, _: &[[u8; 3]]) -> [LookupTable; 3] {
 pub fn solarize(image: &mut Rgba, threshold: u32, scratch: &mut Scratch) {
     match threshold.checked_sub(1) {
         None => invert(image, scratch),
-        Some(kept) => {
-            invert_over(scratch.level(), image.pixels_mut(), kept.min(255) as u8);
-            image.set_opaque(true);
-        }
+        Some(kept) => invert_over(scratch.level(), image.pixels_mut(), kept.min(255) as u8),
     }
 }
 

@@ -21,7 +21,6 @@ pub fn translate_y(image: &mut Rgba, pixels: i32) {
     // Rows follow one another, so the whole image shifts like one row.
     let distance = i64::from(pixels) * i64::from(image.shape().width);
     shift_row(image.pixels_mut(), distance);
-    image.set_opaque(false);
 }
 
 #[cfg(test)]

@@ -32,27 +32,32 @@ pub(crate) fn rgb_bytes(lanes: u16) -> u64 {
     _pdep_u64(lanes.into(), 0x2492_4924_9249) * 0b111
 }
 
-/// Byte numbers for a permutation.
-const fn bytes(of: [[u8; 4]; LANES]) -> [u8; 64] {
-    let mut flat = [0; 64];
-    let mut i = 0;
-    while i < 64 {
-        flat[i] = of[i / 4][i % 4];
-        i += 1;
-    }
-    flat
+/// Sixty-four bytes as a vector.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx2,bmi2")]
+pub(crate) fn load<T: Copy, const COUNT: usize>(of: &[T; COUNT]) -> __m512i {
+    const { assert!(size_of::<[T; COUNT]>() == 64) };
+    // SAFETY: the array has 64 bytes.
+    unsafe { _mm512_loadu_epi8(of.as_ptr().cast()) }
+}
+
+/// Writes a vector to sixty-four bytes.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx2,bmi2")]
+pub(crate) fn store(to: &mut [u8; 64], vector: __m512i) {
+    // SAFETY: the array has 64 bytes.
+    unsafe { _mm512_storeu_epi8(to.as_mut_ptr().cast(), vector) };
 }
 
 /// From three bytes to four. The fourth becomes a copy of the third.
 pub(crate) const EXPAND: [u8; 64] = {
-    let mut of = [[0; 4]; LANES];
+    let mut of = [0; 64];
     let mut i = 0;
-    while i < LANES {
-        let first = 3 * i as u8;
-        of[i] = [first, first + 1, first + 2, first + 2];
+    while i < 64 {
+        of[i] = (i / 4 * 3 + if i % 4 == 3 { 2 } else { i % 4 }) as u8;
         i += 1;
     }
-    bytes(of)
+    of
 };
 
 /// A table of 256 bytes in registers.
@@ -63,9 +68,7 @@ impl TableRegisters {
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx2,bmi2")]
     pub(crate) fn new(table: &[u8; 256]) -> TableRegisters {
-        let quarters = table.as_chunks::<64>().0;
-        // SAFETY: a quarter has 64 bytes.
-        let quarter = |i: usize| unsafe { _mm512_loadu_epi8(quarters[i].as_ptr().cast()) };
+        let quarter = |i: usize| load(&table.as_chunks::<64>().0[i]);
         TableRegisters([quarter(0), quarter(1), quarter(2), quarter(3)])
     }
 
@@ -79,20 +82,28 @@ impl TableRegisters {
     }
 }
 
+/// Looks bytes up in the tables of their channels. Green stands at the bytes `greens`, blue at those
+/// that follow them.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx2,bmi2")]
+pub(crate) fn look_up_channels(tables: &[TableRegisters; 3], values: __m512i, greens: u64) -> __m512i {
+    let [red, green, blue] = tables;
+    let high = _mm512_movepi8_mask(values);
+    let looked_up = red.look_up(values, high);
+    let looked_up = _mm512_mask_blend_epi8(greens, looked_up, green.look_up(values, high));
+    _mm512_mask_blend_epi8(greens << 1, looked_up, blue.look_up(values, high))
+}
+
 /// Replaces pixels, sixteen at a time.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx2,bmi2")]
 pub(crate) fn for_each_vector(pixels: &mut [[u8; 4]], function: impl Fn(__m512i) -> __m512i) {
-    let (vectors, rest) = pixels.as_chunks_mut::<LANES>();
+    let (vectors, rest) = pixels.as_flattened_mut().as_chunks_mut();
     for vector in vectors {
-        // SAFETY: a vector has 64 bytes.
-        unsafe {
-            let values = _mm512_loadu_epi8(vector.as_ptr().cast());
-            _mm512_storeu_epi8(vector.as_mut_ptr().cast(), function(values));
-        }
+        store(vector, function(load(vector)));
     }
     if !rest.is_empty() {
-        let lanes = first_lanes(rest.len());
+        let lanes = first_lanes(rest.len() / 4);
         // SAFETY: only lanes inside the rest are touched.
         unsafe {
             let values = _mm512_maskz_loadu_epi32(lanes, rest.as_ptr().cast());

@@ -2,14 +2,13 @@
 
 use std::arch::x86_64::*;
 
-use crate::simd::avx512::{EXPAND, LANES, first_lanes, for_each_vector, rgb_bytes};
+use crate::simd::avx512::{EXPAND, LANES, first_lanes, for_each_vector, load, rgb_bytes};
 use crate::simd::blend::portable::ShortBlend;
 
 /// The sum of the grays of up to 2^16 pixels.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx2,bmi2")]
 pub(crate) fn gray_sum_of_rgb(rgb: &[[u8; 3]]) -> u32 {
-    // SAFETY: the constant has 64 bytes.
-    let index = unsafe { _mm512_loadu_epi8(EXPAND.as_ptr().cast()) };
+    let index = load(&EXPAND);
     let mut sums = _mm512_setzero_si512();
     for pixels in rgb.chunks(LANES) {
         let lanes = first_lanes(pixels.len());

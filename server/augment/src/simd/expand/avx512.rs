@@ -2,14 +2,13 @@
 
 use std::arch::x86_64::*;
 
-use crate::simd::avx512::{EXPAND, LANES, first_lanes, rgb_bytes};
+use crate::simd::avx512::{EXPAND, LANES, first_lanes, load, rgb_bytes};
 
 /// Pixels of red, green and blue become opaque pixels of four bytes.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx2,bmi2")]
 pub(crate) fn expand(rgb: &[u8], out: &mut [[u8; 4]]) {
     assert_eq!(rgb.len(), 3 * out.len(), "bytes of so many pixels");
-    // SAFETY: the constant has 64 bytes.
-    let index = unsafe { _mm512_loadu_epi8(EXPAND.as_ptr().cast()) };
+    let index = load(&EXPAND);
     let opaque = _mm512_set1_epi32(0xFF00_0000u32 as i32);
     let mut at = 0;
     while 3 * at + 64 <= rgb.len() {

@@ -2,7 +2,7 @@
 
 use std::arch::x86_64::*;
 
-use crate::simd::avx512::LANES;
+use crate::simd::avx512::{LANES, load};
 use crate::simd::flatten::portable::Histogram;
 use crate::simd::lookup::portable::{IDENTITY, LookupTable};
 
@@ -22,8 +22,7 @@ fn flatten_one(histogram: &Histogram, step: u32) -> LookupTable {
     let (half, reciprocal) = (_mm512_set1_ps(0.5), _mm512_set1_ps(1.0 / step as f32));
     let mut before = _mm512_set1_epi32((step / 2) as i32);
     for (counts, out) in histogram.as_chunks::<LANES>().0.iter().zip(table.as_chunks_mut::<LANES>().0) {
-        // SAFETY: sixteen counts.
-        let counts = unsafe { _mm512_loadu_epi32(counts.as_ptr().cast()) };
+        let counts = load(counts);
         // Each lane becomes the sum of the lanes up to it, in steps of 1, 2, 4 and 8.
         let sums = _mm512_add_epi32(counts, _mm512_alignr_epi32::<15>(counts, nothing));
         let sums = _mm512_add_epi32(sums, _mm512_alignr_epi32::<14>(sums, nothing));

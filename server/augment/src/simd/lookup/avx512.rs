@@ -2,7 +2,7 @@
 
 use std::arch::x86_64::*;
 
-use crate::simd::avx512::{TableRegisters, for_each_vector};
+use crate::simd::avx512::{TableRegisters, for_each_vector, load, look_up_channels, store};
 use crate::simd::lookup::portable::LookupTable;
 
 /// Bytes of a vector of four-byte pixels that hold red; green, blue and alpha follow.
@@ -20,15 +20,8 @@ pub(crate) fn look_up(pixels: &mut [[u8; 4]], [red, green, blue]: [&LookupTable;
             with_alpha(values, table.look_up(values, _mm512_movepi8_mask(values)))
         });
     } else {
-        let (red, green, blue) =
-            (TableRegisters::new(red), TableRegisters::new(green), TableRegisters::new(blue));
-        for_each_vector(pixels, |values| {
-            let high = _mm512_movepi8_mask(values);
-            let looked_up = red.look_up(values, high);
-            let looked_up = _mm512_mask_blend_epi8(REDS << 1, looked_up, green.look_up(values, high));
-            let looked_up = _mm512_mask_blend_epi8(REDS << 2, looked_up, blue.look_up(values, high));
-            with_alpha(values, looked_up)
-        });
+        let tables = [TableRegisters::new(red), TableRegisters::new(green), TableRegisters::new(blue)];
+        for_each_vector(pixels, |values| with_alpha(values, look_up_channels(&tables, values, REDS << 1)));
     }
 }
 
@@ -36,13 +29,9 @@ pub(crate) fn look_up(pixels: &mut [[u8; 4]], [red, green, blue]: [&LookupTable;
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx2,bmi2")]
 pub(crate) fn compose(first: &LookupTable, second: &LookupTable) -> LookupTable {
     let (mut composed, second) = (*first, TableRegisters::new(second));
-    for quarter in composed.as_chunks_mut::<64>().0 {
-        // SAFETY: a quarter has 64 bytes.
-        unsafe {
-            let values = _mm512_loadu_epi8(quarter.as_ptr().cast());
-            let values = second.look_up(values, _mm512_movepi8_mask(values));
-            _mm512_storeu_epi8(quarter.as_mut_ptr().cast(), values);
-        }
+    for quarter in composed.as_chunks_mut().0 {
+        let values = load(quarter);
+        store(quarter, second.look_up(values, _mm512_movepi8_mask(values)));
     }
     composed
 }

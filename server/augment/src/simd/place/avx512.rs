@@ -2,17 +2,17 @@
 
 use std::arch::x86_64::*;
 
-use crate::simd::avx512::{LANES, TableRegisters, first_lanes, lanes_in, rgb_bytes};
+use crate::simd::avx512::{LANES, TableRegisters, first_lanes, lanes_in, load, look_up_channels, rgb_bytes};
 use crate::simd::lookup::portable::LookupTable;
 use crate::simd::place::portable::{LanesShown, Placement};
 
-/// From pixels of `size` bytes to three bytes, mirrored or not.
-const fn packing(size: u8, mirrored: bool) -> [u8; 64] {
-    let mut of = [0; 64];
+/// From pixels of `size` bytes to three bytes: as they stand, and mirrored.
+const fn packings(size: usize) -> [[u8; 64]; 2] {
+    let mut of = [[0; 64]; 2];
     let mut i = 0;
     while i < 3 * LANES {
-        let pixel = if mirrored { LANES - 1 - i / 3 } else { i / 3 };
-        of[i] = size * pixel as u8 + (i % 3) as u8;
+        of[0][i] = (size * (i / 3) + i % 3) as u8;
+        of[1][i] = (size * (LANES - 1 - i / 3) + i % 3) as u8;
         i += 1;
     }
     of
@@ -22,18 +22,16 @@ const fn packing(size: u8, mirrored: bool) -> [u8; 64] {
 fn lay_out(placement: &Placement, shown: &mut LanesShown) -> (isize, isize) {
     let (width, lanes) = (placement.width as isize, LANES as isize);
     let hole = placement.hole.0.start as isize..placement.hole.0.end as isize;
-    let (first, step) = match placement.flip {
-        true => (width - lanes - placement.shift.0, -lanes),
-        false => (-placement.shift.0, lanes),
-    };
+    let flip = placement.flip;
+    let (first, step) =
+        if flip { (width - lanes - placement.shift.0, -lanes) } else { (-placement.shift.0, lanes) };
     shown.iter_mut().for_each(Vec::clear);
     let mut column = first;
     for at in (0..width).step_by(LANES) {
-        let (in_row, holed) = (lanes_in(&(0..width), at), lanes_in(&hole, at));
-        let (in_row, holed) = match placement.flip {
-            true => (in_row.reverse_bits(), holed.reverse_bits()),
-            false => (in_row, holed),
-        };
+        let [in_row, holed] = [0..width, hole.clone()].map(|columns| {
+            let lanes = lanes_in(&columns, at);
+            if flip { lanes.reverse_bits() } else { lanes }
+        });
         let in_source = in_row & lanes_in(&(0..width), column);
         shown[0].push(0);
         shown[1].push(in_source);
@@ -47,11 +45,8 @@ fn lay_out(placement: &Placement, shown: &mut LanesShown) -> (isize, isize) {
 /// outside of it.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx2,bmi2")]
 pub(crate) fn place_rgba(placement: &Placement, shown: &mut LanesShown, source: &[[u8; 4]], out: &mut [u8]) {
-    let &Placement { mean: [red, green, blue], flip, .. } = placement;
-    let mean = _mm512_set1_epi32(i32::from_le_bytes([red, green, blue, 0]));
-    let index = const { [packing(4, false), packing(4, true)] }[usize::from(flip)];
-    // SAFETY: the constant has 64 bytes.
-    let index = unsafe { _mm512_loadu_epi8(index.as_ptr().cast()) };
+    let mean = mean(placement);
+    let index = load(&const { packings(4) }[usize::from(placement.flip)]);
     let alpha = _mm512_set1_epi32(0xFF00_0000u32 as i32);
     place(placement, shown, source, out, |start, lanes| {
         // SAFETY: `place` says that these lanes are inside the image.
@@ -64,18 +59,18 @@ pub(crate) fn place_rgba(placement: &Placement, shown: &mut LanesShown, source: 
 /// As [`place_rgba`], of an image as it stands in the dataset.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx2,bmi2")]
 pub(crate) fn place_rgb(placement: &Placement, shown: &mut LanesShown, source: &[[u8; 3]], out: &mut [u8]) {
-    let mean = packed_mean(placement);
+    let mean = _mm512_permutexvar_epi8(load(&const { packings(4) }[0]), mean(placement));
     // SAFETY: `place` says that these lanes are inside the image.
-    let load = |start: *const [u8; 3], lanes| unsafe {
+    let pixels = |start: *const [u8; 3], lanes| unsafe {
         _mm512_mask_loadu_epi8(mean, rgb_bytes(lanes), start.cast())
     };
     if placement.flip {
-        let index = mirrored();
+        let index = load(&const { packings(3) }[1]);
         place(placement, shown, source, out, |start, lanes| {
-            _mm512_permutexvar_epi8(index, load(start, lanes))
+            _mm512_permutexvar_epi8(index, pixels(start, lanes))
         });
     } else {
-        place(placement, shown, source, out, load);
+        place(placement, shown, source, out, pixels);
     }
 }
 
@@ -90,43 +85,23 @@ pub(crate) fn place_rgb_looked_up(
 ) {
     /// Bytes of a vector of three-byte pixels that hold green; blue follows.
     const GREENS: u64 = 0x4924_9249_2492;
-    let mean = packed_mean(placement);
-    let index = if placement.flip { mirrored() } else { unmirrored() };
-    let (red, green, blue) =
-        (TableRegisters::new(red), TableRegisters::new(green), TableRegisters::new(blue));
+    let mean = _mm512_permutexvar_epi8(load(&const { packings(4) }[0]), mean(placement));
+    let index = load(&const { packings(3) }[usize::from(placement.flip)]);
+    let tables = [TableRegisters::new(red), TableRegisters::new(green), TableRegisters::new(blue)];
     place(placement, shown, source, out, |start, lanes| {
         let bytes = rgb_bytes(lanes);
         // SAFETY: `place` says that these lanes are inside the image.
         let values = unsafe { _mm512_maskz_loadu_epi8(bytes, start.cast()) };
-        let high = _mm512_movepi8_mask(values);
-        let looked_up = red.look_up(values, high);
-        let looked_up = _mm512_mask_blend_epi8(GREENS, looked_up, green.look_up(values, high));
-        let looked_up = _mm512_mask_blend_epi8(GREENS << 1, looked_up, blue.look_up(values, high));
+        let looked_up = look_up_channels(&tables, values, GREENS);
         _mm512_permutexvar_epi8(index, _mm512_mask_mov_epi8(mean, bytes, looked_up))
     });
 }
 
-/// Sixteen pixels of the mean colour.
+/// Sixteen pixels of the mean colour, four bytes each.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx2,bmi2")]
-fn packed_mean(placement: &Placement) -> __m512i {
+fn mean(placement: &Placement) -> __m512i {
     let [red, green, blue] = placement.mean;
-    let mean = _mm512_set1_epi32(i32::from_le_bytes([red, green, blue, 0]));
-    // SAFETY: the constant has 64 bytes.
-    _mm512_permutexvar_epi8(unsafe { _mm512_loadu_epi8(const { &packing(4, false) }.as_ptr().cast()) }, mean)
-}
-
-/// The order that leaves pixels of three bytes where they are.
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx2,bmi2")]
-fn unmirrored() -> __m512i {
-    // SAFETY: the constant has 64 bytes.
-    unsafe { _mm512_loadu_epi8(const { &packing(3, false) }.as_ptr().cast()) }
-}
-
-/// The order that mirrors sixteen pixels of three bytes.
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx2,bmi2")]
-fn mirrored() -> __m512i {
-    // SAFETY: the constant has 64 bytes.
-    unsafe { _mm512_loadu_epi8(const { &packing(3, true) }.as_ptr().cast()) }
+    _mm512_set1_epi32(i32::from_le_bytes([red, green, blue, 0]))
 }
 
 /// Writes the output, block by block. `block` makes 48 bytes from where lane 0 would be in the

@@ -8,7 +8,6 @@ pub(crate) mod portable;
 
 use portable::{LanesShown, Placement};
 
-use crate::image::Rgba;
 use crate::simd::level::{Level, at_level};
 use crate::simd::lookup::portable::LookupTable;
 
@@ -45,16 +44,21 @@ impl Placement<'_> {
     }
 
     /// Writes the output from a working image, with its holes in the mean colour.
-    pub(crate) fn write_rgba(&self, level: Level, image: &mut Rgba, out: &mut [u8], shown: &mut LanesShown) {
+    pub(crate) fn write_rgba(
+        &self,
+        level: Level,
+        pixels: &[[u8; 4]],
+        out: &mut [u8],
+        shown: &mut LanesShown,
+    ) {
         at_level!(level, {
-            avx512 => avx512::place_rgba(self, shown, image.pixels(), out),
-            avx2 => self.write(image.pixels(), out, |source, out, mirrored| {
+            avx512 => avx512::place_rgba(self, shown, pixels, out),
+            avx2 => self.write(pixels, out, |source, out, mirrored| {
                 avx2::pack_row(source, out, mirrored, self.mean);
             }),
-            _ => {
-                image.fill_holes(self.mean);
-                self.write(image.pixels(), out, portable::drop_alpha);
-            }
+            _ => self.write(pixels, out, |source, out, mirrored| {
+                portable::pack_row(source, out, mirrored, self.mean);
+            }),
         })
     }
 }
@@ -64,6 +68,7 @@ mod tests {
     use pba_types::ImageShape;
 
     use super::*;
+    use crate::image::Rgba;
     use crate::simd::level::tests::at_each_level;
 
     at_each_level! {
@@ -95,7 +100,7 @@ mod tests {
                         let mut shown = LanesShown::default();
                         placement.write_rgb(level, &rgb, one, &mut shown);
                         placement.write_looked_up(level, tables.each_ref(), &rgb, looked_up, &mut shown);
-                        placement.write_rgba(level, &mut image.clone(), masked, &mut shown);
+                        placement.write_rgba(level, image.pixels(), masked, &mut shown);
                         outs
                     };
                     assert!(outputs(level) == outputs(Level::PORTABLE), "{height}x{width}, {i}");

@@ -96,46 +96,46 @@ pub(super) fn copy_row(source: &[[u8; 3]], out: &mut [u8], mirrored: bool) {
     if !mirrored {
         return out.copy_from_slice(source.as_flattened());
     }
-    let (quads_out, rest_out) = out.as_chunks_mut::<12>();
-    let (rest, quads) = source.as_rchunks::<4>();
-    for (quad, out) in quads.iter().rev().zip(quads_out) {
-        let [a, b, c, d] = unpack(quad.as_flattened().as_array().expect("four times three bytes"));
-        *out = pack([d, c, b, a]);
-    }
-    for (pixel, out) in rest.iter().rev().zip(rest_out.as_chunks_mut().0) {
-        *out = *pixel;
-    }
+    write_row(source, out, true, |quad| {
+        unpack(quad.as_flattened().as_array().expect("four times three bytes"))
+    });
 }
 
 /// Writes pixels without their alpha, mirrored or not, with a colour for the holes.
-pub(super) fn pack_row(source: &[[u8; 4]], out: &mut [u8], mirrored: bool, colour: [u8; 3]) {
-    for (i, out) in out.as_chunks_mut::<3>().0.iter_mut().enumerate() {
-        let [r, g, b, a] = source[if mirrored { source.len() - 1 - i } else { i }];
-        *out = if a == 0 { colour } else { [r, g, b] };
-    }
+pub(super) fn pack_row(source: &[[u8; 4]], out: &mut [u8], mirrored: bool, [r, g, b]: [u8; 3]) {
+    let colour = u32::from_le_bytes([r, g, b, 0]);
+    write_row(source, out, mirrored, |quad| {
+        quad.map(u32::from_le_bytes).map(|word| if word >> 24 == 0 { colour } else { word })
+    });
 }
 
-/// Copies pixels without their alpha, mirrored or not.
-pub(super) fn drop_alpha(source: &[[u8; 4]], out: &mut [u8], mirrored: bool) {
+/// Writes pixels four by four, mirrored or not, as `words` that begin with their three bytes.
+#[inline(always)]
+fn write_row<const CHANNELS: usize>(
+    source: &[[u8; CHANNELS]],
+    out: &mut [u8],
+    mirrored: bool,
+    words: impl Fn(&[[u8; CHANNELS]; 4]) -> [u32; 4],
+) {
     let (quads_out, rest_out) = out.as_chunks_mut::<12>();
-    let rest_out = rest_out.as_chunks_mut::<3>().0;
-    let words = |quad: [[u8; 4]; 4]| quad.map(u32::from_le_bytes);
+    let write_one = |pixel: &[u8; CHANNELS], out: &mut [u8; 3]| {
+        let [r, g, b, _] = words(&[*pixel; 4])[0].to_le_bytes();
+        *out = [r, g, b];
+    };
+    let rest_out = rest_out.as_chunks_mut().0.iter_mut();
     if mirrored {
-        let (rest, quads) = source.as_rchunks::<4>();
-        for (&[a, b, c, d], out) in quads.iter().rev().zip(quads_out) {
-            *out = pack(words([d, c, b, a]));
+        let (rest, quads) = source.as_rchunks();
+        for (quad, out) in quads.iter().rev().zip(quads_out) {
+            let [a, b, c, d] = words(quad);
+            *out = pack([d, c, b, a]);
         }
-        for (&[r, g, b, _], out) in rest.iter().rev().zip(rest_out) {
-            *out = [r, g, b];
-        }
+        rest.iter().rev().zip(rest_out).for_each(|(pixel, out)| write_one(pixel, out));
     } else {
-        let (quads, rest) = source.as_chunks::<4>();
-        for (&quad, out) in quads.iter().zip(quads_out) {
+        let (quads, rest) = source.as_chunks();
+        for (quad, out) in quads.iter().zip(quads_out) {
             *out = pack(words(quad));
         }
-        for (&[r, g, b, _], out) in rest.iter().zip(rest_out) {
-            *out = [r, g, b];
-        }
+        rest.iter().zip(rest_out).for_each(|(pixel, out)| write_one(pixel, out));
     }
 }
 
@@ -147,4 +147,16 @@ fn pack(quad: [u32; 4]) -> [u8; 12] {
     bytes[..8].copy_from_slice(&(a | b << 24 | c << 48).to_le_bytes());
     bytes[8..].copy_from_slice(&((c >> 16 | d << 8) as u32).to_le_bytes());
     bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_holes_are_filled() {
+        let mut out = [0; 9];
+        pack_row(&[[1, 2, 3, 0], [4, 5, 6, 255], [7, 8, 9, 1]], &mut out, false, [10, 11, 12]);
+        assert_eq!(out, [10, 11, 12, 4, 5, 6, 7, 8, 9]);
+    }
 }

@@ -8,6 +8,7 @@
 use std::arch::x86_64::*;
 
 use crate::frame::WEIGHT_BITS;
+use crate::simd::avx512::load;
 use crate::simd::resize::portable::Taps;
 
 /// Bytes of a vector, and of the output that is made at a time.
@@ -37,15 +38,6 @@ fn digits(weights: &[i32]) -> Digits {
 #[derive(Clone, Copy, Debug)]
 #[repr(align(64))]
 struct Lanes([u32; 16]);
-
-impl Lanes {
-    #[inline]
-    #[target_feature(enable = "avx512f")]
-    fn load(&self) -> __m512i {
-        // SAFETY: 64 bytes, aligned to 64.
-        unsafe { _mm512_load_si512(self.0.as_ptr().cast()) }
-    }
-}
 
 /// Where four taps of sixteen output bytes are, and their weights.
 #[derive(Clone, Copy, Debug)]
@@ -235,8 +227,7 @@ fn across<const QUADS: usize, const ROWS: usize>(
         }
         order
     };
-    // SAFETY: the array has 64 bytes.
-    let order = unsafe { _mm512_loadu_epi8(order.as_ptr().cast()) };
+    let order = load(&order);
     for (block, (windows, taps)) in windows.iter().zip(taps).enumerate() {
         let mut sums = [[_mm512_setzero_si512(); 4]; ROWS];
         for sixteen in 0..4 {
@@ -249,8 +240,8 @@ fn across<const QUADS: usize, const ROWS: usize>(
                 _mm_prefetch::<_MM_HINT_T0>(ahead.cast());
             }
             for taps in &taps[sixteen] {
-                let places = taps.places.load();
-                let digits = [taps.digits[0].load(), taps.digits[1].load(), taps.digits[2].load()];
+                let places = load(&taps.places.0);
+                let digits = taps.digits.each_ref().map(|digits| load(&digits.0));
                 for (row, sums) in of_rows.iter_mut().enumerate() {
                     // SAFETY: the window ends in this row.
                     let bytes =
