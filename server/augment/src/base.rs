@@ -54,13 +54,7 @@ impl Base {
 
     /// [`Base::cifar`] in proportion to the shorter side of images of another size: padding of an
     /// eighth of it, a cutout of half.
-    ///
-    /// ```
-    /// use pba_augment::{Base, ImageShape};
-    /// assert_eq!(Base::for_images(ImageShape { height: 32, width: 32 }), Base::cifar());
-    /// assert_eq!(Base::for_images(ImageShape { height: 64, width: 96 }).to_string(), "pad_crop:8,flip,cutout:32");
-    /// ```
-    pub fn for_images(shape: ImageShape) -> Base {
+    fn for_images(shape: ImageShape) -> Base {
         let side = shape.height.min(shape.width);
         let step = |number: u32| (number > 0).then_some(number.min(BASE_NUMBER_MAX));
         Base { frame: Frame::Full, pad_crop: step(side / 8), flip: true, cutout: step(side / 2) }
@@ -69,8 +63,15 @@ impl Base {
     /// The base augmentation of a dataset whose owner chooses none, from the shapes of the images of
     /// its splits (none for a split whose images differ in size).
     ///
-    /// Images of one size get [`Base::for_images`], without the cutout where that hides what an image
-    /// shows; images of several sizes get `random_resized_crop:224,flip`, as is usual on ImageNet.
+    /// Images of one size get [`Base::cifar`] in proportion to their shorter side, without the cutout
+    /// where that hides what an image shows; images of several sizes get `random_resized_crop:224,flip`,
+    /// as is usual on ImageNet.
+    ///
+    /// ```
+    /// use pba_augment::{Base, ImageShape};
+    /// let shape = ImageShape { height: 64, width: 96 };
+    /// assert_eq!(Base::of_dataset([Some(shape)], false).to_string(), "pad_crop:8,flip,cutout:32");
+    /// ```
     pub fn of_dataset(shapes: impl IntoIterator<Item = Option<ImageShape>>, hidden_by_cutout: bool) -> Base {
         let mut shapes = shapes.into_iter();
         let base = match shapes.next() {

@@ -25,8 +25,7 @@
 //! | Frame | t | 1 | its ratio of width to height | `(4/3)^(w / 2^31 - 1)` |
 //! | Frame | t | 2, 3 | its first column, first row | `below(w, width - box width + 1)`, likewise |
 //!
-//! [`below`] and [`tenths`] map a word to a bounded
-//! integer and to a decision. Block 3 and the lanes not named are spare.
+//! [`below`] and [`tenths`](crate::rng::tenths) map a word to a bounded integer and to a decision. Block 3 and the lanes not named are spare.
 //!
 //! # Why this is the walk of the paper
 //! The paper draws `count`, walks the slots in a fresh random order, lets each slot fire with its
@@ -40,7 +39,7 @@
 use pba_types::ImageShape;
 
 use crate::base::Base;
-use pba_types::rng::{Address, below};
+use pba_types::rng::below;
 
 /// The draws of the base augmentation for one image. A step that the base lacks is at rest.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -54,12 +53,7 @@ pub struct BaseDraws {
 }
 
 impl BaseDraws {
-    /// The draws at `address`, whose purpose is `Base`.
-    pub(crate) fn new(address: &Address, base: &Base, shape: ImageShape) -> BaseDraws {
-        BaseDraws::from_blocks(|block| address.block(block), base, shape)
-    }
-
-    /// The draws from the words of their blocks.
+    /// The draws from the words of the blocks of purpose `Base`.
     #[inline]
     pub(crate) fn from_blocks(block: impl Fn(u32) -> [u32; 4], base: &Base, shape: ImageShape) -> BaseDraws {
         let mut draws = BaseDraws::default();

@@ -27,11 +27,7 @@ pub fn translate_pixels(level: u8, sign: Sign) -> i32 {
 
 /// Slope of ShearX and ShearY, in pixels per pixel: 0, 0.03, 0.06 ... 0.27.
 pub fn shear_slope(level: u8, sign: Sign) -> f64 {
-    let slope = f64::from(checked(level)) * 0.3 / 10.0;
-    match sign {
-        Sign::Plus => slope,
-        Sign::Minus => -slope,
-    }
+    f64::from(sign.of(1)) * (f64::from(checked(level)) * 0.3 / 10.0)
 }
 
 /// Factor of Brightness, Color, Contrast and Sharpness: 0.1, 0.28, 0.46 ... 1.72. At 1, which is

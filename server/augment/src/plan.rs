@@ -1,16 +1,12 @@
 //! An epoch cut into batches.
 
-use std::fmt;
-use std::str::FromStr;
-
 use pba_types::limits::BATCH_SIZE_MAX;
 
 use crate::order::Permutation;
 
 /// One job's part of an epoch: of `count` shards the one numbered `index`, from 0.
 ///
-/// Written as `index/count`. It holds the positions `index`, `index + count`,
-/// `index + 2 * count` ... of the epoch's order.
+/// It holds the positions `index`, `index + count`, `index + 2 * count` ... of the epoch's order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Shard {
     /// Which shard: below `count`.
@@ -37,25 +33,10 @@ impl Shard {
     }
 }
 
-impl Default for Shard {
-    fn default() -> Shard {
-        Shard::WHOLE
-    }
-}
-
-impl fmt::Display for Shard {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(&format!("{}/{}", self.index, self.count))
-    }
-}
-
 /// Why a shard was refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ShardError {
-    /// Text that is not two numbers.
-    #[error("{0:?} is not a shard; a shard is written index/count, as in 0/8, with count in 1..=4294967295")]
-    Syntax(String),
     /// No shard at all.
     #[error("0 shards; an epoch has at least 1")]
     Count,
@@ -67,20 +48,6 @@ pub enum ShardError {
         /// How many there are: at least 1.
         count: u32,
     },
-}
-
-impl FromStr for Shard {
-    type Err = ShardError;
-
-    fn from_str(text: &str) -> Result<Shard, ShardError> {
-        let number = |digits: &str| {
-            digits.bytes().all(|byte| byte.is_ascii_digit()).then(|| digits.parse().ok()).flatten()
-        };
-        text.split_once('/')
-            .and_then(|(index, count)| Some(Shard { index: number(index)?, count: number(count)? }))
-            .ok_or_else(|| ShardError::Syntax(text.to_owned()))?
-            .check()
-    }
 }
 
 /// What fixes the batches of one answer.
@@ -145,20 +112,19 @@ pub enum PlanError {
 /// ```
 /// use pba_augment::{Plan, PlanSpec, Shard};
 /// let plan = Plan::new(PlanSpec {
-///     samples: 10, seed: 0, epoch: 0, shuffle: false, shard: "1/2".parse()?,
+///     samples: 10, seed: 0, epoch: 0, shuffle: false, shard: Shard { index: 1, count: 2 },
 ///     batch_size: 2, drop_last: false, start: 1, step: 1,
 /// })?;
-/// assert_eq!((plan.shard_batches(), plan.batches(), plan.rows()), (3, 2, 3));
+/// assert_eq!((plan.batches(), plan.rows()), (2, 3));
 /// assert_eq!(plan.indices(0).collect::<Vec<_>>(), [5, 7]);
 /// assert_eq!(plan.indices(1).collect::<Vec<_>>(), [9]);
-/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// # Ok::<(), pba_augment::PlanError>(())
 /// ```
 #[derive(Clone, Debug)]
 pub struct Plan {
     spec: PlanSpec,
     order: Option<Permutation>,
     shard_rows: u64,
-    shard_batches: u64,
     batches: u64,
 }
 
@@ -189,22 +155,12 @@ impl Plan {
         }
         let batches = (shard_batches - spec.start).div_ceil(spec.step);
         let order = spec.shuffle.then(|| Permutation::new(spec.samples, spec.seed, spec.epoch));
-        Ok(Plan { spec, order, shard_rows, shard_batches, batches })
-    }
-
-    /// What it was made from.
-    pub fn spec(&self) -> &PlanSpec {
-        &self.spec
+        Ok(Plan { spec, order, shard_rows, batches })
     }
 
     /// Batches of this answer.
     pub fn batches(&self) -> u64 {
         self.batches
-    }
-
-    /// Batches of the whole shard, sent or not.
-    pub fn shard_batches(&self) -> u64 {
-        self.shard_batches
     }
 
     /// Rows of this answer, over all its batches.
@@ -216,13 +172,10 @@ impl Plan {
         }
     }
 
-    /// Number within the shard of the `n`-th batch of this answer.
-    ///
-    /// # Panics
-    /// When `n` is not below [`Plan::batches`].
-    pub fn batch_number(&self, n: u64) -> u64 {
+    /// Row within the shard that the `n`-th batch of this answer begins with.
+    fn first_row(&self, n: u64) -> u64 {
         assert!(n < self.batches, "batch {n} of {}", self.batches);
-        self.spec.start + n * self.spec.step
+        (self.spec.start + n * self.spec.step) * u64::from(self.spec.batch_size)
     }
 
     /// Rows of the `n`-th batch of this answer.
@@ -230,8 +183,7 @@ impl Plan {
     /// # Panics
     /// When `n` is not below [`Plan::batches`].
     pub fn len_of(&self, n: u64) -> usize {
-        let first = self.batch_number(n) * u64::from(self.spec.batch_size);
-        (self.shard_rows - first).min(self.spec.batch_size.into()) as usize
+        (self.shard_rows - self.first_row(n)).min(self.spec.batch_size.into()) as usize
     }
 
     /// Samples of the `n`-th batch of this answer, as positions in the dataset.
@@ -239,14 +191,11 @@ impl Plan {
     /// # Panics
     /// When `n` is not below [`Plan::batches`].
     pub fn indices(&self, n: u64) -> impl ExactSizeIterator<Item = u64> + '_ {
-        let first = self.batch_number(n) * u64::from(self.spec.batch_size);
+        let first = self.first_row(n);
         let Shard { index, count } = self.spec.shard;
         (0..self.len_of(n)).map(move |row| {
             let position = (first + row as u64) * u64::from(count) + u64::from(index);
-            match &self.order {
-                Some(order) => order.at(position),
-                None => position,
-            }
+            self.order.as_ref().map_or(position, |order| order.at(position))
         })
     }
 }
@@ -305,7 +254,7 @@ mod tests {
         assert_eq!(batches(PlanSpec { shard, ..SPEC }), [[1, 5, 9]]);
         assert_eq!(batches(PlanSpec { shard, batch_size: 2, drop_last: true, ..SPEC }), [[1, 5]]);
         let plan = Plan::new(PlanSpec { start: 1, step: 2, ..SPEC }).unwrap();
-        assert_eq!((plan.batch_number(0), plan.batch_number(1), plan.shard_batches()), (1, 3, 4));
+        assert_eq!((plan.first_row(0), plan.first_row(1)), (3, 9));
     }
 
     #[track_caller]
@@ -352,19 +301,9 @@ mod tests {
             let plan = Plan::new(spec).unwrap();
             assert_eq!(plan.batches(), 1);
             assert!(plan.indices(0).all(|index| index < samples));
-            let last = Plan::new(PlanSpec { start: plan.shard_batches() - 1, ..spec }).unwrap();
+            let batches = Plan::new(PlanSpec { step: 1, ..spec }).unwrap().batches();
+            let last = Plan::new(PlanSpec { start: batches - 1, ..spec }).unwrap();
             assert!(last.indices(0).all(|index| index < samples));
-        }
-    }
-
-    #[test]
-    fn shards_are_written_index_over_count() {
-        assert_eq!("3/8".parse(), Ok(Shard { index: 3, count: 8 }));
-        assert_eq!(Shard { index: 3, count: 8 }.to_string(), "3/8");
-        assert_eq!("8/8".parse::<Shard>(), Err(ShardError::Index { index: 8, count: 8 }));
-        assert_eq!("0/0".parse::<Shard>(), Err(ShardError::Count));
-        for text in ["", "3", "3/", "/8", "a/b", "-1/8", "+1/8", "1/8/2", "1 / 8", "0/4294967296"] {
-            assert_eq!(text.parse::<Shard>(), Err(ShardError::Syntax(text.to_owned())));
         }
     }
 

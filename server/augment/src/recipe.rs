@@ -77,16 +77,10 @@ pub fn hole_color(mean: [f64; 3]) -> [u8; 3] {
 #[derive(Clone, Debug)]
 pub struct Recipe {
     spec: RecipeSpec,
-    walks: Walks,
+    /// The policies, each with the search epoch that it ends before.
+    walks: Vec<(u32, Walk)>,
     /// A row of the mean colour, to copy from.
     mean_row: Vec<u8>,
-}
-
-#[derive(Clone, Debug)]
-enum Walks {
-    None,
-    One(Walk),
-    AnyEpochOf { epochs: u32, by_end: Vec<(u32, Walk)> },
 }
 
 impl Recipe {
@@ -102,15 +96,15 @@ impl Recipe {
             return Err(RecipeError::Frame { frame, made, shape: spec.shape });
         }
         let walks = match &spec.policies {
-            Policies::None => Walks::None,
-            Policies::One(policy) => Walks::One(Walk::new(policy)),
+            Policies::None => Vec::new(),
+            Policies::One(policy) => vec![(1, Walk::new(policy))],
             Policies::AnyEpochOf(schedule) => {
                 let mut end = 0;
                 let by_end = schedule.segments().iter().map(|segment| {
                     end += segment.epochs;
                     (end, Walk::new(&segment.policy))
                 });
-                Walks::AnyEpochOf { epochs: schedule.epochs(), by_end: by_end.collect() }
+                by_end.collect()
             }
         };
         let mean_row = spec.mean.repeat(spec.shape.width as usize);
@@ -128,16 +122,13 @@ impl Recipe {
     }
 
     /// The ops that the policy applies to a sample.
-    #[inline]
     pub fn op_calls(&self, sample: u64) -> OpCalls {
-        let address = self.address(Purpose::Policy, sample);
-        self.walk(&address).map_or(OpCalls::NONE, |walk| walk.draw(&address, self.spec.shape))
+        self.draws(Level::PORTABLE, sample).0
     }
 
     /// Where the base augmentation cuts a sample, and whether it mirrors it.
-    #[inline]
     pub fn base_draws(&self, sample: u64) -> BaseDraws {
-        BaseDraws::new(&self.address(Purpose::Base, sample), &self.spec.base, self.spec.shape)
+        self.draws(Level::PORTABLE, sample).1
     }
 
     /// Which part of a source image of this size a sample shows.
@@ -149,28 +140,23 @@ impl Recipe {
         self.spec.base.frame.view(&self.address(Purpose::Frame, sample), source)
     }
 
-    /// [`Recipe::op_calls`] and [`Recipe::base_draws`] at once, which is faster. They are the same at
-    /// every level.
+    /// [`Recipe::op_calls`] and [`Recipe::base_draws`] at once. They are the same at every level.
     #[inline]
     pub fn draws(&self, level: Level, sample: u64) -> (OpCalls, BaseDraws) {
+        let (base, shape) = (&self.spec.base, self.spec.shape);
         let address = self.address(Purpose::Policy, sample);
-        match self.walk(&address) {
-            None => (OpCalls::NONE, self.base_draws(sample)),
-            Some(walk) => walk.draw_all(level, &address, &self.spec.base, self.spec.shape),
-        }
-    }
-
-    /// The policy of the sample at `address`.
-    #[inline]
-    fn walk(&self, address: &Address) -> Option<&Walk> {
-        match &self.walks {
-            Walks::None => None,
-            Walks::One(walk) => Some(walk),
-            Walks::AnyEpochOf { epochs, by_end } => {
-                let search_epoch = below(address.block(0)[3], *epochs);
-                Some(&by_end[by_end.partition_point(|&(end, _)| end <= search_epoch)].1)
+        let walk = match self.walks.as_slice() {
+            [] => {
+                let address = self.address(Purpose::Base, sample);
+                return (OpCalls::NONE, BaseDraws::from_blocks(|block| address.block(block), base, shape));
             }
-        }
+            [(_, walk)] => walk,
+            [.., (epochs, _)] => {
+                let search_epoch = below(address.block(0)[3], *epochs);
+                &self.walks[self.walks.partition_point(|&(end, _)| end <= search_epoch)].1
+            }
+        };
+        walk.draw(level, &address, base, shape)
     }
 
     /// Pixels of the mean colour, as many as a row has.

@@ -27,30 +27,6 @@ const PREFETCHED_MAX: usize = 4096;
 ///
 /// # Panics
 /// When `pixels` or `out` is not [`ImageShape::rgb_bytes`](crate::ImageShape::rgb_bytes) long.
-///
-/// ```
-/// use pba_augment::{Base, ImageShape, OpCounts, Policies, Recipe, RecipeSpec, Scratch, render_image};
-///
-/// let shape = ImageShape { height: 2, width: 2 };
-/// let recipe = Recipe::new(RecipeSpec {
-///     policies: Policies::None,
-///     base: "flip".parse()?,
-///     seed: 0,
-///     epoch: 0,
-///     mean: [125, 123, 114],
-///     shape,
-/// })?;
-/// let image = [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12];
-/// let mirrored = [4, 5, 6, 1, 2, 3, 10, 11, 12, 7, 8, 9];
-///
-/// let (mut scratch, mut counts) = (Scratch::new(), OpCounts::default());
-/// for sample in 0..10 {
-///     let mut out = [0; 12];
-///     render_image(&recipe, sample, &image, &mut out, &mut scratch, &mut counts);
-///     assert_eq!(out, if recipe.base_draws(sample).flip { mirrored } else { image });
-/// }
-/// # Ok::<(), Box<dyn std::error::Error>>(())
-/// ```
 pub fn render_image(
     recipe: &Recipe,
     sample: u64,

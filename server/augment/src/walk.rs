@@ -8,8 +8,7 @@ use crate::call::{OpCall, Sign};
 use crate::draws::BaseDraws;
 use crate::simd::bits::nth_bit;
 use crate::simd::level::Level;
-use crate::simd::philox::philox;
-use crate::simd::philox::portable::Words;
+use crate::simd::philox::{Words, philox};
 use pba_types::rng::{Address, Purpose, below, tenths};
 
 /// The ops of one image in the order in which they are applied.
@@ -44,17 +43,9 @@ impl Walk {
         }
     }
 
-    /// The ops of the image at `address`, whose purpose is `Policy`.
+    /// All draws of the sample at `policy`, whose purpose is `Policy`: its ops, and its base augmentation.
     #[inline]
-    pub(crate) fn draw(&self, address: &Address, shape: ImageShape) -> OpCalls {
-        match self {
-            Walk::Pairs(walk) => walk.draw(address, shape),
-        }
-    }
-
-    /// All draws of a sample at once: its ops, and its base augmentation.
-    #[inline]
-    pub(crate) fn draw_all(
+    pub(crate) fn draw(
         &self,
         level: Level,
         policy: &Address,
@@ -62,7 +53,7 @@ impl Walk {
         shape: ImageShape,
     ) -> (OpCalls, BaseDraws) {
         match self {
-            Walk::Pairs(walk) => walk.draw_all(level, policy, base, shape),
+            Walk::Pairs(walk) => walk.draw(level, policy, base, shape),
         }
     }
 }
@@ -152,24 +143,14 @@ impl PairsWalk {
         calls
     }
 
-    /// The ops of the image at `address`, whose purpose is `Policy`.
-    fn draw(&self, address: &Address, shape: ImageShape) -> OpCalls {
-        self.pick(Level::PORTABLE, |block| address.block(block), || self.fired_from(address, 0), shape)
-    }
-
-    /// All draws of a sample at once: its ops, and its base augmentation.
-    fn draw_all(
-        &self,
-        level: Level,
-        policy: &Address,
-        base: &Base,
-        shape: ImageShape,
-    ) -> (OpCalls, BaseDraws) {
+    /// As [`Walk::draw`].
+    fn draw(&self, level: Level, policy: &Address, base: &Base, shape: ImageShape) -> (OpCalls, BaseDraws) {
         let [_, item_low, item_high, epoch] = policy.counter(0);
         let rest = [item_low, item_high, epoch];
         let Some((fired, words)) = philox(level, policy.key(), &BLOCKS, rest, &self.greatest) else {
+            let calls = self.pick(level, |i| policy.block(i), || self.fired_from(policy, 0), shape);
             let address = Address { purpose: Purpose::Base, ..*policy };
-            return (self.draw(policy, shape), BaseDraws::new(&address, base, shape));
+            return (calls, BaseDraws::from_blocks(|i| address.block(i), base, shape));
         };
         let block = |i: usize| [words[0][i], words[1][i], words[2][i], words[3][i]];
         let fired = || {

@@ -6,8 +6,8 @@ use crate::simd::level::{Level, at_level};
 #[inline]
 pub(crate) fn nth_bit(level: Level, mut bits: u64, nth: u32) -> u32 {
     at_level!(level, {
-        avx512 => deposited(bits, nth),
-        avx2 => deposited(bits, nth),
+        avx512 => std::arch::x86_64::_pdep_u64(1 << nth, bits).trailing_zeros(),
+        avx2 => std::arch::x86_64::_pdep_u64(1 << nth, bits).trailing_zeros(),
         _ => {
             for _ in 0..nth {
                 bits &= bits - 1;
@@ -15,13 +15,6 @@ pub(crate) fn nth_bit(level: Level, mut bits: u64, nth: u32) -> u32 {
             bits.trailing_zeros()
         }
     })
-}
-
-#[cfg(target_arch = "x86_64")]
-#[inline]
-#[target_feature(enable = "bmi2")]
-fn deposited(bits: u64, nth: u32) -> u32 {
-    std::arch::x86_64::_pdep_u64(1 << nth, bits).trailing_zeros()
 }
 
 #[cfg(test)]

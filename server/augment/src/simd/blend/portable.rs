@@ -40,22 +40,18 @@ pub(crate) struct ShortBlend {
 impl ShortBlend {
     /// The blend of this factor, if it is exact.
     pub(crate) fn of(factor: f32) -> Option<ShortBlend> {
-        const EXACT: [(f32, ShortBlend); 8] = {
-            const fn blend(whole: i16, part: i16, bias: i16) -> ShortBlend {
-                ShortBlend { whole, part, bias }
-            }
-            [
-                (0.1, blend(0, 6550, 2)),
-                (0.28, blend(0, 18347, 2)),
-                (0.46, blend(0, 30145, 1)),
-                (0.64, blend(1, -23595, 1)),
-                (0.82, blend(1, -11798, 1)),
-                (1.36, blend(1, 23589, 2)),
-                (1.54, blend(2, -30149, 1)),
-                (1.72, blend(2, -18353, 1)),
-            ]
-        };
-        EXACT.into_iter().find(|&(exact, _)| exact == factor).map(|(_, blend)| blend)
+        const EXACT: [(f32, i16, i16, i16); 8] = [
+            (0.1, 0, 6550, 2),
+            (0.28, 0, 18347, 2),
+            (0.46, 0, 30145, 1),
+            (0.64, 1, -23595, 1),
+            (0.82, 1, -11798, 1),
+            (1.36, 1, 23589, 2),
+            (1.54, 2, -30149, 1),
+            (1.72, 2, -18353, 1),
+        ];
+        let (_, whole, part, bias) = EXACT.into_iter().find(|exact| exact.0 == factor)?;
+        Some(ShortBlend { whole, part, bias })
     }
 
     /// Blends bytes that stand in words.

@@ -2,11 +2,14 @@
 
 use std::arch::x86_64::*;
 
-use crate::simd::philox::portable::Words;
-
 /// As [`philox`](super::philox).
 #[target_feature(enable = "avx2,bmi2")]
-pub(crate) fn philox(key: [u32; 2], counters: &[u32; 16], rest: [u32; 3], last: &Words) -> (u32, Words) {
+pub(crate) fn philox(
+    key: [u32; 2],
+    counters: &[u32; 16],
+    rest: [u32; 3],
+    last: &[[u32; 8]; 4],
+) -> (u32, [[u32; 8]; 4]) {
     let (first, second) = counters.split_at(8);
     let first = philox8(key, first.as_array().expect("eight of sixteen"), rest);
     let mut fired = 0;
@@ -25,7 +28,7 @@ pub(crate) fn philox(key: [u32; 2], counters: &[u32; 16], rest: [u32; 3], last: 
 /// Eight Philox blocks.
 #[inline]
 #[target_feature(enable = "avx2,bmi2")]
-fn philox8(key: [u32; 2], counters: &[u32; 8], rest: [u32; 3]) -> Words {
+fn philox8(key: [u32; 2], counters: &[u32; 8], rest: [u32; 3]) -> [[u32; 8]; 4] {
     let broadcast = |word: u32| _mm256_set1_epi64x(word.into());
     let multipliers = (broadcast(0xD251_1F53), broadcast(0xCD9E_8D57));
     // SAFETY: four words each.

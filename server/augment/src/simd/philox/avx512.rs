@@ -3,11 +3,15 @@
 use std::arch::x86_64::*;
 
 use crate::simd::avx512::load;
-use crate::simd::philox::portable::Words;
 
 /// As [`philox`](super::philox).
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx2,bmi2")]
-pub(crate) fn philox(key: [u32; 2], counters: &[u32; 16], rest: [u32; 3], last: &Words) -> (u32, Words) {
+pub(crate) fn philox(
+    key: [u32; 2],
+    counters: &[u32; 16],
+    rest: [u32; 3],
+    last: &[[u32; 8]; 4],
+) -> (u32, [[u32; 8]; 4]) {
     let broadcast = |word: u32| _mm512_set1_epi64(word.into());
     let multipliers = (broadcast(0xD251_1F53), broadcast(0xCD9E_8D57));
     let counters = load(counters);

@@ -15,7 +15,9 @@ impl Placement<'_> {
     /// Writes the output from an image as it stands in the dataset.
     pub(crate) fn write_rgb(&self, level: Level, pixels: &[[u8; 3]], out: &mut [u8], shown: &mut LanesShown) {
         at_level!(level, {
-            avx512 if !self.copies() => avx512::place_rgb(self, shown, pixels, out),
+            avx512 if self.shift != (0, 0) || self.flip || !self.hole.0.is_empty() => {
+                avx512::place_rgb(self, shown, pixels, out);
+            },
             avx2 => self.write(pixels, out, |source, out, mirrored| avx2::copy_row(source, out, mirrored)),
             _ => self.write(pixels, out, portable::copy_row),
         })

@@ -24,11 +24,6 @@ pub(crate) struct Placement<'a> {
 pub(crate) type LanesShown = [Vec<u16>; 3];
 
 impl Placement<'_> {
-    /// Whether there is nothing to do but to copy.
-    pub(super) fn copies(&self) -> bool {
-        self.shift == (0, 0) && !self.flip && self.hole.0.is_empty()
-    }
-
     /// Writes the output. `write_row` writes some neighbouring pixels of a row, mirrored or not.
     pub(super) fn write<const CHANNELS: usize>(
         &self,
@@ -37,81 +32,62 @@ impl Placement<'_> {
         write_row: impl Fn(&[[u8; CHANNELS]], &mut [u8], bool),
     ) {
         let width = self.width;
+        let (columns, rows) = (overlap(self.shift.0, width), overlap(self.shift.1, self.height));
         if self.shift == (0, 0) && !self.flip {
             write_row(pixels, out, false);
         } else {
-            self.write_rows(pixels, out, write_row);
-        }
-        let (columns, rows) = self.hole.clone();
-        for y in rows {
-            self.erase(&mut out[3 * width * y..3 * width * (y + 1)], columns.clone());
-        }
-    }
-
-    /// Crop and flip, row by row.
-    fn write_rows<const CHANNELS: usize>(
-        &self,
-        pixels: &[[u8; CHANNELS]],
-        out: &mut [u8],
-        write_row: impl Fn(&[[u8; CHANNELS]], &mut [u8], bool),
-    ) {
-        let width = self.width;
-        let (columns, rows) = (overlap(self.shift.0, width), overlap(self.shift.1, self.height));
-        let first_column = columns.start.wrapping_add_signed(-self.shift.0);
-        // Where the columns that show the image stand after the flip.
-        let shown = if self.flip { width - columns.end..width - columns.start } else { columns.clone() };
-        for (y, out) in out.chunks_exact_mut(3 * width).enumerate() {
-            if rows.contains(&y) && !columns.is_empty() {
-                let first = y.wrapping_add_signed(-self.shift.1) * width + first_column;
-                let source = &pixels[first..first + columns.len()];
-                write_row(source, &mut out[3 * shown.start..3 * shown.end], self.flip);
-                self.erase(out, 0..shown.start);
-                self.erase(out, shown.end..width);
-            } else {
-                self.erase(out, 0..width);
+            let first_column = columns.start.wrapping_add_signed(-self.shift.0);
+            // Where the columns that show the image stand after the flip.
+            let shown = if self.flip { width - columns.end..width - columns.start } else { columns.clone() };
+            for (y, out) in out.chunks_exact_mut(3 * width).enumerate() {
+                if rows.contains(&y) && !columns.is_empty() {
+                    let first = y.wrapping_add_signed(-self.shift.1) * width + first_column;
+                    let source = &pixels[first..first + columns.len()];
+                    write_row(source, &mut out[3 * shown.start..3 * shown.end], self.flip);
+                    self.erase(out, 0..shown.start);
+                    self.erase(out, shown.end..width);
+                } else {
+                    self.erase(out, 0..width);
+                }
             }
+        }
+        for y in self.hole.1.clone() {
+            self.erase(&mut out[3 * width * y..3 * width * (y + 1)], self.hole.0.clone());
         }
     }
 
     fn erase(&self, row: &mut [u8], columns: Range<usize>) {
-        if columns.is_empty() {
-            return;
+        if !columns.is_empty() {
+            row[3 * columns.start..3 * columns.end].copy_from_slice(&self.mean_row[..3 * columns.len()]);
         }
-        row[3 * columns.start..3 * columns.end].copy_from_slice(&self.mean_row[..3 * columns.len()]);
     }
 }
 
 /// What of `0..len` is covered by `0..len` moved by `shift`.
 fn overlap(shift: isize, len: usize) -> Range<usize> {
-    let distance = shift.unsigned_abs();
-    match distance < len {
-        false => 0..0,
-        true if shift < 0 => 0..len - distance,
-        true => distance..len,
-    }
+    let moved = |at: usize| at.saturating_add_signed(shift).min(len);
+    moved(0)..moved(len)
 }
 
 /// Copies pixels, mirrored or not.
 pub(super) fn copy_row(source: &[[u8; 3]], out: &mut [u8], mirrored: bool) {
-    if !mirrored {
-        return out.copy_from_slice(source.as_flattened());
+    match mirrored {
+        false => out.copy_from_slice(source.as_flattened()),
+        true => write_quads(source, out, true, unpack),
     }
-    write_row(source, out, true, |quad| {
-        unpack(quad.as_flattened().as_array().expect("four times three bytes"))
-    });
 }
 
 /// Writes pixels without their alpha, mirrored or not, with a colour for the holes.
 pub(super) fn pack_row(source: &[[u8; 4]], out: &mut [u8], mirrored: bool, [r, g, b]: [u8; 3]) {
     let colour = u32::from_le_bytes([r, g, b, 0]);
-    write_row(source, out, mirrored, |quad| {
+    write_quads(source, out, mirrored, |quad| {
         quad.map(u32::from_le_bytes).map(|word| if word >> 24 == 0 { colour } else { word })
     });
 }
 
 /// Writes pixels four by four, mirrored or not, as `words` that begin with their three bytes.
 #[inline(always)]
-fn write_row<const CHANNELS: usize>(
+fn write_quads<const CHANNELS: usize>(
     source: &[[u8; CHANNELS]],
     out: &mut [u8],
     mirrored: bool,

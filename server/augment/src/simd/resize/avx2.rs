@@ -97,8 +97,7 @@ impl Vectors {
     pub(crate) fn resize(
         &mut self,
         level: Level,
-        columns: &Taps,
-        rows: &Taps,
+        [columns, rows]: [&Taps; 2],
         pixels: &[u8],
         stride: usize,
         lines: &mut Vec<u8>,

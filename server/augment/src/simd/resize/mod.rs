@@ -69,7 +69,7 @@ impl Resizer {
             // AVX-512 leaves images to it that shrink more than 2.5 times, and tiny ones.
             Instructions::Avx512 | Instructions::Avx2 if self.avx2.fill(columns) => {
                 // SAFETY: a level that exists was detected.
-                return unsafe { self.avx2.resize(level, columns, rows, pixels, stride, lines, out) };
+                return unsafe { self.avx2.resize(level, [columns, rows], pixels, stride, lines, out) };
             }
             _ => {}
         }
