@@ -5,9 +5,8 @@
 
 use std::fmt;
 
-use pba_types::{ImageShape, PixelBox};
-
 use pba_types::rng::{Address, below};
+use pba_types::{ImageShape, PixelBox};
 
 /// Longest side, in pixels, of what a frame makes, and of the shorter side that it resizes to:
 /// more than networks take, and so small that a batch of such images stays within memory.
@@ -52,9 +51,9 @@ impl Frame {
     /// The view of a source image, from the draws at `address`, whose purpose is `Frame`.
     pub(crate) fn view(self, address: &Address, source: ImageShape) -> View {
         match self {
-            Frame::Full => View::cut(PixelBox::whole(source), source, source),
+            Frame::Full => View::cut(PixelBox::whole(source), source),
             Frame::RandomResizedCrop(side) => {
-                View::cut(random_box(address, source), source, ImageShape { height: side, width: side })
+                View::cut(random_box(address, source), ImageShape { height: side, width: side })
             }
             Frame::Resize { shorter, crop } => View::centre(shorter, crop, source),
         }
@@ -88,18 +87,16 @@ pub struct View {
     /// The pixels that count. A random crop is cut first and then resized, so its box is all there
     /// is; a centre crop is cut from the resized image, so the neighbours of its box count.
     pub bounds: PixelBox,
-    /// Size of the source.
-    pub source: ImageShape,
     /// Size of the output.
     pub target: ImageShape,
 }
 
 impl View {
     /// A box that is cut out and then resized.
-    fn cut(bounds: PixelBox, source: ImageShape, target: ImageShape) -> View {
+    fn cut(bounds: PixelBox, target: ImageShape) -> View {
         let PixelBox { left, top, width, height } = bounds;
         let (left, top, width, height) = (left.into(), top.into(), width.into(), height.into());
-        View { left, top, width, height, bounds, source, target }
+        View { left, top, width, height, bounds, target }
     }
 
     /// The centre of the image after it is resized, with the rounding of torchvision's `Resize` and
@@ -119,7 +116,7 @@ impl View {
         };
         let ((left, width), (top, height)) = (cut(source.width, width), cut(source.height, height));
         let target = ImageShape { height: crop, width: crop };
-        View { left, top, width, height, bounds: PixelBox::whole(source), source, target }
+        View { left, top, width, height, bounds: PixelBox::whole(source), target }
     }
 
     /// How much smaller the source may be decoded: the largest of 8, 4, 2 and 1 that leaves the box
@@ -235,30 +232,15 @@ fn random_box(address: &Address, source: ImageShape) -> PixelBox {
         let side = |square: f64| square.sqrt().round_ties_even() as u32;
         let (box_width, box_height) = (side(area * share * ratio), side(area * share / ratio));
         if (1..=width).contains(&box_width) && (1..=height).contains(&box_height) {
-            return PixelBox {
-                left: below(words[2], width - box_width + 1),
-                top: below(words[3], height - box_height + 1),
-                width: box_width,
-                height: box_height,
-            };
+            let (left, top) =
+                (below(words[2], width - box_width + 1), below(words[3], height - box_height + 1));
+            return PixelBox { left, top, width: box_width, height: box_height };
         }
     }
-    let ratio = f64::from(width) / f64::from(height);
-    // At least one pixel, where torchvision would give none.
-    let times = |side: u32, factor: f64| ((f64::from(side) * factor).round_ties_even() as u32).max(1);
-    let (box_width, box_height) = if ratio < 1.0 / RATIO_MAX {
-        (width, times(width, RATIO_MAX).min(height))
-    } else if ratio > RATIO_MAX {
-        (times(height, RATIO_MAX).min(width), height)
-    } else {
-        (width, height)
-    };
-    PixelBox {
-        left: (width - box_width) / 2,
-        top: (height - box_height) / 2,
-        width: box_width,
-        height: box_height,
-    }
+    let longest = |side: u32| (f64::from(side) * RATIO_MAX).round_ties_even() as u32;
+    let (box_width, box_height) = (width.min(longest(height)), height.min(longest(width)));
+    let (left, top) = ((width - box_width) / 2, (height - box_height) / 2);
+    PixelBox { left, top, width: box_width, height: box_height }
 }
 
 /// A uniform number in 0..1 from a uniform word.

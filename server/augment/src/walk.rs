@@ -116,10 +116,7 @@ impl PairsWalk {
         let mut calls = OpCalls::NONE;
         let words = block(0);
         let count = count(words[0]);
-        if count == 0 {
-            return calls;
-        }
-        let mut fired = fired();
+        let mut fired = if count == 0 { 0 } else { fired() };
         calls.len = count.min(fired.count_ones() as usize);
         if calls.len == 0 {
             return calls;
@@ -153,14 +150,7 @@ impl PairsWalk {
             return (calls, BaseDraws::from_blocks(|i| address.block(i), base, shape));
         };
         let block = |i: usize| [words[0][i], words[1][i], words[2][i], words[3][i]];
-        let fired = || {
-            let fired = u64::from(fired) & self.possible;
-            if self.slots.len() <= SLOTS_AT_ONCE {
-                fired
-            } else {
-                fired | self.fired_from(policy, SLOTS_AT_ONCE)
-            }
-        };
+        let fired = || u64::from(fired) & self.possible | self.fired_from(policy, SLOTS_AT_ONCE);
         let calls = self.pick(level, |i| block(i as usize), fired, shape);
         (calls, BaseDraws::from_blocks(|i| block(3 + i as usize), base, shape))
     }

@@ -6,6 +6,9 @@ use crate::simd::avx512::{LANES, TableRegisters, first_lanes, lanes_in, load, lo
 use crate::simd::lookup::portable::LookupTable;
 use crate::simd::place::portable::{LanesShown, Placement};
 
+const FROM_THREE: &[[u8; 64]; 2] = &packings(3);
+const FROM_FOUR: &[[u8; 64]; 2] = &packings(4);
+
 /// From pixels of `size` bytes to three bytes: as they stand, and mirrored.
 const fn packings(size: usize) -> [[u8; 64]; 2] {
     let mut of = [[0; 64]; 2];
@@ -46,7 +49,7 @@ fn lay_out(placement: &Placement, shown: &mut LanesShown) -> (isize, isize) {
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx2,bmi2")]
 pub(crate) fn place_rgba(placement: &Placement, shown: &mut LanesShown, source: &[[u8; 4]], out: &mut [u8]) {
     let mean = mean(placement);
-    let index = load(&const { packings(4) }[usize::from(placement.flip)]);
+    let index = load(&FROM_FOUR[usize::from(placement.flip)]);
     let alpha = _mm512_set1_epi32(0xFF00_0000u32 as i32);
     place(placement, shown, source, out, |start, lanes| {
         // SAFETY: `place` says that these lanes are inside the image.
@@ -59,13 +62,13 @@ pub(crate) fn place_rgba(placement: &Placement, shown: &mut LanesShown, source: 
 /// As [`place_rgba`], of an image as it stands in the dataset.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx2,bmi2")]
 pub(crate) fn place_rgb(placement: &Placement, shown: &mut LanesShown, source: &[[u8; 3]], out: &mut [u8]) {
-    let mean = _mm512_permutexvar_epi8(load(&const { packings(4) }[0]), mean(placement));
+    let mean = _mm512_permutexvar_epi8(load(&FROM_FOUR[0]), mean(placement));
     // SAFETY: `place` says that these lanes are inside the image.
     let pixels = |start: *const [u8; 3], lanes| unsafe {
         _mm512_mask_loadu_epi8(mean, rgb_bytes(lanes), start.cast())
     };
     if placement.flip {
-        let index = load(&const { packings(3) }[1]);
+        let index = load(&FROM_THREE[1]);
         place(placement, shown, source, out, |start, lanes| {
             _mm512_permutexvar_epi8(index, pixels(start, lanes))
         });
@@ -85,8 +88,8 @@ pub(crate) fn place_rgb_looked_up(
 ) {
     /// Bytes of a vector of three-byte pixels that hold green; blue follows.
     const GREENS: u64 = 0x4924_9249_2492;
-    let mean = _mm512_permutexvar_epi8(load(&const { packings(4) }[0]), mean(placement));
-    let index = load(&const { packings(3) }[usize::from(placement.flip)]);
+    let mean = _mm512_permutexvar_epi8(load(&FROM_FOUR[0]), mean(placement));
+    let index = load(&FROM_THREE[usize::from(placement.flip)]);
     let tables = [TableRegisters::new(red), TableRegisters::new(green), TableRegisters::new(blue)];
     place(placement, shown, source, out, |start, lanes| {
         let bytes = rgb_bytes(lanes);

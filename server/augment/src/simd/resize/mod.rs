@@ -110,7 +110,7 @@ mod tests {
                 let bounds =
                     if round % 3 == 0 { PixelBox::whole(source) } else { PixelBox { left, top, width, height } };
                 let [left, top, width, height] = [left, top, width, height].map(f64::from);
-                let view = View { left, top, width, height, bounds, source, target };
+                let view = View { left, top, width, height, bounds, target };
                 let mut pixels = vec![255; source.rgb_bytes()];
                 if round % 10 != 0 {
                     rng.fill_bytes(&mut pixels);
