@@ -66,10 +66,11 @@ impl Rgba {
         &mut self.pixels
     }
 
-    /// Exchanges the pixels for others of the same number.
-    pub(crate) fn swap_pixels(&mut self, pixels: &mut Vec<[u8; 4]>) {
-        debug_assert_eq!(pixels.len(), self.pixels.len(), "an op keeps the size");
-        std::mem::swap(&mut self.pixels, pixels);
+    /// Replaces the pixels by what `op` writes of them, with a buffer that holds anything.
+    pub(crate) fn rewrite(&mut self, buffer: &mut Vec<[u8; 4]>, op: impl FnOnce(&[[u8; 4]], &mut [[u8; 4]])) {
+        buffer.resize(self.pixels.len(), [0; 4]);
+        op(&self.pixels, buffer);
+        std::mem::swap(&mut self.pixels, buffer);
     }
 
     /// Becomes an opaque image of these red, green and blue bytes, in the memory it has.

@@ -51,7 +51,6 @@
 
 mod base;
 mod call;
-mod counts;
 pub mod draws;
 mod frame;
 mod image;
@@ -67,15 +66,14 @@ mod simd;
 mod walk;
 
 pub use base::{BASE_NUMBER_MAX, Base, BaseError};
-pub use call::{OpCall, Sign};
-pub use counts::OpCounts;
+pub use call::{OpCall, OpCounts, Sign};
 pub use frame::{FRAME_SIDE_MAX, Frame, View};
 pub use image::Rgba;
 pub use ops::{apply, caption};
 pub use order::Permutation;
 pub use pba_types::limits::{BATCH_SIZE_MAX, SIDE_MAX};
 pub use pba_types::{ImageShape, PixelBox, ShapeError, rng};
-pub use plan::{Plan, PlanError, PlanSpec, Shard, ShardError};
+pub use plan::{Plan, PlanError, PlanSpec, Shard};
 pub use recipe::{Policies, Recipe, RecipeError, RecipeSpec, hole_color};
 pub use render::{render_batch, render_image, render_source, resize};
 pub use scratch::Scratch;

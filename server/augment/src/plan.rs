@@ -18,36 +18,6 @@ pub struct Shard {
 impl Shard {
     /// The whole epoch: `0/1`.
     pub const WHOLE: Shard = Shard { index: 0, count: 1 };
-
-    /// Checks that there is such a shard.
-    ///
-    /// # Errors
-    /// When `count` is 0 or `index` is not below it.
-    pub fn check(self) -> Result<Shard, ShardError> {
-        let Shard { index, count } = self;
-        match count {
-            0 => Err(ShardError::Count),
-            _ if index >= count => Err(ShardError::Index { index, count }),
-            _ => Ok(self),
-        }
-    }
-}
-
-/// Why a shard was refused.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum ShardError {
-    /// No shard at all.
-    #[error("0 shards; an epoch has at least 1")]
-    Count,
-    /// A shard after the last one.
-    #[error("shard {index} of {count} does not exist; allowed are 0..={}", count - 1)]
-    Index {
-        /// The shard asked for.
-        index: u32,
-        /// How many there are: at least 1.
-        count: u32,
-    },
 }
 
 /// What fixes the batches of one answer.
@@ -77,9 +47,12 @@ pub struct PlanSpec {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum PlanError {
-    /// A shard that does not exist.
-    #[error(transparent)]
-    Shard(#[from] ShardError),
+    /// No shard at all.
+    #[error("0 shards; an epoch has at least 1")]
+    NoShard,
+    /// A shard after the last one.
+    #[error("shard {} of {} does not exist; allowed are 0..={}", .0.index, .0.count, .0.count - 1)]
+    Shard(Shard),
     /// A batch of nothing, or too large.
     #[error("batch size {batch_size} is out of range; allowed are 1..={BATCH_SIZE_MAX}")]
     BatchSize {
@@ -108,18 +81,6 @@ pub enum PlanError {
 /// short. With `drop_last` every shard has `floor(S / n)` positions and only whole batches. More
 /// shards than samples leave some empty. The answer holds the shard's batches `start`,
 /// `start + step`, `start + 2 * step` ...
-///
-/// ```
-/// use pba_augment::{Plan, PlanSpec, Shard};
-/// let plan = Plan::new(PlanSpec {
-///     samples: 10, seed: 0, epoch: 0, shuffle: false, shard: Shard { index: 1, count: 2 },
-///     batch_size: 2, drop_last: false, start: 1, step: 1,
-/// })?;
-/// assert_eq!((plan.batches(), plan.rows()), (2, 3));
-/// assert_eq!(plan.indices(0).collect::<Vec<_>>(), [5, 7]);
-/// assert_eq!(plan.indices(1).collect::<Vec<_>>(), [9]);
-/// # Ok::<(), pba_augment::PlanError>(())
-/// ```
 #[derive(Clone, Debug)]
 pub struct Plan {
     spec: PlanSpec,
@@ -134,15 +95,20 @@ impl Plan {
     /// # Errors
     /// When a field is out of its range.
     pub fn new(spec: PlanSpec) -> Result<Plan, PlanError> {
-        let shard = spec.shard.check()?;
+        let Shard { index, count } = spec.shard;
+        if count == 0 {
+            return Err(PlanError::NoShard);
+        }
+        if index >= count {
+            return Err(PlanError::Shard(spec.shard));
+        }
         if !(1..=BATCH_SIZE_MAX).contains(&spec.batch_size) {
             return Err(PlanError::BatchSize { batch_size: spec.batch_size });
         }
         if spec.step == 0 {
             return Err(PlanError::Step);
         }
-        let (index, count) = (u64::from(shard.index), u64::from(shard.count));
-        let batch_size = u64::from(spec.batch_size);
+        let [index, count, batch_size] = [index, count, spec.batch_size].map(u64::from);
         let (shard_rows, shard_batches) = if spec.drop_last {
             let batches = spec.samples / count / batch_size;
             (batches * batch_size, batches)

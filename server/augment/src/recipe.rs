@@ -80,7 +80,7 @@ pub struct Recipe {
     /// The policies, each with the search epoch that it ends before.
     walks: Vec<(u32, Walk)>,
     /// A row of the mean colour, to copy from.
-    mean_row: Vec<u8>,
+    pub(crate) mean_row: Vec<u8>,
 }
 
 impl Recipe {
@@ -157,11 +157,6 @@ impl Recipe {
             }
         };
         walk.draw(level, &address, base, shape)
-    }
-
-    /// Pixels of the mean colour, as many as a row has.
-    pub(crate) fn mean_row(&self) -> &[u8] {
-        &self.mean_row
     }
 
     fn address(&self, purpose: Purpose, sample: u64) -> Address {

@@ -1,6 +1,6 @@
 //! From a sample's pixels to the pixels that go out.
 
-use crate::counts::OpCounts;
+use crate::call::OpCounts;
 use crate::draws::BaseDraws;
 use crate::frame::View;
 use crate::image::Rgba;
@@ -170,7 +170,7 @@ fn placed(recipe: &Recipe, draws: BaseDraws) -> Placement<'_> {
         width,
         height,
         mean: recipe.spec().mean,
-        mean_row: recipe.mean_row(),
+        mean_row: &recipe.mean_row,
         shift: (padding - draws.crop.0 as isize, padding - draws.crop.1 as isize),
         flip: draws.flip,
         hole,

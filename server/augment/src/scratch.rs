@@ -54,10 +54,4 @@ impl Scratch {
     pub fn level(&self) -> Level {
         self.level
     }
-
-    /// A buffer of so many pixels, with anything in it.
-    pub(crate) fn pixels(&mut self, count: usize) -> &mut Vec<[u8; 4]> {
-        self.pixels.resize(count, [0; 4]);
-        &mut self.pixels
-    }
 }

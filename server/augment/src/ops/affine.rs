@@ -22,9 +22,7 @@ pub(super) fn slope(call: &OpCall) -> f64 {
 /// Transforms an image.
 pub(super) fn transform(affine: &FixedAffine, image: &mut Rgba, scratch: &mut Scratch) {
     let (level, width) = (scratch.level(), image.shape().width as usize);
-    let out = scratch.pixels(image.pixels().len());
-    gather(level, affine, image.pixels(), out, width);
-    image.swap_pixels(out);
+    image.rewrite(&mut scratch.pixels, |pixels, out| gather(level, affine, pixels, out, width));
 }
 
 /// Transforms an image each of whose rows moves as a unit, to the left or right.

@@ -4,12 +4,12 @@
 //! a centre, as far as it lies in the image, becomes gray (125, 122, 113) with alpha 0. The base
 //! augmentation erases the same square, to the mean colour.
 
-use super::face::{Effect, Face};
-use crate::call::OpCall;
-use crate::magnitude;
 use std::ops::Range;
 
+use super::face::{Effect, Face};
+use crate::call::OpCall;
 use crate::image::Rgba;
+use crate::magnitude;
 
 /// What the square becomes.
 const ERASED: [u8; 4] = [125, 122, 113, 0];

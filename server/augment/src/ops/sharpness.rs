@@ -29,14 +29,11 @@ pub fn sharpness(image: &mut Rgba, factor: f32, scratch: &mut Scratch) {
     if factor == 1.0 || shape.width < 3 || shape.height < 3 {
         return;
     }
-    let level = scratch.level();
-    let out = scratch.pixels(shape.pixels());
-    let (pixels, width) = (image.pixels(), shape.width as usize);
-    match ShortBlend::of(factor) {
+    let (level, width) = (scratch.level(), shape.width as usize);
+    image.rewrite(&mut scratch.pixels, |pixels, out| match ShortBlend::of(factor) {
         Some(short) => sharpen_shortly(level, pixels, out, width, short),
         None => sharpen(level, pixels, out, width, factor),
-    }
-    image.swap_pixels(out);
+    });
 }
 
 per_level! {

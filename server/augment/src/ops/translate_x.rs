@@ -23,7 +23,7 @@ pub fn translate_x(image: &mut Rgba, pixels: i32, scratch: &mut Scratch) {
     }
     // No image is wider, and further than out nothing goes.
     let pixels = pixels.clamp(-(SIDE_MAX as i32), SIDE_MAX as i32);
-    shift_rows(&FixedAffine::of_rows(pixels << 16, 0), image, scratch);
+    shift_rows(&FixedAffine::new([1.0, 0.0, pixels.into(), 0.0, 1.0, 0.0]), image, scratch);
 }
 
 #[cfg(test)]

@@ -3,12 +3,6 @@
 use std::fmt;
 
 /// A set of vector instructions that this processor has.
-///
-/// ```
-/// use pba_augment::Level;
-/// assert!(Level::available().contains(&Level::detect()));
-/// assert_eq!(Level::named("portable"), Some(Level::PORTABLE));
-/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Level(Instructions);
 

@@ -87,10 +87,8 @@ fn gather_any(affine: &FixedAffine, source: &[[u8; 4]], out: &mut [[u8; 4]], wid
     let height = out.len() / width;
     let (step_x, step_y) = affine.per_column;
     let lane = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
-    let (lane_x, lane_y) = (
-        _mm512_mullo_epi32(lane, _mm512_set1_epi32(step_x)),
-        _mm512_mullo_epi32(lane, _mm512_set1_epi32(step_y)),
-    );
+    let lane_x = _mm512_mullo_epi32(lane, _mm512_set1_epi32(step_x));
+    let lane_y = _mm512_mullo_epi32(lane, _mm512_set1_epi32(step_y));
     // Rows between those of the first and the last lane, at most.
     let rows = ((step_y.unsigned_abs() as usize * (LANES - 1) + 0xFFFF) >> 16) + 1;
     let columns = 0..width as isize;

@@ -34,11 +34,6 @@ impl FixedAffine {
             per_row: (fixed(b), fixed(e)),
         }
     }
-
-    /// Each row moves as a whole, by what `start` and `per_row` say of columns.
-    pub(crate) fn of_rows(start: i32, per_row: i32) -> FixedAffine {
-        FixedAffine { start: (start, 1 << 15), per_column: (1 << 16, 0), per_row: (per_row, 1 << 16) }
-    }
 }
 
 /// Gathers `out` from `source`; both have rows of `width` pixels.

@@ -17,11 +17,7 @@ pub(crate) const IDENTITY: LookupTable = {
 /// The table of a function.
 #[inline]
 pub(crate) fn table(function: impl Fn(u8) -> u8) -> LookupTable {
-    let mut table = IDENTITY;
-    for value in &mut table {
-        *value = function(*value);
-    }
-    table
+    std::array::from_fn(|value| function(value as u8))
 }
 
 /// Looks red, green and blue up; alpha gains the bits of `opaque`.

@@ -34,18 +34,14 @@ fn digits(weights: &[i32]) -> Digits {
     of.map(u32::from_le_bytes)
 }
 
-/// Sixteen values of a vector, where one load gets them.
-#[derive(Clone, Copy, Debug)]
-#[repr(align(64))]
-struct Lanes([u32; 16]);
-
 /// Where four taps of sixteen output bytes are, and their weights.
 #[derive(Clone, Copy, Debug)]
+#[repr(align(64))]
 struct QuadTaps {
     /// Places of their source bytes in a window of [`BLOCK`] bytes, one per byte.
-    places: Lanes,
+    places: [u32; 16],
     /// Their [`Digits`].
-    digits: [Lanes; 3],
+    digits: [[u32; 16]; 3],
 }
 
 /// Sums by digit: [`Digits`] times source bytes.
@@ -117,14 +113,13 @@ impl Vectors {
         if stride < BLOCK || columns.most().max(rows.most()) > Self::TAPS_MAX {
             return false;
         }
-        const NOTHING: Lanes = Lanes([0; 16]);
         let length = 3 * columns.len();
         self.quads = columns.most().div_ceil(QUAD);
         self.windows.clear();
         self.windows.resize(length.div_ceil(BLOCK), [0; 4]);
         // Bytes of the last block beyond the row have no weights. Nobody reads them.
         self.taps.clear();
-        let none = QuadTaps { places: NOTHING, digits: [NOTHING; 3] };
+        let none = QuadTaps { places: [0; 16], digits: [[0; 16]; 3] };
         self.taps.resize(4 * self.windows.len() * self.quads, none);
         let windows = self.windows.as_flattened_mut().iter_mut();
         let (mut column, mut channel) = (0, 0);
@@ -145,9 +140,9 @@ impl Vectors {
                 let place = (first + channel) as u32 - *window;
                 for (quad, (taps, digits)) in quads.iter_mut().zip(of_column).enumerate() {
                     // Three more for each tap. Those beyond the window have no weight.
-                    taps.places.0[lane] = (place + (3 * QUAD * quad) as u32) * 0x0101_0101 + 0x0906_0300;
+                    taps.places[lane] = (place + (3 * QUAD * quad) as u32) * 0x0101_0101 + 0x0906_0300;
                     for (lanes, digits) in taps.digits.iter_mut().zip(digits) {
-                        lanes.0[lane] = digits;
+                        lanes[lane] = digits;
                     }
                 }
                 channel += 1;
@@ -240,8 +235,8 @@ fn across<const QUADS: usize, const ROWS: usize>(
                 _mm_prefetch::<_MM_HINT_T0>(ahead.cast());
             }
             for taps in &taps[sixteen] {
-                let places = load(&taps.places.0);
-                let digits = taps.digits.each_ref().map(|digits| load(&digits.0));
+                let places = load(&taps.places);
+                let digits = taps.digits.each_ref().map(|digits| load(digits));
                 for (row, sums) in of_rows.iter_mut().enumerate() {
                     // SAFETY: the window ends in this row.
                     let bytes =
