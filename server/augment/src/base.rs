@@ -121,7 +121,6 @@ impl Base {
 
 /// Why a base augmentation was refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
 pub enum BaseError {
     /// A step nobody knows.
     #[error(

@@ -165,7 +165,8 @@ impl View {
 pub(crate) struct Axis {
     /// Where the box begins, from `lowest` on.
     first: f64,
-    /// Source pixels for each output pixel.
+    /// Source pixels for each output pixel. The triangle reaches so far in both directions, and at
+    /// least one pixel.
     scale: f64,
     /// The first source pixel that counts.
     lowest: u32,
@@ -176,11 +177,6 @@ pub(crate) struct Axis {
 }
 
 impl Axis {
-    /// The triangle reaches so far in both directions, in source pixels.
-    pub(crate) fn support(&self) -> f64 {
-        self.scale.max(1.0)
-    }
-
     /// Place of an output pixel's centre, from `lowest` on.
     fn centre(&self, pixel: u32) -> f64 {
         self.first + (f64::from(pixel) + 0.5) * self.scale
@@ -188,7 +184,7 @@ impl Axis {
 
     /// First source pixel of an output pixel and the one after its last, from `lowest` on.
     fn range(&self, pixel: u32) -> (u32, u32) {
-        let (centre, support) = (self.centre(pixel), self.support());
+        let (centre, support) = (self.centre(pixel), self.scale.max(1.0));
         let first = (centre - support + 0.5).max(0.0) as u32;
         let end = ((centre + support + 0.5) as u32).min(self.length);
         (first.min(end), end)
@@ -204,7 +200,7 @@ impl Axis {
     /// overwritten.
     pub(crate) fn weights(&self, pixel: u32, weights: &mut Vec<i32>) -> u32 {
         let (first, end) = self.range(pixel);
-        let (centre, inverse) = (self.centre(pixel), 1.0 / self.support());
+        let (centre, inverse) = (self.centre(pixel), 1.0 / self.scale.max(1.0));
         let weight = |at: u32| (1.0 - ((f64::from(at) - centre + 0.5) * inverse).abs()).max(0.0);
         let sum: f64 = (first..end).fold(0.0, |sum, at| sum + weight(at));
         weights.clear();
@@ -224,6 +220,8 @@ fn random_box(address: &Address, source: ImageShape) -> PixelBox {
     const RATIO_MAX: f64 = 4.0 / 3.0;
     let ImageShape { height, width } = source;
     let area = f64::from(height) * f64::from(width);
+    // A uniform number in 0..1 from a uniform word.
+    let unit = |word: u32| f64::from(word) / (1u64 << 32) as f64;
     for attempt in 0..TRIES {
         let words = address.block(attempt);
         let share = AREA_MIN + (1.0 - AREA_MIN) * unit(words[0]);
@@ -241,11 +239,6 @@ fn random_box(address: &Address, source: ImageShape) -> PixelBox {
     let (box_width, box_height) = (width.min(longest(height)), height.min(longest(width)));
     let (left, top) = ((width - box_width) / 2, (height - box_height) / 2);
     PixelBox { left, top, width: box_width, height: box_height }
-}
-
-/// A uniform number in 0..1 from a uniform word.
-fn unit(word: u32) -> f64 {
-    f64::from(word) / (1u64 << 32) as f64
 }
 
 /// The natural logarithm of 4/3.

@@ -45,7 +45,6 @@ pub struct PlanSpec {
 
 /// Why a plan was refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
 pub enum PlanError {
     /// No shard at all.
     #[error("0 shards; an epoch has at least 1")]

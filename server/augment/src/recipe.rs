@@ -44,7 +44,6 @@ pub struct RecipeSpec {
 
 /// Why a recipe was refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
 pub enum RecipeError {
     /// Images of a size that is out of range.
     #[error(transparent)]

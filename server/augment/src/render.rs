@@ -162,10 +162,9 @@ fn placed(recipe: &Recipe, draws: BaseDraws) -> Placement<'_> {
     let (shape, base) = (recipe.shape(), &recipe.spec().base);
     let (width, height) = (shape.width as usize, shape.height as usize);
     let padding = base.pad_crop.unwrap_or(0) as isize;
-    let hole = match base.cutout {
-        Some(size) => (span(draws.cutout.0, size, shape.width), span(draws.cutout.1, size, shape.height)),
-        None => (0..0, 0..0),
-    };
+    let hole = base.cutout.map_or((0..0, 0..0), |size| {
+        (span(draws.cutout.0, size, shape.width), span(draws.cutout.1, size, shape.height))
+    });
     Placement {
         width,
         height,

@@ -58,9 +58,8 @@ impl Walk {
     }
 }
 
-/// Most slots that pairs have: two for each op. They are bits of a word.
-const SLOTS_MAX: usize = 2 * Op::ALL.len();
-const _: () = assert!(SLOTS_MAX <= u64::BITS as usize, "a wider set of slots is needed");
+// Pairs have at most two slots for each op. They are bits of a word.
+const _: () = assert!(2 * Op::ALL.len() <= u64::BITS as usize, "a wider set of slots is needed");
 /// Slots whose words are made at once.
 const SLOTS_AT_ONCE: usize = 32;
 

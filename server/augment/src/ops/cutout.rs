@@ -29,9 +29,6 @@ fn size(call: &OpCall) -> u32 {
 pub fn cutout(image: &mut Rgba, size: u32, centre: (u32, u32)) {
     let shape = image.shape();
     let (columns, rows) = (span(centre.0, size, shape.width), span(centre.1, size, shape.height));
-    if columns.is_empty() || rows.is_empty() {
-        return;
-    }
     for y in rows {
         image.pixels_mut()[y * shape.width as usize..][columns.clone()].fill(ERASED);
     }

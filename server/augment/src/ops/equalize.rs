@@ -24,8 +24,7 @@ pub(super) const FACE: Face = Face {
 /// Flattens the histograms of red, green and blue.
 pub fn equalize(image: &mut Rgba, scratch: &mut Scratch) {
     let level = scratch.level();
-    let histograms = histograms(image.pixels());
-    let tables = flatten(level, &histograms, image.pixels().len() as u32);
+    let tables = flatten(level, &histograms(image.pixels()), image.pixels().len() as u32);
     look_up(level, image.pixels_mut(), tables.each_ref(), 0xFF);
 }
 

@@ -38,8 +38,7 @@ pub fn rotate(image: &mut Rgba, degrees: i32, scratch: &mut Scratch) {
     let (centre_x, centre_y) = (f64::from(shape.width) / 2.0, f64::from(shape.height) / 2.0);
     let c = cos * -centre_x + sin * -centre_y + 0.0 + centre_x;
     let f = -sin * -centre_x + cos * -centre_y + 0.0 + centre_y;
-    let affine = FixedAffine::new([cos, sin, c, -sin, cos, f]);
-    transform(&affine, image, scratch);
+    transform(&FixedAffine::new([cos, sin, c, -sin, cos, f]), image, scratch);
 }
 
 /// Cosine and sine of `-radians(degrees mod 360)` for degrees -30, -29 ... 30, rounded to 15

@@ -26,11 +26,9 @@ pub(super) const FACE: Face = Face {
 /// When the slope is not in -0.9..=0.9.
 pub fn shear_x(image: &mut Rgba, slope: f64, scratch: &mut Scratch) {
     assert!(slope.abs() <= SLOPE_MAX, "slope {slope}; allowed are -{SLOPE_MAX}..={SLOPE_MAX}");
-    if slope == 0.0 {
-        return;
+    if slope != 0.0 {
+        shift_rows(&FixedAffine::new([1.0, slope, 0.0, 0.0, 1.0, 0.0]), image, scratch);
     }
-    let affine = FixedAffine::new([1.0, slope, 0.0, 0.0, 1.0, 0.0]);
-    shift_rows(&affine, image, scratch);
 }
 
 #[cfg(test)]

@@ -22,10 +22,9 @@ pub(super) const FACE: Face = Face {
 /// When the slope is not in -0.9..=0.9.
 pub fn shear_y(image: &mut Rgba, slope: f64, scratch: &mut Scratch) {
     assert!(slope.abs() <= SLOPE_MAX, "slope {slope}; allowed are -{SLOPE_MAX}..={SLOPE_MAX}");
-    if slope == 0.0 {
-        return;
+    if slope != 0.0 {
+        transform(&FixedAffine::new([1.0, 0.0, 0.0, slope, 1.0, 0.0]), image, scratch);
     }
-    transform(&FixedAffine::new([1.0, 0.0, 0.0, slope, 1.0, 0.0]), image, scratch);
 }
 
 #[cfg(test)]

@@ -10,11 +10,6 @@
 //! Pillow takes a path in double precision for images so large that 16 integer bits do not do;
 //! [`SIDE_MAX`](crate::SIDE_MAX) keeps ours smaller.
 
-/// A coefficient with 16 fractional bits, rounded as Pillow rounds.
-fn fixed(value: f64) -> i32 {
-    (value * 65536.0 + 0.5).floor() as i32
-}
-
 /// Where pixels come from, in units of 1/65536 pixel.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct FixedAffine {
@@ -28,6 +23,8 @@ pub(crate) struct FixedAffine {
 
 impl FixedAffine {
     pub(crate) fn new([a, b, c, d, e, f]: [f64; 6]) -> FixedAffine {
+        // 16 fractional bits, rounded as Pillow rounds.
+        let fixed = |value: f64| (value * 65536.0 + 0.5).floor() as i32;
         FixedAffine {
             start: (fixed(c + a * 0.5 + b * 0.5), fixed(f + d * 0.5 + e * 0.5)),
             per_column: (fixed(a), fixed(d)),

@@ -10,8 +10,8 @@ pub(crate) fn philox(
     rest: [u32; 3],
     last: &[[u32; 8]; 4],
 ) -> (u32, [[u32; 8]; 4]) {
-    let (first, second) = counters.split_at(8);
-    let first = philox8(key, first.as_array().expect("eight of sixteen"), rest);
+    let halves = counters.as_chunks().0;
+    let first = philox8(key, &halves[0], rest);
     let mut fired = 0;
     for lane in 0..4 {
         // SAFETY: eight words each.
@@ -22,7 +22,7 @@ pub(crate) fn philox(
         let bits = _mm256_movemask_ps(_mm256_castsi256_ps(at_most)) as u32;
         fired |= _pdep_u32(bits, 0x1111_1111 << lane);
     }
-    (fired, philox8(key, second.as_array().expect("eight of sixteen"), rest))
+    (fired, philox8(key, &halves[1], rest))
 }
 
 /// Eight Philox blocks.

@@ -21,17 +21,19 @@ const QUAD: usize = 4;
 /// second and third ones.
 type Digits = [u32; 3];
 
-/// The digits of up to [`QUAD`] weights of 0 to 2^22. Missing ones are zeros.
+/// The digits of weights of 0 to 2^22, of which there are at most four times `QUADS`. Missing ones are
+/// zeros.
 #[inline(always)]
-fn digits(weights: &[i32]) -> Digits {
-    let mut of = [[0; QUAD]; 3];
+fn digits<const QUADS: usize>(weights: &[i32]) -> [Digits; QUADS] {
+    let mut of = [[[0; QUAD]; 3]; QUADS];
     for (tap, weight) in weights.iter().enumerate() {
         // With 128 more in each of the lower digits these are bytes without a sign, and none
         // borrows from the next. Flipping the top bit takes the 128 away again.
         let [third, second, first, _] = (weight + 0x8080).to_le_bytes();
+        let (of, tap) = (&mut of[tap / QUAD], tap % QUAD);
         (of[0][tap], of[1][tap], of[2][tap]) = (first, second ^ 0x80, third ^ 0x80);
     }
-    of.map(u32::from_le_bytes)
+    of.map(|of| of.map(u32::from_le_bytes))
 }
 
 /// Where four taps of sixteen output bytes are, and their weights.
@@ -132,7 +134,7 @@ impl Vectors {
                 if channel == 0 || lane == 0 {
                     let (pixel, weights) = columns.of(column);
                     first = 3 * pixel;
-                    of_column = digits_of(weights);
+                    of_column = digits(weights);
                     if first + 3 * weights.len() > *window as usize + BLOCK {
                         return false;
                     }
@@ -185,17 +187,11 @@ impl Vectors {
                 done += count;
             }
             match weights.len() {
-                ..=QUAD => down::<1>(&digits_of(weights), &lines[line * first..], line, out),
-                _ => down::<2>(&digits_of(weights), &lines[line * first..], line, out),
+                ..=QUAD => down::<1>(&digits(weights), &lines[line * first..], line, out),
+                _ => down::<2>(&digits(weights), &lines[line * first..], line, out),
             }
         }
     }
-}
-
-/// The digits of all weights of a pixel, of which there are at most four times `QUADS`.
-fn digits_of<const QUADS: usize>(weights: &[i32]) -> [Digits; QUADS] {
-    let mut quads = weights.chunks(QUAD);
-    std::array::from_fn(|_| digits(quads.next().unwrap_or_default()))
 }
 
 /// Some rows with other columns, each a multiple of [`BLOCK`] bytes. For every sixteen bytes of a row
@@ -306,7 +302,8 @@ mod tests {
             for tap in 0..QUAD {
                 let mut weights = [0; QUAD];
                 weights[tap] = weight;
-                let of = digits(&weights).map(u32::to_le_bytes);
+                let [of] = digits(&weights);
+                let of = of.map(u32::to_le_bytes);
                 for other in 0..QUAD {
                     let [first, second, third] = of.map(|digits| i32::from(digits[other].cast_signed()));
                     assert_eq!((first << 16) + (second << 8) + third, weights[other], "{weight}, tap {tap}");
