@@ -8,7 +8,7 @@ use clap::Parser;
 use pba_augment::ImageShape;
 use pba_augment::rng::{Address, Purpose};
 use pba_benches::SEED;
-use pba_datasets::{PackSpec, Packer};
+use pba_datasets::{Measured, PackSpec, Packer};
 use rand::Rng;
 
 /// Distinct pictures; further samples repeat them.
@@ -39,10 +39,11 @@ fn main() -> anyhow::Result<()> {
     let mut pictures = vec![0; DISTINCT * bytes];
     Address { seed: SEED, purpose: Purpose::Dataset, epoch: 0, item: 0 }.stream().fill_bytes(&mut pictures);
     let file = arguments.folder.join("train.arrow");
-    let mut packer = Packer::create(&file, shape, spec).context("cannot start the file")?;
+    let mut packer = Packer::create(&file, Some(shape), spec).context("cannot start the file")?;
     for sample in 0..arguments.samples {
         let start = (sample % DISTINCT as u64) as usize * bytes;
-        packer.push(&pictures[start..start + bytes], 0)?;
+        let picture = &pictures[start..start + bytes];
+        packer.push(picture, &Measured::of(shape, picture), 0)?;
     }
     packer.finish().context("cannot finish the file")
 }

@@ -117,7 +117,7 @@ fn agree(root: &Path, files: &BTreeMap<SplitName, PathBuf>, splits: &mut BTreeMa
         if split.classes() != first.classes() {
             let (found, expected) = (split.classes().len(), first.classes().len());
             let file = label(root, &files[name]);
-            *state = SplitState::Failed(DatasetError::Classes { file, found, expected });
+            *state = SplitState::Failed(DatasetError::classes(file, found, expected));
         }
     }
 }
@@ -125,7 +125,7 @@ fn agree(root: &Path, files: &BTreeMap<SplitName, PathBuf>, splits: &mut BTreeMa
 fn find(path: &Path) -> Result<(&'static Format, Found), DatasetError> {
     let metadata = match path.metadata() {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            return Err(DatasetError::NotFound { path: path.to_owned() });
+            return Err(DatasetError::unreadable(path.display(), "no such file or folder"));
         }
         metadata => metadata.map_err(DatasetError::io(path, "read it"))?,
     };
@@ -158,5 +158,5 @@ fn nothing(path: &Path) -> DatasetError {
     // Those that the path itself could be come first.
     formats.sort_by_key(|format| format.file.is_none());
     let looked_for = formats.map(|format| format.looked_for).join(", ");
-    DatasetError::NothingReadable { path: path.to_owned(), looked_for }
+    DatasetError::unreadable(path.display(), format_args!("no dataset found; looked for {looked_for}"))
 }

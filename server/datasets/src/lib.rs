@@ -30,10 +30,8 @@ pub use decode::image::{ENCODED_BYTES_MAX, IMAGE_SIDE_MAX, Image, ImageError, de
 pub use decode::region::{DecodedRegion, RegionDecoder};
 pub use error::DatasetError;
 pub use import::{format, open, shapes};
-pub use packed::decoded::Packer;
-pub use packed::encoded::{EncodedPacker, Measured};
-pub use packed::output::remove_partials;
 pub use packed::spec::{CLASSES_MAX, PackSpec};
 pub use packed::split::{Decoded, Encoded, Images, Split, SplitState};
 pub use packed::target::Progress;
+pub use packed::write::{Measured, Packer, remove_partials};
 pub use pba_types::SplitName;

@@ -8,7 +8,7 @@ use std::io::{self, BufRead, Cursor, Read};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use mozjpeg::{ColorSpace, Decompress};
-use pba_types::{ImageShape, PixelBox};
+use pba_types::ImageShape;
 
 /// Largest side of an image, in pixels. The decoders' buffers stay below 200 MB with it.
 pub const IMAGE_SIDE_MAX: u32 = 4096;
@@ -28,26 +28,6 @@ pub struct Image {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ImageError {
-    /// More bytes than allowed.
-    #[error("image of {bytes} encoded bytes; allowed are {ENCODED_BYTES_MAX}")]
-    TooLong {
-        /// How many there are.
-        bytes: usize,
-    },
-    /// Not the beginning of any format that is read.
-    #[error("image begins with {beginning}; formats that are read are JPEG and PNG")]
-    UnknownFormat {
-        /// The first bytes.
-        beginning: String,
-    },
-    /// A side without pixels, or with too many.
-    #[error("image is {height}x{width} (height x width); allowed are sides of 1..={IMAGE_SIDE_MAX} pixels")]
-    Size {
-        /// Height in pixels.
-        height: u64,
-        /// Width in pixels.
-        width: u64,
-    },
     /// A size other than the caller needs.
     #[error(
         "image is {}x{} (height x width); expected {}x{}",
@@ -59,25 +39,9 @@ pub enum ImageError {
         /// The size that was needed.
         expected: ImageShape,
     },
-    /// A region that is not in the image.
-    #[error(
-        "image is {}x{} (height x width) as it is decoded; no {}x{} pixels from row {}, column {} on are in it",
-        image.height, image.width, needed.height, needed.width, needed.top, needed.left
-    )]
-    NoRegion {
-        /// The pixels that were needed.
-        needed: PixelBox,
-        /// The size of the image.
-        image: ImageShape,
-    },
-    /// Damaged.
-    #[error("image does not decode as {format}: {reason}")]
-    Damaged {
-        /// What its first bytes say it is.
-        format: &'static str,
-        /// What the decoder says.
-        reason: String,
-    },
+    /// Anything else: no image that we read, damaged, too large, or without what is needed of it.
+    #[error("image {0}")]
+    Refused(String),
 }
 
 /// Decodes a JPEG or PNG image to RGB.
@@ -89,15 +53,11 @@ pub enum ImageError {
 /// # Errors
 /// When the bytes are not a whole image, or it is larger than [`IMAGE_SIDE_MAX`].
 pub fn decode(bytes: &[u8]) -> Result<Image, ImageError> {
-    decode_sized(bytes, None)
+    decode_reduced(bytes, None, 1)
 }
 
-/// As [`decode`]; an image of another size than `expected` is refused before its pixels are read.
-pub(crate) fn decode_sized(bytes: &[u8], expected: Option<ImageShape>) -> Result<Image, ImageError> {
-    decode_reduced(bytes, expected, 1)
-}
-
-/// As [`decode_sized`], reduced to 1/1, 1/2, 1/4 or 1/8 of its size, rounded up.
+/// As [`decode`], reduced to 1/1, 1/2, 1/4 or 1/8 of its size, rounded up. An image of another size than
+/// `expected` is refused before its pixels are read.
 pub(crate) fn decode_reduced(
     bytes: &[u8],
     expected: Option<ImageShape>,
@@ -116,19 +76,15 @@ pub(crate) fn decode_reduced(
 /// When there is no whole header, or the image is larger than [`IMAGE_SIDE_MAX`].
 pub fn image_size(bytes: &[u8]) -> Result<ImageShape, ImageError> {
     let codec = Codec::of(bytes)?;
-    codec.guard(|| {
-        let (height, width) = match codec {
-            Codec::Jpeg => {
-                let decoder = Decompress::new_reader(Unpadded(bytes))?;
-                (decoder.height() as u64, decoder.width() as u64)
-            }
-            Codec::Png => {
-                let decoder = png::Decoder::new(Cursor::new(bytes)).read_info()?;
-                (decoder.info().height.into(), decoder.info().width.into())
-            }
-        };
-        check_size(height, width, None)
+    codec.guard(|| match codec {
+        Codec::Jpeg => check_size(jpeg_size(&Decompress::new_reader(Unpadded(bytes))?), None),
+        Codec::Png => check_size(png_size(png::Decoder::new(Cursor::new(bytes)).read_info()?.info()), None),
     })
+}
+
+/// Whether an image may have this size.
+pub(crate) fn are_sides_allowed(ImageShape { height, width }: ImageShape) -> bool {
+    [height, width].iter().all(|side| (1..=IMAGE_SIDE_MAX).contains(side))
 }
 
 /// What the first bytes say.
@@ -141,7 +97,8 @@ pub(crate) enum Codec {
 impl Codec {
     pub(crate) fn of(bytes: &[u8]) -> Result<Codec, ImageError> {
         if bytes.len() > ENCODED_BYTES_MAX {
-            return Err(ImageError::TooLong { bytes: bytes.len() });
+            let reason = format!("of {} encoded bytes; allowed are {ENCODED_BYTES_MAX}", bytes.len());
+            return Err(ImageError::Refused(reason));
         }
         if bytes.starts_with(&[0xff, 0xd8, 0xff]) {
             return Ok(Codec::Jpeg);
@@ -153,7 +110,8 @@ impl Codec {
             [] => "nothing".to_owned(),
             bytes => bytes.iter().take(8).map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().join(" "),
         };
-        Err(ImageError::UnknownFormat { beginning })
+        let reason = format!("begins with {beginning}; formats that are read are JPEG and PNG");
+        Err(ImageError::Refused(reason))
     }
 
     /// Runs a decoder. libjpeg reports a fatal error by unwinding; for PNG this is a last resort.
@@ -177,7 +135,9 @@ impl Codec {
             })
             .map_err(|failure| match failure {
                 Failure::Image(error) => error,
-                Failure::Damaged(reason) => ImageError::Damaged { format, reason },
+                Failure::Damaged(reason) => {
+                    ImageError::Refused(format!("does not decode as {format}: {reason}"))
+                }
             })
     }
 }
@@ -193,21 +153,30 @@ impl<E: std::error::Error> From<E> for Failure {
     }
 }
 
-fn check_size(height: u64, width: u64, expected: Option<ImageShape>) -> Result<ImageShape, Failure> {
-    let sides = 1..=u64::from(IMAGE_SIDE_MAX);
-    if !sides.contains(&height) || !sides.contains(&width) {
-        return Err(Failure::Image(ImageError::Size { height, width }));
+fn check_size(found: ImageShape, expected: Option<ImageShape>) -> Result<ImageShape, Failure> {
+    if !are_sides_allowed(found) {
+        let ImageShape { height, width } = found;
+        let allowed = format!("allowed are sides of 1..={IMAGE_SIDE_MAX} pixels");
+        let reason = format!("is {height}x{width} (height x width); {allowed}");
+        return Err(Failure::Image(ImageError::Refused(reason)));
     }
-    let found = ImageShape { height: height as u32, width: width as u32 };
     match expected {
         Some(expected) if expected != found => Err(Failure::Image(ImageError::OtherSize { found, expected })),
         _ => Ok(found),
     }
 }
 
+fn jpeg_size(decoder: &Decompress<impl BufRead>) -> ImageShape {
+    ImageShape { height: decoder.height() as u32, width: decoder.width() as u32 }
+}
+
+fn png_size(info: &png::Info<'_>) -> ImageShape {
+    ImageShape { height: info.height, width: info.width }
+}
+
 fn jpeg(bytes: &[u8], expected: Option<ImageShape>, reduction: u32) -> Result<Image, Failure> {
     let mut decoder = Decompress::new_reader(Unpadded(bytes))?;
-    check_size(decoder.height() as u64, decoder.width() as u64, expected)?;
+    check_size(jpeg_size(&decoder), expected)?;
     if reduction > 1 {
         decoder.scale((8 / reduction) as u8); // eighths
     }
@@ -256,7 +225,7 @@ fn png(bytes: &[u8], expected: Option<ImageShape>) -> Result<Image, Failure> {
     let mut decoder = png::Decoder::new_with_limits(Cursor::new(bytes), limits);
     decoder.set_transformations(png::Transformations::EXPAND | png::Transformations::STRIP_16);
     let mut reader = decoder.read_info()?;
-    let shape = check_size(reader.info().height.into(), reader.info().width.into(), expected)?;
+    let shape = check_size(png_size(reader.info()), expected)?;
     let length = reader.output_buffer_size().ok_or_else(|| Failure::Damaged("too large".into()))?;
     let mut samples = vec![0; length];
     let frame = reader.next_frame(&mut samples)?;

@@ -59,7 +59,12 @@ impl RegionDecoder {
         let Image { shape, pixels } = decode_reduced(bytes, None, reduction)?;
         let place = PixelBox::whole(shape);
         if !place.contains(needed) {
-            return Err(ImageError::NoRegion { needed, image: shape });
+            let PixelBox { left, top, width, height } = needed;
+            return Err(ImageError::Refused(format!(
+                "is {}x{} (height x width) as it is decoded; no {height}x{width} pixels from row {top}, \
+                 column {left} on are in it",
+                shape.height, shape.width
+            )));
         }
         self.pixels = pixels;
         Ok(DecodedRegion { place, pixels: &self.pixels })

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{BufReader, Read};
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use pba_types::{ImageShape, SplitName};
@@ -90,8 +90,7 @@ fn find(root: &Path) -> Result<Option<Found>, DatasetError> {
             let mut files = Files::new();
             if train.iter().any(|file| file.is_file()) {
                 if let Some(missing) = train.iter().find(|file| !file.is_file()) {
-                    let (file, shards) = (label(root, missing), train.len() as u64);
-                    return Err(DatasetError::MissingShard { file, shards });
+                    return Err(DatasetError::missing_shard(label(root, missing), train.len() as u64));
                 }
                 files.insert(SplitName::Train, train);
             }
@@ -111,13 +110,12 @@ impl Cifar {
         let expected = self.variant.classes;
         let Some(file) = &self.class_names else { return Ok((0..expected).map(|i| i.to_string()).collect()) };
         let text = std::fs::read_to_string(file).map_err(DatasetError::io(file, "read it"))?;
-        let names: Vec<String> =
-            text.lines().map(str::trim).filter(|n| !n.is_empty()).map(str::to_owned).collect();
-        if names.len() != expected {
-            let (file, found) = (label(&self.root, file), names.len());
-            return Err(DatasetError::Classes { file, found, expected });
+        let names = text.lines().map(str::trim).filter(|name| !name.is_empty());
+        let names: Vec<String> = names.map(str::to_owned).collect();
+        match names.len() {
+            found if found == expected => Ok(names),
+            found => Err(DatasetError::classes(label(&self.root, file), found, expected)),
         }
-        Ok(names)
     }
 
     fn record_bytes(&self) -> usize {
@@ -128,8 +126,9 @@ impl Cifar {
         let found = file.metadata().map_err(DatasetError::io(file, "read it"))?.len();
         let record = self.record_bytes() as u64;
         if found == 0 || found % record != 0 {
-            let (file, format) = (label(&self.root, file), self.variant.name);
-            return Err(DatasetError::FileSize { file, found, record, format });
+            let expected = format!("a multiple of {record}, as in {}", self.variant.name);
+            let reason = format!("{found} bytes; expected {expected}");
+            return Err(DatasetError::unreadable(label(&self.root, file), reason));
         }
         Ok(found / record)
     }
@@ -155,22 +154,20 @@ impl Source for Cifar {
         let shape = ImageShape { height: SIDE as u32, width: SIDE as u32 };
         for file in &self.files[&split] {
             let io = DatasetError::io(file, "read it");
-            let mut reader = BufReader::with_capacity(1 << 20, File::open(file).map_err(&io)?);
-            let (mut record, records) = (vec![0; record_bytes], self.records(file)?);
+            let (mut reader, records) = (File::open(file).map_err(&io)?, self.records(file)?);
             for start in (0..records).step_by(READ_RECORDS as usize) {
+                let mut read = vec![0; READ_RECORDS.min(records - start) as usize * record_bytes];
+                reader.read_exact(&mut read).map_err(&io)?;
                 let (mut pixels, mut labels) = (Vec::new(), Vec::new());
-                for row in start..records.min(start + READ_RECORDS) {
-                    reader.read_exact(&mut record).map_err(&io)?;
+                for (row, record) in (start..).zip(read.chunks_exact(record_bytes)) {
                     let (found, planes) = record.split_at(self.variant.label_bytes);
                     let found = found[found.len() - 1];
                     if usize::from(found) >= classes {
-                        let (file, value) = (label(&self.root, file), found.to_string());
-                        let allowed = allowed_labels(classes);
-                        return Err(DatasetError::Label { file, row, value, allowed }.into());
+                        let (file, allowed) = (label(&self.root, file), allowed_labels(classes));
+                        return Err(DatasetError::label(&file, row, found, allowed).into());
                     }
                     labels.push(found.into());
-                    let planes: [&[u8]; 3] = std::array::from_fn(|i| &planes[i * PLANE..][..PLANE]);
-                    pixels.extend((0..PLANE).flat_map(|place| planes.map(|plane| plane[place])));
+                    pixels.extend((0..PLANE).flat_map(|i| [0, 1, 2].map(|plane| planes[plane * PLANE + i])));
                 }
                 target.add_pixels(shape, &pixels, &labels)?;
             }

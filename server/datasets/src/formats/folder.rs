@@ -48,8 +48,8 @@ const EXTENSIONS: [&str; 9] = ["jpg", "jpeg", "png", "ppm", "bmp", "pgm", "tif",
 /// The images of a dataset, found but not read.
 struct ImageFolder {
     root: PathBuf,
-    splits: BTreeMap<SplitName, Result<Listing, DatasetError>>,
-    folders: BTreeMap<SplitName, PathBuf>,
+    /// The folder of each split, and what is in it.
+    splits: BTreeMap<SplitName, (PathBuf, Result<Listing, DatasetError>)>,
     classes: Vec<String>,
 }
 
@@ -85,50 +85,36 @@ fn find(root: &Path) -> Result<Option<Found>, DatasetError> {
         resolved: root.canonicalize().map_err(DatasetError::io(root, "resolve the path"))?,
         entries: 0,
     };
-    let folders: Vec<PathBuf> = walk
-        .list(root)?
-        .into_iter()
-        .filter(|entry| entry.metadata.is_dir())
-        .map(|entry| entry.path)
-        .collect();
+    let folders = walk.folders(root)?;
+    if folders.is_empty() {
+        return Ok(None);
+    }
     let named: Vec<(SplitName, &PathBuf)> =
         folders.iter().filter_map(|folder| Some((split_named(folder.file_name()?)?, folder))).collect();
-    // A folder named `train` that has no folders in it is a class, of trains.
-    let mut is_by_split = false;
-    for (_, folder) in &named {
-        // One that cannot be listed is reported for its split alone, below.
-        is_by_split |=
-            walk.list(folder).map_or(true, |entries| entries.iter().any(|entry| entry.metadata.is_dir()));
-    }
-    let (mut splits, mut by_name) = (BTreeMap::new(), BTreeMap::new());
+    // A folder named `train` that has no folders in it is a class, of trains. One that cannot be listed is
+    // reported for its split alone.
+    let is_by_split =
+        named.iter().any(|(_, folder)| !walk.folders(folder).is_ok_and(|inner| inner.is_empty()));
+    let mut splits = BTreeMap::new();
     if is_by_split {
         for (name, folder) in named {
-            let listing = match by_name.contains_key(&name) {
+            let listing = match splits.contains_key(&name) {
                 true => Err(walk.refuse(folder, format!("a second folder of split {name}"))),
                 false => walk.classes(folder),
             };
-            by_name.insert(name, folder.clone());
-            splits.insert(name, listing);
+            splits.insert(name, (folder.clone(), listing));
         }
     } else {
         let listing = walk.classes(root);
-        if let Ok(Listing { images, .. }) = &listing
-            && images.is_empty()
-        {
+        if listing.as_ref().is_ok_and(|listing| listing.images.is_empty()) {
             return Ok(None);
         }
-        by_name.insert(SplitName::Train, root.to_owned());
-        // What has no folder at all holds no images in folders.
-        match folders.is_empty() {
-            true => return Ok(None),
-            false => splits.insert(SplitName::Train, listing),
-        };
+        splits.insert(SplitName::Train, (root.to_owned(), listing));
     }
-    let classes: BTreeSet<&String> =
-        splits.values().flatten().flat_map(|listing: &Listing| &listing.classes).collect();
+    let listings = splits.values().flat_map(|(_, listing)| listing);
+    let classes: BTreeSet<&String> = listings.flat_map(|listing| &listing.classes).collect();
     let classes = classes.into_iter().cloned().collect();
-    let found = ImageFolder { root: root.to_owned(), splits, folders: by_name, classes };
-    Ok(Some(Found::Source(Box::new(found))))
+    Ok(Some(Found::Source(Box::new(ImageFolder { root: root.to_owned(), splits, classes }))))
 }
 
 /// The split that a folder is named after. Only these exact words; any other name is a class.
@@ -162,7 +148,13 @@ struct Entry {
 
 impl Walk {
     fn refuse(&self, file: &Path, reason: String) -> DatasetError {
-        DatasetError::Malformed { file: label(&self.root, file), reason }
+        DatasetError::unreadable(label(&self.root, file), reason)
+    }
+
+    /// Folders in a folder, sorted by name.
+    fn folders(&mut self, folder: &Path) -> Result<Vec<PathBuf>, DatasetError> {
+        let entries = self.list(folder)?.into_iter();
+        Ok(entries.filter(|entry| entry.metadata.is_dir()).map(|entry| entry.path).collect())
     }
 
     /// Folders and images in a folder, sorted by name.
@@ -184,14 +176,11 @@ impl Walk {
                 continue;
             }
             let metadata = match entry_type.is_symlink() {
-                true => match self.follow(&path, &name)? {
-                    Some(metadata) => metadata,
-                    None => continue,
-                },
-                false => entry.metadata().map_err(DatasetError::io(&path, "read it"))?,
+                true => self.follow(&path, &name)?,
+                false => Some(entry.metadata().map_err(DatasetError::io(&path, "read it"))?),
             };
             // Neither a socket nor a pipe is an image, whatever its name.
-            if metadata.is_dir() || metadata.is_file() {
+            if let Some(metadata) = metadata.filter(|found| found.is_dir() || found.is_file()) {
                 found.push(Entry { path, metadata });
             }
         }
@@ -222,12 +211,12 @@ impl Walk {
     /// The images of a split, in folders by class.
     fn classes(&mut self, folder: &Path) -> Result<Listing, DatasetError> {
         let mut listing = Listing::default();
-        for class in self.list(folder)?.into_iter().filter(|entry| entry.metadata.is_dir()) {
-            let name = class.path.file_name().and_then(OsStr::to_str);
-            let name = name.ok_or_else(|| self.refuse(&class.path, "the name is not UTF-8 text".into()))?;
+        for class in self.folders(folder)? {
+            let name = class.file_name().and_then(OsStr::to_str);
+            let name = name.ok_or_else(|| self.refuse(&class, "the name is not UTF-8 text".into()))?;
             let number = listing.classes.len() as u32;
             listing.classes.push(name.to_owned());
-            self.class(class.path.clone(), number, &mut listing)?;
+            self.class(class, number, &mut listing)?;
         }
         if listing.classes.is_empty() {
             return Err(self.refuse(folder, "expected a folder for each class in it; there is none".into()));
@@ -244,21 +233,13 @@ impl Walk {
             for Entry { path, metadata } in self.list(&folder)? {
                 if metadata.is_dir() {
                     if depth == DEPTH_MAX {
-                        return Err(
-                            self.refuse(&path, format!("more than {DEPTH_MAX} folders deep in a class"))
-                        );
+                        let reason = format!("more than {DEPTH_MAX} folders deep in a class");
+                        return Err(self.refuse(&path, reason));
                     }
                     waiting.push((path, depth + 1));
                 } else if let Some(name) = path.file_name() {
-                    let (name, bytes) = (name.to_owned(), metadata.len());
-                    // Some file systems keep no time; length and path must do there.
-                    images.push(ImageFile {
-                        folder: 0,
-                        class,
-                        name,
-                        bytes,
-                        modified: metadata.modified().ok(),
-                    });
+                    let (name, bytes, modified) = (name.to_owned(), metadata.len(), metadata.modified().ok());
+                    images.push(ImageFile { folder: 0, class, name, bytes, modified });
                 }
             }
             if !images.is_empty() {
@@ -278,12 +259,12 @@ impl Walk {
 
 impl Source for ImageFolder {
     fn splits(&self) -> BTreeMap<SplitName, PathBuf> {
-        self.folders.clone()
+        self.splits.iter().map(|(&name, (folder, _))| (name, folder.clone())).collect()
     }
 
     fn key(&self) -> Result<Key, DatasetError> {
         let mut key = Key::new(&self.root)?;
-        for listing in self.splits.values().flatten() {
+        for listing in self.splits.values().flat_map(|(_, listing)| listing) {
             for image in &listing.images {
                 key.add(&listing.path(image), image.bytes, image.modified);
             }
@@ -296,7 +277,7 @@ impl Source for ImageFolder {
     fn spec(&self, split: SplitName) -> Result<PackSpec, DatasetError> {
         let rows = self.listing(split)?.images.len() as u64;
         if rows == 0 {
-            return Err(DatasetError::Empty { file: label(&self.root, &self.folders[&split]) });
+            return Err(DatasetError::unreadable(label(&self.root, &self.splits[&split].0), "no rows"));
         }
         let title = self.root.file_name().unwrap_or_default().to_string_lossy();
         Ok(PackSpec { classes: self.classes.clone(), rows, source: format!("image folder {title}, {split}") })
@@ -319,7 +300,7 @@ impl Source for ImageFolder {
             let cells: Vec<Cell<'_>> =
                 files.iter().map(|file| file.as_deref().map_err(String::clone)).collect();
             let labels: Vec<i64> = now.iter().map(|image| labels[image.class as usize]).collect();
-            target.add(&cells, &labels, |i| (label(&self.root, &listing.path(&now[i])), None))?;
+            target.add(&cells, &labels, |i| label(&self.root, &listing.path(&now[i])))?;
             start += count;
         }
         Ok(())
@@ -328,7 +309,7 @@ impl Source for ImageFolder {
 
 impl ImageFolder {
     fn listing(&self, split: SplitName) -> Result<&Listing, DatasetError> {
-        self.splits[&split].as_ref().map_err(Clone::clone)
+        self.splits[&split].1.as_ref().map_err(Clone::clone)
     }
 }
 

@@ -5,6 +5,7 @@
 
 use std::cell::OnceCell;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::fmt::Display;
 use std::fs::File;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
@@ -14,11 +15,7 @@ use ::parquet::arrow::arrow_reader::{
     ArrowReaderOptions, ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder,
 };
 use arrow_array::cast::AsArray;
-use arrow_array::types::{
-    ArrowPrimitiveType, Int8Type, Int16Type, Int32Type, Int64Type, UInt8Type, UInt16Type, UInt32Type,
-    UInt64Type,
-};
-use arrow_array::{Array, ArrayRef, BinaryArray, StructArray};
+use arrow_array::{Array, ArrayRef, downcast_integer_array};
 use arrow_schema::{DataType, Field};
 use pba_types::SplitName;
 use serde_json::Value;
@@ -68,29 +65,29 @@ fn is_parquet(path: &Path) -> bool {
 
 /// The Parquet files of each split; none when there are none.
 fn find(root: &Path) -> Result<Files, DatasetError> {
-    let mut files = Files::new();
-    let mut nameless = Vec::new();
-    let (listing, data) = (list(root)?, list(&root.join("data"))?);
-    for entry in listing.iter().chain(&data) {
-        match split_of(entry) {
-            Some(split) if is_parquet(entry) => files.entry(split).or_default().push(entry.clone()),
+    let (mut files, mut nameless) = (Files::new(), Vec::new());
+    for entry in list(root)?.into_iter().chain(list(&root.join("data"))?) {
+        match split_of(&entry) {
+            Some(split) if is_parquet(&entry) => files.entry(split).or_default().push(entry),
             Some(split) if entry.is_dir() => {
-                let inner = list(entry)?.into_iter().filter(|file| is_parquet(file));
+                let inner = list(&entry)?.into_iter().filter(|file| is_parquet(file));
                 inner.for_each(|file| files.entry(split).or_default().push(file));
             }
-            None if is_parquet(entry) => nameless.push(entry.clone()),
+            None if is_parquet(&entry) => nameless.push(entry),
             _ => {}
         }
     }
-    if files.is_empty() && nameless.len() == 1 {
-        files.insert(SplitName::Train, nameless);
-    } else if files.is_empty() && !nameless.is_empty() {
+    if files.is_empty() && nameless.len() > 1 {
         let names: Vec<String> = nameless.iter().take(5).map(|file| label(root, file)).collect();
-        let looked_for = format!(
-            "Parquet files named by split (train*.parquet, val*.parquet, test*.parquet), as there are several; found {}",
+        let reason = format!(
+            "no dataset found; looked for Parquet files named by split (train*.parquet, val*.parquet, \
+             test*.parquet), as there are several; found {}",
             names.join(", ")
         );
-        return Err(DatasetError::NothingReadable { path: root.to_owned(), looked_for });
+        return Err(DatasetError::unreadable(root.display(), reason));
+    }
+    if files.is_empty() && !nameless.is_empty() {
+        files.insert(SplitName::Train, nameless);
     }
     Ok(files)
 }
@@ -128,11 +125,10 @@ impl Source for ParquetFiles {
 impl ParquetFiles {
     fn scan(&self, split: SplitName) -> Result<&Scan, DatasetError> {
         let scans = self.scans.get_or_init(|| {
-            let read = |files: &Vec<PathBuf>| guarded(&self.root, files, || RawScan::read(&self.root, files));
-            let scans: BTreeMap<_, _> = self.files.iter().map(|(&name, files)| (name, read(files))).collect();
-            // Without names in the metadata, the classes are those that any split mentions.
-            let classes = Classes::of(scans.values().flatten());
-            scans.into_iter().map(|(name, scan)| (name, scan.and_then(|s| s.resolve(&classes)))).collect()
+            let read = |files: &Vec<PathBuf>| guarded(&self.root, files, || Scan::read(&self.root, files));
+            let mut scans = self.files.iter().map(|(&name, files)| (name, read(files))).collect();
+            agree(&mut scans);
+            scans
         });
         scans[&split].as_ref().map_err(Clone::clone)
     }
@@ -167,66 +163,65 @@ impl ParquetFile {
     fn open(root: &Path, path: &Path) -> Result<ParquetFile, DatasetError> {
         let name = label(root, path);
         let builder = builder(path, &name)?;
-        let schema = builder.schema().clone();
-        let fields: Vec<&Field> = schema.fields().iter().map(AsRef::as_ref).collect();
+        let fields: Vec<&Field> = builder.schema().fields().iter().map(AsRef::as_ref).collect();
         let features = features(&builder);
-        let (image, path_in_image) = {
-            let field = choose(&name, &fields, is_image, "column of images", &IMAGE_NAMES, |_| false)?;
-            let nested: &[&str] =
-                if matches!(field.data_type(), DataType::Struct(_)) { &["bytes"] } else { &[] };
-            (field, nested)
-        };
+        let image = choose(&name, &fields, is_image, "column of images", &IMAGE_NAMES, |_| false)?;
         let class_names = |field: &Field| names(features.as_ref()?.get(field.name())?);
         let is_label = |field: &Field| field.name() != image.name() && (is_integer(field) || is_text(field));
         let label = choose(&name, &fields, is_label, "column of labels", &LABEL_NAMES, |field| {
             class_names(field).is_some()
         })?;
-        let leaf = |field: &Field, nested: &[&str]| {
-            let parts: Vec<&str> =
-                std::iter::once(field.name().as_str()).chain(nested.iter().copied()).collect();
-            let columns = builder.parquet_schema().columns();
-            let leaf = columns.iter().position(|column| column.path().parts().iter().eq(&parts));
-            leaf.ok_or_else(|| damaged(&name, format!("column {:?} has no data", parts.join("."))))
+        let leaf = |parts: &[&str]| {
+            let mut columns = builder.parquet_schema().columns().iter();
+            let leaf = columns.position(|column| column.path().parts() == parts);
+            leaf.ok_or_else(|| damaged(&name, format_args!("column {:?} has no data", parts.join("."))))
         };
-        let (image, classes) =
-            (leaf(image, path_in_image)?, class_names(label).filter(|_| is_integer(label)));
-        let label = leaf(label, &[])?;
-        Ok(ParquetFile { path: path.to_owned(), image, label, classes, rows: 0, name })
+        Ok(ParquetFile {
+            path: path.to_owned(),
+            image: match image.data_type() {
+                DataType::Struct(_) => leaf(&[image.name(), "bytes"])?,
+                _ => leaf(&[image.name()])?,
+            },
+            label: leaf(&[label.name()])?,
+            classes: class_names(label).filter(|_| is_integer(label)),
+            rows: 0,
+            name,
+        })
     }
 
     fn read(&self, leaf: usize, rows: usize) -> Result<ParquetRecordBatchReader, DatasetError> {
         let builder = builder(&self.path, &self.name)?;
         let mask = ProjectionMask::leaves(builder.parquet_schema(), [leaf]);
-        builder.with_projection(mask).with_batch_size(rows).build().map_err(self.damaged())
+        let reader = builder.with_projection(mask).with_batch_size(rows).build();
+        reader.map_err(|error| self.damaged(error))
     }
 
-    fn damaged<E: std::fmt::Display>(&self) -> impl Fn(E) -> DatasetError + '_ {
-        move |error| damaged(&self.name, error)
+    fn damaged(&self, error: impl Display) -> DatasetError {
+        damaged(&self.name, error)
     }
 
     /// Gives the images, whose labels are known, to `target`.
     fn give(&self, labels: &[i64], target: &mut Target<'_>) -> Result<(), Stop> {
         let mut row = 0;
         for batch in self.read(self.image, READ_ROWS)? {
-            let batch = batch.map_err(self.damaged())?;
-            let cells = cells(batch.column(0))
-                .ok_or_else(|| damaged(&self.name, "its image column changed its type"))?;
-            let labels = labels[row..]
-                .get(..cells.len())
-                .ok_or_else(|| damaged(&self.name, "it has more images than labels"))?;
-            target.add(&cells, labels, |i| (self.name.clone(), Some((row + i) as u64)))?;
+            let batch = batch.map_err(|error| self.damaged(error))?;
+            let cells = cells(batch.column(0));
+            let cells = cells.ok_or_else(|| self.damaged("its image column changed its type"))?;
+            let labels = labels[row..].get(..cells.len());
+            let labels = labels.ok_or_else(|| self.damaged("it has more images than labels"))?;
+            target.add(&cells, labels, |i| format!("{}, row {}", self.name, row + i))?;
             row += cells.len();
         }
         if row != labels.len() {
             let reason = format!("it has {row} images and {} labels", labels.len());
-            return Err(damaged(&self.name, reason).into());
+            return Err(self.damaged(reason).into());
         }
         Ok(())
     }
 }
 
-fn damaged(file: &str, error: impl std::fmt::Display) -> DatasetError {
-    DatasetError::Parquet { file: file.to_owned(), reason: error.to_string() }
+fn damaged(file: &str, error: impl Display) -> DatasetError {
+    DatasetError::unreadable(file, format_args!("not a readable Parquet file: {error}"))
 }
 
 fn builder(path: &Path, file: &str) -> Result<ParquetRecordBatchReaderBuilder<File>, DatasetError> {
@@ -270,38 +265,35 @@ fn choose<'a>(
         let mut found = candidates.iter().copied().filter(|field| filter(field));
         found.next().filter(|_| found.next().is_none())
     };
-    let named = || {
-        let by_name = |name| candidates.iter().copied().find(|field| field.name() == name);
-        preferred.iter().find_map(by_name)
-    };
-    let chosen =
-        only(&|_| true).or_else(named).or_else(|| only(&is_declared)).or_else(|| only(&|f| !is_text(f)));
+    let named = |name: &&str| candidates.iter().copied().find(|field| field.name() == name);
+    let chosen = only(&|_| true)
+        .or_else(|| preferred.iter().find_map(named))
+        .or_else(|| only(&is_declared))
+        .or_else(|| only(&|field| !is_text(field)));
     chosen.ok_or_else(|| {
         let describe = |fields: &[&Field]| {
-            let texts: Vec<String> =
-                fields.iter().map(|f| format!("{} ({})", f.name(), f.data_type())).collect();
-            texts.join(", ")
+            let texts = fields.iter().map(|field| format!("{} ({})", field.name(), field.data_type()));
+            texts.collect::<Vec<_>>().join(", ")
         };
-        if candidates.is_empty() {
-            DatasetError::NoColumn { file: file.to_owned(), wanted, columns: describe(fields) }
+        let reason = if candidates.is_empty() {
+            format!("no {wanted}; its columns are {}", describe(fields))
         } else {
-            let candidates = describe(&candidates);
-            DatasetError::AmbiguousColumn { file: file.to_owned(), wanted, candidates, prefer: preferred[0] }
-        }
+            let (candidates, name) = (describe(&candidates), preferred[0]);
+            format!("several columns could be the {wanted}: {candidates}; name one {name:?}")
+        };
+        DatasetError::unreadable(file, reason)
     })
 }
 
 /// `info.features` of the `huggingface` metadata, wherever it is nested.
 fn features(builder: &ParquetRecordBatchReaderBuilder<File>) -> Option<Value> {
-    let metadata = builder.metadata().file_metadata().key_value_metadata()?;
-    let text = metadata.iter().find(|pair| pair.key == "huggingface")?.value.as_ref()?;
     fn find(value: &Value) -> Option<&Value> {
         let object = value.as_object()?;
-        object
-            .get("features")
-            .filter(|features| features.is_object())
-            .or_else(|| object.values().find_map(find))
+        let features = object.get("features").filter(|features| features.is_object());
+        features.or_else(|| object.values().find_map(find))
     }
+    let metadata = builder.metadata().file_metadata().key_value_metadata()?;
+    let text = metadata.iter().find(|pair| pair.key == "huggingface")?.value.as_ref()?;
     find(&serde_json::from_str(text).ok()?).cloned()
 }
 
@@ -320,221 +312,135 @@ fn names(feature: &Value) -> Option<Vec<String>> {
 }
 
 /// One split: its files, the names of its classes, and the class of every row.
+#[derive(Default)]
 struct Scan {
     files: Vec<ParquetFile>,
+    /// None before [`agree`], unless the first file names them.
     classes: Vec<String>,
     labels: Vec<i64>,
+    /// Whether the labels are words; unknown before the first.
+    is_text: Option<bool>,
+    /// The label of each word before [`agree`], in order of appearance.
+    words: HashMap<String, i64>,
 }
 
-/// One split whose classes are not known yet.
-struct RawScan {
-    files: Vec<ParquetFile>,
-    labels: Labels,
-}
-
-enum Labels {
-    Numbers(Vec<i64>),
-    /// Positions in a list of words, in order of appearance.
-    Words(Vec<u32>, Vec<String>),
-}
-
-impl Labels {
-    fn len(&self) -> usize {
-        match self {
-            Labels::Numbers(labels) => labels.len(),
-            Labels::Words(labels, _) => labels.len(),
-        }
-    }
-}
-
-impl RawScan {
-    fn read(root: &Path, files: &[PathBuf]) -> Result<RawScan, DatasetError> {
+impl Scan {
+    fn read(root: &Path, files: &[PathBuf]) -> Result<Scan, DatasetError> {
         check_shards(root, files)?;
         let files = files.iter().map(|file| ParquetFile::open(root, file));
         let mut files = files.collect::<Result<Vec<_>, _>>()?;
-        let (mut labels, mut words) = (None, HashMap::new());
+        let mut scan = Scan { classes: files[0].classes.take().unwrap_or_default(), ..Scan::default() };
         for file in &mut files {
             for batch in file.read(file.label, LABEL_ROWS)? {
-                let batch = batch.map_err(file.damaged())?;
-                add_labels(file, batch.column(0), &mut labels, &mut words)?;
+                let batch = batch.map_err(|error| file.damaged(error))?;
+                scan.add(file, batch.column(0))?;
                 file.rows += batch.num_rows() as u64;
             }
         }
-        let labels = labels.filter(|labels| labels.len() > 0);
-        let labels = labels.ok_or_else(|| DatasetError::Empty { file: files[0].name.clone() })?;
-        Ok(RawScan { files, labels })
-    }
-
-    /// The file and the row within it that row `index` of the split is.
-    fn place(&self, index: u64) -> (&ParquetFile, u64) {
-        let mut row = index;
-        for file in &self.files {
-            if row < file.rows {
-                return (file, row);
-            }
-            row -= file.rows;
+        match scan.labels.is_empty() {
+            true => Err(DatasetError::unreadable(&files[0].name, "no rows")),
+            false => Ok(Scan { files, ..scan }),
         }
-        unreachable!("the index is below the number of rows")
     }
 
-    /// Finds the class of every row.
-    fn resolve(self, classes: &Classes) -> Result<Scan, DatasetError> {
-        let (classes, labels) = match &self.labels {
-            Labels::Words(labels, list) => {
-                let position = |word| classes.words.binary_search(word).map_or(-1, |place| place as i64);
-                let ids: Vec<i64> = list.iter().map(position).collect();
-                (classes.words.clone(), labels.iter().map(|&id| ids[id as usize]).collect())
-            }
-            Labels::Numbers(labels) => {
-                let names = self.files[0].classes.clone();
-                let names = names.unwrap_or_else(|| (0..classes.numbers).map(|n| n.to_string()).collect());
-                if let Some(index) = labels.iter().position(|&label| label as usize >= names.len()) {
-                    let (file, row) = self.place(index as u64);
-                    let (value, allowed) = (labels[index].to_string(), allowed_labels(names.len()));
-                    return Err(DatasetError::Label { file: file.name.clone(), row, value, allowed });
-                }
-                (names, labels.clone())
-            }
+    /// Adds the labels of the next rows of a file.
+    fn add(&mut self, file: &ParquetFile, column: &ArrayRef) -> Result<(), DatasetError> {
+        let refuse = |row: usize, value: &dyn Display, allowed: &dyn Display| {
+            Err(DatasetError::label(&file.name, file.rows + row as u64, value, allowed))
         };
-        Ok(Scan { files: self.files, classes, labels })
+        if let Some(row) = (0..column.len()).find(|&row| column.is_null(row)) {
+            return refuse(row, &"null", &"integers and words");
+        }
+        let is_text = *column.data_type() == DataType::Utf8;
+        match (*self.is_text.get_or_insert(is_text), is_text) {
+            (false, true) => return refuse(0, &"of text", &"integers, as in the first file"),
+            (true, false) => return refuse(0, &"of integers", &"text, as in the first file"),
+            _ => {}
+        }
+        if is_text {
+            for (row, word) in column.as_string::<i32>().iter().flatten().enumerate() {
+                let count = self.words.len();
+                let label = match self.words.get(word) {
+                    Some(&label) => label,
+                    None if count == CLASSES_MAX => {
+                        return refuse(row, &format!("{word:?}"), &format!("{CLASSES_MAX} different ones"));
+                    }
+                    None => *self.words.entry(word.to_owned()).or_insert(count as i64),
+                };
+                self.labels.push(label);
+            }
+            return Ok(());
+        }
+        let values: Vec<i128> = downcast_integer_array!(
+            column => column.values().iter().map(|&value| value.into()).collect(),
+            _ => return Err(file.damaged("labels of another type than in its schema"))
+        );
+        let classes = self.classes.len();
+        for (row, value) in values.into_iter().enumerate() {
+            if !(0..CLASSES_MAX as i128).contains(&value) {
+                return refuse(row, &value, &format!("0..={}", CLASSES_MAX - 1));
+            }
+            if classes > 0 && value >= classes as i128 {
+                return refuse(row, &value, &allowed_labels(classes));
+            }
+            self.labels.push(value as i64);
+        }
+        Ok(())
+    }
+}
+
+/// Names the classes of splits that do not name their own: all words in order, or all numbers up to the
+/// greatest, of any split.
+fn agree(scans: &mut BTreeMap<SplitName, Result<Scan, DatasetError>>) {
+    let scans: Vec<&mut Scan> = scans.values_mut().flatten().collect();
+    let words: BTreeSet<&String> = scans.iter().flat_map(|scan| scan.words.keys()).collect();
+    let words: Vec<String> = words.into_iter().cloned().collect();
+    let numbers = scans.iter().filter(|scan| scan.is_text == Some(false)).flat_map(|scan| &scan.labels);
+    let numbers = 0..=numbers.copied().max().unwrap_or_default();
+    for scan in scans {
+        if scan.is_text == Some(true) {
+            let mut labels = vec![0; scan.words.len()];
+            for (word, &label) in &scan.words {
+                let place = words.binary_search(word).expect("the words are those of all splits");
+                labels[label as usize] = place as i64;
+            }
+            scan.labels.iter_mut().for_each(|label| *label = labels[*label as usize]);
+            scan.classes.clone_from(&words);
+        } else if scan.classes.is_empty() {
+            scan.classes = numbers.clone().map(|number| number.to_string()).collect();
+        }
     }
 }
 
 /// `train-00000-of-00002.parquet` promises `train-00001-of-00002.parquet`.
 fn check_shards(root: &Path, files: &[PathBuf]) -> Result<(), DatasetError> {
-    fn parts(stem: &str) -> Option<(&str, &str, u64)> {
-        let (rest, of) = stem.rsplit_once("-of-")?;
+    // One look per set of shards would do; the first file's is enough for the usual one.
+    let numbered = files.iter().find_map(|file| {
+        let (rest, of) = file.file_stem()?.to_str()?.rsplit_once("-of-")?;
         let (prefix, number) = rest.rsplit_once('-')?;
         number.parse::<u64>().ok()?;
-        Some((prefix, number, of.parse().ok()?))
-    }
+        Some((file, prefix, number.len(), of, of.parse::<u64>().ok()?))
+    });
+    let Some((file, prefix, width, of, shards)) = numbered else { return Ok(()) };
     let there: BTreeSet<&PathBuf> = files.iter().collect();
-    for file in files {
-        let stem = file.file_stem().unwrap_or_default().to_string_lossy();
-        let Some((prefix, number, shards)) = parts(&stem) else { continue };
-        // The first gap is found within as many names as there are files.
-        for shard in 0..shards.min(files.len() as u64 + 1) {
-            let width = number.len();
-            let of = &stem[stem.len() - width.min(stem.len())..];
-            let of = if of.parse() == Ok(shards) { of.to_owned() } else { shards.to_string() };
-            let expected = file.with_file_name(format!("{prefix}-{shard:0width$}-of-{of}.parquet"));
-            if !there.contains(&expected) {
-                return Err(DatasetError::MissingShard { file: label(root, &expected), shards });
-            }
-        }
-        // One look per set of shards would do; the first file's is enough for the usual one.
-        break;
-    }
-    Ok(())
-}
-
-/// Adds the labels of the next rows of a file.
-fn add_labels(
-    file: &ParquetFile,
-    column: &ArrayRef,
-    labels: &mut Option<Labels>,
-    words: &mut HashMap<String, u32>,
-) -> Result<(), DatasetError> {
-    let refuse = |row: usize, value: String, allowed: String| DatasetError::Label {
-        file: file.name.clone(),
-        row: file.rows + row as u64,
-        value,
-        allowed,
-    };
-    if let Some(row) = (0..column.len()).find(|&row| column.is_null(row)) {
-        return Err(refuse(row, "null".into(), "integers and words".into()));
-    }
-    if *column.data_type() == DataType::Utf8 {
-        let empty = || Labels::Words(Vec::new(), Vec::new());
-        let Labels::Words(labels, list) = labels.get_or_insert_with(empty) else {
-            return Err(refuse(0, "of text".into(), "integers, as in the first file".into()));
-        };
-        for (row, word) in column.as_string::<i32>().iter().flatten().enumerate() {
-            let id = match words.get(word) {
-                Some(&id) => id,
-                None if list.len() == CLASSES_MAX => {
-                    return Err(refuse(row, format!("{word:?}"), format!("{CLASSES_MAX} different ones")));
-                }
-                None => {
-                    let id = list.len() as u32;
-                    words.insert(word.to_owned(), id);
-                    list.push(word.to_owned());
-                    id
-                }
-            };
-            labels.push(id);
-        }
-        return Ok(());
-    }
-    let Labels::Numbers(labels) = labels.get_or_insert_with(|| Labels::Numbers(Vec::new())) else {
-        return Err(refuse(0, "of integers".into(), "text, as in the first file".into()));
-    };
-    let values =
-        integers(column).ok_or_else(|| damaged(&file.name, "labels of another type than in its schema"))?;
-    for (row, value) in values.into_iter().enumerate() {
-        match i64::try_from(value) {
-            Ok(label) if (0..CLASSES_MAX as i64).contains(&label) => labels.push(label),
-            _ => return Err(refuse(row, value.to_string(), format!("0..={}", CLASSES_MAX - 1))),
+    // The first gap is found within as many names as there are files.
+    for shard in 0..shards.min(files.len() as u64 + 1) {
+        let expected = file.with_file_name(format!("{prefix}-{shard:0width$}-of-{of}.parquet"));
+        if !there.contains(&expected) {
+            return Err(DatasetError::missing_shard(label(root, &expected), shards));
         }
     }
     Ok(())
-}
-
-fn integers(column: &ArrayRef) -> Option<Vec<i128>> {
-    fn of<T: ArrowPrimitiveType>(column: &ArrayRef) -> Vec<i128>
-    where
-        T::Native: Into<i128>,
-    {
-        column.as_primitive::<T>().values().iter().map(|&value| value.into()).collect()
-    }
-    Some(match column.data_type() {
-        DataType::Int8 => of::<Int8Type>(column),
-        DataType::Int16 => of::<Int16Type>(column),
-        DataType::Int32 => of::<Int32Type>(column),
-        DataType::Int64 => of::<Int64Type>(column),
-        DataType::UInt8 => of::<UInt8Type>(column),
-        DataType::UInt16 => of::<UInt16Type>(column),
-        DataType::UInt32 => of::<UInt32Type>(column),
-        DataType::UInt64 => of::<UInt64Type>(column),
-        _ => return None,
-    })
-}
-
-/// Classes for splits that do not name their own.
-struct Classes {
-    /// One more than the largest label.
-    numbers: usize,
-    /// Every word, sorted.
-    words: Vec<String>,
-}
-
-impl Classes {
-    fn of<'a>(scans: impl Iterator<Item = &'a RawScan>) -> Classes {
-        let (mut numbers, mut words) = (0, BTreeSet::new());
-        for scan in scans {
-            match &scan.labels {
-                Labels::Numbers(labels) => {
-                    numbers = labels.iter().fold(numbers, |most, &label| most.max(label as usize + 1));
-                }
-                Labels::Words(_, list) => words.extend(list.iter().cloned()),
-            }
-        }
-        Classes { numbers, words: words.into_iter().collect() }
-    }
 }
 
 /// Encoded images of a batch.
 fn cells(column: &ArrayRef) -> Option<Vec<Cell<'_>>> {
-    let (outer, bytes): (Option<&StructArray>, &BinaryArray) = match column.data_type() {
-        DataType::Struct(_) => {
-            let outer = column.as_struct_opt()?;
-            (Some(outer), outer.column_by_name("bytes")?.as_binary_opt()?)
-        }
-        _ => (None, column.as_binary_opt()?),
-    };
-    let is_null = |row| bytes.is_null(row) || outer.is_some_and(|outer| outer.is_null(row));
-    let cell = |row| if is_null(row) { Err("image is null".to_owned()) } else { Ok(bytes.value(row)) };
-    Some((0..bytes.len()).map(cell).collect())
+    let bytes = column.as_struct_opt().map_or(Some(column), |outer| outer.column_by_name("bytes"))?;
+    let cells =
+        bytes.as_binary_opt::<i32>()?.iter().enumerate().map(|(row, bytes)| {
+            bytes.filter(|_| column.is_valid(row)).ok_or_else(|| "image is null".to_owned())
+        });
+    Some(cells.collect())
 }
 
 #[cfg(test)]

@@ -1,23 +1,21 @@
 //! The digests of packed splits.
 
 use pba_types::{Digest, ImageShape};
+use serde_json::json;
 use sha2::{Digest as _, Sha256};
 
 /// The digest of a split, built row by row.
 pub(crate) struct Hasher(Sha256);
 
 impl Hasher {
-    /// Of images of one size.
-    pub(crate) fn decoded(shape: ImageShape, classes: &[String], rows: u64) -> Hasher {
-        let header = serde_json::json!({
-            "format": "pba-split/1", "shape": [shape.height, shape.width, 3], "rows": rows, "classes": classes,
-        });
-        Hasher(Sha256::new_with_prefix(format!("{header}\n")))
-    }
-
-    /// Of images of different sizes.
-    pub(crate) fn encoded(classes: &[String], rows: u64) -> Hasher {
-        let header = serde_json::json!({ "format": "pba-split-encoded/1", "rows": rows, "classes": classes });
+    /// Of images of one size, or of encoded ones.
+    pub(crate) fn new(shape: Option<ImageShape>, classes: &[String], rows: u64) -> Hasher {
+        let header = match shape {
+            Some(ImageShape { height, width }) => json!({
+                "format": "pba-split/1", "shape": [height, width, 3], "rows": rows, "classes": classes,
+            }),
+            None => json!({ "format": "pba-split-encoded/1", "rows": rows, "classes": classes }),
+        };
         Hasher(Sha256::new_with_prefix(format!("{header}\n")))
     }
 

@@ -15,11 +15,10 @@ use arrow_ipc::{
 use arrow_schema::{DataType, Field, Schema};
 use pba_types::ImageShape;
 
-use crate::decode::image::IMAGE_SIDE_MAX;
+use crate::decode::image::{IMAGE_SIDE_MAX, are_sides_allowed};
 use crate::error::DatasetError;
-use crate::packed::encoded;
 use crate::packed::map::Map;
-use crate::packed::spec::{self, CLASSES_MAX};
+use crate::packed::spec::{self, CLASSES_MAX, KEY_TENSOR};
 use crate::packed::split::{DecodedBatch, DecodedLayout, EncodedBatch, EncodedLayout, Layout, Split};
 
 const MAGIC: &[u8; 6] = b"ARROW1";
@@ -34,7 +33,9 @@ const MAGIC: &[u8; 6] = b"ARROW1";
 pub fn open(path: &Path) -> Result<Split, DatasetError> {
     let file = File::open(path).map_err(DatasetError::io(path, "open it"))?;
     let metadata = file.metadata().map_err(DatasetError::io(path, "read it"))?;
-    let refuse = |reason: String| DatasetError::Packed { file: path.to_owned(), reason };
+    let refuse = |reason: String| {
+        DatasetError::unreadable(path.display(), format_args!("not a packed split: {reason}"))
+    };
     if !metadata.is_file() {
         return Err(refuse("not a file".into()));
     }
@@ -263,16 +264,14 @@ fn shape(schema: &Schema) -> Result<ImageShape, String> {
     let (Some(image), Some(label), 2) = (image, label, schema.fields().len()) else {
         return Err(format!("it has {} columns; expected image and label", schema.fields().len()));
     };
-    let key = "ARROW:extension:metadata";
-    let tensor = image.metadata().get(key).map_or("", String::as_str);
-    let Tensor { shape: [height, width, channels] } = parse(key, tensor)?;
-    let sides = 1..=IMAGE_SIDE_MAX;
-    if channels != 3 || !sides.contains(&height) || !sides.contains(&width) {
+    let tensor = image.metadata().get(KEY_TENSOR).map_or("", String::as_str);
+    let Tensor { shape: [height, width, channels] } = parse(KEY_TENSOR, tensor)?;
+    let shape = ImageShape { height, width };
+    if channels != 3 || !are_sides_allowed(shape) {
         return Err(format!(
             "its images are {height}x{width}x{channels}; allowed are 3 channels and sides of 1..={IMAGE_SIDE_MAX}"
         ));
     }
-    let shape = ImageShape { height, width };
     let bytes = shape.rgb_bytes();
     let is_image = |field: &DataType| {
         matches!(field, DataType::FixedSizeList(item, length)
@@ -301,7 +300,7 @@ fn check_encoded(schema: &Schema) -> Result<(), String> {
         let texts: Vec<String> = fields.iter().map(|f| format!("{} ({})", f.name(), f.data_type())).collect();
         texts.join(", ")
     };
-    let expected = encoded::fields();
+    let expected = spec::fields(None);
     let expected = columns(&expected.iter().collect::<Vec<_>>());
     let found = columns(&schema.fields().iter().map(AsRef::as_ref).collect::<Vec<_>>());
     if found == expected { Ok(()) } else { Err(format!("its columns are {found}; expected {expected}")) }

@@ -1,5 +1,11 @@
 //! What a packed file says of itself, known before its first row.
 
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use arrow_schema::{DataType, Field};
+use pba_types::ImageShape;
+
 use crate::error::DatasetError;
 
 /// Names the form for images of one size and its version, in the metadata and in cache keys.
@@ -13,6 +19,8 @@ pub(crate) const KEY_STD: &str = "pba.std";
 pub(crate) const KEY_CLASSES: &str = "pba.classes";
 pub(crate) const KEY_ROWS: &str = "pba.rows";
 pub(crate) const KEY_SOURCE: &str = "pba.source";
+/// Of the image column: its shape.
+pub(crate) const KEY_TENSOR: &str = "ARROW:extension:metadata";
 
 /// Labels are below this. It bounds the list of class names that every stream carries.
 pub const CLASSES_MAX: usize = 1_000_000;
@@ -34,14 +42,15 @@ pub struct PackSpec {
 impl PackSpec {
     /// Checks what is known before the first row.
     pub(crate) fn check(&self) -> Result<(), DatasetError> {
-        let refuse = |what, value: usize, allowed: String| {
-            Err(DatasetError::Pack { what, value: value.to_string(), allowed })
+        let refuse = |what, value, allowed| {
+            Err(DatasetError::Pack { what: format!("a number of {what} of {value}"), allowed })
         };
-        if !(1..=CLASSES_MAX).contains(&self.classes.len()) {
-            return refuse("a number of classes of", self.classes.len(), format!("1..={CLASSES_MAX}"));
+        let classes = self.classes.len();
+        if !(1..=CLASSES_MAX).contains(&classes) {
+            return refuse("classes", classes, format!("1..={CLASSES_MAX}"));
         }
         if self.rows == 0 {
-            return refuse("a number of rows of", 0, "1 and more".into());
+            return refuse("rows", 0, "1 and more".into());
         }
         Ok(())
     }
@@ -51,12 +60,7 @@ impl PackSpec {
         assert!(row < self.rows, "more than {} rows", self.rows);
         match usize::try_from(label) {
             Ok(label) if label < self.classes.len() => Ok(()),
-            _ => Err(DatasetError::Label {
-                file: self.source.clone(),
-                row,
-                value: label.to_string(),
-                allowed: allowed_labels(self.classes.len()),
-            }),
+            _ => Err(DatasetError::label(&self.source, row, label, allowed_labels(self.classes.len()))),
         }
     }
 }
@@ -64,4 +68,22 @@ impl PackSpec {
 /// "0..=9" and the like, for messages.
 pub(crate) fn allowed_labels(classes: usize) -> String {
     format!("0..={} ({classes} classes)", classes.saturating_sub(1))
+}
+
+/// The columns of a packed file of images of a size, or of encoded ones.
+pub(crate) fn fields(shape: Option<ImageShape>) -> Vec<Field> {
+    let label = Field::new("label", DataType::Int64, false);
+    let Some(shape @ ImageShape { height, width }) = shape else {
+        let [height, width] = ["height", "width"].map(|side| Field::new(side, DataType::UInt32, false));
+        return vec![Field::new("image", DataType::Binary, false), label, height, width];
+    };
+    let item = Arc::new(Field::new("item", DataType::UInt8, false));
+    let bytes = shape.rgb_bytes() as i32; // at most 4096 * 4096 * 3
+    let tensor = format!(r#"{{"shape":[{height},{width},3],"dim_names":["H","W","C"]}}"#);
+    let metadata = HashMap::from([
+        ("ARROW:extension:name".to_owned(), "arrow.fixed_shape_tensor".to_owned()),
+        (KEY_TENSOR.to_owned(), tensor),
+    ]);
+    let image = Field::new("image", DataType::FixedSizeList(item, bytes), false).with_metadata(metadata);
+    vec![image, label]
 }

@@ -213,21 +213,17 @@ impl Split {
     ///
     /// Opening does not do this, as it would read the whole file.
     pub fn verify(&self) -> bool {
-        let found = match self.images() {
-            Images::Decoded(images) => {
-                let mut hasher = Hasher::decoded(images.shape(), &self.classes, self.rows);
-                (0..self.rows).for_each(|index| hasher.push(images.image(index), self.label(index)));
-                hasher.finish()
+        let mut hasher = Hasher::new(self.shape(), &self.classes, self.rows);
+        for index in 0..self.rows {
+            let label = self.label(index);
+            match self.images() {
+                Images::Decoded(images) => hasher.push(images.image(index), label),
+                Images::Encoded(images) => {
+                    hasher.push_encoded(images.bytes(index), images.size(index), label);
+                }
             }
-            Images::Encoded(images) => {
-                let mut hasher = Hasher::encoded(&self.classes, self.rows);
-                (0..self.rows).for_each(|index| {
-                    hasher.push_encoded(images.bytes(index), images.size(index), self.label(index));
-                });
-                hasher.finish()
-            }
-        };
-        found == self.digest
+        }
+        hasher.finish() == self.digest
     }
 }
 

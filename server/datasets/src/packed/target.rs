@@ -1,15 +1,15 @@
 //! Where imported images go: into a packed file, as pixels when all share one size, else encoded.
 
+use std::borrow::Cow;
 use std::ops::ControlFlow;
 use std::path::Path;
 
 use pba_types::{ImageShape, SplitName};
 
-use crate::decode::image::{self, ImageError};
+use crate::decode::image::{self, Image, ImageError};
 use crate::error::DatasetError;
-use crate::packed::decoded::Packer;
-use crate::packed::encoded::{EncodedPacker, Measured};
 use crate::packed::spec::PackSpec;
+use crate::packed::write::{Measured, Packer};
 use crate::parallel::in_parallel;
 
 /// Decoded pixels held at a time, about.
@@ -54,15 +54,14 @@ pub(crate) fn pack(
         rows_done: 0,
         is_encoded: false,
         size: None,
-        decoded: None,
-        encoded: None,
+        packer: None,
         bad: 0,
         first_bad: None,
     };
     let fed = match target.done(0).and_then(|()| feed(&mut target)) {
         Err(Stop::OtherSize) => {
             target =
-                Target { is_encoded: true, rows_done: 0, decoded: None, bad: 0, first_bad: None, ..target };
+                Target { is_encoded: true, rows_done: 0, packer: None, bad: 0, first_bad: None, ..target };
             feed(&mut target)
         }
         fed => fed,
@@ -92,9 +91,6 @@ impl From<DatasetError> for Stop {
 /// An encoded image, or the reason why there is none.
 pub(crate) type Cell<'a> = Result<&'a [u8], String>;
 
-/// Where an image was read from: a file, and its row if it holds many.
-pub(crate) type Place = (String, Option<u64>);
-
 /// A packed file being written, until the first bad image; then bad images are only counted.
 pub(crate) struct Target<'a> {
     to: &'a Path,
@@ -105,10 +101,10 @@ pub(crate) struct Target<'a> {
     is_encoded: bool,
     /// The size of the first image.
     size: Option<ImageShape>,
-    decoded: Option<Packer>,
-    encoded: Option<EncodedPacker>,
+    packer: Option<Packer>,
     bad: u64,
-    first_bad: Option<(Place, String)>,
+    /// Where the first bad image is, and what is wrong with it.
+    first_bad: Option<(String, String)>,
 }
 
 impl Target<'_> {
@@ -117,13 +113,44 @@ impl Target<'_> {
         &mut self,
         cells: &[Cell<'_>],
         labels: &[i64],
-        place: impl Fn(usize) -> Place,
+        place: impl Fn(usize) -> String,
     ) -> Result<(), Stop> {
         assert_eq!(cells.len(), labels.len(), "a label for each image");
         self.expect(labels.len())?;
-        match self.is_encoded {
-            false => self.add_decoded(cells, labels, place)?,
-            true => self.add_encoded(cells, labels, place)?,
+        let (is_encoded, mut start) = (self.is_encoded, 0);
+        while start < cells.len() {
+            let count = match self.size {
+                // Every thread holds the pixels of one image at a time.
+                _ if is_encoded => cells.len(),
+                Some(size) => (DECODED_BYTES / size.rgb_bytes()).max(1),
+                // The first image alone says how large they are, and so how many fit in memory.
+                None => 1,
+            };
+            let now = &cells[start..cells.len().min(start + count)];
+            let expected = self.size.filter(|_| !is_encoded);
+            let images = in_parallel(now.len(), |i| {
+                let bytes = now[i].clone().map_err(Some)?;
+                let Image { shape, pixels } =
+                    image::decode_reduced(bytes, expected, 1).map_err(|error| match error {
+                        ImageError::OtherSize { .. } => None,
+                        error => Some(error.to_string()),
+                    })?;
+                let measured = Measured::of(shape, &pixels);
+                Ok((if is_encoded { Cow::Borrowed(bytes) } else { Cow::Owned(pixels) }, measured))
+            });
+            for (row, image) in (start..).zip(images) {
+                match image {
+                    Ok((image, measured)) => self.push(&image, &measured, labels[row])?,
+                    Err(None) => return Err(Stop::OtherSize),
+                    Err(Some(reason)) => {
+                        self.bad += 1;
+                        self.first_bad.get_or_insert_with(|| (place(row), reason));
+                        // What was written is of no use any more.
+                        self.packer = None;
+                    }
+                }
+            }
+            start += now.len();
         }
         self.done(labels.len())
     }
@@ -139,7 +166,7 @@ impl Target<'_> {
         assert_eq!(pixels.len(), labels.len() * shape.rgb_bytes(), "pixels of as many images as labels");
         self.expect(labels.len())?;
         for (pixels, &label) in pixels.chunks_exact(shape.rgb_bytes()).zip(labels) {
-            self.push_decoded(shape, pixels, label)?;
+            self.push(pixels, &Measured::of(shape, pixels), label)?;
         }
         self.done(labels.len())
     }
@@ -150,7 +177,7 @@ impl Target<'_> {
     }
 
     fn changed(&self) -> DatasetError {
-        DatasetError::Changed { split: self.spec.source.clone() }
+        DatasetError::unreadable(&self.spec.source, "it changed while it was being read")
     }
 
     /// Counts rows that were taken, and asks whether to go on.
@@ -163,96 +190,29 @@ impl Target<'_> {
         }
     }
 
-    fn add_decoded(
-        &mut self,
-        cells: &[Cell<'_>],
-        labels: &[i64],
-        place: impl Fn(usize) -> Place,
-    ) -> Result<(), Stop> {
-        let mut start = 0;
-        while start < cells.len() {
-            let size = self.size;
-            // The first image alone says how large they are, and so how many fit in memory.
-            let count = size.map_or(1, |size| DECODED_BYTES / size.rgb_bytes()).max(1);
-            let now = &cells[start..cells.len().min(start + count)];
-            let images = in_parallel(now.len(), |i| match &now[i] {
-                Ok(bytes) => image::decode_sized(bytes, size).map_err(Some),
-                Err(_) => Err(None),
-            });
-            for (row, image) in (start..).zip(images) {
-                match image {
-                    Ok(image) => self.push_decoded(image.shape, &image.pixels, labels[row])?,
-                    Err(Some(ImageError::OtherSize { .. })) => return Err(Stop::OtherSize),
-                    Err(Some(error)) => self.note_bad(|| (place(row), error.to_string())),
-                    Err(None) => self.note_bad(|| (place(row), reason(&cells[row]))),
-                }
-            }
-            start += now.len();
-        }
-        Ok(())
-    }
-
-    fn push_decoded(&mut self, shape: ImageShape, pixels: &[u8], label: i64) -> Result<(), DatasetError> {
-        self.size.get_or_insert(shape);
+    fn push(&mut self, image: &[u8], measured: &Measured, label: i64) -> Result<(), DatasetError> {
+        let size = *self.size.get_or_insert(measured.size);
         if self.bad > 0 {
             return Ok(());
         }
-        let packer = match &mut self.decoded {
+        let packer = match &mut self.packer {
             Some(packer) => packer,
-            empty => empty.insert(Packer::create(self.to, shape, self.spec.clone())?),
-        };
-        packer.push(pixels, label)
-    }
-
-    fn add_encoded(
-        &mut self,
-        cells: &[Cell<'_>],
-        labels: &[i64],
-        place: impl Fn(usize) -> Place,
-    ) -> Result<(), Stop> {
-        // Every thread holds the pixels of one image at a time.
-        let measured = in_parallel(cells.len(), |i| match &cells[i] {
-            Ok(bytes) => image::decode(bytes)
-                .map(|image| (*bytes, Measured::of(image.shape, &image.pixels)))
-                .map_err(|error| error.to_string()),
-            Err(_) => Err(reason(&cells[i])),
-        });
-        for (row, image) in measured.into_iter().enumerate() {
-            match image {
-                Ok((bytes, measured)) => self.push_encoded(bytes, &measured, labels[row])?,
-                Err(reason) => self.note_bad(|| (place(row), reason)),
+            empty => {
+                let shape = Some(size).filter(|_| !self.is_encoded);
+                empty.insert(Packer::create(self.to, shape, self.spec.clone())?)
             }
-        }
-        Ok(())
-    }
-
-    fn push_encoded(&mut self, bytes: &[u8], measured: &Measured, label: i64) -> Result<(), DatasetError> {
-        if self.bad > 0 {
-            return Ok(());
-        }
-        let packer = match &mut self.encoded {
-            Some(packer) => packer,
-            empty => empty.insert(EncodedPacker::create(self.to, self.spec.clone())?),
         };
-        packer.push(bytes, measured, label)
-    }
-
-    fn note_bad(&mut self, what: impl FnOnce() -> (Place, String)) {
-        self.bad += 1;
-        self.first_bad.get_or_insert_with(what);
-        // What was written is of no use any more.
-        (self.decoded, self.encoded) = (None, None);
+        packer.push(image, measured, label)
     }
 
     fn finish(self) -> Result<(), DatasetError> {
-        if let Some(((file, row), reason)) = self.first_bad {
-            return Err(DatasetError::Image { file, row, reason, bad: self.bad, rows: self.spec.rows });
-        }
-        self.decoded.map_or(Ok(()), Packer::finish)?;
-        self.encoded.map_or(Ok(()), EncodedPacker::finish)
+        let Some((place, reason)) = self.first_bad else {
+            return self.packer.map_or(Ok(()), Packer::finish);
+        };
+        let count = match self.bad {
+            1 => String::new(),
+            bad => format!(" (the first of {bad} bad images among {})", self.spec.rows),
+        };
+        Err(DatasetError::unreadable(place, reason + &count))
     }
-}
-
-fn reason(cell: &Cell<'_>) -> String {
-    cell.clone().err().unwrap_or_default()
 }

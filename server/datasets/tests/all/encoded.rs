@@ -3,7 +3,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
-use pba_datasets::{EncodedPacker, Images, Measured, PackSpec, Split, packed};
+use pba_datasets::{Images, Measured, PackSpec, Packer, Split, packed};
 use pba_types::ImageShape;
 
 use crate::{noise, open_with_each_byte_flipped, shape};
@@ -22,7 +22,7 @@ fn rows(count: usize, bytes_max: usize) -> Vec<Row> {
 fn pack(to: &Path, rows: &[Row], classes: &[&str]) {
     let classes = classes.iter().map(|name| (*name).to_owned()).collect();
     let spec = PackSpec { classes, rows: rows.len() as u64, source: "a test".into() };
-    let mut packer = EncodedPacker::create(to, spec).unwrap();
+    let mut packer = Packer::create(to, None, spec).unwrap();
     for (bytes, size, label) in rows {
         let pixels = noise(1, size.rgb_bytes());
         packer.push(bytes, &Measured::of(*size, &pixels), *label).unwrap();
@@ -152,6 +152,6 @@ fn damaged_columns_are_named() {
 #[test]
 fn descriptions_out_of_bounds_are_refused() {
     let spec = PackSpec { classes: vec!["a".into()], rows: 0, source: String::new() };
-    let error = EncodedPacker::create(Path::new("unused.arrow"), spec).err().unwrap();
+    let error = Packer::create(Path::new("unused.arrow"), None, spec).err().unwrap();
     assert_eq!(error.to_string(), "cannot pack a number of rows of 0; allowed are 1 and more");
 }

@@ -17,7 +17,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use noise::noise;
-use pba_datasets::{Dataset, DatasetError, PackSpec, Packer, Split, SplitName, open};
+use pba_datasets::{Dataset, DatasetError, Measured, PackSpec, Packer, Split, SplitName, open};
 use pba_types::ImageShape;
 
 /// Opens a packed split with each of its bytes flipped in three ways, and checks what can be opened:
@@ -45,9 +45,11 @@ fn shape(height: u32, width: u32) -> ImageShape {
 fn pack(to: &Path, shape: ImageShape, labels: &[i64], classes: &[&str]) -> Vec<Vec<u8>> {
     let classes = classes.iter().map(|name| (*name).to_owned()).collect();
     let spec = PackSpec { classes, rows: labels.len() as u64, source: "a test".into() };
-    let mut packer = Packer::create(to, shape, spec).unwrap();
+    let mut packer = Packer::create(to, Some(shape), spec).unwrap();
     let images: Vec<Vec<u8>> = (0..labels.len()).map(|row| noise(row as u64, shape.rgb_bytes())).collect();
-    images.iter().zip(labels).for_each(|(image, &label)| packer.push(image, label).unwrap());
+    for (image, &label) in images.iter().zip(labels) {
+        packer.push(image, &Measured::of(shape, image), label).unwrap();
+    }
     packer.finish().unwrap();
     images
 }

@@ -1,7 +1,7 @@
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
-use pba_datasets::{PackSpec, Packer, SplitName, packed, remove_partials};
+use pba_datasets::{Measured, PackSpec, Packer, SplitName, packed, remove_partials};
 
 use crate::{assert_holds, failure, noise, open_with_each_byte_flipped, opened, pack, shape, split};
 
@@ -134,13 +134,16 @@ fn writing_fails_with_the_name_of_the_file() {
     let in_the_way = folder.path().join("file");
     std::fs::write(&in_the_way, "").unwrap();
     let spec = PackSpec { classes: vec!["a".into()], rows: 1, source: String::new() };
-    let error =
-        Packer::create(&in_the_way.join("train.arrow"), shape(1, 1), spec.clone()).err().unwrap().to_string();
+    let error = Packer::create(&in_the_way.join("train.arrow"), Some(shape(1, 1)), spec.clone())
+        .err()
+        .unwrap()
+        .to_string();
     assert!(error.starts_with(&format!("{}: cannot create the folder: ", in_the_way.display())), "{error}");
 
     // A packer that is dropped leaves nothing.
-    let mut packer = Packer::create(&folder.path().join("train.arrow"), shape(1, 1), spec).unwrap();
-    let error = packer.push(&noise(0, 3), 1).unwrap_err().to_string();
+    let mut packer = Packer::create(&folder.path().join("train.arrow"), Some(shape(1, 1)), spec).unwrap();
+    let error =
+        packer.push(&noise(0, 3), &Measured::of(shape(1, 1), &noise(0, 3)), 1).unwrap_err().to_string();
     assert!(error.contains("label 1 is not allowed; allowed are 0..=0 (1 classes)"), "{error}");
     drop(packer);
     assert_eq!(folder.path().read_dir().unwrap().count(), 1);
