@@ -53,7 +53,7 @@ impl Dataset {
     }
 
     fn ready(&self) -> impl Iterator<Item = (SplitName, &Arc<Split>)> {
-        self.splits.iter().filter_map(|(name, state)| Some((*name, state.ready().ok()?)))
+        self.splits.iter().filter_map(|(name, state)| Some((*name, state.as_ref().ok()?)))
     }
 
     /// A digest over names and digests of the splits that can be read.
@@ -85,7 +85,7 @@ impl Dataset {
     /// can be read, else the split's own.
     pub fn normalization(&self, name: SplitName) -> Option<Normalization> {
         let of = |name| {
-            let split = self.split(name)?.ready().ok()?;
+            let split = self.split(name)?.as_ref().ok()?;
             Some(Normalization { mean: split.mean(), std: split.std() })
         };
         of(SplitName::Train).or_else(|| of(name))

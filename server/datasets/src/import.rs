@@ -5,6 +5,7 @@ use std::fs::File;
 use std::io::Read;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use pba_types::SplitName;
 
@@ -42,8 +43,8 @@ pub fn format(path: &Path) -> Result<&'static str, DatasetError> {
 /// When it answers [`ControlFlow::Break`], the import is cancelled; splits that were finished stay in
 /// the cache.
 ///
-/// A split that cannot be read is [`SplitState::Failed`], and the others serve; it is tried again
-/// the next time.
+/// A split that cannot be read is an error in its place, and the others serve; it is tried again the
+/// next time.
 ///
 /// # Errors
 /// When there is nothing at `path`, nothing in a format we read, or it cannot be listed; and
@@ -57,7 +58,7 @@ pub fn open(
     let (format, found) = find(path)?;
     let (files, mut splits) = match found {
         Found::Packed(files) => {
-            let splits = files.iter().map(|(&name, file)| (name, read::open(file).into())).collect();
+            let splits = files.iter().map(|(&name, file)| (name, read::open(file).map(Arc::new))).collect();
             (files, splits)
         }
         Found::Source(source) => (source.splits(), import(&*source, cache_dir, progress)?),
@@ -76,7 +77,7 @@ pub fn shapes(
     progress: &dyn Fn(Progress) -> ControlFlow<()>,
 ) -> Result<Dataset, DatasetError> {
     let splits = import(&Shapes, cache_dir, progress)?;
-    if let Some(error) = splits.values().find_map(|state| state.ready().err()) {
+    if let Some(error) = splits.values().find_map(|state| state.as_ref().err()) {
         return Err(error.clone());
     }
     Ok(Dataset::new(BUILT_IN, BUILT_IN, splits))
@@ -101,7 +102,7 @@ fn import(
         if matches!(opened, Err(DatasetError::Cancelled)) {
             return Err(DatasetError::Cancelled);
         }
-        states.insert(name, opened.into());
+        states.insert(name, opened.map(Arc::new));
     }
     Ok(states)
 }
@@ -111,13 +112,13 @@ fn import(
 /// Sizes may differ: each split is packed in its own way, and a base augmentation that crops gives
 /// images of one size from any.
 fn agree(root: &Path, files: &BTreeMap<SplitName, PathBuf>, splits: &mut BTreeMap<SplitName, SplitState>) {
-    let Some(first) = splits.values().find_map(|state| state.ready().ok()).cloned() else { return };
+    let Some(first) = splits.values().find_map(|state| state.as_ref().ok()).cloned() else { return };
     for (name, state) in splits {
-        let SplitState::Ready(split) = state else { continue };
+        let Ok(split) = state else { continue };
         if split.classes() != first.classes() {
             let (found, expected) = (split.classes().len(), first.classes().len());
             let file = label(root, &files[name]);
-            *state = SplitState::Failed(DatasetError::classes(file, found, expected));
+            *state = Err(DatasetError::classes(file, found, expected));
         }
     }
 }

@@ -10,7 +10,7 @@
 //! let (data, cache) = (Path::new("data/cifar10"), Path::new("cache"));
 //! let dataset = open("cifar10", data, cache, &|_| ControlFlow::Continue(()))?;
 //! if let Some(train) = dataset.split(SplitName::Train) {
-//!     let train = train.ready().map_err(Clone::clone)?;
+//!     let train = train.as_ref().map_err(Clone::clone)?;
 //!     println!("{} images of {:?}, the first a {}", train.len(), train.shape(), train.label(0));
 //! }
 //! # Ok::<(), pba_datasets::DatasetError>(())

@@ -64,7 +64,7 @@ pub(crate) fn open(path: &Path, cache: &Path) -> anyhow::Result<Dataset> {
 pub(crate) fn pictures(dataset: &Dataset, name: SplitName) -> anyhow::Result<Pictures> {
     let state = dataset.split(name).ok_or_else(|| anyhow!("the dataset has no {name} split"))?;
     let split =
-        state.ready().map_err(Clone::clone).with_context(|| format!("cannot read the {name} split"))?;
+        state.as_ref().map_err(Clone::clone).with_context(|| format!("cannot read the {name} split"))?;
     let Normalization { mean, std } = dataset.normalization(name).expect("the split can be read");
     let shape = split.shape().ok_or_else(|| {
         anyhow!("the images of the {name} split differ in size, but models train on images of one size")

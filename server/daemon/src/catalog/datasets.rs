@@ -116,8 +116,8 @@ impl Catalog {
             Ok(dataset) => {
                 for (split, state) in dataset.splits() {
                     match state {
-                        SplitState::Ready(split) => self.metrics.cache_bytes.add(split.bytes() as i64),
-                        SplitState::Failed(error) => {
+                        Ok(split) => self.metrics.cache_bytes.add(split.bytes() as i64),
+                        Err(error) => {
                             tracing::warn!(dataset = name, %split, %error, "the split is not served");
                         }
                     }
@@ -210,7 +210,7 @@ impl Entry {
             }
             State::Ready(served) => {
                 let splits = served.dataset.splits();
-                if splits.values().all(|split| split.ready().is_err()) {
+                if splits.values().all(|split| split.is_err()) {
                     described.state = DatasetState::Failed;
                 }
                 described.classes = served.dataset.classes().to_owned();
@@ -248,11 +248,11 @@ impl Served {
     /// When the dataset has no such split, or it could not be read.
     pub(crate) fn split(&self, name: SplitName) -> Result<(SplitHandle, Normalization), Error> {
         match self.dataset.split(name) {
-            Some(SplitState::Ready(split)) => {
+            Some(Ok(split)) => {
                 let normalization = self.dataset.normalization(name).expect("the split can be read");
                 Ok((Arc::clone(split), normalization))
             }
-            Some(SplitState::Failed(error)) => Err(Error::broken_dataset(format!(
+            Some(Err(error)) => Err(Error::broken_dataset(format!(
                 "split {name} of dataset {:?} could not be read: {error}",
                 self.dataset.name()
             ))),
@@ -266,8 +266,8 @@ impl Served {
 
 fn describe(state: &SplitState) -> wire::Split {
     let split = match state {
-        SplitState::Ready(split) => split,
-        SplitState::Failed(error) => return wire::Split::Failed { error: error.to_string() },
+        Ok(split) => split,
+        Err(error) => return wire::Split::Failed { error: error.to_string() },
     };
     let (images, shape, (smallest, largest)) = match split.images() {
         Images::Decoded(images) => {

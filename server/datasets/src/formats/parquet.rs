@@ -24,7 +24,7 @@ use crate::cache::Key;
 use crate::error::DatasetError;
 use crate::formats::files::{self, Files, label, list, split_of};
 use crate::formats::format::{Format, Found, SingleFile, Source};
-use crate::packed::spec::{CLASSES_MAX, PackSpec, allowed_labels};
+use crate::packed::spec::{CLASSES_MAX, PackSpec, allowed_labels, columns};
 use crate::packed::target::{Cell, Stop, Target};
 
 pub(crate) const FORMAT: Format = Format {
@@ -172,8 +172,8 @@ impl ParquetFile {
             class_names(field).is_some()
         })?;
         let leaf = |parts: &[&str]| {
-            let mut columns = builder.parquet_schema().columns().iter();
-            let leaf = columns.position(|column| column.path().parts() == parts);
+            let mut leaves = builder.parquet_schema().columns().iter();
+            let leaf = leaves.position(|column| column.path().parts() == parts);
             leaf.ok_or_else(|| damaged(&name, format_args!("column {:?} has no data", parts.join("."))))
         };
         Ok(ParquetFile {
@@ -271,14 +271,10 @@ fn choose<'a>(
         .or_else(|| only(&is_declared))
         .or_else(|| only(&|field| !is_text(field)));
     chosen.ok_or_else(|| {
-        let describe = |fields: &[&Field]| {
-            let texts = fields.iter().map(|field| format!("{} ({})", field.name(), field.data_type()));
-            texts.collect::<Vec<_>>().join(", ")
-        };
         let reason = if candidates.is_empty() {
-            format!("no {wanted}; its columns are {}", describe(fields))
+            format!("no {wanted}; its columns are {}", columns(fields))
         } else {
-            let (candidates, name) = (describe(&candidates), preferred[0]);
+            let (candidates, name) = (columns(&candidates), preferred[0]);
             format!("several columns could be the {wanted}: {candidates}; name one {name:?}")
         };
         DatasetError::unreadable(file, reason)

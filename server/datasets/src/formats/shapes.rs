@@ -57,11 +57,11 @@ impl Source for Shapes {
 
     fn rows(&self, split: SplitName, target: &mut Target<'_>) -> Result<(), Stop> {
         let (shape, rows) = (ImageShape { height: SIDE as u32, width: SIDE as u32 }, rows(split));
-        let artist = Artist::new();
+        let shapes: Vec<Shape> = (0..CLASSES.len()).map(Shape::new).collect();
         for start in (0..rows).step_by(DRAWN_ROWS as usize) {
             let indices = start..rows.min(start + DRAWN_ROWS);
             let count = (indices.end - start) as usize;
-            let pictures = in_parallel(count, |i| artist.draw(split, start + i as u64));
+            let pictures = in_parallel(count, |i| draw(&shapes, split, start + i as u64));
             let labels: Vec<i64> = indices.map(label).collect();
             target.add_pixels(shape, &pictures.concat(), &labels)?;
         }
@@ -80,40 +80,21 @@ fn label(index: u64) -> i64 {
 
 type Point = [f64; 2];
 
-/// An area of the plane, `y` downwards, roughly within 1 of the origin.
-enum Outline {
-    /// A polygon that may cross itself; inside by the even-odd rule.
-    Polygon(Vec<Edge>),
-    /// Inside where the function says so.
-    Area(fn(f64, f64) -> bool),
-}
+/// An area of the plane, `y` downwards, roughly within 1 of the origin: whether a point is inside.
+type Outline = Box<dyn Fn(f64, f64) -> bool + Sync>;
 
-/// A side of a polygon.
-struct Edge {
-    from: Point,
-    /// `y` of the other end.
-    to_y: f64,
-    /// How `x` changes with `y`; not used where the edge is level.
-    slope: f64,
-}
-
-impl Outline {
-    fn polygon(corners: &[Point]) -> Outline {
-        let next = corners.iter().cycle().skip(1);
-        let edge =
-            |(&from, &[x, y]): (&Point, &Point)| Edge { from, to_y: y, slope: (x - from[0]) / (y - from[1]) };
-        Outline::Polygon(corners.iter().zip(next).map(edge).collect())
-    }
-
-    fn contains(&self, x: f64, y: f64) -> bool {
-        match self {
-            Outline::Area(contains) => contains(x, y),
-            Outline::Polygon(edges) => edges.iter().fold(false, |inside, edge| {
-                let [x0, y0] = edge.from;
-                inside ^ ((y0 > y) != (edge.to_y > y) && x < x0 + (y - y0) * edge.slope)
-            }),
-        }
-    }
+/// A polygon that may cross itself; inside by the even-odd rule.
+fn polygon<const N: usize>(corners: [Point; N]) -> Outline {
+    let sides: [_; N] = std::array::from_fn(|i| {
+        let ([x0, y0], [x1, y1]) = (corners[i], corners[(i + 1) % N]);
+        // How `x` changes with `y`; not used where the side is level.
+        (x0, y0, y1, (x1 - x0) / (y1 - y0))
+    });
+    Box::new(move |x, y| {
+        sides.iter().fold(false, |inside, &(x0, y0, y1, slope)| {
+            inside ^ ((y0 > y) != (y1 > y) && x < x0 + (y - y0) * slope)
+        })
+    })
 }
 
 fn outline(class: usize) -> Outline {
@@ -126,27 +107,27 @@ fn outline(class: usize) -> Outline {
         [-0.951_056_516_295_153_6, -0.309_016_994_374_947_45],
     ];
     match CLASSES[class] {
-        "disc" => Outline::Area(|x, y| x * x + y * y < 0.81),
-        "ring" => Outline::Area(|x, y| (0.25..0.9).contains(&(x * x + y * y))),
-        "triangle" => Outline::polygon(&[[0.0, -1.0], [0.866, 0.5], [-0.866, 0.5]]),
-        "square" => Outline::polygon(&[[-0.8, -0.8], [0.8, -0.8], [0.8, 0.8], [-0.8, 0.8]]),
+        "disc" => Box::new(|x, y| x * x + y * y < 0.81),
+        "ring" => Box::new(|x, y| (0.25..0.9).contains(&(x * x + y * y))),
+        "triangle" => polygon([[0.0, -1.0], [0.866, 0.5], [-0.866, 0.5]]),
+        "square" => polygon([[-0.8, -0.8], [0.8, -0.8], [0.8, 0.8], [-0.8, 0.8]]),
         "star" => {
             let corner = |i: usize| {
                 // Inner corners are opposite to outer ones.
                 let [x, y] = PENTAGON[if i.is_multiple_of(2) { i / 2 } else { (i / 2 + 3) % 5 }];
                 if i.is_multiple_of(2) { [x, y] } else { [-0.42 * x, -0.42 * y] }
             };
-            Outline::polygon(&std::array::from_fn::<Point, 10, _>(corner))
+            polygon::<10>(std::array::from_fn(corner))
         }
-        "cross" => Outline::Area(|x, y| {
+        "cross" => Box::new(|x, y| {
             let (long, short) = if x * x > y * y { (x, y) } else { (y, x) };
             long * long < 0.9 && short * short < 0.09
         }),
-        "crescent" => Outline::Area(|x, y| {
+        "crescent" => Box::new(|x, y| {
             let bite = (x - 0.45) * (x - 0.45) + y * y;
             x * x + y * y < 0.9 && bite > 0.5
         }),
-        "arrow" => Outline::polygon(&[
+        "arrow" => polygon([
             [0.0, -1.0],
             [0.75, -0.1],
             [0.26, -0.1],
@@ -155,12 +136,12 @@ fn outline(class: usize) -> Outline {
             [-0.26, -0.1],
             [-0.75, -0.1],
         ]),
-        "heart" => Outline::Area(|x, y| {
+        "heart" => Box::new(|x, y| {
             let (x, y) = (1.25 * x, -1.25 * y);
             let a = x * x + y * y - 1.0;
             a * a * a < x * x * y * y * y
         }),
-        _ => Outline::polygon(&[[-0.8, -0.95], [0.8, -0.95], [-0.8, 0.95], [0.8, 0.95]]),
+        _ => polygon([[-0.8, -0.95], [0.8, -0.95], [-0.8, 0.95], [0.8, 0.95]]),
     }
 }
 
@@ -179,7 +160,7 @@ impl Shape {
         let outline = outline(class);
         let at = |i: i32| (f64::from(i) + 0.5) / f64::from(GRID) * 3.0 - 1.5;
         let grid = (0..GRID).flat_map(|row| (0..GRID).map(move |column| (at(column), at(row))));
-        let points: Vec<(f64, f64)> = grid.filter(|&(x, y)| outline.contains(x, y)).collect();
+        let points: Vec<(f64, f64)> = grid.filter(|&(x, y)| outline(x, y)).collect();
         let n = points.len() as f64;
         let (sum_x, sum_y) = points.iter().fold((0.0, 0.0), |(a, b), (x, y)| (a + x, b + y));
         let centroid = [sum_x / n, sum_y / n];
@@ -195,7 +176,7 @@ impl Shape {
     }
 
     fn contains(&self, x: f64, y: f64) -> bool {
-        self.outline.contains(x * self.scale + self.centroid[0], y * self.scale + self.centroid[1])
+        (self.outline)(x * self.scale + self.centroid[0], y * self.scale + self.centroid[1])
     }
 }
 
@@ -203,13 +184,9 @@ impl Shape {
 struct Draws(Stream);
 
 impl Draws {
-    fn word(&mut self) -> u32 {
-        self.0.next_u32()
-    }
-
     /// Uniform in 0..1.
     fn unit(&mut self) -> f64 {
-        f64::from(self.word() >> 8) / f64::from(1 << 24)
+        f64::from(self.0.next_u32() >> 8) / f64::from(1 << 24)
     }
 
     fn within(&mut self, low: f64, high: f64) -> f64 {
@@ -217,7 +194,7 @@ impl Draws {
     }
 
     fn below(&mut self, bound: u32) -> u32 {
-        rng::below(self.word(), bound)
+        rng::below(self.0.next_u32(), bound)
     }
 
     /// Cosine and sine of an angle anywhere on the circle.
@@ -336,93 +313,77 @@ impl Stroke {
 /// How much of a pixel is inside, by nine samples; by four where those agree.
 fn coverage(inside: impl Fn(f64, f64) -> bool) -> f64 {
     const AT: [f64; 3] = [1.0 / 6.0, 0.5, 5.0 / 6.0];
-    let hit = |(i, j): (usize, usize)| u32::from(inside(AT[i], AT[j]));
-    let corners: u32 = [(0, 0), (2, 0), (0, 2), (2, 2)].into_iter().map(hit).sum();
-    match corners {
+    let hits = |places: &[(usize, usize)]| places.iter().filter(|&&(i, j)| inside(AT[i], AT[j])).count();
+    match hits(&[(0, 0), (2, 0), (0, 2), (2, 2)]) {
         0 => 0.0,
         4 => 1.0,
-        _ => {
-            f64::from(corners + [(1, 0), (0, 1), (1, 1), (2, 1), (1, 2)].into_iter().map(hit).sum::<u32>())
-                / 9.0
-        }
+        corners => (corners + hits(&[(1, 0), (0, 1), (1, 1), (2, 1), (1, 2)])) as f64 / 9.0,
     }
 }
 
-struct Artist {
-    shapes: Vec<Shape>,
-}
+/// Sample `index` of a split.
+fn draw(shapes: &[Shape], split: SplitName, index: u64) -> Vec<u8> {
+    let address = Address { seed: SEED, purpose: Purpose::Dataset, epoch: split as u32, item: index };
+    let mut draws = Draws(address.stream());
+    let shape = &shapes[label(index) as usize];
+    let side = SIDE as f64;
 
-impl Artist {
-    fn new() -> Artist {
-        Artist { shapes: (0..CLASSES.len()).map(Shape::new).collect() }
-    }
-
-    fn draw(&self, split: SplitName, index: u64) -> Vec<u8> {
-        let address = Address { seed: SEED, purpose: Purpose::Dataset, epoch: split as u32, item: index };
-        let mut draws = Draws(address.stream());
-        let shape = &self.shapes[label(index) as usize];
-        let side = SIDE as f64;
-
-        // Colours that a person can tell apart.
-        let (mut background, mut foreground);
-        loop {
-            (background, foreground) = (draws.color(), draws.color());
-            let difference = luminance(background) - luminance(foreground);
-            if difference * difference > 0.3 * 0.3 {
-                break;
-            }
+    // Colours that a person can tell apart.
+    let [background, foreground] = loop {
+        let colors = [draws.color(), draws.color()];
+        let difference = luminance(colors[0]) - luminance(colors[1]);
+        if difference * difference > 0.3 * 0.3 {
+            break colors;
         }
-        let contrast = draws.within(0.55, 1.0);
-        let brightness = draws.within(0.0, 1.0 - contrast);
-        let ground = Paint::draw(&mut draws, background);
-        let figure = Paint::draw(&mut draws, foreground);
+    };
+    let contrast = draws.within(0.55, 1.0);
+    let brightness = draws.within(0.0, 1.0 - contrast);
+    let ground = Paint::draw(&mut draws, background);
+    let figure = Paint::draw(&mut draws, foreground);
 
-        // From picture to shape: move, turn, flip, shear, stretch, scale.
-        let size = draws.within(9.5, 15.5); // square root of the area, in pixels
-        let center = [side / 2.0 + draws.within(-6.0, 6.0), side / 2.0 + draws.within(-6.0, 6.0)];
-        let [c, s] = draws.direction();
-        let flip = if draws.below(2) == 0 { 1.0 } else { -1.0 };
-        let shear = draws.within(-0.2, 0.2);
-        let stretch = draws.within(0.85, 1.18);
-        let inside = |x: f64, y: f64| {
-            let (x, y) = ((x - center[0]) / size, (y - center[1]) / size);
-            let (x, y) = (c * x + s * y, (c * y - s * x) * flip);
-            shape.contains((x + shear * y) * stretch, y / stretch)
-        };
+    // From picture to shape: move, turn, flip, shear, stretch, scale.
+    let size = draws.within(9.5, 15.5); // square root of the area, in pixels
+    let center = [side / 2.0 + draws.within(-6.0, 6.0), side / 2.0 + draws.within(-6.0, 6.0)];
+    let [c, s] = draws.direction();
+    let flip = if draws.below(2) == 0 { 1.0 } else { -1.0 };
+    let shear = draws.within(-0.2, 0.2);
+    let stretch = draws.within(0.85, 1.18);
+    let inside = |x: f64, y: f64| {
+        let (x, y) = ((x - center[0]) / size, (y - center[1]) / size);
+        let (x, y) = (c * x + s * y, (c * y - s * x) * flip);
+        shape.contains((x + shear * y) * stretch, y / stretch)
+    };
 
-        let strokes: Vec<Stroke> = (0..1 + draws.below(4)).map(|_| Stroke::draw(&mut draws)).collect();
-        let noise = draws.within(0.02, 0.12);
-        // Shear and stretch lengthen nothing by more than this.
-        let reach = 1.35 * shape.reach * size;
+    let strokes: Vec<Stroke> = (0..1 + draws.below(4)).map(|_| Stroke::draw(&mut draws)).collect();
+    let noise = draws.within(0.02, 0.12);
+    // Shear and stretch lengthen nothing by more than this.
+    let reach = 1.35 * shape.reach * size;
 
-        let mut picture = Vec::with_capacity(SIDE * SIDE * 3);
-        for row in 0..SIDE {
-            for column in 0..SIDE {
-                let (x, y) = (column as f64 + 0.5, row as f64 + 0.5);
-                let mut color = ground.at(x, y);
-                for stroke in strokes.iter().filter(|stroke| !stroke.in_front) {
-                    color = mix(color, stroke.color, stroke.coverage(x, y));
-                }
-                let [dx, dy] = [x - center[0], y - center[1]];
-                if dx * dx + dy * dy < reach * reach {
-                    let coverage = coverage(|dx, dy| inside(column as f64 + dx, row as f64 + dy));
-                    if coverage > 0.0 {
-                        color = mix(color, figure.at(x, y), coverage);
-                    }
-                }
-                for stroke in strokes.iter().filter(|stroke| stroke.in_front) {
-                    color = mix(color, stroke.color, stroke.coverage(x, y));
-                }
-                // Ten bits per channel of each of two words: noise with a triangular distribution.
-                let words = [draws.word(), draws.word()];
-                for (channel, value) in color.into_iter().enumerate() {
-                    let bits = words.map(|word| f64::from(word >> (10 * channel) & 1023));
-                    let noise = noise * ((bits[0] + bits[1]) / 1023.0 - 1.0);
-                    let value = brightness + contrast * value + noise;
-                    picture.push((value.clamp(0.0, 1.0) * 255.0 + 0.5) as u8);
+    let mut picture = Vec::with_capacity(SIDE * SIDE * 3);
+    for row in 0..SIDE {
+        for column in 0..SIDE {
+            let (x, y) = (column as f64 + 0.5, row as f64 + 0.5);
+            let stroked = |color, in_front| {
+                let strokes = strokes.iter().filter(|stroke| stroke.in_front == in_front);
+                strokes.fold(color, |color, stroke| mix(color, stroke.color, stroke.coverage(x, y)))
+            };
+            let mut color = stroked(ground.at(x, y), false);
+            let [dx, dy] = [x - center[0], y - center[1]];
+            if dx * dx + dy * dy < reach * reach {
+                let coverage = coverage(|dx, dy| inside(column as f64 + dx, row as f64 + dy));
+                if coverage > 0.0 {
+                    color = mix(color, figure.at(x, y), coverage);
                 }
             }
+            // Ten bits per channel of each of two words: noise with a triangular distribution.
+            let words = [draws.0.next_u32(), draws.0.next_u32()];
+            for (channel, value) in stroked(color, true).into_iter().enumerate() {
+                let bits = words.map(|word| f64::from(word >> (10 * channel) & 1023));
+                let noise = noise * ((bits[0] + bits[1]) / 1023.0 - 1.0);
+                let value = brightness + contrast * value + noise;
+                picture.push((value.clamp(0.0, 1.0) * 255.0 + 0.5) as u8);
+            }
         }
-        picture
     }
+    picture
 }

@@ -87,3 +87,10 @@ pub(crate) fn fields(shape: Option<ImageShape>) -> Vec<Field> {
     let image = Field::new("image", DataType::FixedSizeList(item, bytes), false).with_metadata(metadata);
     vec![image, label]
 }
+
+/// Names and types of columns, for messages.
+pub(crate) fn columns(fields: &[impl AsRef<Field>]) -> String {
+    let texts =
+        fields.iter().map(AsRef::as_ref).map(|field| format!("{} ({})", field.name(), field.data_type()));
+    texts.collect::<Vec<_>>().join(", ")
+}

@@ -2,42 +2,14 @@
 
 use std::sync::Arc;
 
+use memmap2::Mmap;
 use pba_types::{Digest, ImageShape};
 
 use crate::error::DatasetError;
 use crate::packed::hash::Hasher;
-use crate::packed::map::Map;
 
-/// A split that can be read, or the reason why not.
-#[derive(Clone, Debug)]
-pub enum SplitState {
-    /// It can be read.
-    Ready(Arc<Split>),
-    /// It cannot, while other splits of the dataset may.
-    Failed(DatasetError),
-}
-
-impl From<Result<Split, DatasetError>> for SplitState {
-    fn from(opened: Result<Split, DatasetError>) -> SplitState {
-        match opened {
-            Ok(split) => SplitState::Ready(Arc::new(split)),
-            Err(error) => SplitState::Failed(error),
-        }
-    }
-}
-
-impl SplitState {
-    /// The split.
-    ///
-    /// # Errors
-    /// Why it failed to load.
-    pub fn ready(&self) -> Result<&Arc<Split>, &DatasetError> {
-        match self {
-            SplitState::Ready(split) => Ok(split),
-            SplitState::Failed(error) => Err(error),
-        }
-    }
-}
+/// A split that can be read, or why it cannot, while other splits of the dataset may.
+pub type SplitState = Result<Arc<Split>, DatasetError>;
 
 /// Images and labels of one split, read from a memory-mapped packed file.
 ///
@@ -48,58 +20,39 @@ impl SplitState {
 /// [`open`]: crate::open
 #[derive(Debug)]
 pub struct Split {
-    pub(crate) map: Map,
+    pub(crate) map: Mmap,
+    pub(crate) head: Head,
+    /// Rows of every batch of pixels but the last, which may have fewer.
+    pub(crate) batch_rows: u64,
+    pub(crate) batches: Vec<Batch>,
+    /// Smallest height and width of encoded images.
+    pub(crate) smallest: ImageShape,
+    /// Their largest height and width.
+    pub(crate) largest: ImageShape,
+}
+
+/// What the schema of a packed file says.
+#[derive(Debug)]
+pub(crate) struct Head {
+    /// The size of all images; none when they are encoded.
+    pub(crate) shape: Option<ImageShape>,
     pub(crate) rows: u64,
-    pub(crate) layout: Layout,
     pub(crate) digest: Digest,
     pub(crate) mean: [f64; 3],
     pub(crate) std: [f64; 3],
     pub(crate) classes: Vec<String>,
-    pub(crate) source: String,
 }
 
-/// Where the rows lie in the map.
-#[derive(Debug)]
-pub(crate) enum Layout {
-    Decoded(DecodedLayout),
-    Encoded(EncodedLayout),
-}
-
-/// Rows of one size.
-#[derive(Debug)]
-pub(crate) struct DecodedLayout {
-    pub(crate) shape: ImageShape,
-    /// Rows of every batch but the last, which may have fewer.
-    pub(crate) batch_rows: u64,
-    pub(crate) batches: Vec<DecodedBatch>,
-}
-
-/// Offsets in the map of one record batch of pixels.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct DecodedBatch {
-    pub(crate) images: usize,
-    pub(crate) labels: usize,
-}
-
-/// Rows of different sizes, of which a batch holds as many as fit.
-#[derive(Debug)]
-pub(crate) struct EncodedLayout {
-    pub(crate) batches: Vec<EncodedBatch>,
-    /// Smallest height and width.
-    pub(crate) smallest: ImageShape,
-    /// Largest height and width.
-    pub(crate) largest: ImageShape,
-}
-
-/// Offsets in the map of one record batch of encoded images.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct EncodedBatch {
+/// One record batch: where its columns lie in the map.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Batch {
     /// Position in the split of the first row.
     pub(crate) first_row: u64,
-    /// One offset into `bytes` more than there are rows, of 4 bytes each.
-    pub(crate) offsets: usize,
-    pub(crate) bytes: usize,
+    /// Pixels, or encoded images one after another.
+    pub(crate) images: usize,
     pub(crate) labels: usize,
+    /// Of encoded images: where each begins in `images`, and where the last ends, 4 bytes each.
+    pub(crate) offsets: usize,
     pub(crate) heights: usize,
     pub(crate) widths: usize,
 }
@@ -116,33 +69,27 @@ pub enum Images<'a> {
 /// Images of one size, as pixels.
 #[derive(Clone, Copy, Debug)]
 pub struct Decoded<'a> {
-    map: &'a [u8],
-    rows: u64,
-    layout: &'a DecodedLayout,
+    split: &'a Split,
+    shape: ImageShape,
 }
 
 /// Images of different sizes, encoded.
 #[derive(Clone, Copy, Debug)]
-pub struct Encoded<'a> {
-    map: &'a [u8],
-    rows: u64,
-    layout: &'a EncodedLayout,
-}
+pub struct Encoded<'a>(&'a Split);
 
 impl Split {
     /// How many samples there are, at least one.
     #[allow(clippy::len_without_is_empty)]
     pub fn len(&self) -> u64 {
-        self.rows
+        self.head.rows
     }
 
     /// The images, as they are stored.
     #[inline]
     pub fn images(&self) -> Images<'_> {
-        let (map, rows) = (&*self.map, self.rows);
-        match &self.layout {
-            Layout::Decoded(layout) => Images::Decoded(Decoded { map, rows, layout }),
-            Layout::Encoded(layout) => Images::Encoded(Encoded { map, rows, layout }),
+        match self.head.shape {
+            Some(shape) => Images::Decoded(Decoded { split: self, shape }),
+            None => Images::Encoded(Encoded(self)),
         }
     }
 
@@ -156,7 +103,7 @@ impl Split {
 
     /// The size of the images, if all share one.
     pub fn shape(&self) -> Option<ImageShape> {
-        self.decoded().map(|images| images.shape())
+        self.head.shape
     }
 
     /// The class of sample `index`, below the number of classes.
@@ -165,43 +112,29 @@ impl Split {
     /// When `index` is not below [`len`](Split::len).
     #[inline]
     pub fn label(&self, index: u64) -> i64 {
-        let start = match self.images() {
-            Images::Decoded(images) => {
-                let (batch, row) = images.place(index);
-                batch.labels + row * size_of::<i64>()
-            }
-            Images::Encoded(images) => {
-                let (batch, row) = images.place(index);
-                batch.labels + row * size_of::<i64>()
-            }
-        };
-        i64::from_le_bytes(array(&self.map, start))
+        let (batch, row) = self.place(index);
+        i64::from_le_bytes(self.array(batch.labels, row))
     }
 
     /// SHA-256 over classes, number of rows, shape if there is one, and each row: its label, and
     /// its pixels, or its size and encoded image.
     pub fn digest(&self) -> Digest {
-        self.digest
+        self.head.digest
     }
 
     /// Mean of red, green and blue over all pixels of all images, as fractions of 255.
     pub fn mean(&self) -> [f64; 3] {
-        self.mean
+        self.head.mean
     }
 
     /// Standard deviation of red, green and blue over all pixels of all images, as fractions of 255.
     pub fn std(&self) -> [f64; 3] {
-        self.std
+        self.head.std
     }
 
     /// Names of the classes; a label is a position in this list.
     pub fn classes(&self) -> &[String] {
-        &self.classes
-    }
-
-    /// What the split was made from, in words.
-    pub fn source(&self) -> &str {
-        &self.source
+        &self.head.classes
     }
 
     /// Bytes of the packed file.
@@ -213,8 +146,8 @@ impl Split {
     ///
     /// Opening does not do this, as it would read the whole file.
     pub fn verify(&self) -> bool {
-        let mut hasher = Hasher::new(self.shape(), &self.classes, self.rows);
-        for index in 0..self.rows {
+        let mut hasher = Hasher::new(self.head.shape, &self.head.classes, self.head.rows);
+        for index in 0..self.head.rows {
             let label = self.label(index);
             match self.images() {
                 Images::Decoded(images) => hasher.push(images.image(index), label),
@@ -223,20 +156,32 @@ impl Split {
                 }
             }
         }
-        hasher.finish() == self.digest
+        hasher.finish() == self.head.digest
+    }
+
+    /// The record batch of a sample, and its row in it.
+    #[inline]
+    fn place(&self, index: u64) -> (Batch, usize) {
+        assert!(index < self.head.rows, "sample {index} of a split of {}", self.head.rows);
+        let position = match self.head.shape {
+            Some(_) => (index / self.batch_rows) as usize,
+            None => self.batches.partition_point(|batch| batch.first_row <= index) - 1,
+        };
+        let batch = self.batches[position];
+        (batch, (index - batch.first_row) as usize)
+    }
+
+    /// The bytes of a value in a column that begins at `start`.
+    #[inline]
+    fn array<const N: usize>(&self, start: usize, row: usize) -> [u8; N] {
+        self.map[start + row * N..][..N].try_into().expect("the slice has that many bytes")
     }
 }
 
 impl<'a> Decoded<'a> {
     /// The size of every image.
     pub fn shape(&self) -> ImageShape {
-        self.layout.shape
-    }
-
-    /// Bytes of one image: height * width * 3.
-    #[inline]
-    pub fn image_bytes(&self) -> usize {
-        self.layout.shape.rgb_bytes()
+        self.shape
     }
 
     /// The pixels of sample `index`: RGB, row by row, height * width * 3 bytes.
@@ -245,16 +190,9 @@ impl<'a> Decoded<'a> {
     /// When `index` is not below the split's [`len`](Split::len).
     #[inline]
     pub fn image(&self, index: u64) -> &'a [u8] {
-        let (batch, row) = self.place(index);
-        let start = batch.images + row * self.image_bytes();
-        &self.map[start..start + self.image_bytes()]
-    }
-
-    #[inline]
-    fn place(&self, index: u64) -> (DecodedBatch, usize) {
-        assert!(index < self.rows, "sample {index} of a split of {}", self.rows);
-        let batch_rows = self.layout.batch_rows;
-        (self.layout.batches[(index / batch_rows) as usize], (index % batch_rows) as usize)
+        let (batch, row) = self.split.place(index);
+        let bytes = self.shape.rgb_bytes();
+        &self.split.map[batch.images + row * bytes..][..bytes]
     }
 }
 
@@ -265,9 +203,9 @@ impl<'a> Encoded<'a> {
     /// When `index` is not below the split's [`len`](Split::len).
     #[inline]
     pub fn bytes(&self, index: u64) -> &'a [u8] {
-        let (batch, row) = self.place(index);
-        let offset = |row: usize| batch.bytes + self.u32(batch.offsets, row) as usize;
-        &self.map[offset(row)..offset(row + 1)]
+        let (batch, row) = self.0.place(index);
+        let [start, end] = [row, row + 1].map(|row| self.u32(batch.offsets, row) as usize);
+        &self.0.map[batch.images + start..batch.images + end]
     }
 
     /// The size of sample `index`, known without looking at its bytes.
@@ -276,36 +214,24 @@ impl<'a> Encoded<'a> {
     /// When `index` is not below the split's [`len`](Split::len).
     #[inline]
     pub fn size(&self, index: u64) -> ImageShape {
-        let (batch, row) = self.place(index);
+        let (batch, row) = self.0.place(index);
         ImageShape { height: self.u32(batch.heights, row), width: self.u32(batch.widths, row) }
     }
 
     /// The smallest height and the smallest width, in pixels; not always of one image.
     pub fn smallest(&self) -> ImageShape {
-        self.layout.smallest
+        self.0.smallest
     }
 
     /// The largest height and the largest width, in pixels; not always of one image.
     pub fn largest(&self) -> ImageShape {
-        self.layout.largest
+        self.0.largest
     }
 
     #[inline]
     fn u32(&self, start: usize, row: usize) -> u32 {
-        u32::from_le_bytes(array(self.map, start + row * size_of::<u32>()))
+        u32::from_le_bytes(self.0.array(start, row))
     }
-
-    fn place(&self, index: u64) -> (EncodedBatch, usize) {
-        assert!(index < self.rows, "sample {index} of a split of {}", self.rows);
-        let after = self.layout.batches.partition_point(|batch| batch.first_row <= index);
-        let batch = self.layout.batches[after - 1];
-        (batch, (index - batch.first_row) as usize)
-    }
-}
-
-#[inline]
-fn array<const N: usize>(map: &[u8], start: usize) -> [u8; N] {
-    map[start..start + N].try_into().expect("the slice has that many bytes")
 }
 
 #[cfg(test)]

@@ -60,12 +60,12 @@ fn opened(source: &Path, cache: &Path) -> Result<Dataset, DatasetError> {
 
 #[track_caller]
 fn split(dataset: &Dataset, name: SplitName) -> Arc<Split> {
-    dataset.split(name).expect("the split is there").ready().expect("the split is ready").clone()
+    dataset.split(name).expect("the split is there").as_ref().expect("the split is ready").clone()
 }
 
 #[track_caller]
 fn failure(dataset: &Dataset, name: SplitName) -> String {
-    dataset.split(name).expect("the split is there").ready().unwrap_err().to_string()
+    dataset.split(name).expect("the split is there").as_ref().unwrap_err().to_string()
 }
 
 #[track_caller]

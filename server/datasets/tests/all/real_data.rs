@@ -18,7 +18,7 @@ fn cifar10_from_jpegs() {
         let dataset = open("cifar10", &path, cache.path(), &|_| ControlFlow::Continue(())).unwrap();
         println!("{attempt}: {:?}", start.elapsed());
         for (name, rows) in [(SplitName::Train, 50_000), (SplitName::Test, 10_000)] {
-            let split = dataset.split(name).unwrap().ready().unwrap();
+            let split = dataset.split(name).unwrap().as_ref().unwrap();
             println!("{name}: {} mean {:?} std {:?}", split.digest(), split.mean(), split.std());
             assert_eq!((split.len(), split.shape()), (rows, Some(shape(32, 32))));
             assert_eq!(split.classes()[9], "truck");

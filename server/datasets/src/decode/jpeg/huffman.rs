@@ -39,8 +39,8 @@ pub(super) struct Table {
 /// One coefficient: bits in all, step, value.
 type Coefficient = (u32, usize, i32);
 
-impl Table {
-    pub fn new() -> Table {
+impl Default for Table {
+    fn default() -> Table {
         Table {
             key: Vec::new(),
             one: Box::new([0; ENTRIES]),
@@ -51,7 +51,9 @@ impl Table {
             is_ac: false,
         }
     }
+}
 
+impl Table {
     /// Becomes the table of a code, unless it is that already. Nothing for a code that is none, or
     /// has symbols that no 8-bit image needs.
     pub fn set(&mut self, code: Code, is_ac: bool) -> Option<()> {

@@ -1,4 +1,4 @@
-//! PixelBoxs of ordinary JPEG images: only the blocks that show are transformed.
+//! Regions of ordinary JPEG images: only the blocks that show are transformed.
 //!
 //! Ordinary is what cameras and Pillow write: sequential, Huffman-coded, 8-bit samples, one scan, gray
 //! or YCbCr with chroma at full or half resolution. Anything else, or anything irregular, is left to
@@ -29,7 +29,7 @@ use huffman::{Bits, END, PADDING, Table};
 use idct::{Block, PLACE, SUM_MAX};
 
 /// What decoding keeps between images: Huffman tables and buffers.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Memory {
     dc: [Table; 4],
     ac: [Table; 4],
@@ -37,7 +37,7 @@ pub(crate) struct Memory {
     planes: [Vec<u8>; 3],
     upsampled: [Vec<u8>; 2],
     sums: Vec<u16>,
-    /// Without vector instructions, for tests.
+    /// Without vector instructions, which never affect a result; for tests.
     plain: bool,
 }
 
@@ -50,27 +50,7 @@ struct Scan {
     starts: Vec<usize>,
 }
 
-impl Default for Memory {
-    fn default() -> Memory {
-        Memory {
-            dc: std::array::from_fn(|_| Table::new()),
-            ac: std::array::from_fn(|_| Table::new()),
-            scan: Scan::default(),
-            planes: Default::default(),
-            upsampled: Default::default(),
-            sums: Vec::new(),
-            plain: false,
-        }
-    }
-}
-
 impl Memory {
-    /// As the default, without vector instructions. They never affect a result.
-    #[cfg(test)]
-    pub fn plain() -> Memory {
-        Memory { plain: true, ..Memory::default() }
-    }
-
     /// Writes the RGB pixels of a region into `out`, which is resized to them. Nothing when the image
     /// is not ordinary, not regular, or has no such region.
     #[allow(unsafe_code)]
@@ -135,19 +115,15 @@ impl Memory {
         let mut pieces = self.scan.starts.windows(2);
         let mut next_piece = || pieces.next().map(|ends| Bits::new(&self.scan.bytes[ends[0]..ends[1]]));
         let mut bits = next_piece()?;
-        let mut until_restart = header.restart_interval;
         for row in 0..part.rows.end {
             for column in 0..part.across {
-                if header.restart_interval > 0 {
-                    if until_restart == 0 {
-                        if bits.overran() {
-                            return None;
-                        }
-                        bits = next_piece()?;
-                        predictions = [0; 3];
-                        until_restart = header.restart_interval;
+                let mcu = row * part.across + column;
+                if mcu > 0 && mcu.checked_rem(header.restart_interval) == Some(0) {
+                    if bits.overran() {
+                        return None;
                     }
-                    until_restart -= 1;
+                    bits = next_piece()?;
+                    predictions = [0; 3];
                 }
                 let is_needed = row >= part.rows.start && part.columns.contains(&column);
                 for (i, component) in header.components.iter().enumerate() {
@@ -198,22 +174,17 @@ impl Memory {
         let chroma_stride = part.columns.len() * 8;
         let in_image = (header.width.div_ceil(luma.across) - part.columns.start * 8).min(chroma_stride);
         let chroma_height = header.height.div_ceil(luma.down);
+        let planes = &self.planes;
+        let chroma_row =
+            |plane: usize, y: usize| &planes[plane][(y - part.rows.start * 8) * chroma_stride..][..in_image];
         for (y, out) in (top..).zip(out.chunks_exact_mut(3 * width)) {
-            let row = |plane: &Vec<u8>, stride: usize, y: usize| -> std::ops::Range<usize> {
-                debug_assert!(plane.len() >= (y + 1) * stride);
-                y * stride..(y + 1) * stride
-            };
-            let luma_row = &self.planes[0][row(&self.planes[0], stride, y - origin.1)][left..left + width];
+            let luma_row = &planes[0][(y - origin.1) * stride..][left..left + width];
             if header.components.len() == 1 {
                 for (out, &gray) in out.as_chunks_mut::<3>().0.iter_mut().zip(luma_row) {
                     *out = [gray; 3];
                 }
                 continue;
             }
-            let chroma_row = |plane: usize, y: usize| {
-                let plane = &self.planes[plane];
-                &plane[row(plane, chroma_stride, y - part.rows.start * 8)][..in_image]
-            };
             if luma.across == 1 {
                 let of = |plane| &chroma_row(plane, y)[left..left + width];
                 convert(luma_row, of(1), of(2), out);
@@ -228,12 +199,8 @@ impl Memory {
                     let far =
                         if y % 2 == 0 { near.saturating_sub(1) } else { (near + 1).min(chroma_height - 1) };
                     self.sums.resize(chroma_stride, 0);
-                    color::double_both(
-                        chroma_row(plane, near),
-                        chroma_row(plane, far),
-                        &mut self.sums,
-                        upsampled,
-                    );
+                    let [near, far] = [near, far].map(|y| chroma_row(plane, y));
+                    color::double_both(near, far, &mut self.sums, upsampled);
                 }
             }
             let [cb, cr] = [0, 1].map(|i| &self.upsampled[i][left..left + width]);
