@@ -21,32 +21,17 @@ pub struct Normalization {
 
 /// A named dataset. A split that failed to load does not keep the others from being served.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Dataset {
-    name: String,
-    format: &'static str,
-    splits: BTreeMap<SplitName, SplitState>,
+    /// The name it is served under.
+    pub name: String,
+    /// The name of the format that it was read from, such as `parquet`; [`BUILT_IN`] for the built-in one.
+    pub format: &'static str,
+    /// The splits it has, in order.
+    pub splits: BTreeMap<SplitName, SplitState>,
 }
 
 impl Dataset {
-    pub(crate) fn new(name: &str, format: &'static str, splits: BTreeMap<SplitName, SplitState>) -> Dataset {
-        Dataset { name: name.to_owned(), format, splits }
-    }
-
-    /// The name it is served under.
-    pub fn name(&self) -> &str {
-        &self.name
-    }
-
-    /// The name of the format that it was read from, such as `parquet`; [`BUILT_IN`] for the built-in one.
-    pub fn format(&self) -> &'static str {
-        self.format
-    }
-
-    /// The splits it has, in order.
-    pub fn splits(&self) -> &BTreeMap<SplitName, SplitState> {
-        &self.splits
-    }
-
     /// One split, if the dataset has it.
     pub fn split(&self, name: SplitName) -> Option<&SplitState> {
         self.splits.get(&name)

@@ -64,7 +64,7 @@ pub fn open(
         Found::Source(source) => (source.splits(), import(&*source, cache_dir, progress)?),
     };
     agree(path, &files, &mut splits);
-    Ok(Dataset::new(name, format.name, splits))
+    Ok(Dataset { name: name.to_owned(), format: format.name, splits })
 }
 
 /// The built-in dataset, drawn on first use and kept in `cache_dir`. It reports its progress and is
@@ -80,7 +80,7 @@ pub fn shapes(
     if let Some(error) = splits.values().find_map(|state| state.as_ref().err()) {
         return Err(error.clone());
     }
-    Ok(Dataset::new(BUILT_IN, BUILT_IN, splits))
+    Ok(Dataset { name: BUILT_IN.to_owned(), format: BUILT_IN, splits })
 }
 
 /// Opens every split of a source from the cache. One that is not there, or not as it should be, is

@@ -48,17 +48,14 @@ impl Replacement {
     pub fn commit(self) -> io::Result<()> {
         self.file().sync_all()?;
         self.file.persist(&self.path)?;
-        // Some file systems cannot sync a folder, and one that can be written in need not be readable.
-        match File::open(folder_of(&self.path)).and_then(|folder| folder.sync_all()) {
-            Err(error) if can_be_ignored(error.kind()) => Ok(()),
-            synced => synced,
-        }
+        let synced = File::open(folder_of(&self.path)).and_then(|folder| folder.sync_all());
+        synced.or_else(|error| match error.kind() {
+            // Some file systems cannot sync a folder, and one that can be written in need not be readable.
+            // PostgreSQL ignores the same (`fsync_fname_ext`).
+            ErrorKind::PermissionDenied | ErrorKind::InvalidInput | ErrorKind::Unsupported => Ok(()),
+            _ => Err(error),
+        })
     }
-}
-
-/// As PostgreSQL has it for folders (`fsync_fname_ext`).
-fn can_be_ignored(kind: ErrorKind) -> bool {
-    matches!(kind, ErrorKind::PermissionDenied | ErrorKind::InvalidInput | ErrorKind::Unsupported)
 }
 
 /// Replaces the content of the file at `path`, which need not be there.

@@ -114,7 +114,7 @@ impl Catalog {
                 State::Failed(error.to_string())
             }
             Ok(dataset) => {
-                for (split, state) in dataset.splits() {
+                for (split, state) in &dataset.splits {
                     match state {
                         Ok(split) => self.metrics.cache_bytes.add(split.bytes() as i64),
                         Err(error) => {
@@ -209,7 +209,7 @@ impl Entry {
                 Some(self.base.unwrap_or_else(|| Base::of_dataset([], false)))
             }
             State::Ready(served) => {
-                let splits = served.dataset.splits();
+                let splits = &served.dataset.splits;
                 if splits.values().all(|split| split.is_err()) {
                     described.state = DatasetState::Failed;
                 }
@@ -254,10 +254,10 @@ impl Served {
             }
             Some(Err(error)) => Err(Error::broken_dataset(format!(
                 "split {name} of dataset {:?} could not be read: {error}",
-                self.dataset.name()
+                self.dataset.name
             ))),
             None => {
-                let known = self.dataset.splits().keys().map(|known| known.as_str());
+                let known = self.dataset.splits.keys().map(|known| known.as_str());
                 Err(Error::not_found("split", name.as_str(), known))
             }
         }

@@ -46,32 +46,22 @@ pub(crate) fn pack(
     feed: &dyn Fn(&mut Target<'_>) -> Result<(), Stop>,
 ) -> Result<(), DatasetError> {
     spec.check()?;
-    let mut target = Target {
-        to,
-        split,
-        spec,
-        progress,
-        rows_done: 0,
-        is_encoded: false,
-        size: None,
-        packer: None,
-        bad: 0,
-        first_bad: None,
+    let attempt = |is_encoded| -> Result<(), Stop> {
+        let (size, packer, bad, first_bad) = (None, None, 0, None);
+        let mut target =
+            Target { to, split, spec, progress, rows_done: 0, is_encoded, size, packer, bad, first_bad };
+        target.done(0)?;
+        feed(&mut target)?;
+        Ok(target.finish()?)
     };
-    let fed = match target.done(0).and_then(|()| feed(&mut target)) {
-        Err(Stop::OtherSize) => {
-            target =
-                Target { is_encoded: true, rows_done: 0, packer: None, bad: 0, first_bad: None, ..target };
-            feed(&mut target)
-        }
-        fed => fed,
+    let packed = match attempt(false) {
+        Err(Stop::OtherSize) => attempt(true),
+        packed => packed,
     };
-    match fed {
-        Ok(()) if target.rows_done < spec.rows => Err(target.changed()),
-        Ok(()) => target.finish(),
-        Err(Stop::Failed(error)) => Err(error),
-        Err(Stop::OtherSize) => unreachable!("encoded images may be of any size"),
-    }
+    packed.map_err(|stop| match stop {
+        Stop::Failed(error) => error,
+        Stop::OtherSize => unreachable!("encoded images may be of any size"),
+    })
 }
 
 /// Why a split is not read on.
@@ -206,6 +196,9 @@ impl Target<'_> {
     }
 
     fn finish(self) -> Result<(), DatasetError> {
+        if self.rows_done < self.spec.rows {
+            return Err(self.changed());
+        }
         let Some((place, reason)) = self.first_bad else {
             return self.packer.map_or(Ok(()), Packer::finish);
         };

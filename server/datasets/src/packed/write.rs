@@ -98,8 +98,7 @@ impl Packer {
             return Err(DatasetError::Pack { what: format!("images of {height}x{width}"), allowed });
         }
         spec.check()?;
-        let folder = destination.parent().filter(|folder| !folder.as_os_str().is_empty());
-        let folder = folder.unwrap_or(Path::new("."));
+        let folder = destination.parent().unwrap_or(Path::new(""));
         std::fs::create_dir_all(folder).map_err(DatasetError::io(folder, "create the folder"))?;
         let create = DatasetError::io(destination, "create it");
         let replacement = Replacement::begin(destination, PARTIAL_PREFIX).map_err(&create)?;
@@ -205,6 +204,7 @@ impl Packer {
         self.replacement.commit().map_err(&io)
     }
 }
+
 fn write_error(file: &Path) -> impl Fn(ArrowError) -> DatasetError + '_ {
     move |error| match error {
         ArrowError::IoError(_, error) => DatasetError::io(file, "write")(error),

@@ -71,7 +71,7 @@ fn splits_and_classes_are_named_by_their_folders() {
     for _ in ["packed", "cached"] {
         let dataset = folder.open();
         assert_eq!(
-            (dataset.format(), dataset.classes()),
+            (dataset.format, dataset.classes()),
             ("folder", &["ant", "cow", "zebra"].map(String::from)[..])
         );
         let train = split(&dataset, SplitName::Train);

@@ -50,7 +50,7 @@ fn a_packed_folder_or_file_opens_as_it_is() {
     pack(&folder.path().join("val.arrow"), shape(4, 5), &[0], &["a", "b"]);
     pack(&folder.path().join("test.arrow"), shape(4, 4), &[1], &["a", "c"]);
     let dataset = opened(folder.path(), Path::new("unused")).unwrap();
-    assert_eq!((dataset.format(), dataset.classes()[1].as_str()), ("packed", "b"));
+    assert_eq!((dataset.format, dataset.classes()[1].as_str()), ("packed", "b"));
     assert_eq!(
         dataset.normalization(SplitName::Test).unwrap().mean,
         split(&dataset, SplitName::Train).mean()

@@ -3,6 +3,7 @@
 use super::huffman::Code;
 
 /// A sequential JPEG image of 8-bit samples in one scan, gray or YCbCr.
+#[derive(Default)]
 pub(super) struct Header<'a> {
     pub height: usize,
     pub width: usize,
@@ -31,16 +32,7 @@ pub(super) struct Component {
 /// Reads a header, as long as it is one that we decode ourselves, without any irregularity.
 pub(super) fn read(bytes: &[u8]) -> Option<Header<'_>> {
     let mut rest = bytes.strip_prefix(&[0xff, 0xd8])?;
-    let mut header = Header {
-        height: 0,
-        width: 0,
-        components: Vec::new(),
-        quantisation: [None; 4],
-        dc_codes: [None; 4],
-        ac_codes: [None; 4],
-        restart_interval: 0,
-        scan: &[],
-    };
+    let mut header = Header::default();
     let (mut names, mut jfif, mut adobe) = (Vec::new(), false, None);
     loop {
         let (&[0xff, marker], after) = rest.split_first_chunk::<2>()? else { return None };
