@@ -194,7 +194,7 @@ fn read(urls: &[String]) -> Result<(Vec<RecordBatch>, u32), ClientError> {
         while let Some(batch) = stream.next().await? {
             batches.push(batch);
         }
-        Ok((batches, stream.resumes()))
+        Ok((batches, stream.stats().resumes))
     })
 }
 
@@ -291,7 +291,7 @@ fn a_replica_killed_in_the_middle_of_an_epoch() {
                 first.process.wait();
             }
         }
-        assert_eq!(stream.resumes(), 1);
+        assert_eq!(stream.stats().resumes, 1);
         batches
     });
     assert_eq!(epoch::digest(&batches), whole);
@@ -400,7 +400,7 @@ fn a_server_that_falls_silent_is_left() {
         while let Some(batch) = stream.next().await.unwrap() {
             batches.push(batch);
         }
-        (batches, stream.resumes())
+        (batches, stream.stats().resumes)
     });
     assert_eq!((epoch::digest(&batches), resumes), (server.epoch(&small_target()).digest(), 1));
 }

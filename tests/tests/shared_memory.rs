@@ -89,25 +89,25 @@ fn the_same_batches_without_a_copy() {
     let expected = server.epoch(&target()).digest();
     run(async {
         let mut stream = open(&socket.client()).await;
-        assert!(stream.shares_memory());
-        assert_eq!((stream.batches(), stream.rows().unwrap()), (20, 2000));
+        assert!(stream.stats().shares_memory);
+        assert_eq!((stream.batches(), stream.rows()), (20, 2000));
         let mut batches = Vec::new();
         while let Some(batch) = stream.next().await.unwrap() {
             assert!(is_shared(&batch), "batch {} is a copy", batches.len());
             // Kept as a copy, so that its slot is used again.
             batches.push(copy(&batch));
         }
-        assert_eq!((epoch::digest(&batches), stream.resumes()), (expected.clone(), 0));
+        assert_eq!((epoch::digest(&batches), stream.stats().resumes), (expected.clone(), 0));
         drop(stream);
 
         let mut stream = open(&socket.client().without_shared_memory()).await;
-        assert!(!stream.shares_memory());
+        assert!(!stream.stats().shares_memory);
         let batches = rest(&mut stream).await;
         assert!(!is_shared(&batches[0]));
         assert_eq!(epoch::digest(&batches), expected);
         // TCP has none, whatever the client can do.
         let mut stream = open(&Client::new([server.url()]).unwrap()).await;
-        assert!(!stream.shares_memory());
+        assert!(!stream.stats().shares_memory);
         assert_eq!(epoch::digest(&rest(&mut stream).await), expected);
     });
     wait_for("the memory to be given back", || (server.metric(SHARED) == 0.0).then_some(()));
@@ -168,8 +168,8 @@ fn a_server_killed_in_the_middle_of_an_epoch() {
         server.process.wait();
         server = socket.serve(&[]);
         batches.extend(rest(&mut stream).await);
-        assert!(stream.shares_memory(), "it goes on in memory");
-        (batches, stream.resumes())
+        assert!(stream.stats().shares_memory, "it goes on in memory");
+        (batches, stream.stats().resumes)
     });
     assert!(resumes >= 1);
     assert_eq!(epoch::digest(&batches), expected);
@@ -182,7 +182,7 @@ fn a_server_that_may_share_too_little() {
     let server = socket.serve(&["--shared-memory-bytes-max", "0"]);
     run(async {
         let mut stream = open(&socket.client()).await;
-        assert!(!stream.shares_memory());
+        assert!(!stream.stats().shares_memory);
         assert_eq!(epoch::digest(&rest(&mut stream).await), server.epoch(&target()).digest());
     });
     assert_eq!(server.metric("pba_shared_memory_refused_total"), 1.0);

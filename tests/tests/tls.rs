@@ -28,7 +28,7 @@ async fn a_stream_continues_over_tls() {
     while let Some(batch) = stream.next().await.unwrap() {
         batches.push(batch);
     }
-    assert_eq!(stream.resumes(), 3);
+    assert_eq!(stream.stats().resumes, 3);
     assert_eq!(epoch::digest(&batches), expected.digest());
 }
 

@@ -4,11 +4,35 @@ use std::error::Error;
 use std::fmt;
 use std::io::ErrorKind;
 
-use reqwest::Url;
+use reqwest::{Method, Url};
 use rustls::CertificateError;
 
 use crate::error::ClientError;
-use crate::request::Request;
+
+/// A request, as errors name it.
+#[derive(Clone, Copy)]
+pub(crate) struct Request<'a> {
+    pub method: &'a Method,
+    pub path: &'a str,
+}
+
+impl Request<'_> {
+    pub fn get(path: &str) -> Request<'_> {
+        Request { method: &Method::GET, path }
+    }
+}
+
+/// Escapes a name for use as one segment of a path.
+pub(crate) fn segment(name: &str) -> String {
+    let mut escaped = String::new();
+    for byte in name.bytes() {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' => escaped.push(byte.into()),
+            _ => escaped += &format!("%{byte:02X}"),
+        }
+    }
+    escaped
+}
 
 /// The address of a server.
 #[derive(Clone, Debug)]
@@ -166,6 +190,11 @@ pub(crate) fn cause(error: &(dyn Error + 'static)) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn names_cannot_leave_their_segment() {
+        assert_eq!(segment("../a b?"), "..%2Fa%20b%3F");
+    }
 
     #[test]
     fn urls_are_read_and_shown() {

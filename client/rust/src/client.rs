@@ -3,6 +3,7 @@
 use pba_wire::EpochRequest;
 use reqwest::Method;
 
+use crate::address::Request;
 use crate::epoch::EpochStream;
 use crate::error::ClientError;
 use crate::events::Events;
@@ -70,7 +71,17 @@ impl Client {
         path: &str,
         body: Option<Vec<u8>>,
     ) -> Result<Vec<u8>, ClientError> {
-        self.replicas.request(method, path, body).await
+        let request = Request { method: &method, path };
+        let answer = self.replicas.first(async |number| {
+            let answer = self.replicas.at(number).document(request, body.clone()).await;
+            let goes_on = match &answer {
+                Err(ClientError::Unreachable { .. }) => true,
+                Err(error) => method == Method::GET && error.is_passing(),
+                Ok(_) => false,
+            };
+            if goes_on { answer.map(Ok) } else { Ok(answer) }
+        });
+        answer.await?
     }
 
     /// Follows the events of a job, from its beginning to its end; `jobs` is its kind in paths, such as

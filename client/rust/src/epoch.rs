@@ -11,21 +11,26 @@ use arrow_schema::SchemaRef;
 use pba_wire::stream;
 use pba_wire::{EpochRequest, Query};
 
-use crate::body::Body;
+use crate::address::segment;
 use crate::error::ClientError;
-use crate::replicas::{ATTEMPTS_MAX, PAUSE, Replicas};
-use crate::request::segment;
+use crate::replicas::{ATTEMPTS_MAX, Body, PAUSE, Replicas};
 
 /// Sides of images are shorter, so that no product of them overflows.
 const SIDE_MAX: u32 = 1 << 14;
 
-/// How long client and server waited for each other.
+/// What is known of a stream so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Waits {
+pub struct Stats {
+    /// Bytes received.
+    pub bytes: u64,
+    /// How often the stream was cut and resumed.
+    pub resumes: u32,
+    /// Whether batches come, or last came, through shared memory.
+    pub shares_memory: bool,
     /// Time until the stream began, and in [`EpochStream::next`]: the client waited for the server and the network.
-    pub for_server: Duration,
+    pub waited_for_server: Duration,
     /// Time between calls of [`EpochStream::next`]: the server waited for the client.
-    pub for_client: Duration,
+    pub waited_for_client: Duration,
 }
 
 /// Batches of one epoch, in order, each exactly once.
@@ -37,16 +42,17 @@ pub struct EpochStream {
     replica: usize,
     connection: Option<Connection>,
     schema: SchemaRef,
-    /// Total batches and rows of the answer.
-    expected: u64,
-    rows_expected: u64,
-    received: u64,
-    rows_received: u64,
-    shares_memory: bool,
-    resumes: u32,
-    bytes: u64,
-    waits: Waits,
+    expected: Count,
+    received: Count,
+    stats: Stats,
     since: Instant,
+}
+
+/// Batches, and their rows.
+#[derive(Clone, Copy, Default)]
+struct Count {
+    batches: u64,
+    rows: u64,
 }
 
 struct Connection {
@@ -54,30 +60,8 @@ struct Connection {
     decoder: StreamDecoder,
     /// Received bytes that are not decoded yet.
     rest: Buffer,
-    /// A batch that was decoded together with the schema.
+    /// A batch that is decoded, and not taken yet.
     batch: Option<RecordBatch>,
-    /// The announced part of the answer that has not arrived yet.
-    batches_left: u64,
-    rows_left: u64,
-}
-
-impl Connection {
-    /// Decodes up to the next batch.
-    fn decode(&mut self) -> Result<Option<RecordBatch>, ClientError> {
-        // Of nonsense in a header arrow's decoder makes a panic here and there.
-        let decoded = catch_unwind(AssertUnwindSafe(|| self.decoder.decode(&mut self.rest)));
-        match decoded {
-            Ok(decoded) => decoded.map_err(|error| ClientError::Stream(error.to_string())),
-            Err(_) => Err(ClientError::Stream("an invalid Arrow message".to_owned())),
-        }
-    }
-}
-
-/// The result of one attempt to read.
-enum Read {
-    Schema(SchemaRef),
-    Batch(RecordBatch),
-    End,
 }
 
 impl EpochStream {
@@ -87,37 +71,28 @@ impl EpochStream {
         epoch: u32,
         request: EpochRequest,
     ) -> Result<EpochStream, ClientError> {
+        let start = Instant::now();
         let mut stream = EpochStream {
-            replicas,
+            replicas: replicas.clone(),
             dataset,
             epoch,
             request,
             replica: 0,
             connection: None,
             schema: SchemaRef::new(arrow_schema::Schema::empty()),
-            expected: 0,
-            rows_expected: 0,
-            received: 0,
-            rows_received: 0,
-            shares_memory: false,
-            resumes: 0,
-            bytes: 0,
-            waits: Waits::default(),
-            since: Instant::now(),
+            expected: Count::default(),
+            received: Count::default(),
+            stats: Stats::default(),
+            since: start,
         };
-        let start = Instant::now();
-        let replicas = stream.replicas.clone();
         let opened = replicas.first(async |replica| {
             stream.replica = replica;
-            let schema = stream.connect().await?;
-            stream.expected = number(&schema, stream::BATCHES)?;
-            stream.rows_expected = number(&schema, stream::ROWS)?;
-            stream.schema = schema;
+            (stream.schema, stream.expected) = stream.connect().await?;
             Ok(())
         });
         opened.await?;
         stream.since = Instant::now();
-        stream.waits.for_server = stream.since - start;
+        stream.stats.waited_for_server = stream.since - start;
         Ok(stream)
     }
 
@@ -128,35 +103,17 @@ impl EpochStream {
 
     /// Total batches of the answer.
     pub fn batches(&self) -> u64 {
-        self.expected
+        self.expected.batches
     }
 
     /// Total rows of the answer.
-    ///
-    /// # Errors
-    /// When the server did not announce them.
-    pub fn rows(&self) -> Result<u64, ClientError> {
-        number(&self.schema, stream::ROWS)
+    pub fn rows(&self) -> u64 {
+        self.expected.rows
     }
 
-    /// How often the stream was cut and resumed.
-    pub fn resumes(&self) -> u32 {
-        self.resumes
-    }
-
-    /// Whether batches come, or last came, through shared memory.
-    pub fn shares_memory(&self) -> bool {
-        self.shares_memory
-    }
-
-    /// Bytes received.
-    pub fn bytes(&self) -> u64 {
-        self.bytes
-    }
-
-    /// How long client and server have waited for each other so far.
-    pub fn waits(&self) -> Waits {
-        self.waits
+    /// How the stream went so far.
+    pub fn stats(&self) -> Stats {
+        self.stats
     }
 
     /// The next batch; none when the epoch is complete.
@@ -166,39 +123,35 @@ impl EpochStream {
     /// are correct either way.
     pub async fn next(&mut self) -> Result<Option<RecordBatch>, ClientError> {
         let start = Instant::now();
-        self.waits.for_client += start - self.since;
+        self.stats.waited_for_client += start - self.since;
         let batch = self.next_batch().await;
         if batch.is_err() {
             // Its further data cannot be trusted, not even by a later call.
             self.connection = None;
         }
         self.since = Instant::now();
-        self.waits.for_server += self.since - start;
+        self.stats.waited_for_server += self.since - start;
         batch
     }
 
     async fn next_batch(&mut self) -> Result<Option<RecordBatch>, ClientError> {
-        if self.received == self.expected {
+        if self.received.batches == self.expected.batches {
             return self.finish().await.map(|()| None);
         }
+        let replicas = self.replicas.count();
         let mut attempts = 0;
         loop {
             let failure = match self.try_next().await {
-                Ok(batch) => {
-                    self.received += 1;
-                    self.rows_received += batch.num_rows() as u64;
-                    return Ok(Some(batch));
-                }
+                Ok(batch) => return Ok(Some(batch)),
                 Err(error) if error.is_passing() || error.is_busy() => error,
                 Err(error) => return Err(error),
             };
             self.connection = None;
             attempts += 1;
-            let replicas = self.replicas.replicas() as u32;
             if attempts > ATTEMPTS_MAX * replicas {
                 return Err(ClientError::Cut {
-                    received: self.received,
-                    expected: self.expected,
+                    received: self.received.batches,
+                    expected: self.expected.batches,
                     attempts: ATTEMPTS_MAX * replicas,
                     reason: failure.to_string(),
                 });
@@ -208,119 +161,105 @@ impl EpochStream {
                 tokio::time::sleep(PAUSE * 2u32.pow(attempts / replicas - 2)).await;
             }
             self.replica += 1;
-            self.resumes += 1;
+            self.stats.resumes += 1;
         }
     }
 
     /// Reads the end of the stream. A cut after the last batch loses nothing, but an extra batch is an
     /// error.
     async fn finish(&mut self) -> Result<(), ClientError> {
-        if self.connection.is_none() {
+        let is_over = self.connection.is_none() || !matches!(self.read().await, Ok(Some(_)));
+        self.connection = None;
+        if is_over {
             return Ok(());
         }
-        let surplus = matches!(self.read().await, Ok(Read::Batch(_)));
-        self.connection = None;
-        match surplus {
-            true => {
-                Err(ClientError::Stream(format!("it has more than the {} batches announced", self.expected)))
-            }
-            false => Ok(()),
-        }
+        let batches = self.expected.batches;
+        Err(ClientError::Stream(format!("it has more than the {batches} batches announced")))
     }
 
+    /// The next batch, of the rows that are still expected.
     async fn try_next(&mut self) -> Result<RecordBatch, ClientError> {
         if self.connection.is_none() {
-            let schema = self.connect().await?;
+            let (schema, _) = self.connect().await?;
             self.check_unchanged(&schema)?;
         }
-        match self.read().await? {
-            Read::Batch(batch) => self.count(batch),
-            Read::Schema(_) => Err(ClientError::Stream("a second schema".to_owned())),
-            Read::End => Err(ClientError::Stream(format!("it ended after {} batches", self.received))),
+        let Count { batches, rows } = self.received;
+        let Some(batch) = self.read().await? else {
+            return Err(ClientError::Stream(format!("it ended after {batches} batches")));
+        };
+        let received = Count { batches: batches + 1, rows: rows + batch.num_rows() as u64 };
+        let is_last = received.batches == self.expected.batches;
+        if received.rows > self.expected.rows || is_last && received.rows < self.expected.rows {
+            return Err(ClientError::Stream("it has other rows than announced".to_owned()));
         }
+        self.received = received;
+        Ok(batch)
     }
 
     /// Requests the missing batches from the current replica, and reads the schema.
-    async fn connect(&mut self) -> Result<SchemaRef, ClientError> {
+    async fn connect(&mut self) -> Result<(SchemaRef, Count), ClientError> {
         let mut request = self.request.clone();
-        request.start += self.received * request.step;
+        request.start += self.received.batches * request.step;
         let (dataset, epoch, query) = (segment(&self.dataset), self.epoch, request.to_query());
         let mark = if query.is_empty() { "" } else { "?" };
         let path = format!("/v1/datasets/{dataset}/epochs/{epoch}/batches{mark}{query}");
-        let body = self.replicas.stream(self.replica, &path).await?;
-        self.shares_memory = !matches!(body, Body::Http(_));
-        self.connection = Some(Connection {
-            body,
-            decoder: StreamDecoder::new(),
-            rest: Buffer::default(),
-            batch: None,
-            batches_left: 0,
-            rows_left: 0,
-        });
-        let Read::Schema(schema) = self.read().await? else {
-            return Err(ClientError::Stream("it does not start with a schema".to_owned()));
+        let body = self.replicas.at(self.replica).stream(&path).await?;
+        self.stats.shares_memory = !matches!(body, Body::Http(_));
+        let (decoder, rest) = (StreamDecoder::new(), Buffer::default());
+        self.connection = Some(Connection { body, decoder, rest, batch: None });
+        let schema = loop {
+            if !self.advance().await? {
+                return Err(ClientError::Stream("it does not start with a schema".to_owned()));
+            }
+            if let Some(schema) = self.connection.as_ref().and_then(|connection| connection.decoder.schema())
+            {
+                break schema;
+            }
         };
-        let connection = self.connection.as_mut().expect("it was made above");
-        connection.batches_left = number(&schema, stream::BATCHES)?;
-        connection.rows_left = number(&schema, stream::ROWS)?;
-        if connection.batches_left == 0 && connection.rows_left > 0 {
+        let announced =
+            Count { batches: number(&schema, stream::BATCHES)?, rows: number(&schema, stream::ROWS)? };
+        if announced.batches == 0 && announced.rows > 0 {
             return Err(ClientError::Stream("it announces rows but no batches".to_owned()));
         }
         if !is_of_images(&schema) {
-            let columns = self.replicas.hide(self.replica, &columns(&schema));
+            let columns = self.replicas.at(self.replica).hide(&columns(&schema));
             return Err(ClientError::Stream(format!(
                 "its columns are not image, label and index: {columns}"
             )));
         }
         self.check(&schema, stream::EPOCH, self.epoch)?;
         self.check(&schema, stream::SEED, self.request.seed)?;
-        Ok(schema)
+        Ok((schema, announced))
     }
 
-    /// Subtracts a batch from the announced rest.
-    fn count(&mut self, batch: RecordBatch) -> Result<RecordBatch, ClientError> {
-        let connection = self.connection.as_mut().expect("the batch came on it");
-        let wrong = |what: &str| Err(ClientError::Stream(format!("it has other {what} than announced")));
-        // The loop ends after the last one.
-        let batches_left = connection.batches_left.saturating_sub(1);
-        let Some(rows_left) = connection.rows_left.checked_sub(batch.num_rows() as u64) else {
-            return wrong("rows");
-        };
-        if batches_left == 0 && rows_left > 0 {
-            return wrong("rows");
-        }
-        (connection.batches_left, connection.rows_left) = (batches_left, rows_left);
-        Ok(batch)
-    }
-
-    /// Decodes the next message, reading on as needed.
-    async fn read(&mut self) -> Result<Read, ClientError> {
-        let stall = self.replicas.stall(self.replica);
-        let connection = self.connection.as_mut().expect("a connection was made");
-        let had_schema = connection.decoder.schema().is_some();
-        if let Some(batch) = connection.batch.take() {
-            return Ok(Read::Batch(batch));
-        }
+    /// The next batch of the connection; none at its end.
+    async fn read(&mut self) -> Result<Option<RecordBatch>, ClientError> {
         loop {
-            if !connection.rest.is_empty() {
-                connection.batch = connection.decode()?;
+            let batch = self.connection.as_mut().and_then(|connection| connection.batch.take());
+            if batch.is_some() || !self.advance().await? {
+                return Ok(batch);
             }
-            if !had_schema && let Some(schema) = connection.decoder.schema() {
-                return Ok(Read::Schema(schema));
-            }
-            if let Some(batch) = connection.batch.take() {
-                return Ok(Read::Batch(batch));
-            }
+        }
+    }
+
+    /// Decodes up to the end of the next batch or of the received bytes, receiving some first if there are
+    /// none; false at the end of the answer.
+    async fn advance(&mut self) -> Result<bool, ClientError> {
+        let stall = self.replicas.at(self.replica).stall;
+        let connection = self.connection.as_mut().expect("a connection was made");
+        if connection.rest.is_empty() {
             // TCP's own limit ends it first, and says the same.
             let next = tokio::time::timeout(stall, connection.body.next()).await;
-            match next.unwrap_or_else(|_| Err(ClientError::Stream(format!("no data for {stall:?}"))))? {
-                Some(bytes) => {
-                    self.bytes += bytes.len() as u64;
-                    connection.rest = bytes;
-                }
-                None => return Ok(Read::End),
-            }
+            let next = next.unwrap_or_else(|_| Err(ClientError::Stream(format!("no data for {stall:?}"))));
+            let Some(bytes) = next? else { return Ok(false) };
+            self.stats.bytes += bytes.len() as u64;
+            connection.rest = bytes;
         }
+        // Of nonsense in a header arrow's decoder makes a panic here and there.
+        let decoded = catch_unwind(AssertUnwindSafe(|| connection.decoder.decode(&mut connection.rest)));
+        let decoded = decoded.map_err(|_| ClientError::Stream("an invalid Arrow message".to_owned()))?;
+        connection.batch = decoded.map_err(|error| ClientError::Stream(error.to_string()))?;
+        Ok(true)
     }
 
     /// The replica that resumes the stream must have the same data, and send the missing part.
@@ -328,23 +267,22 @@ impl EpochStream {
         for key in [stream::DATASET, stream::SCHEDULE] {
             self.check(schema, key, text(&self.schema, key))?;
         }
-        self.check(schema, stream::BATCHES, self.expected - self.received)?;
-        // Of a server that announced too few at first, more have come.
-        self.check(schema, stream::ROWS, self.rows_expected.saturating_sub(self.rows_received))?;
+        self.check(schema, stream::BATCHES, self.expected.batches - self.received.batches)?;
+        self.check(schema, stream::ROWS, self.expected.rows - self.received.rows)?;
         if schema.fields() == self.schema.fields() {
             return Ok(());
         }
-        Err(self.changed("schema", columns(schema), columns(&self.schema)))
+        Err(self.changed("schema", &columns(schema), columns(&self.schema)))
     }
 
     fn check(&self, schema: &SchemaRef, key: &str, expected: impl ToString) -> Result<(), ClientError> {
         let (found, expected) = (text(schema, key), expected.to_string());
-        if found == expected { Ok(()) } else { Err(self.changed(key, found.to_owned(), expected)) }
+        if found == expected { Ok(()) } else { Err(self.changed(key, found, expected)) }
     }
 
-    fn changed(&self, key: &str, found: String, expected: String) -> ClientError {
-        let (url, found) =
-            (self.replicas.address(self.replica).to_string(), self.replicas.hide(self.replica, &found));
+    fn changed(&self, key: &str, found: &str, expected: String) -> ClientError {
+        let replica = self.replicas.at(self.replica);
+        let (url, found) = (replica.address.to_string(), replica.hide(found));
         ClientError::Changed { url, key: key.to_owned(), found, expected }
     }
 }

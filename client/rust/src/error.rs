@@ -7,6 +7,7 @@ use pba_wire::Problem;
 /// Why a request failed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
+#[allow(missing_docs, reason = "the messages say what the fields are")]
 pub enum ClientError {
     /// No server was named.
     #[error("no server is given; expected at least one URL, such as http://127.0.0.1:8080")]
@@ -15,12 +16,7 @@ pub enum ClientError {
     #[error(
         "{url:?} is not a server's URL: {reason}; expected http://HOST:PORT, https://HOST:PORT or unix:PATH"
     )]
-    Url {
-        /// The text.
-        url: String,
-        /// Why it is not one.
-        reason: String,
-    },
+    Url { url: String, reason: String },
     /// A token that cannot be sent. It is not shown.
     #[error("the token cannot be sent; expected visible ASCII characters without spaces")]
     Token,
@@ -29,7 +25,6 @@ pub enum ClientError {
     Authorities {
         /// The file, or a description of the source.
         path: PathBuf,
-        /// Why they cannot be used.
         reason: String,
     },
     /// The server refused the request, with a reason.
@@ -38,9 +33,7 @@ pub enum ClientError {
     /// An answer that does not come from a PBA server.
     #[error("{url} answered {status}, which is not an answer of a PBA server: {body}{hint}", hint = hint(*.status))]
     Foreign {
-        /// The URL that answered.
         url: String,
-        /// Its HTTP status.
         status: u16,
         /// The beginning of its body.
         body: String,
@@ -56,11 +49,9 @@ pub enum ClientError {
     /// A server was reached but did not answer completely. A requested change may have been made.
     #[error("{url} did not answer {request}{doubt}: {reason}", doubt = doubt(request))]
     Unanswered {
-        /// The URL of the server.
         url: String,
         /// Method and path of the request.
         request: String,
-        /// The reason.
         reason: String,
     },
     /// The stream was cut, and could not be resumed.
@@ -68,26 +59,20 @@ pub enum ClientError {
         "the stream was cut after {received} of {expected} batches, and {attempts} attempts to continue it failed: {reason}"
     )]
     Cut {
-        /// Batches received completely.
         received: u64,
-        /// Batches of the epoch.
         expected: u64,
         /// Attempts since the last batch.
         attempts: u32,
-        /// Why the last attempt failed.
         reason: String,
     },
     /// A replica has a different dataset or schedule under the same name, or sends other batches than
     /// requested.
     #[error("{url} sends other data: its {key} is {found}, and should be {expected}")]
     Changed {
-        /// The URL that answered.
         url: String,
         /// The metadata key that differs.
         key: String,
-        /// The value found.
         found: String,
-        /// The expected value.
         expected: String,
     },
     /// The received bytes are not the promised Arrow stream.

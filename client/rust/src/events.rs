@@ -8,9 +8,9 @@ use reqwest::Response;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
+use crate::address::{Request, segment};
 use crate::error::ClientError;
-use crate::replicas::{Replicas, foreign_answer, has_type};
-use crate::request::{Request, segment};
+use crate::replicas::Replicas;
 
 /// Attempts to reconnect before giving up.
 const ATTEMPTS_MAX: u32 = 8;
@@ -102,8 +102,7 @@ impl Events {
             self.bytes.clear();
             self.attempts += 1;
             // A server that never answered is not one that is being restarted.
-            let never =
-                !self.connected && !failure.is_busy() && self.attempts >= self.replicas.replicas() as u32;
+            let never = !self.connected && !failure.is_busy() && self.attempts >= self.replicas.count();
             if never || self.attempts > ATTEMPTS_MAX {
                 return Err(failure);
             }
@@ -117,31 +116,25 @@ impl Events {
 
     /// Reads some bytes, connecting first if necessary.
     async fn read(&mut self) -> Result<(), ClientError> {
-        if self.response.is_none() {
-            let path = self.path.clone();
-            let headers = self.last_id.as_deref().map(|id| ("Last-Event-ID", id));
-            let response = self.replicas.send(self.replica, Request::get(&path), None, headers).await?;
-            if !has_type(&response, "text/event-stream") {
-                return Err(foreign_answer(&self.replicas, self.replica, &path, &response));
+        let replica = self.replicas.at(self.replica);
+        let response = match &mut self.response {
+            Some(response) => response,
+            none => {
+                let response = replica.events(&self.path, self.last_id.as_deref()).await?;
+                self.connected = true;
+                none.insert(response)
             }
-            self.response = Some(response);
-            self.connected = true;
+        };
+        let broken = |error| replica.address.unanswered(Request::get(&self.path), &error);
+        let Some(chunk) = response.chunk().await.map_err(broken)? else {
+            return Err(ClientError::Stream("the events ended before the job".to_owned()));
+        };
+        self.bytes.extend_from_slice(&chunk);
+        if self.bytes.len() > LINE_BYTES_MAX {
+            return Err(ClientError::Stream("an event that does not end".to_owned()));
         }
-        let response = self.response.as_mut().expect("connected");
-        match response.chunk().await {
-            Ok(Some(chunk)) => {
-                self.bytes.extend_from_slice(&chunk);
-                if self.bytes.len() > LINE_BYTES_MAX {
-                    return Err(ClientError::Stream("an event that does not end".to_owned()));
-                }
-                self.parse();
-                Ok(())
-            }
-            Ok(None) => Err(ClientError::Stream("the events ended before the job".to_owned())),
-            Err(error) => {
-                Err(self.replicas.address(self.replica).unanswered(Request::get(&self.path), &error))
-            }
-        }
+        self.parse();
+        Ok(())
     }
 
     /// Takes the complete events from the front: fields, one per line, up to an empty line.
@@ -151,19 +144,16 @@ impl Events {
             // A complete event shows that the server is up.
             self.attempts = 0;
             let text = String::from_utf8_lossy(&text);
-            let (mut kind, mut data, mut id) = (String::new(), String::new(), None);
+            let (mut kind, mut data) = (String::new(), String::new());
             for line in text.lines() {
                 let (field, value) = line.split_once(':').unwrap_or((line, ""));
                 let value = value.strip_prefix(' ').unwrap_or(value);
                 match field {
                     "event" => kind = value.to_owned(),
                     "data" => data.push_str(value),
-                    "id" => id = Some(value.to_owned()),
+                    "id" => self.last_id = Some(value.to_owned()),
                     _ => {} // a comment keeps the connection alive
                 }
-            }
-            if id.is_some() {
-                self.last_id = id;
             }
             if !data.is_empty() {
                 self.ready.push_back(Event { kind, data: serde_json::from_str(&data).unwrap_or_default() });

@@ -15,19 +15,17 @@
 //! ```
 
 mod address;
-mod body;
 mod client;
 mod epoch;
 mod error;
 mod events;
 mod options;
 mod replicas;
-mod request;
 #[cfg(target_os = "linux")]
 mod shared_memory;
 
 pub use client::Client;
-pub use epoch::{EpochStream, Waits};
+pub use epoch::{EpochStream, Stats};
 pub use error::ClientError;
 pub use events::{Event, Events, RECONNECTING};
 pub use options::ClientOptions;

@@ -43,12 +43,6 @@ impl fmt::Debug for ClientOptions {
 }
 
 impl ClientOptions {
-    /// A server's text with the token hidden, which it may repeat.
-    pub(crate) fn hide(authorization: Option<&HeaderValue>, text: &str) -> String {
-        let shown = authorization.and_then(|value| value.to_str().ok()?.strip_prefix("Bearer "));
-        shown.map_or_else(|| text.to_owned(), |token| text.replace(token, "..."))
-    }
-
     /// The header field with the token, which no error or log shows.
     pub(crate) fn authorization(&self) -> Result<Option<HeaderValue>, ClientError> {
         let Some(token) = &self.token else { return Ok(None) };

@@ -31,9 +31,8 @@ use rustix::net::{
 use tokio::io::Interest;
 use tokio::net::UnixStream;
 
-use crate::address::Address;
+use crate::address::{Address, Request};
 use crate::error::ClientError;
-use crate::request::Request;
 
 /// Batches that may be held while the next ones are produced. Further batches are copies.
 const BATCHES_HELD: usize = 6;

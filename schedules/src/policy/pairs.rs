@@ -51,15 +51,12 @@ impl Pairs {
         let mut slots = Vec::with_capacity(2 * ops.len());
         for (position, pair) in values.chunks_exact(2).enumerate() {
             let slot = Slot { op: ops[position % ops.len()], probability: pair[0], magnitude: pair[1] };
-            if slot.probability > PROBABILITY_MAX {
-                return Err(ScheduleError::Probability {
-                    op: slot.op,
-                    position,
-                    value: slot.probability.into(),
-                });
-            }
-            if slot.magnitude > MAGNITUDE_MAX {
-                return Err(ScheduleError::Magnitude { op: slot.op, position, value: slot.magnitude.into() });
+            let levels = [
+                ("probability", slot.probability, PROBABILITY_MAX),
+                ("magnitude", slot.magnitude, MAGNITUDE_MAX),
+            ];
+            if let Some((kind, value, max)) = levels.into_iter().find(|(_, value, max)| value > max) {
+                return Err(ScheduleError::Level { kind, value, op: slot.op, position, max });
             }
             slots.push(slot);
         }

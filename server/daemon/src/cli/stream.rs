@@ -101,7 +101,7 @@ pub(crate) async fn read(
     let start = Instant::now();
     let mut stream = client.epoch(dataset, epoch, request).await?;
     let bar = bar::rows(&format!("{dataset}, epoch {epoch}"));
-    bar.set_length(stream.rows()?);
+    bar.set_length(stream.rows());
     let context = || format!("cannot write {}", out.unwrap_or(Path::new("")).display());
     let mut file = match out {
         Some(path) => {
@@ -125,18 +125,18 @@ pub(crate) async fn read(
         file.finish()?;
     }
     bar.finish_and_clear();
-    let (seconds, waits) = (start.elapsed().as_secs_f64(), stream.waits());
+    let (seconds, stats) = (start.elapsed().as_secs_f64(), stream.stats());
     Ok(Read {
         dataset: dataset.to_owned(),
         epoch,
         batches: stream.batches(),
         images: rows,
-        bytes: stream.bytes(),
+        bytes: stats.bytes,
         seconds,
         images_per_second: rows as f64 / seconds,
-        client_waited_seconds: waits.for_server.as_secs_f64(),
-        server_waited_seconds: waits.for_client.as_secs_f64(),
-        resumes: stream.resumes(),
+        client_waited_seconds: stats.waited_for_server.as_secs_f64(),
+        server_waited_seconds: stats.waited_for_client.as_secs_f64(),
+        resumes: stats.resumes,
         out: out.map(|path| path.display().to_string()),
     })
 }
