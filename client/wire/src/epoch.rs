@@ -3,7 +3,7 @@
 use pba_types::SplitName;
 use pba_types::limits::{BATCH_SIZE_MAX, EPOCHS_MAX};
 
-use crate::query::{Boolean, Integer, Optional, ShardOf, SplitOf, Text};
+use crate::query::{boolean, integer, optional, shard, split, text};
 
 crate::query! {
     /// A request for one epoch, each parameter as it was given.
@@ -11,34 +11,34 @@ crate::query! {
     /// Types and ranges that do not depend on the server are checked here; the server checks the rest.
     pub struct EpochRequest {
         /// Split of the dataset: train, val or test
-        split: SplitName = SplitName::Train, SplitOf;
+        split: SplitName = SplitName::Train, split();
         /// Name or digest of a schedule, or none (base augmentation only), or identity (untouched pixels)
         /// [default: none]
-        schedule: Option<String> = None, Optional(Text);
+        schedule: Option<String> = None, optional(text());
         /// Epochs of the whole training run, to which the schedule is stretched [default: the schedule's own]
-        epochs: Option<u32> = None, Optional(Integer(1..=EPOCHS_MAX));
+        epochs: Option<u32> = None, optional(integer(1..=EPOCHS_MAX));
         /// 60 comma-separated integers instead of a schedule: probability and magnitude of each slot
-        policy: Option<String> = None, Optional(Text);
+        policy: Option<String> = None, optional(text());
         /// How the schedule is altered to evaluate it: scheduled, flatten, shuffled or final
         /// [default: scheduled]
-        ablation: Option<String> = None, Optional(Text);
+        ablation: Option<String> = None, optional(text());
         /// Images per batch
-        batch_size: u32 = 128, Integer(1..=BATCH_SIZE_MAX);
+        batch_size: u32 = 128, integer(1..=BATCH_SIZE_MAX);
         /// Seed of every random decision
-        seed: u64 = 0, Integer(0..=u64::MAX);
+        seed: u64 = 0, integer(0..=u64::MAX);
         /// Whether the order of samples is a seeded permutation [default: true for train]
-        shuffle: Option<bool> = None, Optional(Boolean);
+        shuffle: Option<bool> = None, optional(boolean());
         /// Shard of the epoch to send, as i/n
-        shard: (u32, u32) = (0, 1), ShardOf;
+        shard: (u32, u32) = (0, 1), shard();
         /// First batch to send
-        start: u64 = 0, Integer(0..=u64::MAX);
+        start: u64 = 0, integer(0..=u64::MAX);
         /// Send every step-th batch
-        step: u64 = 1, Integer(1..=u64::MAX);
+        step: u64 = 1, integer(1..=u64::MAX);
         /// Drop the last short batch
-        drop_last: bool = false, Boolean;
+        drop_last: bool = false, boolean();
         /// Base augmentation, such as pad_crop:4,flip,cutout:16 or random_resized_crop:224,flip, or identity
         /// [default: the dataset's own]
-        base: Option<String> = None, Optional(Text);
+        base: Option<String> = None, optional(text());
     }
 }
 
@@ -49,7 +49,7 @@ crate::query! {
     /// Parameters of a contact sheet of an epoch, besides the [`EpochRequest`].
     pub struct Preview {
         /// Images on the sheet
-        n: u32 = 64, Integer(1..=PREVIEW_MAX);
+        n: u32 = 64, integer(1..=PREVIEW_MAX);
     }
 }
 

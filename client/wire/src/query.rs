@@ -6,45 +6,25 @@ use std::ops::RangeInclusive;
 use std::str::FromStr;
 
 use pba_types::SplitName;
-use serde_json::Value;
 use utoipa::openapi::path::{Parameter, ParameterBuilder, ParameterIn};
 use utoipa::openapi::schema::{ObjectBuilder, Type};
 
 /// An invalid parameter.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{parameter}={value:?}: {reason}; allowed: {allowed}")]
+#[allow(missing_docs, reason = "the message says what the fields are")]
 pub struct ParameterError {
-    /// The parameter.
     pub parameter: String,
-    /// The value that was given.
     pub value: String,
-    /// Why it is invalid.
     pub reason: String,
-    /// The allowed values.
     pub allowed: String,
 }
 
 impl ParameterError {
     /// An error about one parameter.
-    pub fn new(
-        parameter: impl Into<String>,
-        value: impl Into<String>,
-        reason: impl Into<String>,
-        allowed: impl Into<String>,
-    ) -> ParameterError {
-        ParameterError {
-            parameter: parameter.into(),
-            value: value.into(),
-            reason: reason.into(),
-            allowed: allowed.into(),
-        }
-    }
-
-    /// A parameter that does not exist, with the nearest one that does.
-    pub fn unknown(parameter: &str, value: &str, known: &[&str]) -> ParameterError {
-        let nearest = nearest(parameter, known.iter().copied());
-        let hint = nearest.map(|name| format!(", did you mean {name:?}?")).unwrap_or_default();
-        ParameterError::new(parameter, value, format!("unknown parameter{hint}"), known.join(", "))
+    pub fn new(parameter: &str, value: &str, reason: &str, allowed: &str) -> ParameterError {
+        let [parameter, value, reason, allowed] = [parameter, value, reason, allowed].map(str::to_owned);
+        ParameterError { parameter, value, reason, allowed }
     }
 }
 
@@ -68,174 +48,122 @@ pub fn pairs(query: &str) -> Result<Vec<(String, String)>, ParameterError> {
     for (parameter, value) in form_urlencoded::parse(query.as_bytes()).into_owned() {
         if let Some((_, first)) = pairs.iter().find(|(known, _)| *known == parameter) {
             let value = format!("{first} and {value}");
-            return Err(ParameterError::new(parameter, value, "given twice", "each parameter once"));
+            return Err(ParameterError::new(&parameter, &value, "given twice", "each parameter once"));
         }
         pairs.push((parameter, value));
     }
     Ok(pairs)
 }
 
-/// How the value of a parameter is written.
-pub trait Form {
-    /// What is written.
-    type Value;
+/// How the value of a parameter is written, and its schema in `/openapi.json`.
+pub struct Form<T> {
+    read: Box<dyn Fn(&str) -> Result<T, Wrong>>,
+    write: Box<dyn Fn(&T) -> Option<String>>,
+    schema: ObjectBuilder,
+}
+
+/// Why a text is no value of a parameter, and the allowed ones.
+type Wrong = (&'static str, String);
+
+impl<T> Form<T> {
+    fn new(
+        schema: ObjectBuilder,
+        write: impl Fn(&T) -> String + 'static,
+        read: impl Fn(&str) -> Result<T, Wrong> + 'static,
+    ) -> Form<T> {
+        Form { read: Box::new(read), write: Box::new(move |value| Some(write(value))), schema }
+    }
 
     /// Reads a value.
     ///
     /// # Errors
     /// When the text is not such a value, or is not allowed.
-    fn read(&self, parameter: &str, text: &str) -> Result<Self::Value, ParameterError>;
+    pub fn read(&self, parameter: &str, text: &str) -> Result<T, ParameterError> {
+        (self.read)(text).map_err(|(reason, allowed)| ParameterError::new(parameter, text, reason, &allowed))
+    }
 
     /// Writes a value; nothing if it is omitted.
-    fn write(&self, value: &Self::Value) -> Option<String>;
+    pub fn write(&self, value: &T) -> Option<String> {
+        (self.write)(value)
+    }
 
     /// Its schema in `/openapi.json`.
-    fn schema(&self) -> ObjectBuilder;
+    pub fn schema(self) -> ObjectBuilder {
+        self.schema
+    }
 }
 
 /// An integer of a range.
-pub struct Integer<T>(pub RangeInclusive<T>);
-
-impl<T: FromStr + PartialOrd + fmt::Display> Form for Integer<T> {
-    type Value = T;
-
-    fn read(&self, parameter: &str, text: &str) -> Result<T, ParameterError> {
-        let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-        match text.parse::<T>() {
-            Ok(number) if digits(text) && self.0.contains(&number) => Ok(number),
-            _ => {
-                let is_integer = digits(text.strip_prefix('-').unwrap_or(text));
-                let reason = if is_integer { "out of range" } else { "not an integer" };
-                let allowed = format!("an integer in {}..={}", self.0.start(), self.0.end());
-                Err(ParameterError::new(parameter, text, reason, allowed))
-            }
+pub fn integer<T>(range: RangeInclusive<T>) -> Form<T>
+where
+    T: FromStr + PartialOrd + fmt::Display + 'static,
+{
+    let bound = |bound: &T| bound.to_string().parse::<f64>().ok();
+    let schema = of_type(Type::Integer).minimum(bound(range.start())).maximum(bound(range.end()));
+    Form::new(schema, T::to_string, move |text| match text.parse() {
+        Ok(number) if is_digits(text) && range.contains(&number) => Ok(number),
+        _ => {
+            let is_integer = is_digits(text.strip_prefix('-').unwrap_or(text));
+            let reason = if is_integer { "out of range" } else { "not an integer" };
+            Err((reason, format!("an integer in {}..={}", range.start(), range.end())))
         }
-    }
-
-    fn write(&self, value: &T) -> Option<String> {
-        Some(value.to_string())
-    }
-
-    fn schema(&self) -> ObjectBuilder {
-        let bound = |bound: &T| bound.to_string().parse::<f64>().ok();
-        ObjectBuilder::new()
-            .schema_type(Type::Integer)
-            .minimum(bound(self.0.start()))
-            .maximum(bound(self.0.end()))
-    }
+    })
 }
 
 /// `true` or `false`.
-pub struct Boolean;
-
-impl Form for Boolean {
-    type Value = bool;
-
-    fn read(&self, parameter: &str, text: &str) -> Result<bool, ParameterError> {
-        match text {
-            "true" => Ok(true),
-            "false" => Ok(false),
-            _ => Err(ParameterError::new(parameter, text, "not a truth value", "true or false")),
-        }
-    }
-
-    fn write(&self, value: &bool) -> Option<String> {
-        Some(value.to_string())
-    }
-
-    fn schema(&self) -> ObjectBuilder {
-        ObjectBuilder::new().schema_type(Type::Boolean)
-    }
+pub fn boolean() -> Form<bool> {
+    Form::new(of_type(Type::Boolean), bool::to_string, |text| {
+        text.parse().map_err(|_| ("not a truth value", "true or false".to_owned()))
+    })
 }
 
 /// Any text; its user checks it.
-pub struct Text;
-
-impl Form for Text {
-    type Value = String;
-
-    fn read(&self, _: &str, text: &str) -> Result<String, ParameterError> {
-        Ok(text.to_owned())
-    }
-
-    fn write(&self, value: &String) -> Option<String> {
-        Some(value.clone())
-    }
-
-    fn schema(&self) -> ObjectBuilder {
-        ObjectBuilder::new().schema_type(Type::String)
-    }
+pub fn text() -> Form<String> {
+    Form::new(of_type(Type::String), String::clone, |text| Ok(text.to_owned()))
 }
 
 /// The name of a split.
-pub struct SplitOf;
-
-impl Form for SplitOf {
-    type Value = SplitName;
-
-    fn read(&self, parameter: &str, text: &str) -> Result<SplitName, ParameterError> {
-        text.parse().map_err(|_| ParameterError::new(parameter, text, "not a split", "train, val or test"))
-    }
-
-    fn write(&self, value: &SplitName) -> Option<String> {
-        Some(value.to_string())
-    }
-
-    fn schema(&self) -> ObjectBuilder {
-        ObjectBuilder::new()
-            .schema_type(Type::String)
-            .enum_values(Some(SplitName::ALL.map(SplitName::as_str)))
-    }
+pub fn split() -> Form<SplitName> {
+    let schema = of_type(Type::String).enum_values(Some(SplitName::ALL.map(SplitName::as_str)));
+    Form::new(schema, SplitName::to_string, |text| {
+        text.parse().map_err(|_| ("not a split", "train, val or test".to_owned()))
+    })
 }
 
 /// One job's part of an epoch, as `i/n`.
-pub struct ShardOf;
-
-impl Form for ShardOf {
-    type Value = (u32, u32);
-
-    fn read(&self, parameter: &str, text: &str) -> Result<(u32, u32), ParameterError> {
-        let error = |reason| {
-            let allowed = "i/n, for example 0/8, with n at least 1 and i in 0..n";
-            ParameterError::new(parameter, text, reason, allowed)
-        };
-        let (index, count) = text.split_once('/').ok_or_else(|| error("not a shard"))?;
-        let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-        if !digits(index) || !digits(count) {
-            return Err(error("not a shard"));
-        }
-        match (index.parse(), count.parse()) {
-            (Ok(index), Ok(count)) if index < count => Ok((index, count)),
-            _ => Err(error("out of range")),
-        }
-    }
-
-    fn write(&self, (index, count): &(u32, u32)) -> Option<String> {
-        Some(format!("{index}/{count}"))
-    }
-
-    fn schema(&self) -> ObjectBuilder {
-        ObjectBuilder::new().schema_type(Type::String).pattern(Some("^[0-9]+/[1-9][0-9]*$"))
-    }
+pub fn shard() -> Form<(u32, u32)> {
+    let schema = of_type(Type::String).pattern(Some("^[0-9]+/[1-9][0-9]*$"));
+    Form::new(
+        schema,
+        |(index, count)| format!("{index}/{count}"),
+        |text| {
+            let allowed = "i/n, for example 0/8, with n at least 1 and i in 0..n".to_owned();
+            match text.split_once('/').filter(|(index, count)| is_digits(index) && is_digits(count)) {
+                None => Err(("not a shard", allowed)),
+                Some((index, count)) => match (index.parse(), count.parse()) {
+                    (Ok(index), Ok(count)) if index < count => Ok((index, count)),
+                    _ => Err(("out of range", allowed)),
+                },
+            }
+        },
+    )
 }
 
 /// A parameter that may be omitted, which has a meaning of its own.
-pub struct Optional<F>(pub F);
-
-impl<F: Form> Form for Optional<F> {
-    type Value = Option<F::Value>;
-
-    fn read(&self, parameter: &str, text: &str) -> Result<Option<F::Value>, ParameterError> {
-        self.0.read(parameter, text).map(Some)
+pub fn optional<T: 'static>(Form { read, write, schema }: Form<T>) -> Form<Option<T>> {
+    Form {
+        read: Box::new(move |text| read(text).map(Some)),
+        write: Box::new(move |value| write(value.as_ref()?)),
+        schema,
     }
+}
 
-    fn write(&self, value: &Option<F::Value>) -> Option<String> {
-        self.0.write(value.as_ref()?)
-    }
+fn of_type(of_type: Type) -> ObjectBuilder {
+    ObjectBuilder::new().schema_type(of_type)
+}
 
-    fn schema(&self) -> ObjectBuilder {
-        self.0.schema()
-    }
+fn is_digits(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit())
 }
 
 /// The documentation of a parameter.
@@ -253,7 +181,7 @@ pub struct About {
 impl About {
     /// The parameter as `/openapi.json` describes it.
     pub fn openapi(self) -> Parameter {
-        let default = self.default.map(|text| serde_json::from_str(&text).unwrap_or(Value::String(text)));
+        let default = self.default.map(|text| serde_json::from_str(&text).unwrap_or_else(|_| text.into()));
         ParameterBuilder::new()
             .name(self.name)
             .parameter_in(ParameterIn::Query)
@@ -265,9 +193,6 @@ impl About {
 
 /// The parameters of a route.
 pub trait Query: Sized + Default {
-    /// Their names.
-    fn names() -> Vec<&'static str>;
-
     /// Sets a parameter; false if there is none of this name.
     ///
     /// # Errors
@@ -288,7 +213,11 @@ pub trait Query: Sized + Default {
         let mut query = Self::default();
         for (name, value) in pairs {
             if !query.set(name, value)? {
-                return Err(ParameterError::unknown(name, value, &Self::names()));
+                let known: Vec<&str> = Self::about().iter().map(|about| about.name).collect();
+                let hint =
+                    nearest(name, known.iter().copied()).map(|name| format!(", did you mean {name:?}?"));
+                let reason = format!("unknown parameter{}", hint.unwrap_or_default());
+                return Err(ParameterError::new(name, value, &reason, &known.join(", ")));
             }
         }
         Ok(query)
@@ -310,10 +239,6 @@ pub trait Query: Sized + Default {
 
 /// The parameters of two queries, on one route.
 impl<A: Query, B: Query> Query for (A, B) {
-    fn names() -> Vec<&'static str> {
-        [A::names(), B::names()].concat()
-    }
-
     fn set(&mut self, name: &str, value: &str) -> Result<bool, ParameterError> {
         Ok(self.0.set(name, value)? || self.1.set(name, value)?)
     }
@@ -349,13 +274,9 @@ macro_rules! query {
         }
 
         impl $crate::query::Query for $query {
-            fn names() -> Vec<&'static str> {
-                vec![$(stringify!($name)),*]
-            }
-
             fn set(&mut self, name: &str, value: &str) -> Result<bool, $crate::query::ParameterError> {
                 match name {
-                    $(stringify!($name) => self.$name = $crate::query::Form::read(&$form, name, value)?,)*
+                    $(stringify!($name) => self.$name = $form.read(name, value)?,)*
                     _ => return Ok(false),
                 }
                 Ok(true)
@@ -365,14 +286,14 @@ macro_rules! query {
                 vec![$($crate::query::About {
                     name: stringify!($name),
                     help: concat!($($help),+).trim_start(),
-                    default: $crate::query::Form::write(&$form, &$default),
-                    schema: $crate::query::Form::schema(&$form),
+                    default: $form.write(&$default),
+                    schema: $form.schema(),
                 }),*]
             }
 
             fn to_pairs(&self) -> Vec<(&'static str, String)> {
                 let mut pairs = Vec::new();
-                $(if self.$name != $default && let Some(value) = $crate::query::Form::write(&$form, &self.$name) {
+                $(if self.$name != $default && let Some(value) = $form.write(&self.$name) {
                     pairs.push((stringify!($name), value));
                 })*
                 pairs

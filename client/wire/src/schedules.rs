@@ -5,13 +5,13 @@ use pba_types::limits::EPOCHS_MAX;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::query::{Integer, Optional};
+use crate::query::{integer, optional};
 
 crate::query! {
     /// The parameters of `PUT /v1/schedules/{schedule}`.
     pub struct PutSchedule {
         /// Epochs of the search, if the format does not state them
-        epochs: Option<u32> = None, Optional(Integer(1..=EPOCHS_MAX));
+        epochs: Option<u32> = None, optional(integer(1..=EPOCHS_MAX));
     }
 }
 

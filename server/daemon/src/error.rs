@@ -69,7 +69,7 @@ impl Error {
         reason: impl Into<String>,
         allowed: impl Into<String>,
     ) -> Error {
-        ParameterError::new(parameter, value, reason, allowed).into()
+        ParameterError::new(&parameter.into(), &value.into(), &reason.into(), &allowed.into()).into()
     }
 
     /// An invalid body.

@@ -3,6 +3,7 @@
 use std::marker::PhantomData;
 
 use clap::{Arg, ArgMatches, Command};
+use pba_wire::query::About;
 use pba_wire::{ParameterError, Query};
 
 /// A flag for each parameter of a query. The values are checked by [`Flags::query`], and by the server.
@@ -46,8 +47,9 @@ impl<Q: Query> clap::Args for Flags<Q> {
 
 impl<Q: Query> clap::FromArgMatches for Flags<Q> {
     fn from_arg_matches(matches: &ArgMatches) -> Result<Flags<Q>, clap::Error> {
-        let given = |name: &'static str| Some((name.to_owned(), matches.get_one::<String>(name)?.clone()));
-        Ok(Flags { pairs: Q::names().into_iter().filter_map(given).collect(), query: PhantomData })
+        let given =
+            |about: About| Some((about.name.to_owned(), matches.get_one::<String>(about.name)?.clone()));
+        Ok(Flags { pairs: Q::about().into_iter().filter_map(given).collect(), query: PhantomData })
     }
 
     fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {

@@ -8,7 +8,7 @@ use axum::response::{IntoResponse, Response};
 use pba_augment::{ImageShape, OpCall, Rgba, Sign, apply as apply_op};
 use pba_schedules::{MAGNITUDE_MAX, Op};
 use pba_wire::Apply;
-use pba_wire::query::{Form, Integer, nearest};
+use pba_wire::query::{integer, nearest};
 
 use crate::app::App;
 use crate::draw::sheet::png;
@@ -108,7 +108,7 @@ fn asked(entry: &str, x: Option<u32>, y: Option<u32>) -> Result<Asked, Error> {
     let op = op_named("ops", parts.next().unwrap_or_default())?;
     let magnitude = parts
         .next()
-        .map_or(Ok(0), |text| Integer(0..=MAGNITUDE_MAX).read("ops", text).map_err(Error::from))?;
+        .map_or(Ok(0), |text| integer(0..=MAGNITUDE_MAX).read("ops", text).map_err(Error::from))?;
     let sign = parts.next().map_or(Ok(Sign::Plus), |text| sign_of("ops", text))?;
     if parts.next().is_some() {
         return Err(Error::parameter("ops", entry, "too many parts", "NAME:MAGNITUDE:SIGN"));

@@ -8,7 +8,7 @@ use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use hyper::upgrade::OnUpgrade;
 use pba_types::limits::EPOCHS_MAX;
-use pba_wire::query::{Form, Integer};
+use pba_wire::query::integer;
 use pba_wire::shared_memory;
 use pba_wire::stream::CONTENT_TYPE;
 use pba_wire::{EpochRequest, Preview};
@@ -140,7 +140,7 @@ pub(crate) async fn preview(
 }
 
 fn epoch_number(text: &str) -> Result<u32, Error> {
-    Ok(Integer(0..=EPOCHS_MAX - 1).read("epoch", text)?)
+    Ok(integer(0..=EPOCHS_MAX - 1).read("epoch", text)?)
 }
 
 /// Reads how many batches a client wants to hold in shared memory; none if it does not ask for any.
@@ -154,7 +154,7 @@ fn batches_wanted(headers: &HeaderMap) -> Result<Option<usize>, Error> {
     }
     let text =
         headers.get(shared_memory::BATCHES_HEADER).map_or("", |value| value.to_str().unwrap_or_default());
-    Ok(Some(Integer(1..=shared_memory::BATCHES_MAX).read(shared_memory::BATCHES_HEADER, text)?))
+    Ok(Some(integer(1..=shared_memory::BATCHES_MAX).read(shared_memory::BATCHES_HEADER, text)?))
 }
 
 /// Reads the compression that the client asks for:

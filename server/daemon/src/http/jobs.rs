@@ -16,7 +16,7 @@ use futures_util::stream::unfold;
 use pba_search::protocol::{self as job, event_name};
 use pba_search::{Progress, Run, Spec};
 use pba_wire::jobs::{Job, JobList, JobState, PROGRESS, STATE};
-use pba_wire::query::{Form, Integer};
+use pba_wire::query::{Form, integer};
 use serde::Serialize;
 use tokio::sync::watch;
 use utoipa::openapi::path::{OperationBuilder, ParameterBuilder, ParameterIn, Paths};
@@ -36,7 +36,9 @@ use crate::jobs::record::Record;
 const KEEPALIVE: Duration = Duration::from_secs(15);
 
 /// Lines of a journal that a client has.
-const LAST_EVENT_ID: Integer<usize> = Integer(0..=usize::MAX);
+fn last_event_id() -> Form<usize> {
+    integer(0..=usize::MAX)
+}
 
 type Results<K> = <<K as Run>::Spec as Spec>::Results;
 
@@ -117,7 +119,7 @@ pub(super) fn routes<K: Run>() -> Routes {
     let last = ParameterBuilder::new().name("last-event-id").parameter_in(ParameterIn::Header);
     let last = last.description(Some("Only send events after the one with this id"));
     let following = operation("events", following, ("200", "The events", event), &ends)
-        .parameter(last.schema(Some(LAST_EVENT_ID.schema().build())).build());
+        .parameter(last.schema(Some(last_event_id().schema().build())).build());
 
     Routes {
         reads: route(&all, HttpMethod::Get, get(self::list::<K>), listing).merge(route(
@@ -184,7 +186,7 @@ async fn events<K: Run>(
         None => 0,
         Some(value) => {
             let text = value.to_str().unwrap_or_default();
-            LAST_EVENT_ID.read("Last-Event-ID", text)?
+            last_event_id().read("Last-Event-ID", text)?
         }
     };
     let (changes, ready) = (record.watch(), VecDeque::new());
