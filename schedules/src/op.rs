@@ -3,6 +3,8 @@
 use std::fmt;
 use std::str::FromStr;
 
+use serde::Serialize;
+
 /// Probability levels are 0..=10, in tenths.
 pub const PROBABILITY_MAX: u8 = 10;
 /// Magnitude levels are 0..=9; what a level means in degrees, pixels or factors is the op's.
@@ -24,7 +26,7 @@ macro_rules! ops {
         ///
         /// Policies are stored by op *name*: a list by position changes its meaning silently when the
         /// list changes.
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
         #[repr(u8)]
         pub enum Op {
             $($(#[$doc])* $op,)*

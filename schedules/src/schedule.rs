@@ -173,11 +173,6 @@ impl Schedule {
         ops
     }
 
-    /// The policy of each segment, when all are pairs over the same ops.
-    pub fn pairs(&self) -> Option<Vec<&Pairs>> {
-        pairs(&self.segments)
-    }
-
     /// The policy of one epoch of a training run of `epochs` epochs.
     ///
     /// The schedule of S epochs is stretched: training epoch e uses search epoch
@@ -259,7 +254,7 @@ fn digest(segments: &[Segment]) -> Digest {
 }
 
 /// The policy of each segment, when all are pairs.
-fn pairs(segments: &[Segment]) -> Option<Vec<&Pairs>> {
+pub(crate) fn pairs(segments: &[Segment]) -> Option<Vec<&Pairs>> {
     segments.iter().map(|segment| segment.policy.as_pairs()).collect()
 }
 

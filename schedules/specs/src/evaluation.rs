@@ -58,11 +58,8 @@ impl EvaluationSpec {
     pub fn sized(mut self, images: usize) -> Result<EvaluationSpec, SpecError> {
         let train = self.train_size.unwrap_or(images);
         if train == 0 || train > images {
-            return Err(SpecError::new(
-                "train_size",
-                train,
-                format!("1..={images}, the images of the split"),
-            ));
+            let allowed = format!("1..={images}, the images of the split");
+            return Err(SpecError::new("train_size", train, allowed));
         }
         self.training.check_batch_of(train)?;
         self.train_size = Some(train);
@@ -106,10 +103,9 @@ impl TryFrom<Map<String, Value>> for EvaluationSpec {
         let mut fields = Fields::new(fields);
         let spec = EvaluationSpec {
             name: fields.name("evaluation")?,
-            schedule: fields
-                .parsed("schedule", EvaluationSpec::NO_SCHEDULE.to_owned(), |name| Ok(name.to_owned()))?,
+            schedule: fields.text("schedule", EvaluationSpec::NO_SCHEDULE)?,
             training: fields.training()?,
-            train_size: fields.integer_or_none("train_size", 1..=IMAGES_MAX)?.map(|n| n as usize),
+            train_size: fields.integer("train_size", 1..=IMAGES_MAX)?,
             ablation: fields.one_of("ablation", &Ablation::ALL)?,
         };
         fields.close()?;

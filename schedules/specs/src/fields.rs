@@ -47,37 +47,22 @@ impl Fields {
     }
 
     pub(crate) fn close(self) -> Result<(), SpecError> {
-        match self.left.into_iter().next() {
-            None => Ok(()),
-            Some((field, value)) => {
-                let allowed = format!("no such field; the fields are {}", self.known.join(", "));
-                Err(SpecError::new(&field, value, allowed))
-            }
-        }
+        let Some((field, value)) = self.left.into_iter().next() else { return Ok(()) };
+        let allowed = format!("no such field; the fields are {}", self.known.join(", "));
+        Err(SpecError::new(&field, value, allowed))
     }
 
-    pub(crate) fn integer_or_none(
+    /// An integer of a range.
+    pub(crate) fn integer<T: TryFrom<u64> + PartialOrd + fmt::Display>(
         &mut self,
         field: &'static str,
-        range: RangeInclusive<u64>,
-    ) -> Result<Option<u64>, SpecError> {
+        range: RangeInclusive<T>,
+    ) -> Result<Option<T>, SpecError> {
         let Some(value) = self.take(field) else { return Ok(None) };
-        match value.as_u64().filter(|integer| range.contains(integer)) {
-            Some(integer) => Ok(Some(integer)),
-            None => {
-                let allowed = format!("an integer in {}..={}", range.start(), range.end());
-                Err(SpecError::new(field, value, allowed))
-            }
-        }
-    }
-
-    pub(crate) fn integer(
-        &mut self,
-        field: &'static str,
-        range: RangeInclusive<u64>,
-        default: u64,
-    ) -> Result<u64, SpecError> {
-        Ok(self.integer_or_none(field, range)?.unwrap_or(default))
+        let integer = value.as_u64().and_then(|integer| T::try_from(integer).ok());
+        integer.filter(|integer| range.contains(integer)).map(Some).ok_or_else(|| {
+            SpecError::new(field, value, format!("an integer in {}..={}", range.start(), range.end()))
+        })
     }
 
     pub(crate) fn number(
@@ -88,10 +73,8 @@ impl Fields {
         is_allowed: impl Fn(f64) -> bool,
     ) -> Result<f64, SpecError> {
         let Some(value) = self.take(field) else { return Ok(default) };
-        match value.as_f64().filter(|&number| number.is_finite() && is_allowed(number)) {
-            Some(number) => Ok(number),
-            None => Err(SpecError::new(field, value, allowed)),
-        }
+        let number = value.as_f64().filter(|&number| number.is_finite() && is_allowed(number));
+        number.ok_or_else(|| SpecError::new(field, value, allowed))
     }
 
     /// A text that `parse` accepts; otherwise `parse` returns the allowed values.
@@ -107,6 +90,11 @@ impl Fields {
             _ => Err(format!("a text of at most {TEXT_LENGTH_MAX} bytes")),
         });
         parsed.map_err(|allowed| SpecError::new(field, value, allowed))
+    }
+
+    /// Any text.
+    pub(crate) fn text(&mut self, field: &'static str, default: &str) -> Result<String, SpecError> {
+        self.parsed(field, default.to_owned(), |text| Ok(text.to_owned()))
     }
 
     pub(crate) fn name(&mut self, default: &str) -> Result<String, SpecError> {

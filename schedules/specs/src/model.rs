@@ -111,10 +111,8 @@ macro_rules! declare {
             }
 
             /// Every model.
-            fn all() -> Vec<ModelName> {
-                let mut all = Vec::new();
-                $(all.extend($all);)*
-                all
+            fn all() -> impl Iterator<Item = ModelName> {
+                std::iter::empty()$(.chain($all))*
             }
         }
 
@@ -164,7 +162,7 @@ impl FromStr for ModelName {
 
     /// Reads a name as [`Display`](fmt::Display) writes it, and no other spelling of its numbers.
     fn from_str(name: &str) -> Result<ModelName, UnknownModel> {
-        let found = ModelName::all().into_iter().find(|model| model.to_string() == name);
+        let found = ModelName::all().find(|model| model.to_string() == name);
         found.ok_or_else(|| UnknownModel { name: name.to_owned() })
     }
 }

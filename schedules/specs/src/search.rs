@@ -2,15 +2,15 @@
 
 use pba_schedules::Op;
 use pba_types::limits::EPOCHS_MAX;
-use serde::{Deserialize, Serialize, Serializer};
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
 use crate::fields::{Fields, SpecError};
-use crate::training::{IMAGES_MAX, Spec, Strategy, TrainingSpec, as_text};
+use crate::training::{IMAGES_MAX, Spec, Strategy, TrainingSpec};
 
 /// Most members of a population. More would not fit a device, and events list every member.
-const POPULATION_MAX: u64 = 256;
+const POPULATION_MAX: u32 = 256;
 
 /// A checked search.
 ///
@@ -45,11 +45,9 @@ pub struct SearchSpec {
     #[schema(required = false, minimum = 0, maximum = 1)]
     pub resample_probability: f64,
     /// The ops of the policies. Default: all 15.
-    #[serde(serialize_with = "as_names")]
     #[schema(required = false, value_type = Vec<String>)]
     pub ops: Vec<Op>,
     /// Strategy: `auto` (the default), `sequential`, `stacked` or `graphs`.
-    #[serde(serialize_with = "as_text")]
     #[schema(required = false, value_type = String)]
     pub strategy: Strategy,
 }
@@ -138,10 +136,10 @@ impl TryFrom<Map<String, Value>> for SearchSpec {
         let spec = SearchSpec {
             name: fields.name("search")?,
             training: fields.training()?,
-            train_size: fields.integer_or_none("train_size", 1..=IMAGES_MAX)?.map(|n| n as usize),
-            val_size: fields.integer_or_none("val_size", 1..=IMAGES_MAX)?.map(|n| n as usize),
-            population: fields.integer("population", 2..=POPULATION_MAX, 16)? as u32,
-            perturbation_interval: fields.integer("perturbation_interval", 1..=EPOCHS_MAX.into(), 3)? as u32,
+            train_size: fields.integer("train_size", 1..=IMAGES_MAX)?,
+            val_size: fields.integer("val_size", 1..=IMAGES_MAX)?,
+            population: fields.integer("population", 2..=POPULATION_MAX)?.unwrap_or(16),
+            perturbation_interval: fields.integer("perturbation_interval", 1..=EPOCHS_MAX)?.unwrap_or(3),
             quantile: fields
                 .number("quantile", 0.25, "a number above 0, up to 0.5", |q| q > 0.0 && q <= 0.5)?,
             resample_probability: fields
@@ -169,10 +167,6 @@ impl Fields {
         }
         if ops.is_empty() { Err(SpecError::new("ops", value, allowed())) } else { Ok(ops) }
     }
-}
-
-fn as_names<S: Serializer>(ops: &[Op], serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.collect_seq(ops.iter().map(|op| op.name()))
 }
 
 #[cfg(test)]

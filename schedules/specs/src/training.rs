@@ -12,7 +12,7 @@ use crate::fields::{Fields, SpecError};
 use crate::model::{ModelName, UnknownModel};
 
 /// Most images of a split; keeps arithmetic far from overflow.
-pub(crate) const IMAGES_MAX: u64 = 1 << 32;
+pub(crate) const IMAGES_MAX: usize = 1 << 32;
 
 /// The device that a model trains on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,7 +36,8 @@ impl fmt::Display for DeviceChoice {
 }
 
 /// How the members of a population share a device. All strategies give the same result, up to rounding.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Strategy {
     /// The fastest strategy on the device.
     Auto,
@@ -66,11 +67,13 @@ impl fmt::Display for Strategy {
 }
 
 /// How the learning rate decreases.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "lowercase")]
 pub enum LrSchedule {
     /// From `lr` to 0 along half a cosine, per step.
     Cosine,
     /// Multiplied by `factor` at the start of each listed epoch.
+    #[serde(untagged)]
     Steps {
         /// Epochs, 0-based, ascending.
         steps: Vec<u32>,
@@ -91,17 +94,6 @@ impl LrSchedule {
                 let epoch = step / steps_per_epoch;
                 let passed = steps.iter().filter(|&&at| u64::from(at) <= epoch).count();
                 factor.powi(passed as i32)
-            }
-        }
-    }
-}
-
-impl Serialize for LrSchedule {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        match self {
-            LrSchedule::Cosine => serializer.serialize_str("cosine"),
-            LrSchedule::Steps { steps, factor } => {
-                serde_json::json!({ "steps": steps, "factor": factor }).serialize(serializer)
             }
         }
     }
@@ -152,9 +144,7 @@ impl TrainingSpec {
         }
         Ok(())
     }
-}
 
-impl TrainingSpec {
     pub(crate) fn full_batches(&self, images: Option<usize>) -> u64 {
         (images.unwrap_or(0) / self.batch_size * self.batch_size) as u64
     }
@@ -202,7 +192,7 @@ where
 
 impl Fields {
     pub(crate) fn training(&mut self) -> Result<TrainingSpec, SpecError> {
-        let dataset = self.parsed("dataset", "shapes".to_owned(), |name| Ok(name.to_owned()))?;
+        let dataset = self.text("dataset", "shapes")?;
         let model = self.parsed("model", ModelName::default(), |name| {
             name.parse().map_err(|unknown: UnknownModel| unknown.allowed())
         })?;
@@ -210,8 +200,8 @@ impl Fields {
         Ok(TrainingSpec {
             dataset,
             model,
-            epochs: self.integer("epochs", 1..=EPOCHS_MAX.into(), 200)? as u32,
-            batch_size: self.integer("batch_size", 1..=BATCH_SIZE_MAX.into(), defaults.batch_size.into())?
+            epochs: self.integer("epochs", 1..=EPOCHS_MAX)?.unwrap_or(200),
+            batch_size: self.integer("batch_size", 1..=BATCH_SIZE_MAX)?.unwrap_or(defaults.batch_size)
                 as usize,
             lr: self.number("lr", defaults.lr, "a number above 0, up to 1000", |lr| lr > 0.0 && lr <= 1e3)?,
             weight_decay: self.number(
@@ -222,7 +212,7 @@ impl Fields {
             )?,
             lr_schedule: self.lr_schedule()?,
             base: self.parsed("base", None, |text| Ok(Some(text.to_owned())))?,
-            seed: self.integer("seed", 0..=u64::MAX, 0)?,
+            seed: self.integer("seed", 0..=u64::MAX)?.unwrap_or(0),
             device: self.parsed("device", DeviceChoice::Auto, |text| match text {
                 "auto" => Ok(DeviceChoice::Auto),
                 "cpu" => Ok(DeviceChoice::Cpu),
@@ -235,7 +225,7 @@ impl Fields {
         })
     }
 
-    pub(crate) fn lr_schedule(&mut self) -> Result<LrSchedule, SpecError> {
+    fn lr_schedule(&mut self) -> Result<LrSchedule, SpecError> {
         #[derive(Deserialize)]
         #[serde(deny_unknown_fields)]
         struct Steps {
@@ -259,6 +249,6 @@ impl Fields {
     }
 }
 
-pub(crate) fn as_text<S: Serializer>(value: &impl fmt::Display, serializer: S) -> Result<S::Ok, S::Error> {
+fn as_text<S: Serializer>(value: &impl fmt::Display, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_str(value)
 }

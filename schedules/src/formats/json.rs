@@ -27,10 +27,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::error::ScheduleError;
-use crate::op::Op;
 use crate::policy::Policy;
 use crate::policy::pairs::{Pairs, RawPairs};
-use crate::schedule::{Provenance, Schedule, Segment};
+use crate::schedule::{Provenance, Schedule, Segment, pairs};
 
 const V1: &str = "pba-schedule/1";
 const V2: &str = "pba-schedule/2";
@@ -131,10 +130,8 @@ fn schedule<P>(
 /// Writes a schedule as a `pba-schedule/1` document, or as a `pba-schedule/2` document where it holds
 /// a policy of another family than pairs; one segment's policy a line.
 pub fn write(schedule: &Schedule) -> String {
-    let (format, ops) = match schedule.pairs() {
-        Some(pairs) => {
-            (V1, format!("  \"ops\": {},\n", text(&pairs[0].ops().map(Op::name).collect::<Vec<_>>())))
-        }
+    let (format, ops) = match pairs(schedule.segments()) {
+        Some(pairs) => (V1, format!("  \"ops\": {},\n", text(&pairs[0].ops().collect::<Vec<_>>()))),
         None => (V2, String::new()),
     };
     let policy = |policy: &Policy| match policy.as_pairs() {

@@ -9,7 +9,7 @@ pub(crate) mod pairs;
 use std::fmt;
 
 use serde::de::DeserializeOwned;
-use serde_json::{Map, Value, to_value};
+use serde_json::{Map, Value};
 
 use crate::error::ScheduleError;
 use crate::op::{Op, OpOdds};
@@ -61,12 +61,8 @@ impl Policy {
 
     /// Its fields in a document, without its family.
     pub(crate) fn fields(&self) -> Map<String, Value> {
-        let fields = match self {
-            Policy::Pairs(pairs) => to_value(RawPairs::from(pairs)),
-        };
-        match fields {
-            Ok(Value::Object(fields)) => fields,
-            fields => unreachable!("a policy is an object, not {fields:?}"),
+        match self {
+            Policy::Pairs(pairs) => pairs.fields(),
         }
     }
 
@@ -87,14 +83,6 @@ impl Policy {
     /// As [`Pairs::from_hyperparameters`].
     pub fn from_hyperparameters(ops: &[Op], values: &[u8]) -> Result<Policy, ScheduleError> {
         Pairs::from_hyperparameters(ops, values).map(Policy::Pairs)
-    }
-
-    /// A policy of pairs over the paper's 15 ops, from 60 comma-separated integers.
-    ///
-    /// # Errors
-    /// As [`Pairs::from_hyperparameters`], and when an entry is not an integer.
-    pub fn from_csv(text: &str) -> Result<Policy, ScheduleError> {
-        Pairs::from_csv(text).map(Policy::Pairs)
     }
 
     /// The policy of pairs that never does anything: every level is 0.

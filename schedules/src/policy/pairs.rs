@@ -5,7 +5,8 @@
 
 use std::fmt;
 
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
 
 use crate::error::ScheduleError;
 use crate::op::{MAGNITUDE_MAX, Op, OpOdds, PROBABILITY_MAX};
@@ -70,12 +71,9 @@ impl Pairs {
     pub fn from_csv(text: &str) -> Result<Pairs, ScheduleError> {
         let values = text
             .split(',')
-            .map(|entry| {
-                let entry = entry.trim();
-                entry.parse::<u8>().map_err(|_| ScheduleError::NotALevel { value: entry.to_owned() })
-            })
-            .collect::<Result<Vec<u8>, _>>()?;
-        Pairs::from_hyperparameters(&Op::PAPER, &values)
+            .map(str::trim)
+            .map(|entry| entry.parse().map_err(|_| ScheduleError::NotALevel { value: entry.to_owned() }));
+        Pairs::from_hyperparameters(&Op::PAPER, &values.collect::<Result<Vec<u8>, _>>()?)
     }
 
     /// The slots, in order.
@@ -95,11 +93,9 @@ impl Pairs {
 
     /// The mean over the two slots of an op, its magnitude weighted by probability.
     pub(super) fn odds(&self, op: Op) -> OpOdds {
-        let (mut sum, mut weighted) = (0, 0);
-        for slot in self.slots.iter().filter(|slot| slot.op == op) {
-            sum += u32::from(slot.probability);
-            weighted += u32::from(slot.probability) * u32::from(slot.magnitude);
-        }
+        let slots = || self.slots.iter().filter(|slot| slot.op == op);
+        let sum: u32 = slots().map(|slot| u32::from(slot.probability)).sum();
+        let weighted: u32 = slots().map(|slot| u32::from(slot.probability) * u32::from(slot.magnitude)).sum();
         OpOdds {
             probability: f64::from(sum) / f64::from(2 * u32::from(PROBABILITY_MAX)),
             magnitude: f64::from(weighted) / f64::from(sum.max(1)),
@@ -114,6 +110,13 @@ impl Pairs {
     /// Its hyperparameters, separated by spaces.
     pub(crate) fn levels(&self) -> String {
         self.hyperparameters().iter().map(u8::to_string).collect::<Vec<_>>().join(" ")
+    }
+
+    /// Its fields in a document, as [`RawPairs`] reads them.
+    pub(super) fn fields(&self) -> Map<String, Value> {
+        let ops: Vec<Op> = self.ops().collect();
+        let levels: Vec<_> = self.slots.iter().map(|slot| [slot.probability, slot.magnitude]).collect();
+        Map::from_iter([("ops".to_owned(), json!(ops)), ("levels".to_owned(), json!(levels))])
     }
 
     /// What affects pixels, where a schedule does not say the ops once for all its policies.
@@ -136,22 +139,13 @@ impl fmt::Display for Pairs {
 }
 
 /// A policy of pairs as it stands in a document, before anything is checked.
-#[derive(Serialize, Deserialize)]
+#[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct RawPairs {
     /// Names of the ops.
     pub(crate) ops: Vec<String>,
     /// Probability and magnitude of each slot.
     pub(crate) levels: Vec<[i64; 2]>,
-}
-
-impl From<&Pairs> for RawPairs {
-    fn from(pairs: &Pairs) -> RawPairs {
-        RawPairs {
-            ops: pairs.ops().map(|op| op.name().to_owned()).collect(),
-            levels: pairs.slots.iter().map(|slot| [slot.probability.into(), slot.magnitude.into()]).collect(),
-        }
-    }
 }
 
 impl TryFrom<RawPairs> for Pairs {
@@ -171,12 +165,10 @@ fn check_ops(ops: &[Op]) -> Result<(), ScheduleError> {
     if ops.is_empty() {
         return Err(ScheduleError::NoOps);
     }
-    for (position, op) in ops.iter().enumerate() {
-        if ops[..position].contains(op) {
-            return Err(ScheduleError::RepeatedOp { op: *op });
-        }
+    match ops.iter().enumerate().find(|(position, op)| ops[..*position].contains(op)) {
+        Some((_, &op)) => Err(ScheduleError::RepeatedOp { op }),
+        None => Ok(()),
     }
-    Ok(())
 }
 
 #[cfg(test)]

@@ -39,16 +39,11 @@ impl FromStr for Digest {
     type Err = ParseDigestError;
 
     fn from_str(text: &str) -> Result<Digest, ParseDigestError> {
-        let error = || ParseDigestError { text: text.to_owned() };
         if text.len() != 64 || !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
-            return Err(error());
+            return Err(ParseDigestError { text: text.to_owned() });
         }
-        let mut bytes = [0; 32];
-        for (byte, digits) in bytes.iter_mut().zip(text.as_bytes().chunks_exact(2)) {
-            let digits = std::str::from_utf8(digits).map_err(|_| error())?;
-            *byte = u8::from_str_radix(digits, 16).map_err(|_| error())?;
-        }
-        Ok(Digest(bytes))
+        let byte = |at: usize| u8::from_str_radix(&text[2 * at..][..2], 16).expect("two hexadecimal digits");
+        Ok(Digest(std::array::from_fn(byte)))
     }
 }
 

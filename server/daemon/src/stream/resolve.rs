@@ -10,7 +10,7 @@ use pba_augment::{
     Base, ImageShape, Plan, PlanError, PlanSpec, Policies, Recipe, RecipeSpec, Shard, hole_color,
 };
 use pba_datasets::{Images, Normalization, Split};
-use pba_schedules::{Ablation, Digest, EpochPolicies, Policy, Schedule};
+use pba_schedules::{Ablation, Digest, EpochPolicies, Pairs, Policy, Schedule};
 use pba_types::SplitName;
 use pba_types::limits::BATCH_SIZE_MAX;
 use pba_wire::{EpochRequest, stream};
@@ -136,7 +136,7 @@ impl Resolver<'_> {
                 "either policy or schedule",
             )),
             (Some(text), None) => {
-                let policy = Policy::from_csv(text).map_err(|error| {
+                let policy = Pairs::from_csv(text).map(Policy::Pairs).map_err(|error| {
                     Error::parameter(
                         "policy",
                         text,
