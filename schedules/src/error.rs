@@ -1,9 +1,9 @@
 //! What can be wrong with a schedule or a policy, named with its value and place.
 
 use pba_types::limits::EPOCHS_MAX;
-use pba_types::names_allowed;
+use pba_types::{NameError, names_allowed};
 
-use crate::op::{MAGNITUDE_MAX, Op, PROBABILITY_MAX, UnknownOp};
+use crate::op::{MAGNITUDE_MAX, Op, PROBABILITY_MAX};
 
 /// Why a schedule or a policy was refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -17,8 +17,8 @@ pub enum ScheduleError {
     #[error("op {op} is listed twice")]
     RepeatedOp { op: Op },
     /// A name that is not an op's.
-    #[error(transparent)]
-    UnknownOp(#[from] UnknownOp),
+    #[error("unknown op {:?}; the ops are {}", .0, Op::names())]
+    UnknownOp(String),
     /// Too few or too many integers in a policy.
     #[error(
         "a policy of {found} integers; expected {expected}: a probability and a magnitude per slot, each op twice"
@@ -33,8 +33,8 @@ pub enum ScheduleError {
     )]
     NotALevel { value: String },
     /// A schedule name that could not be used in a path or a URL.
-    #[error("{name:?} is not a schedule name; allowed are {}", names_allowed())]
-    Name { name: String },
+    #[error("{:?} is not a schedule name; allowed are {}", .0.0, names_allowed())]
+    Name(NameError),
     /// A schedule without segments, or a segment without epochs.
     #[error(
         "segment {position} lasts {epochs} epochs; every segment lasts at least one, and a schedule has at least one segment"

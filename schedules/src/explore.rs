@@ -7,20 +7,17 @@ use pba_types::rng::below;
 use crate::op::{MAGNITUDE_MAX, PROBABILITY_MAX};
 use crate::policy::Policy;
 
-/// The paper's chance that a level is drawn afresh instead of moved.
-pub const RESAMPLE_PROBABILITY: f64 = 0.2;
-
 /// Perturbs each level of a policy of pairs (Ho et al. 2019, Algorithm 1). A policy of another
 /// family has no levels to explore, and stays as it is.
 ///
-/// With probability `resample_probability` a level is drawn uniformly from its range. Otherwise
+/// With probability `resample_probability` (the paper's is 0.2) a level is drawn uniformly from its range. Otherwise
 /// it moves by 0, 1, 2 or 3, up or down with equal odds, and is clipped to its range. Three words
 /// of `rng` are used per level, whatever they decide.
 ///
 /// ```
-/// use pba_schedules::{Op, Policy, RESAMPLE_PROBABILITY, explore, rng::{Address, Purpose}};
+/// use pba_schedules::{Op, Policy, explore, rng::{Address, Purpose}};
 /// let mut rng = Address { seed: 1, purpose: Purpose::Search, epoch: 3, item: 0 }.stream();
-/// let child = explore(&Policy::zero(&Op::PAPER)?, RESAMPLE_PROBABILITY, &mut rng);
+/// let child = explore(&Policy::zero(&Op::PAPER)?, 0.2, &mut rng);
 /// assert_eq!(child.slots().len(), 30);
 /// # Ok::<(), pba_schedules::ScheduleError>(())
 /// ```
@@ -71,7 +68,7 @@ mod tests {
         let policy = Policy::from_hyperparameters(&Op::PAPER, &start).unwrap();
         let mut counts = vec![[0u32; 11]; 60];
         for run in 0..runs {
-            let child = explore(&policy, RESAMPLE_PROBABILITY, &mut stream(run));
+            let child = explore(&policy, 0.2, &mut stream(run));
             for (count, level) in counts.iter_mut().zip(child.hyperparameters()) {
                 count[usize::from(level)] += 1;
             }

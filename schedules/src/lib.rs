@@ -26,8 +26,8 @@ mod policy;
 mod schedule;
 
 pub use error::ScheduleError;
-pub use explore::{RESAMPLE_PROBABILITY, explore};
-pub use op::{MAGNITUDE_MAX, Op, OpOdds, PROBABILITY_MAX, UnknownOp};
+pub use explore::explore;
+pub use op::{MAGNITUDE_MAX, Op, OpOdds, PROBABILITY_MAX};
 pub use pba_types::{Digest, rng};
 pub use policy::*;
-pub use schedule::{Ablation, EpochPolicies, Provenance, Schedule, Segment};
+pub use schedule::{Ablation, Provenance, Schedule, Segment};

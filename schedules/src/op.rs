@@ -1,8 +1,5 @@
 //! The one list of operations, and the levels at which policies apply them.
 
-use std::fmt;
-use std::str::FromStr;
-
 use serde::Serialize;
 
 /// Probability levels are 0..=10, in tenths.
@@ -19,99 +16,52 @@ pub struct OpOdds {
     pub magnitude: f64,
 }
 
-/// Declares the ops: each line is all that this crate says of an op.
-macro_rules! ops {
-    ($($(#[$doc:meta])* $op:ident,)*) => {
-        /// An augmentation operation.
-        ///
-        /// Policies are stored by op *name*: a list by position changes its meaning silently when the
-        /// list changes.
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
-        #[repr(u8)]
-        pub enum Op {
-            $($(#[$doc])* $op,)*
-        }
-
-        impl Op {
-            /// Every op there is, in declaration order: first the paper's, then all others.
-            pub const ALL: [Op; [$(Op::$op),*].len()] = [$(Op::$op),*];
-
-            /// The name used in files, requests and metrics.
-            pub fn name(self) -> &'static str {
-                match self {
-                    $(Op::$op => stringify!($op),)*
-                }
-            }
-        }
-    };
-}
-
-// The first fifteen are the paper's, in the order in which its reference implementation lists them.
-// Others follow them.
-ops! {
-    /// Turn about the centre.
-    Rotate,
-    /// Shift along x.
-    TranslateX,
-    /// Shift along y.
-    TranslateY,
-    /// Blend with black.
-    Brightness,
-    /// Blend with the grayscale image.
-    Color,
-    /// Replace v by 255 - v.
-    Invert,
-    /// Blend with a smoothed image.
-    Sharpness,
-    /// Keep the high bits.
-    Posterize,
-    /// Slant along x.
-    ShearX,
-    /// Invert values at or above a threshold.
-    Solarize,
-    /// Slant along y.
-    ShearY,
-    /// Flatten the histogram of each channel.
-    Equalize,
-    /// Stretch the histogram of each channel.
-    AutoContrast,
-    /// Erase a square.
-    Cutout,
-    /// Blend with the mean gray.
-    Contrast,
+pba_types::named! {
+    /// An augmentation operation.
+    ///
+    /// Policies are stored by op *name*: a list by position changes its meaning silently when the
+    /// list changes. The first fifteen are the paper's, in the order in which its reference
+    /// implementation lists them; others follow them.
+    #[derive(Serialize)]
+    #[repr(u8)]
+    pub enum Op {
+        /// Turn about the centre.
+        Rotate,
+        /// Shift along x.
+        TranslateX,
+        /// Shift along y.
+        TranslateY,
+        /// Blend with black.
+        Brightness,
+        /// Blend with the grayscale image.
+        Color,
+        /// Replace v by 255 - v.
+        Invert,
+        /// Blend with a smoothed image.
+        Sharpness,
+        /// Keep the high bits.
+        Posterize,
+        /// Slant along x.
+        ShearX,
+        /// Invert values at or above a threshold.
+        Solarize,
+        /// Slant along y.
+        ShearY,
+        /// Flatten the histogram of each channel.
+        Equalize,
+        /// Stretch the histogram of each channel.
+        AutoContrast,
+        /// Erase a square.
+        Cutout,
+        /// Blend with the mean gray.
+        Contrast,
+    }
 }
 
 impl Op {
     /// The ops of the paper (Ho et al. 2019), for ever: what 60 integers without names are about,
     /// and what a search explores unless it is told otherwise.
     pub const PAPER: [Op; 15] = *Op::ALL.first_chunk().expect("the paper's ops are declared first");
-
-    /// Every op name, comma-separated: for error messages and help texts.
-    pub fn names() -> String {
-        Op::ALL.map(Op::name).join(", ")
-    }
-}
-
-impl fmt::Display for Op {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.name())
-    }
-}
-
-/// A name that is not an op's.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("unknown op {name:?}; the ops are {}", Op::names())]
-pub struct UnknownOp {
-    /// The name that was given.
-    pub name: String,
-}
-
-impl FromStr for Op {
-    type Err = UnknownOp;
-
-    fn from_str(name: &str) -> Result<Op, UnknownOp> {
-        Op::ALL.into_iter().find(|op| op.name() == name).ok_or_else(|| UnknownOp { name: name.to_owned() })
-    }
 }
 
 #[cfg(test)]
@@ -121,10 +71,10 @@ mod tests {
     #[test]
     fn names_parse_back_and_positions_match() {
         for (position, op) in Op::ALL.into_iter().enumerate() {
-            assert_eq!(op.name().parse(), Ok(op));
+            assert_eq!(Op::named(op.name()), Some(op));
             assert_eq!(op as usize, position);
         }
-        assert!("rotate".parse::<Op>().is_err(), "names are case-sensitive");
+        assert!(Op::named("rotate").is_none(), "names are case-sensitive");
     }
 
     #[test]

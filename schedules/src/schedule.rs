@@ -2,7 +2,7 @@
 
 use pba_types::limits::EPOCHS_MAX;
 use pba_types::rng::{Address, Purpose, below};
-use pba_types::{Digest, NameError, check_name};
+use pba_types::{Digest, check_name};
 use rand::Rng;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -50,38 +50,21 @@ pub struct Provenance {
     pub other: Map<String, Value>,
 }
 
-/// How a schedule is bent to see what it is worth (the paper's ablations).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Ablation {
-    /// As learned.
-    #[default]
-    Scheduled,
-    /// Each image draws its policy from the whole schedule.
-    Flatten,
-    /// The epochs of the schedule in a random order that the seed fixes.
-    Shuffled,
-    /// The last policy throughout.
-    Final,
-}
-
-impl Ablation {
-    /// Every ablation with its name in requests.
-    pub const ALL: [(Ablation, &str); 4] = [
-        (Ablation::Scheduled, "scheduled"),
-        (Ablation::Flatten, "flatten"),
-        (Ablation::Shuffled, "shuffled"),
-        (Ablation::Final, "final"),
-    ];
-}
-
-/// What the images of one epoch draw their policy from.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum EpochPolicies<'a> {
-    /// All images share this policy.
-    One(&'a Policy),
-    /// Each image draws a search epoch uniformly, and uses the policy of that epoch.
-    AnyEpochOf(&'a Schedule),
+pba_types::named! {
+    /// How a schedule is bent to see what it is worth (the paper's ablations).
+    #[derive(Default, Serialize, Deserialize)]
+    #[serde(rename_all = "lowercase")]
+    pub enum Ablation {
+        /// As learned.
+        #[default]
+        Scheduled = "scheduled",
+        /// Each image draws its policy from the whole schedule.
+        Flatten = "flatten",
+        /// The epochs of the schedule in a random order that the seed fixes.
+        Shuffled = "shuffled",
+        /// The last policy throughout.
+        Final = "final",
+    }
 }
 
 /// A checked schedule: named, immutable, addressed by the digest of what affects pixels.
@@ -108,7 +91,7 @@ impl Schedule {
         provenance: Provenance,
     ) -> Result<Schedule, ScheduleError> {
         let name = name.into();
-        check(&name)?;
+        check_name(&name).map_err(ScheduleError::Name)?;
         if segments.is_empty() {
             return Err(ScheduleError::EmptySegment { position: 0, epochs: 0 });
         }
@@ -137,7 +120,7 @@ impl Schedule {
     /// When the name is unusable.
     pub fn renamed(mut self, name: impl Into<String>) -> Result<Schedule, ScheduleError> {
         self.name = name.into();
-        check(&self.name)?;
+        check_name(&self.name).map_err(ScheduleError::Name)?;
         Ok(self)
     }
 
@@ -184,7 +167,8 @@ impl Schedule {
         Ok(self.at_search_epoch(self.search_epoch(epoch, epochs)?))
     }
 
-    /// What the images of one epoch draw their policy from, under an ablation.
+    /// The policy of one epoch under an ablation; none where each image draws a search epoch uniformly,
+    /// and uses the policy of that epoch.
     ///
     /// # Errors
     /// When `epoch` is not below `epochs`.
@@ -194,17 +178,15 @@ impl Schedule {
         epoch: u32,
         epochs: u32,
         seed: u64,
-    ) -> Result<EpochPolicies<'_>, ScheduleError> {
+    ) -> Result<Option<&Policy>, ScheduleError> {
         let search_epoch = self.search_epoch(epoch, epochs)?;
-        Ok(match ablation {
-            Ablation::Scheduled => EpochPolicies::One(self.at_search_epoch(search_epoch)),
-            Ablation::Flatten => EpochPolicies::AnyEpochOf(self),
-            Ablation::Shuffled => {
-                let order = shuffled_epochs(self.epochs(), seed);
-                EpochPolicies::One(self.at_search_epoch(order[search_epoch as usize]))
-            }
-            Ablation::Final => EpochPolicies::One(self.at_search_epoch(self.epochs() - 1)),
-        })
+        let search_epoch = match ablation {
+            Ablation::Scheduled => search_epoch,
+            Ablation::Flatten => return Ok(None),
+            Ablation::Shuffled => shuffled_epochs(self.epochs(), seed)[search_epoch as usize],
+            Ablation::Final => self.epochs() - 1,
+        };
+        Ok(Some(self.at_search_epoch(search_epoch)))
     }
 
     /// The policy of a search epoch, 0-based.
@@ -258,15 +240,9 @@ pub(crate) fn pairs(segments: &[Segment]) -> Option<Vec<&Pairs>> {
     segments.iter().map(|segment| segment.policy.as_pairs()).collect()
 }
 
-fn check(name: &str) -> Result<(), ScheduleError> {
-    check_name(name).map_err(|NameError { name }| ScheduleError::Name { name })
-}
-
 fn check_epochs(epochs: u64) -> Result<u32, ScheduleError> {
-    match u32::try_from(epochs) {
-        Ok(epochs) if (1..=EPOCHS_MAX).contains(&epochs) => Ok(epochs),
-        _ => Err(ScheduleError::Epochs { epochs }),
-    }
+    let checked = u32::try_from(epochs).ok().filter(|epochs| (1..=EPOCHS_MAX).contains(epochs));
+    checked.ok_or(ScheduleError::Epochs { epochs })
 }
 
 #[cfg(test)]
@@ -310,15 +286,12 @@ mod tests {
     fn ablations() {
         let schedule = schedule(&[(2, 1), (1, 2), (3, 3)]);
         let of = |ablation, epoch, seed| schedule.ablated(ablation, epoch, 6, seed).unwrap();
-        assert_eq!(of(Ablation::Scheduled, 2, 0), EpochPolicies::One(&policy(2)));
-        assert_eq!(of(Ablation::Final, 0, 0), EpochPolicies::One(&policy(3)));
-        assert_eq!(of(Ablation::Flatten, 0, 0), EpochPolicies::AnyEpochOf(&schedule));
+        assert_eq!(of(Ablation::Scheduled, 2, 0), Some(&policy(2)));
+        assert_eq!(of(Ablation::Final, 0, 0), Some(&policy(3)));
+        assert_eq!(of(Ablation::Flatten, 0, 0), None);
         let shuffled = |seed| {
             let policies: Vec<_> = (0..6)
-                .map(|epoch| match of(Ablation::Shuffled, epoch, seed) {
-                    EpochPolicies::One(policy) => policy.slots()[0].probability,
-                    EpochPolicies::AnyEpochOf(_) => unreachable!("shuffled epochs have one policy"),
-                })
+                .map(|epoch| of(Ablation::Shuffled, epoch, seed).unwrap().slots()[0].probability)
                 .collect();
             policies
         };

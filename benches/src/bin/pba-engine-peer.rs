@@ -120,7 +120,7 @@ impl Engine {
                 let picture = &self.pictures[picture.parse::<usize>()? * bytes..][..bytes];
                 let mut image = Rgba::from_rgb(self.recipe.shape(), picture)?;
                 let call = OpCall {
-                    op: op.parse::<Op>()?,
+                    op: Op::named(op).ok_or("no such op")?,
                     magnitude: level.parse()?,
                     sign: if sign == "-1" { Sign::Minus } else { Sign::Plus },
                     centre: (column.parse()?, row.parse()?),

@@ -1,6 +1,5 @@
 //! Server-sent events of a job.
 
-use std::collections::VecDeque;
 use std::time::Duration;
 
 use pba_wire::jobs::{JobStanding, STATE};
@@ -51,7 +50,6 @@ pub struct Events {
     bytes: Vec<u8>,
     /// Id of the last event that had one.
     last_id: Option<String>,
-    ready: VecDeque<Event>,
     /// Whether a server has answered yet.
     connected: bool,
     /// Attempts since a complete event was read.
@@ -68,7 +66,6 @@ impl Events {
             response: None,
             bytes: Vec::new(),
             last_id: None,
-            ready: VecDeque::new(),
             connected: false,
             attempts: 0,
             ended: false,
@@ -81,7 +78,7 @@ impl Events {
     /// When the server refuses, or cannot be reached for a while.
     pub async fn next(&mut self) -> Result<Option<Event>, ClientError> {
         loop {
-            if let Some(event) = self.ready.pop_front() {
+            if let Some(event) = self.take() {
                 self.ended = event.kind == STATE
                     && event.read().is_ok_and(|JobStanding { state, .. }| state.is_final());
                 return Ok(Some(event));
@@ -133,12 +130,11 @@ impl Events {
         if self.bytes.len() > LINE_BYTES_MAX {
             return Err(ClientError::Stream("an event that does not end".to_owned()));
         }
-        self.parse();
         Ok(())
     }
 
-    /// Takes the complete events from the front: fields, one per line, up to an empty line.
-    fn parse(&mut self) {
+    /// Takes the first complete event: fields, one per line, up to an empty line.
+    fn take(&mut self) -> Option<Event> {
         while let Some(end) = self.bytes.windows(2).position(|pair| pair == b"\n\n") {
             let text: Vec<u8> = self.bytes.drain(..end + 2).collect();
             // A complete event shows that the server is up.
@@ -156,9 +152,10 @@ impl Events {
                 }
             }
             if !data.is_empty() {
-                self.ready.push_back(Event { kind, data: serde_json::from_str(&data).unwrap_or_default() });
+                return Some(Event { kind, data: serde_json::from_str(&data).unwrap_or_default() });
             }
         }
+        None
     }
 }
 
@@ -176,12 +173,15 @@ mod tests {
                 "searches",
                 "x",
             );
+            let mut kinds = Vec::new();
             for part in [&text[..cut], &text[cut..]] {
                 events.bytes.extend_from_slice(part);
-                events.parse();
+                kinds.extend(std::iter::from_fn(|| events.take()).map(|event| event.kind));
             }
-            let kinds: Vec<_> = events.ready.iter().map(|event| event.kind.as_str()).collect();
-            assert_eq!((kinds, events.last_id.as_deref()), (vec!["scored", "progress"], Some("3")));
+            assert_eq!(
+                (kinds, events.last_id.as_deref()),
+                (vec!["scored".to_owned(), "progress".to_owned()], Some("3"))
+            );
         }
     }
 }

@@ -16,7 +16,7 @@ use std::ptr::NonNull;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use arrow_buffer::{Buffer, MutableBuffer};
+use arrow_buffer::Buffer;
 use bytes::Bytes;
 use http_body_util::Empty;
 use hyper::client::conn::http1;
@@ -148,14 +148,13 @@ impl SharedMemoryStream {
         // SAFETY: nobody can cut the file off, and whoever gets a part of it gets it from the server
         // (see above).
         let map = unsafe { Mmap::map(&file) }?;
-        let schema = usize::try_from(schema_bytes).ok().and_then(|length| map.get(..length));
-        let Some(schema) = schema else {
+        let schema = part(&map, 0, schema_bytes).map(Buffer::from);
+        if schema.is_none() {
             return Err(broken("the server's shared memory is shorter than its schema"));
-        };
-        let schema = Buffer::from(schema);
+        }
         let memory =
             Arc::new(Memory { map, socket: socket.as_fd().try_clone_to_owned()?, held: AtomicUsize::new(0) });
-        Ok(SharedMemoryStream { socket, arriving, memory, held_max: batches as usize, schema: Some(schema) })
+        Ok(SharedMemoryStream { socket, arriving, memory, held_max: batches as usize, schema })
     }
 
     /// The next message, the schema's first; none at the end of the stream. May be dropped while it
@@ -172,18 +171,13 @@ impl SharedMemoryStream {
             Some(Record::End) => return Ok(None),
             _ => return Err(broken("the server sent an invalid record")),
         };
-        let place = usize::try_from(offset).ok().zip(usize::try_from(bytes).ok());
-        let message = place.and_then(|(offset, bytes)| self.memory.map.get(offset..)?.get(..bytes));
-        let Some(message) = message else {
-            return Err(broken("the server sent a batch outside its shared memory"));
-        };
+        let message = part(&self.memory.map, offset, bytes)
+            .ok_or_else(|| broken("the server sent a batch outside its shared memory"))?;
         let held = self.memory.held.fetch_add(1, Ordering::Relaxed) + 1;
         let slot = Slot { memory: Arc::clone(&self.memory), number: slot };
         if held > self.held_max {
             // With so many held, further batches are copies, and the stream continues.
-            let mut copy = MutableBuffer::new(message.len());
-            copy.extend_from_slice(message);
-            return Ok(Some(copy.into()));
+            return Ok(Some(Buffer::from(message)));
         }
         // SAFETY: the slot keeps the mapping, and nobody writes this part of it before the slot is
         // dropped, which happens with the last buffer.
@@ -238,6 +232,10 @@ impl Arriving {
         }
         Ok(received.bytes)
     }
+}
+
+fn part(map: &[u8], offset: u64, bytes: u64) -> Option<&[u8]> {
+    map.get(usize::try_from(offset).ok()?..)?.get(..usize::try_from(bytes).ok()?)
 }
 
 fn broken(what: &str) -> io::Error {

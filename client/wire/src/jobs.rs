@@ -1,53 +1,33 @@
 //! The part of the API that all kinds of job share.
 
 use std::collections::BTreeMap;
-use std::fmt;
 
 use pba_specs::{Progress, Spec};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-/// State of a job.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum JobState {
-    /// Waiting for its turn.
-    Queued,
-    /// Being trained.
-    Running,
-    /// Finished successfully.
-    Done,
-    /// Ended with an error.
-    Failed,
-    /// Cancelled by a request.
-    Cancelled,
+pba_types::named! {
+    /// State of a job.
+    #[derive(Serialize, Deserialize, ToSchema)]
+    #[serde(rename_all = "lowercase")]
+    pub enum JobState {
+        /// Waiting for its turn.
+        Queued = "queued",
+        /// Being trained.
+        Running = "running",
+        /// Finished successfully.
+        Done = "done",
+        /// Ended with an error.
+        Failed = "failed",
+        /// Cancelled by a request.
+        Cancelled = "cancelled",
+    }
 }
 
 impl JobState {
-    /// Every state.
-    pub const ALL: [JobState; 5] =
-        [JobState::Queued, JobState::Running, JobState::Done, JobState::Failed, JobState::Cancelled];
-
-    /// Its name.
-    pub fn name(self) -> &'static str {
-        match self {
-            JobState::Queued => "queued",
-            JobState::Running => "running",
-            JobState::Done => "done",
-            JobState::Failed => "failed",
-            JobState::Cancelled => "cancelled",
-        }
-    }
-
     /// Whether it has ended.
     pub fn is_final(self) -> bool {
         matches!(self, JobState::Done | JobState::Failed | JobState::Cancelled)
-    }
-}
-
-impl fmt::Display for JobState {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.name())
     }
 }
 

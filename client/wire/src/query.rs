@@ -124,9 +124,9 @@ pub fn text() -> Form<String> {
 
 /// The name of a split.
 pub fn split() -> Form<SplitName> {
-    let schema = of_type(Type::String).enum_values(Some(SplitName::ALL.map(SplitName::as_str)));
+    let schema = of_type(Type::String).enum_values(Some(SplitName::ALL.map(SplitName::name)));
     Form::new(schema, SplitName::to_string, |text| {
-        text.parse().map_err(|_| ("not a split", "train, val or test".to_owned()))
+        SplitName::named(text).ok_or_else(|| ("not a split", "train, val or test".to_owned()))
     })
 }
 

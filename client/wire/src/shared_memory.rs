@@ -75,10 +75,8 @@ impl Record {
             Record::End => (3, 0, 0, 0),
         };
         let mut record = [0; RECORD_BYTES];
-        record[..4].copy_from_slice(&u32::to_le_bytes(kind));
-        record[4..8].copy_from_slice(&u32::to_le_bytes(number));
-        record[8..16].copy_from_slice(&u64::to_le_bytes(first));
-        record[16..].copy_from_slice(&u64::to_le_bytes(second));
+        record[..8].copy_from_slice([kind, number].map(u32::to_le_bytes).as_flattened());
+        record[8..].copy_from_slice([first, second].map(u64::to_le_bytes).as_flattened());
         record
     }
 

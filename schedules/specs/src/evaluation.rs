@@ -106,7 +106,9 @@ impl TryFrom<Map<String, Value>> for EvaluationSpec {
             schedule: fields.text("schedule", EvaluationSpec::NO_SCHEDULE)?,
             training: fields.training()?,
             train_size: fields.integer("train_size", 1..=IMAGES_MAX)?,
-            ablation: fields.one_of("ablation", &Ablation::ALL)?,
+            ablation: fields.parsed("ablation", Ablation::Scheduled, |name| {
+                Ablation::named(name).ok_or_else(Ablation::names)
+            })?,
         };
         fields.close()?;
         Ok(spec)

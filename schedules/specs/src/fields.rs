@@ -6,20 +6,19 @@ use std::fmt;
 use std::ops::RangeInclusive;
 
 use pba_types::{check_name, names_allowed};
+use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
 /// Most bytes of a text; texts that are only passed on are bounded too.
 const TEXT_LENGTH_MAX: usize = 1024;
 
-/// An invalid field, with its value and the allowed values.
+/// An invalid field, with its value as JSON and the allowed values.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{field} is {value}; allowed: {allowed}")]
+#[allow(missing_docs, reason = "the message says what the fields are")]
 pub struct SpecError {
-    /// Name of the field.
     pub field: String,
-    /// The value, as JSON.
     pub value: String,
-    /// The allowed values.
     pub allowed: String,
 }
 
@@ -52,29 +51,27 @@ impl Fields {
         Err(SpecError::new(&field, value, allowed))
     }
 
-    /// An integer of a range.
-    pub(crate) fn integer<T: TryFrom<u64> + PartialOrd + fmt::Display>(
+    /// A number that `is_allowed`.
+    pub(crate) fn number<T: DeserializeOwned>(
+        &mut self,
+        field: &'static str,
+        allowed: &str,
+        is_allowed: impl Fn(&T) -> bool,
+    ) -> Result<Option<T>, SpecError> {
+        let Some(value) = self.take(field) else { return Ok(None) };
+        match T::deserialize(&value) {
+            Ok(number) if is_allowed(&number) => Ok(Some(number)),
+            _ => Err(SpecError::new(field, value, allowed)),
+        }
+    }
+
+    pub(crate) fn integer<T: DeserializeOwned + PartialOrd + fmt::Display>(
         &mut self,
         field: &'static str,
         range: RangeInclusive<T>,
     ) -> Result<Option<T>, SpecError> {
-        let Some(value) = self.take(field) else { return Ok(None) };
-        let integer = value.as_u64().and_then(|integer| T::try_from(integer).ok());
-        integer.filter(|integer| range.contains(integer)).map(Some).ok_or_else(|| {
-            SpecError::new(field, value, format!("an integer in {}..={}", range.start(), range.end()))
-        })
-    }
-
-    pub(crate) fn number(
-        &mut self,
-        field: &'static str,
-        default: f64,
-        allowed: &str,
-        is_allowed: impl Fn(f64) -> bool,
-    ) -> Result<f64, SpecError> {
-        let Some(value) = self.take(field) else { return Ok(default) };
-        let number = value.as_f64().filter(|&number| number.is_finite() && is_allowed(number));
-        number.ok_or_else(|| SpecError::new(field, value, allowed))
+        let allowed = format!("an integer in {}..={}", range.start(), range.end());
+        self.number(field, &allowed, |integer| range.contains(integer))
     }
 
     /// A text that `parse` accepts; otherwise `parse` returns the allowed values.
@@ -100,14 +97,6 @@ impl Fields {
     pub(crate) fn name(&mut self, default: &str) -> Result<String, SpecError> {
         self.parsed("name", default.to_owned(), |name| {
             check_name(name).map(|()| name.to_owned()).map_err(|_| names_allowed())
-        })
-    }
-
-    /// One of some values by its name. Default: the first.
-    pub(crate) fn one_of<T: Copy>(&mut self, field: &'static str, all: &[(T, &str)]) -> Result<T, SpecError> {
-        self.parsed(field, all[0].0, |text| match all.iter().find(|(_, name)| *name == text) {
-            Some(&(value, _)) => Ok(value),
-            None => Err(all.iter().map(|(_, name)| *name).collect::<Vec<_>>().join(", ")),
         })
     }
 }

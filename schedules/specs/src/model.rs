@@ -143,16 +143,13 @@ impl Serialize for ModelName {
 
 /// A name that is not a model that can be trained.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("unknown model {name:?}; the models are {}", self.allowed())]
-pub struct UnknownModel {
-    /// The name that was given.
-    pub name: String,
-}
+#[error("unknown model {:?}; the models are {}", .0, self.allowed())]
+pub struct UnknownModel(String);
 
 impl UnknownModel {
     /// The allowed names.
     pub fn allowed(&self) -> String {
-        let is_planned = PLANNED.contains(&self.name.as_str());
+        let is_planned = PLANNED.contains(&self.0.as_str());
         ModelName::allowed() + if is_planned { " (this one is planned, but not built yet)" } else { "" }
     }
 }
@@ -163,7 +160,7 @@ impl FromStr for ModelName {
     /// Reads a name as [`Display`](fmt::Display) writes it, and no other spelling of its numbers.
     fn from_str(name: &str) -> Result<ModelName, UnknownModel> {
         let found = ModelName::all().find(|model| model.to_string() == name);
-        found.ok_or_else(|| UnknownModel { name: name.to_owned() })
+        found.ok_or_else(|| UnknownModel(name.to_owned()))
     }
 }
 

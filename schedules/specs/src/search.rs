@@ -141,11 +141,15 @@ impl TryFrom<Map<String, Value>> for SearchSpec {
             population: fields.integer("population", 2..=POPULATION_MAX)?.unwrap_or(16),
             perturbation_interval: fields.integer("perturbation_interval", 1..=EPOCHS_MAX)?.unwrap_or(3),
             quantile: fields
-                .number("quantile", 0.25, "a number above 0, up to 0.5", |q| q > 0.0 && q <= 0.5)?,
+                .number("quantile", "a number above 0, up to 0.5", |&q| q > 0.0 && q <= 0.5)?
+                .unwrap_or(0.25),
             resample_probability: fields
-                .number("resample_probability", 0.2, "a number in 0..=1", |p| (0.0..=1.0).contains(&p))?,
+                .number("resample_probability", "a number in 0..=1", |p| (0.0..=1.0).contains(p))?
+                .unwrap_or(0.2),
             ops: fields.ops()?,
-            strategy: fields.one_of("strategy", &Strategy::ALL)?,
+            strategy: fields.parsed("strategy", Strategy::Auto, |name| {
+                Strategy::named(name).ok_or_else(Strategy::names)
+            })?,
         };
         fields.close()?;
         Ok(spec)
@@ -160,8 +164,8 @@ impl Fields {
             Vec::<String>::deserialize(&value).map_err(|_| SpecError::new("ops", &value, allowed()))?;
         let mut ops = Vec::with_capacity(names.len());
         for name in &names {
-            match name.parse::<Op>() {
-                Ok(op) if !ops.contains(&op) => ops.push(op),
+            match Op::named(name) {
+                Some(op) if !ops.contains(&op) => ops.push(op),
                 _ => return Err(SpecError::new("ops", &value, format!("{}; {name:?} is not", allowed()))),
             }
         }

@@ -35,34 +35,19 @@ impl fmt::Display for DeviceChoice {
     }
 }
 
-/// How the members of a population share a device. All strategies give the same result, up to rounding.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Strategy {
-    /// The fastest strategy on the device.
-    Auto,
-    /// One network per member: one after another on a GPU, one per core on a CPU.
-    Sequential,
-    /// All members in one network of grouped convolutions.
-    Stacked,
-    /// One CUDA graph per member, on streams of their own.
-    Graphs,
-}
-
-impl Strategy {
-    /// Every strategy with its name; `auto` first.
-    pub const ALL: [(Strategy, &str); 4] = [
-        (Strategy::Auto, "auto"),
-        (Strategy::Sequential, "sequential"),
-        (Strategy::Stacked, "stacked"),
-        (Strategy::Graphs, "graphs"),
-    ];
-}
-
-impl fmt::Display for Strategy {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (_, name) = Strategy::ALL.into_iter().find(|(strategy, _)| strategy == self).expect("listed");
-        f.pad(name)
+pba_types::named! {
+    /// How the members of a population share a device. All strategies give the same result, up to rounding.
+    #[derive(Serialize)]
+    #[serde(rename_all = "lowercase")]
+    pub enum Strategy {
+        /// The fastest strategy on the device.
+        Auto = "auto",
+        /// One network per member: one after another on a GPU, one per core on a CPU.
+        Sequential = "sequential",
+        /// All members in one network of grouped convolutions.
+        Stacked = "stacked",
+        /// One CUDA graph per member, on streams of their own.
+        Graphs = "graphs",
     }
 }
 
@@ -203,13 +188,12 @@ impl Fields {
             epochs: self.integer("epochs", 1..=EPOCHS_MAX)?.unwrap_or(200),
             batch_size: self.integer("batch_size", 1..=BATCH_SIZE_MAX)?.unwrap_or(defaults.batch_size)
                 as usize,
-            lr: self.number("lr", defaults.lr, "a number above 0, up to 1000", |lr| lr > 0.0 && lr <= 1e3)?,
-            weight_decay: self.number(
-                "weight_decay",
-                defaults.weight_decay,
-                "a number in 0..=1000",
-                |decay| (0.0..=1e3).contains(&decay),
-            )?,
+            lr: self
+                .number("lr", "a number above 0, up to 1000", |&lr| lr > 0.0 && lr <= 1e3)?
+                .unwrap_or(defaults.lr),
+            weight_decay: self
+                .number("weight_decay", "a number in 0..=1000", |decay| (0.0..=1e3).contains(decay))?
+                .unwrap_or(defaults.weight_decay),
             lr_schedule: self.lr_schedule()?,
             base: self.parsed("base", None, |text| Ok(Some(text.to_owned())))?,
             seed: self.integer("seed", 0..=u64::MAX)?.unwrap_or(0),
@@ -234,10 +218,9 @@ impl Fields {
         }
         let allowed =
             "\"cosine\", or {\"steps\": [epochs, ascending], \"factor\": a number above 0, up to 1}";
-        let Some(value) = self.take("lr_schedule") else { return Ok(LrSchedule::Cosine) };
-        if value == "cosine" {
+        let Some(value) = self.take("lr_schedule").filter(|value| value != "cosine") else {
             return Ok(LrSchedule::Cosine);
-        }
+        };
         match Steps::deserialize(&value) {
             Ok(Steps { steps, factor })
                 if steps.is_sorted_by(|one, next| one < next) && factor > 0.0 && factor <= 1.0 =>

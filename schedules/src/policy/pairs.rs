@@ -152,11 +152,14 @@ impl TryFrom<RawPairs> for Pairs {
     type Error = ScheduleError;
 
     fn try_from(RawPairs { ops, levels }: RawPairs) -> Result<Pairs, ScheduleError> {
-        let ops = ops.iter().map(|name| name.parse::<Op>()).collect::<Result<Vec<_>, _>>()?;
+        let ops = ops.into_iter().map(|name| Op::named(&name).ok_or(ScheduleError::UnknownOp(name)));
         let levels = levels.into_flattened().into_iter().map(|level| {
             u8::try_from(level).map_err(|_| ScheduleError::NotALevel { value: level.to_string() })
         });
-        Pairs::from_hyperparameters(&ops, &levels.collect::<Result<Vec<_>, _>>()?)
+        Pairs::from_hyperparameters(
+            &ops.collect::<Result<Vec<_>, _>>()?,
+            &levels.collect::<Result<Vec<_>, _>>()?,
+        )
     }
 }
 

@@ -30,17 +30,15 @@ impl fmt::Debug for Digest {
 
 /// Text that is not 64 hexadecimal digits.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{text:?} is not a digest; a digest is 64 hexadecimal digits")]
-pub struct ParseDigestError {
-    text: String,
-}
+#[error("{0:?} is not a digest; a digest is 64 hexadecimal digits")]
+pub struct ParseDigestError(String);
 
 impl FromStr for Digest {
     type Err = ParseDigestError;
 
     fn from_str(text: &str) -> Result<Digest, ParseDigestError> {
         if text.len() != 64 || !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
-            return Err(ParseDigestError { text: text.to_owned() });
+            return Err(ParseDigestError(text.to_owned()));
         }
         let byte = |at: usize| u8::from_str_radix(&text[2 * at..][..2], 16).expect("two hexadecimal digits");
         Ok(Digest(std::array::from_fn(byte)))

@@ -8,10 +8,11 @@ mod digest;
 mod image;
 pub mod limits;
 mod name;
+mod named;
 pub mod rng;
 mod split;
 
 pub use digest::{Digest, ParseDigestError};
 pub use image::{ImageShape, PixelBox, ShapeError};
 pub use name::{NameError, check_name, names_allowed};
-pub use split::{SplitName, UnknownSplit};
+pub use split::SplitName;

@@ -5,11 +5,8 @@ use crate::limits::NAME_BYTES_MAX;
 
 /// A name that cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{name:?} is not a name; allowed are {}", names_allowed())]
-pub struct NameError {
-    /// The name that was given.
-    pub name: String,
-}
+#[error("{:?} is not a name; allowed are {}", .0, names_allowed())]
+pub struct NameError(pub String);
 
 /// What [`check_name`] allows, in words.
 pub fn names_allowed() -> String {
@@ -30,7 +27,7 @@ pub fn check_name(name: &str) -> Result<(), NameError> {
         && name.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c))
         && !["none", "identity"].contains(&name)
         && name.parse::<Digest>().is_err();
-    if usable { Ok(()) } else { Err(NameError { name: name.to_owned() }) }
+    if usable { Ok(()) } else { Err(NameError(name.to_owned())) }
 }
 
 #[cfg(test)]

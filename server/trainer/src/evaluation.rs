@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, anyhow, ensure};
 use pba_augment::{Base, Policies};
 use pba_datasets::SplitName;
-use pba_schedules::{EpochPolicies, Schedule, formats};
+use pba_schedules::{Schedule, formats};
 use pba_search::protocol::{files, flags};
 use pba_search::{Evaluated, Evaluation, EvaluationEvent, EvaluationSpec, Run, Spec, Strategy, Trainer};
 
@@ -176,8 +176,8 @@ fn evaluate(
         let policies = match &schedule {
             None => Policies::None,
             Some(schedule) => match schedule.ablated(spec.ablation, epoch, training.epochs, training.seed)? {
-                EpochPolicies::One(policy) => Policies::One(policy.clone()),
-                EpochPolicies::AnyEpochOf(_) => Policies::AnyEpochOf(schedule.clone()),
+                Some(policy) => Policies::One(policy.clone()),
+                None => Policies::AnyEpochOf(schedule.clone()),
             },
         };
         population.train_epoch(&[policies], epoch)?;

@@ -141,7 +141,7 @@ fn run(command: Command) -> anyhow::Result<()> {
                 .to_string(),
             )?;
             let strategies = match strategy.as_str() {
-                "all" => Strategy::ALL.map(|(strategy, _)| strategy)[1..].to_vec(),
+                "all" => Strategy::ALL[1..].to_vec(),
                 _ => vec![spec.strategy],
             };
             bench::bench(&spec, &strategies, steps.max(1), val_size.max(1))

@@ -257,8 +257,8 @@ impl Served {
                 self.dataset.name
             ))),
             None => {
-                let known = self.dataset.splits.keys().map(|known| known.as_str());
-                Err(Error::not_found("split", name.as_str(), known))
+                let known = self.dataset.splits.keys().map(|known| known.name());
+                Err(Error::not_found("split", name.name(), known))
             }
         }
     }

@@ -82,7 +82,7 @@ pub(crate) async fn run(Args { remote, command }: Args) -> anyhow::Result<()> {
 }
 
 fn row(dataset: &Dataset) -> Vec<String> {
-    let names: Vec<&str> = dataset.splits.keys().map(|name| name.as_str()).collect();
+    let names: Vec<&str> = dataset.splits.keys().map(|name| name.name()).collect();
     let samples = |split: &Split| match split {
         Split::Ready(split) => split.samples.to_string(),
         Split::Failed { .. } => "broken".to_owned(),

@@ -1,7 +1,6 @@
 //! `pba evaluate`: train models from scratch and test them.
 
 use indicatif::ProgressBar;
-use pba_schedules::Ablation;
 use pba_search::{Evaluation, EvaluationEvent, EvaluationResults};
 use serde::Serialize;
 
@@ -58,9 +57,7 @@ impl Shown for Watched {
     const COLUMNS: &'static [&'static str] = &["TEST ERROR", "SCHEDULE", "ABLATION"];
 
     fn cells(results: &EvaluationResults) -> Vec<String> {
-        let ablation = Ablation::ALL.iter().find(|(ablation, _)| *ablation == results.ablation);
-        let ablation = ablation.map_or("-", |(_, name)| name).to_owned();
-        vec![percent(results.test_error), results.schedule.clone(), ablation]
+        vec![percent(results.test_error), results.schedule.clone(), results.ablation.to_string()]
     }
 
     fn happened(&mut self, event: EvaluationEvent, bar: Option<&ProgressBar>) {

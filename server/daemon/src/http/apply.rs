@@ -117,7 +117,7 @@ fn asked(entry: &str, x: Option<u32>, y: Option<u32>) -> Result<Asked, Error> {
 }
 
 fn op_named(parameter: &str, name: &str) -> Result<Op, Error> {
-    name.parse().map_err(|_| {
+    Op::named(name).ok_or_else(|| {
         let nearest = nearest(name, Op::ALL.map(Op::name));
         let hint = nearest.map(|op| format!(", did you mean {op:?}?")).unwrap_or_default();
         Error::parameter(parameter, name, format!("unknown op{hint}"), Op::names())

@@ -10,7 +10,7 @@ use pba_augment::{
     Base, ImageShape, Plan, PlanError, PlanSpec, Policies, Recipe, RecipeSpec, Shard, hole_color,
 };
 use pba_datasets::{Images, Normalization, Split};
-use pba_schedules::{Ablation, Digest, EpochPolicies, Pairs, Policy, Schedule};
+use pba_schedules::{Ablation, Digest, Pairs, Policy, Schedule};
 use pba_types::SplitName;
 use pba_types::limits::BATCH_SIZE_MAX;
 use pba_wire::{EpochRequest, stream};
@@ -206,22 +206,16 @@ fn scheduled(
     seed: u64,
 ) -> Result<Policies, Error> {
     match schedule.ablated(ablation, epoch, epochs, seed) {
-        Ok(EpochPolicies::One(policy)) => Ok(Policies::One(policy.clone())),
-        Ok(EpochPolicies::AnyEpochOf(_)) => Ok(Policies::AnyEpochOf(Arc::clone(schedule))),
+        Ok(Some(policy)) => Ok(Policies::One(policy.clone())),
+        Ok(None) => Ok(Policies::AnyEpochOf(Arc::clone(schedule))),
         Err(_) => Err(epoch_out_of_range(epoch, epochs)),
     }
 }
 
 fn ablation(request: &EpochRequest) -> Result<Option<Ablation>, Error> {
     let Some(text) = &request.ablation else { return Ok(None) };
-    let known = Ablation::ALL.iter().find(|(_, name)| name == text);
-    match known {
-        Some((ablation, _)) => Ok(Some(*ablation)),
-        None => {
-            let names = Ablation::ALL.map(|(_, name)| name).join(", ");
-            Err(Error::parameter("ablation", text, "unknown ablation", names))
-        }
-    }
+    let unknown = || Error::parameter("ablation", text, "unknown ablation", Ablation::names());
+    Ablation::named(text).ok_or_else(unknown).map(Some)
 }
 
 /// An ablation alters a schedule; without one it would be silently ignored.

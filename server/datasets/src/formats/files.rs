@@ -50,7 +50,7 @@ pub(crate) fn list(folder: &Path) -> Result<Vec<PathBuf>, DatasetError> {
 pub(crate) fn split_of(path: &Path) -> Option<SplitName> {
     let name = path.file_name()?.to_string_lossy().to_lowercase();
     // "val" stands for "valid" and "validation" too.
-    SplitName::ALL.into_iter().find(|split| name.starts_with(split.as_str()))
+    SplitName::ALL.into_iter().find(|split| name.starts_with(split.name()))
 }
 
 /// The split that a single file is: the one it is named after, or all is for training.

@@ -43,7 +43,7 @@ pub(crate) struct Shapes;
 
 impl Source for Shapes {
     fn splits(&self) -> BTreeMap<SplitName, PathBuf> {
-        [SplitName::Train, SplitName::Test].map(|split| (split, PathBuf::from(split.as_str()))).into()
+        [SplitName::Train, SplitName::Test].map(|split| (split, PathBuf::from(split.name()))).into()
     }
 
     fn key(&self) -> Result<Key, DatasetError> {
