@@ -17,13 +17,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use arrow_buffer::Buffer;
-use bytes::Bytes;
-use http_body_util::Empty;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use memmap2::Mmap;
 use pba_wire::shared_memory::{BATCHES_HEADER, PROTOCOL, READY, RECORD_BYTES, Record};
 use reqwest::header::{AUTHORIZATION, CONNECTION, HOST, HeaderValue, UPGRADE};
+use reqwest::{Body, StatusCode};
 use rustix::fs::{SealFlags, fcntl_get_seals};
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendFlags, Shutdown, recvmsg, send, shutdown,
@@ -64,16 +63,16 @@ pub(crate) async fn ask(
     tokio::spawn(connection.with_upgrades());
     let request = authorization
         .into_iter()
-        .fold(http::Request::get(path), |request, value| request.header(AUTHORIZATION, value))
+        .fold(hyper::Request::get(path), |request, value| request.header(AUTHORIZATION, value))
         .header(HOST, "localhost")
         .header(CONNECTION, "Upgrade")
         .header(UPGRADE, PROTOCOL)
         .header(BATCHES_HEADER, BATCHES_HELD)
-        .body(Empty::<Bytes>::new())
+        .body(Body::default())
         .map_err(|error| ClientError::Stream(error.to_string()))?;
     let response = sender.send_request(request).await.map_err(|error| unanswered(&error))?;
-    if response.status() != http::StatusCode::SWITCHING_PROTOCOLS {
-        return Ok(Answer::Plain(response.map(reqwest::Body::wrap).into()));
+    if response.status() != StatusCode::SWITCHING_PROTOCOLS {
+        return Ok(Answer::Plain(response.map(Body::wrap).into()));
     }
     let upgraded = hyper::upgrade::on(response).await.map_err(|error| unanswered(&error))?;
     let parts = upgraded

@@ -44,7 +44,12 @@ impl Pairs {
     /// When `ops` is empty or names an op twice, when there are not `4 * ops.len()` integers, or
     /// when one is out of range.
     pub fn from_hyperparameters(ops: &[Op], values: &[u8]) -> Result<Pairs, ScheduleError> {
-        check_ops(ops)?;
+        if ops.is_empty() {
+            return Err(ScheduleError::NoOps);
+        }
+        if let Some((_, &op)) = ops.iter().enumerate().find(|(position, op)| ops[..*position].contains(op)) {
+            return Err(ScheduleError::RepeatedOp { op });
+        }
         let expected = 4 * ops.len();
         if values.len() != expected {
             return Err(ScheduleError::PolicyLength { found: values.len(), expected });
@@ -153,24 +158,11 @@ impl TryFrom<RawPairs> for Pairs {
 
     fn try_from(RawPairs { ops, levels }: RawPairs) -> Result<Pairs, ScheduleError> {
         let ops = ops.into_iter().map(|name| Op::named(&name).ok_or(ScheduleError::UnknownOp(name)));
+        let ops = ops.collect::<Result<Vec<_>, _>>()?;
         let levels = levels.into_flattened().into_iter().map(|level| {
             u8::try_from(level).map_err(|_| ScheduleError::NotALevel { value: level.to_string() })
         });
-        Pairs::from_hyperparameters(
-            &ops.collect::<Result<Vec<_>, _>>()?,
-            &levels.collect::<Result<Vec<_>, _>>()?,
-        )
-    }
-}
-
-/// Checks that a list of ops is not empty and holds no op twice.
-fn check_ops(ops: &[Op]) -> Result<(), ScheduleError> {
-    if ops.is_empty() {
-        return Err(ScheduleError::NoOps);
-    }
-    match ops.iter().enumerate().find(|(position, op)| ops[..*position].contains(op)) {
-        Some((_, &op)) => Err(ScheduleError::RepeatedOp { op }),
-        None => Ok(()),
+        Pairs::from_hyperparameters(&ops, &levels.collect::<Result<Vec<_>, _>>()?)
     }
 }
 
