@@ -57,13 +57,15 @@ pub fn pairs(query: &str) -> Result<Vec<(String, String)>, ParameterError> {
 
 /// How the value of a parameter is written, and its schema in `/openapi.json`.
 pub struct Form<T> {
-    read: Box<dyn Fn(&str) -> Result<T, Wrong>>,
-    write: Box<dyn Fn(&T) -> Option<String>>,
+    read: Box<Read<T>>,
+    write: Box<Write<T>>,
     schema: ObjectBuilder,
 }
 
 /// Why a text is no value of a parameter, and the allowed ones.
 type Wrong = (&'static str, String);
+type Read<T> = dyn Fn(&str) -> Result<T, Wrong>;
+type Write<T> = dyn Fn(&T) -> Option<String>;
 
 impl<T> Form<T> {
     fn new(
