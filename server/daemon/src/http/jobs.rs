@@ -59,7 +59,7 @@ pub(super) fn routes<K: Run>() -> Routes {
     let mut schemas = vec![
         (answer.clone(), Job::<K::Spec>::schema()),
         (list.clone(), one_property(plural, ArrayBuilder::new().items(Ref::from_schema_name(&answer)))),
-        (K::Spec::name().into_owned(), K::Spec::schema()),
+        (<K::Spec as ToSchema>::name().into_owned(), K::Spec::schema()),
         (Results::<K>::name().into_owned(), Results::<K>::schema()),
     ];
     Job::<K::Spec>::schemas(&mut schemas);
@@ -88,7 +88,8 @@ pub(super) fn routes<K: Run>() -> Routes {
     let state = || ("200", "Its state", answers(&answer));
     let queued = || ("202", "It is queued", answers(&answer));
     let showing = operation("show", format!("Describes {one}."), state(), &[StatusCode::NOT_FOUND]);
-    let spec = ContentBuilder::new().schema(Some(Ref::from_schema_name(K::Spec::name()))).build();
+    let spec =
+        ContentBuilder::new().schema(Some(Ref::from_schema_name(<K::Spec as ToSchema>::name()))).build();
     let starting = operation(
         "start",
         format!("Queues {one}. Every field of its spec is optional."),
