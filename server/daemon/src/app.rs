@@ -13,13 +13,9 @@ use crate::stream::resolve::Resolver;
 
 /// The running server's state.
 pub(crate) struct App {
-    /// The datasets.
     pub(crate) catalog: Catalog,
-    /// The schedules.
     pub(crate) registry: Registry,
-    /// The searches and evaluations.
     pub(crate) jobs: Jobs,
-    /// The resources that streams share.
     pub(crate) engine: Arc<Engine>,
     /// The right to write to the data directory.
     pub(crate) lock: DataLock,

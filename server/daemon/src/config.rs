@@ -11,7 +11,6 @@ use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use anyhow::{Context, bail};
 use pba_augment::Base;
@@ -145,34 +144,16 @@ fn within<T: PartialOrd + fmt::Display>(
     Ok(value)
 }
 
-impl Limits {
-    /// How long running streams may continue after SIGTERM.
-    pub(crate) fn drain(&self) -> Duration {
-        Duration::from_secs(self.drain_seconds)
-    }
-
-    /// How long a client may take nothing before its stream is cut.
-    pub(crate) fn stall(&self) -> Duration {
-        Duration::from_secs(self.stall_seconds)
-    }
-}
-
-/// What the server runs with.
+/// What the server runs with: its [`Settings`], checked and complete.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Config {
-    /// Address to listen on.
     pub(crate) listen: SocketAddr,
-    /// Unix socket to listen on as well.
     pub(crate) socket: Option<PathBuf>,
-    /// Directory for schedules, searches and packed datasets.
     pub(crate) data_dir: PathBuf,
-    /// Datasets by name.
     #[serde(skip)]
     pub(crate) datasets: BTreeMap<String, DatasetConfig>,
-    /// The trainer, if it is not next to this program.
     #[serde(skip)]
     pub(crate) trainer: Option<PathBuf>,
-    /// The bounds.
     #[serde(flatten)]
     pub(crate) limits: Limits,
 }
@@ -200,11 +181,8 @@ impl Config {
     /// When the file cannot be read, a key is unknown, a value is out of range, or the address
     /// can be reached by other machines without `insecure`.
     pub(crate) fn resolve(args: &ServeArgs) -> anyhow::Result<Config> {
-        let file = match &args.config {
-            Some(path) => read_file(path)?,
-            None if Path::new(DEFAULT_FILE).exists() => read_file(Path::new(DEFAULT_FILE))?,
-            None => Settings::default(),
-        };
+        let default = Some(Path::new(DEFAULT_FILE)).filter(|path| path.exists());
+        let file = args.config.as_deref().or(default).map(read_file).transpose()?.unwrap_or_default();
         let settings = args.settings.clone().over(file);
         let limits = settings.limits()?;
         let listen = settings.listen.unwrap_or_else(|| "127.0.0.1:8080".to_owned());
@@ -292,16 +270,13 @@ impl Config {
 }
 
 fn read_file(path: &Path) -> anyhow::Result<Settings> {
-    let context = || format!("cannot read {}", path.display());
+    let shown = path.display();
     let mut text = String::new();
-    let file = std::fs::File::open(path).with_context(context)?;
-    file.take(FILE_BYTES_MAX + 1).read_to_string(&mut text).with_context(context)?;
-    anyhow::ensure!(
-        text.len() as u64 <= FILE_BYTES_MAX,
-        "{} is longer than {FILE_BYTES_MAX} bytes",
-        path.display()
-    );
-    toml::from_str(&text).with_context(|| format!("{} is not a valid configuration", path.display()))
+    std::fs::File::open(path)
+        .and_then(|file| file.take(FILE_BYTES_MAX + 1).read_to_string(&mut text))
+        .with_context(|| format!("cannot read {shown}"))?;
+    anyhow::ensure!(text.len() as u64 <= FILE_BYTES_MAX, "{shown} is longer than {FILE_BYTES_MAX} bytes");
+    toml::from_str(&text).with_context(|| format!("{shown} is not a valid configuration"))
 }
 
 #[cfg(test)]

@@ -1,10 +1,11 @@
 //! The lock of a data directory.
 
 use std::fs::{File, TryLockError};
+use std::io;
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 use crate::error::Error;
 
@@ -20,10 +21,8 @@ const HELD: &str = "another server was using this server's data directory when t
 /// Other servers are replicas that only stream its content; two writers would overwrite each other's
 /// schedules and searches.
 pub(crate) struct DataLock {
-    /// Locked until it is closed.
-    _file: Option<File>,
-    /// Why this server may not write, and the remedy; none if it may.
-    refusal: Option<String>,
+    /// The file that is locked until it is closed; or why this server may not write, and the remedy.
+    file: Result<File, String>,
 }
 
 impl DataLock {
@@ -31,42 +30,35 @@ impl DataLock {
     /// directory that cannot be locked is not written to.
     pub(crate) async fn take(directory: &Path) -> DataLock {
         let path = directory.join("lock");
-        let cannot = |error: std::io::Error| {
-            format!(
-                "this server cannot write to its data directory, because {} cannot be locked: {error}; \
-                 give this server its own directory with --data-dir",
-                path.display()
-            )
-        };
-        let (file, refusal) = match File::create(&path) {
-            Ok(file) => {
-                let refusal = DataLock::wait(&file).await.map_err(cannot);
-                (Some(file), refusal.unwrap_or_else(Some))
+        let locked = async {
+            let file = File::create(&path)?;
+            loop {
+                match file.try_lock() {
+                    Ok(()) => return Ok(file),
+                    Err(TryLockError::Error(error)) => return Err(error),
+                    Err(TryLockError::WouldBlock) => sleep(LOCK_POLL).await,
+                }
             }
-            Err(error) => (None, Some(cannot(error))),
         };
-        if let Some(refusal) = &refusal {
+        let file = match timeout(LOCK_PATIENCE, locked).await {
+            Ok(file) => file.map_err(|error: io::Error| {
+                format!(
+                    "this server cannot write to its data directory, because {} cannot be locked: {error}; \
+                     give this server its own directory with --data-dir",
+                    path.display()
+                )
+            }),
+            Err(_) => Err(HELD.to_owned()),
+        };
+        if let Err(refusal) = &file {
             tracing::warn!(directory = %directory.display(), "{refusal}; streams are not affected");
         }
-        DataLock { _file: file, refusal }
-    }
-
-    /// Waits for the lock; returns why it is not available.
-    async fn wait(file: &File) -> std::io::Result<Option<String>> {
-        let deadline = Instant::now() + LOCK_PATIENCE;
-        loop {
-            match file.try_lock() {
-                Ok(()) => return Ok(None),
-                Err(TryLockError::Error(error)) => return Err(error),
-                Err(TryLockError::WouldBlock) if Instant::now() < deadline => sleep(LOCK_POLL).await,
-                Err(TryLockError::WouldBlock) => return Ok(Some(HELD.to_owned())),
-            }
-        }
+        DataLock { file }
     }
 
     /// Whether this server is the one that may write.
     pub(crate) fn is_writer(&self) -> bool {
-        self.refusal.is_none()
+        self.file.is_ok()
     }
 
     /// Refuses a change if this server may not write.
@@ -74,9 +66,6 @@ impl DataLock {
     /// # Errors
     /// When another server writes to the data directory, or it cannot be locked.
     pub(crate) fn check_writer(&self) -> Result<(), Error> {
-        match &self.refusal {
-            None => Ok(()),
-            Some(refusal) => Err(Error::conflict(refusal)),
-        }
+        self.file.as_ref().map(drop).map_err(Error::conflict)
     }
 }

@@ -36,72 +36,47 @@ pub(crate) enum Cause {
     Internal,
 }
 
-impl Cause {
-    /// Every cause.
-    pub(crate) const ALL: &[Cause] = &[
-        Cause::WrongParameter,
-        Cause::WrongBody,
-        Cause::NotFound,
-        Cause::MethodNotAllowed,
-        Cause::Conflict,
-        Cause::TooLarge,
-        Cause::NotReadable,
-        Cause::BrokenDataset,
-        Cause::Full,
-        Cause::Busy,
-        Cause::Timeout,
-        Cause::NoTrainer,
-        Cause::Draining,
-        Cause::Importing,
-        Cause::Internal,
-    ];
-}
-
 impl Error {
-    fn new(cause: Cause, detail: impl Into<String>) -> Error {
-        Error { cause, detail: detail.into(), parameter: None, value: None, allowed: None }
+    /// An error without a parameter.
+    pub(crate) fn new(cause: Cause, detail: impl ToString) -> Error {
+        Error { cause, detail: detail.to_string(), parameter: None, value: None, allowed: None }
     }
 
     /// A parameter of the wrong type, out of range or unknown.
     pub(crate) fn parameter(
-        parameter: impl Into<String>,
-        value: impl Into<String>,
-        reason: impl Into<String>,
-        allowed: impl Into<String>,
+        parameter: &str,
+        value: impl ToString,
+        reason: impl ToString,
+        allowed: impl ToString,
     ) -> Error {
-        ParameterError::new(&parameter.into(), &value.into(), &reason.into(), &allowed.into()).into()
+        let (value, reason, allowed) = (value.to_string(), reason.to_string(), allowed.to_string());
+        ParameterError::new(parameter, &value, &reason, &allowed).into()
     }
 
     /// An invalid body.
-    pub(crate) fn body(detail: impl Into<String>) -> Error {
+    pub(crate) fn body(detail: impl ToString) -> Error {
         Error::new(Cause::WrongBody, detail)
     }
 
     /// An unknown name, with the nearest known name.
     pub(crate) fn not_found<'a>(what: &str, name: &str, known: impl IntoIterator<Item = &'a str>) -> Error {
         let known: Vec<&str> = known.into_iter().collect();
-        let hint = match nearest(name, known.iter().copied()) {
-            Some(nearest) => format!(", did you mean {nearest:?}?"),
-            None => String::new(),
-        };
+        let nearest = nearest(name, known.iter().copied());
+        let hint = nearest.map(|nearest| format!(", did you mean {nearest:?}?")).unwrap_or_default();
+        let known = known.join(", ");
+        let detail = format!("there is no {what} {name:?}{hint}; there are: {known}");
         Error {
             parameter: Some(what.to_owned()),
             value: Some(name.to_owned()),
-            allowed: Some(known.join(", ")),
-            ..Error::new(
-                Cause::NotFound,
-                format!("there is no {what} {name:?}{hint}; there are: {}", known.join(", ")),
-            )
+            allowed: Some(known),
+            ..Error::new(Cause::NotFound, detail)
         }
     }
 
     /// The same, with further allowed words, which are never suggested.
     pub(crate) fn or_one_of(mut self, words: &[&str]) -> Error {
-        for word in words {
-            self.detail += &format!(", {word}");
-            if let Some(allowed) = &mut self.allowed {
-                *allowed += &format!(", {word}");
-            }
+        for text in [Some(&mut self.detail), self.allowed.as_mut()].into_iter().flatten() {
+            words.iter().for_each(|word| *text += &format!(", {word}"));
         }
         self
     }
@@ -117,23 +92,8 @@ impl Error {
     }
 
     /// A name that is taken by something else.
-    pub(crate) fn conflict(detail: impl Into<String>) -> Error {
+    pub(crate) fn conflict(detail: impl ToString) -> Error {
         Error::new(Cause::Conflict, detail)
-    }
-
-    /// A body over its bound.
-    pub(crate) fn too_large(detail: impl Into<String>) -> Error {
-        Error::new(Cause::TooLarge, detail)
-    }
-
-    /// A file in an unsupported format.
-    pub(crate) fn not_readable(detail: impl Into<String>) -> Error {
-        Error::new(Cause::NotReadable, detail)
-    }
-
-    /// A dataset, or a split of it, that could not be read.
-    pub(crate) fn broken_dataset(detail: impl Into<String>) -> Error {
-        Error::new(Cause::BrokenDataset, detail)
     }
 
     /// No stream is free.
@@ -142,7 +102,7 @@ impl Error {
     }
 
     /// No search can be added to the queue.
-    pub(crate) fn busy(detail: impl Into<String>) -> Error {
+    pub(crate) fn busy(detail: impl ToString) -> Error {
         Error::new(Cause::Busy, detail)
     }
 
@@ -152,7 +112,7 @@ impl Error {
     }
 
     /// No trainer can run here.
-    pub(crate) fn no_trainer(detail: impl Into<String>) -> Error {
+    pub(crate) fn no_trainer(detail: impl ToString) -> Error {
         Error::new(Cause::NoTrainer, detail)
     }
 
@@ -172,10 +132,8 @@ impl Error {
 
     /// The server takes no new streams.
     pub(crate) fn draining() -> Error {
-        Error::new(
-            Cause::Draining,
-            "the server is shutting down and takes no new streams; use another replica",
-        )
+        let detail = "the server is shutting down and takes no new streams; use another replica";
+        Error::new(Cause::Draining, detail)
     }
 
     /// A dataset that is not ready yet.
@@ -183,20 +141,18 @@ impl Error {
         let done = progress.map(|Progress { split, rows_done, rows_total }| {
             format!(", {rows_done} of {rows_total} rows of split {split} so far")
         });
-        Error::new(
-            Cause::Importing,
-            format!(
-                "dataset {dataset:?} is still being imported{}; /v1/datasets/{dataset} shows its progress, \
-                 and /readyz answers 200 when all are imported",
-                done.unwrap_or_default()
-            ),
-        )
+        let detail = format!(
+            "dataset {dataset:?} is still being imported{}; /v1/datasets/{dataset} shows its progress, \
+             and /readyz answers 200 when all are imported",
+            done.unwrap_or_default()
+        );
+        Error::new(Cause::Importing, detail)
     }
 
     /// An internal error. The cause is logged and included in the answer: it holds no secrets.
     pub(crate) fn internal(error: impl std::fmt::Display) -> Error {
         tracing::error!(error = %error, "request failed");
-        Error::new(Cause::Internal, error.to_string())
+        Error::new(Cause::Internal, error)
     }
 }
 

@@ -135,8 +135,8 @@ impl Metrics {
         let metrics = Inner::register(registry)?;
         metrics.build_info.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
         // So that a series is there before it counts anything.
-        for stage in Stage::ALL {
-            metrics.stage(stage);
+        for stage in STAGES {
+            metrics.stage.with_label_values(&[stage]);
         }
         let ops = Op::ALL.iter().map(|op| metrics.ops_applied.with_label_values(&[op.name()])).collect();
         Ok(Metrics { inner: Arc::new(metrics), ops })
@@ -151,7 +151,7 @@ impl Metrics {
 }
 
 /// A part of the work on a batch, as distinguished by `pba_stage_duration_seconds`.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 pub(crate) enum Stage {
     Augment,
     Decode,
@@ -159,20 +159,13 @@ pub(crate) enum Stage {
     Send,
 }
 
-impl Stage {
-    const ALL: [Stage; 4] = [Stage::Augment, Stage::Decode, Stage::Encode, Stage::Send];
-}
+/// The label of each stage.
+const STAGES: [&str; 4] = ["augment", "decode", "encode", "send"];
 
 impl Inner {
     /// The times of a stage.
     pub(crate) fn stage(&self, stage: Stage) -> Histogram {
-        let label = match stage {
-            Stage::Augment => "augment",
-            Stage::Decode => "decode",
-            Stage::Encode => "encode",
-            Stage::Send => "send",
-        };
-        self.stage.with_label_values(&[label])
+        self.stage.with_label_values(&[STAGES[stage as usize]])
     }
 
     /// Everything in Prometheus' text format.

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,12 +14,13 @@ use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream, UnixListener};
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{sleep, timeout};
 use tokio_io_timeout::TimeoutStream;
 
 use crate::app::App;
 use crate::http::router;
 use crate::local::{Local, Patient};
+use crate::stream::engine::Engine;
 
 /// A client that takes longer to send a request's head is cut off.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
@@ -81,13 +83,7 @@ struct Service {
     /// A connection whose write makes no progress for this long is closed.
     stall: Duration,
     /// Each connection holds a receiver while it is open, and ends when told, or when the sender is dropped.
-    ending: watch::Receiver<bool>,
-}
-
-impl Service {
-    fn new(router: Router, stall: Duration, ending: watch::Receiver<bool>) -> Service {
-        Service { local_router: router.clone().layer(axum::Extension(Local)), router, stall, ending }
-    }
+    ending: watch::Receiver<()>,
 }
 
 impl Sockets {
@@ -103,29 +99,31 @@ impl Sockets {
         Ok(Sockets { listener, address, local })
     }
 
-    /// Waits for the next connection, and serves it in the background.
-    async fn serve_next(&self, service: &Service) {
-        let local = async {
-            match &self.local {
-                Some(local) => local.listener.accept().await,
-                None => std::future::pending().await,
+    /// Serves one connection after another in the background, for ever.
+    async fn serve(&self, service: &Service) {
+        loop {
+            let local = async {
+                match &self.local {
+                    Some(local) => local.listener.accept().await,
+                    None => std::future::pending().await,
+                }
+            };
+            let accepted = tokio::select! {
+                accepted = self.listener.accept() => accepted.map(|(socket, _)| {
+                    tune(&socket);
+                    serve(socket, &service.router, service);
+                }),
+                accepted = local => accepted.map(|(socket, _)| {
+                    // A server that may use less makes larger batches in more pieces.
+                    let _ = socket2::SockRef::from(&socket).set_send_buffer_size(LOCAL_SEND_BYTES);
+                    serve(socket, &service.local_router, service);
+                }),
+            };
+            if let Err(error) = accepted {
+                // Out of file descriptors, most likely: wait for some to come back.
+                tracing::warn!(%error, "cannot accept a connection");
+                sleep(Duration::from_millis(100)).await;
             }
-        };
-        let accepted = tokio::select! {
-            accepted = self.listener.accept() => accepted.map(|(socket, _)| {
-                tune(&socket);
-                serve(socket, &service.router, service);
-            }),
-            accepted = local => accepted.map(|(socket, _)| {
-                // A server that may use less makes larger batches in more pieces.
-                let _ = socket2::SockRef::from(&socket).set_send_buffer_size(LOCAL_SEND_BYTES);
-                serve(socket, &service.local_router, service);
-            }),
-        };
-        if let Err(error) = accepted {
-            // Out of file descriptors, most likely: wait for some to come back.
-            tracing::warn!(%error, "cannot accept a connection");
-            sleep(Duration::from_millis(100)).await;
         }
     }
 }
@@ -153,54 +151,54 @@ impl Server {
     /// Serves until `stop` is done; then drains: new streams are refused, running ones get the
     /// configured time to finish, and those that remain are cut, visibly to their clients.
     pub(crate) async fn run(self, stop: impl Future<Output = ()>) {
-        let (end_connections, connections) = watch::channel(false);
-        let service =
-            Service::new(router(Arc::clone(&self.app)), self.app.engine.limits.stall(), connections);
+        let Server { app, sockets } = self;
+        let (end_connections, connections) = watch::channel(());
+        let Engine { limits, .. } = &*app.engine;
+        let router = router(Arc::clone(&app));
+        let service = Service {
+            local_router: router.clone().layer(axum::Extension(Local)),
+            router,
+            stall: Duration::from_secs(limits.stall_seconds),
+            ending: connections,
+        };
         let (end_jobs, ending) = watch::channel(false);
-        let app = Arc::clone(&self.app);
+        let host = Arc::clone(&app);
         let jobs = tokio::spawn(async move {
-            if app.lock.is_writer() {
-                app.jobs.supervise(&app.registry, ending).await;
+            if host.lock.is_writer() {
+                host.jobs.supervise(&host.registry, ending).await;
             }
         });
-        let mut stop = std::pin::pin!(stop);
-        let mut deadline: Option<Instant> = None;
-        loop {
-            let drained = async {
-                match deadline {
-                    None => std::future::pending().await,
-                    Some(deadline) => {
-                        while self.app.engine.streams() > 0 && Instant::now() < deadline {
-                            sleep_until(deadline.min(Instant::now() + DRAIN_POLL)).await;
-                        }
-                    }
+        let drained = async {
+            stop.await;
+            app.drain();
+            // The running job has its last checkpoint in any case, and resumes there.
+            let _ = end_jobs.send(true);
+            tracing::info!(streams = app.engine.streams(), seconds = limits.drain_seconds, "draining");
+            let ended = async {
+                while app.engine.streams() > 0 {
+                    sleep(DRAIN_POLL).await;
                 }
             };
-            tokio::select! {
-                () = self.sockets.serve_next(&service) => {}
-                () = &mut stop, if deadline.is_none() => {
-                    self.app.drain();
-                    // The running job has its last checkpoint in any case, and resumes there.
-                    let _ = end_jobs.send(true);
-                    tracing::info!(streams = self.app.engine.streams(), seconds = self.app.engine.limits.drain_seconds, "draining");
-                    deadline = Some(Instant::now() + self.app.engine.limits.drain());
-                }
-                () = drained => break,
-            }
+            // Those that are left are counted below.
+            let _ = timeout(Duration::from_secs(limits.drain_seconds), ended).await;
+        };
+        tokio::select! {
+            () = sockets.serve(&service) => {}
+            () = drained => {}
         }
-        drop(self.sockets);
+        drop(sockets);
         if let Err(error) = jobs.await {
             tracing::error!(%error, "the jobs did not end cleanly");
         }
-        let cut = self.app.engine.streams();
+        let cut = app.engine.streams();
         if cut > 0 {
             tracing::warn!(streams = cut, "streams cut");
             return;
         }
         drop(service);
         // Without connections there is no receiver.
-        let _ = end_connections.send(true);
-        let _ = tokio::time::timeout(LAST_REQUESTS, end_connections.closed()).await;
+        let _ = end_connections.send(());
+        let _ = timeout(LAST_REQUESTS, end_connections.closed()).await;
     }
 }
 
@@ -227,14 +225,11 @@ where
         .with_upgrades();
     let mut ending = service.ending.clone();
     tokio::spawn(async move {
-        let mut connection = std::pin::pin!(connection);
-        let told = async {
-            // An error says that the server is gone, which ends connections as well.
-            let _ = ending.wait_for(|ending| *ending).await;
-        };
+        let mut connection = pin!(connection);
         let ended = tokio::select! {
             ended = connection.as_mut() => ended,
-            () = told => {
+            // An error says that the server is gone, which ends connections as well.
+            _ = ending.changed() => {
                 connection.as_mut().graceful_shutdown();
                 connection.await
             }

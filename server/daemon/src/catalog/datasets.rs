@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, RwLock, RwLockReadGuard};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use pba_augment::Base;
 use pba_datasets::{BUILT_IN, Dataset, DatasetError, Images, Normalization, Progress, SplitState};
@@ -11,7 +11,7 @@ use pba_types::SplitName;
 use pba_wire::datasets::{self as wire, DatasetState, ImageStorage, ImportProgress, ReadySplit, Sizes};
 use pba_wire::stream::CHANNELS;
 
-use crate::error::Error;
+use crate::error::{Cause, Error};
 use crate::metrics::Metrics;
 
 /// Checks a dataset's name, and that its path exists.
@@ -31,9 +31,9 @@ pub(crate) fn check_dataset(name: &str, path: &Path) -> anyhow::Result<()> {
 /// One split, shared with the streams that send it.
 pub(crate) type SplitHandle = Arc<pba_datasets::Split>;
 
-/// Datasets by name. They change while the server runs: each is imported, then ready or failed.
+/// Datasets by name. While the server runs, each is imported, then ready or failed.
 pub(crate) struct Catalog {
-    entries: RwLock<BTreeMap<String, Arc<Entry>>>,
+    entries: BTreeMap<String, Entry>,
     /// Folder of packed datasets.
     cache: PathBuf,
     metrics: Metrics,
@@ -64,29 +64,24 @@ pub(crate) struct Served {
 impl Catalog {
     /// A catalog with the built-in dataset, not imported yet; packed datasets are stored in `cache`.
     pub(crate) fn new(cache: &Path, metrics: Metrics) -> Catalog {
-        let catalog = Catalog { entries: RwLock::default(), cache: cache.to_owned(), metrics };
+        let mut catalog = Catalog { entries: BTreeMap::new(), cache: cache.to_owned(), metrics };
         catalog.add(BUILT_IN, None, None);
         catalog
     }
 
     /// Adds a dataset that is still to be imported, replacing one of the same name. Without a source it is
     /// the built-in one.
-    pub(crate) fn add(&self, name: &str, source: Option<PathBuf>, base: Option<Base>) {
+    pub(crate) fn add(&mut self, name: &str, source: Option<PathBuf>, base: Option<Base>) {
         let state = RwLock::new(State::Importing(None));
-        let entry = Entry { name: name.to_owned(), source, base, state };
-        let mut entries = self.entries.write().unwrap_or_else(|poisoned| poisoned.into_inner());
-        entries.insert(name.to_owned(), Arc::new(entry));
+        self.entries.insert(name.to_owned(), Entry { name: name.to_owned(), source, base, state });
     }
 
     /// Imports one dataset after another until all are imported. `report` is called meanwhile, and returns
     /// whether to continue. A dataset that cannot be read keeps its error, and the others are served.
     pub(crate) fn import(&self, report: &dyn Fn(&str, Progress) -> ControlFlow<()>) {
         // The built-in dataset first, as it takes a second and others may take hours.
-        let next = || {
-            let entries = self.list().into_iter().filter(|entry| entry.is_importing());
-            entries.min_by_key(|entry| entry.source.is_some())
-        };
-        while let Some(entry) = next() {
+        let importing = || self.list().filter(|entry| entry.is_importing());
+        while let Some(entry) = importing().min_by_key(|entry| entry.source.is_some()) {
             let name = entry.name.as_str();
             let progress = |progress| {
                 *entry.state_mut() = State::Importing(Some(progress));
@@ -102,7 +97,7 @@ impl Catalog {
             if let Err(DatasetError::Cancelled) = opened {
                 return;
             }
-            self.settle(&entry, opened);
+            self.settle(entry, opened);
         }
     }
 
@@ -132,18 +127,17 @@ impl Catalog {
     }
 
     /// Every dataset, by name.
-    pub(crate) fn list(&self) -> Vec<Arc<Entry>> {
-        self.entries().values().cloned().collect()
+    pub(crate) fn list(&self) -> impl Iterator<Item = &Entry> {
+        self.entries.values()
     }
 
     /// The dataset with a name.
     ///
     /// # Errors
     /// When there is none, with the nearest name.
-    pub(crate) fn get(&self, name: &str) -> Result<Arc<Entry>, Error> {
-        let entries = self.entries();
-        let known = || entries.keys().map(String::as_str);
-        entries.get(name).cloned().ok_or_else(|| Error::not_found("dataset", name, known()))
+    pub(crate) fn get(&self, name: &str) -> Result<&Entry, Error> {
+        let known = self.entries.keys().map(String::as_str);
+        self.entries.get(name).ok_or_else(|| Error::not_found("dataset", name, known))
     }
 
     /// Checks that no dataset is still to be imported.
@@ -151,14 +145,7 @@ impl Catalog {
     /// # Errors
     /// When one is, with its progress.
     pub(crate) fn check_ready(&self) -> Result<(), Error> {
-        match self.list().iter().find(|entry| entry.is_importing()) {
-            None => Ok(()),
-            Some(entry) => entry.served().map(drop),
-        }
-    }
-
-    fn entries(&self) -> RwLockReadGuard<'_, BTreeMap<String, Arc<Entry>>> {
-        self.entries.read().unwrap_or_else(|poisoned| poisoned.into_inner())
+        self.list().filter(|entry| entry.is_importing()).try_for_each(|entry| entry.served().map(drop))
     }
 }
 
@@ -177,7 +164,8 @@ impl Entry {
             State::Ready(served) => Ok(Arc::clone(served)),
             State::Importing(progress) => Err(Error::importing(&self.name, *progress)),
             State::Failed(error) => {
-                Err(Error::broken_dataset(format!("dataset {:?} could not be read: {error}", self.name)))
+                let detail = format!("dataset {:?} could not be read: {error}", self.name);
+                Err(Error::new(Cause::BrokenDataset, detail))
             }
         }
     }
@@ -228,11 +216,11 @@ impl Entry {
     }
 
     fn state(&self) -> RwLockReadGuard<'_, State> {
-        self.state.read().unwrap_or_else(|poisoned| poisoned.into_inner())
+        self.state.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn state_mut(&self) -> std::sync::RwLockWriteGuard<'_, State> {
-        self.state.write().unwrap_or_else(|poisoned| poisoned.into_inner())
+    fn state_mut(&self) -> RwLockWriteGuard<'_, State> {
+        self.state.write().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -252,10 +240,11 @@ impl Served {
                 let normalization = self.dataset.normalization(name).expect("the split can be read");
                 Ok((Arc::clone(split), normalization))
             }
-            Some(Err(error)) => Err(Error::broken_dataset(format!(
-                "split {name} of dataset {:?} could not be read: {error}",
-                self.dataset.name
-            ))),
+            Some(Err(error)) => {
+                let dataset = &self.dataset.name;
+                let detail = format!("split {name} of dataset {dataset:?} could not be read: {error}");
+                Err(Error::new(Cause::BrokenDataset, detail))
+            }
             None => {
                 let known = self.dataset.splits.keys().map(|known| known.name());
                 Err(Error::not_found("split", name.name(), known))

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, RwLock};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use anyhow::Context;
 use pba_schedules::{Schedule, formats::json, library};
@@ -17,14 +17,10 @@ const DIGEST_DIGITS_MIN: usize = 12;
 /// Schedules by name. Names are immutable: a name never changes its content.
 pub(crate) struct Registry {
     directory: PathBuf,
-    schedules: RwLock<BTreeMap<String, Entry>>,
+    schedules: RwLock<Schedules>,
 }
 
-#[derive(Clone)]
-struct Entry {
-    schedule: Arc<Schedule>,
-    published: bool,
-}
+type Schedules = BTreeMap<String, Arc<Schedule>>;
 
 /// The result of adding a schedule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,18 +39,14 @@ impl Registry {
     /// # Errors
     /// When the directory cannot be created or listed.
     pub(crate) fn open(directory: &Path) -> anyhow::Result<Registry> {
-        std::fs::create_dir_all(directory)
-            .with_context(|| format!("cannot create {}", directory.display()))?;
-        let mut schedules: BTreeMap<String, Entry> = library::all()
-            .into_iter()
-            .map(|schedule| {
-                (schedule.name().to_owned(), Entry { schedule: Arc::new(schedule), published: true })
-            })
-            .collect();
-        let files =
-            std::fs::read_dir(directory).with_context(|| format!("cannot list {}", directory.display()))?;
-        for file in files {
-            let path = file.with_context(|| format!("cannot list {}", directory.display()))?.path();
+        let shown = directory.display();
+        std::fs::create_dir_all(directory).with_context(|| format!("cannot create {shown}"))?;
+        let published = library::all().into_iter();
+        let mut schedules: Schedules =
+            published.map(|schedule| (schedule.name().to_owned(), Arc::new(schedule))).collect();
+        let cannot_list = || format!("cannot list {shown}");
+        for file in std::fs::read_dir(directory).with_context(cannot_list)? {
+            let path = file.with_context(cannot_list)?.path();
             if path.extension().is_none_or(|extension| extension != "json") {
                 continue;
             }
@@ -63,8 +55,7 @@ impl Registry {
                 .and_then(|text| Ok(json::read(&text)?));
             match read {
                 Ok(schedule) if !schedules.contains_key(schedule.name()) => {
-                    let name = schedule.name().to_owned();
-                    schedules.insert(name, Entry { schedule: Arc::new(schedule), published: false });
+                    schedules.insert(schedule.name().to_owned(), Arc::new(schedule));
                 }
                 Ok(schedule) => {
                     tracing::warn!(path = %path.display(), name = schedule.name(), "name taken; file ignored")
@@ -79,8 +70,7 @@ impl Registry {
 
     /// Every schedule, by name. Those that another server has added are read from disk.
     pub(crate) fn list(&self) -> Vec<Arc<Schedule>> {
-        let mut known: BTreeMap<String, Arc<Schedule>> =
-            self.read().iter().map(|(name, entry)| (name.clone(), Arc::clone(&entry.schedule))).collect();
+        let mut known = self.read().clone();
         for file in std::fs::read_dir(&self.directory).into_iter().flatten().flatten() {
             let path = file.path();
             let name = path.file_stem().and_then(|stem| stem.to_str());
@@ -106,18 +96,18 @@ impl Registry {
     /// When there is none, with the nearest name.
     pub(crate) fn get(&self, name: &str) -> Result<Arc<Schedule>, Error> {
         let schedules = self.read();
-        if let Some(entry) = schedules.get(name) {
-            return Ok(Arc::clone(&entry.schedule));
+        if let Some(schedule) = schedules.get(name) {
+            return Ok(Arc::clone(schedule));
         }
         if name.len() >= DIGEST_DIGITS_MIN && name.bytes().all(|byte| byte.is_ascii_hexdigit()) {
             let digits = name.to_ascii_lowercase();
             let mut found =
-                schedules.values().filter(|entry| entry.schedule.digest().to_string().starts_with(&digits));
+                schedules.values().filter(|schedule| schedule.digest().to_string().starts_with(&digits));
             // Any of several names for the same content will do, but not of different contents.
-            if let Some(entry) = found.next()
-                && found.all(|other| other.schedule.digest() == entry.schedule.digest())
+            if let Some(schedule) = found.next()
+                && found.all(|other| other.digest() == schedule.digest())
             {
-                return Ok(Arc::clone(&entry.schedule));
+                return Ok(Arc::clone(schedule));
             }
         }
         // If another server writes here, the schedules it added are only on disk.
@@ -132,20 +122,22 @@ impl Registry {
     /// # Errors
     /// When the name has different content, or writing fails.
     pub(crate) fn put(&self, schedule: Schedule) -> Result<Put, Error> {
-        let mut schedules = self.schedules.write().unwrap_or_else(|poisoned| poisoned.into_inner());
-        if let Some(entry) = schedules.get(schedule.name()) {
-            if entry.schedule.digest() == schedule.digest() {
+        let mut schedules = self.write();
+        if let Some(known) = schedules.get(schedule.name()) {
+            if known.digest() == schedule.digest() {
                 return Ok(Put::Unchanged);
             }
             return Err(Error::conflict(format!(
                 "schedule {:?} exists with other content (digest {}); names are immutable, so choose another",
-                schedule.name(),
-                entry.schedule.digest()
+                known.name(),
+                known.digest()
             )));
         }
-        self.write_file(&schedule).map_err(|error| Error::internal(format!("{error:#}")))?;
-        schedules
-            .insert(schedule.name().to_owned(), Entry { schedule: Arc::new(schedule), published: false });
+        let path = self.path(schedule.name());
+        pba_files::replace(&path, json::write(&schedule).as_bytes())
+            .with_context(|| format!("cannot write {}", path.display()))
+            .map_err(|error| Error::internal(format!("{error:#}")))?;
+        schedules.insert(schedule.name().to_owned(), Arc::new(schedule));
         Ok(Put::Created)
     }
 
@@ -154,34 +146,30 @@ impl Registry {
     /// # Errors
     /// When there is none, when it is a published one, or when removing it fails.
     pub(crate) fn delete(&self, name: &str) -> Result<(), Error> {
-        let mut schedules = self.schedules.write().unwrap_or_else(|poisoned| poisoned.into_inner());
-        match schedules.get(name) {
-            None => Err(Error::not_found("schedule", name, schedules.keys().map(String::as_str))),
-            Some(entry) if entry.published => {
-                Err(Error::conflict(format!("schedule {name:?} is built in and cannot be removed")))
-            }
-            Some(_) => {
-                let path = self.path(name);
-                std::fs::remove_file(&path)
-                    .map_err(|error| Error::internal(format!("cannot remove {}: {error}", path.display())))?;
-                schedules.remove(name);
-                Ok(())
-            }
+        let mut schedules = self.write();
+        if !schedules.contains_key(name) {
+            return Err(Error::not_found("schedule", name, schedules.keys().map(String::as_str)));
         }
+        if library::all().iter().any(|published| published.name() == name) {
+            return Err(Error::conflict(format!("schedule {name:?} is built in and cannot be removed")));
+        }
+        let path = self.path(name);
+        std::fs::remove_file(&path)
+            .map_err(|error| Error::internal(format!("cannot remove {}: {error}", path.display())))?;
+        schedules.remove(name);
+        Ok(())
     }
 
-    fn read(&self) -> std::sync::RwLockReadGuard<'_, BTreeMap<String, Entry>> {
-        self.schedules.read().unwrap_or_else(|poisoned| poisoned.into_inner())
+    fn read(&self) -> RwLockReadGuard<'_, Schedules> {
+        self.schedules.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, Schedules> {
+        self.schedules.write().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn path(&self, name: &str) -> PathBuf {
         self.directory.join(format!("{name}.json"))
-    }
-
-    fn write_file(&self, schedule: &Schedule) -> anyhow::Result<()> {
-        let path = self.path(schedule.name());
-        pba_files::replace(&path, json::write(schedule).as_bytes())
-            .with_context(|| format!("cannot write {}", path.display()))
     }
 }
 

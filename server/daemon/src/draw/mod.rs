@@ -1,6 +1,6 @@
 //! Pictures: contact sheets as PNG; schedules and populations as SVG.
 
-mod axis;
+mod plot;
 pub(crate) mod population;
 pub(crate) mod schedule;
 pub(crate) mod sheet;

@@ -1,15 +1,12 @@
 //! A plot of a search: the scores of the population with the lineage of the best member, and below it
 //! the schedule of this lineage.
 
-use std::fmt::Write;
-
 use pba_schedules::Provenance;
-use pba_search::{Event, Run, Search, SearchSpec};
+use pba_search::{Event, Exploit, Run, Search, SearchSpec};
 
-use crate::draw::axis::ticks;
-use crate::draw::schedule::{self, LEFT, PLOT_WIDTH, WIDTH};
+use crate::draw::plot::{LEFT, PLOT_WIDTH, Plot, TOP};
+use crate::draw::schedule;
 
-const TOP: u32 = 64;
 const PLOT_HEIGHT: u32 = 260;
 /// Of the scores' axis.
 const TICKS: u32 = 4;
@@ -18,8 +15,8 @@ const HEIGHT: u32 = TOP + PLOT_HEIGHT + 66;
 /// A member's training between two scores: where its weights came from, and where it got to.
 struct Stretch {
     member: u32,
-    from: (u32, f64),
-    to: (u32, f64),
+    from: (u32, Option<f64>),
+    to: (u32, Option<f64>),
 }
 
 /// Draws the search so far.
@@ -31,9 +28,7 @@ pub(crate) fn draw(
 ) -> String {
     let epochs = spec.training.epochs;
     let (stretches, copies) = history(spec.population, events);
-    let scores = || {
-        stretches.iter().flat_map(|stretch| [stretch.from.1, stretch.to.1]).filter(|score| score.is_finite())
-    };
+    let scores = || stretches.iter().flat_map(|stretch| [stretch.from.1, stretch.to.1]).flatten();
     let (low, high) = (scores().fold(1.0, f64::min), scores().fold(0.0, f64::max));
     let (low, high) = if low < high { (low, high) } else { (0.0, 1.0) };
     let margin = (high - low) * 0.06;
@@ -41,7 +36,6 @@ pub(crate) fn draw(
     // So many that the labels are where their numbers are, and no two are the same.
     let step = 100.0 * (high - low) / f64::from(TICKS);
     let decimals = (1.0 - step.log10().floor()).clamp(0.0, 6.0) as usize;
-    let x = |epoch: u32| f64::from(LEFT) + f64::from(PLOT_WIDTH) * f64::from(epoch) / f64::from(epochs);
     let y = |score: f64| f64::from(TOP) + f64::from(PLOT_HEIGHT) * (high - score) / (high - low);
 
     let best = search.filter(|search| search.epoch() > 0).map(|search| search.population().best());
@@ -49,15 +43,6 @@ pub(crate) fn draw(
     let learned = search
         .zip(best)
         .and_then(|(search, best)| best.lineage.schedule(name, search.epoch(), Provenance::default()).ok());
-    let height = HEIGHT + learned.as_ref().map_or(0, |_| schedule::height(spec.ops.len() as u32));
-    let mut svg = String::new();
-    let mut line = |text: std::fmt::Arguments<'_>| writeln!(svg, "{text}").expect("a string takes text");
-    line(format_args!(
-        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {height}\" width=\"{WIDTH}\" height=\"{height}\" \
-         font-family=\"system-ui, sans-serif\" font-size=\"12\" fill=\"#24292f\">"
-    ));
-    line(format_args!("<rect width=\"{WIDTH}\" height=\"{height}\" fill=\"#ffffff\"/>"));
-    line(format_args!("<text x=\"{LEFT}\" y=\"26\" font-size=\"17\" font-weight=\"600\">{name}</text>"));
     let state = match (search, best.and_then(|best| best.score)) {
         (Some(search), Some(score)) => {
             let reached = match score.is_finite() {
@@ -71,11 +56,12 @@ pub(crate) fn draw(
         }
         _ => "no scores yet".to_owned(),
     };
-    line(format_args!("<text x=\"{LEFT}\" y=\"46\" fill=\"#57606a\">{state}</text>"));
+    let height = HEIGHT + learned.as_ref().map_or(0, |_| schedule::height(spec.ops.len() as u32));
+    let mut plot = Plot::new(None, height, epochs, name, &state);
 
     for tick in 0..=TICKS {
         let score = low + (high - low) * f64::from(tick) / f64::from(TICKS);
-        line(format_args!(
+        plot.line(format_args!(
             "<line x1=\"{LEFT}\" y1=\"{0:.1}\" x2=\"{1}\" y2=\"{0:.1}\" stroke=\"#eaeef2\"/><text x=\"{2}\" y=\"{3:.1}\" text-anchor=\"end\">{4:.decimals$} %</text>",
             y(score),
             LEFT + PLOT_WIDTH,
@@ -93,79 +79,56 @@ pub(crate) fn draw(
     for dark in [false, true] {
         let (color, width) = if dark { ("#0b3d91", 3.0) } else { ("#b6c2cf", 1.2) };
         for stretch in stretches.iter().filter(|stretch| in_lineage(stretch) == dark) {
-            let ends = [stretch.from, stretch.to];
-            if ends.iter().all(|(_, score)| score.is_finite()) {
-                line(format_args!(
+            if let &Stretch { member, from: (begin, Some(from)), to: (end, Some(to)) } = stretch {
+                plot.line(format_args!(
                     "<line x1=\"{:.1}\" y1=\"{:.1}\" x2=\"{:.1}\" y2=\"{:.1}\" stroke=\"{color}\" stroke-width=\"{width}\" \
-                     stroke-linecap=\"round\"><title>member {}, epoch {}: {:.1} %</title></line>",
-                    x(ends[0].0),
-                    y(ends[0].1),
-                    x(ends[1].0),
-                    y(ends[1].1),
-                    stretch.member,
-                    ends[1].0,
-                    100.0 * ends[1].1
+                     stroke-linecap=\"round\"><title>member {member}, epoch {end}: {:.1} %</title></line>",
+                    plot.x(begin),
+                    y(from),
+                    plot.x(end),
+                    y(to),
+                    100.0 * to
                 ));
             }
         }
     }
-    for &(epoch, target, clone, before, after) in &copies {
-        if before.is_finite() && after.is_finite() {
-            line(format_args!(
+    for Exploit { epoch, target, clone, target_score, clone_score, .. } in &copies {
+        if let (Some(before), Some(after)) = (target_score, clone_score) {
+            plot.line(format_args!(
                 "<line x1=\"{0:.1}\" y1=\"{1:.1}\" x2=\"{0:.1}\" y2=\"{2:.1}\" stroke=\"#d4782a\" stroke-dasharray=\"2 3\"><title>epoch {epoch}: member {target} copies member {clone}</title></line>",
-                x(epoch),
-                y(before),
-                y(after)
+                plot.x(*epoch),
+                y(*before),
+                y(*after)
             ));
         }
     }
-    let axis = TOP + PLOT_HEIGHT;
-    for tick in ticks(epochs) {
-        line(format_args!(
-            "<line x1=\"{0:.1}\" y1=\"{axis}\" x2=\"{0:.1}\" y2=\"{1}\" stroke=\"#57606a\"/><text x=\"{0:.1}\" y=\"{2}\" text-anchor=\"middle\">{tick}</text>",
-            x(tick),
-            axis + 5,
-            axis + 19
-        ));
-    }
-    line(format_args!(
-        "<text x=\"{}\" y=\"{}\" text-anchor=\"middle\" fill=\"#57606a\">epoch; dotted: a member copies a better one</text>",
-        LEFT + PLOT_WIDTH / 2,
-        axis + 40
-    ));
+    plot.axis(TOP + PLOT_HEIGHT, "epoch; dotted: a member copies a better one");
     if let Some(learned) = learned {
-        line(format_args!("{}", schedule::draw_at(&learned, epochs, HEIGHT)));
+        plot.line(format_args!("{}", schedule::draw_at(&learned, epochs, HEIGHT)));
     }
-    line(format_args!("</svg>"));
-    svg
+    plot.finish()
 }
 
-/// An exploit: epoch, target, clone, and their scores.
-type Copy = (u32, u32, u32, f64, f64);
-
 /// Follows every member from score to score.
-fn history(population: u32, events: impl Iterator<Item = Event>) -> (Vec<Stretch>, Vec<Copy>) {
+fn history(population: u32, events: impl Iterator<Item = Event>) -> (Vec<Stretch>, Vec<Exploit>) {
     let (mut stretches, mut copies) = (Vec::new(), Vec::new());
     // Where each member's weights stand: the epoch and the score with which they were last scored.
-    let mut stand: Vec<Option<(u32, f64)>> = vec![None; population as usize];
+    let mut stand = vec![None; population as usize];
     for event in events {
         match event {
             Event::Scored { epoch, scores } => {
-                for (member, score) in scores.iter().enumerate().take(stand.len()) {
-                    let to = (epoch, score.unwrap_or(f64::NAN));
+                for ((member, stand), score) in (0..).zip(&mut stand).zip(scores) {
                     // Before the first score there is a point only.
-                    let from = stand[member].unwrap_or(to);
-                    stretches.push(Stretch { member: member as u32, from, to });
-                    stand[member] = Some(to);
+                    let to = (epoch, score);
+                    stretches.push(Stretch { member, from: stand.unwrap_or(to), to });
+                    *stand = Some(to);
                 }
             }
             Event::Exploit(exploit) => {
-                let score = |score: Option<f64>| score.unwrap_or(f64::NAN);
-                let (before, after) = (score(exploit.target_score), score(exploit.clone_score));
-                copies.push((exploit.epoch, exploit.target, exploit.clone, before, after));
-                if let Some(place) = stand.get_mut(exploit.target as usize) {
-                    *place = Some((exploit.epoch, after));
+                if let Some(stand) = stand.get_mut(exploit.target as usize) {
+                    *stand = Some((exploit.epoch, exploit.clone_score));
                 }
+                copies.push(exploit);
             }
             _ => {}
         }

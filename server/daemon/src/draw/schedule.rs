@@ -1,21 +1,11 @@
 //! A plot of a schedule: the probability and the magnitude of each op, over the epochs.
 
-use std::fmt::Write;
-
 use pba_schedules::{MAGNITUDE_MAX, OpOdds, Schedule};
 
-use crate::draw::axis::ticks;
+use crate::draw::plot::{LEFT, PLOT_WIDTH, Plot, TOP};
 
-/// Width of every plot.
-pub(super) const WIDTH: u32 = LEFT + PLOT_WIDTH + RIGHT;
-/// Where the axis of epochs begins.
-pub(super) const LEFT: u32 = 110;
-const TOP: u32 = 64;
-/// Length of the axis of epochs.
-pub(super) const PLOT_WIDTH: u32 = 760;
 const ROW: u32 = 26;
 const BAR_MAX: u32 = 22;
-const RIGHT: u32 = 150;
 const BOTTOM: u32 = 56;
 
 /// Draws a schedule as SVG.
@@ -33,34 +23,22 @@ pub(super) fn height(ops: u32) -> u32 {
 /// As [`draw`], for use inside another picture at height `y`, as the beginning of a run of `epochs`.
 pub(super) fn draw_at(schedule: &Schedule, epochs: u32, y: u32) -> String {
     let ops = schedule.ops();
-    let rows = ops.len() as u32;
-    let about = match schedule.epochs() {
+    let drawn = match schedule.epochs() {
         drawn if drawn < epochs => format!("{drawn} of {epochs} epochs"),
         _ => format!("{epochs} epochs"),
     };
-    let (width, height) = (WIDTH, height(rows));
-    let x = |epoch: u32| f64::from(LEFT) + f64::from(PLOT_WIDTH) * f64::from(epoch) / f64::from(epochs);
-    let mut svg = String::new();
-    let mut line = |text: std::fmt::Arguments<'_>| writeln!(svg, "{text}").expect("a string takes text");
-
-    line(format_args!(
-        "<svg xmlns=\"http://www.w3.org/2000/svg\" y=\"{y}\" viewBox=\"0 0 {width} {height}\" width=\"{width}\" height=\"{height}\" \
-         font-family=\"system-ui, sans-serif\" font-size=\"12\" fill=\"#24292f\">"
-    ));
-    line(format_args!("<rect width=\"{width}\" height=\"{height}\" fill=\"#ffffff\"/>"));
-    line(format_args!(
-        "<text x=\"{LEFT}\" y=\"26\" font-size=\"17\" font-weight=\"600\">{}</text>",
-        schedule.name()
-    ));
-    line(format_args!(
-        "<text x=\"{LEFT}\" y=\"46\" fill=\"#57606a\">{about}, segments: {}. Bar height: probability. Colour: magnitude.</text>",
-        schedule.segments().len()
-    ));
+    let segments = schedule.segments().len();
+    let about = format!("{drawn}, segments: {segments}. Bar height: probability. Colour: magnitude.");
+    let mut plot = Plot::new(Some(y), height(ops.len() as u32), epochs, schedule.name(), &about);
 
     for (row, op) in ops.iter().enumerate() {
         let base = TOP + (row as u32 + 1) * ROW;
-        line(format_args!("<text x=\"{}\" y=\"{}\" text-anchor=\"end\">{op}</text>", LEFT - 10, base - 6));
-        line(format_args!(
+        plot.line(format_args!(
+            "<text x=\"{}\" y=\"{}\" text-anchor=\"end\">{op}</text>",
+            LEFT - 10,
+            base - 6
+        ));
+        plot.line(format_args!(
             "<line x1=\"{LEFT}\" y1=\"{base}\" x2=\"{}\" y2=\"{base}\" stroke=\"#eaeef2\"/>",
             LEFT + PLOT_WIDTH
         ));
@@ -69,12 +47,12 @@ pub(super) fn draw_at(schedule: &Schedule, epochs: u32, y: u32) -> String {
             let OpOdds { probability, magnitude } = segment.policy.odds(*op);
             if probability > 0.0 {
                 let bar = f64::from(BAR_MAX) * probability;
-                line(format_args!(
+                plot.line(format_args!(
                     "<rect x=\"{:.2}\" y=\"{:.2}\" width=\"{:.2}\" height=\"{bar:.2}\" fill=\"{}\"><title>{op}, epochs {start} to {}: \
                      probability {:.2}, magnitude {magnitude:.1}</title></rect>",
-                    x(start),
+                    plot.x(start),
                     f64::from(base) - bar,
-                    x(start + segment.epochs) - x(start),
+                    plot.x(start + segment.epochs) - plot.x(start),
                     color(magnitude / f64::from(MAGNITUDE_MAX)),
                     start + segment.epochs - 1,
                     probability,
@@ -84,23 +62,10 @@ pub(super) fn draw_at(schedule: &Schedule, epochs: u32, y: u32) -> String {
         }
     }
 
-    let axis = TOP + rows * ROW;
-    for tick in ticks(epochs) {
-        line(format_args!(
-            "<line x1=\"{0:.2}\" y1=\"{axis}\" x2=\"{0:.2}\" y2=\"{1}\" stroke=\"#57606a\"/><text x=\"{0:.2}\" y=\"{2}\" text-anchor=\"middle\">{tick}</text>",
-            x(tick),
-            axis + 5,
-            axis + 19
-        ));
-    }
-    line(format_args!(
-        "<text x=\"{}\" y=\"{}\" text-anchor=\"middle\" fill=\"#57606a\">epoch of the search</text>",
-        LEFT + PLOT_WIDTH / 2,
-        axis + 40
-    ));
+    plot.axis(TOP + ops.len() as u32 * ROW, "epoch of the search");
     for level in 0..=u32::from(MAGNITUDE_MAX) {
         let y = TOP + 24 + (u32::from(MAGNITUDE_MAX) - level) * 18;
-        line(format_args!(
+        plot.line(format_args!(
             "<rect x=\"{}\" y=\"{y}\" width=\"18\" height=\"18\" fill=\"{}\"/><text x=\"{}\" y=\"{}\">{level}</text>",
             LEFT + PLOT_WIDTH + 30,
             color(f64::from(level) / f64::from(MAGNITUDE_MAX)),
@@ -108,13 +73,12 @@ pub(super) fn draw_at(schedule: &Schedule, epochs: u32, y: u32) -> String {
             y + 13
         ));
     }
-    line(format_args!(
+    plot.line(format_args!(
         "<text x=\"{}\" y=\"{}\" fill=\"#57606a\">magnitude</text>",
         LEFT + PLOT_WIDTH + 30,
         TOP + 14
     ));
-    line(format_args!("</svg>"));
-    svg
+    plot.finish()
 }
 
 /// From pale yellow through teal to dark blue, for 0..1.

@@ -5,13 +5,10 @@
 use std::convert::Infallible;
 
 use anyhow::Context;
-use embedded_graphics::Drawable;
-use embedded_graphics::Pixel;
-use embedded_graphics::draw_target::DrawTarget;
-use embedded_graphics::geometry::{OriginDimensions, Point, Size};
 use embedded_graphics::mono_font::MonoTextStyle;
 use embedded_graphics::mono_font::iso_8859_1::{FONT_6X10, FONT_9X15_BOLD};
-use embedded_graphics::pixelcolor::{Rgb888, RgbColor};
+use embedded_graphics::pixelcolor::Rgb888;
+use embedded_graphics::prelude::{DrawTarget, Drawable, OriginDimensions, Pixel, Point, RgbColor, Size};
 use embedded_graphics::text::{Baseline, Text};
 use pba_augment::caption;
 use pba_schedules::Policy;
@@ -46,9 +43,9 @@ pub(crate) fn draw(
     count: usize,
     workspace: &mut Workspace,
 ) -> anyhow::Result<Vec<u8>> {
-    let plan = epoch.plan();
+    let Epoch { plan, recipe, split, .. } = epoch;
     let indices: Vec<u64> = (0..plan.batches()).flat_map(|n| plan.indices(n)).take(count).collect();
-    let shape = epoch.recipe().shape();
+    let shape = recipe.shape();
     let mut pixels = vec![0; indices.len() * shape.rgb_bytes()];
     epoch.render(indices.iter().copied(), &mut pixels, workspace)?;
 
@@ -57,8 +54,8 @@ pub(crate) fn draw(
     let tile = Tile::of(shape.height, shape.width);
     let cell_width = tile.width.max(TILE_SIDE) + GAP;
     let cell_height = tile.height + CAPTION + GAP;
-    let title = format!("{}  epoch {number}", epoch.dataset());
-    let subtitle = format!("schedule {}   base {}", epoch.schedule(), epoch.recipe().spec().base);
+    let title = format!("{}  epoch {number}", epoch.dataset);
+    let subtitle = format!("schedule {}   base {}", epoch.schedule, recipe.spec().base);
     let text_width = (9 * title.len() as u32).max(GLYPH_WIDTH * subtitle.len() as u32) + 2 * GAP;
     let mut canvas =
         Canvas::new((columns * cell_width + GAP).max(text_width), HEADER + rows * cell_height + GAP);
@@ -74,12 +71,12 @@ pub(crate) fn draw(
         let x = GAP + position as u32 % columns * cell_width;
         let y = HEADER + position as u32 / columns * cell_height;
         canvas.image(pixels, shape.width, &tile, x, y);
-        let label = epoch.split().label(index);
-        let class = usize::try_from(label).ok().and_then(|label| epoch.split().classes().get(label));
+        let label = split.label(index);
+        let class = usize::try_from(label).ok().and_then(|label| split.classes().get(label));
         let class = shortened(&class.cloned().unwrap_or_else(|| label.to_string()), letters);
         let y = y + tile.height + 4;
         canvas.text(&class, x, y, MonoTextStyle::new(&FONT_6X10, CLASS));
-        let calls = epoch.recipe().op_calls(index);
+        let calls = recipe.op_calls(index);
         for (line, call) in calls.as_slice().iter().enumerate() {
             let y = y + (line as u32 + 1) * LINE;
             canvas.text(&shortened(&caption(call), letters), x, y, MonoTextStyle::new(&FONT_6X10, OPS));
@@ -132,10 +129,7 @@ impl Canvas {
 
     fn text(&mut self, text: &str, x: u32, y: u32, style: MonoTextStyle<'_, Rgb888>) {
         let position = Point::new(x as i32, y as i32);
-        match Text::with_baseline(text, position, style, Baseline::Top).draw(self) {
-            Ok(_) => {}
-            Err(never) => match never {},
-        }
+        let Ok(_) = Text::with_baseline(text, position, style, Baseline::Top).draw(self);
     }
 
     fn image(&mut self, pixels: &[u8], width: u32, tile: &Tile, left: u32, top: u32) {
@@ -180,10 +174,11 @@ pub(crate) fn png(width: u32, height: u32, color: png::ColorType, pixels: &[u8])
     let mut bytes = Vec::new();
     let mut encoder = png::Encoder::new(&mut bytes, width, height);
     encoder.set_color(color);
-    encoder.set_depth(png::BitDepth::Eight);
-    let mut writer = encoder.write_header().context("cannot encode the PNG")?;
-    writer.write_image_data(pixels).context("cannot encode the PNG")?;
-    writer.finish().context("cannot encode the PNG")?;
+    let written = encoder.write_header().and_then(|mut writer| {
+        writer.write_image_data(pixels)?;
+        writer.finish()
+    });
+    written.context("cannot encode the PNG")?;
     Ok(bytes)
 }
 

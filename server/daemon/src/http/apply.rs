@@ -12,7 +12,7 @@ use pba_wire::query::{integer, nearest};
 
 use crate::app::App;
 use crate::draw::sheet::png;
-use crate::error::Error;
+use crate::error::{Cause, Error};
 use crate::http::extract::{Binary, Body, Query};
 use crate::http::on_pool;
 use crate::http::problem::UnsupportedMediaType;
@@ -51,16 +51,13 @@ pub(crate) async fn apply(
 ) -> Result<Response, Error> {
     let asked = parse(query)?;
     let result = on_pool(&app, move |workspace| {
-        let image = pba_datasets::decode(&body).map_err(|error| Error::not_readable(error.to_string()))?;
+        let image = pba_datasets::decode(&body).map_err(|error| Error::new(Cause::NotReadable, error))?;
         let ImageShape { height, width } = image.shape;
-        let mut rgba = Rgba::from_rgb(image.shape, &image.pixels)
-            .map_err(|error| Error::not_readable(error.to_string()))?;
-        for asked in asked {
-            let centre = (asked.x.unwrap_or(width / 2), asked.y.unwrap_or(height / 2));
-            within("x", centre.0, width)?;
-            within("y", centre.1, height)?;
-            let call = OpCall { op: asked.op, magnitude: asked.magnitude, sign: asked.sign, centre };
-            apply_op(&call, &mut rgba, &mut workspace.scratch);
+        let rgba = Rgba::from_rgb(image.shape, &image.pixels);
+        let mut rgba = rgba.map_err(|error| Error::new(Cause::NotReadable, error))?;
+        for Asked { op, magnitude, sign, x, y } in asked {
+            let centre = (within("x", x, width)?, within("y", y, height)?);
+            apply_op(&OpCall { op, magnitude, sign, centre }, &mut rgba, &mut workspace.scratch);
         }
         png(width, height, png::ColorType::Rgba, rgba.as_bytes()).map_err(Error::internal)
     })
@@ -68,12 +65,14 @@ pub(crate) async fn apply(
     Ok(([(header::CONTENT_TYPE, "image/png")], result).into_response())
 }
 
-fn within(parameter: &str, value: u32, side: u32) -> Result<(), Error> {
+/// A coordinate of the centre, by default the middle of a side.
+fn within(parameter: &str, value: Option<u32>, side: u32) -> Result<u32, Error> {
+    let value = value.unwrap_or(side / 2);
     if value < side {
-        return Ok(());
+        return Ok(value);
     }
     let allowed = format!("0..={} for this image", side - 1);
-    Err(Error::parameter(parameter, value.to_string(), "outside the image", allowed))
+    Err(Error::parameter(parameter, value, "outside the image", allowed))
 }
 
 fn parse(query: Apply) -> Result<Vec<Asked>, Error> {

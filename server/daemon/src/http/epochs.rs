@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use arrow_ipc::CompressionType;
 use axum::body::Body;
 use axum::extract::{Path, Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
@@ -15,13 +16,12 @@ use pba_wire::{EpochRequest, Preview};
 
 use crate::app::App;
 use crate::draw::sheet;
-use crate::error::Error;
+use crate::error::{Cause, Error};
 use crate::http::extract::{Binary, Query};
 use crate::http::on_pool;
 use crate::http::problem::{NotFound, TooMany, Unavailable, Unprocessable};
 use crate::local::Local;
-use crate::stream::body::EpochBody;
-use crate::stream::encode::Codec;
+use crate::stream::body::chunks;
 use crate::stream::samples::SampleError;
 use crate::stream::shared_memory_stream::SharedMemoryStream;
 
@@ -54,41 +54,40 @@ pub(crate) async fn batches(
     let codec = codec(http.headers())?;
     let wanted = batches_wanted(http.headers())?;
     let epoch = Arc::new(app.resolver().resolve(&dataset, epoch, &request, codec)?);
-    let mut permit = app.engine.admit()?;
+    let permit = app.engine.admit()?;
     // A request for what comes after the last batch only asks for the metadata of the stream.
-    if request.start > 0 && epoch.plan().batches() > 0 {
+    if request.start > 0 && epoch.plan.batches() > 0 {
         app.engine.metrics.resumes.inc();
     }
     tracing::info!(
-        dataset = epoch.dataset(),
-        schedule = epoch.schedule(),
-        batches = epoch.plan().batches(),
-        rows = epoch.plan().rows(),
+        dataset = epoch.dataset,
+        schedule = epoch.schedule,
+        batches = epoch.plan.batches(),
+        rows = epoch.plan.rows(),
         "stream"
     );
     if let Some(wanted) = wanted
-        && epoch.is_plain()
+        && epoch.codec.is_none()
         && http.extensions().get::<Local>().is_some()
         && let Some(upgrade) = http.extensions_mut().remove::<OnUpgrade>()
     {
-        match SharedMemoryStream::new(&app.engine, &epoch, permit, wanted) {
+        match SharedMemoryStream::new(&epoch, wanted) {
             Ok(stream) => {
-                tokio::spawn(stream.run(upgrade));
+                tokio::spawn(stream.run(permit, upgrade));
                 let headers = [(header::CONNECTION, "upgrade"), (header::UPGRADE, shared_memory::PROTOCOL)];
                 return Ok((StatusCode::SWITCHING_PROTOCOLS, headers).into_response());
             }
-            Err((given_back, error)) => {
+            Err(error) => {
                 app.engine.metrics.shared_memory_refused.inc();
                 tracing::info!(
                     error = format!("{error:#}"),
                     "no shared memory is available; the batches go through the socket"
                 );
-                permit = given_back;
             }
         }
     }
-    let body = EpochBody::new(Arc::clone(&app.engine), epoch, permit).map_err(Error::internal)?;
-    Ok(([(header::CONTENT_TYPE, CONTENT_TYPE)], Body::new(body)).into_response())
+    let body = Body::from_stream(chunks(epoch, permit).map_err(Error::internal)?);
+    Ok(([(header::CONTENT_TYPE, CONTENT_TYPE)], body).into_response())
 }
 
 /// Draws a contact sheet of the first images that the stream would send.
@@ -112,25 +111,24 @@ pub(crate) async fn preview(
     Query((Preview { n: count }, request)): Query<(Preview, EpochRequest)>,
 ) -> Result<Response, Error> {
     let number = epoch_number(&epoch)?;
-    let epoch = app.resolver().resolve(&dataset, number, &request, Codec::Plain)?;
-    let bytes = u64::from(count) * epoch.recipe().shape().rgb_bytes() as u64;
-    if bytes > app.engine.limits.batch_bytes_max {
-        let allowed = app.engine.limits.batch_bytes_max / epoch.recipe().shape().rgb_bytes() as u64;
+    let epoch = app.resolver().resolve(&dataset, number, &request, None)?;
+    let (image_bytes, bytes_max) =
+        (epoch.recipe.shape().rgb_bytes() as u64, app.engine.limits.batch_bytes_max);
+    let bytes = u64::from(count) * image_bytes;
+    if bytes > bytes_max {
+        let reason = format!("images of {bytes} bytes exceed this server's limit of {bytes_max}");
         return Err(Error::parameter(
             "n",
-            count.to_string(),
-            format!(
-                "images of {bytes} bytes exceed this server's limit of {}",
-                app.engine.limits.batch_bytes_max
-            ),
-            format!("1..={}", allowed.max(1)),
+            count,
+            reason,
+            format!("1..={}", (bytes_max / image_bytes).max(1)),
         ));
     }
     let png = on_pool(&app, move |workspace| {
         sheet::draw(&epoch, number, count as usize, workspace).map_err(|error| {
             if error.is::<SampleError>() {
                 tracing::error!(error = format!("{error:#}"), "cannot decode an image for a preview");
-                return Error::broken_dataset(format!("{error:#}"));
+                return Error::new(Cause::BrokenDataset, format!("{error:#}"));
             }
             Error::internal(format!("{error:#}"))
         })
@@ -159,28 +157,21 @@ fn batches_wanted(headers: &HeaderMap) -> Result<Option<usize>, Error> {
 
 /// Reads the compression that the client asks for:
 /// `Accept: application/vnd.apache.arrow.stream; codecs="zstd"`.
-fn codec(headers: &HeaderMap) -> Result<Codec, Error> {
-    for accept in headers.get_all(header::ACCEPT) {
-        for range in accept.to_str().unwrap_or_default().split(',') {
-            let mut parts = range.split(';').map(str::trim);
-            if !parts.next().unwrap_or_default().eq_ignore_ascii_case(CONTENT_TYPE) {
-                continue;
-            }
-            for parameter in parts {
-                let Some((name, value)) = parameter.split_once('=') else { continue };
-                if !name.trim().eq_ignore_ascii_case("codecs") {
-                    continue;
-                }
-                return match value.trim().trim_matches('"') {
-                    "zstd" => Ok(Codec::Zstd),
-                    "lz4" => Ok(Codec::Lz4),
-                    "" => Ok(Codec::Plain),
-                    other => Err(Error::parameter("codecs", other, "unknown codec in Accept", "zstd, lz4")),
-                };
-            }
-        }
+fn codec(headers: &HeaderMap) -> Result<Option<CompressionType>, Error> {
+    let accepts = headers.get_all(header::ACCEPT).iter();
+    let codecs =
+        accepts.flat_map(|accept| accept.to_str().unwrap_or_default().split(',')).find_map(|range| {
+            let (kind, parameters) = range.split_once(';')?;
+            let mut parameters = parameters.split(';').filter_map(|parameter| parameter.split_once('='));
+            let (_, codecs) = parameters.find(|(name, _)| name.trim().eq_ignore_ascii_case("codecs"))?;
+            kind.trim().eq_ignore_ascii_case(CONTENT_TYPE).then(|| codecs.trim().trim_matches('"'))
+        });
+    match codecs {
+        None | Some("") => Ok(None),
+        Some("zstd") => Ok(Some(CompressionType::ZSTD)),
+        Some("lz4") => Ok(Some(CompressionType::LZ4_FRAME)),
+        Some(other) => Err(Error::parameter("codecs", other, "unknown codec in Accept", "zstd, lz4")),
     }
-    Ok(Codec::Plain)
 }
 
 #[cfg(test)]
@@ -188,17 +179,20 @@ mod tests {
     use super::*;
 
     #[track_caller]
-    fn check(accept: &str, expected: Option<Codec>) {
+    fn check(accept: &str, expected: Option<Option<CompressionType>>) {
         let headers = HeaderMap::from_iter([(header::ACCEPT, accept.parse().unwrap())]);
         assert_eq!(codec(&headers).ok(), expected, "{accept}");
     }
 
     #[test]
     fn the_codec_is_read_from_accept() {
-        check("*/*", Some(Codec::Plain));
-        check(CONTENT_TYPE, Some(Codec::Plain));
-        check("application/vnd.apache.arrow.stream; codecs=\"zstd\"", Some(Codec::Zstd));
-        check("text/html, application/vnd.apache.arrow.stream;codecs=lz4;q=1", Some(Codec::Lz4));
+        check("*/*", Some(None));
+        check(CONTENT_TYPE, Some(None));
+        check("application/vnd.apache.arrow.stream; codecs=\"zstd\"", Some(Some(CompressionType::ZSTD)));
+        check(
+            "text/html, application/vnd.apache.arrow.stream;codecs=lz4;q=1",
+            Some(Some(CompressionType::LZ4_FRAME)),
+        );
         check("application/vnd.apache.arrow.stream; codecs=\"gzip\"", None);
     }
 }

@@ -11,7 +11,7 @@ use utoipa::openapi::schema::{KnownFormat, ObjectBuilder, Schema, SchemaFormat, 
 use utoipa::{PartialSchema, ToSchema};
 
 use crate::app::App;
-use crate::error::Error;
+use crate::error::{Cause, Error};
 
 /// The parameters of a route.
 pub(crate) struct Query<Q>(pub(crate) Q);
@@ -33,10 +33,10 @@ impl FromRequest<Arc<App>> for Body {
     async fn from_request(request: Request, app: &Arc<App>) -> Result<Body, Error> {
         let body = Bytes::from_request(request, app).await;
         body.map(Body).map_err(|rejection| match rejection.status() {
-            StatusCode::PAYLOAD_TOO_LARGE => Error::too_large(format!(
-                "the body is larger than {} bytes",
-                app.engine.limits.body_bytes_max
-            )),
+            StatusCode::PAYLOAD_TOO_LARGE => {
+                let bytes_max = app.engine.limits.body_bytes_max;
+                Error::new(Cause::TooLarge, format!("the body is larger than {bytes_max} bytes"))
+            }
             _ => Error::body(format!("the body could not be read: {rejection}")),
         })
     }

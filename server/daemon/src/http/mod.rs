@@ -22,13 +22,14 @@ use axum::response::{IntoResponse, Response};
 use axum::{Extension, Router};
 use utoipa::OpenApi;
 use utoipa::openapi::RefOr;
-use utoipa::openapi::path::{Operation, ParameterIn};
+use utoipa::openapi::path::ParameterIn;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::app::App;
-use crate::error::Error;
+use crate::error::{Cause, Error};
 use crate::http::problem::{ProblemName, documented};
+use crate::stream::pool::{PANICKED, Workspace};
 
 /// Longer query strings are refused; a policy of 60 integers takes some 200 bytes.
 const QUERY_BYTES_MAX: usize = 8 << 10;
@@ -104,7 +105,10 @@ pub(crate) fn router(app: Arc<App>) -> Router {
             // The name of its handler is unique within its module, which is its tag.
             let names = [operation.tags.iter().flatten().next(), operation.operation_id.as_ref()];
             operation.operation_id = Some(names.into_iter().flatten().cloned().collect::<Vec<_>>().join("_"));
-            if !has_query(operation) {
+            let has_query = operation.parameters.iter().flatten().any(|parameter| {
+                matches!(parameter, RefOr::T(parameter) if parameter.parameter_in == ParameterIn::Query)
+            });
+            if !has_query {
                 without_query.insert((method, path.clone()));
             }
             for status in ANYWHERE {
@@ -122,14 +126,6 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .layer(Extension(Arc::new(document)))
         .layer(DefaultBodyLimit::max(app.engine.limits.body_bytes_max))
         .with_state(app)
-}
-
-fn has_query(operation: &Operation) -> bool {
-    let mut parameters = operation.parameters.iter().flatten();
-    parameters.any(|parameter| match parameter {
-        RefOr::T(parameter) => parameter.parameter_in == ParameterIn::Query,
-        RefOr::Ref(_) => false,
-    })
 }
 
 /// Data that every request is checked against.
@@ -163,8 +159,8 @@ async fn observe(State(checks): State<Arc<Checks>>, request: Request, next: Next
 fn check_query(checks: &Checks, route: Option<&str>, request: &Request) -> Result<(), Error> {
     let query = request.uri().query().unwrap_or_default();
     if query.len() > QUERY_BYTES_MAX {
-        let bytes = query.len();
-        return Err(Error::too_large(format!("the query has {bytes} bytes; allowed are {QUERY_BYTES_MAX}")));
+        let detail = format!("the query has {} bytes; allowed are {QUERY_BYTES_MAX}", query.len());
+        return Err(Error::new(Cause::TooLarge, detail));
     }
     let Some(route) = route else { return Ok(()) };
     // What is asked by HEAD is what GET would answer.
@@ -172,12 +168,9 @@ fn check_query(checks: &Checks, route: Option<&str>, request: &Request) -> Resul
     if query.is_empty() || !checks.without_query.contains(&(method, route.to_owned())) {
         return Ok(());
     }
-    match pba_wire::query::pairs(query)?.first() {
-        None => Ok(()),
-        Some((parameter, value)) => {
-            Err(Error::parameter(parameter, value, "unknown parameter", "no parameters"))
-        }
-    }
+    pba_wire::query::pairs(query)?.first().map_or(Ok(()), |(parameter, value)| {
+        Err(Error::parameter(parameter, value, "unknown parameter", "no parameters"))
+    })
 }
 
 /// Lets a request pass if this server may write to its data directory.
@@ -195,12 +188,8 @@ async fn not_draining(State(app): State<Arc<App>>, request: Request, next: Next)
 /// Runs CPU work on the pool when its turn comes, and waits for it.
 async fn on_pool<T: Send + 'static>(
     app: &App,
-    job: impl FnOnce(&mut crate::stream::pool::Workspace) -> Result<T, Error> + Send + 'static,
+    job: impl FnOnce(&mut Workspace) -> Result<T, Error> + Send + 'static,
 ) -> Result<T, Error> {
     let _turn = app.engine.single_jobs.acquire().await.map_err(Error::internal)?;
-    match app.engine.pool.run(job).await {
-        Ok(Ok(result)) => result,
-        Ok(Err(panicked)) => Err(Error::internal(panicked)),
-        Err(_) => Err(Error::internal("the pool was shut down")),
-    }
+    app.engine.pool.run(job).await.unwrap_or_else(|_| Err(Error::internal(PANICKED)))
 }

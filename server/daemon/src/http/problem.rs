@@ -13,52 +13,24 @@ use crate::error::{Cause, Error};
 /// The prefix of a problem's type.
 const URN: &str = "urn:pba:problem:";
 
-impl Cause {
-    /// Status, name for programs and metrics, title for people.
-    pub(crate) fn row(self) -> (StatusCode, &'static str, &'static str) {
-        match self {
-            Cause::WrongParameter => (StatusCode::BAD_REQUEST, "wrong-parameter", "wrong parameter"),
-            Cause::WrongBody => (StatusCode::BAD_REQUEST, "wrong-body", "wrong body"),
-            Cause::NotFound => (StatusCode::NOT_FOUND, "not-found", "no such thing"),
-            Cause::MethodNotAllowed => {
-                (StatusCode::METHOD_NOT_ALLOWED, "method-not-allowed", "method not allowed")
-            }
-            Cause::Conflict => (StatusCode::CONFLICT, "conflict", "in conflict with what is there"),
-            Cause::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "too-large", "too large"),
-            Cause::NotReadable => {
-                (StatusCode::UNSUPPORTED_MEDIA_TYPE, "not-readable", "not a format that is read")
-            }
-            Cause::BrokenDataset => {
-                (StatusCode::UNPROCESSABLE_ENTITY, "broken-dataset", "the dataset is broken")
-            }
-            Cause::Full => (StatusCode::TOO_MANY_REQUESTS, "full", "all streams are taken"),
-            Cause::Busy => (StatusCode::TOO_MANY_REQUESTS, "busy", "too many jobs"),
-            Cause::Timeout => (StatusCode::REQUEST_TIMEOUT, "timeout", "the request took too long"),
-            Cause::NoTrainer => (StatusCode::SERVICE_UNAVAILABLE, "no-trainer", "there is no trainer"),
-            Cause::Draining => (StatusCode::SERVICE_UNAVAILABLE, "draining", "the server is shutting down"),
-            Cause::Importing => {
-                (StatusCode::SERVICE_UNAVAILABLE, "importing", "the dataset is not there yet")
-            }
-            Cause::Internal => (StatusCode::INTERNAL_SERVER_ERROR, "internal", "the server is at fault"),
-        }
-    }
-}
-
-impl Error {
-    /// The answer's body.
-    fn problem(&self) -> Problem {
-        let (status, name, title) = self.cause.row();
-        Problem {
-            kind: format!("{URN}{name}"),
-            title: title.to_owned(),
-            status: status.as_u16(),
-            detail: shortened(&self.detail, 4 * SHOWN_MAX),
-            parameter: self.parameter.as_deref().map(|text| shortened(text, SHOWN_MAX)),
-            value: self.value.as_deref().map(|text| shortened(text, SHOWN_MAX)),
-            allowed: self.allowed.as_deref().map(|text| shortened(text, 2 * SHOWN_MAX)),
-        }
-    }
-}
+/// Of each cause its status, name for programs and metrics, and title for people.
+const TABLE: [(Cause, StatusCode, &str, &str); Cause::Internal as usize + 1] = [
+    (Cause::WrongParameter, StatusCode::BAD_REQUEST, "wrong-parameter", "wrong parameter"),
+    (Cause::WrongBody, StatusCode::BAD_REQUEST, "wrong-body", "wrong body"),
+    (Cause::NotFound, StatusCode::NOT_FOUND, "not-found", "no such thing"),
+    (Cause::MethodNotAllowed, StatusCode::METHOD_NOT_ALLOWED, "method-not-allowed", "method not allowed"),
+    (Cause::Conflict, StatusCode::CONFLICT, "conflict", "in conflict with what is there"),
+    (Cause::TooLarge, StatusCode::PAYLOAD_TOO_LARGE, "too-large", "too large"),
+    (Cause::NotReadable, StatusCode::UNSUPPORTED_MEDIA_TYPE, "not-readable", "not a format that is read"),
+    (Cause::BrokenDataset, StatusCode::UNPROCESSABLE_ENTITY, "broken-dataset", "the dataset is broken"),
+    (Cause::Full, StatusCode::TOO_MANY_REQUESTS, "full", "all streams are taken"),
+    (Cause::Busy, StatusCode::TOO_MANY_REQUESTS, "busy", "too many jobs"),
+    (Cause::Timeout, StatusCode::REQUEST_TIMEOUT, "timeout", "the request took too long"),
+    (Cause::NoTrainer, StatusCode::SERVICE_UNAVAILABLE, "no-trainer", "there is no trainer"),
+    (Cause::Draining, StatusCode::SERVICE_UNAVAILABLE, "draining", "the server is shutting down"),
+    (Cause::Importing, StatusCode::SERVICE_UNAVAILABLE, "importing", "the dataset is not there yet"),
+    (Cause::Internal, StatusCode::INTERNAL_SERVER_ERROR, "internal", "the server is at fault"),
+];
 
 /// Characters of a value that an answer repeats.
 const SHOWN_MAX: usize = 500;
@@ -73,8 +45,19 @@ fn shortened(text: &str, length: usize) -> String {
 
 impl IntoResponse for Error {
     fn into_response(self) -> Response {
-        let (status, name, _) = self.cause.row();
-        let body = serde_json::to_vec_pretty(&self.problem()).expect("a problem is JSON");
+        let row = TABLE.iter().find(|(cause, ..)| *cause == self.cause);
+        let &(_, status, name, title) = row.expect("every cause has a row");
+        let shown = |text: &String| shortened(text, SHOWN_MAX);
+        let problem = Problem {
+            kind: format!("{URN}{name}"),
+            title: title.to_owned(),
+            status: status.as_u16(),
+            detail: shortened(&self.detail, 4 * SHOWN_MAX),
+            parameter: self.parameter.as_ref().map(shown),
+            value: self.value.as_ref().map(shown),
+            allowed: self.allowed.map(|text| shortened(&text, 2 * SHOWN_MAX)),
+        };
+        let body = serde_json::to_vec_pretty(&problem).expect("a problem is JSON");
         let mut response = (status, [(header::CONTENT_TYPE, CONTENT_TYPE)], body).into_response();
         if matches!(self.cause, Cause::Full | Cause::Draining | Cause::Importing) {
             response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
@@ -90,12 +73,8 @@ pub(crate) struct ProblemName(pub(crate) &'static str);
 
 /// The documentation of a status: all of its problems.
 pub(crate) fn documented(status: StatusCode) -> utoipa::openapi::Response {
-    let problems: Vec<String> = Cause::ALL
-        .iter()
-        .map(|cause| cause.row())
-        .filter(|(of, ..)| *of == status)
-        .map(|(_, name, title)| format!("`{URN}{name}`: {title}"))
-        .collect();
+    let rows = TABLE.iter().filter(|(_, of, ..)| *of == status);
+    let problems: Vec<String> = rows.map(|(.., name, title)| format!("`{URN}{name}`: {title}")).collect();
     let problem = ContentBuilder::new().schema(Some(Ref::from_schema_name("Problem"))).build();
     ResponseBuilder::new().description(problems.join("; ")).content(CONTENT_TYPE, problem).build()
 }

@@ -13,7 +13,7 @@ use pba_wire::schedules::{PutSchedule, ScheduleList, ScheduleSummary};
 use crate::app::App;
 use crate::catalog::schedules::{Put, summary};
 use crate::draw;
-use crate::error::Error;
+use crate::error::{Cause, Error};
 use crate::http::extract::{Body, Query};
 use crate::http::problem::{Conflict, NotFound, UnsupportedMediaType};
 
@@ -64,9 +64,8 @@ pub(crate) async fn put(
         Error::parameter("schedule", &name, format!("{name:?} is not a schedule name"), names_allowed())
     })?;
     let text = std::str::from_utf8(&body)
-        .map_err(|error| Error::not_readable(format!("the body is not UTF-8 text: {error}")))?;
-    let schedule =
-        formats::read(text, Some(&name), epochs).map_err(|error| Error::body(error.to_string()))?;
+        .map_err(|error| Error::new(Cause::NotReadable, format!("the body is not UTF-8 text: {error}")))?;
+    let schedule = formats::read(text, Some(&name), epochs).map_err(Error::body)?;
     if app.jobs.promise(&name) {
         return Err(Error::conflict(format!(
             "the name {name:?} is reserved for the schedule of a search; choose another one"

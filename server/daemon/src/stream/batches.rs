@@ -2,16 +2,13 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Instant;
 
-use futures_util::FutureExt;
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::metrics::{Live, Stage};
-use crate::stream::engine::Engine;
 use crate::stream::epoch::Epoch;
-use crate::stream::pool::{Answer, Workspace};
+use crate::stream::pool::{Answer, PANICKED, Workspace};
 
 /// Why a stream was aborted after it had started.
 #[derive(Debug, thiserror::Error)]
@@ -19,7 +16,6 @@ use crate::stream::pool::{Answer, Workspace};
 pub(crate) struct BrokenStream {
     /// The batch of the answer.
     batch: u64,
-    /// The error.
     reason: String,
 }
 
@@ -27,8 +23,7 @@ pub(crate) struct BrokenStream {
 ///
 /// Holds the stream's permit, and records whether client or server waits, until it is dropped.
 pub(crate) struct Batches<B> {
-    engine: Arc<Engine>,
-    epoch: Arc<Epoch>,
+    pub(super) epoch: Arc<Epoch>,
     /// Batches that are being produced, in order.
     in_flight: VecDeque<Answer<anyhow::Result<B>>>,
     /// Next batch to ask the pool for.
@@ -36,131 +31,112 @@ pub(crate) struct Batches<B> {
     /// Batches handed over.
     sent: u64,
     ended: bool,
-    clock: Clock,
+    /// Whether the client has asked for a batch that is not ready, since then; else it has a batch, and has
+    /// not asked for more.
+    is_client_waiting: bool,
+    since: Instant,
     _live: Live,
     _permit: OwnedSemaphorePermit,
 }
 
-/// Which side waits.
-enum Clock {
-    /// The client has a batch and has not asked for more since.
-    Sending(Instant),
-    /// The client has asked, and the batch is not ready.
-    Waiting(Instant),
-}
-
 impl<B: Send + 'static> Batches<B> {
     /// The batches of an epoch, none of which is being produced yet.
-    pub(crate) fn new(engine: Arc<Engine>, epoch: Arc<Epoch>, permit: OwnedSemaphorePermit) -> Batches<B> {
+    pub(crate) fn new(epoch: Arc<Epoch>, permit: OwnedSemaphorePermit) -> Batches<B> {
         Batches {
-            _live: Live::new(&engine.metrics.streams_active),
-            engine,
+            _live: Live::new(&epoch.engine.metrics.streams_active),
             epoch,
             in_flight: VecDeque::new(),
             next: 0,
             sent: 0,
             ended: false,
-            clock: Clock::Sending(Instant::now()),
+            is_client_waiting: false,
+            since: Instant::now(),
             _permit: permit,
         }
     }
 
-    /// What all streams share.
-    pub(crate) fn engine(&self) -> &Engine {
-        &self.engine
-    }
-
     /// Whether to start one more batch.
     pub(crate) fn wants_more(&self) -> bool {
-        self.in_flight.len() < self.engine.limits.batches_ahead && self.next < self.epoch.plan().batches()
+        self.in_flight.len() < self.epoch.engine.limits.batches_ahead && self.next < self.epoch.plan.batches()
     }
 
-    /// Whether [`Batches::poll_next`] would return something, now or later, without starting more.
+    /// Whether [`Batches::next`] would return something, now or later, without starting more.
     pub(crate) fn has_next(&self) -> bool {
-        !self.in_flight.is_empty() || self.next == self.epoch.plan().batches()
+        !self.in_flight.is_empty() || self.next == self.epoch.plan.batches()
     }
 
     /// Makes the pool produce the next batch.
     pub(crate) fn ask(
         &mut self,
-        make: impl FnOnce(&Epoch, u64, &mut Workspace, &Engine) -> anyhow::Result<B> + Send + 'static,
+        make: impl FnOnce(&Epoch, u64, &mut Workspace) -> anyhow::Result<B> + Send + 'static,
     ) {
-        let (engine, epoch, n) = (Arc::clone(&self.engine), Arc::clone(&self.epoch), self.next);
-        self.in_flight.push_back(self.engine.pool.run(move |workspace| make(&epoch, n, workspace, &engine)));
+        let (epoch, n) = (Arc::clone(&self.epoch), self.next);
+        self.in_flight.push_back(self.epoch.engine.pool.run(move |workspace| make(&epoch, n, workspace)));
         self.next += 1;
     }
 
     /// The next batch in order; none after the last. `is_awaited` says whether the client has
-    /// nothing to do until it comes.
-    pub(crate) fn poll_next(
-        &mut self,
-        context: &mut Context<'_>,
-        is_awaited: bool,
-    ) -> Poll<Option<Result<B, BrokenStream>>> {
-        if self.ended {
-            return Poll::Ready(None);
+    /// nothing to do until it comes. May be dropped while it waits.
+    pub(crate) async fn next(&mut self, is_awaited: bool) -> Result<Option<B>, BrokenStream> {
+        let is_late = self.in_flight.front().is_some_and(|answer| answer.is_empty());
+        if is_late && is_awaited && !self.is_client_waiting {
+            self.turn(true);
         }
         let Some(answer) = self.in_flight.front_mut() else {
             self.ended = true;
-            return Poll::Ready(None);
+            return Ok(None);
         };
-        let Poll::Ready(answer) = answer.poll_unpin(context) else {
-            if is_awaited && matches!(self.clock, Clock::Sending(_)) {
-                self.book(Clock::Waiting(Instant::now()));
-            }
-            return Poll::Pending;
+        let batch = match answer.await {
+            Ok(Ok(batch)) => batch,
+            Ok(Err(error)) => return Err(self.fail(format!("{error:#}"))),
+            Err(_) => return Err(self.fail(PANICKED.to_owned())),
         };
         self.in_flight.pop_front();
-        let batch = match answer {
-            Ok(Ok(Ok(batch))) => batch,
-            Ok(Ok(Err(error))) => return Poll::Ready(Some(Err(self.fail(format!("{error:#}"))))),
-            Ok(Err(panicked)) => return Poll::Ready(Some(Err(self.fail(panicked.to_string())))),
-            Err(_) => return Poll::Ready(Some(Err(self.fail("the pool was shut down".to_owned())))),
-        };
-        self.book(Clock::Sending(Instant::now()));
+        self.turn(false);
         self.sent += 1;
-        self.engine.metrics.batches_sent.inc();
-        Poll::Ready(Some(Ok(batch)))
+        self.epoch.engine.metrics.batches_sent.inc();
+        Ok(Some(batch))
     }
 
     fn fail(&mut self, reason: String) -> BrokenStream {
         let broken = BrokenStream { batch: self.sent, reason };
-        tracing::error!(dataset = self.epoch.dataset(), error = %broken, "stream aborted");
-        self.engine.metrics.request_errors.with_label_values(&["broken-stream"]).inc();
+        tracing::error!(dataset = self.epoch.dataset, error = %broken, "stream aborted");
+        self.epoch.engine.metrics.request_errors.with_label_values(&["broken-stream"]).inc();
         self.ended = true;
         self.in_flight.clear();
         broken
     }
 
-    /// Records the time since the clock was set, and resets it.
-    fn book(&mut self, next: Clock) {
-        let metrics = &self.engine.metrics;
-        match std::mem::replace(&mut self.clock, next) {
-            Clock::Sending(since) => {
-                let seconds = since.elapsed().as_secs_f64();
-                metrics.stage(Stage::Send).observe(seconds);
-                metrics.backpressure_seconds.inc_by(seconds);
-            }
-            Clock::Waiting(since) => metrics.client_wait_seconds.inc_by(since.elapsed().as_secs_f64()),
+    /// Records that the other side waits from now on.
+    fn turn(&mut self, is_client_waiting: bool) {
+        self.count_wait();
+        if !self.is_client_waiting {
+            self.epoch.engine.metrics.stage(Stage::Send).observe(self.since.elapsed().as_secs_f64());
         }
+        (self.is_client_waiting, self.since) = (is_client_waiting, Instant::now());
+    }
+}
+
+impl<B> Batches<B> {
+    fn count_wait(&self) {
+        let metrics = &self.epoch.engine.metrics;
+        let waits =
+            if self.is_client_waiting { &metrics.client_wait_seconds } else { &metrics.backpressure_seconds };
+        waits.inc_by(self.since.elapsed().as_secs_f64());
     }
 }
 
 impl<B> Drop for Batches<B> {
     /// Records the time of the last batch: a client that stalled and then left was slow, too.
     fn drop(&mut self) {
-        let metrics = &self.engine.metrics;
         if !self.ended {
             tracing::info!(
-                dataset = self.epoch.dataset(),
+                dataset = self.epoch.dataset,
                 sent = self.sent,
-                batches = self.epoch.plan().batches(),
+                batches = self.epoch.plan.batches(),
                 "the client left, or was cut off"
             );
         }
-        match self.clock {
-            Clock::Sending(since) => metrics.backpressure_seconds.inc_by(since.elapsed().as_secs_f64()),
-            Clock::Waiting(since) => metrics.client_wait_seconds.inc_by(since.elapsed().as_secs_f64()),
-        }
+        self.count_wait();
     }
 }

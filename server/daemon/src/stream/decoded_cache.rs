@@ -9,12 +9,11 @@
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use pba_schedules::Digest;
 
-use crate::metrics::Metrics;
+use crate::stream::budget::{Budget, Reservation};
 
 /// Number of locks that the images are spread over: more than cores that could want one at a time. A lock
 /// is held for a table lookup, never while an image is decoded.
@@ -35,47 +34,41 @@ pub(crate) struct Key {
     pub(crate) reduction: u32,
 }
 
-type Shard = HashMap<Key, Arc<[u8]>>;
+/// Pixels, and the room that they take.
+type Shard = HashMap<Key, (Arc<[u8]>, Reservation)>;
 
-/// Complete decoded images, up to a number of bytes.
+/// Complete decoded images, as far as the budget goes.
 pub(crate) struct DecodedCache {
     shards: Vec<Mutex<Shard>>,
     hasher: RandomState,
-    bytes: AtomicUsize,
-    bytes_max: usize,
-    metrics: Metrics,
+    budget: Budget,
 }
 
 impl DecodedCache {
-    /// A cache of at most this many bytes; disabled if 0.
-    pub(crate) fn new(bytes_max: usize, metrics: Metrics) -> DecodedCache {
-        DecodedCache {
-            shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
-            hasher: RandomState::new(),
-            bytes: AtomicUsize::new(0),
-            bytes_max,
-            metrics,
-        }
+    /// An empty cache; disabled if the budget is 0.
+    pub(crate) fn new(budget: Budget) -> DecodedCache {
+        let shards = (0..SHARDS).map(|_| Mutex::default()).collect();
+        DecodedCache { shards, hasher: RandomState::new(), budget }
     }
 
     /// The pixels of a key, if they are here.
     pub(crate) fn get(&self, key: &Key) -> Option<Arc<[u8]>> {
-        self.shard(key).get(key).cloned()
+        self.shard(key).get(key).map(|(pixels, _)| Arc::clone(pixels))
     }
 
-    /// Reserves room for pixels, if there is enough left. It is released unless it is used.
-    pub(crate) fn room(&self, pixel_bytes: usize) -> Option<Room<'_>> {
-        let bytes = pixel_bytes.checked_add(ENTRY_BYTES)?;
-        let fits = |taken: usize| taken.checked_add(bytes).filter(|&taken| taken <= self.bytes_max);
-        self.bytes.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fits).ok()?;
-        self.metrics.decoded_cache_bytes.add(bytes as i64);
-        Some(Room { cache: self, bytes })
+    /// Reserves room for pixels, if there is enough left.
+    pub(crate) fn room(&self, pixel_bytes: usize) -> Option<Reservation> {
+        self.budget.reserve(pixel_bytes.checked_add(ENTRY_BYTES)? as u64)
     }
 
-    /// Bytes in use, never more than the bound.
-    #[cfg(test)]
-    fn bytes(&self) -> usize {
-        self.bytes.load(Ordering::Relaxed)
+    /// Stores the pixels of a key, or keeps those of a faster worker, which are the same.
+    ///
+    /// # Panics
+    /// When the room was reserved for fewer bytes.
+    pub(crate) fn keep(&self, room: Reservation, key: Key, pixels: Arc<[u8]>) {
+        let bytes = pixels.len() + ENTRY_BYTES;
+        assert!(bytes as u64 <= room.bytes, "{} bytes in too little room", pixels.len());
+        self.shard(&key).entry(key).or_insert((pixels, room));
     }
 
     fn shard(&self, key: &Key) -> MutexGuard<'_, Shard> {
@@ -85,41 +78,19 @@ impl DecodedCache {
     }
 }
 
-/// Reserved room in a cache.
-pub(crate) struct Room<'a> {
-    cache: &'a DecodedCache,
-    bytes: usize,
-}
-
-impl Room<'_> {
-    /// Stores the pixels of a key, or keeps those of a faster worker, which are the same.
-    ///
-    /// # Panics
-    /// When the room was taken for fewer bytes.
-    pub(crate) fn keep(self, key: Key, pixels: Arc<[u8]>) {
-        assert!(pixels.len() + ENTRY_BYTES <= self.bytes, "{} bytes in too little room", pixels.len());
-        let mut shard = self.cache.shard(&key);
-        if let std::collections::hash_map::Entry::Vacant(place) = shard.entry(key) {
-            place.insert(pixels);
-            // The room is taken for good.
-            std::mem::forget(self);
-        }
-    }
-}
-
-impl Drop for Room<'_> {
-    fn drop(&mut self) {
-        self.cache.bytes.fetch_sub(self.bytes, Ordering::Relaxed);
-        self.cache.metrics.decoded_cache_bytes.sub(self.bytes as i64);
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use prometheus::IntGauge;
+
     use super::*;
 
     fn cache(bytes_max: usize) -> DecodedCache {
-        DecodedCache::new(bytes_max, Metrics::new().unwrap())
+        let taken = IntGauge::new("taken", "Bytes taken.").unwrap();
+        DecodedCache::new(Budget::new(bytes_max as u64, taken))
+    }
+
+    fn bytes(cache: &DecodedCache) -> usize {
+        cache.budget.taken.get() as usize
     }
 
     fn key(sample: u64) -> Key {
@@ -131,7 +102,7 @@ mod tests {
         let cache = cache(3 * (100 + ENTRY_BYTES));
         for sample in 0..10 {
             match cache.room(100) {
-                Some(room) => room.keep(key(sample), vec![sample as u8; 100].into()),
+                Some(room) => cache.keep(room, key(sample), vec![sample as u8; 100].into()),
                 None => assert!(sample >= 3, "there is room for three"),
             }
         }
@@ -139,14 +110,13 @@ mod tests {
             let expected = (sample < 3).then(|| vec![sample as u8; 100]);
             assert_eq!(cache.get(&key(sample)).map(|pixels| pixels.to_vec()), expected, "sample {sample}");
         }
-        assert_eq!(cache.bytes(), 3 * (100 + ENTRY_BYTES));
-        assert_eq!(cache.metrics.decoded_cache_bytes.get() as usize, cache.bytes());
+        assert_eq!(bytes(&cache), 3 * (100 + ENTRY_BYTES));
     }
 
     #[test]
     fn keys_differ_in_every_part() {
         let cache = cache(1 << 20);
-        cache.room(1).unwrap().keep(key(0), vec![1].into());
+        cache.keep(cache.room(1).unwrap(), key(0), vec![1].into());
         assert!(cache.get(&Key { reduction: 2, ..key(0) }).is_none());
         assert!(cache.get(&Key { split: Digest::of("another"), ..key(0) }).is_none());
         assert!(cache.get(&key(1)).is_none());
@@ -160,9 +130,9 @@ mod tests {
             drop(cache.room(700).expect("it was given back"));
         }
         // Twice the same: the second finds the first.
-        cache.room(100).unwrap().keep(key(0), vec![0; 100].into());
-        cache.room(100).unwrap().keep(key(0), vec![0; 100].into());
-        assert_eq!(cache.bytes(), 100 + ENTRY_BYTES);
+        cache.keep(cache.room(100).unwrap(), key(0), vec![0; 100].into());
+        cache.keep(cache.room(100).unwrap(), key(0), vec![0; 100].into());
+        assert_eq!(bytes(&cache), 100 + ENTRY_BYTES);
         assert!(cache.room(1000).is_none());
         assert!(cache.room(usize::MAX).is_none());
     }
@@ -185,8 +155,8 @@ mod tests {
                             Some(pixels) => assert_eq!(pixels[..], [sample as u8; 64]),
                             None => {
                                 if let Some(room) = cache.room(64) {
-                                    assert!(cache.bytes() <= cache.bytes_max);
-                                    room.keep(key(sample), vec![sample as u8; 64].into());
+                                    assert!(bytes(cache) <= 200 * (64 + ENTRY_BYTES));
+                                    cache.keep(room, key(sample), vec![sample as u8; 64].into());
                                 }
                             }
                         }
@@ -195,7 +165,7 @@ mod tests {
             }
         });
         let kept = (0..400).filter(|&sample| cache.get(&key(sample)).is_some()).count();
-        assert_eq!(cache.bytes(), kept * (64 + ENTRY_BYTES), "what is taken is what is kept");
+        assert_eq!(bytes(&cache), kept * (64 + ENTRY_BYTES), "what is taken is what is kept");
         assert!(kept > 190, "{kept} of 200 were kept");
     }
 }

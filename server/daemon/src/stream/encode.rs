@@ -25,18 +25,6 @@ const CONTINUATION: [u8; 4] = [0xff; 4];
 /// The end of a stream; a stream without it was cut.
 pub const END_OF_STREAM: [u8; 8] = [0xff, 0xff, 0xff, 0xff, 0, 0, 0, 0];
 
-/// Compression of the buffers inside the messages.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Codec {
-    /// None.
-    #[default]
-    Plain,
-    /// LZ4 frames.
-    Lz4,
-    /// Zstandard.
-    Zstd,
-}
-
 /// The offset of each column in the body of a batch.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Layout {

@@ -7,24 +7,18 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use crate::config::Limits;
 use crate::error::Error;
 use crate::metrics::Metrics;
+use crate::stream::budget::Budget;
 use crate::stream::buffers::BufferPool;
 use crate::stream::decoded_cache::DecodedCache;
 use crate::stream::pool::Pool;
-use crate::stream::shared_memory::Budget;
 
 /// The resources that all streams share.
 pub(crate) struct Engine {
-    /// The workers.
     pub(crate) pool: Pool,
-    /// Idle batch buffers.
     pub(crate) buffers: BufferPool,
-    /// Cache of decoded images.
-    pub(crate) decoded: Arc<DecodedCache>,
-    /// Shared memory that streams may take.
+    pub(crate) decoded: DecodedCache,
     pub(crate) shared_memory: Budget,
-    /// The metrics.
     pub(crate) metrics: Metrics,
-    /// The bounds.
     pub(crate) limits: Limits,
     /// Permits of previews and single ops: they use at most half of the workers, so that they cannot delay
     /// the streams.
@@ -38,11 +32,12 @@ impl Engine {
     /// # Errors
     /// When the system refuses a thread.
     pub(crate) fn start(limits: Limits, metrics: Metrics) -> anyhow::Result<Engine> {
+        let decoded = Budget::new(limits.decoded_cache_bytes as u64, metrics.decoded_cache_bytes.clone());
         Ok(Engine {
             pool: Pool::start(limits.threads, metrics.clone())?,
             // One buffer per worker is being filled; the rest is on its way to a client.
             buffers: BufferPool::new(limits.threads + 2 * limits.batches_ahead),
-            decoded: Arc::new(DecodedCache::new(limits.decoded_cache_bytes, metrics.clone())),
+            decoded: DecodedCache::new(decoded),
             shared_memory: Budget::new(limits.shared_memory_bytes_max, metrics.shared_memory_bytes.clone()),
             metrics,
             single_jobs: Semaphore::new((limits.threads / 2).max(1)),

@@ -12,10 +12,9 @@ use pba_augment::{Plan, Recipe};
 use pba_types::SplitName;
 
 use crate::catalog::datasets::SplitHandle;
-use crate::metrics::{Metrics, Stage};
-use crate::stream::buffers::BufferPool;
-use crate::stream::decoded_cache::DecodedCache;
-use crate::stream::encode::{Codec, Layout, batch_header, compressed_batch, record_batch, schema_message};
+use crate::metrics::Stage;
+use crate::stream::encode::{Layout, batch_header, compressed_batch, record_batch};
+use crate::stream::engine::Engine;
 use crate::stream::pool::Workspace;
 use crate::stream::samples::{self, Rendered};
 
@@ -25,18 +24,19 @@ const SLOT_HEADER_BYTES: usize = 4096;
 
 /// A checked epoch, made by [`Resolver`](crate::stream::resolve::Resolver).
 pub(crate) struct Epoch {
-    pub(super) dataset: String,
+    pub(super) engine: Arc<Engine>,
+    pub(crate) dataset: String,
     pub(super) split_name: SplitName,
-    pub(super) split: SplitHandle,
-    pub(super) decoded: Arc<DecodedCache>,
-    pub(super) recipe: Recipe,
-    pub(super) plan: Plan,
+    pub(crate) split: SplitHandle,
+    pub(crate) recipe: Recipe,
+    pub(crate) plan: Plan,
     pub(super) schema: SchemaRef,
-    pub(super) codec: Codec,
+    /// Compression of the buffers inside the messages, if any.
+    pub(crate) codec: Option<CompressionType>,
     /// Of each batch but perhaps the last, which may be shorter.
     pub(super) header: Bytes,
-    /// Source of the images' policies, for captions.
-    pub(super) schedule: String,
+    /// Source of the images' policies, for captions: name of a schedule, or `none`, `identity`, `a policy`.
+    pub(crate) schedule: String,
 }
 
 /// One encoded batch: the bytes that go out, in one or two parts.
@@ -48,16 +48,6 @@ pub(crate) struct EncodedBatch {
 }
 
 impl Epoch {
-    /// Name of the dataset.
-    pub(crate) fn dataset(&self) -> &str {
-        &self.dataset
-    }
-
-    /// The split's samples.
-    pub(crate) fn split(&self) -> &SplitHandle {
-        &self.split
-    }
-
     /// Renders samples of this epoch into `out`, one after another.
     ///
     /// # Errors
@@ -68,62 +58,30 @@ impl Epoch {
         out: &mut [u8],
         workspace: &mut Workspace,
     ) -> anyhow::Result<Rendered> {
-        samples::render(&self.recipe, &self.split, &self.decoded, indices, out, workspace)
+        samples::render(&self.recipe, &self.split, &self.engine.decoded, indices, out, workspace)
             .with_context(|| format!("dataset {:?}, split {}", self.dataset, self.split_name))
-    }
-
-    /// How pixels are produced.
-    pub(crate) fn recipe(&self) -> &Recipe {
-        &self.recipe
-    }
-
-    /// The samples of each batch.
-    pub(crate) fn plan(&self) -> &Plan {
-        &self.plan
-    }
-
-    /// Name of the schedule, or `none`, `identity`, `a policy`.
-    pub(crate) fn schedule(&self) -> &str {
-        &self.schedule
-    }
-
-    /// The message that opens the stream.
-    ///
-    /// # Errors
-    /// When Arrow refuses the schema, which is a bug.
-    pub(crate) fn schema_message(&self) -> anyhow::Result<Bytes> {
-        schema_message(&self.schema)
     }
 
     /// Augments and encodes the n-th batch of this answer: the work of one job.
     ///
     /// # Errors
     /// When an image can no longer be decoded, or compression fails.
-    pub(crate) fn batch(
-        &self,
-        n: u64,
-        workspace: &mut Workspace,
-        buffers: &BufferPool,
-        metrics: &Metrics,
-    ) -> anyhow::Result<EncodedBatch> {
+    pub(crate) fn batch(&self, n: u64, workspace: &mut Workspace) -> anyhow::Result<EncodedBatch> {
         let layout = self.layout(n);
-        let mut buffer = buffers.take(layout.len);
-        self.write_body(n, &layout, buffer.as_mut(), workspace, metrics)?;
+        let mut buffer = self.engine.buffers.take(layout.len);
+        self.write_body(n, &layout, buffer.as_mut(), workspace)?;
 
         let start = Instant::now();
         let body = Bytes::from_owner(buffer);
         let batch = match self.codec {
-            Codec::Plain => EncodedBatch { head: self.header(n, &layout), body: Some(body) },
-            Codec::Lz4 => self.compressed(&layout, body, CompressionType::LZ4_FRAME)?,
-            Codec::Zstd => self.compressed(&layout, body, CompressionType::ZSTD)?,
+            None => EncodedBatch { head: self.header(n, &layout), body: Some(body) },
+            Some(codec) => {
+                let batch = record_batch(&self.schema, &layout, body)?;
+                EncodedBatch { head: compressed_batch(&batch, codec)?, body: None }
+            }
         };
-        metrics.stage(Stage::Encode).observe(start.elapsed().as_secs_f64());
+        self.engine.metrics.stage(Stage::Encode).observe(start.elapsed().as_secs_f64());
         Ok(batch)
-    }
-
-    /// Whether batches are sent uncompressed.
-    pub(crate) fn is_plain(&self) -> bool {
-        self.codec == Codec::Plain
     }
 
     /// Bytes that [`Epoch::batch_into`] needs for any batch of this answer.
@@ -141,19 +99,18 @@ impl Epoch {
         n: u64,
         slot: &mut [u8],
         workspace: &mut Workspace,
-        metrics: &Metrics,
     ) -> anyhow::Result<Range<usize>> {
         let layout = self.layout(n);
         let (head, body) = slot.split_at_mut(SLOT_HEADER_BYTES);
         let body = &mut body[..layout.len];
-        self.write_body(n, &layout, body, workspace, metrics)?;
+        self.write_body(n, &layout, body, workspace)?;
 
         let start = Instant::now();
         let header = self.header(n, &layout);
         anyhow::ensure!(header.len() <= head.len(), "the header of a batch takes {} bytes", header.len());
         let message = SLOT_HEADER_BYTES - header.len()..SLOT_HEADER_BYTES + layout.len;
         head[message.start..].copy_from_slice(&header);
-        metrics.stage(Stage::Encode).observe(start.elapsed().as_secs_f64());
+        self.engine.metrics.stage(Stage::Encode).observe(start.elapsed().as_secs_f64());
         Ok(message)
     }
 
@@ -178,7 +135,6 @@ impl Epoch {
         layout: &Layout,
         body: &mut [u8],
         workspace: &mut Workspace,
-        metrics: &Metrics,
     ) -> anyhow::Result<()> {
         let start = Instant::now();
         // Finding a shuffled sample takes as long as copying some of its rows, so it is done once:
@@ -198,6 +154,7 @@ impl Epoch {
         body[layout.image.end..layout.label.start].fill(0);
         body[layout.label.end..layout.index.start].fill(0);
         body[layout.index.end..].fill(0);
+        let metrics = &self.engine.metrics;
         metrics.stage(Stage::Augment).observe(start.elapsed().as_secs_f64());
         let rows = self.plan.len_of(n) as u64;
         metrics.images_augmented.with_label_values(&[self.dataset.as_str()]).inc_by(rows);
@@ -208,15 +165,5 @@ impl Epoch {
             metrics.decoded_cache_misses.inc_by(decoding.misses);
         }
         Ok(())
-    }
-
-    fn compressed(
-        &self,
-        layout: &Layout,
-        body: Bytes,
-        codec: CompressionType,
-    ) -> anyhow::Result<EncodedBatch> {
-        let batch = record_batch(&self.schema, layout, body)?;
-        Ok(EncodedBatch { head: compressed_batch(&batch, codec)?, body: None })
     }
 }

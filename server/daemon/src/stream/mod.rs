@@ -2,6 +2,7 @@
 
 pub(crate) mod batches;
 pub(crate) mod body;
+pub(crate) mod budget;
 pub(crate) mod buffers;
 pub(crate) mod decoded_cache;
 pub mod encode;

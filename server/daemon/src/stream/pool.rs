@@ -5,10 +5,9 @@
 //! no jobs.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::thread::JoinHandle;
 use std::time::Instant;
 
-use crossbeam::channel::{Receiver, Sender, unbounded};
+use crossbeam::channel::{Sender, unbounded};
 use pba_augment::Scratch;
 use pba_datasets::RegionDecoder;
 use tokio::sync::oneshot;
@@ -26,22 +25,18 @@ pub(crate) struct Workspace {
 
 type Job = Box<dyn FnOnce(&mut Workspace) + Send>;
 
-/// A fixed pool of worker threads. Dropping it ends them.
+/// A fixed pool of worker threads, which end when it is dropped.
 pub(crate) struct Pool {
     // Bounded by its users: at most `streams_max` streams with `batches_ahead` jobs each, and one
     // job for each other request.
-    jobs: Option<Sender<Job>>,
-    workers: Vec<JoinHandle<()>>,
+    jobs: Sender<Job>,
     metrics: Metrics,
 }
 
-/// A job that panicked; the worker survives.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the job panicked; see the server's log")]
-pub(crate) struct Panicked;
+/// The answer to a job, or an error when it [`PANICKED`]; the worker survives.
+pub(crate) type Answer<T> = oneshot::Receiver<T>;
 
-/// The answer to a job.
-pub(crate) type Answer<T> = oneshot::Receiver<Result<T, Panicked>>;
+pub(crate) const PANICKED: &str = "the job panicked; see the server's log";
 
 impl Pool {
     /// Starts `threads` workers.
@@ -50,13 +45,16 @@ impl Pool {
     /// When the system refuses a thread.
     pub(crate) fn start(threads: usize, metrics: Metrics) -> std::io::Result<Pool> {
         let (jobs, queue) = unbounded::<Job>();
-        let workers = (0..threads)
-            .map(|number| {
-                let queue = queue.clone();
-                std::thread::Builder::new().name(format!("augment-{number}")).spawn(move || work(&queue))
-            })
-            .collect::<std::io::Result<Vec<_>>>()?;
-        Ok(Pool { jobs: Some(jobs), workers, metrics })
+        for number in 0..threads {
+            let queue = queue.clone();
+            std::thread::Builder::new().name(format!("augment-{number}")).spawn(move || {
+                let mut workspace = Workspace::default();
+                for job in queue {
+                    job(&mut workspace);
+                }
+            })?;
+        }
+        Ok(Pool { jobs, metrics })
     }
 
     /// Queues a job. It is skipped when the answer is dropped before its turn comes.
@@ -73,38 +71,17 @@ impl Pool {
                 return;
             }
             let start = Instant::now();
-            let result = catch_unwind(AssertUnwindSafe(|| job(workspace))).map_err(|_| {
-                // Whatever state the panic left behind is not used again.
-                *workspace = Workspace::default();
-                Panicked
-            });
+            let result = catch_unwind(AssertUnwindSafe(|| job(workspace)));
             metrics.worker_busy_seconds.inc_by(start.elapsed().as_secs_f64());
-            // The reader may have left in the meantime; then the answer is not needed.
-            let _ = answer.send(result);
+            match result {
+                // The reader may have left in the meantime; then the answer is not needed.
+                Ok(result) => drop(answer.send(result)),
+                // Whatever state the panic left behind is not used again.
+                Err(_) => *workspace = Workspace::default(),
+            }
         });
-        self.jobs
-            .as_ref()
-            .expect("jobs are accepted until the pool is dropped")
-            .send(job)
-            .expect("workers outlive the pool");
+        self.jobs.send(job).expect("workers outlive the pool");
         receiver
-    }
-}
-
-impl Drop for Pool {
-    fn drop(&mut self) {
-        self.jobs = None;
-        for worker in self.workers.drain(..) {
-            // A worker catches its jobs' panics, so there is nothing to hear from it.
-            let _ = worker.join();
-        }
-    }
-}
-
-fn work(queue: &Receiver<Job>) {
-    let mut workspace = Workspace::default();
-    for job in queue {
-        job(&mut workspace);
     }
 }
 
@@ -120,9 +97,9 @@ mod tests {
     async fn a_panic_is_answered_and_the_pool_does_not_shrink() {
         let pool = pool(1);
         for _ in 0..3 {
-            assert_eq!(pool.run(|_| -> () { panic!("on purpose") }).await.unwrap(), Err(Panicked));
+            assert!(pool.run(|_| -> () { panic!("on purpose") }).await.is_err());
         }
-        assert_eq!(pool.run(|_| 7).await.unwrap(), Ok(7));
+        assert_eq!(pool.run(|_| 7).await.unwrap(), 7);
         assert_eq!(pool.metrics.queue_depth.get(), 0);
     }
 
@@ -134,8 +111,8 @@ mod tests {
         let (ran, did_run) = crossbeam::channel::bounded::<()>(1);
         drop(pool.run(move |_| ran.send(())));
         hold.send(()).unwrap();
-        assert_eq!(first.await.unwrap(), Ok(true));
-        assert_eq!(pool.run(|_| ()).await.unwrap(), Ok(()));
+        assert!(first.await.unwrap());
+        pool.run(|_| ()).await.unwrap();
         assert!(did_run.recv().is_err(), "the sender was dropped unused");
     }
 }

@@ -152,7 +152,7 @@ impl Photos<'_> {
         };
         let decoded = decoder.decode(bytes, PixelBox::whole(whole), reduction)?;
         let pixels: Arc<[u8]> = decoded.pixels.into();
-        room.keep(key, Arc::clone(&pixels));
+        self.cache.keep(room, key, Arc::clone(&pixels));
         Ok(Pixels::Cached(pixels))
     }
 }

@@ -10,48 +10,14 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use memmap2::{MmapOptions, MmapRaw};
-use prometheus::IntGauge;
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, ftruncate, memfd_create};
+
+use crate::stream::budget::{Budget, Reservation};
 
 /// Slots are page-aligned, so that a client can release the pages of one slot only.
 const PAGE_BYTES: usize = 4096;
-
-/// Budget of shared memory for all streams; cheap to clone.
-#[derive(Clone)]
-pub(crate) struct Budget {
-    left: Arc<AtomicU64>,
-    /// Shows the bytes in use.
-    taken: IntGauge,
-}
-
-/// Part of a [`Budget`], returned to it when dropped.
-struct Reservation {
-    budget: Budget,
-    bytes: u64,
-}
-
-impl Budget {
-    /// A budget of bytes, and a gauge that shows how many are in use.
-    pub(crate) fn new(bytes: u64, taken: IntGauge) -> Budget {
-        Budget { left: Arc::new(AtomicU64::new(bytes)), taken }
-    }
-
-    fn reserve(&self, bytes: u64) -> Option<Reservation> {
-        self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(bytes)).ok()?;
-        self.taken.add(bytes as i64);
-        Some(Reservation { budget: self.clone(), bytes })
-    }
-}
-
-impl Drop for Reservation {
-    fn drop(&mut self) {
-        self.budget.left.fetch_add(self.bytes, Ordering::Relaxed);
-        self.budget.taken.sub(self.bytes as i64);
-    }
-}
 
 /// The mapping, and the file behind it.
 struct Mapping {
@@ -107,7 +73,7 @@ impl Memory {
         Ok((Memory { mapping, schema_bytes: schema.len() }, slots))
     }
 
-    /// Its length, schema and slots.
+    /// Its length: schema and slots.
     pub(crate) fn bytes(&self) -> usize {
         self.mapping.map.len()
     }
@@ -156,6 +122,8 @@ impl AsMut<[u8]> for Slot {
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::FileExt;
+
+    use prometheus::IntGauge;
 
     use super::*;
 
