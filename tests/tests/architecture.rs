@@ -53,7 +53,6 @@ const LAYERS: &[(&str, &[&str])] = &[
         &[
             "metrics",
             "error",
-            "local",
             "data_lock",
             "catalog",
             "jobs",

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use crate::catalog::datasets::Catalog;
 use crate::catalog::schedules::Registry;
 use crate::data_lock::DataLock;
-use crate::error::Error;
+use crate::error::{Cause, Error};
 use crate::jobs::Jobs;
 use crate::stream::engine::Engine;
 use crate::stream::resolve::Resolver;
@@ -46,7 +46,11 @@ impl App {
     /// # Errors
     /// When it was told to stop.
     pub(crate) fn check_draining(&self) -> Result<(), Error> {
-        if self.draining.load(Ordering::Relaxed) { Err(Error::draining()) } else { Ok(()) }
+        if self.draining.load(Ordering::Relaxed) {
+            let detail = "the server is shutting down and takes no new streams; use another replica";
+            return Err(Error::new(Cause::Draining, detail));
+        }
+        Ok(())
     }
 
     /// The data that requests are checked against.

@@ -189,12 +189,11 @@ impl Config {
         let listen: SocketAddr = listen.parse().with_context(|| {
             format!("listen: {listen:?} is not an address; expected IP:PORT, such as 127.0.0.1:8080")
         })?;
-        if !(listen.ip().is_loopback() || settings.insecure.unwrap_or(false)) {
-            bail!(
-                "listen: {listen} can be reached from other machines, and this server has no authentication or TLS of its own; \
-                 listen on 127.0.0.1 behind a proxy that does, or pass --insecure"
-            );
-        }
+        anyhow::ensure!(
+            listen.ip().is_loopback() || settings.insecure.unwrap_or(false),
+            "listen: {listen} can be reached from other machines, and this server has no authentication or TLS of its own; \
+             listen on 127.0.0.1 behind a proxy that does, or pass --insecure"
+        );
         let mut datasets = BTreeMap::new();
         for (name, DatasetSettings { path, base }) in settings.datasets {
             let base = base.map(|text| text.parse()).transpose();

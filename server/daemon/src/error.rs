@@ -1,6 +1,5 @@
 //! Errors of requests, wherever they are detected. HTTP statuses are assigned in `http::problem`.
 
-use pba_datasets::Progress;
 use pba_wire::ParameterError;
 use pba_wire::query::nearest;
 
@@ -81,34 +80,14 @@ impl Error {
         self
     }
 
-    /// A path that is not a route.
-    pub(crate) fn no_route(path: &str) -> Error {
-        Error::new(Cause::NotFound, format!("there is no page {path:?}; the routes are listed in the README"))
-    }
-
-    /// A method that a route does not have.
-    pub(crate) fn method(method: &str, path: &str) -> Error {
-        Error::new(Cause::MethodNotAllowed, format!("{path:?} does not answer {method}"))
-    }
-
     /// A name that is taken by something else.
     pub(crate) fn conflict(detail: impl ToString) -> Error {
         Error::new(Cause::Conflict, detail)
     }
 
-    /// No stream is free.
-    pub(crate) fn full(streams_max: usize) -> Error {
-        Error::new(Cause::Full, format!("all {streams_max} streams are taken; try again in a second"))
-    }
-
     /// No search can be added to the queue.
     pub(crate) fn busy(detail: impl ToString) -> Error {
         Error::new(Cause::Busy, detail)
-    }
-
-    /// The request did not arrive completely, or did not get its turn.
-    pub(crate) fn timeout(seconds: u64) -> Error {
-        Error::new(Cause::Timeout, format!("no answer within {seconds} s; was the body sent completely?"))
     }
 
     /// No trainer can run here.
@@ -128,25 +107,6 @@ impl Error {
             allowed: Some(error.allowed.clone()),
             ..Error::field(&error.field, &error.to_string())
         }
-    }
-
-    /// The server takes no new streams.
-    pub(crate) fn draining() -> Error {
-        let detail = "the server is shutting down and takes no new streams; use another replica";
-        Error::new(Cause::Draining, detail)
-    }
-
-    /// A dataset that is not ready yet.
-    pub(crate) fn importing(dataset: &str, progress: Option<Progress>) -> Error {
-        let done = progress.map(|Progress { split, rows_done, rows_total }| {
-            format!(", {rows_done} of {rows_total} rows of split {split} so far")
-        });
-        let detail = format!(
-            "dataset {dataset:?} is still being imported{}; /v1/datasets/{dataset} shows its progress, \
-             and /readyz answers 200 when all are imported",
-            done.unwrap_or_default()
-        );
-        Error::new(Cause::Importing, detail)
     }
 
     /// An internal error. The cause is logged and included in the answer: it holds no secrets.

@@ -14,7 +14,6 @@ mod draw;
 mod error;
 mod http;
 mod jobs;
-mod local;
 mod metrics;
 mod server;
 pub mod stream;

@@ -1,5 +1,6 @@
 //! The listening sockets: accept connections, and end them in good order.
 
+use std::io::{Error, ErrorKind};
 use std::net::SocketAddr;
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
@@ -19,8 +20,8 @@ use tokio_io_timeout::TimeoutStream;
 
 use crate::app::App;
 use crate::http::router;
-use crate::local::{Local, Patient};
 use crate::stream::engine::Engine;
+use crate::stream::shared_memory_stream::{Local, Patient};
 
 /// A client that takes longer to send a request's head is cut off.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
@@ -92,7 +93,13 @@ impl Sockets {
     /// # Errors
     /// When the address is taken or not this machine's, or the socket cannot be created.
     pub(crate) async fn bind(address: SocketAddr, socket: Option<&Path>) -> anyhow::Result<Sockets> {
-        let listener = TcpListener::bind(address).await.map_err(|error| helped(error, address));
+        let listener = TcpListener::bind(address).await.map_err(|error| match error.kind() {
+            ErrorKind::AddrInUse => {
+                let free = SocketAddr::new(address.ip(), 0);
+                Error::new(error.kind(), format!("{error}; use --listen {free} to pick a free port"))
+            }
+            _ => error,
+        });
         let listener = listener.with_context(|| format!("cannot listen on {address}"))?;
         let address = listener.local_addr().context("cannot determine the address")?;
         let local = socket.map(LocalListener::bind).transpose()?;
@@ -126,15 +133,6 @@ impl Sockets {
             }
         }
     }
-}
-
-/// Adds advice to the error for an address that is taken.
-fn helped(error: std::io::Error, address: SocketAddr) -> std::io::Error {
-    if error.kind() != std::io::ErrorKind::AddrInUse {
-        return error;
-    }
-    let free = SocketAddr::new(address.ip(), 0);
-    std::io::Error::new(error.kind(), format!("{error}; use --listen {free} to pick a free port"))
 }
 
 impl Server {

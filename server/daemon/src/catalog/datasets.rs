@@ -160,12 +160,22 @@ impl Entry {
     /// # Errors
     /// When it is still being imported, with its progress; when it could not be read.
     pub(crate) fn served(&self) -> Result<Arc<Served>, Error> {
+        let name = &self.name;
         match &*self.state() {
             State::Ready(served) => Ok(Arc::clone(served)),
-            State::Importing(progress) => Err(Error::importing(&self.name, *progress)),
+            State::Importing(progress) => {
+                let done = progress.map(|Progress { split, rows_done, rows_total }| {
+                    format!(", {rows_done} of {rows_total} rows of split {split} so far")
+                });
+                let detail = format!(
+                    "dataset {name:?} is still being imported{}; /v1/datasets/{name} shows its progress, \
+                     and /readyz answers 200 when all are imported",
+                    done.unwrap_or_default()
+                );
+                Err(Error::new(Cause::Importing, detail))
+            }
             State::Failed(error) => {
-                let detail = format!("dataset {:?} could not be read: {error}", self.name);
-                Err(Error::new(Cause::BrokenDataset, detail))
+                Err(Error::new(Cause::BrokenDataset, format!("dataset {name:?} could not be read: {error}")))
             }
         }
     }

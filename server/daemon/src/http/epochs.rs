@@ -5,7 +5,7 @@ use std::sync::Arc;
 use arrow_ipc::CompressionType;
 use axum::body::Body;
 use axum::extract::{Path, Request, State};
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::{HeaderMap, HeaderName, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use hyper::upgrade::OnUpgrade;
 use pba_types::limits::EPOCHS_MAX;
@@ -20,10 +20,9 @@ use crate::error::{Cause, Error};
 use crate::http::extract::{Binary, Query};
 use crate::http::on_pool;
 use crate::http::problem::{NotFound, TooMany, Unavailable, Unprocessable};
-use crate::local::Local;
 use crate::stream::body::chunks;
 use crate::stream::samples::SampleError;
-use crate::stream::shared_memory_stream::SharedMemoryStream;
+use crate::stream::shared_memory_stream::{Local, SharedMemoryStream};
 
 /// Streams one epoch as an Arrow IPC stream.
 ///
@@ -143,29 +142,29 @@ fn epoch_number(text: &str) -> Result<u32, Error> {
 
 /// Reads how many batches a client wants to hold in shared memory; none if it does not ask for any.
 fn batches_wanted(headers: &HeaderMap) -> Result<Option<usize>, Error> {
-    let asks = headers.get_all(header::UPGRADE).iter().any(|protocols| {
-        let mut protocols = protocols.to_str().unwrap_or_default().split(',');
-        protocols.any(|protocol| protocol.trim() == shared_memory::PROTOCOL)
-    });
-    if !asks {
+    if !listed(headers, header::UPGRADE).any(|protocol| protocol == shared_memory::PROTOCOL) {
         return Ok(None);
     }
-    let text =
-        headers.get(shared_memory::BATCHES_HEADER).map_or("", |value| value.to_str().unwrap_or_default());
-    Ok(Some(integer(1..=shared_memory::BATCHES_MAX).read(shared_memory::BATCHES_HEADER, text)?))
+    let text = headers.get(shared_memory::BATCHES_HEADER).and_then(|value| value.to_str().ok());
+    let batches = integer(1..=shared_memory::BATCHES_MAX);
+    Ok(Some(batches.read(shared_memory::BATCHES_HEADER, text.unwrap_or_default())?))
+}
+
+/// The parts of a header that are separated by commas.
+fn listed(headers: &HeaderMap, name: HeaderName) -> impl Iterator<Item = &str> {
+    let values = headers.get_all(name).into_iter();
+    values.flat_map(|value| value.to_str().unwrap_or_default().split(',')).map(str::trim)
 }
 
 /// Reads the compression that the client asks for:
 /// `Accept: application/vnd.apache.arrow.stream; codecs="zstd"`.
 fn codec(headers: &HeaderMap) -> Result<Option<CompressionType>, Error> {
-    let accepts = headers.get_all(header::ACCEPT).iter();
-    let codecs =
-        accepts.flat_map(|accept| accept.to_str().unwrap_or_default().split(',')).find_map(|range| {
-            let (kind, parameters) = range.split_once(';')?;
-            let mut parameters = parameters.split(';').filter_map(|parameter| parameter.split_once('='));
-            let (_, codecs) = parameters.find(|(name, _)| name.trim().eq_ignore_ascii_case("codecs"))?;
-            kind.trim().eq_ignore_ascii_case(CONTENT_TYPE).then(|| codecs.trim().trim_matches('"'))
-        });
+    let codecs = listed(headers, header::ACCEPT).find_map(|range| {
+        let (kind, parameters) = range.split_once(';')?;
+        let mut parameters = parameters.split(';').filter_map(|parameter| parameter.split_once('='));
+        let (_, codecs) = parameters.find(|(name, _)| name.trim().eq_ignore_ascii_case("codecs"))?;
+        kind.trim().eq_ignore_ascii_case(CONTENT_TYPE).then(|| codecs.trim().trim_matches('"'))
+    });
     match codecs {
         None | Some("") => Ok(None),
         Some("zstd") => Ok(Some(CompressionType::ZSTD)),

@@ -119,9 +119,13 @@ pub(crate) fn router(app: Arc<App>) -> Router {
     let checks = Arc::new(Checks { app: Arc::clone(&app), without_query });
     router
         .method_not_allowed_fallback(async |request: Request| {
-            Error::method(request.method().as_str(), request.uri().path())
+            let detail = format!("{:?} does not answer {}", request.uri().path(), request.method());
+            Error::new(Cause::MethodNotAllowed, detail)
         })
-        .fallback(async |uri: Uri| Error::no_route(uri.path()))
+        .fallback(async |uri: Uri| {
+            let detail = format!("there is no page {:?}; the routes are listed in the README", uri.path());
+            Error::new(Cause::NotFound, detail)
+        })
         .layer(from_fn_with_state(checks, observe))
         .layer(Extension(Arc::new(document)))
         .layer(DefaultBodyLimit::max(app.engine.limits.body_bytes_max))
@@ -144,7 +148,11 @@ async fn observe(State(checks): State<Arc<Checks>>, request: Request, next: Next
         // Bounds a body that does not come to its end; a stream's answer begins well before.
         Ok(()) => match tokio::time::timeout(ANSWER_TIMEOUT, next.run(request)).await {
             Ok(response) => response,
-            Err(_) => Error::timeout(ANSWER_TIMEOUT.as_secs()).into_response(),
+            Err(_) => {
+                let seconds = ANSWER_TIMEOUT.as_secs();
+                let detail = format!("no answer within {seconds} s; was the body sent completely?");
+                Error::new(Cause::Timeout, detail).into_response()
+            }
         },
     };
     let metrics = &checks.app.engine.metrics;

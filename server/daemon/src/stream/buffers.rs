@@ -1,6 +1,6 @@
 //! Reusable batch buffers.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Idle buffers that are kept for the next batch.
 ///
@@ -9,19 +9,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 /// still in the CPU cache.
 #[derive(Clone)]
 pub(crate) struct BufferPool {
-    idle: Arc<Idle>,
-}
-
-struct Idle {
-    buffers: Mutex<Vec<Vec<u8>>>,
-    max: usize,
-}
-
-impl Idle {
-    /// Runs with the list, which no panic can leave inconsistent.
-    fn with<T>(&self, run: impl FnOnce(&mut Vec<Vec<u8>>) -> T) -> T {
-        run(&mut self.buffers.lock().unwrap_or_else(PoisonError::into_inner))
-    }
+    idle: Arc<Mutex<Vec<Vec<u8>>>>,
+    idle_max: usize,
 }
 
 /// Larger buffers are freed rather than kept: they come from rare, huge batches. The usual large
@@ -32,31 +21,30 @@ const KEPT_BYTES_MAX: usize = 32 << 20;
 impl BufferPool {
     /// A pool that keeps at most `idle_max` idle buffers.
     pub(crate) fn new(idle_max: usize) -> BufferPool {
-        BufferPool { idle: Arc::new(Idle { buffers: Mutex::default(), max: idle_max.max(1) }) }
+        BufferPool { idle: Arc::default(), idle_max: idle_max.max(1) }
     }
 
     /// A buffer of exactly `len` bytes, of unspecified content.
     pub(crate) fn take(&self, len: usize) -> Buffer {
-        let mut bytes = self.idle.with(Vec::pop).unwrap_or_default();
+        let mut bytes = self.idle().pop().unwrap_or_default();
         if bytes.capacity() < len {
             // A fresh zeroed allocation is cheaper than growing, which would copy.
             bytes = vec![0; len];
         }
         bytes.resize(len, 0);
-        Buffer { bytes, idle: Arc::clone(&self.idle) }
+        Buffer { bytes, pool: self.clone() }
     }
 
-    /// Bytes in idle buffers.
-    #[cfg(test)]
-    fn idle(&self) -> usize {
-        self.idle.with(|buffers| buffers.len())
+    fn idle(&self) -> MutexGuard<'_, Vec<Vec<u8>>> {
+        // No panic can leave the list inconsistent.
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// A buffer that goes back to its pool when dropped.
 pub(crate) struct Buffer {
     bytes: Vec<u8>,
-    idle: Arc<Idle>,
+    pool: BufferPool,
 }
 
 impl AsRef<[u8]> for Buffer {
@@ -73,14 +61,10 @@ impl AsMut<[u8]> for Buffer {
 
 impl Drop for Buffer {
     fn drop(&mut self) {
-        if self.bytes.capacity() <= KEPT_BYTES_MAX {
-            let bytes = std::mem::take(&mut self.bytes);
-            self.idle.with(|buffers| {
-                // A full pool frees the buffer: that is its bound.
-                if buffers.len() < self.idle.max {
-                    buffers.push(bytes);
-                }
-            });
+        let mut idle = self.pool.idle();
+        // A full pool frees the buffer: that is its bound.
+        if self.bytes.capacity() <= KEPT_BYTES_MAX && idle.len() < self.pool.idle_max {
+            idle.push(std::mem::take(&mut self.bytes));
         }
     }
 }
@@ -100,9 +84,9 @@ mod tests {
         let sent = Bytes::from_owner(buffer);
         let slice = sent.slice(10..20);
         drop(sent);
-        assert_eq!((pool.idle(), slice[0]), (0, 7));
+        assert_eq!((pool.idle().len(), slice[0]), (0, 7));
         drop(slice);
-        assert_eq!(pool.idle(), 1);
+        assert_eq!(pool.idle().len(), 1);
         assert_eq!(pool.take(500).as_ref().as_ptr(), address, "the same memory serves a smaller batch");
     }
 
@@ -111,8 +95,8 @@ mod tests {
         let pool = BufferPool::new(1);
         let buffers = [pool.take(10), pool.take(10)];
         drop(buffers);
-        assert_eq!(pool.idle(), 1);
+        assert_eq!(pool.idle().len(), 1);
         drop(pool.take(KEPT_BYTES_MAX + 1));
-        assert_eq!(pool.idle(), 0);
+        assert_eq!(pool.idle().len(), 0);
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::config::Limits;
-use crate::error::Error;
+use crate::error::{Cause, Error};
 use crate::metrics::Metrics;
 use crate::stream::budget::Budget;
 use crate::stream::buffers::BufferPool;
@@ -51,7 +51,10 @@ impl Engine {
     /// # Errors
     /// When all permits are taken.
     pub(crate) fn admit(&self) -> Result<OwnedSemaphorePermit, Error> {
-        Arc::clone(&self.streams).try_acquire_owned().map_err(|_| Error::full(self.limits.streams_max))
+        Arc::clone(&self.streams).try_acquire_owned().map_err(|_| {
+            let streams_max = self.limits.streams_max;
+            Error::new(Cause::Full, format!("all {streams_max} streams are taken; try again in a second"))
+        })
     }
 
     /// Streams that hold a permit.

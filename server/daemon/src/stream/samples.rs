@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use pba_augment::{ImageShape, OpCounts, PixelBox, Recipe, Source, render_batch, render_source};
-use pba_datasets::{DecodedRegion, Encoded, ImageError, Images, RegionDecoder, Split, image_size};
+use pba_datasets::{Encoded, ImageError, Images, RegionDecoder, Split, image_size};
 
 use crate::stream::decoded_cache::{DecodedCache, Key};
 use crate::stream::pool::Workspace;
@@ -92,12 +92,6 @@ struct Photos<'a> {
     decoding: Decoding,
 }
 
-/// Pixels of an image: complete and shared, or a part of it that the worker's decoder holds.
-enum Pixels<'a> {
-    Cached(Arc<[u8]>),
-    Part(DecodedRegion<'a>),
-}
-
 impl Photos<'_> {
     fn render(
         &mut self,
@@ -113,33 +107,37 @@ impl Photos<'_> {
         let reduction = view.reduction();
         let whole =
             ImageShape { height: shape.height.div_ceil(reduction), width: shape.width.div_ceil(reduction) };
-        let needed = view.pixels(reduction);
         // Pixels may lie in the decoder while the scratch is worked in.
         let Workspace { scratch, decoder } = workspace;
         let start = Instant::now();
-        let pixels = self.pixels(sample, reduction, whole, needed, decoder)?;
-        self.decoding.time += start.elapsed();
-        let source = match &pixels {
-            Pixels::Cached(pixels) => Source { pixels, place: PixelBox::whole(whole), reduction },
-            Pixels::Part(DecodedRegion { place, pixels }) => Source { pixels, place: *place, reduction },
+        let complete = self.complete(sample, reduction, whole, decoder)?;
+        let part;
+        let (pixels, place) = match &complete {
+            Some(pixels) => (&**pixels, PixelBox::whole(whole)),
+            None => {
+                part = decoder.decode(self.images.bytes(sample), view.pixels(reduction), reduction)?;
+                (part.pixels, part.place)
+            }
         };
+        self.decoding.time += start.elapsed();
+        let source = Source { pixels, place, reduction };
         render_source(self.recipe, sample, &view, &source, out, scratch, ops);
         Ok(())
     }
 
-    /// From the cache; decoded completely into the cache while it has room; or only the needed part.
-    fn pixels<'w>(
+    /// The complete image, from the cache or decoded into it; none when that has no room, and only the
+    /// needed part shall be decoded.
+    fn complete(
         &mut self,
         sample: u64,
         reduction: u32,
         whole: ImageShape,
-        needed: PixelBox,
-        decoder: &'w mut RegionDecoder,
-    ) -> Result<Pixels<'w>, ImageError> {
+        decoder: &mut RegionDecoder,
+    ) -> Result<Option<Arc<[u8]>>, ImageError> {
         let key = Key { split: self.split.digest(), sample, reduction };
         if let Some(pixels) = self.cache.get(&key) {
             self.decoding.hits += 1;
-            return Ok(Pixels::Cached(pixels));
+            return Ok(Some(pixels));
         }
         self.decoding.misses += 1;
         let bytes = self.images.bytes(sample);
@@ -147,12 +145,9 @@ impl Photos<'_> {
         if found != expected {
             return Err(ImageError::OtherSize { found, expected });
         }
-        let Some(room) = self.cache.room(whole.rgb_bytes()) else {
-            return Ok(Pixels::Part(decoder.decode(bytes, needed, reduction)?));
-        };
-        let decoded = decoder.decode(bytes, PixelBox::whole(whole), reduction)?;
-        let pixels: Arc<[u8]> = decoded.pixels.into();
+        let Some(room) = self.cache.room(whole.rgb_bytes()) else { return Ok(None) };
+        let pixels: Arc<[u8]> = decoder.decode(bytes, PixelBox::whole(whole), reduction)?.pixels.into();
         self.cache.keep(room, key, Arc::clone(&pixels));
-        Ok(Pixels::Cached(pixels))
+        Ok(Some(pixels))
     }
 }

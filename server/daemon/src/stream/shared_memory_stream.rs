@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use std::io::IoSlice;
 use std::mem::MaybeUninit;
 use std::os::fd::AsFd;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,8 +24,8 @@ use tokio::io::{AsyncReadExt, BufReader};
 use tokio::net::UnixStream;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{sleep, timeout};
+use tokio_io_timeout::TimeoutStream;
 
-use crate::local::LocalSocket;
 use crate::stream::batches::Batches;
 use crate::stream::encode::{END_OF_STREAM, schema_message};
 use crate::stream::epoch::Epoch;
@@ -33,6 +33,13 @@ use crate::stream::shared_memory::{Memory, Slot};
 
 /// A client confirms the answer within this time, or counts as gone.
 const READY_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Marks a request that came through the Unix socket.
+#[derive(Clone, Copy)]
+pub(crate) struct Local;
+
+/// A connection for HTTP: a socket that fails when a write makes no progress.
+pub(crate) type Patient<S> = Pin<Box<TimeoutStream<S>>>;
 
 /// A batch in its slot.
 struct Filled {
@@ -170,7 +177,7 @@ fn say(socket: &UnixStream, record: Record) -> anyhow::Result<()> {
 /// The connection's socket, without its HTTP wrappers.
 async fn control_socket(upgrade: OnUpgrade) -> anyhow::Result<UnixStream> {
     let upgraded = upgrade.await?;
-    let Ok(parts) = upgraded.downcast::<TokioIo<LocalSocket>>() else {
+    let Ok(parts) = upgraded.downcast::<TokioIo<Patient<UnixStream>>>() else {
         bail!("the connection is not a Unix socket");
     };
     ensure!(parts.read_buf.is_empty(), "the client sent data before it was answered");
