@@ -23,7 +23,6 @@ pub(crate) struct App {
 }
 
 impl App {
-    /// A server that is ready to answer.
     pub(crate) fn new(
         catalog: Catalog,
         registry: Registry,

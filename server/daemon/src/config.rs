@@ -19,7 +19,6 @@ use serde::{Deserialize, Serialize};
 use crate::catalog::datasets::check_dataset;
 use crate::jobs::trainer::Trainer;
 
-/// Flags of `pba serve`.
 #[derive(Clone, Debug, Default, clap::Args)]
 pub(crate) struct ServeArgs {
     #[command(flatten)]
@@ -158,10 +157,8 @@ pub(crate) struct Config {
     pub(crate) limits: Limits,
 }
 
-/// A dataset to serve.
 #[derive(Clone, Debug)]
 pub(crate) struct DatasetConfig {
-    /// File or folder.
     pub(crate) path: PathBuf,
     /// Base augmentation, unless it is the default for its images.
     pub(crate) base: Option<Base>,

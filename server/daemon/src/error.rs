@@ -74,9 +74,9 @@ impl Error {
 
     /// The same, with further allowed words, which are never suggested.
     pub(crate) fn or_one_of(mut self, words: &[&str]) -> Error {
-        for text in [Some(&mut self.detail), self.allowed.as_mut()].into_iter().flatten() {
-            words.iter().for_each(|word| *text += &format!(", {word}"));
-        }
+        let words: String = words.iter().map(|word| format!(", {word}")).collect();
+        self.detail += &words;
+        self.allowed = self.allowed.map(|allowed| allowed + &words);
         self
     }
 

@@ -35,7 +35,6 @@ const STAGE_BUCKETS: (f64, f64, usize) = (1e-6, 4.0, 13);
 /// Declares and registers metrics: field, type, name and labels of each, with its help as doc comment.
 macro_rules! metrics {
     ($($(#[doc = $help:literal])+ $field:ident: $type:ident = $name:literal $([$($label:literal),+])?;)*) => {
-        /// The metrics themselves.
         pub(crate) struct Inner {
             registry: Registry,
             $($(#[doc = $help])+ pub(crate) $field: $type,)*
@@ -177,23 +176,6 @@ impl Inner {
     }
 }
 
-/// Counts something while it exists, on every exit path.
-pub(crate) struct Live(IntGauge);
-
-impl Live {
-    /// Adds one to the gauge until dropped.
-    pub(crate) fn new(gauge: &IntGauge) -> Live {
-        gauge.inc();
-        Live(gauge.clone())
-    }
-}
-
-impl Drop for Live {
-    fn drop(&mut self) {
-        self.0.dec();
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -208,14 +190,5 @@ mod tests {
         for line in text.lines().filter(|line| !line.starts_with('#')) {
             assert!(line.starts_with("pba_") || line.starts_with("process_"), "{line}");
         }
-    }
-
-    #[test]
-    fn a_live_count_ends_with_its_guard() {
-        let metrics = Metrics::new().unwrap();
-        let live = Live::new(&metrics.streams_active);
-        assert_eq!(metrics.streams_active.get(), 1);
-        drop(live);
-        assert_eq!(metrics.streams_active.get(), 0);
     }
 }

@@ -36,13 +36,11 @@ const LAST_REQUESTS: Duration = Duration::from_secs(2);
 /// system's default of half a batch, both sides wait for each other several times per batch.
 const LOCAL_SEND_BYTES: usize = 1 << 20;
 
-/// A server that is ready to run.
 pub(crate) struct Server {
     app: Arc<App>,
     sockets: Sockets,
 }
 
-/// The bound sockets.
 pub(crate) struct Sockets {
     listener: TcpListener,
     address: SocketAddr,
@@ -136,12 +134,10 @@ impl Sockets {
 }
 
 impl Server {
-    /// A server of `app` on bound sockets.
     pub(crate) fn new(app: Arc<App>, sockets: Sockets) -> Server {
         Server { app, sockets }
     }
 
-    /// The address it listens on.
     pub(crate) fn address(&self) -> SocketAddr {
         self.sockets.address
     }

@@ -126,7 +126,6 @@ impl Catalog {
         *entry.state_mut() = state;
     }
 
-    /// Every dataset, by name.
     pub(crate) fn list(&self) -> impl Iterator<Item = &Entry> {
         self.entries.values()
     }

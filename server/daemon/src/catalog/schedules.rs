@@ -22,10 +22,8 @@ pub(crate) struct Registry {
 
 type Schedules = BTreeMap<String, Arc<Schedule>>;
 
-/// The result of adding a schedule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Put {
-    /// It is new.
     Created,
     /// The name already had the same content.
     Unchanged,

@@ -2,7 +2,6 @@
 
 use std::fmt::{Arguments, Write};
 
-/// Width of every plot.
 const WIDTH: u32 = LEFT + PLOT_WIDTH + RIGHT;
 /// Where the axis of epochs begins.
 pub(super) const LEFT: u32 = 110;
@@ -34,21 +33,19 @@ impl Plot {
         plot
     }
 
-    /// Adds a line.
     pub(super) fn line(&mut self, text: Arguments<'_>) {
         writeln!(self.svg, "{text}").expect("a string takes text");
     }
 
-    /// The place of an epoch.
     pub(super) fn x(&self, epoch: u32) -> f64 {
         f64::from(LEFT) + f64::from(PLOT_WIDTH) * f64::from(epoch) / f64::from(self.epochs)
     }
 
-    /// Adds the axis of epochs at height `y`.
-    pub(super) fn axis(&mut self, y: u32, label: &str) {
+    /// Adds the axis of epochs at height `y`, placed to so many `decimals`.
+    pub(super) fn axis(&mut self, y: u32, decimals: usize, label: &str) {
         for tick in ticks(self.epochs) {
             self.line(format_args!(
-                "<line x1=\"{0:.2}\" y1=\"{y}\" x2=\"{0:.2}\" y2=\"{1}\" stroke=\"#57606a\"/><text x=\"{0:.2}\" y=\"{2}\" text-anchor=\"middle\">{tick}</text>",
+                "<line x1=\"{0:.decimals$}\" y1=\"{y}\" x2=\"{0:.decimals$}\" y2=\"{1}\" stroke=\"#57606a\"/><text x=\"{0:.decimals$}\" y=\"{2}\" text-anchor=\"middle\">{tick}</text>",
                 self.x(tick),
                 y + 5,
                 y + 19
@@ -61,7 +58,6 @@ impl Plot {
         ));
     }
 
-    /// The complete picture.
     pub(super) fn finish(mut self) -> String {
         self.line(format_args!("</svg>"));
         self.svg

@@ -102,7 +102,7 @@ pub(crate) fn draw(
             ));
         }
     }
-    plot.axis(TOP + PLOT_HEIGHT, "epoch; dotted: a member copies a better one");
+    plot.axis(TOP + PLOT_HEIGHT, 1, "epoch; dotted: a member copies a better one");
     if let Some(learned) = learned {
         plot.line(format_args!("{}", schedule::draw_at(&learned, epochs, HEIGHT)));
     }

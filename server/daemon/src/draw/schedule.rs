@@ -62,7 +62,7 @@ pub(super) fn draw_at(schedule: &Schedule, epochs: u32, y: u32) -> String {
         }
     }
 
-    plot.axis(TOP + ops.len() as u32 * ROW, "epoch of the search");
+    plot.axis(TOP + ops.len() as u32 * ROW, 2, "epoch of the search");
     for level in 0..=u32::from(MAGNITUDE_MAX) {
         let y = TOP + 24 + (u32::from(MAGNITUDE_MAX) - level) * 18;
         plot.line(format_args!(

@@ -70,7 +70,7 @@ pub(crate) fn draw(
     {
         let x = GAP + position as u32 % columns * cell_width;
         let y = HEADER + position as u32 / columns * cell_height;
-        canvas.image(pixels, shape.width, &tile, x, y);
+        canvas.image(pixels.as_chunks().0, shape.width, &tile, x, y);
         let label = split.label(index);
         let class = usize::try_from(label).ok().and_then(|label| split.classes().get(label));
         let class = shortened(&class.cloned().unwrap_or_else(|| label.to_string()), letters);
@@ -85,7 +85,7 @@ pub(crate) fn draw(
             canvas.text("-", x, y + LINE, MonoTextStyle::new(&FONT_6X10, NO_OPS));
         }
     }
-    png(canvas.width, canvas.height, png::ColorType::Rgb, &canvas.rgb)
+    png(canvas.width, canvas.height, png::ColorType::Rgb, canvas.rgb.as_flattened())
 }
 
 /// Cuts a text to a number of letters, all in the font, which covers ISO 8859-1.
@@ -118,13 +118,12 @@ impl Tile {
 struct Canvas {
     width: u32,
     height: u32,
-    rgb: Vec<u8>,
+    rgb: Vec<[u8; 3]>,
 }
 
 impl Canvas {
     fn new(width: u32, height: u32) -> Canvas {
-        let pixel = [BACKGROUND.r(), BACKGROUND.g(), BACKGROUND.b()];
-        Canvas { width, height, rgb: pixel.repeat((width * height) as usize) }
+        Canvas { width, height, rgb: vec![rgb(BACKGROUND); (width * height) as usize] }
     }
 
     fn text(&mut self, text: &str, x: u32, y: u32, style: MonoTextStyle<'_, Rgb888>) {
@@ -132,16 +131,19 @@ impl Canvas {
         let Ok(_) = Text::with_baseline(text, position, style, Baseline::Top).draw(self);
     }
 
-    fn image(&mut self, pixels: &[u8], width: u32, tile: &Tile, left: u32, top: u32) {
+    fn image(&mut self, pixels: &[[u8; 3]], width: u32, tile: &Tile, left: u32, top: u32) {
         for y in 0..tile.height {
             for x in 0..tile.width {
                 let source = |along: u32| along / tile.grow * tile.thin;
-                let from = 3 * (source(y) * width + source(x)) as usize;
-                let to = 3 * ((top + y) * self.width + left + x) as usize;
-                self.rgb[to..to + 3].copy_from_slice(&pixels[from..from + 3]);
+                let pixel = pixels[(source(y) * width + source(x)) as usize];
+                self.rgb[((top + y) * self.width + left + x) as usize] = pixel;
             }
         }
     }
+}
+
+fn rgb(color: Rgb888) -> [u8; 3] {
+    [color.r(), color.g(), color.b()]
 }
 
 impl OriginDimensions for Canvas {
@@ -158,8 +160,7 @@ impl DrawTarget for Canvas {
         for Pixel(point, color) in pixels {
             let (Ok(x), Ok(y)) = (u32::try_from(point.x), u32::try_from(point.y)) else { continue };
             if x < self.width && y < self.height {
-                let at = 3 * (y * self.width + x) as usize;
-                self.rgb[at..at + 3].copy_from_slice(&[color.r(), color.g(), color.b()]);
+                self.rgb[(y * self.width + x) as usize] = rgb(color);
             }
         }
         Ok(())

@@ -24,7 +24,6 @@ impl<Q: pba_wire::Query, S: Sync> FromRequestParts<S> for Query<Q> {
     }
 }
 
-/// The complete body.
 pub(crate) struct Body(pub(crate) Bytes);
 
 impl FromRequest<Arc<App>> for Body {

@@ -1,5 +1,7 @@
 //! How an error is reported over HTTP: the one place that knows statuses.
 
+use std::collections::BTreeMap;
+
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use pba_wire::Problem;
@@ -79,25 +81,19 @@ pub(crate) fn documented(status: StatusCode) -> utoipa::openapi::Response {
     ResponseBuilder::new().description(problems.join("; ")).content(CONTENT_TYPE, problem).build()
 }
 
-/// Names for statuses that problems have, for the `responses` of a route.
-macro_rules! statuses {
-    ($($name:ident = $status:ident),* $(,)?) => {$(
-        pub(crate) struct $name;
+/// The problems of a status, for the `responses` of a route.
+pub(crate) struct Problems<const STATUS: u16>;
 
-        impl utoipa::IntoResponses for $name {
-            fn responses() -> std::collections::BTreeMap<String, RefOr<utoipa::openapi::Response>> {
-                let status = StatusCode::$status;
-                [(status.as_str().to_owned(), documented(status).into())].into()
-            }
-        }
-    )*};
+impl<const STATUS: u16> utoipa::IntoResponses for Problems<STATUS> {
+    fn responses() -> BTreeMap<String, RefOr<utoipa::openapi::Response>> {
+        let status = StatusCode::from_u16(STATUS).expect("a status has three digits");
+        [(STATUS.to_string(), documented(status).into())].into()
+    }
 }
 
-statuses! {
-    NotFound = NOT_FOUND,
-    Conflict = CONFLICT,
-    UnsupportedMediaType = UNSUPPORTED_MEDIA_TYPE,
-    Unprocessable = UNPROCESSABLE_ENTITY,
-    TooMany = TOO_MANY_REQUESTS,
-    Unavailable = SERVICE_UNAVAILABLE,
-}
+pub(crate) type NotFound = Problems<404>;
+pub(crate) type Conflict = Problems<409>;
+pub(crate) type UnsupportedMediaType = Problems<415>;
+pub(crate) type Unprocessable = Problems<422>;
+pub(crate) type TooMany = Problems<429>;
+pub(crate) type Unavailable = Problems<503>;

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use tokio::sync::OwnedSemaphorePermit;
 
-use crate::metrics::{Live, Stage};
+use crate::metrics::Stage;
 use crate::stream::epoch::Epoch;
 use crate::stream::pool::{Answer, PANICKED, Workspace};
 
@@ -14,7 +14,6 @@ use crate::stream::pool::{Answer, PANICKED, Workspace};
 #[derive(Debug, thiserror::Error)]
 #[error("batch {batch}: {reason}")]
 pub(crate) struct BrokenStream {
-    /// The batch of the answer.
     batch: u64,
     reason: String,
 }
@@ -35,15 +34,14 @@ pub(crate) struct Batches<B> {
     /// not asked for more.
     is_client_waiting: bool,
     since: Instant,
-    _live: Live,
     _permit: OwnedSemaphorePermit,
 }
 
 impl<B: Send + 'static> Batches<B> {
     /// The batches of an epoch, none of which is being produced yet.
     pub(crate) fn new(epoch: Arc<Epoch>, permit: OwnedSemaphorePermit) -> Batches<B> {
+        epoch.engine.metrics.streams_active.inc();
         Batches {
-            _live: Live::new(&epoch.engine.metrics.streams_active),
             epoch,
             in_flight: VecDeque::new(),
             next: 0,
@@ -138,5 +136,6 @@ impl<B> Drop for Batches<B> {
             );
         }
         self.count_wait();
+        self.epoch.engine.metrics.streams_active.dec();
     }
 }

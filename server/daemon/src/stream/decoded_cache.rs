@@ -26,9 +26,7 @@ const ENTRY_BYTES: usize = 256;
 /// Identifies pixels: the same wherever the same split is served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Key {
-    /// The split's digest.
     pub(crate) split: Digest,
-    /// Position in the split.
     pub(crate) sample: u64,
     /// Factor by which the image was reduced when decoded.
     pub(crate) reduction: u32,

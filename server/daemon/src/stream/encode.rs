@@ -68,12 +68,7 @@ pub fn batch_header(rows: usize, layout: &Layout) -> Bytes {
     let mut builder = flatbuffers::FlatBufferBuilder::with_capacity(512);
     let image_bytes = layout.image.len() as i64;
     let rows = rows as i64;
-    let nodes = [
-        FieldNode::new(rows, 0),
-        FieldNode::new(image_bytes, 0),
-        FieldNode::new(rows, 0),
-        FieldNode::new(rows, 0),
-    ];
+    let nodes = [rows, image_bytes, rows, rows].map(|len| FieldNode::new(len, 0));
     let data = |range: &Range<usize>| BodyBuffer::new(range.start as i64, range.len() as i64);
     let no_nulls = |range: &Range<usize>| BodyBuffer::new(range.start as i64, 0);
     let buffers = [
@@ -103,10 +98,7 @@ pub fn batch_header(rows: usize, layout: &Layout) -> Bytes {
     let flatbuffer = builder.finished_data();
     // The prefix of 8 bytes and the flatbuffer together end on a multiple of the alignment.
     let len = (8 + flatbuffer.len()).next_multiple_of(ALIGNMENT);
-    let mut header = Vec::with_capacity(len);
-    header.extend_from_slice(&CONTINUATION);
-    header.extend_from_slice(&((len - 8) as u32).to_le_bytes());
-    header.extend_from_slice(flatbuffer);
+    let mut header = [&CONTINUATION[..], &((len - 8) as u32).to_le_bytes(), flatbuffer].concat();
     header.resize(len, 0);
     header.into()
 }

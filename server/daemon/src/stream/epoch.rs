@@ -43,7 +43,6 @@ pub(crate) struct Epoch {
 pub(crate) struct EncodedBatch {
     /// The message's header, or the whole message when it is compressed.
     pub(crate) head: Bytes,
-    /// The message's body.
     pub(crate) body: Option<Bytes>,
 }
 

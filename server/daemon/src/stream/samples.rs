@@ -13,16 +13,13 @@ use crate::stream::pool::Workspace;
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("sample {sample} can no longer be decoded: {error}")]
 pub(crate) struct SampleError {
-    /// Position in the split.
     pub(crate) sample: u64,
-    /// The error in its image.
     pub(crate) error: ImageError,
 }
 
 /// Statistics of rendering.
 #[derive(Default)]
 pub(crate) struct Rendered {
-    /// Ops that fired.
     pub(crate) ops: OpCounts,
     /// Of encoded images.
     pub(crate) decoded: Option<Decoding>,
@@ -33,9 +30,7 @@ pub(crate) struct Rendered {
 pub(crate) struct Decoding {
     /// Time spent decoding, which is part of the time of rendering.
     pub(crate) time: Duration,
-    /// Images that were in the cache.
     pub(crate) hits: u64,
-    /// Images that were not.
     pub(crate) misses: u64,
 }
 
