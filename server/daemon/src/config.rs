@@ -11,6 +11,7 @@ use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
+use std::thread::available_parallelism;
 
 use anyhow::{Context, bail};
 use pba_augment::Base;
@@ -107,7 +108,7 @@ settings! {
 
     limits:
     /// Worker threads; by default one per core
-    threads: usize = cores(), 1..=1024, "PBA_THREADS", "N";
+    threads: usize = available_parallelism().map_or(1, usize::from), 1..=1024, "PBA_THREADS", "N";
     /// Most streams at a time; further ones are refused with 429
     streams_max: usize = 256, 1..=65_536, "PBA_STREAMS_MAX", "N";
     /// Batches that each stream prepares in advance
@@ -124,10 +125,6 @@ settings! {
     drain_seconds: u64 = 30, 0..=86_400, "PBA_DRAIN_SECONDS", "SECONDS";
     /// Time that a client may take nothing before its stream is cut
     stall_seconds: u64 = 600, 1..=86_400, "PBA_STALL_SECONDS", "SECONDS";
-}
-
-fn cores() -> usize {
-    std::thread::available_parallelism().map_or(1, usize::from)
 }
 
 /// The value of a setting, or its default.

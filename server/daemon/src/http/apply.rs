@@ -20,14 +20,8 @@ use crate::http::problem::UnsupportedMediaType;
 /// More ops than a policy ever applies, and few enough to answer at once.
 const OPS_MAX: usize = 30;
 
-/// An op as requested; the centre is filled in once the image's size is known.
-struct Asked {
-    op: Op,
-    magnitude: u8,
-    sign: Sign,
-    x: Option<u32>,
-    y: Option<u32>,
-}
+/// An op as requested, with its magnitude.
+type Asked = (Op, u8, Sign);
 
 /// Applies ops to the PNG or JPEG in the body and returns the RGBA result as PNG.
 ///
@@ -49,14 +43,15 @@ pub(crate) async fn apply(
     Query(query): Query<Apply>,
     Body(body): Body,
 ) -> Result<Response, Error> {
+    let (x, y) = (query.x, query.y);
     let asked = parse(query)?;
     let result = on_pool(&app, move |workspace| {
         let image = pba_datasets::decode(&body).map_err(|error| Error::new(Cause::NotReadable, error))?;
         let ImageShape { height, width } = image.shape;
         let rgba = Rgba::from_rgb(image.shape, &image.pixels);
         let mut rgba = rgba.map_err(|error| Error::new(Cause::NotReadable, error))?;
-        for Asked { op, magnitude, sign, x, y } in asked {
-            let centre = (within("x", x, width)?, within("y", y, height)?);
+        let centre = (within("x", x, width)?, within("y", y, height)?);
+        for (op, magnitude, sign) in asked {
             apply_op(&OpCall { op, magnitude, sign, centre }, &mut rgba, &mut workspace.scratch);
         }
         png(width, height, png::ColorType::Rgba, rgba.as_bytes()).map_err(Error::internal)
@@ -76,21 +71,18 @@ fn within(parameter: &str, value: Option<u32>, side: u32) -> Result<u32, Error> 
 }
 
 fn parse(query: Apply) -> Result<Vec<Asked>, Error> {
-    let Apply { op, magnitude, sign, x, y, ops } = query;
+    let Apply { op, magnitude, sign, ops, .. } = query;
     let op = op.map(|name| op_named("op", &name)).transpose()?;
     let sign = sign.map(|text| sign_of("sign", &text)).transpose()?;
     match (op, ops) {
-        (Some(op), None) => {
-            let (magnitude, sign) = (magnitude.unwrap_or(0), sign.unwrap_or(Sign::Plus));
-            Ok(vec![Asked { op, magnitude, sign, x, y }])
-        }
+        (Some(op), None) => Ok(vec![(op, magnitude.unwrap_or(0), sign.unwrap_or(Sign::Plus))]),
         (None, Some(ops)) if magnitude.is_none() && sign.is_none() => {
             let entries: Vec<&str> = ops.split(',').collect();
             if entries.len() > OPS_MAX {
                 let allowed = format!("up to {OPS_MAX} ops");
                 return Err(Error::parameter("ops", &ops, format!("{} ops", entries.len()), allowed));
             }
-            entries.into_iter().map(|entry| asked(entry, x, y)).collect()
+            entries.into_iter().map(asked).collect()
         }
         _ => Err(Error::parameter(
             "op",
@@ -102,17 +94,15 @@ fn parse(query: Apply) -> Result<Vec<Asked>, Error> {
 }
 
 /// Reads `Rotate:5:-1`, `Rotate:5` or `Invert`.
-fn asked(entry: &str, x: Option<u32>, y: Option<u32>) -> Result<Asked, Error> {
+fn asked(entry: &str) -> Result<Asked, Error> {
     let mut parts = entry.split(':');
     let op = op_named("ops", parts.next().unwrap_or_default())?;
-    let magnitude = parts
-        .next()
-        .map_or(Ok(0), |text| integer(0..=MAGNITUDE_MAX).read("ops", text).map_err(Error::from))?;
+    let magnitude = parts.next().map_or(Ok(0), |text| integer(0..=MAGNITUDE_MAX).read("ops", text))?;
     let sign = parts.next().map_or(Ok(Sign::Plus), |text| sign_of("ops", text))?;
     if parts.next().is_some() {
         return Err(Error::parameter("ops", entry, "too many parts", "NAME:MAGNITUDE:SIGN"));
     }
-    Ok(Asked { op, magnitude, sign, x, y })
+    Ok((op, magnitude, sign))
 }
 
 fn op_named(parameter: &str, name: &str) -> Result<Op, Error> {

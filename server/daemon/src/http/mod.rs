@@ -116,7 +116,6 @@ pub(crate) fn router(app: Arc<App>) -> Router {
             }
         }
     }
-    let checks = Arc::new(Checks { app: Arc::clone(&app), without_query });
     router
         .method_not_allowed_fallback(async |request: Request| {
             let detail = format!("{:?} does not answer {}", request.uri().path(), request.method());
@@ -126,24 +125,24 @@ pub(crate) fn router(app: Arc<App>) -> Router {
             let detail = format!("there is no page {:?}; the routes are listed in the README", uri.path());
             Error::new(Cause::NotFound, detail)
         })
-        .layer(from_fn_with_state(checks, observe))
+        .layer(from_fn_with_state((Arc::clone(&app), Arc::new(without_query)), observe))
         .layer(Extension(Arc::new(document)))
         .layer(DefaultBodyLimit::max(app.engine.limits.body_bytes_max))
         .with_state(app)
 }
 
-/// Data that every request is checked against.
-struct Checks {
-    app: Arc<App>,
-    /// Methods and routes without parameters.
-    without_query: HashSet<(Method, String)>,
-}
+/// Methods and routes.
+type Routes = HashSet<(Method, String)>;
 
 /// Bounds the query, refuses one on routes without parameters, and counts every answer by route and
 /// status.
-async fn observe(State(checks): State<Arc<Checks>>, request: Request, next: Next) -> Response {
+async fn observe(
+    State((app, without_query)): State<(Arc<App>, Arc<Routes>)>,
+    request: Request,
+    next: Next,
+) -> Response {
     let matched = request.extensions().get::<MatchedPath>().map(|path| path.as_str().to_owned());
-    let response = match check_query(&checks, matched.as_deref(), &request) {
+    let response = match check_query(&without_query, matched.as_deref(), &request) {
         Err(error) => error.into_response(),
         // Bounds a body that does not come to its end; a stream's answer begins well before.
         Ok(()) => match tokio::time::timeout(ANSWER_TIMEOUT, next.run(request)).await {
@@ -155,7 +154,7 @@ async fn observe(State(checks): State<Arc<Checks>>, request: Request, next: Next
             }
         },
     };
-    let metrics = &checks.app.engine.metrics;
+    let metrics = &app.engine.metrics;
     let route = matched.as_deref().unwrap_or("none");
     metrics.requests.with_label_values(&[route, response.status().as_str()]).inc();
     if let Some(ProblemName(name)) = response.extensions().get() {
@@ -164,7 +163,7 @@ async fn observe(State(checks): State<Arc<Checks>>, request: Request, next: Next
     response
 }
 
-fn check_query(checks: &Checks, route: Option<&str>, request: &Request) -> Result<(), Error> {
+fn check_query(without_query: &Routes, route: Option<&str>, request: &Request) -> Result<(), Error> {
     let query = request.uri().query().unwrap_or_default();
     if query.len() > QUERY_BYTES_MAX {
         let detail = format!("the query has {} bytes; allowed are {QUERY_BYTES_MAX}", query.len());
@@ -173,7 +172,7 @@ fn check_query(checks: &Checks, route: Option<&str>, request: &Request) -> Resul
     let Some(route) = route else { return Ok(()) };
     // What is asked by HEAD is what GET would answer.
     let method = if request.method() == Method::HEAD { Method::GET } else { request.method().clone() };
-    if query.is_empty() || !checks.without_query.contains(&(method, route.to_owned())) {
+    if query.is_empty() || !without_query.contains(&(method, route.to_owned())) {
         return Ok(());
     }
     pba_wire::query::pairs(query)?.first().map_or(Ok(()), |(parameter, value)| {

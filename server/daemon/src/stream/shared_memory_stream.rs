@@ -77,12 +77,9 @@ impl SharedMemoryStream {
     /// Sends the epoch on the connection that was upgraded for it.
     pub(crate) async fn run(self, permit: OwnedSemaphorePermit, upgrade: OnUpgrade) {
         let batches = Batches::new(Arc::clone(&self.epoch), permit);
-        let sent = match control_socket(upgrade).await {
-            Ok(socket) => self.send(batches, socket).await,
-            Err(error) => Err(error),
-        };
+        let sent = async { self.send(batches, control_socket(upgrade).await?).await };
         // The client may leave at any moment: that is its right, and no error.
-        if let Err(error) = sent {
+        if let Err(error) = sent.await {
             tracing::debug!(error = format!("{error:#}"), "stream through shared memory ended");
         }
     }
