@@ -48,10 +48,7 @@ impl Registry {
             if path.extension().is_none_or(|extension| extension != "json") {
                 continue;
             }
-            let read = std::fs::read_to_string(&path)
-                .map_err(anyhow::Error::from)
-                .and_then(|text| Ok(json::read(&text)?));
-            match read {
+            match read_file(&path) {
                 Ok(schedule) if !schedules.contains_key(schedule.name()) => {
                     schedules.insert(schedule.name().to_owned(), Arc::new(schedule));
                 }
@@ -84,8 +81,7 @@ impl Registry {
     /// A schedule stored in a file of its name.
     fn on_disk(&self, name: &str) -> Option<Schedule> {
         check_name(name).ok()?;
-        let text = std::fs::read_to_string(self.path(name)).ok()?;
-        json::read(&text).ok().filter(|schedule| schedule.name() == name)
+        read_file(&self.path(name)).ok().filter(|schedule| schedule.name() == name)
     }
 
     /// The schedule with a name, a digest, or the beginning of a digest.
@@ -169,6 +165,10 @@ impl Registry {
     fn path(&self, name: &str) -> PathBuf {
         self.directory.join(format!("{name}.json"))
     }
+}
+
+fn read_file(path: &Path) -> anyhow::Result<Schedule> {
+    Ok(json::read(&std::fs::read_to_string(path)?)?)
 }
 
 /// The summary of a schedule, as shown in lists.

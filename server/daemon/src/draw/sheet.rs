@@ -30,9 +30,6 @@ const LINE: u32 = 11;
 const CAPTION: u32 = (1 + Policy::CALLS_MAX as u32) * LINE + 4;
 const HEADER: u32 = 44;
 const GLYPH_WIDTH: u32 = 6;
-/// The text of an empty sheet: the shard has no images, or the start is after its last batch.
-const NO_IMAGES: &str = "no images";
-
 /// Draws the first `count` images of an epoch as a PNG.
 ///
 /// # Errors
@@ -62,8 +59,9 @@ pub(crate) fn draw(
 
     canvas.text(&title, GAP, 9, MonoTextStyle::new(&FONT_9X15_BOLD, TITLE));
     canvas.text(&subtitle, GAP, 27, MonoTextStyle::new(&FONT_6X10, CLASS));
+    // The shard has none, or the start is after its last batch.
     if indices.is_empty() {
-        canvas.text(NO_IMAGES, GAP, HEADER, MonoTextStyle::new(&FONT_6X10, CLASS));
+        canvas.text("no images", GAP, HEADER, MonoTextStyle::new(&FONT_6X10, CLASS));
     }
     let letters = (cell_width - GAP) / GLYPH_WIDTH;
     for (position, (&index, pixels)) in indices.iter().zip(pixels.chunks_exact(shape.rgb_bytes())).enumerate()

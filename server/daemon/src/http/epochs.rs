@@ -111,17 +111,13 @@ pub(crate) async fn preview(
 ) -> Result<Response, Error> {
     let number = epoch_number(&epoch)?;
     let epoch = app.resolver().resolve(&dataset, number, &request, None)?;
-    let (image_bytes, bytes_max) =
-        (epoch.recipe.shape().rgb_bytes() as u64, app.engine.limits.batch_bytes_max);
+    let image_bytes = epoch.recipe.shape().rgb_bytes() as u64;
+    let bytes_max = app.engine.limits.batch_bytes_max;
     let bytes = u64::from(count) * image_bytes;
     if bytes > bytes_max {
         let reason = format!("images of {bytes} bytes exceed this server's limit of {bytes_max}");
-        return Err(Error::parameter(
-            "n",
-            count,
-            reason,
-            format!("1..={}", (bytes_max / image_bytes).max(1)),
-        ));
+        let allowed = format!("1..={}", (bytes_max / image_bytes).max(1));
+        return Err(Error::parameter("n", count, reason, allowed));
     }
     let png = on_pool(&app, move |workspace| {
         sheet::draw(&epoch, number, count as usize, workspace).map_err(|error| {

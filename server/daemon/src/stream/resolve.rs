@@ -80,14 +80,9 @@ impl Resolver<'_> {
             mean: hole_color(mean),
             shape,
         });
-        let recipe = recipe.map_err(|error| {
-            Error::parameter(
-                "base",
-                request.base.as_deref().unwrap_or(""),
-                error,
-                "steps that fit the images",
-            )
-        })?;
+        let given = request.base.as_deref().unwrap_or("");
+        let recipe =
+            recipe.map_err(|error| Error::parameter("base", given, error, "steps that fit the images"))?;
 
         let json = |values: [f64; 3]| serde_json::to_string(&values).expect("numbers are JSON");
         let metadata = [
