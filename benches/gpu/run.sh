@@ -6,7 +6,7 @@
 #
 # The machine with the GPU needs no cargo: only a python3 that holds PyTorch 2.11.0 with CUDA
 # (tested against none yet; written for 2.11.0+cu130), whose libraries are used. Nothing is
-# downloaded. Benchmarks use random pixels, so no data is carried over.
+# downloaded. Benchmarks use the built-in dataset, so no data is carried over.
 set -euo pipefail
 here="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
 

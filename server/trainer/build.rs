@@ -52,20 +52,13 @@ fn run_paths(lib: &Path, out: &Path) -> Vec<String> {
     let mut paths = vec!["$ORIGIN/../lib".to_owned()];
     // OUT_DIR is TARGET/PROFILE/build/PACKAGE/out; binaries are in PROFILE, tests in PROFILE/deps.
     let profile = out.ancestors().nth(3).and_then(|profile| fs::canonicalize(profile).ok());
-    let profile = profile.filter(|profile| profile.starts_with(&repository));
-    match profile.and_then(|profile| from_to(&profile, lib)) {
-        Some(way) if lib.starts_with(&repository) => {
-            paths.extend([format!("$ORIGIN/{way}"), format!("$ORIGIN/../{way}")]);
+    let profile = profile.as_ref().and_then(|profile| profile.strip_prefix(&repository).ok());
+    match (profile, lib.strip_prefix(&repository)) {
+        (Some(profile), Ok(lib)) => {
+            let up = "../".repeat(profile.components().count());
+            paths.extend(["", "../"].map(|more| format!("$ORIGIN/{more}{up}{}", lib.display())));
         }
         _ => paths.push(lib.to_str().expect("the path of libtorch is UTF-8").to_owned()),
     }
     paths
-}
-
-/// The relative path that leads from one folder to another; both are absolute.
-fn from_to(from: &Path, to: &Path) -> Option<String> {
-    let shared = from.components().zip(to.components()).take_while(|(one, other)| one == other).count();
-    let up = from.components().skip(shared).map(|_| Path::new(".."));
-    let down = to.components().skip(shared).map(|component| Path::new(component.as_os_str()));
-    up.chain(down).collect::<PathBuf>().into_os_string().into_string().ok()
 }

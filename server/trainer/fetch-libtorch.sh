@@ -2,9 +2,9 @@
 # Puts libtorch into <repository>/.libtorch, where .cargo/config.toml points cargo.
 #
 # It is taken from the PyTorch wheel with pip: no GPU, no CUDA toolkit and no Python torch is
-# needed, only a Python with pip (PYTHON; python3 by default). The wheel also holds the CUDA libraries; they are left out, so
-# the pba-trainer built here runs on the CPU, and on CUDA when LD_LIBRARY_PATH names the lib folder
-# of a full PyTorch of the same version (see server/trainer/src/gpu/cuda.rs).
+# needed, only a Python with pip (PYTHON; python3 by default). The CUDA libraries of the wheel are
+# left out, so the pba-trainer built here runs on the CPU, and on CUDA when LD_LIBRARY_PATH names the
+# lib folder of a full PyTorch of the same version (see server/trainer/src/gpu/cuda.rs).
 #
 # About 550 MB are downloaded and 500 MB kept. A second run finds the first one's work. Everything
 # happens in a folder beside the target, renamed at the end: an interrupted run leaves no half.
@@ -49,10 +49,9 @@ child=
 trap '[[ -z "$child" ]] || kill "$child" 2> /dev/null; exit 130' INT TERM
 
 platforms=()
-for glibc in 2_28 2_27 2_26 2_25 2_24 2_17; do
-    platforms+=(--platform "manylinux_${glibc}_$(uname -m)")
+for glibc in _2_28 _2_27 _2_26 _2_25 _2_24 _2_17 2014; do
+    platforms+=(--platform "manylinux${glibc}_$(uname -m)")
 done
-platforms+=(--platform "manylinux2014_$(uname -m)")
 
 echo "fetching libtorch $torch (about 550 MB, once)"
 mkdir "$partial/wheels" "$partial/tree"

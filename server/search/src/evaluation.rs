@@ -49,27 +49,13 @@ pub struct Evaluated {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Evaluation {
     spec: EvaluationSpec,
-    schedule_digest: Option<String>,
-    epoch: u32,
-    train_loss: Option<f64>,
-    outcome: Option<Evaluated>,
-}
-
-impl Evaluation {
     /// Digest of the schedule that it trains with.
-    pub fn schedule_digest(&self) -> Option<&str> {
-        self.schedule_digest.as_deref()
-    }
-
+    pub schedule_digest: Option<String>,
+    epoch: u32,
     /// Mean loss over the last finished epoch; none before the first, and when the model diverged.
-    pub fn train_loss(&self) -> Option<f64> {
-        self.train_loss
-    }
-
+    pub train_loss: Option<f64>,
     /// How it ended, once it has.
-    pub fn outcome(&self) -> Option<&Evaluated> {
-        self.outcome.as_ref()
-    }
+    pub outcome: Option<Evaluated>,
 }
 
 impl Run for Evaluation {
@@ -112,10 +98,6 @@ impl Run for Evaluation {
         Ok(())
     }
 
-    fn can_resume_after(_event: &EvaluationEvent) -> bool {
-        true
-    }
-
     fn spec(&self) -> &EvaluationSpec {
         &self.spec
     }
@@ -129,7 +111,7 @@ impl Run for Evaluation {
     }
 
     fn results(run: Option<&Evaluation>, spec: &EvaluationSpec, _is_done: bool) -> EvaluationResults {
-        let outcome = run.and_then(Evaluation::outcome);
+        let outcome = run.and_then(|run| run.outcome.as_ref());
         EvaluationResults {
             schedule: spec.schedule.clone(),
             ablation: spec.ablation,
@@ -164,10 +146,10 @@ mod tests {
         ];
         let text: String = events.iter().map(line).collect();
         let whole = replay::<Evaluation>(&text).unwrap().unwrap();
-        assert_eq!((whole.run.epoch(), whole.run.outcome()), (2, Some(&outcome)));
-        assert_eq!((whole.dataset_digest.as_str(), whole.run.schedule_digest()), ("77", Some("5d")));
+        assert_eq!((whole.run.epoch(), whole.run.outcome), (2, Some(outcome)));
+        assert_eq!((whole.dataset_digest.as_str(), whole.run.schedule_digest), ("77", Some("5d".to_owned())));
         let torn = replay::<Evaluation>(&text[..text.find("\"epoch\":2,\"train").unwrap()]).unwrap().unwrap();
-        assert_eq!((torn.run.epoch(), torn.run.train_loss(), torn.events), (1, Some(2.25), 2));
+        assert_eq!((torn.run.epoch(), torn.run.train_loss, torn.events), (1, Some(2.25), 2));
         for wrong in [[0, 0], [0, 2], [0, 3], [1, 2]] {
             let text: String = wrong.iter().map(|&at| line(&events[at])).collect();
             assert!(replay::<Evaluation>(&text).is_err(), "{wrong:?}");

@@ -31,7 +31,9 @@ pub trait Run: Clone + Send + Sync + 'static {
     fn apply(&mut self, event: &Self::Event) -> Result<(), String>;
 
     /// Whether all that a run needs to go on after an event is on disk.
-    fn can_resume_after(event: &Self::Event) -> bool;
+    fn can_resume_after(_event: &Self::Event) -> bool {
+        true
+    }
 
     /// What it was asked to do.
     fn spec(&self) -> &Self::Spec;
@@ -89,27 +91,23 @@ pub struct JournalError {
 /// # Errors
 /// At a line that is not an event, or that cannot follow the lines before it.
 pub fn replay<R: Run>(text: &str) -> Result<Option<Replay<R>>, JournalError> {
-    let mut kept: Option<Replay<R>> = None;
-    let mut current: Option<R> = None;
+    let mut state: Option<(R, Replay<R>)> = None;
     let mut bytes = 0;
     for (position, line) in text.split_inclusive('\n').filter(|line| line.ends_with('\n')).enumerate() {
         let error = |reason: String| JournalError { line: position + 1, reason };
         let event: R::Event = serde_json::from_str(line).map_err(|reason| error(reason.to_string()))?;
         bytes += line.len();
-        match (&mut current, &mut kept) {
-            (Some(run), Some(kept)) => {
-                run.apply(&event).map_err(error)?;
-                if R::can_resume_after(&event) {
-                    *kept = Replay { run: run.clone(), bytes, events: position + 1, ..kept.clone() };
-                }
-            }
-            _ => {
-                let begun = R::begin(&event);
-                let (run, digest) = begun.ok_or_else(|| error(format!("{} begins otherwise", R::JOB.one)))?;
-                current = Some(run.clone());
-                kept = Some(Replay { run, dataset_digest: digest.to_owned(), bytes, events: 1 });
-            }
+        let Some((current, kept)) = &mut state else {
+            let begun = R::begin(&event).ok_or_else(|| error(format!("{} begins otherwise", R::JOB.one)))?;
+            let (run, dataset_digest) = (begun.0.clone(), begun.1.to_owned());
+            state = Some((begun.0, Replay { run, dataset_digest, bytes, events: 1 }));
+            continue;
+        };
+        current.apply(&event).map_err(error)?;
+        if R::can_resume_after(&event) {
+            kept.run = current.clone();
+            (kept.bytes, kept.events) = (bytes, position + 1);
         }
     }
-    Ok(kept)
+    Ok(state.map(|(_, kept)| kept))
 }

@@ -50,5 +50,5 @@ pub use pba_specs::{
     DeviceChoice, EvaluationResults, EvaluationSpec, LrSchedule, MemberResults, ModelName, Progress,
     SearchResults, SearchSpec, Spec, SpecError, Strategy, TrainingDefaults, TrainingSpec, UnknownModel,
 };
-pub use population::{Member, Population, quantile_count, ranking};
+pub use population::{Member, Population, quantile_count};
 pub use search::{Search, Trainer, run};

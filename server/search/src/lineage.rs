@@ -16,27 +16,9 @@ pub struct Step {
 /// The policies that led to a member's weights, oldest first: its own and, before each copy,
 /// those of the member it copied.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Lineage {
-    steps: Vec<Step>,
-}
+pub struct Lineage(pub Vec<Step>);
 
 impl Lineage {
-    /// The lineage of a member that starts.
-    pub fn new(member: u32, policy: Policy) -> Lineage {
-        Lineage { steps: vec![Step { epoch: 0, member, policy }] }
-    }
-
-    /// This lineage, continued by `member` with another policy from `epoch` on.
-    pub fn explored(mut self, epoch: u32, member: u32, policy: Policy) -> Lineage {
-        self.steps.push(Step { epoch, member, policy });
-        self
-    }
-
-    /// Its policies, oldest first.
-    pub fn steps(&self) -> &[Step] {
-        &self.steps
-    }
-
     /// The lineage as a schedule of `epochs`, the last policy lasting to the end.
     ///
     /// # Errors
@@ -47,8 +29,8 @@ impl Lineage {
         epochs: u32,
         provenance: Provenance,
     ) -> Result<Schedule, ScheduleError> {
-        let ends = self.steps[1..].iter().map(|step| step.epoch).chain([epochs]);
-        let segments = self.steps.iter().zip(ends).map(|(step, end)| Segment {
+        let ends = self.0[1..].iter().map(|step| step.epoch).chain([epochs]);
+        let segments = self.0.iter().zip(ends).map(|(step, end)| Segment {
             epochs: end.saturating_sub(step.epoch),
             policy: step.policy.clone(),
         });
@@ -68,7 +50,9 @@ mod tests {
 
     #[test]
     fn a_lineage_becomes_segments() {
-        let lineage = Lineage::new(4, policy(0)).explored(3, 1, policy(1)).explored(9, 2, policy(2));
+        let steps = [(0, 4), (3, 1), (9, 2)].into_iter().zip(0..);
+        let step = |((epoch, member), level)| Step { epoch, member, policy: policy(level) };
+        let lineage = Lineage(steps.map(step).collect());
         let schedule = lineage.schedule("x", 11, Provenance::default()).unwrap();
         let segments: Vec<_> =
             schedule.segments().iter().map(|s| (s.epochs, s.policy.slots()[0].probability)).collect();

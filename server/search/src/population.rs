@@ -1,13 +1,11 @@
 //! The population, and who copies whom.
 
-use std::cmp::Ordering;
-
-use pba_schedules::rng::{Address, Purpose, Stream, below};
+use pba_schedules::rng::{Address, Purpose, below};
 use pba_schedules::{Op, Policy, explore};
 use rand::Rng;
 
 use crate::event::Exploit;
-use crate::lineage::Lineage;
+use crate::lineage::{Lineage, Step};
 
 /// One model of the population.
 #[derive(Clone, Debug, PartialEq)]
@@ -27,10 +25,11 @@ pub struct Member {
     pub lineage: Lineage,
 }
 
-/// All members, by id.
+/// All members.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Population {
-    members: Vec<Member>,
+    /// By id.
+    pub members: Vec<Member>,
 }
 
 impl Population {
@@ -43,14 +42,9 @@ impl Population {
             score: None,
             age: 0,
             parent: None,
-            lineage: Lineage::new(id, policy.clone()),
+            lineage: Lineage(vec![Step { epoch: 0, member: id, policy: policy.clone() }]),
         };
         Population { members: (0..members).map(member).collect() }
-    }
-
-    /// The members, by id.
-    pub fn members(&self) -> &[Member] {
-        &self.members
     }
 
     /// The member that scores best.
@@ -67,7 +61,8 @@ impl Population {
         let count = quantile_count(ranking.len(), quantile);
         let (top, bottom) = (&ranking[..count], &ranking[ranking.len() - count..]);
         let exploit = |&target: &usize| {
-            let mut rng = draws(seed, epoch, target as u64);
+            let address = Address { seed, purpose: Purpose::Search, epoch, item: target as u64 };
+            let mut rng = address.stream();
             let donor = &self.members[top[below(rng.next_u32(), count as u32) as usize]];
             Exploit {
                 epoch,
@@ -92,16 +87,11 @@ impl Population {
 
     /// The target becomes the clone, with the policy that it explored.
     pub(crate) fn copy(&mut self, exploit: &Exploit, policy: Policy) {
-        let donor = self.members[exploit.clone as usize].clone();
-        let target = &mut self.members[exploit.target as usize];
-        *target = Member {
-            id: exploit.target,
-            lineage: donor.lineage.explored(exploit.epoch, exploit.target, policy.clone()),
-            policy,
-            score: target.score,
-            age: 0,
-            parent: Some(donor.id),
-        };
+        let Member { id: parent, mut lineage, .. } = self.members[exploit.clone as usize].clone();
+        let (epoch, id) = (exploit.epoch, exploit.target);
+        lineage.0.push(Step { epoch, member: id, policy: policy.clone() });
+        let target = &mut self.members[id as usize];
+        *target = Member { id, policy, score: target.score, age: 0, parent: Some(parent), lineage };
     }
 
     fn scores(&self) -> Vec<f64> {
@@ -109,26 +99,13 @@ impl Population {
     }
 }
 
-fn draws(seed: u64, epoch: u32, member: u64) -> Stream {
-    Address { seed, purpose: Purpose::Search, epoch, item: member }.stream()
-}
-
 /// Positions from the best score to the worst. NaN ranks last; of equal scores the lower id
 /// ranks first.
-pub fn ranking(scores: &[f64]) -> Vec<usize> {
+fn ranking(scores: &[f64]) -> Vec<usize> {
     let mut order: Vec<usize> = (0..scores.len()).collect();
+    let score = |member: usize| if scores[member].is_nan() { f64::NEG_INFINITY } else { scores[member] };
     // A stable sort keeps equal scores by id.
-    order.sort_by(|&one, &other| match (scores[one].is_nan(), scores[other].is_nan()) {
-        (false, false) => scores[other].partial_cmp(&scores[one]).expect("neither is NaN"),
-        (true, true) => Ordering::Equal,
-        (one_is_nan, _) => {
-            if one_is_nan {
-                Ordering::Greater
-            } else {
-                Ordering::Less
-            }
-        }
-    });
+    order.sort_by(|&one, &other| score(other).partial_cmp(&score(one)).expect("neither is NaN"));
     order
 }
 
@@ -184,7 +161,7 @@ mod tests {
         assert_eq!((exploits.len(), exploits[0].target, exploits[0].clone), (1, 3, 1));
         let policy = Policy::from_hyperparameters(&[Op::Rotate], &exploits[0].policy).unwrap();
         population.copy(&exploits[0], policy);
-        let copy = &population.members()[3];
+        let copy = &population.members[3];
         assert!(copy.score.is_some_and(f64::is_nan));
         assert_eq!((copy.age, copy.parent), (0, Some(1)));
         assert_eq!(population.best().id, 1, "who was copied is still the best");

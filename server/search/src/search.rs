@@ -2,8 +2,8 @@
 
 use std::ops::Range;
 
+use pba_schedules::formats::json;
 use pba_schedules::{Policy, Provenance, Schedule};
-use serde_json::Value;
 
 use crate::event::{Done, Event, Exploit};
 use crate::journal::Run;
@@ -15,6 +15,9 @@ use pba_specs::{MemberResults, SearchResults, SearchSpec};
 ///
 /// A trainer must be deterministic: the same calls give the same scores. Members are named by
 /// their position, from 0.
+///
+/// # Errors
+/// Every call fails when the device does, and may fail when the trainer is told to stop.
 pub trait Trainer {
     /// Why a call failed.
     type Error;
@@ -27,21 +30,12 @@ pub trait Trainer {
     fn restore(&mut self, epoch: u32) -> Result<(), Self::Error>;
 
     /// Trains every member through `epochs` (0-based), each with its own policy.
-    ///
-    /// # Errors
-    /// When training fails, or is told to stop.
     fn train(&mut self, policies: &[&Policy], epochs: Range<u32>) -> Result<(), Self::Error>;
 
     /// Validation accuracy of every member, 0..1; NaN for one that diverged.
-    ///
-    /// # Errors
-    /// When training fails, or is told to stop.
     fn evaluate(&mut self) -> Result<Vec<f64>, Self::Error>;
 
     /// Gives `to` the weights, optimiser state and statistics of `from`.
-    ///
-    /// # Errors
-    /// When the device fails.
     fn copy(&mut self, from: u32, to: u32) -> Result<(), Self::Error>;
 
     /// Saves the weights of all members after `epoch` epochs, durably. The checkpoint before
@@ -56,11 +50,12 @@ pub trait Trainer {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Search {
     spec: SearchSpec,
-    population: Population,
+    /// The members as they stand.
+    pub population: Population,
     /// Epochs trained and scored.
     epoch: u32,
     /// The schedule, once the search is done.
-    schedule: Option<Schedule>,
+    pub schedule: Option<Schedule>,
 }
 
 /// Runs a search to its end, from wherever it stands, and returns the schedule it learned.
@@ -78,20 +73,26 @@ pub fn run<T: Trainer>(
     if let Some(schedule) = &search.schedule {
         return Ok(schedule.clone());
     }
+    let mut happened = |search: &mut Search, event: Event| {
+        search.apply(&event).expect("what the search decided can happen");
+        record(&event)
+    };
     trainer.restore(search.epoch)?;
     while let Some(generation) = search.next_generation() {
         let epoch = generation.end;
-        trainer.train(&search.policies(), generation)?;
+        let policies: Vec<&Policy> = search.population.members.iter().map(|member| &member.policy).collect();
+        trainer.train(&policies, generation)?;
         let scores = trainer.evaluate()?;
-        search.happened(Event::scored(epoch, &scores), &mut record)?;
+        happened(search, Event::scored(epoch, &scores))?;
         for exploit in search.exploits() {
             trainer.copy(exploit.clone, exploit.target)?;
-            search.happened(Event::Exploit(exploit), &mut record)?;
+            happened(search, Event::Exploit(exploit))?;
         }
         trainer.save(epoch)?;
-        search.happened(Event::Checkpoint { epoch }, &mut record)?;
+        happened(search, Event::Checkpoint { epoch })?;
     }
-    search.happened(Event::Done(search.outcome()), &mut record)?;
+    let done = search.outcome();
+    happened(search, Event::Done(done))?;
     Ok(search.schedule.clone().expect("a search that is done has a schedule"))
 }
 
@@ -100,11 +101,6 @@ impl Search {
     pub fn new(spec: SearchSpec) -> Search {
         let population = Population::new(spec.population, &spec.ops);
         Search { spec, population, epoch: 0, schedule: None }
-    }
-
-    /// The members as they stand.
-    pub fn population(&self) -> &Population {
-        &self.population
     }
 
     /// The best validation accuracy in the population, once it has been scored.
@@ -118,55 +114,36 @@ impl Search {
         (self.epoch < end).then_some(self.epoch..end)
     }
 
-    fn policies(&self) -> Vec<&Policy> {
-        self.population.members().iter().map(|member| &member.policy).collect()
-    }
-
     /// Who copies whom now. After the last generation nobody does, as no member would train with the copy.
     fn exploits(&self) -> Vec<Exploit> {
-        let spec = &self.spec;
+        let SearchSpec { quantile, resample_probability, training, .. } = &self.spec;
         match self.next_generation() {
             None => Vec::new(),
-            Some(_) => self.population.select(
-                spec.quantile,
-                spec.resample_probability,
-                spec.training.seed,
-                self.epoch,
-            ),
+            Some(_) => self.population.select(*quantile, *resample_probability, training.seed, self.epoch),
         }
     }
 
     fn outcome(&self) -> Done {
         let winner = self.population.best();
+        let score = winner.score.filter(|score| !score.is_nan());
         let spec = &self.spec;
         let provenance = Provenance {
             dataset: Some(spec.training.dataset.clone()),
             model: Some(spec.training.model.to_string()),
             population: Some(spec.population),
             seed: Some(spec.training.seed),
-            score: winner.score.filter(|score| !score.is_nan()),
+            score,
             ..Provenance::default()
         };
-        let schedule = winner
-            .lineage
-            .schedule(&spec.name, self.epoch, provenance)
-            .expect("a lineage of a checked spec is a schedule");
+        let schedule = winner.lineage.schedule(&spec.name, self.epoch, provenance);
+        let schedule = schedule.expect("a lineage of a checked spec is a schedule");
+        let document = serde_json::from_str(&json::write(&schedule));
         Done {
             winner: winner.id,
-            score: winner.score.filter(|score| !score.is_nan()),
+            score,
             digest: schedule.digest().to_string(),
-            schedule: serde_json::from_str::<Value>(&pba_schedules::formats::json::write(&schedule))
-                .expect("a schedule is written as JSON"),
+            schedule: document.expect("a schedule is written as JSON"),
         }
-    }
-
-    fn happened<E>(
-        &mut self,
-        event: Event,
-        record: &mut impl FnMut(&Event) -> Result<(), E>,
-    ) -> Result<(), E> {
-        self.apply(&event).expect("what the search decided can happen");
-        record(&event)
     }
 }
 
@@ -188,10 +165,8 @@ impl Run for Search {
     type Event = Event;
 
     fn begin(event: &Event) -> Option<(Search, &str)> {
-        match event {
-            Event::Started { spec, dataset_digest } => Some((Search::new((**spec).clone()), dataset_digest)),
-            _ => None,
-        }
+        let Event::Started { spec, dataset_digest } = event else { return None };
+        Some((Search::new((**spec).clone()), dataset_digest))
     }
 
     fn can_resume_after(event: &Event) -> bool {
@@ -215,7 +190,7 @@ impl Run for Search {
     }
 
     fn results(search: Option<&Search>, spec: &SearchSpec, is_done: bool) -> SearchResults {
-        let members = search.map_or(&[][..], |search| search.population.members());
+        let members = search.map_or(&[][..], |search| &search.population.members);
         let member = |member: &Member| MemberResults {
             id: member.id,
             score: finite(member.score),
@@ -234,7 +209,7 @@ impl Run for Search {
         match event {
             Event::Started { .. } => return Err("a search starts once".to_owned()),
             Event::Scored { epoch, scores } => {
-                let members = self.population.members().len();
+                let members = self.population.members.len();
                 if scores.len() != members {
                     return Err(format!("{} scores for {members} members", scores.len()));
                 }
@@ -258,9 +233,7 @@ impl Run for Search {
                 return Err(format!("a checkpoint of epoch {epoch} after epoch {}", self.epoch));
             }
             Event::Done(done) => {
-                let text = done.schedule.to_string();
-                let schedule =
-                    pba_schedules::formats::json::read(&text).map_err(|error| error.to_string())?;
+                let schedule = json::read(&done.schedule.to_string()).map_err(|error| error.to_string())?;
                 self.schedule = Some(schedule);
             }
         }

@@ -10,11 +10,10 @@ use crate::search::Trainer;
 use pba_specs::SearchSpec;
 
 /// Each member has one weight, which moves a tenth of the way to the quality of its policy every
-/// epoch. The quality falls from 1 with the mean distance of the levels from an optimum.
+/// epoch. The quality falls from 1 with the mean distance of the levels from the optimum: probability 7,
+/// magnitude 6 throughout.
 #[derive(Clone, Debug)]
 pub struct ToyTrainer {
-    /// The best levels, as a flat list.
-    pub optimum: Vec<u8>,
     /// One weight per member.
     pub weights: Vec<f64>,
     /// What was saved, by epoch.
@@ -24,10 +23,9 @@ pub struct ToyTrainer {
 }
 
 impl ToyTrainer {
-    /// A trainer for the members of `spec`, whose optimum is probability 7, magnitude 6 throughout.
+    /// A trainer for the members of `spec`.
     pub fn new(spec: &SearchSpec) -> ToyTrainer {
         ToyTrainer {
-            optimum: [7, 6].repeat(2 * spec.ops.len()),
             weights: vec![0.0; spec.population as usize],
             checkpoints: BTreeMap::new(),
             epochs_trained: 0,
@@ -37,12 +35,9 @@ impl ToyTrainer {
     /// 1 at the optimum, 0 at the far ends of all levels.
     pub fn quality(&self, policy: &Policy) -> f64 {
         let levels = policy.hyperparameters();
-        let distance: f64 = levels
-            .iter()
-            .zip(&self.optimum)
-            .zip([PROBABILITY_MAX, MAGNITUDE_MAX].iter().cycle())
-            .map(|((&level, &best), &max)| f64::from(level.abs_diff(best)) / f64::from(max))
-            .sum();
+        let optimum = [(7, PROBABILITY_MAX), (6, MAGNITUDE_MAX)].into_iter().cycle();
+        let share = |(&level, (best, max)): (&u8, (u8, u8))| f64::from(level.abs_diff(best)) / f64::from(max);
+        let distance: f64 = levels.iter().zip(optimum).map(share).sum();
         1.0 - distance / levels.len() as f64
     }
 }

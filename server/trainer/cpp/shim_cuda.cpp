@@ -1,70 +1,55 @@
 // CUDA graphs and device facts. A shared object of its own, loaded after libtorch_cuda.so.
-//
-// Every function returns 0, or -1 and a message in pba_cuda_error().
 #include <ATen/cuda/CUDAGraph.h>
 #include <cuda_runtime_api.h>
 
 #include <cstring>
-#include <string>
+#include <stdexcept>
+
+#include "checked.h"
 
 namespace {
 
-thread_local std::string error;
+using at::cuda::CUDAGraph;
 
-template <typename F>
-int checked(F&& body) {
-  try {
-    body();
-    return 0;
-  } catch (const std::exception& e) {
-    error = e.what();
-    return -1;
-  }
+const char* graph_new(CUDAGraph** out) {
+  return checked([&] { *out = new CUDAGraph(); });
 }
 
-at::cuda::CUDAGraph* graph(void* pointer) { return static_cast<at::cuda::CUDAGraph*>(pointer); }
-
-}  // namespace
-
-extern "C" {
-
-const char* pba_cuda_error() { return error.c_str(); }
-
-int pba_graph_new(void** out) {
-  return checked([&] { *out = new at::cuda::CUDAGraph(); });
-}
-
-void pba_graph_free(void* pointer) {
-  checked([&] { delete graph(pointer); });
+const char* graph_free(CUDAGraph* graph) {
+  return checked([&] { delete graph; });
 }
 
 // Records what the current stream of this thread is given from here on, instead of running it.
-int pba_graph_begin(void* pointer) {
-  return checked([&] { graph(pointer)->capture_begin({0, 0}, cudaStreamCaptureModeThreadLocal); });
+const char* graph_begin(CUDAGraph* graph) {
+  return checked([&] { graph->capture_begin({0, 0}, cudaStreamCaptureModeThreadLocal); });
 }
 
-int pba_graph_end(void* pointer) {
-  return checked([&] { graph(pointer)->capture_end(); });
+const char* graph_end(CUDAGraph* graph) {
+  return checked([&] { graph->capture_end(); });
 }
 
 // Runs it on the current stream of this thread.
-int pba_graph_replay(void* pointer) {
-  return checked([&] { graph(pointer)->replay(); });
+const char* graph_replay(CUDAGraph* graph) {
+  return checked([&] { graph->replay(); });
 }
 
-int pba_cuda_device(int device, char* name, int name_bytes, uint64_t* free_bytes, uint64_t* total_bytes) {
-  cudaDeviceProp properties;
-  size_t free = 0, total = 0;
-  if (cudaGetDeviceProperties(&properties, device) != cudaSuccess || cudaSetDevice(device) != cudaSuccess ||
-      cudaMemGetInfo(&free, &total) != cudaSuccess) {
-    error = cudaGetErrorString(cudaGetLastError());
-    return -1;
-  }
-  std::strncpy(name, properties.name, name_bytes - 1);
-  name[name_bytes - 1] = 0;
-  *free_bytes = free;
-  *total_bytes = total;
-  return 0;
+const char* device(int number, char* name, size_t name_bytes, size_t* free_bytes, size_t* total_bytes) {
+  return checked([&] {
+    cudaDeviceProp properties;
+    if (cudaGetDeviceProperties(&properties, number) != cudaSuccess || cudaSetDevice(number) != cudaSuccess ||
+        cudaMemGetInfo(free_bytes, total_bytes) != cudaSuccess) {
+      throw std::runtime_error(cudaGetErrorString(cudaGetLastError()));
+    }
+    std::strncpy(name, properties.name, name_bytes - 1);
+    name[name_bytes - 1] = 0;
+  });
 }
 
-}  // extern "C"
+}  // namespace
+
+// What `Shim` in src/gpu/shim.rs declares, in the same order.
+extern "C" const void* const pba_cuda[] = {
+    reinterpret_cast<void*>(graph_new),   reinterpret_cast<void*>(graph_free),
+    reinterpret_cast<void*>(graph_begin), reinterpret_cast<void*>(graph_end),
+    reinterpret_cast<void*>(graph_replay), reinterpret_cast<void*>(device),
+};

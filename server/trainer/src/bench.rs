@@ -1,44 +1,48 @@
 //! `pba-trainer bench`: every strategy on the available device, as one table.
 
 use std::fs;
-use std::sync::Arc;
+use std::path::Path;
 use std::time::Instant;
 
 use anyhow::Context;
 use pba_augment::{Base, Policies};
+use pba_datasets::BUILT_IN;
 use pba_schedules::{Op, Policy};
 use pba_search::{SearchSpec, Strategy, Trainer};
 use tch::{Cuda, Device};
 
-use crate::cpu::cores::threads;
-use crate::data::{Noise, ScoreSet, TrainSet};
+use crate::cpu::threads;
+use crate::data::ScoreSet;
 use crate::device::{self, Placement};
 use crate::gpu::{cuda, shim};
-use crate::population::{Population, Setup};
-use crate::report::{self, Meter};
-use crate::search::SCORE_BATCH;
-use crate::torch;
+use crate::job::Job;
+use crate::population::Population;
+use crate::{report, torch};
 
-/// Measures `steps` steps of each member and a scoring of `val_size` images, for each strategy.
+/// Measures `steps` steps of each member and a scoring of `val_size` images, for each strategy. The
+/// images are those of the built-in dataset, over and over.
 pub(crate) fn bench(
     spec: &SearchSpec,
     strategies: &[Strategy],
     steps: usize,
     val_size: usize,
 ) -> anyhow::Result<()> {
-    let target = device::resolve(spec.training.device)?;
+    let cache = std::env::temp_dir().join("pba-trainer");
+    let as_it_is = |spec, _| Ok(spec);
+    let mut job = Job::check(spec.clone(), Strategy::Auto, as_it_is, Path::new(BUILT_IN), &cache)?;
+    job.base = Base::cifar();
+    let target = job.placement.device;
     let described = match target {
         Device::Cuda(number) => shim::gpu(number).map_or_else(|error| format!("{error:#}"), |gpu| gpu.name),
         _ => format!("{} threads", threads()),
     };
     report::line(&format!(
-        "{} on {} ({described}), libtorch {}, population {}, batch {}, {steps} steps per member, {} images scored, {}",
+        "{} on {} ({described}), libtorch {}, population {}, batch {}, {steps} steps per member, {val_size} images scored, {}",
         spec.training.model,
         device::name(target),
         cuda::LIBTORCH,
         spec.population,
         spec.training.batch_size,
-        val_size,
         if target.is_cuda() { "bf16, channels last" } else { "f32, channels last" },
     ));
     report::line("");
@@ -46,8 +50,10 @@ pub(crate) fn bench(
     report::line("| --- | ---: | ---: | ---: | ---: |");
     for &strategy in strategies {
         let row = match Placement::new(target, strategy) {
-            Ok(placement) => measure(spec, placement, steps, val_size)
-                .unwrap_or_else(|error| format!("failed: {error:#} | | |")),
+            Ok(placement) => {
+                job.placement = placement;
+                measure(&job, steps, val_size).unwrap_or_else(|error| format!("failed: {error:#} | | |"))
+            }
             Err(error) => format!("not here: {error} | | |"),
         };
         report::line(&format!("| {strategy} | {row} |"));
@@ -55,36 +61,19 @@ pub(crate) fn bench(
     Ok(())
 }
 
-fn measure(spec: &SearchSpec, placement: Placement, steps: usize, val_size: usize) -> anyhow::Result<String> {
-    let target = placement.device;
+fn measure(job: &Job<SearchSpec>, steps: usize, val_size: usize) -> anyhow::Result<String> {
+    let Job { spec, pictures, placement: Placement { device: target, .. }, .. } = job;
     let images = steps * spec.training.batch_size;
-    let pictures = Noise::pictures((images + val_size) as u64);
-    let indices: Vec<u64> = (0..(images + val_size) as u64).collect();
-    let (train, val) = indices.split_at(images);
-    let score_batch = SCORE_BATCH.min(val_size);
-    let score = ScoreSet::new(&pictures, val, score_batch, target);
-    let train = TrainSet {
-        pictures,
-        indices: train.to_vec(),
-        base: Base::cifar(),
-        batch_size: spec.training.batch_size,
-    };
-    let meter = Arc::new(Meter::new(spec.training.epochs, 0));
-    let mut population = Population::new(Setup {
-        training: spec.training.clone(),
-        members: spec.population,
-        placement,
-        train,
-        score,
-        checkpoints: None,
-        meter,
-    })?;
-    population.initialize();
+    let mut indices = (0..pictures.images.len()).cycle();
+    let train = indices.by_ref().take(images).collect();
+    let score = ScoreSet::new(pictures, &indices.take(val_size).collect::<Vec<_>>(), *target);
+    let mut population = Population::new(job, spec.population, train, score, None)?;
+    population.restore(0)?;
     let policy = Policy::from_hyperparameters(&Op::PAPER, &[5; 60])?;
     let policies = vec![Policies::One(policy); spec.population as usize];
     let wait = || {
         if let Device::Cuda(number) = target {
-            Cuda::synchronize(number as i64)
+            Cuda::synchronize(*number as i64)
         }
     };
 
@@ -108,7 +97,7 @@ fn measure(spec: &SearchSpec, placement: Placement, steps: usize, val_size: usiz
         images as f64 * all / train_seconds,
         val_size as f64 * all / score_seconds,
         ops as f64 / steps as f64,
-        memory_bytes(target)? as f64 / 1e6,
+        memory_bytes(*target)? as f64 / 1e6,
     ))
 }
 

@@ -1,12 +1,13 @@
 //! Checkpoints: one safetensors file holds all members after an epoch.
 
 use std::collections::HashMap;
+use std::ffi::OsStr;
 use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, anyhow, bail};
+use anyhow::{Context, ensure};
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use tch::{Device, Kind, Tensor};
 
@@ -80,9 +81,7 @@ impl Checkpoints {
     /// Reads what [`Checkpoints::save`] saved.
     fn load(&self, epoch: u32, members: u32) -> anyhow::Result<Rows> {
         let (saved, _, rows) = self.read(&self.path(epoch), members)?;
-        if saved != epoch {
-            bail!("the checkpoint of epoch {epoch} holds epoch {saved}");
-        }
+        ensure!(saved == epoch, "the checkpoint of epoch {epoch} holds epoch {saved}");
         Ok(rows)
     }
 
@@ -90,38 +89,18 @@ impl Checkpoints {
         self.folder.join(format!("checkpoint-{epoch:06}.safetensors"))
     }
 
-    /// Epochs of the existing checkpoints, ascending.
-    fn epochs(&self) -> anyhow::Result<Vec<u32>> {
-        let mut epochs = Vec::new();
-        let entries = fs::read_dir(&self.folder)
-            .with_context(|| format!("cannot list the run folder {}", self.folder.display()))?;
-        for entry in entries {
-            let name = entry?.file_name();
-            let epoch = name.to_str().and_then(|name| {
-                name.strip_prefix("checkpoint-")?.strip_suffix(".safetensors")?.parse::<u32>().ok()
-            });
-            epochs.extend(epoch);
-        }
-        epochs.sort_unstable();
-        Ok(epochs)
-    }
-
     fn write(&self, path: &Path, generation: u32, epoch: u32, rows: &Rows) -> anyhow::Result<()> {
-        let rows = rows.to_device(Device::Cpu);
-        let bytes: Vec<(&str, Vec<usize>, Vec<u8>)> = rows
-            .named()
-            .into_iter()
-            .map(|(name, tensor)| {
-                let size = tensor.size().into_iter().map(|side| side as usize).collect();
-                let mut numbers = vec![0f32; tensor.numel()];
-                tensor.contiguous().copy_data(&mut numbers, tensor.numel());
-                (name, size, numbers.iter().flat_map(|number| number.to_le_bytes()).collect())
-            })
-            .collect();
-        let views = bytes
-            .iter()
-            .map(|(name, size, data)| Ok((*name, TensorView::new(Dtype::F32, size.clone(), data)?)))
-            .collect::<Result<Vec<_>, safetensors::SafeTensorError>>()?;
+        let rows = rows.map(|tensor| tensor.to_device(Device::Cpu));
+        let bytes = rows.named().map(|(_, tensor)| {
+            let mut bytes = vec![0; tensor.numel() * size_of::<f32>()];
+            tensor.contiguous().copy_data_u8(&mut bytes, tensor.numel());
+            bytes
+        });
+        let views = rows.named().into_iter().zip(&bytes).map(|((name, tensor), bytes)| {
+            let size = tensor.size().into_iter().map(|side| side as usize).collect();
+            TensorView::new(Dtype::F32, size, bytes).map(|view| (name, view))
+        });
+        let views = views.collect::<Result<Vec<_>, _>>()?;
         let metadata = HashMap::from([
             ("format".to_owned(), FORMAT.to_owned()),
             ("model".to_owned(), self.model.clone()),
@@ -141,21 +120,21 @@ impl Checkpoints {
             let (_, metadata) = SafeTensors::read_metadata(&bytes)?;
             let metadata = metadata.metadata().clone().unwrap_or_default();
             let says = |key: &str| metadata.get(key).map_or("", String::as_str);
-            if (says("format"), says("model")) != (FORMAT, &self.model) {
-                bail!("it holds {:?} of {:?}, not of {:?}", says("format"), says("model"), self.model);
-            }
+            let (format, model) = (says("format"), says("model"));
+            ensure!(
+                (format, model) == (FORMAT, &self.model),
+                "it holds {format:?} of {model:?}, not of {:?}",
+                self.model
+            );
             let file = SafeTensors::deserialize(&bytes)?;
             let tensor = |name: &str| -> anyhow::Result<Tensor> {
                 let view = file.tensor(name)?;
-                match view.shape() {
-                    [rows, _] if *rows == members as usize && view.dtype() == Dtype::F32 => {
-                        let size: Vec<i64> = view.shape().iter().map(|&side| side as i64).collect();
-                        Ok(Tensor::from_data_size(view.data(), &size, Kind::Float))
-                    }
-                    shape => {
-                        Err(anyhow!("{name} is {:?} {shape:?}, not a row for each member", view.dtype()))
-                    }
-                }
+                let (dtype, shape) = (view.dtype(), view.shape());
+                ensure!(
+                    shape.len() == 2 && shape[0] == members as usize && dtype == Dtype::F32,
+                    "{name} is {dtype:?} {shape:?}, not a row for each member"
+                );
+                Ok(Tensor::from_data_size(view.data(), &[shape[0] as i64, shape[1] as i64], Kind::Float))
             };
             Ok((says("epoch").parse()?, says("generation").parse()?, Rows::by_name(tensor)?))
         };
@@ -164,14 +143,22 @@ impl Checkpoints {
 
     /// Deletes all checkpoints except those after these generations.
     fn delete_all_but(&self, epochs: &[u32]) -> anyhow::Result<()> {
-        let mid_generation = self.folder.join(MID_GENERATION);
-        let old = self.epochs()?.into_iter().filter(|epoch| !epochs.contains(epoch));
-        let old = old.map(|epoch| self.path(epoch));
-        for path in old.chain(mid_generation.exists().then_some(mid_generation)) {
-            fs::remove_file(&path).with_context(|| format!("cannot delete {}", path.display()))?;
+        let entries = fs::read_dir(&self.folder)
+            .with_context(|| format!("cannot list the run folder {}", self.folder.display()))?;
+        for entry in entries {
+            let name = entry?.file_name();
+            if name == MID_GENERATION || epoch_of(&name).is_some_and(|epoch| !epochs.contains(&epoch)) {
+                let path = self.folder.join(name);
+                fs::remove_file(&path).with_context(|| format!("cannot delete {}", path.display()))?;
+            }
         }
         Ok(())
     }
+}
+
+/// The epoch in the name of a checkpoint after a generation.
+fn epoch_of(name: &OsStr) -> Option<u32> {
+    name.to_str()?.strip_prefix("checkpoint-")?.strip_suffix(".safetensors")?.parse().ok()
 }
 
 /// Replaces or creates a file, with a plain error message when the disk is full.
@@ -191,6 +178,14 @@ mod tests {
         Rows { parameters: random(32), momentum: random(32), statistics: random(16) }
     }
 
+    /// Epochs of the existing checkpoints, ascending.
+    fn epochs(checkpoints: &Checkpoints) -> Vec<u32> {
+        let names = fs::read_dir(&checkpoints.folder).unwrap().map(|entry| entry.unwrap().file_name());
+        let mut epochs: Vec<u32> = names.filter_map(|name| epoch_of(&name)).collect();
+        epochs.sort_unstable();
+        epochs
+    }
+
     #[test]
     fn a_checkpoint_reads_back() {
         let folder = tempfile::tempdir().unwrap();
@@ -198,15 +193,15 @@ mod tests {
         let saved = rows(3);
         checkpoints.save(3, &rows(3)).unwrap();
         checkpoints.save(6, &saved).unwrap();
-        assert_eq!(checkpoints.epochs().unwrap(), [3, 6]);
+        assert_eq!(epochs(&checkpoints), [3, 6]);
         let loaded = checkpoints.load(6, 3).unwrap();
         assert_eq!(loaded.parameters, saved.parameters);
         assert_eq!(loaded.momentum, saved.momentum);
         assert_eq!(loaded.statistics, saved.statistics);
         checkpoints.save(1_000_000, &saved).unwrap();
-        assert_eq!(checkpoints.epochs().unwrap(), [6, 1_000_000], "the last two are kept");
+        assert_eq!(epochs(&checkpoints), [6, 1_000_000], "the last two are kept");
         checkpoints.delete_all_but(&[6]).unwrap();
-        assert_eq!(checkpoints.epochs().unwrap(), [6]);
+        assert_eq!(epochs(&checkpoints), [6]);
     }
 
     #[test]
@@ -217,7 +212,7 @@ mod tests {
         checkpoints.save(3, &rows(2)).unwrap();
         checkpoints.save_mid_generation(5, &rows(2)).unwrap();
         assert_eq!(checkpoints.restore(3, 2).unwrap().unwrap().0, 5);
-        assert_eq!(checkpoints.epochs().unwrap(), [3]);
+        assert_eq!(epochs(&checkpoints), [3]);
         checkpoints.generation = 6;
         assert!(checkpoints.load_mid_generation(2).is_none());
         checkpoints.generation = 3;

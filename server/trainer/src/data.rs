@@ -9,43 +9,34 @@ use pba_augment::{
     Base, ImageShape, OpCounts, Permutation, Plan, PlanSpec, Policies, Recipe, RecipeSpec, Scratch, Shard,
     hole_color, render_batch,
 };
-use pba_datasets::{BUILT_IN, Dataset, Normalization, Split, SplitName};
+use pba_datasets::{BUILT_IN, Dataset, Decoded, Normalization, Split, SplitName};
 use pba_schedules::rng::{Address, Purpose};
 use pba_search::SpecError;
 use tch::{Device, Kind, Tensor};
 
 /// An epoch that no run reaches: the address of draws that are made once per run.
 const ONCE_PER_RUN: u32 = u32::MAX;
-
-/// Images with their labels, by index.
-pub(crate) trait Images: Send + Sync {
-    fn len(&self) -> u64;
-    /// Interleaved red, green and blue bytes.
-    fn image(&self, index: u64) -> &[u8];
-    fn label(&self, index: u64) -> i64;
-}
-
-impl Images for Split {
-    fn len(&self) -> u64 {
-        Split::len(self)
-    }
-
-    fn image(&self, index: u64) -> &[u8] {
-        self.decoded().expect("pictures() takes no others").image(index)
-    }
-
-    fn label(&self, index: u64) -> i64 {
-        Split::label(self, index)
-    }
-}
+/// Images that are scored at once, all members together on a GPU.
+const SCORE_BATCH: usize = 500;
 
 /// Images of one size, with what training needs to know about them.
 #[derive(Clone)]
 pub(crate) struct Pictures {
-    pub(crate) images: Arc<dyn Images>,
+    pub(crate) images: Arc<Split>,
     pub(crate) shape: ImageShape,
     pub(crate) classes: usize,
     pub(crate) normalization: Normalization,
+}
+
+impl Pictures {
+    fn decoded(&self) -> Decoded<'_> {
+        self.images.decoded().expect("images of one size are decoded")
+    }
+
+    /// The class of each image.
+    pub(crate) fn labels(&self) -> Vec<i64> {
+        (0..self.images.len()).map(|index| self.images.label(index)).collect()
+    }
 }
 
 /// Opens a dataset: the built-in `shapes`, or one that `pba_datasets::open` reads at a path.
@@ -86,23 +77,19 @@ pub(crate) fn base(text: Option<&str>, dataset: &Dataset) -> Result<Base, SpecEr
 
 /// Chooses the images to train on, and then those to score with, at random but stratified: both
 /// sets have the class shares of all images, as nearly as their sizes allow.
-pub(crate) fn choose(images: &dyn Images, seed: u64, train: usize, val: usize) -> (Vec<u64>, Vec<u64>) {
-    let order = Permutation::new(images.len(), seed, ONCE_PER_RUN);
-    let order: Vec<u64> = (0..images.len()).map(|position| order.at(position)).collect();
-    let label = |index: u64| images.label(index) as usize;
-    let mut class_sizes = vec![0u64; order.iter().map(|&index| label(index) + 1).max().unwrap_or(0)];
-    order.iter().for_each(|&index| class_sizes[label(index)] += 1);
+pub(crate) fn choose(labels: &[i64], seed: u64, train: usize, val: usize) -> (Vec<u64>, Vec<u64>) {
+    let classes = labels.iter().max().map_or(0, |&class| class as usize + 1);
+    let (mut class_sizes, mut met) = (vec![0u64; classes], vec![0u64; classes]);
+    labels.iter().for_each(|&class| class_sizes[class as usize] += 1);
     // The n-th image of a class of N has the share (n + 1/2) / N. In any stretch of the images sorted
     // by share, classes occur in proportion to their sizes.
-    let mut met = vec![0u64; class_sizes.len()];
-    let mut by_share: Vec<(f64, u64)> = order
-        .iter()
-        .map(|&index| {
-            let class = label(index);
-            met[class] += 1;
-            ((met[class] as f64 - 0.5) / class_sizes[class] as f64, index)
-        })
-        .collect();
+    let share = |index: u64| {
+        let class = labels[index as usize] as usize;
+        met[class] += 1;
+        ((met[class] as f64 - 0.5) / class_sizes[class] as f64, index)
+    };
+    let order = Permutation::new(labels.len() as u64, seed, ONCE_PER_RUN);
+    let mut by_share: Vec<_> = (0..labels.len() as u64).map(|at| order.at(at)).map(share).collect();
     // Stable: classes of the same size take turns in a random order.
     by_share.sort_by(|(one, _), (other, _)| one.total_cmp(other));
     let mut indices = by_share.into_iter().map(|(_, index)| index);
@@ -116,7 +103,6 @@ pub(crate) fn member_seed(seed: u64, member: u32) -> u64 {
 }
 
 /// The images that members train on.
-#[derive(Clone)]
 pub(crate) struct TrainSet {
     pub(crate) pictures: Pictures,
     pub(crate) indices: Vec<u64>,
@@ -128,11 +114,6 @@ impl TrainSet {
     /// Full batches of an epoch. Remaining images appear in other epochs.
     pub(crate) fn steps(&self) -> usize {
         self.indices.len() / self.batch_size
-    }
-
-    /// Bytes of the images of a batch.
-    pub(crate) fn batch_bytes(&self) -> usize {
-        self.batch_size * self.pictures.shape.rgb_bytes()
     }
 
     /// One member's epoch.
@@ -162,132 +143,72 @@ pub(crate) struct Epoch<'a> {
     plan: Plan,
 }
 
-impl Epoch<'_> {
-    /// Renders a batch: pixels into `images`, classes into `labels`.
-    pub(crate) fn render(&self, step: usize, images: &mut [u8], labels: &mut [i64], scratch: &mut Scratch) {
-        let Pictures { images: source, .. } = &self.set.pictures;
-        let indices = || self.plan.indices(step as u64).map(|position| self.set.indices[position as usize]);
-        render_batch(
-            &self.recipe,
-            indices(),
-            |index| source.image(index),
-            images,
-            scratch,
-            &mut OpCounts::default(),
-        );
-        for (label, index) in labels.iter_mut().zip(indices()) {
-            *label = source.label(index);
-        }
-    }
-}
-
-/// A rendered batch of one or more members, on the CPU.
+/// Bytes and their classes: `[members, images, height, width, 3]` and `[members, images]` to train
+/// with, without `members` to score with.
 pub(crate) struct Batch {
     pub(crate) images: Tensor,
     pub(crate) labels: Tensor,
 }
 
 impl Batch {
-    /// The batches of some members' epochs at one step, side by side.
+    /// The batches of some members' epochs at one step, side by side, on the CPU.
     pub(crate) fn render(epochs: &[Epoch<'_>], step: usize, scratch: &mut Scratch) -> Batch {
-        let set = epochs[0].set;
-        let (members, count) = (epochs.len(), set.batch_size);
-        let mut images = vec![0u8; members * set.batch_bytes()];
-        let mut labels = vec![0i64; members * count];
-        let parts = images.chunks_mut(set.batch_bytes()).zip(labels.chunks_mut(count));
-        for (epoch, (images, labels)) in epochs.iter().zip(parts) {
-            epoch.render(step, images, labels, scratch);
+        let TrainSet { pictures, indices, batch_size, .. } = epochs[0].set;
+        let (decoded, bytes) = (pictures.decoded(), batch_size * pictures.shape.rgb_bytes());
+        let mut images = vec![0u8; epochs.len() * bytes];
+        let mut labels = Vec::with_capacity(epochs.len() * batch_size);
+        for (epoch, images) in epochs.iter().zip(images.chunks_mut(bytes)) {
+            let samples = || epoch.plan.indices(step as u64).map(|position| indices[position as usize]);
+            let counts = &mut OpCounts::default();
+            render_batch(&epoch.recipe, samples(), |index| decoded.image(index), images, scratch, counts);
+            labels.extend(samples().map(|index| pictures.images.label(index)));
         }
-        let ImageShape { height, width } = set.pictures.shape;
-        let size = [members as i64, count as i64, height.into(), width.into(), 3];
+        Batch::new(&images, &labels, &[epochs.len() as i64, *batch_size as i64], pictures.shape)
+    }
+
+    fn new(images: &[u8], labels: &[i64], size: &[i64], shape: ImageShape) -> Batch {
+        let pixels = [size, &[shape.height.into(), shape.width.into(), 3]].concat();
         Batch {
-            images: Tensor::from_data_size(&images, &size, Kind::Uint8),
-            labels: Tensor::from_slice(&labels).view([members as i64, count as i64]),
+            images: Tensor::from_data_size(images, &pixels, Kind::Uint8),
+            labels: Tensor::from_slice(labels).view(size),
         }
     }
 
     /// The batch on a device. From pinned memory, so that the copy runs beside the computation.
     pub(crate) fn to_device(&self, device: Device) -> Batch {
-        let moved = |tensor: &Tensor| match device.is_cuda() {
+        self.map(|tensor| match device.is_cuda() {
             true => tensor.pin_memory(device).to_device_(device, tensor.kind(), true, false),
             false => tensor.shallow_clone(),
-        };
-        Batch { images: moved(&self.images), labels: moved(&self.labels) }
+        })
+    }
+
+    fn map(&self, change: impl Fn(&Tensor) -> Tensor) -> Batch {
+        Batch { images: change(&self.images), labels: change(&self.labels) }
     }
 }
 
 /// The images that members are scored with: untouched pixels, on the device.
 pub(crate) struct ScoreSet {
-    batches: Vec<(Tensor, Tensor)>,
-    images: usize,
+    pub(crate) batches: Vec<Batch>,
+    pub(crate) images: usize,
 }
 
 impl ScoreSet {
-    pub(crate) fn new(pictures: &Pictures, indices: &[u64], batch_size: usize, device: Device) -> ScoreSet {
-        let ImageShape { height, width } = pictures.shape;
+    pub(crate) fn new(pictures: &Pictures, indices: &[u64], device: Device) -> ScoreSet {
+        let decoded = pictures.decoded();
         let batch = |indices: &[u64]| {
-            let pixels: Vec<u8> =
-                indices.iter().flat_map(|&index| pictures.images.image(index)).copied().collect();
+            let pixels: Vec<u8> = indices.iter().flat_map(|&index| decoded.image(index)).copied().collect();
             let labels: Vec<i64> = indices.iter().map(|&index| pictures.images.label(index)).collect();
-            let size = [indices.len() as i64, height.into(), width.into(), 3];
-            let images = Tensor::from_data_size(&pixels, &size, Kind::Uint8);
-            (images.to_device(device), Tensor::from_slice(&labels).to_device(device))
+            let batch = Batch::new(&pixels, &labels, &[indices.len() as i64], pictures.shape);
+            batch.map(|tensor| tensor.to_device(device))
         };
-        ScoreSet { batches: indices.chunks(batch_size).map(batch).collect(), images: indices.len() }
-    }
-
-    pub(crate) fn images(&self) -> usize {
-        self.images
-    }
-
-    /// Images and labels, batch by batch.
-    pub(crate) fn batches(&self) -> &[(Tensor, Tensor)] {
-        &self.batches
+        ScoreSet { batches: indices.chunks(SCORE_BATCH).map(batch).collect(), images: indices.len() }
     }
 
     /// The same set for another thread; the pixels are shared.
     pub(crate) fn handle(&self) -> ScoreSet {
-        let clone = |(images, labels): &(Tensor, Tensor)| (images.shallow_clone(), labels.shallow_clone());
+        let clone = |batch: &Batch| batch.map(Tensor::shallow_clone);
         ScoreSet { batches: self.batches.iter().map(clone).collect(), images: self.images }
-    }
-}
-
-/// Random pixels, for benchmarks.
-pub(crate) struct Noise {
-    pixels: Vec<u8>,
-    images: u64,
-}
-
-impl Noise {
-    const SIDE: usize = 32;
-    const CLASSES: usize = 10;
-
-    /// `images` 32x32 images of ten classes.
-    pub(crate) fn pictures(images: u64) -> Pictures {
-        let mut pixels = vec![0; images as usize * Noise::SIDE * Noise::SIDE * 3];
-        let address = Address { seed: 0, purpose: Purpose::Dataset, epoch: 0, item: 0 };
-        rand::Rng::fill_bytes(&mut address.stream(), &mut pixels);
-        Pictures {
-            images: Arc::new(Noise { pixels, images }),
-            shape: ImageShape { height: Noise::SIDE as u32, width: Noise::SIDE as u32 },
-            classes: Noise::CLASSES,
-            normalization: Normalization { mean: [0.5; 3], std: [0.25; 3] },
-        }
-    }
-}
-
-impl Images for Noise {
-    fn len(&self) -> u64 {
-        self.images
-    }
-
-    fn image(&self, index: u64) -> &[u8] {
-        let bytes = Noise::SIDE * Noise::SIDE * 3;
-        &self.pixels[index as usize * bytes..][..bytes]
-    }
-
-    fn label(&self, index: u64) -> i64 {
-        (index % Noise::CLASSES as u64) as i64
     }
 }
 
@@ -295,29 +216,13 @@ impl Images for Noise {
 mod tests {
     use super::*;
 
-    struct Labels(Vec<i64>);
-
-    impl Images for Labels {
-        fn len(&self) -> u64 {
-            self.0.len() as u64
-        }
-
-        fn image(&self, _: u64) -> &[u8] {
-            &[]
-        }
-
-        fn label(&self, index: u64) -> i64 {
-            self.0[index as usize]
-        }
-    }
-
     #[test]
     fn sets_are_stratified_and_apart() {
         // 60 % of class 0, 30 % of class 1, 10 % of class 2.
-        let labels = Labels((0..1000).map(|i| [0, 0, 0, 1, 0, 1, 0, 2, 0, 1][i % 10]).collect());
+        let labels: Vec<i64> = (0..1000).map(|i| [0, 0, 0, 1, 0, 1, 0, 2, 0, 1][i % 10]).collect();
         let (train, val) = choose(&labels, 7, 200, 300);
         let shares = |indices: &[u64]| {
-            let of = |class| indices.iter().filter(|&&index| labels.label(index) == class).count();
+            let of = |class| indices.iter().filter(|&&index| labels[index as usize] == class).count();
             [of(0), of(1), of(2)]
         };
         assert_eq!(shares(&train), [120, 60, 20]);

@@ -5,7 +5,7 @@ use pba_search::{DeviceChoice, SpecError, Strategy};
 use serde_json::{Value, json};
 use tch::{Cuda, Device};
 
-use crate::cpu::cores::threads;
+use crate::cpu::threads;
 use crate::gpu::{cuda, shim};
 use crate::members::Way;
 use crate::{cpu, gpu};
@@ -15,26 +15,16 @@ use crate::{cpu, gpu};
 /// # Errors
 /// When it is not available, with the reason.
 pub(crate) fn resolve(choice: DeviceChoice) -> Result<Device, SpecError> {
-    let loaded = match choice {
+    let number = match choice {
         DeviceChoice::Cpu => return Ok(Device::Cpu),
-        DeviceChoice::Auto | DeviceChoice::Cuda(_) => cuda::load(),
+        DeviceChoice::Auto => return Ok(if cuda::load().is_ok() { Device::Cuda(0) } else { Device::Cpu }),
+        DeviceChoice::Cuda(number) => number,
     };
-    match (choice, loaded) {
-        (DeviceChoice::Auto, Err(_)) => Ok(Device::Cpu),
-        (DeviceChoice::Auto, Ok(())) => Ok(Device::Cuda(0)),
-        (_, Err(reason)) => {
-            let allowed = format!("cpu, because CUDA is not available: {reason}");
-            Err(SpecError::new("device", format!("\"{choice}\""), allowed))
-        }
-        (_, Ok(())) => match choice {
-            DeviceChoice::Cuda(number) if i64::from(number) < Cuda::device_count() => {
-                Ok(Device::Cuda(number as usize))
-            }
-            _ => {
-                let allowed = format!("auto, cpu, or cuda:N with N below {}", Cuda::device_count());
-                Err(SpecError::new("device", format!("\"{choice}\""), allowed))
-            }
-        },
+    let refused = |allowed| Err(SpecError::new("device", format!("\"{choice}\""), allowed));
+    match cuda::load() {
+        Err(reason) => refused(format!("cpu, because CUDA is not available: {reason}")),
+        Ok(()) if i64::from(number) < Cuda::device_count() => Ok(Device::Cuda(number as usize)),
+        Ok(()) => refused(format!("auto, cpu, or cuda:N with N below {}", Cuda::device_count())),
     }
 }
 
@@ -81,28 +71,26 @@ impl Placement {
 
 /// A device as in a spec.
 pub(crate) fn name(device: Device) -> String {
-    match device {
-        Device::Cuda(number) => DeviceChoice::Cuda(number as u32).to_string(),
-        _ => DeviceChoice::Cpu.to_string(),
-    }
+    let choice = match device {
+        Device::Cuda(number) => DeviceChoice::Cuda(number as u32),
+        _ => DeviceChoice::Cpu,
+    };
+    choice.to_string()
 }
 
 /// Every device, as JSON.
 pub(crate) fn list() -> Value {
-    let mut devices = vec![json!({ "device": name(Device::Cpu), "threads": threads() })];
     let loaded = cuda::load();
-    if loaded.is_ok() {
-        for number in 0..Cuda::device_count() as usize {
-            devices.push(match shim::gpu(number) {
-                Ok(gpu) => json!({
-                    "device": name(Device::Cuda(number)),
-                    "name": gpu.name,
-                    "memory_free_bytes": gpu.memory_free_bytes,
-                    "memory_total_bytes": gpu.memory_total_bytes,
-                }),
-                Err(error) => json!({ "device": name(Device::Cuda(number)), "error": format!("{error:#}") }),
-            });
-        }
-    }
+    let gpus = if loaded.is_ok() { Cuda::device_count() as usize } else { 0 };
+    let mut devices = vec![json!({ "device": name(Device::Cpu), "threads": threads() })];
+    devices.extend((0..gpus).map(|number| match shim::gpu(number) {
+        Ok(gpu) => json!({
+            "device": name(Device::Cuda(number)),
+            "name": gpu.name,
+            "memory_free_bytes": gpu.memory_free_bytes,
+            "memory_total_bytes": gpu.memory_total_bytes,
+        }),
+        Err(error) => json!({ "device": name(Device::Cuda(number)), "error": format!("{error:#}") }),
+    }));
     json!({ "libtorch": cuda::LIBTORCH, "devices": devices, "cuda_error": loaded.err() })
 }

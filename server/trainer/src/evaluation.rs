@@ -6,19 +6,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, anyhow, ensure};
-use pba_augment::{Base, Policies};
+use pba_augment::Policies;
 use pba_datasets::SplitName;
 use pba_schedules::{Schedule, formats};
 use pba_search::protocol::{files, flags};
-use pba_search::{Evaluated, Evaluation, EvaluationEvent, EvaluationSpec, Run, Spec, Strategy, Trainer};
+use pba_search::{Evaluated, Evaluation, EvaluationEvent, EvaluationSpec, Run, Strategy, Trainer};
 
-use crate::checkpoint::Checkpoints;
-use crate::data::{self, Pictures, ScoreSet, TrainSet};
-use crate::device::{self, Placement};
-use crate::population::{Population, Setup};
-use crate::report::{self, Meter, Ticker};
+use crate::data::{self, Pictures, ScoreSet, choose};
+use crate::job::Job;
+use crate::population::Population;
+use crate::report;
 use crate::run_dir::{RunDir, resume};
-use crate::search::SCORE_BATCH;
 use crate::work::Work;
 
 /// One network after the other is the only way where there is only one.
@@ -75,47 +73,30 @@ fn schedule(
     Ok(Some(Arc::new(formats::read(&text, None, None).with_context(cannot)?)))
 }
 
-/// An evaluation whose spec fits its dataset and this machine.
+/// An evaluation that is ready to start, and what it is tested on.
 struct Checked {
-    spec: EvaluationSpec,
-    dataset_digest: String,
-    pictures: Pictures,
+    job: Job<EvaluationSpec>,
     tested_on: SplitName,
     tested: Pictures,
-    base: Base,
-    placement: Placement,
 }
 
-/// Checks everything that can be checked before anything starts.
-///
-/// # Errors
-/// [`pba_search::SpecError`] for a wrong field; others when the dataset cannot be read.
+/// Checks everything that can be checked before anything starts; errors as [`Job::check`].
 fn check(spec: EvaluationSpec, dataset: &Path, cache: &Path) -> anyhow::Result<Checked> {
-    let placement = Placement::new(device::resolve(spec.training.device)?, STRATEGY)?;
-    let dataset = data::open(dataset, cache)?;
-    let pictures = data::pictures(&dataset, SplitName::Train)?;
-    let spec = spec.sized(pictures.images.len() as usize)?;
-    let base = data::base(spec.training.base.as_deref(), &dataset)?;
-    let tested_on = if dataset.split(SplitName::Test).is_some() { SplitName::Test } else { SplitName::Val };
-    let tested = data::pictures(&dataset, tested_on)
+    let job = Job::check(spec, STRATEGY, EvaluationSpec::sized, dataset, cache)?;
+    let has_test = job.dataset.split(SplitName::Test).is_some();
+    let tested_on = if has_test { SplitName::Test } else { SplitName::Val };
+    let tested = data::pictures(&job.dataset, tested_on)
         .map_err(|error| anyhow!("there is neither a test nor a val split to test on: {error:#}"))?;
+    let (one, other) = (tested.shape, job.pictures.shape);
     ensure!(
-        tested.shape == pictures.shape,
+        one == other,
         "the images of the {tested_on} split are {}x{}, those of the train split {}x{}",
-        tested.shape.height,
-        tested.shape.width,
-        pictures.shape.height,
-        pictures.shape.width
+        one.height,
+        one.width,
+        other.height,
+        other.width
     );
-    Ok(Checked {
-        spec,
-        dataset_digest: dataset.digest().to_string(),
-        pictures,
-        tested_on,
-        tested,
-        base,
-        placement,
-    })
+    Ok(Checked { job, tested_on, tested })
 }
 
 /// Runs the evaluation to its end, in a folder once no other trainer has held it for `patience`; after
@@ -124,28 +105,28 @@ fn check(spec: EvaluationSpec, dataset: &Path, cache: &Path) -> anyhow::Result<C
 /// # Errors
 /// [`crate::signals::Interrupted`] when told to stop; others when it cannot continue.
 fn evaluate(
-    checked: Checked,
+    Checked { mut job, tested_on, tested }: Checked,
     schedule: Option<Arc<Schedule>>,
     run_dir: Option<&Path>,
     patience: Duration,
 ) -> anyhow::Result<()> {
-    let Checked { mut spec, dataset_digest, pictures, tested_on, tested, base, placement } = checked;
     let run_dir = run_dir.map(|path| RunDir::open(path, patience)).transpose()?;
-    spec.schedule =
-        schedule.as_ref().map_or(EvaluationSpec::NO_SCHEDULE, |schedule| schedule.name()).to_owned();
+    let name = schedule.as_ref().map_or(EvaluationSpec::NO_SCHEDULE, |schedule| schedule.name());
+    job.spec.schedule = name.to_owned();
+    let Job { spec, dataset, pictures, placement, .. } = &job;
     let schedule_digest = schedule.as_ref().map(|schedule| schedule.digest().to_string());
     let started = EvaluationEvent::Evaluating {
         spec: Box::new(spec.clone()),
         schedule_digest: schedule_digest.clone(),
-        dataset_digest,
+        dataset_digest: dataset.digest().to_string(),
     };
     let (mut evaluation, mut journal) = resume::<Evaluation>(run_dir.as_ref(), &started)?;
     ensure!(
-        evaluation.schedule_digest() == schedule_digest.as_deref(),
+        evaluation.schedule_digest == schedule_digest,
         "the run folder holds an evaluation of a schedule {:?} with different content",
         spec.schedule
     );
-    if evaluation.outcome().is_some() {
+    if evaluation.outcome.is_some() {
         return Ok(());
     }
     report::tell(&placement.report());
@@ -155,37 +136,29 @@ fn evaluate(
     };
     let training = &spec.training;
     let all: Vec<u64> = (0..tested.images.len()).collect();
-    let score = ScoreSet::new(&tested, &all, SCORE_BATCH, placement.device);
-    let train_size = spec.train_size.unwrap_or(0);
-    let (indices, _) = data::choose(&*pictures.images, training.seed, train_size, 0);
-    let train = TrainSet { pictures, indices, base, batch_size: training.batch_size };
-    let meter = Arc::new(Meter::new(training.epochs, spec.images_per_epoch()));
-    let checkpoints = run_dir.as_ref().map(|dir| Checkpoints::new(dir.path(), training.model.to_string()));
-    let mut population = Population::new(Setup {
-        training: training.clone(),
-        members: 1,
-        placement,
-        train,
-        score,
-        checkpoints,
-        meter: meter.clone(),
-    })?;
+    let score = ScoreSet::new(&tested, &all, placement.device);
+    let (train, _) = choose(&pictures.labels(), training.seed, spec.train_size.unwrap_or(0), 0);
+    let mut population = Population::new(&job, 1, train, score, run_dir.as_ref())?;
     population.restore(evaluation.epoch())?;
-    let ticker = Ticker::new(meter.clone());
-    for epoch in evaluation.epoch()..training.epochs {
-        let policies = match &schedule {
-            None => Policies::None,
-            Some(schedule) => match schedule.ablated(spec.ablation, epoch, training.epochs, training.seed)? {
-                Some(policy) => Policies::One(policy.clone()),
-                None => Policies::AnyEpochOf(schedule.clone()),
-            },
-        };
-        population.train_epoch(&[policies], epoch)?;
-        let train_loss = number(population.take_losses(1)[0].into());
-        population.save(epoch + 1)?;
-        record(&mut evaluation, EvaluationEvent::Trained { epoch: epoch + 1, train_loss })?;
-    }
-    drop(ticker);
+    let meter = population.meter.clone();
+    report::ticking(&meter, || {
+        for epoch in evaluation.epoch()..training.epochs {
+            let policies = match &schedule {
+                None => Policies::None,
+                Some(schedule) => {
+                    match schedule.ablated(spec.ablation, epoch, training.epochs, training.seed)? {
+                        Some(policy) => Policies::One(policy.clone()),
+                        None => Policies::AnyEpochOf(schedule.clone()),
+                    }
+                }
+            };
+            population.train_epoch(&[policies], epoch)?;
+            let train_loss = number(population.take_losses(1)[0].into());
+            population.save(epoch + 1)?;
+            record(&mut evaluation, EvaluationEvent::Trained { epoch: epoch + 1, train_loss })?;
+        }
+        anyhow::Ok(())
+    })?;
     let accuracy = population.evaluate()?[0];
     report::tell(&meter.progress());
     let outcome = Evaluated {
@@ -193,7 +166,7 @@ fn evaluate(
         split: tested_on.to_string(),
         images: all.len(),
         test_error: number(1.0 - accuracy),
-        train_loss: evaluation.train_loss(),
+        train_loss: evaluation.train_loss,
     };
     record(&mut evaluation, EvaluationEvent::Evaluated(outcome))
 }

@@ -26,6 +26,7 @@ mod cpu;
 mod data;
 mod device;
 mod gpu;
+mod job;
 mod members;
 mod models;
 mod network;

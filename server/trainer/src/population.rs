@@ -5,117 +5,145 @@ use std::sync::Arc;
 
 use pba_augment::Policies;
 use pba_schedules::Policy;
-use pba_search::{Trainer, TrainingSpec};
+use pba_search::{Spec, Strategy, Trainer, TrainingSpec};
+use tch::Kind;
 
 use crate::checkpoint::Checkpoints;
 use crate::data::{ScoreSet, TrainSet, member_seed};
 use crate::device::Placement;
-use crate::members::Members;
+use crate::job::Job;
+use crate::members::{EpochWork, Train};
 use crate::network::model::Model;
 use crate::network::net::Net;
 use crate::network::rows::Rows;
-use crate::network::weights::initial_rows;
 use crate::report::Meter;
+use crate::run_dir::RunDir;
 use crate::{models, torch};
-
-/// The parts of a population.
-pub(crate) struct Setup {
-    pub(crate) training: TrainingSpec,
-    pub(crate) members: u32,
-    pub(crate) placement: Placement,
-    pub(crate) train: TrainSet,
-    pub(crate) score: ScoreSet,
-    /// Where the members are kept; without it they are lost when the process ends.
-    pub(crate) checkpoints: Option<Checkpoints>,
-    pub(crate) meter: Arc<Meter>,
-}
 
 /// The members, and what they share.
 pub(crate) struct Population {
-    setup: Setup,
+    training: TrainingSpec,
+    placement: Placement,
+    train: TrainSet,
+    score: ScoreSet,
+    /// Where the members are kept; without it they are lost when the process ends.
+    checkpoints: Option<Checkpoints>,
+    /// How far the members are.
+    pub(crate) meter: Arc<Meter>,
     model: Arc<Model>,
-    members: Members,
+    members: u32,
+    /// The members in their order, as many in each network.
+    nets: Vec<Net>,
+    way: Box<dyn Train>,
     /// Epochs that the members have trained. Ahead of the search's after a save in mid-generation.
     epoch: u32,
 }
 
 impl Population {
-    /// Members without weights: [`Trainer::restore`] gives them.
-    pub(crate) fn new(setup: Setup) -> anyhow::Result<Population> {
+    /// Members of a job, which train on the images `train` and are saved in `run_dir` if there is one.
+    /// They have no weights: [`Trainer::restore`] gives them.
+    pub(crate) fn new<S: Spec>(
+        job: &Job<S>,
+        members: u32,
+        train: Vec<u64>,
+        score: ScoreSet,
+        run_dir: Option<&RunDir>,
+    ) -> anyhow::Result<Population> {
         torch::backward_on_caller()?;
-        torch::deterministic(true)?;
+        torch::deterministic()?;
         // One thread per member at work, so results do not depend on the number of cores: sums
         // inside of libtorch would be split by it.
         tch::set_num_threads(1);
-        let Setup { ref training, placement: Placement { device, way }, .. } = setup;
-        let pictures = &setup.train.pictures;
+        let training = job.spec.training().clone();
+        let (placement, pictures) = (job.placement, job.pictures.clone());
         let model = Arc::new(models::build(training.model, pictures.classes));
-        let per_net = if way.is_stacked { setup.members } else { 1 };
-        let net = |_| Net::new(&model, per_net.into(), pictures.normalization, training.weight_decay, device);
-        let nets = (0..setup.members / per_net).map(net).collect();
-        Ok(Population { members: Members::new(nets, (way.train)()), setup, model, epoch: 0 })
+        let per_net = if placement.way.strategy == Strategy::Stacked { members } else { 1 };
+        let compute = if placement.device.is_cuda() { Kind::BFloat16 } else { Kind::Float };
+        let net = |_| {
+            let (normalization, kinds) = (pictures.normalization, (Kind::Float, compute));
+            Net::new(&model, per_net.into(), normalization, training.weight_decay, placement.device, kinds)
+        };
+        let checkpoints = |dir: &RunDir| Checkpoints::new(&dir.path, training.model.to_string());
+        Ok(Population {
+            nets: (0..members / per_net).map(net).collect(),
+            way: (placement.way.train)(),
+            checkpoints: run_dir.map(checkpoints),
+            meter: Arc::new(Meter::new(training.epochs, job.spec.images_per_epoch())),
+            train: TrainSet { pictures, indices: train, base: job.base, batch_size: training.batch_size },
+            training,
+            placement,
+            score,
+            model,
+            members,
+            epoch: 0,
+        })
     }
 
     /// Trains every member through one epoch.
     pub(crate) fn train_epoch(&mut self, policies: &[Policies], epoch: u32) -> anyhow::Result<()> {
-        let Setup { training, train, meter, placement, .. } = &self.setup;
-        let epochs = (0..)
-            .zip(policies)
-            .map(|(member, policies)| {
-                train.epoch(policies.clone(), member_seed(training.seed, member), epoch)
-            })
-            .collect::<Result<Vec<_>, _>>()?;
+        let Population { training, train, meter, .. } = self;
+        let member_epoch = |(member, policies): (u32, &Policies)| {
+            train.epoch(policies.clone(), member_seed(training.seed, member), epoch)
+        };
+        let epochs = (0..).zip(policies).map(member_epoch).collect::<Result<Vec<_>, _>>()?;
         let steps = train.steps() as u64;
-        let rate = |step| training.lr * training.lr_schedule.factor(step, steps, training.epochs);
         let first = u64::from(epoch) * steps;
-        self.members.train(&epochs, (first..first + steps).map(rate).collect(), meter)?;
+        let rate = |step| training.lr * training.lr_schedule.factor(step, steps, training.epochs);
+        let rates = (first..first + steps).map(rate).collect();
+        let epochs = epochs.chunks(epochs.len() / self.nets.len()).collect();
+        self.way.train(&mut self.nets, &EpochWork { epochs, rates, meter })?;
         // Asked between epochs: a question in the middle of a graph's capture would end the capture.
-        meter.finished(epoch + 1, placement.gpu_memory_used_bytes());
+        meter.finished(epoch + 1, self.placement.gpu_memory_used_bytes());
         self.epoch = epoch + 1;
         Ok(())
     }
 
     /// Each member's mean loss over the `epochs` epochs since the last call.
     pub(crate) fn take_losses(&mut self, epochs: u32) -> Vec<f32> {
-        let steps = (self.setup.train.steps() as u32 * epochs) as f32;
-        self.members.take_loss_sums().into_iter().map(|sum| sum / steps).collect()
+        let steps = (self.train.steps() as u32 * epochs) as f32;
+        self.nets.iter_mut().flat_map(Net::take_loss_sums).map(|sum| sum / steps).collect()
     }
 
-    /// Gives every member the weights that follow from its seed.
-    pub(crate) fn initialize(&mut self) {
-        let Setup { training, members, .. } = &self.setup;
-        let seeds = (0..*members).map(|member| member_seed(training.seed, member));
-        let rows: Vec<Rows> = seeds.map(|seed| initial_rows(&self.model, seed)).collect();
-        self.members.restore(&Rows::cat(&rows));
-        self.epoch = 0;
+    /// What every member starts as: it follows from the member's seed.
+    fn initial_rows(&self) -> Rows {
+        let seeds = (0..self.members).map(|member| member_seed(self.training.seed, member));
+        Rows::cat(&seeds.map(|seed| self.model.initial_rows(seed)).collect::<Vec<_>>())
     }
+
+    /// Makes the members what the rows say.
+    fn set_rows(&mut self, rows: &Rows) {
+        let mut first = 0;
+        for net in &mut self.nets {
+            net.set_rows(&rows.map(|tensor| tensor.narrow(0, first, net.members())));
+            first += net.members();
+        }
+    }
+}
+
+/// A copy of what the members of some networks are now, on the device.
+fn snapshot(nets: &[Net]) -> Rows {
+    Rows::cat(&nets.iter().map(Net::rows).collect::<Vec<_>>())
 }
 
 impl Trainer for Population {
     type Error = anyhow::Error;
 
     fn restore(&mut self, epoch: u32) -> anyhow::Result<()> {
-        let Setup { checkpoints, members, .. } = &mut self.setup;
-        let saved = checkpoints.as_mut().map(|checkpoints| checkpoints.restore(epoch, *members));
-        match saved.transpose()?.flatten() {
-            None => self.initialize(),
-            Some((epoch, rows)) => {
-                self.members.restore(&rows);
-                self.epoch = epoch;
-            }
-        }
-        self.setup.meter.resume(self.epoch);
+        let saved = self.checkpoints.as_mut().map(|checkpoints| checkpoints.restore(epoch, self.members));
+        let (epoch, rows) = saved.transpose()?.flatten().unwrap_or_else(|| (0, self.initial_rows()));
+        self.set_rows(&rows);
+        self.epoch = epoch;
+        self.meter.resume(epoch);
         Ok(())
     }
 
     fn train(&mut self, policies: &[&Policy], epochs: Range<u32>) -> anyhow::Result<()> {
         let policies: Vec<Policies> = policies.iter().map(|&policy| Policies::One(policy.clone())).collect();
-        let start = epochs.start.max(self.epoch);
-        for epoch in start..epochs.end {
+        for epoch in epochs.start.max(self.epoch)..epochs.end {
             self.train_epoch(&policies, epoch)?;
-            match &mut self.setup.checkpoints {
+            match &mut self.checkpoints {
                 Some(checkpoints) if self.epoch < epochs.end && checkpoints.is_due() => {
-                    checkpoints.save_mid_generation(self.epoch, &self.members.snapshot())?;
+                    checkpoints.save_mid_generation(self.epoch, &snapshot(&self.nets))?;
                 }
                 _ => {}
             }
@@ -124,17 +152,23 @@ impl Trainer for Population {
     }
 
     fn evaluate(&mut self) -> anyhow::Result<Vec<f64>> {
-        self.members.scores(&self.setup.score)
+        Ok(self.way.scores(&mut self.nets, &self.score)?.concat())
     }
 
     fn copy(&mut self, from: u32, to: u32) -> anyhow::Result<()> {
-        self.members.copy(from, to);
+        let per_net = self.nets[0].members();
+        let place = |member: u32| ((i64::from(member) / per_net) as usize, i64::from(member) % per_net);
+        let ((from_net, from_row), (to_net, to_row)) = (place(from), place(to));
+        let donor = self.nets[from_net].rows().map(|tensor| tensor.narrow(0, from_row, 1));
+        let mut rows = self.nets[to_net].rows();
+        rows.set(to_row, &donor);
+        self.nets[to_net].set_rows(&rows);
         Ok(())
     }
 
     fn save(&mut self, epoch: u32) -> anyhow::Result<()> {
-        match &mut self.setup.checkpoints {
-            Some(checkpoints) => checkpoints.save(epoch, &self.members.snapshot()),
+        match &mut self.checkpoints {
+            Some(checkpoints) => checkpoints.save(epoch, &snapshot(&self.nets)),
             None => Ok(()),
         }
     }
@@ -143,29 +177,24 @@ impl Trainer for Population {
 #[cfg(test)]
 mod tests {
     use std::path::Path;
+    use std::time::Duration;
 
-    use pba_augment::Base;
     use pba_schedules::Op;
-    use pba_search::{SearchSpec, Spec, Strategy};
-    use tch::Device;
+    use pba_search::SearchSpec;
 
     use super::*;
-    use crate::data::Noise;
 
     const MEMBERS: u32 = 3;
 
-    fn population(strategy: Strategy, device: Device, folder: Option<&Path>) -> Population {
-        let spec =
-            SearchSpec::from_json(r#"{"model": "tiny", "batch_size": 16, "epochs": 6, "lr": 0.02}"#).unwrap();
-        let pictures = Noise::pictures(96);
-        let score = ScoreSet::new(&pictures, &(64..96).collect::<Vec<_>>(), 20, device);
-        let train = TrainSet { pictures, indices: (0..64).collect(), base: Base::cifar(), batch_size: 16 };
-        let checkpoints = folder.map(|folder| Checkpoints::new(folder, "tiny".to_owned()));
-        let meter = Arc::new(Meter::new(6, 0));
-        let placement = Placement::new(device, strategy).unwrap();
-        let setup =
-            Setup { training: spec.training, members: MEMBERS, placement, train, score, checkpoints, meter };
-        Population::new(setup).unwrap()
+    /// A population that trains on the built-in dataset, in a folder if there is one.
+    fn population(strategy: Strategy, device: &str, folder: Option<&Path>) -> Population {
+        let text = r#"{"model": "tiny", "batch_size": 16, "epochs": 6, "lr": 0.02, "device": "DEVICE"}"#;
+        let spec = SearchSpec::from_json(&text.replace("DEVICE", device)).unwrap();
+        let (dataset, cache) = (Path::new("shapes"), std::env::temp_dir().join("pba-trainer"));
+        let job = Job::check(spec, strategy, SearchSpec::sized, dataset, &cache).unwrap();
+        let score = ScoreSet::new(&job.pictures, &(64..600).collect::<Vec<_>>(), job.placement.device);
+        let folder = folder.map(|folder| RunDir::open(folder, Duration::ZERO).unwrap());
+        Population::new(&job, MEMBERS, (0..64).collect(), score, folder.as_ref()).unwrap()
     }
 
     fn policies() -> Vec<Policy> {
@@ -178,21 +207,18 @@ mod tests {
 
     /// Largest difference of any parameter between two populations.
     fn difference(one: &Population, other: &Population) -> f64 {
-        (one.members.snapshot().parameters - other.members.snapshot().parameters)
-            .abs()
-            .max()
-            .double_value(&[])
+        (snapshot(&one.nets).parameters - snapshot(&other.nets).parameters).abs().max().double_value(&[])
     }
 
     #[test]
     fn members_are_copied_as_a_whole() {
         for strategy in [Strategy::Sequential, Strategy::Stacked] {
-            let mut population = population(strategy, Device::Cpu, None);
+            let mut population = population(strategy, "cpu", None);
             population.restore(0).unwrap();
             train(&mut population, 0..1);
-            let before = population.members.snapshot();
+            let before = snapshot(&population.nets);
             population.copy(2, 0).unwrap();
-            let after = population.members.snapshot();
+            let after = snapshot(&population.nets);
             for of in [
                 |rows: &Rows| rows.parameters.copy(),
                 |rows: &Rows| rows.momentum.copy(),
@@ -209,17 +235,17 @@ mod tests {
     fn what_is_restored_goes_on_as_if_never_interrupted() {
         for strategy in [Strategy::Sequential, Strategy::Stacked] {
             let folder = tempfile::tempdir().unwrap();
-            let mut uninterrupted = population(strategy, Device::Cpu, Some(folder.path()));
+            let mut uninterrupted = population(strategy, "cpu", Some(folder.path()));
             uninterrupted.restore(0).unwrap();
             train(&mut uninterrupted, 0..2);
             uninterrupted.save(2).unwrap();
             train(&mut uninterrupted, 2..3);
             // A long generation is saved before its end.
-            let rows = uninterrupted.members.snapshot();
-            uninterrupted.setup.checkpoints.as_mut().unwrap().save_mid_generation(3, &rows).unwrap();
+            let rows = snapshot(&uninterrupted.nets);
+            uninterrupted.checkpoints.as_mut().unwrap().save_mid_generation(3, &rows).unwrap();
             train(&mut uninterrupted, 3..4);
             for mid_generation in [true, false] {
-                let mut resumed = population(strategy, Device::Cpu, Some(folder.path()));
+                let mut resumed = population(strategy, "cpu", Some(folder.path()));
                 resumed.restore(2).unwrap();
                 assert_eq!(resumed.epoch, if mid_generation { 3 } else { 2 });
                 train(&mut resumed, 2..4);
@@ -234,11 +260,11 @@ mod tests {
 
     #[test]
     fn a_member_that_diverged_scores_nan() {
-        let mut population = population(Strategy::Stacked, Device::Cpu, None);
+        let mut population = population(Strategy::Stacked, "cpu", None);
         population.restore(0).unwrap();
-        let rows = population.members.snapshot();
+        let rows = snapshot(&population.nets);
         let _ = rows.parameters.get(1).fill_(f64::NAN);
-        population.members.restore(&rows);
+        population.set_rows(&rows);
         let scores = population.evaluate().unwrap();
         assert_eq!(scores.iter().map(|score| score.is_nan()).collect::<Vec<_>>(), [false, true, false]);
     }
@@ -247,7 +273,6 @@ mod tests {
     #[test]
     #[ignore = "needs a GPU"]
     fn gpu_strategies_agree() {
-        crate::gpu::cuda::load().unwrap();
         let run = |strategy, device| {
             let mut population = population(strategy, device, None);
             population.restore(0).unwrap();
@@ -256,14 +281,14 @@ mod tests {
             let scores = population.evaluate().unwrap();
             (population, losses, scores)
         };
-        let (_, on_cpu, _) = run(Strategy::Sequential, Device::Cpu);
+        let (_, on_cpu, _) = run(Strategy::Sequential, "cpu");
         for strategy in [Strategy::Sequential, Strategy::Stacked, Strategy::Graphs] {
-            let (one, losses, scores) = run(strategy, Device::Cuda(0));
+            let (one, losses, scores) = run(strategy, "cuda");
             println!("{strategy}: losses {losses:?}, on the CPU {on_cpu:?}; scores {scores:?}");
             for (loss, on_cpu) in losses.iter().zip(&on_cpu) {
                 assert!((loss - on_cpu).abs() < 0.05 * on_cpu, "{strategy}");
             }
-            let (other, _, _) = run(strategy, Device::Cuda(0));
+            let (other, _, _) = run(strategy, "cuda");
             println!("{strategy}: two runs differ by {:.1e}", difference(&one, &other));
             assert_eq!(difference(&one, &other), 0.0, "{strategy} repeats itself");
         }

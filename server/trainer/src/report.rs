@@ -1,9 +1,9 @@
 //! Reports on standard output: one JSON object per line.
 
 use std::io::Write;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::thread::{self, JoinHandle};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use pba_search::Progress;
@@ -16,10 +16,7 @@ const PROGRESS_INTERVAL: Duration = Duration::from_secs(1);
 /// Writes a line. Its reader may have left; the run's folder has everything that matters.
 pub(crate) fn line(text: &str) {
     let mut stdout = std::io::stdout().lock();
-    let _ = stdout
-        .write_all(text.as_bytes())
-        .and_then(|()| stdout.write_all(b"\n"))
-        .and_then(|()| stdout.flush());
+    let _ = writeln!(stdout, "{text}").and_then(|()| stdout.flush());
 }
 
 /// Writes a report, or the reason why a spec is refused.
@@ -44,10 +41,15 @@ pub(crate) struct Meter {
 
 impl Meter {
     pub(crate) fn new(epochs: u32, images_per_epoch: u64) -> Meter {
-        let start = Instant::now();
-        let (epoch, images, images_before) = (AtomicU32::new(0), AtomicU64::new(0), AtomicU64::new(0));
-        let gpu_memory_used_bytes = AtomicU64::new(0);
-        Meter { start, epochs, images_per_epoch, epoch, images, images_before, gpu_memory_used_bytes }
+        Meter {
+            start: Instant::now(),
+            epochs,
+            images_per_epoch,
+            epoch: AtomicU32::new(0),
+            images: AtomicU64::new(0),
+            images_before: AtomicU64::new(0),
+            gpu_memory_used_bytes: AtomicU64::new(0),
+        }
     }
 
     /// Starts from `epoch` finished epochs.
@@ -87,36 +89,19 @@ impl Meter {
     }
 }
 
-/// Reports a meter's progress until it is dropped.
-#[derive(Debug)]
-pub(crate) struct Ticker {
-    stop: Arc<AtomicBool>,
-    thread: Option<JoinHandle<()>>,
-}
-
-impl Ticker {
-    pub(crate) fn new(meter: Arc<Meter>) -> Ticker {
-        let stop = Arc::new(AtomicBool::new(false));
-        let stopped = stop.clone();
-        let thread = thread::spawn(move || {
-            loop {
-                thread::park_timeout(PROGRESS_INTERVAL);
-                if stopped.load(Ordering::Relaxed) {
-                    return;
-                }
+/// Does `body`, and meanwhile reports a meter's progress.
+pub(crate) fn ticking<T>(meter: &Meter, body: impl FnOnce() -> T) -> T {
+    // Nothing is sent: the thread ends once the sender is dropped.
+    let (going_on, ended) = mpsc::channel::<()>();
+    thread::scope(|scope| {
+        let going_on = going_on;
+        scope.spawn(move || {
+            while ended.recv_timeout(PROGRESS_INTERVAL) == Err(RecvTimeoutError::Timeout) {
                 tell(&meter.progress());
             }
         });
-        Ticker { stop, thread: Some(thread) }
-    }
-}
-
-impl Drop for Ticker {
-    fn drop(&mut self) {
-        self.stop.store(true, Ordering::Relaxed);
-        if let Some(thread) = self.thread.take() {
-            thread.thread().unpark();
-            let _ = thread.join();
-        }
-    }
+        let result = body();
+        drop(going_on);
+        result
+    })
 }

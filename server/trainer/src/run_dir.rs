@@ -10,7 +10,7 @@
 //! ```
 
 use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io::{ErrorKind, Write};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -28,7 +28,7 @@ const LOCK_POLL: Duration = Duration::from_millis(50);
 /// A folder that only this process works in.
 #[derive(Debug)]
 pub(crate) struct RunDir {
-    path: PathBuf,
+    pub(crate) path: PathBuf,
     _lock: File,
 }
 
@@ -56,27 +56,20 @@ impl RunDir {
         }
     }
 
-    pub(crate) fn path(&self) -> &Path {
-        &self.path
-    }
-
     /// Reads the journal, and truncates it after the last event that the run can resume from.
     fn journal<R: Run>(&self) -> anyhow::Result<(Option<Replay<R>>, Journal)> {
         let path = self.path.join(files::JOURNAL);
-        let bytes = match fs::read(&path) {
-            Err(error) if error.kind() == ErrorKind::NotFound => Vec::new(),
-            result => result.with_context(|| format!("cannot read {}", path.display()))?,
-        };
-        // The torn end of a journal may be any bytes.
-        let whole = bytes.iter().rposition(|&byte| byte == b'\n').map_or(0, |at| at + 1);
-        let text = std::str::from_utf8(&bytes[..whole])
-            .with_context(|| format!("{} is not text", path.display()))?;
-        let replay = replay(text).with_context(|| path.display().to_string())?;
         let file = OpenOptions::new()
             .create(true)
             .append(true)
             .open(&path)
             .with_context(|| format!("cannot write {}", path.display()))?;
+        let bytes = fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
+        // The torn end of a journal may be any bytes.
+        let whole = bytes.iter().rposition(|&byte| byte == b'\n').map_or(0, |at| at + 1);
+        let text = std::str::from_utf8(&bytes[..whole])
+            .with_context(|| format!("{} is not text", path.display()))?;
+        let replay = replay(text).with_context(|| path.display().to_string())?;
         file.set_len(replay.as_ref().map_or(0, |replay| replay.bytes) as u64)?;
         Ok((replay, Journal { file: Some(file) }))
     }

@@ -227,7 +227,7 @@ mod tests {
             copies += u32::from(matches!(event, Event::Exploit(_)));
             members.happened(event.clone(), None);
             let shown = members.members.iter().map(|member| (member.score, member.age, member.parent));
-            let expected = search.population().members().iter();
+            let expected = search.population.members.iter();
             assert!(shown.eq(expected.map(|member| (member.score, member.age, member.parent))), "{event:?}");
         }
         assert!(copies > 0);

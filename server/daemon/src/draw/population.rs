@@ -38,7 +38,7 @@ pub(crate) fn draw(
     let decimals = (1.0 - step.log10().floor()).clamp(0.0, 6.0) as usize;
     let y = |score: f64| f64::from(TOP) + f64::from(PLOT_HEIGHT) * (high - score) / (high - low);
 
-    let best = search.filter(|search| search.epoch() > 0).map(|search| search.population().best());
+    let best = search.filter(|search| search.epoch() > 0).map(|search| search.population.best());
     // Up to the last trained epoch: later ones are not known yet.
     let learned = search
         .zip(best)
@@ -72,7 +72,7 @@ pub(crate) fn draw(
     }
     let in_lineage = |stretch: &Stretch| {
         best.is_some_and(|best| {
-            let step = best.lineage.steps().iter().rev().find(|step| step.epoch < stretch.to.0);
+            let step = best.lineage.0.iter().rev().find(|step| step.epoch < stretch.to.0);
             step.is_some_and(|step| step.member == stretch.member)
         })
     };

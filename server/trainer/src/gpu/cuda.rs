@@ -1,15 +1,16 @@
 //! CUDA, loaded at run time into a binary that is linked without it.
 //!
 //! The binary links `libtorch_cpu.so` only. Where a `libtorch_cuda.so` of the same version is beside
-//! it, as in every CUDA build of PyTorch, loading that is all that libtorch needs. It must be loaded before libtorch is first asked for CUDA: libtorch remembers the answer.
+//! it, as in every CUDA build of PyTorch, loading that is all that libtorch needs. It must be loaded
+//! before libtorch is first asked for CUDA: libtorch remembers the answer.
 #![allow(unsafe_code)]
 
 use std::ffi::{CStr, CString, c_void};
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
+use std::sync::LazyLock;
 
-use anyhow::{Context, anyhow, bail};
+use anyhow::{Context, bail, ensure};
 
 /// The version of libtorch that the binary is compiled for.
 pub(crate) const LIBTORCH: &str = "2.11.0";
@@ -19,8 +20,9 @@ pub(crate) const LIBTORCH: &str = "2.11.0";
 /// # Errors
 /// When it is not there or cannot be loaded; names the first missing file.
 pub(crate) fn load() -> Result<(), String> {
-    static LOADED: OnceLock<Result<(), String>> = OnceLock::new();
-    LOADED.get_or_init(|| try_load().map_err(|error| format!("{error:#}"))).clone()
+    static LOADED: LazyLock<Result<(), String>> =
+        LazyLock::new(|| try_load().map_err(|error| format!("{error:#}")));
+    LOADED.clone()
 }
 
 fn try_load() -> anyhow::Result<()> {
@@ -28,13 +30,10 @@ fn try_load() -> anyhow::Result<()> {
     let version_file = lib.join("../version.py");
     let version = fs::read_to_string(&version_file)
         .with_context(|| format!("cannot tell the version of libtorch from {}", version_file.display()))?;
-    if !version.contains(&format!("'{LIBTORCH}")) {
-        bail!("{} is not of version {LIBTORCH}", lib.display());
-    }
+    let is_same = version.contains(&format!("'{LIBTORCH}"));
+    ensure!(is_same, "{} is not of version {LIBTORCH}", lib.display());
     open(&lib.join("libtorch_cuda.so"))?;
-    if !tch::Cuda::is_available() {
-        bail!("libtorch_cuda.so is loaded, but the driver offers no GPU");
-    }
+    ensure!(tch::Cuda::is_available(), "libtorch_cuda.so is loaded, but the driver offers no GPU");
     Ok(())
 }
 
@@ -45,7 +44,7 @@ fn library_folder() -> anyhow::Result<PathBuf> {
         .lines()
         .filter_map(|line| line.find('/').map(|at| Path::new(&line[at..])))
         .find(|path| path.file_name().is_some_and(|name| name == "libtorch_cpu.so"))
-        .ok_or_else(|| anyhow!("libtorch_cpu.so is not loaded"))?;
+        .context("libtorch_cpu.so is not loaded")?;
     Ok(path.parent().expect("a file has a folder").to_owned())
 }
 

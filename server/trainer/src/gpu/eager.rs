@@ -1,6 +1,6 @@
 //! Networks that take turns on a GPU, their operators called one by one.
 
-use crate::gpu::feed::feed;
+use crate::gpu::prefetch::feed;
 use crate::members::{EpochWork, Train};
 use crate::network::net::Net;
 

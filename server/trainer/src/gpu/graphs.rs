@@ -3,7 +3,7 @@
 use tch::Device;
 
 use crate::data::Batch;
-use crate::gpu::feed::feed;
+use crate::gpu::prefetch::feed;
 use crate::gpu::shim::Graph;
 use crate::gpu::stream::Stream;
 use crate::members::{EpochWork, Train};

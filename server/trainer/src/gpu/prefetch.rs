@@ -1,38 +1,73 @@
-//! Items made ahead of their consumer, and taken in order.
+//! Batches for a GPU, rendered ahead of it.
 
 use std::thread;
 
 use crossbeam::channel::bounded;
+use pba_augment::Scratch;
+
+use crate::cpu::threads;
+use crate::data::Batch;
+use crate::members::EpochWork;
+use crate::signals;
 
 /// Items that a thread has ready before it waits: enough to bridge a short delay, few enough to
 /// keep memory small.
 const AHEAD_PER_THREAD: usize = 2;
 
-/// Makes the items `0..count` on `threads` threads and gives them to `take` in order, on the
-/// calling thread. Ends early when `take` fails.
+/// Gives `train` every batch, as (net, step, batch), in the order that `order` says: a function
+/// from 0, 1 ... to (net, step). `train` runs on the calling thread, which feeds the GPU; the other
+/// cores render ahead of it.
+///
+/// # Errors
+/// [`signals::Interrupted`] when told to stop; else the first of `train`.
+pub(super) fn feed(
+    work: &EpochWork<'_>,
+    order: impl Fn(usize) -> (usize, usize) + Sync,
+    mut train: impl FnMut(usize, usize, &Batch) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    let EpochWork { epochs, rates, meter } = work;
+    let renderer = || {
+        tch::set_num_threads(1);
+        let (mut scratch, order) = (Scratch::new(), &order);
+        move |item| {
+            let (net, step) = order(item);
+            Batch::render(epochs[net], step, &mut scratch)
+        }
+    };
+    in_order(epochs.len() * rates.len(), threads() - 1, renderer, |item, batch| {
+        signals::check()?;
+        let (net, step) = order(item);
+        train(net, step, &batch)?;
+        meter.trained(batch.labels.numel());
+        Ok(())
+    })
+}
+
+/// Makes the items `0..count` on `threads` threads, each with a `maker` of its own, and gives them to
+/// `take` in order, on the calling thread. Ends early when `take` fails.
 ///
 /// Thread t makes the items t, t + threads, t + 2 threads ..., so no item waits for another
 /// thread's.
 ///
 /// # Errors
 /// The first of `take`.
-pub(crate) fn in_order<T: Send, S, E>(
+fn in_order<T: Send, M: FnMut(usize) -> T, E>(
     count: usize,
     threads: usize,
-    state: impl Fn() -> S + Sync,
-    make: impl Fn(&mut S, usize) -> T + Sync,
+    maker: impl Fn() -> M + Sync,
     mut take: impl FnMut(usize, T) -> Result<(), E>,
 ) -> Result<(), E> {
+    let threads = threads.max(1);
     thread::scope(|scope| {
-        let receivers: Vec<_> = (0..threads.max(1))
+        let receivers: Vec<_> = (0..threads)
             .map(|first| {
                 let (sender, receiver) = bounded(AHEAD_PER_THREAD);
-                let (state, make) = (&state, &make);
+                let maker = &maker;
                 scope.spawn(move || {
-                    let mut state = state();
-                    for item in (first..count).step_by(threads.max(1)) {
+                    let mut make = maker();
+                    for item in (first..count).step_by(threads) {
                         // The receiver is gone: nobody needs the rest.
-                        if sender.send(make(&mut state, item)).is_err() {
+                        if sender.send(make(item)).is_err() {
                             return;
                         }
                     }
@@ -41,7 +76,7 @@ pub(crate) fn in_order<T: Send, S, E>(
             })
             .collect();
         for item in 0..count {
-            let made = receivers[item % receivers.len()].recv().expect("the thread makes all its items");
+            let made = receivers[item % threads].recv().expect("the thread makes all its items");
             take(item, made)?;
         }
         Ok(())
@@ -60,8 +95,7 @@ mod tests {
                 let result: Result<(), ()> = in_order(
                     count,
                     threads,
-                    || (),
-                    |(), item| item * item,
+                    || |item| item * item,
                     |item, square| {
                         taken.push((item, square));
                         Ok(())
@@ -76,6 +110,6 @@ mod tests {
     #[test]
     fn a_failure_ends_it() {
         let take = |item, _| if item == 3 { Err(item) } else { Ok(()) };
-        assert_eq!(in_order(1000, 2, || (), |(), _| (), take), Err(3));
+        assert_eq!(in_order(1000, 2, || |_| (), take), Err(3));
     }
 }

@@ -9,69 +9,39 @@ use std::fs::File;
 use std::io::Write;
 use std::os::fd::{AsRawFd, FromRawFd};
 use std::path::Path;
-use std::sync::OnceLock;
+use std::ptr;
+use std::sync::LazyLock;
 
-use anyhow::{Context, anyhow, bail};
+use anyhow::{Context, anyhow, ensure};
 
 use crate::gpu::cuda;
+use crate::torch;
 
 /// The compiled shim; empty when it was built without CUDA's headers.
 static OBJECT: &[u8] = include_bytes!(env!("PBA_CUDA_SHIM"));
 
-/// Declares the functions of the shim: a field for each, and what loads them.
-macro_rules! functions {
-    ($($field:ident = $symbol:literal ($($argument:ty),*) $(-> $answer:ty)?;)*) => {
-        struct Shim {
-            $($field: unsafe extern "C" fn($($argument),*) $(-> $answer)?,)*
-        }
-
-        impl Shim {
-            /// # Safety
-            /// `library` is a handle of the loaded shim.
-            unsafe fn bind(library: *mut c_void) -> anyhow::Result<Shim> {
-                Ok(Shim {
-                    $($field: {
-                        // SAFETY: the caller's handle, and a name that ends with NUL.
-                        let symbol = unsafe { libc::dlsym(library, $symbol.as_ptr()) };
-                        if symbol.is_null() {
-                            bail!("{:?} is missing", $symbol);
-                        }
-                        // SAFETY: the type is that of the definition in cpp/shim_cuda.cpp.
-                        unsafe {
-                            std::mem::transmute::<
-                                *mut c_void,
-                                unsafe extern "C" fn($($argument),*) $(-> $answer)?,
-                            >(symbol)
-                        }
-                    },)*
-                })
-            }
-        }
-    };
-}
-
-functions! {
-    error = c"pba_cuda_error" () -> *const c_char;
-    graph_new = c"pba_graph_new" (*mut *mut c_void) -> c_int;
-    graph_free = c"pba_graph_free" (*mut c_void);
-    graph_begin = c"pba_graph_begin" (*mut c_void) -> c_int;
-    graph_end = c"pba_graph_end" (*mut c_void) -> c_int;
-    graph_replay = c"pba_graph_replay" (*mut c_void) -> c_int;
-    device = c"pba_cuda_device" (c_int, *mut c_char, c_int, *mut u64, *mut u64) -> c_int;
+/// The functions of the shim, as `pba_cuda` in `cpp/shim_cuda.cpp` lists them. Each gives null, or why it
+/// failed.
+#[repr(C)]
+struct Shim {
+    graph_new: unsafe extern "C" fn(*mut *mut c_void) -> *const c_char,
+    graph_free: unsafe extern "C" fn(*mut c_void) -> *const c_char,
+    graph_begin: unsafe extern "C" fn(*mut c_void) -> *const c_char,
+    graph_end: unsafe extern "C" fn(*mut c_void) -> *const c_char,
+    graph_replay: unsafe extern "C" fn(*mut c_void) -> *const c_char,
+    device: unsafe extern "C" fn(c_int, *mut c_char, usize, *mut usize, *mut usize) -> *const c_char,
 }
 
 impl Shim {
     fn get() -> anyhow::Result<&'static Shim> {
-        static LOADED: OnceLock<Result<Shim, String>> = OnceLock::new();
-        let loaded = LOADED.get_or_init(|| Shim::load().map_err(|error| format!("{error:#}")));
-        loaded.as_ref().map_err(|error| anyhow!("the CUDA shim: {error}"))
+        static LOADED: LazyLock<Result<&'static Shim, String>> =
+            LazyLock::new(|| Shim::load().map_err(|error| format!("{error:#}")));
+        LOADED.as_ref().copied().map_err(|error| anyhow!("the CUDA shim: {error}"))
     }
 
-    fn load() -> anyhow::Result<Shim> {
+    fn load() -> anyhow::Result<&'static Shim> {
         cuda::load().map_err(|error| anyhow!("{error}"))?;
-        if OBJECT.is_empty() {
-            bail!("this pba-trainer was built without CUDA's headers");
-        }
+        ensure!(!OBJECT.is_empty(), "this pba-trainer was built without CUDA's headers");
         // SAFETY: the name is NUL-terminated.
         let descriptor = unsafe { libc::memfd_create(c"pba-cuda-shim".as_ptr(), libc::MFD_CLOEXEC) };
         if descriptor < 0 {
@@ -81,33 +51,29 @@ impl Shim {
         let mut file = unsafe { File::from_raw_fd(descriptor) };
         file.write_all(OBJECT)?;
         let library = cuda::open(Path::new(&format!("/proc/self/fd/{}", file.as_raw_fd())))?;
-        // SAFETY: the library is the shim.
-        unsafe { Shim::bind(library) }
+        // SAFETY: the handle is of the shim, which stays loaded. Its table is null or as `Shim` says.
+        let shim = unsafe { libc::dlsym(library, c"pba_cuda".as_ptr()).cast::<Shim>().as_ref() };
+        shim.context("pba_cuda is missing")
     }
+}
 
-    fn check(&self, code: c_int) -> anyhow::Result<()> {
-        if code != 0 {
-            // SAFETY: the shim keeps a NUL-terminated message per thread until its next error.
-            let message = unsafe { CStr::from_ptr((self.error)()) };
-            // What follows the first line is a stack trace of libtorch's.
-            bail!("CUDA: {}", message.to_string_lossy().lines().next().unwrap_or_default());
-        }
-        Ok(())
-    }
+/// Whether a function of the shim succeeded.
+fn check(message: *const c_char) -> anyhow::Result<()> {
+    torch::check(message, "CUDA")
 }
 
 /// A GPU's name and memory.
 #[derive(Debug)]
 pub(crate) struct Gpu {
     pub(crate) name: String,
-    pub(crate) memory_free_bytes: u64,
-    pub(crate) memory_total_bytes: u64,
+    pub(crate) memory_free_bytes: usize,
+    pub(crate) memory_total_bytes: usize,
 }
 
 impl Gpu {
     /// Memory in use, by everyone.
     pub(crate) fn memory_used_bytes(&self) -> u64 {
-        self.memory_total_bytes - self.memory_free_bytes
+        (self.memory_total_bytes - self.memory_free_bytes) as u64
     }
 }
 
@@ -116,59 +82,44 @@ pub(crate) fn gpu(device: usize) -> anyhow::Result<Gpu> {
     let shim = Shim::get()?;
     let mut name = [0 as c_char; 256];
     let (mut memory_free_bytes, mut memory_total_bytes) = (0, 0);
+    let (free, total) = (&mut memory_free_bytes, &mut memory_total_bytes);
     // SAFETY: the out parameters are valid, and `name` has the length that is passed.
-    shim.check(unsafe {
-        (shim.device)(
-            device as c_int,
-            name.as_mut_ptr(),
-            name.len() as c_int,
-            &mut memory_free_bytes,
-            &mut memory_total_bytes,
-        )
-    })?;
+    check(unsafe { (shim.device)(device as c_int, name.as_mut_ptr(), name.len(), free, total) })?;
     // SAFETY: the shim ends the name with a NUL.
     let name = unsafe { CStr::from_ptr(name.as_ptr()) }.to_string_lossy().into_owned();
     Ok(Gpu { name, memory_free_bytes, memory_total_bytes })
 }
 
 /// Work of a stream, recorded once and run many times by one call.
-#[derive(Debug)]
 pub(crate) struct Graph {
+    shim: &'static Shim,
     pointer: *mut c_void,
 }
-
-// SAFETY: a graph belongs to whoever holds it; libtorch's graph has no thread of its own.
-unsafe impl Send for Graph {}
 
 impl Graph {
     /// Records what `body` queues on the current stream, which must not be the default one.
     pub(crate) fn capture(body: impl FnOnce()) -> anyhow::Result<Graph> {
-        let shim = Shim::get()?;
-        let mut pointer = std::ptr::null_mut();
+        let mut graph = Graph { shim: Shim::get()?, pointer: ptr::null_mut() };
         // SAFETY: `pointer` is valid for the write.
-        shim.check(unsafe { (shim.graph_new)(&mut pointer) })?;
-        let graph = Graph { pointer };
+        check(unsafe { (graph.shim.graph_new)(&mut graph.pointer) })?;
         // SAFETY: the graph was made above and is not capturing.
-        shim.check(unsafe { (shim.graph_begin)(graph.pointer) })?;
+        check(unsafe { (graph.shim.graph_begin)(graph.pointer) })?;
         body();
         // SAFETY: the graph is capturing on this thread.
-        shim.check(unsafe { (shim.graph_end)(graph.pointer) })?;
+        check(unsafe { (graph.shim.graph_end)(graph.pointer) })?;
         Ok(graph)
     }
 
     /// Queues the recorded work on the current stream.
     pub(crate) fn replay(&self) -> anyhow::Result<()> {
-        let shim = Shim::get()?;
         // SAFETY: the graph was captured.
-        shim.check(unsafe { (shim.graph_replay)(self.pointer) })
+        check(unsafe { (self.shim.graph_replay)(self.pointer) })
     }
 }
 
 impl Drop for Graph {
     fn drop(&mut self) {
-        if let Ok(shim) = Shim::get() {
-            // SAFETY: the pointer came from graph_new, and is freed once.
-            unsafe { (shim.graph_free)(self.pointer) }
-        }
+        // SAFETY: the pointer came from graph_new and is freed once, or is null, which frees nothing.
+        unsafe { (self.shim.graph_free)(self.pointer) };
     }
 }

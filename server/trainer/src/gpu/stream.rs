@@ -1,15 +1,19 @@
 //! CUDA streams.
 #![allow(unsafe_code)]
 
-use std::ffi::c_int;
+use std::ffi::{c_char, c_int};
 
-use crate::torch::check;
+use crate::torch;
 
 // Of `cpp/shim.cpp`: libtorch's own streams, which need no CUDA library to link.
 unsafe extern "C" {
-    fn pba_stream_new(device: c_int, id: *mut i64) -> c_int;
-    fn pba_stream_swap(device: c_int, id: i64, before: *mut i64) -> c_int;
-    fn pba_stream_wait(device: c_int, first: i64, waits: i64) -> c_int;
+    fn pba_stream_new(device: c_int, id: *mut i64) -> *const c_char;
+    fn pba_stream_swap(device: c_int, id: i64, before: *mut i64) -> *const c_char;
+    fn pba_stream_wait(device: c_int, first: i64, waits: i64) -> *const c_char;
+}
+
+fn check(message: *const c_char) -> anyhow::Result<()> {
+    torch::check(message, "libtorch")
 }
 
 /// A CUDA stream of libtorch's pool.

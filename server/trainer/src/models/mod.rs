@@ -1,4 +1,4 @@
-//! The networks, one file each. Which there are is declared in [`pba_search::models`].
+//! The networks, one file each. Which there are is declared in [`pba_specs::models`].
 
 use pba_specs::ModelName;
 
@@ -16,7 +16,7 @@ macro_rules! networks {
         pub(crate) fn build(name: ModelName, classes: usize) -> Model {
             match name {
                 $(ModelName::$variant { $($number),* } => Model::new(|builder| {
-                    Box::new($file::$variant::new(builder, $($number.into(),)* classes as i64))
+                    $file::network(builder, $($number.into(),)* classes as i64)
                 }),)*
             }
         }

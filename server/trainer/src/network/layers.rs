@@ -28,10 +28,8 @@ pub(crate) enum Shape {
     Conv { out: i64, input: i64, side: i64 },
     /// One number per channel.
     Channels(i64),
-    /// `[out, in]` of the last layer.
+    /// `[out, in]` of the last layer, or its bias `[1, out]`.
     Matrix { out: i64, input: i64 },
-    /// `[out]` of the last layer.
-    Bias(i64),
 }
 
 /// The initial values of a member's part of an entry.
@@ -48,8 +46,8 @@ pub(crate) enum Init {
 pub(crate) struct Entry {
     pub(crate) shape: Shape,
     pub(crate) init: Init,
-    /// Numbers before it, per member.
-    offset: i64,
+    /// Numbers of a member before it, padding included.
+    pub(crate) offset: i64,
 }
 
 impl Entry {
@@ -59,7 +57,6 @@ impl Entry {
             Shape::Conv { out, input, side } => out * input * side * side,
             Shape::Channels(channels) => channels,
             Shape::Matrix { out, input } => out * input,
-            Shape::Bias(out) => out,
         }
     }
 
@@ -67,18 +64,14 @@ impl Entry {
     fn pitch(&self) -> i64 {
         (self.len() + BLOCK - 1) / BLOCK * BLOCK
     }
-
-    /// Where a member's part begins in its row of [`Layout::by_member`].
-    pub(crate) fn offset(&self) -> i64 {
-        self.offset
-    }
 }
 
 /// The entries of a buffer, in order.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Layout {
     pub(crate) entries: Vec<Entry>,
-    len: i64,
+    /// Numbers of a member, with padding.
+    pub(crate) len: i64,
 }
 
 impl Layout {
@@ -87,11 +80,6 @@ impl Layout {
         self.len += entry.pitch();
         self.entries.push(entry);
         self.entries.len() - 1
-    }
-
-    /// Numbers of a member, with padding.
-    pub(crate) fn len(&self) -> i64 {
-        self.len
     }
 
     /// Numbers of a member, without padding.
@@ -112,9 +100,6 @@ impl Layout {
                 Shape::Matrix { out, input } => {
                     part.view([members, entry.pitch()]).narrow(1, 0, entry.len()).view([members, out, input])
                 }
-                Shape::Bias(out) => {
-                    part.view([members, entry.pitch()]).narrow(1, 0, entry.len()).view([members, 1, out])
-                }
             }
         };
         self.entries.iter().map(view).collect()
@@ -125,35 +110,37 @@ impl Layout {
         let flat = |(entry, view): (&Entry, &Tensor)| match entry.shape {
             Shape::Conv { .. } => view.permute([0, 2, 3, 1]).reshape([-1]),
             Shape::Channels(_) => view.reshape([-1]),
-            Shape::Matrix { .. } | Shape::Bias(_) => {
+            Shape::Matrix { .. } => {
                 let rows = view.reshape([members, entry.len()]);
                 rows.constant_pad_nd([0, entry.pitch() - entry.len()]).reshape([-1])
             }
         };
         self.entries.iter().zip(views).map(flat).collect()
     }
+}
 
-    /// Numbers of the blocks of member 0, then those of member 1, and so on: the order that
-    /// turns the buffer into rows, one per member.
-    pub(crate) fn blocks_by_member(&self, members: i64) -> Vec<i64> {
-        let mut blocks = Vec::with_capacity((self.len * members / BLOCK) as usize);
-        for member in 0..members {
-            for entry in &self.entries {
-                let (first, count) = (entry.offset / BLOCK * members, entry.pitch() / BLOCK);
-                blocks.extend(first + member * count..first + (member + 1) * count);
-            }
+/// Numbers of the blocks of member 0, then those of member 1, and so on: the order that turns buffers
+/// that lie one after another into rows, one per member.
+pub(crate) fn blocks_by_member(layouts: &[&Layout], members: i64) -> Vec<i64> {
+    let mut blocks = Vec::new();
+    for member in 0..members {
+        let mut first = 0;
+        for entry in layouts.iter().flat_map(|layout| &layout.entries) {
+            let count = entry.pitch() / BLOCK;
+            blocks.extend(first + member * count..first + (member + 1) * count);
+            first += members * count;
         }
-        blocks
     }
+    blocks
 }
 
 /// Declares the layers of a network. Convolutions and the head's matrix go first in the buffer:
 /// they are what is cast to a shorter type on a GPU.
 #[derive(Debug, Default)]
 pub(crate) struct Builder {
-    matrices: Layout,
-    vectors: Layout,
-    statistics: Layout,
+    pub(crate) matrices: Layout,
+    pub(crate) vectors: Layout,
+    pub(crate) statistics: Layout,
 }
 
 /// A square convolution without bias, padded to keep the size (before the stride).
@@ -200,35 +187,31 @@ impl Builder {
     pub(crate) fn head(&mut self, input: i64, classes: i64) -> Head {
         let std = (1.0 / input as f64).sqrt();
         let matrix = self.matrices.push(Shape::Matrix { out: classes, input }, Init::Normal(std));
-        let vector = self.vectors.push(Shape::Bias(classes), Init::Constant(0.0));
+        let vector = self.vectors.push(Shape::Matrix { out: 1, input: classes }, Init::Constant(0.0));
         Head { matrix, vector }
-    }
-
-    /// The layouts of matrices, vectors and running statistics.
-    pub(crate) fn finish(self) -> (Layout, Layout, Layout) {
-        (self.matrices, self.vectors, self.statistics)
     }
 }
 
-/// What the layers read while a batch goes through.
-pub(crate) struct Pass<'a> {
+/// What the layers read while a batch goes through: their parts of the buffers, and how to use them.
+#[derive(Debug)]
+pub(crate) struct Pass {
     pub(crate) members: i64,
-    pub(crate) matrices: &'a [Tensor],
-    pub(crate) vectors: &'a [Tensor],
-    pub(crate) statistics: &'a [Tensor],
+    pub(crate) matrices: Vec<Tensor>,
+    pub(crate) vectors: Vec<Tensor>,
+    pub(crate) statistics: Vec<Tensor>,
     /// Normalise by the batch and update the running statistics, or normalise by these.
     pub(crate) training: bool,
 }
 
 impl Conv {
-    pub(crate) fn forward(self, pass: &Pass<'_>, x: &Tensor) -> Tensor {
+    pub(crate) fn forward(self, pass: &Pass, x: &Tensor) -> Tensor {
         let (stride, padding) = ([self.stride; 2], [self.padding; 2]);
         x.conv2d(&pass.matrices[self.matrix], None::<&Tensor>, stride, padding, [1, 1], pass.members)
     }
 }
 
 impl Norm {
-    pub(crate) fn forward(self, pass: &Pass<'_>, x: &Tensor) -> Tensor {
+    pub(crate) fn forward(self, pass: &Pass, x: &Tensor) -> Tensor {
         let (vectors, statistics) = (&pass.vectors[self.vector..], &pass.statistics[self.statistic..]);
         x.batch_norm(
             Some(&vectors[0]),
@@ -245,10 +228,9 @@ impl Norm {
 
 impl Head {
     /// From `[images, members * channels, height, width]` to logits `[members, images, classes]`.
-    pub(crate) fn forward(self, pass: &Pass<'_>, x: &Tensor) -> Tensor {
-        let images = x.size()[0];
+    pub(crate) fn forward(self, pass: &Pass, x: &Tensor) -> Tensor {
         let pooled = x.mean_dim(&[2i64, 3][..], false, None::<Kind>);
-        let pooled = pooled.view([images, pass.members, -1]).permute([1, 0, 2]);
+        let pooled = pooled.unflatten(1, [pass.members, -1]).permute([1, 0, 2]);
         let matrix = &pass.matrices[self.matrix];
         let bias = &pass.vectors[self.vector];
         pooled.matmul(&matrix.transpose(1, 2)).to_kind(bias.kind()) + bias
@@ -266,17 +248,17 @@ mod tests {
         let mut builder = Builder::default();
         builder.conv(3, 16, 3, 1);
         builder.head(16, 7);
-        let (matrices, vectors, _) = builder.finish();
-        for (layout, members) in [(&matrices, 1), (&matrices, 3), (&vectors, 3)] {
-            let buffer = Tensor::arange(layout.len() * members, (Kind::Float, Device::Cpu));
+        let Builder { matrices, vectors, .. } = &builder;
+        for (layout, members) in [(matrices, 1), (matrices, 3), (vectors, 3)] {
+            let buffer = Tensor::arange(layout.len * members, (Kind::Float, Device::Cpu));
             let padded = layout.flatten(&layout.views(&buffer, members), members);
             let again = Tensor::cat(&padded, 0);
             // Padding comes back as zeros; everything else as it was.
             let differs = again.ne_tensor(&buffer).logical_and(&again.ne(0.0));
             assert_eq!(differs.sum(Kind::Int64).int64_value(&[]), 0);
-            let mut blocks = layout.blocks_by_member(members);
+            let mut blocks = blocks_by_member(&[layout], members);
             blocks.sort_unstable();
-            assert!(blocks.into_iter().eq(0..layout.len() * members / BLOCK));
+            assert!(blocks.into_iter().eq(0..layout.len * members / BLOCK));
         }
     }
 }

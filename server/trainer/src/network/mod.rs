@@ -5,4 +5,3 @@ pub(crate) mod model;
 pub(crate) mod net;
 pub(crate) mod optimizer;
 pub(crate) mod rows;
-pub(crate) mod weights;

@@ -5,16 +5,14 @@ use std::sync::Arc;
 use pba_datasets::Normalization;
 use tch::{Device, Kind, Tensor, no_grad};
 
-use crate::network::layers::{BLOCK, Layout, Pass};
+use crate::network::layers::{BLOCK, Builder, Layout, Pass, blocks_by_member};
 use crate::network::model::Model;
 use crate::network::optimizer::Sgd;
 use crate::network::rows::Rows;
 
 /// Some members on a device.
-#[derive(Debug)]
 pub(crate) struct Net {
     model: Arc<Model>,
-    members: i64,
     /// Matrices of all members, then vectors.
     parameters: Tensor,
     gradient: Tensor,
@@ -22,9 +20,8 @@ pub(crate) struct Net {
     statistics: Tensor,
     /// The matrices in the type of the computation, where it is not that of the parameters.
     cast: Option<Tensor>,
-    matrix_views: Vec<Tensor>,
-    vector_views: Vec<Tensor>,
-    statistic_views: Vec<Tensor>,
+    /// Views of the buffers.
+    pass: Pass,
     statistic_blocks: Tensor,
     sgd: Sgd,
     /// Sum over steps of each member's mean loss.
@@ -35,20 +32,8 @@ pub(crate) struct Net {
 }
 
 impl Net {
-    /// `members` members, all zeros, on `device`: computing in bf16 on a GPU, in f32 elsewhere.
+    /// `members` members, all zeros, on `device`, with the types of the parameters and of the computation.
     pub(crate) fn new(
-        model: &Arc<Model>,
-        members: i64,
-        normalization: Normalization,
-        weight_decay: f64,
-        device: Device,
-    ) -> Net {
-        let compute = if device.is_cuda() { Kind::BFloat16 } else { Kind::Float };
-        Net::with_kinds(model, members, normalization, weight_decay, device, (Kind::Float, compute))
-    }
-
-    /// As [`Net::new`], with the types of the parameters and of the matrix products.
-    fn with_kinds(
         model: &Arc<Model>,
         members: i64,
         normalization: Normalization,
@@ -56,47 +41,49 @@ impl Net {
         device: Device,
         (kind, compute): (Kind, Kind),
     ) -> Net {
+        let Builder { matrices, vectors, statistics } = &model.layers;
         let zeros = |len| Tensor::zeros([len], (kind, device));
-        let (matrices, vectors) = (model.matrices.len() * members, model.vectors.len() * members);
-        let parameters = zeros(matrices + vectors);
-        let statistics = zeros(model.statistics.len() * members);
-
-        let cast = (compute != kind).then(|| Tensor::zeros([matrices], (compute, device)));
-        let leaf = |view: Tensor| view.detach().set_requires_grad(true);
-        let matrix_buffer =
-            cast.as_ref().map_or_else(|| parameters.narrow(0, 0, matrices), Tensor::shallow_clone);
-        let matrix_views = model.matrices.views(&matrix_buffer, members).into_iter().map(leaf).collect();
-        let vector_buffer = parameters.narrow(0, matrices, vectors);
-        let vector_views = model.vectors.views(&vector_buffer, members).into_iter().map(leaf).collect();
-
-        let blocks = blocks_by_member(&[&model.matrices, &model.vectors], members);
-        let statistic_blocks = blocks_by_member(&[&model.statistics], members);
+        let matrices_len = matrices.len * members;
+        let parameters = zeros(matrices_len + vectors.len * members);
+        let (of_matrices, of_vectors) = split(&parameters, matrices_len);
+        let statistics_buffer = zeros(statistics.len * members);
+        let cast = (compute != kind).then(|| Tensor::zeros([matrices_len], (compute, device)));
+        let leaves = |layout: &Layout, buffer: &Tensor| {
+            let views = layout.views(buffer, members).into_iter();
+            views.map(|view| view.detach().set_requires_grad(true)).collect()
+        };
+        let pass = Pass {
+            members,
+            matrices: leaves(matrices, cast.as_ref().unwrap_or(&of_matrices)),
+            vectors: leaves(vectors, &of_vectors),
+            statistics: statistics.views(&statistics_buffer, members),
+            training: true,
+        };
+        let blocks = blocks_by_member(&[matrices, vectors], members);
+        let statistic_blocks = blocks_by_member(&[statistics], members);
         let Normalization { mean, std } = normalization;
-        let by_channel = |value: &dyn Fn(usize) -> f64| {
-            let values = [value(0), value(1), value(2)].map(|value| value as f32).repeat(members as usize);
+        let by_channel = |values: [f64; 3]| {
+            let values = values.map(|value| value as f32).repeat(members as usize);
             Tensor::from_slice(&values).to_device(device)
         };
         Net {
-            members,
             gradient: parameters.zeros_like(),
             momentum: parameters.zeros_like(),
-            matrix_views,
-            vector_views,
-            statistic_views: model.statistics.views(&statistics, members),
+            pass,
             statistic_blocks: Tensor::from_slice(&statistic_blocks).to_device(device),
             sgd: Sgd::new(&blocks, members, weight_decay, device),
             loss_sums: zeros(members),
-            scale: by_channel(&|channel| 1.0 / (255.0 * std[channel])),
-            shift: by_channel(&|channel| -mean[channel] / std[channel]),
+            scale: by_channel(std.map(|std| 1.0 / (255.0 * std))),
+            shift: by_channel([0, 1, 2].map(|channel| -mean[channel] / std[channel])),
             model: model.clone(),
             parameters,
-            statistics,
+            statistics: statistics_buffer,
             cast,
         }
     }
 
     pub(crate) fn members(&self) -> i64 {
-        self.members
+        self.pass.members
     }
 
     pub(crate) fn device(&self) -> Device {
@@ -116,27 +103,20 @@ impl Net {
         let logits = self.logits(images, true);
         let of_label = logits.log_softmax(-1, None::<Kind>).gather(-1, &labels.unsqueeze(-1), false);
         let losses = -of_label.squeeze_dim(-1).mean_dim(1, false, None::<Kind>);
-        let views: Vec<&Tensor> = self.matrix_views.iter().chain(&self.vector_views).collect();
+        let views: Vec<&Tensor> = self.pass.matrices.iter().chain(&self.pass.vectors).collect();
         let gradients = Tensor::run_backward(&[losses.sum(None::<Kind>)], &views, false, false);
         no_grad(|| {
             let _ = self.loss_sums.g_add_(&losses.detach());
-            let (matrices, vectors) = gradients.split_at(self.matrix_views.len());
-            let matrices = self.model.matrices.flatten(matrices, self.members);
-            let vectors = self.model.vectors.flatten(vectors, self.members);
-            if self.cast.is_some() {
-                let len = self.model.matrices.len() * self.members;
-                self.gradient.narrow(0, 0, len).copy_(&Tensor::cat(&matrices, 0));
-                let _ = Tensor::cat_out(
-                    &self.gradient.narrow(0, len, self.gradient.size()[0] - len),
-                    &vectors,
-                    0,
-                );
+            let (matrices, vectors) = gradients.split_at(self.pass.matrices.len());
+            let matrices = self.model.layers.matrices.flatten(matrices, self.members());
+            let vectors = self.model.layers.vectors.flatten(vectors, self.members());
+            if let Some(cast) = &self.cast {
+                let (mut of_matrices, of_vectors) = split(&self.gradient, cast.size()[0]);
+                of_matrices.copy_(&Tensor::cat(&matrices, 0));
+                let _ = Tensor::cat_out(&of_vectors, &vectors, 0);
             } else {
-                let _ = Tensor::cat_out(
-                    &self.gradient,
-                    &[&matrices[..], &vectors[..]].into_iter().flatten().collect::<Vec<_>>(),
-                    0,
-                );
+                let _ =
+                    Tensor::cat_out(&self.gradient, &matrices.iter().chain(&vectors).collect::<Vec<_>>(), 0);
             }
             self.sgd.step(&mut self.parameters, &mut self.gradient, &mut self.momentum);
         });
@@ -148,9 +128,8 @@ impl Net {
     pub(crate) fn correct(&mut self, images: &Tensor, labels: &Tensor) -> Tensor {
         no_grad(|| {
             self.refresh_cast();
-            let mut size = images.size();
-            size.insert(0, self.members);
-            let logits = self.logits(&images.unsqueeze(0).expand(size, false), false);
+            let for_each = images.unsqueeze(0).expand([self.members(), -1, -1, -1, -1], false);
+            let logits = self.logits(&for_each, false);
             logits.argmax(-1, false).eq_tensor(labels).sum_dim_intlist(1, false, Kind::Int64)
         })
     }
@@ -171,11 +150,11 @@ impl Net {
     /// What the members are now, a row each, on the device.
     pub(crate) fn rows(&self) -> Rows {
         let rows = |buffer: &Tensor, blocks: &Tensor| {
-            buffer.view([-1, BLOCK]).index_select(0, blocks).view([self.members, -1])
+            buffer.view([-1, BLOCK]).index_select(0, blocks).view([self.members(), -1])
         };
         Rows {
-            parameters: rows(&self.parameters, self.sgd.blocks()),
-            momentum: rows(&self.momentum, self.sgd.blocks()),
+            parameters: rows(&self.parameters, &self.sgd.blocks),
+            momentum: rows(&self.momentum, &self.sgd.blocks),
             statistics: rows(&self.statistics, &self.statistic_blocks),
         }
     }
@@ -186,8 +165,8 @@ impl Net {
             let rows = rows.to_device(buffer.device()).to_kind(buffer.kind()).reshape([-1, BLOCK]);
             let _ = buffer.view([-1, BLOCK]).index_copy_(0, blocks, &rows);
         };
-        set(&self.parameters, self.sgd.blocks(), &rows.parameters);
-        set(&self.momentum, self.sgd.blocks(), &rows.momentum);
+        set(&self.parameters, &self.sgd.blocks, &rows.parameters);
+        set(&self.momentum, &self.sgd.blocks, &rows.momentum);
         set(&self.statistics, &self.statistic_blocks, &rows.statistics);
     }
 
@@ -198,53 +177,34 @@ impl Net {
         }
     }
 
-    fn logits(&self, images: &Tensor, training: bool) -> Tensor {
-        let [members, count, height, width, channels] = images.size()[..] else { unreachable!("five axes") };
-        let side_by_side =
-            images.permute([1, 2, 3, 0, 4]).reshape([count, height, width, members * channels]);
-        let (kind, compute) = (self.parameters.kind(), self.matrix_views[0].kind());
+    fn logits(&mut self, images: &Tensor, training: bool) -> Tensor {
+        self.pass.training = training;
+        let side_by_side = images.permute([1, 2, 3, 0, 4]).flatten(3, 4);
+        let (kind, compute) = (self.parameters.kind(), self.pass.matrices[0].kind());
         let pixels = (side_by_side.to_kind(kind) * &self.scale + &self.shift).to_kind(compute);
-        let pass = Pass {
-            members,
-            matrices: &self.matrix_views,
-            vectors: &self.vector_views,
-            statistics: &self.statistic_views,
-            training,
-        };
         // Channels last in memory, channels second in name.
-        self.model.body.forward(&pass, &pixels.permute([0, 3, 1, 2]))
+        (self.model.body)(&self.pass, &pixels.permute([0, 3, 1, 2]))
     }
 }
 
-/// The blocks of buffers that lie one after another, by member.
-fn blocks_by_member(layouts: &[&Layout], members: i64) -> Vec<i64> {
-    let by_layout: Vec<Vec<i64>> = layouts.iter().map(|layout| layout.blocks_by_member(members)).collect();
-    let mut blocks = Vec::new();
-    for member in 0..members as usize {
-        let mut first = 0;
-        for layout in &by_layout {
-            let count = layout.len() / members as usize;
-            blocks.extend(layout[member * count..(member + 1) * count].iter().map(|block| block + first));
-            first += layout.len() as i64;
-        }
-    }
-    blocks
+/// The first `len` numbers of a buffer, and the rest.
+fn split(buffer: &Tensor, len: i64) -> (Tensor, Tensor) {
+    (buffer.narrow(0, 0, len), buffer.narrow(0, len, buffer.size()[0] - len))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::models;
-    use crate::network::weights::initial_rows;
 
     const NORMALIZATION: Normalization = Normalization { mean: [0.5; 3], std: [0.25; 3] };
 
     /// Members that start differently, as one network or as many.
     fn nets(model: &Arc<Model>, members: i64, per_net: i64, kind: Kind) -> Vec<Net> {
-        let rows: Vec<Rows> = (0..members as u64).map(|member| initial_rows(model, member)).collect();
+        let rows: Vec<Rows> = (0..members as u64).map(|member| model.initial_rows(member)).collect();
         rows.chunks(per_net as usize)
             .map(|rows| {
-                let mut net = Net::with_kinds(model, per_net, NORMALIZATION, 5e-4, Device::Cpu, (kind, kind));
+                let mut net = Net::new(model, per_net, NORMALIZATION, 5e-4, Device::Cpu, (kind, kind));
                 net.set_rows(&Rows::cat(rows));
                 net
             })
@@ -282,7 +242,7 @@ mod tests {
                 println!("{name}, member {member}: {difference:.1e}");
                 assert!(difference < bound, "{name}, member {member}: {difference:.1e}");
             }
-            let initial = initial_rows(&model, member as u64).parameters.to_kind(kind);
+            let initial = model.initial_rows(member as u64).parameters.to_kind(kind);
             let moved = (rows.parameters - initial).abs().max().double_value(&[]);
             assert!(moved > 1e-3, "{name}, member {member} stands still");
         }
@@ -323,7 +283,7 @@ mod tests {
         let model = Arc::new(models::build("tiny".parse().unwrap(), 10));
         let mut stacked = nets(&model, 2, 2, Kind::Float).remove(0);
         let rows = stacked.rows();
-        let first = initial_rows(&model, 0);
+        let first = model.initial_rows(0);
         assert_eq!(rows.parameters.narrow(0, 0, 1), first.parameters);
         assert_eq!(rows.statistics.narrow(0, 1, 1), first.statistics);
         let swapped = Rows { parameters: rows.parameters.flip([0]), ..rows };

@@ -21,8 +21,9 @@ const GRADIENT_NORM_MAX: f64 = 5.0;
 #[derive(Debug)]
 pub(crate) struct Sgd {
     members: i64,
-    /// Blocks of the buffers by member ([`crate::network::layers::Layout::blocks_by_member`]).
-    blocks: Tensor,
+    /// The order of blocks that turns a buffer into rows, one per member
+    /// ([`crate::network::layers::blocks_by_member`]).
+    pub(crate) blocks: Tensor,
     /// The member of each block.
     block_members: Tensor,
     weight_decay: Tensor,
@@ -46,11 +47,6 @@ impl Sgd {
             momentum: number(MOMENTUM),
             minus_lr: number(0.0),
         }
-    }
-
-    /// The order of blocks that turns a buffer into rows, one per member.
-    pub(crate) fn blocks(&self) -> &Tensor {
-        &self.blocks
     }
 
     pub(crate) fn set_lr(&mut self, lr: f64) {

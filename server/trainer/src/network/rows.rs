@@ -1,6 +1,6 @@
 //! The state of members as rows of numbers.
 
-use tch::{Device, Tensor};
+use tch::Tensor;
 
 /// Everything that makes a member what it is, one row per member: float32 `[members, numbers]`.
 #[derive(Debug)]
@@ -38,16 +38,6 @@ impl Rows {
         }
     }
 
-    /// Views of `count` rows.
-    pub(crate) fn narrow(&self, first: i64, count: i64) -> Rows {
-        self.map(|tensor| tensor.narrow(0, first, count))
-    }
-
-    /// The rows on a device; where they are there already, the same numbers.
-    pub(crate) fn to_device(&self, device: Device) -> Rows {
-        self.map(|tensor| tensor.to_device(device))
-    }
-
     /// Overwrites one row by the only one of `other`.
     pub(crate) fn set(&mut self, row: i64, other: &Rows) {
         for ((_, tensor), (_, other)) in self.named().into_iter().zip(other.named()) {
@@ -55,7 +45,8 @@ impl Rows {
         }
     }
 
-    fn map(&self, change: impl Fn(&Tensor) -> Tensor) -> Rows {
+    /// Each tensor changed in the same way.
+    pub(crate) fn map(&self, change: impl Fn(&Tensor) -> Tensor) -> Rows {
         Rows {
             parameters: change(&self.parameters),
             momentum: change(&self.momentum),
