@@ -10,13 +10,13 @@ const PACK_MIRRORED: [i8; 16] = [12, 13, 14, 8, 9, 10, 4, 5, 6, 0, 1, 2, -1, -1,
 /// The last four pixels of three bytes, mirrored.
 const MIRROR: [i8; 16] = [13, 14, 15, 10, 11, 12, 7, 8, 9, 4, 5, 6, -1, -1, -1, -1];
 
-/// As [`portable::copy_row`].
+/// As [`portable::copy_row`] with mirrored pixels.
 #[target_feature(enable = "avx2,bmi2")]
-pub(super) fn copy_row(source: &[[u8; 3]], out: &mut [u8], mirrored: bool) {
+pub(super) fn mirror_row(source: &[[u8; 3]], out: &mut [u8]) {
     assert_eq!(out.len(), 3 * source.len(), "bytes of so many pixels");
     let (bytes, index) = (source.as_flattened(), shuffle(&MIRROR));
     let mut at = 0;
-    while mirrored && at + 16 <= out.len() {
+    while at + 16 <= out.len() {
         // SAFETY: as many bytes are left to read before the ones that were, as to write.
         unsafe {
             let pixels = _mm_loadu_si128(bytes.as_ptr().add(bytes.len() - at - 16).cast());
@@ -24,7 +24,7 @@ pub(super) fn copy_row(source: &[[u8; 3]], out: &mut [u8], mirrored: bool) {
         }
         at += 12;
     }
-    portable::copy_row(&source[..source.len() - at / 3], &mut out[at..], mirrored);
+    portable::copy_row(&source[..source.len() - at / 3], &mut out[at..], true);
 }
 
 /// As [`portable::pack_row`].

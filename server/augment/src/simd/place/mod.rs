@@ -18,7 +18,10 @@ impl Placement<'_> {
             avx512 if self.shift != (0, 0) || self.flip || !self.hole.0.is_empty() => {
                 avx512::place_rgb(self, shown, pixels, out);
             },
-            avx2 => self.write(pixels, out, |source, out, mirrored| avx2::copy_row(source, out, mirrored)),
+            avx2 => self.write(pixels, out, |source, out, mirrored| match mirrored {
+                true => avx2::mirror_row(source, out),
+                false => portable::copy_row(source, out, false),
+            }),
             _ => self.write(pixels, out, portable::copy_row),
         })
     }

@@ -70,6 +70,7 @@ fn overlap(shift: isize, len: usize) -> Range<usize> {
 }
 
 /// Copies pixels, mirrored or not.
+#[inline(always)]
 pub(super) fn copy_row(source: &[[u8; 3]], out: &mut [u8], mirrored: bool) {
     match mirrored {
         false => out.copy_from_slice(source.as_flattened()),
@@ -78,6 +79,7 @@ pub(super) fn copy_row(source: &[[u8; 3]], out: &mut [u8], mirrored: bool) {
 }
 
 /// Writes pixels without their alpha, mirrored or not, with a colour for the holes.
+#[inline(always)]
 pub(super) fn pack_row(source: &[[u8; 4]], out: &mut [u8], mirrored: bool, [r, g, b]: [u8; 3]) {
     let colour = u32::from_le_bytes([r, g, b, 0]);
     write_quads(source, out, mirrored, |quad| {
