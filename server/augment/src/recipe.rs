@@ -71,8 +71,7 @@ pub fn hole_color(mean: [f64; 3]) -> [u8; 3] {
     mean.map(|mean| (mean * 255.0).round() as u8)
 }
 
-/// Everything that fixes one epoch's pixels, besides the pixels themselves. Built once per
-/// stream, shared by its workers.
+/// A checked [`RecipeSpec`], built once per stream and shared by its workers.
 #[derive(Clone, Debug)]
 pub struct Recipe {
     spec: RecipeSpec,

@@ -3,10 +3,6 @@
 //! Each is one function over an image and physical parameters, and does exactly what Pillow does
 //! to all four channels: colour under an alpha of 0 matters, because a later op may expose it.
 //! Its [`Face`] says what a call with a magnitude level does, and is listed in `faces!`.
-//!
-//! Three groups share their inner loops: the affine ops move pixels (`affine`), the enhancing ops
-//! blend the image with a duller one (`blend`), and the others look each byte up in a table
-//! (`table`).
 
 mod affine;
 mod auto_contrast;

@@ -3,11 +3,11 @@
 //! A [`Level`](crate::Level) is chosen once and handed down, never asked for inside a loop. Every
 //! level gives the same bytes, which the tests hold by running one body over all of them. A
 //! folder's `portable` is plain Rust, too simple to be wrong, and what the others are compared
-//! with; it also has the types that they share. Its `mod.rs` chooses.
+//! with; it also has the types that they share. Its `mod.rs` chooses by `at_level!`.
 //!
 //! There are two ways to a level's own code. `per_level!` in `level` compiles one plain body several
 //! times, for loops that the compiler makes vectors of. What it cannot see through, such as tables,
-//! shuffles and masks, is written by hand in `avx512` and `avx2`, and chosen by `at_level!`.
+//! shuffles and masks, is written by hand in `avx512` and `avx2`.
 
 // Vector instructions: the only unsafe code of this crate. Elsewhere, nobody uses what is only theirs.
 #![allow(unsafe_code)]
