@@ -2,7 +2,7 @@
 //!
 //! Each is one function over an image and physical parameters, and does exactly what Pillow does
 //! to all four channels: colour under an alpha of 0 matters, because a later op may expose it.
-//! Its [`Face`] says what a call with a magnitude level does, and is listed in `faces!`.
+//! Its `FACE` says what a call with a magnitude level does, and is listed in `faces!`.
 
 mod affine;
 mod auto_contrast;
