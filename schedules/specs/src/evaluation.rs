@@ -1,4 +1,4 @@
-//! The spec of an evaluation.
+//! An evaluation: one model from scratch, with a schedule or none, and its test error.
 
 use pba_schedules::Ablation;
 use serde::{Deserialize, Serialize};
@@ -6,6 +6,8 @@ use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
 use crate::fields::{Fields, SpecError};
+use crate::journal::Run;
+use crate::protocol::Job;
 use crate::training::{IMAGES_MAX, Spec, TrainingSpec};
 
 /// A checked evaluation: one model, trained from scratch with or without a schedule.
@@ -112,5 +114,155 @@ impl TryFrom<Map<String, Value>> for EvaluationSpec {
         };
         fields.close()?;
         Ok(spec)
+    }
+}
+
+/// What happens in an evaluation.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub enum EvaluationEvent {
+    /// The evaluation began.
+    Evaluating {
+        /// What it was asked to do, with every default filled in.
+        spec: Box<EvaluationSpec>,
+        /// Digest of the schedule; null without one.
+        schedule_digest: Option<String>,
+        /// Digest of the dataset's content.
+        dataset_digest: String,
+    },
+    /// An epoch was trained, and the weights after it are on disk.
+    Trained {
+        /// Epochs that are finished.
+        epoch: u32,
+        /// Mean loss over the epoch; null when the model diverged.
+        train_loss: Option<f64>,
+    },
+    /// The evaluation ended.
+    Evaluated(Evaluated),
+}
+
+/// How an evaluation ended.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Evaluated {
+    /// Epochs that were trained.
+    pub epoch: u32,
+    /// The split it was tested on: `test`, or `val` where there is no other.
+    pub split: String,
+    /// Images of that split.
+    pub images: usize,
+    /// Share of them that the model gets wrong; null when it diverged.
+    pub test_error: Option<f64>,
+    /// Mean loss over the last epoch; null when it diverged.
+    pub train_loss: Option<f64>,
+}
+
+/// Where an evaluation stands: a fold of its [`EvaluationEvent`]s.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Evaluation {
+    spec: EvaluationSpec,
+    /// Digest of the schedule that it trains with.
+    pub schedule_digest: Option<String>,
+    epoch: u32,
+    /// Mean loss over the last finished epoch; none before the first, and when the model diverged.
+    pub train_loss: Option<f64>,
+    /// How it ended, once it has.
+    pub outcome: Option<Evaluated>,
+}
+
+impl Run for Evaluation {
+    const JOB: &'static Job = &Job {
+        name: "evaluation",
+        one: "an evaluation",
+        plural: "evaluations",
+        command: "evaluate",
+        result: "a test error",
+        learns: false,
+    };
+    type Spec = EvaluationSpec;
+    type Event = EvaluationEvent;
+
+    fn begin(event: &EvaluationEvent) -> Option<(Evaluation, &str)> {
+        let EvaluationEvent::Evaluating { spec, schedule_digest, dataset_digest } = event else {
+            return None;
+        };
+        let (spec, schedule_digest) = ((**spec).clone(), schedule_digest.clone());
+        let run = Evaluation { spec, schedule_digest, epoch: 0, train_loss: None, outcome: None };
+        Some((run, dataset_digest))
+    }
+
+    fn apply(&mut self, event: &EvaluationEvent) -> Result<(), String> {
+        match event {
+            EvaluationEvent::Evaluating { .. } => return Err("an evaluation starts once".to_owned()),
+            EvaluationEvent::Trained { epoch, train_loss } => {
+                if *epoch != self.epoch + 1 || *epoch > self.spec.training.epochs {
+                    return Err(format!("epoch {epoch} is finished after epoch {}", self.epoch));
+                }
+                (self.epoch, self.train_loss) = (*epoch, *train_loss);
+            }
+            EvaluationEvent::Evaluated(outcome) => {
+                if self.epoch != self.spec.training.epochs {
+                    return Err(format!("tested after epoch {}", self.epoch));
+                }
+                self.outcome = Some(outcome.clone());
+            }
+        }
+        Ok(())
+    }
+
+    fn spec(&self) -> &EvaluationSpec {
+        &self.spec
+    }
+
+    fn epoch(&self) -> u32 {
+        self.epoch
+    }
+
+    fn is_complete(&self) -> bool {
+        self.outcome.is_some()
+    }
+
+    fn results(run: Option<&Evaluation>, spec: &EvaluationSpec, _is_done: bool) -> EvaluationResults {
+        let outcome = run.and_then(|run| run.outcome.as_ref());
+        EvaluationResults {
+            schedule: spec.schedule.clone(),
+            ablation: spec.ablation,
+            train_loss: run.and_then(|run| run.train_loss),
+            test_error: outcome.and_then(|outcome| outcome.test_error),
+            images: outcome.map(|outcome| outcome.images),
+            split: outcome.map(|outcome| outcome.split.clone()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::journal::{line, replay};
+
+    #[test]
+    fn a_journal_gives_where_an_evaluation_stands() {
+        let spec = EvaluationSpec::from_json(r#"{"epochs": 2, "schedule": "mine"}"#).unwrap();
+        let outcome =
+            Evaluated { epoch: 2, split: "test".into(), images: 10, test_error: Some(0.3), train_loss: None };
+        let events = [
+            EvaluationEvent::Evaluating {
+                spec: Box::new(spec),
+                schedule_digest: Some("5d".to_owned()),
+                dataset_digest: "77".to_owned(),
+            },
+            EvaluationEvent::Trained { epoch: 1, train_loss: Some(2.25) },
+            EvaluationEvent::Trained { epoch: 2, train_loss: None },
+            EvaluationEvent::Evaluated(outcome.clone()),
+        ];
+        let text: String = events.iter().map(line).collect();
+        let whole = replay::<Evaluation>(&text).unwrap().unwrap();
+        assert_eq!((whole.run.epoch(), whole.run.outcome), (2, Some(outcome)));
+        assert_eq!((whole.dataset_digest.as_str(), whole.run.schedule_digest), ("77", Some("5d".to_owned())));
+        let torn = replay::<Evaluation>(&text[..text.find("\"epoch\":2,\"train").unwrap()]).unwrap().unwrap();
+        assert_eq!((torn.run.epoch(), torn.run.train_loss, torn.events), (1, Some(2.25), 2));
+        for wrong in [[0, 0], [0, 2], [0, 3], [1, 2]] {
+            let text: String = wrong.iter().map(|&at| line(&events[at])).collect();
+            assert!(replay::<Evaluation>(&text).is_err(), "{wrong:?}");
+        }
     }
 }

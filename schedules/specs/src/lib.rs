@@ -1,14 +1,26 @@
-//! Specs and progress of jobs, as shared by server, trainer and clients.
+//! What server, trainer and clients share of jobs: specs, results, events, the journal and the protocol.
 
 mod evaluation;
 mod fields;
+pub mod journal;
 mod model;
 mod progress;
+pub mod protocol;
 mod search;
 mod training;
 
-pub use evaluation::{EvaluationResults, EvaluationSpec};
+/// Passes every kind of job to a macro, as `Type in file`: the type that folds its events, and the name
+/// of its file here and in the trainer.
+#[macro_export]
+macro_rules! kinds {
+    ($then:ident) => {
+        $then! { Evaluation in evaluation, Search in search }
+    };
+}
+
+pub use evaluation::{Evaluated, Evaluation, EvaluationEvent, EvaluationResults, EvaluationSpec};
 pub use fields::SpecError;
+pub use journal::Run;
 pub use model::{ModelName, TrainingDefaults, UnknownModel};
 pub use progress::Progress;
 pub use search::{MemberResults, SearchResults, SearchSpec};

@@ -12,7 +12,7 @@
 //! random number without an address.
 //!
 //! ```
-//! use pba_search::{Search, SearchResults, SearchSpec, Spec, run, toy::ToyTrainer};
+//! use pba_search::{Search, SearchSpec, Spec, run, toy::ToyTrainer};
 //! let spec = SearchSpec::from_json(r#"{"ops": ["Rotate"], "population": 8, "epochs": 30, "seed": 1}"#)?;
 //! let mut trainer = ToyTrainer::new(&spec);
 //! let mut events = 0;
@@ -24,31 +24,14 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
-mod evaluation;
 mod event;
-pub mod journal;
 mod lineage;
 mod population;
-pub mod protocol;
 mod search;
 pub mod toy;
 
-/// Passes every kind of job to a macro, as `Type in file`: the type that folds its events, and the name
-/// of its file here and in the trainer.
-#[macro_export]
-macro_rules! kinds {
-    ($then:ident) => {
-        $then! { Evaluation in evaluation, Search in search }
-    };
-}
-
-pub use evaluation::{Evaluated, Evaluation, EvaluationEvent};
 pub use event::{Done, Event, Exploit};
-pub use journal::Run;
 pub use lineage::{Lineage, Step};
-pub use pba_specs::{
-    DeviceChoice, EvaluationResults, EvaluationSpec, LrSchedule, MemberResults, ModelName, Progress,
-    SearchResults, SearchSpec, Spec, SpecError, Strategy, TrainingDefaults, TrainingSpec, UnknownModel,
-};
+pub use pba_specs::*;
 pub use population::{Member, Population, quantile_count};
 pub use search::{Search, Trainer, run};

@@ -6,10 +6,9 @@ use pba_schedules::formats::json;
 use pba_schedules::{Policy, Provenance, Schedule};
 
 use crate::event::{Done, Event, Exploit};
-use crate::journal::Run;
 use crate::population::{Member, Population};
-use crate::protocol::Job;
-use pba_specs::{MemberResults, SearchResults, SearchSpec};
+use pba_specs::protocol::Job;
+use pba_specs::{MemberResults, Run, SearchResults, SearchSpec};
 
 /// Trains the members of a population.
 ///

@@ -9,8 +9,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::protocol::Job;
+use crate::training::Spec;
 use pba_schedules::Schedule;
-use pba_specs::Spec;
 
 /// One run of a kind of job: a fold of the events in its journal.
 pub trait Run: Clone + Send + Sync + 'static {

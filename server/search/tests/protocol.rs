@@ -1,0 +1,53 @@
+//! What server and trainer say to each other, as text.
+
+use std::path::Path;
+
+use pba_search::protocol::{Line, Refusal, Report, Task, arguments, event_name};
+use pba_search::{Event, Progress, Run, Search};
+
+#[track_caller]
+fn check(line: &Line<Event>, text: &str) {
+    assert_eq!(serde_json::to_string(line).unwrap(), text);
+    assert_eq!(&serde_json::from_str::<Line<Event>>(text).unwrap(), line);
+}
+
+#[test]
+fn lines_read_back() {
+    check(&Line::Event(Event::Checkpoint { epoch: 3 }), r#"{"event":"checkpoint","epoch":3}"#);
+    check(&Line::Report(Report::Interrupted), r#"{"event":"interrupted"}"#);
+    check(
+        &Line::Report(Report::Resumed { epoch: 6, events: 9 }),
+        r#"{"event":"resumed","epoch":6,"events":9}"#,
+    );
+    let progress = Progress {
+        epoch: 1,
+        epochs: 4,
+        fraction: 0.25,
+        images: 128,
+        images_per_second: 64.0,
+        seconds: 2.0,
+        seconds_left: None,
+        gpu_memory_used_bytes: None,
+    };
+    check(
+        &Line::Report(Report::Progress(progress)),
+        r#"{"event":"progress","epoch":1,"epochs":4,"fraction":0.25,"images":128,"images_per_second":64.0,"seconds":2.0,"seconds_left":null}"#,
+    );
+    let error = Refusal { field: "lr".to_owned(), message: "lr is 0".to_owned() };
+    check(&Line::Refused { error }, r#"{"error":{"field":"lr","message":"lr is 0"}}"#);
+    assert!(serde_json::from_str::<Line<Event>>(r#"{"event":"sung"}"#).is_err());
+    assert_eq!(event_name(r#"{"event":"checkpoint","epoch":3}"#).unwrap(), "checkpoint");
+}
+
+#[test]
+fn a_trainer_is_called_by_its_flags() {
+    let words = |task| {
+        let arguments = arguments(Search::JOB, task, "shapes", Path::new("/cache"));
+        arguments.into_iter().map(|word| word.into_string().unwrap()).collect::<Vec<_>>().join(" ")
+    };
+    assert_eq!(words(Task::Check), "search --dataset shapes --cache /cache --spec - --check");
+    assert_eq!(
+        words(Task::Run { dir: Path::new("/run"), parent: 7 }),
+        "search --dataset shapes --cache /cache --spec /run/spec.json --dir /run --parent 7"
+    );
+}
