@@ -95,12 +95,14 @@ impl SharedMemoryStream {
         let stall = Duration::from_secs(epoch.engine.limits.stall_seconds);
         let (reader, writer) = socket.split();
         let socket: &UnixStream = writer.as_ref();
-        let words =
-            unfold(BufReader::new(reader), async |mut reader| Some((reader.read_u32_le().await, reader)));
-        let mut words = pin!(words);
+        let mut reader = BufReader::new(reader);
         self.ask_ahead(&mut batches);
-        let ready = timeout(READY_TIMEOUT, words.next()).await.context("the client does not answer")?;
-        ensure!(matches!(ready, Some(Ok(READY))), "the client's first message is invalid");
+        let ready =
+            timeout(READY_TIMEOUT, reader.read_u32_le()).await.context("the client does not answer")?;
+        // It holds no slot yet that it could give back.
+        ensure!(ready? == READY && reader.buffer().is_empty(), "the client's first message is invalid");
+        let words = unfold(reader, async |mut reader| Some((reader.read_u32_le().await, reader)));
+        let mut words = pin!(words);
         self.send_open(socket)?;
         metrics.stream_bytes.inc_by(self.memory.schema_bytes() as u64);
         loop {
