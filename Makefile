@@ -72,7 +72,7 @@ test: prerequisites $(VENV)/ready lint test-rust test-python ## Check format and
 lint: prerequisites $(PREPARED) ## Check format and lints
 	$(CARGO) fmt --all --check
 	@# cargo fmt does not see the files that a macro names.
-	rustfmt --edition 2024 --check server/trainer/src/models/*.rs
+	rustfmt --edition 2024 --check server/trainer/src/*.rs server/trainer/src/models/*.rs
 	$(CARGO) clippy $(PACKAGES) --locked --all-targets -- -D warnings
 
 # Binaries and tests in one go: with the same features, so that nothing is compiled twice.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use pba_augment::{
-    ImageShape, Level, OpCall, OpCounts, Plan, PlanSpec, Rgba, Scratch, Shard, Sign, apply, render_batch,
+    ImageShape, Level, OpCall, OpCounts, Plan, PlanSpec, Rgba, Scratch, Sign, apply, render_batch,
 };
 use pba_benches::{EPOCH, MAGNITUDE, SEED, Work, pictures};
 use pba_schedules::Op;
@@ -68,18 +68,8 @@ fn works(criterion: &mut Criterion) {
         let count = if shape.pixels() > 10_000 { 128 } else { 1024 };
         let dataset = pictures(count, shape);
         let image = |index: u64| &dataset[index as usize * shape.rgb_bytes()..][..shape.rgb_bytes()];
-        let plan = Plan::new(PlanSpec {
-            samples: count as u64,
-            seed: SEED,
-            epoch: EPOCH,
-            shuffle: true,
-            shard: Shard::WHOLE,
-            batch_size: 128,
-            drop_last: true,
-            start: 0,
-            step: 1,
-        })
-        .expect("the plan is in range");
+        let every = PlanSpec::shuffled(count as u64, SEED, EPOCH, 128);
+        let plan = Plan::new(PlanSpec { drop_last: true, ..every }).expect("the plan is in range");
         let mut out = vec![0; 128 * shape.rgb_bytes()];
         for (name, work) in [("pba", Work::Pba), ("base", Work::Base), ("identity", Work::Identity)] {
             let recipe = work.recipe(shape).expect("the shape is in range");

@@ -47,7 +47,8 @@ impl Work {
                 (Policies::One(policy), Base::IDENTITY)
             }
         };
-        Recipe::new(RecipeSpec { policies, base, seed: SEED, epoch: EPOCH, mean: MEAN, shape })
+        let seeded = RecipeSpec { seed: SEED, epoch: EPOCH, mean: MEAN, ..RecipeSpec::untouched(shape) };
+        Recipe::new(RecipeSpec { policies, base, ..seeded })
     }
 }
 

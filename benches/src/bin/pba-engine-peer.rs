@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use pba_augment::{
     Base, Frame, ImageShape, OpCall, OpCounts, Plan, PlanSpec, Policies, Recipe, RecipeSpec, Rgba, Scratch,
-    Shard, Sign, apply, render_batch,
+    Sign, apply, render_batch,
 };
 use pba_schedules::{Op, library};
 
@@ -55,20 +55,12 @@ impl Engine {
             seed: SEED,
             epoch: EPOCH,
             mean: mean.try_into().map_err(|_| "the mean has three numbers")?,
-            shape,
+            ..RecipeSpec::untouched(shape)
         })?;
         let pictures = std::fs::read(file).map_err(|error| format!("{file}: {error}"))?;
-        let plan = Plan::new(PlanSpec {
-            samples: (pictures.len() / shape.rgb_bytes()) as u64,
-            seed: SEED,
-            epoch: EPOCH,
-            shuffle: true,
-            shard: Shard::WHOLE,
-            batch_size: BATCH as u32,
-            drop_last: true,
-            start: 0,
-            step: 1,
-        })?;
+        let samples = (pictures.len() / shape.rgb_bytes()) as u64;
+        let every = PlanSpec::shuffled(samples, SEED, EPOCH, BATCH as u32);
+        let plan = Plan::new(PlanSpec { drop_last: true, ..every })?;
         if plan.batches() == 0 {
             return Err(format!("{file} holds less than one batch of {BATCH} pictures").into());
         }

@@ -101,7 +101,7 @@ impl Engine {
             seed: SEED,
             epoch: EPOCH,
             mean: MEAN,
-            shape,
+            ..RecipeSpec::untouched(shape)
         })?;
         Ok(Engine {
             images,

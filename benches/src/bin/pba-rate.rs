@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use clap::{Parser, ValueEnum};
 use pba_augment::{
-    ImageShape, Level, OpCall, OpCounts, Plan, PlanSpec, Rgba, Scratch, Shard, Sign, apply, render_batch,
+    ImageShape, Level, OpCall, OpCounts, Plan, PlanSpec, Rgba, Scratch, Sign, apply, render_batch,
 };
 use pba_benches::{EPOCH, MAGNITUDE, SEED, Work, pictures};
 use pba_schedules::Op;
@@ -68,17 +68,7 @@ fn main() -> anyhow::Result<()> {
         WorkName::Identity | WorkName::Copy | WorkName::Ops => Work::Identity,
     };
     let recipe = work.recipe(shape)?;
-    let plan = Plan::new(PlanSpec {
-        samples,
-        seed: SEED,
-        epoch: EPOCH,
-        shuffle: true,
-        shard: Shard::WHOLE,
-        batch_size: 128,
-        drop_last: false,
-        start: 0,
-        step: 1,
-    })?;
+    let plan = Plan::new(PlanSpec::shuffled(samples, SEED, EPOCH, 128))?;
     let (mut scratch, mut counts) = (Scratch::with_level(level), OpCounts::default());
     let mut out = vec![0; 128 * shape.rgb_bytes()];
     let mut epoch = |until: Instant| {

@@ -181,6 +181,9 @@ def test_what_is_wrong_is_said_when_it_is_made(server: Server) -> None:
     for rank, world_size in [(2, 2), (-1, 2), ("0", 2), (0, "2"), (0, None)]:
         with pytest.raises(ValueError, match=f"rank is {rank!r} and world_size {world_size!r}; expected"):
             train(server, rank=rank, world_size=world_size)
+    for name in ("shufle", "shard", "start", "epoch"):
+        with pytest.raises(TypeError, match=f"no parameter '{name}'; those of a stream are .*shuffle.*base"):
+            train(server, **{name: 1})
     with pytest.raises(UnreachableError):
         Loader("http://127.0.0.1:1", "shapes")
     with pytest.raises(RefusedError, match="0..=199") as refusal:

@@ -7,7 +7,7 @@ use utoipa::ToSchema;
 
 use crate::fields::{Fields, SpecError};
 use crate::journal::Run;
-use crate::protocol::Job;
+use crate::protocol::JobKind;
 use crate::training::{IMAGES_MAX, Spec, TrainingSpec};
 
 /// A checked evaluation: one model, trained from scratch with or without a schedule.
@@ -170,7 +170,7 @@ pub struct Evaluation {
 }
 
 impl Run for Evaluation {
-    const JOB: &'static Job = &Job {
+    const JOB: &'static JobKind = &JobKind {
         name: "evaluation",
         one: "an evaluation",
         plural: "evaluations",

@@ -8,14 +8,14 @@
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::protocol::Job;
+use crate::protocol::JobKind;
 use crate::training::Spec;
 use pba_schedules::Schedule;
 
 /// One run of a kind of job: a fold of the events in its journal.
 pub trait Run: Clone + Send + Sync + 'static {
     /// What kind of job it is.
-    const JOB: &'static Job;
+    const JOB: &'static JobKind;
     /// What it is asked to do.
     type Spec: Spec;
     /// What happens in it.
@@ -61,7 +61,7 @@ pub fn line(event: &impl Serialize) -> String {
     line
 }
 
-/// What a journal tells: where its search stands.
+/// What a journal tells: where its job stands.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Replay<R> {
     /// The run, where it can resume, or done.

@@ -13,9 +13,9 @@ use serde::{Deserialize, Serialize};
 use crate::fields::SpecError;
 use crate::progress::Progress;
 
-/// The words for a kind of job.
+/// A kind of job, in words.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Job {
+pub struct JobKind {
     /// In messages.
     pub name: &'static str,
     /// The same with its article.
@@ -85,9 +85,9 @@ pub enum Task<'a> {
 }
 
 /// The command line of a trainer, without the program.
-pub fn arguments(job: &Job, task: Task<'_>, dataset: &str, cache: &Path) -> Vec<OsString> {
+pub fn arguments(kind: &JobKind, task: Task<'_>, dataset: &str, cache: &Path) -> Vec<OsString> {
     let flag = |name: &str| OsString::from(format!("--{name}"));
-    let mut arguments = vec![job.command.into(), flag(flags::DATASET), dataset.into(), flag(flags::CACHE)];
+    let mut arguments = vec![kind.command.into(), flag(flags::DATASET), dataset.into(), flag(flags::CACHE)];
     arguments.push(cache.into());
     arguments.push(flag(flags::SPEC));
     match task {

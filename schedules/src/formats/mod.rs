@@ -24,9 +24,8 @@ pub fn read(text: &str, name: Option<&str>, epochs: Option<u32>) -> Result<Sched
     let name = name.unwrap_or("unnamed");
     let epochs = epochs.ok_or_else(|| ScheduleError::Log {
         line: 1,
-        reason:
-            "neither a pba-schedule/1 document, nor a lineage log with the search's epochs given beside it"
-                .to_owned(),
+        reason: "neither a pba-schedule document, nor a lineage log with the search's epochs given beside it"
+            .to_owned(),
     })?;
     reference::read(text, name, epochs)
 }

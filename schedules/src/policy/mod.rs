@@ -1,82 +1,111 @@
 //! A policy: which ops may be applied to an image, how probably and how strongly.
 //!
-//! Policies come in families, each with a file of its own and a variant of [`Policy`]. The matches
-//! in this file are the only ones over families in this crate; the compiler lists them when one is
-//! added.
+//! Policies come in families, each with a file of its own and a variant of [`Policy`]; they are listed
+//! here once.
 
 pub(crate) mod pairs;
 
 use std::fmt;
 
-use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
 use crate::error::ScheduleError;
 use crate::op::{Op, OpOdds};
-use crate::policy::pairs::RawPairs;
 
 pub use crate::policy::pairs::{Pairs, Slot};
 
-/// A checked policy, of one of the families.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum Policy {
+/// Declares the families: the type of each, which reads and writes itself.
+macro_rules! families {
+    ($($(#[$doc:meta])* $family:ident,)*) => {
+        /// A checked policy, of one of the families.
+        #[derive(Clone, Debug, PartialEq, Eq, Hash)]
+        pub enum Policy {
+            $($(#[$doc])* $family($family),)*
+        }
+
+        impl Policy {
+            /// Names of the families, as they stand in files.
+            pub const FAMILIES: &[&str] = &[$($family::FAMILY),*];
+
+            /// Most ops that a policy of any family applies to one image.
+            pub const CALLS_MAX: usize = {
+                let mut most = 0;
+                $(if $family::CALLS_MAX > most {
+                    most = $family::CALLS_MAX;
+                })*
+                most
+            };
+
+            /// The name of its family, one of [`Policy::FAMILIES`].
+            pub fn family(&self) -> &'static str {
+                match self {
+                    $(Policy::$family(_) => $family::FAMILY,)*
+                }
+            }
+
+            /// The ops that it may apply, each once, in order.
+            pub fn ops(&self) -> Vec<Op> {
+                match self {
+                    $(Policy::$family(policy) => policy.ops().collect(),)*
+                }
+            }
+
+            /// How often and how strongly it applies one of its [`Policy::ops`].
+            pub fn odds(&self, op: Op) -> OpOdds {
+                match self {
+                    $(Policy::$family(policy) => policy.odds(op),)*
+                }
+            }
+
+            /// What affects pixels, in one line: the digest of a schedule covers it.
+            pub(crate) fn canonical(&self) -> String {
+                match self {
+                    $(Policy::$family(policy) => policy.canonical(),)*
+                }
+            }
+
+            /// Its fields in a document, without its family.
+            pub(crate) fn fields(&self) -> Map<String, Value> {
+                match self {
+                    $(Policy::$family(policy) => policy.fields(),)*
+                }
+            }
+
+            /// A policy from its family and its fields in a document.
+            ///
+            /// # Errors
+            /// When the family is unknown, or the fields do not make a policy of it.
+            pub(crate) fn from_fields(
+                family: &str,
+                fields: Map<String, Value>,
+            ) -> Result<Policy, ScheduleError> {
+                match family {
+                    $($family::FAMILY => $family::from_fields(fields).map(Policy::$family),)*
+                    _ => Err(ScheduleError::UnknownFamily {
+                        name: family.to_owned(),
+                        known: Policy::FAMILIES,
+                    }),
+                }
+            }
+        }
+
+        /// What it may do, in words; nothing when it does nothing.
+        impl fmt::Display for Policy {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                match self {
+                    $(Policy::$family(policy) => policy.fmt(f),)*
+                }
+            }
+        }
+    };
+}
+
+families! {
     /// The paper's: two chances for each op, of which up to two ops come true.
-    Pairs(Pairs),
+    Pairs,
 }
 
 impl Policy {
-    /// Names of the families, as they stand in files.
-    pub const FAMILIES: [&str; 1] = [Pairs::FAMILY];
-
-    /// Most ops that a policy of any family applies to one image.
-    pub const CALLS_MAX: usize = Pairs::CALLS_MAX;
-
-    /// The name of its family, one of [`Policy::FAMILIES`].
-    pub fn family(&self) -> &'static str {
-        match self {
-            Policy::Pairs(_) => Pairs::FAMILY,
-        }
-    }
-
-    /// The ops that it may apply, each once, in order.
-    pub fn ops(&self) -> Vec<Op> {
-        match self {
-            Policy::Pairs(pairs) => pairs.ops().collect(),
-        }
-    }
-
-    /// How often and how strongly it applies one of its [`Policy::ops`].
-    pub fn odds(&self, op: Op) -> OpOdds {
-        match self {
-            Policy::Pairs(pairs) => pairs.odds(op),
-        }
-    }
-
-    /// What affects pixels, in one line: the digest of a schedule covers it.
-    pub(crate) fn canonical(&self) -> String {
-        match self {
-            Policy::Pairs(pairs) => pairs.canonical(),
-        }
-    }
-
-    /// Its fields in a document, without its family.
-    pub(crate) fn fields(&self) -> Map<String, Value> {
-        match self {
-            Policy::Pairs(pairs) => pairs.fields(),
-        }
-    }
-
-    /// A policy from its family and its fields in a document.
-    ///
-    /// # Errors
-    /// When the family is unknown, or the fields do not make a policy of it.
-    pub(crate) fn from_fields(family: &str, fields: Map<String, Value>) -> Result<Policy, ScheduleError> {
-        match family {
-            Pairs::FAMILY => parsed::<RawPairs>(family, fields)?.try_into().map(Policy::Pairs),
-            _ => Err(ScheduleError::UnknownFamily { name: family.to_owned(), known: &Policy::FAMILIES }),
-        }
-    }
-
     /// A policy of pairs, as [`Pairs::from_hyperparameters`].
     ///
     /// # Errors
@@ -109,18 +138,4 @@ impl Policy {
     pub fn hyperparameters(&self) -> Vec<u8> {
         self.as_pairs().map_or(Vec::new(), Pairs::hyperparameters)
     }
-}
-
-/// What it may do, in words; nothing when it does nothing.
-impl fmt::Display for Policy {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Policy::Pairs(pairs) => pairs.fmt(f),
-        }
-    }
-}
-
-fn parsed<T: DeserializeOwned>(family: &str, fields: Map<String, Value>) -> Result<T, ScheduleError> {
-    serde_json::from_value(fields.into())
-        .map_err(|error| ScheduleError::Fields { family: family.to_owned(), reason: error.to_string() })
 }

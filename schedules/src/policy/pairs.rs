@@ -117,6 +117,18 @@ impl Pairs {
         self.hyperparameters().iter().map(u8::to_string).collect::<Vec<_>>().join(" ")
     }
 
+    /// A policy from its fields in a document.
+    ///
+    /// # Errors
+    /// When they do not make one.
+    pub(super) fn from_fields(fields: Map<String, Value>) -> Result<Pairs, ScheduleError> {
+        let raw: RawPairs = serde_json::from_value(fields.into()).map_err(|error| ScheduleError::Fields {
+            family: Pairs::FAMILY.to_owned(),
+            reason: error.to_string(),
+        })?;
+        raw.try_into()
+    }
+
     /// Its fields in a document, as [`RawPairs`] reads them.
     pub(super) fn fields(&self) -> Map<String, Value> {
         let ops: Vec<Op> = self.ops().collect();

@@ -24,19 +24,9 @@
 //!     seed: 1,
 //!     epoch: 199,
 //!     mean: [125, 123, 114],
-//!     shape,
+//!     ..RecipeSpec::untouched(shape)
 //! })?;
-//! let plan = Plan::new(PlanSpec {
-//!     samples: 100,
-//!     seed: 1,
-//!     epoch: 199,
-//!     shuffle: true,
-//!     shard: Shard::WHOLE,
-//!     batch_size: 32,
-//!     drop_last: false,
-//!     start: 0,
-//!     step: 1,
-//! })?;
+//! let plan = Plan::new(PlanSpec::shuffled(100, 1, 199, 32))?;
 //! assert_eq!((plan.batches(), plan.rows()), (4, 100));
 //!
 //! let (mut scratch, mut counts) = (Scratch::new(), OpCounts::default());

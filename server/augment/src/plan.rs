@@ -43,6 +43,23 @@ pub struct PlanSpec {
     pub step: u64,
 }
 
+impl PlanSpec {
+    /// Every batch of all samples, in a seeded order.
+    pub const fn shuffled(samples: u64, seed: u64, epoch: u32, batch_size: u32) -> PlanSpec {
+        PlanSpec {
+            samples,
+            seed,
+            epoch,
+            shuffle: true,
+            shard: Shard::WHOLE,
+            batch_size,
+            drop_last: false,
+            start: 0,
+            step: 1,
+        }
+    }
+}
+
 /// Why a plan was refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PlanError {

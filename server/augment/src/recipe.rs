@@ -42,6 +42,13 @@ pub struct RecipeSpec {
     pub shape: ImageShape,
 }
 
+impl RecipeSpec {
+    /// Images of a size, untouched.
+    pub fn untouched(shape: ImageShape) -> RecipeSpec {
+        RecipeSpec { policies: Policies::None, base: Base::IDENTITY, seed: 0, epoch: 0, mean: [0; 3], shape }
+    }
+}
+
 /// Why a recipe was refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RecipeError {

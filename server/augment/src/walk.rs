@@ -126,15 +126,8 @@ impl PairsWalk {
             let slot = nth_bit(level, fired, nth);
             fired &= !(1 << slot);
             let Slot { op, magnitude, .. } = self.slots[slot as usize];
-            let sign = if below(signs[position], 2) == 0 { Sign::Plus } else { Sign::Minus };
-            let centre = match op {
-                Op::Cutout => {
-                    let words = block(2);
-                    (below(words[2 * position], shape.width), below(words[2 * position + 1], shape.height))
-                }
-                _ => (0, 0),
-            };
-            calls.calls[position] = OpCall { op, magnitude, sign, centre };
+            let centre = || [2 * position, 2 * position + 1].map(|at| block(2)[at]);
+            calls.calls[position] = call(op, magnitude, signs[position], centre, shape);
         }
         calls
     }
@@ -153,6 +146,20 @@ impl PairsWalk {
         let calls = self.pick(level, |i| block(i as usize), fired, shape);
         (calls, BaseDraws::from_blocks(|i| block(3 + i as usize), base, shape))
     }
+}
+
+/// A call of an op, from the word of its sign and those of its centre, which only some ops have.
+#[inline]
+fn call(op: Op, magnitude: u8, sign: u32, centre: impl FnOnce() -> [u32; 2], shape: ImageShape) -> OpCall {
+    let sign = if below(sign, 2) == 0 { Sign::Plus } else { Sign::Minus };
+    let centre = match op {
+        Op::Cutout => {
+            let [x, y] = centre();
+            (below(x, shape.width), below(y, shape.height))
+        }
+        _ => (0, 0),
+    };
+    OpCall { op, magnitude, sign, centre }
 }
 
 /// The block numbers of an image's sixteen blocks, with their purposes: first those that say which

@@ -301,10 +301,15 @@ mod tests {
     }
 
     #[test]
-    fn the_sample_says_the_defaults() {
-        let sample = with_file(include_str!("../../../deploy/pba.toml"), ServeArgs::default()).unwrap();
-        let defaults = with_file("", ServeArgs::default()).unwrap();
-        assert_eq!(serde_json::to_value(&sample).unwrap(), serde_json::to_value(&defaults).unwrap());
+    fn the_sample_says_every_setting_and_its_default() {
+        let text = include_str!("../../../deploy/pba.toml");
+        let value =
+            |file: &str| serde_json::to_value(with_file(file, ServeArgs::default()).unwrap()).unwrap();
+        assert_eq!(value(text), value(""));
+        for key in value("").as_object().unwrap().keys() {
+            let forms = ["\n", "\n# ", "\n# ["].map(|before| format!("{before}{key}"));
+            assert!(forms.iter().any(|form| text.contains(form)), "the sample has no {key}");
+        }
     }
 
     #[track_caller]

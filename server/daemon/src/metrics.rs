@@ -75,9 +75,9 @@ metrics! {
     stage: HistogramVec = "pba_stage_duration_seconds" ["stage"];
     /// Ops that fired, by op.
     ops_applied: IntCounterVec = "pba_ops_applied_total" ["op"];
-    /// Time that workers spent on jobs, over all workers.
+    /// Time that workers spent on batches, previews and single images, over all workers.
     worker_busy_seconds: Counter = "pba_worker_busy_seconds_total";
-    /// Jobs waiting for a worker.
+    /// Batches, previews and single images that wait for a worker.
     queue_depth: IntGauge = "pba_queue_depth";
     /// Time that clients waited for a batch: the server is too slow.
     client_wait_seconds: Counter = "pba_client_wait_seconds_total";
@@ -117,7 +117,7 @@ metrics! {
     search_restarts: IntCounter = "pba_search_restarts_total";
     /// Images that searches trained on.
     search_images_trained: IntCounter = "pba_search_images_trained_total";
-    /// GPU memory that the running search uses; 0 on a CPU.
+    /// GPU memory in use by all programs while a job trains on a GPU, else 0.
     gpu_memory_used_bytes: IntGauge = "pba_gpu_memory_used_bytes";
     /// Always 1; the labels say what is running.
     build_info: IntGaugeVec = "pba_build_info" ["version"];

@@ -48,14 +48,22 @@ impl Replacement {
     pub fn commit(self) -> io::Result<()> {
         self.file().sync_all()?;
         self.file.persist(&self.path)?;
-        let synced = File::open(folder_of(&self.path)).and_then(|folder| folder.sync_all());
-        synced.or_else(|error| match error.kind() {
-            // Some file systems cannot sync a folder, and one that can be written in need not be readable.
-            // PostgreSQL ignores the same (`fsync_fname_ext`).
-            ErrorKind::PermissionDenied | ErrorKind::InvalidInput | ErrorKind::Unsupported => Ok(()),
-            _ => Err(error),
-        })
+        sync_folder_of(&self.path)
     }
+}
+
+/// Makes the name of what is at `path` as durable as its content.
+///
+/// # Errors
+/// When the disk does not take it.
+pub fn sync_folder_of(path: &Path) -> io::Result<()> {
+    let synced = File::open(folder_of(path)).and_then(|folder| folder.sync_all());
+    synced.or_else(|error| match error.kind() {
+        // Some file systems cannot sync a folder, and one that can be written in need not be readable.
+        // PostgreSQL ignores the same (`fsync_fname_ext`).
+        ErrorKind::PermissionDenied | ErrorKind::InvalidInput | ErrorKind::Unsupported => Ok(()),
+        _ => Err(error),
+    })
 }
 
 /// Replaces the content of the file at `path`, which need not be there.

@@ -7,7 +7,7 @@ use pba_schedules::{Policy, Provenance, Schedule};
 
 use crate::event::{Done, Event, Exploit};
 use crate::population::{Member, Population};
-use pba_specs::protocol::Job;
+use pba_specs::protocol::JobKind;
 use pba_specs::{MemberResults, Run, SearchResults, SearchSpec};
 
 /// Trains the members of a population.
@@ -152,7 +152,7 @@ fn finite(score: Option<f64>) -> Option<f64> {
 }
 
 impl Run for Search {
-    const JOB: &'static Job = &Job {
+    const JOB: &'static JobKind = &JobKind {
         name: "search",
         one: "a search",
         plural: "searches",
@@ -233,6 +233,13 @@ impl Run for Search {
             }
             Event::Done(done) => {
                 let schedule = json::read(&done.schedule.to_string()).map_err(|error| error.to_string())?;
+                if schedule.digest().to_string() != done.digest {
+                    return Err(format!(
+                        "a schedule whose digest is {}, not {}",
+                        schedule.digest(),
+                        done.digest
+                    ));
+                }
                 self.schedule = Some(schedule);
             }
         }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, anyhow};
 use pba_augment::{
-    Base, ImageShape, OpCounts, Permutation, Plan, PlanSpec, Policies, Recipe, RecipeSpec, Scratch, Shard,
+    Base, ImageShape, OpCounts, Permutation, Plan, PlanSpec, Policies, Recipe, RecipeSpec, Scratch,
     hole_color, render_batch,
 };
 use pba_datasets::{BUILT_IN, Dataset, Decoded, Normalization, Split, SplitName};
@@ -120,18 +120,16 @@ impl TrainSet {
     pub(crate) fn epoch(&self, policies: Policies, seed: u64, epoch: u32) -> anyhow::Result<Epoch<'_>> {
         let mean = hole_color(self.pictures.normalization.mean);
         let shape = self.pictures.shape;
-        let recipe = Recipe::new(RecipeSpec { policies, base: self.base, seed, epoch, mean, shape })?;
-        let plan = Plan::new(PlanSpec {
-            samples: self.indices.len() as u64,
+        let recipe = Recipe::new(RecipeSpec {
+            policies,
+            base: self.base,
             seed,
             epoch,
-            shuffle: true,
-            shard: Shard::WHOLE,
-            batch_size: self.batch_size as u32,
-            drop_last: true,
-            start: 0,
-            step: 1,
+            mean,
+            ..RecipeSpec::untouched(shape)
         })?;
+        let every = PlanSpec::shuffled(self.indices.len() as u64, seed, epoch, self.batch_size as u32);
+        let plan = Plan::new(PlanSpec { drop_last: true, ..every })?;
         Ok(Epoch { set: self, recipe, plan })
     }
 }

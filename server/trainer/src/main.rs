@@ -60,17 +60,17 @@ macro_rules! jobs {
         $(mod $file;)*
 
         #[derive(Subcommand)]
-        enum Job {
+        enum Kind {
             $(
                 #[command(name = pba_search::$kind::JOB.command)]
                 $kind($file::Args),
             )*
         }
 
-        impl Job {
+        impl Kind {
             fn run(self) -> anyhow::Result<()> {
                 match self {
-                    $(Job::$kind(args) => $file::run(args),)*
+                    $(Kind::$kind(args) => $file::run(args),)*
                 }
             }
         }
@@ -82,7 +82,7 @@ pba_search::kinds!(jobs);
 #[derive(Subcommand)]
 enum Command {
     #[command(flatten)]
-    Job(Job),
+    Job(Kind),
     /// Measure the strategies on the available device.
     Bench {
         /// `all`, or the name of one strategy.
@@ -132,7 +132,7 @@ fn main() -> ExitCode {
 
 fn run(command: Command) -> anyhow::Result<()> {
     match command {
-        Command::Job(job) => job.run(),
+        Command::Job(kind) => kind.run(),
         Command::Bench { strategy, model, population, steps, val_size, batch_size, device } => {
             let spec = SearchSpec::from_json(
                 &json!({

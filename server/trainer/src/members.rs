@@ -39,6 +39,8 @@ pub(crate) trait Train {
 /// What a strategy is on a kind of device: a line of the tables in `cpu.rs` and `gpu/`.
 pub(crate) struct Way {
     pub(crate) strategy: Strategy,
+    /// Whether all members are in one network.
+    pub(crate) is_stacked: bool,
     pub(crate) train: fn() -> Box<dyn Train>,
 }
 

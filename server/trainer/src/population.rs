@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use pba_augment::Policies;
 use pba_schedules::Policy;
-use pba_search::{Spec, Strategy, Trainer, TrainingSpec};
+use pba_search::{Spec, Trainer, TrainingSpec};
 use tch::Kind;
 
 use crate::checkpoint::Checkpoints;
@@ -57,7 +57,7 @@ impl Population {
         let training = job.spec.training().clone();
         let (placement, pictures) = (job.placement, job.pictures.clone());
         let model = Arc::new(models::build(training.model, pictures.classes));
-        let per_net = if placement.way.strategy == Strategy::Stacked { members } else { 1 };
+        let per_net = if placement.way.is_stacked { members } else { 1 };
         let compute = if placement.device.is_cuda() { Kind::BFloat16 } else { Kind::Float };
         let net = |_| {
             let (normalization, kinds) = (pictures.normalization, (Kind::Float, compute));
@@ -180,7 +180,7 @@ mod tests {
     use std::time::Duration;
 
     use pba_schedules::Op;
-    use pba_search::SearchSpec;
+    use pba_search::{SearchSpec, Strategy};
 
     use super::*;
 

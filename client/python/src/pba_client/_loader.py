@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from functools import partial
+from inspect import signature
 from numbers import Integral
 from typing import Any, Dict, Optional, Sequence, Tuple, Union
 
@@ -14,7 +15,15 @@ from ._epoch import Epoch
 from ._errors import ChangedError, PbaError, StreamError
 from ._metadata import Metadata
 from ._progress import Progress, check_state
-from ._request import EpochRequest, Policy
+from ._request import EpochRequest
+
+
+# What a stream is asked for besides what a loader decides: all that ``Client.epoch`` takes.
+_PARAMETERS = [
+    name
+    for name in signature(Client.epoch).parameters
+    if name not in ("self", "dataset", "epoch", "shard", "start", "step")
+]
 
 
 class Loader:
@@ -28,9 +37,10 @@ class Loader:
         batch_size: images per batch of this rank.
         rank: the shard of the epoch that this process reads, 0-based.
         world_size: number of shards.
-        split, seed, shuffle, drop_last, ablation, policy, base, codec: as for ``Client.epoch``.
-            With several ranks, ``drop_last=True`` gives each the same number of batches.
+        split, seed, drop_last: as for ``Client.epoch``. With several ranks, ``drop_last=True`` gives
+            each the same number of batches.
         token, ca, stall_seconds, retries, prefetch, shared_memory: as for ``Client``.
+        parameters: what else ``Client.epoch`` takes for a stream, such as ``base`` or ``policy``.
 
     Attributes:
         client: the client, for everything else.
@@ -41,6 +51,7 @@ class Loader:
     Raises:
         RefusedError: when there is no such dataset.
         UnreachableError: when no server can be reached.
+        TypeError: when ``Client.epoch`` has no such parameter.
         ValueError: when ``rank`` is not one of ``world_size``, or as for ``Client``.
 
     >>> from pba_client import Loader
@@ -61,19 +72,20 @@ class Loader:
         world_size: int = 1,
         split: str = "train",
         seed: int = 0,
-        shuffle: Optional[bool] = None,
         drop_last: bool = False,
-        ablation: Optional[str] = None,
-        policy: Optional[Policy] = None,
-        base: Optional[str] = None,
-        codec: Optional[str] = None,
         token: Optional[str] = None,
         ca: Union[str, "os.PathLike[str]", None] = None,
         stall_seconds: float = 120.0,
         retries: int = 8,
         prefetch: Optional[int] = None,
         shared_memory: bool = True,
+        **parameters: Any,
     ) -> None:
+        for name in parameters:
+            if name not in _PARAMETERS:
+                raise TypeError(
+                    f"Loader has no parameter {name!r}; those of a stream are {', '.join(_PARAMETERS)}"
+                )
         if not (isinstance(rank, Integral) and isinstance(world_size, Integral) and 0 <= rank < world_size):
             raise ValueError(
                 f"rank is {rank!r} and world_size {world_size!r}; expected integers, 0 <= rank < world_size"
@@ -101,13 +113,9 @@ class Loader:
             batch_size=batch_size,
             split=split,
             seed=seed,
-            shuffle=shuffle,
             shard=(rank, world_size),
             drop_last=drop_last,
-            ablation=ablation,
-            policy=policy,
-            base=base,
-            codec=codec,
+            **parameters,
         )
         description = self.client.dataset(dataset)
         if description.get("state") == "importing":

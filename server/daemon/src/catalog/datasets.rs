@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
@@ -21,7 +22,8 @@ use crate::metrics::Metrics;
 pub(crate) fn check_dataset(name: &str, path: &Path) -> anyhow::Result<()> {
     anyhow::ensure!(
         pba_types::check_name(name).is_ok(),
-        "{name:?} is not a dataset name; allowed are 1..=64 letters, digits, '-', '_' and '.', starting with a letter or digit"
+        "{name:?} is not a dataset name; allowed are {}",
+        pba_types::names_allowed()
     );
     anyhow::ensure!(name != BUILT_IN, "{name:?} is the name of the built-in dataset; give yours another one");
     anyhow::ensure!(path.exists(), "dataset {name:?}: there is nothing at {}", path.display());
@@ -33,7 +35,7 @@ pub(crate) type SplitHandle = Arc<pba_datasets::Split>;
 
 /// Datasets by name. While the server runs, each is imported, then ready or failed.
 pub(crate) struct Catalog {
-    entries: BTreeMap<String, Entry>,
+    entries: RwLock<BTreeMap<String, Arc<Entry>>>,
     /// Folder of packed datasets.
     cache: PathBuf,
     metrics: Metrics,
@@ -64,40 +66,47 @@ pub(crate) struct Served {
 impl Catalog {
     /// A catalog with the built-in dataset, not imported yet; packed datasets are stored in `cache`.
     pub(crate) fn new(cache: &Path, metrics: Metrics) -> Catalog {
-        let mut catalog = Catalog { entries: BTreeMap::new(), cache: cache.to_owned(), metrics };
+        let catalog = Catalog { entries: RwLock::default(), cache: cache.to_owned(), metrics };
         catalog.add(BUILT_IN, None, None);
         catalog
     }
 
     /// Adds a dataset that is still to be imported, replacing one of the same name. Without a source it is
     /// the built-in one.
-    pub(crate) fn add(&mut self, name: &str, source: Option<PathBuf>, base: Option<Base>) {
+    pub(crate) fn add(&self, name: &str, source: Option<PathBuf>, base: Option<Base>) {
         let state = RwLock::new(State::Importing(None));
-        self.entries.insert(name.to_owned(), Entry { name: name.to_owned(), source, base, state });
+        let entry = Arc::new(Entry { name: name.to_owned(), source, base, state });
+        let mut entries = self.entries.write().unwrap_or_else(PoisonError::into_inner);
+        entries.insert(name.to_owned(), entry);
     }
 
     /// Imports one dataset after another until all are imported. `report` is called meanwhile, and returns
     /// whether to continue. A dataset that cannot be read keeps its error, and the others are served.
     pub(crate) fn import(&self, report: &dyn Fn(&str, Progress) -> ControlFlow<()>) {
         // The built-in dataset first, as it takes a second and others may take hours.
-        let importing = || self.list().filter(|entry| entry.is_importing());
+        let importing = || self.list().into_iter().filter(|entry| entry.is_importing());
         while let Some(entry) = importing().min_by_key(|entry| entry.source.is_some()) {
             let name = entry.name.as_str();
             let progress = |progress| {
                 *entry.state_mut() = State::Importing(Some(progress));
                 report(name, progress)
             };
-            let opened = match &entry.source {
+            let open = || match &entry.source {
                 None => pba_datasets::shapes(&self.cache, &progress),
                 Some(path) => {
                     tracing::info!(dataset = name, path = %path.display(), "opening or importing");
                     pba_datasets::open(name, path, &self.cache, &progress)
                 }
             };
+            // Should a reader panic on damaged data, the other datasets are still served.
+            let opened = catch_unwind(AssertUnwindSafe(open)).unwrap_or_else(|_| {
+                let reason = "the import panicked; the log says where".to_owned();
+                Err(DatasetError::Unreadable { place: name.to_owned(), reason })
+            });
             if let Err(DatasetError::Cancelled) = opened {
                 return;
             }
-            self.settle(entry, opened);
+            self.settle(&entry, opened);
         }
     }
 
@@ -126,17 +135,19 @@ impl Catalog {
         *entry.state_mut() = state;
     }
 
-    pub(crate) fn list(&self) -> impl Iterator<Item = &Entry> {
-        self.entries.values()
+    /// Every dataset, by name.
+    pub(crate) fn list(&self) -> Vec<Arc<Entry>> {
+        self.entries.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
     }
 
     /// The dataset with a name.
     ///
     /// # Errors
     /// When there is none, with the nearest name.
-    pub(crate) fn get(&self, name: &str) -> Result<&Entry, Error> {
-        let known = self.entries.keys().map(String::as_str);
-        self.entries.get(name).ok_or_else(|| Error::not_found("dataset", name, known))
+    pub(crate) fn get(&self, name: &str) -> Result<Arc<Entry>, Error> {
+        let entries = self.entries.read().unwrap_or_else(PoisonError::into_inner);
+        let found = entries.get(name).cloned();
+        found.ok_or_else(|| Error::not_found("dataset", name, entries.keys().map(String::as_str)))
     }
 
     /// Checks that no dataset is still to be imported.
@@ -144,7 +155,8 @@ impl Catalog {
     /// # Errors
     /// When one is, with its progress.
     pub(crate) fn check_ready(&self) -> Result<(), Error> {
-        self.list().filter(|entry| entry.is_importing()).try_for_each(|entry| entry.served().map(drop))
+        let list = self.list();
+        list.iter().filter(|entry| entry.is_importing()).try_for_each(|entry| entry.served().map(drop))
     }
 }
 
@@ -168,7 +180,7 @@ impl Entry {
                 });
                 let detail = format!(
                     "dataset {name:?} is still being imported{}; /v1/datasets/{name} shows its progress, \
-                     and /readyz answers 200 when all are imported",
+                     and /readyz answers 200 when none is imported any more",
                     done.unwrap_or_default()
                 );
                 Err(Error::new(Cause::Importing, detail))

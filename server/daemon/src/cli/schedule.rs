@@ -33,7 +33,7 @@ enum Command {
         /// Name or digest
         name: String,
     },
-    /// Import a schedule from a file: pba-schedule/1 JSON, or a lineage log
+    /// Import a schedule from a file: pba-schedule JSON, or a lineage log
     Import {
         /// File to read
         file: PathBuf,
@@ -44,7 +44,7 @@ enum Command {
         #[arg(long)]
         epochs: Option<u32>,
     },
-    /// Export a schedule as pba-schedule/1 JSON
+    /// Export a schedule as pba-schedule JSON
     Export {
         /// Name or digest
         name: String,

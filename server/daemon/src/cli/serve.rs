@@ -99,7 +99,7 @@ pub(crate) async fn start(config: &Config) -> anyhow::Result<Server> {
     // After locking, so that the previous holder no longer changes them.
     let registry = Registry::open(&data.join("schedules"))?;
     let jobs = Jobs::open(data, &cache, trainer, lock.is_writer(), metrics.clone())?;
-    let mut catalog = Catalog::new(&cache, metrics.clone());
+    let catalog = Catalog::new(&cache, metrics.clone());
     for (name, DatasetConfig { path, base }) in &config.datasets {
         catalog.add(name, Some(path.clone()), *base);
     }

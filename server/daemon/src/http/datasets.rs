@@ -13,7 +13,7 @@ use crate::http::problem::NotFound;
 /// Lists the datasets.
 #[utoipa::path(get, path = "/v1/datasets", tag = "datasets", responses((status = 200, description = "Every dataset", body = DatasetList)))]
 pub(crate) async fn list(State(app): State<Arc<App>>) -> Json<DatasetList> {
-    Json(DatasetList { datasets: app.catalog.list().map(|entry| entry.describe()).collect() })
+    Json(DatasetList { datasets: app.catalog.list().iter().map(|entry| entry.describe()).collect() })
 }
 
 /// Describes a dataset.

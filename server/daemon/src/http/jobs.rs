@@ -13,7 +13,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, delete, get, post};
 use futures_util::Stream;
 use futures_util::stream::unfold;
-use pba_search::protocol::{self as job, event_name};
+use pba_search::protocol::{JobKind, event_name};
 use pba_search::{Progress, Run, Spec};
 use pba_wire::jobs::{Job, JobList, JobState, PROGRESS, STATE};
 use pba_wire::query::{Form, integer};
@@ -51,7 +51,7 @@ pub(super) struct Routes {
 
 /// The routes that every kind of job has, with their part of `/openapi.json`.
 pub(super) fn routes<K: Run>() -> Routes {
-    let job::Job { name, plural, one, .. } = *K::JOB;
+    let JobKind { name, plural, one, .. } = *K::JOB;
     let (all, each) = (format!("/v1/{plural}"), format!("/v1/{plural}/{{{name}}}"));
     let title = name[..1].to_uppercase() + &name[1..];
     let (answer, list) = (format!("{title}Answer"), format!("{title}List"));

@@ -195,8 +195,8 @@ async fn not_draining(State(app): State<Arc<App>>, request: Request, next: Next)
 /// Runs CPU work on the pool when its turn comes, and waits for it.
 async fn on_pool<T: Send + 'static>(
     app: &App,
-    job: impl FnOnce(&mut Workspace) -> Result<T, Error> + Send + 'static,
+    task: impl FnOnce(&mut Workspace) -> Result<T, Error> + Send + 'static,
 ) -> Result<T, Error> {
-    let _turn = app.engine.single_jobs.acquire().await.map_err(Error::internal)?;
-    app.engine.pool.run(job).await.unwrap_or_else(|_| Err(Error::internal(PANICKED)))
+    let _turn = app.engine.single_tasks.acquire().await.map_err(Error::internal)?;
+    app.engine.pool.run(task).await.unwrap_or_else(|_| Err(Error::internal(PANICKED)))
 }

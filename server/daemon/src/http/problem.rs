@@ -15,24 +15,37 @@ use crate::error::{Cause, Error};
 /// The prefix of a problem's type.
 const URN: &str = "urn:pba:problem:";
 
-/// Of each cause its status, name for programs and metrics, and title for people.
-const TABLE: [(Cause, StatusCode, &str, &str); Cause::Internal as usize + 1] = [
-    (Cause::WrongParameter, StatusCode::BAD_REQUEST, "wrong-parameter", "wrong parameter"),
-    (Cause::WrongBody, StatusCode::BAD_REQUEST, "wrong-body", "wrong body"),
-    (Cause::NotFound, StatusCode::NOT_FOUND, "not-found", "no such thing"),
-    (Cause::MethodNotAllowed, StatusCode::METHOD_NOT_ALLOWED, "method-not-allowed", "method not allowed"),
-    (Cause::Conflict, StatusCode::CONFLICT, "conflict", "in conflict with what is there"),
-    (Cause::TooLarge, StatusCode::PAYLOAD_TOO_LARGE, "too-large", "too large"),
-    (Cause::NotReadable, StatusCode::UNSUPPORTED_MEDIA_TYPE, "not-readable", "not a format that is read"),
-    (Cause::BrokenDataset, StatusCode::UNPROCESSABLE_ENTITY, "broken-dataset", "the dataset is broken"),
-    (Cause::Full, StatusCode::TOO_MANY_REQUESTS, "full", "all streams are taken"),
-    (Cause::Busy, StatusCode::TOO_MANY_REQUESTS, "busy", "too many jobs"),
-    (Cause::Timeout, StatusCode::REQUEST_TIMEOUT, "timeout", "the request took too long"),
-    (Cause::NoTrainer, StatusCode::SERVICE_UNAVAILABLE, "no-trainer", "there is no trainer"),
-    (Cause::Draining, StatusCode::SERVICE_UNAVAILABLE, "draining", "the server is shutting down"),
-    (Cause::Importing, StatusCode::SERVICE_UNAVAILABLE, "importing", "the dataset is not there yet"),
-    (Cause::Internal, StatusCode::INTERNAL_SERVER_ERROR, "internal", "the server is at fault"),
-];
+/// Declares of each cause its status, name for programs and metrics, and title for people. The compiler
+/// demands every cause.
+macro_rules! causes {
+    ($($cause:ident: $status:ident, $name:literal, $title:literal;)*) => {
+        const ROWS: &[(StatusCode, &str, &str)] = &[$((StatusCode::$status, $name, $title),)*];
+
+        fn row(cause: Cause) -> (StatusCode, &'static str, &'static str) {
+            match cause {
+                $(Cause::$cause => (StatusCode::$status, $name, $title),)*
+            }
+        }
+    };
+}
+
+causes! {
+    WrongParameter: BAD_REQUEST, "wrong-parameter", "wrong parameter";
+    WrongBody: BAD_REQUEST, "wrong-body", "wrong body";
+    NotFound: NOT_FOUND, "not-found", "no such thing";
+    MethodNotAllowed: METHOD_NOT_ALLOWED, "method-not-allowed", "method not allowed";
+    Conflict: CONFLICT, "conflict", "in conflict with what is there";
+    TooLarge: PAYLOAD_TOO_LARGE, "too-large", "too large";
+    NotReadable: UNSUPPORTED_MEDIA_TYPE, "not-readable", "not a format that is read";
+    BrokenDataset: UNPROCESSABLE_ENTITY, "broken-dataset", "the dataset is broken";
+    Full: TOO_MANY_REQUESTS, "full", "all streams are taken";
+    Busy: TOO_MANY_REQUESTS, "busy", "too many jobs";
+    Timeout: REQUEST_TIMEOUT, "timeout", "the request took too long";
+    NoTrainer: SERVICE_UNAVAILABLE, "no-trainer", "there is no trainer";
+    Draining: SERVICE_UNAVAILABLE, "draining", "the server is shutting down";
+    Importing: SERVICE_UNAVAILABLE, "importing", "the dataset is not there yet";
+    Internal: INTERNAL_SERVER_ERROR, "internal", "the server is at fault";
+}
 
 /// Characters of a value that an answer repeats.
 const SHOWN_MAX: usize = 500;
@@ -47,8 +60,7 @@ fn shortened(text: &str, length: usize) -> String {
 
 impl IntoResponse for Error {
     fn into_response(self) -> Response {
-        let row = TABLE.iter().find(|(cause, ..)| *cause == self.cause);
-        let &(_, status, name, title) = row.expect("every cause has a row");
+        let (status, name, title) = row(self.cause);
         let shown = |text: &String| shortened(text, SHOWN_MAX);
         let problem = Problem {
             kind: format!("{URN}{name}"),
@@ -75,8 +87,8 @@ pub(crate) struct ProblemName(pub(crate) &'static str);
 
 /// The documentation of a status: all of its problems.
 pub(crate) fn documented(status: StatusCode) -> utoipa::openapi::Response {
-    let rows = TABLE.iter().filter(|(_, of, ..)| *of == status);
-    let problems: Vec<String> = rows.map(|(.., name, title)| format!("`{URN}{name}`: {title}")).collect();
+    let rows = ROWS.iter().filter(|(of, ..)| *of == status);
+    let problems: Vec<String> = rows.map(|(_, name, title)| format!("`{URN}{name}`: {title}")).collect();
     let problem = ContentBuilder::new().schema(Some(Ref::from_schema_name("Problem"))).build();
     ResponseBuilder::new().description(problems.join("; ")).content(CONTENT_TYPE, problem).build()
 }

@@ -1,4 +1,4 @@
-//! The metrics of searches; other kinds of job have none.
+//! The metrics of jobs, most of which only searches have.
 
 use std::any::Any;
 
@@ -23,8 +23,8 @@ pub(super) fn event<K: Run>(metrics: &Metrics, event: &K::Event, job: &K) {
 
 /// Counts the progress of a trainer that has trained `images` since it last reported.
 pub(super) fn progress<K: Run>(metrics: &Metrics, progress: &Progress, images: u64) {
+    metrics.gpu_memory_used_bytes.set(progress.gpu_memory_used_bytes.unwrap_or(0) as i64);
     if is_search::<K>() {
-        metrics.gpu_memory_used_bytes.set(progress.gpu_memory_used_bytes.unwrap_or(0) as i64);
         metrics.search_images_trained.inc_by(images);
     }
 }

@@ -80,11 +80,12 @@ impl<K: Run> Record<K> {
             .with_context(|| format!("cannot create a folder in {}", parent.display()))?;
         if let Some(schedule) = schedule {
             let path = made.path().join(files::SCHEDULE);
-            std::fs::write(&path, formats::json::write(schedule))
+            pba_files::replace(&path, formats::json::write(schedule).as_bytes())
                 .with_context(|| format!("cannot write {}", path.display()))?;
         }
         record.live().save(made.path())?;
         std::fs::rename(made.path(), &record.directory)
+            .and_then(|()| pba_files::sync_folder_of(&record.directory))
             .with_context(|| format!("cannot create {}", record.directory.display()))?;
         // It was moved: there is nothing to remove.
         let _ = made.keep();

@@ -133,6 +133,7 @@ async fn run<K: Run>(
     let mut checkpoint = record.epoch();
     loop {
         let end = attempt(workplace, record, stop).await;
+        workplace.metrics.gpu_memory_used_bytes.set(0);
         let end = end.unwrap_or_else(|error| End::Failed(format!("{error:#}")));
         let reached = record.epoch();
         starts = if reached > checkpoint { 1 } else { starts + 1 };

@@ -117,7 +117,7 @@ impl<K: Run> Table<K> {
             // Checked again under the lock: another request may have taken the name meanwhile.
             if !named {
                 spec.rename(self.free_name(registry, &records, &spec));
-            } else if self.holds(&records, spec.name()) {
+            } else if self.is_taken(registry, &records, spec.name()) {
                 return Err(name_taken::<K>(spec.name()));
             }
             let record = Record::create(&self.directory, spec, source, schedule.as_deref())

@@ -22,7 +22,7 @@ pub(crate) struct Engine {
     pub(crate) limits: Limits,
     /// Permits of previews and single ops: they use at most half of the workers, so that they cannot delay
     /// the streams.
-    pub(crate) single_jobs: Semaphore,
+    pub(crate) single_tasks: Semaphore,
     streams: Arc<Semaphore>,
 }
 
@@ -40,7 +40,7 @@ impl Engine {
             decoded: DecodedCache::new(decoded),
             shared_memory: Budget::new(limits.shared_memory_bytes_max, metrics.shared_memory_bytes.clone()),
             metrics,
-            single_jobs: Semaphore::new((limits.threads / 2).max(1)),
+            single_tasks: Semaphore::new((limits.threads / 2).max(1)),
             streams: Arc::new(Semaphore::new(limits.streams_max)),
             limits,
         })

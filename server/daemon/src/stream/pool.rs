@@ -1,8 +1,8 @@
 //! The bridge between the asynchronous side and the CPU: a fixed pool of threads.
 //!
-//! Jobs wait in one queue, first come first served. Each stream keeps only a few jobs in it
+//! Tasks wait in one queue, first come first served. Each stream keeps only a few tasks in it
 //! (`batches_ahead`), so any number of streams take turns, and a stream whose client does not read adds
-//! no jobs.
+//! no tasks.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Instant;
@@ -14,7 +14,7 @@ use tokio::sync::oneshot;
 
 use crate::metrics::Metrics;
 
-/// The resources that a worker lends to its jobs.
+/// The resources that a worker lends to its tasks.
 #[derive(Default)]
 pub(crate) struct Workspace {
     /// Buffers of the augmentation.
@@ -23,20 +23,20 @@ pub(crate) struct Workspace {
     pub(crate) decoder: RegionDecoder,
 }
 
-type Job = Box<dyn FnOnce(&mut Workspace) + Send>;
+type Task = Box<dyn FnOnce(&mut Workspace) + Send>;
 
 /// A fixed pool of worker threads, which end when it is dropped.
 pub(crate) struct Pool {
-    // Bounded by its users: at most `streams_max` streams with `batches_ahead` jobs each, and one
-    // job for each other request.
-    jobs: Sender<Job>,
+    // Bounded by its users: at most `streams_max` streams with `batches_ahead` tasks each, and one
+    // task for each other request.
+    tasks: Sender<Task>,
     metrics: Metrics,
 }
 
-/// The answer to a job, or an error when it [`PANICKED`]; the worker survives.
+/// The answer to a task, or an error when it [`PANICKED`]; the worker survives.
 pub(crate) type Answer<T> = oneshot::Receiver<T>;
 
-pub(crate) const PANICKED: &str = "the job panicked; see the server's log";
+pub(crate) const PANICKED: &str = "the task panicked; see the server's log";
 
 impl Pool {
     /// Starts `threads` workers.
@@ -44,34 +44,34 @@ impl Pool {
     /// # Errors
     /// When the system refuses a thread.
     pub(crate) fn start(threads: usize, metrics: Metrics) -> std::io::Result<Pool> {
-        let (jobs, queue) = unbounded::<Job>();
+        let (tasks, queue) = unbounded::<Task>();
         for number in 0..threads {
             let queue = queue.clone();
             std::thread::Builder::new().name(format!("augment-{number}")).spawn(move || {
                 let mut workspace = Workspace::default();
-                for job in queue {
-                    job(&mut workspace);
+                for task in queue {
+                    task(&mut workspace);
                 }
             })?;
         }
-        Ok(Pool { jobs, metrics })
+        Ok(Pool { tasks, metrics })
     }
 
-    /// Queues a job. It is skipped when the answer is dropped before its turn comes.
+    /// Queues a task. It is skipped when the answer is dropped before its turn comes.
     pub(crate) fn run<T: Send + 'static>(
         &self,
-        job: impl FnOnce(&mut Workspace) -> T + Send + 'static,
+        task: impl FnOnce(&mut Workspace) -> T + Send + 'static,
     ) -> Answer<T> {
         let (answer, receiver) = oneshot::channel();
         let metrics = self.metrics.clone();
         metrics.queue_depth.inc();
-        let job: Job = Box::new(move |workspace| {
+        let task: Task = Box::new(move |workspace| {
             metrics.queue_depth.dec();
             if answer.is_closed() {
                 return;
             }
             let start = Instant::now();
-            let result = catch_unwind(AssertUnwindSafe(|| job(workspace)));
+            let result = catch_unwind(AssertUnwindSafe(|| task(workspace)));
             metrics.worker_busy_seconds.inc_by(start.elapsed().as_secs_f64());
             match result {
                 // The reader may have left in the meantime; then the answer is not needed.
@@ -80,7 +80,7 @@ impl Pool {
                 Err(_) => *workspace = Workspace::default(),
             }
         });
-        self.jobs.send(job).expect("workers outlive the pool");
+        self.tasks.send(task).expect("workers outlive the pool");
         receiver
     }
 }

@@ -16,7 +16,7 @@ use crate::members::Way;
 /// What the strategies are on a GPU; the first is what `auto` means, until the benchmark has been run
 /// on one.
 pub(crate) const WAYS: &[Way] = &[
-    Way { strategy: Strategy::Stacked, train: || Box::new(eager::Eager) },
-    Way { strategy: Strategy::Sequential, train: || Box::new(eager::Eager) },
-    Way { strategy: Strategy::Graphs, train: || Box::<graphs::Graphs>::default() },
+    Way { strategy: Strategy::Stacked, is_stacked: true, train: || Box::new(eager::Eager) },
+    Way { strategy: Strategy::Sequential, is_stacked: false, train: || Box::new(eager::Eager) },
+    Way { strategy: Strategy::Graphs, is_stacked: false, train: || Box::<graphs::Graphs>::default() },
 ];
