@@ -18,7 +18,7 @@ pub trait Run: Clone + Send + Sync + 'static {
     const JOB: &'static JobKind;
     /// What it is asked to do.
     type Spec: Spec;
-    /// What happens in it.
+    /// What happens in it. No event is named as a [`Report`](crate::protocol::Report), or `state`.
     type Event: Serialize + DeserializeOwned + Send + 'static;
 
     /// The run that an event begins, with the digest of its dataset; none for any other event.

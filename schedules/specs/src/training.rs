@@ -140,7 +140,8 @@ pub trait Spec: Clone + PartialEq + Serialize + DeserializeOwned + Send + Sync
 where
     Self: TryFrom<Map<String, Value>, Error = SpecError> + ToSchema + 'static,
 {
-    /// What such a job has come to, in the API.
+    /// What such a job has come to, in the API. Its fields stand beside those of a `JobAnswer` and are named
+    /// otherwise.
     type Results: Clone + PartialEq + Serialize + DeserializeOwned + ToSchema + Send;
 
     /// Its name, which is also its id.

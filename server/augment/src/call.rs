@@ -25,7 +25,7 @@ impl Sign {
 pub struct OpCall {
     /// Which op.
     pub op: Op,
-    /// Magnitude level: 0..=9. what it means is the op's.
+    /// Magnitude level: 0..=9; what it means is up to the op.
     pub magnitude: u8,
     /// Direction, for the ops that have one; the others ignore it.
     pub sign: Sign,

@@ -85,7 +85,7 @@ impl Error {
         Error::new(Cause::Conflict, detail)
     }
 
-    /// No search can be added to the queue.
+    /// No job can be added to the queue.
     pub(crate) fn busy(detail: impl ToString) -> Error {
         Error::new(Cause::Busy, detail)
     }

@@ -62,12 +62,12 @@ fn schedule(
     if name == EvaluationSpec::NO_SCHEDULE {
         return Ok(None);
     }
-    let kept = dir.map(|dir| dir.join(files::SCHEDULE)).filter(|path| given.is_none() && path.exists());
+    let saved = dir.map(|dir| dir.join(files::SCHEDULE)).filter(|path| given.is_none() && path.exists());
     let published = || pba_schedules::library::all().into_iter().find(|known| known.name() == name);
-    if let (None, Some(published)) = (&kept, published()) {
+    if let (None, Some(published)) = (&saved, published()) {
         return Ok(Some(Arc::new(published)));
     }
-    let path = kept.unwrap_or_else(|| name.into());
+    let path = saved.unwrap_or_else(|| name.into());
     let cannot = || format!("cannot read the schedule {}", path.display());
     let text = fs::read_to_string(&path).with_context(cannot)?;
     Ok(Some(Arc::new(formats::read(&text, None, None).with_context(cannot)?)))

@@ -1,8 +1,8 @@
-//! Trains populations: the only code that links libtorch.
+//! Does the work of jobs: the only code that links libtorch.
 //!
 //! It is a child process of the server, so that a failure in libtorch, on a GPU or for lack of memory
-//! ends one search and not the streams. It reports events as JSON lines on its standard output, which
-//! [`pba_search::protocol::Line`] reads:
+//! ends one job and not the streams. It reports events as JSON lines on its standard output, which
+//! [`pba_search::protocol::Line`] reads; those of a search are:
 //!
 //! ```text
 //! {"event":"started","spec":{...},"dataset_digest":"5d2d..."}        once per run

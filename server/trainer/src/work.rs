@@ -12,7 +12,7 @@ use crate::signals;
 /// How long a trainer whose server died may take to exit.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Arguments that searches and evaluations share.
+/// Arguments of every kind of job.
 #[derive(clap::Args)]
 pub(crate) struct Work {
     /// The spec, a JSON object: a file, or `-` for standard input.

@@ -1,4 +1,4 @@
-//! `/v1/searches`, `/v1/evaluations`: the routes that all kinds of job share.
+//! `/v1/searches`, `/v1/evaluations` and so on: the routes that all kinds of job share.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
