@@ -94,6 +94,11 @@ impl CuttingProxy {
         self.hangs.store(true, Ordering::SeqCst);
     }
 
+    /// Sends what was held back at a cut, and cuts nothing more.
+    pub fn go_on(&self) {
+        self.hangs.store(false, Ordering::SeqCst);
+    }
+
     /// Its URL.
     pub fn url(&self) -> String {
         format!("http://{}", self.address)
@@ -133,8 +138,11 @@ fn forward(client: TcpStream, server: TcpStream, cut: Option<Cut>, hangs: &Atomi
         }
         left -= count as u64;
     }
-    while cut.is_some() && hangs.load(Ordering::SeqCst) {
-        std::thread::sleep(Duration::from_millis(10));
+    if cut.is_some() && hangs.load(Ordering::SeqCst) {
+        while hangs.load(Ordering::SeqCst) {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        let _ = std::io::copy(&mut from_server, &mut to_client);
     }
     let _ = from_server.shutdown(Shutdown::Both);
     if cut.is_some_and(|cut| cut.reset) {

@@ -1,13 +1,14 @@
 //! Clients that go away, dawdle, crowd, lie, or are cut: nobody else notices, and nothing stays.
 
 use std::io::{Read, Write};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use arrow_array::RecordBatch;
 use pba_client::{Client, ClientError, ClientOptions, EpochRequest, Query};
 use pba_tests::proxy::{self, Cut};
 use pba_tests::{CuttingProxy, Download, Epoch, Server, epoch, http, pba, wait_for, wait_until_still};
 use reqwest::Method;
+use tokio::time::timeout;
 
 const TRAIN: &str = "/v1/datasets/shapes/epochs/0/batches?schedule=cifar10-pba";
 const IMAGES: &str = "pba_images_augmented_total{dataset=\"shapes\"}";
@@ -342,6 +343,32 @@ fn a_replica_with_other_data_is_refused() {
 }
 
 #[test]
+fn a_continuation_that_was_given_up_is_still_checked() {
+    let server = Server::start(&[]);
+    // The continuation has other images, and its schema is late.
+    let other = proxy::rewriting(server.address(), "schedule=cifar10-pba", "schedule=svhn-pba");
+    let late = CuttingProxy::start(other.strip_prefix("http://").unwrap().parse().unwrap());
+    late.plan([Cut { after: 700, reset: false }]);
+    late.hang();
+    let first = CuttingProxy::start(server.address());
+    first.plan([Cut { after: 2_000_000, reset: false }]);
+    let request = EpochRequest::from_query("split=test&batch_size=100&schedule=cifar10-pba").unwrap();
+    let error = runtime().block_on(async {
+        let urls = [first.url(), late.url()];
+        let mut stream = Client::new(&urls).unwrap().epoch("shapes", 3, request).await.unwrap();
+        loop {
+            match timeout(Duration::from_millis(500), stream.next()).await {
+                Err(_) if late.connections() > 0 => late.go_on(),
+                Err(_) | Ok(Ok(Some(_))) => {}
+                Ok(Ok(None)) => panic!("two epochs were mixed"),
+                Ok(Err(error)) => break error,
+            }
+        }
+    });
+    assert!(matches!(&error, ClientError::Changed { .. }), "{error}");
+}
+
+#[test]
 fn other_batches_than_were_asked_for_are_refused() {
     let server = Server::start(&[]);
     let request = EpochRequest::from_query("split=test&batch_size=100&seed=7").unwrap();
@@ -436,6 +463,45 @@ fn what_is_no_answer_of_a_server_is_refused() {
     pba(&["search", "watch", "x", "--server", &page]).refused(1, &["not a stream of events"]);
     let preview = ["dataset", "preview", "shapes", "--server", &page];
     pba(&preview).refused(1, &["did not answer with a PNG"]);
+}
+
+/// Answers every request with a problem of status 503.
+fn unavailable(retry_after: u32, kind: &str) -> String {
+    let body = format!(r#"{{"type":"{kind}","title":"t","status":503,"detail":"come again"}}"#);
+    let head = format!(
+        "HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/problem+json\r\nconnection: close\r\n\
+         retry-after: {retry_after}\r\ncontent-length: {}\r\n\r\n",
+        body.len()
+    );
+    answering(head.leak(), body.leak().as_bytes())
+}
+
+#[test]
+fn an_import_is_waited_for_at_the_pace_of_the_server_and_nothing_else() {
+    let importing = unavailable(3, pba_wire::problem::IMPORTING);
+    let proxy = CuttingProxy::start(importing.strip_prefix("http://").unwrap().parse().unwrap());
+    let waiting = Client::new([NOBODY.to_owned(), proxy.url()]).unwrap();
+    let others = Client::new([unavailable(9999, "about:blank")]).unwrap();
+    let (waiting, refused) = runtime().block_on(async {
+        let waiting = timeout(Duration::from_secs(8), waiting.epoch("shapes", 3, small()));
+        tokio::join!(waiting, others.epoch("shapes", 3, small()))
+    });
+    assert!(waiting.is_err(), "the import has not ended");
+    assert!((2..=3).contains(&proxy.connections()), "{} requests", proxy.connections());
+    assert!(matches!(refused, Err(ClientError::Refused(problem)) if problem.detail == "come again"));
+}
+
+#[test]
+fn a_cut_stream_outlasts_an_import() {
+    let server = Server::start(&[]);
+    let proxy = CuttingProxy::start(server.address());
+    // More cuts than the attempts at a replica.
+    let cuts = [100_000].into_iter().chain([0; 8]);
+    proxy.plan(cuts.map(|after| Cut { after, reset: false }));
+    let (start, importing) = (Instant::now(), unavailable(0, pba_wire::problem::IMPORTING));
+    let (batches, resumes) = read(&[proxy.url(), importing]).unwrap();
+    assert_eq!((epoch::digest(&batches), resumes), (server.epoch(&small_target()).digest(), 9));
+    assert!(start.elapsed() > Duration::from_secs(8), "it asks at most once a second");
 }
 
 /// Answers every request as a proxy does whose server is away.

@@ -5,9 +5,11 @@ use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
+use pba_tests::proxy::Cut;
 use pba_tests::server::{Process, data_folder, empty_data_folder};
-use pba_tests::{PATIENCE, Pba, Server, binary, pba, wait_for};
+use pba_tests::{CuttingProxy, PATIENCE, Pba, Server, binary, parquet_files, pba, wait_for};
 use pba_wire::Problem;
 use rustix::fs::{Mode, OFlags};
 use tempfile::TempDir;
@@ -112,17 +114,51 @@ fn signals_end_a_server_that_imports() {
 }
 
 #[test]
-fn a_stream_waits_for_its_dataset() {
+fn whoever_wants_images_waits_for_the_dataset() {
     let (data, slow) = (data_folder(), Slow::new());
     let (_process, socket) = importing(data.path(), &slow);
     let server = format!("unix:{}", socket.display());
-    let stream = std::thread::spawn(move || {
-        pba(&["stream", "--dataset", "slow", "--split", "test", "--server", &server])
-    });
-    std::thread::sleep(std::time::Duration::from_millis(500));
-    assert!(!stream.is_finished(), "it waits");
+    let run = |arguments: &[&str]| {
+        let arguments = [arguments, &["--server", &server]].concat();
+        Process::run(binary::interruptible(&binary::command(data.path(), &arguments)))
+    };
+    let stream = ["stream", "--dataset", "slow", "--split", "test"];
+    let mut waiting = [run(&stream), run(&stream), run(&["dataset", "preview", "slow"])];
+    // Longer than a server is retried that is full.
+    std::thread::sleep(Duration::from_secs(8));
+    for process in &mut waiting {
+        assert!(process.is_running(), "{}", process.stderr());
+        let told = process.stderr().matches("dataset \"slow\" is still being imported").count();
+        assert!((1..=2).contains(&told), "{}", process.stderr());
+    }
+    let [mut interrupted, others @ ..] = waiting;
+    interrupted.signal("INT");
+    assert_eq!(interrupted.wait().code(), Some(130));
     slow.end();
-    stream.join().unwrap().refused(1, &["slow", "could not be read"]);
+    for mut process in others {
+        assert_eq!(process.wait().code(), Some(1));
+        let says = "dataset \"slow\" could not be read";
+        assert!(process.stderr().contains(says), "{}", process.stderr());
+    }
+}
+
+#[test]
+fn a_replica_that_is_ready_is_not_waited_for() {
+    let (data, slow) = (data_folder(), Slow::new());
+    let (_process, socket) = importing(data.path(), &slow);
+    let folder = tempfile::tempdir().unwrap();
+    parquet_files::write(&folder.path().join("test.parquet"), &parquet_files::images(2000));
+    let ready = Server::start(&["--dataset", &format!("slow={}", folder.path().display())]);
+    let proxy = CuttingProxy::start(ready.address());
+    // From its beginning, and after a cut.
+    proxy.plan([Cut { after: 2_000_000, reset: false }]);
+    let importing = format!("unix:{}", socket.display());
+    for (urls, resumes) in [([&proxy.url(), &importing], 1), ([&importing, &proxy.url()], 0)] {
+        let read = pba(&["stream", urls[0], urls[1], "--dataset", "slow", "--split", "test", "--json"]);
+        assert!(!read.stderr.contains("waiting"), "{read:?}");
+        let read = read.json();
+        assert_eq!((&read["images"], &read["resumes"]), (&2000.into(), &resumes.into()), "{read}");
+    }
 }
 
 /// Runs a server that must refuse to start, on a data directory in which nothing is packed yet.

@@ -428,6 +428,49 @@ def test_retry_after_is_honoured(monkeypatch: pytest.MonkeyPatch) -> None:
     assert pauses[0] == 3 and 0 < pauses[1] < 1 and pauses[2] == 60
 
 
+def importing(retry_after: str = "0", kind: str = "urn:pba:problem:importing") -> bytes:
+    problem = {"type": kind, "title": "t", "status": 503, "detail": "dataset 'd' is still being imported"}
+    more = f"Retry-After: {retry_after}\r\n"
+    return answer(json.dumps(problem).encode(), "503 Service Unavailable", PROBLEM, more)
+
+
+def test_an_import_is_waited_for(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    """Before the first batch and after a cut, more often than is retried, and without a busy loop."""
+    from pba_client import _http
+
+    pauses: list = []
+    monkeypatch.setattr(_http.Canceller, "pause", lambda self, seconds: pauses.append(seconds))
+    caplog.set_level("INFO", "pba_client")
+    cut = answer(stream(3, 3))[:-400]
+    asked = [importing(seconds) for seconds in ("0", "3", "9999")]
+    with Script(*asked, cut, *asked, answer(stream(2, 2))) as script:
+        epoch = Client(script.url, retries=1, prefetch=0).epoch("d", 0)
+        assert len(list(epoch)) == 3 and epoch.resumes == 1
+    assert pauses == [1, 3, 60, 0, 1, 3, 60]
+    assert {record.getMessage() for record in caplog.records} == {"waiting: dataset 'd' is still being imported"}
+    assert len(caplog.records) == 1, "once in some seconds"
+
+
+def test_only_imports_are_waited_for() -> None:
+    foreign = importing(kind="about:blank")
+    with Script(foreign, foreign) as script, pytest.raises(RefusedError) as refusal:
+        Client(script.url, retries=1).epoch("d", 0)
+    assert (refusal.value.status, refusal.value.kind) == (503, "about:blank")
+
+
+def test_an_import_outlasts_other_replicas() -> None:
+    """Rounds with a server that is importing do not count, whatever the other one answers."""
+    with Script(*[full()] * 3, answer(stream(1, 1))) as other, Script(*[importing()] * 3) as script:
+        assert len(list(Client([other.url, script.url], retries=1).epoch("d", 0))) == 1
+
+
+@pytest.mark.parametrize("prefetch", [0, 2])
+def test_close_ends_a_wait_for_an_import(prefetch: int) -> None:
+    batches = answer(stream(4, 4))[:-400]
+    with Script(batches, importing("60")) as script:
+        close_ends_a_wait(Client(script.url, prefetch=prefetch).epoch("d", 0))
+
+
 def test_a_server_that_stays_full_refuses() -> None:
     with Script(*[full()] * 3) as script, pytest.raises(RefusedError, match="all streams") as refusal:
         Client(script.url, retries=2).epoch("d", 0)

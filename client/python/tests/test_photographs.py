@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import shutil
 from pathlib import Path
 from typing import Iterator, List
@@ -72,6 +73,15 @@ def test_they_are_described(photos: Server) -> None:
     split = about["splits"]["test"]
     assert split["images"] == "encoded" and split["shape"] is None
     assert split["sizes"] == {"height": [1, 61], "width": [1, 37]}
+
+
+def test_a_loader_does_not_wait_if_a_replica_is_ready(photos: Server, start_server, tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)  # which nobody writes to, so that it is being read until the server ends
+    importing = start_server("--dataset", f"photos={pipe}", wait=False)
+    loader = Loader([importing.url, photos.url], "photos", batch_size=1, world_size=2, drop_last=True)
+    assert len(loader) == len(list(loader.epoch(0))) == len(files()) // 2
+    assert Client(importing.url).dataset("photos")["state"] == "importing"
 
 
 def test_a_split_that_cannot_be_read_says_why(start_server, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]

@@ -46,7 +46,8 @@ impl Client {
 
     /// Streams one epoch of a dataset. A cut stream resumes at the next batch, on the next replica.
     ///
-    /// A server that is full, or still importing the dataset, is retried for some seconds.
+    /// A server that is full is retried for some seconds. While no replica has the dataset and one is still
+    /// importing it, the client waits, and logs the progress.
     ///
     /// # Errors
     /// When no replica can be reached, or one refuses the request.
@@ -60,8 +61,8 @@ impl Client {
     }
 
     /// Sends a request to the first replica that can be reached, and returns the body. A request that only
-    /// reads is retried on a busy server for some seconds; a change that has reached a server is not sent
-    /// to another one.
+    /// reads is retried on a busy server for some seconds, and for as long as the server is importing the
+    /// dataset; a change that has reached a server is not sent to another one.
     ///
     /// # Errors
     /// When none can be reached, or it refuses.
@@ -76,7 +77,7 @@ impl Client {
             let answer = self.replicas.at(number).document(request, body.clone()).await;
             let goes_on = match &answer {
                 Err(ClientError::Unreachable { .. }) => true,
-                Err(error) => method == Method::GET && error.is_passing(),
+                Err(error) => method == Method::GET && (error.is_passing() || error.is_busy()),
                 Ok(_) => false,
             };
             if goes_on { answer.map(Ok) } else { Ok(answer) }

@@ -13,7 +13,7 @@ use pba_wire::{EpochRequest, Query};
 
 use crate::address::segment;
 use crate::error::ClientError;
-use crate::replicas::{ATTEMPTS_MAX, Body, PAUSE, Replicas};
+use crate::replicas::{ATTEMPTS_MAX, Body, ImportWait, PAUSE, Replicas};
 
 /// Sides of images are shorter, so that no product of them overflows.
 const SIDE_MAX: u32 = 1 << 14;
@@ -40,7 +40,9 @@ pub struct EpochStream {
     epoch: u32,
     request: EpochRequest,
     replica: usize,
+    /// That of a replica whose data is known to be the stream's.
     connection: Option<Connection>,
+    import: ImportWait,
     schema: SchemaRef,
     expected: Count,
     received: Count,
@@ -79,6 +81,7 @@ impl EpochStream {
             request,
             replica: 0,
             connection: None,
+            import: ImportWait::default(),
             schema: SchemaRef::new(arrow_schema::Schema::empty()),
             expected: Count::default(),
             received: Count::default(),
@@ -87,7 +90,8 @@ impl EpochStream {
         };
         let opened = replicas.first(async |replica| {
             stream.replica = replica;
-            (stream.schema, stream.expected) = stream.connect().await?;
+            let (connection, schema, expected) = stream.connect().await?;
+            (stream.connection, stream.schema, stream.expected) = (Some(connection), schema, expected);
             Ok(())
         });
         opened.await?;
@@ -116,7 +120,7 @@ impl EpochStream {
         self.stats
     }
 
-    /// The next batch; none when the epoch is complete.
+    /// The next batch; none when the epoch is complete. May be dropped while it waits, and called again.
     ///
     /// # Errors
     /// When the stream was cut and could not be resumed, or resumed with other data. The batches so far
@@ -139,7 +143,7 @@ impl EpochStream {
             return self.finish().await.map(|()| None);
         }
         let replicas = self.replicas.count();
-        let mut attempts = 0;
+        let (mut attempts, mut importing) = (0, None);
         loop {
             let failure = match self.try_next().await {
                 Ok(batch) => return Ok(Some(batch)),
@@ -148,20 +152,30 @@ impl EpochStream {
             };
             self.connection = None;
             attempts += 1;
-            if attempts > ATTEMPTS_MAX * replicas {
-                return Err(ClientError::Cut {
-                    received: self.received.batches,
-                    expected: self.expected.batches,
-                    attempts: ATTEMPTS_MAX * replicas,
-                    reason: failure.to_string(),
-                });
-            }
-            // Each replica is tried once without a pause, and so is a single one that cut a stream.
-            if attempts.is_multiple_of(replicas) && attempts > replicas {
-                tokio::time::sleep(PAUSE * 2u32.pow(attempts / replicas - 2)).await;
+            match failure {
+                ClientError::Importing { problem, retry_after } => {
+                    importing.get_or_insert((attempts + replicas, problem, retry_after));
+                }
+                failure if importing.is_none() && attempts > ATTEMPTS_MAX * replicas => {
+                    return Err(ClientError::Cut {
+                        received: self.received.batches,
+                        expected: self.expected.batches,
+                        attempts: ATTEMPTS_MAX * replicas,
+                        reason: failure.to_string(),
+                    });
+                }
+                _ => self.stats.resumes += 1,
             }
             self.replica += 1;
-            self.stats.resumes += 1;
+            // Next comes the one that is importing: all others were tried since.
+            if let Some((_, problem, retry_after)) = importing.take_if(|(next, ..)| *next == attempts + 1) {
+                // An import ends, so that the round does not count.
+                attempts -= replicas;
+                self.import.pause(&problem, retry_after).await;
+            } else if importing.is_none() && attempts.is_multiple_of(replicas) && attempts > replicas {
+                // Each replica is tried once without a pause, and so is a single one that cut a stream.
+                tokio::time::sleep(PAUSE * 2u32.pow(attempts / replicas - 2)).await;
+            }
         }
     }
 
@@ -180,8 +194,9 @@ impl EpochStream {
     /// The next batch, of the rows that are still expected.
     async fn try_next(&mut self) -> Result<RecordBatch, ClientError> {
         if self.connection.is_none() {
-            let (schema, _) = self.connect().await?;
+            let (connection, schema, _) = self.connect().await?;
             self.check_unchanged(&schema)?;
+            self.connection = Some(connection);
         }
         let Count { batches, rows } = self.received;
         let Some(batch) = self.read().await? else {
@@ -197,22 +212,22 @@ impl EpochStream {
     }
 
     /// Requests the missing batches from the current replica, and reads the schema.
-    async fn connect(&mut self) -> Result<(SchemaRef, Count), ClientError> {
+    async fn connect(&mut self) -> Result<(Connection, SchemaRef, Count), ClientError> {
         let mut request = self.request.clone();
         request.start += self.received.batches * request.step;
         let (dataset, epoch, query) = (segment(&self.dataset), self.epoch, request.to_query());
         let mark = if query.is_empty() { "" } else { "?" };
         let path = format!("/v1/datasets/{dataset}/epochs/{epoch}/batches{mark}{query}");
-        let body = self.replicas.at(self.replica).stream(&path).await?;
+        let replica = self.replicas.at(self.replica);
+        let body = replica.stream(&path).await?;
         self.stats.shares_memory = !matches!(body, Body::Http(_));
         let (decoder, rest) = (StreamDecoder::new(), Buffer::default());
-        self.connection = Some(Connection { body, decoder, rest, batch: None });
+        let mut connection = Connection { body, decoder, rest, batch: None };
         let schema = loop {
-            if !self.advance().await? {
+            if !connection.advance(replica.stall, &mut self.stats.bytes).await? {
                 return Err(ClientError::Stream("it does not start with a schema".to_owned()));
             }
-            if let Some(schema) = self.connection.as_ref().and_then(|connection| connection.decoder.schema())
-            {
+            if let Some(schema) = connection.decoder.schema() {
                 break schema;
             }
         };
@@ -222,44 +237,26 @@ impl EpochStream {
             return Err(ClientError::Stream("it announces rows but no batches".to_owned()));
         }
         if !is_of_images(&schema) {
-            let columns = self.replicas.at(self.replica).hide(&columns(&schema));
+            let columns = replica.hide(&columns(&schema));
             return Err(ClientError::Stream(format!(
                 "its columns are not image, label and index: {columns}"
             )));
         }
         self.check(&schema, stream::EPOCH, self.epoch)?;
         self.check(&schema, stream::SEED, self.request.seed)?;
-        Ok((schema, announced))
+        Ok((connection, schema, announced))
     }
 
     /// The next batch of the connection; none at its end.
     async fn read(&mut self) -> Result<Option<RecordBatch>, ClientError> {
+        let stall = self.replicas.at(self.replica).stall;
+        let connection = self.connection.as_mut().expect("a connection was made");
         loop {
-            let batch = self.connection.as_mut().and_then(|connection| connection.batch.take());
-            if batch.is_some() || !self.advance().await? {
+            let batch = connection.batch.take();
+            if batch.is_some() || !connection.advance(stall, &mut self.stats.bytes).await? {
                 return Ok(batch);
             }
         }
-    }
-
-    /// Decodes up to the end of the next batch or of the received bytes, receiving some first if there are
-    /// none; false at the end of the answer.
-    async fn advance(&mut self) -> Result<bool, ClientError> {
-        let stall = self.replicas.at(self.replica).stall;
-        let connection = self.connection.as_mut().expect("a connection was made");
-        if connection.rest.is_empty() {
-            // TCP's own limit ends it first, and says the same.
-            let next = tokio::time::timeout(stall, connection.body.next()).await;
-            let next = next.unwrap_or_else(|_| Err(ClientError::Stream(format!("no data for {stall:?}"))));
-            let Some(bytes) = next? else { return Ok(false) };
-            self.stats.bytes += bytes.len() as u64;
-            connection.rest = bytes;
-        }
-        // Of nonsense in a header arrow's decoder makes a panic here and there.
-        let decoded = catch_unwind(AssertUnwindSafe(|| connection.decoder.decode(&mut connection.rest)));
-        let decoded = decoded.map_err(|_| ClientError::Stream("an invalid Arrow message".to_owned()))?;
-        connection.batch = decoded.map_err(|error| ClientError::Stream(error.to_string()))?;
-        Ok(true)
     }
 
     /// The replica that resumes the stream must have the same data, and send the missing part.
@@ -284,6 +281,26 @@ impl EpochStream {
         let replica = self.replicas.at(self.replica);
         let (url, found) = (replica.address.to_string(), replica.hide(found));
         ClientError::Changed { url, key: key.to_owned(), found, expected }
+    }
+}
+
+impl Connection {
+    /// Decodes up to the end of the next batch or of the received bytes, receiving some first if there are
+    /// none; false at the end of the answer.
+    async fn advance(&mut self, stall: Duration, received: &mut u64) -> Result<bool, ClientError> {
+        if self.rest.is_empty() {
+            // TCP's own limit ends it first, and says the same.
+            let next = tokio::time::timeout(stall, self.body.next()).await;
+            let next = next.unwrap_or_else(|_| Err(ClientError::Stream(format!("no data for {stall:?}"))));
+            let Some(bytes) = next? else { return Ok(false) };
+            *received += bytes.len() as u64;
+            self.rest = bytes;
+        }
+        // Of nonsense in a header arrow's decoder makes a panic here and there.
+        let decoded = catch_unwind(AssertUnwindSafe(|| self.decoder.decode(&mut self.rest)));
+        let decoded = decoded.map_err(|_| ClientError::Stream("an invalid Arrow message".to_owned()))?;
+        self.batch = decoded.map_err(|error| ClientError::Stream(error.to_string()))?;
+        Ok(true)
     }
 }
 

@@ -1,6 +1,7 @@
 //! Errors of the client.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use pba_wire::Problem;
 
@@ -30,6 +31,13 @@ pub enum ClientError {
     /// The server refused the request, with a reason.
     #[error("{0}{hint}", hint = hint(.0.status))]
     Refused(Box<Problem>),
+    /// The server is still importing the dataset. Streams, and requests that only read, wait for it instead.
+    #[error("{problem}")]
+    Importing {
+        problem: Box<Problem>,
+        /// When to ask again.
+        retry_after: Duration,
+    },
     /// An answer that does not come from a PBA server.
     #[error("{url} answered {status}, which is not an answer of a PBA server: {body}{hint}", hint = hint(*.status))]
     Foreign {
@@ -105,6 +113,7 @@ impl ClientError {
     pub(crate) fn is_busy(&self) -> bool {
         match self {
             ClientError::Refused(problem) => matches!(problem.status, 429 | 503),
+            ClientError::Importing { .. } => true,
             ClientError::Foreign { status, .. } => matches!(status, 429 | 502..=504),
             _ => false,
         }

@@ -1,10 +1,10 @@
 //! Requests to one of several replicas.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use arrow_buffer::Buffer;
 use pba_wire::{Problem, problem, stream};
-use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue};
+use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER};
 use reqwest::redirect::Policy;
 use reqwest::{RequestBuilder, Response, StatusCode};
 
@@ -24,6 +24,12 @@ const DOCUMENT_BYTES_MAX: usize = 256 << 20;
 pub(crate) const ATTEMPTS_MAX: u32 = 6;
 /// Pause before the second attempt; doubled each time.
 pub(crate) const PAUSE: Duration = Duration::from_millis(100);
+/// Seconds until a server that is importing a dataset is asked again: at least, and if it does not say.
+const RETRY_AFTER_MIN: u64 = 1;
+/// Most of them that a server can ask for.
+const RETRY_AFTER_MAX: u64 = 60;
+/// How often a wait for an import is logged.
+const LOG_EVERY: Duration = Duration::from_secs(5);
 
 /// The replicas of one server: at least one.
 #[derive(Clone, Debug)]
@@ -55,30 +61,57 @@ impl Replicas {
         &self.0[number % self.0.len()]
     }
 
-    /// Tries one replica after the other, and retries the busy ones for some seconds.
+    /// Tries one replica after the other, and retries the busy ones for some seconds. If all that is left
+    /// is importing the dataset, waits as long as it does.
     pub(crate) async fn first<T>(
         &self,
         mut attempt: impl AsyncFnMut(usize) -> Result<T, ClientError>,
     ) -> Result<T, ClientError> {
         let mut round = 0;
+        let mut import = ImportWait::default();
         loop {
             let mut failure = ClientError::NoServer;
             let mut busy = None;
             for number in 0..self.0.len() {
                 match attempt(number).await {
-                    Err(error) if error.is_busy() => busy = Some(error),
+                    Err(error) if error.is_busy() => {
+                        let importing = |error: &_| matches!(error, ClientError::Importing { .. });
+                        busy = busy.filter(importing).or(Some(error));
+                    }
                     Err(error) if error.is_passing() => failure = error.after(failure),
                     done => return done,
                 }
             }
-            // Do not wait for a server that may not exist; one that is still importing datasets does exist.
+            // Do not wait for a server that may not exist; one that is busy does exist.
             match busy {
                 None => return Err(failure),
+                // An import ends, so that the round does not count.
+                Some(ClientError::Importing { problem, retry_after }) => {
+                    import.pause(&problem, retry_after).await;
+                    continue;
+                }
                 Some(error) if round == ATTEMPTS_MAX => return Err(error),
                 Some(_) => tokio::time::sleep(PAUSE * 2u32.pow(round)).await,
             }
             round += 1;
         }
+    }
+}
+
+/// A wait for a dataset that a server is importing.
+#[derive(Default)]
+pub(crate) struct ImportWait {
+    logged: Option<Instant>,
+}
+
+impl ImportWait {
+    /// Waits until the server may be asked again, and logs its progress now and then.
+    pub(crate) async fn pause(&mut self, problem: &Problem, retry_after: Duration) {
+        if self.logged.is_none_or(|logged| logged.elapsed() >= LOG_EVERY) {
+            tracing::info!("waiting: {}", problem.detail);
+            self.logged = Some(Instant::now());
+        }
+        tokio::time::sleep(retry_after).await;
     }
 }
 
@@ -192,16 +225,23 @@ impl Replica {
         }
         let status = response.status().as_u16();
         let is_problem = has_type(&response, problem::CONTENT_TYPE);
+        let retry_after = retry_after(&response);
         let body = self.whole(request, response).await?;
         let hide = |text: String| self.hide(&text);
         match serde_json::from_slice::<Problem>(&body) {
-            Ok(problem) if is_problem => Err(ClientError::Refused(Box::new(Problem {
-                detail: hide(problem.detail),
-                value: problem.value.map(hide),
-                parameter: problem.parameter.map(hide),
-                allowed: problem.allowed.map(hide),
-                ..problem
-            }))),
+            Ok(problem) if is_problem => {
+                let problem = Box::new(Problem {
+                    detail: hide(problem.detail),
+                    value: problem.value.map(hide),
+                    parameter: problem.parameter.map(hide),
+                    allowed: problem.allowed.map(hide),
+                    ..problem
+                });
+                Err(match problem.kind.as_str() {
+                    problem::IMPORTING => ClientError::Importing { problem, retry_after },
+                    _ => ClientError::Refused(problem),
+                })
+            }
             _ => Err(self.foreign(request.path, status, &String::from_utf8_lossy(&body))),
         }
     }
@@ -240,6 +280,12 @@ impl Replica {
         }
         Ok(body)
     }
+}
+
+/// When to ask again, within bounds. The form with a date is for caches.
+fn retry_after(response: &Response) -> Duration {
+    let found = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
+    Duration::from_secs(found.unwrap_or(RETRY_AFTER_MIN).clamp(RETRY_AFTER_MIN, RETRY_AFTER_MAX))
 }
 
 /// Whether an answer has a media type.

@@ -7,6 +7,8 @@ use utoipa::ToSchema;
 
 /// The media type of a [`Problem`].
 pub const CONTENT_TYPE: &str = "application/problem+json";
+/// [`Problem::kind`] of the refusal of a stream whose dataset is still being imported.
+pub const IMPORTING: &str = "urn:pba:problem:importing";
 
 /// Why a request was refused.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]

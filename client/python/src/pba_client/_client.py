@@ -173,7 +173,8 @@ class Client:
             codec: compression of the stream: ``zstd`` or ``lz4``; helps on a slow network only.
 
         Raises:
-            RefusedError: when the server refuses a parameter, or is full for too long.
+            RefusedError: when the server refuses a parameter, or is full for too long. A dataset that
+                is being imported is waited for.
             UnreachableError: when no server can be reached.
         """
         arguments = locals()

@@ -18,6 +18,7 @@ class RefusedError(PbaError, ValueError):
         value: its value.
         allowed: the allowed values.
         detail: the exact error, for people.
+        kind: the kind of error, for example ``urn:pba:problem:full``, if the server named one.
         retry_after: seconds after which to try again, if the server stated them.
     """
 
@@ -29,6 +30,7 @@ class RefusedError(PbaError, ValueError):
         parameter: Optional[str] = None,
         value: Optional[str] = None,
         allowed: Optional[str] = None,
+        kind: Optional[str] = None,
         retry_after: Optional[float] = None,
     ) -> None:
         super().__init__(f"{detail} ({status})")
@@ -37,6 +39,7 @@ class RefusedError(PbaError, ValueError):
         self.parameter = parameter
         self.value = value
         self.allowed = allowed
+        self.kind = kind
         self.retry_after = retry_after
 
     def __reduce__(self) -> tuple:

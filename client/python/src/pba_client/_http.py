@@ -270,6 +270,7 @@ class Response:
                 problem = json.loads(body)
                 detail = hide(str(problem["detail"]))
                 found = {name: problem.get(name) for name in ("parameter", "value", "allowed")}
+                found["kind"] = problem.get("type")
                 names = {name: hide(str(text)) for name, text in found.items() if text is not None}
         if self.body.status == 401:
             passed = "pass" if self.access.token is None else "it does not accept the one passed as"

@@ -119,14 +119,15 @@ class Loader:
         )
         description = self.client.dataset(dataset)
         if description.get("state") == "importing":
-            # A stream waits for the dataset; after that the number of samples is known.
-            with self._open(self._request(0)):
-                description = self.client.dataset(dataset)
-        # If there is no such split, or it could not be read, the server reports it below.
-        try:
-            self._samples = int(description["splits"].get(split, {}).get("samples", 0))
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise StreamError(f"{self.client.urls[0]} does not describe {dataset!r} properly") from error
+            # A stream waits for the dataset, or comes from another replica.
+            with self._open(self._request(0, shard=None, drop_last=False)) as whole:
+                self._samples = whole.metadata.rows
+        else:
+            # If there is no such split, or it could not be read, the server reports it below.
+            try:
+                self._samples = int(description["splits"].get(split, {}).get("samples", 0))
+            except (KeyError, TypeError, ValueError, AttributeError) as error:
+                raise StreamError(f"{self.client.urls[0]} does not describe {dataset!r} properly") from error
         # A refusal is better reported now than in the first epoch. This also returns the digests
         # that every later epoch must have. No batch comes after the last one.
         try:

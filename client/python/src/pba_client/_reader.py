@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import time
 from typing import TYPE_CHECKING, Callable, List, Optional, Tuple, TypeVar, Union
 
 from ._batch import Batch
@@ -17,6 +19,11 @@ PAUSE_SECONDS = 0.1
 PAUSE_SECONDS_MAX = 10.0
 # Longest pause that a server can ask for.
 RETRY_AFTER_SECONDS_MAX = 60.0
+# Kind of the refusal of a dataset that is being imported; shortest pause until it is asked for again,
+# and how often the wait is logged.
+IMPORTING = "urn:pba:problem:importing"
+IMPORT_SECONDS = 1.0
+LOG_SECONDS = 5.0
 # Full, shutting down, or a proxy whose server is down: another attempt may succeed.
 STATUS_RETRIED = (429, 502, 503, 504)
 # Default of batches fetched ahead by a thread.
@@ -29,6 +36,7 @@ if TYPE_CHECKING:
     from ._shared_memory import SharedMemoryReader
 
 _T = TypeVar("_T")
+_LOG = logging.getLogger("pba_client")
 
 
 def pause_seconds(failures: int, retry_after: Optional[float]) -> float:
@@ -73,6 +81,8 @@ class Reader:
         self._announced_rows = 0
         self.response: Optional[Response] = None
         self._stream: Union[StreamReader, SharedMemoryReader, None] = None
+        # When a wait for an import was logged last.
+        self._logged = float("-inf")
 
     def open(self, patient: bool) -> None:
         """Connects for the first time; if patient, servers that accept no connection may come back."""
@@ -94,10 +104,13 @@ class Reader:
         return received, self._persist(self._read)
 
     def _persist(self, attempt: Callable[[], _T], patient: bool = True) -> _T:
-        """Repeats an attempt until it succeeds or fails for good."""
+        """Repeats an attempt until it succeeds or fails for good. While a server is importing the
+        dataset, and none has it, attempts do not count."""
         # In total, and successive ones that another attempt would not help.
         attempts = hopeless = 0
         away: Optional[UnreachableError] = None
+        importing: Optional[RefusedError] = None
+        round_end = 0
         while True:
             try:
                 return attempt()
@@ -117,21 +130,37 @@ class Reader:
                 hopeless, away = 0, None
             # Counted in rounds: more replicas never mean fewer attempts at each.
             replicas = len(self._access.addresses)
+            refusal = failure if isinstance(failure, RefusedError) else None
+            imports = refusal is not None and refusal.kind == IMPORTING
+            if importing is None and imports:
+                # Until all others were tried.
+                importing, round_end = refusal, attempts + replicas - 1
             attempts_max = self._access.retries * replicas
             whole = self._progress.metadata
-            if attempts > attempts_max or hopeless >= replicas:
-                if whole is None or isinstance(failure, RefusedError):
+            if (attempts > attempts_max and importing is None) or hopeless >= replicas:
+                if whole is None or refusal is not None:
                     raise failure
                 made = min(attempts, attempts_max)
                 raise CutError(self.received, whole.batches, made, str(failure)) from failure
-            if whole is not None:
+            if whole is not None and not imports:
                 self._progress.resumes += 1
             self._progress.replica += 1
             # Each replica is tried once without a pause, and so is a single one that cut a stream.
             rounds, rest = divmod(attempts, replicas)
-            if rest == 0:
-                retry_after = failure.retry_after if isinstance(failure, RefusedError) else None
-                self.canceller.pause(pause_seconds(rounds - 1, retry_after))
+            if importing is not None and attempts == round_end:
+                # An import ends, so that the round does not count.
+                attempts -= replicas
+                self._wait_for_import(importing)
+                importing = None
+            elif importing is None and rest == 0:
+                self.canceller.pause(pause_seconds(rounds - 1, refusal.retry_after if refusal else None))
+
+    def _wait_for_import(self, refusal: RefusedError) -> None:
+        """Waits until the server may be asked again, and logs its progress now and then."""
+        if time.monotonic() - self._logged >= LOG_SECONDS:
+            _LOG.info("waiting: %s", refusal.detail)
+            self._logged = time.monotonic()
+        self.canceller.pause(max(IMPORT_SECONDS, pause_seconds(0, refusal.retry_after)))
 
     def _connect(self) -> None:
         """Requests the missing batches from the current replica, and checks that its data is the same."""

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::Context;
-use pba_client::{Client, ClientError, EpochRequest};
+use pba_client::{Client, EpochRequest};
 
 use crate::cli::serve::{self, start, stop_signal};
 use crate::cli::{file, output, stream};
@@ -114,13 +114,8 @@ async fn show(url: &str, config: &Config, args: &Args) -> anyhow::Result<()> {
     let client = Client::new([url])?;
     let request = EpochRequest { schedule: Some(SCHEDULE.to_owned()), ..EpochRequest::default() };
     let path = format!("/v1/datasets/{BUILT_IN}/epochs/{EPOCH}/preview.png?n=64&schedule={SCHEDULE}");
-    // Until the dataset is imported, which must not count in the rate of the stream.
-    let png = loop {
-        match client.request(reqwest::Method::GET, &path, None).await {
-            Err(ClientError::Refused(problem)) if problem.status == 503 => {}
-            answer => break answer?,
-        }
-    };
+    // Waits for the import of the dataset, which must not count in the rate of the stream.
+    let png = client.request(reqwest::Method::GET, &path, None).await?;
     output::line(format_args!("streaming epoch {EPOCH} of {BUILT_IN} with {SCHEDULE}"));
     let result = stream::read(&client, BUILT_IN, EPOCH, request, None).await?;
     output::line(stream::sentence(&result));

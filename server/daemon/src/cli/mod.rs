@@ -96,7 +96,7 @@ fn tell(error: &clap::Error) -> ! {
 fn log_to_stderr() -> anyhow::Result<()> {
     let filter = std::env::var("RUST_LOG").unwrap_or_default();
     let filter = filter.trim().trim_end_matches(',');
-    let filter = if filter.is_empty() { "warn,pba_server=info" } else { filter };
+    let filter = if filter.is_empty() { "warn,pba_client=info,pba_server=info" } else { filter };
     let filter: Targets = filter.parse().with_context(|| {
         format!(
             "RUST_LOG: {filter:?} is not a log filter; expected levels by target, like warn,pba_server=debug"
