@@ -96,9 +96,9 @@ class Reader:
 
     def next(self) -> Tuple[int, Optional[Batch]]:
         """The number of batches before the next one, and that; none when all announced have arrived."""
-        received, whole = self.received, self._progress.metadata
-        assert whole is not None
-        if received == whole.batches:
+        received, total = self.received, self._progress.metadata
+        assert total is not None
+        if received == total.batches:
             self._finish()
             return received, None
         return received, self._persist(self._read)
@@ -136,13 +136,13 @@ class Reader:
                 # Until all others were tried.
                 importing, round_end = refusal, attempts + replicas - 1
             attempts_max = self._access.retries * replicas
-            whole = self._progress.metadata
+            total = self._progress.metadata
             if (attempts > attempts_max and importing is None) or hopeless >= replicas:
-                if whole is None or refusal is not None:
+                if total is None or refusal is not None:
                     raise failure
                 made = min(attempts, attempts_max)
-                raise CutError(self.received, whole.batches, made, str(failure)) from failure
-            if whole is not None and not imports:
+                raise CutError(self.received, total.batches, made, str(failure)) from failure
+            if total is not None and not imports:
                 self._progress.resumes += 1
             self._progress.replica += 1
             # Each replica is tried once without a pause, and so is a single one that cut a stream.
@@ -180,7 +180,7 @@ class Reader:
         )
         self.response.check()
         self._stream = _stream(self.response, progress)
-        schema, whole = self._stream.schema, progress.metadata
+        schema, total = self._stream.schema, progress.metadata
         try:
             found = Metadata.of(schema)
         except StreamError as error:
@@ -191,33 +191,33 @@ class Reader:
             ("pba.epoch", found.epoch, int(request.epoch)),
             ("pba.seed", found.seed, int(request.parameters.get("seed", "0"))),
         ]
-        if whole is not None:
+        if total is not None:
             checks += [
-                ("pba.dataset", found.dataset, whole.dataset),
-                ("pba.schedule", found.schedule, whole.schedule),
+                ("pba.dataset", found.dataset, total.dataset),
+                ("pba.schedule", found.schedule, total.schedule),
                 ("schema", schema, progress.schema),
-                ("pba.batches", found.batches, whole.batches - self.received),
+                ("pba.batches", found.batches, total.batches - self.received),
             ]
             if self._rows is not None:
-                checks.append(("pba.rows", found.rows, whole.rows - self._rows))
+                checks.append(("pba.rows", found.rows, total.rows - self._rows))
         for key, value, expected in checks:
             access.check_same(str(address), key, value, expected)
-        if whole is None:
+        if total is None:
             progress.schema, progress.metadata = schema, found
-            whole = found
-        self._rows, self._announced_rows = whole.rows - found.rows, found.rows
+            total = found
+        self._rows, self._announced_rows = total.rows - found.rows, found.rows
 
     def _read(self) -> Batch:
         if self._stream is None:
             self._connect()
-        whole = self._progress.metadata
-        assert self._stream is not None and self._rows is not None and whole is not None
+        total = self._progress.metadata
+        assert self._stream is not None and self._rows is not None and total is not None
         batch = self._stream.next()
         if batch is None:
-            raise StreamError(f"it ended after {self.received} of {whole.batches} batches")
+            raise StreamError(f"it ended after {self.received} of {total.batches} batches")
         rows = self._rows + len(batch)
-        if self.received + 1 == whole.batches and rows != whole.rows:
-            sent = rows - whole.rows + self._announced_rows
+        if self.received + 1 == total.batches and rows != total.rows:
+            sent = rows - total.rows + self._announced_rows
             raise StreamError(f"it has {sent} rows where {self._announced_rows} were announced")
         self._rows = rows
         self.received += 1
