@@ -6,7 +6,6 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use anyhow::Context;
 use pba_schedules::{Schedule, formats::json, library};
-use pba_types::check_name;
 use pba_wire::schedules::ScheduleSummary;
 
 use crate::error::Error;
@@ -17,6 +16,7 @@ const DIGEST_DIGITS_MIN: usize = 12;
 /// Schedules by name. Names are immutable: a name never changes its content.
 pub(crate) struct Registry {
     directory: PathBuf,
+    is_writer: bool,
     schedules: RwLock<Schedules>,
 }
 
@@ -30,58 +30,23 @@ pub(crate) enum Put {
 }
 
 impl Registry {
-    /// Opens the registry whose added schedules are files in `directory`.
+    /// Opens the registry whose added schedules are files in `directory`. If another server writes there,
+    /// they are read again for each request.
     ///
     /// A file that is not a schedule is left alone, with a warning.
     ///
     /// # Errors
     /// When the directory cannot be created or listed.
-    pub(crate) fn open(directory: &Path) -> anyhow::Result<Registry> {
-        let shown = directory.display();
-        std::fs::create_dir_all(directory).with_context(|| format!("cannot create {shown}"))?;
-        let published = library::all().into_iter();
-        let mut schedules: Schedules =
-            published.map(|schedule| (schedule.name().to_owned(), Arc::new(schedule))).collect();
-        let cannot_list = || format!("cannot list {shown}");
-        for file in std::fs::read_dir(directory).with_context(cannot_list)? {
-            let path = file.with_context(cannot_list)?.path();
-            if path.extension().is_none_or(|extension| extension != "json") {
-                continue;
-            }
-            match read_file(&path) {
-                Ok(schedule) if !schedules.contains_key(schedule.name()) => {
-                    schedules.insert(schedule.name().to_owned(), Arc::new(schedule));
-                }
-                Ok(schedule) => {
-                    tracing::warn!(path = %path.display(), name = schedule.name(), "name taken; file ignored")
-                }
-                Err(error) => {
-                    tracing::warn!(path = %path.display(), error = %error, "not a schedule; file ignored")
-                }
-            }
-        }
-        Ok(Registry { directory: directory.to_owned(), schedules: RwLock::new(schedules) })
+    pub(crate) fn open(directory: &Path, is_writer: bool) -> anyhow::Result<Registry> {
+        std::fs::create_dir_all(directory)
+            .with_context(|| format!("cannot create {}", directory.display()))?;
+        let schedules = RwLock::new(load(directory)?);
+        Ok(Registry { directory: directory.to_owned(), is_writer, schedules })
     }
 
-    /// Every schedule, by name. Those that another server has added are read from disk.
+    /// Every schedule, by name.
     pub(crate) fn list(&self) -> Vec<Arc<Schedule>> {
-        let mut known = self.read().clone();
-        for file in std::fs::read_dir(&self.directory).into_iter().flatten().flatten() {
-            let path = file.path();
-            let name = path.file_stem().and_then(|stem| stem.to_str());
-            if let Some(name) = name.filter(|name| !known.contains_key(*name))
-                && let Some(schedule) = self.on_disk(name)
-            {
-                known.insert(name.to_owned(), Arc::new(schedule));
-            }
-        }
-        known.into_values().collect()
-    }
-
-    /// A schedule stored in a file of its name.
-    fn on_disk(&self, name: &str) -> Option<Schedule> {
-        check_name(name).ok()?;
-        read_file(&self.path(name)).ok().filter(|schedule| schedule.name() == name)
+        self.read().values().cloned().collect()
     }
 
     /// The schedule with a name, a digest, or the beginning of a digest.
@@ -103,10 +68,6 @@ impl Registry {
             {
                 return Ok(Arc::clone(schedule));
             }
-        }
-        // If another server writes here, the schedules it added are only on disk.
-        if let Some(schedule) = self.on_disk(name) {
-            return Ok(Arc::new(schedule));
         }
         Err(Error::not_found("schedule", name, schedules.keys().map(String::as_str)))
     }
@@ -155,6 +116,12 @@ impl Registry {
     }
 
     fn read(&self) -> RwLockReadGuard<'_, Schedules> {
+        if !self.is_writer {
+            match load(&self.directory) {
+                Ok(found) => *self.write() = found,
+                Err(error) => tracing::error!(error = format!("{error:#}"), "the schedules are outdated"),
+            }
+        }
         self.schedules.read().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -165,6 +132,32 @@ impl Registry {
     fn path(&self, name: &str) -> PathBuf {
         self.directory.join(format!("{name}.json"))
     }
+}
+
+/// The published schedules, and those in a directory.
+fn load(directory: &Path) -> anyhow::Result<Schedules> {
+    let published = library::all().into_iter();
+    let mut schedules: Schedules =
+        published.map(|schedule| (schedule.name().to_owned(), Arc::new(schedule))).collect();
+    let cannot_list = || format!("cannot list {}", directory.display());
+    for file in std::fs::read_dir(directory).with_context(cannot_list)? {
+        let path = file.with_context(cannot_list)?.path();
+        if path.extension().is_none_or(|extension| extension != "json") {
+            continue;
+        }
+        match read_file(&path) {
+            Ok(schedule) if !schedules.contains_key(schedule.name()) => {
+                schedules.insert(schedule.name().to_owned(), Arc::new(schedule));
+            }
+            Ok(schedule) => {
+                tracing::warn!(path = %path.display(), name = schedule.name(), "name taken; file ignored")
+            }
+            Err(error) => {
+                tracing::warn!(path = %path.display(), error = %error, "not a schedule; file ignored")
+            }
+        }
+    }
+    Ok(schedules)
 }
 
 fn read_file(path: &Path) -> anyhow::Result<Schedule> {
@@ -197,7 +190,7 @@ mod tests {
     #[test]
     fn names_are_immutable_and_survive_a_restart() {
         let directory = tempfile::tempdir().unwrap();
-        let registry = Registry::open(directory.path()).unwrap();
+        let registry = Registry::open(directory.path(), true).unwrap();
         assert_eq!(registry.put(schedule("mine", 3)).unwrap(), Put::Created);
         assert_eq!(registry.put(schedule("mine", 3)).unwrap(), Put::Unchanged);
         assert_eq!(registry.put(schedule("mine", 4)).unwrap_err().cause, Cause::Conflict);
@@ -205,7 +198,7 @@ mod tests {
         drop(registry);
 
         std::fs::write(directory.path().join("broken.json"), "{").unwrap();
-        let registry = Registry::open(directory.path()).unwrap();
+        let registry = Registry::open(directory.path(), true).unwrap();
         assert_eq!(registry.get("mine").unwrap().epochs(), 3);
         let digest = registry.get("mine").unwrap().digest().to_string();
         assert_eq!(registry.get(&digest).unwrap().name(), "mine");
@@ -214,14 +207,29 @@ mod tests {
         registry.delete("mine").unwrap();
         assert_eq!(registry.delete("mine").unwrap_err().cause, Cause::NotFound);
         assert_eq!(registry.delete("cifar10-pba").unwrap_err().cause, Cause::Conflict);
-        assert!(Registry::open(directory.path()).unwrap().get("mine").is_err());
+        assert!(Registry::open(directory.path(), true).unwrap().get("mine").is_err());
         assert!(directory.path().join("broken.json").exists(), "nothing of the user's is lost");
+    }
+
+    #[test]
+    fn a_replica_shows_what_the_writer_has_now() {
+        let directory = tempfile::tempdir().unwrap();
+        let [writer, replica] = [true, false].map(|is| Registry::open(directory.path(), is).unwrap());
+        for epochs in [3, 4] {
+            assert!(replica.get("mine").is_err());
+            writer.put(schedule("mine", epochs)).unwrap();
+            assert_eq!(replica.get("mine").unwrap().epochs(), epochs);
+            let digest = writer.get("mine").unwrap().digest().to_string();
+            assert_eq!(replica.get(&digest).unwrap().name(), "mine");
+            assert_eq!(replica.list().len(), writer.list().len());
+            writer.delete("mine").unwrap();
+        }
     }
 
     #[test]
     fn a_mistyped_name_is_helped() {
         let directory = tempfile::tempdir().unwrap();
-        let error = Registry::open(directory.path()).unwrap().get("cifar10_pba").unwrap_err();
+        let error = Registry::open(directory.path(), true).unwrap().get("cifar10_pba").unwrap_err();
         assert!(error.detail.contains("did you mean \"cifar10-pba\"?"), "{}", error.detail);
     }
 }

@@ -97,7 +97,7 @@ pub(crate) async fn start(config: &Config) -> anyhow::Result<Server> {
     }
     let trainer = Trainer::find(config.trainer.clone());
     // After locking, so that the previous holder no longer changes them.
-    let registry = Registry::open(&data.join("schedules"))?;
+    let registry = Registry::open(&data.join("schedules"), lock.is_writer())?;
     let jobs = Jobs::open(data, &cache, trainer, lock.is_writer(), metrics.clone())?;
     let catalog = Catalog::new(&cache, metrics.clone());
     for (name, DatasetConfig { path, base }) in &config.datasets {
