@@ -107,7 +107,7 @@ fn an_export_is_imported_as_the_same() {
     server.pba(&["schedule", "import", &file, "--name", "mine"]).ok();
     server.pba(&["schedule", "import", &file, "--name", "cifar10-pba"]).refused(1, &["409", "cifar10-pba"]);
     let stretched = ["schedule", "import", &file, "--name", "mine", "--epochs", "7"];
-    server.pba(&stretched).refused(1, &["says itself how many epochs", "--epochs is for logs"]);
+    server.pba(&stretched).refused(1, &["already states the epochs", "--epochs is for logs"]);
     let svg = server.pba(&["schedule", "plot", "mine"]).ok();
     assert!(svg.starts_with("<svg ") && svg.trim_end().ends_with("</svg>") && svg.contains(">mine<"));
     assert!(svg.contains("Rotate"));

@@ -42,7 +42,7 @@ pub struct JobAnswer<S, R> {
     pub epoch: u32,
     /// Total epochs.
     pub epochs: u32,
-    /// What it has come to.
+    /// Its results so far.
     #[serde(flatten)]
     pub results: R,
     /// Time spent training, in seconds.
@@ -55,7 +55,7 @@ pub struct JobAnswer<S, R> {
     pub model: String,
     /// Progress of its trainer, while it runs.
     pub progress: Option<Progress>,
-    /// Its spec, with every default filled in.
+    /// Its spec, with the server's defaults filled in.
     pub spec: S,
 }
 

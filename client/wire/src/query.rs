@@ -100,7 +100,8 @@ pub fn integer<T>(range: RangeInclusive<T>) -> Form<T>
 where
     T: FromStr + PartialOrd + fmt::Display + 'static,
 {
-    let bound = |bound: &T| bound.to_string().parse::<f64>().ok();
+    // A larger one would be written rounded up.
+    let bound = |bound: &T| bound.to_string().parse().ok().filter(|bound: &f64| *bound < f64::exp2(53.0));
     let schema = of_type(Type::Integer).minimum(bound(range.start())).maximum(bound(range.end()));
     Form::new(schema, T::to_string, move |text| match text.parse() {
         Ok(number) if is_digits(text) && range.contains(&number) => Ok(number),
@@ -115,7 +116,7 @@ where
 /// `true` or `false`.
 pub fn boolean() -> Form<bool> {
     Form::new(of_type(Type::Boolean), bool::to_string, |text| {
-        text.parse().map_err(|_| ("not a truth value", "true or false".to_owned()))
+        text.parse().map_err(|_| ("not a boolean", "true or false".to_owned()))
     })
 }
 

@@ -14,7 +14,7 @@ use crate::training::{IMAGES_MAX, Spec, TrainingSpec};
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(try_from = "Map<String, Value>")]
 pub struct EvaluationSpec {
-    /// Name of the evaluation. Default `evaluation`.
+    /// Name of the evaluation. By default derived from dataset and model.
     #[schema(required = false)]
     pub name: String,
     /// The schedule to train with, by name, or `none` (the default): base augmentation only.
@@ -31,7 +31,7 @@ pub struct EvaluationSpec {
     pub ablation: Ablation,
 }
 
-/// What an evaluation has come to.
+/// The results of an evaluation so far.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct EvaluationResults {
     /// The schedule that it trains with, or `none`.

@@ -49,7 +49,7 @@ pub trait Run: Clone + Send + Sync + 'static {
         None
     }
 
-    /// What it has come to, for the API. There is no run before it has begun; `is_done` once its schedule
+    /// Its results so far, for the API. There is no run before it has begun; `is_done` once its schedule
     /// is registered.
     fn results(run: Option<&Self>, spec: &Self::Spec, is_done: bool) -> <Self::Spec as Spec>::Results;
 }

@@ -18,18 +18,16 @@ const POPULATION_MAX: u32 = 256;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(try_from = "Map<String, Value>")]
 pub struct SearchSpec {
-    /// Name of the search, and of the schedule it learns. Default `search`.
+    /// Name of the search, and of the schedule it learns. By default derived from dataset and model.
     #[schema(required = false)]
     pub name: String,
     /// How the members are trained.
     #[serde(flatten)]
     pub training: TrainingSpec,
-    /// Images that the members train on. Default: [the model's](ModelName::defaults), but at most half of
-    /// the split ([`SearchSpec::sized`]).
+    /// Images that the members train on. Default: the model's own, but at most half of the split.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub train_size: Option<usize>,
-    /// Images that the members are scored with. Default: [the model's](ModelName::defaults), but at most
-    /// the rest of the split.
+    /// Images that the members are scored with. Default: the model's own, but at most the rest of the split.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub val_size: Option<usize>,
     /// Members of the population: at least 2. Default 16.
@@ -52,7 +50,7 @@ pub struct SearchSpec {
     pub strategy: Strategy,
 }
 
-/// What a search has come to.
+/// The results of a search so far.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct SearchResults {
     /// The best validation accuracy in the population, 0..1.

@@ -96,7 +96,7 @@ pub struct TrainingSpec {
     /// Epochs that each model trains: at least 1. Default 200.
     #[schema(required = false, minimum = 1, maximum = 1_000_000)]
     pub epochs: u32,
-    /// Images per step: 1..=65536. Default: [the model's](ModelName::defaults), as for the next two.
+    /// Images per step: 1..=65536. Default: the model's own, as for the next two.
     #[schema(required = false, minimum = 1, maximum = 65_536)]
     pub batch_size: usize,
     /// Initial learning rate: above 0.
@@ -140,7 +140,7 @@ pub trait Spec: Clone + PartialEq + Serialize + DeserializeOwned + Send + Sync
 where
     Self: TryFrom<Map<String, Value>, Error = SpecError> + ToSchema + 'static,
 {
-    /// What such a job has come to, in the API. Its fields stand beside those of a `JobAnswer` and are named
+    /// The results of such a job so far, in the API. Its fields stand beside those of a `JobAnswer` and are named
     /// otherwise.
     type Results: Clone + PartialEq + Serialize + DeserializeOwned + ToSchema + Send;
 

@@ -96,9 +96,9 @@ settings! {
     listen: String = (env = "PBA_LISTEN", value_name = "ADDRESS");
     /// Unix socket to also listen on, for clients on this machine
     socket: PathBuf = (env = "PBA_SOCKET", value_name = "PATH");
-    /// Directory for schedules, searches and packed datasets [default: ./pba-data]
+    /// Directory for schedules, jobs and packed datasets [default: ./pba-data]
     data_dir: PathBuf = (env = "PBA_DATA_DIR", value_name = "DIR");
-    /// The trainer, which runs searches [default: pba-trainer next to this program]
+    /// The trainer, which runs searches and evaluations [default: pba-trainer next to this program]
     trainer: PathBuf = (env = "PBA_TRAINER", value_name = "PATH");
     /// Allow an address that other machines can reach, without authentication
     insecure: bool = (

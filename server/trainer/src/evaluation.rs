@@ -8,9 +8,9 @@ use std::time::Duration;
 use anyhow::{Context, anyhow, ensure};
 use pba_augment::Policies;
 use pba_datasets::SplitName;
-use pba_schedules::{Schedule, formats};
+use pba_schedules::{Ablation, Schedule, formats};
 use pba_search::protocol::{files, flags};
-use pba_search::{Evaluated, Evaluation, EvaluationEvent, EvaluationSpec, Run, Strategy, Trainer};
+use pba_search::{Evaluated, Evaluation, EvaluationEvent, EvaluationSpec, Run, SpecError, Strategy, Trainer};
 
 use crate::data::{self, Pictures, ScoreSet, choose};
 use crate::job::Job;
@@ -41,7 +41,12 @@ pub(crate) struct Args {
 /// # Errors
 /// Those of [`schedule`], [`check`] and [`evaluate`].
 pub(crate) fn run(Args { work, dir, schedule: given }: Args) -> anyhow::Result<()> {
-    let (dir, spec) = (dir.as_deref(), work.begin()?);
+    let (dir, spec): (_, EvaluationSpec) = (dir.as_deref(), work.begin()?);
+    let is_scheduled = given.as_deref().unwrap_or(&spec.schedule) != EvaluationSpec::NO_SCHEDULE;
+    if !is_scheduled && spec.ablation != Ablation::Scheduled {
+        let allowed = "scheduled, as there is no schedule to ablate";
+        return Err(SpecError::new("ablation", spec.ablation, allowed).into());
+    }
     // With --check, the schedule that the spec names may be put in the folder later.
     let schedule = match &given {
         None if work.check => None,

@@ -129,6 +129,7 @@ impl Catalog {
                 let base = entry
                     .base
                     .unwrap_or_else(|| Base::of_dataset(dataset.shapes(), dataset.is_hidden_by_cutout()));
+                tracing::info!(dataset = name, "the dataset is served");
                 State::Ready(Arc::new(Served { dataset, base }))
             }
         };
@@ -180,7 +181,7 @@ impl Entry {
                 });
                 let detail = format!(
                     "dataset {name:?} is still being imported{}; /v1/datasets/{name} shows its progress, \
-                     and /readyz answers 200 when none is imported any more",
+                     and /readyz answers 200 when every import has ended",
                     done.unwrap_or_default()
                 );
                 Err(Error::new(Cause::Importing, detail))

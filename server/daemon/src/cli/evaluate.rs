@@ -44,7 +44,11 @@ struct Fields {
 pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     match args.command {
         Some(command) => jobs::run::<Watched>(&args.remote, command).await,
-        None => jobs::start::<Watched>(&args.remote, &args.start, &args.fields).await,
+        None => {
+            let help = "there is nothing to evaluate; name at least a dataset, as in \
+                        `pba evaluate --dataset shapes --model tiny --epochs 24`, or see `pba evaluate --help`";
+            jobs::start::<Watched>(&args.remote, &args.start, &args.fields, Some(help)).await
+        }
     }
 }
 

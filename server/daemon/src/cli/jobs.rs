@@ -130,15 +130,19 @@ pub(crate) struct StartFlags {
     watch: bool,
 }
 
-/// Starts a job with the fields given in `flags` and in a file.
+/// Starts a job with the fields given in `flags` and in a file. `help` is shown if there are none at all.
 pub(crate) async fn start<S: Shown>(
     remote: &Remote,
     start: &StartFlags,
     flags: &impl Serialize,
+    help: Option<&str>,
 ) -> anyhow::Result<()> {
     let mut fields: Map<String, Value> = start.spec.as_deref().map(read).transpose()?.unwrap_or_default();
     let Value::Object(flags) = serde_json::to_value(flags)? else { bail!("flags are not an object") };
     fields.extend(flags.into_iter().filter(|(_, value)| !value.is_null()));
+    if let (Some(help), None, true) = (help, &start.spec, fields.is_empty()) {
+        bail!("{help}");
+    }
     let path = format!("/v1/{}", S::Run::JOB.plural);
     let answer = remote.client()?.request(Method::POST, &path, Some(serde_json::to_vec(&fields)?)).await?;
     let Answer::<S> { id, state, .. } = remote.read(&answer)?;

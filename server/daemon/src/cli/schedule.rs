@@ -101,7 +101,7 @@ pub(crate) async fn run(Args { remote, command }: Args) -> anyhow::Result<()> {
             );
             anyhow::ensure!(
                 epochs.is_none() || is_log,
-                "{} says itself how many epochs its search had, {}; --epochs is for logs, and a schedule is \
+                "{} already states the epochs of its search, {}; --epochs is for logs, and a schedule is \
                  stretched by the `epochs` of a stream",
                 file.display(),
                 schedule.epochs()

@@ -78,7 +78,7 @@ struct Fields {
 pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     let remote = &args.remote;
     match args.command {
-        Command::Start { start, fields } => jobs::start::<Members>(remote, &start, &fields).await,
+        Command::Start { start, fields } => jobs::start::<Members>(remote, &start, &fields, None).await,
         Command::Job(command) => jobs::run::<Members>(remote, command).await,
         Command::Schedule { id } => {
             let answer = jobs::one::<Members>(remote, Method::GET, &id, "").await?;
@@ -198,7 +198,7 @@ impl Shown for Members {
         if self.learned_nothing {
             output::line(
                 "note: the best member never changed its policy, so this schedule augments nothing. \
-                 More epochs, or fewer images to train on, give augmentation something to win",
+                 Augmentation helps more with more epochs or fewer training images",
             );
         }
     }

@@ -122,7 +122,7 @@ pub(crate) fn router(app: Arc<App>) -> Router {
             Error::new(Cause::MethodNotAllowed, detail)
         })
         .fallback(async |uri: Uri| {
-            let detail = format!("there is no page {:?}; the routes are listed in the README", uri.path());
+            let detail = format!("there is no page {:?}; /openapi.json lists the routes", uri.path());
             Error::new(Cause::NotFound, detail)
         })
         .layer(from_fn_with_state((Arc::clone(&app), Arc::new(without_query)), observe))

@@ -32,18 +32,18 @@ macro_rules! causes {
 causes! {
     WrongParameter: BAD_REQUEST, "wrong-parameter", "wrong parameter";
     WrongBody: BAD_REQUEST, "wrong-body", "wrong body";
-    NotFound: NOT_FOUND, "not-found", "no such thing";
+    NotFound: NOT_FOUND, "not-found", "not found";
     MethodNotAllowed: METHOD_NOT_ALLOWED, "method-not-allowed", "method not allowed";
-    Conflict: CONFLICT, "conflict", "in conflict with what is there";
+    Conflict: CONFLICT, "conflict", "conflict with the current state";
     TooLarge: PAYLOAD_TOO_LARGE, "too-large", "too large";
-    NotReadable: UNSUPPORTED_MEDIA_TYPE, "not-readable", "not a format that is read";
+    NotReadable: UNSUPPORTED_MEDIA_TYPE, "not-readable", "unsupported format";
     BrokenDataset: UNPROCESSABLE_ENTITY, "broken-dataset", "the dataset is broken";
     Full: TOO_MANY_REQUESTS, "full", "all streams are taken";
     Busy: TOO_MANY_REQUESTS, "busy", "too many jobs";
     Timeout: REQUEST_TIMEOUT, "timeout", "the request took too long";
     NoTrainer: SERVICE_UNAVAILABLE, "no-trainer", "there is no trainer";
     Draining: SERVICE_UNAVAILABLE, "draining", "the server is shutting down";
-    Importing: SERVICE_UNAVAILABLE, "importing", "the dataset is not there yet";
+    Importing: SERVICE_UNAVAILABLE, "importing", "the dataset is being imported";
     Internal: INTERNAL_SERVER_ERROR, "internal", "the server is at fault";
 }
 

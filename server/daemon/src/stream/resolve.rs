@@ -114,7 +114,7 @@ impl Resolver<'_> {
 
     fn policies(&self, epoch: u32, request: &EpochRequest) -> Result<Chosen, Error> {
         let out_of_range = |epochs: u32| {
-            let allowed = format!("0..={}, or a larger epochs", epochs - 1);
+            let allowed = format!("0..={}, or increase epochs", epochs - 1);
             Error::parameter("epoch", epoch, format!("out of range for a run of {epochs} epochs"), allowed)
         };
         if let Some(epochs) = request.epochs.filter(|epochs| epoch >= *epochs) {
