@@ -100,10 +100,17 @@ fn an_evaluation_from_start_to_end() {
     // are no schedules'.
     assert_eq!(server.get(&format!("/v1/schedules/{id}")).status, 404);
     assert_eq!(server.start_search(&spec(json!({ "epochs": 2 }))), id);
+    let pointless = evaluation(json!({ "schedule": "none", "ablation": "final" })).to_string();
+    let answer = server.send("POST", "/v1/evaluations", pointless.as_bytes());
+    assert_eq!((answer.status, answer.problem().parameter.as_deref()), (400, Some("ablation")));
     let data = server.data();
     drop(server);
+    let folders = data.path().join("evaluations");
+    std::fs::create_dir(folders.join("copy")).unwrap();
+    std::fs::copy(folders.join(&id).join("evaluation.json"), folders.join("copy/evaluation.json")).unwrap();
     let server = Server::start_on(data, &["--trainer", "/nowhere"]);
     assert_eq!(server.job(JOBS, &id), done, "after a restart");
+    assert_eq!(server.get("/v1/evaluations/copy").status, 404);
     server.assert_healthy();
 }
 
@@ -327,6 +334,7 @@ fn evaluations_on_the_command_line() {
     server.pba(&["evaluate", "resume", "mine"]).refused(1, &["409", "only a failed or cancelled"]);
     server.pba(&["evaluate", "show", "nothing"]).refused(1, &["404", "there is no evaluation \"nothing\""]);
     server.pba(&["evaluate", "--schedule", "mine"]).refused(1, &["404", "none"]);
+    server.pba(&["evaluate", "--watch"]).refused(1, &["nothing to evaluate"]);
     server.pba(&["evaluate", "--epochs", "many"]).refused(1, &["epochs", "many"]);
     server.pba(&["evaluate", "--populations", "4"]).refused(2, &["--populations"]);
     let help = binary::pba(&["evaluate", "--help"]).ok();

@@ -221,6 +221,7 @@ fn pages_methods_and_long_queries() {
     ] {
         assert_eq!(server.get(path).problem().status, 404, "{path}");
     }
+    answered(&server.get("/v1/datasets/%ff"), 400, "UTF-8");
     for (method, path) in [
         ("POST", "/v1/datasets"),
         ("DELETE", "/v1/datasets/shapes/epochs/0/batches"),
@@ -426,7 +427,7 @@ fn schedules() {
     }
     let text = String::from_utf8(export).unwrap();
     for (body, says) in [
-        (String::new(), "pba-schedule/1"),
+        (String::new(), "pba-schedule"),
         ("{".to_owned(), ""),
         ("[]".to_owned(), ""),
         ("{}".to_owned(), "format"),
@@ -441,6 +442,7 @@ fn schedules() {
     answered(&put("wrong", b"\xff\xfe\x00"), 415, "UTF-8");
     answered(&put("wrong", &vec![b' '; 200_001]), 413, "200000");
     refused(&put("wrong?epochs=0", b""), 400, "epochs", "0", "1..=");
+    refused(&put("wrong?epochs=5", text.as_bytes()), 400, "epochs", "5", "lineage log");
     refused(&put("wrong?epoch=5", b""), 400, "epoch", "5", "epochs");
     let log = std::fs::read(pba_tests::repository("schedules/library/source/rsvhn_16_wrn.txt")).unwrap();
     answered(&put("wrong", &log), 400, "epochs");

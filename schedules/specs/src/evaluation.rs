@@ -25,6 +25,7 @@ pub struct EvaluationSpec {
     pub training: TrainingSpec,
     /// Images that the model trains on. Default: all of the split.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 1)]
     pub train_size: Option<usize>,
     /// Ablation of the schedule: `scheduled` (the default), `flatten`, `shuffled` or `final`.
     #[schema(required = false, value_type = String)]

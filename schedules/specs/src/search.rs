@@ -26,9 +26,11 @@ pub struct SearchSpec {
     pub training: TrainingSpec,
     /// Images that the members train on. Default: the model's own, but at most half of the split.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 1)]
     pub train_size: Option<usize>,
     /// Images that the members are scored with. Default: the model's own, but at most the rest of the split.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 1)]
     pub val_size: Option<usize>,
     /// Members of the population: at least 2. Default 16.
     #[schema(required = false, minimum = 2, maximum = 256)]

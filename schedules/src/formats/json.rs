@@ -45,7 +45,7 @@ struct Head {
 #[serde(deny_unknown_fields)]
 struct Document1 {
     #[serde(rename = "format")]
-    _format: Format1,
+    _format: String,
     name: String,
     epochs: u64,
     ops: Vec<String>,
@@ -68,12 +68,6 @@ struct Document2 {
 }
 
 #[derive(Deserialize)]
-enum Format1 {
-    #[serde(rename = "pba-schedule/1")]
-    Known,
-}
-
-#[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct RawSegment<P> {
     epochs: u64,
@@ -92,15 +86,24 @@ struct RawPolicy {
 /// # Errors
 /// When the text is neither, or the schedule in it is wrong.
 pub fn read(text: &str) -> Result<Schedule, ScheduleError> {
-    if serde_json::from_str::<Head>(text).is_ok_and(|head| head.format == V2) {
-        let document: Document2 = parse(V2, text)?;
-        let policy = |raw: RawPolicy| Policy::from_fields(&raw.family, raw.fields);
-        return schedule(document.name, document.epochs, document.segments, policy, document.provenance);
+    let Head { format } = parse("pba-schedule", text)?;
+    match format.as_str() {
+        V1 => {
+            let document: Document1 = parse(V1, text)?;
+            let ops = document.ops;
+            let policy = |levels| Pairs::try_from(RawPairs { ops: ops.clone(), levels }).map(Policy::Pairs);
+            schedule(document.name, document.epochs, document.segments, policy, document.provenance)
+        }
+        V2 => {
+            let document: Document2 = parse(V2, text)?;
+            let policy = |raw: RawPolicy| Policy::from_fields(&raw.family, raw.fields);
+            schedule(document.name, document.epochs, document.segments, policy, document.provenance)
+        }
+        _ => {
+            let reason = format!("format is {format:?}; allowed are {V1} and {V2}");
+            Err(ScheduleError::Json { format: "pba-schedule", reason })
+        }
     }
-    let document: Document1 = parse(V1, text)?;
-    let ops = document.ops;
-    let policy = |levels| Pairs::try_from(RawPairs { ops: ops.clone(), levels }).map(Policy::Pairs);
-    schedule(document.name, document.epochs, document.segments, policy, document.provenance)
 }
 
 fn parse<T: DeserializeOwned>(format: &'static str, text: &str) -> Result<T, ScheduleError> {

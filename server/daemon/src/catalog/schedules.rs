@@ -146,6 +146,9 @@ fn load(directory: &Path) -> anyhow::Result<Schedules> {
             continue;
         }
         match read_file(&path) {
+            Ok(schedule) if path.file_stem().is_none_or(|stem| stem != schedule.name()) => {
+                tracing::warn!(path = %path.display(), name = schedule.name(), "a copy; file ignored")
+            }
             Ok(schedule) if !schedules.contains_key(schedule.name()) => {
                 schedules.insert(schedule.name().to_owned(), Arc::new(schedule));
             }

@@ -169,6 +169,9 @@ fn check_query(without_query: &Routes, route: Option<&str>, request: &Request) -
         let detail = format!("the query has {} bytes; allowed are {QUERY_BYTES_MAX}", query.len());
         return Err(Error::new(Cause::TooLarge, detail));
     }
+    if percent_encoding::percent_decode_str(request.uri().path()).decode_utf8().is_err() {
+        return Err(Error::new(Cause::WrongParameter, "the path is not UTF-8 text"));
+    }
     let Some(route) = route else { return Ok(()) };
     // What is asked by HEAD is what GET would answer.
     let method = if request.method() == Method::HEAD { Method::GET } else { request.method().clone() };

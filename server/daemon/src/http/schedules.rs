@@ -66,6 +66,10 @@ pub(crate) async fn put(
     let text = std::str::from_utf8(&body)
         .map_err(|error| Error::new(Cause::NotReadable, format!("the body is not UTF-8 text: {error}")))?;
     let schedule = formats::read(text, Some(&name), epochs).map_err(Error::body)?;
+    if let (Some(epochs), Ok(_)) = (epochs, formats::json::read(text)) {
+        let reason = "the document already states the epochs of its search";
+        return Err(Error::parameter("epochs", epochs, reason, "epochs only for a lineage log"));
+    }
     if app.jobs.promise(&name) {
         return Err(Error::conflict(format!(
             "the name {name:?} is reserved for the schedule of a search; choose another one"

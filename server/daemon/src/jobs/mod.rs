@@ -19,7 +19,7 @@ use std::sync::Arc;
 
 use pba_search::{Run, Search};
 use pba_wire::jobs::JobState;
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, Semaphore, watch};
 
 use crate::catalog::schedules::Registry;
 use crate::jobs::supervisor::Waiting;
@@ -27,6 +27,9 @@ use crate::jobs::table::Table;
 use crate::jobs::trainer::Trainer;
 use crate::jobs::workplace::Workplace;
 use crate::metrics::Metrics;
+
+/// Most trainers that are asked at a time whether a job could run.
+const CHECKS_MAX: usize = 2;
 
 /// Every job, by kind.
 pub(crate) struct Jobs {
@@ -51,7 +54,8 @@ impl Jobs {
         metrics: Metrics,
     ) -> anyhow::Result<Jobs> {
         let (cache, queued) = (cache.to_owned(), Notify::new());
-        let workplace = Arc::new(Workplace { trainer, cache, is_writer, queued, metrics });
+        let checks = Semaphore::new(CHECKS_MAX);
+        let workplace = Arc::new(Workplace { trainer, cache, is_writer, checks, queued, metrics });
         let mut jobs = Jobs { kinds: Vec::new(), tables: HashMap::new(), workplace };
         macro_rules! add {
             ($($kind:ident in $file:ident),*) => { $(jobs.add::<pba_search::$kind>(data)?;)* };

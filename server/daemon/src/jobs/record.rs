@@ -100,6 +100,9 @@ impl<K: Run> Record<K> {
             std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
         let mut entry: Entry<K::Spec> =
             serde_json::from_str(&text).with_context(|| format!("{}", path.display()))?;
+        // A copy of a folder must not pass for the job.
+        let name = entry.spec.name();
+        anyhow::ensure!(directory.ends_with(name), "it is a copy of the folder of {} {name:?}", K::JOB.name);
         if entry.state == JobState::Running && is_writer {
             entry.state = JobState::Queued;
         }

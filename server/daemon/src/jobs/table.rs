@@ -105,8 +105,10 @@ impl<K: Run> Table<K> {
         body: &[u8],
     ) -> Result<Arc<Record<K>>, Error> {
         let Checked { mut spec, source, schedule, named } = self.check(catalog, registry, body)?;
-        let Workplace { trainer, cache, .. } = &*self.workplace;
+        let Workplace { trainer, cache, checks, .. } = &*self.workplace;
+        let permit = checks.acquire().await.map_err(Error::internal)?;
         trainer.check::<K>(&spec, &source, cache).await?;
+        drop(permit);
         let record = {
             let mut records = self.records();
             let waiting = records.values().filter(|record| !record.state().is_final()).count();

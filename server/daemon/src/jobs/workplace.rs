@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore};
 
 use crate::jobs::trainer::Trainer;
 use crate::metrics::Metrics;
@@ -15,6 +15,8 @@ pub(crate) struct Workplace {
     pub(crate) cache: PathBuf,
     /// Whether this server hosts the jobs in its data directory.
     pub(crate) is_writer: bool,
+    /// Permits to ask a trainer whether a job could run; each question is a process.
+    pub(crate) checks: Semaphore,
     /// Notified when a job is queued.
     pub(crate) queued: Notify,
     pub(crate) metrics: Metrics,
