@@ -100,8 +100,8 @@ fn an_evaluation_from_start_to_end() {
     // are no schedules'.
     assert_eq!(server.get(&format!("/v1/schedules/{id}")).status, 404);
     assert_eq!(server.start_search(&spec(json!({ "epochs": 2 }))), id);
-    let pointless = evaluation(json!({ "schedule": "none", "ablation": "final" })).to_string();
-    let answer = server.send("POST", "/v1/evaluations", pointless.as_bytes());
+    let pointless = evaluation(json!({ "name": "pointless", "schedule": "none", "ablation": "final" }));
+    let answer = server.send("POST", "/v1/evaluations", pointless.to_string().as_bytes());
     assert_eq!((answer.status, answer.problem().parameter.as_deref()), (400, Some("ablation")));
     let data = server.data();
     drop(server);
