@@ -146,7 +146,8 @@ impl Recipe {
     }
 
     /// [`Recipe::op_calls`] and [`Recipe::base_draws`] at once. They are the same at every level.
-    #[inline]
+    // A call for each image is felt where nothing else is done to it.
+    #[inline(always)]
     pub fn draws(&self, level: Level, sample: u64) -> (OpCalls, BaseDraws) {
         let (base, shape) = (&self.spec.base, self.spec.shape);
         let address = self.address(Purpose::Policy, sample);
