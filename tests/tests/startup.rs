@@ -8,10 +8,12 @@ use std::process::Command;
 use std::time::Duration;
 
 use pba_tests::proxy::Cut;
+use pba_tests::search::{Script, spec};
 use pba_tests::server::{Process, data_folder, empty_data_folder};
 use pba_tests::{CuttingProxy, PATIENCE, Pba, Server, binary, parquet_files, pba, wait_for};
 use pba_wire::Problem;
 use rustix::fs::{Mode, OFlags};
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
 /// A dataset that is being read for as long as the test wants: a pipe that nobody writes to.
@@ -38,9 +40,10 @@ impl Slow {
 }
 
 /// A server that imports a slow dataset, and its Unix socket.
-fn importing(data: &Path, slow: &Slow) -> (Process, PathBuf) {
+fn importing(data: &Path, slow: &Slow, flags: &[&str]) -> (Process, PathBuf) {
     let socket = data.join("pba.sock");
-    let command = Server::command(data, &["--socket", socket.to_str().unwrap(), "--dataset", &slow.flag()]);
+    let own = ["--socket", socket.to_str().unwrap(), "--dataset", &slow.flag()];
+    let command = Server::command(data, &[&own[..], flags].concat());
     let process = Process::run(binary::interruptible(&command));
     let line = process.line().expect("the server starts");
     assert!(line.starts_with("listening on http://127.0.0.1:"), "{line}");
@@ -66,9 +69,30 @@ fn ask(socket: &Path, method: &str, target: &str) -> Option<(String, String)> {
 }
 
 #[test]
+fn a_job_waits_for_its_own_dataset_only() {
+    let (data, slow, script) = (data_folder(), Slow::new(), Script::idles());
+    let folder = tempfile::tempdir().unwrap();
+    parquet_files::write(&folder.path().join("train.parquet"), &parquet_files::images(2000));
+    let flag = format!("slow={}", folder.path().display());
+    let server = Server::start_on(data.clone(), &["--trainer", script.path(), "--dataset", &flag]);
+    server.start_search(&spec(json!({ "name": "first", "dataset": "slow" })));
+    server.start_search(&spec(json!({ "name": "second" })));
+    server.wait_for_state("first", "running");
+    drop(server);
+    let (_process, socket) = importing(data.path(), &slow, &["--trainer", script.path()]);
+    let state = |id: &str| {
+        let (_, body) = ask(&socket, "GET", &format!("/v1/searches/{id}")).unwrap();
+        serde_json::from_str::<Value>(&body).unwrap()["state"].as_str().unwrap().to_owned()
+    };
+    wait_for("the other search to run", || (state("second") == "running").then_some(()));
+    assert_eq!(state("first"), "queued");
+    slow.end();
+}
+
+#[test]
 fn while_a_dataset_is_imported_the_others_are_served() {
     let (data, slow) = (data_folder(), Slow::new());
-    let (_process, socket) = importing(data.path(), &slow);
+    let (_process, socket) = importing(data.path(), &slow, &[]);
     let server = format!("unix:{}", socket.display());
     for target in ["/livez", "/", "/metrics", "/openapi.json", "/v1/schedules/svhn-pba"] {
         let (head, _) = ask(&socket, "GET", target).unwrap();
@@ -107,7 +131,7 @@ fn signals_end_a_server_that_imports() {
     let data = data_folder();
     for name in ["INT", "TERM"] {
         let slow = Slow::new();
-        let (mut process, _) = importing(data.path(), &slow);
+        let (mut process, _) = importing(data.path(), &slow, &[]);
         process.signal(name);
         assert_eq!(process.wait().code(), Some(0), "{name}");
     }
@@ -116,7 +140,7 @@ fn signals_end_a_server_that_imports() {
 #[test]
 fn whoever_wants_images_waits_for_the_dataset() {
     let (data, slow) = (data_folder(), Slow::new());
-    let (_process, socket) = importing(data.path(), &slow);
+    let (_process, socket) = importing(data.path(), &slow, &[]);
     let server = format!("unix:{}", socket.display());
     let run = |arguments: &[&str]| {
         let arguments = [arguments, &["--server", &server]].concat();
@@ -145,7 +169,7 @@ fn whoever_wants_images_waits_for_the_dataset() {
 #[test]
 fn a_replica_that_is_ready_is_not_waited_for() {
     let (data, slow) = (data_folder(), Slow::new());
-    let (_process, socket) = importing(data.path(), &slow);
+    let (_process, socket) = importing(data.path(), &slow, &[]);
     let folder = tempfile::tempdir().unwrap();
     parquet_files::write(&folder.path().join("test.parquet"), &parquet_files::images(2000));
     let ready = Server::start(&["--dataset", &format!("slow={}", folder.path().display())]);

@@ -120,7 +120,8 @@ impl EpochStream {
         self.stats
     }
 
-    /// The next batch; none when the epoch is complete. May be dropped while it waits, and called again.
+    /// The next batch; none when the epoch is complete. May be dropped while it waits, and called
+    /// again; retries and pauses then begin anew.
     ///
     /// # Errors
     /// When the stream was cut and could not be resumed, or resumed with other data. The batches so far
@@ -128,6 +129,7 @@ impl EpochStream {
     pub async fn next(&mut self) -> Result<Option<RecordBatch>, ClientError> {
         let start = Instant::now();
         self.stats.waited_for_client += start - self.since;
+        self.since = start;
         let batch = self.next_batch().await;
         if batch.is_err() {
             // Its further data cannot be trusted, not even by a later call.

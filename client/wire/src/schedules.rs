@@ -10,7 +10,7 @@ use crate::query::{integer, optional};
 crate::query! {
     /// The parameters of `PUT /v1/schedules/{schedule}`.
     pub struct PutSchedule {
-        /// Epochs of the search, if the format does not state them
+        /// Epochs of the search, only if the format does not state them
         epochs: Option<u32> = None, optional(integer(1..=EPOCHS_MAX));
     }
 }

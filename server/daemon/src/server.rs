@@ -28,8 +28,6 @@ const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 /// Time until an idle connection to a vanished client is detected.
 const KEEPALIVE: Duration = Duration::from_secs(60);
 /// How often a draining server checks whether it is done.
-/// How often to look whether all datasets are imported.
-const IMPORT_POLL: Duration = Duration::from_millis(50);
 const DRAIN_POLL: Duration = Duration::from_millis(50);
 /// Time that other requests get to finish after the streams have ended.
 const LAST_REQUESTS: Duration = Duration::from_secs(2);
@@ -160,12 +158,8 @@ impl Server {
         let (end_jobs, ending) = watch::channel(false);
         let host = Arc::clone(&app);
         let jobs = tokio::spawn(async move {
-            // A trainer that starts before would import the same datasets a second time.
-            while !*ending.borrow() && host.catalog.check_ready().is_err() {
-                sleep(IMPORT_POLL).await;
-            }
             if host.lock.is_writer() {
-                host.jobs.supervise(&host.registry, ending).await;
+                host.jobs.supervise(&host.catalog, &host.registry, ending).await;
             }
         });
         let drained = async {

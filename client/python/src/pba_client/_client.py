@@ -121,7 +121,7 @@ class Client:
         return self._list("schedules")
 
     def schedule(self, name: str) -> Dict[str, Any]:
-        """A schedule's complete document, as ``pba-schedule/1``.
+        """A schedule's complete document, as ``pba-schedule/1`` or ``/2``.
 
         Raises:
             RefusedError: when there is none with this name.

@@ -158,7 +158,9 @@ class Reader:
     def _wait_for_import(self, refusal: RefusedError) -> None:
         """Waits until the server may be asked again, and logs its progress now and then."""
         if time.monotonic() - self._logged >= LOG_SECONDS:
-            _LOG.info("waiting: %s", refusal.detail)
+            # The first is seen without any configuration: the wait may take hours.
+            level = logging.WARNING if self._logged == float("-inf") else logging.INFO
+            _LOG.log(level, "waiting: %s", refusal.detail)
             self._logged = time.monotonic()
         self.canceller.pause(max(IMPORT_SECONDS, pause_seconds(0, refusal.retry_after)))
 

@@ -151,6 +151,11 @@ impl Catalog {
         found.ok_or_else(|| Error::not_found("dataset", name, entries.keys().map(String::as_str)))
     }
 
+    /// Whether a dataset is still to be imported.
+    pub(crate) fn is_importing(&self, name: &str) -> bool {
+        self.get(name).is_ok_and(|entry| entry.is_importing())
+    }
+
     /// Checks that no dataset is still to be imported.
     ///
     /// # Errors

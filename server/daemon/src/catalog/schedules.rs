@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, PoisonError, RwLock, RwLockWriteGuard};
 
 use anyhow::Context;
 use pba_schedules::{Schedule, formats::json, library};
@@ -40,7 +40,7 @@ impl Registry {
     pub(crate) fn open(directory: &Path, is_writer: bool) -> anyhow::Result<Registry> {
         std::fs::create_dir_all(directory)
             .with_context(|| format!("cannot create {}", directory.display()))?;
-        let schedules = RwLock::new(load(directory)?);
+        let schedules = RwLock::new(load(directory, true)?);
         Ok(Registry { directory: directory.to_owned(), is_writer, schedules })
     }
 
@@ -115,14 +115,15 @@ impl Registry {
         Ok(())
     }
 
-    fn read(&self) -> RwLockReadGuard<'_, Schedules> {
-        if !self.is_writer {
-            match load(&self.directory) {
-                Ok(found) => *self.write() = found,
-                Err(error) => tracing::error!(error = format!("{error:#}"), "the schedules are outdated"),
-            }
-        }
-        self.schedules.read().unwrap_or_else(PoisonError::into_inner)
+    /// The schedules as they are now; on a replica, as they are on disk.
+    fn read(&self) -> Schedules {
+        let on_disk = || {
+            load(&self.directory, false).inspect_err(|error| {
+                tracing::error!(error = format!("{error:#}"), "the schedules are outdated");
+            })
+        };
+        let known = || self.schedules.read().unwrap_or_else(PoisonError::into_inner).clone();
+        if self.is_writer { known() } else { on_disk().unwrap_or_else(|_| known()) }
     }
 
     fn write(&self) -> RwLockWriteGuard<'_, Schedules> {
@@ -134,8 +135,8 @@ impl Registry {
     }
 }
 
-/// The published schedules, and those in a directory.
-fn load(directory: &Path) -> anyhow::Result<Schedules> {
+/// The published schedules, and those in a directory, with or without a warning of other files.
+fn load(directory: &Path, warns: bool) -> anyhow::Result<Schedules> {
     let published = library::all().into_iter();
     let mut schedules: Schedules =
         published.map(|schedule| (schedule.name().to_owned(), Arc::new(schedule))).collect();
@@ -146,15 +147,20 @@ fn load(directory: &Path) -> anyhow::Result<Schedules> {
             continue;
         }
         match read_file(&path) {
+            Err(_) if !warns => {}
             Ok(schedule) if path.file_stem().is_none_or(|stem| stem != schedule.name()) => {
-                tracing::warn!(path = %path.display(), name = schedule.name(), "a copy; file ignored")
+                if warns {
+                    let name = schedule.name();
+                    tracing::warn!(path = %path.display(), name, "not in a file of its name; file ignored");
+                }
             }
             Ok(schedule) if !schedules.contains_key(schedule.name()) => {
                 schedules.insert(schedule.name().to_owned(), Arc::new(schedule));
             }
-            Ok(schedule) => {
+            Ok(schedule) if warns => {
                 tracing::warn!(path = %path.display(), name = schedule.name(), "name taken; file ignored")
             }
+            Ok(_) => {}
             Err(error) => {
                 tracing::warn!(path = %path.display(), error = %error, "not a schedule; file ignored")
             }

@@ -92,7 +92,7 @@ pub(crate) async fn start(config: &Config) -> anyhow::Result<Server> {
     let lock = DataLock::take(data).await;
     if let Some(fault) = config.trainer.as_deref().and_then(Trainer::fault) {
         tracing::warn!(
-            "{fault}; streams work, but searches wait and new ones are refused until there is a trainer"
+            "{fault}; streams work, but jobs wait and new ones are refused until there is a trainer"
         );
     }
     let trainer = Trainer::find(config.trainer.clone());

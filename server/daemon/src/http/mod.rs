@@ -142,7 +142,7 @@ async fn observe(
     next: Next,
 ) -> Response {
     let matched = request.extensions().get::<MatchedPath>().map(|path| path.as_str().to_owned());
-    let response = match check_query(&without_query, matched.as_deref(), &request) {
+    let response = match check_address(&without_query, matched.as_deref(), &request) {
         Err(error) => error.into_response(),
         // Bounds a body that does not come to its end; a stream's answer begins well before.
         Ok(()) => match tokio::time::timeout(ANSWER_TIMEOUT, next.run(request)).await {
@@ -163,7 +163,7 @@ async fn observe(
     response
 }
 
-fn check_query(without_query: &Routes, route: Option<&str>, request: &Request) -> Result<(), Error> {
+fn check_address(without_query: &Routes, route: Option<&str>, request: &Request) -> Result<(), Error> {
     let query = request.uri().query().unwrap_or_default();
     if query.len() > QUERY_BYTES_MAX {
         let detail = format!("the query has {} bytes; allowed are {QUERY_BYTES_MAX}", query.len());

@@ -41,7 +41,7 @@ pub(crate) async fn show(State(app): State<Arc<App>>, Path(name): Path<String>) 
     Ok((headers, formats::json::write(&schedule)).into_response())
 }
 
-/// Adds a schedule in any supported format: `pba-schedule/1`, or a lineage log.
+/// Adds a schedule in any supported format: `pba-schedule/1` or `/2`, or a lineage log.
 #[utoipa::path(
     put,
     path = "/v1/schedules/{schedule}",

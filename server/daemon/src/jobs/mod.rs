@@ -21,6 +21,7 @@ use pba_search::{Run, Search};
 use pba_wire::jobs::JobState;
 use tokio::sync::{Notify, Semaphore, watch};
 
+use crate::catalog::datasets::Catalog;
 use crate::catalog::schedules::Registry;
 use crate::jobs::supervisor::Waiting;
 use crate::jobs::table::Table;
@@ -78,8 +79,13 @@ impl Jobs {
     }
 
     /// Runs one job after another until `stop` turns true, whatever their kinds.
-    pub(crate) async fn supervise(&self, registry: &Registry, stop: watch::Receiver<bool>) {
-        supervisor::supervise(&self.kinds, &self.workplace, registry, stop).await;
+    pub(crate) async fn supervise(
+        &self,
+        catalog: &Catalog,
+        registry: &Registry,
+        stop: watch::Receiver<bool>,
+    ) {
+        supervisor::supervise(&self.kinds, &self.workplace, catalog, registry, stop).await;
     }
 
     /// Whether a name is reserved for the schedule of a search that may still learn it.

@@ -85,8 +85,10 @@ impl<K: Run> Record<K> {
         }
         record.live().save(made.path())?;
         std::fs::rename(made.path(), &record.directory)
-            .and_then(|()| pba_files::sync_folder_of(&record.directory))
             .with_context(|| format!("cannot create {}", record.directory.display()))?;
+        if let Err(error) = pba_files::sync_folder_of(&record.directory) {
+            tracing::error!(id = record.id, %error, "the new folder may not survive a power failure");
+        }
         // It was moved: there is nothing to remove.
         let _ = made.keep();
         Ok(record)
@@ -102,7 +104,11 @@ impl<K: Run> Record<K> {
             serde_json::from_str(&text).with_context(|| format!("{}", path.display()))?;
         // A copy of a folder must not pass for the job.
         let name = entry.spec.name();
-        anyhow::ensure!(directory.ends_with(name), "it is a copy of the folder of {} {name:?}", K::JOB.name);
+        anyhow::ensure!(
+            directory.ends_with(name),
+            "it holds {} {name:?}, which belongs in a folder of its name",
+            K::JOB.name
+        );
         if entry.state == JobState::Running && is_writer {
             entry.state = JobState::Queued;
         }

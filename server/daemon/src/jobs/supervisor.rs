@@ -19,6 +19,7 @@ use tokio::process::{Child, ChildStderr};
 use tokio::sync::watch;
 use tokio::time::timeout;
 
+use crate::catalog::datasets::Catalog;
 use crate::catalog::schedules::Registry;
 use crate::jobs::counts;
 use crate::jobs::record::Record;
@@ -31,8 +32,8 @@ const INTERRUPTED: i32 = exit::INTERRUPTED as i32;
 const STARTS_MAX: u32 = 4;
 /// Time that a trainer gets to finish its step and stop, before it is killed.
 const STOP_SECONDS: Duration = Duration::from_secs(20);
-/// How often to look for a missing trainer.
-const TRAINER_POLL: Duration = Duration::from_secs(1);
+/// How often to look for a missing trainer, or for a dataset that is being imported.
+const POLL: Duration = Duration::from_secs(1);
 /// Bytes of its standard error that go into the error message.
 const STDERR_BYTES: usize = 4096;
 
@@ -53,29 +54,31 @@ enum End {
 /// The jobs of a kind that wait for their turn.
 pub(super) trait Waiting: Send + Sync {
     /// When the job that has waited longest was requested; none when none waits.
-    fn first(&self) -> Option<u128>;
+    fn first(&self, catalog: &Catalog) -> Option<u128>;
 
     /// Runs the job that has waited longest, until it has ended or `stop` turns true.
     fn run_first<'a>(
         &'a self,
+        catalog: &'a Catalog,
         registry: &'a Registry,
         stop: &'a mut watch::Receiver<bool>,
     ) -> BoxFuture<'a, ()>;
 }
 
 impl<K: Run> Waiting for Table<K> {
-    fn first(&self) -> Option<u128> {
-        self.next().map(|record| record.created())
+    fn first(&self, catalog: &Catalog) -> Option<u128> {
+        self.next(catalog).map(|record| record.created())
     }
 
     fn run_first<'a>(
         &'a self,
+        catalog: &'a Catalog,
         registry: &'a Registry,
         stop: &'a mut watch::Receiver<bool>,
     ) -> BoxFuture<'a, ()> {
         async move {
             // None, or one that does not start: it was cancelled meanwhile.
-            if let Some(record) = self.next()
+            if let Some(record) = self.next(catalog)
                 && record.begin()
             {
                 self.count_states();
@@ -93,6 +96,7 @@ impl<K: Run> Waiting for Table<K> {
 pub(super) async fn supervise(
     kinds: &[Arc<dyn Waiting>],
     workplace: &Workplace,
+    catalog: &Catalog,
     registry: &Registry,
     mut stop: watch::Receiver<bool>,
 ) {
@@ -101,21 +105,23 @@ pub(super) async fn supervise(
         // The trainer may still be being built, as by `make run`, or not be mounted: the jobs of a
         // restarted server wait for it.
         let is_there = workplace.trainer.is_there();
-        let waiting = kinds.iter().filter_map(|kind| Some((kind.first()?, kind)));
+        let waiting = kinds.iter().filter_map(|kind| Some((kind.first(catalog)?, kind)));
         match waiting.min_by_key(|(created, _)| *created) {
-            Some((_, kind)) if is_there => kind.run_first(registry, &mut stop).await,
+            Some((_, kind)) if is_there => kind.run_first(catalog, registry, &mut stop).await,
             Some(_) => {
                 if was_there {
                     let trainer = workplace.trainer.program().display();
                     tracing::warn!(%trainer, "queued jobs wait: there is no trainer");
                 }
                 tokio::select! {
-                    () = tokio::time::sleep(TRAINER_POLL) => {}
+                    () = tokio::time::sleep(POLL) => {}
                     () = told(&mut stop) => {}
                 }
             }
             None => tokio::select! {
                 () = workplace.queued.notified() => {}
+                // A job may wait for its dataset.
+                () = tokio::time::sleep(POLL), if catalog.check_ready().is_err() => {}
                 () = told(&mut stop) => {}
             },
         }

@@ -106,16 +106,13 @@ impl<K: Run> Table<K> {
     ) -> Result<Arc<Record<K>>, Error> {
         let Checked { mut spec, source, schedule, named } = self.check(catalog, registry, body)?;
         let Workplace { trainer, cache, checks, .. } = &*self.workplace;
+        self.check_room(&self.records())?;
         let permit = checks.acquire().await.map_err(Error::internal)?;
         trainer.check::<K>(&spec, &source, cache).await?;
         drop(permit);
         let record = {
             let mut records = self.records();
-            let waiting = records.values().filter(|record| !record.state().is_final()).count();
-            if waiting >= WAITING_MAX {
-                let plural = K::JOB.plural;
-                return Err(Error::busy(format!("{waiting} {plural} are waiting or running: the limit")));
-            }
+            self.check_room(&records)?;
             // Checked again under the lock: another request may have taken the name meanwhile.
             if !named {
                 spec.rename(self.free_name(registry, &records, &spec));
@@ -132,6 +129,12 @@ impl<K: Run> Table<K> {
         self.count_states();
         self.workplace.queued.notify_one();
         Ok(record)
+    }
+
+    fn check_room(&self, records: &Records<K>) -> Result<(), Error> {
+        let waiting = records.values().filter(|record| !record.state().is_final()).count();
+        let detail = || format!("{waiting} {} are waiting or running: the limit", K::JOB.plural);
+        if waiting < WAITING_MAX { Ok(()) } else { Err(Error::busy(detail())) }
     }
 
     /// Reads a request, and fills in the server's defaults: a free name, and the dataset's own base
@@ -239,11 +242,13 @@ impl<K: Run> Table<K> {
         Ok(record)
     }
 
-    /// The job that has waited longest.
-    pub(super) fn next(&self) -> Option<Arc<Record<K>>> {
+    /// The job that has waited longest. Those whose dataset is being imported are passed over: their
+    /// trainer would import it a second time.
+    pub(super) fn next(&self, catalog: &Catalog) -> Option<Arc<Record<K>>> {
         let records = self.records();
         let waiting = records.values().filter(|record| record.state() == JobState::Queued);
-        waiting.min_by_key(|record| record.created()).cloned()
+        let can_run = |record: &&Arc<Record<K>>| !catalog.is_importing(&record.spec().training().dataset);
+        waiting.filter(can_run).min_by_key(|record| record.created()).cloned()
     }
 
     /// Updates the gauges of states, for the jobs that this server hosts.
