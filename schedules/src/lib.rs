@@ -23,6 +23,7 @@ pub mod formats;
 pub mod library;
 mod op;
 mod policy;
+mod random;
 mod schedule;
 
 pub use error::ScheduleError;
@@ -30,4 +31,5 @@ pub use explore::explore;
 pub use op::{MAGNITUDE_MAX, Op, OpOdds, PROBABILITY_MAX};
 pub use pba_types::{Digest, rng};
 pub use policy::*;
+pub use random::random_schedule;
 pub use schedule::{Ablation, Provenance, Schedule, Segment};

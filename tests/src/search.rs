@@ -114,6 +114,18 @@ pub fn evaluation(changes: Value) -> Value {
     spec
 }
 
+/// A comparison that takes a second or two, with some fields changed.
+pub fn comparison(changes: Value) -> Value {
+    let mut spec = json!({
+        "name": "small", "model": "tiny", "epochs": 4, "train_size": 256, "batch_size": 64, "lr": 0.02, "seed": 11,
+        "device": "cpu", "arms": ["none", "cifar10-pba", "random:1"], "seeds": 2,
+    });
+    for (field, value) in changes.as_object().expect("changes are an object") {
+        spec[field] = value.clone();
+    }
+    spec
+}
+
 /// One server-sent event.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Event {

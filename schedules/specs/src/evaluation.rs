@@ -85,12 +85,20 @@ impl Spec for EvaluationSpec {
         &self.training
     }
 
-    fn schedule(&self) -> Option<&str> {
-        Some(self.schedule.as_str()).filter(|name| *name != EvaluationSpec::NO_SCHEDULE)
+    fn schedules(&mut self) -> Vec<&mut String> {
+        Some(&mut self.schedule).filter(|name| *name != EvaluationSpec::NO_SCHEDULE).into_iter().collect()
     }
 
-    fn images_per_epoch(&self) -> u64 {
-        self.training.full_batches(self.train_size)
+    fn schedules_allowed() -> &'static [&'static str] {
+        &[EvaluationSpec::NO_SCHEDULE]
+    }
+
+    fn models(&self) -> u32 {
+        1
+    }
+
+    fn train_size(&self) -> Option<usize> {
+        self.train_size
     }
 
     fn placed_as(&self, other: &EvaluationSpec) -> EvaluationSpec {

@@ -89,6 +89,12 @@ impl Fields {
         parsed.map_err(|allowed| SpecError::new(field, value, allowed))
     }
 
+    /// A truth; false where it is missing.
+    pub(crate) fn flag(&mut self, field: &'static str) -> Result<bool, SpecError> {
+        let Some(value) = self.take(field) else { return Ok(false) };
+        value.as_bool().ok_or_else(|| SpecError::new(field, value, "true or false"))
+    }
+
     /// Any text.
     pub(crate) fn text(&mut self, field: &'static str, default: &str) -> Result<String, SpecError> {
         self.parsed(field, default.to_owned(), |text| Ok(text.to_owned()))

@@ -8,6 +8,7 @@
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::fields::SpecError;
 use crate::protocol::JobKind;
 use crate::training::Spec;
 use pba_schedules::Schedule;
@@ -46,6 +47,16 @@ pub trait Run: Clone + Send + Sync + 'static {
 
     /// The schedule it learned, once it is complete; none if its kind learns none.
     fn schedule(&self) -> Option<&Schedule> {
+        None
+    }
+
+    /// Why another job that is `asked` for cannot be, because of this one; `is_over` once this one has ended.
+    fn excludes(
+        _run: Option<&Self>,
+        _spec: &Self::Spec,
+        _is_over: bool,
+        _asked: &Self::Spec,
+    ) -> Option<SpecError> {
         None
     }
 

@@ -1,5 +1,7 @@
 //! What server, trainer and clients share of jobs: specs, results, events, the journal and the protocol.
 
+mod arm;
+mod comparison;
 mod evaluation;
 mod fields;
 pub mod journal;
@@ -14,10 +16,14 @@ mod training;
 #[macro_export]
 macro_rules! kinds {
     ($then:ident) => {
-        $then! { Evaluation in evaluation, Search in search }
+        $then! { Comparison in comparison, Evaluation in evaluation, Search in search }
     };
 }
 
+pub use arm::Arm;
+pub use comparison::{
+    ArmResults, Candidate, ComparisonResults, ComparisonSpec, Contrast, Entry, Score, Tuning, Unit, Verdict,
+};
 pub use evaluation::{Evaluated, Evaluation, EvaluationEvent, EvaluationResults, EvaluationSpec};
 pub use fields::SpecError;
 pub use journal::Run;

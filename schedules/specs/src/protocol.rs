@@ -50,12 +50,23 @@ pub mod flags {
 
 /// The files in the folder of a run.
 pub mod files {
+    use std::path::{Path, PathBuf};
+
     /// The spec.
     pub const SPEC: &str = "spec.json";
     /// The journal.
     pub const JOURNAL: &str = "events.jsonl";
-    /// The schedule that was learned, or that is trained with.
+    /// The schedule that was learned.
     pub const SCHEDULE: &str = "schedule.json";
+    /// The folder of the schedules that are trained with.
+    pub const SCHEDULES: &str = "schedules";
+
+    /// Where the schedule with a name may lie that is trained with, in the folder of a run: as it is written,
+    /// and as it was written when a run had only one.
+    pub fn schedules(dir: &Path, name: &str) -> [PathBuf; 2] {
+        [dir.join(SCHEDULES).join(format!("{name}.json")), dir.join(SCHEDULE)]
+    }
+
     /// Locked while a trainer works there.
     pub const LOCK: &str = "lock";
 }

@@ -118,8 +118,12 @@ impl Spec for SearchSpec {
         &self.training
     }
 
-    fn images_per_epoch(&self) -> u64 {
-        self.training.full_batches(self.train_size) * u64::from(self.population)
+    fn models(&self) -> u32 {
+        self.population
+    }
+
+    fn train_size(&self) -> Option<usize> {
+        self.train_size
     }
 
     fn placed_as(&self, other: &SearchSpec) -> SearchSpec {
@@ -147,9 +151,7 @@ impl TryFrom<Map<String, Value>> for SearchSpec {
                 .number("resample_probability", "a number in 0..=1", |p| (0.0..=1.0).contains(p))?
                 .unwrap_or(0.2),
             ops: fields.ops()?,
-            strategy: fields.parsed("strategy", Strategy::Auto, |name| {
-                Strategy::named(name).ok_or_else(Strategy::names)
-            })?,
+            strategy: fields.strategy()?,
         };
         fields.close()?;
         Ok(spec)

@@ -129,10 +129,6 @@ impl TrainingSpec {
         }
         Ok(())
     }
-
-    pub(crate) fn full_batches(&self, images: Option<usize>) -> u64 {
-        (images.unwrap_or(0) / self.batch_size * self.batch_size) as u64
-    }
 }
 
 /// The interface of every spec.
@@ -153,14 +149,33 @@ where
     /// How its models are trained.
     fn training(&self) -> &TrainingSpec;
 
-    /// The schedule to train with, by name or digest.
-    fn schedule(&self) -> Option<&str> {
-        None
+    /// The schedules to train with, by name or digest; the server writes their names there.
+    fn schedules(&mut self) -> Vec<&mut String> {
+        Vec::new()
     }
 
-    /// Images trained on in an epoch, over all models, once the spec is sized. A last batch that is not full
-    /// is dropped.
-    fn images_per_epoch(&self) -> u64;
+    /// What may stand in their place, for messages.
+    fn schedules_allowed() -> &'static [&'static str] {
+        &[]
+    }
+
+    /// Epochs in all.
+    fn epochs(&self) -> u32 {
+        self.training().epochs
+    }
+
+    /// Models that are trained, each through all epochs of [`Spec::training`].
+    fn models(&self) -> u32;
+
+    /// Images that each model trains on, once the spec is sized.
+    fn train_size(&self) -> Option<usize>;
+
+    /// Images trained on, over all models, once the spec is sized. A last batch that is not full is dropped.
+    fn images(&self) -> u64 {
+        let training = self.training();
+        let (batch, images) = (training.batch_size, self.train_size().unwrap_or(0));
+        (images / batch * batch) as u64 * u64::from(training.epochs) * u64::from(self.models())
+    }
 
     /// The same work on the device of `other`, which does not affect the result.
     fn placed_as(&self, other: &Self) -> Self;
@@ -208,6 +223,10 @@ impl Fields {
                 }
             })?,
         })
+    }
+
+    pub(crate) fn strategy(&mut self) -> Result<Strategy, SpecError> {
+        self.parsed("strategy", Strategy::Auto, |name| Strategy::named(name).ok_or_else(Strategy::names))
     }
 
     fn lr_schedule(&mut self) -> Result<LrSchedule, SpecError> {

@@ -24,12 +24,16 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod comparison;
 mod event;
 mod lineage;
 mod population;
+pub mod report;
 mod search;
+mod statistics;
 pub mod toy;
 
+pub use comparison::{Comparison, ComparisonEvent, Round, RunKey, Stage, rounds};
 pub use event::{Done, Event, Exploit};
 pub use lineage::{Lineage, Step};
 pub use pba_specs::*;

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::Context;
@@ -16,7 +17,8 @@ use crate::data::ScoreSet;
 use crate::device::{self, Placement};
 use crate::gpu::{cuda, shim};
 use crate::job::Job;
-use crate::population::Population;
+use crate::population::{Beginning, Population};
+use crate::report::Meter;
 use crate::{report, torch};
 
 /// Measures `steps` steps of each member and a scoring of `val_size` images, for each strategy. The
@@ -67,7 +69,8 @@ fn measure(job: &Job<SearchSpec>, steps: usize, val_size: usize) -> anyhow::Resu
     let mut indices = (0..pictures.images.len()).cycle();
     let train = indices.by_ref().take(images).collect();
     let score = ScoreSet::new(pictures, &indices.take(val_size).collect::<Vec<_>>(), *target);
-    let mut population = Population::new(job, spec.population, train, score, None)?;
+    let members = Beginning::of_all(job, spec.population, train);
+    let mut population = Population::new(job, members, score, None, &Arc::new(Meter::of(spec)))?;
     population.restore(0)?;
     let policy = Policy::from_hyperparameters(&Op::PAPER, &[5; 60])?;
     let policies = vec![Policies::One(policy); spec.population as usize];

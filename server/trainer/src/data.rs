@@ -102,10 +102,10 @@ pub(crate) fn member_seed(seed: u64, member: u32) -> u64 {
     u64::from(words[1]) << 32 | u64::from(words[0])
 }
 
-/// The images that members train on.
+/// The images that a member trains on.
 pub(crate) struct TrainSet {
     pub(crate) pictures: Pictures,
-    pub(crate) indices: Vec<u64>,
+    pub(crate) indices: Arc<[u64]>,
     pub(crate) base: Base,
     pub(crate) batch_size: usize,
 }
@@ -151,11 +151,12 @@ pub(crate) struct Batch {
 impl Batch {
     /// The batches of some members' epochs at one step, side by side, on the CPU.
     pub(crate) fn render(epochs: &[Epoch<'_>], step: usize, scratch: &mut Scratch) -> Batch {
-        let TrainSet { pictures, indices, batch_size, .. } = epochs[0].set;
+        let TrainSet { pictures, batch_size, .. } = epochs[0].set;
         let (decoded, bytes) = (pictures.decoded(), batch_size * pictures.shape.rgb_bytes());
         let mut images = vec![0u8; epochs.len() * bytes];
         let mut labels = Vec::with_capacity(epochs.len() * batch_size);
         for (epoch, images) in epochs.iter().zip(images.chunks_mut(bytes)) {
+            let indices = &epoch.set.indices;
             let samples = || epoch.plan.indices(step as u64).map(|position| indices[position as usize]);
             let counts = &mut OpCounts::default();
             render_batch(&epoch.recipe, samples(), |index| decoded.image(index), images, scratch, counts);

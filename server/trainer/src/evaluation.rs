@@ -1,22 +1,22 @@
 //! `pba-trainer evaluate`: one model from scratch, with or without a schedule, and its test error.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, anyhow, ensure};
+use anyhow::{Context, ensure};
 use pba_augment::Policies;
 use pba_datasets::SplitName;
-use pba_schedules::{Ablation, Schedule, formats};
-use pba_search::protocol::{files, flags};
+use pba_schedules::{Ablation, Schedule};
+use pba_search::protocol::flags;
 use pba_search::{Evaluated, Evaluation, EvaluationEvent, EvaluationSpec, Run, SpecError, Strategy, Trainer};
 
-use crate::data::{self, Pictures, ScoreSet, choose};
+use crate::data::{Pictures, ScoreSet, choose};
 use crate::job::Job;
-use crate::population::Population;
-use crate::report;
+use crate::population::{Beginning, Population};
+use crate::report::{self, Meter, number};
 use crate::run_dir::{RunDir, resume};
+use crate::schedules;
 use crate::work::Work;
 
 /// One network after the other is the only way where there is only one.
@@ -39,7 +39,7 @@ pub(crate) struct Args {
 /// Does what the command line says.
 ///
 /// # Errors
-/// Those of [`schedule`], [`check`] and [`evaluate`].
+/// Those of [`schedules::named`], [`check`] and [`evaluate`].
 pub(crate) fn run(Args { work, dir, schedule: given }: Args) -> anyhow::Result<()> {
     let (dir, spec): (_, EvaluationSpec) = (dir.as_deref(), work.begin()?);
     let is_scheduled = given.as_deref().unwrap_or(&spec.schedule) != EvaluationSpec::NO_SCHEDULE;
@@ -49,33 +49,13 @@ pub(crate) fn run(Args { work, dir, schedule: given }: Args) -> anyhow::Result<(
     }
     // With --check, the schedule that the spec names may be put in the folder later.
     let schedule = match &given {
+        _ if !is_scheduled => None,
         None if work.check => None,
-        given => schedule(given.as_deref(), &spec, dir)?,
+        Some(name) => Some(schedules::named(name, None)?),
+        None => Some(schedules::named(&spec.schedule, dir)?),
     };
     let checked = check(spec, &work.dataset, &work.cache(dir))?;
     if work.check { Ok(()) } else { evaluate(checked, schedule, dir, work.patience()) }
-}
-
-/// Reads the schedule to train with: the one that is given, or else the one that the spec names, which
-/// the run folder holds unless it is published. None is base augmentation only.
-fn schedule(
-    given: Option<&str>,
-    spec: &EvaluationSpec,
-    dir: Option<&Path>,
-) -> anyhow::Result<Option<Arc<Schedule>>> {
-    let name = given.unwrap_or(&spec.schedule);
-    if name == EvaluationSpec::NO_SCHEDULE {
-        return Ok(None);
-    }
-    let saved = dir.map(|dir| dir.join(files::SCHEDULE)).filter(|path| given.is_none() && path.exists());
-    let published = || pba_schedules::library::all().into_iter().find(|known| known.name() == name);
-    if let (None, Some(published)) = (&saved, published()) {
-        return Ok(Some(Arc::new(published)));
-    }
-    let path = saved.unwrap_or_else(|| name.into());
-    let cannot = || format!("cannot read the schedule {}", path.display());
-    let text = fs::read_to_string(&path).with_context(cannot)?;
-    Ok(Some(Arc::new(formats::read(&text, None, None).with_context(cannot)?)))
 }
 
 /// An evaluation that is ready to start, and what it is tested on.
@@ -90,17 +70,8 @@ fn check(spec: EvaluationSpec, dataset: &Path, cache: &Path) -> anyhow::Result<C
     let job = Job::check(spec, STRATEGY, EvaluationSpec::sized, dataset, cache)?;
     let has_test = job.dataset.split(SplitName::Test).is_some();
     let tested_on = if has_test { SplitName::Test } else { SplitName::Val };
-    let tested = data::pictures(&job.dataset, tested_on)
-        .map_err(|error| anyhow!("there is neither a test nor a val split to test on: {error:#}"))?;
-    let (one, other) = (tested.shape, job.pictures.shape);
-    ensure!(
-        one == other,
-        "the images of the {tested_on} split are {}x{}, those of the train split {}x{}",
-        one.height,
-        one.width,
-        other.height,
-        other.width
-    );
+    let tested =
+        job.scored_on(tested_on).with_context(|| "there is neither a test nor a val split to test on")?;
     Ok(Checked { job, tested_on, tested })
 }
 
@@ -143,18 +114,17 @@ fn evaluate(
     let all: Vec<u64> = (0..tested.images.len()).collect();
     let score = ScoreSet::new(&tested, &all, placement.device);
     let (train, _) = choose(&pictures.labels(), training.seed, spec.train_size.unwrap_or(0), 0);
-    let mut population = Population::new(&job, 1, train, score, run_dir.as_ref())?;
+    let meter = Arc::new(Meter::of(spec));
+    let members = Beginning::of_all(&job, 1, train);
+    let folder = run_dir.as_ref().map(|run_dir| run_dir.path.as_path());
+    let mut population = Population::new(&job, members, score, folder, &meter)?;
     population.restore(evaluation.epoch())?;
-    let meter = population.meter.clone();
     report::ticking(&meter, || {
         for epoch in evaluation.epoch()..training.epochs {
             let policies = match &schedule {
                 None => Policies::None,
                 Some(schedule) => {
-                    match schedule.ablated(spec.ablation, epoch, training.epochs, training.seed)? {
-                        Some(policy) => Policies::One(policy.clone()),
-                        None => Policies::AnyEpochOf(schedule.clone()),
-                    }
+                    schedules::policies(schedule, spec.ablation, epoch, training.epochs, training.seed)?
                 }
             };
             population.train_epoch(&[policies], epoch)?;
@@ -174,9 +144,4 @@ fn evaluate(
         train_loss: evaluation.train_loss,
     };
     record(&mut evaluation, EvaluationEvent::Evaluated(outcome))
-}
-
-/// A figure in JSON: rounded, and null if a model diverged.
-fn number(value: f64) -> Option<f64> {
-    (!value.is_nan()).then_some((value * 1e6).round() / 1e6)
 }

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use anyhow::ensure;
 use pba_augment::Base;
 use pba_datasets::{Dataset, SplitName};
 use pba_search::{Spec, SpecError, Strategy};
@@ -38,5 +39,23 @@ impl<S: Spec> Job<S> {
         let spec = sized(spec, pictures.images.len() as usize)?;
         let base = data::base(spec.training().base.as_deref(), &dataset)?;
         Ok(Job { spec, dataset, pictures, base, placement })
+    }
+
+    /// The images of a split that models are scored on.
+    ///
+    /// # Errors
+    /// When it cannot be read, or its images are of another size than those that models train on.
+    pub(crate) fn scored_on(&self, split: SplitName) -> anyhow::Result<Pictures> {
+        let scored = data::pictures(&self.dataset, split)?;
+        let (one, other) = (scored.shape, self.pictures.shape);
+        ensure!(
+            one == other,
+            "the images of the {split} split are {}x{}, those of the train split {}x{}",
+            one.height,
+            one.width,
+            other.height,
+            other.width
+        );
+        Ok(scored)
     }
 }

@@ -33,6 +33,7 @@ mod network;
 mod population;
 mod report;
 mod run_dir;
+mod schedules;
 mod signals;
 mod torch;
 mod work;

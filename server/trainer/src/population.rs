@@ -1,9 +1,10 @@
 //! The members of a search as its trainer.
 
 use std::ops::Range;
+use std::path::Path;
 use std::sync::Arc;
 
-use pba_augment::Policies;
+use pba_augment::{Base, Policies};
 use pba_schedules::Policy;
 use pba_search::{Spec, Trainer, TrainingSpec};
 use tch::Kind;
@@ -17,37 +18,62 @@ use crate::network::model::Model;
 use crate::network::net::Net;
 use crate::network::rows::Rows;
 use crate::report::Meter;
-use crate::run_dir::RunDir;
 use crate::{models, torch};
+
+/// What a member begins with.
+pub(crate) struct Beginning {
+    /// The seed of everything that it draws: weights, order, augmentation.
+    pub(crate) seed: u64,
+    /// The images that it trains on: as many for every member.
+    pub(crate) images: Arc<[u64]>,
+    pub(crate) base: Base,
+}
+
+impl Beginning {
+    /// The members of a population, which train on the same images.
+    pub(crate) fn of_all<S: Spec>(job: &Job<S>, members: u32, images: Vec<u64>) -> Vec<Beginning> {
+        let (seed, images) = (job.spec.training().seed, Arc::from(images));
+        let begin = |member| Beginning {
+            seed: member_seed(seed, member),
+            images: Arc::clone(&images),
+            base: job.base,
+        };
+        (0..members).map(begin).collect()
+    }
+}
 
 /// The members, and what they share.
 pub(crate) struct Population {
     training: TrainingSpec,
     placement: Placement,
-    train: TrainSet,
+    /// What each member trains on.
+    train: Vec<TrainSet>,
+    /// What each member draws from.
+    seeds: Vec<u64>,
     score: ScoreSet,
     /// Where the members are kept; without it they are lost when the process ends.
     checkpoints: Option<Checkpoints>,
     /// How far the members are.
     pub(crate) meter: Arc<Meter>,
     model: Arc<Model>,
-    members: u32,
     /// The members in their order, as many in each network.
     nets: Vec<Net>,
     way: Box<dyn Train>,
     /// Epochs that the members have trained. Ahead of the search's after a save in mid-generation.
     epoch: u32,
+    /// Epochs and images of the job's earlier populations, for the meter.
+    pub(crate) before: (u32, u64),
 }
 
 impl Population {
-    /// Members of a job, which train on the images `train` and are saved in `run_dir` if there is one.
-    /// They have no weights: [`Trainer::restore`] gives them.
+    /// Members of a job, which are saved in `folder` if there is one. They have no weights:
+    /// [`Trainer::restore`] gives them.
     pub(crate) fn new<S: Spec>(
         job: &Job<S>,
-        members: u32,
-        train: Vec<u64>,
+        members: Vec<Beginning>,
         score: ScoreSet,
-        run_dir: Option<&RunDir>,
+        folder: Option<&Path>,
+        meter: &Arc<Meter>,
     ) -> anyhow::Result<Population> {
         torch::backward_on_caller()?;
         torch::deterministic()?;
@@ -57,57 +83,82 @@ impl Population {
         let training = job.spec.training().clone();
         let (placement, pictures) = (job.placement, job.pictures.clone());
         let model = Arc::new(models::build(training.model, pictures.classes));
-        let per_net = if placement.way.is_stacked { members } else { 1 };
+        let count = members.len() as u32;
+        let per_net = if placement.way.is_stacked { count } else { 1 };
         let compute = if placement.device.is_cuda() { Kind::BFloat16 } else { Kind::Float };
         let net = |_| {
             let (normalization, kinds) = (pictures.normalization, (Kind::Float, compute));
             Net::new(&model, per_net.into(), normalization, training.weight_decay, placement.device, kinds)
         };
-        let checkpoints = |dir: &RunDir| Checkpoints::new(&dir.path, training.model.to_string());
+        let checkpoints = |folder: &Path| Checkpoints::new(folder, training.model.to_string());
+        let set = |Beginning { images, base, .. }: &Beginning| TrainSet {
+            pictures: pictures.clone(),
+            indices: Arc::clone(images),
+            base: *base,
+            batch_size: training.batch_size,
+        };
         Ok(Population {
-            nets: (0..members / per_net).map(net).collect(),
+            nets: (0..count / per_net).map(net).collect(),
             way: (placement.way.train)(),
-            checkpoints: run_dir.map(checkpoints),
-            meter: Arc::new(Meter::new(training.epochs, job.spec.images_per_epoch())),
-            train: TrainSet { pictures, indices: train, base: job.base, batch_size: training.batch_size },
+            checkpoints: folder.map(checkpoints),
+            meter: Arc::clone(meter),
+            train: members.iter().map(set).collect(),
+            seeds: members.iter().map(|member| member.seed).collect(),
             training,
             placement,
             score,
             model,
-            members,
             epoch: 0,
+            before: (0, 0),
         })
     }
 
     /// Trains every member through one epoch.
     pub(crate) fn train_epoch(&mut self, policies: &[Policies], epoch: u32) -> anyhow::Result<()> {
-        let Population { training, train, meter, .. } = self;
-        let member_epoch = |(member, policies): (u32, &Policies)| {
-            train.epoch(policies.clone(), member_seed(training.seed, member), epoch)
-        };
-        let epochs = (0..).zip(policies).map(member_epoch).collect::<Result<Vec<_>, _>>()?;
-        let steps = train.steps() as u64;
+        let Population { training, train, seeds, meter, .. } = self;
+        let epochs = (train.iter().zip(seeds.iter()).zip(policies))
+            .map(|((train, &seed), policies)| train.epoch(policies.clone(), seed, epoch))
+            .collect::<Result<Vec<_>, _>>()?;
+        let steps = train[0].steps() as u64;
         let first = u64::from(epoch) * steps;
         let rate = |step| training.lr * training.lr_schedule.factor(step, steps, training.epochs);
         let rates = (first..first + steps).map(rate).collect();
         let epochs = epochs.chunks(epochs.len() / self.nets.len()).collect();
         self.way.train(&mut self.nets, &EpochWork { epochs, rates, meter })?;
         // Asked between epochs: a question in the middle of a graph's capture would end the capture.
-        meter.finished(epoch + 1, self.placement.gpu_memory_used_bytes());
+        meter.finished(self.before.0 + epoch + 1, self.placement.gpu_memory_used_bytes());
         self.epoch = epoch + 1;
         Ok(())
     }
 
     /// Each member's mean loss over the `epochs` epochs since the last call.
     pub(crate) fn take_losses(&mut self, epochs: u32) -> Vec<f32> {
-        let steps = (self.train.steps() as u32 * epochs) as f32;
+        let steps = (self.train[0].steps() as u32 * epochs) as f32;
         self.nets.iter_mut().flat_map(Net::take_loss_sums).map(|sum| sum / steps).collect()
+    }
+
+    /// Trains every member through `epochs` (0-based) with the `policies` of each, from wherever the members
+    /// stand; saves them on the way where that takes long.
+    pub(crate) fn train_epochs(
+        &mut self,
+        epochs: Range<u32>,
+        policies: impl Fn(u32) -> anyhow::Result<Vec<Policies>>,
+    ) -> anyhow::Result<()> {
+        for epoch in epochs.start.max(self.epoch)..epochs.end {
+            self.train_epoch(&policies(epoch)?, epoch)?;
+            match &mut self.checkpoints {
+                Some(checkpoints) if self.epoch < epochs.end && checkpoints.is_due() => {
+                    checkpoints.save_mid_generation(self.epoch, &snapshot(&self.nets))?;
+                }
+                _ => {}
+            }
+        }
+        Ok(())
     }
 
     /// What every member starts as: it follows from the member's seed.
     fn initial_rows(&self) -> Rows {
-        let seeds = (0..self.members).map(|member| member_seed(self.training.seed, member));
-        Rows::cat(&seeds.map(|seed| self.model.initial_rows(seed)).collect::<Vec<_>>())
+        Rows::cat(&self.seeds.iter().map(|&seed| self.model.initial_rows(seed)).collect::<Vec<_>>())
     }
 
     /// Makes the members what the rows say.
@@ -129,26 +180,19 @@ impl Trainer for Population {
     type Error = anyhow::Error;
 
     fn restore(&mut self, epoch: u32) -> anyhow::Result<()> {
-        let saved = self.checkpoints.as_mut().map(|checkpoints| checkpoints.restore(epoch, self.members));
+        let members = self.seeds.len() as u32;
+        let saved = self.checkpoints.as_mut().map(|checkpoints| checkpoints.restore(epoch, members));
         let (epoch, rows) = saved.transpose()?.flatten().unwrap_or_else(|| (0, self.initial_rows()));
         self.set_rows(&rows);
         self.epoch = epoch;
-        self.meter.resume(epoch);
+        let images = (self.train.len() * self.train[0].steps() * self.training.batch_size) as u64;
+        self.meter.resume(self.before.0 + epoch, self.before.1 + images * u64::from(epoch));
         Ok(())
     }
 
     fn train(&mut self, policies: &[&Policy], epochs: Range<u32>) -> anyhow::Result<()> {
         let policies: Vec<Policies> = policies.iter().map(|&policy| Policies::One(policy.clone())).collect();
-        for epoch in epochs.start.max(self.epoch)..epochs.end {
-            self.train_epoch(&policies, epoch)?;
-            match &mut self.checkpoints {
-                Some(checkpoints) if self.epoch < epochs.end && checkpoints.is_due() => {
-                    checkpoints.save_mid_generation(self.epoch, &snapshot(&self.nets))?;
-                }
-                _ => {}
-            }
-        }
-        Ok(())
+        self.train_epochs(epochs, |_| Ok(policies.clone()))
     }
 
     fn evaluate(&mut self) -> anyhow::Result<Vec<f64>> {
@@ -176,9 +220,6 @@ impl Trainer for Population {
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
-    use std::time::Duration;
-
     use pba_schedules::Op;
     use pba_search::{SearchSpec, Strategy};
 
@@ -193,8 +234,8 @@ mod tests {
         let (dataset, cache) = (Path::new("shapes"), std::env::temp_dir().join("pba-trainer"));
         let job = Job::check(spec, strategy, SearchSpec::sized, dataset, &cache).unwrap();
         let score = ScoreSet::new(&job.pictures, &(64..600).collect::<Vec<_>>(), job.placement.device);
-        let folder = folder.map(|folder| RunDir::open(folder, Duration::ZERO).unwrap());
-        Population::new(&job, MEMBERS, (0..64).collect(), score, folder.as_ref()).unwrap()
+        let members = Beginning::of_all(&job, MEMBERS, (0..64).collect());
+        Population::new(&job, members, score, folder, &Arc::new(Meter::of(&job.spec))).unwrap()
     }
 
     fn policies() -> Vec<Policy> {

@@ -6,8 +6,8 @@ use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use pba_search::Progress;
 use pba_search::protocol::Report;
+use pba_search::{Progress, Spec};
 use serde::Serialize;
 
 /// Time between two progress events.
@@ -29,7 +29,8 @@ pub(crate) fn tell(what: &impl Serialize) {
 pub(crate) struct Meter {
     start: Instant,
     epochs: u32,
-    images_per_epoch: u64,
+    /// Images to train in all.
+    images_total: u64,
     epoch: AtomicU32,
     /// Images trained by this process.
     images: AtomicU64,
@@ -40,11 +41,12 @@ pub(crate) struct Meter {
 }
 
 impl Meter {
-    pub(crate) fn new(epochs: u32, images_per_epoch: u64) -> Meter {
+    /// The meter of a job whose spec is sized.
+    pub(crate) fn of(spec: &impl Spec) -> Meter {
         Meter {
             start: Instant::now(),
-            epochs,
-            images_per_epoch,
+            epochs: spec.epochs(),
+            images_total: spec.images(),
             epoch: AtomicU32::new(0),
             images: AtomicU64::new(0),
             images_before: AtomicU64::new(0),
@@ -52,10 +54,12 @@ impl Meter {
         }
     }
 
-    /// Starts from `epoch` finished epochs.
-    pub(crate) fn resume(&self, epoch: u32) {
+    /// Starts from `epoch` finished epochs, in which `images` images were trained; those that this process
+    /// trained itself count as its own.
+    pub(crate) fn resume(&self, epoch: u32, images: u64) {
         self.epoch.store(epoch, Ordering::Relaxed);
-        self.images_before.store(self.images_per_epoch * u64::from(epoch), Ordering::Relaxed);
+        let own = self.images.load(Ordering::Relaxed);
+        self.images_before.store(images.saturating_sub(own), Ordering::Relaxed);
     }
 
     pub(crate) fn trained(&self, images: usize) {
@@ -73,7 +77,7 @@ impl Meter {
         let seconds = self.start.elapsed().as_secs_f64();
         let trained = self.images.load(Ordering::Relaxed);
         let images = trained + self.images_before.load(Ordering::Relaxed);
-        let total = self.images_per_epoch * u64::from(self.epochs);
+        let total = self.images_total;
         let rate = trained as f64 / seconds;
         Report::Progress(Progress {
             epoch: self.epoch.load(Ordering::Relaxed),
@@ -87,6 +91,11 @@ impl Meter {
                 .filter(|&bytes| bytes > 0),
         })
     }
+}
+
+/// A figure in JSON: rounded, and null if a model diverged.
+pub(crate) fn number(value: f64) -> Option<f64> {
+    (!value.is_nan()).then_some((value * 1e6).round() / 1e6)
 }
 
 /// Does `body`, and meanwhile reports a meter's progress.

@@ -4,8 +4,9 @@
 //! events.jsonl                    the journal (pba_search::journal)
 //! checkpoint-EPOCH.safetensors    all members after a generation; the last two
 //! between.safetensors             all members in the middle of a long generation
-//! schedule.json                   what was learned, once a search is done; what an evaluation
-//!                                 trains with
+//! schedule.json                   what was learned, once a search is done
+//! schedules/NAME.json             what an evaluation or a comparison trains with
+//! round-N/                        the checkpoints of a comparison's current round
 //! lock                            held while a trainer works here
 //! ```
 

@@ -1,6 +1,7 @@
 //! `pba-trainer search`: runs a search in a folder, or resumes the one in it.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use pba_schedules::formats;
@@ -10,7 +11,8 @@ use pba_search::{Event, Search, SearchSpec};
 use crate::checkpoint::replace_file;
 use crate::data::{ScoreSet, choose};
 use crate::job::Job;
-use crate::population::Population;
+use crate::population::{Beginning, Population};
+use crate::report::Meter;
 use crate::run_dir::{RunDir, resume};
 use crate::work::Work;
 use crate::{report, signals};
@@ -52,8 +54,9 @@ fn search(job: Job<SearchSpec>, run_dir: &Path, patience: Duration) -> anyhow::R
     let (train_size, val_size) = (spec.train_size.unwrap_or(0), spec.val_size.unwrap_or(0));
     let (train, val) = choose(&pictures.labels(), spec.training.seed, train_size, val_size);
     let score = ScoreSet::new(pictures, &val, placement.device);
-    let mut population = Population::new(&job, spec.population, train, score, Some(&run_dir))?;
-    let meter = population.meter.clone();
+    let meter = Arc::new(Meter::of(spec));
+    let members = Beginning::of_all(&job, spec.population, train);
+    let mut population = Population::new(&job, members, score, Some(&run_dir.path), &meter)?;
     report::tell(&placement.report());
     let schedule = report::ticking(&meter, || {
         pba_search::run(&mut search, &mut population, |event| {

@@ -1,4 +1,4 @@
-//! What `pba search` and `pba evaluate` have in common.
+//! What `pba search`, `pba evaluate` and `pba compare` have in common.
 
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -29,7 +29,7 @@ pub(crate) trait Shown: Default {
     fn cells(results: &Results<Self>) -> Vec<String>;
 
     /// Prints details of one job below its row.
-    fn details(_results: &Results<Self>) {}
+    fn details(_job: &Answer<Self>) {}
 
     /// Processes an event; shows it above the bar, if there is one.
     fn happened(&mut self, event: <Self::Run as Run>::Event, bar: Option<&ProgressBar>);
@@ -197,7 +197,7 @@ pub(crate) async fn run<S: Shown>(remote: &Remote, command: Command) -> anyhow::
     if let Some(error) = &job.error {
         output::line(format_args!("error: {error}"));
     }
-    S::details(&job.results);
+    S::details(&job);
     Ok(())
 }
 

@@ -1,7 +1,8 @@
-//! The command line: `pba serve|stream|demo|schedule|dataset|search|evaluate`, one module each.
+//! The command line: `pba serve|stream|demo|schedule|dataset|search|evaluate|compare`, one module each.
 
 mod access;
 pub mod bar;
+mod compare;
 mod dataset;
 mod demo;
 mod environment;
@@ -51,6 +52,8 @@ enum Command {
     Search(search::Args),
     /// Train a model from scratch with or without a schedule, and test it; list, watch, cancel and resume
     Evaluate(Box<evaluate::Args>),
+    /// Train several ways to augment from scratch, with several seeds each, and say which is better
+    Compare(Box<compare::Args>),
 }
 
 /// Parses the command line and runs the command.
@@ -78,6 +81,7 @@ pub fn run() -> anyhow::Result<()> {
             Command::Dataset(args) => dataset::run(args).await,
             Command::Search(args) => search::run(args).await,
             Command::Evaluate(args) => evaluate::run(*args).await,
+            Command::Compare(args) => compare::run(*args).await,
         }
     })
 }

@@ -160,7 +160,8 @@ impl Shown for Members {
         vec![percent(results.best_accuracy), results.population.to_string()]
     }
 
-    fn details(results: &SearchResults) {
+    fn details(job: &Answer<Members>) {
+        let results = &job.results;
         let row = |member: &MemberResults| {
             let parent = member.parent.map_or("-".to_owned(), |parent| parent.to_string());
             vec![member.id.to_string(), percent(member.score), member.age.to_string(), parent]

@@ -1,6 +1,7 @@
 //! The HTTP API: one module per resource, one table of routes.
 
 mod apply;
+mod comparisons;
 mod dashboard;
 mod datasets;
 mod epochs;
@@ -72,6 +73,8 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .routes(routes!(schedules::show))
         .routes(routes!(schedules::plot))
         .routes(routes!(searches::plot))
+        .routes(routes!(comparisons::plot))
+        .routes(routes!(comparisons::report))
         .routes(routes!(operations::metrics))
         .routes(routes!(operations::live))
         .routes(routes!(operations::ready))

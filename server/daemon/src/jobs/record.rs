@@ -2,14 +2,14 @@
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context;
 use futures_util::FutureExt;
 use pba_schedules::{Schedule, formats};
 use pba_search::protocol::files;
-use pba_search::{Progress, Run, Spec, journal};
+use pba_search::{Progress, Run, Spec, SpecError, journal};
 use pba_wire::jobs::{Job, JobAnswer, JobState};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Notify, watch};
@@ -60,12 +60,12 @@ pub(crate) struct Record<K: Run> {
 pub(crate) const BEGUN: &str = ".begun-";
 
 impl<K: Run> Record<K> {
-    /// Creates the folder of a new job, with the schedule that its trainer needs.
+    /// Creates the folder of a new job, with the schedules that its trainer needs.
     pub(crate) fn create(
         parent: &Path,
         spec: K::Spec,
         source: String,
-        schedule: Option<&Schedule>,
+        schedules: &[Arc<Schedule>],
     ) -> anyhow::Result<Record<K>> {
         let directory = parent.join(spec.name());
         let created = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
@@ -78,8 +78,10 @@ impl<K: Run> Record<K> {
             .permissions(std::fs::Permissions::from_mode(0o755))
             .tempdir_in(parent)
             .with_context(|| format!("cannot create a folder in {}", parent.display()))?;
-        if let Some(schedule) = schedule {
-            let path = made.path().join(files::SCHEDULE);
+        for schedule in schedules {
+            let [path, _] = files::schedules(made.path(), schedule.name());
+            let folder = path.parent().expect("it lies in a folder");
+            std::fs::create_dir_all(folder).with_context(|| format!("cannot create {}", folder.display()))?;
             pba_files::replace(&path, formats::json::write(schedule).as_bytes())
                 .with_context(|| format!("cannot write {}", path.display()))?;
         }
@@ -171,9 +173,17 @@ impl<K: Run> Record<K> {
         self.live().job.clone()
     }
 
-    /// Epochs that are finished.
-    pub(crate) fn epoch(&self) -> u32 {
-        self.live().job.as_ref().map_or(0, K::epoch)
+    /// Epochs that the trainer has reached: those that are finished, and those that it said it trained.
+    pub(crate) fn reached(&self) -> u32 {
+        let live = self.live();
+        let finished = live.job.as_ref().map_or(0, K::epoch);
+        live.progress.as_ref().map_or(0, |progress| progress.epoch).max(finished)
+    }
+
+    /// Why it keeps another job that is asked for from being started.
+    pub(crate) fn excludes(&self, asked: &K::Spec) -> Option<SpecError> {
+        let live = self.live();
+        K::excludes(live.job.as_ref(), &live.entry.spec, live.entry.state.is_final(), asked)
     }
 
     /// Its description in the API.
@@ -185,7 +195,7 @@ impl<K: Run> Record<K> {
             id: self.id.clone(),
             state,
             epoch: live.job.as_ref().map_or(0, K::epoch),
-            epochs: training.epochs,
+            epochs: spec.epochs(),
             results: K::results(live.job.as_ref(), &spec, state == JobState::Done),
             seconds: (live.seconds() * 10.0).round() / 10.0,
             error,
@@ -314,7 +324,10 @@ impl<K: Run> Record<K> {
     pub(crate) fn reread(&self, lines: usize) -> anyhow::Result<()> {
         let (journal, job) = read_journal::<K>(&self.directory, lines)?;
         let mut live = self.live();
-        let images = |job: &K| job.spec().images_per_epoch() * u64::from(job.epoch());
+        let images = |job: &K| {
+            let spec = job.spec();
+            spec.images() / u64::from(spec.epochs()) * u64::from(job.epoch())
+        };
         live.images_before = job.as_ref().map_or(0, images);
         (live.journal, live.job) = (journal, job);
         drop(live);

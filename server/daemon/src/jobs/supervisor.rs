@@ -28,7 +28,7 @@ use crate::jobs::workplace::Workplace;
 
 /// The exit code of a trainer that was told to stop.
 const INTERRUPTED: i32 = exit::INTERRUPTED as i32;
-/// Most starts of a trainer without a new checkpoint.
+/// Most starts of a trainer that gets no further than the one before.
 const STARTS_MAX: u32 = 4;
 /// Time that a trainer gets to finish its step and stop, before it is killed.
 const STOP_SECONDS: Duration = Duration::from_secs(20);
@@ -136,12 +136,12 @@ async fn run<K: Run>(
     stop: &mut watch::Receiver<bool>,
 ) {
     let mut starts = 0;
-    let mut checkpoint = record.epoch();
+    let mut checkpoint = record.reached();
     loop {
         let end = attempt(workplace, record, stop).await;
         workplace.metrics.gpu_memory_used_bytes.set(0);
         let end = end.unwrap_or_else(|error| End::Failed(format!("{error:#}")));
-        let reached = record.epoch();
+        let reached = record.reached();
         starts = if reached > checkpoint { 1 } else { starts + 1 };
         checkpoint = reached;
         match end {

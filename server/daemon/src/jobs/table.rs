@@ -9,7 +9,7 @@ use anyhow::Context;
 use pba_augment::Base;
 use pba_datasets::BUILT_IN;
 use pba_schedules::Schedule;
-use pba_search::{EvaluationSpec, Run, Spec};
+use pba_search::{Run, Spec};
 use pba_types::SplitName;
 use pba_wire::jobs::JobState;
 use serde_json::{Map, Value};
@@ -38,8 +38,8 @@ struct Checked<K: Run> {
     spec: K::Spec,
     /// The dataset's path for the trainer.
     source: String,
-    /// The schedule that the trainer needs, if any.
-    schedule: Option<Arc<Schedule>>,
+    /// The schedules that the trainer needs.
+    schedules: Vec<Arc<Schedule>>,
     /// Whether the client chose the name.
     named: bool,
 }
@@ -104,7 +104,7 @@ impl<K: Run> Table<K> {
         registry: &Registry,
         body: &[u8],
     ) -> Result<Arc<Record<K>>, Error> {
-        let Checked { mut spec, source, schedule, named } = self.check(catalog, registry, body)?;
+        let Checked { mut spec, source, schedules, named } = self.check(catalog, registry, body)?;
         let Workplace { trainer, cache, checks, .. } = &*self.workplace;
         self.check_room(&self.records())?;
         let permit = checks.acquire().await.map_err(Error::internal)?;
@@ -119,7 +119,8 @@ impl<K: Run> Table<K> {
             } else if self.is_taken(registry, &records, spec.name()) {
                 return Err(name_taken::<K>(spec.name()));
             }
-            let record = Record::create(&self.directory, spec, source, schedule.as_deref())
+            check_excluded(&records, &spec)?;
+            let record = Record::create(&self.directory, spec, source, &schedules)
                 .map_err(|error| Error::internal(format!("{error:#}")))?;
             let record = Arc::new(record);
             records.insert(record.id().to_owned(), Arc::clone(&record));
@@ -177,14 +178,21 @@ impl<K: Run> Table<K> {
         if asked.is_none() {
             fields.insert("base".to_owned(), base.to_string().into());
         }
+        let mut spec = parse::<K>(&fields)?;
         // A request may name a schedule by its digest; answers use its name.
-        let find =
-            |name: &str| registry.get(name).map_err(|error| error.or_one_of(&[EvaluationSpec::NO_SCHEDULE]));
-        let schedule = spec.schedule().map(find).transpose()?;
-        if let Some(schedule) = &schedule {
-            fields.insert("schedule".to_owned(), schedule.name().into());
+        let mut schedules = Vec::<Arc<Schedule>>::new();
+        for name in spec.schedules() {
+            let found = registry.get(name);
+            let found = found.map_err(|error| error.or_one_of(K::Spec::schedules_allowed()))?;
+            found.name().clone_into(name);
+            if !schedules.iter().any(|known| known.name() == found.name()) {
+                schedules.push(found);
+            }
         }
-        let spec = parse::<K>(&fields)?;
+        // Checked again: two names may be those of one schedule.
+        let spec = K::Spec::from_json(&serde_json::to_string(&spec).map_err(Error::internal)?)
+            .map_err(|error| Error::spec(&error))?;
+        check_excluded(&self.records(), &spec)?;
         if self.is_taken(registry, &self.records(), spec.name()) {
             return Err(name_taken::<K>(spec.name()));
         }
@@ -192,7 +200,7 @@ impl<K: Run> Table<K> {
             None => BUILT_IN.to_owned(),
             Some(path) => std::path::absolute(path).map_err(Error::internal)?.display().to_string(),
         };
-        Ok(Checked { spec, source, schedule, named })
+        Ok(Checked { spec, source, schedules, named })
     }
 
     /// Whether a name belongs to a job, or to a folder that cannot be read as one.
@@ -299,6 +307,12 @@ fn read<K: Run>(directory: &Path, is_writer: bool) -> anyhow::Result<Records<K>>
 
 fn parse<K: Run>(fields: &Map<String, Value>) -> Result<K::Spec, Error> {
     K::Spec::try_from(fields.clone()).map_err(|error| Error::spec(&error))
+}
+
+/// Checks that no other job keeps one from being started.
+fn check_excluded<K: Run>(records: &Records<K>, spec: &K::Spec) -> Result<(), Error> {
+    let reason = records.values().find_map(|record| record.excludes(spec));
+    reason.map_or(Ok(()), |reason| Err(Error::spec(&reason)))
 }
 
 fn name_taken<K: Run>(name: &str) -> Error {

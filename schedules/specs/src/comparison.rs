@@ -1,0 +1,507 @@
+//! The spec of a comparison, and its report.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+use utoipa::ToSchema;
+
+use crate::arm::Arm;
+use crate::fields::{Fields, SpecError};
+use crate::training::{IMAGES_MAX, Spec, Strategy, TrainingSpec};
+
+/// Most arms of a comparison, and most runs of one: the answer lists every run.
+const ARMS_MAX: usize = 64;
+const SEEDS_MAX: u32 = 1_000;
+const AT_ONCE_MAX: u32 = 256;
+
+pba_types::named! {
+    /// The images that the models of a comparison are scored on.
+    #[derive(Serialize, Deserialize, ToSchema)]
+    #[serde(rename_all = "lowercase")]
+    pub enum Score {
+        /// Images that no model trains on: those of the dataset's own `val` split, or else `val_size` of its
+        /// training split. To choose among arms as often as one likes.
+        Val = "val",
+        /// The `test` split. To be opened once, when everything is chosen.
+        Test = "test",
+    }
+}
+
+/// A checked comparison: every arm trained from scratch with every seed.
+///
+/// Runs of one seed are paired: they train on the same images, from the same weights, in the same
+/// order, and whatever else they draw comes from the same numbers.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(try_from = "Map<String, Value>")]
+pub struct ComparisonSpec {
+    /// Name of the comparison. By default derived from dataset and model.
+    #[schema(required = false)]
+    pub name: String,
+    /// How each model is trained.
+    #[serde(flatten)]
+    pub training: TrainingSpec,
+    /// Images that each model trains on. Default: the model's own, but at most the training split (less
+    /// `val_size`, where that is needed).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 1)]
+    pub train_size: Option<usize>,
+    /// Validation images, where the score is `val` or an arm is tuned. Default: the model's own, but at
+    /// most half of the split.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 1)]
+    pub val_size: Option<usize>,
+    /// The arms, 2..=64 of them: `none`, `identity`, `cutout:N`, `random:K`, `randaugment:tuned`, `NAME`
+    /// or `NAME@ABLATION` of a schedule. The first is the baseline. Default `none` and
+    /// `trivial-augment-wide`.
+    #[schema(required = false, value_type = Vec<String>)]
+    #[serde(serialize_with = "as_texts")]
+    pub arms: Vec<Arm>,
+    /// Arms that are samples of one thing, by its name: as several searches' schedules, or random ones.
+    /// They are compared as one, and the unit of replication is the arm.
+    #[schema(required = false, value_type = BTreeMap<String, Vec<String>>)]
+    #[serde(skip_serializing_if = "BTreeMap::is_empty", serialize_with = "as_lists")]
+    pub groups: BTreeMap<String, Vec<Arm>>,
+    /// Seeds that each arm is trained with: 1..=1000. Default 5.
+    #[schema(required = false, minimum = 1, maximum = 1_000)]
+    pub seeds: u32,
+    /// What the models are scored on: `test` (the default) or `val`.
+    #[schema(required = false)]
+    pub score: Score,
+    /// Whether the test split may be opened although an earlier comparison opened it.
+    #[schema(required = false)]
+    pub again: bool,
+    /// A difference of so many percentage points would not matter: 0..=100. Default 0.5.
+    #[schema(required = false, minimum = 0, maximum = 100)]
+    pub margin: f64,
+    /// Seeds that each setting of a tuned arm is tried with: 1..=1000. Default 2.
+    #[schema(required = false, minimum = 1, maximum = 1_000)]
+    pub tuning_seeds: u32,
+    /// Runs that are trained side by side: 1..=256. Default 16.
+    #[schema(required = false, minimum = 1, maximum = 256)]
+    pub at_once: u32,
+    /// Strategy: `auto` (the default), `sequential`, `stacked` or `graphs`.
+    #[schema(required = false, value_type = String)]
+    pub strategy: Strategy,
+}
+
+/// The report of a comparison, so far. Errors are shares of the scored images, 0..1.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct ComparisonResults {
+    /// What the models are scored on.
+    pub score: Score,
+    /// The split of the scored images, once a run has ended.
+    pub split: Option<String>,
+    /// Number of scored images, once a run has ended.
+    pub images: Option<usize>,
+    /// Runs in all: arms times seeds, and those of the tuning.
+    pub runs: u32,
+    /// Runs that have ended.
+    pub runs_done: u32,
+    /// The arms in their order.
+    pub arms: Vec<ArmResults>,
+    /// The groups by name; their unit is the arm.
+    pub groups: Vec<Entry>,
+    /// The differences that the comparison is about.
+    pub contrasts: Vec<Contrast>,
+    /// How the tuned arm was chosen, once it is.
+    pub tuning: Option<Tuning>,
+    /// The arm to train with, once every run has ended: the best one, unless it is not better than one
+    /// that costs nothing.
+    pub recommended: Option<String>,
+    /// The answer in words, once every run has ended.
+    pub verdict: Option<String>,
+    /// The command that streams the first epoch of training with the recommended arm.
+    pub stream_command: Option<String>,
+}
+
+/// Mean and spread of an arm or of a group.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Entry {
+    /// Its name.
+    pub name: String,
+    /// Mean error.
+    pub mean: Option<f64>,
+    /// Standard deviation of the errors (with n - 1); null below two.
+    pub deviation: Option<f64>,
+    /// Errors that the mean is of: runs of an arm, arms of a group.
+    pub n: u32,
+}
+
+/// An arm and its runs.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct ArmResults {
+    /// The arm, with mean and spread over its seeds.
+    #[serde(flatten)]
+    pub entry: Entry,
+    /// Digest of its schedule, if it has one.
+    pub schedule_digest: Option<String>,
+    /// Runs that diverged. They are in no mean.
+    pub diverged: u32,
+    /// The error with each seed; null before it has ended, and where the model diverged.
+    pub errors: Vec<Option<f64>>,
+}
+
+pba_types::named! {
+    /// What is repeated, and so what an interval is over.
+    #[derive(Serialize, Deserialize, ToSchema)]
+    #[serde(rename_all = "lowercase")]
+    pub enum Unit {
+        /// The seed: differences are paired.
+        Seed = "seed",
+        /// The arm of a group and the seed: the interval covers both.
+        Arm = "arm",
+    }
+}
+
+pba_types::named! {
+    /// What an interval says.
+    #[derive(Serialize, Deserialize, ToSchema)]
+    pub enum Verdict {
+        /// The interval lies below 0: fewer errors.
+        #[serde(rename = "better")]
+        Better = "better",
+        /// The interval lies above 0.
+        #[serde(rename = "worse")]
+        Worse = "worse",
+        /// The interval lies within the margin.
+        #[serde(rename = "no difference")]
+        NoDifference = "no difference",
+        /// The interval holds 0, and differences that would matter.
+        #[serde(rename = "too few runs to tell")]
+        TooFew = "too few runs to tell",
+    }
+}
+
+/// A difference of mean errors: of `arm` less `against`. Below 0, `arm` is better.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Contrast {
+    /// An arm or a group.
+    pub arm: String,
+    /// The arm or group that it is compared with.
+    pub against: String,
+    /// The mean paired difference.
+    pub difference: Option<f64>,
+    /// Its 95 % interval, by Student's distribution; null below two differences.
+    #[schema(value_type = Option<Vec<f64>>)]
+    pub interval: Option<[f64; 2]>,
+    /// Differences: one for each seed that both have; with a group, one for each of its arms.
+    pub n: u32,
+    /// What they are differences over.
+    pub unit: Unit,
+    /// What the interval says; null before any run has ended.
+    pub verdict: Option<Verdict>,
+}
+
+/// A setting that was tried.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Candidate {
+    /// The arm.
+    pub arm: String,
+    /// Mean validation error over the seeds; null if a model diverged.
+    pub mean: Option<f64>,
+}
+
+/// How a tuned arm was chosen.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Tuning {
+    /// The setting with the lowest mean validation error.
+    pub chosen: String,
+    /// Every setting that was tried.
+    pub candidates: Vec<Candidate>,
+    /// Seeds that each was tried with.
+    pub seeds: u32,
+    /// Validation images.
+    pub images: usize,
+}
+
+impl ComparisonSpec {
+    /// Whether an arm is tuned.
+    pub fn tunes(&self) -> bool {
+        self.arms.contains(&Arm::Tuned)
+    }
+
+    /// Whether it needs validation images.
+    pub fn validates(&self) -> bool {
+        self.score == Score::Val || self.tunes()
+    }
+
+    /// The same comparison with the sizes of its sets fixed for a training split of `images`.
+    ///
+    /// `val_images` is the size of the dataset's own validation split, if it has one: then nothing is
+    /// held out of the training split.
+    ///
+    /// # Errors
+    /// When a split is too small for them.
+    pub fn sized(mut self, images: usize, val_images: Option<usize>) -> Result<ComparisonSpec, SpecError> {
+        let defaults = self.training.model.defaults();
+        let mut left = images;
+        if self.validates() {
+            let (most, of) = match val_images {
+                Some(most) => (most, "the images of the val split".to_owned()),
+                None => (images.saturating_sub(1), format!("of the {images} images of the training split")),
+            };
+            let most_by_default = if val_images.is_some() { most } else { images / 2 };
+            let val = self.val_size.unwrap_or(defaults.val_size.min(most_by_default));
+            if val == 0 || val > most {
+                return Err(SpecError::new("val_size", val, format!("1..={most}, {of}")));
+            }
+            self.val_size = Some(val);
+            if val_images.is_none() {
+                left -= val;
+            }
+        } else if let Some(val) = self.val_size {
+            let allowed =
+                "none: nothing is scored on validation images unless score is val or an arm is tuned";
+            return Err(SpecError::new("val_size", val, allowed));
+        }
+        let train = self.train_size.unwrap_or(defaults.train_size.min(left));
+        if train == 0 || train > left {
+            let allowed = format!("1..={left}, the images that are left to train on");
+            return Err(SpecError::new("train_size", train, allowed));
+        }
+        self.training.check_batch_of(train)?;
+        self.train_size = Some(train);
+        Ok(self)
+    }
+
+    /// Runs in all.
+    pub fn runs(&self) -> u32 {
+        self.arms.len() as u32 * self.seeds + self.tuning_runs()
+    }
+
+    /// Runs of the tuning, which come before the others.
+    pub fn tuning_runs(&self) -> u32 {
+        if self.tunes() { Arm::candidates().len() as u32 * self.tuning_seeds } else { 0 }
+    }
+
+    /// Why it cannot run beside `earlier`, which was to be scored on the same test split.
+    pub fn conflict(&self, earlier: &ComparisonSpec) -> Option<SpecError> {
+        let opens = |spec: &ComparisonSpec| spec.score == Score::Test;
+        let same = self.training.dataset == earlier.training.dataset;
+        (opens(self) && opens(earlier) && same && !self.again).then(|| {
+            let allowed = format!(
+                "\"val\" to go on choosing, or \"again\": true (--again): comparison {:?} has opened the test split \
+                 of {:?} already, and whoever chooses by a test split no longer has one",
+                earlier.name, earlier.training.dataset
+            );
+            SpecError::new("score", "\"test\"", allowed)
+        })
+    }
+}
+
+impl Spec for ComparisonSpec {
+    type Results = ComparisonResults;
+
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn rename(&mut self, name: String) {
+        self.name = name;
+    }
+
+    fn training(&self) -> &TrainingSpec {
+        &self.training
+    }
+
+    fn schedules(&mut self) -> Vec<&mut String> {
+        let named = |arm| match arm {
+            &mut Arm::Schedule { ref mut name, .. } => Some(name),
+            _ => None,
+        };
+        self.arms.iter_mut().chain(self.groups.values_mut().flatten()).filter_map(named).collect()
+    }
+
+    fn schedules_allowed() -> &'static [&'static str] {
+        &Arm::SPECIAL
+    }
+
+    fn epochs(&self) -> u32 {
+        let rounds = |runs: u32| runs.div_ceil(self.at_once);
+        let rounds = rounds(self.tuning_runs()) + rounds(self.runs() - self.tuning_runs());
+        self.training.epochs.saturating_mul(rounds)
+    }
+
+    fn models(&self) -> u32 {
+        self.runs()
+    }
+
+    fn train_size(&self) -> Option<usize> {
+        self.train_size
+    }
+
+    fn placed_as(&self, other: &ComparisonSpec) -> ComparisonSpec {
+        let training = TrainingSpec { device: other.training.device, ..self.training.clone() };
+        ComparisonSpec { training, strategy: other.strategy, ..self.clone() }
+    }
+}
+
+impl TryFrom<Map<String, Value>> for ComparisonSpec {
+    type Error = SpecError;
+
+    fn try_from(fields: Map<String, Value>) -> Result<ComparisonSpec, SpecError> {
+        let mut fields = Fields::new(fields);
+        let arms = fields.arms()?;
+        let spec = ComparisonSpec {
+            name: fields.name("comparison")?,
+            training: fields.training()?,
+            train_size: fields.integer("train_size", 1..=IMAGES_MAX)?,
+            val_size: fields.integer("val_size", 1..=IMAGES_MAX)?,
+            groups: fields.groups(&arms)?,
+            arms,
+            seeds: fields.integer("seeds", 1..=SEEDS_MAX)?.unwrap_or(5),
+            score: fields.parsed("score", Score::Test, |name| Score::named(name).ok_or_else(Score::names))?,
+            again: fields.flag("again")?,
+            margin: fields
+                .number("margin", "a number of percentage points in 0..=100", |margin| {
+                    (0.0..=100.0).contains(margin)
+                })?
+                .unwrap_or(0.5),
+            tuning_seeds: fields.integer("tuning_seeds", 1..=SEEDS_MAX)?.unwrap_or(2),
+            at_once: fields.integer("at_once", 1..=AT_ONCE_MAX)?.unwrap_or(16),
+            strategy: fields.strategy()?,
+        };
+        fields.close()?;
+        Ok(spec)
+    }
+}
+
+impl Fields {
+    fn arms(&mut self) -> Result<Vec<Arm>, SpecError> {
+        let Some(value) = self.take("arms") else {
+            return Ok(["none", "trivial-augment-wide"].map(|arm| arm.parse().expect("an arm")).into());
+        };
+        let arms = list("arms", &value)?;
+        if !(2..=ARMS_MAX).contains(&arms.len()) {
+            return Err(SpecError::new(
+                "arms",
+                value,
+                format!("2..={ARMS_MAX} arms, as there is nothing to compare in one"),
+            ));
+        }
+        Ok(arms)
+    }
+
+    fn groups(&mut self, arms: &[Arm]) -> Result<BTreeMap<String, Vec<Arm>>, SpecError> {
+        let Some(value) = self.take("groups") else { return Ok(BTreeMap::new()) };
+        let wrong = |allowed: String| Err(SpecError::new("groups", &value, allowed));
+        let Value::Object(groups) = &value else {
+            return wrong("an object of lists of arms by name".to_owned());
+        };
+        let mut read = BTreeMap::new();
+        for (name, members) in groups {
+            let members = list("groups", members)?;
+            if let Some(stranger) = members.iter().find(|member| !arms.contains(member)) {
+                return wrong(format!("groups of arms of the comparison; {stranger} of {name:?} is none"));
+            }
+            if arms.iter().any(|arm| arm.to_string() == *name) {
+                return wrong(format!("names that no arm has; {name:?} is an arm"));
+            }
+            if members.len() < 2 {
+                return wrong(format!("groups of two arms or more; {name:?} has {}", members.len()));
+            }
+            read.insert(name.clone(), members);
+        }
+        Ok(read)
+    }
+}
+
+/// A list of arms, each once.
+fn list(field: &str, value: &Value) -> Result<Vec<Arm>, SpecError> {
+    let texts: Vec<&str> = value
+        .as_array()
+        .and_then(|list| list.iter().map(Value::as_str).collect())
+        .ok_or_else(|| SpecError::new(field, value, "a list of the names of arms"))?;
+    let mut arms: Vec<Arm> = Vec::with_capacity(texts.len());
+    for text in texts {
+        let arm = text.parse().map_err(|allowed| SpecError::new(field, format!("{text:?}"), allowed))?;
+        if arms.contains(&arm) {
+            return Err(SpecError::new(field, format!("{text:?}, twice"), "every arm once"));
+        }
+        arms.push(arm);
+    }
+    Ok(arms)
+}
+
+fn as_texts<S: serde::Serializer>(arms: &[Arm], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_seq(arms.iter().map(Arm::to_string))
+}
+
+fn as_lists<S: serde::Serializer>(
+    groups: &BTreeMap<String, Vec<Arm>>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    let texts = |arms: &Vec<Arm>| arms.iter().map(Arm::to_string).collect::<Vec<_>>();
+    serializer.collect_map(groups.iter().map(|(name, arms)| (name, texts(arms))))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_spec_reads_back_as_itself() {
+        for text in [
+            "{}",
+            r#"{"arms": ["none", "a", "a@shuffled", "random:1", "randaugment:tuned", "cutout:8"],
+                "groups": {"a or not": ["a", "random:1"]}, "seeds": 1, "score": "val", "margin": 0}"#,
+        ] {
+            let spec = ComparisonSpec::from_json(text).unwrap();
+            let json = serde_json::to_string(&spec).unwrap();
+            assert_eq!(serde_json::from_str::<ComparisonSpec>(&json).unwrap(), spec);
+        }
+    }
+
+    #[track_caller]
+    fn refuse(text: &str, field: &str, says: &str) {
+        let error = ComparisonSpec::from_json(text).unwrap_err();
+        assert_eq!(error.field, field, "{error}");
+        assert!(error.to_string().contains(says), "{error} does not say {says:?}");
+    }
+
+    #[test]
+    fn wrong_values_are_refused_by_name() {
+        refuse(r#"{"seeds": 0}"#, "seeds", "1..=1000");
+        refuse(r#"{"arms": ["none"]}"#, "arms", "2..=64");
+        refuse(r#"{"arms": ["none", "none"]}"#, "arms", "twice");
+        refuse(r#"{"arms": ["none", "mine@sorted"]}"#, "arms", "shuffled");
+        refuse(r#"{"arms": "none"}"#, "arms", "a list");
+        refuse(r#"{"arms": ["none", 3]}"#, "arms", "a list");
+        refuse(r#"{"score": "train"}"#, "score", "test");
+        refuse(r#"{"again": 1}"#, "again", "true or false");
+        refuse(r#"{"margin": -1}"#, "margin", "0..=100");
+        refuse(r#"{"arms": ["none", "a"], "groups": {"g": ["a", "b"]}}"#, "groups", "b of \"g\"");
+        refuse(r#"{"arms": ["none", "a"], "groups": {"a": ["none", "a"]}}"#, "groups", "is an arm");
+        refuse(r#"{"arms": ["none", "a"], "groups": {"g": ["a"]}}"#, "groups", "two arms");
+        refuse(r#"{"at_once": 0}"#, "at_once", "1..=256");
+    }
+
+    #[test]
+    fn sets_must_fit_the_splits() {
+        let spec = |text: &str| ComparisonSpec::from_json(text).unwrap();
+        let sized = spec("{}").sized(3_000, None).unwrap();
+        assert_eq!((sized.train_size, sized.val_size), (Some(3_000), None), "no validation images");
+        let sized = spec(r#"{"score": "val"}"#).sized(6_000, None).unwrap();
+        assert_eq!((sized.train_size, sized.val_size), (Some(3_000), Some(3_000)));
+        let sized = spec(r#"{"score": "val"}"#).sized(6_000, Some(500)).unwrap();
+        assert_eq!((sized.train_size, sized.val_size), (Some(4_000), Some(500)));
+        let refused = |text: &str| spec(text).sized(1_000, None).unwrap_err().field;
+        assert_eq!(refused(r#"{"train_size": 1001}"#), "train_size");
+        assert_eq!(refused(r#"{"score": "val", "val_size": 1000}"#), "val_size");
+        assert_eq!(refused(r#"{"val_size": 10}"#), "val_size");
+        assert_eq!(refused(r#"{"train_size": 100}"#), "batch_size");
+    }
+
+    #[test]
+    fn the_test_split_is_opened_once() {
+        let spec = |text: &str| ComparisonSpec::from_json(text).unwrap();
+        let earlier = spec("{}");
+        let error = spec("{}").conflict(&earlier).unwrap();
+        assert!(error.to_string().contains("--again"), "{error}");
+        for other in [r#"{"again": true}"#, r#"{"score": "val"}"#, r#"{"dataset": "other"}"#] {
+            assert_eq!(spec(other).conflict(&earlier), None, "{other}");
+        }
+        assert_eq!(earlier.conflict(&spec(r#"{"score": "val"}"#)), None);
+    }
+}

@@ -1,0 +1,165 @@
+//! Comparisons: every arm with every seed, the same images for all of them, and an answer.
+
+use pba_tests::Server;
+use pba_tests::search::{assert_no_trainer, comparison, trainer};
+use serde_json::{Value, json};
+
+const JOBS: &str = "comparisons";
+
+/// Errors by arm and seed.
+fn errors(done: &Value) -> Vec<Vec<f64>> {
+    let arms = done["arms"].as_array().unwrap().iter();
+    let of =
+        |arm: &Value| arm["errors"].as_array().unwrap().iter().map(|error| error.as_f64().unwrap()).collect();
+    arms.map(of).collect()
+}
+
+#[test]
+fn a_comparison_from_start_to_end() {
+    let Some(trainer) = trainer() else { return };
+    let server = Server::with_trainer(&trainer);
+    let digest = server.get("/v1/schedules/cifar10-pba").header("etag").unwrap().trim_matches('"').to_owned();
+    // One schedule by digest, and told by name.
+    let id = server.start_job(
+        JOBS,
+        &comparison(json!({ "arms": ["none", "cutout:4", "identity", &digest[..12], "cifar10-pba@shuffled", "random:3"] })),
+    );
+    let queued = server.job(JOBS, &id);
+    assert_eq!(queued["spec"]["arms"][3], "cifar10-pba");
+    assert_eq!(
+        (&queued["runs"], &queued["runs_done"], &queued["verdict"]),
+        (&json!(12), &json!(0), &Value::Null)
+    );
+    let done = server.wait_for_job(JOBS, &id, "done");
+    assert_eq!(
+        (&done["runs_done"], &done["split"], &done["images"]),
+        (&json!(12), &json!("test"), &json!(2000))
+    );
+    assert_eq!(done["epoch"], done["epochs"]);
+    assert_eq!(done["arms"][3]["schedule_digest"], digest);
+    assert_eq!(done["arms"][0]["schedule_digest"], Value::Null);
+    let arms = errors(&done);
+    assert!(arms.iter().all(|seeds| seeds.len() == 2), "{arms:?}");
+    for (position, arm) in arms.iter().enumerate() {
+        assert!(!arms[..position].contains(arm), "two arms were augmented alike: {arms:?}");
+    }
+    let none = &done["arms"][0];
+    let mean = (arms[0][0] + arms[0][1]) / 2.0;
+    assert!((none["mean"].as_f64().unwrap() - mean).abs() < 1e-12 && none["n"] == 2);
+    assert!(done["recommended"].is_string() && done["verdict"].is_string(), "{done}");
+    let command = done["stream_command"].as_str().unwrap();
+    assert!(command.starts_with("pba stream --dataset shapes --schedule "), "{command}");
+    // The command streams, as it stands.
+    let url = server.url();
+    let words: Vec<&str> = command.split(' ').skip(1).chain(["--server", &url]).collect();
+    server.pba(&words).ok();
+
+    let report = server.get(&format!("/v1/comparisons/{id}/report.md"));
+    assert_eq!(report.header("content-type"), Some("text/markdown; charset=utf-8"));
+    for arm in done["spec"]["arms"].as_array().unwrap() {
+        assert!(report.text().contains(&format!("| {} |", arm.as_str().unwrap())), "{}", report.text());
+    }
+    let plot = server.get(&format!("/v1/comparisons/{id}/plot.svg"));
+    assert_eq!(plot.header("content-type"), Some("image/svg+xml"));
+    pba_tests::xml::check(&plot.text());
+    assert_eq!(plot.text().matches("<circle").count(), 12);
+    assert_no_trainer(&server.job_folder(JOBS, &id));
+    assert_eq!(server.get("/v1/comparisons").json(), json!({ "comparisons": [done] }));
+    server.assert_healthy();
+}
+
+/// What is trained side by side does not matter, and seeds are the same in every arm.
+#[test]
+fn rounds_change_nothing() {
+    let Some(trainer) = trainer() else { return };
+    let server = Server::with_trainer(&trainer);
+    let of = |name: &str, change: Value| {
+        let mut spec = comparison(json!({ "arms": ["none", "cifar10-pba"], "again": true, "name": name }));
+        for (field, value) in change.as_object().unwrap() {
+            spec[field] = value.clone();
+        }
+        server.start_job(JOBS, &spec);
+        errors(&server.wait_for_job(JOBS, name, "done"))
+    };
+    let one_by_one = of("one-by-one", json!({ "at_once": 1 }));
+    assert_eq!(one_by_one, of("together", json!({})));
+    assert_eq!(
+        of("more", json!({ "arms": ["cutout:4", "cifar10-pba", "none"] }))[1..],
+        [one_by_one[1].clone(), one_by_one[0].clone()]
+    );
+    assert_ne!(one_by_one, of("other-seed", json!({ "seed": 12 })));
+    // Twice the same arm by another name: no difference at all.
+    let twice = of("twice", json!({ "arms": ["none", "cutout:16"], "base": "cutout:16" }));
+    assert_eq!(twice[0], twice[1]);
+}
+
+#[test]
+fn the_test_split_is_opened_once() {
+    let Some(trainer) = trainer() else { return };
+    let server = Server::with_trainer(&trainer);
+    let post =
+        |change: Value| server.send("POST", "/v1/comparisons", comparison(change).to_string().as_bytes());
+    // Chosen on validation images as often as one likes.
+    for name in ["first", "second"] {
+        server.start_job(JOBS, &comparison(json!({ "name": name, "score": "val", "val_size": 200 })));
+    }
+    let chosen = server.wait_for_job(JOBS, "first", "done");
+    assert_eq!((&chosen["split"], &chosen["images"]), (&json!("train"), &json!(200)));
+    // One that is cancelled while it waits has opened nothing.
+    server.start_job(JOBS, &comparison(json!({ "name": "cancelled" })));
+    server.send("DELETE", "/v1/comparisons/cancelled", b"");
+    server.wait_for_job(JOBS, "cancelled", "cancelled");
+    server.start_job(JOBS, &comparison(json!({ "name": "opened" })));
+    let refused = post(json!({ "name": "again" }));
+    assert_eq!((refused.status, refused.problem().parameter.as_deref()), (400, Some("score")));
+    for part in ["opened", "--again", "val"] {
+        assert!(refused.text().contains(part), "{}", refused.text());
+    }
+    server.wait_for_job(JOBS, "opened", "done");
+    assert_eq!(post(json!({ "name": "again" })).status, 400);
+    assert_eq!(post(json!({ "name": "again", "again": true })).status, 202);
+}
+
+#[test]
+fn wrong_comparisons_are_refused_before_anything_starts() {
+    let Some(trainer) = trainer() else { return };
+    let server = Server::with_trainer(&trainer);
+    let refused = |change: Value, status: u16, says: &[&str]| {
+        let answer =
+            server.send("POST", "/v1/comparisons", comparison(change.clone()).to_string().as_bytes());
+        assert_eq!(answer.status, status, "{change}: {}", answer.text());
+        for part in says {
+            assert!(answer.text().contains(part), "{change}: {} does not say {part}", answer.text());
+        }
+    };
+    refused(json!({ "arms": ["none", "cifar10-pbb"] }), 404, &["cifar10-pbb", "cifar10-pba", "random:K"]);
+    refused(json!({ "arms": ["none", "cifar10-pba@sorted"] }), 400, &["arms", "shuffled"]);
+    refused(json!({ "arms": ["none"] }), 400, &["arms", "nothing to compare"]);
+    refused(json!({ "seeds": 0 }), 400, &["seeds", "1..=1000"]);
+    refused(json!({ "train_size": 10001 }), 400, &["train_size", "10000"]);
+    refused(json!({ "score": "val", "val_size": 10000 }), 400, &["val_size", "9999"]);
+    refused(json!({ "model": "wrn-41-2" }), 400, &["model"]);
+    refused(json!({ "dataset": "nothing" }), 404, &["nothing"]);
+    let digest = server.get("/v1/schedules/cifar10-pba").header("etag").unwrap().trim_matches('"').to_owned();
+    refused(json!({ "arms": ["cifar10-pba", digest[..12]] }), 400, &["arms", "twice"]);
+    assert_eq!(server.get("/v1/comparisons").json(), json!({ "comparisons": [] }));
+}
+
+#[test]
+fn the_command_line_compares() {
+    let Some(trainer) = trainer() else { return };
+    let server = Server::with_trainer(&trainer);
+    let url = server.url();
+    let flags = "compare --name told --dataset shapes --model tiny --epochs 2 --train-size 128 --batch-size 64 \
+                 --device cpu --arms none,cutout:4,random:1,random:2 --group chance=random:1,random:2 --seeds 2 --watch";
+    let words: Vec<&str> = flags.split_whitespace().chain(["--server", &url]).collect();
+    let shown = server.pba(&words).ok();
+    for part in ["8 of 8 runs", "ARM", "AGAINST", "chance", "train with it: pba stream"] {
+        assert!(shown.contains(part), "{shown}\ndoes not say {part}");
+    }
+    let shown = server.pba(&["compare", "show", "told", "--server", &url]).ok();
+    assert!(shown.contains("TRAIN WITH") && shown.contains("cutout:4"), "{shown}");
+    let again = server.pba(&["compare", "--dataset", "shapes", "--model", "tiny", "--server", &url]);
+    again.refused(1, &["--again"]);
+    server.pba(&["compare", "--group", "x", "--server", &url]).refused(2, &["NAME=ARM"]);
+}
