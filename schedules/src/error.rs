@@ -4,6 +4,7 @@ use pba_types::limits::EPOCHS_MAX;
 use pba_types::{NameError, names_allowed};
 
 use crate::op::{MAGNITUDE_MAX, Op, PROBABILITY_MAX};
+use crate::policy::space::{BIN_MAX, RAND_AUGMENT_OPS_MAX};
 
 /// Why a schedule or a policy was refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -52,6 +53,21 @@ pub enum ScheduleError {
     /// A name that is not a family's.
     #[error("unknown family {name:?} of policies; the families are {}", known.join(", "))]
     UnknownFamily { name: String, known: &'static [&'static str] },
+    /// A name of RandAugment's without its two numbers, or with others than are allowed.
+    #[error(
+        "{name:?} is not a policy of RandAugment; allowed are randaugment:N:M with N, the ops of an image, in \
+         1..={RAND_AUGMENT_OPS_MAX} and M, their magnitude, in 0..={BIN_MAX}, as in randaugment:2:9"
+    )]
+    RandAugment { name: String },
+    /// No sub-policy, or too many.
+    #[error("{found} sub-policies; allowed are 1..={max}")]
+    SubPolicies { found: usize, max: usize },
+    /// An op of a sub-policy with something that is not allowed.
+    #[error("sub-policy {position}: {reason}")]
+    Chance { position: usize, reason: String },
+    /// A schedule under the name of a policy that it does not hold throughout.
+    #[error("a schedule named {name:?} holds another policy")]
+    NotThePolicy { name: String },
     /// Fields that are not those of a policy's family.
     #[error("not a policy of family {family:?}: {reason}")]
     Fields { family: String, reason: String },

@@ -12,7 +12,7 @@ pub const MAGNITUDE_MAX: u8 = 9;
 pub struct OpOdds {
     /// How often the policy chooses the op, 0..=1.
     pub probability: f64,
-    /// Its mean magnitude level when it does; 0 when it never does.
+    /// Its mean magnitude level when it does, 0..=9; 0 when it never does, or has no magnitude.
     pub magnitude: f64,
 }
 

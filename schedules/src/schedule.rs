@@ -11,6 +11,7 @@ use crate::error::ScheduleError;
 use crate::op::Op;
 use crate::policy::Policy;
 use crate::policy::pairs::Pairs;
+use crate::policy::rand_augment::RandAugment;
 
 /// Consecutive epochs that share a policy.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -83,15 +84,15 @@ impl Schedule {
     /// Builds a schedule from its segments, in order.
     ///
     /// # Errors
-    /// When the name is unusable ([`check_name`]), there is no segment, a segment lasts 0 epochs,
-    /// the epochs add up to more than [`EPOCHS_MAX`], or its policies of pairs are over different ops.
+    /// When the name is unusable ([`check_name`]) and no name of RandAugment's, or is one of those and
+    /// the policy is another, there is no segment, a segment lasts 0 epochs, the epochs add up to more
+    /// than [`EPOCHS_MAX`], or its policies of pairs are over different ops.
     pub fn new(
         name: impl Into<String>,
         segments: Vec<Segment>,
         provenance: Provenance,
     ) -> Result<Schedule, ScheduleError> {
-        let name = name.into();
-        check_name(&name).map_err(ScheduleError::Name)?;
+        let name = checked_name(name.into(), &segments)?;
         if segments.is_empty() {
             return Err(ScheduleError::EmptySegment { position: 0, epochs: 0 });
         }
@@ -117,10 +118,9 @@ impl Schedule {
     /// The same schedule under another name.
     ///
     /// # Errors
-    /// When the name is unusable.
+    /// When the name is unusable, as for [`Schedule::new`].
     pub fn renamed(mut self, name: impl Into<String>) -> Result<Schedule, ScheduleError> {
-        self.name = name.into();
-        check_name(&self.name).map_err(ScheduleError::Name)?;
+        self.name = checked_name(name.into(), &self.segments)?;
         Ok(self)
     }
 
@@ -132,6 +132,18 @@ impl Schedule {
     /// Epochs of the search that learned it.
     pub fn epochs(&self) -> u32 {
         *self.ends.last().expect("a schedule has a segment")
+    }
+
+    /// Whether it is one policy, for as long as anyone likes: a schedule of a single epoch. Any epoch is
+    /// then within it.
+    pub fn is_constant(&self) -> bool {
+        self.epochs() == 1
+    }
+
+    /// Epochs of a training run that does not say how many it has: those of the schedule, and as many as
+    /// `epoch` needs where there is but one policy.
+    pub fn run_epochs(&self, epoch: u32) -> u32 {
+        if self.is_constant() { epoch.saturating_add(1) } else { self.epochs() }
     }
 
     /// Its segments, in order.
@@ -204,6 +216,17 @@ impl Schedule {
         }
         Ok((u64::from(epoch) * u64::from(self.epochs()) / u64::from(epochs)) as u32)
     }
+}
+
+/// A name that a schedule of these segments can have.
+fn checked_name(name: String, segments: &[Segment]) -> Result<String, ScheduleError> {
+    match RandAugment::named(&name) {
+        // Such a name says the policy itself.
+        Some(Ok(policy)) if segments.iter().all(|segment| segment.policy == Policy::RandAugment(policy)) => {}
+        Some(Ok(_)) => return Err(ScheduleError::NotThePolicy { name }),
+        Some(Err(_)) | None => check_name(&name).map_err(ScheduleError::Name)?,
+    }
+    Ok(name)
 }
 
 /// A permutation of `0..epochs` that the seed fixes (Fisher and Yates).

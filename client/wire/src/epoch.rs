@@ -12,10 +12,12 @@ crate::query! {
     pub struct EpochRequest {
         /// Split of the dataset: train, val or test
         split: SplitName = SplitName::Train, split();
-        /// Name or digest of a schedule, or none (base augmentation only), or identity (untouched pixels)
-        /// [default: none]
+        /// Name or digest of a schedule, or a policy (autoaugment-cifar10, autoaugment-svhn,
+        /// autoaugment-imagenet, randaugment:N:M, trivial-augment-wide), or none (base augmentation only), or
+        /// identity (untouched pixels) [default: none]
         schedule: Option<String> = None, optional(text());
-        /// Epochs of the whole training run, to which the schedule is stretched [default: the schedule's own]
+        /// Epochs of the whole training run, to which the schedule is stretched [default: the schedule's own;
+        /// any number where the policy never changes]
         epochs: Option<u32> = None, optional(integer(1..=EPOCHS_MAX));
         /// 60 comma-separated integers instead of a schedule: probability and magnitude of each slot
         policy: Option<String> = None, optional(text());
@@ -36,8 +38,8 @@ crate::query! {
         step: u64 = 1, integer(1..=u64::MAX);
         /// Drop the last short batch
         drop_last: bool = false, boolean();
-        /// Base augmentation, such as pad_crop:4,flip,cutout:16 or random_resized_crop:224,flip, or identity
-        /// [default: the dataset's own]
+        /// Base augmentation, such as pad_crop:4,flip,cutout:16 or random_resized_crop:224,flip, or identity;
+        /// pad_crop and flip come after a learned policy, and before one by name [default: the dataset's own]
         base: Option<String> = None, optional(text());
     }
 }

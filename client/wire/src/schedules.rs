@@ -29,7 +29,7 @@ pub struct ScheduleSummary {
     pub name: String,
     /// Digest of everything that affects pixels.
     pub digest: String,
-    /// Epochs of the search that learned it.
+    /// Epochs of the search that learned it; 1 for a policy that never changes, which suits every epoch.
     pub epochs: u32,
     /// Number of successive policies.
     pub segments: usize,

@@ -20,7 +20,16 @@
 //!   "provenance": { "source": "..." } }
 //! ```
 //!
-//! Here a policy says its family; the other fields are the family's own.
+//! Here a policy says its family; the other fields are the family's own:
+//!
+//! ```json
+//! { "family": "sub-policies", "sub_policies": [ [["Invert", 1, null], ["Contrast", 2, 6]], "..." ] }
+//! { "family": "rand-augment", "num_ops": 2, "magnitude": 9 }
+//! { "family": "trivial-augment-wide" }
+//! ```
+//!
+//! A sub-policy lists `[op, probability 0..10, magnitude 0..9]` of its two ops, with a magnitude of null
+//! for an op that has none; RandAugment's magnitude is 0..30.
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -245,5 +254,48 @@ mod tests {
         refuse(|p| p["ops"][1] = "Blur".into(), "unknown op \"Blur\"");
         refuse(|p| p["ops"].as_array_mut().unwrap().reverse(), "segment 2 is over other ops");
         refuse(|p| *p = serde_json::json!([[0, 0]]), "not a pba-schedule/2 document");
+        refuse(
+            |p| *p = serde_json::json!({"family": "sub-policies", "sub_policies": [[["Blur", 1, 1], ["Invert", 1, null]]]}),
+            "unknown op \"Blur\"",
+        );
+        refuse(
+            |p| *p = serde_json::json!({"family": "sub-policies", "sub_policies": [[["Invert", 1, null]]]}),
+            "not a policy of family \"sub-policies\": invalid length 1",
+        );
+        refuse(
+            |p| *p = serde_json::json!({"family": "rand-augment", "num_ops": 9, "magnitude": 9}),
+            "\"randaugment:9:9\" is not a policy of RandAugment; allowed are randaugment:N:M with N, the ops of an image, in 1..=8",
+        );
+        refuse(
+            |p| *p = serde_json::json!({"family": "trivial-augment-wide", "bins": 31}),
+            "not a policy of family \"trivial-augment-wide\": unknown field `bins`",
+        );
+    }
+
+    /// Segments of several families in one document, and what affects pixels of each.
+    #[test]
+    fn any_family_reads_back() {
+        let mut document = document_2();
+        let policies = [
+            serde_json::json!({"family": "sub-policies", "sub_policies": [[["Invert", 1, null], ["Contrast", 2, 6]]]}),
+            serde_json::json!({"family": "rand-augment", "num_ops": 2, "magnitude": 9}),
+            serde_json::json!({"family": "trivial-augment-wide"}),
+        ];
+        let mut digests = Vec::new();
+        for (segment, policy) in [(0, 0), (1, 1), (3, 2)] {
+            document["segments"][segment]["policy"] = policies[policy].clone();
+            let schedule = read(&document.to_string()).unwrap();
+            assert_eq!(
+                schedule.segments()[segment].policy.fields().len(),
+                policies[policy].as_object().unwrap().len() - 1
+            );
+            assert_eq!(read(&write(&schedule)).unwrap(), schedule);
+            assert!(write(&schedule).contains("pba-schedule/2"));
+            assert!(!digests.contains(&schedule.digest()));
+            digests.push(schedule.digest());
+        }
+        document["name"] = "randaugment:2:9".into();
+        let error = read(&document.to_string()).unwrap_err().to_string();
+        assert_eq!(error, "a schedule named \"randaugment:2:9\" holds another policy");
     }
 }

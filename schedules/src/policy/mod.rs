@@ -4,6 +4,10 @@
 //! here once.
 
 pub(crate) mod pairs;
+pub(crate) mod rand_augment;
+pub(crate) mod space;
+mod sub_policies;
+mod trivial_augment;
 
 use std::fmt;
 
@@ -13,6 +17,10 @@ use crate::error::ScheduleError;
 use crate::op::{Op, OpOdds};
 
 pub use crate::policy::pairs::{Pairs, Slot};
+pub use crate::policy::rand_augment::RandAugment;
+pub use crate::policy::space::{BIN_MAX, RAND_AUGMENT_OPS_MAX, SPACE};
+pub use crate::policy::sub_policies::{Chance, SUB_POLICIES_MAX, SubPolicies, SubPolicy};
+pub use crate::policy::trivial_augment::TrivialAugmentWide;
 
 /// Declares the families: the type of each, which reads and writes itself.
 macro_rules! families {
@@ -35,6 +43,13 @@ macro_rules! families {
                 })*
                 most
             };
+
+            /// Most ops that it applies to one image, as far as its family says.
+            pub fn calls_max(&self) -> usize {
+                match self {
+                    $(Policy::$family(_) => $family::CALLS_MAX,)*
+                }
+            }
 
             /// The name of its family, one of [`Policy::FAMILIES`].
             pub fn family(&self) -> &'static str {
@@ -103,6 +118,12 @@ macro_rules! families {
 families! {
     /// The paper's: two chances for each op, of which up to two ops come true.
     Pairs,
+    /// AutoAugment's: one of some sub-policies, each of two ops with their probabilities.
+    SubPolicies,
+    /// RandAugment's: some ops at one magnitude.
+    RandAugment,
+    /// TrivialAugment's: one op at a random magnitude of the wide ranges.
+    TrivialAugmentWide,
 }
 
 impl Policy {
@@ -126,6 +147,7 @@ impl Policy {
     pub fn as_pairs(&self) -> Option<&Pairs> {
         match self {
             Policy::Pairs(pairs) => Some(pairs),
+            _ => None,
         }
     }
 

@@ -1,6 +1,7 @@
-//! One op on one image, as data; and how many there were of each op.
+//! Ops on one image, as data; and how many there were of each op.
 
-use pba_schedules::Op;
+use pba_schedules::{Op, Policy};
+use pba_types::rng::below;
 
 /// Direction of an op that has one: Rotate, TranslateX, TranslateY, ShearX and ShearY.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -12,6 +13,18 @@ pub enum Sign {
 }
 
 impl Sign {
+    /// From a word of random bits.
+    #[inline]
+    pub(crate) fn drawn(word: u32) -> Sign {
+        if below(word, 2) == 0 { Sign::Plus } else { Sign::Minus }
+    }
+
+    /// The parameters of an op, by the position of its sign.
+    #[inline]
+    pub(crate) fn select(self, parameters: &[f64; 2]) -> f64 {
+        parameters[usize::from(self == Sign::Minus)]
+    }
+
     pub(crate) fn of(self, value: i32) -> i32 {
         match self {
             Sign::Plus => value,
@@ -20,7 +33,7 @@ impl Sign {
     }
 }
 
-/// An op with everything that fixes what it does.
+/// An op at a magnitude level of the paper's, with everything that fixes what it does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct OpCall {
     /// Which op.
@@ -31,6 +44,86 @@ pub struct OpCall {
     pub sign: Sign,
     /// Column and row about which Cutout erases; the other ops ignore it.
     pub centre: (u32, u32),
+}
+
+/// An op with its physical parameter: what is done to an image, whichever family of policies says so.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Action {
+    /// Which op.
+    pub op: Op,
+    /// By op, as its function in [`ops`](crate::ops) takes it; 0 where it takes none:
+    ///
+    /// | op | parameter |
+    /// | --- | --- |
+    /// | Rotate | degrees, counter-clockwise |
+    /// | TranslateX, TranslateY | pixels, to the left or up |
+    /// | ShearX, ShearY | slope, in pixels per pixel |
+    /// | Brightness, Color, Contrast, Sharpness | factor, in single precision |
+    /// | Posterize | bits that stay |
+    /// | Solarize | least value that is inverted |
+    /// | Cutout | side of the square, in pixels |
+    pub parameter: f64,
+    /// Column and row about which Cutout erases; the other ops ignore it.
+    pub centre: (u32, u32),
+}
+
+impl From<&Action> for Action {
+    fn from(action: &Action) -> Action {
+        *action
+    }
+}
+
+/// The ops that a policy draws for an image, in the order in which they are applied.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct OpCalls {
+    calls: [OpCall; Policy::CALLS_MAX],
+    parameters: [f64; Policy::CALLS_MAX],
+    len: usize,
+    /// Whether crop and flip come before them.
+    follows_base: bool,
+}
+
+impl OpCalls {
+    /// No ops, for a policy of pairs.
+    pub(crate) const NONE: OpCalls = {
+        let call = OpCall { op: Op::Rotate, magnitude: 0, sign: Sign::Plus, centre: (0, 0) };
+        let (calls, parameters) = ([call; Policy::CALLS_MAX], [0.0; Policy::CALLS_MAX]);
+        OpCalls { calls, parameters, len: 0, follows_base: false }
+    };
+
+    /// No ops, for a policy of another family than pairs.
+    pub(crate) const NONE_AFTER_BASE: OpCalls = OpCalls { follows_base: true, ..OpCalls::NONE };
+
+    /// One more op, whose call means this parameter.
+    #[inline]
+    pub(crate) fn push(&mut self, call: OpCall, parameter: f64) {
+        self.calls[self.len] = call;
+        self.parameters[self.len] = parameter;
+        self.len += 1;
+    }
+
+    /// The calls that a policy of pairs draws.
+    ///
+    /// # Panics
+    /// When a policy of another family drew them: its magnitudes are no levels of the paper's, and
+    /// [`OpCalls::actions`] says what they mean.
+    pub fn as_slice(&self) -> &[OpCall] {
+        assert!(!self.follows_base, "the calls of a policy of pairs; others have actions only");
+        &self.calls[..self.len]
+    }
+
+    /// What is done to the image.
+    #[inline]
+    pub fn actions(&self) -> impl ExactSizeIterator<Item = Action> + '_ {
+        let calls = self.calls[..self.len].iter().zip(&self.parameters);
+        calls.map(|(&OpCall { op, centre, .. }, &parameter)| Action { op, parameter, centre })
+    }
+
+    /// Whether crop and flip come before the ops: with every family but the paper's pairs.
+    #[inline]
+    pub(crate) fn follows_base(&self) -> bool {
+        self.follows_base
+    }
 }
 
 /// How often each op fired, for metrics.

@@ -3,7 +3,7 @@
 use pba_types::{ImageShape, ShapeError};
 
 use crate::simd::expand::expand;
-use crate::simd::level::Level;
+use crate::simd::level::{Level, per_level};
 
 /// A working image: interleaved red, green, blue and alpha bytes.
 ///
@@ -73,12 +73,25 @@ impl Rgba {
         std::mem::swap(&mut self.pixels, buffer);
     }
 
+    /// Makes holes part of the image, in the colour that they have.
+    pub(crate) fn make_opaque(&mut self, level: Level) {
+        set_alpha(level, &mut self.pixels);
+    }
+
     /// Becomes an opaque image of these red, green and blue bytes, in the memory it has.
     pub(crate) fn load_rgb(&mut self, level: Level, shape: ImageShape, rgb: &[u8]) {
         assert_eq!(rgb.len(), shape.rgb_bytes(), "bytes of an RGB image of {shape:?}");
         self.shape = shape;
         self.pixels.resize(shape.pixels(), [0; 4]);
         expand(level, rgb, &mut self.pixels);
+    }
+}
+
+per_level! {
+    fn set_alpha(pixels: &mut [[u8; 4]]) {
+        for pixel in pixels {
+            pixel[3] = 255;
+        }
     }
 }
 

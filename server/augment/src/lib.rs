@@ -40,6 +40,7 @@
 //! ```
 
 mod base;
+mod bins;
 mod call;
 pub mod draws;
 mod frame;
@@ -56,7 +57,8 @@ mod simd;
 mod walk;
 
 pub use base::{BASE_NUMBER_MAX, Base, BaseError};
-pub use call::{OpCall, OpCounts, Sign};
+pub use bins::Bins;
+pub use call::{Action, OpCall, OpCalls, OpCounts, Sign};
 pub use frame::{FRAME_SIDE_MAX, Frame, View};
 pub use image::Rgba;
 pub use ops::{apply, caption};

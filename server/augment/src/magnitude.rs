@@ -1,13 +1,36 @@
-//! What a magnitude level means: the one table from levels to physical parameters.
+//! What a magnitude level of the paper's means: its table from levels to physical parameters. That of
+//! torchvision's bins is [`bins`](crate::bins).
 //!
 //! Every function takes a level in 0..=9 and panics on another; a checked
-//! [`Policy`](pba_schedules::Policy) holds no other. The formulas are the reference's, with its
+//! [`Pairs`](pba_schedules::Pairs) hold no other. The formulas are the reference's, with its
 //! `PARAMETER_MAX` of 10 and in its order of operations, so that each number is the same to the
 //! last bit.
 
-use pba_schedules::MAGNITUDE_MAX;
+use pba_schedules::{MAGNITUDE_MAX, Op};
 
-use crate::call::Sign;
+use crate::call::{Action, OpCall, Sign};
+
+impl From<&OpCall> for Action {
+    /// # Panics
+    /// When the magnitude is over 9.
+    fn from(&OpCall { op, magnitude, sign, centre }: &OpCall) -> Action {
+        Action { op, parameter: parameter(op, magnitude, sign), centre }
+    }
+}
+
+/// The parameter of an op at a level, as [`Action::parameter`] has it.
+pub(crate) fn parameter(op: Op, level: u8, sign: Sign) -> f64 {
+    match op {
+        Op::Rotate => rotate_degrees(level, sign).into(),
+        Op::TranslateX | Op::TranslateY => translate_pixels(level, sign).into(),
+        Op::ShearX | Op::ShearY => shear_slope(level, sign),
+        Op::Brightness | Op::Color | Op::Contrast | Op::Sharpness => enhance_factor(level).into(),
+        Op::Posterize => posterize_bits(level).into(),
+        Op::Solarize => solarize_threshold(level).into(),
+        Op::Cutout => cutout_size(level).into(),
+        Op::Invert | Op::Equalize | Op::AutoContrast => 0.0,
+    }
+}
 
 #[track_caller]
 fn checked(level: u8) -> u8 {

@@ -6,10 +6,11 @@ use pba_schedules::{Policy, Schedule};
 use pba_types::{ImageShape, ShapeError};
 
 use crate::base::{Base, BaseError};
+use crate::call::OpCalls;
 use crate::draws::BaseDraws;
 use crate::frame::{Frame, View};
 use crate::simd::level::Level;
-use crate::walk::{OpCalls, Walk};
+use crate::walk::Walk;
 use pba_types::rng::{Address, Purpose, below};
 
 /// What the images of an epoch draw their policy from.
@@ -28,7 +29,7 @@ pub enum Policies {
 pub struct RecipeSpec {
     /// What the images draw their policy from.
     pub policies: Policies,
-    /// What follows the policy.
+    /// What happens besides the policy; [`Base`] says when.
     pub base: Base,
     /// Seed of every draw.
     pub seed: u64,
@@ -102,12 +103,12 @@ impl Recipe {
         }
         let walks = match &spec.policies {
             Policies::None => Vec::new(),
-            Policies::One(policy) => vec![(1, Walk::new(policy))],
+            Policies::One(policy) => vec![(1, Walk::new(policy, spec.shape))],
             Policies::AnyEpochOf(schedule) => {
                 let mut end = 0;
                 let by_end = schedule.segments().iter().map(|segment| {
                     end += segment.epochs;
-                    (end, Walk::new(&segment.policy))
+                    (end, Walk::new(&segment.policy, spec.shape))
                 });
                 by_end.collect()
             }
@@ -124,6 +125,17 @@ impl Recipe {
     /// Size of every image.
     pub fn shape(&self) -> ImageShape {
         self.spec.shape
+    }
+
+    /// Most ops that the policies apply to one sample.
+    pub fn calls_max(&self) -> usize {
+        match &self.spec.policies {
+            Policies::None => 0,
+            Policies::One(policy) => policy.calls_max(),
+            Policies::AnyEpochOf(schedule) => {
+                schedule.segments().iter().map(|segment| segment.policy.calls_max()).max().unwrap_or(0)
+            }
+        }
     }
 
     /// The ops that the policy applies to a sample.

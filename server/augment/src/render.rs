@@ -1,11 +1,11 @@
 //! From a sample's pixels to the pixels that go out.
 
-use crate::call::OpCounts;
+use crate::call::{OpCalls, OpCounts};
 use crate::draws::BaseDraws;
 use crate::frame::View;
 use crate::image::Rgba;
-use crate::ops::apply;
 use crate::ops::cutout::span;
+use crate::ops::perform;
 use crate::recipe::Recipe;
 use crate::route::Route;
 use crate::scratch::Scratch;
@@ -17,7 +17,7 @@ use crate::simd::resize::Source;
 /// notices by then that it is read in order.
 const PREFETCHED_MAX: usize = 4096;
 
-/// Renders one sample: policy, holes to the mean colour, then crop, flip and cutout.
+/// Renders one sample: its policy, and crop, flip and cutout in the order that [`Base`](crate::Base) says.
 ///
 /// `pixels` and `out` are interleaved red, green and blue bytes of the recipe's shape; `out` is
 /// overwritten. `counts` gains one for each op that fired.
@@ -57,10 +57,32 @@ fn render_before(
     let mut ask_for_more = || prefetch(level, parts.next().unwrap_or_default());
     ask_for_more();
     let (calls, draws) = recipe.draws(level, sample);
-    let placement = placed(recipe, draws);
-    let (calls, rgb) = (calls.as_slice(), pixels.as_chunks().0);
-    calls.iter().for_each(|call| counts.add(call.op));
-    let route = Route::of(level, calls, rgb, &mut scratch.tables);
+    let (placement, rgb) = (placed(recipe, draws), pixels.as_chunks().0);
+    calls.actions().for_each(|action| counts.add(action.op));
+    if calls.follows_base() {
+        let mut placed = std::mem::take(&mut scratch.placed);
+        placed.resize(out.len(), 0);
+        let (moves, cutout) = placement.split();
+        moves.write_rgb(level, rgb, &mut placed, &mut scratch.shown);
+        policy(&calls, placed.as_chunks().0, &cutout, out, scratch, ask_for_more);
+        scratch.placed = placed;
+    } else {
+        policy(&calls, rgb, &placement, out, scratch, ask_for_more);
+    }
+}
+
+/// The ops of an image, and what is left of its base augmentation.
+#[inline]
+fn policy(
+    calls: &OpCalls,
+    rgb: &[[u8; 3]],
+    placement: &Placement,
+    out: &mut [u8],
+    scratch: &mut Scratch,
+    mut ask_for_more: impl FnMut(),
+) {
+    let level = scratch.level();
+    let route = Route::of(level, calls.actions(), rgb, &mut scratch.tables);
     ask_for_more();
     if route != Route::Work {
         ask_for_more(); // there will be no better moment
@@ -73,8 +95,12 @@ fn render_before(
         }
         Route::Work => {
             let mut image = std::mem::replace(&mut scratch.image, Rgba::EMPTY);
-            image.load_rgb(level, shape, pixels);
-            calls.iter().for_each(|call| apply(call, &mut image, scratch));
+            image.load_rgb(level, placement.shape(), rgb.as_flattened());
+            calls.actions().for_each(|action| perform(&action, &mut image, scratch));
+            if calls.follows_base() {
+                // What an op exposed is black, as with torchvision.
+                image.make_opaque(level);
+            }
             ask_for_more();
             placement.write_rgba(level, image.pixels(), out, &mut scratch.shown);
             scratch.image = image;

@@ -1,6 +1,6 @@
 //! The shortest way through an image's ops.
 
-use crate::call::OpCall;
+use crate::call::Action;
 use crate::ops::effect;
 use crate::ops::face::Effect;
 use crate::simd::level::{Instructions, Level};
@@ -23,28 +23,28 @@ impl Route {
     /// takes them.
     pub(crate) fn of(
         level: Level,
-        calls: &[OpCall],
+        actions: impl Iterator<Item = Action>,
         rgb: &[[u8; 3]],
         tables: &mut [LookupTable; 3],
     ) -> Route {
         // Elsewhere, looking bytes up is no faster than arithmetic.
         let looks_up = level.instructions() == Instructions::Avx512;
         let (mut first, mut second) = (None, None);
-        for call in calls {
-            match effect(call) {
+        for action in actions {
+            match effect(&action) {
                 Effect::Nothing => {}
                 Effect::Tables(of) | Effect::TablesOfImage(of) if looks_up && first.is_none() => {
-                    first = Some((of, call));
+                    first = Some((of, action));
                 }
                 // Only the first op gets the pixels of the dataset.
-                Effect::Tables(of) if looks_up && second.is_none() => second = Some((of, call)),
+                Effect::Tables(of) if looks_up && second.is_none() => second = Some((of, action)),
                 _ => return Route::Work,
             }
         }
-        let Some((of, call)) = first else { return Route::Copy };
-        *tables = of(call, level, rgb);
-        if let Some((of, call)) = second {
-            for (table, next) in tables.iter_mut().zip(&of(call, level, rgb)) {
+        let Some((of, action)) = first else { return Route::Copy };
+        *tables = of(&action, level, rgb);
+        if let Some((of, action)) = second {
+            for (table, next) in tables.iter_mut().zip(&of(&action, level, rgb)) {
                 *table = compose(level, table, next);
             }
         }

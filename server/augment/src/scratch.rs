@@ -19,6 +19,8 @@ pub struct Scratch {
     pub(crate) resizer: Resizer,
     /// What a view shows of its source, before the policy.
     pub(crate) framed: Vec<u8>,
+    /// The image after crop and flip, where these come before the policy.
+    pub(crate) placed: Vec<u8>,
     /// Which lanes of the vectors of an output row show the source.
     pub(crate) shown: LanesShown,
 }
@@ -46,6 +48,7 @@ impl Scratch {
             tables: [[0; 256]; 3],
             resizer: Resizer::default(),
             framed: Vec::new(),
+            placed: Vec::new(),
             shown: LanesShown::default(),
         }
     }

@@ -72,8 +72,11 @@ impl Error {
         }
     }
 
-    /// The same, with further allowed words, which are never suggested.
+    /// The same, with further allowed words, which are never suggested, if it is a name that is unknown.
     pub(crate) fn or_one_of(mut self, words: &[&str]) -> Error {
+        if self.cause != Cause::NotFound {
+            return self;
+        }
         let words: String = words.iter().map(|word| format!(", {word}")).collect();
         self.detail += &words;
         self.allowed = self.allowed.map(|allowed| allowed + &words);

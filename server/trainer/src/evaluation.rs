@@ -30,7 +30,8 @@ pub(crate) struct Args {
     /// Folder of the run, needed to resume it: journal, checkpoints, and the schedule that the spec names.
     #[arg(long = flags::DIR)]
     dir: Option<PathBuf>,
-    /// A schedule file, the name of a published schedule, or `none`: base augmentation only
+    /// A schedule file, the name of a published schedule or policy, as `randaugment:2:9`, or `none`: base
+    /// augmentation only
     /// [default: the one that the spec names].
     #[arg(long)]
     schedule: Option<String>,

@@ -16,8 +16,9 @@ use pba_search::protocol::files;
 /// When it cannot be read.
 pub(crate) fn named(name: &str, dir: Option<&Path>) -> anyhow::Result<Arc<Schedule>> {
     let saved = dir.and_then(|dir| files::schedules(dir, name).into_iter().find(|path| path.exists()));
-    let published = || library::all().into_iter().find(|known| known.name() == name);
-    if let (None, Some(published)) = (&saved, published()) {
+    if saved.is_none()
+        && let Some(published) = library::named(name)?
+    {
         return Ok(Arc::new(published));
     }
     let path = saved.unwrap_or_else(|| name.into());

@@ -1,22 +1,21 @@
 //! What the affine ops share: Pillow's nearest-neighbour transform ([`gather`]). A pixel whose
 //! source lies outside becomes (0, 0, 0, 0).
 
-use crate::call::OpCall;
+use crate::call::Action;
 use crate::image::Rgba;
-use crate::magnitude;
 use crate::scratch::Scratch;
 use crate::simd::gather::gather;
 use crate::simd::gather::portable::FixedAffine;
 use crate::simd::level::Instructions;
 
-/// The shift of a call to TranslateX or TranslateY, in pixels.
-pub(super) fn pixels(call: &OpCall) -> i32 {
-    magnitude::translate_pixels(call.magnitude, call.sign)
+/// The shift of TranslateX or TranslateY.
+pub(super) fn pixels(action: &Action) -> i32 {
+    action.parameter as i32
 }
 
-/// The slope of a call to ShearX or ShearY.
-pub(super) fn slope(call: &OpCall) -> f64 {
-    magnitude::shear_slope(call.magnitude, call.sign)
+/// The slope of ShearX or ShearY.
+pub(super) fn slope(action: &Action) -> f64 {
+    action.parameter
 }
 
 /// Transforms an image.

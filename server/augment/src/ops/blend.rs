@@ -1,16 +1,15 @@
 //! What the enhancing ops share: an op blends the image with a duller one ([`blend`](crate::simd::blend)).
 
-use crate::call::OpCall;
+use crate::call::Action;
 use crate::image::Rgba;
-use crate::magnitude;
 use crate::scratch::Scratch;
 use crate::simd::blend::portable::{ShortBlend, blend_shortly, blend_table};
 use crate::simd::level::Instructions;
 use crate::simd::lookup::look_up;
 
-/// The factor of a call to an enhancing op.
-pub(super) fn factor(call: &OpCall) -> f32 {
-    magnitude::enhance_factor(call.magnitude)
+/// The factor of an enhancing op.
+pub(super) fn factor(action: &Action) -> f32 {
+    action.parameter as f32
 }
 
 /// Blends red, green and blue with one value.

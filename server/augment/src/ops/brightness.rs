@@ -9,11 +9,12 @@ use crate::scratch::Scratch;
 use crate::simd::blend::portable::blend_table;
 
 pub(super) const FACE: Face = Face {
-    apply: |call, image, scratch| brightness(image, factor(call), scratch),
-    effect: |call| {
-        Effect::Tables(|call, level, _| [blend_table(level, 0, factor(call)); 3]).unless(factor(call) == 1.0)
+    apply: |action, image, scratch| brightness(image, factor(action), scratch),
+    effect: |action| {
+        Effect::Tables(|action, level, _| [blend_table(level, 0, factor(action)); 3])
+            .unless(factor(action) == 1.0)
     },
-    caption: |call| format!("x{:.2}", factor(call)),
+    caption: |action| format!("x{:.2}", factor(action)),
 };
 
 /// Multiplies red, green and blue by `factor`: 0 is black, 1 is the image, more is brighter.

@@ -9,9 +9,9 @@ use crate::scratch::Scratch;
 use crate::simd::blend::blend_with_gray;
 
 pub(super) const FACE: Face = Face {
-    apply: |call, image, scratch| color(image, factor(call), scratch),
-    effect: |call| Effect::Pixels.unless(factor(call) == 1.0),
-    caption: |call| format!("x{:.2}", factor(call)),
+    apply: |action, image, scratch| color(image, factor(action), scratch),
+    effect: |action| Effect::Pixels.unless(factor(action) == 1.0),
+    caption: |action| format!("x{:.2}", factor(action)),
 };
 
 /// Moves red, green and blue away from the pixel's gray, to `factor` times the distance: 0 is

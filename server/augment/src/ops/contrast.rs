@@ -5,7 +5,7 @@
 
 use super::blend::{blend_with, factor};
 use super::face::{Effect, Face};
-use crate::call::OpCall;
+use crate::call::Action;
 use crate::image::Rgba;
 use crate::scratch::Scratch;
 use crate::simd::blend::gray_sum_of_rgb;
@@ -14,14 +14,14 @@ use crate::simd::level::Level;
 use crate::simd::lookup::portable::LookupTable;
 
 pub(super) const FACE: Face = Face {
-    apply: |call, image, scratch| contrast(image, factor(call), scratch),
-    effect: |call| Effect::TablesOfImage(tables).unless(factor(call) == 1.0),
-    caption: |call| format!("x{:.2}", factor(call)),
+    apply: |action, image, scratch| contrast(image, factor(action), scratch),
+    effect: |action| Effect::TablesOfImage(tables).unless(factor(action) == 1.0),
+    caption: |action| format!("x{:.2}", factor(action)),
 };
 
-fn tables(call: &OpCall, level: Level, rgb: &[[u8; 3]]) -> [LookupTable; 3] {
+fn tables(action: &Action, level: Level, rgb: &[[u8; 3]]) -> [LookupTable; 3] {
     let mean = mean_gray(rgb, |block| gray_sum_of_rgb(level, block));
-    [blend_table(level, mean, factor(call)); 3]
+    [blend_table(level, mean, factor(action)); 3]
 }
 
 /// Moves red, green and blue away from the mean gray, to `factor` times the distance: 0 is gray,

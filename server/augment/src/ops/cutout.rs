@@ -7,21 +7,20 @@
 use std::ops::Range;
 
 use super::face::{Effect, Face};
-use crate::call::OpCall;
+use crate::call::Action;
 use crate::image::Rgba;
-use crate::magnitude;
 
 /// What the square becomes.
 const ERASED: [u8; 4] = [125, 122, 113, 0];
 
 pub(super) const FACE: Face = Face {
-    apply: |call, image, _| cutout(image, size(call), call.centre),
-    effect: |call| Effect::Pixels.unless(size(call) == 0),
-    caption: |call| format!("{}px", size(call)),
+    apply: |action, image, _| cutout(image, size(action), action.centre),
+    effect: |action| Effect::Pixels.unless(size(action) == 0),
+    caption: |action| format!("{}px", size(action)),
 };
 
-fn size(call: &OpCall) -> u32 {
-    magnitude::cutout_size(call.magnitude)
+fn size(action: &Action) -> u32 {
+    action.parameter as u32
 }
 
 /// Erases `size` columns and rows, from `centre - floor(size / 2)` on; `centre` is a column and a

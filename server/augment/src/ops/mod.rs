@@ -2,9 +2,10 @@
 //!
 //! Each is one function over an image and physical parameters, and does exactly what Pillow does
 //! to all four channels: colour under an alpha of 0 matters, because a later op may expose it.
-//! Its `FACE` says what a call with a magnitude level does, and is listed in `faces!`.
+//! Its `FACE` says what an [`Action`] does, and is listed in `faces!`.
 
 mod affine;
+mod angles;
 mod auto_contrast;
 mod blend;
 mod brightness;
@@ -26,7 +27,7 @@ mod translate_y;
 
 use pba_schedules::Op;
 
-use crate::call::OpCall;
+use crate::call::Action;
 use crate::image::Rgba;
 use crate::scratch::Scratch;
 use face::Effect;
@@ -39,7 +40,7 @@ pub use cutout::cutout;
 pub use equalize::equalize;
 pub use invert::invert;
 pub use posterize::posterize;
-pub use rotate::{DEGREES_MAX, rotate};
+pub use rotate::rotate;
 pub use sharpness::sharpness;
 pub use shear_x::{SLOPE_MAX, shear_x};
 pub use shear_y::shear_y;
@@ -50,10 +51,11 @@ pub use translate_y::translate_y;
 /// Joins the ops with their files. Each face is a constant, so that its functions are called directly.
 macro_rules! faces {
     ($($op:ident = $module:ident,)+) => {
-        /// Applies one op to an image, exactly as Pillow does: all four channels, at any size.
+        /// Applies one op to an image, exactly as Pillow does: all four channels, at any size. It is
+        /// given as an [`Action`], or as an [`OpCall`](crate::OpCall) with a level of the paper's.
         ///
         /// # Panics
-        /// When the magnitude is over 9.
+        /// When a magnitude is over 9, or a parameter is one that the op does not take.
         ///
         /// ```
         /// use pba_augment::{ImageShape, OpCall, Rgba, Scratch, Sign, apply};
@@ -65,28 +67,34 @@ macro_rules! faces {
         /// assert_eq!(image.pixels(), [[2, 2, 2, 255], [3, 3, 3, 255], [0, 0, 0, 0]]);
         /// # Ok::<(), pba_augment::ShapeError>(())
         /// ```
-        pub fn apply(call: &OpCall, image: &mut Rgba, scratch: &mut Scratch) {
-            match call.op {
-                $(Op::$op => ($module::FACE.apply)(call, image, scratch),)+
+        pub fn apply(action: impl Into<Action>, image: &mut Rgba, scratch: &mut Scratch) {
+            perform(&action.into(), image, scratch);
+        }
+
+        /// Does an action to an image.
+        pub(crate) fn perform(action: &Action, image: &mut Rgba, scratch: &mut Scratch) {
+            match action.op {
+                $(Op::$op => ($module::FACE.apply)(action, image, scratch),)+
             }
         }
 
-        /// What a call does to an image of the dataset.
-        pub(crate) fn effect(call: &OpCall) -> Effect {
-            match call.op {
-                $(Op::$op => ($module::FACE.effect)(call),)+
+        /// What an action does to an image of the dataset.
+        pub(crate) fn effect(action: &Action) -> Effect {
+            match action.op {
+                $(Op::$op => ($module::FACE.effect)(action),)+
             }
         }
 
         /// An op with its physical parameter, for people: `Rotate -27`, `Color x1.72`, `Invert`.
         ///
         /// # Panics
-        /// When the magnitude is over 9.
-        pub fn caption(call: &OpCall) -> String {
-            let parameter = match call.op {
-                $(Op::$op => ($module::FACE.caption)(call),)+
+        /// When a magnitude of the paper's is over 9.
+        pub fn caption(action: impl Into<Action>) -> String {
+            let action = action.into();
+            let parameter = match action.op {
+                $(Op::$op => ($module::FACE.caption)(&action),)+
             };
-            format!("{} {parameter}", call.op).trim_end().to_owned()
+            format!("{} {parameter}", action.op).trim_end().to_owned()
         }
     };
 }
@@ -141,7 +149,7 @@ mod test_images {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::call::Sign;
+    use crate::call::{OpCall, Sign};
 
     #[test]
     fn captions_say_the_physical_parameter() {

@@ -4,26 +4,26 @@
 
 use super::face::{Effect, Face};
 use super::table::map_opaque;
-use crate::call::OpCall;
+use crate::call::Action;
 use crate::image::Rgba;
-use crate::magnitude;
 use crate::scratch::Scratch;
 use crate::simd::level::per_level;
 use crate::simd::lookup::portable::table;
 
 pub(super) const FACE: Face = Face {
-    apply: |call, image, scratch| posterize(image, bits(call), scratch),
-    effect: |_| {
-        Effect::Tables(|call, _, _| {
-            let mask = mask(bits(call));
+    apply: |action, image, scratch| posterize(image, bits(action), scratch),
+    effect: |action| {
+        let effect = Effect::Tables(|action, _, _| {
+            let mask = mask(bits(action));
             [table(|value| value & mask); 3]
-        })
+        });
+        effect.unless(bits(action) == 8)
     },
-    caption: |call| format!("{} bits", bits(call)),
+    caption: |action| format!("{} bits", bits(action)),
 };
 
-fn bits(call: &OpCall) -> u32 {
-    magnitude::posterize_bits(call.magnitude)
+fn bits(action: &Action) -> u32 {
+    action.parameter as u32
 }
 
 fn mask(bits: u32) -> u8 {

@@ -17,9 +17,9 @@ use crate::simd::blend::portable::{ShortBlend, blend};
 use crate::simd::level::per_level;
 
 pub(super) const FACE: Face = Face {
-    apply: |call, image, scratch| sharpness(image, factor(call), scratch),
-    effect: |call| Effect::Pixels.unless(factor(call) == 1.0),
-    caption: |call| format!("x{:.2}", factor(call)),
+    apply: |action, image, scratch| sharpness(image, factor(action), scratch),
+    effect: |action| Effect::Pixels.unless(factor(action) == 1.0),
+    caption: |action| format!("x{:.2}", factor(action)),
 };
 
 /// Moves red, green and blue away from the smoothed image, to `factor` times the distance: 0 is

@@ -11,19 +11,19 @@ use crate::scratch::Scratch;
 use crate::simd::gather::portable::FixedAffine;
 
 /// Largest slope, either way: images stay inside Pillow's fixed-point coordinates.
-pub const SLOPE_MAX: f64 = 0.9;
+pub const SLOPE_MAX: f64 = 0.999;
 
 pub(super) const FACE: Face = Face {
-    apply: |call, image, scratch| shear_x(image, slope(call), scratch),
-    effect: |call| Effect::Pixels.unless(slope(call) == 0.0),
-    caption: |call| format!("{:.2}", slope(call)),
+    apply: |action, image, scratch| shear_x(image, slope(action), scratch),
+    effect: |action| Effect::Pixels.unless(slope(action) == 0.0),
+    caption: |action| format!("{:.2}", slope(action)),
 };
 
 /// Moves each row to the left by `slope` times its distance from the top; to the right when
 /// negative.
 ///
 /// # Panics
-/// When the slope is not in -0.9..=0.9.
+/// When the slope is not in -0.999..=0.999.
 pub fn shear_x(image: &mut Rgba, slope: f64, scratch: &mut Scratch) {
     assert!(slope.abs() <= SLOPE_MAX, "slope {slope}; allowed are -{SLOPE_MAX}..={SLOPE_MAX}");
     if slope != 0.0 {
@@ -49,7 +49,7 @@ mod tests {
     #[test]
     fn shifting_rows_is_the_general_transform() {
         for (height, width) in [(1, 1), (7, 5), (32, 32), (90, 3)] {
-            for slope in [0.03, 0.27, -0.15, 0.9, -0.9, 1e-9] {
+            for slope in [0.03, 0.27, -0.15, 0.9, -0.9, 0.999, -0.999, 1e-9] {
                 for level in Level::available() {
                     let image = ramp(height, width);
                     let (mut out, mut sheared) = (image.pixels().to_vec(), image.clone());

@@ -11,15 +11,15 @@ use crate::scratch::Scratch;
 use crate::simd::gather::portable::FixedAffine;
 
 pub(super) const FACE: Face = Face {
-    apply: |call, image, scratch| shear_y(image, slope(call), scratch),
-    effect: |call| Effect::Pixels.unless(slope(call) == 0.0),
-    caption: |call| format!("{:.2}", slope(call)),
+    apply: |action, image, scratch| shear_y(image, slope(action), scratch),
+    effect: |action| Effect::Pixels.unless(slope(action) == 0.0),
+    caption: |action| format!("{:.2}", slope(action)),
 };
 
 /// Moves each column up by `slope` times its distance from the left; down when negative.
 ///
 /// # Panics
-/// When the slope is not in -0.9..=0.9.
+/// When the slope is not in -0.999..=0.999.
 pub fn shear_y(image: &mut Rgba, slope: f64, scratch: &mut Scratch) {
     assert!(slope.abs() <= SLOPE_MAX, "slope {slope}; allowed are -{SLOPE_MAX}..={SLOPE_MAX}");
     if slope != 0.0 {

@@ -5,25 +5,24 @@
 use super::face::{Effect, Face};
 use super::invert::invert;
 use super::table::map_opaque;
-use crate::call::OpCall;
+use crate::call::Action;
 use crate::image::Rgba;
-use crate::magnitude;
 use crate::scratch::Scratch;
 use crate::simd::level::{Level, per_level};
 use crate::simd::lookup::portable::{LookupTable, table};
 
 pub(super) const FACE: Face = Face {
-    apply: |call, image, scratch| solarize(image, threshold(call), scratch),
-    effect: |call| Effect::Tables(tables).unless(threshold(call) == 256),
-    caption: |call| threshold(call).to_string(),
+    apply: |action, image, scratch| solarize(image, threshold(action), scratch),
+    effect: |action| Effect::Tables(tables).unless(threshold(action) == 256),
+    caption: |action| threshold(action).to_string(),
 };
 
-fn threshold(call: &OpCall) -> u32 {
-    magnitude::solarize_threshold(call.magnitude)
+fn threshold(action: &Action) -> u32 {
+    action.parameter as u32
 }
 
-fn tables(call: &OpCall, _: Level, _: &[[u8; 3]]) -> [LookupTable; 3] {
-    let threshold = threshold(call);
+fn tables(action: &Action, _: Level, _: &[[u8; 3]]) -> [LookupTable; 3] {
+    let threshold = threshold(action);
     [table(|value| if u32::from(value) >= threshold { !value } else { value }); 3]
 }
 

@@ -11,9 +11,9 @@ use crate::simd::gather::portable::FixedAffine;
 use pba_types::limits::SIDE_MAX;
 
 pub(super) const FACE: Face = Face {
-    apply: |call, image, scratch| translate_x(image, pixels(call), scratch),
-    effect: |call| Effect::Pixels.unless(pixels(call) == 0),
-    caption: |call| format!("{}px", pixels(call)),
+    apply: |action, image, scratch| translate_x(image, pixels(action), scratch),
+    effect: |action| Effect::Pixels.unless(pixels(action) == 0),
+    caption: |action| format!("{}px", pixels(action)),
 };
 
 /// Shifts the image to the left by `pixels`; to the right when negative.

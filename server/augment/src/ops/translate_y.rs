@@ -8,9 +8,9 @@ use super::face::{Effect, Face};
 use crate::image::Rgba;
 
 pub(super) const FACE: Face = Face {
-    apply: |call, image, _| translate_y(image, pixels(call)),
-    effect: |call| Effect::Pixels.unless(pixels(call) == 0),
-    caption: |call| format!("{}px", pixels(call)),
+    apply: |action, image, _| translate_y(image, pixels(action)),
+    effect: |action| Effect::Pixels.unless(pixels(action) == 0),
+    caption: |action| format!("{}px", pixels(action)),
 };
 
 /// Shifts the image up by `pixels`; down when negative.

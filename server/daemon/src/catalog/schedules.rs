@@ -13,6 +13,9 @@ use crate::error::Error;
 /// Digits of a digest that are enough if they match one schedule only; lists show twelve.
 const DIGEST_DIGITS_MIN: usize = 12;
 
+/// The names of RandAugment's policies.
+const RAND_AUGMENT_ALLOWED: &str = "randaugment:N:M with N in 1..=8 and M in 0..=30";
+
 /// Schedules by name. Names are immutable: a name never changes its content.
 pub(crate) struct Registry {
     directory: PathBuf,
@@ -49,14 +52,21 @@ impl Registry {
         self.read().values().cloned().collect()
     }
 
-    /// The schedule with a name, a digest, or the beginning of a digest.
+    /// The schedule with a name, a digest, or the beginning of a digest. RandAugment's policies have names
+    /// without being listed.
     ///
     /// # Errors
-    /// When there is none, with the nearest name.
+    /// When there is none, with the nearest name, and when a name of RandAugment's has numbers that are
+    /// not allowed.
     pub(crate) fn get(&self, name: &str) -> Result<Arc<Schedule>, Error> {
         let schedules = self.read();
         if let Some(schedule) = schedules.get(name) {
             return Ok(Arc::clone(schedule));
+        }
+        let unlisted = library::named(name)
+            .map_err(|error| Error::parameter("schedule", name, error, RAND_AUGMENT_ALLOWED))?;
+        if let Some(schedule) = unlisted {
+            return Ok(Arc::new(schedule));
         }
         if name.len() >= DIGEST_DIGITS_MIN && name.bytes().all(|byte| byte.is_ascii_hexdigit()) {
             let digits = name.to_ascii_lowercase();
@@ -102,11 +112,11 @@ impl Registry {
     /// When there is none, when it is a published one, or when removing it fails.
     pub(crate) fn delete(&self, name: &str) -> Result<(), Error> {
         let mut schedules = self.write();
+        if matches!(library::named(name), Ok(Some(_))) {
+            return Err(Error::conflict(format!("schedule {name:?} is built in and cannot be removed")));
+        }
         if !schedules.contains_key(name) {
             return Err(Error::not_found("schedule", name, schedules.keys().map(String::as_str)));
-        }
-        if library::all().iter().any(|published| published.name() == name) {
-            return Err(Error::conflict(format!("schedule {name:?} is built in and cannot be removed")));
         }
         let path = self.path(name);
         std::fs::remove_file(&path)

@@ -75,7 +75,7 @@ pub(crate) async fn run(Args { remote, command }: Args) -> anyhow::Result<()> {
             let list = match client.request(Method::GET, "/v1/schedules", None).await {
                 Ok(body) => remote.read(&body)?,
                 Err(error) => ScheduleList {
-                    schedules: offline(error, &remote, |_| true)?.iter().map(summary).collect(),
+                    schedules: offline(error, &remote, library::all())?.iter().map(summary).collect(),
                 },
             };
             if remote.json { output::json(&list) } else { print_list(&list) }
@@ -132,9 +132,9 @@ pub(crate) async fn run(Args { remote, command }: Args) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A name that is safe in a path: the names of schedules and digests are.
+/// A name that is safe in a path: the names of schedules and policies and digests are.
 fn segment(name: &str) -> anyhow::Result<&str> {
-    if name.parse::<pba_schedules::Digest>().is_err() {
+    if name.parse::<pba_schedules::Digest>().is_err() && library::named(name)?.is_none() {
         pba_types::check_name(name)?;
     }
     Ok(name)
@@ -146,20 +146,20 @@ async fn fetch(client: &Client, remote: &Remote, name: &str) -> anyhow::Result<S
     match client.request(Method::GET, &path, None).await {
         Ok(body) => Ok(formats::json::read(std::str::from_utf8(&body)?)?),
         Err(error) => {
-            let is_it =
-                |schedule: &Schedule| schedule.name() == name || schedule.digest().to_string() == name;
-            Ok(offline(error, remote, is_it)?.swap_remove(0))
+            let is_it = |schedule: &Schedule| schedule.digest().to_string() == name;
+            let named = library::named(name)?.into_iter();
+            Ok(offline(error, remote, named.chain(library::all().into_iter().filter(is_it)))?.swap_remove(0))
         }
     }
 }
 
-/// The schedules that are built into this program, when no server runs and none was named.
+/// Schedules that are built into this program, when no server runs and none was named.
 fn offline(
     error: ClientError,
     remote: &Remote,
-    is_wanted: impl FnMut(&Schedule) -> bool,
+    wanted: impl IntoIterator<Item = Schedule>,
 ) -> anyhow::Result<Vec<Schedule>> {
-    let published: Vec<Schedule> = library::all().into_iter().filter(is_wanted).collect();
+    let published: Vec<Schedule> = wanted.into_iter().collect();
     match (&error, &remote.server) {
         (ClientError::Unreachable { .. }, None) if !published.is_empty() => {
             tracing::info!("no server at {}; showing what is built into this program", remote.url());

@@ -11,7 +11,6 @@ use embedded_graphics::pixelcolor::Rgb888;
 use embedded_graphics::prelude::{DrawTarget, Drawable, OriginDimensions, Pixel, Point, RgbColor, Size};
 use embedded_graphics::text::{Baseline, Text};
 use pba_augment::caption;
-use pba_schedules::Policy;
 
 use crate::stream::epoch::Epoch;
 use crate::stream::pool::Workspace;
@@ -26,8 +25,8 @@ const NO_OPS: Rgb888 = Rgb888::new(0x5b, 0x64, 0x70);
 const TILE_SIDE: u32 = 96;
 const GAP: u32 = 12;
 const LINE: u32 = 11;
-/// The class and the ops are written below an image.
-const CAPTION: u32 = (1 + Policy::CALLS_MAX as u32) * LINE + 4;
+/// Ops that are written below an image at least, or their place.
+const OPS_MIN: usize = 2;
 const HEADER: u32 = 44;
 const GLYPH_WIDTH: u32 = 6;
 /// Draws the first `count` images of an epoch as a PNG.
@@ -50,7 +49,9 @@ pub(crate) fn draw(
     let rows = (indices.len() as u32).div_ceil(columns);
     let tile = Tile::of(shape.height, shape.width);
     let cell_width = tile.width.max(TILE_SIDE) + GAP;
-    let cell_height = tile.height + CAPTION + GAP;
+    // The class and the ops are written below an image.
+    let lines = 1 + recipe.calls_max().max(OPS_MIN) as u32;
+    let cell_height = tile.height + lines * LINE + 4 + GAP;
     let title = format!("{}  epoch {number}", epoch.dataset);
     let subtitle = format!("schedule {}   base {}", epoch.schedule, recipe.spec().base);
     let text_width = (9 * title.len() as u32).max(GLYPH_WIDTH * subtitle.len() as u32) + 2 * GAP;
@@ -75,11 +76,11 @@ pub(crate) fn draw(
         let y = y + tile.height + 4;
         canvas.text(&class, x, y, MonoTextStyle::new(&FONT_6X10, CLASS));
         let calls = recipe.op_calls(index);
-        for (line, call) in calls.as_slice().iter().enumerate() {
+        for (line, action) in calls.actions().enumerate() {
             let y = y + (line as u32 + 1) * LINE;
-            canvas.text(&shortened(&caption(call), letters), x, y, MonoTextStyle::new(&FONT_6X10, OPS));
+            canvas.text(&shortened(&caption(action), letters), x, y, MonoTextStyle::new(&FONT_6X10, OPS));
         }
-        if calls.as_slice().is_empty() {
+        if calls.actions().len() == 0 {
             canvas.text("-", x, y + LINE, MonoTextStyle::new(&FONT_6X10, NO_OPS));
         }
     }

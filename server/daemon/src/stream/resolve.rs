@@ -150,13 +150,10 @@ impl Resolver<'_> {
             (None, None | Some("none")) => unscheduled("schedule=none", Policies::None, "none", "none"),
             (None, Some(IDENTITY)) => unscheduled("schedule=identity", Policies::None, IDENTITY, IDENTITY),
             (None, Some(name)) => {
-                let schedule = self.registry.get(name).map_err(|_| {
-                    let known = self.registry.list();
-                    let known = known.iter().map(|schedule| schedule.name());
-                    // A mistyped schedule is an error: the client wants augmentation.
-                    Error::not_found("schedule", name, known).or_one_of(&["none", IDENTITY])
-                })?;
-                let epochs = request.epochs.unwrap_or(schedule.epochs());
+                // A mistyped schedule is an error: the client wants augmentation.
+                let schedule =
+                    self.registry.get(name).map_err(|error| error.or_one_of(&["none", IDENTITY]))?;
+                let epochs = request.epochs.unwrap_or(schedule.run_epochs(epoch));
                 let policies = match schedule.ablated(ablation, epoch, epochs, request.seed) {
                     Ok(Some(policy)) => Policies::One(policy.clone()),
                     Ok(None) => Policies::AnyEpochOf(Arc::clone(&schedule)),

@@ -31,6 +31,17 @@ impl FixedAffine {
             per_row: (fixed(b), fixed(e)),
         }
     }
+
+    /// The same in an output of rows of `width` pixels that is mirrored.
+    pub(super) fn mirrored(&self, width: usize) -> FixedAffine {
+        let ((x, y), (step_x, step_y)) = (self.start, self.per_column);
+        let steps = width as i32 - 1;
+        FixedAffine {
+            start: (x + step_x * steps, y + step_y * steps),
+            per_column: (-step_x, -step_y),
+            per_row: self.per_row,
+        }
+    }
 }
 
 /// Gathers `out` from `source`; both have rows of `width` pixels.

@@ -2,6 +2,8 @@
 
 use std::ops::Range;
 
+use pba_types::ImageShape;
+
 use crate::simd::expand::portable::unpack;
 
 /// Crop, flip and cutout of one sample, as what each row of the output is made of.
@@ -24,6 +26,19 @@ pub(crate) struct Placement<'a> {
 pub(crate) type LanesShown = [Vec<u16>; 3];
 
 impl Placement<'_> {
+    /// Size of the image.
+    pub(crate) fn shape(&self) -> ImageShape {
+        ImageShape { height: self.height as u32, width: self.width as u32 }
+    }
+
+    /// Crop and flip alone, and the cutout alone: what is one after the other when something comes
+    /// between them.
+    pub(crate) fn split(self) -> (Self, Self) {
+        let moves = Placement { hole: (0..0, 0..0), ..self };
+        let cutout = Placement { shift: (0, 0), flip: false, hole: self.hole, ..moves };
+        (moves, cutout)
+    }
+
     /// Writes the output. `write_row` writes some neighbouring pixels of a row, mirrored or not.
     pub(super) fn write<const CHANNELS: usize>(
         &self,

@@ -1,62 +1,16 @@
-//! From a policy to the ops of an image ([`draws`](crate::draws)).
+//! From the paper's pairs to the ops of an image.
 
-use pba_schedules::{Op, Pairs, Policy, Slot};
+use pba_schedules::{Op, Pairs, Slot};
 use pba_types::ImageShape;
 
 use crate::base::Base;
-use crate::call::{OpCall, Sign};
+use crate::call::{OpCall, OpCalls, Sign};
 use crate::draws::BaseDraws;
+use crate::magnitude;
 use crate::simd::bits::nth_bit;
 use crate::simd::level::Level;
 use crate::simd::philox::{Words, philox};
 use pba_types::rng::{Address, Purpose, below, tenths};
-
-/// The ops of one image in the order in which they are applied.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct OpCalls {
-    calls: [OpCall; Policy::CALLS_MAX],
-    len: usize,
-}
-
-impl OpCalls {
-    pub(crate) const NONE: OpCalls = {
-        let call = OpCall { op: Op::Rotate, magnitude: 0, sign: Sign::Plus, centre: (0, 0) };
-        OpCalls { calls: [call; Policy::CALLS_MAX], len: 0 }
-    };
-
-    /// The calls.
-    pub fn as_slice(&self) -> &[OpCall] {
-        &self.calls[..self.len]
-    }
-}
-
-/// A policy laid out for drawing from it. Here is the only match over families of policies.
-#[derive(Clone, Debug)]
-pub(crate) enum Walk {
-    Pairs(PairsWalk),
-}
-
-impl Walk {
-    pub(crate) fn new(policy: &Policy) -> Walk {
-        match policy {
-            Policy::Pairs(pairs) => Walk::Pairs(PairsWalk::new(pairs)),
-        }
-    }
-
-    /// All draws of the sample at `policy`, whose purpose is `Policy`: its ops, and its base augmentation.
-    #[inline]
-    pub(crate) fn draw(
-        &self,
-        level: Level,
-        policy: &Address,
-        base: &Base,
-        shape: ImageShape,
-    ) -> (OpCalls, BaseDraws) {
-        match self {
-            Walk::Pairs(walk) => walk.draw(level, policy, base, shape),
-        }
-    }
-}
 
 // Pairs have at most two slots for each op. They are bits of a word.
 const _: () = assert!(2 * Op::ALL.len() <= u64::BITS as usize, "a wider set of slots is needed");
@@ -67,6 +21,8 @@ const SLOTS_AT_ONCE: usize = 32;
 #[derive(Clone, Debug)]
 pub(crate) struct PairsWalk {
     slots: Vec<Slot>,
+    /// Of each slot: the parameter of its op, with plus and with minus.
+    parameters: Vec<[f64; 2]>,
     /// Of each of the first 32 slots, by lane and block: the greatest word that lets it fire.
     greatest: Words,
     /// The slots that can fire, as a bit set.
@@ -74,8 +30,12 @@ pub(crate) struct PairsWalk {
 }
 
 impl PairsWalk {
-    fn new(pairs: &Pairs) -> PairsWalk {
+    pub(super) fn new(pairs: &Pairs) -> PairsWalk {
         let slots = pairs.slots().to_vec();
+        let parameters = slots.iter().map(|slot| {
+            [Sign::Plus, Sign::Minus].map(|sign| magnitude::parameter(slot.op, slot.magnitude, sign))
+        });
+        let parameters = parameters.collect();
         let (mut greatest, mut possible) = ([[0; 8]; 4], 0);
         for (s, &Slot { probability, .. }) in slots.iter().enumerate() {
             if probability > 0 {
@@ -86,7 +46,7 @@ impl PairsWalk {
                 possible |= 1 << s;
             }
         }
-        PairsWalk { slots, greatest, possible }
+        PairsWalk { slots, parameters, greatest, possible }
     }
 
     /// The slots that fire, from a multiple of four on, as a bit set.
@@ -116,24 +76,32 @@ impl PairsWalk {
         let words = block(0);
         let count = count(words[0]);
         let mut fired = if count == 0 { 0 } else { fired() };
-        calls.len = count.min(fired.count_ones() as usize);
-        if calls.len == 0 {
+        let count = count.min(fired.count_ones() as usize);
+        if count == 0 {
             return calls;
         }
         let signs = block(1);
-        for position in 0..calls.len {
+        for position in 0..count {
             let nth = below(words[1 + position], fired.count_ones());
             let slot = nth_bit(level, fired, nth);
             fired &= !(1 << slot);
             let Slot { op, magnitude, .. } = self.slots[slot as usize];
             let centre = || [2 * position, 2 * position + 1].map(|at| block(2)[at]);
-            calls.calls[position] = call(op, magnitude, signs[position], centre, shape);
+            let call = call(op, magnitude, signs[position], centre, shape);
+            calls.push(call, call.sign.select(&self.parameters[slot as usize]));
         }
         calls
     }
 
-    /// As [`Walk::draw`].
-    fn draw(&self, level: Level, policy: &Address, base: &Base, shape: ImageShape) -> (OpCalls, BaseDraws) {
+    /// As [`Walk::draw`](super::Walk::draw).
+    #[inline]
+    pub(super) fn draw(
+        &self,
+        level: Level,
+        policy: &Address,
+        base: &Base,
+        shape: ImageShape,
+    ) -> (OpCalls, BaseDraws) {
         let [_, item_low, item_high, epoch] = policy.counter(0);
         let rest = [item_low, item_high, epoch];
         let Some((fired, words)) = philox(level, policy.key(), &BLOCKS, rest, &self.greatest) else {
@@ -151,7 +119,7 @@ impl PairsWalk {
 /// A call of an op, from the word of its sign and those of its centre, which only some ops have.
 #[inline]
 fn call(op: Op, magnitude: u8, sign: u32, centre: impl FnOnce() -> [u32; 2], shape: ImageShape) -> OpCall {
-    let sign = if below(sign, 2) == 0 { Sign::Plus } else { Sign::Minus };
+    let sign = Sign::drawn(sign);
     let centre = match op {
         Op::Cutout => {
             let [x, y] = centre();

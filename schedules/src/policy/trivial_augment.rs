@@ -1,0 +1,62 @@
+//! TrivialAugment (Müller and Hutter 2021, arXiv 2103.10158) with its wide ranges: one op, at a random
+//! magnitude.
+//!
+//! An image draws the op from [`SPACE`](super::space::SPACE) and a bin of magnitude from 0..=30, each
+//! with equal odds.
+
+use std::fmt;
+
+use serde::Deserialize;
+use serde_json::{Map, Value};
+
+use crate::error::ScheduleError;
+use crate::op::{Op, OpOdds};
+use crate::policy::space::{self, BIN_MAX, SPACE};
+
+/// The policy of TrivialAugment with the wide ranges. There is only one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct TrivialAugmentWide;
+
+impl TrivialAugmentWide {
+    /// The family's name in files.
+    pub(super) const FAMILY: &str = "trivial-augment-wide";
+
+    /// Most ops that are applied to one image.
+    pub(super) const CALLS_MAX: usize = 1;
+
+    pub(super) fn ops(&self) -> impl Iterator<Item = Op> {
+        space::ops()
+    }
+
+    pub(super) fn odds(&self, op: Op) -> OpOdds {
+        let magnitude = space::level(op, f64::from(BIN_MAX) / 2.0);
+        OpOdds { probability: 1.0 / SPACE.len() as f64, magnitude }
+    }
+
+    pub(super) fn from_fields(fields: Map<String, Value>) -> Result<TrivialAugmentWide, ScheduleError> {
+        #[derive(Deserialize)]
+        #[serde(deny_unknown_fields)]
+        struct Raw {}
+        match serde_json::from_value(fields.into()) {
+            Ok(Raw {}) => Ok(TrivialAugmentWide),
+            Err(error) => Err(ScheduleError::Fields {
+                family: TrivialAugmentWide::FAMILY.to_owned(),
+                reason: error.to_string(),
+            }),
+        }
+    }
+
+    pub(super) fn fields(&self) -> Map<String, Value> {
+        Map::new()
+    }
+
+    pub(super) fn canonical(&self) -> String {
+        format!("{} bins", BIN_MAX + 1)
+    }
+}
+
+impl fmt::Display for TrivialAugmentWide {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "1 of {} ops at a random magnitude", SPACE.len())
+    }
+}
