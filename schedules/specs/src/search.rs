@@ -258,6 +258,18 @@ mod tests {
     }
 
     #[test]
+    fn images_are_chosen_by_the_seed_unless_asked_otherwise() {
+        let seeds = |text: &str| {
+            let training = SearchSpec::from_json(text).unwrap().training;
+            (training.seed, training.split_seed)
+        };
+        assert_eq!(seeds("{}"), (0, 0));
+        assert_eq!(seeds(r#"{"seed": 7}"#), (7, 7));
+        assert_eq!(seeds(r#"{"seed": 7, "split_seed": 0}"#), (7, 0));
+        refuse(r#"{"split_seed": -1}"#, "split_seed", "0..=18446744073709551615");
+    }
+
+    #[test]
     fn sets_must_fit_the_split() {
         let spec = |text: &str| SearchSpec::from_json(text).unwrap();
         let sized = spec("{}").sized(6_000).unwrap();

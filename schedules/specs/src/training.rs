@@ -114,6 +114,10 @@ pub struct TrainingSpec {
     /// Seed of every random decision. Default 0.
     #[schema(required = false)]
     pub seed: u64,
+    /// Seed of the choice of images. Default: `seed`. Runs that share it train on, and are scored with, the same
+    /// images.
+    #[schema(required = false)]
+    pub split_seed: u64,
     /// Device: `auto` (the default), `cpu`, `cuda` or `cuda:N`.
     #[serde(serialize_with = "as_text")]
     #[schema(required = false, value_type = String)]
@@ -198,6 +202,7 @@ impl Fields {
             name.parse().map_err(|unknown: UnknownModel| unknown.allowed())
         })?;
         let defaults = model.defaults();
+        let seed = self.integer("seed", 0..=u64::MAX)?.unwrap_or(0);
         Ok(TrainingSpec {
             dataset,
             model,
@@ -212,7 +217,8 @@ impl Fields {
                 .unwrap_or(defaults.weight_decay),
             lr_schedule: self.lr_schedule()?,
             base: self.parsed("base", None, |text| Ok(Some(text.to_owned())))?,
-            seed: self.integer("seed", 0..=u64::MAX)?.unwrap_or(0),
+            seed,
+            split_seed: self.integer("split_seed", 0..=u64::MAX)?.unwrap_or(seed),
             device: self.parsed("device", DeviceChoice::Auto, |text| match text {
                 "auto" => Ok(DeviceChoice::Auto),
                 "cpu" => Ok(DeviceChoice::Cpu),

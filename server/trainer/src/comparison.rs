@@ -169,7 +169,7 @@ impl<'a> Trial<'a> {
         }
         // The validation images are the same for every seed, so that they are kept from all training.
         let all = |pictures: &Pictures| (0..pictures.images.len()).collect::<Vec<u64>>();
-        let (seed, val_size, labels) = (spec.training.seed, spec.val_size.unwrap_or(0), pictures.labels());
+        let (seed, val_size, labels) = (spec.training.split_seed, spec.val_size.unwrap_or(0), pictures.labels());
         let set = |split, pictures: &Pictures, images: &[u64]| {
             (split, ScoreSet::new(pictures, images, placement.device))
         };
@@ -203,7 +203,8 @@ impl<'a> Trial<'a> {
     }
 
     /// The images that every run of a seed trains on.
-    fn images(&self, seed: u64) -> Arc<[u64]> {
+    fn images(&self, seed: u32) -> Arc<[u64]> {
+        let seed = member_seed(self.job.spec.training.split_seed, seed);
         let (chosen, _) = choose(&self.labels, seed, self.job.spec.train_size.unwrap_or(0), 0);
         chosen.into_iter().map(|position| self.trainable[position as usize]).collect()
     }
@@ -221,9 +222,9 @@ impl<'a> Trial<'a> {
         let (training, base) = (&self.job.spec.training, self.job.base);
         let seeds: Vec<u64> = runs.iter().map(|(run, _)| member_seed(training.seed, run.seed)).collect();
         let mut by_seed = HashMap::new();
-        let begin = |(&seed, (_, arm)): (&u64, &(RunKey, Arm))| Beginning {
+        let begin = |(&seed, (run, arm)): (&u64, &(RunKey, Arm))| Beginning {
             seed,
-            images: by_seed.entry(seed).or_insert_with(|| self.images(seed)).clone(),
+            images: by_seed.entry(run.seed).or_insert_with(|| self.images(run.seed)).clone(),
             base: match arm {
                 Arm::Identity => Base::IDENTITY,
                 Arm::Cutout(size) => Base { cutout: Some(*size), ..base },

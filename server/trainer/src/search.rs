@@ -52,7 +52,7 @@ fn search(job: Job<SearchSpec>, run_dir: &Path, patience: Duration) -> anyhow::R
     let started = Event::Started { spec: Box::new(spec.clone()), dataset_digest };
     let (mut search, mut journal) = resume::<Search>(Some(&run_dir), &started)?;
     let (train_size, val_size) = (spec.train_size.unwrap_or(0), spec.val_size.unwrap_or(0));
-    let (train, val) = choose(&pictures.labels(), spec.training.seed, train_size, val_size);
+    let (train, val) = choose(&pictures.labels(), spec.training.split_seed, train_size, val_size);
     let score = ScoreSet::new(pictures, &val, placement.device);
     let meter = Arc::new(Meter::of(spec));
     let members = Beginning::of_all(&job, spec.population, train);

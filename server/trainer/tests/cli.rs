@@ -342,6 +342,23 @@ fn an_evaluation_tells_a_test_error() {
     assert_ne!(evaluated("cifar10-pba"), none);
 }
 
+#[test]
+fn a_seed_of_its_own_chooses_the_images() {
+    let evaluated = |seeds: Value| -> Value {
+        let mut spec = json!({ "model": "tiny", "epochs": 1, "train_size": 64, "device": "cpu" });
+        spec.as_object_mut().unwrap().extend(seeds.as_object().unwrap().clone());
+        let output = trainer(&["evaluate"], &spec, &CACHE);
+        assert!(output.status.success(), "{}", text(&output));
+        let last = String::from_utf8(output.stdout).unwrap().lines().last().unwrap().to_owned();
+        serde_json::from_str(&last).unwrap()
+    };
+    let default = evaluated(json!({ "seed": 3 }));
+    assert_eq!(evaluated(json!({ "seed": 3, "split_seed": 3 })), default);
+    let other_images = evaluated(json!({ "seed": 3, "split_seed": 4 }));
+    assert_ne!(other_images, default, "other images");
+    assert_ne!(evaluated(json!({ "seed": 4 })), other_images, "the same images, in another order");
+}
+
 /// Runs an evaluation with a published schedule in a folder.
 fn evaluation_in(folder: &Path, spec: &Value) -> Child {
     spawn(command(&["evaluate", "--dir", folder.to_str().unwrap()], &CACHE), spec)

@@ -102,6 +102,9 @@ pub(crate) struct Training {
     /// Seed of every random decision [default: 0]
     #[arg(long)]
     seed: Option<Field>,
+    /// Seed of the choice of images [default: that of --seed]
+    #[arg(long)]
+    split_seed: Option<Field>,
     /// Device: auto, cpu, cuda or cuda:N
     #[arg(long)]
     device: Option<String>,
