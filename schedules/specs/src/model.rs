@@ -50,17 +50,38 @@ macro_rules! models {
                 }),
                 defaults: PAPER,
             }
+            /// `shake-shake-D-2xWd`: two branches in each block, mixed at random (Gastaldi 2017).
+            ShakeShake {
+                /// Layers: 6 n + 2.
+                depth,
+                /// Channels of the first stage.
+                width
+            } in shake_shake {
+                name: "shake-shake-{depth}-2x{width}d",
+                allowed: "shake-shake-D-2xWd (D = 8, 14, 20, 26 ... 38, W = 16, 32, 48 ... 112)",
+                all: (8..=38).step_by(6).flat_map(|depth| {
+                    (16..=112).step_by(16).map(move |width| ModelName::ShakeShake { depth, width })
+                }),
+                defaults: TrainingDefaults { lr: 0.01, weight_decay: 1e-3, ..PAPER },
+            }
+            /// `pyramidnet-D-aA-shakedrop`: bottlenecks that widen from block to block (Han et al. 2017), each
+            /// weakened at random (ShakeDrop, Yamada et al. 2018).
+            PyramidNet {
+                /// Layers: 9 n + 2.
+                depth,
+                /// What all blocks together add to the width.
+                alpha
+            } in pyramid_net {
+                name: "pyramidnet-{depth}-a{alpha}-shakedrop",
+                allowed: "pyramidnet-D-aA-shakedrop (D = 11, 20, 29 ... 272, A = 48, 84, 200, 240, 270)",
+                all: (11..=272).step_by(9).flat_map(|depth| {
+                    [48, 84, 200, 240, 270].map(move |alpha| ModelName::PyramidNet { depth, alpha })
+                }),
+                defaults: TrainingDefaults { batch_size: 64, lr: 0.05, weight_decay: 5e-5, ..PAPER },
+            }
         }
     };
 }
-
-/// Names of the reference's models whose networks are not implemented yet.
-const PLANNED: [&str; 4] = [
-    "shake-shake-26-2x32d",
-    "shake-shake-26-2x96d",
-    "shake-shake-26-2x112d",
-    "pyramidnet-272-a200-shakedrop",
-];
 
 /// Defaults of a spec for a model.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -149,8 +170,7 @@ pub struct UnknownModel(String);
 impl UnknownModel {
     /// The allowed names.
     pub fn allowed(&self) -> String {
-        let is_planned = PLANNED.contains(&self.0.as_str());
-        ModelName::allowed() + if is_planned { " (this one is planned, but not built yet)" } else { "" }
+        ModelName::allowed()
     }
 }
 
@@ -170,14 +190,24 @@ mod tests {
 
     #[test]
     fn names_read_back() {
-        for name in ["tiny", "resnet-20", "wrn-40-2", "wrn-28-10", "wrn-16-1", "wrn-10-1"] {
+        for name in [
+            "tiny",
+            "resnet-20",
+            "wrn-40-2",
+            "wrn-28-10",
+            "wrn-16-1",
+            "wrn-10-1",
+            "shake-shake-26-2x32d",
+            "shake-shake-26-2x96d",
+            "shake-shake-26-2x112d",
+            "pyramidnet-272-a200-shakedrop",
+            "pyramidnet-11-a48-shakedrop",
+        ] {
             let model: ModelName = name.parse().unwrap();
             assert_eq!(model.to_string(), name);
         }
-        for name in ["shake-shake-26-2x96d", "pyramidnet-272-a200-shakedrop"] {
-            let error = name.parse::<ModelName>().unwrap_err().to_string();
-            assert!(error.contains(name) && error.contains("not built yet"), "{error}");
-        }
+        let pyramid_net: ModelName = "pyramidnet-272-a200-shakedrop".parse().unwrap();
+        assert_eq!(pyramid_net.defaults().batch_size, 64);
     }
 
     #[test]
@@ -193,6 +223,10 @@ mod tests {
             "wrn-040-2",
             "wrn-+40-2",
             "vgg",
+            "shake-shake-26-2x40d",
+            "shake-shake-27-2x32d",
+            "pyramidnet-272-a200",
+            "pyramidnet-273-a200-shakedrop",
         ] {
             let error = name.parse::<ModelName>().unwrap_err().to_string();
             assert!(error.contains(&format!("{name:?}")) && error.contains("wrn-D-K"), "{error}");

@@ -247,7 +247,7 @@ mod tests {
         refuse(r#"{"lr_schedule": {"steps": [2, 1], "factor": 0.1}}"#, "lr_schedule", "ascending");
         refuse(r#"{"lr_schedule": {"steps": [1], "factor": 0}}"#, "lr_schedule", "above 0");
         refuse(r#"{"model": "wrn-41-2"}"#, "model", "wrn-D-K");
-        refuse(r#"{"model": "shake-shake-26-2x32d"}"#, "model", "not built yet");
+        refuse(r#"{"model": "shake-shake-26-2x31d"}"#, "model", "shake-shake-D-2xWd");
         refuse(r#"{"device": "tpu"}"#, "device", "cuda:N");
         refuse(r#"{"strategy": "threads"}"#, "strategy", "stacked");
         refuse(r#"{"name": "a/b"}"#, "name", "letters");

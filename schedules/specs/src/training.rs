@@ -90,7 +90,7 @@ pub struct TrainingSpec {
     /// Name of the dataset. Default `shapes`, which is built in.
     #[schema(required = false)]
     pub dataset: String,
-    /// The network. Default `wrn-40-2`.
+    /// The network. Default `wrn-40-2`, as the paper says; `wrn-28-2` is what the reference's 5 hours trained.
     #[schema(required = false, value_type = String)]
     pub model: ModelName,
     /// Epochs that each model trains: at least 1. Default 200.

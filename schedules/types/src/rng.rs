@@ -37,6 +37,9 @@ pub enum Purpose {
     Dataset = 6,
     /// Which part of its source a sample shows.
     Frame = 7,
+    /// Weights of residual branches in training (Shake-Shake, ShakeDrop): the seed is the member's, the item the
+    /// sample, and a block of four words belongs to each block of the network.
+    Shake = 8,
 }
 
 /// Where a random number is used.

@@ -34,6 +34,7 @@ impl Train for OnCores {
                 signals::check()?;
                 let batch = Batch::render(epochs, step, &mut scratch);
                 net.set_lr(lr);
+                net.set_shakes(&batch.shakes);
                 net.step(&batch.images, &batch.labels);
                 work.meter.trained(batch.labels.numel());
             }

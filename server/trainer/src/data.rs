@@ -14,6 +14,8 @@ use pba_schedules::rng::{Address, Purpose};
 use pba_search::SpecError;
 use tch::{Device, Kind, Tensor};
 
+use crate::network::shake::Shake;
+
 /// An epoch that no run reaches: the address of draws that are made once per run.
 const ONCE_PER_RUN: u32 = u32::MAX;
 /// Images that are scored at once, all members together on a GPU.
@@ -108,6 +110,8 @@ pub(crate) struct TrainSet {
     pub(crate) indices: Arc<[u64]>,
     pub(crate) base: Base,
     pub(crate) batch_size: usize,
+    /// What the network does at random in each of its blocks.
+    pub(crate) shakes: Vec<Shake>,
 }
 
 impl TrainSet {
@@ -130,7 +134,8 @@ impl TrainSet {
         })?;
         let every = PlanSpec::shuffled(self.indices.len() as u64, seed, epoch, self.batch_size as u32);
         let plan = Plan::new(PlanSpec { drop_last: true, ..every })?;
-        Ok(Epoch { set: self, recipe, plan })
+        let weights = Address { seed, purpose: Purpose::Shake, epoch, item: 0 };
+        Ok(Epoch { set: self, recipe, plan, weights })
     }
 }
 
@@ -139,6 +144,8 @@ pub(crate) struct Epoch<'a> {
     set: &'a TrainSet,
     recipe: Recipe,
     plan: Plan,
+    /// Where the random weights of an image are drawn, but for the image.
+    weights: Address,
 }
 
 /// Bytes and their classes: `[members, images, height, width, 3]` and `[members, images]` to train
@@ -146,23 +153,31 @@ pub(crate) struct Epoch<'a> {
 pub(crate) struct Batch {
     pub(crate) images: Tensor,
     pub(crate) labels: Tensor,
+    /// The random weights of each image in the blocks of the network ([`Shake::draw`]), to train with:
+    /// `[members, images, blocks, 2]`.
+    pub(crate) shakes: Tensor,
 }
 
 impl Batch {
     /// The batches of some members' epochs at one step, side by side, on the CPU.
     pub(crate) fn render(epochs: &[Epoch<'_>], step: usize, scratch: &mut Scratch) -> Batch {
-        let TrainSet { pictures, batch_size, .. } = epochs[0].set;
+        let TrainSet { pictures, batch_size, shakes, .. } = epochs[0].set;
         let (decoded, bytes) = (pictures.decoded(), batch_size * pictures.shape.rgb_bytes());
         let mut images = vec![0u8; epochs.len() * bytes];
         let mut labels = Vec::with_capacity(epochs.len() * batch_size);
+        let mut weights = Vec::with_capacity(epochs.len() * batch_size * shakes.len() * 2);
         for (epoch, images) in epochs.iter().zip(images.chunks_mut(bytes)) {
             let indices = &epoch.set.indices;
             let samples = || epoch.plan.indices(step as u64).map(|position| indices[position as usize]);
             let counts = &mut OpCounts::default();
             render_batch(&epoch.recipe, samples(), |index| decoded.image(index), images, scratch, counts);
             labels.extend(samples().map(|index| pictures.images.label(index)));
+            let of_image = |item| Shake::draw(shakes, Address { item, ..epoch.weights });
+            weights.extend(samples().flat_map(of_image));
         }
-        Batch::new(&images, &labels, &[epochs.len() as i64, *batch_size as i64], pictures.shape)
+        let size = [epochs.len() as i64, *batch_size as i64];
+        let shakes = Tensor::from_slice(&weights).view([size[0], size[1], shakes.len() as i64, 2]);
+        Batch { shakes, ..Batch::new(&images, &labels, &size, pictures.shape) }
     }
 
     fn new(images: &[u8], labels: &[i64], size: &[i64], shape: ImageShape) -> Batch {
@@ -170,19 +185,25 @@ impl Batch {
         Batch {
             images: Tensor::from_data_size(images, &pixels, Kind::Uint8),
             labels: Tensor::from_slice(labels).view(size),
+            shakes: Tensor::zeros([0], (Kind::Float, Device::Cpu)),
         }
     }
 
     /// The batch on a device. From pinned memory, so that the copy runs beside the computation.
     pub(crate) fn to_device(&self, device: Device) -> Batch {
-        self.map(|tensor| match device.is_cuda() {
+        self.map(|tensor| match device.is_cuda() && tensor.numel() > 0 {
             true => tensor.pin_memory(device).to_device_(device, tensor.kind(), true, false),
             false => tensor.shallow_clone(),
         })
     }
 
+    /// The same in memory of its own.
+    pub(crate) fn copy(&self) -> Batch {
+        self.map(Tensor::copy)
+    }
+
     fn map(&self, change: impl Fn(&Tensor) -> Tensor) -> Batch {
-        Batch { images: change(&self.images), labels: change(&self.labels) }
+        Batch { images: change(&self.images), labels: change(&self.labels), shakes: change(&self.shakes) }
     }
 }
 

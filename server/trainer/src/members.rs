@@ -50,7 +50,7 @@ pub(crate) struct Way {
 /// [`signals::Interrupted`] when told to stop.
 pub(crate) fn scores(net: &mut Net, set: &ScoreSet) -> anyhow::Result<Vec<f64>> {
     let mut correct = Vec::new();
-    for Batch { images, labels } in &set.batches {
+    for Batch { images, labels, .. } in &set.batches {
         signals::check()?;
         correct.push(net.correct(images, labels));
     }

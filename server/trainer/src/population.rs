@@ -96,6 +96,7 @@ impl Population {
             indices: Arc::clone(images),
             base: *base,
             batch_size: training.batch_size,
+            shakes: model.layers.shakes.clone(),
         };
         Ok(Population {
             nets: (0..count / per_net).map(net).collect(),

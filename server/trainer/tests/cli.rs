@@ -1,5 +1,6 @@
 //! The real binary, used as the server uses it.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
@@ -8,6 +9,7 @@ use std::sync::LazyLock;
 use std::time::Duration;
 
 use pba_schedules::rng::{Address, Purpose};
+use safetensors::SafeTensors;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -73,20 +75,24 @@ fn checkpoints(folder: &Path) -> Vec<String> {
     names
 }
 
-#[test]
-fn the_same_spec_gives_the_same_journal_whatever_the_strategy_or_the_cores() {
-    let (one, other, stacked) = (TempDir::new().unwrap(), TempDir::new().unwrap(), TempDir::new().unwrap());
-    let journal = complete(one.path(), &small_spec());
-    // On one core: the first of those that this process may use.
+/// A search in a folder, on one core: the first of those that this process may use.
+fn on_a_core(folder: &Path) -> Command {
     let status = fs::read_to_string("/proc/self/status").unwrap();
     let allowed = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:")).unwrap();
     let core = allowed.trim().split(['-', ',']).next().unwrap();
     let mut command = Command::new("taskset");
     command.args(["-c", core, env!("CARGO_BIN_EXE_pba-trainer")]);
     command.args(["search", "--spec", "-", "--dataset", "shapes"]);
-    command.arg("--cache").arg(&*CACHE).arg("--dir").arg(other.path());
+    command.arg("--cache").arg(&*CACHE).arg("--dir").arg(folder);
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let output = spawn(command, &small_spec()).wait_with_output().unwrap();
+    command
+}
+
+#[test]
+fn the_same_spec_gives_the_same_journal_whatever_the_strategy_or_the_cores() {
+    let (one, other, stacked) = (TempDir::new().unwrap(), TempDir::new().unwrap(), TempDir::new().unwrap());
+    let journal = complete(one.path(), &small_spec());
+    let output = spawn(on_a_core(other.path()), &small_spec()).wait_with_output().unwrap();
     assert!(output.status.success(), "{}", text(&output));
     assert_eq!(fs::read_to_string(other.path().join("events.jsonl")).unwrap(), journal);
     println!("digest {}", digest(&journal));
@@ -306,7 +312,7 @@ fn refuse(command: &str, change: Value, field: &str, says: &str) {
 #[test]
 fn wrong_specs_are_refused_before_anything_starts() {
     refuse("search", json!({ "model": "vgg" }), "model", "wrn-D-K");
-    refuse("search", json!({ "model": "shake-shake-26-2x96d" }), "model", "not built yet");
+    refuse("search", json!({ "model": "shake-shake-26-2x97d" }), "model", "shake-shake-D-2xWd");
     refuse("search", json!({ "ops": ["Blur"] }), "ops", "\"Blur\" is not");
     refuse("search", json!({ "population": 1 }), "population", "2..=256");
     refuse("search", json!({ "perturbation_interval": 0 }), "perturbation_interval", "1..=");
@@ -357,6 +363,37 @@ fn a_seed_of_its_own_chooses_the_images() {
     let other_images = evaluated(json!({ "seed": 3, "split_seed": 4 }));
     assert_ne!(other_images, default, "other images");
     assert_ne!(evaluated(json!({ "seed": 4 })), other_images, "the same images, in another order");
+}
+
+/// What a run ends with: its journal and its members, bit by bit.
+fn ending(folder: &Path) -> (String, BTreeMap<String, Vec<u8>>) {
+    let last = fs::read(folder.join(checkpoints(folder).pop().unwrap())).unwrap();
+    let members = SafeTensors::deserialize(&last).unwrap();
+    let numbers = members.iter().map(|(name, tensor)| (name.to_owned(), tensor.data().to_vec()));
+    (fs::read_to_string(folder.join("events.jsonl")).unwrap(), numbers.collect())
+}
+
+#[test]
+fn networks_that_are_random_themselves_repeat_themselves() {
+    for model in ["shake-shake-8-2x16d", "pyramidnet-11-a48-shakedrop"] {
+        let spec = json!({
+            "model": model, "population": 2, "epochs": 4, "perturbation_interval": 2, "batch_size": 4,
+            "train_size": 8, "val_size": 10, "seed": 11, "device": "cpu",
+        });
+        let [undisturbed, killed, on_one_core] = [(); 3].map(|()| TempDir::new().unwrap());
+        complete(undisturbed.path(), &spec);
+        let expected = ending(undisturbed.path());
+        let mut child = search_in(killed.path(), &spec);
+        let mut told = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
+        told.by_ref().find(|line| line.contains("\"scored\"")).unwrap();
+        child.kill().unwrap();
+        child.wait().unwrap();
+        complete(killed.path(), &spec);
+        assert!(ending(killed.path()) == expected, "{model}: resumed, it ends otherwise");
+        let output = spawn(on_a_core(on_one_core.path()), &spec).wait_with_output().unwrap();
+        assert!(output.status.success(), "{}", text(&output));
+        assert!(ending(on_one_core.path()) == expected, "{model}: on one core it ends otherwise");
+    }
 }
 
 /// Runs an evaluation with a published schedule in a folder.

@@ -17,6 +17,7 @@ impl Train for Eager {
                 let net = &mut nets[position];
                 let batch = batch.to_device(net.device());
                 net.set_lr(work.rates[step]);
+                net.set_shakes(&batch.shakes);
                 net.step(&batch.images, &batch.labels);
                 Ok(())
             },

@@ -52,9 +52,10 @@ impl GraphedStep {
         let Device::Cuda(device) = net.device() else { unreachable!("graphs are a strategy of GPUs") };
         let stream = Stream::new(device)?;
         let batch = batch.to_device(net.device());
-        let input = Batch { images: batch.images.copy(), labels: batch.labels.copy() };
+        let input = batch.copy();
         let before = net.rows();
         net.set_lr(0.0);
+        net.set_shakes(&batch.shakes);
         stream.run(|| {
             (0..WARM_UP_STEPS).for_each(|_| net.step(&input.images, &input.labels));
             Ok(())
@@ -75,6 +76,7 @@ impl GraphedStep {
             let batch = batch.to_device(net.device());
             self.input.images.copy_(&batch.images);
             self.input.labels.copy_(&batch.labels);
+            net.set_shakes(&batch.shakes);
             self.graph.replay()
         })
     }

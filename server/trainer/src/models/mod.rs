@@ -10,7 +10,7 @@ macro_rules! networks {
         $(#[$doc:meta])*
         $variant:ident { $($(#[$number_doc:meta])* $number:ident),* } in $file:ident { $($declared:tt)* }
     )*) => {
-        $(mod $file;)*
+        $(pub(crate) mod $file;)*
 
         /// The network of a name.
         pub(crate) fn build(name: ModelName, classes: usize) -> Model {
@@ -40,6 +40,14 @@ mod tests {
         check("wrn-28-2", 10, 1_467_610);
         check("wrn-28-10", 10, 36_479_194);
         check("wrn-28-10", 100, 36_536_884);
+        check("shake-shake-26-2x32d", 10, 2_923_162);
+        check("shake-shake-26-2x32d", 100, 2_934_772);
+        check("shake-shake-26-2x96d", 10, 26_192_922);
+        check("shake-shake-26-2x96d", 100, 26_227_572);
+        check("shake-shake-26-2x112d", 10, 35_640_442);
+        check("shake-shake-26-2x112d", 100, 35_680_852);
+        check("pyramidnet-272-a200-shakedrop", 10, 26_210_842);
+        check("pyramidnet-272-a200-shakedrop", 100, 26_288_692);
         // He et al. 2016 say 0.27 M, without convolutions in the shortcuts.
         check("resnet-20", 10, 269_722);
     }

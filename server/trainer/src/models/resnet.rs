@@ -2,7 +2,7 @@
 
 use tch::Tensor;
 
-use crate::network::layers::{Builder, Conv, Norm, Pass};
+use crate::network::layers::{Builder, Conv, Norm, Pass, with_zeros};
 use crate::network::model::Body;
 
 const BLOCKS_PER_STAGE: usize = 3;
@@ -43,9 +43,8 @@ impl Block {
         let shortcut = match self.channels_added {
             0 => x.shallow_clone(),
             added => {
-                let halved = x.slice(2, 0, None::<i64>, 2).slice(3, 0, None::<i64>, 2).permute([0, 2, 3, 1]);
-                let by_member = halved.unflatten(3, [pass.members, -1]);
-                by_member.constant_pad_nd([0, added]).flatten(3, 4).permute([0, 3, 1, 2])
+                let halved = x.slice(2, 0, None::<i64>, 2).slice(3, 0, None::<i64>, 2);
+                with_zeros(pass, &halved, added)
             }
         };
         let (conv, norm) = self.first;

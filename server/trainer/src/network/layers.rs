@@ -15,13 +15,15 @@
 
 use tch::{Kind, Tensor};
 
-/// Numbers in a block. The channels of every layer but the head are multiples of it.
+use crate::network::shake::Shake;
+
+/// Numbers in a block.
 pub(crate) const BLOCK: i64 = 16;
 /// Share of the new statistics in the running ones.
 const BN_MOMENTUM: f64 = 0.1;
 const BN_EPSILON: f64 = 1e-5;
 
-/// The shape of an entry of a buffer.
+/// The shape of an entry of a buffer; [`Layout::views`] says how the members stand in it.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Shape {
     /// `[out, in, side, side]`, stored with `in` last, as channels-last kernels want it.
@@ -64,6 +66,11 @@ impl Entry {
     fn pitch(&self) -> i64 {
         (self.len() + BLOCK - 1) / BLOCK * BLOCK
     }
+
+    /// Whether padding lies between the members, so that no view puts them side by side.
+    fn is_apart(&self, members: i64) -> bool {
+        members > 1 && self.len() != self.pitch()
+    }
 }
 
 /// The entries of a buffer, in order.
@@ -88,18 +95,22 @@ impl Layout {
         self.entries.iter().map(Entry::len).sum()
     }
 
-    /// Each entry of the buffer in the shape that its layer takes.
+    /// Each entry of the buffer in the shape that its layer takes, members side by side in the channels.
+    /// Where padding lies between them, they are apart in a dimension of their own, before the others.
     pub(crate) fn views(&self, buffer: &Tensor, members: i64) -> Vec<Tensor> {
         let view = |entry: &Entry| {
             let part = buffer.narrow(0, entry.offset * members, entry.pitch() * members);
+            let part = part.view([members, entry.pitch()]).narrow(1, 0, entry.len());
             match entry.shape {
+                Shape::Conv { out, input, side } if entry.is_apart(members) => {
+                    part.view([members, out, side, side, input]).permute([0, 1, 4, 2, 3])
+                }
                 Shape::Conv { out, input, side } => {
                     part.view([members * out, side, side, input]).permute([0, 3, 1, 2])
                 }
-                Shape::Channels(_) => part,
-                Shape::Matrix { out, input } => {
-                    part.view([members, entry.pitch()]).narrow(1, 0, entry.len()).view([members, out, input])
-                }
+                Shape::Channels(_) if entry.is_apart(members) => part,
+                Shape::Channels(channels) => part.view([members * channels]),
+                Shape::Matrix { out, input } => part.view([members, out, input]),
             }
         };
         self.entries.iter().map(view).collect()
@@ -107,12 +118,18 @@ impl Layout {
 
     /// The inverse of [`Layout::views`]: the numbers of each entry in the buffer's order.
     pub(crate) fn flatten(&self, views: &[Tensor], members: i64) -> Vec<Tensor> {
-        let flat = |(entry, view): (&Entry, &Tensor)| match entry.shape {
-            Shape::Conv { .. } => view.permute([0, 2, 3, 1]).reshape([-1]),
-            Shape::Channels(_) => view.reshape([-1]),
-            Shape::Matrix { .. } => {
-                let rows = view.reshape([members, entry.len()]);
-                rows.constant_pad_nd([0, entry.pitch() - entry.len()]).reshape([-1])
+        let flat = |(entry, view): (&Entry, &Tensor)| {
+            let in_order = match entry.shape {
+                Shape::Conv { .. } if entry.is_apart(members) => view.permute([0, 1, 3, 4, 2]),
+                Shape::Conv { .. } => view.permute([0, 2, 3, 1]),
+                Shape::Channels(_) | Shape::Matrix { .. } => view.shallow_clone(),
+            };
+            match entry.pitch() - entry.len() {
+                0 => in_order.reshape([-1]),
+                padding => {
+                    let rows = in_order.reshape([members, entry.len()]);
+                    rows.constant_pad_nd([0, padding]).reshape([-1])
+                }
             }
         };
         self.entries.iter().zip(views).map(flat).collect()
@@ -141,6 +158,8 @@ pub(crate) struct Builder {
     pub(crate) matrices: Layout,
     pub(crate) vectors: Layout,
     pub(crate) statistics: Layout,
+    /// What happens at random in each block of a network that shakes its blocks.
+    pub(crate) shakes: Vec<Shake>,
 }
 
 /// A square convolution without bias, padded to keep the size (before the stride).
@@ -169,14 +188,12 @@ pub(crate) struct Head {
 
 impl Builder {
     pub(crate) fn conv(&mut self, input: i64, out: i64, side: i64, stride: i64) -> Conv {
-        assert_eq!(out % BLOCK, 0, "channels come in blocks");
         let std = (2.0 / (side * side * out) as f64).sqrt();
         let matrix = self.matrices.push(Shape::Conv { out, input, side }, Init::Normal(std));
         Conv { matrix, stride, padding: side / 2 }
     }
 
     pub(crate) fn norm(&mut self, channels: i64) -> Norm {
-        assert_eq!(channels % BLOCK, 0, "channels come in blocks");
         let vector = self.vectors.push(Shape::Channels(channels), Init::Constant(1.0));
         self.vectors.push(Shape::Channels(channels), Init::Constant(0.0));
         let statistic = self.statistics.push(Shape::Channels(channels), Init::Constant(0.0));
@@ -190,6 +207,11 @@ impl Builder {
         let vector = self.vectors.push(Shape::Matrix { out: 1, input: classes }, Init::Constant(0.0));
         Head { matrix, vector }
     }
+
+    pub(crate) fn shaken(&mut self, shake: Shake) -> Shaken {
+        self.shakes.push(shake);
+        Shaken { position: self.shakes.len() as i64 - 1, shake }
+    }
 }
 
 /// What the layers read while a batch goes through: their parts of the buffers, and how to use them.
@@ -199,6 +221,9 @@ pub(crate) struct Pass {
     pub(crate) matrices: Vec<Tensor>,
     pub(crate) vectors: Vec<Tensor>,
     pub(crate) statistics: Vec<Tensor>,
+    /// The weights of shaken branches in this step, `[blocks, 2, images, members]`: backward, and forward less
+    /// backward.
+    pub(crate) shakes: Tensor,
     /// Normalise by the batch and update the running statistics, or normalise by these.
     pub(crate) training: bool,
 }
@@ -206,14 +231,17 @@ pub(crate) struct Pass {
 impl Conv {
     pub(crate) fn forward(self, pass: &Pass, x: &Tensor) -> Tensor {
         let (stride, padding) = ([self.stride; 2], [self.padding; 2]);
-        x.conv2d(&pass.matrices[self.matrix], None::<&Tensor>, stride, padding, [1, 1], pass.members)
+        let weights = side_by_side(&pass.matrices[self.matrix], 4);
+        x.conv2d(&weights, None::<&Tensor>, stride, padding, [1, 1], pass.members)
     }
 }
 
 impl Norm {
     pub(crate) fn forward(self, pass: &Pass, x: &Tensor) -> Tensor {
-        let (vectors, statistics) = (&pass.vectors[self.vector..], &pass.statistics[self.statistic..]);
-        x.batch_norm(
+        let vectors = [0, 1].map(|at| side_by_side(&pass.vectors[self.vector + at], 1));
+        let own = [0, 1].map(|at| &pass.statistics[self.statistic + at]);
+        let statistics = own.map(|own| side_by_side(own, 1));
+        let normal = x.batch_norm(
             Some(&vectors[0]),
             Some(&vectors[1]),
             Some(&statistics[0]),
@@ -222,7 +250,60 @@ impl Norm {
             BN_MOMENTUM,
             BN_EPSILON,
             true,
-        )
+        );
+        if pass.training {
+            // Members that are apart were updated in a copy. As data, past autograd's count of changes to the whole
+            // buffer, of which other layers have kept their parts.
+            for (own, updated) in own.into_iter().zip(&statistics).filter(|(own, _)| own.dim() > 1) {
+                own.data().copy_(&updated.view_as(own));
+            }
+        }
+        normal
+    }
+}
+
+/// The members of an entry side by side, where they are apart: as a tensor of `dimensions`.
+fn side_by_side(view: &Tensor, dimensions: usize) -> Tensor {
+    if view.dim() > dimensions { view.flatten(0, 1) } else { view.shallow_clone() }
+}
+
+/// Each member's channels with `added` channels of zeros after them.
+pub(crate) fn with_zeros(pass: &Pass, x: &Tensor, added: i64) -> Tensor {
+    if added == 0 {
+        return x.shallow_clone();
+    }
+    let by_member = x.permute([0, 2, 3, 1]).unflatten(3, [pass.members, -1]);
+    by_member.constant_pad_nd([0, added]).flatten(3, 4).permute([0, 3, 1, 2])
+}
+
+/// A branch of a block whose weight is random while the network is trained.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Shaken {
+    position: i64,
+    shake: Shake,
+}
+
+impl Shaken {
+    /// `base + weight * branch`, with a weight for each image: one when values go forward, another one when
+    /// gradients come back. In evaluation the weight is the one to be expected.
+    pub(crate) fn add(self, pass: &Pass, base: &Tensor, branch: &Tensor) -> Tensor {
+        if !pass.training {
+            return base + branch * self.shake.expected();
+        }
+        let weights = pass.shakes.select(0, self.position);
+        let weight = |which| {
+            let by_member: Tensor = weights.select(0, which);
+            let images = by_member.size()[0];
+            match pass.members {
+                1 => by_member.view([images, 1, 1, 1]),
+                members => {
+                    let channels = branch.size()[1] / members;
+                    by_member.unsqueeze(2).expand([-1, -1, channels], false).reshape([images, -1, 1, 1])
+                }
+            }
+        };
+        // Gradients come back through the first product alone.
+        base.addcmul(branch, &weight(0)).addcmul(&branch.detach(), &weight(1))
     }
 }
 
@@ -247,6 +328,8 @@ mod tests {
     fn views_and_flatten_are_inverse() {
         let mut builder = Builder::default();
         builder.conv(3, 16, 3, 1);
+        builder.conv(5, 9, 3, 1);
+        builder.norm(9);
         builder.head(16, 7);
         let Builder { matrices, vectors, .. } = &builder;
         for (layout, members) in [(matrices, 1), (matrices, 3), (vectors, 3)] {

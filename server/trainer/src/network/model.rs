@@ -30,7 +30,7 @@ impl Model {
             let row = initial_row(layout, Address { seed, purpose: Purpose::Weights, epoch, item: 0 });
             Tensor::from_slice(&row).unsqueeze(0)
         };
-        let Builder { matrices, vectors, statistics } = &self.layers;
+        let Builder { matrices, vectors, statistics, .. } = &self.layers;
         let parameters = Tensor::cat(&[initial(0, matrices), initial(1, vectors)], 1);
         Rows { momentum: parameters.zeros_like(), parameters, statistics: initial(2, statistics) }
     }

@@ -41,7 +41,7 @@ impl Net {
         device: Device,
         (kind, compute): (Kind, Kind),
     ) -> Net {
-        let Builder { matrices, vectors, statistics } = &model.layers;
+        let Builder { matrices, vectors, statistics, .. } = &model.layers;
         let zeros = |len| Tensor::zeros([len], (kind, device));
         let matrices_len = matrices.len * members;
         let parameters = zeros(matrices_len + vectors.len * members);
@@ -57,6 +57,7 @@ impl Net {
             matrices: leaves(matrices, cast.as_ref().unwrap_or(&of_matrices)),
             vectors: leaves(vectors, &of_vectors),
             statistics: statistics.views(&statistics_buffer, members),
+            shakes: Tensor::zeros([0], (compute, device)),
             training: true,
         };
         let blocks = blocks_by_member(&[matrices, vectors], members);
@@ -92,6 +93,24 @@ impl Net {
 
     pub(crate) fn set_lr(&mut self, lr: f64) {
         self.sgd.set_lr(lr);
+    }
+
+    /// Gives the next step the random weights of its images in the blocks of the network, as
+    /// [`Shake::draw`](crate::network::shake::Shake::draw) gives them: `[members, images, blocks, 2]`. In place
+    /// after the first call, so that a captured step can be given others.
+    pub(crate) fn set_shakes(&mut self, shakes: &Tensor) {
+        if self.model.layers.shakes.is_empty() {
+            return;
+        }
+        let shakes = shakes.to_device(self.device()).to_kind(self.parameters.kind());
+        let by_block = shakes.permute([2, 3, 1, 0]);
+        let (forward, backward) = (by_block.select(1, 0), by_block.select(1, 1));
+        let weights = Tensor::stack(&[&backward, &(&forward - &backward)], 1);
+        if self.pass.shakes.size() != weights.size() {
+            let kind = self.pass.shakes.kind();
+            self.pass.shakes = Tensor::zeros(weights.size(), (kind, self.device()));
+        }
+        self.pass.shakes.copy_(&weights);
     }
 
     /// One step of SGD for every member.
@@ -177,7 +196,8 @@ impl Net {
         }
     }
 
-    fn logits(&mut self, images: &Tensor, training: bool) -> Tensor {
+    /// The logits `[members, images, classes]` for bytes `[members, images, height, width, 3]`.
+    pub(crate) fn logits(&mut self, images: &Tensor, training: bool) -> Tensor {
         self.pass.training = training;
         let side_by_side = images.permute([1, 2, 3, 0, 4]).flatten(3, 4);
         let (kind, compute) = (self.parameters.kind(), self.pass.matrices[0].kind());
@@ -194,8 +214,11 @@ fn split(buffer: &Tensor, len: i64) -> (Tensor, Tensor) {
 
 #[cfg(test)]
 mod tests {
+    use pba_schedules::rng::{Address, Purpose};
+
     use super::*;
     use crate::models;
+    use crate::network::shake::Shake;
 
     const NORMALIZATION: Normalization = Normalization { mean: [0.5; 3], std: [0.25; 3] };
 
@@ -211,22 +234,47 @@ mod tests {
             .collect()
     }
 
+    /// The random weights of a step, other ones for each member.
+    fn shakes(model: &Model, members: u64, images: u64, epoch: u32) -> Tensor {
+        let shakes = &model.layers.shakes;
+        let address = |seed, item| Address { seed, purpose: Purpose::Shake, epoch, item };
+        let addresses = (0..members).flat_map(|seed| (0..images).map(move |item| address(seed, item)));
+        let weights: Vec<f32> = addresses.flat_map(|address| Shake::draw(shakes, address)).collect();
+        Tensor::from_slice(&weights).view([members as i64, images as i64, shakes.len() as i64, 2])
+    }
+
     #[track_caller]
     fn stacked_equals_sequential(name: &str, images: i64, kind: Kind, steps: u32, bound: f64) {
+        let model = models::build(name.parse().unwrap(), 7);
+        stacked_equals_sequential_of(name, model, images, kind, steps, bound);
+    }
+
+    #[track_caller]
+    fn stacked_equals_sequential_of(
+        name: &str,
+        model: Model,
+        images: i64,
+        kind: Kind,
+        steps: u32,
+        bound: f64,
+    ) {
         tch::set_num_threads(1);
         tch::manual_seed(5);
         let members = 3;
-        let model = Arc::new(models::build(name.parse().unwrap(), 7));
+        let model = Arc::new(model);
         let mut stacked = nets(&model, members, members, kind).remove(0);
         let mut sequential = nets(&model, members, 1, kind);
         for step in 0..steps {
             let batch = Tensor::randint(256, [members, images, 32, 32, 3], (Kind::Uint8, Device::Cpu));
             let labels = Tensor::randint(7, [members, images], (Kind::Int64, Device::Cpu));
             let lr = 0.01 / f64::from(1 + step);
+            let shakes = shakes(&model, members as u64, images as u64, step);
             stacked.set_lr(lr);
+            stacked.set_shakes(&shakes);
             stacked.step(&batch, &labels);
             for (member, net) in (0..).zip(&mut sequential) {
                 net.set_lr(lr);
+                net.set_shakes(&shakes.narrow(0, member, 1));
                 net.step(&batch.narrow(0, member, 1), &labels.narrow(0, member, 1));
             }
         }
@@ -259,9 +307,17 @@ mod tests {
         for (name, images) in [("tiny", 16), ("resnet-20", 4), ("wrn-10-1", 4)] {
             stacked_equals_sequential(name, images, Kind::Double, 10, 1e-12);
         }
+        stacked_equals_sequential("shake-shake-8-2x16d", 4, Kind::Double, 3, 1e-12);
         // In single precision a sum that is next to zero lands on the other side of a ReLU before long, on
         // some processors at the third step, which is worth 1e-3 at the tenth. The others stay below 1e-6.
         stacked_equals_sequential("tiny", 16, Kind::Float, 2, 1e-6);
+    }
+
+    #[test]
+    fn stacked_equals_sequential_with_padding_between_the_members() {
+        // Bottlenecks of 23, 31 and 38 channels.
+        let network = |builder: &mut Builder| models::pyramid_net::network(builder, 11, 22, 7);
+        stacked_equals_sequential_of("pyramidnet", Model::new(network), 4, Kind::Double, 3, 1e-12);
     }
 
     #[test]
