@@ -7,6 +7,7 @@ use utoipa::ToSchema;
 
 use crate::fields::{Fields, SpecError};
 use crate::journal::Run;
+use crate::preset::Preset;
 use crate::protocol::JobKind;
 use crate::training::{IMAGES_MAX, Spec, TrainingSpec};
 
@@ -112,6 +113,7 @@ impl TryFrom<Map<String, Value>> for EvaluationSpec {
 
     fn try_from(fields: Map<String, Value>) -> Result<EvaluationSpec, SpecError> {
         let mut fields = Fields::new(fields);
+        fields.fill(&Preset::ALL, Preset::of_evaluation)?;
         let spec = EvaluationSpec {
             name: fields.name("evaluation")?,
             schedule: fields.text("schedule", EvaluationSpec::NO_SCHEDULE)?,

@@ -9,6 +9,9 @@ use pba_types::{check_name, names_allowed};
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
+use crate::model::ModelName;
+use crate::preset::Preset;
+
 /// Most bytes of a text; texts that are only passed on are bounded too.
 const TEXT_LENGTH_MAX: usize = 1024;
 
@@ -33,11 +36,45 @@ impl SpecError {
 pub(crate) struct Fields {
     left: Map<String, Value>,
     known: Vec<&'static str>,
+    preset: Option<Preset>,
 }
 
 impl Fields {
     pub(crate) fn new(left: Map<String, Value>) -> Fields {
-        Fields { left, known: Vec::new() }
+        Fields { left, known: Vec::new(), preset: None }
+    }
+
+    /// Fills what is left out with the fields of the preset that is asked for, if one is; those may depend on
+    /// the model that is asked for. To be called before anything is read.
+    pub(crate) fn fill(
+        &mut self,
+        allowed: &[Preset],
+        fields_of: impl Fn(Preset, Option<ModelName>) -> Map<String, Value>,
+    ) -> Result<(), SpecError> {
+        let known = self.known.len();
+        self.preset = self.parsed("preset", None, |name| {
+            let preset = Preset::named(name).filter(|preset| allowed.contains(preset));
+            let names = || allowed.iter().map(|preset| preset.name()).collect::<Vec<_>>().join(", ");
+            preset.map(Some).ok_or_else(names)
+        })?;
+        // Told of where it is taken.
+        self.known.truncate(known);
+        let Some(preset) = self.preset else { return Ok(()) };
+        // A model that there is not is refused when it is read.
+        let model = self.left.get("model").and_then(Value::as_str).and_then(|name| name.parse().ok());
+        for (field, value) in fields_of(preset, model) {
+            let given = self.left.entry(field).or_insert(Value::Null);
+            if given.is_null() {
+                *given = value;
+            }
+        }
+        Ok(())
+    }
+
+    /// The preset that filled what was left out.
+    pub(crate) fn preset(&mut self) -> Option<Preset> {
+        self.known.push("preset");
+        self.preset
     }
 
     pub(crate) fn take(&mut self, field: &'static str) -> Option<Value> {

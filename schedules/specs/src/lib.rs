@@ -6,6 +6,7 @@ mod evaluation;
 mod fields;
 pub mod journal;
 mod model;
+mod preset;
 mod progress;
 pub mod protocol;
 mod search;
@@ -28,6 +29,7 @@ pub use evaluation::{Evaluated, Evaluation, EvaluationEvent, EvaluationResults, 
 pub use fields::SpecError;
 pub use journal::Run;
 pub use model::{ModelName, TrainingDefaults, UnknownModel};
+pub use preset::Preset;
 pub use progress::Progress;
 pub use search::{MemberResults, SearchResults, SearchSpec};
 pub use training::{DeviceChoice, LrSchedule, Spec, Strategy, TrainingSpec};

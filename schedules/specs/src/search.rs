@@ -1,12 +1,14 @@
 //! The spec of a search.
 
 use pba_schedules::Op;
+use pba_types::SplitName;
 use pba_types::limits::EPOCHS_MAX;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
 use crate::fields::{Fields, SpecError};
+use crate::preset::Preset;
 use crate::training::{IMAGES_MAX, Spec, Strategy, TrainingSpec};
 
 /// Most members of a population. More would not fit a device, and events list every member.
@@ -24,7 +26,8 @@ pub struct SearchSpec {
     /// How the members are trained.
     #[serde(flatten)]
     pub training: TrainingSpec,
-    /// Images that the members train on. Default: the model's own, but at most half of the split.
+    /// Images that the members train on. Default: the model's own, but at most half of the split, or all of it
+    /// where members are scored with another one.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(minimum = 1)]
     pub train_size: Option<usize>,
@@ -32,6 +35,11 @@ pub struct SearchSpec {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(minimum = 1)]
     pub val_size: Option<usize>,
+    /// The split whose images the members are scored with: `val`, or what training leaves of `train`. Default:
+    /// `val` if the dataset has it; a spec from before there was a choice means `train`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    pub val_split: Option<SplitName>,
     /// Members of the population: at least 2. Default 16.
     #[schema(required = false, minimum = 2, maximum = 256)]
     pub population: u32,
@@ -85,6 +93,16 @@ impl SearchSpec {
     /// When the split is too small for them.
     pub fn sized(mut self, images: usize) -> Result<SearchSpec, SpecError> {
         let defaults = self.training.model.defaults();
+        if self.is_scored_with_val() {
+            let train = self.train_size.unwrap_or(defaults.train_size.min(images));
+            if train == 0 || train > images {
+                let allowed = format!("1..={images}, the images of the train split");
+                return Err(SpecError::new("train_size", train, allowed));
+            }
+            self.training.check_batch_of(train)?;
+            self.train_size = Some(train);
+            return Ok(self);
+        }
         let train = self.train_size.unwrap_or(defaults.train_size.min(images / 2));
         if train == 0 || train >= images {
             let allowed = format!("1..={} of the {images} images of the split", images.saturating_sub(1));
@@ -99,6 +117,25 @@ impl SearchSpec {
         }
         self.training.check_batch_of(train)?;
         (self.train_size, self.val_size) = (Some(train), Some(val));
+        Ok(self)
+    }
+
+    /// Whether members are scored with the dataset's own `val` split.
+    pub fn is_scored_with_val(&self) -> bool {
+        self.val_split == Some(SplitName::Val)
+    }
+
+    /// The same search with the size of the set that it is scored with fixed for a `val` split of `images`.
+    ///
+    /// # Errors
+    /// When the split is too small for it.
+    pub fn sized_for_val(mut self, images: usize) -> Result<SearchSpec, SpecError> {
+        let val = self.val_size.unwrap_or(self.training.model.defaults().val_size.min(images));
+        if val == 0 || val > images {
+            let allowed = format!("1..={images}, the images of the val split");
+            return Err(SpecError::new("val_size", val, allowed));
+        }
+        self.val_size = Some(val);
         Ok(self)
     }
 }
@@ -126,6 +163,12 @@ impl Spec for SearchSpec {
         self.train_size
     }
 
+    fn for_splits(mut self, has_val: bool) -> SearchSpec {
+        let split = if has_val { SplitName::Val } else { SplitName::Train };
+        self.val_split = self.val_split.or(Some(split));
+        self
+    }
+
     fn placed_as(&self, other: &SearchSpec) -> SearchSpec {
         let training = TrainingSpec { device: other.training.device, ..self.training.clone() };
         SearchSpec { training, strategy: other.strategy, ..self.clone() }
@@ -137,11 +180,16 @@ impl TryFrom<Map<String, Value>> for SearchSpec {
 
     fn try_from(fields: Map<String, Value>) -> Result<SearchSpec, SpecError> {
         let mut fields = Fields::new(fields);
+        fields.fill(Preset::OF_SEARCHES, Preset::of_search)?;
         let spec = SearchSpec {
             name: fields.name("search")?,
             training: fields.training()?,
             train_size: fields.integer("train_size", 1..=IMAGES_MAX)?,
             val_size: fields.integer("val_size", 1..=IMAGES_MAX)?,
+            val_split: fields.parsed("val_split", None, |name| {
+                let split = SplitName::named(name).filter(|split| *split != SplitName::Test);
+                split.map(Some).ok_or("train, val".to_owned())
+            })?,
             population: fields.integer("population", 2..=POPULATION_MAX)?.unwrap_or(16),
             perturbation_interval: fields.integer("perturbation_interval", 1..=EPOCHS_MAX)?.unwrap_or(3),
             quantile: fields
@@ -267,6 +315,29 @@ mod tests {
         assert_eq!(seeds(r#"{"seed": 7}"#), (7, 7));
         assert_eq!(seeds(r#"{"seed": 7, "split_seed": 0}"#), (7, 0));
         refuse(r#"{"split_seed": -1}"#, "split_seed", "0..=18446744073709551615");
+    }
+
+    #[test]
+    fn members_are_scored_with_the_datasets_own_val_split_if_there_is_one() {
+        let spec = |text: &str| SearchSpec::from_json(text).unwrap();
+        let split = |text: &str, has_val| spec(text).for_splits(has_val).val_split;
+        assert_eq!(split("{}", true), Some(SplitName::Val));
+        assert_eq!(split("{}", false), Some(SplitName::Train));
+        assert_eq!(split(r#"{"val_split": "train"}"#, true), Some(SplitName::Train));
+        assert_eq!(split(r#"{"preset": "rsvhn"}"#, true), Some(SplitName::Train));
+        refuse(r#"{"val_split": "test"}"#, "val_split", "train, val");
+        let own = spec(r#"{"val_split": "val"}"#);
+        let sized = own.clone().sized(3_000).unwrap().sized_for_val(500).unwrap();
+        assert_eq!((sized.train_size, sized.val_size), (Some(3_000), Some(500)), "defaults shrink");
+        let bounded =
+            spec(r#"{"val_split": "val", "val_size": 501, "train_size": 3000}"#).sized(3_000).unwrap();
+        assert_eq!(bounded.val_size, Some(501));
+        let error = bounded.sized_for_val(500).unwrap_err().to_string();
+        assert_eq!(error, "val_size is 501; allowed: 1..=500, the images of the val split");
+        assert_eq!(
+            spec(r#"{"val_split": "val", "train_size": 9}"#).sized(8).unwrap_err().field,
+            "train_size"
+        );
     }
 
     #[test]

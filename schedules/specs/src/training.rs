@@ -10,6 +10,7 @@ use utoipa::ToSchema;
 
 use crate::fields::{Fields, SpecError};
 use crate::model::{ModelName, UnknownModel};
+use crate::preset::Preset;
 
 /// Most images of a split; keeps arithmetic far from overflow.
 pub(crate) const IMAGES_MAX: usize = 1 << 32;
@@ -122,6 +123,11 @@ pub struct TrainingSpec {
     #[serde(serialize_with = "as_text")]
     #[schema(required = false, value_type = String)]
     pub device: DeviceChoice,
+    /// Settings of the paper that fill in what the spec leaves out: for evaluations `cifar10`, `cifar100`, `svhn`,
+    /// `rcifar10` or `rsvhn`; for searches one of the last two. Default: none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    pub preset: Option<Preset>,
 }
 
 impl TrainingSpec {
@@ -181,6 +187,11 @@ where
         (images / batch * batch) as u64 * u64::from(training.epochs) * u64::from(self.models())
     }
 
+    /// The same job with what depends on the splits of its dataset filled in: whether it has one named `val`.
+    fn for_splits(self, _has_val: bool) -> Self {
+        self
+    }
+
     /// The same work on the device of `other`, which does not affect the result.
     fn placed_as(&self, other: &Self) -> Self;
 
@@ -228,6 +239,7 @@ impl Fields {
                     number.map(DeviceChoice::Cuda).ok_or("auto, cpu, cuda, cuda:N".to_owned())
                 }
             })?,
+            preset: self.preset(),
         })
     }
 

@@ -4,12 +4,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use anyhow::ensure;
+use pba_datasets::SplitName;
 use pba_schedules::formats;
 use pba_search::protocol::{files, flags};
-use pba_search::{Event, Search, SearchSpec};
+use pba_search::{Event, Search, SearchSpec, SpecError};
 
 use crate::checkpoint::replace_file;
-use crate::data::{ScoreSet, choose};
+use crate::data::{self, Pictures, ScoreSet, choose};
 use crate::job::Job;
 use crate::population::{Beginning, Population};
 use crate::report::Meter;
@@ -35,25 +37,65 @@ pub(crate) fn run(Args { work, dir }: Args) -> anyhow::Result<()> {
     let spec: SearchSpec = work.begin()?;
     let strategy = spec.strategy;
     let job = Job::check(spec, strategy, SearchSpec::sized, &work.dataset, &work.cache(dir.as_deref()))?;
+    let checked = check(job)?;
     match dir {
-        Some(dir) if !work.check => search(job, &dir, work.patience()),
+        Some(dir) if !work.check => search(checked, &dir, work.patience()),
         _ => Ok(()),
     }
+}
+
+/// A search that is ready to start, and the split that its members are scored with if it is one of its own.
+struct Checked {
+    job: Job<SearchSpec>,
+    own_val: Option<Pictures>,
+}
+
+/// Fits a search to the split that its members are scored with.
+fn check(mut job: Job<SearchSpec>) -> anyhow::Result<Checked> {
+    if !job.spec.is_scored_with_val() {
+        return Ok(Checked { job, own_val: None });
+    }
+    if job.dataset.split(SplitName::Val).is_none() {
+        let allowed = "train, as the dataset has no val split";
+        return Err(SpecError::new("val_split", "\"val\"", allowed).into());
+    }
+    let val = data::pictures(&job.dataset, SplitName::Val)?;
+    let (one, other) = (val.shape, job.pictures.shape);
+    ensure!(
+        one == other,
+        "the images of the val split are {}x{}, those of the train split {}x{}",
+        one.height,
+        one.width,
+        other.height,
+        other.width
+    );
+    job.spec = job.spec.sized_for_val(val.images.len() as usize)?;
+    Ok(Checked { job, own_val: Some(val) })
 }
 
 /// Runs the search to its end, once no other trainer has held its folder for `patience`.
 ///
 /// # Errors
 /// [`signals::Interrupted`] when told to stop; others when it cannot continue.
-fn search(job: Job<SearchSpec>, run_dir: &Path, patience: Duration) -> anyhow::Result<()> {
+fn search(Checked { job, own_val }: Checked, run_dir: &Path, patience: Duration) -> anyhow::Result<()> {
     let Job { spec, dataset, pictures, placement, .. } = &job;
     let run_dir = RunDir::open(run_dir, patience)?;
     let dataset_digest = dataset.digest().to_string();
     let started = Event::Started { spec: Box::new(spec.clone()), dataset_digest };
     let (mut search, mut journal) = resume::<Search>(Some(&run_dir), &started)?;
     let (train_size, val_size) = (spec.train_size.unwrap_or(0), spec.val_size.unwrap_or(0));
-    let (train, val) = choose(&pictures.labels(), spec.training.split_seed, train_size, val_size);
-    let score = ScoreSet::new(pictures, &val, placement.device);
+    let split_seed = spec.training.split_seed;
+    let (train, score) = match &own_val {
+        None => {
+            let (train, val) = choose(&pictures.labels(), split_seed, train_size, val_size);
+            (train, ScoreSet::new(pictures, &val, placement.device))
+        }
+        Some(own_val) => {
+            let (train, _) = choose(&pictures.labels(), split_seed, train_size, 0);
+            let (val, _) = choose(&own_val.labels(), split_seed, val_size, 0);
+            (train, ScoreSet::new(own_val, &val, placement.device))
+        }
+    };
     let meter = Arc::new(Meter::of(spec));
     let members = Beginning::of_all(&job, spec.population, train);
     let mut population = Population::new(&job, members, score, Some(&run_dir.path), &meter)?;

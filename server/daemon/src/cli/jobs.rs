@@ -6,7 +6,7 @@ use std::str::FromStr;
 use anyhow::{Context, bail};
 use clap::Subcommand;
 use indicatif::{ProgressBar, ProgressStyle};
-use pba_search::{ModelName, Progress, Run};
+use pba_search::{ModelName, Preset, Progress, Run};
 use pba_wire::jobs::{JobAnswer, JobList, JobState, PROGRESS, STATE};
 use reqwest::Method;
 use serde::Serialize;
@@ -73,6 +73,12 @@ pub(crate) enum Command {
 /// The fields that the specs of all jobs share, as flags; the server validates them.
 #[derive(Debug, clap::Args, Serialize)]
 pub(crate) struct Training {
+    #[arg(long, help = format!(
+        "Settings of the paper, for all that is left out: one of {} (searches: {})",
+        Preset::names(),
+        Preset::OF_SEARCHES.iter().map(|preset| preset.name()).collect::<Vec<_>>().join(", "),
+    ))]
+    preset: Option<String>,
     /// Dataset [default: shapes]
     #[arg(long)]
     dataset: Option<String>,

@@ -54,6 +54,9 @@ struct Fields {
     /// Images to score members with
     #[arg(long)]
     val_size: Option<Field>,
+    /// Split to score members with: val, or what training leaves of train [default: val if there is one]
+    #[arg(long)]
+    val_split: Option<String>,
     /// Epochs from one exploit to the next [default: 3]
     #[arg(long)]
     perturbation_interval: Option<Field>,

@@ -191,7 +191,8 @@ impl<K: Run> Table<K> {
         }
         // Checked again: two names may be those of one schedule.
         let spec = K::Spec::from_json(&serde_json::to_string(&spec).map_err(Error::internal)?)
-            .map_err(|error| Error::spec(&error))?;
+            .map_err(|error| Error::spec(&error))?
+            .for_splits(served.split(SplitName::Val).is_ok());
         check_excluded(&self.records(), &spec)?;
         if self.is_taken(registry, &self.records(), spec.name()) {
             return Err(name_taken::<K>(spec.name()));
