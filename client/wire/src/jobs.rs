@@ -55,6 +55,10 @@ pub struct JobAnswer<S, R> {
     pub model: String,
     /// Progress of its trainer, while it runs.
     pub progress: Option<Progress>,
+    /// Whether it was asked to end with its generation, and has not yet; absent otherwise.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    #[schema(required = false)]
+    pub finishing: bool,
     /// Its spec, with the server's defaults filled in.
     pub spec: S,
 }

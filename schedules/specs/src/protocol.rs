@@ -67,6 +67,8 @@ pub mod files {
         [dir.join(SCHEDULES).join(format!("{name}.json")), dir.join(SCHEDULE)]
     }
 
+    /// There when the run was asked to end with the generation that it trains; it stays.
+    pub const FINISH: &str = "finish";
     /// Locked while a trainer works there.
     pub const LOCK: &str = "lock";
 }

@@ -23,6 +23,12 @@ pub enum Event {
         /// Validation accuracy by member, 0..1; null when it diverged.
         scores: Vec<Option<f64>>,
     },
+    /// The search was asked to end with this generation: nobody copies anybody, and its schedule is that of the
+    /// best member so far.
+    Finished {
+        /// Epochs that every member has trained.
+        epoch: u32,
+    },
     /// A member copied another and explored its policy.
     Exploit(Exploit),
     /// The weights of all members after an epoch, and everything above, are on disk.

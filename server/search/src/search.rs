@@ -43,6 +43,11 @@ pub trait Trainer {
     /// # Errors
     /// When they cannot be written, for example because the disk is full.
     fn save(&mut self, epoch: u32) -> Result<(), Self::Error>;
+
+    /// Whether the search was asked to end with the generation that was just trained.
+    fn is_asked_to_finish(&mut self) -> bool {
+        false
+    }
 }
 
 /// Where a search stands: a fold of its [`Event`]s.
@@ -53,6 +58,8 @@ pub struct Search {
     pub population: Population,
     /// Epochs trained and scored.
     epoch: u32,
+    /// Whether it was asked to end here, before all its epochs are trained.
+    is_finished: bool,
     /// The schedule, once the search is done.
     pub schedule: Option<Schedule>,
 }
@@ -83,6 +90,9 @@ pub fn run<T: Trainer>(
         trainer.train(&policies, generation)?;
         let scores = trainer.evaluate()?;
         happened(search, Event::scored(epoch, &scores))?;
+        if search.next_generation().is_some() && trainer.is_asked_to_finish() {
+            happened(search, Event::Finished { epoch })?;
+        }
         for exploit in search.exploits() {
             trainer.copy(exploit.clone, exploit.target)?;
             happened(search, Event::Exploit(exploit))?;
@@ -99,7 +109,7 @@ impl Search {
     /// A search at its start.
     pub fn new(spec: SearchSpec) -> Search {
         let population = Population::new(spec.population, &spec.ops);
-        Search { spec, population, epoch: 0, schedule: None }
+        Search { spec, population, epoch: 0, is_finished: false, schedule: None }
     }
 
     /// The best validation accuracy in the population, once it has been scored.
@@ -107,8 +117,12 @@ impl Search {
         finite(self.population.best().score).filter(|_| self.epoch > 0)
     }
 
-    /// The epochs to train before the next scores; the last generation may be shorter.
+    /// The epochs to train before the next scores; the last generation may be shorter. None after it, and
+    /// when the search was asked to end.
     pub fn next_generation(&self) -> Option<Range<u32>> {
+        if self.is_finished {
+            return None;
+        }
         let end = self.epoch.saturating_add(self.spec.perturbation_interval).min(self.spec.training.epochs);
         (self.epoch < end).then_some(self.epoch..end)
     }
@@ -217,6 +231,12 @@ impl Run for Search {
                 }
                 self.population.score(scores, epoch - self.epoch);
                 self.epoch = *epoch;
+            }
+            Event::Finished { epoch } => {
+                if *epoch != self.epoch || self.next_generation().is_none() {
+                    return Err(format!("asked to end after epoch {epoch}, but it stands at {}", self.epoch));
+                }
+                self.is_finished = true;
             }
             Event::Exploit(exploit) => {
                 let members = self.spec.population;

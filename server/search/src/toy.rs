@@ -20,6 +20,10 @@ pub struct ToyTrainer {
     pub checkpoints: BTreeMap<u32, Vec<f64>>,
     /// Epochs that were trained, over all calls.
     pub epochs_trained: u32,
+    /// Epochs that the members have trained.
+    pub epoch: u32,
+    /// Epochs after which it is asked to end the search.
+    pub finish_after: Option<u32>,
 }
 
 impl ToyTrainer {
@@ -29,6 +33,8 @@ impl ToyTrainer {
             weights: vec![0.0; spec.population as usize],
             checkpoints: BTreeMap::new(),
             epochs_trained: 0,
+            epoch: 0,
+            finish_after: None,
         }
     }
 
@@ -55,6 +61,7 @@ impl Trainer for ToyTrainer {
 
     fn train(&mut self, policies: &[&Policy], epochs: Range<u32>) -> Result<(), Infallible> {
         self.epochs_trained += epochs.end - epochs.start;
+        self.epoch = epochs.end;
         let qualities: Vec<f64> = policies.iter().map(|policy| self.quality(policy)).collect();
         for _ in epochs {
             for (weight, quality) in self.weights.iter_mut().zip(&qualities) {
@@ -76,5 +83,9 @@ impl Trainer for ToyTrainer {
     fn save(&mut self, epoch: u32) -> Result<(), Infallible> {
         self.checkpoints.insert(epoch, self.weights.clone());
         Ok(())
+    }
+
+    fn is_asked_to_finish(&mut self) -> bool {
+        self.finish_after == Some(self.epoch)
     }
 }

@@ -100,6 +100,42 @@ fn resumes_from_every_prefix() {
     }
 }
 
+/// A search that is asked to end has the events of one that is not, up to the generation; its schedule is the
+/// best member's so far; and it resumes like any other.
+#[test]
+fn ends_with_a_generation_when_asked() {
+    let spec = spec(r#"{"ops": ["Rotate"], "population": 8, "epochs": 12, "seed": 3}"#);
+    let (_, whole, _) = complete(&spec);
+    let mut trainer = ToyTrainer { finish_after: Some(6), ..ToyTrainer::new(&spec) };
+    let started = Event::Started { spec: Box::new(spec.clone()), dataset_digest: "toy".to_owned() };
+    let mut journal = line(&started);
+    let schedule = continued(Search::new(spec.clone()), &mut trainer, &mut journal);
+    assert_eq!((schedule.epochs(), trainer.epochs_trained), (6, 6));
+    let until = whole.find("{\"event\":\"scored\",\"epoch\":6").unwrap();
+    let until = until + whole[until..].find('\n').unwrap() + 1;
+    assert_eq!(journal[..until], whole[..until]);
+    let events: Vec<Event> =
+        journal[until..].lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let [Event::Finished { epoch: 6 }, Event::Checkpoint { epoch: 6 }, Event::Done(done)] = &events[..]
+    else {
+        panic!("{events:?}");
+    };
+    let best = trainer.weights.iter().copied().fold(f64::MIN, f64::max);
+    assert_eq!(done.score, Some(best));
+    assert_eq!(done.digest, schedule.digest().to_string());
+    for end in journal.match_indices('\n').map(|(at, _)| at + 1) {
+        let Replay { run: search, bytes, .. } = replay::<Search>(&journal[..end]).unwrap().unwrap();
+        let mut again = journal[..bytes].to_owned();
+        continued(search, &mut trainer.clone(), &mut again);
+        assert_eq!(again, journal);
+    }
+    // Asked with the last generation, it ends as it would have.
+    let mut trainer = ToyTrainer { finish_after: Some(12), ..ToyTrainer::new(&spec) };
+    let mut journal = line(&started);
+    continued(Search::new(spec), &mut trainer, &mut journal);
+    assert_eq!(journal, whole);
+}
+
 #[test]
 fn journals_that_cannot_be_are_refused() {
     let (_, journal, _) = complete(&spec(r#"{"ops": ["Rotate"], "population": 4, "epochs": 6}"#));
@@ -110,6 +146,9 @@ fn journals_that_cannot_be_are_refused() {
     assert!(refused(&[lines[0], lines[0]].concat()).contains("starts once"));
     assert!(refused(&[lines[0], lines[1], lines[1]].concat()).contains("scores of epoch 3 after epoch 3"));
     assert!(refused(&[lines[0], lines[3]].concat()).contains("a checkpoint of epoch 3 after epoch 0"));
+    let finished = |epoch| line(&Event::Finished { epoch });
+    assert!(refused(&[lines[0], lines[1], &finished(2)].concat()).contains("asked to end after epoch 2"));
+    assert!(refused(&format!("{journal}{}", finished(6))).contains("asked to end after epoch 6"));
     assert_eq!(replay::<Search>("").unwrap(), None);
 }
 

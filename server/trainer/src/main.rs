@@ -10,6 +10,7 @@
 //! {"event":"device","device":"cpu","strategy":"sequential","threads":2}
 //! {"event":"progress","epoch":3,"epochs":24,"fraction":0.14,...}     once a second
 //! {"event":"scored","epoch":3,"scores":[0.24,0.19,null,0.23]}
+//! {"event":"finished","epoch":3}                                     when it is asked to end here
 //! {"event":"exploit","epoch":3,"target":1,"clone":0,...}
 //! {"event":"checkpoint","epoch":3}
 //! {"event":"done","winner":3,"score":0.46,"digest":"...","schedule":{...}}

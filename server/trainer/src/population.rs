@@ -1,11 +1,12 @@
 //! The members of a search as its trainer.
 
 use std::ops::Range;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use pba_augment::{Base, Policies};
 use pba_schedules::Policy;
+use pba_search::protocol::files;
 use pba_search::{Spec, Trainer, TrainingSpec};
 use tch::Kind;
 
@@ -59,6 +60,8 @@ pub(crate) struct Population {
     /// The members in their order, as many in each network.
     nets: Vec<Net>,
     way: Box<dyn Train>,
+    /// A file that is there when the search should end.
+    finish: Option<PathBuf>,
     /// Epochs that the members have trained. Ahead of the search's after a save in mid-generation.
     epoch: u32,
     /// Epochs and images of the job's earlier populations, for the meter.
@@ -102,6 +105,7 @@ impl Population {
             nets: (0..count / per_net).map(net).collect(),
             way: (placement.way.train)(),
             checkpoints: folder.map(checkpoints),
+            finish: folder.map(|folder| folder.join(files::FINISH)),
             meter: Arc::clone(meter),
             train: members.iter().map(set).collect(),
             seeds: members.iter().map(|member| member.seed).collect(),
@@ -216,6 +220,10 @@ impl Trainer for Population {
             Some(checkpoints) => checkpoints.save(epoch, &snapshot(&self.nets)),
             None => Ok(()),
         }
+    }
+
+    fn is_asked_to_finish(&mut self) -> bool {
+        self.finish.as_ref().is_some_and(|finish| finish.exists())
     }
 }
 

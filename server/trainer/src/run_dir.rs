@@ -7,6 +7,7 @@
 //! schedule.json                   what was learned, once a search is done
 //! schedules/NAME.json             what an evaluation or a comparison trains with
 //! round-N/                        the checkpoints of a comparison's current round
+//! finish                          there when a search was asked to end with its generation
 //! lock                            held while a trainer works here
 //! ```
 

@@ -34,6 +34,11 @@ enum Command {
     },
     #[command(flatten)]
     Job(jobs::Command),
+    /// End a search with the generation that it trains; its schedule is that of the best member so far
+    Finish {
+        /// Id of the search
+        id: String,
+    },
     /// Print the schedule that a search learned
     Schedule {
         /// Id of the search
@@ -83,6 +88,13 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     match args.command {
         Command::Start { start, fields } => jobs::start::<Members>(remote, &start, &fields, None).await,
         Command::Job(command) => jobs::run::<Members>(remote, command).await,
+        Command::Finish { id } => {
+            let answer = jobs::one::<Members>(remote, Method::POST, &id, "/finish").await?;
+            let watch = remote.command(format_args!("search watch {id}"));
+            let says = format_args!("search {id} ends with its generation; watch it with: {watch}");
+            remote.print(remote.document(&answer)?, says);
+            Ok(())
+        }
         Command::Schedule { id } => {
             let answer = jobs::one::<Members>(remote, Method::GET, &id, "").await?;
             let job: Answer<Members> = remote.read(&answer)?;
@@ -180,6 +192,11 @@ impl Shown for Members {
         match event {
             Event::Started { .. } => {}
             Event::Scored { epoch, scores } => self.scored(epoch, &scores),
+            Event::Finished { epoch } => {
+                if let Some(bar) = bar {
+                    bar.suspend(|| output::line(format_args!("asked to end after epoch {epoch}")));
+                }
+            }
             Event::Exploit(exploit) => self.exploited(&exploit),
             // After the exploits, so that what is shown is what the server shows.
             Event::Checkpoint { .. } => {

@@ -80,7 +80,9 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .routes(routes!(operations::ready))
         .routes(routes!(operations::openapi));
     // They change what the data directory holds, or tell at once how it changes.
-    let mut writes = OpenApiRouter::new().routes(routes!(schedules::put, schedules::delete));
+    let mut writes = OpenApiRouter::new()
+        .routes(routes!(schedules::put, schedules::delete))
+        .routes(routes!(searches::finish));
     // They begin something that takes long.
     let begins = OpenApiRouter::new().routes(routes!(epochs::batches)).route_layer(not_draining());
     // They are asked of the server that hosts the jobs.

@@ -1,16 +1,18 @@
-//! `/v1/searches/{search}/plot.svg`: the route that only searches have.
+//! `/v1/searches/{search}/plot.svg` and `/finish`: the routes that only searches have.
 
 use std::sync::Arc;
 
+use axum::Json;
 use axum::extract::{Path, State};
-use axum::http::header;
+use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use pba_search::Search;
+use pba_search::{Search, SearchSpec};
+use pba_wire::jobs::Job;
 
 use crate::app::App;
 use crate::draw;
 use crate::error::Error;
-use crate::http::problem::NotFound;
+use crate::http::problem::{Conflict, NotFound};
 
 /// Plots the population's scores with the winner's lineage, and the schedule learned so far.
 #[utoipa::path(
@@ -26,4 +28,22 @@ pub(crate) async fn plot(State(app): State<Arc<App>>, Path(id): Path<String>) ->
     let events = lines.iter().filter_map(|(_, line)| serde_json::from_str(line).ok());
     let svg = draw::population::draw(record.id(), &record.spec(), record.job().as_ref(), events);
     Ok(([(header::CONTENT_TYPE, "image/svg+xml")], svg).into_response())
+}
+
+/// Has a search end with the generation that it trains, or trains next, as if all its epochs were trained: done,
+/// with the schedule of the best member so far. It stays asked until it has ended, whatever happens meanwhile.
+#[utoipa::path(
+    post,
+    path = "/v1/searches/{search}/finish",
+    tag = "searches",
+    params(("search" = String, Path, description = "Its id")),
+    responses((status = 202, description = "It will end", body = Job<SearchSpec>), NotFound, Conflict),
+)]
+pub(crate) async fn finish(
+    State(app): State<Arc<App>>,
+    Path(id): Path<String>,
+) -> Result<(StatusCode, Json<Job<SearchSpec>>), Error> {
+    let record = app.jobs.of::<Search>().get(&id)?;
+    record.finish()?;
+    Ok((StatusCode::ACCEPTED, Json(record.answer())))
 }

@@ -202,6 +202,7 @@ impl<K: Run> Record<K> {
             dataset: training.dataset.clone(),
             model: training.model.to_string(),
             progress: live.progress.clone(),
+            finishing: !state.is_final() && self.directory.join(files::FINISH).exists(),
             spec,
         }
     }
@@ -251,6 +252,29 @@ impl<K: Run> Record<K> {
                 )));
             }
         }
+        Ok(())
+    }
+
+    /// Asks a waiting or running job to end with the part of its work that it does next. On disk, where its
+    /// trainer looks, so that it survives both.
+    pub(crate) fn finish(&self) -> Result<(), Error> {
+        // Locked, so that the job does not end meanwhile.
+        let live = self.live();
+        let state = live.entry.state;
+        if state.is_final() {
+            let detail = format!(
+                "{} {:?} is {state}; only one that is waiting or running can be asked to end",
+                K::JOB.name,
+                self.id
+            );
+            return Err(Error::conflict(detail));
+        }
+        let path = self.directory.join(files::FINISH);
+        pba_files::replace(&path, b"")
+            .map_err(|error| Error::internal(format!("cannot write {}: {error}", path.display())))?;
+        drop(live);
+        tracing::info!(id = self.id, "{} ends when it next can", K::JOB.name);
+        self.changed();
         Ok(())
     }
 
