@@ -1,7 +1,7 @@
 //! Comparisons: every arm with every seed, the same images for all of them, and an answer.
 
 use pba_tests::Server;
-use pba_tests::search::{assert_no_trainer, comparison, trainer};
+use pba_tests::search::{assert_no_trainer, comparison, spec, trainer};
 use serde_json::{Value, json};
 
 const JOBS: &str = "comparisons";
@@ -162,4 +162,47 @@ fn the_command_line_compares() {
     let again = server.pba(&["compare", "--dataset", "shapes", "--model", "tiny", "--server", &url]);
     again.refused(1, &["--again"]);
     server.pba(&["compare", "--group", "x", "--server", &url]).refused(2, &["NAME=ARM"]);
+}
+
+/// Did it help? The answer comes in the same place as the schedule.
+#[test]
+fn a_search_is_followed_by_its_comparison() {
+    let Some(trainer) = trainer() else { return };
+    let server = Server::with_trainer(&trainer);
+    let url = server.url();
+    let flags = "search start --name mine --dataset shapes --model tiny --epochs 6 --population 2 --train-size 128 \
+                 --val-size 64 --batch-size 64 --device cpu --watch --then-compare={\"seeds\":2,\"tuning_seeds\":1}";
+    let words: Vec<&str> = flags.split_whitespace().chain(["--server", &url]).collect();
+    let shown = server.pba(&words).ok();
+    for part in [
+        "schedule mine;",
+        "20 of 20 runs",
+        "mine@shuffled",
+        "randaugment:tuned is randaugment:",
+        "train with it:",
+    ] {
+        assert!(shown.contains(part), "{shown}\ndoes not say {part}");
+    }
+    let compared = server.wait_for_job(JOBS, "mine-compared", "done");
+    let digest = server.get("/v1/schedules/mine").header("etag").unwrap().trim_matches('"').to_owned();
+    assert_eq!(compared["arms"][3]["schedule_digest"], digest);
+    assert_eq!(compared["tuning"]["candidates"].as_array().unwrap().len(), 10);
+
+    // What the comparison could not do is said before the search.
+    let refused = |change: Value, says: &str| {
+        let answer = server.send("POST", "/v1/searches", spec(change).to_string().as_bytes());
+        assert_eq!(answer.status, 400, "{}", answer.text());
+        assert!(answer.text().contains("then_compare") && answer.text().contains(says), "{}", answer.text());
+    };
+    refused(json!({ "then_compare": true }), "mine-compared");
+    refused(json!({ "then_compare": { "seeds": 0 } }), "1..=1000");
+    refused(json!({ "then_compare": { "again": true, "train_size": 20000 } }), "train_size");
+    assert_eq!(server.get("/v1/searches").json()["searches"].as_array().unwrap().len(), 1);
+
+    // A server that dies between the two finds out what is left to do.
+    let data = server.data();
+    drop(server);
+    std::fs::remove_dir_all(data.path().join("comparisons/mine-compared")).unwrap();
+    let server = Server::start_on(data, &["--trainer", &trainer]);
+    assert_eq!(server.wait_for_job(JOBS, "mine-compared", "done")["arms"], compared["arms"]);
 }

@@ -8,6 +8,7 @@
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::comparison::ComparisonSpec;
 use crate::fields::SpecError;
 use crate::protocol::JobKind;
 use crate::training::Spec;
@@ -57,6 +58,11 @@ pub trait Run: Clone + Send + Sync + 'static {
         _is_over: bool,
         _asked: &Self::Spec,
     ) -> Option<SpecError> {
+        None
+    }
+
+    /// The comparison that follows a job once it is done.
+    fn follow_up(_spec: &Self::Spec) -> Option<ComparisonSpec> {
         None
     }
 

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
+use crate::comparison::ComparisonSpec;
 use crate::fields::{Fields, SpecError};
 use crate::preset::Preset;
 use crate::training::{IMAGES_MAX, Spec, Strategy, TrainingSpec};
@@ -58,6 +59,11 @@ pub struct SearchSpec {
     /// Strategy: `auto` (the default), `sequential`, `stacked` or `graphs`.
     #[schema(required = false, value_type = String)]
     pub strategy: Strategy,
+    /// A comparison to start when the search is done: the fields of its spec that shall not be the default
+    /// ([`SearchSpec::comparison`]), or true for none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Value>)]
+    pub then_compare: Option<Map<String, Value>>,
 }
 
 /// The results of a search so far.
@@ -87,6 +93,37 @@ pub struct MemberResults {
 }
 
 impl SearchSpec {
+    /// The comparison that follows the search, if one is asked for: what the search trains its members with,
+    /// with base augmentation only, TrivialAugment, a RandAugment that is tuned on validation images, the schedule
+    /// that was learned, and its epochs in a random order.
+    ///
+    /// # Errors
+    /// When `then_compare` is not what a comparison can be asked for.
+    pub fn comparison(&self) -> Result<Option<ComparisonSpec>, SpecError> {
+        let Some(asked) = &self.then_compare else { return Ok(None) };
+        let name = &self.name;
+        let Ok(Value::Object(mut fields)) = serde_json::to_value(&self.training) else {
+            unreachable!("a spec is written as an object")
+        };
+        let arms = ["none", "trivial-augment-wide", "randaugment:tuned", name, &format!("{name}@shuffled")];
+        for (field, value) in [
+            ("name", Value::from(format!("{name}-compared"))),
+            ("arms", Value::from(arms.map(str::to_owned).to_vec())),
+            ("train_size", self.train_size.into()),
+            ("val_size", self.val_size.into()),
+            ("strategy", self.strategy.to_string().into()),
+        ] {
+            fields.insert(field.to_owned(), value);
+        }
+        fields.extend(asked.clone());
+        let spec = ComparisonSpec::try_from(fields).map_err(|error| SpecError {
+            field: "then_compare".to_owned(),
+            allowed: format!("{}: {}", error.field, error.allowed),
+            ..error
+        })?;
+        Ok(Some(spec))
+    }
+
     /// The same search with the sizes of its two sets fixed for a split of `images`.
     ///
     /// # Errors
@@ -200,13 +237,27 @@ impl TryFrom<Map<String, Value>> for SearchSpec {
                 .unwrap_or(0.2),
             ops: fields.ops()?,
             strategy: fields.strategy()?,
+            then_compare: fields.then_compare()?,
         };
         fields.close()?;
+        spec.comparison()?;
         Ok(spec)
     }
 }
 
 impl Fields {
+    fn then_compare(&mut self) -> Result<Option<Map<String, Value>>, SpecError> {
+        match self.take("then_compare") {
+            None | Some(Value::Bool(false)) => Ok(None),
+            Some(Value::Bool(true)) => Ok(Some(Map::new())),
+            Some(Value::Object(fields)) => Ok(Some(fields)),
+            Some(value) => {
+                let allowed = "true, or an object of fields of a comparison, such as {\"seeds\": 10}";
+                Err(SpecError::new("then_compare", value, allowed))
+            }
+        }
+    }
+
     fn ops(&mut self) -> Result<Vec<Op>, SpecError> {
         let allowed = || format!("a list of ops, each once, of {}", Op::names());
         let Some(value) = self.take("ops") else { return Ok(Op::PAPER.to_vec()) };
@@ -260,6 +311,27 @@ mod tests {
         let evaluation = EvaluationSpec::from_json(r#"{"ablation": "flatten", "epochs": 10}"#).unwrap();
         let json = serde_json::to_string(&evaluation).unwrap();
         assert_eq!(serde_json::from_str::<EvaluationSpec>(&json).unwrap(), evaluation);
+    }
+
+    #[test]
+    fn a_comparison_follows_if_it_is_asked_for() {
+        let comparison = |text: &str| SearchSpec::from_json(text).unwrap().comparison().unwrap();
+        assert_eq!(comparison("{}"), None);
+        assert_eq!(comparison(r#"{"then_compare": false}"#), None);
+        let spec = comparison(
+            r#"{"name": "mine", "model": "tiny", "epochs": 9, "seed": 4, "then_compare": true, "train_size": 50}"#,
+        );
+        let spec = spec.unwrap();
+        assert_eq!((spec.name.as_str(), spec.training.epochs, spec.seeds), ("mine-compared", 9, 5));
+        assert_eq!((spec.training.seed, spec.train_size), (4, Some(50)));
+        let arms: Vec<String> = spec.arms.iter().map(ToString::to_string).collect();
+        assert_eq!(arms.join(" "), "none trivial-augment-wide randaugment:tuned mine mine@shuffled");
+        let spec = comparison(r#"{"then_compare": {"seeds": 9, "epochs": 40, "arms": ["none", "search"]}}"#);
+        let spec = spec.unwrap();
+        assert_eq!((spec.seeds, spec.training.epochs, spec.arms.len()), (9, 40, 2));
+        refuse(r#"{"then_compare": 3}"#, "then_compare", "true, or an object");
+        refuse(r#"{"then_compare": {"seeds": 0}}"#, "then_compare", "seeds: an integer in 1..=1000");
+        refuse(r#"{"then_compare": {"seed_count": 2}}"#, "then_compare", "no such field");
     }
 
     #[track_caller]

@@ -8,7 +8,7 @@ use pba_schedules::{Policy, Provenance, Schedule};
 use crate::event::{Done, Event, Exploit};
 use crate::population::{Member, Population};
 use pba_specs::protocol::JobKind;
-use pba_specs::{MemberResults, Run, SearchResults, SearchSpec};
+use pba_specs::{ComparisonSpec, MemberResults, Run, SearchResults, SearchSpec};
 
 /// Trains the members of a population.
 ///
@@ -200,6 +200,10 @@ impl Run for Search {
 
     fn schedule(&self) -> Option<&Schedule> {
         self.schedule.as_ref()
+    }
+
+    fn follow_up(spec: &SearchSpec) -> Option<ComparisonSpec> {
+        spec.comparison().expect("a checked spec asks for one that can be")
     }
 
     fn results(search: Option<&Search>, spec: &SearchSpec, is_done: bool) -> SearchResults {

@@ -169,7 +169,8 @@ impl<'a> Trial<'a> {
         }
         // The validation images are the same for every seed, so that they are kept from all training.
         let all = |pictures: &Pictures| (0..pictures.images.len()).collect::<Vec<u64>>();
-        let (seed, val_size, labels) = (spec.training.split_seed, spec.val_size.unwrap_or(0), pictures.labels());
+        let (seed, val_size, labels) =
+            (spec.training.split_seed, spec.val_size.unwrap_or(0), pictures.labels());
         let set = |split, pictures: &Pictures, images: &[u64]| {
             (split, ScoreSet::new(pictures, images, placement.device))
         };

@@ -86,19 +86,19 @@ fn as_object<S: serde::Serializer>(groups: &Option<Vec<Group>>, serializer: S) -
 /// Starts a comparison, or does what the subcommand says.
 pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     match args.command {
-        Some(command) => jobs::run::<Watched>(&args.remote, command).await,
+        Some(command) => jobs::run::<Watched>(&args.remote, command).await.map(drop),
         None => {
             let help = "there is nothing to compare; name at least a dataset, as in \
                         `pba compare --dataset shapes --model tiny --epochs 24 --seeds 3`, or see \
                         `pba compare --help`";
-            jobs::start::<Watched>(&args.remote, &args.start, &args.fields, Some(help)).await
+            jobs::start::<Watched>(&args.remote, &args.start, &args.fields, Some(help)).await.map(drop)
         }
     }
 }
 
 /// What a watcher knows of a comparison, according to the events.
 #[derive(Default)]
-struct Watched {
+pub(crate) struct Watched {
     comparison: Option<Comparison>,
 }
 

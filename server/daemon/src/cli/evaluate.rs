@@ -43,11 +43,11 @@ struct Fields {
 /// Starts an evaluation, or does what the subcommand says.
 pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     match args.command {
-        Some(command) => jobs::run::<Watched>(&args.remote, command).await,
+        Some(command) => jobs::run::<Watched>(&args.remote, command).await.map(drop),
         None => {
             let help = "there is nothing to evaluate; name at least a dataset, as in \
                         `pba evaluate --dataset shapes --model tiny --epochs 24`, or see `pba evaluate --help`";
-            jobs::start::<Watched>(&args.remote, &args.start, &args.fields, Some(help)).await
+            jobs::start::<Watched>(&args.remote, &args.start, &args.fields, Some(help)).await.map(drop)
         }
     }
 }

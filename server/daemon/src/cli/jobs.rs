@@ -143,13 +143,14 @@ pub(crate) struct StartFlags {
     watch: bool,
 }
 
-/// Starts a job with the fields given in `flags` and in a file. `help` is shown if there are none at all.
+/// Starts a job with the fields given in `flags` and in a file; gives it if it was watched to its end. `help` is
+/// shown if there are no fields at all.
 pub(crate) async fn start<S: Shown>(
     remote: &Remote,
     start: &StartFlags,
     flags: &impl Serialize,
     help: Option<&str>,
-) -> anyhow::Result<()> {
+) -> anyhow::Result<Option<Answer<S>>> {
     let mut fields: Map<String, Value> = start.spec.as_deref().map(read).transpose()?.unwrap_or_default();
     let Value::Object(flags) = serde_json::to_value(flags)? else { bail!("flags are not an object") };
     fields.extend(flags.into_iter().filter(|(_, value)| !value.is_null()));
@@ -166,11 +167,11 @@ pub(crate) async fn start<S: Shown>(
         if !remote.json {
             output::line(format_args!("{name} {id}"));
         }
-        return watch::<S>(remote, &id, interrupt).await;
+        return watch::<S>(remote, &id, interrupt).await.map(Some);
     }
     let watch = remote.command(format_args!("{command} watch {id}"));
     remote.print(remote.document(&answer)?, format_args!("{name} {id} is {state}; watch it with: {watch}"));
-    Ok(())
+    Ok(None)
 }
 
 fn read(path: &Path) -> anyhow::Result<Map<String, Value>> {
@@ -182,10 +183,10 @@ fn interrupt() -> anyhow::Result<Signal> {
     signal(SignalKind::interrupt()).context("cannot watch for Ctrl-C")
 }
 
-/// Does what the subcommand says.
-pub(crate) async fn run<S: Shown>(remote: &Remote, command: Command) -> anyhow::Result<()> {
+/// Does what the subcommand says; gives a job that was watched to its end.
+pub(crate) async fn run<S: Shown>(remote: &Remote, command: Command) -> anyhow::Result<Option<Answer<S>>> {
     let answer = match command {
-        Command::Watch { id } => return watch::<S>(remote, &id, interrupt()?).await,
+        Command::Watch { id } => return watch::<S>(remote, &id, interrupt()?).await.map(Some),
         Command::List => {
             let path = format!("/v1/{}", S::Run::JOB.plural);
             let list = remote.client()?.request(Method::GET, &path, None).await?;
@@ -195,7 +196,7 @@ pub(crate) async fn run<S: Shown>(remote: &Remote, command: Command) -> anyhow::
                 let jobs: JobList<Spec<S>> = remote.read(&list)?;
                 table::<S>(jobs.values().flatten());
             }
-            return Ok(());
+            return Ok(None);
         }
         Command::Show { id } => one::<S>(remote, Method::GET, &id, "").await?,
         Command::Cancel { id } => one::<S>(remote, Method::DELETE, &id, "").await?,
@@ -203,7 +204,7 @@ pub(crate) async fn run<S: Shown>(remote: &Remote, command: Command) -> anyhow::
     };
     if remote.json {
         output::json(&remote.document(&answer)?);
-        return Ok(());
+        return Ok(None);
     }
     let job: Answer<S> = remote.read(&answer)?;
     table::<S>([&job]);
@@ -211,7 +212,21 @@ pub(crate) async fn run<S: Shown>(remote: &Remote, command: Command) -> anyhow::
         output::line(format_args!("error: {error}"));
     }
     S::details(&job);
-    Ok(())
+    Ok(None)
+}
+
+/// Follows a job that another one starts when it is done: a moment later.
+pub(crate) async fn watch_next<S: Shown>(remote: &Remote, id: &str) -> anyhow::Result<()> {
+    let interrupt = interrupt()?;
+    let mut tries = 0;
+    while let Err(error) = one::<S>(remote, Method::GET, id, "").await {
+        tries += 1;
+        if tries > 100 {
+            return Err(error);
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    }
+    watch::<S>(remote, id, interrupt).await.map(drop)
 }
 
 /// Prints jobs in columns.
@@ -245,7 +260,7 @@ pub(crate) async fn one<S: Shown>(
 }
 
 /// Follows a job to its end; fails when the job does. An interrupt only stops watching.
-async fn watch<S: Shown>(remote: &Remote, id: &str, mut interrupt: Signal) -> anyhow::Result<()> {
+async fn watch<S: Shown>(remote: &Remote, id: &str, mut interrupt: Signal) -> anyhow::Result<Answer<S>> {
     let (name, command) = (S::Run::JOB.name, S::Run::JOB.command);
     let mut events = remote.client()?.events(S::Run::JOB.plural, id);
     let (bar, mut seen, mut last) = (bar(), S::default(), None);
@@ -289,7 +304,7 @@ async fn watch<S: Shown>(remote: &Remote, id: &str, mut interrupt: Signal) -> an
         JobState::Failed => bail!("the {name} failed: {}", job.error.unwrap_or_default()),
         state => bail!("the {name} was {state}"),
     }
-    Ok(())
+    Ok(job)
 }
 
 fn bar() -> ProgressBar {

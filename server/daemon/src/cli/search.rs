@@ -10,6 +10,7 @@ use reqwest::Method;
 use serde::Serialize;
 use serde_json::Value;
 
+use crate::cli::compare;
 use crate::cli::jobs::{self, Answer, Field, Shown, Training, percent};
 use crate::cli::output;
 use crate::cli::remote::Remote;
@@ -77,6 +78,10 @@ struct Fields {
     /// Strategy: auto, sequential, stacked or graphs
     #[arg(long)]
     strategy: Option<String>,
+    /// Then compare the schedule with none, TrivialAugment, a tuned RandAugment and its own epochs
+    /// shuffled; with fields of the comparison as JSON, such as {"seeds": 10}
+    #[arg(long, value_name = "JSON", num_args = 0..=1, default_missing_value = "true", require_equals = true)]
+    then_compare: Option<Field>,
     #[command(flatten)]
     #[serde(flatten)]
     training: Training,
@@ -85,15 +90,15 @@ struct Fields {
 /// Does what the subcommand says.
 pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     let remote = &args.remote;
-    match args.command {
-        Command::Start { start, fields } => jobs::start::<Members>(remote, &start, &fields, None).await,
-        Command::Job(command) => jobs::run::<Members>(remote, command).await,
+    let watched = match args.command {
+        Command::Start { start, fields } => jobs::start::<Members>(remote, &start, &fields, None).await?,
+        Command::Job(command) => jobs::run::<Members>(remote, command).await?,
         Command::Finish { id } => {
             let answer = jobs::one::<Members>(remote, Method::POST, &id, "/finish").await?;
             let watch = remote.command(format_args!("search watch {id}"));
             let says = format_args!("search {id} ends with its generation; watch it with: {watch}");
             remote.print(remote.document(&answer)?, says);
-            Ok(())
+            None
         }
         Command::Schedule { id } => {
             let answer = jobs::one::<Members>(remote, Method::GET, &id, "").await?;
@@ -103,8 +108,13 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
             };
             let path = format!("/v1/schedules/{name}");
             output::bytes(&remote.client()?.request(Method::GET, &path, None).await?);
-            Ok(())
+            None
         }
+    };
+    // Did it help? The answer comes in the same place.
+    match watched.map(|job| job.spec.comparison()).transpose()?.flatten() {
+        Some(comparison) => jobs::watch_next::<compare::Watched>(remote, &comparison.name).await,
+        None => Ok(()),
     }
 }
 
@@ -216,6 +226,9 @@ impl Shown for Members {
             percent(job.results.best_accuracy),
             remote.command(format_args!("stream --dataset {} --schedule {name}", job.dataset))
         ));
+        if let Some(comparison) = job.spec.comparison().ok().flatten() {
+            output::line(format_args!("whether it helps: comparison {}", comparison.name));
+        }
         if self.learned_nothing {
             output::line(
                 "note: the best member never changed its policy, so this schedule augments nothing. \

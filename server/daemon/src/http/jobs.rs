@@ -154,7 +154,7 @@ async fn show<K: Run>(
 }
 
 async fn start<K: Run>(State(app): State<Arc<App>>, Body(body): Body) -> Result<Response, Error> {
-    let record = app.jobs.of::<K>().start(&app.catalog, &app.registry, &body).await?;
+    let record = app.jobs.start::<K>(&app.catalog, &app.registry, &body).await?;
     let location = format!("/v1/{}/{}", K::JOB.plural, record.id());
     Ok((StatusCode::ACCEPTED, [(header::LOCATION, location)], Json(record.answer())).into_response())
 }

@@ -17,12 +17,14 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use pba_search::{Run, Search};
+use pba_search::{Comparison, Run, Search, Spec};
 use pba_wire::jobs::JobState;
 use tokio::sync::{Notify, Semaphore, watch};
 
 use crate::catalog::datasets::Catalog;
 use crate::catalog::schedules::Registry;
+use crate::error::Error;
+use crate::jobs::record::Record;
 use crate::jobs::supervisor::Waiting;
 use crate::jobs::table::Table;
 use crate::jobs::trainer::Trainer;
@@ -78,6 +80,46 @@ impl Jobs {
         table.expect("every kind is added when the jobs are opened")
     }
 
+    /// Checks a request, with the trainer too, and queues the job.
+    ///
+    /// # Errors
+    /// When a field is wrong, the dataset is unknown, the name is taken, too many wait, there is no trainer
+    /// that can run, or the comparison that shall follow could not.
+    pub(crate) async fn start<K: Run>(
+        &self,
+        catalog: &Catalog,
+        registry: &Registry,
+        body: &[u8],
+    ) -> Result<Arc<Record<K>>, Error> {
+        let checked = self.of::<K>().check(catalog, registry, body)?;
+        if let Some(comparison) = K::follow_up(&checked.spec) {
+            let (comparisons, promised) = (self.of::<Comparison>(), checked.spec.name());
+            comparisons.check_later(registry, comparison, promised, &checked.source).await.map_err(
+                |error| {
+                    let why = |detail: &str| format!("then_compare: {detail}");
+                    Error { detail: why(&error.detail), ..error }
+                },
+            )?;
+        }
+        self.of::<K>().start(registry, checked).await
+    }
+
+    /// Queues the comparisons that follow searches which are done.
+    fn follow_up(&self, registry: &Registry) {
+        let searches = self.of::<Search>().list().into_iter();
+        for search in searches.filter(|search| search.state() == JobState::Done) {
+            let Some(comparison) = Search::follow_up(&search.spec()) else { continue };
+            let queued = self.of::<Comparison>().start_later(registry, comparison, search.source());
+            if let Err(error) = queued {
+                tracing::error!(
+                    id = search.id(),
+                    error = error.detail,
+                    "the comparison of the search cannot start"
+                );
+            }
+        }
+    }
+
     /// Runs one job after another until `stop` turns true, whatever their kinds.
     pub(crate) async fn supervise(
         &self,
@@ -85,7 +127,8 @@ impl Jobs {
         registry: &Registry,
         stop: watch::Receiver<bool>,
     ) {
-        supervisor::supervise(&self.kinds, &self.workplace, catalog, registry, stop).await;
+        let follow_up = || self.follow_up(registry);
+        supervisor::supervise(&self.kinds, &self.workplace, catalog, registry, follow_up, stop).await;
     }
 
     /// Whether a name is reserved for the schedule of a search that may still learn it.

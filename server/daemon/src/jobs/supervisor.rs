@@ -92,16 +92,18 @@ impl<K: Run> Waiting for Table<K> {
 }
 
 /// Runs the jobs of all kinds, in the order in which they were requested, until `stop` turns true; the
-/// running one resumes after a restart.
+/// running one resumes after a restart. `follow_up` queues what those that are done ask for.
 pub(super) async fn supervise(
     kinds: &[Arc<dyn Waiting>],
     workplace: &Workplace,
     catalog: &Catalog,
     registry: &Registry,
+    follow_up: impl Fn(),
     mut stop: watch::Receiver<bool>,
 ) {
     let mut was_there = true;
     while !*stop.borrow() {
+        follow_up();
         // The trainer may still be being built, as by `make run`, or not be mounted: the jobs of a
         // restarted server wait for it.
         let is_there = workplace.trainer.is_there();

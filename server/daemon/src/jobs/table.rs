@@ -34,10 +34,10 @@ pub(crate) struct Table<K: Run> {
 type Records<K> = BTreeMap<String, Arc<Record<K>>>;
 
 /// A request that is valid, as far as can be checked without the trainer.
-struct Checked<K: Run> {
-    spec: K::Spec,
+pub(super) struct Checked<K: Run> {
+    pub(super) spec: K::Spec,
     /// The dataset's path for the trainer.
-    source: String,
+    pub(super) source: String,
     /// The schedules that the trainer needs.
     schedules: Vec<Arc<Schedule>>,
     /// Whether the client chose the name.
@@ -93,23 +93,18 @@ impl<K: Run> Table<K> {
         }
     }
 
-    /// Checks a request, with the trainer too, and queues the job.
+    /// Queues a job that was checked here, once the trainer finds it right too.
     ///
     /// # Errors
-    /// When a field is wrong, the dataset is unknown, the name is taken, too many wait, or there is no
-    /// trainer that can run.
-    pub(crate) async fn start(
+    /// When its name was taken meanwhile, too many wait, or there is no trainer that can run it.
+    pub(super) async fn start(
         &self,
-        catalog: &Catalog,
         registry: &Registry,
-        body: &[u8],
+        checked: Checked<K>,
     ) -> Result<Arc<Record<K>>, Error> {
-        let Checked { mut spec, source, schedules, named } = self.check(catalog, registry, body)?;
-        let Workplace { trainer, cache, checks, .. } = &*self.workplace;
+        let Checked { mut spec, source, schedules, named } = checked;
         self.check_room(&self.records())?;
-        let permit = checks.acquire().await.map_err(Error::internal)?;
-        trainer.check::<K>(&spec, &source, cache).await?;
-        drop(permit);
+        self.ask_trainer(&spec, &source).await?;
         let record = {
             let mut records = self.records();
             self.check_room(&records)?;
@@ -120,16 +115,74 @@ impl<K: Run> Table<K> {
                 return Err(name_taken::<K>(spec.name()));
             }
             check_excluded(&records, &spec)?;
-            let record = Record::create(&self.directory, spec, source, &schedules)
-                .map_err(|error| Error::internal(format!("{error:#}")))?;
-            let record = Arc::new(record);
-            records.insert(record.id().to_owned(), Arc::clone(&record));
-            record
+            self.add(&mut records, spec, source, &schedules)?
         };
         tracing::info!(id = record.id(), "{} queued", K::JOB.name);
         self.count_states();
         self.workplace.queued.notify_one();
         Ok(record)
+    }
+
+    fn add(
+        &self,
+        records: &mut Records<K>,
+        spec: K::Spec,
+        source: String,
+        schedules: &[Arc<Schedule>],
+    ) -> Result<Arc<Record<K>>, Error> {
+        let record = Record::create(&self.directory, spec, source, schedules)
+            .map_err(|error| Error::internal(format!("{error:#}")))?;
+        let record = Arc::new(record);
+        records.insert(record.id().to_owned(), Arc::clone(&record));
+        Ok(record)
+    }
+
+    /// Asks the trainer whether it could run a job.
+    async fn ask_trainer(&self, spec: &K::Spec, source: &str) -> Result<(), Error> {
+        let Workplace { trainer, cache, checks, .. } = &*self.workplace;
+        let _permit = checks.acquire().await.map_err(Error::internal)?;
+        trainer.check::<K>(spec, source, cache).await
+    }
+
+    /// Checks a job that another one will start, with the schedule `promised` that this will learn.
+    ///
+    /// # Errors
+    /// When it could not be started now.
+    pub(super) async fn check_later(
+        &self,
+        registry: &Registry,
+        mut spec: K::Spec,
+        promised: &str,
+        source: &str,
+    ) -> Result<(), Error> {
+        if self.is_taken(registry, &self.records(), spec.name()) {
+            return Err(name_taken::<K>(spec.name()));
+        }
+        check_excluded(&self.records(), &spec)?;
+        schedules_of::<K>(registry, &mut spec, Some(promised))?;
+        self.ask_trainer(&spec, source).await
+    }
+
+    /// Queues a job that another one starts, unless it is there already.
+    ///
+    /// # Errors
+    /// When a schedule is gone, or its folder cannot be written.
+    pub(super) fn start_later(
+        &self,
+        registry: &Registry,
+        mut spec: K::Spec,
+        source: String,
+    ) -> Result<(), Error> {
+        let mut records = self.records();
+        if self.holds(&records, spec.name()) {
+            return Ok(());
+        }
+        let schedules = schedules_of::<K>(registry, &mut spec, None)?;
+        let record = self.add(&mut records, spec, source, &schedules)?;
+        drop(records);
+        tracing::info!(id = record.id(), "{} queued", K::JOB.name);
+        self.count_states();
+        Ok(())
     }
 
     fn check_room(&self, records: &Records<K>) -> Result<(), Error> {
@@ -140,7 +193,15 @@ impl<K: Run> Table<K> {
 
     /// Reads a request, and fills in the server's defaults: a free name, and the dataset's own base
     /// augmentation.
-    fn check(&self, catalog: &Catalog, registry: &Registry, body: &[u8]) -> Result<Checked<K>, Error> {
+    ///
+    /// # Errors
+    /// When a field is wrong, the dataset or a schedule is unknown, or the name is taken.
+    pub(super) fn check(
+        &self,
+        catalog: &Catalog,
+        registry: &Registry,
+        body: &[u8],
+    ) -> Result<Checked<K>, Error> {
         let text =
             std::str::from_utf8(body).map_err(|error| Error::body(format!("not UTF-8 text: {error}")))?;
         if text.trim().is_empty() {
@@ -179,16 +240,7 @@ impl<K: Run> Table<K> {
             fields.insert("base".to_owned(), base.to_string().into());
         }
         let mut spec = parse::<K>(&fields)?;
-        // A request may name a schedule by its digest; answers use its name.
-        let mut schedules = Vec::<Arc<Schedule>>::new();
-        for name in spec.schedules() {
-            let found = registry.get(name);
-            let found = found.map_err(|error| error.or_one_of(K::Spec::schedules_allowed()))?;
-            found.name().clone_into(name);
-            if !schedules.iter().any(|known| known.name() == found.name()) {
-                schedules.push(found);
-            }
-        }
+        let schedules = schedules_of::<K>(registry, &mut spec, None)?;
         // Checked again: two names may be those of one schedule.
         let spec = K::Spec::from_json(&serde_json::to_string(&spec).map_err(Error::internal)?)
             .map_err(|error| Error::spec(&error))?
@@ -308,6 +360,25 @@ fn read<K: Run>(directory: &Path, is_writer: bool) -> anyhow::Result<Records<K>>
 
 fn parse<K: Run>(fields: &Map<String, Value>) -> Result<K::Spec, Error> {
     K::Spec::try_from(fields.clone()).map_err(|error| Error::spec(&error))
+}
+
+/// The schedules that a job trains with, but for the `promised` one, which is not there yet. A request may
+/// name one by its digest; then its name is written into the spec.
+fn schedules_of<K: Run>(
+    registry: &Registry,
+    spec: &mut K::Spec,
+    promised: Option<&str>,
+) -> Result<Vec<Arc<Schedule>>, Error> {
+    let mut schedules = Vec::<Arc<Schedule>>::new();
+    for name in spec.schedules().into_iter().filter(|name| Some(name.as_str()) != promised) {
+        let found = registry.get(name);
+        let found = found.map_err(|error| error.or_one_of(K::Spec::schedules_allowed()))?;
+        found.name().clone_into(name);
+        if !schedules.iter().any(|known| known.name() == found.name()) {
+            schedules.push(found);
+        }
+    }
+    Ok(schedules)
 }
 
 /// Checks that no other job keeps one from being started.
