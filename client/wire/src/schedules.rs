@@ -18,7 +18,7 @@ crate::query! {
 /// The answer of `GET /v1/schedules`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct ScheduleList {
-    /// Every schedule, by name.
+    /// Every schedule, by name, then the policies that never change.
     pub schedules: Vec<ScheduleSummary>,
 }
 

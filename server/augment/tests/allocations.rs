@@ -106,6 +106,12 @@ fn batches_of_whole_images() {
                 assert_eq!(found, 0, "{level}, {side}, {base}");
             }
         }
+        for name in ["autoaugment-cifar10", "randaugment:8:17", "trivial-augment-wide"] {
+            let shape = ImageShape { height: 31, width: 33 };
+            let policy = library::named(name).unwrap().unwrap().at_search_epoch(0).clone();
+            let found = of_batches(&recipe(Policies::One(policy), base, shape), level);
+            assert_eq!(found, 0, "{level}, {name}");
+        }
         // Each op alone, which the last policy need not have.
         for op in Op::ALL {
             let policy = Policy::from_hyperparameters(&[op], &[10, 7, 0, 0]).unwrap();

@@ -47,9 +47,11 @@ impl Registry {
         Ok(Registry { directory: directory.to_owned(), is_writer, schedules })
     }
 
-    /// Every schedule, by name.
+    /// Every schedule, by name, then the policies that never change.
     pub(crate) fn list(&self) -> Vec<Arc<Schedule>> {
-        self.read().values().cloned().collect()
+        let mut schedules: Vec<_> = self.read().into_values().collect();
+        schedules.sort_by_key(|schedule| schedule.is_constant());
+        schedules
     }
 
     /// The schedule with a name, a digest, or the beginning of a digest. RandAugment's policies have names

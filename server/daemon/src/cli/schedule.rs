@@ -140,7 +140,7 @@ fn segment(name: &str) -> anyhow::Result<&str> {
     Ok(name)
 }
 
-/// The schedule from the server; a published one also when no server runs.
+/// The schedule from the server; a published one, or a policy by name, also when no server runs.
 async fn fetch(client: &Client, remote: &Remote, name: &str) -> anyhow::Result<Schedule> {
     let path = format!("/v1/schedules/{}", segment(name)?);
     match client.request(Method::GET, &path, None).await {
@@ -189,17 +189,19 @@ fn print_list(list: &ScheduleList) {
 }
 
 fn print_schedule(schedule: &Schedule) {
-    output::line(format_args!(
-        "{}: {} segments over {} epochs\ndigest {}",
-        schedule.name(),
-        schedule.segments().len(),
-        schedule.epochs(),
-        schedule.digest()
-    ));
+    let length = match schedule.is_constant() {
+        true => "one policy throughout".to_owned(),
+        false => format!("{} segments over {} epochs", schedule.segments().len(), schedule.epochs()),
+    };
+    output::line(format_args!("{}: {length}\ndigest {}", schedule.name(), schedule.digest()));
     if let Some(source) = &schedule.provenance.source {
         output::line(format_args!("source {source}"));
     }
     output::line("");
+    if schedule.is_constant() {
+        // A sub-policy a line, where there are some.
+        return output::line(schedule.at_search_epoch(0).to_string().replace("; ", "\n"));
+    }
     let mut end = 0;
     let rows = schedule.segments().iter().enumerate().map(|(at, segment)| {
         let start = end;

@@ -1,4 +1,4 @@
-"""Policies and their ops by torchvision, or by Pillow alone, for policies.rs: requests on stdin, answers on stdout.
+"""Policies and their ops by torchvision, or by Pillow alone, for torchvision.rs: requests on stdin, answers on stdout.
 
 With the argument `torchvision` everything is done by its own classes and functions; with `pillow` ops
 are done by Pillow, at magnitudes that are computed here. The first line out says which versions. Numbers

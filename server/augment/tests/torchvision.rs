@@ -17,7 +17,7 @@ use pba_augment::{Base, Bins, ImageShape, Level, Policies, Recipe, RecipeSpec, R
 use pba_schedules::{BIN_MAX, Chance, Op, Policy, SPACE, library};
 use rand::Rng;
 
-/// A running `policies_oracle.py`.
+/// A running `torchvision_oracle.py`.
 struct Oracle {
     child: Child,
     requests: Option<BufWriter<ChildStdin>>,
@@ -56,7 +56,7 @@ impl Oracle {
     }
 
     fn start(python: &Path, kind: &str, advice: &str) -> Oracle {
-        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/policies_oracle.py");
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/torchvision_oracle.py");
         let mut child = Command::new(python)
             .arg(script)
             .arg(kind)
