@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::fields::SpecError;
 use crate::progress::Progress;
+use crate::training::DeviceChoice;
 
 /// A kind of job, in words.
 #[derive(Debug, PartialEq, Eq)]
@@ -42,6 +43,8 @@ pub mod flags {
     pub const DIR: &str = "dir";
     /// Id of the process that starts the trainer.
     pub const PARENT: &str = "parent";
+    /// The device that `auto` means, where it is not the first that there is.
+    pub const AUTO: &str = "auto";
     /// Only say whether it could start.
     pub const CHECK: &str = "check";
     /// The standard input, where a file is asked for.
@@ -94,7 +97,26 @@ pub enum Task<'a> {
         dir: &'a Path,
         /// The process that starts it, with which it ends.
         parent: u32,
+        /// The device that `auto` in the spec means; none leaves it to the trainer.
+        auto: Option<DeviceChoice>,
     },
+}
+
+/// The sub-command that says what devices there are.
+pub const DEVICES: &str = "devices";
+
+/// What it says, as far as it matters here.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Devices {
+    /// The devices.
+    pub devices: Vec<Device>,
+}
+
+/// A device that a trainer can train on.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Device {
+    /// As in a spec.
+    pub device: String,
 }
 
 /// The command line of a trainer, without the program.
@@ -105,13 +127,18 @@ pub fn arguments(kind: &JobKind, task: Task<'_>, dataset: &str, cache: &Path) ->
     arguments.push(flag(flags::SPEC));
     match task {
         Task::Check => arguments.extend([flags::STDIN.into(), flag(flags::CHECK)]),
-        Task::Run { dir, parent } => arguments.extend([
-            dir.join(files::SPEC).into(),
-            flag(flags::DIR),
-            dir.into(),
-            flag(flags::PARENT),
-            parent.to_string().into(),
-        ]),
+        Task::Run { dir, parent, auto } => {
+            arguments.extend([
+                dir.join(files::SPEC).into(),
+                flag(flags::DIR),
+                dir.into(),
+                flag(flags::PARENT),
+                parent.to_string().into(),
+            ]);
+            if let Some(device) = auto {
+                arguments.extend([flag(flags::AUTO), device.to_string().into()]);
+            }
+        }
     }
     arguments
 }

@@ -1,6 +1,7 @@
 //! What every spec says: how one model is trained.
 
 use std::fmt;
+use std::str::FromStr;
 
 use pba_types::limits::{BATCH_SIZE_MAX, EPOCHS_MAX};
 use serde::de::DeserializeOwned;
@@ -32,6 +33,23 @@ impl fmt::Display for DeviceChoice {
             DeviceChoice::Auto => f.write_str("auto"),
             DeviceChoice::Cpu => f.write_str("cpu"),
             DeviceChoice::Cuda(number) => write!(f, "cuda:{number}"),
+        }
+    }
+}
+
+impl FromStr for DeviceChoice {
+    /// What is allowed.
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<DeviceChoice, String> {
+        match text {
+            "auto" => Ok(DeviceChoice::Auto),
+            "cpu" => Ok(DeviceChoice::Cpu),
+            "cuda" => Ok(DeviceChoice::Cuda(0)),
+            _ => {
+                let number = text.strip_prefix("cuda:").and_then(|number| number.parse().ok());
+                number.map(DeviceChoice::Cuda).ok_or("auto, cpu, cuda, cuda:N".to_owned())
+            }
         }
     }
 }
@@ -230,15 +248,7 @@ impl Fields {
             base: self.parsed("base", None, |text| Ok(Some(text.to_owned())))?,
             seed,
             split_seed: self.integer("split_seed", 0..=u64::MAX)?.unwrap_or(seed),
-            device: self.parsed("device", DeviceChoice::Auto, |text| match text {
-                "auto" => Ok(DeviceChoice::Auto),
-                "cpu" => Ok(DeviceChoice::Cpu),
-                "cuda" => Ok(DeviceChoice::Cuda(0)),
-                _ => {
-                    let number = text.strip_prefix("cuda:").and_then(|number| number.parse().ok());
-                    number.map(DeviceChoice::Cuda).ok_or("auto, cpu, cuda, cuda:N".to_owned())
-                }
-            })?,
+            device: self.parsed("device", DeviceChoice::Auto, str::parse)?,
             preset: self.preset(),
         })
     }

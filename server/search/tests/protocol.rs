@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use pba_search::protocol::{Line, Refusal, Report, Task, arguments, event_name};
-use pba_search::{Event, Progress, Run, Search};
+use pba_search::{DeviceChoice, Event, Progress, Run, Search};
 
 #[track_caller]
 fn check(line: &Line<Event>, text: &str) {
@@ -46,8 +46,9 @@ fn a_trainer_is_called_by_its_flags() {
         arguments.into_iter().map(|word| word.into_string().unwrap()).collect::<Vec<_>>().join(" ")
     };
     assert_eq!(words(Task::Check), "search --dataset shapes --cache /cache --spec - --check");
-    assert_eq!(
-        words(Task::Run { dir: Path::new("/run"), parent: 7 }),
-        "search --dataset shapes --cache /cache --spec /run/spec.json --dir /run --parent 7"
-    );
+    let run = "search --dataset shapes --cache /cache --spec /run/spec.json --dir /run --parent 7";
+    assert_eq!(words(Task::Run { dir: Path::new("/run"), parent: 7, auto: None }), run);
+    let auto = Some(DeviceChoice::Cuda(1));
+    let on_a_gpu = words(Task::Run { dir: Path::new("/run"), parent: 7, auto });
+    assert_eq!(on_a_gpu, format!("{run} --auto cuda:1"));
 }

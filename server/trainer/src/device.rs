@@ -1,5 +1,7 @@
 //! The device and the strategy of a spec.
 
+use std::sync::OnceLock;
+
 use pba_search::protocol::Report;
 use pba_search::{DeviceChoice, SpecError, Strategy};
 use serde_json::{Value, json};
@@ -10,6 +12,15 @@ use crate::gpu::{cuda, shim};
 use crate::members::Way;
 use crate::{cpu, gpu};
 
+/// What `auto` means in this process, where it is told.
+static AUTO: OnceLock<DeviceChoice> = OnceLock::new();
+
+/// Lets `auto` mean a device, as on a machine with several GPUs, each of which trains one job.
+pub(crate) fn let_auto_be(device: DeviceChoice) {
+    // A process does one job, so it is told once.
+    let _ = AUTO.set(device);
+}
+
 /// The device for a choice.
 ///
 /// # Errors
@@ -17,7 +28,10 @@ use crate::{cpu, gpu};
 pub(crate) fn resolve(choice: DeviceChoice) -> Result<Device, SpecError> {
     let number = match choice {
         DeviceChoice::Cpu => return Ok(Device::Cpu),
-        DeviceChoice::Auto => return Ok(if cuda::load().is_ok() { Device::Cuda(0) } else { Device::Cpu }),
+        DeviceChoice::Auto => match AUTO.get() {
+            Some(&chosen) if chosen != DeviceChoice::Auto => return resolve(chosen),
+            _ => return Ok(if cuda::load().is_ok() { Device::Cuda(0) } else { Device::Cpu }),
+        },
         DeviceChoice::Cuda(number) => number,
     };
     let refused = |allowed| Err(SpecError::new("device", format!("\"{choice}\""), allowed));

@@ -110,6 +110,7 @@ enum Command {
         device: String,
     },
     /// Print the devices as JSON.
+    #[command(name = pba_search::protocol::DEVICES)]
     Devices,
 }
 

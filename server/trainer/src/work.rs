@@ -4,10 +4,10 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Context;
-use pba_search::Spec;
 use pba_search::protocol::flags;
+use pba_search::{DeviceChoice, Spec};
 
-use crate::signals;
+use crate::{device, signals};
 
 /// How long a trainer whose server died may take to exit.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -25,6 +25,9 @@ pub(crate) struct Work {
     /// system's folder for temporary files].
     #[arg(long = flags::CACHE)]
     cache: Option<PathBuf>,
+    /// The device that `auto` in the spec means [default: the first GPU, or the CPU where there is none].
+    #[arg(long = flags::AUTO)]
+    auto: Option<DeviceChoice>,
     /// Only check whether it could start.
     #[arg(long = flags::CHECK)]
     pub(crate) check: bool,
@@ -50,6 +53,9 @@ impl Work {
             path => std::fs::read_to_string(path).with_context(|| format!("cannot read the spec {path}"))?,
         };
         let spec = S::from_json(&text)?;
+        if let Some(device) = self.auto {
+            device::let_auto_be(device);
+        }
         signals::install(self.parent, !self.detached);
         Ok(spec)
     }

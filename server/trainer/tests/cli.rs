@@ -348,6 +348,78 @@ fn an_evaluation_tells_a_test_error() {
     assert_ne!(evaluated("cifar10-pba"), none);
 }
 
+/// The built-in dataset as a packed folder, with its `test` split as the split that is named.
+fn packed_with(split: &str) -> TempDir {
+    let mut packed = fs::read_dir(&*CACHE).unwrap().map(|entry| entry.unwrap().path());
+    let packed = packed.find(|path| path.join("train.arrow").exists()).unwrap();
+    let folder = TempDir::new().unwrap();
+    fs::copy(packed.join("train.arrow"), folder.path().join("train.arrow")).unwrap();
+    fs::copy(packed.join("test.arrow"), folder.path().join(format!("{split}.arrow"))).unwrap();
+    folder
+}
+
+#[test]
+fn members_are_scored_with_the_datasets_own_val_split() {
+    let [with_val, without] = ["val", "test"].map(packed_with);
+    let run = |dataset: &TempDir, arguments: &[&str], spec: &Value| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_pba-trainer"));
+        command.args(arguments).args(["--spec", "-", "--dataset"]).arg(dataset.path());
+        command.arg("--cache").arg(&*CACHE);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        spawn(command, spec).wait_with_output().unwrap()
+    };
+    let mut spec = small_spec();
+    spec["val_split"] = "val".into();
+    // All of the 10,000 images of train, and none of them to score with.
+    spec["train_size"] = 10_000.into();
+    spec["val_size"] = 2_000.into();
+    assert!(run(&with_val, &["search", "--check"], &spec).status.success());
+    for (field, value, allowed) in [
+        ("train_size", 10_001, "1..=10000, the images of the train"),
+        ("val_size", 2_001, "1..=2000, the images"),
+    ] {
+        let mut wrong = spec.clone();
+        wrong[field] = value.into();
+        let output = run(&with_val, &["search", "--check"], &wrong);
+        assert_eq!(output.status.code(), Some(2), "{}", text(&output));
+        assert!(text(&output).contains(allowed), "{}", text(&output));
+    }
+    let output = run(&without, &["search", "--check"], &spec);
+    assert!(
+        text(&output).contains("val_split is \\\"val\\\"; allowed: train, as the dataset has no"),
+        "{}",
+        text(&output)
+    );
+
+    let scores = |split: &str| {
+        let mut spec = small_spec();
+        spec["epochs"] = 2.into();
+        spec["val_split"] = split.into();
+        let folder = TempDir::new().unwrap();
+        let output = run(&with_val, &["search", "--dir", folder.path().to_str().unwrap()], &spec);
+        assert!(output.status.success(), "{}", text(&output));
+        let journal = fs::read_to_string(folder.path().join("events.jsonl")).unwrap();
+        let scored: Value = serde_json::from_str(journal.lines().nth(1).unwrap()).unwrap();
+        assert_eq!(scored["event"], "scored");
+        scored["scores"].clone()
+    };
+    assert_ne!(scores("val"), scores("train"), "the same members, other images");
+}
+
+#[test]
+fn auto_is_the_device_that_the_server_says() {
+    let mut spec = small_spec();
+    spec["device"] = "auto".into();
+    let output = trainer(&["search", "--check", "--auto", "cuda:99"], &spec, &CACHE);
+    assert_eq!(output.status.code(), Some(2), "{}", text(&output));
+    assert!(text(&output).contains("device is \\\"cuda:99\\\""), "{}", text(&output));
+    assert!(trainer(&["search", "--check", "--auto", "cpu"], &spec, &CACHE).status.success());
+    spec["device"] = "cpu".into();
+    assert!(trainer(&["search", "--check", "--auto", "cuda:99"], &spec, &CACHE).status.success());
+    let output = trainer(&["search", "--check", "--auto", "tpu"], &spec, &CACHE);
+    assert!(text(&output).contains("auto, cpu, cuda, cuda:N"), "{}", text(&output));
+}
+
 #[test]
 fn a_seed_of_its_own_chooses_the_images() {
     let evaluated = |seeds: Value| -> Value {

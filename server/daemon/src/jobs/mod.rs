@@ -1,11 +1,12 @@
-//! Jobs: work that a trainer does for the server, one job at a time.
+//! Jobs: work that a trainer does for the server, one job at a time on each device.
 //!
-//! A job trains in a child process ([`trainer`]), one at a time ([`supervisor`]); the others are
-//! queued. The state of each is a fold of its journal ([`record`]), so a restarted server finds every
+//! A job trains in a child process ([`trainer`]), one at a time on each device ([`places`], [`supervisor`]); the
+//! others are queued. The state of each is a fold of its journal ([`record`]), so a restarted server finds every
 //! job in its last state, and resumes those that were not done. The kinds of job are listed in
 //! [`pba_search::kinds`]; their differences are in [`Run`].
 
 mod counts;
+mod places;
 pub(crate) mod record;
 mod supervisor;
 pub(crate) mod table;
@@ -120,7 +121,7 @@ impl Jobs {
         }
     }
 
-    /// Runs one job after another until `stop` turns true, whatever their kinds.
+    /// Runs one job after another on each device until `stop` turns true, whatever their kinds.
     pub(crate) async fn supervise(
         &self,
         catalog: &Catalog,

@@ -1,4 +1,4 @@
-//! Runs one job after another, restarting trainers until the job is done.
+//! Runs one job after another on each device, restarting trainers until the job is done.
 //!
 //! A trainer that crashes or is killed is restarted and resumes from its last checkpoint; after several
 //! crashes without progress the job fails. A trainer that reports an error, such as a full disk, ends
@@ -9,10 +9,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
-use pba_search::Run;
+use futures_util::stream::FuturesUnordered;
+use futures_util::{FutureExt, StreamExt};
 use pba_search::protocol::{Line, Report, exit};
+use pba_search::{DeviceChoice, Run, Spec};
 use pba_wire::jobs::JobState;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
 use tokio::process::{Child, ChildStderr};
@@ -22,6 +23,7 @@ use tokio::time::timeout;
 use crate::catalog::datasets::Catalog;
 use crate::catalog::schedules::Registry;
 use crate::jobs::counts;
+use crate::jobs::places::{Place, Places};
 use crate::jobs::record::Record;
 use crate::jobs::table::Table;
 use crate::jobs::workplace::Workplace;
@@ -51,48 +53,65 @@ enum End {
     Stopped,
 }
 
+/// A job that waits for its turn.
+pub(super) struct Queued {
+    id: String,
+    /// When it was requested, in milliseconds since 1970.
+    created: u128,
+    /// The device that it asks for.
+    device: DeviceChoice,
+}
+
 /// The jobs of a kind that wait for their turn.
 pub(super) trait Waiting: Send + Sync {
-    /// When the job that has waited longest was requested; none when none waits.
-    fn first(&self, catalog: &Catalog) -> Option<u128>;
+    /// Those that can be run.
+    fn queued(&self, catalog: &Catalog) -> Vec<Queued>;
 
-    /// Runs the job that has waited longest, until it has ended or `stop` turns true.
-    fn run_first<'a>(
+    /// Begins a job on a device: what runs it until it has ended or `stop` turns true. None when it no longer
+    /// waits.
+    fn begin<'a>(
         &'a self,
-        catalog: &'a Catalog,
+        queued: &Queued,
+        place: Place,
         registry: &'a Registry,
-        stop: &'a mut watch::Receiver<bool>,
-    ) -> BoxFuture<'a, ()>;
+        stop: watch::Receiver<bool>,
+    ) -> Option<BoxFuture<'a, ()>>;
 }
 
 impl<K: Run> Waiting for Table<K> {
-    fn first(&self, catalog: &Catalog) -> Option<u128> {
-        self.next(catalog).map(|record| record.created())
+    fn queued(&self, catalog: &Catalog) -> Vec<Queued> {
+        let queued = |record: Arc<Record<K>>| Queued {
+            id: record.id().to_owned(),
+            created: record.created(),
+            device: record.spec().training().device,
+        };
+        self.waiting(catalog).into_iter().map(queued).collect()
     }
 
-    fn run_first<'a>(
+    fn begin<'a>(
         &'a self,
-        catalog: &'a Catalog,
+        queued: &Queued,
+        place: Place,
         registry: &'a Registry,
-        stop: &'a mut watch::Receiver<bool>,
-    ) -> BoxFuture<'a, ()> {
-        async move {
-            // None, or one that does not start: it was cancelled meanwhile.
-            if let Some(record) = self.next(catalog)
-                && record.begin()
-            {
-                self.count_states();
-                tracing::info!(id = record.id(), "{} runs", K::JOB.name);
-                run(&self.workplace, registry, &record, stop).await;
-            }
+        mut stop: watch::Receiver<bool>,
+    ) -> Option<BoxFuture<'a, ()>> {
+        let record = self.get(&queued.id).ok().filter(|record| record.begin())?;
+        self.count_states();
+        let device = place.device();
+        tracing::info!(id = record.id(), %device, "{} runs", K::JOB.name);
+        // On a CPU `auto` is left to the trainer, which may know better.
+        let auto = Some(device).filter(|device| *device != DeviceChoice::Cpu);
+        let run = async move {
+            run(&self.workplace, registry, &record, auto, &mut stop).await;
             self.count_states();
-        }
-        .boxed()
+        };
+        Some(run.boxed())
     }
 }
 
-/// Runs the jobs of all kinds, in the order in which they were requested, until `stop` turns true; the
-/// running one resumes after a restart. `follow_up` queues what those that are done ask for.
+/// Runs the jobs of all kinds, in the order in which they were requested, one at a time on each device,
+/// until `stop` turns true; the running ones resume after a restart. `follow_up` queues what those that
+/// are done ask for.
 pub(super) async fn supervise(
     kinds: &[Arc<dyn Waiting>],
     workplace: &Workplace,
@@ -101,46 +120,64 @@ pub(super) async fn supervise(
     follow_up: impl Fn(),
     mut stop: watch::Receiver<bool>,
 ) {
-    let mut was_there = true;
+    let (mut places, mut running, mut was_there) = (Places::default(), FuturesUnordered::new(), true);
     while !*stop.borrow() {
         follow_up();
         // The trainer may still be being built, as by `make run`, or not be mounted: the jobs of a
         // restarted server wait for it.
         let is_there = workplace.trainer.is_there();
-        let waiting = kinds.iter().filter_map(|kind| Some((kind.first(catalog)?, kind)));
-        match waiting.min_by_key(|(created, _)| *created) {
-            Some((_, kind)) if is_there => kind.run_first(catalog, registry, &mut stop).await,
-            Some(_) => {
-                if was_there {
-                    let trainer = workplace.trainer.program().display();
-                    tracing::warn!(%trainer, "queued jobs wait: there is no trainer");
-                }
+        let mut waiting: Vec<(Queued, &Arc<dyn Waiting>)> = Vec::new();
+        for kind in kinds {
+            waiting.extend(kind.queued(catalog).into_iter().map(|queued| (queued, kind)));
+        }
+        waiting.sort_by_key(|(queued, _)| queued.created);
+        let waits = !waiting.is_empty();
+        if !is_there && waits && was_there {
+            let trainer = workplace.trainer.program().display();
+            tracing::warn!(%trainer, "queued jobs wait: there is no trainer");
+        }
+        if is_there {
+            // Once: GPUs do not come and go while a server runs.
+            if places.gpus.is_none() && waiting.iter().any(|(queued, _)| queued.device == DeviceChoice::Auto)
+            {
                 tokio::select! {
-                    () = tokio::time::sleep(POLL) => {}
-                    () = told(&mut stop) => {}
+                    gpus = workplace.trainer.gpus() => places.gpus = Some(gpus),
+                    () = told(&mut stop) => break,
                 }
             }
-            None => tokio::select! {
-                () = workplace.queued.notified() => {}
-                // A job may wait for its dataset.
-                () = tokio::time::sleep(POLL), if catalog.check_ready().is_err() => {}
-                () = told(&mut stop) => {}
-            },
+            for (queued, kind) in waiting {
+                let Some(place) = places.free(queued.device) else { continue };
+                if let Some(run) = kind.begin(&queued, place, registry, stop.clone()) {
+                    places.take(place);
+                    running.push(run.map(move |()| place));
+                }
+            }
         }
         was_there = is_there;
+        // A job may wait for its dataset.
+        let polls = (waits && !is_there) || catalog.check_ready().is_err();
+        tokio::select! {
+            Some(place) = running.next() => places.release(place),
+            () = workplace.queued.notified() => {}
+            () = tokio::time::sleep(POLL), if polls => {}
+            () = told(&mut stop) => {}
+        }
     }
+    // They were told to stop as well.
+    while running.next().await.is_some() {}
 }
 
 async fn run<K: Run>(
     workplace: &Workplace,
     registry: &Registry,
     record: &Record<K>,
+    auto: Option<DeviceChoice>,
     stop: &mut watch::Receiver<bool>,
 ) {
     let mut starts = 0;
     let mut checkpoint = record.reached();
     loop {
-        let end = attempt(workplace, record, stop).await;
+        let end = attempt(workplace, record, auto, stop).await;
         workplace.metrics.gpu_memory_used_bytes.set(0);
         let end = end.unwrap_or_else(|error| End::Failed(format!("{error:#}")));
         let reached = record.reached();
@@ -200,10 +237,11 @@ async fn told(stop: &mut watch::Receiver<bool>) {
 async fn attempt<K: Run>(
     workplace: &Workplace,
     record: &Record<K>,
+    auto: Option<DeviceChoice>,
     stop: &mut watch::Receiver<bool>,
 ) -> anyhow::Result<End> {
     let Workplace { trainer, cache, .. } = workplace;
-    let mut child = trainer.start::<K>(&record.spec(), record.directory(), &record.source(), cache)?;
+    let mut child = trainer.start::<K>(&record.spec(), record.directory(), &record.source(), cache, auto)?;
     let mut lines = BufReader::new(child.stdout.take().expect("stdout is piped")).lines();
     let complaints = tokio::spawn(last_words(child.stderr.take().expect("stderr is piped")));
 

@@ -303,13 +303,13 @@ impl<K: Run> Table<K> {
         Ok(record)
     }
 
-    /// The job that has waited longest. Those whose dataset is being imported are passed over: their
+    /// The jobs that wait for their turn. Those whose dataset is being imported are passed over: their
     /// trainer would import it a second time.
-    pub(super) fn next(&self, catalog: &Catalog) -> Option<Arc<Record<K>>> {
+    pub(super) fn waiting(&self, catalog: &Catalog) -> Vec<Arc<Record<K>>> {
         let records = self.records();
         let waiting = records.values().filter(|record| record.state() == JobState::Queued);
         let can_run = |record: &&Arc<Record<K>>| !catalog.is_importing(&record.spec().training().dataset);
-        waiting.filter(can_run).min_by_key(|record| record.created()).cloned()
+        waiting.filter(can_run).cloned().collect()
     }
 
     /// Updates the gauges of states, for the jobs that this server hosts.

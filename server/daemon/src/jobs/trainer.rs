@@ -3,16 +3,20 @@
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::time::Duration;
 
 use anyhow::Context;
-use pba_search::Run;
-use pba_search::protocol::{Line, Report, Task, arguments, exit, files};
+use pba_search::protocol::{DEVICES, Devices, Line, Report, Task, arguments, exit, files};
+use pba_search::{DeviceChoice, Run};
 use tokio::io::AsyncWriteExt;
 use tokio::process::{Child, Command};
+use tokio::time::timeout;
 
 use crate::error::Error;
 
 const NAME: &str = "pba-trainer";
+/// Time that a trainer gets to say what devices there are; it loads libtorch for that.
+const DEVICES_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// The location of `pba-trainer`.
 #[derive(Clone, Debug)]
@@ -87,7 +91,7 @@ impl Trainer {
         }
     }
 
-    /// Starts a trainer on a spec in the folder of a job.
+    /// Starts a trainer on a spec in the folder of a job, where `auto` as its device means that one.
     ///
     /// # Errors
     /// When the spec cannot be written, or the trainer does not start.
@@ -97,15 +101,31 @@ impl Trainer {
         dir: &Path,
         source: &str,
         cache: &Path,
+        auto: Option<DeviceChoice>,
     ) -> anyhow::Result<Child> {
         let path = dir.join(files::SPEC);
         std::fs::write(&path, serde_json::to_vec_pretty(spec)?)
             .with_context(|| format!("cannot write {}", path.display()))?;
-        let task = Task::Run { dir, parent: std::process::id() };
+        let task = Task::Run { dir, parent: std::process::id(), auto };
         self.command::<R>(task, source, cache)
             .stdin(Stdio::null())
             .spawn()
             .with_context(|| format!("cannot start {}", self.program.display()))
+    }
+
+    /// How many GPUs it can train on. None if it does not say.
+    pub(crate) async fn gpus(&self) -> u32 {
+        let mut command = Command::new(&self.program);
+        command.arg(DEVICES).stdin(Stdio::null()).stderr(Stdio::null()).kill_on_drop(true);
+        let told = timeout(DEVICES_TIMEOUT, command.output()).await;
+        let told = told.map_err(anyhow::Error::from).and_then(|output| Ok(output?.stdout));
+        let devices = told.and_then(|text| Ok(serde_json::from_slice::<Devices>(&text)?.devices));
+        let devices = devices.unwrap_or_else(|error| {
+            let trainer = self.program.display();
+            tracing::warn!(%trainer, error = %format!("{error:#}"), "the trainer does not say what GPUs there are");
+            Vec::new()
+        });
+        devices.iter().filter(|device| device.device != DeviceChoice::Cpu.to_string()).count() as u32
     }
 
     fn command<R: Run>(&self, task: Task<'_>, source: &str, cache: &Path) -> Command {

@@ -7,7 +7,7 @@ use tokio::sync::{Notify, Semaphore};
 use crate::jobs::trainer::Trainer;
 use crate::metrics::Metrics;
 
-/// Where jobs run, one at a time.
+/// Where jobs run.
 pub(crate) struct Workplace {
     /// The trainer.
     pub(crate) trainer: Trainer,

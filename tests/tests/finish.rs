@@ -1,0 +1,92 @@
+//! Searches that are asked to end with their generation.
+
+use pba_tests::Server;
+use pba_tests::search::{Script, assert_no_trainer, signal, spec, trainer};
+use serde_json::{Value, json};
+
+fn finish(server: &Server, id: &str) -> Value {
+    let answer = server.send("POST", &format!("/v1/searches/{id}/finish"), b"");
+    assert_eq!(answer.status, 202, "{}", answer.text());
+    answer.json()
+}
+
+/// Checks that a search ended early, with what its journal says, and that its events until then are those of a
+/// search that went on.
+#[track_caller]
+fn ended_early(server: &Server, id: &str) {
+    let done = server.wait_for_state(id, "done");
+    let journal = server.journal(id);
+    let events: Vec<Value> = journal.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let at = events.iter().position(|event| event["event"] == "finished").expect("the journal says so");
+    let epoch = events[at]["epoch"].as_u64().unwrap();
+    assert!((2..400).contains(&epoch), "{epoch}");
+    assert_eq!((&done["epoch"], &done["epochs"]), (&json!(epoch), &json!(400)));
+    assert!(done.get("finishing").is_none(), "{done}");
+    assert_eq!((&events[at - 1]["event"], &events[at - 1]["epoch"]), (&json!("scored"), &json!(epoch)));
+    assert!(events[at..].iter().all(|event| event["event"] != "exploit"), "nobody copies anybody any more");
+    let learned = events.last().unwrap();
+    assert_eq!(learned["event"], "done");
+    let best = events[at - 1]["scores"].as_array().unwrap();
+    let best = best.iter().filter_map(Value::as_f64).fold(0.0, f64::max);
+    assert_eq!((learned["score"].as_f64(), done["best_accuracy"].as_f64()), (Some(best), Some(best)));
+    // What was learned is a schedule of so many epochs.
+    let schedule = server.get(&format!("/v1/schedules/{id}"));
+    assert_eq!(schedule.header("etag"), Some(&*format!("\"{}\"", learned["digest"].as_str().unwrap())));
+    assert_eq!(schedule.json()["epochs"], json!(epoch));
+    assert_no_trainer(&server.search_folder(id));
+}
+
+#[test]
+fn a_search_ends_with_the_generation_that_it_trains() {
+    let Some(trainer) = trainer() else { return };
+    let server = Server::with_trainer(&trainer);
+    let id = server.start_search(&spec(json!({ "epochs": 400 })));
+    server.wait_for_lines(&id, 2);
+    assert_eq!(finish(&server, &id)["finishing"], true);
+    ended_early(&server, &id);
+    let refused = server.send("POST", &format!("/v1/searches/{id}/finish"), b"");
+    assert_eq!(refused.status, 409);
+    assert!(
+        refused.problem().detail.contains("is done; only one that is waiting or running"),
+        "{}",
+        refused.text()
+    );
+    assert_eq!(server.send("POST", "/v1/searches/nothing/finish", b"").status, 404);
+    assert_eq!(server.send("POST", "/v1/evaluations/nothing/finish", b"").status, 404);
+
+    // Until it was asked, it did what a search does that is not.
+    let other = server.start_search(&spec(json!({ "epochs": 400, "name": "other" })));
+    let journal = server.journal(&id).replace("\"name\":\"small\"", "\"name\":\"other\"");
+    let until = journal.find("{\"event\":\"finished\"").unwrap();
+    server.wait_for_lines(&other, journal[..until].lines().count());
+    assert_eq!(server.journal(&other)[..until], journal[..until]);
+    let told = server.pba(&["search", "finish", &other]).ok();
+    assert!(told.contains("search other ends with its generation"), "{told}");
+    ended_early(&server, &other);
+}
+
+#[test]
+fn it_stays_asked_whatever_happens_meanwhile() {
+    let Some(trainer) = trainer() else { return };
+    // A trainer that waits before each start, so that it is asked while there is none.
+    let script = Script::trains(&format!(
+        r#"while [ ! -e "$here/go" ]; do [ -e "$0" ] || exit 0; sleep 0.05; done; exec '{trainer}' "$@""#
+    ));
+    let server = Server::with_trainer(script.path());
+    let id = server.start_search(&spec(json!({ "epochs": 400 })));
+    server.wait_for_state(&id, "running");
+    let waiting = server.start_search(&spec(json!({ "epochs": 400, "name": "waiting", "seed": 3 })));
+    finish(&server, &id);
+    finish(&server, &waiting);
+    signal(server.trainer_of(&id), "KILL");
+    let server = server.killed_and_restarted(script.path());
+    for id in [&id, &waiting] {
+        assert_eq!(server.search(id)["finishing"], true, "{id}");
+    }
+    std::fs::write(script.file("go"), b"").unwrap();
+    for id in [&id, &waiting] {
+        ended_early(&server, id);
+        let journal = server.journal(id);
+        assert_eq!(journal.matches("\"scored\"").count(), 1, "one generation");
+    }
+}

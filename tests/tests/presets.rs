@@ -1,0 +1,75 @@
+//! The settings of the paper by name, as a request gives them.
+
+use pba_tests::Server;
+use pba_tests::search::Script;
+use serde_json::{Value, json};
+
+/// Checks some fields of the spec that the server answers with.
+#[track_caller]
+fn filled(answer: &Value, expected: Value) {
+    for (field, value) in expected.as_object().unwrap() {
+        assert_eq!(&answer["spec"][field], value, "{field} of {answer}");
+    }
+}
+
+#[test]
+fn a_preset_fills_in_what_a_request_leaves_out() {
+    let script = Script::idles();
+    let server = Server::with_trainer(script.path());
+    let id =
+        server.start_search(&json!({ "preset": "rsvhn", "dataset": "shapes", "device": "cpu", "seed": 7 }));
+    let expected = json!({
+        "preset": "rsvhn", "dataset": "shapes", "model": "wrn-40-2", "epochs": 160, "batch_size": 128,
+        "lr": 0.1, "weight_decay": 0.005, "lr_schedule": { "steps": [80, 120], "factor": 0.1 },
+        "base": "identity", "train_size": 1000, "val_size": 7325, "val_split": "train", "population": 16,
+        "perturbation_interval": 3, "seed": 7, "split_seed": 7,
+    });
+    filled(&server.search(&id), expected.clone());
+    let id = server
+        .start_job("evaluations", &json!({ "preset": "cifar10", "dataset": "shapes", "device": "cpu" }));
+    filled(
+        &server.job("evaluations", &id),
+        json!({
+            "model": "wrn-28-10", "schedule": "cifar10-pba", "epochs": 200, "lr": 0.1,
+            "base": "pad_crop:4,flip,cutout:16",
+        }),
+    );
+    // On the command line, where a flag wins.
+    let started = server.pba(&[
+        "evaluate",
+        "--preset",
+        "rcifar10",
+        "--model",
+        "shake-shake-26-2x96d",
+        "--dataset",
+        "shapes",
+        "--schedule",
+        "none",
+        "--device",
+        "cpu",
+        "--lr",
+        "0.5",
+        "--split-seed",
+        "9",
+        "--json",
+    ]);
+    filled(
+        &started.json(),
+        json!({
+            "preset": "rcifar10", "schedule": "none", "epochs": 1800, "lr": 0.5, "weight_decay": 0.0025,
+            "train_size": 4000, "seed": 0, "split_seed": 9,
+        }),
+    );
+    server.pba(&["search", "start", "--preset", "cifar100"]).refused(1, &["preset", "rcifar10, rsvhn"]);
+    server
+        .pba(&["evaluate", "--preset", "imagenet"])
+        .refused(1, &["imagenet", "cifar10, cifar100, svhn, rcifar10"]);
+    // The dataset by its usual name, which this server does not know.
+    server.pba(&["search", "start", "--preset", "rcifar10"]).refused(1, &["404", "cifar10"]);
+    server.pba(&["search", "start", "--model", "wrn-41-2"]).refused(1, &["shake-shake-D-2xWd"]);
+
+    let data = server.data();
+    drop(server);
+    let server = Server::start_on(data, &["--trainer", script.path()]);
+    filled(&server.search("shapes-wrn-40-2-1"), expected);
+}
