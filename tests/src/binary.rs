@@ -35,7 +35,8 @@ pub(crate) fn kept_folder() -> PathBuf {
     folder
 }
 
-/// `pba` with arguments, in a directory, shielded from this shell's configuration.
+/// `pba` with arguments, in a directory, shielded from this shell's configuration. Its trainers save the members
+/// after each epoch, as theirs take a moment only.
 pub fn command(directory: &Path, arguments: &[&str]) -> Command {
     let mut command = Command::new(path());
     command.args(arguments).current_dir(directory).stdin(Stdio::null());
@@ -45,6 +46,7 @@ pub fn command(directory: &Path, arguments: &[&str]) -> Command {
             command.env_remove(&*name);
         }
     }
+    command.env("PBA_TRAINER_SAVE_SECONDS", "0");
     command
 }
 

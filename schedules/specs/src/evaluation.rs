@@ -141,7 +141,7 @@ pub enum EvaluationEvent {
         /// Digest of the dataset's content.
         dataset_digest: String,
     },
-    /// An epoch was trained, and the weights after it are on disk.
+    /// An epoch was trained.
     Trained {
         /// Epochs that are finished.
         epoch: u32,

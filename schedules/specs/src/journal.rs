@@ -1,9 +1,9 @@
 //! The journal of a run: what happened in it, one JSON object a line.
 //!
 //! It holds no clock and no machine, so an interrupted and an uninterrupted run of one spec
-//! leave the same bytes. A run resumes at the last event after which it [can](Run::can_resume_after):
-//! [`replay`] gives the state at it, and the length of the text up to it; what comes after is cut
-//! off, and happens again in the same way.
+//! leave the same bytes. A run resumes at an event after which it [can](Run::can_resume_after), the last one
+//! whose models are on disk: [`replay_to`] gives the state at it, and the length of the text up to it; what
+//! comes after is cut off, and happens again in the same way. [`replay`] is for whoever looks on.
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -32,9 +32,14 @@ pub trait Run: Clone + Send + Sync + 'static {
     /// When the event cannot follow the ones before it; says why.
     fn apply(&mut self, event: &Self::Event) -> Result<(), String>;
 
-    /// Whether all that a run needs to go on after an event is on disk.
+    /// Whether a run can go on after an event, given the models as they are then.
     fn can_resume_after(_event: &Self::Event) -> bool {
         true
+    }
+
+    /// Whether its models begin anew where it stands, so that it can go on without any that were saved.
+    fn begins_anew(&self) -> bool {
+        self.epoch() == 0
     }
 
     /// What it was asked to do.
@@ -108,6 +113,15 @@ pub struct JournalError {
 /// # Errors
 /// At a line that is not an event, or that cannot follow the lines before it.
 pub fn replay<R: Run>(text: &str) -> Result<Option<Replay<R>>, JournalError> {
+    replay_to(text, u32::MAX)
+}
+
+/// Replays a journal up to the last event at which the run has finished `epoch` epochs or fewer; all of it when
+/// the run is complete.
+///
+/// # Errors
+/// As [`replay`].
+pub fn replay_to<R: Run>(text: &str, epoch: u32) -> Result<Option<Replay<R>>, JournalError> {
     let mut state: Option<(R, Replay<R>)> = None;
     let mut bytes = 0;
     for (position, line) in text.split_inclusive('\n').filter(|line| line.ends_with('\n')).enumerate() {
@@ -121,7 +135,7 @@ pub fn replay<R: Run>(text: &str) -> Result<Option<Replay<R>>, JournalError> {
             continue;
         };
         current.apply(&event).map_err(error)?;
-        if R::can_resume_after(&event) {
+        if R::can_resume_after(&event) && (current.epoch() <= epoch || current.is_complete()) {
             kept.run = current.clone();
             (kept.bytes, kept.events) = (bytes, position + 1);
         }

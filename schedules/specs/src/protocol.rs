@@ -164,6 +164,11 @@ pub enum Report {
         /// CPU threads.
         threads: usize,
     },
+    /// The models after an epoch, and all events up to there, are on disk: at worst, the run resumes here.
+    Saved {
+        /// Epochs that every model has trained.
+        epoch: u32,
+    },
     /// How far it is; once a second.
     Progress(Progress),
     /// It was told to stop, and did.

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
 use pba_augment::rng::{Address, Purpose, Stream, below};
-use pba_augment::{Base, Bins, ImageShape, Level, Policies, Recipe, RecipeSpec, Rgba, Scratch, Sign, apply};
+use pba_augment::{Bins, ImageShape, Level, Policies, Recipe, RecipeSpec, Rgba, Scratch, Sign, apply};
 use pba_schedules::{BIN_MAX, Chance, Op, Policy, SPACE, library};
 use rand::Rng;
 

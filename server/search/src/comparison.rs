@@ -249,6 +249,11 @@ impl Run for Comparison {
         Ok(())
     }
 
+    /// Always: what the journal tells of are rounds, and each begins with new models.
+    fn begins_anew(&self) -> bool {
+        true
+    }
+
     fn spec(&self) -> &ComparisonSpec {
         &self.spec
     }

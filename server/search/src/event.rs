@@ -31,7 +31,9 @@ pub enum Event {
     },
     /// A member copied another and explored its policy.
     Exploit(Exploit),
-    /// The weights of all members after an epoch, and everything above, are on disk.
+    /// A generation ended, exploits included. The search can resume from here once the members are saved, which
+    /// happens beside the training and shows in no journal: the trainer reports it
+    /// ([`pba_specs::protocol::Report::Saved`]).
     Checkpoint {
         /// Epochs that every member has trained.
         epoch: u32,

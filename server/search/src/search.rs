@@ -37,11 +37,11 @@ pub trait Trainer {
     /// Gives `to` the weights, optimiser state and statistics of `from`.
     fn copy(&mut self, from: u32, to: u32) -> Result<(), Self::Error>;
 
-    /// Saves the weights of all members after `epoch` epochs, durably. The checkpoint before
-    /// this one must stay until the next call.
+    /// Takes the weights of all members after `epoch` epochs, to save them beside the training; after the
+    /// last epoch they are on disk when this returns. What [`Trainer::restore`] finds may be older.
     ///
     /// # Errors
-    /// When they cannot be written, for example because the disk is full.
+    /// When these or earlier ones cannot be written, for example because the disk is full.
     fn save(&mut self, epoch: u32) -> Result<(), Self::Error>;
 
     /// Whether the search was asked to end with the generation that was just trained.
@@ -67,7 +67,7 @@ pub struct Search {
 /// Runs a search to its end, from wherever it stands, and returns the schedule it learned.
 ///
 /// `record` is given every event when it has happened. A search whose recorder or trainer fails
-/// stands at its last [`Event::Checkpoint`].
+/// stands at the last [`Event::Checkpoint`] whose members were saved.
 ///
 /// # Errors
 /// The trainer's or the recorder's.
@@ -97,8 +97,8 @@ pub fn run<T: Trainer>(
             trainer.copy(exploit.clone, exploit.target)?;
             happened(search, Event::Exploit(exploit))?;
         }
-        trainer.save(epoch)?;
         happened(search, Event::Checkpoint { epoch })?;
+        trainer.save(epoch)?;
     }
     let done = search.outcome();
     happened(search, Event::Done(done))?;

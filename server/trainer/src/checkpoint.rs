@@ -1,95 +1,175 @@
 //! Checkpoints: one safetensors file holds all members after an epoch.
+//!
+//! The members are copied at the end of an epoch, on their device. A thread of its own writes the latest
+//! copy every so often, so that training waits for no disk. A run that ends in any way but by force writes the
+//! last one.
 
 use std::collections::HashMap;
-use std::ffi::OsStr;
-use std::fs;
-use std::io::ErrorKind;
+use std::fs::{self, File};
+use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, ensure};
-use safetensors::tensor::{Dtype, SafeTensors, TensorView};
+use anyhow::{Context, anyhow, ensure};
+use pba_search::protocol::{Report, files};
+use safetensors::tensor::{Dtype, Metadata, SafeTensors, TensorView};
 use tch::{Device, Kind, Tensor};
 
 use crate::network::rows::Rows;
+use crate::report;
 
 const FORMAT: &str = "pba-checkpoint/1";
-/// The checkpoint in the middle of a generation. The name is that of older versions.
+/// What older versions saved in the middle of a generation.
 const MID_GENERATION: &str = "between.safetensors";
-/// A generation that takes longer than this is saved before its end, so that an interruption never
-/// costs much more.
-const SAVE_INTERVAL: Duration = Duration::from_secs(20);
+/// Longest time from one write to the next.
+const INTERVAL_MAX: Duration = Duration::from_secs(20);
+/// Writes come this many times their own duration after one another, up to that: they take a fiftieth of a
+/// core's time at most.
+const INTERVAL_WRITES: u32 = 50;
+/// Longest head of a file that is read; those of ours have a few hundred bytes.
+const HEAD_BYTES_MAX: u64 = 1 << 20;
 
-/// The checkpoints of a run: those of its last two generations, and one in the middle of a long one.
+/// What the members are after an epoch.
+pub(crate) struct Snapshot {
+    /// Epochs of the generation whose policies they train with: what the journal must tell of.
+    pub(crate) generation: u32,
+    /// Epochs that they have trained.
+    pub(crate) epoch: u32,
+    pub(crate) rows: Rows,
+}
+
+/// A checkpoint in a folder, by what its head says.
 #[derive(Debug)]
+pub(crate) struct Found {
+    path: PathBuf,
+    /// As in [`Snapshot`].
+    pub(crate) generation: u32,
+    epoch: u32,
+}
+
+/// The checkpoints of a run: the last two that were written.
 pub(crate) struct Checkpoints {
+    writer: Writer,
+    /// From one write to the next, at least; by default as the constants above say.
+    interval: Option<Duration>,
+    /// The members after the last epoch, unless that copy is written or being written.
+    latest: Option<Snapshot>,
+    /// The one write in flight.
+    writing: Option<JoinHandle<anyhow::Result<Duration>>>,
+    /// How long the one before took; nothing before the first.
+    took: Duration,
+    /// When it began.
+    began: Instant,
+    /// Epochs of the last checkpoint that was written, or restored.
+    last: u32,
+}
+
+/// What the thread that writes needs to know.
+#[derive(Clone, Debug)]
+struct Writer {
     folder: PathBuf,
     /// Name of the model that the checkpoints belong to.
     model: String,
-    /// Epochs of the last checkpoint after a generation.
-    generation: u32,
-    saved_at: Instant,
 }
 
 impl Checkpoints {
-    pub(crate) fn new(folder: &Path, model: String) -> Checkpoints {
-        Checkpoints { folder: folder.to_owned(), model, generation: 0, saved_at: Instant::now() }
+    /// Checkpoints that are written `interval` after one another at the earliest.
+    pub(crate) fn new(folder: &Path, model: String, interval: Option<Duration>) -> Checkpoints {
+        let writer = Writer { folder: folder.to_owned(), model };
+        let (latest, writing, took) = (None, None, Duration::ZERO);
+        Checkpoints { writer, interval, latest, writing, took, began: Instant::now(), last: 0 }
     }
 
-    /// The latest save in the generation after `epoch` epochs, as (epochs, members); none
-    /// at the start of a run.
+    /// The latest checkpoint of the generation that begins after `generation` epochs, as (epochs, members),
+    /// if there is one.
     ///
     /// # Errors
-    /// When the checkpoint of `epoch` is needed and cannot be read.
-    pub(crate) fn restore(&mut self, epoch: u32, members: u32) -> anyhow::Result<Option<(u32, Rows)>> {
-        self.generation = epoch;
-        // As good as training up to it again: training is deterministic.
-        match self.load_mid_generation(members) {
-            Some(saved) => Ok(Some(saved)),
-            None if epoch == 0 => Ok(None),
-            None => Ok(Some((epoch, self.load(epoch, members)?))),
+    /// When it cannot be read.
+    pub(crate) fn restore(&mut self, generation: u32, members: u32) -> anyhow::Result<Option<(u32, Rows)>> {
+        let found = found(&self.writer.folder)?.into_iter().rfind(|found| found.generation == generation);
+        let Some(Found { path, epoch, .. }) = found else {
+            return Ok(None);
+        };
+        self.last = epoch;
+        Ok(Some((epoch, self.writer.read(&path, members)?)))
+    }
+
+    /// Takes what the members are, and begins to write it if it is time to.
+    ///
+    /// # Errors
+    /// When the write before has failed.
+    pub(crate) fn take(&mut self, snapshot: Snapshot) -> anyhow::Result<()> {
+        self.latest = Some(snapshot);
+        if self.writing.as_ref().is_some_and(JoinHandle::is_finished) {
+            self.join()?;
+        }
+        let interval = self.interval.unwrap_or(INTERVAL_MAX.min(self.took * INTERVAL_WRITES));
+        if self.writing.is_none() && self.began.elapsed() >= interval {
+            self.write();
+        }
+        Ok(())
+    }
+
+    /// Writes the latest members, unless they are on disk. Everything that was taken is, or is outdated, when
+    /// this returns.
+    ///
+    /// # Errors
+    /// When a write fails.
+    pub(crate) fn finish(&mut self) -> anyhow::Result<()> {
+        let before = self.join();
+        self.write();
+        self.join().and(before)
+    }
+
+    fn write(&mut self) {
+        let Some(snapshot) = self.latest.take() else { return };
+        let (writer, last) = (self.writer.clone(), self.last);
+        self.last = snapshot.epoch;
+        self.began = Instant::now();
+        self.writing = Some(thread::spawn(move || {
+            let start = Instant::now();
+            writer.save(&snapshot, last).map(|()| start.elapsed())
+        }));
+    }
+
+    /// Waits for the write in flight.
+    fn join(&mut self) -> anyhow::Result<()> {
+        match self.writing.take().map(JoinHandle::join) {
+            None => Ok(()),
+            Some(Ok(written)) => written.map(|took| self.took = took),
+            Some(Err(_)) => Err(anyhow!("the thread that saves the members panicked")),
         }
     }
+}
 
-    /// Saves the members as they are after a generation, and deletes checkpoints that are no longer needed.
-    pub(crate) fn save(&mut self, epoch: u32, rows: &Rows) -> anyhow::Result<()> {
-        self.write(&self.path(epoch), epoch, epoch, rows)?;
-        self.delete_all_but(&[self.generation, epoch])?;
-        self.generation = epoch;
-        self.saved_at = Instant::now();
+/// No write outlives what it is a copy of: a later one, of other members, could be undone by it.
+impl Drop for Checkpoints {
+    fn drop(&mut self) {
+        if let Err(error) = self.join() {
+            eprintln!("warning: {error:#}");
+        }
+    }
+}
+
+impl Writer {
+    /// Writes a snapshot beside the checkpoint of epoch `last`, deletes the others, and reports it.
+    fn save(&self, snapshot: &Snapshot, last: u32) -> anyhow::Result<()> {
+        let epoch = snapshot.epoch;
+        self.write(snapshot).with_context(|| {
+            format!("cannot save the checkpoint of epoch {epoch}; the run can resume from the previous one")
+        })?;
+        for found in found(&self.folder)? {
+            if found.path.ends_with(MID_GENERATION) || ![last, epoch].contains(&found.epoch) {
+                let path = &found.path;
+                fs::remove_file(path).with_context(|| format!("cannot delete {}", path.display()))?;
+            }
+        }
+        report::tell(&Report::Saved { epoch });
         Ok(())
     }
 
-    /// Whether the last save is so old that the next is due before the generation ends.
-    pub(crate) fn is_due(&self) -> bool {
-        self.saved_at.elapsed() > SAVE_INTERVAL
-    }
-
-    /// Saves the members as they are after `epoch`, in the middle of a generation.
-    pub(crate) fn save_mid_generation(&mut self, epoch: u32, rows: &Rows) -> anyhow::Result<()> {
-        self.write(&self.folder.join(MID_GENERATION), self.generation, epoch, rows)?;
-        self.saved_at = Instant::now();
-        Ok(())
-    }
-
-    /// What [`Checkpoints::save_mid_generation`] saved in this generation, if it did.
-    fn load_mid_generation(&self, members: u32) -> Option<(u32, Rows)> {
-        let (epoch, generation, rows) = self.read(&self.folder.join(MID_GENERATION), members).ok()?;
-        (generation == self.generation && epoch > generation).then_some((epoch, rows))
-    }
-
-    /// Reads what [`Checkpoints::save`] saved.
-    fn load(&self, epoch: u32, members: u32) -> anyhow::Result<Rows> {
-        let (saved, _, rows) = self.read(&self.path(epoch), members)?;
-        ensure!(saved == epoch, "the checkpoint of epoch {epoch} holds epoch {saved}");
-        Ok(rows)
-    }
-
-    fn path(&self, epoch: u32) -> PathBuf {
-        self.folder.join(format!("checkpoint-{epoch:06}.safetensors"))
-    }
-
-    fn write(&self, path: &Path, generation: u32, epoch: u32, rows: &Rows) -> anyhow::Result<()> {
+    fn write(&self, Snapshot { generation, epoch, rows }: &Snapshot) -> anyhow::Result<()> {
         let rows = rows.map(|tensor| tensor.to_device(Device::Cpu));
         let bytes = rows.named().map(|(_, tensor)| {
             let mut bytes = vec![0; tensor.numel() * size_of::<f32>()];
@@ -108,19 +188,21 @@ impl Checkpoints {
             ("generation".to_owned(), generation.to_string()),
         ]);
         let file = safetensors::serialize(views, Some(metadata))?;
-        replace_file(path, &file).with_context(|| {
-            format!("cannot save the checkpoint of epoch {epoch}; the run can resume from the previous one")
-        })
+        // The members are of use with the events that led to them only.
+        match File::open(self.folder.join(files::JOURNAL)) {
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            journal => journal.and_then(|journal| journal.sync_data()).context("cannot sync the journal")?,
+        }
+        let path = self.folder.join(format!("checkpoint-{epoch:06}.safetensors"));
+        Ok(replace_file(&path, &file)?)
     }
 
-    /// Epoch, generation and members of a checkpoint.
-    fn read(&self, path: &Path, members: u32) -> anyhow::Result<(u32, u32, Rows)> {
-        let read = || -> anyhow::Result<(u32, u32, Rows)> {
+    /// The members in a checkpoint.
+    fn read(&self, path: &Path, members: u32) -> anyhow::Result<Rows> {
+        let read = || -> anyhow::Result<Rows> {
             let bytes = fs::read(path)?;
             let (_, metadata) = SafeTensors::read_metadata(&bytes)?;
-            let metadata = metadata.metadata().clone().unwrap_or_default();
-            let says = |key: &str| metadata.get(key).map_or("", String::as_str);
-            let (format, model) = (says("format"), says("model"));
+            let (format, model) = (says(&metadata, "format"), says(&metadata, "model"));
             ensure!(
                 (format, model) == (FORMAT, &self.model),
                 "it holds {format:?} of {model:?}, not of {:?}",
@@ -136,29 +218,51 @@ impl Checkpoints {
                 );
                 Ok(Tensor::from_data_size(view.data(), &[shape[0] as i64, shape[1] as i64], Kind::Float))
             };
-            Ok((says("epoch").parse()?, says("generation").parse()?, Rows::by_name(tensor)?))
+            Rows::by_name(tensor)
         };
         read().with_context(|| format!("cannot load the checkpoint {}", path.display()))
     }
-
-    /// Deletes all checkpoints except those after these generations.
-    fn delete_all_but(&self, epochs: &[u32]) -> anyhow::Result<()> {
-        let entries = fs::read_dir(&self.folder)
-            .with_context(|| format!("cannot list the run folder {}", self.folder.display()))?;
-        for entry in entries {
-            let name = entry?.file_name();
-            if name == MID_GENERATION || epoch_of(&name).is_some_and(|epoch| !epochs.contains(&epoch)) {
-                let path = self.folder.join(name);
-                fs::remove_file(&path).with_context(|| format!("cannot delete {}", path.display()))?;
-            }
-        }
-        Ok(())
-    }
 }
 
-/// The epoch in the name of a checkpoint after a generation.
-fn epoch_of(name: &OsStr) -> Option<u32> {
-    name.to_str()?.strip_prefix("checkpoint-")?.strip_suffix(".safetensors")?.parse().ok()
+/// The checkpoints in a folder, by epoch, ascending. One that cannot be read is told of and left out: the run
+/// resumes from the one before.
+///
+/// # Errors
+/// When the folder cannot be listed.
+pub(crate) fn found(folder: &Path) -> anyhow::Result<Vec<Found>> {
+    let cannot = || format!("cannot list the run folder {}", folder.display());
+    let mut all = Vec::new();
+    for entry in fs::read_dir(folder).with_context(cannot)? {
+        let path = entry.with_context(cannot)?.path();
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        let is_ours = name.starts_with("checkpoint-") && name.ends_with(".safetensors");
+        if !is_ours && name != MID_GENERATION {
+            continue;
+        }
+        match head(&path) {
+            Ok((generation, epoch)) => all.push(Found { path, generation, epoch }),
+            Err(error) => eprintln!("warning: {} is no checkpoint: {error:#}", path.display()),
+        }
+    }
+    all.sort_by_key(|found| found.epoch);
+    Ok(all)
+}
+
+/// Generation and epoch of a checkpoint.
+fn head(path: &Path) -> anyhow::Result<(u32, u32)> {
+    let mut file = File::open(path)?;
+    let mut head = [0; 8];
+    file.read_exact(&mut head)?;
+    let length = u64::from_le_bytes(head);
+    ensure!(length <= HEAD_BYTES_MAX, "its head has {length} bytes");
+    let mut text = Vec::new();
+    file.take(length).read_to_end(&mut text)?;
+    let metadata: Metadata = serde_json::from_slice(&text)?;
+    Ok((says(&metadata, "generation").parse()?, says(&metadata, "epoch").parse()?))
+}
+
+fn says<'a>(metadata: &'a Metadata, key: &str) -> &'a str {
+    metadata.metadata().as_ref().and_then(|all| all.get(key)).map_or("", String::as_str)
 }
 
 /// Replaces or creates a file, with a plain error message when the disk is full.
@@ -178,61 +282,113 @@ mod tests {
         Rows { parameters: random(32), momentum: random(32), statistics: random(16) }
     }
 
-    /// Epochs of the existing checkpoints, ascending.
-    fn epochs(checkpoints: &Checkpoints) -> Vec<u32> {
-        let names = fs::read_dir(&checkpoints.folder).unwrap().map(|entry| entry.unwrap().file_name());
-        let mut epochs: Vec<u32> = names.filter_map(|name| epoch_of(&name)).collect();
-        epochs.sort_unstable();
-        epochs
+    /// Checkpoints that are written at once.
+    fn at_once(folder: &Path) -> Checkpoints {
+        Checkpoints::new(folder, "tiny".to_owned(), Some(Duration::ZERO))
+    }
+
+    fn save(checkpoints: &mut Checkpoints, generation: u32, epoch: u32, rows: Rows) {
+        checkpoints.take(Snapshot { generation, epoch, rows }).unwrap();
+        checkpoints.finish().unwrap();
+    }
+
+    /// (generation, epoch) of the existing checkpoints, ascending.
+    fn on_disk(folder: &Path) -> Vec<(u32, u32)> {
+        found(folder).unwrap().iter().map(|found| (found.generation, found.epoch)).collect()
     }
 
     #[test]
     fn a_checkpoint_reads_back() {
         let folder = tempfile::tempdir().unwrap();
-        let mut checkpoints = Checkpoints::new(folder.path(), "tiny".to_owned());
+        let mut checkpoints = at_once(folder.path());
         let saved = rows(3);
-        checkpoints.save(3, &rows(3)).unwrap();
-        checkpoints.save(6, &saved).unwrap();
-        assert_eq!(epochs(&checkpoints), [3, 6]);
-        let loaded = checkpoints.load(6, 3).unwrap();
+        save(&mut checkpoints, 3, 3, rows(3));
+        save(&mut checkpoints, 6, 6, saved.map(Tensor::copy));
+        assert_eq!(on_disk(folder.path()), [(3, 3), (6, 6)]);
+        let (epoch, loaded) = at_once(folder.path()).restore(6, 3).unwrap().unwrap();
+        assert_eq!(epoch, 6);
         assert_eq!(loaded.parameters, saved.parameters);
         assert_eq!(loaded.momentum, saved.momentum);
         assert_eq!(loaded.statistics, saved.statistics);
-        checkpoints.save(1_000_000, &saved).unwrap();
-        assert_eq!(epochs(&checkpoints), [6, 1_000_000], "the last two are kept");
-        checkpoints.delete_all_but(&[6]).unwrap();
-        assert_eq!(epochs(&checkpoints), [6]);
+        save(&mut checkpoints, 1_000_000, 1_000_000, saved);
+        assert_eq!(on_disk(folder.path()), [(6, 6), (1_000_000, 1_000_000)], "the last two are kept");
     }
 
     #[test]
-    fn a_save_before_the_end_of_a_generation_belongs_to_it() {
+    fn the_latest_of_a_generation_is_restored() {
         let folder = tempfile::tempdir().unwrap();
-        let mut checkpoints = Checkpoints::new(folder.path(), "tiny".to_owned());
-        assert!(checkpoints.load_mid_generation(2).is_none());
-        checkpoints.save(3, &rows(2)).unwrap();
-        checkpoints.save_mid_generation(5, &rows(2)).unwrap();
+        let mut checkpoints = at_once(folder.path());
+        assert!(checkpoints.restore(0, 2).unwrap().is_none());
+        save(&mut checkpoints, 0, 2, rows(2));
+        assert_eq!(checkpoints.restore(0, 2).unwrap().unwrap().0, 2);
+        save(&mut checkpoints, 3, 3, rows(2));
+        save(&mut checkpoints, 3, 5, rows(2));
         assert_eq!(checkpoints.restore(3, 2).unwrap().unwrap().0, 5);
-        assert_eq!(epochs(&checkpoints), [3]);
-        checkpoints.generation = 6;
-        assert!(checkpoints.load_mid_generation(2).is_none());
-        checkpoints.generation = 3;
-        checkpoints.save(6, &rows(2)).unwrap();
-        assert_eq!(checkpoints.restore(3, 2).unwrap().unwrap().0, 3, "the next generation's end deletes it");
+        assert_eq!(on_disk(folder.path()), [(3, 3), (3, 5)]);
+        assert!(checkpoints.restore(6, 2).unwrap().is_none());
+    }
+
+    #[test]
+    fn what_is_taken_within_the_interval_is_written_at_the_end() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut checkpoints =
+            Checkpoints::new(folder.path(), "tiny".to_owned(), Some(Duration::from_secs(3600)));
+        for epoch in 1..=3 {
+            checkpoints.take(Snapshot { generation: epoch, epoch, rows: rows(2) }).unwrap();
+        }
+        assert_eq!(on_disk(folder.path()), []);
+        checkpoints.finish().unwrap();
+        assert_eq!(on_disk(folder.path()), [(3, 3)]);
+        checkpoints.finish().unwrap();
+    }
+
+    #[test]
+    fn older_versions_names_are_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut checkpoints = at_once(folder.path());
+        save(&mut checkpoints, 3, 3, rows(2));
+        save(&mut checkpoints, 3, 4, rows(2));
+        let path = |name: &str| folder.path().join(name);
+        fs::rename(path("checkpoint-000004.safetensors"), path(MID_GENERATION)).unwrap();
+        assert_eq!(at_once(folder.path()).restore(3, 2).unwrap().unwrap().0, 4);
+        save(&mut checkpoints, 6, 6, rows(2));
+        assert!(!path(MID_GENERATION).exists());
+    }
+
+    #[test]
+    fn a_write_that_fails_is_told_of() {
+        let folder = tempfile::tempdir().unwrap();
+        // Where the next file is to be written there is a folder.
+        fs::create_dir(folder.path().join("checkpoint-000002.safetensors.partial")).unwrap();
+        let mut checkpoints = at_once(folder.path());
+        let snapshot = |epoch| Snapshot { generation: epoch, epoch, rows: rows(2) };
+        checkpoints.take(snapshot(2)).unwrap();
+        while !checkpoints.writing.as_ref().unwrap().is_finished() {
+            thread::yield_now();
+        }
+        let error = format!("{:#}", checkpoints.take(snapshot(4)).unwrap_err());
+        assert!(error.contains("cannot save the checkpoint of epoch 2"), "{error}");
+        // What came after it is not lost.
+        checkpoints.finish().unwrap();
+        assert_eq!(on_disk(folder.path()), [(4, 4)]);
     }
 
     #[test]
     fn another_runs_checkpoint_is_refused() {
         let folder = tempfile::tempdir().unwrap();
-        let mut checkpoints = Checkpoints::new(folder.path(), "tiny".to_owned());
-        checkpoints.save(3, &rows(3)).unwrap();
-        let refused = |checkpoints: &Checkpoints, epoch, members| {
-            format!("{:#}", checkpoints.load(epoch, members).unwrap_err())
+        let mut checkpoints = at_once(folder.path());
+        save(&mut checkpoints, 3, 3, rows(3));
+        let refused = |checkpoints: &mut Checkpoints, members| {
+            format!("{:#}", checkpoints.restore(3, members).unwrap_err())
         };
-        assert!(refused(&checkpoints, 3, 4).contains("not a row for each member"));
-        assert!(refused(&checkpoints, 4, 3).contains("checkpoint-000004"));
-        let other = Checkpoints::new(folder.path(), "wrn-40-2".to_owned());
-        assert!(refused(&other, 3, 3).contains("\"tiny\""));
-        fs::write(folder.path().join("checkpoint-000003.safetensors"), b"torn").unwrap();
-        assert!(refused(&checkpoints, 3, 3).contains("cannot load"));
+        assert!(refused(&mut checkpoints, 4).contains("not a row for each member"));
+        let mut other = Checkpoints::new(folder.path(), "wrn-40-2".to_owned(), Some(Duration::ZERO));
+        assert!(refused(&mut other, 3).contains("\"tiny\""));
+        let path = folder.path().join("checkpoint-000003.safetensors");
+        let bytes = fs::read(&path).unwrap();
+        fs::write(&path, &bytes[..bytes.len() - 1]).unwrap();
+        assert!(refused(&mut checkpoints, 3).contains("cannot load"));
+        fs::write(&path, b"torn").unwrap();
+        assert_eq!(on_disk(folder.path()), [], "what is no checkpoint is not restored");
     }
 }

@@ -1,16 +1,14 @@
 //! `pba-trainer compare`: arms and seeds from scratch, and a report of their differences.
 
 use std::collections::{HashMap, HashSet};
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
-use anyhow::{Context, ensure};
+use anyhow::ensure;
 use pba_augment::{Base, Policies};
 use pba_datasets::SplitName;
 use pba_schedules::{Ablation, Schedule, random_schedule};
-use pba_search::protocol::flags;
+use pba_search::protocol::{Report, flags};
 use pba_search::{
     Arm, Comparison, ComparisonEvent, ComparisonResults, ComparisonSpec, Run, RunKey, Score, Spec, SpecError,
     Stage, Trainer,
@@ -42,7 +40,9 @@ pub(crate) fn run(Args { work, dir }: Args) -> anyhow::Result<()> {
     let spec: ComparisonSpec = work.begin()?;
     let checked = check(spec, &work.dataset, &work.cache(dir.as_deref()))?;
     match dir {
-        Some(dir) if !work.check => compare(&checked, &dir, work.patience()),
+        Some(dir) if !work.check => {
+            compare(&checked, &RunDir::open(&dir, work.patience(), work.save_interval())?)
+        }
         _ => Ok(()),
     }
 }
@@ -73,21 +73,20 @@ fn check(spec: ComparisonSpec, dataset: &Path, cache: &Path) -> anyhow::Result<C
     Ok(Checked { job, val, test })
 }
 
-/// Runs the comparison to its end, once no other trainer has held its folder for `patience`.
+/// Runs the comparison to its end.
 ///
 /// # Errors
 /// [`crate::signals::Interrupted`] when told to stop; others when it cannot continue.
-fn compare(checked: &Checked, path: &Path, patience: Duration) -> anyhow::Result<()> {
+fn compare(checked: &Checked, run_dir: &RunDir) -> anyhow::Result<()> {
     let Job { spec, dataset, placement, .. } = &checked.job;
-    let run_dir = RunDir::open(path, patience)?;
-    let trial = Trial::new(checked, path)?;
+    let trial = Trial::new(checked, &run_dir.path)?;
     let schedule_digests: Vec<Option<String>> = spec.arms.iter().map(|arm| trial.digest(arm)).collect();
     let begun = ComparisonEvent::Comparing {
         spec: Box::new(spec.clone()),
         schedule_digests: schedule_digests.clone(),
         dataset_digest: dataset.digest().to_string(),
     };
-    let (mut comparison, mut journal) = resume::<Comparison>(Some(&run_dir), &begun)?;
+    let (mut comparison, mut journal) = resume::<Comparison>(Some(run_dir), &begun)?;
     ensure!(
         comparison.schedule_digests == schedule_digests,
         "the run folder holds a comparison of schedules of these names with different content"
@@ -100,17 +99,18 @@ fn compare(checked: &Checked, path: &Path, patience: Duration) -> anyhow::Result
     report::ticking(&meter, || {
         let mut record = |comparison: &mut Comparison, event: ComparisonEvent| {
             comparison.apply(&event).map_err(anyhow::Error::msg)?;
-            journal.record::<Comparison>(&event)
+            journal.record::<Comparison>(&event)?;
+            journal.sync()?;
+            report::tell(&Report::Saved { epoch: comparison.epoch() });
+            anyhow::Ok(())
         };
         while let Some((number, round)) = comparison.current() {
-            let folder = path.join(format!("{ROUND}{number}"));
-            delete_rounds(path, Some(&folder))?;
             let (split, score) = trial.scored_on(round.stage);
             let (images, arms) =
                 (score.images, round.runs.iter().map(|&run| comparison.arm(round.stage, run)));
             let runs: Vec<_> = round.runs.iter().copied().zip(arms).collect();
             let before = comparison.trained_models();
-            let errors = trial.train(&runs, score, &folder, &meter, before)?;
+            let errors = trial.train(&runs, score, run_dir, &meter, before)?;
             let split = split.to_string();
             record(&mut comparison, ComparisonEvent::Scored { round: number, split, images, errors })?;
             if let Some(tuning) = comparison.choose() {
@@ -118,27 +118,10 @@ fn compare(checked: &Checked, path: &Path, patience: Duration) -> anyhow::Result
             }
         }
         let ComparisonResults { recommended, verdict, .. } = comparison.report();
-        record(&mut comparison, ComparisonEvent::Compared { recommended, verdict })?;
-        delete_rounds(path, None)
+        record(&mut comparison, ComparisonEvent::Compared { recommended, verdict })
     })?;
     report::tell(&meter.progress());
     Ok(())
-}
-
-/// Prefix of the folders that hold the checkpoints of a round.
-const ROUND: &str = "round-";
-
-/// Deletes the checkpoints of every round but one, and makes a folder for those.
-fn delete_rounds(path: &Path, current: Option<&Path>) -> anyhow::Result<()> {
-    let cannot = || format!("cannot clear the run folder {}", path.display());
-    for entry in fs::read_dir(path).with_context(cannot)? {
-        let entry = entry.with_context(cannot)?;
-        let is_round = entry.file_name().to_string_lossy().starts_with(ROUND);
-        if is_round && current != Some(entry.path().as_path()) {
-            fs::remove_dir_all(entry.path()).with_context(cannot)?;
-        }
-    }
-    current.map_or(Ok(()), fs::create_dir_all).with_context(cannot)
 }
 
 /// What the runs of a comparison train on, and are scored with.
@@ -216,7 +199,7 @@ impl<'a> Trial<'a> {
         &self,
         runs: &[(RunKey, Arm)],
         score: ScoreSet,
-        folder: &Path,
+        run_dir: &RunDir,
         meter: &Arc<Meter>,
         (rounds_before, models_before): (u32, u32),
     ) -> anyhow::Result<Vec<Option<f64>>> {
@@ -233,11 +216,11 @@ impl<'a> Trial<'a> {
             },
         };
         let members = seeds.iter().zip(runs).map(begin).collect();
-        let mut population = Population::new(self.job, members, score, Some(folder), meter)?;
+        let mut population = Population::new(self.job, members, score, Some(run_dir), meter)?;
         let images_of_a_model = self.job.spec.images() / u64::from(self.job.spec.models());
         population.before = (rounds_before * training.epochs, u64::from(models_before) * images_of_a_model);
         population.restore(0)?;
-        population.train_epochs(0..training.epochs, |epoch| {
+        let trained = population.train_epochs(0..training.epochs, |epoch| {
             let policies = |(&seed, (_, arm)): (&u64, &(RunKey, Arm))| {
                 let Some(schedule) = self.schedules.get(arm) else { return Ok(Policies::None) };
                 let ablation = match arm {
@@ -247,7 +230,8 @@ impl<'a> Trial<'a> {
                 schedules::policies(schedule, ablation, epoch, training.epochs, seed)
             };
             seeds.iter().zip(runs).map(policies).collect()
-        })?;
+        });
+        population.keep_latest(trained)?;
         Ok(population.evaluate()?.into_iter().map(|accuracy| number(1.0 - accuracy)).collect())
     }
 }

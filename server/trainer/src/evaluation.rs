@@ -2,7 +2,6 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use pba_augment::Policies;
@@ -56,7 +55,11 @@ pub(crate) fn run(Args { work, dir, schedule: given }: Args) -> anyhow::Result<(
         None => Some(schedules::named(&spec.schedule, dir)?),
     };
     let checked = check(spec, &work.dataset, &work.cache(dir))?;
-    if work.check { Ok(()) } else { evaluate(checked, schedule, dir, work.patience()) }
+    if work.check {
+        return Ok(());
+    }
+    let run_dir = dir.map(|dir| RunDir::open(dir, work.patience(), work.save_interval()));
+    evaluate(checked, schedule, run_dir.transpose()?)
 }
 
 /// An evaluation that is ready to start, and what it is tested on.
@@ -76,18 +79,15 @@ fn check(spec: EvaluationSpec, dataset: &Path, cache: &Path) -> anyhow::Result<C
     Ok(Checked { job, tested_on, tested })
 }
 
-/// Runs the evaluation to its end, in a folder once no other trainer has held it for `patience`; after
-/// each epoch it can be resumed there.
+/// Runs the evaluation to its end; in a folder, it can be resumed there.
 ///
 /// # Errors
 /// [`crate::signals::Interrupted`] when told to stop; others when it cannot continue.
 fn evaluate(
     Checked { mut job, tested_on, tested }: Checked,
     schedule: Option<Arc<Schedule>>,
-    run_dir: Option<&Path>,
-    patience: Duration,
+    run_dir: Option<RunDir>,
 ) -> anyhow::Result<()> {
-    let run_dir = run_dir.map(|path| RunDir::open(path, patience)).transpose()?;
     let name = schedule.as_ref().map_or(EvaluationSpec::NO_SCHEDULE, |schedule| schedule.name());
     job.spec.schedule = name.to_owned();
     let Job { spec, dataset, pictures, placement, .. } = &job;
@@ -117,10 +117,9 @@ fn evaluate(
     let (train, _) = choose(&pictures.labels(), training.split_seed, spec.train_size.unwrap_or(0), 0);
     let meter = Arc::new(Meter::of(spec));
     let members = Beginning::of_all(&job, 1, train);
-    let folder = run_dir.as_ref().map(|run_dir| run_dir.path.as_path());
-    let mut population = Population::new(&job, members, score, folder, &meter)?;
+    let mut population = Population::new(&job, members, score, run_dir.as_ref(), &meter)?;
     population.restore(evaluation.epoch())?;
-    report::ticking(&meter, || {
+    let trained = report::ticking(&meter, || {
         for epoch in evaluation.epoch()..training.epochs {
             let policies = match &schedule {
                 None => Policies::None,
@@ -130,11 +129,12 @@ fn evaluate(
             };
             population.train_epoch(&[policies], epoch)?;
             let train_loss = number(population.take_losses(1)[0].into());
-            population.save(epoch + 1)?;
             record(&mut evaluation, EvaluationEvent::Trained { epoch: epoch + 1, train_loss })?;
+            population.save(epoch + 1)?;
         }
-        anyhow::Ok(())
-    })?;
+        Ok(())
+    });
+    population.keep_latest(trained)?;
     let accuracy = population.evaluate()?[0];
     report::tell(&meter.progress());
     let outcome = Evaluated {
@@ -144,5 +144,6 @@ fn evaluate(
         test_error: number(1.0 - accuracy),
         train_loss: evaluation.train_loss,
     };
-    record(&mut evaluation, EvaluationEvent::Evaluated(outcome))
+    record(&mut evaluation, EvaluationEvent::Evaluated(outcome))?;
+    journal.sync()
 }

@@ -1,16 +1,17 @@
 //! The members of a search as its trainer.
 
 use std::ops::Range;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
+use anyhow::ensure;
 use pba_augment::{Base, Policies};
 use pba_schedules::Policy;
 use pba_search::protocol::files;
 use pba_search::{Spec, Trainer, TrainingSpec};
 use tch::Kind;
 
-use crate::checkpoint::Checkpoints;
+use crate::checkpoint::{Checkpoints, Snapshot};
 use crate::data::{ScoreSet, TrainSet, member_seed};
 use crate::device::Placement;
 use crate::job::Job;
@@ -19,6 +20,7 @@ use crate::network::model::Model;
 use crate::network::net::Net;
 use crate::network::rows::Rows;
 use crate::report::Meter;
+use crate::run_dir::RunDir;
 use crate::{models, torch};
 
 /// What a member begins with.
@@ -62,20 +64,20 @@ pub(crate) struct Population {
     way: Box<dyn Train>,
     /// A file that is there when the search should end.
     finish: Option<PathBuf>,
-    /// Epochs that the members have trained. Ahead of the search's after a save in mid-generation.
+    /// Epochs that the members have trained: in the middle of a generation, more than the run's.
     epoch: u32,
-    /// Epochs and images of the job's earlier populations, for the meter.
+    /// Epochs and images of the job's earlier populations, which meter and checkpoints count too.
     pub(crate) before: (u32, u64),
 }
 
 impl Population {
-    /// Members of a job, which are saved in `folder` if there is one. They have no weights:
+    /// Members of a job, which are saved in `run_dir` if there is one. They have no weights:
     /// [`Trainer::restore`] gives them.
     pub(crate) fn new<S: Spec>(
         job: &Job<S>,
         members: Vec<Beginning>,
         score: ScoreSet,
-        folder: Option<&Path>,
+        run_dir: Option<&RunDir>,
         meter: &Arc<Meter>,
     ) -> anyhow::Result<Population> {
         torch::backward_on_caller()?;
@@ -93,7 +95,8 @@ impl Population {
             let (normalization, kinds) = (pictures.normalization, (Kind::Float, compute));
             Net::new(&model, per_net.into(), normalization, training.weight_decay, placement.device, kinds)
         };
-        let checkpoints = |folder: &Path| Checkpoints::new(folder, training.model.to_string());
+        let checkpoints =
+            |dir: &RunDir| Checkpoints::new(&dir.path, training.model.to_string(), dir.save_interval);
         let set = |Beginning { images, base, .. }: &Beginning| TrainSet {
             pictures: pictures.clone(),
             indices: Arc::clone(images),
@@ -104,8 +107,8 @@ impl Population {
         Ok(Population {
             nets: (0..count / per_net).map(net).collect(),
             way: (placement.way.train)(),
-            checkpoints: folder.map(checkpoints),
-            finish: folder.map(|folder| folder.join(files::FINISH)),
+            checkpoints: run_dir.map(checkpoints),
+            finish: run_dir.map(|dir| dir.path.join(files::FINISH)),
             meter: Arc::clone(meter),
             train: members.iter().map(set).collect(),
             seeds: members.iter().map(|member| member.seed).collect(),
@@ -151,14 +154,41 @@ impl Population {
     ) -> anyhow::Result<()> {
         for epoch in epochs.start.max(self.epoch)..epochs.end {
             self.train_epoch(&policies(epoch)?, epoch)?;
-            match &mut self.checkpoints {
-                Some(checkpoints) if self.epoch < epochs.end && checkpoints.is_due() => {
-                    checkpoints.save_mid_generation(self.epoch, &snapshot(&self.nets))?;
-                }
-                _ => {}
+            // The last epoch's members are taken once they have copied each other.
+            if self.epoch < epochs.end {
+                self.keep(epochs.start)?;
             }
         }
         Ok(())
+    }
+
+    /// Takes what the members are now, to be saved for the generation that began after `generation` epochs.
+    fn keep(&mut self, generation: u32) -> anyhow::Result<()> {
+        match &mut self.checkpoints {
+            Some(checkpoints) => {
+                let rows = snapshot(&self.nets);
+                let before = self.before.0;
+                checkpoints.take(Snapshot {
+                    generation: before + generation,
+                    epoch: before + self.epoch,
+                    rows,
+                })
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// After a run has ended early, as by an interruption: saves the members after their last finished epoch.
+    ///
+    /// # Errors
+    /// The one that ended it.
+    pub(crate) fn keep_latest<T>(&mut self, ended: anyhow::Result<T>) -> anyhow::Result<T> {
+        if let (Err(_), Some(checkpoints)) = (&ended, &mut self.checkpoints)
+            && let Err(error) = checkpoints.finish()
+        {
+            eprintln!("warning: {error:#}");
+        }
+        ended
     }
 
     /// What every member starts as: it follows from the member's seed.
@@ -186,12 +216,19 @@ impl Trainer for Population {
 
     fn restore(&mut self, epoch: u32) -> anyhow::Result<()> {
         let members = self.seeds.len() as u32;
-        let saved = self.checkpoints.as_mut().map(|checkpoints| checkpoints.restore(epoch, members));
-        let (epoch, rows) = saved.transpose()?.flatten().unwrap_or_else(|| (0, self.initial_rows()));
+        let before = self.before.0;
+        let saved = self.checkpoints.as_mut().map(|checkpoints| checkpoints.restore(before + epoch, members));
+        let (epoch, rows) = match saved.transpose()?.flatten() {
+            Some((saved, rows)) => (saved - before, rows),
+            None => {
+                ensure!(epoch == 0, "there is no checkpoint of epoch {epoch}");
+                (0, self.initial_rows())
+            }
+        };
         self.set_rows(&rows);
         self.epoch = epoch;
         let images = (self.train.len() * self.train[0].steps() * self.training.batch_size) as u64;
-        self.meter.resume(self.before.0 + epoch, self.before.1 + images * u64::from(epoch));
+        self.meter.resume(before + epoch, self.before.1 + images * u64::from(epoch));
         Ok(())
     }
 
@@ -216,9 +253,10 @@ impl Trainer for Population {
     }
 
     fn save(&mut self, epoch: u32) -> anyhow::Result<()> {
+        self.keep(epoch)?;
         match &mut self.checkpoints {
-            Some(checkpoints) => checkpoints.save(epoch, &snapshot(&self.nets)),
-            None => Ok(()),
+            Some(checkpoints) if epoch == self.training.epochs => checkpoints.finish(),
+            _ => Ok(()),
         }
     }
 
@@ -229,6 +267,9 @@ impl Trainer for Population {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+    use std::time::Duration;
+
     use pba_schedules::Op;
     use pba_search::{SearchSpec, Strategy};
 
@@ -243,8 +284,10 @@ mod tests {
         let (dataset, cache) = (Path::new("shapes"), std::env::temp_dir().join("pba-trainer"));
         let job = Job::check(spec, strategy, SearchSpec::sized, dataset, &cache).unwrap();
         let score = ScoreSet::new(&job.pictures, &(64..600).collect::<Vec<_>>(), job.placement.device);
+        let open = |folder| RunDir::open(folder, Duration::ZERO, Some(Duration::ZERO)).unwrap();
+        let folder = folder.map(open);
         let members = Beginning::of_all(&job, MEMBERS, (0..64).collect());
-        Population::new(&job, members, score, folder, &Arc::new(Meter::of(&job.spec))).unwrap()
+        Population::new(&job, members, score, folder.as_ref(), &Arc::new(Meter::of(&job.spec))).unwrap()
     }
 
     fn policies() -> Vec<Policy> {
@@ -289,11 +332,10 @@ mod tests {
             uninterrupted.restore(0).unwrap();
             train(&mut uninterrupted, 0..2);
             uninterrupted.save(2).unwrap();
-            train(&mut uninterrupted, 2..3);
-            // A long generation is saved before its end.
-            let rows = snapshot(&uninterrupted.nets);
-            uninterrupted.checkpoints.as_mut().unwrap().save_mid_generation(3, &rows).unwrap();
-            train(&mut uninterrupted, 3..4);
+            uninterrupted.checkpoints.as_mut().unwrap().finish().unwrap();
+            // A generation is saved before its end, too.
+            train(&mut uninterrupted, 2..4);
+            uninterrupted.checkpoints.as_mut().unwrap().finish().unwrap();
             for mid_generation in [true, false] {
                 let mut resumed = population(strategy, "cpu", Some(folder.path()));
                 resumed.restore(2).unwrap();
@@ -302,7 +344,7 @@ mod tests {
                 assert_eq!(difference(&uninterrupted, &resumed), 0.0, "{strategy}");
                 assert_eq!(uninterrupted.evaluate().unwrap(), resumed.evaluate().unwrap());
                 if mid_generation {
-                    std::fs::remove_file(folder.path().join("between.safetensors")).unwrap();
+                    std::fs::remove_file(folder.path().join("checkpoint-000003.safetensors")).unwrap();
                 }
             }
         }

@@ -2,11 +2,9 @@
 //!
 //! ```text
 //! events.jsonl                    the journal (pba_search::journal)
-//! checkpoint-EPOCH.safetensors    all members after a generation; the last two
-//! between.safetensors             all members in the middle of a long generation
+//! checkpoint-EPOCH.safetensors    all members after an epoch; the last two that were written
 //! schedule.json                   what was learned, once a search is done
 //! schedules/NAME.json             what an evaluation or a comparison trains with
-//! round-N/                        the checkpoints of a comparison's current round
 //! finish                          there when a search was asked to end with its generation
 //! lock                            held while a trainer works here
 //! ```
@@ -18,11 +16,11 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
-use pba_search::journal::{self, Replay, replay};
+use pba_search::journal::{self, Replay, replay_to};
 use pba_search::protocol::{Report, files};
 use pba_search::{Run, Spec};
 
-use crate::{report, signals};
+use crate::{checkpoint, report, signals};
 
 /// Between two tries to lock a folder.
 const LOCK_POLL: Duration = Duration::from_millis(50);
@@ -31,6 +29,8 @@ const LOCK_POLL: Duration = Duration::from_millis(50);
 #[derive(Debug)]
 pub(crate) struct RunDir {
     pub(crate) path: PathBuf,
+    /// From one save of the members to the next, if somebody says.
+    pub(crate) save_interval: Option<Duration>,
     _lock: File,
 }
 
@@ -41,7 +41,11 @@ impl RunDir {
     /// # Errors
     /// [`signals::Interrupted`] when told to stop meanwhile; others when the folder cannot be
     /// written to, or stays locked.
-    pub(crate) fn open(path: &Path, patience: Duration) -> anyhow::Result<RunDir> {
+    pub(crate) fn open(
+        path: &Path,
+        patience: Duration,
+        save_interval: Option<Duration>,
+    ) -> anyhow::Result<RunDir> {
         fs::create_dir_all(path)
             .with_context(|| format!("cannot create the run folder {}", path.display()))?;
         let lock = File::create(path.join(files::LOCK))
@@ -50,7 +54,7 @@ impl RunDir {
         loop {
             signals::check()?;
             match lock.try_lock() {
-                Ok(()) => return Ok(RunDir { path: path.to_owned(), _lock: lock }),
+                Ok(()) => return Ok(RunDir { path: path.to_owned(), save_interval, _lock: lock }),
                 Err(TryLockError::WouldBlock) if start.elapsed() < patience => sleep(LOCK_POLL),
                 Err(TryLockError::WouldBlock) => bail!("another trainer works in {}", path.display()),
                 Err(TryLockError::Error(error)) => return Err(error).context("cannot lock the run folder"),
@@ -58,7 +62,8 @@ impl RunDir {
         }
     }
 
-    /// Reads the journal, and truncates it after the last event that the run can resume from.
+    /// Reads the journal, and truncates it after the last event that the run can resume from: the end of a
+    /// generation whose members, or those of an epoch after it, are on disk.
     fn journal<R: Run>(&self) -> anyhow::Result<(Option<Replay<R>>, Journal)> {
         let path = self.path.join(files::JOURNAL);
         let file = OpenOptions::new()
@@ -71,7 +76,20 @@ impl RunDir {
         let whole = bytes.iter().rposition(|&byte| byte == b'\n').map_or(0, |at| at + 1);
         let text = std::str::from_utf8(&bytes[..whole])
             .with_context(|| format!("{} is not text", path.display()))?;
-        let replay = replay(text).with_context(|| path.display().to_string())?;
+        let replay_to = |epoch| replay_to::<R>(text, epoch).with_context(|| path.display().to_string());
+        let mut replay = replay_to(u32::MAX)?;
+        let needs_models = replay.as_ref().is_some_and(|there| !there.run.begins_anew());
+        if needs_models {
+            replay = replay_to(0)?;
+        }
+        for found in checkpoint::found(&self.path)?.into_iter().rev().filter(|_| needs_models) {
+            let there = replay_to(found.generation)?;
+            // Else the journal does not reach up to it, as after a power failure.
+            if there.as_ref().is_some_and(|there| there.run.epoch() == found.generation) {
+                replay = there;
+                break;
+            }
+        }
         file.set_len(replay.as_ref().map_or(0, |replay| replay.bytes) as u64)?;
         Ok((replay, Journal { file: Some(file) }))
     }
@@ -89,6 +107,7 @@ pub(crate) fn resume<R: Run>(run_dir: Option<&RunDir>, started: &R::Event) -> an
     };
     let Some(Replay { run, dataset_digest: there, events, .. }) = replayed else {
         journal.record::<R>(started)?;
+        journal.sync()?;
         return Ok((asked, journal));
     };
     // A run folder belongs to one spec. Only where it runs may change.
@@ -112,19 +131,23 @@ pub(crate) struct Journal {
 }
 
 impl Journal {
-    /// Appends an event and reports it on standard output. An event that the run can resume from, or its
-    /// end, is on disk when this returns.
+    /// Appends an event and reports it on standard output. It is on disk after [`Journal::sync`], and when
+    /// members are saved that need it.
     pub(crate) fn record<R: Run>(&mut self, event: &R::Event) -> anyhow::Result<()> {
         let line = journal::line(event);
         if let Some(file) = &mut self.file {
-            let durable = R::can_resume_after(event);
-            file.write_all(line.as_bytes())
-                .and_then(|()| if durable { file.sync_data() } else { Ok(()) })
-                .with_context(|| {
-                    format!("cannot write {}; the run can resume from its last checkpoint", files::JOURNAL)
-                })?;
+            file.write_all(line.as_bytes()).with_context(cannot_write)?;
         }
         report::line(line.trim_end());
         Ok(())
     }
+
+    /// Puts what was recorded on disk.
+    pub(crate) fn sync(&mut self) -> anyhow::Result<()> {
+        self.file.as_ref().map_or(Ok(()), File::sync_data).with_context(cannot_write)
+    }
+}
+
+fn cannot_write() -> String {
+    format!("cannot write {}; the run can resume from its last checkpoint", files::JOURNAL)
 }

@@ -1,8 +1,7 @@
 //! `pba-trainer search`: runs a search in a folder, or resumes the one in it.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 use anyhow::ensure;
 use pba_datasets::SplitName;
@@ -39,7 +38,9 @@ pub(crate) fn run(Args { work, dir }: Args) -> anyhow::Result<()> {
     let job = Job::check(spec, strategy, SearchSpec::sized, &work.dataset, &work.cache(dir.as_deref()))?;
     let checked = check(job)?;
     match dir {
-        Some(dir) if !work.check => search(checked, &dir, work.patience()),
+        Some(dir) if !work.check => {
+            search(checked, RunDir::open(&dir, work.patience(), work.save_interval())?)
+        }
         _ => Ok(()),
     }
 }
@@ -73,13 +74,12 @@ fn check(mut job: Job<SearchSpec>) -> anyhow::Result<Checked> {
     Ok(Checked { job, own_val: Some(val) })
 }
 
-/// Runs the search to its end, once no other trainer has held its folder for `patience`.
+/// Runs the search to its end.
 ///
 /// # Errors
 /// [`signals::Interrupted`] when told to stop; others when it cannot continue.
-fn search(Checked { job, own_val }: Checked, run_dir: &Path, patience: Duration) -> anyhow::Result<()> {
+fn search(Checked { job, own_val }: Checked, run_dir: RunDir) -> anyhow::Result<()> {
     let Job { spec, dataset, pictures, placement, .. } = &job;
-    let run_dir = RunDir::open(run_dir, patience)?;
     let dataset_digest = dataset.digest().to_string();
     let started = Event::Started { spec: Box::new(spec.clone()), dataset_digest };
     let (mut search, mut journal) = resume::<Search>(Some(&run_dir), &started)?;
@@ -98,14 +98,16 @@ fn search(Checked { job, own_val }: Checked, run_dir: &Path, patience: Duration)
     };
     let meter = Arc::new(Meter::of(spec));
     let members = Beginning::of_all(&job, spec.population, train);
-    let mut population = Population::new(&job, members, score, Some(&run_dir.path), &meter)?;
+    let mut population = Population::new(&job, members, score, Some(&run_dir), &meter)?;
     report::tell(&placement.report());
     let schedule = report::ticking(&meter, || {
-        pba_search::run(&mut search, &mut population, |event| {
+        let learned = pba_search::run(&mut search, &mut population, |event| {
             signals::check()?;
             journal.record::<Search>(event)
-        })
+        });
+        population.keep_latest(learned)
     })?;
+    journal.sync()?;
     report::tell(&meter.progress());
     replace_file(&run_dir.path.join(files::SCHEDULE), formats::json::write(&schedule).as_bytes())?;
     Ok(())

@@ -38,6 +38,10 @@ pub(crate) struct Work {
     /// folder, such as one whose parent was killed, this one waits for it.
     #[arg(long = flags::PARENT, conflicts_with = "detached")]
     parent: Option<i32>,
+    /// Seconds from one save of the members to the next, at least; 0 saves after each epoch. They are also saved
+    /// at the end and on interruption [default: 50 times what a save takes, but at most 20].
+    #[arg(long, env = "PBA_TRAINER_SAVE_SECONDS")]
+    save_seconds: Option<u32>,
 }
 
 impl Work {
@@ -64,6 +68,11 @@ impl Work {
     /// while its previous trainer is still exiting.
     pub(crate) fn patience(&self) -> Duration {
         if self.parent.is_some() { PATIENCE } else { Duration::ZERO }
+    }
+
+    /// From one save of the members to the next, at least, if somebody says.
+    pub(crate) fn save_interval(&self) -> Option<Duration> {
+        self.save_seconds.map(|seconds| Duration::from_secs(seconds.into()))
     }
 
     /// The folder that caches decoded datasets.

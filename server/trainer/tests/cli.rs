@@ -32,6 +32,8 @@ static CACHE: LazyLock<PathBuf> = LazyLock::new(|| {
 fn command(arguments: &[&str], cache: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_pba-trainer"));
     command.args(arguments).args(["--spec", "-", "--dataset", "shapes", "--cache"]).arg(cache);
+    // What takes seconds here would not be saved before its end.
+    command.env("PBA_TRAINER_SAVE_SECONDS", "0");
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     command
 }
@@ -82,7 +84,7 @@ fn on_a_core(folder: &Path) -> Command {
     let core = allowed.trim().split(['-', ',']).next().unwrap();
     let mut command = Command::new("taskset");
     command.args(["-c", core, env!("CARGO_BIN_EXE_pba-trainer")]);
-    command.args(["search", "--spec", "-", "--dataset", "shapes"]);
+    command.args(["search", "--spec", "-", "--dataset", "shapes", "--save-seconds", "3600"]);
     command.arg("--cache").arg(&*CACHE).arg("--dir").arg(folder);
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     command
@@ -101,7 +103,9 @@ fn the_same_spec_gives_the_same_journal_whatever_the_strategy_or_the_cores() {
     let schedule = pba_schedules::formats::json::read(&schedule).unwrap();
     assert_eq!(schedule.digest().to_string(), digest(&journal));
     assert_eq!((schedule.name(), schedule.epochs()), ("small", 6));
-    assert_eq!(checkpoints(one.path()), ["checkpoint-000004.safetensors", "checkpoint-000006.safetensors"]);
+    assert_eq!(checkpoints(one.path()).last().unwrap(), "checkpoint-000006.safetensors");
+    // This one was saved at its end only, which the journal does not tell.
+    assert_eq!(checkpoints(other.path()), ["checkpoint-000006.safetensors"]);
 
     // Rounding may differ, so this one only has to end.
     let mut spec = small_spec();
@@ -130,21 +134,91 @@ fn killed_at_five_random_moments_it_ends_as_if_nothing_had_happened() {
     let again = complete(killed.path(), &small_spec());
     assert_eq!(again, journal);
     println!("digest {}", digest(&again));
-    assert_eq!(checkpoints(killed.path()), checkpoints(whole.path()));
+    assert_eq!(checkpoints(killed.path()).last(), checkpoints(whole.path()).last());
+}
+
+/// Runs a search that saves nothing of itself until it is told to stop, once it has said `line`.
+fn interrupted_at(line: &str, folder: &Path, spec: &Value) {
+    let mut command = command(&["search", "--dir", folder.to_str().unwrap()], &CACHE);
+    command.env("PBA_TRAINER_SAVE_SECONDS", "3600");
+    let mut child = spawn(command, spec);
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
+    assert!(lines.by_ref().any(|said| said.contains(line)));
+    assert_eq!(checkpoints(folder), Vec::<String>::new());
+    Command::new("sh").args(["-c", &format!("kill {}", child.id())]).status().unwrap();
+    assert_eq!(lines.last().unwrap(), "{\"event\":\"interrupted\"}");
+    assert_eq!(child.wait().unwrap().code(), Some(3));
+}
+
+#[test]
+fn an_interruption_costs_no_finished_epoch() {
+    let (whole, stopped) = (TempDir::new().unwrap(), TempDir::new().unwrap());
+    let mut spec = small_spec();
+    spec["epochs"] = 40.into();
+    spec["perturbation_interval"] = 4.into();
+    let journal = complete(whole.path(), &spec);
+    interrupted_at("\"epoch\":8,\"scores\"", stopped.path(), &spec);
+    // One epoch or more after the generation has ended, in which it was interrupted.
+    let saved = checkpoints(stopped.path());
+    assert!(saved.len() == 1 && saved[0].as_str() >= "checkpoint-000007.safetensors", "{saved:?}");
+    let output = search_in(stopped.path(), &spec).wait_with_output().unwrap();
+    let resumed: Value = serde_json::from_str(text(&output).lines().next().unwrap()).unwrap();
+    assert!(resumed["epoch"].as_u64().unwrap() >= 4, "{resumed}");
+    assert_eq!(fs::read_to_string(stopped.path().join("events.jsonl")).unwrap(), journal);
+}
+
+#[test]
+fn a_checkpoint_that_is_damaged_or_ahead_of_the_journal_is_passed_over() {
+    let (whole, damaged) = (TempDir::new().unwrap(), TempDir::new().unwrap());
+    let journal = complete(whole.path(), &small_spec());
+    let path = |name: &str| damaged.path().join(name);
+    let last = checkpoints(whole.path()).pop().unwrap();
+    fs::copy(whole.path().join(&last), path(&last)).unwrap();
+    fs::write(path("checkpoint-000005.safetensors"), "no checkpoint").unwrap();
+    let end = journal.find("\"scored\",\"epoch\":4").unwrap();
+    let end = journal[..end].rfind('\n').unwrap() + 1;
+    fs::write(path("events.jsonl"), &journal[..end]).unwrap();
+    let output = search_in(damaged.path(), &small_spec()).wait_with_output().unwrap();
+    assert!(output.status.success(), "{}", text(&output));
+    assert!(
+        text(&output).starts_with("{\"event\":\"resumed\",\"epoch\":0,\"events\":1}"),
+        "{}",
+        text(&output)
+    );
+    assert!(text(&output).contains("checkpoint-000005.safetensors is no checkpoint"), "{}", text(&output));
+    assert_eq!(fs::read_to_string(path("events.jsonl")).unwrap(), journal);
+}
+
+/// Older versions wrote every generation's checkpoint before its event.
+#[test]
+fn a_folder_of_an_older_version_resumes() {
+    let (whole, old) = (TempDir::new().unwrap(), TempDir::new().unwrap());
+    let mut spec = small_spec();
+    spec["epochs"] = 40.into();
+    let journal = complete(whole.path(), &spec);
+    interrupted_at("\"scored\",\"epoch\":6", old.path(), &spec);
+    let name = checkpoints(old.path()).pop().unwrap();
+    let is_mid_generation = !journal.contains(&format!(
+        "\"checkpoint\",\"epoch\":{}}}",
+        name["checkpoint-".len()..][..6].trim_start_matches('0')
+    ));
+    if is_mid_generation {
+        fs::rename(old.path().join(&name), old.path().join("between.safetensors")).unwrap();
+    }
+    let output = search_in(old.path(), &spec).wait_with_output().unwrap();
+    assert!(output.status.success(), "{}", text(&output));
+    assert!(!text(&output).contains("\"resumed\",\"epoch\":0"), "{}", text(&output));
+    assert_eq!(fs::read_to_string(old.path().join("events.jsonl")).unwrap(), journal);
+    assert!(!old.path().join("between.safetensors").exists());
 }
 
 #[test]
 fn a_torn_journal_and_a_half_written_checkpoint_do_no_harm() {
     let (whole, torn) = (TempDir::new().unwrap(), TempDir::new().unwrap());
     let journal = complete(whole.path(), &small_spec());
-    let at = journal.find("\"checkpoint\",\"epoch\":4").unwrap();
-    let end = at + journal[at..].find('\n').unwrap() + 1;
-    fs::copy(
-        whole.path().join("checkpoint-000004.safetensors"),
-        torn.path().join("checkpoint-000004.safetensors"),
-    )
-    .unwrap();
-    fs::write(torn.path().join("events.jsonl"), format!("{}{{\"event\":\"sco", &journal[..end])).unwrap();
+    interrupted_at("\"checkpoint\",\"epoch\":2", torn.path(), &small_spec());
+    let kept = fs::read_to_string(torn.path().join("events.jsonl")).unwrap();
+    fs::write(torn.path().join("events.jsonl"), kept + "{\"event\":\"sco").unwrap();
     fs::write(torn.path().join("checkpoint-000006.safetensors.partial"), "half").unwrap();
     assert_eq!(complete(torn.path(), &small_spec()), journal);
 }
@@ -156,8 +230,8 @@ fn sigterm_ends_it_between_two_steps() {
     spec["epochs"] = 100_000.into();
     let mut child = search_in(folder.path(), &spec);
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-    let scored = lines.by_ref().map(Result::unwrap).find(|line| line.contains("\"checkpoint\""));
-    assert!(scored.is_some());
+    let saved = lines.by_ref().map(Result::unwrap).find(|line| line.contains("\"saved\",\"epoch\":2"));
+    assert!(saved.is_some());
     Command::new("sh").args(["-c", &format!("kill {}", child.id())]).status().unwrap();
     assert_eq!(lines.last().unwrap().unwrap(), "{\"event\":\"interrupted\"}");
     assert_eq!(child.wait().unwrap().code(), Some(3));
@@ -272,16 +346,17 @@ fn a_full_disk_loses_no_finished_generation() {
     let mut command = Command::new("sh");
     command.args(["-c", "trap '' XFSZ; ulimit -f 600; exec \"$0\" search --spec - --dataset shapes --cache \"$1\" --dir \"$2\""]);
     command.arg(env!("CARGO_BIN_EXE_pba-trainer")).arg(&*CACHE).arg(folder.path());
+    command.env("PBA_TRAINER_SAVE_SECONDS", "0");
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let output = spawn(command, &small_spec()).wait_with_output().unwrap();
     assert_eq!(output.status.code(), Some(1), "{}", text(&output));
     let failed = text(&output);
     assert!(
-        failed.contains("\"event\":\"failed\"") && failed.contains("cannot save the checkpoint of epoch 2"),
+        failed.contains("\"event\":\"failed\"") && failed.contains("cannot save the checkpoint of epoch 1;"),
         "{failed}"
     );
     assert_eq!(checkpoints(folder.path()), Vec::<String>::new());
-    assert!(!folder.path().join("checkpoint-000002.safetensors.partial").exists(), "its room is given back");
+    assert!(!folder.path().join("checkpoint-000001.safetensors.partial").exists(), "its room is given back");
     // With room, it ends as if nothing had happened.
     let whole = TempDir::new().unwrap();
     assert_eq!(complete(folder.path(), &small_spec()), complete(whole.path(), &small_spec()));
@@ -485,7 +560,7 @@ fn an_evaluation_that_is_killed_ends_as_if_nothing_had_happened() {
     assert!(output.status.success(), "{}", text(&output));
     let expected = journal(whole.path());
     assert_eq!(expected.lines().count(), 14, "{expected}");
-    assert_eq!(checkpoints(whole.path()), ["checkpoint-000011.safetensors", "checkpoint-000012.safetensors"]);
+    assert_eq!(checkpoints(whole.path()).last().unwrap(), "checkpoint-000012.safetensors");
     for lines in [1, 5, 12] {
         let mut child = evaluation_in(killed.path(), &spec);
         let mut told = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
@@ -501,7 +576,7 @@ fn an_evaluation_that_is_killed_ends_as_if_nothing_had_happened() {
     let output = evaluation_in(killed.path(), &spec).wait_with_output().unwrap();
     assert!(text(&output).starts_with("{\"event\":\"resumed\",\"epoch\":"), "{}", text(&output));
     assert_eq!(journal(killed.path()), expected);
-    assert_eq!(checkpoints(killed.path()), checkpoints(whole.path()));
+    assert_eq!(checkpoints(killed.path()).last(), checkpoints(whole.path()).last());
 
     let mut other = spec;
     other["seed"] = 4.into();

@@ -40,6 +40,8 @@ struct Live<K: Run> {
     journal: Vec<String>,
     job: Option<K>,
     progress: Option<Progress>,
+    /// Epochs that no crash can undo.
+    saved_epoch: u32,
     /// Images trained before the current trainer started, in epochs that need not be repeated.
     images_before: u64,
     running_since: Option<Instant>,
@@ -133,7 +135,15 @@ impl<K: Run> Record<K> {
 
     fn new(directory: PathBuf, entry: Entry<K::Spec>, journal: Vec<String>, job: Option<K>) -> Record<K> {
         let id = entry.spec.name().to_owned();
-        let live = Live { entry, journal, job, progress: None, images_before: 0, running_since: None };
+        let live = Live {
+            entry,
+            journal,
+            job,
+            progress: None,
+            saved_epoch: 0,
+            images_before: 0,
+            running_since: None,
+        };
         let changes = watch::Sender::new(0);
         Record { id, directory, live: Mutex::new(live), changes, cancelled: Notify::new() }
     }
@@ -173,11 +183,9 @@ impl<K: Run> Record<K> {
         self.live().job.clone()
     }
 
-    /// Epochs that the trainer has reached: those that are finished, and those that it said it trained.
-    pub(crate) fn reached(&self) -> u32 {
-        let live = self.live();
-        let finished = live.job.as_ref().map_or(0, K::epoch);
-        live.progress.as_ref().map_or(0, |progress| progress.epoch).max(finished)
+    /// Epochs that are finished and on disk, as far as its trainer has reported.
+    pub(crate) fn saved_epoch(&self) -> u32 {
+        self.live().saved_epoch
     }
 
     /// Why it keeps another job that is asked for from being started.
@@ -320,7 +328,7 @@ impl<K: Run> Record<K> {
         if let Some((job, _)) = K::begin(event) {
             live.job = Some(job);
             live.journal.clear();
-            live.images_before = 0;
+            (live.images_before, live.saved_epoch) = (0, 0);
         } else if let Some(job) = &mut live.job {
             job.apply(event).map_err(anyhow::Error::msg)?;
             counts::event(metrics, event, job);
@@ -328,24 +336,28 @@ impl<K: Run> Record<K> {
             anyhow::bail!("the trainer sent an event before the {} started", K::JOB.name);
         }
         live.journal.push(journal::line(event).trim_end().to_owned());
-        if K::can_resume_after(event) {
-            // The time until here is not lost when the server is killed.
-            live.entry.seconds = live.seconds();
-            live.running_since = live.running_since.map(|_| Instant::now());
-            live.save_or_warn(&self.directory);
-        }
         drop(live);
         self.changed();
         Ok(())
     }
 
-    /// Sets the state to that of the first `lines` lines of the journal on disk, from which a trainer
-    /// resumes. That may be fewer events than were reported, or more: a killed trainer may have written
+    /// The models after `epoch` epochs are on disk.
+    pub(crate) fn saved(&self, epoch: u32) {
+        let mut live = self.live();
+        live.saved_epoch = epoch;
+        // The time until here is not lost when the server is killed.
+        live.entry.seconds = live.seconds();
+        live.running_since = live.running_since.map(|_| Instant::now());
+        live.save_or_warn(&self.directory);
+    }
+
+    /// Sets the state to that of the first `lines` lines of the journal on disk, after `epoch` epochs, from
+    /// which a trainer resumes. That may be fewer events than were reported, or more: a killed trainer may have written
     /// events that it did not report.
     ///
     /// # Errors
     /// When the journal cannot be read.
-    pub(crate) fn reread(&self, lines: usize) -> anyhow::Result<()> {
+    pub(crate) fn reread(&self, epoch: u32, lines: usize) -> anyhow::Result<()> {
         let (journal, job) = read_journal::<K>(&self.directory, lines)?;
         let mut live = self.live();
         let images = |job: &K| {
@@ -353,7 +365,7 @@ impl<K: Run> Record<K> {
             spec.images() / u64::from(spec.epochs()) * u64::from(job.epoch())
         };
         live.images_before = job.as_ref().map_or(0, images);
-        (live.journal, live.job) = (journal, job);
+        (live.journal, live.job, live.saved_epoch) = (journal, job, epoch);
         drop(live);
         self.changed();
         Ok(())

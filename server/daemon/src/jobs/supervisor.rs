@@ -175,12 +175,12 @@ async fn run<K: Run>(
     stop: &mut watch::Receiver<bool>,
 ) {
     let mut starts = 0;
-    let mut checkpoint = record.reached();
+    let mut checkpoint = record.saved_epoch();
     loop {
         let end = attempt(workplace, record, auto, stop).await;
         workplace.metrics.gpu_memory_used_bytes.set(0);
         let end = end.unwrap_or_else(|error| End::Failed(format!("{error:#}")));
-        let reached = record.reached();
+        let reached = record.saved_epoch();
         starts = if reached > checkpoint { 1 } else { starts + 1 };
         checkpoint = reached;
         match end {
@@ -286,7 +286,8 @@ fn take_in<K: Run>(workplace: &Workplace, record: &Record<K>, line: &str) -> any
     match serde_json::from_str::<Line<K::Event>>(line) {
         Ok(Line::Event(event)) => record.happened(&event, &workplace.metrics)?,
         Ok(Line::Report(report)) => match report {
-            Report::Resumed { events, .. } => record.reread(events)?,
+            Report::Resumed { epoch, events } => record.reread(epoch, events)?,
+            Report::Saved { epoch } => record.saved(epoch),
             Report::Progress(progress) => record.progressed(progress, &workplace.metrics),
             Report::Failed { error } => return Ok(Some(error)),
             _ => tracing::debug!(id = record.id(), ?report, "trainer"),
