@@ -172,7 +172,8 @@ fn names_are_helped() {
         assert_eq!(answer.status, 404, "{}", answer.text());
         let problem = answer.problem();
         assert!(!problem.detail.contains("did you mean"), "{problem:?}");
-        let known = "cifar10-pba, svhn-pba, none, identity";
+        let known = "cifar10-pba, svhn-pba, autoaugment-cifar10, autoaugment-imagenet, autoaugment-svhn, \
+                     randaugment:2:9, trivial-augment-wide, none, identity";
         assert!(problem.detail.ends_with(&format!("there are: {known}")), "{problem:?}");
         assert_eq!(problem.allowed.as_deref(), Some(known));
     }

@@ -1,4 +1,4 @@
-//! The base augmentation: what every training image goes through after its policy.
+//! The base augmentation: what every training image goes through besides its policy.
 
 use std::fmt;
 use std::str::FromStr;
@@ -13,7 +13,11 @@ pub const BASE_NUMBER_MAX: u32 = 1024;
 /// A frame, crop, flip and cutout, in this order, each at most once.
 ///
 /// Written as `pad_crop:4,flip,cutout:16` or `random_resized_crop:224,flip`, or `identity` when
-/// there is none of them. The frame comes before the policy, the other steps after it.
+/// there is none of them.
+///
+/// The frame comes before the policy and the cutout after it. Crop and flip come after the paper's pairs,
+/// as in the paper; and before the policies of other families, as in torchvision's recipes, so that these
+/// see the padding. What an op exposes becomes the mean colour with pairs, and black with the others.
 ///
 /// ```
 /// use pba_augment::{Base, Frame};

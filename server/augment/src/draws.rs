@@ -5,8 +5,8 @@
 //! and lane. So a sample's draws depend on nothing but the seed, the epoch and its index, and a
 //! word that is not needed costs nothing.
 //!
-//! Those of purpose Policy are of the paper's pairs; other families of policies have a table of their
-//! own in `walk.rs`, but for the search epoch, which comes before the family is known.
+//! Those of purpose Policy are of the paper's pairs; the tables of other families follow. The search epoch
+//! comes before the family is known, and is where it is for all.
 //!
 //! | purpose | block | lane | decides | how |
 //! | --- | --- | --- | --- | --- |
@@ -26,6 +26,25 @@
 //! | Frame | t | 2, 3 | its first column, first row | `below(w, width - box width + 1)`, likewise |
 //!
 //! [`below`] and [`tenths`](crate::rng::tenths) map a word to a bounded integer and to a decision. Block 3 and the lanes not named are spare.
+//!
+//! # Other families
+//! Of purpose Policy, with the ops of [`SPACE`](pba_schedules::SPACE) in its order:
+//!
+//! | family | block | lane | decides | how |
+//! | --- | --- | --- | --- | --- |
+//! | sub-policies | 0 | 0 | which of the n sub-policies | `below(w, n)` |
+//! | | 0 | 1, 2 | whether its first op is applied, its second | `tenths(w, probability)` |
+//! | | 1 | 0, 1 | sign of its first op, of its second | `below(w, 2)`: 0 is plus, 1 is minus |
+//! | RandAugment | 1 + i | 0 | op i | `below(w, 14)` |
+//! | | 1 + i | 1 | its sign | `below(w, 2)` |
+//! | TrivialAugment | 0 | 0 | the op | `below(w, 14)` |
+//! | | 0 | 1 | its bin of magnitude | `below(w, 31)` |
+//! | | 0 | 2 | its sign | `below(w, 2)` |
+//! | all | 0 | 3 | the search epoch, as above | |
+//!
+//! An `Identity` is no op. The draws of purpose Base are the same for all families, and mean the same: the
+//! crop, the flip, and the cutout's centre in the image that comes out. Only their order with the policy is
+//! the family's: [`Base`].
 //!
 //! # Why this is the walk of the paper
 //! The paper draws `count`, walks the slots in a fresh random order, lets each slot fire with its

@@ -154,8 +154,9 @@ class Client:
         Args:
             dataset: name of the dataset.
             epoch: epoch, 0-based.
-            schedule: name or digest of a schedule; ``none`` (base augmentation only, the
-                default) or ``identity`` (untouched pixels).
+            schedule: name or digest of a schedule; a policy by name, such as
+                ``randaugment:2:9``; ``none`` (base augmentation only, the default) or
+                ``identity`` (untouched pixels).
             split: ``train``, ``val`` or ``test``.
             batch_size: images per batch, 1..65536.
             seed: seed of every random decision, 0..2**64-1.

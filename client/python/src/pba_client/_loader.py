@@ -32,7 +32,8 @@ class Loader:
     Args:
         url: one URL, or several of replicas.
         dataset: name of the dataset.
-        schedule: name or digest of a schedule; ``none`` or ``identity``.
+        schedule: name or digest of a schedule; a policy by name, such as ``randaugment:2:9``;
+            ``none`` or ``identity``.
         epochs: epochs of the whole run, to which the schedule is stretched.
         batch_size: images per batch of this rank.
         rank: the shard of the epoch that this process reads, 0-based.

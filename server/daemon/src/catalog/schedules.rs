@@ -49,9 +49,7 @@ impl Registry {
 
     /// Every schedule, by name, then the policies that never change.
     pub(crate) fn list(&self) -> Vec<Arc<Schedule>> {
-        let mut schedules: Vec<_> = self.read().into_values().collect();
-        schedules.sort_by_key(|schedule| schedule.is_constant());
-        schedules
+        listed(&self.read())
     }
 
     /// The schedule with a name, a digest, or the beginning of a digest. RandAugment's policies have names
@@ -81,7 +79,7 @@ impl Registry {
                 return Ok(Arc::clone(schedule));
             }
         }
-        Err(Error::not_found("schedule", name, schedules.keys().map(String::as_str)))
+        Err(unknown(name, &schedules))
     }
 
     /// Adds a schedule under its name, on disk first.
@@ -118,7 +116,7 @@ impl Registry {
             return Err(Error::conflict(format!("schedule {name:?} is built in and cannot be removed")));
         }
         if !schedules.contains_key(name) {
-            return Err(Error::not_found("schedule", name, schedules.keys().map(String::as_str)));
+            return Err(unknown(name, &schedules));
         }
         let path = self.path(name);
         std::fs::remove_file(&path)
@@ -145,6 +143,19 @@ impl Registry {
     fn path(&self, name: &str) -> PathBuf {
         self.directory.join(format!("{name}.json"))
     }
+}
+
+/// By name, the policies that never change last.
+fn listed(schedules: &Schedules) -> Vec<Arc<Schedule>> {
+    let mut schedules: Vec<_> = schedules.values().cloned().collect();
+    schedules.sort_by_key(|schedule| schedule.is_constant());
+    schedules
+}
+
+/// The error for a name that is nobody's.
+fn unknown(name: &str, schedules: &Schedules) -> Error {
+    let listed = listed(schedules);
+    Error::not_found("schedule", name, listed.iter().map(|schedule| schedule.name()))
 }
 
 /// The published schedules, and those in a directory, with or without a warning of other files.
