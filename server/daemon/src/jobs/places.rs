@@ -26,7 +26,7 @@ impl Place {
 /// The devices, and which of them are taken.
 #[derive(Debug, Default)]
 pub(super) struct Places {
-    /// GPUs of this machine; none until it is known.
+    /// How many GPUs this machine has; none until it is known, and until then no job of `auto` has a place.
     pub(super) gpus: Option<u32>,
     taken: BTreeSet<Place>,
 }
@@ -35,9 +35,10 @@ impl Places {
     /// A free device for a job that asks for one: `auto` is the first free GPU, or the CPU where there is none.
     pub(super) fn free(&self, asked: DeviceChoice) -> Option<Place> {
         let is_free = |place: &Place| !self.taken.contains(place);
-        match (asked, self.gpus.unwrap_or(0)) {
-            (DeviceChoice::Cpu, _) | (DeviceChoice::Auto, 0) => Some(Place::Cpu).filter(is_free),
-            (DeviceChoice::Auto, gpus) => (0..gpus).map(Place::Gpu).find(is_free),
+        match (asked, self.gpus) {
+            (DeviceChoice::Auto, None) => None,
+            (DeviceChoice::Cpu, _) | (DeviceChoice::Auto, Some(0)) => Some(Place::Cpu).filter(is_free),
+            (DeviceChoice::Auto, Some(gpus)) => (0..gpus).map(Place::Gpu).find(is_free),
             // Whether there is such a GPU, its trainer says.
             (DeviceChoice::Cuda(number), _) => Some(Place::Gpu(number)).filter(is_free),
         }
@@ -72,9 +73,8 @@ mod tests {
     fn one_job_trains_on_each_device() {
         use DeviceChoice::{Auto, Cpu, Cuda};
         let [cpu, first, second] = [Place::Cpu, Place::Gpu(0), Place::Gpu(1)].map(Some);
-        for gpus in [None, Some(0)] {
-            assert_eq!(given(gpus, &[Auto, Auto, Cpu]), [cpu, None, None]);
-        }
+        assert_eq!(given(None, &[Auto, Cuda(0), Cpu]), [None, first, cpu]);
+        assert_eq!(given(Some(0), &[Auto, Auto, Cpu]), [cpu, None, None]);
         assert_eq!(given(Some(2), &[Auto, Auto, Auto, Cpu, Cpu]), [first, second, None, cpu, None]);
         assert_eq!(given(Some(2), &[Cuda(0), Auto, Cuda(0), Cuda(1)]), [first, second, None, None]);
         assert_eq!(given(Some(1), &[Cuda(1), Cuda(1), Auto]), [second, None, first]);

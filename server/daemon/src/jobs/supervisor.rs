@@ -121,6 +121,7 @@ pub(super) async fn supervise(
     mut stop: watch::Receiver<bool>,
 ) {
     let (mut places, mut running, mut was_there) = (Places::default(), FuturesUnordered::new(), true);
+    let mut asking: Option<BoxFuture<'_, u32>> = None;
     while !*stop.borrow() {
         follow_up();
         // The trainer may still be being built, as by `make run`, or not be mounted: the jobs of a
@@ -138,12 +139,9 @@ pub(super) async fn supervise(
         }
         if is_there {
             // Once: GPUs do not come and go while a server runs.
-            if places.gpus.is_none() && waiting.iter().any(|(queued, _)| queued.device == DeviceChoice::Auto)
-            {
-                tokio::select! {
-                    gpus = workplace.trainer.gpus() => places.gpus = Some(gpus),
-                    () = told(&mut stop) => break,
-                }
+            let is_auto = |(queued, _): &(Queued, _)| queued.device == DeviceChoice::Auto;
+            if places.gpus.is_none() && waiting.iter().any(is_auto) {
+                asking.get_or_insert_with(|| workplace.trainer.gpus().boxed());
             }
             for (queued, kind) in waiting {
                 let Some(place) = places.free(queued.device) else { continue };
@@ -158,6 +156,7 @@ pub(super) async fn supervise(
         let polls = (waits && !is_there) || catalog.check_ready().is_err();
         tokio::select! {
             Some(place) = running.next() => places.release(place),
+            gpus = answer(&mut asking) => (places.gpus, asking) = (Some(gpus), None),
             () = workplace.queued.notified() => {}
             () = tokio::time::sleep(POLL), if polls => {}
             () = told(&mut stop) => {}
@@ -165,6 +164,14 @@ pub(super) async fn supervise(
     }
     // They were told to stop as well.
     while running.next().await.is_some() {}
+}
+
+/// The answer to a question; never, if nothing is asked.
+async fn answer(question: &mut Option<BoxFuture<'_, u32>>) -> u32 {
+    match question {
+        Some(question) => question.await,
+        None => std::future::pending().await,
+    }
 }
 
 async fn run<K: Run>(
