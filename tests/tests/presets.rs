@@ -2,6 +2,7 @@
 
 use pba_tests::Server;
 use pba_tests::search::Script;
+use pba_tests::server::data_folder;
 use serde_json::{Value, json};
 
 /// Checks some fields of the spec that the server answers with.
@@ -72,4 +73,22 @@ fn a_preset_fills_in_what_a_request_leaves_out() {
     drop(server);
     let server = Server::start_on(data, &["--trainer", script.path()]);
     filled(&server.search("shapes-wrn-40-2-1"), expected);
+}
+
+#[test]
+fn members_are_scored_with_the_datasets_own_val_split_unless_asked_otherwise() {
+    let script = Script::idles();
+    // The built-in dataset again, with its test split as one named val.
+    let data = data_folder();
+    let packed = std::fs::read_dir(data.path().join("datasets")).unwrap().map(|entry| entry.unwrap().path());
+    let packed = packed.into_iter().find(|path| path.join("train.arrow").exists()).unwrap();
+    let mine = tempfile::tempdir().unwrap();
+    std::fs::copy(packed.join("train.arrow"), mine.path().join("train.arrow")).unwrap();
+    std::fs::copy(packed.join("test.arrow"), mine.path().join("val.arrow")).unwrap();
+    let mine = format!("mine={}", mine.path().display());
+    let server = Server::start_on(data, &["--trainer", script.path(), "--dataset", &mine]);
+    let val_split = |spec: Value| server.search(&server.start_search(&spec))["spec"]["val_split"].clone();
+    assert_eq!(val_split(json!({ "dataset": "mine", "device": "cpu" })), "val");
+    assert_eq!(val_split(json!({ "dataset": "mine", "val_split": "train", "device": "cpu" })), "train");
+    assert_eq!(val_split(json!({ "dataset": "shapes", "device": "cpu" })), "train");
 }

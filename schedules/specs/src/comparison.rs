@@ -8,6 +8,7 @@ use utoipa::ToSchema;
 
 use crate::arm::Arm;
 use crate::fields::{Fields, SpecError};
+use crate::preset::Preset;
 use crate::training::{IMAGES_MAX, Spec, Strategy, TrainingSpec};
 
 /// Most arms of a comparison, and most runs of one: the answer lists every run.
@@ -342,6 +343,7 @@ impl TryFrom<Map<String, Value>> for ComparisonSpec {
 
     fn try_from(fields: Map<String, Value>) -> Result<ComparisonSpec, SpecError> {
         let mut fields = Fields::new(fields);
+        fields.fill(&Preset::ALL, Preset::of_comparison)?;
         let arms = fields.arms()?;
         let spec = ComparisonSpec {
             name: fields.name("comparison")?,

@@ -91,6 +91,13 @@ impl Preset {
         fields
     }
 
+    /// The fields of a comparison: those of an evaluation, but for the schedule, as its arms say what is compared.
+    pub(crate) fn of_comparison(self, model: Option<ModelName>) -> Map<String, Value> {
+        let mut fields = self.of_evaluation(model);
+        fields.remove("schedule");
+        fields
+    }
+
     /// Learning rate and weight decay of a row of the paper's tables.
     fn row(self, model: ModelName) -> Option<(f64, f64)> {
         let row = match (self, model.to_string().as_str()) {
@@ -124,7 +131,7 @@ fn object(value: Value) -> Map<String, Value> {
 mod tests {
     use super::*;
     use crate::training::{LrSchedule, Spec};
-    use crate::{EvaluationSpec, SearchSpec};
+    use crate::{ComparisonSpec, EvaluationSpec, SearchSpec};
 
     fn evaluation(text: &str) -> EvaluationSpec {
         EvaluationSpec::from_json(text).unwrap()
@@ -202,6 +209,19 @@ mod tests {
         assert_eq!((spec.train_size, spec.val_size), (Some(1_000), Some(100)));
         let json = serde_json::to_string(&spec).unwrap();
         assert_eq!(serde_json::from_str::<SearchSpec>(&json).unwrap(), spec);
+    }
+
+    #[test]
+    fn comparisons_are_of_the_papers_settings_too() {
+        let spec =
+            ComparisonSpec::from_json(r#"{"preset": "rsvhn", "arms": ["none", "svhn-pba"], "seeds": 3}"#)
+                .unwrap();
+        assert_eq!((spec.training.dataset.as_str(), spec.training.epochs), ("svhn", 160));
+        assert_eq!((spec.train_size, spec.training.weight_decay), (Some(1_000), 0.01));
+        // One that follows a search trains as the search does.
+        let search = SearchSpec::from_json(r#"{"preset": "rsvhn", "then_compare": {"seeds": 4}}"#).unwrap();
+        let spec = search.comparison().unwrap().unwrap();
+        assert_eq!((spec.training, spec.seeds), (search.training, 4));
     }
 
     #[test]

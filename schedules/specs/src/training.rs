@@ -141,8 +141,8 @@ pub struct TrainingSpec {
     #[serde(serialize_with = "as_text")]
     #[schema(required = false, value_type = String)]
     pub device: DeviceChoice,
-    /// Settings of the paper that fill in what the spec leaves out: for evaluations `cifar10`, `cifar100`, `svhn`,
-    /// `rcifar10` or `rsvhn`; for searches one of the last two. Default: none.
+    /// Settings of the paper that fill in what the spec leaves out: `cifar10`, `cifar100`, `svhn`, `rcifar10` or
+    /// `rsvhn`; for searches one of the last two. Default: none.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>)]
     pub preset: Option<Preset>,
