@@ -1,109 +1,118 @@
 #!/usr/bin/env python3
-"""Does a learned schedule help? Searches once, then trains from scratch with it and without.
+"""Does a learned schedule help? Several searches, then one comparison that opens the test split once.
 
-    python3 benches/learns/run.py [--trainer target/release/pba-trainer] [--work DIR]
+    make build
+    python3 benches/learns/run.py [--dataset NAME=PATH] [--data-dir DIR] [--searches 3] [--seeds 6]
 
-`tiny` is trained on a small part of the built-in dataset, so that it overfits, with
-  base       base augmentation only
-  learned    the schedule that a search on the same dataset learned
-  shuffled   its epochs in a random order, another one for each seed
-  random     one policy of uniformly random levels throughout, another one for each seed
-for several seeds. A seed fixes the training images, the initial weights and every draw. The
-search has a seed of its own, and sees nothing of the test split. Results are kept in the work
-folder, so that an interrupted run goes on. Prints a table as Markdown.
+Starts a server on a free port of this machine, queues searches that differ in their seed alone, and then a
+comparison of base augmentation, TrivialAugment, a RandAugment tuned on validation images, the paper's
+schedule, random schedules, every learned schedule, and each with its epochs shuffled. Jobs keep their state in
+the data directory, so that a run that is interrupted goes on, and one that has ended only prints its report, as
+Markdown. Ctrl-C stops the server; what was reached is printed.
 """
 
 import argparse
-import concurrent.futures
 import json
-import os
 import pathlib
-import random
-import statistics
 import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
 
-OPS = ["Rotate", "TranslateX", "TranslateY", "Brightness", "Color", "Invert", "Sharpness", "Posterize",
-       "ShearX", "Solarize", "ShearY", "Equalize", "AutoContrast", "Cutout", "Contrast"]
-CONDITIONS = ["base", "learned", "shuffled", "random"]
-
-
-def trainer(arguments, command, spec, work):
-    """Runs pba-trainer with a spec on its standard input; gives its events."""
-    run = subprocess.run(
-        [arguments.trainer, command, "--spec", "-", "--dataset", arguments.dataset,
-         "--cache", str(arguments.work / "cache"), *work],
-        input=json.dumps(spec), stdout=subprocess.PIPE, text=True, check=False)
-    if run.returncode != 0:
-        raise SystemExit(f"{command} {spec} failed: {run.stdout[-2000:]}")
-    return [json.loads(line) for line in run.stdout.splitlines()]
+POLL_SECONDS = 5
 
 
-def random_schedule(seed, path):
-    """One policy of uniformly random levels, as a schedule of one epoch."""
-    draw = random.Random(seed)
-    policy = [[draw.randint(0, 10), draw.randint(0, 9)] for _ in range(2 * len(OPS))]
-    path.write_text(json.dumps({"format": "pba-schedule/1", "name": f"random-{seed}", "epochs": 1, "ops": OPS,
-                                "segments": [{"epochs": 1, "policy": policy}]}))
+class Server:
+    """A server of this machine, and its API."""
 
+    def __init__(self, arguments):
+        command = [arguments.pba, "serve", "--listen", "127.0.0.1:0", "--data-dir", str(arguments.data_dir)]
+        if arguments.dataset:
+            command += ["--dataset", arguments.dataset]
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        line = self.process.stdout.readline()
+        if not line.startswith("listening on "):
+            raise SystemExit(f"{' '.join(command)} did not start")
+        self.url = line.split()[-1]
 
-def test_error(arguments, condition, seed):
-    result = arguments.work / f"{condition}-{seed}.json"
-    if result.exists():
-        return json.loads(result.read_text())["test_error"]
-    spec = {"model": "tiny", "epochs": arguments.epochs, "train_size": arguments.train_size, "batch_size": 32,
-            "base": arguments.base, "seed": 100 + seed, "device": "cpu",
-            "ablation": "shuffled" if condition == "shuffled" else "scheduled"}
-    schedule = "none"
-    if condition in ("learned", "shuffled"):
-        schedule = str(arguments.work / "search" / "schedule.json")
-    elif condition == "random":
-        path = arguments.work / f"random-policy-{seed}.json"
-        random_schedule(seed, path)
-        schedule = str(path)
-    evaluated = trainer(arguments, "evaluate", spec, ["--schedule", schedule])[-1]
-    result.write_text(json.dumps(evaluated))
-    return evaluated["test_error"]
+    def ask(self, path, body=None):
+        """The answer to a request as bytes; none where there is nothing of that name."""
+        data = None if body is None else json.dumps(body).encode()
+        try:
+            with urllib.request.urlopen(urllib.request.Request(self.url + path, data=data)) as answer:
+                return answer.read()
+        except urllib.error.HTTPError as error:
+            if error.code == 404 and body is None:
+                return None
+            raise SystemExit(f"{path}: {error.read().decode()}") from error
+
+    def job(self, kind, spec):
+        """Queues a job unless it is there already, or resumes it where it was stopped."""
+        path = f"/v1/{kind}/{spec['name']}"
+        known = self.ask(path)
+        if known is None:
+            self.ask(f"/v1/{kind}", spec)
+        elif json.loads(known)["state"] in ("failed", "cancelled"):
+            self.ask(path + "/resume", {})
+
+    def wait(self, kind, name):
+        """Waits until a job has ended, and shows where it is."""
+        while True:
+            job = json.loads(self.ask(f"/v1/{kind}/{name}"))
+            progress = job["progress"] or {}
+            left = progress.get("seconds_left")
+            shown = f"{name} {job['state']} {100 * progress.get('fraction', 0):.1f} %"
+            print(shown + (f", {left / 60:.0f} min left" if left else ""), file=sys.stderr, flush=True)
+            if job["state"] in ("done", "failed", "cancelled"):
+                return job
+            time.sleep(POLL_SECONDS)
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--trainer", default="target/release/pba-trainer")
-    parser.add_argument("--dataset", default="shapes")
-    parser.add_argument("--work", type=pathlib.Path, default=pathlib.Path("target/learns"))
-    parser.add_argument("--base", default="pad_crop:4,flip")
-    parser.add_argument("--train-size", type=int, default=512)
-    parser.add_argument("--epochs", type=int, default=120, help="epochs of the models trained from scratch")
-    parser.add_argument("--search-epochs", type=int, default=80)
+    parser.add_argument("--pba", default="target/release/pba")
+    parser.add_argument("--data-dir", type=pathlib.Path, default=pathlib.Path("target/learns"))
+    parser.add_argument("--dataset", help="NAME=PATH; by default the built-in shapes")
+    parser.add_argument("--model", default="tiny")
+    parser.add_argument("--base", default="pad_crop:4,flip,cutout:8", help="base augmentation of every arm")
+    parser.add_argument("--train-size", type=int, default=2000)
+    parser.add_argument("--val-size", type=int, default=4000)
+    parser.add_argument("--epochs", type=int, default=150, help="of searches and of the models from scratch")
     parser.add_argument("--population", type=int, default=16)
-    parser.add_argument("--val-size", type=int, default=1000)
-    parser.add_argument("--search-seed", type=int, default=0)
-    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--searches", type=int, default=3)
+    parser.add_argument("--seeds", type=int, default=6)
     arguments = parser.parse_args()
-    arguments.work.mkdir(parents=True, exist_ok=True)
 
-    # Runs that do not need the schedule go first, on the same cores as everything else.
-    search = {"name": "shapes-pba", "model": "tiny", "population": arguments.population,
-              "epochs": arguments.search_epochs, "train_size": arguments.train_size,
-              "val_size": arguments.val_size, "batch_size": 32, "base": arguments.base,
-              "seed": arguments.search_seed, "device": "cpu"}
-    done = trainer(arguments, "search", search, ["--dir", str(arguments.work / "search")])
-    schedule = json.loads((arguments.work / "search" / "schedule.json").read_text())
-    print(f"search: {json.dumps(search)}")
-    print(f"score {schedule['provenance'].get('score')}, {len(schedule['segments'])} segments"
-          + "".join(f", {event['seconds']} s" for event in done[-1:] if "seconds" in event))
+    training = {"dataset": (arguments.dataset or "shapes=").split("=")[0], "model": arguments.model,
+                "base": arguments.base, "epochs": arguments.epochs, "train_size": arguments.train_size,
+                "val_size": arguments.val_size}
+    learned = [f"learned-{seed}" for seed in range(arguments.searches)]
+    shuffled = [f"{name}@shuffled" for name in learned]
+    chance = [f"random:{seed}" for seed in range(arguments.searches)]
+    arms = ["none", "trivial-augment-wide", "randaugment:tuned", "cifar10-pba", *chance, *learned, *shuffled]
+    groups = {"random": chance, "learned": learned, "learned, shuffled": shuffled} if len(learned) > 1 else {}
 
-    jobs = [(condition, seed) for seed in range(arguments.seeds) for condition in CONDITIONS]
-    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
-        errors = dict(zip(jobs, pool.map(lambda job: test_error(arguments, *job), jobs)))
-    print(f"\n`tiny` from scratch: {arguments.epochs} epochs on {arguments.train_size} images, "
-          f"base `{arguments.base}`, {arguments.seeds} seeds\n")
-    print("| augmentation | mean test error, % | standard deviation | " +
-          " | ".join(f"seed {seed}" for seed in range(arguments.seeds)) + " |")
-    print("| --- " * (3 + arguments.seeds) + "|")
-    for condition in CONDITIONS:
-        of_seeds = [100 * errors[condition, seed] for seed in range(arguments.seeds)]
-        print(f"| {condition} | {statistics.mean(of_seeds):.2f} | {statistics.stdev(of_seeds):.2f} | " +
-              " | ".join(f"{error:.2f}" for error in of_seeds) + " |")
+    server = Server(arguments)
+    try:
+        for seed, name in enumerate(learned):
+            server.job("searches", {**training, "name": name, "seed": seed, "population": arguments.population})
+        for name in learned:
+            if server.wait("searches", name)["state"] != "done":
+                raise SystemExit(f"search {name} did not end well")
+        # A round is a seed: whenever it is looked at, every arm has the same seeds. Seeds of searches are
+        # not used again.
+        server.job("comparisons", {**training, "name": "learns", "arms": arms, "groups": groups, "seed": 100,
+                                   "seeds": arguments.seeds, "at_once": len(arms)})
+        server.wait("comparisons", "learns")
+    except KeyboardInterrupt:
+        print("interrupted; start it again to go on", file=sys.stderr)
+    finally:
+        report = server.ask("/v1/comparisons/learns/report.md")
+        if report:
+            print(report.decode())
+        server.process.terminate()
+        server.process.wait()
 
 
 if __name__ == "__main__":

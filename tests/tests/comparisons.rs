@@ -1,7 +1,7 @@
 //! Comparisons: every arm with every seed, the same images for all of them, and an answer.
 
-use pba_tests::Server;
 use pba_tests::search::{assert_no_trainer, comparison, spec, trainer};
+use pba_tests::{Server, parquet_files, wait_for};
 use serde_json::{Value, json};
 
 const JOBS: &str = "comparisons";
@@ -205,4 +205,30 @@ fn a_search_is_followed_by_its_comparison() {
     std::fs::remove_dir_all(data.path().join("comparisons/mine-compared")).unwrap();
     let server = Server::start_on(data, &["--trainer", &trainer]);
     assert_eq!(server.wait_for_job(JOBS, "mine-compared", "done")["arms"], compared["arms"]);
+}
+
+#[test]
+fn a_model_that_does_not_fit_the_images_is_refused() {
+    let Some(trainer) = trainer() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let images: Vec<Vec<u8>> = (0..200).map(|seed| parquet_files::png(4, 4, seed)).collect();
+    for split in ["train", "test"] {
+        parquet_files::write(&folder.path().join(format!("{split}.parquet")), &images);
+    }
+    let dataset = format!("small={}", folder.path().display());
+    let server = Server::start(&["--trainer", &trainer, "--dataset", &dataset]);
+    wait_for("the dataset", || (server.get("/readyz").status == 200).then_some(()));
+    let post = |model: &str| {
+        let change = json!({ "dataset": "small", "model": model, "train_size": 64, "epochs": 1, "seeds": 1 });
+        server.send("POST", "/v1/comparisons", comparison(change).to_string().as_bytes())
+    };
+    let refused = post("tiny");
+    assert_eq!(
+        (refused.status, refused.problem().parameter.as_deref()),
+        (400, Some("model")),
+        "{}",
+        refused.text()
+    );
+    assert!(refused.text().contains("4x4"), "{}", refused.text());
+    assert_eq!(post("resnet-20").status, 202);
 }

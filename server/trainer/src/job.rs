@@ -1,14 +1,45 @@
 //! A job that is ready to start.
 
+use std::panic::{self, AssertUnwindSafe};
 use std::path::Path;
+use std::sync::Arc;
 
 use anyhow::ensure;
 use pba_augment::Base;
 use pba_datasets::{Dataset, SplitName};
-use pba_search::{Spec, SpecError, Strategy};
+use pba_search::{ModelName, Spec, SpecError, Strategy};
+use tch::{Device, Kind, Tensor};
 
 use crate::data::{self, Pictures};
 use crate::device::{self, Placement};
+use crate::models;
+use crate::network::net::Net;
+
+/// Every model is for images of this side; for smaller ones it is tried.
+const SIDE: u32 = 32;
+
+/// Whether a model can be given such pictures: small ones may be nothing by the time they are pooled.
+fn fits(model: ModelName, pictures: &Pictures) -> bool {
+    let Pictures { shape, classes, normalization, .. } = pictures;
+    if shape.height.min(shape.width) >= SIDE {
+        return true;
+    }
+    let forward = || {
+        let model = Arc::new(models::build(model, *classes));
+        let kinds = (Kind::Float, Kind::Float);
+        let mut net = Net::new(&model, 1, *normalization, 0.0, Device::Cpu, kinds);
+        let image = [1, shape.height.into(), shape.width.into(), 3];
+        let (images, labels) =
+            (Tensor::zeros(image, (Kind::Uint8, Device::Cpu)), Tensor::from_slice(&[0i64]));
+        let _ = net.correct(&images, &labels);
+    };
+    // What libtorch refuses is a panic of its binding, whose words are about shapes inside of it.
+    let hook = panic::take_hook();
+    panic::set_hook(Box::new(|_| {}));
+    let fits = panic::catch_unwind(AssertUnwindSafe(forward)).is_ok();
+    panic::set_hook(hook);
+    fits
+}
 
 /// A job whose spec fits its dataset and this machine.
 pub(crate) struct Job<S> {
@@ -38,6 +69,14 @@ impl<S: Spec> Job<S> {
         let pictures = data::pictures(&dataset, SplitName::Train)?;
         let spec = sized(spec, pictures.images.len() as usize)?;
         let base = data::base(spec.training().base.as_deref(), &dataset)?;
+        let model = spec.training().model;
+        if !fits(model, &pictures) {
+            let allowed = format!(
+                "a model for images of {}x{}; this one is for larger ones",
+                pictures.shape.height, pictures.shape.width
+            );
+            return Err(SpecError::new("model", format!("\"{model}\""), allowed).into());
+        }
         Ok(Job { spec, dataset, pictures, base, placement })
     }
 
