@@ -25,7 +25,7 @@ fn check(jobs: &str, spec: &Value) {
         result(&server, jobs, &id)
     };
     let mut state = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_nanos() as u64 | 1;
-    println!("seed {state}");
+    eprintln!("seed {state}");
     let mut random = |below: u64| {
         // Xorshift (Marsaglia 2003): the moments need only differ from run to run.
         state ^= state << 13;
