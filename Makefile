@@ -22,12 +22,17 @@ PREPARED := libtorch
 BUILT := trainer
 endif
 
+# 1 compares with torchvision too, which is installed for it: 570 MB to download.
+ifeq ($(PBA_TEST_TORCHVISION),1)
+TORCHVISION := torchvision
+endif
+
 # One set of features for server and trainer, although they are built one after the other: what both
 # depend on is compiled once.
 RELEASE := $(CARGO) build --release --locked -p pba-server -p pba-trainer
 
 .DEFAULT_GOAL := help
-.PHONY: help prerequisites run serve build server trainer test lint test-build test-rust test-python libtorch clean \
+.PHONY: help prerequisites run serve build server trainer test lint test-build test-rust test-python libtorch torchvision clean \
 	bench bench-peers bench-scaling bench-memory bench-parts bench-hottest bench-kernels
 
 help: ## Show what can be made
@@ -79,7 +84,7 @@ lint: prerequisites $(PREPARED) ## Check format and lints
 test-build: prerequisites $(PREPARED)
 	$(CARGO) build $(PACKAGES) --locked --bins --tests
 
-test-rust: $(VENV)/ready test-build ## Run the Rust tests
+test-rust: $(VENV)/ready test-build $(TORCHVISION) ## Run the Rust tests
 	$(CARGO) test $(PACKAGES) --locked --no-fail-fast
 
 test-python: $(VENV)/ready test-build ## Run the tests of the Python client
@@ -87,6 +92,9 @@ test-python: $(VENV)/ready test-build ## Run the tests of the Python client
 
 libtorch: prerequisites $(VENV)/bin/python ## Fetch libtorch, which the trainer links
 	PYTHON=$(VENV)/bin/python server/trainer/fetch-libtorch.sh
+
+torchvision: $(VENV)/ready ## Fetch torchvision, for the test that compares with it if PBA_TEST_TORCHVISION is 1
+	PYTHON=$(VENV)/bin/python server/augment/tests/fetch-torchvision.sh
 
 bench: bench-peers bench-scaling bench-memory bench-parts bench-hottest bench-kernels ## Measure everything, in 20 minutes or so; see benches/README.md
 
@@ -124,4 +132,4 @@ $(VENV)/ready: client/python/requirements-test.txt client/python/pyproject.toml 
 
 clean: ## Remove everything that was built or installed here
 	$(CARGO) clean
-	rm -rf $(VENV)
+	rm -rf $(VENV) .torchvision

@@ -1,8 +1,8 @@
 //! Policies by name against torchvision: pixels of every op at every bin, and how often each is drawn.
 //!
 //! Pixels are compared with Pillow, at magnitudes that the oracle computes itself; for that it needs the
-//! Python of `pillow.rs`. Where `PBA_TORCHVISION_PYTHON` names a Python with torchvision, everything is
-//! compared with torchvision's own code too.
+//! Python of `pillow.rs`. With `PBA_TEST_TORCHVISION=1` everything is compared with torchvision's own code
+//! too; `fetch-torchvision.sh` installs it.
 
 // What was compared, for whoever runs with --nocapture.
 #![allow(clippy::print_stdout)]
@@ -41,18 +41,18 @@ impl Oracle {
         Oracle::start(&python, "pillow", "`make test` installs Pillow, or set PBA_PYTHON")
     }
 
-    /// Nothing, which is said past the test harness, where it is not installed.
+    /// Nothing, which is said past the test harness, where nobody asked for it.
     fn torchvision() -> Option<Oracle> {
-        let Some(python) = std::env::var_os("PBA_TORCHVISION_PYTHON") else {
+        if std::env::var_os("PBA_TEST_TORCHVISION").is_none_or(|value| value != "1") {
             writeln!(
                 std::io::stderr(),
-                "skipped: PBA_TORCHVISION_PYTHON names no Python with torchvision (`make torchvision` installs it)"
+                "skipped: torchvision, which `make test PBA_TEST_TORCHVISION=1` installs and compares with"
             )
             .expect("stderr takes text");
             return None;
-        };
-        let advice = "PBA_TORCHVISION_PYTHON names a Python with torchvision";
-        Some(Oracle::start(Path::new(&python), "torchvision", advice))
+        }
+        let python = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../.torchvision/python");
+        Some(Oracle::start(&python, "torchvision", "`make torchvision` installs it"))
     }
 
     fn start(python: &Path, kind: &str, advice: &str) -> Oracle {
@@ -148,6 +148,12 @@ const RANGES: [(Bins, &str); 3] = [
     (Bins::TrivialAugmentWide, "wide"),
 ];
 
+/// The signs of an op: only some have two.
+fn signs(op: Op) -> &'static [Sign] {
+    let unsigned = [Op::Posterize, Op::Solarize, Op::AutoContrast, Op::Equalize, Op::Invert];
+    if unsigned.contains(&op) { &[Sign::Plus] } else { &[Sign::Plus, Sign::Minus] }
+}
+
 /// The ops that have bins: Invert, which is the same at each, in AutoAugment only.
 fn ops(bins: Bins) -> impl Iterator<Item = Op> {
     SPACE.into_iter().flatten().chain((bins == Bins::AutoAugment).then_some(Op::Invert))
@@ -185,7 +191,7 @@ fn every_op_at_every_bin() {
             for ranges in RANGES {
                 for op in ops(ranges.0) {
                     for bin in 0..=ranges.0.last() {
-                        for sign in [Sign::Plus, Sign::Minus] {
+                        for &sign in signs(op) {
                             let rgb = &pictures[below(rng.next_u32(), 3) as usize];
                             oracle.check(ranges, op, bin, sign, shape, rgb);
                         }
@@ -201,7 +207,7 @@ fn every_op_at_every_bin() {
 fn affine_ops_at_many_sizes() {
     let affine = [Op::Rotate, Op::TranslateX, Op::TranslateY, Op::ShearX, Op::ShearY];
     for mut oracle in Oracle::all() {
-        for item in 0..60 {
+        for item in 0..30 {
             let mut rng = stream(1000 + item);
             let mut side = || 1 + below(rng.next_u32(), 70);
             let shape = ImageShape { height: side(), width: side() };
@@ -239,7 +245,9 @@ fn affine_ops_at_the_largest_sizes() {
     }
 }
 
-const IMAGES: u32 = 60_000;
+const IMAGES: u64 = 60_000;
+/// Images of torchvision, which takes longer.
+const TORCHVISION_IMAGES: u32 = 20_000;
 const SHAPE: ImageShape = ImageShape { height: 40, width: 50 };
 const NAMES: [&str; 7] = [
     "autoaugment-cifar10",
@@ -331,8 +339,7 @@ fn check_outcomes(what: &str, expected: &BTreeMap<Outcome, f64>, outcomes: impl 
     let mut counts = BTreeMap::<Outcome, u32>::new();
     outcomes.for_each(|outcome| *counts.entry(outcome).or_default() += 1);
     let total: u32 = counts.values().sum();
-    assert_eq!(total, IMAGES, "{what}");
-    for outcome in counts.keys().filter(|outcome| !expected.contains_key(*outcome)) {
+    if let Some(outcome) = counts.keys().find(|outcome| !expected.contains_key(*outcome)) {
         let ops = outcome.iter().map(|(op, bits)| format!("{op} {}", f64::from_bits(*bits)));
         panic!("{what}: impossible: {}", ops.collect::<Vec<_>>().join(", "));
     }
@@ -365,7 +372,7 @@ fn our_draws_follow_the_definition() {
         let policies = Policies::One(policy(name));
         let spec = RecipeSpec { policies, seed: 21, epoch: 3, ..RecipeSpec::untouched(SHAPE) };
         let recipe = Recipe::new(spec).unwrap();
-        let outcomes = (0..u64::from(IMAGES)).map(|sample| {
+        let outcomes = (0..IMAGES).map(|sample| {
             let calls = recipe.op_calls(sample);
             calls.actions().map(|action| (action.op, action.parameter.to_bits())).collect()
         });
@@ -388,7 +395,7 @@ fn parameter(op: Op, magnitude: f64) -> f64 {
 fn torchvision_s_draws_follow_the_definition() {
     let Some(mut oracle) = Oracle::torchvision() else { return };
     for name in NAMES {
-        let draws = oracle.draws(name, IMAGES, SHAPE);
+        let draws = oracle.draws(name, TORCHVISION_IMAGES, SHAPE);
         let outcomes = draws.into_iter().map(|outcome| {
             outcome.into_iter().map(|(op, magnitude)| (op, parameter(op, magnitude).to_bits())).collect()
         });

@@ -98,15 +98,16 @@ class Torchvision:
         _, ops, magnitude = name.split(":")
         return self.module.RandAugment(int(ops), int(magnitude))
 
-    def apply(self, image, ranges, op, at, sign):
-        width, height = image.size
+    @functools.lru_cache(None)
+    def space(self, ranges, width, height):
         if ranges == "wide":
-            space = self.module.TrivialAugmentWide()._augmentation_space(31)
-        elif ranges == "randaugment":
-            space = self.module.RandAugment()._augmentation_space(31, (height, width))
-        else:
-            space = self.module.AutoAugment()._augmentation_space(10, (height, width))
-        magnitudes, signed = space[op]
+            return self.module.TrivialAugmentWide()._augmentation_space(31)
+        if ranges == "randaugment":
+            return self.module.RandAugment()._augmentation_space(31, (height, width))
+        return self.module.AutoAugment()._augmentation_space(10, (height, width))
+
+    def apply(self, image, ranges, op, at, sign):
+        magnitudes, signed = self.space(ranges, *image.size)[op]
         magnitude = float(magnitudes[at].item()) if magnitudes.ndim > 0 else 0.0
         nearest = self.module.InterpolationMode.NEAREST
         return self.module._apply_op(image, op, magnitude * (sign if signed else 1), nearest, None)

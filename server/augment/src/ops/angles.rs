@@ -61,6 +61,7 @@ const WHOLE: [(f64, f64); 61] = [
 /// in single precision, and of TrivialAugment's wide ones, multiples of 4.5. Printed by the same lines
 /// for these angles.
 #[rustfmt::skip]
+#[expect(clippy::approx_constant, reason = "what Pillow makes of it, which is not the nearest number")]
 const OTHERS: [(f64, f64, f64); 66] = [
     (-135.0, -0.707106781186548, 0.707106781186547),
     (-130.5, -0.649448048330183, 0.760405965600031),
