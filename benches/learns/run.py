@@ -91,7 +91,7 @@ def main():
     shuffled = [f"{name}@shuffled" for name in learned]
     chance = [f"random:{seed}" for seed in range(arguments.searches)]
     arms = ["none", "trivial-augment-wide", "randaugment:tuned", "cifar10-pba", *chance, *learned, *shuffled]
-    groups = {"random": chance, "learned": learned, "learned, shuffled": shuffled} if len(learned) > 1 else {}
+    groups = {"random": chance, "learned": learned, "learned-shuffled": shuffled} if len(learned) > 1 else {}
 
     server = Server(arguments)
     try:

@@ -117,6 +117,9 @@ fn the_test_split_is_opened_once() {
     }
     server.wait_for_job(JOBS, "opened", "done");
     assert_eq!(post(json!({ "name": "again" })).status, 400);
+    // Nor can the one that was cancelled be resumed now.
+    let resumed = server.send("POST", "/v1/comparisons/cancelled/resume", b"");
+    assert_eq!((resumed.status, resumed.problem().parameter.as_deref()), (400, Some("score")));
     assert_eq!(post(json!({ "name": "again", "again": true })).status, 202);
 }
 
@@ -195,6 +198,7 @@ fn a_search_is_followed_by_its_comparison() {
         assert!(answer.text().contains("then_compare") && answer.text().contains(says), "{}", answer.text());
     };
     refused(json!({ "then_compare": true }), "mine-compared");
+    refused(json!({ "then_compare": { "dataset": "other" } }), "which is the search's");
     refused(json!({ "then_compare": { "seeds": 0 } }), "1..=1000");
     refused(json!({ "then_compare": { "again": true, "train_size": 20000 } }), "train_size");
     assert_eq!(server.get("/v1/searches").json()["searches"].as_array().unwrap().len(), 1);
@@ -231,4 +235,61 @@ fn a_model_that_does_not_fit_the_images_is_refused() {
     );
     assert!(refused.text().contains("4x4"), "{}", refused.text());
     assert_eq!(post("resnet-20").status, 202);
+}
+
+/// What is promised to a search is kept for it.
+#[test]
+fn a_search_keeps_name_and_test_split_for_its_comparison() {
+    let Some(trainer) = trainer() else { return };
+    let server = Server::with_trainer(&trainer);
+    let busy = comparison(json!({ "name": "busy", "score": "val", "val_size": 64, "epochs": 400 }));
+    server.start_job(JOBS, &busy);
+    let search = |name: &str| spec(json!({ "name": name, "then_compare": { "seeds": 2 } }));
+    server.start_search(&search("first"));
+    let refused = |path: &str, body: Value, status: u16, says: &str| {
+        let answer = server.send("POST", path, body.to_string().as_bytes());
+        assert_eq!(answer.status, status, "{}", answer.text());
+        assert!(answer.text().contains(says), "{}", answer.text());
+    };
+    refused("/v1/searches", search("second"), 400, "first-compared");
+    refused("/v1/comparisons", comparison(json!({ "name": "other" })), 400, "first-compared");
+    let taken = comparison(json!({ "name": "first-compared", "again": true }));
+    refused("/v1/comparisons", taken, 409, "kept for the comparison that follows search");
+    for (jobs, id) in [("searches", "first"), (JOBS, "busy")] {
+        server.send("DELETE", &format!("/v1/{jobs}/{id}"), b"");
+    }
+    server.start_job(JOBS, &comparison(json!({ "name": "other" })));
+}
+
+/// A trainer that is killed after any event goes on with the same ones.
+#[test]
+fn a_comparison_resumes_after_every_event() {
+    let Some(trainer) = trainer() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    let arms = json!(["none", "randaugment:tuned"]);
+    let spec =
+        comparison(json!({ "arms": arms, "epochs": 1, "tuning_seeds": 1, "val_size": 64, "at_once": 8 }));
+    std::fs::write(path("spec.json"), spec.to_string()).unwrap();
+    let run = |name: &str| {
+        let arguments =
+            ["compare", "--dataset", "shapes", "--spec", "spec.json", "--cache", "cache", "--dir", name];
+        let ended =
+            std::process::Command::new(&trainer).args(arguments).current_dir(folder.path()).output().unwrap();
+        assert!(ended.status.success(), "{name}: {}", String::from_utf8_lossy(&ended.stderr));
+        std::fs::read_to_string(path(name).join("events.jsonl")).unwrap()
+    };
+    let journal = run("whole");
+    let lines: Vec<&str> = journal.split_inclusive('\n').collect();
+    let names: Vec<String> = lines
+        .iter()
+        .map(|line| serde_json::from_str::<Value>(line).unwrap()["event"].as_str().unwrap().to_owned())
+        .collect();
+    assert_eq!(names, ["comparing", "scored", "scored", "tuned", "scored", "compared"]);
+    for cut in 1..=lines.len() {
+        let name = format!("cut-{cut}");
+        std::fs::create_dir(path(&name)).unwrap();
+        std::fs::write(path(&name).join("events.jsonl"), lines[..cut].concat()).unwrap();
+        assert_eq!(run(&name), journal, "after {cut} lines");
+    }
 }

@@ -70,5 +70,7 @@ fn an_evaluation() {
 
 #[test]
 fn a_comparison() {
-    check("comparisons", &comparison(json!({ "seeds": 12, "at_once": 1, "epochs": 6, "train_size": 640 })));
+    let arms = json!(["none", "randaugment:tuned"]);
+    let spec = json!({ "arms": arms, "seeds": 6, "tuning_seeds": 1, "val_size": 64, "at_once": 1 });
+    check("comparisons", &comparison(spec));
 }

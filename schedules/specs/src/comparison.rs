@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use pba_schedules::library;
+use pba_types::{check_name, names_allowed};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
@@ -42,8 +44,8 @@ pub struct ComparisonSpec {
     /// How each model is trained.
     #[serde(flatten)]
     pub training: TrainingSpec,
-    /// Images that each model trains on. Default: the model's own, but at most the training split (less
-    /// `val_size`, where that is needed).
+    /// Images that each model trains on. Default: the whole training split, less `val_size` where that is
+    /// needed.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(minimum = 1)]
     pub train_size: Option<usize>,
@@ -256,7 +258,7 @@ impl ComparisonSpec {
                 "none: nothing is scored on validation images unless score is val or an arm is tuned";
             return Err(SpecError::new("val_size", val, allowed));
         }
-        let train = self.train_size.unwrap_or(defaults.train_size.min(left));
+        let train = self.train_size.unwrap_or(left);
         if train == 0 || train > left {
             let allowed = format!("1..={left}, the images that are left to train on");
             return Err(SpecError::new("train_size", train, allowed));
@@ -276,10 +278,11 @@ impl ComparisonSpec {
         if self.tunes() { Arm::candidates().len() as u32 * self.tuning_seeds } else { 0 }
     }
 
-    /// Why it cannot run beside `earlier`, which was to be scored on the same test split.
-    pub fn conflict(&self, earlier: &ComparisonSpec) -> Option<SpecError> {
+    /// Why it cannot run after `earlier`, if that is to be scored on the same test split: of a dataset of the same
+    /// name, or with `same_data` under another one.
+    pub fn conflict(&self, earlier: &ComparisonSpec, same_data: bool) -> Option<SpecError> {
         let opens = |spec: &ComparisonSpec| spec.score == Score::Test;
-        let same = self.training.dataset == earlier.training.dataset;
+        let same = same_data || self.training.dataset == earlier.training.dataset;
         (opens(self) && opens(earlier) && same && !self.again).then(|| {
             let allowed = format!(
                 "\"val\" to go on choosing, or \"again\": true (--again): comparison {:?} has opened the test split \
@@ -365,6 +368,10 @@ impl TryFrom<Map<String, Value>> for ComparisonSpec {
             strategy: fields.strategy()?,
         };
         fields.close()?;
+        if spec.score == Score::Val && spec.tunes() {
+            let allowed = "\"test\", as an arm is tuned on the validation images";
+            return Err(SpecError::new("score", "\"val\"", allowed));
+        }
         Ok(spec)
     }
 }
@@ -397,8 +404,15 @@ impl Fields {
             if let Some(stranger) = members.iter().find(|member| !arms.contains(member)) {
                 return wrong(format!("groups of arms of the comparison; {stranger} of {name:?} is none"));
             }
-            if arms.iter().any(|arm| arm.to_string() == *name) {
+            if check_name(name).is_err() {
+                return wrong(format!("groups whose names are of {}; {name:?} is not", names_allowed()));
+            }
+            if arms.iter().any(|arm| arm.to_string() == *name) || !matches!(library::named(name), Ok(None)) {
                 return wrong(format!("names that no arm has; {name:?} is an arm"));
+            }
+            if let Some(twice) = members.iter().find(|arm| read.values().flatten().any(|other| other == *arm))
+            {
+                return wrong(format!("every arm in one group; {twice} is in two"));
             }
             if members.len() < 2 {
                 return wrong(format!("groups of two arms or more; {name:?} has {}", members.len()));
@@ -447,7 +461,7 @@ mod tests {
         for text in [
             "{}",
             r#"{"arms": ["none", "a", "a@shuffled", "random:1", "randaugment:tuned", "cutout:8"],
-                "groups": {"a or not": ["a", "random:1"]}, "seeds": 1, "score": "val", "margin": 0}"#,
+                "groups": {"a-or-not": ["a", "random:1"]}, "seeds": 1, "margin": 0}"#,
         ] {
             let spec = ComparisonSpec::from_json(text).unwrap();
             let json = serde_json::to_string(&spec).unwrap();
@@ -476,6 +490,11 @@ mod tests {
         refuse(r#"{"arms": ["none", "a"], "groups": {"g": ["a", "b"]}}"#, "groups", "b of \"g\"");
         refuse(r#"{"arms": ["none", "a"], "groups": {"a": ["none", "a"]}}"#, "groups", "is an arm");
         refuse(r#"{"arms": ["none", "a"], "groups": {"g": ["a"]}}"#, "groups", "two arms");
+        let groups = |groups: &str| format!(r#"{{"arms": ["none", "a", "b"], "groups": {{{groups}}}}}"#);
+        refuse(&groups(r#""g": ["a", "b"], "h": ["none", "b"]"#), "groups", "b is in two");
+        refuse(&groups(r#""a b": ["a", "b"]"#), "groups", "a b");
+        refuse(&groups(r#""trivial-augment-wide": ["a", "b"]"#), "groups", "is an arm");
+        refuse(r#"{"arms": ["none", "randaugment:tuned"], "score": "val"}"#, "score", "tuned");
         refuse(r#"{"at_once": 0}"#, "at_once", "1..=256");
     }
 
@@ -487,7 +506,7 @@ mod tests {
         let sized = spec(r#"{"score": "val"}"#).sized(6_000, None).unwrap();
         assert_eq!((sized.train_size, sized.val_size), (Some(3_000), Some(3_000)));
         let sized = spec(r#"{"score": "val"}"#).sized(6_000, Some(500)).unwrap();
-        assert_eq!((sized.train_size, sized.val_size), (Some(4_000), Some(500)));
+        assert_eq!((sized.train_size, sized.val_size), (Some(6_000), Some(500)));
         let refused = |text: &str| spec(text).sized(1_000, None).unwrap_err().field;
         assert_eq!(refused(r#"{"train_size": 1001}"#), "train_size");
         assert_eq!(refused(r#"{"score": "val", "val_size": 1000}"#), "val_size");
@@ -499,11 +518,12 @@ mod tests {
     fn the_test_split_is_opened_once() {
         let spec = |text: &str| ComparisonSpec::from_json(text).unwrap();
         let earlier = spec("{}");
-        let error = spec("{}").conflict(&earlier).unwrap();
+        let error = spec("{}").conflict(&earlier, false).unwrap();
         assert!(error.to_string().contains("--again"), "{error}");
+        assert!(spec(r#"{"dataset": "other"}"#).conflict(&earlier, true).is_some());
         for other in [r#"{"again": true}"#, r#"{"score": "val"}"#, r#"{"dataset": "other"}"#] {
-            assert_eq!(spec(other).conflict(&earlier), None, "{other}");
+            assert_eq!(spec(other).conflict(&earlier, false), None, "{other}");
         }
-        assert_eq!(earlier.conflict(&spec(r#"{"score": "val"}"#)), None);
+        assert_eq!(earlier.conflict(&spec(r#"{"score": "val"}"#), true), None);
     }
 }

@@ -56,18 +56,20 @@ pub trait Run: Clone + Send + Sync + 'static {
         None
     }
 
-    /// Why another job that is `asked` for cannot be, because of this one; `is_over` once this one has ended.
+    /// Why another job that is `asked` for cannot be, because of this one; `is_over` once this one has
+    /// ended, `same_data` where both train on the same files.
     fn excludes(
         _run: Option<&Self>,
         _spec: &Self::Spec,
         _is_over: bool,
         _asked: &Self::Spec,
+        _same_data: bool,
     ) -> Option<SpecError> {
         None
     }
 
-    /// The comparison that follows a job once it is done.
-    fn follow_up(_spec: &Self::Spec) -> Option<ComparisonSpec> {
+    /// The comparison that a job is, or that follows it once it is done.
+    fn comparison(_spec: &Self::Spec) -> Option<ComparisonSpec> {
         None
     }
 

@@ -101,6 +101,12 @@ impl SearchSpec {
     /// When `then_compare` is not what a comparison can be asked for.
     pub fn comparison(&self) -> Result<Option<ComparisonSpec>, SpecError> {
         let Some(asked) = &self.then_compare else { return Ok(None) };
+        if let Some(field) =
+            ["name", "dataset", "preset"].into_iter().find(|field| asked.contains_key(*field))
+        {
+            let allowed = format!("fields of a comparison besides {field}, which is the search's");
+            return Err(SpecError::new("then_compare", Value::Object(asked.clone()), allowed));
+        }
         let name = &self.name;
         let Ok(Value::Object(mut fields)) = serde_json::to_value(&self.training) else {
             unreachable!("a spec is written as an object")
@@ -116,6 +122,10 @@ impl SearchSpec {
             fields.insert(field.to_owned(), value);
         }
         fields.extend(asked.clone());
+        let tried = ComparisonSpec::try_from(fields.clone());
+        if tried.is_ok_and(|spec| !spec.validates()) && !asked.contains_key("val_size") {
+            fields.shift_remove("val_size");
+        }
         let spec = ComparisonSpec::try_from(fields).map_err(|error| SpecError {
             field: "then_compare".to_owned(),
             allowed: format!("{}: {}", error.field, error.allowed),
@@ -329,6 +339,9 @@ mod tests {
         let spec = comparison(r#"{"then_compare": {"seeds": 9, "epochs": 40, "arms": ["none", "search"]}}"#);
         let spec = spec.unwrap();
         assert_eq!((spec.seeds, spec.training.epochs, spec.arms.len()), (9, 40, 2));
+        let spec = comparison(r#"{"val_size": 64, "then_compare": {"arms": ["none", "search"]}}"#);
+        assert_eq!(spec.unwrap().val_size, None, "nothing is scored on validation images");
+        refuse(r#"{"then_compare": {"dataset": "other"}}"#, "then_compare", "dataset, which is the search's");
         refuse(r#"{"then_compare": 3}"#, "then_compare", "true, or an object");
         refuse(r#"{"then_compare": {"seeds": 0}}"#, "then_compare", "seeds: an integer in 1..=1000");
         refuse(r#"{"then_compare": {"seed_count": 2}}"#, "then_compare", "no such field");

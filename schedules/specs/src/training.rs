@@ -133,8 +133,8 @@ pub struct TrainingSpec {
     /// Seed of every random decision. Default 0.
     #[schema(required = false)]
     pub seed: u64,
-    /// Seed of the choice of images. Default: `seed`. Runs that share it train on, and are scored with, the same
-    /// images.
+    /// Seed of the choice of images. Default: `seed`. Searches or evaluations that share it train on, and are scored
+    /// with, the same images; in a comparison, each of its seeds takes others.
     #[schema(required = false)]
     pub split_seed: u64,
     /// Device: `auto` (the default), `cpu`, `cuda` or `cuda:N`.

@@ -1,5 +1,7 @@
 //! A comparison: what is trained when, and what came of it.
 
+use std::ops::Range;
+
 use serde::{Deserialize, Serialize};
 
 use pba_specs::protocol::JobKind;
@@ -38,15 +40,16 @@ pub struct Round {
 /// The rounds of a comparison in their order: one seed after another, so that whenever it is looked at,
 /// the arms have been trained with about the same seeds.
 pub fn rounds(spec: &ComparisonSpec) -> Vec<Round> {
-    let stage = |stage, arms: usize, seeds: u32| {
+    let stage = |stage, arms: usize, seeds: Range<u32>| {
         let runs: Vec<RunKey> =
-            (0..seeds).flat_map(|seed| (0..arms).map(move |arm| RunKey { arm, seed })).collect();
+            seeds.flat_map(|seed| (0..arms).map(move |arm| RunKey { arm, seed })).collect();
         let rounds = runs.chunks(spec.at_once as usize).map(|runs| Round { stage, runs: runs.to_vec() });
         rounds.collect::<Vec<_>>()
     };
     let tuned = if spec.tunes() { Arm::candidates().len() } else { 0 };
-    let mut rounds = stage(Stage::Tuning, tuned, spec.tuning_seeds);
-    rounds.extend(stage(Stage::Comparing, spec.arms.len(), spec.seeds));
+    // The tuning has seeds of its own: what was chosen by a seed would have an advantage with it.
+    let mut rounds = stage(Stage::Tuning, tuned, spec.seeds..spec.seeds + spec.tuning_seeds);
+    rounds.extend(stage(Stage::Comparing, spec.arms.len(), 0..spec.seeds));
     rounds
 }
 
@@ -77,12 +80,7 @@ pub enum ComparisonEvent {
     /// The setting of the tuned arm was chosen.
     Tuned(Tuning),
     /// The comparison ended.
-    Compared {
-        /// The arm to train with; null when every run diverged.
-        recommended: Option<String>,
-        /// The answer in words.
-        verdict: Option<String>,
-    },
+    Compared,
 }
 
 /// Where a comparison stands: a fold of its [`ComparisonEvent`]s.
@@ -116,13 +114,13 @@ impl Comparison {
     /// # Panics
     /// When the tuned arm is to be compared before it is chosen.
     pub fn arm(&self, stage: Stage, run: RunKey) -> Arm {
-        match (stage, &self.spec.arms[run.arm.min(self.spec.arms.len() - 1)]) {
-            (Stage::Tuning, _) => Arm::candidates()[run.arm].clone(),
-            (Stage::Comparing, Arm::Tuned) => {
+        match stage {
+            Stage::Tuning => Arm::candidates()[run.arm].clone(),
+            Stage::Comparing if self.spec.arms[run.arm] == Arm::Tuned => {
                 let chosen = &self.tuning.as_ref().expect("tuning comes first").chosen;
                 chosen.parse().expect("a candidate is an arm")
             }
-            (Stage::Comparing, arm) => arm.clone(),
+            Stage::Comparing => self.spec.arms[run.arm].clone(),
         }
     }
 
@@ -171,14 +169,15 @@ impl Comparison {
     /// The report, as far as it goes.
     pub fn report(&self) -> ComparisonResults {
         let scored: Vec<Outcome> = self.outcomes(Stage::Comparing).collect();
-        let mut results = report::report(&self.spec, &self.schedule_digests, &scored);
+        let images = self.scored.as_ref().map(|(_, images)| *images);
+        let mut results = report::report(&self.spec, &self.schedule_digests, &scored, images);
         results.runs_done = self.trained_models().1;
         if let Some((split, images)) = &self.scored {
             (results.split, results.images) = (Some(split.clone()), Some(*images));
         }
         results.tuning = self.tuning.clone();
         let chosen = results.tuning.as_ref().map(|tuning| tuning.chosen.as_str());
-        let arm = results.recommended.as_ref().map(|arm| arm.parse().expect("an arm or its name"));
+        let arm = results.recommended.as_ref().map(|arm| arm.parse().expect("it is one of the arms"));
         results.stream_command = arm.map(|arm| report::stream_command(&self.spec, &arm, chosen));
         results
     }
@@ -235,7 +234,7 @@ impl Run for Comparison {
                 }
                 self.tuning = Some(tuning.clone());
             }
-            ComparisonEvent::Compared { .. } => {
+            ComparisonEvent::Compared => {
                 if self.current().is_some() {
                     return Err(format!(
                         "compared after {} rounds of {}",
@@ -271,14 +270,19 @@ impl Run for Comparison {
         spec: &ComparisonSpec,
         is_over: bool,
         asked: &ComparisonSpec,
+        same_data: bool,
     ) -> Option<SpecError> {
         // One that ended before it looked at the test split has left it closed.
         let opened = !is_over || run.is_some_and(|run| run.scored.is_some());
-        asked.conflict(spec).filter(|_| opened)
+        asked.conflict(spec, same_data).filter(|_| opened)
+    }
+
+    fn comparison(spec: &ComparisonSpec) -> Option<ComparisonSpec> {
+        Some(spec.clone())
     }
 
     fn results(run: Option<&Comparison>, spec: &ComparisonSpec, _is_done: bool) -> ComparisonResults {
-        run.map_or_else(|| report::report(spec, &vec![None; spec.arms.len()], &[]), Comparison::report)
+        run.map_or_else(|| report::report(spec, &vec![None; spec.arms.len()], &[], None), Comparison::report)
     }
 }
 
@@ -328,8 +332,7 @@ mod tests {
                 happened(&mut comparison, ComparisonEvent::Tuned(tuning));
             }
         }
-        let ComparisonResults { recommended, verdict, .. } = comparison.report();
-        happened(&mut comparison, ComparisonEvent::Compared { recommended, verdict });
+        happened(&mut comparison, ComparisonEvent::Compared);
         (comparison, journal)
     }
 
@@ -362,7 +365,7 @@ mod tests {
     #[test]
     fn candidates_that_diverge_are_not_chosen() {
         let spec = spec(r#"{"arms": ["none", "randaugment:tuned"], "seeds": 1, "epochs": 1}"#);
-        let (comparison, _) = play(&spec, |_, run| (run.arm != 0 || run.seed != 0).then_some(0.4));
+        let (comparison, _) = play(&spec, |_, run| (run.arm != 0 || run.seed != 1).then_some(0.4));
         let tuning = comparison.report().tuning.unwrap();
         assert_eq!((tuning.candidates[0].mean, tuning.chosen.as_str()), (None, "randaugment:1:6"));
     }
@@ -371,7 +374,7 @@ mod tests {
     fn a_comparison_that_never_opened_the_test_split_excludes_nobody() {
         let spec = spec(r#"{"epochs": 1}"#);
         let (opened, _) = play(&spec, |_, _| Some(0.5));
-        let excludes = |run, is_over| Comparison::excludes(run, &spec, is_over, &spec).is_some();
+        let excludes = |run, is_over| Comparison::excludes(run, &spec, is_over, &spec, false).is_some();
         assert!(excludes(Some(&opened), true) && excludes(None, false));
         assert!(!excludes(None, true), "it was cancelled while it waited");
         assert_eq!(spec.score, Score::Test);

@@ -2,10 +2,10 @@
 
 use std::fmt::Write;
 
-use pba_schedules::Ablation;
+use pba_schedules::{Ablation, library};
 use pba_specs::{Arm, ArmResults, ComparisonResults, ComparisonSpec, Contrast, Entry, Tuning, Unit, Verdict};
 
-use crate::statistics::{Uncertainty, deviation, interval, mean};
+use crate::statistics::{CONFIDENCE, Uncertainty, deviation, interval, mean};
 
 /// The policy that costs nothing to find, and that others are measured by.
 pub const REFERENCE: &str = "trivial-augment-wide";
@@ -21,8 +21,15 @@ pub(crate) struct Outcome {
     pub(crate) error: Option<f64>,
 }
 
-/// The errors of all runs so far, by arm and seed.
-struct Errors(Vec<Vec<Option<f64>>>);
+/// The errors of all runs so far, and what is made of them.
+struct Errors {
+    /// By arm and seed.
+    by_arm: Vec<Vec<Option<f64>>>,
+    /// Least variance of a difference.
+    floor: f64,
+    /// Share of the images that would not matter.
+    margin: f64,
+}
 
 /// An arm or a group: what has a mean.
 struct Subject {
@@ -31,32 +38,35 @@ struct Subject {
     arms: Vec<usize>,
 }
 
-/// The report of the runs of a comparison that have ended.
+/// The report of the runs of a comparison that have ended, scored on so many images.
 pub(crate) fn report(
     spec: &ComparisonSpec,
     schedule_digests: &[Option<String>],
     outcomes: &[Outcome],
+    images: Option<usize>,
 ) -> ComparisonResults {
-    let mut errors = Errors(vec![vec![None; spec.seeds as usize]; spec.arms.len()]);
+    // An error is a number of images: rounding alone gives a difference of two a variance of 2/12 of an image.
+    let floor = images.map_or(0.0, |images| 1.0 / (6.0 * (images as f64).powi(2)));
+    let by_arm = vec![vec![None; spec.seeds as usize]; spec.arms.len()];
+    let mut errors = Errors { by_arm, floor, margin: spec.margin / 100.0 };
     let mut diverged = vec![0; spec.arms.len()];
     for outcome in outcomes {
-        errors.0[outcome.arm][outcome.seed as usize] = outcome.error;
+        errors.by_arm[outcome.arm][outcome.seed as usize] = outcome.error;
         diverged[outcome.arm] += u32::from(outcome.error.is_none());
     }
     let arm = |(position, arm): (usize, &Arm)| ArmResults {
         entry: entry(arm.to_string(), &errors.of(position)),
         schedule_digest: schedule_digests[position].clone(),
         diverged: diverged[position],
-        errors: errors.0[position].clone(),
+        errors: errors.by_arm[position].clone(),
     };
     let subjects = subjects(spec);
     let of_group = |subject: &Subject| {
         let means: Vec<f64> = subject.arms.iter().filter_map(|&arm| mean(&errors.of(arm))).collect();
         entry(subject.name.clone(), &means)
     };
-    let margin = spec.margin / 100.0;
     let contrast =
-        |(one, other): &(usize, usize)| errors.contrast(&subjects[*one], &subjects[*other], margin);
+        |(one, other): &(usize, usize)| errors.contrast(spec, &subjects[*one], &subjects[*other], CONFIDENCE);
     let mut results = ComparisonResults {
         score: spec.score,
         split: None,
@@ -72,9 +82,9 @@ pub(crate) fn report(
         stream_command: None,
     };
     if outcomes.len() == spec.arms.len() * spec.seeds as usize
-        && let Some((recommended, verdict)) = recommend(spec, &subjects, &errors, margin)
+        && let Some((recommended, verdict)) = recommend(spec, &subjects, &errors)
     {
-        (results.recommended, results.verdict) = (Some(recommended), Some(verdict));
+        (results.recommended, results.verdict) = (Some(spec.arms[recommended].to_string()), Some(verdict));
     }
     results
 }
@@ -128,7 +138,12 @@ fn pairs(spec: &ComparisonSpec, subjects: &[Subject]) -> Vec<(usize, usize)> {
 impl Errors {
     /// The errors of an arm.
     fn of(&self, arm: usize) -> Vec<f64> {
-        self.0[arm].iter().copied().flatten().collect()
+        self.by_arm[arm].iter().copied().flatten().collect()
+    }
+
+    /// The mean error of an arm.
+    fn mean_of(&self, arm: usize) -> Option<f64> {
+        mean(&self.of(arm))
     }
 
     /// The mean error of a subject, over the arms that have any.
@@ -140,13 +155,15 @@ impl Errors {
     ///
     /// Between two arms it is paired by seed. A group is a sample of what its arms stand for: its
     /// differences vary over the arms, and over the seeds, which all arms share; the interval adds both.
-    /// Two groups of as many arms are paired by position, as schedules with their own ablations are.
-    fn contrast(&self, one: &Subject, other: &Subject, margin: f64) -> Contrast {
-        let seeds = (0..self.0[0].len())
-            .filter(|&seed| one.arms.iter().chain(&other.arms).all(|&arm| self.0[arm][seed].is_some()));
+    /// Two groups of the same schedules, as with an ablation, are paired by schedule.
+    fn contrast(&self, spec: &ComparisonSpec, one: &Subject, other: &Subject, confidence: f64) -> Contrast {
+        let (one, other) = (one, &aligned(spec, one, other));
+        let are_paired = other.arms.len() == 1 || schedules(spec, one) == schedules(spec, other);
+        let seeds = (0..self.by_arm[0].len())
+            .filter(|&seed| one.arms.iter().chain(&other.arms).all(|&arm| self.by_arm[arm][seed].is_some()));
         let seeds: Vec<usize> = seeds.collect();
         let by_arm = |subject: &Subject| -> Vec<Vec<f64>> {
-            let errors = |&arm: &usize| seeds.iter().filter_map(|&seed| self.0[arm][seed]).collect();
+            let errors = |&arm: &usize| seeds.iter().filter_map(|&seed| self.by_arm[arm][seed]).collect();
             subject.arms.iter().map(errors).collect()
         };
         let (ones, others) = (by_arm(one), by_arm(other));
@@ -160,7 +177,7 @@ impl Errors {
         let (ones, others) = (means(&ones), means(&others));
         let over_arms: Vec<Vec<f64>> = match (ones.len(), others.len()) {
             (0 | 1, 0 | 1) => Vec::new(),
-            (of, and) if of == and || and == 1 => {
+            _ if are_paired => {
                 vec![ones.iter().zip(others.iter().cycle()).map(|(one, other)| one - other).collect()]
             }
             (1, _) => vec![others],
@@ -171,10 +188,11 @@ impl Errors {
         let parts: Option<Vec<Uncertainty>> = over_arms
             .iter()
             .chain([&over_seeds])
-            .map(|differences| Uncertainty::of_mean(differences))
+            .map(|differences| Uncertainty::of_mean(differences, self.floor))
             .collect();
-        let interval = difference.zip(parts).map(|(difference, parts)| interval(difference, &parts));
-        let verdict = difference.map(|_| verdict(interval, margin));
+        let interval =
+            difference.zip(parts).map(|(difference, parts)| interval(difference, &parts, confidence));
+        let verdict = difference.map(|_| verdict(interval, self.margin));
         Contrast {
             arm: one.name.clone(),
             against: other.name.clone(),
@@ -196,38 +214,98 @@ fn verdict(interval: Option<[f64; 2]>, margin: f64) -> Verdict {
     }
 }
 
-/// The arm to train with, and why: the one with the lowest mean error, but one that costs nothing unless
-/// it is shown to be better than that. Random schedules are there to compare with, and untouched images
-/// too: neither is recommended.
-fn recommend(
-    spec: &ComparisonSpec,
-    subjects: &[Subject],
-    errors: &Errors,
-    margin: f64,
-) -> Option<(String, String)> {
-    let is_control = |subject: &&Subject| {
-        subject.arms.iter().any(|&arm| matches!(spec.arms[arm], Arm::Random(_) | Arm::Identity))
+/// The schedules of a subject's arms, in order; none where an arm has none.
+fn schedules<'a>(spec: &'a ComparisonSpec, subject: &Subject) -> Option<Vec<&'a str>> {
+    subject.arms.iter().map(|&arm| spec.arms[arm].schedule()).collect()
+}
+
+/// The second of two subjects with its arms in the order of the first one's schedules, if they have the same.
+fn aligned(spec: &ComparisonSpec, one: &Subject, other: &Subject) -> Subject {
+    let place = |schedule: Option<&str>| {
+        let is_it = |&&arm: &&usize| schedule.is_some() && spec.arms[arm].schedule() == schedule;
+        other.arms.iter().find(is_it).copied()
     };
-    let ranked = subjects.iter().filter(|subject| !is_control(subject));
-    let ranked = ranked.filter_map(|subject| Some((errors.mean(subject)?, subject)));
-    let (_, best) = ranked.min_by(|(one, _), (other, _)| one.total_cmp(other))?;
-    let free = subjects.iter().find(|subject| subject.name == REFERENCE).unwrap_or(&subjects[0]);
-    if best.name == free.name || best.name == subjects[0].name {
-        return Some((best.name.clone(), format!("{} has the lowest mean error.", best.name)));
+    let arms: Option<Vec<usize>> = one.arms.iter().map(|&arm| place(spec.arms[arm].schedule())).collect();
+    let arms = arms.filter(|arms| {
+        let mut each = arms.clone();
+        each.sort_unstable();
+        each.dedup();
+        each.len() == other.arms.len()
+    });
+    Subject { name: other.name.clone(), arms: arms.unwrap_or_else(|| other.arms.clone()) }
+}
+
+/// What an arm costs to find.
+#[derive(PartialEq)]
+enum Cost {
+    /// Nothing: it is there for everybody.
+    Free,
+    /// A search, or runs to tune it.
+    Searched,
+    /// It is there to compare with, and not to train with.
+    Control,
+}
+
+fn cost(arm: &Arm) -> Cost {
+    match arm {
+        Arm::Identity | Arm::Random(_) => Cost::Control,
+        Arm::Base | Arm::Cutout(_) => Cost::Free,
+        Arm::Tuned => Cost::Searched,
+        Arm::Schedule { name, ablation: Ablation::Scheduled }
+            if matches!(library::named(name), Ok(Some(_))) =>
+        {
+            Cost::Free
+        }
+        Arm::Schedule { .. } => Cost::Searched,
     }
-    let contrast = errors.contrast(best, free, margin);
-    let figures = says(&contrast);
-    if contrast.verdict != Some(Verdict::Better) {
-        let verdict = format!(
-            "{} has the lowest mean error, but is not shown to be better than {} ({figures}).",
-            best.name, free.name
-        );
-        return Some((free.name.clone(), verdict));
+}
+
+/// The arm to train with, and why: the best of those that cost nothing, unless the best of the others is shown
+/// to be better. An arm of which a model diverged is not recommended. As the others are several, the interval
+/// that decides is wider than those of the table (Bonferroni).
+fn recommend(spec: &ComparisonSpec, subjects: &[Subject], errors: &Errors) -> Option<(usize, String)> {
+    let is_whole = |arm: &usize| errors.by_arm[*arm].iter().all(Option::is_some);
+    let lowest = |arms: &[usize]| {
+        let worth = |&arm: &usize| errors.mean_of(arm).unwrap_or(f64::INFINITY);
+        arms.iter().copied().min_by(|one, other| worth(one).total_cmp(&worth(other)))
+    };
+    let free: Vec<usize> = (0..spec.arms.len()).filter(|&arm| cost(&spec.arms[arm]) == Cost::Free).collect();
+    let free = lowest(&free.into_iter().filter(is_whole).collect::<Vec<_>>());
+    let is_searched = |subject: &&Subject| {
+        let costs = || subject.arms.iter().map(|&arm| cost(&spec.arms[arm]));
+        costs().all(|cost| cost != Cost::Control) && costs().any(|cost| cost == Cost::Searched)
+    };
+    let searched: Vec<&Subject> = subjects.iter().filter(is_searched).collect();
+    let candidates = searched.iter().filter(|subject| subject.arms.iter().all(is_whole));
+    let worth = |subject: &&&Subject| errors.mean(subject).unwrap_or(f64::INFINITY);
+    let best = candidates.min_by(|one, other| worth(one).total_cmp(&worth(other)));
+    let name = |arm: usize| spec.arms[arm].to_string();
+    match (free, best) {
+        (None, None) => None,
+        (Some(free), None) => Some((free, format!("{} is the best of what costs nothing.", name(free)))),
+        (None, Some(best)) => {
+            let says =
+                format!("{} is the best, with nothing that costs nothing to compare it with.", best.name);
+            Some((lowest(&best.arms)?, says))
+        }
+        (Some(free), Some(best)) => {
+            let confidence = 1.0 - (1.0 - CONFIDENCE) / searched.len() as f64;
+            let reference = Subject { name: name(free), arms: vec![free] };
+            let contrast = errors.contrast(spec, best, &reference, confidence);
+            let figures = says(&contrast, confidence);
+            if contrast.verdict == Some(Verdict::Better) {
+                // Of a group, the arm that did best.
+                let says = format!("{} is better than {} ({figures}).", best.name, name(free));
+                return Some((lowest(&best.arms)?, says));
+            }
+            let says = format!(
+                "{} is not shown to be better than {}, which costs nothing ({figures}).",
+                best.name,
+                name(free)
+            );
+            Some((free, says))
+        }
     }
-    // Of a group, the arm that did best.
-    let worth = |&arm: &usize| mean(&errors.of(arm)).unwrap_or(f64::INFINITY);
-    let arm = best.arms.iter().copied().min_by(|one, other| worth(one).total_cmp(&worth(other)))?;
-    Some((spec.arms[arm].to_string(), format!("{} is better than {} ({figures}).", best.name, free.name)))
 }
 
 /// The command that streams the first epoch of training with an arm; `chosen` is what a tuned one was
@@ -259,14 +337,15 @@ pub(crate) fn stream_command(spec: &ComparisonSpec, arm: &Arm, chosen: Option<&s
 }
 
 /// A contrast's figures, in words.
-fn says(contrast: &Contrast) -> String {
+fn says(contrast: &Contrast, confidence: f64) -> String {
     let points = |share: f64| format!("{:+.2}", 100.0 * share);
     let difference = contrast.difference.map_or("no difference known".to_owned(), |difference| {
         format!("{} points of error", points(difference))
     });
-    let interval = contrast
-        .interval
-        .map_or(String::new(), |[low, high]| format!(", 95 % interval {} to {}", points(low), points(high)));
+    let interval = contrast.interval.map_or(String::new(), |[low, high]| {
+        let percent = (1e4 * confidence).round() / 1e2;
+        format!(", {percent} % interval {} to {}", points(low), points(high))
+    });
     let unit = match (contrast.unit, contrast.n) {
         (unit, 1) => unit.name().to_owned(),
         (unit, _) => format!("{unit}s"),
@@ -383,7 +462,7 @@ mod tests {
                 error: error.is_finite().then_some(error),
             })
         });
-        report(spec, &vec![None; spec.arms.len()], &outcomes.collect::<Vec<_>>())
+        report(spec, &vec![None; spec.arms.len()], &outcomes.collect::<Vec<_>>(), Some(10_000))
     }
 
     fn contrast<'a>(results: &'a ComparisonResults, arm: &str, against: &str) -> &'a Contrast {
@@ -405,7 +484,7 @@ mod tests {
         assert!((low - (-0.02 - half)).abs() < 1e-6 && (high - (-0.02 + half)).abs() < 1e-6, "{low} {high}");
         assert_eq!(contrast.verdict, Some(Verdict::TooFew));
         assert_eq!(results.recommended.as_deref(), Some("none"), "it is not shown to be better");
-        assert!(results.verdict.unwrap().contains("not shown to be better"));
+        assert!(results.verdict.unwrap().contains("a is not shown to be better than none"));
     }
 
     #[test]
@@ -433,7 +512,7 @@ mod tests {
         let results = of(&spec, &[&[0.5, 0.5, 0.5], &[0.4, f64::NAN, 0.4]]);
         assert_eq!((results.arms[1].diverged, results.arms[1].entry.n), (1, 2));
         assert_eq!(contrast(&results, "a", "none").n, 2);
-        assert_eq!(results.recommended.as_deref(), Some("a"));
+        assert_eq!(results.recommended.as_deref(), Some("none"), "nobody trains with what diverges");
     }
 
     #[test]
@@ -471,16 +550,68 @@ mod tests {
         assert_eq!(results.recommended, None, "nothing has been trained");
     }
 
+    /// What is recommended, of arms with errors by seed.
+    fn recommended(arms: &[(&str, &[f64])]) -> Option<String> {
+        let names: Vec<&str> = arms.iter().map(|(name, _)| *name).collect();
+        let seeds = arms[0].1.len();
+        let spec = spec(&format!(r#"{{"arms": {names:?}, "seeds": {seeds}}}"#));
+        let results = of(&spec, &arms.iter().map(|(_, errors)| *errors).collect::<Vec<_>>());
+        assert_eq!(results.recommended.is_some(), results.verdict.is_some());
+        results.recommended
+    }
+
     #[test]
-    fn the_free_policy_is_recommended_unless_it_is_beaten() {
-        let spec = spec(r#"{"arms": ["none", "trivial-augment-wide", "mine", "random:1"], "seeds": 2}"#);
-        let recommended = |mine: &[f64]| {
-            let errors: [&[f64]; 4] = [&[0.5, 0.5], &[0.40, 0.41], mine, &[0.1, 0.1]];
-            of(&spec, &errors).recommended.unwrap()
-        };
-        assert_eq!(recommended(&[0.30, 0.31]), "mine");
-        assert_eq!(recommended(&[0.30, 0.40]), "trivial-augment-wide");
-        assert_eq!(recommended(&[0.45, 0.46]), "trivial-augment-wide");
+    fn what_costs_nothing_is_recommended_unless_it_is_beaten() {
+        const TA: &str = "trivial-augment-wide";
+        let (none, ta): (&[f64], &[f64]) = (&[0.5, 0.5, 0.5], &[0.40, 0.41, 0.40]);
+        let beside = |mine: &[f64]| recommended(&[("none", none), (TA, ta), ("mine", mine)]).unwrap();
+        assert_eq!(beside(&[0.30, 0.31, 0.30]), "mine");
+        assert_eq!(beside(&[0.30, 0.45, 0.30]), TA, "by chance, perhaps");
+        assert_eq!(beside(&[0.45, 0.46, 0.45]), TA);
+        // The best of what costs nothing need not be TrivialAugment; and who only beats that beats nothing.
+        let (near, bad): (&[f64], &[f64]) = (&[0.304, 0.302, 0.306], &[0.45, 0.46, 0.45]);
+        assert_eq!(
+            recommended(&[("none", &[0.305, 0.305, 0.305]), (TA, bad), ("mine", near)]).unwrap(),
+            "none"
+        );
+        // Nor can it be one that diverged, a random schedule or untouched images.
+        let gone: &[f64] = &[f64::NAN, 0.1, 0.1];
+        assert_eq!(recommended(&[("none", none), (TA, gone)]).unwrap(), "none");
+        let low: &[f64] = &[0.1, 0.1, 0.1];
+        assert_eq!(recommended(&[("random:1", low), ("identity", low), ("none", none)]).unwrap(), "none");
+        assert_eq!(recommended(&[("random:1", low), ("identity", low)]), None);
+        assert_eq!(recommended(&[("random:1", low), ("mine", none)]).unwrap(), "mine");
+    }
+
+    #[test]
+    fn a_group_is_answered_by_one_of_its_arms() {
+        let text = r#"{"arms": ["a", "b", "none"], "groups": {"learned": ["a", "b"]}, "seeds": 3}"#;
+        let results = of(&spec(text), &[&[0.30, 0.31, 0.30], &[0.29, 0.30, 0.29], &[0.5, 0.51, 0.5]]);
+        assert_eq!(results.recommended.as_deref(), Some("b"));
+        assert!(results.verdict.unwrap().starts_with("learned is better than none"));
+    }
+
+    /// The more there is to choose from, the more it takes.
+    #[test]
+    fn the_best_of_many_has_to_be_better_by_more() {
+        let none: &[f64] = &[0.50, 0.50, 0.50, 0.50];
+        let (mine, others): (&[f64], &[f64]) = (&[0.48, 0.49, 0.485, 0.497], &[0.5, 0.51, 0.5, 0.51]);
+        assert_eq!(recommended(&[("none", none), ("a", mine)]).unwrap(), "a");
+        let among = [("none", none), ("a", mine), ("b", others), ("c", others), ("d", others), ("e", others)];
+        assert_eq!(recommended(&among).unwrap(), "none");
+    }
+
+    #[test]
+    fn groups_are_paired_by_schedule_and_not_by_position() {
+        let text = r#"{"arms": ["a", "b", "b@final", "a@final", "random:1", "random:2"], "seeds": 2,
+                       "groups": {"learned": ["a", "b"], "last": ["b@final", "a@final"],
+                                  "chance": ["random:1", "random:2"]}}"#;
+        let results = of(
+            &spec(text),
+            &[&[0.30, 0.32], &[0.40, 0.42], &[0.41, 0.43], &[0.31, 0.33], &[0.31, 0.33], &[0.41, 0.43]],
+        );
+        assert_eq!(contrast(&results, "last", "learned").verdict, Some(Verdict::Worse));
+        assert_eq!(contrast(&results, "chance", "learned").verdict, Some(Verdict::TooFew), "nothing pairs them");
     }
 
     #[test]

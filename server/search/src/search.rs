@@ -202,7 +202,7 @@ impl Run for Search {
         self.schedule.as_ref()
     }
 
-    fn follow_up(spec: &SearchSpec) -> Option<ComparisonSpec> {
+    fn comparison(spec: &SearchSpec) -> Option<ComparisonSpec> {
         spec.comparison().expect("a checked spec asks for one that can be")
     }
 

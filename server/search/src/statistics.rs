@@ -2,8 +2,8 @@
 
 use statrs::distribution::{ContinuousCDF, StudentsT};
 
-/// Probability that an interval holds the true difference.
-const CONFIDENCE: f64 = 0.95;
+/// Probability that an interval holds the true difference, unless another one is asked for.
+pub(crate) const CONFIDENCE: f64 = 0.95;
 
 /// The mean of some numbers; none of none.
 pub(crate) fn mean(numbers: &[f64]) -> Option<f64> {
@@ -25,24 +25,26 @@ pub(crate) struct Uncertainty {
 }
 
 impl Uncertainty {
-    /// That of the mean of some numbers; none below two.
-    pub(crate) fn of_mean(numbers: &[f64]) -> Option<Uncertainty> {
+    /// That of the mean of some numbers, none of which is known better than to a variance of `floor`; none
+    /// below two numbers.
+    pub(crate) fn of_mean(numbers: &[f64], floor: f64) -> Option<Uncertainty> {
         let count = numbers.len() as f64;
-        Some(Uncertainty { variance: deviation(numbers)?.powi(2) / count, freedom: count - 1.0 })
+        let variance = deviation(numbers)?.powi(2).max(floor);
+        Some(Uncertainty { variance: variance / count, freedom: count - 1.0 })
     }
 }
 
 /// The interval about a difference with independent uncertainties: their variances add up, and their
 /// degrees of freedom are Satterthwaite's, so that one alone gives the paired t interval and two those
 /// of Welch.
-pub(crate) fn interval(difference: f64, uncertainties: &[Uncertainty]) -> [f64; 2] {
+pub(crate) fn interval(difference: f64, uncertainties: &[Uncertainty], confidence: f64) -> [f64; 2] {
     let variance: f64 = uncertainties.iter().map(|part| part.variance).sum();
     if variance == 0.0 {
         return [difference; 2];
     }
     let spent: f64 = uncertainties.iter().map(|part| part.variance.powi(2) / part.freedom).sum();
     let student = StudentsT::new(0.0, 1.0, variance.powi(2) / spent);
-    let quantile = student.expect("there are degrees of freedom").inverse_cdf(0.5 + CONFIDENCE / 2.0);
+    let quantile = student.expect("there are degrees of freedom").inverse_cdf(0.5 + confidence / 2.0);
     let half = quantile * variance.sqrt();
     [difference - half, difference + half]
 }
@@ -72,7 +74,7 @@ mod tests {
             let numbers: Vec<f64> = (0..count).map(f64::from).collect();
             let (mean, deviation) = (mean(&numbers).unwrap(), deviation(&numbers).unwrap());
             let half = quantile * deviation / f64::from(count).sqrt();
-            let [low, high] = interval(mean, &[Uncertainty::of_mean(&numbers).unwrap()]);
+            let [low, high] = interval(mean, &[Uncertainty::of_mean(&numbers, 0.0).unwrap()], CONFIDENCE);
             assert!((low - (mean - half)).abs() < 1e-5 && (high - (mean + half)).abs() < 1e-5, "{count}");
         }
     }
@@ -81,14 +83,25 @@ mod tests {
     #[test]
     fn two_uncertainties_give_welchs_interval() {
         let (one, other) = ([3.1, 2.7, 3.5, 3.9, 2.9], [2.0, 2.6, 2.3]);
-        let parts = [&one[..], &other[..]].map(|numbers| Uncertainty::of_mean(numbers).unwrap());
-        let [low, high] = interval(mean(&one).unwrap() - mean(&other).unwrap(), &parts);
+        let parts = [&one[..], &other[..]].map(|numbers| Uncertainty::of_mean(numbers, 0.0).unwrap());
+        let [low, high] = interval(mean(&one).unwrap() - mean(&other).unwrap(), &parts, CONFIDENCE);
         near(low, 0.241_054_049_1);
         near(high, 1.598_945_950_9);
     }
 
     #[test]
-    fn no_spread_is_no_interval() {
-        assert_eq!(interval(0.25, &[Uncertainty::of_mean(&[0.25, 0.25]).unwrap()]), [0.25, 0.25]);
+    fn no_spread_is_the_spread_of_rounding() {
+        let part = |floor| Uncertainty::of_mean(&[0.25, 0.25], floor).unwrap();
+        assert_eq!(interval(0.25, &[part(0.0)], CONFIDENCE), [0.25, 0.25]);
+        let [low, high] = interval(0.25, &[part(0.02)], CONFIDENCE);
+        near((high - low) / 2.0, 12.706_205 * 0.1);
+    }
+
+    #[test]
+    fn more_confidence_is_a_wider_interval() {
+        let part = [Uncertainty::of_mean(&[0.0, 1.0, 2.0], 0.0).unwrap()];
+        let half = |confidence| (interval(1.0, &part, confidence)[1] - 1.0) * 3f64.sqrt();
+        near(half(0.95), 4.302_653);
+        near(half(0.99), 9.924_843);
     }
 }

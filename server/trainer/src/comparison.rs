@@ -10,8 +10,7 @@ use pba_datasets::SplitName;
 use pba_schedules::{Ablation, Schedule, random_schedule};
 use pba_search::protocol::{Report, flags};
 use pba_search::{
-    Arm, Comparison, ComparisonEvent, ComparisonResults, ComparisonSpec, Run, RunKey, Score, Spec, SpecError,
-    Stage, Trainer,
+    Arm, Comparison, ComparisonEvent, ComparisonSpec, Run, RunKey, Score, Spec, SpecError, Stage, Trainer,
 };
 
 use crate::data::{Pictures, ScoreSet, choose, member_seed};
@@ -104,7 +103,12 @@ fn compare(checked: &Checked, run_dir: &RunDir) -> anyhow::Result<()> {
             report::tell(&Report::Saved { epoch: comparison.epoch() });
             anyhow::Ok(())
         };
-        while let Some((number, round)) = comparison.current() {
+        loop {
+            // Before the first round that needs it, though the trainer was killed between the two.
+            if let Some(tuning) = comparison.choose() {
+                record(&mut comparison, ComparisonEvent::Tuned(tuning))?;
+            }
+            let Some((number, round)) = comparison.current() else { break };
             let (split, score) = trial.scored_on(round.stage);
             let (images, arms) =
                 (score.images, round.runs.iter().map(|&run| comparison.arm(round.stage, run)));
@@ -113,12 +117,8 @@ fn compare(checked: &Checked, run_dir: &RunDir) -> anyhow::Result<()> {
             let errors = trial.train(&runs, score, run_dir, &meter, before)?;
             let split = split.to_string();
             record(&mut comparison, ComparisonEvent::Scored { round: number, split, images, errors })?;
-            if let Some(tuning) = comparison.choose() {
-                record(&mut comparison, ComparisonEvent::Tuned(tuning))?;
-            }
         }
-        let ComparisonResults { recommended, verdict, .. } = comparison.report();
-        record(&mut comparison, ComparisonEvent::Compared { recommended, verdict })
+        record(&mut comparison, ComparisonEvent::Compared)
     })?;
     report::tell(&meter.progress());
     Ok(())

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use anyhow::{Context, ensure};
+use anyhow::ensure;
 use pba_augment::Policies;
 use pba_datasets::SplitName;
 use pba_schedules::{Ablation, Schedule};
@@ -74,8 +74,8 @@ fn check(spec: EvaluationSpec, dataset: &Path, cache: &Path) -> anyhow::Result<C
     let job = Job::check(spec, STRATEGY, EvaluationSpec::sized, dataset, cache)?;
     let has_test = job.dataset.split(SplitName::Test).is_some();
     let tested_on = if has_test { SplitName::Test } else { SplitName::Val };
-    let tested =
-        job.scored_on(tested_on).with_context(|| "there is neither a test nor a val split to test on")?;
+    ensure!(job.dataset.split(tested_on).is_some(), "there is neither a test nor a val split to test on");
+    let tested = job.scored_on(tested_on)?;
     Ok(Checked { job, tested_on, tested })
 }
 

@@ -1,4 +1,4 @@
-//! The members of a search as its trainer.
+//! The members of a search, or the runs of another job, as their trainer.
 
 use std::ops::Range;
 use std::path::PathBuf;
@@ -254,8 +254,9 @@ impl Trainer for Population {
 
     fn save(&mut self, epoch: u32) -> anyhow::Result<()> {
         self.keep(epoch)?;
+        let is_last = self.is_asked_to_finish();
         match &mut self.checkpoints {
-            Some(checkpoints) if epoch == self.training.epochs => checkpoints.finish(),
+            Some(checkpoints) if epoch == self.training.epochs || is_last => checkpoints.finish(),
             _ => Ok(()),
         }
     }

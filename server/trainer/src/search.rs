@@ -3,14 +3,13 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use anyhow::ensure;
 use pba_datasets::SplitName;
 use pba_schedules::formats;
 use pba_search::protocol::{files, flags};
 use pba_search::{Event, Search, SearchSpec, SpecError};
 
 use crate::checkpoint::replace_file;
-use crate::data::{self, Pictures, ScoreSet, choose};
+use crate::data::{Pictures, ScoreSet, choose};
 use crate::job::Job;
 use crate::population::{Beginning, Population};
 use crate::report::Meter;
@@ -60,16 +59,7 @@ fn check(mut job: Job<SearchSpec>) -> anyhow::Result<Checked> {
         let allowed = "train, as the dataset has no val split";
         return Err(SpecError::new("val_split", "\"val\"", allowed).into());
     }
-    let val = data::pictures(&job.dataset, SplitName::Val)?;
-    let (one, other) = (val.shape, job.pictures.shape);
-    ensure!(
-        one == other,
-        "the images of the val split are {}x{}, those of the train split {}x{}",
-        one.height,
-        one.width,
-        other.height,
-        other.width
-    );
+    let val = job.scored_on(SplitName::Val)?;
     job.spec = job.spec.sized_for_val(val.images.len() as usize)?;
     Ok(Checked { job, own_val: Some(val) })
 }

@@ -18,7 +18,7 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use pba_search::{Comparison, Run, Search, Spec};
+use pba_search::{Comparison, ComparisonSpec, Run, Search, Spec};
 use pba_wire::jobs::JobState;
 use tokio::sync::{Notify, Semaphore, watch};
 
@@ -93,30 +93,56 @@ impl Jobs {
         body: &[u8],
     ) -> Result<Arc<Record<K>>, Error> {
         let checked = self.of::<K>().check(catalog, registry, body)?;
-        if let Some(comparison) = K::follow_up(&checked.spec) {
-            let (comparisons, promised) = (self.of::<Comparison>(), checked.spec.name());
-            comparisons.check_later(registry, comparison, promised, &checked.source).await.map_err(
-                |error| {
-                    let why = |detail: &str| format!("then_compare: {detail}");
-                    Error { detail: why(&error.detail), ..error }
-                },
-            )?;
+        if let Some(comparison) = K::comparison(&checked.spec) {
+            let later = |error: Error| {
+                let detail = match K::JOB.learns {
+                    true => format!("then_compare: {}", error.detail),
+                    false => error.detail,
+                };
+                Error { detail, ..error }
+            };
+            self.check_promised(&comparison, &checked.source).map_err(later)?;
+            if K::JOB.learns {
+                let (comparisons, promised) = (self.of::<Comparison>(), checked.spec.name());
+                let checking = comparisons.check_later(registry, comparison, promised, &checked.source);
+                checking.await.map_err(later)?;
+            }
         }
         self.of::<K>().start(registry, checked).await
     }
 
+    /// The comparisons that are to follow searches, and are not there yet.
+    fn promised(&self) -> impl Iterator<Item = (Arc<Record<Search>>, ComparisonSpec)> + '_ {
+        let searches = self.of::<Search>().list().into_iter();
+        let ended = [JobState::Failed, JobState::Cancelled];
+        let searches = searches.filter(move |search| !ended.contains(&search.state()));
+        let promised =
+            searches.filter_map(|search| Search::comparison(&search.spec()).map(|spec| (search, spec)));
+        promised.filter(|(_, spec)| !self.of::<Comparison>().has(spec.name()))
+    }
+
+    /// Checks that a comparison takes neither name nor test split from one that is to follow a search.
+    fn check_promised(&self, asked: &ComparisonSpec, source: &str) -> Result<(), Error> {
+        for (search, promised) in self.promised() {
+            if promised.name() == asked.name() {
+                let (name, search) = (asked.name(), search.id());
+                let detail =
+                    format!("the name {name:?} is kept for the comparison that follows search {search:?}");
+                return Err(Error::conflict(detail));
+            }
+            if let Some(reason) = asked.conflict(&promised, search.source() == source) {
+                return Err(Error::spec(&reason));
+            }
+        }
+        Ok(())
+    }
+
     /// Queues the comparisons that follow searches which are done.
     fn follow_up(&self, registry: &Registry) {
-        let searches = self.of::<Search>().list().into_iter();
-        for search in searches.filter(|search| search.state() == JobState::Done) {
-            let Some(comparison) = Search::follow_up(&search.spec()) else { continue };
+        for (search, comparison) in self.promised().filter(|(search, _)| search.state() == JobState::Done) {
             let queued = self.of::<Comparison>().start_later(registry, comparison, search.source());
             if let Err(error) = queued {
-                tracing::error!(
-                    id = search.id(),
-                    error = error.detail,
-                    "the comparison of the search cannot start"
-                );
+                search.complain(format!("its comparison cannot start: {}", error.detail));
             }
         }
     }

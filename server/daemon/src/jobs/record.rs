@@ -189,9 +189,10 @@ impl<K: Run> Record<K> {
     }
 
     /// Why it keeps another job that is asked for from being started.
-    pub(crate) fn excludes(&self, asked: &K::Spec) -> Option<SpecError> {
+    pub(crate) fn excludes(&self, asked: &K::Spec, source: &str) -> Option<SpecError> {
         let live = self.live();
-        K::excludes(live.job.as_ref(), &live.entry.spec, live.entry.state.is_final(), asked)
+        let Entry { spec, state, source: own, .. } = &live.entry;
+        K::excludes(live.job.as_ref(), spec, state.is_final(), asked, own == source)
     }
 
     /// Its description in the API.
@@ -317,6 +318,18 @@ impl<K: Run> Record<K> {
         }
         live.save_or_warn(&self.directory);
         self.changed();
+    }
+
+    /// Says what is wrong with what follows it.
+    pub(crate) fn complain(&self, error: String) {
+        let mut live = self.live();
+        if live.entry.error.as_ref() != Some(&error) {
+            tracing::error!(id = self.id, error, "what follows a job cannot start");
+            live.entry.error = Some(error);
+            live.save_or_warn(&self.directory);
+            drop(live);
+            self.changed();
+        }
     }
 
     /// Processes an event of the journal.

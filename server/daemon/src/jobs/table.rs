@@ -114,7 +114,7 @@ impl<K: Run> Table<K> {
             } else if self.is_taken(registry, &records, spec.name()) {
                 return Err(name_taken::<K>(spec.name()));
             }
-            check_excluded(&records, &spec)?;
+            check_excluded(&records, &spec, &source)?;
             self.add(&mut records, spec, source, &schedules)?
         };
         tracing::info!(id = record.id(), "{} queued", K::JOB.name);
@@ -158,7 +158,7 @@ impl<K: Run> Table<K> {
         if self.is_taken(registry, &self.records(), spec.name()) {
             return Err(name_taken::<K>(spec.name()));
         }
-        check_excluded(&self.records(), &spec)?;
+        check_excluded(&self.records(), &spec, source)?;
         schedules_of::<K>(registry, &mut spec, Some(promised))?;
         self.ask_trainer(&spec, source).await
     }
@@ -177,6 +177,7 @@ impl<K: Run> Table<K> {
         if self.holds(&records, spec.name()) {
             return Ok(());
         }
+        check_excluded(&records, &spec, &source)?;
         let schedules = schedules_of::<K>(registry, &mut spec, None)?;
         let record = self.add(&mut records, spec, source, &schedules)?;
         drop(records);
@@ -245,7 +246,6 @@ impl<K: Run> Table<K> {
         let spec = K::Spec::from_json(&serde_json::to_string(&spec).map_err(Error::internal)?)
             .map_err(|error| Error::spec(&error))?
             .for_splits(served.split(SplitName::Val).is_ok());
-        check_excluded(&self.records(), &spec)?;
         if self.is_taken(registry, &self.records(), spec.name()) {
             return Err(name_taken::<K>(spec.name()));
         }
@@ -253,6 +253,7 @@ impl<K: Run> Table<K> {
             None => BUILT_IN.to_owned(),
             Some(path) => std::path::absolute(path).map_err(Error::internal)?.display().to_string(),
         };
+        check_excluded(&self.records(), &spec, &source)?;
         Ok(Checked { spec, source, schedules, named })
     }
 
@@ -264,6 +265,11 @@ impl<K: Run> Table<K> {
     /// Whether a new job cannot have a name.
     fn is_taken(&self, registry: &Registry, records: &Records<K>, name: &str) -> bool {
         self.holds(records, name) || (K::JOB.learns && registry.get(name).is_ok())
+    }
+
+    /// Whether there is a job with a name.
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.holds(&self.records(), name)
     }
 
     /// The state of the job with a name.
@@ -294,9 +300,10 @@ impl<K: Run> Table<K> {
     /// Queues a failed or cancelled job again, to resume from its last checkpoint.
     ///
     /// # Errors
-    /// When there is none, or it is done, running or queued.
+    /// When there is none, it is done, running or queued, or another one now excludes it.
     pub(crate) fn resume(&self, id: &str) -> Result<Arc<Record<K>>, Error> {
         let record = self.get(id)?;
+        check_excluded(&self.records(), &record.spec(), &record.source())?;
         record.resume()?;
         self.count_states();
         self.workplace.queued.notify_one();
@@ -382,8 +389,9 @@ fn schedules_of<K: Run>(
 }
 
 /// Checks that no other job keeps one from being started.
-fn check_excluded<K: Run>(records: &Records<K>, spec: &K::Spec) -> Result<(), Error> {
-    let reason = records.values().find_map(|record| record.excludes(spec));
+fn check_excluded<K: Run>(records: &Records<K>, spec: &K::Spec, source: &str) -> Result<(), Error> {
+    let mut others = records.values().filter(|record| record.id() != spec.name());
+    let reason = others.find_map(|record| record.excludes(spec, source));
     reason.map_or(Ok(()), |reason| Err(Error::spec(&reason)))
 }
 
