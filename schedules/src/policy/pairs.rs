@@ -36,7 +36,7 @@ impl Pairs {
     pub(super) const FAMILY: &str = "pairs";
 
     /// Most ops that are applied to one image.
-    pub(super) const CALLS_MAX: usize = 2;
+    pub const CALLS_MAX: usize = 2;
 
     /// Builds a policy from the flat integers `[p0, m0, p1, m1, ...]` over `ops`, each op twice.
     ///

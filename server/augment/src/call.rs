@@ -1,6 +1,6 @@
 //! Ops on one image, as data; and how many there were of each op.
 
-use pba_schedules::{Op, Policy};
+use pba_schedules::{Op, Pairs, Policy};
 use pba_types::rng::below;
 
 /// Direction of an op that has one: Rotate, TranslateX, TranslateY, ShearX and ShearY.
@@ -76,8 +76,9 @@ impl From<&Action> for Action {
 /// The ops that a policy draws for an image, in the order in which they are applied.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct OpCalls {
-    calls: [OpCall; Policy::CALLS_MAX],
-    parameters: [f64; Policy::CALLS_MAX],
+    actions: [Action; Policy::CALLS_MAX],
+    /// Where they are of pairs: each with its level.
+    calls: [OpCall; Pairs::CALLS_MAX],
     len: usize,
     /// Whether crop and flip come before them.
     follows_base: bool,
@@ -86,37 +87,45 @@ pub struct OpCalls {
 impl OpCalls {
     /// No ops, for a policy of pairs.
     pub(crate) const NONE: OpCalls = {
+        let action = Action { op: Op::Rotate, parameter: 0.0, centre: (0, 0) };
         let call = OpCall { op: Op::Rotate, magnitude: 0, sign: Sign::Plus, centre: (0, 0) };
-        let (calls, parameters) = ([call; Policy::CALLS_MAX], [0.0; Policy::CALLS_MAX]);
-        OpCalls { calls, parameters, len: 0, follows_base: false }
+        let (actions, calls) = ([action; Policy::CALLS_MAX], [call; Pairs::CALLS_MAX]);
+        OpCalls { actions, calls, len: 0, follows_base: false }
     };
 
-    /// No ops, for a policy of another family than pairs.
-    pub(crate) const NONE_AFTER_BASE: OpCalls = OpCalls { follows_base: true, ..OpCalls::NONE };
-
-    /// One more op, whose call means this parameter.
+    /// Forgets them; those that follow come after crop and flip, or before.
     #[inline]
-    pub(crate) fn push(&mut self, call: OpCall, parameter: f64) {
+    pub(crate) fn clear(&mut self, follows_base: bool) {
+        (self.len, self.follows_base) = (0, follows_base);
+    }
+
+    /// One more op of a policy of pairs, whose call means this parameter.
+    #[inline]
+    pub(crate) fn push_call(&mut self, call: OpCall, parameter: f64) {
         self.calls[self.len] = call;
-        self.parameters[self.len] = parameter;
+        self.push(Action { op: call.op, parameter, centre: call.centre });
+    }
+
+    /// One more op.
+    #[inline]
+    pub(crate) fn push(&mut self, action: Action) {
+        self.actions[self.len] = action;
         self.len += 1;
     }
 
     /// The calls that a policy of pairs draws.
     ///
     /// # Panics
-    /// When a policy of another family drew them: its magnitudes are no levels of the paper's, and
-    /// [`OpCalls::actions`] says what they mean.
+    /// When a policy of another family drew them: its magnitudes are no levels of the paper's.
     pub fn as_slice(&self) -> &[OpCall] {
         assert!(!self.follows_base, "the calls of a policy of pairs; others have actions only");
         &self.calls[..self.len]
     }
 
-    /// What is done to the image.
+    /// What is done to the image, whichever family the policy is of.
     #[inline]
-    pub fn actions(&self) -> impl ExactSizeIterator<Item = Action> + '_ {
-        let calls = self.calls[..self.len].iter().zip(&self.parameters);
-        calls.map(|(&OpCall { op, centre, .. }, &parameter)| Action { op, parameter, centre })
+    pub fn actions(&self) -> &[Action] {
+        &self.actions[..self.len]
     }
 
     /// Whether crop and flip come before the ops: with every family but the paper's pairs.

@@ -158,15 +158,23 @@ impl Recipe {
     }
 
     /// [`Recipe::op_calls`] and [`Recipe::base_draws`] at once. They are the same at every level.
+    pub fn draws(&self, level: Level, sample: u64) -> (OpCalls, BaseDraws) {
+        let mut calls = OpCalls::NONE;
+        let draws = self.draw(level, sample, &mut calls);
+        (calls, draws)
+    }
+
+    /// As [`Recipe::draws`], with ops that replace `calls`.
     // A call for each image is felt where nothing else is done to it.
     #[inline(always)]
-    pub fn draws(&self, level: Level, sample: u64) -> (OpCalls, BaseDraws) {
+    pub(crate) fn draw(&self, level: Level, sample: u64, calls: &mut OpCalls) -> BaseDraws {
         let (base, shape) = (&self.spec.base, self.spec.shape);
         let address = self.address(Purpose::Policy, sample);
         let walk = match self.walks.as_slice() {
             [] => {
                 let address = self.address(Purpose::Base, sample);
-                return (OpCalls::NONE, BaseDraws::from_blocks(|block| address.block(block), base, shape));
+                calls.clear(false);
+                return BaseDraws::from_blocks(|block| address.block(block), base, shape);
             }
             [(_, walk)] => walk,
             [.., (epochs, _)] => {
@@ -174,7 +182,7 @@ impl Recipe {
                 &self.walks[self.walks.partition_point(|&(end, _)| end <= search_epoch)].1
             }
         };
-        walk.draw(level, &address, base, shape)
+        walk.draw(level, &address, base, shape, calls)
     }
 
     fn address(&self, purpose: Purpose, sample: u64) -> Address {

@@ -1,6 +1,6 @@
 //! From a sample's pixels to the pixels that go out.
 
-use crate::call::{OpCalls, OpCounts};
+use crate::call::OpCounts;
 use crate::draws::BaseDraws;
 use crate::frame::View;
 use crate::image::Rgba;
@@ -56,25 +56,35 @@ fn render_before(
     let mut parts = after.chunks(after.len().div_ceil(3).max(1));
     let mut ask_for_more = || prefetch(level, parts.next().unwrap_or_default());
     ask_for_more();
-    let (calls, draws) = recipe.draws(level, sample);
+    let draws = recipe.draw(level, sample, &mut scratch.calls);
+    scratch.calls.actions().iter().for_each(|action| counts.add(action.op));
     let (placement, rgb) = (placed(recipe, draws), pixels.as_chunks().0);
-    calls.actions().for_each(|action| counts.add(action.op));
-    if calls.follows_base() {
-        let mut placed = std::mem::take(&mut scratch.placed);
-        placed.resize(out.len(), 0);
-        let (moves, cutout) = placement.split();
-        moves.write_rgb(level, rgb, &mut placed, &mut scratch.shown);
-        policy(&calls, placed.as_chunks().0, &cutout, out, scratch, ask_for_more);
-        scratch.placed = placed;
-    } else {
-        policy(&calls, rgb, &placement, out, scratch, ask_for_more);
+    match scratch.calls.follows_base() {
+        false => act(rgb, &placement, out, scratch, ask_for_more),
+        true => act_on_placed(rgb, placement, out, scratch, ask_for_more),
     }
 }
 
-/// The ops of an image, and what is left of its base augmentation.
-#[inline]
-fn policy(
-    calls: &OpCalls,
+/// Crop and flip, then what is left to do.
+#[inline(never)]
+fn act_on_placed(
+    rgb: &[[u8; 3]],
+    placement: Placement,
+    out: &mut [u8],
+    scratch: &mut Scratch,
+    ask_for_more: impl FnMut(),
+) {
+    let mut placed = std::mem::take(&mut scratch.placed);
+    placed.resize(out.len(), 0);
+    let (moves, cutout) = placement.split();
+    moves.write_rgb(scratch.level(), rgb, &mut placed, &mut scratch.shown);
+    act(placed.as_chunks().0, &cutout, out, scratch, ask_for_more);
+    scratch.placed = placed;
+}
+
+/// The ops of an image, and what of its base augmentation comes after them.
+#[inline(always)]
+fn act(
     rgb: &[[u8; 3]],
     placement: &Placement,
     out: &mut [u8],
@@ -82,7 +92,7 @@ fn policy(
     mut ask_for_more: impl FnMut(),
 ) {
     let level = scratch.level();
-    let route = Route::of(level, calls.actions(), rgb, &mut scratch.tables);
+    let route = Route::of(level, scratch.calls.actions(), rgb, &mut scratch.tables);
     ask_for_more();
     if route != Route::Work {
         ask_for_more(); // there will be no better moment
@@ -96,8 +106,11 @@ fn policy(
         Route::Work => {
             let mut image = std::mem::replace(&mut scratch.image, Rgba::EMPTY);
             image.load_rgb(level, placement.shape(), rgb.as_flattened());
-            calls.actions().for_each(|action| perform(&action, &mut image, scratch));
-            if calls.follows_base() {
+            for at in 0..scratch.calls.actions().len() {
+                let action = scratch.calls.actions()[at];
+                perform(&action, &mut image, scratch);
+            }
+            if scratch.calls.follows_base() {
                 // What an op exposed is black, as with torchvision.
                 image.make_opaque(level);
             }

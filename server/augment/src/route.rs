@@ -23,7 +23,7 @@ impl Route {
     /// takes them.
     pub(crate) fn of(
         level: Level,
-        actions: impl Iterator<Item = Action>,
+        actions: &[Action],
         rgb: &[[u8; 3]],
         tables: &mut [LookupTable; 3],
     ) -> Route {
@@ -31,7 +31,7 @@ impl Route {
         let looks_up = level.instructions() == Instructions::Avx512;
         let (mut first, mut second) = (None, None);
         for action in actions {
-            match effect(&action) {
+            match effect(action) {
                 Effect::Nothing => {}
                 Effect::Tables(of) | Effect::TablesOfImage(of) if looks_up && first.is_none() => {
                     first = Some((of, action));
@@ -42,9 +42,9 @@ impl Route {
             }
         }
         let Some((of, action)) = first else { return Route::Copy };
-        *tables = of(&action, level, rgb);
+        *tables = of(action, level, rgb);
         if let Some((of, action)) = second {
-            for (table, next) in tables.iter_mut().zip(&of(&action, level, rgb)) {
+            for (table, next) in tables.iter_mut().zip(&of(action, level, rgb)) {
                 *table = compose(level, table, next);
             }
         }

@@ -1,5 +1,6 @@
 //! Buffers that a worker keeps between images.
 
+use crate::call::OpCalls;
 use crate::image::Rgba;
 use crate::simd::level::Level;
 use crate::simd::lookup::portable::LookupTable;
@@ -10,6 +11,8 @@ use crate::simd::resize::Resizer;
 #[derive(Clone, Debug)]
 pub struct Scratch {
     level: Level,
+    /// The ops of the image.
+    pub(crate) calls: OpCalls,
     /// The working image of [`render_image`](crate::render_image).
     pub(crate) image: Rgba,
     /// Where an op that cannot work in place writes, before it swaps.
@@ -43,6 +46,7 @@ impl Scratch {
     pub fn with_level(level: Level) -> Scratch {
         Scratch {
             level,
+            calls: OpCalls::NONE,
             image: Rgba::EMPTY,
             pixels: Vec::new(),
             tables: [[0; 256]; 3],

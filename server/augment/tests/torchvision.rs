@@ -374,7 +374,7 @@ fn our_draws_follow_the_definition() {
         let recipe = Recipe::new(spec).unwrap();
         let outcomes = (0..IMAGES).map(|sample| {
             let calls = recipe.op_calls(sample);
-            calls.actions().map(|action| (action.op, action.parameter.to_bits())).collect()
+            calls.actions().iter().map(|action| (action.op, action.parameter.to_bits())).collect()
         });
         check_outcomes(name, &exact(&policy(name)), outcomes);
     }

@@ -38,7 +38,8 @@ impl Walk {
         }
     }
 
-    /// All draws of the sample at `policy`, whose purpose is `Policy`: its ops, and its base augmentation.
+    /// All draws of the sample at `policy`, whose purpose is `Policy`: its ops, which replace `calls`, and its
+    /// base augmentation.
     #[inline]
     pub(crate) fn draw(
         &self,
@@ -46,14 +47,15 @@ impl Walk {
         policy: &Address,
         base: &Base,
         shape: ImageShape,
-    ) -> (OpCalls, BaseDraws) {
-        let calls = match self {
-            Walk::Pairs(walk) => return walk.draw(level, policy, base, shape),
-            Walk::SubPolicies(walk) => walk.draw(policy),
-            Walk::RandAugment(walk) => walk.draw(policy),
-            Walk::TrivialAugmentWide(walk) => walk.draw(policy),
-        };
+        calls: &mut OpCalls,
+    ) -> BaseDraws {
+        match self {
+            Walk::Pairs(walk) => return walk.draw(level, policy, base, shape, calls),
+            Walk::SubPolicies(walk) => walk.draw(policy, calls),
+            Walk::RandAugment(walk) => walk.draw(policy, calls),
+            Walk::TrivialAugmentWide(walk) => walk.draw(policy, calls),
+        }
         let address = Address { purpose: Purpose::Base, ..*policy };
-        (calls, BaseDraws::from_blocks(|block| address.block(block), base, shape))
+        BaseDraws::from_blocks(|block| address.block(block), base, shape)
     }
 }

@@ -71,14 +71,15 @@ impl PairsWalk {
         block: impl Fn(u32) -> [u32; 4],
         fired: impl FnOnce() -> u64,
         shape: ImageShape,
-    ) -> OpCalls {
-        let mut calls = OpCalls::NONE;
+        calls: &mut OpCalls,
+    ) {
+        calls.clear(false);
         let words = block(0);
         let count = count(words[0]);
         let mut fired = if count == 0 { 0 } else { fired() };
         let count = count.min(fired.count_ones() as usize);
         if count == 0 {
-            return calls;
+            return;
         }
         let signs = block(1);
         for position in 0..count {
@@ -88,9 +89,8 @@ impl PairsWalk {
             let Slot { op, magnitude, .. } = self.slots[slot as usize];
             let centre = || [2 * position, 2 * position + 1].map(|at| block(2)[at]);
             let call = call(op, magnitude, signs[position], centre, shape);
-            calls.push(call, call.sign.select(&self.parameters[slot as usize]));
+            calls.push_call(call, call.sign.select(&self.parameters[slot as usize]));
         }
-        calls
     }
 
     /// As [`Walk::draw`](super::Walk::draw).
@@ -101,18 +101,19 @@ impl PairsWalk {
         policy: &Address,
         base: &Base,
         shape: ImageShape,
-    ) -> (OpCalls, BaseDraws) {
+        calls: &mut OpCalls,
+    ) -> BaseDraws {
         let [_, item_low, item_high, epoch] = policy.counter(0);
         let rest = [item_low, item_high, epoch];
         let Some((fired, words)) = philox(level, policy.key(), &BLOCKS, rest, &self.greatest) else {
-            let calls = self.pick(level, |i| policy.block(i), || self.fired_from(policy, 0), shape);
+            self.pick(level, |i| policy.block(i), || self.fired_from(policy, 0), shape, calls);
             let address = Address { purpose: Purpose::Base, ..*policy };
-            return (calls, BaseDraws::from_blocks(|i| address.block(i), base, shape));
+            return BaseDraws::from_blocks(|i| address.block(i), base, shape);
         };
         let block = |i: usize| [words[0][i], words[1][i], words[2][i], words[3][i]];
         let fired = || u64::from(fired) & self.possible | self.fired_from(policy, SLOTS_AT_ONCE);
-        let calls = self.pick(level, |i| block(i as usize), fired, shape);
-        (calls, BaseDraws::from_blocks(|i| block(3 + i as usize), base, shape))
+        self.pick(level, |i| block(i as usize), fired, shape, calls);
+        BaseDraws::from_blocks(|i| block(3 + i as usize), base, shape)
     }
 }
 

@@ -5,7 +5,7 @@ use pba_types::ImageShape;
 use pba_types::rng::{Address, below};
 
 use crate::bins::Bins;
-use crate::call::{OpCall, OpCalls, Sign};
+use crate::call::{Action, OpCalls, Sign};
 
 /// RandAugment laid out for drawing from it.
 #[derive(Clone, Debug)]
@@ -22,15 +22,14 @@ impl RandAugmentWalk {
     }
 
     /// The ops of the sample at an address.
-    pub(super) fn draw(&self, policy: &Address) -> OpCalls {
-        let mut calls = OpCalls::NONE_AFTER_BASE;
+    pub(super) fn draw(&self, policy: &Address, calls: &mut OpCalls) {
+        calls.clear(true);
         for position in 0..self.policy.count() {
             let [which, sign, ..] = policy.block(1 + u32::from(position));
             if let Some((op, parameters)) = &self.space[below(which, SPACE.len() as u32) as usize] {
-                let (sign, magnitude) = (Sign::drawn(sign), self.policy.magnitude());
-                calls.push(OpCall { op: *op, magnitude, sign, centre: (0, 0) }, sign.select(parameters));
+                let parameter = Sign::drawn(sign).select(parameters);
+                calls.push(Action { op: *op, parameter, centre: (0, 0) });
             }
         }
-        calls
     }
 }

@@ -5,7 +5,7 @@ use pba_types::ImageShape;
 use pba_types::rng::{Address, below, tenths};
 
 use crate::bins::Bins;
-use crate::call::{OpCall, OpCalls, Sign};
+use crate::call::{Action, OpCalls, Sign};
 
 /// Sub-policies laid out for drawing from them.
 #[derive(Clone, Debug)]
@@ -24,18 +24,16 @@ impl SubPoliciesWalk {
     }
 
     /// The ops of the sample at an address.
-    pub(super) fn draw(&self, policy: &Address) -> OpCalls {
-        let mut calls = OpCalls::NONE_AFTER_BASE;
+    pub(super) fn draw(&self, policy: &Address, calls: &mut OpCalls) {
+        calls.clear(true);
         let [which, chances @ .., _] = policy.block(0);
         let signs = policy.block(1);
         let sub_policy = &self.sub_policies[below(which, self.sub_policies.len() as u32) as usize];
-        for (position, (Chance { op, probability, magnitude }, parameters)) in sub_policy.iter().enumerate() {
+        for (position, (Chance { op, probability, .. }, parameters)) in sub_policy.iter().enumerate() {
             if tenths(chances[position], *probability) {
-                let sign = Sign::drawn(signs[position]);
-                let magnitude = magnitude.unwrap_or(0);
-                calls.push(OpCall { op: *op, magnitude, sign, centre: (0, 0) }, sign.select(parameters));
+                let parameter = Sign::drawn(signs[position]).select(parameters);
+                calls.push(Action { op: *op, parameter, centre: (0, 0) });
             }
         }
-        calls
     }
 }

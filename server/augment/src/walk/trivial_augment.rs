@@ -5,7 +5,7 @@ use pba_types::ImageShape;
 use pba_types::rng::{Address, below};
 
 use crate::bins::Bins;
-use crate::call::{OpCall, OpCalls, Sign};
+use crate::call::{Action, OpCalls, Sign};
 
 /// TrivialAugment laid out for drawing from it.
 #[derive(Clone, Debug)]
@@ -26,15 +26,14 @@ impl TrivialAugmentWalk {
     }
 
     /// The ops of the sample at an address.
-    pub(super) fn draw(&self, policy: &Address) -> OpCalls {
-        let mut calls = OpCalls::NONE_AFTER_BASE;
+    pub(super) fn draw(&self, policy: &Address, calls: &mut OpCalls) {
+        calls.clear(true);
         let [which, bin, sign, _] = policy.block(0);
         let which = below(which, SPACE.len() as u32) as usize;
         if let Some(op) = SPACE[which] {
-            let (magnitude, sign) = (below(bin, u32::from(BIN_MAX) + 1) as u8, Sign::drawn(sign));
-            let parameter = sign.select(&self.parameters[which][usize::from(magnitude)]);
-            calls.push(OpCall { op, magnitude, sign, centre: (0, 0) }, parameter);
+            let bin = below(bin, u32::from(BIN_MAX) + 1);
+            let parameter = Sign::drawn(sign).select(&self.parameters[which][bin as usize]);
+            calls.push(Action { op, parameter, centre: (0, 0) });
         }
-        calls
     }
 }

@@ -76,11 +76,11 @@ pub(crate) fn draw(
         let y = y + tile.height + 4;
         canvas.text(&class, x, y, MonoTextStyle::new(&FONT_6X10, CLASS));
         let calls = recipe.op_calls(index);
-        for (line, action) in calls.actions().enumerate() {
+        for (line, action) in calls.actions().iter().enumerate() {
             let y = y + (line as u32 + 1) * LINE;
             canvas.text(&shortened(&caption(action), letters), x, y, MonoTextStyle::new(&FONT_6X10, OPS));
         }
-        if calls.actions().len() == 0 {
+        if calls.actions().is_empty() {
             canvas.text("-", x, y + LINE, MonoTextStyle::new(&FONT_6X10, NO_OPS));
         }
     }
