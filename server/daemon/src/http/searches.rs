@@ -30,14 +30,16 @@ pub(crate) async fn plot(State(app): State<Arc<App>>, Path(id): Path<String>) ->
     Ok(([(header::CONTENT_TYPE, "image/svg+xml")], svg).into_response())
 }
 
-/// Has a search end with the generation that it trains, or trains next, as if all its epochs were trained: done,
-/// with the schedule of the best member so far. It stays asked until it has ended, whatever happens meanwhile.
+/// Has a search end with its generation, with the schedule of the best member so far.
+///
+/// That is the generation that it trains, or trains next; then it is done, as if all its epochs were trained. It
+/// stays asked until it has ended, whatever happens meanwhile.
 #[utoipa::path(
     post,
     path = "/v1/searches/{search}/finish",
     tag = "searches",
     params(("search" = String, Path, description = "Its id")),
-    responses((status = 202, description = "It will end", body = Job<SearchSpec>), NotFound, Conflict),
+    responses((status = 202, description = "It will end", body = ref("#/components/schemas/SearchAnswer")), NotFound, Conflict),
 )]
 pub(crate) async fn finish(
     State(app): State<Arc<App>>,
