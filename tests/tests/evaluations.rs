@@ -65,6 +65,7 @@ fn an_evaluation_from_start_to_end() {
             "error",
             "dataset",
             "model",
+            "place",
             "progress",
             "spec",
         ]

@@ -163,6 +163,58 @@ fn one_generation() -> Script {
     )
 }
 
+/// Where a job trains is told everywhere, as soon as the trainer says it.
+#[test]
+fn every_view_shows_where_it_trains() {
+    let script = Script::trains(
+        r#"while [ $# -gt 0 ]; do [ "$1" = --spec ] && spec=$2; shift; done
+        printf '{"event":"started","spec":%s,"dataset_digest":"x"}\n' "$(tr -d '\n' <"$spec")"
+        echo '{"event":"device","device":"cuda:1","strategy":"graphs","precision":"bf16","threads":16,"note":"mind the gap"}'
+        echo '{"event":"progress","epoch":1,"epochs":12,"fraction":0.1,"images":128,"images_per_second":64.0,"seconds":2.0,"seconds_left":18.0}'
+        trap 'exit 3' TERM; idle"#,
+    );
+    let server = Server::with_trainer(script.path());
+    let id = server.start_search(&spec(json!({})));
+    wait_for("the place", || server.search(&id)["place"].is_object().then_some(()));
+    wait_for("the time left", || (server.search(&id)["progress"]["seconds_left"] == 18.0).then_some(()));
+    let place = server.search(&id)["place"].clone();
+    assert_eq!((&place["device"], &place["strategy"]), (&json!("cuda:1"), &json!("graphs")));
+    assert_eq!((&place["precision"], &place["threads"]), (&json!("bf16"), &json!(16)));
+    let listed = server.pba(&["search", "list"]).ok();
+    for says in ["LEFT", "PLACE", "18", "cuda:1, graphs, bf16"] {
+        assert!(listed.contains(says), "{listed}");
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let watch = Process::start(folder.path(), &["search", "watch", &id, "--server", &server.url()]);
+    assert_eq!(watch.line().unwrap(), "trains on cuda:1, graphs, bf16");
+    assert_eq!(watch.line().unwrap(), "note: mind the gap");
+    wait_for("the log", || {
+        let log = server.process.stderr();
+        (log.contains("precision=\"bf16\"") && log.contains("seconds_left=18")).then_some(())
+    });
+    // It is still known when the server is started again.
+    let idles = Script::idles();
+    let server = server.killed_and_restarted(idles.path());
+    assert_eq!(server.search(&id)["place"], place);
+}
+
+#[test]
+fn libtorch_is_put_before_the_trainers_own() {
+    let script = Script::trains(r#"echo "{\"event\":\"failed\",\"error\":\"$LD_LIBRARY_PATH\"}"; exit 1"#);
+    let folder = tempfile::tempdir().unwrap();
+    let named = folder.path().join("pytorch");
+    std::fs::create_dir_all(named.join("torch/lib")).unwrap();
+    let text = named.to_str().unwrap();
+    let refused = binary::pba_in(folder.path(), &["serve", "--libtorch", text, "--check"]);
+    assert!(refused.stderr.contains("libtorch: there is no libtorch_cpu.so in"), "{refused:?}");
+    std::fs::write(named.join("torch/lib/libtorch_cpu.so"), "").unwrap();
+    let server = Server::start(&["--trainer", script.path(), "--libtorch", text]);
+    let id = server.start_search(&spec(json!({})));
+    let failed = server.wait_for_state(&id, "failed");
+    let path = failed["error"].as_str().unwrap();
+    assert_eq!(path.split(':').next(), named.join("torch/lib").to_str());
+}
+
 /// The score of a member is what it reached itself; whom it copied stands beside it.
 #[test]
 fn every_view_shows_the_same_scores() {

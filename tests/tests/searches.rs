@@ -271,6 +271,34 @@ fn a_search_that_is_cancelled_and_resumed() {
     assert_eq!(server.journal(&id), renamed);
 }
 
+/// After a checkpoint that is a crash; before it, the members may never fit.
+#[test]
+fn a_device_that_fails() {
+    let Some(trainer) = trainer() else { return };
+    let script = Script::trains(&format!(
+        r#"real='{trainer}'
+        [ -e "$here/failed" ] && exec "$real" "$@"
+        mkfifo "$here/out"
+        "$real" "$@" >"$here/out" &
+        while read -r line; do
+            printf '%s\n' "$line"
+            case "$line" in *'"event":"saved"'*)
+                kill -9 $!; touch "$here/failed"; echo 'error: CUDA: out of memory' >&2; exit 4;; esac
+        done <"$here/out""#
+    ));
+    let server = Server::with_trainer(script.path());
+    let id = server.start_search(&spec(json!({})));
+    ends_undisturbed(&server, &id, &trainer);
+    assert_eq!(server.metric("pba_search_restarts_total"), 1.0);
+
+    let script = Script::trains("echo 'error: CUDA: out of memory' >&2; exit 4");
+    let server = Server::with_trainer(script.path());
+    let id = server.start_search(&spec(json!({})));
+    let failed = server.wait_for_state(&id, "failed");
+    assert!(failed["error"].as_str().unwrap().contains("CUDA: out of memory"), "{failed}");
+    assert_eq!(server.metric("pba_search_restarts_total"), 0.0);
+}
+
 #[test]
 fn a_disk_that_is_full() {
     let Some(trainer) = trainer() else { return };

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use pba_specs::{Progress, Spec};
+use pba_specs::{Progress, Spec, TrainingPlace};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -53,6 +53,8 @@ pub struct JobAnswer<S, R> {
     pub dataset: String,
     /// The network that it trains.
     pub model: String,
+    /// Where it trains, or trained last; null before it has run.
+    pub place: Option<TrainingPlace>,
     /// Progress of its trainer, while it runs.
     pub progress: Option<Progress>,
     /// Whether it was asked to end with its generation, and has not yet; absent otherwise.
@@ -78,7 +80,7 @@ pub struct JobStanding {
 
 /// The server-sent event with a job's progress ([`Progress`]); it has no id.
 pub const PROGRESS: &str = "progress";
-/// The server-sent event with a job when its state changes; it has no id. All other events are those of the job's
+/// The server-sent event with a job when its state or its place changes; it has no id. All other events are those of the job's
 /// journal, whose ids are their line numbers from 1.
 pub const STATE: &str = "state";
 

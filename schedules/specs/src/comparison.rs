@@ -336,7 +336,7 @@ impl Spec for ComparisonSpec {
     }
 
     fn placed_as(&self, other: &ComparisonSpec) -> ComparisonSpec {
-        let training = TrainingSpec { device: other.training.device, ..self.training.clone() };
+        let training = self.training.placed_as(&other.training);
         ComparisonSpec { training, strategy: other.strategy, ..self.clone() }
     }
 }

@@ -103,8 +103,7 @@ impl Spec for EvaluationSpec {
     }
 
     fn placed_as(&self, other: &EvaluationSpec) -> EvaluationSpec {
-        let training = TrainingSpec { device: other.training.device, ..self.training.clone() };
-        EvaluationSpec { training, ..self.clone() }
+        EvaluationSpec { training: self.training.placed_as(&other.training), ..self.clone() }
     }
 }
 

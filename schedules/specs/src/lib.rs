@@ -30,6 +30,6 @@ pub use fields::SpecError;
 pub use journal::Run;
 pub use model::{ModelName, TrainingDefaults, UnknownModel};
 pub use preset::Preset;
-pub use progress::Progress;
+pub use progress::{Progress, TrainingPlace};
 pub use search::{MemberResults, SearchResults, SearchSpec};
-pub use training::{DeviceChoice, LrSchedule, Spec, Strategy, TrainingSpec};
+pub use training::{DeviceChoice, LrSchedule, Precision, Spec, Strategy, TrainingSpec};

@@ -1,7 +1,30 @@
 //! The progress of a job.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
+
+/// Where a job trains.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct TrainingPlace {
+    /// `cpu` or `cuda:N`.
+    pub device: String,
+    /// How the models share it: `sequential`, `stacked` or `graphs`.
+    pub strategy: String,
+    /// Numbers that convolutions compute with: `fp32` or `bf16`.
+    pub precision: String,
+    /// Number of CPU threads.
+    pub threads: usize,
+    /// What keeps it from a GPU that the machine has; null if nothing does.
+    pub note: Option<String>,
+}
+
+impl fmt::Display for TrainingPlace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}, {}, {}", self.device, self.strategy, self.precision)
+    }
+}
 
 /// The progress of a trainer.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]

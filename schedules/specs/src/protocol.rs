@@ -11,7 +11,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use crate::fields::SpecError;
-use crate::progress::Progress;
+use crate::progress::{Progress, TrainingPlace};
 use crate::training::DeviceChoice;
 
 /// A kind of job, in words.
@@ -84,6 +84,8 @@ pub mod exit {
     pub const WRONG_SPEC: u8 = 2;
     /// It was told to stop; the run can be resumed.
     pub const INTERRUPTED: u8 = 3;
+    /// Its device failed; what a new process can do about it, it does.
+    pub const CRASHED: u8 = 4;
 }
 
 /// What a trainer is asked for.
@@ -156,18 +158,20 @@ pub enum Report {
         events: usize,
     },
     /// Where it runs.
-    Device {
-        /// `cpu` or `cuda:N`.
-        device: String,
-        /// How members share it.
-        strategy: String,
-        /// CPU threads.
-        threads: usize,
-    },
+    Device(TrainingPlace),
     /// The models after an epoch, and all events up to there, are on disk: at worst, the run resumes here.
     Saved {
         /// Epochs that every model has trained.
         epoch: u32,
+    },
+    /// What this process spent its time on, in seconds; at the end of a search.
+    Spent {
+        /// Training.
+        train: f64,
+        /// Scoring.
+        score: f64,
+        /// Copying members, and taking what is to be saved.
+        copy: f64,
     },
     /// How far it is; once a second.
     Progress(Progress),

@@ -14,6 +14,8 @@ use crate::training::{IMAGES_MAX, Spec, Strategy, TrainingSpec};
 
 /// Most members of a population. More would not fit a device, and events list every member.
 const POPULATION_MAX: u32 = 256;
+/// Most CUDA streams: one for each of 16 members.
+const STREAMS_MAX: u32 = 16;
 
 /// A checked search.
 ///
@@ -59,6 +61,10 @@ pub struct SearchSpec {
     /// Strategy: `auto` (the default), `sequential`, `stacked` or `graphs`.
     #[schema(required = false, value_type = String)]
     pub strategy: Strategy,
+    /// CUDA streams that the members share with the strategy `graphs`: 1..=16. Default 4.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 1, maximum = 16)]
+    pub streams: Option<u32>,
     /// A comparison to start when the search is done: the fields of its spec that shall not be the default
     /// ([`SearchSpec::comparison`]), or true for none.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -216,9 +222,18 @@ impl Spec for SearchSpec {
         self
     }
 
+    fn images_scored(&self) -> u64 {
+        let generations = self.training.epochs.div_ceil(self.perturbation_interval);
+        self.val_size.unwrap_or(0) as u64 * u64::from(self.population) * u64::from(generations)
+    }
+
+    fn streams(&self) -> Option<u32> {
+        self.streams
+    }
+
     fn placed_as(&self, other: &SearchSpec) -> SearchSpec {
-        let training = TrainingSpec { device: other.training.device, ..self.training.clone() };
-        SearchSpec { training, strategy: other.strategy, ..self.clone() }
+        let training = self.training.placed_as(&other.training);
+        SearchSpec { training, strategy: other.strategy, streams: other.streams, ..self.clone() }
     }
 }
 
@@ -247,6 +262,7 @@ impl TryFrom<Map<String, Value>> for SearchSpec {
                 .unwrap_or(0.2),
             ops: fields.ops()?,
             strategy: fields.strategy()?,
+            streams: fields.integer("streams", 1..=STREAMS_MAX)?,
             then_compare: fields.then_compare()?,
         };
         fields.close()?;
@@ -312,7 +328,7 @@ mod tests {
             r#"{"name": "svhn", "lr_schedule": {"steps": [80, 120], "factor": 0.1}, "epochs": 160,
                 "weight_decay": 5e-3, "ops": ["Cutout", "Rotate"], "seed": 18446744073709551615,
                 "train_size": 1000, "val_size": 7325, "base": "identity", "device": "cuda:1",
-                "strategy": "stacked", "model": "wrn-28-2"}"#,
+                "strategy": "stacked", "streams": 8, "precision": "bf16", "model": "wrn-28-2"}"#,
         ] {
             let spec = SearchSpec::from_json(text).unwrap();
             let json = serde_json::to_string(&spec).unwrap();
@@ -383,6 +399,8 @@ mod tests {
         refuse(r#"{"model": "shake-shake-26-2x31d"}"#, "model", "shake-shake-D-2xWd");
         refuse(r#"{"device": "tpu"}"#, "device", "cuda:N");
         refuse(r#"{"strategy": "threads"}"#, "strategy", "stacked");
+        refuse(r#"{"streams": 17}"#, "streams", "1..=16");
+        refuse(r#"{"precision": "fp16"}"#, "precision", "auto, fp32, bf16");
         refuse(r#"{"name": "a/b"}"#, "name", "letters");
         refuse(r#"{"seed": -1}"#, "seed", "0..=18446744073709551615");
         refuse(r#"{"populations": 4}"#, "populations", "no such field; the fields are name, dataset");

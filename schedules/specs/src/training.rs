@@ -70,6 +70,20 @@ pba_types::named! {
     }
 }
 
+pba_types::named! {
+    /// The numbers that convolutions compute with; parameters and their updates are always fp32.
+    #[derive(Serialize)]
+    #[serde(rename_all = "lowercase")]
+    pub enum Precision {
+        /// `bf16` on a GPU, `fp32` on a CPU.
+        Auto = "auto",
+        /// 32 bits.
+        Fp32 = "fp32",
+        /// 16 bits, of which 8 are the exponent.
+        Bf16 = "bf16",
+    }
+}
+
 /// How the learning rate decreases.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -141,6 +155,9 @@ pub struct TrainingSpec {
     #[serde(serialize_with = "as_text")]
     #[schema(required = false, value_type = String)]
     pub device: DeviceChoice,
+    /// Numbers that convolutions compute with: `auto` (the default), `fp32` or `bf16`.
+    #[schema(required = false, value_type = String)]
+    pub precision: Precision,
     /// Settings of the paper that fill in what the spec leaves out: `cifar10`, `cifar100`, `svhn`, `rcifar10` or
     /// `rsvhn`; for searches one of the last two. Default: none.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -149,6 +166,11 @@ pub struct TrainingSpec {
 }
 
 impl TrainingSpec {
+    /// The same training in the place of `other`.
+    pub(crate) fn placed_as(&self, other: &TrainingSpec) -> TrainingSpec {
+        TrainingSpec { device: other.device, precision: other.precision, ..self.clone() }
+    }
+
     /// Checks that `train` images are enough for a batch.
     pub(crate) fn check_batch_of(&self, train: usize) -> Result<(), SpecError> {
         if train < self.batch_size {
@@ -210,7 +232,18 @@ where
         self
     }
 
-    /// The same work on the device of `other`, which does not affect the result.
+    /// Images that are scored, over all models and epochs, once the spec is sized.
+    fn images_scored(&self) -> u64 {
+        0
+    }
+
+    /// CUDA streams that its models share; none for the default.
+    fn streams(&self) -> Option<u32> {
+        None
+    }
+
+    /// The same work in the place of `other`: device and what belongs to it, which affect the result by
+    /// rounding only.
     fn placed_as(&self, other: &Self) -> Self;
 
     /// Reads a spec from a JSON object.
@@ -249,6 +282,9 @@ impl Fields {
             seed,
             split_seed: self.integer("split_seed", 0..=u64::MAX)?.unwrap_or(seed),
             device: self.parsed("device", DeviceChoice::Auto, str::parse)?,
+            precision: self.parsed("precision", Precision::Auto, |name| {
+                Precision::named(name).ok_or_else(Precision::names)
+            })?,
             preset: self.preset(),
         })
     }

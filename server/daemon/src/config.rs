@@ -100,6 +100,8 @@ settings! {
     data_dir: PathBuf = (env = "PBA_DATA_DIR", value_name = "DIR");
     /// The trainer, which runs searches and evaluations [default: pba-trainer next to this program]
     trainer: PathBuf = (env = "PBA_TRAINER", value_name = "PATH");
+    /// Folder of libtorch's libraries for the trainer, before those that it was built with: one with CUDA, say
+    libtorch: PathBuf = (env = "PBA_LIBTORCH", value_name = "FOLDER");
     /// Allow an address that other machines can reach, without authentication
     insecure: bool = (
         env = "PBA_INSECURE", num_args = 0..=1, require_equals = true, default_missing_value = "true",
@@ -150,6 +152,7 @@ pub(crate) struct Config {
     pub(crate) datasets: BTreeMap<String, DatasetConfig>,
     #[serde(skip)]
     pub(crate) trainer: Option<PathBuf>,
+    pub(crate) libtorch: Option<PathBuf>,
     #[serde(flatten)]
     pub(crate) limits: Limits,
 }
@@ -209,6 +212,7 @@ impl Config {
             data_dir: settings.data_dir.unwrap_or_else(|| "./pba-data".into()),
             datasets,
             trainer: settings.trainer,
+            libtorch: settings.libtorch.as_deref().map(libtorch_folder).transpose()?,
             limits,
         })
     }
@@ -260,6 +264,16 @@ impl Config {
             Some(fault) => bail!("{fault}; expected the path of the pba-trainer program"),
         }
     }
+}
+
+/// The folder with libtorch's libraries in a folder that somebody names: it, or `lib` in it, or `torch/lib`.
+fn libtorch_folder(named: &Path) -> anyhow::Result<PathBuf> {
+    let named = std::path::absolute(named)?;
+    let places = [named.clone(), named.join("lib"), named.join("torch/lib")];
+    places.into_iter().find(|place| place.join("libtorch_cpu.so").exists()).with_context(|| {
+        let named = named.display();
+        format!("libtorch: there is no libtorch_cpu.so in {named}, nor in its lib or torch/lib; expected the lib folder of a PyTorch")
+    })
 }
 
 fn read_file(path: &Path) -> anyhow::Result<Settings> {

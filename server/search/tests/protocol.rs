@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use pba_search::protocol::{Line, Refusal, Report, Task, arguments, event_name};
-use pba_search::{DeviceChoice, Event, Progress, Run, Search};
+use pba_search::{DeviceChoice, Event, Progress, Run, Search, TrainingPlace};
 
 #[track_caller]
 fn check(line: &Line<Event>, text: &str) {
@@ -33,6 +33,19 @@ fn lines_read_back() {
         &Line::Report(Report::Progress(progress)),
         r#"{"event":"progress","epoch":1,"epochs":4,"fraction":0.25,"images":128,"images_per_second":64.0,"seconds":2.0,"seconds_left":null}"#,
     );
+    let place = TrainingPlace {
+        device: "cpu".to_owned(),
+        strategy: "sequential".to_owned(),
+        precision: "fp32".to_owned(),
+        threads: 2,
+        note: None,
+    };
+    assert_eq!(place.to_string(), "cpu, sequential, fp32");
+    check(
+        &Line::Report(Report::Device(place)),
+        r#"{"event":"device","device":"cpu","strategy":"sequential","precision":"fp32","threads":2,"note":null}"#,
+    );
+    check(&Line::Report(Report::Saved { epoch: 3 }), r#"{"event":"saved","epoch":3}"#);
     let error = Refusal { field: "lr".to_owned(), message: "lr is 0".to_owned() };
     check(&Line::Refused { error }, r#"{"error":{"field":"lr","message":"lr is 0"}}"#);
     assert!(serde_json::from_str::<Line<Event>>(r#"{"event":"sung"}"#).is_err());

@@ -1,4 +1,5 @@
 // What tch does not bind, for any device. Links libc10 and libtorch_cpu only.
+#include <ATen/ATen.h>
 #include <ATen/Context.h>
 #include <ATen/record_function.h>
 #include <c10/core/AutogradState.h>
@@ -31,11 +32,11 @@ const char* pba_backward_on_caller() {
   return checked([] { c10::AutogradState::get_tls_state().set_multithreading_enabled(false); });
 }
 
-// Deterministic kernels: no atomics in reductions, cuDNN chooses by rule and not by measuring.
-const char* pba_deterministic() {
-  return checked([] {
+// Deterministic kernels: no atomics in reductions. cuDNN chooses by rule, or by measuring.
+const char* pba_deterministic(bool by_measuring) {
+  return checked([&] {
     at::globalContext().setDeterministicCuDNN(true);
-    at::globalContext().setBenchmarkCuDNN(false);
+    at::globalContext().setBenchmarkCuDNN(by_measuring);
   });
 }
 
@@ -78,6 +79,29 @@ const char* pba_stream_wait(int device, int64_t first, int64_t waits) {
     event.record(stream(device, first));
     event.block(stream(device, waits));
   });
+}
+
+const char* pba_event_new(c10::Event** out) {
+  return checked([&] { *out = new c10::Event(c10::DeviceType::CUDA); });
+}
+
+const char* pba_event_free(c10::Event* event) {
+  return checked([&] { delete event; });
+}
+
+// Marks what stream `id` has been given so far.
+const char* pba_event_record(c10::Event* event, int device, int64_t id) {
+  return checked([&] { event->record(stream(device, id)); });
+}
+
+// Lets stream `id` go on only after what was marked; an event that was never recorded holds nothing up.
+const char* pba_event_block(c10::Event* event, int device, int64_t id) {
+  return checked([&] { event->block(stream(device, id)); });
+}
+
+// Copies into a tensor without waiting; from pinned memory, it runs beside the computation.
+const char* pba_copy_async(at::Tensor* into, const at::Tensor* from) {
+  return checked([&] { into->copy_(*from, /*non_blocking=*/true); });
 }
 
 }  // extern "C"

@@ -19,9 +19,14 @@ const char* graph_free(CUDAGraph* graph) {
   return checked([&] { delete graph; });
 }
 
-// Records what the current stream of this thread is given from here on, instead of running it.
-const char* graph_begin(CUDAGraph* graph) {
-  return checked([&] { graph->capture_begin({0, 0}, cudaStreamCaptureModeThreadLocal); });
+// Records what the current stream of this thread is given from here on, instead of running it. Takes the
+// memory pool of `beside`, if that is not null.
+const char* graph_begin(CUDAGraph* graph, CUDAGraph* beside) {
+  return checked([&] {
+    at::cuda::MempoolId_t pool = {0, 0};
+    if (beside) pool = beside->pool();
+    graph->capture_begin(pool, cudaStreamCaptureModeThreadLocal);
+  });
 }
 
 const char* graph_end(CUDAGraph* graph) {

@@ -13,8 +13,8 @@ use crate::{signals, torch};
 
 /// What the strategies are on a CPU; the first is what `auto` means.
 pub(crate) const WAYS: &[Way] = &[
-    Way { strategy: Strategy::Sequential, is_stacked: false, train: || Box::new(OnCores) },
-    Way { strategy: Strategy::Stacked, is_stacked: true, train: || Box::new(OnCores) },
+    Way { strategy: Strategy::Sequential, is_stacked: false, train: |_| Box::new(OnCores) },
+    Way { strategy: Strategy::Stacked, is_stacked: true, train: |_| Box::new(OnCores) },
 ];
 
 /// CPU threads to work with.

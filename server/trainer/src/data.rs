@@ -18,8 +18,9 @@ use crate::network::shake::Shake;
 
 /// An epoch that no run reaches: the address of draws that are made once per run.
 const ONCE_PER_RUN: u32 = u32::MAX;
-/// Images that are scored at once, all members together on a GPU.
+/// Images that are scored at once on a CPU, and on a GPU, which must have enough to do.
 const SCORE_BATCH: usize = 500;
+const SCORE_BATCH_GPU: usize = 2_000;
 
 /// Images of one size, with what training needs to know about them.
 #[derive(Clone)]
@@ -189,10 +190,19 @@ impl Batch {
         }
     }
 
-    /// The batch on a device. From pinned memory, so that the copy runs beside the computation.
+    /// The batch in memory that a GPU copies from by itself; the same for a CPU.
+    pub(crate) fn pinned(self, device: Device) -> Batch {
+        // Of networks that do not shake, the weights of shaken branches are none.
+        self.map(|tensor| match device.is_cuda() && tensor.numel() > 0 {
+            true => tensor.pin_memory(device),
+            false => tensor.shallow_clone(),
+        })
+    }
+
+    /// The batch on a device; from pinned memory, the copy runs beside the computation.
     pub(crate) fn to_device(&self, device: Device) -> Batch {
         self.map(|tensor| match device.is_cuda() && tensor.numel() > 0 {
-            true => tensor.pin_memory(device).to_device_(device, tensor.kind(), true, false),
+            true => tensor.to_device_(device, tensor.kind(), true, false),
             false => tensor.shallow_clone(),
         })
     }
@@ -215,6 +225,17 @@ pub(crate) struct ScoreSet {
 
 impl ScoreSet {
     pub(crate) fn new(pictures: &Pictures, indices: &[u64], device: Device) -> ScoreSet {
+        let at_once = if device.is_cuda() { SCORE_BATCH_GPU } else { SCORE_BATCH };
+        ScoreSet::in_batches(pictures, indices, device, at_once)
+    }
+
+    /// The same in batches of `at_once` images.
+    pub(crate) fn in_batches(
+        pictures: &Pictures,
+        indices: &[u64],
+        device: Device,
+        at_once: usize,
+    ) -> ScoreSet {
         let decoded = pictures.decoded();
         let batch = |indices: &[u64]| {
             let pixels: Vec<u8> = indices.iter().flat_map(|&index| decoded.image(index)).copied().collect();
@@ -222,7 +243,7 @@ impl ScoreSet {
             let batch = Batch::new(&pixels, &labels, &[indices.len() as i64], pictures.shape);
             batch.map(|tensor| tensor.to_device(device))
         };
-        ScoreSet { batches: indices.chunks(SCORE_BATCH).map(batch).collect(), images: indices.len() }
+        ScoreSet { batches: indices.chunks(at_once).map(batch).collect(), images: indices.len() }
     }
 
     /// The same set for another thread; the pixels are shared.

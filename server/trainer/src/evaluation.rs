@@ -18,8 +18,8 @@ use crate::run_dir::{RunDir, resume};
 use crate::schedules;
 use crate::work::Work;
 
-/// One network after the other is the only way where there is only one.
-const STRATEGY: Strategy = Strategy::Sequential;
+/// With one network, what is left of the strategies is how its steps reach the device.
+const STRATEGY: Strategy = Strategy::Auto;
 
 /// Train one model from scratch with or without a schedule, and report its test error.
 #[derive(clap::Args)]

@@ -7,11 +7,12 @@ use std::sync::Arc;
 use anyhow::ensure;
 use pba_augment::Base;
 use pba_datasets::{Dataset, SplitName};
-use pba_search::{ModelName, Spec, SpecError, Strategy};
+use pba_search::{DeviceChoice, ModelName, Spec, SpecError, Strategy};
 use tch::{Device, Kind, Tensor};
 
 use crate::data::{self, Pictures};
 use crate::device::{self, Placement};
+use crate::estimate;
 use crate::models;
 use crate::network::net::Net;
 
@@ -64,7 +65,8 @@ impl<S: Spec> Job<S> {
         dataset: &Path,
         cache: &Path,
     ) -> anyhow::Result<Job<S>> {
-        let placement = Placement::new(device::resolve(spec.training().device)?, strategy)?;
+        let (choice, precision) = (spec.training().device, spec.training().precision);
+        let placement = Placement::new(device::resolve(choice)?, strategy, precision, spec.streams())?;
         let dataset = data::open(dataset, cache)?;
         let pictures = data::pictures(&dataset, SplitName::Train)?;
         let spec = sized(spec, pictures.images.len() as usize)?;
@@ -76,6 +78,9 @@ impl<S: Spec> Job<S> {
                 pictures.shape.height, pictures.shape.width
             );
             return Err(SpecError::new("model", format!("\"{model}\""), allowed).into());
+        }
+        if choice == DeviceChoice::Auto && !placement.device.is_cuda() {
+            estimate::refuse_if_too_long(&spec, &pictures)?;
         }
         Ok(Job { spec, dataset, pictures, base, placement })
     }

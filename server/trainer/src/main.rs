@@ -7,7 +7,7 @@
 //! ```text
 //! {"event":"started","spec":{...},"dataset_digest":"5d2d..."}        once per run
 //! {"event":"resumed","epoch":12,"events":17}                         or this, when it resumes
-//! {"event":"device","device":"cpu","strategy":"sequential","threads":2}
+//! {"event":"device","device":"cpu","strategy":"sequential","precision":"fp32","threads":2,"note":null}
 //! {"event":"progress","epoch":3,"epochs":24,"fraction":0.14,...}     once a second
 //! {"event":"scored","epoch":3,"scores":[0.24,0.19,null,0.23]}
 //! {"event":"finished","epoch":3}                                     when it is asked to end here
@@ -27,6 +27,7 @@ mod checkpoint;
 mod cpu;
 mod data;
 mod device;
+mod estimate;
 mod gpu;
 mod job;
 mod members;
@@ -44,10 +45,11 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use pba_search::protocol::{Line, Report, exit};
-use pba_search::{ModelName, Run, SearchSpec, Spec, SpecError, Strategy};
-use serde_json::json;
+use pba_search::{Run, SpecError};
 
+use crate::gpu::cuda;
 use crate::signals::Interrupted;
+use crate::torch::DeviceFault;
 
 /// Trains populations and single models for the PBA server.
 #[derive(Parser)]
@@ -86,42 +88,24 @@ pba_search::kinds!(jobs);
 enum Command {
     #[command(flatten)]
     Job(Kind),
-    /// Measure the strategies on the available device.
-    Bench {
-        /// `all`, or the name of one strategy.
-        #[arg(long, default_value = "all")]
-        strategy: String,
-        /// The network.
-        #[arg(long, default_value_t)]
-        model: ModelName,
-        /// Members of the population.
-        #[arg(long, default_value_t = 16)]
-        population: u32,
-        /// Steps that each member trains, twice: once to warm up, once to be measured.
-        #[arg(long, default_value_t = 31)]
-        steps: usize,
-        /// Images that each member is scored with.
-        #[arg(long, default_value_t = 1000)]
-        val_size: usize,
-        /// Images per step.
-        #[arg(long, default_value_t = 128)]
-        batch_size: u32,
-        /// Device: auto, cpu, cuda or cuda:N.
-        #[arg(long, default_value = "auto")]
-        device: String,
-    },
+    Bench(Box<bench::Args>),
     /// Print the devices as JSON.
     #[command(name = pba_search::protocol::DEVICES)]
     Devices,
 }
 
 fn main() -> ExitCode {
+    cuda::allow_many_streams();
     match run(Cli::parse().command) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             if let Some(error) = error.downcast_ref::<SpecError>() {
                 report::tell(&Line::<()>::Refused { error: error.into() });
                 ExitCode::from(exit::WRONG_SPEC)
+            } else if error.is::<DeviceFault>() {
+                // Said as a crash is: whoever started this process starts it again.
+                eprintln!("error: {error:#}");
+                ExitCode::from(exit::CRASHED)
             } else if error.is::<Interrupted>() {
                 report::tell(&Report::Interrupted);
                 ExitCode::from(exit::INTERRUPTED)
@@ -137,20 +121,7 @@ fn main() -> ExitCode {
 fn run(command: Command) -> anyhow::Result<()> {
     match command {
         Command::Job(kind) => kind.run(),
-        Command::Bench { strategy, model, population, steps, val_size, batch_size, device } => {
-            let spec = SearchSpec::from_json(
-                &json!({
-                    "model": model, "population": population, "device": device, "batch_size": batch_size,
-                    "strategy": if strategy == "all" { "auto" } else { &strategy },
-                })
-                .to_string(),
-            )?;
-            let strategies = match strategy.as_str() {
-                "all" => Strategy::ALL[1..].to_vec(),
-                _ => vec![spec.strategy],
-            };
-            bench::bench(&spec, &strategies, steps.max(1), val_size.max(1))
-        }
+        Command::Bench(args) => bench::run(*args),
         Command::Devices => {
             report::line(&format!("{:#}", device::list()));
             Ok(())

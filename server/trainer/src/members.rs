@@ -41,7 +41,8 @@ pub(crate) struct Way {
     pub(crate) strategy: Strategy,
     /// Whether all members are in one network.
     pub(crate) is_stacked: bool,
-    pub(crate) train: fn() -> Box<dyn Train>,
+    /// Made for a number of streams, which the way need not have.
+    pub(crate) train: fn(usize) -> Box<dyn Train>,
 }
 
 /// The scores of the members of a network.
@@ -54,7 +55,12 @@ pub(crate) fn scores(net: &mut Net, set: &ScoreSet) -> anyhow::Result<Vec<f64>> 
         signals::check()?;
         correct.push(net.correct(images, labels));
     }
-    let correct = Tensor::stack(&correct, 0).sum_dim_intlist(0, false, Kind::Int64);
+    shares(net, set, &Tensor::stack(&correct, 0).sum_dim_intlist(0, false, Kind::Int64))
+}
+
+/// The scores of the members of a network that get `correct` of the images right: int64 `[members]`. Waits for
+/// the device.
+pub(crate) fn shares(net: &Net, set: &ScoreSet, correct: &Tensor) -> anyhow::Result<Vec<f64>> {
     let score = |(correct, finite): (i64, bool)| match finite {
         true => correct as f64 / set.images as f64,
         false => f64::NAN,

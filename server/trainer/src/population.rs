@@ -3,11 +3,12 @@
 use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use anyhow::ensure;
 use pba_augment::{Base, Policies};
 use pba_schedules::Policy;
-use pba_search::protocol::files;
+use pba_search::protocol::{Report, files};
 use pba_search::{Spec, Trainer, TrainingSpec};
 use tch::Kind;
 
@@ -45,6 +46,11 @@ impl Beginning {
     }
 }
 
+/// The parts of [`Population::spent`].
+const TRAIN: usize = 0;
+const SCORE: usize = 1;
+const COPY: usize = 2;
+
 /// The members, and what they share.
 pub(crate) struct Population {
     training: TrainingSpec,
@@ -64,6 +70,8 @@ pub(crate) struct Population {
     way: Box<dyn Train>,
     /// A file that is there when the search should end.
     finish: Option<PathBuf>,
+    /// What was trained, scored and copied in.
+    spent: [Duration; 3],
     /// Epochs that the members have trained: in the middle of a generation, more than the run's.
     epoch: u32,
     /// Epochs and images of the job's earlier populations, which meter and checkpoints count too.
@@ -81,19 +89,23 @@ impl Population {
         meter: &Arc<Meter>,
     ) -> anyhow::Result<Population> {
         torch::backward_on_caller()?;
-        torch::deterministic()?;
+        let placement = job.placement;
+        torch::deterministic(placement.cudnn_measures)?;
         // One thread per member at work, so results do not depend on the number of cores: sums
         // inside of libtorch would be split by it.
         tch::set_num_threads(1);
         let training = job.spec.training().clone();
-        let (placement, pictures) = (job.placement, job.pictures.clone());
+        let pictures = job.pictures.clone();
         let model = Arc::new(models::build(training.model, pictures.classes));
         let count = members.len() as u32;
         let per_net = if placement.way.is_stacked { count } else { 1 };
-        let compute = if placement.device.is_cuda() { Kind::BFloat16 } else { Kind::Float };
         let net = |_| {
-            let (normalization, kinds) = (pictures.normalization, (Kind::Float, compute));
-            Net::new(&model, per_net.into(), normalization, training.weight_decay, placement.device, kinds)
+            let (normalization, kinds) = (pictures.normalization, (Kind::Float, placement.compute));
+            let decay = training.weight_decay;
+            let mut net = Net::new(&model, per_net.into(), normalization, decay, placement.device, kinds);
+            // Three channels to a group are too few for the tensor cores of a GPU.
+            net.set_stem_as_product(placement.way.is_stacked && placement.device.is_cuda());
+            net
         };
         let checkpoints =
             |dir: &RunDir| Checkpoints::new(&dir.path, training.model.to_string(), dir.save_interval);
@@ -106,7 +118,7 @@ impl Population {
         };
         Ok(Population {
             nets: (0..count / per_net).map(net).collect(),
-            way: (placement.way.train)(),
+            way: (placement.way.train)(placement.streams),
             checkpoints: run_dir.map(checkpoints),
             finish: run_dir.map(|dir| dir.path.join(files::FINISH)),
             meter: Arc::clone(meter),
@@ -116,6 +128,7 @@ impl Population {
             placement,
             score,
             model,
+            spent: [Duration::ZERO; 3],
             epoch: 0,
             before: (0, 0),
         })
@@ -137,6 +150,18 @@ impl Population {
         meter.finished(self.before.0 + epoch + 1, self.placement.gpu_memory_used_bytes());
         self.epoch = epoch + 1;
         Ok(())
+    }
+
+    /// What the process has spent its time on.
+    pub(crate) fn spent(&self) -> Report {
+        let [train, score, copy] = self.spent.map(|spent| (spent.as_secs_f64() * 1e3).round() / 1e3);
+        Report::Spent { train, score, copy }
+    }
+
+    /// Adds the time since `start` to what was spent on a part. Waits for the device, whose work it is.
+    fn spend(&mut self, part: usize, start: Instant) {
+        self.placement.wait();
+        self.spent[part] += start.elapsed();
     }
 
     /// Each member's mean loss over the `epochs` epochs since the last call.
@@ -176,6 +201,12 @@ impl Population {
             }
             None => Ok(()),
         }
+    }
+
+    /// Saves the members as they are now while the caller waits, to measure how long that takes.
+    pub(crate) fn save_in_line(&mut self) -> anyhow::Result<()> {
+        self.keep(self.epoch)?;
+        self.checkpoints.as_mut().map_or(Ok(()), Checkpoints::finish)
     }
 
     /// After a run has ended early, as by an interruption: saves the members after their last finished epoch.
@@ -233,15 +264,22 @@ impl Trainer for Population {
     }
 
     fn train(&mut self, policies: &[&Policy], epochs: Range<u32>) -> anyhow::Result<()> {
+        let start = Instant::now();
         let policies: Vec<Policies> = policies.iter().map(|&policy| Policies::One(policy.clone())).collect();
-        self.train_epochs(epochs, |_| Ok(policies.clone()))
+        let trained = self.train_epochs(epochs, |_| Ok(policies.clone()));
+        self.spend(TRAIN, start);
+        trained
     }
 
     fn evaluate(&mut self) -> anyhow::Result<Vec<f64>> {
-        Ok(self.way.scores(&mut self.nets, &self.score)?.concat())
+        let start = Instant::now();
+        let scores = self.way.scores(&mut self.nets, &self.score)?.concat();
+        self.spend(SCORE, start);
+        Ok(scores)
     }
 
     fn copy(&mut self, from: u32, to: u32) -> anyhow::Result<()> {
+        let start = Instant::now();
         let per_net = self.nets[0].members();
         let place = |member: u32| ((i64::from(member) / per_net) as usize, i64::from(member) % per_net);
         let ((from_net, from_row), (to_net, to_row)) = (place(from), place(to));
@@ -249,16 +287,20 @@ impl Trainer for Population {
         let mut rows = self.nets[to_net].rows();
         rows.set(to_row, &donor);
         self.nets[to_net].set_rows(&rows);
+        self.spend(COPY, start);
         Ok(())
     }
 
     fn save(&mut self, epoch: u32) -> anyhow::Result<()> {
+        let start = Instant::now();
         self.keep(epoch)?;
         let is_last = self.is_asked_to_finish();
         match &mut self.checkpoints {
-            Some(checkpoints) if epoch == self.training.epochs || is_last => checkpoints.finish(),
-            _ => Ok(()),
+            Some(checkpoints) if epoch == self.training.epochs || is_last => checkpoints.finish()?,
+            _ => {}
         }
+        self.spend(COPY, start);
+        Ok(())
     }
 
     fn is_asked_to_finish(&mut self) -> bool {
@@ -269,7 +311,6 @@ impl Trainer for Population {
 #[cfg(test)]
 mod tests {
     use std::path::Path;
-    use std::time::Duration;
 
     use pba_schedules::Op;
     use pba_search::{SearchSpec, Strategy};
@@ -280,8 +321,10 @@ mod tests {
 
     /// A population that trains on the built-in dataset, in a folder if there is one.
     fn population(strategy: Strategy, device: &str, folder: Option<&Path>) -> Population {
-        let text = r#"{"model": "tiny", "batch_size": 16, "epochs": 6, "lr": 0.02, "device": "DEVICE"}"#;
-        let spec = SearchSpec::from_json(&text.replace("DEVICE", device)).unwrap();
+        let text = r#"{"model": "tiny", "batch_size": 16, "epochs": 6, "lr": 0.02, "device": "DEVICE", "precision": "PRECISION"}"#;
+        let (device, precision) = device.split_once(' ').unwrap_or((device, "auto"));
+        let text = text.replace("DEVICE", device).replace("PRECISION", precision);
+        let spec = SearchSpec::from_json(&text).unwrap();
         let (dataset, cache) = (Path::new("shapes"), std::env::temp_dir().join("pba-trainer"));
         let job = Job::check(spec, strategy, SearchSpec::sized, dataset, &cache).unwrap();
         let score = ScoreSet::new(&job.pictures, &(64..600).collect::<Vec<_>>(), job.placement.device);
@@ -384,6 +427,48 @@ mod tests {
             let (other, _, _) = run(strategy, "cuda");
             println!("{strategy}: two runs differ by {:.1e}", difference(&one, &other));
             assert_eq!(difference(&one, &other), 0.0, "{strategy} repeats itself");
+        }
+    }
+
+    /// In fp32, a GPU trains the same weights on the same batches as a CPU does.
+    #[test]
+    #[ignore = "needs a GPU"]
+    fn gpu_equals_cpu_in_fp32() {
+        let run = |strategy, device| {
+            let mut population = population(strategy, device, None);
+            population.restore(0).unwrap();
+            train(&mut population, 0..1);
+            (population.take_losses(1), population.evaluate().unwrap())
+        };
+        let (on_cpu, _) = run(Strategy::Sequential, "cpu");
+        for strategy in [Strategy::Sequential, Strategy::Stacked, Strategy::Graphs] {
+            let (losses, scores) = run(strategy, "cuda fp32");
+            println!("{strategy}: losses {losses:?}, on the CPU {on_cpu:?}; scores {scores:?}");
+            for (loss, on_cpu) in losses.iter().zip(&on_cpu) {
+                assert!((loss - on_cpu).abs() < 0.002 * on_cpu, "{strategy}");
+            }
+        }
+    }
+
+    /// On a GPU, too, what is restored goes on as if never interrupted.
+    #[test]
+    #[ignore = "needs a GPU"]
+    fn gpu_resumes() {
+        for strategy in [Strategy::Sequential, Strategy::Stacked, Strategy::Graphs] {
+            let folder = tempfile::tempdir().unwrap();
+            let mut uninterrupted = population(strategy, "cuda", Some(folder.path()));
+            uninterrupted.restore(0).unwrap();
+            train(&mut uninterrupted, 0..2);
+            uninterrupted.save(2).unwrap();
+            uninterrupted.checkpoints.as_mut().unwrap().finish().unwrap();
+            let mut resumed = population(strategy, "cuda", Some(folder.path()));
+            resumed.restore(2).unwrap();
+            for population in [&mut uninterrupted, &mut resumed] {
+                train(population, 2..3);
+            }
+            println!("{strategy}: a resumed run differs by {:.1e}", difference(&uninterrupted, &resumed));
+            assert_eq!(difference(&uninterrupted, &resumed), 0.0, "{strategy}");
+            assert_eq!(uninterrupted.evaluate().unwrap(), resumed.evaluate().unwrap());
         }
     }
 }

@@ -96,7 +96,9 @@ fn search(Checked { job, own_val }: Checked, run_dir: RunDir) -> anyhow::Result<
             journal.record::<Search>(event)
         });
         population.keep_latest(learned)
-    })?;
+    });
+    report::tell(&population.spent());
+    let schedule = schedule?;
     journal.sync()?;
     report::tell(&meter.progress());
     replace_file(&run_dir.path.join(files::SCHEDULE), formats::json::write(&schedule).as_bytes())?;

@@ -1,21 +1,27 @@
 //! What tch does not bind, for any device: `cpp/shim.cpp` as safe functions.
 #![allow(unsafe_code)]
 
-use std::ffi::{CStr, c_char};
+use std::ffi::{CStr, c_char, c_void};
 
-use anyhow::bail;
+use tch::Tensor;
 
 unsafe extern "C" {
     fn pba_backward_on_caller() -> *const c_char;
-    fn pba_deterministic() -> *const c_char;
+    fn pba_deterministic(by_measuring: bool) -> *const c_char;
+    fn pba_copy_async(into: *mut c_void, from: *const c_void) -> *const c_char;
     fn pba_ops_start() -> *const c_char;
     fn pba_ops_stop() -> i64;
 }
 
+/// The device failed, or its memory is full: the run goes on from its last checkpoint in another process.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(crate) struct DeviceFault(String);
+
 /// Whether a function of a shim succeeded: it then gives null.
 ///
 /// # Errors
-/// When it did not, with the reason that `library` has.
+/// [`DeviceFault`] when it did not, with the reason that `library` has.
 pub(crate) fn check(message: *const c_char, library: &str) -> anyhow::Result<()> {
     if message.is_null() {
         return Ok(());
@@ -23,7 +29,7 @@ pub(crate) fn check(message: *const c_char, library: &str) -> anyhow::Result<()>
     // SAFETY: the shim keeps a NUL-terminated message per thread until the function fails again.
     let message = unsafe { CStr::from_ptr(message) }.to_string_lossy();
     // What follows the first line is a stack trace of libtorch's.
-    bail!("{library}: {}", message.lines().next().unwrap_or_default())
+    Err(DeviceFault(format!("{library}: {}", message.lines().next().unwrap_or_default())).into())
 }
 
 /// Runs the backward passes of this thread on this thread. PyTorch would give those of all
@@ -33,10 +39,17 @@ pub(crate) fn backward_on_caller() -> anyhow::Result<()> {
     check(unsafe { pba_backward_on_caller() }, "libtorch")
 }
 
-/// Has cuDNN choose kernels by rule, not by measuring them, so that a run can be repeated.
-pub(crate) fn deterministic() -> anyhow::Result<()> {
+/// Has cuDNN choose kernels that repeat their results; by rule, so that a run can be repeated, or by measuring
+/// them.
+pub(crate) fn deterministic(by_measuring: bool) -> anyhow::Result<()> {
     // SAFETY: sets global flags that libtorch reads under its own synchronisation.
-    check(unsafe { pba_deterministic() }, "libtorch")
+    check(unsafe { pba_deterministic(by_measuring) }, "libtorch")
+}
+
+/// Copies into a tensor of the same shape; the calling thread waits for no device.
+pub(crate) fn copy_async(into: &mut Tensor, from: &Tensor) -> anyhow::Result<()> {
+    // SAFETY: tch's pointers are to `at::Tensor`, which live as long as the references.
+    check(unsafe { pba_copy_async(into.as_mut_ptr().cast(), from.as_ptr().cast()) }, "libtorch")
 }
 
 /// Runs `body`, and counts the operators that libtorch runs meanwhile on all threads.

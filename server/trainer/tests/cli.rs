@@ -401,6 +401,47 @@ fn wrong_specs_are_refused_before_anything_starts() {
     refuse("evaluate", json!({ "population": 4 }), "population", "no such field");
 }
 
+/// Nobody who has a GPU gets days on a CPU without being told.
+#[test]
+fn what_takes_days_on_a_cpu_is_done_there_only_when_asked() {
+    let spec = |device: &str, model: &str| json!({ "model": model, "train_size": 4_000, "device": device });
+    let checked = |spec: &Value| trainer(&["search", "--check"], spec, &CACHE);
+    assert!(checked(&spec("cpu", "wrn-28-10")).status.success());
+    assert!(checked(&spec("auto", "tiny")).status.success());
+    let devices = Command::new(env!("CARGO_BIN_EXE_pba-trainer")).arg("devices").output().unwrap();
+    let devices: Value = serde_json::from_slice(&devices.stdout).unwrap();
+    if devices["cuda_error"].is_null() {
+        return;
+    }
+    let output = checked(&spec("auto", "wrn-28-10"));
+    assert_eq!(output.status.code(), Some(2), "{}", text(&output));
+    let error: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let message = error["error"]["message"].as_str().unwrap();
+    for says in ["device is \"auto\"; allowed: cpu, to insist", "CPU cores take about", "hours"] {
+        assert!(message.contains(says), "{message:?} does not say {says:?}");
+    }
+}
+
+/// A binary that was built here runs where it is carried to, beside its libraries.
+#[test]
+fn the_run_path_holds_no_folder_of_the_machine_that_built_it() {
+    let output = Command::new("readelf").args(["-d", env!("CARGO_BIN_EXE_pba-trainer")]).output();
+    let Ok(output) = output else {
+        println!("skipped: there is no readelf");
+        return;
+    };
+    let listed = String::from_utf8(output.stdout).unwrap();
+    let path = listed.lines().find_map(|line| line.split_once("runpath: [")).expect("there is a run path").1;
+    let folders: Vec<&str> = path.trim_end_matches(']').split(':').collect();
+    assert_eq!(folders[0], "$ORIGIN/../lib");
+    let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().unwrap();
+    for folder in folders {
+        // A libtorch outside of the repository is where whoever set LIBTORCH has it.
+        assert!(folder.starts_with("$ORIGIN/") || !Path::new(folder).starts_with(target), "{path}");
+        assert!(folder.starts_with("$ORIGIN/") || std::env::var_os("LIBTORCH").is_some(), "{path}");
+    }
+}
+
 #[test]
 fn a_device_that_is_not_there_is_refused() {
     // True with and without a GPU.

@@ -6,7 +6,7 @@ use std::str::FromStr;
 use anyhow::{Context, bail};
 use clap::Subcommand;
 use indicatif::{ProgressBar, ProgressStyle};
-use pba_search::{ModelName, Preset, Progress, Run};
+use pba_search::{ModelName, Preset, Progress, Run, TrainingPlace};
 use pba_wire::jobs::{JobAnswer, JobList, JobState, PROGRESS, STATE};
 use reqwest::Method;
 use serde::Serialize;
@@ -118,6 +118,9 @@ pub(crate) struct Training {
     /// Device: auto, cpu, cuda or cuda:N
     #[arg(long)]
     device: Option<String>,
+    /// Numbers that convolutions compute with: auto, fp32 or bf16
+    #[arg(long)]
+    precision: Option<String>,
 }
 
 /// A field as it was given: JSON if it parses as JSON, otherwise text.
@@ -235,13 +238,17 @@ where
     Answer<S>: 'a,
 {
     let (result, more) = S::COLUMNS.split_first().expect("a kind of job has a result");
-    let head = [&["ID", "STATE", "EPOCH", *result, "SECONDS", "DATASET", "MODEL"], more].concat();
+    let head =
+        [&["ID", "STATE", "EPOCH", *result, "SECONDS", "LEFT", "DATASET", "MODEL", "PLACE"], more].concat();
     let rows = jobs.into_iter().map(|job| {
         let mut cells = S::cells(&job.results);
         let rest = cells.split_off(1);
         let epoch = format!("{}/{}", job.epoch, job.epochs);
         let before = [job.id.clone(), job.state.to_string(), epoch];
-        let after = [format!("{:.1}", job.seconds), job.dataset.clone(), job.model.clone()];
+        let left = job.progress.as_ref().and_then(|progress| progress.seconds_left);
+        let left = left.map_or("-".to_owned(), |left| format!("{left:.0}"));
+        let place = job.place.as_ref().map_or("-".to_owned(), TrainingPlace::to_string);
+        let after = [format!("{:.1}", job.seconds), left, job.dataset.clone(), job.model.clone(), place];
         before.into_iter().chain(cells).chain(after).chain(rest).collect()
     });
     output::table(&head, &rows.collect::<Vec<Vec<String>>>());
@@ -263,7 +270,7 @@ pub(crate) async fn one<S: Shown>(
 async fn watch<S: Shown>(remote: &Remote, id: &str, mut interrupt: Signal) -> anyhow::Result<Answer<S>> {
     let (name, command) = (S::Run::JOB.name, S::Run::JOB.command);
     let mut events = remote.client()?.events(S::Run::JOB.plural, id);
-    let (bar, mut seen, mut last) = (bar(), S::default(), None);
+    let (bar, mut seen, mut last, mut place) = (bar(), S::default(), None, None);
     loop {
         let event = tokio::select! {
             event = events.next() => event?,
@@ -283,7 +290,14 @@ async fn watch<S: Shown>(remote: &Remote, id: &str, mut interrupt: Signal) -> an
         }
         match event.kind.as_str() {
             PROGRESS => show(&bar, &event.read()?),
-            STATE => last = Some(event),
+            STATE => {
+                let job: Answer<S> = event.read()?;
+                if job.place != place && !remote.json {
+                    bar.suspend(|| tell_of(job.place.as_ref()));
+                }
+                place = job.place.clone();
+                last = Some(job);
+            }
             pba_client::RECONNECTING => {
                 tracing::warn!("lost the connection ({}); trying again", event.read::<String>()?);
             }
@@ -296,8 +310,7 @@ async fn watch<S: Shown>(remote: &Remote, id: &str, mut interrupt: Signal) -> an
         }
     }
     bar.finish_and_clear();
-    let Some(last) = last else { bail!("the server's events ended without the state of the {name}") };
-    let job: Answer<S> = last.read()?;
+    let Some(job) = last else { bail!("the server's events ended without the state of the {name}") };
     match job.state {
         JobState::Done if remote.json => {}
         JobState::Done => seen.ended(remote, &job),
@@ -305,6 +318,16 @@ async fn watch<S: Shown>(remote: &Remote, id: &str, mut interrupt: Signal) -> an
         state => bail!("the {name} was {state}"),
     }
     Ok(job)
+}
+
+/// Prints where a job trains, if it is known.
+fn tell_of(place: Option<&TrainingPlace>) {
+    if let Some(place) = place {
+        output::line(format_args!("trains on {place}"));
+    }
+    if let Some(note) = place.and_then(|place| place.note.as_ref()) {
+        output::line(format_args!("note: {note}"));
+    }
 }
 
 fn bar() -> ProgressBar {

@@ -78,6 +78,9 @@ struct Fields {
     /// Strategy: auto, sequential, stacked or graphs
     #[arg(long)]
     strategy: Option<String>,
+    /// CUDA streams that members share with the strategy graphs [default: 4]
+    #[arg(long)]
+    streams: Option<Field>,
     /// Then compare the schedule with none, TrivialAugment, a tuned RandAugment and its own epochs
     /// shuffled; with fields of the comparison as JSON, such as {"seeds": 10}
     #[arg(long, value_name = "JSON", num_args = 0..=1, default_missing_value = "true", require_equals = true)]

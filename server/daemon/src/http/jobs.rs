@@ -14,7 +14,7 @@ use axum::routing::{MethodRouter, delete, get, post};
 use futures_util::Stream;
 use futures_util::stream::unfold;
 use pba_search::protocol::{JobKind, event_name};
-use pba_search::{Progress, Run, Spec};
+use pba_search::{Progress, Run, Spec, TrainingPlace};
 use pba_wire::jobs::{Job, JobList, JobState, PROGRESS, STATE};
 use pba_wire::query::{Form, integer};
 use serde::Serialize;
@@ -205,7 +205,8 @@ struct Watcher<K: Run> {
     changes: watch::Receiver<u64>,
     /// Lines of the journal that the client has received.
     seen: usize,
-    state: Option<JobState>,
+    /// State and place that the client has received.
+    state: Option<(JobState, Option<TrainingPlace>)>,
     progress: Option<Progress>,
     ready: VecDeque<Event>,
 }
@@ -216,7 +217,7 @@ impl<K: Run> Watcher<K> {
             if let Some(event) = self.ready.pop_front() {
                 return Some(event);
             }
-            if self.state.is_some_and(JobState::is_final) {
+            if self.state.as_ref().is_some_and(|(state, _)| state.is_final()) {
                 return None;
             }
             self.look();
@@ -239,7 +240,7 @@ impl<K: Run> Watcher<K> {
             self.ready.push_back(event(PROGRESS, &progress));
             self.progress = Some(progress);
         }
-        if self.state != Some(state) {
+        if self.state.as_ref() != Some(&state) {
             self.state = Some(state);
             self.ready.push_back(event(STATE, &self.record.answer()));
         }

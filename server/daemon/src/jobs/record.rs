@@ -9,7 +9,7 @@ use anyhow::Context;
 use futures_util::FutureExt;
 use pba_schedules::{Schedule, formats};
 use pba_search::protocol::files;
-use pba_search::{Progress, Run, Spec, SpecError, journal};
+use pba_search::{Progress, Run, Spec, SpecError, TrainingPlace, journal};
 use pba_wire::jobs::{Job, JobAnswer, JobState};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Notify, watch};
@@ -31,6 +31,9 @@ struct Entry<S> {
     error: Option<String>,
     /// Time spent training, over all runs that ended cleanly.
     seconds: f64,
+    /// Where its trainer ran last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    place: Option<TrainingPlace>,
 }
 
 /// The part that changes while a job runs.
@@ -71,7 +74,8 @@ impl<K: Run> Record<K> {
     ) -> anyhow::Result<Record<K>> {
         let directory = parent.join(spec.name());
         let created = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
-        let entry = Entry { spec, source, created, state: JobState::Queued, error: None, seconds: 0.0 };
+        let (state, error, place) = (JobState::Queued, None, None);
+        let entry = Entry { spec, source, created, state, error, seconds: 0.0, place };
         let record = Record::new(directory, entry, Vec::new(), None);
         // Created under another name, so that a killed server or a full disk leaves no folder
         // that takes the name but is not a job.
@@ -198,7 +202,7 @@ impl<K: Run> Record<K> {
     /// Its description in the API.
     pub(crate) fn answer(&self) -> Job<K::Spec> {
         let live = self.live();
-        let Entry { spec, state, error, .. } = live.entry.clone();
+        let Entry { spec, state, error, place, .. } = live.entry.clone();
         let training = spec.training();
         JobAnswer {
             id: self.id.clone(),
@@ -210,6 +214,7 @@ impl<K: Run> Record<K> {
             error,
             dataset: training.dataset.clone(),
             model: training.model.to_string(),
+            place,
             progress: live.progress.clone(),
             finishing: !state.is_final() && self.directory.join(files::FINISH).exists(),
             spec,
@@ -221,11 +226,16 @@ impl<K: Run> Record<K> {
         self.changes.subscribe()
     }
 
-    /// The lines of the journal after the first `seen`, each with its number from 1, and the job's state.
-    pub(crate) fn lines_after(&self, seen: usize) -> (Vec<(usize, String)>, JobState) {
+    /// The lines of the journal after the first `seen`, each with its number from 1, the job's state and its
+    /// place.
+    pub(crate) fn lines_after(
+        &self,
+        seen: usize,
+    ) -> (Vec<(usize, String)>, (JobState, Option<TrainingPlace>)) {
         let live = self.live();
         let lines = live.journal.iter().enumerate().skip(seen);
-        (lines.map(|(at, line)| (at + 1, line.clone())).collect(), live.entry.state)
+        let lines = lines.map(|(at, line)| (at + 1, line.clone())).collect();
+        (lines, (live.entry.state, live.entry.place.clone()))
     }
 
     /// Its progress, as last reported by the trainer.
@@ -382,6 +392,15 @@ impl<K: Run> Record<K> {
         drop(live);
         self.changed();
         Ok(())
+    }
+
+    /// Its trainer tells where it trains.
+    pub(crate) fn placed(&self, place: TrainingPlace) {
+        let mut live = self.live();
+        live.entry.place = Some(place);
+        live.save_or_warn(&self.directory);
+        drop(live);
+        self.changed();
     }
 
     /// Records the progress.

@@ -1,19 +1,19 @@
 //! Runs one job after another on each device, restarting trainers until the job is done.
 //!
-//! A trainer that crashes or is killed is restarted and resumes from its last checkpoint; after several
-//! crashes without progress the job fails. A trainer that reports an error, such as a full disk, ends
-//! the job, which can be resumed.
+//! A trainer that crashes or is killed, or whose GPU fails after the first checkpoint, is restarted and
+//! resumes from its last one; after several crashes without progress the job fails. A trainer that reports
+//! an error, such as a full disk, ends the job, which can be resumed.
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt, StreamExt};
 use pba_search::protocol::{Line, Report, exit};
-use pba_search::{DeviceChoice, Run, Spec};
+use pba_search::{DeviceChoice, Progress, Run, Spec, TrainingPlace};
 use pba_wire::jobs::JobState;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
 use tokio::process::{Child, ChildStderr};
@@ -36,6 +36,8 @@ const STARTS_MAX: u32 = 4;
 const STOP_SECONDS: Duration = Duration::from_secs(20);
 /// How often to look for a missing trainer, or for a dataset that is being imported.
 const POLL: Duration = Duration::from_secs(1);
+/// How often the log tells how far a job is.
+const LOG_INTERVAL: Duration = Duration::from_secs(60);
 /// Bytes of its standard error that go into the error message.
 const STDERR_BYTES: usize = 4096;
 
@@ -252,13 +254,16 @@ async fn attempt<K: Run>(
     let mut lines = BufReader::new(child.stdout.take().expect("stdout is piped")).lines();
     let complaints = tokio::spawn(last_words(child.stderr.take().expect("stderr is piped")));
 
-    let mut failure = None;
+    let (mut failure, mut logged) = (None, None);
     loop {
         tokio::select! {
             line = lines.next_line() => match line.context("cannot read from the trainer")? {
                 Some(line) => {
                     if let Some(reason) = take_in(workplace, record, &line)? {
                         failure = Some(reason);
+                    }
+                    if logged.is_none_or(|at: Instant| at.elapsed() > LOG_INTERVAL) && log(record) {
+                        logged = Some(Instant::now());
                     }
                 }
                 None => break,
@@ -283,9 +288,30 @@ async fn attempt<K: Run>(
         (Some(0), _) => End::Done,
         (Some(INTERRUPTED) | None, _) => End::Crashed(ending),
         (_, Some(reason)) => End::Failed(reason),
-        // It ended before reporting anything: libtorch is missing, or a thread panicked.
+        // It said nothing of a failure: its device failed, or a thread panicked. What ran well up to a
+        // checkpoint is worth another try.
+        (Some(_), None) if record.saved_epoch() > 0 => End::Crashed(ending),
+        // Else libtorch is missing, or the members do not fit the device.
         (Some(_), None) => End::Failed(format!("the trainer ended with {ending}")),
     })
+}
+
+/// Logs how far a job is and how long it will take, once that is known.
+fn log<K: Run>(record: &Record<K>) -> bool {
+    let Some(progress) = record.progress().filter(|progress| progress.seconds_left.is_some()) else {
+        return false;
+    };
+    let Progress { epoch, epochs, images_per_second, seconds_left, .. } = progress;
+    tracing::info!(
+        id = record.id(),
+        epoch,
+        epochs,
+        images_per_second,
+        seconds_left,
+        "{} goes on",
+        K::JOB.name
+    );
+    true
 }
 
 /// Processes one line of the trainer; returns the reason if it reports a failure.
@@ -295,6 +321,22 @@ fn take_in<K: Run>(workplace: &Workplace, record: &Record<K>, line: &str) -> any
         Ok(Line::Report(report)) => match report {
             Report::Resumed { epoch, events } => record.reread(epoch, events)?,
             Report::Saved { epoch } => record.saved(epoch),
+            Report::Device(place) => {
+                let TrainingPlace { device, strategy, precision, threads, note } = &place;
+                tracing::info!(
+                    id = record.id(),
+                    device,
+                    strategy,
+                    precision,
+                    threads,
+                    "{} trains",
+                    K::JOB.name
+                );
+                if let Some(note) = note {
+                    tracing::warn!(id = record.id(), "{note}");
+                }
+                record.placed(place);
+            }
             Report::Progress(progress) => record.progressed(progress, &workplace.metrics),
             Report::Failed { error } => return Ok(Some(error)),
             _ => tracing::debug!(id = record.id(), ?report, "trainer"),

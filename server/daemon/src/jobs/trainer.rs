@@ -17,18 +17,22 @@ use crate::error::Error;
 const NAME: &str = "pba-trainer";
 /// Time that a trainer gets to say what devices there are; it loads libtorch for that.
 const DEVICES_TIMEOUT: Duration = Duration::from_secs(60);
+/// Where the dynamic linker looks first.
+const LIBRARY_PATH: &str = "LD_LIBRARY_PATH";
 
 /// The location of `pba-trainer`.
 #[derive(Clone, Debug)]
 pub(crate) struct Trainer {
     program: PathBuf,
+    /// The folder with the libtorch that it runs with, if not its own.
+    libtorch: Option<PathBuf>,
 }
 
 impl Trainer {
     /// The configured program, or the one next to this program.
-    pub(crate) fn find(configured: Option<PathBuf>) -> Trainer {
+    pub(crate) fn find(configured: Option<PathBuf>, libtorch: Option<PathBuf>) -> Trainer {
         let beside = || std::env::current_exe().ok().map(|program| program.with_file_name(NAME));
-        Trainer { program: configured.or_else(beside).unwrap_or_else(|| NAME.into()) }
+        Trainer { program: configured.or_else(beside).unwrap_or_else(|| NAME.into()), libtorch }
     }
 
     /// The program.
@@ -132,6 +136,13 @@ impl Trainer {
         let mut command = Command::new(&self.program);
         // The first lines of a panic name the error and its location; those are shown.
         command.env("RUST_BACKTRACE", "0");
+        if let Some(folder) = &self.libtorch {
+            // Goes before the program's own run path.
+            let others = std::env::var_os(LIBRARY_PATH).unwrap_or_default();
+            let folders = [folder.clone()].into_iter().chain(std::env::split_paths(&others));
+            // A folder with a colon in its name cannot be in such a list.
+            command.env(LIBRARY_PATH, std::env::join_paths(folders).unwrap_or_else(|_| folder.into()));
+        }
         command.args(arguments(R::JOB, task, source, cache));
         command.stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
         command

@@ -14,6 +14,17 @@ use anyhow::{Context, bail, ensure};
 
 /// The version of libtorch that the binary is compiled for.
 pub(crate) const LIBTORCH: &str = "2.11.0";
+/// The variable that tells CUDA how many streams may run at the same time.
+const CONNECTIONS: &str = "CUDA_DEVICE_MAX_CONNECTIONS";
+
+/// Lets as many streams run at the same time as the driver can, unless the environment says how many: the
+/// default is 8. Called first of all, as CUDA reads it when it starts.
+pub(crate) fn allow_many_streams() {
+    if std::env::var_os(CONNECTIONS).is_none() {
+        // SAFETY: this process has one thread yet.
+        unsafe { std::env::set_var(CONNECTIONS, "32") };
+    }
+}
 
 /// Loads libtorch's CUDA part, once per process.
 ///

@@ -12,6 +12,7 @@ impl Train for Eager {
         let steps = work.rates.len();
         feed(
             work,
+            nets[0].device(),
             |item| (item / steps, item % steps),
             |position, step, batch| {
                 let net = &mut nets[position];

@@ -4,6 +4,7 @@ use std::thread;
 
 use crossbeam::channel::bounded;
 use pba_augment::Scratch;
+use tch::Device;
 
 use crate::cpu::threads;
 use crate::data::Batch;
@@ -16,12 +17,13 @@ const AHEAD_PER_THREAD: usize = 2;
 
 /// Gives `train` every batch, as (net, step, batch), in the order that `order` says: a function
 /// from 0, 1 ... to (net, step). `train` runs on the calling thread, which feeds the GPU; the other
-/// cores render ahead of it.
+/// cores render ahead of it, into memory that `device` can copy from by itself.
 ///
 /// # Errors
 /// [`signals::Interrupted`] when told to stop; else the first of `train`.
 pub(super) fn feed(
     work: &EpochWork<'_>,
+    device: Device,
     order: impl Fn(usize) -> (usize, usize) + Sync,
     mut train: impl FnMut(usize, usize, &Batch) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
@@ -31,7 +33,7 @@ pub(super) fn feed(
         let (mut scratch, order) = (Scratch::new(), &order);
         move |item| {
             let (net, step) = order(item);
-            Batch::render(epochs[net], step, &mut scratch)
+            Batch::render(epochs[net], step, &mut scratch).pinned(device)
         }
     };
     in_order(epochs.len() * rates.len(), threads() - 1, renderer, |item, batch| {

@@ -26,7 +26,7 @@ static OBJECT: &[u8] = include_bytes!(env!("PBA_CUDA_SHIM"));
 struct Shim {
     graph_new: unsafe extern "C" fn(*mut *mut c_void) -> *const c_char,
     graph_free: unsafe extern "C" fn(*mut c_void) -> *const c_char,
-    graph_begin: unsafe extern "C" fn(*mut c_void) -> *const c_char,
+    graph_begin: unsafe extern "C" fn(*mut c_void, *mut c_void) -> *const c_char,
     graph_end: unsafe extern "C" fn(*mut c_void) -> *const c_char,
     graph_replay: unsafe extern "C" fn(*mut c_void) -> *const c_char,
     device: unsafe extern "C" fn(c_int, *mut c_char, usize, *mut usize, *mut usize) -> *const c_char,
@@ -55,6 +55,11 @@ impl Shim {
         let shim = unsafe { libc::dlsym(library, c"pba_cuda".as_ptr()).cast::<Shim>().as_ref() };
         shim.context("pba_cuda is missing")
     }
+}
+
+/// Whether the shim is in this binary.
+pub(crate) fn is_built() -> bool {
+    !OBJECT.is_empty()
 }
 
 /// Whether a function of the shim succeeded.
@@ -97,13 +102,15 @@ pub(crate) struct Graph {
 }
 
 impl Graph {
-    /// Records what `body` queues on the current stream, which must not be the default one.
-    pub(crate) fn capture(body: impl FnOnce()) -> anyhow::Result<Graph> {
+    /// Records what `body` queues on the current stream, which must not be the default one. Graphs that never
+    /// run at the same time may share memory: `beside` is another of them.
+    pub(crate) fn capture(beside: Option<&Graph>, body: impl FnOnce()) -> anyhow::Result<Graph> {
         let mut graph = Graph { shim: Shim::get()?, pointer: ptr::null_mut() };
         // SAFETY: `pointer` is valid for the write.
         check(unsafe { (graph.shim.graph_new)(&mut graph.pointer) })?;
-        // SAFETY: the graph was made above and is not capturing.
-        check(unsafe { (graph.shim.graph_begin)(graph.pointer) })?;
+        let beside = beside.map_or(ptr::null_mut(), |graph| graph.pointer);
+        // SAFETY: the graph was made above and is not capturing; the other is null or was captured.
+        check(unsafe { (graph.shim.graph_begin)(graph.pointer, beside) })?;
         body();
         // SAFETY: the graph is capturing on this thread.
         check(unsafe { (graph.shim.graph_end)(graph.pointer) })?;

@@ -9,15 +9,20 @@ const BLOCKS_PER_STAGE: usize = 3;
 
 /// Conv16-BN-ReLU, then three stages of three blocks with 16, 32 and 64 channels, average, head.
 pub(super) fn network(builder: &mut Builder, classes: i64) -> Body {
-    let (conv, norm) = (builder.conv(3, 16, 3, 1), builder.norm(16));
+    let layer = |builder: &mut Builder, input, out, stride| {
+        let (conv, norm) = (builder.conv(input, out, 3, stride), builder.norm(out));
+        builder.fold(conv, norm);
+        (conv, norm)
+    };
+    let (conv, norm) = layer(builder, 3, 16, 1);
     let mut blocks = Vec::new();
     let mut input = 16;
     for out in [16, 32, 64] {
         for _ in 0..BLOCKS_PER_STAGE {
             let stride = if input == out { 1 } else { 2 };
             blocks.push(Block {
-                first: (builder.conv(input, out, 3, stride), builder.norm(out)),
-                second: (builder.conv(out, out, 3, 1), builder.norm(out)),
+                first: layer(builder, input, out, stride),
+                second: layer(builder, out, out, 1),
                 channels_added: out - input,
             });
             input = out;
@@ -25,7 +30,7 @@ pub(super) fn network(builder: &mut Builder, classes: i64) -> Body {
     }
     let head = builder.head(64, classes);
     Box::new(move |pass, images| {
-        let x = norm.forward(pass, &conv.forward(pass, images)).relu();
+        let x = conv.normed(norm, pass, images).relu();
         head.forward(pass, &blocks.iter().fold(x, |x, block| block.forward(pass, &x)))
     })
 }
@@ -48,8 +53,8 @@ impl Block {
             }
         };
         let (conv, norm) = self.first;
-        let x = norm.forward(pass, &conv.forward(pass, x)).relu();
+        let x = conv.normed(norm, pass, x).relu();
         let (conv, norm) = self.second;
-        (norm.forward(pass, &conv.forward(pass, &x)) + shortcut).relu()
+        (conv.normed(norm, pass, &x) + shortcut).relu()
     }
 }

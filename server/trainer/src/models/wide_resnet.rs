@@ -14,9 +14,13 @@ pub(super) fn network(builder: &mut Builder, depth: i64, width: i64, classes: i6
     for (out, stride) in [(16 * width, 1), (32 * width, 2), (64 * width, 2)] {
         for position in 0..(depth - 4) / 6 {
             let stride = if position == 0 { stride } else { 1 };
+            let first = (builder.norm(input), builder.conv(input, out, 3, stride));
+            let second = (builder.norm(out), builder.conv(out, out, 3, 1));
+            // The other one reads a sum.
+            builder.fold(first.1, second.0);
             blocks.push(Block {
-                first: (builder.norm(input), builder.conv(input, out, 3, stride)),
-                second: (builder.norm(out), builder.conv(out, out, 3, 1)),
+                first,
+                second,
                 shortcut: (input != out || stride != 1).then(|| builder.conv(input, out, 1, stride)),
             });
             input = out;
@@ -45,8 +49,8 @@ impl Block {
             Some(conv) => conv.forward(pass, &active),
             None => x.shallow_clone(),
         };
-        let x = conv.forward(pass, &active);
-        let (norm, conv) = self.second;
-        conv.forward(pass, &norm.forward(pass, &x).relu()) + shortcut
+        let (next_norm, next_conv) = self.second;
+        let x = conv.normed(next_norm, pass, &active).relu();
+        next_conv.forward(pass, &x) + shortcut
     }
 }

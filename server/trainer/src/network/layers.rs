@@ -13,6 +13,8 @@
 //! Each member's part is padded to whole blocks of [`BLOCK`] numbers, so that what is done per
 //! member to the whole buffer (its norm, copying it) is done per block by a handful of kernels.
 
+use std::cell::Cell;
+
 use tch::{Kind, Tensor};
 
 use crate::network::shake::Shake;
@@ -22,6 +24,8 @@ pub(crate) const BLOCK: i64 = 16;
 /// Share of the new statistics in the running ones.
 const BN_MOMENTUM: f64 = 0.1;
 const BN_EPSILON: f64 = 1e-5;
+/// Channels of what the first convolution reads.
+const PIXEL_CHANNELS: i64 = 3;
 
 /// The shape of an entry of a buffer; [`Layout::views`] says how the members stand in it.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -160,6 +164,8 @@ pub(crate) struct Builder {
     pub(crate) statistics: Layout,
     /// What happens at random in each block of a network that shakes its blocks.
     pub(crate) shakes: Vec<Shake>,
+    /// The normalisations of what a convolution gives, with it.
+    pub(crate) folds: Vec<(Conv, Norm)>,
 }
 
 /// A square convolution without bias, padded to keep the size (before the stride).
@@ -201,6 +207,11 @@ impl Builder {
         Norm { vector, statistic }
     }
 
+    /// Declares that nothing but `norm` reads what `conv` gives: [`Conv::normed`].
+    pub(crate) fn fold(&mut self, conv: Conv, norm: Norm) {
+        self.folds.push((conv, norm));
+    }
+
     pub(crate) fn head(&mut self, input: i64, classes: i64) -> Head {
         let std = (1.0 / input as f64).sqrt();
         let matrix = self.matrices.push(Shape::Matrix { out: classes, input }, Init::Normal(std));
@@ -226,13 +237,96 @@ pub(crate) struct Pass {
     pub(crate) shakes: Tensor,
     /// Normalise by the batch and update the running statistics, or normalise by these.
     pub(crate) training: bool,
+    /// By the number of a convolution's matrix: matrix and bias with its normalisation in them.
+    pub(crate) folded: Vec<Option<Folded>>,
+    /// Whether to use them.
+    pub(crate) is_folded: bool,
+    /// Whether the convolution of pixels, with its 3 channels a member, is a product of matrices.
+    pub(crate) stem_as_product: bool,
+    /// Multiply-adds of the convolutions so far, where somebody counts.
+    pub(crate) multiply_adds: Option<Cell<u64>>,
+}
+
+/// A convolution with the normalisation of what it gives: `x * matrix + bias`.
+#[derive(Debug)]
+pub(crate) struct Folded {
+    matrix: Tensor,
+    bias: Tensor,
 }
 
 impl Conv {
+    /// What it gives, normalised.
+    pub(crate) fn normed(self, norm: Norm, pass: &Pass, x: &Tensor) -> Tensor {
+        let folded = pass.folded.get(self.matrix).filter(|_| pass.is_folded);
+        match folded.and_then(Option::as_ref) {
+            Some(Folded { matrix, bias }) => self.apply(pass, x, matrix, Some(bias)),
+            None => norm.forward(pass, &self.forward(pass, x)),
+        }
+    }
+
+    /// Puts a normalisation by running statistics into the convolution, whose matrix is `matrix`, in the type
+    /// of the computation. In place, where it was done before: captured graphs stay valid.
+    ///
+    /// ```text
+    /// scale = weight / sqrt(variance + epsilon)
+    /// (x * m - mean) * scale + shift  =  x * (m * scale) + (shift - mean * scale)
+    /// ```
+    pub(crate) fn fold(self, norm: Norm, pass: &mut Pass, matrix: &Tensor) {
+        let vectors = [0, 1].map(|at| side_by_side(&pass.vectors[norm.vector + at], 1));
+        let statistics = [0, 1].map(|at| side_by_side(&pass.statistics[norm.statistic + at], 1));
+        let scale = &vectors[0] * (&statistics[1] + BN_EPSILON).rsqrt();
+        let bias = &vectors[1] - &statistics[0] * &scale;
+        let matrix = side_by_side(matrix, 4) * scale.view([-1, 1, 1, 1]);
+        let kind = pass.matrices[self.matrix].kind();
+        if pass.folded.len() <= self.matrix {
+            pass.folded.resize_with(self.matrix + 1, || None);
+        }
+        match &mut pass.folded[self.matrix] {
+            Some(folded) => {
+                folded.matrix.copy_(&matrix);
+                folded.bias.copy_(&bias);
+            }
+            none => *none = Some(Folded { matrix: matrix.to_kind(kind), bias: bias.to_kind(kind) }),
+        }
+    }
+
+    /// The number of its matrix.
+    pub(crate) fn matrix(self) -> usize {
+        self.matrix
+    }
+
     pub(crate) fn forward(self, pass: &Pass, x: &Tensor) -> Tensor {
+        self.apply(pass, x, &side_by_side(&pass.matrices[self.matrix], 4), None)
+    }
+
+    fn apply(self, pass: &Pass, x: &Tensor, matrix: &Tensor, bias: Option<&Tensor>) -> Tensor {
         let (stride, padding) = ([self.stride; 2], [self.padding; 2]);
-        let weights = side_by_side(&pass.matrices[self.matrix], 4);
-        x.conv2d(&weights, None::<&Tensor>, stride, padding, [1, 1], pass.members)
+        let y = match pass.stem_as_product && matrix.size()[1] == PIXEL_CHANNELS {
+            true => self.product(pass, x, matrix, bias),
+            false => x.conv2d(matrix, bias, stride, padding, [1, 1], pass.members),
+        };
+        if let Some(count) = &pass.multiply_adds {
+            let per_output: i64 = matrix.size()[1..].iter().product();
+            count.set(count.get() + (y.numel() as i64 * per_output) as u64);
+        }
+        y
+    }
+
+    /// The same convolution as one product of matrices for each member: each pixel of what it gives is a row
+    /// of what it reads times the matrix.
+    fn product(self, pass: &Pass, x: &Tensor, matrix: &Tensor, bias: Option<&Tensor>) -> Tensor {
+        let [out, input, side, _] = matrix.size()[..] else { unreachable!("a convolution has four sides") };
+        let (images, members) = (x.size()[0], pass.members);
+        let (stride, padding) = ([self.stride; 2], [self.padding; 2]);
+        let [height, width] = [2, 3].map(|axis| (x.size()[axis] + 2 * self.padding - side) / self.stride + 1);
+        let rows = x.reshape([images * members, input, x.size()[2], x.size()[3]]);
+        let rows = rows.im2col([side; 2], [1, 1], padding, stride);
+        let rows = rows.view([images, members, -1, height * width]).permute([1, 0, 3, 2]);
+        let rows = rows.reshape([members, images * height * width, -1]);
+        let y = rows.matmul(&matrix.reshape([members, out / members, -1]).transpose(1, 2));
+        let y = y.view([members, images, height, width, -1]).permute([1, 2, 3, 0, 4]).flatten(3, 4);
+        let y = bias.map_or_else(|| y.shallow_clone(), |bias| &y + bias);
+        y.permute([0, 3, 1, 2])
     }
 }
 

@@ -1,5 +1,6 @@
 //! A network with its numbers: one member, or several side by side.
 
+use std::cell::Cell;
 use std::sync::Arc;
 
 use pba_datasets::Normalization;
@@ -59,6 +60,10 @@ impl Net {
             statistics: statistics.views(&statistics_buffer, members),
             shakes: Tensor::zeros([0], (compute, device)),
             training: true,
+            folded: Vec::new(),
+            is_folded: false,
+            stem_as_product: false,
+            multiply_adds: None,
         };
         let blocks = blocks_by_member(&[matrices, vectors], members);
         let statistic_blocks = blocks_by_member(&[statistics], members);
@@ -89,6 +94,11 @@ impl Net {
 
     pub(crate) fn device(&self) -> Device {
         self.parameters.device()
+    }
+
+    /// Has the convolution of pixels done as a product of matrices: the same up to rounding.
+    pub(crate) fn set_stem_as_product(&mut self, is_product: bool) {
+        self.pass.stem_as_product = is_product;
     }
 
     pub(crate) fn set_lr(&mut self, lr: f64) {
@@ -153,6 +163,26 @@ impl Net {
         })
     }
 
+    /// Puts the batch normalisations into the convolutions before them, for [`Net::correct_folded`].
+    pub(crate) fn fold(&mut self) {
+        no_grad(|| {
+            let layers = &self.model.layers;
+            let of_matrices = self.parameters.narrow(0, 0, layers.matrices.len * self.pass.members);
+            let matrices = layers.matrices.views(&of_matrices, self.pass.members);
+            for &(conv, norm) in &layers.folds {
+                conv.fold(norm, &mut self.pass, &matrices[conv.matrix()]);
+            }
+        });
+    }
+
+    /// As [`Net::correct`], with the members as they were at the last [`Net::fold`].
+    pub(crate) fn correct_folded(&mut self, images: &Tensor, labels: &Tensor) -> Tensor {
+        self.pass.is_folded = true;
+        let correct = self.correct(images, labels);
+        self.pass.is_folded = false;
+        correct
+    }
+
     /// Whether each member's parameters are all finite. Waits for the device.
     pub(crate) fn finite(&self) -> Vec<bool> {
         let sums = self.rows().parameters.sum_dim_intlist(1, false, Kind::Float).isfinite();
@@ -205,6 +235,16 @@ impl Net {
         // Channels last in memory, channels second in name.
         (self.model.body)(&self.pass, &pixels.permute([0, 3, 1, 2]))
     }
+}
+
+/// Multiply-adds of the convolutions of a model for one image of this size, forward.
+pub(crate) fn multiply_adds(model: &Arc<Model>, height: u32, width: u32) -> u64 {
+    let normalization = Normalization { mean: [0.0; 3], std: [1.0; 3] };
+    let mut net = Net::new(model, 1, normalization, 0.0, Device::Cpu, (Kind::Float, Kind::Float));
+    net.pass.multiply_adds = Some(Cell::new(0));
+    let image = Tensor::zeros([1, 1, height.into(), width.into(), 3], (Kind::Uint8, Device::Cpu));
+    let _ = no_grad(|| net.logits(&image, false));
+    net.pass.multiply_adds.take().map_or(0, Cell::into_inner)
 }
 
 /// The first `len` numbers of a buffer, and the rest.
@@ -311,6 +351,77 @@ mod tests {
         // In single precision a sum that is next to zero lands on the other side of a ReLU before long, on
         // some processors at the third step, which is worth 1e-3 at the tenth. The others stay below 1e-6.
         stacked_equals_sequential("tiny", 16, Kind::Float, 2, 1e-6);
+    }
+
+    /// Members that have trained a little, so that their running statistics are not those of the start.
+    fn trained(name: &str, members: i64) -> Net {
+        tch::manual_seed(5);
+        let model = Arc::new(models::build(name.parse().unwrap(), 7));
+        let mut net = nets(&model, members, members, Kind::Double).remove(0);
+        net.set_lr(0.05);
+        for _ in 0..3 {
+            let images = Tensor::randint(256, [members, 4, 32, 32, 3], (Kind::Uint8, Device::Cpu));
+            net.step(&images, &Tensor::randint(7, [members, 4], (Kind::Int64, Device::Cpu)));
+        }
+        net
+    }
+
+    #[test]
+    fn folded_normalisations_change_nothing() {
+        for (name, members, folds) in [("tiny", 2, 4), ("resnet-20", 1, 19), ("wrn-16-1", 2, 6)] {
+            let mut net = trained(name, members);
+            assert_eq!(net.model.layers.folds.len(), folds, "{name}");
+            let images = Tensor::randint(256, [members, 5, 32, 32, 3], (Kind::Uint8, Device::Cpu));
+            for again in [false, true] {
+                let plain = no_grad(|| net.logits(&images, false));
+                net.fold();
+                net.pass.is_folded = true;
+                let folded = no_grad(|| net.logits(&images, false));
+                net.pass.is_folded = false;
+                let difference = (&plain - folded).abs().max().double_value(&[]);
+                assert!(difference < 1e-9, "{name}, again {again}: {difference:.1e}");
+                // What was folded before the next step is not what counts after it.
+                net.step(&images, &Tensor::zeros([members, 5], (Kind::Int64, Device::Cpu)));
+                let moved = (plain - no_grad(|| net.logits(&images, false))).abs().max().double_value(&[]);
+                assert!(moved > 1e-6, "{name} stands still");
+            }
+            let (images, labels) = (images.get(0), Tensor::zeros([5], (Kind::Int64, Device::Cpu)));
+            net.fold();
+            assert_eq!(net.correct_folded(&images, &labels), net.correct(&images, &labels));
+        }
+    }
+
+    #[test]
+    fn a_stem_as_a_product_trains_alike() {
+        for (name, members) in [("tiny", 3), ("wrn-10-1", 2), ("resnet-20", 1)] {
+            // Drawn once: other tests draw from the same generator.
+            let batch = |_| {
+                let images = Tensor::randint(256, [members, 5, 32, 32, 3], (Kind::Uint8, Device::Cpu));
+                (images, Tensor::randint(7, [members, 5], (Kind::Int64, Device::Cpu)))
+            };
+            let batches: Vec<_> = (0..3).map(batch).collect();
+            let model = Arc::new(models::build(name.parse().unwrap(), 7));
+            let run = |is_product| {
+                let mut net = nets(&model, members, members, Kind::Double).remove(0);
+                net.set_stem_as_product(is_product);
+                net.set_lr(0.05);
+                batches.iter().for_each(|(images, labels)| net.step(images, labels));
+                net.rows()
+            };
+            let (one, other) = (run(false), run(true));
+            let difference = (one.parameters - other.parameters).abs().max().double_value(&[]);
+            assert!(difference < 1e-9, "{name}: {difference:.1e}");
+        }
+    }
+
+    #[test]
+    fn multiply_adds_by_hand() {
+        let count = |name: &str| multiply_adds(&Arc::new(models::build(name.parse().unwrap(), 10)), 32, 32);
+        // Stride 2 first, then maxima before the third and the fourth convolution.
+        let tiny = 256 * 27 * 16 + 256 * 144 * 32 + 64 * 288 * 64 + 16 * 576 * 64;
+        assert_eq!(count("tiny"), tiny);
+        // 327.6 M are those of the paper's network, its last layer included.
+        assert_eq!(count("wrn-40-2") / 100_000, 3_276 - 1);
     }
 
     #[test]
