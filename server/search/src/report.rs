@@ -611,7 +611,11 @@ mod tests {
             &[&[0.30, 0.32], &[0.40, 0.42], &[0.41, 0.43], &[0.31, 0.33], &[0.31, 0.33], &[0.41, 0.43]],
         );
         assert_eq!(contrast(&results, "last", "learned").verdict, Some(Verdict::Worse));
-        assert_eq!(contrast(&results, "chance", "learned").verdict, Some(Verdict::TooFew), "nothing pairs them");
+        assert_eq!(
+            contrast(&results, "chance", "learned").verdict,
+            Some(Verdict::TooFew),
+            "nothing pairs them"
+        );
     }
 
     #[test]
