@@ -5,8 +5,9 @@
 #   target/gpu/run.sh measure           there: correctness, then every way to train, within 8 minutes
 #   target/gpu/run.sh search            there: the whole search with wrn-28-2; within 10 minutes a call, and the
 #                                       next call goes on
+#   target/gpu/run.sh compare           there: what that schedule is worth, likewise
 #
-# With --dry-run at the end, `measure` and `search` do all of it but CUDA: on the CPU, with tiny sizes.
+# With --dry-run at the end, all of these do all of it but CUDA: on the CPU, with tiny sizes.
 #
 # The machine with the GPU needs no cargo, only bash and the libtorch with CUDA that pba-trainer was built for:
 # that of a python3 which holds PyTorch, or the folder that LIBTORCH_LIB names. Nothing is downloaded. DATASET is
@@ -178,6 +179,41 @@ search() {
     return "${failed:-0}"
 }
 
+# The schedule of the search beside base augmentation, TrivialAugment and the paper's schedule: as a search, a
+# population of 16, as each arm is trained with four seeds.
+compare() {
+    budget=590 failed=
+    local out="${OUT:-out}" data=shapes seconds=570
+    local folder="$out/comparison" fields='"model": "wrn-28-2", "epochs": 200, "train_size": 4000, "seeds": 4'
+    if [[ -e dataset ]]; then
+        data=dataset
+    fi
+    if [[ -n "$dry" ]]; then
+        fields='"model": "tiny", "epochs": 2, "train_size": 64, "seeds": 2' seconds=120
+    fi
+    echo "## The comparison${dry:+, a dry run on the CPU}"
+    echo
+    if [[ ! -e "$out/search/schedule.json" ]]; then
+        echo "There is no schedule yet: run \`$0 search\` first." >&2
+        return 1
+    fi
+    mkdir -p "$folder/schedules"
+    cp "$out/search/schedule.json" "$folder/schedules/gpu.json"
+    echo "{\"name\": \"gpu-compared\", \"device\": \"$device\", $fields, \"base\": \"pad_crop:4,flip,cutout:16\",
+        \"arms\": [\"none\", \"trivial-augment-wide\", \"cifar10-pba\", \"gpu\"]}" > "$folder/spec.json"
+    part "$seconds" ./pba-trainer compare --detached --spec "$folder/spec.json" --dataset "$data" \
+        --dir "$folder" --cache "$folder/cache" > "$folder/told.jsonl"
+    sed -n -e '/"event":"\(resumed\|device\|spent\|interrupted\|failed\|scored\|compared\)"/s/^/    /p' "$folder/told.jsonl"
+    sed -n -e '/"event":"progress"/s/^/    /p' "$folder/told.jsonl" | tail -n 1
+    echo
+    if [[ -e "$folder/report.md" ]]; then
+        cat "$folder/report.md"
+        return
+    fi
+    echo "It is not done; run this again."
+    return "${failed:-0}"
+}
+
 command="${1:-}" dry= device=cuda
 shift || true
 if (($#)) && [[ "${!#}" == --dry-run ]]; then
@@ -186,10 +222,10 @@ if (($#)) && [[ "${!#}" == --dry-run ]]; then
 fi
 case "$command" in
     pack) pack "$@" ;;
-    measure | search)
+    measure | search | compare)
         cd "$here"
         find_libraries
         "$command" "$@"
         ;;
-    *) echo "usage: $0 pack [DATASET] | measure [--dry-run] | search [--dry-run]" >&2; exit 2 ;;
+    *) echo "usage: $0 pack [DATASET] | measure | search | compare [--dry-run]" >&2; exit 2 ;;
 esac

@@ -61,6 +61,8 @@ pub mod files {
     pub const JOURNAL: &str = "events.jsonl";
     /// The schedule that was learned.
     pub const SCHEDULE: &str = "schedule.json";
+    /// The report of a comparison that is done, as Markdown.
+    pub const REPORT: &str = "report.md";
     /// The folder of the schedules that are trained with.
     pub const SCHEDULES: &str = "schedules";
 

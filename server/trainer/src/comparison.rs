@@ -8,11 +8,12 @@ use anyhow::ensure;
 use pba_augment::{Base, Policies};
 use pba_datasets::SplitName;
 use pba_schedules::{Ablation, Schedule, random_schedule};
-use pba_search::protocol::{Report, flags};
+use pba_search::protocol::{Report, files, flags};
 use pba_search::{
     Arm, Comparison, ComparisonEvent, ComparisonSpec, Run, RunKey, Score, Spec, SpecError, Stage, Trainer,
 };
 
+use crate::checkpoint::replace_file;
 use crate::data::{Pictures, ScoreSet, choose, member_seed};
 use crate::job::Job;
 use crate::population::{Beginning, Population};
@@ -90,8 +91,12 @@ fn compare(checked: &Checked, run_dir: &RunDir) -> anyhow::Result<()> {
         comparison.schedule_digests == schedule_digests,
         "the run folder holds a comparison of schedules of these names with different content"
     );
+    let write_report = |comparison: &Comparison| {
+        let text = pba_search::report::markdown(spec, &comparison.report());
+        replace_file(&run_dir.path.join(files::REPORT), text.as_bytes())
+    };
     if comparison.is_complete() {
-        return Ok(());
+        return Ok(write_report(&comparison)?);
     }
     report::tell(&placement.report());
     let meter = Arc::new(Meter::of(spec));
@@ -121,7 +126,7 @@ fn compare(checked: &Checked, run_dir: &RunDir) -> anyhow::Result<()> {
         record(&mut comparison, ComparisonEvent::Compared)
     })?;
     report::tell(&meter.progress());
-    Ok(())
+    Ok(write_report(&comparison)?)
 }
 
 /// What the runs of a comparison train on, and are scored with.

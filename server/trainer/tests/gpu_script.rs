@@ -31,8 +31,14 @@ fn it_runs_dry() {
         assert!(measured.contains(says), "{measured} does not say {says}");
     }
     assert!(!measured.contains("failed with"), "{measured}");
+    assert!(run(&["compare", "--dry-run"], false).contains("no schedule yet"));
     assert!(run(&["search", "--dry-run"], true).contains("The schedule is out/search/schedule.json"));
     // What is done is found done.
     assert!(run(&["search", "--dry-run"], true).contains("\"event\":\"resumed\",\"epoch\":6"));
+    let compared = run(&["compare", "--dry-run"], true);
+    for says in ["# gpu-compared", "8 of 8 runs have ended", "| gpu | none |", "\"event\":\"compared\""] {
+        assert!(compared.contains(says), "{compared} does not say {says}");
+    }
+    assert!(run(&["compare", "--dry-run"], true).contains("8 of 8 runs have ended"));
     assert!(run(&["dance"], false).contains("usage:"));
 }

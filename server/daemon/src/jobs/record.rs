@@ -18,6 +18,9 @@ use crate::error::Error;
 use crate::jobs::counts;
 use crate::metrics::Metrics;
 
+/// A job's state and where it trains.
+pub(crate) type Standing = (JobState, Option<TrainingPlace>);
+
 /// The content of `search.json`, and likewise for other kinds.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 struct Entry<S> {
@@ -228,10 +231,7 @@ impl<K: Run> Record<K> {
 
     /// The lines of the journal after the first `seen`, each with its number from 1, the job's state and its
     /// place.
-    pub(crate) fn lines_after(
-        &self,
-        seen: usize,
-    ) -> (Vec<(usize, String)>, (JobState, Option<TrainingPlace>)) {
+    pub(crate) fn lines_after(&self, seen: usize) -> (Vec<(usize, String)>, Standing) {
         let live = self.live();
         let lines = live.journal.iter().enumerate().skip(seen);
         let lines = lines.map(|(at, line)| (at + 1, line.clone())).collect();
