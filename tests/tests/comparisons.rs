@@ -165,6 +165,8 @@ fn the_command_line_compares() {
     let again = server.pba(&["compare", "--dataset", "shapes", "--model", "tiny", "--server", &url]);
     again.refused(1, &["--again"]);
     server.pba(&["compare", "--group", "x", "--server", &url]).refused(2, &["NAME=ARM"]);
+    let twice = ["compare", "--group", "x=none,identity", "--group", "x=none,cutout:2", "--server", &url];
+    server.pba(&twice).refused(1, &["two groups"]);
 }
 
 /// Did it help? The answer comes in the same place as the schedule.

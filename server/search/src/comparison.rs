@@ -223,6 +223,9 @@ impl Run for Comparison {
                 let Some((_, round)) = current else {
                     return Err(format!("scores of round {number} after {} rounds", self.errors.len()));
                 };
+                if errors.iter().flatten().any(|error| !(0.0..=1.0).contains(error)) {
+                    return Err(format!("scores of round {number} that are no shares: {errors:?}"));
+                }
                 if round.stage == Stage::Comparing {
                     self.scored = Some((split.clone(), *images));
                 }

@@ -80,7 +80,11 @@ fn group(text: &str) -> anyhow::Result<Group> {
 }
 
 fn as_object<S: serde::Serializer>(groups: &Option<Vec<Group>>, serializer: S) -> Result<S::Ok, S::Error> {
-    groups.as_ref().map(|groups| groups.iter().cloned().collect::<BTreeMap<_, _>>()).serialize(serializer)
+    let by_name = groups.as_ref().map(|groups| groups.iter().cloned().collect::<BTreeMap<_, _>>());
+    if by_name.as_ref().map(BTreeMap::len) != groups.as_ref().map(Vec::len) {
+        return Err(serde::ser::Error::custom("--group: two groups have one name; each needs its own"));
+    }
+    by_name.serialize(serializer)
 }
 
 /// Starts a comparison, or does what the subcommand says.
