@@ -161,7 +161,7 @@ fn the_command_line_compares() {
         assert!(shown.contains(part), "{shown}\ndoes not say {part}");
     }
     let shown = server.pba(&["compare", "show", "told", "--server", &url]).ok();
-    assert!(shown.contains("TRAIN WITH") && shown.contains("cutout:4"), "{shown}");
+    assert!(shown.contains("TRAIN WITH") && shown.contains("train with it: pba stream"), "{shown}");
     let again = server.pba(&["compare", "--dataset", "shapes", "--model", "tiny", "--server", &url]);
     again.refused(1, &["--again"]);
     server.pba(&["compare", "--group", "x", "--server", &url]).refused(2, &["NAME=ARM"]);

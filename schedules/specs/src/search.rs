@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
-use crate::comparison::ComparisonSpec;
+use crate::comparison::{ComparisonSpec, Score};
 use crate::fields::{Fields, SpecError};
 use crate::preset::Preset;
 use crate::training::{IMAGES_MAX, Spec, Strategy, TrainingSpec};
@@ -111,6 +111,10 @@ impl SearchSpec {
             ["name", "dataset", "preset"].into_iter().find(|field| asked.contains_key(*field))
         {
             let allowed = format!("fields of a comparison besides {field}, which is the search's");
+            return Err(SpecError::new("then_compare", Value::Object(asked.clone()), allowed));
+        }
+        if asked.get("score").and_then(Value::as_str) == Some(Score::Val.name()) {
+            let allowed = "score: \"test\", as the schedule is chosen by validation images";
             return Err(SpecError::new("then_compare", Value::Object(asked.clone()), allowed));
         }
         let name = &self.name;
@@ -358,6 +362,7 @@ mod tests {
         let spec = comparison(r#"{"val_size": 64, "then_compare": {"arms": ["none", "search"]}}"#);
         assert_eq!(spec.unwrap().val_size, None, "nothing is scored on validation images");
         refuse(r#"{"then_compare": {"dataset": "other"}}"#, "then_compare", "dataset, which is the search's");
+        refuse(r#"{"then_compare": {"score": "val"}}"#, "then_compare", "chosen by validation images");
         refuse(r#"{"then_compare": 3}"#, "then_compare", "true, or an object");
         refuse(r#"{"then_compare": {"seeds": 0}}"#, "then_compare", "seeds: an integer in 1..=1000");
         refuse(r#"{"then_compare": {"seed_count": 2}}"#, "then_compare", "no such field");

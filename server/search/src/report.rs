@@ -353,8 +353,9 @@ fn says(contrast: &Contrast, confidence: f64) -> String {
     format!("{difference}{interval}, {} {unit}", contrast.n)
 }
 
-/// The report as Markdown, below a heading of the comparison's name.
-pub fn markdown(spec: &ComparisonSpec, results: &ComparisonResults) -> String {
+/// The report as Markdown, below a heading of the comparison's name; `circumstances` are a sentence about where
+/// and for how long it trained.
+pub fn markdown(spec: &ComparisonSpec, results: &ComparisonResults, circumstances: Option<&str>) -> String {
     let percent = |share: Option<f64>| share.map_or("-".to_owned(), |share| format!("{:.2}", 100.0 * share));
     let mut text = format!("# {}\n\n", spec.name);
     let mut line =
@@ -373,6 +374,9 @@ pub fn markdown(spec: &ComparisonSpec, results: &ComparisonResults) -> String {
     ));
     if let (Some(split), Some(images)) = (&results.split, results.images) {
         line(format_args!("Errors are percentages of {images} images of the split `{split}`."));
+    }
+    if let Some(circumstances) = circumstances {
+        line(format_args!("{circumstances}"));
     }
     if let Some(verdict) = &results.verdict {
         line(format_args!("\n**{verdict}**"));
@@ -637,10 +641,15 @@ mod tests {
     #[test]
     fn the_markdown_holds_every_figure() {
         let spec = spec(r#"{"name": "x", "arms": ["none", "a"], "seeds": 2, "margin": 3}"#);
-        let text = markdown(&spec, &of(&spec, &[&[0.5, 0.52], &[0.49, 0.511]]));
-        for part in
-            ["# x", "| none | 51.00 | 1.41 | 2 | 50.00 52.00 |", "| a | none | -0.95 |", "4 of 4 runs"]
-        {
+        let text =
+            markdown(&spec, &of(&spec, &[&[0.5, 0.52], &[0.49, 0.511]]), Some("Trained for 3 s on cpu."));
+        for part in [
+            "# x",
+            "| none | 51.00 | 1.41 | 2 | 50.00 52.00 |",
+            "| a | none | -0.95 |",
+            "4 of 4 runs",
+            "for 3 s on cpu",
+        ] {
             assert!(text.contains(part), "{text}\ndoes not hold {part:?}");
         }
     }

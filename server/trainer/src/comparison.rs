@@ -92,7 +92,7 @@ fn compare(checked: &Checked, run_dir: &RunDir) -> anyhow::Result<()> {
         "the run folder holds a comparison of schedules of these names with different content"
     );
     let write_report = |comparison: &Comparison| {
-        let text = pba_search::report::markdown(spec, &comparison.report());
+        let text = pba_search::report::markdown(spec, &comparison.report(), None);
         replace_file(&run_dir.path.join(files::REPORT), text.as_bytes())
     };
     if comparison.is_complete() {
@@ -150,7 +150,7 @@ impl<'a> Trial<'a> {
         for arm in spec.arms.iter().chain(&candidates) {
             let schedule = match arm {
                 Arm::Schedule { name, .. } => schedules::named(name, Some(path))?,
-                Arm::Random(seed) => Arc::new(random_schedule(*seed, spec.training.epochs)?),
+                Arm::Random(seed) => Arc::new(random_schedule(*seed)),
                 Arm::Base | Arm::Identity | Arm::Cutout(_) | Arm::Tuned => continue,
             };
             schedules.insert(arm.clone(), schedule);

@@ -115,8 +115,9 @@ impl Shown for Watched {
         vec![recommended, format!("{}/{}", results.runs_done, results.runs), results.arms.len().to_string()]
     }
 
-    fn details(job: &Answer<Watched>) {
+    fn details(remote: &Remote, job: &Answer<Watched>) {
         tables(&job.spec, &job.results);
+        show_command(remote, &job.results);
     }
 
     fn happened(&mut self, event: ComparisonEvent, bar: Option<&ProgressBar>) {
@@ -148,10 +149,15 @@ impl Shown for Watched {
     fn ended(&self, remote: &Remote, job: &Answer<Watched>) {
         output::line(format_args!("done in {:.1} s", job.seconds));
         tables(&job.spec, &job.results);
-        if let Some(command) = &job.results.stream_command {
-            let command = command.strip_prefix("pba ").unwrap_or(command);
-            output::line(format_args!("train with it: {}", remote.command(command)));
-        }
+        show_command(remote, &job.results);
+    }
+}
+
+/// Prints the command that streams the recommended arm.
+fn show_command(remote: &Remote, results: &ComparisonResults) {
+    if let Some(command) = &results.stream_command {
+        let command = command.strip_prefix("pba ").unwrap_or(command);
+        output::line(format_args!("train with it: {}", remote.command(command)));
     }
 }
 

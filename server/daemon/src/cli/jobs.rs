@@ -29,7 +29,7 @@ pub(crate) trait Shown: Default {
     fn cells(results: &Results<Self>) -> Vec<String>;
 
     /// Prints details of one job below its row.
-    fn details(_job: &Answer<Self>) {}
+    fn details(_remote: &Remote, _job: &Answer<Self>) {}
 
     /// Processes an event; shows it above the bar, if there is one.
     fn happened(&mut self, event: <Self::Run as Run>::Event, bar: Option<&ProgressBar>);
@@ -214,7 +214,7 @@ pub(crate) async fn run<S: Shown>(remote: &Remote, command: Command) -> anyhow::
     if let Some(error) = &job.error {
         output::line(format_args!("error: {error}"));
     }
-    S::details(&job);
+    S::details(remote, &job);
     Ok(None)
 }
 

@@ -188,7 +188,7 @@ impl Shown for Members {
         vec![percent(results.best_accuracy), results.population.to_string()]
     }
 
-    fn details(job: &Answer<Members>) {
+    fn details(_remote: &Remote, job: &Answer<Members>) {
         let results = &job.results;
         let row = |member: &MemberResults| {
             let parent = member.parent.map_or("-".to_owned(), |parent| parent.to_string());

@@ -74,7 +74,10 @@ pub(crate) fn draw(spec: &ComparisonSpec, results: &ComparisonResults) -> String
     let (top_of_contrasts, contrasts) = (bottom + GAP, ROW * results.contrasts.len() as u32);
     let mut plot = Plot::new(None, top_of_contrasts + contrasts + GAP, 1, &spec.name, &state);
     let errors = || results.arms.iter().flat_map(|arm| arm.errors.iter().flatten().copied());
-    let Some(axis) = Axis::over(errors()) else { return plot.finish() };
+    let entries = || results.arms.iter().map(|arm| &arm.entry).chain(&results.groups);
+    let spreads = entries().filter_map(|entry| Some((entry.mean?, entry.deviation?)));
+    let spreads = spreads.flat_map(|(mean, deviation)| [mean - deviation, mean + deviation]);
+    let Some(axis) = Axis::over(errors().chain(spreads)) else { return plot.finish() };
     axis.draw(&mut plot, (TOP, bottom), "error, % (dots: runs; line: mean and standard deviation)", false);
     let arms = results.arms.iter().map(|arm| (&arm.entry, arm.errors.iter().flatten().copied().collect()));
     let groups = results.groups.iter().map(|group| (group, Vec::new()));

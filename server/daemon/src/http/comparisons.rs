@@ -36,6 +36,8 @@ pub(crate) async fn plot(State(app): State<Arc<App>>, Path(id): Path<String>) ->
 )]
 pub(crate) async fn report(State(app): State<Arc<App>>, Path(id): Path<String>) -> Result<Response, Error> {
     let answer = app.jobs.of::<Comparison>().get(&id)?.answer();
-    let text = report::markdown(&answer.spec, &answer.results);
+    let place = answer.place.as_ref().map(|place| format!(" on {place}")).unwrap_or_default();
+    let circumstances = format!("Trained for {} s{place}.", answer.seconds);
+    let text = report::markdown(&answer.spec, &answer.results, Some(&circumstances));
     Ok(([(header::CONTENT_TYPE, "text/markdown; charset=utf-8")], text).into_response())
 }
