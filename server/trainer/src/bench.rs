@@ -31,6 +31,8 @@ const PEAK: f64 = 790e12;
 const FLOP_PER_MULTIPLY_ADD: f64 = 6.0;
 /// The paper's search: members, epochs, steps an epoch; and the epochs from one scoring to the next.
 const PAPER: (f64, f64, f64, f64) = (16.0, 200.0, 31.0, 3.0);
+/// The unit of `/proc/self/stat`, on every Linux.
+const TICKS_PER_SECOND: f64 = 100.0;
 /// Images that each member of it is scored with.
 const PAPER_VAL_SIZE: f64 = 10_000.0;
 
@@ -251,12 +253,12 @@ fn measure_checkpoints(job: &Job<SearchSpec>, args: &Args, run_dir: &RunDir) -> 
     let (without, policies) = population(job, args, None)?;
     let (with, _) = population(job, args, Some(run_dir))?;
     let policies: Vec<&Policy> = policies.iter().collect();
-    let generation = |population: &mut Population, epoch| -> anyhow::Result<f64> {
-        let start = Instant::now();
+    let generation = |population: &mut Population, epoch| -> anyhow::Result<(f64, f64)> {
+        let (start, cpu) = (Instant::now(), cpu_seconds()?);
         population.train(&policies, epoch..epoch + 1)?;
         population.evaluate()?;
         population.save(epoch + 1)?;
-        Ok(start.elapsed().as_secs_f64())
+        Ok((start.elapsed().as_secs_f64(), cpu_seconds()? - cpu))
     };
     let (mut both, mut seconds) = ([without, with], [Vec::new(), Vec::new()]);
     let mut in_line = Vec::new();
@@ -280,20 +282,34 @@ fn measure_checkpoints(job: &Job<SearchSpec>, args: &Args, run_dir: &RunDir) -> 
     let bytes =
         fs::read_dir(&run_dir.path)?.map(|entry| entry?.metadata()).map(|file| file.map(|file| file.len()));
     let bytes = bytes.collect::<Result<Vec<_>, _>>()?.into_iter().max().unwrap_or(0);
-    let [without, with] = seconds.map(median);
+    let [without, with] = seconds.map(|both| {
+        let (wall, cpu): (Vec<f64>, Vec<f64>) = both.into_iter().unzip();
+        (median(wall), median(cpu))
+    });
     let in_line = median(in_line);
-    report::line("| a generation of one epoch | s, median | more than without |");
-    report::line("| --- | ---: | ---: |");
-    let row = |name: &str, seconds: f64| {
-        let more = 100.0 * (seconds / without - 1.0);
-        report::line(&format!("| {name} | {seconds:.3} | {more:.1} % |"));
+    report::line("| a generation of one epoch | s, median | more | s of CPU, median | more |");
+    report::line("| --- | ---: | ---: | ---: | ---: |");
+    let row = |name: &str, (wall, cpu): (f64, f64)| {
+        let more = [wall / without.0, cpu / without.1].map(|ratio| 100.0 * (ratio - 1.0));
+        report::line(&format!("| {name} | {wall:.3} | {:.1} % | {cpu:.2} | {:.1} % |", more[0], more[1]));
     };
     row("without checkpoints", without);
     row("with checkpoints, written beside it", with);
-    row("with one written in line, as it used to be", without + in_line);
     report::line("");
     report::line(&format!("A checkpoint of {:.0} MB takes {in_line:.3} s in line.", bytes as f64 / 1e6));
     Ok(())
+}
+
+/// CPU time of this process, all threads together.
+fn cpu_seconds() -> anyhow::Result<f64> {
+    let stat = fs::read_to_string("/proc/self/stat").context("cannot read /proc/self/stat")?;
+    // The name, in parentheses, may hold anything.
+    let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
+    let ticks: f64 = fields
+        .get(11)
+        .zip(fields.get(12))
+        .map_or(Ok(0.0), |(user, system)| anyhow::Ok(user.parse::<f64>()? + system.parse::<f64>()?))?;
+    Ok(ticks / TICKS_PER_SECOND)
 }
 
 fn median(mut seconds: Vec<f64>) -> f64 {

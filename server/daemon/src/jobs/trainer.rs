@@ -119,7 +119,7 @@ impl Trainer {
 
     /// How many GPUs it can train on. None if it does not say.
     pub(crate) async fn gpus(&self) -> u32 {
-        let mut command = Command::new(&self.program);
+        let mut command = self.process();
         command.arg(DEVICES).stdin(Stdio::null()).stderr(Stdio::null()).kill_on_drop(true);
         let told = timeout(DEVICES_TIMEOUT, command.output()).await;
         let told = told.map_err(anyhow::Error::from).and_then(|output| Ok(output?.stdout));
@@ -132,10 +132,9 @@ impl Trainer {
         devices.iter().filter(|device| device.device != DeviceChoice::Cpu.to_string()).count() as u32
     }
 
-    fn command<R: Run>(&self, task: Task<'_>, source: &str, cache: &Path) -> Command {
+    /// The program with its libtorch.
+    fn process(&self) -> Command {
         let mut command = Command::new(&self.program);
-        // The first lines of a panic name the error and its location; those are shown.
-        command.env("RUST_BACKTRACE", "0");
         if let Some(folder) = &self.libtorch {
             // Goes before the program's own run path.
             let others = std::env::var_os(LIBRARY_PATH).unwrap_or_default();
@@ -143,6 +142,13 @@ impl Trainer {
             // A folder with a colon in its name cannot be in such a list.
             command.env(LIBRARY_PATH, std::env::join_paths(folders).unwrap_or_else(|_| folder.into()));
         }
+        command
+    }
+
+    fn command<R: Run>(&self, task: Task<'_>, source: &str, cache: &Path) -> Command {
+        let mut command = self.process();
+        // The first lines of a panic name the error and its location; those are shown.
+        command.env("RUST_BACKTRACE", "0");
         command.args(arguments(R::JOB, task, source, cache));
         command.stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
         command
