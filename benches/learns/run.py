@@ -8,7 +8,8 @@ Starts a server on a free port of this machine, queues searches that differ in t
 comparison of base augmentation, TrivialAugment, a RandAugment tuned on validation images, the paper's
 schedule, random schedules, every learned schedule, and each with its epochs shuffled. Jobs keep their state in
 the data directory, so that a run that is interrupted goes on, and one that has ended only prints its report, as
-Markdown. Ctrl-C stops the server; what was reached is printed.
+Markdown. Ctrl-C stops the server; what was reached is printed. A schedule that is in --learned already, as
+learned-SEED.json, is taken from there and not searched for again; new ones are written there.
 """
 
 import argparse
@@ -36,11 +37,12 @@ class Server:
             raise SystemExit(f"{' '.join(command)} did not start")
         self.url = line.split()[-1]
 
-    def ask(self, path, body=None):
+    def ask(self, path, body=None, method=None):
         """The answer to a request as bytes; none where there is nothing of that name."""
         data = None if body is None else json.dumps(body).encode()
         try:
-            with urllib.request.urlopen(urllib.request.Request(self.url + path, data=data)) as answer:
+            request = urllib.request.Request(self.url + path, data=data, method=method)
+            with urllib.request.urlopen(request) as answer:
                 return answer.read()
         except urllib.error.HTTPError as error:
             if error.code == 404 and body is None:
@@ -81,6 +83,7 @@ def main():
     parser.add_argument("--epochs", type=int, default=150, help="of searches and of the models from scratch")
     parser.add_argument("--population", type=int, default=16)
     parser.add_argument("--searches", type=int, default=3)
+    parser.add_argument("--learned", type=pathlib.Path, help="folder of the schedules that are learned")
     parser.add_argument("--seeds", type=int, default=6)
     arguments = parser.parse_args()
 
@@ -95,11 +98,21 @@ def main():
 
     server = Server(arguments)
     try:
+        known = {}
         for seed, name in enumerate(learned):
+            path = arguments.learned and arguments.learned / f"{name}.json"
+            if path and path.exists():
+                known[name] = server.ask(f"/v1/schedules/{name}", json.loads(path.read_text()), "PUT")
+                continue
             server.job("searches", {**training, "name": name, "seed": seed, "population": arguments.population})
         for name in learned:
+            if name in known:
+                continue
             if server.wait("searches", name)["state"] != "done":
                 raise SystemExit(f"search {name} did not end well")
+            if arguments.learned:
+                arguments.learned.mkdir(parents=True, exist_ok=True)
+                (arguments.learned / f"{name}.json").write_bytes(server.ask(f"/v1/schedules/{name}"))
         # A round is a seed: whenever it is looked at, every arm has the same seeds. Seeds of searches are
         # not used again.
         server.job("comparisons", {**training, "name": "learns", "arms": arms, "groups": groups, "seed": 100,
