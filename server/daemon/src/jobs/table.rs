@@ -246,7 +246,8 @@ impl<K: Run> Table<K> {
         let spec = K::Spec::from_json(&serde_json::to_string(&spec).map_err(Error::internal)?)
             .map_err(|error| Error::spec(&error))?
             .for_splits(served.split(SplitName::Val).is_ok());
-        if self.is_taken(registry, &self.records(), spec.name()) {
+        // A free name may be taken at any moment, and is then replaced by another one.
+        if named && self.is_taken(registry, &self.records(), spec.name()) {
             return Err(name_taken::<K>(spec.name()));
         }
         let source = match dataset.source() {
