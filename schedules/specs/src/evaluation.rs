@@ -18,7 +18,8 @@ pub struct EvaluationSpec {
     /// Name of the evaluation. By default derived from dataset and model.
     #[schema(required = false)]
     pub name: String,
-    /// The schedule to train with, by name, or `none` (the default): base augmentation only.
+    /// The schedule to train with, or a policy such as `randaugment:2:9`, by name; or `none` (the default):
+    /// base augmentation only.
     #[schema(required = false)]
     pub schedule: String,
     /// How the model is trained.

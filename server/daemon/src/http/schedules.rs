@@ -18,7 +18,7 @@ use crate::http::extract::{Body, Query};
 use crate::http::problem::{Conflict, NotFound, UnsupportedMediaType};
 
 /// Lists a summary of every schedule.
-#[utoipa::path(get, path = "/v1/schedules", tag = "schedules", responses((status = 200, description = "Every schedule", body = ScheduleList)))]
+#[utoipa::path(get, path = "/v1/schedules", tag = "schedules", responses((status = 200, description = "Every schedule, then the policies that never change; of RandAugment's, one for all", body = ScheduleList)))]
 pub(crate) async fn list(State(app): State<Arc<App>>) -> Json<ScheduleList> {
     let schedules = app.registry.list();
     Json(ScheduleList { schedules: schedules.iter().map(|schedule| summary(schedule)).collect() })
@@ -29,7 +29,7 @@ pub(crate) async fn list(State(app): State<Arc<App>>) -> Json<ScheduleList> {
     get,
     path = "/v1/schedules/{schedule}",
     tag = "schedules",
-    params(("schedule" = String, Path, description = "Its name, or its digest or 12 or more digits of it")),
+    params(("schedule" = String, Path, description = "Its name, or its digest or 12 or more digits of it; randaugment:N:M among the names")),
     responses((status = 200, description = "The schedule", body = Object), NotFound),
 )]
 pub(crate) async fn show(State(app): State<Arc<App>>, Path(name): Path<String>) -> Result<Response, Error> {
@@ -103,7 +103,7 @@ pub(crate) async fn delete(
     get,
     path = "/v1/schedules/{schedule}/plot.svg",
     tag = "schedules",
-    params(("schedule" = String, Path, description = "Its name or digest")),
+    params(("schedule" = String, Path, description = "Its name or digest; randaugment:N:M among the names")),
     responses((status = 200, description = "The plot", body = String, content_type = "image/svg+xml"), NotFound),
 )]
 pub(crate) async fn plot(State(app): State<Arc<App>>, Path(name): Path<String>) -> Result<Response, Error> {
