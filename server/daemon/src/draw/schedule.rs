@@ -27,8 +27,13 @@ pub(super) fn draw_at(schedule: &Schedule, epochs: u32, y: u32) -> String {
         drawn if drawn < epochs => format!("{drawn} of {epochs} epochs"),
         _ => format!("{epochs} epochs"),
     };
-    let segments = schedule.segments().len();
-    let about = format!("{drawn}, segments: {segments}. Bar height: probability. Colour: magnitude.");
+    // Not the beginning of a run that will have other policies.
+    let is_constant = schedule.is_constant() && epochs == 1;
+    let length = match is_constant {
+        true => "One policy throughout".to_owned(),
+        false => format!("{drawn}, segments: {}", schedule.segments().len()),
+    };
+    let about = format!("{length}. Bar height: probability. Colour: magnitude.");
     let mut plot = Plot::new(Some(y), height(ops.len() as u32), epochs, schedule.name(), &about);
 
     for (row, op) in ops.iter().enumerate() {
@@ -44,25 +49,27 @@ pub(super) fn draw_at(schedule: &Schedule, epochs: u32, y: u32) -> String {
         ));
         let mut start = 0;
         for segment in schedule.segments() {
+            let end = start + segment.epochs;
             let OpOdds { probability, magnitude } = segment.policy.odds(*op);
             if probability > 0.0 {
                 let bar = f64::from(BAR_MAX) * probability;
                 plot.line(format_args!(
-                    "<rect x=\"{:.2}\" y=\"{:.2}\" width=\"{:.2}\" height=\"{bar:.2}\" fill=\"{}\"><title>{op}, epochs {start} to {}: \
-                     probability {:.2}, magnitude {magnitude:.1}</title></rect>",
+                    "<rect x=\"{:.2}\" y=\"{:.2}\" width=\"{:.2}\" height=\"{bar:.2}\" fill=\"{}\"><title>{op}{}: probability {probability:.2}, \
+                     magnitude {magnitude:.1}</title></rect>",
                     plot.x(start),
                     f64::from(base) - bar,
-                    plot.x(start + segment.epochs) - plot.x(start),
+                    plot.x(end) - plot.x(start),
                     color(magnitude / f64::from(MAGNITUDE_MAX)),
-                    start + segment.epochs - 1,
-                    probability,
+                    if is_constant { String::new() } else { format!(", epochs {start} to {}", end - 1) },
                 ));
             }
-            start += segment.epochs;
+            start = end;
         }
     }
 
-    plot.axis(TOP + ops.len() as u32 * ROW, 2, "epoch of the search");
+    if !is_constant {
+        plot.axis(TOP + ops.len() as u32 * ROW, 2, "epoch of the search");
+    }
     for level in 0..=u32::from(MAGNITUDE_MAX) {
         let y = TOP + 24 + (u32::from(MAGNITUDE_MAX) - level) * 18;
         plot.line(format_args!(
@@ -108,5 +115,14 @@ mod tests {
         }
         assert!(svg.contains("AutoContrast, epochs 195 to 199"), "{svg}");
         assert_eq!(svg.matches("<rect x").count(), svg.matches("</title>").count() + 10);
+    }
+
+    #[test]
+    fn a_policy_that_never_changes_has_a_bar_for_each_op_and_no_epochs() {
+        let policy = pba_schedules::library::named("randaugment:2:20").unwrap().unwrap();
+        let svg = draw(&policy);
+        assert_eq!(svg.matches("</title>").count(), policy.ops().len());
+        assert!(svg.contains("One policy throughout.") && !svg.contains("epoch of the search"), "{svg}");
+        assert!(svg.contains("Rotate: probability 0.14, magnitude 6.0"), "{svg}");
     }
 }
