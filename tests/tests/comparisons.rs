@@ -210,9 +210,7 @@ fn a_search_is_followed_by_its_comparison() {
     drop(server);
     std::fs::remove_dir_all(data.path().join("comparisons/mine-compared")).unwrap();
     let server = Server::start_on(data, &["--trainer", &trainer]);
-    wait_for("the comparison", || {
-        (server.get("/v1/comparisons/mine-compared").status == 200).then_some(())
-    });
+    wait_for("the comparison", || (server.get("/v1/comparisons/mine-compared").status == 200).then_some(()));
     assert_eq!(server.wait_for_job(JOBS, "mine-compared", "done")["arms"], compared["arms"]);
 }
 
