@@ -23,14 +23,14 @@ fn check(events: &[Event], seen: usize, journal: &str, state: &str) {
     }
     let last = events.last().expect("at least a state");
     assert_eq!((last.kind.as_str(), &last.json()["state"]), ("state", &json!(state)), "{last:?}");
-    let states: Vec<Value> = events
+    let states: Vec<[Value; 2]> = events
         .iter()
         .filter(|event| event.kind == "state")
-        .map(|event| event.json()["state"].clone())
+        .map(|event| ["state", "place"].map(|field| event.json()[field].clone()))
         .collect();
     let mut distinct = states.clone();
     distinct.dedup();
-    assert_eq!(states, distinct, "a state that is no news");
+    assert_eq!(states, distinct, "a state and a place that are no news");
 }
 
 #[test]
