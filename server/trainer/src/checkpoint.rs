@@ -24,9 +24,9 @@ const FORMAT: &str = "pba-checkpoint/1";
 const MID_GENERATION: &str = "between.safetensors";
 /// Longest time from one write to the next.
 const INTERVAL_MAX: Duration = Duration::from_secs(20);
-/// Writes come this many times their own duration after one another, up to that: they take a fiftieth of a
-/// core's time at most.
-const INTERVAL_WRITES: u32 = 50;
+/// Writes come this many times their own duration after one another, up to that: they take a hundredth of the
+/// time at most.
+const INTERVAL_WRITES: u32 = 100;
 /// Longest head of a file that is read; those of ours have a few hundred bytes.
 const HEAD_BYTES_MAX: u64 = 1 << 20;
 
@@ -128,6 +128,8 @@ impl Checkpoints {
         self.last = snapshot.epoch;
         self.began = Instant::now();
         self.writing = Some(thread::spawn(move || {
+            // A thread of its own has libtorch's own number of them, which would wait for work by spinning.
+            tch::set_num_threads(1);
             let start = Instant::now();
             writer.save(&snapshot, last).map(|()| start.elapsed())
         }));
