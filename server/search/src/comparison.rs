@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use pba_specs::protocol::JobKind;
 use pba_specs::{Arm, Candidate, ComparisonResults, ComparisonSpec, Run, SpecError, Tuning};
 
+use crate::recommend::stream_command;
 use crate::report::{self, Outcome};
 use crate::statistics::mean;
 
@@ -178,7 +179,7 @@ impl Comparison {
         results.tuning = self.tuning.clone();
         let chosen = results.tuning.as_ref().map(|tuning| tuning.chosen.as_str());
         let arm = results.recommended.as_ref().map(|arm| arm.parse().expect("it is one of the arms"));
-        results.stream_command = arm.map(|arm| report::stream_command(&self.spec, &arm, chosen));
+        results.stream_command = arm.map(|arm| stream_command(&self.spec, &arm, chosen));
         results
     }
 }

@@ -25,10 +25,13 @@
 //! ```
 
 mod comparison;
+mod contrast;
 mod event;
 mod lineage;
+mod markdown;
 mod population;
-pub mod report;
+mod recommend;
+mod report;
 mod search;
 mod statistics;
 pub mod toy;
@@ -36,6 +39,7 @@ pub mod toy;
 pub use comparison::{Comparison, ComparisonEvent, Round, RunKey, Stage, rounds};
 pub use event::{Done, Event, Exploit};
 pub use lineage::{Lineage, Step};
+pub use markdown::{markdown, worded};
 pub use pba_specs::*;
 pub use population::{Member, Population, quantile_count};
 pub use search::{Search, Trainer, run};

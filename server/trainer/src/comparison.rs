@@ -92,7 +92,7 @@ fn compare(checked: &Checked, run_dir: &RunDir) -> anyhow::Result<()> {
         "the run folder holds a comparison of schedules of these names with different content"
     );
     let write_report = |comparison: &Comparison| {
-        let text = pba_search::report::markdown(spec, &comparison.report(), None);
+        let text = pba_search::markdown(spec, &comparison.report(), None);
         replace_file(&run_dir.path.join(files::REPORT), text.as_bytes())
     };
     if comparison.is_complete() {

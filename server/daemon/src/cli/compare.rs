@@ -3,31 +3,20 @@
 use std::collections::BTreeMap;
 
 use indicatif::ProgressBar;
-use pba_search::{Comparison, ComparisonEvent, ComparisonResults, ComparisonSpec, report};
+use pba_search::{Comparison, ComparisonEvent, ComparisonResults, ComparisonSpec, worded};
 use serde::Serialize;
 
-use crate::cli::jobs::{self, Answer, Command, Field, Shown, Training, percent};
+use crate::cli::jobs::{Answer, Field, Shown, StartOrElse, Training, percent};
 use crate::cli::output;
 use crate::cli::remote::Remote;
 
 /// Arguments of `pba compare`.
-#[derive(Debug, clap::Args)]
-#[command(args_conflicts_with_subcommands = true, arg_required_else_help = true)]
-pub(crate) struct Args {
-    #[command(flatten)]
-    remote: Remote,
-    #[command(flatten)]
-    start: jobs::StartFlags,
-    #[command(flatten)]
-    fields: Fields,
-    #[command(subcommand)]
-    command: Option<Command>,
-}
+pub(crate) type Args = StartOrElse<Fields>;
 
 /// The fields of a spec.
 #[derive(Debug, clap::Args, Serialize)]
 #[command(allow_negative_numbers = true)]
-struct Fields {
+pub(crate) struct Fields {
     /// Name of the comparison [default: derived from dataset and model]
     #[arg(long)]
     name: Option<String>,
@@ -89,15 +78,10 @@ fn as_object<S: serde::Serializer>(groups: &Option<Vec<Group>>, serializer: S) -
 
 /// Starts a comparison, or does what the subcommand says.
 pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
-    match args.command {
-        Some(command) => jobs::run::<Watched>(&args.remote, command).await.map(drop),
-        None => {
-            let help = "there is nothing to compare; name at least a dataset, as in \
+    let help = "there is nothing to compare; name at least a dataset, as in \
                         `pba compare --dataset shapes --model tiny --epochs 24 --seeds 3`, or see \
                         `pba compare --help`";
-            jobs::start::<Watched>(&args.remote, &args.start, &args.fields, Some(help)).await.map(drop)
-        }
-    }
+    args.run::<Watched>(help).await
 }
 
 /// What a watcher knows of a comparison, according to the events.
@@ -179,7 +163,7 @@ fn tables(spec: &ComparisonSpec, results: &ComparisonResults) {
             contrast.difference.map_or("-".to_owned(), points),
             interval.unwrap_or("-".to_owned()),
             format!("{} {}s", contrast.n, contrast.unit),
-            contrast.verdict.map_or("-".to_owned(), |verdict| report::worded(verdict, spec.margin)),
+            contrast.verdict.map_or("-".to_owned(), |verdict| worded(verdict, spec.margin)),
         ]
     });
     output::line("");

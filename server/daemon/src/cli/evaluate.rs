@@ -4,28 +4,17 @@ use indicatif::ProgressBar;
 use pba_search::{Evaluation, EvaluationEvent, EvaluationResults};
 use serde::Serialize;
 
-use crate::cli::jobs::{self, Answer, Command, Shown, Training, percent};
+use crate::cli::jobs::{Answer, Shown, StartOrElse, Training, percent};
 use crate::cli::output;
 use crate::cli::remote::Remote;
 
 /// Arguments of `pba evaluate`.
-#[derive(Debug, clap::Args)]
-#[command(args_conflicts_with_subcommands = true, arg_required_else_help = true)]
-pub(crate) struct Args {
-    #[command(flatten)]
-    remote: Remote,
-    #[command(flatten)]
-    start: jobs::StartFlags,
-    #[command(flatten)]
-    fields: Fields,
-    #[command(subcommand)]
-    command: Option<Command>,
-}
+pub(crate) type Args = StartOrElse<Fields>;
 
 /// The fields of a spec.
 #[derive(Debug, clap::Args, Serialize)]
 #[command(allow_negative_numbers = true)]
-struct Fields {
+pub(crate) struct Fields {
     /// Name of the evaluation [default: derived from dataset and model]
     #[arg(long)]
     name: Option<String>,
@@ -42,14 +31,9 @@ struct Fields {
 
 /// Starts an evaluation, or does what the subcommand says.
 pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
-    match args.command {
-        Some(command) => jobs::run::<Watched>(&args.remote, command).await.map(drop),
-        None => {
-            let help = "there is nothing to evaluate; name at least a dataset, as in \
+    let help = "there is nothing to evaluate; name at least a dataset, as in \
                         `pba evaluate --dataset shapes --model tiny --epochs 24`, or see `pba evaluate --help`";
-            jobs::start::<Watched>(&args.remote, &args.start, &args.fields, Some(help)).await.map(drop)
-        }
-    }
+    args.run::<Watched>(help).await
 }
 
 /// A watcher only has to remember where it runs.

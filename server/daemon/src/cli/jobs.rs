@@ -146,6 +146,30 @@ pub(crate) struct StartFlags {
     watch: bool,
 }
 
+/// A command that starts a job of one kind, or does what its subcommand says.
+#[derive(Debug, clap::Args)]
+#[command(args_conflicts_with_subcommands = true, arg_required_else_help = true)]
+pub(crate) struct StartOrElse<F: clap::Args> {
+    #[command(flatten)]
+    remote: Remote,
+    #[command(flatten)]
+    start: StartFlags,
+    #[command(flatten)]
+    fields: F,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+impl<F: clap::Args + Serialize> StartOrElse<F> {
+    /// Does it; `help` is shown if there is nothing to start.
+    pub(crate) async fn run<S: Shown>(self, help: &str) -> anyhow::Result<()> {
+        match self.command {
+            Some(command) => run::<S>(&self.remote, command).await.map(drop),
+            None => start::<S>(&self.remote, &self.start, &self.fields, Some(help)).await.map(drop),
+        }
+    }
+}
+
 /// Starts a job with the fields given in `flags` and in a file; gives it if it was watched to its end. `help` is
 /// shown if there are no fields at all.
 pub(crate) async fn start<S: Shown>(

@@ -1,7 +1,7 @@
 //! A plot of a comparison: every run's error with mean and spread of each arm, and below it the
 //! differences with their intervals.
 
-use pba_search::{ComparisonResults, ComparisonSpec, Contrast, Entry, Verdict, report};
+use pba_search::{ComparisonResults, ComparisonSpec, Contrast, Entry, Verdict, worded};
 
 use crate::draw::plot::{LEFT, PLOT_WIDTH, Plot, TOP};
 
@@ -132,7 +132,7 @@ fn draw_contrast(plot: &mut Plot, axis: &Axis, y: u32, contrast: &Contrast, marg
         Verdict::NoDifference | Verdict::TooFew => "#57606a",
     };
     bar(plot, axis, y, difference, contrast.interval.unwrap_or([difference; 2]), color);
-    figures(plot, y, &report::worded(verdict, margin));
+    figures(plot, y, &worded(verdict, margin));
 }
 
 fn label(plot: &mut Plot, y: u32, name: &str) {

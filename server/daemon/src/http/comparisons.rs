@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::extract::{Path, State};
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
-use pba_search::{Comparison, report};
+use pba_search::{Comparison, markdown};
 
 use crate::app::App;
 use crate::draw;
@@ -38,6 +38,6 @@ pub(crate) async fn report(State(app): State<Arc<App>>, Path(id): Path<String>) 
     let answer = app.jobs.of::<Comparison>().get(&id)?.answer();
     let place = answer.place.as_ref().map(|place| format!(" on {place}")).unwrap_or_default();
     let circumstances = format!("Trained for {} s{place}.", answer.seconds);
-    let text = report::markdown(&answer.spec, &answer.results, Some(&circumstances));
+    let text = markdown(&answer.spec, &answer.results, Some(&circumstances));
     Ok(([(header::CONTENT_TYPE, "text/markdown; charset=utf-8")], text).into_response())
 }
