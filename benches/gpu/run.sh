@@ -11,16 +11,18 @@
 #
 # The machine with the GPU needs no cargo, only bash and the libtorch with CUDA that pba-trainer was built for:
 # that of a python3 which holds PyTorch, or the folder that LIBTORCH_LIB names. Nothing is downloaded. DATASET is
-# anything that pba-trainer reads, and is carried along; without it the built-in images are used. OUT, a folder,
-# is where the search is kept (default: out, beside this script).
+# anything that pba-trainer reads, and is carried along; without it the built-in images are used. PBA_GPU_OUT, a
+# folder, is where the search is kept (default: out, beside this script, and out-dry for dry runs).
 set -euo pipefail
 here="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
 packed_mib_max=60
 began=$SECONDS
+# For what is said of a part whose output goes elsewhere.
+exec 3>&1
 
 pack() {
+    local out=target/gpu data="${1:+$(realpath "$1")}"
     cd "$here/../.."
-    local out=target/gpu data="${1:-}"
     server/trainer/fetch-libtorch.sh
     cargo build --release -p pba-trainer
     rm -rf "$out"
@@ -49,7 +51,7 @@ for line in sys.stdin:
 
 # Names the libraries to run with.
 find_libraries() {
-    local libraries="${LIBTORCH_LIB:-}"
+    local libraries="$libtorch_lib"
     if [[ -z "$libraries" && -z "$dry" ]]; then
         libraries="$(python3 -c 'import importlib.util, pathlib
 print(pathlib.Path(importlib.util.find_spec("torch").origin).parent / "lib")')"
@@ -64,13 +66,13 @@ part() {
     local seconds="$1" left=$((budget - SECONDS + began))
     shift
     if ((left < seconds)); then
-        echo "left out, as $left s are left: $*"
+        echo "left out, as $left s are left: $*" >&3
+        failed=1
         return
     fi
     timeout --signal=TERM --kill-after=10 "$seconds" "$@" || {
         local status=$?
-        echo
-        echo "failed with $status: $*"
+        { echo; echo "failed with $status: $*"; } >&3
         failed=1
     }
     echo
@@ -95,7 +97,7 @@ measure() {
     echo
     echo "$(nproc) CPU cores, $(date -u +%F)${dry:+, a dry run on the CPU}."
     if [[ -z "$dry" ]] && command -v nvidia-smi > /dev/null; then
-        nvidia-smi --query-gpu=name,driver_version,memory.total,clocks.max.sm --format=csv,noheader
+        nvidia-smi --query-gpu=name,driver_version,memory.total,clocks.max.sm --format=csv,noheader || true
     fi
     echo
     echo '```json'
@@ -114,6 +116,15 @@ measure() {
     fi
     echo '```'
     echo
+    echo "### One generation of the search"
+    echo
+    rm -rf generation
+    whole_search 3 generation 60
+    echo "### Checkpoints of $larger"
+    echo
+    bench 60 --model "$larger" --strategy auto --checkpoints --rounds 4 > checkpoints.md
+    # Without what a search would report.
+    sed '/^{/d' checkpoints.md
     echo "### Ways to train $model"
     echo
     bench 90 --model "$model" --strategy graphs --streams 1,2,4,8,16 --precision bf16
@@ -125,15 +136,6 @@ measure() {
     echo
     bench 60 --model "$larger" --strategy graphs --streams 2,4,8 --precision bf16
     bench 60 --model "$larger" --strategy stacked --precision bf16
-    echo "### Checkpoints of $larger"
-    echo
-    bench 60 --model "$larger" --strategy auto --checkpoints --rounds 2 > checkpoints.md
-    # Without what a search would report.
-    sed '/^{/d' checkpoints.md
-    echo "### One generation of the search"
-    echo
-    rm -rf generation
-    whole_search 3 generation 60
     return "${failed:-0}"
 }
 
@@ -162,7 +164,6 @@ whole_search() {
 
 search() {
     budget=590 failed=
-    local out="${OUT:-out}"
     echo "## The whole search${dry:+, a dry run on the CPU}"
     echo
     if [[ -n "$dry" ]]; then
@@ -171,7 +172,8 @@ search() {
         # What is left of 10 minutes is for the end: the members are saved.
         whole_search 200 "$out/search" 570
     fi
-    if [[ -e "$out/search/schedule.json" ]]; then
+    # A schedule that is there may be an earlier one.
+    if [[ -z "$failed" && -e "$out/search/schedule.json" ]]; then
         echo "The schedule is $out/search/schedule.json."
         return
     fi
@@ -183,7 +185,7 @@ search() {
 # population of 16, as each arm is trained with four seeds.
 compare() {
     budget=590 failed=
-    local out="${OUT:-out}" data=shapes seconds=570
+    local data=shapes seconds=570
     local folder="$out/comparison" fields='"model": "wrn-28-2", "epochs": 200, "train_size": 4000, "seeds": 4'
     if [[ -e dataset ]]; then
         data=dataset
@@ -206,12 +208,17 @@ compare() {
     sed -n -e '/"event":"\(resumed\|device\|spent\|interrupted\|failed\|scored\|compared\)"/s/^/    /p' "$folder/told.jsonl"
     sed -n -e '/"event":"progress"/s/^/    /p' "$folder/told.jsonl" | tail -n 1
     echo
-    if [[ -e "$folder/report.md" ]]; then
+    if [[ -z "$failed" && -e "$folder/report.md" ]]; then
         cat "$folder/report.md"
         return
     fi
     echo "It is not done; run this again."
     return "${failed:-0}"
+}
+
+usage() {
+    echo "usage: $0 pack [DATASET] | measure | search | compare [--dry-run]" >&2
+    exit 2
 }
 
 command="${1:-}" dry= device=cuda
@@ -223,9 +230,16 @@ fi
 case "$command" in
     pack) pack "$@" ;;
     measure | search | compare)
+        (($# == 0)) || usage
+        out="$(realpath -m "${PBA_GPU_OUT:-$here/out${dry:+-dry}}")"
+        libtorch_lib="${LIBTORCH_LIB:+$(realpath "$LIBTORCH_LIB")}"
         cd "$here"
+        if [[ ! -x pba-trainer ]]; then
+            echo "there is no pba-trainer in $here: run \`$0 pack\` first, and then target/gpu/run.sh" >&2
+            exit 1
+        fi
         find_libraries
         "$command" "$@"
         ;;
-    *) echo "usage: $0 pack [DATASET] | measure | search | compare [--dry-run]" >&2; exit 2 ;;
+    *) usage ;;
 esac

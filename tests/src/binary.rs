@@ -46,7 +46,7 @@ pub fn command(directory: &Path, arguments: &[&str]) -> Command {
             command.env_remove(&*name);
         }
     }
-    command.env("PBA_TRAINER_SAVE_SECONDS", "0");
+    command.env("PBA_SAVE_SECONDS", "0");
     command
 }
 

@@ -89,7 +89,10 @@ fn rounds_change_nothing() {
     );
     assert_ne!(one_by_one, of("other-seed", json!({ "seed": 12 })));
     // Twice the same arm by another name: no difference at all.
-    let twice = of("twice", json!({ "arms": ["none", "cutout:16"], "base": "cutout:16" }));
+    let mut twin = server.get("/v1/schedules/cifar10-pba").json();
+    twin["name"] = json!("twin");
+    assert_eq!(server.send("PUT", "/v1/schedules/twin", twin.to_string().as_bytes()).status, 201);
+    let twice = of("twice", json!({ "arms": ["cifar10-pba", "twin"] }));
     assert_eq!(twice[0], twice[1]);
 }
 
@@ -138,6 +141,11 @@ fn wrong_comparisons_are_refused_before_anything_starts() {
     refused(json!({ "arms": ["none", "cifar10-pbb"] }), 404, &["cifar10-pbb", "cifar10-pba", "random:K"]);
     refused(json!({ "arms": ["none", "cifar10-pba@sorted"] }), 400, &["arms", "shuffled"]);
     refused(json!({ "arms": ["none"] }), 400, &["arms", "nothing to compare"]);
+    refused(
+        json!({ "arms": ["none", "cutout:16"], "base": "cutout:16" }),
+        400,
+        &["arms", "one augmentation"],
+    );
     refused(json!({ "seeds": 0 }), 400, &["seeds", "1..=1000"]);
     refused(json!({ "train_size": 10001 }), 400, &["train_size", "10000"]);
     refused(json!({ "score": "val", "val_size": 10000 }), 400, &["val_size", "9999"]);
@@ -238,6 +246,37 @@ fn a_model_that_does_not_fit_the_images_is_refused() {
     );
     assert!(refused.text().contains("4x4"), "{}", refused.text());
     assert_eq!(post("resnet-20").status, 202);
+}
+
+/// Another name and another place do not make it another test split.
+#[test]
+fn a_copy_of_a_test_split_is_the_same() {
+    let Some(trainer) = trainer() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let flags = ["one", "copy", "other"].map(|name| {
+        let path = folder.path().join(name);
+        std::fs::create_dir(&path).unwrap();
+        let seeds = if name == "other" { 1..201 } else { 0..200 };
+        let images: Vec<Vec<u8>> = seeds.map(|seed| parquet_files::png(8, 8, seed)).collect();
+        for split in ["train", "test"] {
+            parquet_files::write(&path.join(format!("{split}.parquet")), &images);
+        }
+        format!("--dataset={name}={}", path.display())
+    });
+    let flags: Vec<&str> =
+        ["--trainer", &trainer].into_iter().chain(flags.iter().map(String::as_str)).collect();
+    let server = Server::start(&flags);
+    wait_for("the datasets", || (server.get("/readyz").status == 200).then_some(()));
+    let post = |dataset: &str| {
+        let change =
+            json!({ "name": dataset, "dataset": dataset, "train_size": 64, "epochs": 1, "seeds": 1 });
+        server.send("POST", "/v1/comparisons", comparison(change).to_string().as_bytes())
+    };
+    assert_eq!(post("one").status, 202);
+    let refused = post("copy");
+    assert_eq!((refused.status, refused.problem().parameter.as_deref()), (400, Some("score")));
+    assert!(refused.problem().detail.contains("test split of \"one\""), "{}", refused.text());
+    assert_eq!(post("other").status, 202);
 }
 
 /// What is promised to a search is kept for it.

@@ -1,7 +1,7 @@
 //! Searches that are asked to end with their generation.
 
-use pba_tests::Server;
 use pba_tests::search::{Script, assert_no_trainer, signal, spec, trainer};
+use pba_tests::{Server, wait_for};
 use serde_json::{Value, json};
 
 fn finish(server: &Server, id: &str) -> Value {
@@ -63,6 +63,38 @@ fn a_search_ends_with_the_generation_that_it_trains() {
     let told = server.pba(&["search", "finish", &other]).ok();
     assert!(told.contains("search other ends with its generation"), "{told}");
     ended_early(&server, &other);
+}
+
+/// A search goes back to what is on disk, and then beyond where it was when it was asked.
+#[test]
+fn a_crash_takes_nothing_from_what_was_reached() {
+    let Some(trainer) = trainer() else { return };
+    let server = Server::start(&["--trainer", &trainer, "--save-seconds", "3600"]);
+    let id = server.start_search(&spec(json!({ "epochs": 400 })));
+    let reached =
+        wait_for("four generations", || server.search(&id)["epoch"].as_u64().filter(|&epoch| epoch >= 8));
+    let trainer = server.trainer_of(&id);
+    signal(trainer, "STOP");
+    finish(&server, &id);
+    signal(trainer, "KILL");
+    ended_early(&server, &id);
+    assert!(server.search(&id)["epoch"].as_u64().unwrap() > reached);
+}
+
+#[test]
+fn one_that_is_resumed_goes_on_to_its_end() {
+    let Some(trainer) = trainer() else { return };
+    let server = Server::with_trainer(&trainer);
+    let busy = server.start_search(&spec(json!({ "epochs": 400, "name": "busy" })));
+    let id = server.start_search(&spec(json!({ "name": "changed" })));
+    finish(&server, &id);
+    server.send("DELETE", &format!("/v1/searches/{id}"), b"");
+    server.wait_for_state(&id, "cancelled");
+    assert_eq!(server.send("POST", &format!("/v1/searches/{id}/resume"), b"").status, 202);
+    assert!(server.search(&id).get("finishing").is_none());
+    server.send("DELETE", &format!("/v1/searches/{busy}"), b"");
+    let done = server.wait_for_state(&id, "done");
+    assert_eq!(done["epoch"], done["epochs"]);
 }
 
 #[test]

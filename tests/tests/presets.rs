@@ -1,8 +1,8 @@
 //! The settings of the paper by name, as a request gives them.
 
-use pba_tests::Server;
-use pba_tests::search::Script;
+use pba_tests::search::{Script, trainer};
 use pba_tests::server::data_folder;
+use pba_tests::{Server, parquet_files, wait_for};
 use serde_json::{Value, json};
 
 /// Checks some fields of the spec that the server answers with.
@@ -91,4 +91,24 @@ fn members_are_scored_with_the_datasets_own_val_split_unless_asked_otherwise() {
     assert_eq!(val_split(json!({ "dataset": "mine", "device": "cpu" })), "val");
     assert_eq!(val_split(json!({ "dataset": "mine", "val_split": "train", "device": "cpu" })), "train");
     assert_eq!(val_split(json!({ "dataset": "shapes", "device": "cpu" })), "train");
+}
+
+/// Nobody trains on other images than they think.
+#[test]
+fn a_val_split_that_cannot_be_read_is_not_replaced() {
+    let Some(trainer) = trainer() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let images: Vec<Vec<u8>> = (0..200).map(|seed| parquet_files::png(16, 16, seed)).collect();
+    parquet_files::write(&folder.path().join("train.parquet"), &images);
+    std::fs::write(folder.path().join("val.parquet"), "junk").unwrap();
+    let dataset = format!("mine={}", folder.path().display());
+    let server = Server::start(&["--trainer", &trainer, "--dataset", &dataset]);
+    wait_for("the dataset", || (server.get("/readyz").status == 200).then_some(()));
+    let mut spec =
+        json!({ "dataset": "mine", "model": "tiny", "epochs": 1, "train_size": 64, "val_size": 20 });
+    let refused = server.send("POST", "/v1/searches", spec.to_string().as_bytes());
+    assert_eq!(refused.status, 400, "{}", refused.text());
+    assert!(refused.text().contains("cannot read the val split"), "{}", refused.text());
+    spec["val_split"] = json!("train");
+    assert_eq!(server.send("POST", "/v1/searches", spec.to_string().as_bytes()).status, 202);
 }

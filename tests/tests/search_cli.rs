@@ -181,7 +181,7 @@ fn every_view_shows_where_it_trains() {
     assert_eq!((&place["device"], &place["strategy"]), (&json!("cuda:1"), &json!("graphs")));
     assert_eq!((&place["precision"], &place["threads"]), (&json!("bf16"), &json!(16)));
     let listed = server.pba(&["search", "list"]).ok();
-    for says in ["LEFT", "PLACE", "18", "cuda:1, graphs, bf16"] {
+    for says in ["LEFT", "PLACE", "18 s", "cuda:1, graphs, bf16"] {
         assert!(listed.contains(says), "{listed}");
     }
     let folder = tempfile::tempdir().unwrap();
@@ -192,10 +192,16 @@ fn every_view_shows_where_it_trains() {
         let log = server.process.stderr();
         (log.contains("precision=\"bf16\"") && log.contains("seconds_left=18")).then_some(())
     });
-    // It is still known when the server is started again.
+    // It is still known when it has ended, and the server is started again.
+    server.send("DELETE", &format!("/v1/searches/{id}"), b"");
+    server.wait_for_state(&id, "cancelled");
     let idles = Script::idles();
     let server = server.killed_and_restarted(idles.path());
     assert_eq!(server.search(&id)["place"], place);
+    // Where it goes on, its next trainer says.
+    server.send("POST", &format!("/v1/searches/{id}/resume"), b"");
+    server.wait_for_state(&id, "running");
+    assert!(server.search(&id).get("place").is_none_or(Value::is_null));
 }
 
 #[test]
@@ -207,6 +213,11 @@ fn libtorch_is_put_before_the_trainers_own() {
     let text = named.to_str().unwrap();
     let refused = binary::pba_in(folder.path(), &["serve", "--libtorch", text, "--check"]);
     assert!(refused.stderr.contains("libtorch: there is no libtorch_cpu.so in"), "{refused:?}");
+    for (wrong, says) in [("/opt/a:b", "colon"), ("", "libtorch: \"\" is not a folder")] {
+        std::fs::write(folder.path().join("pba.toml"), format!("libtorch = {wrong:?}")).unwrap();
+        let refused = binary::pba_in(folder.path(), &["serve", "--check"]);
+        assert!(refused.stderr.contains(says), "{refused:?}");
+    }
     std::fs::write(named.join("torch/lib/libtorch_cpu.so"), "").unwrap();
     let server = Server::start(&["--trainer", script.path(), "--libtorch", text]);
     let id = server.start_search(&spec(json!({})));

@@ -28,7 +28,7 @@ pub enum Arm {
 }
 
 /// The settings of RandAugment that [`Arm::Tuned`] tries, as (ops per image, magnitude bin of 31).
-pub const TUNING_GRID: [(u32, u32); 10] =
+const TUNING_GRID: [(u32, u32); 10] =
     [(1, 3), (1, 6), (1, 9), (1, 14), (1, 20), (2, 3), (2, 6), (2, 9), (2, 14), (2, 20)];
 
 impl Arm {

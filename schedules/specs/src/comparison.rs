@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use pba_schedules::library;
+use pba_schedules::{Ablation, library};
 use pba_types::{check_name, names_allowed};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -268,6 +268,28 @@ impl ComparisonSpec {
         Ok(self)
     }
 
+    /// Two arms that do the same to every image, whatever the schedules hold.
+    fn alike(&self) -> Option<(&Arm, &Arm)> {
+        // As far as it is known: the server fills in the dataset's own.
+        let base = self.training.base.as_deref();
+        let plain = |arm: &Arm| match arm {
+            Arm::Identity if base == Some("identity") => Arm::Base,
+            Arm::Cutout(_) if base.is_some_and(|base| base.split(',').any(|op| op == arm.to_string())) => {
+                Arm::Base
+            }
+            // A policy that never changes has no order.
+            Arm::Schedule { name, .. } if matches!(library::named(name), Ok(Some(policy)) if policy.is_constant()) => {
+                Arm::Schedule { name: name.clone(), ablation: Ablation::Scheduled }
+            }
+            _ => arm.clone(),
+        };
+        let arms: Vec<Arm> = self.arms.iter().map(plain).collect();
+        (0..arms.len()).find_map(|other| {
+            let one = arms[..other].iter().position(|arm| *arm == arms[other])?;
+            Some((&self.arms[one], &self.arms[other]))
+        })
+    }
+
     /// Runs in all.
     pub fn runs(&self) -> u32 {
         self.arms.len() as u32 * self.seeds + self.tuning_runs()
@@ -317,8 +339,8 @@ impl Spec for ComparisonSpec {
         self.arms.iter_mut().chain(self.groups.values_mut().flatten()).filter_map(named).collect()
     }
 
-    fn schedules_allowed() -> &'static [&'static str] {
-        &Arm::SPECIAL
+    fn schedules_field() -> (&'static str, &'static [&'static str]) {
+        ("arms", &Arm::SPECIAL)
     }
 
     fn epochs(&self) -> u32 {
@@ -329,6 +351,10 @@ impl Spec for ComparisonSpec {
 
     fn models(&self) -> u32 {
         self.runs()
+    }
+
+    fn models_at_once(&self) -> u32 {
+        self.at_once.min(self.runs())
     }
 
     fn train_size(&self) -> Option<usize> {
@@ -371,6 +397,10 @@ impl TryFrom<Map<String, Value>> for ComparisonSpec {
         if spec.score == Score::Val && spec.tunes() {
             let allowed = "\"test\", as an arm is tuned on the validation images";
             return Err(SpecError::new("score", "\"val\"", allowed));
+        }
+        if let Some((one, other)) = spec.alike() {
+            let allowed = format!("arms that differ; {one} and {other} are one augmentation here");
+            return Err(SpecError::new("arms", other, allowed));
         }
         Ok(spec)
     }
@@ -496,6 +526,14 @@ mod tests {
         refuse(&groups(r#""trivial-augment-wide": ["a", "b"]"#), "groups", "is an arm");
         refuse(r#"{"arms": ["none", "randaugment:tuned"], "score": "val"}"#, "score", "tuned");
         refuse(r#"{"at_once": 0}"#, "at_once", "1..=256");
+        let arms = |base: &str, arms: &str| format!(r#"{{"base": "{base}", "arms": ["none", {arms}]}}"#);
+        refuse(&arms("flip,cutout:8", r#""cutout:8""#), "arms", "none and cutout:8 are one");
+        refuse(&arms("identity", r#""identity""#), "arms", "none and identity are one");
+        let constant = r#""trivial-augment-wide", "trivial-augment-wide@shuffled""#;
+        refuse(&arms("flip", constant), "arms", "trivial-augment-wide@shuffled are one");
+        let differ =
+            arms("flip,cutout:8", r#""cutout:16", "identity", "cifar10-pba", "cifar10-pba@shuffled""#);
+        assert!(ComparisonSpec::from_json(&differ).is_ok());
     }
 
     #[test]

@@ -91,8 +91,8 @@ impl Spec for EvaluationSpec {
         Some(&mut self.schedule).filter(|name| *name != EvaluationSpec::NO_SCHEDULE).into_iter().collect()
     }
 
-    fn schedules_allowed() -> &'static [&'static str] {
-        &[EvaluationSpec::NO_SCHEDULE]
+    fn schedules_field() -> (&'static str, &'static [&'static str]) {
+        ("schedule", &[EvaluationSpec::NO_SCHEDULE])
     }
 
     fn models(&self) -> u32 {

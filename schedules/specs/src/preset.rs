@@ -33,7 +33,7 @@ impl Preset {
         matches!(self, Preset::Svhn | Preset::Rsvhn)
     }
 
-    /// What both kinds of job share: the dataset, which images are trained on, and what happens to them.
+    /// What all kinds of job share: the dataset, which images are trained on, and what happens to them.
     fn of_dataset(self) -> Map<String, Value> {
         // The paper neither crops nor flips SVHN, and cuts nothing out of the reduced set.
         let (dataset, base, train_size) = match self {

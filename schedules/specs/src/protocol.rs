@@ -45,6 +45,8 @@ pub mod flags {
     pub const PARENT: &str = "parent";
     /// The device that `auto` means, where it is not the first that there is.
     pub const AUTO: &str = "auto";
+    /// Seconds from one save of the models to the next, at least.
+    pub const SAVE_SECONDS: &str = "save-seconds";
     /// Only say whether it could start.
     pub const CHECK: &str = "check";
     /// The standard input, where a file is asked for.
@@ -72,7 +74,8 @@ pub mod files {
         [dir.join(SCHEDULES).join(format!("{name}.json")), dir.join(SCHEDULE)]
     }
 
-    /// There when the run was asked to end with the generation that it trains; it stays.
+    /// There when the run was asked to end with the generation that it trains; it stays. It holds the epochs
+    /// that were finished by then, as decimal digits: a run that has to repeat some of them goes on beyond.
     pub const FINISH: &str = "finish";
     /// Locked while a trainer works there.
     pub const LOCK: &str = "lock";
@@ -103,6 +106,8 @@ pub enum Task<'a> {
         parent: u32,
         /// The device that `auto` in the spec means; none leaves it to the trainer.
         auto: Option<DeviceChoice>,
+        /// Seconds from one save of the models to the next; none leaves it to the trainer.
+        save_seconds: Option<u32>,
     },
 }
 
@@ -131,7 +136,7 @@ pub fn arguments(kind: &JobKind, task: Task<'_>, dataset: &str, cache: &Path) ->
     arguments.push(flag(flags::SPEC));
     match task {
         Task::Check => arguments.extend([flags::STDIN.into(), flag(flags::CHECK)]),
-        Task::Run { dir, parent, auto } => {
+        Task::Run { dir, parent, auto, save_seconds } => {
             arguments.extend([
                 dir.join(files::SPEC).into(),
                 flag(flags::DIR),
@@ -141,6 +146,9 @@ pub fn arguments(kind: &JobKind, task: Task<'_>, dataset: &str, cache: &Path) ->
             ]);
             if let Some(device) = auto {
                 arguments.extend([flag(flags::AUTO), device.to_string().into()]);
+            }
+            if let Some(seconds) = save_seconds {
+                arguments.extend([flag(flags::SAVE_SECONDS), seconds.to_string().into()]);
             }
         }
     }

@@ -65,7 +65,7 @@ pba_types::named! {
         Sequential = "sequential",
         /// All members in one network of grouped convolutions.
         Stacked = "stacked",
-        /// One CUDA graph per member, on streams of their own.
+        /// One CUDA graph per member, on streams that they share.
         Graphs = "graphs",
     }
 }
@@ -117,7 +117,7 @@ impl LrSchedule {
     }
 }
 
-/// The part that searches and evaluations share: how one model is trained.
+/// The part that all kinds of job share: how one model is trained.
 #[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
 pub struct TrainingSpec {
     /// Name of the dataset. Default `shapes`, which is built in.
@@ -204,9 +204,9 @@ where
         Vec::new()
     }
 
-    /// What may stand in their place, for messages.
-    fn schedules_allowed() -> &'static [&'static str] {
-        &[]
+    /// The field that names them, and what may stand in their place, for messages.
+    fn schedules_field() -> (&'static str, &'static [&'static str]) {
+        ("schedule", &[])
     }
 
     /// Epochs in all.
@@ -216,6 +216,11 @@ where
 
     /// Models that are trained, each through all epochs of [`Spec::training`].
     fn models(&self) -> u32;
+
+    /// Models that are trained side by side.
+    fn models_at_once(&self) -> u32 {
+        self.models()
+    }
 
     /// Images that each model trains on, once the spec is sized.
     fn train_size(&self) -> Option<usize>;

@@ -98,10 +98,13 @@ settings! {
     socket: PathBuf = (env = "PBA_SOCKET", value_name = "PATH");
     /// Directory for schedules, jobs and packed datasets [default: ./pba-data]
     data_dir: PathBuf = (env = "PBA_DATA_DIR", value_name = "DIR");
-    /// The trainer, which runs searches and evaluations [default: pba-trainer next to this program]
+    /// The trainer, which runs searches, evaluations and comparisons [default: pba-trainer next to this program]
     trainer: PathBuf = (env = "PBA_TRAINER", value_name = "PATH");
     /// Folder of libtorch's libraries for the trainer, before those that it was built with: one with CUDA, say
     libtorch: PathBuf = (env = "PBA_LIBTORCH", value_name = "FOLDER");
+    /// Seconds from one save of a job's models to the next, at least; 0 saves after every epoch [default: 20, or
+    /// 100 times what a save takes, if that is less]
+    save_seconds: u32 = (env = "PBA_SAVE_SECONDS", value_name = "SECONDS");
     /// Allow an address that other machines can reach, without authentication
     insecure: bool = (
         env = "PBA_INSECURE", num_args = 0..=1, require_equals = true, default_missing_value = "true",
@@ -153,6 +156,7 @@ pub(crate) struct Config {
     #[serde(skip)]
     pub(crate) trainer: Option<PathBuf>,
     pub(crate) libtorch: Option<PathBuf>,
+    pub(crate) save_seconds: Option<u32>,
     #[serde(flatten)]
     pub(crate) limits: Limits,
 }
@@ -213,6 +217,7 @@ impl Config {
             datasets,
             trainer: settings.trainer,
             libtorch: settings.libtorch.as_deref().map(libtorch_folder).transpose()?,
+            save_seconds: settings.save_seconds,
             limits,
         })
     }
@@ -268,9 +273,15 @@ impl Config {
 
 /// The folder with libtorch's libraries in a folder that somebody names: it, or `lib` in it, or `torch/lib`.
 fn libtorch_folder(named: &Path) -> anyhow::Result<PathBuf> {
-    let named = std::path::absolute(named)?;
+    let named = std::path::absolute(named).with_context(|| format!("libtorch: {named:?} is not a folder"))?;
+    // The dynamic linker takes a list of folders, with colons between them.
+    anyhow::ensure!(
+        !named.as_os_str().as_encoded_bytes().contains(&b':'),
+        "libtorch: {} has a colon in its name, so the dynamic linker cannot look there; expected a folder without",
+        named.display()
+    );
     let places = [named.clone(), named.join("lib"), named.join("torch/lib")];
-    places.into_iter().find(|place| place.join("libtorch_cpu.so").exists()).with_context(|| {
+    places.into_iter().find(|place| place.join("libtorch_cpu.so").is_file()).with_context(|| {
         let named = named.display();
         format!("libtorch: there is no libtorch_cpu.so in {named}, nor in its lib or torch/lib; expected the lib folder of a PyTorch")
     })

@@ -72,6 +72,12 @@ impl Error {
         }
     }
 
+    /// The same, as the fault of a field.
+    pub(crate) fn of_field(mut self, field: &str) -> Error {
+        self.parameter = Some(field.to_owned());
+        self
+    }
+
     /// The same, with further allowed words, which are never suggested, if it is a name that is unknown.
     pub(crate) fn or_one_of(mut self, words: &[&str]) -> Error {
         if self.cause != Cause::NotFound {

@@ -107,9 +107,10 @@ metrics! {
     ready: IntGauge = "pba_ready";
     /// Population searches, by state.
     searches: IntGaugeVec = "pba_searches" ["state"];
-    /// Epochs that every member of the running search has trained.
+    /// Epochs that every member of the running search has trained: with several devices, of the search that
+    /// scored last.
     search_epoch: IntGauge = "pba_search_epoch";
-    /// Best validation accuracy in the population of the running search, 0 to 1.
+    /// Best validation accuracy in the population of the same search, 0 to 1.
     search_best_accuracy: Gauge = "pba_search_best_accuracy_ratio";
     /// Times that a member copied a better one, over all searches.
     search_exploits: IntCounter = "pba_search_exploits_total";
@@ -117,7 +118,7 @@ metrics! {
     search_restarts: IntCounter = "pba_search_restarts_total";
     /// Images that searches trained on.
     search_images_trained: IntCounter = "pba_search_images_trained_total";
-    /// GPU memory in use by all programs while a job trains on a GPU, else 0.
+    /// GPU memory in use by all programs on the GPUs that jobs train on, in all.
     gpu_memory_used_bytes: IntGauge = "pba_gpu_memory_used_bytes";
     /// Always 1; the labels say what is running.
     build_info: IntGaugeVec = "pba_build_info" ["version"];

@@ -40,7 +40,7 @@ pub struct Round {
 
 /// The rounds of a comparison in their order: one seed after another, so that whenever it is looked at,
 /// the arms have been trained with about the same seeds.
-pub fn rounds(spec: &ComparisonSpec) -> Vec<Round> {
+fn rounds(spec: &ComparisonSpec) -> Vec<Round> {
     let stage = |stage, arms: usize, seeds: Range<u32>| {
         let runs: Vec<RunKey> =
             seeds.flat_map(|seed| (0..arms).map(move |arm| RunKey { arm, seed })).collect();

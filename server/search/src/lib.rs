@@ -36,7 +36,7 @@ mod search;
 mod statistics;
 pub mod toy;
 
-pub use comparison::{Comparison, ComparisonEvent, Round, RunKey, Stage, rounds};
+pub use comparison::{Comparison, ComparisonEvent, Round, RunKey, Stage};
 pub use event::{Done, Event, Exploit};
 pub use lineage::{Lineage, Step};
 pub use markdown::{markdown, worded};

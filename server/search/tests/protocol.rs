@@ -60,8 +60,9 @@ fn a_trainer_is_called_by_its_flags() {
     };
     assert_eq!(words(Task::Check), "search --dataset shapes --cache /cache --spec - --check");
     let run = "search --dataset shapes --cache /cache --spec /run/spec.json --dir /run --parent 7";
-    assert_eq!(words(Task::Run { dir: Path::new("/run"), parent: 7, auto: None }), run);
+    let dir = Path::new("/run");
+    assert_eq!(words(Task::Run { dir, parent: 7, auto: None, save_seconds: None }), run);
     let auto = Some(DeviceChoice::Cuda(1));
-    let on_a_gpu = words(Task::Run { dir: Path::new("/run"), parent: 7, auto });
-    assert_eq!(on_a_gpu, format!("{run} --auto cuda:1"));
+    let with_all = words(Task::Run { dir, parent: 7, auto, save_seconds: Some(60) });
+    assert_eq!(with_all, format!("{run} --auto cuda:1 --save-seconds 60"));
 }

@@ -32,11 +32,14 @@ const char* pba_backward_on_caller() {
   return checked([] { c10::AutogradState::get_tls_state().set_multithreading_enabled(false); });
 }
 
-// Deterministic kernels: no atomics in reductions. cuDNN chooses by rule, or by measuring.
+// Deterministic kernels: no atomics in reductions. cuDNN chooses by rule, or by measuring. 32 bits are 32 bits:
+// by default libtorch lets cuDNN round the inputs of convolutions to TF32.
 const char* pba_deterministic(bool by_measuring) {
   return checked([&] {
     at::globalContext().setDeterministicCuDNN(true);
     at::globalContext().setBenchmarkCuDNN(by_measuring);
+    at::globalContext().setAllowTF32CuDNN(false);
+    at::globalContext().setAllowTF32CuBLAS(false);
   });
 }
 

@@ -1,5 +1,7 @@
 // CUDA graphs and device facts. A shared object of its own, loaded after libtorch_cuda.so.
 #include <ATen/cuda/CUDAGraph.h>
+#include <c10/cuda/CUDACachingAllocator.h>
+#include <c10/cuda/CUDAFunctions.h>
 #include <cuda_runtime_api.h>
 
 #include <cstring>
@@ -38,6 +40,16 @@ const char* graph_replay(CUDAGraph* graph) {
   return checked([&] { graph->replay(); });
 }
 
+// Makes a device the current one of this thread: streams do not bring theirs along.
+const char* use_device(int number) {
+  return checked([&] { c10::cuda::set_device(static_cast<c10::DeviceIndex>(number)); });
+}
+
+// Gives what libtorch holds and does not use back to the device.
+const char* empty_cache() {
+  return checked([] { c10::cuda::CUDACachingAllocator::emptyCache(); });
+}
+
 const char* device(int number, char* name, size_t name_bytes, size_t* free_bytes, size_t* total_bytes) {
   return checked([&] {
     cudaDeviceProp properties;
@@ -57,4 +69,5 @@ extern "C" const void* const pba_cuda[] = {
     reinterpret_cast<void*>(graph_new),   reinterpret_cast<void*>(graph_free),
     reinterpret_cast<void*>(graph_begin), reinterpret_cast<void*>(graph_end),
     reinterpret_cast<void*>(graph_replay), reinterpret_cast<void*>(device),
+    reinterpret_cast<void*>(use_device),  reinterpret_cast<void*>(empty_cache),
 };

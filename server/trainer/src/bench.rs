@@ -22,7 +22,7 @@ use crate::network::net::multiply_adds;
 use crate::population::{Beginning, Population};
 use crate::report::Meter;
 use crate::run_dir::RunDir;
-use crate::{models, report, torch};
+use crate::{checkpoint, models, report, torch};
 
 /// Multiplications and additions of bf16 that an H200 was measured to do in a second.
 const PEAK: f64 = 790e12;
@@ -33,6 +33,8 @@ const FLOP_PER_MULTIPLY_ADD: f64 = 6.0;
 const PAPER: (f64, f64, f64, f64) = (16.0, 200.0, 31.0, 3.0);
 /// The unit of `/proc/self/stat`, on every Linux.
 const TICKS_PER_SECOND: f64 = 100.0;
+/// Seconds from one checkpoint to the next in a run, where they take long; otherwise it is less.
+const INTERVAL: f64 = checkpoint::INTERVAL_MAX.as_secs_f64();
 /// Images that each member of it is scored with.
 const PAPER_VAL_SIZE: f64 = 10_000.0;
 
@@ -57,8 +59,8 @@ pub(crate) struct Args {
     /// Measure what checkpoints cost, with the first strategy, instead.
     #[arg(long)]
     checkpoints: bool,
-    /// Generations that are measured with checkpoints, and as many without.
-    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=60))]
+    /// Pairs of generations that are measured with a checkpoint, and as many without.
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=60))]
     rounds: u32,
     /// The network.
     #[arg(long, default_value_t)]
@@ -109,11 +111,12 @@ pub(crate) fn run(mut args: Args) -> anyhow::Result<()> {
     )?;
     let cache = std::env::temp_dir().join("pba-trainer");
     let as_it_is = |spec, _| Ok(spec);
+    let spec = SearchSpec { streams: None, ..spec };
     let mut job = Job::check(spec, Strategy::Auto, as_it_is, Path::new(BUILT_IN), &cache)?;
     job.base = Base::cifar();
     tell_of(&job, &args);
     if args.checkpoints {
-        job.placement = Placement::new(job.placement.device, strategies[0], precisions[0], streams)?;
+        job.placement = Placement::new(job.placement.device, strategies[0], precisions[0], None)?;
         return checkpoints(&job, &args);
     }
     report::line(
@@ -124,9 +127,14 @@ pub(crate) fn run(mut args: Args) -> anyhow::Result<()> {
     for &strategy in &strategies {
         for &precision in &precisions {
             for &streams in &args.streams {
-                let row = match Placement::new(job.placement.device, strategy, precision, Some(streams)) {
+                let streams = Some(streams).filter(|_| strategy == Strategy::Graphs);
+                let row = match Placement::new(job.placement.device, strategy, precision, streams) {
                     Ok(placement) => {
                         job.placement = Placement { cudnn_measures: args.cudnn_measures, ..placement };
+                        // What the rows before have left would be counted as this one's.
+                        if placement.device.is_cuda() {
+                            shim::empty_cache()?;
+                        }
                         measure(&job, &args)
                             .unwrap_or_else(|error| format!("failed: {error:#} | | | | | | |"))
                     }
@@ -239,10 +247,11 @@ fn measure(job: &Job<SearchSpec>, args: &Args) -> anyhow::Result<String> {
     ))
 }
 
-/// Measures generations of one epoch with checkpoints and without, by turns.
+/// Measures pairs of generations of one epoch, with a checkpoint written beside the second and without, by
+/// turns.
 fn checkpoints(job: &Job<SearchSpec>, args: &Args) -> anyhow::Result<()> {
     let folder = std::env::temp_dir().join(format!("pba-trainer-bench-{}", std::process::id()));
-    let run_dir = RunDir::open(&folder, Duration::ZERO, None)?;
+    let run_dir = RunDir::open(&folder, Duration::ZERO, Some(Duration::ZERO))?;
     let measured = measure_checkpoints(job, args, &run_dir);
     let removed = fs::remove_dir_all(&folder);
     measured?;
@@ -253,22 +262,26 @@ fn measure_checkpoints(job: &Job<SearchSpec>, args: &Args, run_dir: &RunDir) -> 
     let (without, policies) = population(job, args, None)?;
     let (with, _) = population(job, args, Some(run_dir))?;
     let policies: Vec<&Policy> = policies.iter().collect();
-    let generation = |population: &mut Population, epoch| -> anyhow::Result<(f64, f64)> {
+    let pair = |population: &mut Population, epoch| -> anyhow::Result<(f64, f64)> {
         let (start, cpu) = (Instant::now(), cpu_seconds()?);
         population.train(&policies, epoch..epoch + 1)?;
         population.evaluate()?;
+        // Begins to write what the first has come to, beside the second.
         population.save(epoch + 1)?;
+        population.train(&policies, epoch + 1..epoch + 2)?;
+        population.evaluate()?;
+        population.settle()?;
         Ok((start.elapsed().as_secs_f64(), cpu_seconds()? - cpu))
     };
     let (mut both, mut seconds) = ([without, with], [Vec::new(), Vec::new()]);
     let mut in_line = Vec::new();
-    for epoch in 0..=args.rounds {
+    for round in 0..=args.rounds {
         // Who goes first takes turns, too.
         for turn in 0..2 {
-            let which = (epoch as usize + turn) % 2;
-            let took = generation(&mut both[which], epoch)?;
+            let which = (round as usize + turn) % 2;
+            let took = pair(&mut both[which], 2 * round)?;
             // The first warms up.
-            if epoch > 0 {
+            if round > 0 {
                 seconds[which].push(took);
             }
         }
@@ -282,21 +295,33 @@ fn measure_checkpoints(job: &Job<SearchSpec>, args: &Args, run_dir: &RunDir) -> 
     let bytes =
         fs::read_dir(&run_dir.path)?.map(|entry| entry?.metadata()).map(|file| file.map(|file| file.len()));
     let bytes = bytes.collect::<Result<Vec<_>, _>>()?.into_iter().max().unwrap_or(0);
-    let [without, with] = seconds.map(|both| {
-        let (wall, cpu): (Vec<f64>, Vec<f64>) = both.into_iter().unzip();
-        (median(wall), median(cpu))
-    });
-    let in_line = median(in_line);
-    report::line("| a generation of one epoch | s, median | more | s of CPU, median | more |");
-    report::line("| --- | ---: | ---: | ---: | ---: |");
-    let row = |name: &str, (wall, cpu): (f64, f64)| {
-        let more = [wall / without.0, cpu / without.1].map(|ratio| 100.0 * (ratio - 1.0));
-        report::line(&format!("| {name} | {wall:.3} | {:.1} % | {cpu:.2} | {:.1} % |", more[0], more[1]));
+    report::line("| two generations of one epoch | s, median | s of CPU, median |");
+    report::line("| --- | ---: | ---: |");
+    for (name, both) in ["without a checkpoint", "with one, written beside the second"].iter().zip(&seconds) {
+        let (wall, cpu): (Vec<f64>, Vec<f64>) = both.iter().copied().unzip();
+        report::line(&format!("| {name} | {:.3} | {:.2} |", median(wall), median(cpu)));
+    }
+    // Each with the one beside it, as the machine's speed drifts.
+    let more = |of: fn(&(f64, f64)) -> f64| {
+        let more: Vec<f64> =
+            seconds[0].iter().zip(&seconds[1]).map(|(without, with)| of(with) - of(without)).collect();
+        let (mean, error) = mean_and_error(&more);
+        format!(
+            "{mean:.3} +- {error:.3} s ({:.1} +- {:.1} % of {INTERVAL} s)",
+            100.0 * mean / INTERVAL,
+            100.0 * error / INTERVAL
+        )
     };
-    row("without checkpoints", without);
-    row("with checkpoints, written beside it", with);
     report::line("");
-    report::line(&format!("A checkpoint of {:.0} MB takes {in_line:.3} s in line.", bytes as f64 / 1e6));
+    report::line(&format!(
+        "A checkpoint of {:.0} MB takes {:.3} s in line. Written beside the training it costs {}, and {} of CPU: mean \
+         and standard error of {} pairs. One is written every {INTERVAL} s at most.",
+        bytes as f64 / 1e6,
+        median(in_line),
+        more(|took| took.0),
+        more(|took| took.1),
+        args.rounds,
+    ));
     Ok(())
 }
 
@@ -314,7 +339,16 @@ fn cpu_seconds() -> anyhow::Result<f64> {
 
 fn median(mut seconds: Vec<f64>) -> f64 {
     seconds.sort_by(f64::total_cmp);
-    seconds[seconds.len() / 2]
+    let half = seconds.len() / 2;
+    if seconds.len() % 2 == 1 { seconds[half] } else { (seconds[half - 1] + seconds[half]) / 2.0 }
+}
+
+/// Mean, and its standard error: 0 of one value.
+fn mean_and_error(values: &[f64]) -> (f64, f64) {
+    let count = values.len() as f64;
+    let mean = values.iter().sum::<f64>() / count;
+    let squares: f64 = values.iter().map(|value| (value - mean).powi(2)).sum();
+    (mean, (squares / (count - 1.0).max(1.0) / count).sqrt())
 }
 
 /// Memory in use on the device: of this process on a CPU, of all processes on a GPU.

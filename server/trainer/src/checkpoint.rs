@@ -11,19 +11,20 @@ use std::path::{Path, PathBuf};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, anyhow, ensure};
+use anyhow::{Context, ensure};
 use pba_search::protocol::{Report, files};
 use safetensors::tensor::{Dtype, Metadata, SafeTensors, TensorView};
 use tch::{Device, Kind, Tensor};
 
 use crate::network::rows::Rows;
 use crate::report;
+use crate::torch::DeviceFault;
 
 const FORMAT: &str = "pba-checkpoint/1";
 /// What older versions saved in the middle of a generation.
 const MID_GENERATION: &str = "between.safetensors";
 /// Longest time from one write to the next.
-const INTERVAL_MAX: Duration = Duration::from_secs(20);
+pub(crate) const INTERVAL_MAX: Duration = Duration::from_secs(20);
 /// Writes come this many times their own duration after one another, up to that: they take a hundredth of the
 /// time at most.
 const INTERVAL_WRITES: u32 = 100;
@@ -92,7 +93,9 @@ impl Checkpoints {
             return Ok(None);
         };
         self.last = epoch;
-        Ok(Some((epoch, self.writer.read(&path, members)?)))
+        let rows = self.writer.read(&path, members)?;
+        report::tell(&Report::Saved { epoch });
+        Ok(Some((epoch, rows)))
     }
 
     /// Takes what the members are, and begins to write it if it is time to.
@@ -122,6 +125,14 @@ impl Checkpoints {
         self.join().and(before)
     }
 
+    /// Waits until what is being written is on disk.
+    ///
+    /// # Errors
+    /// When the write fails.
+    pub(crate) fn settle(&mut self) -> anyhow::Result<()> {
+        self.join()
+    }
+
     fn write(&mut self) {
         let Some(snapshot) = self.latest.take() else { return };
         let (writer, last) = (self.writer.clone(), self.last);
@@ -140,7 +151,8 @@ impl Checkpoints {
         match self.writing.take().map(JoinHandle::join) {
             None => Ok(()),
             Some(Ok(written)) => written.map(|took| self.took = took),
-            Some(Err(_)) => Err(anyhow!("the thread that saves the members panicked")),
+            // It copies from the device, which may have failed.
+            Some(Err(_)) => Err(DeviceFault::new("the thread that saves the members panicked").into()),
         }
     }
 }
@@ -226,11 +238,11 @@ impl Writer {
     }
 }
 
-/// The checkpoints in a folder, by epoch, ascending. One that cannot be read is told of and left out: the run
+/// The checkpoints in a folder, by epoch, ascending. A file that is none is told of and left out: the run
 /// resumes from the one before.
 ///
 /// # Errors
-/// When the folder cannot be listed.
+/// When the folder cannot be listed, or a file cannot be read.
 pub(crate) fn found(folder: &Path) -> anyhow::Result<Vec<Found>> {
     let cannot = || format!("cannot list the run folder {}", folder.display());
     let mut all = Vec::new();
@@ -243,6 +255,10 @@ pub(crate) fn found(folder: &Path) -> anyhow::Result<Vec<Found>> {
         }
         match head(&path) {
             Ok((generation, epoch)) => all.push(Found { path, generation, epoch }),
+            // Nobody knows what is in it: going on without it could lose what is.
+            Err(error) if is_of_the_system(&error) => {
+                return Err(error).with_context(|| format!("cannot read the checkpoint {}", path.display()));
+            }
             Err(error) => eprintln!("warning: {} is no checkpoint: {error:#}", path.display()),
         }
     }
@@ -250,9 +266,16 @@ pub(crate) fn found(folder: &Path) -> anyhow::Result<Vec<Found>> {
     Ok(all)
 }
 
+/// Whether a file could not be read, as opposed to holding something else.
+fn is_of_the_system(error: &anyhow::Error) -> bool {
+    let error = error.downcast_ref::<std::io::Error>();
+    error.is_some_and(|error| error.kind() != ErrorKind::UnexpectedEof)
+}
+
 /// Generation and epoch of a checkpoint.
 fn head(path: &Path) -> anyhow::Result<(u32, u32)> {
     let mut file = File::open(path)?;
+    let bytes = file.metadata()?.len();
     let mut head = [0; 8];
     file.read_exact(&mut head)?;
     let length = u64::from_le_bytes(head);
@@ -260,6 +283,8 @@ fn head(path: &Path) -> anyhow::Result<(u32, u32)> {
     let mut text = Vec::new();
     file.take(length).read_to_end(&mut text)?;
     let metadata: Metadata = serde_json::from_slice(&text)?;
+    let whole = head.len() as u64 + length + metadata.data_len() as u64;
+    ensure!(bytes == whole, "it has {bytes} bytes, not {whole}");
     Ok((says(&metadata, "generation").parse()?, says(&metadata, "epoch").parse()?))
 }
 

@@ -70,6 +70,7 @@ fn check(spec: ComparisonSpec, dataset: &Path, cache: &Path) -> anyhow::Result<C
     let test = (score == Score::Test).then(|| job.scored_on(SplitName::Test)).transpose()?;
     let val_images = val.as_ref().map(|val| val.images.len() as usize);
     job.spec = job.spec.sized(job.pictures.images.len() as usize, val_images)?;
+    job.check_hours()?;
     Ok(Checked { job, val, test })
 }
 
@@ -236,7 +237,7 @@ impl<'a> Trial<'a> {
             };
             seeds.iter().zip(runs).map(policies).collect()
         });
-        population.keep_latest(trained)?;
-        Ok(population.evaluate()?.into_iter().map(|accuracy| number(1.0 - accuracy)).collect())
+        let scored = trained.and_then(|()| population.evaluate());
+        Ok(population.keep_latest(scored)?.into_iter().map(|accuracy| number(1.0 - accuracy)).collect())
     }
 }

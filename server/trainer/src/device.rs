@@ -35,7 +35,12 @@ pub(crate) fn resolve(choice: DeviceChoice) -> Result<Device, SpecError> {
         },
         DeviceChoice::Cuda(number) => number,
     };
-    let refused = |allowed| Err(SpecError::new("device", format!("\"{choice}\""), allowed));
+    let refused = |mut allowed: String| {
+        if let Some(note) = idle_gpu(Path::new("/")) {
+            allowed = format!("{allowed}; {note}");
+        }
+        Err(SpecError::new("device", format!("\"{choice}\""), allowed))
+    };
     match cuda::load() {
         Err(reason) => refused(format!("cpu, because CUDA is not available: {reason}")),
         Ok(()) if i64::from(number) < Cuda::device_count() => Ok(Device::Cuda(number as usize)),
@@ -85,9 +90,19 @@ impl Placement {
         let way = ways.iter().find(is_meant);
         let way = way.ok_or_else(|| {
             let names: Vec<String> = ways.iter().map(|way| way.strategy.to_string()).collect();
-            let allowed = format!("auto, {}; {asked} needs CUDA", names.join(", "));
+            let mut allowed = format!("auto, {}; {asked} needs CUDA", names.join(", "));
+            if let Some(note) = idle_gpu(Path::new("/")) {
+                allowed = format!("{allowed}; {note}");
+            }
             SpecError::new("strategy", format!("\"{asked}\""), allowed)
         })?;
+        if let Some(streams) = streams.filter(|_| way.strategy != Strategy::Graphs) {
+            let allowed = format!(
+                "none here: members share streams with the strategy graphs only, not {}",
+                way.strategy
+            );
+            return Err(SpecError::new("streams", streams, allowed));
+        }
         let streams = streams.unwrap_or(STREAMS) as usize;
         Ok(Placement { device, way, compute, streams, cudnn_measures: false })
     }

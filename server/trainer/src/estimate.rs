@@ -6,8 +6,8 @@ use std::sync::Arc;
 use pba_search::{Spec, SpecError};
 
 use crate::cpu::threads;
-use crate::data::Pictures;
 use crate::device::idle_gpu;
+use crate::job::Job;
 use crate::models;
 use crate::network::net::multiply_adds;
 
@@ -23,19 +23,24 @@ const HOURS_MAX: f64 = 6.0;
 ///
 /// # Errors
 /// When it would, with the estimate.
-pub(crate) fn refuse_if_too_long<S: Spec>(spec: &S, pictures: &Pictures) -> Result<(), SpecError> {
+pub(crate) fn refuse_if_too_long<S: Spec>(job: &Job<S>) -> Result<(), SpecError> {
+    let Job { spec, pictures, placement, .. } = job;
     let training = spec.training();
+    // A network has one core.
+    let networks = if placement.way.is_stacked { 1 } else { spec.models_at_once() as usize };
+    let cores = threads().min(networks);
     let model = Arc::new(models::build(training.model, pictures.classes));
     let per_image = multiply_adds(&model, pictures.shape.height, pictures.shape.width) as f64;
     let trained = spec.images() as f64;
     let passes = TRAINING_PASSES * trained + spec.images_scored() as f64;
-    let hours = passes * per_image / (CORE_RATE * threads() as f64) / 3600.0;
+    let hours = passes * per_image / (CORE_RATE * cores as f64) / 3600.0;
     if hours <= HOURS_MAX {
         return Ok(());
     }
     let mut allowed = format!(
-        "cpu, to insist: there is no CUDA here, and {} CPU cores take about {hours:.0} hours for this, or more",
-        threads()
+        "cpu, to insist: there is no CUDA here, and this takes about {hours:.0} hours, or more, on {cores} CPU \
+         core{}",
+        if cores == 1 { "" } else { "s" }
     );
     if let Some(note) = idle_gpu(Path::new("/")) {
         allowed = format!("{allowed}; {note}");

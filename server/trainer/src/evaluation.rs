@@ -76,6 +76,7 @@ fn check(spec: EvaluationSpec, dataset: &Path, cache: &Path) -> anyhow::Result<C
     let tested_on = if has_test { SplitName::Test } else { SplitName::Val };
     ensure!(job.dataset.split(tested_on).is_some(), "there is neither a test nor a val split to test on");
     let tested = job.scored_on(tested_on)?;
+    job.check_hours()?;
     Ok(Checked { job, tested_on, tested })
 }
 

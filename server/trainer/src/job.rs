@@ -1,10 +1,11 @@
 //! A job that is ready to start.
 
+use std::collections::HashSet;
 use std::panic::{self, AssertUnwindSafe};
 use std::path::Path;
 use std::sync::Arc;
 
-use anyhow::ensure;
+use anyhow::{bail, ensure};
 use pba_augment::Base;
 use pba_datasets::{Dataset, SplitName};
 use pba_search::{DeviceChoice, ModelName, Spec, SpecError, Strategy};
@@ -53,8 +54,8 @@ pub(crate) struct Job<S> {
 }
 
 impl<S: Spec> Job<S> {
-    /// Checks everything that can be checked before anything starts. `sized` fits the spec to a number of
-    /// images.
+    /// Checks what all kinds of job have in common before anything starts. `sized` fits the spec to a number
+    /// of images.
     ///
     /// # Errors
     /// [`SpecError`] for a wrong field; others when the dataset cannot be read.
@@ -79,16 +80,25 @@ impl<S: Spec> Job<S> {
             );
             return Err(SpecError::new("model", format!("\"{model}\""), allowed).into());
         }
-        if choice == DeviceChoice::Auto && !placement.device.is_cuda() {
-            estimate::refuse_if_too_long(&spec, &pictures)?;
-        }
         Ok(Job { spec, dataset, pictures, base, placement })
+    }
+
+    /// Checks that a CPU can do it in hours, unless that device is asked for. The spec is sized by now.
+    ///
+    /// # Errors
+    /// When it would take longer, with the estimate.
+    pub(crate) fn check_hours(&self) -> Result<(), SpecError> {
+        match self.spec.training().device {
+            DeviceChoice::Auto if !self.placement.device.is_cuda() => estimate::refuse_if_too_long(self),
+            _ => Ok(()),
+        }
     }
 
     /// The images of a split that models are scored on.
     ///
     /// # Errors
-    /// When it cannot be read, or its images are of another size than those that models train on.
+    /// When it cannot be read, or its images are of another size than those that models train on, or of a
+    /// class that these lack.
     pub(crate) fn scored_on(&self, split: SplitName) -> anyhow::Result<Pictures> {
         let scored = data::pictures(&self.dataset, split)?;
         let (one, other) = (scored.shape, self.pictures.shape);
@@ -100,6 +110,13 @@ impl<S: Spec> Job<S> {
             other.height,
             other.width
         );
+        let known: HashSet<i64> = self.pictures.labels().into_iter().collect();
+        if let Some(strange) = scored.labels().into_iter().find(|label| !known.contains(label)) {
+            let name = scored.images.classes().get(strange as usize).cloned().unwrap_or_default();
+            bail!(
+                "the {split} split has images of class {strange} ({name:?}), of which the train split has none"
+            );
+        }
         Ok(scored)
     }
 }

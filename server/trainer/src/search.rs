@@ -53,6 +53,7 @@ struct Checked {
 /// Fits a search to the split that its members are scored with.
 fn check(mut job: Job<SearchSpec>) -> anyhow::Result<Checked> {
     if !job.spec.is_scored_with_val() {
+        job.check_hours()?;
         return Ok(Checked { job, own_val: None });
     }
     if job.dataset.split(SplitName::Val).is_none() {
@@ -61,6 +62,7 @@ fn check(mut job: Job<SearchSpec>) -> anyhow::Result<Checked> {
     }
     let val = job.scored_on(SplitName::Val)?;
     job.spec = job.spec.sized_for_val(val.images.len() as usize)?;
+    job.check_hours()?;
     Ok(Checked { job, own_val: Some(val) })
 }
 

@@ -18,6 +18,12 @@ unsafe extern "C" {
 #[error("{0}")]
 pub(crate) struct DeviceFault(String);
 
+impl DeviceFault {
+    pub(crate) fn new(reason: impl Into<String>) -> DeviceFault {
+        DeviceFault(reason.into())
+    }
+}
+
 /// Whether a function of a shim succeeded: it then gives null.
 ///
 /// # Errors
@@ -39,8 +45,8 @@ pub(crate) fn backward_on_caller() -> anyhow::Result<()> {
     check(unsafe { pba_backward_on_caller() }, "libtorch")
 }
 
-/// Has cuDNN choose kernels that repeat their results; by rule, so that a run can be repeated, or by measuring
-/// them.
+/// Has cuDNN choose kernels that repeat their results and round no inputs; by rule, so that a run can be
+/// repeated, or by measuring them.
 pub(crate) fn deterministic(by_measuring: bool) -> anyhow::Result<()> {
     // SAFETY: sets global flags that libtorch reads under its own synchronisation.
     check(unsafe { pba_deterministic(by_measuring) }, "libtorch")

@@ -24,7 +24,8 @@ fn it_runs_dry() {
         "| graphs | not here",
         "| stacked | - | bf16 |",
         "| sequential | - | bf16 |",
-        "| with checkpoints, written beside it |",
+        "| with one, written beside the second |",
+        "Written beside the training it costs",
         "\"event\":\"spent\",\"train\":",
         "\"event\":\"done\"",
     ] {
@@ -32,7 +33,7 @@ fn it_runs_dry() {
     }
     assert!(!measured.contains("failed with"), "{measured}");
     assert!(run(&["compare", "--dry-run"], false).contains("no schedule yet"));
-    assert!(run(&["search", "--dry-run"], true).contains("The schedule is out/search/schedule.json"));
+    assert!(run(&["search", "--dry-run"], true).contains("out-dry/search/schedule.json"));
     // What is done is found done.
     assert!(run(&["search", "--dry-run"], true).contains("\"event\":\"resumed\",\"epoch\":6"));
     let compared = run(&["compare", "--dry-run"], true);
@@ -41,4 +42,10 @@ fn it_runs_dry() {
     }
     assert!(run(&["compare", "--dry-run"], true).contains("8 of 8 runs have ended"));
     assert!(run(&["dance"], false).contains("usage:"));
+    assert!(run(&["search", "--dry"], false).contains("usage:"));
+    // What is done is not taken for the result of a run that failed.
+    let spoiled = folder.path().join("out-dry/search/events.jsonl");
+    std::fs::write(&spoiled, "{}\n").unwrap();
+    let failed = run(&["search", "--dry-run"], false);
+    assert!(failed.contains("failed with 1") && !failed.contains("The schedule is"), "{failed}");
 }

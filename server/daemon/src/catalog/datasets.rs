@@ -257,6 +257,11 @@ impl Served {
         if split == SplitName::Train { self.base } else { self.base.for_evaluation() }
     }
 
+    /// Whether it has a split, though it may not be readable.
+    pub(crate) fn has(&self, split: SplitName) -> bool {
+        self.dataset.split(split).is_some()
+    }
+
     /// A split that can be streamed, and the normalisation of its pixels.
     ///
     /// # Errors

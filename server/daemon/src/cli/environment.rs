@@ -13,7 +13,7 @@ use pba_wire::query::nearest;
 
 const PREFIX: &str = "PBA_";
 /// Settings without a flag.
-const WITHOUT_FLAG: [&str; 2] = ["PBA_LOG_FORMAT", "PBA_TRAINER_SAVE_SECONDS"];
+const WITHOUT_FLAG: [&str; 1] = ["PBA_LOG_FORMAT"];
 /// Variables of this repository's tests, besides those that start with `PBA_TEST_`.
 const OF_TESTS: [&str; 3] = ["PBA_BIN", "PBA_GOLDEN", "PBA_PYTHON"];
 

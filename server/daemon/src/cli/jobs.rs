@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use clap::Subcommand;
@@ -16,6 +17,9 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use crate::cli::bar::rate;
 use crate::cli::remote::Remote;
 use crate::cli::{INTERRUPTED, output};
+
+/// From one line about the progress to the next, where no bar is seen.
+const TOLD_INTERVAL: Duration = Duration::from_secs(60);
 
 /// A kind of job as the command line shows it. A value holds what a watcher knows of one job.
 pub(crate) trait Shown: Default {
@@ -91,7 +95,7 @@ pub(crate) struct Training {
     /// Epochs that each model trains [default: 200]
     #[arg(long)]
     epochs: Option<Field>,
-    /// Images to train on
+    /// Images to train on [default: the model's own, at most half of the split, for searches; else all]
     #[arg(long)]
     train_size: Option<Field>,
     /// Images per step [default: the model's own]
@@ -268,9 +272,10 @@ where
         let mut cells = S::cells(&job.results);
         let rest = cells.split_off(1);
         let epoch = format!("{}/{}", job.epoch, job.epochs);
-        let before = [job.id.clone(), job.state.to_string(), epoch];
+        let state = if job.finishing { "finishing".to_owned() } else { job.state.to_string() };
+        let before = [job.id.clone(), state, epoch];
         let left = job.progress.as_ref().and_then(|progress| progress.seconds_left);
-        let left = left.map_or("-".to_owned(), |left| format!("{left:.0}"));
+        let left = left.map_or("-".to_owned(), rough);
         let place = job.place.as_ref().map_or("-".to_owned(), TrainingPlace::to_string);
         let after = [format!("{:.1}", job.seconds), left, job.dataset.clone(), job.model.clone(), place];
         before.into_iter().chain(cells).chain(after).chain(rest).collect()
@@ -294,7 +299,7 @@ pub(crate) async fn one<S: Shown>(
 async fn watch<S: Shown>(remote: &Remote, id: &str, mut interrupt: Signal) -> anyhow::Result<Answer<S>> {
     let (name, command) = (S::Run::JOB.name, S::Run::JOB.command);
     let mut events = remote.client()?.events(S::Run::JOB.plural, id);
-    let (bar, mut seen, mut last, mut place) = (bar(), S::default(), None, None);
+    let (bar, mut seen, mut last, mut place, mut told) = (bar(), S::default(), None, None, None);
     loop {
         let event = tokio::select! {
             event = events.next() => event?,
@@ -313,11 +318,20 @@ async fn watch<S: Shown>(remote: &Remote, id: &str, mut interrupt: Signal) -> an
             output::line(json!({ "event": event.kind, "data": event.data }));
         }
         match event.kind.as_str() {
-            PROGRESS => show(&bar, &event.read()?),
+            PROGRESS => {
+                let progress: Progress = event.read()?;
+                show(&bar, &progress);
+                // Where no bar is seen, a line now and then.
+                let is_due = place.is_some() && told.is_none_or(|at: Instant| at.elapsed() >= TOLD_INTERVAL);
+                if bar.is_hidden() && !remote.json && progress.seconds_left.is_some() && is_due {
+                    output::line(bar.message());
+                    told = Some(Instant::now());
+                }
+            }
             STATE => {
                 let job: Answer<S> = event.read()?;
                 if job.place != place && !remote.json {
-                    bar.suspend(|| tell_of(job.place.as_ref()));
+                    bar.suspend(|| job.place.iter().for_each(tell_of));
                 }
                 place = job.place.clone();
                 last = Some(job);
@@ -344,12 +358,10 @@ async fn watch<S: Shown>(remote: &Remote, id: &str, mut interrupt: Signal) -> an
     Ok(job)
 }
 
-/// Prints where a job trains, if it is known.
-fn tell_of(place: Option<&TrainingPlace>) {
-    if let Some(place) = place {
-        output::line(format_args!("trains on {place}"));
-    }
-    if let Some(note) = place.and_then(|place| place.note.as_ref()) {
+/// Prints where a job trains.
+pub(crate) fn tell_of(place: &TrainingPlace) {
+    output::line(format_args!("trains on {place}"));
+    if let Some(note) = &place.note {
         output::line(format_args!("note: {note}"));
     }
 }
@@ -363,9 +375,19 @@ fn bar() -> ProgressBar {
 
 fn show(bar: &ProgressBar, progress: &Progress) {
     bar.set_position((10_000.0 * progress.fraction) as u64);
-    let left = progress.seconds_left.map_or("?".to_owned(), |left| format!("{left:.0} s"));
+    let left = progress.seconds_left.map_or("?".to_owned(), rough);
     let rate = rate(progress.images_per_second);
     bar.set_message(format!("epoch {}/{}  {rate}  {left} left", progress.epoch, progress.epochs));
+}
+
+/// A time to come, as exactly as it can be known.
+fn rough(seconds: f64) -> String {
+    let (minutes, hours) = (seconds / 60.0, seconds / 3600.0);
+    match seconds {
+        ..120.0 => format!("{seconds:.0} s"),
+        ..7200.0 => format!("{minutes:.0} min"),
+        _ => format!("{hours:.0} h"),
+    }
 }
 
 /// A fraction as a percentage; a dash where there is none.

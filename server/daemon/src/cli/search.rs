@@ -6,6 +6,7 @@ use anyhow::bail;
 use clap::Subcommand;
 use indicatif::ProgressBar;
 use pba_search::{Event, Exploit, MemberResults, Search, SearchResults};
+use pba_types::SplitName;
 use reqwest::Method;
 use serde::Serialize;
 use serde_json::Value;
@@ -189,7 +190,16 @@ impl Shown for Members {
     }
 
     fn details(_remote: &Remote, job: &Answer<Members>) {
-        let results = &job.results;
+        let (results, spec) = (&job.results, &job.spec);
+        if let Some(place) = &job.place {
+            jobs::tell_of(place);
+        }
+        if let (Some(train), Some(val)) = (spec.train_size, spec.val_size) {
+            let split = spec.val_split.unwrap_or(SplitName::Train);
+            output::line(format_args!(
+                "members train on {train} images, and are scored with {val} of the {split} split"
+            ));
+        }
         let row = |member: &MemberResults| {
             let parent = member.parent.map_or("-".to_owned(), |parent| parent.to_string());
             vec![member.id.to_string(), percent(member.score), member.age.to_string(), parent]

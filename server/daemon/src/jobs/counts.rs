@@ -21,12 +21,26 @@ pub(super) fn event<K: Run>(metrics: &Metrics, event: &K::Event, job: &K) {
     }
 }
 
-/// Counts the progress of a trainer that has trained `images` since it last reported.
-pub(super) fn progress<K: Run>(metrics: &Metrics, progress: &Progress, images: u64) {
-    metrics.gpu_memory_used_bytes.set(progress.gpu_memory_used_bytes.unwrap_or(0) as i64);
+/// Counts the progress of a trainer that has trained `images` since it last reported, which was `before`.
+pub(super) fn progress<K: Run>(
+    metrics: &Metrics,
+    before: Option<&Progress>,
+    progress: &Progress,
+    images: u64,
+) {
+    let of = |progress: Option<&Progress>| {
+        progress.and_then(|progress| progress.gpu_memory_used_bytes).unwrap_or(0)
+    };
+    // Several jobs may train, each on a device of its own.
+    metrics.gpu_memory_used_bytes.add(of(Some(progress)) as i64 - of(before) as i64);
     if is_search::<K>() {
         metrics.search_images_trained.inc_by(images);
     }
+}
+
+/// A trainer has ended, which last reported `last`.
+pub(super) fn end(metrics: &Metrics, last: &mut Progress) {
+    metrics.gpu_memory_used_bytes.sub(last.gpu_memory_used_bytes.take().unwrap_or(0) as i64);
 }
 
 /// Counts a trainer that was started again.

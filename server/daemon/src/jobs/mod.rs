@@ -25,7 +25,7 @@ use tokio::sync::{Notify, Semaphore, watch};
 use crate::catalog::datasets::Catalog;
 use crate::catalog::schedules::Registry;
 use crate::error::Error;
-use crate::jobs::record::Record;
+use crate::jobs::record::{Record, Source};
 use crate::jobs::supervisor::Waiting;
 use crate::jobs::table::Table;
 use crate::jobs::trainer::Trainer;
@@ -121,16 +121,18 @@ impl Jobs {
         promised.filter(|(_, spec)| !self.of::<Comparison>().has(spec.name()))
     }
 
-    /// Checks that a comparison takes neither name nor test split from one that is to follow a search.
-    fn check_promised(&self, asked: &ComparisonSpec, source: &str) -> Result<(), Error> {
-        for (search, promised) in self.promised() {
+    /// Checks that a comparison takes neither name nor test split from one that is to follow a search. One
+    /// that could not start when it should have stands in nobody's way.
+    fn check_promised(&self, asked: &ComparisonSpec, source: &Source) -> Result<(), Error> {
+        let is_kept = |search: &Record<Search>| search.state() != JobState::Done || search.error().is_none();
+        for (search, promised) in self.promised().filter(|(search, _)| is_kept(search)) {
             if promised.name() == asked.name() {
                 let (name, search) = (asked.name(), search.id());
                 let detail =
                     format!("the name {name:?} is kept for the comparison that follows search {search:?}");
                 return Err(Error::conflict(detail));
             }
-            if let Some(reason) = asked.conflict(&promised, search.source() == source) {
+            if let Some(reason) = asked.conflict(&promised, search.source().shares_test_split(source)) {
                 return Err(Error::spec(&reason));
             }
         }
@@ -141,9 +143,8 @@ impl Jobs {
     fn follow_up(&self, registry: &Registry) {
         for (search, comparison) in self.promised().filter(|(search, _)| search.state() == JobState::Done) {
             let queued = self.of::<Comparison>().start_later(registry, comparison, search.source());
-            if let Err(error) = queued {
-                search.complain(format!("its comparison cannot start: {}", error.detail));
-            }
+            let error = queued.err().map(|error| format!("its comparison cannot start: {}", error.detail));
+            search.complain(error);
         }
     }
 

@@ -1,5 +1,6 @@
 //! One job: its spec, its state and its journal.
 
+use std::io::ErrorKind;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -27,6 +28,9 @@ struct Entry<S> {
     spec: S,
     /// The dataset's path for the trainer.
     source: String,
+    /// Digest of the dataset's test split, if it had one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    test_digest: Option<String>,
     /// Milliseconds since 1970: orders the queue.
     created: u128,
     state: JobState,
@@ -37,6 +41,22 @@ struct Entry<S> {
     /// Where its trainer ran last.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     place: Option<TrainingPlace>,
+}
+
+/// Where a job's images are.
+#[derive(Clone, Debug)]
+pub(crate) struct Source {
+    /// The dataset's path for the trainer.
+    pub(crate) path: String,
+    /// Digest of its test split, if it has one.
+    pub(crate) test_digest: Option<String>,
+}
+
+impl Source {
+    /// Whether both have one test split, though it may lie in two places.
+    pub(crate) fn shares_test_split(&self, other: &Source) -> bool {
+        self.path == other.path || (self.test_digest.is_some() && self.test_digest == other.test_digest)
+    }
 }
 
 /// The part that changes while a job runs.
@@ -72,13 +92,13 @@ impl<K: Run> Record<K> {
     pub(crate) fn create(
         parent: &Path,
         spec: K::Spec,
-        source: String,
+        Source { path: source, test_digest }: Source,
         schedules: &[Arc<Schedule>],
     ) -> anyhow::Result<Record<K>> {
         let directory = parent.join(spec.name());
         let created = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
         let (state, error, place) = (JobState::Queued, None, None);
-        let entry = Entry { spec, source, created, state, error, seconds: 0.0, place };
+        let entry = Entry { spec, source, test_digest, created, state, error, seconds: 0.0, place };
         let record = Record::new(directory, entry, Vec::new(), None);
         // Created under another name, so that a killed server or a full disk leaves no folder
         // that takes the name but is not a job.
@@ -170,9 +190,9 @@ impl<K: Run> Record<K> {
         self.live().entry.spec.clone()
     }
 
-    /// The dataset's path for the trainer.
-    pub(crate) fn source(&self) -> String {
-        self.live().entry.source.clone()
+    /// Where its images are.
+    pub(crate) fn source(&self) -> Source {
+        self.live().entry.source()
     }
 
     /// When it was requested, in milliseconds since 1970.
@@ -183,6 +203,11 @@ impl<K: Run> Record<K> {
     /// Its state.
     pub(crate) fn state(&self) -> JobState {
         self.live().entry.state
+    }
+
+    /// Why it failed, or why what follows it cannot start.
+    pub(crate) fn error(&self) -> Option<String> {
+        self.live().entry.error.clone()
     }
 
     /// The job according to its journal; none before it has started.
@@ -196,16 +221,22 @@ impl<K: Run> Record<K> {
     }
 
     /// Why it keeps another job that is asked for from being started.
-    pub(crate) fn excludes(&self, asked: &K::Spec, source: &str) -> Option<SpecError> {
+    pub(crate) fn excludes(&self, asked: &K::Spec, source: &Source) -> Option<SpecError> {
         let live = self.live();
-        let Entry { spec, state, source: own, .. } = &live.entry;
-        K::excludes(live.job.as_ref(), spec, state.is_final(), asked, own == source)
+        let Entry { spec, state, .. } = &live.entry;
+        let same_data = live.entry.source().shares_test_split(source);
+        K::excludes(live.job.as_ref(), spec, state.is_final(), asked, same_data)
     }
 
     /// Its description in the API.
     pub(crate) fn answer(&self) -> Job<K::Spec> {
         let live = self.live();
-        let Entry { spec, state, error, place, .. } = live.entry.clone();
+        let Entry { mut spec, state, error, place, .. } = live.entry.clone();
+        // With the sizes that it got when it began.
+        if let Some(job) = &live.job {
+            spec = job.spec().clone();
+        }
+        let finishing = !state.is_final() && self.directory.join(files::FINISH).exists();
         let training = spec.training();
         JobAnswer {
             id: self.id.clone(),
@@ -218,8 +249,12 @@ impl<K: Run> Record<K> {
             dataset: training.dataset.clone(),
             model: training.model.to_string(),
             place,
-            progress: live.progress.clone(),
-            finishing: !state.is_final() && self.directory.join(files::FINISH).exists(),
+            // Its trainer reckons with all epochs.
+            progress: live.progress.clone().map(|progress| Progress {
+                seconds_left: progress.seconds_left.filter(|_| !finishing),
+                ..progress
+            }),
+            finishing,
             spec,
         }
     }
@@ -250,6 +285,8 @@ impl<K: Run> Record<K> {
         if waits {
             // A cancellation that came too late for the previous run does not apply to this one.
             let _ = self.cancelled.notified().now_or_never();
+            // That of the last run, until this one tells its own.
+            live.entry.place = None;
             self.enter_locked(&mut live, JobState::Running, None);
         }
         waits
@@ -289,7 +326,8 @@ impl<K: Run> Record<K> {
             return Err(Error::conflict(detail));
         }
         let path = self.directory.join(files::FINISH);
-        pba_files::replace(&path, b"")
+        let reached = live.job.as_ref().map_or(0, K::epoch);
+        pba_files::replace(&path, reached.to_string().as_bytes())
             .map_err(|error| Error::internal(format!("cannot write {}: {error}", path.display())))?;
         drop(live);
         tracing::info!(id = self.id, "{} ends when it next can", K::JOB.name);
@@ -297,12 +335,19 @@ impl<K: Run> Record<K> {
         Ok(())
     }
 
-    /// Queues a failed or cancelled job again.
+    /// Queues a failed or cancelled job again, to go on to its end: an earlier wish that it finish is dropped.
     pub(crate) fn resume(&self) -> Result<(), Error> {
         let mut live = self.live();
         let state = live.entry.state;
         match state {
             JobState::Failed | JobState::Cancelled => {
+                let wish = self.directory.join(files::FINISH);
+                match std::fs::remove_file(&wish) {
+                    Err(error) if error.kind() != ErrorKind::NotFound => {
+                        return Err(Error::internal(format!("cannot remove {}: {error}", wish.display())));
+                    }
+                    _ => {}
+                }
                 self.enter_locked(&mut live, JobState::Queued, None);
                 Ok(())
             }
@@ -330,12 +375,14 @@ impl<K: Run> Record<K> {
         self.changed();
     }
 
-    /// Says what is wrong with what follows it.
-    pub(crate) fn complain(&self, error: String) {
+    /// Says what is wrong with what follows it, or that nothing is any more.
+    pub(crate) fn complain(&self, error: Option<String>) {
         let mut live = self.live();
-        if live.entry.error.as_ref() != Some(&error) {
-            tracing::error!(id = self.id, error, "what follows a job cannot start");
-            live.entry.error = Some(error);
+        if live.entry.error != error {
+            if let Some(error) = &error {
+                tracing::error!(id = self.id, error, "what follows a job cannot start");
+            }
+            live.entry.error = error;
             live.save_or_warn(&self.directory);
             drop(live);
             self.changed();
@@ -368,6 +415,10 @@ impl<K: Run> Record<K> {
     pub(crate) fn saved(&self, epoch: u32) {
         let mut live = self.live();
         live.saved_epoch = epoch;
+        // Before a trainer reports progress, it tells from where it resumes.
+        if live.progress.is_none() {
+            live.images_before = live.job.as_ref().map_or(0, |job| images_until(job.spec(), epoch));
+        }
         // The time until here is not lost when the server is killed.
         live.entry.seconds = live.seconds();
         live.running_since = live.running_since.map(|_| Instant::now());
@@ -383,11 +434,7 @@ impl<K: Run> Record<K> {
     pub(crate) fn reread(&self, epoch: u32, lines: usize) -> anyhow::Result<()> {
         let (journal, job) = read_journal::<K>(&self.directory, lines)?;
         let mut live = self.live();
-        let images = |job: &K| {
-            let spec = job.spec();
-            spec.images() / u64::from(spec.epochs()) * u64::from(job.epoch())
-        };
-        live.images_before = job.as_ref().map_or(0, images);
+        live.images_before = job.as_ref().map_or(0, |job| images_until(job.spec(), job.epoch()));
         (live.journal, live.job, live.saved_epoch) = (journal, job, epoch);
         drop(live);
         self.changed();
@@ -406,11 +453,20 @@ impl<K: Run> Record<K> {
     /// Records the progress.
     pub(crate) fn progressed(&self, progress: Progress, metrics: &Metrics) {
         let mut live = self.live();
-        let before = live.progress.as_ref().map_or(live.images_before, |before| before.images);
-        counts::progress::<K>(metrics, &progress, progress.images.saturating_sub(before));
+        let before = live.progress.as_ref();
+        let images =
+            progress.images.saturating_sub(before.map_or(live.images_before, |before| before.images));
+        counts::progress::<K>(metrics, before, &progress, images);
         live.progress = Some(progress);
         drop(live);
         self.changed();
+    }
+
+    /// Its trainer has ended, in whatever way.
+    pub(crate) fn ended(&self, metrics: &Metrics) {
+        if let Some(last) = &mut self.live().progress {
+            counts::end(metrics, last);
+        }
     }
 
     fn changed(&self) {
@@ -419,6 +475,12 @@ impl<K: Run> Record<K> {
 
     fn live(&self) -> MutexGuard<'_, Live<K>> {
         self.live.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+}
+
+impl<S> Entry<S> {
+    fn source(&self) -> Source {
+        Source { path: self.source.clone(), test_digest: self.test_digest.clone() }
     }
 }
 
@@ -441,6 +503,11 @@ impl<K: Run> Live<K> {
     }
 }
 
+/// Images that a job has trained on after some of its epochs.
+fn images_until<S: Spec>(spec: &S, epoch: u32) -> u64 {
+    spec.images() / u64::from(spec.epochs()) * u64::from(epoch)
+}
+
 /// The file with a job's spec and state.
 fn entry_path<K: Run>(directory: &Path) -> PathBuf {
     directory.join(format!("{}.json", K::JOB.name))
@@ -451,7 +518,7 @@ fn entry_path<K: Run>(directory: &Path) -> PathBuf {
 fn read_journal<K: Run>(directory: &Path, lines_max: usize) -> anyhow::Result<(Vec<String>, Option<K>)> {
     let path = directory.join(files::JOURNAL);
     let bytes = match std::fs::read(&path) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Vec::new(),
+        Err(error) if error.kind() == ErrorKind::NotFound => Vec::new(),
         read => read.with_context(|| format!("cannot read {}", path.display()))?,
     };
     // The torn end of a journal may be any bytes.

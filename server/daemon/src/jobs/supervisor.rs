@@ -123,7 +123,8 @@ pub(super) async fn supervise(
     mut stop: watch::Receiver<bool>,
 ) {
     let (mut places, mut running, mut was_there) = (Places::default(), FuturesUnordered::new(), true);
-    let mut asking: Option<BoxFuture<'_, u32>> = None;
+    let mut is_unsure = false;
+    let mut asking: Option<BoxFuture<'_, Option<u32>>> = None;
     while !*stop.borrow() {
         follow_up();
         // The trainer may still be being built, as by `make run`, or not be mounted: the jobs of a
@@ -140,7 +141,7 @@ pub(super) async fn supervise(
             tracing::warn!(%trainer, "queued jobs wait: there is no trainer");
         }
         if is_there {
-            // Once: GPUs do not come and go while a server runs.
+            // GPUs do not come and go while a server runs.
             let is_auto = |(queued, _): &(Queued, _)| queued.device == DeviceChoice::Auto;
             if places.gpus.is_none() && waiting.iter().any(is_auto) {
                 asking.get_or_insert_with(|| workplace.trainer.gpus().boxed());
@@ -157,8 +158,14 @@ pub(super) async fn supervise(
         // A job may wait for its dataset.
         let polls = (waits && !is_there) || catalog.check_ready().is_err();
         tokio::select! {
-            Some(place) = running.next() => places.release(place),
-            gpus = answer(&mut asking) => (places.gpus, asking) = (Some(gpus), None),
+            Some(place) = running.next() => {
+                places.release(place);
+                is_unsure.then(|| places.gpus = None);
+            }
+            // A trainer that does not say is taken to have none, and is asked again before the next job.
+            gpus = answer(&mut asking) => {
+                (places.gpus, is_unsure, asking) = (Some(gpus.unwrap_or(0)), gpus.is_none(), None);
+            }
             () = workplace.queued.notified() => {}
             () = tokio::time::sleep(POLL), if polls => {}
             () = told(&mut stop) => {}
@@ -169,7 +176,7 @@ pub(super) async fn supervise(
 }
 
 /// The answer to a question; never, if nothing is asked.
-async fn answer(question: &mut Option<BoxFuture<'_, u32>>) -> u32 {
+async fn answer<T>(question: &mut Option<BoxFuture<'_, T>>) -> T {
     match question {
         Some(question) => question.await,
         None => std::future::pending().await,
@@ -187,7 +194,7 @@ async fn run<K: Run>(
     let mut checkpoint = record.saved_epoch();
     loop {
         let end = attempt(workplace, record, auto, stop).await;
-        workplace.metrics.gpu_memory_used_bytes.set(0);
+        record.ended(&workplace.metrics);
         let end = end.unwrap_or_else(|error| End::Failed(format!("{error:#}")));
         let reached = record.saved_epoch();
         starts = if reached > checkpoint { 1 } else { starts + 1 };
@@ -250,9 +257,11 @@ async fn attempt<K: Run>(
     stop: &mut watch::Receiver<bool>,
 ) -> anyhow::Result<End> {
     let Workplace { trainer, cache, .. } = workplace;
-    let mut child = trainer.start::<K>(&record.spec(), record.directory(), &record.source(), cache, auto)?;
+    let mut child =
+        trainer.start::<K>(&record.spec(), record.directory(), &record.source().path, cache, auto)?;
     let mut lines = BufReader::new(child.stdout.take().expect("stdout is piped")).lines();
-    let complaints = tokio::spawn(last_words(child.stderr.take().expect("stderr is piped")));
+    let stderr = child.stderr.take().expect("stderr is piped");
+    let complaints = tokio::spawn(last_words(record.id().to_owned(), stderr));
 
     let (mut failure, mut logged) = (None, None);
     loop {
@@ -359,14 +368,19 @@ async fn end(child: &mut Child) {
     }
 }
 
-/// The end of a trainer's standard error.
-async fn last_words(mut stderr: ChildStderr) -> String {
-    let mut kept = Vec::new();
-    let mut chunk = [0; 1024];
-    while let Ok(read @ 1..) = stderr.read(&mut chunk).await {
-        kept.extend_from_slice(&chunk[..read]);
+/// Logs what a trainer says on its standard error; gives the end of it.
+async fn last_words(id: String, stderr: ChildStderr) -> String {
+    let (mut stderr, mut kept) = (BufReader::new(stderr), Vec::new());
+    loop {
+        let mut line = Vec::new();
+        // A line may be of any length.
+        let read = (&mut stderr).take(STDERR_BYTES as u64).read_until(b'\n', &mut line).await;
+        if !matches!(read, Ok(1..)) {
+            return String::from_utf8_lossy(&kept).into_owned();
+        }
+        tracing::warn!(id, "trainer: {}", String::from_utf8_lossy(&line).trim_end());
+        kept.extend_from_slice(&line);
         let excess = kept.len().saturating_sub(STDERR_BYTES);
         kept.drain(..excess);
     }
-    String::from_utf8_lossy(&kept).into_owned()
 }

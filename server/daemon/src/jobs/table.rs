@@ -18,7 +18,7 @@ use crate::catalog::datasets::Catalog;
 use crate::catalog::schedules::Registry;
 use crate::error::Error;
 use crate::jobs::counts;
-use crate::jobs::record::{BEGUN, Record};
+use crate::jobs::record::{BEGUN, Record, Source};
 use crate::jobs::workplace::Workplace;
 
 /// Most jobs of a kind that wait or run at a time; more are refused.
@@ -36,8 +36,8 @@ type Records<K> = BTreeMap<String, Arc<Record<K>>>;
 /// A request that is valid, as far as can be checked without the trainer.
 pub(super) struct Checked<K: Run> {
     pub(super) spec: K::Spec,
-    /// The dataset's path for the trainer.
-    pub(super) source: String,
+    /// Where its images are.
+    pub(super) source: Source,
     /// The schedules that the trainer needs.
     schedules: Vec<Arc<Schedule>>,
     /// Whether the client chose the name.
@@ -104,7 +104,7 @@ impl<K: Run> Table<K> {
     ) -> Result<Arc<Record<K>>, Error> {
         let Checked { mut spec, source, schedules, named } = checked;
         self.check_room(&self.records())?;
-        self.ask_trainer(&spec, &source).await?;
+        self.ask_trainer(&spec, &source.path).await?;
         let record = {
             let mut records = self.records();
             self.check_room(&records)?;
@@ -127,7 +127,7 @@ impl<K: Run> Table<K> {
         &self,
         records: &mut Records<K>,
         spec: K::Spec,
-        source: String,
+        source: Source,
         schedules: &[Arc<Schedule>],
     ) -> Result<Arc<Record<K>>, Error> {
         let record = Record::create(&self.directory, spec, source, schedules)
@@ -153,14 +153,14 @@ impl<K: Run> Table<K> {
         registry: &Registry,
         mut spec: K::Spec,
         promised: &str,
-        source: &str,
+        source: &Source,
     ) -> Result<(), Error> {
         if self.is_taken(registry, &self.records(), spec.name()) {
             return Err(name_taken::<K>(spec.name()));
         }
         check_excluded(&self.records(), &spec, source)?;
         schedules_of::<K>(registry, &mut spec, Some(promised))?;
-        self.ask_trainer(&spec, source).await
+        self.ask_trainer(&spec, &source.path).await
     }
 
     /// Queues a job that another one starts, unless it is there already.
@@ -171,7 +171,7 @@ impl<K: Run> Table<K> {
         &self,
         registry: &Registry,
         mut spec: K::Spec,
-        source: String,
+        source: Source,
     ) -> Result<(), Error> {
         let mut records = self.records();
         if self.holds(&records, spec.name()) {
@@ -245,15 +245,17 @@ impl<K: Run> Table<K> {
         // Checked again: two names may be those of one schedule.
         let spec = K::Spec::from_json(&serde_json::to_string(&spec).map_err(Error::internal)?)
             .map_err(|error| Error::spec(&error))?
-            .for_splits(served.split(SplitName::Val).is_ok());
+            .for_splits(served.has(SplitName::Val));
         // A free name may be taken at any moment, and is then replaced by another one.
         if named && self.is_taken(registry, &self.records(), spec.name()) {
             return Err(name_taken::<K>(spec.name()));
         }
-        let source = match dataset.source() {
+        let path = match dataset.source() {
             None => BUILT_IN.to_owned(),
             Some(path) => std::path::absolute(path).map_err(Error::internal)?.display().to_string(),
         };
+        let test_digest = served.split(SplitName::Test).ok().map(|(test, _)| test.digest().to_string());
+        let source = Source { path, test_digest };
         check_excluded(&self.records(), &spec, &source)?;
         Ok(Checked { spec, source, schedules, named })
     }
@@ -377,10 +379,11 @@ fn schedules_of<K: Run>(
     spec: &mut K::Spec,
     promised: Option<&str>,
 ) -> Result<Vec<Arc<Schedule>>, Error> {
+    let (field, others) = K::Spec::schedules_field();
     let mut schedules = Vec::<Arc<Schedule>>::new();
     for name in spec.schedules().into_iter().filter(|name| Some(name.as_str()) != promised) {
         let found = registry.get(name);
-        let found = found.map_err(|error| error.or_one_of(K::Spec::schedules_allowed()))?;
+        let found = found.map_err(|error| error.of_field(field).or_one_of(others))?;
         found.name().clone_into(name);
         if !schedules.iter().any(|known| known.name() == found.name()) {
             schedules.push(found);
@@ -390,7 +393,7 @@ fn schedules_of<K: Run>(
 }
 
 /// Checks that no other job keeps one from being started.
-fn check_excluded<K: Run>(records: &Records<K>, spec: &K::Spec, source: &str) -> Result<(), Error> {
+fn check_excluded<K: Run>(records: &Records<K>, spec: &K::Spec, source: &Source) -> Result<(), Error> {
     let mut others = records.values().filter(|record| record.id() != spec.name());
     let reason = others.find_map(|record| record.excludes(spec, source));
     reason.map_or(Ok(()), |reason| Err(Error::spec(&reason)))

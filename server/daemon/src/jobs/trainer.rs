@@ -6,12 +6,13 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::Context;
-use pba_search::protocol::{DEVICES, Devices, Line, Report, Task, arguments, exit, files};
+use pba_search::protocol::{DEVICES, Device, Devices, Line, Report, Task, arguments, exit, files};
 use pba_search::{DeviceChoice, Run};
 use tokio::io::AsyncWriteExt;
 use tokio::process::{Child, Command};
 use tokio::time::timeout;
 
+use crate::config::Config;
 use crate::error::Error;
 
 const NAME: &str = "pba-trainer";
@@ -26,13 +27,16 @@ pub(crate) struct Trainer {
     program: PathBuf,
     /// The folder with the libtorch that it runs with, if not its own.
     libtorch: Option<PathBuf>,
+    /// Seconds from one save of the models to the next, if not as it chooses.
+    save_seconds: Option<u32>,
 }
 
 impl Trainer {
     /// The configured program, or the one next to this program.
-    pub(crate) fn find(configured: Option<PathBuf>, libtorch: Option<PathBuf>) -> Trainer {
+    pub(crate) fn find(config: &Config) -> Trainer {
         let beside = || std::env::current_exe().ok().map(|program| program.with_file_name(NAME));
-        Trainer { program: configured.or_else(beside).unwrap_or_else(|| NAME.into()), libtorch }
+        let program = config.trainer.clone().or_else(beside).unwrap_or_else(|| NAME.into());
+        Trainer { program, libtorch: config.libtorch.clone(), save_seconds: config.save_seconds }
     }
 
     /// The program.
@@ -91,7 +95,10 @@ impl Trainer {
                 Err(Error::field(&error.field, &error.message))
             }
             Ok(Line::Report(Report::Failed { error })) => Err(Error::body(error)),
-            _ => Err(missing(&String::from_utf8_lossy(&output.stderr).trim())),
+            _ => match String::from_utf8_lossy(&output.stderr).trim() {
+                "" => Err(missing(&output.status)),
+                reason => Err(missing(&reason)),
+            },
         }
     }
 
@@ -110,26 +117,31 @@ impl Trainer {
         let path = dir.join(files::SPEC);
         std::fs::write(&path, serde_json::to_vec_pretty(spec)?)
             .with_context(|| format!("cannot write {}", path.display()))?;
-        let task = Task::Run { dir, parent: std::process::id(), auto };
+        // Without it the trainer would run with its own, which may know no GPU.
+        if let Some(folder) = self.libtorch.as_ref().filter(|folder| !folder.exists()) {
+            anyhow::bail!("libtorch: {} is gone", folder.display());
+        }
+        let (parent, save_seconds) = (std::process::id(), self.save_seconds);
+        let task = Task::Run { dir, parent, auto, save_seconds };
         self.command::<R>(task, source, cache)
             .stdin(Stdio::null())
             .spawn()
             .with_context(|| format!("cannot start {}", self.program.display()))
     }
 
-    /// How many GPUs it can train on. None if it does not say.
-    pub(crate) async fn gpus(&self) -> u32 {
+    /// How many GPUs it can train on; none if it does not say.
+    pub(crate) async fn gpus(&self) -> Option<u32> {
         let mut command = self.process();
         command.arg(DEVICES).stdin(Stdio::null()).stderr(Stdio::null()).kill_on_drop(true);
         let told = timeout(DEVICES_TIMEOUT, command.output()).await;
         let told = told.map_err(anyhow::Error::from).and_then(|output| Ok(output?.stdout));
         let devices = told.and_then(|text| Ok(serde_json::from_slice::<Devices>(&text)?.devices));
-        let devices = devices.unwrap_or_else(|error| {
+        let devices = devices.inspect_err(|error| {
             let trainer = self.program.display();
             tracing::warn!(%trainer, error = %format!("{error:#}"), "the trainer does not say what GPUs there are");
-            Vec::new()
         });
-        devices.iter().filter(|device| device.device != DeviceChoice::Cpu.to_string()).count() as u32
+        let is_gpu = |device: &&Device| device.device != DeviceChoice::Cpu.to_string();
+        Some(devices.ok()?.iter().filter(is_gpu).count() as u32)
     }
 
     /// The program with its libtorch.
@@ -139,8 +151,8 @@ impl Trainer {
             // Goes before the program's own run path.
             let others = std::env::var_os(LIBRARY_PATH).unwrap_or_default();
             let folders = [folder.clone()].into_iter().chain(std::env::split_paths(&others));
-            // A folder with a colon in its name cannot be in such a list.
-            command.env(LIBRARY_PATH, std::env::join_paths(folders).unwrap_or_else(|_| folder.into()));
+            let list = std::env::join_paths(folders).expect("a folder that was checked has no colon");
+            command.env(LIBRARY_PATH, list);
         }
         command
     }
@@ -156,11 +168,19 @@ impl Trainer {
 
     /// Advice for a trainer that cannot run.
     fn missing(&self, plural: &str, reason: &dyn std::fmt::Display) -> Error {
+        let program = self.program.display();
+        let advice = match &self.libtorch {
+            Some(folder) if self.is_there() => format!(
+                "It runs with the libtorch in {}, as the server was told: restart the server with another --libtorch \
+                 FOLDER, or without",
+                folder.display()
+            ),
+            _ => "Build it with `make build` (without TRAINER=0; it fetches libtorch); no restart is needed. Or \
+                  restart the server and set its path with --trainer PATH or PBA_TRAINER"
+                .to_owned(),
+        };
         Error::no_trainer(format!(
-            "{plural} need {}, which cannot run here: {reason}. Streams are not affected. Build it with \
-             `make build` (without TRAINER=0; it fetches libtorch); no restart is needed. Or restart the \
-             server and set its path with --trainer PATH or PBA_TRAINER",
-            self.program.display()
+            "{plural} need {program}, which cannot run here: {reason}. Streams are not affected. {advice}"
         ))
     }
 }

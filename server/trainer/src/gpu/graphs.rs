@@ -5,7 +5,7 @@ use tch::{Device, Kind, Tensor};
 
 use crate::data::{Batch, ScoreSet};
 use crate::gpu::prefetch::feed;
-use crate::gpu::shim::Graph;
+use crate::gpu::shim::{self, Graph};
 use crate::gpu::stream::{Event, Stream};
 use crate::members::{EpochWork, Train, shares};
 use crate::network::net::Net;
@@ -36,6 +36,7 @@ impl Graphs {
     /// Makes the streams, once.
     fn prepare(&mut self, nets: &[Net]) -> anyhow::Result<Stream> {
         let Device::Cuda(device) = nets[0].device() else { unreachable!("graphs are a strategy of GPUs") };
+        shim::use_device(device)?;
         while self.streams.len() < self.streams_max.min(nets.len()) {
             self.streams.push(Stream::new(device)?);
         }

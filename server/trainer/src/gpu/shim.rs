@@ -30,6 +30,8 @@ struct Shim {
     graph_end: unsafe extern "C" fn(*mut c_void) -> *const c_char,
     graph_replay: unsafe extern "C" fn(*mut c_void) -> *const c_char,
     device: unsafe extern "C" fn(c_int, *mut c_char, usize, *mut usize, *mut usize) -> *const c_char,
+    use_device: unsafe extern "C" fn(c_int) -> *const c_char,
+    empty_cache: unsafe extern "C" fn() -> *const c_char,
 }
 
 impl Shim {
@@ -93,6 +95,18 @@ pub(crate) fn gpu(device: usize) -> anyhow::Result<Gpu> {
     // SAFETY: the shim ends the name with a NUL.
     let name = unsafe { CStr::from_ptr(name.as_ptr()) }.to_string_lossy().into_owned();
     Ok(Gpu { name, memory_free_bytes, memory_total_bytes })
+}
+
+/// Makes a GPU the current one of this thread, whose streams graphs are captured on.
+pub(crate) fn use_device(device: usize) -> anyhow::Result<()> {
+    // SAFETY: takes a number, which CUDA checks.
+    check(unsafe { (Shim::get()?.use_device)(device as c_int) })
+}
+
+/// Gives the memory that libtorch holds and does not use back to the GPUs.
+pub(crate) fn empty_cache() -> anyhow::Result<()> {
+    // SAFETY: takes nothing; libtorch synchronises it.
+    check(unsafe { (Shim::get()?.empty_cache)() })
 }
 
 /// Work of a stream, recorded once and run many times by one call.

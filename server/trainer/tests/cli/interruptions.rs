@@ -28,8 +28,8 @@ fn killed_at_five_random_moments_it_ends_as_if_nothing_had_happened() {
 
 /// Runs a search that saves nothing of itself until it is told to stop, once it has said `line`.
 fn interrupted_at(line: &str, folder: &Path, spec: &Value) {
-    let mut command = command(&["search", "--dir", folder.to_str().unwrap()], &CACHE);
-    command.env("PBA_TRAINER_SAVE_SECONDS", "3600");
+    let arguments = ["search", "--dir", folder.to_str().unwrap(), "--save-seconds", "3600"];
+    let command = command(&arguments, &CACHE);
     let mut child = spawn(command, spec);
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
     assert!(lines.by_ref().any(|said| said.contains(line)));
@@ -40,7 +40,7 @@ fn interrupted_at(line: &str, folder: &Path, spec: &Value) {
 }
 
 #[test]
-fn an_interruption_costs_no_finished_epoch() {
+fn an_interruption_costs_no_epoch_but_the_last() {
     let (whole, stopped) = (TempDir::new().unwrap(), TempDir::new().unwrap());
     let mut spec = small_spec();
     spec["epochs"] = 40.into();
@@ -233,9 +233,8 @@ fn a_full_disk_loses_no_finished_generation() {
     let folder = TempDir::new().unwrap();
     // Files may not grow beyond 600 blocks of 512 bytes: less than a checkpoint of four members.
     let mut command = Command::new("sh");
-    command.args(["-c", "trap '' XFSZ; ulimit -f 600; exec \"$0\" search --spec - --dataset shapes --cache \"$1\" --dir \"$2\""]);
+    command.args(["-c", "trap '' XFSZ; ulimit -f 600; exec \"$0\" search --spec - --dataset shapes --save-seconds 0 --cache \"$1\" --dir \"$2\""]);
     command.arg(env!("CARGO_BIN_EXE_pba-trainer")).arg(&*CACHE).arg(folder.path());
-    command.env("PBA_TRAINER_SAVE_SECONDS", "0");
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let output = spawn(command, &small_spec()).wait_with_output().unwrap();
     assert_eq!(output.status.code(), Some(1), "{}", text(&output));

@@ -39,7 +39,9 @@ fn command(arguments: &[&str], cache: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_pba-trainer"));
     command.args(arguments).args(["--spec", "-", "--dataset", "shapes", "--cache"]).arg(cache);
     // What takes seconds here would not be saved before its end.
-    command.env("PBA_TRAINER_SAVE_SECONDS", "0");
+    if !arguments.contains(&"--save-seconds") {
+        command.args(["--save-seconds", "0"]);
+    }
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     command
 }

@@ -37,6 +37,7 @@ fn wrong_specs_are_refused_before_anything_starts() {
     refuse("search", json!({ "batch_size": 97 }), "batch_size", "1..=96");
     refuse("search", json!({ "base": "pad_crop" }), "base", "pad_crop needs a number");
     refuse("search", json!({ "strategy": "graphs" }), "strategy", "graphs needs CUDA");
+    refuse("search", json!({ "streams": 4 }), "streams", "with the strategy graphs only");
     refuse("evaluate", json!({ "ablation": "all" }), "ablation", "flatten");
     refuse("evaluate", json!({ "population": 4 }), "population", "no such field");
 }
@@ -57,9 +58,26 @@ fn what_takes_days_on_a_cpu_is_done_there_only_when_asked() {
     assert_eq!(output.status.code(), Some(2), "{}", text(&output));
     let error: Value = serde_json::from_slice(&output.stdout).unwrap();
     let message = error["error"]["message"].as_str().unwrap();
-    for says in ["device is \"auto\"; allowed: cpu, to insist", "CPU cores take about", "hours"] {
+    for says in ["device is \"auto\"; allowed: cpu, to insist", "this takes about", "hours"] {
         assert!(message.contains(says), "{message:?} does not say {says:?}");
     }
+    // The other kinds of job too, with every size left out.
+    for command in ["evaluate", "compare"] {
+        let output = trainer(&[command, "--check"], &json!({ "model": "wrn-28-10" }), &CACHE);
+        let said = text(&output);
+        assert_eq!(output.status.code(), Some(2), "{command}: {said}");
+        assert!(said.contains("hours"), "{command}: {said}");
+        let output =
+            trainer(&[command, "--check"], &json!({ "model": "wrn-28-10", "device": "cpu" }), &CACHE);
+        assert!(output.status.success(), "{command}: {}", text(&output));
+    }
+    // A network has a core, however many there are.
+    let output = trainer(&["evaluate", "--check"], &json!({ "model": "wrn-28-10" }), &CACHE);
+    assert!(
+        text(&output).contains("on 1 CPU core;") || text(&output).contains("on 1 CPU core\""),
+        "{}",
+        text(&output)
+    );
 }
 
 #[test]
