@@ -74,12 +74,23 @@ pub fn sync_folder_of(path: &Path) -> io::Result<()> {
 /// # Errors
 /// As those of [`Replacement::begin`] and [`Replacement::commit`].
 pub fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
+    replace_with(path, |mut file| file.write_all(content))
+}
+
+/// The same with content that `write` writes.
+///
+/// # Errors
+/// As those of [`replace`], and those of `write`.
+pub fn replace_with<E: From<io::Error>>(
+    path: &Path,
+    write: impl FnOnce(&File) -> Result<(), E>,
+) -> Result<(), E> {
     let mut partial = path.to_owned();
     partial.as_mut_os_string().push(".partial");
     let file = File::create(&partial)?;
     let file = NamedTempFile::from_parts(file, TempPath::try_from_path(partial)?);
-    file.as_file().write_all(content)?;
-    Replacement { path: path.to_owned(), file }.commit()
+    write(file.as_file())?;
+    Ok(Replacement { path: path.to_owned(), file }.commit()?)
 }
 
 fn folder_of(path: &Path) -> &Path {

@@ -7,18 +7,19 @@
 use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io::{ErrorKind, Read};
+use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
 use pba_search::protocol::{Report, files};
-use safetensors::tensor::{Dtype, Metadata, SafeTensors, TensorView};
+use safetensors::tensor::{Dtype, Metadata, SafeTensorError, SafeTensors, TensorView};
 use tch::{Device, Kind, Tensor};
 
 use crate::network::rows::Rows;
 use crate::report;
-use crate::torch::DeviceFault;
+use crate::torch::{DeviceFault, Frozen};
 
 const FORMAT: &str = "pba-checkpoint/1";
 /// What older versions saved in the middle of a generation.
@@ -185,14 +186,10 @@ impl Writer {
 
     fn write(&self, Snapshot { generation, epoch, rows }: &Snapshot) -> anyhow::Result<()> {
         let rows = rows.map(|tensor| tensor.to_device(Device::Cpu));
-        let bytes = rows.named().map(|(_, tensor)| {
-            let mut bytes = vec![0; tensor.numel() * size_of::<f32>()];
-            tensor.contiguous().copy_data_u8(&mut bytes, tensor.numel());
-            bytes
-        });
-        let views = rows.named().into_iter().zip(&bytes).map(|((name, tensor), bytes)| {
+        let frozen = rows.named().map(|(name, tensor)| (name, Frozen::new(tensor)));
+        let views = frozen.iter().map(|(name, tensor)| {
             let size = tensor.size().into_iter().map(|side| side as usize).collect();
-            TensorView::new(Dtype::F32, size, bytes).map(|view| (name, view))
+            TensorView::new(Dtype::F32, size, tensor.bytes()).map(|view| (name, view))
         });
         let views = views.collect::<Result<Vec<_>, _>>()?;
         let metadata = HashMap::from([
@@ -201,14 +198,21 @@ impl Writer {
             ("epoch".to_owned(), epoch.to_string()),
             ("generation".to_owned(), generation.to_string()),
         ]);
-        let file = safetensors::serialize(views, Some(metadata))?;
         // The members are of use with the events that led to them only.
         match File::open(self.folder.join(files::JOURNAL)) {
             Err(error) if error.kind() == ErrorKind::NotFound => {}
             journal => journal.and_then(|journal| journal.sync_data()).context("cannot sync the journal")?,
         }
         let path = self.folder.join(format!("checkpoint-{epoch:06}.safetensors"));
-        Ok(replace_file(&path, &file)?)
+        // The numbers go to the disk from where they are: a copy would take longer than the writing.
+        let written = pba_files::replace_with(&path, |file| {
+            let descriptor = format!("/proc/self/fd/{}", file.as_raw_fd());
+            safetensors::serialize_to_file(views, Some(metadata), Path::new(&descriptor))
+        });
+        written.map_err(|error| match error {
+            SafeTensorError::IoError(error) => plainly(error).into(),
+            error => error.into(),
+        })
     }
 
     /// The members in a checkpoint.
@@ -294,10 +298,14 @@ fn says<'a>(metadata: &'a Metadata, key: &str) -> &'a str {
 
 /// Replaces or creates a file, with a plain error message when the disk is full.
 pub(crate) fn replace_file(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
-    pba_files::replace(path, bytes).map_err(|error| match error.kind() {
+    pba_files::replace(path, bytes).map_err(plainly)
+}
+
+fn plainly(error: std::io::Error) -> std::io::Error {
+    match error.kind() {
         ErrorKind::StorageFull => std::io::Error::new(error.kind(), "no space left on the disk"),
         _ => error,
-    })
+    }
 }
 
 #[cfg(test)]

@@ -2,8 +2,9 @@
 #![allow(unsafe_code)]
 
 use std::ffi::{CStr, c_char, c_void};
+use std::slice;
 
-use tch::Tensor;
+use tch::{Device, Kind, Tensor};
 
 unsafe extern "C" {
     fn pba_backward_on_caller() -> *const c_char;
@@ -50,6 +51,28 @@ pub(crate) fn backward_on_caller() -> anyhow::Result<()> {
 pub(crate) fn deterministic(by_measuring: bool) -> anyhow::Result<()> {
     // SAFETY: sets global flags that libtorch reads under its own synchronisation.
     check(unsafe { pba_deterministic(by_measuring) }, "libtorch")
+}
+
+/// A tensor of 32-bit floats in the memory of this machine, whose numbers nobody changes any more.
+pub(crate) struct Frozen(Tensor);
+
+impl Frozen {
+    /// The tensor, which nobody else may write to while this lives.
+    pub(crate) fn new(tensor: &Tensor) -> Frozen {
+        assert_eq!((tensor.device(), tensor.kind()), (Device::Cpu, Kind::Float));
+        Frozen(tensor.contiguous())
+    }
+
+    pub(crate) fn size(&self) -> Vec<i64> {
+        self.0.size()
+    }
+
+    /// The numbers, as they lie in memory.
+    pub(crate) fn bytes(&self) -> &[u8] {
+        // SAFETY: a contiguous tensor of floats has so many bytes there, as long as it lives, and nobody writes to
+        // them; any bytes will do.
+        unsafe { slice::from_raw_parts(self.0.data_ptr().cast(), self.0.numel() * size_of::<f32>()) }
+    }
 }
 
 /// Copies into a tensor of the same shape; the calling thread waits for no device.
