@@ -259,6 +259,11 @@ impl Config {
         self.datasets.iter().try_for_each(|(name, dataset)| check_dataset(name, &dataset.path))
     }
 
+    /// The trainer, which need not be there.
+    pub(crate) fn find_trainer(&self) -> Trainer {
+        Trainer::find(self.trainer.clone(), self.libtorch.clone(), self.save_seconds)
+    }
+
     /// Checks that the trainer, if one is set, is a program.
     ///
     /// # Errors

@@ -13,7 +13,9 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
+use pba_schedules::Digest;
 use pba_search::protocol::{Report, files};
+use pba_search::{DeviceChoice, Precision, TrainingSpec};
 use safetensors::tensor::{Dtype, Metadata, SafeTensorError, SafeTensors, TensorView};
 use tch::{Device, Kind, Tensor};
 
@@ -71,14 +73,33 @@ pub(crate) struct Checkpoints {
 #[derive(Clone, Debug)]
 struct Writer {
     folder: PathBuf,
-    /// Name of the model that the checkpoints belong to.
-    model: String,
+    /// What the checkpoints belong to.
+    owner: Owner,
+}
+
+/// The run that checkpoints belong to, as far as the meaning of their numbers depends on it.
+#[derive(Clone, Debug)]
+pub(crate) struct Owner {
+    /// Name of the model.
+    pub(crate) model: String,
+    /// Digest of how it is trained.
+    pub(crate) training: String,
+}
+
+impl Owner {
+    /// The owner of what is trained in this way, wherever that is.
+    pub(crate) fn of(training: &TrainingSpec) -> Owner {
+        let (device, precision) = (DeviceChoice::Auto, Precision::Auto);
+        let anywhere = TrainingSpec { device, precision, ..training.clone() };
+        let text = serde_json::to_string(&anywhere).expect("a spec is written as JSON");
+        Owner { model: training.model.to_string(), training: Digest::of(text).to_string() }
+    }
 }
 
 impl Checkpoints {
     /// Checkpoints that are written `interval` after one another at the earliest.
-    pub(crate) fn new(folder: &Path, model: String, interval: Option<Duration>) -> Checkpoints {
-        let writer = Writer { folder: folder.to_owned(), model };
+    pub(crate) fn new(folder: &Path, owner: Owner, interval: Option<Duration>) -> Checkpoints {
+        let writer = Writer { folder: folder.to_owned(), owner };
         let (latest, writing, took) = (None, None, Duration::ZERO);
         Checkpoints { writer, interval, latest, writing, took, began: Instant::now(), last: 0 }
     }
@@ -194,7 +215,8 @@ impl Writer {
         let views = views.collect::<Result<Vec<_>, _>>()?;
         let metadata = HashMap::from([
             ("format".to_owned(), FORMAT.to_owned()),
-            ("model".to_owned(), self.model.clone()),
+            ("model".to_owned(), self.owner.model.clone()),
+            ("training".to_owned(), self.owner.training.clone()),
             ("epoch".to_owned(), epoch.to_string()),
             ("generation".to_owned(), generation.to_string()),
         ]);
@@ -220,11 +242,14 @@ impl Writer {
         let read = || -> anyhow::Result<Rows> {
             let bytes = fs::read(path)?;
             let (_, metadata) = SafeTensors::read_metadata(&bytes)?;
+            let Owner { model: own, training } = &self.owner;
             let (format, model) = (says(&metadata, "format"), says(&metadata, "model"));
+            ensure!((format, model) == (FORMAT, own), "it holds {format:?} of {model:?}, not of {own:?}");
+            // Those of older versions do not say.
+            let there = Some(says(&metadata, "training")).filter(|there| !there.is_empty());
             ensure!(
-                (format, model) == (FORMAT, &self.model),
-                "it holds {format:?} of {model:?}, not of {:?}",
-                self.model
+                there.is_none_or(|there| there == training),
+                "it is of another run, of a model that is trained otherwise"
             );
             let file = SafeTensors::deserialize(&bytes)?;
             let tensor = |name: &str| -> anyhow::Result<Tensor> {
@@ -310,6 +335,8 @@ fn plainly(error: std::io::Error) -> std::io::Error {
 
 #[cfg(test)]
 mod tests {
+    use pba_search::{SearchSpec, Spec};
+
     use super::*;
 
     fn rows(members: i64) -> Rows {
@@ -317,9 +344,13 @@ mod tests {
         Rows { parameters: random(32), momentum: random(32), statistics: random(16) }
     }
 
+    fn owner(model: &str, training: &str) -> Owner {
+        Owner { model: model.to_owned(), training: training.to_owned() }
+    }
+
     /// Checkpoints that are written at once.
     fn at_once(folder: &Path) -> Checkpoints {
-        Checkpoints::new(folder, "tiny".to_owned(), Some(Duration::ZERO))
+        Checkpoints::new(folder, owner("tiny", "one"), Some(Duration::ZERO))
     }
 
     fn save(checkpoints: &mut Checkpoints, generation: u32, epoch: u32, rows: Rows) {
@@ -367,7 +398,7 @@ mod tests {
     fn what_is_taken_within_the_interval_is_written_at_the_end() {
         let folder = tempfile::tempdir().unwrap();
         let mut checkpoints =
-            Checkpoints::new(folder.path(), "tiny".to_owned(), Some(Duration::from_secs(3600)));
+            Checkpoints::new(folder.path(), owner("tiny", "one"), Some(Duration::from_secs(3600)));
         for epoch in 1..=3 {
             checkpoints.take(Snapshot { generation: epoch, epoch, rows: rows(2) }).unwrap();
         }
@@ -417,13 +448,29 @@ mod tests {
             format!("{:#}", checkpoints.restore(3, members).unwrap_err())
         };
         assert!(refused(&mut checkpoints, 4).contains("not a row for each member"));
-        let mut other = Checkpoints::new(folder.path(), "wrn-40-2".to_owned(), Some(Duration::ZERO));
-        assert!(refused(&mut other, 3).contains("\"tiny\""));
+        let others = |owner| Checkpoints::new(folder.path(), owner, Some(Duration::ZERO));
+        assert!(refused(&mut others(owner("wrn-40-2", "one")), 3).contains("\"tiny\""));
+        assert!(refused(&mut others(owner("tiny", "other")), 3).contains("another run"));
+        // What is no checkpoint, or not a whole one, is not restored.
         let path = folder.path().join("checkpoint-000003.safetensors");
         let bytes = fs::read(&path).unwrap();
-        fs::write(&path, &bytes[..bytes.len() - 1]).unwrap();
-        assert!(refused(&mut checkpoints, 3).contains("cannot load"));
-        fs::write(&path, b"torn").unwrap();
-        assert_eq!(on_disk(folder.path()), [], "what is no checkpoint is not restored");
+        for wrong in [&bytes[..bytes.len() - 1], &bytes[..100], b"torn", b""] {
+            fs::write(&path, wrong).unwrap();
+            assert_eq!(on_disk(folder.path()), []);
+        }
+        // What cannot be read is not passed over: it may be whole.
+        fs::remove_file(&path).unwrap();
+        fs::create_dir(&path).unwrap();
+        assert!(refused(&mut checkpoints, 3).contains("cannot read the checkpoint"));
+    }
+
+    #[test]
+    fn the_owner_is_how_models_are_trained_and_not_where() {
+        let owner = |text: &str| {
+            let spec = SearchSpec::from_json(text).unwrap();
+            Owner::of(spec.training()).training
+        };
+        assert_eq!(owner("{}"), owner(r#"{"device": "cuda:1", "precision": "bf16"}"#));
+        assert_ne!(owner("{}"), owner(r#"{"seed": 7}"#));
     }
 }

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use pba_search::{Spec, SpecError};
 
 use crate::cpu::threads;
+use crate::data::Pictures;
 use crate::device::idle_gpu;
-use crate::job::Job;
 use crate::models;
 use crate::network::net::multiply_adds;
 
@@ -19,15 +19,17 @@ const TRAINING_PASSES: f64 = 3.0;
 /// A job that takes longer runs on a CPU only if its spec says so.
 const HOURS_MAX: f64 = 6.0;
 
-/// Refuses a job that would take very long on the CPU, because nobody asked for that device.
+/// Refuses a job that would take very long on the CPU, because nobody asked for that device. So many networks
+/// are trained side by side, each on a core.
 ///
 /// # Errors
 /// When it would, with the estimate.
-pub(crate) fn refuse_if_too_long<S: Spec>(job: &Job<S>) -> Result<(), SpecError> {
-    let Job { spec, pictures, placement, .. } = job;
+pub(crate) fn refuse_if_too_long<S: Spec>(
+    spec: &S,
+    pictures: &Pictures,
+    networks: usize,
+) -> Result<(), SpecError> {
     let training = spec.training();
-    // A network has one core.
-    let networks = if placement.way.is_stacked { 1 } else { spec.models_at_once() as usize };
     let cores = threads().min(networks);
     let model = Arc::new(models::build(training.model, pictures.classes));
     let per_image = multiply_adds(&model, pictures.shape.height, pictures.shape.width) as f64;

@@ -14,6 +14,7 @@ use tch::{Device, Kind, Tensor};
 use crate::data::{self, Pictures};
 use crate::device::{self, Placement};
 use crate::estimate;
+use crate::gpu::cuda;
 use crate::models;
 use crate::network::net::Net;
 
@@ -66,6 +67,7 @@ impl<S: Spec> Job<S> {
         dataset: &Path,
         cache: &Path,
     ) -> anyhow::Result<Job<S>> {
+        cuda::check_version()?;
         let (choice, precision) = (spec.training().device, spec.training().precision);
         let placement = Placement::new(device::resolve(choice)?, strategy, precision, spec.streams())?;
         let dataset = data::open(dataset, cache)?;
@@ -89,7 +91,11 @@ impl<S: Spec> Job<S> {
     /// When it would take longer, with the estimate.
     pub(crate) fn check_hours(&self) -> Result<(), SpecError> {
         match self.spec.training().device {
-            DeviceChoice::Auto if !self.placement.device.is_cuda() => estimate::refuse_if_too_long(self),
+            DeviceChoice::Auto if !self.placement.device.is_cuda() => {
+                let is_stacked = self.placement.way.is_stacked;
+                let networks = if is_stacked { 1 } else { self.spec.models_at_once() as usize };
+                estimate::refuse_if_too_long(&self.spec, &self.pictures, networks)
+            }
             _ => Ok(()),
         }
     }

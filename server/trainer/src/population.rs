@@ -13,7 +13,7 @@ use pba_search::protocol::{Report, files};
 use pba_search::{Spec, Trainer, TrainingSpec};
 use tch::Kind;
 
-use crate::checkpoint::{Checkpoints, Snapshot};
+use crate::checkpoint::{Checkpoints, Owner, Snapshot};
 use crate::data::{ScoreSet, TrainSet, member_seed};
 use crate::device::Placement;
 use crate::job::Job;
@@ -108,8 +108,7 @@ impl Population {
             net.set_stem_as_product(placement.way.is_stacked && placement.device.is_cuda());
             net
         };
-        let checkpoints =
-            |dir: &RunDir| Checkpoints::new(&dir.path, training.model.to_string(), dir.save_interval);
+        let checkpoints = |dir: &RunDir| Checkpoints::new(&dir.path, Owner::of(&training), dir.save_interval);
         let set = |Beginning { images, base, .. }: &Beginning| TrainSet {
             pictures: pictures.clone(),
             indices: Arc::clone(images),

@@ -85,7 +85,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     if std::io::stdout().is_terminal() {
         output::line("Ctrl-C ends the server");
     }
-    let trainer = Trainer::find(&config);
+    let trainer = config.find_trainer();
     tokio::select! {
         () = tell_of_searches(&url, &trainer) => {}
         stopped = &mut serving => return stopped.context("the server failed"),

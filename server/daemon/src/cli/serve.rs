@@ -67,7 +67,7 @@ struct CheckedDataset<'a> {
 fn check(config: &Config) -> anyhow::Result<Checked<'_>> {
     config.check_paths()?;
     config.check_trainer()?;
-    let trainer = Trainer::find(config);
+    let trainer = config.find_trainer();
     let trainer = trainer.is_there().then(|| trainer.program().display().to_string());
     let built_in = CheckedDataset { path: None, base: None, format: BUILT_IN };
     let mut datasets = BTreeMap::from([(BUILT_IN, built_in)]);
@@ -95,7 +95,7 @@ pub(crate) async fn start(config: &Config) -> anyhow::Result<Server> {
             "{fault}; streams work, but jobs wait and new ones are refused until there is a trainer"
         );
     }
-    let trainer = Trainer::find(config);
+    let trainer = config.find_trainer();
     // After locking, so that the previous holder no longer changes them.
     let registry = Registry::open(&data.join("schedules"), lock.is_writer())?;
     let jobs = Jobs::open(data, &cache, trainer, lock.is_writer(), metrics.clone())?;

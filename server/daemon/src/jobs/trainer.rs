@@ -12,7 +12,6 @@ use tokio::io::AsyncWriteExt;
 use tokio::process::{Child, Command};
 use tokio::time::timeout;
 
-use crate::config::Config;
 use crate::error::Error;
 
 const NAME: &str = "pba-trainer";
@@ -33,10 +32,14 @@ pub(crate) struct Trainer {
 
 impl Trainer {
     /// The configured program, or the one next to this program.
-    pub(crate) fn find(config: &Config) -> Trainer {
+    pub(crate) fn find(
+        configured: Option<PathBuf>,
+        libtorch: Option<PathBuf>,
+        save_seconds: Option<u32>,
+    ) -> Trainer {
         let beside = || std::env::current_exe().ok().map(|program| program.with_file_name(NAME));
-        let program = config.trainer.clone().or_else(beside).unwrap_or_else(|| NAME.into());
-        Trainer { program, libtorch: config.libtorch.clone(), save_seconds: config.save_seconds }
+        let program = configured.or_else(beside).unwrap_or_else(|| NAME.into());
+        Trainer { program, libtorch, save_seconds }
     }
 
     /// The program.

@@ -36,13 +36,30 @@ pub(crate) fn load() -> Result<(), String> {
     LOADED.clone()
 }
 
-fn try_load() -> anyhow::Result<()> {
+/// Checks that libtorch is of the version that the binary is compiled for: with another one it may run, and
+/// compute something else.
+///
+/// # Errors
+/// When its version is another one, or is not told.
+pub(crate) fn check_version() -> anyhow::Result<()> {
     let lib = library_folder()?;
-    let version_file = lib.join("../version.py");
-    let version = fs::read_to_string(&version_file)
-        .with_context(|| format!("cannot tell the version of libtorch from {}", version_file.display()))?;
-    let is_same = version.contains(&format!("'{LIBTORCH}"));
-    ensure!(is_same, "{} is not of version {LIBTORCH}", lib.display());
+    // A PyTorch has the one, a libtorch the other.
+    let files = ["../version.py", "../build-version"].map(|file| lib.join(file));
+    let version = files.iter().find_map(|file| fs::read_to_string(file).ok());
+    let version = version.with_context(|| {
+        format!(
+            "cannot tell the version of libtorch: there is no {}",
+            files.each_ref().map(|file| file.display().to_string()).join(" or ")
+        )
+    })?;
+    let is_same = version.contains(&format!("'{LIBTORCH}")) || version.starts_with(LIBTORCH);
+    ensure!(is_same, "the libtorch in {} is not of version {LIBTORCH}", lib.display());
+    Ok(())
+}
+
+fn try_load() -> anyhow::Result<()> {
+    check_version()?;
+    let lib = library_folder()?;
     open(&lib.join("libtorch_cuda.so"))?;
     ensure!(tch::Cuda::is_available(), "libtorch_cuda.so is loaded, but the driver offers no GPU");
     Ok(())
