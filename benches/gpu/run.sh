@@ -139,6 +139,14 @@ measure() {
     return "${failed:-0}"
 }
 
+# Shows what a trainer told: events of these kinds and those of all jobs, and the last of its progress.
+told() {
+    sed -n -e 's/"schedule":{.*/"schedule":...}/' \
+        -e "/\"event\":\"\(resumed\|device\|spent\|interrupted\|failed\|$1\)\"/s/^/    /p" "$2"
+    sed -n -e '/"event":"progress"/s/^/    /p' "$2" | tail -n 1
+    echo
+}
+
 # Runs a search of some epochs in a folder for some seconds, and tells what took how long.
 whole_search() {
     local epochs="$1" folder="$2" seconds="$3" data=shapes train=4000 val=6000
@@ -156,10 +164,7 @@ whole_search() {
     # By itself: a signal ends it between two steps, and it saves what it has.
     part "$seconds" ./pba-trainer search --detached --spec "$folder/spec.json" --dataset "$data" \
         --dir "$folder" --cache "$folder/cache" > "$folder/told.jsonl"
-    sed -n -e 's/"schedule":.*/"schedule":...}/' \
-        -e '/"event":"\(resumed\|device\|spent\|interrupted\|failed\|done\)"/s/^/    /p' "$folder/told.jsonl"
-    sed -n -e '/"event":"progress"/s/^/    /p' "$folder/told.jsonl" | tail -n 1
-    echo
+    told 'done' "$folder/told.jsonl"
 }
 
 search() {
@@ -205,9 +210,7 @@ compare() {
         \"arms\": [\"none\", \"trivial-augment-wide\", \"cifar10-pba\", \"gpu\"]}" > "$folder/spec.json"
     part "$seconds" ./pba-trainer compare --detached --spec "$folder/spec.json" --dataset "$data" \
         --dir "$folder" --cache "$folder/cache" > "$folder/told.jsonl"
-    sed -n -e '/"event":"\(resumed\|device\|spent\|interrupted\|failed\|scored\|compared\)"/s/^/    /p' "$folder/told.jsonl"
-    sed -n -e '/"event":"progress"/s/^/    /p' "$folder/told.jsonl" | tail -n 1
-    echo
+    told 'scored\|compared' "$folder/told.jsonl"
     if [[ -z "$failed" && -e "$folder/report.md" ]]; then
         cat "$folder/report.md"
         return

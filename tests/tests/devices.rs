@@ -42,7 +42,8 @@ fn a_job_for_each_device() {
             let calls = std::fs::read_to_string(script.file("calls")).unwrap_or_default();
             calls.lines().rev().find(|call| call.contains(&format!("/{name}/"))).map(str::to_owned)
         });
-        call.split_once("--auto ").map(|(_, device)| device.to_owned())
+        let words: Vec<&str> = call.split_whitespace().collect();
+        words.windows(2).find(|pair| pair[0] == "--auto").map(|pair| pair[1].to_owned())
     };
     assert_eq!(placed("first").as_deref(), Some("cuda:0"));
     assert_eq!(placed("second").as_deref(), Some("cuda:1"));

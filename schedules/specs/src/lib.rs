@@ -9,6 +9,7 @@ mod model;
 mod preset;
 mod progress;
 pub mod protocol;
+mod report;
 mod search;
 mod training;
 
@@ -22,14 +23,13 @@ macro_rules! kinds {
 }
 
 pub use arm::Arm;
-pub use comparison::{
-    ArmResults, Candidate, ComparisonResults, ComparisonSpec, Contrast, Entry, Score, Tuning, Unit, Verdict,
-};
+pub use comparison::ComparisonSpec;
 pub use evaluation::{Evaluated, Evaluation, EvaluationEvent, EvaluationResults, EvaluationSpec};
 pub use fields::SpecError;
 pub use journal::Run;
 pub use model::{ModelName, TrainingDefaults, UnknownModel};
 pub use preset::Preset;
 pub use progress::{Progress, TrainingPlace};
+pub use report::{ArmResults, Candidate, ComparisonResults, Contrast, Entry, Score, Tuning, Unit, Verdict};
 pub use search::{MemberResults, SearchResults, SearchSpec};
 pub use training::{DeviceChoice, LrSchedule, Precision, Spec, Strategy, TrainingSpec};

@@ -7,9 +7,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
-use crate::comparison::{ComparisonSpec, Score};
+use crate::comparison::ComparisonSpec;
 use crate::fields::{Fields, SpecError};
 use crate::preset::Preset;
+use crate::report::Score;
 use crate::training::{IMAGES_MAX, Spec, Strategy, TrainingSpec};
 
 /// Most members of a population. More would not fit a device, and events list every member.

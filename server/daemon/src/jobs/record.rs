@@ -415,10 +415,6 @@ impl<K: Run> Record<K> {
     pub(crate) fn saved(&self, epoch: u32) {
         let mut live = self.live();
         live.saved_epoch = epoch;
-        // Before a trainer reports progress, it tells from where it resumes.
-        if live.progress.is_none() {
-            live.images_before = live.job.as_ref().map_or(0, |job| images_until(job.spec(), epoch));
-        }
         // The time until here is not lost when the server is killed.
         live.entry.seconds = live.seconds();
         live.running_since = live.running_since.map(|_| Instant::now());
@@ -434,7 +430,11 @@ impl<K: Run> Record<K> {
     pub(crate) fn reread(&self, epoch: u32, lines: usize) -> anyhow::Result<()> {
         let (journal, job) = read_journal::<K>(&self.directory, lines)?;
         let mut live = self.live();
-        live.images_before = job.as_ref().map_or(0, |job| images_until(job.spec(), job.epoch()));
+        let images = |job: &K| {
+            let spec = job.spec();
+            spec.images() / u64::from(spec.epochs()) * u64::from(job.epoch())
+        };
+        live.images_before = job.as_ref().map_or(0, images);
         (live.journal, live.job, live.saved_epoch) = (journal, job, epoch);
         drop(live);
         self.changed();
@@ -501,11 +501,6 @@ impl<K: Run> Live<K> {
         pba_files::replace(&path, &serde_json::to_vec_pretty(&self.entry)?)
             .with_context(|| format!("cannot write {}", path.display()))
     }
-}
-
-/// Images that a job has trained on after some of its epochs.
-fn images_until<S: Spec>(spec: &S, epoch: u32) -> u64 {
-    spec.images() / u64::from(spec.epochs()) * u64::from(epoch)
 }
 
 /// The file with a job's spec and state.
