@@ -139,10 +139,11 @@ measure() {
     return "${failed:-0}"
 }
 
-# Shows what a trainer told: events of these kinds and those of all jobs, and the last of its progress.
+# Shows what a trainer told: events of these kinds and those of all jobs, why it refused to start, and the last of
+# its progress.
 told() {
     sed -n -e 's/"schedule":{.*/"schedule":...}/' \
-        -e "/\"event\":\"\(resumed\|device\|spent\|interrupted\|failed\|$1\)\"/s/^/    /p" "$2"
+        -e "/\"event\":\"\(resumed\|device\|spent\|interrupted\|failed\|$1\)\"/s/^/    /p" -e '/^{"error"/s/^/    /p' "$2"
     sed -n -e '/"event":"progress"/s/^/    /p' "$2" | tail -n 1
     echo
 }

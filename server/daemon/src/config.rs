@@ -102,7 +102,7 @@ settings! {
     trainer: PathBuf = (env = "PBA_TRAINER", value_name = "PATH");
     /// Folder of libtorch's libraries for the trainer, before those that it was built with: one with CUDA, say
     libtorch: PathBuf = (env = "PBA_LIBTORCH", value_name = "FOLDER");
-    /// Seconds from one save of a job's models to the next, at least; 0 saves after every epoch [default: 20, or
+    /// Seconds from one save of a job's models to the next, at least; 0 saves after every epoch [default: 30, or
     /// 100 times what a save takes, if that is less]
     save_seconds: u32 = (env = "PBA_SAVE_SECONDS", value_name = "SECONDS");
     /// Allow an address that other machines can reach, without authentication

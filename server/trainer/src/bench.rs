@@ -33,8 +33,6 @@ const FLOP_PER_MULTIPLY_ADD: f64 = 6.0;
 const PAPER: (f64, f64, f64, f64) = (16.0, 200.0, 31.0, 3.0);
 /// The unit of `/proc/self/stat`, on every Linux.
 const TICKS_PER_SECOND: f64 = 100.0;
-/// Seconds from one checkpoint to the next in a run, where they take long; otherwise it is less.
-const INTERVAL: f64 = checkpoint::INTERVAL_MAX.as_secs_f64();
 /// Images that each member of it is scored with.
 const PAPER_VAL_SIZE: f64 = 10_000.0;
 
@@ -301,23 +299,22 @@ fn measure_checkpoints(job: &Job<SearchSpec>, args: &Args, run_dir: &RunDir) -> 
         let (wall, cpu): (Vec<f64>, Vec<f64>) = both.iter().copied().unzip();
         report::line(&format!("| {name} | {:.3} | {:.2} |", median(wall), median(cpu)));
     }
+    let in_line = median(in_line);
+    let interval = checkpoint::interval(Duration::from_secs_f64(in_line)).as_secs_f64();
     // Each with the one beside it, as the machine's speed drifts.
     let more = |of: fn(&(f64, f64)) -> f64| {
-        let more: Vec<f64> =
-            seconds[0].iter().zip(&seconds[1]).map(|(without, with)| of(with) - of(without)).collect();
+        let pairs = seconds[0].iter().zip(&seconds[1]);
+        let more: Vec<f64> = pairs.map(|(without, with)| of(with) - of(without)).collect();
         let (mean, error) = mean_and_error(&more);
-        format!(
-            "{mean:.3} +- {error:.3} s ({:.1} +- {:.1} % of {INTERVAL} s)",
-            100.0 * mean / INTERVAL,
-            100.0 * error / INTERVAL
-        )
+        let [share, of_share] = [mean, error].map(|seconds| 100.0 * seconds / interval);
+        format!("{mean:.3} +- {error:.3} s ({share:.1} +- {of_share:.1} %)")
     };
     report::line("");
     report::line(&format!(
-        "A checkpoint of {:.0} MB takes {:.3} s in line. Written beside the training it costs {}, and {} of CPU: mean \
-         and standard error of {} pairs. One is written every {INTERVAL} s at most.",
+        "A checkpoint of {:.0} MB takes {in_line:.3} s in line, so one is written every {interval:.0} s at most. Written \
+         beside the training it costs {}, and {} of CPU: mean and standard error of {} pairs, and their shares of that \
+         time.",
         bytes as f64 / 1e6,
-        median(in_line),
         more(|took| took.0),
         more(|took| took.1),
         args.rounds,

@@ -27,12 +27,17 @@ const FORMAT: &str = "pba-checkpoint/1";
 /// What older versions saved in the middle of a generation.
 const MID_GENERATION: &str = "between.safetensors";
 /// Longest time from one write to the next.
-pub(crate) const INTERVAL_MAX: Duration = Duration::from_secs(20);
+const INTERVAL_MAX: Duration = Duration::from_secs(30);
 /// Writes come this many times their own duration after one another, up to that: they take a hundredth of the
 /// time at most.
 const INTERVAL_WRITES: u32 = 100;
 /// Longest head of a file that is read; those of ours have a few hundred bytes.
 const HEAD_BYTES_MAX: u64 = 1 << 20;
+
+/// The time from one write to the next, at least, when a write takes so long.
+pub(crate) fn interval(took: Duration) -> Duration {
+    INTERVAL_MAX.min(took * INTERVAL_WRITES)
+}
 
 /// What the members are after an epoch.
 pub(crate) struct Snapshot {
@@ -129,7 +134,7 @@ impl Checkpoints {
         if self.writing.as_ref().is_some_and(JoinHandle::is_finished) {
             self.join()?;
         }
-        let interval = self.interval.unwrap_or(INTERVAL_MAX.min(self.took * INTERVAL_WRITES));
+        let interval = self.interval.unwrap_or(interval(self.took));
         if self.writing.is_none() && self.began.elapsed() >= interval {
             self.write();
         }

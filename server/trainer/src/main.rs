@@ -13,7 +13,7 @@
 //! {"event":"finished","epoch":3}                                     when it is asked to end here
 //! {"event":"exploit","epoch":3,"target":1,"clone":0,...}
 //! {"event":"checkpoint","epoch":3}
-//! {"event":"saved","epoch":3}                                        every 20 s or so
+//! {"event":"saved","epoch":3}                                        every 30 s or so
 //! {"event":"done","winner":3,"score":0.46,"digest":"...","schedule":{...}}
 //! ```
 //!

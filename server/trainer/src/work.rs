@@ -39,7 +39,7 @@ pub(crate) struct Work {
     #[arg(long = flags::PARENT, conflicts_with = "detached")]
     parent: Option<i32>,
     /// Seconds from one save of the members to the next, at least; 0 saves after each epoch. They are also saved
-    /// at the end and on interruption [default: 100 times what a save takes, but at most 20].
+    /// at the end and on interruption [default: 100 times what a save takes, but at most 30].
     #[arg(long = flags::SAVE_SECONDS)]
     save_seconds: Option<u32>,
 }
