@@ -21,7 +21,10 @@ began=$SECONDS
 exec 3>&1
 
 pack() {
-    local out=target/gpu data="${1:+$(realpath "$1")}"
+    local out=target/gpu data=
+    if [[ -n "${1:-}" ]]; then
+        data="$(realpath -e "$1")"
+    fi
     cd "$here/../.."
     server/trainer/fetch-libtorch.sh
     cargo build --release -p pba-trainer
@@ -236,7 +239,7 @@ case "$command" in
     measure | search | compare)
         (($# == 0)) || usage
         out="$(realpath -m "${PBA_GPU_OUT:-$here/out${dry:+-dry}}")"
-        libtorch_lib="${LIBTORCH_LIB:+$(realpath "$LIBTORCH_LIB")}"
+        libtorch_lib="${LIBTORCH_LIB:+$(realpath -e "$LIBTORCH_LIB")}"
         cd "$here"
         if [[ ! -x pba-trainer ]]; then
             echo "there is no pba-trainer in $here: run \`$0 pack\` first, and then target/gpu/run.sh" >&2

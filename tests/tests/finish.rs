@@ -110,6 +110,12 @@ fn it_stays_asked_whatever_happens_meanwhile() {
     let waiting = server.start_search(&spec(json!({ "epochs": 400, "name": "waiting", "seed": 3 })));
     finish(&server, &id);
     finish(&server, &waiting);
+    // Asked again, the first wish holds.
+    let wish = server.search_folder(&waiting).join("finish");
+    assert_eq!(std::fs::read_to_string(&wish).unwrap(), "0");
+    std::fs::write(&wish, "1").unwrap();
+    finish(&server, &waiting);
+    assert_eq!(std::fs::read_to_string(&wish).unwrap(), "1");
     signal(server.trainer_of(&id), "KILL");
     let server = server.killed_and_restarted(script.path());
     for id in [&id, &waiting] {

@@ -93,8 +93,12 @@ impl ComparisonSpec {
     /// held out of the training split.
     ///
     /// # Errors
-    /// When a split is too small for them.
+    /// When a split is too small for them, or two arms are one augmentation.
     pub fn sized(mut self, images: usize, val_images: Option<usize>) -> Result<ComparisonSpec, SpecError> {
+        if let Some((one, other)) = self.alike() {
+            let allowed = format!("arms that differ; {one} and {other} are one augmentation here");
+            return Err(SpecError::new("arms", other, allowed));
+        }
         let defaults = self.training.model.defaults();
         let mut left = images;
         if self.validates() {
@@ -256,10 +260,6 @@ impl TryFrom<Map<String, Value>> for ComparisonSpec {
             let allowed = "\"test\", as an arm is tuned on the validation images";
             return Err(SpecError::new("score", "\"val\"", allowed));
         }
-        if let Some((one, other)) = spec.alike() {
-            let allowed = format!("arms that differ; {one} and {other} are one augmentation here");
-            return Err(SpecError::new("arms", other, allowed));
-        }
         Ok(spec)
     }
 }
@@ -384,14 +384,29 @@ mod tests {
         refuse(&groups(r#""trivial-augment-wide": ["a", "b"]"#), "groups", "is an arm");
         refuse(r#"{"arms": ["none", "randaugment:tuned"], "score": "val"}"#, "score", "tuned");
         refuse(r#"{"at_once": 0}"#, "at_once", "1..=256");
-        let arms = |base: &str, arms: &str| format!(r#"{{"base": "{base}", "arms": ["none", {arms}]}}"#);
-        refuse(&arms("flip,cutout:8", r#""cutout:8""#), "arms", "none and cutout:8 are one");
-        refuse(&arms("identity", r#""identity""#), "arms", "none and identity are one");
-        let constant = r#""trivial-augment-wide", "trivial-augment-wide@shuffled""#;
-        refuse(&arms("flip", constant), "arms", "trivial-augment-wide@shuffled are one");
-        let differ =
-            arms("flip,cutout:8", r#""cutout:16", "identity", "cifar10-pba", "cifar10-pba@shuffled""#);
-        assert!(ComparisonSpec::from_json(&differ).is_ok());
+    }
+
+    #[test]
+    fn arms_that_are_one_augmentation_are_refused_but_read_back() {
+        let sized = |base: &str, arms: &str| {
+            let text = format!(r#"{{"base": "{base}", "arms": ["none", {arms}]}}"#);
+            ComparisonSpec::from_json(&text).unwrap().sized(1_000, None)
+        };
+        for (base, arms, says) in [
+            ("flip,cutout:8", r#""cutout:8""#, "none and cutout:8 are one"),
+            ("identity", r#""identity""#, "none and identity are one"),
+            (
+                "flip",
+                r#""trivial-augment-wide", "trivial-augment-wide@shuffled""#,
+                "trivial-augment-wide@shuffled are one",
+            ),
+        ] {
+            let error = sized(base, arms).unwrap_err();
+            assert_eq!(error.field, "arms", "{error}");
+            assert!(error.to_string().contains(says), "{error} does not say {says:?}");
+        }
+        let differ = r#""cutout:16", "identity", "cifar10-pba", "cifar10-pba@shuffled""#;
+        assert!(sized("flip,cutout:8", differ).is_ok());
     }
 
     #[test]

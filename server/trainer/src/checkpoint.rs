@@ -13,9 +13,8 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
-use pba_schedules::Digest;
+use pba_search::TrainingSpec;
 use pba_search::protocol::{Report, files};
-use pba_search::{DeviceChoice, Precision, TrainingSpec};
 use safetensors::tensor::{Dtype, Metadata, SafeTensorError, SafeTensors, TensorView};
 use tch::{Device, Kind, Tensor};
 
@@ -28,8 +27,8 @@ const FORMAT: &str = "pba-checkpoint/1";
 const MID_GENERATION: &str = "between.safetensors";
 /// Longest time from one write to the next.
 const INTERVAL_MAX: Duration = Duration::from_secs(30);
-/// Writes come this many times their own duration after one another, up to that: they take a hundredth of the
-/// time at most.
+/// Writes come this many times their own duration after one another, up to that: short ones take a hundredth of
+/// the time at most.
 const INTERVAL_WRITES: u32 = 100;
 /// Longest head of a file that is read; those of ours have a few hundred bytes.
 const HEAD_BYTES_MAX: u64 = 1 << 20;
@@ -82,22 +81,23 @@ struct Writer {
     owner: Owner,
 }
 
-/// The run that checkpoints belong to, as far as the meaning of their numbers depends on it.
+/// The run that checkpoints belong to, in words that stay the same when specs get more fields.
 #[derive(Clone, Debug)]
 pub(crate) struct Owner {
     /// Name of the model.
     pub(crate) model: String,
-    /// Digest of how it is trained.
+    /// What tells its training from others of the model.
     pub(crate) training: String,
 }
 
 impl Owner {
     /// The owner of what is trained in this way, wherever that is.
     pub(crate) fn of(training: &TrainingSpec) -> Owner {
-        let (device, precision) = (DeviceChoice::Auto, Precision::Auto);
-        let anywhere = TrainingSpec { device, precision, ..training.clone() };
-        let text = serde_json::to_string(&anywhere).expect("a spec is written as JSON");
-        Owner { model: training.model.to_string(), training: Digest::of(text).to_string() }
+        let TrainingSpec { model, dataset, epochs, batch_size, seed, split_seed, .. } = training;
+        let training = format!(
+            "{epochs} epochs on {dataset} in batches of {batch_size}, seed {seed}, split seed {split_seed}"
+        );
+        Owner { model: model.to_string(), training }
     }
 }
 
@@ -254,7 +254,7 @@ impl Writer {
             let there = Some(says(&metadata, "training")).filter(|there| !there.is_empty());
             ensure!(
                 there.is_none_or(|there| there == training),
-                "it is of another run, of a model that is trained otherwise"
+                "it is of another run: of {there:?}, not of {training:?}"
             );
             let file = SafeTensors::deserialize(&bytes)?;
             let tensor = |name: &str| -> anyhow::Result<Tensor> {

@@ -7,6 +7,7 @@ use clap::Subcommand;
 use indicatif::ProgressBar;
 use pba_search::{Event, Exploit, MemberResults, Search, SearchResults};
 use pba_types::SplitName;
+use pba_wire::jobs::JobState;
 use reqwest::Method;
 use serde::Serialize;
 use serde_json::Value;
@@ -191,7 +192,7 @@ impl Shown for Members {
 
     fn details(_remote: &Remote, job: &Answer<Members>) {
         let (results, spec) = (&job.results, &job.spec);
-        if let Some(place) = &job.place {
+        if let Some(place) = job.place.as_ref().filter(|_| job.state == JobState::Running) {
             jobs::tell_of(place);
         }
         if let (Some(train), Some(val)) = (spec.train_size, spec.val_size) {

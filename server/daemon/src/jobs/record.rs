@@ -236,7 +236,7 @@ impl<K: Run> Record<K> {
         if let Some(job) = &live.job {
             spec = job.spec().clone();
         }
-        let finishing = !state.is_final() && self.directory.join(files::FINISH).exists();
+        let finishing = !state.is_final() && self.is_asked_to_finish();
         let training = spec.training();
         JobAnswer {
             id: self.id.clone(),
@@ -249,11 +249,7 @@ impl<K: Run> Record<K> {
             dataset: training.dataset.clone(),
             model: training.model.to_string(),
             place,
-            // Its trainer reckons with all epochs.
-            progress: live.progress.clone().map(|progress| Progress {
-                seconds_left: progress.seconds_left.filter(|_| !finishing),
-                ..progress
-            }),
+            progress: self.told(&live),
             finishing,
             spec,
         }
@@ -275,7 +271,21 @@ impl<K: Run> Record<K> {
 
     /// Its progress, as last reported by the trainer.
     pub(crate) fn progress(&self) -> Option<Progress> {
-        self.live().progress.clone()
+        self.told(&self.live())
+    }
+
+    /// The progress that its trainer reported; it reckons with all epochs, so what is asked to end has no known
+    /// time left.
+    fn told(&self, live: &Live<K>) -> Option<Progress> {
+        let known = |progress: Progress| match progress.seconds_left.filter(|_| !self.is_asked_to_finish()) {
+            None => Progress { seconds_left: None, ..progress },
+            Some(_) => progress,
+        };
+        live.progress.clone().map(known)
+    }
+
+    fn is_asked_to_finish(&self) -> bool {
+        self.directory.join(files::FINISH).exists()
     }
 
     /// Takes a waiting job out of the queue to run it; false when it no longer waits.
@@ -327,8 +337,11 @@ impl<K: Run> Record<K> {
         }
         let path = self.directory.join(files::FINISH);
         let reached = live.job.as_ref().map_or(0, K::epoch);
-        pba_files::replace(&path, reached.to_string().as_bytes())
-            .map_err(|error| Error::internal(format!("cannot write {}: {error}", path.display())))?;
+        // Asked twice, the first wish holds: after a crash the job may be behind where it was then.
+        if !self.is_asked_to_finish() {
+            pba_files::replace(&path, reached.to_string().as_bytes())
+                .map_err(|error| Error::internal(format!("cannot write {}: {error}", path.display())))?;
+        }
         drop(live);
         tracing::info!(id = self.id, "{} ends when it next can", K::JOB.name);
         self.changed();
@@ -342,7 +355,7 @@ impl<K: Run> Record<K> {
         match state {
             JobState::Failed | JobState::Cancelled => {
                 let wish = self.directory.join(files::FINISH);
-                match std::fs::remove_file(&wish) {
+                match std::fs::remove_file(&wish).and_then(|()| pba_files::sync_folder_of(&wish)) {
                     Err(error) if error.kind() != ErrorKind::NotFound => {
                         return Err(Error::internal(format!("cannot remove {}: {error}", wish.display())));
                     }
