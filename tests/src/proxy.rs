@@ -43,6 +43,47 @@ pub fn rewriting(server: SocketAddr, part: &str, other: &str) -> String {
     url
 }
 
+/// Forwards all connections, and flips a bit of the answer to each of the first ones: bit `n % 8` of byte
+/// `n / 8`, head included. Ends with the test process.
+///
+/// # Panics
+/// When no port is free.
+pub fn flipping(server: SocketAddr, bits: impl IntoIterator<Item = u64>) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
+    let url = format!("http://{}", listener.local_addr().expect("it is bound"));
+    let mut bits: VecDeque<u64> = bits.into_iter().collect();
+    std::thread::spawn(move || {
+        for client in listener.incoming() {
+            let (Ok(client), Ok(server)) = (client, TcpStream::connect(server)) else { continue };
+            let bit = bits.pop_front();
+            std::thread::spawn(move || flip(client, server, bit));
+        }
+    });
+    url
+}
+
+fn flip(client: TcpStream, server: TcpStream, bit: Option<u64>) {
+    let (Ok(mut from_client), Ok(mut to_server)) = (client.try_clone(), server.try_clone()) else { return };
+    std::thread::spawn(move || {
+        let _ = std::io::copy(&mut from_client, &mut to_server);
+        let _ = to_server.shutdown(Shutdown::Write);
+    });
+    let (mut from_server, mut to_client) = (server, client);
+    let (mut passed, mut bytes) = (0, [0; 16 << 10]);
+    while let Ok(count @ 1..) = from_server.read(&mut bytes) {
+        let place = bit.and_then(|bit| usize::try_from((bit / 8).checked_sub(passed)?).ok());
+        if let (Some(byte), Some(bit)) = (place.and_then(|place| bytes[..count].get_mut(place)), bit) {
+            *byte ^= 1 << (bit % 8);
+        }
+        passed += count as u64;
+        if to_client.write_all(&bytes[..count]).is_err() {
+            break;
+        }
+    }
+    let _ = to_client.shutdown(Shutdown::Both);
+    let _ = from_server.shutdown(Shutdown::Both);
+}
+
 /// Stands before a server. The first connections are cut as planned, all later ones pass.
 pub struct CuttingProxy {
     address: SocketAddr,

@@ -18,7 +18,7 @@ use pba_augment::{
 };
 use pba_benches::{EPOCH, MAGNITUDE, SEED, Work, pictures};
 use pba_schedules::Op;
-use pba_server::stream::encode::{Layout, batch_header};
+use pba_server::stream::encode::{Layout, batch_head};
 
 const BATCH: usize = 128;
 /// Runs of which the median is taken.
@@ -173,7 +173,7 @@ fn of_size(parts: &Parts, shape: ImageShape) -> anyhow::Result<()> {
 
     let layout = Layout::new(BATCH, rgb);
     let header = parts.time(|| {
-        black_box(batch_header(BATCH, black_box(&layout)));
+        black_box(batch_head(BATCH, black_box(&layout), 0));
     });
     let per_image = header / BATCH as f64;
     say("encoding: header of the batch's message", size, per_image, 0.0, "nothing has to be moved")?;

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import socket
 import struct
 import threading
 from typing import List
+from urllib.parse import parse_qsl, urlsplit
 
 import pyarrow as pa
 import pytest
+import xxhash
 from conftest import Server, close_ends_a_wait
 
 from pba_client import ChangedError, Client, CutError, Loader, RefusedError, StreamError, UnreachableError
@@ -43,7 +46,7 @@ class Script:
                     request += piece
                 self.requests.append(request.decode())
                 try:
-                    peer.sendall(answer)
+                    peer.sendall(of_the_request(request.decode(), answer))
                 except OSError:
                     pass
 
@@ -60,14 +63,29 @@ class Script:
         self._thread.join(10)
 
 
+def of_the_request(request: str, answer: bytes) -> bytes:
+    """An answer that holds a stream also says which request it answers."""
+    if b"PBA-Request" in answer or not request:
+        return answer
+    target = urlsplit(request.split(" ")[1])
+    found = re.fullmatch("/v1/datasets/(.*)/epochs/(.*)/batches", target.path)
+    status, _, rest = answer.partition(b"\r\n")
+    if found is None or not status.endswith(b" 200 OK"):
+        return answer
+    parts = [*found.groups(), *(part for pair in parse_qsl(target.query) for part in pair)]
+    text = "".join(f"{len(part)}:{part}" for part in parts)
+    return status + b"\r\nPBA-Request: %016x\r\n" % xxhash.xxh3_64_intdigest(text.encode()) + rest
+
+
 def answer(body: bytes, status: str = "200 OK", kind: str = "application/vnd.apache.arrow.stream", more: str = "") -> bytes:
     head = f"HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {len(body)}\r\n{more}\r\n"
     return head.encode() + body
 
 
-def stream(count: int, announced: int, **changed: str) -> bytes:
-    """A stream of one-image batches, with metadata of its own."""
+def stream(count: int, announced: int, first: int = 0, **changed: str) -> bytes:
+    """A stream of one-image batches, with metadata of its own; ``first`` is the number of the first."""
     metadata = {
+        "pba.checksum": UNSET, "pba.recipe": "r",
         "pba.version": "0", "pba.dataset": "d", "pba.schedule": "s", "pba.epoch": "0", "pba.seed": "0",
         "pba.batches": str(announced), "pba.rows": str(announced), "pba.mean": "[0,0,0]",
         "pba.std": "[1,1,1]", "pba.classes": "[]",
@@ -78,12 +96,31 @@ def stream(count: int, announced: int, **changed: str) -> bytes:
     schema = pa.schema(fields, metadata)
     sink = io.BytesIO()
     with pa.ipc.new_stream(sink, schema) as writer:
-        for number in range(count):
+        for number in range(first, first + count):
             storage = pa.FixedSizeListArray.from_arrays(pa.array([number, 1, 2], pa.uint8()), 3)
             image = pa.ExtensionArray.from_storage(tensor, storage)
             columns = [image, pa.array([0], pa.int64()), pa.array([number], pa.uint64())]
-            writer.write_batch(pa.record_batch(columns, schema=schema))
-    return sink.getvalue()
+            writer.write_batch(pa.record_batch(columns, schema=schema), custom_metadata={"pba.checksum": UNSET})
+    return sealed(sink.getvalue())
+
+
+UNSET = "xxh3:0000000000000000"
+
+
+def sealed(stream: bytes) -> bytes:
+    """The same with the checksum of each message; what it is, is told in ``client/wire/src/checksum.rs``."""
+    stream = re.sub(rb"xxh3:[0-9a-f]{16}", UNSET.encode(), stream)
+    out, schema, place = b"", 0, 0
+    while place + 8 < len(stream):
+        _, length = struct.unpack_from("<Ii", stream, place)
+        head = stream[place : place + 8 + length]
+        message = pa.ipc.read_message(stream[place:])
+        body = b"" if message.body is None else message.body.to_pybytes()
+        checksum = xxhash.xxh3_64_intdigest(body, xxhash.xxh3_64_intdigest(head, schema))
+        out += head.replace(UNSET.encode(), b"xxh3:%016x" % checksum, 1) + body
+        schema = schema or checksum
+        place += len(head) + len(body)
+    return out + stream[place:]
 
 
 PROBLEM = "application/problem+json"
@@ -183,10 +220,11 @@ def test_batches_may_lie_differently() -> None:
     at = [place for place in range(len(body)) if body.startswith(b"\xff\xff\xff\xff", place)]
     first, third = at[1], at[3]
     head_bytes = 8 + struct.unpack_from("<i", body, first + 4)[0]
-    assert body[first : first + head_bytes] == body[third : third + head_bytes]
+    heads = [re.sub(b"xxh3:.{16}", b"", body[place : place + head_bytes]) for place in (first, third)]
+    assert heads[0] == heads[1]
     # A head that is longer by eight bytes of padding says the same, and is another one.
     longer = struct.pack("<Ii", 0xFFFFFFFF, head_bytes - 8 + 8) + body[third + 8 : third + head_bytes] + bytes(8)
-    body = body[:third] + longer + body[third + head_bytes :]
+    body = sealed(body[:third] + longer + body[third + head_bytes :])
     with Script(answer(body)) as script:
         batches = list(Client(script.url).epoch("d", 0))
     assert [batch.index[0] for batch in batches] == list(range(6))
@@ -225,7 +263,7 @@ def test_an_import_is_waited_for(monkeypatch: pytest.MonkeyPatch, caplog: pytest
     caplog.set_level("INFO", "pba_client")
     cut = answer(stream(3, 3))[:-400]
     asked = [importing(seconds) for seconds in ("0", "3", "9999")]
-    with Script(*asked, cut, *asked, answer(stream(2, 2))) as script:
+    with Script(*asked, cut, *asked, answer(stream(2, 2, first=1))) as script:
         epoch = Client(script.url, retries=1, prefetch=0).epoch("d", 0)
         assert len(list(epoch)) == 3 and epoch.resumes == 1
     assert pauses == [1, 3, 60, 0, 1, 3, 60]
@@ -290,7 +328,7 @@ def test_another_count_is_not_continued() -> None:
 
 def test_an_early_end_is_a_cut() -> None:
     """The end of HTTP and of Arrow are there, but a batch is missing."""
-    with Script(answer(stream(2, 3)), answer(stream(1, 1))) as script:
+    with Script(answer(stream(2, 3)), answer(stream(1, 1, first=2))) as script:
         epoch = Client(script.url).epoch("d", 0)
         assert len(list(epoch)) == 3
         assert epoch.resumes == 1 and "start=2" in script.requests[1]
@@ -337,7 +375,7 @@ def test_other_columns_are_not_read_as_the_promised_ones() -> None:
         sink = io.BytesIO()
         with pa.ipc.new_stream(sink, pa.schema(wrong, metadata)):
             pass
-        body = answer(sink.getvalue())
+        body = answer(sealed(sink.getvalue()))
         with Script(body, body) as script, pytest.raises(StreamError, match="its columns are"):
             Client(script.url, retries=1).epoch("d", 0)
 
@@ -391,3 +429,75 @@ def test_a_foreign_page_is_shown() -> None:
             Client(script.url).epoch("d", 0)
     with Script(answer(b"<h1>hello", kind="text/html")) as script, pytest.raises(StreamError):
         Client(script.url).datasets()
+
+
+def test_every_flipped_bit_of_a_stream_is_noticed() -> None:
+    """Whatever byte of a message is damaged: the batches are right, or there is an error."""
+    right = stream(3, 3)
+    end = len(right) - 8
+    for place in range(0, end):
+        damaged = bytearray(right)
+        damaged[place] ^= 1 << place % 8
+        with Script(answer(bytes(damaged)), answer(right)) as script:
+            epoch = Client(script.url, retries=0, stall_seconds=2)
+            with pytest.raises((StreamError, CutError)):
+                list(epoch.epoch("d", 0))
+                pytest.fail(f"byte {place} was damaged, and nobody noticed")
+
+
+def test_a_damaged_batch_is_fetched_again() -> None:
+    right, rest = stream(3, 3), stream(3, 3)
+    # The value 1 of the last image.
+    place = right.rindex(bytes([2, 1, 2]))
+    damaged = right[:place] + bytes([3]) + right[place + 1 :]
+    rest = stream(1, 1, first=2)
+    with Script(answer(damaged), answer(rest)) as script:
+        epoch = Client(script.url).epoch("d", 0)
+        assert [batch.image[0, 0, 0, 0] for batch in epoch] == [0, 1, 2]
+        assert epoch.resumes == 1
+    with Script(answer(damaged)) as script:
+        epoch = Client(script.url, checksums=False).epoch("d", 0)
+        assert [batch.image[0, 0, 0, 0] for batch in epoch] == [0, 1, 3]
+
+
+def test_a_server_without_checksums_is_refused_unless_it_is_trusted() -> None:
+    body = answer(stream(2, 2).replace(b"xxh3:", b"none:"))
+    with Script(body) as script, pytest.raises(StreamError, match="has no checksum; the server is older"):
+        Client(script.url, retries=0).epoch("d", 0)
+    with Script(body) as script:
+        assert len(list(Client(script.url, checksums=False).epoch("d", 0))) == 2
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_more_rows_than_data_are_refused(number: int) -> None:
+    """pyarrow believes lengths; whoever looks at such rows reads past the end."""
+    rows = struct.pack("<q", 1)
+    for many in (2, 524_288, 2**40, -1):
+        body = stream(2, 2)
+        at = [place for place in range(len(body)) if body.startswith(b"\xff\xff\xff\xff", place)][1 + number]
+        head = body[at : at + 8 + struct.unpack_from("<i", body, at + 4)[0]]
+        assert rows in head
+        lies = body[:at] + head.replace(rows, struct.pack("<q", many)) + body[at + len(head) :]
+        for damaged in (sealed(lies), lies):
+            with Script(answer(damaged)) as script:
+                with pytest.raises((StreamError, CutError)):
+                    list(Client(script.url, retries=0, checksums=damaged == sealed(lies)).epoch("d", 0))
+
+
+def test_nobody_goes_on_with_another_recipe() -> None:
+    begun, rest = stream(3, 3), stream(2, 2, recipe="another", first=1)
+    at = [place for place in range(len(begun)) if begun.startswith(b"\xff\xff\xff\xff", place)]
+    cut = len(begun) - at[2] - 10
+    with Script(answer(begun)[:-cut], answer(rest)) as script:
+        epoch = Client(script.url).epoch("d", 0)
+        with pytest.raises(ChangedError, match=r"pba\.recipe is 'another', and should be 'r': something else"):
+            list(epoch)
+
+
+def test_a_server_that_answers_another_request_is_left() -> None:
+    """As where a bit of the request was flipped on its way."""
+    other = of_the_request("GET /v1/datasets/d/epochs/0/batches?shard=1/2 HTTP/1.1", answer(stream(2, 2)))
+    with Script(other) as script, pytest.raises(StreamError, match="answers another request than was sent"):
+        Client(script.url, retries=0).epoch("d", 0)
+    with Script(other, answer(stream(2, 2))) as script:
+        assert len(list(Client(script.url, retries=1).epoch("d", 0))) == 2

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import Server
+from conftest import CuttingProxy, Server
 
 from pba_client import ChangedError, Client, Loader, PbaError, RefusedError, UnreachableError
 
@@ -115,6 +116,31 @@ def test_a_checkpoint_of_another_run_is_refused(server: Server) -> None:
         train(server).load_state_dict({**state, "dataset_digest": "other"})
     with pytest.raises(ValueError, match="version 9"):
         train(server).load_state_dict({**state, "version": 9})
+
+
+def test_nobody_goes_on_with_another_configuration(start_server, tmp_path: Path) -> None:
+    """The same pictures with another base augmentation: in a cut epoch, the next one, and from a state."""
+    first = start_server()
+    packed = next(path for path in (tmp_path / "server-0").rglob("train.arrow")).parent
+    servers = []
+    for crop in (4, 2):
+        config = tmp_path / f"{crop}.toml"
+        config.write_text(f'[datasets.mine]\npath = "{packed}"\nbase = "pad_crop:{crop},flip"\n')
+        servers.append(start_server("--config", str(config)))
+    loader = Loader(servers[0].url, "mine")
+    state = loader.state_dict()
+    assert loader.epoch(0).metadata.recipe == loader.epoch(1).metadata.recipe == state["recipe_digest"]
+    with pytest.raises(ChangedError, match="pba.recipe"):
+        Loader(servers[1].url, "mine").load_state_dict(state)
+    first.kill()
+
+    with CuttingProxy(servers[0].address, [2_000_000]) as proxy:
+        with pytest.raises(ChangedError, match="pba.recipe"):
+            list(Client([proxy.url, servers[1].url]).epoch("mine", 3))
+    loader = Loader([servers[0].url, servers[1].url], "mine")
+    servers[0].kill()
+    with pytest.raises(ChangedError, match="pba.recipe"):
+        loader.epoch(1)
 
 
 def test_an_epoch_has_a_position_too(server: Server) -> None:

@@ -6,13 +6,15 @@ use std::time::{Duration, Instant};
 
 use arrow_array::RecordBatch;
 use arrow_buffer::Buffer;
+use arrow_ipc::convert::try_schema_from_ipc_buffer;
 use arrow_ipc::reader::StreamDecoder;
 use arrow_schema::SchemaRef;
-use pba_wire::stream;
 use pba_wire::{EpochRequest, Query};
+use pba_wire::{checksum, stream};
 
 use crate::address::segment;
 use crate::error::ClientError;
+use crate::messages::Messages;
 use crate::replicas::{ATTEMPTS_MAX, Body, ImportWait, PAUSE, Replicas};
 
 /// Sides of images are shorter, so that no product of them overflows.
@@ -59,6 +61,11 @@ struct Count {
 
 struct Connection {
     body: Body,
+    /// Puts messages together and checks them, unless something else answers for the bytes.
+    messages: Option<Messages>,
+    schema: Option<SchemaRef>,
+    /// What the server says of the request that it answers, where that is checked.
+    answers: Option<String>,
     decoder: StreamDecoder,
     /// Received bytes that are not decoded yet.
     rest: Buffer,
@@ -91,6 +98,7 @@ impl EpochStream {
         let opened = replicas.first(async |replica| {
             stream.replica = replica;
             let (connection, schema, expected) = stream.connect().await?;
+            stream.check_request(&connection)?;
             (stream.connection, stream.schema, stream.expected) = (Some(connection), schema, expected);
             Ok(())
         });
@@ -98,6 +106,13 @@ impl EpochStream {
         stream.since = Instant::now();
         stream.stats.waited_for_server = stream.since - start;
         Ok(stream)
+    }
+
+    /// The digest of everything that pixels and order depend on, in all epochs of a training run. One that
+    /// goes on in another process keeps it, and compares: with another digest, it would go on with other
+    /// pixels.
+    pub fn recipe(&self) -> &str {
+        text(&self.schema, stream::RECIPE)
     }
 
     /// Schema of the stream, with the server's metadata.
@@ -198,6 +213,7 @@ impl EpochStream {
         if self.connection.is_none() {
             let (connection, schema, _) = self.connect().await?;
             self.check_unchanged(&schema)?;
+            self.check_request(&connection)?;
             self.connection = Some(connection);
         }
         let Count { batches, rows } = self.received;
@@ -213,23 +229,30 @@ impl EpochStream {
         Ok(batch)
     }
 
-    /// Requests the missing batches from the current replica, and reads the schema.
-    async fn connect(&mut self) -> Result<(Connection, SchemaRef, Count), ClientError> {
+    /// That of the missing batches.
+    fn query(&self) -> String {
         let mut request = self.request.clone();
         request.start += self.received.batches * request.step;
-        let (dataset, epoch, query) = (segment(&self.dataset), self.epoch, request.to_query());
+        request.to_query()
+    }
+
+    /// Requests the missing batches from the current replica, and reads the schema.
+    async fn connect(&mut self) -> Result<(Connection, SchemaRef, Count), ClientError> {
+        let (dataset, epoch, query) = (segment(&self.dataset), self.epoch, self.query());
         let mark = if query.is_empty() { "" } else { "?" };
         let path = format!("/v1/datasets/{dataset}/epochs/{epoch}/batches{mark}{query}");
         let replica = self.replicas.at(self.replica);
         let body = replica.stream(&path).await?;
         self.stats.shares_memory = !matches!(body, Body::Http(_));
+        let messages = (replica.checks && !self.stats.shares_memory).then(Messages::default);
+        let answers = messages.is_some().then(|| body.header(checksum::REQUEST_HEADER).to_owned());
         let (decoder, rest) = (StreamDecoder::new(), Buffer::default());
-        let mut connection = Connection { body, decoder, rest, batch: None };
+        let mut connection = Connection { body, messages, schema: None, answers, decoder, rest, batch: None };
         let schema = loop {
             if !connection.advance(replica.stall, &mut self.stats.bytes).await? {
                 return Err(ClientError::Stream("it does not start with a schema".to_owned()));
             }
-            if let Some(schema) = connection.decoder.schema() {
+            if let Some(schema) = connection.schema.take().or_else(|| connection.decoder.schema()) {
                 break schema;
             }
         };
@@ -243,6 +266,9 @@ impl EpochStream {
             return Err(ClientError::Stream(format!(
                 "its columns are not image, label and index: {columns}"
             )));
+        }
+        if text(&schema, stream::RECIPE).is_empty() {
+            return Err(ClientError::Stream(format!("its schema has no {}", stream::RECIPE)));
         }
         self.check(&schema, stream::EPOCH, self.epoch)?;
         self.check(&schema, stream::SEED, self.request.seed)?;
@@ -268,10 +294,22 @@ impl EpochStream {
         }
         self.check(schema, stream::BATCHES, self.expected.batches - self.received.batches)?;
         self.check(schema, stream::ROWS, self.expected.rows - self.received.rows)?;
-        if schema.fields() == self.schema.fields() {
-            return Ok(());
+        if schema.fields() != self.schema.fields() {
+            return Err(self.changed("schema", &columns(schema), columns(&self.schema)));
         }
-        Err(self.changed("schema", &columns(schema), columns(&self.schema)))
+        self.check(schema, stream::RECIPE, self.recipe())
+    }
+
+    /// The server must answer what was asked, and nothing else that a proxy or a broken network made of it.
+    fn check_request(&self, connection: &Connection) -> Result<(), ClientError> {
+        let asked = checksum::of_request(&self.dataset, &self.epoch.to_string(), &self.query());
+        match &connection.answers {
+            Some(answered) if *answered != asked => Err(ClientError::Stream(format!(
+                "the server answers another request than was sent: {} is {answered:?}, and should be {asked}",
+                checksum::REQUEST_HEADER
+            ))),
+            _ => Ok(()),
+        }
     }
 
     fn check(&self, schema: &SchemaRef, key: &str, expected: impl ToString) -> Result<(), ClientError> {
@@ -298,8 +336,25 @@ impl Connection {
             *received += bytes.len() as u64;
             self.rest = bytes;
         }
+        let mut message;
+        let bytes = match &mut self.messages {
+            None => &mut self.rest,
+            Some(messages) => match messages.next(&mut self.rest)? {
+                None => return Ok(true),
+                Some(whole) => {
+                    message = whole;
+                    &mut message
+                }
+            },
+        };
         // Of nonsense in a header arrow's decoder makes a panic here and there.
-        let decoded = catch_unwind(AssertUnwindSafe(|| self.decoder.decode(&mut self.rest)));
+        let decoded = catch_unwind(AssertUnwindSafe(|| {
+            if self.messages.is_some() && self.decoder.schema().is_none() {
+                // Arrow's decoder looks at the schema when the first batch comes, which may be late.
+                self.schema = try_schema_from_ipc_buffer(bytes).ok().map(SchemaRef::new);
+            }
+            self.decoder.decode(bytes)
+        }));
         let decoded = decoded.map_err(|_| ClientError::Stream("an invalid Arrow message".to_owned()))?;
         self.batch = decoded.map_err(|error| ClientError::Stream(error.to_string()))?;
         Ok(true)

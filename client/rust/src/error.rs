@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use pba_wire::Problem;
+use pba_wire::{Problem, stream};
 
 /// Why a request failed.
 #[derive(Debug, thiserror::Error)]
@@ -75,7 +75,7 @@ pub enum ClientError {
     },
     /// A replica has a different dataset or schedule under the same name, or sends other batches than
     /// requested.
-    #[error("{url} sends other data: its {key} is {found}, and should be {expected}")]
+    #[error("{url} sends other data: its {key} is {found}, and should be {expected}{hint}", hint = of_key(key))]
     Changed {
         url: String,
         /// The metadata key that differs.
@@ -123,6 +123,16 @@ impl ClientError {
 /// A note that a requested change may have been made; nothing for a request that only reads.
 fn doubt(request: &str) -> &'static str {
     if request.starts_with("GET ") { "" } else { ", so it may or may not have been done" }
+}
+
+fn of_key(key: &str) -> &'static str {
+    match key {
+        stream::RECIPE => {
+            ": something else that pixels or order depend on differs, such as the dataset's base augmentation or \
+             mean in the server's configuration, or the server's version"
+        }
+        _ => "",
+    }
 }
 
 fn hint(status: u16) -> &'static str {

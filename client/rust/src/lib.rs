@@ -19,6 +19,7 @@ mod client;
 mod epoch;
 mod error;
 mod events;
+mod messages;
 mod options;
 mod replicas;
 #[cfg(target_os = "linux")]

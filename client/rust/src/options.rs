@@ -26,11 +26,15 @@ pub struct ClientOptions {
     pub ca: Option<PathBuf>,
     /// How long a server may send nothing before its answer counts as cut; by default two minutes.
     pub stall: Duration,
+    /// Whether each message's checksum is checked. By default that of streams over `http://` and through a
+    /// Unix socket, and not over `https://`, where TLS answers for the bytes. Batches in shared memory have
+    /// none.
+    pub checksums: Option<bool>,
 }
 
 impl Default for ClientOptions {
     fn default() -> ClientOptions {
-        ClientOptions { token: None, ca: None, stall: Duration::from_secs(120) }
+        ClientOptions { token: None, ca: None, stall: Duration::from_secs(120), checksums: None }
     }
 }
 
@@ -38,7 +42,8 @@ impl fmt::Debug for ClientOptions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let token = self.token.as_ref().map(|_| "...");
         let mut shown = f.debug_struct("ClientOptions");
-        shown.field("token", &token).field("ca", &self.ca).field("stall", &self.stall).finish()
+        shown.field("token", &token).field("ca", &self.ca);
+        shown.field("stall", &self.stall).field("checksums", &self.checksums).finish()
     }
 }
 

@@ -123,6 +123,8 @@ pub(crate) struct Replica {
     authorization: Option<HeaderValue>,
     /// How long it may send nothing.
     pub(crate) stall: Duration,
+    /// Whether the checksums of a plain stream are checked.
+    pub(crate) checks: bool,
     /// Whether batches may come through shared memory from a server on a Unix socket.
     shares_memory: bool,
 }
@@ -148,7 +150,8 @@ impl Replica {
             builder = builder.default_headers(HeaderMap::from_iter([(AUTHORIZATION, value.clone())]));
         }
         let http = builder.build().map_err(|error| ClientError::Stream(cause(&error)))?;
-        Ok(Replica { http, address, authorization, stall: options.stall, shares_memory: true })
+        let checks = options.checksums.unwrap_or(address.base.scheme() != "https");
+        Ok(Replica { http, address, authorization, stall: options.stall, checks, shares_memory: true })
     }
 
     /// Its text with the token hidden, which it may repeat.
@@ -302,6 +305,17 @@ pub(crate) enum Body {
 }
 
 impl Body {
+    /// A header of a plain answer; empty if it has none.
+    pub(crate) fn header(&self, name: &str) -> &str {
+        match self {
+            Body::Http(response) => {
+                response.headers().get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
+            }
+            #[cfg(target_os = "linux")]
+            Body::SharedMemory(_) => "",
+        }
+    }
+
     /// The next bytes of the answer; none at its end.
     pub(crate) async fn next(&mut self) -> Result<Option<Buffer>, ClientError> {
         let next = match self {

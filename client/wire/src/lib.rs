@@ -2,6 +2,7 @@
 //! request, the answers in JSON, and the shape of an error.
 
 pub mod apply;
+pub mod checksum;
 pub mod datasets;
 pub mod epoch;
 pub mod jobs;

@@ -23,6 +23,9 @@ pub const VERSION: &str = "pba.version";
 pub const DATASET: &str = "pba.dataset";
 /// Metadata key: digest of the schedule or policy, or `none`, or `identity`.
 pub const SCHEDULE: &str = "pba.schedule";
+/// Metadata key: digest of everything that pixels and order depend on, in all epochs of a training run. Two
+/// streams with the same one, of the same epoch, hold the same samples with the same pixels.
+pub const RECIPE: &str = "pba.recipe";
 /// Metadata key: epoch, 0-based.
 pub const EPOCH: &str = "pba.epoch";
 /// Metadata key: seed.

@@ -66,7 +66,7 @@ pub use order::Permutation;
 pub use pba_types::limits::{BATCH_SIZE_MAX, SIDE_MAX};
 pub use pba_types::{ImageShape, PixelBox, ShapeError, rng};
 pub use plan::{Plan, PlanError, PlanSpec, Shard};
-pub use recipe::{Policies, Recipe, RecipeError, RecipeSpec, hole_color};
+pub use recipe::{PIXELS_VERSION, Policies, Recipe, RecipeError, RecipeSpec, hole_color};
 pub use render::{render_batch, render_image, render_source, resize};
 pub use scratch::Scratch;
 pub use simd::level::Level;

@@ -13,6 +13,10 @@ use crate::simd::level::Level;
 use crate::walk::Walk;
 use pba_types::rng::{Address, Purpose, below};
 
+/// Rises whenever a recipe makes other pixels, or a plan another order, than before: whenever a golden digest
+/// changes. It is part of a stream's recipe digest, so that no client goes on with a server that differs.
+pub const PIXELS_VERSION: u32 = 1;
+
 /// What the images of an epoch draw their policy from.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Policies {

@@ -26,6 +26,7 @@ pub mod packed;
 mod parallel;
 
 pub use dataset::{BUILT_IN, Dataset, Normalization};
+pub use decode::DECODER_VERSION;
 pub use decode::image::{ENCODED_BYTES_MAX, IMAGE_SIDE_MAX, Image, ImageError, decode, image_size};
 pub use decode::region::{DecodedRegion, RegionDecoder};
 pub use error::DatasetError;

@@ -9,6 +9,7 @@ from typing import NamedTuple, Optional, Tuple
 import numpy as np
 import pyarrow as pa
 
+from ._checksum import Place
 from ._errors import StreamError
 
 # Of arrays, as Arrow advises.
@@ -23,12 +24,16 @@ class Layout(NamedTuple):
     # What precedes the body: a mark, the length of the metadata, and these. It is padded in front, so
     # that the body is aligned.
     head: bytes
+    # Where the head has a checksum, which differs from batch to batch.
+    checksum: Optional[Place]
     body_bytes: int
     # Of each column, the shape as an array and the place of its values in the padded message.
     columns: Tuple[Tuple[Tuple[int, ...], int], ...]
 
     @classmethod
-    def of(cls, head: bytes, body: pa.Buffer, record_batch: pa.RecordBatch) -> Optional[Layout]:
+    def of(
+        cls, head: bytes, checksum: Optional[Place], body: pa.Buffer, record_batch: pa.RecordBatch
+    ) -> Optional[Layout]:
         """The layout of a decoded batch; none if its columns are not in its body, as after compression."""
         columns = []
         for column in record_batch.columns:
@@ -37,7 +42,38 @@ class Layout(NamedTuple):
             if not 0 <= place <= body.size - values.size:
                 return None
             columns.append((_shape(column), padding(head) + len(head) + place))
-        return cls(head, body.size, tuple(columns))
+        return cls(head, checksum, body.size, tuple(columns))
+
+    def may_begin(self, ahead: bytes) -> bool:
+        """Whether a message may have this layout, of which less than a head is known."""
+        end = len(ahead) if self.checksum is None else min(len(ahead), self.checksum.start)
+        return self.head[:end] == ahead[:end]
+
+    def begins(self, ahead: bytes) -> bool:
+        """Whether these bytes begin with a head of this layout."""
+        head, checksum = self.head, self.checksum
+        if checksum is None:
+            return ahead.startswith(head)
+        return ahead.startswith(head[: checksum.start]) and ahead.startswith(head[checksum.end :], checksum.end)
+
+
+def decoded(message: pa.Message, schema: pa.Schema) -> pa.RecordBatch:
+    """The batch of a message, with no more rows than values.
+
+    Raises:
+        StreamError: when its lengths are wrong: pyarrow believes them, and would read past the end.
+        pa.ArrowException, OSError: when it cannot be decoded.
+    """
+    record_batch = pa.ipc.read_record_batch(message, schema)
+    try:
+        record_batch.validate(full=True)
+    except pa.ArrowInvalid as error:
+        raise StreamError(f"a batch is broken: {error}") from error
+    for column in record_batch.columns:
+        if len(column) != record_batch.num_rows:
+            raise StreamError(f"a batch is broken: {len(column)} of {record_batch.num_rows} rows in a column")
+        _shape(column)
+    return record_batch
 
 
 def padding(head: bytes) -> int:
@@ -98,7 +134,7 @@ class Batch:
         if self._record_batch is None:
             assert self._layout is not None and self._message is not None
             message = pa.ipc.read_message(self._message.slice(padding(self._layout.head)))
-            self._record_batch = pa.ipc.read_record_batch(message, self._schema)
+            self._record_batch = decoded(message, self._schema)
         return self._record_batch
 
     @property

@@ -42,6 +42,9 @@ class Client:
             threads take to hand it over, while the kernel and the server hold the next ones.
         shared_memory: whether batches of a server at a ``unix:`` URL may come through shared
             memory; the batches are the same either way.
+        checksums: whether the checksum that comes with each batch is checked. By default it is over
+            ``http://`` and through a Unix socket, and not over ``https://``, where TLS answers for the
+            bytes. Batches in shared memory have none.
 
     Raises:
         ValueError: when there is no URL, or one is not a server's URL; when the token is not valid in
@@ -64,6 +67,7 @@ class Client:
         retries: int = 8,
         prefetch: Optional[int] = None,
         shared_memory: bool = True,
+        checksums: Optional[bool] = None,
     ) -> None:
         given = urls
         urls = [urls] if isinstance(urls, str) else list(urls) if isinstance(urls, Iterable) else [urls]
@@ -80,7 +84,14 @@ class Client:
         if prefetch is not None and not (isinstance(prefetch, int) and 0 <= prefetch <= PREFETCH_MAX):
             raise ValueError(f"prefetch is {prefetch!r}; expected an integer of 0 to {PREFETCH_MAX}, or None")
         self._access = Access(
-            [parse_url(url) for url in urls], token, ca, stall_seconds, retries, prefetch, shared_memory
+            [parse_url(url) for url in urls],
+            token,
+            ca,
+            stall_seconds,
+            retries,
+            prefetch,
+            shared_memory,
+            checksums,
         )
         if self._access.ca is not None or any(address.scheme == "https" for address in self._access.addresses):
             self._access.context()  # a wrong file is better said at once

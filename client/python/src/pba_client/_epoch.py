@@ -60,6 +60,7 @@ class Epoch(Iterator[Batch], ContextManager["Epoch"]):
                 source = str(access.addresses[progress.replica % len(access.addresses)])
                 access.check_same(source, "pba.dataset", self.metadata.dataset, expected.dataset)
                 access.check_same(source, "pba.schedule", self.metadata.schedule, expected.schedule)
+                access.check_same(source, "pba.recipe", self.metadata.recipe, expected.recipe)
             self._depth = self._default_depth(reader) if access.prefetch is None else access.prefetch
         except BaseException:
             reader.drop()

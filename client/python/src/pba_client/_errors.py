@@ -88,6 +88,12 @@ class CutError(PbaError, ConnectionError):
         return CutError, (self.received, self.expected, self.attempts, self.reason)
 
 
+_HINTS = {
+    "pba.recipe": ": something else that pixels or order depend on differs, such as the dataset's base "
+    "augmentation or mean in the server's configuration, or the server's version"
+}
+
+
 class ChangedError(PbaError):
     """A server has a different dataset or schedule under the same name, or sends other batches than
     requested.
@@ -108,5 +114,5 @@ class ChangedError(PbaError):
     def __str__(self) -> str:
         return (
             f"{self.source} sends other data: its {self.key} is {self.found!r}, "
-            f"and should be {self.expected!r}"
+            f"and should be {self.expected!r}{_HINTS.get(self.key, '')}"
         )

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import http.client
 import struct
-from typing import Optional, Union
+from typing import Optional, Tuple, Union
 
 import pyarrow as pa
 
-from ._batch import Batch, Layout, padding
+from ._batch import Batch, Layout, decoded, padding
+from ._checksum import Place
 from ._errors import StreamError
 from ._http import Eof, Response, broken
 from ._progress import Progress
@@ -51,15 +52,22 @@ class Body:
         return self._take(size)
 
     def repeated(self, layout: Layout) -> Optional[pa.Buffer]:
-        """The next message, padded in front, if its head is that of a known layout; else nothing is taken."""
-        head = layout.head
-        while len(self._ahead) < len(head):
-            if not head.startswith(self._ahead) or not self._look_ahead():
+        """The next message, padded in front, if its head is that of a known layout; else nothing is taken.
+
+        Raises:
+            StreamError: also when its checksum is wrong.
+        """
+        known = layout.head
+        while len(self._ahead) < len(known):
+            if not layout.may_begin(self._ahead) or not self._look_ahead():
                 return None
-        if not self._ahead.startswith(head):
+        if not layout.begins(self._ahead):
             return None
-        self._take(len(head))
-        return self._buffer(layout.body_bytes, head)
+        head = self._take(len(known))
+        message = self._buffer(layout.body_bytes, head)
+        if layout.checksum is not None:
+            layout.checksum.check(head, memoryview(message)[padding(head) + len(head) :])
+        return message
 
     def end(self) -> None:
         """Reads the end of the body."""
@@ -118,8 +126,12 @@ class StreamReader:
         self._body = Body(response, progress)
         self._file = pa.PythonFile(self._body, mode="r")
         self._layout: Optional[Layout] = None
+        self._checks = response.checks
+        # Checksum of the schema.
+        self._checksum = 0
         try:
-            self.schema: pa.Schema = pa.ipc.read_schema(self._message("schema"))
+            message, _, self._checksum = self._message("schema")
+            self.schema: pa.Schema = pa.ipc.read_schema(message)
         except (pa.ArrowException, OSError, EOFError) as error:
             raise StreamError(f"it is not an Arrow stream: {error}") from error
 
@@ -130,20 +142,24 @@ class StreamReader:
             if repeated is not None:
                 return Batch(self.schema, None, self._layout, repeated)
         try:
-            message = self._message("record batch")
-            record_batch = pa.ipc.read_record_batch(message, self.schema)
+            message, head, _ = self._message("record batch")
+            record_batch = decoded(message, self.schema)
         except EOFError:
             self._body.end()
             return None
         except (pa.ArrowException, OSError) as error:
             raise StreamError(f"a batch is broken: {error}") from error
-        metadata = message.metadata.to_pybytes()
-        head = struct.pack("<Ii", 0xFFFFFFFF, len(metadata)) + metadata
-        self._layout = Layout.of(head, message.body, record_batch)
+        place = Place.of(head, self._checksum) if self._checks else None
+        self._layout = Layout.of(head, place, message.body, record_batch)
         return Batch(self.schema, record_batch)
 
-    def _message(self, kind: str) -> pa.Message:
+    def _message(self, kind: str) -> Tuple[pa.Message, bytes, int]:
+        """The next message, what preceded its body, and its checksum, which is right, or 0 unless checked."""
         message = pa.ipc.read_message(self._file)
         if message.type != kind:
             raise StreamError(f"it has a {message.type} where a {kind} is expected")
-        return message
+        metadata = message.metadata.to_pybytes()
+        head = struct.pack("<Ii", 0xFFFFFFFF, len(metadata)) + metadata
+        body = b"" if message.body is None else message.body
+        checksum = Place.of(head, self._checksum).check(head, body) if self._checks else 0
+        return message, head, checksum

@@ -40,7 +40,7 @@ class Loader:
         world_size: number of shards.
         split, seed, drop_last: as for ``Client.epoch``. With several ranks, ``drop_last=True`` gives
             each the same number of batches.
-        token, ca, stall_seconds, retries, prefetch, shared_memory: as for ``Client``.
+        token, ca, stall_seconds, retries, prefetch, shared_memory, checksums: as for ``Client``.
         parameters: what else ``Client.epoch`` takes for a stream, such as ``base`` or ``policy``.
 
     Attributes:
@@ -80,6 +80,7 @@ class Loader:
         retries: int = 8,
         prefetch: Optional[int] = None,
         shared_memory: bool = True,
+        checksums: Optional[bool] = None,
         **parameters: Any,
     ) -> None:
         for name in parameters:
@@ -99,6 +100,7 @@ class Loader:
             retries=retries,
             prefetch=prefetch,
             shared_memory=shared_memory,
+            checksums=checksums,
         )
         self._dataset = dataset
         self._split = split

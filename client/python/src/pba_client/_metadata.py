@@ -17,6 +17,7 @@ class Metadata(NamedTuple):
         version: version of the server.
         dataset: digest of the dataset's split.
         schedule: digest of the schedule or policy, or ``none``, or ``identity``.
+        recipe: digest of everything that pixels and order depend on, in all epochs of a run.
         epoch: epoch, 0-based.
         seed: seed of every random decision.
         batches: how many batches the answer holds.
@@ -29,6 +30,7 @@ class Metadata(NamedTuple):
     version: str
     dataset: str
     schedule: str
+    recipe: str
     epoch: int
     seed: int
     batches: int

@@ -12,7 +12,7 @@ from ._metadata import Metadata
 from ._request import EpochRequest
 
 # In the state of an epoch, to distinguish later formats.
-STATE_VERSION = 1
+STATE_VERSION = 2
 
 
 @dataclass
@@ -40,6 +40,7 @@ class Progress:
             "request": self.request.state(),
             "dataset_digest": self.metadata.dataset,
             "schedule_digest": self.metadata.schedule,
+            "recipe_digest": self.metadata.recipe,
         }
 
 
@@ -49,12 +50,16 @@ def check_state(state: Any, request: Dict[str, Any], metadata: Metadata, access:
     Raises:
         ValueError: when ``state_dict`` cannot have returned it, or in another request only, in which
             the number of a batch means other samples.
-        ChangedError: when the dataset or the schedule has changed.
+        ChangedError: when the dataset or the schedule has changed, or anything else that pixels or
+            order depend on.
     """
     if not isinstance(state, dict):
         raise ValueError(f"a state is a dict, as returned by state_dict(); this is a {type(state).__name__}")
     if state.get("version") != STATE_VERSION:
-        raise ValueError(f"the state has version {state.get('version')!r}; expected {STATE_VERSION}")
+        raise ValueError(
+            f"the state has version {state.get('version')!r}; expected {STATE_VERSION}, which also says "
+            "what pixels depend on besides the dataset and the schedule"
+        )
     for key in ("epoch", "batch"):
         value = state.get(key)
         if not isinstance(value, int) or isinstance(value, bool) or value < 0:
@@ -62,7 +67,7 @@ def check_state(state: Any, request: Dict[str, Any], metadata: Metadata, access:
     saved = state.get("request")
     if not isinstance(saved, dict):
         raise ValueError(f"the state's request is {saved!r}; expected a dict")
-    missing = {"dataset_digest", "schedule_digest"} - set(state)
+    missing = {"dataset_digest", "schedule_digest", "recipe_digest"} - set(state)
     if missing:
         raise ValueError(f"the state has no {', '.join(sorted(missing))}")
     differences = [
@@ -79,3 +84,4 @@ def check_state(state: Any, request: Dict[str, Any], metadata: Metadata, access:
     source = ", ".join(map(str, access.addresses))
     access.check_same(source, "pba.dataset", metadata.dataset, state["dataset_digest"])
     access.check_same(source, "pba.schedule", metadata.schedule, state["schedule_digest"])
+    access.check_same(source, "pba.recipe", metadata.recipe, state["recipe_digest"])

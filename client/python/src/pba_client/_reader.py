@@ -7,6 +7,7 @@ import time
 from typing import TYPE_CHECKING, Callable, List, Optional, Tuple, TypeVar, Union
 
 from ._batch import Batch
+from ._checksum import REQUEST_HEADER
 from ._errors import CutError, RefusedError, StreamError, UnreachableError
 from ._http import Access, Canceller, ConnectError, Eof, Response, StallError, UntrustedError
 from ._ipc import StreamReader
@@ -202,8 +203,15 @@ class Reader:
             ]
             if self._rows is not None:
                 checks.append(("pba.rows", found.rows, total.rows - self._rows))
+            checks.append(("pba.recipe", found.recipe, total.recipe))
         for key, value, expected in checks:
             access.check_same(str(address), key, value, expected)
+        answered, asked = self.response.body.headers.get(REQUEST_HEADER), request.checksum(self.received)
+        if self.response.checks and answered != asked:
+            raise StreamError(
+                "the server answers another request than was sent: "
+                f"{REQUEST_HEADER} is {access.hide(str(answered))!r}, and should be {asked}"
+            )
         if total is None:
             progress.schema, progress.metadata = schema, found
             total = found

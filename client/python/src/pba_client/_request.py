@@ -6,6 +6,8 @@ import re
 from typing import Any, Dict, Optional, Sequence, Tuple, Union
 from urllib.parse import quote, urlencode
 
+from ._checksum import of_request
+
 ARROW_STREAM = "application/vnd.apache.arrow.stream"
 
 Shard = Union[str, Tuple[int, int]]
@@ -60,16 +62,25 @@ class EpochRequest:
         # With no batch received nothing is computed, so that invalid values reach the server.
         return self.start + received * self.step if received else self.start
 
-    def target(self, received: int) -> str:
-        """Path and query for the batches that are missing after ``received`` ones."""
+    def query(self, received: int) -> Dict[str, str]:
+        """The parameters for the batches that are missing after ``received`` ones."""
         query = dict(self.parameters)
         start = self.number(received)
         if start != 0 or isinstance(start, bool):
             query["start"] = _text(start)
         if self.step != 1 or isinstance(self.step, bool):
             query["step"] = _text(self.step)
+        return query
+
+    def target(self, received: int) -> str:
+        """Path and query for the batches that are missing after ``received`` ones."""
+        query = self.query(received)
         path = f"/v1/datasets/{segment(self.dataset)}/epochs/{segment(self.epoch)}/batches"
         return f"{path}?{urlencode(query)}" if query else path
+
+    def checksum(self, received: int) -> str:
+        """What a server that understood the request tells of it."""
+        return of_request(str(self.dataset), str(self.epoch), self.query(received))
 
     def accept(self) -> str:
         """The media type to ask for."""

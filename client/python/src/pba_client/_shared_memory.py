@@ -20,7 +20,7 @@ from typing import Dict, Optional, Tuple
 import numpy as np
 import pyarrow as pa
 
-from ._batch import Batch
+from ._batch import Batch, decoded
 from ._errors import StreamError
 from ._http import Eof, Response, broken
 from ._progress import Progress
@@ -200,6 +200,6 @@ class SharedMemoryReader:
             memoryview(copy).cast("B")[:] = memoryview(buffer).cast("B")
             buffer = copy
         try:
-            return Batch(self.schema, pa.ipc.read_record_batch(pa.ipc.read_message(buffer), self.schema))
+            return Batch(self.schema, decoded(pa.ipc.read_message(buffer), self.schema))
         except (pa.ArrowException, EOFError, OSError) as error:
             raise StreamError(f"a batch is broken: {error}") from error

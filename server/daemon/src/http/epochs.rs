@@ -9,6 +9,7 @@ use axum::http::{HeaderMap, HeaderName, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use hyper::upgrade::OnUpgrade;
 use pba_types::limits::EPOCHS_MAX;
+use pba_wire::checksum;
 use pba_wire::query::integer;
 use pba_wire::shared_memory;
 use pba_wire::stream::CONTENT_TYPE;
@@ -49,6 +50,7 @@ pub(crate) async fn batches(
     Query(request): Query<EpochRequest>,
     mut http: Request,
 ) -> Result<Response, Error> {
+    let asked = checksum::of_request(&dataset, &epoch, http.uri().query().unwrap_or_default());
     let epoch = epoch_number(&epoch)?;
     let codec = codec(http.headers())?;
     let wanted = batches_wanted(http.headers())?;
@@ -85,8 +87,9 @@ pub(crate) async fn batches(
             }
         }
     }
-    let body = Body::from_stream(chunks(epoch, permit).map_err(Error::internal)?);
-    Ok(([(header::CONTENT_TYPE, CONTENT_TYPE)], body).into_response())
+    let body = Body::from_stream(chunks(epoch, permit));
+    let headers = [(header::CONTENT_TYPE.as_str(), CONTENT_TYPE), (checksum::REQUEST_HEADER, &asked)];
+    Ok((headers, body).into_response())
 }
 
 /// Draws a contact sheet of the first images that the stream would send.

@@ -13,28 +13,25 @@ use futures_util::stream::{Stream, try_unfold};
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::stream::batches::{Batches, BrokenStream};
-use crate::stream::encode::{END_OF_STREAM, schema_message};
+use crate::stream::encode::END_OF_STREAM;
 use crate::stream::epoch::{EncodedBatch, Epoch};
 
 /// The chunks of an epoch. The permit is held until the last is taken, or the stream dropped.
-///
-/// # Errors
-/// When the schema cannot be encoded, which is a bug.
 pub(crate) fn chunks(
     epoch: Arc<Epoch>,
     permit: OwnedSemaphorePermit,
-) -> anyhow::Result<impl Stream<Item = Result<Bytes, BrokenStream>>> {
+) -> impl Stream<Item = Result<Bytes, BrokenStream>> {
     // Those that are ready to send: at most a header and its body.
-    let ready = VecDeque::from([schema_message(&epoch.schema)?]);
+    let ready = VecDeque::from([epoch.opening.0.clone()]);
     let mut batches = Batches::new(epoch, permit);
     ask_ahead(&mut batches);
-    Ok(try_unfold((batches, ready, false), async |(mut batches, mut ready, mut ended)| {
+    try_unfold((batches, ready, false), async |(mut batches, mut ready, mut ended)| {
         if ready.is_empty() && !ended {
             match batches.next(true).await? {
                 Some(batch) => {
                     ask_ahead(&mut batches);
                     ready.push_back(batch.head);
-                    ready.extend(batch.body);
+                    ready.push_back(batch.body);
                 }
                 None => {
                     ended = true;
@@ -45,7 +42,7 @@ pub(crate) fn chunks(
         let Some(chunk) = ready.pop_front() else { return Ok(None) };
         batches.epoch.engine.metrics.stream_bytes.inc_by(chunk.len() as u64);
         Ok(Some((chunk, (batches, ready, ended))))
-    }))
+    })
 }
 
 /// Keeps `batches_ahead` batches in production.

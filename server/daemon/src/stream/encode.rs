@@ -10,14 +10,15 @@ use anyhow::Context;
 use arrow_array::{ArrayRef, FixedSizeListArray, Int64Array, RecordBatch, UInt8Array, UInt64Array};
 use arrow_buffer::{Buffer as ArrowBuffer, ScalarBuffer};
 use arrow_ipc::writer::{
-    DictionaryTracker, IpcDataGenerator, IpcWriteContext, IpcWriteOptions, StreamWriter, write_message,
+    DictionaryTracker, IpcDataGenerator, IpcWriteContext, IpcWriteOptions, StreamWriter,
 };
 use arrow_ipc::{
-    Buffer as BodyBuffer, CompressionType, FieldNode, MessageBuilder, MessageHeader, MetadataVersion,
-    RecordBatchBuilder,
+    BodyCompressionBuilder, Buffer as BodyBuffer, CompressionType, FieldNode, KeyValue, KeyValueArgs,
+    MessageBuilder, MessageHeader, MetadataVersion, RecordBatchBuilder, root_as_message,
 };
-use arrow_schema::{DataType, SchemaRef};
+use arrow_schema::{DataType, Schema, SchemaRef};
 use bytes::Bytes;
+use pba_wire::checksum::{self, Head};
 
 /// Buffers start at multiples of this: what Arrow recommends, and a cache line.
 const ALIGNMENT: usize = 64;
@@ -51,21 +52,25 @@ impl Layout {
     }
 }
 
-/// The message that opens a stream.
+/// The message that opens a stream, and its checksum, which those of the batches begin with.
 ///
 /// # Errors
 /// When Arrow refuses the schema.
-pub fn schema_message(schema: &SchemaRef) -> anyhow::Result<Bytes> {
-    let mut writer = StreamWriter::try_new(Vec::new(), schema).context("cannot encode the schema")?;
-    Ok(std::mem::take(writer.get_mut()).into())
+pub fn schema_message(schema: &Schema) -> anyhow::Result<(Bytes, u64)> {
+    let mut metadata = schema.metadata().clone();
+    metadata.insert(checksum::KEY.to_owned(), checksum::UNSET.to_owned());
+    let schema = Schema::new_with_metadata(schema.fields().clone(), metadata);
+    let mut writer = StreamWriter::try_new(Vec::new(), &schema).context("cannot encode the schema")?;
+    let head = Head::new(std::mem::take(writer.get_mut()), 0)?;
+    let checksum = head.checksum(&[]);
+    Ok((head.with(checksum).into(), checksum))
 }
 
-/// The header of a record batch whose body has a layout.
+/// The head of a record batch whose body has a layout; `stream` is the checksum of the stream's schema.
 ///
 /// # Panics
 /// When the layout does not have `rows` rows.
-pub fn batch_header(rows: usize, layout: &Layout) -> Bytes {
-    let mut builder = flatbuffers::FlatBufferBuilder::with_capacity(512);
+pub fn batch_head(rows: usize, layout: &Layout, stream: u64) -> Head {
     let image_bytes = layout.image.len() as i64;
     let rows = rows as i64;
     let nodes = [rows, image_bytes, rows, rows].map(|len| FieldNode::new(len, 0));
@@ -80,27 +85,57 @@ pub fn batch_header(rows: usize, layout: &Layout) -> Bytes {
         no_nulls(&layout.index),
         data(&layout.index),
     ];
-    let nodes = builder.create_vector(&nodes);
-    let buffers = builder.create_vector(&buffers);
+    let parts = Parts { rows, nodes: &nodes, buffers: &buffers, codec: None, body: layout.len };
+    Head::new(head(&parts), stream).expect("the checksum was given a place")
+}
+
+/// What the head of a batch says of its body.
+struct Parts<'a> {
+    rows: i64,
+    nodes: &'a [FieldNode],
+    buffers: &'a [BodyBuffer],
+    codec: Option<CompressionType>,
+    /// Its length.
+    body: usize,
+}
+
+/// Everything in front of a batch's body, with an unset checksum.
+fn head(parts: &Parts<'_>) -> Vec<u8> {
+    let mut builder = flatbuffers::FlatBufferBuilder::with_capacity(512);
+    let key = Some(builder.create_string(checksum::KEY));
+    let value = Some(builder.create_string(checksum::UNSET));
+    let checksum = KeyValue::create(&mut builder, &KeyValueArgs { key, value });
+    let metadata = builder.create_vector(&[checksum]);
+    let codec = parts.codec.map(|codec| {
+        let mut compression = BodyCompressionBuilder::new(&mut builder);
+        compression.add_codec(codec);
+        compression.finish()
+    });
+    let nodes = builder.create_vector(parts.nodes);
+    let buffers = builder.create_vector(parts.buffers);
     let mut batch = RecordBatchBuilder::new(&mut builder);
-    batch.add_length(rows);
+    batch.add_length(parts.rows);
     batch.add_nodes(nodes);
     batch.add_buffers(buffers);
+    if let Some(codec) = codec {
+        batch.add_compression(codec);
+    }
     let batch = batch.finish().as_union_value();
     let mut message = MessageBuilder::new(&mut builder);
     message.add_version(MetadataVersion::V5);
     message.add_header_type(MessageHeader::RecordBatch);
     message.add_header(batch);
-    message.add_bodyLength(layout.len as i64);
+    message.add_bodyLength(parts.body as i64);
+    message.add_custom_metadata(metadata);
     let message = message.finish();
     builder.finish(message, None);
 
     let flatbuffer = builder.finished_data();
     // The prefix of 8 bytes and the flatbuffer together end on a multiple of the alignment.
     let len = (8 + flatbuffer.len()).next_multiple_of(ALIGNMENT);
-    let mut header = [&CONTINUATION[..], &((len - 8) as u32).to_le_bytes(), flatbuffer].concat();
-    header.resize(len, 0);
-    header.into()
+    let mut head = [&CONTINUATION[..], &((len - 8) as u32).to_le_bytes(), flatbuffer].concat();
+    head.resize(len, 0);
+    head
 }
 
 /// Views a body as the record batch that it encodes, without copying.
@@ -122,19 +157,34 @@ pub fn record_batch(schema: &SchemaRef, layout: &Layout, body: Bytes) -> anyhow:
     Ok(RecordBatch::try_new(Arc::clone(schema), columns)?)
 }
 
-/// A complete record batch message with compressed buffers.
+/// Head and body of a record batch with compressed buffers; `stream` is the checksum of its schema.
 ///
 /// # Errors
 /// When compression fails.
-pub fn compressed_batch(batch: &RecordBatch, codec: CompressionType) -> anyhow::Result<Bytes> {
+pub fn compressed_batch(
+    batch: &RecordBatch,
+    codec: CompressionType,
+    stream: u64,
+) -> anyhow::Result<(Bytes, Bytes)> {
     let options = IpcWriteOptions::default().try_with_compression(Some(codec))?;
     let mut dictionaries = DictionaryTracker::new(false);
     let mut context = IpcWriteContext::default();
     let (_, encoded) =
         IpcDataGenerator::default().encode(batch, &mut dictionaries, &options, &mut context)?;
-    let mut message = Vec::new();
-    write_message(&mut message, encoded, &options)?;
-    Ok(message.into())
+    let message = root_as_message(&encoded.ipc_message).context("cannot read what Arrow encoded")?;
+    let header = message.header_as_record_batch().context("it encoded something other than a batch")?;
+    let nodes: Vec<FieldNode> = header.nodes().into_iter().flatten().copied().collect();
+    let buffers: Vec<BodyBuffer> = header.buffers().into_iter().flatten().copied().collect();
+    let parts = Parts {
+        rows: header.length(),
+        nodes: &nodes,
+        buffers: &buffers,
+        codec: Some(codec),
+        body: encoded.arrow_data.len(),
+    };
+    let head = Head::new(head(&parts), stream)?;
+    let head = head.with(head.checksum(&encoded.arrow_data));
+    Ok((head.into(), encoded.arrow_data.into()))
 }
 
 #[cfg(test)]
@@ -168,18 +218,25 @@ mod tests {
         let batch = record_batch(&schema, &layout, body.clone()).unwrap();
         assert_eq!(batch.num_rows(), rows);
 
-        let plain =
-            [&schema_message(&schema).unwrap()[..], &batch_header(rows, &layout), &body, &END_OF_STREAM]
-                .concat();
-        let mut streams = vec![plain];
-        for codec in [CompressionType::LZ4_FRAME, CompressionType::ZSTD] {
-            let message = compressed_batch(&batch, codec).unwrap();
-            streams.push([&schema_message(&schema).unwrap()[..], &message, &END_OF_STREAM].concat());
-        }
-        for stream in streams {
-            let mut reader = StreamReader::try_new(&stream[..], None).unwrap();
-            assert_eq!(reader.next().unwrap().unwrap(), batch);
+        let (opening, stream) = schema_message(&schema).unwrap();
+        let head = batch_head(rows, &layout, stream);
+        let plain = [
+            vec![head.unset().to_vec().into(), body.clone()],
+            vec![head.with(head.checksum(&body)).into(), body.clone()],
+        ];
+        let compressed = [CompressionType::LZ4_FRAME, CompressionType::ZSTD].map(|codec| {
+            let (head, body) = compressed_batch(&batch, codec, stream).unwrap();
+            vec![head, body]
+        });
+        for message in plain.iter().chain(&compressed) {
+            let bytes = [&opening[..], &message[0], &message[1], &END_OF_STREAM].concat();
+            let mut reader = StreamReader::try_new(&bytes[..], None).unwrap();
+            assert_eq!(reader.next().unwrap().unwrap(), batch.clone().with_schema(reader.schema()).unwrap());
             assert!(reader.next().is_none());
+        }
+        assert_eq!(checksum::check(&opening, &[], 0), Ok(stream));
+        for message in plain[1..].iter().chain(&compressed) {
+            assert!(checksum::check(&message[0], &message[1], stream).is_ok());
         }
     }
 

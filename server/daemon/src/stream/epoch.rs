@@ -1,5 +1,6 @@
 //! One epoch of a stream: its samples, their batches and their augmentation.
 
+use std::borrow::Cow;
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Instant;
@@ -10,10 +11,11 @@ use arrow_schema::SchemaRef;
 use bytes::Bytes;
 use pba_augment::{Plan, Recipe};
 use pba_types::SplitName;
+use pba_wire::checksum::Head;
 
 use crate::catalog::datasets::SplitHandle;
 use crate::metrics::Stage;
-use crate::stream::encode::{Layout, batch_header, compressed_batch, record_batch};
+use crate::stream::encode::{Layout, batch_head, compressed_batch, record_batch};
 use crate::stream::engine::Engine;
 use crate::stream::pool::Workspace;
 use crate::stream::samples::{self, Rendered};
@@ -33,17 +35,19 @@ pub(crate) struct Epoch {
     pub(super) schema: SchemaRef,
     /// Compression of the buffers inside the messages, if any.
     pub(crate) codec: Option<CompressionType>,
+    /// The message that opens the stream, and its checksum.
+    pub(super) opening: (Bytes, u64),
     /// Of each batch but perhaps the last, which may be shorter.
-    pub(super) header: Bytes,
+    pub(super) head: Head,
     /// Source of the images' policies, for captions: name of a schedule, or `none`, `identity`, `a policy`.
     pub(crate) schedule: String,
 }
 
-/// One encoded batch: the bytes that go out, in one or two parts.
+/// One encoded batch: the bytes that go out.
 pub(crate) struct EncodedBatch {
-    /// The message's header, or the whole message when it is compressed.
+    /// What precedes the body, with the message's checksum.
     pub(crate) head: Bytes,
-    pub(crate) body: Option<Bytes>,
+    pub(crate) body: Bytes,
 }
 
 impl Epoch {
@@ -73,10 +77,14 @@ impl Epoch {
         let start = Instant::now();
         let body = Bytes::from_owner(buffer);
         let batch = match self.codec {
-            None => EncodedBatch { head: self.header(n, &layout), body: Some(body) },
+            None => {
+                let head = self.head(n, &layout);
+                EncodedBatch { head: head.with(head.checksum(&body)).into(), body }
+            }
             Some(codec) => {
                 let batch = record_batch(&self.schema, &layout, body)?;
-                EncodedBatch { head: compressed_batch(&batch, codec)?, body: None }
+                let (head, body) = compressed_batch(&batch, codec, self.opening.1)?;
+                EncodedBatch { head, body }
             }
         };
         self.engine.metrics.stage(Stage::Encode).observe(start.elapsed().as_secs_f64());
@@ -105,18 +113,19 @@ impl Epoch {
         self.write_body(n, &layout, body, workspace)?;
 
         let start = Instant::now();
-        let header = self.header(n, &layout);
-        anyhow::ensure!(header.len() <= head.len(), "the header of a batch takes {} bytes", header.len());
-        let message = SLOT_HEADER_BYTES - header.len()..SLOT_HEADER_BYTES + layout.len;
-        head[message.start..].copy_from_slice(&header);
+        let written = self.head(n, &layout);
+        let written = written.unset();
+        anyhow::ensure!(written.len() <= head.len(), "the head of a batch takes {} bytes", written.len());
+        let message = SLOT_HEADER_BYTES - written.len()..SLOT_HEADER_BYTES + layout.len;
+        head[message.start..].copy_from_slice(written);
         self.engine.metrics.stage(Stage::Encode).observe(start.elapsed().as_secs_f64());
         Ok(message)
     }
 
-    fn header(&self, n: u64, layout: &Layout) -> Bytes {
+    fn head(&self, n: u64, layout: &Layout) -> Cow<'_, Head> {
         match self.plan.len_of(n) {
-            rows if rows == self.plan.len_of(0) => self.header.clone(),
-            rows => batch_header(rows, layout),
+            rows if rows == self.plan.len_of(0) => Cow::Borrowed(&self.head),
+            rows => Cow::Owned(batch_head(rows, layout, self.opening.1)),
         }
     }
 

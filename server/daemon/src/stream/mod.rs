@@ -9,6 +9,7 @@ pub mod encode;
 pub(crate) mod engine;
 pub(crate) mod epoch;
 pub(crate) mod pool;
+mod recipe_digest;
 pub(crate) mod resolve;
 pub(crate) mod samples;
 pub(crate) mod shared_memory;

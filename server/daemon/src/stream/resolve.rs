@@ -18,9 +18,10 @@ use pba_wire::{EpochRequest, stream};
 use crate::catalog::datasets::Catalog;
 use crate::catalog::schedules::Registry;
 use crate::error::Error;
-use crate::stream::encode::{Layout, batch_header};
+use crate::stream::encode::{Layout, batch_head, schema_message};
 use crate::stream::engine::Engine;
 use crate::stream::epoch::Epoch;
+use crate::stream::recipe_digest::RecipeDigest;
 
 /// The schedule that leaves images as they are.
 const IDENTITY: &str = "identity";
@@ -37,6 +38,9 @@ struct Chosen {
     policies: Policies,
     digest: String,
     name: String,
+    /// Epochs of the run, where the policies depend on them.
+    epochs: Option<u32>,
+    ablation: Ablation,
 }
 
 impl Resolver<'_> {
@@ -72,6 +76,21 @@ impl Resolver<'_> {
             ));
         }
 
+        let recipe_digest = RecipeDigest {
+            dataset: split.digest(),
+            samples: split.len(),
+            shape,
+            schedule: &chosen.digest,
+            epochs: chosen.epochs,
+            ablation: chosen.ablation,
+            base,
+            seed: request.seed,
+            is_shuffled: is_shuffled(request),
+            drops_last: request.drop_last,
+            mean,
+            std,
+        };
+        let recipe_digest = recipe_digest.digest();
         let recipe = Recipe::new(RecipeSpec {
             policies: chosen.policies,
             base,
@@ -89,6 +108,7 @@ impl Resolver<'_> {
             (stream::VERSION, env!("CARGO_PKG_VERSION").to_owned()),
             (stream::DATASET, split.digest().to_string()),
             (stream::SCHEDULE, chosen.digest),
+            (stream::RECIPE, recipe_digest.to_string()),
             (stream::EPOCH, epoch.to_string()),
             (stream::SEED, request.seed.to_string()),
             (stream::BATCHES, plan.batches().to_string()),
@@ -98,11 +118,15 @@ impl Resolver<'_> {
             (stream::CLASSES, serde_json::to_string(split.classes()).expect("names are JSON")),
         ];
         let metadata = metadata.map(|(key, value)| (key.to_owned(), value)).into();
+        let schema = Arc::new(stream::schema(shape.height, shape.width, metadata));
+        let opening = schema_message(&schema).map_err(Error::internal)?;
+        let layout = Layout::new(rows_max, shape.rgb_bytes());
         Ok(Epoch {
             engine: Arc::clone(self.engine),
-            header: batch_header(rows_max, &Layout::new(rows_max, shape.rgb_bytes())),
+            head: batch_head(rows_max, &layout, opening.1),
+            opening,
             dataset: dataset.to_owned(),
-            schema: Arc::new(stream::schema(shape.height, shape.width, metadata)),
+            schema,
             split_name: request.split,
             split,
             recipe,
@@ -122,7 +146,10 @@ impl Resolver<'_> {
         }
         let ablation = ablation(request)?;
         let unscheduled = |with: &str, policies, digest: &str, name: &str| match ablation {
-            Ablation::Scheduled => Ok(Chosen { policies, digest: digest.to_owned(), name: name.to_owned() }),
+            Ablation::Scheduled => {
+                let (digest, name) = (digest.to_owned(), name.to_owned());
+                Ok(Chosen { policies, digest, name, epochs: None, ablation })
+            }
             // It alters a schedule; without one it would be silently ignored.
             _ => Err(Error::parameter(
                 "ablation",
@@ -160,7 +187,8 @@ impl Resolver<'_> {
                     Err(_) => return Err(out_of_range(epochs)),
                 };
                 let (digest, name) = (schedule.digest().to_string(), schedule.name().to_owned());
-                Ok(Chosen { policies, digest, name })
+                let epochs = (!schedule.is_constant()).then_some(epochs);
+                Ok(Chosen { policies, digest, name, epochs, ablation })
             }
         }
     }
@@ -219,12 +247,16 @@ fn shape(
     Err(Error::parameter("base", base, why, allowed))
 }
 
+fn is_shuffled(request: &EpochRequest) -> bool {
+    request.shuffle.unwrap_or(request.split == SplitName::Train)
+}
+
 fn plan(samples: u64, epoch: u32, request: &EpochRequest) -> Result<Plan, Error> {
     Plan::new(PlanSpec {
         samples,
         seed: request.seed,
         epoch,
-        shuffle: request.shuffle.unwrap_or(request.split == SplitName::Train),
+        shuffle: is_shuffled(request),
         shard: Shard { index: request.shard.0, count: request.shard.1 },
         batch_size: request.batch_size,
         drop_last: request.drop_last,

@@ -27,7 +27,7 @@ use tokio::time::{sleep, timeout};
 use tokio_io_timeout::TimeoutStream;
 
 use crate::stream::batches::Batches;
-use crate::stream::encode::{END_OF_STREAM, schema_message};
+use crate::stream::encode::END_OF_STREAM;
 use crate::stream::epoch::Epoch;
 use crate::stream::shared_memory::{Memory, Slot};
 
@@ -69,8 +69,8 @@ impl SharedMemoryStream {
         let batches = usize::try_from(epoch.plan.batches()).unwrap_or(usize::MAX).max(1);
         let held_max = wanted.clamp(1, BATCHES_MAX).min(batches);
         let slots = held_max + epoch.engine.limits.batches_ahead.min(batches);
-        let schema = schema_message(&epoch.schema)?;
-        let (memory, free) = Memory::new(&epoch.engine.shared_memory, &schema, slots, epoch.slot_bytes())?;
+        let (schema, _) = &epoch.opening;
+        let (memory, free) = Memory::new(&epoch.engine.shared_memory, schema, slots, epoch.slot_bytes())?;
         Ok(SharedMemoryStream { epoch: Arc::clone(epoch), memory, free, held: HashMap::new(), held_max })
     }
 

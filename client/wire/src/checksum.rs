@@ -1,0 +1,199 @@
+//! Checksums of the messages of a stream.
+//!
+//! Each message of a plain stream carries a checksum of itself: the schema in its metadata, a batch in the
+//! custom metadata of its message, both under [`KEY`]. It is
+//!
+//! ```text
+//! xxh3(body, seed = xxh3(head, seed = stream))
+//! ```
+//!
+//! with XXH3 of 64 bits, the first version of which is stable for ever. The head is all that precedes the
+//! body, from the mark and the length on, with [`UNSET`] where the checksum stands; `stream` is the checksum
+//! of the schema, and 0 for the schema itself. So a batch of one stream does not pass for that of another.
+//!
+//! Messages in shared memory are not checked: there, it is left unset.
+
+use std::ops::Range;
+
+use twox_hash::XxHash3_64;
+
+/// Metadata key of a message's checksum.
+pub const KEY: &str = "pba.checksum";
+/// The checksum's text before it is known: the name of the function, and 16 hexadecimal digits.
+pub const UNSET: &str = "xxh3:0000000000000000";
+
+/// Where the digits begin.
+const DIGITS: usize = 5;
+
+/// Why a message was refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ChecksumError {
+    /// The head has no checksum, or several.
+    #[error("a message has no checksum; the server is older than this client, or the message was damaged")]
+    Missing,
+    /// The bytes are not those that were sent.
+    #[error(
+        "the checksum of a message is {found}, but that of its bytes {expected}: it was damaged on its way"
+    )]
+    Wrong {
+        /// What the message says.
+        found: Text,
+        /// What follows from its bytes.
+        expected: Text,
+    },
+}
+
+/// A checksum as it is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Text(u64);
+
+impl std::fmt::Display for Text {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "xxh3:{:016x}", self.0)
+    }
+}
+
+/// The head of a message whose checksum depends on its body alone.
+#[derive(Clone, Debug)]
+pub struct Head {
+    /// With [`UNSET`] where the checksum stands.
+    bytes: Vec<u8>,
+    digits: Range<usize>,
+    seed: u64,
+}
+
+impl Head {
+    /// A head in which [`UNSET`] stands once, as a string of a flatbuffer; `stream` is the checksum of the
+    /// stream's schema, and 0 for that.
+    ///
+    /// # Errors
+    /// When it does not.
+    pub fn new(mut bytes: Vec<u8>, stream: u64) -> Result<Head, ChecksumError> {
+        let text = find(&bytes).ok_or(ChecksumError::Missing)?;
+        bytes[text.clone()].copy_from_slice(UNSET.as_bytes());
+        let seed = XxHash3_64::oneshot_with_seed(stream, &bytes);
+        Ok(Head { bytes, digits: text.start + DIGITS..text.end, seed })
+    }
+
+    /// The checksum of the message with this head and a body.
+    pub fn checksum(&self, body: &[u8]) -> u64 {
+        XxHash3_64::oneshot_with_seed(self.seed, body)
+    }
+
+    /// The head without a checksum, as in shared memory.
+    pub fn unset(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// The head with a checksum.
+    pub fn with(&self, checksum: u64) -> Vec<u8> {
+        let mut bytes = self.bytes.clone();
+        bytes[self.digits.clone()].copy_from_slice(format!("{checksum:016x}").as_bytes());
+        bytes
+    }
+}
+
+/// Checks a message that was received, and returns its checksum.
+///
+/// # Errors
+/// When it has none, or another one than its bytes.
+pub fn check(head: &[u8], body: &[u8], stream: u64) -> Result<u64, ChecksumError> {
+    let found = find(head).and_then(|text| {
+        let digits = std::str::from_utf8(&head[text.start + DIGITS..text.end]).ok()?;
+        u64::from_str_radix(digits, 16).ok()
+    });
+    let found = found.ok_or(ChecksumError::Missing)?;
+    let expected = Head::new(head.to_vec(), stream)?.checksum(body);
+    match found == expected {
+        true => Ok(found),
+        false => Err(ChecksumError::Wrong { found: Text(found), expected: Text(expected) }),
+    }
+}
+
+/// The header of an answer that holds a stream: the checksum of the request as the server understood it
+/// ([`of_request`]).
+pub const REQUEST_HEADER: &str = "pba-request";
+
+/// The checksum of a request for a stream. A client whose request was changed on its way would take other
+/// samples for its own, if it did not compare. It is XXH3 over dataset,
+/// epoch, and the names and values of the query in their order, decoded, each with its length in bytes and a
+/// colon in front.
+pub fn of_request(dataset: &str, epoch: &str, query: &str) -> String {
+    let pairs = form_urlencoded::parse(query.as_bytes()).flat_map(|(name, value)| [name, value]);
+    let parts = [dataset.into(), epoch.into()].into_iter().chain(pairs);
+    let text: String = parts.map(|part| format!("{}:{part}", part.len())).collect();
+    format!("{:016x}", XxHash3_64::oneshot(text.as_bytes()))
+}
+
+/// The only place of a checksum in a head: a string of a flatbuffer, which has its length in front and a zero
+/// behind it.
+fn find(head: &[u8]) -> Option<Range<usize>> {
+    let length = (UNSET.len() as u32).to_le_bytes();
+    let is_digit = |byte: &u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(byte);
+    let mut places = head.windows(4 + UNSET.len() + 1).enumerate().filter(|(_, window)| {
+        let (before, text) = window.split_at(4);
+        let (name, digits) = text.split_at(DIGITS);
+        before == length
+            && name == &UNSET.as_bytes()[..DIGITS]
+            && digits[..UNSET.len() - DIGITS].iter().all(is_digit)
+            && digits.last() == Some(&0)
+    });
+    let (place, _) = places.next()?;
+    places.next().is_none().then_some(place + 4..place + 4 + UNSET.len())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn message() -> (Vec<u8>, Vec<u8>) {
+        let head =
+            [&[0xff; 8][..], b"some words", &[21, 0, 0, 0], UNSET.as_bytes(), &[0; 3], b"more"].concat();
+        let body: Vec<u8> = (0..1000u32).map(|number| (number * 7) as u8).collect();
+        let sealed = Head::new(head, 5).unwrap();
+        (sealed.with(sealed.checksum(&body)), body)
+    }
+
+    #[test]
+    fn every_flipped_bit_is_noticed() {
+        let (mut head, mut body) = message();
+        assert!(check(&head, &body, 5).is_ok());
+        assert!(matches!(check(&head, &body, 6), Err(ChecksumError::Wrong { .. })), "of another stream");
+        for bit in 0..head.len() * 8 {
+            head[bit / 8] ^= 1 << (bit % 8);
+            assert!(check(&head, &body, 5).is_err(), "bit {bit} of the head");
+            head[bit / 8] ^= 1 << (bit % 8);
+        }
+        for bit in 0..body.len() * 8 {
+            body[bit / 8] ^= 1 << (bit % 8);
+            assert!(check(&head, &body, 5).is_err(), "bit {bit} of the body");
+            body[bit / 8] ^= 1 << (bit % 8);
+        }
+        assert!(check(&head, &body[..999], 5).is_err());
+    }
+
+    /// The same on every machine, and in Python's `xxhash`.
+    #[test]
+    fn a_checksum_is_what_it_always_was() {
+        let (head, body) = message();
+        assert_eq!(check(&head, &body, 5), Ok(18_204_987_547_365_892_961));
+    }
+
+    #[test]
+    fn a_request_is_what_it_says() {
+        let asked = of_request("a b", "3", "base=pad_crop%3A4%2Cflip&seed=1");
+        assert_eq!(asked, "b3fec9d6affe62f8");
+        assert_eq!(asked, of_request("a b", "3", "base=pad_crop:4,flip&seed=1"));
+        assert_ne!(asked, of_request("a b", "3", "base=pad_crop:4,flip&seed=2"));
+        assert_ne!(of_request("a", "3", "x=12&y="), of_request("a", "3", "x=1&2y="));
+    }
+
+    #[test]
+    fn a_head_has_one_checksum() {
+        assert_eq!(check(b"nothing", b"", 0), Err(ChecksumError::Missing));
+        let twice = [&[21, 0, 0, 0], UNSET.as_bytes(), &[0]].concat().repeat(2);
+        assert_eq!(check(&twice, b"", 0), Err(ChecksumError::Missing));
+        let upper = [&[21, 0, 0, 0], &b"xxh3:000000000000000A"[..], &[0]].concat();
+        assert_eq!(check(&upper, b"", 0), Err(ChecksumError::Missing), "there is one way to write it");
+    }
+}
