@@ -4,9 +4,10 @@
 //! the folder is synced. Readers find the old content or the new, never a part of it, even after a power
 //! failure.
 //!
-//! [`replace`] is for content at hand and one writer at a time, [`Replacement`] for all else.
+//! [`replace`] is for content at hand and one writer at a time, [`Replacement`] for all else. What else is to
+//! last goes the same way: [`create_folder`], [`publish_folder`] and [`remove`] have returned once it does.
 
-use std::fs::{File, Permissions};
+use std::fs::{self, File, Permissions};
 use std::io::{self, ErrorKind, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -44,7 +45,7 @@ impl Replacement {
     ///
     /// # Errors
     /// When the disk does not take it, or the path is a folder. What was there then stays, unless only
-    /// the folder could not be synced.
+    /// the folder could not be synced: then nobody knows which of the two a power failure would leave.
     pub fn commit(self) -> io::Result<()> {
         self.file().sync_all()?;
         self.file.persist(&self.path)?;
@@ -52,12 +53,48 @@ impl Replacement {
     }
 }
 
+/// Creates a folder where there is none, with those that it lies in, and makes their names durable.
+///
+/// # Errors
+/// When one cannot be created, or the disk does not take it.
+pub fn create_folder(path: &Path) -> io::Result<()> {
+    let missing: Vec<&Path> =
+        path.ancestors().take_while(|folder| !folder.as_os_str().is_empty() && !folder.exists()).collect();
+    fs::create_dir_all(path)?;
+    missing.into_iter().rev().try_for_each(sync_folder_of)
+}
+
+/// Moves a folder that is complete to where it is looked for, in the same folder. Its files must be durable, as
+/// [`replace`] leaves them; their names are made so here.
+///
+/// # Errors
+/// When there is something else, or the disk does not take it. Then it is where it was.
+pub fn publish_folder(from: &Path, to: &Path) -> io::Result<()> {
+    sync_folder(from)?;
+    fs::rename(from, to)?;
+    // A disk that does not sync may still rename; if not, the folder shows after all.
+    sync_folder_of(to).inspect_err(|_| drop(fs::rename(to, from)))
+}
+
+/// Removes a file for good.
+///
+/// # Errors
+/// When there is none, or the disk does not take it.
+pub fn remove(path: &Path) -> io::Result<()> {
+    fs::remove_file(path)?;
+    sync_folder_of(path)
+}
+
 /// Makes the name of what is at `path` as durable as its content.
 ///
 /// # Errors
 /// When the disk does not take it.
 pub fn sync_folder_of(path: &Path) -> io::Result<()> {
-    let synced = File::open(folder_of(path)).and_then(|folder| folder.sync_all());
+    sync_folder(folder_of(path))
+}
+
+fn sync_folder(folder: &Path) -> io::Result<()> {
+    let synced = File::open(folder).and_then(|folder| folder.sync_all());
     synced.or_else(|error| match error.kind() {
         // Some file systems cannot sync a folder, and one that can be written in need not be readable.
         // PostgreSQL ignores the same (`fsync_fname_ext`).
@@ -136,10 +173,33 @@ mod tests {
         given_up.file().write_all(b"new").unwrap();
         drop(given_up);
         assert_eq!(std::fs::read_to_string(&file).unwrap(), "old");
+        let cut_short = replace_with(&file, |mut file| {
+            file.write_all(b"ne")?;
+            Err(io::Error::from(ErrorKind::StorageFull))
+        });
+        assert_eq!(cut_short.unwrap_err().kind(), ErrorKind::StorageFull);
+        assert_eq!(std::fs::read_to_string(&file).unwrap(), "old");
         let inner = folder.path().join("folder");
         std::fs::create_dir(&inner).unwrap();
         assert!(replace(&inner, b"").is_err());
         assert!(replace(&folder.path().join("missing/file"), b"").is_err());
         assert_eq!(folder.path().read_dir().unwrap().count(), 2);
+    }
+
+    #[test]
+    fn folders_are_created_published_and_files_removed() {
+        let folder = tempfile::tempdir().unwrap();
+        let [begun, there] = ["one/two/.begun", "one/two/there"].map(|name| folder.path().join(name));
+        create_folder(&begun).unwrap();
+        create_folder(&begun).unwrap();
+        replace(&begun.join("file"), b"content").unwrap();
+        publish_folder(&begun, &there).unwrap();
+        assert_eq!(std::fs::read_to_string(there.join("file")).unwrap(), "content");
+        create_folder(&begun).unwrap();
+        assert!(publish_folder(&begun, &there).is_err(), "what is there stays");
+        assert!(begun.exists() && there.join("file").exists());
+        remove(&there.join("file")).unwrap();
+        assert_eq!(remove(&there.join("file")).unwrap_err().kind(), ErrorKind::NotFound);
+        assert!(create_folder(Path::new("/proc/nothing")).is_err());
     }
 }

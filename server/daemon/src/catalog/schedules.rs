@@ -41,7 +41,7 @@ impl Registry {
     /// # Errors
     /// When the directory cannot be created or listed.
     pub(crate) fn open(directory: &Path, is_writer: bool) -> anyhow::Result<Registry> {
-        std::fs::create_dir_all(directory)
+        pba_files::create_folder(directory)
             .with_context(|| format!("cannot create {}", directory.display()))?;
         let schedules = RwLock::new(load(directory, true)?);
         Ok(Registry { directory: directory.to_owned(), is_writer, schedules })
@@ -119,7 +119,7 @@ impl Registry {
             return Err(unknown(name, &schedules));
         }
         let path = self.path(name);
-        std::fs::remove_file(&path)
+        pba_files::remove(&path)
             .map_err(|error| Error::internal(format!("cannot remove {}: {error}", path.display())))?;
         schedules.remove(name);
         Ok(())

@@ -84,7 +84,7 @@ pub(crate) async fn start(config: &Config) -> anyhow::Result<Server> {
     config.check_datasets()?;
     let metrics = Metrics::new()?;
     let data = &config.data_dir;
-    std::fs::create_dir_all(data)
+    pba_files::create_folder(data)
         .with_context(|| format!("cannot create the data directory {}", data.display()))?;
     // Before anything is packed, which may take minutes: a taken address is reported at once.
     let sockets = Sockets::bind(config.listen, config.socket.as_deref()).await?;

@@ -110,16 +110,14 @@ impl<K: Run> Record<K> {
         for schedule in schedules {
             let [path, _] = files::schedules(made.path(), schedule.name());
             let folder = path.parent().expect("it lies in a folder");
-            std::fs::create_dir_all(folder).with_context(|| format!("cannot create {}", folder.display()))?;
+            pba_files::create_folder(folder)
+                .with_context(|| format!("cannot create {}", folder.display()))?;
             pba_files::replace(&path, formats::json::write(schedule).as_bytes())
                 .with_context(|| format!("cannot write {}", path.display()))?;
         }
         record.live().save(made.path())?;
-        std::fs::rename(made.path(), &record.directory)
+        pba_files::publish_folder(made.path(), &record.directory)
             .with_context(|| format!("cannot create {}", record.directory.display()))?;
-        if let Err(error) = pba_files::sync_folder_of(&record.directory) {
-            tracing::error!(id = record.id, %error, "the new folder may not survive a power failure");
-        }
         // It was moved: there is nothing to remove.
         let _ = made.keep();
         Ok(record)
@@ -355,7 +353,7 @@ impl<K: Run> Record<K> {
         match state {
             JobState::Failed | JobState::Cancelled => {
                 let wish = self.directory.join(files::FINISH);
-                match std::fs::remove_file(&wish).and_then(|()| pba_files::sync_folder_of(&wish)) {
+                match pba_files::remove(&wish) {
                     Err(error) if error.kind() != ErrorKind::NotFound => {
                         return Err(Error::internal(format!("cannot remove {}: {error}", wish.display())));
                     }

@@ -52,7 +52,7 @@ impl<K: Run> Table<K> {
     pub(super) fn open(data: &Path, workplace: &Arc<Workplace>) -> anyhow::Result<Table<K>> {
         let directory = data.join(K::JOB.plural);
         if workplace.is_writer {
-            std::fs::create_dir_all(&directory)
+            pba_files::create_folder(&directory)
                 .with_context(|| format!("cannot create {}", directory.display()))?;
         }
         let records = Mutex::new(read(&directory, workplace.is_writer)?);
