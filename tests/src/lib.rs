@@ -13,6 +13,7 @@ pub mod http;
 pub mod imports;
 pub mod metrics;
 pub mod parquet_files;
+pub mod power_loss;
 pub mod proxy;
 pub mod search;
 pub mod server;

@@ -139,7 +139,16 @@ impl Server {
     /// When it does not start.
     #[track_caller]
     pub fn start_on(data: Arc<TempDir>, flags: &[&str]) -> Server {
-        let process = Server::spawn(data.path(), flags);
+        Server::run(Server::command(data.path(), flags), data)
+    }
+
+    /// Starts a server by a command of its own on a data directory, and waits until it is ready.
+    ///
+    /// # Panics
+    /// When it does not start.
+    #[track_caller]
+    pub fn run(command: Command, data: Arc<TempDir>) -> Server {
+        let process = Process::run(command);
         let line = process.line().unwrap_or_else(|| panic!("the server ended: {}", process.stderr()));
         let address = line.strip_prefix("listening on http://").and_then(|address| address.parse().ok());
         let address = address.unwrap_or_else(|| panic!("not the promised first line: {line:?}"));
