@@ -192,6 +192,20 @@ impl Iterator for Watcher {
     }
 }
 
+/// The events in a journal, one in a line: without the number and the checksum of each. A line that is not whole,
+/// or has another number, stays as it is.
+pub fn events_in(journal: &str) -> String {
+    let event = |(at, line): (usize, &str)| match line.rsplit_once(",\"seq\":") {
+        Some((event, rest))
+            if rest.starts_with(&format!("{},\"xxh3\":\"", at + 1)) && rest.ends_with("\"}\n") =>
+        {
+            format!("{event}}}\n")
+        }
+        _ => line.to_owned(),
+    };
+    journal.split_inclusive('\n').enumerate().map(event).collect()
+}
+
 impl Server {
     /// Starts a server whose searches run in a trainer.
     ///
@@ -313,14 +327,15 @@ impl Server {
         self.data().path().join(jobs).join(id)
     }
 
-    /// The journal of a search as it is on disk.
+    /// The events in the journal of a search on disk, one in a line, as they are told.
     pub fn journal(&self, id: &str) -> String {
         self.journal_of("searches", id)
     }
 
-    /// The journal of a job as it is on disk.
+    /// The events in the journal of a job on disk, likewise.
     pub fn journal_of(&self, jobs: &str, id: &str) -> String {
-        std::fs::read_to_string(self.job_folder(jobs, id).join("events.jsonl")).unwrap_or_default()
+        let path = self.job_folder(jobs, id).join("events.jsonl");
+        events_in(&String::from_utf8_lossy(&std::fs::read(path).unwrap_or_default()))
     }
 
     /// Waits until the journal of a search has so many lines.

@@ -1,6 +1,6 @@
 //! `pba search`, as people and scripts use it.
 
-use pba_tests::search::{Script, spec, trainer};
+use pba_tests::search::{Script, events_in, spec, trainer};
 use pba_tests::server::Process;
 use pba_tests::{Server, binary, wait_for};
 use serde_json::{Value, json};
@@ -318,7 +318,7 @@ fn watching_over_a_restart() {
         |event: &&Value| !["state", "progress", "reconnecting"].contains(&event["event"].as_str().unwrap());
     let told: Vec<Value> = told.iter().filter(of_journal).map(|event| event["data"].clone()).collect();
     let journal = data.path().join("searches").join(&id).join("events.jsonl");
-    let journal = std::fs::read_to_string(journal).unwrap();
+    let journal = events_in(&std::fs::read_to_string(journal).unwrap());
     assert_eq!(told, journal.lines().map(|line| serde_json::from_str(line).unwrap()).collect::<Vec<Value>>());
 }
 

@@ -57,6 +57,10 @@ pub struct JobAnswer<S, R> {
     pub place: Option<TrainingPlace>,
     /// Progress of its trainer, while it runs.
     pub progress: Option<Progress>,
+    /// What keeps it from training, while it waits and that is known; absent otherwise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(required = false)]
+    pub waiting: Option<String>,
     /// Whether it was asked to end with its generation, and has not yet; absent otherwise.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     #[schema(required = false)]

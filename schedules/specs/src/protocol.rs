@@ -174,6 +174,19 @@ pub enum Report {
         /// Epochs that every model has trained.
         epoch: u32,
     },
+    /// The models after an epoch were read from the disk: the run goes on with them. That may be in the middle of
+    /// the generation after which it [resumed](Report::Resumed).
+    Restored {
+        /// Epochs that every model has trained.
+        epoch: u32,
+        /// Images trained in them, over all models.
+        images: u64,
+    },
+    /// It cannot begin yet.
+    Waits {
+        /// What for.
+        reason: String,
+    },
     /// What this process spent its time on, in seconds; at the end of a search.
     Spent {
         /// Training.

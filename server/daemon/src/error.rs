@@ -1,5 +1,7 @@
 //! Errors of requests, wherever they are detected. HTTP statuses are assigned in `http::problem`.
 
+use std::io::ErrorKind;
+
 use pba_wire::ParameterError;
 use pba_wire::query::nearest;
 
@@ -32,6 +34,7 @@ pub(crate) enum Cause {
     NoTrainer,
     Draining,
     Importing,
+    DiskFull,
     Internal,
 }
 
@@ -115,6 +118,18 @@ impl Error {
             value: Some(error.value.clone()),
             allowed: Some(error.allowed.clone()),
             ..Error::field(&error.field, &error.to_string())
+        }
+    }
+
+    /// A file or folder that could not be created, written or removed.
+    pub(crate) fn disk(what: &str, path: &std::path::Path, error: &std::io::Error) -> Error {
+        let detail = format!("cannot {what} {}: {error}; nothing was changed", path.display());
+        match error.kind() {
+            ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge => {
+                tracing::error!(error = detail, "request failed");
+                Error::new(Cause::DiskFull, detail)
+            }
+            _ => Error::internal(detail),
         }
     }
 

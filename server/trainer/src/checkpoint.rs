@@ -1,13 +1,16 @@
 //! Checkpoints: one safetensors file holds all members after an epoch.
 //!
+//! Its head holds a checksum of the whole file. One that is damaged, or that the disk cannot read, is told of and
+//! passed over: the run resumes at the one before, or begins anew, and ends with the same result.
+//!
 //! The members are copied at the end of an epoch, on their device. A thread of its own writes the latest
 //! copy every so often, so that training waits for no disk. A run that ends in any way but by force writes the
 //! last one.
 
-use std::collections::HashMap;
 use std::fs::{self, File};
-use std::io::{ErrorKind, Read};
-use std::os::fd::AsRawFd;
+use std::hash::Hasher;
+use std::io::{ErrorKind, Read, Write};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -15,14 +18,24 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, ensure};
 use pba_search::TrainingSpec;
 use pba_search::protocol::{Report, files};
-use safetensors::tensor::{Dtype, Metadata, SafeTensorError, SafeTensors, TensorView};
+use safetensors::tensor::{Dtype, Metadata, SafeTensors};
+use serde_json::json;
 use tch::{Device, Kind, Tensor};
+use twox_hash::XxHash3_64;
 
 use crate::network::rows::Rows;
 use crate::report;
 use crate::torch::{DeviceFault, Frozen};
 
-const FORMAT: &str = "pba-checkpoint/1";
+const FORMAT: &str = "pba-checkpoint/2";
+/// What older versions wrote, without a checksum.
+const FORMAT_WITHOUT_CHECKSUM: &str = "pba-checkpoint/1";
+/// The key of the checksum in the head: XXH3 with 64 bits of the whole file, as hexadecimal digits, where these
+/// digits are zeros.
+const CHECKSUM: &str = "xxh3";
+const NO_CHECKSUM: &str = "0000000000000000";
+/// The head ends at a multiple of so many bytes, so that the numbers after it are aligned.
+const HEAD_ALIGNMENT: usize = 8;
 /// What older versions saved in the middle of a generation.
 const MID_GENERATION: &str = "between.safetensors";
 /// Longest time from one write to the next.
@@ -88,16 +101,18 @@ pub(crate) struct Owner {
     pub(crate) model: String,
     /// What tells its training from others of the model.
     pub(crate) training: String,
+    /// What tells its run from others of that training; nothing where there is no journal.
+    pub(crate) run: String,
 }
 
 impl Owner {
-    /// The owner of what is trained in this way, wherever that is.
-    pub(crate) fn of(training: &TrainingSpec) -> Owner {
+    /// The owner of what a run trains in this way, wherever that is.
+    pub(crate) fn of(training: &TrainingSpec, run: &str) -> Owner {
         let TrainingSpec { model, dataset, epochs, batch_size, seed, split_seed, .. } = training;
         let training = format!(
             "{epochs} epochs on {dataset} in batches of {batch_size}, seed {seed}, split seed {split_seed}"
         );
-        Owner { model: model.to_string(), training }
+        Owner { model: model.to_string(), training, run: run.to_owned() }
     }
 }
 
@@ -110,19 +125,21 @@ impl Checkpoints {
     }
 
     /// The latest checkpoint of the generation that begins after `generation` epochs, as (epochs, members),
-    /// if there is one.
+    /// if there is one that is whole.
     ///
     /// # Errors
-    /// When it cannot be read.
+    /// When it cannot be read, or is of another run.
     pub(crate) fn restore(&mut self, generation: u32, members: u32) -> anyhow::Result<Option<(u32, Rows)>> {
-        let found = found(&self.writer.folder)?.into_iter().rfind(|found| found.generation == generation);
-        let Some(Found { path, epoch, .. }) = found else {
-            return Ok(None);
-        };
-        self.last = epoch;
-        let rows = self.writer.read(&path, members)?;
-        report::tell(&Report::Saved { epoch });
-        Ok(Some((epoch, rows)))
+        let found = found(&self.writer.folder)?.into_iter().rev();
+        for found in found.filter(|found| found.generation == generation) {
+            if let Some(bytes) = found.load()? {
+                self.last = found.epoch;
+                let rows = self.writer.owner.rows(&bytes, members);
+                let cannot = || format!("cannot load the checkpoint {}", found.path.display());
+                return Ok(Some((found.epoch, rows.with_context(cannot)?)));
+            }
+        }
+        Ok(None)
     }
 
     /// Takes what the members are, and begins to write it if it is time to.
@@ -200,10 +217,10 @@ impl Writer {
         self.write(snapshot).with_context(|| {
             format!("cannot save the checkpoint of epoch {epoch}; the run can resume from the previous one")
         })?;
-        for found in found(&self.folder)? {
-            if found.path.ends_with(MID_GENERATION) || ![last, epoch].contains(&found.epoch) {
-                let path = &found.path;
-                fs::remove_file(path).with_context(|| format!("cannot delete {}", path.display()))?;
+        let kept = [name_of(last), name_of(epoch)];
+        for path in paths(&self.folder)? {
+            if !kept.iter().any(|name| path.ends_with(name)) {
+                fs::remove_file(&path).with_context(|| format!("cannot delete {}", path.display()))?;
             }
         }
         report::tell(&Report::Saved { epoch });
@@ -213,63 +230,146 @@ impl Writer {
     fn write(&self, Snapshot { generation, epoch, rows }: &Snapshot) -> anyhow::Result<()> {
         let rows = rows.map(|tensor| tensor.to_device(Device::Cpu));
         let frozen = rows.named().map(|(name, tensor)| (name, Frozen::new(tensor)));
-        let views = frozen.iter().map(|(name, tensor)| {
-            let size = tensor.size().into_iter().map(|side| side as usize).collect();
-            TensorView::new(Dtype::F32, size, tensor.bytes()).map(|view| (name, view))
-        });
-        let views = views.collect::<Result<Vec<_>, _>>()?;
-        let metadata = HashMap::from([
-            ("format".to_owned(), FORMAT.to_owned()),
-            ("model".to_owned(), self.owner.model.clone()),
-            ("training".to_owned(), self.owner.training.clone()),
-            ("epoch".to_owned(), epoch.to_string()),
-            ("generation".to_owned(), generation.to_string()),
-        ]);
+        let Owner { model, training, run } = &self.owner;
+        let mut head = json!({ "__metadata__": {
+            "format": FORMAT, "model": model, "training": training, "run": run, "epoch": epoch.to_string(),
+            "generation": generation.to_string(), CHECKSUM: NO_CHECKSUM,
+        }});
+        let mut end = 0;
+        for (name, tensor) in &frozen {
+            let offsets = [end, end + tensor.bytes().len()];
+            head[name] = json!({ "dtype": "F32", "shape": tensor.size(), "data_offsets": offsets });
+            end = offsets[1];
+        }
+        let mut head = head.to_string();
+        head.push_str(&" ".repeat(head.len().next_multiple_of(HEAD_ALIGNMENT) - head.len()));
+        let length = (head.len() as u64).to_le_bytes();
+        let digits = digits_in(&head, NO_CHECKSUM).context("the head holds no checksum")?;
+        let mut hasher = XxHash3_64::new();
+        [&length[..], head.as_bytes()].into_iter().for_each(|part| hasher.write(part));
+        frozen.iter().for_each(|(_, tensor)| hasher.write(tensor.bytes()));
+        head.replace_range(digits, &format!("{:016x}", hasher.finish()));
         // The members are of use with the events that led to them only.
         match File::open(self.folder.join(files::JOURNAL)) {
             Err(error) if error.kind() == ErrorKind::NotFound => {}
             journal => journal.and_then(|journal| journal.sync_data()).context("cannot sync the journal")?,
         }
-        let path = self.folder.join(format!("checkpoint-{epoch:06}.safetensors"));
         // The numbers go to the disk from where they are: a copy would take longer than the writing.
-        let written = pba_files::replace_with(&path, |file| {
-            let descriptor = format!("/proc/self/fd/{}", file.as_raw_fd());
-            safetensors::serialize_to_file(views, Some(metadata), Path::new(&descriptor))
+        let written = pba_files::replace_with(&self.folder.join(name_of(*epoch)), |mut file| {
+            file.write_all(&length)?;
+            file.write_all(head.as_bytes())?;
+            frozen.iter().try_for_each(|(_, tensor)| file.write_all(tensor.bytes()))
         });
-        written.map_err(|error| match error {
-            SafeTensorError::IoError(error) => plainly(error).into(),
-            error => error.into(),
-        })
+        Ok(written.map_err(plainly)?)
     }
+}
 
-    /// The members in a checkpoint.
-    fn read(&self, path: &Path, members: u32) -> anyhow::Result<Rows> {
-        let read = || -> anyhow::Result<Rows> {
-            let bytes = fs::read(path)?;
-            let (_, metadata) = SafeTensors::read_metadata(&bytes)?;
-            let Owner { model: own, training } = &self.owner;
-            let (format, model) = (says(&metadata, "format"), says(&metadata, "model"));
-            ensure!((format, model) == (FORMAT, own), "it holds {format:?} of {model:?}, not of {own:?}");
-            // Those of older versions do not say.
-            let there = Some(says(&metadata, "training")).filter(|there| !there.is_empty());
+impl Owner {
+    /// The members in the bytes of a checkpoint that is whole.
+    fn rows(&self, bytes: &[u8], members: u32) -> anyhow::Result<Rows> {
+        let (_, metadata) = SafeTensors::read_metadata(bytes)?;
+        let Owner { model: own, training, run } = self;
+        let (format, model) = (says(&metadata, "format"), says(&metadata, "model"));
+        ensure!(
+            [FORMAT, FORMAT_WITHOUT_CHECKSUM].contains(&format) && model == own,
+            "it holds {format:?} of {model:?}, not {FORMAT:?} of {own:?}"
+        );
+        // Those of older versions do not say.
+        let there = Some(says(&metadata, "training")).filter(|there| !there.is_empty());
+        ensure!(
+            there.is_none_or(|there| there == training),
+            "it is of another run: of {there:?}, not of {training:?}"
+        );
+        let there = says(&metadata, "run");
+        ensure!(
+            [there, run].contains(&"") || there == run,
+            "it is of another run, whose journal begins otherwise; without that file this one begins anew"
+        );
+        let file = SafeTensors::deserialize(bytes)?;
+        let tensor = |name: &str| -> anyhow::Result<Tensor> {
+            let view = file.tensor(name)?;
+            let (dtype, shape) = (view.dtype(), view.shape());
             ensure!(
-                there.is_none_or(|there| there == training),
-                "it is of another run: of {there:?}, not of {training:?}"
+                shape.len() == 2 && shape[0] == members as usize && dtype == Dtype::F32,
+                "{name} is {dtype:?} {shape:?}, not a row for each member"
             );
-            let file = SafeTensors::deserialize(&bytes)?;
-            let tensor = |name: &str| -> anyhow::Result<Tensor> {
-                let view = file.tensor(name)?;
-                let (dtype, shape) = (view.dtype(), view.shape());
-                ensure!(
-                    shape.len() == 2 && shape[0] == members as usize && dtype == Dtype::F32,
-                    "{name} is {dtype:?} {shape:?}, not a row for each member"
-                );
-                Ok(Tensor::from_data_size(view.data(), &[shape[0] as i64, shape[1] as i64], Kind::Float))
-            };
-            Rows::by_name(tensor)
+            Ok(Tensor::from_data_size(view.data(), &[shape[0] as i64, shape[1] as i64], Kind::Float))
         };
-        read().with_context(|| format!("cannot load the checkpoint {}", path.display()))
+        Rows::by_name(tensor)
     }
+}
+
+impl Found {
+    /// Its bytes; none, after a warning, when it is damaged or the disk cannot read it.
+    ///
+    /// # Errors
+    /// When it cannot be read for another reason: it may be whole.
+    pub(crate) fn load(&self) -> anyhow::Result<Option<Vec<u8>>> {
+        let whole = || -> anyhow::Result<Vec<u8>> {
+            let bytes = fs::read(&self.path)?;
+            check(&bytes)?;
+            Ok(bytes)
+        };
+        match whole() {
+            Ok(bytes) => Ok(Some(bytes)),
+            Err(error) if is_of_the_system(&error) => Err(error).with_context(|| cannot_read(&self.path)),
+            Err(error) => {
+                let path = self.path.display();
+                eprintln!("warning: {path} is damaged: {error:#}; the run goes on from the one before it");
+                Ok(None)
+            }
+        }
+    }
+}
+
+/// Checks that a checkpoint is as it was written, if it has a checksum.
+fn check(bytes: &[u8]) -> anyhow::Result<()> {
+    let (length, metadata) = SafeTensors::read_metadata(bytes)?;
+    let told = says(&metadata, CHECKSUM);
+    if says(&metadata, "format") == FORMAT_WITHOUT_CHECKSUM && told.is_empty() {
+        return Ok(());
+    }
+    let start = size_of::<u64>();
+    let head = std::str::from_utf8(&bytes[start..start + length])?;
+    let Range { start: from, end: to } = digits_in(head, told).context("it has no checksum")?;
+    let mut hasher = XxHash3_64::new();
+    hasher.write(&bytes[..start + from]);
+    hasher.write(NO_CHECKSUM.as_bytes());
+    hasher.write(&bytes[start + to..]);
+    let found = format!("{:016x}", hasher.finish());
+    ensure!(told == found, "its checksum is {found}, not {told}");
+    Ok(())
+}
+
+/// Where the digits of the checksum stand in a head, which says that they are `digits`.
+fn digits_in(head: &str, digits: &str) -> Option<Range<usize>> {
+    let key = format!("\"{CHECKSUM}\":\"{digits}\"");
+    let end = head.find(&key)? + key.len() - 1;
+    (digits.len() == NO_CHECKSUM.len()).then(|| end - digits.len()..end)
+}
+
+/// The name of the checkpoint of an epoch.
+fn name_of(epoch: u32) -> String {
+    format!("checkpoint-{epoch:06}.safetensors")
+}
+
+fn cannot_read(path: &Path) -> String {
+    format!("cannot read the checkpoint {}", path.display())
+}
+
+/// The files in a folder that have the names of checkpoints.
+fn paths(folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
+    let cannot = || format!("cannot list the run folder {}", folder.display());
+    let mut paths = Vec::new();
+    for entry in fs::read_dir(folder).with_context(cannot)? {
+        let path = entry.with_context(cannot)?.path();
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        let is_ours = name.starts_with("checkpoint-") && name.ends_with(".safetensors");
+        if is_ours || name == MID_GENERATION {
+            paths.push(path);
+        }
+    }
+    Ok(paths)
 }
 
 /// The checkpoints in a folder, by epoch, ascending. A file that is none is told of and left out: the run
@@ -278,21 +378,12 @@ impl Writer {
 /// # Errors
 /// When the folder cannot be listed, or a file cannot be read.
 pub(crate) fn found(folder: &Path) -> anyhow::Result<Vec<Found>> {
-    let cannot = || format!("cannot list the run folder {}", folder.display());
     let mut all = Vec::new();
-    for entry in fs::read_dir(folder).with_context(cannot)? {
-        let path = entry.with_context(cannot)?.path();
-        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-        let is_ours = name.starts_with("checkpoint-") && name.ends_with(".safetensors");
-        if !is_ours && name != MID_GENERATION {
-            continue;
-        }
+    for path in paths(folder)? {
         match head(&path) {
             Ok((generation, epoch)) => all.push(Found { path, generation, epoch }),
             // Nobody knows what is in it: going on without it could lose what is.
-            Err(error) if is_of_the_system(&error) => {
-                return Err(error).with_context(|| format!("cannot read the checkpoint {}", path.display()));
-            }
+            Err(error) if is_of_the_system(&error) => return Err(error).with_context(|| cannot_read(&path)),
             Err(error) => eprintln!("warning: {} is no checkpoint: {error:#}", path.display()),
         }
     }
@@ -300,10 +391,15 @@ pub(crate) fn found(folder: &Path) -> anyhow::Result<Vec<Found>> {
     Ok(all)
 }
 
-/// Whether a file could not be read, as opposed to holding something else.
+/// Whether a file could not be read for a reason that may pass, as opposed to holding something else, or lying
+/// where the disk cannot read.
 fn is_of_the_system(error: &anyhow::Error) -> bool {
+    let lost = [libc::EIO, libc::EBADMSG, libc::EUCLEAN];
     let error = error.downcast_ref::<std::io::Error>();
-    error.is_some_and(|error| error.kind() != ErrorKind::UnexpectedEof)
+    error.is_some_and(|error| {
+        error.kind() != ErrorKind::UnexpectedEof
+            && !error.raw_os_error().is_some_and(|code| lost.contains(&code))
+    })
 }
 
 /// Generation and epoch of a checkpoint.
@@ -350,7 +446,7 @@ mod tests {
     }
 
     fn owner(model: &str, training: &str) -> Owner {
-        Owner { model: model.to_owned(), training: training.to_owned() }
+        Owner { model: model.to_owned(), training: training.to_owned(), run: "run".to_owned() }
     }
 
     /// Checkpoints that are written at once.
@@ -456,6 +552,8 @@ mod tests {
         let others = |owner| Checkpoints::new(folder.path(), owner, Some(Duration::ZERO));
         assert!(refused(&mut others(owner("wrn-40-2", "one")), 3).contains("\"tiny\""));
         assert!(refused(&mut others(owner("tiny", "other")), 3).contains("another run"));
+        let another = Owner { run: "another".to_owned(), ..owner("tiny", "one") };
+        assert!(refused(&mut others(another), 3).contains("whose journal begins otherwise"));
         // What is no checkpoint, or not a whole one, is not restored.
         let path = folder.path().join("checkpoint-000003.safetensors");
         let bytes = fs::read(&path).unwrap();
@@ -469,11 +567,62 @@ mod tests {
         assert!(refused(&mut checkpoints, 3).contains("cannot read the checkpoint"));
     }
 
+    /// Flips a bit of a file.
+    fn flip(path: &Path, at: usize, bit: usize) {
+        let mut bytes = fs::read(path).unwrap();
+        bytes[at] ^= 1 << bit;
+        fs::write(path, bytes).unwrap();
+    }
+
+    #[test]
+    fn one_that_is_damaged_anywhere_is_passed_over() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut checkpoints = at_once(folder.path());
+        save(&mut checkpoints, 3, 3, rows(2));
+        save(&mut checkpoints, 3, 4, rows(2));
+        let path = folder.path().join(name_of(4));
+        let length = fs::read(&path).unwrap().len();
+        assert_eq!(length % HEAD_ALIGNMENT, 0);
+        for at in 0..length {
+            flip(&path, at, at % 8);
+            // Nothing of it is believed: neither its numbers, nor which epoch they are of.
+            let restored = at_once(folder.path()).restore(3, 2).unwrap();
+            assert_eq!(restored.map(|(epoch, _)| epoch), Some(3), "byte {at}");
+            flip(&path, at, at % 8);
+        }
+        assert_eq!(at_once(folder.path()).restore(3, 2).unwrap().unwrap().0, 4);
+        // The next one takes the place of the damaged, not of the one that was restored.
+        flip(&path, length - 1, 0);
+        let mut checkpoints = at_once(folder.path());
+        assert_eq!(checkpoints.restore(3, 2).unwrap().unwrap().0, 3);
+        fs::write(folder.path().join(name_of(9)), "no checkpoint").unwrap();
+        save(&mut checkpoints, 3, 5, rows(2));
+        assert_eq!(on_disk(folder.path()), [(3, 3), (3, 5)]);
+        assert_eq!(paths(folder.path()).unwrap().len(), 2);
+        // With none that is whole, there is none.
+        [3, 5].into_iter().for_each(|epoch| flip(&folder.path().join(name_of(epoch)), length - 1, 0));
+        assert!(at_once(folder.path()).restore(3, 2).unwrap().is_none());
+    }
+
+    #[test]
+    fn those_of_older_versions_have_no_checksum() {
+        let folder = tempfile::tempdir().unwrap();
+        let numbers = vec![0; 2 * 4 * size_of::<f32>()];
+        let view = || safetensors::tensor::TensorView::new(Dtype::F32, vec![2, 4], &numbers).unwrap();
+        let views = ["parameters", "momentum", "statistics"].map(|name| (name, view()));
+        let says =
+            [("format", FORMAT_WITHOUT_CHECKSUM), ("model", "tiny"), ("generation", "3"), ("epoch", "3")];
+        let says = says.map(|(key, value)| (key.to_owned(), value.to_owned())).into();
+        fs::write(folder.path().join(name_of(3)), safetensors::serialize(views, Some(says)).unwrap())
+            .unwrap();
+        assert_eq!(at_once(folder.path()).restore(3, 2).unwrap().unwrap().0, 3);
+    }
+
     #[test]
     fn the_owner_is_how_models_are_trained_and_not_where() {
         let owner = |text: &str| {
             let spec = SearchSpec::from_json(text).unwrap();
-            Owner::of(spec.training()).training
+            Owner::of(spec.training(), "").training
         };
         assert_eq!(owner("{}"), owner(r#"{"device": "cuda:1", "precision": "bf16"}"#));
         assert_ne!(owner("{}"), owner(r#"{"seed": 7}"#));

@@ -21,7 +21,7 @@ use crate::members::{EpochWork, Train};
 use crate::network::model::Model;
 use crate::network::net::Net;
 use crate::network::rows::Rows;
-use crate::report::Meter;
+use crate::report::{self, Meter};
 use crate::run_dir::RunDir;
 use crate::{models, torch};
 
@@ -108,7 +108,8 @@ impl Population {
             net.set_stem_as_product(placement.way.is_stacked && placement.device.is_cuda());
             net
         };
-        let checkpoints = |dir: &RunDir| Checkpoints::new(&dir.path, Owner::of(&training), dir.save_interval);
+        let checkpoints =
+            |dir: &RunDir| Checkpoints::new(&dir.path, Owner::of(&training, dir.run()), dir.save_interval);
         let set = |Beginning { images, base, .. }: &Beginning| TrainSet {
             pictures: pictures.clone(),
             indices: Arc::clone(images),
@@ -254,7 +255,9 @@ impl Trainer for Population {
         let members = self.seeds.len() as u32;
         let before = self.before.0;
         let saved = self.checkpoints.as_mut().map(|checkpoints| checkpoints.restore(before + epoch, members));
-        let (epoch, rows) = match saved.transpose()?.flatten() {
+        let saved = saved.transpose()?.flatten();
+        let is_saved = saved.is_some();
+        let (epoch, rows) = match saved {
             Some((saved, rows)) => (saved - before, rows),
             None => {
                 ensure!(epoch == 0, "there is no checkpoint of epoch {epoch}");
@@ -264,7 +267,12 @@ impl Trainer for Population {
         self.set_rows(&rows);
         self.epoch = epoch;
         let images = (self.train.len() * self.train[0].steps() * self.training.batch_size) as u64;
-        self.meter.resume(before + epoch, self.before.1 + images * u64::from(epoch));
+        let (epoch, images) = (before + epoch, self.before.1 + images * u64::from(epoch));
+        self.meter.resume(epoch, images);
+        if is_saved {
+            report::tell(&Report::Restored { epoch, images });
+            report::tell(&Report::Saved { epoch });
+        }
         Ok(())
     }
 

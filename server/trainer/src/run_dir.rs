@@ -13,11 +13,12 @@
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
-use pba_search::journal::{self, Replay, replay_to};
+use pba_search::journal::{self, Kept, Replay, replay_to};
 use pba_search::protocol::{Report, files};
 use pba_search::{Run, Spec};
 
@@ -25,6 +26,8 @@ use crate::{checkpoint, report, signals};
 
 /// Between two tries to lock a folder.
 const LOCK_POLL: Duration = Duration::from_millis(50);
+/// After which it is said what a trainer waits for.
+const LOCK_SILENCE: Duration = Duration::from_secs(1);
 
 /// A folder that only this process works in.
 #[derive(Debug)]
@@ -32,6 +35,9 @@ pub(crate) struct RunDir {
     pub(crate) path: PathBuf,
     /// From one save of the members to the next, if somebody says.
     pub(crate) save_interval: Option<Duration>,
+    /// What tells the run from others: the checksum of the first line of its journal. Nothing before
+    /// [`resume`].
+    run: OnceLock<String>,
     _lock: File,
 }
 
@@ -47,20 +53,38 @@ impl RunDir {
         patience: Duration,
         save_interval: Option<Duration>,
     ) -> anyhow::Result<RunDir> {
-        fs::create_dir_all(path)
+        pba_files::create_folder(path)
             .with_context(|| format!("cannot create the run folder {}", path.display()))?;
         let lock = File::create(path.join(files::LOCK))
             .with_context(|| format!("cannot write to the run folder {}", path.display()))?;
-        let start = Instant::now();
+        let (start, mut is_silent) = (Instant::now(), true);
         loop {
             signals::check()?;
             match lock.try_lock() {
-                Ok(()) => return Ok(RunDir { path: path.to_owned(), save_interval, _lock: lock }),
-                Err(TryLockError::WouldBlock) if start.elapsed() < patience => sleep(LOCK_POLL),
+                Ok(()) => {
+                    let run = OnceLock::new();
+                    return Ok(RunDir { path: path.to_owned(), save_interval, run, _lock: lock });
+                }
+                Err(TryLockError::WouldBlock) if start.elapsed() < patience => {
+                    if is_silent && start.elapsed() >= LOCK_SILENCE {
+                        let seconds = patience.as_secs();
+                        let reason = format!(
+                            "another trainer still works in the folder of the run; this one waits up to {seconds} s for it"
+                        );
+                        report::tell(&Report::Waits { reason });
+                        is_silent = false;
+                    }
+                    sleep(LOCK_POLL);
+                }
                 Err(TryLockError::WouldBlock) => bail!("another trainer works in {}", path.display()),
                 Err(TryLockError::Error(error)) => return Err(error).context("cannot lock the run folder"),
             }
         }
+    }
+
+    /// What tells the run from others, once it has begun.
+    pub(crate) fn run(&self) -> &str {
+        self.run.get().map_or("", String::as_str)
     }
 
     /// Reads the journal, and truncates it after the last event that the run can resume from: the end of a
@@ -72,27 +96,43 @@ impl RunDir {
             .append(true)
             .open(&path)
             .with_context(|| format!("cannot write {}", path.display()))?;
+        // What is written to it is of no use under a name that a power failure takes.
+        pba_files::sync_folder_of(&path).with_context(|| format!("cannot sync {}", self.path.display()))?;
         let bytes = fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
-        // The torn end of a journal may be any bytes.
-        let whole = bytes.iter().rposition(|&byte| byte == b'\n').map_or(0, |at| at + 1);
-        let text = std::str::from_utf8(&bytes[..whole])
-            .with_context(|| format!("{} is not text", path.display()))?;
-        let replay_to = |epoch| replay_to::<R>(text, epoch).with_context(|| path.display().to_string());
+        let Kept { text, ends, damage } = journal::read(&bytes);
+        if let Some(damage) = damage {
+            eprintln!("warning: {}: {damage}; the run goes on from what is whole before it", path.display());
+        }
+        let replay_to = |epoch| replay_to::<R>(&text, epoch).with_context(|| path.display().to_string());
         let mut replay = replay_to(u32::MAX)?;
-        let needs_models = replay.as_ref().is_some_and(|there| !there.run.begins_anew());
+        let needs_models =
+            replay.as_ref().is_some_and(|there| !there.run.is_complete() && !there.run.begins_anew());
         if needs_models {
             replay = replay_to(0)?;
         }
         for found in checkpoint::found(&self.path)?.into_iter().rev().filter(|_| needs_models) {
             let there = replay_to(found.generation)?;
             // Else the journal does not reach up to it, as after a power failure.
-            if there.as_ref().is_some_and(|there| there.run.epoch() == found.generation) {
+            let is_reached = there.as_ref().is_some_and(|there| there.run.epoch() == found.generation);
+            if is_reached && found.load()?.is_some() {
                 replay = there;
                 break;
             }
         }
-        file.set_len(replay.as_ref().map_or(0, |replay| replay.bytes) as u64)?;
-        Ok((replay, Journal { file: Some(file) }))
+        let lines = replay.as_ref().map_or(0, |replay| replay.events);
+        let whole = lines.checked_sub(1).map_or(0, |last| ends[last]);
+        if whole < bytes.len() {
+            file.set_len(whole as u64).with_context(cannot_write)?;
+        }
+        if let Some(first) = text.lines().next().filter(|_| lines > 0) {
+            self.begin(first);
+        }
+        Ok((replay, Journal { file: Some(file), lines }))
+    }
+
+    /// Remembers the first event of the run, as a line.
+    fn begin(&self, first: &str) {
+        self.run.get_or_init(|| journal::checksum(first.as_bytes()));
     }
 }
 
@@ -104,11 +144,14 @@ pub(crate) fn resume<R: Run>(run_dir: Option<&RunDir>, started: &R::Event) -> an
     let (asked, dataset_digest) = R::begin(started).expect("a run is begun by its first event");
     let (replayed, mut journal) = match run_dir {
         Some(run_dir) => run_dir.journal::<R>()?,
-        None => (None, Journal { file: None }),
+        None => (None, Journal { file: None, lines: 0 }),
     };
     let Some(Replay { run, dataset_digest: there, events, .. }) = replayed else {
         journal.record::<R>(started)?;
         journal.sync()?;
+        if let Some(run_dir) = run_dir {
+            run_dir.begin(journal::line(started).trim_end());
+        }
         return Ok((asked, journal));
     };
     // A run folder belongs to one spec. Only where it runs may change.
@@ -129,6 +172,8 @@ pub(crate) fn resume<R: Run>(run_dir: Option<&RunDir>, started: &R::Event) -> an
 #[derive(Debug)]
 pub(crate) struct Journal {
     file: Option<File>,
+    /// Lines in it.
+    lines: usize,
 }
 
 impl Journal {
@@ -137,8 +182,9 @@ impl Journal {
     pub(crate) fn record<R: Run>(&mut self, event: &R::Event) -> anyhow::Result<()> {
         let line = journal::line(event);
         if let Some(file) = &mut self.file {
-            file.write_all(line.as_bytes()).with_context(cannot_write)?;
+            file.write_all(journal::kept(&line, self.lines + 1).as_bytes()).with_context(cannot_write)?;
         }
+        self.lines += 1;
         report::line(line.trim_end());
         Ok(())
     }

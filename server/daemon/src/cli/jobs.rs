@@ -242,6 +242,9 @@ pub(crate) async fn run<S: Shown>(remote: &Remote, command: Command) -> anyhow::
     if let Some(error) = &job.error {
         output::line(format_args!("error: {error}"));
     }
+    if let Some(reason) = &job.waiting {
+        output::line(format_args!("waits: {reason}"));
+    }
     S::details(remote, &job);
     Ok(None)
 }

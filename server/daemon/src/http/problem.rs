@@ -44,6 +44,7 @@ causes! {
     NoTrainer: SERVICE_UNAVAILABLE, "no-trainer", "there is no trainer";
     Draining: SERVICE_UNAVAILABLE, "draining", "the server is shutting down";
     Importing: SERVICE_UNAVAILABLE, "importing", "the dataset is being imported";
+    DiskFull: INSUFFICIENT_STORAGE, "disk-full", "the server's disk is full";
     Internal: INTERNAL_SERVER_ERROR, "internal", "the server is at fault";
 }
 
@@ -73,7 +74,7 @@ impl IntoResponse for Error {
         };
         let body = serde_json::to_vec_pretty(&problem).expect("a problem is JSON");
         let mut response = (status, [(header::CONTENT_TYPE, CONTENT_TYPE)], body).into_response();
-        if matches!(self.cause, Cause::Full | Cause::Draining | Cause::Importing) {
+        if matches!(self.cause, Cause::Full | Cause::Busy | Cause::Draining | Cause::Importing) {
             response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
         }
         response.extensions_mut().insert(ProblemName(name));

@@ -94,6 +94,8 @@ pub(crate) async fn delete(
     State(app): State<Arc<App>>,
     Path(name): Path<String>,
 ) -> Result<StatusCode, Error> {
+    // First, so that no restart registers it again.
+    app.jobs.schedule_removed(&name)?;
     app.registry.delete(&name)?;
     Ok(StatusCode::NO_CONTENT)
 }

@@ -148,6 +148,33 @@ impl Jobs {
         }
     }
 
+    /// Registers the schedules of searches that are done again where they are missing: as after a disk that lost
+    /// them, and not where their users removed them.
+    fn register_again(&self, registry: &Registry) {
+        let done = self.of::<Search>().list().into_iter().filter(|search| search.state() == JobState::Done);
+        for search in done.filter(|search| !search.is_schedule_removed()) {
+            let schedule = search.job().and_then(|job| job.schedule().cloned());
+            if let Some(schedule) = schedule.filter(|_| registry.get(search.id()).is_err()) {
+                tracing::warn!(
+                    id = search.id(),
+                    "the schedule of a search was missing; it is registered again"
+                );
+                if let Err(error) = registry.put(schedule) {
+                    search.complain(Some(format!("its schedule is missing: {}", error.detail)));
+                }
+            }
+        }
+    }
+
+    /// Remembers that a schedule is removed by its user, if it is that of a search.
+    ///
+    /// # Errors
+    /// When the disk does not take it.
+    pub(crate) fn schedule_removed(&self, name: &str) -> Result<(), Error> {
+        let found = self.of::<Search>().get(name).ok().filter(|search| search.state() == JobState::Done);
+        found.map_or(Ok(()), |search| search.schedule_removed())
+    }
+
     /// Runs one job after another on each device until `stop` turns true, whatever their kinds.
     pub(crate) async fn supervise(
         &self,
@@ -155,7 +182,8 @@ impl Jobs {
         registry: &Registry,
         stop: watch::Receiver<bool>,
     ) {
-        let follow_up = || self.follow_up(registry);
+        tokio::task::block_in_place(|| self.register_again(registry));
+        let follow_up = || tokio::task::block_in_place(|| self.follow_up(registry));
         supervisor::supervise(&self.kinds, &self.workplace, catalog, registry, follow_up, stop).await;
     }
 

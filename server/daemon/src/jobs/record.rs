@@ -3,14 +3,15 @@
 use std::io::ErrorKind;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context;
 use futures_util::FutureExt;
 use pba_schedules::{Schedule, formats};
+use pba_search::journal::{self, Kept};
 use pba_search::protocol::files;
-use pba_search::{Progress, Run, Spec, SpecError, TrainingPlace, journal};
+use pba_search::{Progress, Run, Spec, SpecError, TrainingPlace};
 use pba_wire::jobs::{Job, JobAnswer, JobState};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Notify, watch};
@@ -41,6 +42,9 @@ struct Entry<S> {
     /// Where its trainer ran last.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     place: Option<TrainingPlace>,
+    /// Whether its user removed the schedule that it learned.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    schedule_removed: bool,
 }
 
 /// Where a job's images are.
@@ -62,6 +66,10 @@ impl Source {
 /// The part that changes while a job runs.
 struct Live<K: Run> {
     entry: Entry<K::Spec>,
+    /// Whether it is cancelled, on disk, and its trainer has not ended yet.
+    is_cancelled: bool,
+    /// What it waits for, if somebody knows.
+    waiting: Option<String>,
     /// Complete lines of the journal, without line feeds.
     journal: Vec<String>,
     job: Option<K>,
@@ -74,10 +82,15 @@ struct Live<K: Run> {
 }
 
 /// One job.
+///
+/// What its user is promised is on disk before it is shown or answered. `storing` is held meanwhile, `live` is
+/// not: whoever only looks never waits for a disk.
 pub(crate) struct Record<K: Run> {
     id: String,
     directory: PathBuf,
     live: Mutex<Live<K>>,
+    /// Held by who changes the entry, or what goes with it on disk.
+    storing: Mutex<()>,
     /// Counts changes, for watchers.
     changes: watch::Sender<u64>,
     /// Notified when the job should end.
@@ -88,39 +101,45 @@ pub(crate) struct Record<K: Run> {
 pub(crate) const BEGUN: &str = ".begun-";
 
 impl<K: Run> Record<K> {
-    /// Creates the folder of a new job, with the schedules that its trainer needs.
-    pub(crate) fn create(
-        parent: &Path,
-        spec: K::Spec,
-        Source { path: source, test_digest }: Source,
-        schedules: &[Arc<Schedule>],
-    ) -> anyhow::Result<Record<K>> {
+    /// A new job, which has no folder yet.
+    pub(crate) fn begun(parent: &Path, spec: K::Spec, source: Source) -> Record<K> {
         let directory = parent.join(spec.name());
         let created = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
+        let Source { path: source, test_digest } = source;
         let (state, error, place) = (JobState::Queued, None, None);
-        let entry = Entry { spec, source, test_digest, created, state, error, seconds: 0.0, place };
-        let record = Record::new(directory, entry, Vec::new(), None);
+        let (seconds, schedule_removed) = (0.0, false);
+        let entry =
+            Entry { spec, source, test_digest, created, state, error, seconds, place, schedule_removed };
+        Record::new(directory, entry, Vec::new(), None)
+    }
+
+    /// Creates the folder of a new job, with the schedules that its trainer needs.
+    ///
+    /// # Errors
+    /// When the disk does not take it. Then there is no folder.
+    pub(crate) fn create(&self, schedules: &[Arc<Schedule>]) -> Result<(), Error> {
+        let parent = self.directory.parent().expect("it lies in the folder of its kind");
+        let entry = self.live().entry.clone();
         // Created under another name, so that a killed server or a full disk leaves no folder
         // that takes the name but is not a job.
+        let cannot_create = |error| Error::disk("create a folder in", parent, &error);
         let made = tempfile::Builder::new()
             .prefix(BEGUN)
             .permissions(std::fs::Permissions::from_mode(0o755))
             .tempdir_in(parent)
-            .with_context(|| format!("cannot create a folder in {}", parent.display()))?;
+            .map_err(cannot_create)?;
         for schedule in schedules {
             let [path, _] = files::schedules(made.path(), schedule.name());
             let folder = path.parent().expect("it lies in a folder");
-            pba_files::create_folder(folder)
-                .with_context(|| format!("cannot create {}", folder.display()))?;
-            pba_files::replace(&path, formats::json::write(schedule).as_bytes())
-                .with_context(|| format!("cannot write {}", path.display()))?;
+            let written = pba_files::create_folder(folder)
+                .and_then(|()| pba_files::replace(&path, formats::json::write(schedule).as_bytes()));
+            written.map_err(|error| Error::disk("write", &path, &error))?;
         }
-        record.live().save(made.path())?;
-        pba_files::publish_folder(made.path(), &record.directory)
-            .with_context(|| format!("cannot create {}", record.directory.display()))?;
+        save::<K>(made.path(), &entry)?;
+        pba_files::publish_folder(made.path(), &self.directory).map_err(cannot_create)?;
         // It was moved: there is nothing to remove.
         let _ = made.keep();
-        Ok(record)
+        Ok(())
     }
 
     /// Reads the folder of a job. One that was running is queued again if this server hosts it; otherwise
@@ -132,22 +151,43 @@ impl<K: Run> Record<K> {
         let mut entry: Entry<K::Spec> =
             serde_json::from_str(&text).with_context(|| format!("{}", path.display()))?;
         // A copy of a folder must not pass for the job.
-        let name = entry.spec.name();
+        let name = entry.spec.name().to_owned();
         anyhow::ensure!(
-            directory.ends_with(name),
+            directory.ends_with(&name),
             "it holds {} {name:?}, which belongs in a folder of its name",
             K::JOB.name
         );
         if entry.state == JobState::Running && is_writer {
             entry.state = JobState::Queued;
         }
-        let (journal, job) = read_journal(directory, usize::MAX).unwrap_or_else(|error| {
-            // A job that is done needs no journal; any other cannot resume without it.
-            if entry.state != JobState::Done {
-                (entry.state, entry.error) = (JobState::Failed, Some(format!("{error:#}")));
+        let (journal, job, fault) = match OnDisk::<K>::read(directory, usize::MAX) {
+            Ok(OnDisk { lines, job, damage }) => {
+                let is_there = job.as_ref().is_some_and(K::is_complete);
+                let fault = match damage {
+                    // The trainer goes on from what is whole.
+                    Some(damage) if !entry.state.is_final() => {
+                        tracing::warn!("{damage}; {} goes on from what is whole before it", K::JOB.one);
+                        None
+                    }
+                    Some(damage) if !is_there => Some(damage),
+                    None if entry.state == JobState::Done && !is_there => {
+                        let journal = directory.join(files::JOURNAL);
+                        Some(format!("the journal {} does not hold what it ended with", journal.display()))
+                    }
+                    _ => None,
+                };
+                let remedy =
+                    |fault| format!("{fault}; resumed, it goes on from what is whole, to the same result");
+                (lines, job, fault.map(remedy))
             }
-            (Vec::new(), None)
-        });
+            // No trainer goes on with it.
+            Err(error) => (Vec::new(), None, Some(format!("{error:#}"))),
+        };
+        // Of a job that is done the rest stays, as what it learned.
+        if let Some(fault) = fault {
+            tracing::error!("{} {name:?}: {fault}", K::JOB.name);
+            (entry.state, entry.error) = (JobState::Failed, Some(fault));
+        }
         // The file is written when the state changes.
         let since = || path.metadata().ok()?.modified().ok()?.elapsed().ok();
         let is_running = entry.state == JobState::Running;
@@ -162,6 +202,8 @@ impl<K: Run> Record<K> {
         let id = entry.spec.name().to_owned();
         let live = Live {
             entry,
+            is_cancelled: false,
+            waiting: None,
             journal,
             job,
             progress: None,
@@ -170,7 +212,14 @@ impl<K: Run> Record<K> {
             running_since: None,
         };
         let changes = watch::Sender::new(0);
-        Record { id, directory, live: Mutex::new(live), changes, cancelled: Notify::new() }
+        Record {
+            id,
+            directory,
+            live: Mutex::new(live),
+            storing: Mutex::new(()),
+            changes,
+            cancelled: Notify::new(),
+        }
     }
 
     /// Its id: its name.
@@ -248,6 +297,7 @@ impl<K: Run> Record<K> {
             model: training.model.to_string(),
             place,
             progress: self.told(&live),
+            waiting: live.waiting.clone().filter(|_| !state.is_final()),
             finishing,
             spec,
         }
@@ -286,117 +336,203 @@ impl<K: Run> Record<K> {
         self.directory.join(files::FINISH).exists()
     }
 
-    /// Takes a waiting job out of the queue to run it; false when it no longer waits.
-    pub(crate) fn begin(&self) -> bool {
-        let mut live = self.live();
-        let waits = live.entry.state == JobState::Queued;
-        if waits {
-            // A cancellation that came too late for the previous run does not apply to this one.
-            let _ = self.cancelled.notified().now_or_never();
-            // That of the last run, until this one tells its own.
-            live.entry.place = None;
-            self.enter_locked(&mut live, JobState::Running, None);
-        }
-        waits
+    /// Does what may wait for the disk, one at a time; requests that share its thread do not wait.
+    fn storing<T>(&self, store: impl FnOnce() -> T) -> T {
+        tokio::task::block_in_place(|| {
+            let _one_at_a_time = self.storing.lock().unwrap_or_else(PoisonError::into_inner);
+            store()
+        })
     }
 
-    /// Cancels a waiting or running job.
+    /// Changes the entry, on disk first.
+    ///
+    /// # Errors
+    /// When the disk does not take it. Then nothing has changed.
+    fn store(&self, change: impl FnOnce(&mut Entry<K::Spec>)) -> Result<(), Error> {
+        let mut entry = self.live().entry.clone();
+        change(&mut entry);
+        save::<K>(&self.directory, &entry)?;
+        self.live().entry = entry;
+        self.changed();
+        Ok(())
+    }
+
+    /// Takes a waiting job out of the queue to run it; false when it no longer waits.
+    pub(crate) fn begin(&self) -> bool {
+        self.storing(|| {
+            let waits = self.state() == JobState::Queued;
+            if waits {
+                // A cancellation that came too late for the previous run does not apply to this one.
+                let _ = self.cancelled.notified().now_or_never();
+                // That of the last run, until this one tells its own.
+                self.live().entry.place = None;
+                self.enter_stored(JobState::Running, None);
+            }
+            waits
+        })
+    }
+
+    /// Cancels a waiting or running job. It stays cancelled whatever happens from now on.
+    ///
+    /// # Errors
+    /// When it has already ended, or the disk does not take it: then it goes on.
     pub(crate) fn cancel(&self) -> Result<(), Error> {
-        let mut live = self.live();
-        let state = live.entry.state;
-        match state {
-            JobState::Queued => self.enter_locked(&mut live, JobState::Cancelled, None),
-            // The supervisor ends the trainer and then sets the state.
-            JobState::Running => self.cancelled.notify_one(),
-            _ => {
-                return Err(Error::conflict(format!(
+        self.storing(|| {
+            let state = self.state();
+            match state {
+                JobState::Queued => {
+                    self.live().waiting = None;
+                    self.store(|entry| entry.state = JobState::Cancelled)
+                }
+                JobState::Running => {
+                    // The supervisor ends the trainer and then sets the state.
+                    let entry = self.live().timed();
+                    save::<K>(&self.directory, &Entry { state: JobState::Cancelled, ..entry })?;
+                    self.live().is_cancelled = true;
+                    self.cancelled.notify_one();
+                    Ok(())
+                }
+                _ => Err(Error::conflict(format!(
                     "{} {:?} is already {state}; there is nothing to cancel",
                     K::JOB.name,
                     self.id
-                )));
+                ))),
             }
-        }
-        Ok(())
+        })
     }
 
     /// Asks a waiting or running job to end with the part of its work that it does next. On disk, where its
     /// trainer looks, so that it survives both.
+    ///
+    /// # Errors
+    /// When it has ended, or the disk does not take it.
     pub(crate) fn finish(&self) -> Result<(), Error> {
-        // Locked, so that the job does not end meanwhile.
-        let live = self.live();
-        let state = live.entry.state;
-        if state.is_final() {
-            let detail = format!(
-                "{} {:?} is {state}; only one that is waiting or running can be asked to end",
-                K::JOB.name,
-                self.id
-            );
-            return Err(Error::conflict(detail));
-        }
-        let path = self.directory.join(files::FINISH);
-        let reached = live.job.as_ref().map_or(0, K::epoch);
-        // Asked twice, the first wish holds: after a crash the job may be behind where it was then.
-        if !self.is_asked_to_finish() {
-            pba_files::replace(&path, reached.to_string().as_bytes())
-                .map_err(|error| Error::internal(format!("cannot write {}: {error}", path.display())))?;
-        }
-        drop(live);
+        // Meanwhile it does not end.
+        self.storing(|| {
+            let state = self.state();
+            if state.is_final() {
+                let detail = format!(
+                    "{} {:?} is {state}; only one that is waiting or running can be asked to end",
+                    K::JOB.name,
+                    self.id
+                );
+                return Err(Error::conflict(detail));
+            }
+            let path = self.directory.join(files::FINISH);
+            let reached = self.live().job.as_ref().map_or(0, K::epoch);
+            // Asked twice, the first wish holds: after a crash the job may be behind where it was then.
+            if !self.is_asked_to_finish() {
+                pba_files::replace(&path, reached.to_string().as_bytes())
+                    .map_err(|error| Error::disk("write", &path, &error))?;
+            }
+            Ok(())
+        })?;
         tracing::info!(id = self.id, "{} ends when it next can", K::JOB.name);
         self.changed();
         Ok(())
     }
 
     /// Queues a failed or cancelled job again, to go on to its end: an earlier wish that it finish is dropped.
+    ///
+    /// # Errors
+    /// When it is in another state, or the disk does not take it.
     pub(crate) fn resume(&self) -> Result<(), Error> {
-        let mut live = self.live();
-        let state = live.entry.state;
-        match state {
-            JobState::Failed | JobState::Cancelled => {
-                let wish = self.directory.join(files::FINISH);
-                match pba_files::remove(&wish) {
-                    Err(error) if error.kind() != ErrorKind::NotFound => {
-                        return Err(Error::internal(format!("cannot remove {}: {error}", wish.display())));
+        self.storing(|| {
+            let state = self.state();
+            match state {
+                JobState::Failed | JobState::Cancelled => {
+                    let wish = self.directory.join(files::FINISH);
+                    match pba_files::remove(&wish) {
+                        Err(error) if error.kind() != ErrorKind::NotFound => {
+                            return Err(Error::disk("remove", &wish, &error));
+                        }
+                        _ => {}
                     }
-                    _ => {}
+                    self.store(|entry| (entry.state, entry.error) = (JobState::Queued, None))
                 }
-                self.enter_locked(&mut live, JobState::Queued, None);
-                Ok(())
+                _ => Err(Error::conflict(format!(
+                    "{0} {1:?} is {state}; only a failed or cancelled {0} can be resumed",
+                    K::JOB.name,
+                    self.id
+                ))),
             }
-            _ => Err(Error::conflict(format!(
-                "{0} {1:?} is {state}; only a failed or cancelled {0} can be resumed",
-                K::JOB.name,
-                self.id
-            ))),
-        }
+        })
     }
 
-    /// Sets the state, on disk too.
+    /// Remembers that its user removes the schedule that it learned, so that it is not registered again.
+    ///
+    /// # Errors
+    /// When the disk does not take it.
+    pub(crate) fn schedule_removed(&self) -> Result<(), Error> {
+        self.storing(|| match self.is_schedule_removed() {
+            true => Ok(()),
+            false => self.store(|entry| entry.schedule_removed = true),
+        })
+    }
+
+    /// Whether its user removed the schedule that it learned.
+    pub(crate) fn is_schedule_removed(&self) -> bool {
+        self.live().entry.schedule_removed
+    }
+
+    /// Sets the state, on disk too if the disk takes it: after a restart, what its trainer left is found again.
     pub(crate) fn enter(&self, state: JobState, error: Option<String>) {
-        self.enter_locked(&mut self.live(), state, error);
+        self.storing(|| self.enter_stored(state, error));
     }
 
-    fn enter_locked(&self, live: &mut Live<K>, state: JobState, error: Option<String>) {
-        live.entry.seconds = live.seconds();
+    fn enter_stored(&self, state: JobState, error: Option<String>) {
+        let (mut entry, is_cancelled) = {
+            let live = self.live();
+            (live.timed(), live.is_cancelled)
+        };
+        // Cancelled while the server was told to stop, it does not wait for the next one.
+        entry.state = if is_cancelled && state == JobState::Queued { JobState::Cancelled } else { state };
+        entry.error = error;
+        self.save_or_warn(&entry);
+        let mut live = self.live();
+        live.entry = entry;
         live.running_since = (state == JobState::Running).then(Instant::now);
-        (live.entry.state, live.entry.error) = (state, error);
+        (live.is_cancelled, live.waiting) = (false, None);
         if state != JobState::Running {
             live.progress = None;
         }
-        live.save_or_warn(&self.directory);
+        drop(live);
         self.changed();
     }
 
     /// Says what is wrong with what follows it, or that nothing is any more.
     pub(crate) fn complain(&self, error: Option<String>) {
+        if self.error() == error {
+            return;
+        }
+        if let Some(error) = &error {
+            tracing::error!(id = self.id, error, "what follows a job cannot start");
+        }
+        self.storing(|| {
+            self.live().entry.error = error;
+            let entry = self.live().stored();
+            self.save_or_warn(&entry);
+        });
+        self.changed();
+    }
+
+    /// Says what it waits for, or that it no longer does.
+    pub(crate) fn waits_for(&self, reason: Option<String>) {
         let mut live = self.live();
-        if live.entry.error != error {
-            if let Some(error) = &error {
-                tracing::error!(id = self.id, error, "what follows a job cannot start");
+        if live.waiting != reason {
+            if let Some(reason) = &reason {
+                tracing::info!(id = self.id, reason, "{} waits", K::JOB.name);
             }
-            live.entry.error = error;
-            live.save_or_warn(&self.directory);
+            live.waiting = reason;
             drop(live);
             self.changed();
+        }
+    }
+
+    /// Stores an entry. A full disk must not end a job whose state is in memory; the next time it may work.
+    fn save_or_warn(&self, entry: &Entry<K::Spec>) {
+        if let Err(error) = save::<K>(&self.directory, entry) {
+            tracing::error!(id = self.id, error = error.detail, "cannot save the state of {}", K::JOB.one);
         }
     }
 
@@ -406,6 +542,7 @@ impl<K: Run> Record<K> {
     /// When the event is not possible at this point.
     pub(crate) fn happened(&self, event: &K::Event, metrics: &Metrics) -> anyhow::Result<()> {
         let mut live = self.live();
+        live.waiting = None;
         if let Some((job, _)) = K::begin(event) {
             live.job = Some(job);
             live.journal.clear();
@@ -424,12 +561,16 @@ impl<K: Run> Record<K> {
 
     /// The models after `epoch` epochs are on disk.
     pub(crate) fn saved(&self, epoch: u32) {
-        let mut live = self.live();
-        live.saved_epoch = epoch;
-        // The time until here is not lost when the server is killed.
-        live.entry.seconds = live.seconds();
-        live.running_since = live.running_since.map(|_| Instant::now());
-        live.save_or_warn(&self.directory);
+        self.storing(|| {
+            let mut live = self.live();
+            live.saved_epoch = epoch;
+            // The time until here is not lost when the server is killed.
+            live.entry = live.timed();
+            live.running_since = live.running_since.map(|_| Instant::now());
+            let entry = live.stored();
+            drop(live);
+            self.save_or_warn(&entry);
+        });
     }
 
     /// Sets the state to that of the first `lines` lines of the journal on disk, after `epoch` epochs, from
@@ -439,14 +580,15 @@ impl<K: Run> Record<K> {
     /// # Errors
     /// When the journal cannot be read.
     pub(crate) fn reread(&self, epoch: u32, lines: usize) -> anyhow::Result<()> {
-        let (journal, job) = read_journal::<K>(&self.directory, lines)?;
+        let read = || OnDisk::<K>::read(&self.directory, lines);
+        let OnDisk { lines, job, .. } = tokio::task::block_in_place(read)?;
         let mut live = self.live();
         let images = |job: &K| {
             let spec = job.spec();
             spec.images() / u64::from(spec.epochs()) * u64::from(job.epoch())
         };
         live.images_before = job.as_ref().map_or(0, images);
-        (live.journal, live.job, live.saved_epoch) = (journal, job, epoch);
+        (live.journal, live.job, live.saved_epoch) = (lines, job, epoch);
         drop(live);
         self.changed();
         Ok(())
@@ -454,19 +596,30 @@ impl<K: Run> Record<K> {
 
     /// Its trainer tells where it trains.
     pub(crate) fn placed(&self, place: TrainingPlace) {
-        let mut live = self.live();
-        live.entry.place = Some(place);
-        live.save_or_warn(&self.directory);
-        drop(live);
+        self.storing(|| {
+            let mut live = self.live();
+            live.waiting = None;
+            live.entry.place = Some(place);
+            let entry = live.stored();
+            drop(live);
+            self.save_or_warn(&entry);
+        });
         self.changed();
+    }
+
+    /// Its trainer goes on with models that it read from the disk, which have trained on `images` images: they
+    /// were counted by the trainer that saved them.
+    pub(crate) fn restored(&self, images: u64) {
+        self.live().images_before = images;
     }
 
     /// Records the progress.
     pub(crate) fn progressed(&self, progress: Progress, metrics: &Metrics) {
         let mut live = self.live();
         let before = live.progress.as_ref();
-        let images =
-            progress.images.saturating_sub(before.map_or(live.images_before, |before| before.images));
+        // What is reported before the models are read counts none of their images.
+        let counted = before.map_or(0, |before| before.images).max(live.images_before);
+        let images = progress.images.saturating_sub(counted);
         counts::progress::<K>(metrics, before, &progress, images);
         live.progress = Some(progress);
         drop(live);
@@ -485,7 +638,7 @@ impl<K: Run> Record<K> {
     }
 
     fn live(&self) -> MutexGuard<'_, Live<K>> {
-        self.live.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+        self.live.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -500,18 +653,26 @@ impl<K: Run> Live<K> {
         self.entry.seconds + self.running_since.map_or(Duration::ZERO, |since| since.elapsed()).as_secs_f64()
     }
 
-    /// A full disk must not end a job whose state is in memory; the next save may work.
-    fn save_or_warn(&self, directory: &Path) {
-        if let Err(error) = self.save(directory) {
-            tracing::error!(error = %format!("{error:#}"), "cannot save the state of {}", K::JOB.one);
-        }
+    /// The entry with the time spent until now.
+    fn timed(&self) -> Entry<K::Spec> {
+        Entry { seconds: self.seconds(), ..self.entry.clone() }
     }
 
-    fn save(&self, directory: &Path) -> anyhow::Result<()> {
-        let path = entry_path::<K>(directory);
-        pba_files::replace(&path, &serde_json::to_vec_pretty(&self.entry)?)
-            .with_context(|| format!("cannot write {}", path.display()))
+    /// The entry for the disk: once it is cancelled, no later one may run it again.
+    fn stored(&self) -> Entry<K::Spec> {
+        let mut entry = self.entry.clone();
+        if self.is_cancelled {
+            entry.state = JobState::Cancelled;
+        }
+        entry
     }
+}
+
+/// Stores an entry, durably.
+fn save<K: Run>(directory: &Path, entry: &Entry<K::Spec>) -> Result<(), Error> {
+    let path = entry_path::<K>(directory);
+    let text = serde_json::to_vec_pretty(entry).map_err(Error::internal)?;
+    pba_files::replace(&path, &text).map_err(|error| Error::disk("write", &path, &error))
 }
 
 /// The file with a job's spec and state.
@@ -519,20 +680,109 @@ fn entry_path<K: Run>(directory: &Path) -> PathBuf {
     directory.join(format!("{}.json", K::JOB.name))
 }
 
-/// The lines of a journal up to the last one in the first `lines_max` that a job can resume from, and
-/// the job's state there.
-fn read_journal<K: Run>(directory: &Path, lines_max: usize) -> anyhow::Result<(Vec<String>, Option<K>)> {
-    let path = directory.join(files::JOURNAL);
-    let bytes = match std::fs::read(&path) {
-        Err(error) if error.kind() == ErrorKind::NotFound => Vec::new(),
-        read => read.with_context(|| format!("cannot read {}", path.display()))?,
-    };
-    // The torn end of a journal may be any bytes.
-    let text = String::from_utf8_lossy(&bytes);
-    let text: String = text.split_inclusive('\n').take(lines_max).collect();
-    let replayed =
-        journal::replay::<K>(&text).with_context(|| format!("the journal {} is damaged", path.display()))?;
-    let lines = replayed.as_ref().map_or(0, |replay| replay.events);
-    let journal = text.lines().take(lines).map(str::to_owned).collect();
-    Ok((journal, replayed.map(|replay| replay.run)))
+/// What a journal on disk tells.
+struct OnDisk<K> {
+    /// Its events, up to the last one that the job can resume from.
+    lines: Vec<String>,
+    /// The job there; none before it has begun.
+    job: Option<K>,
+    /// What follows that is not as it was written, if anything does.
+    damage: Option<String>,
+}
+
+impl<K: Run> OnDisk<K> {
+    /// Reads at most `lines_max` lines of a journal.
+    ///
+    /// # Errors
+    /// When it cannot be read, or no trainer can have written it.
+    fn read(directory: &Path, lines_max: usize) -> anyhow::Result<OnDisk<K>> {
+        let path = directory.join(files::JOURNAL);
+        let bytes = match std::fs::read(&path) {
+            Err(error) if error.kind() == ErrorKind::NotFound => Vec::new(),
+            read => read.with_context(|| format!("cannot read {}", path.display()))?,
+        };
+        let Kept { text, damage, .. } = journal::read(&bytes);
+        let text: String = text.split_inclusive('\n').take(lines_max).collect();
+        let is_damaged = || format!("the journal {} is damaged", path.display());
+        let replayed = journal::replay::<K>(&text).with_context(is_damaged)?;
+        let events = replayed.as_ref().map_or(0, |replay| replay.events);
+        let lines = text.lines().take(events).map(str::to_owned).collect();
+        let damage = damage.map(|damage| format!("{}: {damage}", is_damaged()));
+        Ok(OnDisk { lines, job: replayed.map(|replay| replay.run), damage })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use pba_search::{Event, Search, SearchSpec};
+
+    use super::*;
+
+    fn begun(folder: &Path) -> Record<Search> {
+        let spec =
+            SearchSpec::from_json(r#"{"name": "mine", "epochs": 12, "perturbation_interval": 3}"#).unwrap();
+        let record = Record::begun(folder, spec, Source { path: "shapes".to_owned(), test_digest: None });
+        record.create(&[]).unwrap();
+        assert!(record.begin());
+        record
+    }
+
+    fn progress(images: u64) -> Progress {
+        Progress {
+            epoch: 0,
+            epochs: 12,
+            fraction: 0.0,
+            images,
+            images_per_second: 1.0,
+            seconds: 1.0,
+            seconds_left: None,
+            gpu_memory_used_bytes: None,
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn images_are_counted_once_though_a_generation_is_gone_on_with() {
+        let folder = tempfile::tempdir().unwrap();
+        let record = begun(folder.path());
+        let metrics = Metrics::new().unwrap();
+        let started = Event::Started { spec: Box::new(record.spec()), dataset_digest: "d".to_owned() };
+        let line = journal::line(&started);
+        std::fs::write(record.directory().join(files::JOURNAL), journal::kept(&line, 1)).unwrap();
+        record.happened(&started, &metrics).unwrap();
+        record.progressed(progress(700), &metrics);
+        record.ended(&metrics);
+        assert_eq!(metrics.search_images_trained.get(), 700);
+        // In another server, the next trainer goes on with members in the middle of the first generation.
+        let record = Record::<Search>::open(record.directory(), true).unwrap();
+        assert!(record.begin());
+        record.reread(0, 1).unwrap();
+        // Told while the members are still being read.
+        record.progressed(progress(0), &metrics);
+        record.restored(650);
+        record.progressed(progress(650), &metrics);
+        record.progressed(progress(800), &metrics);
+        assert_eq!(metrics.search_images_trained.get(), 700 + 150);
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn what_cannot_be_stored_changes_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let record = begun(folder.path());
+        let obstacle = record.directory().join("search.json.partial");
+        std::fs::create_dir(&obstacle).unwrap();
+        assert!(record.cancel().is_err());
+        record.enter(JobState::Failed, Some("anything".to_owned()));
+        assert!(record.resume().is_err());
+        assert_eq!(record.state(), JobState::Failed);
+        std::fs::remove_dir(&obstacle).unwrap();
+        record.resume().unwrap();
+        assert!(record.begin());
+        record.cancel().unwrap();
+        assert_eq!(record.state(), JobState::Running, "until its trainer has ended");
+        // Whatever is stored meanwhile, after a restart it is cancelled.
+        record.saved(3);
+        assert_eq!(Record::<Search>::open(record.directory(), true).unwrap().state(), JobState::Cancelled);
+        record.enter(JobState::Queued, None);
+        assert_eq!(record.state(), JobState::Cancelled, "though the server was told to stop");
+    }
 }

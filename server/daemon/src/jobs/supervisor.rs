@@ -15,7 +15,7 @@ use futures_util::{FutureExt, StreamExt};
 use pba_search::protocol::{Line, Report, exit};
 use pba_search::{DeviceChoice, Progress, Run, Spec, TrainingPlace};
 use pba_wire::jobs::JobState;
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
+use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncReadExt, BufReader};
 use tokio::process::{Child, ChildStderr};
 use tokio::sync::watch;
 use tokio::time::timeout;
@@ -38,6 +38,10 @@ const STOP_SECONDS: Duration = Duration::from_secs(20);
 const POLL: Duration = Duration::from_secs(1);
 /// How often the log tells how far a job is.
 const LOG_INTERVAL: Duration = Duration::from_secs(60);
+/// Longest line that a trainer sends: the last event of a search holds its schedule.
+const LINE_BYTES_MAX: usize = 16 << 20;
+/// Characters of a line that is none of a trainer's that the log repeats.
+const SHOWN_MAX: usize = 500;
 /// Bytes of its standard error that go into the error message.
 const STDERR_BYTES: usize = 4096;
 
@@ -69,6 +73,9 @@ pub(super) trait Waiting: Send + Sync {
     /// Those that can be run.
     fn queued(&self, catalog: &Catalog) -> Vec<Queued>;
 
+    /// Says what keeps a job from running.
+    fn waits_for(&self, queued: &Queued, reason: String);
+
     /// Begins a job on a device: what runs it until it has ended or `stop` turns true. None when it no longer
     /// waits.
     fn begin<'a>(
@@ -88,6 +95,12 @@ impl<K: Run> Waiting for Table<K> {
             device: record.spec().training().device,
         };
         self.waiting(catalog).into_iter().map(queued).collect()
+    }
+
+    fn waits_for(&self, queued: &Queued, reason: String) {
+        if let Ok(record) = self.get(&queued.id) {
+            record.waits_for(Some(reason));
+        }
     }
 
     fn begin<'a>(
@@ -130,6 +143,8 @@ pub(super) async fn supervise(
         // The trainer may still be being built, as by `make run`, or not be mounted: the jobs of a
         // restarted server wait for it.
         let is_there = workplace.trainer.is_there();
+        // Asked first: a dataset that becomes ready from here on is looked for again.
+        let imports = catalog.check_ready().is_err();
         let mut waiting: Vec<(Queued, &Arc<dyn Waiting>)> = Vec::new();
         for kind in kinds {
             waiting.extend(kind.queued(catalog).into_iter().map(|queued| (queued, kind)));
@@ -140,14 +155,30 @@ pub(super) async fn supervise(
             let trainer = workplace.trainer.program().display();
             tracing::warn!(%trainer, "queued jobs wait: there is no trainer");
         }
-        if is_there {
+        let trainer = workplace.trainer.program().display();
+        if !is_there {
+            for (queued, kind) in &waiting {
+                kind.waits_for(queued, format!("there is no trainer: {trainer} cannot be run"));
+            }
+        } else {
             // GPUs do not come and go while a server runs.
             let is_auto = |(queued, _): &(Queued, _)| queued.device == DeviceChoice::Auto;
             if places.gpus.is_none() && waiting.iter().any(is_auto) {
                 asking.get_or_insert_with(|| workplace.trainer.gpus().boxed());
             }
             for (queued, kind) in waiting {
-                let Some(place) = places.free(queued.device) else { continue };
+                let Some(place) = places.free(queued.device) else {
+                    let reason = match places.gpus {
+                        None if queued.device == DeviceChoice::Auto => {
+                            format!(
+                                "{trainer} was asked which devices it can train on, and has not answered yet"
+                            )
+                        }
+                        _ => "its turn: another job trains on its device".to_owned(),
+                    };
+                    kind.waits_for(&queued, reason);
+                    continue;
+                };
                 if let Some(run) = kind.begin(&queued, place, registry, stop.clone()) {
                     places.take(place);
                     running.push(run.map(move |()| place));
@@ -155,8 +186,7 @@ pub(super) async fn supervise(
             }
         }
         was_there = is_there;
-        // A job may wait for its dataset.
-        let polls = (waits && !is_there) || catalog.check_ready().is_err();
+        let polls = (waits && !is_there) || imports;
         tokio::select! {
             Some(place) = running.next() => {
                 places.release(place);
@@ -201,7 +231,8 @@ async fn run<K: Run>(
         checkpoint = reached;
         match end {
             End::Done => {
-                return match finish(record.job(), registry, workplace.trainer.program()) {
+                let finish = || finish(record.job(), registry, workplace.trainer.program());
+                return match tokio::task::block_in_place(finish) {
                     Ok(()) => enter(record, JobState::Done),
                     Err(error) => fail(record, format!("{error:#}")),
                 };
@@ -257,16 +288,16 @@ async fn attempt<K: Run>(
     stop: &mut watch::Receiver<bool>,
 ) -> anyhow::Result<End> {
     let Workplace { trainer, cache, .. } = workplace;
-    let mut child =
-        trainer.start::<K>(&record.spec(), record.directory(), &record.source().path, cache, auto)?;
-    let mut lines = BufReader::new(child.stdout.take().expect("stdout is piped")).lines();
+    let start = || trainer.start::<K>(&record.spec(), record.directory(), &record.source().path, cache, auto);
+    let mut child = tokio::task::block_in_place(start)?;
+    let (mut stdout, mut part) = (BufReader::new(child.stdout.take().expect("stdout is piped")), Vec::new());
     let stderr = child.stderr.take().expect("stderr is piped");
     let complaints = tokio::spawn(last_words(record.id().to_owned(), stderr));
 
     let (mut failure, mut logged) = (None, None);
     loop {
         tokio::select! {
-            line = lines.next_line() => match line.context("cannot read from the trainer")? {
+            line = next_line(&mut stdout, &mut part) => match line? {
                 Some(line) => {
                     if let Some(reason) = take_in(workplace, record, &line)? {
                         failure = Some(reason);
@@ -305,6 +336,27 @@ async fn attempt<K: Run>(
     })
 }
 
+/// The next line of a trainer, of which `part` was read before; none after the last.
+///
+/// # Errors
+/// When it cannot be read, is not text, or is longer than any that a trainer sends.
+async fn next_line(
+    stdout: &mut (impl AsyncBufRead + Unpin),
+    part: &mut Vec<u8>,
+) -> anyhow::Result<Option<String>> {
+    let room = LINE_BYTES_MAX + 1 - part.len();
+    stdout.take(room as u64).read_until(b'\n', part).await.context("cannot read from the trainer")?;
+    if part.len() > LINE_BYTES_MAX {
+        let mebibytes = LINE_BYTES_MAX >> 20;
+        anyhow::bail!("the trainer sent a line of more than {mebibytes} MiB, which no pba-trainer does");
+    }
+    let mut line =
+        String::from_utf8(std::mem::take(part)).context("the trainer sent a line that is not text")?;
+    let is_over = line.is_empty();
+    line.truncate(line.trim_end().len());
+    Ok((!is_over).then_some(line))
+}
+
 /// Logs how far a job is and how long it will take, once that is known.
 fn log<K: Run>(record: &Record<K>) -> bool {
     let Some(progress) = record.progress().filter(|progress| progress.seconds_left.is_some()) else {
@@ -329,6 +381,8 @@ fn take_in<K: Run>(workplace: &Workplace, record: &Record<K>, line: &str) -> any
         Ok(Line::Event(event)) => record.happened(&event, &workplace.metrics)?,
         Ok(Line::Report(report)) => match report {
             Report::Resumed { epoch, events } => record.reread(epoch, events)?,
+            Report::Waits { reason } => record.waits_for(Some(reason)),
+            Report::Restored { images, .. } => record.restored(images),
             Report::Saved { epoch } => record.saved(epoch),
             Report::Device(place) => {
                 let TrainingPlace { device, strategy, precision, threads, note } = &place;
@@ -352,7 +406,10 @@ fn take_in<K: Run>(workplace: &Workplace, record: &Record<K>, line: &str) -> any
         },
         // A spec that was valid when the job was requested, for example with a device that is gone.
         Ok(Line::Refused { error }) => return Ok(Some(error.message)),
-        Err(_) => tracing::warn!(id = record.id(), line, "the trainer sent a line that is not an event"),
+        Err(_) => {
+            let line: String = line.chars().take(SHOWN_MAX).collect();
+            tracing::warn!(id = record.id(), line, "the trainer sent a line that is not an event");
+        }
     }
     Ok(None)
 }
@@ -382,5 +439,30 @@ async fn last_words(id: String, stderr: ChildStderr) -> String {
         kept.extend_from_slice(&line);
         let excess = kept.len().saturating_sub(STDERR_BYTES);
         kept.drain(..excess);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn lines_are_read_up_to_a_length() {
+        let text = b"one\n\nlast".as_slice();
+        let (mut stdout, mut part) = (BufReader::new(text), Vec::new());
+        for line in ["one", "", "last"] {
+            assert_eq!(next_line(&mut stdout, &mut part).await.unwrap().as_deref(), Some(line));
+        }
+        assert_eq!(next_line(&mut stdout, &mut part).await.unwrap(), None);
+        assert!(next_line(&mut b"\xff\n".as_slice(), &mut part).await.is_err());
+
+        let mut longest = vec![b'x'; LINE_BYTES_MAX];
+        *longest.last_mut().unwrap() = b'\n';
+        let line = next_line(&mut longest.as_slice(), &mut part).await.unwrap();
+        assert_eq!(line.map(|line| line.len()), Some(LINE_BYTES_MAX - 1));
+        // It is not read to its end, which may never come.
+        let mut endless = BufReader::new(tokio::io::repeat(b'x'));
+        let error = next_line(&mut endless, &mut part).await.unwrap_err();
+        assert!(error.to_string().contains("more than 16 MiB"), "{error}");
     }
 }

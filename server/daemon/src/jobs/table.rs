@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
 
 use anyhow::Context;
 use pba_augment::Base;
@@ -13,6 +14,7 @@ use pba_search::{Run, Spec};
 use pba_types::SplitName;
 use pba_wire::jobs::JobState;
 use serde_json::{Map, Value};
+use tokio::time::timeout;
 
 use crate::catalog::datasets::Catalog;
 use crate::catalog::schedules::Registry;
@@ -21,6 +23,8 @@ use crate::jobs::counts;
 use crate::jobs::record::{BEGUN, Record, Source};
 use crate::jobs::workplace::Workplace;
 
+/// Longest that a request waits for others to be checked; then it is refused.
+const CHECK_PATIENCE: Duration = Duration::from_secs(20);
 /// Most jobs of a kind that wait or run at a time; more are refused.
 const WAITING_MAX: usize = 64;
 
@@ -31,7 +35,17 @@ pub(crate) struct Table<K: Run> {
     records: Mutex<Records<K>>,
 }
 
-type Records<K> = BTreeMap<String, Arc<Record<K>>>;
+struct Records<K: Run> {
+    there: BTreeMap<String, Arc<Record<K>>>,
+    /// Those that are being written to disk, and shown to nobody. They keep their names.
+    begun: BTreeMap<String, Arc<Record<K>>>,
+}
+
+impl<K: Run> Records<K> {
+    fn all(&self) -> impl Iterator<Item = &Arc<Record<K>>> {
+        self.there.values().chain(self.begun.values())
+    }
+}
 
 /// A request that is valid, as far as can be checked without the trainer.
 pub(super) struct Checked<K: Run> {
@@ -64,7 +78,7 @@ impl<K: Run> Table<K> {
     /// Every job, by id.
     pub(crate) fn list(&self) -> Vec<Arc<Record<K>>> {
         self.look_again();
-        self.records().values().cloned().collect()
+        self.records().there.values().cloned().collect()
     }
 
     /// The job with an id.
@@ -73,11 +87,11 @@ impl<K: Run> Table<K> {
     /// When there is none, with the nearest id.
     pub(crate) fn get(&self, id: &str) -> Result<Arc<Record<K>>, Error> {
         self.look_again();
-        let records = self.records();
-        records
+        let there = &self.records().there;
+        there
             .get(id)
             .cloned()
-            .ok_or_else(|| Error::not_found(K::JOB.name, id, records.keys().map(String::as_str)))
+            .ok_or_else(|| Error::not_found(K::JOB.name, id, there.keys().map(String::as_str)))
     }
 
     /// If another server hosts the jobs: reads their state from disk.
@@ -85,7 +99,7 @@ impl<K: Run> Table<K> {
         if self.workplace.is_writer {
             return;
         }
-        match read(&self.directory, false) {
+        match tokio::task::block_in_place(|| read(&self.directory, false)) {
             Ok(found) => *self.records() = found,
             Err(error) => {
                 tracing::error!(error = format!("{error:#}"), "the list of {} is outdated", K::JOB.plural);
@@ -105,7 +119,7 @@ impl<K: Run> Table<K> {
         let Checked { mut spec, source, schedules, named } = checked;
         self.check_room(&self.records())?;
         self.ask_trainer(&spec, &source.path).await?;
-        let record = {
+        let begun = {
             let mut records = self.records();
             self.check_room(&records)?;
             // Checked again under the lock: another request may have taken the name meanwhile.
@@ -115,32 +129,44 @@ impl<K: Run> Table<K> {
                 return Err(name_taken::<K>(spec.name()));
             }
             check_excluded(&records, &spec, &source)?;
-            self.add(&mut records, spec, source, &schedules)?
+            self.begin(&mut records, spec, source)
         };
+        let record = self.add(begun, &schedules)?;
         tracing::info!(id = record.id(), "{} queued", K::JOB.name);
         self.count_states();
         self.workplace.queued.notify_one();
         Ok(record)
     }
 
-    fn add(
-        &self,
-        records: &mut Records<K>,
-        spec: K::Spec,
-        source: Source,
-        schedules: &[Arc<Schedule>],
-    ) -> Result<Arc<Record<K>>, Error> {
-        let record = Record::create(&self.directory, spec, source, schedules)
-            .map_err(|error| Error::internal(format!("{error:#}")))?;
-        let record = Arc::new(record);
-        records.insert(record.id().to_owned(), Arc::clone(&record));
-        Ok(record)
+    /// Takes the name of a new job.
+    fn begin(&self, records: &mut Records<K>, spec: K::Spec, source: Source) -> Arc<Record<K>> {
+        let record = Arc::new(Record::begun(&self.directory, spec, source));
+        records.begun.insert(record.id().to_owned(), Arc::clone(&record));
+        record
     }
 
-    /// Asks the trainer whether it could run a job.
+    /// Adds a new job, on disk first. Whoever asks for jobs does not wait for the disk.
+    fn add(&self, begun: Arc<Record<K>>, schedules: &[Arc<Schedule>]) -> Result<Arc<Record<K>>, Error> {
+        let created = tokio::task::block_in_place(|| begun.create(schedules));
+        let mut records = self.records();
+        records.begun.remove(begun.id());
+        created?;
+        records.there.insert(begun.id().to_owned(), Arc::clone(&begun));
+        Ok(begun)
+    }
+
+    /// Asks the trainer whether it could run a job. Each question is a process, so few are asked at a time.
+    ///
+    /// # Errors
+    /// When it could not, or too many are asked already.
     async fn ask_trainer(&self, spec: &K::Spec, source: &str) -> Result<(), Error> {
         let Workplace { trainer, cache, checks, .. } = &*self.workplace;
-        let _permit = checks.acquire().await.map_err(Error::internal)?;
+        let _permit = timeout(CHECK_PATIENCE, checks.acquire()).await.map_err(|_| {
+            let seconds = CHECK_PATIENCE.as_secs();
+            Error::busy(format!(
+                "other specs have been checked for {seconds} s, two at a time: the limit; try again"
+            ))
+        })?;
         trainer.check::<K>(spec, source, cache).await
     }
 
@@ -179,15 +205,16 @@ impl<K: Run> Table<K> {
         }
         check_excluded(&records, &spec, &source)?;
         let schedules = schedules_of::<K>(registry, &mut spec, None)?;
-        let record = self.add(&mut records, spec, source, &schedules)?;
+        let begun = self.begin(&mut records, spec, source);
         drop(records);
+        let record = self.add(begun, &schedules)?;
         tracing::info!(id = record.id(), "{} queued", K::JOB.name);
         self.count_states();
         Ok(())
     }
 
     fn check_room(&self, records: &Records<K>) -> Result<(), Error> {
-        let waiting = records.values().filter(|record| !record.state().is_final()).count();
+        let waiting = records.all().filter(|record| !record.state().is_final()).count();
         let detail = || format!("{waiting} {} are waiting or running: the limit", K::JOB.plural);
         if waiting < WAITING_MAX { Ok(()) } else { Err(Error::busy(detail())) }
     }
@@ -262,7 +289,7 @@ impl<K: Run> Table<K> {
 
     /// Whether a name belongs to a job, or to a folder that cannot be read as one.
     fn holds(&self, records: &Records<K>, name: &str) -> bool {
-        records.contains_key(name) || self.directory.join(name).exists()
+        records.all().any(|record| record.id() == name) || self.directory.join(name).exists()
     }
 
     /// Whether a new job cannot have a name.
@@ -277,7 +304,7 @@ impl<K: Run> Table<K> {
 
     /// The state of the job with a name.
     pub(super) fn state(&self, name: &str) -> Option<JobState> {
-        self.records().get(name).map(|record| record.state())
+        self.records().there.get(name).map(|record| record.state())
     }
 
     /// A free name derived from dataset and model.
@@ -317,15 +344,22 @@ impl<K: Run> Table<K> {
     /// trainer would import it a second time.
     pub(super) fn waiting(&self, catalog: &Catalog) -> Vec<Arc<Record<K>>> {
         let records = self.records();
-        let waiting = records.values().filter(|record| record.state() == JobState::Queued);
-        let can_run = |record: &&Arc<Record<K>>| !catalog.is_importing(&record.spec().training().dataset);
+        let waiting = records.there.values().filter(|record| record.state() == JobState::Queued);
+        let can_run = |record: &&Arc<Record<K>>| {
+            let dataset = record.spec().training().dataset.clone();
+            let imports = catalog.is_importing(&dataset);
+            if imports {
+                record.waits_for(Some(format!("its dataset, {dataset:?}, is being imported")));
+            }
+            !imports
+        };
         waiting.filter(can_run).cloned().collect()
     }
 
     /// Updates the gauges of states, for the jobs that this server hosts.
     pub(super) fn count_states(&self) {
         let records = self.records();
-        let hosted = || records.values().filter(|_| self.workplace.is_writer);
+        let hosted = || records.there.values().filter(|_| self.workplace.is_writer);
         for state in JobState::ALL {
             let count = hosted().filter(|record| record.state() == state).count();
             counts::jobs::<K>(&self.workplace.metrics, state, count);
@@ -340,7 +374,7 @@ impl<K: Run> Table<K> {
 /// Reads every job in a directory.
 fn read<K: Run>(directory: &Path, is_writer: bool) -> anyhow::Result<Records<K>> {
     let cannot = || format!("cannot list {}", directory.display());
-    let mut records = BTreeMap::new();
+    let mut records = Records { there: BTreeMap::new(), begun: BTreeMap::new() };
     let folders = match std::fs::read_dir(directory) {
         // The server that writes here has had no job of this kind.
         Err(error) if error.kind() == ErrorKind::NotFound && !is_writer => return Ok(records),
@@ -357,7 +391,7 @@ fn read<K: Run>(directory: &Path, is_writer: bool) -> anyhow::Result<Records<K>>
         }
         match Record::open(&path, is_writer) {
             Ok(record) => {
-                records.insert(record.id().to_owned(), Arc::new(record));
+                records.there.insert(record.id().to_owned(), Arc::new(record));
             }
             Err(error) => {
                 let error = format!("{error:#}");
@@ -394,7 +428,7 @@ fn schedules_of<K: Run>(
 
 /// Checks that no other job keeps one from being started.
 fn check_excluded<K: Run>(records: &Records<K>, spec: &K::Spec, source: &Source) -> Result<(), Error> {
-    let mut others = records.values().filter(|record| record.id() != spec.name());
+    let mut others = records.all().filter(|record| record.id() != spec.name());
     let reason = others.find_map(|record| record.excludes(spec, source));
     reason.map_or(Ok(()), |reason| Err(Error::spec(&reason)))
 }

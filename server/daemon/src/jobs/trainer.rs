@@ -1,14 +1,15 @@
 //! The child process that trains: finding, asking and starting it.
 
+use std::io::ErrorKind;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::process::{Output, Stdio};
 use std::time::Duration;
 
 use anyhow::Context;
 use pba_search::protocol::{DEVICES, Device, Devices, Line, Report, Task, arguments, exit, files};
 use pba_search::{DeviceChoice, Run};
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::process::{Child, Command};
 use tokio::time::timeout;
 
@@ -17,6 +18,10 @@ use crate::error::Error;
 const NAME: &str = "pba-trainer";
 /// Time that a trainer gets to say what devices there are; it loads libtorch for that.
 const DEVICES_TIMEOUT: Duration = Duration::from_secs(60);
+/// Time that a trainer gets to say whether it could run a spec; it opens the dataset for that.
+const CHECK_TIMEOUT: Duration = Duration::from_secs(300);
+/// Most bytes of an answer that are read of each pipe.
+const ANSWER_BYTES_MAX: u64 = 1 << 20;
 /// Where the dynamic linker looks first.
 const LIBRARY_PATH: &str = "LD_LIBRARY_PATH";
 
@@ -85,9 +90,9 @@ impl Trainer {
             .map_err(|error| missing(&error))?;
         let mut stdin = child.stdin.take().expect("stdin is piped");
         // A trainer that ends before it reads reports why on the other pipes.
-        let _ = stdin.write_all(text.as_bytes()).await;
+        let _ = timeout(CHECK_TIMEOUT, stdin.write_all(text.as_bytes())).await;
         drop(stdin);
-        let output = child.wait_with_output().await.map_err(Error::internal)?;
+        let output = output(child, CHECK_TIMEOUT).await.map_err(|error| missing(&error))?;
         if output.status.success() {
             return Ok(());
         }
@@ -118,7 +123,7 @@ impl Trainer {
         auto: Option<DeviceChoice>,
     ) -> anyhow::Result<Child> {
         let path = dir.join(files::SPEC);
-        std::fs::write(&path, serde_json::to_vec_pretty(spec)?)
+        pba_files::replace(&path, &serde_json::to_vec_pretty(spec)?)
             .with_context(|| format!("cannot write {}", path.display()))?;
         // Without it the trainer would run with its own, which may know no GPU.
         if let Some(folder) = self.libtorch.as_ref().filter(|folder| !folder.exists()) {
@@ -136,8 +141,11 @@ impl Trainer {
     pub(crate) async fn gpus(&self) -> Option<u32> {
         let mut command = self.process();
         command.arg(DEVICES).stdin(Stdio::null()).stderr(Stdio::null()).kill_on_drop(true);
-        let told = timeout(DEVICES_TIMEOUT, command.output()).await;
-        let told = told.map_err(anyhow::Error::from).and_then(|output| Ok(output?.stdout));
+        let told = match command.stdout(Stdio::piped()).spawn() {
+            Ok(child) => output(child, DEVICES_TIMEOUT).await.map(|output| output.stdout),
+            Err(error) => Err(error),
+        };
+        let told = told.map_err(anyhow::Error::from);
         let devices = told.and_then(|text| Ok(serde_json::from_slice::<Devices>(&text)?.devices));
         let devices = devices.inspect_err(|error| {
             let trainer = self.program.display();
@@ -186,6 +194,30 @@ impl Trainer {
             "{plural} need {program}, which cannot run here: {reason}. Streams are not affected. {advice}"
         ))
     }
+}
+
+/// What a trainer answers, and how it ends.
+///
+/// # Errors
+/// When it does not end in time. Then it is killed.
+async fn output(mut child: Child, time: Duration) -> std::io::Result<Output> {
+    async fn beginning(pipe: Option<impl AsyncRead + Unpin>) -> std::io::Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        if let Some(pipe) = pipe {
+            // The rest has no reader.
+            pipe.take(ANSWER_BYTES_MAX).read_to_end(&mut bytes).await?;
+        }
+        Ok(bytes)
+    }
+    let (stdout, stderr) = (beginning(child.stdout.take()), beginning(child.stderr.take()));
+    let ended = async { tokio::try_join!(child.wait(), stdout, stderr) };
+    let Ok(ended) = timeout(time, ended).await else {
+        child.kill().await?;
+        let reason = format!("it did not answer within {} s", time.as_secs());
+        return Err(std::io::Error::new(ErrorKind::TimedOut, reason));
+    };
+    let (status, stdout, stderr) = ended?;
+    Ok(Output { status, stdout, stderr })
 }
 
 /// The path of a program: one given without a folder is looked up in `PATH`.

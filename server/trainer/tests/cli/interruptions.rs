@@ -88,7 +88,7 @@ fn a_folder_of_an_older_version_resumes() {
     interrupted_at("\"scored\",\"epoch\":6", old.path(), &spec);
     let name = checkpoints(old.path()).pop().unwrap();
     let is_mid_generation = !journal.contains(&format!(
-        "\"checkpoint\",\"epoch\":{}}}",
+        "\"checkpoint\",\"epoch\":{},",
         name["checkpoint-".len()..][..6].trim_start_matches('0')
     ));
     if is_mid_generation {
@@ -207,9 +207,18 @@ fn a_trainer_of_a_server_waits_for_the_folder() {
     std::thread::sleep(Duration::from_secs(1));
     assert_eq!(child.try_wait().unwrap(), None, "it does not wait");
     assert!(!folder.path().join("events.jsonl").exists(), "it works in a folder that is not its own");
+    // It says what it waits for, before anything else.
+    let mut told = BufReader::new(child.stdout.take().unwrap());
+    let mut line = String::new();
+    told.read_line(&mut line).unwrap();
+    assert!(
+        line.starts_with(r#"{"event":"waits","reason":"another trainer still works in the folder"#),
+        "{line}"
+    );
     drop(lock);
+    let told = told.lines().map(Result::unwrap).last().unwrap();
     let output = child.wait_with_output().unwrap();
-    assert!(output.status.success(), "{}", text(&output));
+    assert!(output.status.success() && told.contains("\"progress\""), "{told} {}", text(&output));
 
     let folder = TempDir::new().unwrap();
     let (child, _lock) = waiting_in(folder.path());

@@ -1,5 +1,6 @@
 //! The real binary, used as the server uses it.
 
+mod damage;
 mod evaluations;
 mod interruptions;
 mod machine;
@@ -96,4 +97,12 @@ fn on_a_core(folder: &Path) -> Command {
     command.arg("--cache").arg(&*CACHE).arg("--dir").arg(folder);
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     command
+}
+
+/// What a run ends with: its journal and its members, bit by bit.
+fn ending(folder: &Path) -> (String, BTreeMap<String, Vec<u8>>) {
+    let last = fs::read(folder.join(checkpoints(folder).pop().unwrap())).unwrap();
+    let members = SafeTensors::deserialize(&last).unwrap();
+    let numbers = members.iter().map(|(name, tensor)| (name.to_owned(), tensor.data().to_vec()));
+    (fs::read_to_string(folder.join("events.jsonl")).unwrap(), numbers.collect())
 }

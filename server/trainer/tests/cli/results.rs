@@ -83,14 +83,6 @@ fn members_are_scored_with_the_datasets_own_val_split() {
     assert_ne!(scores("val"), scores("train"), "the same members, other images");
 }
 
-/// What a run ends with: its journal and its members, bit by bit.
-fn ending(folder: &Path) -> (String, BTreeMap<String, Vec<u8>>) {
-    let last = fs::read(folder.join(checkpoints(folder).pop().unwrap())).unwrap();
-    let members = SafeTensors::deserialize(&last).unwrap();
-    let numbers = members.iter().map(|(name, tensor)| (name.to_owned(), tensor.data().to_vec()));
-    (fs::read_to_string(folder.join("events.jsonl")).unwrap(), numbers.collect())
-}
-
 #[test]
 fn networks_that_are_random_themselves_repeat_themselves() {
     for model in ["shake-shake-8-2x16d", "pyramidnet-11-a48-shakedrop"] {

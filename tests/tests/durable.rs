@@ -1,0 +1,350 @@
+//! What was acknowledged stays, and what could not be stored is refused.
+//!
+//! A folder where a file should go stands in for a disk that does not take it.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use pba_tests::power_loss::is_possible;
+use pba_tests::search::{Script, assert_no_trainer, evaluation, spec, trainer};
+use pba_tests::server::data_folder;
+use pba_tests::{Answer, Server, wait_for};
+use serde_json::{Value, json};
+
+/// Keeps a file from being replaced, until it is dropped.
+struct Obstacle(PathBuf);
+
+impl Obstacle {
+    fn to(path: &Path) -> Obstacle {
+        let mut partial = path.to_owned();
+        partial.as_mut_os_string().push(".partial");
+        fs::create_dir(&partial).unwrap();
+        Obstacle(partial)
+    }
+}
+
+impl Drop for Obstacle {
+    fn drop(&mut self) {
+        fs::remove_dir(&self.0).unwrap();
+    }
+}
+
+fn cancel(server: &Server, id: &str) -> Answer {
+    server.send("DELETE", &format!("/v1/searches/{id}"), b"")
+}
+
+fn post(server: &Server, id: &str, what: &str) -> Answer {
+    server.send("POST", &format!("/v1/searches/{id}/{what}"), b"")
+}
+
+/// Checks that a change was refused because of the disk, in words that name the file.
+#[track_caller]
+fn refused(answer: &Answer, file: &str) {
+    assert_eq!(answer.status, 500, "{}", answer.text());
+    let detail = answer.problem().detail;
+    assert!(detail.contains(file) && detail.contains("nothing was changed"), "{detail}");
+}
+
+#[test]
+fn a_cancellation_that_cannot_be_stored_is_refused_and_one_that_was_stays() {
+    let script = Script::idles();
+    let server = Server::with_trainer(script.path());
+    let [running, queued] =
+        ["running", "queued"].map(|name| server.start_search(&spec(json!({ "name": name }))));
+    server.wait_for_state(&running, "running");
+    let obstacles = [&running, &queued].map(|id| Obstacle::to(&server.search_folder(id).join("search.json")));
+    for (id, state) in [(&running, "running"), (&queued, "queued")] {
+        refused(&cancel(&server, id), "search.json");
+        assert_eq!(server.search(id)["state"], state, "it goes on");
+    }
+    drop(obstacles);
+    for id in [&running, &queued] {
+        assert_eq!(cancel(&server, id).status, 200);
+    }
+    let server = server.killed_and_restarted(script.path());
+    for id in [&running, &queued] {
+        assert_eq!(server.search(id)["state"], "cancelled", "it runs again");
+    }
+    // Likewise to resume.
+    let obstacle = Obstacle::to(&server.search_folder(&queued).join("search.json"));
+    refused(&post(&server, &queued, "resume"), "search.json");
+    assert_eq!(server.search(&queued)["state"], "cancelled");
+    drop(obstacle);
+    assert_eq!(post(&server, &queued, "resume").status, 202);
+    server.wait_for_state(&queued, "running");
+    // And to finish.
+    let obstacle = Obstacle::to(&server.search_folder(&queued).join("finish"));
+    refused(&post(&server, &queued, "finish"), "finish");
+    assert!(server.search(&queued).get("finishing").is_none());
+    drop(obstacle);
+    assert_eq!(post(&server, &queued, "finish").status, 202);
+    assert_eq!(server.search(&queued)["finishing"], true);
+    server.assert_healthy();
+}
+
+/// The server dies while it ends the trainer of a search that was cancelled: whoever asked has no answer, but what
+/// is on disk is what was asked.
+#[test]
+fn a_cancellation_holds_while_the_trainer_still_ends() {
+    let script = Script::trains(r#"trap '' TERM; touch "$here/deaf"; idle"#);
+    let server = Server::with_trainer(script.path());
+    let id = server.start_search(&spec(json!({})));
+    wait_for("a trainer that is deaf", || script.file("deaf").exists().then_some(()));
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let target = format!("/v1/searches/{id}");
+            // The connection breaks.
+            let _ = pba_tests::Download::open(server.address(), "DELETE", &target, &[], b"");
+        });
+        let entry = server.search_folder(&id).join("search.json");
+        wait_for("the cancellation on disk", || {
+            fs::read_to_string(&entry).unwrap().contains("\"cancelled\"").then_some(())
+        });
+        assert_eq!(server.search(&id)["state"], "running", "its trainer is not gone yet");
+        server.process.signal("KILL");
+    });
+    let server = server.killed_and_restarted(script.path());
+    assert_eq!(server.search(&id)["state"], "cancelled");
+}
+
+#[test]
+fn a_job_that_cannot_be_stored_is_refused() {
+    let script = Script::idles();
+    let server = Server::with_trainer(script.path());
+    let searches = server.data().path().join("searches");
+    let elsewhere = server.data().path().join("elsewhere");
+    fs::rename(&searches, &elsewhere).unwrap();
+    let answer = server.send("POST", "/v1/searches", spec(json!({})).to_string().as_bytes());
+    refused(&answer, "searches");
+    assert_eq!(server.get("/v1/searches").json()["searches"], json!([]));
+    fs::rename(&elsewhere, &searches).unwrap();
+    // Nothing is left of it: not even its name.
+    let id = server.start_search(&spec(json!({})));
+    let server = server.killed_and_restarted(script.path());
+    server.wait_for_state(&id, "running");
+    assert_eq!(searches.read_dir().unwrap().count(), 1);
+}
+
+fn etag(server: &Server, schedule: &str) -> Option<String> {
+    let answer = server.get(&format!("/v1/schedules/{schedule}"));
+    (answer.status == 200).then(|| answer.header("etag").unwrap().to_owned())
+}
+
+#[test]
+fn what_a_search_learned_is_there_as_long_as_nobody_removes_it() {
+    let Some(trainer) = trainer() else { return };
+    let server = Server::with_trainer(&trainer);
+    let id = server.start_search(&spec(json!({ "epochs": 4 })));
+    server.wait_for_state(&id, "done");
+    let learned = etag(&server, &id).unwrap();
+    let file = server.data().path().join("schedules").join(format!("{id}.json"));
+    let content = fs::read(&file).unwrap();
+    // As after a disk that lost it.
+    fs::remove_file(&file).unwrap();
+    let server = server.killed_and_restarted(&trainer);
+    wait_for("the schedule to be registered", || etag(&server, &id));
+    assert_eq!(etag(&server, &id).as_ref(), Some(&learned));
+    assert_eq!(fs::read(&file).unwrap(), content);
+    // Its user removes it: it stays away.
+    assert_eq!(server.send("DELETE", &format!("/v1/schedules/{id}"), b"").status, 204);
+    let server = server.killed_and_restarted(&trainer);
+    server.start_search(&spec(json!({ "name": "other", "epochs": 2 })));
+    server.wait_for_state("other", "done");
+    assert_eq!(etag(&server, &id), None);
+    assert_eq!(server.search(&id)["state"], "done");
+}
+
+/// A job that is done, whose journal is not, says so, and ends with the same result once it is resumed.
+#[test]
+fn a_job_that_is_done_says_that_its_journal_is_damaged() {
+    let Some(trainer) = trainer() else { return };
+    let flip = |journal: &[u8]| {
+        let mut journal = journal.to_vec();
+        let at = journal.len() / 2;
+        journal[at] ^= 1;
+        journal
+    };
+    let lost = |_: &[u8]| Vec::new();
+    for (jobs, spec) in
+        [("searches", spec(json!({ "epochs": 4 }))), ("evaluations", evaluation(json!({ "epochs": 2 })))]
+    {
+        let server = Server::with_trainer(&trainer);
+        let id = server.start_job(jobs, &spec);
+        let mut done = server.wait_for_job(jobs, &id, "done");
+        let (journal, path) =
+            (server.journal_of(jobs, &id), server.job_folder(jobs, &id).join("events.jsonl"));
+        let learned = etag(&server, &id);
+        let mut server = server;
+        for damage in [flip as fn(&[u8]) -> Vec<u8>, lost] {
+            server.process.signal("KILL");
+            server.process.wait();
+            fs::write(&path, damage(&fs::read(&path).unwrap())).unwrap();
+            server = Server::start_on(server.data(), &["--trainer", &trainer]);
+            let failed = server.job(jobs, &id);
+            assert_eq!(failed["state"], "failed", "{failed}");
+            let error = failed["error"].as_str().unwrap();
+            assert!(error.contains("events.jsonl") && error.contains("resumed"), "{error}");
+            assert_eq!(failed["seconds"], done["seconds"], "what else is known stays");
+            assert_eq!(etag(&server, &id), learned, "what it learned stays");
+            assert_eq!(server.send("POST", &format!("/v1/{jobs}/{id}/resume"), b"").status, 202);
+            let again = server.wait_for_job(jobs, &id, "done");
+            done["seconds"] = again["seconds"].clone();
+            assert_eq!(again, done);
+            assert_eq!(server.journal_of(jobs, &id), journal);
+            assert_eq!(etag(&server, &id), learned);
+        }
+    }
+}
+
+/// The end of a journal that never reached the disk may be anything.
+#[test]
+fn a_search_goes_on_from_what_is_whole_of_its_journal() {
+    let Some(trainer) = trainer() else { return };
+    let undisturbed = {
+        let server = Server::with_trainer(&trainer);
+        let id = server.start_search(&spec(json!({})));
+        server.wait_for_state(&id, "done");
+        server.journal(&id)
+    };
+    let mut server = Server::with_trainer(&trainer);
+    let id = server.start_search(&spec(json!({})));
+    for (kill, lines) in [(0, 4), (1, 7), (2, 9)] {
+        server.wait_for_lines(&id, lines);
+        server.process.signal("KILL");
+        server.process.wait();
+        assert_no_trainer(server.data().path());
+        let path = server.search_folder(&id).join("events.jsonl");
+        let mut journal = fs::read(&path).unwrap();
+        let last = journal.len() - 40;
+        match kill {
+            // A page that was not written, and one after it that was.
+            0 => journal[last - 60..last].fill(0),
+            1 => journal[last..].fill(0),
+            _ => journal[last] ^= 64,
+        }
+        fs::write(&path, journal).unwrap();
+        server = Server::start_on(server.data(), &["--trainer", &trainer]);
+        let search = server.search(&id);
+        assert!(["queued", "running", "done"].contains(&search["state"].as_str().unwrap()), "{search}");
+    }
+    server.wait_for_state(&id, "done");
+    assert_eq!(server.journal(&id), undisturbed);
+    let done: Value = serde_json::from_str(undisturbed.lines().last().unwrap()).unwrap();
+    assert_eq!(etag(&server, &id), Some(format!("\"{}\"", done["digest"].as_str().unwrap())));
+}
+
+#[test]
+fn a_line_without_end_fails_the_job_and_not_the_server() {
+    let script = Script::trains(r"head -c 100000000 /dev/zero | tr '\0' x; idle");
+    let server = Server::with_trainer(script.path());
+    let id = server.start_search(&spec(json!({})));
+    let failed = server.wait_for_state(&id, "failed");
+    assert!(failed["error"].as_str().unwrap().contains("a line of more than 16 MiB"), "{failed}");
+    assert_no_trainer(server.data().path());
+    server.assert_healthy();
+}
+
+#[test]
+fn a_job_says_what_it_waits_for() {
+    let script = Script::new(
+        r#"case " $* " in
+            *' --check '*) exit 0;;
+            ' devices ') while [ ! -e "$here/go" ]; do [ -e "$0" ] || exit 0; sleep 0.05; done
+                echo '{"devices":[{"device":"cpu"}]}'; exit 0;;
+        esac
+        echo '{"event":"waits","reason":"another trainer still works there"}'
+        trap 'exit 3' TERM; idle"#,
+    );
+    let server = Server::with_trainer(script.path());
+    let id = server.start_search(&spec(json!({ "device": "auto" })));
+    let says = |id: &str, text: &str| {
+        wait_for(text, || {
+            server.search(id)["waiting"].as_str().is_some_and(|said| said.contains(text)).then_some(())
+        });
+    };
+    says(&id, "was asked which devices it can train on");
+    fs::write(script.file("go"), "").unwrap();
+    server.wait_for_state(&id, "running");
+    says(&id, "another trainer still works there");
+    let other = server.start_search(&spec(json!({ "name": "other" })));
+    says(&other, "its turn");
+    assert_eq!(cancel(&server, &other).status, 200);
+    assert!(server.search(&other).get("waiting").is_none());
+}
+
+/// Each question to a trainer is a process: few are asked at a time, and the others do not wait for ever.
+#[test]
+fn specs_are_checked_two_at_a_time() {
+    let script = Script::new(
+        r#"case " $* " in *' --check '*) echo >>"$here/asked"; idle; exit 0;; esac
+        trap 'exit 3' TERM; idle"#,
+    );
+    let server = Server::with_trainer(script.path());
+    let ask = |number: u32| {
+        let spec = spec(json!({ "name": format!("search-{number}") })).to_string();
+        pba_tests::Download::open(server.address(), "POST", "/v1/searches", &[], spec.as_bytes())
+    };
+    let asked = || fs::read_to_string(script.file("asked")).map_or(0, |asked| asked.lines().count());
+    std::thread::scope(|scope| {
+        let (server, script, ask) = (&server, &script, &ask);
+        let hanging = [0, 1].map(|number| scope.spawn(move || ask(number)));
+        wait_for("two questions", || (asked() == 2).then_some(()));
+        let refused: Vec<_> =
+            (2..6).map(|number| scope.spawn(move || ask(number).unwrap().finish())).collect();
+        for answer in refused {
+            let answer = answer.join().unwrap();
+            assert_eq!(answer.status, 429, "{}", answer.text());
+            assert!(answer.header("retry-after").is_some());
+        }
+        assert_eq!(asked(), 2);
+        assert_eq!(server.get("/livez").status, 200);
+        // The two are let go.
+        fs::remove_file(script.path()).unwrap();
+        for answer in hanging {
+            assert_eq!(answer.join().unwrap().unwrap().finish().status, 202);
+        }
+    });
+}
+
+/// Each sync takes seconds: who asks for a change waits for it, and nobody else does.
+#[test]
+fn a_slow_disk_is_waited_for_by_nobody_else() {
+    if !is_possible() {
+        return;
+    }
+    let script = Script::idles();
+    let data = data_folder();
+    let server = Server::command(data.path(), &["--trainer", script.path()]);
+    let mut slow = Command::new("strace");
+    slow.args(["-D", "-f", "--seccomp-bpf", "-qqq", "-o", "/dev/null", "-e", "trace=fsync"]);
+    slow.args(["-e", "inject=fsync:delay_enter=1000000"]);
+    slow.arg(server.get_program()).args(server.get_args()).current_dir(data.path());
+    for (key, value) in server.get_envs() {
+        match value {
+            Some(value) => slow.env(key, value),
+            None => slow.env_remove(key),
+        };
+    }
+    let server = Server::run(slow, data);
+    let is_answered = AtomicBool::new(false);
+    let mut others = 0;
+    std::thread::scope(|scope| {
+        // More than there are threads that serve.
+        for number in 0..6 {
+            let (server, is_answered) = (&server, &is_answered);
+            scope.spawn(move || {
+                server.start_search(&spec(json!({ "name": format!("search-{number}") })));
+                is_answered.store(true, Ordering::Relaxed);
+            });
+        }
+        while !is_answered.load(Ordering::Relaxed) {
+            for target in ["/livez", "/v1/searches", "/v1/schedules/cifar10-pba", "/metrics"] {
+                assert_eq!(server.get(target).status, 200);
+            }
+            others += 1;
+        }
+    });
+    assert!(others > 10, "only {others} rounds of others' requests before the first sync had ended");
+}
