@@ -4,16 +4,22 @@
 //! decoder as MozJPEG ships it, with the accurate integer DCT and smooth chroma upsampling, which gives
 //! exactly the bytes that Pillow gives. Its plain C form is built, so every machine decodes alike.
 
-use std::io::{self, BufRead, Cursor, Read};
+use std::cell::Cell;
+use std::io::{self, BufRead, Cursor, Read, Seek, SeekFrom};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use mozjpeg::{ColorSpace, Decompress};
 use pba_types::ImageShape;
 
+use crate::decode::work::check_scans;
+
 /// Largest side of an image, in pixels. The decoders' buffers stay below 200 MB with it.
 pub const IMAGE_SIDE_MAX: u32 = 4096;
 /// Largest encoded image, in bytes. A 4096 x 4096 PNG of noise is 50 MB.
 pub const ENCODED_BYTES_MAX: usize = 64 << 20;
+/// Bytes of a PNG's image data after those that the last row needed: some encoders write some. They inflate to
+/// 67 MB at most.
+const TRAILING_BYTES_MAX: usize = 64 << 10;
 
 /// A decoded image.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,7 +57,9 @@ pub enum ImageError {
 /// orientation tags are ignored.
 ///
 /// # Errors
-/// When the bytes are not a whole image, or it is larger than [`IMAGE_SIDE_MAX`].
+/// When the bytes are not a whole image, it is larger than [`IMAGE_SIDE_MAX`], or decoding it would be more work
+/// than an honest image of its size is: a JPEG image of more than 100 scans, or of fewer that go over more than
+/// 2^29 pixels in all, or a PNG image with data after its last row.
 pub fn decode(bytes: &[u8]) -> Result<Image, ImageError> {
     decode_reduced(bytes, None, 1)
 }
@@ -176,7 +184,8 @@ fn png_size(info: &png::Info<'_>) -> ImageShape {
 
 fn jpeg(bytes: &[u8], expected: Option<ImageShape>, reduction: u32) -> Result<Image, Failure> {
     let mut decoder = Decompress::new_reader(Unpadded(bytes))?;
-    check_size(jpeg_size(&decoder), expected)?;
+    let size = check_size(jpeg_size(&decoder), expected)?;
+    check_scans(bytes, size).map_err(|reason| Failure::Image(ImageError::Refused(reason)))?;
     if reduction > 1 {
         decoder.scale((8 / reduction) as u8); // eighths
     }
@@ -222,15 +231,42 @@ impl BufRead for Unpadded<'_> {
 fn png(bytes: &[u8], expected: Option<ImageShape>) -> Result<Image, Failure> {
     // Twice the decoded size of the largest image in 16 bits is enough for anything honest.
     let limits = png::Limits { bytes: 512 << 20 };
-    let mut decoder = png::Decoder::new_with_limits(Cursor::new(bytes), limits);
+    let left = Cell::new(bytes.len());
+    let mut decoder =
+        png::Decoder::new_with_limits(Rationed { bytes: Cursor::new(bytes), left: &left }, limits);
     decoder.set_transformations(png::Transformations::EXPAND | png::Transformations::STRIP_16);
     let mut reader = decoder.read_info()?;
     let shape = check_size(png_size(reader.info()), expected)?;
     let length = reader.output_buffer_size().ok_or_else(|| Failure::Damaged("too large".into()))?;
     let mut samples = vec![0; length];
-    let frame = reader.next_frame(&mut samples)?;
-    samples.truncate(frame.buffer_size());
-    let pixels: Vec<u8> = match frame.color_type {
+    if reader
+        .info()
+        .frame_control()
+        .is_some_and(|frame| (frame.height, frame.width) != (shape.height, shape.width))
+    {
+        return Err(Failure::Damaged("its frame is smaller than the image".into()));
+    }
+    let (colors, depth) = reader.output_color_type();
+    let row_bytes =
+        reader.output_line_size(shape.width).ok_or_else(|| Failure::Damaged("too large".into()))?;
+    if reader.info().interlaced {
+        let pixel_bits = (colors.samples() * depth as usize) as u8;
+        for _ in 0..interlaced_rows(shape) {
+            let row = reader.next_interlaced_row()?;
+            let row = row.ok_or_else(|| Failure::Damaged("it has too few rows".into()))?;
+            if let png::InterlaceInfo::Adam7(place) = row.interlace() {
+                png::expand_interlaced_row(&mut samples, row_bytes, row.data(), place, pixel_bits);
+            }
+        }
+    } else {
+        for row in samples.chunks_exact_mut(row_bytes) {
+            reader.read_row(row)?;
+        }
+    }
+    // The rest is only read for its checksum. What inflates to more than the image is no honest one.
+    left.set(TRAILING_BYTES_MAX);
+    reader.read_row(&mut vec![0; row_bytes])?;
+    let pixels: Vec<u8> = match colors {
         png::ColorType::Rgb => samples,
         png::ColorType::Rgba => {
             samples.as_chunks::<4>().0.iter().flat_map(|&[r, g, b, _]| [r, g, b]).collect()
@@ -241,10 +277,54 @@ fn png(bytes: &[u8], expected: Option<ImageShape>) -> Result<Image, Failure> {
         }
         png::ColorType::Indexed => return Err(Failure::Damaged("its palette was not looked up".into())),
     };
-    if pixels.len() != shape.rgb_bytes() {
-        return Err(Failure::Damaged("its frame is smaller than the image".into()));
-    }
     Ok(Image { shape, pixels })
+}
+
+/// Rows of all passes of an interlaced PNG image.
+fn interlaced_rows(ImageShape { height, width }: ImageShape) -> u32 {
+    // First column and step, first row and step of each pass (PNG specification, 8.2).
+    const PASSES: [[u32; 4]; 7] =
+        [[0, 8, 0, 8], [4, 8, 0, 8], [0, 4, 4, 8], [2, 4, 0, 4], [0, 2, 2, 4], [1, 2, 0, 2], [0, 1, 1, 2]];
+    let rows = |[left, _, top, down]: [u32; 4]| match left < width {
+        true => height.saturating_sub(top).div_ceil(down),
+        false => 0,
+    };
+    PASSES.into_iter().map(rows).sum()
+}
+
+/// Bytes of a file, of which so many may still be taken.
+struct Rationed<'a> {
+    bytes: Cursor<&'a [u8]>,
+    left: &'a Cell<usize>,
+}
+
+impl Read for Rationed<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.fill_buf()?.read(buffer)?;
+        self.consume(count);
+        Ok(count)
+    }
+}
+
+impl BufRead for Rationed<'_> {
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        let rest = self.bytes.fill_buf()?;
+        match rest.len().min(self.left.get()) {
+            0 if !rest.is_empty() => Err(io::Error::other("it has data after its last row")),
+            count => Ok(&rest[..count]),
+        }
+    }
+
+    fn consume(&mut self, amount: usize) {
+        self.bytes.consume(amount);
+        self.left.set(self.left.get() - amount);
+    }
+}
+
+impl Seek for Rationed<'_> {
+    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+        self.bytes.seek(to)
+    }
 }
 
 /// Means of squares with sides of `reduction` pixels, or of the part of them that is in the image,

@@ -89,3 +89,98 @@ fn errors_say_what_is_wrong() {
     let error = decode(b"\xff\xd8\xff\xd9").unwrap_err().to_string();
     assert!(error.starts_with("image does not decode as JPEG: "), "{error}");
 }
+
+/// A progressive JPEG of a size with scans of the first DC coefficients of its one component, all of them empty.
+fn with_scans(side: u16, scans: usize) -> Vec<u8> {
+    let mut bytes = vec![0xff, 0xd8];
+    let mut segment = |marker: u8, content: &[u8]| {
+        bytes.extend([0xff, marker]);
+        bytes.extend((content.len() as u16 + 2).to_be_bytes());
+        bytes.extend(content);
+    };
+    segment(0xdb, &[&[0][..], &[1; 64]].concat());
+    let [high, low] = side.to_be_bytes();
+    segment(0xc2, &[8, high, low, high, low, 1, 1, 0x11, 0]);
+    // One code of one bit: a difference of 0.
+    segment(0xc4, &[&[0, 1][..], &[0; 15], &[0]].concat());
+    for _ in 0..scans {
+        segment(0xda, &[1, 1, 0, 0, 0, 0]);
+    }
+    bytes.extend([0xff, 0xd9]);
+    bytes
+}
+
+#[test]
+fn a_jpeg_of_too_many_scans_is_refused_before_it_is_decoded() {
+    // What this costs is 10 ms of a processor for each scan: 10 bytes.
+    let allowed = "allowed are 1..=";
+    for (side, scans, most) in [(4096, 1_600_000, 32), (4096, 33, 32), (64, 101, 100)] {
+        let refused = decode(&with_scans(side, scans)).unwrap_err().to_string();
+        let expected = format!(
+            "image has {scans} scans of {side}x{side} (height x width); {allowed}{most} at this size"
+        );
+        assert_eq!(refused, expected);
+        let all = pba_types::PixelBox::whole(shape(side.into(), side.into()));
+        let region = pba_datasets::RegionDecoder::new().decode(&with_scans(side, scans), all, 1).map(drop);
+        assert_eq!(region.unwrap_err().to_string(), expected);
+    }
+    // Those that may be are counted, not believed: libjpeg has the last word about them.
+    for scans in [1, 100] {
+        let decoded = decode(&with_scans(64, scans));
+        assert!(!decoded.is_err_and(|error| error.to_string().contains("scans of")), "{scans}");
+    }
+}
+
+#[test]
+fn a_png_that_inflates_to_more_than_its_image_is_refused_at_once() {
+    // 134 MB of zeros in 130 kB.
+    let mut bomb = Vec::new();
+    let mut encoder = png::Encoder::new(&mut bomb, 4096, 4096);
+    encoder.set_color(png::ColorType::Rgba);
+    encoder.set_depth(png::BitDepth::Sixteen);
+    let mut writer = encoder.write_header().unwrap();
+    writer.write_image_data(&vec![0; 4096 * 4096 * 8]).unwrap();
+    writer.finish().unwrap();
+    let chunk = |name: &[u8; 4], content: &[u8]| {
+        let named = [&name[..], content].concat();
+        [&(content.len() as u32).to_be_bytes()[..], &named, &crc(&named).to_be_bytes()].concat()
+    };
+    let find = |name: &[u8]| bomb.windows(4).position(|window| window == name).unwrap();
+    let header = find(b"IHDR");
+    // The encoder divides it into chunks.
+    let (mut stream, mut rest) = (Vec::new(), &bomb[header + 21..]);
+    while let Some((length, after)) = rest.split_first_chunk::<4>() {
+        let (name, content) = after.split_at(4);
+        let (content, after) = content.split_at(u32::from_be_bytes(*length) as usize);
+        if name == b"IDAT" {
+            stream.extend_from_slice(content);
+        }
+        rest = &after[4..];
+    }
+    let small = |size: u32| {
+        let mut content = bomb[header + 4..header + 17].to_vec();
+        content[..8].copy_from_slice(&[size.to_be_bytes(), size.to_be_bytes()].concat());
+        content
+    };
+    // The beginning of the same stream is a smaller picture, and its rest is what is too much.
+    let file = |size: u32, data: &[u8]| {
+        let parts = [chunk(b"IHDR", &small(size)), chunk(b"IDAT", data), chunk(b"IEND", &[])].concat();
+        [b"\x89PNG\r\n\x1a\n", &parts[..]].concat()
+    };
+    assert!(stream.len() > 100_000, "{} bytes", stream.len());
+    for size in [1, 100] {
+        let message = "image does not decode as PNG: it has data after its last row";
+        refused(&file(size, &stream), message);
+    }
+    // As much as that is a picture, and a little after its last row is harmless.
+    for size in [4096, 4000] {
+        assert_eq!(decode(&file(size, &stream)).map(|image| image.shape), Ok(shape(size, size)));
+    }
+}
+
+/// The checksum of a PNG chunk (PNG specification, annex D).
+fn crc(bytes: &[u8]) -> u32 {
+    !bytes.iter().fold(u32::MAX, |crc, &byte| {
+        (0..8).fold(crc ^ u32::from(byte), |crc, _| (crc >> 1) ^ (crc & 1).wrapping_neg() & 0xedb8_8320)
+    })
+}
