@@ -126,6 +126,8 @@ settings! {
     decoded_cache_bytes: usize = 1_073_741_824, 0..=1 << 44, "PBA_DECODED_CACHE_BYTES", "BYTES";
     /// Most shared memory of all streams on the Unix socket together; 0 disables it
     shared_memory_bytes_max: u64 = 1_073_741_824, 0..=1 << 40, "PBA_SHARED_MEMORY_BYTES_MAX", "BYTES";
+    /// Time in which all packed datasets are read once more and compared with their checksums; 0 disables it
+    scrub_seconds: u64 = 86_400, 0..=31_536_000, "PBA_SCRUB_SECONDS", "SECONDS";
     /// Time that running streams get to finish after SIGTERM
     drain_seconds: u64 = 30, 0..=86_400, "PBA_DRAIN_SECONDS", "SECONDS";
     /// Time that a client may take nothing before its stream is cut

@@ -91,6 +91,14 @@ metrics! {
     request_errors: IntCounterVec = "pba_request_errors_total" ["kind"];
     /// Bytes of packed datasets that are mapped; the kernel keeps in memory as much as fits.
     cache_bytes: IntGauge = "pba_cache_bytes";
+    /// Record batches of packed datasets that are known to be damaged, until they are mended, by dataset.
+    damaged_record_batches: IntGaugeVec = "pba_damaged_record_batches" ["dataset"];
+    /// Datasets whose damage was mended, or whose import went well at last, by dataset.
+    repairs: IntCounterVec = "pba_repairs_total" ["dataset"];
+    /// Bytes of packed datasets that the scrub has read and compared with their checksums.
+    scrub_bytes: IntCounter = "pba_scrub_bytes_total";
+    /// Passes of the scrub over all packed datasets.
+    scrub_passes: IntCounter = "pba_scrub_passes_total";
     /// Bytes in the cache of decoded images; at most decoded_cache_bytes of the configuration.
     decoded_cache_bytes: IntGauge = "pba_decoded_cache_bytes";
     /// Images whose pixels were in the decoded cache.

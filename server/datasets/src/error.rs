@@ -2,7 +2,10 @@
 
 use std::fmt::Display;
 use std::io;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
+
+use rustix::io::Errno;
 
 /// Why a dataset, or one split of it, cannot be served.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -19,6 +22,20 @@ pub enum DatasetError {
         /// The action that failed, as an infinitive.
         action: &'static str,
         /// The operating system's message.
+        reason: String,
+        /// Whose fault it is.
+        fault: Fault,
+    },
+    /// A packed file that is not what was written, or can no longer be read.
+    #[error("{}{}: damaged: {reason}", file.display(), place(*batch, rows))]
+    Damaged {
+        /// The packed file.
+        file: PathBuf,
+        /// The record batch, counted from 0; none when all of them are affected.
+        batch: Option<usize>,
+        /// Its rows, counted within the split.
+        rows: Range<u64>,
+        /// How that shows.
         reason: String,
     },
     /// What is there, or is missing, is no dataset that can be read.
@@ -39,9 +56,55 @@ pub enum DatasetError {
     },
 }
 
+/// Whose fault it is that the operating system refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Fault {
+    /// The disk is full, or the quota of its user used up.
+    DiskFull,
+    /// The machine's: a disk that fails, or a lack of memory or descriptors.
+    Machine,
+    /// That of whoever named the file: it is not there, may not be read, and the like.
+    Path,
+}
+
+impl Fault {
+    fn of(error: &io::Error) -> Fault {
+        match error.raw_os_error().map(Errno::from_raw_os_error) {
+            Some(Errno::NOSPC | Errno::DQUOT) => Fault::DiskFull,
+            Some(Errno::IO | Errno::NOMEM | Errno::MFILE | Errno::NFILE | Errno::ROFS | Errno::NODEV) => {
+                Fault::Machine
+            }
+            _ => Fault::Path,
+        }
+    }
+}
+
+/// ", record batch 3, samples 20..=29", for messages.
+fn place(batch: Option<usize>, rows: &Range<u64>) -> String {
+    match (batch, rows.end.saturating_sub(1)) {
+        (None, _) => String::new(),
+        (Some(batch), last) if last == rows.start => format!(", record batch {batch}, sample {last}"),
+        (Some(batch), last) => format!(", record batch {batch}, samples {}..={last}", rows.start),
+    }
+}
+
 impl DatasetError {
     pub(crate) fn io<'a>(file: &'a Path, action: &'static str) -> impl Fn(io::Error) -> DatasetError + 'a {
-        move |error| DatasetError::Io { file: file.to_owned(), action, reason: error.to_string() }
+        move |error| DatasetError::Io {
+            file: file.to_owned(),
+            action,
+            reason: error.to_string(),
+            fault: Fault::of(&error),
+        }
+    }
+
+    /// Whose fault it is, if the operating system refused.
+    pub fn fault(&self) -> Option<Fault> {
+        match self {
+            DatasetError::Io { fault, .. } => Some(*fault),
+            _ => None,
+        }
     }
 
     pub(crate) fn unreadable(place: impl Display, reason: impl Display) -> DatasetError {
@@ -64,5 +127,22 @@ impl DatasetError {
         let reason =
             format_args!("has {found} classes, but the other splits have {expected}, or different ones");
         DatasetError::unreadable(file, reason)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_disk_is_nobodys_fault_but_the_disks() {
+        let fault = |errno: Errno| {
+            let error = DatasetError::io(Path::new("a"), "write")(errno.into());
+            error.fault().unwrap()
+        };
+        assert_eq!([Errno::NOSPC, Errno::DQUOT].map(fault), [Fault::DiskFull; 2]);
+        assert_eq!([Errno::IO, Errno::MFILE].map(fault), [Fault::Machine; 2]);
+        assert_eq!([Errno::NOENT, Errno::ACCESS].map(fault), [Fault::Path; 2]);
+        assert_eq!(DatasetError::Cancelled.fault(), None);
     }
 }

@@ -9,12 +9,14 @@ use std::sync::Arc;
 
 use pba_types::SplitName;
 
+use crate::cache::Key;
 use crate::dataset::{BUILT_IN, Dataset};
 use crate::error::DatasetError;
 use crate::formats;
 use crate::formats::files::label;
 use crate::formats::format::{Format, Found, Source};
 use crate::formats::shapes::Shapes;
+use crate::packed::copy::copy;
 use crate::packed::read;
 use crate::packed::split::SplitState;
 use crate::packed::target::{self, Progress};
@@ -36,8 +38,8 @@ pub fn format(path: &Path) -> Result<&'static str, DatasetError> {
 
 /// Opens the dataset at `path` under the name `name`, whatever its format.
 ///
-/// A packed dataset is mapped as it is. Anything else is packed into `cache_dir` first, unless it has
-/// not changed since that was done. Several processes may do so at the same time.
+/// It is packed into `cache_dir` first, unless it has not changed since that was done; a packed dataset is
+/// copied there, so that nobody else writes to what is mapped. Several processes may do so at the same time.
 ///
 /// While a split is being packed, `progress` is told of it: before the first row, and after every few.
 /// When it answers [`ControlFlow::Break`], the import is cancelled; splits that were finished stay in
@@ -55,13 +57,51 @@ pub fn open(
     cache_dir: &Path,
     progress: &dyn Fn(Progress) -> ControlFlow<()>,
 ) -> Result<Dataset, DatasetError> {
+    open_with(name, path, cache_dir, Trust::UntilTouched, progress)
+}
+
+/// As [`open`], or [`shapes`] without a path, but for packed splits that are damaged: everything in the cache is
+/// read, and what is not as it was written is packed again.
+///
+/// # Errors
+/// As theirs.
+pub fn repair(
+    name: &str,
+    path: Option<&Path>,
+    cache_dir: &Path,
+    progress: &dyn Fn(Progress) -> ControlFlow<()>,
+) -> Result<Dataset, DatasetError> {
+    match path {
+        Some(path) => open_with(name, path, cache_dir, Trust::AfterReading, progress),
+        None => shapes_with(cache_dir, Trust::AfterReading, progress),
+    }
+}
+
+/// When a packed split in the cache is taken for what was written.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Trust {
+    /// At once, as each image is compared when it is touched.
+    UntilTouched,
+    /// When all of it was read and compared.
+    AfterReading,
+}
+
+fn open_with(
+    name: &str,
+    path: &Path,
+    cache_dir: &Path,
+    trust: Trust,
+    progress: &dyn Fn(Progress) -> ControlFlow<()>,
+) -> Result<Dataset, DatasetError> {
     let (format, found) = find(path)?;
     let (files, mut splits) = match found {
         Found::Packed(files) => {
-            let splits = files.iter().map(|(&name, file)| (name, read::open(file).map(Arc::new))).collect();
+            let folder = Key::of_files(path, files.values())?.folder(cache_dir);
+            let copy = |name, to: &Path| copy(&files[&name], to, name, progress);
+            let splits = import(files.keys().copied(), &folder, trust, &copy, progress)?;
             (files, splits)
         }
-        Found::Source(source) => (source.splits(), import(&*source, cache_dir, progress)?),
+        Found::Source(source) => (source.splits(), import_source(&*source, cache_dir, trust, progress)?),
     };
     agree(path, &files, &mut splits);
     Ok(Dataset { name: name.to_owned(), format: format.name, splits })
@@ -76,7 +116,15 @@ pub fn shapes(
     cache_dir: &Path,
     progress: &dyn Fn(Progress) -> ControlFlow<()>,
 ) -> Result<Dataset, DatasetError> {
-    let splits = import(&Shapes, cache_dir, progress)?;
+    shapes_with(cache_dir, Trust::UntilTouched, progress)
+}
+
+fn shapes_with(
+    cache_dir: &Path,
+    trust: Trust,
+    progress: &dyn Fn(Progress) -> ControlFlow<()>,
+) -> Result<Dataset, DatasetError> {
+    let splits = import_source(&Shapes, cache_dir, trust, progress)?;
     if let Some(error) = splits.values().find_map(|state| state.as_ref().err()) {
         return Err(error.clone());
     }
@@ -85,20 +133,51 @@ pub fn shapes(
 
 /// Opens every split of a source from the cache. One that is not there, or not as it should be, is
 /// packed first.
-fn import(
+fn import_source(
     source: &dyn Source,
     cache_dir: &Path,
+    trust: Trust,
     progress: &dyn Fn(Progress) -> ControlFlow<()>,
 ) -> Result<BTreeMap<SplitName, SplitState>, DatasetError> {
     let folder = source.key()?.folder(cache_dir);
+    let pack = |name, to: &Path| {
+        let spec = source.spec(name)?;
+        target::pack(to, name, &spec, progress, &|target| {
+            source.rows(name, target)?;
+            // What it was when it was found is what the folder is called.
+            match source.key()?.folder(cache_dir) == folder {
+                true => Ok(()),
+                false => Err(target.changed().into()),
+            }
+        })
+    };
+    import(source.splits().into_keys(), &folder, trust, &pack, progress)
+}
+
+/// Opens splits from a folder of the cache. One that is not there, or not as it should be, is made first.
+fn import(
+    names: impl IntoIterator<Item = SplitName>,
+    folder: &Path,
+    trust: Trust,
+    make: &dyn Fn(SplitName, &Path) -> Result<(), DatasetError>,
+    progress: &dyn Fn(Progress) -> ControlFlow<()>,
+) -> Result<BTreeMap<SplitName, SplitState>, DatasetError> {
     let mut states = BTreeMap::new();
-    for name in source.splits().into_keys() {
+    for name in names {
         let file = folder.join(format!("{name}.arrow"));
-        let opened = read::open(&file).or_else(|_| {
-            let spec = source.spec(name)?;
-            target::pack(&file, name, &spec, progress, &|target| source.rows(name, target))?;
-            read::open(&file)
-        });
+        let trusted = || {
+            let split = read::open(&file)?;
+            if trust == Trust::AfterReading {
+                let rows_total = split.len();
+                split.check_all(&|rows_done| progress(Progress { split: name, rows_done, rows_total }))?;
+            }
+            Ok(split)
+        };
+        let opened = match trusted() {
+            Err(DatasetError::Cancelled) => Err(DatasetError::Cancelled),
+            Err(_) => make(name, &file).and_then(|()| read::open(&file)),
+            opened => opened,
+        };
         if matches!(opened, Err(DatasetError::Cancelled)) {
             return Err(DatasetError::Cancelled);
         }

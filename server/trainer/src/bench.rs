@@ -185,8 +185,8 @@ fn population(
     let scored: Vec<u64> = indices.take(args.val_size).collect();
     let (pictures, target) = (&job.pictures, job.placement.device);
     let score = match args.score_batch {
-        Some(at_once) => ScoreSet::in_batches(pictures, &scored, target, at_once.max(1)),
-        None => ScoreSet::new(pictures, &scored, target),
+        Some(at_once) => ScoreSet::in_batches(pictures, &scored, target, at_once.max(1))?,
+        None => ScoreSet::new(pictures, &scored, target)?,
     };
     let members = Beginning::of_all(job, job.spec.population, train);
     let meter = Arc::new(Meter::of(&job.spec));

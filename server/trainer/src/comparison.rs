@@ -161,20 +161,20 @@ impl<'a> Trial<'a> {
         let (seed, val_size, labels) =
             (spec.training.split_seed, spec.val_size.unwrap_or(0), pictures.labels());
         let set = |split, pictures: &Pictures, images: &[u64]| {
-            (split, ScoreSet::new(pictures, images, placement.device))
+            anyhow::Ok((split, ScoreSet::new(pictures, images, placement.device)?))
         };
         let (mut trainable, mut validation) = (all(pictures), None);
         if let Some(val) = val {
             let (chosen, _) = choose(&val.labels(), seed, val_size, 0);
-            validation = Some(set(SplitName::Val, val, &chosen));
+            validation = Some(set(SplitName::Val, val, &chosen)?);
         } else if spec.validates() {
             let (chosen, _) = choose(&labels, seed, val_size, 0);
-            validation = Some(set(SplitName::Train, pictures, &chosen));
+            validation = Some(set(SplitName::Train, pictures, &chosen)?);
             let chosen: HashSet<u64> = chosen.into_iter().collect();
             trainable.retain(|image| !chosen.contains(image));
         }
         let labels = trainable.iter().map(|&image| labels[image as usize]).collect();
-        let test = test.as_ref().map(|test| set(SplitName::Test, test, &all(test)));
+        let test = test.as_ref().map(|test| set(SplitName::Test, test, &all(test))).transpose()?;
         Ok(Trial { job, schedules, trainable, labels, validation, test })
     }
 

@@ -32,7 +32,7 @@ impl Train for OnCores {
             let mut scratch = Scratch::new();
             for (step, &lr) in work.rates.iter().enumerate() {
                 signals::check()?;
-                let batch = Batch::render(epochs, step, &mut scratch);
+                let batch = Batch::render(epochs, step, &mut scratch)?;
                 net.set_lr(lr);
                 net.set_shakes(&batch.shakes);
                 net.step(&batch.images, &batch.labels);

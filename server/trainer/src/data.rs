@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
 
-use anyhow::{Context, anyhow};
+use anyhow::{Context, anyhow, bail};
 use pba_augment::{
     Base, ImageShape, OpCounts, Permutation, Plan, PlanSpec, Policies, Recipe, RecipeSpec, Scratch,
     hole_color, render_batch,
@@ -21,6 +21,8 @@ const ONCE_PER_RUN: u32 = u32::MAX;
 /// Images that are scored at once on a CPU, and on a GPU, which must have enough to do.
 const SCORE_BATCH: usize = 500;
 const SCORE_BATCH_GPU: usize = 2_000;
+/// How often images are read while their file changes, before they are given up.
+const ATTEMPTS: usize = 8;
 
 /// Images of one size, with what training needs to know about them.
 #[derive(Clone)]
@@ -34,6 +36,25 @@ pub(crate) struct Pictures {
 impl Pictures {
     fn decoded(&self) -> Decoded<'_> {
         self.images.decoded().expect("images of one size are decoded")
+    }
+
+    /// What `read` reads of some images: what was packed, and nothing else.
+    ///
+    /// # Errors
+    /// When the packed file is damaged where one of them lies, or changes all the time.
+    fn checked<T, I: Iterator<Item = u64>>(
+        &self,
+        indices: impl Fn() -> I,
+        mut read: impl FnMut() -> T,
+    ) -> anyhow::Result<T> {
+        for _ in 0..ATTEMPTS {
+            let checked = self.images.check(indices())?;
+            let found = read();
+            if self.images.is_unchanged(checked)? {
+                return Ok(found);
+            }
+        }
+        bail!("{} changes all the time; nothing may write to it", self.images.path().display())
     }
 
     /// The class of each image.
@@ -59,6 +80,8 @@ pub(crate) fn pictures(dataset: &Dataset, name: SplitName) -> anyhow::Result<Pic
     let state = dataset.split(name).ok_or_else(|| anyhow!("the dataset has no {name} split"))?;
     let split =
         state.as_ref().map_err(Clone::clone).with_context(|| format!("cannot read the {name} split"))?;
+    // All of it will be read anyway, and damage is better found now than in the middle of the training.
+    split.check_all(&|_| ControlFlow::Continue(()))?;
     let Normalization { mean, std } = dataset.normalization(name).expect("the split can be read");
     let shape = split.shape().ok_or_else(|| {
         anyhow!("the images of the {name} split differ in size, but models train on images of one size")
@@ -149,6 +172,14 @@ pub(crate) struct Epoch<'a> {
     weights: Address,
 }
 
+impl Epoch<'_> {
+    /// The images of a step.
+    fn samples(&self, step: usize) -> impl Iterator<Item = u64> {
+        let indices = &self.set.indices;
+        self.plan.indices(step as u64).map(|position| indices[position as usize])
+    }
+}
+
 /// Bytes and their classes: `[members, images, height, width, 3]` and `[members, images]` to train
 /// with, without `members` to score with.
 pub(crate) struct Batch {
@@ -161,15 +192,22 @@ pub(crate) struct Batch {
 
 impl Batch {
     /// The batches of some members' epochs at one step, side by side, on the CPU.
-    pub(crate) fn render(epochs: &[Epoch<'_>], step: usize, scratch: &mut Scratch) -> Batch {
+    ///
+    /// # Errors
+    /// When the packed file is damaged where one of the images lies.
+    pub(crate) fn render(epochs: &[Epoch<'_>], step: usize, scratch: &mut Scratch) -> anyhow::Result<Batch> {
+        let samples = || epochs.iter().flat_map(|epoch| epoch.samples(step));
+        epochs[0].set.pictures.checked(samples, || Batch::render_unchecked(epochs, step, scratch))
+    }
+
+    fn render_unchecked(epochs: &[Epoch<'_>], step: usize, scratch: &mut Scratch) -> Batch {
         let TrainSet { pictures, batch_size, shakes, .. } = epochs[0].set;
         let (decoded, bytes) = (pictures.decoded(), batch_size * pictures.shape.rgb_bytes());
         let mut images = vec![0u8; epochs.len() * bytes];
         let mut labels = Vec::with_capacity(epochs.len() * batch_size);
         let mut weights = Vec::with_capacity(epochs.len() * batch_size * shakes.len() * 2);
         for (epoch, images) in epochs.iter().zip(images.chunks_mut(bytes)) {
-            let indices = &epoch.set.indices;
-            let samples = || epoch.plan.indices(step as u64).map(|position| indices[position as usize]);
+            let samples = || epoch.samples(step);
             let counts = &mut OpCounts::default();
             render_batch(&epoch.recipe, samples(), |index| decoded.image(index), images, scratch, counts);
             labels.extend(samples().map(|index| pictures.images.label(index)));
@@ -224,26 +262,38 @@ pub(crate) struct ScoreSet {
 }
 
 impl ScoreSet {
-    pub(crate) fn new(pictures: &Pictures, indices: &[u64], device: Device) -> ScoreSet {
+    /// # Errors
+    /// When the packed file is damaged where one of the images lies.
+    pub(crate) fn new(pictures: &Pictures, indices: &[u64], device: Device) -> anyhow::Result<ScoreSet> {
         let at_once = if device.is_cuda() { SCORE_BATCH_GPU } else { SCORE_BATCH };
         ScoreSet::in_batches(pictures, indices, device, at_once)
     }
 
     /// The same in batches of `at_once` images.
+    ///
+    /// # Errors
+    /// As those of [`ScoreSet::new`].
     pub(crate) fn in_batches(
         pictures: &Pictures,
         indices: &[u64],
         device: Device,
         at_once: usize,
-    ) -> ScoreSet {
+    ) -> anyhow::Result<ScoreSet> {
         let decoded = pictures.decoded();
         let batch = |indices: &[u64]| {
-            let pixels: Vec<u8> = indices.iter().flat_map(|&index| decoded.image(index)).copied().collect();
-            let labels: Vec<i64> = indices.iter().map(|&index| pictures.images.label(index)).collect();
+            let (pixels, labels) = pictures.checked(
+                || indices.iter().copied(),
+                || {
+                    let pixels = indices.iter().flat_map(|&index| decoded.image(index)).copied();
+                    let labels = indices.iter().map(|&index| pictures.images.label(index));
+                    (pixels.collect::<Vec<u8>>(), labels.collect::<Vec<i64>>())
+                },
+            )?;
             let batch = Batch::new(&pixels, &labels, &[indices.len() as i64], pictures.shape);
-            batch.map(|tensor| tensor.to_device(device))
+            anyhow::Ok(batch.map(|tensor| tensor.to_device(device)))
         };
-        ScoreSet { batches: indices.chunks(at_once).map(batch).collect(), images: indices.len() }
+        let batches = indices.chunks(at_once).map(batch).collect::<Result<_, _>>()?;
+        Ok(ScoreSet { batches, images: indices.len() })
     }
 
     /// The same set for another thread; the pixels are shared.
@@ -256,6 +306,42 @@ impl ScoreSet {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_file_that_is_cut_or_damaged_ends_the_training() {
+        use std::io::{Seek, SeekFrom, Write};
+        let cache = tempfile::tempdir().unwrap();
+        let dataset = open(Path::new(BUILT_IN), cache.path()).unwrap();
+        let pictures = pictures(&dataset, SplitName::Train).unwrap();
+        let set = TrainSet {
+            indices: (0..pictures.images.len()).collect(),
+            base: Base::IDENTITY,
+            batch_size: 64,
+            shakes: Vec::new(),
+            pictures,
+        };
+        let epoch = [set.epoch(Policies::None, 1, 0).unwrap()];
+        let score = || ScoreSet::new(&set.pictures, &set.indices, Device::Cpu);
+        let mut scratch = Scratch::new();
+        let mut render = |step| Batch::render(&epoch, step, &mut scratch);
+        render(0).unwrap();
+        let expected = render(1).unwrap().images;
+        let path = set.pictures.images.path();
+        let mut file = std::fs::OpenOptions::new().read(true).write(true).open(path).unwrap();
+        let bytes = std::fs::read(path).unwrap();
+        file.seek(SeekFrom::Start(100_000)).unwrap();
+        file.write_all(&[0; 100_000]).unwrap();
+        let damaged = (0..set.steps()).find_map(|step| render(step).err()).unwrap().to_string();
+        assert!(damaged.contains("record batch 0") && damaged.contains("damaged"), "{damaged}");
+        assert_eq!(score().err().unwrap().to_string(), damaged);
+        file.seek(SeekFrom::Start(0)).unwrap();
+        file.write_all(&bytes).unwrap();
+        assert!(render(1).unwrap().images.equal(&expected), "restored");
+        file.set_len(8192).unwrap();
+        let cut = render(1).err().unwrap().to_string();
+        assert!(cut.contains("it has 8192 bytes"), "{cut}");
+        assert_eq!(score().err().unwrap().to_string(), cut);
+    }
 
     #[test]
     fn sets_are_stratified_and_apart() {

@@ -346,7 +346,8 @@ mod tests {
         let spec = SearchSpec::from_json(&text).unwrap();
         let (dataset, cache) = (Path::new("shapes"), std::env::temp_dir().join("pba-trainer"));
         let job = Job::check(spec, strategy, SearchSpec::sized, dataset, &cache).unwrap();
-        let score = ScoreSet::new(&job.pictures, &(64..600).collect::<Vec<_>>(), job.placement.device);
+        let scored: Vec<u64> = (64..600).collect();
+        let score = ScoreSet::new(&job.pictures, &scored, job.placement.device).unwrap();
         let open = |folder| RunDir::open(folder, Duration::ZERO, Some(Duration::ZERO)).unwrap();
         let folder = folder.map(open);
         let members = Beginning::of_all(&job, MEMBERS, (0..64).collect());

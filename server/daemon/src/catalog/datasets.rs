@@ -1,13 +1,20 @@
 //! The datasets of the server, imported or not.
+//!
+//! After the imports, their thread looks after what they made: a dataset whose packed file is found damaged is
+//! mended, from the file if it was restored, or else from its source; one that was not imported because the
+//! disk was full or failed is imported again.
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::time::{Duration, Instant};
 
 use pba_augment::Base;
-use pba_datasets::{BUILT_IN, Dataset, DatasetError, Images, Normalization, Progress, SplitState};
+use pba_datasets::{
+    BUILT_IN, Dataset, DatasetError, Fault, Images, Normalization, Progress, SplitState, packed,
+};
 use pba_types::SplitName;
 use pba_wire::datasets::{self as wire, DatasetState, ImageStorage, ImportProgress, ReadySplit, Sizes};
 use pba_wire::stream::CHANNELS;
@@ -30,6 +37,12 @@ pub(crate) fn check_dataset(name: &str, path: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// How often the datasets are looked at for damage that was found.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// Time from one attempt to mend a dataset to the next, at first, which doubles up to the greatest: an attempt
+/// reads all of it.
+const MEND_DELAYS: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(60));
+
 /// One split, shared with the streams that send it.
 pub(crate) type SplitHandle = Arc<pba_datasets::Split>;
 
@@ -49,12 +62,14 @@ pub(crate) struct Entry {
     /// Base augmentation chosen by the owner.
     base: Option<Base>,
     state: RwLock<State>,
+    /// When it may be mended next, and how long after that again.
+    mending: Mutex<(Instant, Duration)>,
 }
 
 enum State {
     Importing(Option<Progress>),
     Ready(Arc<Served>),
-    Failed(String),
+    Failed(DatasetError),
 }
 
 /// An open dataset, and its default augmentation.
@@ -75,7 +90,8 @@ impl Catalog {
     /// the built-in one.
     pub(crate) fn add(&self, name: &str, source: Option<PathBuf>, base: Option<Base>) {
         let state = RwLock::new(State::Importing(None));
-        let entry = Arc::new(Entry { name: name.to_owned(), source, base, state });
+        let mending = Mutex::new((Instant::now(), MEND_DELAYS.0));
+        let entry = Arc::new(Entry { name: name.to_owned(), source, base, state, mending });
         let mut entries = self.entries.write().unwrap_or_else(PoisonError::into_inner);
         entries.insert(name.to_owned(), entry);
     }
@@ -98,15 +114,73 @@ impl Catalog {
                     pba_datasets::open(name, path, &self.cache, &progress)
                 }
             };
-            // Should a reader panic on damaged data, the other datasets are still served.
-            let opened = catch_unwind(AssertUnwindSafe(open)).unwrap_or_else(|_| {
-                let reason = "the import panicked; the log says where".to_owned();
-                Err(DatasetError::Unreadable { place: name.to_owned(), reason })
-            });
+            let opened = guarded(name, open);
             if let Err(DatasetError::Cancelled) = opened {
                 return;
             }
             self.settle(&entry, opened);
+        }
+    }
+
+    /// Looks after the imported datasets until it is over. What is mended is reported as in [`Catalog::import`].
+    pub(crate) fn look_after(
+        &self,
+        report: &dyn Fn(&str, Progress) -> ControlFlow<()>,
+        is_over: &dyn Fn() -> bool,
+    ) {
+        while !is_over() {
+            for entry in self.list() {
+                self.count_damage(&entry);
+                if entry.needs_mending() {
+                    self.mend(&entry, report);
+                    self.count_damage(&entry);
+                }
+            }
+            std::thread::sleep(LOOK_EVERY);
+        }
+    }
+
+    fn count_damage(&self, entry: &Entry) {
+        let damaged: usize = entry.splits().iter().map(|split| split.damaged_batches()).sum();
+        self.metrics.damaged_record_batches.with_label_values(&[entry.name.as_str()]).set(damaged as i64);
+    }
+
+    /// Mends a dataset whose packed files are damaged, or that could not be imported through no fault of its
+    /// own. What is served never becomes something else by that.
+    fn mend(&self, entry: &Entry, report: &dyn Fn(&str, Progress) -> ControlFlow<()>) {
+        let name = entry.name.as_str();
+        let ready = entry.ready();
+        let restored = ready.as_ref().and_then(|served| restored(&served.dataset));
+        let repair = || {
+            let progress = |progress| report(name, progress);
+            pba_datasets::repair(name, entry.source(), &self.cache, &progress)
+        };
+        let mended = match restored {
+            Some(dataset) => Ok(dataset),
+            None => guarded(name, repair),
+        };
+        let dataset = match mended {
+            Err(DatasetError::Cancelled) => return,
+            Err(error) => {
+                tracing::error!(dataset = name, %error, "the dataset cannot be mended; it will be tried again");
+                if ready.is_none() {
+                    *entry.state_mut() = State::Failed(error);
+                }
+                return;
+            }
+            Ok(dataset) => dataset,
+        };
+        let dataset = match &ready {
+            Some(before) => {
+                self.metrics.cache_bytes.sub(bytes(&before.dataset));
+                better(&before.dataset, dataset)
+            }
+            None => dataset,
+        };
+        self.settle(entry, Ok(dataset));
+        if !entry.is_bad() {
+            tracing::info!(dataset = name, "mended");
+            self.metrics.repairs.with_label_values(&[name]).inc();
         }
     }
 
@@ -115,17 +189,15 @@ impl Catalog {
         let state = match opened {
             Err(error) => {
                 tracing::warn!(dataset = name, %error, "the dataset is not served");
-                State::Failed(error.to_string())
+                State::Failed(error)
             }
             Ok(dataset) => {
                 for (split, state) in &dataset.splits {
-                    match state {
-                        Ok(split) => self.metrics.cache_bytes.add(split.bytes() as i64),
-                        Err(error) => {
-                            tracing::warn!(dataset = name, %split, %error, "the split is not served");
-                        }
+                    if let Err(error) = state {
+                        tracing::warn!(dataset = name, %split, %error, "the split is not served");
                     }
                 }
+                self.metrics.cache_bytes.add(bytes(&dataset));
                 let base = entry
                     .base
                     .unwrap_or_else(|| Base::of_dataset(dataset.shapes(), dataset.is_hidden_by_cutout()));
@@ -192,7 +264,7 @@ impl Entry {
                 Err(Error::new(Cause::Importing, detail))
             }
             State::Failed(error) => {
-                Err(Error::new(Cause::BrokenDataset, format!("dataset {name:?} could not be read: {error}")))
+                Err(Error::new(cause(error), format!("dataset {name:?} could not be read: {error}")))
             }
         }
     }
@@ -220,7 +292,7 @@ impl Entry {
             }
             State::Failed(error) => {
                 described.state = DatasetState::Failed;
-                described.error = Some(error.clone());
+                described.error = Some(error.to_string());
                 Some(self.base.unwrap_or_else(|| Base::of_dataset([], false)))
             }
             State::Ready(served) => {
@@ -240,6 +312,45 @@ impl Entry {
 
     fn is_importing(&self) -> bool {
         matches!(*self.state(), State::Importing(_))
+    }
+
+    fn ready(&self) -> Option<Arc<Served>> {
+        match &*self.state() {
+            State::Ready(served) => Some(Arc::clone(served)),
+            _ => None,
+        }
+    }
+
+    /// Its splits that could be read, in order; none before it was imported.
+    pub(crate) fn splits(&self) -> Vec<SplitHandle> {
+        let splits = self.ready().map(|served| served.dataset.splits.values().flatten().cloned().collect());
+        splits.unwrap_or_default()
+    }
+
+    /// Whether a packed file of it is damaged, or it could not be imported through no fault of its own.
+    fn is_bad(&self) -> bool {
+        match &*self.state() {
+            State::Importing(_) => false,
+            State::Failed(error) => is_ours(error),
+            State::Ready(served) => served.dataset.splits.values().any(|state| match state {
+                Ok(split) => split.damaged_batches() > 0,
+                Err(error) => is_ours(error),
+            }),
+        }
+    }
+
+    /// Whether it should be mended now; then that is put off the next time.
+    fn needs_mending(&self) -> bool {
+        let is_bad = self.is_bad();
+        let mut mending = self.mending.lock().unwrap_or_else(PoisonError::into_inner);
+        let (next, delay) = *mending;
+        if !is_bad {
+            mending.1 = MEND_DELAYS.0;
+        } else if Instant::now() >= next {
+            *mending = (Instant::now() + delay, (2 * delay).min(MEND_DELAYS.1));
+            return true;
+        }
+        false
     }
 
     fn state(&self) -> RwLockReadGuard<'_, State> {
@@ -262,6 +373,22 @@ impl Served {
         self.dataset.split(split).is_some()
     }
 
+    /// Refuses samples that are known to be damaged.
+    ///
+    /// # Errors
+    /// When one of them is, with the packed file, the record batch and its rows.
+    pub(crate) fn check_known(
+        &self,
+        name: SplitName,
+        indices: impl IntoIterator<Item = u64>,
+    ) -> Result<(), Error> {
+        let Some(Ok(split)) = self.dataset.split(name) else { return Ok(()) };
+        split.check_known(indices).map_err(|error| {
+            let detail = format!("split {name} of dataset {:?}: {error}", self.dataset.name);
+            Error::new(cause(&error), detail)
+        })
+    }
+
     /// A split that can be streamed, and the normalisation of its pixels.
     ///
     /// # Errors
@@ -275,7 +402,7 @@ impl Served {
             Some(Err(error)) => {
                 let dataset = &self.dataset.name;
                 let detail = format!("split {name} of dataset {dataset:?} could not be read: {error}");
-                Err(Error::new(Cause::BrokenDataset, detail))
+                Err(Error::new(cause(error), detail))
             }
             None => {
                 let known = self.dataset.splits.keys().map(|known| known.name());
@@ -283,6 +410,77 @@ impl Served {
             }
         }
     }
+}
+
+/// Should a reader panic on damaged data, the other datasets are still served.
+fn guarded(
+    name: &str,
+    open: impl FnOnce() -> Result<Dataset, DatasetError>,
+) -> Result<Dataset, DatasetError> {
+    catch_unwind(AssertUnwindSafe(open)).unwrap_or_else(|_| {
+        let reason = "the import panicked; the log says where".to_owned();
+        Err(DatasetError::Unreadable { place: name.to_owned(), reason })
+    })
+}
+
+/// Whether an error is the fault of this machine, and what failed may work another time.
+fn is_ours(error: &DatasetError) -> bool {
+    matches!(error.fault(), Some(Fault::DiskFull | Fault::Machine))
+}
+
+/// The cause of a dataset or split that could not be read.
+fn cause(error: &DatasetError) -> Cause {
+    match error.fault() {
+        Some(Fault::DiskFull) => Cause::DiskFull,
+        Some(Fault::Machine) => Cause::Internal,
+        _ => Cause::BrokenDataset,
+    }
+}
+
+/// A dataset with its damaged splits opened again, if what is in their place now is whole and the same.
+fn restored(dataset: &Dataset) -> Option<Dataset> {
+    let mut dataset = dataset.clone();
+    for state in dataset.splits.values_mut() {
+        let split = match state {
+            Ok(split) => split,
+            Err(error) if is_ours(error) => return None,
+            // Its source is at fault.
+            Err(_) => continue,
+        };
+        if split.damaged_batches() > 0 {
+            let again = packed::open(split.path()).ok()?;
+            again.check_all(&|_| ControlFlow::Continue(())).ok()?;
+            let is_same = again.digest() == split.digest();
+            *state = Ok(is_same.then_some(again)?.into());
+        }
+    }
+    Some(dataset)
+}
+
+/// A dataset with the splits of a mended one, but for those that hold something else or cannot be mended.
+fn better(before: &Dataset, mended: Dataset) -> Dataset {
+    let mut dataset = mended;
+    for (name, state) in &before.splits {
+        let Ok(split) = state else { continue };
+        match dataset.split(*name) {
+            Some(Ok(mended)) if mended.digest() == split.digest() => continue,
+            Some(Err(error)) => {
+                tracing::error!(dataset = before.name, split = %name, %error, "the split cannot be mended yet");
+            }
+            _ => tracing::error!(
+                dataset = before.name,
+                split = %name,
+                "the split is damaged, and its source holds something else by now; restart the server to serve that"
+            ),
+        }
+        dataset.splits.insert(*name, Ok(Arc::clone(split)));
+    }
+    dataset
+}
+
+/// Bytes of the packed files of a dataset.
+fn bytes(dataset: &Dataset) -> i64 {
+    dataset.splits.values().flatten().map(|split| split.bytes() as i64).sum()
 }
 
 fn describe(state: &SplitState) -> wire::Split {

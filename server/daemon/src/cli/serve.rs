@@ -9,12 +9,13 @@ use std::time::Duration;
 
 use anyhow::Context;
 use pba_augment::Base;
-use pba_datasets::BUILT_IN;
+use pba_datasets::{BUILT_IN, Progress};
 use serde::Serialize;
 
 use crate::app::App;
 use crate::catalog::datasets::Catalog;
 use crate::catalog::schedules::Registry;
+use crate::catalog::scrub::scrub;
 use crate::cli::{bar, output};
 use crate::config::{Config, DatasetConfig, ServeArgs};
 use crate::data_lock::DataLock;
@@ -108,18 +109,28 @@ pub(crate) async fn start(config: &Config) -> anyhow::Result<Server> {
     let importing = Arc::clone(&app);
     // A detached thread: an import that is interrupted is repeated the next time.
     std::thread::Builder::new().name("import".to_owned()).spawn(move || import(&importing, &cache))?;
+    if let seconds @ 1.. = config.limits.scrub_seconds {
+        let app = Arc::clone(&app);
+        let work = move || {
+            let is_over = || app.check_draining().is_err();
+            scrub(&app.catalog, Duration::from_secs(seconds), &app.engine.metrics, &is_over);
+        };
+        std::thread::Builder::new().name("scrub".to_owned()).spawn(work)?;
+    }
     Ok(Server::new(app, sockets))
 }
 
-/// Imports the datasets one by one, with a bar for each split that has to be packed.
+/// Imports the datasets one by one, with a bar for each split that has to be packed, and looks after them until
+/// the server drains.
 fn import(app: &App, cache: &Path) {
-    let abandoned = pba_datasets::remove_partials(cache, PACKING_IDLE);
+    // What another server is writing is its own.
+    let abandoned = if app.lock.is_writer() { pba_datasets::remove_partials(cache, PACKING_IDLE) } else { 0 };
     if abandoned > 0 {
         tracing::info!(files = abandoned, "removed partly packed files of a killed server or trainer");
     }
     // Each is there before its split is begun, so that its rate counts from the beginning.
     let bar = RefCell::new(bar::rows(""));
-    app.catalog.import(&|name, progress| {
+    let report = |name: &str, progress: Progress| {
         let mut shown = bar.borrow_mut();
         shown.set_message(format!("packing {name}, {}", progress.split));
         shown.set_length(progress.rows_total);
@@ -132,7 +143,9 @@ fn import(app: &App, cache: &Path) {
             Ok(()) => ControlFlow::Continue(()),
             Err(_) => ControlFlow::Break(()),
         }
-    });
+    };
+    app.catalog.import(&report);
+    app.catalog.look_after(&report, &|| app.check_draining().is_err());
 }
 
 /// Done at the first SIGTERM or SIGINT; the second ends the process at once.

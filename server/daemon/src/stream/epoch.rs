@@ -155,8 +155,8 @@ impl Epoch {
         let indices = || indices.iter().map(|value| u64::from_le_bytes(*value));
         let rendered = self.render(indices(), &mut columns[layout.image.clone()], workspace)?;
         let (labels, _) = columns[layout.label.clone()].as_chunks_mut();
-        for (index, value) in indices().zip(labels) {
-            *value = self.split.label(index).to_le_bytes();
+        for (label, value) in rendered.labels.iter().zip(labels) {
+            *value = label.to_le_bytes();
         }
         // What lies between the columns is sent too, so it must not depend on the buffer's past.
         body[layout.image.end..layout.label.start].fill(0);

@@ -1,26 +1,46 @@
 //! Renders a split's samples to images, whether the split is stored as pixels or encoded.
+//!
+//! What is rendered is what was packed: its place in the file is compared with its checksums before, and the
+//! file is the same after, or all is rendered again. Decoded pixels are kept once that is known.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use pba_augment::{ImageShape, OpCounts, PixelBox, Recipe, Source, render_batch, render_source};
-use pba_datasets::{Encoded, ImageError, Images, RegionDecoder, Split, image_size};
+use pba_datasets::{DatasetError, Encoded, ImageError, Images, RegionDecoder, Split, image_size};
 
+use crate::stream::budget::Reservation;
 use crate::stream::decoded_cache::{DecodedCache, Key};
 use crate::stream::pool::Workspace;
 
-/// A sample whose image could be decoded when it was packed, but no longer can.
+/// How often samples are rendered while their file changes, before they are given up.
+const ATTEMPTS: usize = 8;
+
+/// A sample that cannot be rendered.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("sample {sample} can no longer be decoded: {error}")]
-pub(crate) struct SampleError {
-    pub(crate) sample: u64,
-    pub(crate) error: ImageError,
+pub(crate) enum SampleError {
+    /// Its image could be decoded when it was packed, but no longer can.
+    #[error("sample {sample} can no longer be decoded: {error}")]
+    Undecodable {
+        /// Its index.
+        sample: u64,
+        /// Why.
+        error: ImageError,
+    },
+    /// The packed file is damaged where it lies.
+    #[error(transparent)]
+    Damaged(#[from] DatasetError),
+    /// The packed file is being written to.
+    #[error("the packed file {0} changes all the time; nothing may write to it")]
+    Changing(String),
 }
 
 /// Statistics of rendering.
 #[derive(Default)]
 pub(crate) struct Rendered {
     pub(crate) ops: OpCounts,
+    /// The class of each sample, compared with its checksum as its image is.
+    pub(crate) labels: Vec<i64>,
     /// Of encoded images.
     pub(crate) decoded: Option<Decoding>,
 }
@@ -37,7 +57,7 @@ pub(crate) struct Decoding {
 /// Renders samples one after another into `out`, with the recipe's shape for each.
 ///
 /// # Errors
-/// At the first image that does not decode.
+/// When the packed file is damaged where one of them lies, or at the first image that does not decode.
 ///
 /// # Panics
 /// When `out` does not hold exactly one image for each index, or an index is out of range; and when
@@ -50,9 +70,39 @@ pub(crate) fn render(
     out: &mut [u8],
     workspace: &mut Workspace,
 ) -> Result<Rendered, SampleError> {
-    let mut rendered = Rendered::default();
+    let indices: Vec<u64> = indices.collect();
+    for _ in 0..ATTEMPTS {
+        let checked = split.check(indices.iter().copied())?;
+        let mut decoded = Vec::new();
+        let rendered = attempt(recipe, split, cache, &indices, out, workspace, &mut decoded);
+        if split.is_unchanged(checked)? {
+            for (room, key, pixels) in decoded {
+                cache.keep(room, key, pixels);
+            }
+            return rendered;
+        }
+    }
+    Err(SampleError::Changing(split.path().display().to_string()))
+}
+
+/// Pixels to be kept, and the room for them.
+type Decoded = (Reservation, Key, Arc<[u8]>);
+
+/// Renders from a file that may be changing.
+fn attempt(
+    recipe: &Recipe,
+    split: &Split,
+    cache: &DecodedCache,
+    indices: &[u64],
+    out: &mut [u8],
+    workspace: &mut Workspace,
+    decoded: &mut Vec<Decoded>,
+) -> Result<Rendered, SampleError> {
+    let labels = indices.iter().map(|&index| split.label(index)).collect();
+    let mut rendered = Rendered { labels, ..Rendered::default() };
     let ops = &mut rendered.ops;
     let rows = out.chunks_exact_mut(recipe.shape().rgb_bytes());
+    let indices = indices.iter().copied();
     match (split.images(), recipe.spec().base.frame.shape()) {
         (Images::Decoded(images), None) => {
             let image = |index| images.image(index);
@@ -68,9 +118,11 @@ pub(crate) fn render(
             }
         }
         (Images::Encoded(images), _) => {
-            let mut photos = Photos { recipe, split, images, cache, decoding: Decoding::default() };
+            let decoding = Decoding::default();
+            let mut photos = Photos { recipe, split, images, cache, decoding, decoded };
             for (sample, out) in indices.zip(rows) {
-                photos.render(sample, out, workspace, ops).map_err(|error| SampleError { sample, error })?;
+                let drawn = photos.render(sample, out, workspace, ops);
+                drawn.map_err(|error| SampleError::Undecodable { sample, error })?;
             }
             rendered.decoded = Some(photos.decoding);
         }
@@ -85,6 +137,8 @@ struct Photos<'a> {
     images: Encoded<'a>,
     cache: &'a DecodedCache,
     decoding: Decoding,
+    /// What the cache has room for.
+    decoded: &'a mut Vec<Decoded>,
 }
 
 impl Photos<'_> {
@@ -120,7 +174,7 @@ impl Photos<'_> {
         Ok(())
     }
 
-    /// The complete image, from the cache or decoded into it; none when that has no room, and only the
+    /// The complete image, from the cache or decoded for it; none when that has no room, and only the
     /// needed part shall be decoded.
     fn complete(
         &mut self,
@@ -142,7 +196,7 @@ impl Photos<'_> {
         }
         let Some(room) = self.cache.room(whole.rgb_bytes()) else { return Ok(None) };
         let pixels: Arc<[u8]> = decoder.decode(bytes, PixelBox::whole(whole), reduction)?.pixels.into();
-        self.cache.keep(room, key, Arc::clone(&pixels));
+        self.decoded.push((room, key, Arc::clone(&pixels)));
         Ok(Some(pixels))
     }
 }

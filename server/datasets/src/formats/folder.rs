@@ -13,13 +13,12 @@ use std::ffi::{OsStr, OsString};
 use std::fs::{File, Metadata};
 use std::io::Read;
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
 
 use pba_types::SplitName;
 
-use crate::cache::Key;
+use crate::cache::{FileState, Key};
 use crate::decode::image::ENCODED_BYTES_MAX;
-use crate::error::DatasetError;
+use crate::error::{DatasetError, Fault};
 use crate::formats::files::label;
 use crate::formats::format::{Format, Found, Source};
 use crate::packed::spec::PackSpec;
@@ -68,8 +67,7 @@ struct ImageFile {
     folder: u32,
     class: u32,
     name: OsString,
-    bytes: u64,
-    modified: Option<SystemTime>,
+    state: FileState,
 }
 
 impl Listing {
@@ -238,8 +236,8 @@ impl Walk {
                     }
                     waiting.push((path, depth + 1));
                 } else if let Some(name) = path.file_name() {
-                    let (name, bytes, modified) = (name.to_owned(), metadata.len(), metadata.modified().ok());
-                    images.push(ImageFile { folder: 0, class, name, bytes, modified });
+                    let (name, state) = (name.to_owned(), FileState::of(&metadata));
+                    images.push(ImageFile { folder: 0, class, name, state });
                 }
             }
             if !images.is_empty() {
@@ -266,7 +264,7 @@ impl Source for ImageFolder {
         let mut key = Key::new(&self.root)?;
         for listing in self.splits.values().flat_map(|(_, listing)| listing) {
             for image in &listing.images {
-                key.add(&listing.path(image), image.bytes, image.modified);
+                key.add(&listing.path(image), image.state);
             }
         }
         // An empty folder is a class, too.
@@ -291,12 +289,13 @@ impl Source for ImageFolder {
         while start < images.len() {
             let mut bytes = 0;
             let fits = |image: &&ImageFile| {
-                bytes += image.bytes;
+                bytes += image.state.bytes;
                 bytes <= READ_BYTES
             };
             let count = images[start..].iter().take(READ_FILES).take_while(fits).count().max(1);
             let now = &images[start..start + count];
-            let files = in_parallel(count, |i| read(&listing.path(&now[i])));
+            let files = in_parallel(count, |i| read(&listing.path(&now[i]), now[i].state));
+            let files = files.into_iter().collect::<Result<Vec<_>, _>>()?;
             let cells: Vec<Cell<'_>> =
                 files.iter().map(|file| file.as_deref().map_err(String::clone)).collect();
             let labels: Vec<i64> = now.iter().map(|image| labels[image.class as usize]).collect();
@@ -313,11 +312,25 @@ impl ImageFolder {
     }
 }
 
-/// A whole file; of one that is too long for an image, enough to see that.
-fn read(path: &Path) -> Result<Vec<u8>, String> {
+/// A whole file that is still what was found, or why it is no image; of one that is too long for an image, enough
+/// to see that.
+///
+/// # Errors
+/// When the machine is at fault, as it is when a disk fails.
+fn read(path: &Path, state: FileState) -> Result<Result<Vec<u8>, String>, DatasetError> {
     let mut bytes = Vec::new();
-    File::open(path)
-        .and_then(|file| file.take(ENCODED_BYTES_MAX as u64 + 1).read_to_end(&mut bytes))
-        .map_err(|error| format!("cannot read it: {error}"))?;
-    Ok(bytes)
+    let mut read = || -> std::io::Result<FileState> {
+        let file = File::open(path)?;
+        (&file).take(ENCODED_BYTES_MAX as u64 + 1).read_to_end(&mut bytes)?;
+        Ok(FileState::of(&file.metadata()?))
+    };
+    match read() {
+        Ok(found) if found == state => Ok(Ok(bytes)),
+        Ok(_) => Ok(Err("changed since the folder was listed; import it again".to_owned())),
+        Err(error) => {
+            let reason = format!("cannot read it: {error}");
+            let error = DatasetError::io(path, "read it")(error);
+            if error.fault() == Some(Fault::Machine) { Err(error) } else { Ok(Err(reason)) }
+        }
+    }
 }

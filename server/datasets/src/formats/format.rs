@@ -34,7 +34,7 @@ pub(crate) struct SingleFile {
 
 /// A dataset that was found and has not been read.
 pub(crate) enum Found {
-    /// Packed files, which are mapped where they are.
+    /// Packed files, which are copied into the cache.
     Packed(BTreeMap<SplitName, PathBuf>),
     /// Anything else, which is packed into the cache.
     Source(Box<dyn Source>),

@@ -7,6 +7,7 @@ pub(crate) mod folder;
 pub(crate) mod format;
 pub(crate) mod packed;
 pub(crate) mod parquet;
+mod parquet_pages;
 pub(crate) mod shapes;
 
 /// Every format that is found at a path, in the order in which they are looked for.

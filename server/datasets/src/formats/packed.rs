@@ -1,4 +1,4 @@
-//! Packed splits, which are mapped where they are.
+//! Packed splits, which are copied into the cache.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

@@ -21,9 +21,10 @@ use pba_types::SplitName;
 use serde_json::Value;
 
 use crate::cache::Key;
-use crate::error::DatasetError;
+use crate::error::{DatasetError, Fault};
 use crate::formats::files::{self, Files, label, list, split_of};
 use crate::formats::format::{Format, Found, SingleFile, Source};
+use crate::formats::parquet_pages;
 use crate::packed::spec::{CLASSES_MAX, PackSpec, allowed_labels, columns};
 use crate::packed::target::{Cell, Stop, Target};
 
@@ -110,7 +111,8 @@ impl Source for ParquetFiles {
 
     fn rows(&self, split: SplitName, target: &mut Target<'_>) -> Result<(), Stop> {
         let scan = self.scan(split)?;
-        guarded(&self.root, &self.files[&split], || {
+        let is_damage = |stop: &Stop| matches!(stop, Stop::Failed(DatasetError::Unreadable { .. }));
+        guarded(&self.root, &self.files[&split], is_damage, || {
             let mut labels = &scan.labels[..];
             for file in &scan.files {
                 let (now, rest) = labels.split_at(file.rows as usize);
@@ -125,7 +127,10 @@ impl Source for ParquetFiles {
 impl ParquetFiles {
     fn scan(&self, split: SplitName) -> Result<&Scan, DatasetError> {
         let scans = self.scans.get_or_init(|| {
-            let read = |files: &Vec<PathBuf>| guarded(&self.root, files, || Scan::read(&self.root, files));
+            let is_damage = |error: &DatasetError| matches!(error, DatasetError::Unreadable { .. });
+            let read = |files: &Vec<PathBuf>| {
+                guarded(&self.root, files, is_damage, || Scan::read(&self.root, files))
+            };
             let mut scans = self.files.iter().map(|(&name, files)| (name, read(files))).collect();
             agree(&mut scans);
             scans
@@ -134,14 +139,29 @@ impl ParquetFiles {
     }
 }
 
-/// Should the Parquet reader panic on a damaged file, the server must live.
+/// Should the Parquet reader panic on a damaged file, the server must live. Should it fail because the machine
+/// does, that is the error: the reader does not tell.
 fn guarded<T, E: From<DatasetError>>(
     root: &Path,
     files: &[PathBuf],
+    is_damage: fn(&E) -> bool,
     work: impl FnOnce() -> Result<T, E>,
 ) -> Result<T, E> {
-    catch_unwind(AssertUnwindSafe(work))
-        .unwrap_or_else(|_| Err(damaged(&label(root, &files[0]), "it makes the Parquet reader panic").into()))
+    let worked = catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| {
+        Err(damaged(&label(root, &files[0]), "it makes the Parquet reader panic").into())
+    });
+    worked.map_err(|error: E| {
+        let read = |path: &PathBuf| -> Option<DatasetError> {
+            let read = File::open(path).and_then(|mut file| std::io::copy(&mut file, &mut std::io::sink()));
+            let error = DatasetError::io(path, "read it")(read.err()?);
+            (error.fault() == Some(Fault::Machine)).then_some(error)
+        };
+        // Every file is read again for that, but only after a failure, and of what is damaged hardly any is long.
+        match is_damage(&error) {
+            true => files.iter().find_map(read).map_or(error, E::from),
+            false => error,
+        }
+    })
 }
 
 /// One file, opened, its columns found.
@@ -191,6 +211,10 @@ impl ParquetFile {
 
     fn read(&self, leaf: usize, rows: usize) -> Result<ParquetRecordBatchReader, DatasetError> {
         let builder = builder(&self.path, &self.name)?;
+        let file = File::open(&self.path).map_err(DatasetError::io(&self.path, "open it"))?;
+        for group in builder.metadata().row_groups() {
+            parquet_pages::check(&file, group.column(leaf)).map_err(|reason| self.damaged(reason))?;
+        }
         let mask = ProjectionMask::leaves(builder.parquet_schema(), [leaf]);
         let reader = builder.with_projection(mask).with_batch_size(rows).build();
         reader.map_err(|error| self.damaged(error))

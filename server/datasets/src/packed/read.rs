@@ -3,23 +3,25 @@
 //! Opening reads the footer, one message header per record batch, and the columns beside the
 //! images (labels; sizes and places of encoded images); never a pixel.
 //! The layout is checked here once, against the length of the file, so that nothing read later
-//! can be out of bounds.
+//! can be out of bounds; and what is read here, against its checksums. Pixels are compared with theirs when
+//! they are first touched ([`Split::check`]).
 
 use std::fs::File;
 use std::path::Path;
 
 use arrow_ipc::convert::try_fb_to_schema;
 use arrow_ipc::{
-    Block, FieldNode, MessageHeader, MetadataVersion, RecordBatch, root_as_footer, root_as_message,
+    Block, FieldNode, Footer, MessageHeader, MetadataVersion, RecordBatch, root_as_footer, root_as_message,
 };
 use arrow_schema::{DataType, Field, Schema};
-use memmap2::Mmap;
 use pba_types::ImageShape;
 use serde::de::DeserializeOwned;
 
 use crate::decode::image::{IMAGE_SIDE_MAX, are_sides_allowed};
 use crate::error::DatasetError;
-use crate::packed::map;
+use crate::packed::checks::{Checks, Stamp};
+use crate::packed::hash::checksum;
+use crate::packed::map::Mapping;
 use crate::packed::spec::{self, CLASSES_MAX, KEY_TENSOR};
 use crate::packed::split::{Batch, Head, Split};
 
@@ -27,32 +29,63 @@ const MAGIC: &[u8; 6] = b"ARROW1";
 
 /// Opens one packed split.
 ///
-/// The file must not be truncated or rewritten in place while the split is in use; replacing it
-/// by renaming is fine.
+/// The file is mapped, so it must be one that nobody else writes to: one that was packed into a cache. It may be
+/// replaced by renaming at any time; what happens to it otherwise is found by [`Split::check`].
 ///
 /// # Errors
 /// When the file cannot be read, or is not a whole packed split.
 pub fn open(path: &Path) -> Result<Split, DatasetError> {
-    let file = File::open(path).map_err(DatasetError::io(path, "open it"))?;
+    let split = open_file(File::open(path).map_err(DatasetError::io(path, "open it"))?, path)?;
+    match split.head.has_checksums {
+        true => Ok(split),
+        false => Err(refuse(path, "it is of an earlier version, without checksums".into())),
+    }
+}
+
+fn refuse(path: &Path, reason: String) -> DatasetError {
+    DatasetError::unreadable(path.display(), format_args!("not a packed split: {reason}"))
+}
+
+/// Opens a packed split, of an earlier version perhaps, whose content then has no checksums. Messages name it
+/// `path`.
+pub(crate) fn open_file(file: File, path: &Path) -> Result<Split, DatasetError> {
+    let refuse = |reason: String| refuse(path, reason);
     let metadata = file.metadata().map_err(DatasetError::io(path, "read it"))?;
-    let refuse = |reason: String| {
-        DatasetError::unreadable(path.display(), format_args!("not a packed split: {reason}"))
-    };
     if !metadata.is_file() {
         return Err(refuse("not a file".into()));
     }
     if metadata.len() < 64 {
         return Err(refuse(format!("{} bytes are too few", metadata.len())));
     }
-    let map = map::map(&file).map_err(DatasetError::io(path, "map it into memory"))?;
+    // Before anything is read, so that a change from then on is one.
+    let stamp = Stamp::of(&file).map_err(DatasetError::io(path, "look at it"))?;
+    let map = Mapping::new(&file).map_err(DatasetError::io(path, "map it into memory"))?;
     // The checks below foresee what can be wrong; should Arrow's decoder panic all the same, the
     // server must live.
-    std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| read(map)))
+    let layout = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| read(&map)))
         .unwrap_or_else(|_| Err("its metadata makes the Arrow decoder panic".into()))
-        .map_err(refuse)
+        .map_err(refuse)?;
+    if map.is_faulted() {
+        return Err(refuse("a part of it could not be read".into()));
+    }
+    let Layout { head, batch_rows, batches, blocks, block_sums, smallest, largest } = layout;
+    let checks = Checks::new(stamp, batches.len(), blocks);
+    let path = path.to_owned();
+    Ok(Split { path, file, map, checks, block_sums, head, batch_rows, batches, smallest, largest })
 }
 
-fn read(map: Mmap) -> Result<Split, String> {
+/// What a packed file says of itself.
+struct Layout {
+    head: Head,
+    batch_rows: u64,
+    batches: Vec<Batch>,
+    blocks: usize,
+    block_sums: Vec<u64>,
+    smallest: ImageShape,
+    largest: ImageShape,
+}
+
+fn read(map: &[u8]) -> Result<Layout, String> {
     let end = map.len() - 10;
     if !map.starts_with(MAGIC) || map[end + 4..] != MAGIC[..] {
         return Err("it does not begin and end as an Arrow IPC file does; is it cut off?".into());
@@ -68,6 +101,16 @@ fn read(map: Mmap) -> Result<Split, String> {
 
     let file = &map[..footer_start];
     let blocks = footer.recordBatches().ok_or("its footer lists no record batches")?;
+    let mut sums = match head.has_checksums {
+        true => {
+            let first = blocks.iter().next().map_or(Ok(0), |block| usize::try_from(block.offset()));
+            let before =
+                first.ok().and_then(|first| file.get(..first)).ok_or("its first record batch is nowhere")?;
+            Some(Sums::read(&footer, before, &map[footer_start..end])?)
+        }
+        false => None,
+    };
+    let (mut block_sums, mut first_block) = (Vec::new(), 0);
     let (mut rows, mut batch_rows, mut batches) = (0, 0, Vec::with_capacity(blocks.len()));
     let mut smallest = ImageShape { height: u32::MAX, width: u32::MAX };
     let mut largest = ImageShape { height: 0, width: 0 };
@@ -76,11 +119,25 @@ fn read(map: Mmap) -> Result<Split, String> {
         let message = Message::read(file, block).map_err(at)?;
         let batch = match head.shape {
             Some(shape) => message.pixels(shape),
-            None => message.encoded(&mut smallest, &mut largest),
+            None => message.encoded(head.has_checksums, &mut smallest, &mut largest),
         };
-        let batch = Batch { first_row: rows, ..batch.map_err(at)? };
+        let mut batch = Batch { first_row: rows, rows: message.rows, first_block, ..batch.map_err(at)? };
+        first_block += batch.blocks(head.shape);
         check_labels(&file[batch.labels..], message.rows, head.classes.len())
             .map_err(|reason| format!("record batch {position}, {reason}"))?;
+        if let Some(sums) = &mut sums {
+            batch.columns_sum = sums.next().map_err(at)?;
+            if head.shape.is_some() {
+                for _ in 0..batch.blocks(head.shape) {
+                    block_sums.push(sums.next().map_err(at)?);
+                }
+            }
+            let found = checksum(&batch.columns(file, head.shape));
+            if found != batch.columns_sum {
+                let expected = batch.columns_sum;
+                return Err(at(format!("its checksum is {found:016x}; expected {expected:016x}")));
+            }
+        }
         let n = message.rows as u64;
         if position == 0 {
             batch_rows = n;
@@ -95,7 +152,38 @@ fn read(map: Mmap) -> Result<Split, String> {
     if rows != head.rows || rows == 0 {
         return Err(format!("it holds {rows} rows and says it has {}", head.rows));
     }
-    Ok(Split { head, batch_rows, batches, smallest, largest, map })
+    Ok(Layout { head, batch_rows, batches, blocks: first_block, block_sums, smallest, largest })
+}
+
+/// The checksums of a footer, as they are used up.
+struct Sums<'a>(&'a [u8]);
+
+impl<'a> Sums<'a> {
+    /// Compares the checksum of the footer and all that is before the first record batch, which covers those
+    /// that follow here.
+    fn read(footer: &Footer<'a>, before: &[u8], bytes: &'a [u8]) -> Result<Sums<'a>, String> {
+        let text = |key: &str| {
+            let entries = footer.custom_metadata().into_iter().flatten();
+            let text = entries.filter(|entry| entry.key() == Some(key)).find_map(|entry| entry.value());
+            text.ok_or_else(|| format!("its footer has no metadata {key:?}"))
+        };
+        let expected = text(spec::KEY_CHECKSUM)?;
+        let place = expected.as_ptr() as usize - bytes.as_ptr() as usize;
+        let hole = spec::HOLE_CHECKSUM.as_bytes();
+        let found = checksum(&[before, &bytes[..place], hole, &bytes[place + expected.len()..]]);
+        match format!("{found:016x}") {
+            found if found != expected => Err(format!("its checksum is {found}; expected {expected}")),
+            _ => Ok(Sums(text(spec::KEY_CHECKSUMS)?.as_bytes())),
+        }
+    }
+
+    fn next(&mut self) -> Result<u64, String> {
+        let (next, rest) = self.0.split_first_chunk::<16>().ok_or("it has no checksum")?;
+        self.0 = rest;
+        let digits = std::str::from_utf8(next).ok();
+        let sum = digits.and_then(|digits| u64::from_str_radix(digits, 16).ok());
+        sum.ok_or_else(|| "its checksum is no number".to_owned())
+    }
 }
 
 fn little_i32(bytes: &[u8]) -> i32 {
@@ -115,10 +203,11 @@ fn check_labels(bytes: &[u8], rows: usize, classes: usize) -> Result<(), String>
 }
 
 fn head(schema: &Schema) -> Result<Head, String> {
-    let shape = match text(schema, spec::KEY_FORMAT)? {
-        spec::FORMAT => Some(shape(schema)?),
-        spec::FORMAT_ENCODED => {
-            let (found, expected) = (schema.fields(), spec::fields(None));
+    let format = text(schema, spec::KEY_FORMAT)?;
+    let shape = match format {
+        spec::FORMAT | spec::FORMAT_1 => Some(shape(schema)?),
+        spec::FORMAT_ENCODED | spec::FORMAT_ENCODED_1 => {
+            let (found, expected) = (schema.fields(), spec::encoded_fields(format == spec::FORMAT_ENCODED));
             let (found, expected) = (spec::columns(found), spec::columns(&expected));
             if found != expected {
                 return Err(format!("its columns are {found}; expected {expected}"));
@@ -140,7 +229,8 @@ fn head(schema: &Schema) -> Result<Head, String> {
     }
     let rows = value(schema, spec::KEY_ROWS)?;
     let digest = text(schema, spec::KEY_DIGEST)?.parse().map_err(|error| format!("{error}"))?;
-    Ok(Head { shape, rows, digest, mean, std, classes })
+    let has_checksums = [spec::FORMAT, spec::FORMAT_ENCODED].contains(&format);
+    Ok(Head { shape, rows, digest, mean, std, classes, has_checksums })
 }
 
 fn text<'a>(schema: &'a Schema, key: &str) -> Result<&'a str, String> {
@@ -239,17 +329,27 @@ impl<'a> Message<'a> {
         let items = n.checked_mul(shape.rgb_bytes()).ok_or("it has too many rows")?;
         // The buffers: validity of images and of their items, items, validity of labels, labels.
         self.check(&[n, items, n], 5)?;
-        Ok(Batch { images: self.place(2, items)?, labels: self.place(4, 8 * n)?, ..Batch::default() })
+        let (images, labels) = (self.place(2, items)?, self.place(4, 8 * n)?);
+        Ok(Batch { images, labels, image_bytes: items, ..Batch::default() })
     }
 
     /// Where the columns of encoded images lie. Notes the smallest and the largest sides.
-    fn encoded(&self, smallest: &mut ImageShape, largest: &mut ImageShape) -> Result<Batch, String> {
+    fn encoded(
+        &self,
+        has_checksums: bool,
+        smallest: &mut ImageShape,
+        largest: &mut ImageShape,
+    ) -> Result<Batch, String> {
         let n = self.rows;
         // The buffers: validity, offsets and bytes of images; validity and values of the others.
-        self.check(&[n, n, n, n], 9)?;
+        match has_checksums {
+            true => self.check(&[n; 5], 11)?,
+            false => self.check(&[n; 4], 9)?,
+        }
         let (images, length) = self.buffer(2)?;
         let (offsets, labels) = (self.place(1, 4 * (n + 1))?, self.place(4, 8 * n)?);
         let (heights, widths) = (self.place(6, 4 * n)?, self.place(8, 4 * n)?);
+        let sums = if has_checksums { self.place(10, 8 * n)? } else { 0 };
         let words = |start: usize, n: usize| {
             let words = self.file[start..start + 4 * n].as_chunks::<4>().0;
             words.iter().map(|word| u32::from_le_bytes(*word)).enumerate()
@@ -271,7 +371,8 @@ impl<'a> Message<'a> {
             largest.height = largest.height.max(height);
             largest.width = largest.width.max(width);
         }
-        Ok(Batch { first_row: 0, images, labels, offsets, heights, widths })
+        let image_bytes = end as usize;
+        Ok(Batch { images, labels, offsets, heights, widths, sums, image_bytes, ..Batch::default() })
     }
 
     /// Checks the number of values of each column, with those within it, that none is null, and the number

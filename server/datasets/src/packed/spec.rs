@@ -9,9 +9,12 @@ use pba_types::ImageShape;
 use crate::error::DatasetError;
 
 /// Names the form for images of one size and its version, in the metadata and in cache keys.
-pub(crate) const FORMAT: &str = "pba-packed/1";
+pub(crate) const FORMAT: &str = "pba-packed/2";
 /// Names the form for images of different sizes.
-pub(crate) const FORMAT_ENCODED: &str = "pba-packed-encoded/1";
+pub(crate) const FORMAT_ENCODED: &str = "pba-packed-encoded/2";
+/// The same forms without checksums, as earlier versions wrote them.
+pub(crate) const FORMAT_1: &str = "pba-packed/1";
+pub(crate) const FORMAT_ENCODED_1: &str = "pba-packed-encoded/1";
 pub(crate) const KEY_FORMAT: &str = "pba.packed";
 pub(crate) const KEY_DIGEST: &str = "pba.digest";
 pub(crate) const KEY_MEAN: &str = "pba.mean";
@@ -19,6 +22,15 @@ pub(crate) const KEY_STD: &str = "pba.std";
 pub(crate) const KEY_CLASSES: &str = "pba.classes";
 pub(crate) const KEY_ROWS: &str = "pba.rows";
 pub(crate) const KEY_SOURCE: &str = "pba.source";
+/// In the footer's own metadata: the checksums of the record batches, 16 hexadecimal digits each. For each
+/// record batch, that of its other columns stands first, then those of the blocks of its pixels; encoded images
+/// have theirs in a column.
+pub(crate) const KEY_CHECKSUMS: &str = "pba.checksums";
+/// Beside it: the checksum of all that is before the first record batch, and of the footer with
+/// [`HOLE_CHECKSUM`] in this place.
+pub(crate) const KEY_CHECKSUM: &str = "pba.checksum";
+/// What stands for a checksum that is not known yet.
+pub(crate) const HOLE_CHECKSUM: &str = "\u{1}--checksum---\u{1}-";
 /// Of the image column: its shape.
 pub(crate) const KEY_TENSOR: &str = "ARROW:extension:metadata";
 
@@ -27,6 +39,10 @@ pub const CLASSES_MAX: usize = 1_000_000;
 /// Bytes of the images of one record batch, about: small enough to buffer, large enough that a dataset of five
 /// million photographs has fewer than 50,000 batches to look at when it is opened.
 pub(crate) const BATCH_BYTES: usize = 16 << 20;
+/// Bytes of the pixels of a record batch that have a checksum of their own, but for the last ones: few enough
+/// that whoever touches an image first hashes them in some 30 us, and that a disk which is read in a random
+/// order reads little that is not needed yet; enough that the checksums of a terabyte take 32 MB.
+pub(crate) const BLOCK_BYTES: usize = 256 << 10;
 
 /// What a packed split holds, known before its first row.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -70,13 +86,21 @@ pub(crate) fn allowed_labels(classes: usize) -> String {
     format!("0..={} ({classes} classes)", classes.saturating_sub(1))
 }
 
+/// The columns of a packed file of encoded images; of an earlier version without their checksums.
+pub(crate) fn encoded_fields(has_checksums: bool) -> Vec<Field> {
+    let field = |name: &str, data_type| Field::new(name, data_type, false);
+    let mut fields = vec![field("image", DataType::Binary), field("label", DataType::Int64)];
+    fields.extend(["height", "width"].map(|side| field(side, DataType::UInt32)));
+    if has_checksums {
+        fields.push(field("checksum", DataType::UInt64));
+    }
+    fields
+}
+
 /// The columns of a packed file of images of a size, or of encoded ones.
 pub(crate) fn fields(shape: Option<ImageShape>) -> Vec<Field> {
     let label = Field::new("label", DataType::Int64, false);
-    let Some(shape @ ImageShape { height, width }) = shape else {
-        let [height, width] = ["height", "width"].map(|side| Field::new(side, DataType::UInt32, false));
-        return vec![Field::new("image", DataType::Binary, false), label, height, width];
-    };
+    let Some(shape @ ImageShape { height, width }) = shape else { return encoded_fields(true) };
     let item = Arc::new(Field::new("item", DataType::UInt8, false));
     let bytes = shape.rgb_bytes() as i32; // at most 4096 * 4096 * 3
     let tensor = format!(r#"{{"shape":[{height},{width},3],"dim_names":["H","W","C"]}}"#);

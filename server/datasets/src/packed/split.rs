@@ -1,12 +1,21 @@
 //! One split of a dataset.
 
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::num::NonZeroU64;
+use std::ops::{ControlFlow, Range};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use memmap2::Mmap;
 use pba_types::{Digest, ImageShape};
+use rustix::fs::{Advice, fadvise};
 
 use crate::error::DatasetError;
-use crate::packed::hash::Hasher;
+use crate::packed::checks::{Checks, Part, Stamp};
+use crate::packed::hash::{Hasher, checksum};
+use crate::packed::map::Mapping;
+use crate::packed::spec::BLOCK_BYTES;
 
 /// A split that can be read, or why it cannot, while other splits of the dataset may.
 pub type SplitState = Result<Arc<Split>, DatasetError>;
@@ -14,13 +23,23 @@ pub type SplitState = Result<Arc<Split>, DatasetError>;
 /// Images and labels of one split, read from a memory-mapped packed file.
 ///
 /// Reading a sample allocates nothing and copies nothing. A split is made by [`packed::open`]
-/// and by [`open`], and checked there once; afterwards every index below [`len`](Split::len) works.
+/// and by [`open`], and its layout is checked there once; afterwards every index below [`len`](Split::len)
+/// works.
+///
+/// What is read is what was written as long as the disk keeps it. So whoever reads samples calls
+/// [`check`](Split::check) before, and [`is_unchanged`](Split::is_unchanged) after, for as many as it likes at
+/// once: what was read in between is right if both succeed.
 ///
 /// [`packed::open`]: crate::packed::open
 /// [`open`]: crate::open
 #[derive(Debug)]
 pub struct Split {
-    pub(crate) map: Mmap,
+    pub(crate) path: PathBuf,
+    pub(crate) file: File,
+    pub(crate) map: Mapping,
+    pub(crate) checks: Checks,
+    /// Of the blocks of pixels, by their position in the file.
+    pub(crate) block_sums: Vec<u64>,
     pub(crate) head: Head,
     /// Rows of every batch of pixels but the last, which may have fewer.
     pub(crate) batch_rows: u64,
@@ -41,6 +60,8 @@ pub(crate) struct Head {
     pub(crate) mean: [f64; 3],
     pub(crate) std: [f64; 3],
     pub(crate) classes: Vec<String>,
+    /// Whether its content has checksums, as all has but what earlier versions packed.
+    pub(crate) has_checksums: bool,
 }
 
 /// One record batch: where its columns lie in the map.
@@ -55,7 +76,39 @@ pub(crate) struct Batch {
     pub(crate) offsets: usize,
     pub(crate) heights: usize,
     pub(crate) widths: usize,
+    /// Their checksums.
+    pub(crate) sums: usize,
+    pub(crate) rows: usize,
+    /// Of all images.
+    pub(crate) image_bytes: usize,
+    /// Position in the file of the first block of pixels; of encoded images, each is one.
+    pub(crate) first_block: usize,
+    /// The checksum of the columns beside the images.
+    pub(crate) columns_sum: u64,
 }
+
+impl Batch {
+    /// The columns beside the images, as their checksum covers them.
+    pub(crate) fn columns<'a>(&self, file: &'a [u8], shape: Option<ImageShape>) -> Vec<&'a [u8]> {
+        let n = self.rows;
+        let mut columns = vec![&file[self.labels..][..8 * n]];
+        if shape.is_none() {
+            columns.push(&file[self.offsets..][..4 * (n + 1)]);
+            columns.extend([self.heights, self.widths].map(|start| &file[start..][..4 * n]));
+            columns.push(&file[self.sums..][..8 * n]);
+        }
+        columns
+    }
+
+    /// How many blocks its images are.
+    pub(crate) fn blocks(&self, shape: Option<ImageShape>) -> usize {
+        if shape.is_some() { self.image_bytes.div_ceil(BLOCK_BYTES) } else { self.rows }
+    }
+}
+
+/// The state of a packed file for which [`Split::check`] found nothing wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Checked(Stamp);
 
 /// The images of a split, as they are stored.
 #[derive(Clone, Copy, Debug)]
@@ -142,6 +195,261 @@ impl Split {
         self.map.len() as u64
     }
 
+    /// Compares all that some samples are read from with its checksums, as far as that was not done since the
+    /// file last changed. Known damage is found again.
+    ///
+    /// # Errors
+    /// [`DatasetError::Damaged`], with the record batch and its rows.
+    ///
+    /// # Panics
+    /// When an index is not below [`len`](Split::len).
+    pub fn check(&self, indices: impl IntoIterator<Item = u64>) -> Result<Checked, DatasetError> {
+        let found = self.settle()?;
+        if !self.checks.is_complete() {
+            for index in indices {
+                let position = self.position(index);
+                self.compare(found, position, Part::Columns(position))?;
+                for block in self.blocks_of(position, index) {
+                    self.compare(found, position, Part::Block(block))?;
+                }
+            }
+        }
+        Ok(Checked(found.stamp))
+    }
+
+    /// Whether nothing was written to the file since, and all of it could be read.
+    ///
+    /// # Errors
+    /// When a part of the file could not be read.
+    pub fn is_unchanged(&self, Checked(since): Checked) -> Result<bool, DatasetError> {
+        Ok(self.look()?.is_unwritten(&since))
+    }
+
+    /// Compares everything with its checksums. `go_on` is asked after each record batch, with the number of
+    /// rows so far.
+    ///
+    /// # Errors
+    /// At the first damage, and [`DatasetError::Cancelled`].
+    pub fn check_all(&self, go_on: &dyn Fn(u64) -> ControlFlow<()>) -> Result<(), DatasetError> {
+        let found = self.settle()?;
+        for (position, batch) in self.batches.iter().enumerate() {
+            self.compare(found, position, Part::Columns(position))?;
+            for block in self.blocks(batch) {
+                self.compare(found, position, Part::Block(block))?;
+            }
+            if go_on(batch.first_row + batch.rows as u64).is_break() {
+                return Err(DatasetError::Cancelled);
+            }
+        }
+        self.look().map(drop)
+    }
+
+    /// Damage that is known and affects one of some samples; nothing is read.
+    ///
+    /// # Errors
+    /// [`DatasetError::Damaged`], with the record batch and its rows.
+    pub fn check_known(&self, indices: impl IntoIterator<Item = u64>) -> Result<(), DatasetError> {
+        self.settle()?;
+        let damaged = self.checks.damaged();
+        if damaged.is_empty() {
+            return Ok(());
+        }
+        let mut found = indices.into_iter().filter_map(|index| {
+            let position = self.position(index);
+            let blocks = self.blocks_of(position, index).map(Part::Block);
+            let mut parts = std::iter::once(Part::Columns(position)).chain(blocks);
+            parts.find_map(|part| Some(self.damaged(position, part, damaged.get(&part)?)))
+        });
+        found.next().map_or(Ok(()), Err)
+    }
+
+    /// How many record batches are known to be damaged; all when the file is not what was opened any more.
+    pub fn damaged_batches(&self) -> usize {
+        match self.settle() {
+            Ok(_) => {
+                let batches = self.checks.damaged().into_keys().map(|part| match part {
+                    Part::Columns(batch) => batch,
+                    Part::Block(block) => {
+                        self.batches.partition_point(|batch| batch.first_block <= block) - 1
+                    }
+                });
+                batches.collect::<BTreeSet<_>>().len()
+            }
+            Err(_) => self.batches.len(),
+        }
+    }
+
+    /// How many record batches there are, for [`scrub`](Split::scrub).
+    pub fn record_batches(&self) -> usize {
+        self.batches.len()
+    }
+
+    /// Reads a record batch from the file again, and compares it with its checksums, whatever was compared
+    /// before. `pause` is called after each block, with the bytes that were read for it; [`ControlFlow::Break`]
+    /// ends it early.
+    ///
+    /// What the kernel holds in memory and nobody has mapped is dropped first, so that it comes from the disk.
+    /// Of what is mapped and held, the copy in memory is read, which is the one that is served: damage under it
+    /// on the disk shows when the kernel lets go of the copy.
+    ///
+    /// # Errors
+    /// The first [`DatasetError::Damaged`], with the record batch and its rows. All are noted, so that they are
+    /// known.
+    ///
+    /// # Panics
+    /// When there is no such record batch.
+    pub fn scrub(
+        &self,
+        position: usize,
+        pause: &dyn Fn(usize) -> ControlFlow<()>,
+    ) -> Result<(), DatasetError> {
+        let found = self.settle()?;
+        let batch = &self.batches[position];
+        self.compare_anew(found, position, Part::Columns(position))?;
+        let (mut buffer, mut first) = (Vec::new(), Ok(()));
+        for block in self.blocks(batch) {
+            let range = self.block(batch, block);
+            buffer.resize(range.len(), 0);
+            if let Some(length) = NonZeroU64::new(range.len() as u64) {
+                // It need not heed this.
+                let _ = fadvise(&self.file, range.start as u64, Some(length), Advice::DontNeed);
+            }
+            let same = match self.file.read_exact_at(&mut buffer, range.start as u64) {
+                Ok(()) => differs(checksum(&[&buffer]), self.block_sum(batch, block)),
+                Err(error) => Err(format!("it cannot be read: {error}")),
+            };
+            let same = same.map_err(|reason| self.note_damage(found, position, Part::Block(block), reason));
+            first = first.and(same);
+            if pause(range.len()).is_break() {
+                break;
+            }
+        }
+        first
+    }
+
+    /// The packed file.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The state of the file, which has its length, and of which all could be read.
+    fn look(&self) -> Result<Stamp, DatasetError> {
+        let stamp = Stamp::of(&self.file).map_err(DatasetError::io(&self.path, "look at it"))?;
+        let bytes = self.map.len() as u64;
+        let reason = match self.map.is_faulted() {
+            _ if stamp.bytes != bytes => format!("it has {} bytes; expected {bytes}", stamp.bytes),
+            true => "a part of it could not be read; it must be opened again".to_owned(),
+            false => return Ok(stamp),
+        };
+        let (file, rows) = (self.path.clone(), 0..self.head.rows);
+        Err(DatasetError::Damaged { file, batch: None, rows, reason })
+    }
+
+    /// The same, and forgets what was compared if the file has changed since.
+    fn settle(&self) -> Result<Found, DatasetError> {
+        let stamp = self.look()?;
+        Ok(Found { stamp, cleared: self.checks.settle(stamp) })
+    }
+
+    /// Compares a part of a record batch with its checksum, unless that was done.
+    #[inline]
+    fn compare(&self, found: Found, position: usize, part: Part) -> Result<(), DatasetError> {
+        if self.checks.has(part) { Ok(()) } else { self.compare_anew(found, position, part) }
+    }
+
+    #[inline(never)]
+    fn compare_anew(&self, found: Found, position: usize, part: Part) -> Result<(), DatasetError> {
+        let batch = &self.batches[position];
+        let (sum, expected) = match part {
+            Part::Columns(_) => (checksum(&batch.columns(&self.map, self.head.shape)), batch.columns_sum),
+            Part::Block(block) => {
+                (checksum(&[&self.map[self.block(batch, block)]]), self.block_sum(batch, block))
+            }
+        };
+        // Zeros that took the place of a page are no finding about the record batch alone.
+        self.look()?;
+        match differs(sum, expected) {
+            Ok(()) => {
+                self.checks.note(found.cleared, part);
+                Ok(())
+            }
+            Err(reason) => Err(self.note_damage(found, position, part, reason)),
+        }
+    }
+
+    fn note_damage(&self, found: Found, position: usize, part: Part, reason: String) -> DatasetError {
+        let error = self.damaged(position, part, &reason);
+        self.checks.note_damage(found.stamp, position, part, reason);
+        error
+    }
+
+    fn damaged(&self, position: usize, part: Part, reason: &str) -> DatasetError {
+        let batch = &self.batches[position];
+        let rows = match (part, self.head.shape) {
+            (Part::Columns(_), _) => 0..batch.rows as u64,
+            (Part::Block(block), None) => {
+                let row = (block - batch.first_block) as u64;
+                row..row + 1
+            }
+            (Part::Block(block), Some(shape)) => {
+                let bytes = self.block(batch, block);
+                let [start, end] = [bytes.start, bytes.end].map(|place| (place - batch.images) as u64);
+                let image = shape.rgb_bytes() as u64;
+                start / image..end.div_ceil(image)
+            }
+        };
+        DatasetError::Damaged {
+            file: self.path.clone(),
+            batch: Some(position),
+            rows: batch.first_row + rows.start..batch.first_row + rows.end,
+            reason: reason.to_owned(),
+        }
+    }
+
+    /// The blocks of a record batch.
+    fn blocks(&self, batch: &Batch) -> Range<usize> {
+        batch.first_block..batch.first_block + batch.blocks(self.head.shape)
+    }
+
+    /// Where a block of a record batch lies in the file.
+    fn block(&self, batch: &Batch, block: usize) -> Range<usize> {
+        let number = block - batch.first_block;
+        let (start, end) = match self.head.shape {
+            Some(_) => (number * BLOCK_BYTES, (number + 1) * BLOCK_BYTES),
+            None => {
+                let [start, end] = [number, number + 1];
+                let offset = |row| u32::from_le_bytes(self.array(batch.offsets, row)) as usize;
+                (offset(start), offset(end))
+            }
+        };
+        // Damaged offsets are found before, by the checksum of their column; this is in the file all the same.
+        let end = end.min(batch.image_bytes);
+        batch.images + start.min(end)..batch.images + end
+    }
+
+    /// The checksum that a block of a record batch should have.
+    fn block_sum(&self, batch: &Batch, block: usize) -> u64 {
+        match self.head.shape {
+            Some(_) => self.block_sums[block],
+            None => u64::from_le_bytes(self.array(batch.sums, block - batch.first_block)),
+        }
+    }
+
+    /// The blocks that the image of a sample lies in.
+    #[inline]
+    fn blocks_of(&self, position: usize, index: u64) -> Range<usize> {
+        let batch = &self.batches[position];
+        let row = (index - batch.first_row) as usize;
+        let (start, end) = match self.head.shape {
+            Some(shape) => {
+                let bytes = shape.rgb_bytes();
+                (row * bytes / BLOCK_BYTES, ((row + 1) * bytes).div_ceil(BLOCK_BYTES))
+            }
+            None => (row, row + 1),
+        };
+        batch.first_block + start..batch.first_block + end
+    }
+
     /// Reads everything and compares it with the recorded digest.
     ///
     /// Opening does not do this, as it would read the whole file.
@@ -161,20 +469,40 @@ impl Split {
 
     /// The record batch of a sample, and its row in it.
     #[inline]
-    fn place(&self, index: u64) -> (Batch, usize) {
+    fn place(&self, index: u64) -> (&Batch, usize) {
+        let batch = &self.batches[self.position(index)];
+        (batch, (index - batch.first_row) as usize)
+    }
+
+    /// The position of a sample's record batch.
+    #[inline]
+    fn position(&self, index: u64) -> usize {
         assert!(index < self.head.rows, "sample {index} of a split of {}", self.head.rows);
-        let position = match self.head.shape {
+        match self.head.shape {
             Some(_) => (index / self.batch_rows) as usize,
             None => self.batches.partition_point(|batch| batch.first_row <= index) - 1,
-        };
-        let batch = self.batches[position];
-        (batch, (index - batch.first_row) as usize)
+        }
     }
 
     /// The bytes of a value in a column that begins at `start`.
     #[inline]
     fn array<const N: usize>(&self, start: usize, row: usize) -> [u8; N] {
         self.map[start + row * N..][..N].try_into().expect("the slice has that many bytes")
+    }
+}
+
+/// The state of a file, and how often what was compared had been forgotten then.
+#[derive(Clone, Copy)]
+struct Found {
+    stamp: Stamp,
+    cleared: u64,
+}
+
+/// How a checksum differs from what it should be, if it does.
+fn differs(found: u64, expected: u64) -> Result<(), String> {
+    match found == expected {
+        true => Ok(()),
+        false => Err(format!("its checksum is {found:016x}; expected {expected:016x}")),
     }
 }
 

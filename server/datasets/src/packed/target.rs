@@ -166,7 +166,8 @@ impl Target<'_> {
         if self.rows_done + rows as u64 <= self.spec.rows { Ok(()) } else { Err(self.changed()) }
     }
 
-    fn changed(&self) -> DatasetError {
+    /// The error of a source that is not what it was when its reading began.
+    pub(crate) fn changed(&self) -> DatasetError {
         DatasetError::unreadable(&self.spec.source, "it changed while it was being read")
     }
 

@@ -1,13 +1,14 @@
 //! Writing the packed format. A file appears at its destination when it is complete.
 
 use std::collections::HashMap;
+use std::fmt::Write as _;
 use std::fs::File;
 use std::io::{BufWriter, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use arrow_array::builder::{ArrayBuilder, BinaryBuilder, Int64Builder, UInt32Builder};
+use arrow_array::builder::{ArrayBuilder, BinaryBuilder, Int64Builder, UInt32Builder, UInt64Builder};
 use arrow_array::{ArrayRef, FixedSizeListArray, RecordBatch, UInt8Array};
 use arrow_ipc::writer::FileWriter;
 use arrow_schema::{ArrowError, DataType, Schema};
@@ -16,12 +17,15 @@ use pba_types::ImageShape;
 
 use crate::decode::image::{ENCODED_BYTES_MAX, IMAGE_SIDE_MAX, are_sides_allowed};
 use crate::error::DatasetError;
-use crate::packed::hash::Hasher;
+use crate::packed::hash::{Hasher, checksum};
 use crate::packed::moments::Moments;
-use crate::packed::spec::{self, BATCH_BYTES, FORMAT, FORMAT_ENCODED, PackSpec};
+use crate::packed::spec::{
+    self, BATCH_BYTES, BLOCK_BYTES, FORMAT, FORMAT_ENCODED, HOLE_CHECKSUM, KEY_CHECKSUM, KEY_CHECKSUMS,
+    PackSpec,
+};
 
 /// How the names of unfinished files begin.
-const PARTIAL_PREFIX: &str = ".packing-";
+pub(crate) const PARTIAL_PREFIX: &str = ".packing-";
 
 /// Removes the unfinished files that killed processes left in the folders of `cache_dir`: those that have
 /// not been written to for `idle`, as a process that is packing writes all the time. Returns how many.
@@ -73,11 +77,15 @@ pub struct Packer {
     rows: u64,
     hasher: Hasher,
     moments: Moments,
+    /// Checksums of the record batches so far, as the footer holds them.
+    checksums: String,
     // The record batch that is being filled.
     images: BinaryBuilder,
     labels: Int64Builder,
     heights: UInt32Builder,
     widths: UInt32Builder,
+    /// Of encoded images.
+    sums: UInt64Builder,
 }
 
 impl Packer {
@@ -117,10 +125,12 @@ impl Packer {
             head_bytes,
             rows: 0,
             moments: Moments::default(),
+            checksums: String::new(),
             images: BinaryBuilder::new(),
             labels: Int64Builder::new(),
             heights: UInt32Builder::new(),
             widths: UInt32Builder::new(),
+            sums: UInt64Builder::new(),
         })
     }
 
@@ -134,7 +144,17 @@ impl Packer {
     /// When pixels are not of the size of all images, an encoded image is longer than
     /// [`ENCODED_BYTES_MAX`], or there are more rows than `spec` said.
     pub fn push(&mut self, image: &[u8], measured: &Measured, label: i64) -> Result<(), DatasetError> {
-        let size = measured.size;
+        self.moments.add(&measured.moments);
+        self.push_row(image, measured.size, label)
+    }
+
+    /// The same without what takes the pixels to know, for [`Packer::finish_with`].
+    pub(crate) fn push_row(
+        &mut self,
+        image: &[u8],
+        size: ImageShape,
+        label: i64,
+    ) -> Result<(), DatasetError> {
         self.spec.check_row(self.rows, label)?;
         match self.shape {
             Some(shape) => {
@@ -146,12 +166,14 @@ impl Packer {
                 self.hasher.push_encoded(image, size, label);
             }
         }
-        self.moments.add(&measured.moments);
         // A batch is closed long before its offsets, of 32 bits, end at 2 GiB.
         self.images.append_value(image);
         self.labels.append_value(label);
         self.heights.append_value(size.height);
         self.widths.append_value(size.width);
+        if self.shape.is_none() {
+            self.sums.append_value(checksum(&[image]));
+        }
         self.rows += 1;
         let bytes = self.images.values_slice().len();
         // A batch of pixels has no room for another image; one of encoded images is closed after the last.
@@ -165,6 +187,22 @@ impl Packer {
     fn write_batch(&mut self) -> Result<(), DatasetError> {
         let (images, labels) = (self.images.finish(), Arc::new(self.labels.finish()));
         let (heights, widths) = (self.heights.finish(), self.widths.finish());
+        let sums = self.sums.finish();
+        // From what lies in memory, so that they cover the way to the disk.
+        let mut columns = vec![&labels.values().inner()[..]];
+        if self.shape.is_none() {
+            columns.push(images.offsets().inner().inner());
+            columns.extend(
+                [heights.values().inner(), widths.values().inner(), sums.values().inner()].map(|c| &c[..]),
+            );
+        }
+        // A text can be written to.
+        let _ = write!(self.checksums, "{:016x}", checksum(&columns));
+        if self.shape.is_some() {
+            for block in images.value_data().chunks(BLOCK_BYTES) {
+                let _ = write!(self.checksums, "{:016x}", checksum(&[block]));
+            }
+        }
         let schema = self.writer.schema().clone();
         let columns: Vec<ArrayRef> = match schema.field(0).data_type() {
             DataType::FixedSizeList(item, length) => {
@@ -172,7 +210,7 @@ impl Packer {
                 let pixels = Arc::new(UInt8Array::new(pixels.into(), None));
                 vec![Arc::new(FixedSizeListArray::new(item.clone(), *length, pixels, None)), labels]
             }
-            _ => vec![Arc::new(images), labels, Arc::new(heights), Arc::new(widths)],
+            _ => vec![Arc::new(images), labels, Arc::new(heights), Arc::new(widths), Arc::new(sums)],
         };
         RecordBatch::try_new(schema.clone(), columns)
             .and_then(|batch| self.writer.write(&batch))
@@ -186,15 +224,22 @@ impl Packer {
     ///
     /// # Panics
     /// When there were fewer rows than `spec` said.
-    pub fn finish(mut self) -> Result<(), DatasetError> {
+    pub fn finish(self) -> Result<(), DatasetError> {
+        let (mean, std) = self.moments.mean_and_std();
+        self.finish_with(mean, std)
+    }
+
+    /// The same with the mean and standard deviation of the pixels.
+    pub(crate) fn finish_with(mut self, mean: [f64; 3], std: [f64; 3]) -> Result<(), DatasetError> {
         assert_eq!(self.rows, self.spec.rows, "rows pushed");
         if !self.labels.is_empty() {
             self.write_batch()?;
         }
         let io = DatasetError::io(&self.destination, "write");
+        self.writer.write_metadata(KEY_CHECKSUMS, self.checksums);
+        self.writer.write_metadata(KEY_CHECKSUM, HOLE_CHECKSUM);
         let buffered = self.writer.into_inner().map_err(write_error(&self.destination))?;
         let mut file = buffered.into_inner().map_err(|error| io(error.into_error()))?;
-        let (mean, std) = self.moments.mean_and_std();
         let values = [
             (HOLE_DIGEST, self.hasher.finish().to_string()),
             (HOLE_MEAN, channels(mean)),
@@ -244,20 +289,30 @@ fn fill_holes(file: &mut File, head_bytes: u64, values: &[(&str, String)]) -> st
     let end = file.seek(SeekFrom::End(-10))?;
     file.read_exact(&mut tail)?;
     let footer_bytes = u64::from(u32::from_le_bytes(tail));
-    for (start, length) in [(0, head_bytes), (end - footer_bytes, footer_bytes)] {
+    let mut read = |start: u64, length: u64| {
         file.seek(SeekFrom::Start(start))?;
         let mut bytes = vec![0; length as usize];
         file.read_exact(&mut bytes)?;
         for (hole, value) in values {
-            assert_eq!(hole.len(), value.len(), "a value fills its hole");
-            let place = bytes.windows(hole.len()).position(|window| window == hole.as_bytes());
-            let place =
-                place.ok_or_else(|| std::io::Error::other("the schema came out without its metadata"))?;
-            bytes[place..place + value.len()].copy_from_slice(value.as_bytes());
+            fill(&mut bytes, hole, value)?;
         }
+        std::io::Result::Ok(bytes)
+    };
+    let (head, mut footer) = (read(0, head_bytes)?, read(end - footer_bytes, footer_bytes)?);
+    let sum = format!("{:016x}", checksum(&[&head, &footer]));
+    fill(&mut footer, HOLE_CHECKSUM, &sum)?;
+    for (start, bytes) in [(0, head), (end - footer_bytes, footer)] {
         file.seek(SeekFrom::Start(start))?;
         file.write_all(&bytes)?;
     }
+    Ok(())
+}
+
+fn fill(bytes: &mut [u8], hole: &str, value: &str) -> std::io::Result<()> {
+    assert_eq!(hole.len(), value.len(), "a value fills its hole");
+    let place = memchr::memmem::find(bytes, hole.as_bytes());
+    let place = place.ok_or_else(|| std::io::Error::other("the schema came out without its metadata"))?;
+    bytes[place..place + value.len()].copy_from_slice(value.as_bytes());
     Ok(())
 }
 
@@ -287,6 +342,7 @@ mod tests {
     #[test]
     fn holes_have_the_length_of_what_fills_them() {
         assert_eq!(HOLE_DIGEST.len(), 64);
+        assert_eq!(HOLE_CHECKSUM.len(), 16);
         for hole in [HOLE_MEAN, HOLE_STD] {
             assert_eq!(hole.len(), channels([0.0, 0.5, 1.0]).len());
         }

@@ -1,3 +1,5 @@
+use std::io::Write;
+use std::ops::ControlFlow;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
@@ -49,7 +51,8 @@ fn a_packed_folder_or_file_opens_as_it_is() {
     pack(&folder.path().join("train.arrow"), shape(4, 4), &[0, 1, 0], &["a", "b"]);
     pack(&folder.path().join("val.arrow"), shape(4, 5), &[0], &["a", "b"]);
     pack(&folder.path().join("test.arrow"), shape(4, 4), &[1], &["a", "c"]);
-    let dataset = opened(folder.path(), Path::new("unused")).unwrap();
+    let cache = tempfile::tempdir().unwrap();
+    let dataset = opened(folder.path(), cache.path()).unwrap();
     assert_eq!((dataset.format, dataset.classes()[1].as_str()), ("packed", "b"));
     assert_eq!(
         dataset.normalization(SplitName::Test).unwrap().mean,
@@ -61,9 +64,159 @@ fn a_packed_folder_or_file_opens_as_it_is() {
         failure(&dataset, SplitName::Test),
         "test.arrow: has 2 classes, but the other splits have 2, or different ones"
     );
-    let alone = opened(&folder.path().join("test.arrow"), Path::new("unused")).unwrap();
+    let alone = opened(&folder.path().join("test.arrow"), cache.path()).unwrap();
     assert_eq!(split(&alone, SplitName::Test).label(0), 1);
     assert_ne!(alone.digest(), dataset.digest());
+    // It was copied: what happens to the files later is of no consequence.
+    for name in ["train", "val", "test"] {
+        std::fs::write(folder.path().join(format!("{name}.arrow")), "").unwrap();
+    }
+    for name in [SplitName::Train, SplitName::Val] {
+        split(&dataset, name).check_all(&go_on).unwrap();
+    }
+}
+
+fn go_on(_: u64) -> ControlFlow<()> {
+    ControlFlow::Continue(())
+}
+
+#[test]
+fn a_damaged_packed_file_is_not_taken_into_the_cache() {
+    let (folder, cache) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let file = folder.path().join("train.arrow");
+    let images = pack(&file, shape(8, 8), &[0, 1], &["a", "b"]);
+    flip(&file, &images[1], 7);
+    let refused = failure(&opened(&file, cache.path()).unwrap(), SplitName::Train);
+    let expected = format!("{}, record batch 0, samples 0..=1: damaged: its checksum is ", file.display());
+    assert!(refused.starts_with(&expected), "{refused}");
+    let left = cache.path().read_dir().unwrap().flat_map(|folder| folder.unwrap().path().read_dir().unwrap());
+    assert_eq!(left.count(), 0, "nothing is left in the cache");
+}
+
+/// Flips a bit of the place in a file where some bytes stand.
+#[track_caller]
+fn flip(file: &Path, bytes: &[u8], place: usize) {
+    let mut whole = std::fs::read(file).unwrap();
+    let start = whole.windows(bytes.len()).position(|window| window == bytes).expect("they are there");
+    whole[start + place] ^= 1;
+    // In place, as a disk would.
+    std::fs::OpenOptions::new().write(true).open(file).unwrap().write_all(&whole).unwrap();
+}
+
+/// Files that version 0.1 packed before it had checksums: `train.arrow` of pixels, `test.arrow` encoded.
+#[test]
+fn files_of_an_earlier_version_are_packed_again() {
+    let old = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/all/packed_1");
+    let (folder, cache) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    for name in ["train.arrow", "test.arrow"] {
+        std::fs::copy(old.join(name), folder.path().join(name)).unwrap();
+    }
+    let refused = packed::open(&old.join("train.arrow")).unwrap_err().to_string();
+    assert!(refused.ends_with("it is of an earlier version, without checksums"), "{refused}");
+    let dataset = opened(folder.path(), cache.path()).unwrap();
+    let (train, test) = (split(&dataset, SplitName::Train), split(&dataset, SplitName::Test));
+    // The digests and statistics that they had then.
+    assert_eq!(
+        [&train, &test].map(|split| split.digest().to_string()),
+        [
+            "b028e650bdf057ae0c9c3300dfd7c44d95dc896f97b91dc5361bdbf8c8d1a21b",
+            "442b994537fff2a72b6386af658783a3f12197fe4307fdb93195a54d6cb09a6d"
+        ]
+    );
+    let images: Vec<Vec<u8>> = (0..5).map(|row| noise(row, 60)).collect();
+    assert_holds(&train, &images, &[0, 1, 1, 0, 1]);
+    assert!(train.path().starts_with(cache.path()) && train.verify() && test.verify());
+    assert!(train.mean()[0] > 0.4 && test.std()[0] > 0.1);
+    for split in [train, test] {
+        split.check_all(&go_on).unwrap();
+    }
+    // Damage is found by the digest.
+    flip(&folder.path().join("train.arrow"), &images[3], 0);
+    let refused = failure(&opened(folder.path(), cache.path()).unwrap(), SplitName::Train);
+    assert!(refused.ends_with("damaged: its digest is another than it says"), "{refused}");
+}
+
+#[test]
+fn damage_under_an_open_split_is_found_and_forgotten_when_it_is_mended() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("train.arrow");
+    // Four record batches of three images of twenty blocks each.
+    let labels = [0, 1].repeat(6);
+    let images = pack(&file, shape(1024, 1700), &labels, &["a", "b"]);
+    let split = packed::open(&file).unwrap();
+    assert_eq!((split.record_batches(), split.damaged_batches()), (4, 0));
+    let checked = split.check([0, 11]).unwrap();
+    assert_eq!(split.is_unchanged(checked), Ok(true));
+    flip(&file, &images[5], 300_000);
+    assert_eq!(split.is_unchanged(checked), Ok(false));
+    // The other images of the same record batch are whole.
+    for index in [0, 1, 2, 3, 4, 6, 7, 8, 9, 10, 11] {
+        assert_eq!(split.check([index]).map(drop), Ok(()), "image {index}");
+    }
+    assert_eq!(split.damaged_batches(), 0, "nobody has touched it");
+    let damaged = split.check([0, 5]).unwrap_err();
+    let expected = format!("{}, record batch 1, sample 5: damaged: its checksum is ", file.display());
+    assert!(damaged.to_string().starts_with(&expected), "{damaged}");
+    assert_eq!(split.check([5]).unwrap_err(), damaged, "it stays damaged");
+    assert_eq!(split.check_known([0, 2, 5]).unwrap_err(), damaged, "it is known now");
+    assert_eq!((split.check_known([0, 2, 4, 6, 11]), split.damaged_batches()), (Ok(()), 1));
+    assert_eq!(split.check_all(&go_on), Err(damaged));
+    // Mended in place.
+    flip(&file, &[&images[5][..300_000], &[images[5][300_000] ^ 1]].concat(), 300_000);
+    assert_eq!((split.check_known(0..12), split.damaged_batches()), (Ok(()), 0));
+    split.check(0..12).unwrap();
+    split.check_all(&go_on).unwrap();
+}
+
+#[test]
+fn a_scrub_finds_damage_wherever_it_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("train.arrow");
+    let images = pack(&file, shape(300, 400), &[0, 1, 0], &["a", "b"]);
+    let split = packed::open(&file).unwrap();
+    let read = std::cell::Cell::new(0);
+    let pause = |bytes| {
+        read.set(read.get() + bytes);
+        ControlFlow::Continue(())
+    };
+    split.scrub(0, &pause).unwrap();
+    assert_eq!(read.get(), 3 * 300 * 400 * 3);
+    for image in &images {
+        flip(&file, image, 359_999);
+        let found = split.scrub(0, &pause).unwrap_err().to_string();
+        assert!(found.contains("record batch 0, sample"), "{found}");
+        assert_eq!(split.damaged_batches(), 1);
+        flip(&file, &[&image[..359_999], &[image[359_999] ^ 1]].concat(), 359_999);
+        split.scrub(0, &pause).unwrap();
+        assert_eq!(split.damaged_batches(), 0);
+    }
+}
+
+#[test]
+fn a_file_that_is_cut_under_an_open_split_is_refused_and_ends_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("train.arrow");
+    let images = pack(&file, shape(100, 100), &[0, 1, 0], &["a", "b"]);
+    let whole = std::fs::read(&file).unwrap();
+    let split = packed::open(&file).unwrap();
+    let checked = split.check(0..3).unwrap();
+    let cut = std::fs::OpenOptions::new().write(true).open(&file).unwrap();
+    cut.set_len(4096).unwrap();
+    // As whoever has checked before would.
+    assert!(split.decoded().unwrap().image(2).iter().all(|&byte| byte == 0));
+    for refused in
+        [split.is_unchanged(checked).map(drop), split.check([0]).map(drop), split.check_all(&go_on)]
+    {
+        let refused = refused.unwrap_err().to_string();
+        let expected = format!("{}: damaged: it has 4096 bytes; expected {}", file.display(), whole.len());
+        assert_eq!(refused, expected);
+    }
+    assert_eq!(split.damaged_batches(), 1);
+    // What was read as zeros may be in use: this split is of no use any more, but the file is.
+    (&cut).write_all(&whole).unwrap();
+    let refused = split.check([0]).unwrap_err().to_string();
+    assert!(refused.ends_with("a part of it could not be read; it must be opened again"), "{refused}");
+    assert_holds(&packed::open(&file).unwrap(), &images, &[0, 1, 0]);
 }
 
 #[test]
@@ -109,9 +262,19 @@ fn a_flipped_byte_never_panics_nor_leaves_the_file() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("train.arrow");
     pack(&file, shape(4, 4), &[0, 1, 0, 1], &["a", "b"]);
+    let whole = packed::open(&file).unwrap();
+    let (images, labels): (Vec<_>, Vec<_>) =
+        (0..4).map(|row| (whole.decoded().unwrap().image(row).to_vec(), whole.label(row))).unzip();
+    let digest = whole.digest();
+    drop(whole);
     open_with_each_byte_flipped(&file, |split| {
         for row in 0..split.len() {
             assert!((split.decoded().unwrap().image(row).len(), split.label(row) < 2) == (48, true));
+        }
+        // What is not refused is what was written.
+        if split.check(0..split.len()).is_ok() {
+            assert_holds(split, &images, &labels);
+            assert_eq!((split.digest(), split.classes()), (digest, &["a".to_owned(), "b".to_owned()][..]));
         }
     });
 }

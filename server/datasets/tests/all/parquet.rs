@@ -11,6 +11,7 @@ use arrow_schema::{DataType, Field, Fields, Schema};
 use parquet::arrow::ArrowWriter;
 use parquet::basic::Compression;
 use parquet::file::properties::WriterProperties;
+use parquet::file::reader::{FileReader, SerializedFileReader};
 use pba_datasets::{DatasetError, Images, Progress, SplitName, open};
 
 use crate::{assert_holds, failure, noise, opened, shape, split};
@@ -381,4 +382,28 @@ fn several_at_once_do_no_harm() {
     // One folder, with one file in it: no temporary file is left.
     let imported = folder.cache.path().read_dir().unwrap().next().unwrap().unwrap();
     assert_eq!(imported.path().read_dir().unwrap().count(), 1);
+}
+
+#[test]
+fn a_page_that_inflates_to_more_than_it_says_is_refused() {
+    let folder = Folder::new();
+    let file = folder.source.path().join("train.parquet");
+    let image = |bytes: usize| hub_struct(&[Some(vec![0; bytes])]);
+    let columns = [("image", image(40_000_000)), ("label", numbers(&[0]))];
+    write(&file, &columns, None, Compression::GZIP(Default::default()));
+    let opened = SerializedFileReader::new(std::fs::File::open(&file).unwrap()).unwrap();
+    let column = opened.metadata().row_group(0).column(0);
+    let place = column.dictionary_page_offset().unwrap_or(column.data_page_offset()) as usize;
+    let mut bytes = std::fs::read(&file).unwrap();
+    assert!(bytes.len() < 100_000, "40 MB in {} bytes", bytes.len());
+    // Its type, then the bytes that it inflates to, as a number of seven bits to a byte.
+    let length = &mut bytes[place + 3..place + 7];
+    assert!(length[2] >= 0x80 && length[3] < 0x80, "{length:?}");
+    length.copy_from_slice(&[0x80, 0x80, 0x80, 0x01]);
+    std::fs::write(&file, bytes).unwrap();
+    assert_eq!(
+        failure(&folder.open(), SplitName::Train),
+        "train.parquet: not a readable Parquet file: page 0 of a column: it inflates to more than the 1048576 \
+         bytes that it says"
+    );
 }

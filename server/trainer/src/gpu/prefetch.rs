@@ -20,7 +20,7 @@ const AHEAD_PER_THREAD: usize = 2;
 /// cores render ahead of it, into memory that `device` can copy from by itself.
 ///
 /// # Errors
-/// [`signals::Interrupted`] when told to stop; else the first of `train`.
+/// [`signals::Interrupted`] when told to stop; when an image is damaged; else the first of `train`.
 pub(super) fn feed(
     work: &EpochWork<'_>,
     device: Device,
@@ -33,12 +33,13 @@ pub(super) fn feed(
         let (mut scratch, order) = (Scratch::new(), &order);
         move |item| {
             let (net, step) = order(item);
-            Batch::render(epochs[net], step, &mut scratch).pinned(device)
+            anyhow::Ok(Batch::render(epochs[net], step, &mut scratch)?.pinned(device))
         }
     };
     in_order(epochs.len() * rates.len(), threads() - 1, renderer, |item, batch| {
         signals::check()?;
         let (net, step) = order(item);
+        let batch = batch?;
         train(net, step, &batch)?;
         meter.trained(batch.labels.numel());
         Ok(())

@@ -1,0 +1,168 @@
+//! What of a packed file was compared with its checksums.
+//!
+//! A file is compared once, block by block as they are first touched, and everything again when the file has
+//! changed since: when its length, its times or its place on the disk differ. So an image costs no more than
+//! the look at a bit; the file's state is asked for once per batch.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+/// How long a file that has changed is compared again for each batch: two changes within a tick of the clock
+/// that the kernel stamps them with, some milliseconds, cannot be told apart.
+const UNSETTLED: Duration = Duration::from_secs(2);
+
+/// What tells one state of an open file from another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Stamp {
+    device: u64,
+    inode: u64,
+    pub(crate) bytes: u64,
+    /// Seconds and nanoseconds.
+    modified: (i64, i64),
+    /// Of content or of what the file is called, by whom it may be read, and the like: no program can set it.
+    changed: (i64, i64),
+}
+
+impl Stamp {
+    pub(crate) fn of(file: &File) -> io::Result<Stamp> {
+        // Half of what `File::metadata` costs, which asks for the time of creation, too.
+        let found = rustix::fs::fstat(file)?;
+        Ok(Stamp {
+            device: found.st_dev,
+            inode: found.st_ino,
+            bytes: found.st_size as u64,
+            modified: (found.st_mtime, found.st_mtime_nsec as i64),
+            changed: (found.st_ctime, found.st_ctime_nsec as i64),
+        })
+    }
+}
+
+impl Stamp {
+    /// Whether nothing was written between two states, unless somebody has put the time back. What changes more
+    /// than the content does is the time of all changes: that of another name for the file, say.
+    pub(crate) fn is_unwritten(&self, since: &Stamp) -> bool {
+        Stamp { changed: since.changed, ..*self } == *since
+    }
+}
+
+/// A part that is compared as a whole: one with a checksum of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Part {
+    /// Everything of a record batch but its images, by its position.
+    Columns(usize),
+    /// A block of pixels, or an encoded image, by its position in the file.
+    Block(usize),
+}
+
+/// Damaged parts that are kept apart; there is no use in knowing more of a disk.
+const DAMAGED_MAX: usize = 1000;
+
+/// What was compared with the checksums since the file last changed, and what differed.
+#[derive(Debug)]
+pub(crate) struct Checks {
+    /// A bit for each record batch, then for each block.
+    bits: Vec<AtomicU64>,
+    batches: usize,
+    blocks: usize,
+    /// Bits that are not set.
+    left: AtomicUsize,
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    stamp: Stamp,
+    /// How often the bits were cleared, so that what was compared before is not noted after.
+    cleared: u64,
+    unsettled_until: Option<Instant>,
+    /// Why a part is not served.
+    damaged: BTreeMap<Part, String>,
+}
+
+impl Checks {
+    /// Of a file in a state in which the columns of all record batches were compared, and no block.
+    pub(crate) fn new(stamp: Stamp, batches: usize, blocks: usize) -> Checks {
+        let bits = (0..(batches + blocks).div_ceil(64)).map(|_| AtomicU64::new(0)).collect();
+        let (left, damaged) = (AtomicUsize::new(batches + blocks), BTreeMap::new());
+        let state = State { stamp, cleared: 0, unsettled_until: None, damaged };
+        let checks = Checks { bits, batches, blocks, left, state: Mutex::new(state) };
+        (0..batches).for_each(|batch| checks.note(0, Part::Columns(batch)));
+        checks
+    }
+
+    /// Compares the file's state with that in which its content was compared, and forgets that when it has
+    /// changed. Returns how often that has happened.
+    pub(crate) fn settle(&self, stamp: Stamp) -> u64 {
+        let mut state = self.state();
+        let is_changed = state.stamp != stamp;
+        let is_unsettled = state.unsettled_until.is_some_and(|until| Instant::now() < until);
+        if is_changed {
+            if !stamp.is_unwritten(&state.stamp) {
+                state.unsettled_until = Some(Instant::now() + UNSETTLED);
+            }
+            state.stamp = stamp;
+            state.damaged.clear();
+        } else if !is_unsettled {
+            state.unsettled_until = None;
+        }
+        if is_changed || is_unsettled {
+            state.cleared += 1;
+            self.bits.iter().for_each(|bits| bits.store(0, Ordering::Relaxed));
+            self.left.store(self.batches + self.blocks, Ordering::Release);
+        }
+        state.cleared
+    }
+
+    /// Whether all parts have been compared.
+    #[inline]
+    pub(crate) fn is_complete(&self) -> bool {
+        self.left.load(Ordering::Acquire) == 0
+    }
+
+    /// Whether a part has been compared.
+    #[inline]
+    pub(crate) fn has(&self, part: Part) -> bool {
+        let bit = self.bit(part);
+        self.bits[bit / 64].load(Ordering::Relaxed) & 1 << (bit % 64) != 0
+    }
+
+    /// Notes that a part is what was written, unless all was forgotten since `cleared` was asked for.
+    pub(crate) fn note(&self, cleared: u64, part: Part) {
+        let bit = self.bit(part);
+        let state = self.state();
+        let mask = 1 << (bit % 64);
+        if state.cleared == cleared && self.bits[bit / 64].fetch_or(mask, Ordering::Relaxed) & mask == 0 {
+            self.left.fetch_sub(1, Ordering::Release);
+        }
+    }
+
+    /// Notes that a part of a record batch is damaged, if the file is still what it was when that was found. Of
+    /// many damaged parts, that their record batch is.
+    pub(crate) fn note_damage(&self, stamp: Stamp, batch: usize, part: Part, reason: String) {
+        let mut state = self.state();
+        if state.stamp == stamp {
+            let is_many = state.damaged.len() >= DAMAGED_MAX;
+            state.damaged.insert(if is_many { Part::Columns(batch) } else { part }, reason);
+        }
+    }
+
+    /// The parts that are known to be damaged, and how that shows.
+    pub(crate) fn damaged(&self) -> BTreeMap<Part, String> {
+        self.state().damaged.clone()
+    }
+
+    fn bit(&self, part: Part) -> usize {
+        match part {
+            Part::Columns(batch) => batch,
+            Part::Block(block) => self.batches + block,
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

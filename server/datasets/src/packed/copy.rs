@@ -1,0 +1,99 @@
+//! Packed files of others, copied into the cache: what is mapped is only what nobody else writes to.
+
+use std::fs::File;
+use std::io;
+use std::ops::ControlFlow;
+use std::path::Path;
+
+use pba_files::Replacement;
+use pba_types::SplitName;
+
+use crate::error::DatasetError;
+use crate::packed::read;
+use crate::packed::spec::PackSpec;
+use crate::packed::split::{Images, Split};
+use crate::packed::target::Progress;
+use crate::packed::write::{PARTIAL_PREFIX, Packer};
+
+/// Bytes that are copied before the next question whether to go on.
+const STEP_BYTES: u64 = 64 << 20;
+
+/// Copies the packed file `from` to `to`, where it appears when all of it was compared with its checksums. On a
+/// file system that can, the two share their blocks until one is written to, so that the copy costs nothing.
+///
+/// A file of an earlier version is compared with its digest, and packed again with checksums.
+///
+/// `progress` is told before the first row and after every few; its [`ControlFlow::Break`] cancels.
+///
+/// # Errors
+/// When `from` cannot be read, is no packed split or is damaged; when `to` cannot be written; and
+/// [`DatasetError::Cancelled`].
+pub(crate) fn copy(
+    from: &Path,
+    to: &Path,
+    split: SplitName,
+    progress: &dyn Fn(Progress) -> ControlFlow<()>,
+) -> Result<(), DatasetError> {
+    let source = File::open(from).map_err(DatasetError::io(from, "open it"))?;
+    let bytes = source.metadata().map_err(DatasetError::io(from, "read it"))?;
+    if !bytes.is_file() {
+        return Err(DatasetError::unreadable(from.display(), "not a packed split: not a file"));
+    }
+    let folder = to.parent().unwrap_or(Path::new(""));
+    std::fs::create_dir_all(folder).map_err(DatasetError::io(folder, "create the folder"))?;
+    let write = DatasetError::io(to, "write");
+    let replacement = Replacement::begin(to, PARTIAL_PREFIX).map_err(&write)?;
+    let told = |rows_done, rows_total| match progress(Progress { split, rows_done, rows_total }) {
+        ControlFlow::Continue(()) => Ok(()),
+        ControlFlow::Break(()) => Err(DatasetError::Cancelled),
+    };
+    // How many rows there are is known when the copy is there.
+    told(0, 1)?;
+    if rustix::fs::ioctl_ficlone(replacement.file(), &source).is_err() {
+        loop {
+            let copied = io::copy(&mut io::Read::take(&source, STEP_BYTES), &mut replacement.file());
+            if copied.map_err(&write)? == 0 {
+                break;
+            }
+            told(0, 1)?;
+        }
+    }
+    let file = replacement.file().try_clone().map_err(&write)?;
+    let copied = read::open_file(file, from)?;
+    told(0, copied.len())?;
+    if !copied.head.has_checksums {
+        return pack_again(&copied, from, to, &told);
+    }
+    copied.check_all(&|rows| match told(rows, copied.len()) {
+        Ok(()) => ControlFlow::Continue(()),
+        Err(_) => ControlFlow::Break(()),
+    })?;
+    replacement.commit().map_err(&write)
+}
+
+/// Packs the rows of a file of an earlier version once more.
+fn pack_again(
+    old: &Split,
+    from: &Path,
+    to: &Path,
+    told: &dyn Fn(u64, u64) -> Result<(), DatasetError>,
+) -> Result<(), DatasetError> {
+    if !old.verify() {
+        return Err(DatasetError::unreadable(from.display(), "damaged: its digest is another than it says"));
+    }
+    let source = format!("a packed file of an earlier version, {}", from.display());
+    let spec = PackSpec { classes: old.classes().to_vec(), rows: old.len(), source };
+    let mut packer = Packer::create(to, old.shape(), spec)?;
+    for row in 0..old.len() {
+        let (image, size) = match old.images() {
+            Images::Decoded(images) => (images.image(row), images.shape()),
+            Images::Encoded(images) => (images.bytes(row), images.size(row)),
+        };
+        packer.push_row(image, size, old.label(row))?;
+        if row % 1024 == 0 {
+            told(row, old.len())?;
+        }
+    }
+    told(old.len(), old.len())?;
+    packer.finish_with(old.mean(), old.std())
+}
