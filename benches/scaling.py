@@ -117,7 +117,7 @@ def head(*first):
 def fresh(program, cores, query, streams, rounds, seconds):
     """A measurement on a server of its own, so that its memory is this load's alone."""
     with tempfile.TemporaryDirectory(prefix="pba-scaling-") as folder:
-        server = Server(program, folder, cores)
+        server = Server(program, folder, cores, ["--streams-per-client-max", str(max(streams, 128))])
         try:
             return measure(server, "shapes", streams, query, rounds, seconds)
         finally:

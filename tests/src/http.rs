@@ -3,7 +3,7 @@
 //! Libraries hide where an answer broke off. This client tells, and reads no faster than asked.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::net::{IpAddr, Shutdown, SocketAddr, TcpStream};
 use std::time::Duration;
 
 use pba_wire::Problem;
@@ -104,6 +104,19 @@ impl Download {
     /// As [`Download::open`].
     pub fn open_narrow(address: SocketAddr, target: &str) -> io::Result<Download> {
         let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+        socket.set_recv_buffer_size(4096)?;
+        socket.connect(&address.into())?;
+        socket.set_read_timeout(Some(PATIENCE))?;
+        Download::request(socket.into(), "GET", target, &[], b"")
+    }
+
+    /// As [`Download::open_narrow`], from an address of this machine: 127.0.0.2, say, is another client.
+    ///
+    /// # Errors
+    /// As [`Download::open`].
+    pub fn open_narrow_from(source: IpAddr, address: SocketAddr, target: &str) -> io::Result<Download> {
+        let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+        socket.bind(&SocketAddr::new(source, 0).into())?;
         socket.set_recv_buffer_size(4096)?;
         socket.connect(&address.into())?;
         socket.set_read_timeout(Some(PATIENCE))?;

@@ -71,11 +71,6 @@ impl Process {
         }
     }
 
-    /// Its process id.
-    pub fn id(&self) -> u32 {
-        self.child.id()
-    }
-
     /// Standard error so far.
     pub fn stderr(&self) -> String {
         self.stderr.lock().unwrap().clone()
@@ -99,6 +94,11 @@ impl Process {
     #[track_caller]
     pub fn wait(&mut self) -> ExitStatus {
         wait_for("the end of pba", || self.child.try_wait().expect("a child can be waited for"))
+    }
+
+    /// Its number.
+    pub fn id(&self) -> u32 {
+        self.child.id()
     }
 
     /// Whether it still runs.

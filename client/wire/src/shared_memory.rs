@@ -28,6 +28,10 @@
 //!
 //! The shared memory is sealed: it cannot shrink or grow, and only the server can write to it. A client
 //! may write to a private mapping (copy on write), which nothing else sees.
+//!
+//! What a client holds stays valid after the end of the stream, and counts as the server's memory until the
+//! client has neither the descriptor nor the mapping. While clients keep too much of it, the server answers
+//! further requests as if the fields were absent.
 
 /// The protocol's name in `Upgrade`.
 pub const PROTOCOL: &str = "pba-memory/1";

@@ -1,5 +1,7 @@
 //! An epoch cut into batches.
 
+use std::ops::Range;
+
 use pba_types::limits::BATCH_SIZE_MAX;
 
 use crate::order::Permutation;
@@ -173,9 +175,18 @@ impl Plan {
     /// # Panics
     /// When `n` is not below [`Plan::batches`].
     pub fn indices(&self, n: u64) -> impl ExactSizeIterator<Item = u64> + '_ {
+        self.indices_of(n, 0..self.len_of(n))
+    }
+
+    /// Samples of some rows of the `n`-th batch of this answer, as positions in the dataset.
+    ///
+    /// # Panics
+    /// When `n` is not below [`Plan::batches`], or the batch has fewer rows.
+    pub fn indices_of(&self, n: u64, rows: Range<usize>) -> impl ExactSizeIterator<Item = u64> + '_ {
+        assert!(rows.end <= self.len_of(n), "rows {rows:?} of {}", self.len_of(n));
         let first = self.first_row(n);
         let Shard { index, count } = self.spec.shard;
-        (0..self.len_of(n)).map(move |row| {
+        rows.map(move |row| {
             let position = (first + row as u64) * u64::from(count) + u64::from(index);
             self.order.as_ref().map_or(position, |order| order.at(position))
         })
@@ -205,6 +216,8 @@ mod tests {
         let batches: Vec<Vec<u64>> = (0..plan.batches()).map(|n| plan.indices(n).collect()).collect();
         for (n, batch) in batches.iter().enumerate() {
             assert_eq!(batch.len(), plan.len_of(n as u64));
+            let middle = batch.len() / 3..batch.len() - batch.len() / 4;
+            assert_eq!(plan.indices_of(n as u64, middle.clone()).collect::<Vec<_>>(), batch[middle]);
         }
         assert_eq!(batches.iter().map(Vec::len).sum::<usize>() as u64, plan.rows());
         batches

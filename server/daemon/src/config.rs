@@ -116,8 +116,14 @@ settings! {
     threads: usize = available_parallelism().map_or(1, usize::from), 1..=1024, "PBA_THREADS", "N";
     /// Most streams at a time; further ones are refused with 429
     streams_max: usize = 256, 1..=65_536, "PBA_STREAMS_MAX", "N";
+    /// Most streams of one client at a time: of one address, of one IPv6 /64 network, or of one process on the
+    /// Unix socket; further ones are refused with 429
+    streams_per_client_max: usize = 128, 1..=65_536, "PBA_STREAMS_PER_CLIENT_MAX", "N";
     /// Batches that each stream prepares in advance
     batches_ahead: usize = 3, 1..=64, "PBA_BATCHES_AHEAD", "N";
+    /// Memory for all that is in flight: batches, shared memory, answers, bodies; by default half of what this
+    /// process may use, 4 GiB at most: the other half is for the datasets' pages, the cache and trainers
+    memory_bytes_max: u64 = memory_share(), 16 << 20..=1 << 44, "PBA_MEMORY_BYTES_MAX", "BYTES";
     /// Largest batch in bytes
     batch_bytes_max: u64 = 268_435_456, 1 << 10..=1 << 40, "PBA_BATCH_BYTES_MAX", "BYTES";
     /// Largest request body in bytes
@@ -132,6 +138,22 @@ settings! {
     drain_seconds: u64 = 30, 0..=86_400, "PBA_DRAIN_SECONDS", "SECONDS";
     /// Time that a client may take nothing before its stream is cut
     stall_seconds: u64 = 600, 1..=86_400, "PBA_STALL_SECONDS", "SECONDS";
+}
+
+/// Half of the memory of this machine or of the process's control group, whichever is less, but 4 GiB at most:
+/// more than 1,000 streams of usual batches need. Without an answer from the system, 1 GiB.
+fn memory_share() -> u64 {
+    let number = |text: &str| text.trim().parse::<u64>().ok();
+    let read = |path: &str| std::fs::read_to_string(path).ok();
+    // What limits a container is seen there from within.
+    let groups = ["/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"];
+    let groups = groups.into_iter().filter_map(|path| number(&read(path)?));
+    let machine = read("/proc/meminfo").and_then(|text| {
+        let total = text.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
+        Some(number(total.trim().strip_suffix("kB")?)? << 10)
+    });
+    let bytes = groups.chain(machine).min().unwrap_or(2 << 30);
+    (bytes / 2).clamp(64 << 20, 4 << 30)
 }
 
 /// The value of a setting, or its default.

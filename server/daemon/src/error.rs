@@ -29,6 +29,7 @@ pub(crate) enum Cause {
     NotReadable,
     BrokenDataset,
     Full,
+    Memory,
     Busy,
     Timeout,
     NoTrainer,

@@ -69,7 +69,7 @@ metrics! {
     stream_bytes: IntCounter = "pba_stream_bytes_total";
     /// Streams being sent.
     streams_active: IntGauge = "pba_streams_active";
-    /// Time per batch: augment = pixels of one batch on one worker, encode = its message, send = until
+    /// Time per batch: augment = pixels of one batch, over its workers, encode = its message, send = until
     /// the network asks for more; decode = the part of augment that decodes JPEG and PNG, for datasets
     /// stored encoded.
     stage: HistogramVec = "pba_stage_duration_seconds" ["stage"];
@@ -89,6 +89,16 @@ metrics! {
     requests: IntCounterVec = "pba_requests_total" ["route", "status"];
     /// Requests refused or aborted, by kind.
     request_errors: IntCounterVec = "pba_request_errors_total" ["kind"];
+    /// Requests refused because something is full, by what: streams = all of them, streams_per_client = those
+    /// of one client; memory = all of it, memory_per_client = the half that one client's streams may have,
+    /// memory_of_answers, memory_of_bodies = the shares of these.
+    refused: IntCounterVec = "pba_refused_total" ["reason"];
+    /// Memory taken by what is in flight: batches, idle buffers, shared memory, answers, bodies of requests; at
+    /// most memory_bytes_max of the configuration.
+    memory_in_flight_bytes: IntGauge = "pba_memory_in_flight_bytes";
+    /// The part of it that is confined to a share: ahead = batches beyond each stream's own, idle buffers, shared
+    /// memory (half of memory_bytes_max); shared_memory, of that; answers (a quarter); bodies (an eighth).
+    memory_share_bytes: IntGaugeVec = "pba_memory_share_bytes" ["share"];
     /// Bytes of packed datasets that are mapped; the kernel keeps in memory as much as fits.
     cache_bytes: IntGauge = "pba_cache_bytes";
     /// Record batches of packed datasets that are known to be damaged, until they are mended, by dataset.
@@ -105,9 +115,11 @@ metrics! {
     decoded_cache_hits: IntCounter = "pba_decoded_cache_hits_total";
     /// Images that had to be decoded because their pixels were not in the decoded cache.
     decoded_cache_misses: IntCounter = "pba_decoded_cache_misses_total";
-    /// Bytes of shared memory of the streams on the Unix socket, until they end; at most
+    /// Bytes of shared memory of the streams on the Unix socket, until they end; with what clients keep, at most
     /// shared_memory_bytes_max of the configuration.
     shared_memory_bytes: IntGauge = "pba_shared_memory_bytes";
+    /// Bytes of shared memory that clients still have mapped although their streams have ended.
+    shared_memory_kept_bytes: IntGauge = "pba_shared_memory_kept_bytes";
     /// Streams on the Unix socket that asked for shared memory but went through the socket, because none
     /// was available.
     shared_memory_refused: IntCounter = "pba_shared_memory_refused_total";
@@ -146,6 +158,9 @@ impl Metrics {
         for stage in STAGES {
             metrics.stage.with_label_values(&[stage]);
         }
+        for reason in REASONS {
+            metrics.refused.with_label_values(&[reason]);
+        }
         let ops = Op::ALL.iter().map(|op| metrics.ops_applied.with_label_values(&[op.name()])).collect();
         Ok(Metrics { inner: Arc::new(metrics), ops })
     }
@@ -157,6 +172,21 @@ impl Metrics {
         }
     }
 }
+
+/// What is full, as distinguished by `pba_refused_total`.
+#[derive(Clone, Copy)]
+pub(crate) enum Refused {
+    Streams,
+    StreamsPerClient,
+    Memory,
+    MemoryPerClient,
+    MemoryOfAnswers,
+    MemoryOfBodies,
+}
+
+/// The label of each.
+const REASONS: [&str; 6] =
+    ["streams", "streams_per_client", "memory", "memory_per_client", "memory_of_answers", "memory_of_bodies"];
 
 /// A part of the work on a batch, as distinguished by `pba_stage_duration_seconds`.
 #[derive(Clone, Copy)]
@@ -174,6 +204,11 @@ impl Inner {
     /// The times of a stage.
     pub(crate) fn stage(&self, stage: Stage) -> Histogram {
         self.stage.with_label_values(&[STAGES[stage as usize]])
+    }
+
+    /// Counts a request that was refused because something is full.
+    pub(crate) fn refuse(&self, refused: Refused) {
+        self.refused.with_label_values(&[REASONS[refused as usize]]).inc();
     }
 
     /// Everything in Prometheus' text format.

@@ -10,6 +10,8 @@ use std::time::Duration;
 
 use anyhow::Context;
 use axum::Router;
+use axum::http::Request;
+use hyper::body::Incoming;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -17,9 +19,11 @@ use tokio::net::{TcpListener, TcpStream, UnixListener};
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 use tokio_io_timeout::TimeoutStream;
+use tower::ServiceExt;
 
 use crate::app::App;
 use crate::http::router;
+use crate::stream::client::Client;
 use crate::stream::engine::Engine;
 use crate::stream::shared_memory_stream::{Local, Patient};
 
@@ -114,14 +118,17 @@ impl Sockets {
                 }
             };
             let accepted = tokio::select! {
-                accepted = self.listener.accept() => accepted.map(|(socket, _)| {
+                accepted = self.listener.accept() => accepted.map(|(socket, peer)| {
                     tune(&socket);
-                    serve(socket, &service.router, service);
+                    serve(socket, Client::at(peer.ip()), &service.router, service);
                 }),
                 accepted = local => accepted.map(|(socket, _)| {
                     // A server that may use less makes larger batches in more pieces.
                     let _ = socket2::SockRef::from(&socket).set_send_buffer_size(LOCAL_SEND_BYTES);
-                    serve(socket, &service.local_router, service);
+                    let client = socket.peer_cred().ok().and_then(|peer| {
+                        Some(Client::Process { user: peer.uid(), process: peer.pid()? })
+                    });
+                    serve(socket, client.unwrap_or(Client::Unknown), &service.local_router, service);
                 }),
             };
             if let Err(error) = accepted {
@@ -205,17 +212,21 @@ fn tune(socket: &TcpStream) {
 }
 
 /// Serves one HTTP/1.1 connection until it ends, or is told to end after its current request.
-fn serve<S>(socket: S, router: &Router, service: &Service)
+fn serve<S>(socket: S, client: Client, router: &Router, service: &Service)
 where
     S: AsyncRead + AsyncWrite + Send + 'static,
 {
     let mut socket = TimeoutStream::new(socket);
     socket.set_write_timeout(Some(service.stall));
     let socket: Patient<S> = Box::pin(socket);
+    let router = router.clone().map_request(move |mut request: Request<Incoming>| {
+        request.extensions_mut().insert(client);
+        request
+    });
     let connection = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEADER_TIMEOUT)
-        .serve_connection(TokioIo::new(socket), TowerToHyperService::new(router.clone()))
+        .serve_connection(TokioIo::new(socket), TowerToHyperService::new(router))
         .with_upgrades();
     let mut ending = service.ending.clone();
     tokio::spawn(async move {

@@ -19,8 +19,11 @@ mod stream;
 
 /// Exit code of a command that Ctrl-C ended.
 const INTERRUPTED: i32 = 130;
+/// Time that what a command has begun in the background gets to finish when the command is done.
+const LAST_TASKS: Duration = Duration::from_secs(2);
 
 use std::io::{IsTerminal, Write};
+use std::time::Duration;
 
 use anyhow::Context;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
@@ -72,7 +75,7 @@ pub fn run() -> anyhow::Result<()> {
         _ => environment::warn(&Cli::command()),
     }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    runtime.block_on(async {
+    let result = runtime.block_on(async {
         match cli.command {
             Command::Serve(args) => serve::run(*args).await,
             Command::Stream(args) => stream::run(args).await,
@@ -83,7 +86,10 @@ pub fn run() -> anyhow::Result<()> {
             Command::Evaluate(args) => evaluate::run(*args).await,
             Command::Compare(args) => compare::run(*args).await,
         }
-    })
+    });
+    // What is still being done for somebody then is left undone, however long it would take.
+    runtime.shutdown_timeout(LAST_TASKS);
+    result
 }
 
 /// Prints the requested help, or the error in the command line, and exits.

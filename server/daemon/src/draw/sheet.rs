@@ -3,6 +3,9 @@
 //! Below each image are its class and the ops that the policy applied to it.
 
 use std::convert::Infallible;
+use std::io::{self, Write};
+use std::ops::ControlFlow;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use anyhow::Context;
 use embedded_graphics::mono_font::MonoTextStyle;
@@ -13,7 +16,7 @@ use embedded_graphics::text::{Baseline, Text};
 use pba_augment::caption;
 
 use crate::stream::epoch::Epoch;
-use crate::stream::pool::Workspace;
+use crate::stream::pool::{Work, Workspace};
 
 const BACKGROUND: Rgb888 = Rgb888::new(0x14, 0x18, 0x1d);
 const TITLE: Rgb888 = Rgb888::new(0xf2, 0xf4, 0xf7);
@@ -29,47 +32,99 @@ const LINE: u32 = 11;
 const OPS_MIN: usize = 2;
 const HEADER: u32 = 44;
 const GLYPH_WIDTH: u32 = 6;
-/// Draws the first `count` images of an epoch as a PNG.
-///
-/// # Errors
-/// When an image can no longer be decoded, or the PNG cannot be encoded.
-pub(crate) fn draw(
-    epoch: &Epoch,
-    number: u32,
-    count: usize,
-    workspace: &mut Workspace,
-) -> anyhow::Result<Vec<u8>> {
-    let Epoch { plan, recipe, split, .. } = epoch;
-    let indices: Vec<u64> = (0..plan.batches()).flat_map(|n| plan.indices(n)).take(count).collect();
-    let shape = recipe.shape();
-    let mut pixels = vec![0; indices.len() * shape.rgb_bytes()];
-    epoch.render(indices.iter().copied(), &mut pixels, workspace)?;
 
-    let columns = (indices.len() as f64).sqrt().ceil().clamp(1.0, 32.0) as u32;
-    let rows = (indices.len() as u32).div_ceil(columns);
-    let tile = Tile::of(shape.height, shape.width);
-    let cell_width = tile.width.max(TILE_SIDE) + GAP;
-    // The class and the ops are written below an image.
-    let lines = 1 + recipe.calls_max().max(OPS_MIN) as u32;
-    let cell_height = tile.height + lines * LINE + 4 + GAP;
-    let title = format!("{}  epoch {number}", epoch.dataset);
-    let subtitle = format!("schedule {}   base {}", epoch.schedule, recipe.spec().base);
-    let text_width = (9 * title.len() as u32).max(GLYPH_WIDTH * subtitle.len() as u32) + 2 * GAP;
-    let mut canvas =
-        Canvas::new((columns * cell_width + GAP).max(text_width), HEADER + rows * cell_height + GAP);
+/// Where everything is on the sheet of some images.
+struct Grid {
+    tile: Tile,
+    columns: u32,
+    rows: u32,
+    cell_width: u32,
+    cell_height: u32,
+    title: String,
+    subtitle: String,
+}
 
-    canvas.text(&title, GAP, 9, MonoTextStyle::new(&FONT_9X15_BOLD, TITLE));
-    canvas.text(&subtitle, GAP, 27, MonoTextStyle::new(&FONT_6X10, CLASS));
-    // The shard has none, or the start is after its last batch.
-    if indices.is_empty() {
-        canvas.text("no images", GAP, HEADER, MonoTextStyle::new(&FONT_6X10, CLASS));
+impl Grid {
+    fn of(epoch: &Epoch, number: u32, images: usize) -> Grid {
+        let recipe = &epoch.recipe;
+        let shape = recipe.shape();
+        let columns = (images as f64).sqrt().ceil().clamp(1.0, 32.0) as u32;
+        let tile = Tile::of(shape.height, shape.width);
+        // The class and the ops are written below an image.
+        let lines = 1 + recipe.calls_max().max(OPS_MIN) as u32;
+        Grid {
+            columns,
+            rows: (images as u32).div_ceil(columns),
+            cell_width: tile.width.max(TILE_SIDE) + GAP,
+            cell_height: tile.height + lines * LINE + 4 + GAP,
+            tile,
+            title: format!("{}  epoch {number}", epoch.dataset),
+            subtitle: format!("schedule {}   base {}", epoch.schedule, recipe.spec().base),
+        }
     }
-    let letters = (cell_width - GAP) / GLYPH_WIDTH;
-    for (position, (&index, pixels)) in indices.iter().zip(pixels.chunks_exact(shape.rgb_bytes())).enumerate()
-    {
+
+    /// Width and height of the sheet.
+    fn size(&self) -> (u32, u32) {
+        let text = (9 * self.title.len() as u32).max(GLYPH_WIDTH * self.subtitle.len() as u32) + 2 * GAP;
+        ((self.columns * self.cell_width + GAP).max(text), HEADER + self.rows * self.cell_height + GAP)
+    }
+
+    fn canvas(&self) -> Canvas {
+        let (width, height) = self.size();
+        let mut canvas = Canvas::new(width, height);
+        canvas.text(&self.title, GAP, 9, MonoTextStyle::new(&FONT_9X15_BOLD, TITLE));
+        canvas.text(&self.subtitle, GAP, 27, MonoTextStyle::new(&FONT_6X10, CLASS));
+        // The shard has none, or the start is after its last batch.
+        if self.rows == 0 {
+            canvas.text("no images", GAP, HEADER, MonoTextStyle::new(&FONT_6X10, CLASS));
+        }
+        canvas
+    }
+}
+
+/// Bytes of memory that a sheet of `count` images takes at most: its pixels, a PNG that may have grown to twice
+/// as much, and the images that workers are about to put on it.
+pub(crate) fn bytes(epoch: &Epoch, count: usize) -> u64 {
+    let (width, height) = Grid::of(epoch, 0, count).size();
+    let of_part = epoch.images_of_part(count) * epoch.recipe.shape().rgb_bytes();
+    3 * 3 * u64::from(width) * u64::from(height) + (of_part * epoch.engine.limits.threads) as u64
+}
+
+/// The sheet of the first images of an epoch, as work for the pool: a few images at a time. What comes of it is
+/// to be encoded. `H` is whatever is held until that is done, or given up.
+pub(crate) struct Sheet<H> {
+    epoch: Arc<Epoch>,
+    indices: Vec<u64>,
+    images_of_part: usize,
+    grid: Grid,
+    /// None before the first part begins, and after the last.
+    canvas: Mutex<Option<Canvas>>,
+    held: Mutex<Option<H>>,
+}
+
+impl<H> Sheet<H> {
+    /// The sheet of `count` images, or of all if there are fewer.
+    pub(crate) fn new(epoch: Arc<Epoch>, number: u32, count: usize, held: H) -> Sheet<H> {
+        let plan = &epoch.plan;
+        let indices: Vec<u64> = (0..plan.batches()).flat_map(|n| plan.indices(n)).take(count).collect();
+        Sheet {
+            images_of_part: epoch.images_of_part(indices.len()),
+            grid: Grid::of(&epoch, number, indices.len()),
+            indices,
+            epoch,
+            canvas: Mutex::default(),
+            held: Mutex::new(Some(held)),
+        }
+    }
+
+    /// Draws one image of the sheet, with what is known of it.
+    fn draw(&self, canvas: &mut Canvas, position: usize, index: u64, pixels: &[[u8; 3]]) {
+        let Epoch { recipe, split, .. } = &*self.epoch;
+        let Grid { tile, columns, cell_width, cell_height, .. } = &self.grid;
+        let letters = (cell_width - GAP) / GLYPH_WIDTH;
         let x = GAP + position as u32 % columns * cell_width;
         let y = HEADER + position as u32 / columns * cell_height;
-        canvas.image(pixels.as_chunks().0, shape.width, &tile, x, y);
+        canvas.image(pixels, recipe.shape().width, tile, x, y);
         let label = split.label(index);
         let class = usize::try_from(label).ok().and_then(|label| split.classes().get(label));
         let class = shortened(&class.cloned().unwrap_or_else(|| label.to_string()), letters);
@@ -84,7 +139,96 @@ pub(crate) fn draw(
             canvas.text("-", x, y + LINE, MonoTextStyle::new(&FONT_6X10, NO_OPS));
         }
     }
-    png(canvas.width, canvas.height, png::ColorType::Rgb, canvas.rgb.as_flattened())
+}
+
+impl<H: Send + 'static> Work for Sheet<H> {
+    type Output = anyhow::Result<Encoding<H>>;
+
+    fn parts(&self) -> usize {
+        self.indices.len().div_ceil(self.images_of_part).max(1)
+    }
+
+    fn run(&self, part: usize, workspace: &mut Workspace) -> ControlFlow<Self::Output> {
+        let first = part * self.images_of_part;
+        let last = (first + self.images_of_part).min(self.indices.len());
+        let indices = &self.indices[first..last];
+        let image_bytes = self.epoch.recipe.shape().rgb_bytes();
+        let mut pixels = vec![0; indices.len() * image_bytes];
+        if let Err(error) = self.epoch.render(indices.iter().copied(), &mut pixels, workspace) {
+            return ControlFlow::Break(Err(error));
+        }
+        let mut canvas = lock(&self.canvas);
+        let canvas = canvas.get_or_insert_with(|| self.grid.canvas());
+        for (position, (&index, pixels)) in indices.iter().zip(pixels.chunks_exact(image_bytes)).enumerate() {
+            self.draw(canvas, first + position, index, pixels.as_chunks().0);
+        }
+        ControlFlow::Continue(())
+    }
+
+    fn finish(&self, _: &mut Workspace) -> Self::Output {
+        let canvas = lock(&self.canvas).take().expect("every part draws on it");
+        Encoding::new(canvas, lock(&self.held).take().expect("it is held to the end"))
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // A panic ends the sheet; nothing of it is used again.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Pixels of a sheet that are encoded in one step: some 10 ms.
+const STEP_PIXELS: usize = 1 << 18;
+
+/// A sheet on its way to a PNG.
+pub(crate) struct Encoding<H> {
+    canvas: Canvas,
+    /// Pixels that are encoded.
+    done: usize,
+    writer: png::StreamWriter<'static, Sink>,
+    png: Sink,
+    held: H,
+}
+
+impl<H> Encoding<H> {
+    fn new(canvas: Canvas, held: H) -> anyhow::Result<Encoding<H>> {
+        let png = Sink::default();
+        let mut encoder = png::Encoder::new(png.clone(), canvas.width, canvas.height);
+        encoder.set_color(png::ColorType::Rgb);
+        let writer = encoder.write_header().and_then(png::Writer::into_stream_writer);
+        Ok(Encoding { writer: writer.context("cannot encode the PNG")?, canvas, done: 0, png, held })
+    }
+
+    /// Encodes some more of it; breaks with the PNG, and with what was held.
+    ///
+    /// # Errors
+    /// When it cannot be encoded, which is a bug.
+    pub(crate) fn step(mut self) -> anyhow::Result<ControlFlow<(Vec<u8>, H), Encoding<H>>> {
+        let end = (self.done + STEP_PIXELS).min(self.canvas.rgb.len());
+        let pixels = self.canvas.rgb[self.done..end].as_flattened();
+        self.writer.write_all(pixels).context("cannot encode the PNG")?;
+        self.done = end;
+        if end < self.canvas.rgb.len() {
+            return Ok(ControlFlow::Continue(self));
+        }
+        self.writer.finish().context("cannot encode the PNG")?;
+        let png = std::mem::take(&mut *lock(&self.png.0));
+        Ok(ControlFlow::Break((png, self.held)))
+    }
+}
+
+/// Where a PNG is written.
+#[derive(Clone, Default)]
+struct Sink(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Sink {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        lock(&self.0).extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// Cuts a text to a number of letters, all in the font, which covers ISO 8859-1.

@@ -14,11 +14,20 @@ use crate::app::App;
 use crate::draw::sheet::png;
 use crate::error::{Cause, Error};
 use crate::http::extract::{Binary, Body, Query};
-use crate::http::on_pool;
 use crate::http::problem::UnsupportedMediaType;
+use crate::http::{charged, on_pool, turn};
+use crate::stream::client::Client;
+use crate::stream::pool::{Cancellation, Workspace};
 
 /// More ops than a policy ever applies, and few enough to answer at once.
 const OPS_MAX: usize = 30;
+
+/// Memory for each pixel of the image, in bytes, at most: its coefficients as decoded (6), its pixels in RGB (3)
+/// and RGBA (4), those that an op reads (4), and the PNG, which may have grown to twice its length (8).
+const BYTES_PER_PIXEL: u64 = 25;
+
+/// Pixels of the largest image whose buffers a worker keeps.
+const KEPT_PIXELS_MAX: u64 = 1 << 20;
 
 /// An op as requested, with its magnitude.
 type Asked = (Op, u8, Sign);
@@ -40,24 +49,52 @@ type Asked = (Op, u8, Sign);
 )]
 pub(crate) async fn apply(
     State(app): State<Arc<App>>,
+    client: Client,
     Query(query): Query<Apply>,
     Body(body): Body,
 ) -> Result<Response, Error> {
     let (x, y) = (query.x, query.y);
     let asked = parse(query)?;
-    let result = on_pool(&app, move |workspace| {
-        let image = pba_datasets::decode(&body).map_err(|error| Error::new(Cause::NotReadable, error))?;
-        let ImageShape { height, width } = image.shape;
-        let rgba = Rgba::from_rgb(image.shape, &image.pixels);
-        let mut rgba = rgba.map_err(|error| Error::new(Cause::NotReadable, error))?;
-        let centre = (within("x", x, width)?, within("y", y, height)?);
-        for (op, magnitude, sign) in asked {
-            apply_op(&OpCall { op, magnitude, sign, centre }, &mut rgba, &mut workspace.scratch);
+    // What cannot be read is told when it is decoded.
+    let size = pba_datasets::image_size(&body).ok();
+    let pixels = size.map_or(0, |shape| u64::from(shape.height) * u64::from(shape.width));
+    let turn = turn(&app).await?;
+    let mut memory = app.engine.memory_for_answer(pixels * BYTES_PER_PIXEL)?;
+    let (png, memory) = on_pool(&app, client, turn, move |workspace, cancellation| {
+        let result = result(&body, (x, y), &asked, workspace, cancellation);
+        if pixels > KEPT_PIXELS_MAX {
+            // A worker does not keep the buffers that only this image needs.
+            *workspace = Workspace::default();
         }
-        png(width, height, png::ColorType::Rgba, rgba.as_bytes()).map_err(Error::internal)
+        let png = result?;
+        memory.shrink_to(png.capacity() as u64);
+        Ok((png, memory))
     })
     .await?;
-    Ok(([(header::CONTENT_TYPE, "image/png")], result).into_response())
+    Ok(([(header::CONTENT_TYPE, "image/png")], charged(png, memory)).into_response())
+}
+
+/// The PNG of an image after some ops.
+fn result(
+    body: &[u8],
+    (x, y): (Option<u32>, Option<u32>),
+    asked: &[Asked],
+    workspace: &mut Workspace,
+    cancellation: &Cancellation,
+) -> Result<Vec<u8>, Error> {
+    let image = pba_datasets::decode(body).map_err(|error| Error::new(Cause::NotReadable, error))?;
+    let ImageShape { height, width } = image.shape;
+    let rgba = Rgba::from_rgb(image.shape, &image.pixels);
+    let mut rgba = rgba.map_err(|error| Error::new(Cause::NotReadable, error))?;
+    drop(image);
+    let centre = (within("x", x, width)?, within("y", y, height)?);
+    for &(op, magnitude, sign) in asked {
+        if cancellation.is_cancelled() {
+            return Err(Error::new(Cause::Timeout, "nobody waits for the image any more"));
+        }
+        apply_op(&OpCall { op, magnitude, sign, centre }, &mut rgba, &mut workspace.scratch);
+    }
+    png(width, height, png::ColorType::Rgba, rgba.as_bytes()).map_err(Error::internal)
 }
 
 /// A coordinate of the centre, by default the middle of a side.

@@ -1,5 +1,6 @@
 //! `GET /v1/datasets/{dataset}/epochs/{epoch}/batches` and `.../preview.png`.
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use arrow_ipc::CompressionType;
@@ -16,12 +17,14 @@ use pba_wire::stream::CONTENT_TYPE;
 use pba_wire::{EpochRequest, Preview};
 
 use crate::app::App;
-use crate::draw::sheet;
+use crate::draw::sheet::{self, Sheet};
 use crate::error::{Cause, Error};
 use crate::http::extract::{Binary, Query};
-use crate::http::on_pool;
 use crate::http::problem::{NotFound, TooMany, Unavailable, Unprocessable};
-use crate::stream::body::chunks;
+use crate::http::{charged, turn};
+use crate::stream::body::{batch_bytes, chunks};
+use crate::stream::client::Client;
+use crate::stream::epoch::Epoch;
 use crate::stream::samples::SampleError;
 use crate::stream::shared_memory_stream::{Local, SharedMemoryStream};
 
@@ -46,6 +49,7 @@ use crate::stream::shared_memory_stream::{Local, SharedMemoryStream};
 )]
 pub(crate) async fn batches(
     State(app): State<Arc<App>>,
+    client: Client,
     Path((dataset, epoch)): Path<(String, String)>,
     Query(request): Query<EpochRequest>,
     mut http: Request,
@@ -55,7 +59,8 @@ pub(crate) async fn batches(
     let codec = codec(http.headers())?;
     let wanted = batches_wanted(http.headers())?;
     let epoch = Arc::new(app.resolver().resolve(&dataset, epoch, &request, codec)?);
-    let permit = app.engine.admit()?;
+    check_fits(&app, &epoch, &request)?;
+    let mut permit = app.engine.admit(client)?;
     // A request for what comes after the last batch only asks for the metadata of the stream.
     if request.start > 0 && epoch.plan.batches() > 0 {
         app.engine.metrics.resumes.inc();
@@ -87,9 +92,23 @@ pub(crate) async fn batches(
             }
         }
     }
-    let body = Body::from_stream(chunks(epoch, permit));
+    let own = app.engine.own_batch(&mut permit, batch_bytes(&epoch))?;
+    let body = Body::from_stream(chunks(epoch, permit, own));
     let headers = [(header::CONTENT_TYPE.as_str(), CONTENT_TYPE), (checksum::REQUEST_HEADER, &asked)];
     Ok((headers, body).into_response())
+}
+
+/// Refuses batches that would not fit if there were nothing else.
+fn check_fits(app: &App, epoch: &Epoch, request: &EpochRequest) -> Result<(), Error> {
+    let (bytes, bytes_max) = (batch_bytes(epoch), app.engine.memory_bytes_max());
+    if bytes <= bytes_max {
+        return Ok(());
+    }
+    let rows = epoch.plan.len_of(0) as u64;
+    let reason =
+        format!("a batch takes {bytes} bytes of memory; this server has {bytes_max} (memory_bytes_max)");
+    let allowed = format!("1..={}, as far as memory goes", (rows * (bytes_max / 2) / bytes).max(1));
+    Err(Error::parameter("batch_size", request.batch_size, reason, allowed))
 }
 
 /// Draws a contact sheet of the first images that the stream would send.
@@ -109,6 +128,7 @@ pub(crate) async fn batches(
 )]
 pub(crate) async fn preview(
     State(app): State<Arc<App>>,
+    client: Client,
     Path((dataset, epoch)): Path<(String, String)>,
     Query((Preview { n: count }, request)): Query<(Preview, EpochRequest)>,
 ) -> Result<Response, Error> {
@@ -122,16 +142,37 @@ pub(crate) async fn preview(
         let allowed = format!("1..={}", (bytes_max / image_bytes).max(1));
         return Err(Error::parameter("n", count, reason, allowed));
     }
-    let png = on_pool(&app, move |workspace| {
-        sheet::draw(&epoch, number, count as usize, workspace).map_err(|error| {
-            if error.is::<SampleError>() {
-                tracing::error!(error = format!("{error:#}"), "cannot decode an image for a preview");
-                return Error::new(Cause::BrokenDataset, format!("{error:#}"));
+    let (memory, most) = (sheet::bytes(&epoch, count as usize), app.engine.answer_bytes_max());
+    if memory > most {
+        let reason = format!(
+            "the sheet takes {memory} bytes of memory; allowed are {most}, a quarter of memory_bytes_max"
+        );
+        let allowed = format!("1..={} for these images", (u64::from(count) * most / memory).max(1));
+        return Err(Error::parameter("n", count, reason, allowed));
+    }
+    let turn = turn(&app).await?;
+    let memory = app.engine.memory_for_answer(memory)?;
+    let owner = app.engine.owner(client);
+    let failed = |error: anyhow::Error| {
+        if error.is::<SampleError>() {
+            tracing::error!(error = format!("{error:#}"), "cannot decode an image for a preview");
+            return Error::new(Cause::BrokenDataset, format!("{error:#}"));
+        }
+        Error::internal(format!("{error:#}"))
+    };
+    let sheet = Sheet::new(Arc::new(epoch), number, count as usize, (turn, memory));
+    let drawn = app.engine.pool.start_work(owner, sheet).await.map_err(Error::internal)?;
+    let mut encoding = drawn.map_err(failed)?;
+    let png = loop {
+        let step = app.engine.pool.run(owner, move |_, _| encoding.step()).await.map_err(Error::internal)?;
+        match step.map_err(failed)? {
+            ControlFlow::Continue(rest) => encoding = rest,
+            ControlFlow::Break((png, (_, mut memory))) => {
+                memory.shrink_to(png.capacity() as u64);
+                break charged(png, memory);
             }
-            Error::internal(format!("{error:#}"))
-        })
-    })
-    .await?;
+        }
+    };
     Ok(([(header::CONTENT_TYPE, "image/png")], png).into_response())
 }
 

@@ -16,11 +16,13 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::{DefaultBodyLimit, MatchedPath, Request, State};
+use axum::body::{Bytes, HttpBody};
+use axum::extract::{MatchedPath, Request, State};
 use axum::http::{Method, StatusCode, Uri};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Router};
+use tokio::sync::OwnedSemaphorePermit;
 use utoipa::OpenApi;
 use utoipa::openapi::RefOr;
 use utoipa::openapi::path::ParameterIn;
@@ -30,7 +32,9 @@ use utoipa_axum::routes;
 use crate::app::App;
 use crate::error::{Cause, Error};
 use crate::http::problem::{ProblemName, documented};
-use crate::stream::pool::{PANICKED, Workspace};
+use crate::stream::budget::Reservation;
+use crate::stream::client::Client;
+use crate::stream::pool::{Cancellation, Workspace};
 
 /// Longer query strings are refused; a policy of 60 integers takes some 200 bytes.
 const QUERY_BYTES_MAX: usize = 8 << 10;
@@ -132,7 +136,6 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         })
         .layer(from_fn_with_state((Arc::clone(&app), Arc::new(without_query)), observe))
         .layer(Extension(Arc::new(document)))
-        .layer(DefaultBodyLimit::max(app.engine.limits.body_bytes_max))
         .with_state(app)
 }
 
@@ -151,7 +154,7 @@ async fn observe(
         Err(error) => error.into_response(),
         // Bounds a body that does not come to its end; a stream's answer begins well before.
         Ok(()) => match tokio::time::timeout(ANSWER_TIMEOUT, next.run(request)).await {
-            Ok(response) => response,
+            Ok(response) => charge(&app, response).await,
             Err(_) => {
                 let seconds = ANSWER_TIMEOUT.as_secs();
                 let detail = format!("no answer within {seconds} s; was the body sent completely?");
@@ -200,11 +203,70 @@ async fn not_draining(State(app): State<Arc<App>>, request: Request, next: Next)
     Ok(next.run(request).await)
 }
 
-/// Runs CPU work on the pool when its turn comes, and waits for it.
+/// Smaller answers are not counted as memory in flight, so that a server whose memory is taken still says how it
+/// is: as many of them as there are connections is what they take at most.
+const SMALL_ANSWER_BYTES: u64 = 128 << 10;
+
+/// Marks an answer whose memory is reserved.
+#[derive(Clone, Copy)]
+struct Charged;
+
+/// Reserves the memory of an answer that lies ready as a whole, until it is sent.
+async fn charge(app: &App, response: Response) -> Response {
+    let Some(bytes) = response.body().size_hint().exact().filter(|bytes| *bytes > SMALL_ANSWER_BYTES) else {
+        return response;
+    };
+    if response.extensions().get::<Charged>().is_some() {
+        return response;
+    }
+    let memory = match app.engine.memory_for_answer(bytes) {
+        Ok(memory) => memory,
+        Err(error) => return error.into_response(),
+    };
+    let (parts, body) = response.into_parts();
+    match axum::body::to_bytes(body, usize::MAX).await {
+        Ok(bytes) => (parts, charged(bytes, memory)).into_response(),
+        Err(error) => Error::internal(error).into_response(),
+    }
+}
+
+/// An answer whose memory is given back when it is sent.
+fn charged(
+    bytes: impl AsRef<[u8]> + Send + 'static,
+    memory: Reservation,
+) -> (Extension<Charged>, axum::body::Body) {
+    (Extension(Charged), axum::body::Body::from(Bytes::from_owner(Held { bytes, _memory: memory })))
+}
+
+/// Bytes, and the memory that they take.
+struct Held<B> {
+    bytes: B,
+    _memory: Reservation,
+}
+
+impl<B: AsRef<[u8]>> AsRef<[u8]> for Held<B> {
+    fn as_ref(&self) -> &[u8] {
+        self.bytes.as_ref()
+    }
+}
+
+/// Waits for a turn of a request for a single image or sheet. The work holds it until it has ended, even if the
+/// client has left before.
+async fn turn(app: &App) -> Result<OwnedSemaphorePermit, Error> {
+    Arc::clone(&app.engine.single_tasks).acquire_owned().await.map_err(Error::internal)
+}
+
+/// Runs CPU work on the pool, and waits for it. It keeps its turn until it has ended.
 async fn on_pool<T: Send + 'static>(
     app: &App,
-    task: impl FnOnce(&mut Workspace) -> Result<T, Error> + Send + 'static,
+    client: Client,
+    turn: OwnedSemaphorePermit,
+    task: impl FnOnce(&mut Workspace, &Cancellation) -> Result<T, Error> + Send + 'static,
 ) -> Result<T, Error> {
-    let _turn = app.engine.single_tasks.acquire().await.map_err(Error::internal)?;
-    app.engine.pool.run(task).await.unwrap_or_else(|_| Err(Error::internal(PANICKED)))
+    let task = move |workspace: &mut Workspace, cancellation: &Cancellation| {
+        let _turn = turn;
+        task(workspace, cancellation)
+    };
+    let answer = app.engine.pool.run(app.engine.owner(client), task);
+    answer.await.unwrap_or_else(|panic| Err(Error::internal(panic)))
 }

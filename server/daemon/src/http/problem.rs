@@ -39,6 +39,7 @@ causes! {
     NotReadable: UNSUPPORTED_MEDIA_TYPE, "not-readable", "unsupported format";
     BrokenDataset: UNPROCESSABLE_ENTITY, "broken-dataset", "the dataset is broken";
     Full: TOO_MANY_REQUESTS, "full", "all streams are taken";
+    Memory: TOO_MANY_REQUESTS, "memory", "the server's memory is taken";
     Busy: TOO_MANY_REQUESTS, "busy", "too many jobs";
     Timeout: REQUEST_TIMEOUT, "timeout", "the request took too long";
     NoTrainer: SERVICE_UNAVAILABLE, "no-trainer", "there is no trainer";
@@ -74,7 +75,7 @@ impl IntoResponse for Error {
         };
         let body = serde_json::to_vec_pretty(&problem).expect("a problem is JSON");
         let mut response = (status, [(header::CONTENT_TYPE, CONTENT_TYPE)], body).into_response();
-        if matches!(self.cause, Cause::Full | Cause::Busy | Cause::Draining | Cause::Importing) {
+        if matches!(self.cause, Cause::Full | Cause::Memory | Cause::Busy | Cause::Draining | Cause::Importing) {
             response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
         }
         response.extensions_mut().insert(ProblemName(name));

@@ -4,11 +4,11 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Instant;
 
-use tokio::sync::OwnedSemaphorePermit;
-
 use crate::metrics::Stage;
+use crate::stream::engine::Permit;
 use crate::stream::epoch::Epoch;
-use crate::stream::pool::{Answer, PANICKED, Workspace};
+use crate::stream::making::{Making, Output};
+use crate::stream::pool::Answer;
 
 /// Why a stream was aborted after it had started.
 #[derive(Debug, thiserror::Error)]
@@ -34,12 +34,12 @@ pub(crate) struct Batches<B> {
     /// not asked for more.
     is_client_waiting: bool,
     since: Instant,
-    _permit: OwnedSemaphorePermit,
+    permit: Permit,
 }
 
 impl<B: Send + 'static> Batches<B> {
     /// The batches of an epoch, none of which is being produced yet.
-    pub(crate) fn new(epoch: Arc<Epoch>, permit: OwnedSemaphorePermit) -> Batches<B> {
+    pub(crate) fn new(epoch: Arc<Epoch>, permit: Permit) -> Batches<B> {
         epoch.engine.metrics.streams_active.inc();
         Batches {
             epoch,
@@ -49,7 +49,7 @@ impl<B: Send + 'static> Batches<B> {
             ended: false,
             is_client_waiting: false,
             since: Instant::now(),
-            _permit: permit,
+            permit,
         }
     }
 
@@ -64,19 +64,16 @@ impl<B: Send + 'static> Batches<B> {
     }
 
     /// Makes the pool produce the next batch.
-    pub(crate) fn ask(
-        &mut self,
-        make: impl FnOnce(&Epoch, u64, &mut Workspace) -> anyhow::Result<B> + Send + 'static,
-    ) {
-        let (epoch, n) = (Arc::clone(&self.epoch), self.next);
-        self.in_flight.push_back(self.epoch.engine.pool.run(move |workspace| make(&epoch, n, workspace)));
+    pub(crate) fn ask<O: Output<Batch = B>>(&mut self, output: O) {
+        let making = Making::new(Arc::clone(&self.epoch), self.next, output);
+        self.in_flight.push_back(self.epoch.engine.pool.start_work(self.permit.owner(), making));
         self.next += 1;
     }
 
     /// The next batch in order; none after the last. `is_awaited` says whether the client has
     /// nothing to do until it comes. May be dropped while it waits.
     pub(crate) async fn next(&mut self, is_awaited: bool) -> Result<Option<B>, BrokenStream> {
-        let is_late = self.in_flight.front().is_some_and(|answer| answer.is_empty());
+        let is_late = self.in_flight.front().is_some_and(|answer| answer.is_late());
         if is_late && is_awaited && !self.is_client_waiting {
             self.turn(true);
         }
@@ -87,7 +84,7 @@ impl<B: Send + 'static> Batches<B> {
         let batch = match answer.await {
             Ok(Ok(batch)) => batch,
             Ok(Err(error)) => return Err(self.fail(format!("{error:#}"))),
-            Err(_) => return Err(self.fail(PANICKED.to_owned())),
+            Err(panicked) => return Err(self.fail(panicked.to_string())),
         };
         self.in_flight.pop_front();
         self.turn(false);

@@ -1,29 +1,41 @@
 //! The resources that streams share: the workers, the memory, and the bounds of both.
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::config::Limits;
 use crate::error::{Cause, Error};
-use crate::metrics::Metrics;
-use crate::stream::budget::Budget;
+use crate::metrics::{Metrics, Refused};
+use crate::stream::budget::{BatchMemory, Budget, OwnBatch, Reservation};
 use crate::stream::buffers::BufferPool;
+use crate::stream::client::Client;
 use crate::stream::decoded_cache::DecodedCache;
-use crate::stream::pool::Pool;
+use crate::stream::pool::{Owner, Pool};
+use crate::stream::shared_memory::SharedMemory;
 
 /// The resources that all streams share.
 pub(crate) struct Engine {
     pub(crate) pool: Pool,
     pub(crate) buffers: BufferPool,
     pub(crate) decoded: DecodedCache,
-    pub(crate) shared_memory: Budget,
+    /// Bounds all that is in flight; see [`budget`](crate::stream::budget).
+    memory: Budget,
+    /// The shares of it.
+    shares: Shares,
+    pub(crate) shared_memory: Arc<SharedMemory>,
     pub(crate) metrics: Metrics,
     pub(crate) limits: Limits,
     /// Permits of previews and single ops: they use at most half of the workers, so that they cannot delay
     /// the streams.
-    pub(crate) single_tasks: Semaphore,
+    pub(crate) single_tasks: Arc<Semaphore>,
     streams: Arc<Semaphore>,
+    /// What each client has that has any stream.
+    of_clients: Arc<Mutex<HashMap<Client, Taken>>>,
+    /// The number of the next owner of work.
+    next: AtomicU64,
 }
 
 impl Engine {
@@ -33,32 +45,198 @@ impl Engine {
     /// When the system refuses a thread.
     pub(crate) fn start(limits: Limits, metrics: Metrics) -> anyhow::Result<Engine> {
         let decoded = Budget::new(limits.decoded_cache_bytes as u64, metrics.decoded_cache_bytes.clone());
+        let memory = Budget::new(limits.memory_bytes_max, metrics.memory_in_flight_bytes.clone());
+        let share = |share: &str, parts: u64| {
+            let taken = metrics.memory_share_bytes.with_label_values(&[share]);
+            memory.share(memory.bytes() / parts, taken)
+        };
+        let shares =
+            Shares { ahead: share("ahead", 2), answers: share("answers", 4), bodies: share("bodies", 8) };
+        let shared_memory = metrics.memory_share_bytes.with_label_values(&["shared_memory"]);
+        let shared_memory = shares.ahead.share(limits.shared_memory_bytes_max, shared_memory);
+        let (running, kept) = (metrics.shared_memory_bytes.clone(), metrics.shared_memory_kept_bytes.clone());
         Ok(Engine {
             pool: Pool::start(limits.threads, metrics.clone())?,
             // One buffer per worker is being filled; the rest is on its way to a client.
-            buffers: BufferPool::new(limits.threads + 2 * limits.batches_ahead),
+            buffers: BufferPool::new(limits.threads + 2 * limits.batches_ahead, shares.ahead.clone()),
             decoded: DecodedCache::new(decoded),
-            shared_memory: Budget::new(limits.shared_memory_bytes_max, metrics.shared_memory_bytes.clone()),
+            shared_memory: SharedMemory::new(shared_memory, running, kept),
+            memory,
+            shares,
             metrics,
-            single_tasks: Semaphore::new((limits.threads / 2).max(1)),
+            single_tasks: Arc::new(Semaphore::new((limits.threads / 2).max(1))),
             streams: Arc::new(Semaphore::new(limits.streams_max)),
+            of_clients: Arc::default(),
+            next: AtomicU64::new(0),
             limits,
         })
     }
 
-    /// A permit for one more stream, until it is dropped.
+    /// A permit for one more stream of a client, until it is dropped.
     ///
     /// # Errors
-    /// When all permits are taken.
-    pub(crate) fn admit(&self) -> Result<OwnedSemaphorePermit, Error> {
-        Arc::clone(&self.streams).try_acquire_owned().map_err(|_| {
-            let streams_max = self.limits.streams_max;
-            Error::new(Cause::Full, format!("all {streams_max} streams are taken; try again in a second"))
+    /// When all permits are taken, or the client's share of them.
+    pub(crate) fn admit(&self, client: Client) -> Result<Permit, Error> {
+        let Limits { streams_max, streams_per_client_max, .. } = self.limits;
+        let permit = Arc::clone(&self.streams).try_acquire_owned().map_err(|_| {
+            let detail = format!("all {streams_max} streams are taken; try again in a second");
+            self.refuse(Cause::Full, Refused::Streams, detail)
+        })?;
+        let mut of_clients = lock(&self.of_clients);
+        let Taken { streams, .. } = of_clients.entry(client).or_default();
+        if *streams >= streams_per_client_max {
+            let detail = format!(
+                "this client has {streams} streams, the most that one may have (streams_per_client_max); \
+                 try again in a second"
+            );
+            return Err(self.refuse(Cause::Full, Refused::StreamsPerClient, detail));
+        }
+        *streams += 1;
+        let of_clients = Arc::clone(&self.of_clients);
+        Ok(Permit { owner: self.owner(client), bytes: 0, of_clients, _permit: permit })
+    }
+
+    /// Memory for one batch of the stream of a permit, for as long as it runs.
+    ///
+    /// # Errors
+    /// When there is not enough left, or the client has half of all that there is.
+    pub(crate) fn own_batch(&self, permit: &mut Permit, bytes: u64) -> Result<OwnBatch, Error> {
+        {
+            let mut of_clients = lock(&self.of_clients);
+            let taken = of_clients.entry(permit.owner.client).or_default();
+            // One stream it may always have, if there is memory.
+            if bytes > 0 && taken.bytes > 0 && taken.bytes.saturating_add(bytes) > self.memory.bytes() / 2 {
+                let detail = format!(
+                    "a batch of this stream takes {bytes} bytes, and other streams of this client have {}; one client \
+                     may have half of the server's {} (memory_bytes_max); try again in a second",
+                    taken.bytes,
+                    self.memory.bytes()
+                );
+                return Err(self.refuse(Cause::Memory, Refused::MemoryPerClient, detail));
+            }
+            taken.bytes += bytes;
+            permit.bytes += bytes;
+        }
+        Ok(OwnBatch::new(self.reserve(&self.memory, bytes, Refused::Memory)?))
+    }
+
+    /// Memory for one batch more, if enough is left.
+    pub(crate) fn spare_batch(&self, bytes: u64) -> Option<BatchMemory> {
+        self.take(&self.shares.ahead, bytes).map(BatchMemory::spare)
+    }
+
+    /// Memory for an answer, or to work on one.
+    ///
+    /// # Errors
+    /// When there is not enough left.
+    pub(crate) fn memory_for_answer(&self, bytes: u64) -> Result<Reservation, Error> {
+        self.reserve(&self.shares.answers, bytes, Refused::MemoryOfAnswers)
+    }
+
+    /// Memory for a part of a request's body.
+    ///
+    /// # Errors
+    /// When there is not enough left.
+    pub(crate) fn memory_for_body(&self, bytes: u64) -> Result<Reservation, Error> {
+        self.reserve(&self.shares.bodies, bytes, Refused::MemoryOfBodies)
+    }
+
+    /// The largest body of a request that could be received.
+    pub(crate) fn body_bytes_max(&self) -> usize {
+        let room = usize::try_from(self.shares.bodies.bytes()).unwrap_or(usize::MAX);
+        self.limits.body_bytes_max.min(room)
+    }
+
+    /// All memory for what is in flight.
+    pub(crate) fn memory_bytes_max(&self) -> u64 {
+        self.memory.bytes()
+    }
+
+    /// The most that one answer may take.
+    pub(crate) fn answer_bytes_max(&self) -> u64 {
+        self.shares.answers.bytes()
+    }
+
+    fn reserve(&self, budget: &Budget, bytes: u64, refused: Refused) -> Result<Reservation, Error> {
+        self.take(budget, bytes).ok_or_else(|| {
+            let detail = format!(
+                "{bytes} bytes more do not fit beside what others have of the server's {} (memory_bytes_max); \
+                 try again in a second",
+                self.memory.bytes()
+            );
+            self.refuse(Cause::Memory, refused, detail)
         })
+    }
+
+    /// Takes memory; idle buffers make room.
+    fn take(&self, budget: &Budget, bytes: u64) -> Option<Reservation> {
+        let found = budget.reserve(bytes);
+        // They are kept for work ahead, so whatever is not may have their memory.
+        found.or_else(|| self.buffers.free().then(|| budget.reserve(bytes)).flatten())
+    }
+
+    /// A request is refused because something is full.
+    pub(crate) fn refuse(&self, cause: Cause, refused: Refused, detail: impl ToString) -> Error {
+        self.metrics.refuse(refused);
+        Error::new(cause, detail)
+    }
+
+    /// Whose work a request of a client is.
+    pub(crate) fn owner(&self, client: Client) -> Owner {
+        Owner { client, stream: self.next.fetch_add(1, Ordering::Relaxed) }
     }
 
     /// Streams that hold a permit.
     pub(crate) fn streams(&self) -> usize {
         self.limits.streams_max - self.streams.available_permits()
     }
+}
+
+/// Parts of the memory.
+struct Shares {
+    /// Batches beyond each stream's own, shared memory and idle buffers.
+    ahead: Budget,
+    answers: Budget,
+    bodies: Budget,
+}
+
+/// What a client has.
+#[derive(Default)]
+struct Taken {
+    streams: usize,
+    /// Memory of the batches that its streams have of their own.
+    bytes: u64,
+}
+
+/// The permit of a stream.
+pub(crate) struct Permit {
+    owner: Owner,
+    /// Of the client's memory, what is this stream's.
+    bytes: u64,
+    of_clients: Arc<Mutex<HashMap<Client, Taken>>>,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Permit {
+    /// Whose work its batches are.
+    pub(crate) fn owner(&self) -> Owner {
+        self.owner
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        let mut of_clients = lock(&self.of_clients);
+        let taken = of_clients.get_mut(&self.owner.client).expect("this one is counted");
+        taken.streams -= 1;
+        taken.bytes -= self.bytes;
+        if taken.streams == 0 {
+            of_clients.remove(&self.owner.client);
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Nothing panics between two of its changes.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,29 +1,144 @@
 //! Shared memory of a stream and its client, in slots of one batch each.
 //!
+//! A client keeps what it holds when its stream has ended, and that memory counts as this process's. So it
+//! stays reserved until nobody else has it open or mapped, which the kernel tells: it grants a write lease
+//! on a file only to whoever alone has it open. The client's descriptor is an opening of its own for that.
+//! (An opening with `O_PATH` is not seen: a process that means harm to its own machine can keep memory so.)
+//!
 //! This is the one file of the daemon with unsafe code. Two facts make it sound: a [`Slot`] is the
 //! only value through which its part of the mapping is reached, and there is one for each part; and
 //! the seals prevent writing through another mapping, and truncation under this one.
 
-#![allow(unsafe_code, reason = "slices of a shared mapping; see above")]
+#![allow(unsafe_code, reason = "slices of a shared mapping, and one call of fcntl; see above")]
 
+use std::collections::HashMap;
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
-use std::sync::Arc;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use memmap2::{MmapOptions, MmapRaw};
-use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, ftruncate, memfd_create};
+use prometheus::IntGauge;
+use rustix::fs::{MemfdFlags, Mode, OFlags, SealFlags, fcntl_add_seals, ftruncate, memfd_create};
 
 use crate::stream::budget::{Budget, Reservation};
+use crate::stream::buffers::Divisible;
 
 /// Slots are page-aligned, so that a client can release the pages of one slot only.
 const PAGE_BYTES: usize = 4096;
 
+/// Most memories that clients keep after their streams have ended, each of which takes a descriptor. With more,
+/// streams go through the socket.
+const KEPT_MAX: usize = 256;
+
+/// The memory that all streams share with their clients.
+pub(crate) struct SharedMemory {
+    budget: Budget,
+    /// Of streams that run.
+    running_bytes: IntGauge,
+    /// Of streams that have ended.
+    kept_bytes: IntGauge,
+    kept: Mutex<HashMap<u64, Kept>>,
+    /// Number of the next memory.
+    next: AtomicU64,
+}
+
+/// The memory of a stream that has ended, which its client still uses.
+struct Kept {
+    witness: File,
+    reservation: Reservation,
+}
+
+impl SharedMemory {
+    pub(crate) fn new(budget: Budget, running_bytes: IntGauge, kept_bytes: IntGauge) -> Arc<SharedMemory> {
+        let (kept, next) = Default::default();
+        Arc::new(SharedMemory { budget, running_bytes, kept_bytes, kept, next })
+    }
+
+    /// Whether a memory is used after its stream has ended. One that is not is no longer reserved.
+    pub(crate) fn is_kept(&self, number: u64) -> bool {
+        let mut kept = self.kept();
+        if kept.get(&number).is_some_and(Kept::is_unused) {
+            self.release(kept.remove(&number));
+        }
+        kept.contains_key(&number)
+    }
+
+    /// Gives back what is no longer used, and returns how many memories still are.
+    fn sweep(&self) -> usize {
+        let mut kept = self.kept();
+        kept.extract_if(|_, kept| kept.is_unused()).for_each(|(_, unused)| self.release(Some(unused)));
+        kept.len()
+    }
+
+    fn release(&self, kept: Option<Kept>) {
+        self.kept_bytes.sub(kept.map_or(0, |kept| kept.reservation.bytes as i64));
+    }
+
+    fn kept(&self) -> MutexGuard<'_, HashMap<u64, Kept>> {
+        // A table is consistent after every call.
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Kept {
+    fn is_unused(&self) -> bool {
+        // Without an answer, it stays reserved.
+        is_open_once(&self.witness).unwrap_or(false)
+    }
+}
+
 /// The mapping, and the file behind it.
 struct Mapping {
     map: MmapRaw,
-    file: File,
-    _reservation: Reservation,
+    /// The client's opening, until the mapping is dropped.
+    shown: Option<File>,
+    /// One more opening, through which the kernel is asked whether it is the only one. None once it is dropped.
+    last: Option<Kept>,
+    number: u64,
+    home: Arc<SharedMemory>,
+}
+
+impl Drop for Mapping {
+    /// The memory is no longer this server's; it may still be its client's.
+    fn drop(&mut self) {
+        drop(self.shown.take());
+        let Some(last) = self.last.take() else { return };
+        let bytes = last.reservation.bytes as i64;
+        self.home.running_bytes.sub(bytes);
+        if !last.is_unused() {
+            self.home.kept_bytes.add(bytes);
+            self.home.kept().insert(self.number, last);
+        }
+    }
+}
+
+/// Opens a file of memory once more, to be read.
+fn open_again(file: &File) -> io::Result<File> {
+    let path = format!("/proc/self/fd/{}", file.as_raw_fd());
+    Ok(File::from(rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?))
+}
+
+/// Linux's `F_SETSIG`, which libc does not name: the signal of a lease that somebody else ends.
+const SET_SIGNAL: i32 = 10;
+
+/// Whether nobody else has opened a file that was opened again, or has it mapped through such an opening.
+fn is_open_once(file: &File) -> io::Result<bool> {
+    let control = |command: i32, value: i32| {
+        // SAFETY: these commands take a number, and the descriptor is open as long as `file` is borrowed.
+        match unsafe { libc::fcntl(file.as_raw_fd(), command, value) } {
+            -1 => Err(io::Error::last_os_error()),
+            _ => Ok(()),
+        }
+    };
+    // Should somebody open it between the two lines below, this process gets this signal, which does nothing.
+    control(SET_SIGNAL, libc::SIGURG)?;
+    match control(libc::F_SETLEASE, libc::F_WRLCK) {
+        Ok(()) => control(libc::F_SETLEASE, libc::F_UNLCK).map(|()| true),
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(false),
+        Err(error) => Err(error),
+    }
 }
 
 /// Shared memory for the batches of one stream: the schema's message, then slots.
@@ -37,9 +152,9 @@ impl Memory {
     ///
     /// # Errors
     /// When the budget or the system has none left, or the system does not support sealed memory (Linux
-    /// before 5.1, or a container that forbids it).
+    /// before 5.3, or a container that forbids it), or does not tell who has a file open.
     pub(crate) fn new(
-        budget: &Budget,
+        home: &Arc<SharedMemory>,
         schema: &[u8],
         slots: usize,
         slot_bytes: usize,
@@ -49,7 +164,10 @@ impl Memory {
         let slot_bytes = slot_bytes.next_multiple_of(PAGE_BYTES);
         let bytes =
             slots.checked_mul(slot_bytes).and_then(|bytes| bytes.checked_add(first)).ok_or_else(too_large)?;
-        let reservation = budget.reserve(bytes as u64).ok_or_else(too_large)?;
+        if home.sweep() >= KEPT_MAX {
+            return Err(too_large());
+        }
+        let reservation = home.budget.reserve(bytes as u64).ok_or_else(too_large)?;
 
         let file = memfd_create("pba-batches", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
         ftruncate(&file, bytes as u64)?;
@@ -58,11 +176,19 @@ impl Memory {
         // From here on only the mapping above can write, and nobody can change the length.
         let seals = SealFlags::SHRINK | SealFlags::GROW | SealFlags::FUTURE_WRITE | SealFlags::SEAL;
         fcntl_add_seals(&file, seals)?;
+        let witness = open_again(&file)?;
+        if !is_open_once(&witness)? {
+            return Err(io::Error::other("the system does not tell who has the memory open"));
+        }
+        let shown = Some(open_again(&file)?);
 
         // SAFETY: the mapping is `bytes` long, `schema.len() <= first <= bytes`, and nobody has seen
         // it yet: there is no slot, and the descriptor has not been given away.
         unsafe { std::slice::from_raw_parts_mut(map.as_mut_ptr(), schema.len()) }.copy_from_slice(schema);
-        let mapping = Arc::new(Mapping { map, file, _reservation: reservation });
+        home.running_bytes.add(bytes as i64);
+        let number = home.next.fetch_add(1, Ordering::Relaxed);
+        let last = Some(Kept { witness, reservation });
+        let mapping = Arc::new(Mapping { map, shown, last, number, home: Arc::clone(home) });
         let slot = |number| Slot {
             mapping: Arc::clone(&mapping),
             number: number as u32,
@@ -71,6 +197,11 @@ impl Memory {
         };
         let slots = (0..slots).map(slot).collect();
         Ok((Memory { mapping, schema_bytes: schema.len() }, slots))
+    }
+
+    /// Its number, which no other memory of this server has.
+    pub(crate) fn number(&self) -> u64 {
+        self.mapping.number
     }
 
     /// Its length: schema and slots.
@@ -85,11 +216,11 @@ impl Memory {
 
     /// The descriptor for the client, which can read it and map it, but not write to it.
     pub(crate) fn descriptor(&self) -> BorrowedFd<'_> {
-        self.mapping.file.as_fd()
+        self.mapping.shown.as_ref().expect("it is there until the mapping is dropped").as_fd()
     }
 }
 
-/// The right to write one slot. The shared memory lives as long as any of its slots.
+/// The right to write one slot, or a piece of it. The shared memory lives as long as any of its slots.
 pub(crate) struct Slot {
     mapping: Arc<Mapping>,
     number: u32,
@@ -109,10 +240,30 @@ impl Slot {
     }
 }
 
+impl Divisible for Slot {
+    fn split_off(&mut self, at: usize) -> Slot {
+        assert!(at <= self.len, "{at} of {} bytes", self.len);
+        let rest = Slot {
+            mapping: Arc::clone(&self.mapping),
+            number: self.number,
+            offset: self.offset + at,
+            len: self.len - at,
+        };
+        self.len = at;
+        rest
+    }
+
+    fn unsplit(&mut self, rest: Slot) {
+        let is_next = Arc::ptr_eq(&self.mapping, &rest.mapping) && rest.offset == self.offset + self.len;
+        assert!(is_next, "not the piece that was cut off");
+        self.len += rest.len;
+    }
+}
+
 impl AsMut<[u8]> for Slot {
     fn as_mut(&mut self) -> &mut [u8] {
         // SAFETY: the range lies in the mapping and in no other slot (`Memory::new`), slots are
-        // neither copied nor made elsewhere, and `self` is borrowed for as long as the slice. Other
+        // neither copied nor made elsewhere (pieces of one are apart, see `Divisible`), and `self` is borrowed for as long as the slice. Other
         // processes may read what is being written here, and then see it half written; they cannot
         // write. The mapping lives as long as the slot, and the file cannot shrink.
         unsafe { std::slice::from_raw_parts_mut(self.mapping.map.as_mut_ptr().add(self.offset), self.len) }
@@ -123,12 +274,11 @@ impl AsMut<[u8]> for Slot {
 mod tests {
     use std::os::unix::fs::FileExt;
 
-    use prometheus::IntGauge;
-
     use super::*;
 
-    fn budget(bytes: u64) -> Budget {
-        Budget::new(bytes, IntGauge::new("taken", "Bytes taken.").unwrap())
+    fn budget(bytes: u64) -> Arc<SharedMemory> {
+        let gauge = || IntGauge::new("taken", "Bytes taken.").unwrap();
+        SharedMemory::new(Budget::new(bytes, gauge()), gauge(), gauge())
     }
 
     #[test]
@@ -152,6 +302,25 @@ mod tests {
     }
 
     #[test]
+    fn pieces_of_a_slot_are_apart_and_together_the_slot() {
+        let (_memory, mut slots) = Memory::new(&budget(1 << 20), b"schema", 2, 4096).unwrap();
+        let mut slot = slots.swap_remove(1);
+        let mut last = slot.split_off(4000);
+        let mut middle = slot.split_off(100);
+        std::thread::scope(|scope| {
+            for (byte, piece) in [&mut slot, &mut middle, &mut last].into_iter().enumerate() {
+                scope.spawn(move || piece.as_mut().fill(byte as u8 + 1));
+            }
+        });
+        assert_eq!([&mut slot, &mut middle, &mut last].map(|piece| piece.as_mut().len()), [100, 3900, 96]);
+        slot.unsplit(middle);
+        slot.unsplit(last);
+        let expected = [vec![1; 100], vec![2; 3900], vec![3; 96]].concat();
+        assert_eq!((slot.number(), &*slot.as_mut()), (1, &expected[..]));
+        assert!(slots[0].as_mut().iter().all(|byte| *byte == 0), "the other slot");
+    }
+
+    #[test]
     fn nobody_else_can_write_cut_or_unseal_it() {
         let (memory, _slots) = Memory::new(&budget(1 << 20), b"schema", 1, 4096).unwrap();
         let file = File::from(memory.descriptor().try_clone_to_owned().unwrap());
@@ -168,12 +337,66 @@ mod tests {
         let budget = budget(3 * 4096);
         let (memory, slots) = Memory::new(&budget, b"", 2, 4096).unwrap();
         assert!(Memory::new(&budget, b"", 2, 4096).is_err());
-        assert_eq!(budget.taken.get(), 2 * 4096);
+        assert_eq!((budget.budget.taken.get(), budget.running_bytes.get()), (2 * 4096, 2 * 4096));
         drop(memory);
         assert!(Memory::new(&budget, b"", 2, 4096).is_err(), "a slot may still be written");
         drop(slots);
-        assert_eq!(budget.taken.get(), 0);
+        assert_eq!((budget.budget.taken.get(), budget.running_bytes.get()), (0, 0));
         assert!(Memory::new(&budget, b"", 3, 4096).is_ok());
         assert!(Memory::new(&budget, b"", usize::MAX, 4096).is_err());
+    }
+
+    /// Looks again for a while: a program that another test starts has all descriptors for a moment.
+    #[track_caller]
+    fn is_let_go(memory: &SharedMemory, number: u64) {
+        let end = std::time::Instant::now() + std::time::Duration::from_secs(60);
+        while memory.is_kept(number) {
+            assert!(std::time::Instant::now() < end, "memory {number} is still kept");
+            std::thread::yield_now();
+        }
+    }
+
+    #[test]
+    fn what_a_client_keeps_stays_reserved_until_it_lets_go() {
+        let budget = budget(3 * 4096);
+        let taken = || [&budget.budget.taken, &budget.running_bytes, &budget.kept_bytes].map(IntGauge::get);
+        let (memory, slots) = Memory::new(&budget, b"", 2, 4096).unwrap();
+        let number = memory.number();
+        // As a message on a socket gives it to the client, who maps it and closes it.
+        let descriptor = File::from(memory.descriptor().try_clone_to_owned().unwrap());
+        let map = MmapOptions::new().map_raw_read_only(&descriptor).unwrap();
+        drop((memory, slots));
+        assert_eq!(taken(), [2 * 4096, 0, 2 * 4096]);
+        assert!(budget.is_kept(number), "it has descriptor and mapping");
+        drop(descriptor);
+        assert!(budget.is_kept(number), "it has the mapping");
+        assert!(Memory::new(&budget, b"", 2, 4096).is_err());
+        assert_eq!(taken(), [2 * 4096, 0, 2 * 4096]);
+        drop(map);
+        is_let_go(&budget, number);
+        assert_eq!(taken(), [0, 0, 0]);
+        let (memory, slots) = Memory::new(&budget, b"", 3, 4096).unwrap();
+        assert_eq!(taken(), [3 * 4096, 3 * 4096, 0]);
+        let (number, descriptor) = (memory.number(), memory.descriptor().try_clone_to_owned().unwrap());
+        drop((memory, slots));
+        assert!(budget.is_kept(number), "it has not looked at its descriptor yet");
+        drop(descriptor);
+        is_let_go(&budget, number);
+        assert_eq!(taken(), [0, 0, 0]);
+    }
+
+    #[test]
+    fn no_more_memories_are_kept_than_descriptors_are_there_for() {
+        let budget = budget(1 << 30);
+        let keep = || {
+            let (memory, _slots) = Memory::new(&budget, b"", 1, 4096).ok()?;
+            Some(memory.descriptor().try_clone_to_owned().unwrap())
+        };
+        let mut kept: Vec<_> = std::iter::from_fn(keep).collect();
+        assert_eq!(kept.len(), KEPT_MAX);
+        // Whoever needs memory finds what was let go.
+        kept.clear();
+        is_let_go(&budget, 0);
+        assert!(keep().is_some());
     }
 }

@@ -22,17 +22,22 @@ use pba_wire::shared_memory::{BATCHES_MAX, READY, Record};
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 use tokio::io::{AsyncReadExt, BufReader};
 use tokio::net::UnixStream;
-use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{sleep, timeout};
 use tokio_io_timeout::TimeoutStream;
 
 use crate::stream::batches::Batches;
-use crate::stream::encode::END_OF_STREAM;
+use crate::stream::buffers::Divisible;
+use crate::stream::encode::{END_OF_STREAM, Layout};
+use crate::stream::engine::Permit;
 use crate::stream::epoch::Epoch;
+use crate::stream::making::Output;
 use crate::stream::shared_memory::{Memory, Slot};
 
 /// A client confirms the answer within this time, or counts as gone.
 const READY_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How often it is asked whether a client has let go of the memory of a stream that has ended.
+const KEPT_POLL: Duration = Duration::from_secs(1);
 
 /// Marks a request that came through the Unix socket.
 #[derive(Clone, Copy)]
@@ -46,6 +51,41 @@ struct Filled {
     slot: Slot,
     offset: u64,
     bytes: u64,
+}
+
+/// Bytes for a batch's header in front of its body, in a slot; one page, so that bodies are
+/// page-aligned. Headers take some 500 bytes.
+const SLOT_HEADER_BYTES: usize = 4096;
+
+/// Batches that are written into a slot, uncompressed.
+struct ToSlot {
+    slot: Slot,
+    /// What the batch leaves of it.
+    after: Option<Slot>,
+}
+
+impl Output for ToSlot {
+    type Body = Slot;
+    type Batch = Filled;
+
+    fn open(&mut self, _: &Epoch, len: usize) -> Slot {
+        let mut body = self.slot.split_off(SLOT_HEADER_BYTES);
+        // Of a short batch; what comes after is unchanged.
+        self.after = Some(body.split_off(len));
+        body
+    }
+
+    fn complete(self, epoch: &Epoch, n: u64, layout: &Layout, body: Slot) -> anyhow::Result<Filled> {
+        let ToSlot { mut slot, after } = self;
+        let (head, room) = (epoch.head(n, layout), slot.as_mut());
+        let head = head.unset();
+        ensure!(head.len() <= room.len(), "the head of a batch takes {} bytes", head.len());
+        let start = room.len() - head.len();
+        room[start..].copy_from_slice(head);
+        slot.unsplit(body);
+        after.into_iter().for_each(|after| slot.unsplit(after));
+        Ok(Filled { offset: (slot.offset() + start) as u64, bytes: (head.len() + layout.len) as u64, slot })
+    }
 }
 
 /// An epoch that is about to be sent.
@@ -70,18 +110,29 @@ impl SharedMemoryStream {
         let held_max = wanted.clamp(1, BATCHES_MAX).min(batches);
         let slots = held_max + epoch.engine.limits.batches_ahead.min(batches);
         let (schema, _) = &epoch.opening;
-        let (memory, free) = Memory::new(&epoch.engine.shared_memory, schema, slots, epoch.slot_bytes())?;
+        let (memory, free) = Memory::new(
+            &epoch.engine.shared_memory,
+            schema,
+            slots,
+            SLOT_HEADER_BYTES + epoch.body_bytes_max(),
+        )?;
         Ok(SharedMemoryStream { epoch: Arc::clone(epoch), memory, free, held: HashMap::new(), held_max })
     }
 
     /// Sends the epoch on the connection that was upgraded for it.
-    pub(crate) async fn run(self, permit: OwnedSemaphorePermit, upgrade: OnUpgrade) {
+    pub(crate) async fn run(self, permit: Permit, upgrade: OnUpgrade) {
+        let (engine, number) = (Arc::clone(&self.epoch.engine), self.memory.number());
         let batches = Batches::new(Arc::clone(&self.epoch), permit);
         let sent = async { self.send(batches, control_socket(upgrade).await?).await };
         // The client may leave at any moment: that is its right, and no error.
         if let Err(error) = sent.await {
             tracing::debug!(error = format!("{error:#}"), "stream through shared memory ended");
         }
+        // A worker may have a slot of it for a moment yet, so it is looked at later in any case.
+        while {
+            sleep(KEPT_POLL).await;
+            engine.shared_memory.is_kept(number)
+        } {}
     }
 
     /// The complete stream.
@@ -137,13 +188,9 @@ impl SharedMemoryStream {
     fn ask_ahead(&mut self, batches: &mut Batches<Filled>) {
         while batches.wants_more()
             // The slot used last is the one that is still in the cache.
-            && let Some(mut slot) = self.free.pop()
+            && let Some(slot) = self.free.pop()
         {
-            batches.ask(move |epoch, n, workspace| {
-                let start = slot.offset() as u64;
-                let message = epoch.batch_into(n, slot.as_mut(), workspace)?;
-                Ok(Filled { slot, offset: start + message.start as u64, bytes: message.len() as u64 })
-            });
+            batches.ask(ToSlot { slot, after: None });
         }
     }
 

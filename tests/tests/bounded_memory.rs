@@ -1,0 +1,180 @@
+//! What clients make the server hold is bounded, and whoever is served goes on at the bound.
+
+use std::io::Write;
+use std::net::{IpAddr, Ipv4Addr, TcpStream};
+
+use pba_client::{Client, EpochRequest, Query};
+use pba_tests::{Download, Epoch, Server, http, wait_for};
+
+const IN_FLIGHT: &str = "pba_memory_in_flight_bytes";
+
+fn target(query: &str) -> String {
+    format!("/v1/datasets/shapes/epochs/0/batches?schedule=cifar10-pba&{query}")
+}
+
+/// A client of this machine.
+fn client(number: u8) -> IpAddr {
+    Ipv4Addr::new(127, 0, 0, number).into()
+}
+
+/// Memory of the server that is its own, in bytes.
+fn resident(server: &Server) -> f64 {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", server.process.id())).unwrap();
+    let field = |name: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
+        line.trim().strip_suffix(" kB").unwrap().parse::<f64>().unwrap() * 1024.0
+    };
+    // Pages of datasets, which the kernel takes back when it needs them, are no part of it.
+    field("RssAnon:") + field("RssShmem:")
+}
+
+/// Begins a request with a body, and never ends it.
+fn unfinished(server: &Server, length: usize, sent: usize) -> TcpStream {
+    let mut socket = http::connect(server.address()).unwrap();
+    let head = format!(
+        "PUT /v1/schedules/x HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\r\n"
+    );
+    socket.write_all(head.as_bytes()).unwrap();
+    // The server may refuse it, and close.
+    let _ = socket.write_all(&vec![b' '; sent]);
+    socket
+}
+
+#[test]
+fn everybody_who_takes_all_that_there_is() {
+    const MEMORY: f64 = (96 << 20) as f64;
+    let bound = format!("{MEMORY}");
+    let server = Server::start(&["--threads", "2", "--memory-bytes-max", &bound]);
+    // One that is served before it becomes narrow.
+    let mut modest =
+        Download::open_narrow_from(client(9), server.address(), &target("batch_size=100")).unwrap();
+    let sip = modest.sip(10_000);
+    server.epoch("shapes/epochs/0/batches");
+    let before = resident(&server);
+    let mut worst = 0.0_f64;
+    let mut look = || {
+        let (taken, now) = (server.metric(IN_FLIGHT), resident(&server));
+        assert!(taken <= MEMORY, "{taken} bytes are in flight");
+        // What is not in flight: connections, and workers.
+        assert!(now <= before + MEMORY + 32e6, "{now} bytes resident, {before} before");
+        worst = worst.max(now - before);
+    };
+    // Streams of one huge batch, 30.9 MB, that nobody reads: some of one client, then of others.
+    let huge = |number| {
+        Download::open_narrow_from(client(number), server.address(), &target("batch_size=65536")).unwrap()
+    };
+    let mut unread = Vec::new();
+    for (number, status) in [(2, 200), (2, 429), (3, 200), (3, 429), (4, 200), (5, 429), (6, 429)] {
+        let stream = huge(number);
+        assert_eq!(stream.status, status, "client {number}");
+        match status {
+            200 => unread.push(stream),
+            _ => {
+                let refused = stream.finish();
+                assert_eq!(refused.problem().kind, "urn:pba:problem:memory");
+                assert_eq!(refused.header("retry-after"), Some("1"));
+                assert!(refused.problem().detail.contains("memory_bytes_max"), "{}", refused.text());
+            }
+        }
+        look();
+    }
+    let of_client = "pba_refused_total{reason=\"memory_per_client\"}";
+    assert!((1.0..=2.0).contains(&server.metric(of_client)), "{}", server.metric(of_client));
+    // Bodies that never end.
+    let bodies: Vec<_> = (0..60).map(|_| unfinished(&server, 4 << 20, 3 << 20)).collect();
+    wait_for("a body to be refused", || {
+        look();
+        (server.metric("pba_refused_total{reason=\"memory_of_bodies\"}") > 0.0).then_some(())
+    });
+    // Sheets that nobody reads.
+    let sheets: Vec<_> = (0..30)
+        .map(|_| {
+            look();
+            Download::open_narrow_from(
+                client(7),
+                server.address(),
+                "/v1/datasets/shapes/epochs/0/preview.png?n=64",
+            )
+            .unwrap()
+        })
+        .collect();
+    look();
+    assert_eq!(server.get("/livez").status, 200);
+    assert_eq!(server.get("/metrics").status, 200);
+    // Who was there before goes on to the end.
+    let mut body = sip;
+    let rest = modest.finish();
+    assert!(rest.complete, "a stream was harmed by others");
+    body.extend(rest.body);
+    assert_eq!(Epoch::decode(body).indices().len(), 10_000);
+    look();
+    println!("{worst} bytes more than before, of {MEMORY}");
+    drop((unread, bodies, sheets));
+    wait_for("all of it to come back", || {
+        (server.metric("pba_memory_share_bytes{share=\"bodies\"}") == 0.0
+            && server.metric("pba_memory_share_bytes{share=\"answers\"}") == 0.0)
+            .then_some(())
+    });
+    server.assert_healthy();
+    assert_eq!(huge(2).status, 200);
+}
+
+#[test]
+fn a_stream_with_memory_for_one_batch_goes_on_with_the_same_bytes() {
+    let roomy = Server::start(&[]);
+    let narrow = Server::start(&["--memory-bytes-max", "16777216", "--threads", "2"]);
+    // 9.3 MB, more than half of all; the last one is short. The second, and its five times, is compressed.
+    for (query, accept) in [
+        ("batch_size=3000&schedule=cifar10-pba", "*/*"),
+        ("batch_size=800&schedule=cifar10-pba", "application/vnd.apache.arrow.stream; codecs=\"zstd\""),
+    ] {
+        let target = format!("shapes/epochs/7/batches?{query}");
+        let headers = [("accept", accept)];
+        let expected = roomy.epoch_with(&target, &headers);
+        for _ in 0..3 {
+            assert!(narrow.epoch_with(&target, &headers).bytes == expected.bytes, "other bytes of {query}");
+        }
+    }
+    narrow.assert_healthy();
+}
+
+#[test]
+fn what_can_never_fit_is_refused_by_name() {
+    let server = Server::start(&["--memory-bytes-max", "16777216"]);
+    let refused = server.get(&target("batch_size=10000"));
+    let problem = refused.problem();
+    assert_eq!((refused.status, problem.parameter.as_deref()), (400, Some("batch_size")));
+    assert!(problem.detail.contains("memory_bytes_max"), "{problem:?}");
+    let refused = server.get("/v1/datasets/shapes/epochs/0/preview.png?n=1024");
+    assert_eq!((refused.status, refused.problem().parameter.as_deref()), (400, Some("n")));
+    let refused = server.send("PUT", "/v1/schedules/x", &vec![b' '; 3 << 20]);
+    assert_eq!(refused.status, 413);
+    server.assert_healthy();
+}
+
+#[test]
+fn shared_memory_that_a_client_keeps_stays_reserved() {
+    let socket = tempfile::tempdir().unwrap();
+    let path = socket.path().join("s").display().to_string();
+    // Room for the memory of one such stream: 20 batches of 100 images.
+    let server = Server::start(&["--socket", &path, "--shared-memory-bytes-max", "4000000"]);
+    let request = || EpochRequest::from_query("split=test&schedule=cifar10-pba&batch_size=100").unwrap();
+    let (running, kept) = ("pba_shared_memory_bytes", "pba_shared_memory_kept_bytes");
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
+        let client = Client::new([format!("unix:{path}")]).unwrap();
+        let mut first = client.epoch("shapes", 0, request()).await.unwrap();
+        assert!(first.stats().shares_memory);
+        let batch = first.next().await.unwrap().unwrap();
+        drop(first);
+        wait_for("the stream to end", || (server.metric(running) == 0.0).then_some(()));
+        assert!(server.metric(kept) > 1e6, "the client has a batch of it");
+        // It cannot be had twice.
+        let second = client.epoch("shapes", 0, request()).await.unwrap();
+        assert!(!second.stats().shares_memory);
+        drop(second);
+        drop(batch);
+        wait_for("the memory to come back", || (server.metric(kept) == 0.0).then_some(()));
+        assert!(client.epoch("shapes", 0, request()).await.unwrap().stats().shares_memory);
+    });
+    server.assert_healthy();
+}
