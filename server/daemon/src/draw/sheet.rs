@@ -179,6 +179,9 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 /// Pixels of a sheet that are encoded in one step: some 10 ms.
 const STEP_PIXELS: usize = 1 << 18;
 
+/// What comes of a step: the PNG and what was held, or what is left to be encoded.
+type Step<H> = ControlFlow<(Vec<u8>, H), Encoding<H>>;
+
 /// A sheet on its way to a PNG.
 pub(crate) struct Encoding<H> {
     canvas: Canvas,
@@ -202,7 +205,7 @@ impl<H> Encoding<H> {
     ///
     /// # Errors
     /// When it cannot be encoded, which is a bug.
-    pub(crate) fn step(mut self) -> anyhow::Result<ControlFlow<(Vec<u8>, H), Encoding<H>>> {
+    pub(crate) fn step(mut self) -> anyhow::Result<Step<H>> {
         let end = (self.done + STEP_PIXELS).min(self.canvas.rgb.len());
         let pixels = self.canvas.rgb[self.done..end].as_flattened();
         self.writer.write_all(pixels).context("cannot encode the PNG")?;
