@@ -178,3 +178,29 @@ fn shared_memory_that_a_client_keeps_stays_reserved() {
     });
     server.assert_healthy();
 }
+
+#[test]
+fn batches_of_many_parts_through_shared_memory() {
+    let socket = tempfile::tempdir().unwrap();
+    let path = socket.path().join("s").display().to_string();
+    let server = Server::start(&["--socket", &path, "--threads", "4"]);
+    // Of 2,000 images; 1,100 and 900: several workers write into one slot, the second time not all of it.
+    for size in [2000, 1100] {
+        let query = format!("split=test&shuffle=true&schedule=cifar10-pba&batch_size={size}");
+        let expected = server.epoch(&format!("shapes/epochs/150/batches?{query}")).digest();
+        let batches =
+            tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
+                let client = Client::new([format!("unix:{path}")]).unwrap();
+                let request = EpochRequest::from_query(&query).unwrap();
+                let mut stream = client.epoch("shapes", 150, request).await.unwrap();
+                assert!(stream.stats().shares_memory);
+                let mut batches = Vec::new();
+                while let Some(batch) = stream.next().await.unwrap() {
+                    batches.push(batch);
+                }
+                batches
+            });
+        assert_eq!(pba_tests::epoch::digest(&batches), expected);
+    }
+    server.assert_healthy();
+}

@@ -77,6 +77,26 @@ fn one_client_has_its_share_of_the_streams() {
     server.assert_healthy();
 }
 
+#[test]
+fn a_large_preview_delays_no_other_client() {
+    let server = Server::start(&["--threads", "1"]);
+    // It keeps the one worker busy for seconds.
+    let preview = "GET /v1/datasets/shapes/epochs/199/preview.png?n=1024&schedule=cifar10-pba\
+                   &base=random_resized_crop:224,flip HTTP/1.1\r\nhost: localhost\r\n\r\n";
+    let mut waits = http::connect(server.address()).unwrap();
+    waits.write_all(preview.as_bytes()).unwrap();
+    let share = "pba_memory_share_bytes{share=\"answers\"}";
+    wait_for("the preview to begin", || (server.metric(share) > 0.0).then_some(()));
+    small(&server, OTHER);
+    let answered =
+        "pba_requests_total{route=\"/v1/datasets/{dataset}/epochs/{epoch}/preview.png\",status=\"200\"}";
+    assert_eq!(server.metric(answered), 0.0, "40 images had to wait for the whole preview");
+    drop(waits);
+    server.assert_healthy();
+    assert_eq!(server.metric(answered), 0.0, "the preview was drawn for a client that is gone");
+    assert_eq!(server.metric(share), 0.0);
+}
+
 /// An image of one colour, whose pixels are many and whose bytes are few.
 fn large_png() -> Vec<u8> {
     let side = 4096;

@@ -15,7 +15,7 @@ use crate::draw::sheet::png;
 use crate::error::{Cause, Error};
 use crate::http::extract::{Binary, Body, Query};
 use crate::http::problem::UnsupportedMediaType;
-use crate::http::{charged, on_pool, turn};
+use crate::http::{charged, on_pool};
 use crate::stream::client::Client;
 use crate::stream::pool::{Cancellation, Workspace};
 
@@ -58,7 +58,7 @@ pub(crate) async fn apply(
     // What cannot be read is told when it is decoded.
     let size = pba_datasets::image_size(&body).ok();
     let pixels = size.map_or(0, |shape| u64::from(shape.height) * u64::from(shape.width));
-    let turn = turn(&app).await?;
+    let turn = app.engine.single_tasks.take(client).await;
     let mut memory = app.engine.memory_for_answer(pixels * BYTES_PER_PIXEL)?;
     let (png, memory) = on_pool(&app, client, turn, move |workspace, cancellation| {
         let result = result(&body, (x, y), &asked, workspace, cancellation);

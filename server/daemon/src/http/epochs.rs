@@ -19,9 +19,9 @@ use pba_wire::{EpochRequest, Preview};
 use crate::app::App;
 use crate::draw::sheet::{self, Sheet};
 use crate::error::{Cause, Error};
+use crate::http::charged;
 use crate::http::extract::{Binary, Query};
 use crate::http::problem::{NotFound, TooMany, Unavailable, Unprocessable};
-use crate::http::{charged, turn};
 use crate::stream::body::{batch_bytes, chunks};
 use crate::stream::client::Client;
 use crate::stream::epoch::Epoch;
@@ -150,7 +150,7 @@ pub(crate) async fn preview(
         let allowed = format!("1..={} for these images", (u64::from(count) * most / memory).max(1));
         return Err(Error::parameter("n", count, reason, allowed));
     }
-    let turn = turn(&app).await?;
+    let turn = app.engine.single_tasks.take(client).await;
     let memory = app.engine.memory_for_answer(memory)?;
     let owner = app.engine.owner(client);
     let failed = |error: anyhow::Error| {

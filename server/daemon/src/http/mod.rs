@@ -22,7 +22,6 @@ use axum::http::{Method, StatusCode, Uri};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Router};
-use tokio::sync::OwnedSemaphorePermit;
 use utoipa::OpenApi;
 use utoipa::openapi::RefOr;
 use utoipa::openapi::path::ParameterIn;
@@ -34,7 +33,9 @@ use crate::error::{Cause, Error};
 use crate::http::problem::{ProblemName, documented};
 use crate::stream::budget::Reservation;
 use crate::stream::client::Client;
+use crate::stream::engine::Engine;
 use crate::stream::pool::{Cancellation, Workspace};
+use crate::stream::turns::Turn;
 
 /// Longer query strings are refused; a policy of 60 integers takes some 200 bytes.
 const QUERY_BYTES_MAX: usize = 8 << 10;
@@ -154,7 +155,7 @@ async fn observe(
         Err(error) => error.into_response(),
         // Bounds a body that does not come to its end; a stream's answer begins well before.
         Ok(()) => match tokio::time::timeout(ANSWER_TIMEOUT, next.run(request)).await {
-            Ok(response) => charge(&app, response).await,
+            Ok(response) => charge(&app.engine, response).await,
             Err(_) => {
                 let seconds = ANSWER_TIMEOUT.as_secs();
                 let detail = format!("no answer within {seconds} s; was the body sent completely?");
@@ -212,14 +213,14 @@ const SMALL_ANSWER_BYTES: u64 = 128 << 10;
 struct Charged;
 
 /// Reserves the memory of an answer that lies ready as a whole, until it is sent.
-async fn charge(app: &App, response: Response) -> Response {
+async fn charge(engine: &Engine, response: Response) -> Response {
     let Some(bytes) = response.body().size_hint().exact().filter(|bytes| *bytes > SMALL_ANSWER_BYTES) else {
         return response;
     };
     if response.extensions().get::<Charged>().is_some() {
         return response;
     }
-    let memory = match app.engine.memory_for_answer(bytes) {
+    let memory = match engine.memory_for_answer(bytes) {
         Ok(memory) => memory,
         Err(error) => return error.into_response(),
     };
@@ -250,17 +251,11 @@ impl<B: AsRef<[u8]>> AsRef<[u8]> for Held<B> {
     }
 }
 
-/// Waits for a turn of a request for a single image or sheet. The work holds it until it has ended, even if the
-/// client has left before.
-async fn turn(app: &App) -> Result<OwnedSemaphorePermit, Error> {
-    Arc::clone(&app.engine.single_tasks).acquire_owned().await.map_err(Error::internal)
-}
-
 /// Runs CPU work on the pool, and waits for it. It keeps its turn until it has ended.
 async fn on_pool<T: Send + 'static>(
     app: &App,
     client: Client,
-    turn: OwnedSemaphorePermit,
+    turn: Turn,
     task: impl FnOnce(&mut Workspace, &Cancellation) -> Result<T, Error> + Send + 'static,
 ) -> Result<T, Error> {
     let task = move |workspace: &mut Workspace, cancellation: &Cancellation| {
@@ -269,4 +264,42 @@ async fn on_pool<T: Send + 'static>(
     };
     let answer = app.engine.pool.run(app.engine.owner(client), task);
     answer.await.unwrap_or_else(|panic| Err(Error::internal(panic)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Config, ServeArgs};
+    use crate::metrics::Metrics;
+
+    #[tokio::test]
+    async fn answers_are_counted_until_they_are_sent() {
+        let mut limits = Config::resolve(&ServeArgs::default()).unwrap().limits;
+        limits.memory_bytes_max = 16 << 20;
+        let engine = Engine::start(limits, Metrics::new().unwrap()).unwrap();
+        let taken = || engine.metrics.memory_in_flight_bytes.get();
+        let answer = |bytes: usize| vec![7_u8; bytes].into_response();
+        // A quarter of all.
+        let mut unread = Vec::new();
+        for _ in 0..4 {
+            unread.push(charge(&engine, answer(1 << 20)).await);
+        }
+        assert_eq!((unread[3].status(), taken()), (StatusCode::OK, 4 << 20));
+        let refused = charge(&engine, answer(1 << 20)).await;
+        assert_eq!(refused.status(), StatusCode::TOO_MANY_REQUESTS);
+        assert!(refused.headers().contains_key("retry-after"));
+        // What says how the server is, and what is not there as a whole.
+        assert_eq!(charge(&engine, answer(128 << 10)).await.status(), StatusCode::OK);
+        let stream = futures_util::stream::repeat(Ok::<_, std::convert::Infallible>(vec![0_u8; 1 << 20]));
+        let stream = axum::body::Body::from_stream(stream).into_response();
+        assert_eq!(charge(&engine, stream).await.status(), StatusCode::OK);
+        // As it was, and once only.
+        let first = charge(&engine, unread.remove(0)).await;
+        assert_eq!(taken(), 4 << 20);
+        assert_eq!(axum::body::to_bytes(first.into_body(), usize::MAX).await.unwrap(), vec![7_u8; 1 << 20]);
+        assert_eq!(taken(), 3 << 20);
+        assert_eq!(charge(&engine, answer(1 << 20)).await.status(), StatusCode::OK);
+        drop(unread);
+        assert_eq!(taken(), 0);
+    }
 }

@@ -15,6 +15,7 @@ use crate::stream::client::Client;
 use crate::stream::decoded_cache::DecodedCache;
 use crate::stream::pool::{Owner, Pool};
 use crate::stream::shared_memory::SharedMemory;
+use crate::stream::turns::Turns;
 
 /// The resources that all streams share.
 pub(crate) struct Engine {
@@ -28,9 +29,9 @@ pub(crate) struct Engine {
     pub(crate) shared_memory: Arc<SharedMemory>,
     pub(crate) metrics: Metrics,
     pub(crate) limits: Limits,
-    /// Permits of previews and single ops: they use at most half of the workers, so that they cannot delay
+    /// Turns of previews and single images: they use at most half of the workers, so that they cannot delay
     /// the streams.
-    pub(crate) single_tasks: Arc<Semaphore>,
+    pub(crate) single_tasks: Turns,
     streams: Arc<Semaphore>,
     /// What each client has that has any stream.
     of_clients: Arc<Mutex<HashMap<Client, Taken>>>,
@@ -64,7 +65,7 @@ impl Engine {
             memory,
             shares,
             metrics,
-            single_tasks: Arc::new(Semaphore::new((limits.threads / 2).max(1))),
+            single_tasks: Turns::new((limits.threads / 2).max(1)),
             streams: Arc::new(Semaphore::new(limits.streams_max)),
             of_clients: Arc::default(),
             next: AtomicU64::new(0),

@@ -16,3 +16,4 @@ pub(crate) mod resolve;
 pub(crate) mod samples;
 pub(crate) mod shared_memory;
 pub(crate) mod shared_memory_stream;
+pub(crate) mod turns;
