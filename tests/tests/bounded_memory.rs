@@ -17,15 +17,25 @@ fn client(number: u8) -> IpAddr {
     Ipv4Addr::new(127, 0, 0, number).into()
 }
 
+/// A field of what the kernel says of the server's memory, in bytes.
+fn memory(server: &Server, field: &str) -> f64 {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", server.process.id())).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix(field)).unwrap();
+    line.trim().strip_suffix(" kB").unwrap().parse::<f64>().unwrap() * 1024.0
+}
+
 /// Memory of the server that is its own, in bytes.
 fn resident(server: &Server) -> f64 {
-    let status = std::fs::read_to_string(format!("/proc/{}/status", server.process.id())).unwrap();
-    let field = |name: &str| {
-        let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
-        line.trim().strip_suffix(" kB").unwrap().parse::<f64>().unwrap() * 1024.0
-    };
     // Pages of datasets, which the kernel takes back when it needs them, are no part of it.
-    field("RssAnon:") + field("RssShmem:")
+    memory(server, "RssAnon:") + memory(server, "RssShmem:")
+}
+
+/// Ends the server if it ever asks the kernel for so much memory more than it has now.
+fn limit(server: &Server, bytes: f64) {
+    let bytes = Some((memory(server, "VmData:") + bytes) as u64);
+    let server = rustix::process::Pid::from_raw(server.process.id() as i32);
+    let limit = rustix::process::Rlimit { current: bytes, maximum: bytes };
+    rustix::process::prlimit(server, rustix::process::Resource::Data, limit).unwrap();
 }
 
 /// Begins a request with a body, and never ends it.
@@ -51,6 +61,8 @@ fn everybody_who_takes_all_that_there_is() {
     let sip = modest.sip(10_000);
     server.epoch("shapes/epochs/0/batches");
     let before = resident(&server);
+    // Beside the memory in flight: a few threads' stacks and heaps, connections, and what lies between.
+    limit(&server, MEMORY + 96e6);
     let mut worst = 0.0_f64;
     let mut look = || {
         let (taken, now) = (server.metric(IN_FLIGHT), resident(&server));
