@@ -44,10 +44,11 @@ const QUERY_BYTES_MAX: usize = 8 << 10;
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// Answers that any route may give.
-const ANYWHERE: [StatusCode; 4] = [
+const ANYWHERE: [StatusCode; 5] = [
     StatusCode::BAD_REQUEST,
     StatusCode::REQUEST_TIMEOUT,
     StatusCode::PAYLOAD_TOO_LARGE,
+    StatusCode::TOO_MANY_REQUESTS,
     StatusCode::INTERNAL_SERVER_ERROR,
 ];
 
