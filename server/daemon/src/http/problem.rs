@@ -75,7 +75,10 @@ impl IntoResponse for Error {
         };
         let body = serde_json::to_vec_pretty(&problem).expect("a problem is JSON");
         let mut response = (status, [(header::CONTENT_TYPE, CONTENT_TYPE)], body).into_response();
-        if matches!(self.cause, Cause::Full | Cause::Memory | Cause::Busy | Cause::Draining | Cause::Importing) {
+        if matches!(
+            self.cause,
+            Cause::Full | Cause::Memory | Cause::Busy | Cause::Draining | Cause::Importing
+        ) {
             response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
         }
         response.extensions_mut().insert(ProblemName(name));

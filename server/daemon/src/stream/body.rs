@@ -83,9 +83,8 @@ pub(crate) fn batch_bytes(epoch: &Epoch) -> u64 {
     let body = epoch.body_bytes_max() as u64;
     match epoch.codec {
         None => body,
-        // Beside the body stand its compressed buffers, and the message that they are copied to; either may
-        // have grown to twice its length.
-        Some(_) => 5 * body,
+        // Beside the body stand its compressed buffers, which may have grown to twice their length.
+        Some(_) => 3 * body,
     }
 }
 
