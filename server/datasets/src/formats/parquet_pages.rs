@@ -49,7 +49,7 @@ fn check_pages(file: &File, mut place: u64, end: u64, is_gzip: bool) -> Result<(
     while place < end {
         let at = |reason: String| format!("page {page} of a column: {reason}");
         let header = read_header(file, place, end).map_err(at)?;
-        let [inflated, compressed] = [header.inflated, header.compressed].map(|bytes| u64::try_from(bytes));
+        let [inflated, compressed] = [header.inflated, header.compressed].map(u64::try_from);
         let (Ok(inflated), Ok(compressed)) = (inflated, compressed) else {
             return Err(at("it has no length".to_owned()));
         };
