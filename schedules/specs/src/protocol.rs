@@ -68,6 +68,9 @@ pub mod files {
     /// The folder of the schedules that are trained with.
     pub const SCHEDULES: &str = "schedules";
 
+    /// The digests of the schedules that are trained with, by name, so that damage to one is noticed.
+    pub const SCHEDULE_DIGESTS: &str = "schedule-digests.json";
+
     /// Where the schedule with a name may lie that is trained with, in the folder of a run: as it is written,
     /// and as it was written when a run had only one.
     pub fn schedules(dir: &Path, name: &str) -> [PathBuf; 2] {

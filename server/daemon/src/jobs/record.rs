@@ -1,5 +1,6 @@
 //! One job: its spec, its state and its journal.
 
+use std::collections::BTreeMap;
 use std::io::ErrorKind;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -128,6 +129,13 @@ impl<K: Run> Record<K> {
             .permissions(std::fs::Permissions::from_mode(0o755))
             .tempdir_in(parent)
             .map_err(cannot_create)?;
+        let digests: BTreeMap<_, _> =
+            schedules.iter().map(|schedule| (schedule.name(), schedule.digest().to_string())).collect();
+        if !digests.is_empty() {
+            let path = made.path().join(files::SCHEDULE_DIGESTS);
+            let text = serde_json::to_vec_pretty(&digests).map_err(Error::internal)?;
+            pba_files::replace(&path, &text).map_err(|error| Error::disk("write", &path, &error))?;
+        }
         for schedule in schedules {
             let [path, _] = files::schedules(made.path(), schedule.name());
             let folder = path.parent().expect("it lies in a folder");
@@ -148,6 +156,7 @@ impl<K: Run> Record<K> {
         let path = entry_path::<K>(directory);
         let text =
             std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+        anyhow::ensure!(is_whole(&text), "{}: its checksum is wrong or missing", path.display());
         let mut entry: Entry<K::Spec> =
             serde_json::from_str(&text).with_context(|| format!("{}", path.display()))?;
         // A copy of a folder must not pass for the job.
@@ -671,8 +680,26 @@ impl<K: Run> Live<K> {
 /// Stores an entry, durably.
 fn save<K: Run>(directory: &Path, entry: &Entry<K::Spec>) -> Result<(), Error> {
     let path = entry_path::<K>(directory);
-    let text = serde_json::to_vec_pretty(entry).map_err(Error::internal)?;
-    pba_files::replace(&path, &text).map_err(|error| Error::disk("write", &path, &error))
+    let text = serde_json::to_string_pretty(entry).map_err(Error::internal)?;
+    let text = with_checksum(&text);
+    pba_files::replace(&path, text.as_bytes()).map_err(|error| Error::disk("write", &path, &error))
+}
+
+/// Begins the last field of an entry on disk: a checksum of all bytes before it.
+const CHECKSUM: &str = ",\n  \"xxh3\": \"";
+const CHECKSUM_END: &str = "\"\n}";
+
+/// A JSON object with its checksum as its last field.
+fn with_checksum(text: &str) -> String {
+    let fields = text.strip_suffix("\n}").expect("an entry is a JSON object");
+    format!("{fields}{CHECKSUM}{}{CHECKSUM_END}", journal::checksum(fields.as_bytes()))
+}
+
+/// Whether an entry is as it was written. Those of older versions have no checksum, and end with no text.
+fn is_whole(text: &str) -> bool {
+    let Some(fields) = text.strip_suffix(CHECKSUM_END) else { return true };
+    let checksum = fields.rsplit_once(CHECKSUM);
+    checksum.is_some_and(|(fields, checksum)| checksum == journal::checksum(fields.as_bytes()))
 }
 
 /// The file with a job's spec and state.
@@ -762,6 +789,27 @@ mod tests {
         record.progressed(progress(650), &metrics);
         record.progressed(progress(800), &metrics);
         assert_eq!(metrics.search_images_trained.get(), 700 + 150);
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn an_entry_that_is_damaged_anywhere_is_no_job() {
+        let folder = tempfile::tempdir().unwrap();
+        let record = begun(folder.path());
+        let path = entry_path::<Search>(record.directory());
+        let text = std::fs::read(&path).unwrap();
+        let open = |bytes: &[u8]| {
+            std::fs::write(&path, bytes).unwrap();
+            Record::<Search>::open(record.directory(), true)
+        };
+        assert_eq!(open(&text).unwrap().spec(), record.spec());
+        for at in 0..text.len() {
+            let mut damaged = text.clone();
+            damaged[at] ^= 1 << (at % 7);
+            assert!(open(&damaged).is_err(), "byte {at}: {}", String::from_utf8_lossy(&damaged));
+        }
+        // Older versions wrote none.
+        let old = serde_json::to_vec_pretty(&record.live().entry).unwrap();
+        assert_eq!(open(&old).unwrap().spec(), record.spec());
     }
 
     #[tokio::test(flavor = "multi_thread")]
