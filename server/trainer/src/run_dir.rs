@@ -5,6 +5,7 @@
 //! checkpoint-EPOCH.safetensors    all members after an epoch; the last two that were written
 //! schedule.json                   what was learned, once a search is done
 //! schedules/NAME.json             what an evaluation or a comparison trains with
+//! schedule-digests.json           the digests of these, by name
 //! report.md                       what came of a comparison, once it is done
 //! finish                          there when a search was asked to end with its generation
 //! lock                            held while a trainer works here

@@ -100,14 +100,16 @@ pub(super) fn routes<K: Run>() -> Routes {
             StatusCode::UNPROCESSABLE_ENTITY,
             StatusCode::TOO_MANY_REQUESTS,
             StatusCode::SERVICE_UNAVAILABLE,
+            StatusCode::INSUFFICIENT_STORAGE,
         ],
     )
     .request_body(Some(RequestBodyBuilder::new().content("application/json", spec).build()));
     let ends = [StatusCode::NOT_FOUND, StatusCode::CONFLICT];
     let cancelling = format!("Cancels {one} that is waiting or running; it can be resumed.");
-    let cancelling = operation("cancel", cancelling, state(), &ends);
+    let changes = [ends[0], ends[1], StatusCode::INSUFFICIENT_STORAGE];
+    let cancelling = operation("cancel", cancelling, state(), &changes);
     let resuming = format!("Resumes {one} that failed or was cancelled.");
-    let resuming = operation("resume", resuming, queued(), &ends);
+    let resuming = operation("resume", resuming, queued(), &changes);
     // The schema is that of an event; the document has no way to say so before OpenAPI 3.2.
     let event = ["event", "id", "data"]
         .iter()
