@@ -130,8 +130,12 @@ impl Download {
         headers: &[(&str, &str)],
         body: &[u8],
     ) -> io::Result<Download> {
-        let mut head = format!("{method} {target} HTTP/1.1\r\nhost: test\r\nconnection: close\r\n");
-        for (name, value) in headers {
+        let mut head = format!("{method} {target} HTTP/1.1\r\nconnection: close\r\n");
+        // What is posted is JSON nearly everywhere, and has to be called so.
+        let usual = [("host", "localhost"), ("content-type", "application/json")];
+        let usual = usual.iter().filter(|(name, _)| *name == "host" || method == "POST");
+        let is_given = |name: &str| headers.iter().any(|(given, _)| given.eq_ignore_ascii_case(name));
+        for (name, value) in usual.filter(|(name, _)| !is_given(name)).chain(headers) {
             head += &format!("{name}: {value}\r\n");
         }
         if !body.is_empty() || method == "PUT" || method == "POST" {

@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::sync::{Arc, Mutex, OnceLock};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
@@ -15,11 +17,16 @@ use crate::http::{self, Answer, Download};
 use crate::metrics::Metrics;
 use crate::{PATIENCE, wait_for};
 
+/// Time that what a process has said last may take to be read.
+const LAST_WORDS: Duration = Duration::from_secs(2);
+
 /// A child process whose output is read as it comes. Dropping it ends the process.
 pub struct Process {
     child: Child,
     lines: Mutex<Receiver<String>>,
     stderr: Arc<Mutex<String>>,
+    /// Reads standard error to its end.
+    reading: Option<JoinHandle<()>>,
 }
 
 impl Process {
@@ -36,7 +43,16 @@ impl Process {
     /// # Panics
     /// When it does not start.
     pub fn run(mut command: Command) -> Process {
-        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.stderr(Stdio::piped());
+        Process::run_logging(command)
+    }
+
+    /// The same with the standard error that the command has.
+    ///
+    /// # Panics
+    /// When it does not start.
+    pub fn run_logging(mut command: Command) -> Process {
+        command.stdout(Stdio::piped());
         let mut child = command.spawn().expect("pba starts");
         let (send, lines) = channel();
         let stdout = BufReader::new(child.stdout.take().expect("it is piped"));
@@ -48,14 +64,16 @@ impl Process {
             }
         });
         let stderr = Arc::new(Mutex::new(String::new()));
-        let (text, mut pipe) = (Arc::clone(&stderr), child.stderr.take().expect("it is piped"));
-        std::thread::spawn(move || {
-            let mut bytes = [0; 4096];
-            while let Ok(count @ 1..) = pipe.read(&mut bytes) {
-                text.lock().unwrap().push_str(&String::from_utf8_lossy(&bytes[..count]));
-            }
+        let reading = child.stderr.take().map(|mut pipe| {
+            let text = Arc::clone(&stderr);
+            std::thread::spawn(move || {
+                let mut bytes = [0; 4096];
+                while let Ok(count @ 1..) = pipe.read(&mut bytes) {
+                    text.lock().unwrap().push_str(&String::from_utf8_lossy(&bytes[..count]));
+                }
+            })
         });
-        Process { child, lines: Mutex::new(lines), stderr }
+        Process { child, lines: Mutex::new(lines), stderr, reading }
     }
 
     /// The next line on standard output; none when there are no more.
@@ -93,7 +111,27 @@ impl Process {
     /// When it does not come within [`PATIENCE`].
     #[track_caller]
     pub fn wait(&mut self) -> ExitStatus {
-        wait_for("the end of pba", || self.child.try_wait().expect("a child can be waited for"))
+        let status = wait_for("the end of pba", || self.child.try_wait().expect("a child can be waited for"));
+        // Its last words; but what it has started may hold the pipe for longer.
+        let deadline = Instant::now() + LAST_WORDS;
+        while self.reading.as_ref().is_some_and(|reading| !reading.is_finished()) && Instant::now() < deadline
+        {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        status
+    }
+
+    /// Waits until it has ended, even if whoever traces it keeps it from being waited for.
+    ///
+    /// # Panics
+    /// When that does not come within [`PATIENCE`].
+    #[track_caller]
+    pub fn wait_for_exit(&self) {
+        let status = format!("/proc/{}/status", self.child.id());
+        wait_for("the end of pba", || match std::fs::read_to_string(&status) {
+            Ok(text) => text.contains("\nState:\tZ").then_some(()),
+            Err(_) => Some(()),
+        });
     }
 
     /// Its number.
@@ -144,7 +182,7 @@ impl Server {
     /// When it does not start.
     #[track_caller]
     pub fn start_on(data: Arc<TempDir>, flags: &[&str]) -> Server {
-        Server::run(Server::command(data.path(), flags), data)
+        Server::of(Server::spawn(data.path(), flags), data)
     }
 
     /// Starts a server by a command of its own on a data directory, and waits until it is ready.
@@ -153,7 +191,15 @@ impl Server {
     /// When it does not start.
     #[track_caller]
     pub fn run(command: Command, data: Arc<TempDir>) -> Server {
-        let process = Process::run(command);
+        Server::of(Process::run(command), data)
+    }
+
+    /// The server that a process is, once it is ready.
+    ///
+    /// # Panics
+    /// When it does not start.
+    #[track_caller]
+    pub fn of(process: Process, data: Arc<TempDir>) -> Server {
         let line = process.line().unwrap_or_else(|| panic!("the server ended: {}", process.stderr()));
         let address = line.strip_prefix("listening on http://").and_then(|address| address.parse().ok());
         let address = address.unwrap_or_else(|| panic!("not the promised first line: {line:?}"));

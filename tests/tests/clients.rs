@@ -30,7 +30,7 @@ fn clients_that_go_away() {
     // Before the answer: the request alone was sent.
     for _ in 0..20 {
         let mut socket = http::connect(server.address()).unwrap();
-        socket.write_all(format!("GET {TRAIN} HTTP/1.1\r\nhost: x\r\n\r\n").as_bytes()).unwrap();
+        socket.write_all(format!("GET {TRAIN} HTTP/1.1\r\nhost: localhost\r\n\r\n").as_bytes()).unwrap();
     }
     server.assert_healthy();
     assert_eq!(server.metric("pba_request_errors_total{kind=\"broken-stream\"}"), 0.0, "it is their right");
@@ -123,7 +123,7 @@ fn request_heads_that_never_end() {
     let mut sockets = Vec::new();
     for number in 0..100 {
         let mut socket = http::connect(server.address()).unwrap();
-        let beginnings = ["GET / HTTP/1.1\r\nhost: x\r\nx-", "G", "GET /livez HTTP/1.1\r\n", ""];
+        let beginnings = ["GET / HTTP/1.1\r\nhost: localhost\r\nx-", "G", "GET /livez HTTP/1.1\r\n", ""];
         socket.write_all(beginnings[number % 4].as_bytes()).unwrap();
         sockets.push(socket);
     }
@@ -151,8 +151,10 @@ fn thousands_of_quick_connections() {
                     let mut socket = http::connect(server.address()).expect("the server accepts");
                     let request = match (kind, number % 3) {
                         (0, _) => "",
-                        (_, 0) => "GET /livez HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n",
-                        (_, 1) => "GET /v1/datasets/shapes/epochs/0/batches HTTP/1.1\r\nhost: x\r\n\r\n",
+                        (_, 0) => "GET /livez HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n",
+                        (_, 1) => {
+                            "GET /v1/datasets/shapes/epochs/0/batches HTTP/1.1\r\nhost: localhost\r\n\r\n"
+                        }
                         _ => "NONSENSE\r\n\r\n",
                     };
                     // It may have been refused already.
@@ -168,7 +170,7 @@ fn thousands_of_quick_connections() {
 fn connections_that_idle_are_closed() {
     let server = Server::start(&[]);
     let mut idle = http::connect(server.address()).unwrap();
-    idle.write_all(b"GET /livez HTTP/1.1\r\nhost: x\r\n\r\n").unwrap();
+    idle.write_all(b"GET /livez HTTP/1.1\r\nhost: localhost\r\n\r\n").unwrap();
     let mut answer = Vec::new();
     // Ends when the server closes; a timeout here would be an error.
     idle.read_to_end(&mut answer).unwrap();
@@ -182,7 +184,7 @@ fn a_body_that_never_ends_harms_nobody() {
     let sockets: Vec<_> = (0..50)
         .map(|_| {
             let mut socket = http::connect(server.address()).unwrap();
-            let head = "PUT /v1/schedules/x HTTP/1.1\r\nhost: x\r\ncontent-length: 1000000\r\n\r\n{";
+            let head = "PUT /v1/schedules/x HTTP/1.1\r\nhost: localhost\r\ncontent-length: 1000000\r\n\r\n{";
             socket.write_all(head.as_bytes()).unwrap();
             socket
         })
@@ -198,7 +200,7 @@ fn a_crowd_of_previews_does_not_hold_up_a_stream() {
     let preview = "/v1/datasets/shapes/epochs/0/preview.png?n=1024";
     let mut crowd: Vec<_> = (0..40).map(|_| http::connect(server.address()).unwrap()).collect();
     for socket in &mut crowd {
-        socket.write_all(format!("GET {preview} HTTP/1.1\r\nhost: x\r\n\r\n").as_bytes()).unwrap();
+        socket.write_all(format!("GET {preview} HTTP/1.1\r\nhost: localhost\r\n\r\n").as_bytes()).unwrap();
     }
     let answered =
         "pba_requests_total{route=\"/v1/datasets/{dataset}/epochs/{epoch}/preview.png\",status=\"200\"}";

@@ -59,8 +59,9 @@ fn importing(data: &Path, slow: &Slow, flags: &[&str]) -> (Process, PathBuf) {
 fn ask(socket: &Path, method: &str, target: &str) -> Option<(String, String)> {
     let mut connection = UnixStream::connect(socket).ok()?;
     connection.set_read_timeout(Some(PATIENCE)).unwrap();
-    let head =
-        format!("{method} {target} HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: 0\r\n\r\n");
+    let head = format!(
+        "{method} {target} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
+    );
     connection.write_all(head.as_bytes()).unwrap();
     let mut answer = String::new();
     connection.read_to_string(&mut answer).unwrap();

@@ -26,7 +26,7 @@ def wire(server: Server) -> bytes:
     with socket.create_connection(server.address) as sock:
         sock.sendall(
             f"GET /v1/datasets/shapes/epochs/9/batches?{QUERY} HTTP/1.1\r\n"
-            "Host: test\r\nConnection: close\r\n\r\n".encode()
+            "Host: localhost\r\nConnection: close\r\n\r\n".encode()
         )
         answer = b""
         while True:

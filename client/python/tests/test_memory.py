@@ -351,7 +351,7 @@ def handshake(local: Local, batches: str = "4") -> Tuple[socket.socket, bytes]:
     sock.settimeout(20)
     sock.connect(str(local.path))
     head = (
-        f"GET {TARGET} HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: pba-memory/1\r\n"
+        f"GET {TARGET} HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: pba-memory/1\r\n"
         f"PBA-Memory-Batches: {batches}\r\n\r\n"
     )
     sock.sendall(head.encode())
@@ -460,7 +460,7 @@ def test_over_tcp_nobody_is_answered_so(local: Local) -> None:
     with socket.create_connection(local.server.address) as sock:
         sock.settimeout(20)
         sock.sendall(
-            f"GET {TARGET} HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: pba-memory/1\r\n"
+            f"GET {TARGET} HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: pba-memory/1\r\n"
             "PBA-Memory-Batches: 4\r\n\r\n".encode()
         )
         assert sock.recv(15) == b"HTTP/1.1 200 OK"

@@ -169,7 +169,10 @@ impl Replica {
     ) -> Result<Vec<u8>, ClientError> {
         let mut sent = self.request(request);
         if let Some(body) = body {
-            sent = sent.body(body);
+            // All others are logs of lineages, which are text.
+            let is_json = body.trim_ascii_start().first() == Some(&b'{');
+            let kind = if is_json { "application/json" } else { "text/plain; charset=utf-8" };
+            sent = sent.header(CONTENT_TYPE, kind).body(body);
         }
         let response = self.send(request, sent).await?;
         self.whole(request, self.success(request, response).await?).await

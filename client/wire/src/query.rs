@@ -29,14 +29,40 @@ impl ParameterError {
 }
 
 /// The known name most similar to a mistyped one, if any is similar.
+///
+/// Only names of similar length and letters are compared, which is what takes time: anybody may ask for any name.
 pub fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    // No known name is longer than this, and no mistyped one is much longer than the name that it was meant to be.
+    const COMPARED_BYTES_MAX: usize = 128;
+    if name.len() > COMPARED_BYTES_MAX {
+        return None;
+    }
     let name = name.to_lowercase();
     known
         .into_iter()
-        .map(|candidate| (strsim::damerau_levenshtein(&name, &candidate.to_lowercase()), candidate))
-        .filter(|(distance, candidate)| *distance <= 1 + candidate.len() / 3)
+        .filter_map(|candidate| {
+            let distance_max = 1 + candidate.len() / 3;
+            let other = candidate.to_lowercase();
+            if other.len() > COMPARED_BYTES_MAX || distance_min(&name, &other) > distance_max {
+                return None;
+            }
+            let distance = strsim::damerau_levenshtein(&name, &other);
+            (distance <= distance_max).then_some((distance, candidate))
+        })
         .min_by_key(|(distance, _)| *distance)
         .map(|(_, candidate)| candidate)
+}
+
+/// A lower bound of the edits between two texts: letters that one has and the other lacks.
+fn distance_min(one: &str, other: &str) -> usize {
+    if !one.is_ascii() || !other.is_ascii() {
+        return 0;
+    }
+    let mut surplus = [0i16; 128];
+    one.bytes().for_each(|byte| surplus[usize::from(byte)] += 1);
+    other.bytes().for_each(|byte| surplus[usize::from(byte)] -= 1);
+    let sum = |sign: i16| surplus.iter().map(|count| (count * sign).max(0) as usize).sum::<usize>();
+    sum(1).max(sum(-1))
 }
 
 /// Splits a query string into decoded pairs, refusing a parameter given twice.
@@ -311,4 +337,48 @@ macro_rules! query {
             }
         }
     };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_compared_only_if_they_can_be_similar() {
+        let words = [
+            "",
+            "a",
+            "ab",
+            "ba",
+            "shapes",
+            "shape",
+            "sahpes",
+            "hspaes",
+            "cifar10-pba",
+            "cifar10_pba",
+            "pba-cifar10",
+            "svhn-pba",
+            "SVHN-PBA",
+            "randaugment:2:9",
+            "ä",
+            "shäpes",
+            "xxxxxxxx",
+        ];
+        let simple = |name: &str| {
+            let close = words
+                .iter()
+                .map(|word| (strsim::damerau_levenshtein(&name.to_lowercase(), &word.to_lowercase()), *word));
+            let close = close.filter(|(distance, word)| *distance <= 1 + word.len() / 3);
+            close.min_by_key(|(distance, _)| *distance).map(|(_, word)| word)
+        };
+        for name in words {
+            for other in words {
+                let distance = strsim::damerau_levenshtein(name, other);
+                assert!(distance_min(name, other) <= distance, "{name:?} {other:?}");
+            }
+            assert_eq!(nearest(name, words), simple(name), "{name:?}");
+        }
+        assert_eq!(nearest(&"x".repeat(60_000), words), None);
+        assert_eq!(nearest("shapes", [&*"x".repeat(60_000), "shape"]), Some("shape"));
+    }
 }

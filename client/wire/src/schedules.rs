@@ -33,7 +33,7 @@ pub struct ScheduleSummary {
     pub epochs: u32,
     /// Number of successive policies.
     pub segments: usize,
-    /// Where it comes from.
+    /// Where it comes from. Of long provenance, the beginning; the document has all of it.
     #[schema(value_type = Object)]
     pub provenance: Provenance,
 }

@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use crate::apart::Apart;
+use crate::boundary::Boundary;
 use crate::catalog::datasets::Catalog;
 use crate::catalog::schedules::Registry;
 use crate::data_lock::DataLock;
@@ -19,6 +21,8 @@ pub(crate) struct App {
     pub(crate) engine: Arc<Engine>,
     /// The right to write to the data directory.
     pub(crate) lock: DataLock,
+    pub(crate) boundary: Boundary,
+    pub(crate) apart: Apart,
     draining: AtomicBool,
 }
 
@@ -29,9 +33,11 @@ impl App {
         jobs: Jobs,
         engine: Engine,
         lock: DataLock,
+        boundary: Boundary,
     ) -> App {
         engine.metrics.ready.set(1);
-        App { catalog, registry, jobs, engine: Arc::new(engine), lock, draining: AtomicBool::new(false) }
+        let (engine, apart, draining) = (Arc::new(engine), Apart::default(), AtomicBool::new(false));
+        App { catalog, registry, jobs, engine, lock, boundary, apart, draining }
     }
 
     /// Refuses new streams from now on.

@@ -18,6 +18,7 @@ use pba_augment::Base;
 use serde::{Deserialize, Serialize};
 
 use crate::catalog::datasets::check_dataset;
+use crate::hosts::Hosts;
 use crate::jobs::trainer::Trainer;
 
 #[derive(Clone, Debug, Default, clap::Args)]
@@ -96,6 +97,11 @@ settings! {
     listen: String = (env = "PBA_LISTEN", value_name = "ADDRESS");
     /// Unix socket to also listen on, for clients on this machine
     socket: PathBuf = (env = "PBA_SOCKET", value_name = "PATH");
+    /// Mode of the Unix socket in octal digits: who may use it [default: 600, its owner only]
+    socket_mode: String = (env = "PBA_SOCKET_MODE", value_name = "MODE");
+    /// Further names of this server, as behind a proxy, with commas between them: pba.example.org, or
+    /// .example.org for all that end so. Requests for other hosts and from other sites' pages are refused
+    hosts: Hosts = (env = "PBA_HOSTS", value_name = "NAMES");
     /// Directory for schedules, jobs and packed datasets [default: ./pba-data]
     data_dir: PathBuf = (env = "PBA_DATA_DIR", value_name = "DIR");
     /// The trainer, which runs searches, evaluations and comparisons [default: pba-trainer next to this program]
@@ -136,7 +142,17 @@ settings! {
     scrub_seconds: u64 = 86_400, 0..=31_536_000, "PBA_SCRUB_SECONDS", "SECONDS";
     /// Time that running streams get to finish after SIGTERM
     drain_seconds: u64 = 30, 0..=86_400, "PBA_DRAIN_SECONDS", "SECONDS";
-    /// Time that a client may take nothing before its stream is cut
+    /// Most connections at a time; further ones are refused with 503
+    connections_max: usize = 4096, 1..=1_000_000, "PBA_CONNECTIONS_MAX", "N";
+    /// Least bytes of a request's body that have to come in a second; slower ones are refused with 408
+    body_bytes_per_second_min: u64 = 1024, 0..=1 << 30, "PBA_BODY_BYTES_PER_SECOND_MIN", "BYTES";
+    /// Largest schedule that can be added, in bytes as it is stored
+    schedule_bytes_max: usize = 1_048_576, 1..=1 << 30, "PBA_SCHEDULE_BYTES_MAX", "BYTES";
+    /// Most bytes of all schedules that were added together
+    schedules_bytes_max: usize = 67_108_864, 1..=1 << 40, "PBA_SCHEDULES_BYTES_MAX", "BYTES";
+    /// Most schedules that can be added; those that searches learn are kept in any case
+    schedules_max: usize = 1024, 1..=65_536, "PBA_SCHEDULES_MAX", "N";
+    /// Time that a client may take for a batch, pauses before it included, before its stream is cut
     stall_seconds: u64 = 600, 1..=86_400, "PBA_STALL_SECONDS", "SECONDS";
 }
 
@@ -174,6 +190,9 @@ fn within<T: PartialOrd + fmt::Display>(
 pub(crate) struct Config {
     pub(crate) listen: SocketAddr,
     pub(crate) socket: Option<PathBuf>,
+    #[serde(serialize_with = "octal")]
+    pub(crate) socket_mode: u32,
+    pub(crate) hosts: Hosts,
     pub(crate) data_dir: PathBuf,
     #[serde(skip)]
     pub(crate) datasets: BTreeMap<String, DatasetConfig>,
@@ -192,6 +211,8 @@ pub(crate) struct DatasetConfig {
     pub(crate) base: Option<Base>,
 }
 
+/// Its owner may use the socket, and nobody else.
+const SOCKET_MODE: u32 = 0o600;
 /// Longest path in a socket's address.
 const SOCKET_BYTES_MAX: usize = 107;
 /// Longest configuration file.
@@ -237,6 +258,8 @@ impl Config {
         Ok(Config {
             listen,
             socket: settings.socket,
+            socket_mode: settings.socket_mode.as_deref().map_or(Ok(SOCKET_MODE), socket_mode)?,
+            hosts: settings.hosts.unwrap_or_default().checked()?,
             data_dir: settings.data_dir.unwrap_or_else(|| "./pba-data".into()),
             datasets,
             trainer: settings.trainer,
@@ -298,6 +321,20 @@ impl Config {
             Some(fault) => bail!("{fault}; expected the path of the pba-trainer program"),
         }
     }
+}
+
+/// Reads the mode of a socket, whose permission to write is that to connect.
+fn socket_mode(text: &str) -> anyhow::Result<u32> {
+    let mode = u32::from_str_radix(text, 8).ok().filter(|mode| *mode <= 0o777 && !text.starts_with('+'));
+    mode.with_context(|| {
+        format!(
+            "socket_mode: {text:?} is not a mode; expected octal digits up to 777, as 600, or 660 for a group"
+        )
+    })
+}
+
+fn octal<S: serde::Serializer>(mode: &u32, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(&format_args!("{mode:o}"))
 }
 
 /// The folder with libtorch's libraries in a folder that somebody names: it, or `lib` in it, or `torch/lib`.
@@ -378,6 +415,8 @@ mod tests {
         refuse("thread = 2", none(), "unknown field `thread`");
         refuse("threads = 0", none(), "threads: 0 is out of range; allowed are 1..=1024");
         refuse("threads = \"two\"", none(), "threads");
+        refuse("hosts = [\"https://a\"]", none(), "\"https://a\" is not the name of a host");
+        refuse("socket_mode = \"rw\"", none(), "\"rw\" is not a mode");
         refuse("listen = \"8080\"", none(), "\"8080\" is not an address");
         refuse("listen = \"0.0.0.0:8080\"", none(), "--insecure");
         refuse("[datasets.a]\npath = \"x\"\nbase = \"flop\"", none(), "datasets.a.base");

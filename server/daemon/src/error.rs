@@ -24,6 +24,11 @@ pub(crate) enum Cause {
     WrongBody,
     NotFound,
     MethodNotAllowed,
+    /// For another host, or on behalf of another site's page.
+    Forbidden,
+    WrongMediaType,
+    AddressTooLong,
+    HeadersTooLarge,
     Conflict,
     TooLarge,
     NotReadable,
@@ -31,6 +36,9 @@ pub(crate) enum Cause {
     Full,
     Memory,
     Busy,
+    /// As many are kept as are allowed.
+    TooMany,
+    Connections,
     Timeout,
     NoTrainer,
     Draining,

@@ -5,15 +5,22 @@
 //! fixed pool and moves finished batches (`stream`). What batches hold is decided by `pba-augment`,
 //! which knows nothing of any of this.
 
+mod apart;
 mod app;
+mod boundary;
 mod catalog;
 pub mod cli;
 mod config;
 mod data_lock;
 mod draw;
 mod error;
+mod hosts;
 mod http;
 mod jobs;
+mod log;
 mod metrics;
+mod pace;
 mod server;
 pub mod stream;
+
+pub use log::last_words;

@@ -3,7 +3,7 @@
 //! Names carry the prefix `pba_` and base units; labels take values from closed sets, or from
 //! the configured datasets, so that the number of series is bounded.
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use pba_schedules::Op;
 use prometheus::process_collector::ProcessCollector;
@@ -85,6 +85,10 @@ metrics! {
     backpressure_seconds: Counter = "pba_backpressure_seconds_total";
     /// Streams that started after batch 0, with some left: resumed or striped.
     resumes: IntCounter = "pba_resumes_total";
+    /// Connections that are open.
+    connections_active: IntGauge = "pba_connections_active";
+    /// Connections that were refused, because connections_max were open.
+    connections_refused: IntCounter = "pba_connections_refused_total";
     /// Requests answered, by route and status.
     requests: IntCounterVec = "pba_requests_total" ["route", "status"];
     /// Requests refused or aborted, by kind.
@@ -144,6 +148,27 @@ metrics! {
     build_info: IntGaugeVec = "pba_build_info" ["version"];
 }
 
+/// Lines of the log that could not be written, because whoever reads it has gone, is too slow or is full.
+/// The log is the process's own, so it is counted over all servers in it.
+pub(crate) static LOG_LINES_LOST: LazyLock<IntCounter> = LazyLock::new(|| {
+    of_process(
+        "pba_log_lines_lost_total",
+        "Lines of the log that were lost, because its reader has gone or does not keep up, or its disk is full.",
+    )
+});
+
+/// Panics anywhere in the process: each is a fault of the server, though it harmed one request at most.
+pub(crate) static PANICS: LazyLock<IntCounter> = LazyLock::new(|| {
+    of_process(
+        "pba_panics_total",
+        "Panics: faults of the server, each of which ended a request, a stream or an import.",
+    )
+});
+
+fn of_process(name: &str, help: &str) -> IntCounter {
+    IntCounter::new(name, help).expect("the name is one of a metric")
+}
+
 impl Metrics {
     /// Registers every metric in a registry of its own, so that several servers can run in one process.
     ///
@@ -152,6 +177,8 @@ impl Metrics {
     pub(crate) fn new() -> prometheus::Result<Metrics> {
         let registry = Registry::new();
         registry.register(Box::new(ProcessCollector::for_self()))?;
+        registry.register(Box::new(LOG_LINES_LOST.clone()))?;
+        registry.register(Box::new(PANICS.clone()))?;
         let metrics = Inner::register(registry)?;
         metrics.build_info.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
         // So that a series is there before it counts anything.

@@ -1,8 +1,9 @@
 //! The listening sockets: accept connections, and end them in good order.
 
-use std::io::{Error, ErrorKind};
+use std::fs::Permissions;
+use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
-use std::os::unix::fs::FileTypeExt;
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::sync::Arc;
@@ -10,29 +11,44 @@ use std::time::Duration;
 
 use anyhow::Context;
 use axum::Router;
-use axum::http::Request;
+use hyper::Request;
 use hyper::body::Incoming;
+use hyper::service::{Service as _, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
-use tokio::io::{AsyncRead, AsyncWrite};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use socket2::{Domain, SockAddr, Socket, Type};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UnixListener};
-use tokio::sync::watch;
+use tokio::runtime::Handle;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
 use tokio::time::{sleep, timeout};
-use tokio_io_timeout::TimeoutStream;
-use tower::ServiceExt;
 
 use crate::app::App;
+use crate::error::{Cause, Error};
 use crate::http::router;
+use crate::metrics::Metrics;
+use crate::pace::{Pace, PacedBody, PacedSocket};
 use crate::stream::client::Client;
 use crate::stream::engine::Engine;
-use crate::stream::shared_memory_stream::{Local, Patient};
+use crate::stream::shared_memory_stream::Local;
 
 /// A client that takes longer to send a request's head is cut off.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
+/// Bytes of a request that a connection holds at most before the head is complete: with all connections taken,
+/// half a gigabyte for ten seconds. A batch is queued as it is, however large.
+const BUFFER_BYTES_MAX: usize = 128 << 10;
 /// Time until an idle connection to a vanished client is detected.
 const KEEPALIVE: Duration = Duration::from_secs(60);
 /// How often a draining server checks whether it is done.
 const DRAIN_POLL: Duration = Duration::from_millis(50);
+/// Connections that are told at a time that there is no room for them, and the time that each gets for that.
+const REFUSALS_MAX: usize = 32;
+const REFUSAL_TIMEOUT: Duration = Duration::from_secs(2);
+/// Connections that the system keeps until the server accepts them.
+const BACKLOG: i32 = 1024;
+/// Time that trainers get to end, besides what they are given to save, before the server leaves them behind.
+const LAST_JOBS: Duration = Duration::from_secs(30);
 /// Time that other requests get to finish after the streams have ended.
 const LAST_REQUESTS: Duration = Duration::from_secs(2);
 
@@ -59,7 +75,7 @@ struct LocalListener {
 
 impl LocalListener {
     /// Binds a path. A file that a server left behind is replaced, but not one that a server uses.
-    fn bind(path: &Path) -> anyhow::Result<LocalListener> {
+    fn bind(path: &Path, mode: u32) -> anyhow::Result<LocalListener> {
         let context = || format!("cannot listen on unix:{}", path.display());
         if let Ok(metadata) = std::fs::symlink_metadata(path) {
             anyhow::ensure!(metadata.file_type().is_socket(), "{}: the path is not a socket", context());
@@ -67,7 +83,13 @@ impl LocalListener {
             anyhow::ensure!(!in_use, "{}: another server uses it; choose another --socket PATH", context());
             std::fs::remove_file(path).with_context(context)?;
         }
-        let listener = UnixListener::bind(path).with_context(context)?;
+        let socket = Socket::new(Domain::UNIX, Type::STREAM, None).with_context(context)?;
+        socket.bind(&SockAddr::unix(path).with_context(context)?).with_context(context)?;
+        // Whatever the umask; and nobody can connect before it listens.
+        std::fs::set_permissions(path, Permissions::from_mode(mode)).with_context(context)?;
+        socket.listen(BACKLOG).and_then(|()| socket.set_nonblocking(true)).with_context(context)?;
+        let listener = std::os::unix::net::UnixListener::from(socket);
+        let listener = UnixListener::from_std(listener).with_context(context)?;
         Ok(LocalListener { listener, path: path.to_owned() })
     }
 }
@@ -83,8 +105,13 @@ impl Drop for LocalListener {
 struct Service {
     router: Router,
     local_router: Router,
-    /// A connection whose write makes no progress for this long is closed.
+    /// A connection that takes longer than this for a piece of an answer is closed.
     stall: Duration,
+    /// A permit for each connection that is open.
+    connections: Arc<Semaphore>,
+    connections_max: usize,
+    refusals: Arc<Semaphore>,
+    metrics: Metrics,
     /// Each connection holds a receiver while it is open, and ends when told, or when the sender is dropped.
     ending: watch::Receiver<()>,
 }
@@ -94,18 +121,27 @@ impl Sockets {
     ///
     /// # Errors
     /// When the address is taken or not this machine's, or the socket cannot be created.
-    pub(crate) async fn bind(address: SocketAddr, socket: Option<&Path>) -> anyhow::Result<Sockets> {
+    pub(crate) async fn bind(
+        address: SocketAddr,
+        socket: Option<&Path>,
+        mode: u32,
+    ) -> anyhow::Result<Sockets> {
         let listener = TcpListener::bind(address).await.map_err(|error| match error.kind() {
             ErrorKind::AddrInUse => {
                 let free = SocketAddr::new(address.ip(), 0);
-                Error::new(error.kind(), format!("{error}; use --listen {free} to pick a free port"))
+                io::Error::new(error.kind(), format!("{error}; use --listen {free} to pick a free port"))
             }
             _ => error,
         });
         let listener = listener.with_context(|| format!("cannot listen on {address}"))?;
         let address = listener.local_addr().context("cannot determine the address")?;
-        let local = socket.map(LocalListener::bind).transpose()?;
+        let local = socket.map(|path| LocalListener::bind(path, mode)).transpose()?;
         Ok(Sockets { listener, address, local })
+    }
+
+    /// The address, with the port that was picked.
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
     }
 
     /// Serves one connection after another in the background, for ever.
@@ -120,7 +156,7 @@ impl Sockets {
             let accepted = tokio::select! {
                 accepted = self.listener.accept() => accepted.map(|(socket, peer)| {
                     tune(&socket);
-                    serve(socket, Client::at(peer.ip()), &service.router, service);
+                    take_in(socket, Client::at(peer.ip()), &service.router, service);
                 }),
                 accepted = local => accepted.map(|(socket, _)| {
                     // A server that may use less makes larger batches in more pieces.
@@ -128,7 +164,7 @@ impl Sockets {
                     let client = socket.peer_cred().ok().and_then(|peer| {
                         Some(Client::Process { user: peer.uid(), process: peer.pid()? })
                     });
-                    serve(socket, client.unwrap_or(Client::Unknown), &service.local_router, service);
+                    take_in(socket, client.unwrap_or(Client::Unknown), &service.local_router, service);
                 }),
             };
             if let Err(error) = accepted {
@@ -156,7 +192,12 @@ impl Server {
         let (end_connections, connections) = watch::channel(());
         let Engine { limits, .. } = &*app.engine;
         let router = router(Arc::clone(&app));
+        let connections_max = connections_max(limits.connections_max);
         let service = Service {
+            connections: Arc::new(Semaphore::new(connections_max)),
+            connections_max,
+            refusals: Arc::new(Semaphore::new(REFUSALS_MAX)),
+            metrics: app.engine.metrics.clone(),
             local_router: router.clone().layer(axum::Extension(Local)),
             router,
             stall: Duration::from_secs(limits.stall_seconds),
@@ -164,11 +205,20 @@ impl Server {
         };
         let (end_jobs, ending) = watch::channel(false);
         let host = Arc::clone(&app);
-        let jobs = tokio::spawn(async move {
+        let (jobs_end, jobs_ended) = oneshot::channel();
+        let runtime = Handle::current();
+        // On a thread of its own: what jobs write to disk keeps no stream waiting.
+        let supervise = move || {
             if host.lock.is_writer() {
-                host.jobs.supervise(&host.catalog, &host.registry, ending).await;
+                runtime.block_on(host.jobs.supervise(&host.catalog, &host.registry, ending));
             }
-        });
+            drop(host);
+            // The server waits for it, or has left.
+            let _ = jobs_end.send(());
+        };
+        if let Err(error) = std::thread::Builder::new().name("jobs".to_owned()).spawn(supervise) {
+            tracing::error!(%error, "no job is run, because the system refuses a thread");
+        }
         let drained = async {
             stop.await;
             app.drain();
@@ -188,8 +238,10 @@ impl Server {
             () = drained => {}
         }
         drop(sockets);
-        if let Err(error) = jobs.await {
-            tracing::error!(%error, "the jobs did not end cleanly");
+        match timeout(LAST_JOBS, jobs_ended).await {
+            Ok(Ok(())) => {}
+            Ok(Err(_)) => tracing::error!("the jobs did not end cleanly"),
+            Err(_) => tracing::error!("the jobs do not end; the server leaves without them"),
         }
         let cut = app.engine.streams();
         if cut > 0 {
@@ -211,32 +263,54 @@ fn tune(socket: &TcpStream) {
     let _ = socket2::SockRef::from(socket).set_tcp_keepalive(&keepalive);
 }
 
-/// Serves one HTTP/1.1 connection until it ends, or is told to end after its current request.
-fn serve<S>(socket: S, client: Client, router: &Router, service: &Service)
+/// Serves a connection if there is room for it.
+fn take_in<S>(socket: S, client: Client, router: &Router, service: &Service)
 where
-    S: AsyncRead + AsyncWrite + Send + 'static,
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let mut socket = TimeoutStream::new(socket);
-    socket.set_write_timeout(Some(service.stall));
-    let socket: Patient<S> = Box::pin(socket);
-    let router = router.clone().map_request(move |mut request: Request<Incoming>| {
+    match Arc::clone(&service.connections).try_acquire_owned() {
+        Ok(permit) => serve(socket, client, router, service, permit),
+        Err(_) => refuse(socket, service),
+    }
+}
+
+/// Serves one HTTP/1.1 connection until it ends, or is told to end after its current request.
+fn serve<S>(socket: S, client: Client, router: &Router, service: &Service, permit: OwnedSemaphorePermit)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let pace = Pace::new(service.stall);
+    let socket = PacedSocket::new(socket, Arc::clone(&pace));
+    let handler = TowerToHyperService::new(router.clone());
+    let given = Arc::clone(&pace);
+    let answers = service_fn(move |mut request: Request<Incoming>| {
         request.extensions_mut().insert(client);
-        request
+        let (answer, pace) = (handler.call(request), Arc::clone(&given));
+        async move { answer.await.map(|response| response.map(|body| PacedBody::new(body, pace))) }
     });
     let connection = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEADER_TIMEOUT)
-        .serve_connection(TokioIo::new(socket), TowerToHyperService::new(router))
+        .max_buf_size(BUFFER_BYTES_MAX)
+        .serve_connection(TokioIo::new(socket), answers)
         .with_upgrades();
     let mut ending = service.ending.clone();
+    let metrics = service.metrics.clone();
+    metrics.connections_active.inc();
     tokio::spawn(async move {
+        let _open = Open { metrics, _permit: permit };
         let mut connection = pin!(connection);
         let ended = tokio::select! {
             ended = connection.as_mut() => ended,
+            // Its stream ends without its end, and the client sees that it was cut.
+            () = pace.stalled() => {
+                tracing::info!("a client that takes nothing was cut off");
+                return;
+            }
             // An error says that the server is gone, which ends connections as well.
             _ = ending.changed() => {
                 connection.as_mut().graceful_shutdown();
-                connection.await
+                tokio::select! { ended = connection => ended, () = pace.stalled() => return }
             }
         };
         // The client may leave at any moment: that is its right, and no error.
@@ -244,4 +318,68 @@ where
             tracing::debug!(%error, "connection ended");
         }
     });
+}
+
+/// An open connection, counted until it is dropped.
+struct Open {
+    metrics: Metrics,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.metrics.connections_active.dec();
+    }
+}
+
+/// Answers a connection for which there is no room, without reading its request. A connection that waited in the
+/// backlog instead would look like a server that hangs. Those that would be too many of these are closed.
+fn refuse<S>(mut socket: S, service: &Service)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    service.metrics.connections_refused.inc();
+    let Ok(turn) = Arc::clone(&service.refusals).try_acquire_owned() else { return };
+    let detail = format!("all {} connections are taken; try again in a second", service.connections_max);
+    let answer = Error::new(Cause::Connections, detail).unasked();
+    tokio::spawn(async move {
+        let _turn = turn;
+        let told = async {
+            socket.write_all(&answer).await?;
+            socket.shutdown().await?;
+            // A socket that is closed with an unread request in it is reset, and the answer with it.
+            tokio::io::copy(&mut socket, &mut tokio::io::sink()).await
+        };
+        // The client may leave at any moment.
+        let _ = timeout(REFUSAL_TIMEOUT, told).await;
+    });
+}
+
+/// Descriptors that are kept for files, datasets, trainers and refusals.
+const DESCRIPTORS_KEPT: u64 = 128;
+
+/// How many connections there can be: as many as are allowed, if the system lets the process have a descriptor
+/// for each.
+fn connections_max(allowed: usize) -> usize {
+    let limits = getrlimit(Resource::Nofile);
+    let wanted = allowed as u64 + DESCRIPTORS_KEPT;
+    let most = limits.maximum.unwrap_or(u64::MAX);
+    let mut granted = limits.current.unwrap_or(u64::MAX);
+    if granted < wanted {
+        let raised = Rlimit { current: Some(wanted.min(most)), maximum: limits.maximum };
+        // A system that refuses leaves it as it was.
+        if setrlimit(Resource::Nofile, raised).is_ok() {
+            granted = wanted.min(most);
+        }
+    }
+    if granted >= wanted {
+        return allowed;
+    }
+    // Of few descriptors, half are kept.
+    let room = granted.saturating_sub(DESCRIPTORS_KEPT).max(granted / 2).max(1) as usize;
+    tracing::warn!(
+        descriptors = granted,
+        "the system allows too few open files for connections_max = {allowed}; {room} connections are accepted"
+    );
+    room
 }

@@ -1,14 +1,16 @@
 //! The schedules of the server: the published ones, and those that were added.
 
 use std::collections::BTreeMap;
+use std::io::ErrorKind;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, PoisonError, RwLock, RwLockWriteGuard};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use anyhow::Context;
 use pba_schedules::{Schedule, formats::json, library};
 use pba_wire::schedules::ScheduleSummary;
 
-use crate::error::Error;
+use crate::error::{Cause, Error};
 
 /// Digits of a digest that are enough if they match one schedule only; lists show twelve.
 const DIGEST_DIGITS_MIN: usize = 12;
@@ -16,14 +18,63 @@ const DIGEST_DIGITS_MIN: usize = 12;
 /// The names of RandAugment's policies.
 const RAND_AUGMENT_ALLOWED: &str = "randaugment:N:M with N in 1..=8 and M in 0..=30";
 
+/// What may be added to a registry.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Bounds {
+    /// Schedules.
+    pub(crate) count: usize,
+    /// Bytes of one, as it is stored.
+    pub(crate) bytes: usize,
+    /// Bytes of all together.
+    pub(crate) bytes_total: usize,
+}
+
 /// Schedules by name. Names are immutable: a name never changes its content.
+///
+/// Whoever reads takes the schedules as they are, and never waits for the disk; changes are made one at a time,
+/// on disk first.
 pub(crate) struct Registry {
     directory: PathBuf,
     is_writer: bool,
-    schedules: RwLock<Schedules>,
+    bounds: Bounds,
+    /// Locked only while they are taken or replaced as a whole.
+    schedules: RwLock<Arc<Schedules>>,
+    /// Locked while the disk is read or written.
+    changing: Mutex<()>,
 }
 
-type Schedules = BTreeMap<String, Arc<Schedule>>;
+/// By name.
+type Schedules = BTreeMap<String, Stored>;
+
+/// A schedule, and its file if it was added.
+#[derive(Clone)]
+struct Stored {
+    schedule: Arc<Schedule>,
+    summary: ScheduleSummary,
+    file: Option<Stamp>,
+}
+
+impl Stored {
+    fn new(schedule: Schedule, file: Option<Stamp>) -> Stored {
+        Stored { summary: summary(&schedule), schedule: Arc::new(schedule), file }
+    }
+}
+
+/// What changes with the content of a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Stamp {
+    bytes: u64,
+    inode: u64,
+    modified: (i64, i64),
+}
+
+impl Stamp {
+    fn of(path: &Path) -> std::io::Result<Stamp> {
+        let found = path.metadata()?;
+        let modified = (found.mtime(), found.mtime_nsec());
+        Ok(Stamp { bytes: found.len(), inode: found.ino(), modified })
+    }
+}
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Put {
@@ -34,22 +85,35 @@ pub(crate) enum Put {
 
 impl Registry {
     /// Opens the registry whose added schedules are files in `directory`. If another server writes there,
-    /// they are read again for each request.
+    /// [`Registry::refresh`] reads them again.
     ///
     /// A file that is not a schedule is left alone, with a warning.
     ///
     /// # Errors
     /// When the directory cannot be created or listed.
-    pub(crate) fn open(directory: &Path, is_writer: bool) -> anyhow::Result<Registry> {
+    pub(crate) fn open(directory: &Path, is_writer: bool, bounds: Bounds) -> anyhow::Result<Registry> {
         pba_files::create_folder(directory)
             .with_context(|| format!("cannot create {}", directory.display()))?;
-        let schedules = RwLock::new(load(directory, true)?);
-        Ok(Registry { directory: directory.to_owned(), is_writer, schedules })
+        let schedules = RwLock::new(Arc::new(load(directory, &Schedules::new(), true)?));
+        let changing = Mutex::new(());
+        Ok(Registry { directory: directory.to_owned(), is_writer, bounds, schedules, changing })
     }
 
-    /// Every schedule, by name, then the policies that never change.
-    pub(crate) fn list(&self) -> Vec<Arc<Schedule>> {
-        listed(&self.read())
+    /// If another server writes to the directory: takes over what is in it now. Waits for the disk.
+    pub(crate) fn refresh(&self) {
+        if self.is_writer {
+            return;
+        }
+        let _one = self.lock();
+        match load(&self.directory, &self.known(), false) {
+            Ok(found) => self.replace(found),
+            Err(error) => tracing::error!(error = format!("{error:#}"), "the schedules are outdated"),
+        }
+    }
+
+    /// A summary of every schedule, by name, then the policies that never change.
+    pub(crate) fn list(&self) -> Vec<ScheduleSummary> {
+        listed(&self.known()).into_iter().map(|stored| stored.summary.clone()).collect()
     }
 
     /// The schedule with a name, a digest, or the beginning of a digest. RandAugment's policies have names
@@ -59,9 +123,9 @@ impl Registry {
     /// When there is none, with the nearest name, and when a name of RandAugment's has numbers that are
     /// not allowed.
     pub(crate) fn get(&self, name: &str) -> Result<Arc<Schedule>, Error> {
-        let schedules = self.read();
-        if let Some(schedule) = schedules.get(name) {
-            return Ok(Arc::clone(schedule));
+        let schedules = self.known();
+        if let Some(known) = schedules.get(name) {
+            return Ok(Arc::clone(&known.schedule));
         }
         let unlisted = library::named(name)
             .map_err(|error| Error::parameter("schedule", name, error, RAND_AUGMENT_ALLOWED))?;
@@ -70,8 +134,8 @@ impl Registry {
         }
         if name.len() >= DIGEST_DIGITS_MIN && name.bytes().all(|byte| byte.is_ascii_hexdigit()) {
             let digits = name.to_ascii_lowercase();
-            let mut found =
-                schedules.values().filter(|schedule| schedule.digest().to_string().starts_with(&digits));
+            let schedules = schedules.values().map(|stored| &stored.schedule);
+            let mut found = schedules.filter(|schedule| schedule.digest().to_string().starts_with(&digits));
             // Any of several names for the same content will do, but not of different contents.
             if let Some(schedule) = found.next()
                 && found.all(|other| other.digest() == schedule.digest())
@@ -82,13 +146,26 @@ impl Registry {
         Err(unknown(name, &schedules))
     }
 
-    /// Adds a schedule under its name, on disk first.
+    /// Adds a schedule that somebody sends, within the bounds.
     ///
     /// # Errors
-    /// When the name has different content, or writing fails.
+    /// As those of [`Registry::put`]; when it is too large, or there are as many as are allowed.
+    pub(crate) fn add(&self, schedule: Schedule) -> Result<Put, Error> {
+        self.store(schedule, Some(self.bounds))
+    }
+
+    /// Keeps a schedule that was learned here, on disk first. It returns when it is there for good.
+    ///
+    /// # Errors
+    /// When the name has different content, or writing fails; then nothing has changed.
     pub(crate) fn put(&self, schedule: Schedule) -> Result<Put, Error> {
-        let mut schedules = self.write();
-        if let Some(known) = schedules.get(schedule.name()) {
+        self.store(schedule, None)
+    }
+
+    fn store(&self, schedule: Schedule, bounds: Option<Bounds>) -> Result<Put, Error> {
+        let _one = self.lock();
+        let mut schedules = Schedules::clone(&self.known());
+        if let Some(Stored { schedule: known, .. }) = schedules.get(schedule.name()) {
             if known.digest() == schedule.digest() {
                 return Ok(Put::Unchanged);
             }
@@ -98,46 +175,73 @@ impl Registry {
                 known.digest()
             )));
         }
+        let text = json::write(&schedule);
+        if let Some(bounds) = bounds {
+            check_room(&schedules, text.len(), bounds)?;
+        }
         let path = self.path(schedule.name());
-        pba_files::replace(&path, json::write(&schedule).as_bytes())
-            .with_context(|| format!("cannot write {}", path.display()))
-            .map_err(|error| Error::internal(format!("{error:#}")))?;
-        schedules.insert(schedule.name().to_owned(), Arc::new(schedule));
+        // What a failed change could not take back is replaced, but nothing of the user's.
+        let is_taken = path.exists() && !read_file(&path).is_ok_and(|left| left.name() == schedule.name());
+        if is_taken {
+            return Err(Error::conflict(format!(
+                "{} is there and not a schedule of this name; move it away, or choose another name",
+                path.display()
+            )));
+        }
+        let written = pba_files::replace(&path, text.as_bytes()).and_then(|()| Stamp::of(&path));
+        let stamp = written.map_err(|error| {
+            // Its content or its name may not be there after a power failure, so it was not added.
+            let _ = std::fs::remove_file(&path);
+            Error::disk("write", &path, &error)
+        })?;
+        let stored = Stored::new(schedule, Some(stamp));
+        schedules.insert(stored.schedule.name().to_owned(), stored);
+        self.replace(schedules);
         Ok(Put::Created)
     }
 
-    /// Removes a schedule.
+    /// Removes a schedule, on disk first. It returns when it is gone for good.
     ///
     /// # Errors
-    /// When there is none, when it is a published one, or when removing it fails.
+    /// When there is none, when it is a published one, or when removing it fails; then nothing has changed.
     pub(crate) fn delete(&self, name: &str) -> Result<(), Error> {
-        let mut schedules = self.write();
+        let _one = self.lock();
+        let mut schedules = Schedules::clone(&self.known());
         if matches!(library::named(name), Ok(Some(_))) {
             return Err(Error::conflict(format!("schedule {name:?} is built in and cannot be removed")));
         }
-        if !schedules.contains_key(name) {
-            return Err(unknown(name, &schedules));
-        }
+        let Some(removed) = schedules.remove(name) else { return Err(unknown(name, &schedules)) };
         let path = self.path(name);
-        pba_files::remove(&path)
-            .map_err(|error| Error::internal(format!("cannot remove {}: {error}", path.display())))?;
-        schedules.remove(name);
+        match std::fs::remove_file(&path) {
+            // Somebody has removed it by hand.
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            removed => removed.map_err(|error| Error::disk("remove", &path, &error))?,
+        }
+        if let Err(error) = pba_files::sync_folder_of(&path) {
+            // It could be there again after a power failure, so it was not removed. If it cannot be put back
+            // either, it is shown as long as this server runs, which never takes a stream its schedule.
+            let _ = pba_files::replace(&path, json::write(&removed.schedule).as_bytes());
+            return Err(Error::disk("remove", &path, &error));
+        }
+        self.replace(schedules);
         Ok(())
     }
 
-    /// The schedules as they are now; on a replica, as they are on disk.
-    fn read(&self) -> Schedules {
-        let on_disk = || {
-            load(&self.directory, false).inspect_err(|error| {
-                tracing::error!(error = format!("{error:#}"), "the schedules are outdated");
-            })
-        };
-        let known = || self.schedules.read().unwrap_or_else(PoisonError::into_inner).clone();
-        if self.is_writer { known() } else { on_disk().unwrap_or_else(|_| known()) }
+    /// The schedules as this server knows them.
+    fn known(&self) -> Arc<Schedules> {
+        Arc::clone(&self.schedules.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    fn write(&self) -> RwLockWriteGuard<'_, Schedules> {
-        self.schedules.write().unwrap_or_else(PoisonError::into_inner)
+    fn replace(&self, schedules: Schedules) {
+        let mut known = self.schedules.write().unwrap_or_else(PoisonError::into_inner);
+        let old = std::mem::replace(&mut *known, Arc::new(schedules));
+        // Whoever reads does not wait for what is freed.
+        drop(known);
+        drop(old);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, ()> {
+        self.changing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -145,42 +249,72 @@ impl Registry {
     }
 }
 
+/// Checks that one more schedule may be added.
+fn check_room(schedules: &Schedules, bytes: usize, bounds: Bounds) -> Result<(), Error> {
+    if bytes > bounds.bytes {
+        let detail = format!(
+            "the schedule takes {bytes} bytes with its provenance; allowed are {} (schedule_bytes_max)",
+            bounds.bytes
+        );
+        return Err(Error::new(Cause::TooLarge, detail));
+    }
+    let added = || schedules.values().filter_map(|stored| stored.file);
+    let (count, total) = (added().count(), added().map(|file| file.bytes).sum::<u64>());
+    if count >= bounds.count {
+        let detail = format!(
+            "{count} schedules were added: the limit (schedules_max); remove some that nobody uses any more"
+        );
+        return Err(Error::new(Cause::TooMany, detail));
+    }
+    if total + bytes as u64 > bounds.bytes_total as u64 {
+        let detail = format!(
+            "the schedules that were added take {total} bytes, and with this one of {bytes} they would take more \
+             than the {} that are allowed (schedules_bytes_max); remove some that nobody uses any more",
+            bounds.bytes_total
+        );
+        return Err(Error::new(Cause::TooMany, detail));
+    }
+    Ok(())
+}
+
 /// By name, the policies that never change last.
-fn listed(schedules: &Schedules) -> Vec<Arc<Schedule>> {
-    let mut schedules: Vec<_> = schedules.values().cloned().collect();
-    schedules.sort_by_key(|schedule| schedule.is_constant());
+fn listed(schedules: &Schedules) -> Vec<&Stored> {
+    let mut schedules: Vec<_> = schedules.values().collect();
+    schedules.sort_by_key(|stored| stored.schedule.is_constant());
     schedules
 }
 
 /// The error for a name that is nobody's.
 fn unknown(name: &str, schedules: &Schedules) -> Error {
     let listed = listed(schedules);
-    Error::not_found("schedule", name, listed.iter().map(|schedule| schedule.name()))
+    Error::not_found("schedule", name, listed.iter().map(|stored| stored.schedule.name()))
 }
 
-/// The published schedules, and those in a directory, with or without a warning of other files.
-fn load(directory: &Path, warns: bool) -> anyhow::Result<Schedules> {
+/// The published schedules, and those in a directory, with or without a warning of other files. A file that has
+/// not changed since it was `known` is not read again.
+fn load(directory: &Path, known: &Schedules, warns: bool) -> anyhow::Result<Schedules> {
     let published = library::all().into_iter();
     let mut schedules: Schedules =
-        published.map(|schedule| (schedule.name().to_owned(), Arc::new(schedule))).collect();
+        published.map(|schedule| (schedule.name().to_owned(), Stored::new(schedule, None))).collect();
     let cannot_list = || format!("cannot list {}", directory.display());
     for file in std::fs::read_dir(directory).with_context(cannot_list)? {
         let path = file.with_context(cannot_list)?.path();
         if path.extension().is_none_or(|extension| extension != "json") {
             continue;
         }
-        match read_file(&path) {
+        let stem = path.file_stem().unwrap_or_default();
+        match read_stored(&path, known) {
             Err(_) if !warns => {}
-            Ok(schedule) if path.file_stem().is_none_or(|stem| stem != schedule.name()) => {
+            Ok(Stored { schedule, .. }) if stem != schedule.name() => {
                 if warns {
                     let name = schedule.name();
                     tracing::warn!(path = %path.display(), name, "not in a file of its name; file ignored");
                 }
             }
-            Ok(schedule) if !schedules.contains_key(schedule.name()) => {
-                schedules.insert(schedule.name().to_owned(), Arc::new(schedule));
+            Ok(stored) if !schedules.contains_key(stored.schedule.name()) => {
+                schedules.insert(stored.schedule.name().to_owned(), stored);
             }
-            Ok(schedule) if warns => {
+            Ok(Stored { schedule, .. }) if warns => {
                 tracing::warn!(path = %path.display(), name = schedule.name(), "name taken; file ignored")
             }
             Ok(_) => {}
@@ -192,18 +326,46 @@ fn load(directory: &Path, warns: bool) -> anyhow::Result<Schedules> {
     Ok(schedules)
 }
 
+/// The schedule in a file, read or known already.
+fn read_stored(path: &Path, known: &Schedules) -> anyhow::Result<Stored> {
+    // Before the content: if that changes meanwhile, it is read again the next time.
+    let file = Some(Stamp::of(path)?);
+    let name = path.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default();
+    match known.get(name).filter(|known| known.file == file) {
+        Some(known) => Ok(known.clone()),
+        None => Ok(Stored::new(read_file(path)?, file)),
+    }
+}
+
 fn read_file(path: &Path) -> anyhow::Result<Schedule> {
     Ok(json::read(&std::fs::read_to_string(path)?)?)
 }
 
-/// The summary of a schedule, as shown in lists.
+/// Bytes of provenance that a summary holds; those of the published schedules fit in.
+const PROVENANCE_BYTES_MAX: usize = 1024;
+/// Characters of each of its texts, if they are more together.
+const TEXT_MAX: usize = 128;
+
+/// The summary of a schedule, as shown in lists. Long provenance is cut: a list holds many.
 pub(crate) fn summary(schedule: &Schedule) -> ScheduleSummary {
+    let mut provenance = schedule.provenance.clone();
+    if serde_json::to_vec(&provenance).map_or(usize::MAX, |text| text.len()) > PROVENANCE_BYTES_MAX {
+        provenance.other.clear();
+        let texts =
+            [&mut provenance.dataset, &mut provenance.model, &mut provenance.created, &mut provenance.source];
+        for text in texts.into_iter().flatten() {
+            if let Some((end, _)) = text.char_indices().nth(TEXT_MAX) {
+                text.truncate(end);
+                text.push_str("...");
+            }
+        }
+    }
     ScheduleSummary {
         name: schedule.name().to_owned(),
         digest: schedule.digest().to_string(),
         epochs: schedule.epochs(),
         segments: schedule.segments().len(),
-        provenance: schedule.provenance.clone(),
+        provenance,
     }
 }
 
@@ -212,7 +374,8 @@ mod tests {
     use pba_schedules::{Op, Policy, Provenance, Segment};
 
     use super::*;
-    use crate::error::Cause;
+
+    const BOUNDS: Bounds = Bounds { count: 3, bytes: 4000, bytes_total: 6000 };
 
     fn schedule(name: &str, epochs: u32) -> Schedule {
         let segment = Segment { epochs, policy: Policy::zero(&Op::PAPER).unwrap() };
@@ -222,7 +385,7 @@ mod tests {
     #[test]
     fn names_are_immutable_and_survive_a_restart() {
         let directory = tempfile::tempdir().unwrap();
-        let registry = Registry::open(directory.path(), true).unwrap();
+        let registry = Registry::open(directory.path(), true, BOUNDS).unwrap();
         assert_eq!(registry.put(schedule("mine", 3)).unwrap(), Put::Created);
         assert_eq!(registry.put(schedule("mine", 3)).unwrap(), Put::Unchanged);
         assert_eq!(registry.put(schedule("mine", 4)).unwrap_err().cause, Cause::Conflict);
@@ -230,7 +393,7 @@ mod tests {
         drop(registry);
 
         std::fs::write(directory.path().join("broken.json"), "{").unwrap();
-        let registry = Registry::open(directory.path(), true).unwrap();
+        let registry = Registry::open(directory.path(), true, BOUNDS).unwrap();
         assert_eq!(registry.get("mine").unwrap().epochs(), 3);
         let digest = registry.get("mine").unwrap().digest().to_string();
         assert_eq!(registry.get(&digest).unwrap().name(), "mine");
@@ -239,29 +402,82 @@ mod tests {
         registry.delete("mine").unwrap();
         assert_eq!(registry.delete("mine").unwrap_err().cause, Cause::NotFound);
         assert_eq!(registry.delete("cifar10-pba").unwrap_err().cause, Cause::Conflict);
-        assert!(Registry::open(directory.path(), true).unwrap().get("mine").is_err());
+        assert!(Registry::open(directory.path(), true, BOUNDS).unwrap().get("mine").is_err());
         assert!(directory.path().join("broken.json").exists(), "nothing of the user's is lost");
     }
 
     #[test]
     fn a_replica_shows_what_the_writer_has_now() {
         let directory = tempfile::tempdir().unwrap();
-        let [writer, replica] = [true, false].map(|is| Registry::open(directory.path(), is).unwrap());
+        let [writer, replica] = [true, false].map(|is| Registry::open(directory.path(), is, BOUNDS).unwrap());
         for epochs in [3, 4] {
             assert!(replica.get("mine").is_err());
             writer.put(schedule("mine", epochs)).unwrap();
+            replica.refresh();
             assert_eq!(replica.get("mine").unwrap().epochs(), epochs);
             let digest = writer.get("mine").unwrap().digest().to_string();
             assert_eq!(replica.get(&digest).unwrap().name(), "mine");
             assert_eq!(replica.list().len(), writer.list().len());
             writer.delete("mine").unwrap();
+            replica.refresh();
         }
+    }
+
+    #[test]
+    fn what_is_added_is_bounded_and_what_is_learned_is_kept() {
+        let directory = tempfile::tempdir().unwrap();
+        let registry = Registry::open(directory.path(), true, BOUNDS).unwrap();
+        let with_source = |name: &str, bytes: usize| {
+            let mut schedule = schedule(name, 3);
+            schedule.provenance.source = Some("x".repeat(bytes));
+            schedule
+        };
+        assert_eq!(registry.add(with_source("large", 4000)).unwrap_err().cause, Cause::TooLarge);
+        registry.add(with_source("a", 2500)).unwrap();
+        let error = registry.add(with_source("b", 2500)).unwrap_err();
+        assert_eq!((error.cause, error.detail.contains("schedules_bytes_max")), (Cause::TooMany, true));
+        registry.add(schedule("b", 3)).unwrap();
+        registry.add(schedule("c", 4)).unwrap();
+        let error = registry.add(schedule("d", 3)).unwrap_err();
+        assert_eq!((error.cause, error.detail.contains("schedules_max")), (Cause::TooMany, true));
+        assert_eq!(registry.add(schedule("c", 4)).unwrap(), Put::Unchanged);
+        registry.put(with_source("learned", 4000)).unwrap();
+        registry.delete("learned").unwrap();
+        registry.delete("a").unwrap();
+        registry.add(schedule("d", 3)).unwrap();
+    }
+
+    #[test]
+    fn a_failed_change_changes_nothing() {
+        let directory = tempfile::tempdir().unwrap();
+        let registry = Registry::open(directory.path(), true, BOUNDS).unwrap();
+        // Somebody's notes are not overwritten.
+        let notes = directory.path().join("mine.json");
+        std::fs::write(&notes, "notes").unwrap();
+        assert_eq!(registry.put(schedule("mine", 3)).unwrap_err().cause, Cause::Conflict);
+        assert_eq!(std::fs::read_to_string(&notes).unwrap(), "notes");
+        // What cannot be written: the temporary file's place is taken by a folder.
+        std::fs::create_dir_all(directory.path().join("other.json.partial/full")).unwrap();
+        assert_eq!(registry.put(schedule("other", 3)).unwrap_err().cause, Cause::Internal);
+        assert!(registry.get("other").is_err() && !directory.path().join("other.json").exists());
+        // What cannot be removed.
+        let gone = directory.path().join("gone.json");
+        registry.put(schedule("gone", 3)).unwrap();
+        std::fs::remove_file(&gone).unwrap();
+        std::fs::create_dir(&gone).unwrap();
+        assert_eq!(registry.delete("gone").unwrap_err().cause, Cause::Internal);
+        assert!(registry.get("gone").is_ok());
+        std::fs::remove_dir(&gone).unwrap();
+        registry.delete("gone").unwrap();
+        // What a failed change left behind in spite of all is replaced.
+        std::fs::write(directory.path().join("left.json"), json::write(&schedule("left", 3))).unwrap();
+        assert_eq!(registry.put(schedule("left", 4)).unwrap(), Put::Created);
     }
 
     #[test]
     fn a_mistyped_name_is_helped() {
         let directory = tempfile::tempdir().unwrap();
-        let error = Registry::open(directory.path(), true).unwrap().get("cifar10_pba").unwrap_err();
+        let error = Registry::open(directory.path(), true, BOUNDS).unwrap().get("cifar10_pba").unwrap_err();
         assert!(error.detail.contains("did you mean \"cifar10-pba\"?"), "{}", error.detail);
     }
 }

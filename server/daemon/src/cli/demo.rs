@@ -104,7 +104,7 @@ async fn tell_of_searches(url: &str, trainer: &Trainer) {
     }
     let program = std::env::args().next().unwrap_or_else(|| "pba".to_owned());
     let server = if url == pba_wire::DEFAULT_URL { String::new() } else { format!(" --server {url}") };
-    output::announcement(format_args!(
+    output::notice(format_args!(
         "searches are ready; start one with: {program} search start --dataset {BUILT_IN} --model tiny \
          --population 8 --epochs 24 --watch{server}\ndashboard: {url}/"
     ));

@@ -19,17 +19,17 @@ mod stream;
 
 /// Exit code of a command that Ctrl-C ended.
 const INTERRUPTED: i32 = 130;
-/// Time that what a command has begun in the background gets to finish when the command is done.
-const LAST_TASKS: Duration = Duration::from_secs(2);
 
 use std::io::{IsTerminal, Write};
-use std::time::Duration;
 
 use anyhow::Context;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use tracing_subscriber::filter::Targets;
+use tracing_subscriber::fmt::writer::BoxMakeWriter;
 use tracing_subscriber::layer::{Layer, SubscriberExt};
 use tracing_subscriber::util::SubscriberInitExt;
+
+use crate::log::{self, Log};
 
 /// Streams augmented image batches to training jobs, following learned augmentation schedules.
 #[derive(Debug, Parser)]
@@ -69,13 +69,15 @@ pub fn run() -> anyhow::Result<()> {
     let matches = command.clone().try_get_matches();
     let cli = matches.and_then(|matches| Cli::from_arg_matches(&matches));
     let cli = cli.unwrap_or_else(|error| tell(&environment::blame(&command, error)));
-    log_to_stderr()?;
-    match cli.command {
-        Command::Serve(_) | Command::Demo(_) => environment::check(&Cli::command())?,
-        _ => environment::warn(&Cli::command()),
+    let serves = matches!(cli.command, Command::Serve(_) | Command::Demo(_));
+    log_to_stderr(serves)?;
+    if serves {
+        environment::check(&Cli::command())?;
+    } else {
+        environment::warn(&Cli::command());
     }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    let result = runtime.block_on(async {
+    let done = runtime.block_on(async {
         match cli.command {
             Command::Serve(args) => serve::run(*args).await,
             Command::Stream(args) => stream::run(args).await,
@@ -87,9 +89,10 @@ pub fn run() -> anyhow::Result<()> {
             Command::Compare(args) => compare::run(*args).await,
         }
     });
-    // What is still being done for somebody then is left undone, however long it would take.
-    runtime.shutdown_timeout(LAST_TASKS);
-    result
+    // Whatever still runs, such as a write to a disk that does not answer, ends with the process.
+    runtime.shutdown_background();
+    log::flush();
+    done
 }
 
 /// Prints the requested help, or the error in the command line, and exits.
@@ -102,8 +105,9 @@ fn tell(error: &clap::Error) -> ! {
     std::process::exit(error.exit_code());
 }
 
-/// Logs go to standard error; `RUST_LOG` sets the level, `PBA_LOG_FORMAT` the format.
-fn log_to_stderr() -> anyhow::Result<()> {
+/// Logs go to standard error, and a server's without anybody waiting for them; `RUST_LOG` sets the level,
+/// `PBA_LOG_FORMAT` the format.
+fn log_to_stderr(serves: bool) -> anyhow::Result<()> {
     let filter = std::env::var("RUST_LOG").unwrap_or_default();
     let filter = filter.trim().trim_end_matches(',');
     let filter = if filter.is_empty() { "warn,pba_client=info,pba_server=info" } else { filter };
@@ -112,7 +116,8 @@ fn log_to_stderr() -> anyhow::Result<()> {
             "RUST_LOG: {filter:?} is not a log filter; expected levels by target, like warn,pba_server=debug"
         )
     })?;
-    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    let out = if serves { BoxMakeWriter::new(Log::start()?) } else { BoxMakeWriter::new(std::io::stderr) };
+    let lines = tracing_subscriber::fmt::layer().with_writer(out);
     let format = std::env::var("PBA_LOG_FORMAT").unwrap_or_default();
     let lines = match format.as_str() {
         "json" => lines.json().boxed(),

@@ -17,7 +17,14 @@ pub(crate) fn bytes(bytes: &[u8]) {
     }
 }
 
-/// Prints a line of a server, which continues to serve when its reader has left.
+/// Prints a line of a server that serves already, and continues to serve if it cannot be printed.
+pub(crate) fn notice(text: impl std::fmt::Display) {
+    if let Err(error) = write(format!("{text}\n").as_bytes()) {
+        tracing::warn!(%error, "standard output cannot be written to: {text}");
+    }
+}
+
+/// Prints one of the first lines of a server, which continues to serve when their reader has left.
 pub(crate) fn announcement(text: impl std::fmt::Display) {
     match write(format!("{text}\n").as_bytes()) {
         Err(error) if error.kind() == ErrorKind::BrokenPipe => {

@@ -13,11 +13,12 @@ use pba_datasets::{BUILT_IN, Progress};
 use serde::Serialize;
 
 use crate::app::App;
+use crate::boundary::Boundary;
 use crate::catalog::datasets::Catalog;
-use crate::catalog::schedules::Registry;
+use crate::catalog::schedules::{Bounds, Registry};
 use crate::catalog::scrub::scrub;
 use crate::cli::{bar, output};
-use crate::config::{Config, DatasetConfig, ServeArgs};
+use crate::config::{Config, DatasetConfig, Limits, ServeArgs};
 use crate::data_lock::DataLock;
 use crate::jobs::{Jobs, trainer::Trainer};
 use crate::metrics::Metrics;
@@ -88,7 +89,7 @@ pub(crate) async fn start(config: &Config) -> anyhow::Result<Server> {
     pba_files::create_folder(data)
         .with_context(|| format!("cannot create the data directory {}", data.display()))?;
     // Before anything is packed, which may take minutes: a taken address is reported at once.
-    let sockets = Sockets::bind(config.listen, config.socket.as_deref()).await?;
+    let sockets = Sockets::bind(config.listen, config.socket.as_deref(), config.socket_mode).await?;
     let cache = data.join("datasets");
     let lock = DataLock::take(data).await;
     if let Some(fault) = config.trainer.as_deref().and_then(Trainer::fault) {
@@ -98,14 +99,17 @@ pub(crate) async fn start(config: &Config) -> anyhow::Result<Server> {
     }
     let trainer = config.find_trainer();
     // After locking, so that the previous holder no longer changes them.
-    let registry = Registry::open(&data.join("schedules"), lock.is_writer())?;
+    let Limits { schedules_max, schedule_bytes_max, schedules_bytes_max, .. } = config.limits;
+    let bounds = Bounds { count: schedules_max, bytes: schedule_bytes_max, bytes_total: schedules_bytes_max };
+    let registry = Registry::open(&data.join("schedules"), lock.is_writer(), bounds)?;
     let jobs = Jobs::open(data, &cache, trainer, lock.is_writer(), metrics.clone())?;
     let catalog = Catalog::new(&cache, metrics.clone());
     for (name, DatasetConfig { path, base }) in &config.datasets {
         catalog.add(name, Some(path.clone()), *base);
     }
     let engine = Engine::start(config.limits.clone(), metrics)?;
-    let app = Arc::new(App::new(catalog, registry, jobs, engine, lock));
+    let boundary = Boundary::new(sockets.address(), config.hosts.clone());
+    let app = Arc::new(App::new(catalog, registry, jobs, engine, lock, boundary));
     let importing = Arc::clone(&app);
     // A detached thread: an import that is interrupted is repeated the next time.
     std::thread::Builder::new().name("import".to_owned()).spawn(move || import(&importing, &cache))?;

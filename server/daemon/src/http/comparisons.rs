@@ -11,6 +11,7 @@ use crate::app::App;
 use crate::draw;
 use crate::error::Error;
 use crate::http::problem::NotFound;
+use crate::http::read;
 
 /// Plots the errors of every run, and the differences with their intervals.
 #[utoipa::path(
@@ -21,8 +22,11 @@ use crate::http::problem::NotFound;
     responses((status = 200, description = "The plot", body = String, content_type = "image/svg+xml"), NotFound),
 )]
 pub(crate) async fn plot(State(app): State<Arc<App>>, Path(id): Path<String>) -> Result<Response, Error> {
-    let answer = app.jobs.of::<Comparison>().get(&id)?.answer();
-    let svg = draw::comparison::draw(&answer.spec, &answer.results);
+    let plot = move |app: &App| {
+        let answer = app.jobs.of::<Comparison>().get(&id)?.answer();
+        Ok(draw::comparison::draw(&answer.spec, &answer.results))
+    };
+    let svg = read(app, plot).await?;
     Ok(([(header::CONTENT_TYPE, "image/svg+xml")], svg).into_response())
 }
 
@@ -35,9 +39,12 @@ pub(crate) async fn plot(State(app): State<Arc<App>>, Path(id): Path<String>) ->
     responses((status = 200, description = "The report", body = String, content_type = "text/markdown; charset=utf-8"), NotFound),
 )]
 pub(crate) async fn report(State(app): State<Arc<App>>, Path(id): Path<String>) -> Result<Response, Error> {
-    let answer = app.jobs.of::<Comparison>().get(&id)?.answer();
-    let place = answer.place.as_ref().map(|place| format!(" on {place}")).unwrap_or_default();
-    let circumstances = format!("Trained for {} s{place}.", answer.seconds);
-    let text = markdown(&answer.spec, &answer.results, Some(&circumstances));
+    let report = move |app: &App| {
+        let answer = app.jobs.of::<Comparison>().get(&id)?.answer();
+        let place = answer.place.as_ref().map(|place| format!(" on {place}")).unwrap_or_default();
+        let circumstances = format!("Trained for {} s{place}.", answer.seconds);
+        Ok(markdown(&answer.spec, &answer.results, Some(&circumstances)))
+    };
+    let text = read(app, report).await?;
     Ok(([(header::CONTENT_TYPE, "text/markdown; charset=utf-8")], text).into_response())
 }

@@ -19,8 +19,11 @@ const PAGE: &str = include_str!("dashboard.html");
 pub(crate) async fn page() -> Response {
     let headers = [
         (header::CONTENT_TYPE, "text/html; charset=utf-8"),
-        // Nothing is loaded from elsewhere, and names in it are text, never markup.
-        (header::CONTENT_SECURITY_POLICY, "default-src 'self' 'unsafe-inline'; img-src 'self' blob: data:"),
+        // Nothing is loaded from elsewhere, names in it are text, never markup, and no other page holds it.
+        (
+            header::CONTENT_SECURITY_POLICY,
+            "default-src 'self' 'unsafe-inline'; img-src 'self' blob: data:; frame-ancestors 'none'",
+        ),
     ];
     (headers, PAGE).into_response()
 }

@@ -2,12 +2,16 @@
 
 use std::convert::Infallible;
 use std::sync::Arc;
+use std::time::Duration;
 
-use axum::body::{Bytes, HttpBody};
+use axum::body::HttpBody;
 use axum::extract::{FromRequest, FromRequestParts, Request};
+use axum::http::HeaderMap;
+use axum::http::header::CONTENT_TYPE;
 use axum::http::request::Parts;
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt;
+use tokio::time::{Instant, timeout_at};
 use utoipa::openapi::RefOr;
 use utoipa::openapi::schema::{KnownFormat, ObjectBuilder, Schema, SchemaFormat, Type};
 use utoipa::{PartialSchema, ToSchema};
@@ -37,7 +41,8 @@ impl<S: Sync> FromRequestParts<S> for Client {
     }
 }
 
-/// The body of a request, whose memory is reserved as it arrives, until the last part of it is dropped.
+/// A body of at most `body_bytes_max` bytes, whose memory is reserved as it arrives, until the last part of it is
+/// dropped.
 pub(crate) struct Body(pub(crate) Bytes);
 
 /// What is received of a body at first, if it is as much.
@@ -47,32 +52,44 @@ impl FromRequest<Arc<App>> for Body {
     type Rejection = Error;
 
     async fn from_request(request: Request, app: &Arc<App>) -> Result<Body, Error> {
-        let bytes_max = app.engine.body_bytes_max();
-        let too_large = || Error::new(Cause::TooLarge, format!("the body is larger than {bytes_max} bytes"));
-        let body = request.into_body();
-        if body.size_hint().lower() > bytes_max as u64 {
-            return Err(too_large());
-        }
-        let mut chunks = body.into_data_stream();
-        let mut received = Received { bytes: BytesMut::new(), _memory: None };
-        while let Some(chunk) = chunks.next().await {
-            let chunk = chunk.map_err(|error| Error::body(format!("the body could not be read: {error}")))?;
-            let length = received.bytes.len() + chunk.len();
-            if length > bytes_max {
-                return Err(too_large());
-            }
-            if length > received.bytes.capacity() {
-                let bytes = (2 * length).clamp(FIRST_BYTES, bytes_max.max(FIRST_BYTES));
-                let memory = app.engine.memory_for_body(bytes as u64)?;
-                let mut grown = BytesMut::with_capacity(bytes);
-                grown.extend_from_slice(&received.bytes);
-                received = Received { bytes: grown, _memory: Some(memory) };
-            }
-            received.bytes.extend_from_slice(&chunk);
-        }
-        Ok(Body(Bytes::from_owner(received)))
+        read(request, app, app.engine.body_bytes_max()).await.map(Body)
     }
 }
+
+/// A body that says that it is JSON, as no form of a web page can, and is not read yet.
+pub(crate) struct JsonBody(pub(crate) Bytes);
+
+/// The largest JSON that is asked for: specs of jobs, which take a few kilobytes.
+const JSON_BYTES_MAX: usize = 1 << 20;
+
+impl FromRequest<Arc<App>> for JsonBody {
+    type Rejection = Error;
+
+    async fn from_request(request: Request, app: &Arc<App>) -> Result<JsonBody, Error> {
+        check_json(request.headers())?;
+        read(request, app, app.engine.body_bytes_max().min(JSON_BYTES_MAX)).await.map(JsonBody)
+    }
+}
+
+fn check_json(headers: &HeaderMap) -> Result<(), Error> {
+    const EXPECTED: &str = "application/json";
+    let said = headers.get(CONTENT_TYPE).map(|value| String::from_utf8_lossy(value.as_bytes()));
+    let said = said.as_deref().unwrap_or_default();
+    let kind = said.split(';').next().unwrap_or_default().trim();
+    if kind.eq_ignore_ascii_case(EXPECTED) {
+        return Ok(());
+    }
+    let detail = format!("Content-Type: {said:?} is not what is expected here; send the body as {EXPECTED}");
+    Err(Error {
+        parameter: Some("Content-Type".to_owned()),
+        value: Some(said.to_owned()),
+        allowed: Some(EXPECTED.to_owned()),
+        ..Error::new(Cause::WrongMediaType, detail)
+    })
+}
+
+/// How often a body is checked for what came since.
+const BODY_WINDOW: Duration = Duration::from_secs(10);
 
 /// What has arrived of a body, and the memory that it takes.
 struct Received {
@@ -83,6 +100,52 @@ struct Received {
 impl AsRef<[u8]> for Received {
     fn as_ref(&self) -> &[u8] {
         &self.bytes
+    }
+}
+
+/// Reads a body that comes whole, in time, and is not too large.
+async fn read(request: Request, app: &App, bytes_max: usize) -> Result<Bytes, Error> {
+    let too_large = || Error::new(Cause::TooLarge, format!("the body is larger than {bytes_max} bytes"));
+    let bytes_per_second_min = app.engine.limits.body_bytes_per_second_min;
+    let body = request.into_body();
+    if body.size_hint().lower() > bytes_max as u64 {
+        return Err(too_large());
+    }
+    let mut chunks = body.into_data_stream();
+    let mut received = Received { bytes: BytesMut::new(), _memory: None };
+    let (mut window_end, mut in_window) = (Instant::now() + BODY_WINDOW, 0);
+    loop {
+        match timeout_at(window_end, chunks.next()).await {
+            Ok(None) => return Ok(Bytes::from_owner(received)),
+            Ok(Some(Ok(chunk))) => {
+                let length = received.bytes.len() + chunk.len();
+                if length > bytes_max {
+                    return Err(too_large());
+                }
+                in_window += chunk.len() as u64;
+                if length > received.bytes.capacity() {
+                    let bytes = (2 * length).clamp(FIRST_BYTES, bytes_max.max(FIRST_BYTES));
+                    let memory = app.engine.memory_for_body(bytes as u64)?;
+                    let mut grown = BytesMut::with_capacity(bytes);
+                    grown.extend_from_slice(&received.bytes);
+                    received = Received { bytes: grown, _memory: Some(memory) };
+                }
+                received.bytes.extend_from_slice(&chunk);
+            }
+            Ok(Some(Err(error))) => {
+                return Err(Error::body(format!("the body could not be read: {error}")));
+            }
+            // What a slow body takes from others is its part of the memory for bodies.
+            Err(_) if in_window < bytes_per_second_min * BODY_WINDOW.as_secs() => {
+                let detail = format!(
+                    "only {in_window} bytes of the body came within {} s; at least {bytes_per_second_min} a second \
+                     have to",
+                    BODY_WINDOW.as_secs()
+                );
+                return Err(Error::new(Cause::Timeout, detail));
+            }
+            Err(_) => (window_end, in_window) = (Instant::now() + BODY_WINDOW, 0),
+        }
     }
 }
 

@@ -28,12 +28,16 @@ use utoipa_axum::router::OpenApiRouter;
 
 use crate::app::App;
 use crate::error::Error;
-use crate::http::extract::Body;
+use crate::http::extract::JsonBody;
 use crate::http::problem::documented;
+use crate::http::{change, read};
 use crate::jobs::record::Record;
 
 /// How often a comment is sent, so that proxies do not close a quiet connection.
 const KEEPALIVE: Duration = Duration::from_secs(15);
+
+/// Lines of a journal that wait for a client that watches: one that does not read holds no more.
+const LINES_AHEAD: usize = 256;
 
 /// Lines of a journal that a client has.
 fn last_event_id() -> Form<usize> {
@@ -97,6 +101,7 @@ pub(super) fn routes<K: Run>() -> Routes {
         &[
             StatusCode::NOT_FOUND,
             StatusCode::CONFLICT,
+            StatusCode::UNSUPPORTED_MEDIA_TYPE,
             StatusCode::UNPROCESSABLE_ENTITY,
             StatusCode::TOO_MANY_REQUESTS,
             StatusCode::SERVICE_UNAVAILABLE,
@@ -143,20 +148,22 @@ fn one_property(name: &str, schema: ArrayBuilder) -> RefOr<Schema> {
     ObjectBuilder::new().property(name, schema).required(name).into()
 }
 
-async fn list<K: Run>(State(app): State<Arc<App>>) -> Json<JobList<K::Spec>> {
-    let jobs = app.jobs.of::<K>().list().iter().map(|record| record.answer()).collect();
-    Json([(K::JOB.plural.to_owned(), jobs)].into())
+async fn list<K: Run>(State(app): State<Arc<App>>) -> Result<Json<JobList<K::Spec>>, Error> {
+    let list = |app: &App| Ok(app.jobs.of::<K>().list().iter().map(|record| record.answer()).collect());
+    Ok(Json([(K::JOB.plural.to_owned(), read(app, list).await?)].into()))
 }
 
 async fn show<K: Run>(
     State(app): State<Arc<App>>,
     Path(id): Path<String>,
 ) -> Result<Json<Job<K::Spec>>, Error> {
-    Ok(Json(app.jobs.of::<K>().get(&id)?.answer()))
+    read(app, move |app| Ok(Json(app.jobs.of::<K>().get(&id)?.answer()))).await
 }
 
-async fn start<K: Run>(State(app): State<Arc<App>>, Body(body): Body) -> Result<Response, Error> {
-    let record = app.jobs.start::<K>(&app.catalog, &app.registry, &body).await?;
+async fn start<K: Run>(State(app): State<Arc<App>>, JsonBody(body): JsonBody) -> Result<Response, Error> {
+    let starting = Arc::clone(&app);
+    let start = async move || starting.jobs.start::<K>(&starting.catalog, &starting.registry, &body).await;
+    let record = app.apart.start(start).await?;
     let location = format!("/v1/{}/{}", K::JOB.plural, record.id());
     Ok((StatusCode::ACCEPTED, [(header::LOCATION, location)], Json(record.answer())).into_response())
 }
@@ -165,7 +172,7 @@ async fn cancel<K: Run>(
     State(app): State<Arc<App>>,
     Path(id): Path<String>,
 ) -> Result<Json<Job<K::Spec>>, Error> {
-    let record = app.jobs.of::<K>().cancel(&id)?;
+    let record = change(app, move |app| app.jobs.of::<K>().cancel(&id)).await?;
     // A trainer ends between two steps; wait for it, so that the answer is the last word.
     let mut changes = record.watch();
     while !record.state().is_final() && changes.changed().await.is_ok() {}
@@ -176,7 +183,7 @@ async fn resume<K: Run>(
     State(app): State<Arc<App>>,
     Path(id): Path<String>,
 ) -> Result<(StatusCode, Json<Job<K::Spec>>), Error> {
-    Ok((StatusCode::ACCEPTED, Json(app.jobs.of::<K>().resume(&id)?.answer())))
+    change(app, move |app| Ok((StatusCode::ACCEPTED, Json(app.jobs.of::<K>().resume(&id)?.answer())))).await
 }
 
 async fn events<K: Run>(
@@ -184,7 +191,7 @@ async fn events<K: Run>(
     Path(id): Path<String>,
     headers: HeaderMap,
 ) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>>>, Error> {
-    let record = app.jobs.of::<K>().get(&id)?;
+    let record = read(app, move |app| app.jobs.of::<K>().get(&id)).await?;
     let seen = match headers.get("last-event-id") {
         None => 0,
         Some(value) => {
@@ -233,10 +240,15 @@ impl<K: Run> Watcher<K> {
     fn look(&mut self) {
         self.changes.mark_unchanged();
         let (lines, state) = self.record.lines_after(self.seen);
-        for (number, line) in lines {
+        let are_more = lines.len() > LINES_AHEAD;
+        for (number, line) in lines.into_iter().take(LINES_AHEAD) {
             let name = event_name(&line).expect("a journal holds events");
             self.ready.push_back(Event::default().id(number.to_string()).event(name).data(line));
             self.seen = number;
+        }
+        if are_more {
+            // They follow when these are taken, and the state follows them.
+            return;
         }
         if let Some(progress) = self.record.progress().filter(|now| Some(now) != self.progress.as_ref()) {
             self.ready.push_back(event(PROGRESS, &progress));

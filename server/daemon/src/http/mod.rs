@@ -8,11 +8,12 @@ mod epochs;
 mod extract;
 mod jobs;
 mod operations;
-mod problem;
+pub(crate) mod problem;
 mod schedules;
 mod searches;
 
 use std::collections::HashSet;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,6 +23,7 @@ use axum::http::{Method, StatusCode, Uri};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Router};
+use futures_util::FutureExt;
 use utoipa::OpenApi;
 use utoipa::openapi::RefOr;
 use utoipa::openapi::path::ParameterIn;
@@ -34,21 +36,34 @@ use crate::http::problem::{ProblemName, documented};
 use crate::stream::budget::Reservation;
 use crate::stream::client::Client;
 use crate::stream::engine::Engine;
-use crate::stream::pool::{Cancellation, Workspace};
+use crate::stream::pool::{Cancellation, Panicked, Workspace};
 use crate::stream::turns::Turn;
 
 /// Longer query strings are refused; a policy of 60 integers takes some 200 bytes.
 const QUERY_BYTES_MAX: usize = 8 << 10;
 
+/// Longer paths are refused; the longest has two names and an epoch.
+const PATH_BYTES_MAX: usize = 2 << 10;
+
+/// Larger heads are refused; a browser's cookies for localhost fit in, whosever they are.
+const HEADERS_BYTES_MAX: usize = 32 << 10;
+
+/// A replica serves the schedules that it knows if the disk takes longer than this to say which there are.
+const REFRESH_TIMEOUT: Duration = Duration::from_secs(2);
+
 /// A request that is not answered by then was not sent completely, or did not get its turn.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// Answers that any route may give.
-const ANYWHERE: [StatusCode; 5] = [
+const ANYWHERE: [StatusCode; 9] = [
     StatusCode::BAD_REQUEST,
+    StatusCode::FORBIDDEN,
     StatusCode::REQUEST_TIMEOUT,
     StatusCode::PAYLOAD_TOO_LARGE,
     StatusCode::TOO_MANY_REQUESTS,
+    StatusCode::URI_TOO_LONG,
+    StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+    StatusCode::SERVICE_UNAVAILABLE,
     StatusCode::INTERNAL_SERVER_ERROR,
 ];
 
@@ -144,25 +159,28 @@ pub(crate) fn router(app: Arc<App>) -> Router {
 /// Methods and routes.
 type Routes = HashSet<(Method, String)>;
 
-/// Bounds the query, refuses one on routes without parameters, and counts every answer by route and
-/// status.
+/// Refuses what comes from elsewhere; bounds the query, and refuses one on routes without parameters; counts
+/// every answer by route and status; and answers for a handler that panics.
 async fn observe(
     State((app, without_query)): State<(Arc<App>, Arc<Routes>)>,
     request: Request,
     next: Next,
 ) -> Response {
     let matched = request.extensions().get::<MatchedPath>().map(|path| path.as_str().to_owned());
-    let response = match check_address(&without_query, matched.as_deref(), &request) {
+    let checked = app.boundary.check(&request);
+    let checked = checked.and_then(|()| check_address(&without_query, matched.as_deref(), &request));
+    let response = match checked {
         Err(error) => error.into_response(),
-        // Bounds a body that does not come to its end; a stream's answer begins well before.
-        Ok(()) => match tokio::time::timeout(ANSWER_TIMEOUT, next.run(request)).await {
-            Ok(response) => charge(&app.engine, response).await,
-            Err(_) => {
-                let seconds = ANSWER_TIMEOUT.as_secs();
-                let detail = format!("no answer within {seconds} s; was the body sent completely?");
-                Error::new(Cause::Timeout, detail).into_response()
-            }
-        },
+        Ok(()) => {
+            let is_asked = matched.as_deref().is_some_and(asks_for_schedules);
+            let answer = async {
+                if is_asked && !app.lock.is_writer() {
+                    look_again(&app).await;
+                }
+                next.run(request).await
+            };
+            charge(&app.engine, answered(answer).await).await
+        }
     };
     let metrics = &app.engine.metrics;
     let route = matched.as_deref().unwrap_or("none");
@@ -173,11 +191,58 @@ async fn observe(
     response
 }
 
+/// Whether a route needs the schedules as they are now.
+fn asks_for_schedules(route: &str) -> bool {
+    route.starts_with("/v1/schedules") || route.contains("/epochs/")
+}
+
+/// Takes over what the server that writes to the data directory has changed in its schedules. If the disk does
+/// not answer, what is known is served.
+async fn look_again(app: &Arc<App>) {
+    let refresh = read(Arc::clone(app), |app| {
+        app.registry.refresh();
+        Ok(())
+    });
+    if tokio::time::timeout(REFRESH_TIMEOUT, refresh).await.is_err() {
+        tracing::warn!("the disk does not answer; the schedules may be outdated");
+    }
+}
+
+/// The answer of a handler, or that in its place if it panics or does not end.
+async fn answered(answer: impl Future<Output = Response>) -> Response {
+    // Bounds a body that does not come to its end; a stream's answer begins well before. No state of a
+    // handler outlives its panic, but for what is behind locks, whose users mind that.
+    let answer = AssertUnwindSafe(tokio::time::timeout(ANSWER_TIMEOUT, answer)).catch_unwind();
+    match answer.await {
+        Ok(Ok(response)) => response,
+        Ok(Err(_)) => {
+            let seconds = ANSWER_TIMEOUT.as_secs();
+            let detail = format!(
+                "no answer within {seconds} s; was the body sent completely, and does the server's disk answer?"
+            );
+            Error::new(Cause::Timeout, detail).into_response()
+        }
+        // It was logged and counted where it happened.
+        Err(_) => Error::new(Cause::Internal, Panicked).into_response(),
+    }
+}
+
 fn check_address(without_query: &Routes, route: Option<&str>, request: &Request) -> Result<(), Error> {
     let query = request.uri().query().unwrap_or_default();
     if query.len() > QUERY_BYTES_MAX {
         let detail = format!("the query has {} bytes; allowed are {QUERY_BYTES_MAX}", query.len());
         return Err(Error::new(Cause::TooLarge, detail));
+    }
+    if request.uri().path().len() > PATH_BYTES_MAX {
+        let detail =
+            format!("the path has {} bytes; allowed are {PATH_BYTES_MAX}", request.uri().path().len());
+        return Err(Error::new(Cause::AddressTooLong, detail));
+    }
+    let headers = request.headers().iter().map(|(name, value)| name.as_str().len() + value.len() + 4);
+    let headers = headers.sum::<usize>();
+    if headers > HEADERS_BYTES_MAX {
+        let detail = format!("the headers have {headers} bytes; allowed are {HEADERS_BYTES_MAX}");
+        return Err(Error::new(Cause::HeadersTooLarge, detail));
     }
     if percent_encoding::percent_decode_str(request.uri().path()).decode_utf8().is_err() {
         return Err(Error::new(Cause::WrongParameter, "the path is not UTF-8 text"));
@@ -252,6 +317,22 @@ impl<B: AsRef<[u8]>> AsRef<[u8]> for Held<B> {
     }
 }
 
+/// Runs work that only reads, apart.
+async fn read<T: Send + 'static>(
+    app: Arc<App>,
+    work: impl FnOnce(&App) -> Result<T, Error> + Send + 'static,
+) -> Result<T, Error> {
+    app.apart.clone().read(move || work(&app)).await
+}
+
+/// Runs work that changes the data directory, apart. It ends even if nobody waits for it any more.
+async fn change<T: Send + 'static>(
+    app: Arc<App>,
+    work: impl FnOnce(&App) -> Result<T, Error> + Send + 'static,
+) -> Result<T, Error> {
+    app.apart.clone().change(move || work(&app)).await
+}
+
 /// Runs CPU work on the pool, and waits for it. It keeps its turn until it has ended.
 async fn on_pool<T: Send + 'static>(
     app: &App,
@@ -302,5 +383,15 @@ mod tests {
         assert_eq!(charge(&engine, answer(1 << 20)).await.status(), StatusCode::OK);
         drop(unread);
         assert_eq!(taken(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_handler_that_panics_is_answered() {
+        let panics = async || -> Response { panic!("on purpose") };
+        let response = answered(panics()).await;
+        assert_eq!(response.status(), StatusCode::INTERNAL_SERVER_ERROR);
+        assert!(
+            response.extensions().get::<ProblemName>().is_some_and(|ProblemName(name)| *name == "internal")
+        );
     }
 }

@@ -33,6 +33,10 @@ causes! {
     WrongParameter: BAD_REQUEST, "wrong-parameter", "wrong parameter";
     WrongBody: BAD_REQUEST, "wrong-body", "wrong body";
     NotFound: NOT_FOUND, "not-found", "not found";
+    Forbidden: FORBIDDEN, "forbidden", "not allowed from there";
+    WrongMediaType: UNSUPPORTED_MEDIA_TYPE, "wrong-media-type", "wrong media type";
+    AddressTooLong: URI_TOO_LONG, "address-too-long", "the address is too long";
+    HeadersTooLarge: REQUEST_HEADER_FIELDS_TOO_LARGE, "headers-too-large", "the headers are too large";
     MethodNotAllowed: METHOD_NOT_ALLOWED, "method-not-allowed", "method not allowed";
     Conflict: CONFLICT, "conflict", "conflict with the current state";
     TooLarge: PAYLOAD_TOO_LARGE, "too-large", "too large";
@@ -41,6 +45,8 @@ causes! {
     Full: TOO_MANY_REQUESTS, "full", "all streams are taken";
     Memory: TOO_MANY_REQUESTS, "memory", "the server's memory is taken";
     Busy: TOO_MANY_REQUESTS, "busy", "too many jobs";
+    TooMany: TOO_MANY_REQUESTS, "too-many", "there are too many";
+    Connections: SERVICE_UNAVAILABLE, "connections", "all connections are taken";
     Timeout: REQUEST_TIMEOUT, "timeout", "the request took too long";
     NoTrainer: SERVICE_UNAVAILABLE, "no-trainer", "there is no trainer";
     Draining: SERVICE_UNAVAILABLE, "draining", "the server is shutting down";
@@ -49,8 +55,8 @@ causes! {
     Internal: INTERNAL_SERVER_ERROR, "internal", "the server is at fault";
 }
 
-/// Characters of a value that an answer repeats.
-const SHOWN_MAX: usize = 500;
+/// Characters of a value that an answer repeats: a policy of 60 integers fits in.
+const SHOWN_MAX: usize = 240;
 
 /// The beginning of a text, marked if it was truncated.
 fn shortened(text: &str, length: usize) -> String {
@@ -60,29 +66,57 @@ fn shortened(text: &str, length: usize) -> String {
     }
 }
 
-impl IntoResponse for Error {
-    fn into_response(self) -> Response {
+impl Error {
+    /// The error as it is answered.
+    fn problem(&self) -> Problem {
         let (status, name, title) = row(self.cause);
         let shown = |text: &String| shortened(text, SHOWN_MAX);
-        let problem = Problem {
+        Problem {
             kind: format!("{URN}{name}"),
             title: title.to_owned(),
             status: status.as_u16(),
-            detail: shortened(&self.detail, 4 * SHOWN_MAX),
+            detail: shortened(&self.detail, 8 * SHOWN_MAX),
             parameter: self.parameter.as_ref().map(shown),
             value: self.value.as_ref().map(shown),
-            allowed: self.allowed.map(|text| shortened(&text, 2 * SHOWN_MAX)),
-        };
-        let body = serde_json::to_vec_pretty(&problem).expect("a problem is JSON");
+            allowed: self.allowed.as_ref().map(|text| shortened(text, 4 * SHOWN_MAX)),
+        }
+    }
+
+    /// A whole answer with the error, for a connection on which no request is read.
+    pub(crate) fn unasked(&self) -> Vec<u8> {
+        let problem = self.problem();
+        let body = serde_json::to_string_pretty(&problem).expect("a problem is JSON");
+        let status = row(self.cause).0;
+        let retry = retry_after(self.cause).map(|seconds| format!("retry-after: {seconds}\r\n"));
+        format!(
+            "HTTP/1.1 {status}\r\ncontent-type: {CONTENT_TYPE}\r\n{}content-length: {}\r\nconnection: close\r\n\r\n{body}",
+            retry.unwrap_or_default(),
+            body.len()
+        )
+        .into_bytes()
+    }
+}
+
+impl IntoResponse for Error {
+    fn into_response(self) -> Response {
+        let (status, name, _) = row(self.cause);
+        let body = serde_json::to_vec_pretty(&self.problem()).expect("a problem is JSON");
         let mut response = (status, [(header::CONTENT_TYPE, CONTENT_TYPE)], body).into_response();
-        if matches!(
-            self.cause,
-            Cause::Full | Cause::Memory | Cause::Busy | Cause::Draining | Cause::Importing
-        ) {
-            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+        if let Some(seconds) = retry_after(self.cause) {
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static(seconds));
         }
         response.extensions_mut().insert(ProblemName(name));
         response
+    }
+}
+
+/// When it makes sense to ask again: with every 429 and 503.
+fn retry_after(cause: Cause) -> Option<&'static str> {
+    match (cause, row(cause).0) {
+        // Jobs take minutes, and somebody has to build a trainer or to remove something.
+        (Cause::Busy | Cause::NoTrainer | Cause::TooMany, _) => Some("30"),
+        (_, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE) => Some("1"),
+        _ => None,
     }
 }
 
@@ -114,3 +148,4 @@ pub(crate) type UnsupportedMediaType = Problems<415>;
 pub(crate) type Unprocessable = Problems<422>;
 pub(crate) type TooMany = Problems<429>;
 pub(crate) type Unavailable = Problems<503>;
+pub(crate) type DiskFull = Problems<507>;

@@ -15,13 +15,13 @@ use crate::catalog::schedules::{Put, summary};
 use crate::draw;
 use crate::error::{Cause, Error};
 use crate::http::extract::{Body, Query};
-use crate::http::problem::{Conflict, NotFound, UnsupportedMediaType};
+use crate::http::problem::{Conflict, DiskFull, NotFound, TooMany, UnsupportedMediaType};
+use crate::http::{change, read};
 
 /// Lists a summary of every schedule.
 #[utoipa::path(get, path = "/v1/schedules", tag = "schedules", responses((status = 200, description = "Every schedule, then the policies that never change; of RandAugment's, one for all", body = ScheduleList)))]
 pub(crate) async fn list(State(app): State<Arc<App>>) -> Json<ScheduleList> {
-    let schedules = app.registry.list();
-    Json(ScheduleList { schedules: schedules.iter().map(|schedule| summary(schedule)).collect() })
+    Json(ScheduleList { schedules: app.registry.list() })
 }
 
 /// Returns a schedule as a `pba-schedule` document, with its digest as the entity tag.
@@ -51,7 +51,7 @@ pub(crate) async fn show(State(app): State<Arc<App>>, Path(name): Path<String>) 
     responses(
         (status = 200, description = "It exists already, with the same content", body = ScheduleSummary),
         (status = 201, description = "The schedule was added", body = ScheduleSummary),
-        Conflict, UnsupportedMediaType,
+        Conflict, UnsupportedMediaType, TooMany, DiskFull,
     ),
 )]
 pub(crate) async fn put(
@@ -63,19 +63,28 @@ pub(crate) async fn put(
     check_name(&name).map_err(|_| {
         Error::parameter("schedule", &name, format!("{name:?} is not a schedule name"), names_allowed())
     })?;
-    let text = std::str::from_utf8(&body)
+    change(app, move |app| add(app, &name, epochs, &body)).await
+}
+
+fn add(
+    app: &App,
+    name: &str,
+    epochs: Option<u32>,
+    body: &[u8],
+) -> Result<(StatusCode, Json<ScheduleSummary>), Error> {
+    let text = std::str::from_utf8(body)
         .map_err(|error| Error::new(Cause::NotReadable, format!("the body is not UTF-8 text: {error}")))?;
-    let schedule = formats::read(text, Some(&name), epochs).map_err(Error::body)?;
+    let schedule = formats::read(text, Some(name), epochs).map_err(Error::body)?;
     if let (Some(epochs), Ok(_)) = (epochs, formats::json::read(text)) {
         let reason = "the document already states the epochs of its search";
         return Err(Error::parameter("epochs", epochs, reason, "epochs only for a lineage log"));
     }
-    if app.jobs.promise(&name) {
+    if app.jobs.promise(name) {
         return Err(Error::conflict(format!(
             "the name {name:?} is reserved for the schedule of a search; choose another one"
         )));
     }
-    let status = match app.registry.put(schedule.clone())? {
+    let status = match app.registry.add(schedule.clone())? {
         Put::Created => StatusCode::CREATED,
         Put::Unchanged => StatusCode::OK,
     };
@@ -88,15 +97,18 @@ pub(crate) async fn put(
     path = "/v1/schedules/{schedule}",
     tag = "schedules",
     params(("schedule" = String, Path, description = "Its name")),
-    responses((status = 204, description = "The schedule was removed"), NotFound, Conflict),
+    responses((status = 204, description = "The schedule was removed"), NotFound, Conflict, DiskFull),
 )]
 pub(crate) async fn delete(
     State(app): State<Arc<App>>,
     Path(name): Path<String>,
 ) -> Result<StatusCode, Error> {
-    // First, so that no restart registers it again.
-    app.jobs.schedule_removed(&name)?;
-    app.registry.delete(&name)?;
+    change(app, move |app| {
+        // First, so that no restart registers it again.
+        app.jobs.schedule_removed(&name)?;
+        app.registry.delete(&name)
+    })
+    .await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -109,6 +121,6 @@ pub(crate) async fn delete(
     responses((status = 200, description = "The plot", body = String, content_type = "image/svg+xml"), NotFound),
 )]
 pub(crate) async fn plot(State(app): State<Arc<App>>, Path(name): Path<String>) -> Result<Response, Error> {
-    let schedule = app.registry.get(&name)?;
-    Ok(([(header::CONTENT_TYPE, "image/svg+xml")], draw::schedule::draw(&schedule)).into_response())
+    let svg = read(app, move |app| Ok(draw::schedule::draw(&*app.registry.get(&name)?))).await?;
+    Ok(([(header::CONTENT_TYPE, "image/svg+xml")], svg).into_response())
 }

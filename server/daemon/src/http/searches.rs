@@ -13,6 +13,7 @@ use crate::app::App;
 use crate::draw;
 use crate::error::Error;
 use crate::http::problem::{Conflict, NotFound};
+use crate::http::{change, read};
 
 /// Plots the population's scores with the winner's lineage, and the schedule learned so far.
 #[utoipa::path(
@@ -23,10 +24,13 @@ use crate::http::problem::{Conflict, NotFound};
     responses((status = 200, description = "The plot", body = String, content_type = "image/svg+xml"), NotFound),
 )]
 pub(crate) async fn plot(State(app): State<Arc<App>>, Path(id): Path<String>) -> Result<Response, Error> {
-    let record = app.jobs.of::<Search>().get(&id)?;
-    let (lines, _) = record.lines_after(0);
-    let events = lines.iter().filter_map(|(_, line)| serde_json::from_str(line).ok());
-    let svg = draw::population::draw(record.id(), &record.spec(), record.job().as_ref(), events);
+    let plot = move |app: &App| {
+        let record = app.jobs.of::<Search>().get(&id)?;
+        let (lines, _) = record.lines_after(0);
+        let events = lines.iter().filter_map(|(_, line)| serde_json::from_str(line).ok());
+        Ok(draw::population::draw(record.id(), &record.spec(), record.job().as_ref(), events))
+    };
+    let svg = read(app, plot).await?;
     Ok(([(header::CONTENT_TYPE, "image/svg+xml")], svg).into_response())
 }
 
@@ -45,7 +49,10 @@ pub(crate) async fn finish(
     State(app): State<Arc<App>>,
     Path(id): Path<String>,
 ) -> Result<(StatusCode, Json<Job<SearchSpec>>), Error> {
-    let record = app.jobs.of::<Search>().get(&id)?;
-    record.finish()?;
-    Ok((StatusCode::ACCEPTED, Json(record.answer())))
+    let finish = move |app: &App| {
+        let record = app.jobs.of::<Search>().get(&id)?;
+        record.finish()?;
+        Ok((StatusCode::ACCEPTED, Json(record.answer())))
+    };
+    change(app, finish).await
 }

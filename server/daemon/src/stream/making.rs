@@ -213,7 +213,7 @@ mod tests {
 
     use super::*;
     use crate::catalog::datasets::Catalog;
-    use crate::catalog::schedules::Registry;
+    use crate::catalog::schedules::{Bounds, Registry};
     use crate::config::{Config, ServeArgs};
     use crate::metrics::Metrics;
     use crate::stream::client::Client;
@@ -245,7 +245,8 @@ mod tests {
         let catalog = Catalog::new(&folder.path().join("datasets"), metrics.clone());
         catalog.import(&|_, _| ControlFlow::Continue(()));
         std::fs::create_dir(folder.path().join("schedules")).unwrap();
-        let registry = Registry::open(&folder.path().join("schedules"), true).unwrap();
+        let bounds = Bounds { count: 0, bytes: 0, bytes_total: 0 };
+        let registry = Registry::open(&folder.path().join("schedules"), true, bounds).unwrap();
         let limits = Config::resolve(&ServeArgs::default()).unwrap().limits;
         let engine = Arc::new(Engine::start(limits, metrics.clone()).unwrap());
         let resolver = Resolver { catalog: &catalog, registry: &registry, engine: &engine };

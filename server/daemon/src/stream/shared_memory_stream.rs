@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use std::io::IoSlice;
 use std::mem::MaybeUninit;
 use std::os::fd::AsFd;
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,8 +23,8 @@ use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg}
 use tokio::io::{AsyncReadExt, BufReader};
 use tokio::net::UnixStream;
 use tokio::time::{sleep, timeout};
-use tokio_io_timeout::TimeoutStream;
 
+use crate::pace::PacedSocket;
 use crate::stream::batches::Batches;
 use crate::stream::buffers::Divisible;
 use crate::stream::encode::{END_OF_STREAM, Layout};
@@ -42,9 +42,6 @@ const KEPT_POLL: Duration = Duration::from_secs(1);
 /// Marks a request that came through the Unix socket.
 #[derive(Clone, Copy)]
 pub(crate) struct Local;
-
-/// A connection for HTTP: a socket that fails when a write makes no progress.
-pub(crate) type Patient<S> = Pin<Box<TimeoutStream<S>>>;
 
 /// A batch in its slot.
 struct Filled {
@@ -223,7 +220,7 @@ fn say(socket: &UnixStream, record: Record) -> anyhow::Result<()> {
 /// The connection's socket, without its HTTP wrappers.
 async fn control_socket(upgrade: OnUpgrade) -> anyhow::Result<UnixStream> {
     let upgraded = upgrade.await?;
-    let Ok(parts) = upgraded.downcast::<TokioIo<Patient<UnixStream>>>() else {
+    let Ok(parts) = upgraded.downcast::<TokioIo<PacedSocket<UnixStream>>>() else {
         bail!("the connection is not a Unix socket");
     };
     ensure!(parts.read_buf.is_empty(), "the client sent data before it was answered");

@@ -1,0 +1,154 @@
+//! What one client may take from the others: connections, time, and room.
+
+use std::io::{Read, Write};
+use std::time::Duration;
+
+use pba_tests::{Download, Server, http, wait_for};
+
+#[test]
+fn connections_are_bounded_and_who_is_refused_is_told() {
+    let server = Server::start(&["--connections-max", "4"]);
+    // Nobody may hold one for long without asking for something.
+    let idle: Vec<_> = wait_for("four connections", || {
+        let idle: Vec<_> = (0..4).map(|_| http::connect(server.address()).unwrap()).collect();
+        let answer = server.raw(b"");
+        answer.starts_with(b"HTTP/1.1 503 ").then_some(idle)
+    });
+    let answer = server.get("/livez");
+    assert_eq!((answer.status, answer.header("retry-after")), (503, Some("1")));
+    assert!(answer.problem().detail.contains("all 4 connections"), "{}", answer.text());
+    drop(idle);
+    wait_for("a place", || (server.get("/livez").status == 200).then_some(()));
+    assert!(server.metric("pba_connections_refused_total") >= 2.0);
+    server.assert_healthy();
+}
+
+/// A client that takes bytes all the time, and never a batch in time.
+#[test]
+fn who_takes_a_batch_byte_by_byte_is_cut_off() {
+    let server = Server::start(&["--stall-seconds", "3"]);
+    let mut sipping =
+        Download::open_narrow(server.address(), "/v1/datasets/shapes/epochs/0/batches?batch_size=4096")
+            .unwrap();
+    assert_eq!(server.metric("pba_streams_active"), 1.0);
+    wait_for("the end of the stream", || {
+        sipping.sip(4096);
+        std::thread::sleep(Duration::from_millis(200));
+        (server.metric("pba_streams_active") == 0.0).then_some(())
+    });
+    // What the system has buffered still comes.
+    assert!(!sipping.finish().complete);
+    server.assert_healthy();
+}
+
+/// A trainer that saves its model, or evaluates it, between two batches.
+#[test]
+fn who_pauses_between_batches_is_not_cut_off() {
+    let server = Server::start(&["--stall-seconds", "20"]);
+    let target = "/v1/datasets/shapes/epochs/0/batches?batch_size=1000";
+    let mut download = Download::open_narrow(server.address(), target).unwrap();
+    let mut body = Vec::new();
+    for _ in 0..3 {
+        body.extend(download.sip(3_200_000));
+        std::thread::sleep(Duration::from_secs(4));
+    }
+    let answer = download.finish();
+    assert!(answer.complete);
+    body.extend(answer.body);
+    assert_eq!(pba_tests::Epoch::decode(body).indices().len(), 10_000);
+    server.assert_healthy();
+}
+
+#[test]
+fn a_body_comes_at_a_rate() {
+    let server = Server::start(&[]);
+    let mut slow = http::connect(server.address()).unwrap();
+    let head = "PUT /v1/schedules/x HTTP/1.1\r\nhost: localhost\r\ncontent-length: 1000000\r\n\r\n";
+    slow.write_all(head.as_bytes()).unwrap();
+    let mut reading = slow.try_clone().unwrap();
+    let dripping = std::thread::spawn(move || {
+        // Until the server has closed.
+        while slow.write_all(b" ").is_ok() {
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    });
+    let mut answer = Vec::new();
+    let _ = reading.read_to_end(&mut answer);
+    let answer = String::from_utf8_lossy(&answer);
+    assert!(answer.starts_with("HTTP/1.1 408 ") && answer.contains("1024 a second"), "{answer}");
+    dripping.join().unwrap();
+    // One that is too large is not even read.
+    let head = b"PUT /v1/schedules/x HTTP/1.1\r\nhost: localhost\r\ncontent-length: 100000000\r\n\r\n";
+    assert!(server.raw_open(&[head]).starts_with(b"HTTP/1.1 413 "));
+    server.assert_healthy();
+}
+
+fn document(name: &str, provenance: &str) -> String {
+    let pairs = ["[0,0]"; 30].join(",");
+    format!(
+        "{{\"format\":\"pba-schedule/1\",\"name\":{name:?},\"epochs\":3,\"ops\":[{}],\
+         \"segments\":[{{\"epochs\":3,\"policy\":[{pairs}]}}],\"provenance\":{{\"notes\":{provenance:?}}}}}",
+        pba_schedules::Op::PAPER.map(|op| format!("{:?}", op.name())).join(",")
+    )
+}
+
+#[test]
+fn schedules_are_bounded() {
+    let server = Server::start(&["--schedules-max", "5", "--schedules-bytes-max", "2500000"]);
+    let put = |name: &str, bytes: usize| {
+        let document = document(name, &"x".repeat(bytes));
+        server.send("PUT", &format!("/v1/schedules/{name}"), document.as_bytes())
+    };
+    let large = put("large", 15 << 20);
+    assert_eq!(large.status, 413, "{}", large.text());
+    assert!(large.problem().detail.contains("schedule_bytes_max"));
+    assert_eq!(put("a", 1_000_000).status, 201);
+    assert_eq!(put("b", 1_000_000).status, 201);
+    let full = put("c", 1_000_000);
+    assert_eq!((full.status, full.header("retry-after").is_some()), (429, true), "{}", full.text());
+    assert!(full.problem().detail.contains("schedules_bytes_max"));
+    for name in ["c", "d", "e"] {
+        assert_eq!(put(name, 10).status, 201);
+    }
+    let full = put("f", 10);
+    assert!(full.status == 429 && full.problem().detail.contains("schedules_max"), "{}", full.text());
+    // A list says of each where it comes from, but not all of it.
+    let list = server.get("/v1/schedules");
+    assert!(list.body.len() < 20_000, "{} bytes", list.body.len());
+    let kept = server.get("/v1/schedules/a");
+    assert!(kept.body.len() > 1_000_000);
+    assert_eq!(server.send("DELETE", "/v1/schedules/a", b"").status, 204);
+    assert_eq!(put("f", 1_000_000).status, 201);
+    server.assert_healthy();
+}
+
+#[test]
+fn long_names_are_not_compared_and_not_repeated() {
+    let server = Server::start(&[]);
+    for number in 0..200 {
+        let name = format!("{}-{number}", "x".repeat(60));
+        let answer = server.send("PUT", &format!("/v1/schedules/{name}"), document(&name, "").as_bytes());
+        assert_eq!(answer.status, 201, "{}", answer.text());
+    }
+    let long = "x".repeat(60_000);
+    for spec in [
+        format!("{{\"dataset\": {long:?}}}"),
+        format!("{{\"dataset\": \"shapes\", \"schedule\": {long:?}}}"),
+        format!("{{{long:?}: 1}}"),
+        format!("{{\"name\": {long:?}}}"),
+        format!("{{\"base\": {long:?}}}"),
+    ] {
+        let answer = server.send("POST", "/v1/evaluations", spec.as_bytes());
+        assert!([400, 404].contains(&answer.status), "{}", answer.text());
+        assert!(answer.body.len() < 8000, "{} bytes are repeated: {}", answer.body.len(), answer.text());
+        let value = answer.problem().value.unwrap_or_default();
+        assert!(value.chars().count() < 300, "{value}");
+    }
+    let long = server.get(&format!("/v1/schedules/{}", "x".repeat(60_000)));
+    assert_eq!((long.status, long.body.len() < 8000), (414, true), "{}", long.text());
+    let headers = [("x-long", "x".repeat(40_000))];
+    let headers: Vec<_> = headers.iter().map(|(name, value)| (*name, value.as_str())).collect();
+    let answer = Download::open(server.address(), "GET", "/livez", &headers, b"").unwrap().finish();
+    assert_eq!((answer.status, answer.problem().status), (431, 431));
+    server.assert_healthy();
+}
