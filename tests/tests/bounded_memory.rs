@@ -138,7 +138,7 @@ fn a_stream_with_memory_for_one_batch_goes_on_with_the_same_bytes() {
     // 9.3 MB, more than half of all; the last one is short. The second is compressed, for which it is there three times.
     for (query, accept) in [
         ("batch_size=3000&schedule=cifar10-pba", "*/*"),
-        ("batch_size=1300&schedule=cifar10-pba", "application/vnd.apache.arrow.stream; codecs=\"zstd\""),
+        ("batch_size=800&schedule=cifar10-pba", "application/vnd.apache.arrow.stream; codecs=\"zstd\""),
     ] {
         let target = format!("shapes/epochs/7/batches?{query}");
         let headers = [("accept", accept)];
