@@ -1,7 +1,7 @@
 //! What can be wrong with a schedule or a policy, named with its value and place.
 
 use pba_types::limits::EPOCHS_MAX;
-use pba_types::{NameError, names_allowed};
+use pba_types::{Digest, NameError, names_allowed};
 
 use crate::op::{MAGNITUDE_MAX, Op, PROBABILITY_MAX};
 use crate::policy::space::{BIN_MAX, RAND_AUGMENT_OPS_MAX};
@@ -77,6 +77,12 @@ pub enum ScheduleError {
     /// A file that is not in a format we read.
     #[error("line {line}: {reason}")]
     Log { line: usize, reason: String },
+    /// A schedule that is not the one that its document says it is.
+    #[error(
+        "the document says that its digest is {said}, and it is {found}: it was damaged, or else edited; \
+         whoever edits it removes the digest"
+    )]
+    Digest { said: String, found: Digest },
     /// JSON that is not a schedule.
     #[error("not a {format} document: {reason}")]
     Json { format: &'static str, reason: String },

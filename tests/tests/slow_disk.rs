@@ -31,6 +31,8 @@ fn strace() -> Option<PathBuf> {
 /// grandchild, so that the process is the server.
 #[track_caller]
 fn tampered(strace: &Path, tampering: &str, data: Arc<TempDir>, flags: &[&str]) -> Server {
+    // Its folders are there, which it would sync.
+    drop(Server::start_on(Arc::clone(&data), &[]));
     let served = Server::command(data.path(), flags);
     let mut command = Command::new(strace);
     let inject = format!("inject=fsync,fdatasync:{tampering}");

@@ -30,6 +30,8 @@
 //!
 //! A sub-policy lists `[op, probability 0..10, magnitude 0..9]` of its two ops, with a magnitude of null
 //! for an op that has none; RandAugment's magnitude is 0..30.
+//!
+//! A document may say its schedule's `digest`, by which damage is noticed; whoever edits it removes that.
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -57,6 +59,7 @@ struct Document1 {
     _format: String,
     name: String,
     epochs: u64,
+    digest: Option<String>,
     ops: Vec<String>,
     segments: Vec<RawSegment<Vec<[i64; 2]>>>,
     #[serde(default)]
@@ -71,6 +74,7 @@ struct Document2 {
     _format: String,
     name: String,
     epochs: u64,
+    digest: Option<String>,
     segments: Vec<RawSegment<RawPolicy>>,
     #[serde(default)]
     provenance: Provenance,
@@ -96,22 +100,30 @@ struct RawPolicy {
 /// When the text is neither, or the schedule in it is wrong.
 pub fn read(text: &str) -> Result<Schedule, ScheduleError> {
     let Head { format } = parse("pba-schedule", text)?;
-    match format.as_str() {
+    let (schedule, digest) = match format.as_str() {
         V1 => {
             let document: Document1 = parse(V1, text)?;
             let ops = document.ops;
             let policy = |levels| Pairs::try_from(RawPairs { ops: ops.clone(), levels }).map(Policy::Pairs);
-            schedule(document.name, document.epochs, document.segments, policy, document.provenance)
+            let Document1 { name, epochs, segments, provenance, .. } = document;
+            (schedule(name, epochs, segments, policy, provenance)?, document.digest)
         }
         V2 => {
             let document: Document2 = parse(V2, text)?;
             let policy = |raw: RawPolicy| Policy::from_fields(&raw.family, raw.fields);
-            schedule(document.name, document.epochs, document.segments, policy, document.provenance)
+            let Document2 { name, epochs, segments, provenance, .. } = document;
+            (schedule(name, epochs, segments, policy, provenance)?, document.digest)
         }
         _ => {
             let reason = format!("format is {format:?}; allowed are {V1} and {V2}");
-            Err(ScheduleError::Json { format: "pba-schedule", reason })
+            return Err(ScheduleError::Json { format: "pba-schedule", reason });
         }
+    };
+    match digest {
+        Some(said) if said != schedule.digest().to_string() => {
+            Err(ScheduleError::Digest { said, found: schedule.digest() })
+        }
+        _ => Ok(schedule),
     }
 }
 
@@ -142,6 +154,15 @@ fn schedule<P>(
 /// Writes a schedule as a `pba-schedule/1` document, or as a `pba-schedule/2` document where it holds
 /// a policy of another family than pairs; one segment's policy a line.
 pub fn write(schedule: &Schedule) -> String {
+    document(schedule, "")
+}
+
+/// The same with the schedule's digest, so that whoever reads it notices damage.
+pub fn write_with_digest(schedule: &Schedule) -> String {
+    document(schedule, &format!("  \"digest\": \"{}\",\n", schedule.digest()))
+}
+
+fn document(schedule: &Schedule, digest: &str) -> String {
     let (format, ops) = match pairs(schedule.segments()) {
         Some(pairs) => (V1, format!("  \"ops\": {},\n", text(&pairs[0].ops().collect::<Vec<_>>()))),
         None => (V2, String::new()),
@@ -161,7 +182,7 @@ pub fn write(schedule: &Schedule) -> String {
         })
         .collect();
     format!(
-        "{{\n  \"format\": {},\n  \"name\": {},\n  \"epochs\": {},\n{ops}  \
+        "{{\n  \"format\": {},\n  \"name\": {},\n  \"epochs\": {},\n{digest}{ops}  \
          \"segments\": [\n{}\n  ],\n  \"provenance\": {}\n}}\n",
         text(format),
         text(schedule.name()),
@@ -179,7 +200,7 @@ fn text<T: Serialize + ?Sized>(value: &T) -> String {
 mod tests {
     use super::*;
 
-    fn document() -> serde_json::Value {
+    fn published() -> serde_json::Value {
         serde_json::from_str(&write(&crate::library::cifar10_pba())).unwrap()
     }
 
@@ -190,9 +211,27 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_digest_is_compared() {
+        for schedule in crate::library::all() {
+            let text = write_with_digest(&schedule);
+            assert_eq!(read(&text).unwrap(), schedule);
+            let damaged = text.replacen("\"epochs\": 1", "\"epochs\": 2", 1);
+            let damaged = damaged.replacen(&schedule.digest().to_string(), &"0".repeat(64), 1);
+            assert!(read(&damaged).is_err(), "{}", schedule.name());
+        }
+        refuse(|d| d["digest"] = "0".repeat(64).into(), "says that its digest is 000");
+        // A bit of a level: another policy, and as well formed.
+        let text = write_with_digest(&crate::library::cifar10_pba());
+        let place = text.rfind("],[").or(text.rfind("], [")).unwrap() - 1;
+        let flipped =
+            format!("{}{}{}", &text[..place], (text.as_bytes()[place] ^ 1) as char, &text[place + 1..]);
+        assert!(read(&flipped).is_err_and(|error| error.to_string().contains("digest")), "{flipped}");
+    }
+
     #[track_caller]
     fn refuse(change: impl FnOnce(&mut serde_json::Value), says: &str) {
-        let mut document = document();
+        let mut document = published();
         change(&mut document);
         let error = read(&document.to_string()).unwrap_err().to_string();
         assert!(error.contains(says), "{error:?} does not say {says:?}");
@@ -217,7 +256,7 @@ mod tests {
 
     /// The library's schedule for CIFAR-10, as a document of the second version would hold it.
     fn document_2() -> serde_json::Value {
-        let mut document = document();
+        let mut document = published();
         document["format"] = V2.into();
         let ops = document.as_object_mut().unwrap().remove("ops").unwrap();
         for segment in document["segments"].as_array_mut().unwrap() {

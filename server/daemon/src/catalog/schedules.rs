@@ -175,7 +175,7 @@ impl Registry {
                 known.digest()
             )));
         }
-        let text = json::write(&schedule);
+        let text = json::write_with_digest(&schedule);
         if let Some(bounds) = bounds {
             check_room(&schedules, text.len(), bounds)?;
         }
@@ -220,7 +220,7 @@ impl Registry {
         if let Err(error) = pba_files::sync_folder_of(&path) {
             // It could be there again after a power failure, so it was not removed. If it cannot be put back
             // either, it is shown as long as this server runs, which never takes a stream its schedule.
-            let _ = pba_files::replace(&path, json::write(&removed.schedule).as_bytes());
+            let _ = pba_files::replace(&path, json::write_with_digest(&removed.schedule).as_bytes());
             return Err(Error::disk("remove", &path, &error));
         }
         self.replace(schedules);
@@ -472,6 +472,27 @@ mod tests {
         // What a failed change left behind in spite of all is replaced.
         std::fs::write(directory.path().join("left.json"), json::write(&schedule("left", 3))).unwrap();
         assert_eq!(registry.put(schedule("left", 4)).unwrap(), Put::Created);
+    }
+
+    #[test]
+    fn a_damaged_file_is_no_other_schedule() {
+        let directory = tempfile::tempdir().unwrap();
+        let registry = Registry::open(directory.path(), true, BOUNDS).unwrap();
+        registry.put(schedule("mine", 3)).unwrap();
+        let path = directory.path().join("mine.json");
+        let whole = std::fs::read(&path).unwrap();
+        for place in 0..whole.len() {
+            let mut damaged = whole.clone();
+            damaged[place] ^= 1;
+            std::fs::write(&path, &damaged).unwrap();
+            let after = Registry::open(directory.path(), true, BOUNDS).unwrap();
+            // Damage to what is known of its origin changes no pixel.
+            let known = after.get("mine");
+            assert!(
+                known.is_err() || known.unwrap().digest() == schedule("mine", 3).digest(),
+                "byte {place}"
+            );
+        }
     }
 
     #[test]
