@@ -9,7 +9,7 @@ export CARGO_TARGET_DIR := $(CURDIR)/target
 TRAINER ?= 1
 ifeq ($(TRAINER),0)
 NEEDS := server
-test test-rust test-python: NEEDS := tests
+test test-rust test-python chaos: NEEDS := tests
 PACKAGES :=
 PREPARED :=
 BUILT :=
@@ -32,7 +32,7 @@ endif
 RELEASE := $(CARGO) build --release --locked -p pba-server -p pba-trainer
 
 .DEFAULT_GOAL := help
-.PHONY: help prerequisites run serve build server trainer test lint test-build test-rust test-python libtorch torchvision clean \
+.PHONY: help prerequisites run serve build server trainer test lint test-build test-rust test-python chaos libtorch torchvision clean \
 	bench bench-peers bench-scaling bench-memory bench-parts bench-hottest bench-kernels
 
 help: ## Show what can be made
@@ -89,6 +89,11 @@ test-rust: $(VENV)/ready test-build $(TORCHVISION) ## Run the Rust tests
 
 test-python: $(VENV)/ready test-build ## Run the tests of the Python client
 	$(VENV)/bin/python -m pytest -q client/python/tests
+
+# All kinds unless one is named; KIND=kill SEED=11 ONLY=17 repeats one fault. The complete table is kept.
+chaos: $(VENV)/ready test-build ## Break servers, trainers and clients 1,000 times, in half an hour; KIND= FAULTS= SEED= ONLY=
+	target/debug/pba-chaos $(if $(KIND),--kind $(KIND)) $(if $(FAULTS),--faults $(FAULTS)) $(if $(SEED),--seed $(SEED)) \
+	    $(if $(ONLY),--only $(ONLY)) $(if $(KIND)$(FAULTS)$(ONLY),--tell,--out benches/results/chaos)
 
 libtorch: prerequisites $(VENV)/bin/python ## Fetch libtorch, which the trainer links
 	PYTHON=$(VENV)/bin/python server/trainer/fetch-libtorch.sh

@@ -21,10 +21,11 @@ pub fn path() -> PathBuf {
     path
 }
 
-/// `target/<profile>`: the test runs from `target/<profile>/deps`.
+/// `target/<profile>`: a test runs from `target/<profile>/deps`, a binary from there.
 pub(crate) fn profile_folder() -> PathBuf {
     let executable = std::env::current_exe().expect("a test knows where it is");
-    let folder = executable.ancestors().nth(2).expect("a test lies in target/<profile>/deps");
+    let folder = executable.parent().expect("a program lies in a folder");
+    let folder = if folder.ends_with("deps") { folder.parent().expect("it lies in target") } else { folder };
     folder.to_owned()
 }
 
@@ -59,16 +60,21 @@ pub fn interruptible(command: &Command) -> Command {
     let venv = crate::repository(".venv/bin/python");
     let mut whole = Command::new(if venv.exists() { venv } else { "python3".into() });
     whole.args(["-c", RUN]).arg(command.get_program()).args(command.get_args());
-    if let Some(directory) = command.get_current_dir() {
-        whole.current_dir(directory);
+    take_surroundings(&mut whole, command);
+    whole
+}
+
+/// Gives a command the directory and the environment of another.
+pub(crate) fn take_surroundings(command: &mut Command, other: &Command) {
+    if let Some(directory) = other.get_current_dir() {
+        command.current_dir(directory);
     }
-    for (name, value) in command.get_envs() {
+    for (name, value) in other.get_envs() {
         match value {
-            Some(value) => whole.env(name, value),
-            None => whole.env_remove(name),
+            Some(value) => command.env(name, value),
+            None => command.env_remove(name),
         };
     }
-    whole
 }
 
 /// What a command printed, and how it ended.

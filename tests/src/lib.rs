@@ -8,6 +8,7 @@
 //! `make test` builds the binary that the tests start; `PBA_BIN` names another one.
 
 pub mod binary;
+pub mod chaos;
 pub mod epoch;
 pub mod http;
 pub mod imports;

@@ -84,6 +84,37 @@ fn flip(client: TcpStream, server: TcpStream, bit: Option<u64>) {
     let _ = from_server.shutdown(Shutdown::Both);
 }
 
+/// Forwards each request, and replaces a text of the answer by another of the same length, wherever it comes in
+/// the first 64 KiB. Ends with the test process.
+///
+/// # Panics
+/// When no port is free, or the lengths differ.
+pub fn answering_otherwise(server: SocketAddr, part: Vec<u8>, other: Vec<u8>) -> String {
+    assert_eq!(part.len(), other.len());
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
+    let url = format!("http://{}", listener.local_addr().expect("it is bound"));
+    std::thread::spawn(move || {
+        for client in listener.incoming() {
+            let (Ok(mut client), Ok(mut server)) = (client, TcpStream::connect(server)) else { continue };
+            let mut head = [0; 8 << 10];
+            let Ok(count) = client.read(&mut head) else { continue };
+            if server.write_all(&head[..count]).is_err() {
+                continue;
+            }
+            let mut beginning = Vec::new();
+            // What comes after an error is told by what comes next.
+            let _ = (&server).take(64 << 10).read_to_end(&mut beginning);
+            while let Some(at) = beginning.windows(part.len()).position(|window| window == part) {
+                beginning[at..at + part.len()].copy_from_slice(&other);
+            }
+            if client.write_all(&beginning).is_ok() {
+                forward(client, server, None, &AtomicBool::new(false));
+            }
+        }
+    });
+    url
+}
+
 /// Stands before a server. The first connections are cut as planned, all later ones pass.
 pub struct CuttingProxy {
     address: SocketAddr,
