@@ -5,11 +5,11 @@ use std::time::Duration;
 use tempfile::TempDir;
 
 use crate::chaos::daemon::{Daemon, Launch};
+use crate::chaos::fault::{Fault, Inject, Kind, outcome};
 use crate::chaos::harm::{Harm, Outcome, Survived, harness};
 use crate::chaos::oracle::{Order, shapes};
 use crate::chaos::readers::{Language, Reading};
 use crate::chaos::wire::{Place, Trouble, TroubleKind, Wire};
-use crate::chaos::{Fault, Inject, Kind, outcome};
 
 pub(super) fn kind() -> Kind {
     Kind {

@@ -10,8 +10,9 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 use crate::Download;
+use crate::chaos::fault::HANG;
 use crate::chaos::harm::{Column, Harm};
-use crate::chaos::{HANG, strace};
+use crate::chaos::strace;
 use crate::http::Answer;
 use crate::metrics::Metrics;
 use crate::server::{Process, Server, data_folder};

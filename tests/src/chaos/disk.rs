@@ -11,14 +11,15 @@ use rustix::fs::{Mode, OFlags};
 use crate::chaos::bystander::Bystander;
 use crate::chaos::daemon::{Daemon, Launch, wait};
 use crate::chaos::dice::Dice;
+use crate::chaos::fault::{Fault, Inject, Kind, outcome};
 use crate::chaos::harm::{Column, Harm, Outcome, Survived, harness};
 use crate::chaos::ledger::Ledger;
 use crate::chaos::oracle::{Order, shapes};
 use crate::chaos::pictures::Pictures;
 use crate::chaos::readers::{Language, Reading};
 use crate::chaos::searching::{Searches, plain};
+use crate::chaos::strace;
 use crate::chaos::strace::Tracer;
-use crate::chaos::{Fault, Inject, Kind, outcome, strace};
 use crate::search::Script;
 
 pub(super) fn kind() -> Kind {
@@ -146,7 +147,7 @@ fn under_jobs(dice: &mut Dice) -> Outcome {
         let launch = Launch::new(&["--trainer", script.path()]);
         let mut server = launch.start()?;
         let log = tempfile::NamedTempFile::new().map_err(|error| harness!("{error}"))?;
-        let tracer = Tracer::attach(server.process.id(), &[fault.clone()], log.path())?;
+        let tracer = Tracer::attach(server.process.id(), std::slice::from_ref(&fault), log.path())?;
         let mut acknowledged: Vec<(String, bool)> = Vec::new();
         let mut refused = 0;
         for number in 0..4 {

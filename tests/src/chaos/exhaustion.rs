@@ -8,12 +8,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use crate::Download;
 use crate::chaos::daemon::{Daemon, Launch};
 use crate::chaos::dice::Dice;
+use crate::chaos::fault::{Fault, Inject, Kind, outcome};
 use crate::chaos::harm::{Column, Harm, Outcome, Survived, harness};
 use crate::chaos::ledger::Ledger;
 use crate::chaos::oracle::{Order, shapes};
 use crate::chaos::readers::{Language, Reading};
+use crate::chaos::strace;
 use crate::chaos::strace::Tracer;
-use crate::chaos::{Fault, Inject, Kind, outcome, strace};
 
 pub(super) fn kind() -> Kind {
     Kind {

@@ -10,13 +10,13 @@ use tempfile::TempDir;
 use crate::chaos::bystander::Bystander;
 use crate::chaos::daemon::{Daemon, Launch};
 use crate::chaos::dice::Dice;
+use crate::chaos::fault::{Fault, Inject, Kind, outcome};
 use crate::chaos::harm::{Column, Harm, Outcome, Survived, harness};
 use crate::chaos::oracle::{Order, shapes};
 use crate::chaos::pictures::Pictures;
 use crate::chaos::readers::{Language, Reading};
 use crate::chaos::searching::{self, Learned, undisturbed};
 use crate::chaos::wire::{Place, Trouble, TroubleKind, Wire};
-use crate::chaos::{Fault, Inject, Kind, outcome};
 use crate::search::trainer;
 
 pub(super) fn kind() -> Kind {

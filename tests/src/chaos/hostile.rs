@@ -12,11 +12,11 @@ use crate::Download;
 use crate::chaos::bystander::Bystander;
 use crate::chaos::daemon::{Daemon, Launch};
 use crate::chaos::dice::Dice;
+use crate::chaos::fault::{Fault, Inject, Kind, outcome};
 use crate::chaos::harm::{Column, Harm, Outcome, Survived, harness};
 use crate::chaos::oracle::{Order, shapes};
 use crate::chaos::pictures::{self, Pictures};
 use crate::chaos::readers::{Language, Reading};
-use crate::chaos::{Fault, Inject, Kind, outcome};
 use crate::parquet_files;
 use crate::search::{Script, comparison, evaluation, spec};
 

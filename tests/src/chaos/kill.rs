@@ -11,13 +11,14 @@ use serde_json::{Value, json};
 
 use crate::chaos::daemon::{Daemon, Launch, tail, wait};
 use crate::chaos::dice::Dice;
+use crate::chaos::fault::{Fault, HANG, Inject, Kind, outcome};
 use crate::chaos::harm::{Column, Harm, Outcome, Survived, harness};
 use crate::chaos::ledger::Ledger;
 use crate::chaos::oracle::{Judge, Order, shapes};
 use crate::chaos::readers::{Language, Reading, TELL, parameters, python, take};
 use crate::chaos::searching::Searches;
+use crate::chaos::strace;
 use crate::chaos::wire::{Place, Wire};
-use crate::chaos::{Fault, HANG, Inject, Kind, outcome, strace};
 use crate::epoch::{Epoch, samples};
 use crate::server::Process;
 

@@ -7,10 +7,10 @@ use std::time::Duration;
 use crate::Download;
 use crate::chaos::bystander::Bystander;
 use crate::chaos::daemon::{Daemon, Launch};
+use crate::chaos::fault::{Fault, Inject, Kind, outcome};
 use crate::chaos::harm::{Column, Harm, Outcome, Survived, harness};
 use crate::chaos::oracle::{Order, shapes};
 use crate::chaos::readers::{Language, Reading};
-use crate::chaos::{Fault, Inject, Kind, outcome};
 use crate::http;
 
 pub(super) fn kind() -> Kind {

@@ -69,7 +69,7 @@ impl Ledger {
 }
 
 /// A published schedule under another name, the same each time.
-fn content(name: &str) -> String {
+pub(crate) fn content(name: &str) -> String {
     let schedule = pba_schedules::library::cifar10_pba();
     let mut document: serde_json::Value =
         serde_json::from_str(&pba_schedules::formats::json::write(&schedule)).expect("it is JSON");

@@ -7,11 +7,12 @@ use std::path::Path;
 use crate::chaos::bystander::Bystander;
 use crate::chaos::daemon::Launch;
 use crate::chaos::dice::Dice;
+use crate::chaos::fault::{Fault, Inject, Kind, outcome};
 use crate::chaos::harm::{Harm, Outcome, Survived, harness};
 use crate::chaos::oracle::{Order, shapes};
 use crate::chaos::pictures::Pictures;
 use crate::chaos::readers::{Language, Reading};
-use crate::chaos::{Fault, Inject, Kind, outcome, strace};
+use crate::chaos::strace;
 
 pub(super) fn kind() -> Kind {
     Kind {
@@ -71,15 +72,18 @@ impl Inject for Stage {
             Damage::Removed,
             Damage::AFolderInstead,
         ]);
+        let is_another = matches!(damage, Damage::ReplacedByAnother | Damage::OverwrittenByAnother);
         let whose = if users { "a user's" } else { "the server's" };
         let kind = if encoded { "JPEGs" } else { "pixels" };
         outcome(format!("{whose} packed file of {kind}: {damage:?} {when:?}"), || {
             let make = if when == When::InTheMiddleOfAStream { Pictures::many } else { Pictures::new };
             let pictures = make(encoded, &mut dice)?;
-            let order = pictures.order(&mut dice)?;
             let (data, packed) = pictures.packed()?;
-            let other = make(encoded, &mut dice)?;
-            let (_other_data, other) = other.packed()?;
+            let others = make(encoded, &mut dice)?;
+            let (_others_data, other) = others.packed()?;
+            // The same request of both.
+            let theirs = others.order(&mut dice.clone())?;
+            let order = pictures.order(&mut dice)?;
             let folder = tempfile::tempdir().map_err(|error| harness!("{error}"))?;
             let (flag, file) = if users {
                 let file = folder.path().join("train.arrow");
@@ -115,7 +119,14 @@ impl Inject for Stage {
                 let url = server.url();
                 let reading = Reading::any(&mut dice, [url.clone()]);
                 let read = match when {
-                    When::BeforeItIsServed => reading.read(&order)?,
+                    When::BeforeItIsServed => match reading.read(&order) {
+                        // Another dataset is served where another is, all of it, and its digest says so.
+                        Err(_) if is_another => {
+                            reading.read_whole(&theirs)?;
+                            Survived::Refused("the other dataset is served".to_owned())
+                        }
+                        read => read?,
+                    },
                     When::BeforeTheFirstStream => {
                         damage(&mut dice)?;
                         reading.read(&order)?

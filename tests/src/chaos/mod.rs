@@ -13,6 +13,7 @@ mod daemon;
 mod dice;
 mod disk;
 mod exhaustion;
+mod fault;
 mod flips;
 mod harm;
 mod hostile;
@@ -24,67 +25,17 @@ mod oracle;
 mod pictures;
 mod readers;
 mod replicas;
+mod run;
 mod searching;
 mod stopped;
 mod strace;
 mod table;
 mod wire;
 
-use std::any::Any;
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::sync::mpsc::{RecvTimeoutError, channel};
-use std::sync::{Arc, Mutex};
-use std::time::Duration;
-
-use dice::Dice;
+pub use fault::{Fault, Inject, Kind};
 pub use harm::{Column, Harm, Outcome, Survived};
+pub use run::{Plan, run};
 pub use table::{Row, Table};
-
-/// Whatever is waited for longer than this hangs.
-pub(crate) const HANG: Duration = Duration::from_secs(60);
-/// A fault waits for several things, each shorter than [`HANG`].
-const FAULT_MAX: Duration = Duration::from_secs(240);
-
-/// One fault.
-#[derive(Clone, Copy, Debug)]
-pub struct Fault {
-    /// The seed of all of them.
-    pub seed: u64,
-    /// The kind that it is of.
-    pub kind: &'static str,
-    /// Its number within the kind.
-    pub index: u32,
-}
-
-impl Fault {
-    /// Its random numbers.
-    pub(crate) fn dice(&self) -> Dice {
-        Dice::of(self.seed, self.kind, self.index)
-    }
-}
-
-/// Injects the faults of a kind, one or several at a time. Dropping it ends what it started.
-pub trait Inject: Send + Sync {
-    /// Injects one fault, and judges what came of it: what was broken, and the result.
-    fn inject(&self, fault: Fault) -> Outcome;
-}
-
-/// A kind of fault: a row of the table.
-pub struct Kind {
-    /// As in `KIND=...`.
-    pub name: &'static str,
-    /// In words.
-    pub title: &'static str,
-    /// Faults in the whole table.
-    pub times: u32,
-    /// Faults in `make test`.
-    pub few: u32,
-    /// Faults that are injected side by side, as they wait more than they work.
-    pub at_once: u32,
-    /// Starts what its faults break.
-    pub open: fn() -> Result<Box<dyn Inject>, Harm>,
-}
 
 /// Every kind, in the order of the table.
 pub fn kinds() -> Vec<Kind> {
@@ -100,96 +51,4 @@ pub fn kinds() -> Vec<Kind> {
         replicas::kind(),
         stopped::kind(),
     ]
-}
-
-/// Which faults to inject.
-pub struct Plan<'a> {
-    /// The seed.
-    pub seed: u64,
-    /// How many have to take effect.
-    pub times: u32,
-    /// Only the one with this index.
-    pub only: Option<u32>,
-    /// Set from outside to end after the faults that are being injected.
-    pub stop: &'a AtomicBool,
-}
-
-/// Injects faults of a kind until so many have taken effect, and tells each as it ends. Gives up when twice as
-/// many, and some more, were tried.
-///
-/// # Errors
-/// When what they break does not start.
-pub fn run(kind: &Kind, plan: &Plan<'_>, tell: &(dyn Fn(u32, &Outcome) + Sync)) -> Result<Row, Harm> {
-    let opened = catch_unwind(AssertUnwindSafe(kind.open));
-    let stage: Arc<dyn Inject> = opened.unwrap_or_else(|panic| Err(of_panic(&*panic)))?.into();
-    let (first, end) = match plan.only {
-        Some(only) => (only, only + 1),
-        None => (0, plan.times * 2 + 5),
-    };
-    let (next, injected) = (AtomicU32::new(first), AtomicU32::new(0));
-    let row = Mutex::new(Row::new(kind.name, kind.title));
-    std::thread::scope(|scope| {
-        for _ in 0..kind.at_once {
-            scope.spawn(|| {
-                loop {
-                    // Those under way are counted as if they took effect; those that do not, free a place.
-                    let one_more = |count| (count < plan.times || plan.only.is_some()).then_some(count + 1);
-                    let begun = injected.fetch_update(Ordering::SeqCst, Ordering::SeqCst, one_more);
-                    if begun.is_err() || plan.stop.load(Ordering::SeqCst) {
-                        return;
-                    }
-                    let index = next.fetch_add(1, Ordering::SeqCst);
-                    if index >= end {
-                        return;
-                    }
-                    let fault = Fault { seed: plan.seed, kind: kind.name, index };
-                    let outcome = inject(&stage, fault);
-                    if matches!(outcome.result, Ok(Survived::NotInjected(_))) {
-                        injected.fetch_sub(1, Ordering::SeqCst);
-                    }
-                    tell(index, &outcome);
-                    row.lock().unwrap().add(index, &outcome);
-                }
-            });
-        }
-    });
-    drop(stage);
-    readers::dismiss();
-    Ok(row.into_inner().unwrap())
-}
-
-/// Injects a fault on a thread of its own: one that never ends hangs, and a panic is told.
-fn inject(stage: &Arc<dyn Inject>, fault: Fault) -> Outcome {
-    let (send, receive) = channel();
-    let stage = Arc::clone(stage);
-    let name = format!("{} {}", fault.kind, fault.index);
-    let body = move || {
-        let outcome = catch_unwind(AssertUnwindSafe(|| stage.inject(fault)));
-        let outcome = outcome.unwrap_or_else(|panic| Outcome {
-            fault: "the harness".to_owned(),
-            result: Err(of_panic(&*panic)),
-        });
-        // Nobody waits any more when it took too long.
-        let _ = send.send(outcome);
-    };
-    std::thread::Builder::new().name(name).spawn(body).expect("a thread can be started");
-    receive.recv_timeout(FAULT_MAX).unwrap_or_else(|error| Outcome {
-        fault: "the whole fault".to_owned(),
-        result: Err(match error {
-            RecvTimeoutError::Timeout => Harm::new(Column::Hung, format!("not over after {FAULT_MAX:?}")),
-            RecvTimeoutError::Disconnected => Harm::new(Column::Other, "its thread ended"),
-        }),
-    })
-}
-
-fn of_panic(panic: &(dyn Any + Send)) -> Harm {
-    let text = panic.downcast_ref::<String>().map(String::as_str);
-    let text = text.or(panic.downcast_ref::<&str>().copied()).unwrap_or("a panic without words");
-    let hung = text.contains("in vain") || text.starts_with("no line within");
-    Harm::new(if hung { Column::Hung } else { Column::Other }, text)
-}
-
-/// Puts together what a fault was and what came of it.
-pub(crate) fn outcome(fault: impl Into<String>, inject: impl FnOnce() -> Result<Survived, Harm>) -> Outcome {
-    Outcome { fault: fault.into(), result: inject() }
 }

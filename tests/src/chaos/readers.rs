@@ -11,9 +11,10 @@ use pba_client::{Client, ClientOptions, Query as _};
 use serde_json::{Value, json};
 use tokio::time::timeout;
 
+use crate::chaos::dice::Dice;
+use crate::chaos::fault::HANG;
 use crate::chaos::harm::{Column, Harm, Survived, harness};
 use crate::chaos::oracle::{Judge, Order};
-use crate::chaos::{HANG, dice::Dice};
 use crate::epoch::samples;
 
 /// Which client reads.
@@ -261,7 +262,7 @@ impl Python {
         let log = self.stderr.lock().unwrap();
         Harm::new(
             Column::Dead,
-            format!("the Python client ended ({status:?}): {}", super::daemon::tail(&log)),
+            format!("the Python client ended ({status:?}): {}", crate::chaos::daemon::tail(&log)),
         )
     }
 

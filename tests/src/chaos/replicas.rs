@@ -8,11 +8,11 @@ use tempfile::TempDir;
 
 use crate::chaos::daemon::{Daemon, Launch};
 use crate::chaos::dice::Dice;
+use crate::chaos::fault::{Fault, Inject, Kind, outcome};
 use crate::chaos::harm::{Column, Harm, Outcome, Survived, harness};
 use crate::chaos::oracle::{Order, dataset};
 use crate::chaos::readers::{Language, Reading};
 use crate::chaos::wire::{Place, Trouble, TroubleKind, Wire};
-use crate::chaos::{Fault, Inject, Kind, outcome};
 use crate::parquet_files;
 use crate::proxy;
 

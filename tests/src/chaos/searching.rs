@@ -7,8 +7,9 @@ use std::time::Instant;
 use serde_json::{Value, json};
 
 use crate::chaos::daemon::{Daemon, Launch};
+use crate::chaos::fault::HANG;
 use crate::chaos::harm::{Column, Harm, Survived, harness};
-use crate::chaos::{HANG, strace};
+use crate::chaos::strace;
 use crate::search::{Script, spec, trainer};
 
 /// What a search learned: its journal, and the digest of its schedule.

@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use crate::chaos::daemon::{Daemon, Launch};
+use crate::chaos::fault::{Fault, Inject, Kind, outcome};
 use crate::chaos::harm::{Harm, Outcome, Survived};
 use crate::chaos::oracle::{Order, shapes};
 use crate::chaos::readers::{Language, Reading};
-use crate::chaos::{Fault, Inject, Kind, outcome};
 
 pub(super) fn kind() -> Kind {
     Kind {
