@@ -58,7 +58,9 @@ pub struct Harm {
 
 impl Harm {
     pub(crate) fn new(column: Column, seen: impl fmt::Display) -> Harm {
-        Harm { column, seen: seen.to_string() }
+        // On one line, of a length that is read.
+        let words: Vec<String> = seen.to_string().split_whitespace().map(str::to_owned).collect();
+        Harm { column, seen: words.join(" ").chars().take(500).collect() }
     }
 }
 

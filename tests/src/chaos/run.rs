@@ -82,6 +82,8 @@ fn inject(stage: &Arc<dyn Inject>, fault: Fault) -> Outcome {
             fault: "the harness".to_owned(),
             result: Err(of_panic(&*panic)),
         });
+        // Before it is told: what it holds ends with the last of them.
+        drop(stage);
         // Nobody waits any more when it took too long.
         let _ = send.send(outcome);
     };
