@@ -15,12 +15,22 @@ pub(crate) fn missing() -> Option<String> {
             .args(["-qq", "-o", "/dev/null", "-e", "inject=chdir:retval=0", "true"])
             .output();
         match output {
-            Ok(output) if output.status.success() => None,
+            Ok(output) if output.status.success() => may_not_attach(),
             Ok(output) => Some(format!("strace cannot inject: {}", String::from_utf8_lossy(&output.stderr))),
             Err(error) => Some(format!("there is no strace: {error}")),
         }
     };
     MISSING.get_or_init(look).clone()
+}
+
+/// Some systems let a process trace its own children only.
+fn may_not_attach() -> Option<String> {
+    let mut child = Command::new("sleep").arg("60").stdin(Stdio::null()).spawn().ok()?;
+    let attached = Tracer::attach(child.id(), &[], Path::new("/dev/null")).map(drop);
+    // It may have ended with its tracer.
+    let _ = child.kill();
+    let _ = child.wait();
+    attached.err().map(|harm| harm.seen)
 }
 
 /// A command with faults in its system calls and those of its children. The process that is started is the
