@@ -136,7 +136,15 @@ impl Trace {
     pub fn command(command: &Command, trace: &Path) -> Command {
         let mut traced = Command::new("strace");
         // The tracer is no parent of the process, which is killed and waited for as if there were none.
-        traced.args(["-D", "-f", "--seccomp-bpf", "-y", "--quiet=attach,personality", "-e", "signal=none"]);
+        traced.args([
+            "-D",
+            "-f",
+            "--seccomp-bpf",
+            "-y",
+            "--quiet=attach,personality",
+            "-e",
+            "signal=kill,term,pipe",
+        ]);
         traced.args(["-s", &DATA_BYTES_MAX.to_string(), "-e", &format!("trace={CALLS}"), "-o"]).arg(trace);
         traced.arg(command.get_program()).args(command.get_args());
         if let Some(directory) = command.get_current_dir() {

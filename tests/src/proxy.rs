@@ -85,7 +85,7 @@ fn flip(client: TcpStream, server: TcpStream, bit: Option<u64>) {
 }
 
 /// Forwards each request, and replaces a text of the answer by another of the same length, wherever it comes in
-/// the first 64 KiB. Ends with the test process.
+/// the first 8 KiB. Ends with the test process.
 ///
 /// # Panics
 /// When no port is free, or the lengths differ.
@@ -103,7 +103,7 @@ pub fn answering_otherwise(server: SocketAddr, part: Vec<u8>, other: Vec<u8>) ->
             }
             let mut beginning = Vec::new();
             // What comes after an error is told by what comes next.
-            let _ = (&server).take(64 << 10).read_to_end(&mut beginning);
+            let _ = (&server).take(8 << 10).read_to_end(&mut beginning);
             while let Some(at) = beginning.windows(part.len()).position(|window| window == part) {
                 beginning[at..at + part.len()].copy_from_slice(&other);
             }

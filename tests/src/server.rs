@@ -89,11 +89,6 @@ impl Process {
         }
     }
 
-    /// Its number.
-    pub fn id(&self) -> u32 {
-        self.child.id()
-    }
-
     /// Standard error so far.
     pub fn stderr(&self) -> String {
         self.stderr.lock().unwrap().clone()

@@ -40,4 +40,4 @@ macro_rules! kinds {
     };
 }
 
-kinds!(kill connection flip mapped disk hostile exhaustion leavers replicas stopped);
+kinds!(kill connection flip mapped disk power hostile exhaustion leavers replicas stopped);

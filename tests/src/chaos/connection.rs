@@ -52,10 +52,10 @@ impl Inject for Stage {
             dice.below(20)
         );
         // The answer's head and the schema, the pixels, or the very end; through memory, 24 bytes a batch.
-        let bytes = if shares_memory { 3000 } else { 320_000 };
+        let (head, bytes) = if shares_memory { (300, 700) } else { (3000, 320_000) };
         let troubles: Vec<Trouble> = (0..dice.pick(&[1, 1, 2, 4]))
             .map(|_| {
-                let places = [dice.below(3000), dice.below(bytes)];
+                let places = [dice.below(head), dice.below(bytes)];
                 let after = dice.pick(&places);
                 let milliseconds = Duration::from_millis(dice.between(50, 1500));
                 let second = Duration::from_secs(1);

@@ -150,7 +150,8 @@ impl Daemon {
             return Err(Harm::new(Column::Dead, format!("the server ended ({status}): {}", tail(&log))));
         }
         match log.find("panicked at") {
-            Some(at) => Err(Harm::new(Column::Dead, format!("a panic: {}", first_lines(&log[at..])))),
+            // The process lives on, but nobody foresaw this.
+            Some(at) => Err(Harm::new(Column::Other, format!("a panic: {}", first_lines(&log[at..])))),
             None => Ok(()),
         }
     }

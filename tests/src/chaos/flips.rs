@@ -92,7 +92,7 @@ impl Stage {
         let places = [dice.below(3000), dice.below(309_000), dice.below(309_000)];
         let (after, bit) = (dice.pick(&places), dice.below(8) as u8);
         let shares = is_unix && dice.once_in(2);
-        let after = if shares { dice.below(1200) } else { after };
+        let after = if shares { dice.below(450) } else { after };
         let way = if is_unix { "a Unix socket" } else { "TCP" };
         let memory = if shares { " beside shared memory" } else { "" };
         outcome(format!("bit {bit} of byte {after} of an answer on {way}{memory}, {language:?}"), || {

@@ -325,7 +325,8 @@ asked = json.loads(sys.argv[1])
 parameters = dict(asked["parameters"])
 rank, world_size = parameters.pop("shard")
 schedule = parameters.pop("schedule", None)
-loader = pba_client.Loader(asked["url"], asked["dataset"], schedule, 200, rank=rank,
+parameters.setdefault("epochs", 200)
+loader = pba_client.Loader(asked["url"], asked["dataset"], schedule, rank=rank,
                            world_size=world_size, **parameters)
 trained, state = (os.path.join(asked["folder"], name) for name in ("trained", "state"))
 lines = []

@@ -23,6 +23,7 @@ mod ledger;
 mod mapped;
 mod oracle;
 mod pictures;
+mod power;
 mod readers;
 mod replicas;
 mod run;
@@ -45,6 +46,7 @@ pub fn kinds() -> Vec<Kind> {
         flips::kind(),
         mapped::kind(),
         disk::kind(),
+        power::kind(),
         hostile::kind(),
         exhaustion::kind(),
         leavers::kind(),

@@ -46,7 +46,7 @@ enum Change {
     Resume(&'static str),
 }
 
-const CHANGES: [Change; 14] = [
+const CHANGES: [Change; 16] = [
     Change::Add("first"),
     Change::Queue("one"),
     Change::Add("second"),
@@ -61,6 +61,9 @@ const CHANGES: [Change; 14] = [
     Change::Remove("third"),
     Change::Resume("three"),
     Change::Add("fourth"),
+    // So that no trainer ends at the same time as the server.
+    Change::Cancel("one"),
+    Change::Cancel("three"),
 ];
 
 impl Change {
@@ -102,7 +105,9 @@ impl Change {
         };
         match is_so {
             true => Ok(()),
-            false => Err(Harm::new(Column::Undone, format!("{self:?}: {}: {}", answer.status, answer.text()))),
+            false => {
+                Err(Harm::new(Column::Undone, format!("{self:?}: {}: {}", answer.status, answer.text())))
+            }
         }
     }
 }
@@ -162,6 +167,8 @@ impl Stage {
                         // Nothing there: its name is in the answer.
                         let _ = server.get(&format!("/v1/schedules/{}", mark(number)));
                     }
+                    searching::ended(server, "one")?;
+                    searching::ended(server, "three")?;
                     Ok(())
                 })
             });
@@ -174,12 +181,15 @@ impl Stage {
             let mut server = launch.start()?;
             for (number, change) in CHANGES[..acknowledged].iter().enumerate() {
                 // The next change may have been made, and those before it are undone by those after them.
-                let is_last = !CHANGES[number + 1..].iter().take(acknowledged - number).any(|later| {
-                    later.subject() == change.subject()
-                });
+                let is_last = !CHANGES[number + 1..]
+                    .iter()
+                    .take(acknowledged - number)
+                    .any(|later| later.subject() == change.subject());
                 if is_last {
                     let seen = format!("after {}", crash.after);
-                    change.check(&server).map_err(|harm| Harm { seen: format!("{}, {seen}", harm.seen), ..harm })?;
+                    change
+                        .check(&server)
+                        .map_err(|harm| Harm { seen: format!("{}, {seen}", harm.seen), ..harm })?;
                 }
             }
             server.healthy()?;

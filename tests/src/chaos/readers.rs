@@ -158,6 +158,9 @@ pub(crate) fn parameters(order: &Order) -> Value {
     if let Some(shuffle) = request.shuffle {
         parameters["shuffle"] = json!(shuffle);
     }
+    if let Some(epochs) = request.epochs {
+        parameters["epochs"] = json!(epochs);
+    }
     if let Some(base) = &request.base {
         parameters["base"] = json!(base);
     }

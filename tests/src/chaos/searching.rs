@@ -10,7 +10,7 @@ use crate::chaos::daemon::{Daemon, Launch};
 use crate::chaos::fault::HANG;
 use crate::chaos::harm::{Column, Harm, Survived, harness};
 use crate::chaos::strace;
-use crate::search::{Script, spec, trainer};
+use crate::search::{Script, events_in, spec, trainer};
 
 /// What a search learned: its journal, and the digest of its schedule.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -126,7 +126,8 @@ pub(crate) fn learned(server: &Daemon, name: &str) -> Result<Learned, Harm> {
     let journal = server.data.path().join("searches").join(name).join("events.jsonl");
     let journal = std::fs::read_to_string(journal).map_err(|error| Harm::new(Column::Lost, error))?;
     let schedule = digest(server, name)?;
-    Ok(Learned { journal: journal.replace(name, "NAME"), schedule })
+    // Without the checksum of each, in which the name is.
+    Ok(Learned { journal: events_in(&journal).replace(name, "NAME"), schedule })
 }
 
 /// The digest of the schedule that a search learned.
