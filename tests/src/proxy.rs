@@ -84,13 +84,11 @@ fn flip(client: TcpStream, server: TcpStream, bit: Option<u64>) {
     let _ = from_server.shutdown(Shutdown::Both);
 }
 
-/// Forwards each request, and replaces a text of the answer by another of the same length, wherever it comes in
-/// the first 8 KiB. Ends with the test process.
+/// Forwards each request, and alters the first 8 KiB of the answer. Ends with the test process.
 ///
 /// # Panics
-/// When no port is free, or the lengths differ.
-pub fn answering_otherwise(server: SocketAddr, part: Vec<u8>, other: Vec<u8>) -> String {
-    assert_eq!(part.len(), other.len());
+/// When no port is free.
+pub fn answering_otherwise(server: SocketAddr, alter: impl Fn(&mut [u8]) + Send + 'static) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
     let url = format!("http://{}", listener.local_addr().expect("it is bound"));
     std::thread::spawn(move || {
@@ -104,9 +102,7 @@ pub fn answering_otherwise(server: SocketAddr, part: Vec<u8>, other: Vec<u8>) ->
             let mut beginning = Vec::new();
             // What comes after an error is told by what comes next.
             let _ = (&server).take(8 << 10).read_to_end(&mut beginning);
-            while let Some(at) = beginning.windows(part.len()).position(|window| window == part) {
-                beginning[at..at + part.len()].copy_from_slice(&other);
-            }
+            alter(&mut beginning);
             if client.write_all(&beginning).is_ok() {
                 forward(client, server, None, &AtomicBool::new(false));
             }

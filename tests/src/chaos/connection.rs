@@ -81,7 +81,7 @@ impl Inject for Stage {
             let wire = Wire::start(at.clone(), server);
             wire.plan(troubles);
             let reading = Reading::of(language, [wire.url(), wire.url()]);
-            let read = reading.sharing(shares_memory).stalling(Duration::from_secs(3)).read_whole(&order);
+            let read = reading.sharing(shares_memory).stalling(Duration::from_secs(3)).read_patiently(&order);
             at.map(std::fs::remove_file);
             match read? {
                 // The answer was shorter than the place of the fault.

@@ -5,13 +5,12 @@ use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 use serde_json::{Value, json};
 
 use crate::chaos::daemon::{Daemon, Launch, tail, wait};
 use crate::chaos::dice::Dice;
-use crate::chaos::fault::{Fault, HANG, Inject, Kind, outcome};
+use crate::chaos::fault::{Fault, Inject, Kind, outcome};
 use crate::chaos::harm::{Column, Harm, Outcome, Survived, harness};
 use crate::chaos::ledger::Ledger;
 use crate::chaos::oracle::{Judge, Order, shapes};
@@ -164,7 +163,7 @@ impl Stage {
                 let reader = scope.spawn(|| {
                     let mut epochs = 0;
                     let read = loop {
-                        let read = read_patiently(&Reading::of(language, [url.clone()]), &order);
+                        let read = Reading::of(language, [url.clone()]).read_patiently(&order);
                         epochs += 1;
                         // Again, until it is killed or is not.
                         if read.is_err() || died.load(Ordering::SeqCst) || epochs == 6 {
@@ -345,18 +344,3 @@ with open(trained, "w") as file:
             json.dump({"state": loader.state_dict(), "lines": len(lines)}, new)
         os.replace(state + ".new", state)
 "#;
-
-/// Reads an epoch from a server that may be away at first: somebody starts the client again then.
-fn read_patiently(reading: &Reading, order: &Order) -> Result<Survived, Harm> {
-    let begun = std::time::Instant::now();
-    loop {
-        let mut batches = 0;
-        let read = reading.read_whole_with(order, &mut |received| batches = received);
-        match read {
-            Err(Harm { column: Column::Lost, .. }) if batches == 0 && begun.elapsed() < HANG => {
-                std::thread::sleep(Duration::from_millis(100));
-            }
-            read => return read,
-        }
-    }
-}

@@ -5,7 +5,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use pba_client::{Client, ClientOptions, Query as _};
 use serde_json::{Value, json};
@@ -81,6 +81,21 @@ impl Reading {
         match self.read_with(order, each)? {
             Survived::Refused(error) => Err(Harm::new(Column::Lost, format!("the client gave up: {error}"))),
             read => Ok(read),
+        }
+    }
+
+    /// The same, of an epoch that has to come whole, from a server that may be away at first: whoever trains
+    /// starts its client again then.
+    pub(crate) fn read_patiently(&self, order: &Order) -> Result<Survived, Harm> {
+        let begun = Instant::now();
+        loop {
+            let mut batches = 0;
+            match self.read_whole_with(order, &mut |received| batches = received) {
+                Err(Harm { column: Column::Lost, .. }) if batches == 0 && begun.elapsed() < HANG => {
+                    std::thread::sleep(Duration::from_millis(100));
+                }
+                read => return read,
+            }
         }
     }
 

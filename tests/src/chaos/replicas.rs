@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 
+use pba_wire::checksum::Head;
+
 use crate::chaos::daemon::{Daemon, Launch};
 use crate::chaos::dice::Dice;
 use crate::chaos::fault::{Fault, Inject, Kind, outcome};
@@ -163,7 +165,7 @@ impl Stage {
                     Harm::new(Column::Other, "a stream does not say by which recipe it is made")
                 })?;
                 let other = recipe.chars().rev().collect::<String>();
-                proxy::answering_otherwise(address, recipe.into_bytes(), other.into_bytes())
+                proxy::answering_otherwise(address, move |answer| say(answer, &recipe, &other))
             }
             (_, "") => self.place(difference)?.0.url(),
             (_, part) => proxy::rewriting(address, part, &instead),
@@ -187,6 +189,19 @@ impl Stage {
             Survived::Unnoticed => Err(Harm::new(Column::Other, "the other replica was not asked")),
             missed => Ok(missed),
         }
+    }
+}
+
+/// Replaces a text in the schema that an answer begins with, and its checksum accordingly.
+fn say(answer: &mut [u8], text: &str, other: &str) {
+    let at = answer.windows(4).position(|mark| mark == [0xff; 4]);
+    let Some(message) = at.and_then(|at| answer.get_mut(at..)) else { return };
+    let Some(length) = message.get(4..8).and_then(|length| length.try_into().ok()) else { return };
+    let Some(schema) = message.get_mut(..8 + u32::from_le_bytes(length) as usize) else { return };
+    let Some(at) = schema.windows(text.len()).position(|part| part == text.as_bytes()) else { return };
+    schema[at..at + other.len()].copy_from_slice(other.as_bytes());
+    if let Ok(head) = Head::new(schema.to_vec(), 0) {
+        schema.copy_from_slice(&head.with(head.checksum(&[])));
     }
 }
 

@@ -209,13 +209,12 @@ impl Link {
         };
     }
 
-    /// Makes the end a reset. A Unix socket has none, but for unread bytes at its end.
+    /// Makes the end a reset. A Unix socket has none.
     fn reset(&self) {
-        if let Link::Tcp(socket) = self {
-            let _ = socket2::SockRef::from(socket).set_linger(Some(Duration::ZERO));
-            // The reset is sent when the last handle closes, and the other one waits in a read.
-            let _ = socket.shutdown(Shutdown::Read);
-        }
+        let Link::Tcp(socket) = self else { return self.shutdown(Shutdown::Both) };
+        let _ = socket2::SockRef::from(socket).set_linger(Some(Duration::ZERO));
+        // The reset is sent when the last handle closes, and the other one waits in a read.
+        let _ = socket.shutdown(Shutdown::Read);
     }
 }
 
