@@ -324,7 +324,7 @@ fn slow(dice: &mut Dice) -> Outcome {
         let log = tempfile::NamedTempFile::new().map_err(|error| harness!("{error}"))?;
         let (mut injected, mut told) = (0, Ok(()));
         // A busy machine may take longer for what has to go on; then the disk is slower still.
-        for seconds in [2, 6, 20] {
+        for seconds in [2, 5, 12] {
             let mut faults = vec![format!("inject={calls}:delay_enter={seconds}000000")];
             if calls == "openat" {
                 // The metrics are read from files as well.

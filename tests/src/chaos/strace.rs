@@ -3,6 +3,8 @@
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
+use std::time::Duration;
 
 use crate::chaos::harm::{Harm, harness};
 
@@ -54,10 +56,16 @@ fn push(command: &mut Command, faults: &[String]) {
     }
 }
 
+/// How long a tracer watches. strace 6.1 forgets a process now and then that is forked while it attaches: with
+/// the tracer it stops standing still, and so does whoever waits for it. Nothing that is injected takes this long.
+const WATCHES_MAX: Duration = Duration::from_secs(50);
+
 /// A tracer of a running process. Dropping it lets the process go on alone.
 pub(crate) struct Tracer {
     child: Child,
     log: PathBuf,
+    /// Closed when it is no longer needed.
+    _needed: Sender<()>,
 }
 
 impl Tracer {
@@ -79,7 +87,14 @@ impl Tracer {
             }
         }
         std::thread::spawn(move || std::io::copy(&mut stderr, &mut std::io::sink()));
-        Ok(Tracer { child, log: log.to_owned() })
+        let (needed, over) = channel::<()>();
+        let process = child.id();
+        std::thread::spawn(move || {
+            if over.recv_timeout(WATCHES_MAX) == Err(RecvTimeoutError::Timeout) {
+                crate::search::signal(process, "KILL");
+            }
+        });
+        Ok(Tracer { child, log: log.to_owned(), _needed: needed })
     }
 
     /// Detaches, and says how many calls were tampered with.
