@@ -173,7 +173,7 @@ impl Stage {
                 })
             });
             let traced = traced.as_ref().map_err(Clone::clone)?;
-            let at = part * traced.crashes >> 20;
+            let at = (part * traced.crashes) >> 20;
             let crash = traced.trace.crashes().nth(at).ok_or_else(|| harness!("no call {at}"))?;
             let acknowledged = (0..CHANGES.len()).take_while(|&number| crash.sent(&mark(number))).count();
             let launch = Launch::new(&["--trainer", self.script.path()]);
@@ -218,7 +218,7 @@ impl Stage {
                 Ok((traced, learned?))
             });
             let (traced, learned) = traced.as_ref().map_err(Clone::clone)?;
-            let at = part * traced.crashes >> 20;
+            let at = (part * traced.crashes) >> 20;
             let crash = traced.trace.crashes().nth(at).ok_or_else(|| harness!("no call {at}"))?;
             let (queued, done) = (crash.sent(&mark(0)), crash.sent(&mark(1)));
             let launch = Launch::new(&["--trainer", trainer]);
