@@ -184,8 +184,12 @@ fn under_jobs(dice: &mut Dice) -> Outcome {
                 ));
             }
             if *cancelled && answer.json()["state"] != "cancelled" {
-                let state = answer.json()["state"].clone();
-                return Err(Harm::new(Column::Undone, format!("search {name} was cancelled: {state}")));
+                let found = answer.json();
+                let (state, error) = (&found["state"], &found["error"]);
+                return Err(Harm::new(
+                    Column::Undone,
+                    format!("search {name} was cancelled: {state}: {error}"),
+                ));
             }
         }
         server.healthy()?;
