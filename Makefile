@@ -91,7 +91,7 @@ test-python: $(VENV)/ready test-build ## Run the tests of the Python client
 	$(VENV)/bin/python -m pytest -q client/python/tests
 
 # All kinds unless one is named; KIND=kill SEED=11 ONLY=17 repeats one fault. The complete table is kept.
-chaos: $(VENV)/ready test-build ## Break servers, trainers and clients 1,000 times, in half an hour; KIND= FAULTS= SEED= ONLY=
+chaos: $(VENV)/ready test-build ## Break servers, trainers and clients 1,000 times, in ten minutes; KIND= FAULTS= SEED= ONLY=
 	target/debug/pba-chaos $(if $(KIND),--kind $(KIND)) $(if $(FAULTS),--faults $(FAULTS)) $(if $(SEED),--seed $(SEED)) \
 	    $(if $(ONLY),--only $(ONLY)) $(if $(KIND)$(FAULTS)$(ONLY),--tell,--out benches/results/chaos)
 

@@ -59,7 +59,8 @@ pub struct Harm {
 impl Harm {
     pub(crate) fn new(column: Column, seen: impl fmt::Display) -> Harm {
         // On one line, of a length that is read.
-        let words: Vec<String> = seen.to_string().split_whitespace().map(str::to_owned).collect();
+        let seen = seen.to_string().replace(&*crate::repository("").to_string_lossy(), "");
+        let words: Vec<&str> = seen.split_whitespace().collect();
         Harm { column, seen: words.join(" ").chars().take(500).collect() }
     }
 }
