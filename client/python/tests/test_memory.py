@@ -11,6 +11,7 @@ import socket
 import struct
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Iterator, List, Tuple
 
@@ -480,3 +481,29 @@ def test_threads_share_an_epoch(local: Local) -> None:
     epoch = Client(local.url).epoch("shapes", 0, batch_size=50)
     assert epoch.shares_memory
     taken_by_threads(epoch)
+
+
+def test_an_answer_cut_in_its_head_is_a_cut(local: Local, tmp_path: Path) -> None:
+    """``http.client`` takes the end of a connection for the end of a head, which then promises nothing."""
+    head = b"HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: pba-memory/1\r\n\r\n"
+    path = tmp_path / "cutting.sock"
+    listener = socket.socket(socket.AF_UNIX)
+    with listener:
+        listener.bind(str(path))
+        listener.listen()
+
+        def cut() -> None:
+            for length in range(len(head)):
+                peer, _ = listener.accept()
+                with peer:
+                    while b"\r\n\r\n" not in peer.recv(65536):
+                        pass
+                    peer.sendall(head[:length])
+
+        thread = threading.Thread(target=cut)
+        thread.start()
+        for _ in range(len(head)):
+            with Client([f"unix:{path}", local.url]).epoch("shapes", 0, start=78) as epoch:
+                assert len(list(epoch)) == 1
+        thread.join(60)
+    assert not thread.is_alive()

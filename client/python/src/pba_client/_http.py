@@ -242,7 +242,9 @@ class Response:
             body = opened.enter_context(connection.getresponse())
             # http.client takes the end of the connection for the end of the head. But something
             # follows every head: a body, or what was agreed on with 101.
-            if body.status != 101 and body.length != 0 and not body.fp.peek(1):
+            is_cut = body.status != 101 and body.length != 0 and not body.fp.peek(1)
+            # A head of 101 says what was agreed on, unless it ended before.
+            if is_cut or (body.status == 101 and body.headers.get("upgrade") != MEMORY_PROTOCOL):
                 raise Eof("the connection ended in the head, or after it")
             return body
         except http.client.RemoteDisconnected as error:

@@ -150,6 +150,10 @@ impl Photos<'_> {
         ops: &mut OpCounts,
     ) -> Result<(), ImageError> {
         let shape = self.images.size(sample);
+        if shape.height == 0 || shape.width == 0 {
+            // The file was cut after it was checked, and is read as zeros; it will be found damaged.
+            return Err(ImageError::Refused("has no pixels".to_owned()));
+        }
         let view = self.recipe.view(sample, shape);
         // From here on, the image is what it is after its reduction. That is a function of the view
         // alone, so it is the same whatever the cache holds.
