@@ -497,7 +497,8 @@ impl<K: Run> Record<K> {
         // Cancelled while the server was told to stop, it does not wait for the next one; cancelled while it could
         // not be started, or its trainer failed, it was cancelled all the same.
         let stays_cancelled = is_cancelled && matches!(state, JobState::Queued | JobState::Failed);
-        (entry.state, entry.error) = if stays_cancelled { (JobState::Cancelled, None) } else { (state, error) };
+        (entry.state, entry.error) =
+            if stays_cancelled { (JobState::Cancelled, None) } else { (state, error) };
         self.save_or_warn(&entry);
         let mut live = self.live();
         live.entry = entry;
