@@ -369,6 +369,31 @@ fn lints_live_in_the_root_manifest() {
     }
 }
 
+/// Unsafe code is listed with its argument and its test.
+#[test]
+fn unsafe_code_is_listed() {
+    let page = std::fs::read_to_string(repository("tests/unsafe.md")).unwrap();
+    let rows = page.lines().filter_map(|line| line.strip_prefix("| `")?.split_once("` | "));
+    let listed: BTreeMap<String, usize> = rows
+        .map(|(file, rest)| (file.to_owned(), rest.split(' ').next().unwrap().parse().expect("a count")))
+        .collect();
+    let starts = ["{", "fn ", "impl ", "extern "].map(|what| format!("{} {what}", "unsafe"));
+    let mut found = BTreeMap::new();
+    for source in
+        ["server", "schedules", "client", "tests", "benches"].map(repository).iter().flat_map(|f| sources(f))
+    {
+        let text = std::fs::read_to_string(&source).unwrap();
+        let code = text.lines().map(|line| line.split("//").next().unwrap());
+        let count: usize =
+            code.map(|line| starts.iter().map(|what| line.matches(what).count()).sum::<usize>()).sum();
+        if count > 0 {
+            let source = source.strip_prefix(repository("")).unwrap().to_str().unwrap().to_owned();
+            found.insert(source, count);
+        }
+    }
+    assert_eq!(found, listed, "unsafe code and tests/unsafe.md differ: left is the code, right the page");
+}
+
 /// Tests that `make test` leaves out, which nothing else would count: each with its file and its reason.
 #[test]
 fn what_is_not_run_is_known() {

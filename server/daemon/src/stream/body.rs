@@ -107,7 +107,12 @@ pub(crate) fn chunks(
                 own.returned().await;
                 ask_ahead(&mut batches, &own);
             }
-            match batches.next(true).await? {
+            let next = batches.next(true).await;
+            if next.is_err() {
+                // What is ready goes out first: the client sees an answer that was cut, and not none.
+                tokio::task::yield_now().await;
+            }
+            match next? {
                 Some(batch) => {
                     ask_ahead(&mut batches, &own);
                     ready.push_back(batch.head);
