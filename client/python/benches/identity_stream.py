@@ -52,7 +52,7 @@ def raw(url: str, epoch: int, batch_size: int, buffer: memoryview) -> int:
     """Reads one answer to the end of the connection; answers its bytes."""
     with connect(url) as sock:
         target = TARGET.format(epoch, batch_size)
-        head = f"GET {target} HTTP/1.1\r\nHost: bench\r\nConnection: close\r\n\r\n"
+        head = f"GET {target} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
         sock.sendall(head.encode())
         total = 0
         while count := sock.recv_into(buffer):
@@ -83,7 +83,7 @@ def replay(url: str, batch_size: int, ready) -> None:  # type: ignore[no-untyped
     pieces = []
     with connect(url) as sock:
         target = TARGET.format(0, batch_size)
-        head = f"GET {target} HTTP/1.1\r\nHost: bench\r\nConnection: close\r\n\r\n"
+        head = f"GET {target} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
         sock.sendall(head.encode())
         while piece := sock.recv(1 << 20):
             pieces.append(piece)
