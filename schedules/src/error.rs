@@ -79,8 +79,8 @@ pub enum ScheduleError {
     Log { line: usize, reason: String },
     /// A schedule that is not the one that its document says it is.
     #[error(
-        "the document says that its digest is {said}, and it is {found}: it was damaged, or else edited; \
-         whoever edits it removes the digest"
+        "the document says that its digest is {said}, and it is {found}: it was damaged, or edited; \
+         remove the digest after editing"
     )]
     Digest { said: String, found: Digest },
     /// JSON that is not a schedule.

@@ -317,3 +317,27 @@ fn a_full_disk_is_reported_as_that_and_the_import_goes_on_when_there_is_room() {
         assert_eq!(pba_tests::Epoch::decode(answer.body).indices().len(), rows);
     }
 }
+
+#[test]
+fn a_client_goes_on_where_the_file_is_whole() {
+    let [(damaged, file, epoch), (whole, ..)] = [alone(&[]), alone(&[])];
+    let length = file.metadata().unwrap().len();
+    // In the middle of the epoch, and at its very beginning.
+    for place in [length / 2, 100_000] {
+        overwrite(&file, place, &[0; 5000]);
+        let read = async {
+            let client = pba_client::Client::new([damaged.url(), whole.url()]).unwrap();
+            let request = <pba_client::EpochRequest as pba_client::Query>::from_query(UNTOUCHED).unwrap();
+            let mut stream = client.epoch("mine", 0, request).await.unwrap();
+            let mut batches = Vec::new();
+            while let Some(batch) = stream.next().await.unwrap() {
+                batches.push(batch);
+            }
+            batches
+        };
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let batches = runtime.block_on(read);
+        assert_eq!(pba_tests::epoch::digest(&batches), pba_tests::Epoch::decode(epoch.clone()).digest());
+    }
+    assert_eq!(stream(&damaged, "").status, 422);
+}

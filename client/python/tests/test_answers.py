@@ -501,3 +501,16 @@ def test_a_server_that_answers_another_request_is_left() -> None:
         Client(script.url, retries=0).epoch("d", 0)
     with Script(other, answer(stream(2, 2))) as script:
         assert len(list(Client(script.url, retries=1).epoch("d", 0))) == 2
+
+
+def test_a_replica_whose_file_is_damaged_is_passed_over() -> None:
+    """It mends its own, or another one's is whole; all other refusals of a dataset are final."""
+    problem = {"title": "t", "status": 422, "detail": "damaged: train.arrow", "type": "urn:pba:problem:damaged"}
+    damaged = answer(json.dumps(problem).encode(), "422 Unprocessable Entity", PROBLEM, "Retry-After: 0\r\n")
+    with Script(damaged, answer(stream(2, 2))) as script:
+        assert len(list(Client(script.url).epoch("d", 0))) == 2
+    with Script(damaged, damaged) as script, pytest.raises(RefusedError, match="damaged: train.arrow"):
+        Client(script.url, retries=1).epoch("d", 0)
+    broken = json.dumps({**problem, "type": "urn:pba:problem:broken-dataset"}).encode()
+    with Script(answer(broken, "422 Unprocessable Entity", PROBLEM)) as script, pytest.raises(RefusedError):
+        Client(script.url).epoch("d", 0)

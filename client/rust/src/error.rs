@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use pba_wire::{Problem, stream};
+use pba_wire::{Problem, problem, stream};
 
 /// Why a request failed.
 #[derive(Debug, thiserror::Error)]
@@ -108,11 +108,13 @@ impl ClientError {
         matches!(self, Unreachable { .. } | Unanswered { .. } | Stream(_))
     }
 
-    /// A server that is full, importing datasets or shutting down, or a proxy whose server is temporarily
+    /// A server that is full, importing datasets, mending one or shutting down, or a proxy whose server is temporarily
     /// down: another replica, or a later attempt, may succeed.
     pub(crate) fn is_busy(&self) -> bool {
         match self {
-            ClientError::Refused(problem) => matches!(problem.status, 429 | 503),
+            ClientError::Refused(problem) => {
+                matches!(problem.status, 429 | 503) || problem.kind == problem::DAMAGED
+            }
             ClientError::Importing { .. } => true,
             ClientError::Foreign { status, .. } => matches!(status, 429 | 502..=504),
             _ => false,

@@ -9,6 +9,9 @@ use utoipa::ToSchema;
 pub const CONTENT_TYPE: &str = "application/problem+json";
 /// [`Problem::kind`] of the refusal of a stream whose dataset is still being imported.
 pub const IMPORTING: &str = "urn:pba:problem:importing";
+/// The kind of the refusal of samples whose packed file is damaged: another replica's may be whole, and the server
+/// mends its own.
+pub const DAMAGED: &str = "urn:pba:problem:damaged";
 
 /// Why a request was refused.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]

@@ -3,7 +3,7 @@
 //! It holds no clock and no machine, so an interrupted and an uninterrupted run of one spec
 //! leave the same bytes. A run resumes at an event after which it [can](Run::can_resume_after), the last one
 //! whose models are on disk: [`replay_to`] gives the state at it, and how many events led there; what
-//! comes after is cut off, and happens again in the same way. [`replay`] is for whoever looks on.
+//! comes after is cut off, and happens again in the same way. [`replay`] is for readers.
 //!
 //! On disk each line also has its number and a checksum ([`kept`]):
 //!

@@ -31,7 +31,7 @@
 //! A sub-policy lists `[op, probability 0..10, magnitude 0..9]` of its two ops, with a magnitude of null
 //! for an op that has none; RandAugment's magnitude is 0..30.
 //!
-//! A document may say its schedule's `digest`, by which damage is noticed; whoever edits it removes that.
+//! A document may say its schedule's `digest`, by which damage is noticed; remove it when you edit the rest.
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -157,7 +157,7 @@ pub fn write(schedule: &Schedule) -> String {
     document(schedule, "")
 }
 
-/// The same with the schedule's digest, so that whoever reads it notices damage.
+/// The same with the schedule's digest, so that a reader notices damage.
 pub fn write_with_digest(schedule: &Schedule) -> String {
     document(schedule, &format!("  \"digest\": \"{}\",\n", schedule.digest()))
 }

@@ -45,7 +45,7 @@ impl Apart {
         in_turn(&self.reads, work).await
     }
 
-    /// Does work that changes something. It is done even if nobody waits for it any more.
+    /// Does work that changes something. It is finished even if the client has left.
     ///
     /// # Errors
     /// Those of the work; when it panics.
@@ -68,14 +68,14 @@ impl Apart {
             Error::busy(format!("{STARTS_MAX} jobs are being checked before they are queued: the limit"))
         })?;
         let runtime = Handle::current();
-        // Dropped with this future, when nobody waits any more: a trainer that is asked is then ended.
+        // Dropped with this future when the client leaves, which also ends a trainer that was asked.
         let (_waits, left) = oneshot::channel::<()>();
         on_a_thread(move || {
             let _turn = turn;
             runtime.block_on(async {
                 tokio::select! {
                     done = work() => done,
-                    _ = left => Err(Error::new(Cause::Timeout, "nobody waits for the answer any more")),
+                    _ = left => Err(Error::new(Cause::Timeout, "the client has left")),
                 }
             })
         })
@@ -83,7 +83,7 @@ impl Apart {
     }
 }
 
-/// Does work when its turn comes. It keeps its turn until it has ended, whoever waits.
+/// Does work when its turn comes. It keeps its turn until it has ended, even if the client has left.
 async fn in_turn<T: Send + 'static>(
     turns: &Arc<Semaphore>,
     work: impl FnOnce() -> Result<T, Error> + Send + 'static,

@@ -12,7 +12,8 @@
 //!   machines, containers and services are, because public DNS has none. All else is to be listed (`hosts`).
 //!   Ports are not compared: tunnels and containers change them, and a page cannot gain anything by one.
 //! - A page of another origin has the browser say so: in `Origin`, with everything but plain GET, and in
-//!   `Sec-Fetch-Site`, with everything. The origin must be the host that was asked, with its port, or be
+//!   `Sec-Fetch-Site`, with everything that it sends to loopback or by `https://`; without, a plain GET passes,
+//!   whose answer the page cannot read. The origin must be the host that was asked, with its port, or be
 //!   listed. Following a link to this server is everybody's right.
 //!
 //! Programs that are no browsers send neither. What comes through the Unix socket was sent by one who may open

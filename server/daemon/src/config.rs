@@ -161,14 +161,19 @@ settings! {
 fn memory_share() -> u64 {
     let number = |text: &str| text.trim().parse::<u64>().ok();
     let read = |path: &str| std::fs::read_to_string(path).ok();
-    // What limits a container is seen there from within.
-    let groups = ["/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"];
-    let groups = groups.into_iter().filter_map(|path| number(&read(path)?));
+    // What limits a container is seen at the root, from within; what limits a service, in its own group or in
+    // one that holds that.
+    let own = read("/proc/self/cgroup").unwrap_or_default();
+    let own = own.lines().find_map(|line| line.strip_prefix("0::/")).unwrap_or_default().to_owned();
+    let own =
+        Path::new(&own).ancestors().map(|group| format!("/sys/fs/cgroup/{}/memory.max", group.display()));
+    let groups = own.chain(["/sys/fs/cgroup/memory/memory.limit_in_bytes".to_owned()]);
+    let groups: Vec<u64> = groups.filter_map(|path| number(&read(&path)?)).collect();
     let machine = read("/proc/meminfo").and_then(|text| {
         let total = text.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
         Some(number(total.trim().strip_suffix("kB")?)? << 10)
     });
-    let bytes = groups.chain(machine).min().unwrap_or(2 << 30);
+    let bytes = groups.into_iter().chain(machine).min().unwrap_or(2 << 30);
     (bytes / 2).clamp(64 << 20, 4 << 30)
 }
 
@@ -211,7 +216,7 @@ pub(crate) struct DatasetConfig {
     pub(crate) base: Option<Base>,
 }
 
-/// Its owner may use the socket, and nobody else.
+/// Only its owner may use the socket.
 const SOCKET_MODE: u32 = 0o600;
 /// Longest path in a socket's address.
 const SOCKET_BYTES_MAX: usize = 107;

@@ -33,6 +33,7 @@ pub(crate) enum Cause {
     TooLarge,
     NotReadable,
     BrokenDataset,
+    Damaged,
     Full,
     Memory,
     Busy,

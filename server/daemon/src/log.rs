@@ -1,8 +1,8 @@
 //! The log of a server: lines on standard error, for which no request ever waits.
 //!
 //! Whoever logs puts a finished line into a bounded queue, and a thread of its own writes it. A reader that
-//! has gone, a full disk, or a pipe that nobody reads costs lines, which are counted, and nothing else:
-//! nobody waits, and nothing panics, as `eprintln!` would.
+//! has gone, a full disk, or a pipe that is not read costs lines, which are counted, and nothing else:
+//! no thread waits, and nothing panics, as `eprintln!` would.
 
 use std::backtrace::{Backtrace, BacktraceStatus};
 use std::fmt::Display;
@@ -85,7 +85,7 @@ impl Write for Log {
 }
 
 /// Says why the command failed, and waits a moment for the last lines of the log. The process must not be
-/// kept from ending by whoever reads its standard error.
+/// kept from ending by the reader of its standard error.
 pub fn last_words(error: impl Display) {
     let line = format!("error: {error}\n");
     match QUEUE.get() {

@@ -148,7 +148,7 @@ metrics! {
     build_info: IntGaugeVec = "pba_build_info" ["version"];
 }
 
-/// Lines of the log that could not be written, because whoever reads it has gone, is too slow or is full.
+/// Lines of the log that could not be written, because its reader has gone, is too slow, or its disk is full.
 /// The log is the process's own, so it is counted over all servers in it.
 pub(crate) static LOG_LINES_LOST: LazyLock<IntCounter> = LazyLock::new(|| {
     of_process(

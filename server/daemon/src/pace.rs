@@ -5,7 +5,7 @@
 //! stream, its batches and its connection for ever; a bound on bytes per second would cut a trainer that pauses,
 //! which trains, saves its model or evaluates it for minutes, and takes nothing meanwhile. A trainer takes whole
 //! batches. So the time from giving a piece to having it taken is bounded, by `stall_seconds`: it has room for a
-//! pause and a slow network, and whoever wants to keep a stream has to take a batch in every such time, as a slow
+//! pause and a slow network, and a client that wants to keep its stream has to take a batch within each such time, as a slow
 //! trainer does. Shared memory does the same, by its slots.
 
 use std::io;

@@ -355,8 +355,9 @@ where
     });
 }
 
-/// Descriptors that are kept for files, datasets, trainers and refusals.
-const DESCRIPTORS_KEPT: u64 = 128;
+/// Descriptors that are kept for files, datasets, trainers and refusals, and for shared memory, which takes up to
+/// three for each of 256 streams.
+const DESCRIPTORS_KEPT: u64 = 128 + 3 * 256;
 
 /// How many connections there can be: as many as are allowed, if the system lets the process have a descriptor
 /// for each.

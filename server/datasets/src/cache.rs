@@ -14,17 +14,15 @@ use crate::packed::spec::FORMAT;
 /// versions imported is not used.
 const READERS_VERSION: u32 = 1;
 
-/// What tells one state of a file from another: length, place on the disk, and the times of its last change, to
-/// the nanosecond. One of these times no program can set, so an edit that keeps the length and puts the time back
+/// What tells one state of a file from another: length, and the times of its last change, to the nanosecond. One of these times no program can set, so an edit that keeps the length and puts the time back
 /// is noticed.
 ///
 /// Not noticed is an edit within the same tick of the clock that files are stamped with, some milliseconds, as
-/// the change before it; nor one on a file system that keeps neither times nor numbers of files. Nor is it told
-/// what device a file lies on, as that has another number after a restart of the machine.
+/// the change before it; nor one on a file system that keeps no times. Nor is it told where a file lies: the
+/// numbers of devices and, on mounts of remote stores, of files differ after a restart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct FileState {
     pub(crate) bytes: u64,
-    inode: u64,
     /// Nanoseconds since 1970.
     modified: i64,
     changed: i64,
@@ -37,7 +35,6 @@ impl FileState {
             |seconds: i64, nanoseconds: i64| seconds.wrapping_mul(1_000_000_000).wrapping_add(nanoseconds);
         FileState {
             bytes: found.len(),
-            inode: found.ino(),
             modified: time(found.mtime(), found.mtime_nsec()),
             changed: time(found.ctime(), found.ctime_nsec()),
         }

@@ -22,7 +22,7 @@ use crate::network::net::multiply_adds;
 use crate::population::{Beginning, Population};
 use crate::report::Meter;
 use crate::run_dir::RunDir;
-use crate::{checkpoint, models, report, torch};
+use crate::{checkpoints, models, report, torch};
 
 /// Multiplications and additions of bf16 that an H200 was measured to do in a second.
 const PEAK: f64 = 790e12;
@@ -300,7 +300,7 @@ fn measure_checkpoints(job: &Job<SearchSpec>, args: &Args, run_dir: &RunDir) -> 
         report::line(&format!("| {name} | {:.3} | {:.2} |", median(wall), median(cpu)));
     }
     let in_line = median(in_line);
-    let interval = checkpoint::interval(Duration::from_secs_f64(in_line)).as_secs_f64();
+    let interval = checkpoints::interval(Duration::from_secs_f64(in_line)).as_secs_f64();
     // Each with the one beside it, as the machine's speed drifts.
     let more = |of: fn(&(f64, f64)) -> f64| {
         let pairs = seconds[0].iter().zip(&seconds[1]);

@@ -13,8 +13,8 @@ use pba_search::{
     Arm, Comparison, ComparisonEvent, ComparisonSpec, Run, RunKey, Score, Spec, SpecError, Stage, Trainer,
 };
 
-use crate::checkpoint::replace_file;
 use crate::data::{Pictures, ScoreSet, choose, member_seed};
+use crate::disk::replace_file;
 use crate::job::Job;
 use crate::population::{Beginning, Population};
 use crate::report::{self, Meter, number};

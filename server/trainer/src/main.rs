@@ -24,9 +24,11 @@
 
 mod bench;
 mod checkpoint;
+mod checkpoints;
 mod cpu;
 mod data;
 mod device;
+mod disk;
 mod estimate;
 mod gpu;
 mod job;

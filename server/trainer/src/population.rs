@@ -13,7 +13,8 @@ use pba_search::protocol::{Report, files};
 use pba_search::{Spec, Trainer, TrainingSpec};
 use tch::Kind;
 
-use crate::checkpoint::{Checkpoints, Owner, Snapshot};
+use crate::checkpoint::{Owner, Snapshot};
+use crate::checkpoints::Checkpoints;
 use crate::data::{ScoreSet, TrainSet, member_seed};
 use crate::device::Placement;
 use crate::job::Job;

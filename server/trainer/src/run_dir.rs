@@ -103,6 +103,9 @@ impl RunDir {
         let Kept { text, ends, damage } = journal::read(&bytes);
         if let Some(damage) = damage {
             eprintln!("warning: {}: {damage}; the run goes on from what is whole before it", path.display());
+            // What is cut off below may be of use to somebody who looks for the reason.
+            let aside = path.with_extension("damaged");
+            fs::write(&aside, &bytes).with_context(|| format!("cannot write {}", aside.display()))?;
         }
         let replay_to = |epoch| replay_to::<R>(&text, epoch).with_context(|| path.display().to_string());
         let mut replay = replay_to(u32::MAX)?;

@@ -8,8 +8,8 @@ use pba_schedules::formats;
 use pba_search::protocol::{files, flags};
 use pba_search::{Event, Search, SearchSpec, SpecError};
 
-use crate::checkpoint::replace_file;
 use crate::data::{Pictures, ScoreSet, choose};
+use crate::disk::replace_file;
 use crate::job::Job;
 use crate::population::{Beginning, Population};
 use crate::report::Meter;

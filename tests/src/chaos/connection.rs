@@ -2,14 +2,11 @@
 
 use std::time::Duration;
 
-use tempfile::TempDir;
-
-use crate::chaos::daemon::{Daemon, Launch};
 use crate::chaos::fault::{Fault, Inject, Kind, outcome};
-use crate::chaos::harm::{Harm, Outcome, Survived, harness};
-use crate::chaos::oracle::{Order, shapes};
+use crate::chaos::harm::{Outcome, Survived};
+use crate::chaos::proxied::Proxied;
 use crate::chaos::readers::{Language, Reading};
-use crate::chaos::wire::{Place, Trouble, TroubleKind, Wire};
+use crate::chaos::wire::{Trouble, TroubleKind};
 
 pub(super) fn kind() -> Kind {
     Kind {
@@ -18,25 +15,12 @@ pub(super) fn kind() -> Kind {
         times: 150,
         few: 8,
         at_once: 4,
-        open: || Ok(Box::new(Stage::open()?)),
+        open: || Ok(Box::new(Stage { server: Proxied::open()? })),
     }
 }
 
-/// One server for all of them, which each reaches by a proxy of its own.
 struct Stage {
-    server: Daemon,
-    sockets: TempDir,
-    dataset: pba_datasets::Dataset,
-}
-
-impl Stage {
-    fn open() -> Result<Stage, Harm> {
-        let sockets = tempfile::tempdir().map_err(|error| harness!("{error}"))?;
-        let socket = sockets.path().join("server").display().to_string();
-        let server = Launch::new(&["--socket", &socket]).start()?;
-        let dataset = shapes(server.data.path());
-        Ok(Stage { server, sockets, dataset })
-    }
+    server: Proxied,
 }
 
 impl Inject for Stage {
@@ -72,13 +56,8 @@ impl Inject for Stage {
         let way = if is_unix { "a Unix socket" } else { "TCP" };
         let memory = if shares_memory { " with shared memory" } else { "" };
         outcome(format!("{troubles:?} on {way}{memory}, {language:?}"), || {
-            let order = Order::new(&self.dataset, 150, &query)?;
-            let at = is_unix.then(|| self.sockets.path().join(format!("proxy-{}", fault.index)));
-            let server = match is_unix {
-                true => Place::Unix(self.sockets.path().join("server")),
-                false => Place::Tcp(self.server.address),
-            };
-            let wire = Wire::start(at.clone(), server);
+            let order = self.server.order(150, &query)?;
+            let (wire, at) = self.server.wire(is_unix, fault.index);
             wire.plan(troubles);
             let reading = Reading::of(language, [wire.url(), wire.url()]);
             let read = reading.sharing(shares_memory).stalling(Duration::from_secs(3)).read_patiently(&order);

@@ -1,4 +1,4 @@
-//! A server that may end at any moment, in the hands of somebody who is not surprised by it.
+//! A server that may end at any moment, and what is asked of it then.
 
 use std::io;
 use std::net::SocketAddr;
@@ -123,7 +123,8 @@ impl Daemon {
         Ok(Metrics::parse(&answer.text()).get(series))
     }
 
-    /// Checks that it lives, panicked nowhere, answers, and holds nothing for anybody who has left.
+    /// Checks that it is alive and answers, that nothing in it has panicked, and that it holds nothing for clients
+    /// that have left.
     pub(crate) fn healthy(&mut self) -> Result<(), Harm> {
         self.alive()?;
         let idle = |series| move |daemon: &Daemon| daemon.metric(series).is_ok_and(|value| value == 0.0);
@@ -150,7 +151,7 @@ impl Daemon {
             return Err(Harm::new(Column::Dead, format!("the server ended ({status}): {}", tail(&log))));
         }
         match log.find("panicked at") {
-            // The process lives on, but nobody foresaw this.
+            // The process lives on, but this was not foreseen.
             Some(at) => Err(Harm::new(Column::Other, format!("a panic: {}", first_lines(&log[at..])))),
             None => Ok(()),
         }

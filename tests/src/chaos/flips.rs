@@ -12,11 +12,12 @@ use crate::chaos::daemon::{Daemon, Launch};
 use crate::chaos::dice::Dice;
 use crate::chaos::fault::{Fault, Inject, Kind, outcome};
 use crate::chaos::harm::{Column, Harm, Outcome, Survived, harness};
-use crate::chaos::oracle::{Order, shapes};
+use crate::chaos::oracle::Order;
 use crate::chaos::pictures::Pictures;
+use crate::chaos::proxied::Proxied;
 use crate::chaos::readers::{Language, Reading};
 use crate::chaos::searching::{self, Learned, undisturbed};
-use crate::chaos::wire::{Place, Trouble, TroubleKind, Wire};
+use crate::chaos::wire::{Trouble, TroubleKind};
 use crate::search::trainer;
 
 pub(super) fn kind() -> Kind {
@@ -26,14 +27,12 @@ pub(super) fn kind() -> Kind {
         times: 150,
         few: 8,
         at_once: 2,
-        open: || Ok(Box::new(Stage::open()?)),
+        open: || Ok(Box::new(Stage { server: Proxied::open()?, stopped: OnceLock::new() })),
     }
 }
 
 struct Stage {
-    server: Daemon,
-    sockets: TempDir,
-    dataset: pba_datasets::Dataset,
+    server: Proxied,
     stopped: OnceLock<Result<Stopped, Harm>>,
 }
 
@@ -41,16 +40,6 @@ struct Stage {
 struct Stopped {
     folder: TempDir,
     learned: Learned,
-}
-
-impl Stage {
-    fn open() -> Result<Stage, Harm> {
-        let sockets = tempfile::tempdir().map_err(|error| harness!("{error}"))?;
-        let socket = sockets.path().join("server").display().to_string();
-        let server = Launch::new(&["--socket", &socket]).start()?;
-        let dataset = shapes(server.data.path());
-        Ok(Stage { server, sockets, dataset, stopped: OnceLock::new() })
-    }
 }
 
 impl Inject for Stage {
@@ -96,13 +85,8 @@ impl Stage {
         let way = if is_unix { "a Unix socket" } else { "TCP" };
         let memory = if shares { " beside shared memory" } else { "" };
         outcome(format!("bit {bit} of byte {after} of an answer on {way}{memory}, {language:?}"), || {
-            let order = Order::new(&self.dataset, 150, &query)?;
-            let at = is_unix.then(|| self.sockets.path().join(format!("proxy-{index}")));
-            let server = match is_unix {
-                true => Place::Unix(self.sockets.path().join("server")),
-                false => Place::Tcp(self.server.address),
-            };
-            let wire = Wire::start(at, server);
+            let order = self.server.order(150, &query)?;
+            let (wire, _) = self.server.wire(is_unix, index);
             wire.plan([Trouble { after, kind: TroubleKind::Flip(bit) }]);
             let reading = Reading::of(language, [wire.url()]).sharing(shares);
             // A length that was flipped has a client wait for bytes that never come.
@@ -138,7 +122,7 @@ impl Stage {
             server.blamed(|server| {
                 let bystander = Bystander::of(&server.url(), &self.small(dice)?);
                 let read = Reading::any(dice, [server.url()]).read(&order)?;
-                // Nothing that was damaged is kept for whoever comes next.
+                // Nothing that was damaged is kept for the next client.
                 Reading::any(dice, [server.url()]).read(&order)?;
                 bystander.goes_on()?;
                 drop(bystander);
@@ -179,7 +163,7 @@ impl Stage {
     /// A few images of the built-in dataset.
     fn small(&self, dice: &mut Dice) -> Result<Order, Harm> {
         let query = format!("split=test&seed={}&shard=0/20&base=flip", dice.below(1000));
-        Order::new(&self.dataset, 0, &query)
+        self.server.order(0, &query)
     }
 
     fn in_a_journal(&self, dice: &mut Dice, trainer: &str) -> Outcome {

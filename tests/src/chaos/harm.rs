@@ -5,7 +5,7 @@ use std::fmt;
 /// A column of the table that has to be zero.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Column {
-    /// A sample did not come, and nobody said so; or an epoch that had to be continued was not.
+    /// A sample did not come, and there was no error; or an epoch that had to be continued was not.
     Lost,
     /// A sample came twice.
     Repeated,

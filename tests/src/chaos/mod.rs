@@ -24,6 +24,7 @@ mod mapped;
 mod oracle;
 mod pictures;
 mod power;
+mod proxied;
 mod readers;
 mod replicas;
 mod run;

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import struct
 from types import SimpleNamespace
 from typing import NamedTuple, Optional, Tuple
 
@@ -21,8 +22,7 @@ _TYPES = ("|u1", "<i8", "<u8")
 class Layout(NamedTuple):
     """The layout of a message: the same for every batch whose head is the same, byte for byte."""
 
-    # What precedes the body: a mark, the length of the metadata, and these. It is padded in front, so
-    # that the body is aligned.
+    # It is padded in front, so that the body is aligned.
     head: bytes
     # Where the head has a checksum, which differs from batch to batch.
     checksum: Optional[Place]
@@ -55,6 +55,12 @@ class Layout(NamedTuple):
         if checksum is None:
             return ahead.startswith(head)
         return ahead.startswith(head[: checksum.start]) and ahead.startswith(head[checksum.end :], checksum.end)
+
+
+def head_of(message: pa.Message) -> bytes:
+    """What precedes the body of a message: a mark, the length of the metadata, and these."""
+    metadata = message.metadata.to_pybytes()
+    return struct.pack("<Ii", 0xFFFFFFFF, len(metadata)) + metadata
 
 
 def decoded(message: pa.Message, schema: pa.Schema) -> pa.RecordBatch:
@@ -145,19 +151,29 @@ class Batch:
     def _view(self, number: int) -> np.ndarray:
         if self._layout is not None:
             shape, place = self._layout.columns[number]
-            return np.ndarray(shape, _TYPES[number], self._message, place)
+            message = self._message
+            if message.is_mutable:
+                return np.ndarray(shape, _TYPES[number], message, place)
+            return _writable(message, message.address + place, _TYPES[number], shape)
         column = self.record_batch.column(number)
         shape = _shape(column)
         if len(column) == 0:
             return np.empty(shape, _TYPES[number])
-        # pyarrow's own view is read-only, which torch warns about. The batch belongs to its receiver
-        # alone, so that writing to it is safe.
         values = column.buffers()[-1]
-        interface = {"version": 3, "typestr": _TYPES[number], "data": (values.address, False), "shape": shape}
-        return np.asarray(SimpleNamespace(owner=values, __array_interface__=interface))
+        return _writable(values, values.address, _TYPES[number], shape)
 
     def __repr__(self) -> str:
         return f"<Batch {self.number}: {len(self)} images of {'x'.join(map(str, self.image.shape[1:]))}>"
+
+
+def _writable(owner: pa.Buffer, address: int, kind: str, shape: Tuple[int, ...]) -> np.ndarray:
+    """An array at an address in a buffer, which it keeps.
+
+    pyarrow's own view is read-only, which torch warns about. The batch belongs to its receiver alone, so
+    that writing to it is safe.
+    """
+    interface = {"version": 3, "typestr": kind, "data": (address, False), "shape": shape}
+    return np.asarray(SimpleNamespace(owner=owner, __array_interface__=interface))
 
 
 def _shape(column: pa.Array) -> Tuple[int, ...]:

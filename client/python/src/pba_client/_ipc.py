@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import http.client
-import struct
 from typing import Optional, Tuple, Union
 
 import pyarrow as pa
 
-from ._batch import Batch, Layout, decoded, padding
+from ._batch import Batch, Layout, decoded, head_of, padding
 from ._checksum import Place
 from ._errors import StreamError
 from ._http import Eof, Response, broken
@@ -158,8 +157,7 @@ class StreamReader:
         message = pa.ipc.read_message(self._file)
         if message.type != kind:
             raise StreamError(f"it has a {message.type} where a {kind} is expected")
-        metadata = message.metadata.to_pybytes()
-        head = struct.pack("<Ii", 0xFFFFFFFF, len(metadata)) + metadata
+        head = head_of(message)
         body = b"" if message.body is None else message.body
         checksum = Place.of(head, self._checksum).check(head, body) if self._checks else 0
         return message, head, checksum

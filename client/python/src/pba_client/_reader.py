@@ -23,6 +23,8 @@ RETRY_AFTER_SECONDS_MAX = 60.0
 # Kind of the refusal of a dataset that is being imported; shortest pause until it is asked for again,
 # and how often the wait is logged.
 IMPORTING = "urn:pba:problem:importing"
+# Of samples whose packed file is damaged: another replica's may be whole, and the server mends its own.
+DAMAGED = "urn:pba:problem:damaged"
 IMPORT_SECONDS = 1.0
 LOG_SECONDS = 5.0
 # Full, shutting down, or a proxy whose server is down: another attempt may succeed.
@@ -118,7 +120,9 @@ class Reader:
             except BaseException as error:
                 # After an interrupt in the middle of a message, too: the rest cannot be read.
                 self.drop()
-                refused = isinstance(error, RefusedError) and error.status not in STATUS_RETRIED
+                refused = isinstance(error, RefusedError) and not (
+                    error.status in STATUS_RETRIED or error.kind == DAMAGED
+                )
                 failed = isinstance(error, (UnreachableError, StreamError, RefusedError))
                 if refused or not failed or self.canceller.stopped.is_set():
                     raise

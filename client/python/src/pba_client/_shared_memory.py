@@ -20,7 +20,7 @@ from typing import Dict, Optional, Tuple
 import numpy as np
 import pyarrow as pa
 
-from ._batch import Batch, decoded
+from ._batch import Batch, Layout, decoded, head_of, padding
 from ._errors import StreamError
 from ._http import Eof, Response, broken
 from ._progress import Progress
@@ -148,6 +148,8 @@ class SharedMemoryReader:
         self._response = response
         self._progress = progress
         self._record = memoryview(bytearray(_RECORD.size))
+        # Of the last batch that was decoded; those with the same head need not be.
+        self._layout: Optional[Layout] = None
         try:
             response.socket.sendall(_READY)
             data, descriptors, _, _ = socket.recv_fds(response.socket, _RECORD.size, 1)
@@ -199,7 +201,16 @@ class SharedMemoryReader:
             copy = pa.allocate_buffer(length)
             memoryview(copy).cast("B")[:] = memoryview(buffer).cast("B")
             buffer = copy
+        layout = self._layout
+        if layout is not None and length == len(layout.head) + layout.body_bytes:
+            if memoryview(buffer)[: len(layout.head)] == layout.head:
+                return Batch(self.schema, None, layout, buffer)
         try:
-            return Batch(self.schema, decoded(pa.ipc.read_message(buffer), self.schema))
+            message = pa.ipc.read_message(buffer)
+            record_batch = decoded(message, self.schema)
         except (pa.ArrowException, EOFError, OSError) as error:
             raise StreamError(f"a batch is broken: {error}") from error
+        head = head_of(message)
+        # Without padding, columns have their places in the message as it lies in the memory.
+        self._layout = Layout.of(head, None, message.body, record_batch) if padding(head) == 0 else None
+        return Batch(self.schema, record_batch)

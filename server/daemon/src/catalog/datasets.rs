@@ -15,7 +15,7 @@ use pba_augment::Base;
 use pba_datasets::{
     BUILT_IN, Dataset, DatasetError, Fault, Images, Normalization, Progress, SplitState, packed,
 };
-use pba_types::SplitName;
+use pba_types::{Digest, SplitName};
 use pba_wire::datasets::{self as wire, DatasetState, ImageStorage, ImportProgress, ReadySplit, Sizes};
 use pba_wire::stream::CHANNELS;
 
@@ -122,17 +122,21 @@ impl Catalog {
         }
     }
 
-    /// Looks after the imported datasets until it is over. What is mended is reported as in [`Catalog::import`].
+    /// Looks after the imported datasets until it is over. Mending is reported as in [`Catalog::import`], and
+    /// `mended` is told of each split that was damaged.
     pub(crate) fn look_after(
         &self,
         report: &dyn Fn(&str, Progress) -> ControlFlow<()>,
+        mended: &dyn Fn(&Digest),
         is_over: &dyn Fn() -> bool,
     ) {
         while !is_over() {
             for entry in self.list() {
                 self.count_damage(&entry);
                 if entry.needs_mending() {
-                    self.mend(&entry, report);
+                    let begun = Instant::now();
+                    self.mend(&entry, report, mended);
+                    entry.was_tried(begun.elapsed());
                     self.count_damage(&entry);
                 }
             }
@@ -147,7 +151,12 @@ impl Catalog {
 
     /// Mends a dataset whose packed files are damaged, or that could not be imported through no fault of its
     /// own. What is served never becomes something else by that.
-    fn mend(&self, entry: &Entry, report: &dyn Fn(&str, Progress) -> ControlFlow<()>) {
+    fn mend(
+        &self,
+        entry: &Entry,
+        report: &dyn Fn(&str, Progress) -> ControlFlow<()>,
+        forget: &dyn Fn(&Digest),
+    ) {
         let name = entry.name.as_str();
         let ready = entry.ready();
         let restored = ready.as_ref().and_then(|served| restored(&served.dataset));
@@ -178,6 +187,9 @@ impl Catalog {
             None => dataset,
         };
         self.settle(entry, Ok(dataset));
+        // What was decoded before the damage was known may be of it.
+        let before = ready.iter().flat_map(|served| served.dataset.splits.values().flatten());
+        before.for_each(|split| forget(&split.digest()));
         if !entry.is_bad() {
             tracing::info!(dataset = name, "mended");
             self.metrics.repairs.with_label_values(&[name]).inc();
@@ -339,18 +351,21 @@ impl Entry {
         }
     }
 
-    /// Whether it should be mended now; then that is put off the next time.
+    /// Whether it should be mended now.
     fn needs_mending(&self) -> bool {
         let is_bad = self.is_bad();
         let mut mending = self.mending.lock().unwrap_or_else(PoisonError::into_inner);
-        let (next, delay) = *mending;
         if !is_bad {
             mending.1 = MEND_DELAYS.0;
-        } else if Instant::now() >= next {
-            *mending = (Instant::now() + delay, (2 * delay).min(MEND_DELAYS.1));
-            return true;
         }
-        false
+        is_bad && Instant::now() >= mending.0
+    }
+
+    /// An attempt to mend it took so long: the next is put off, so that most of the time is left for others.
+    fn was_tried(&self, took: Duration) {
+        let mut mending = self.mending.lock().unwrap_or_else(PoisonError::into_inner);
+        let delay = mending.1;
+        *mending = (Instant::now() + delay.max(10 * took), (2 * delay).min(MEND_DELAYS.1));
     }
 
     fn state(&self) -> RwLockReadGuard<'_, State> {
@@ -430,6 +445,9 @@ fn is_ours(error: &DatasetError) -> bool {
 
 /// The cause of a dataset or split that could not be read.
 fn cause(error: &DatasetError) -> Cause {
+    if matches!(error, DatasetError::Damaged { .. }) {
+        return Cause::Damaged;
+    }
     match error.fault() {
         Some(Fault::DiskFull) => Cause::DiskFull,
         Some(Fault::Machine) => Cause::Internal,

@@ -146,7 +146,7 @@ impl Registry {
         Err(unknown(name, &schedules))
     }
 
-    /// Adds a schedule that somebody sends, within the bounds.
+    /// Adds a schedule that a client sends, within the bounds.
     ///
     /// # Errors
     /// As those of [`Registry::put`]; when it is too large, or there are as many as are allowed.
@@ -262,14 +262,14 @@ fn check_room(schedules: &Schedules, bytes: usize, bounds: Bounds) -> Result<(),
     let (count, total) = (added().count(), added().map(|file| file.bytes).sum::<u64>());
     if count >= bounds.count {
         let detail = format!(
-            "{count} schedules were added: the limit (schedules_max); remove some that nobody uses any more"
+            "{count} schedules were added: the limit (schedules_max); remove some that are no longer used"
         );
         return Err(Error::new(Cause::TooMany, detail));
     }
     if total + bytes as u64 > bounds.bytes_total as u64 {
         let detail = format!(
             "the schedules that were added take {total} bytes, and with this one of {bytes} they would take more \
-             than the {} that are allowed (schedules_bytes_max); remove some that nobody uses any more",
+             than the {} that are allowed (schedules_bytes_max); remove some that are no longer used",
             bounds.bytes_total
         );
         return Err(Error::new(Cause::TooMany, detail));
@@ -284,7 +284,7 @@ fn listed(schedules: &Schedules) -> Vec<&Stored> {
     schedules
 }
 
-/// The error for a name that is nobody's.
+/// The error for a name that no schedule has.
 fn unknown(name: &str, schedules: &Schedules) -> Error {
     let listed = listed(schedules);
     Error::not_found("schedule", name, listed.iter().map(|stored| stored.schedule.name()))

@@ -10,6 +10,7 @@ use std::time::Duration;
 use anyhow::Context;
 use pba_augment::Base;
 use pba_datasets::{BUILT_IN, Progress};
+use pba_types::Digest;
 use serde::Serialize;
 
 use crate::app::App;
@@ -149,7 +150,8 @@ fn import(app: &App, cache: &Path) {
         }
     };
     app.catalog.import(&report);
-    app.catalog.look_after(&report, &|| app.check_draining().is_err());
+    let mended = |split: &Digest| app.engine.decoded.forget(split);
+    app.catalog.look_after(&report, &mended, &|| app.check_draining().is_err());
 }
 
 /// Done at the first SIGTERM or SIGINT; the second ends the process at once.

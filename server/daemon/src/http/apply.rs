@@ -90,7 +90,7 @@ fn result(
     let centre = (within("x", x, width)?, within("y", y, height)?);
     for &(op, magnitude, sign) in asked {
         if cancellation.is_cancelled() {
-            return Err(Error::new(Cause::Timeout, "nobody waits for the image any more"));
+            return Err(Error::new(Cause::Timeout, "the client has left"));
         }
         apply_op(&OpCall { op, magnitude, sign, centre }, &mut rgba, &mut workspace.scratch);
     }

@@ -21,7 +21,7 @@ use crate::draw::sheet::{self, Sheet};
 use crate::error::{Cause, Error};
 use crate::http::charged;
 use crate::http::extract::{Binary, Query};
-use crate::http::problem::{NotFound, TooMany, Unavailable, Unprocessable};
+use crate::http::problem::{DiskFull, NotFound, TooMany, Unavailable, Unprocessable};
 use crate::stream::body::{batch_bytes, chunks};
 use crate::stream::client::Client;
 use crate::stream::epoch::Epoch;
@@ -44,7 +44,7 @@ use crate::stream::shared_memory_stream::{Local, SharedMemoryStream};
     responses(
         (status = 200, description = "The epoch", body = Binary, content_type = "application/vnd.apache.arrow.stream"),
         (status = 101, description = "The epoch follows through shared memory (Unix socket only)"),
-        NotFound, Unprocessable, TooMany, Unavailable,
+        NotFound, Unprocessable, TooMany, Unavailable, DiskFull,
     ),
 )]
 pub(crate) async fn batches(
@@ -123,7 +123,7 @@ fn check_fits(app: &App, epoch: &Epoch, request: &EpochRequest) -> Result<(), Er
     ),
     responses(
         (status = 200, description = "The contact sheet", body = Binary, content_type = "image/png"),
-        NotFound, Unprocessable, Unavailable,
+        NotFound, Unprocessable, Unavailable, DiskFull,
     ),
 )]
 pub(crate) async fn preview(

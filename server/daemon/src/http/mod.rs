@@ -45,7 +45,7 @@ const QUERY_BYTES_MAX: usize = 8 << 10;
 /// Longer paths are refused; the longest has two names and an epoch.
 const PATH_BYTES_MAX: usize = 2 << 10;
 
-/// Larger heads are refused; a browser's cookies for localhost fit in, whosever they are.
+/// Larger heads are refused; a browser's cookies for localhost fit in, whichever application set them.
 const HEADERS_BYTES_MAX: usize = 32 << 10;
 
 /// A replica serves the schedules that it knows if the disk takes longer than this to say which there are.
@@ -325,7 +325,7 @@ async fn read<T: Send + 'static>(
     app.apart.clone().read(move || work(&app)).await
 }
 
-/// Runs work that changes the data directory, apart. It ends even if nobody waits for it any more.
+/// Runs work that changes the data directory, apart. It is finished even if the client has left.
 async fn change<T: Send + 'static>(
     app: Arc<App>,
     work: impl FnOnce(&App) -> Result<T, Error> + Send + 'static,

@@ -41,6 +41,7 @@ causes! {
     Conflict: CONFLICT, "conflict", "conflict with the current state";
     TooLarge: PAYLOAD_TOO_LARGE, "too-large", "too large";
     NotReadable: UNSUPPORTED_MEDIA_TYPE, "not-readable", "unsupported format";
+    Damaged: UNPROCESSABLE_ENTITY, "damaged", "the dataset's packed file is damaged";
     BrokenDataset: UNPROCESSABLE_ENTITY, "broken-dataset", "the dataset is broken";
     Full: TOO_MANY_REQUESTS, "full", "all streams are taken";
     Memory: TOO_MANY_REQUESTS, "memory", "the server's memory is taken";
@@ -115,6 +116,8 @@ fn retry_after(cause: Cause) -> Option<&'static str> {
     match (cause, row(cause).0) {
         // Jobs take minutes, and somebody has to build a trainer or to remove something.
         (Cause::Busy | Cause::NoTrainer | Cause::TooMany, _) => Some("30"),
+        // As long as the first attempts to mend it take.
+        (Cause::Damaged, _) => Some("2"),
         (_, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE) => Some("1"),
         _ => None,
     }

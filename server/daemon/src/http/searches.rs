@@ -12,7 +12,7 @@ use pba_wire::jobs::Job;
 use crate::app::App;
 use crate::draw;
 use crate::error::Error;
-use crate::http::problem::{Conflict, NotFound};
+use crate::http::problem::{Conflict, DiskFull, NotFound};
 use crate::http::{change, read};
 
 /// Plots the population's scores with the winner's lineage, and the schedule learned so far.
@@ -43,7 +43,7 @@ pub(crate) async fn plot(State(app): State<Arc<App>>, Path(id): Path<String>) ->
     path = "/v1/searches/{search}/finish",
     tag = "searches",
     params(("search" = String, Path, description = "Its id")),
-    responses((status = 202, description = "It will end", body = ref("#/components/schemas/SearchAnswer")), NotFound, Conflict),
+    responses((status = 202, description = "It will end", body = ref("#/components/schemas/SearchAnswer")), NotFound, Conflict, DiskFull),
 )]
 pub(crate) async fn finish(
     State(app): State<Arc<App>>,

@@ -6,6 +6,7 @@
 //! [`pba_search::kinds`]; their differences are in [`Run`].
 
 mod counts;
+mod entry;
 mod places;
 pub(crate) mod record;
 mod supervisor;
@@ -25,7 +26,8 @@ use tokio::sync::{Notify, Semaphore, watch};
 use crate::catalog::datasets::Catalog;
 use crate::catalog::schedules::Registry;
 use crate::error::Error;
-use crate::jobs::record::{Record, Source};
+use crate::jobs::entry::Source;
+use crate::jobs::record::Record;
 use crate::jobs::supervisor::Waiting;
 use crate::jobs::table::Table;
 use crate::jobs::trainer::Trainer;
@@ -122,7 +124,7 @@ impl Jobs {
     }
 
     /// Checks that a comparison takes neither name nor test split from one that is to follow a search. One
-    /// that could not start when it should have stands in nobody's way.
+    /// that could not start when it should have blocks no other.
     fn check_promised(&self, asked: &ComparisonSpec, source: &Source) -> Result<(), Error> {
         let is_kept = |search: &Record<Search>| search.state() != JobState::Done || search.error().is_none();
         for (search, promised) in self.promised().filter(|(search, _)| is_kept(search)) {

@@ -1,75 +1,34 @@
 //! One job: its spec, its state and its journal.
 
-use std::collections::BTreeMap;
 use std::io::ErrorKind;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
-use anyhow::Context;
 use futures_util::FutureExt;
-use pba_schedules::{Schedule, formats};
-use pba_search::journal::{self, Kept};
+use pba_schedules::Schedule;
+use pba_search::journal;
 use pba_search::protocol::files;
 use pba_search::{Progress, Run, Spec, SpecError, TrainingPlace};
 use pba_wire::jobs::{Job, JobAnswer, JobState};
-use serde::{Deserialize, Serialize};
 use tokio::sync::{Notify, watch};
 
 use crate::error::Error;
 use crate::jobs::counts;
+use crate::jobs::entry::{self, Entry, OnDisk, Source};
 use crate::metrics::Metrics;
 
 /// A job's state and where it trains.
 pub(crate) type Standing = (JobState, Option<TrainingPlace>);
-
-/// The content of `search.json`, and likewise for other kinds.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-struct Entry<S> {
-    spec: S,
-    /// The dataset's path for the trainer.
-    source: String,
-    /// Digest of the dataset's test split, if it had one.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    test_digest: Option<String>,
-    /// Milliseconds since 1970: orders the queue.
-    created: u128,
-    state: JobState,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    error: Option<String>,
-    /// Time spent training, over all runs that ended cleanly.
-    seconds: f64,
-    /// Where its trainer ran last.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    place: Option<TrainingPlace>,
-    /// Whether its user removed the schedule that it learned.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    schedule_removed: bool,
-}
-
-/// Where a job's images are.
-#[derive(Clone, Debug)]
-pub(crate) struct Source {
-    /// The dataset's path for the trainer.
-    pub(crate) path: String,
-    /// Digest of its test split, if it has one.
-    pub(crate) test_digest: Option<String>,
-}
-
-impl Source {
-    /// Whether both have one test split, though it may lie in two places.
-    pub(crate) fn shares_test_split(&self, other: &Source) -> bool {
-        self.path == other.path || (self.test_digest.is_some() && self.test_digest == other.test_digest)
-    }
-}
 
 /// The part that changes while a job runs.
 struct Live<K: Run> {
     entry: Entry<K::Spec>,
     /// Whether it is cancelled, on disk, and its trainer has not ended yet.
     is_cancelled: bool,
-    /// What it waits for, if somebody knows.
+    /// Whether it is asked to end with the part of its work that it does next.
+    is_finishing: bool,
+    /// What it waits for, if that is known.
     waiting: Option<String>,
     /// Complete lines of the journal, without line feeds.
     journal: Vec<String>,
@@ -85,7 +44,7 @@ struct Live<K: Run> {
 /// One job.
 ///
 /// What its user is promised is on disk before it is shown or answered. `storing` is held meanwhile, `live` is
-/// not: whoever only looks never waits for a disk.
+/// not: reading never waits for a disk.
 pub(crate) struct Record<K: Run> {
     id: String,
     directory: PathBuf,
@@ -98,19 +57,11 @@ pub(crate) struct Record<K: Run> {
     pub(crate) cancelled: Notify,
 }
 
-/// Prefix of folders that are being created; no job's name starts with it.
-pub(crate) const BEGUN: &str = ".begun-";
-
 impl<K: Run> Record<K> {
     /// A new job, which has no folder yet.
     pub(crate) fn begun(parent: &Path, spec: K::Spec, source: Source) -> Record<K> {
         let directory = parent.join(spec.name());
-        let created = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
-        let Source { path: source, test_digest } = source;
-        let (state, error, place) = (JobState::Queued, None, None);
-        let (seconds, schedule_removed) = (0.0, false);
-        let entry =
-            Entry { spec, source, test_digest, created, state, error, seconds, place, schedule_removed };
+        let entry = Entry::new(spec, source);
         Record::new(directory, entry, Vec::new(), None)
     }
 
@@ -119,53 +70,14 @@ impl<K: Run> Record<K> {
     /// # Errors
     /// When the disk does not take it. Then there is no folder.
     pub(crate) fn create(&self, schedules: &[Arc<Schedule>]) -> Result<(), Error> {
-        let parent = self.directory.parent().expect("it lies in the folder of its kind");
         let entry = self.live().entry.clone();
-        // Created under another name, so that a killed server or a full disk leaves no folder
-        // that takes the name but is not a job.
-        let cannot_create = |error| Error::disk("create a folder in", parent, &error);
-        let made = tempfile::Builder::new()
-            .prefix(BEGUN)
-            .permissions(std::fs::Permissions::from_mode(0o755))
-            .tempdir_in(parent)
-            .map_err(cannot_create)?;
-        let digests: BTreeMap<_, _> =
-            schedules.iter().map(|schedule| (schedule.name(), schedule.digest().to_string())).collect();
-        if !digests.is_empty() {
-            let path = made.path().join(files::SCHEDULE_DIGESTS);
-            let text = serde_json::to_vec_pretty(&digests).map_err(Error::internal)?;
-            pba_files::replace(&path, &text).map_err(|error| Error::disk("write", &path, &error))?;
-        }
-        for schedule in schedules {
-            let [path, _] = files::schedules(made.path(), schedule.name());
-            let folder = path.parent().expect("it lies in a folder");
-            let written = pba_files::create_folder(folder)
-                .and_then(|()| pba_files::replace(&path, formats::json::write(schedule).as_bytes()));
-            written.map_err(|error| Error::disk("write", &path, &error))?;
-        }
-        save::<K>(made.path(), &entry)?;
-        pba_files::publish_folder(made.path(), &self.directory).map_err(cannot_create)?;
-        // It was moved: there is nothing to remove.
-        let _ = made.keep();
-        Ok(())
+        entry::create_folder::<K>(&self.directory, &entry, schedules)
     }
 
     /// Reads the folder of a job. One that was running is queued again if this server hosts it; otherwise
     /// it is still running.
     pub(crate) fn open(directory: &Path, is_writer: bool) -> anyhow::Result<Record<K>> {
-        let path = entry_path::<K>(directory);
-        let text =
-            std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
-        anyhow::ensure!(is_whole(&text), "{}: its checksum is wrong or missing", path.display());
-        let mut entry: Entry<K::Spec> =
-            serde_json::from_str(&text).with_context(|| format!("{}", path.display()))?;
-        // A copy of a folder must not pass for the job.
-        let name = entry.spec.name().to_owned();
-        anyhow::ensure!(
-            directory.ends_with(&name),
-            "it holds {} {name:?}, which belongs in a folder of its name",
-            K::JOB.name
-        );
+        let mut entry = entry::read::<K>(directory)?;
         if entry.state == JobState::Running && is_writer {
             entry.state = JobState::Queued;
         }
@@ -178,7 +90,7 @@ impl<K: Run> Record<K> {
                         tracing::warn!("{damage}; {} goes on from what is whole before it", K::JOB.one);
                         None
                     }
-                    Some(damage) if !is_there => Some(damage),
+                    Some(damage) if !is_there && entry.state != JobState::Cancelled => Some(damage),
                     None if entry.state == JobState::Done && !is_there => {
                         let journal = directory.join(files::JOURNAL);
                         Some(format!("the journal {} does not hold what it ended with", journal.display()))
@@ -194,10 +106,11 @@ impl<K: Run> Record<K> {
         };
         // Of a job that is done the rest stays, as what it learned.
         if let Some(fault) = fault {
-            tracing::error!("{} {name:?}: {fault}", K::JOB.name);
+            tracing::error!("{} {:?}: {fault}", K::JOB.name, entry.spec.name());
             (entry.state, entry.error) = (JobState::Failed, Some(fault));
         }
         // The file is written when the state changes.
+        let path = entry::path_in::<K>(directory);
         let since = || path.metadata().ok()?.modified().ok()?.elapsed().ok();
         let is_running = entry.state == JobState::Running;
         let record = Record::new(directory.to_owned(), entry, journal, job);
@@ -212,6 +125,7 @@ impl<K: Run> Record<K> {
         let live = Live {
             entry,
             is_cancelled: false,
+            is_finishing: directory.join(files::FINISH).exists(),
             waiting: None,
             journal,
             job,
@@ -292,7 +206,7 @@ impl<K: Run> Record<K> {
         if let Some(job) = &live.job {
             spec = job.spec().clone();
         }
-        let finishing = !state.is_final() && self.is_asked_to_finish();
+        let finishing = !state.is_final() && live.is_finishing;
         let training = spec.training();
         JobAnswer {
             id: self.id.clone(),
@@ -334,15 +248,11 @@ impl<K: Run> Record<K> {
     /// The progress that its trainer reported; it reckons with all epochs, so what is asked to end has no known
     /// time left.
     fn told(&self, live: &Live<K>) -> Option<Progress> {
-        let known = |progress: Progress| match progress.seconds_left.filter(|_| !self.is_asked_to_finish()) {
+        let known = |progress: Progress| match progress.seconds_left.filter(|_| !live.is_finishing) {
             None => Progress { seconds_left: None, ..progress },
             Some(_) => progress,
         };
         live.progress.clone().map(known)
-    }
-
-    fn is_asked_to_finish(&self) -> bool {
-        self.directory.join(files::FINISH).exists()
     }
 
     /// Does what may wait for the disk, one at a time; requests that share its thread do not wait.
@@ -358,12 +268,25 @@ impl<K: Run> Record<K> {
     /// # Errors
     /// When the disk does not take it. Then nothing has changed.
     fn store(&self, change: impl FnOnce(&mut Entry<K::Spec>)) -> Result<(), Error> {
-        let mut entry = self.live().entry.clone();
+        let before = self.live().entry.clone();
+        let mut entry = before.clone();
         change(&mut entry);
-        save::<K>(&self.directory, &entry)?;
+        self.save_or_undo(&entry, &before)?;
         self.live().entry = entry;
         self.changed();
         Ok(())
+    }
+
+    /// Stores an entry, or puts back the one before: what could not be made durable may still be on the disk, where
+    /// the next start would find it.
+    ///
+    /// # Errors
+    /// When the disk does not take it.
+    fn save_or_undo(&self, entry: &Entry<K::Spec>, before: &Entry<K::Spec>) -> Result<(), Error> {
+        entry::save::<K>(&self.directory, entry).inspect_err(|_| {
+            // The disk that failed may fail again; then both are told of.
+            self.save_or_warn(before);
+        })
     }
 
     /// Takes a waiting job out of the queue to run it; false when it no longer waits.
@@ -381,7 +304,8 @@ impl<K: Run> Record<K> {
         })
     }
 
-    /// Cancels a waiting or running job. It stays cancelled whatever happens from now on.
+    /// Cancels a waiting or running job. It stays cancelled whatever happens from now on, unless it is done before
+    /// its trainer has ended.
     ///
     /// # Errors
     /// When it has already ended, or the disk does not take it: then it goes on.
@@ -396,7 +320,8 @@ impl<K: Run> Record<K> {
                 JobState::Running => {
                     // The supervisor ends the trainer and then sets the state.
                     let entry = self.live().timed();
-                    save::<K>(&self.directory, &Entry { state: JobState::Cancelled, ..entry })?;
+                    let before = entry.clone();
+                    self.save_or_undo(&Entry { state: JobState::Cancelled, ..entry }, &before)?;
                     self.live().is_cancelled = true;
                     self.cancelled.notify_one();
                     Ok(())
@@ -430,9 +355,13 @@ impl<K: Run> Record<K> {
             let path = self.directory.join(files::FINISH);
             let reached = self.live().job.as_ref().map_or(0, K::epoch);
             // Asked twice, the first wish holds: after a crash the job may be behind where it was then.
-            if !self.is_asked_to_finish() {
-                pba_files::replace(&path, reached.to_string().as_bytes())
-                    .map_err(|error| Error::disk("write", &path, &error))?;
+            if !self.live().is_finishing {
+                pba_files::replace(&path, reached.to_string().as_bytes()).map_err(|error| {
+                    // It may be there without being durable; the next time it is asked for anew.
+                    let _ = std::fs::remove_file(&path);
+                    Error::disk("write", &path, &error)
+                })?;
+                self.live().is_finishing = true;
             }
             Ok(())
         })?;
@@ -455,7 +384,7 @@ impl<K: Run> Record<K> {
                         Err(error) if error.kind() != ErrorKind::NotFound => {
                             return Err(Error::disk("remove", &wish, &error));
                         }
-                        _ => {}
+                        _ => self.live().is_finishing = false,
                     }
                     self.store(|entry| (entry.state, entry.error) = (JobState::Queued, None))
                 }
@@ -542,7 +471,7 @@ impl<K: Run> Record<K> {
 
     /// Stores an entry. A full disk must not end a job whose state is in memory; the next time it may work.
     fn save_or_warn(&self, entry: &Entry<K::Spec>) {
-        if let Err(error) = save::<K>(&self.directory, entry) {
+        if let Err(error) = entry::save::<K>(&self.directory, entry) {
             tracing::error!(id = self.id, error = error.detail, "cannot save the state of {}", K::JOB.one);
         }
     }
@@ -653,12 +582,6 @@ impl<K: Run> Record<K> {
     }
 }
 
-impl<S> Entry<S> {
-    fn source(&self) -> Source {
-        Source { path: self.source.clone(), test_digest: self.test_digest.clone() }
-    }
-}
-
 impl<K: Run> Live<K> {
     fn seconds(&self) -> f64 {
         self.entry.seconds + self.running_since.map_or(Duration::ZERO, |since| since.elapsed()).as_secs_f64()
@@ -676,68 +599,6 @@ impl<K: Run> Live<K> {
             entry.state = JobState::Cancelled;
         }
         entry
-    }
-}
-
-/// Stores an entry, durably.
-fn save<K: Run>(directory: &Path, entry: &Entry<K::Spec>) -> Result<(), Error> {
-    let path = entry_path::<K>(directory);
-    let text = serde_json::to_string_pretty(entry).map_err(Error::internal)?;
-    let text = with_checksum(&text);
-    pba_files::replace(&path, text.as_bytes()).map_err(|error| Error::disk("write", &path, &error))
-}
-
-/// Begins the last field of an entry on disk: a checksum of all bytes before it.
-const CHECKSUM: &str = ",\n  \"xxh3\": \"";
-const CHECKSUM_END: &str = "\"\n}";
-
-/// A JSON object with its checksum as its last field.
-fn with_checksum(text: &str) -> String {
-    let fields = text.strip_suffix("\n}").expect("an entry is a JSON object");
-    format!("{fields}{CHECKSUM}{}{CHECKSUM_END}", journal::checksum(fields.as_bytes()))
-}
-
-/// Whether an entry is as it was written. Those of older versions have no checksum, and end with no text.
-fn is_whole(text: &str) -> bool {
-    let Some(fields) = text.strip_suffix(CHECKSUM_END) else { return true };
-    let checksum = fields.rsplit_once(CHECKSUM);
-    checksum.is_some_and(|(fields, checksum)| checksum == journal::checksum(fields.as_bytes()))
-}
-
-/// The file with a job's spec and state.
-fn entry_path<K: Run>(directory: &Path) -> PathBuf {
-    directory.join(format!("{}.json", K::JOB.name))
-}
-
-/// What a journal on disk tells.
-struct OnDisk<K> {
-    /// Its events, up to the last one that the job can resume from.
-    lines: Vec<String>,
-    /// The job there; none before it has begun.
-    job: Option<K>,
-    /// What follows that is not as it was written, if anything does.
-    damage: Option<String>,
-}
-
-impl<K: Run> OnDisk<K> {
-    /// Reads at most `lines_max` lines of a journal.
-    ///
-    /// # Errors
-    /// When it cannot be read, or no trainer can have written it.
-    fn read(directory: &Path, lines_max: usize) -> anyhow::Result<OnDisk<K>> {
-        let path = directory.join(files::JOURNAL);
-        let bytes = match std::fs::read(&path) {
-            Err(error) if error.kind() == ErrorKind::NotFound => Vec::new(),
-            read => read.with_context(|| format!("cannot read {}", path.display()))?,
-        };
-        let Kept { text, damage, .. } = journal::read(&bytes);
-        let text: String = text.split_inclusive('\n').take(lines_max).collect();
-        let is_damaged = || format!("the journal {} is damaged", path.display());
-        let replayed = journal::replay::<K>(&text).with_context(is_damaged)?;
-        let events = replayed.as_ref().map_or(0, |replay| replay.events);
-        let lines = text.lines().take(events).map(str::to_owned).collect();
-        let damage = damage.map(|damage| format!("{}: {damage}", is_damaged()));
-        Ok(OnDisk { lines, job: replayed.map(|replay| replay.run), damage })
     }
 }
 
@@ -791,27 +652,6 @@ mod tests {
         record.progressed(progress(650), &metrics);
         record.progressed(progress(800), &metrics);
         assert_eq!(metrics.search_images_trained.get(), 700 + 150);
-    }
-
-    #[tokio::test(flavor = "multi_thread")]
-    async fn an_entry_that_is_damaged_anywhere_is_no_job() {
-        let folder = tempfile::tempdir().unwrap();
-        let record = begun(folder.path());
-        let path = entry_path::<Search>(record.directory());
-        let text = std::fs::read(&path).unwrap();
-        let open = |bytes: &[u8]| {
-            std::fs::write(&path, bytes).unwrap();
-            Record::<Search>::open(record.directory(), true)
-        };
-        assert_eq!(open(&text).unwrap().spec(), record.spec());
-        for at in 0..text.len() {
-            let mut damaged = text.clone();
-            damaged[at] ^= 1 << (at % 7);
-            assert!(open(&damaged).is_err(), "byte {at}: {}", String::from_utf8_lossy(&damaged));
-        }
-        // Older versions wrote none.
-        let old = serde_json::to_vec_pretty(&record.live().entry).unwrap();
-        assert_eq!(open(&old).unwrap().spec(), record.spec());
     }
 
     #[tokio::test(flavor = "multi_thread")]

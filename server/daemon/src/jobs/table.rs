@@ -20,7 +20,8 @@ use crate::catalog::datasets::Catalog;
 use crate::catalog::schedules::Registry;
 use crate::error::Error;
 use crate::jobs::counts;
-use crate::jobs::record::{BEGUN, Record, Source};
+use crate::jobs::entry::{BEGUN, Source};
+use crate::jobs::record::Record;
 use crate::jobs::workplace::Workplace;
 
 /// Longest that a request waits for others to be checked; then it is refused.
@@ -37,7 +38,7 @@ pub(crate) struct Table<K: Run> {
 
 struct Records<K: Run> {
     there: BTreeMap<String, Arc<Record<K>>>,
-    /// Those that are being written to disk, and shown to nobody. They keep their names.
+    /// Those that are being written to disk, and not shown yet. They keep their names.
     begun: BTreeMap<String, Arc<Record<K>>>,
 }
 

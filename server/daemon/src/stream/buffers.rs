@@ -82,7 +82,7 @@ impl Drop for Lent {
         let Some(reservation) = budget.reserve(bytes as u64) else { return };
         let mut idle = self.pool.idle();
         idle.push_back((std::mem::take(&mut self.bytes), reservation));
-        // One that nobody has needed for long may be of a size that nobody needs.
+        // One that has not been used for long may be of a size that is no longer used.
         let oldest = if idle.len() > *idle_max { idle.pop_front() } else { None };
         drop(idle);
         drop(oldest);

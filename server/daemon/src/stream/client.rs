@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv6Addr};
 
-/// A client, as far as the connection tells: whoever opens many of them remains one client.
+/// A client, as far as the connection tells: many connections of one machine are one client.
 ///
 /// Behind a proxy, all of its clients are one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

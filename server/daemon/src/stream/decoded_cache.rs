@@ -69,6 +69,14 @@ impl DecodedCache {
         self.shard(&key).entry(key).or_insert((pixels, room));
     }
 
+    /// Drops what was decoded of a split: it was damaged, perhaps before that was known.
+    pub(crate) fn forget(&self, split: &Digest) {
+        for shard in &self.shards {
+            let mut shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
+            shard.retain(|key, _| key.split != *split);
+        }
+    }
+
     fn shard(&self, key: &Key) -> MutexGuard<'_, Shard> {
         let shard = self.hasher.hash_one(key) as usize % SHARDS;
         // A table is consistent after every call, even if a thread panicked.
@@ -109,6 +117,18 @@ mod tests {
             assert_eq!(cache.get(&key(sample)).map(|pixels| pixels.to_vec()), expected, "sample {sample}");
         }
         assert_eq!(bytes(&cache), 3 * (100 + ENTRY_BYTES));
+    }
+
+    #[test]
+    fn what_was_damaged_is_forgotten() {
+        let cache = cache(1 << 20);
+        let other = Key { split: Digest::of("another"), ..key(0) };
+        for key in [key(0), key(1), other] {
+            cache.keep(cache.room(100).unwrap(), key, vec![7; 100].into());
+        }
+        cache.forget(&Digest::of("a split"));
+        assert!(cache.get(&key(0)).is_none() && cache.get(&key(1)).is_none() && cache.get(&other).is_some());
+        assert_eq!(bytes(&cache), 100 + ENTRY_BYTES);
     }
 
     #[test]

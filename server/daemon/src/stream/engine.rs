@@ -142,9 +142,9 @@ impl Engine {
         self.reserve(&self.shares.bodies, bytes, Refused::MemoryOfBodies)
     }
 
-    /// The largest body of a request that could be received.
+    /// The largest body of a request that could be received: while it grows, it is there twice.
     pub(crate) fn body_bytes_max(&self) -> usize {
-        let room = usize::try_from(self.shares.bodies.bytes()).unwrap_or(usize::MAX);
+        let room = usize::try_from(self.shares.bodies.bytes() / 2).unwrap_or(usize::MAX);
         self.limits.body_bytes_max.min(room)
     }
 

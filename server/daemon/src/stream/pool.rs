@@ -3,7 +3,7 @@
 //! A [`Work`] is done in parts, each of which takes a worker for a bounded time. Workers take parts in
 //! turn: one of the next client that has work, and of that client's streams one of the next; the works of
 //! one stream are done in order. So a client gets no more than its share of the workers, however many
-//! streams it opens and however large their batches are, and whoever asks waits for one part of each other
+//! streams it opens and however large their batches are, and a request waits for at most one part of each other
 //! client at most. Each stream keeps only a few works here (`batches_ahead`), and a stream whose client
 //! does not read adds none.
 //!
@@ -58,7 +58,7 @@ pub(crate) struct Owner {
     pub(crate) stream: u64,
 }
 
-/// Whether nobody waits for an answer any more. Cheap to ask, and to clone.
+/// Whether the client of an answer has left. Cheap to ask, and to clone.
 #[derive(Clone, Default)]
 pub(crate) struct Cancellation(Arc<AtomicBool>);
 
@@ -283,7 +283,7 @@ struct Queue {
 
 #[derive(Default)]
 struct Turns {
-    /// Those that have tasks, whoever is next first.
+    /// Those that have tasks, in the order of their turns.
     clients: VecDeque<Client>,
     /// The streams of each of these that have tasks, likewise; the tasks of each in order.
     streams: HashMap<Client, VecDeque<(u64, VecDeque<Queued>)>>,
@@ -342,7 +342,7 @@ impl Queue {
 }
 
 impl Turns {
-    /// Takes a part of whoever is next, and moves both client and stream to the end of their queues.
+    /// Takes a part of the client whose turn it is, and moves both client and stream to the end of their queues.
     fn take(&mut self, count: &AtomicUsize) -> Option<(Arc<dyn Task>, usize)> {
         while let Some(client) = self.clients.pop_front() {
             let streams = self.streams.get_mut(&client).expect("it has streams");

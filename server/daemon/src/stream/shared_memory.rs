@@ -2,7 +2,7 @@
 //!
 //! A client keeps what it holds when its stream has ended, and that memory counts as this process's. So it
 //! stays reserved until nobody else has it open or mapped, which the kernel tells: it grants a write lease
-//! on a file only to whoever alone has it open. The client's descriptor is an opening of its own for that.
+//! on a file only to the one process that has it open. The client's descriptor is an opening of its own for that.
 //! (An opening with `O_PATH` is not seen: a process that means harm to its own machine can keep memory so.)
 //!
 //! This is the one file of the daemon with unsafe code. Two facts make it sound: a [`Slot`] is the

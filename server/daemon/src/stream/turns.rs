@@ -15,7 +15,7 @@ pub(crate) struct Turns(Arc<Mutex<State>>);
 
 struct State {
     free: usize,
-    /// Those that wait, whoever is next first.
+    /// Those that wait, in the order of their turns.
     clients: VecDeque<Client>,
     /// The requests of each of these.
     requests: HashMap<Client, VecDeque<oneshot::Sender<Turn>>>,
@@ -57,7 +57,7 @@ impl Turns {
 }
 
 impl State {
-    /// The next request that somebody waits for, whose client then comes last; none when nobody waits.
+    /// The next request whose client has not left, which then comes last; none when there is none.
     fn next(&mut self) -> Option<oneshot::Sender<Turn>> {
         while let Some(client) = self.clients.pop_front() {
             let waiting = self.requests.get_mut(&client).expect("it has requests");
@@ -76,7 +76,7 @@ impl State {
 }
 
 impl Drop for Turn {
-    /// Passes it on to the next request that somebody still waits for.
+    /// Passes it on to the next request whose client has not left.
     fn drop(&mut self) {
         while let Some(turns) = self.turns.take() {
             let next = {

@@ -146,7 +146,19 @@ impl Checks {
         let mut state = self.state();
         if state.stamp == stamp {
             let is_many = state.damaged.len() >= DAMAGED_MAX;
-            state.damaged.insert(if is_many { Part::Columns(batch) } else { part }, reason);
+            let noted = if is_many { Part::Columns(batch) } else { part };
+            // It may have been whole when it was compared: a disk can lose what it had, and tells no time of it.
+            [part, noted].into_iter().for_each(|part| self.forget(part));
+            state.damaged.insert(noted, reason);
+        }
+    }
+
+    /// Has a part compared again; the state is locked.
+    fn forget(&self, part: Part) {
+        let bit = self.bit(part);
+        let mask = 1 << (bit % 64);
+        if self.bits[bit / 64].fetch_and(!mask, Ordering::Relaxed) & mask != 0 {
+            self.left.fetch_add(1, Ordering::Release);
         }
     }
 
@@ -164,5 +176,28 @@ impl Checks {
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn damage_under_an_unchanged_file_is_no_longer_taken_for_whole() {
+        let file = tempfile::tempfile().unwrap();
+        let stamp = Stamp::of(&file).unwrap();
+        let checks = Checks::new(stamp, 1, 3);
+        let parts = [Part::Block(0), Part::Block(1), Part::Block(2)];
+        let cleared = checks.settle(stamp);
+        parts.into_iter().for_each(|part| checks.note(cleared, part));
+        assert!(checks.is_complete() && checks.has(parts[1]));
+        // As a scrub finds it: the file has the same times.
+        checks.note_damage(stamp, 0, parts[1], "flipped".to_owned());
+        assert!(!checks.is_complete() && !checks.has(parts[1]), "it has to be compared again");
+        assert!(checks.has(parts[0]) && checks.has(Part::Columns(0)));
+        checks.note_damage(stamp, 0, parts[1], "flipped".to_owned());
+        checks.note(cleared, parts[1]);
+        assert!(checks.is_complete(), "counted once");
     }
 }

@@ -1,4 +1,4 @@
-//! Packed files of others, copied into the cache: what is mapped is only what nobody else writes to.
+//! Packed files of others, copied into the cache: only files that no other process writes to are mapped.
 
 use std::fs::File;
 use std::io;
@@ -95,5 +95,8 @@ fn pack_again(
         }
     }
     told(old.len(), old.len())?;
+    if old.is_unreadable() {
+        return Err(DatasetError::unreadable(from.display(), "a part of it could not be read"));
+    }
     packer.finish_with(old.mean(), old.std())
 }

@@ -3,7 +3,7 @@
 //! Reading a mapped page that lies beyond the end of its file, because that was cut off meanwhile, or that the
 //! disk does not give, is a SIGBUS, which ends the process with all that it serves. So the maps are listed
 //! here, and [`on_bus_error`] puts zeros in the place of such a page and whatever follows it, and notes in the
-//! list that this map has them. Whoever has read from a map asks [`Mapping::is_faulted`] before it makes use of
+//! list that this map has them. A reader of a map asks [`Mapping::is_faulted`] before it makes use of
 //! what it read; a map that is faulted stays so, and is of no use any more.
 //!
 //! A SIGBUS of any other cause ends the process as ever.
@@ -139,7 +139,7 @@ extern "C" fn on_bus_error(signal: libc::c_int, info: *mut libc::siginfo_t, _con
         start != 0 && (start..slot.end.load(Ordering::Relaxed)).contains(&address)
     };
     if let Some(slot) = SLOTS.iter().find(place).filter(|_| is_fault) {
-        // First: whoever sees the zeros sees this.
+        // First: a thread that sees the zeros sees this as well.
         slot.is_faulted.store(true, Ordering::SeqCst);
         let page = address & !(PAGE_BYTES.load(Ordering::Relaxed) - 1);
         let bytes = slot.end.load(Ordering::Relaxed) - page;

@@ -40,7 +40,7 @@ pub const CLASSES_MAX: usize = 1_000_000;
 /// million photographs has fewer than 50,000 batches to look at when it is opened.
 pub(crate) const BATCH_BYTES: usize = 16 << 20;
 /// Bytes of the pixels of a record batch that have a checksum of their own, but for the last ones: few enough
-/// that whoever touches an image first hashes them in some 30 us, and that a disk which is read in a random
+/// that the first touch of an image hashes them in some 30 us, and that a disk which is read in a random
 /// order reads little that is not needed yet; enough that the checksums of a terabyte take 32 MB.
 pub(crate) const BLOCK_BYTES: usize = 256 << 10;
 

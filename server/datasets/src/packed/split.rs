@@ -26,7 +26,7 @@ pub type SplitState = Result<Arc<Split>, DatasetError>;
 /// and by [`open`], and its layout is checked there once; afterwards every index below [`len`](Split::len)
 /// works.
 ///
-/// What is read is what was written as long as the disk keeps it. So whoever reads samples calls
+/// What is read is what was written as long as the disk keeps it. So a reader of samples calls
 /// [`check`](Split::check) before, and [`is_unchanged`](Split::is_unchanged) after, for as many as it likes at
 /// once: what was read in between is right if both succeed.
 ///
@@ -325,6 +325,11 @@ impl Split {
             }
         }
         first
+    }
+
+    /// Whether a part of the file could not be read since it was opened, and was read as zeros.
+    pub(crate) fn is_unreadable(&self) -> bool {
+        self.map.is_faulted()
     }
 
     /// The packed file.

@@ -1,0 +1,230 @@
+//! What the folder of a job holds: its spec and state, in a file of the server, and the journal of its trainer.
+
+use std::collections::BTreeMap;
+use std::io::ErrorKind;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use anyhow::Context;
+use pba_schedules::{Schedule, formats};
+use pba_search::journal::{self, Kept};
+use pba_search::protocol::files;
+use pba_search::{Run, Spec, TrainingPlace};
+use pba_wire::jobs::JobState;
+use serde::{Deserialize, Serialize};
+
+use crate::error::Error;
+
+/// Prefix of folders that are being created; no job's name starts with it.
+pub(super) const BEGUN: &str = ".begun-";
+
+/// The content of `search.json`, and likewise for other kinds.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct Entry<S> {
+    pub(super) spec: S,
+    /// The dataset's path for the trainer.
+    pub(super) source: String,
+    /// Digest of the dataset's test split, if it had one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) test_digest: Option<String>,
+    /// Milliseconds since 1970: orders the queue.
+    pub(super) created: u128,
+    pub(super) state: JobState,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) error: Option<String>,
+    /// Time spent training, over all runs that ended cleanly.
+    pub(super) seconds: f64,
+    /// Where its trainer ran last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) place: Option<TrainingPlace>,
+    /// Whether its user removed the schedule that it learned.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(super) schedule_removed: bool,
+}
+
+/// Where a job's images are.
+#[derive(Clone, Debug)]
+pub(crate) struct Source {
+    /// The dataset's path for the trainer.
+    pub(crate) path: String,
+    /// Digest of its test split, if it has one.
+    pub(crate) test_digest: Option<String>,
+}
+
+impl Source {
+    /// Whether both have one test split, though it may lie in two places.
+    pub(crate) fn shares_test_split(&self, other: &Source) -> bool {
+        self.path == other.path || (self.test_digest.is_some() && self.test_digest == other.test_digest)
+    }
+}
+
+impl<S: Spec + Serialize> Entry<S> {
+    /// That of a new job, which waits.
+    pub(super) fn new(spec: S, source: Source) -> Entry<S> {
+        let created = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
+        let Source { path: source, test_digest } = source;
+        let (state, error, place) = (JobState::Queued, None, None);
+        let (seconds, schedule_removed) = (0.0, false);
+        Entry { spec, source, test_digest, created, state, error, seconds, place, schedule_removed }
+    }
+
+    /// Where the job's images are.
+    pub(super) fn source(&self) -> Source {
+        Source { path: self.source.clone(), test_digest: self.test_digest.clone() }
+    }
+}
+
+/// Reads the entry in the folder of a job.
+///
+/// # Errors
+/// When it cannot be read, is damaged, or is that of another job.
+pub(super) fn read<K: Run>(directory: &Path) -> anyhow::Result<Entry<K::Spec>> {
+    let path = path_in::<K>(directory);
+    let text = std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+    anyhow::ensure!(is_whole(&text), "{}: its checksum is wrong or missing", path.display());
+    let entry: Entry<K::Spec> = serde_json::from_str(&text).with_context(|| format!("{}", path.display()))?;
+    // A copy of a folder must not pass for the job.
+    let name = entry.spec.name();
+    anyhow::ensure!(
+        directory.ends_with(name),
+        "it holds {} {name:?}, which belongs in a folder of its name",
+        K::JOB.name
+    );
+    Ok(entry)
+}
+
+/// Stores an entry, durably.
+///
+/// # Errors
+/// When the disk does not take it. Then what was there is.
+pub(super) fn save<K: Run>(directory: &Path, entry: &Entry<K::Spec>) -> Result<(), Error> {
+    let path = path_in::<K>(directory);
+    let text = serde_json::to_string_pretty(entry).map_err(Error::internal)?;
+    let text = with_checksum(&text);
+    pba_files::replace(&path, text.as_bytes()).map_err(|error| Error::disk("write", &path, &error))
+}
+
+/// Creates the folder of a new job, with the schedules that its trainer needs.
+///
+/// # Errors
+/// When the disk does not take it. Then there is no folder.
+pub(super) fn create_folder<K: Run>(
+    directory: &Path,
+    entry: &Entry<K::Spec>,
+    schedules: &[Arc<Schedule>],
+) -> Result<(), Error> {
+    let parent = directory.parent().expect("it lies in the folder of its kind");
+    // Created under another name, so that a killed server or a full disk leaves no folder
+    // that takes the name but is not a job.
+    let cannot_create = |error| Error::disk("create a folder in", parent, &error);
+    let made = tempfile::Builder::new()
+        .prefix(BEGUN)
+        .permissions(std::fs::Permissions::from_mode(0o755))
+        .tempdir_in(parent)
+        .map_err(cannot_create)?;
+    let digests: BTreeMap<_, _> =
+        schedules.iter().map(|schedule| (schedule.name(), schedule.digest().to_string())).collect();
+    if !digests.is_empty() {
+        let path = made.path().join(files::SCHEDULE_DIGESTS);
+        let text = serde_json::to_vec_pretty(&digests).map_err(Error::internal)?;
+        pba_files::replace(&path, &text).map_err(|error| Error::disk("write", &path, &error))?;
+    }
+    for schedule in schedules {
+        let [path, _] = files::schedules(made.path(), schedule.name());
+        let folder = path.parent().expect("it lies in a folder");
+        let written = pba_files::create_folder(folder)
+            .and_then(|()| pba_files::replace(&path, formats::json::write(schedule).as_bytes()));
+        written.map_err(|error| Error::disk("write", &path, &error))?;
+    }
+    save::<K>(made.path(), entry)?;
+    pba_files::publish_folder(made.path(), directory).map_err(cannot_create)?;
+    // It was moved: there is nothing to remove.
+    let _ = made.keep();
+    Ok(())
+}
+
+/// Begins the last field of an entry on disk: a checksum of all bytes before it.
+const CHECKSUM: &str = ",\n  \"xxh3\": \"";
+const CHECKSUM_END: &str = "\"\n}";
+
+/// A JSON object with its checksum as its last field.
+fn with_checksum(text: &str) -> String {
+    let fields = text.strip_suffix("\n}").expect("an entry is a JSON object");
+    format!("{fields}{CHECKSUM}{}{CHECKSUM_END}", journal::checksum(fields.as_bytes()))
+}
+
+/// Whether an entry is as it was written. Those of older versions have no checksum, and end with no text.
+fn is_whole(text: &str) -> bool {
+    let Some(fields) = text.strip_suffix(CHECKSUM_END) else { return true };
+    let checksum = fields.rsplit_once(CHECKSUM);
+    checksum.is_some_and(|(fields, checksum)| checksum == journal::checksum(fields.as_bytes()))
+}
+
+/// The file with a job's spec and state.
+pub(super) fn path_in<K: Run>(directory: &Path) -> PathBuf {
+    directory.join(format!("{}.json", K::JOB.name))
+}
+
+/// What a journal on disk tells.
+pub(super) struct OnDisk<K> {
+    /// Its events, up to the last one that the job can resume from.
+    pub(super) lines: Vec<String>,
+    /// The job there; none before it has begun.
+    pub(super) job: Option<K>,
+    /// What follows that is not as it was written, if anything does.
+    pub(super) damage: Option<String>,
+}
+
+impl<K: Run> OnDisk<K> {
+    /// Reads at most `lines_max` lines of a journal.
+    ///
+    /// # Errors
+    /// When it cannot be read, or no trainer can have written it.
+    pub(super) fn read(directory: &Path, lines_max: usize) -> anyhow::Result<OnDisk<K>> {
+        let path = directory.join(files::JOURNAL);
+        let bytes = match std::fs::read(&path) {
+            Err(error) if error.kind() == ErrorKind::NotFound => Vec::new(),
+            read => read.with_context(|| format!("cannot read {}", path.display()))?,
+        };
+        let Kept { text, damage, .. } = journal::read(&bytes);
+        let text: String = text.split_inclusive('\n').take(lines_max).collect();
+        let is_damaged = || format!("the journal {} is damaged", path.display());
+        let replayed = journal::replay::<K>(&text).with_context(is_damaged)?;
+        let events = replayed.as_ref().map_or(0, |replay| replay.events);
+        let lines = text.lines().take(events).map(str::to_owned).collect();
+        let damage = damage.map(|damage| format!("{}: {damage}", is_damaged()));
+        Ok(OnDisk { lines, job: replayed.map(|replay| replay.run), damage })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use pba_search::{Search, SearchSpec};
+
+    use super::*;
+
+    #[test]
+    fn an_entry_that_is_damaged_anywhere_is_no_job() {
+        let folder = tempfile::tempdir().unwrap();
+        let spec = SearchSpec::from_json(r#"{"name": "mine", "epochs": 12}"#).unwrap();
+        let entry = Entry::new(spec.clone(), Source { path: "shapes".to_owned(), test_digest: None });
+        let directory = folder.path().join("mine");
+        create_folder::<Search>(&directory, &entry, &[]).unwrap();
+        let path = path_in::<Search>(&directory);
+        let text = std::fs::read(&path).unwrap();
+        let spec_in = |bytes: &[u8]| {
+            std::fs::write(&path, bytes).unwrap();
+            read::<Search>(&directory).map(|entry| entry.spec)
+        };
+        assert_eq!(spec_in(&text).unwrap(), spec);
+        for at in 0..text.len() {
+            let mut damaged = text.clone();
+            damaged[at] ^= 1 << (at % 7);
+            assert!(spec_in(&damaged).is_err(), "byte {at}: {}", String::from_utf8_lossy(&damaged));
+        }
+        // Older versions wrote none.
+        assert_eq!(spec_in(&serde_json::to_vec_pretty(&entry).unwrap()).unwrap(), spec);
+    }
+}
