@@ -90,7 +90,7 @@ impl<K: Run> Record<K> {
                         tracing::warn!("{damage}; {} goes on from what is whole before it", K::JOB.one);
                         None
                     }
-                    Some(damage) if !is_there && entry.state != JobState::Cancelled => Some(damage),
+                    Some(damage) if !is_there => Some(damage),
                     None if entry.state == JobState::Done && !is_there => {
                         let journal = directory.join(files::JOURNAL);
                         Some(format!("the journal {} does not hold what it ended with", journal.display()))
@@ -107,7 +107,11 @@ impl<K: Run> Record<K> {
         // Of a job that is done the rest stays, as what it learned.
         if let Some(fault) = fault {
             tracing::error!("{} {:?}: {fault}", K::JOB.name, entry.spec.name());
-            (entry.state, entry.error) = (JobState::Failed, Some(fault));
+            entry.error = Some(fault);
+            // What its user asked for stands.
+            if entry.state != JobState::Cancelled {
+                entry.state = JobState::Failed;
+            }
         }
         // The file is written when the state changes.
         let path = entry::path_in::<K>(directory);
