@@ -22,17 +22,21 @@ _TYPES = ("|u1", "<i8", "<u8")
 class Layout(NamedTuple):
     """The layout of a message: the same for every batch whose head is the same, byte for byte."""
 
-    # It is padded in front, so that the body is aligned.
     head: bytes
+    # Bytes in front of the head in the buffer that holds the message.
+    padding: int
     # Where the head has a checksum, which differs from batch to batch.
     checksum: Optional[Place]
+    # The head before the checksum and after it; all of it, and nothing, if it has none.
+    before: bytes
+    after: bytes
     body_bytes: int
-    # Of each column, the shape as an array and the place of its values in the padded message.
+    # Of each column, the shape as an array and the place of its values in that buffer.
     columns: Tuple[Tuple[Tuple[int, ...], int], ...]
 
     @classmethod
     def of(
-        cls, head: bytes, checksum: Optional[Place], body: pa.Buffer, record_batch: pa.RecordBatch
+        cls, head: bytes, padding: int, checksum: Optional[Place], body: pa.Buffer, record_batch: pa.RecordBatch
     ) -> Optional[Layout]:
         """The layout of a decoded batch; none if its columns are not in its body, as after compression."""
         columns = []
@@ -41,20 +45,18 @@ class Layout(NamedTuple):
             place = -1 if values is None else values.address - body.address
             if not 0 <= place <= body.size - values.size:
                 return None
-            columns.append((_shape(column), padding(head) + len(head) + place))
-        return cls(head, checksum, body.size, tuple(columns))
+            columns.append((_shape(column), padding + len(head) + place))
+        start, end = (len(head), len(head)) if checksum is None else (checksum.start, checksum.end)
+        return cls(head, padding, checksum, head[:start], head[end:], body.size, tuple(columns))
 
     def may_begin(self, ahead: bytes) -> bool:
         """Whether a message may have this layout, of which less than a head is known."""
-        end = len(ahead) if self.checksum is None else min(len(ahead), self.checksum.start)
-        return self.head[:end] == ahead[:end]
+        end = min(len(ahead), len(self.before))
+        return self.before[:end] == ahead[:end]
 
     def begins(self, ahead: bytes) -> bool:
         """Whether these bytes begin with a head of this layout."""
-        head, checksum = self.head, self.checksum
-        if checksum is None:
-            return ahead.startswith(head)
-        return ahead.startswith(head[: checksum.start]) and ahead.startswith(head[checksum.end :], checksum.end)
+        return ahead.startswith(self.before) and ahead.startswith(self.after, len(self.head) - len(self.after))
 
 
 def head_of(message: pa.Message) -> bytes:
@@ -139,7 +141,7 @@ class Batch:
         ``pyarrow.FixedShapeTensorArray``."""
         if self._record_batch is None:
             assert self._layout is not None and self._message is not None
-            message = pa.ipc.read_message(self._message.slice(padding(self._layout.head)))
+            message = pa.ipc.read_message(self._message.slice(self._layout.padding))
             self._record_batch = decoded(message, self._schema)
         return self._record_batch
 

@@ -149,7 +149,7 @@ class StreamReader:
         except (pa.ArrowException, OSError) as error:
             raise StreamError(f"a batch is broken: {error}") from error
         place = Place.of(head, self._checksum) if self._checks else None
-        self._layout = Layout.of(head, place, message.body, record_batch)
+        self._layout = Layout.of(head, padding(head), place, message.body, record_batch)
         return Batch(self.schema, record_batch)
 
     def _message(self, kind: str) -> Tuple[pa.Message, bytes, int]:

@@ -20,7 +20,7 @@ from typing import Dict, Optional, Tuple
 import numpy as np
 import pyarrow as pa
 
-from ._batch import Batch, Layout, decoded, head_of, padding
+from ._batch import Batch, Layout, decoded, head_of
 from ._errors import StreamError
 from ._http import Eof, Response, broken
 from ._progress import Progress
@@ -203,14 +203,12 @@ class SharedMemoryReader:
             buffer = copy
         layout = self._layout
         if layout is not None and length == len(layout.head) + layout.body_bytes:
-            if memoryview(buffer)[: len(layout.head)] == layout.head:
+            if memoryview(buffer).cast("B")[: len(layout.head)] == layout.head:
                 return Batch(self.schema, None, layout, buffer)
         try:
             message = pa.ipc.read_message(buffer)
             record_batch = decoded(message, self.schema)
         except (pa.ArrowException, EOFError, OSError) as error:
             raise StreamError(f"a batch is broken: {error}") from error
-        head = head_of(message)
-        # Without padding, columns have their places in the message as it lies in the memory.
-        self._layout = Layout.of(head, None, message.body, record_batch) if padding(head) == 0 else None
+        self._layout = Layout.of(head_of(message), 0, None, message.body, record_batch)
         return Batch(self.schema, record_batch)
