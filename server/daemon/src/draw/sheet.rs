@@ -154,7 +154,7 @@ impl<H: Send + 'static> Work for Sheet<H> {
         let indices = &self.indices[first..last];
         let image_bytes = self.epoch.recipe.shape().rgb_bytes();
         let mut pixels = vec![0; indices.len() * image_bytes];
-        if let Err(error) = self.epoch.render(indices.iter().copied(), &mut pixels, workspace) {
+        if let Err(error) = self.epoch.render(indices, &mut pixels, workspace) {
             return ControlFlow::Break(Err(error));
         }
         let mut canvas = lock(&self.canvas);

@@ -48,7 +48,7 @@ impl Epoch {
     /// When an image can no longer be decoded, with dataset, split and sample.
     pub(crate) fn render(
         &self,
-        indices: impl Iterator<Item = u64>,
+        indices: &[u64],
         out: &mut [u8],
         workspace: &mut Workspace,
     ) -> anyhow::Result<Rendered> {

@@ -123,8 +123,7 @@ impl<O: Output> Making<O> {
         let range = self.rows_of(part);
         // Finding a shuffled sample takes as long as copying some of its rows, so it is done once.
         let indices: Vec<u64> = self.epoch.plan.indices_of(self.n, range.clone()).collect();
-        let rendered = self.epoch.render(indices.iter().copied(), images.as_mut(), workspace)?;
-        let rows: Vec<_> = indices.into_iter().zip(rendered.labels).collect();
+        let rendered = self.epoch.render(&indices, images.as_mut(), workspace)?;
         let time = start.elapsed();
 
         let metrics = &self.epoch.engine.metrics;
@@ -136,7 +135,9 @@ impl<O: Output> Making<O> {
             *state.decoding.get_or_insert_default() += decoding.time;
         }
         state.images[part] = Some(images);
-        state.rows[range].copy_from_slice(&rows);
+        for (row, found) in state.rows[range].iter_mut().zip(indices.into_iter().zip(rendered.labels)) {
+            *row = found;
+        }
         state.time += time;
         Ok(())
     }

@@ -66,15 +66,14 @@ pub(crate) fn render(
     recipe: &Recipe,
     split: &Split,
     cache: &DecodedCache,
-    indices: impl Iterator<Item = u64>,
+    indices: &[u64],
     out: &mut [u8],
     workspace: &mut Workspace,
 ) -> Result<Rendered, SampleError> {
-    let indices: Vec<u64> = indices.collect();
     for _ in 0..ATTEMPTS {
         let checked = split.check(indices.iter().copied())?;
         let mut decoded = Vec::new();
-        let rendered = attempt(recipe, split, cache, &indices, out, workspace, &mut decoded);
+        let rendered = attempt(recipe, split, cache, indices, out, workspace, &mut decoded);
         if split.is_unchanged(checked)? {
             for (room, key, pixels) in decoded {
                 cache.keep(room, key, pixels);
