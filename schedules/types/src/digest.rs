@@ -49,6 +49,14 @@ impl FromStr for Digest {
 mod tests {
     use super::*;
 
+    /// The first example of FIPS 180-2, and as people see it.
+    #[test]
+    fn a_digest_is_sha_256_in_hexadecimal() {
+        let digest = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+        assert_eq!(Digest::of("abc").to_string(), digest);
+        assert_eq!(format!("{:?}", Digest::of("abc")), digest);
+    }
+
     #[test]
     fn a_digest_reads_back() {
         let digest = Digest::of("pba");

@@ -81,3 +81,53 @@ impl PixelBox {
             && within(other.top, other.height, self.top, self.height)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_image_has_three_bytes_a_pixel() {
+        let shape = ImageShape { height: 3, width: 5 };
+        assert_eq!((shape.pixels(), shape.rgb_bytes()), (15, 45));
+    }
+
+    #[test]
+    fn each_side_is_bounded() {
+        let sides = [(0, false), (1, true), (SIDE_MAX, true), (SIDE_MAX + 1, false)];
+        for (height, height_is_allowed) in sides {
+            for (width, width_is_allowed) in sides {
+                let shape = ImageShape { height, width };
+                let expected = match height_is_allowed && width_is_allowed {
+                    true => Ok(shape),
+                    false => Err(ShapeError { height, width }),
+                };
+                assert_eq!(shape.check(), expected);
+            }
+        }
+    }
+
+    /// A box holds another exactly when it holds each of its pixels.
+    #[test]
+    fn a_box_contains_what_has_all_its_pixels_in_it() {
+        let range = |of: u32| (0..4).flat_map(move |first| (1..=of - first).map(move |count| (first, count)));
+        let boxes: Vec<PixelBox> = range(4)
+            .flat_map(|(left, width)| {
+                range(4).map(move |(top, height)| PixelBox { left, top, width, height })
+            })
+            .collect();
+        let pixels = |of: PixelBox| {
+            (of.left..of.left + of.width).flat_map(move |x| (of.top..of.top + of.height).map(move |y| (x, y)))
+        };
+        for &one in &boxes {
+            for &other in &boxes {
+                let all = pixels(other).all(|pixel| pixels(one).any(|of_one| of_one == pixel));
+                assert_eq!(one.contains(other), all, "{other:?} in {one:?}");
+            }
+            assert!(PixelBox::whole(ImageShape { height: 4, width: 4 }).contains(one));
+        }
+        // The far end of a box is computed without overflow.
+        let far = PixelBox { left: u32::MAX, top: 0, width: 2, height: 1 };
+        assert!(far.contains(far) && !far.contains(PixelBox { width: 3, ..far }));
+    }
+}

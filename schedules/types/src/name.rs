@@ -43,4 +43,13 @@ mod tests {
             assert_eq!(check_name(name), Ok(()));
         }
     }
+
+    #[test]
+    fn who_is_refused_is_told_what_is_allowed() {
+        assert_eq!(
+            check_name("a/b").unwrap_err().to_string(),
+            "\"a/b\" is not a name; allowed are 1..=64 letters, digits, '-', '_' and '.', starting with a letter or \
+             digit, and not \"none\", \"identity\" or 64 hexadecimal digits"
+        );
+    }
 }

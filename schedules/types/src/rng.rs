@@ -7,7 +7,7 @@
 //!
 //! ```text
 //! key     = [seed low, seed high]
-//! counter = [purpose << 24 | block, item low, item high, epoch]
+//! counter = [(purpose << 24) + block, item low, item high, epoch]
 //! ```
 //!
 //! Bounded draws are spelt out here too ([`below`], [`tenths`]), so that no dependency's update
@@ -72,7 +72,7 @@ impl Address {
     /// The Philox counter of block `block` at this address.
     #[inline]
     pub fn counter(&self, block: u32) -> [u32; 4] {
-        [(self.purpose as u32) << 24 | block, self.item as u32, (self.item >> 32) as u32, self.epoch]
+        [((self.purpose as u32) << 24) + block, self.item as u32, (self.item >> 32) as u32, self.epoch]
     }
 
     /// The words at this address one after another, as a [`rand::Rng`].
@@ -105,7 +105,7 @@ impl TryRng for Stream {
 
     fn try_next_u64(&mut self) -> Result<u64, Infallible> {
         let low = u64::from(self.try_next_u32()?);
-        Ok(u64::from(self.try_next_u32()?) << 32 | low)
+        Ok((u64::from(self.try_next_u32()?) << 32) + low)
     }
 
     fn try_fill_bytes(&mut self, bytes: &mut [u8]) -> Result<(), Infallible> {
@@ -172,6 +172,63 @@ mod tests {
             ),
         ] {
             assert_eq!(philox4x32_10(key, counter), answer);
+        }
+    }
+
+    /// Key and counter are laid out as the head of this file says, to the last bit.
+    #[test]
+    fn an_address_is_a_key_and_a_counter() {
+        let (seed, item) = (0x0123_4567_89AB_CDEF, 0xFEDC_BA98_7654_3210);
+        let address = Address { seed, purpose: Purpose::Shake, epoch: 0x1357_9BDF, item };
+        let (key, counter) =
+            ([0x89AB_CDEF, 0x0123_4567], [0x08FF_FFFE, 0x7654_3210, 0xFEDC_BA98, 0x1357_9BDF]);
+        assert_eq!((address.key(), address.counter(0x00FF_FFFE)), (key, counter));
+        assert_eq!(address.block(0x00FF_FFFE), philox4x32_10(key, counter));
+    }
+
+    /// No two addresses share a number: each bit of one is a bit of the key or of the counter, and no two are the same.
+    #[test]
+    fn every_bit_of_an_address_has_a_place_of_its_own() {
+        let place = |seed, purpose, epoch, item, block| {
+            let address = Address { seed, purpose, epoch, item };
+            let ([k0, k1], [c0, c1, c2, c3]) = (address.key(), address.counter(block));
+            [k0, k1, c0, c1, c2, c3]
+        };
+        let zero = place(0, Purpose::Policy, 0, 0, 0);
+        // The purposes whose numbers are powers of two.
+        let purposes = [Purpose::Base, Purpose::Order, Purpose::Search, Purpose::Shake];
+        let mut places = purposes.map(|purpose| place(0, purpose, 0, 0, 0)).to_vec();
+        places.extend((0..64).map(|bit| place(1 << bit, Purpose::Policy, 0, 0, 0)));
+        places.extend((0..32).map(|bit| place(0, Purpose::Policy, 1 << bit, 0, 0)));
+        places.extend((0..64).map(|bit| place(0, Purpose::Policy, 0, 1 << bit, 0)));
+        places.extend((0..24).map(|bit| place(0, Purpose::Policy, 0, 0, 1 << bit)));
+        let mut taken = zero;
+        for place in places {
+            let set: u32 = place.iter().map(|word| word.count_ones()).sum();
+            assert_eq!(set, 1, "{place:08x?}");
+            for (taken, word) in taken.iter_mut().zip(place) {
+                assert_eq!(*taken & word, 0, "{place:08x?} is taken");
+                *taken |= word;
+            }
+        }
+        assert_eq!(zero, [0; 6]);
+    }
+
+    /// Long words and bytes are the same words, the first of which is the lowest.
+    #[test]
+    fn long_words_and_bytes_are_words_in_order() {
+        let stream = Address { seed: 7, purpose: Purpose::Dataset, epoch: 3, item: 1 }.stream();
+        let mut words = stream.clone();
+        let words: [u32; 6] = std::array::from_fn(|_| words.next_u32());
+        let mut long = stream.clone();
+        for pair in words.chunks(2) {
+            assert_eq!(long.next_u64(), u64::from(pair[0]) + u64::from(pair[1]) * (1 << 32));
+        }
+        let bytes = words.map(u32::to_le_bytes).concat();
+        for length in 0..=bytes.len() {
+            let mut filled = vec![0; length];
+            stream.clone().fill_bytes(&mut filled);
+            assert_eq!(filled, bytes[..length]);
         }
     }
 
