@@ -43,9 +43,13 @@ pub fn explore(policy: &Policy, resample_probability: f64, rng: &mut impl Rng) -
 
 #[cfg(test)]
 mod tests {
+    use std::convert::Infallible;
+
+    use pba_types::rng::{Address, Purpose, Stream};
+    use rand::TryRng;
+
     use super::*;
     use crate::op::Op;
-    use pba_types::rng::{Address, Purpose, Stream};
 
     fn stream(item: u64) -> Stream {
         Address { seed: 0, purpose: Purpose::Search, epoch: 0, item }.stream()
@@ -83,6 +87,45 @@ mod tests {
                 .sum();
             // 10 degrees of freedom, 60 tests: p = 0.001 / 60 is at 43.6.
             assert!(chi_square < 43.6, "level {position}: chi square {chi_square:.1}");
+        }
+    }
+
+    /// The same three words for every level.
+    struct Words([u32; 3], usize);
+
+    impl TryRng for Words {
+        type Error = Infallible;
+
+        fn try_next_u32(&mut self) -> Result<u32, Infallible> {
+            self.1 += 1;
+            Ok(self.0[(self.1 - 1) % 3])
+        }
+
+        fn try_next_u64(&mut self) -> Result<u64, Infallible> {
+            unreachable!("words of 32 bits are asked for")
+        }
+
+        fn try_fill_bytes(&mut self, _: &mut [u8]) -> Result<(), Infallible> {
+            unreachable!("words of 32 bits are asked for")
+        }
+    }
+
+    /// Of the 2^32 words, exactly the share of the resample probability resamples.
+    #[test]
+    fn a_word_below_the_resample_probability_resamples() {
+        // With 0 as the other words a level moves by 0, or is resampled as 0.
+        let policy = Policy::from_hyperparameters(&[Op::Rotate], &[9, 9, 9, 9]).unwrap();
+        for (probability, word, resamples) in [
+            (0.0, 0, false),
+            (0.25, (1 << 30) - 1, true),
+            (0.25, 1 << 30, false),
+            (0.5, (1 << 31) - 1, true),
+            (0.5, 1 << 31, false),
+            (1.0, u32::MAX, true),
+        ] {
+            let child = explore(&policy, probability, &mut Words([word, 0, 0], 0));
+            let expected = if resamples { [0; 4] } else { [9; 4] };
+            assert_eq!(child.hyperparameters(), expected, "word {word} at probability {probability}");
         }
     }
 

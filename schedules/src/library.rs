@@ -128,6 +128,20 @@ mod tests {
     }
 
     #[test]
+    fn every_name_is_there_once() {
+        let names: Vec<String> = all().iter().map(|schedule| schedule.name().to_owned()).collect();
+        assert!(
+            all().iter().all(|schedule| schedule.provenance.source.is_some()),
+            "each says where it is from"
+        );
+        assert_eq!(
+            names.join(" "),
+            "cifar10-pba svhn-pba autoaugment-cifar10 autoaugment-svhn autoaugment-imagenet trivial-augment-wide \
+             randaugment:2:9"
+        );
+    }
+
+    #[test]
     fn autoaugment_has_its_papers_sub_policies() {
         for (name, first, last) in [
             (

@@ -1,6 +1,6 @@
 //! Schedules that nobody selected: what a search would learn if it did not look at its scores.
 
-use pba_types::rng::{Address, Purpose};
+use pba_types::rng::{Address, Purpose, below};
 use rand::Rng;
 
 use crate::explore::explore;
@@ -12,8 +12,8 @@ use crate::schedule::{Provenance, Schedule, Segment};
 const EPOCHS: u32 = 200;
 /// Epochs between two chances to explore, as in the paper's searches.
 const INTERVAL: u32 = 3;
-/// Probability of each chance, in 2^32: a quarter, as in the paper's each member is replaced.
-const CHANCE: u32 = 1 << 30;
+/// One in so many chances is taken, as in the paper's searches a quarter of the members is replaced.
+const ONE_IN: u32 = 4;
 /// Resample probability of the paper.
 const RESAMPLE_PROBABILITY: f64 = 0.2;
 
@@ -26,7 +26,7 @@ pub fn random_schedule(seed: u64) -> Schedule {
     for first in (0..EPOCHS).step_by(INTERVAL as usize) {
         // Members of searches are few: none has this number.
         let mut rng = Address { seed, purpose: Purpose::Search, epoch: first, item: u64::MAX }.stream();
-        if first > 0 && rng.next_u32() < CHANCE {
+        if first > 0 && below(rng.next_u32(), ONE_IN) == 0 {
             policy = explore(&policy, RESAMPLE_PROBABILITY, &mut rng);
         }
         segments.push(Segment { epochs: INTERVAL.min(EPOCHS - first), policy: policy.clone() });
@@ -45,7 +45,15 @@ mod tests {
         assert_eq!(schedule.digest(), random_schedule(1).digest());
         assert_ne!(schedule.digest(), random_schedule(2).digest());
         assert_eq!(schedule.epochs(), 200);
-        assert_eq!(schedule.at(0, 200).unwrap(), &Policy::zero(&Op::PAPER).unwrap());
+        assert_eq!((schedule.name(), schedule.provenance.seed), ("random-1", Some(1)));
+    }
+
+    #[test]
+    fn it_begins_with_the_policy_that_does_nothing() {
+        let zero = Policy::zero(&Op::PAPER).unwrap();
+        for seed in 0..100 {
+            assert_eq!(random_schedule(seed).at_search_epoch(0), &zero, "seed {seed}");
+        }
     }
 
     /// Over many schedules, policies change as often as chance says.

@@ -271,6 +271,7 @@ fn check_epochs(epochs: u64) -> Result<u32, ScheduleError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::policy::TrivialAugmentWide;
 
     /// A policy that can be told apart by its number.
     fn policy(number: u8) -> Policy {
@@ -323,6 +324,29 @@ mod tests {
         assert_eq!(sorted, [1, 1, 2, 3, 3, 3], "every search epoch once");
         assert_eq!(shuffled(1), shuffled(1));
         assert!((0..20).any(|seed| shuffled(seed) != shuffled(1)), "the seed matters");
+    }
+
+    #[test]
+    fn a_run_without_a_length_is_the_schedules_or_long_enough() {
+        let learned = schedule(&[(2, 1), (1, 2)]);
+        assert!(!learned.is_constant());
+        assert_eq!([0, 2, 7].map(|epoch| learned.run_epochs(epoch)), [3, 3, 3]);
+        let constant = schedule(&[(1, 1)]);
+        assert!(constant.is_constant());
+        assert_eq!([0, 2, u32::MAX].map(|epoch| constant.run_epochs(epoch)), [1, 3, u32::MAX]);
+        assert_eq!(constant.at(EPOCHS_MAX - 1, constant.run_epochs(EPOCHS_MAX - 1)), Ok(&policy(1)));
+    }
+
+    /// Families may follow each other; the ops of all are listed in the order in which they come.
+    #[test]
+    fn ops_are_listed_once() {
+        let pairs = Policy::zero(&[Op::Cutout, Op::Rotate]).unwrap();
+        let trivial = Policy::TrivialAugmentWide(TrivialAugmentWide);
+        let segments = [&pairs, &trivial, &pairs].map(|policy| Segment { epochs: 1, policy: policy.clone() });
+        let ops = Schedule::new("test", segments.to_vec(), Provenance::default()).unwrap().ops();
+        assert_eq!(ops[..3], [Op::Cutout, Op::Rotate, Op::ShearX]);
+        let others = trivial.ops().into_iter().filter(|op| *op != Op::Rotate);
+        assert_eq!(ops[2..], others.collect::<Vec<_>>());
     }
 
     #[test]

@@ -211,6 +211,21 @@ mod tests {
         }
     }
 
+    /// Where a schedule comes from is kept to the last field, and changes no pixel.
+    #[test]
+    fn provenance_is_kept_and_is_no_part_of_the_digest() {
+        let mut document = published();
+        document["provenance"] = serde_json::json!({
+            "dataset": "mine", "model": "tiny", "population": 8, "seed": u64::MAX, "score": 0.925,
+            "created": "2026-01-01T00:00:00Z", "source": "a search", "note": {"by": ["me"]},
+        });
+        let schedule = read(&document.to_string()).unwrap();
+        let written: serde_json::Value = serde_json::from_str(&write(&schedule)).unwrap();
+        assert_eq!(written, document);
+        assert_eq!(schedule.digest(), crate::library::cifar10_pba().digest());
+        assert_eq!((schedule.provenance.seed, schedule.provenance.score), (Some(u64::MAX), Some(0.925)));
+    }
+
     #[test]
     fn a_digest_is_compared() {
         for schedule in crate::library::all() {

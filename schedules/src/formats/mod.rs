@@ -29,3 +29,29 @@ pub fn read(text: &str, name: Option<&str>, epochs: Option<u32>) -> Result<Sched
     })?;
     reference::read(text, name, epochs)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::library::svhn_pba;
+
+    const LOG: &str = include_str!("../../library/source/rsvhn_16_wrn.txt");
+
+    #[test]
+    fn a_document_has_a_name_that_another_may_replace() {
+        let text = format!("\n  {}", json::write(&svhn_pba()));
+        assert_eq!(read(&text, None, None), Ok(svhn_pba()));
+        assert_eq!(read(&text, Some("mine"), Some(7)), svhn_pba().renamed("mine"), "its epochs are its own");
+        assert!(matches!(read(&text, Some("a/b"), None), Err(ScheduleError::Name(_))));
+    }
+
+    #[test]
+    fn a_log_needs_its_epochs() {
+        for (name, expected) in [(None, "unnamed"), (Some("mine"), "mine")] {
+            let schedule = read(LOG, name, Some(160)).unwrap();
+            assert_eq!((schedule.name(), schedule.digest()), (expected, svhn_pba().digest()));
+        }
+        let error = read(LOG, None, None).unwrap_err().to_string();
+        assert!(error.contains("neither a pba-schedule document, nor a lineage log"), "{error}");
+    }
+}

@@ -161,3 +161,25 @@ impl Policy {
         self.as_pairs().map_or(Vec::new(), Pairs::hyperparameters)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What only policies of pairs have, others do not.
+    #[test]
+    fn a_policy_of_another_family_has_no_slots() {
+        let pairs = Policy::from_hyperparameters(&[Op::Rotate], &[1, 2, 3, 4]).unwrap();
+        assert_eq!(pairs.hyperparameters(), [1, 2, 3, 4]);
+        assert_eq!(pairs.slots(), pairs.as_pairs().unwrap().slots());
+        let other = Policy::TrivialAugmentWide(TrivialAugmentWide);
+        assert_eq!((other.as_pairs(), other.slots(), other.hyperparameters()), (None, &[][..], vec![]));
+    }
+
+    #[test]
+    fn wrong_ops_are_refused() {
+        assert_eq!(Policy::zero(&[]), Err(ScheduleError::NoOps));
+        let twice = [Op::Color, Op::Rotate, Op::Invert, Op::Rotate];
+        assert_eq!(Policy::zero(&twice), Err(ScheduleError::RepeatedOp { op: Op::Rotate }));
+    }
+}

@@ -191,6 +191,19 @@ mod tests {
         assert_eq!(policy.ops().collect::<Vec<_>>(), Op::PAPER);
     }
 
+    #[test]
+    fn odds_are_over_both_slots_of_an_op() {
+        let ops = [Op::Rotate, Op::Invert, Op::Color];
+        let policy = Pairs::from_hyperparameters(&ops, &[5, 4, 3, 9, 0, 8, 10, 7, 0, 1, 0, 9]).unwrap();
+        // (5 + 10) of 20 tenths; 5 times magnitude 4 and 10 times magnitude 7 are 90 of 15.
+        assert_eq!(policy.odds(Op::Rotate), OpOdds { probability: 0.75, magnitude: 6.0 });
+        assert_eq!(policy.odds(Op::Invert), OpOdds { probability: 0.15, magnitude: 9.0 });
+        assert_eq!(policy.odds(Op::Color), OpOdds { probability: 0.0, magnitude: 0.0 });
+        assert_eq!(policy.to_string(), "Rotate 0.5/4, Rotate 1.0/7, Invert 0.3/9");
+        assert_eq!(policy.canonical(), "Rotate Invert Color: 5 4 3 9 0 8 10 7 0 1 0 9");
+        assert_eq!(Pairs::from_hyperparameters(&ops, &[0; 12]).unwrap().to_string(), "", "it does nothing");
+    }
+
     #[track_caller]
     fn refuse(csv: &str, says: &str) {
         let error = Pairs::from_csv(csv).unwrap_err().to_string();

@@ -123,7 +123,10 @@ mod tests {
     fn names_say_both_numbers() {
         for (ops, magnitude) in [(1, 0), (2, 9), (8, 30)] {
             let policy = RandAugment::new(ops, magnitude).unwrap();
+            assert_eq!((policy.count(), policy.magnitude()), (ops, magnitude));
             assert_eq!(policy.name(), format!("randaugment:{ops}:{magnitude}"));
+            assert_eq!(policy.to_string(), format!("{ops} of 14 ops at magnitude {magnitude} of 30"));
+            assert_eq!(policy.canonical(), format!("{ops} {magnitude}"));
             assert_eq!(RandAugment::named(&policy.name()), Some(Ok(policy)));
         }
         for other in ["", "mine", "randaugmented", "randaugment-2-9", "RandAugment:2:9"] {

@@ -60,3 +60,20 @@ impl fmt::Display for TrivialAugmentWide {
         write!(f, "1 of {} ops at a random magnitude", SPACE.len())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_op_is_as_likely_at_the_middle_of_its_bins() {
+        let policy = TrivialAugmentWide;
+        assert_eq!(policy.ops().collect::<Vec<_>>(), space::ops().collect::<Vec<_>>());
+        for op in policy.ops() {
+            let magnitude = if space::has_magnitude(op) { 4.5 } else { 0.0 };
+            assert_eq!(policy.odds(op), OpOdds { probability: 1.0 / 14.0, magnitude });
+        }
+        assert_eq!(policy.canonical(), "31 bins");
+        assert_eq!(policy.to_string(), "1 of 14 ops at a random magnitude");
+    }
+}

@@ -366,6 +366,102 @@ mod tests {
         }
     }
 
+    /// Every prefix of a journal says what is trained, and what is to be trained now.
+    #[test]
+    fn a_comparison_says_how_far_it_is() {
+        let spec = spec(r#"{"arms": ["none", "randaugment:tuned"], "seeds": 3, "epochs": 2, "at_once": 8}"#);
+        // 10 candidates with 2 seeds, then 2 arms with 3, at most 8 side by side.
+        let sizes = [8, 8, 4, 6];
+        let (_, journal) = play(&spec, |_, run| Some(0.1 * run.arm as f64));
+        let lines: Vec<&str> = journal.split_inclusive('\n').collect();
+        assert_eq!(lines.len(), 1 + sizes.len() + 2);
+        for end in 1..=lines.len() {
+            let text = lines[..end].concat();
+            let replayed = replay::<Comparison>(&text).unwrap().unwrap();
+            assert_eq!((replayed.bytes, replayed.events), (text.len(), end));
+            let (run, rounds) = (&replayed.run, text.matches("\"scored\"").count());
+            let models: u32 = sizes[..rounds].iter().sum();
+            assert_eq!(run.trained_models(), (rounds as u32, models));
+            assert_eq!((run.epoch(), run.is_complete()), (2 * rounds as u32, end == lines.len()));
+            assert_eq!((run.spec(), run.begins_anew()), (&spec, true));
+            assert_eq!(run.choose().is_some(), end == 4, "right after the last score of the tuning");
+            let report = Comparison::results(Some(run), &spec, false);
+            assert_eq!((report.runs, report.runs_done), (26, models));
+            let (split, images) = if rounds == 4 { (Some("test"), Some(100)) } else { (None, None) };
+            assert_eq!((report.split.as_deref(), report.images), (split, images));
+            let current =
+                run.current().map(|(number, round)| (number as usize, round.stage, round.runs.len()));
+            let stage = if rounds < 3 { Stage::Tuning } else { Stage::Comparing };
+            assert_eq!(current, sizes.get(rounds).map(|&size| (rounds, stage, size as usize)));
+        }
+    }
+
+    #[test]
+    fn the_tuned_arm_is_what_was_chosen() {
+        let spec = spec(r#"{"arms": ["mine", "randaugment:tuned"], "seeds": 1, "epochs": 1}"#);
+        let (comparison, _) = play(&spec, |_, run| Some(0.5 - 0.01 * run.arm as f64));
+        let of = |stage, arm| comparison.arm(stage, RunKey { arm, seed: 0 }).to_string();
+        assert_eq!(of(Stage::Tuning, 0), "randaugment:1:3");
+        assert_eq!(of(Stage::Tuning, 9), "randaugment:2:20");
+        assert_eq!(
+            (of(Stage::Comparing, 0), of(Stage::Comparing, 1)),
+            ("mine".into(), "randaugment:2:20".into())
+        );
+    }
+
+    #[test]
+    fn events_that_cannot_be_are_refused() {
+        let spec =
+            spec(r#"{"arms": ["none", "randaugment:tuned"], "seeds": 1, "epochs": 1, "tuning_seeds": 1}"#);
+        let (comparison, journal) = play(&spec, |_, run| Some(0.01 * run.arm as f64));
+        let events: Vec<ComparisonEvent> =
+            journal.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        let after = |count: usize| {
+            let (mut comparison, _) = Comparison::begin(&events[0]).unwrap();
+            events[1..count].iter().for_each(|event| comparison.apply(event).unwrap());
+            comparison
+        };
+        let scored = |round, errors: &[f64]| ComparisonEvent::Scored {
+            round,
+            split: "train".to_owned(),
+            images: 1,
+            errors: errors.iter().map(|&error| Some(error)).collect(),
+        };
+        let refused = |count, event: &ComparisonEvent| after(count).apply(event).unwrap_err();
+        assert!(Comparison::begin(&events[1]).is_none());
+        assert_eq!(refused(1, &events[0]), "a comparison starts once");
+        assert_eq!(refused(1, &scored(1, &[0.5; 10])), "scores of round 1 after 0 rounds");
+        assert_eq!(refused(1, &scored(0, &[0.5; 9])), "scores of round 0 after 0 rounds");
+        assert_eq!(after(1).apply(&scored(0, &[0.0, 1.0, 0.0, 1.0, 0.0, 1.0, 0.0, 1.0, 0.0, 1.0])), Ok(()));
+        for wrong in [-0.01, 1.01, f64::NAN] {
+            let error = refused(1, &scored(0, &[0.5, 0.5, 0.5, 0.5, 0.5, 0.5, 0.5, 0.5, 0.5, wrong]));
+            assert!(error.contains("scores of round 0 that are no shares"), "{error}");
+        }
+        assert_eq!(refused(1, &events[2]), "randaugment:1:3 is not what the scores choose");
+        assert_eq!(refused(2, &events[3]), "nothing was chosen after the tuning");
+        let ComparisonEvent::Tuned(tuning) = &events[2] else { panic!("{:?}", events[2]) };
+        let other = Tuning { chosen: "randaugment:2:9".to_owned(), ..tuning.clone() };
+        assert_eq!(
+            refused(2, &ComparisonEvent::Tuned(other)),
+            "randaugment:2:9 is not what the scores choose"
+        );
+        assert_eq!(refused(3, &events[2]), "randaugment:1:3 is not what the scores choose");
+        assert_eq!(refused(3, &ComparisonEvent::Compared), "compared after 1 rounds of 2");
+        assert_eq!(refused(5, &events[3]), "scores of round 1 after 2 rounds");
+        assert_eq!(after(5), comparison);
+    }
+
+    #[test]
+    fn before_it_begins_a_comparison_has_a_report_without_figures() {
+        let spec = spec(r#"{"arms": ["none", "mine"], "seeds": 3}"#);
+        assert_eq!(<Comparison as Run>::comparison(&spec), Some(spec.clone()));
+        let results = Comparison::results(None, &spec, false);
+        assert_eq!((results.runs, results.runs_done, results.arms.len()), (6, 0, 2));
+        for arm in results.arms {
+            assert_eq!((arm.entry.mean, arm.entry.n, arm.errors), (None, 0, vec![None; 3]));
+        }
+    }
+
     #[test]
     fn candidates_that_diverge_are_not_chosen() {
         let spec = spec(r#"{"arms": ["none", "randaugment:tuned"], "seeds": 1, "epochs": 1}"#);

@@ -154,7 +154,13 @@ mod tests {
         assert_eq!(verdict([-0.02, -0.001]), Verdict::Better);
         assert_eq!(verdict([0.001, 0.02]), Verdict::Worse);
         assert_eq!(verdict([-0.004, 0.005]), Verdict::NoDifference);
+        assert_eq!(verdict([-0.005, 0.004]), Verdict::NoDifference);
+        assert_eq!(verdict([-0.006, 0.004]), Verdict::TooFew);
         assert_eq!(verdict([-0.004, 0.006]), Verdict::TooFew);
+        // 0 itself is neither better nor worse.
+        assert_eq!(verdict([-0.004, 0.0]), Verdict::NoDifference);
+        assert_eq!(verdict([0.0, 0.004]), Verdict::NoDifference);
+        assert_eq!(verdict([-0.02, 0.0]), Verdict::TooFew);
         assert_eq!(super::verdict(None, 0.005), Verdict::TooFew);
     }
 }

@@ -153,6 +153,27 @@ mod tests {
         }
     }
 
+    /// A member ages with each generation, and a copy begins anew, with the lineage of whom it copied.
+    #[test]
+    fn ages_and_lineages_are_those_of_the_weights() {
+        let mut population = Population::new(4, &[Op::Rotate]);
+        population.score(&[Some(0.1), Some(0.2), Some(0.3), Some(0.4)], 3);
+        for exploit in population.select(0.25, 0.2, 7, 3) {
+            let policy = Policy::from_hyperparameters(&[Op::Rotate], &exploit.policy).unwrap();
+            population.copy(&exploit, policy);
+        }
+        population.score(&[Some(0.1), Some(0.2), Some(0.3), Some(0.4)], 2);
+        let ages: Vec<u32> = population.members.iter().map(|member| member.age).collect();
+        assert_eq!(ages, [2, 5, 5, 5]);
+        let ids: Vec<u32> = population.members.iter().map(|member| member.id).collect();
+        assert_eq!(ids, [0, 1, 2, 3]);
+        let steps: Vec<(u32, u32)> =
+            population.members[0].lineage.0.iter().map(|step| (step.epoch, step.member)).collect();
+        assert_eq!(steps, [(0, 3), (3, 0)]);
+        assert_eq!(population.members[0].policy, population.members[0].lineage.0[1].policy);
+        assert_eq!(population.members[3].lineage.0.len(), 1);
+    }
+
     #[test]
     fn a_copy_keeps_its_own_score_until_the_next() {
         let mut population = Population::new(4, &[Op::Rotate]);

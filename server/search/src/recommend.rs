@@ -149,5 +149,14 @@ mod tests {
         ] {
             assert_eq!(of(arm), format!("{begin}{rest} --epochs 9 --epoch 0"));
         }
+        // Untouched images are no base augmentation for a cutout; without a base the dataset's own is meant.
+        let of = |text: &str, arm: &str| {
+            stream_command(&ComparisonSpec::from_json(text).unwrap(), &arm.parse().unwrap(), None)
+        };
+        let text = r#"{"dataset": "d", "base": "identity", "epochs": 9}"#;
+        assert_eq!(of(text, "cutout:4"), format!("{begin}none --base cutout:4 --epochs 9 --epoch 0"));
+        let text = r#"{"dataset": "d", "epochs": 9}"#;
+        assert_eq!(of(text, "cutout:4"), format!("{begin}none --base cutout:4 --epochs 9 --epoch 0"));
+        assert_eq!(of(text, "mine"), format!("{begin}mine --epochs 9 --epoch 0"));
     }
 }

@@ -168,7 +168,7 @@ mod tests {
                        "groups": {"learned": ["a", "b"], "order": ["a@shuffled", "b@shuffled"]}}"#;
         let results =
             of(&spec(text), &[&[0.50, 0.52], &[0.30, 0.32], &[0.40, 0.42], &[0.31, 0.33], &[0.41, 0.43]]);
-        assert_eq!(results.groups[0].mean, Some(0.36));
+        assert_eq!((results.groups.len(), results.groups[0].n, results.groups[0].mean), (2, 2, Some(0.36)));
         let against_base = contrast(&results, "learned", "none");
         assert_eq!((against_base.n, against_base.unit), (2, Unit::Arm));
         // The arms differ by 10 points, the seeds by none: Student's quantile for 1 degree is 12.706.
@@ -195,6 +195,23 @@ mod tests {
              mine@shuffled/trivial-augment-wide random:1/trivial-augment-wide mine/mine@shuffled"
         );
         assert_eq!(results.recommended, None, "nothing has been trained");
+    }
+
+    /// Each pair is compared once, whichever arm is the baseline; groups are compared with each other.
+    #[test]
+    fn no_contrast_is_asked_twice() {
+        let asked = |text: &str| {
+            let results = of(&spec(text), &[]);
+            let pairs = results.contrasts.iter().map(|one| format!("{}/{}", one.arm, one.against));
+            pairs.collect::<Vec<_>>().join(" ")
+        };
+        let ablations = r#"{"arms": ["mine", "mine@shuffled", "mine@final"]}"#;
+        assert_eq!(asked(ablations), "mine@shuffled/mine mine@final/mine mine@shuffled/mine@final");
+        let reference = r#"{"arms": ["trivial-augment-wide", "mine"]}"#;
+        assert_eq!(asked(reference), "mine/trivial-augment-wide");
+        let groups = r#"{"arms": ["none", "a", "b", "x", "y", "z", "cutout:4", "cutout:8"],
+                         "groups": {"first": ["a", "b"], "second": ["x", "y"]}}"#;
+        assert_eq!(asked(groups), "first/none second/none z/none cutout:4/none cutout:8/none first/second");
     }
 
     /// What is recommended, of arms with errors by seed.
@@ -236,6 +253,89 @@ mod tests {
         let results = of(&spec(text), &[&[0.30, 0.31, 0.30], &[0.29, 0.30, 0.29], &[0.5, 0.51, 0.5]]);
         assert_eq!(results.recommended.as_deref(), Some("b"));
         assert!(results.verdict.unwrap().starts_with("learned is better than none"));
+    }
+
+    /// A baseline may be compared with a group, and groups with others that nothing pairs: the interval is over
+    /// the arms of each.
+    #[test]
+    fn an_interval_is_over_the_arms_of_whichever_side_has_some() {
+        let text = r#"{"arms": ["a", "b", "none", "random:1", "random:2"], "seeds": 2,
+                       "groups": {"learned": ["a", "b"], "chance": ["random:1", "random:2"]}}"#;
+        let errors: [&[f64]; 5] = [&[0.30; 2], &[0.40; 2], &[0.50; 2], &[0.55; 2], &[0.57; 2]];
+        let results = of(&spec(text), &errors);
+        let check = |arm: &str, against: &str, difference: f64, half: f64| {
+            let contrast = contrast(&results, arm, against);
+            assert_eq!((contrast.n, contrast.unit), (2, Unit::Arm), "{arm} {against}");
+            let [low, high] = contrast.interval.unwrap();
+            let (middle, width) = ((low + high) / 2.0, (high - low) / 2.0);
+            assert!((middle - difference).abs() < 1e-9 && (width - half).abs() < 1e-4, "{low} {high}");
+            assert_eq!(contrast.difference.map(|found| (found - difference).abs() < 1e-9), Some(true));
+        };
+        // Two arms that differ by d have a mean of variance d^2 / 4; Student's quantile for 1 degree is 12.706.
+        check("none", "learned", 0.15, 12.706_205 * 0.05);
+        // Welch: variances 0.0025 and 0.0001, degrees (0.0026)^2 / (0.0025^2 + 0.0001^2) = 1.0799, whose quantile
+        // is 10.6870.
+        check("chance", "learned", 0.21, 10.686_999 * 0.0026f64.sqrt());
+    }
+
+    /// An error is a number of images, so that equal ones may hide a difference of less than one.
+    #[test]
+    fn no_difference_is_known_better_than_rounding() {
+        let spec = spec(r#"{"arms": ["none", "a"], "seeds": 2}"#);
+        let outcomes: Vec<Outcome> =
+            (0..2).flat_map(|arm| (0..2).map(move |seed| Outcome { arm, seed, error: Some(0.5) })).collect();
+        let results = report(&spec, &[None, None], &outcomes, Some(10));
+        let [low, high] = contrast(&results, "a", "none").interval.unwrap();
+        // The difference of two roundings to a tenth has a variance of 2 / 12 of a hundredth; of two such, the mean.
+        let half = 12.706_205 * (0.01 * 2.0 / 12.0 / 2.0f64).sqrt();
+        assert!((high - half).abs() < 1e-5 && (low + half).abs() < 1e-5, "{low} {high}");
+        let results = report(&spec, &[None, None], &outcomes, None);
+        assert_eq!(
+            contrast(&results, "a", "none").interval,
+            Some([0.0, 0.0]),
+            "where nothing is known of images"
+        );
+    }
+
+    /// The verdict's figures, by hand: Student's quantiles for 2 degrees are 4.3027 at 95 % and 6.2053 at 97.5 %.
+    #[test]
+    fn a_verdict_says_its_figures() {
+        let verdict = |text: &str, errors: &[&[f64]]| of(&spec(text), errors).verdict.unwrap();
+        let (none, mine): (&[f64], &[f64]) = (&[0.30, 0.40, 0.50], &[0.28, 0.39, 0.47]);
+        assert_eq!(
+            verdict(r#"{"arms": ["none", "a"], "seeds": 3}"#, &[none, mine]),
+            "a is not shown to be better than none, which costs nothing (-2.00 points of error, 95 % interval -4.48 to \
+             +0.48, 3 seeds)."
+        );
+        assert_eq!(
+            verdict(r#"{"arms": ["none", "a", "b"], "seeds": 3}"#, &[none, mine, &[0.5, 0.5, 0.5]]),
+            "a is not shown to be better than none, which costs nothing (-2.00 points of error, 97.5 % interval -5.58 \
+             to +1.58, 3 seeds)."
+        );
+        assert_eq!(
+            verdict(r#"{"arms": ["none", "a"], "seeds": 1}"#, &[&[0.5], &[0.25]]),
+            "a is not shown to be better than none, which costs nothing (-25.00 points of error, 1 seed)."
+        );
+        assert_eq!(
+            verdict(r#"{"arms": ["none", "a"], "seeds": 2}"#, &[&[0.5, 0.5], &[0.25, 0.25]]),
+            "a is better than none (-25.00 points of error, 95 % interval -25.04 to -24.96, 2 seeds)."
+        );
+        assert_eq!(
+            verdict(r#"{"arms": ["none", "identity"], "seeds": 1}"#, &[&[0.5], &[0.25]]),
+            "none is the best of what costs nothing."
+        );
+        assert_eq!(
+            verdict(r#"{"arms": ["random:1", "a"], "seeds": 1}"#, &[&[0.5], &[0.25]]),
+            "a is the best, with nothing that costs nothing to compare it with."
+        );
+    }
+
+    /// A control is there to compare with: a group that holds one is not recommended, however low its errors.
+    #[test]
+    fn a_group_with_a_control_is_not_recommended() {
+        let text = r#"{"arms": ["none", "a", "random:1"], "groups": {"g": ["a", "random:1"]}, "seeds": 2}"#;
+        let results = of(&spec(text), &[&[0.5, 0.5], &[0.1, 0.1], &[0.1, 0.1]]);
+        assert_eq!(results.recommended.as_deref(), Some("none"));
     }
 
     /// The more there is to choose from, the more it takes.

@@ -114,7 +114,7 @@ impl Search {
 
     /// The best validation accuracy in the population, once it has been scored.
     pub fn best_accuracy(&self) -> Option<f64> {
-        finite(self.population.best().score).filter(|_| self.epoch > 0)
+        finite(self.population.best().score)
     }
 
     /// The epochs to train before the next scores; the last generation may be shorter. None after it, and

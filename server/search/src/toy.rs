@@ -89,3 +89,43 @@ impl Trainer for ToyTrainer {
         self.finish_after == Some(self.epoch)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use pba_schedules::Op;
+    use pba_specs::Spec;
+
+    use super::*;
+
+    #[test]
+    fn a_weight_approaches_the_quality_of_its_policy() {
+        let spec = SearchSpec::from_json(r#"{"ops": ["Rotate"], "population": 3}"#).unwrap();
+        let mut trainer = ToyTrainer::new(&spec);
+        let policies = [[7, 6, 7, 6], [0; 4], [10, 0, 7, 9]]
+            .map(|levels| Policy::from_hyperparameters(&[Op::Rotate], &levels).unwrap());
+        // The mean of the distances of the levels: of 7 and 6 from 0; of 7 from 10, of 6 from 0, and of 6 from 9.
+        let qualities = [1.0, 1.0 - (0.7 + 6.0 / 9.0) / 2.0, 1.0 - (0.3 + 6.0 / 9.0 + 3.0 / 9.0) / 4.0];
+        for (policy, quality) in policies.iter().zip(qualities) {
+            assert!((trainer.quality(policy) - quality).abs() < 1e-12, "{policy}");
+        }
+        trainer.train(&policies.each_ref(), 0..2).unwrap();
+        trainer.train(&policies.each_ref(), 2..5).unwrap();
+        for (weight, quality) in trainer.evaluate().unwrap().iter().zip(qualities) {
+            assert!((weight - quality * (1.0 - 0.9f64.powi(5))).abs() < 1e-12, "{weight}");
+        }
+        assert_eq!((trainer.epochs_trained, trainer.epoch), (5, 5));
+    }
+
+    #[test]
+    fn weights_are_copied_saved_and_restored() {
+        let spec = SearchSpec::from_json(r#"{"ops": ["Rotate"], "population": 3}"#).unwrap();
+        let mut trainer = ToyTrainer { weights: vec![0.1, 0.2, 0.3], ..ToyTrainer::new(&spec) };
+        trainer.save(4).unwrap();
+        trainer.copy(2, 0).unwrap();
+        assert_eq!(trainer.weights, [0.3, 0.2, 0.3]);
+        trainer.restore(4).unwrap();
+        assert_eq!(trainer.weights, [0.1, 0.2, 0.3]);
+        trainer.restore(0).unwrap();
+        assert_eq!(trainer.weights, [0.0; 3]);
+    }
+}
