@@ -123,4 +123,44 @@ mod tests {
         }
         assert_eq!("mine@scheduled".parse::<Arm>().unwrap().to_string(), "mine");
     }
+
+    #[test]
+    fn numbers_of_arms_are_bounded() {
+        for (text, is_allowed) in [
+            ("cutout:1", true),
+            ("cutout:1024", true),
+            ("cutout:1025", false),
+            ("random:0", true),
+            ("random:18446744073709551615", true),
+            ("random:18446744073709551616", false),
+            ("random:07", false),
+        ] {
+            assert_eq!(text.parse::<Arm>().is_ok(), is_allowed, "{text}");
+        }
+    }
+
+    /// Every setting is a policy of the library; of equal ones the first is chosen, so the weakest comes first.
+    #[test]
+    fn candidates_are_policies_from_the_weakest() {
+        let candidates = Arm::candidates();
+        assert_eq!(candidates.len(), 10);
+        let numbers = |arm: &Arm| {
+            let policy = pba_schedules::RandAugment::named(arm.schedule().unwrap()).unwrap().unwrap();
+            (policy.count(), policy.magnitude())
+        };
+        assert!(candidates.iter().map(numbers).is_sorted_by(|one, next| one < next));
+        assert_eq!((numbers(&candidates[0]), numbers(&candidates[9])), ((1, 3), (2, 20)));
+        for arm in candidates {
+            assert_eq!(arm.to_string().parse(), Ok(arm));
+        }
+    }
+
+    #[test]
+    fn an_arm_needs_the_schedule_that_it_names() {
+        let schedule = |text: &str| text.parse::<Arm>().unwrap().schedule().map(str::to_owned);
+        assert_eq!(schedule("mine@final").as_deref(), Some("mine"));
+        for special in ["none", "identity", "cutout:4", "random:1", "randaugment:tuned"] {
+            assert_eq!(schedule(special), None, "{special}");
+        }
+    }
 }

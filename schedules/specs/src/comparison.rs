@@ -425,6 +425,79 @@ mod tests {
         assert_eq!(refused(r#"{"train_size": 100}"#), "batch_size");
     }
 
+    /// The largest sets that fit are allowed, and the next larger ones are not.
+    #[test]
+    fn sets_are_bounded_by_the_splits() {
+        // Images to train on and to validate with, or the field that is refused.
+        let sized = |fields: &str, images, val_images| {
+            let spec = ComparisonSpec::from_json(&format!(r#"{{"batch_size": 1, {fields}}}"#)).unwrap();
+            let sized = spec.sized(images, val_images);
+            sized.map(|spec| (spec.train_size.unwrap(), spec.val_size)).map_err(|error| error.field)
+        };
+        let refused = |field: &str| Err(field.to_owned());
+        let (test, val) = (r#""score": "test""#, r#""score": "val""#);
+        assert_eq!(sized(test, 9, None), Ok((9, None)));
+        assert_eq!(sized(test, 0, None), refused("train_size"));
+        assert_eq!(sized(r#""train_size": 9"#, 9, None), Ok((9, None)));
+        assert_eq!(sized(r#""train_size": 10"#, 9, None), refused("train_size"));
+        // Without a split of their own, validation images are half of the training split, unless they are few.
+        assert_eq!(sized(val, 9, None), Ok((5, Some(4))));
+        assert_eq!(sized(val, 1, None), refused("val_size"));
+        assert_eq!(sized(r#""score": "val", "val_size": 8"#, 9, None), Ok((1, Some(8))));
+        assert_eq!(sized(r#""score": "val", "val_size": 9"#, 9, None), refused("val_size"));
+        assert_eq!(
+            sized(r#""score": "val", "val_size": 4, "train_size": 6"#, 9, None),
+            refused("train_size")
+        );
+        // With one, all of it and all of the training split.
+        assert_eq!(sized(val, 9, Some(7)), Ok((9, Some(7))));
+        assert_eq!(sized(val, 9, Some(0)), refused("val_size"));
+        assert_eq!(sized(r#""score": "val", "val_size": 7"#, 9, Some(7)), Ok((9, Some(7))));
+        assert_eq!(sized(r#""score": "val", "val_size": 8"#, 9, Some(7)), refused("val_size"));
+        // An arm that is tuned needs them, whatever is scored.
+        let tuned = r#""arms": ["none", "randaugment:tuned"]"#;
+        assert_eq!(sized(tuned, 9, None), Ok((5, Some(4))));
+    }
+
+    #[test]
+    fn runs_are_arms_times_seeds_and_those_of_the_tuning() {
+        let spec = |text: &str| ComparisonSpec::from_json(text).unwrap();
+        let plain = spec(r#"{"arms": ["none", "a", "b"], "seeds": 4, "epochs": 7, "at_once": 5}"#);
+        assert_eq!((plain.tunes(), plain.tuning_runs(), plain.runs()), (false, 0, 12));
+        // 12 runs, 5 side by side, are 3 rounds.
+        assert_eq!((plain.epochs(), plain.models(), plain.models_at_once()), (21, 12, 5));
+        let text = r#"{"arms": ["none", "randaugment:tuned"], "seeds": 4, "tuning_seeds": 3, "epochs": 7}"#;
+        let tuned = spec(text);
+        assert_eq!((tuned.tunes(), tuned.tuning_runs(), tuned.runs()), (true, 30, 38));
+        // 30 runs, 16 side by side, are 2 rounds, and the other 8 a round of their own.
+        assert_eq!((tuned.epochs(), tuned.models_at_once()), (21, 16));
+        let small = spec(r#"{"seeds": 1, "train_size": 9}"#);
+        assert_eq!((small.models_at_once(), small.train_size()), (2, Some(9)));
+    }
+
+    #[test]
+    fn schedules_are_those_of_arms_and_groups() {
+        let text = r#"{"arms": ["none", "a", "b@final"], "groups": {"g": ["a", "b@final"]}}"#;
+        let mut spec = ComparisonSpec::from_json(text).unwrap();
+        for name in spec.schedules() {
+            name.push_str("-1");
+        }
+        let names = |arms: &[Arm]| arms.iter().map(Arm::to_string).collect::<Vec<_>>().join(" ");
+        assert_eq!(names(&spec.arms), "none a-1 b-1@final");
+        assert_eq!(names(&spec.groups["g"]), "a-1 b-1@final");
+        assert_eq!(ComparisonSpec::schedules_field(), ("arms", &Arm::SPECIAL[..]));
+    }
+
+    #[test]
+    fn as_many_arms_as_are_allowed() {
+        let arms = |count: usize| {
+            let names: Vec<String> = (0..count).map(|arm| format!("a{arm}")).collect();
+            ComparisonSpec::from_json(&format!(r#"{{"arms": {names:?}}}"#)).map(|spec| spec.arms.len())
+        };
+        assert_eq!((arms(2), arms(64)), (Ok(2), Ok(64)));
+        assert_eq!(arms(65).unwrap_err().field, "arms");
+    }
+
     #[test]
     fn the_test_split_is_opened_once() {
         let spec = |text: &str| ComparisonSpec::from_json(text).unwrap();

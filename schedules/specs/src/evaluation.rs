@@ -248,7 +248,7 @@ impl Run for Evaluation {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::journal::{line, replay};
+    use crate::journal::{line, replay, replay_to};
 
     #[test]
     fn a_journal_gives_where_an_evaluation_stands() {
@@ -271,9 +271,88 @@ mod tests {
         assert_eq!((whole.dataset_digest.as_str(), whole.run.schedule_digest), ("77", Some("5d".to_owned())));
         let torn = replay::<Evaluation>(&text[..text.find("\"epoch\":2,\"train").unwrap()]).unwrap().unwrap();
         assert_eq!((torn.run.epoch(), torn.run.train_loss, torn.events), (1, Some(2.25), 2));
-        for wrong in [[0, 0], [0, 2], [0, 3], [1, 2]] {
+        for (wrong, says) in [
+            (&[0, 0][..], "line 2 of the journal: an evaluation starts once"),
+            (&[0, 2], "line 2 of the journal: epoch 2 is finished after epoch 0"),
+            (&[0, 3], "line 2 of the journal: tested after epoch 0"),
+            (&[0, 1, 1], "line 3 of the journal: epoch 1 is finished after epoch 1"),
+            (&[0, 1, 3], "line 3 of the journal: tested after epoch 1"),
+            (&[1, 2], "line 1 of the journal: an evaluation begins otherwise"),
+        ] {
             let text: String = wrong.iter().map(|&at| line(&events[at])).collect();
-            assert!(replay::<Evaluation>(&text).is_err(), "{wrong:?}");
+            assert_eq!(replay::<Evaluation>(&text).unwrap_err().to_string(), says, "{wrong:?}");
         }
+        let beyond = line(&EvaluationEvent::Trained { epoch: 3, train_loss: None });
+        let error = replay::<Evaluation>(&[&text[..], &beyond].concat()).unwrap_err().to_string();
+        assert_eq!(error, "line 5 of the journal: epoch 3 is finished after epoch 2");
+    }
+
+    /// Wherever a journal is cut, it gives the run at its last complete line, and where that ends; asked for an
+    /// epoch, it gives the run at it, unless the run is complete.
+    #[test]
+    fn every_prefix_of_a_journal_gives_where_the_run_stood() {
+        let spec = EvaluationSpec::from_json(r#"{"epochs": 5, "schedule": "mine"}"#).unwrap();
+        let begun = EvaluationEvent::Evaluating {
+            spec: Box::new(spec.clone()),
+            schedule_digest: None,
+            dataset_digest: "77".to_owned(),
+        };
+        let trained =
+            (1..=5).map(|epoch| EvaluationEvent::Trained { epoch, train_loss: Some(1.0 / f64::from(epoch)) });
+        let outcome =
+            Evaluated { epoch: 5, split: "val".into(), images: 9, test_error: Some(0.5), train_loss: None };
+        let ended = EvaluationEvent::Evaluated(outcome);
+        let text: String =
+            [begun].into_iter().chain(trained).chain([ended]).map(|event| line(&event)).collect();
+        let ends: Vec<usize> = text.match_indices('\n').map(|(at, _)| at + 1).collect();
+        assert_eq!(ends.len(), 7);
+        for cut in 0..=text.len() {
+            let lines = ends.iter().filter(|&&end| end <= cut).count();
+            let replayed = replay::<Evaluation>(&text[..cut]).unwrap();
+            let Some(last) = lines.checked_sub(1) else {
+                assert_eq!(replayed, None);
+                continue;
+            };
+            let replayed = replayed.unwrap();
+            assert_eq!((replayed.bytes, replayed.events), (ends[last], lines));
+            let (run, epoch) = (&replayed.run, last.min(5) as u32);
+            assert_eq!((run.spec(), run.epoch(), run.is_complete()), (&spec, epoch, lines == 7));
+            assert_eq!(run.begins_anew(), epoch == 0);
+            for asked in 0..=6 {
+                let to = replay_to::<Evaluation>(&text[..cut], asked).unwrap().unwrap();
+                let events = if lines == 7 { 7 } else { lines.min(asked as usize + 1) };
+                assert_eq!((to.bytes, to.events), (ends[events - 1], events), "{lines} lines, epoch {asked}");
+            }
+            let results = Evaluation::results(Some(run), &spec, false);
+            assert_eq!(results.train_loss, (epoch > 0).then(|| 1.0 / f64::from(epoch)));
+            let of_end = (results.test_error, results.images, results.split.as_deref());
+            let expected = if lines == 7 { (Some(0.5), Some(9), Some("val")) } else { (None, None, None) };
+            assert_eq!(of_end, expected);
+        }
+        let before = Evaluation::results(None, &spec, false);
+        assert_eq!((before.schedule.as_str(), before.train_loss, before.images), ("mine", None, None));
+    }
+
+    #[test]
+    fn the_set_must_fit_the_split() {
+        let sized = |train_size: Option<usize>, images| {
+            let spec = EvaluationSpec::from_json(r#"{"batch_size": 1}"#).unwrap();
+            let sized = EvaluationSpec { train_size, ..spec }.sized(images);
+            sized.map(|spec| spec.train_size().unwrap()).map_err(|error| error.to_string())
+        };
+        assert_eq!((sized(None, 9), sized(Some(9), 9), sized(Some(1), 9)), (Ok(9), Ok(9), Ok(1)));
+        for (asked, images) in [(Some(10), 9), (Some(0), 9), (None, 0)] {
+            let allowed = format!("allowed: 1..={images}, the images of the split");
+            assert!(sized(asked, images).unwrap_err().ends_with(&allowed), "{asked:?} of {images}");
+        }
+    }
+
+    #[test]
+    fn its_schedule_may_be_none() {
+        let mut named = EvaluationSpec::from_json(r#"{"schedule": "mine"}"#).unwrap();
+        assert_eq!(named.schedules(), ["mine"]);
+        let mut without = EvaluationSpec::from_json("{}").unwrap();
+        assert!(without.schedules().is_empty());
+        assert_eq!(EvaluationSpec::schedules_field(), ("schedule", &["none"][..]));
     }
 }

@@ -143,3 +143,38 @@ impl Fields {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::training::Spec;
+    use crate::{ComparisonSpec, EvaluationSpec};
+
+    #[test]
+    fn texts_are_bounded() {
+        let base = |bytes: usize| {
+            let text = format!(r#"{{"base": "{}"}}"#, "x".repeat(bytes));
+            EvaluationSpec::from_json(&text).map(|spec| spec.training.base.unwrap().len())
+        };
+        assert_eq!((base(0), base(1024)), (Ok(0), Ok(1024)));
+        assert_eq!(base(1025).unwrap_err().allowed, "a text of at most 1024 bytes");
+        let error = EvaluationSpec::from_json(r#"{"base": 3}"#).unwrap_err().to_string();
+        assert_eq!(error, "base is 3; allowed: a text");
+    }
+
+    /// What is null is as if it were left out.
+    #[test]
+    fn null_is_the_default() {
+        let fields =
+            "name dataset model epochs batch_size lr lr_schedule base seed device preset schedule train_size";
+        let nulls: Vec<String> = fields.split(' ').map(|field| format!("{field:?}: null")).collect();
+        let spec = EvaluationSpec::from_json(&format!("{{{}}}", nulls.join(", "))).unwrap();
+        assert_eq!(spec, EvaluationSpec::from_json("{}").unwrap());
+        assert_eq!((spec.name(), spec.training.dataset.as_str()), ("evaluation", "shapes"));
+    }
+
+    #[test]
+    fn a_truth_is_false_unless_it_is_said() {
+        let again = |text: &str| ComparisonSpec::from_json(text).unwrap().again;
+        assert_eq!([r#"{}"#, r#"{"again": false}"#, r#"{"again": true}"#].map(again), [false, false, true]);
+    }
+}

@@ -206,6 +206,7 @@ mod tests {
             let model: ModelName = name.parse().unwrap();
             assert_eq!(model.to_string(), name);
         }
+        assert_eq!(UnknownModel("vgg".to_owned()).allowed(), ModelName::allowed());
         let pyramid_net: ModelName = "pyramidnet-272-a200-shakedrop".parse().unwrap();
         assert_eq!(pyramid_net.defaults().batch_size, 64);
     }

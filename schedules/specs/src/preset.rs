@@ -191,6 +191,43 @@ mod tests {
         );
     }
 
+    /// Learning rates and weight decays of the paper's tables, a line for each model and a column for each dataset.
+    #[test]
+    fn rates_are_those_of_the_papers_tables() {
+        let columns = [Preset::Cifar10, Preset::Cifar100, Preset::Svhn, Preset::Rcifar10, Preset::Rsvhn];
+        assert_eq!(columns, Preset::ALL);
+        let lines = [
+            (
+                "wrn-28-10",
+                [
+                    Some((0.1, 5e-4)),
+                    Some((0.1, 5e-4)),
+                    Some((0.005, 1e-3)),
+                    Some((0.05, 5e-3)),
+                    Some((0.05, 0.01)),
+                ],
+            ),
+            ("shake-shake-26-2x32d", [Some((0.01, 1e-3)), None, None, None, None]),
+            (
+                "shake-shake-26-2x96d",
+                [
+                    Some((0.01, 1e-3)),
+                    Some((0.01, 2.5e-3)),
+                    Some((0.01, 1.5e-4)),
+                    Some((0.025, 2.5e-3)),
+                    Some((0.025, 5e-3)),
+                ],
+            ),
+            ("shake-shake-26-2x112d", [Some((0.01, 1e-3)), None, None, None, None]),
+            ("pyramidnet-272-a200-shakedrop", [Some((0.05, 5e-5)), Some((0.025, 5e-4)), None, None, None]),
+            ("wrn-40-2", [None; 5]),
+        ];
+        for (model, rates) in lines {
+            let row = |preset: Preset| preset.row(model.parse().unwrap());
+            assert_eq!(columns.map(row), rates, "{model}");
+        }
+    }
+
     #[test]
     fn searches_are_the_papers() {
         let search = |text: &str| SearchSpec::from_json(text).unwrap();

@@ -47,3 +47,15 @@ pub struct Progress {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gpu_memory_used_bytes: Option<u64>,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_place_in_words() {
+        let (device, strategy, precision) = ("cuda:1".to_owned(), "graphs".to_owned(), "bf16".to_owned());
+        let place = TrainingPlace { device, strategy, precision, threads: 2, note: None };
+        assert_eq!(place.to_string(), "cuda:1, graphs, bf16");
+    }
+}

@@ -251,3 +251,45 @@ pub fn event_name(line: &str) -> serde_json::Result<String> {
     }
     serde_json::from_str::<Named>(line).map(|named| named.event)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::evaluation::{Evaluation, EvaluationEvent};
+    use crate::journal::{Run, line};
+
+    #[test]
+    fn a_trainer_is_called_by_its_flags() {
+        let words = |task| {
+            let arguments = arguments(Evaluation::JOB, task, "shapes", Path::new("/cache"));
+            arguments.into_iter().map(|word| word.into_string().unwrap()).collect::<Vec<_>>().join(" ")
+        };
+        let begin = "evaluate --dataset shapes --cache /cache --spec";
+        assert_eq!(words(Task::Check), format!("{begin} - --check"));
+        let run = |auto, save_seconds| Task::Run { dir: Path::new("/run"), parent: 7, auto, save_seconds };
+        let plain = format!("{begin} /run/spec.json --dir /run --parent 7");
+        assert_eq!(words(run(None, None)), plain);
+        assert_eq!(words(run(Some(DeviceChoice::Cpu), None)), format!("{plain} --auto cpu"));
+        assert_eq!(words(run(None, Some(9))), format!("{plain} --save-seconds 9"));
+    }
+
+    #[test]
+    fn a_schedule_lies_in_a_folder_or_where_it_lay_before() {
+        let places = files::schedules(Path::new("/run"), "mine").map(|path| path.into_os_string());
+        assert_eq!(places, ["/run/schedules/mine.json", "/run/schedule.json"]);
+    }
+
+    #[test]
+    fn a_refusal_names_the_field() {
+        let refusal = Refusal::from(&SpecError::new("lr", 0, "above 0"));
+        let (field, message) = ("lr".to_owned(), "lr is 0; allowed: above 0".to_owned());
+        assert_eq!(refusal, Refusal { field, message });
+    }
+
+    #[test]
+    fn events_are_told_by_name() {
+        let trained = line(&EvaluationEvent::Trained { epoch: 1, train_loss: None });
+        assert_eq!(event_name(&trained).unwrap(), "trained");
+        assert!(event_name("{}").is_err());
+    }
+}

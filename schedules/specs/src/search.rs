@@ -460,11 +460,87 @@ mod tests {
         assert_eq!(refused(r#"{"train_size": 100}"#, 200), "batch_size");
     }
 
+    /// The largest sets that fit are allowed, and the next larger ones are not.
+    #[test]
+    fn sets_are_bounded_by_the_split() {
+        // Images to train on and to score with, or the field that is refused.
+        let sized = |fields: &str, images| {
+            let spec = SearchSpec::from_json(&format!(r#"{{"batch_size": 1 {fields}}}"#)).unwrap();
+            let sized = spec.sized(images);
+            sized.map(|spec| (spec.train_size.unwrap(), spec.val_size)).map_err(|error| error.field)
+        };
+        let refused = |field: &str| Err(field.to_owned());
+        assert_eq!(sized("", 9), Ok((4, Some(5))), "halves");
+        assert_eq!(sized("", 1), refused("train_size"));
+        assert_eq!(sized(r#", "train_size": 8"#, 9), Ok((8, Some(1))));
+        assert_eq!(sized(r#", "train_size": 9"#, 9), refused("train_size"));
+        assert_eq!(sized(r#", "train_size": 3, "val_size": 6"#, 9), Ok((3, Some(6))));
+        assert_eq!(sized(r#", "train_size": 3, "val_size": 7"#, 9), refused("val_size"));
+        let own = r#", "val_split": "val""#;
+        assert_eq!(sized(own, 9), Ok((9, None)));
+        assert_eq!(sized(own, 0), refused("train_size"));
+        assert_eq!(sized(&format!(r#"{own}, "train_size": 9"#), 9), Ok((9, None)));
+        assert_eq!(sized(&format!(r#"{own}, "train_size": 10"#), 9), refused("train_size"));
+        let for_val = |fields: &str, images| {
+            let spec = SearchSpec::from_json(&format!(r#"{{"val_split": "val" {fields}}}"#)).unwrap();
+            spec.sized_for_val(images).map(|spec| spec.val_size.unwrap()).map_err(|error| error.field)
+        };
+        assert_eq!((for_val("", 9), for_val(r#", "val_size": 9"#, 9)), (Ok(9), Ok(9)));
+        for (fields, images) in [("", 0), (r#", "val_size": 10"#, 9)] {
+            assert_eq!(for_val(fields, images), Err("val_size".to_owned()));
+        }
+    }
+
+    #[test]
+    fn what_a_search_costs_is_known_once_it_is_sized() {
+        let spec = SearchSpec::from_json(r#"{"population": 5, "epochs": 10, "batch_size": 4, "streams": 3}"#);
+        let spec = spec.unwrap();
+        assert_eq!((spec.images(), spec.images_scored(), spec.train_size()), (0, 0, None));
+        let sized = SearchSpec { train_size: Some(11), val_size: Some(7), ..spec };
+        // Two whole batches of 4 in each epoch; scores after epochs 3, 6, 9 and 10.
+        assert_eq!((sized.images(), sized.images_scored()), (8 * 10 * 5, 7 * 5 * 4));
+        assert_eq!((sized.models(), sized.models_at_once(), sized.epochs()), (5, 5, 10));
+        assert_eq!((sized.streams(), sized.train_size()), (Some(3), Some(11)));
+        assert_eq!(SearchSpec::schedules_field().1.len(), 0, "it trains with none");
+    }
+
+    #[test]
+    fn validation_images_are_the_searchs_where_a_comparison_needs_them() {
+        let val_size = |then: &str| {
+            let text = format!(r#"{{"val_size": 64, "then_compare": {then}}}"#);
+            SearchSpec::from_json(&text).unwrap().comparison().unwrap().unwrap().val_size
+        };
+        assert_eq!(val_size("true"), Some(64), "to tune an arm");
+        assert_eq!(val_size(r#"{"val_size": 32}"#), Some(32));
+        assert_eq!(val_size(r#"{"arms": ["none", "search"]}"#), None);
+        // What was asked for and is not needed is refused when the comparison is sized.
+        assert_eq!(val_size(r#"{"arms": ["none", "search"], "val_size": 32}"#), Some(32));
+    }
+
+    #[test]
+    fn bounds_are_allowed() {
+        let spec = SearchSpec::from_json(
+            r#"{"quantile": 0.5, "population": 256, "streams": 16, "lr": 1000, "weight_decay": 1000,
+                "resample_probability": 1, "epochs": 1000000, "batch_size": 65536,
+                "lr_schedule": {"steps": [1], "factor": 1}}"#,
+        );
+        assert_eq!(spec.unwrap().quantile, 0.5);
+        refuse(r#"{"lr": 1000.5}"#, "lr", "up to 1000");
+        refuse(r#"{"weight_decay": 1000.5}"#, "weight_decay", "0..=1000");
+        refuse(r#"{"lr_schedule": {"steps": [1], "factor": 1.5}}"#, "lr_schedule", "up to 1");
+        refuse(r#"{"lr_schedule": {"steps": [1], "factor": -1}}"#, "lr_schedule", "above 0");
+        refuse(r#"{"lr_schedule": {"steps": [1, 1], "factor": 1}}"#, "lr_schedule", "ascending");
+    }
+
     #[test]
     fn learning_rates_by_hand() {
         let cosine = LrSchedule::Cosine;
         assert_eq!(cosine.factor(0, 31, 200), 1.0);
         assert!((cosine.factor(3_100, 31, 200) - 0.5).abs() < 1e-12);
+        // The cosines of 60, 120 and 180 degrees.
+        for (step, factor) in [(10, 0.75), (20, 0.25), (30, 0.0)] {
+            assert!((cosine.factor(step, 3, 10) - factor).abs() < 1e-12, "step {step}");
+        }
         let steps = LrSchedule::Steps { steps: vec![80, 120], factor: 0.1 };
         let at = |epoch: u64| steps.factor(epoch * 7 + 3, 7, 160);
         assert_eq!((at(79), at(80), at(119)), (1.0, 0.1, 0.1));

@@ -324,3 +324,74 @@ impl Fields {
 fn as_text<S: Serializer>(value: &impl fmt::Display, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_str(value)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{ComparisonSpec, EvaluationSpec, SearchSpec};
+
+    #[test]
+    fn devices_read_back() {
+        for (text, written) in [
+            ("auto", "auto"),
+            ("cpu", "cpu"),
+            ("cuda", "cuda:0"),
+            ("cuda:0", "cuda:0"),
+            ("cuda:12", "cuda:12"),
+        ] {
+            assert_eq!(text.parse::<DeviceChoice>().unwrap().to_string(), written);
+        }
+        for wrong in ["", "gpu", "cuda:", "cuda:x", "cuda:-1", "CPU"] {
+            assert_eq!(wrong.parse::<DeviceChoice>().unwrap_err(), "auto, cpu, cuda, cuda:N", "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn a_batch_must_be_full() {
+        let spec = EvaluationSpec::from_json(r#"{"batch_size": 8}"#).unwrap();
+        assert_eq!(spec.training.check_batch_of(8), Ok(()));
+        assert_eq!(spec.training.check_batch_of(9), Ok(()));
+        let error = spec.training.check_batch_of(7).unwrap_err().to_string();
+        assert_eq!(error, "batch_size is 8; allowed: 1..=7, so that train_size (7) holds a batch");
+    }
+
+    #[test]
+    fn what_is_trained_is_whole_batches() {
+        let spec = EvaluationSpec::from_json(r#"{"batch_size": 4, "epochs": 3, "train_size": 11}"#).unwrap();
+        assert_eq!((spec.images(), spec.images_scored(), spec.epochs()), (8 * 3, 0, 3));
+        assert_eq!((spec.models(), spec.models_at_once(), spec.streams()), (1, 1, None));
+        assert_eq!(EvaluationSpec { train_size: Some(12), ..spec }.images(), 12 * 3);
+    }
+
+    /// A job in another place is the same job but for what belongs to the place.
+    #[track_caller]
+    fn check<S: Spec + std::fmt::Debug>(place: &str) {
+        let job = S::from_json(r#"{"name": "one", "epochs": 7, "seed": 3}"#).unwrap();
+        let other = S::from_json(&format!(r#"{{"name": "other", "epochs": 9, {place}}}"#)).unwrap();
+        let placed = job.placed_as(&other);
+        let expected =
+            S::from_json(&format!(r#"{{"name": "one", "epochs": 7, "seed": 3, {place}}}"#)).unwrap();
+        assert_eq!(placed, expected);
+        assert_ne!(placed, job);
+        assert_eq!((job.name(), other.name(), job.training().epochs), ("one", "other", 7));
+        let mut renamed = job.clone();
+        renamed.rename("another".to_owned());
+        assert_eq!(renamed.name(), "another");
+        assert_eq!(renamed.placed_as(&job), renamed);
+    }
+
+    #[test]
+    fn a_job_is_the_same_in_another_place() {
+        check::<EvaluationSpec>(r#""device": "cuda:1", "precision": "bf16""#);
+        check::<ComparisonSpec>(r#""device": "cuda:1", "precision": "bf16", "strategy": "stacked""#);
+        check::<SearchSpec>(r#""device": "cuda:1", "precision": "bf16", "strategy": "graphs", "streams": 2"#);
+        for part in [r#""device": "cpu""#, r#""precision": "fp32""#] {
+            check::<EvaluationSpec>(part);
+            check::<ComparisonSpec>(part);
+            check::<SearchSpec>(part);
+        }
+        check::<ComparisonSpec>(r#""strategy": "stacked""#);
+        check::<SearchSpec>(r#""strategy": "stacked""#);
+        check::<SearchSpec>(r#""streams": 2"#);
+    }
+}
