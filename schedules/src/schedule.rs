@@ -270,6 +270,8 @@ fn check_epochs(epochs: u64) -> Result<u32, ScheduleError> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
     use crate::policy::TrivialAugmentWide;
 
@@ -324,6 +326,31 @@ mod tests {
         assert_eq!(sorted, [1, 1, 2, 3, 3, 3], "every search epoch once");
         assert_eq!(shuffled(1), shuffled(1));
         assert!((0..20).any(|seed| shuffled(seed) != shuffled(1)), "the seed matters");
+    }
+
+    #[test]
+    fn every_order_is_as_likely() {
+        let mut counts = BTreeMap::new();
+        for seed in 0..6_000 {
+            *counts.entry(shuffled_epochs(3, seed)).or_insert(0u32) += 1;
+        }
+        // 6,000 draws of 6 orders: mean 1,000, standard deviation 29.
+        assert_eq!(counts.len(), 6);
+        assert!(counts.values().all(|count| count.abs_diff(1_000) < 145), "{counts:?}");
+    }
+
+    /// The canonical form, spelt out: what is pinned for ever must not change with whatever writes it.
+    #[test]
+    fn a_digest_is_of_the_canonical_form() {
+        let rotate = |level| Policy::from_hyperparameters(&[Op::Rotate], &[level, 9, 0, 0]).unwrap();
+        let digest = |policies: &[Policy]| {
+            let segments = policies.iter().map(|policy| Segment { epochs: 2, policy: policy.clone() });
+            Schedule::new("test", segments.collect(), Provenance::default()).unwrap().digest()
+        };
+        let pairs = "pba-schedule/1\nRotate\n4 1 9 0 0\n2 2 9 0 0\n";
+        assert_eq!(digest(&[rotate(1), rotate(1), rotate(2)]), Digest::of(pairs));
+        let mixed = "pba-schedule/2\n2 pairs Rotate: 1 9 0 0\n2 trivial-augment-wide 31 bins\n";
+        assert_eq!(digest(&[rotate(1), Policy::TrivialAugmentWide(TrivialAugmentWide)]), Digest::of(mixed));
     }
 
     #[test]

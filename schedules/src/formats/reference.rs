@@ -166,6 +166,10 @@ mod tests {
         refuse(&(line("2", "7", 2, 1, 2) + "[1, 2]"), "line 2: a list of 2 entries");
         refuse("nonsense", "line 1: not a list");
         refuse(&line("2", "7", 8, 1, 2), "exploit at epoch 8");
+        for epoch in ["-1", "2.5", "4294967296", "\"3\""] {
+            let log = line("2", "7", 3, 1, 2).replacen(", 3, 3, ", &format!(", 3, {epoch}, "), 1);
+            refuse(&log, &format!("line 1: clone iteration {epoch} is not a count of epochs"));
+        }
         refuse(&(line("2", "7", 5, 1, 2) + &line("1", "2", 4, 2, 3)), "line 2: exploit at epoch 4");
         refuse(&line("2", "7", 2, 11, 2), "probability 11");
     }

@@ -123,7 +123,7 @@ mod tests {
     fn names_say_both_numbers() {
         for (ops, magnitude) in [(1, 0), (2, 9), (8, 30)] {
             let policy = RandAugment::new(ops, magnitude).unwrap();
-            assert_eq!((policy.count(), policy.magnitude()), (ops, magnitude));
+            assert_eq!((policy.count(), policy.magnitude(), policy.ops().count()), (ops, magnitude, 13));
             assert_eq!(policy.name(), format!("randaugment:{ops}:{magnitude}"));
             assert_eq!(policy.to_string(), format!("{ops} of 14 ops at magnitude {magnitude} of 30"));
             assert_eq!(policy.canonical(), format!("{ops} {magnitude}"));

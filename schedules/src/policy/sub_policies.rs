@@ -182,6 +182,8 @@ mod tests {
         assert_eq!(policy.ops().collect::<Vec<_>>(), [Op::Rotate, Op::Invert, Op::Posterize]);
         assert_eq!(policy.odds(Op::Rotate), OpOdds { probability: 0.375, magnitude: 6.0 });
         assert_eq!(policy.odds(Op::Invert), OpOdds { probability: 0.5, magnitude: 0.0 });
+        let sure = SubPolicies::new(vec![[chance(Op::Rotate, 10, 3), chance(Op::Rotate, 10, 8)]]).unwrap();
+        assert_eq!(sure.odds(Op::Rotate), OpOdds { probability: 1.0, magnitude: 5.5 });
         assert_eq!(policy.odds(Op::Posterize), OpOdds { probability: 0.0, magnitude: 0.0 });
         assert_eq!(policy.canonical(), "Rotate 5 4, Rotate 5 8; Invert 10, Posterize 0 3");
         assert_eq!(policy.to_string(), "Rotate 0.5/4 then Rotate 0.5/8; Invert 1.0 then Posterize 0.0/3");

@@ -102,7 +102,7 @@ fn pairs(spec: &ComparisonSpec, subjects: &[Subject]) -> Vec<(usize, usize)> {
 
 #[cfg(test)]
 mod tests {
-    use pba_specs::{Contrast, Spec, Unit, Verdict};
+    use pba_specs::{Candidate, Contrast, Spec, Tuning, Unit, Verdict};
 
     use super::*;
     use crate::markdown::markdown;
@@ -308,7 +308,7 @@ mod tests {
              +0.48, 3 seeds)."
         );
         assert_eq!(
-            verdict(r#"{"arms": ["none", "a", "b"], "seeds": 3}"#, &[none, mine, &[0.5, 0.5, 0.5]]),
+            verdict(r#"{"arms": ["none", "b", "a"], "seeds": 3}"#, &[none, &[0.5, 0.5, 0.5], mine]),
             "a is not shown to be better than none, which costs nothing (-2.00 points of error, 97.5 % interval -5.58 \
              to +1.58, 3 seeds)."
         );
@@ -376,6 +376,35 @@ mod tests {
             "| a | none | -0.95 |",
             "4 of 4 runs",
             "for 3 s on cpu",
+        ] {
+            assert!(text.contains(part), "{text}\ndoes not hold {part:?}");
+        }
+        assert!(!text.contains("group") && !text.contains("diverged"), "{text}");
+    }
+
+    #[test]
+    fn the_markdown_says_what_diverged_and_what_was_tuned() {
+        let text = r#"{"arms": ["none", "a", "b"], "groups": {"learned": ["a", "b"]}, "seeds": 2}"#;
+        let spec = spec(text);
+        let mut results = of(&spec, &[&[0.5, 0.5], &[0.25, f64::NAN], &[f64::NAN, f64::NAN]]);
+        results.tuning = Some(Tuning {
+            chosen: "randaugment:1:6".to_owned(),
+            candidates: vec![
+                Candidate { arm: "randaugment:1:3".to_owned(), mean: None },
+                Candidate { arm: "randaugment:1:6".to_owned(), mean: Some(0.125) },
+            ],
+            seeds: 3,
+            images: 64,
+        });
+        let text = markdown(&spec, &results, None);
+        for part in [
+            "\n| none | 50.00 | 0.00 | 2 | 50.00 50.00 |\n| a | 25.00 | - | 1 (1 diverged) | 25.00 - |\n\
+             | b | - | - | 0 (2 diverged) | - - |\n",
+            "\n| group | mean error, % | deviation of its arms | arms |\n| --- | ---: | ---: | ---: |\n\
+             | learned | 25.00 | - | 1 |\n",
+            "\n`randaugment:tuned` is `randaugment:1:6`, the best of 2 settings on 64 validation images with 3 seeds \
+             each, 6 runs:\n\n| setting | mean validation error, % |\n| --- | ---: |\n| randaugment:1:3 | - |\n\
+             | randaugment:1:6 | 12.50 |\n",
         ] {
             assert!(text.contains(part), "{text}\ndoes not hold {part:?}");
         }

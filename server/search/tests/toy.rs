@@ -1,9 +1,9 @@
 //! The whole search on a trainer whose optimum is known.
 
-use pba_schedules::{Op, Policy, Schedule};
+use pba_schedules::{Op, Policy, Provenance, Schedule};
 use pba_search::journal::{Replay, line, replay};
 use pba_search::toy::ToyTrainer;
-use pba_search::{Event, Run, Search, SearchSpec, Spec, quantile_count, run};
+use pba_search::{Done, Event, Exploit, Run, Search, SearchSpec, Spec, quantile_count, run};
 
 fn spec(text: &str) -> SearchSpec {
     SearchSpec::from_json(text).unwrap()
@@ -134,6 +134,126 @@ fn ends_with_a_generation_when_asked() {
     let mut journal = line(&started);
     continued(Search::new(spec), &mut trainer, &mut journal);
     assert_eq!(journal, whole);
+}
+
+/// What the API shows is what the journal says, after each of its events.
+#[test]
+fn results_follow_the_journal() {
+    let spec = spec(r#"{"name": "mine", "ops": ["Rotate"], "population": 4, "epochs": 6, "seed": 2}"#);
+    let (_, journal, schedule) = complete(&spec);
+    let before = Search::results(None, &spec, false);
+    assert_eq!((before.best_accuracy, before.population, before.members.len()), (None, 4, 0));
+    let events: Vec<Event> = journal.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let (mut search, digest) = Search::begin(&events[0]).unwrap();
+    assert!(Search::begin(&events[1]).is_none());
+    assert_eq!((digest, search.spec(), search.epoch(), search.best_accuracy()), ("toy", &spec, 0, None));
+    let (mut trained, mut last, mut ages, mut parents) = (0, vec![None; 4], [0; 4], [None; 4]);
+    for event in &events[1..] {
+        assert!(!search.is_complete() && Run::schedule(&search).is_none());
+        search.apply(event).unwrap();
+        match event {
+            Event::Scored { epoch, scores } => {
+                ages = ages.map(|age| age + epoch - trained);
+                (trained, last) = (*epoch, scores.clone());
+            }
+            Event::Exploit(exploit) => {
+                ages[exploit.target as usize] = 0;
+                parents[exploit.target as usize] = Some(exploit.clone);
+            }
+            _ => {}
+        }
+        let results = Search::results(Some(&search), &spec, false);
+        let best = last.iter().copied().flatten().fold(f64::MIN, f64::max);
+        assert_eq!((results.best_accuracy, search.best_accuracy()), (Some(best), Some(best)));
+        assert_eq!((search.epoch(), results.schedule), (trained, None));
+        for (id, member) in (0..).zip(results.members) {
+            let expected = (id as u32, last[id], ages[id], parents[id]);
+            assert_eq!((member.id, member.score, member.age, member.parent), expected);
+        }
+    }
+    assert!(parents.iter().any(Option::is_some), "somebody copied somebody");
+    assert!(search.is_complete());
+    assert_eq!(Run::schedule(&search), Some(&schedule));
+    let done = Search::results(Some(&search), &spec, true);
+    assert_eq!(done.schedule.as_deref(), Some("mine"));
+}
+
+/// A schedule says where it comes from: the data, the model and the seed that would give it again.
+#[test]
+fn a_schedule_says_where_it_comes_from() {
+    let spec = spec(
+        r#"{"ops": ["Rotate"], "population": 4, "epochs": 6, "seed": 5, "model": "tiny", "dataset": "d"}"#,
+    );
+    let (trainer, _, schedule) = complete(&spec);
+    let best = trainer.weights.iter().copied().fold(f64::MIN, f64::max);
+    let expected = Provenance {
+        dataset: Some("d".to_owned()),
+        model: Some("tiny".to_owned()),
+        population: Some(4),
+        seed: Some(5),
+        score: Some(best),
+        ..Provenance::default()
+    };
+    assert_eq!(schedule.provenance, expected);
+}
+
+#[test]
+fn a_search_may_ask_for_a_comparison() {
+    assert_eq!(Search::comparison(&spec("{}")), None);
+    let asking = spec(r#"{"name": "mine", "then_compare": {"seeds": 3}}"#);
+    let comparison = Search::comparison(&asking).unwrap();
+    assert_eq!((comparison.name.as_str(), comparison.seeds), ("mine-compared", 3));
+}
+
+/// Members that all diverged have no score; the search still ends, with the first one's policies.
+#[test]
+fn a_search_whose_members_all_diverge_ends() {
+    let spec = spec(r#"{"ops": ["Rotate"], "population": 4, "epochs": 3}"#);
+    let mut search = Search::new(spec);
+    search.apply(&Event::scored(3, &[f64::NAN; 4])).unwrap();
+    assert_eq!(search.best_accuracy(), None);
+    let mut done = None;
+    let record = |event: &Event| {
+        if let Event::Done(event) = event {
+            done = Some(event.clone());
+        }
+        Ok(())
+    };
+    let mut trainer = ToyTrainer::new(search.spec());
+    trainer.checkpoints.insert(3, vec![f64::NAN; 4]);
+    let schedule = run(&mut search, &mut trainer, record).unwrap();
+    let done = done.unwrap();
+    assert_eq!((done.winner, done.score, schedule.provenance.score), (0, None, None));
+}
+
+/// Each event of a journal is checked against where the search stands.
+#[test]
+fn events_that_cannot_be_are_refused() {
+    let spec = spec(r#"{"ops": ["Rotate"], "population": 4, "epochs": 6}"#);
+    let (_, journal, _) = complete(&spec);
+    let events: Vec<Event> = journal.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let after = |count: usize| {
+        let mut search = Search::begin(&events[0]).unwrap().0;
+        events[1..count].iter().for_each(|event| search.apply(event).unwrap());
+        search
+    };
+    let refused = |count, event: &Event| after(count).apply(event).unwrap_err();
+    assert_eq!(refused(1, &Event::scored(3, &[0.5; 3])), "3 scores for 4 members");
+    assert_eq!(refused(1, &Event::scored(6, &[0.5; 4])), "scores of epoch 6 after epoch 0");
+    let Event::Exploit(exploit) = &events[2] else { panic!("{:?}", events[2]) };
+    let unlike = |change: fn(&mut Exploit)| {
+        let mut exploit = exploit.clone();
+        change(&mut exploit);
+        refused(2, &Event::Exploit(exploit))
+    };
+    assert_eq!(unlike(|exploit| exploit.epoch = 2), "no such exploit after epoch 3");
+    assert_eq!(unlike(|exploit| exploit.target = 4), "no such exploit after epoch 3");
+    assert_eq!(unlike(|exploit| exploit.clone = 4), "no such exploit after epoch 3");
+    assert!(unlike(|exploit| exploit.policy = vec![11, 0, 0, 0]).contains("probability 11 of Rotate"));
+    let Some(Event::Done(done)) = events.last() else { panic!("{:?}", events.last()) };
+    let other = Event::Done(Done { digest: "0".repeat(64), ..done.clone() });
+    let error = refused(events.len() - 1, &other);
+    assert_eq!(error, format!("a schedule whose digest is {}, not {}", done.digest, "0".repeat(64)));
 }
 
 #[test]
