@@ -1,9 +1,12 @@
 //! The whole search on a trainer whose optimum is known.
 
+use std::convert::Infallible;
+use std::ops::Range;
+
 use pba_schedules::{Op, Policy, Provenance, Schedule};
 use pba_search::journal::{Replay, line, replay};
 use pba_search::toy::ToyTrainer;
-use pba_search::{Done, Event, Exploit, Run, Search, SearchSpec, Spec, quantile_count, run};
+use pba_search::{Done, Event, Exploit, Run, Search, SearchSpec, Spec, Trainer, quantile_count, run};
 
 fn spec(text: &str) -> SearchSpec {
     SearchSpec::from_json(text).unwrap()
@@ -98,6 +101,61 @@ fn resumes_from_every_prefix() {
             assert_eq!(resumed.epochs_trained, spec.training.epochs - at, "no saved epoch is trained twice");
         }
     }
+}
+
+/// A search goes on where its models are as the journal says: at its start, after a generation, or at its end.
+#[test]
+fn a_journal_leads_to_its_last_checkpoint() {
+    let (_, journal, _) = complete(&spec(r#"{"ops": ["Rotate"], "population": 5, "epochs": 10, "seed": 3}"#));
+    let lines: Vec<&str> = journal.split_inclusive('\n').collect();
+    let (mut epoch, mut events) = (0, 0);
+    for count in 1..=lines.len() {
+        match serde_json::from_str(lines[count - 1]).unwrap() {
+            Event::Started { .. } | Event::Done(_) => events = count,
+            Event::Checkpoint { epoch: saved } => (epoch, events) = (saved, count),
+            _ => {}
+        }
+        let replayed = replay::<Search>(&lines[..count].concat()).unwrap().unwrap();
+        let bytes: usize = lines[..events].iter().map(|line| line.len()).sum();
+        assert_eq!((replayed.run.epoch(), replayed.events, replayed.bytes), (epoch, events, bytes));
+    }
+    assert_eq!((epoch, events), (10, lines.len()));
+}
+
+/// A trainer that only does what every trainer must.
+struct Plain(ToyTrainer);
+
+impl Trainer for Plain {
+    type Error = Infallible;
+
+    fn restore(&mut self, epoch: u32) -> Result<(), Infallible> {
+        self.0.restore(epoch)
+    }
+
+    fn train(&mut self, policies: &[&Policy], epochs: Range<u32>) -> Result<(), Infallible> {
+        self.0.train(policies, epochs)
+    }
+
+    fn evaluate(&mut self) -> Result<Vec<f64>, Infallible> {
+        self.0.evaluate()
+    }
+
+    fn copy(&mut self, from: u32, to: u32) -> Result<(), Infallible> {
+        self.0.copy(from, to)
+    }
+
+    fn save(&mut self, epoch: u32) -> Result<(), Infallible> {
+        self.0.save(epoch)
+    }
+}
+
+#[test]
+fn a_trainer_that_cannot_be_asked_trains_every_epoch() {
+    let spec = spec(r#"{"ops": ["Rotate"], "population": 4, "epochs": 9}"#);
+    let (_, _, schedule) = complete(&spec);
+    let mut plain = Plain(ToyTrainer::new(&spec));
+    assert_eq!(run(&mut Search::new(spec), &mut plain, |_| Ok(())), Ok(schedule));
+    assert_eq!(plain.0.epochs_trained, 9);
 }
 
 /// A search that is asked to end has the events of one that is not, up to the generation; its schedule is the
