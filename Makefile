@@ -32,7 +32,7 @@ endif
 RELEASE := $(CARGO) build --release --locked -p pba-server -p pba-trainer
 
 .DEFAULT_GOAL := help
-.PHONY: help prerequisites run serve build server trainer test lint test-build test-rust test-python chaos libtorch torchvision clean \
+.PHONY: help prerequisites run serve build server trainer test lint test-build test-rust test-python chaos fuzz libtorch torchvision clean \
 	bench bench-peers bench-scaling bench-memory bench-parts bench-hottest bench-kernels
 
 help: ## Show what can be made
@@ -94,6 +94,25 @@ test-python: $(VENV)/ready test-build ## Run the tests of the Python client
 chaos: $(VENV)/ready test-build ## Break servers, trainers and clients 1,000 times, in ten minutes; KIND= FAULTS= SEED= ONLY=
 	target/debug/pba-chaos $(if $(KIND),--kind $(KIND)) $(if $(FAULTS),--faults $(FAULTS)) $(if $(SEED),--seed $(SEED)) \
 	    $(if $(ONLY),--only $(ONLY)) $(if $(KIND)$(FAULTS)$(ONLY),--tell,--out benches/results/chaos)
+
+# libFuzzer on the stable compiler: these have it count edges and watch comparisons. For a target of its own, as
+# build scripts and macros would have nothing to count with.
+FUZZ_HOST := $(shell rustc --print host-tuple 2> /dev/null)
+FUZZ_FLAGS := -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
+	-Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table \
+	-Cllvm-args=-sanitizer-coverage-trace-compares -Cdebug-assertions -Coverflow-checks
+fuzz: NEEDS := tests
+FUZZ_TARGETS := jpeg packed parquet png folders stream python apply query schedule log journal config spec
+
+# Seven hours; one of them by TARGET=packed SECONDS=60. What fails is kept in target/fuzz, with all inputs. atheris,
+# for the Python client, has wheels for some Pythons only.
+fuzz: prerequisites $(VENV)/ready ## Look for inputs that break decoders and readers, half an hour each; TARGET= SECONDS=
+	RUSTFLAGS="$(FUZZ_FLAGS)" CARGO_TARGET_DIR=$(CURDIR)/target/fuzzer $(CARGO) build --release --locked \
+	    --target $(FUZZ_HOST) -p pba-tests --features fuzz --bin pba-fuzz
+	@# Of a given TARGET other than python, nothing is needed of it.
+	$(if $(filter-out python,$(TARGET)),,$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check atheris==3.0.0)
+	PBA_FUZZER=$(CURDIR)/target/fuzzer/$(FUZZ_HOST)/release/pba-fuzz PBA_PYTHON=$(CURDIR)/$(VENV)/bin/python \
+	    tests/fuzz/run.sh $(or $(SECONDS),1800) $(or $(TARGET),$(FUZZ_TARGETS))
 
 libtorch: prerequisites $(VENV)/bin/python ## Fetch libtorch, which the trainer links
 	PYTHON=$(VENV)/bin/python server/trainer/fetch-libtorch.sh

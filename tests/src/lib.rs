@@ -10,6 +10,7 @@
 pub mod binary;
 pub mod chaos;
 pub mod epoch;
+pub mod fuzz;
 pub mod http;
 pub mod imports;
 pub mod metrics;

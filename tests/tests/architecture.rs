@@ -68,6 +68,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "http",
             "server",
             "cli",
+            "untrusted",
         ],
     ),
     ("pba-datasets", &["error", "parallel", "decode", "packed", "cache", "dataset", "formats", "import"]),

@@ -1,24 +1,17 @@
 //! A stream of one epoch.
 
-use std::collections::BTreeMap;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
 use arrow_array::RecordBatch;
-use arrow_buffer::Buffer;
-use arrow_ipc::convert::try_schema_from_ipc_buffer;
-use arrow_ipc::reader::StreamDecoder;
 use arrow_schema::SchemaRef;
 use pba_wire::{EpochRequest, Query};
 use pba_wire::{checksum, stream};
 
 use crate::address::segment;
+use crate::decoding::{Count, Decoding, announced, columns, text};
 use crate::error::ClientError;
 use crate::messages::Messages;
 use crate::replicas::{ATTEMPTS_MAX, Body, ImportWait, PAUSE, Replicas};
-
-/// Sides of images are shorter, so that no product of them overflows.
-const SIDE_MAX: u32 = 1 << 14;
 
 /// What is known of a stream so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -52,25 +45,11 @@ pub struct EpochStream {
     since: Instant,
 }
 
-/// Batches, and their rows.
-#[derive(Clone, Copy, Default)]
-struct Count {
-    batches: u64,
-    rows: u64,
-}
-
 struct Connection {
     body: Body,
-    /// Puts messages together and checks them, unless something else answers for the bytes.
-    messages: Option<Messages>,
-    schema: Option<SchemaRef>,
     /// What the server says of the request that it answers, where that is checked.
     answers: Option<String>,
-    decoder: StreamDecoder,
-    /// Received bytes that are not decoded yet.
-    rest: Buffer,
-    /// A batch that is decoded, and not taken yet.
-    batch: Option<RecordBatch>,
+    decoding: Decoding,
 }
 
 impl EpochStream {
@@ -244,32 +223,19 @@ impl EpochStream {
         let replica = self.replicas.at(self.replica);
         let body = replica.stream(&path).await?;
         self.stats.shares_memory = !matches!(body, Body::Http(_));
-        let messages = (replica.checks && !self.stats.shares_memory).then(Messages::default);
-        let answers = messages.is_some().then(|| body.header(checksum::REQUEST_HEADER).to_owned());
-        let (decoder, rest) = (StreamDecoder::new(), Buffer::default());
-        let mut connection = Connection { body, messages, schema: None, answers, decoder, rest, batch: None };
+        let checks = replica.checks && !self.stats.shares_memory;
+        let answers = checks.then(|| body.header(checksum::REQUEST_HEADER).to_owned());
+        let messages = (!self.stats.shares_memory).then(|| Messages::new(checks));
+        let mut connection = Connection { body, answers, decoding: Decoding::new(messages) };
         let schema = loop {
             if !connection.advance(replica.stall, &mut self.stats.bytes).await? {
                 return Err(ClientError::Stream("it does not start with a schema".to_owned()));
             }
-            if let Some(schema) = connection.schema.take().or_else(|| connection.decoder.schema()) {
+            if let Some(schema) = connection.decoding.schema() {
                 break schema;
             }
         };
-        let announced =
-            Count { batches: number(&schema, stream::BATCHES)?, rows: number(&schema, stream::ROWS)? };
-        if announced.batches == 0 && announced.rows > 0 {
-            return Err(ClientError::Stream("it announces rows but no batches".to_owned()));
-        }
-        if !is_of_images(&schema) {
-            let columns = replica.hide(&columns(&schema));
-            return Err(ClientError::Stream(format!(
-                "its columns are not image, label and index: {columns}"
-            )));
-        }
-        if text(&schema, stream::RECIPE).is_empty() {
-            return Err(ClientError::Stream(format!("its schema has no {}", stream::RECIPE)));
-        }
+        let announced = announced(&schema).map_err(|reason| ClientError::Stream(replica.hide(&reason)))?;
         self.check(&schema, stream::EPOCH, self.epoch)?;
         self.check(&schema, stream::SEED, self.request.seed)?;
         Ok((connection, schema, announced))
@@ -280,7 +246,7 @@ impl EpochStream {
         let stall = self.replicas.at(self.replica).stall;
         let connection = self.connection.as_mut().expect("a connection was made");
         loop {
-            let batch = connection.batch.take();
+            let batch = connection.decoding.batch();
             if batch.is_some() || !connection.advance(stall, &mut self.stats.bytes).await? {
                 return Ok(batch);
             }
@@ -328,57 +294,15 @@ impl Connection {
     /// Decodes up to the end of the next batch or of the received bytes, receiving some first if there are
     /// none; false at the end of the answer.
     async fn advance(&mut self, stall: Duration, received: &mut u64) -> Result<bool, ClientError> {
-        if self.rest.is_empty() {
+        if self.decoding.is_empty() {
             // TCP's own limit ends it first, and says the same.
             let next = tokio::time::timeout(stall, self.body.next()).await;
             let next = next.unwrap_or_else(|_| Err(ClientError::Stream(format!("no data for {stall:?}"))));
             let Some(bytes) = next? else { return Ok(false) };
             *received += bytes.len() as u64;
-            self.rest = bytes;
+            self.decoding.take(bytes);
         }
-        let mut message;
-        let bytes = match &mut self.messages {
-            None => &mut self.rest,
-            Some(messages) => match messages.next(&mut self.rest)? {
-                None => return Ok(true),
-                Some(whole) => {
-                    message = whole;
-                    &mut message
-                }
-            },
-        };
-        // Of nonsense in a header arrow's decoder makes a panic here and there.
-        let decoded = catch_unwind(AssertUnwindSafe(|| {
-            if self.messages.is_some() && self.decoder.schema().is_none() {
-                // Arrow's decoder looks at the schema when the first batch comes, which may be late.
-                self.schema = try_schema_from_ipc_buffer(bytes).ok().map(SchemaRef::new);
-            }
-            self.decoder.decode(bytes)
-        }));
-        let decoded = decoded.map_err(|_| ClientError::Stream("an invalid Arrow message".to_owned()))?;
-        self.batch = decoded.map_err(|error| ClientError::Stream(error.to_string()))?;
+        self.decoding.advance()?;
         Ok(true)
     }
-}
-
-/// Whether the columns are those of every stream, whatever the size of its images.
-fn is_of_images(schema: &SchemaRef) -> bool {
-    let shape = stream::image_shape(schema).filter(|&(height, width)| height.max(width) <= SIDE_MAX);
-    shape.is_some_and(|(height, width)| {
-        *stream::schema(height, width, BTreeMap::new()).fields() == *schema.fields()
-    })
-}
-
-fn columns(schema: &SchemaRef) -> String {
-    let columns = schema.fields().iter().map(|field| format!("{}: {}", field.name(), field.data_type()));
-    columns.collect::<Vec<_>>().join(", ")
-}
-
-fn text<'a>(schema: &'a SchemaRef, key: &str) -> &'a str {
-    schema.metadata().get(key).map(String::as_str).unwrap_or_default()
-}
-
-fn number(schema: &SchemaRef, key: &str) -> Result<u64, ClientError> {
-    let number = text(schema, key).parse().ok();
-    number.ok_or_else(|| ClientError::Stream(format!("its schema has no {key}")))
 }

@@ -16,6 +16,7 @@
 
 mod address;
 mod client;
+mod decoding;
 mod epoch;
 mod error;
 mod events;
@@ -26,6 +27,7 @@ mod replicas;
 mod shared_memory;
 
 pub use client::Client;
+pub use decoding::decode_answer;
 pub use epoch::{EpochStream, Stats};
 pub use error::ClientError;
 pub use events::{Event, Events, RECONNECTING};

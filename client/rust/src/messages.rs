@@ -1,7 +1,7 @@
 //! The messages of a stream, put together from bytes as they come, and checked before anything is decoded.
 
 use arrow_buffer::{Buffer, MutableBuffer};
-use arrow_ipc::root_as_message;
+use arrow_ipc::{Message, MessageHeader, root_as_message};
 use pba_wire::checksum;
 
 use crate::error::ClientError;
@@ -16,9 +16,9 @@ const BODY_BYTES_MAX: usize = 4 << 30;
 /// Room is made as bytes come, never for more than these at once: a length may be wrong.
 const ROOM_BYTES: usize = 16 << 20;
 
-/// Puts messages together, and checks the checksum that each carries.
-#[derive(Default)]
+/// Puts messages together, and checks the checksum that each carries, unless something else answers for the bytes.
 pub(crate) struct Messages {
+    checks: bool,
     arriving: MutableBuffer,
     /// Length of what precedes the body, and of the whole message, as far as known.
     head: Option<usize>,
@@ -28,6 +28,10 @@ pub(crate) struct Messages {
 }
 
 impl Messages {
+    pub(crate) fn new(checks: bool) -> Messages {
+        Messages { checks, arriving: MutableBuffer::default(), head: None, whole: None, stream: None }
+    }
+
     /// Takes bytes up to the end of the next message, and returns that; none if it is not complete.
     ///
     /// # Errors
@@ -48,6 +52,7 @@ impl Messages {
                 (Some(head), None) => {
                     let message = root_as_message(&self.arriving[PREFIX_BYTES..head])
                         .map_err(|error| wrong(format!("a message cannot be read: {error}")))?;
+                    check_kind(&message)?;
                     let body = usize::try_from(message.bodyLength()).ok();
                     let body = body.filter(|&body| body <= BODY_BYTES_MAX).ok_or_else(|| {
                         wrong(format!("a message announces a body of {} bytes", message.bodyLength()))
@@ -76,13 +81,35 @@ impl Messages {
     fn complete(&mut self, head: usize) -> Result<Buffer, ClientError> {
         let message: Buffer = std::mem::take(&mut self.arriving).into();
         (self.head, self.whole) = (None, None);
-        if head > PREFIX_BYTES {
+        if self.checks && head > PREFIX_BYTES {
             let (head, body) = message.split_at(head);
             let stream = self.stream.unwrap_or(0);
             let found = checksum::check(head, body, stream).map_err(|error| wrong(error.to_string()))?;
             self.stream.get_or_insert(found);
         }
         Ok(message)
+    }
+}
+
+/// Checks the kind of a whole message; what is none is left to Arrow's decoder.
+pub(crate) fn check_whole(message: &[u8]) -> Result<(), ClientError> {
+    let head = message.get(MARK.len()..PREFIX_BYTES).and_then(|length| {
+        let length = u32::from_le_bytes(length.try_into().ok()?) as usize;
+        message.get(PREFIX_BYTES..PREFIX_BYTES.checked_add(length)?)
+    });
+    head.and_then(|head| root_as_message(head).ok()).map_or(Ok(()), |message| check_kind(&message))
+}
+
+/// Checks that a message is one of those that a stream has when no codec was asked for. Arrow's decoder takes room
+/// for what a compressed buffer says that it inflates to, however much, and without it the process ends.
+fn check_kind(message: &Message<'_>) -> Result<(), ClientError> {
+    let batch = message.header_as_record_batch();
+    if batch.is_some_and(|batch| batch.compression().is_some()) {
+        return Err(wrong("a batch is compressed, which was not asked for".to_owned()));
+    }
+    match message.header_type() {
+        MessageHeader::Schema | MessageHeader::RecordBatch => Ok(()),
+        other => Err(wrong(format!("a message is a {other:?}, and neither a schema nor a batch"))),
     }
 }
 

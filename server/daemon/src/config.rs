@@ -234,6 +234,14 @@ impl Config {
     pub(crate) fn resolve(args: &ServeArgs) -> anyhow::Result<Config> {
         let default = Some(Path::new(DEFAULT_FILE)).filter(|path| path.exists());
         let file = args.config.as_deref().or(default).map(read_file).transpose()?.unwrap_or_default();
+        Config::combine(args, file)
+    }
+
+    /// The same with the settings of a file that was read.
+    ///
+    /// # Errors
+    /// As [`Config::resolve`].
+    pub(crate) fn combine(args: &ServeArgs, file: Settings) -> anyhow::Result<Config> {
         let settings = args.settings.clone().over(file);
         let limits = settings.limits()?;
         let listen = settings.listen.unwrap_or_else(|| "127.0.0.1:8080".to_owned());
@@ -365,7 +373,12 @@ fn read_file(path: &Path) -> anyhow::Result<Settings> {
         .and_then(|file| file.take(FILE_BYTES_MAX + 1).read_to_string(&mut text))
         .with_context(|| format!("cannot read {shown}"))?;
     anyhow::ensure!(text.len() as u64 <= FILE_BYTES_MAX, "{shown} is longer than {FILE_BYTES_MAX} bytes");
-    toml::from_str(&text).with_context(|| format!("{shown} is not a valid configuration"))
+    parse(&text).with_context(|| format!("{shown} is not a valid configuration"))
+}
+
+/// The settings in the text of a file.
+pub(crate) fn parse(text: &str) -> anyhow::Result<Settings> {
+    Ok(toml::from_str(text)?)
 }
 
 #[cfg(test)]

@@ -22,5 +22,6 @@ mod metrics;
 mod pace;
 mod server;
 pub mod stream;
+pub mod untrusted;
 
 pub use log::last_words;

@@ -84,7 +84,7 @@ impl Inject for Stage {
 }
 
 /// Mutates bytes a few times: bits, bytes, numbers, pieces.
-fn mutate(bytes: &mut Vec<u8>, dice: &mut Dice) {
+pub(crate) fn mutate(bytes: &mut Vec<u8>, dice: &mut Dice) {
     for _ in 0..dice.scaled(1, 6) {
         let length = bytes.len() as u64;
         if length == 0 {
@@ -116,7 +116,7 @@ fn mutate(bytes: &mut Vec<u8>, dice: &mut Dice) {
 }
 
 /// Gives each chunk of a PNG the sum that it must have.
-fn mend_sums(png: &mut [u8]) {
+pub(crate) fn mend_png(png: &mut [u8]) {
     let mut at = 8;
     while let Some(length) = png.get(at..at + 4) {
         let length = u32::from_be_bytes([length[0], length[1], length[2], length[3]]) as usize;
@@ -168,7 +168,7 @@ impl Stage {
             mutate(&mut bytes, dice);
             // Its sums would tell otherwise, before anything else is looked at.
             if is_png && !dice.once_in(8) {
-                mend_sums(&mut bytes);
+                mend_png(&mut bytes);
             }
             let answer = self.attack(|server| {
                 let answer = post(server, "POST", "/v1/apply?op=Invert&magnitude=5", kind, &bytes);

@@ -10,13 +10,13 @@
 mod bystander;
 mod connection;
 mod daemon;
-mod dice;
+pub(crate) mod dice;
 mod disk;
 mod exhaustion;
 mod fault;
 mod flips;
 mod harm;
-mod hostile;
+pub(crate) mod hostile;
 mod kill;
 mod leavers;
 mod ledger;

@@ -74,6 +74,15 @@ pub(crate) async fn apply(
     Ok(([(header::CONTENT_TYPE, "image/png")], charged(png, memory)).into_response())
 }
 
+/// The answer to a query and a body, made at once.
+///
+/// # Errors
+/// As the route's.
+pub(crate) fn answer(query: Apply, body: &[u8]) -> Result<Vec<u8>, Error> {
+    let centre = (query.x, query.y);
+    result(body, centre, &parse(query)?, &mut Workspace::default(), &Cancellation::default())
+}
+
 /// The PNG of an image after some ops.
 fn result(
     body: &[u8],

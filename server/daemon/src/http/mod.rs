@@ -1,6 +1,6 @@
 //! The HTTP API: one module per resource, one table of routes.
 
-mod apply;
+pub(crate) mod apply;
 mod comparisons;
 mod dashboard;
 mod datasets;

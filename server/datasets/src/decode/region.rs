@@ -28,6 +28,11 @@ impl RegionDecoder {
         RegionDecoder::default()
     }
 
+    /// One that uses no vector instructions, which never affect a result; for tests.
+    pub fn without_vectors() -> RegionDecoder {
+        RegionDecoder { jpeg: jpeg::Memory::without_vectors(), ..RegionDecoder::default() }
+    }
+
     /// Decodes at least the pixels of `needed` of a JPEG or PNG image, reduced to 1/1, 1/2, 1/4 or 1/8
     /// of its size.
     ///

@@ -51,6 +51,11 @@ struct Scan {
 }
 
 impl Memory {
+    /// One that decodes without vector instructions.
+    pub fn without_vectors() -> Memory {
+        Memory { plain: true, ..Memory::default() }
+    }
+
     /// Writes the RGB pixels of a region into `out`, which is resized to them. Nothing when the image
     /// is not ordinary, not regular, or has no such region.
     #[allow(unsafe_code)]

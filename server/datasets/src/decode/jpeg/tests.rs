@@ -61,7 +61,7 @@ fn cut(image: &Image, region: PixelBox) -> Vec<u8> {
 }
 
 fn memories() -> [Memory; 2] {
-    [Memory::default(), Memory { plain: true, ..Memory::default() }]
+    [Memory::default(), Memory::without_vectors()]
 }
 
 /// Whatever the sampling, the size and the quality: the very pixels of libjpeg, in any region.
