@@ -15,7 +15,7 @@ use crate::parquet_files;
 pub(super) const TARGET: Target = Target {
     name: "apply",
     check,
-    mend,
+    mend: |bytes| mend(bytes),
     seeds,
     words: &[
         b"op=",
@@ -111,7 +111,7 @@ fn calls(query: &str) -> Option<Calls> {
     Some((calls, (x, y)))
 }
 
-fn mend(bytes: &mut Vec<u8>) {
+fn mend(bytes: &mut [u8]) {
     if let Some(end) = bytes.iter().position(|&byte| byte == b'\n')
         && bytes[end + 1..].starts_with(b"\x89PNG\r\n\x1a\n")
     {

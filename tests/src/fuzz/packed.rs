@@ -14,7 +14,7 @@ use crate::fuzz::{Target, damaged, dice, image};
 pub(super) const TARGET: Target = Target {
     name: "packed",
     check,
-    mend,
+    mend: |bytes| mend(bytes),
     seeds,
     words: &[
         b"ARROW1",
@@ -75,7 +75,7 @@ fn check(bytes: &[u8]) {
 }
 
 /// Gives a packed file the checksums that its content has, unless too much of it is wrong.
-fn mend(bytes: &mut Vec<u8>) {
+fn mend(bytes: &mut [u8]) {
     let _ = sealed(bytes);
 }
 

@@ -14,7 +14,7 @@ use crate::fuzz::{Target, committed, damaged, dice};
 pub(super) const TARGET: Target = Target {
     name: "stream",
     check,
-    mend,
+    mend: |bytes| mend(bytes),
     seeds: || committed("stream"),
     words: &[
         b"\xff\xff\xff\xff",
@@ -88,7 +88,7 @@ fn decoded(bytes: &[u8], cuts: &[usize], checks: bool) -> Option<(bool, Vec<Reco
 }
 
 /// Gives each message its checksum, as far as they can be read.
-fn mend(bytes: &mut Vec<u8>) {
+fn mend(bytes: &mut [u8]) {
     let _ = sealed(bytes);
 }
 
