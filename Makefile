@@ -120,6 +120,7 @@ fuzz: prerequisites $(VENV)/ready ## Look for inputs that break decoders and rea
 	PBA_FUZZER=$(CURDIR)/target/fuzzer/$(FUZZ_HOST)/release/pba-fuzz PBA_PYTHON=$(CURDIR)/$(VENV)/bin/python \
 	    tests/fuzz/run.sh $(or $(SECONDS),1800) $(or $(TARGET),$(FUZZ_TARGETS))
 
+mutants: NEEDS := server
 # Each mutant is built and tested by itself, one after another, in a copy and with a target folder of its own:
 # an hour for these crates on two idle cores, minutes for a shard of one.
 mutants: prerequisites $(MUTANTS) ## Change a crate in each place that is known to, and list what its own tests miss; CRATE= SHARD=k/n

@@ -209,9 +209,9 @@ mod tests {
         assert_eq!(asked(ablations), "mine@shuffled/mine mine@final/mine mine@shuffled/mine@final");
         let reference = r#"{"arms": ["trivial-augment-wide", "mine"]}"#;
         assert_eq!(asked(reference), "mine/trivial-augment-wide");
-        let groups = r#"{"arms": ["none", "a", "b", "x", "y", "z", "cutout:4", "cutout:8"],
+        let groups = r#"{"arms": ["none", "cutout:4", "a", "b", "x", "y", "z", "cutout:8"],
                          "groups": {"first": ["a", "b"], "second": ["x", "y"]}}"#;
-        assert_eq!(asked(groups), "first/none second/none z/none cutout:4/none cutout:8/none first/second");
+        assert_eq!(asked(groups), "cutout:4/none first/none second/none z/none cutout:8/none first/second");
     }
 
     /// What is recommended, of arms with errors by seed.
