@@ -60,6 +60,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "catalog",
             "jobs",
             "config",
+            "date",
             "pace",
             "stream",
             "draw",

@@ -12,6 +12,7 @@ mod catalog;
 pub mod cli;
 mod config;
 mod data_lock;
+mod date;
 mod draw;
 mod error;
 mod hosts;

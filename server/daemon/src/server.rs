@@ -1,5 +1,6 @@
 //! The listening sockets: accept connections, and end them in good order.
 
+use std::convert::Infallible;
 use std::fs::Permissions;
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
@@ -11,6 +12,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use axum::Router;
+use axum::http::header::DATE;
 use hyper::Request;
 use hyper::body::Incoming;
 use hyper::service::{Service as _, service_fn};
@@ -25,6 +27,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
 use tokio::time::{sleep, timeout};
 
 use crate::app::App;
+use crate::date;
 use crate::error::{Cause, Error};
 use crate::http::router;
 use crate::metrics::Metrics;
@@ -286,10 +289,15 @@ where
     let answers = service_fn(move |mut request: Request<Incoming>| {
         request.extensions_mut().insert(client);
         let (answer, pace) = (handler.call(request), Arc::clone(&given));
-        async move { answer.await.map(|response| response.map(|body| PacedBody::new(body, pace))) }
+        async move {
+            let mut answer = answer.await?.map(|body| PacedBody::new(body, pace));
+            date::now().and_then(|date| answer.headers_mut().insert(DATE, date));
+            Ok::<_, Infallible>(answer)
+        }
     });
     let connection = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
+        .auto_date_header(false)
         .header_read_timeout(HEADER_TIMEOUT)
         .max_buf_size(BUFFER_BYTES_MAX)
         .serve_connection(TokioIo::new(socket), answers)

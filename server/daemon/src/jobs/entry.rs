@@ -5,7 +5,6 @@ use std::io::ErrorKind;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::Context;
 use pba_schedules::{Schedule, formats};
@@ -62,8 +61,7 @@ impl Source {
 
 impl<S: Spec + Serialize> Entry<S> {
     /// That of a new job, which waits.
-    pub(super) fn new(spec: S, source: Source) -> Entry<S> {
-        let created = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
+    pub(super) fn new(spec: S, source: Source, created: u128) -> Entry<S> {
         let Source { path: source, test_digest } = source;
         let (state, error, place) = (JobState::Queued, None, None);
         let (seconds, schedule_removed) = (0.0, false);
@@ -209,7 +207,7 @@ mod tests {
     fn an_entry_that_is_damaged_anywhere_is_no_job() {
         let folder = tempfile::tempdir().unwrap();
         let spec = SearchSpec::from_json(r#"{"name": "mine", "epochs": 12}"#).unwrap();
-        let entry = Entry::new(spec.clone(), Source { path: "shapes".to_owned(), test_digest: None });
+        let entry = Entry::new(spec.clone(), Source { path: "shapes".to_owned(), test_digest: None }, 0);
         let directory = folder.path().join("mine");
         create_folder::<Search>(&directory, &entry, &[]).unwrap();
         let path = path_in::<Search>(&directory);

@@ -31,7 +31,7 @@ use crate::jobs::record::Record;
 use crate::jobs::supervisor::Waiting;
 use crate::jobs::table::Table;
 use crate::jobs::trainer::Trainer;
-use crate::jobs::workplace::Workplace;
+use crate::jobs::workplace::{Latest, Workplace};
 use crate::metrics::Metrics;
 
 /// Most trainers that are asked at a time whether a job could run.
@@ -61,7 +61,8 @@ impl Jobs {
     ) -> anyhow::Result<Jobs> {
         let (cache, queued) = (cache.to_owned(), Notify::new());
         let checks = Semaphore::new(CHECKS_MAX);
-        let workplace = Arc::new(Workplace { trainer, cache, is_writer, checks, queued, metrics });
+        let latest = Latest::default();
+        let workplace = Arc::new(Workplace { trainer, cache, is_writer, checks, queued, metrics, latest });
         let mut jobs = Jobs { kinds: Vec::new(), tables: HashMap::new(), workplace };
         macro_rules! add {
             ($($kind:ident in $file:ident),*) => { $(jobs.add::<pba_search::$kind>(data)?;)* };

@@ -58,10 +58,10 @@ pub(crate) struct Record<K: Run> {
 }
 
 impl<K: Run> Record<K> {
-    /// A new job, which has no folder yet.
-    pub(crate) fn begun(parent: &Path, spec: K::Spec, source: Source) -> Record<K> {
+    /// A new job, which has no folder yet; it was requested so many milliseconds after 1970.
+    pub(crate) fn begun(parent: &Path, spec: K::Spec, source: Source, created: u128) -> Record<K> {
         let directory = parent.join(spec.name());
-        let entry = Entry::new(spec, source);
+        let entry = Entry::new(spec, source, created);
         Record::new(directory, entry, Vec::new(), None)
     }
 
@@ -615,7 +615,7 @@ mod tests {
     fn begun(folder: &Path) -> Record<Search> {
         let spec =
             SearchSpec::from_json(r#"{"name": "mine", "epochs": 12, "perturbation_interval": 3}"#).unwrap();
-        let record = Record::begun(folder, spec, Source { path: "shapes".to_owned(), test_digest: None });
+        let record = Record::begun(folder, spec, Source { path: "shapes".to_owned(), test_digest: None }, 0);
         record.create(&[]).unwrap();
         assert!(record.begin());
         record

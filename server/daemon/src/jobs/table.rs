@@ -70,7 +70,9 @@ impl<K: Run> Table<K> {
             pba_files::create_folder(&directory)
                 .with_context(|| format!("cannot create {}", directory.display()))?;
         }
-        let records = Mutex::new(read(&directory, workplace.is_writer)?);
+        let records = read(&directory, workplace.is_writer)?;
+        records.there.values().for_each(|record| workplace.latest.saw(record.created()));
+        let records = Mutex::new(records);
         let table = Table { directory, workplace: Arc::clone(workplace), records };
         table.count_states();
         Ok(table)
@@ -141,7 +143,7 @@ impl<K: Run> Table<K> {
 
     /// Takes the name of a new job.
     fn begin(&self, records: &mut Records<K>, spec: K::Spec, source: Source) -> Arc<Record<K>> {
-        let record = Arc::new(Record::begun(&self.directory, spec, source));
+        let record = Arc::new(Record::begun(&self.directory, spec, source, self.workplace.latest.now()));
         records.begun.insert(record.id().to_owned(), Arc::clone(&record));
         record
     }

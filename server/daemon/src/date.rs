@@ -1,0 +1,52 @@
+//! The `Date` of answers, whatever the clock says.
+//!
+//! hyper's own dies of a clock before 1970, as a machine without a battery for its clock has until it is set, and
+//! of one after 9999; and when the clock is put back, it says the later time until that has come again. A server
+//! whose clock is of no use sends no date (RFC 9110, section 6.6.1).
+
+use std::cell::RefCell;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use axum::http::HeaderValue;
+
+/// Seconds from 1970 to the year 10000, which no date of HTTP's has room for.
+const END_SECONDS: u64 = 253_402_300_800;
+
+thread_local! {
+    /// The second of the last answer of this thread, and its date.
+    static LAST: RefCell<(u64, Option<HeaderValue>)> = const { RefCell::new((u64::MAX, None)) };
+}
+
+/// The date of an answer that is given now, unless the clock cannot be right.
+pub(crate) fn now() -> Option<HeaderValue> {
+    let seconds = seconds(SystemTime::now())?;
+    LAST.with_borrow_mut(|(last, date)| {
+        if *last != seconds {
+            let text = httpdate::fmt_http_date(UNIX_EPOCH + Duration::from_secs(seconds));
+            (*last, *date) = (seconds, HeaderValue::try_from(text).ok());
+        }
+        date.clone()
+    })
+}
+
+/// Whole seconds since 1970, of the times that have a date.
+fn seconds(time: SystemTime) -> Option<u64> {
+    let seconds = time.duration_since(UNIX_EPOCH).ok()?.as_secs();
+    (seconds < END_SECONDS).then_some(seconds)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_years_1970_to_9999_have_a_date_and_no_others() {
+        let at = |seconds: u64| UNIX_EPOCH + Duration::from_secs(seconds);
+        assert_eq!(seconds(UNIX_EPOCH - Duration::from_nanos(1)), None);
+        assert_eq!(seconds(UNIX_EPOCH - Duration::from_secs(1 << 40)), None);
+        assert_eq!([0, 1, END_SECONDS - 1].map(|time| seconds(at(time))), [0, 1, END_SECONDS - 1].map(Some));
+        assert_eq!([END_SECONDS, 1 << 60].map(|time| seconds(at(time))), [None, None]);
+        assert_eq!(httpdate::fmt_http_date(at(END_SECONDS - 1)), "Fri, 31 Dec 9999 23:59:59 GMT");
+        assert!(now().unwrap().to_str().unwrap().ends_with(" GMT"));
+    }
+}
