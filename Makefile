@@ -9,7 +9,7 @@ export CARGO_TARGET_DIR := $(CURDIR)/target
 TRAINER ?= 1
 ifeq ($(TRAINER),0)
 NEEDS := server
-test test-rust test-python chaos: NEEDS := tests
+test test-rust test-python chaos soak crowd: NEEDS := tests
 PACKAGES :=
 PREPARED :=
 BUILT :=
@@ -38,7 +38,8 @@ endif
 RELEASE := $(CARGO) build --release --locked -p pba-server -p pba-trainer
 
 .DEFAULT_GOAL := help
-.PHONY: help prerequisites run serve build server trainer test lint test-build test-rust test-python chaos fuzz mutants libtorch torchvision clean \
+.PHONY: help prerequisites run serve build server trainer test lint test-build test-rust test-python chaos soak crowd fuzz mutants \
+	libtorch torchvision clean \
 	bench bench-peers bench-scaling bench-memory bench-parts bench-hottest bench-kernels
 
 help: ## Show what can be made
@@ -100,6 +101,16 @@ test-python: $(VENV)/ready test-build ## Run the tests of the Python client
 chaos: $(VENV)/ready test-build ## Break servers, trainers and clients 1,000 times, in ten minutes; KIND= FAULTS= SEED= ONLY=
 	target/debug/pba-chaos $(if $(KIND),--kind $(KIND)) $(if $(FAULTS),--faults $(FAULTS)) $(if $(SEED),--seed $(SEED)) \
 	    $(if $(ONLY),--only $(ONLY)) $(if $(KIND)$(FAULTS)$(ONLY),--tell,--out benches/results/chaos)
+
+soak: $(VENV)/ready test-build ## Read 1,000 epochs in 20 minutes with clients that come and go: nothing may grow; EPOCHS= SECONDS= SEED=
+	target/debug/pba-chaos soak $(if $(EPOCHS),--epochs $(EPOCHS)) $(if $(SECONDS),--seconds $(SECONDS)) \
+	    $(if $(SEED),--seed $(SEED)) $(if $(EPOCHS)$(SECONDS),,--out benches/results/chaos)
+
+# Rates are those of what people run, so both are optimised.
+crowd: prerequisites $(VENV)/ready ## Let 200 slow and 1,000 idle connections come and go, and measure what others notice; SECONDS= SEED=
+	$(RELEASE) -p pba-tests --bin pba --bin pba-chaos
+	target/release/pba-chaos crowd $(if $(SECONDS),--seconds $(SECONDS)) $(if $(SEED),--seed $(SEED)) \
+	    $(if $(SECONDS),,--out benches/results/chaos)
 
 # libFuzzer on the stable compiler: these have it count edges and watch comparisons. For a target of its own, as
 # build scripts and macros would have nothing to count with.

@@ -1,8 +1,9 @@
 //! A few faults of each kind; `make chaos` injects more than a thousand.
 
 use std::sync::atomic::AtomicBool;
+use std::time::Duration;
 
-use pba_tests::chaos::{Plan, Survived, kinds, run};
+use pba_tests::chaos::{Crowding, Plan, Soaking, Survived, crowd, kinds, run, soak};
 
 /// Injects a few faults of a kind.
 #[track_caller]
@@ -40,4 +41,30 @@ macro_rules! kinds {
     };
 }
 
-kinds!(kill connection flip mapped disk power hostile exhaustion leavers replicas stopped);
+kinds!(kill connection flip mapped disk power hostile exhaustion leavers replicas stopped clock);
+
+#[test]
+fn clients_that_come_and_go_leave_nothing_behind() {
+    let stop = AtomicBool::new(false);
+    // So few epochs do not warm the allocator up: it may keep a few batches for each of its threads yet.
+    let growth_bytes_max = 64 << 20;
+    let soaking =
+        Soaking { seed: 7, epochs: 40, time: Duration::ZERO, searches: 2, growth_bytes_max, stop: &stop };
+    let soaked = soak(&soaking, &|_| ()).unwrap_or_else(|harm| panic!("nothing could be read: {harm}"));
+    assert!(soaked.is_clean(), "{}", soaked.markdown());
+    assert_eq!((soaked.epochs, soaked.points.len()), (40, 3));
+}
+
+#[test]
+fn others_go_on_in_a_crowd() {
+    let (slow, idle, stop) = (24, 120, AtomicBool::new(false));
+    let time = Duration::from_secs(2);
+    let crowding = Crowding { slow, idle, time, rounds: 1, seed: 7, stop: &stop };
+    let crowded = crowd(&crowding, &|| ()).unwrap_or_else(|harm| panic!("nothing could be read: {harm}"));
+    assert!(crowded.harm.is_empty(), "{}", crowded.markdown());
+    let [alone, among] = &crowded.phases[..] else { panic!("{crowded:?}") };
+    assert!(!alone.crowded && among.crowded);
+    assert!(among.open[0] as usize >= (slow + idle) * 9 / 10 && alone.open[0] < 10, "{}", crowded.markdown());
+    assert_eq!(crowded.closed[1], 0, "none is refused for want of room");
+    assert!(alone.epochs > 0 && among.epochs > 0 && !among.livez.is_empty(), "{}", crowded.markdown());
+}

@@ -2,13 +2,12 @@
 
 use std::io::Write;
 use std::net::TcpStream;
-use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::Download;
 use crate::chaos::daemon::{Daemon, Launch};
 use crate::chaos::dice::Dice;
 use crate::chaos::fault::{Fault, Inject, Kind, outcome};
+use crate::chaos::group::Group;
 use crate::chaos::harm::{Column, Harm, Outcome, Survived, harness};
 use crate::chaos::ledger::Ledger;
 use crate::chaos::oracle::{Order, shapes};
@@ -87,60 +86,18 @@ fn descriptors(dice: &mut Dice) -> Outcome {
     })
 }
 
-/// A control group of its own with little memory, which is removed when it is dropped.
-struct Group(PathBuf);
-
-impl Group {
-    fn of(bytes: u64) -> Result<Group, String> {
-        static NUMBER: AtomicUsize = AtomicUsize::new(0);
-        let text = std::fs::read_to_string("/proc/self/cgroup").map_err(|error| error.to_string())?;
-        let of = |controller: &str| {
-            text.lines().find_map(|line| {
-                let (controllers, path) = line.split_once(':')?.1.split_once(':')?;
-                (controllers == controller).then(|| path.trim_start_matches('/').to_owned())
-            })
-        };
-        let (root, path, file) = match (of("memory"), of("")) {
-            (Some(path), _) => ("/sys/fs/cgroup/memory", path, "memory.limit_in_bytes"),
-            (None, Some(path)) => ("/sys/fs/cgroup", path, "memory.max"),
-            _ => return Err("no control groups here".to_owned()),
-        };
-        let number = NUMBER.fetch_add(1, Ordering::SeqCst);
-        let name = format!("pba-chaos-{}-{number}", std::process::id());
-        let group = Path::new(root).join(path).join(name);
-        std::fs::create_dir(&group).map_err(|error| format!("no control group: {error}"))?;
-        let group = Group(group);
-        std::fs::write(group.0.join(file), bytes.to_string())
-            .map_err(|error| format!("no limit: {error}"))?;
-        Ok(group)
-    }
-}
-
-impl Drop for Group {
-    fn drop(&mut self) {
-        // What was in it may be ending yet.
-        for _ in 0..100 {
-            if std::fs::remove_dir(&self.0).is_ok() {
-                return;
-            }
-            std::thread::sleep(std::time::Duration::from_millis(20));
-        }
-    }
-}
-
 fn memory(dice: &mut Dice) -> Outcome {
     let streams = dice.between(4, 20);
     let bodies = dice.between(4, 60);
     let side = dice.pick(&[32, 256, 1024]);
     let what = format!("{streams} unread streams of images of {side}x{side}, {bodies} unfinished bodies");
     outcome(format!("{what}, in 1.5 GiB"), || {
-        let group = match Group::of(3 << 29) {
+        let group = match Group::new(Some(3 << 29)) {
             Ok(group) => group,
             Err(why) => return Ok(Survived::NotInjected(why)),
         };
         let mut launch = Launch::new(&[]);
-        let run = format!("echo $$ > '{}/cgroup.procs' && exec \"$@\"", group.0.display());
-        launch.wrapper = ["sh", "-c", &run, "sh"].map(str::to_owned).into();
+        launch.wrapper = group.wrapper();
         let mut server = launch.start()?;
         let (_, small) = orders(&server, dice)?;
         // As large as a batch may be.

@@ -177,22 +177,7 @@ impl Stage {
             })?;
             let (answer, judged) = answer;
             if judged == Survived::Unnoticed {
-                let answer = answer.expect("it was answered");
-                let image = pba_datasets::decode(&bytes).map_err(|error| {
-                    Harm::new(Column::WrongPixels, format!("what is no picture: {error}"))
-                })?;
-                let mut rgba =
-                    Rgba::from_rgb(image.shape, &image.pixels).map_err(|error| harness!("{error}"))?;
-                let centre = (image.shape.width / 2, image.shape.height / 2);
-                let call = OpCall { op: Op::Invert, magnitude: 5, sign: Sign::Plus, centre };
-                pba_augment::apply(&call, &mut rgba, &mut Scratch::new());
-                let decoder = png::Decoder::new(std::io::Cursor::new(&answer.body));
-                let mut reader = decoder.read_info().map_err(|error| harness!("{error}"))?;
-                let mut pixels = vec![0; reader.output_buffer_size().unwrap_or(0)];
-                reader.next_frame(&mut pixels).map_err(|error| harness!("{error}"))?;
-                if pixels != rgba.as_bytes() {
-                    return Err(Harm::new(Column::WrongPixels, "of an op on a mutated picture"));
-                }
+                is_inverted(&bytes, &answer.expect("it was answered").body)?;
             }
             Ok(judged)
         })
@@ -308,6 +293,24 @@ impl Stage {
             let reading = Reading::of(language, [liar.url.clone()]).stalling(Duration::from_secs(2));
             reading.read(&order)
         })
+    }
+}
+
+/// Checks the answer to `/v1/apply?op=Invert&magnitude=5`, a PNG, for a picture.
+pub(crate) fn is_inverted(picture: &[u8], answer: &[u8]) -> Result<(), Harm> {
+    let image = pba_datasets::decode(picture)
+        .map_err(|error| Harm::new(Column::WrongPixels, format!("what is no picture: {error}")))?;
+    let mut rgba = Rgba::from_rgb(image.shape, &image.pixels).map_err(|error| harness!("{error}"))?;
+    let centre = (image.shape.width / 2, image.shape.height / 2);
+    let call = OpCall { op: Op::Invert, magnitude: 5, sign: Sign::Plus, centre };
+    pba_augment::apply(&call, &mut rgba, &mut Scratch::new());
+    let decoder = png::Decoder::new(std::io::Cursor::new(answer));
+    let mut reader = decoder.read_info().map_err(|error| harness!("{error}"))?;
+    let mut pixels = vec![0; reader.output_buffer_size().unwrap_or(0)];
+    reader.next_frame(&mut pixels).map_err(|error| harness!("{error}"))?;
+    match pixels == rgba.as_bytes() {
+        true => Ok(()),
+        false => Err(Harm::new(Column::WrongPixels, "of an op on a picture")),
     }
 }
 

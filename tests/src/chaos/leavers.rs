@@ -143,7 +143,7 @@ fn connect(server: &Daemon) -> Result<TcpStream, Harm> {
 }
 
 /// A client on the Unix socket that takes one batch, and leaves.
-fn leave_with_a_batch(url: &str, batch_size: u32) -> Result<(), Harm> {
+pub(crate) fn leave_with_a_batch(url: &str, batch_size: u32) -> Result<(), Harm> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     runtime.expect("a runtime can be made").block_on(async {
         let client = pba_client::Client::new([url]).map_err(|error| harness!("{error}"))?;

@@ -46,6 +46,21 @@ impl Ledger {
         acknowledged
     }
 
+    /// Removes what was added.
+    pub(crate) fn clear(&self, server: &Daemon) -> Result<(), Harm> {
+        for (name, _) in self.states.iter().filter(|(_, state)| **state == State::There) {
+            let removed = server.send("DELETE", &format!("/v1/schedules/{name}"), b"");
+            let status = removed.map_err(|error| Harm::new(Column::Dead, error))?.status;
+            if status != 204 {
+                return Err(Harm::new(
+                    Column::Undone,
+                    format!("schedule {name} cannot be removed: {status}"),
+                ));
+            }
+        }
+        Ok(())
+    }
+
     /// Checks that all that was acknowledged is so.
     pub(crate) fn check(&self, server: &Daemon) -> Result<(), Harm> {
         let undone = |seen: String| Err(Harm::new(Column::Undone, seen));

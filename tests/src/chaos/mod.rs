@@ -8,13 +8,17 @@
 //! (`src/bin/pba-chaos.rs`), `make test` a few of each (`tests/chaos.rs`).
 
 mod bystander;
+mod clock;
 mod connection;
+mod crowd;
 mod daemon;
 pub(crate) mod dice;
 mod disk;
 mod exhaustion;
 mod fault;
 mod flips;
+mod footprint;
+mod group;
 mod harm;
 pub(crate) mod hostile;
 mod kill;
@@ -29,14 +33,18 @@ mod readers;
 mod replicas;
 mod run;
 mod searching;
+mod soak;
 mod stopped;
 mod strace;
 mod table;
 mod wire;
 
+pub use crowd::{Crowded, Crowding, Phase, crowd};
 pub use fault::{Fault, Inject, Kind};
+pub use footprint::Footprint;
 pub use harm::{Column, Harm, Outcome, Survived};
 pub use run::{Plan, run};
+pub use soak::{GROWTH_BYTES_MAX, Soaked, Soaking, soak};
 pub use table::{Row, Table};
 
 /// Every kind, in the order of the table.
@@ -53,5 +61,6 @@ pub fn kinds() -> Vec<Kind> {
         leavers::kind(),
         replicas::kind(),
         stopped::kind(),
+        clock::kind(),
     ]
 }

@@ -5,6 +5,9 @@ use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
 
+use arrow_array::cast::AsArray;
+use arrow_array::types::{Int64Type, UInt8Type, UInt64Type};
+use arrow_array::{Array, RecordBatch};
 use pba_augment::{
     Base, Level, OpCounts, PixelBox, Plan, PlanSpec, Policies, Recipe, RecipeSpec, Scratch, Shard, Source,
     hole_color, render_image, render_source,
@@ -57,6 +60,11 @@ impl Order {
     /// Its target, relative to the server.
     pub(crate) fn target(&self) -> String {
         format!("/v1/datasets/{}/epochs/{}/batches?{}", self.dataset, self.epoch, self.request.to_query())
+    }
+
+    /// Its samples.
+    pub(crate) fn rows(&self) -> u64 {
+        self.expected.iter().map(|rows| rows.indices.len() as u64).sum()
     }
 
     /// Bytes of its pixels.
@@ -176,6 +184,18 @@ impl Judge {
         self.seen.extend(indices);
         self.received += 1;
         Ok(())
+    }
+
+    /// Takes the next batch as it came, compared column by column.
+    pub(crate) fn take_columns(&mut self, batch: &RecordBatch) -> Result<(), Harm> {
+        let column = |name| batch.column_by_name(name).ok_or_else(|| harness!("no column {name}"));
+        let images = column("image")?.as_fixed_size_list();
+        let (start, length) = (images.value_offset_at(0) as usize, images.value_length() as usize);
+        let pixels = &images.values().as_primitive::<UInt8Type>().values()[start..];
+        let labels = column("label")?.as_primitive::<Int64Type>().values();
+        self.take(column("index")?.as_primitive::<UInt64Type>().values(), |due| {
+            labels[..] == due.labels[..] && pixels[..length * images.len()] == due.pixels[..]
+        })
     }
 
     /// The epoch has come to its end.

@@ -99,6 +99,26 @@ impl Reading {
         }
     }
 
+    /// Has a Python client read an epoch, and kills it after some batches, which are judged; says how many samples
+    /// they held.
+    pub(crate) fn until_killed(&self, order: &Order, batches: u64) -> Result<u64, Harm> {
+        let mut python = Python::take()?;
+        python.ask(self, order)?;
+        let mut judge = Judge::new(order);
+        for _ in 0..batches {
+            let line = python.hear(judge.received)?;
+            if line["done"] == true {
+                break;
+            }
+            if let Some(error) = line["error"].as_str() {
+                return Err(Harm::new(Column::Lost, format!("the client gave up: {error}")));
+            }
+            take(&mut judge, &line)?;
+        }
+        drop(python);
+        Ok(order.expected[..judge.received].iter().map(|rows| rows.indices.len() as u64).sum())
+    }
+
     fn in_rust(&self, order: &Order, each: &mut dyn FnMut(usize)) -> Result<Survived, Harm> {
         let options = ClientOptions { stall: self.stall, ..ClientOptions::default() };
         let client = Client::with_options(&self.urls, &options).map_err(|error| harness!("{error}"))?;
@@ -131,11 +151,7 @@ impl Reading {
 
     fn in_python(&self, order: &Order, each: &mut dyn FnMut(usize)) -> Result<Survived, Harm> {
         let mut python = Python::take()?;
-        python.say(&json!({
-            "urls": self.urls, "dataset": order.dataset, "epoch": order.epoch,
-            "parameters": parameters(order), "shared_memory": self.shared_memory,
-            "stall_seconds": self.stall.as_secs_f64(),
-        }))?;
+        python.ask(self, order)?;
         let mut judge = Judge::new(order);
         loop {
             let line = python.hear(judge.received)?;
@@ -196,18 +212,22 @@ def tell(batch, number):
     return {"batch": number, "indices": batch.index.tolist(), "digest": digest.hexdigest()}
 "#;
 
-/// Reads the epochs that its standard input asks for, one a line.
+/// Reads the epochs that its standard input asks for, one a line. Between them it holds no batch.
 const WORK: &str = r#"
+def say(what):
+    print(json.dumps(what), flush=True)
+
+def read(asked):
+    client = pba_client.Client(asked["urls"], stall_seconds=asked["stall_seconds"],
+                               shared_memory=asked["shared_memory"], retries=6)
+    parameters = {k: tuple(v) if k == "shard" else v for k, v in asked["parameters"].items()}
+    with client.epoch(asked["dataset"], asked["epoch"], **parameters) as epoch:
+        for number, batch in enumerate(epoch):
+            say(tell(batch, number))
+
 for line in sys.stdin:
-    asked = json.loads(line)
-    say = lambda what: print(json.dumps(what), flush=True)
     try:
-        client = pba_client.Client(asked["urls"], stall_seconds=asked["stall_seconds"],
-                                   shared_memory=asked["shared_memory"], retries=6)
-        parameters = {k: tuple(v) if k == "shard" else v for k, v in asked["parameters"].items()}
-        with client.epoch(asked["dataset"], asked["epoch"], **parameters) as epoch:
-            for number, batch in enumerate(epoch):
-                say(tell(batch, number))
+        read(json.loads(line))
         say({"done": True})
     except pba_client.PbaError as error:
         say({"error": f"{type(error).__name__}: {error}"})
@@ -259,6 +279,14 @@ impl Python {
         });
         let stdin = child.stdin.take().expect("it is piped");
         Ok(Python { child, stdin, lines, stderr })
+    }
+
+    fn ask(&mut self, reading: &Reading, order: &Order) -> Result<(), Harm> {
+        self.say(&json!({
+            "urls": reading.urls, "dataset": order.dataset, "epoch": order.epoch,
+            "parameters": parameters(order), "shared_memory": reading.shared_memory,
+            "stall_seconds": reading.stall.as_secs_f64(),
+        }))
     }
 
     fn say(&mut self, what: &Value) -> Result<(), Harm> {

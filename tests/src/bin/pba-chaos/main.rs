@@ -3,16 +3,24 @@
 //! `pba-chaos [--kind NAME] [--faults N] [--seed S] [--only INDEX] [--tell] [--out FOLDER]`. Without a kind, all of
 //! them; `--faults` is for all together. Ctrl-C ends after the faults that are being injected, and prints the
 //! table so far.
+//!
+//! `pba-chaos soak [--epochs N] [--seconds S] [--searches N] [--seed S] [--out FOLDER]` is `make soak`: clients come
+//! and go, and nothing grows. `pba-chaos crowd [--slow N] [--idle N] [--seconds S] [--rounds N] [--seed S] [--out
+//! FOLDER]` is `make crowd`: slow and idle connections, of which others notice little.
+
+mod about;
+mod lasting;
 
 use std::io::Write;
 use std::path::PathBuf;
-use std::process::{Command, ExitCode};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::process::ExitCode;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
 
 use pba_tests::chaos::{Column, Kind, Plan, Survived, Table, kinds, run};
 use serde_json::json;
+
+use crate::about::{Bar, circumstances, err, stops_on_ctrl_c};
 
 /// The seed of the published table.
 const SEED: u64 = 11;
@@ -60,6 +68,14 @@ fn arguments() -> Result<Arguments, String> {
 }
 
 fn main() -> ExitCode {
+    match std::env::args().nth(1).as_deref() {
+        Some("soak") => lasting::soak(),
+        Some("crowd") => lasting::crowd(),
+        _ => chaos(),
+    }
+}
+
+fn chaos() -> ExitCode {
     let arguments = match arguments() {
         Ok(arguments) => arguments,
         Err(error) => return refused(&error),
@@ -71,7 +87,7 @@ fn main() -> ExitCode {
         let names: Vec<&str> = all.iter().map(|kind| kind.name).collect();
         return refused(&format!("unknown kind {:?}; there are {}", arguments.kind, names.join(", ")));
     }
-    let stop = stops_on_ctrl_c();
+    let stop = stops_on_ctrl_c("ending after the faults that are being injected");
     let begun = Instant::now();
     let total: u32 = chosen.iter().map(|kind| kind.times).sum();
     let mut table = Table::default();
@@ -123,90 +139,9 @@ fn main() -> ExitCode {
     if table.is_clean() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-fn err(text: &str) {
-    // Nobody may be reading it.
-    let _ = std::io::stderr().write_all(text.as_bytes());
-}
-
 fn refused(error: &str) -> ExitCode {
     err(&format!("error: {error}\n"));
     ExitCode::from(2)
-}
-
-/// Set by the first Ctrl-C; the second one ends at once.
-fn stops_on_ctrl_c() -> Arc<AtomicBool> {
-    let stop = Arc::<AtomicBool>::default();
-    let set = Arc::clone(&stop);
-    std::thread::spawn(move || {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-        runtime.expect("a runtime can be made").block_on(async {
-            while tokio::signal::ctrl_c().await.is_ok() {
-                if set.swap(true, Ordering::SeqCst) {
-                    std::process::exit(130);
-                }
-                err("\nending after the faults that are being injected; again to end at once\n");
-            }
-        });
-    });
-    stop
-}
-
-/// How far it is, on one line.
-struct Bar {
-    name: &'static str,
-    times: u32,
-    done: AtomicU32,
-    begun: Instant,
-}
-
-impl Bar {
-    const WIDTH: u32 = 30;
-
-    fn new(name: &'static str, times: u32) -> Bar {
-        let bar = Bar { name, times, done: AtomicU32::new(0), begun: Instant::now() };
-        bar.show();
-        bar
-    }
-
-    fn step(&self) {
-        self.done.fetch_add(1, Ordering::SeqCst);
-        self.show();
-    }
-
-    fn show(&self) {
-        let done = self.done.load(Ordering::SeqCst);
-        let full = (done * Self::WIDTH).checked_div(self.times).unwrap_or(Self::WIDTH).min(Self::WIDTH);
-        let (full, empty) = ("=".repeat(full as usize), " ".repeat((Self::WIDTH - full) as usize));
-        let seconds = self.begun.elapsed().as_secs();
-        err(&format!("\r\x1b[K{:<11} [{full}{empty}] {done}/{} {seconds} s", self.name, self.times));
-    }
-
-    fn say(&self, text: &str) {
-        err(&format!("\r\x1b[K{text}\n"));
-        self.show();
-    }
-
-    fn end(&self) {
-        err("\r\x1b[K");
-    }
-}
-
-fn command(program: &str, arguments: &[&str]) -> String {
-    let output = Command::new(program).args(arguments).current_dir(pba_tests::repository("")).output();
-    output.map_or_else(|_| "?".to_owned(), |output| String::from_utf8_lossy(&output.stdout).trim().to_owned())
-}
-
-fn circumstances(begun: Instant) -> serde_json::Value {
-    let seconds = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-    json!({
-        "commit": command("git", &["describe", "--always", "--dirty", "--abbrev=7"]),
-        "made": command("date", &["-u", "-d", &format!("@{seconds}"), "+%Y-%m-%d %H:%M UTC"]),
-        "cores": std::thread::available_parallelism().map_or(0, usize::from),
-        "system": command("uname", &["-sr"]),
-        "strace": command("strace", &["--version"]).lines().next().unwrap_or("none"),
-        "profile": if cfg!(debug_assertions) { "debug" } else { "release" },
-        "wall_seconds": begun.elapsed().as_secs(),
-    })
 }
 
 fn report(table: &Table, seed: u64, begun: Instant) -> String {
