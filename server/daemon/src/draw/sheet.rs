@@ -118,14 +118,13 @@ impl<H> Sheet<H> {
     }
 
     /// Draws one image of the sheet, with what is known of it.
-    fn draw(&self, canvas: &mut Canvas, position: usize, index: u64, pixels: &[[u8; 3]]) {
+    fn draw(&self, canvas: &mut Canvas, position: usize, (index, label): (u64, i64), pixels: &[[u8; 3]]) {
         let Epoch { recipe, split, .. } = &*self.epoch;
         let Grid { tile, columns, cell_width, cell_height, .. } = &self.grid;
         let letters = (cell_width - GAP) / GLYPH_WIDTH;
         let x = GAP + position as u32 % columns * cell_width;
         let y = HEADER + position as u32 / columns * cell_height;
         canvas.image(pixels, recipe.shape().width, tile, x, y);
-        let label = split.label(index);
         let class = usize::try_from(label).ok().and_then(|label| split.classes().get(label));
         let class = shortened(&class.cloned().unwrap_or_else(|| label.to_string()), letters);
         let y = y + tile.height + 4;
@@ -154,13 +153,15 @@ impl<H: Send + 'static> Work for Sheet<H> {
         let indices = &self.indices[first..last];
         let image_bytes = self.epoch.recipe.shape().rgb_bytes();
         let mut pixels = vec![0; indices.len() * image_bytes];
-        if let Err(error) = self.epoch.render(indices, &mut pixels, workspace) {
-            return ControlFlow::Break(Err(error));
-        }
+        let rendered = match self.epoch.render(indices, &mut pixels, workspace) {
+            Ok(rendered) => rendered,
+            Err(error) => return ControlFlow::Break(Err(error)),
+        };
+        let samples = indices.iter().copied().zip(rendered.labels);
         let mut canvas = lock(&self.canvas);
         let canvas = canvas.get_or_insert_with(|| self.grid.canvas());
-        for (position, (&index, pixels)) in indices.iter().zip(pixels.chunks_exact(image_bytes)).enumerate() {
-            self.draw(canvas, first + position, index, pixels.as_chunks().0);
+        for (position, (sample, pixels)) in samples.zip(pixels.chunks_exact(image_bytes)).enumerate() {
+            self.draw(canvas, first + position, sample, pixels.as_chunks().0);
         }
         ControlFlow::Continue(())
     }

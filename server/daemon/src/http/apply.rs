@@ -55,12 +55,13 @@ pub(crate) async fn apply(
 ) -> Result<Response, Error> {
     let (x, y) = (query.x, query.y);
     let asked = parse(query)?;
-    // What cannot be read is told when it is decoded.
-    let size = pba_datasets::image_size(&body).ok();
-    let pixels = size.map_or(0, |shape| u64::from(shape.height) * u64::from(shape.width));
     let turn = app.engine.single_tasks.take(client).await;
-    let mut memory = app.engine.memory_for_answer(pixels * BYTES_PER_PIXEL)?;
+    let engine = Arc::clone(&app.engine);
     let (png, memory) = on_pool(&app, client, turn, move |workspace, cancellation| {
+        // What cannot be read is told when it is decoded.
+        let size = pba_datasets::image_size(&body).ok();
+        let pixels = size.map_or(0, |shape| u64::from(shape.height) * u64::from(shape.width));
+        let mut memory = engine.memory_for_answer(pixels * BYTES_PER_PIXEL)?;
         let result = result(&body, (x, y), &asked, workspace, cancellation);
         if pixels > KEPT_PIXELS_MAX {
             // A worker does not keep the buffers that only this image needs.

@@ -86,7 +86,7 @@ pub fn image_size(bytes: &[u8]) -> Result<ImageShape, ImageError> {
     let codec = Codec::of(bytes)?;
     codec.guard(|| match codec {
         Codec::Jpeg => check_size(jpeg_size(&Decompress::new_reader(Unpadded(bytes))?), None),
-        Codec::Png => check_size(png_size(png::Decoder::new(Cursor::new(bytes)).read_info()?.info()), None),
+        Codec::Png => check_size(png_size(png_decoder(Cursor::new(bytes)).read_info()?.info()), None),
     })
 }
 
@@ -228,12 +228,20 @@ impl BufRead for Unpadded<'_> {
     }
 }
 
-fn png(bytes: &[u8], expected: Option<ImageShape>) -> Result<Image, Failure> {
+/// A decoder that reads nothing but the image: a colour profile is inflated as soon as it is found, up to a
+/// thousand times its length.
+fn png_decoder<R: BufRead + Seek>(bytes: R) -> png::Decoder<R> {
     // Twice the decoded size of the largest image in 16 bits is enough for anything honest.
     let limits = png::Limits { bytes: 512 << 20 };
+    let mut decoder = png::Decoder::new_with_limits(bytes, limits);
+    decoder.set_ignore_iccp_chunk(true);
+    decoder.set_ignore_text_chunk(true);
+    decoder
+}
+
+fn png(bytes: &[u8], expected: Option<ImageShape>) -> Result<Image, Failure> {
     let left = Cell::new(bytes.len());
-    let mut decoder =
-        png::Decoder::new_with_limits(Rationed { bytes: Cursor::new(bytes), left: &left }, limits);
+    let mut decoder = png_decoder(Rationed { bytes: Cursor::new(bytes), left: &left });
     decoder.set_transformations(png::Transformations::EXPAND | png::Transformations::STRIP_16);
     let mut reader = decoder.read_info()?;
     let shape = check_size(png_size(reader.info()), expected)?;
@@ -350,4 +358,28 @@ fn average(image: Image, reduction: u32) -> Image {
         }
     }
     Image { shape, pixels }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_but_the_image_is_inflated() {
+        let mut info = png::Info::with_size(1, 1);
+        info.color_type = png::ColorType::Rgb;
+        info.icc_profile = Some(vec![0; 32 << 20].into());
+        let mut bytes = Vec::new();
+        let mut encoder = png::Encoder::with_info(&mut bytes, info).unwrap();
+        encoder.add_ztxt_chunk("Comment".to_owned(), " ".repeat(32 << 20)).unwrap();
+        encoder.write_header().unwrap().write_image_data(&[1, 2, 3]).unwrap();
+        assert!(bytes.len() < 1 << 20, "{} bytes inflate to 64 MiB", bytes.len());
+
+        let reader = png_decoder(Cursor::new(&bytes)).read_info().unwrap();
+        let info = reader.info();
+        assert!(info.icc_profile.is_none() && info.compressed_latin1_text.is_empty());
+        let image = decode(&bytes).unwrap();
+        assert_eq!((image.shape, &image.pixels[..]), (ImageShape { height: 1, width: 1 }, &[1, 2, 3][..]));
+        assert_eq!(image_size(&bytes).unwrap(), image.shape);
+    }
 }
