@@ -237,6 +237,8 @@ fn phase(
         closed: AtomicU64::new(0),
         refused: AtomicU64::new(0),
     });
+    // While it comes, too.
+    others.livez.lock().unwrap().clear();
     if is_crowded {
         crowd.come(&runtime, crowding);
         // Nearly all: some are always on their way back.
@@ -248,7 +250,6 @@ fn phase(
         })?;
     }
     std::thread::sleep(SETTLE.min(crowding.time));
-    others.livez.lock().unwrap().clear();
     let epochs = others.epochs.load(Ordering::SeqCst);
     let (begun, mut last, mut rates) = (Instant::now(), (others.images(), Instant::now()), Vec::new());
     while begun.elapsed() < crowding.time && !crowding.stop.load(Ordering::SeqCst) {
