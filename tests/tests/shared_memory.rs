@@ -189,6 +189,28 @@ fn a_server_that_may_share_too_little() {
 }
 
 #[test]
+fn a_stream_in_memory_is_a_connection_until_its_client_leaves() {
+    let socket = Socket::new();
+    let server = socket.serve(&["--connections-max", "2"]);
+    run(async {
+        // Whoever has asked before has left.
+        wait_for("a place", || (server.get("/livez").status == 200).then_some(()));
+        let client = socket.client();
+        let mut streams = vec![open(&client).await, open(&client).await];
+        assert!(streams.iter().all(|stream| stream.stats().shares_memory));
+        // Whether a connection that was upgraded has ended is known a moment after its answer.
+        for _ in 0..20 {
+            assert_eq!(server.get("/livez").status, 503, "two connections are open");
+        }
+        streams.pop();
+        wait_for("a place", || (server.get("/livez").status == 200).then_some(()));
+        assert_eq!(rest(&mut streams[0]).await.len(), 20);
+        drop(streams);
+    });
+    server.assert_healthy();
+}
+
+#[test]
 fn what_is_refused_is_refused_as_over_tcp() {
     let socket = Socket::new();
     let server = socket.serve(&[]);

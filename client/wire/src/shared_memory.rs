@@ -22,8 +22,8 @@
 //!
 //! All numbers are little-endian. The shared memory begins with the schema's message; each batch is one
 //! Arrow message in one slot, the same bytes as in the plain stream. A slot is overwritten only after the
-//! client has given it back, so a client that gives none back gets no more batches than
-//! [`Record::Open`] allows, and one that keeps batches for long has to copy them. A connection that
+//! client has given it back, so a client that gives none back gets what [`Record::Open`] allows and the few
+//! that the server makes ahead, and no more; one that keeps batches for long has to copy them. A connection that
 //! closes without [`Record::End`] was cut, and the client resumes at the next batch.
 //!
 //! The shared memory is sealed: it cannot shrink or grow, and only the server can write to it. A client

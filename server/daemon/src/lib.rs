@@ -11,6 +11,7 @@ mod boundary;
 mod catalog;
 pub mod cli;
 mod config;
+mod connections;
 mod data_lock;
 mod date;
 mod draw;
@@ -23,6 +24,7 @@ mod metrics;
 mod pace;
 mod server;
 pub mod stream;
+mod sync;
 pub mod untrusted;
 
 pub use log::last_words;

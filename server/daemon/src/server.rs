@@ -23,10 +23,11 @@ use socket2::{Domain, SockAddr, Socket, Type};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UnixListener};
 use tokio::runtime::Handle;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
+use tokio::sync::{Semaphore, oneshot, watch};
 use tokio::time::{sleep, timeout};
 
 use crate::app::App;
+use crate::connections::{Connection, Connections};
 use crate::date;
 use crate::error::{Cause, Error};
 use crate::http::router;
@@ -110,9 +111,7 @@ struct Service {
     local_router: Router,
     /// A connection that takes longer than this for a piece of an answer is closed.
     stall: Duration,
-    /// A permit for each connection that is open.
-    connections: Arc<Semaphore>,
-    connections_max: usize,
+    connections: Connections,
     refusals: Arc<Semaphore>,
     metrics: Metrics,
     /// Each connection holds a receiver while it is open, and ends when told, or when the sender is dropped.
@@ -195,10 +194,9 @@ impl Server {
         let (end_connections, connections) = watch::channel(());
         let Engine { limits, .. } = &*app.engine;
         let router = router(Arc::clone(&app));
-        let connections_max = connections_max(limits.connections_max);
+        let active = app.engine.metrics.connections_active.clone();
         let service = Service {
-            connections: Arc::new(Semaphore::new(connections_max)),
-            connections_max,
+            connections: Connections::new(connections_max(limits.connections_max), active),
             refusals: Arc::new(Semaphore::new(REFUSALS_MAX)),
             metrics: app.engine.metrics.clone(),
             local_router: router.clone().layer(axum::Extension(Local)),
@@ -271,23 +269,24 @@ fn take_in<S>(socket: S, client: Client, router: &Router, service: &Service)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    match Arc::clone(&service.connections).try_acquire_owned() {
-        Ok(permit) => serve(socket, client, router, service, permit),
-        Err(_) => refuse(socket, service),
+    match service.connections.open() {
+        Some(connection) => serve(socket, client, router, service, connection),
+        None => refuse(socket, service),
     }
 }
 
 /// Serves one HTTP/1.1 connection until it ends, or is told to end after its current request.
-fn serve<S>(socket: S, client: Client, router: &Router, service: &Service, permit: OwnedSemaphorePermit)
+fn serve<S>(socket: S, client: Client, router: &Router, service: &Service, open: Connection)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let pace = Pace::new(service.stall);
     let socket = PacedSocket::new(socket, Arc::clone(&pace));
     let handler = TowerToHyperService::new(router.clone());
-    let given = Arc::clone(&pace);
+    let (given, used) = (Arc::clone(&pace), open.clone());
     let answers = service_fn(move |mut request: Request<Incoming>| {
         request.extensions_mut().insert(client);
+        request.extensions_mut().insert(used.clone());
         let (answer, pace) = (handler.call(request), Arc::clone(&given));
         async move {
             let mut answer = answer.await?.map(|body| PacedBody::new(body, pace));
@@ -303,10 +302,8 @@ where
         .serve_connection(TokioIo::new(socket), answers)
         .with_upgrades();
     let mut ending = service.ending.clone();
-    let metrics = service.metrics.clone();
-    metrics.connections_active.inc();
     tokio::spawn(async move {
-        let _open = Open { metrics, _permit: permit };
+        let _open = open;
         let mut connection = pin!(connection);
         let ended = tokio::select! {
             ended = connection.as_mut() => ended,
@@ -328,18 +325,6 @@ where
     });
 }
 
-/// An open connection, counted until it is dropped.
-struct Open {
-    metrics: Metrics,
-    _permit: OwnedSemaphorePermit,
-}
-
-impl Drop for Open {
-    fn drop(&mut self) {
-        self.metrics.connections_active.dec();
-    }
-}
-
 /// Answers a connection for which there is no room, without reading its request. A connection that waited in the
 /// backlog instead would look like a server that hangs. Those that would be too many of these are closed.
 fn refuse<S>(mut socket: S, service: &Service)
@@ -348,7 +333,7 @@ where
 {
     service.metrics.connections_refused.inc();
     let Ok(turn) = Arc::clone(&service.refusals).try_acquire_owned() else { return };
-    let detail = format!("all {} connections are taken; try again in a second", service.connections_max);
+    let detail = format!("all {} connections are taken; try again in a second", service.connections.max());
     let answer = Error::new(Cause::Connections, detail).unasked();
     tokio::spawn(async move {
         let _turn = turn;

@@ -24,6 +24,7 @@ mod formats;
 mod import;
 pub mod packed;
 mod parallel;
+mod sync;
 
 pub use dataset::{BUILT_IN, Dataset, Normalization};
 pub use decode::DECODER_VERSION;

@@ -16,7 +16,8 @@ use embedded_graphics::text::{Baseline, Text};
 use pba_augment::caption;
 
 use crate::stream::epoch::Epoch;
-use crate::stream::pool::{Work, Workspace};
+use crate::stream::work::Work;
+use crate::stream::workspace::Workspace;
 
 const BACKGROUND: Rgb888 = Rgb888::new(0x14, 0x18, 0x1d);
 const TITLE: Rgb888 = Rgb888::new(0xf2, 0xf4, 0xf7);

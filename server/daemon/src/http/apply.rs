@@ -17,7 +17,8 @@ use crate::http::extract::{Binary, Body, Query};
 use crate::http::problem::UnsupportedMediaType;
 use crate::http::{charged, on_pool};
 use crate::stream::client::Client;
-use crate::stream::pool::{Cancellation, Workspace};
+use crate::stream::work::Cancellation;
+use crate::stream::workspace::Workspace;
 
 /// More ops than a policy ever applies, and few enough to answer at once.
 const OPS_MAX: usize = 30;

@@ -17,6 +17,7 @@ use pba_wire::stream::CONTENT_TYPE;
 use pba_wire::{EpochRequest, Preview};
 
 use crate::app::App;
+use crate::connections::Connection;
 use crate::draw::sheet::{self, Sheet};
 use crate::error::{Cause, Error};
 use crate::http::charged;
@@ -79,7 +80,8 @@ pub(crate) async fn batches(
     {
         match SharedMemoryStream::new(&epoch, wanted) {
             Ok(stream) => {
-                tokio::spawn(stream.run(permit, upgrade));
+                let connection = http.extensions_mut().remove::<Connection>();
+                tokio::spawn(stream.run(permit, upgrade, connection));
                 let headers = [(header::CONNECTION, "upgrade"), (header::UPGRADE, shared_memory::PROTOCOL)];
                 return Ok((StatusCode::SWITCHING_PROTOCOLS, headers).into_response());
             }

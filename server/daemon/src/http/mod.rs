@@ -36,8 +36,9 @@ use crate::http::problem::{ProblemName, documented};
 use crate::stream::budget::Reservation;
 use crate::stream::client::Client;
 use crate::stream::engine::Engine;
-use crate::stream::pool::{Cancellation, Panicked, Workspace};
 use crate::stream::turns::Turn;
+use crate::stream::work::{Cancellation, Panicked};
+use crate::stream::workspace::Workspace;
 
 /// Longer query strings are refused; a policy of 60 integers takes some 200 bytes.
 const QUERY_BYTES_MAX: usize = 8 << 10;

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::metrics::Stage;
-use crate::stream::engine::Permit;
 use crate::stream::epoch::Epoch;
 use crate::stream::making::{Making, Output};
-use crate::stream::pool::Answer;
+use crate::stream::permits::Permit;
+use crate::stream::work::Answer;
 
 /// Why a stream was aborted after it had started.
 #[derive(Debug, thiserror::Error)]

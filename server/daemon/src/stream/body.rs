@@ -14,9 +14,9 @@ use futures_util::stream::{Stream, try_unfold};
 use crate::stream::batches::{Batches, BrokenStream};
 use crate::stream::budget::{BatchMemory, OwnBatch};
 use crate::stream::encode::{END_OF_STREAM, Layout, compressed_batch, record_batch};
-use crate::stream::engine::Permit;
 use crate::stream::epoch::Epoch;
 use crate::stream::making::Output;
+use crate::stream::permits::Permit;
 
 /// One encoded batch: the bytes that go out.
 struct EncodedBatch {

@@ -22,11 +22,11 @@
 //! client has taken it, or is cut off because it takes nothing. So with any number of streams, and however
 //! little is left, each goes on at the pace of its client.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 
 use prometheus::IntGauge;
-use tokio::sync::Notify;
+
+use crate::sync::{Arc, AtomicBool, AtomicU64, Notify};
 
 /// Bytes that may be taken; cheap to clone.
 #[derive(Clone)]
@@ -57,6 +57,23 @@ impl Budget {
     /// Takes bytes, if as many are left.
     pub(crate) fn reserve(&self, bytes: u64) -> Option<Reservation> {
         self.take(bytes).then(|| Reservation { budget: self.clone(), bytes })
+    }
+
+    /// How many bytes have to come back to another budget until `bytes` can be taken of this one; none when
+    /// no number of them would do, because what is short here is not taken there.
+    pub(super) fn missing(&self, bytes: u64, other: &Budget) -> Option<u64> {
+        let missing = bytes.saturating_sub(self.left.load(Ordering::Relaxed));
+        if missing > 0 && !other.counts_in(self) {
+            return None;
+        }
+        let whole = self.whole.as_ref().map_or(Some(0), |whole| whole.missing(bytes, other))?;
+        Some(missing.max(whole))
+    }
+
+    /// Whether what is taken here is taken there.
+    fn counts_in(&self, other: &Budget) -> bool {
+        let is_same = Arc::ptr_eq(&self.left, &other.left);
+        is_same || self.whole.as_ref().is_some_and(|whole| whole.counts_in(other))
     }
 
     fn take(&self, bytes: u64) -> bool {
@@ -122,8 +139,8 @@ impl OwnBatch {
 
     /// The memory for a batch, unless one has it.
     pub(crate) fn take(&self) -> Option<BatchMemory> {
-        let was_taken = self.0.is_taken.swap(true, Ordering::Acquire);
-        (!was_taken).then(|| BatchMemory(Kind::Own(Arc::clone(&self.0))))
+        let taken = self.0.is_taken.compare_exchange(false, true, Ordering::Acquire, Ordering::Relaxed);
+        taken.ok().map(|_| BatchMemory(Kind::Own(Arc::clone(&self.0))))
     }
 
     /// Done when it may have come back since this was last done.
@@ -196,6 +213,22 @@ mod tests {
         assert_eq!(both(), (0, 0));
         assert!(whole.reserve(100).is_some());
         assert_eq!((whole.share(1000, gauge()).bytes(), whole.share(0, gauge()).bytes()), (100, 0));
+    }
+
+    #[test]
+    fn what_is_missing_is_known_and_where_it_would_help() {
+        let whole = Budget::new(100, gauge());
+        let (ahead, answers) = (whole.share(50, gauge()), whole.share(25, gauge()));
+        let memory = ahead.share(30, gauge());
+        let _taken = [ahead.reserve(40), whole.reserve(50), answers.reserve(5)];
+        // 10 of 50 and 5 of 100 are left.
+        assert_eq!(ahead.missing(5, &ahead), Some(0));
+        assert_eq!(ahead.missing(12, &ahead), Some(7));
+        assert_eq!(memory.missing(30, &ahead), Some(25));
+        assert_eq!(memory.missing(31, &ahead), None, "its own bound is short");
+        assert_eq!(answers.missing(20, &ahead), Some(15));
+        assert_eq!(answers.missing(21, &ahead), None, "what is ahead is none of theirs");
+        assert_eq!(whole.missing(6, &ahead), Some(1));
     }
 
     #[test]

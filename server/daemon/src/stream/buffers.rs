@@ -1,11 +1,11 @@
 //! Reusable batch buffers, and the pieces that they are written in.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::BytesMut;
 
 use crate::stream::budget::{Budget, Reservation};
+use crate::sync::{Arc, Mutex, MutexGuard, lock};
 
 /// Idle buffers that are kept for the next batch, as far as there is memory.
 ///
@@ -47,15 +47,39 @@ impl BufferPool {
         Lent { bytes, pool: self.clone() }
     }
 
-    /// Frees all idle buffers, and returns whether there were any.
-    pub(crate) fn free(&self) -> bool {
-        let idle = std::mem::take(&mut *self.idle());
-        !idle.is_empty()
+    /// Takes memory of a budget. Idle buffers make room for it: they are kept for work ahead, so whatever is
+    /// not may have their memory.
+    pub(crate) fn reserve(&self, budget: &Budget, bytes: u64) -> Option<Reservation> {
+        loop {
+            if let Some(reservation) = budget.reserve(bytes) {
+                return Some(reservation);
+            }
+            let missing = budget.missing(bytes, &self.budget)?;
+            // If nothing is missing any more, somebody has given it back meanwhile.
+            if missing > 0 && !self.free(missing) {
+                return None;
+            }
+        }
+    }
+
+    /// Frees idle buffers of so many bytes, those first that have been idle for longest, and none when all of
+    /// them have fewer. Returns whether any were freed.
+    fn free(&self, bytes: u64) -> bool {
+        let mut idle = self.idle();
+        let mut freed = 0;
+        let count = idle.iter().take_while(|(_, memory)| {
+            let is_short = freed < bytes;
+            freed += if is_short { memory.bytes } else { 0 };
+            is_short
+        });
+        let count = count.count();
+        let freed: Vec<_> = if freed < bytes { Vec::new() } else { idle.drain(..count).collect() };
+        drop(idle);
+        !freed.is_empty()
     }
 
     fn idle(&self) -> MutexGuard<'_, VecDeque<(BytesMut, Reservation)>> {
-        // No panic can leave the list inconsistent.
-        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.idle)
     }
 }
 
@@ -90,7 +114,7 @@ impl Drop for Lent {
 }
 
 /// Memory that can be cut into pieces, each with an owner of its own, and be put together again.
-pub(crate) trait Divisible: AsMut<[u8]> + Send + 'static {
+pub(crate) trait Divisible: Send + 'static {
     /// Cuts off and returns what comes after the first `at` bytes.
     ///
     /// # Panics
@@ -137,7 +161,7 @@ mod tests {
         assert_eq!(pool.idle().len(), 1);
         assert_ne!(pool.take(500, 999).as_ptr(), address, "more than it may take");
         assert_eq!(pool.take(500, 1000).as_ptr(), address, "the same memory serves a smaller batch");
-        assert!(!pool.free(), "it was taken");
+        assert!(pool.idle().is_empty(), "it was taken");
     }
 
     #[test]
@@ -175,9 +199,35 @@ mod tests {
         lend(60);
         assert_eq!(kept(&pool), [20, 30], "without memory for it, it is not kept");
         assert_eq!(pool.budget.taken.get(), 50);
-        assert!(pool.free());
+        assert!(pool.free(50));
         assert_eq!((kept(&pool), pool.budget.taken.get()), (vec![], 0));
         lend(KEPT_BYTES_MAX + 1);
-        assert!(!pool.free());
+        assert!(kept(&pool).is_empty());
+    }
+
+    #[test]
+    fn idle_buffers_make_room_as_far_as_it_is_needed() {
+        let gauge = || IntGauge::new("taken", "Bytes taken.").unwrap();
+        let whole = Budget::new(120, gauge());
+        let pool = BufferPool::new(9, whole.share(100, gauge()));
+        let other = whole.share(40, gauge());
+        let lengths = [10, 20, 30, 40];
+        for buffer in lengths.map(|length| pool.take(length, length)) {
+            drop(pool.lend(buffer));
+        }
+        let kept = || pool.idle().iter().map(|(bytes, _)| bytes.capacity()).collect::<Vec<_>>();
+        let first = pool.reserve(&whole, 20).unwrap();
+        assert_eq!(kept(), lengths, "there was room");
+        let second = pool.reserve(&whole, 11).unwrap();
+        assert_eq!(kept(), [30, 40], "those that were idle for longest");
+        assert!(pool.reserve(&other, 41).is_none(), "it is more than the share");
+        assert!(pool.reserve(&whole, 90).is_none(), "all of them together have too little");
+        assert_eq!(kept(), [30, 40], "where it helps nobody, none is freed");
+        let third = pool.reserve(&other, 40).unwrap();
+        assert_eq!(kept(), [40]);
+        let ahead = pool.reserve(&pool.budget, 49).unwrap();
+        assert_eq!((kept(), whole.taken.get()), (vec![], 120));
+        drop((first, second, third, ahead));
+        assert_eq!(whole.taken.get(), 0);
     }
 }

@@ -8,12 +8,13 @@
 //! A hit or a miss changes no byte of any batch, only the time it takes.
 
 use std::collections::HashMap;
-use std::hash::{BuildHasher, RandomState};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::hash::BuildHasher;
+use std::sync::Arc;
 
 use pba_schedules::Digest;
 
 use crate::stream::budget::{Budget, Reservation};
+use crate::sync::{Mutex, MutexGuard, RandomState, lock};
 
 /// Number of locks that the images are spread over: more than cores that could want one at a time. A lock
 /// is held for a table lookup, never while an image is decoded.
@@ -72,15 +73,13 @@ impl DecodedCache {
     /// Drops what was decoded of a split: it was damaged, perhaps before that was known.
     pub(crate) fn forget(&self, split: &Digest) {
         for shard in &self.shards {
-            let mut shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
-            shard.retain(|key, _| key.split != *split);
+            lock(shard).retain(|key, _| key.split != *split);
         }
     }
 
     fn shard(&self, key: &Key) -> MutexGuard<'_, Shard> {
         let shard = self.hasher.hash_one(key) as usize % SHARDS;
-        // A table is consistent after every call, even if a thread panicked.
-        self.shards[shard].lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.shards[shard])
     }
 }
 

@@ -1,10 +1,7 @@
 //! The resources that streams share: the workers, the memory, and the bounds of both.
 
-use std::collections::HashMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::config::Limits;
 use crate::error::{Cause, Error};
@@ -13,7 +10,9 @@ use crate::stream::budget::{BatchMemory, Budget, OwnBatch, Reservation};
 use crate::stream::buffers::BufferPool;
 use crate::stream::client::Client;
 use crate::stream::decoded_cache::DecodedCache;
-use crate::stream::pool::{Owner, Pool};
+use crate::stream::permits::{Permit, Permits, Refusal};
+use crate::stream::pool::Pool;
+use crate::stream::queue::Owner;
 use crate::stream::shared_memory::SharedMemory;
 use crate::stream::turns::Turns;
 
@@ -32,9 +31,7 @@ pub(crate) struct Engine {
     /// Turns of previews and single images: they use at most half of the workers, so that they cannot delay
     /// the streams.
     pub(crate) single_tasks: Turns,
-    streams: Arc<Semaphore>,
-    /// What each client has that has any stream.
-    of_clients: Arc<Mutex<HashMap<Client, Taken>>>,
+    permits: Permits,
     /// The number of the next owner of work.
     next: AtomicU64,
 }
@@ -56,18 +53,18 @@ impl Engine {
         let shared_memory = metrics.memory_share_bytes.with_label_values(&["shared_memory"]);
         let shared_memory = shares.ahead.share(limits.shared_memory_bytes_max, shared_memory);
         let (running, kept) = (metrics.shared_memory_bytes.clone(), metrics.shared_memory_kept_bytes.clone());
+        // One buffer per worker is being filled; the rest is on its way to a client.
+        let buffers = BufferPool::new(limits.threads + 2 * limits.batches_ahead, shares.ahead.clone());
         Ok(Engine {
             pool: Pool::start(limits.threads, metrics.clone())?,
-            // One buffer per worker is being filled; the rest is on its way to a client.
-            buffers: BufferPool::new(limits.threads + 2 * limits.batches_ahead, shares.ahead.clone()),
             decoded: DecodedCache::new(decoded),
-            shared_memory: SharedMemory::new(shared_memory, running, kept),
+            shared_memory: SharedMemory::new(shared_memory, buffers.clone(), running, kept),
+            buffers,
             memory,
             shares,
             metrics,
             single_tasks: Turns::new((limits.threads / 2).max(1)),
-            streams: Arc::new(Semaphore::new(limits.streams_max)),
-            of_clients: Arc::default(),
+            permits: Permits::new(limits.streams_max, limits.streams_per_client_max),
             next: AtomicU64::new(0),
             limits,
         })
@@ -79,22 +76,19 @@ impl Engine {
     /// When all permits are taken, or the client's share of them.
     pub(crate) fn admit(&self, client: Client) -> Result<Permit, Error> {
         let Limits { streams_max, streams_per_client_max, .. } = self.limits;
-        let permit = Arc::clone(&self.streams).try_acquire_owned().map_err(|_| {
-            let detail = format!("all {streams_max} streams are taken; try again in a second");
-            self.refuse(Cause::Full, Refused::Streams, detail)
-        })?;
-        let mut of_clients = lock(&self.of_clients);
-        let Taken { streams, .. } = of_clients.entry(client).or_default();
-        if *streams >= streams_per_client_max {
-            let detail = format!(
-                "this client has {streams} streams, the most that one may have (streams_per_client_max); \
-                 try again in a second"
-            );
-            return Err(self.refuse(Cause::Full, Refused::StreamsPerClient, detail));
-        }
-        *streams += 1;
-        let of_clients = Arc::clone(&self.of_clients);
-        Ok(Permit { owner: self.owner(client), bytes: 0, of_clients, _permit: permit })
+        self.permits.take(self.owner(client)).map_err(|refusal| match refusal {
+            Refusal::All => {
+                let detail = format!("all {streams_max} streams are taken; try again in a second");
+                self.refuse(Cause::Full, Refused::Streams, detail)
+            }
+            Refusal::OfClient => {
+                let detail = format!(
+                    "this client has {streams_per_client_max} streams, the most that one may have \
+                     (streams_per_client_max); try again in a second"
+                );
+                self.refuse(Cause::Full, Refused::StreamsPerClient, detail)
+            }
+        })
     }
 
     /// Memory for one batch of the stream of a permit, for as long as it runs.
@@ -102,28 +96,20 @@ impl Engine {
     /// # Errors
     /// When there is not enough left, or the client has half of all that there is.
     pub(crate) fn own_batch(&self, permit: &mut Permit, bytes: u64) -> Result<OwnBatch, Error> {
-        {
-            let mut of_clients = lock(&self.of_clients);
-            let taken = of_clients.entry(permit.owner.client).or_default();
-            // One stream it may always have, if there is memory.
-            if bytes > 0 && taken.bytes > 0 && taken.bytes.saturating_add(bytes) > self.memory.bytes() / 2 {
-                let detail = format!(
-                    "a batch of this stream takes {bytes} bytes, and other streams of this client have {}; one client \
-                     may have half of the server's {} (memory_bytes_max); try again in a second",
-                    taken.bytes,
-                    self.memory.bytes()
-                );
-                return Err(self.refuse(Cause::Memory, Refused::MemoryPerClient, detail));
-            }
-            taken.bytes += bytes;
-            permit.bytes += bytes;
-        }
+        permit.charge(bytes, self.memory.bytes() / 2).map_err(|taken| {
+            let detail = format!(
+                "a batch of this stream takes {bytes} bytes, and other streams of this client have {taken}; one client \
+                 may have half of the server's {} (memory_bytes_max); try again in a second",
+                self.memory.bytes()
+            );
+            self.refuse(Cause::Memory, Refused::MemoryPerClient, detail)
+        })?;
         Ok(OwnBatch::new(self.reserve(&self.memory, bytes, Refused::Memory)?))
     }
 
     /// Memory for one batch more, if enough is left.
     pub(crate) fn spare_batch(&self, bytes: u64) -> Option<BatchMemory> {
-        self.take(&self.shares.ahead, bytes).map(BatchMemory::spare)
+        self.buffers.reserve(&self.shares.ahead, bytes).map(BatchMemory::spare)
     }
 
     /// Memory for an answer, or to work on one.
@@ -159,7 +145,7 @@ impl Engine {
     }
 
     fn reserve(&self, budget: &Budget, bytes: u64, refused: Refused) -> Result<Reservation, Error> {
-        self.take(budget, bytes).ok_or_else(|| {
+        self.buffers.reserve(budget, bytes).ok_or_else(|| {
             let detail = format!(
                 "{bytes} bytes more do not fit beside what others have of the server's {} (memory_bytes_max); \
                  try again in a second",
@@ -167,13 +153,6 @@ impl Engine {
             );
             self.refuse(Cause::Memory, refused, detail)
         })
-    }
-
-    /// Takes memory; idle buffers make room.
-    fn take(&self, budget: &Budget, bytes: u64) -> Option<Reservation> {
-        let found = budget.reserve(bytes);
-        // They are kept for work ahead, so whatever is not may have their memory.
-        found.or_else(|| self.buffers.free().then(|| budget.reserve(bytes)).flatten())
     }
 
     /// A request is refused because something is full.
@@ -189,7 +168,7 @@ impl Engine {
 
     /// Streams that hold a permit.
     pub(crate) fn streams(&self) -> usize {
-        self.limits.streams_max - self.streams.available_permits()
+        self.permits.taken()
     }
 }
 
@@ -199,45 +178,4 @@ struct Shares {
     ahead: Budget,
     answers: Budget,
     bodies: Budget,
-}
-
-/// What a client has.
-#[derive(Default)]
-struct Taken {
-    streams: usize,
-    /// Memory of the batches that its streams have of their own.
-    bytes: u64,
-}
-
-/// The permit of a stream.
-pub(crate) struct Permit {
-    owner: Owner,
-    /// Of the client's memory, what is this stream's.
-    bytes: u64,
-    of_clients: Arc<Mutex<HashMap<Client, Taken>>>,
-    _permit: OwnedSemaphorePermit,
-}
-
-impl Permit {
-    /// Whose work its batches are.
-    pub(crate) fn owner(&self) -> Owner {
-        self.owner
-    }
-}
-
-impl Drop for Permit {
-    fn drop(&mut self) {
-        let mut of_clients = lock(&self.of_clients);
-        let taken = of_clients.get_mut(&self.owner.client).expect("this one is counted");
-        taken.streams -= 1;
-        taken.bytes -= self.bytes;
-        if taken.streams == 0 {
-            of_clients.remove(&self.owner.client);
-        }
-    }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // Nothing panics between two of its changes.
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

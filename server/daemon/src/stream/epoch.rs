@@ -15,8 +15,8 @@ use pba_wire::checksum::Head;
 use crate::catalog::datasets::SplitHandle;
 use crate::stream::encode::{Layout, batch_head};
 use crate::stream::engine::Engine;
-use crate::stream::pool::Workspace;
 use crate::stream::samples::{self, Rendered};
+use crate::stream::workspace::Workspace;
 
 /// Most pixels that one worker renders before it does something else, of sources or of what comes of them,
 /// but at least one image: a usual batch of 128 images of 32x32 is one part, and takes 0.1 ms.

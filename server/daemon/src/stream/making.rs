@@ -10,18 +10,21 @@
 //! rendered by itself.
 
 use std::ops::{ControlFlow, Range};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use crate::metrics::Stage;
 use crate::stream::buffers::Divisible;
 use crate::stream::encode::Layout;
 use crate::stream::epoch::Epoch;
-use crate::stream::pool::{Work, Workspace};
+use crate::stream::pieces::Pieces;
+use crate::stream::work::Work;
+use crate::stream::workspace::Workspace;
+use crate::sync::lock;
 
 /// Where a batch is written, and what becomes of it there.
 pub(crate) trait Output: Send + 'static {
-    type Body: Divisible;
+    type Body: Divisible + AsMut<[u8]>;
     type Batch: Send + 'static;
 
     /// Memory of the length of the batch's body, of unspecified content.
@@ -53,10 +56,8 @@ pub(crate) struct Making<O: Output> {
 struct State<O: Output> {
     /// Taken when the batch is complete.
     output: Option<O>,
-    /// The images of each part, unless a worker has them; empty before the first part begins.
-    images: Vec<Option<O::Body>>,
-    /// What comes after the images.
-    rest: Option<O::Body>,
+    /// The images of each part, and what comes after them; none before the first part begins.
+    pieces: Option<Pieces<O::Body>>,
     /// Index and label of each row.
     rows: Vec<(u64, i64)>,
     /// Time that all parts took.
@@ -75,8 +76,7 @@ impl<O: Output> Making<O> {
     fn in_parts(epoch: Arc<Epoch>, n: u64, output: O, rows_of_part: usize) -> Making<O> {
         let state = State {
             output: Some(output),
-            images: Vec::new(),
-            rest: None,
+            pieces: None,
             rows: Vec::new(),
             time: Duration::ZERO,
             decoding: None,
@@ -86,7 +86,7 @@ impl<O: Output> Making<O> {
 
     fn state(&self) -> MutexGuard<'_, State<O>> {
         // A panic ends the work; nothing of it is used again.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 
     fn rows(&self) -> usize {
@@ -102,19 +102,14 @@ impl<O: Output> Making<O> {
     /// The piece of a part, which its worker now owns.
     fn take_images(&self, part: usize) -> O::Body {
         let mut state = self.state();
-        if state.images.is_empty() {
+        if state.pieces.is_none() {
             let output = state.output.as_mut().expect("it is there until the batch is complete");
-            let mut images = output.open(&self.epoch, self.layout.len);
-            state.rest = Some(images.split_off(self.layout.image.end));
+            let body = output.open(&self.epoch, self.layout.len);
             let bytes = self.rows_of_part * self.epoch.recipe.shape().rgb_bytes();
-            let mut pieces: Vec<_> =
-                (1..self.parts()).rev().map(|part| Some(images.split_off(part * bytes))).collect();
-            pieces.push(Some(images));
-            pieces.reverse();
-            state.images = pieces;
+            state.pieces = Some(Pieces::cut(body, self.layout.image.end, bytes, self.parts()));
             state.rows = vec![(0, 0); self.rows()];
         }
-        state.images[part].take().expect("a part is done once")
+        state.pieces.as_mut().expect("they were cut above").take(part)
     }
 
     fn render(&self, part: usize, workspace: &mut Workspace) -> anyhow::Result<()> {
@@ -134,7 +129,7 @@ impl<O: Output> Making<O> {
             metrics.decoded_cache_misses.inc_by(decoding.misses);
             *state.decoding.get_or_insert_default() += decoding.time;
         }
-        state.images[part] = Some(images);
+        state.pieces.as_mut().expect("this is one of them").put(part, images);
         for (row, found) in state.rows[range].iter_mut().zip(indices.into_iter().zip(rendered.labels)) {
             *row = found;
         }
@@ -147,8 +142,8 @@ impl<O: Output> Making<O> {
         let Layout { image, label, index, .. } = &self.layout;
         let (output, mut body) = {
             let mut state = self.state();
-            let mut rest = state.rest.take().expect("the parts have begun");
-            let bytes = rest.as_mut();
+            let mut pieces = state.pieces.take().expect("the parts have begun");
+            let bytes = pieces.rest().as_mut();
             let at = |range: &Range<usize>| range.start - image.end..range.end - image.end;
             let (labels, _) = bytes[at(label)].as_chunks_mut();
             for (value, (_, label)) in labels.iter_mut().zip(&state.rows) {
@@ -158,17 +153,12 @@ impl<O: Output> Making<O> {
             for (value, (index, _)) in indices.iter_mut().zip(&state.rows) {
                 *value = index.to_le_bytes();
             }
-            let pieces = std::mem::take(&mut state.images);
-            let mut pieces = pieces.into_iter().map(|piece| piece.expect("its part is done"));
-            let mut body = pieces.next().expect("a batch has rows");
-            pieces.for_each(|piece| body.unsplit(piece));
-            body.unsplit(rest);
             let metrics = &self.epoch.engine.metrics;
             metrics.stage(Stage::Augment).observe(state.time.as_secs_f64());
             if let Some(decoding) = state.decoding {
                 metrics.stage(Stage::Decode).observe(decoding.as_secs_f64());
             }
-            (state.output.take().expect("a batch is completed once"), body)
+            (state.output.take().expect("a batch is completed once"), pieces.join())
         };
         // What lies between the columns is sent too, so it must not depend on the buffer's past.
         let bytes = body.as_mut();
@@ -219,7 +209,8 @@ mod tests {
     use crate::metrics::Metrics;
     use crate::stream::client::Client;
     use crate::stream::engine::Engine;
-    use crate::stream::pool::{Owner, Pool};
+    use crate::stream::pool::Pool;
+    use crate::stream::queue::Owner;
     use crate::stream::resolve::Resolver;
 
     /// Bytes of a buffer that held something else before.

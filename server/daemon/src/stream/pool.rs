@@ -1,114 +1,21 @@
 //! The bridge between the asynchronous side and the CPU: a fixed pool of threads.
 //!
 //! A [`Work`] is done in parts, each of which takes a worker for a bounded time. Workers take parts in
-//! turn: one of the next client that has work, and of that client's streams one of the next; the works of
-//! one stream are done in order. So a client gets no more than its share of the workers, however many
-//! streams it opens and however large their batches are, and a request waits for at most one part of each other
-//! client at most. Each stream keeps only a few works here (`batches_ahead`), and a stream whose client
-//! does not read adds none.
-//!
-//! Work whose [`Answer`] is dropped is over: its parts that have not begun are skipped, and long ones ask
-//! [`Cancellation`] meanwhile.
+//! turn: one of the next client that has work, and of that client's streams one of the next (`queue.rs`). So a
+//! client gets no more than its share of the workers, however many streams it opens and however large their
+//! batches are. Each stream keeps only a few works here (`batches_ahead`), and a stream whose client does not
+//! read adds none.
 
-use std::collections::{HashMap, VecDeque};
-use std::ops::ControlFlow;
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll};
-use std::time::Instant;
-
-use crossbeam::utils::Backoff;
-use pba_augment::Scratch;
-use pba_datasets::RegionDecoder;
-use tokio::sync::oneshot;
+use std::sync::Arc;
 
 use crate::metrics::Metrics;
-use crate::stream::client::Client;
-
-/// The resources that a worker lends to its tasks.
-#[derive(Default)]
-pub(crate) struct Workspace {
-    /// Buffers of the augmentation.
-    pub(crate) scratch: Scratch,
-    /// Decoder of encoded images, with its buffers.
-    pub(crate) decoder: RegionDecoder,
-}
-
-/// Something to be done by workers, several of them at once if it has several parts.
-pub(crate) trait Work: Send + Sync + 'static {
-    type Output: Send + 'static;
-
-    /// How many parts it has: at least 1.
-    fn parts(&self) -> usize;
-
-    /// Does one part, numbered from 0. May end the whole work before its time, as with an error.
-    fn run(&self, part: usize, workspace: &mut Workspace) -> ControlFlow<Self::Output>;
-
-    /// What has become of it. Called once, by the worker that has done the last part, when all are done.
-    fn finish(&self, workspace: &mut Workspace) -> Self::Output;
-}
-
-/// Whose work something is.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Owner {
-    pub(crate) client: Client,
-    /// A stream or another request of the client; no two have the same number.
-    pub(crate) stream: u64,
-}
-
-/// Whether the client of an answer has left. Cheap to ask, and to clone.
-#[derive(Clone, Default)]
-pub(crate) struct Cancellation(Arc<AtomicBool>);
-
-impl Cancellation {
-    pub(crate) fn is_cancelled(&self) -> bool {
-        self.0.load(Ordering::Relaxed)
-    }
-
-    fn cancel(&self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
-}
-
-pub(crate) const PANICKED: &str = "the task panicked; see the server's log";
-
-/// The task panicked; the worker survived.
-#[derive(Clone, Copy, Debug, thiserror::Error)]
-#[error("{PANICKED}")]
-pub(crate) struct Panicked;
-
-/// The answer to a work, which is cancelled when this is dropped before.
-pub(crate) struct Answer<T> {
-    receiver: oneshot::Receiver<T>,
-    cancellation: Cancellation,
-}
-
-impl<T> Answer<T> {
-    /// Whether it is still to come.
-    pub(crate) fn is_late(&self) -> bool {
-        self.receiver.is_empty()
-    }
-}
-
-impl<T> Future for Answer<T> {
-    type Output = Result<T, Panicked>;
-
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Result<T, Panicked>> {
-        Pin::new(&mut self.receiver).poll(context).map_err(|_| Panicked)
-    }
-}
-
-impl<T> Drop for Answer<T> {
-    fn drop(&mut self) {
-        self.cancellation.cancel();
-    }
-}
+use crate::stream::queue::{Owner, Queue};
+use crate::stream::work::{Answer, Cancellation, Task, Work};
+use crate::stream::workspace::Workspace;
 
 /// A fixed pool of worker threads, which end when it is dropped.
 pub(crate) struct Pool {
-    queue: Arc<Queue>,
+    queue: Arc<Queue<Task>>,
     metrics: Metrics,
 }
 
@@ -134,10 +41,7 @@ impl Pool {
 
     /// Queues work.
     pub(crate) fn start_work<W: Work>(&self, owner: Owner, work: W) -> Answer<W::Output> {
-        let (sender, receiver) = oneshot::channel();
-        let cancellation = Cancellation::default();
-        self.start_answering(owner, work, sender, cancellation.clone());
-        Answer { receiver, cancellation }
+        self.queue(owner, Task::of(work, self.metrics.clone()))
     }
 
     /// Queues a task of one part, which is told whether it is cancelled.
@@ -146,253 +50,31 @@ impl Pool {
         owner: Owner,
         task: impl FnOnce(&mut Workspace, &Cancellation) -> T + Send + 'static,
     ) -> Answer<T> {
-        let (sender, receiver) = oneshot::channel();
-        let cancellation = Cancellation::default();
-        let single = Single { task: Mutex::new(Some(task)), cancellation: cancellation.clone() };
-        self.start_answering(owner, single, sender, cancellation.clone());
-        Answer { receiver, cancellation }
+        self.queue(owner, Task::once(task, self.metrics.clone()))
     }
 
-    fn start_answering<W: Work>(
-        &self,
-        owner: Owner,
-        work: W,
-        answer: oneshot::Sender<W::Output>,
-        cancellation: Cancellation,
-    ) {
-        let parts = work.parts();
+    fn queue<T>(&self, owner: Owner, (task, answer): (Task, Answer<T>)) -> Answer<T> {
+        let parts = task.parts();
         assert!(parts > 0, "work has at least one part");
-        let task = Running {
-            work,
-            left: AtomicUsize::new(parts),
-            answer: Mutex::new(Some(answer)),
-            cancellation,
-            metrics: self.metrics.clone(),
-        };
-        self.metrics.queue_depth.inc();
-        self.queue.add(owner, Queued { task: Arc::new(task), next: 0, parts });
+        self.queue.add(owner, task, parts);
+        answer
     }
 }
 
 impl Drop for Pool {
     fn drop(&mut self) {
-        self.queue.turns().is_closed = true;
-        self.queue.more.notify_all();
+        self.queue.close();
     }
-}
-
-/// A closure as work of one part.
-struct Single<F> {
-    task: Mutex<Option<F>>,
-    cancellation: Cancellation,
-}
-
-impl<T, F> Work for Single<F>
-where
-    T: Send + 'static,
-    F: FnOnce(&mut Workspace, &Cancellation) -> T + Send + 'static,
-{
-    type Output = T;
-
-    fn parts(&self) -> usize {
-        1
-    }
-
-    fn run(&self, _: usize, workspace: &mut Workspace) -> ControlFlow<T> {
-        let task = lock(&self.task).take().expect("a part is done once");
-        ControlFlow::Break(task(workspace, &self.cancellation))
-    }
-
-    fn finish(&self, _: &mut Workspace) -> T {
-        unreachable!("its one part ends it");
-    }
-}
-
-/// Work on its way through the pool.
-struct Running<W: Work> {
-    work: W,
-    /// Parts that are not done.
-    left: AtomicUsize,
-    /// None once it is answered.
-    answer: Mutex<Option<oneshot::Sender<W::Output>>>,
-    cancellation: Cancellation,
-    metrics: Metrics,
-}
-
-/// The same, whatever comes of it.
-trait Task: Send + Sync {
-    fn run(&self, part: usize, workspace: &mut Workspace);
-    fn is_cancelled(&self) -> bool;
-    /// No part of it waits any more.
-    fn leave(&self);
-}
-
-impl<W: Work> Task for Running<W> {
-    fn run(&self, part: usize, workspace: &mut Workspace) {
-        let start = Instant::now();
-        let done = catch_unwind(AssertUnwindSafe(|| match self.work.run(part, workspace) {
-            ControlFlow::Break(output) => Some(output),
-            // Whoever does the last part sees what all others have done.
-            ControlFlow::Continue(()) => {
-                (self.left.fetch_sub(1, Ordering::AcqRel) == 1).then(|| self.work.finish(workspace))
-            }
-        }));
-        self.metrics.worker_busy_seconds.inc_by(start.elapsed().as_secs_f64());
-        let output = match done {
-            Ok(None) => return,
-            Ok(Some(output)) => Some(output),
-            Err(_) => {
-                // Whatever state the panic left behind is not used again.
-                *workspace = Workspace::default();
-                None
-            }
-        };
-        // What is left of a work that failed is not done.
-        self.cancellation.cancel();
-        if let (Some(answer), Some(output)) = (lock(&self.answer).take(), output) {
-            // The reader may have left in the meantime; then the answer is not needed.
-            let _ = answer.send(output);
-        }
-    }
-
-    fn is_cancelled(&self) -> bool {
-        self.cancellation.is_cancelled()
-    }
-
-    fn leave(&self) {
-        self.metrics.queue_depth.dec();
-    }
-}
-
-/// A task, and which of its parts is the next.
-struct Queued {
-    task: Arc<dyn Task>,
-    next: usize,
-    parts: usize,
-}
-
-/// What waits for a worker.
-#[derive(Default)]
-struct Queue {
-    turns: Mutex<Turns>,
-    /// Tasks in `turns`.
-    tasks: AtomicUsize,
-    /// Something was added, or the queue was closed.
-    more: Condvar,
-}
-
-#[derive(Default)]
-struct Turns {
-    /// Those that have tasks, in the order of their turns.
-    clients: VecDeque<Client>,
-    /// The streams of each of these that have tasks, likewise; the tasks of each in order.
-    streams: HashMap<Client, VecDeque<(u64, VecDeque<Queued>)>>,
-    /// Workers that sleep.
-    idle: usize,
-    is_closed: bool,
-}
-
-impl Queue {
-    fn add(&self, Owner { client, stream }: Owner, task: Queued) {
-        let parts = task.parts;
-        let mut turns = self.turns();
-        let Turns { clients, streams, idle, .. } = &mut *turns;
-        let streams = streams.entry(client).or_insert_with(|| {
-            clients.push_back(client);
-            VecDeque::new()
-        });
-        match streams.iter_mut().find(|(number, _)| *number == stream) {
-            Some((_, tasks)) => tasks.push_back(task),
-            None => streams.push_back((stream, VecDeque::from([task]))),
-        }
-        let idle = *idle;
-        self.tasks.fetch_add(1, Ordering::Release);
-        drop(turns);
-        match idle {
-            0 => {}
-            _ if parts == 1 => self.more.notify_one(),
-            _ => self.more.notify_all(),
-        }
-    }
-
-    /// The next part that is to be done, sooner or later; none when the pool is gone.
-    fn next(&self) -> Option<(Arc<dyn Task>, usize)> {
-        // The next task often comes within microseconds, and waking a thread takes as long.
-        let backoff = Backoff::new();
-        while self.tasks.load(Ordering::Acquire) == 0 && !backoff.is_completed() {
-            backoff.snooze();
-        }
-        let mut turns = self.turns();
-        loop {
-            if turns.is_closed {
-                return None;
-            }
-            if let Some(part) = turns.take(&self.tasks) {
-                return Some(part);
-            }
-            turns.idle += 1;
-            turns = self.more.wait(turns).unwrap_or_else(PoisonError::into_inner);
-            turns.idle -= 1;
-        }
-    }
-
-    fn turns(&self) -> MutexGuard<'_, Turns> {
-        lock(&self.turns)
-    }
-}
-
-impl Turns {
-    /// Takes a part of the client whose turn it is, and moves both client and stream to the end of their queues.
-    fn take(&mut self, count: &AtomicUsize) -> Option<(Arc<dyn Task>, usize)> {
-        while let Some(client) = self.clients.pop_front() {
-            let streams = self.streams.get_mut(&client).expect("it has streams");
-            let mut taken = None;
-            while taken.is_none()
-                && let Some((stream, mut tasks)) = streams.pop_front()
-            {
-                while taken.is_none()
-                    && let Some(first) = tasks.front_mut()
-                {
-                    let is_first = first.next == 0;
-                    if !first.task.is_cancelled() {
-                        taken = Some((Arc::clone(&first.task), first.next));
-                        first.next += 1;
-                    }
-                    if is_first {
-                        first.task.leave();
-                    }
-                    if taken.is_none() || first.next == first.parts {
-                        tasks.pop_front();
-                        count.fetch_sub(1, Ordering::Relaxed);
-                    }
-                }
-                if !tasks.is_empty() {
-                    streams.push_back((stream, tasks));
-                }
-            }
-            match streams.is_empty() {
-                true => drop(self.streams.remove(&client)),
-                false => self.clients.push_back(client),
-            }
-            if taken.is_some() {
-                return taken;
-            }
-        }
-        None
-    }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // Nothing panics while it is locked.
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]
 mod tests {
     use std::net::Ipv4Addr;
+    use std::ops::ControlFlow;
     use std::sync::mpsc::{Receiver, Sender, channel};
 
     use super::*;
+    use crate::stream::client::Client;
 
     fn pool(threads: usize) -> Pool {
         Pool::start(threads, Metrics::new().unwrap()).unwrap()

@@ -11,7 +11,7 @@ use pba_datasets::{DatasetError, Encoded, ImageError, Images, RegionDecoder, Spl
 
 use crate::stream::budget::Reservation;
 use crate::stream::decoded_cache::{DecodedCache, Key};
-use crate::stream::pool::Workspace;
+use crate::stream::workspace::Workspace;
 
 /// How often samples are rendered while their file changes, before they are given up.
 const ATTEMPTS: usize = 8;

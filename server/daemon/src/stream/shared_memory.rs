@@ -15,15 +15,16 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::Ordering;
 
 use memmap2::{MmapOptions, MmapRaw};
 use prometheus::IntGauge;
 use rustix::fs::{MemfdFlags, Mode, OFlags, SealFlags, fcntl_add_seals, ftruncate, memfd_create};
 
 use crate::stream::budget::{Budget, Reservation};
-use crate::stream::buffers::Divisible;
+use crate::stream::buffers::{BufferPool, Divisible};
+use crate::stream::slots::Numbered;
+use crate::sync::{Arc, AtomicU64, Mutex, MutexGuard, lock};
 
 /// Slots are page-aligned, so that a client can release the pages of one slot only.
 const PAGE_BYTES: usize = 4096;
@@ -35,54 +36,66 @@ const KEPT_MAX: usize = 256;
 /// The memory that all streams share with their clients.
 pub(crate) struct SharedMemory {
     budget: Budget,
+    /// Idle ones make room.
+    buffers: BufferPool,
     /// Of streams that run.
     running_bytes: IntGauge,
     /// Of streams that have ended.
     kept_bytes: IntGauge,
-    kept: Mutex<HashMap<u64, Kept>>,
+    /// Every memory that is reserved, by its number; with what is left of it when neither its stream nor a
+    /// worker has any of it.
+    memories: Mutex<HashMap<u64, Option<Leftover>>>,
     /// Number of the next memory.
     next: AtomicU64,
 }
 
-/// The memory of a stream that has ended, which its client still uses.
-struct Kept {
+/// What is left of a memory that only its client may still use.
+struct Leftover {
     witness: File,
     reservation: Reservation,
 }
 
 impl SharedMemory {
-    pub(crate) fn new(budget: Budget, running_bytes: IntGauge, kept_bytes: IntGauge) -> Arc<SharedMemory> {
-        let (kept, next) = Default::default();
-        Arc::new(SharedMemory { budget, running_bytes, kept_bytes, kept, next })
+    /// Shared memory within a budget, which may have what buffers are kept idle in.
+    pub(crate) fn new(
+        budget: Budget,
+        buffers: BufferPool,
+        running_bytes: IntGauge,
+        kept_bytes: IntGauge,
+    ) -> Arc<SharedMemory> {
+        let (memories, next) = Default::default();
+        Arc::new(SharedMemory { budget, buffers, running_bytes, kept_bytes, memories, next })
     }
 
-    /// Whether a memory is used after its stream has ended. One that is not is no longer reserved.
-    pub(crate) fn is_kept(&self, number: u64) -> bool {
-        let mut kept = self.kept();
-        if kept.get(&number).is_some_and(Kept::is_unused) {
-            self.release(kept.remove(&number));
+    /// Whether a memory is used: by its stream, by a worker that has a slot of it, or by its client. One that is
+    /// not is no longer reserved.
+    pub(crate) fn is_used(&self, number: u64) -> bool {
+        let mut memories = self.memories();
+        let is_unused = |kept: &Option<Leftover>| kept.as_ref().is_some_and(Leftover::is_unused);
+        if memories.get(&number).is_some_and(is_unused) {
+            self.release(memories.remove(&number).flatten());
         }
-        kept.contains_key(&number)
+        memories.contains_key(&number)
     }
 
-    /// Gives back what is no longer used, and returns how many memories still are.
+    /// Gives back what is no longer used, and returns how many memories clients keep.
     fn sweep(&self) -> usize {
-        let mut kept = self.kept();
-        kept.extract_if(|_, kept| kept.is_unused()).for_each(|(_, unused)| self.release(Some(unused)));
-        kept.len()
+        let mut memories = self.memories();
+        let unused = memories.extract_if(|_, kept| kept.as_ref().is_some_and(Leftover::is_unused));
+        unused.for_each(|(_, unused)| self.release(unused));
+        memories.values().flatten().count()
     }
 
-    fn release(&self, kept: Option<Kept>) {
+    fn release(&self, kept: Option<Leftover>) {
         self.kept_bytes.sub(kept.map_or(0, |kept| kept.reservation.bytes as i64));
     }
 
-    fn kept(&self) -> MutexGuard<'_, HashMap<u64, Kept>> {
-        // A table is consistent after every call.
-        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    fn memories(&self) -> MutexGuard<'_, HashMap<u64, Option<Leftover>>> {
+        lock(&self.memories)
     }
 }
 
-impl Kept {
+impl Leftover {
     fn is_unused(&self) -> bool {
         // Without an answer, it stays reserved.
         is_open_once(&self.witness).unwrap_or(false)
@@ -95,7 +108,7 @@ struct Mapping {
     /// The client's opening, until the mapping is dropped.
     shown: Option<File>,
     /// One more opening, through which the kernel is asked whether it is the only one. None once it is dropped.
-    last: Option<Kept>,
+    last: Option<Leftover>,
     number: u64,
     home: Arc<SharedMemory>,
 }
@@ -107,9 +120,12 @@ impl Drop for Mapping {
         let Some(last) = self.last.take() else { return };
         let bytes = last.reservation.bytes as i64;
         self.home.running_bytes.sub(bytes);
-        if !last.is_unused() {
+        let mut memories = self.home.memories();
+        if last.is_unused() {
+            memories.remove(&self.number);
+        } else {
             self.home.kept_bytes.add(bytes);
-            self.home.kept().insert(self.number, last);
+            memories.insert(self.number, Some(last));
         }
     }
 }
@@ -167,7 +183,7 @@ impl Memory {
         if home.sweep() >= KEPT_MAX {
             return Err(too_large());
         }
-        let reservation = home.budget.reserve(bytes as u64).ok_or_else(too_large)?;
+        let reservation = home.buffers.reserve(&home.budget, bytes as u64).ok_or_else(too_large)?;
 
         let file = memfd_create("pba-batches", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
         ftruncate(&file, bytes as u64)?;
@@ -187,7 +203,8 @@ impl Memory {
         unsafe { std::slice::from_raw_parts_mut(map.as_mut_ptr(), schema.len()) }.copy_from_slice(schema);
         home.running_bytes.add(bytes as i64);
         let number = home.next.fetch_add(1, Ordering::Relaxed);
-        let last = Some(Kept { witness, reservation });
+        home.memories().insert(number, None);
+        let last = Some(Leftover { witness, reservation });
         let mapping = Arc::new(Mapping { map, shown, last, number, home: Arc::clone(home) });
         let slot = |number| Slot {
             mapping: Arc::clone(&mapping),
@@ -228,12 +245,13 @@ pub(crate) struct Slot {
     len: usize,
 }
 
-impl Slot {
-    /// Its number: slots are counted from 0.
-    pub(crate) fn number(&self) -> u32 {
+impl Numbered for Slot {
+    fn number(&self) -> u32 {
         self.number
     }
+}
 
+impl Slot {
     /// Its offset in the shared memory, in bytes.
     pub(crate) fn offset(&self) -> usize {
         self.offset
@@ -276,9 +294,13 @@ mod tests {
 
     use super::*;
 
+    fn gauge() -> IntGauge {
+        IntGauge::new("taken", "Bytes taken.").unwrap()
+    }
+
     fn budget(bytes: u64) -> Arc<SharedMemory> {
-        let gauge = || IntGauge::new("taken", "Bytes taken.").unwrap();
-        SharedMemory::new(Budget::new(bytes, gauge()), gauge(), gauge())
+        let budget = Budget::new(bytes, gauge());
+        SharedMemory::new(budget.clone(), BufferPool::new(1, budget), gauge(), gauge())
     }
 
     #[test]
@@ -350,7 +372,7 @@ mod tests {
     #[track_caller]
     fn is_let_go(memory: &SharedMemory, number: u64) {
         let end = std::time::Instant::now() + std::time::Duration::from_secs(60);
-        while memory.is_kept(number) {
+        while memory.is_used(number) {
             assert!(std::time::Instant::now() < end, "memory {number} is still kept");
             std::thread::yield_now();
         }
@@ -367,9 +389,9 @@ mod tests {
         let map = MmapOptions::new().map_raw_read_only(&descriptor).unwrap();
         drop((memory, slots));
         assert_eq!(taken(), [2 * 4096, 0, 2 * 4096]);
-        assert!(budget.is_kept(number), "it has descriptor and mapping");
+        assert!(budget.is_used(number), "it has descriptor and mapping");
         drop(descriptor);
-        assert!(budget.is_kept(number), "it has the mapping");
+        assert!(budget.is_used(number), "it has the mapping");
         assert!(Memory::new(&budget, b"", 2, 4096).is_err());
         assert_eq!(taken(), [2 * 4096, 0, 2 * 4096]);
         drop(map);
@@ -379,10 +401,38 @@ mod tests {
         assert_eq!(taken(), [3 * 4096, 3 * 4096, 0]);
         let (number, descriptor) = (memory.number(), memory.descriptor().try_clone_to_owned().unwrap());
         drop((memory, slots));
-        assert!(budget.is_kept(number), "it has not looked at its descriptor yet");
+        assert!(budget.is_used(number), "it has not looked at its descriptor yet");
         drop(descriptor);
         is_let_go(&budget, number);
         assert_eq!(taken(), [0, 0, 0]);
+    }
+
+    #[test]
+    fn a_slot_that_is_dropped_late_is_looked_for_until_then() {
+        let budget = budget(2 * 4096);
+        let (memory, mut slots) = Memory::new(&budget, b"", 2, 4096).unwrap();
+        let (number, descriptor) = (memory.number(), memory.descriptor().try_clone_to_owned().unwrap());
+        let late = slots.pop();
+        drop((memory, slots));
+        assert!(budget.is_used(number), "its stream has ended, and a worker still writes");
+        drop(late);
+        assert!(budget.is_used(number), "its client has it");
+        drop(descriptor);
+        is_let_go(&budget, number);
+        assert_eq!((budget.budget.taken.get(), budget.kept_bytes.get()), (0, 0));
+    }
+
+    #[test]
+    fn idle_buffers_make_room() {
+        let budget = Budget::new(3 * 4096, gauge());
+        let buffers = BufferPool::new(3, budget.clone());
+        let taken = [1000, 2000, 8000].map(|bytes| buffers.take(bytes, bytes));
+        taken.into_iter().for_each(|bytes| drop(buffers.lend(bytes)));
+        assert_eq!(budget.taken.get(), 11_000);
+        let home = SharedMemory::new(budget.clone(), buffers, gauge(), gauge());
+        let memory = Memory::new(&home, b"", 1, 4096);
+        assert!(memory.is_ok());
+        assert_eq!(budget.taken.get(), 4096 + 8000, "those that were idle for longest");
     }
 
     #[test]

@@ -5,7 +5,6 @@
 //! batches are in production, a client that gives no slot back is sent nothing more and is cut after
 //! `stall_seconds`, and a stream that fails ends without its last record.
 
-use std::collections::HashMap;
 use std::io::IoSlice;
 use std::mem::MaybeUninit;
 use std::os::fd::AsFd;
@@ -24,19 +23,21 @@ use tokio::io::{AsyncReadExt, BufReader};
 use tokio::net::UnixStream;
 use tokio::time::{sleep, timeout};
 
+use crate::connections::Connection;
 use crate::pace::PacedSocket;
 use crate::stream::batches::Batches;
 use crate::stream::buffers::Divisible;
 use crate::stream::encode::{END_OF_STREAM, Layout};
-use crate::stream::engine::Permit;
 use crate::stream::epoch::Epoch;
 use crate::stream::making::Output;
+use crate::stream::permits::Permit;
 use crate::stream::shared_memory::{Memory, Slot};
+use crate::stream::slots::{Numbered, Slots};
 
 /// A client confirms the answer within this time, or counts as gone.
 const READY_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How often it is asked whether a client has let go of the memory of a stream that has ended.
+/// How often it is asked whether the memory of a stream that has ended is still used.
 const KEPT_POLL: Duration = Duration::from_secs(1);
 
 /// Marks a request that came through the Unix socket.
@@ -89,10 +90,8 @@ impl Output for ToSlot {
 pub(crate) struct SharedMemoryStream {
     epoch: Arc<Epoch>,
     memory: Memory,
-    free: Vec<Slot>,
-    /// Slots that the client holds, by number.
-    held: HashMap<u32, Slot>,
-    /// How many it may hold.
+    slots: Slots<Slot>,
+    /// How many of them the client may hold.
     held_max: usize,
 }
 
@@ -105,19 +104,19 @@ impl SharedMemoryStream {
         // Short streams need no more slots than they have batches.
         let batches = usize::try_from(epoch.plan.batches()).unwrap_or(usize::MAX).max(1);
         let held_max = wanted.clamp(1, BATCHES_MAX).min(batches);
-        let slots = held_max + epoch.engine.limits.batches_ahead.min(batches);
+        let count = held_max + epoch.engine.limits.batches_ahead.min(batches);
         let (schema, _) = &epoch.opening;
-        let (memory, free) = Memory::new(
+        let (memory, slots) = Memory::new(
             &epoch.engine.shared_memory,
             schema,
-            slots,
+            count,
             SLOT_HEADER_BYTES + epoch.body_bytes_max(),
         )?;
-        Ok(SharedMemoryStream { epoch: Arc::clone(epoch), memory, free, held: HashMap::new(), held_max })
+        Ok(SharedMemoryStream { epoch: Arc::clone(epoch), memory, slots: Slots::new(slots), held_max })
     }
 
-    /// Sends the epoch on the connection that was upgraded for it.
-    pub(crate) async fn run(self, permit: Permit, upgrade: OnUpgrade) {
+    /// Sends the epoch on the connection that was upgraded for it, which is open until then.
+    pub(crate) async fn run(self, permit: Permit, upgrade: OnUpgrade, connection: Option<Connection>) {
         let (engine, number) = (Arc::clone(&self.epoch.engine), self.memory.number());
         let batches = Batches::new(Arc::clone(&self.epoch), permit);
         let sent = async { self.send(batches, control_socket(upgrade).await?).await };
@@ -125,11 +124,11 @@ impl SharedMemoryStream {
         if let Err(error) = sent.await {
             tracing::debug!(error = format!("{error:#}"), "stream through shared memory ended");
         }
-        // A worker may have a slot of it for a moment yet, so it is looked at later in any case.
-        while {
+        drop(connection);
+        // A worker may have a slot of it yet, and the client keeps what it holds.
+        while engine.shared_memory.is_used(number) {
             sleep(KEPT_POLL).await;
-            engine.shared_memory.is_kept(number)
-        } {}
+        }
     }
 
     /// The complete stream.
@@ -157,20 +156,19 @@ impl SharedMemoryStream {
             self.ask_ahead(&mut batches);
             // It looks at one batch, and may have another to give back; what it holds beyond these
             // lies ready.
-            let is_awaited = self.held.len() <= 2;
+            let is_awaited = self.slots.held() <= 2;
             let has_next = batches.has_next();
             tokio::select! {
                 batch = batches.next(is_awaited), if has_next => {
                     let Some(Filled { slot, offset, bytes }) = batch? else { break };
                     let number = slot.number();
-                    self.held.insert(number, slot);
+                    self.slots.hand_over(slot);
                     say(socket, Record::Batch { slot: number, offset, bytes })?;
                     metrics.stream_bytes.inc_by(bytes);
                 }
                 Some(released) = words.next() => {
                     let number = released.context("the client left")?;
-                    let slot = self.held.remove(&number);
-                    self.free.push(slot.with_context(|| format!("slot {number} is not held"))?);
+                    ensure!(self.slots.give_back(number), "slot {number} is not held");
                 }
                 // Only while there is nothing that the client could be sent.
                 () = sleep(stall), if !has_next => bail!("the client stalled"),
@@ -184,8 +182,7 @@ impl SharedMemoryStream {
     /// Keeps batches in production, as far as there are slots for them.
     fn ask_ahead(&mut self, batches: &mut Batches<Filled>) {
         while batches.wants_more()
-            // The slot used last is the one that is still in the cache.
-            && let Some(slot) = self.free.pop()
+            && let Some(slot) = self.slots.take()
         {
             batches.ask(ToSlot { slot, after: None });
         }

@@ -4,11 +4,9 @@
 //! nobody waits for all that somebody else has asked for.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-
-use tokio::sync::oneshot;
 
 use crate::stream::client::Client;
+use crate::sync::{Arc, Mutex, lock, oneshot};
 
 /// All turns, taken or not.
 pub(crate) struct Turns(Arc<Mutex<State>>);
@@ -91,11 +89,6 @@ impl Drop for Turn {
             }
         }
     }
-}
-
-fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
-    // Nothing panics while it is locked.
-    state.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

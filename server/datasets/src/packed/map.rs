@@ -18,20 +18,21 @@ use std::sync::{Mutex, MutexGuard, Once, PoisonError};
 
 use memmap2::Mmap;
 
+use crate::packed::area::Area;
+
 /// Maps at a time: those of more than a thousand datasets.
 const MAPS_MAX: usize = 4096;
 
 /// An entry of the list, which the handler reads at any moment.
 struct Slot {
-    /// Address of the first byte; 0 when nothing is mapped. Written last, and cleared before the map goes.
-    start: AtomicUsize,
-    /// Address after the last byte.
-    end: AtomicUsize,
+    /// Where the map lies: nowhere before it is there, and before it goes.
+    area: Area,
     is_faulted: AtomicBool,
 }
 
 static SLOTS: [Slot; MAPS_MAX] = [const {
-    Slot { start: AtomicUsize::new(0), end: AtomicUsize::new(0), is_faulted: AtomicBool::new(false) }
+    let [changes, start, end] = [const { AtomicUsize::new(0) }; 3];
+    Slot { area: Area { changes, start, end }, is_faulted: AtomicBool::new(false) }
 }; MAPS_MAX];
 
 /// The unused slots, of those that were ever used, and how many those are. The handler does not look here.
@@ -73,10 +74,9 @@ impl Mapping {
             }
         };
         let start = map.as_ptr() as usize;
-        let Slot { start: listed, end, is_faulted } = &SLOTS[slot];
+        let Slot { area, is_faulted } = &SLOTS[slot];
         is_faulted.store(false, Ordering::Relaxed);
-        end.store(start + map.len(), Ordering::Relaxed);
-        listed.store(start, Ordering::Release);
+        area.set(start, start + map.len());
         Ok(Mapping { map, slot })
     }
 
@@ -100,7 +100,7 @@ impl Deref for Mapping {
 impl Drop for Mapping {
     fn drop(&mut self) {
         // Nobody reads this map any more, so the handler does not look for it; it is unmapped after this.
-        SLOTS[self.slot].start.store(0, Ordering::Release);
+        SLOTS[self.slot].area.set(0, 0);
         unused().0.push(self.slot);
     }
 }
@@ -134,15 +134,13 @@ extern "C" fn on_bus_error(signal: libc::c_int, info: *mut libc::siginfo_t, _con
     // SAFETY: with SA_SIGINFO the kernel passes a valid siginfo; of a SIGBUS that it sent itself, which a code
     // above 0 says, it holds an address.
     let (is_fault, address) = unsafe { ((*info).si_code > 0, (*info).si_addr() as usize) };
-    let place = |slot: &&Slot| {
-        let start = slot.start.load(Ordering::Acquire);
-        start != 0 && (start..slot.end.load(Ordering::Relaxed)).contains(&address)
-    };
-    if let Some(slot) = SLOTS.iter().find(place).filter(|_| is_fault) {
+    // Its reader has the map, so that entry does not change, whatever becomes of the others.
+    let mut places = SLOTS.iter().filter_map(|slot| Some((slot, slot.area.end_around(address)?)));
+    if let Some((slot, end)) = places.next().filter(|_| is_fault) {
         // First: a thread that sees the zeros sees this as well.
         slot.is_faulted.store(true, Ordering::SeqCst);
         let page = address & !(PAGE_BYTES.load(Ordering::Relaxed) - 1);
-        let bytes = slot.end.load(Ordering::Relaxed) - page;
+        let bytes = end - page;
         let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_FIXED;
         // SAFETY: the area is part of a map that this module made and that is still there, as the faulting
         // thread is reading from it, and maps begin and end at pages. What takes its place can be read as it

@@ -16,6 +16,7 @@
 //! files that this crate has written or copied into a cache are mapped, and one that is cut all the same ends
 //! no process (`map.rs`).
 
+mod area;
 mod checks;
 pub(crate) mod copy;
 pub(crate) mod hash;
