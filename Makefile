@@ -38,7 +38,7 @@ endif
 RELEASE := $(CARGO) build --release --locked -p pba-server -p pba-trainer
 
 .DEFAULT_GOAL := help
-.PHONY: help prerequisites run serve build server trainer test lint test-build test-rust test-python chaos soak crowd fuzz mutants \
+.PHONY: help prerequisites run serve build server trainer test lint test-build test-rust test-python chaos soak crowd fuzz mutants models miri sanitize \
 	libtorch torchvision clean \
 	bench bench-peers bench-scaling bench-memory bench-parts bench-hottest bench-kernels
 
@@ -144,6 +144,16 @@ mutants: prerequisites $(MUTANTS) ## Change a crate in each place that is known 
 
 $(MUTANTS):
 	CARGO_TARGET_DIR=$(CURDIR)/target/mutants/build $(CARGO) install cargo-mutants --locked --version $(MUTANTS_VERSION) --root $(MUTANTS_ROOT)
+# Each of the faults that tests/models/seeded.py seeds into a copy has to be found.
+models: ## Try what threads share in every order in which they can meet (loom), and find faults that are seeded
+	PBA_INTERRUPTIONS=2 $(CARGO) test --locked -p pba-models -- --nocapture every
+	$(PYTHON) tests/models/seeded.py
+
+miri: ## Run under Miri what it can run; needs nightly Rust with Miri
+	tests/safety/miri.sh
+
+sanitize: $(VENV)/ready ## Run units and a server with AddressSanitizer; needs nightly Rust
+	tests/safety/sanitize.sh
 
 libtorch: prerequisites $(VENV)/bin/python ## Fetch libtorch, which the trainer links
 	PYTHON=$(VENV)/bin/python server/trainer/fetch-libtorch.sh
