@@ -1,8 +1,8 @@
 //! The `Date` of answers, whatever the clock says.
 //!
-//! hyper's own dies of a clock before 1970, as a machine without a battery for its clock has until it is set, and
-//! of one after 9999; and when the clock is put back, it says the later time until that has come again. A server
-//! whose clock is of no use sends no date (RFC 9110, section 6.6.1).
+//! When the clock is put back, hyper's own says the later time until that has come again. A server whose clock is
+//! of no use sends no date (RFC 9110, section 6.6.1). Linux lets no clock be set before 1970, of which hyper would
+//! die all the same.
 
 use std::cell::RefCell;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};

@@ -42,7 +42,7 @@ mod stream {
     /// What a worker has of its own is no part of the models.
     pub(crate) mod workspace {
         #[derive(Default)]
-        pub(crate) struct Workspace;
+        pub(crate) struct Workspace(());
     }
 }
 

@@ -23,7 +23,7 @@ use crate::search::{Script, trainer};
 pub(super) fn kind() -> Kind {
     Kind {
         name: "clock",
-        title: "a clock that jumps (hours, years, before 1970; suspended, standing still)",
+        title: "a clock that jumps (hours, years, 1970; suspended, standing still)",
         times: 40,
         few: 5,
         at_once: 1,
@@ -57,22 +57,9 @@ enum Jump {
     Stands(u64),
 }
 
-/// Ends of what dates, files and numbers can say, in seconds after 1970: the year 1; 1901, where 32 bits begin;
-/// 1970; 2038 and 2106, where they end; 10000.
-const ENDS: [i64; 12] = [
-    -62_135_596_800,
-    -(1 << 31) - 1,
-    -86_400,
-    -1,
-    0,
-    1,
-    (1 << 31) - 1,
-    1 << 31,
-    (1 << 32) - 1,
-    253_402_300_799,
-    253_402_300_800,
-    1 << 40,
-];
+/// Ends of what clocks, files and numbers can say, in seconds after 1970: 1970, before which Linux lets no clock be
+/// set; 2038 and 2106, where 32 bits end; 2232, after which it lets none be set either.
+const ENDS: [i64; 6] = [1, (1 << 31) - 1, 1 << 31, (1 << 32) - 1, 1 << 32, 8_277_292_035];
 
 const HOUR: u64 = 3600;
 const YEAR: u64 = 365 * 24 * HOUR;
@@ -89,7 +76,7 @@ impl Jump {
                 Jump::By(there(dice, seconds))
             }
             2 => {
-                let seconds = dice.scaled(YEAR, 100 * YEAR);
+                let seconds = dice.scaled(YEAR, 50 * YEAR);
                 Jump::By(there(dice, seconds))
             }
             3 | 4 => Jump::To(dice.pick(&ENDS)),
@@ -235,9 +222,9 @@ impl Inject for Stage {
     fn inject(&self, fault: Fault) -> Outcome {
         let mut dice = fault.dice();
         let mut jumps: Vec<Jump> = (0..dice.between(1, 4)).map(|_| Jump::any(&mut dice)).collect();
-        // The first ones meet a clock before 1970 in any case, as of a machine whose clock has no battery.
+        // The first ones meet 1970 in any case, as on a machine whose clock has no battery.
         if fault.index < 5 {
-            jumps[0] = Jump::To(-86_400);
+            jumps[0] = Jump::To(1);
         }
         match fault.index % 5 {
             0 => outcome(format!("{jumps:?} in the middle of a stream"), || self.stream(&mut dice, &jumps)),

@@ -190,7 +190,7 @@ impl Judge {
     pub(crate) fn take_columns(&mut self, batch: &RecordBatch) -> Result<(), Harm> {
         let column = |name| batch.column_by_name(name).ok_or_else(|| harness!("no column {name}"));
         let images = column("image")?.as_fixed_size_list();
-        let (start, length) = (images.value_offset_at(0) as usize, images.value_length() as usize);
+        let (start, length) = (images.value_offset_at(0), images.value_length() as usize);
         let pixels = &images.values().as_primitive::<UInt8Type>().values()[start..];
         let labels = column("label")?.as_primitive::<Int64Type>().values();
         self.take(column("index")?.as_primitive::<UInt64Type>().values(), |due| {

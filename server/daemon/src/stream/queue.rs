@@ -40,11 +40,14 @@ struct Waiting<T> {
     /// Those that have tasks, in the order of their turns.
     clients: VecDeque<Client>,
     /// The streams of each of these that have tasks, likewise; the tasks of each in order.
-    streams: HashMap<Client, VecDeque<(u64, VecDeque<Queued<T>>)>>,
+    streams: HashMap<Client, VecDeque<(u64, Tasks<T>)>>,
     /// Workers that sleep.
     idle: usize,
     is_closed: bool,
 }
+
+/// Those of one stream, in order.
+type Tasks<T> = VecDeque<Queued<T>>;
 
 /// A task, and which of its parts is the next.
 struct Queued<T> {

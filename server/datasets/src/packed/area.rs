@@ -38,7 +38,7 @@ impl Area {
         let changes = self.changes.load(Ordering::Acquire);
         let (start, end) = (self.start.load(Ordering::Relaxed), self.end.load(Ordering::Relaxed));
         fence(Ordering::Acquire);
-        let is_one = changes % 2 == 0 && self.changes.load(Ordering::Relaxed) == changes;
+        let is_one = changes.is_multiple_of(2) && self.changes.load(Ordering::Relaxed) == changes;
         (is_one && (start..end).contains(&address)).then_some(end)
     }
 }
