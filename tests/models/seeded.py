@@ -133,7 +133,8 @@ def main():
                 sys.exit(f"{what}: it does not compile:\n{build.stderr}")
             run = subprocess.run([*command, "--", "--nocapture"], cwd=folder, env={**environment, "PBA_MODEL": model},
                                  capture_output=True, text=True, timeout=600)
-            failure = next((line for line in run.stdout.splitlines() if line.startswith("FAILS")), None)
+            # The test's own dots may stand before it.
+            failure = next((line for line in run.stdout.splitlines() if "FAILS" in line), None)
             is_found = run.returncode != 0 and failure is not None
             print(f"{'found ' if is_found else 'MISSED'} {name}: {what}; {failure}", flush=True)
             if not is_found:

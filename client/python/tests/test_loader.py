@@ -78,7 +78,19 @@ def test_a_checkpoint_continues_the_epoch(server: Server, stop: int) -> None:
     assert rows(first) + rows(loader(4)) == expected
     assert loader.state_dict()["batch"] == 20
     # Only the first epoch after it begins in the middle.
-    assert len(rows(loader(5))) == 20
+    assert len(rows(loader(5))) == 20 and len(rows(loader(4))) == 20
+
+
+def test_a_position_waits_for_its_epoch(server: Server) -> None:
+    loader = train(server)
+    epoch = loader.epoch(4)
+    expected = rows(epoch)[7:]
+    epoch.close()
+    loader.load_state_dict({**loader.state_dict(), "epoch": 4, "batch": 7})
+    assert len(rows(loader(3))) == len(rows(loader(5))) == 20
+    assert rows(loader(4)) == expected
+    with pytest.raises(ValueError, match="after batch 21; an epoch of this rank has 20"):
+        loader.load_state_dict({**loader.state_dict(), "batch": 21})
 
 
 def test_a_run_written_as_a_trainer_does(server: Server) -> None:

@@ -144,7 +144,7 @@ class Loader:
         self.mean = np.array(self._metadata.mean, np.float32)
         self.std = np.array(self._metadata.std, np.float32)
         self._progress = Progress(self._request(0), metadata=self._metadata)
-        # A position that was loaded for the next epoch.
+        # A position that was loaded, until its epoch is opened.
         self._saved: Optional[Progress] = None
 
     def __len__(self) -> int:
@@ -167,15 +167,17 @@ class Loader:
             RefusedError: when the server refuses, for example an epoch after the run's last.
             UnreachableError: when no server can be reached.
         """
-        saved = self._saved
+        saved = self._saved if self._saved is not None and self._saved.request.epoch == epoch else None
         if start is None:
-            start = saved.received if saved is not None and saved.request.epoch == epoch else 0
+            start = 0 if saved is None else saved.received
         opened = self._open(self._request(epoch, start=start, step=step), self._metadata)
         found, batches = opened.metadata.batches, len(range(start, len(self), step))
         if found != batches:
             opened.close()
             raise ChangedError(self.client.urls[0], "pba.batches", str(found), str(batches))
-        self._progress, self._saved = opened.progress, None
+        self._progress = opened.progress
+        if saved is not None:
+            self._saved = None
         return opened
 
     __call__ = epoch
@@ -197,14 +199,16 @@ class Loader:
         return {**self._progress.state(), "request": self._comparable()}
 
     def load_state_dict(self, state: Dict[str, Any]) -> None:
-        """Lets the next ``epoch(state["epoch"])`` begin at the saved batch.
+        """Lets the next ``epoch(state["epoch"])`` begin at the saved batch, whatever is opened before.
 
         Raises:
             ValueError: when the state belongs to a loader with other parameters, in which the number
-                of a batch means other samples.
+                of a batch means other samples, or an epoch has fewer batches.
             ChangedError: when the dataset or the schedule has changed.
         """
         check_state(state, self._comparable(), self._metadata, self.client._access)
+        if state["batch"] > len(self):
+            raise ValueError(f"the state is after batch {state['batch']}; an epoch of this rank has {len(self)}")
         self._progress = self._saved = Progress(
             self._request(state["epoch"]), metadata=self._metadata, received=state["batch"]
         )
