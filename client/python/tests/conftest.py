@@ -250,7 +250,7 @@ class CuttingProxy:
         token: Optional[str] = None,
         listener: Optional[socket.socket] = None,
     ) -> None:
-        self._target = address
+        self.target = address
         self._cuts = list(cuts)
         self._reset = reset
         self._hang = hang
@@ -298,7 +298,7 @@ class CuttingProxy:
             if left == 0:
                 self._end(peer)
                 return
-            with socket.create_connection(self._target) as server:
+            with socket.create_connection(self.target) as server:
                 server.settimeout(30)
                 server.sendall(request)
                 while True:

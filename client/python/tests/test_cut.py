@@ -224,6 +224,6 @@ def test_a_server_that_restarts(start_server) -> None:  # type: ignore[no-untype
         batches = [next(epoch) for _ in range(3)]
         first.kill()
         second = start_server()
-        proxy._target = second.address
+        proxy.target = second.address
         batches += list(epoch)
     assert sorted(np.concatenate([b.index for b in batches]).tolist()) == list(range(10_000))

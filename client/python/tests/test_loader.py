@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import urllib.request
 from pathlib import Path
 
 import numpy as np
@@ -149,10 +150,33 @@ def test_nobody_goes_on_with_another_configuration(start_server, tmp_path: Path)
     with CuttingProxy(servers[0].address, [2_000_000]) as proxy:
         with pytest.raises(ChangedError, match="pba.recipe"):
             list(Client([proxy.url, servers[1].url]).epoch("mine", 3))
-    loader = Loader([servers[0].url, servers[1].url], "mine")
-    servers[0].kill()
-    with pytest.raises(ChangedError, match="pba.recipe"):
-        loader.epoch(1)
+    # Ranks begin at different replicas.
+    for rank in (0, 1):
+        with pytest.raises(ChangedError, match="pba.recipe"):
+            Loader([servers[0].url, servers[1].url], "mine", rank=rank, world_size=2)
+    with CuttingProxy(servers[0].address, []) as proxy:
+        loader = Loader([servers[0].url, proxy.url], "mine")
+        proxy.target = servers[1].address
+        servers[0].kill()
+        with pytest.raises(ChangedError, match="pba.recipe"):
+            loader.epoch(1)
+
+
+def test_replicas_are_compared_before_the_first_epoch(start_server) -> None:
+    servers = [start_server(), start_server()]
+    urls = [server.url for server in servers]
+    loaders = [Loader(urls, "shapes", "cifar10-pba", 200, rank=rank, world_size=2) for rank in (0, 1)]
+    assert loaders[0].state_dict()["recipe_digest"] == loaders[1].state_dict()["recipe_digest"]
+    # One has what the other has not.
+    document = json.dumps({**Client(urls[0]).schedule("cifar10-pba"), "name": "mine"}).encode()
+    headers = {"Content-Type": "application/json"}
+    put = urllib.request.Request(f"{urls[0]}/v1/schedules/mine", document, headers, method="PUT")
+    urllib.request.urlopen(put).close()
+    with pytest.raises(RefusedError, match="mine"):
+        Loader(urls, "shapes", "mine", 200)
+    # One that is not there is no fault.
+    servers[1].kill()
+    assert len(Loader(urls, "shapes", "mine", 200).epoch(0)) == 79
 
 
 def test_an_epoch_has_a_position_too(server: Server) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 
 from ._client import Client
 from ._epoch import Epoch
-from ._errors import ChangedError, PbaError, StreamError
+from ._errors import ChangedError, PbaError, RefusedError, StreamError, UnreachableError
 from ._metadata import Metadata
 from ._progress import Progress, check_state
 from ._request import EpochRequest
@@ -50,7 +50,8 @@ class Loader:
         std: standard deviation per channel, 0..1, likewise: float32 [3].
 
     Raises:
-        RefusedError: when there is no such dataset.
+        RefusedError: when there is no such dataset, or a replica does not have what others have.
+        ChangedError: when replicas would send different samples.
         UnreachableError: when no server can be reached.
         TypeError: when ``Client.epoch`` has no such parameter.
         ValueError: when ``rank`` is not one of ``world_size``, or as for ``Client``.
@@ -140,12 +141,26 @@ class Loader:
         with self._open(self._request(0, start=end)) as nothing:
             list(nothing)
         self._metadata = nothing.metadata
+        self._compare_replicas(end)
         self.classes: Tuple[str, ...] = self._metadata.classes
         self.mean = np.array(self._metadata.mean, np.float32)
         self.std = np.array(self._metadata.std, np.float32)
         self._progress = Progress(self._request(0), metadata=self._metadata)
         # A position that was loaded, until its epoch is opened.
         self._saved: Optional[Progress] = None
+
+    def _compare_replicas(self, end: int) -> None:
+        """Ranks begin at different replicas, so those that answer must send the same."""
+        for number in range(1, len(self.client.urls)):
+            request = self._request(0, start=end)
+            try:
+                # Instead of one that is not there another answers.
+                with self.client._open(request, self._metadata, replica=self._rank + number) as nothing:
+                    list(nothing)
+            except (RefusedError, UnreachableError) as error:
+                if isinstance(error, RefusedError) and error.status == 404:
+                    raise
+                # It may be full, or starting; it is compared when it is needed.
 
     def __len__(self) -> int:
         """Batches of each epoch of this rank."""
