@@ -83,7 +83,7 @@ FAULTS = [
      "        let is_unused = last.is_unused();\n        self.home.memories().remove(&self.number);\n"
      "        let mut memories = self.home.memories();\n        if !is_unused {"),
     ("a fault is found", "a start is taken for that of another map", "packed/area.rs",
-     "changes % 2 == 0 && self.changes.load(Ordering::Relaxed) == changes", "start != 0"),
+     "changes.is_multiple_of(2) && self.changes.load(Ordering::Relaxed) == changes", "start != 0"),
     ("a fault is found", "the counts are not in order with what they count", "packed/area.rs",
      "        fence(Ordering::Acquire);\n", ""),
     ("a fault is found", "the counts are not written in order", "packed/area.rs",
