@@ -58,11 +58,10 @@ impl Replacement {
 /// # Errors
 /// When one cannot be created, or the disk does not take it.
 pub fn create_folder(path: &Path) -> io::Result<()> {
-    let named = || path.ancestors().take_while(|folder| !folder.as_os_str().is_empty());
-    let missing = named().take_while(|folder| !folder.exists()).count();
+    let missing: Vec<&Path> =
+        path.ancestors().take_while(|folder| !folder.as_os_str().is_empty() && !folder.exists()).collect();
     fs::create_dir_all(path)?;
-    // One that is there may be left by a process that was killed before it could sync its name.
-    named().take(missing.max(2)).try_for_each(sync_folder_of)
+    missing.into_iter().rev().try_for_each(sync_folder_of)
 }
 
 /// Moves a folder that is complete to where it is looked for, in the same folder. Its files must be durable, as
