@@ -7,10 +7,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 pub struct Model {
     /// What must hold.
     pub property: &'static str,
-    pub(crate) run: fn(),
+    run: fn(),
 }
 
 impl Model {
+    pub(crate) const fn new(property: &'static str, run: fn()) -> Model {
+        Model { property, run }
+    }
+
     /// Runs the model in every order in which threads are interrupted at most so often, and returns how many those
     /// are.
     ///

@@ -123,8 +123,8 @@ impl Daemon {
         Ok(Metrics::parse(&answer.text()).get(series))
     }
 
-    /// Checks that it is alive and answers, that nothing in it has panicked, and that it holds nothing for clients
-    /// that have left.
+    /// Checks that the server still answers, that none of its threads has panicked, and that nothing is left over
+    /// from clients that have gone.
     pub(crate) fn healthy(&mut self) -> Result<(), Harm> {
         self.alive()?;
         let idle = |series| move |daemon: &Daemon| daemon.metric(series).is_ok_and(|value| value == 0.0);

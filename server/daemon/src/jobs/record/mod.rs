@@ -1,22 +1,21 @@
 //! One job: its spec, its state and its journal.
 
-use std::io::ErrorKind;
+mod asked;
+mod told;
+
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
 use pba_schedules::Schedule;
-use pba_search::journal;
 use pba_search::protocol::files;
 use pba_search::{Progress, Run, Spec, SpecError, TrainingPlace};
 use pba_wire::jobs::{Job, JobAnswer, JobState};
 use tokio::sync::{Notify, watch};
 
 use crate::error::Error;
-use crate::jobs::counts;
 use crate::jobs::entry::{self, Entry, OnDisk, Source};
-use crate::metrics::Metrics;
 
 /// A job's state and where it trains.
 pub(crate) type Standing = (JobState, Option<TrainingPlace>);
@@ -308,115 +307,6 @@ impl<K: Run> Record<K> {
         })
     }
 
-    /// Cancels a waiting or running job. It stays cancelled whatever happens from now on, unless it is done before
-    /// its trainer has ended.
-    ///
-    /// # Errors
-    /// When it has already ended, or the disk does not take it: then it goes on.
-    pub(crate) fn cancel(&self) -> Result<(), Error> {
-        self.storing(|| {
-            let state = self.state();
-            match state {
-                JobState::Queued => {
-                    self.live().waiting = None;
-                    self.store(|entry| entry.state = JobState::Cancelled)
-                }
-                JobState::Running => {
-                    // The supervisor ends the trainer and then sets the state.
-                    let entry = self.live().timed();
-                    let before = entry.clone();
-                    self.save_or_undo(&Entry { state: JobState::Cancelled, ..entry }, &before)?;
-                    self.live().is_cancelled = true;
-                    self.cancelled.notify_one();
-                    Ok(())
-                }
-                _ => Err(Error::conflict(format!(
-                    "{} {:?} is already {state}; there is nothing to cancel",
-                    K::JOB.name,
-                    self.id
-                ))),
-            }
-        })
-    }
-
-    /// Asks a waiting or running job to end with the part of its work that it does next. On disk, where its
-    /// trainer looks, so that it survives both.
-    ///
-    /// # Errors
-    /// When it has ended, or the disk does not take it.
-    pub(crate) fn finish(&self) -> Result<(), Error> {
-        // Meanwhile it does not end.
-        self.storing(|| {
-            let state = self.state();
-            if state.is_final() {
-                let detail = format!(
-                    "{} {:?} is {state}; only one that is waiting or running can be asked to end",
-                    K::JOB.name,
-                    self.id
-                );
-                return Err(Error::conflict(detail));
-            }
-            let path = self.directory.join(files::FINISH);
-            let reached = self.live().job.as_ref().map_or(0, K::epoch);
-            // Asked twice, the first wish holds: after a crash the job may be behind where it was then.
-            if !self.live().is_finishing {
-                pba_files::replace(&path, reached.to_string().as_bytes()).map_err(|error| {
-                    // It may be there without being durable; the next time it is asked for anew.
-                    let _ = std::fs::remove_file(&path);
-                    Error::disk("write", &path, &error)
-                })?;
-                self.live().is_finishing = true;
-            }
-            Ok(())
-        })?;
-        tracing::info!(id = self.id, "{} ends when it next can", K::JOB.name);
-        self.changed();
-        Ok(())
-    }
-
-    /// Queues a failed or cancelled job again, to go on to its end: an earlier wish that it finish is dropped.
-    ///
-    /// # Errors
-    /// When it is in another state, or the disk does not take it.
-    pub(crate) fn resume(&self) -> Result<(), Error> {
-        self.storing(|| {
-            let state = self.state();
-            match state {
-                JobState::Failed | JobState::Cancelled => {
-                    let wish = self.directory.join(files::FINISH);
-                    match pba_files::remove(&wish) {
-                        Err(error) if error.kind() != ErrorKind::NotFound => {
-                            return Err(Error::disk("remove", &wish, &error));
-                        }
-                        _ => self.live().is_finishing = false,
-                    }
-                    self.store(|entry| (entry.state, entry.error) = (JobState::Queued, None))
-                }
-                _ => Err(Error::conflict(format!(
-                    "{0} {1:?} is {state}; only a failed or cancelled {0} can be resumed",
-                    K::JOB.name,
-                    self.id
-                ))),
-            }
-        })
-    }
-
-    /// Remembers that its user removes the schedule that it learned, so that it is not registered again.
-    ///
-    /// # Errors
-    /// When the disk does not take it.
-    pub(crate) fn schedule_removed(&self) -> Result<(), Error> {
-        self.storing(|| match self.is_schedule_removed() {
-            true => Ok(()),
-            false => self.store(|entry| entry.schedule_removed = true),
-        })
-    }
-
-    /// Whether its user removed the schedule that it learned.
-    pub(crate) fn is_schedule_removed(&self) -> bool {
-        self.live().entry.schedule_removed
-    }
-
     /// Sets the state, on disk too if the disk takes it: after a restart, what its trainer left is found again.
     pub(crate) fn enter(&self, state: JobState, error: Option<String>) {
         self.storing(|| self.enter_stored(state, error));
@@ -480,103 +370,6 @@ impl<K: Run> Record<K> {
         }
     }
 
-    /// Processes an event of the journal.
-    ///
-    /// # Errors
-    /// When the event is not possible at this point.
-    pub(crate) fn happened(&self, event: &K::Event, metrics: &Metrics) -> anyhow::Result<()> {
-        let mut live = self.live();
-        live.waiting = None;
-        if let Some((job, _)) = K::begin(event) {
-            live.job = Some(job);
-            live.journal.clear();
-            (live.images_before, live.saved_epoch) = (0, 0);
-        } else if let Some(job) = &mut live.job {
-            job.apply(event).map_err(anyhow::Error::msg)?;
-            counts::event(metrics, event, job);
-        } else {
-            anyhow::bail!("the trainer sent an event before the {} started", K::JOB.name);
-        }
-        live.journal.push(journal::line(event).trim_end().to_owned());
-        drop(live);
-        self.changed();
-        Ok(())
-    }
-
-    /// The models after `epoch` epochs are on disk.
-    pub(crate) fn saved(&self, epoch: u32) {
-        self.storing(|| {
-            let mut live = self.live();
-            live.saved_epoch = epoch;
-            // The time until here is not lost when the server is killed.
-            live.entry = live.timed();
-            live.running_since = live.running_since.map(|_| Instant::now());
-            let entry = live.stored();
-            drop(live);
-            self.save_or_warn(&entry);
-        });
-    }
-
-    /// Sets the state to that of the first `lines` lines of the journal on disk, after `epoch` epochs, from
-    /// which a trainer resumes. That may be fewer events than were reported, or more: a killed trainer may have written
-    /// events that it did not report.
-    ///
-    /// # Errors
-    /// When the journal cannot be read.
-    pub(crate) fn reread(&self, epoch: u32, lines: usize) -> anyhow::Result<()> {
-        let read = || OnDisk::<K>::read(&self.directory, lines);
-        let OnDisk { lines, job, .. } = tokio::task::block_in_place(read)?;
-        let mut live = self.live();
-        let images = |job: &K| {
-            let spec = job.spec();
-            spec.images() / u64::from(spec.epochs()) * u64::from(job.epoch())
-        };
-        live.images_before = job.as_ref().map_or(0, images);
-        (live.journal, live.job, live.saved_epoch) = (lines, job, epoch);
-        drop(live);
-        self.changed();
-        Ok(())
-    }
-
-    /// Its trainer tells where it trains.
-    pub(crate) fn placed(&self, place: TrainingPlace) {
-        self.storing(|| {
-            let mut live = self.live();
-            live.waiting = None;
-            live.entry.place = Some(place);
-            let entry = live.stored();
-            drop(live);
-            self.save_or_warn(&entry);
-        });
-        self.changed();
-    }
-
-    /// Its trainer goes on with models that it read from the disk, which have trained on `images` images: they
-    /// were counted by the trainer that saved them.
-    pub(crate) fn restored(&self, images: u64) {
-        self.live().images_before = images;
-    }
-
-    /// Records the progress.
-    pub(crate) fn progressed(&self, progress: Progress, metrics: &Metrics) {
-        let mut live = self.live();
-        let before = live.progress.as_ref();
-        // What is reported before the models are read counts none of their images.
-        let counted = before.map_or(0, |before| before.images).max(live.images_before);
-        let images = progress.images.saturating_sub(counted);
-        counts::progress::<K>(metrics, before, &progress, images);
-        live.progress = Some(progress);
-        drop(live);
-        self.changed();
-    }
-
-    /// Its trainer has ended, in whatever way.
-    pub(crate) fn ended(&self, metrics: &Metrics) {
-        if let Some(last) = &mut self.live().progress {
-            counts::end(metrics, last);
-        }
-    }
-
     fn changed(&self) {
         self.changes.send_modify(|count| *count += 1);
     }
@@ -608,9 +401,10 @@ impl<K: Run> Live<K> {
 
 #[cfg(test)]
 mod tests {
-    use pba_search::{Event, Search, SearchSpec};
+    use pba_search::{Event, Search, SearchSpec, journal};
 
     use super::*;
+    use crate::metrics::Metrics;
 
     fn begun(folder: &Path) -> Record<Search> {
         let spec =
