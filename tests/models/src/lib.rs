@@ -34,6 +34,7 @@ mod stream {
     pub(crate) mod permits;
     pub(crate) mod pieces;
     pub(crate) mod queue;
+    pub(crate) mod round_robin;
     pub(crate) mod shared_memory;
     pub(crate) mod slots;
     pub(crate) mod turns;

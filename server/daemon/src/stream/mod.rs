@@ -16,6 +16,7 @@ pub(crate) mod pool;
 pub(crate) mod queue;
 mod recipe_digest;
 pub(crate) mod resolve;
+pub(crate) mod round_robin;
 pub(crate) mod samples;
 pub(crate) mod shared_memory;
 pub(crate) mod shared_memory_stream;

@@ -1,10 +1,9 @@
 //! The bridge between the asynchronous side and the CPU: a fixed pool of threads.
 //!
-//! A [`Work`] is done in parts, each of which takes a worker for a bounded time. Workers take parts in
-//! turn: one of the next client that has work, and of that client's streams one of the next (`queue.rs`). So a
-//! client gets no more than its share of the workers, however many streams it opens and however large their
-//! batches are. Each stream keeps only a few works here (`batches_ahead`), and a stream whose client does not
-//! read adds none.
+//! A [`Work`] is done in parts, each of which takes a worker for a bounded time. A worker takes one part of one
+//! stream of one client, then one of the next client, and so on in turn (`queue.rs`). So a client gets no more than
+//! its share of the workers, however many streams it opens and however large their batches are. Each stream keeps
+//! only a few works here (`batches_ahead`), and a stream whose client does not read adds none.
 
 use std::sync::Arc;
 

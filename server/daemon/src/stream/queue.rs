@@ -1,13 +1,14 @@
 //! What waits for a worker, and which of it is next: of the next client a part of its next stream.
 //!
-//! The works of one stream are done in order, each part by part. A client that comes waits for at most one part
-//! of each other client, however much those have queued.
+//! The tasks of one stream are done in order, each part by part. Before a client that comes, each other client has
+//! one part begun and no more, however much it has queued.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 
 use crate::stream::client::Client;
+use crate::stream::round_robin::RoundRobin;
 use crate::sync::{AtomicUsize, Backoff, Condvar, Mutex, MutexGuard, lock};
 
 /// Whose work something is.
@@ -23,7 +24,8 @@ pub(crate) trait Task: Clone {
     /// Whether its parts that have not begun need not be done.
     fn is_cancelled(&self) -> bool;
 
-    /// Told once: when its first part begins, or when it is cancelled before.
+    /// It no longer waits: its first part begins, or it is skipped, because it was cancelled before that. Called
+    /// once.
     fn leave(&self);
 }
 
@@ -37,17 +39,12 @@ pub(crate) struct Queue<T> {
 }
 
 struct Waiting<T> {
-    /// Those that have tasks, in the order of their turns.
-    clients: VecDeque<Client>,
-    /// The streams of each of these that have tasks, likewise; the tasks of each in order.
-    streams: HashMap<Client, VecDeque<(u64, Tasks<T>)>>,
+    /// Of each client the streams, of each of these the tasks in order.
+    clients: RoundRobin<Client, RoundRobin<u64, VecDeque<Queued<T>>>>,
     /// Workers that sleep.
     idle: usize,
     is_closed: bool,
 }
-
-/// Those of one stream, in order.
-type Tasks<T> = VecDeque<Queued<T>>;
 
 /// A task, and which of its parts is the next.
 struct Queued<T> {
@@ -58,8 +55,7 @@ struct Queued<T> {
 
 impl<T> Default for Queue<T> {
     fn default() -> Queue<T> {
-        let (clients, streams) = Default::default();
-        let waiting = Waiting { clients, streams, idle: 0, is_closed: false };
+        let waiting = Waiting { clients: RoundRobin::default(), idle: 0, is_closed: false };
         Queue { waiting: Mutex::new(waiting), tasks: AtomicUsize::new(0), more: Condvar::new() }
     }
 }
@@ -67,18 +63,9 @@ impl<T> Default for Queue<T> {
 impl<T: Task> Queue<T> {
     /// Queues a task of so many parts, at least 1.
     pub(crate) fn add(&self, Owner { client, stream }: Owner, task: T, parts: usize) {
-        let task = Queued { task, next: 0, parts };
         let mut waiting = self.waiting();
-        let Waiting { clients, streams, idle, .. } = &mut *waiting;
-        let streams = streams.entry(client).or_insert_with(|| {
-            clients.push_back(client);
-            VecDeque::new()
-        });
-        match streams.iter_mut().find(|(number, _)| *number == stream) {
-            Some((_, tasks)) => tasks.push_back(task),
-            None => streams.push_back((stream, VecDeque::from([task]))),
-        }
-        let idle = *idle;
+        waiting.clients.of(client).of(stream).push_back(Queued { task, next: 0, parts });
+        let idle = waiting.idle;
         self.tasks.fetch_add(1, Ordering::Release);
         drop(waiting);
         match idle {
@@ -121,42 +108,30 @@ impl<T: Task> Queue<T> {
 }
 
 impl<T: Task> Waiting<T> {
-    /// Takes a part of the client whose turn it is, and moves both client and stream to the end of their queues.
+    /// Takes a part of the next stream of the next client.
     fn take(&mut self, count: &AtomicUsize) -> Option<(T, usize)> {
-        while let Some(client) = self.clients.pop_front() {
-            let streams = self.streams.get_mut(&client).expect("it has streams");
-            let mut taken = None;
-            while taken.is_none()
-                && let Some((stream, mut tasks)) = streams.pop_front()
-            {
-                while taken.is_none()
-                    && let Some(first) = tasks.front_mut()
-                {
-                    let is_first = first.next == 0;
-                    if !first.task.is_cancelled() {
-                        taken = Some((first.task.clone(), first.next));
-                        first.next += 1;
-                    }
-                    if is_first {
-                        first.task.leave();
-                    }
-                    if taken.is_none() || first.next == first.parts {
-                        tasks.pop_front();
-                        count.fetch_sub(1, Ordering::Relaxed);
-                    }
-                }
-                if !tasks.is_empty() {
-                    streams.push_back((stream, tasks));
-                }
-            }
-            match streams.is_empty() {
-                true => drop(self.streams.remove(&client)),
-                false => self.clients.push_back(client),
-            }
-            if taken.is_some() {
-                return taken;
-            }
-        }
-        None
+        self.clients.next(|streams| streams.next(|tasks| take_of(tasks, count)))
     }
+}
+
+/// The next part of tasks, past those that are cancelled.
+fn take_of<T: Task>(tasks: &mut VecDeque<Queued<T>>, count: &AtomicUsize) -> Option<(T, usize)> {
+    let mut taken = None;
+    while taken.is_none()
+        && let Some(first) = tasks.front_mut()
+    {
+        let is_first = first.next == 0;
+        if !first.task.is_cancelled() {
+            taken = Some((first.task.clone(), first.next));
+            first.next += 1;
+        }
+        if is_first {
+            first.task.leave();
+        }
+        if taken.is_none() || first.next == first.parts {
+            tasks.pop_front();
+            count.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+    taken
 }

@@ -3,9 +3,10 @@
 //! There are a few, so that such jobs never have all workers. Those who wait get one in turn of clients, so
 //! nobody waits for all that somebody else has asked for.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 
 use crate::stream::client::Client;
+use crate::stream::round_robin::RoundRobin;
 use crate::sync::{Arc, Mutex, lock, oneshot};
 
 /// All turns, taken or not.
@@ -13,10 +14,8 @@ pub(crate) struct Turns(Arc<Mutex<State>>);
 
 struct State {
     free: usize,
-    /// Those that wait, in the order of their turns.
-    clients: VecDeque<Client>,
-    /// The requests of each of these.
-    requests: HashMap<Client, VecDeque<oneshot::Sender<Turn>>>,
+    /// The requests of each client that wait.
+    waiting: RoundRobin<Client, VecDeque<oneshot::Sender<Turn>>>,
 }
 
 /// A turn, until it is dropped. Whatever works on the request holds it.
@@ -27,8 +26,7 @@ pub(crate) struct Turn {
 
 impl Turns {
     pub(crate) fn new(count: usize) -> Turns {
-        let (clients, requests) = Default::default();
-        Turns(Arc::new(Mutex::new(State { free: count, clients, requests })))
+        Turns(Arc::new(Mutex::new(State { free: count, waiting: RoundRobin::default() })))
     }
 
     /// A turn, when it comes. May be dropped while it waits.
@@ -40,11 +38,7 @@ impl Turns {
                 return Turn { turns: Some(Arc::clone(&self.0)) };
             }
             let (sender, turn) = oneshot::channel();
-            let State { clients, requests, .. } = &mut *state;
-            let waiting = requests.entry(client).or_insert_with(|| {
-                clients.push_back(client);
-                VecDeque::new()
-            });
+            let waiting = state.waiting.of(client);
             // Those that have left do not pile up.
             waiting.retain(|request| !request.is_closed());
             waiting.push_back(sender);
@@ -55,21 +49,12 @@ impl Turns {
 }
 
 impl State {
-    /// The next request whose client has not left, which then comes last; none when there is none.
+    /// The next request whose client has not left; none when there is none.
     fn next(&mut self) -> Option<oneshot::Sender<Turn>> {
-        while let Some(client) = self.clients.pop_front() {
-            let waiting = self.requests.get_mut(&client).expect("it has requests");
-            waiting.retain(|request| !request.is_closed());
-            let next = waiting.pop_front();
-            match waiting.is_empty() {
-                true => drop(self.requests.remove(&client)),
-                false => self.clients.push_back(client),
-            }
-            if next.is_some() {
-                return next;
-            }
-        }
-        None
+        self.waiting.next(|requests| {
+            requests.retain(|request| !request.is_closed());
+            requests.pop_front()
+        })
     }
 }
 
@@ -99,6 +84,7 @@ mod tests {
     use tokio::task::yield_now;
 
     use super::*;
+    use crate::stream::round_robin::Waiting;
 
     fn client(number: u8) -> Client {
         Client::at(Ipv4Addr::new(192, 0, 2, number).into())
@@ -137,7 +123,7 @@ mod tests {
         assert_eq!(lock(&turns.0).free, 0);
         drop(both);
         let state = lock(&turns.0);
-        assert_eq!((state.free, state.clients.len(), state.requests.len()), (2, 0, 0));
+        assert_eq!((state.free, state.waiting.is_empty()), (2, true));
     }
 
     #[tokio::test]
