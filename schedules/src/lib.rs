@@ -23,6 +23,7 @@ pub mod formats;
 pub mod library;
 mod op;
 mod policy;
+mod provenance;
 mod random;
 mod schedule;
 
@@ -31,5 +32,6 @@ pub use explore::explore;
 pub use op::{MAGNITUDE_MAX, Op, OpOdds, PROBABILITY_MAX};
 pub use pba_types::{Digest, rng};
 pub use policy::*;
+pub use provenance::{Json, PROVENANCE_FIELDS_MAX, Provenance};
 pub use random::random_schedule;
-pub use schedule::{Ablation, Provenance, Schedule, Segment};
+pub use schedule::{Ablation, Schedule, Segment};

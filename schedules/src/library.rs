@@ -6,7 +6,8 @@ use crate::error::ScheduleError;
 use crate::formats::json;
 use crate::policy::Policy;
 use crate::policy::rand_augment::RandAugment;
-use crate::schedule::{Provenance, Schedule, Segment};
+use crate::provenance::Provenance;
+use crate::schedule::{Schedule, Segment};
 
 const CIFAR10_PBA: &str = include_str!("../library/cifar10-pba.json");
 const SVHN_PBA: &str = include_str!("../library/svhn-pba.json");

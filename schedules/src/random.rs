@@ -6,7 +6,8 @@ use rand::Rng;
 use crate::explore::explore;
 use crate::op::Op;
 use crate::policy::Policy;
-use crate::schedule::{Provenance, Schedule, Segment};
+use crate::provenance::Provenance;
+use crate::schedule::{Schedule, Segment};
 
 /// Epochs of the paper's search on CIFAR-10.
 const EPOCHS: u32 = 200;

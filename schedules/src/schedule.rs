@@ -5,13 +5,13 @@ use pba_types::rng::{Address, Purpose, below};
 use pba_types::{Digest, check_name};
 use rand::Rng;
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
 
 use crate::error::ScheduleError;
 use crate::op::Op;
 use crate::policy::Policy;
 use crate::policy::pairs::Pairs;
 use crate::policy::rand_augment::RandAugment;
+use crate::provenance::Provenance;
 
 /// Consecutive epochs that share a policy.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,35 +20,6 @@ pub struct Segment {
     pub epochs: u32,
     /// The policy of each of them.
     pub policy: Policy,
-}
-
-/// Where a schedule comes from. Nothing here affects pixels or the digest.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Provenance {
-    /// What it was learned on.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub dataset: Option<String>,
-    /// The model of the search.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub model: Option<String>,
-    /// Members of the search.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub population: Option<u32>,
-    /// Seed of the search.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub seed: Option<u64>,
-    /// Validation accuracy of the winner, 0..1.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub score: Option<f64>,
-    /// When, as RFC 3339.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub created: Option<String>,
-    /// Publication, file or program it was taken from.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub source: Option<String>,
-    /// Anything else that its author wanted to keep.
-    #[serde(flatten)]
-    pub other: Map<String, Value>,
 }
 
 pba_types::named! {

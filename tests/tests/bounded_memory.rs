@@ -4,7 +4,7 @@ use std::io::Write;
 use std::net::{IpAddr, Ipv4Addr, TcpStream};
 
 use pba_client::{Client, EpochRequest, Query};
-use pba_tests::{Download, Epoch, Server, http, wait_for};
+use pba_tests::{Download, Epoch, Server, http, parquet_files, wait_for};
 
 const IN_FLIGHT: &str = "pba_memory_in_flight_bytes";
 
@@ -161,6 +161,51 @@ fn what_can_never_fit_is_refused_by_name() {
     assert_eq!((refused.status, refused.problem().parameter.as_deref()), (400, Some("n")));
     let refused = server.send("PUT", "/v1/schedules/x", &vec![b' '; 3 << 20]);
     assert_eq!(refused.status, 413);
+    // An image whose pixels take more than all answers may.
+    let refused = server.send("POST", "/v1/apply?op=Invert", &parquet_files::png(512, 400, 1));
+    let problem = refused.problem();
+    assert_eq!((refused.status, problem.kind.as_str()), (413, "urn:pba:problem:too-large"), "{problem:?}");
+    assert!(problem.detail.contains("16777216 (memory_bytes_max)"), "{problem:?}");
+    server.assert_healthy();
+}
+
+/// A document whose provenance is a list of as many numbers.
+fn document(name: &str, numbers: usize) -> String {
+    let pairs = ["[0,0]"; 30].join(",");
+    let ops = pba_schedules::Op::PAPER.map(|op| format!("{:?}", op.name())).join(",");
+    let numbers = vec!["0"; numbers].join(",");
+    format!(
+        "{{\"format\":\"pba-schedule/1\",\"name\":{name:?},\"epochs\":3,\"ops\":[{ops}],\
+         \"segments\":[{{\"epochs\":3,\"policy\":[{pairs}]}}],\"provenance\":{{\"a\":[{numbers}]}}}}"
+    )
+}
+
+#[test]
+fn what_is_small_as_text_takes_no_more_as_a_schedule() {
+    let server = Server::start(&[]);
+    // Each number would take 70 bytes if it were kept as a value: 36 MB of each schedule.
+    limit(&server, 150e6);
+    let put = |name: &str, text: &str| {
+        server.send("PUT", &format!("/v1/schedules/{name}?epochs=9"), text.as_bytes())
+    };
+    let before = resident(&server);
+    for number in 0..12 {
+        let name = format!("s{number}");
+        let document = document(&name, 500_000);
+        let added = server.send("PUT", &format!("/v1/schedules/{name}"), document.as_bytes());
+        assert_eq!(added.status, 201, "{}", added.text());
+    }
+    let kept = resident(&server) - before;
+    assert!(kept < 60e6, "{kept} bytes are kept of 12 MB");
+    // What is refused takes no more before it is.
+    let large = put("large", &document("large", 6_000_000));
+    assert_eq!(large.status, 413, "{}", large.text());
+    assert!(large.problem().detail.contains("schedule_bytes_max"), "{}", large.text());
+    let line = put("log", &format!("[{}0]", "0,".repeat(6_000_000)));
+    assert_eq!(line.status, 400, "{}", line.text());
+    assert!(line.problem().detail.contains("a list of 6000001 entries"), "{}", line.text());
+    let again = server.get("/v1/schedules/s0");
+    assert_eq!((again.status, again.body.len() > 1_000_000), (200, true));
     server.assert_healthy();
 }
 

@@ -5,7 +5,7 @@
 use std::fmt;
 use std::ops::RangeInclusive;
 
-use pba_types::{check_name, names_allowed};
+use pba_types::{Sound, check_name, names_allowed};
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
@@ -30,6 +30,16 @@ impl SpecError {
     pub fn new(field: &str, value: impl fmt::Display, allowed: impl Into<String>) -> SpecError {
         SpecError { field: field.to_owned(), value: value.to_string(), allowed: allowed.into() }
     }
+}
+
+/// The fields of a spec from its JSON object.
+///
+/// # Errors
+/// When the text is no JSON object, or a key is there twice, at any depth.
+pub fn read_fields(text: &str) -> Result<Map<String, Value>, serde_json::Error> {
+    // Of two values for a key, a map keeps one.
+    serde_json::from_str::<Sound>(text)?;
+    serde_json::from_str(text)
 }
 
 /// The fields of a spec as they arrived. Each is removed once read; the remaining ones are unknown.
@@ -159,6 +169,18 @@ mod tests {
         assert_eq!(base(1025).unwrap_err().allowed, "a text of at most 1024 bytes");
         let error = EvaluationSpec::from_json(r#"{"base": 3}"#).unwrap_err().to_string();
         assert_eq!(error, "base is 3; allowed: a text");
+    }
+
+    /// Whoever repeats a key means one of both values, and cannot know which is taken.
+    #[test]
+    fn a_key_that_is_there_twice_is_refused_by_name() {
+        for (text, key) in [
+            (r#"{"model": "tiny", "seed": 1, "model": "wrn-40-2"}"#, "model"),
+            (r#"{"lr_schedule": {"steps": [1], "factor": 0.1, "factor": 0.2}}"#, "factor"),
+        ] {
+            let error = EvaluationSpec::from_json(text).unwrap_err();
+            assert!(error.value.contains(&format!("the key {key:?} is there twice")), "{error}");
+        }
     }
 
     /// What is null is as if it were left out.

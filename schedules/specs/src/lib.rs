@@ -25,7 +25,7 @@ macro_rules! kinds {
 pub use arm::Arm;
 pub use comparison::ComparisonSpec;
 pub use evaluation::{Evaluated, Evaluation, EvaluationEvent, EvaluationResults, EvaluationSpec};
-pub use fields::SpecError;
+pub use fields::{SpecError, read_fields};
 pub use journal::Run;
 pub use model::{ModelName, TrainingDefaults, UnknownModel};
 pub use preset::Preset;

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize, Serializer};
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
-use crate::fields::{Fields, SpecError};
+use crate::fields::{Fields, SpecError, read_fields};
 use crate::model::{ModelName, UnknownModel};
 use crate::preset::Preset;
 
@@ -254,11 +254,11 @@ where
     /// Reads a spec from a JSON object.
     ///
     /// # Errors
-    /// When the text is not a JSON object, or at the first invalid field.
+    /// When the text is not a JSON object without repeated keys, or at the first invalid field.
     fn from_json(text: &str) -> Result<Self, SpecError> {
-        let fields: Map<String, Value> = serde_json::from_str(text)
-            .map_err(|error| SpecError::new("spec", format!("unreadable ({error})"), "a JSON object"))?;
-        Self::try_from(fields)
+        Self::try_from(read_fields(text).map_err(|error| {
+            SpecError::new("spec", format!("unreadable ({error})"), "a JSON object, each key once")
+        })?)
     }
 }
 

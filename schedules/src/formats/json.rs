@@ -33,14 +33,15 @@
 //!
 //! A document may say its schedule's `digest`, by which damage is noticed; remove it when you edit the rest.
 
-use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
 use crate::error::ScheduleError;
 use crate::policy::Policy;
 use crate::policy::pairs::{Pairs, RawPairs};
-use crate::schedule::{Provenance, Schedule, Segment, pairs};
+use crate::provenance::Provenance;
+use crate::schedule::{Schedule, Segment, pairs};
 
 const V1: &str = "pba-schedule/1";
 const V2: &str = "pba-schedule/2";
@@ -49,6 +50,12 @@ const V2: &str = "pba-schedule/2";
 #[derive(Deserialize)]
 struct Head {
     format: String,
+}
+
+/// What every policy of a `pba-schedule/2` document says.
+#[derive(Deserialize)]
+struct Family {
+    family: String,
 }
 
 /// A `pba-schedule/1` document as it stands in the file, before anything is checked.
@@ -69,13 +76,15 @@ struct Document1 {
 /// A `pba-schedule/2` document as it stands in the file, before anything is checked.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Document2 {
+struct Document2<'a> {
     #[serde(rename = "format")]
     _format: String,
     name: String,
     epochs: u64,
     digest: Option<String>,
-    segments: Vec<RawSegment<RawPolicy>>,
+    /// The policies as text: what they hold is their families'.
+    #[serde(borrow)]
+    segments: Vec<RawSegment<&'a RawValue>>,
     #[serde(default)]
     provenance: Provenance,
 }
@@ -87,9 +96,9 @@ struct RawSegment<P> {
     policy: P,
 }
 
-#[derive(Serialize, Deserialize)]
+#[derive(Serialize)]
 struct RawPolicy {
-    family: String,
+    family: &'static str,
     #[serde(flatten)]
     fields: Map<String, Value>,
 }
@@ -109,8 +118,11 @@ pub fn read(text: &str) -> Result<Schedule, ScheduleError> {
             (schedule(name, epochs, segments, policy, provenance)?, document.digest)
         }
         V2 => {
-            let document: Document2 = parse(V2, text)?;
-            let policy = |raw: RawPolicy| Policy::from_fields(&raw.family, raw.fields);
+            let document: Document2<'_> = parse(V2, text)?;
+            let policy = |raw: &RawValue| {
+                let Family { family } = parse(V2, raw.get())?;
+                Policy::from_json(&family, raw.get())
+            };
             let Document2 { name, epochs, segments, provenance, .. } = document;
             (schedule(name, epochs, segments, policy, provenance)?, document.digest)
         }
@@ -127,7 +139,7 @@ pub fn read(text: &str) -> Result<Schedule, ScheduleError> {
     }
 }
 
-fn parse<T: DeserializeOwned>(format: &'static str, text: &str) -> Result<T, ScheduleError> {
+fn parse<'a, T: Deserialize<'a>>(format: &'static str, text: &'a str) -> Result<T, ScheduleError> {
     serde_json::from_str(text).map_err(|error| ScheduleError::Json { format, reason: error.to_string() })
 }
 
@@ -172,7 +184,7 @@ fn document(schedule: &Schedule, digest: &str) -> String {
             let slots = pairs.slots().iter().map(|slot| format!("[{},{}]", slot.probability, slot.magnitude));
             format!("[{}]", slots.collect::<Vec<_>>().join(", "))
         }
-        _ => text(&RawPolicy { family: policy.family().to_owned(), fields: policy.fields() }),
+        _ => text(&RawPolicy { family: policy.family(), fields: policy.fields() }),
     };
     let segments: Vec<String> = schedule
         .segments()
@@ -288,7 +300,8 @@ mod tests {
         assert_eq!(schedule.digest(), crate::library::cifar10_pba().digest());
         assert_eq!(write(&schedule), write(&crate::library::cifar10_pba()), "as the first version");
         let policy = &schedule.segments()[3].policy;
-        assert_eq!(Policy::from_fields(policy.family(), policy.fields()).as_ref(), Ok(policy));
+        let text = text(&RawPolicy { family: policy.family(), fields: policy.fields() });
+        assert_eq!(Policy::from_json(policy.family(), &text).as_ref(), Ok(policy));
     }
 
     #[test]

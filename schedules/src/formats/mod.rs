@@ -14,7 +14,7 @@ use crate::schedule::Schedule;
 /// # Errors
 /// When the text is in neither format, or holds a wrong schedule.
 pub fn read(text: &str, name: Option<&str>, epochs: Option<u32>) -> Result<Schedule, ScheduleError> {
-    if text.trim_start().starts_with('{') {
+    if is_document(text) {
         let schedule = json::read(text)?;
         return match name {
             Some(name) => schedule.renamed(name),
@@ -28,6 +28,11 @@ pub fn read(text: &str, name: Option<&str>, epochs: Option<u32>) -> Result<Sched
             .to_owned(),
     })?;
     reference::read(text, name, epochs)
+}
+
+/// Whether a text is read as our JSON, and not as a lineage log.
+pub fn is_document(text: &str) -> bool {
+    text.trim_start().starts_with('{')
 }
 
 #[cfg(test)]

@@ -6,12 +6,19 @@
 //! as configurations; Ray Tune writes JSON with objects whose key `hp_policy` holds that list.
 //! Both are read.
 
-use serde_json::Value;
+use std::fmt;
+
+use serde::de::{Deserialize, Deserializer, SeqAccess, Visitor};
+use serde_json::value::RawValue;
 
 use crate::error::ScheduleError;
 use crate::op::Op;
 use crate::policy::Policy;
-use crate::schedule::{Provenance, Schedule, Segment};
+use crate::provenance::Provenance;
+use crate::schedule::{Schedule, Segment};
+
+/// Entries of a line.
+const ENTRIES: usize = 6;
 
 struct Exploit {
     line: usize,
@@ -81,19 +88,23 @@ fn exploit(line: usize, text: &str) -> Result<Exploit, ScheduleError> {
     let wrong = |reason: String| ScheduleError::Log { line, reason };
     // The reference's literals hold no quote inside a string, so this is all that differs.
     let json = text.replace('\'', "\"");
-    let entries: Vec<Value> =
+    let entries: Entries<'_> =
         serde_json::from_str(&json).map_err(|error| wrong(format!("not a list: {error}")))?;
-    let [target, clone, _, epoch, before, after] = &entries[..] else {
-        return Err(wrong(format!("a list of {} entries; an exploit has 6", entries.len())));
+    let [target, clone, _, epoch, before, after] = &entries.first[..] else {
+        return Err(wrong(format!("a list of {} entries; an exploit has 6", entries.count)));
     };
-    let epoch = epoch
-        .as_f64()
+    let epoch = serde_json::from_str::<f64>(epoch.get())
+        .ok()
         .filter(|epoch| epoch.fract() == 0.0 && (0.0..=f64::from(u32::MAX)).contains(epoch))
         .ok_or_else(|| wrong(format!("clone iteration {epoch} is not a count of epochs")))?;
-    let policy = |config: &Value| -> Result<Policy, ScheduleError> {
-        let levels = config.get("hp_policy").unwrap_or(config);
-        let levels: Vec<u8> = serde_json::from_value(levels.clone())
-            .map_err(|error| wrong(format!("a configuration is not a list of levels: {error}")))?;
+    let policy = |config: &RawValue| -> Result<Policy, ScheduleError> {
+        let text = config.get();
+        let levels = match text.starts_with('{') {
+            true => serde_json::from_str(text).map(|Config { hp_policy }| hp_policy),
+            false => serde_json::from_str(text),
+        };
+        let levels: Vec<u8> =
+            levels.map_err(|error| wrong(format!("a configuration is not a list of levels: {error}")))?;
         Policy::from_hyperparameters(&Op::PAPER, &levels).map_err(|error| wrong(error.to_string()))
     };
     Ok(Exploit {
@@ -106,9 +117,49 @@ fn exploit(line: usize, text: &str) -> Result<Exploit, ScheduleError> {
     })
 }
 
+/// A configuration of Ray Tune; its other fields are not the schedule's.
+#[derive(serde::Deserialize)]
+struct Config {
+    hp_policy: Vec<u8>,
+}
+
+/// What a line lists, as text: values that were read would take many times as much memory.
+struct Entries<'a> {
+    /// All entries if they are as many as an exploit has, and otherwise none.
+    first: Vec<&'a RawValue>,
+    count: usize,
+}
+
+impl<'de: 'a, 'a> Deserialize<'de> for Entries<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Entries<'a>, D::Error> {
+        struct Reader;
+
+        impl<'de> Visitor<'de> for Reader {
+            type Value = Entries<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a list")
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Entries<'de>, A::Error> {
+                let mut entries = Entries { first: Vec::new(), count: 0 };
+                while let Some(entry) = list.next_element()? {
+                    entries.count += 1;
+                    match entries.count {
+                        ..=ENTRIES => entries.first.push(entry),
+                        _ => entries.first.clear(),
+                    }
+                }
+                Ok(entries)
+            }
+        }
+        deserializer.deserialize_seq(Reader)
+    }
+}
+
 /// Tags are strings in some logs and numbers in others.
-fn tag(value: &Value) -> String {
-    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
+fn tag(value: &RawValue) -> String {
+    serde_json::from_str(value.get()).unwrap_or_else(|_| value.get().to_owned())
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@ mod trivial_augment;
 
 use std::fmt;
 
+use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
 use crate::error::ScheduleError;
@@ -86,16 +87,13 @@ macro_rules! families {
                 }
             }
 
-            /// A policy from its family and its fields in a document.
+            /// A policy from its family and its object in a document, which says the family, too.
             ///
             /// # Errors
-            /// When the family is unknown, or the fields do not make a policy of it.
-            pub(crate) fn from_fields(
-                family: &str,
-                fields: Map<String, Value>,
-            ) -> Result<Policy, ScheduleError> {
+            /// When the family is unknown, or the object is not a policy of it.
+            pub(crate) fn from_json(family: &str, text: &str) -> Result<Policy, ScheduleError> {
                 match family {
-                    $($family::FAMILY => $family::from_fields(fields).map(Policy::$family),)*
+                    $($family::FAMILY => $family::from_json(text).map(Policy::$family),)*
                     _ => Err(ScheduleError::UnknownFamily {
                         name: family.to_owned(),
                         known: Policy::FAMILIES,
@@ -124,6 +122,12 @@ families! {
     RandAugment,
     /// TrivialAugment's: one op at a random magnitude of the wide ranges.
     TrivialAugmentWide,
+}
+
+/// Reads the object of a policy; `T` ignores the field `family`.
+fn parse<T: DeserializeOwned>(family: &str, text: &str) -> Result<T, ScheduleError> {
+    let refuse = |reason: String| ScheduleError::Fields { family: family.to_owned(), reason };
+    serde_json::from_str(text).map_err(|error| refuse(error.to_string()))
 }
 
 impl Policy {

@@ -6,10 +6,12 @@
 use std::fmt;
 
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 use serde_json::{Map, Value, json};
 
 use crate::error::ScheduleError;
 use crate::op::{MAGNITUDE_MAX, Op, OpOdds, PROBABILITY_MAX};
+use crate::policy::parse;
 
 /// One (op, probability, magnitude) entry of a policy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -117,19 +119,24 @@ impl Pairs {
         self.hyperparameters().iter().map(u8::to_string).collect::<Vec<_>>().join(" ")
     }
 
-    /// A policy from its fields in a document.
+    /// A policy from its object in a document.
     ///
     /// # Errors
-    /// When they do not make one.
-    pub(super) fn from_fields(fields: Map<String, Value>) -> Result<Pairs, ScheduleError> {
-        let raw: RawPairs = serde_json::from_value(fields.into()).map_err(|error| ScheduleError::Fields {
-            family: Pairs::FAMILY.to_owned(),
-            reason: error.to_string(),
-        })?;
-        raw.try_into()
+    /// When that does not make one.
+    pub(super) fn from_json(text: &str) -> Result<Pairs, ScheduleError> {
+        #[derive(Deserialize)]
+        #[serde(deny_unknown_fields)]
+        struct Raw {
+            #[serde(rename = "family")]
+            _family: IgnoredAny,
+            ops: Vec<String>,
+            levels: Vec<[i64; 2]>,
+        }
+        let Raw { ops, levels, .. } = parse(Pairs::FAMILY, text)?;
+        RawPairs { ops, levels }.try_into()
     }
 
-    /// Its fields in a document, as [`RawPairs`] reads them.
+    /// Its fields in a document.
     pub(super) fn fields(&self) -> Map<String, Value> {
         let ops: Vec<Op> = self.ops().collect();
         let levels: Vec<_> = self.slots.iter().map(|slot| [slot.probability, slot.magnitude]).collect();
@@ -156,8 +163,6 @@ impl fmt::Display for Pairs {
 }
 
 /// A policy of pairs as it stands in a document, before anything is checked.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
 pub(crate) struct RawPairs {
     /// Names of the ops.
     pub(crate) ops: Vec<String>,

@@ -5,10 +5,12 @@
 use std::fmt;
 
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 use serde_json::{Map, Value, json};
 
 use crate::error::ScheduleError;
 use crate::op::{Op, OpOdds};
+use crate::policy::parse;
 use crate::policy::space::{self, BIN_MAX, RAND_AUGMENT_OPS_MAX, SPACE};
 
 /// A checked policy of RandAugment, named `randaugment:N:M` after its ops and their magnitude.
@@ -83,16 +85,16 @@ impl RandAugment {
         OpOdds { probability: 1.0 - missed, magnitude: space::level(op, self.magnitude.into()) }
     }
 
-    pub(super) fn from_fields(fields: Map<String, Value>) -> Result<RandAugment, ScheduleError> {
+    pub(super) fn from_json(text: &str) -> Result<RandAugment, ScheduleError> {
         #[derive(Deserialize)]
         #[serde(deny_unknown_fields)]
         struct Raw {
+            #[serde(rename = "family")]
+            _family: IgnoredAny,
             num_ops: u8,
             magnitude: u8,
         }
-        let Raw { num_ops, magnitude } = serde_json::from_value(fields.into()).map_err(|error| {
-            ScheduleError::Fields { family: RandAugment::FAMILY.to_owned(), reason: error.to_string() }
-        })?;
+        let Raw { num_ops, magnitude, .. } = parse(RandAugment::FAMILY, text)?;
         RandAugment::new(num_ops, magnitude)
     }
 

@@ -7,10 +7,12 @@
 use std::fmt;
 
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 use serde_json::{Map, Value, json};
 
 use crate::error::ScheduleError;
 use crate::op::{MAGNITUDE_MAX, Op, OpOdds, PROBABILITY_MAX};
+use crate::policy::parse;
 use crate::policy::space::has_magnitude;
 
 /// Most sub-policies of a policy: far more than the published ones have.
@@ -111,15 +113,15 @@ impl SubPolicies {
         OpOdds { probability, magnitude: if sum > 0.0 { weighted / sum } else { 0.0 } }
     }
 
-    pub(super) fn from_fields(fields: Map<String, Value>) -> Result<SubPolicies, ScheduleError> {
+    pub(super) fn from_json(text: &str) -> Result<SubPolicies, ScheduleError> {
         #[derive(Deserialize)]
         #[serde(deny_unknown_fields)]
         struct Raw {
+            #[serde(rename = "family")]
+            _family: IgnoredAny,
             sub_policies: Vec<[(String, u8, Option<u8>); 2]>,
         }
-        let Raw { sub_policies } = serde_json::from_value(fields.into()).map_err(|error| {
-            ScheduleError::Fields { family: SubPolicies::FAMILY.to_owned(), reason: error.to_string() }
-        })?;
+        let Raw { sub_policies, .. } = parse(SubPolicies::FAMILY, text)?;
         let chance = |(name, probability, magnitude): (String, u8, Option<u8>)| {
             let op = Op::named(&name).ok_or(ScheduleError::UnknownOp(name))?;
             Ok(Chance { op, probability, magnitude })

@@ -7,10 +7,12 @@
 use std::fmt;
 
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 use serde_json::{Map, Value};
 
 use crate::error::ScheduleError;
 use crate::op::{Op, OpOdds};
+use crate::policy::parse;
 use crate::policy::space::{self, BIN_MAX, SPACE};
 
 /// The policy of TrivialAugment with the wide ranges. There is only one.
@@ -33,17 +35,15 @@ impl TrivialAugmentWide {
         OpOdds { probability: 1.0 / SPACE.len() as f64, magnitude }
     }
 
-    pub(super) fn from_fields(fields: Map<String, Value>) -> Result<TrivialAugmentWide, ScheduleError> {
+    pub(super) fn from_json(text: &str) -> Result<TrivialAugmentWide, ScheduleError> {
         #[derive(Deserialize)]
         #[serde(deny_unknown_fields)]
-        struct Raw {}
-        match serde_json::from_value(fields.into()) {
-            Ok(Raw {}) => Ok(TrivialAugmentWide),
-            Err(error) => Err(ScheduleError::Fields {
-                family: TrivialAugmentWide::FAMILY.to_owned(),
-                reason: error.to_string(),
-            }),
+        struct Raw {
+            #[serde(rename = "family")]
+            _family: IgnoredAny,
         }
+        let Raw { .. } = parse(TrivialAugmentWide::FAMILY, text)?;
+        Ok(TrivialAugmentWide)
     }
 
     pub(super) fn fields(&self) -> Map<String, Value> {

@@ -10,9 +10,11 @@ pub mod limits;
 mod name;
 mod named;
 pub mod rng;
+mod sound;
 mod split;
 
 pub use digest::{Digest, ParseDigestError};
 pub use image::{ImageShape, PixelBox, ShapeError};
 pub use name::{NameError, check_name, names_allowed};
+pub use sound::Sound;
 pub use split::SplitName;

@@ -154,6 +154,17 @@ impl Registry {
         self.store(schedule, Some(self.bounds))
     }
 
+    /// Checks before a document is read that its schedule could be added, and returns its length without white
+    /// space: what would be stored is longer.
+    ///
+    /// # Errors
+    /// When it is too large.
+    pub(crate) fn check_size(&self, document: &str) -> Result<usize, Error> {
+        let bytes = document.bytes().filter(|byte| !byte.is_ascii_whitespace()).count();
+        check_size(bytes, self.bounds)?;
+        Ok(bytes)
+    }
+
     /// Keeps a schedule that was learned here, on disk first. It returns when it is there for good.
     ///
     /// # Errors
@@ -249,15 +260,20 @@ impl Registry {
     }
 }
 
+fn check_size(bytes: usize, bounds: Bounds) -> Result<(), Error> {
+    if bytes <= bounds.bytes {
+        return Ok(());
+    }
+    let detail = format!(
+        "the schedule takes {bytes} bytes with its provenance; allowed are {} (schedule_bytes_max)",
+        bounds.bytes
+    );
+    Err(Error::new(Cause::TooLarge, detail))
+}
+
 /// Checks that one more schedule may be added.
 fn check_room(schedules: &Schedules, bytes: usize, bounds: Bounds) -> Result<(), Error> {
-    if bytes > bounds.bytes {
-        let detail = format!(
-            "the schedule takes {bytes} bytes with its provenance; allowed are {} (schedule_bytes_max)",
-            bounds.bytes
-        );
-        return Err(Error::new(Cause::TooLarge, detail));
-    }
+    check_size(bytes, bounds)?;
     let added = || schedules.values().filter_map(|stored| stored.file);
     let (count, total) = (added().count(), added().map(|file| file.bytes).sum::<u64>());
     if count >= bounds.count {

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail};
 use clap::Subcommand;
 use indicatif::{ProgressBar, ProgressStyle};
-use pba_search::{ModelName, Preset, Progress, Run, TrainingPlace};
+use pba_search::{ModelName, Preset, Progress, Run, TrainingPlace, read_fields};
 use pba_wire::jobs::{JobAnswer, JobList, JobState, PROGRESS, STATE};
 use reqwest::Method;
 use serde::Serialize;
@@ -207,7 +207,7 @@ pub(crate) async fn start<S: Shown>(
 
 fn read(path: &Path) -> anyhow::Result<Map<String, Value>> {
     let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
-    serde_json::from_str(&text).with_context(|| format!("{} is not a JSON object", path.display()))
+    read_fields(&text).with_context(|| format!("{} is not a JSON object", path.display()))
 }
 
 fn interrupt() -> anyhow::Result<Signal> {

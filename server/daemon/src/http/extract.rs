@@ -59,8 +59,9 @@ impl FromRequest<Arc<App>> for Body {
 /// A body that says that it is JSON, as no form of a web page can, and is not read yet.
 pub(crate) struct JsonBody(pub(crate) Bytes);
 
-/// The largest JSON that is asked for: specs of jobs, which take a few kilobytes.
-const JSON_BYTES_MAX: usize = 1 << 20;
+/// The largest JSON that is asked for: specs of jobs, which take a few kilobytes. Read, they take up to 40 times as
+/// much.
+const JSON_BYTES_MAX: usize = 64 << 10;
 
 impl FromRequest<Arc<App>> for JsonBody {
     type Rejection = Error;

@@ -10,7 +10,7 @@ use anyhow::Context;
 use pba_augment::Base;
 use pba_datasets::BUILT_IN;
 use pba_schedules::Schedule;
-use pba_search::{Run, Spec};
+use pba_search::{Run, Spec, read_fields};
 use pba_types::SplitName;
 use pba_wire::jobs::JobState;
 use serde_json::{Map, Value};
@@ -240,7 +240,7 @@ impl<K: Run> Table<K> {
                 "the body is empty; expected the spec as a JSON object, {} for the defaults",
             ));
         }
-        let mut fields: Map<String, Value> = serde_json::from_str(text)
+        let mut fields = read_fields(text)
             .map_err(|error| Error::body(format!("the spec is not a JSON object: {error}")))?;
         let named = fields.get("name").is_some_and(|name| !name.is_null());
         // Read once without the name, so that a free one can be made of the checked fields.

@@ -115,7 +115,7 @@ impl Engine {
     /// Memory for an answer, or to work on one.
     ///
     /// # Errors
-    /// When there is not enough left.
+    /// When there is not enough left, or never could be.
     pub(crate) fn memory_for_answer(&self, bytes: u64) -> Result<Reservation, Error> {
         self.reserve(&self.shares.answers, bytes, Refused::MemoryOfAnswers)
     }
@@ -123,7 +123,7 @@ impl Engine {
     /// Memory for a part of a request's body.
     ///
     /// # Errors
-    /// When there is not enough left.
+    /// When there is not enough left, or never could be.
     pub(crate) fn memory_for_body(&self, bytes: u64) -> Result<Reservation, Error> {
         self.reserve(&self.shares.bodies, bytes, Refused::MemoryOfBodies)
     }
@@ -145,6 +145,15 @@ impl Engine {
     }
 
     fn reserve(&self, budget: &Budget, bytes: u64, refused: Refused) -> Result<Reservation, Error> {
+        if bytes > budget.bytes() {
+            let detail = format!(
+                "it takes {bytes} bytes of memory; this server has {} for all that is of its kind, of its {} \
+                 (memory_bytes_max)",
+                budget.bytes(),
+                self.memory.bytes()
+            );
+            return Err(Error::new(Cause::TooLarge, detail));
+        }
         self.buffers.reserve(budget, bytes).ok_or_else(|| {
             let detail = format!(
                 "{bytes} bytes more do not fit beside what others have of the server's {} (memory_bytes_max); \
