@@ -191,6 +191,16 @@ fn the_codec_of_the_stream() {
     let headers = [("accept", accept)];
     let answer = pba_tests::Download::open(server.address(), "GET", target, &headers, b"").unwrap().finish();
     refused(&answer, 400, "codecs", "gzip", "zstd, lz4");
+    // Batches of 69 MB are sent, but not compressed, which is done in one step.
+    let target = format!("{target}?batch_size=22&base=resize:1024,center_crop:1024&step=10000");
+    for (accept, status) in [("*/*", 200), ("application/vnd.apache.arrow.stream; codecs=\"zstd\"", 400)] {
+        let headers = [("accept", accept)];
+        let answer = pba_tests::Download::open(server.address(), "GET", &target, &headers, b"").unwrap();
+        assert_eq!(answer.status, status);
+        if status == 400 {
+            refused(&answer.finish(), 400, "batch_size", "22", "1..=21 for images of 1024x1024");
+        }
+    }
 }
 
 #[test]

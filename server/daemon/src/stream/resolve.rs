@@ -23,6 +23,10 @@ use crate::stream::engine::Engine;
 use crate::stream::epoch::Epoch;
 use crate::stream::recipe_digest::RecipeDigest;
 
+/// Largest batch that is compressed, in bytes before that. A column is compressed in one step, for which it takes a
+/// worker a quarter of a second at most.
+const COMPRESSED_BYTES_MAX: u64 = 64 << 20;
+
 /// The schedule that leaves images as they are.
 const IDENTITY: &str = "identity";
 
@@ -67,13 +71,18 @@ impl Resolver<'_> {
         served.check_known(request.split, indices)?;
         let rows_max = if plan.batches() == 0 { 0 } else { plan.len_of(0) };
         let row_bytes = shape.rgb_bytes() as u64 + 16;
-        let (batch_bytes, bytes_max) = (rows_max as u64 * row_bytes, self.engine.limits.batch_bytes_max);
+        let bytes_max = self.engine.limits.batch_bytes_max;
+        let (bytes_max, kind) = match codec {
+            Some(_) => (bytes_max.min(COMPRESSED_BYTES_MAX), " for a compressed one"),
+            None => (bytes_max, ""),
+        };
+        let batch_bytes = rows_max as u64 * row_bytes;
         if batch_bytes > bytes_max {
             let rows = (bytes_max / row_bytes).max(1);
             return Err(Error::parameter(
                 "batch_size",
                 request.batch_size,
-                format!("a batch of {batch_bytes} bytes exceeds this server's limit of {bytes_max}"),
+                format!("a batch of {batch_bytes} bytes exceeds this server's limit of {bytes_max}{kind}"),
                 format!("1..={rows} for images of {}x{}", shape.height, shape.width),
             ));
         }
