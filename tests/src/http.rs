@@ -269,7 +269,21 @@ pub fn raw(address: SocketAddr, bytes: &[u8]) -> Vec<u8> {
 /// # Errors
 /// When the server does not accept it.
 pub fn connect(address: SocketAddr) -> io::Result<TcpStream> {
-    let socket = TcpStream::connect(address)?;
+    patient(TcpStream::connect(address)?)
+}
+
+/// The same from an address of this machine: 127.0.0.2, say, is another client.
+///
+/// # Errors
+/// As [`connect`].
+pub fn connect_from(source: IpAddr, address: SocketAddr) -> io::Result<TcpStream> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+    socket.bind(&SocketAddr::new(source, 0).into())?;
+    socket.connect(&address.into())?;
+    patient(socket.into())
+}
+
+fn patient(socket: TcpStream) -> io::Result<TcpStream> {
     socket.set_nodelay(true)?;
     socket.set_read_timeout(Some(PATIENCE))?;
     socket.set_write_timeout(Some(PATIENCE))?;

@@ -1,24 +1,51 @@
 //! What one client may take from the others: connections, time, and room.
 
 use std::io::{Read, Write};
+use std::net::Ipv4Addr;
 use std::time::Duration;
 
-use pba_tests::{Download, Server, http, wait_for};
+use pba_tests::{Answer, Download, Server, http, wait_for};
+
+/// What a client of this machine gets, by its address 127.0.0.N.
+fn get(server: &Server, number: u8, target: &str) -> Answer {
+    let from = Ipv4Addr::new(127, 0, 0, number).into();
+    Download::open_narrow_from(from, server.address(), target).unwrap().finish()
+}
 
 #[test]
 fn connections_are_bounded_and_who_is_refused_is_told() {
     let server = Server::start(&["--connections-max", "4"]);
-    // Nobody may hold one for long without asking for something.
-    let idle: Vec<_> = wait_for("four connections", || {
-        let idle: Vec<_> = (0..4).map(|_| http::connect(server.address()).unwrap()).collect();
-        let answer = server.raw(b"");
-        answer.starts_with(b"HTTP/1.1 503 ").then_some(idle)
+    // Nobody may hold one for long without asking for something. One client may have three.
+    let idle: Vec<_> = wait_for("three connections", || {
+        let idle: Vec<_> = (0..5).map(|_| http::connect(server.address()).unwrap()).collect();
+        let answer = get(&server, 1, "/v1/schedules");
+        (answer.status == 503).then(|| {
+            assert_eq!(answer.header("retry-after"), Some("1"));
+            assert!(answer.problem().detail.contains("this client has 3 connections"), "{}", answer.text());
+            idle
+        })
     });
-    let answer = server.get("/livez");
-    assert_eq!((answer.status, answer.header("retry-after")), (503, Some("1")));
-    assert!(answer.problem().detail.contains("all 4 connections"), "{}", answer.text());
+    assert_eq!(get(&server, 2, "/v1/schedules").status, 200, "others have what is left");
+    // Who watches the server is answered in any case.
+    for probe in ["/livez", "/metrics"] {
+        assert_eq!(get(&server, 1, probe).status, 200, "{probe}");
+    }
     drop(idle);
-    wait_for("a place", || (server.get("/livez").status == 200).then_some(()));
+    wait_for("a place", || (get(&server, 1, "/v1/schedules").status == 200).then_some(()));
+    // Two clients have all.
+    let taken: Vec<_> = wait_for("four connections", || {
+        let from = |number| Ipv4Addr::new(127, 0, 0, number).into();
+        let taken = [2, 2, 2, 3].map(|number| http::connect_from(from(number), server.address()).unwrap());
+        let answer = get(&server, 4, "/v1/schedules");
+        let is_full = answer.status == 503 && answer.problem().detail.contains("all 4 connections");
+        is_full.then_some(taken.into())
+    });
+    for probe in ["/livez", "/metrics"] {
+        assert_eq!(get(&server, 4, probe).status, 200, "{probe}");
+    }
+    assert_eq!(get(&server, 4, "/livez/more").status, 503);
+    drop(taken);
+    wait_for("a place", || (get(&server, 4, "/v1/schedules").status == 200).then_some(()));
     assert!(server.metric("pba_connections_refused_total") >= 2.0);
     server.assert_healthy();
 }

@@ -142,7 +142,7 @@ settings! {
     scrub_seconds: u64 = 86_400, 0..=31_536_000, "PBA_SCRUB_SECONDS", "SECONDS";
     /// Time that running streams get to finish after SIGTERM
     drain_seconds: u64 = 30, 0..=86_400, "PBA_DRAIN_SECONDS", "SECONDS";
-    /// Most connections at a time; further ones are refused with 503
+    /// Most connections at a time, of which one client may have three quarters; further ones are refused with 503
     connections_max: usize = 4096, 1..=1_000_000, "PBA_CONNECTIONS_MAX", "N";
     /// Least bytes of a request's body that have to come in a second; slower ones are refused with 408
     body_bytes_per_second_min: u64 = 1024, 0..=1 << 30, "PBA_BODY_BYTES_PER_SECOND_MIN", "BYTES";

@@ -13,6 +13,7 @@ use std::time::Duration;
 use anyhow::Context;
 use axum::Router;
 use axum::http::header::DATE;
+use axum::response::IntoResponse;
 use hyper::Request;
 use hyper::body::Incoming;
 use hyper::service::{Service as _, service_fn};
@@ -21,12 +22,13 @@ use hyper_util::service::TowerToHyperService;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use socket2::{Domain, SockAddr, Socket, Type};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream, UnixListener};
+use tokio::net::{TcpListener, TcpSocket, TcpStream, UnixListener};
 use tokio::runtime::Handle;
-use tokio::sync::{Semaphore, oneshot, watch};
+use tokio::sync::{oneshot, watch};
 use tokio::time::{sleep, timeout};
 
 use crate::app::App;
+use crate::config::Limits;
 use crate::connections::{Connection, Connections};
 use crate::date;
 use crate::error::{Cause, Error};
@@ -35,6 +37,7 @@ use crate::metrics::Metrics;
 use crate::pace::{Pace, PacedBody, PacedSocket};
 use crate::stream::client::Client;
 use crate::stream::engine::Engine;
+use crate::stream::permits::Refusal;
 use crate::stream::shared_memory_stream::Local;
 
 /// A client that takes longer to send a request's head is cut off.
@@ -46,11 +49,16 @@ const BUFFER_BYTES_MAX: usize = 128 << 10;
 const KEEPALIVE: Duration = Duration::from_secs(60);
 /// How often a draining server checks whether it is done.
 const DRAIN_POLL: Duration = Duration::from_millis(50);
-/// Connections that are told at a time that there is no room for them, and the time that each gets for that.
+/// Connections at a time for which there is no room, and which are answered all the same: in all and of one client.
 const REFUSALS_MAX: usize = 32;
+const REFUSALS_PER_CLIENT_MAX: usize = 8;
+/// Time that such a connection gets to send its request, and as much again to take the answer.
 const REFUSAL_TIMEOUT: Duration = Duration::from_secs(2);
-/// Connections that the system keeps until the server accepts them.
-const BACKLOG: i32 = 1024;
+/// What is answered though all connections are taken.
+const PROBES: [&str; 3] = ["/livez", "/readyz", "/metrics"];
+/// Connections that the system keeps until the server accepts them, as far as it allows (`net.core.somaxconn`): as many
+/// as there may be by default. One more waits a second for its next try, then two, four and so on.
+const BACKLOG: i32 = 4096;
 /// Time that trainers get to end, besides what they are given to save, before the server leaves them behind.
 const LAST_JOBS: Duration = Duration::from_secs(30);
 /// Time that other requests get to finish after the streams have ended.
@@ -112,7 +120,8 @@ struct Service {
     /// A connection that takes longer than this for a piece of an answer is closed.
     stall: Duration,
     connections: Connections,
-    refusals: Arc<Semaphore>,
+    /// Those for which there is no room.
+    refusals: Connections,
     metrics: Metrics,
     /// Each connection holds a receiver while it is open, and ends when told, or when the sender is dropped.
     ending: watch::Receiver<()>,
@@ -128,7 +137,7 @@ impl Sockets {
         socket: Option<&Path>,
         mode: u32,
     ) -> anyhow::Result<Sockets> {
-        let listener = TcpListener::bind(address).await.map_err(|error| match error.kind() {
+        let listener = listen(address).map_err(|error| match error.kind() {
             ErrorKind::AddrInUse => {
                 let free = SocketAddr::new(address.ip(), 0);
                 io::Error::new(error.kind(), format!("{error}; use --listen {free} to pick a free port"))
@@ -178,6 +187,17 @@ impl Sockets {
     }
 }
 
+/// Listens on an address, which may have been used a moment ago.
+fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = match address {
+        SocketAddr::V4(_) => TcpSocket::new_v4()?,
+        SocketAddr::V6(_) => TcpSocket::new_v6()?,
+    };
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG as u32)
+}
+
 impl Server {
     pub(crate) fn new(app: Arc<App>, sockets: Sockets) -> Server {
         Server { app, sockets }
@@ -194,10 +214,11 @@ impl Server {
         let (end_connections, connections) = watch::channel(());
         let Engine { limits, .. } = &*app.engine;
         let router = router(Arc::clone(&app));
-        let active = app.engine.metrics.connections_active.clone();
+        let gauge = || app.engine.metrics.connections_active.clone();
+        let room = connections_max(limits);
         let service = Service {
-            connections: Connections::new(connections_max(limits.connections_max), active),
-            refusals: Arc::new(Semaphore::new(REFUSALS_MAX)),
+            connections: Connections::new(room, client_share(room), gauge()),
+            refusals: Connections::new(REFUSALS_MAX, REFUSALS_PER_CLIENT_MAX, gauge()),
             metrics: app.engine.metrics.clone(),
             local_router: router.clone().layer(axum::Extension(Local)),
             router,
@@ -269,9 +290,9 @@ fn take_in<S>(socket: S, client: Client, router: &Router, service: &Service)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    match service.connections.open() {
-        Some(connection) => serve(socket, client, router, service, connection),
-        None => refuse(socket, service),
+    match service.connections.open(client) {
+        Ok(connection) => serve(socket, client, router, service, connection),
+        Err(refusal) => refuse(socket, client, router, service, refusal),
     }
 }
 
@@ -325,38 +346,73 @@ where
     });
 }
 
-/// Answers a connection for which there is no room, without reading its request. A connection that waited in the
-/// backlog instead would look like a server that hangs. Those that would be too many of these are closed.
-fn refuse<S>(mut socket: S, service: &Service)
+/// Answers one request of a connection for which there is no room: a probe as always, so that whoever watches the
+/// server knows how it is, and any other with a refusal. A connection that waited in the backlog instead would look
+/// like a server that hangs. Those that would be too many of these are closed.
+fn refuse<S>(socket: S, client: Client, router: &Router, service: &Service, refusal: Refusal)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    service.metrics.connections_refused.inc();
-    let Ok(turn) = Arc::clone(&service.refusals).try_acquire_owned() else { return };
-    let detail = format!("all {} connections are taken; try again in a second", service.connections.max());
-    let answer = Error::new(Cause::Connections, detail).unasked();
+    let Ok(turn) = service.refusals.open(client) else {
+        service.metrics.connections_refused.inc();
+        return;
+    };
+    let refused = Error::new(Cause::Connections, service.connections.explain(refusal));
+    let (handler, metrics) = (TowerToHyperService::new(router.clone()), service.metrics.clone());
+    let answers = service_fn(move |request: Request<Incoming>| {
+        let is_probe = PROBES.contains(&request.uri().path());
+        let answer = is_probe.then(|| handler.call(request));
+        let (refused, metrics) = (refused.clone(), metrics.clone());
+        async move {
+            match answer {
+                Some(answer) => answer.await,
+                None => {
+                    metrics.connections_refused.inc();
+                    Ok::<_, Infallible>(refused.into_response())
+                }
+            }
+        }
+    });
+    let connection = hyper::server::conn::http1::Builder::new()
+        .timer(TokioTimer::new())
+        .keep_alive(false)
+        .auto_date_header(false)
+        .header_read_timeout(REFUSAL_TIMEOUT)
+        .max_buf_size(BUFFER_BYTES_MAX)
+        .serve_connection(TokioIo::new(socket), answers)
+        .without_shutdown();
     tokio::spawn(async move {
         let _turn = turn;
         let told = async {
-            socket.write_all(&answer).await?;
-            socket.shutdown().await?;
-            // A socket that is closed with an unread request in it is reset, and the answer with it.
-            tokio::io::copy(&mut socket, &mut tokio::io::sink()).await
+            // The client may leave at any moment.
+            let Ok(parts) = connection.await else { return };
+            let mut socket = parts.io.into_inner();
+            // A socket that is closed with an unread body in it is reset, and the answer with it.
+            let _ = socket.shutdown().await;
+            let _ = tokio::io::copy(&mut socket, &mut tokio::io::sink()).await;
         };
-        // The client may leave at any moment.
-        let _ = timeout(REFUSAL_TIMEOUT, told).await;
+        let _ = timeout(2 * REFUSAL_TIMEOUT, told).await;
     });
 }
 
-/// Descriptors that are kept for files, datasets, trainers and refusals, and for shared memory, which takes up to
-/// three for each of 256 streams.
-const DESCRIPTORS_KEPT: u64 = 128 + 3 * 256;
+/// Connections of all that one client may have: three quarters, so that others find some, and a proxy, behind which
+/// all clients are one, has most of them.
+fn client_share(connections: usize) -> usize {
+    (3 * connections).div_ceil(4)
+}
+
+/// Descriptors that are kept for files, datasets, trainers and refusals.
+const DESCRIPTORS_KEPT: u64 = 128;
+/// Descriptors that the shared memory of a stream takes at most.
+const DESCRIPTORS_PER_STREAM: u64 = 3;
 
 /// How many connections there can be: as many as are allowed, if the system lets the process have a descriptor
 /// for each.
-fn connections_max(allowed: usize) -> usize {
+fn connections_max(Limits { connections_max: allowed, streams_max, .. }: &Limits) -> usize {
+    let (allowed, streams) = (*allowed, *streams_max as u64);
+    let kept = DESCRIPTORS_KEPT + DESCRIPTORS_PER_STREAM * streams;
     let limits = getrlimit(Resource::Nofile);
-    let wanted = allowed as u64 + DESCRIPTORS_KEPT;
+    let wanted = allowed as u64 + kept;
     let most = limits.maximum.unwrap_or(u64::MAX);
     let mut granted = limits.current.unwrap_or(u64::MAX);
     if granted < wanted {
@@ -370,10 +426,11 @@ fn connections_max(allowed: usize) -> usize {
         return allowed;
     }
     // Of few descriptors, half are kept.
-    let room = granted.saturating_sub(DESCRIPTORS_KEPT).max(granted / 2).max(1) as usize;
+    let room = granted.saturating_sub(kept).max(granted / 2).max(1) as usize;
     tracing::warn!(
         descriptors = granted,
-        "the system allows too few open files for connections_max = {allowed}; {room} connections are accepted"
+        "the system allows too few open files for connections_max = {allowed} beside streams_max = {streams}; {room} \
+         connections are accepted"
     );
     room
 }

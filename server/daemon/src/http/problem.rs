@@ -82,20 +82,6 @@ impl Error {
             allowed: self.allowed.as_ref().map(|text| shortened(text, 4 * SHOWN_MAX)),
         }
     }
-
-    /// A whole answer with the error, for a connection on which no request is read.
-    pub(crate) fn unasked(&self) -> Vec<u8> {
-        let problem = self.problem();
-        let body = serde_json::to_string_pretty(&problem).expect("a problem is JSON");
-        let status = row(self.cause).0;
-        let retry = retry_after(self.cause).map(|seconds| format!("retry-after: {seconds}\r\n"));
-        format!(
-            "HTTP/1.1 {status}\r\ncontent-type: {CONTENT_TYPE}\r\n{}content-length: {}\r\nconnection: close\r\n\r\n{body}",
-            retry.unwrap_or_default(),
-            body.len()
-        )
-        .into_bytes()
-    }
 }
 
 impl IntoResponse for Error {

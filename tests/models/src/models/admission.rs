@@ -96,10 +96,10 @@ pub(super) fn permits() {
 
 pub(super) fn connections() {
     let active = gauge();
-    let connections = Arc::new(Connections::new(1, active.clone()));
+    let connections = Arc::new(Connections::new(1, 1, active.clone()));
     let open = Counted::new(1);
     let visit = |connections: Arc<Connections>, open: Counted| {
-        let served = connections.open()?;
+        let served = connections.open(client(1)).ok()?;
         open.add(1);
         let upgraded = served.clone();
         Some((served, upgraded, open))
@@ -118,5 +118,5 @@ pub(super) fn connections() {
     close(visit(Arc::clone(&connections), open));
     other.join().unwrap();
     assert_eq!(active.get(), 0);
-    assert!(connections.open().is_some());
+    assert!(connections.open(client(1)).is_ok());
 }
