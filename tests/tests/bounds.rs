@@ -4,7 +4,9 @@ use std::io::{Read, Write};
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
+use pba_tests::search::{Script, spec};
 use pba_tests::{Answer, Download, Server, http, wait_for};
+use serde_json::json;
 
 /// What a client of this machine gets, by its address 127.0.0.N.
 fn get(server: &Server, number: u8, target: &str) -> Answer {
@@ -178,4 +180,60 @@ fn long_names_are_not_compared_and_not_repeated() {
     let answer = Download::open(server.address(), "GET", "/livez", &headers, b"").unwrap().finish();
     assert_eq!((answer.status, answer.problem().status), (431, 431));
     server.assert_healthy();
+}
+
+#[test]
+fn jobs_are_bounded_and_who_removes_one_makes_room() {
+    let script = Script::idles();
+    let server = Server::start(&["--trainer", script.path(), "--jobs-max", "3"]);
+    let start = |name: &str| {
+        let spec = spec(json!({ "name": name })).to_string();
+        server.send("POST", "/v1/searches", spec.as_bytes())
+    };
+    let post = |what: &str| server.send("POST", &format!("/v1/searches/{what}"), b"");
+    for name in ["a", "b", "c"] {
+        let started = start(name);
+        assert_eq!(started.status, 202, "{}", started.text());
+    }
+    let full = || {
+        let full = start("d");
+        assert_eq!((full.status, full.header("retry-after").is_some()), (429, true), "{}", full.text());
+        assert!(full.problem().detail.contains("jobs_max"), "{}", full.text());
+    };
+    full();
+    // What waits or runs is not removed; what has ended is kept until it is.
+    server.wait_for_state("a", "running");
+    for name in ["a", "b"] {
+        let refused = post(&format!("{name}/remove"));
+        assert_eq!(refused.status, 409, "{}", refused.text());
+        assert_eq!(server.send("DELETE", &format!("/v1/searches/{name}"), b"").status, 200);
+    }
+    full();
+    let removed = post("a/remove");
+    assert_eq!((removed.status, &removed.json()["state"]), (200, &json!("cancelled")), "{}", removed.text());
+    assert_eq!([server.get("/v1/searches/a").status, post("a/resume").status, post("a/remove").status], [404; 3]);
+    let folders = || {
+        let folders = std::fs::read_dir(server.data().path().join("searches")).unwrap();
+        let mut names: Vec<_> = folders.map(|folder| folder.unwrap().file_name()).collect();
+        names.sort();
+        names
+    };
+    assert_eq!(folders(), ["b", "c"]);
+    // Its name is free.
+    assert_eq!(start("a").status, 202);
+    full();
+    server.pba(&["search", "remove", "b"]).ok();
+    assert_eq!(folders(), ["a", "c"]);
+    assert_eq!(server.metric("pba_searches{state=\"cancelled\"}"), 0.0);
+    server.assert_healthy();
+    // A server that was killed while it removed one, and a folder that is no job.
+    let data = server.data();
+    let searches = data.path().join("searches");
+    std::fs::create_dir_all(searches.join(".removed-b/checkpoints")).unwrap();
+    std::fs::create_dir(searches.join("e")).unwrap();
+    let server = server.killed_and_restarted(script.path());
+    assert!(!searches.join(".removed-b").exists() && searches.join("e").exists());
+    let taken = server.send("POST", "/v1/searches", spec(json!({ "name": "e" })).to_string().as_bytes());
+    assert_eq!(taken.status, 409, "{}", taken.text());
+    assert_eq!(server.start_search(&spec(json!({ "name": "b" }))), "b");
 }

@@ -158,6 +158,14 @@ pub fn read(bytes: &[u8]) -> Kept {
     kept
 }
 
+/// The event in a line on disk that should be line `seq`, as [`line`] writes it but for the line feed.
+///
+/// # Errors
+/// When it is not as it was written.
+pub fn event(line: &[u8], seq: usize) -> Result<String, JournalError> {
+    event_in(line, seq, &mut false).map_err(|reason| JournalError { line: seq, reason: reason.to_owned() })
+}
+
 /// The event in a line on disk that should be line `seq`, without what [`kept`] added to it.
 fn event_in(line: &[u8], seq: usize, is_numbered: &mut bool) -> Result<String, &'static str> {
     let line = std::str::from_utf8(line).map_err(|_| "it is not text")?;

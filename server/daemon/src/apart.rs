@@ -12,6 +12,8 @@ use crate::error::{Cause, Error};
 
 /// Most requests at a time whose work only reads; the others wait for their turn.
 const READS_MAX: usize = 16;
+/// Most clients at a time for which lines of a journal are read; the others wait for their turn.
+const WATCHERS_MAX: usize = 4;
 /// Most changes at a time; the others wait for their turn, as they would for the disk.
 const CHANGES_MAX: usize = 8;
 /// Most jobs that are checked at a time before they are queued; the others are refused. Two checks run at a
@@ -22,6 +24,7 @@ const STARTS_MAX: usize = 8;
 #[derive(Clone)]
 pub(crate) struct Apart {
     reads: Arc<Semaphore>,
+    watchers: Arc<Semaphore>,
     changes: Arc<Semaphore>,
     starts: Arc<Semaphore>,
 }
@@ -29,7 +32,8 @@ pub(crate) struct Apart {
 impl Default for Apart {
     fn default() -> Apart {
         let turns = |max| Arc::new(Semaphore::new(max));
-        Apart { reads: turns(READS_MAX), changes: turns(CHANGES_MAX), starts: turns(STARTS_MAX) }
+        let (watchers, starts) = (turns(WATCHERS_MAX), turns(STARTS_MAX));
+        Apart { reads: turns(READS_MAX), watchers, changes: turns(CHANGES_MAX), starts }
     }
 }
 
@@ -43,6 +47,18 @@ impl Apart {
         work: impl FnOnce() -> Result<T, Error> + Send + 'static,
     ) -> Result<T, Error> {
         in_turn(&self.reads, work).await
+    }
+
+    /// Reads old lines of a journal. It has turns of its own: who watches a job on a slow disk delays no one who
+    /// reads something else.
+    ///
+    /// # Errors
+    /// Those of the work; when it panics.
+    pub(crate) async fn watch<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> Result<T, Error> + Send + 'static,
+    ) -> Result<T, Error> {
+        in_turn(&self.watchers, work).await
     }
 
     /// Does work that changes something. It is finished even if the client has left.

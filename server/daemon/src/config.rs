@@ -152,6 +152,9 @@ settings! {
     schedules_bytes_max: usize = 67_108_864, 1..=1 << 40, "PBA_SCHEDULES_BYTES_MAX", "BYTES";
     /// Most schedules that can be added; those that searches learn are kept in any case
     schedules_max: usize = 1024, 1..=65_536, "PBA_SCHEDULES_MAX", "N";
+    /// Most searches, evaluations and comparisons that are kept, of each kind; further ones are refused with 429 until
+    /// some are removed
+    jobs_max: usize = 1024, 1..=65_536, "PBA_JOBS_MAX", "N";
     /// Time that a client may take for a batch, pauses before it included, before its stream is cut
     stall_seconds: u64 = 600, 1..=86_400, "PBA_STALL_SECONDS", "SECONDS";
 }

@@ -72,6 +72,11 @@ pub(crate) enum Command {
         /// Its id
         id: String,
     },
+    /// Remove one that has ended, with its files; the schedule that a search learned stays
+    Remove {
+        /// Its id
+        id: String,
+    },
 }
 
 /// The fields that the specs of all jobs share, as flags; the server validates them.
@@ -232,6 +237,7 @@ pub(crate) async fn run<S: Shown>(remote: &Remote, command: Command) -> anyhow::
         Command::Show { id } => one::<S>(remote, Method::GET, &id, "").await?,
         Command::Cancel { id } => one::<S>(remote, Method::DELETE, &id, "").await?,
         Command::Resume { id } => one::<S>(remote, Method::POST, &id, "/resume").await?,
+        Command::Remove { id } => one::<S>(remote, Method::POST, &id, "/remove").await?,
     };
     if remote.json {
         output::json(&remote.document(&answer)?);

@@ -100,10 +100,10 @@ pub(crate) async fn start(config: &Config) -> anyhow::Result<Server> {
     }
     let trainer = config.find_trainer();
     // After locking, so that the previous holder no longer changes them.
-    let Limits { schedules_max, schedule_bytes_max, schedules_bytes_max, .. } = config.limits;
+    let Limits { schedules_max, schedule_bytes_max, schedules_bytes_max, jobs_max, .. } = config.limits;
     let bounds = Bounds { count: schedules_max, bytes: schedule_bytes_max, bytes_total: schedules_bytes_max };
     let registry = Registry::open(&data.join("schedules"), lock.is_writer(), bounds)?;
-    let jobs = Jobs::open(data, &cache, trainer, lock.is_writer(), metrics.clone())?;
+    let jobs = Jobs::open(data, &cache, trainer, lock.is_writer(), jobs_max, metrics.clone())?;
     let catalog = Catalog::new(&cache, metrics.clone());
     for (name, DatasetConfig { path, base }) in &config.datasets {
         catalog.add(name, Some(path.clone()), *base);

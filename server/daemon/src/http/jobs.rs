@@ -26,12 +26,13 @@ use utoipa::openapi::{ContentBuilder, HttpMethod, Ref, RefOr, Required, Response
 use utoipa::{PartialSchema, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 
+use crate::apart::Apart;
 use crate::app::App;
 use crate::error::Error;
 use crate::http::extract::JsonBody;
 use crate::http::problem::documented;
 use crate::http::{change, read};
-use crate::jobs::record::Record;
+use crate::jobs::record::{Lines, Mark, Record};
 
 /// How often a comment is sent, so that proxies do not close a quiet connection.
 const KEEPALIVE: Duration = Duration::from_secs(15);
@@ -115,6 +116,9 @@ pub(super) fn routes<K: Run>() -> Routes {
     let cancelling = operation("cancel", cancelling, state(), &changes);
     let resuming = format!("Resumes {one} that failed or was cancelled.");
     let resuming = operation("resume", resuming, queued(), &changes);
+    let removing =
+        format!("Removes {one} that has ended, with its files. The schedule that a search learned stays.");
+    let removing = operation("remove", removing, ("200", "Its last state", answers(&answer)), &changes);
     // The schema is that of an event; the document has no way to say so before OpenAPI 3.2.
     let event = ["event", "id", "data"]
         .iter()
@@ -138,6 +142,7 @@ pub(super) fn routes<K: Run>() -> Routes {
         )),
         writes: route(&each, HttpMethod::Delete, delete(cancel::<K>), cancelling)
             .merge(route(&format!("{each}/resume"), HttpMethod::Post, post(resume::<K>), resuming))
+            .merge(route(&format!("{each}/remove"), HttpMethod::Post, post(remove::<K>), removing))
             .merge(route(&format!("{each}/events"), HttpMethod::Get, get(events::<K>), following)),
         begins: route(&all, HttpMethod::Post, post(start::<K>), starting),
     }
@@ -186,11 +191,19 @@ async fn resume<K: Run>(
     change(app, move |app| Ok((StatusCode::ACCEPTED, Json(app.jobs.of::<K>().resume(&id)?.answer())))).await
 }
 
+async fn remove<K: Run>(
+    State(app): State<Arc<App>>,
+    Path(id): Path<String>,
+) -> Result<Json<Job<K::Spec>>, Error> {
+    change(app, move |app| Ok(Json(app.jobs.remove::<K>(&id)?.answer()))).await
+}
+
 async fn events<K: Run>(
     State(app): State<Arc<App>>,
     Path(id): Path<String>,
     headers: HeaderMap,
 ) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>>>, Error> {
+    let apart = app.apart.clone();
     let record = read(app, move |app| app.jobs.of::<K>().get(&id)).await?;
     let seen = match headers.get("last-event-id") {
         None => 0,
@@ -200,7 +213,8 @@ async fn events<K: Run>(
         }
     };
     let (changes, ready) = (record.watch(), VecDeque::new());
-    let watcher = Watcher { changes, record, seen, state: None, progress: None, ready };
+    let mark = Mark::default();
+    let watcher = Watcher { apart, changes, record, seen, mark, state: None, progress: None, ready };
     let events = unfold(watcher, |mut watcher| async move {
         let event = watcher.next().await?;
         Some((Ok(event), watcher))
@@ -210,10 +224,13 @@ async fn events<K: Run>(
 
 /// A client that watches a job.
 struct Watcher<K: Run> {
+    apart: Apart,
     record: Arc<Record<K>>,
     changes: watch::Receiver<u64>,
     /// Lines of the journal that the client has received.
     seen: usize,
+    /// Where the lines ended that were read from the disk.
+    mark: Mark,
     /// State and place that the client has received.
     state: Option<(JobState, Option<TrainingPlace>)>,
     progress: Option<Progress>,
@@ -229,26 +246,29 @@ impl<K: Run> Watcher<K> {
             if self.state.as_ref().is_some_and(|(state, _)| state.is_final()) {
                 return None;
             }
-            self.look();
-            if self.ready.is_empty() {
+            if self.look().await && self.ready.is_empty() {
                 self.changes.changed().await.ok()?;
             }
         }
     }
 
-    /// Collects new events.
-    fn look(&mut self) {
+    /// Collects new events; whether these are all.
+    async fn look(&mut self) -> bool {
         self.changes.mark_unchanged();
-        let (lines, state) = self.record.lines_after(self.seen);
-        let are_more = lines.len() > LINES_AHEAD;
-        for (number, line) in lines.into_iter().take(LINES_AHEAD) {
-            let name = event_name(&line).expect("a journal holds events");
-            self.ready.push_back(Event::default().id(number.to_string()).event(name).data(line));
-            self.seen = number;
+        let (lines, state) = self.record.lines_after(self.seen, LINES_AHEAD);
+        let (lines, are_all) = match lines {
+            Lines::Here { lines, are_all } => (lines, are_all),
+            Lines::OnDisk { end } => (self.read(end).await, false),
+        };
+        for line in lines {
+            self.seen += 1;
+            // One that is none is not as its trainer wrote it.
+            let Ok(name) = event_name(&line) else { continue };
+            self.ready.push_back(Event::default().id(self.seen.to_string()).event(name).data(line));
         }
-        if are_more {
+        if !are_all {
             // They follow when these are taken, and the state follows them.
-            return;
+            return false;
         }
         if let Some(progress) = self.record.progress().filter(|now| Some(now) != self.progress.as_ref()) {
             self.ready.push_back(event(PROGRESS, &progress));
@@ -257,6 +277,31 @@ impl<K: Run> Watcher<K> {
         if self.state.as_ref() != Some(&state) {
             self.state = Some(state);
             self.ready.push_back(event(STATE, &self.record.answer()));
+        }
+        true
+    }
+}
+
+impl<K: Run> Watcher<K> {
+    /// The next lines of those that are on disk, up to line `end`. Those that cannot be read are passed over.
+    async fn read(&mut self, end: usize) -> Vec<String> {
+        let (record, mut mark, seen) = (Arc::clone(&self.record), self.mark, self.seen);
+        let read = move || {
+            let lines = record.lines_on_disk(&mut mark, seen, end, LINES_AHEAD);
+            Ok((lines.map_err(Error::internal)?, mark))
+        };
+        match self.apart.watch(read).await {
+            Ok((lines, mark)) if !lines.is_empty() => {
+                self.mark = mark;
+                lines
+            }
+            read => {
+                let error = read.err().map_or("it is not as it was written".to_owned(), |error| error.detail);
+                let id = self.record.id();
+                tracing::warn!(id, error, "lines {} to {end} of the journal cannot be told", seen + 1);
+                self.seen = end;
+                Vec::new()
+            }
         }
     }
 }

@@ -26,8 +26,8 @@ use crate::http::{change, read};
 pub(crate) async fn plot(State(app): State<Arc<App>>, Path(id): Path<String>) -> Result<Response, Error> {
     let plot = move |app: &App| {
         let record = app.jobs.of::<Search>().get(&id)?;
-        let (lines, _) = record.lines_after(0);
-        let events = lines.iter().filter_map(|(_, line)| serde_json::from_str(line).ok());
+        let lines = record.journal();
+        let events = lines.iter().filter_map(|line| serde_json::from_str(line).ok());
         Ok(draw::population::draw(record.id(), &record.spec(), record.job().as_ref(), events))
     };
     let svg = read(app, plot).await?;

@@ -17,7 +17,14 @@ use serde::{Deserialize, Serialize};
 use crate::error::Error;
 
 /// Prefix of folders that are being created; no job's name starts with it.
-pub(super) const BEGUN: &str = ".begun-";
+const BEGUN: &str = ".begun-";
+/// Prefix of folders that are being removed; no job's name starts with it.
+const REMOVED: &str = ".removed-";
+
+/// Whether a folder is being created or removed.
+pub(super) fn is_passing(name: &str) -> bool {
+    name.starts_with(BEGUN) || name.starts_with(REMOVED)
+}
 
 /// The content of `search.json`, and likewise for other kinds.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -143,6 +150,23 @@ pub(super) fn create_folder<K: Run>(
     Ok(())
 }
 
+/// Takes the folder of a job out of sight for good, and returns where it is until its files are removed.
+///
+/// # Errors
+/// When the disk does not take it. Then it is where it was.
+pub(super) fn retire_folder(directory: &Path) -> Result<PathBuf, Error> {
+    let parent = directory.parent().expect("it lies in the folder of its kind");
+    let name = directory.file_name().expect("it has its job's name").to_string_lossy();
+    let retired = parent.join(format!("{REMOVED}{name}"));
+    let moved = match std::fs::remove_dir_all(&retired) {
+        // An earlier job of this name, whose files could not be removed.
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
+        _ => pba_files::publish_folder(directory, &retired),
+    };
+    moved.map_err(|error| Error::disk("remove", directory, &error))?;
+    Ok(retired)
+}
+
 /// Begins the last field of an entry on disk: a checksum of all bytes before it.
 const CHECKSUM: &str = ",\n  \"xxh3\": \"";
 const CHECKSUM_END: &str = "\"\n}";
@@ -167,8 +191,8 @@ pub(super) fn path_in<K: Run>(directory: &Path) -> PathBuf {
 
 /// What a journal on disk tells.
 pub(super) struct OnDisk<K> {
-    /// Its events, up to the last one that the job can resume from.
-    pub(super) lines: Vec<String>,
+    /// How many events it has, up to the last one that the job can resume from.
+    pub(super) lines: usize,
     /// The job there; none before it has begun.
     pub(super) job: Option<K>,
     /// What follows that is not as it was written, if anything does.
@@ -190,8 +214,7 @@ impl<K: Run> OnDisk<K> {
         let text: String = text.split_inclusive('\n').take(lines_max).collect();
         let is_damaged = || format!("the journal {} is damaged", path.display());
         let replayed = journal::replay::<K>(&text).with_context(is_damaged)?;
-        let events = replayed.as_ref().map_or(0, |replay| replay.events);
-        let lines = text.lines().take(events).map(str::to_owned).collect();
+        let lines = replayed.as_ref().map_or(0, |replay| replay.events);
         let damage = damage.map(|damage| format!("{}: {damage}", is_damaged()));
         Ok(OnDisk { lines, job: replayed.map(|replay| replay.run), damage })
     }

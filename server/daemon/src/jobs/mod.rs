@@ -57,12 +57,14 @@ impl Jobs {
         cache: &Path,
         trainer: Trainer,
         is_writer: bool,
+        jobs_max: usize,
         metrics: Metrics,
     ) -> anyhow::Result<Jobs> {
         let (cache, queued) = (cache.to_owned(), Notify::new());
         let checks = Semaphore::new(CHECKS_MAX);
         let latest = Latest::default();
-        let workplace = Arc::new(Workplace { trainer, cache, is_writer, checks, queued, metrics, latest });
+        let workplace = Workplace { trainer, cache, is_writer, checks, queued, metrics, jobs_max, latest };
+        let workplace = Arc::new(workplace);
         let mut jobs = Jobs { kinds: Vec::new(), tables: HashMap::new(), workplace };
         macro_rules! add {
             ($($kind:ident in $file:ident),*) => { $(jobs.add::<pba_search::$kind>(data)?;)* };
@@ -176,6 +178,25 @@ impl Jobs {
     pub(crate) fn schedule_removed(&self, name: &str) -> Result<(), Error> {
         let found = self.of::<Search>().get(name).ok().filter(|search| search.state() == JobState::Done);
         found.map_or(Ok(()), |search| search.schedule_removed())
+    }
+
+    /// Removes a job that has ended, with its folder. The schedule that it learned stays.
+    ///
+    /// # Errors
+    /// When there is none, it waits or runs, a search would start it again, or the disk does not take it: then it
+    /// stays.
+    pub(crate) fn remove<K: Run>(&self, id: &str) -> Result<Arc<Record<K>>, Error> {
+        let follows = |search: &Arc<Record<Search>>| {
+            let comparison = Search::comparison(&search.spec());
+            comparison.is_some_and(|comparison| comparison.name() == id)
+        };
+        if TypeId::of::<K>() == TypeId::of::<Comparison>()
+            && let Some(search) = self.of::<Search>().list().iter().find(|search| follows(search))
+        {
+            let detail = format!("comparison {id:?} follows search {:?}; remove that before", search.id());
+            return Err(Error::conflict(detail));
+        }
+        self.of::<K>().remove(id)
     }
 
     /// Runs one job after another on each device until `stop` turns true, whatever their kinds.

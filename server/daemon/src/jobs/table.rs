@@ -1,6 +1,6 @@
 //! The jobs of one kind, by name.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -18,9 +18,9 @@ use tokio::time::timeout;
 
 use crate::catalog::datasets::Catalog;
 use crate::catalog::schedules::Registry;
-use crate::error::Error;
+use crate::error::{Cause, Error};
 use crate::jobs::counts;
-use crate::jobs::entry::{BEGUN, Source};
+use crate::jobs::entry::{Source, is_passing};
 use crate::jobs::record::Record;
 use crate::jobs::workplace::Workplace;
 
@@ -40,11 +40,18 @@ struct Records<K: Run> {
     there: BTreeMap<String, Arc<Record<K>>>,
     /// Those that are being written to disk, and not shown yet. They keep their names.
     begun: BTreeMap<String, Arc<Record<K>>>,
+    /// Names of folders that cannot be read as jobs.
+    others: BTreeSet<String>,
 }
 
 impl<K: Run> Records<K> {
     fn all(&self) -> impl Iterator<Item = &Arc<Record<K>>> {
         self.there.values().chain(self.begun.values())
+    }
+
+    /// Whether a name belongs to a job, or to a folder that cannot be read as one.
+    fn hold(&self, name: &str) -> bool {
+        self.there.contains_key(name) || self.begun.contains_key(name) || self.others.contains(name)
     }
 }
 
@@ -203,7 +210,7 @@ impl<K: Run> Table<K> {
         source: Source,
     ) -> Result<(), Error> {
         let mut records = self.records();
-        if self.holds(&records, spec.name()) {
+        if records.hold(spec.name()) {
             return Ok(());
         }
         check_excluded(&records, &spec, &source)?;
@@ -217,6 +224,14 @@ impl<K: Run> Table<K> {
     }
 
     fn check_room(&self, records: &Records<K>) -> Result<(), Error> {
+        let (kept, jobs_max) = (records.all().count(), self.workplace.jobs_max);
+        if kept >= jobs_max {
+            let detail = format!(
+                "{kept} {} are kept: the limit (jobs_max); remove some that are no longer needed",
+                K::JOB.plural
+            );
+            return Err(Error::new(Cause::TooMany, detail));
+        }
         let waiting = records.all().filter(|record| !record.state().is_final()).count();
         let detail = || format!("{waiting} {} are waiting or running: the limit", K::JOB.plural);
         if waiting < WAITING_MAX { Ok(()) } else { Err(Error::busy(detail())) }
@@ -290,19 +305,14 @@ impl<K: Run> Table<K> {
         Ok(Checked { spec, source, schedules, named })
     }
 
-    /// Whether a name belongs to a job, or to a folder that cannot be read as one.
-    fn holds(&self, records: &Records<K>, name: &str) -> bool {
-        records.all().any(|record| record.id() == name) || self.directory.join(name).exists()
-    }
-
     /// Whether a new job cannot have a name.
     fn is_taken(&self, registry: &Registry, records: &Records<K>, name: &str) -> bool {
-        self.holds(records, name) || (K::JOB.learns && registry.get(name).is_ok())
+        records.hold(name) || (K::JOB.learns && registry.get(name).is_ok())
     }
 
     /// Whether there is a job with a name.
     pub(super) fn has(&self, name: &str) -> bool {
-        self.holds(&self.records(), name)
+        self.records().hold(name)
     }
 
     /// The state of the job with a name.
@@ -343,6 +353,23 @@ impl<K: Run> Table<K> {
         Ok(record)
     }
 
+    /// Removes a job that has ended, on disk first, with all that its trainer left. What it learned stays.
+    ///
+    /// # Errors
+    /// When there is none, it waits or runs, or the disk does not take it: then it stays.
+    pub(crate) fn remove(&self, id: &str) -> Result<Arc<Record<K>>, Error> {
+        let record = self.get(id)?;
+        let retired = record.retire()?;
+        self.records().there.remove(id);
+        self.count_states();
+        tracing::info!(id, "{} removed", K::JOB.name);
+        // Whatever is left is removed at the next start.
+        if let Err(error) = std::fs::remove_dir_all(&retired) {
+            tracing::warn!(path = %retired.display(), %error, "files of a removed job are left");
+        }
+        Ok(record)
+    }
+
     /// The jobs that wait for their turn. Those whose dataset is being imported are passed over: their
     /// trainer would import it a second time.
     pub(super) fn waiting(&self, catalog: &Catalog) -> Vec<Arc<Record<K>>> {
@@ -377,7 +404,8 @@ impl<K: Run> Table<K> {
 /// Reads every job in a directory.
 fn read<K: Run>(directory: &Path, is_writer: bool) -> anyhow::Result<Records<K>> {
     let cannot = || format!("cannot list {}", directory.display());
-    let mut records = Records { there: BTreeMap::new(), begun: BTreeMap::new() };
+    let (there, begun, others) = Default::default();
+    let mut records = Records { there, begun, others };
     let folders = match std::fs::read_dir(directory) {
         // The server that writes here has had no job of this kind.
         Err(error) if error.kind() == ErrorKind::NotFound && !is_writer => return Ok(records),
@@ -385,8 +413,9 @@ fn read<K: Run>(directory: &Path, is_writer: bool) -> anyhow::Result<Records<K>>
     };
     for folder in folders {
         let path = folder.with_context(cannot)?.path();
-        if path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(BEGUN)) {
-            // A server was killed while creating it, before it answered; or is creating it now.
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        if is_passing(&name) {
+            // A server was killed while creating or removing it; or does so now.
             if is_writer {
                 let _ = std::fs::remove_dir_all(&path);
             }
@@ -399,6 +428,7 @@ fn read<K: Run>(directory: &Path, is_writer: bool) -> anyhow::Result<Records<K>>
             Err(error) => {
                 let error = format!("{error:#}");
                 tracing::warn!(path = %path.display(), %error, "not {}; folder ignored", K::JOB.one);
+                records.others.insert(name.into_owned());
             }
         }
     }

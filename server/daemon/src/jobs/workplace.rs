@@ -22,6 +22,8 @@ pub(crate) struct Workplace {
     /// Notified when a job is queued.
     pub(crate) queued: Notify,
     pub(crate) metrics: Metrics,
+    /// Most jobs of a kind that are kept; more are refused.
+    pub(crate) jobs_max: usize,
     /// When the latest job was requested.
     pub(crate) latest: Latest,
 }

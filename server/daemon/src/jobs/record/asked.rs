@@ -1,13 +1,14 @@
 //! What its user asks of a job: on disk before it is answered.
 
 use std::io::ErrorKind;
+use std::path::PathBuf;
 
 use pba_search::Run;
 use pba_search::protocol::files;
 use pba_wire::jobs::JobState;
 
 use crate::error::Error;
-use crate::jobs::entry::Entry;
+use crate::jobs::entry::{self, Entry};
 use crate::jobs::record::Record;
 
 impl<K: Run> Record<K> {
@@ -101,6 +102,25 @@ impl<K: Run> Record<K> {
                     self.id
                 ))),
             }
+        })
+    }
+
+    /// Takes the folder of a job that has ended out of sight for good, and returns where it is until its files are
+    /// removed.
+    ///
+    /// # Errors
+    /// When it waits or runs, or the disk does not take it: then it stays.
+    pub(crate) fn retire(&self) -> Result<PathBuf, Error> {
+        // Meanwhile it is not resumed; after that it cannot be, as there is nothing to store.
+        self.storing(|| {
+            let state = self.state();
+            if !state.is_final() {
+                let (name, id) = (K::JOB.name, &self.id);
+                return Err(Error::conflict(format!(
+                    "{name} {id:?} is {state}; cancel it before you remove it"
+                )));
+            }
+            entry::retire_folder(&self.directory)
         })
     }
 

@@ -1,6 +1,7 @@
 //! One job: its spec, its state and its journal.
 
 mod asked;
+mod lines;
 mod told;
 
 use std::path::{Path, PathBuf};
@@ -16,6 +17,9 @@ use tokio::sync::{Notify, watch};
 
 use crate::error::Error;
 use crate::jobs::entry::{self, Entry, OnDisk, Source};
+use crate::jobs::record::lines::Tail;
+
+pub(crate) use crate::jobs::record::lines::{Lines, Mark};
 
 /// A job's state and where it trains.
 pub(crate) type Standing = (JobState, Option<TrainingPlace>);
@@ -29,8 +33,7 @@ struct Live<K: Run> {
     is_finishing: bool,
     /// What it waits for, if that is known.
     waiting: Option<String>,
-    /// Complete lines of the journal, without line feeds.
-    journal: Vec<String>,
+    journal: Tail,
     job: Option<K>,
     progress: Option<Progress>,
     /// Epochs that no crash can undo.
@@ -61,7 +64,7 @@ impl<K: Run> Record<K> {
     pub(crate) fn begun(parent: &Path, spec: K::Spec, source: Source, created: u128) -> Record<K> {
         let directory = parent.join(spec.name());
         let entry = Entry::new(spec, source, created);
-        Record::new(directory, entry, Vec::new(), None)
+        Record::new(directory, entry, 0, None)
     }
 
     /// Creates the folder of a new job, with the schedules that its trainer needs.
@@ -80,7 +83,7 @@ impl<K: Run> Record<K> {
         if entry.state == JobState::Running && is_writer {
             entry.state = JobState::Queued;
         }
-        let (journal, job, fault) = match OnDisk::<K>::read(directory, usize::MAX) {
+        let (lines, job, fault) = match OnDisk::<K>::read(directory, usize::MAX) {
             Ok(OnDisk { lines, job, damage }) => {
                 let is_there = job.as_ref().is_some_and(K::is_complete);
                 let fault = match damage {
@@ -101,7 +104,7 @@ impl<K: Run> Record<K> {
                 (lines, job, fault.map(remedy))
             }
             // No trainer goes on with it.
-            Err(error) => (Vec::new(), None, Some(format!("{error:#}"))),
+            Err(error) => (0, None, Some(format!("{error:#}"))),
         };
         // Of a job that is done the rest stays, as what it learned.
         if let Some(fault) = fault {
@@ -116,21 +119,21 @@ impl<K: Run> Record<K> {
         let path = entry::path_in::<K>(directory);
         let since = || path.metadata().ok()?.modified().ok()?.elapsed().ok();
         let is_running = entry.state == JobState::Running;
-        let record = Record::new(directory.to_owned(), entry, journal, job);
+        let record = Record::new(directory.to_owned(), entry, lines, job);
         if is_running {
             record.live().running_since = since().and_then(|elapsed| Instant::now().checked_sub(elapsed));
         }
         Ok(record)
     }
 
-    fn new(directory: PathBuf, entry: Entry<K::Spec>, journal: Vec<String>, job: Option<K>) -> Record<K> {
+    fn new(directory: PathBuf, entry: Entry<K::Spec>, lines: usize, job: Option<K>) -> Record<K> {
         let id = entry.spec.name().to_owned();
         let live = Live {
             entry,
             is_cancelled: false,
             is_finishing: directory.join(files::FINISH).exists(),
             waiting: None,
-            journal,
+            journal: Tail::on_disk(lines),
             job,
             progress: None,
             saved_epoch: 0,
@@ -234,13 +237,30 @@ impl<K: Run> Record<K> {
         self.changes.subscribe()
     }
 
-    /// The lines of the journal after the first `seen`, each with its number from 1, the job's state and its
-    /// place.
-    pub(crate) fn lines_after(&self, seen: usize) -> (Vec<(usize, String)>, Standing) {
+    /// At most `max` lines of the journal after the first `seen`, the job's state and its place.
+    pub(crate) fn lines_after(&self, seen: usize, max: usize) -> (Lines, Standing) {
         let live = self.live();
-        let lines = live.journal.iter().enumerate().skip(seen);
-        let lines = lines.map(|(at, line)| (at + 1, line.clone())).collect();
-        (lines, (live.entry.state, live.entry.place.clone()))
+        (live.journal.after(seen, max), (live.entry.state, live.entry.place.clone()))
+    }
+
+    /// The same of lines that are on disk, for which it waits.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub(crate) fn lines_on_disk(
+        &self,
+        mark: &mut Mark,
+        seen: usize,
+        end: usize,
+        max: usize,
+    ) -> std::io::Result<Vec<String>> {
+        lines::read(&self.directory, mark, seen, end, max)
+    }
+
+    /// The whole journal, from the disk, for which it waits; nothing where it cannot be read.
+    pub(crate) fn journal(&self) -> Vec<String> {
+        let end = self.live().journal.count();
+        lines::read(&self.directory, &mut Mark::default(), 0, end, usize::MAX).unwrap_or_default()
     }
 
     /// Its progress, as last reported by the trainer.
@@ -329,6 +349,9 @@ impl<K: Run> Record<K> {
         (live.is_cancelled, live.waiting) = (false, None);
         if state != JobState::Running {
             live.progress = None;
+        }
+        if live.entry.state.is_final() {
+            live.journal.forget();
         }
         drop(live);
         self.changed();

@@ -8,6 +8,7 @@ use pba_search::{Progress, Run, Spec, TrainingPlace};
 use crate::jobs::counts;
 use crate::jobs::entry::OnDisk;
 use crate::jobs::record::Record;
+use crate::jobs::record::lines::Tail;
 use crate::metrics::Metrics;
 
 impl<K: Run> Record<K> {
@@ -20,7 +21,7 @@ impl<K: Run> Record<K> {
         live.waiting = None;
         if let Some((job, _)) = K::begin(event) {
             live.job = Some(job);
-            live.journal.clear();
+            live.journal = Tail::default();
             (live.images_before, live.saved_epoch) = (0, 0);
         } else if let Some(job) = &mut live.job {
             job.apply(event).map_err(anyhow::Error::msg)?;
@@ -63,7 +64,7 @@ impl<K: Run> Record<K> {
             spec.images() / u64::from(spec.epochs()) * u64::from(job.epoch())
         };
         live.images_before = job.as_ref().map_or(0, images);
-        (live.journal, live.job, live.saved_epoch) = (lines, job, epoch);
+        (live.journal, live.job, live.saved_epoch) = (Tail::on_disk(lines), job, epoch);
         drop(live);
         self.changed();
         Ok(())
