@@ -7,7 +7,6 @@ use pba_tests::{Download, Epoch, Server, http, wait_for};
 
 /// 10,000 images in one batch, all augmented.
 const HUGE: &str = "/v1/datasets/shapes/epochs/199/batches?schedule=cifar10-pba&batch_size=65536";
-const HUGE_ROWS: f64 = 10_000.0;
 /// 40 images.
 const SMALL: &str = "/v1/datasets/shapes/epochs/199/batches?schedule=cifar10-pba&split=test&shard=0/50";
 
@@ -28,15 +27,19 @@ fn small(server: &Server, source: IpAddr) {
 
 #[test]
 fn huge_batches_delay_nobody() {
-    let server = Server::start(&["--threads", "1"]);
+    // Batches that take a while on any machine, four of them, which are done at about the same time.
+    const ROWS: f64 = 500.0;
+    let huge = "/v1/datasets/shapes/epochs/0/batches?schedule=randaugment:8:9&base=random_resized_crop:224,flip\
+                &batch_size=500";
+    let server = Server::start(&["--threads", "1", "--batches-ahead", "1"]);
     for source in [OTHER, Ipv4Addr::LOCALHOST.into()] {
         let before = images(&server);
-        let huge: Vec<Download> =
-            (0..8).map(|_| Download::open_narrow(server.address(), HUGE).unwrap()).collect();
+        let unread: Vec<Download> =
+            (0..4).map(|_| Download::open_narrow(server.address(), huge).unwrap()).collect();
         small(&server, source);
         let made = images(&server) - before;
-        assert!(made < 8.0 * HUGE_ROWS, "40 images came after all of the huge batches");
-        drop(huge);
+        assert!(made < ROWS, "40 images came after one of the huge batches, with {made}");
+        drop(unread);
         server.assert_healthy();
     }
 }

@@ -1,9 +1,10 @@
 //! What a server takes of the machine, as the kernel counts it.
 
 use std::io;
+use std::net::SocketAddr;
 
-use crate::chaos::daemon::Daemon;
 use crate::chaos::group::Group;
+use crate::http::Download;
 use crate::metrics::Metrics;
 
 /// What a server takes at a moment. Sizes are in bytes.
@@ -34,7 +35,7 @@ impl Footprint {
     ///
     /// # Errors
     /// When the process is gone.
-    pub(crate) fn seen(process: u32, group: Option<&Group>) -> io::Result<Footprint> {
+    fn seen(process: u32, group: Option<&Group>) -> io::Result<Footprint> {
         let text = |file: &str| std::fs::read_to_string(format!("/proc/{process}/{file}"));
         let number = |text: &str, name: &str| {
             let rest = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
@@ -59,11 +60,12 @@ impl Footprint {
     ///
     /// # Errors
     /// When it does not answer.
-    pub(crate) fn of(server: &Daemon, group: Option<&Group>) -> io::Result<Footprint> {
-        let metrics = Metrics::parse(&server.get("/metrics")?.text());
+    pub(crate) fn of(address: SocketAddr, process: u32, group: Option<&Group>) -> io::Result<Footprint> {
+        let metrics = Download::open(address, "GET", "/metrics", &[], b"")?.finish();
+        let metrics = Metrics::parse(&metrics.text());
         let of = |series: &str| metrics.get(series) as u64;
         let caches = of("pba_memory_in_flight_bytes") + of("pba_decoded_cache_bytes");
-        let seen = Footprint::seen(server.process.id(), group)?;
+        let seen = Footprint::seen(process, group)?;
         Ok(Footprint { kept: of("pba_shared_memory_kept_bytes"), caches, ..seen })
     }
 

@@ -194,12 +194,12 @@ pub fn soak(soaking: &Soaking<'_>, tell: &(dyn Fn(Result<u32, &str>) + Sync)) ->
     let ends = [soaking.epochs.div_ceil(10), soaking.epochs.div_ceil(2), soaking.epochs];
     let mut undisturbed = None;
     for (phase, end) in ends.into_iter().enumerate() {
-        let (harm, process) = (Mutex::new(Vec::new()), server.process.id());
+        let (harm, address, process) = (Mutex::new(Vec::new()), server.address, server.process.id());
         std::thread::scope(|scope| {
             is_over.store(false, Ordering::SeqCst);
             scope.spawn(|| {
                 while !is_over.load(Ordering::SeqCst) {
-                    if let Ok(seen) = Footprint::seen(process, group.as_ref()) {
+                    if let Ok(seen) = Footprint::of(address, process, group.as_ref()) {
                         let mut peak = peak.lock().unwrap();
                         *peak = peak.max(seen);
                     }
@@ -271,7 +271,10 @@ fn at_rest(
     before: Option<Footprint>,
     patiently: bool,
 ) -> Result<Footprint, Harm> {
-    let look = || Footprint::of(server, group).map_err(|error| Harm::new(Column::Dead, error));
+    let look = || {
+        let seen = Footprint::of(server.address, server.process.id(), group);
+        seen.map_err(|error| Harm::new(Column::Dead, error))
+    };
     if patiently {
         std::thread::sleep(THREADS_IDLE);
     }
