@@ -211,7 +211,10 @@ fn jobs_are_bounded_and_who_removes_one_makes_room() {
     full();
     let removed = post("a/remove");
     assert_eq!((removed.status, &removed.json()["state"]), (200, &json!("cancelled")), "{}", removed.text());
-    assert_eq!([server.get("/v1/searches/a").status, post("a/resume").status, post("a/remove").status], [404; 3]);
+    assert_eq!(
+        [server.get("/v1/searches/a").status, post("a/resume").status, post("a/remove").status],
+        [404; 3]
+    );
     let folders = || {
         let folders = std::fs::read_dir(server.data().path().join("searches")).unwrap();
         let mut names: Vec<_> = folders.map(|folder| folder.unwrap().file_name()).collect();

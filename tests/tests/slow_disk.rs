@@ -1,9 +1,9 @@
 //! A disk that takes its time, or never answers, stops nobody who needs nothing of it.
 
-use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 
+use pba_tests::power_loss::is_possible;
 use pba_tests::server::{Process, data_folder};
 use pba_tests::{Answer, Download, Server, wait_for};
 use tempfile::TempDir;
@@ -18,23 +18,14 @@ fn document(name: &str, epochs: u32) -> String {
     )
 }
 
-fn strace() -> Option<PathBuf> {
-    let found = ["/usr/bin/strace", "/usr/local/bin/strace", "/bin/strace"].map(PathBuf::from);
-    let found = found.into_iter().find(|path| path.exists());
-    if found.is_none() {
-        eprintln!("skipped: strace, which slows the disk down, is not installed");
-    }
-    found
-}
-
 /// A server whose `fsync` and `fdatasync` are tampered with, as `strace -e inject` does. The tracer is a
 /// grandchild, so that the process is the server.
 #[track_caller]
-fn tampered(strace: &Path, tampering: &str, data: Arc<TempDir>, flags: &[&str]) -> Server {
+fn tampered(tampering: &str, data: Arc<TempDir>, flags: &[&str]) -> Server {
     // Its folders are there, which it would sync.
     drop(Server::start_on(Arc::clone(&data), &[]));
     let served = Server::command(data.path(), flags);
-    let mut command = Command::new(strace);
+    let mut command = Command::new("strace");
     let inject = format!("inject=fsync,fdatasync:{tampering}");
     command.args(["-D", "-f", "-q", "-o", "/dev/null", "-e", "trace=fsync,fdatasync", "-e", &inject]);
     command.arg(served.get_program()).args(served.get_args()).current_dir(data.path());
@@ -75,9 +66,11 @@ fn assert_serves(server: &Server) {
 
 #[test]
 fn a_slow_disk_stops_nobody() {
-    let Some(strace) = strace() else { return };
+    if !is_possible() {
+        return;
+    }
     // The file, then its folder: at least 30 s until the schedule is there.
-    let server = tampered(&strace, "delay_enter=15000000", data_folder(), &["--threads", "1"]);
+    let server = tampered("delay_enter=15000000", data_folder(), &["--threads", "1"]);
     let adding = [begin_to_add(&server, "one"), begin_to_add_behind(&server, "two")];
     for _ in 0..3 {
         assert_serves(&server);
@@ -103,11 +96,13 @@ fn begin_to_add_behind(server: &Server, name: &'static str) -> std::thread::Join
 
 #[test]
 fn a_disk_that_never_answers_does_not_keep_the_server_from_ending() {
-    let Some(strace) = strace() else { return };
+    if !is_possible() {
+        return;
+    }
     let data = data_folder();
     // Not never, because the tracer keeps the thread for so long.
     let flags = ["--drain-seconds", "1"];
-    let server = tampered(&strace, "delay_enter=40000000", Arc::clone(&data), &flags);
+    let server = tampered("delay_enter=40000000", Arc::clone(&data), &flags);
     let adding = begin_to_add(&server, "one");
     assert_serves(&server);
     server.process.signal("TERM");
@@ -119,12 +114,14 @@ fn a_disk_that_never_answers_does_not_keep_the_server_from_ending() {
 
 #[test]
 fn what_the_disk_refuses_has_not_happened() {
-    let Some(strace) = strace() else { return };
+    if !is_possible() {
+        return;
+    }
     for (error, status) in [("ENOSPC", 507), ("EIO", 500)] {
         // The first sync is that of the file, the second that of its folder.
         for when in ["1", "2"] {
             let data = data_folder();
-            let server = tampered(&strace, &format!("error={error}:when={when}"), Arc::clone(&data), &[]);
+            let server = tampered(&format!("error={error}:when={when}"), Arc::clone(&data), &[]);
             let put = || server.send("PUT", "/v1/schedules/mine", document("mine", 3).as_bytes());
             let answer = put();
             assert_eq!(answer.status, status, "{error} {when}: {}", answer.text());
@@ -139,7 +136,7 @@ fn what_the_disk_refuses_has_not_happened() {
         }
     }
     // A removal that may be undone by a power failure has not happened either.
-    let server = tampered(&strace, "error=EIO:when=3", data_folder(), &[]);
+    let server = tampered("error=EIO:when=3", data_folder(), &[]);
     assert_eq!(server.send("PUT", "/v1/schedules/mine", document("mine", 3).as_bytes()).status, 201);
     assert_eq!(server.send("DELETE", "/v1/schedules/mine", b"").status, 500);
     assert_eq!(server.get("/v1/schedules/mine").status, 200);
