@@ -6,6 +6,7 @@ use arrow_array::cast::AsArray;
 use arrow_array::types::{Int64Type, UInt8Type, UInt64Type};
 use arrow_array::{Array, RecordBatch};
 use arrow_ipc::reader::StreamReader;
+use arrow_ipc::root_as_message;
 use sha2::{Digest, Sha256};
 
 /// What ends an Arrow stream.
@@ -20,6 +21,26 @@ pub struct Epoch {
     pub batches: Vec<RecordBatch>,
     /// The bytes that it was decoded from.
     pub bytes: Vec<u8>,
+}
+
+/// The messages of a whole stream, as they were sent: the schema, the batches, and the end.
+///
+/// # Panics
+/// When it is not whole.
+#[track_caller]
+pub fn messages(stream: &[u8]) -> Vec<&[u8]> {
+    let mut rest = stream;
+    std::iter::from_fn(|| {
+        let length = u32::from_le_bytes(rest.get(4..8)?.try_into().ok()?) as usize;
+        let body = match length {
+            0 => 0,
+            _ => root_as_message(&rest[8..8 + length]).expect("a message").bodyLength() as usize,
+        };
+        let message;
+        (message, rest) = rest.split_at(8 + length + body);
+        Some(message)
+    })
+    .collect()
 }
 
 /// One image of a batch.

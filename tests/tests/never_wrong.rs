@@ -1,12 +1,16 @@
 //! No client takes a wrong sample for a right one: whatever the wire does to a stream or a request, and however
 //! two replicas differ.
 
+use std::io::{Read, Write};
+use std::net::TcpListener;
 use std::path::Path;
 use std::sync::Arc;
 
 use arrow_array::RecordBatch;
 use pba_client::{Client, ClientError, ClientOptions, EpochRequest, Query};
-use pba_tests::{Server, epoch::digest, proxy};
+use pba_tests::epoch::{digest, messages};
+use pba_tests::{Server, proxy};
+use pba_wire::checksum;
 
 const REQUEST: &str = "split=test&batch_size=50&schedule=cifar10-pba&seed=7&base=pad_crop:4,flip";
 
@@ -67,6 +71,85 @@ fn unchecked_bytes_are_believed() {
     assert_eq!(digest(&read(&[url()], &ClientOptions::default()).unwrap()), expected);
 }
 
+/// Answers every request with a stream, and says that it is what `query` asks for.
+fn answering(query: &str, stream: &[u8]) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let asked = checksum::of_request("shapes", "150", query);
+    let head = format!(
+        "HTTP/1.1 200 OK\r\ncontent-type: application/vnd.apache.arrow.stream\r\npba-request: {asked}\r\n\
+         content-length: {}\r\nconnection: close\r\n\r\n",
+        stream.len()
+    );
+    let answer = [head.as_bytes(), stream].concat();
+    std::thread::spawn(move || {
+        for mut client in listener.incoming().flatten() {
+            let _ = client.read(&mut [0; 4096]);
+            let _ = client.write_all(&answer);
+        }
+    });
+    url
+}
+
+/// Whole messages, each of which is as a server sent it: of the same stream at another place, or of another
+/// shard's at the same place.
+#[test]
+fn a_message_that_belongs_elsewhere_is_noticed() {
+    let server = Server::start(&[]);
+    let shard = |index: u32| {
+        let request = EpochRequest { shard: (index, 2), ..request() }.to_query();
+        (server.epoch(&format!("shapes/epochs/150/batches?{request}")), request)
+    };
+    let [(whole, query), (other, other_query)] = [shard(0), shard(1)];
+    assert_eq!(whole.metadata, other.metadata.clone().into_iter().chain(checksum_of(&whole)).collect());
+    let read = |url: String, options: &ClientOptions| {
+        let urls = [url, server.url()];
+        let request = EpochRequest::from_query(&query).unwrap();
+        runtime().block_on(async {
+            let client = Client::with_options(urls, options)?;
+            let mut stream = client.epoch("shapes", 150, request).await?;
+            let mut batches = Vec::new();
+            while let Some(batch) = stream.next().await? {
+                batches.push(batch);
+            }
+            Ok::<_, ClientError>((digest(&batches), stream.stats().resumes))
+        })
+    };
+    let (right, others) = (messages(&whole.bytes), messages(&other.bytes));
+    let (first, last) = (1, right.len() - 2);
+    let mut cases = vec![("all of it", others.clone()), ("its schema", right.clone())];
+    cases[1].1[0] = others[0];
+    for at in [first, first + 1, last] {
+        for (what, message) in [("of another shard", others[at]), ("that comes twice", right[at - 1])] {
+            let mut messages = right.clone();
+            messages[at] = message;
+            cases.push((what, messages));
+        }
+    }
+    // The first one has none before it.
+    cases.retain(|(what, messages)| *what != "that comes twice" || messages[first] != right[0]);
+    let mut exchanged = right.clone();
+    exchanged.swap(first, first + 1);
+    cases.push(("exchanged with the next", exchanged));
+    let unchecked = ClientOptions { checksums: Some(false), ..ClientOptions::default() };
+    for (what, messages) in cases {
+        let url = answering(&query, &messages.concat());
+        let (read_digest, _) = read(url.clone(), &ClientOptions::default()).unwrap();
+        assert_eq!(read_digest, whole.digest(), "{what}");
+        // That the checksum is what notices. A schema by itself changes no sample.
+        if what != "its schema" {
+            assert_ne!(read(url, &unchecked).unwrap(), (whole.digest(), 0), "{what}");
+        }
+    }
+    let all = answering(&other_query, &other.bytes);
+    assert_eq!(read(all, &ClientOptions::default()).unwrap().0, whole.digest(), "it says so itself");
+}
+
+/// The entry of a stream's metadata in which streams differ whose samples are others.
+fn checksum_of(epoch: &pba_tests::Epoch) -> Option<(String, String)> {
+    epoch.metadata.get_key_value(checksum::KEY).map(|(key, value)| (key.clone(), value.clone()))
+}
+
 #[test]
 fn a_request_that_was_changed_on_its_way_is_noticed() {
     let server = Server::start(&[]);
@@ -95,14 +178,49 @@ fn replica(packed: &Path, base: &str) -> Server {
     Server::start_on(Arc::clone(&data), &["--config", config.to_str().unwrap()])
 }
 
-#[test]
-fn replicas_with_other_configurations_are_not_mixed() {
+/// Two servers of the same data whose configurations differ; and the one whose data it is.
+fn differing_replicas() -> (Server, [Server; 2]) {
     let first = Server::start(&[]);
     let packed = first.data().path().join("datasets");
     let packed =
         std::fs::read_dir(packed).unwrap().map(|entry| entry.unwrap().path()).find(|path| path.is_dir());
     let packed = packed.expect("the built-in dataset is packed");
     let replicas = ["pad_crop:4,flip", "pad_crop:2,flip"].map(|base| replica(&packed, base));
+    (first, replicas)
+}
+
+#[test]
+fn the_next_epoch_is_by_the_same_recipe() {
+    let (_first, [one, other]) = differing_replicas();
+    let cutting = proxy::CuttingProxy::start(one.address());
+    let client = Client::new([cutting.url(), other.url()]).unwrap();
+    let open = |epoch: u32, request: EpochRequest| {
+        runtime().block_on(client.clone().epoch("mine", epoch, request)).map(|_| ())
+    };
+    let request = |query: &str| EpochRequest::from_query(query).unwrap();
+    open(3, request("")).unwrap();
+    // The first one is away when the next epoch begins.
+    let away = || cutting.plan([proxy::Cut { after: 0, reset: true }]);
+    for query in ["", "batch_size=10", "shard=1/2", "start=5&step=3"] {
+        away();
+        let error = open(4, request(query)).unwrap_err();
+        assert!(
+            matches!(&error, ClientError::Changed { key, .. } if key == "pba.recipe"),
+            "{query}: {error}"
+        );
+        open(4, request(query)).unwrap();
+    }
+    // What was never asked for is not compared, nor by another client.
+    away();
+    open(4, request("seed=1")).unwrap();
+    away();
+    let another = Client::new([cutting.url(), other.url()]).unwrap();
+    runtime().block_on(another.epoch("mine", 4, request(""))).unwrap();
+}
+
+#[test]
+fn replicas_with_other_configurations_are_not_mixed() {
+    let (_first, replicas) = differing_replicas();
     let fields = |server: &Server| {
         let metadata = server.epoch("mine/epochs/3/batches?schedule=none").metadata;
         ["pba.dataset", "pba.schedule", "pba.recipe"].map(|key| metadata[key].clone())

@@ -122,7 +122,7 @@ def check(body: bytes) -> None:
 
 def mended(body: bytes) -> bytes:
     """The same with the checksum of each message, as far as they can be read."""
-    out, place, stream = bytearray(body), 0, 0
+    out, place, stream, number = bytearray(body), 0, 0, 0
     while place + 8 <= len(body):
         (length,) = struct.unpack_from("<I", body, place + 4)
         head = bytes(out[place : place + 8 + length])
@@ -136,9 +136,9 @@ def mended(body: bytes) -> bytes:
         digits = slice(text + 9, text + 25)
         rest = b"" if message.body is None else message.body.to_pybytes()
         unset = head[: digits.start] + b"0" * 16 + head[digits.stop :]
-        checksum = xxhash.xxh3_64_intdigest(rest, xxhash.xxh3_64_intdigest(unset, stream))
+        checksum = xxhash.xxh3_64_intdigest(rest, xxhash.xxh3_64_intdigest(unset, stream) ^ number)
         out[place + digits.start : place + digits.stop] = b"%016x" % checksum
-        stream = stream or checksum
+        stream, number = stream or checksum, number + 1 if stream else 0
         place += len(head) + len(rest)
     return bytes(out[: len(body)])
 

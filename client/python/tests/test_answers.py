@@ -8,7 +8,8 @@ import re
 import socket
 import struct
 import threading
-from typing import List
+import urllib.request
+from typing import Iterator, List, Tuple
 from urllib.parse import parse_qsl, urlsplit
 
 import pyarrow as pa
@@ -17,6 +18,7 @@ import xxhash
 from conftest import Server, close_ends_a_wait
 
 from pba_client import ChangedError, Client, CutError, Loader, RefusedError, StreamError, UnreachableError
+from pba_client._request import EpochRequest
 
 
 class Script:
@@ -64,7 +66,7 @@ class Script:
 
 
 def of_the_request(request: str, answer: bytes) -> bytes:
-    """An answer that holds a stream also says which request it answers."""
+    """An answer that holds a stream also says which request it answers, as do its checksums; wrong ones stay wrong."""
     if b"PBA-Request" in answer or not request:
         return answer
     target = urlsplit(request.split(" ")[1])
@@ -73,8 +75,9 @@ def of_the_request(request: str, answer: bytes) -> bytes:
     if found is None or not status.endswith(b" 200 OK"):
         return answer
     parts = [*found.groups(), *(part for pair in parse_qsl(target.query) for part in pair)]
-    text = "".join(f"{len(part)}:{part}" for part in parts)
-    return status + b"\r\nPBA-Request: %016x\r\n" % xxhash.xxh3_64_intdigest(text.encode()) + rest
+    asked = xxhash.xxh3_64_intdigest("".join(f"{len(part)}:{part}" for part in parts).encode())
+    head, _, body = rest.partition(b"\r\n\r\n")
+    return status + b"\r\nPBA-Request: %016x\r\n" % asked + head + b"\r\n\r\n" + sealed_for(body, asked)
 
 
 def answer(body: bytes, status: str = "200 OK", kind: str = "application/vnd.apache.arrow.stream", more: str = "") -> bytes:
@@ -107,20 +110,54 @@ def stream(count: int, announced: int, first: int = 0, **changed: str) -> bytes:
 UNSET = "xxh3:0000000000000000"
 
 
+CHECKSUM = re.compile(rb"xxh3:([0-9a-f]{16})")
+
+
 def sealed(stream: bytes) -> bytes:
-    """The same with the checksum of each message; what it is, is told in ``client/wire/src/checksum.rs``."""
-    stream = re.sub(rb"xxh3:[0-9a-f]{16}", UNSET.encode(), stream)
-    out, schema, place = b"", 0, 0
-    while place + 8 < len(stream):
-        _, length = struct.unpack_from("<Ii", stream, place)
-        head = stream[place : place + 8 + length]
-        message = pa.ipc.read_message(stream[place:])
-        body = b"" if message.body is None else message.body.to_pybytes()
-        checksum = xxhash.xxh3_64_intdigest(body, xxhash.xxh3_64_intdigest(head, schema))
+    """The same with the checksum of each message, of a request whose own is 0."""
+    stream = CHECKSUM.sub(UNSET.encode(), stream)
+    out, before, number = b"", 0, 0
+    for head, body in messages(stream):
+        checksum = checksum_of(head, body, before, number)
         out += head.replace(UNSET.encode(), b"xxh3:%016x" % checksum, 1) + body
-        schema = schema or checksum
+        before, number = before or checksum, number + 1 if before else 0
+    return out + stream[len(out) :]
+
+
+def sealed_for(stream: bytes, asked: int) -> bytes:
+    """A sealed stream as the answer to a request; those of its checksums that are wrong stay wrong."""
+    out, place, number = b"", 0, 0
+    before = (0, asked)
+    for head, body in messages(stream):
+        found = CHECKSUM.search(head)
+        if found is None:
+            break
+        expected = [checksum_of(head, body, seed, number) for seed in before]
+        checksum = int(found[1], 16) ^ expected[0] ^ expected[1]
+        out += head[: found.start(1)] + b"%016x" % checksum + head[found.end(1) :] + body
+        before, number = (before, number + 1) if place else ((int(found[1], 16), checksum), 0)
         place += len(head) + len(body)
     return out + stream[place:]
+
+
+def messages(stream: bytes) -> Iterator[Tuple[bytes, bytes]]:
+    """Heads and bodies of the messages of a stream, as far as they can be read."""
+    place = 0
+    while place + 8 < len(stream):
+        _, length = struct.unpack_from("<Ii", stream, place)
+        try:
+            message = pa.ipc.read_message(stream[place:])
+        except (pa.ArrowException, OSError, EOFError):
+            return
+        head = stream[place : place + 8 + length]
+        body = b"" if message.body is None else message.body.to_pybytes()
+        yield head, body
+        place += len(head) + len(body)
+
+
+def checksum_of(head: bytes, body: bytes, before: int, number: int) -> int:
+    """The checksum of a message, as ``client/wire/src/checksum.rs`` tells."""
+    return xxhash.xxh3_64_intdigest(body, xxhash.xxh3_64_intdigest(CHECKSUM.sub(UNSET.encode(), head), before) ^ number)
 
 
 PROBLEM = "application/problem+json"
@@ -205,8 +242,9 @@ def test_a_cut_list_is_no_list() -> None:
 
 def test_odd_chunks_will_do() -> None:
     """The chunks need not be the messages: here each byte, or 3 or 1000, and an extension."""
-    body = stream(3, 3)
-    head = b"HTTP/1.1 200 OK\r\ncontent-type: application/vnd.apache.arrow.stream\r\nTRANSFER-ENCODING: Chunked\r\n\r\n"
+    request = "GET /v1/datasets/d/epochs/0/batches?batch_size=128&drop_last=false&seed=0&split=train HTTP/1.1"
+    head, _, body = of_the_request(request, answer(stream(3, 3))).partition(b"\r\n\r\n")
+    head = re.sub(b"Content-Length: [0-9]+.*", b"TRANSFER-ENCODING: Chunked\r\n\r\n", head, flags=re.DOTALL)
     for size in (1, 3, 1000, 1 << 20):
         chunks = [body[at : at + size] for at in range(0, len(body), size)]
         framed = b"".join(b"%X;x=y\r\n%s\r\n" % (len(chunk), chunk) for chunk in chunks)
@@ -443,6 +481,42 @@ def test_every_flipped_bit_of_a_stream_is_noticed() -> None:
             with pytest.raises((StreamError, CutError)):
                 list(epoch.epoch("d", 0))
                 pytest.fail(f"byte {place} was damaged, and nobody noticed")
+
+
+def test_a_message_that_belongs_elsewhere_is_noticed(server: Server) -> None:
+    """Whole messages, each as the server sent it: of another shard at the same place, twice, or exchanged."""
+
+    def whole(shard: int) -> Tuple[bytes, List[bytes], str]:
+        target = EpochRequest("shapes", 3, split="test", schedule="cifar10-pba", shard=(shard, 2)).target(0)
+        with urllib.request.urlopen(server.url + target) as sent:
+            stream, asked = sent.read(), sent.headers["pba-request"]
+        pieces = [head + body for head, body in messages(stream)]
+        return stream[sum(map(len, pieces)) :], pieces, asked
+
+    (end, right, asked), (_, other, _) = whole(0), whole(1)
+
+    def read(wrong: List[bytes], **options: bool) -> Tuple[bytes, int]:
+        first = answer(b"".join(wrong) + end, more=f"PBA-Request: {asked}\r\n")
+        with Script(first) as script:
+            client = Client([script.url, server.url], **options)
+            request = EpochRequest("shapes", 3, split="test", schedule="cifar10-pba", shard=(0, 2))
+            with client._open(request) as epoch:
+                return b"".join(batch.image.tobytes() for batch in epoch), epoch.resumes
+
+    expected, _ = read(right)
+    cases = [other, [other[0], *right[1:]], [right[0], right[2], right[1], *right[3:]]]
+    for at in (1, 2, 3, len(right) - 1):
+        cases.append([*right[:at], other[at], *right[at + 1 :]])
+        if at > 1:
+            cases.append([*right[:at], right[at - 1], *right[at + 1 :]])
+    for number, wrong in enumerate(cases):
+        assert read(wrong) == (expected, 1 if number > 1 else 0), f"case {number}"
+        # That the checksum is what notices. A schema by itself changes no pixel.
+        if number != 1:
+            try:
+                assert read(wrong, checksums=False) != (expected, 0), f"case {number}"
+            except StreamError:
+                pass
 
 
 def test_a_damaged_batch_is_fetched_again() -> None:

@@ -8,12 +8,14 @@ use crate::epoch::EpochStream;
 use crate::error::ClientError;
 use crate::events::Events;
 use crate::options::ClientOptions;
+use crate::recipes::Recipes;
 use crate::replicas::Replicas;
 
 /// Talks to the replicas of one server.
 #[derive(Clone, Debug)]
 pub struct Client {
     replicas: Replicas,
+    recipes: Recipes,
 }
 
 impl Client {
@@ -35,7 +37,7 @@ impl Client {
         urls: impl IntoIterator<Item = impl AsRef<str>>,
         options: &ClientOptions,
     ) -> Result<Client, ClientError> {
-        Ok(Client { replicas: Replicas::new(urls, options)? })
+        Ok(Client { replicas: Replicas::new(urls, options)?, recipes: Recipes::default() })
     }
 
     /// The same, without shared memory: batches of a server at `unix:PATH` come through the socket.
@@ -49,23 +51,28 @@ impl Client {
     /// A server that is full is retried for some seconds. While no replica has the dataset and one is still
     /// importing it, the client waits, and logs the progress.
     ///
+    /// All epochs of a client and its clones are of one training run: where only epoch, shard and batches differ, the
+    /// recipe ([`EpochStream::recipe`]) has to be that of the first. For a dataset that has changed, make another client.
+    ///
     /// # Errors
-    /// When no replica can be reached, or one refuses the request.
+    /// When no replica can be reached, or all refuse the request; when one finds the request wrong, or sends samples by
+    /// another recipe than before.
     pub async fn epoch(
         &self,
         dataset: &str,
         epoch: u32,
         request: EpochRequest,
     ) -> Result<EpochStream, ClientError> {
-        EpochStream::open(self.replicas.clone(), dataset.to_owned(), epoch, request).await
+        EpochStream::open(self.replicas.clone(), &self.recipes, dataset.to_owned(), epoch, request).await
     }
 
     /// Sends a request to the first replica that can be reached, and returns the body. A request that only
     /// reads is retried on a busy server for some seconds, and for as long as the server is importing the
-    /// dataset; a change that has reached a server is not sent to another one.
+    /// dataset, and goes on to the next replica where one does not have what is asked for; a change that has reached
+    /// a server is not sent to another one.
     ///
     /// # Errors
-    /// When none can be reached, or it refuses.
+    /// When none can be reached, or all refuse.
     pub async fn request(
         &self,
         method: Method,

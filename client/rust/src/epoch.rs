@@ -4,13 +4,14 @@ use std::time::{Duration, Instant};
 
 use arrow_array::RecordBatch;
 use arrow_schema::SchemaRef;
-use pba_wire::{EpochRequest, Query};
-use pba_wire::{checksum, stream};
+use pba_wire::checksum::{self, Asked};
+use pba_wire::{EpochRequest, Query, stream};
 
 use crate::address::segment;
 use crate::decoding::{Count, Decoding, announced, columns, text};
 use crate::error::ClientError;
 use crate::messages::Messages;
+use crate::recipes::Recipes;
 use crate::replicas::{ATTEMPTS_MAX, Body, ImportWait, PAUSE, Replicas};
 
 /// What is known of a stream so far.
@@ -48,13 +49,14 @@ pub struct EpochStream {
 struct Connection {
     body: Body,
     /// What the server says of the request that it answers, where that is checked.
-    answers: Option<String>,
+    answers: Option<Asked>,
     decoding: Decoding,
 }
 
 impl EpochStream {
     pub(crate) async fn open(
         replicas: Replicas,
+        recipes: &Recipes,
         dataset: String,
         epoch: u32,
         request: EpochRequest,
@@ -78,6 +80,9 @@ impl EpochStream {
             stream.replica = replica;
             let (connection, schema, expected) = stream.connect().await?;
             stream.check_request(&connection)?;
+            for (key, first) in recipes.first(&stream.dataset, &stream.request, &schema) {
+                stream.check(&schema, key, first)?;
+            }
             (stream.connection, stream.schema, stream.expected) = (Some(connection), schema, expected);
             Ok(())
         });
@@ -223,9 +228,8 @@ impl EpochStream {
         let replica = self.replicas.at(self.replica);
         let body = replica.stream(&path).await?;
         self.stats.shares_memory = !matches!(body, Body::Http(_));
-        let checks = replica.checks && !self.stats.shares_memory;
-        let answers = checks.then(|| body.header(checksum::REQUEST_HEADER).to_owned());
-        let messages = (!self.stats.shares_memory).then(|| Messages::new(checks));
+        let answers = replica.checks.then(|| Asked::of_header(body.header(checksum::REQUEST_HEADER)));
+        let messages = (!self.stats.shares_memory).then(|| Messages::new(answers));
         let mut connection = Connection { body, answers, decoding: Decoding::new(messages) };
         let schema = loop {
             if !connection.advance(replica.stall, &mut self.stats.bytes).await? {
@@ -271,7 +275,7 @@ impl EpochStream {
         let asked = checksum::of_request(&self.dataset, &self.epoch.to_string(), &self.query());
         match &connection.answers {
             Some(answered) if *answered != asked => Err(ClientError::Stream(format!(
-                "the server answers another request than was sent: {} is {answered:?}, and should be {asked}",
+                "the server answers another request than was sent: {} is {answered}, and should be {asked}",
                 checksum::REQUEST_HEADER
             ))),
             _ => Ok(()),

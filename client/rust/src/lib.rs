@@ -22,6 +22,7 @@ mod error;
 mod events;
 mod messages;
 mod options;
+mod recipes;
 mod replicas;
 #[cfg(target_os = "linux")]
 mod shared_memory;

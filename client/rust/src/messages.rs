@@ -2,7 +2,7 @@
 
 use arrow_buffer::{Buffer, MutableBuffer};
 use arrow_ipc::{Message, MessageHeader, root_as_message};
-use pba_wire::checksum;
+use pba_wire::checksum::{self, Asked};
 
 use crate::error::ClientError;
 
@@ -18,18 +18,22 @@ const ROOM_BYTES: usize = 16 << 20;
 
 /// Puts messages together, and checks the checksum that each carries, unless something else answers for the bytes.
 pub(crate) struct Messages {
-    checks: bool,
+    /// The request that is answered, unless checksums are not checked.
+    asked: Option<Asked>,
     arriving: MutableBuffer,
     /// Length of what precedes the body, and of the whole message, as far as known.
     head: Option<usize>,
     whole: Option<usize>,
-    /// Checksum of the schema.
+    /// Checksum of the schema, and how many batches came after it.
     stream: Option<u64>,
+    batches: u64,
 }
 
 impl Messages {
-    pub(crate) fn new(checks: bool) -> Messages {
-        Messages { checks, arriving: MutableBuffer::default(), head: None, whole: None, stream: None }
+    /// Of an answer to a request, whose checksums are checked; or are not, without one.
+    pub(crate) fn new(asked: Option<Asked>) -> Messages {
+        let arriving = MutableBuffer::default();
+        Messages { asked, arriving, head: None, whole: None, stream: None, batches: 0 }
     }
 
     /// Takes bytes up to the end of the next message, and returns that; none if it is not complete.
@@ -81,11 +85,14 @@ impl Messages {
     fn complete(&mut self, head: usize) -> Result<Buffer, ClientError> {
         let message: Buffer = std::mem::take(&mut self.arriving).into();
         (self.head, self.whole) = (None, None);
-        if self.checks && head > PREFIX_BYTES {
+        if let Some(asked) = self.asked.filter(|_| head > PREFIX_BYTES) {
             let (head, body) = message.split_at(head);
-            let stream = self.stream.unwrap_or(0);
-            let found = checksum::check(head, body, stream).map_err(|error| wrong(error.to_string()))?;
-            self.stream.get_or_insert(found);
+            let found = checksum::check(head, body, self.stream.unwrap_or(asked.0), self.batches)
+                .map_err(|error| wrong(error.to_string()))?;
+            match self.stream {
+                None => self.stream = Some(found),
+                Some(_) => self.batches += 1,
+            }
         }
         Ok(message)
     }

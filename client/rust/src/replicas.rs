@@ -308,15 +308,14 @@ pub(crate) enum Body {
 }
 
 impl Body {
-    /// A header of a plain answer; empty if it has none.
+    /// A header of the answer; empty if it has none.
     pub(crate) fn header(&self, name: &str) -> &str {
-        match self {
-            Body::Http(response) => {
-                response.headers().get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
-            }
+        let headers = match self {
+            Body::Http(response) => response.headers(),
             #[cfg(target_os = "linux")]
-            Body::SharedMemory(_) => "",
-        }
+            Body::SharedMemory(stream) => stream.headers(),
+        };
+        headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
     }
 
     /// The next bytes of the answer; none at its end.

@@ -21,7 +21,7 @@ use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use memmap2::Mmap;
 use pba_wire::shared_memory::{BATCHES_HEADER, PROTOCOL, READY, RECORD_BYTES, Record};
-use reqwest::header::{AUTHORIZATION, CONNECTION, HOST, HeaderValue, UPGRADE};
+use reqwest::header::{AUTHORIZATION, CONNECTION, HOST, HeaderMap, HeaderValue, UPGRADE};
 use reqwest::{Body, StatusCode};
 use rustix::fs::{SealFlags, fcntl_get_seals};
 use rustix::net::{
@@ -74,6 +74,7 @@ pub(crate) async fn ask(
     if response.status() != StatusCode::SWITCHING_PROTOCOLS {
         return Ok(Answer::Plain(response.map(Body::wrap).into()));
     }
+    let headers = response.headers().clone();
     let upgraded = hyper::upgrade::on(response).await.map_err(|error| unanswered(&error))?;
     let parts = upgraded
         .downcast::<TokioIo<UnixStream>>()
@@ -81,7 +82,7 @@ pub(crate) async fn ask(
     if !parts.read_buf.is_empty() {
         return Err(ClientError::Stream("the server sent data too early".to_owned()));
     }
-    let memory = SharedMemoryStream::open(parts.io.into_inner()).await;
+    let memory = SharedMemoryStream::open(headers, parts.io.into_inner()).await;
     memory.map(|memory| Answer::Shared(Box::new(memory))).map_err(|error| match error.kind() {
         io::ErrorKind::InvalidData => ClientError::Stream(error.to_string()),
         _ => unanswered(&error),
@@ -114,6 +115,8 @@ impl Drop for Slot {
 
 /// The messages of one stream, in shared memory.
 pub(crate) struct SharedMemoryStream {
+    /// Of the answer that it comes with.
+    headers: HeaderMap,
     socket: UnixStream,
     arriving: Arriving,
     memory: Arc<Memory>,
@@ -128,7 +131,7 @@ impl SharedMemoryStream {
     ///
     /// # Errors
     /// Those of the socket; and of kind `InvalidData` when the server breaks the protocol.
-    async fn open(socket: UnixStream) -> io::Result<SharedMemoryStream> {
+    async fn open(headers: HeaderMap, socket: UnixStream) -> io::Result<SharedMemoryStream> {
         let ready = READY.to_le_bytes();
         if send(&socket, &ready, SendFlags::NOSIGNAL)? != ready.len() {
             return Err(broken("the socket has no room for four bytes"));
@@ -153,7 +156,13 @@ impl SharedMemoryStream {
         }
         let memory =
             Arc::new(Memory { map, socket: socket.as_fd().try_clone_to_owned()?, held: AtomicUsize::new(0) });
-        Ok(SharedMemoryStream { socket, arriving, memory, held_max: batches as usize, schema })
+        let held_max = batches as usize;
+        Ok(SharedMemoryStream { headers, socket, arriving, memory, held_max, schema })
+    }
+
+    /// Headers of the answer that it comes with.
+    pub(crate) fn headers(&self) -> &HeaderMap {
+        &self.headers
     }
 
     /// The next message, the schema's first; none at the end of the stream. May be dropped while it

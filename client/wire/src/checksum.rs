@@ -1,15 +1,26 @@
 //! Checksums of the messages of a stream.
 //!
-//! Each message of a plain stream carries a checksum of itself: the schema in its metadata, a batch in the
-//! custom metadata of its message, both under [`KEY`]. It is
+//! Each message of a plain stream carries a checksum: the schema in its metadata, a batch in the custom
+//! metadata of its message, both under [`KEY`]. It is
 //!
 //! ```text
-//! xxh3(body, seed = xxh3(head, seed = stream))
+//! xxh3(body, seed = xxh3(head, seed = before) ^ number)
 //! ```
 //!
 //! with XXH3 of 64 bits, the first version of which is stable for ever. The head is all that precedes the
-//! body, from the mark and the length on, with [`UNSET`] where the checksum stands; `stream` is the checksum
-//! of the schema, and 0 for the schema itself. So a batch of one stream does not pass for that of another.
+//! body, from the mark and the length on, with [`UNSET`] where the checksum stands.
+//!
+//! | message | `before` | `number` | `body` |
+//! | --- | --- | --- | --- |
+//! | the schema | the checksum of the request ([`of_request`]), as [`REQUEST_HEADER`] says | 0 | empty |
+//! | a batch | the checksum of the schema | batches of this answer before it | that of the message |
+//!
+//! So it covers every byte of the message, what was asked for (dataset, epoch, shard, batch size and every
+//! other parameter), if a client compares the header with what it asked for, all that the schema says (the
+//! recipe among it), and the message's place in the answer.
+//! A batch of another stream does not pass, nor does one of the same stream that comes twice or too early.
+//! That batches are missing at the end shows in their number, which the schema announces. Not covered are
+//! Arrow's end of stream, and HTTP.
 //!
 //! Messages in shared memory are not checked: there, it is left unset.
 
@@ -33,12 +44,13 @@ pub enum ChecksumError {
     Missing,
     /// The bytes are not those that were sent.
     #[error(
-        "the checksum of a message is {found}, but that of its bytes {expected}: it was damaged on its way"
+        "the checksum of a message is {found}, and should be {expected}: it was damaged on its way, or another was \
+         expected here"
     )]
     Wrong {
         /// What the message says.
         found: Text,
-        /// What follows from its bytes.
+        /// What follows from its bytes and its place.
         expected: Text,
     },
 }
@@ -53,7 +65,7 @@ impl std::fmt::Display for Text {
     }
 }
 
-/// The head of a message whose checksum depends on its body alone.
+/// The head of a message whose checksum depends on its body and its number alone.
 #[derive(Clone, Debug)]
 pub struct Head {
     /// With [`UNSET`] where the checksum stands.
@@ -63,21 +75,21 @@ pub struct Head {
 }
 
 impl Head {
-    /// A head in which [`UNSET`] stands once, as a string of a flatbuffer; `stream` is the checksum of the
-    /// stream's schema, and 0 for that.
+    /// A head in which [`UNSET`] stands once, as a string of a flatbuffer; `before` is the checksum of the
+    /// stream's schema, and for that the one of the request.
     ///
     /// # Errors
     /// When it does not.
-    pub fn new(mut bytes: Vec<u8>, stream: u64) -> Result<Head, ChecksumError> {
+    pub fn new(mut bytes: Vec<u8>, before: u64) -> Result<Head, ChecksumError> {
         let text = find(&bytes).ok_or(ChecksumError::Missing)?;
         bytes[text.clone()].copy_from_slice(UNSET.as_bytes());
-        let seed = XxHash3_64::oneshot_with_seed(stream, &bytes);
+        let seed = XxHash3_64::oneshot_with_seed(before, &bytes);
         Ok(Head { bytes, digits: text.start + DIGITS..text.end, seed })
     }
 
-    /// The checksum of the message with this head and a body.
-    pub fn checksum(&self, body: &[u8]) -> u64 {
-        XxHash3_64::oneshot_with_seed(self.seed, body)
+    /// The checksum of the message with this head and a body, before which so many batches came.
+    pub fn checksum(&self, body: &[u8], number: u64) -> u64 {
+        XxHash3_64::oneshot_with_seed(self.seed ^ number, body)
     }
 
     /// The head without a checksum, as in shared memory.
@@ -93,36 +105,53 @@ impl Head {
     }
 }
 
-/// Checks a message that was received, and returns its checksum.
+/// Checks a message that was received, and returns its checksum; `before` and `number` are those of the
+/// message that has to come here.
 ///
 /// # Errors
-/// When it has none, or another one than its bytes.
-pub fn check(head: &[u8], body: &[u8], stream: u64) -> Result<u64, ChecksumError> {
+/// When it has none, or another one.
+pub fn check(head: &[u8], body: &[u8], before: u64, number: u64) -> Result<u64, ChecksumError> {
     let found = find(head).and_then(|text| {
         let digits = std::str::from_utf8(&head[text.start + DIGITS..text.end]).ok()?;
         u64::from_str_radix(digits, 16).ok()
     });
     let found = found.ok_or(ChecksumError::Missing)?;
-    let expected = Head::new(head.to_vec(), stream)?.checksum(body);
+    let expected = Head::new(head.to_vec(), before)?.checksum(body, number);
     match found == expected {
         true => Ok(found),
         false => Err(ChecksumError::Wrong { found: Text(found), expected: Text(expected) }),
     }
 }
 
-/// The header of an answer that holds a stream: the checksum of the request as the server understood it
-/// ([`of_request`]).
+/// The header of an answer that holds a stream: the checksum of the request as the server understood it.
 pub const REQUEST_HEADER: &str = "pba-request";
+
+/// The checksum of a request for a stream, written as 16 hexadecimal digits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Asked(pub u64);
+
+impl Asked {
+    /// What a header says; 0 if it says nothing.
+    pub fn of_header(text: &str) -> Asked {
+        Asked(u64::from_str_radix(text, 16).unwrap_or(0))
+    }
+}
+
+impl std::fmt::Display for Asked {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{:016x}", self.0)
+    }
+}
 
 /// The checksum of a request for a stream. A client whose request was changed on its way would take other
 /// samples for its own, if it did not compare. It is XXH3 over dataset,
 /// epoch, and the names and values of the query in their order, decoded, each with its length in bytes and a
 /// colon in front.
-pub fn of_request(dataset: &str, epoch: &str, query: &str) -> String {
+pub fn of_request(dataset: &str, epoch: &str, query: &str) -> Asked {
     let pairs = form_urlencoded::parse(query.as_bytes()).flat_map(|(name, value)| [name, value]);
     let parts = [dataset.into(), epoch.into()].into_iter().chain(pairs);
     let text: String = parts.map(|part| format!("{}:{part}", part.len())).collect();
-    format!("{:016x}", XxHash3_64::oneshot(text.as_bytes()))
+    Asked(XxHash3_64::oneshot(text.as_bytes()))
 }
 
 /// The only place of a checksum in a head: a string of a flatbuffer, which has its length in front and a zero
@@ -151,38 +180,39 @@ mod tests {
             [&[0xff; 8][..], b"some words", &[21, 0, 0, 0], UNSET.as_bytes(), &[0; 3], b"more"].concat();
         let body: Vec<u8> = (0..1000u32).map(|number| (number * 7) as u8).collect();
         let sealed = Head::new(head, 5).unwrap();
-        (sealed.with(sealed.checksum(&body)), body)
+        (sealed.with(sealed.checksum(&body, 0)), body)
     }
 
     #[test]
     fn every_flipped_bit_is_noticed() {
         let (mut head, mut body) = message();
-        assert!(check(&head, &body, 5).is_ok());
-        assert!(matches!(check(&head, &body, 6), Err(ChecksumError::Wrong { .. })), "of another stream");
+        assert!(check(&head, &body, 5, 0).is_ok());
+        assert!(matches!(check(&head, &body, 6, 0), Err(ChecksumError::Wrong { .. })), "of another stream");
+        assert!(matches!(check(&head, &body, 5, 1), Err(ChecksumError::Wrong { .. })), "at another place");
         for bit in 0..head.len() * 8 {
             head[bit / 8] ^= 1 << (bit % 8);
-            assert!(check(&head, &body, 5).is_err(), "bit {bit} of the head");
+            assert!(check(&head, &body, 5, 0).is_err(), "bit {bit} of the head");
             head[bit / 8] ^= 1 << (bit % 8);
         }
         for bit in 0..body.len() * 8 {
             body[bit / 8] ^= 1 << (bit % 8);
-            assert!(check(&head, &body, 5).is_err(), "bit {bit} of the body");
+            assert!(check(&head, &body, 5, 0).is_err(), "bit {bit} of the body");
             body[bit / 8] ^= 1 << (bit % 8);
         }
-        assert!(check(&head, &body[..999], 5).is_err());
+        assert!(check(&head, &body[..999], 5, 0).is_err());
     }
 
     /// The same on every machine, and in Python's `xxhash`.
     #[test]
     fn a_checksum_is_what_it_always_was() {
         let (head, body) = message();
-        assert_eq!(check(&head, &body, 5), Ok(18_204_987_547_365_892_961));
+        assert_eq!(check(&head, &body, 5, 0), Ok(18_204_987_547_365_892_961));
     }
 
     #[test]
     fn a_request_is_what_it_says() {
         let asked = of_request("a b", "3", "base=pad_crop%3A4%2Cflip&seed=1");
-        assert_eq!(asked, "b3fec9d6affe62f8");
+        assert_eq!(asked.to_string(), "b3fec9d6affe62f8");
         assert_eq!(asked, of_request("a b", "3", "base=pad_crop:4,flip&seed=1"));
         assert_ne!(asked, of_request("a b", "3", "base=pad_crop:4,flip&seed=2"));
         assert_ne!(of_request("a", "3", "x=12&y="), of_request("a", "3", "x=1&2y="));
@@ -190,10 +220,10 @@ mod tests {
 
     #[test]
     fn a_head_has_one_checksum() {
-        assert_eq!(check(b"nothing", b"", 0), Err(ChecksumError::Missing));
+        assert_eq!(check(b"nothing", b"", 0, 0), Err(ChecksumError::Missing));
         let twice = [&[21, 0, 0, 0], UNSET.as_bytes(), &[0]].concat().repeat(2);
-        assert_eq!(check(&twice, b"", 0), Err(ChecksumError::Missing));
+        assert_eq!(check(&twice, b"", 0, 0), Err(ChecksumError::Missing));
         let upper = [&[21, 0, 0, 0], &b"xxh3:000000000000000A"[..], &[0]].concat();
-        assert_eq!(check(&upper, b"", 0), Err(ChecksumError::Missing), "there is one way to write it");
+        assert_eq!(check(&upper, b"", 0, 0), Err(ChecksumError::Missing), "there is one way to write it");
     }
 }

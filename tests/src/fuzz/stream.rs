@@ -93,7 +93,7 @@ fn mend(bytes: &mut [u8]) {
 }
 
 fn sealed(bytes: &mut [u8]) -> Option<()> {
-    let (mut at, mut stream) = (0, None);
+    let (mut at, mut stream, mut batches) = (0, None, 0);
     loop {
         let length = u32::from_le_bytes(bytes.get(at + 4..at + 8)?.try_into().ok()?) as usize;
         let head = at.checked_add(8)?.checked_add(length)?;
@@ -103,9 +103,12 @@ fn sealed(bytes: &mut [u8]) -> Option<()> {
             return None;
         }
         let sealed = Head::new(bytes[at..head].to_vec(), stream.unwrap_or(0)).ok()?;
-        let checksum = sealed.checksum(&bytes[head..end]);
+        let checksum = sealed.checksum(&bytes[head..end], batches);
         bytes[at..head].copy_from_slice(&sealed.with(checksum));
-        stream.get_or_insert(checksum);
+        match stream {
+            None => stream = Some(checksum),
+            Some(_) => batches += 1,
+        }
         at = end;
     }
 }

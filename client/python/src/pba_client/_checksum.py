@@ -1,13 +1,14 @@
 """The checksum that each message of a plain stream carries.
 
-`client/wire/src/checksum.rs` defines it: XXH3 over the body, beginning with that over the head, beginning with
-the schema's; the head is all that precedes the body, with zeros for the checksum's digits.
+`client/wire/src/checksum.rs` defines it: XXH3 over the body, seeded with that over the head (seeded with the
+schema's checksum, and for the schema the request's) and the number of batches before; the head is all that
+precedes the body, with zeros for the checksum's digits.
 """
 
 from __future__ import annotations
 
 import re
-from typing import Any, Dict, NamedTuple
+from typing import Any, Dict, NamedTuple, Optional
 
 import xxhash
 
@@ -28,17 +29,22 @@ def of_request(dataset: str, epoch: str, query: Dict[str, str]) -> str:
     return f"{xxhash.xxh3_64_intdigest(text):016x}"
 
 
+def of_header(text: Optional[str]) -> int:
+    """What an answer's ``REQUEST_HEADER`` says; 0 if it says nothing."""
+    return int(text, 16) if text is not None and re.fullmatch("[0-9a-f]{1,16}", text) else 0
+
+
 class Place(NamedTuple):
     """The place of a checksum in the head of a message, and what the head contributes to it."""
 
     start: int
     end: int
-    # Of the head, and the schema before it.
+    # Of the head, and what came before it.
     seed: int
 
     @classmethod
-    def of(cls, head: bytes, stream: int) -> Place:
-        """Finds it; ``stream`` is the checksum of the schema, and 0 for that itself.
+    def of(cls, head: bytes, before: int) -> Place:
+        """Finds it; ``before`` is the checksum of the schema, and for that itself the one of the request.
 
         Raises:
             StreamError: when there is none, or more than one.
@@ -49,19 +55,19 @@ class Place(NamedTuple):
                 "a message has no checksum; the server is older than this client, or the message was damaged"
             )
         start, end = found[0].span(1)
-        return cls(start, end, xxhash.xxh3_64_intdigest(head[:start] + _UNSET + head[end:], stream))
+        return cls(start, end, xxhash.xxh3_64_intdigest(head[:start] + _UNSET + head[end:], before))
 
-    def check(self, head: bytes, body: Any) -> int:
-        """The checksum of a message.
+    def check(self, head: bytes, body: Any, number: int) -> int:
+        """The checksum of a message, before which so many batches came.
 
         Raises:
             StreamError: when its bytes have another one.
         """
-        expected = xxhash.xxh3_64_intdigest(body, self.seed)
+        expected = xxhash.xxh3_64_intdigest(body, self.seed ^ number)
         found = head[self.start : self.end]
         if found != b"%016x" % expected:
             raise StreamError(
-                f"the checksum of a message is {found.decode('ascii', 'replace')}, but that of its bytes {expected:016x}: "
-                "it was damaged on its way"
+                f"the checksum of a message is {found.decode('ascii', 'replace')}, and should be {expected:016x}: "
+                "it was damaged on its way, or another was expected here"
             )
         return expected

@@ -173,7 +173,7 @@ class Response:
         socket: the connection's socket.
         is_near: whether the body comes from this machine, and in the clear.
         shares_memory: whether the server uses shared memory, and the socket carries ``MEMORY_PROTOCOL``.
-        checks: whether the checksum of each message is to be checked.
+        checks: whether the request that is answered is to be compared, and the checksums of a plain stream.
         opened: what ends with the connection; closing this ends it, which the server notices at once.
     """
 
@@ -227,8 +227,7 @@ class Response:
             self.body = self._ask(opened, connection, target, headers)
             upgraded = self.body.status == 101 and self.body.headers.get("upgrade") == MEMORY_PROTOCOL
             self.shares_memory = upgraded and bool(address.path)
-            checks = address.scheme != "https" if access.checksums is None else access.checksums
-            self.checks = checks and not self.shares_memory
+            self.checks = address.scheme != "https" if access.checksums is None else access.checksums
             self.opened = opened.pop_all()
 
     def _ask(

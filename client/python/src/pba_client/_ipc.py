@@ -8,7 +8,7 @@ from typing import Optional, Tuple, Union
 import pyarrow as pa
 
 from ._batch import Batch, Layout, decoded, head_of, padding
-from ._checksum import Place
+from ._checksum import REQUEST_HEADER, Place, of_header
 from ._errors import StreamError
 from ._http import Eof, Response, broken
 from ._progress import Progress
@@ -50,8 +50,9 @@ class Body:
                 raise (StreamError if self._is_framed else Eof)("the body ended without Arrow's end of stream")
         return self._take(size)
 
-    def repeated(self, layout: Layout) -> Optional[pa.Buffer]:
+    def repeated(self, layout: Layout, number: int) -> Optional[pa.Buffer]:
         """The next message, padded in front, if its head is that of a known layout; else nothing is taken.
+        So many batches came before.
 
         Raises:
             StreamError: also when its checksum is wrong.
@@ -65,7 +66,7 @@ class Body:
         head = self._take(len(known))
         message = self._buffer(layout.body_bytes, head)
         if layout.checksum is not None:
-            layout.checksum.check(head, memoryview(message)[padding(head) + len(head) :])
+            layout.checksum.check(head, memoryview(message)[padding(head) + len(head) :], number)
         return message
 
     def end(self) -> None:
@@ -126,8 +127,9 @@ class StreamReader:
         self._file = pa.PythonFile(self._body, mode="r")
         self._layout: Optional[Layout] = None
         self._checks = response.checks
-        # Checksum of the schema.
-        self._checksum = 0
+        # Checksum of the schema, or before it, of the request; and batches so far.
+        self._checksum = of_header(response.body.headers.get(REQUEST_HEADER))
+        self._number = 0
         try:
             message, _, self._checksum = self._message("schema")
             self.schema: pa.Schema = pa.ipc.read_schema(message)
@@ -137,8 +139,9 @@ class StreamReader:
     def next(self) -> Optional[Batch]:
         """The next batch; none at Arrow's end of stream, with HTTP's last chunk after it."""
         if self._layout is not None:
-            repeated = self._body.repeated(self._layout)
+            repeated = self._body.repeated(self._layout, self._number)
             if repeated is not None:
+                self._number += 1
                 return Batch(self.schema, None, self._layout, repeated)
         try:
             message, head, _ = self._message("record batch")
@@ -149,6 +152,7 @@ class StreamReader:
         except (pa.ArrowException, OSError) as error:
             raise StreamError(f"a batch is broken: {error}") from error
         place = Place.of(head, self._checksum) if self._checks else None
+        self._number += 1
         self._layout = Layout.of(head, padding(head), place, message.body, record_batch)
         return Batch(self.schema, record_batch)
 
@@ -159,5 +163,5 @@ class StreamReader:
             raise StreamError(f"it has a {message.type} where a {kind} is expected")
         head = head_of(message)
         body = b"" if message.body is None else message.body
-        checksum = Place.of(head, self._checksum).check(head, body) if self._checks else 0
+        checksum = Place.of(head, self._checksum).check(head, body, self._number) if self._checks else 0
         return message, head, checksum

@@ -10,7 +10,7 @@ use axum::http::{HeaderMap, HeaderName, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use hyper::upgrade::OnUpgrade;
 use pba_types::limits::EPOCHS_MAX;
-use pba_wire::checksum;
+use pba_wire::checksum::{self, Asked};
 use pba_wire::query::integer;
 use pba_wire::shared_memory;
 use pba_wire::stream::CONTENT_TYPE;
@@ -59,7 +59,7 @@ pub(crate) async fn batches(
     let epoch = epoch_number(&epoch)?;
     let codec = codec(http.headers())?;
     let wanted = batches_wanted(http.headers())?;
-    let epoch = Arc::new(app.resolver().resolve(&dataset, epoch, &request, codec)?);
+    let epoch = Arc::new(app.resolver().resolve(&dataset, epoch, &request, codec, asked)?);
     check_fits(&app, &epoch, &request)?;
     let mut permit = app.engine.admit(client)?;
     // A request for what comes after the last batch only asks for the metadata of the stream.
@@ -82,7 +82,11 @@ pub(crate) async fn batches(
             Ok(stream) => {
                 let connection = http.extensions_mut().remove::<Connection>();
                 tokio::spawn(stream.run(permit, upgrade, connection));
-                let headers = [(header::CONNECTION, "upgrade"), (header::UPGRADE, shared_memory::PROTOCOL)];
+                let headers = [
+                    (header::CONNECTION.as_str(), "upgrade"),
+                    (header::UPGRADE.as_str(), shared_memory::PROTOCOL),
+                    (checksum::REQUEST_HEADER, &asked.to_string()),
+                ];
                 return Ok((StatusCode::SWITCHING_PROTOCOLS, headers).into_response());
             }
             Err(error) => {
@@ -96,7 +100,8 @@ pub(crate) async fn batches(
     }
     let own = app.engine.own_batch(&mut permit, batch_bytes(&epoch))?;
     let body = Body::from_stream(chunks(epoch, permit, own));
-    let headers = [(header::CONTENT_TYPE.as_str(), CONTENT_TYPE), (checksum::REQUEST_HEADER, &asked)];
+    let headers =
+        [(header::CONTENT_TYPE.as_str(), CONTENT_TYPE), (checksum::REQUEST_HEADER, &asked.to_string())];
     Ok((headers, body).into_response())
 }
 
@@ -135,7 +140,7 @@ pub(crate) async fn preview(
     Query((Preview { n: count }, request)): Query<(Preview, EpochRequest)>,
 ) -> Result<Response, Error> {
     let number = epoch_number(&epoch)?;
-    let epoch = app.resolver().resolve(&dataset, number, &request, None)?;
+    let epoch = app.resolver().resolve(&dataset, number, &request, None, Asked(0))?;
     let image_bytes = epoch.recipe.shape().rgb_bytes() as u64;
     let bytes_max = app.engine.limits.batch_bytes_max;
     let bytes = u64::from(count) * image_bytes;

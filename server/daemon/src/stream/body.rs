@@ -51,11 +51,11 @@ impl Output for ToSocket {
             None => {
                 let body = Bytes::from_owner(Sent { _memory: memory, bytes: body });
                 let head = epoch.head(n, layout);
-                EncodedBatch { head: head.with(head.checksum(&body)).into(), body }
+                EncodedBatch { head: head.with(head.checksum(&body, n)).into(), body }
             }
             Some(codec) => {
                 let batch = record_batch(&epoch.schema, layout, Bytes::from_owner(body))?;
-                let (head, body) = compressed_batch(&batch, codec, epoch.opening.1)?;
+                let (head, body) = compressed_batch(&batch, codec, epoch.opening.1, n)?;
                 drop(batch);
                 // It may have grown to twice its length.
                 memory.shrink_to(2 * body.len() as u64);

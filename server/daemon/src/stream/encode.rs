@@ -18,7 +18,7 @@ use arrow_ipc::{
 };
 use arrow_schema::{DataType, Schema, SchemaRef};
 use bytes::Bytes;
-use pba_wire::checksum::{self, Head};
+use pba_wire::checksum::{self, Asked, Head};
 
 /// Buffers start at multiples of this: what Arrow recommends, and a cache line.
 const ALIGNMENT: usize = 64;
@@ -52,17 +52,17 @@ impl Layout {
     }
 }
 
-/// The message that opens a stream, and its checksum, which those of the batches begin with.
+/// The message that opens the answer to a request, and its checksum, which those of the batches begin with.
 ///
 /// # Errors
 /// When Arrow refuses the schema.
-pub fn schema_message(schema: &Schema) -> anyhow::Result<(Bytes, u64)> {
+pub fn schema_message(schema: &Schema, asked: Asked) -> anyhow::Result<(Bytes, u64)> {
     let mut metadata = schema.metadata().clone();
     metadata.insert(checksum::KEY.to_owned(), checksum::UNSET.to_owned());
     let schema = Schema::new_with_metadata(schema.fields().clone(), metadata);
     let mut writer = StreamWriter::try_new(Vec::new(), &schema).context("cannot encode the schema")?;
-    let head = Head::new(std::mem::take(writer.get_mut()), 0)?;
-    let checksum = head.checksum(&[]);
+    let head = Head::new(std::mem::take(writer.get_mut()), asked.0)?;
+    let checksum = head.checksum(&[], 0);
     Ok((head.with(checksum).into(), checksum))
 }
 
@@ -157,7 +157,8 @@ pub fn record_batch(schema: &SchemaRef, layout: &Layout, body: Bytes) -> anyhow:
     Ok(RecordBatch::try_new(Arc::clone(schema), columns)?)
 }
 
-/// Head and body of a record batch with compressed buffers; `stream` is the checksum of its schema.
+/// Head and body of the n-th record batch of a stream, with compressed buffers; `stream` is the checksum of its
+/// schema.
 ///
 /// # Errors
 /// When compression fails.
@@ -165,6 +166,7 @@ pub fn compressed_batch(
     batch: &RecordBatch,
     codec: CompressionType,
     stream: u64,
+    n: u64,
 ) -> anyhow::Result<(Bytes, Bytes)> {
     let options = IpcWriteOptions::default().try_with_compression(Some(codec))?;
     let mut dictionaries = DictionaryTracker::new(false);
@@ -183,7 +185,7 @@ pub fn compressed_batch(
         body: encoded.arrow_data.len(),
     };
     let head = Head::new(head(&parts), stream)?;
-    let head = head.with(head.checksum(&encoded.arrow_data));
+    let head = head.with(head.checksum(&encoded.arrow_data, n));
     Ok((head.into(), encoded.arrow_data.into()))
 }
 
@@ -218,14 +220,14 @@ mod tests {
         let batch = record_batch(&schema, &layout, body.clone()).unwrap();
         assert_eq!(batch.num_rows(), rows);
 
-        let (opening, stream) = schema_message(&schema).unwrap();
+        let (opening, stream) = schema_message(&schema, Asked(7)).unwrap();
         let head = batch_head(rows, &layout, stream);
         let plain = [
             vec![head.unset().to_vec().into(), body.clone()],
-            vec![head.with(head.checksum(&body)).into(), body.clone()],
+            vec![head.with(head.checksum(&body, 3)).into(), body.clone()],
         ];
         let compressed = [CompressionType::LZ4_FRAME, CompressionType::ZSTD].map(|codec| {
-            let (head, body) = compressed_batch(&batch, codec, stream).unwrap();
+            let (head, body) = compressed_batch(&batch, codec, stream, 3).unwrap();
             vec![head, body]
         });
         for message in plain.iter().chain(&compressed) {
@@ -234,9 +236,9 @@ mod tests {
             assert_eq!(reader.next().unwrap().unwrap(), batch.clone().with_schema(reader.schema()).unwrap());
             assert!(reader.next().is_none());
         }
-        assert_eq!(checksum::check(&opening, &[], 0), Ok(stream));
+        assert_eq!(checksum::check(&opening, &[], 7, 0), Ok(stream));
         for message in plain[1..].iter().chain(&compressed) {
-            assert!(checksum::check(&message[0], &message[1], stream).is_ok());
+            assert!(checksum::check(&message[0], &message[1], stream, 3).is_ok());
         }
     }
 

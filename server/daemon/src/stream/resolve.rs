@@ -13,6 +13,7 @@ use pba_datasets::{Images, Normalization, Split};
 use pba_schedules::{Ablation, Digest, Pairs, Policy};
 use pba_types::SplitName;
 use pba_types::limits::BATCH_SIZE_MAX;
+use pba_wire::checksum::Asked;
 use pba_wire::{EpochRequest, stream};
 
 use crate::catalog::datasets::Catalog;
@@ -48,7 +49,7 @@ struct Chosen {
 }
 
 impl Resolver<'_> {
-    /// Checks a request.
+    /// Checks a request; `asked` is its checksum, with which those of the answer begin.
     ///
     /// # Errors
     /// For a name that is unknown, a split that could not be read, or a parameter that is wrong.
@@ -58,6 +59,7 @@ impl Resolver<'_> {
         epoch: u32,
         request: &EpochRequest,
         codec: Option<CompressionType>,
+        asked: Asked,
     ) -> Result<Epoch, Error> {
         let served = self.catalog.get(dataset)?.served()?;
         let (split, Normalization { mean, std }) = served.split(request.split)?;
@@ -130,7 +132,7 @@ impl Resolver<'_> {
         ];
         let metadata = metadata.map(|(key, value)| (key.to_owned(), value)).into();
         let schema = Arc::new(stream::schema(shape.height, shape.width, metadata));
-        let opening = schema_message(&schema).map_err(Error::internal)?;
+        let opening = schema_message(&schema, asked).map_err(Error::internal)?;
         let layout = Layout::new(rows_max, shape.rgb_bytes());
         Ok(Epoch {
             engine: Arc::clone(self.engine),
