@@ -110,6 +110,35 @@ fn zeros_in_the_file_are_never_sent() {
     server.assert_healthy();
 }
 
+/// Nothing has been sent when the first batch meets it, over TCP and through shared memory.
+#[test]
+fn damage_in_the_first_batch_is_refused_and_not_cut_off() {
+    let folder = tempfile::tempdir().unwrap();
+    let socket = folder.path().join("pba.sock");
+    let (server, file, epoch) = alone(&["--scrub-seconds", "0", "--socket", socket.to_str().unwrap()]);
+    let damaged = "pba_request_errors_total{kind=\"damaged\"}";
+    for shares_memory in [false, true] {
+        let before = overwrite(&file, 100_000, &[0; 5000]);
+        let refusals = server.metric(damaged);
+        if shares_memory {
+            let client = pba_client::Client::new([format!("unix:{}", socket.display())]).unwrap();
+            let request = <pba_client::EpochRequest as pba_client::Query>::from_query(UNTOUCHED).unwrap();
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            let error = runtime.block_on(client.epoch("mine", 0, request)).map(|_| ()).unwrap_err();
+            let pba_client::ClientError::Refused(problem) = &error else { panic!("{error}") };
+            assert!(problem.detail.contains("record batch 0"), "{error}");
+        } else {
+            refused(&stream(&server, ""), &["record batch 0, samples"]);
+        }
+        assert!(server.metric(damaged) > refusals);
+        overwrite(&file, 100_000, &before);
+        assert!(stream(&server, "").body == epoch);
+    }
+    assert_eq!(server.metric("pba_request_errors_total{kind=\"broken-stream\"}"), 0.0);
+    assert_eq!(server.metric("pba_streams_active"), 0.0);
+    server.assert_healthy();
+}
+
 #[test]
 fn a_running_stream_ends_where_the_damage_is() {
     let (server, file, epoch) = alone(&["--scrub-seconds", "0"]);

@@ -444,7 +444,7 @@ fn is_ours(error: &DatasetError) -> bool {
 }
 
 /// The cause of a dataset or split that could not be read.
-fn cause(error: &DatasetError) -> Cause {
+pub(crate) fn cause(error: &DatasetError) -> Cause {
     if matches!(error, DatasetError::Damaged { .. }) {
         return Cause::Damaged;
     }

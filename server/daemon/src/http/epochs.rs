@@ -17,6 +17,7 @@ use pba_wire::stream::CONTENT_TYPE;
 use pba_wire::{EpochRequest, Preview};
 
 use crate::app::App;
+use crate::catalog::datasets;
 use crate::connections::Connection;
 use crate::draw::sheet::{self, Sheet};
 use crate::error::{Cause, Error};
@@ -80,8 +81,9 @@ pub(crate) async fn batches(
     {
         match SharedMemoryStream::new(&epoch, wanted) {
             Ok(stream) => {
+                let begun = stream.begin(permit).await.map_err(|broken| failed(broken.error))?;
                 let connection = http.extensions_mut().remove::<Connection>();
-                tokio::spawn(stream.run(permit, upgrade, connection));
+                tokio::spawn(begun.run(upgrade, connection));
                 let headers = [
                     (header::CONNECTION.as_str(), "upgrade"),
                     (header::UPGRADE.as_str(), shared_memory::PROTOCOL),
@@ -99,7 +101,8 @@ pub(crate) async fn batches(
         }
     }
     let own = app.engine.own_batch(&mut permit, batch_bytes(&epoch))?;
-    let body = Body::from_stream(chunks(epoch, permit, own));
+    let chunks = chunks(epoch, permit, own).await.map_err(|broken| failed(broken.error))?;
+    let body = Body::from_stream(chunks);
     let headers =
         [(header::CONTENT_TYPE.as_str(), CONTENT_TYPE), (checksum::REQUEST_HEADER, &asked.to_string())];
     Ok((headers, body).into_response())
@@ -116,6 +119,18 @@ fn check_fits(app: &App, epoch: &Epoch, request: &EpochRequest) -> Result<(), Er
         format!("a batch takes {bytes} bytes of memory; this server has {bytes_max} (memory_bytes_max)");
     let allowed = format!("1..={}, as far as memory goes", (rows * (bytes_max / 2) / bytes).max(1));
     Err(Error::parameter("batch_size", request.batch_size, reason, allowed))
+}
+
+/// The refusal of samples that cannot be rendered.
+fn failed(error: anyhow::Error) -> Error {
+    let detail = format!("{error:#}");
+    let Some(sample) = error.downcast_ref::<SampleError>() else { return Error::internal(detail) };
+    tracing::error!(error = detail, "samples cannot be rendered");
+    let cause = match sample {
+        SampleError::Damaged(error) => datasets::cause(error),
+        SampleError::Undecodable { .. } | SampleError::Changing(_) => Cause::BrokenDataset,
+    };
+    Error::new(cause, detail)
 }
 
 /// Draws a contact sheet of the first images that the stream would send.
@@ -160,13 +175,6 @@ pub(crate) async fn preview(
     let turn = app.engine.single_tasks.take(client).await;
     let memory = app.engine.memory_for_answer(memory)?;
     let owner = app.engine.owner(client);
-    let failed = |error: anyhow::Error| {
-        if error.is::<SampleError>() {
-            tracing::error!(error = format!("{error:#}"), "cannot decode an image for a preview");
-            return Error::new(Cause::BrokenDataset, format!("{error:#}"));
-        }
-        Error::internal(format!("{error:#}"))
-    };
     let sheet = Sheet::new(Arc::new(epoch), number, count as usize, (turn, memory));
     let drawn = app.engine.pool.start_work(owner, sheet).await.map_err(Error::internal)?;
     let mut encoding = drawn.map_err(failed)?;

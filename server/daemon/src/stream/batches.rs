@@ -2,7 +2,9 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
+
+use tokio::time::timeout;
 
 use crate::metrics::Stage;
 use crate::stream::epoch::Epoch;
@@ -10,12 +12,17 @@ use crate::stream::making::{Making, Output};
 use crate::stream::permits::Permit;
 use crate::stream::work::Answer;
 
-/// Why a stream was aborted after it had started.
+/// How long an answer waits for its first batch. That is longer than almost any takes, and what cannot be read is
+/// known by then, so that the request is refused. With a batch that takes longer, the answer begins without it.
+const FIRST_MAX: Duration = Duration::from_secs(1);
+
+/// Why a stream has no further batch.
 #[derive(Debug, thiserror::Error)]
-#[error("batch {batch}: {reason}")]
+#[error("batch {batch}: {error:#}")]
 pub(crate) struct BrokenStream {
     batch: u64,
-    reason: String,
+    /// What went wrong with it.
+    pub(crate) error: anyhow::Error,
 }
 
 /// The batches of one stream, of a kind `B`: bytes to send, or a slot that was filled.
@@ -70,22 +77,42 @@ impl<B: Send + 'static> Batches<B> {
         self.next += 1;
     }
 
+    /// The first batch, unless there is none, or it takes long: then it is the next one.
+    ///
+    /// # Errors
+    /// When it cannot be made. The client has been told nothing yet, and is to be refused.
+    pub(crate) async fn first(&mut self) -> Result<Option<B>, BrokenStream> {
+        match timeout(FIRST_MAX, self.take(true)).await {
+            Ok(first) => first.map_err(|error| self.end(error)),
+            Err(_late) => Ok(None),
+        }
+    }
+
     /// The next batch in order; none after the last. `is_awaited` says whether the client has
     /// nothing to do until it comes. May be dropped while it waits.
+    ///
+    /// # Errors
+    /// When it cannot be made: the stream, which has begun, is to be aborted.
     pub(crate) async fn next(&mut self, is_awaited: bool) -> Result<Option<B>, BrokenStream> {
+        let next = self.take(is_awaited).await.map_err(|error| self.end(error));
+        match &next {
+            Ok(Some(_)) => {}
+            Ok(None) => self.ended = true,
+            Err(broken) => {
+                tracing::error!(dataset = self.epoch.dataset, error = %broken, "stream aborted");
+                self.epoch.engine.metrics.request_errors.with_label_values(&["broken-stream"]).inc();
+            }
+        }
+        next
+    }
+
+    async fn take(&mut self, is_awaited: bool) -> anyhow::Result<Option<B>> {
         let is_late = self.in_flight.front().is_some_and(|answer| answer.is_late());
         if is_late && is_awaited && !self.is_client_waiting {
             self.turn(true);
         }
-        let Some(answer) = self.in_flight.front_mut() else {
-            self.ended = true;
-            return Ok(None);
-        };
-        let batch = match answer.await {
-            Ok(Ok(batch)) => batch,
-            Ok(Err(error)) => return Err(self.fail(format!("{error:#}"))),
-            Err(panicked) => return Err(self.fail(panicked.to_string())),
-        };
+        let Some(answer) = self.in_flight.front_mut() else { return Ok(None) };
+        let batch = answer.await??;
         self.in_flight.pop_front();
         self.turn(false);
         self.sent += 1;
@@ -93,13 +120,11 @@ impl<B: Send + 'static> Batches<B> {
         Ok(Some(batch))
     }
 
-    fn fail(&mut self, reason: String) -> BrokenStream {
-        let broken = BrokenStream { batch: self.sent, reason };
-        tracing::error!(dataset = self.epoch.dataset, error = %broken, "stream aborted");
-        self.epoch.engine.metrics.request_errors.with_label_values(&["broken-stream"]).inc();
+    /// Ends it because of an error.
+    fn end(&mut self, error: anyhow::Error) -> BrokenStream {
         self.ended = true;
         self.in_flight.clear();
-        broken
+        BrokenStream { batch: self.sent, error }
     }
 
     /// Records that the other side waits from now on.

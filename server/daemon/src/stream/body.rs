@@ -90,44 +90,52 @@ pub(crate) fn batch_bytes(epoch: &Epoch) -> u64 {
 
 /// The chunks of an epoch, whose stream has a batch of its own. The permit is held until the last chunk is
 /// taken, or the stream dropped.
-pub(crate) fn chunks(
+///
+/// # Errors
+/// When the first batch cannot be made.
+pub(crate) async fn chunks(
     epoch: Arc<Epoch>,
     permit: Permit,
     own: OwnBatch,
-) -> impl Stream<Item = Result<Bytes, BrokenStream>> {
-    // Those that are ready to send: at most a header and its body.
-    let ready = VecDeque::from([epoch.opening.0.clone()]);
+) -> Result<impl Stream<Item = Result<Bytes, BrokenStream>>, BrokenStream> {
+    // Those that are ready to send: at most the schema, and a header and its body.
+    let mut ready = VecDeque::from([epoch.opening.0.clone()]);
     let mut batches = Batches::new(epoch, permit);
     ask_ahead(&mut batches, &own);
-    try_unfold((batches, own, ready, false), async |(mut batches, own, mut ready, mut ended)| {
-        if ready.is_empty() && !ended {
-            ask_ahead(&mut batches, &own);
-            while !batches.has_next() {
-                // The connection still has the stream's own batch, and there is no memory for another.
-                own.returned().await;
+    if let Some(first) = batches.first().await? {
+        ask_ahead(&mut batches, &own);
+        ready.extend([first.head, first.body]);
+    }
+    let chunks =
+        try_unfold((batches, own, ready, false), async |(mut batches, own, mut ready, mut ended)| {
+            if ready.is_empty() && !ended {
                 ask_ahead(&mut batches, &own);
-            }
-            let next = batches.next(true).await;
-            if next.is_err() {
-                // What is ready goes out first: the client sees an answer that was cut, and not none.
-                tokio::task::yield_now().await;
-            }
-            match next? {
-                Some(batch) => {
+                while !batches.has_next() {
+                    // The connection still has the stream's own batch, and there is no memory for another.
+                    own.returned().await;
                     ask_ahead(&mut batches, &own);
-                    ready.push_back(batch.head);
-                    ready.push_back(batch.body);
                 }
-                None => {
-                    ended = true;
-                    ready.push_back(Bytes::from_static(&END_OF_STREAM));
+                let next = batches.next(true).await;
+                if next.is_err() {
+                    // What is ready goes out first: the client sees an answer that was cut, and not none.
+                    tokio::task::yield_now().await;
+                }
+                match next? {
+                    Some(batch) => {
+                        ask_ahead(&mut batches, &own);
+                        ready.extend([batch.head, batch.body]);
+                    }
+                    None => {
+                        ended = true;
+                        ready.push_back(Bytes::from_static(&END_OF_STREAM));
+                    }
                 }
             }
-        }
-        let Some(chunk) = ready.pop_front() else { return Ok(None) };
-        batches.epoch.engine.metrics.stream_bytes.inc_by(chunk.len() as u64);
-        Ok(Some((chunk, (batches, own, ready, ended))))
-    })
+            let Some(chunk) = ready.pop_front() else { return Ok(None) };
+            batches.epoch.engine.metrics.stream_bytes.inc_by(chunk.len() as u64);
+            Ok(Some((chunk, (batches, own, ready, ended))))
+        });
+    Ok(chunks)
 }
 
 /// Keeps `batches_ahead` batches in production, as far as there is memory: the stream's own for one of them,

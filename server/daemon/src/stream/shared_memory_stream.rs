@@ -25,7 +25,7 @@ use tokio::time::{sleep, timeout};
 
 use crate::connections::Connection;
 use crate::pace::PacedSocket;
-use crate::stream::batches::Batches;
+use crate::stream::batches::{Batches, BrokenStream};
 use crate::stream::buffers::Divisible;
 use crate::stream::encode::{END_OF_STREAM, Layout};
 use crate::stream::epoch::Epoch;
@@ -115,28 +115,27 @@ impl SharedMemoryStream {
         Ok(SharedMemoryStream { epoch: Arc::clone(epoch), memory, slots: Slots::new(slots), held_max })
     }
 
-    /// Sends the epoch on the connection that was upgraded for it, which is open until then.
-    pub(crate) async fn run(self, permit: Permit, upgrade: OnUpgrade, connection: Option<Connection>) {
-        let (engine, number) = (Arc::clone(&self.epoch.engine), self.memory.number());
-        let batches = Batches::new(Arc::clone(&self.epoch), permit);
-        let sent = async { self.send(batches, control_socket(upgrade).await?).await };
-        // The client may leave at any moment: that is its right, and no error.
-        if let Err(error) = sent.await {
-            tracing::debug!(error = format!("{error:#}"), "stream through shared memory ended");
-        }
-        drop(connection);
-        // A worker may have a slot of it yet, and the client keeps what it holds.
-        while engine.shared_memory.is_used(number) {
-            sleep(KEPT_POLL).await;
-        }
+    /// Begins to make its batches.
+    ///
+    /// # Errors
+    /// When the first one cannot be made.
+    pub(crate) async fn begin(mut self, permit: Permit) -> Result<Begun, BrokenStream> {
+        let mut batches = Batches::new(Arc::clone(&self.epoch), permit);
+        self.ask_ahead(&mut batches);
+        let first = batches.first().await?;
+        Ok(Begun { stream: self, batches, first })
     }
-
     /// The complete stream.
     ///
     /// # Errors
     /// When the client left, stalled or sent invalid data, or a batch failed. The socket is then closed
     /// without the last record, which tells the client that the stream was cut.
-    async fn send(mut self, mut batches: Batches<Filled>, mut socket: UnixStream) -> anyhow::Result<()> {
+    async fn send(
+        mut self,
+        mut batches: Batches<Filled>,
+        first: Option<Filled>,
+        mut socket: UnixStream,
+    ) -> anyhow::Result<()> {
         let epoch = Arc::clone(&self.epoch);
         let metrics = &epoch.engine.metrics;
         let stall = Duration::from_secs(epoch.engine.limits.stall_seconds);
@@ -152,6 +151,9 @@ impl SharedMemoryStream {
         let mut words = pin!(words);
         self.send_open(socket)?;
         metrics.stream_bytes.inc_by(self.memory.schema_bytes() as u64);
+        if let Some(first) = first {
+            self.hand_over(socket, first)?;
+        }
         loop {
             self.ask_ahead(&mut batches);
             // It looks at one batch, and may have another to give back; what it holds beyond these
@@ -160,11 +162,8 @@ impl SharedMemoryStream {
             let has_next = batches.has_next();
             tokio::select! {
                 batch = batches.next(is_awaited), if has_next => {
-                    let Some(Filled { slot, offset, bytes }) = batch? else { break };
-                    let number = slot.number();
-                    self.slots.hand_over(slot);
-                    say(socket, Record::Batch { slot: number, offset, bytes })?;
-                    metrics.stream_bytes.inc_by(bytes);
+                    let Some(batch) = batch? else { break };
+                    self.hand_over(socket, batch)?;
                 }
                 Some(released) = words.next() => {
                     let number = released.context("the client left")?;
@@ -177,6 +176,15 @@ impl SharedMemoryStream {
         // Counted as the plain stream counts it, so that both tell the same.
         metrics.stream_bytes.inc_by(END_OF_STREAM.len() as u64);
         say(socket, Record::End)
+    }
+
+    fn hand_over(&mut self, socket: &UnixStream, batch: Filled) -> anyhow::Result<()> {
+        let Filled { slot, offset, bytes } = batch;
+        let number = slot.number();
+        self.slots.hand_over(slot);
+        say(socket, Record::Batch { slot: number, offset, bytes })?;
+        self.epoch.engine.metrics.stream_bytes.inc_by(bytes);
+        Ok(())
     }
 
     /// Keeps batches in production, as far as there are slots for them.
@@ -203,6 +211,31 @@ impl SharedMemoryStream {
         let sent = sendmsg(socket, &[IoSlice::new(&bytes)], &mut ancillary, SendFlags::NOSIGNAL)?;
         ensure!(sent == bytes.len(), "the socket is full");
         Ok(())
+    }
+}
+
+/// An epoch that is being made, and whose client is to be told so.
+pub(crate) struct Begun {
+    stream: SharedMemoryStream,
+    batches: Batches<Filled>,
+    first: Option<Filled>,
+}
+
+impl Begun {
+    /// Sends the epoch on the connection that was upgraded for it, which is open until then.
+    pub(crate) async fn run(self, upgrade: OnUpgrade, connection: Option<Connection>) {
+        let Begun { stream, batches, first } = self;
+        let (engine, number) = (Arc::clone(&stream.epoch.engine), stream.memory.number());
+        let sent = async { stream.send(batches, first, control_socket(upgrade).await?).await };
+        // The client may leave at any moment: that is its right, and no error.
+        if let Err(error) = sent.await {
+            tracing::debug!(error = format!("{error:#}"), "stream through shared memory ended");
+        }
+        drop(connection);
+        // A worker may have a slot of it yet, and the client keeps what it holds.
+        while engine.shared_memory.is_used(number) {
+            sleep(KEPT_POLL).await;
+        }
     }
 }
 
