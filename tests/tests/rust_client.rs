@@ -116,6 +116,25 @@ fn a_stream_that_cannot_go_on_says_so() {
     assert!((1..10).contains(received));
     assert!(error.to_string().contains("of 10 batches"), "{error}");
     server.assert_healthy();
+    // As often as a client is told.
+    for retries in [0, 2, 7] {
+        let cuts = [100_000].into_iter().chain([0; 99]);
+        proxy.plan(cuts.map(|after| Cut { after, reset: false }));
+        let options = ClientOptions { retries, ..ClientOptions::default() };
+        let before = proxy.connections();
+        let error = runtime().block_on(async {
+            let client = Client::with_options([proxy.url()], &options).unwrap();
+            let mut stream = client.epoch("shapes", SMALL_EPOCH, small()).await.unwrap();
+            loop {
+                match stream.next().await {
+                    Ok(batch) => assert!(batch.is_some(), "it cannot have come whole"),
+                    Err(error) => break error,
+                }
+            }
+        });
+        assert!(matches!(error, ClientError::Cut { attempts, .. } if attempts == retries), "{error}");
+        assert_eq!(proxy.connections() - before, 1 + retries as usize);
+    }
 }
 
 #[test]
@@ -306,6 +325,70 @@ fn what_is_no_answer_of_a_server_is_refused() {
     pba(&["search", "watch", "x", "--server", &page]).refused(1, &["not a stream of events"]);
     let preview = ["dataset", "preview", "shapes", "--server", &page];
     pba(&preview).refused(1, &["did not answer with a PNG"]);
+}
+
+/// Answers every request with a problem.
+fn refusing(status: u16, detail: &str) -> String {
+    let body = format!(r#"{{"type":"about:blank","title":"t","status":{status},"detail":"{detail}"}}"#);
+    let head = format!(
+        "HTTP/1.1 {status} No\r\ncontent-type: application/problem+json\r\nconnection: close\r\n\
+         content-length: {}\r\n\r\n",
+        body.len()
+    );
+    answering(head.leak(), body.leak().as_bytes())
+}
+
+/// At the beginning, after a cut, and for what is no stream.
+#[test]
+fn a_replica_that_has_not_what_others_have_is_passed_over() {
+    let server = Server::start(&[]);
+    let without = [
+        refusing(404, "no dataset"),
+        refusing(422, "it is broken"),
+        refusing(507, "full"),
+        refusing(500, "oh"),
+    ];
+    let proxy = CuttingProxy::start(server.address());
+    proxy.plan([Cut { after: 100_000, reset: false }, Cut { after: 0, reset: false }]);
+    let urls: Vec<String> = without.iter().cloned().chain([proxy.url()]).collect();
+    let (batches, resumes) = read(&urls).unwrap();
+    assert_eq!((epoch::digest(&batches), resumes), (server.epoch(&small_target()).digest(), 10));
+    let client = Client::new(urls).unwrap();
+    let listed = runtime().block_on(client.request(Method::GET, "/v1/schedules", None)).unwrap();
+    assert!(String::from_utf8(listed).unwrap().contains("cifar10-pba"));
+}
+
+#[test]
+fn what_no_replica_has_is_refused_by_name() {
+    let server = Server::start(&[]);
+    let without = [refusing(404, "no dataset"), refusing(422, "it is broken")];
+    let told = format!("{}: no dataset; {}: it is broken", without[0], without[1]);
+    for after in [0, 100_000] {
+        // It has begun elsewhere, and that has lost it since.
+        let proxy = CuttingProxy::start(server.address());
+        proxy.plan(
+            std::iter::once(Cut { after, reset: false })
+                .chain((0..99).map(|_| Cut { after: 0, reset: false })),
+        );
+        let urls = without.iter().cloned().chain((after > 0).then(|| proxy.url()));
+        let error = read(&urls.collect::<Vec<_>>()).map(|_| ()).unwrap_err();
+        match &error {
+            ClientError::Refused(problem) if after == 0 => {
+                assert_eq!((problem.status, &problem.detail), (404, &told))
+            }
+            // That one may come back.
+            ClientError::Cut { reason, .. } if after > 0 => assert!(reason.contains(&told), "{reason}"),
+            _ => panic!("{error:?}"),
+        }
+    }
+    // That the request is wrong, all would say.
+    let other = CuttingProxy::start(server.address());
+    let error = read(&[refusing(400, "no such batch size"), other.url()]).map(|_| ()).unwrap_err();
+    assert!(
+        matches!(&error, ClientError::Refused(problem) if problem.detail == "no such batch size"),
+        "{error}"
+    );
+    assert_eq!(other.connections(), 0);
 }
 
 /// Answers every request with a problem of status 503.

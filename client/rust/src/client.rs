@@ -84,7 +84,9 @@ impl Client {
             let answer = self.replicas.at(number).document(request, body.clone()).await;
             let goes_on = match &answer {
                 Err(ClientError::Unreachable { .. }) => true,
-                Err(error) => method == Method::GET && (error.is_passing() || error.is_busy()),
+                Err(error) => {
+                    method == Method::GET && (error.is_passing() || error.is_busy() || error.is_of_replica())
+                }
                 Ok(_) => false,
             };
             if goes_on { answer.map(Ok) } else { Ok(answer) }

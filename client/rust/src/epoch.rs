@@ -1,5 +1,6 @@
 //! A stream of one epoch.
 
+use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use arrow_array::RecordBatch;
@@ -12,7 +13,7 @@ use crate::decoding::{Count, Decoding, announced, columns, text};
 use crate::error::ClientError;
 use crate::messages::Messages;
 use crate::recipes::Recipes;
-use crate::replicas::{ATTEMPTS_MAX, Body, ImportWait, PAUSE, Replicas};
+use crate::replicas::{Body, ImportWait, Replicas, pause};
 
 /// What is known of a stream so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -144,28 +145,39 @@ impl EpochStream {
             return self.finish().await.map(|()| None);
         }
         let replicas = self.replicas.count();
+        let attempts_max = self.replicas.retries.saturating_mul(replicas);
         let (mut attempts, mut importing) = (0, None);
+        // Of the last attempt at each replica.
+        let mut failures = VecDeque::new();
         loop {
             let failure = match self.try_next().await {
                 Ok(batch) => return Ok(Some(batch)),
-                Err(error) if error.is_passing() || error.is_busy() => error,
+                Err(error) if error.is_passing() || error.is_busy() || error.is_of_replica() => error,
                 Err(error) => return Err(error),
             };
             self.connection = None;
             attempts += 1;
-            match failure {
-                ClientError::Importing { problem, retry_after } => {
-                    importing.get_or_insert((attempts + replicas, problem, retry_after));
-                }
-                failure if importing.is_none() && attempts > ATTEMPTS_MAX * replicas => {
-                    return Err(ClientError::Cut {
-                        received: self.received.batches,
-                        expected: self.expected.batches,
-                        attempts: ATTEMPTS_MAX * replicas,
-                        reason: failure.to_string(),
-                    });
-                }
-                _ => self.stats.resumes += 1,
+            let is_importing = matches!(failure, ClientError::Importing { .. });
+            if let ClientError::Importing { problem, retry_after } = &failure {
+                importing.get_or_insert((attempts + replicas, problem.clone(), *retry_after));
+            }
+            failures.push_back((self.replicas.at(self.replica).address.to_string(), failure));
+            if failures.len() > replicas as usize {
+                failures.pop_front();
+            }
+            if failures.iter().filter(|(_, failure)| failure.is_of_replica()).count() == replicas as usize {
+                return Err(ClientError::of_all(failures.into()));
+            }
+            if importing.is_none() && attempts > attempts_max {
+                return Err(ClientError::Cut {
+                    received: self.received.batches,
+                    expected: self.expected.batches,
+                    attempts: attempts_max,
+                    reason: ClientError::of_all(failures.into()).to_string(),
+                });
+            }
+            if !is_importing {
+                self.stats.resumes += 1;
             }
             self.replica += 1;
             // Next comes the one that is importing: all others were tried since.
@@ -175,7 +187,7 @@ impl EpochStream {
                 self.import.pause(&problem, retry_after).await;
             } else if importing.is_none() && attempts.is_multiple_of(replicas) && attempts > replicas {
                 // Each replica is tried once without a pause, and so is a single one that cut a stream.
-                tokio::time::sleep(PAUSE * 2u32.pow(attempts / replicas - 2)).await;
+                tokio::time::sleep(pause(attempts / replicas - 2)).await;
             }
         }
     }

@@ -89,16 +89,31 @@ pub enum ClientError {
 }
 
 impl ClientError {
-    /// The error of one replica after that of another: both are reported.
-    pub(crate) fn after(self, mut earlier: ClientError) -> ClientError {
-        use ClientError::{Stream, Unanswered, Unreachable};
-        match &mut earlier {
-            Unreachable { reason, .. } | Unanswered { reason, .. } | Stream(reason) => {
-                *reason += &format!("; {self}");
-                earlier
-            }
-            _ => self,
+    /// The errors of several replicas, with their URLs, as one that tells them all: of the kind of the first that
+    /// is an answer, if there is one.
+    ///
+    /// # Panics
+    /// When there is none.
+    pub(crate) fn of_all(mut failures: Vec<(String, ClientError)>) -> ClientError {
+        use ClientError::{Importing, Refused, Stream, Unanswered, Unreachable};
+        let answers = |(_, error): &(String, ClientError)| matches!(error, Refused(_) | Importing { .. });
+        let busy = failures.iter().position(|failure| answers(failure) && failure.1.is_busy());
+        let first = busy.or_else(|| failures.iter().position(answers));
+        let told = |(url, error): &(String, ClientError)| match error {
+            Refused(problem) | Importing { problem, .. } => format!("{url}: {}", problem.detail),
+            error => error.to_string(),
+        };
+        let all = failures.iter().map(told).collect::<Vec<_>>().join("; ");
+        let others: String = failures.iter().skip(1).map(|(_, error)| format!("; {error}")).collect();
+        let is_alone = failures.len() == 1;
+        let (_, mut error) = failures.swap_remove(first.unwrap_or(0));
+        match &mut error {
+            _ if is_alone => {}
+            Refused(problem) | Importing { problem, .. } => problem.detail = all,
+            Unreachable { reason, .. } | Unanswered { reason, .. } | Stream(reason) => *reason += &others,
+            _ => {}
         }
+        error
     }
 
     /// Whether another replica may succeed: this one is down, stopped sending, or sent something other
@@ -106,6 +121,17 @@ impl ClientError {
     pub(crate) fn is_passing(&self) -> bool {
         use ClientError::{Stream, Unanswered, Unreachable};
         matches!(self, Unreachable { .. } | Unanswered { .. } | Stream(_))
+    }
+
+    /// Whether another replica may succeed, while this one will not soon: it does not have what is asked for, or cannot
+    /// read it, or is at fault itself. That the request is wrong, all would say.
+    pub(crate) fn is_of_replica(&self) -> bool {
+        let status = match self {
+            ClientError::Refused(problem) => problem.status,
+            ClientError::Foreign { status, .. } => *status,
+            _ => return false,
+        };
+        !self.is_busy() && matches!(status, 404 | 422 | 500..)
     }
 
     /// A server that is full, importing datasets, mending one or shutting down, or a proxy whose server is temporarily
@@ -130,8 +156,8 @@ fn doubt(request: &str) -> &'static str {
 fn of_key(key: &str) -> &'static str {
     match key {
         stream::RECIPE => {
-            ": something else that pixels or order depend on differs, such as the dataset's base augmentation or \
-             mean in the server's configuration, or the server's version"
+            ": something else that pixels or order depend on differs, such as the dataset's base augmentation in \
+             the server's configuration, the training images that the mean is of, or the server's version"
         }
         _ => "",
     }

@@ -26,6 +26,10 @@ pub struct ClientOptions {
     pub ca: Option<PathBuf>,
     /// How long a server may send nothing before its answer counts as cut; by default two minutes.
     pub stall: Duration,
+    /// Attempts to continue a cut stream after its last batch, and to be answered by a server that is full, at each
+    /// of the replicas, with a pause of 0.1 seconds after the second that doubles, up to 10. By default 6, which
+    /// outlasts an outage of 3 seconds; 8 outlast 13, and each one more another 10.
+    pub retries: u32,
     /// Whether each message's checksum is checked. By default that of streams over `http://` and through a
     /// Unix socket, and not over `https://`, where TLS answers for the bytes. Batches in shared memory have
     /// none.
@@ -34,7 +38,7 @@ pub struct ClientOptions {
 
 impl Default for ClientOptions {
     fn default() -> ClientOptions {
-        ClientOptions { token: None, ca: None, stall: Duration::from_secs(120), checksums: None }
+        ClientOptions { token: None, ca: None, stall: Duration::from_secs(120), retries: 6, checksums: None }
     }
 }
 
@@ -43,7 +47,8 @@ impl fmt::Debug for ClientOptions {
         let token = self.token.as_ref().map(|_| "...");
         let mut shown = f.debug_struct("ClientOptions");
         shown.field("token", &token).field("ca", &self.ca);
-        shown.field("stall", &self.stall).field("checksums", &self.checksums).finish()
+        shown.field("stall", &self.stall).field("retries", &self.retries);
+        shown.field("checksums", &self.checksums).finish()
     }
 }
 

@@ -20,10 +20,9 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 const SHOWN_CHARACTERS: usize = 200;
 /// Most bytes of an answer that is not a stream; contact sheets are the longest.
 const DOCUMENT_BYTES_MAX: usize = 256 << 20;
-/// Retries on a busy server.
-pub(crate) const ATTEMPTS_MAX: u32 = 6;
-/// Pause before the second attempt; doubled each time.
-pub(crate) const PAUSE: Duration = Duration::from_millis(100);
+/// The first pause between attempts, doubled each time; and the longest.
+const PAUSE: Duration = Duration::from_millis(100);
+const PAUSE_MAX: Duration = Duration::from_secs(10);
 /// Seconds until a server that is importing a dataset is asked again: at least, and if it does not say.
 const RETRY_AFTER_MIN: u64 = 1;
 /// Most of them that a server can ask for.
@@ -33,7 +32,11 @@ const LOG_EVERY: Duration = Duration::from_secs(5);
 
 /// The replicas of one server: at least one.
 #[derive(Clone, Debug)]
-pub(crate) struct Replicas(Vec<Replica>);
+pub(crate) struct Replicas {
+    replicas: Vec<Replica>,
+    /// Attempts at each.
+    pub(crate) retries: u32,
+}
 
 impl Replicas {
     /// The replicas at `urls`.
@@ -43,26 +46,30 @@ impl Replicas {
     ) -> Result<Replicas, ClientError> {
         let replicas = urls.into_iter().map(|url| Replica::new(url.as_ref(), options));
         let replicas = replicas.collect::<Result<Vec<_>, _>>()?;
-        if replicas.is_empty() { Err(ClientError::NoServer) } else { Ok(Replicas(replicas)) }
+        if replicas.is_empty() {
+            Err(ClientError::NoServer)
+        } else {
+            Ok(Replicas { replicas, retries: options.retries })
+        }
     }
 
     /// Makes batches come through the socket from now on.
     pub(crate) fn forgo_shared_memory(&mut self) {
-        self.0.iter_mut().for_each(|replica| replica.shares_memory = false);
+        self.replicas.iter_mut().for_each(|replica| replica.shares_memory = false);
     }
 
     /// How many replicas there are.
     pub(crate) fn count(&self) -> u32 {
-        self.0.len() as u32
+        self.replicas.len() as u32
     }
 
     /// One of them; after the last comes the first again.
     pub(crate) fn at(&self, number: usize) -> &Replica {
-        &self.0[number % self.0.len()]
+        &self.replicas[number % self.replicas.len()]
     }
 
     /// Tries one replica after the other, and retries the busy ones for some seconds. If all that is left
-    /// is importing the dataset, waits as long as it does.
+    /// is importing the dataset, waits as long as it does. If none succeeds, the error tells what each answered.
     pub(crate) async fn first<T>(
         &self,
         mut attempt: impl AsyncFnMut(usize) -> Result<T, ClientError>,
@@ -70,32 +77,37 @@ impl Replicas {
         let mut round = 0;
         let mut import = ImportWait::default();
         loop {
-            let mut failure = ClientError::NoServer;
-            let mut busy = None;
-            for number in 0..self.0.len() {
+            let mut failures = Vec::new();
+            for number in 0..self.replicas.len() {
                 match attempt(number).await {
-                    Err(error) if error.is_busy() => {
-                        let importing = |error: &_| matches!(error, ClientError::Importing { .. });
-                        busy = busy.filter(importing).or(Some(error));
+                    Err(error) if error.is_busy() || error.is_passing() || error.is_of_replica() => {
+                        failures.push((self.at(number).address.to_string(), error));
                     }
-                    Err(error) if error.is_passing() => failure = error.after(failure),
                     done => return done,
                 }
             }
-            // Do not wait for a server that may not exist; one that is busy does exist.
-            match busy {
-                None => return Err(failure),
+            let importing = failures.iter().find_map(|(_, error)| match error {
+                ClientError::Importing { problem, retry_after } => Some((problem, *retry_after)),
+                _ => None,
+            });
+            if let Some((problem, retry_after)) = importing {
                 // An import ends, so that the round does not count.
-                Some(ClientError::Importing { problem, retry_after }) => {
-                    import.pause(&problem, retry_after).await;
-                    continue;
-                }
-                Some(error) if round == ATTEMPTS_MAX => return Err(error),
-                Some(_) => tokio::time::sleep(PAUSE * 2u32.pow(round)).await,
+                import.pause(problem, retry_after).await;
+                continue;
             }
+            // Do not wait for a server that may not exist; one that is busy does exist.
+            if round == self.retries || !failures.iter().any(|(_, error)| error.is_busy()) {
+                return Err(ClientError::of_all(failures));
+            }
+            tokio::time::sleep(pause(round)).await;
             round += 1;
         }
     }
+}
+
+/// The pause after so many others.
+pub(crate) fn pause(pauses: u32) -> Duration {
+    PAUSE.saturating_mul(2u32.saturating_pow(pauses)).min(PAUSE_MAX)
 }
 
 /// A wait for a dataset that a server is importing.

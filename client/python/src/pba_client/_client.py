@@ -6,14 +6,22 @@ import itertools
 import json
 import os
 import time
-from typing import Any, Dict, Iterable, List, Optional, Sequence, Union
+from typing import Any, Dict, Iterable, List, Optional, Sequence, Tuple, Union
 
 from ._address import parse_url
 from ._epoch import Epoch
-from ._errors import PbaError, RefusedError, StreamError, UnreachableError
-from ._http import DOCUMENT_SECONDS, Access, Response
+from ._errors import (
+    STATUS_RETRIED,
+    PbaError,
+    RefusedError,
+    StreamError,
+    UnreachableError,
+    is_of_replica,
+    of_all,
+)
+from ._http import DOCUMENT_SECONDS, Access, ConnectError, Response
 from ._metadata import Metadata
-from ._reader import STATUS_RETRIED, pause_seconds
+from ._reader import pause_seconds
 from ._request import EpochRequest, Policy, Shard, segment
 
 # A week, which is practically never.
@@ -35,7 +43,8 @@ class Client:
             servers, instead of the system's; by default that of ``PBA_CA``.
         stall_seconds: how long a server may send nothing before its stream counts as cut.
         retries: attempts to resume a cut stream after its last batch, at each of the URLs, with
-            growing pauses.
+            pauses from 0.1 seconds that double, up to 10: 8 outlast an outage of 13 seconds, and each
+            one more another 10.
         prefetch: batches that a thread fetches ahead of the loop, 0 to 1000; 0 reads in the loop's
             own thread. By default 2, but 0 for uncompressed batches of up to 1 MiB from the same
             machine over ``http://`` or ``unix:``: such a batch is read in less time than
@@ -205,23 +214,23 @@ class Client:
             raise StreamError(f"{url} did not answer like a PBA server: it lists no {name}")
         return document[name]
 
-    def _get(self, target: str) -> Any:
+    def _get(self, target: str, patient: bool = False) -> Any:
         """Reads a JSON document from the first server that answers; one that is full or starting is
-        retried."""
+        retried, and if patient, also one whose answer is cut, as an epoch is."""
         deadline = time.monotonic() + DOCUMENT_SECONDS
         for attempt in itertools.count():
             try:
                 return self._get_once(target)
-            except RefusedError as error:
-                pause = pause_seconds(attempt, error.retry_after)
-                late = attempt == self._access.retries or time.monotonic() + pause > deadline
-                if late or error.status not in STATUS_RETRIED:
+            except (RefusedError, UnreachableError, StreamError) as error:
+                refused = isinstance(error, RefusedError)
+                again = error.status in STATUS_RETRIED if refused else patient and not isinstance(error, ConnectError)
+                pause = pause_seconds(attempt, error.retry_after if refused else None)
+                if not again or attempt == self._access.retries or time.monotonic() + pause > deadline:
                     raise
                 time.sleep(pause)
 
     def _get_once(self, target: str) -> Any:
-        failure: Optional[PbaError] = None
-        busy: Optional[RefusedError] = None
+        failures: List[Tuple[str, PbaError]] = []
         for address in self._access.addresses:
             try:
                 seconds = min(self._access.stall_seconds, DOCUMENT_SECONDS)
@@ -236,18 +245,16 @@ class Client:
                 self._reached = True
                 return document
             except RefusedError as error:
-                if error.status in STATUS_RETRIED:
-                    busy = error
-                elif error.status < 500:
+                if error.status not in STATUS_RETRIED and not is_of_replica(error):
                     raise
-                failure = error
+                failures.append((str(address), error))
             except UnreachableError as error:
-                failure = error.after(failure)
+                failures.append((str(address), error))
             except (StreamError, ValueError, RecursionError) as error:
                 shown = self._access.hide(str(error))
-                failure = StreamError(f"{address}{target} did not answer like a PBA server: {shown}")
-        # A busy one among them may answer another attempt.
-        raise busy or failure or UnreachableError("no server was tried")
+                wrong = StreamError(f"{address}{target} did not answer like a PBA server: {shown}")
+                failures.append((str(address), wrong))
+        raise of_all(failures)
 
     def __repr__(self) -> str:
         return f"Client({self.urls!r})"

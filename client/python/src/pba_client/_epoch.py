@@ -24,6 +24,31 @@ from ._source import Direct, Item, Prefetch
 DIRECT_BYTES_MAX = 1024 * 1024
 
 
+def check_expected(access: Access, progress: Progress, expected: Metadata) -> None:
+    """Refuses another dataset, schedule or recipe than expected, with a ``ChangedError``."""
+    source, found = str(access.addresses[progress.replica % len(access.addresses)]), progress.metadata
+    assert found is not None
+    access.check_same(source, "pba.dataset", found.dataset, expected.dataset)
+    access.check_same(source, "pba.schedule", found.schedule, expected.schedule)
+    access.check_same(source, "pba.recipe", found.recipe, expected.recipe)
+
+
+def compare_replica(access: Access, request: EpochRequest, expected: Metadata, replica: int) -> None:
+    """Asks one replica once whether it would send the same.
+
+    Raises:
+        ChangedError: when it would not.
+        PbaError: when it does not answer.
+    """
+    progress = Progress(request, replica=replica)
+    reader = Reader(access, progress)
+    try:
+        reader.connect()
+    finally:
+        reader.drop()
+    check_expected(access, progress, expected)
+
+
 class Epoch(Iterator[Batch], ContextManager["Epoch"]):
     """Batches of one epoch, in order, each exactly once.
 
@@ -57,10 +82,7 @@ class Epoch(Iterator[Batch], ContextManager["Epoch"]):
         self.metadata: Metadata = progress.metadata
         try:
             if expected is not None:
-                source = str(access.addresses[progress.replica % len(access.addresses)])
-                access.check_same(source, "pba.dataset", self.metadata.dataset, expected.dataset)
-                access.check_same(source, "pba.schedule", self.metadata.schedule, expected.schedule)
-                access.check_same(source, "pba.recipe", self.metadata.recipe, expected.recipe)
+                check_expected(access, progress, expected)
             self._depth = self._default_depth(reader) if access.prefetch is None else access.prefetch
         except BaseException:
             reader.drop()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Optional
+from typing import Optional, Sequence, Tuple
 
 
 class PbaError(Exception):
@@ -42,13 +42,23 @@ class RefusedError(PbaError, ValueError):
         self.kind = kind
         self.retry_after = retry_after
 
+    def telling(self, detail: str) -> RefusedError:
+        """The same, in other words."""
+        other = RefusedError(self.status, detail)
+        other.__dict__.update({**vars(self), "detail": detail})
+        return other
+
     def __reduce__(self) -> tuple:
         # Errors travel between processes, as from a worker of a DataLoader.
         return RefusedError, (self.status, self.detail), vars(self)
 
 
 class UnreachableError(PbaError, ConnectionError):
-    """No server accepted a connection, or none answered."""
+    """No server accepted a connection, or none answered.
+
+    Tracebacks also show its kinds: ``ConnectError``, when no connection was made, and ``UntrustedError``, when
+    a certificate is not trusted.
+    """
 
     def after(self, earlier: Optional[PbaError]) -> UnreachableError:
         """The error of one server after that of another: both, if neither could be reached."""
@@ -57,6 +67,31 @@ class UnreachableError(PbaError, ConnectionError):
         both = type(self)(f"{earlier}; {self}")
         both.__cause__ = self.__cause__
         return both
+
+
+# Full, shutting down, or a proxy whose server is down: another attempt may succeed.
+STATUS_RETRIED = (429, 502, 503, 504)
+
+
+def is_of_replica(error: BaseException) -> bool:
+    """Whether another replica may succeed, while this one will not soon: it does not have what is asked for, or
+    cannot read it, or is at fault itself. That the request is wrong, all would say."""
+    return isinstance(error, RefusedError) and (error.status in (404, 422) or error.status >= 500)
+
+
+def of_all(failures: Sequence[Tuple[str, PbaError]]) -> PbaError:
+    """The errors of several replicas, with their URLs, as one that tells them all: of the kind of a refusal, if one
+    of them is, first of those that another attempt may change."""
+    answers = [error for _, error in failures if isinstance(error, RefusedError)]
+    if len(failures) == 1 or not answers:
+        *others, (_, last) = failures
+        for _, error in reversed(others):
+            if isinstance(last, UnreachableError) and isinstance(error, UnreachableError):
+                last = last.after(error)
+        return last
+    first = next((error for error in answers if error.status in STATUS_RETRIED), answers[0])
+    told = [f"{url}: {error.detail}" if isinstance(error, RefusedError) else str(error) for url, error in failures]
+    return first.telling("; ".join(told))
 
 
 class StreamError(PbaError):
@@ -90,7 +125,7 @@ class CutError(PbaError, ConnectionError):
 
 _HINTS = {
     "pba.recipe": ": something else that pixels or order depend on differs, such as the dataset's base "
-    "augmentation or mean in the server's configuration, or the server's version"
+    "augmentation in the server's configuration, the training images that the mean is of, or the server's version"
 }
 
 

@@ -11,11 +11,11 @@ from typing import Any, Dict, Optional, Sequence, Tuple, Union
 import numpy as np
 
 from ._client import Client
-from ._epoch import Epoch
+from ._epoch import Epoch, compare_replica
 from ._errors import ChangedError, PbaError, RefusedError, StreamError, UnreachableError
 from ._metadata import Metadata
 from ._progress import Progress, check_state
-from ._request import EpochRequest
+from ._request import EpochRequest, segment
 
 
 # What a stream is asked for besides what a loader decides: all that ``Client.epoch`` takes.
@@ -121,17 +121,17 @@ class Loader:
             drop_last=drop_last,
             **parameters,
         )
-        description = self.client.dataset(dataset)
-        if description.get("state") == "importing":
-            # A stream waits for the dataset, or comes from another replica.
+        description = self.client._get(f"/v1/datasets/{segment(dataset)}", patient=True)
+        try:
+            samples = description["splits"].get(split, {}).get("samples")
+            self._samples = 0 if samples is None else int(samples)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise StreamError(f"a server does not describe {dataset!r} properly") from error
+        if samples is None:
+            # It is being imported, cannot be read, or has no such split. A stream waits for it, comes from another
+            # replica, or is refused with the reason.
             with self._open(self._request(0, shard=None, drop_last=False)) as whole:
                 self._samples = whole.metadata.rows
-        else:
-            # If there is no such split, or it could not be read, the server reports it below.
-            try:
-                self._samples = int(description["splits"].get(split, {}).get("samples", 0))
-            except (KeyError, TypeError, ValueError, AttributeError) as error:
-                raise StreamError(f"{self.client.urls[0]} does not describe {dataset!r} properly") from error
         # A refusal is better reported now than in the first epoch. This also returns the digests
         # that every later epoch must have. No batch comes after the last one.
         try:
@@ -141,7 +141,7 @@ class Loader:
         with self._open(self._request(0, start=end)) as nothing:
             list(nothing)
         self._metadata = nothing.metadata
-        self._compare_replicas(end)
+        self._compare_replicas(end, nothing.progress.replica)
         self.classes: Tuple[str, ...] = self._metadata.classes
         self.mean = np.array(self._metadata.mean, np.float32)
         self.std = np.array(self._metadata.std, np.float32)
@@ -149,18 +149,18 @@ class Loader:
         # A position that was loaded, until its epoch is opened.
         self._saved: Optional[Progress] = None
 
-    def _compare_replicas(self, end: int) -> None:
-        """Ranks begin at different replicas, so those that answer must send the same."""
-        for number in range(1, len(self.client.urls)):
-            request = self._request(0, start=end)
+    def _compare_replicas(self, end: int, first: int) -> None:
+        """Ranks begin at different replicas, so those that answer must send the same as the first."""
+        for replica in range(first + 1, first + len(self.client.urls)):
             try:
-                # Instead of one that is not there another answers.
-                with self.client._open(request, self._metadata, replica=self._rank + number) as nothing:
-                    list(nothing)
-            except (RefusedError, UnreachableError) as error:
+                compare_replica(self.client._access, self._request(0, start=end), self._metadata, replica)
+            except (RefusedError, UnreachableError, StreamError) as error:
                 if isinstance(error, RefusedError) and error.status == 404:
-                    raise
+                    raise error.telling(f"{self._url(replica)}: {error.detail}") from error
                 # It may be full, or starting; it is compared when it is needed.
+
+    def _url(self, replica: int) -> str:
+        return self.client.urls[replica % len(self.client.urls)]
 
     def __len__(self) -> int:
         """Batches of each epoch of this rank."""
@@ -189,7 +189,7 @@ class Loader:
         found, batches = opened.metadata.batches, len(range(start, len(self), step))
         if found != batches:
             opened.close()
-            raise ChangedError(self.client.urls[0], "pba.batches", str(found), str(batches))
+            raise ChangedError(self._url(opened.progress.replica), "pba.batches", str(found), str(batches))
         self._progress = opened.progress
         if saved is not None:
             self._saved = None

@@ -4,11 +4,21 @@ from __future__ import annotations
 
 import logging
 import time
-from typing import TYPE_CHECKING, Callable, List, Optional, Tuple, TypeVar, Union
+from collections import deque
+from typing import TYPE_CHECKING, Callable, Deque, List, Optional, Tuple, TypeVar, Union
 
 from ._batch import Batch
 from ._checksum import REQUEST_HEADER
-from ._errors import CutError, RefusedError, StreamError, UnreachableError
+from ._errors import (
+    STATUS_RETRIED,
+    CutError,
+    PbaError,
+    RefusedError,
+    StreamError,
+    UnreachableError,
+    is_of_replica,
+    of_all,
+)
 from ._http import Access, Canceller, ConnectError, Eof, Response, StallError, UntrustedError
 from ._ipc import StreamReader
 from ._metadata import Metadata
@@ -27,8 +37,6 @@ IMPORTING = "urn:pba:problem:importing"
 DAMAGED = "urn:pba:problem:damaged"
 IMPORT_SECONDS = 1.0
 LOG_SECONDS = 5.0
-# Full, shutting down, or a proxy whose server is down: another attempt may succeed.
-STATUS_RETRIED = (429, 502, 503, 504)
 # Default of batches fetched ahead by a thread.
 PREFETCH_BATCHES = 2
 # Batches in shared memory beyond those fetched ahead: the loop's own, the one before it while the
@@ -89,7 +97,7 @@ class Reader:
 
     def open(self, patient: bool) -> None:
         """Connects for the first time; if patient, servers that accept no connection may come back."""
-        self._persist(self._connect, patient)
+        self._persist(self.connect, patient)
 
     @property
     def shares_memory(self) -> bool:
@@ -111,7 +119,10 @@ class Reader:
         dataset, and none has it, attempts do not count."""
         # In total, and successive ones that another attempt would not help.
         attempts = hopeless = 0
-        away: Optional[UnreachableError] = None
+        # Counted in rounds: more replicas never mean fewer attempts at each.
+        replicas = len(self._access.addresses)
+        # Of the last attempt at each.
+        failures: Deque[Tuple[str, PbaError]] = deque(maxlen=replicas)
         importing: Optional[RefusedError] = None
         round_end = 0
         while True:
@@ -120,21 +131,18 @@ class Reader:
             except BaseException as error:
                 # After an interrupt in the middle of a message, too: the rest cannot be read.
                 self.drop()
-                refused = isinstance(error, RefusedError) and not (
+                retried = isinstance(error, RefusedError) and (
                     error.status in STATUS_RETRIED or error.kind == DAMAGED
                 )
-                failed = isinstance(error, (UnreachableError, StreamError, RefusedError))
-                if refused or not failed or self.canceller.stopped.is_set():
+                elsewhere = is_of_replica(error) and not retried
+                failed = retried or elsewhere or isinstance(error, (UnreachableError, StreamError))
+                if not failed or self.canceller.stopped.is_set():
                     raise
                 failure = error
             attempts += 1
-            if isinstance(failure, UntrustedError) or (isinstance(failure, ConnectError) and not patient):
-                hopeless += 1
-                failure = away = failure.after(away)
-            else:
-                hopeless, away = 0, None
-            # Counted in rounds: more replicas never mean fewer attempts at each.
-            replicas = len(self._access.addresses)
+            failures.append((str(self._access.addresses[self._progress.replica % replicas]), failure))
+            away = isinstance(failure, UntrustedError) or (isinstance(failure, ConnectError) and not patient)
+            hopeless = hopeless + 1 if away or elsewhere else 0
             refusal = failure if isinstance(failure, RefusedError) else None
             imports = refusal is not None and refusal.kind == IMPORTING
             if importing is None and imports:
@@ -143,10 +151,11 @@ class Reader:
             attempts_max = self._access.retries * replicas
             total = self._progress.metadata
             if (attempts > attempts_max and importing is None) or hopeless >= replicas:
-                if total is None or refusal is not None:
-                    raise failure
+                told = of_all(failures)
+                if total is None or isinstance(told, RefusedError):
+                    raise told
                 made = min(attempts, attempts_max)
-                raise CutError(self.received, total.batches, made, str(failure)) from failure
+                raise CutError(self.received, total.batches, made, str(told)) from told
             if total is not None and not imports:
                 self._progress.resumes += 1
             self._progress.replica += 1
@@ -169,7 +178,7 @@ class Reader:
             self._logged = time.monotonic()
         self.canceller.pause(max(IMPORT_SECONDS, pause_seconds(0, refusal.retry_after)))
 
-    def _connect(self) -> None:
+    def connect(self) -> None:
         """Requests the missing batches from the current replica, and checks that its data is the same."""
         progress, request, access = self._progress, self._progress.request, self._access
         address = access.addresses[progress.replica % len(access.addresses)]
@@ -223,7 +232,7 @@ class Reader:
 
     def _read(self) -> Batch:
         if self._stream is None:
-            self._connect()
+            self.connect()
         total = self._progress.metadata
         assert self._stream is not None and self._rows is not None and total is not None
         batch = self._stream.next()

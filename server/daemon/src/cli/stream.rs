@@ -27,7 +27,7 @@ pub(crate) struct Args {
     /// Name of the dataset
     #[arg(long, default_value = pba_datasets::BUILT_IN)]
     dataset: String,
-    /// Epoch, from 0
+    /// Epoch, from 0 to 999999, and below --epochs or the number that the schedule has
     #[arg(long, default_value_t = 0)]
     epoch: u32,
     /// Write the batches to this file, as an Arrow IPC stream
