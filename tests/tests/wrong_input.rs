@@ -1,6 +1,7 @@
 //! Wrong input is refused before the first byte, by name, and harms nobody.
 
 use pba_tests::{Answer, Server};
+use pba_wire::Problem;
 
 /// Checks a refusal: its status, and that it names parameter, value and what is allowed.
 #[track_caller]
@@ -467,4 +468,27 @@ fn schedules() {
     assert_eq!(delete("mine").status, 404);
     assert_eq!(server.get("/v1/schedules/nothing/plot.svg").problem().status, 404);
     server.assert_healthy();
+}
+
+/// Whatever is wrong with it, there is room for what would be right.
+#[test]
+fn long_texts_are_repeated_in_part() {
+    let server = Server::start(&[]);
+    let long = "a".repeat(1900);
+    for target in [
+        format!("schedules/{long}"),
+        format!("datasets/{long}"),
+        format!("datasets/shapes/epochs/0/batches?schedule={long}"),
+        format!("datasets/shapes/epochs/0/batches?split={long}"),
+        format!("datasets/shapes/epochs/0/batches?{long}=1"),
+    ] {
+        let problem = server.get(&format!("/v1/{target}")).problem();
+        let Problem { detail, .. } = &problem;
+        assert!(detail.contains("... (1900 bytes in total)"), "{detail}");
+        assert!(detail.contains("there are: ") || detail.contains("allowed: "), "{detail}");
+        assert!(detail.len() < 1200, "{} bytes: {detail}", detail.len());
+    }
+    let spec = serde_json::json!({ "model": "tiny", "dataset": "a".repeat(200_000) }).to_string();
+    let problem = server.send("POST", "/v1/searches", spec.as_bytes()).problem();
+    assert!(problem.detail.len() < 1200 && problem.detail.contains("bytes in total"), "{}", problem.detail);
 }

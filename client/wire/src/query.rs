@@ -5,13 +5,17 @@ use std::fmt;
 use std::ops::RangeInclusive;
 use std::str::FromStr;
 
-use pba_types::SplitName;
+use pba_types::{NAME_SHOWN, SplitName, VALUE_SHOWN, shortened};
 use utoipa::openapi::path::{Parameter, ParameterBuilder, ParameterIn};
 use utoipa::openapi::schema::{ObjectBuilder, Type};
 
 /// An invalid parameter.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{parameter}={value:?}: {reason}; allowed: {allowed}")]
+#[error(
+    "{}={:?}: {reason}; allowed: {allowed}",
+    shortened(parameter, NAME_SHOWN),
+    shortened(value, VALUE_SHOWN)
+)]
 #[allow(missing_docs, reason = "the message says what the fields are")]
 pub struct ParameterError {
     pub parameter: String,

@@ -5,7 +5,7 @@
 use std::fmt;
 use std::ops::RangeInclusive;
 
-use pba_types::{Sound, check_name, names_allowed};
+use pba_types::{NAME_SHOWN, Sound, VALUE_SHOWN, check_name, names_allowed, shortened};
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
@@ -17,7 +17,7 @@ const TEXT_LENGTH_MAX: usize = 1024;
 
 /// An invalid field, with its value as JSON and the allowed values.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{field} is {value}; allowed: {allowed}")]
+#[error("{} is {}; allowed: {allowed}", shortened(field, NAME_SHOWN), shortened(value, VALUE_SHOWN))]
 #[allow(missing_docs, reason = "the message says what the fields are")]
 pub struct SpecError {
     pub field: String,

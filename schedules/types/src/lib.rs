@@ -12,9 +12,11 @@ mod named;
 pub mod rng;
 mod sound;
 mod split;
+mod text;
 
 pub use digest::{Digest, ParseDigestError};
 pub use image::{ImageShape, PixelBox, ShapeError};
 pub use name::{NameError, check_name, names_allowed};
 pub use sound::Sound;
 pub use split::SplitName;
+pub use text::{NAME_SHOWN, VALUE_SHOWN, shortened};

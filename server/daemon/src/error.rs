@@ -2,6 +2,7 @@
 
 use std::io::ErrorKind;
 
+use pba_types::{NAME_SHOWN, shortened};
 use pba_wire::ParameterError;
 use pba_wire::query::nearest;
 
@@ -76,7 +77,8 @@ impl Error {
         let nearest = nearest(name, known.iter().copied());
         let hint = nearest.map(|nearest| format!(", did you mean {nearest:?}?")).unwrap_or_default();
         let known = known.join(", ");
-        let detail = format!("there is no {what} {name:?}{hint}; there are: {known}");
+        let shown = shortened(name, NAME_SHOWN);
+        let detail = format!("there is no {what} {shown:?}{hint}; there are: {known}");
         Error {
             parameter: Some(what.to_owned()),
             value: Some(name.to_owned()),

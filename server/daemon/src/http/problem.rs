@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use pba_types::{VALUE_SHOWN, shortened};
 use pba_wire::Problem;
 use pba_wire::problem::CONTENT_TYPE;
 use utoipa::openapi::content::ContentBuilder;
@@ -56,30 +57,19 @@ causes! {
     Internal: INTERNAL_SERVER_ERROR, "internal", "the server is at fault";
 }
 
-/// Characters of a value that an answer repeats: a policy of 60 integers fits in.
-const SHOWN_MAX: usize = 240;
-
-/// The beginning of a text, marked if it was truncated.
-fn shortened(text: &str, length: usize) -> String {
-    match text.char_indices().nth(length) {
-        None => text.to_owned(),
-        Some((end, _)) => format!("{}... ({} bytes in total)", &text[..end], text.len()),
-    }
-}
-
 impl Error {
     /// The error as it is answered.
     fn problem(&self) -> Problem {
         let (status, name, title) = row(self.cause);
-        let shown = |text: &String| shortened(text, SHOWN_MAX);
+        let shown = |text: &String| shortened(text, VALUE_SHOWN).into_owned();
         Problem {
             kind: format!("{URN}{name}"),
             title: title.to_owned(),
             status: status.as_u16(),
-            detail: shortened(&self.detail, 8 * SHOWN_MAX),
+            detail: shortened(&self.detail, 8 * VALUE_SHOWN).into_owned(),
             parameter: self.parameter.as_ref().map(shown),
             value: self.value.as_ref().map(shown),
-            allowed: self.allowed.as_ref().map(|text| shortened(text, 4 * SHOWN_MAX)),
+            allowed: self.allowed.as_ref().map(|text| shortened(text, 4 * VALUE_SHOWN).into_owned()),
         }
     }
 }

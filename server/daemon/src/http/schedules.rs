@@ -7,7 +7,7 @@ use axum::extract::{Path, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use pba_schedules::formats;
-use pba_types::{check_name, names_allowed};
+use pba_types::{NAME_SHOWN, check_name, names_allowed, shortened};
 use pba_wire::schedules::{PutSchedule, ScheduleList, ScheduleSummary};
 
 use crate::app::App;
@@ -61,7 +61,8 @@ pub(crate) async fn put(
     Body(body): Body,
 ) -> Result<(StatusCode, Json<ScheduleSummary>), Error> {
     check_name(&name).map_err(|_| {
-        Error::parameter("schedule", &name, format!("{name:?} is not a schedule name"), names_allowed())
+        let shown = shortened(&name, NAME_SHOWN);
+        Error::parameter("schedule", &name, format!("{shown:?} is not a schedule name"), names_allowed())
     })?;
     change(app, move |app| add(app, &name, epochs, &body)).await
 }
