@@ -117,6 +117,40 @@ fn what_was_acknowledged_is_there() {
     assert!(acknowledged.iter().all(|&count| count > 0), "{acknowledged:?}");
 }
 
+/// Whoever created the folders was killed before they were on disk; a server that finds them there adds to them.
+#[test]
+fn folders_that_a_killed_process_left_are_there_with_what_is_in_them() {
+    if !is_possible() {
+        return;
+    }
+    let (data, script, body) = (data_folder(), Script::idles(), schedule());
+    let file = TempDir::new().unwrap();
+    let [created, used] = ["created", "used"].map(|name| file.path().join(name));
+    let before = Trace::begin(data.path(), &[DATASETS, "lock"]);
+    let mut create = std::process::Command::new("mkdir");
+    create.args(["schedules", "searches", "evaluations", "comparisons"].map(|name| data.path().join(name)));
+    assert!(Trace::command(&create, &created).status().unwrap().success());
+    let before = before.read(&created);
+    let command = Server::command(data.path(), &["--trainer", script.path()]);
+    let mut server = Server::run(Trace::command(&command, &used), Arc::clone(&data));
+    server.start_search(&spec(json!({ "name": "first" })));
+    assert_eq!(server.send("PUT", "/v1/schedules/mine", &body).status, 201);
+    server.process.signal("TERM");
+    server.process.wait();
+    let trace = before.read(&used);
+    trace.check(data.path());
+    let mut acknowledged = 0;
+    for crash in trace.crashes() {
+        let left = crash.left(Loss::Everything);
+        let sent = ["location: /v1/searches/first\r\n", "\"name\":\"mine\""].map(|text| crash.sent(text));
+        for (sent, path) in sent.into_iter().zip(["searches/first/search.json", "schedules/mine.json"]) {
+            assert!(!sent || left.contains_key(std::path::Path::new(path)), "{path}, after {}", crash.after);
+            acknowledged += usize::from(sent);
+        }
+    }
+    assert!(acknowledged > 2, "{acknowledged}");
+}
+
 #[test]
 fn a_search_ends_as_if_nothing_had_happened() {
     let Some(trainer) = trainer() else { return };

@@ -69,7 +69,7 @@ fn a_slow_disk_stops_nobody() {
     if !is_possible() {
         return;
     }
-    // The file, then its folder: at least 30 s until the schedule is there.
+    // The file, then its folder and the folder's own name: at least 45 s until the first schedule is there.
     let server = tampered("delay_enter=15000000", data_folder(), &["--threads", "1"]);
     let adding = [begin_to_add(&server, "one"), begin_to_add_behind(&server, "two")];
     for _ in 0..3 {
@@ -118,8 +118,9 @@ fn what_the_disk_refuses_has_not_happened() {
         return;
     }
     for (error, status) in [("ENOSPC", 507), ("EIO", 500)] {
-        // The first sync is that of the file, the second that of its folder.
-        for when in ["1", "2"] {
+        // The first sync is that of the file, the second that of its folder, the third that of the folder's name,
+        // once in a process.
+        for when in ["1", "2", "3"] {
             let data = data_folder();
             let server = tampered(&format!("error={error}:when={when}"), Arc::clone(&data), &[]);
             let put = || server.send("PUT", "/v1/schedules/mine", document("mine", 3).as_bytes());
@@ -136,7 +137,7 @@ fn what_the_disk_refuses_has_not_happened() {
         }
     }
     // A removal that may be undone by a power failure has not happened either.
-    let server = tampered("error=EIO:when=3", data_folder(), &[]);
+    let server = tampered("error=EIO:when=4", data_folder(), &[]);
     assert_eq!(server.send("PUT", "/v1/schedules/mine", document("mine", 3).as_bytes()).status, 201);
     assert_eq!(server.send("DELETE", "/v1/schedules/mine", b"").status, 500);
     assert_eq!(server.get("/v1/schedules/mine").status, 200);

@@ -80,8 +80,11 @@ pub mod files {
     /// There when the run was asked to end with the generation that it trains, until somebody resumes it. It holds the epochs
     /// that were finished by then, as decimal digits: a run that has to repeat some of them goes on beyond.
     pub const FINISH: &str = "finish";
-    /// Locked while a trainer works there.
+    /// Locked, with the folder, while a trainer works there.
     pub const LOCK: &str = "lock";
+
+    /// Most bytes of a journal that are read, many times those of the longest job.
+    pub const JOURNAL_BYTES_MAX: u64 = 1 << 30;
 }
 
 /// How a trainer ends; 0 when it did what it was asked to.

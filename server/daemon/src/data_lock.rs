@@ -1,11 +1,10 @@
 //! The lock of a data directory.
 
-use std::fs::{File, TryLockError};
-use std::io;
 use std::path::Path;
 use std::time::Duration;
 
-use tokio::time::{sleep, timeout};
+use pba_files::Lock;
+use tokio::time::{Instant, sleep};
 
 use crate::error::Error;
 
@@ -13,6 +12,8 @@ use crate::error::Error;
 /// its data directory only when its trainer has exited.
 const LOCK_PATIENCE: Duration = Duration::from_secs(5);
 const LOCK_POLL: Duration = Duration::from_millis(100);
+/// The file in a data directory that is locked with it.
+const FILE: &str = "lock";
 const HELD: &str = "another server was using this server's data directory when this one started; use that \
      server, restart this one if the other has ended, or give this one its own directory with --data-dir";
 
@@ -21,44 +22,38 @@ const HELD: &str = "another server was using this server's data directory when t
 /// Other servers are replicas that only stream its content; two writers would overwrite each other's
 /// schedules and searches.
 pub(crate) struct DataLock {
-    /// The file that is locked until it is closed; or why this server may not write, and the remedy.
-    file: Result<File, String>,
+    /// The lock; or why this server may not write, and the remedy.
+    lock: Result<Lock, String>,
 }
 
 impl DataLock {
     /// Locks a directory until dropped or until the process ends, if the lock is free or soon released. A
     /// directory that cannot be locked is not written to.
     pub(crate) async fn take(directory: &Path) -> DataLock {
-        let path = directory.join("lock");
-        let locked = async {
-            let file = File::create(&path)?;
-            loop {
-                match file.try_lock() {
-                    Ok(()) => return Ok(file),
-                    Err(TryLockError::Error(error)) => return Err(error),
-                    Err(TryLockError::WouldBlock) => sleep(LOCK_POLL).await,
+        let deadline = Instant::now() + LOCK_PATIENCE;
+        let lock = loop {
+            match Lock::take(directory, FILE) {
+                Ok(Some(lock)) => break Ok(lock),
+                Ok(None) if Instant::now() < deadline => sleep(LOCK_POLL).await,
+                Ok(None) => break Err(HELD.to_owned()),
+                Err(error) => {
+                    break Err(format!(
+                        "this server cannot write to its data directory, because {} cannot be locked: {error}; \
+                         give this server its own directory with --data-dir",
+                        directory.join(FILE).display()
+                    ));
                 }
             }
         };
-        let file = match timeout(LOCK_PATIENCE, locked).await {
-            Ok(file) => file.map_err(|error: io::Error| {
-                format!(
-                    "this server cannot write to its data directory, because {} cannot be locked: {error}; \
-                     give this server its own directory with --data-dir",
-                    path.display()
-                )
-            }),
-            Err(_) => Err(HELD.to_owned()),
-        };
-        if let Err(refusal) = &file {
+        if let Err(refusal) = &lock {
             tracing::warn!(directory = %directory.display(), "{refusal}; streams are not affected");
         }
-        DataLock { file }
+        DataLock { lock }
     }
 
     /// Whether this server is the one that may write.
     pub(crate) fn is_writer(&self) -> bool {
-        self.file.is_ok()
+        self.lock.is_ok()
     }
 
     /// Refuses a change if this server may not write.
@@ -66,6 +61,24 @@ impl DataLock {
     /// # Errors
     /// When another server writes to the data directory, or it cannot be locked.
     pub(crate) fn check_writer(&self) -> Result<(), Error> {
-        self.file.as_ref().map(drop).map_err(Error::conflict)
+        self.lock.as_ref().map(drop).map_err(Error::conflict)
+    }
+
+    /// Refuses a change if what was locked is no longer there, so that another server may write by now. Waits for the
+    /// disk.
+    ///
+    /// # Errors
+    /// Those of [`DataLock::check_writer`]; when the data directory was moved, removed or replaced.
+    pub(crate) fn check_in_place(&self) -> Result<(), Error> {
+        let lock = self.lock.as_ref().map_err(Error::conflict)?;
+        let what = match lock.is_in_place() {
+            Ok(true) => return Ok(()),
+            Ok(false) => "was moved away or removed, and something else is in its place".to_owned(),
+            Err(error) => format!("was moved away or removed: {error}"),
+        };
+        Err(Error::conflict(format!(
+            "{} {what}; this server changes nothing there, because another one may; put it back, or restart this server",
+            lock.path().display()
+        )))
     }
 }

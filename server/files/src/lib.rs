@@ -6,13 +6,22 @@
 //!
 //! [`replace`] is for content at hand and one writer at a time, [`Replacement`] for all else. What else is to
 //! last goes the same way: [`create_folder`], [`publish_folder`] and [`remove`] have returned once it does.
+//!
+//! Reading waits for nobody and has a bound: [`open`] and [`read`] refuse what is no regular file. A [`Lock`] is the
+//! right to write in a folder.
 
-use std::fs::{self, File, Permissions};
-use std::io::{self, ErrorKind, Write};
-use std::os::unix::fs::PermissionsExt;
+mod lock;
+
+use std::collections::BTreeSet;
+use std::fs::{self, File, OpenOptions, Permissions};
+use std::io::{self, ErrorKind, Read, Write};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use tempfile::{NamedTempFile, TempPath};
+
+pub use lock::Lock;
 
 /// New content for a file, on its way. Dropping it leaves nothing behind, and what was there stays.
 #[derive(Debug)]
@@ -53,15 +62,71 @@ impl Replacement {
     }
 }
 
-/// Creates a folder where there is none, with those that it lies in, and makes their names durable.
+/// Opens a regular file to read. Whatever else has its name is refused, and at once: a FIFO would wait for its other
+/// end, and a device has no end.
+///
+/// # Errors
+/// When there is no regular file that can be opened.
+pub fn open(path: &Path) -> io::Result<File> {
+    open_as(OpenOptions::new().read(true), path)
+}
+
+/// The same, as `options` say.
+///
+/// # Errors
+/// As those of [`open`].
+pub fn open_as(options: &mut OpenOptions, path: &Path) -> io::Result<File> {
+    let file = options.custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY).open(path)?;
+    let kind = file.metadata()?.file_type();
+    match (kind.is_file(), kind.is_dir()) {
+        (true, _) => Ok(file),
+        (_, true) => Err(ErrorKind::IsADirectory.into()),
+        _ => Err(io::Error::new(ErrorKind::InvalidInput, "it is not a regular file")),
+    }
+}
+
+/// Reads a regular file of at most `bytes_max` bytes.
+///
+/// # Errors
+/// As those of [`open`]; when it is longer, or cannot be read.
+pub fn read(path: &Path, bytes_max: u64) -> io::Result<Vec<u8>> {
+    let file = open(path)?;
+    let mut bytes = Vec::new();
+    bytes.try_reserve_exact(file.metadata()?.len().min(bytes_max) as usize + 1)?;
+    file.take(bytes_max + 1).read_to_end(&mut bytes)?;
+    match bytes.len() as u64 > bytes_max {
+        false => Ok(bytes),
+        true => Err(io::Error::new(ErrorKind::InvalidData, format!("it is longer than {bytes_max} bytes"))),
+    }
+}
+
+/// The same for a file of UTF-8 text.
+///
+/// # Errors
+/// As those of [`read`]; when it is not such text.
+pub fn read_text(path: &Path, bytes_max: u64) -> io::Result<String> {
+    String::from_utf8(read(path, bytes_max)?).map_err(|error| io::Error::new(ErrorKind::InvalidData, error))
+}
+
+/// Creates a folder where there is none, with those that it lies in, and makes their names durable. Each is so before
+/// anything is created in it, so of a folder that is there only its own name may not be on disk yet: a process may
+/// have been killed after creating it.
 ///
 /// # Errors
 /// When one cannot be created, or the disk does not take it.
 pub fn create_folder(path: &Path) -> io::Result<()> {
-    let missing: Vec<&Path> =
-        path.ancestors().take_while(|folder| !folder.as_os_str().is_empty() && !folder.exists()).collect();
-    fs::create_dir_all(path)?;
-    missing.into_iter().rev().try_for_each(sync_folder_of)
+    if path.is_dir() {
+        return Ok(());
+    }
+    let parent = folder_of(path);
+    create_folder(parent)?;
+    make_last(parent)?;
+    match fs::create_dir(path) {
+        // Another process was faster.
+        Err(_) if path.is_dir() => {}
+        created => created?,
+    }
+    sync_folder_of(path)
 }
 
 /// Moves a folder that is complete to where it is looked for, in the same folder. Its files must be durable, as
@@ -85,12 +150,28 @@ pub fn remove(path: &Path) -> io::Result<()> {
     sync_folder_of(path)
 }
 
-/// Makes the name of what is at `path` as durable as its content.
+/// Makes the name of what is at `path` as durable as its content, and that of the folder which it lies in.
 ///
 /// # Errors
 /// When the disk does not take it.
 pub fn sync_folder_of(path: &Path) -> io::Result<()> {
-    sync_folder(folder_of(path))
+    let folder = folder_of(path);
+    sync_folder(folder)?;
+    make_last(folder)
+}
+
+/// Folders whose own names are on disk, as this process has seen to.
+static LASTING: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
+
+/// Makes a folder's own name durable, once in a process: whoever created it may have been killed before.
+fn make_last(folder: &Path) -> io::Result<()> {
+    // Not locked while the disk is waited for.
+    let lasting = || LASTING.lock().unwrap_or_else(PoisonError::into_inner);
+    if !lasting().contains(folder) {
+        sync_folder(&folder.join(".."))?;
+        lasting().insert(folder.to_owned());
+    }
+    Ok(())
 }
 
 fn sync_folder(folder: &Path) -> io::Result<()> {
@@ -184,6 +265,29 @@ mod tests {
         assert!(replace(&inner, b"").is_err());
         assert!(replace(&folder.path().join("missing/file"), b"").is_err());
         assert_eq!(folder.path().read_dir().unwrap().count(), 2);
+    }
+
+    #[test]
+    fn only_regular_files_of_a_length_are_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let [file, fifo, socket] = ["file", "fifo", "socket"].map(|name| folder.path().join(name));
+        replace(&file, b"text").unwrap();
+        assert_eq!(read_text(&file, 4).unwrap(), "text");
+        assert!(read(&file, 3).unwrap_err().to_string().contains("longer than 3 bytes"));
+        replace(&file, b"\xff").unwrap();
+        assert_eq!(read(&file, 1).unwrap(), b"\xff");
+        assert_eq!(read_text(&file, 1).unwrap_err().kind(), ErrorKind::InvalidData);
+        let made = std::process::Command::new("mkfifo").arg(&fifo).status().unwrap();
+        assert!(made.success());
+        let _listens = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+        for other in [&fifo, &socket, Path::new("/dev/zero"), folder.path()] {
+            assert!(read(other, 1).is_err(), "{}", other.display());
+            assert!(open_as(OpenOptions::new().write(true), other).is_err(), "{}", other.display());
+        }
+        // One that has its other end is refused as well.
+        let _holds = OpenOptions::new().read(true).write(true).open(&fifo).unwrap();
+        assert!(open_as(OpenOptions::new().write(true), &fifo).is_err());
+        assert_eq!(read(&folder.path().join("none"), 1).unwrap_err().kind(), ErrorKind::NotFound);
     }
 
     #[test]

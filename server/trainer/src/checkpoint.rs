@@ -5,7 +5,7 @@
 //!
 //! `checkpoints.rs` says when one is written, and which are kept.
 
-use std::fs::{self, File};
+use std::fs;
 use std::hash::Hasher;
 use std::io::{ErrorKind, Read, Write};
 use std::ops::Range;
@@ -36,6 +36,8 @@ pub(crate) const HEAD_ALIGNMENT: usize = 8;
 pub(crate) const MID_GENERATION: &str = "between.safetensors";
 /// Longest head of a file that is read; those of ours have a few hundred bytes.
 const HEAD_BYTES_MAX: u64 = 1 << 20;
+/// Longest checkpoint that is read, far beyond what a machine's memory holds of models.
+const CHECKPOINT_BYTES_MAX: u64 = 1 << 40;
 
 /// What the members are after an epoch.
 pub(crate) struct Snapshot {
@@ -106,7 +108,7 @@ impl Owner {
         frozen.iter().for_each(|(_, tensor)| hasher.write(tensor.bytes()));
         head.replace_range(digits, &format!("{:016x}", hasher.finish()));
         // The members are of use with the events that led to them only.
-        match File::open(folder.join(files::JOURNAL)) {
+        match pba_files::open(&folder.join(files::JOURNAL)) {
             Err(error) if error.kind() == ErrorKind::NotFound => {}
             journal => journal.and_then(|journal| journal.sync_data()).context("cannot sync the journal")?,
         }
@@ -170,7 +172,7 @@ impl Found {
     /// When it cannot be read for another reason: it may be whole.
     pub(crate) fn load(&self) -> anyhow::Result<Option<Vec<u8>>> {
         let whole = || -> anyhow::Result<Vec<u8>> {
-            let bytes = fs::read(&self.path)?;
+            let bytes = pba_files::read(&self.path, CHECKPOINT_BYTES_MAX)?;
             check(&bytes)?;
             Ok(bytes)
         };
@@ -275,14 +277,20 @@ fn is_of_the_system(error: &anyhow::Error) -> bool {
     let lost = [libc::EIO, libc::EBADMSG, libc::EUCLEAN];
     let error = error.downcast_ref::<std::io::Error>();
     error.is_some_and(|error| {
-        error.kind() != ErrorKind::UnexpectedEof
+        let is_no_checkpoint = [
+            ErrorKind::UnexpectedEof,
+            ErrorKind::InvalidInput,
+            ErrorKind::InvalidData,
+            ErrorKind::IsADirectory,
+        ];
+        !is_no_checkpoint.contains(&error.kind())
             && !error.raw_os_error().is_some_and(|code| lost.contains(&code))
     })
 }
 
 /// Generation and epoch of a checkpoint.
 fn head(path: &Path) -> anyhow::Result<(u32, u32)> {
-    let mut file = File::open(path)?;
+    let mut file = pba_files::open(path)?;
     let bytes = file.metadata()?.len();
     let mut head = [0; 8];
     file.read_exact(&mut head)?;

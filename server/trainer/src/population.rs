@@ -1,6 +1,5 @@
 //! The members of a search, or the runs of another job, as their trainer.
 
-use std::fs;
 use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -49,6 +48,8 @@ impl Beginning {
 }
 
 /// The parts of [`Population::spent`].
+/// More than a number of epochs takes.
+const FINISH_BYTES_MAX: u64 = 64;
 const TRAIN: usize = 0;
 const SCORE: usize = 1;
 const COPY: usize = 2;
@@ -318,7 +319,8 @@ impl Trainer for Population {
     }
 
     fn is_asked_to_finish(&mut self) -> bool {
-        let reached = self.finish.as_ref().and_then(|finish| fs::read_to_string(finish).ok());
+        let read = |finish| pba_files::read_text(finish, FINISH_BYTES_MAX).ok();
+        let reached = self.finish.as_deref().and_then(read);
         // In doubt, now.
         reached.is_some_and(|reached| self.epoch > reached.trim().parse().unwrap_or(0))
     }

@@ -11,7 +11,7 @@
 //! lock                            held while a trainer works here
 //! ```
 
-use std::fs::{self, File, OpenOptions, TryLockError};
+use std::fs::{self, File, OpenOptions};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
@@ -19,6 +19,7 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
+use pba_files::Lock;
 use pba_search::journal::{self, Kept, Replay, replay_to};
 use pba_search::protocol::{Report, files};
 use pba_search::{Run, Spec};
@@ -39,7 +40,7 @@ pub(crate) struct RunDir {
     /// What tells the run from others: the checksum of the first line of its journal. Nothing before
     /// [`resume`].
     run: OnceLock<String>,
-    _lock: File,
+    _lock: Lock,
 }
 
 impl RunDir {
@@ -56,17 +57,16 @@ impl RunDir {
     ) -> anyhow::Result<RunDir> {
         pba_files::create_folder(path)
             .with_context(|| format!("cannot create the run folder {}", path.display()))?;
-        let lock = File::create(path.join(files::LOCK))
-            .with_context(|| format!("cannot write to the run folder {}", path.display()))?;
         let (start, mut is_silent) = (Instant::now(), true);
         loop {
             signals::check()?;
-            match lock.try_lock() {
-                Ok(()) => {
+            let lock = Lock::take(path, files::LOCK);
+            match lock.with_context(|| format!("cannot lock the run folder {}", path.display()))? {
+                Some(lock) => {
                     let run = OnceLock::new();
                     return Ok(RunDir { path: path.to_owned(), save_interval, run, _lock: lock });
                 }
-                Err(TryLockError::WouldBlock) if start.elapsed() < patience => {
+                None if start.elapsed() < patience => {
                     if is_silent && start.elapsed() >= LOCK_SILENCE {
                         let seconds = patience.as_secs();
                         let reason = format!(
@@ -77,8 +77,7 @@ impl RunDir {
                     }
                     sleep(LOCK_POLL);
                 }
-                Err(TryLockError::WouldBlock) => bail!("another trainer works in {}", path.display()),
-                Err(TryLockError::Error(error)) => return Err(error).context("cannot lock the run folder"),
+                None => bail!("another trainer works in {}", path.display()),
             }
         }
     }
@@ -92,14 +91,12 @@ impl RunDir {
     /// generation whose members, or those of an epoch after it, are on disk.
     fn journal<R: Run>(&self) -> anyhow::Result<(Option<Replay<R>>, Journal)> {
         let path = self.path.join(files::JOURNAL);
-        let file = OpenOptions::new()
-            .create(true)
-            .append(true)
-            .open(&path)
+        let file = pba_files::open_as(OpenOptions::new().create(true).append(true), &path)
             .with_context(|| format!("cannot write {}", path.display()))?;
         // What is written to it is of no use under a name that a power failure takes.
         pba_files::sync_folder_of(&path).with_context(|| format!("cannot sync {}", self.path.display()))?;
-        let bytes = fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
+        let bytes = pba_files::read(&path, files::JOURNAL_BYTES_MAX)
+            .with_context(|| format!("cannot read {}", path.display()))?;
         let Kept { text, ends, damage } = journal::read(&bytes);
         if let Some(damage) = damage {
             eprintln!("warning: {}: {damage}; the run goes on from what is whole before it", path.display());

@@ -1,7 +1,6 @@
 //! The schedules that models train with.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::io::ErrorKind;
 use std::path::Path;
 use std::sync::Arc;
@@ -10,6 +9,9 @@ use anyhow::{Context, ensure};
 use pba_augment::Policies;
 use pba_schedules::{Ablation, Schedule, formats, library};
 use pba_search::protocol::files;
+
+/// Longest file that is read.
+const BYTES_MAX: u64 = 1 << 30;
 
 /// The schedule with a name: the one that the server put in the run folder, or else a published one, or
 /// else the one in the file of that name.
@@ -25,7 +27,7 @@ pub(crate) fn named(name: &str, dir: Option<&Path>) -> anyhow::Result<Arc<Schedu
     }
     let path = saved.unwrap_or_else(|| name.into());
     let cannot = || format!("cannot read the schedule {}", path.display());
-    let text = fs::read_to_string(&path).with_context(cannot)?;
+    let text = pba_files::read_text(&path, BYTES_MAX).with_context(cannot)?;
     let schedule = formats::read(&text, None, None).with_context(cannot)?;
     if let Some(digest) = dir.and_then(|dir| digest_in(dir, name).transpose()).transpose()? {
         let found = schedule.digest().to_string();
@@ -42,7 +44,7 @@ pub(crate) fn named(name: &str, dir: Option<&Path>) -> anyhow::Result<Arc<Schedu
 fn digest_in(dir: &Path, name: &str) -> anyhow::Result<Option<String>> {
     let path = dir.join(files::SCHEDULE_DIGESTS);
     let cannot = || format!("cannot read {}", path.display());
-    let text = match fs::read(&path) {
+    let text = match pba_files::read(&path, BYTES_MAX) {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
         text => text.with_context(cannot)?,
     };

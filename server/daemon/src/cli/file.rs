@@ -1,7 +1,7 @@
-//! Files that commands write.
+//! Files that commands read and write.
 
 use std::fs::File;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
@@ -9,6 +9,21 @@ use pba_files::Replacement;
 
 /// As many links as the system itself follows.
 const LINKS_MAX: usize = 40;
+
+/// Longest file that a command reads: more than a server takes by default.
+const BYTES_MAX: u64 = 64 << 20;
+
+/// Reads a file of text, or what comes through a pipe.
+///
+/// # Errors
+/// When it cannot be read, is longer than 64 MiB, or is not UTF-8 text.
+pub(crate) fn read(path: &Path) -> anyhow::Result<String> {
+    let mut text = String::new();
+    let read = File::open(path).and_then(|file| file.take(BYTES_MAX + 1).read_to_string(&mut text));
+    read.with_context(|| format!("cannot read {}", path.display()))?;
+    anyhow::ensure!(text.len() as u64 <= BYTES_MAX, "{} is longer than {BYTES_MAX} bytes", path.display());
+    Ok(text)
+}
 
 /// A file that appears under its name only when it is complete; until then, the previous file stays.
 pub(crate) struct OutFile {

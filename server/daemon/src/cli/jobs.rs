@@ -16,7 +16,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::cli::bar::rate;
 use crate::cli::remote::Remote;
-use crate::cli::{INTERRUPTED, output};
+use crate::cli::{INTERRUPTED, file, output};
 
 /// From one line about the progress to the next, where no bar is seen.
 const TOLD_INTERVAL: Duration = Duration::from_secs(60);
@@ -211,8 +211,7 @@ pub(crate) async fn start<S: Shown>(
 }
 
 fn read(path: &Path) -> anyhow::Result<Map<String, Value>> {
-    let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
-    read_fields(&text).with_context(|| format!("{} is not a JSON object", path.display()))
+    read_fields(&file::read(path)?).with_context(|| format!("{} is not a JSON object", path.display()))
 }
 
 fn interrupt() -> anyhow::Result<Signal> {

@@ -88,8 +88,7 @@ pub(crate) async fn run(Args { remote, command }: Args) -> anyhow::Result<()> {
             }
         }
         Command::Import { file, name, epochs } => {
-            let text =
-                std::fs::read_to_string(&file).with_context(|| format!("cannot read {}", file.display()))?;
+            let text = file::read(&file)?;
             // Read here too, so that mistakes are reported without a server and the name is known.
             let schedule = formats::read(&text, name.as_deref(), epochs)
                 .with_context(|| format!("{} is not a schedule", file.display()))?;

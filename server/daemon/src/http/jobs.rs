@@ -167,7 +167,10 @@ async fn show<K: Run>(
 
 async fn start<K: Run>(State(app): State<Arc<App>>, JsonBody(body): JsonBody) -> Result<Response, Error> {
     let starting = Arc::clone(&app);
-    let start = async move || starting.jobs.start::<K>(&starting.catalog, &starting.registry, &body).await;
+    let start = async move || {
+        starting.lock.check_in_place()?;
+        starting.jobs.start::<K>(&starting.catalog, &starting.registry, &body).await
+    };
     let record = app.apart.start(start).await?;
     let location = format!("/v1/{}/{}", K::JOB.plural, record.id());
     Ok((StatusCode::ACCEPTED, [(header::LOCATION, location)], Json(record.answer())).into_response())

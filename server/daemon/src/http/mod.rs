@@ -331,7 +331,12 @@ async fn change<T: Send + 'static>(
     app: Arc<App>,
     work: impl FnOnce(&App) -> Result<T, Error> + Send + 'static,
 ) -> Result<T, Error> {
-    app.apart.clone().change(move || work(&app)).await
+    let apart = app.apart.clone();
+    let work = move || {
+        app.lock.check_in_place()?;
+        work(&app)
+    };
+    apart.change(work).await
 }
 
 /// Runs CPU work on the pool, and waits for it. It keeps its turn until it has ended.
