@@ -1,7 +1,6 @@
 //! Searches that cannot be: refused before anything starts, or ended with the reason. Most stand
 //! in for the trainer with a script, so they run where there is no libtorch.
 
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use pba_tests::search::{Script, assert_no_trainer, spec, trainer, trainers_in};
@@ -332,9 +331,10 @@ fn a_trainer_that_does_not_listen() {
 fn folders_that_are_damaged() {
     let script = Script::idles();
     let mut server = Server::with_trainer(script.path());
-    let names = ["torn-search", "no-search", "wrong-journal", "binary-journal", "good"];
+    let names =
+        ["torn-search", "no-search", "flipped-search", "nothing", "wrong-journal", "binary-journal", "good"];
     for name in names {
-        server.start_search(&spec(json!({ "name": name })));
+        server.start_search(&spec(json!({ "name": name, "seed": 7 })));
         assert_eq!(server.send("DELETE", &format!("/v1/searches/{name}"), b"").status, 200);
     }
     server.process.signal("KILL");
@@ -342,7 +342,13 @@ fn folders_that_are_damaged() {
     let searches = server.data().path().join("searches");
     let write = |path: &str, bytes: &[u8]| std::fs::write(searches.join(path), bytes).unwrap();
     write("torn-search/search.json", b"{\"spec\": {\"na");
-    std::fs::remove_file(searches.join("no-search/search.json")).unwrap();
+    for gone in ["no-search/search.json", "nothing/search.json", "nothing/request.json"] {
+        std::fs::remove_file(searches.join(gone)).unwrap();
+    }
+    let mut flipped = std::fs::read(searches.join("flipped-search/search.json")).unwrap();
+    flipped[40] ^= 1;
+    write("flipped-search/search.json", &flipped);
+    std::fs::remove_file(searches.join("good/request.json")).unwrap();
     write("wrong-journal/events.jsonl", b"{\"event\":\"checkpoint\",\"epoch\":3}\n");
     write("binary-journal/events.jsonl", b"\0\0\0\0\xff\n\n");
     write("a-file", b"");
@@ -355,11 +361,26 @@ fn folders_that_are_damaged() {
         assert_eq!(search["state"], "cancelled", "{search}");
         assert!(search["error"].as_str().unwrap().contains("journal"), "{search}");
     }
-    // Names of folders that are no searches are not free, and that is no fault of the server.
-    for name in ["torn-search", "no-search"] {
-        assert_eq!(server.get(&format!("/v1/searches/{name}")).status, 404);
+    // What it was asked is kept a second time; what became of it is not, and that is said. A replica says the same.
+    let replica = Server::start_on(server.data(), &[]);
+    for name in ["torn-search", "no-search", "flipped-search"] {
+        for server in [&server, &replica] {
+            let search = server.search(name);
+            assert_eq!(search["state"], "failed", "{search}");
+            assert!(search["error"].as_str().unwrap().contains(&format!("{name}/search.json")), "{search}");
+            assert_eq!(search["spec"]["seed"], 7, "{search}");
+        }
         let answer = post(&server, spec(json!({ "name": name })).to_string().as_bytes());
         assert_eq!(answer.status, 409, "{}", answer.text());
     }
-    assert!(Path::new(&searches.join("torn-search/search.json")).exists(), "left alone");
+    assert_eq!(std::fs::read(searches.join("flipped-search/search.json")).unwrap(), flipped, "left alone");
+    let resumed = server.send("POST", "/v1/searches/flipped-search/resume", b"");
+    assert_eq!(resumed.status, 202, "{}", resumed.text());
+    server.wait_for_state("flipped-search", "running");
+    // A name of a folder that is no search is not free, and that is no fault of the server.
+    assert_eq!(server.get("/v1/searches/nothing").status, 404);
+    let answer = post(&server, spec(json!({ "name": "nothing" })).to_string().as_bytes());
+    assert_eq!(answer.status, 409, "{}", answer.text());
+    // Those of older versions are kept a second time from now on.
+    assert!(searches.join("good/request.json").exists());
 }

@@ -1,4 +1,5 @@
-//! What the folder of a job holds: its spec and state, in a file of the server, and the journal of its trainer.
+//! What the folder of a job holds: its spec and state, in a file of the server, and the journal of its trainer. What
+//! was asked is kept in a second file of the server, which is never written again.
 
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
@@ -20,6 +21,10 @@ use crate::error::Error;
 const BEGUN: &str = ".begun-";
 /// Prefix of folders that are being removed; no job's name starts with it.
 const REMOVED: &str = ".removed-";
+/// The entry of a job as it was requested.
+const REQUEST: &str = "request.json";
+/// Most bytes of an entry: a request with its spec has fewer, and a spec written out is not much longer.
+const ENTRY_BYTES_MAX: u64 = 64 << 20;
 
 /// Whether a folder is being created or removed.
 pub(super) fn is_passing(name: &str) -> bool {
@@ -81,13 +86,23 @@ impl<S: Spec + Serialize> Entry<S> {
     }
 }
 
-/// Reads the entry in the folder of a job.
+/// Reads the entry in the folder of a job. If it is damaged, this is that of its request, and what the damage is.
 ///
 /// # Errors
-/// When it cannot be read, is damaged, or is that of another job.
-pub(super) fn read<K: Run>(directory: &Path) -> anyhow::Result<Entry<K::Spec>> {
-    let path = path_in::<K>(directory);
-    let text = std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+/// When neither can be read, or they are those of another job.
+pub(super) fn read<K: Run>(directory: &Path) -> anyhow::Result<(Entry<K::Spec>, Option<String>)> {
+    match read_file::<K>(directory, &path_in::<K>(directory)) {
+        Ok(entry) => Ok((entry, None)),
+        Err(error) => match read_file::<K>(directory, &directory.join(REQUEST)) {
+            Ok(asked) => Ok((asked, Some(format!("{error:#}")))),
+            Err(_) => Err(error),
+        },
+    }
+}
+
+fn read_file<K: Run>(directory: &Path, path: &Path) -> anyhow::Result<Entry<K::Spec>> {
+    let text = pba_files::read_text(path, ENTRY_BYTES_MAX);
+    let text = text.with_context(|| format!("cannot read {}", path.display()))?;
     anyhow::ensure!(is_whole(&text), "{}: its checksum is wrong or missing", path.display());
     let entry: Entry<K::Spec> = serde_json::from_str(&text).with_context(|| format!("{}", path.display()))?;
     // A copy of a folder must not pass for the job.
@@ -100,15 +115,29 @@ pub(super) fn read<K: Run>(directory: &Path) -> anyhow::Result<Entry<K::Spec>> {
     Ok(entry)
 }
 
+/// Keeps what was asked beside an entry that an older version wrote.
+///
+/// # Errors
+/// When the disk does not take it.
+pub(super) fn keep_request<K: Run>(directory: &Path, entry: &Entry<K::Spec>) -> Result<(), Error> {
+    match directory.join(REQUEST).exists() {
+        true => Ok(()),
+        false => save_in(&directory.join(REQUEST), entry),
+    }
+}
+
 /// Stores an entry, durably.
 ///
 /// # Errors
 /// When the disk does not take it. Then what was there is.
 pub(super) fn save<K: Run>(directory: &Path, entry: &Entry<K::Spec>) -> Result<(), Error> {
-    let path = path_in::<K>(directory);
+    save_in(&path_in::<K>(directory), entry)
+}
+
+fn save_in<S: Serialize>(path: &Path, entry: &Entry<S>) -> Result<(), Error> {
     let text = serde_json::to_string_pretty(entry).map_err(Error::internal)?;
     let text = with_checksum(&text);
-    pba_files::replace(&path, text.as_bytes()).map_err(|error| Error::disk("write", &path, &error))
+    pba_files::replace(path, text.as_bytes()).map_err(|error| Error::disk("write", path, &error))
 }
 
 /// Creates the folder of a new job, with the schedules that its trainer needs.
@@ -144,6 +173,7 @@ pub(super) fn create_folder<K: Run>(
         written.map_err(|error| Error::disk("write", &path, &error))?;
     }
     save::<K>(made.path(), entry)?;
+    keep_request::<K>(made.path(), entry)?;
     pba_files::publish_folder(made.path(), directory).map_err(cannot_create)?;
     // It was moved: there is nothing to remove.
     let _ = made.keep();
@@ -206,7 +236,7 @@ impl<K: Run> OnDisk<K> {
     /// When it cannot be read, or no trainer can have written it.
     pub(super) fn read(directory: &Path, lines_max: usize) -> anyhow::Result<OnDisk<K>> {
         let path = directory.join(files::JOURNAL);
-        let bytes = match std::fs::read(&path) {
+        let bytes = match pba_files::read(&path, files::JOURNAL_BYTES_MAX) {
             Err(error) if error.kind() == ErrorKind::NotFound => Vec::new(),
             read => read.with_context(|| format!("cannot read {}", path.display()))?,
         };
@@ -227,7 +257,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_entry_that_is_damaged_anywhere_is_no_job() {
+    fn an_entry_that_is_damaged_anywhere_is_seen_and_the_request_is_there() {
         let folder = tempfile::tempdir().unwrap();
         let spec = SearchSpec::from_json(r#"{"name": "mine", "epochs": 12}"#).unwrap();
         let entry = Entry::new(spec.clone(), Source { path: "shapes".to_owned(), test_digest: None }, 0);
@@ -237,15 +267,21 @@ mod tests {
         let text = std::fs::read(&path).unwrap();
         let spec_in = |bytes: &[u8]| {
             std::fs::write(&path, bytes).unwrap();
-            read::<Search>(&directory).map(|entry| entry.spec)
+            read::<Search>(&directory).map(|(entry, damage)| (entry.spec, damage))
         };
-        assert_eq!(spec_in(&text).unwrap(), spec);
+        assert_eq!(spec_in(&text).unwrap(), (spec.clone(), None));
         for at in 0..text.len() {
             let mut damaged = text.clone();
             damaged[at] ^= 1 << (at % 7);
-            assert!(spec_in(&damaged).is_err(), "byte {at}: {}", String::from_utf8_lossy(&damaged));
+            let (found, damage) = spec_in(&damaged).unwrap();
+            assert_eq!(found, spec, "byte {at}");
+            assert!(damage.is_some(), "byte {at}: {}", String::from_utf8_lossy(&damaged));
         }
-        // Older versions wrote none.
-        assert_eq!(spec_in(&serde_json::to_vec_pretty(&entry).unwrap()).unwrap(), spec);
+        std::fs::remove_file(&path).unwrap();
+        assert!(read::<Search>(&directory).unwrap().1.unwrap().contains("search.json"));
+        // Of older versions there is no request, and no checksum.
+        std::fs::remove_file(directory.join(REQUEST)).unwrap();
+        assert!(read::<Search>(&directory).is_err());
+        assert_eq!(spec_in(&serde_json::to_vec_pretty(&entry).unwrap()).unwrap(), (spec, None));
     }
 }

@@ -79,10 +79,22 @@ impl<K: Run> Record<K> {
     /// Reads the folder of a job. One that was running is queued again if this server hosts it; otherwise
     /// it is still running.
     pub(crate) fn open(directory: &Path, is_writer: bool) -> anyhow::Result<Record<K>> {
-        let mut entry = entry::read::<K>(directory)?;
-        if entry.state == JobState::Running && is_writer {
-            entry.state = JobState::Queued;
+        let (mut entry, lost) = entry::read::<K>(directory)?;
+        if lost.is_some() {
+            entry.state = JobState::Failed;
+        } else if is_writer {
+            if let Err(error) = entry::keep_request::<K>(directory, &entry) {
+                tracing::warn!(
+                    id = entry.spec.name(),
+                    error = error.detail,
+                    "cannot keep what a job was asked"
+                );
+            }
+            if entry.state == JobState::Running {
+                entry.state = JobState::Queued;
+            }
         }
+        let remedy = |fault| format!("{fault}; resumed, it goes on from what is whole, to the same result");
         let (lines, job, fault) = match OnDisk::<K>::read(directory, usize::MAX) {
             Ok(OnDisk { lines, job, damage }) => {
                 let is_there = job.as_ref().is_some_and(K::is_complete);
@@ -99,15 +111,18 @@ impl<K: Run> Record<K> {
                     }
                     _ => None,
                 };
-                let remedy =
-                    |fault| format!("{fault}; resumed, it goes on from what is whole, to the same result");
                 (lines, job, fault.map(remedy))
             }
             // No trainer goes on with it.
             Err(error) => (0, None, Some(format!("{error:#}"))),
         };
+        let lost = lost.map(|damage| {
+            let known = "its state is not known, and what it was asked is from its request.json";
+            if fault.is_some() { format!("{damage}; {known}") } else { remedy(format!("{damage}; {known}")) }
+        });
         // Of a job that is done the rest stays, as what it learned.
-        if let Some(fault) = fault {
+        if let Some(fault) = [lost, fault].into_iter().flatten().reduce(|one, next| format!("{one}; {next}"))
+        {
             tracing::error!("{} {:?}: {fault}", K::JOB.name, entry.spec.name());
             entry.error = Some(fault);
             // What its user asked for stands.
