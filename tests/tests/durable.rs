@@ -127,6 +127,27 @@ fn a_job_that_cannot_be_stored_is_refused() {
     assert_eq!(searches.read_dir().unwrap().count(), 1);
 }
 
+#[test]
+fn a_lock_that_is_removed_lets_no_second_writer_in() {
+    let first = Server::start(&[]);
+    fs::remove_file(first.data().path().join("lock")).unwrap();
+    let second = Server::start_on(first.data(), &[]);
+    let mut document = first.get("/v1/schedules/svhn-pba").json();
+    document["name"] = "mine".into();
+    let put = |server: &Server| server.send("PUT", "/v1/schedules/mine", document.to_string().as_bytes());
+    assert_eq!(put(&second).status, 409, "two servers write in a data directory");
+    assert_eq!(put(&first).status, 201);
+    // A directory that was moved away is no longer this server's.
+    let (data, elsewhere) =
+        (first.data(), tempfile::tempdir_in(first.data().path().parent().unwrap()).unwrap());
+    fs::rename(data.path(), elsewhere.path()).unwrap();
+    fs::create_dir_all(data.path().join("schedules")).unwrap();
+    let answer = first.send("DELETE", "/v1/schedules/mine", b"");
+    assert_eq!(answer.status, 409, "{}", answer.text());
+    assert!(answer.problem().detail.contains("moved away"), "{}", answer.text());
+    assert!(elsewhere.path().join("schedules/mine.json").exists());
+}
+
 fn etag(server: &Server, schedule: &str) -> Option<String> {
     let answer = server.get(&format!("/v1/schedules/{schedule}"));
     (answer.status == 200).then(|| answer.header("etag").unwrap().to_owned())
@@ -308,6 +329,24 @@ fn specs_are_checked_two_at_a_time() {
     });
 }
 
+/// The name of a search that is still being written to disk, for which its schedule is reserved.
+fn a_name_is_taken_from_the_beginning(server: &Server) {
+    let mut document = server.get("/v1/schedules/svhn-pba").json();
+    document["name"] = "early".into();
+    std::thread::scope(|scope| {
+        let starting = scope.spawn(|| server.start_search(&spec(json!({ "name": "early" }))));
+        wait_for("the folder of the search", || {
+            let folders = server.data().path().join("searches").read_dir().unwrap().flatten();
+            let begun = folders.filter(|folder| folder.file_name().to_string_lossy().starts_with(".begun-"));
+            (begun.count() > 0).then_some(())
+        });
+        let answer = server.send("PUT", "/v1/schedules/early", document.to_string().as_bytes());
+        assert_eq!(answer.status, 409, "{}", answer.text());
+        assert!(answer.problem().detail.contains("reserved"), "{}", answer.text());
+        assert_eq!(starting.join().unwrap(), "early");
+    });
+}
+
 /// Each sync takes seconds: who asks for a change waits for it, and nobody else does.
 #[test]
 fn a_slow_disk_is_waited_for_by_nobody_else() {
@@ -328,6 +367,7 @@ fn a_slow_disk_is_waited_for_by_nobody_else() {
         };
     }
     let server = Server::run(slow, data);
+    a_name_is_taken_from_the_beginning(&server);
     let is_answered = AtomicBool::new(false);
     let mut others = 0;
     std::thread::scope(|scope| {

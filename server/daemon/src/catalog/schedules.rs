@@ -15,6 +15,9 @@ use crate::error::{Cause, Error};
 /// Digits of a digest that are enough if they match one schedule only; lists show twelve.
 const DIGEST_DIGITS_MIN: usize = 12;
 
+/// Longest file that is read; the bounds of what may be added are tighter.
+const FILE_BYTES_MAX: u64 = 1 << 30;
+
 /// The names of RandAugment's policies.
 const RAND_AUGMENT_ALLOWED: &str = "randaugment:N:M with N in 1..=8 and M in 0..=30";
 
@@ -104,7 +107,7 @@ impl Registry {
         if self.is_writer {
             return;
         }
-        let _one = self.lock();
+        let _one = self.names();
         match load(&self.directory, &self.known(), false) {
             Ok(found) => self.replace(found),
             Err(error) => tracing::error!(error = format!("{error:#}"), "the schedules are outdated"),
@@ -146,12 +149,20 @@ impl Registry {
         Err(unknown(name, &schedules))
     }
 
-    /// Adds a schedule that a client sends, within the bounds.
+    /// Adds a schedule that a client sends, within the bounds, unless `is_promised` to something else: it is asked
+    /// while nobody else can take a name.
     ///
     /// # Errors
-    /// As those of [`Registry::put`]; when it is too large, or there are as many as are allowed.
-    pub(crate) fn add(&self, schedule: Schedule) -> Result<Put, Error> {
-        self.store(schedule, Some(self.bounds))
+    /// As those of [`Registry::put`]; when the name is promised, it is too large, or there are as many as are allowed.
+    pub(crate) fn add(&self, schedule: Schedule, is_promised: impl FnOnce() -> bool) -> Result<Put, Error> {
+        let names = self.names();
+        if is_promised() {
+            let name = schedule.name();
+            let detail =
+                format!("the name {name:?} is reserved for the schedule of a search; choose another one");
+            return Err(Error::conflict(detail));
+        }
+        self.store(schedule, Some(self.bounds), &names)
     }
 
     /// Checks before a document is read that its schedule could be added, and returns its length without white
@@ -170,11 +181,15 @@ impl Registry {
     /// # Errors
     /// When the name has different content, or writing fails; then nothing has changed.
     pub(crate) fn put(&self, schedule: Schedule) -> Result<Put, Error> {
-        self.store(schedule, None)
+        self.store(schedule, None, &self.names())
     }
 
-    fn store(&self, schedule: Schedule, bounds: Option<Bounds>) -> Result<Put, Error> {
-        let _one = self.lock();
+    fn store(
+        &self,
+        schedule: Schedule,
+        bounds: Option<Bounds>,
+        _names: &MutexGuard<'_, ()>,
+    ) -> Result<Put, Error> {
         let mut schedules = Schedules::clone(&self.known());
         if let Some(Stored { schedule: known, .. }) = schedules.get(schedule.name()) {
             if known.digest() == schedule.digest() {
@@ -216,7 +231,7 @@ impl Registry {
     /// # Errors
     /// When there is none, when it is a published one, or when removing it fails; then nothing has changed.
     pub(crate) fn delete(&self, name: &str) -> Result<(), Error> {
-        let _one = self.lock();
+        let _one = self.names();
         let mut schedules = Schedules::clone(&self.known());
         if matches!(library::named(name), Ok(Some(_))) {
             return Err(Error::conflict(format!("schedule {name:?} is built in and cannot be removed")));
@@ -251,7 +266,8 @@ impl Registry {
         drop(old);
     }
 
-    fn lock(&self) -> MutexGuard<'_, ()> {
+    /// While this is held, nobody adds or removes a name. Waits for who is doing so, and thus for the disk.
+    pub(crate) fn names(&self) -> MutexGuard<'_, ()> {
         self.changing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -354,7 +370,7 @@ fn read_stored(path: &Path, known: &Schedules) -> anyhow::Result<Stored> {
 }
 
 fn read_file(path: &Path) -> anyhow::Result<Schedule> {
-    Ok(json::read(&std::fs::read_to_string(path)?)?)
+    Ok(json::read(&pba_files::read_text(path, FILE_BYTES_MAX)?)?)
 }
 
 /// Bytes of provenance that a summary holds; those of the published schedules fit in.
@@ -448,19 +464,20 @@ mod tests {
             schedule.provenance.source = Some("x".repeat(bytes));
             schedule
         };
-        assert_eq!(registry.add(with_source("large", 4000)).unwrap_err().cause, Cause::TooLarge);
-        registry.add(with_source("a", 2500)).unwrap();
-        let error = registry.add(with_source("b", 2500)).unwrap_err();
+        assert_eq!(registry.add(schedule("promised", 3), || true).unwrap_err().cause, Cause::Conflict);
+        assert_eq!(registry.add(with_source("large", 4000), || false).unwrap_err().cause, Cause::TooLarge);
+        registry.add(with_source("a", 2500), || false).unwrap();
+        let error = registry.add(with_source("b", 2500), || false).unwrap_err();
         assert_eq!((error.cause, error.detail.contains("schedules_bytes_max")), (Cause::TooMany, true));
-        registry.add(schedule("b", 3)).unwrap();
-        registry.add(schedule("c", 4)).unwrap();
-        let error = registry.add(schedule("d", 3)).unwrap_err();
+        registry.add(schedule("b", 3), || false).unwrap();
+        registry.add(schedule("c", 4), || false).unwrap();
+        let error = registry.add(schedule("d", 3), || false).unwrap_err();
         assert_eq!((error.cause, error.detail.contains("schedules_max")), (Cause::TooMany, true));
-        assert_eq!(registry.add(schedule("c", 4)).unwrap(), Put::Unchanged);
+        assert_eq!(registry.add(schedule("c", 4), || false).unwrap(), Put::Unchanged);
         registry.put(with_source("learned", 4000)).unwrap();
         registry.delete("learned").unwrap();
         registry.delete("a").unwrap();
-        registry.add(schedule("d", 3)).unwrap();
+        registry.add(schedule("d", 3), || false).unwrap();
     }
 
     #[test]

@@ -93,13 +93,8 @@ fn add(
         let reason = "the document already states the epochs of its search";
         return Err(Error::parameter("epochs", epochs, reason, "epochs only for a lineage log"));
     }
-    if app.jobs.promise(name) {
-        return Err(Error::conflict(format!(
-            "the name {name:?} is reserved for the schedule of a search; choose another one"
-        )));
-    }
     let summary = summary(&schedule);
-    let status = match app.registry.add(schedule)? {
+    let status = match app.registry.add(schedule, || app.jobs.promise(name))? {
         Put::Created => StatusCode::CREATED,
         Put::Unchanged => StatusCode::OK,
     };

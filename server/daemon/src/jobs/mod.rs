@@ -98,27 +98,30 @@ impl Jobs {
         body: &[u8],
     ) -> Result<Arc<Record<K>>, Error> {
         let checked = self.of::<K>().check(catalog, registry, body)?;
-        if let Some(comparison) = K::comparison(&checked.spec) {
-            let later = |error: Error| {
-                let detail = match K::JOB.learns {
-                    true => format!("then_compare: {}", error.detail),
-                    false => error.detail,
-                };
-                Error { detail, ..error }
+        let (comparisons, source) = (self.of::<Comparison>(), checked.source.clone());
+        let (follows, promised) = (K::comparison(&checked.spec), checked.spec.name().to_owned());
+        let later = |error: Error| {
+            let detail = match K::JOB.learns {
+                true => format!("then_compare: {}", error.detail),
+                false => error.detail,
             };
-            self.check_promised(&comparison, &checked.source).map_err(later)?;
-            if K::JOB.learns {
-                let (comparisons, promised) = (self.of::<Comparison>(), checked.spec.name());
-                let checking = comparisons.check_later(registry, comparison, promised, &checked.source);
-                checking.await.map_err(later)?;
-            }
+            Error { detail, ..error }
+        };
+        let check_promised = || {
+            let Some(comparison) = &follows else { return Ok(()) };
+            self.check_promised(comparison, &source)?;
+            if K::JOB.learns { comparisons.check_free(registry, comparison.name()) } else { Ok(()) }
+        };
+        check_promised().map_err(later)?;
+        if let Some(comparison) = follows.clone().filter(|_| K::JOB.learns) {
+            comparisons.check_later(registry, comparison, &promised, &source).await.map_err(later)?;
         }
-        self.of::<K>().start(registry, checked).await
+        self.of::<K>().start(registry, checked, || check_promised().map_err(later)).await
     }
 
     /// The comparisons that are to follow searches, and are not there yet.
     fn promised(&self) -> impl Iterator<Item = (Arc<Record<Search>>, ComparisonSpec)> + '_ {
-        let searches = self.of::<Search>().list().into_iter();
+        let searches = self.of::<Search>().all().into_iter();
         let ended = [JobState::Failed, JobState::Cancelled];
         let searches = searches.filter(move |search| !ended.contains(&search.state()));
         let promised =
@@ -213,6 +216,7 @@ impl Jobs {
 
     /// Whether a name is reserved for the schedule of a search that may still learn it.
     pub(crate) fn promise(&self, name: &str) -> bool {
-        self.of::<Search>().state(name).is_some_and(|state| state != JobState::Done)
+        let searches = self.of::<Search>().all();
+        searches.iter().any(|search| search.id() == name && search.state() != JobState::Done)
     }
 }

@@ -117,19 +117,23 @@ impl<K: Run> Table<K> {
         }
     }
 
-    /// Queues a job that was checked here, once the trainer finds it right too.
+    /// Queues a job that was checked here, once the trainer finds it right too. What was promised to others is checked
+    /// `again` then, while nobody else can take a name.
     ///
     /// # Errors
-    /// When its name was taken meanwhile, too many wait, or there is no trainer that can run it.
+    /// When its name was taken meanwhile, too many wait, or there is no trainer that can run it; those of `again`.
     pub(super) async fn start(
         &self,
         registry: &Registry,
         checked: Checked<K>,
+        again: impl Fn() -> Result<(), Error>,
     ) -> Result<Arc<Record<K>>, Error> {
         let Checked { mut spec, source, schedules, named } = checked;
         self.check_room(&self.records())?;
         self.ask_trainer(&spec, &source.path).await?;
         let begun = {
+            let _names = tokio::task::block_in_place(|| registry.names());
+            again()?;
             let mut records = self.records();
             self.check_room(&records)?;
             // Checked again under the lock: another request may have taken the name meanwhile.
@@ -191,9 +195,6 @@ impl<K: Run> Table<K> {
         promised: &str,
         source: &Source,
     ) -> Result<(), Error> {
-        if self.is_taken(registry, &self.records(), spec.name()) {
-            return Err(name_taken::<K>(spec.name()));
-        }
         check_excluded(&self.records(), &spec, source)?;
         schedules_of::<K>(registry, &mut spec, Some(promised))?;
         self.ask_trainer(&spec, &source.path).await
@@ -292,8 +293,8 @@ impl<K: Run> Table<K> {
             .map_err(|error| Error::spec(&error))?
             .for_splits(served.has(SplitName::Val));
         // A free name may be taken at any moment, and is then replaced by another one.
-        if named && self.is_taken(registry, &self.records(), spec.name()) {
-            return Err(name_taken::<K>(spec.name()));
+        if named {
+            self.check_free(registry, spec.name())?;
         }
         let path = match dataset.source() {
             None => BUILT_IN.to_owned(),
@@ -310,14 +311,22 @@ impl<K: Run> Table<K> {
         records.hold(name) || (K::JOB.learns && registry.get(name).is_ok())
     }
 
+    /// Checks that a new job can have a name.
+    ///
+    /// # Errors
+    /// When it cannot.
+    pub(super) fn check_free(&self, registry: &Registry, name: &str) -> Result<(), Error> {
+        if self.is_taken(registry, &self.records(), name) { Err(name_taken::<K>(name)) } else { Ok(()) }
+    }
+
     /// Whether there is a job with a name.
     pub(super) fn has(&self, name: &str) -> bool {
         self.records().hold(name)
     }
 
-    /// The state of the job with a name.
-    pub(super) fn state(&self, name: &str) -> Option<JobState> {
-        self.records().there.get(name).map(|record| record.state())
+    /// Every job that this server hosts, with those that are being written to disk.
+    pub(super) fn all(&self) -> Vec<Arc<Record<K>>> {
+        self.records().all().cloned().collect()
     }
 
     /// A free name derived from dataset and model.
