@@ -71,6 +71,8 @@ pub(crate) fn policies(
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[test]
