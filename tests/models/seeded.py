@@ -53,7 +53,7 @@ FAULTS = [
      "        state.taken += 1;\n", "        drop(state);\n        let mut state = lock(&self.state);\n        state.taken += 1;\n"),
     ("permits", "the memory of a client is forgotten", "stream/permits.rs",
      "        if taken.streams == 0 {\n", "        if taken.bytes > 0 {\n"),
-    ("connections", "shown when it has ended", "connections.rs", "        self.active.dec();\n", ""),
+    ("connections", "shown when it has ended", "stream/connections.rs", "        self.active.dec();\n", ""),
     ("every part", "the parts that are left are counted in two steps", "stream/work.rs",
      "(self.left.fetch_sub(1, Ordering::AcqRel) == 1)",
      "({ let left = self.left.load(Ordering::SeqCst); self.left.store(left - 1, Ordering::SeqCst); left } == 1)"),
@@ -93,7 +93,7 @@ FAULTS = [
 
 def copy(to):
     """Copies what the models are made of: two crates, the daemon's files, and the manifest."""
-    for part in ["schedules", "tests/models", *SOURCES.values(), "server/daemon/src/connections.rs"]:
+    for part in ["schedules", "tests/models", *SOURCES.values()]:
         source, target = REPOSITORY / part, to / part
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copytree(source, target) if source.is_dir() else shutil.copy2(source, target)

@@ -62,7 +62,6 @@ const LAYERS: &[(&str, &[&str])] = &[
             "jobs",
             "config",
             "date",
-            "connections",
             "pace",
             "stream",
             "draw",

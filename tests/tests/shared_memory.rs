@@ -194,16 +194,16 @@ fn a_stream_in_memory_is_a_connection_until_its_client_leaves() {
     let server = socket.serve(&["--connections-max", "2"]);
     run(async {
         // Whoever has asked before has left.
-        wait_for("a place", || (server.get("/livez").status == 200).then_some(()));
+        wait_for("a place", || (server.get("/v1/datasets").status == 200).then_some(()));
         let client = socket.client();
         let mut streams = vec![open(&client).await, open(&client).await];
         assert!(streams.iter().all(|stream| stream.stats().shares_memory));
         // Whether a connection that was upgraded has ended is known a moment after its answer.
         for _ in 0..20 {
-            assert_eq!(server.get("/livez").status, 503, "two connections are open");
+            assert_eq!(server.get("/v1/datasets").status, 503, "two connections are open");
         }
         streams.pop();
-        wait_for("a place", || (server.get("/livez").status == 200).then_some(()));
+        wait_for("a place", || (server.get("/v1/datasets").status == 200).then_some(()));
         assert_eq!(rest(&mut streams[0]).await.len(), 20);
         drop(streams);
     });

@@ -3,6 +3,7 @@
 //! Policies come in families, each with a file of its own and a variant of [`Policy`]; they are listed
 //! here once.
 
+mod object;
 pub(crate) mod pairs;
 pub(crate) mod rand_augment;
 pub(crate) mod space;
@@ -11,7 +12,6 @@ mod trivial_augment;
 
 use std::fmt;
 
-use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
 use crate::error::ScheduleError;
@@ -122,12 +122,6 @@ families! {
     RandAugment,
     /// TrivialAugment's: one op at a random magnitude of the wide ranges.
     TrivialAugmentWide,
-}
-
-/// Reads the object of a policy; `T` ignores the field `family`.
-fn parse<T: DeserializeOwned>(family: &str, text: &str) -> Result<T, ScheduleError> {
-    let refuse = |reason: String| ScheduleError::Fields { family: family.to_owned(), reason };
-    serde_json::from_str(text).map_err(|error| refuse(error.to_string()))
 }
 
 impl Policy {

@@ -11,7 +11,7 @@ use serde_json::{Map, Value, json};
 
 use crate::error::ScheduleError;
 use crate::op::{MAGNITUDE_MAX, Op, OpOdds, PROBABILITY_MAX};
-use crate::policy::parse;
+use crate::policy::object::parse;
 
 /// One (op, probability, magnitude) entry of a policy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 
 use crate::error::ScheduleError;
 use crate::op::{Op, OpOdds};
-use crate::policy::parse;
+use crate::policy::object::parse;
 use crate::policy::space::{self, BIN_MAX, RAND_AUGMENT_OPS_MAX, SPACE};
 
 /// A checked policy of RandAugment, named `randaugment:N:M` after its ops and their magnitude.

@@ -12,7 +12,7 @@ use serde_json::{Map, Value, json};
 
 use crate::error::ScheduleError;
 use crate::op::{MAGNITUDE_MAX, Op, OpOdds, PROBABILITY_MAX};
-use crate::policy::parse;
+use crate::policy::object::parse;
 use crate::policy::space::has_magnitude;
 
 /// Most sub-policies of a policy: far more than the published ones have.

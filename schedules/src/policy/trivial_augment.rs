@@ -12,7 +12,7 @@ use serde_json::{Map, Value};
 
 use crate::error::ScheduleError;
 use crate::op::{Op, OpOdds};
-use crate::policy::parse;
+use crate::policy::object::parse;
 use crate::policy::space::{self, BIN_MAX, SPACE};
 
 /// The policy of TrivialAugment with the wide ranges. There is only one.

@@ -11,7 +11,6 @@ mod boundary;
 mod catalog;
 pub mod cli;
 mod config;
-mod connections;
 mod data_lock;
 mod date;
 mod draw;

@@ -29,13 +29,13 @@ use tokio::time::{sleep, timeout};
 
 use crate::app::App;
 use crate::config::Limits;
-use crate::connections::{Connection, Connections};
 use crate::date;
 use crate::error::{Cause, Error};
 use crate::http::router;
 use crate::metrics::Metrics;
 use crate::pace::{Pace, PacedBody, PacedSocket};
 use crate::stream::client::Client;
+use crate::stream::connections::{Connection, Connections};
 use crate::stream::engine::Engine;
 use crate::stream::permits::Refusal;
 use crate::stream::shared_memory_stream::Local;

@@ -17,10 +17,6 @@ mod sync;
 
 pub use model::Model;
 
-#[allow(dead_code, reason = "of the daemon's files, models use what threads share")]
-#[path = "../../../server/daemon/src/connections.rs"]
-mod connections;
-
 #[path = "../../../server/datasets/src/packed/area.rs"]
 mod area;
 
@@ -30,6 +26,7 @@ mod stream {
     pub(crate) mod budget;
     pub(crate) mod buffers;
     pub(crate) mod client;
+    pub(crate) mod connections;
     pub(crate) mod decoded_cache;
     pub(crate) mod permits;
     pub(crate) mod pieces;

@@ -18,7 +18,6 @@ use pba_wire::{EpochRequest, Preview};
 
 use crate::app::App;
 use crate::catalog::datasets;
-use crate::connections::Connection;
 use crate::draw::sheet::{self, Sheet};
 use crate::error::{Cause, Error};
 use crate::http::charged;
@@ -26,6 +25,7 @@ use crate::http::extract::{Binary, Query};
 use crate::http::problem::{DiskFull, NotFound, TooMany, Unavailable, Unprocessable};
 use crate::stream::body::{batch_bytes, chunks};
 use crate::stream::client::Client;
+use crate::stream::connections::Connection;
 use crate::stream::epoch::Epoch;
 use crate::stream::samples::SampleError;
 use crate::stream::shared_memory_stream::{Local, SharedMemoryStream};

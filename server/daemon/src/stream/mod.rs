@@ -5,6 +5,7 @@ pub(crate) mod body;
 pub(crate) mod budget;
 pub(crate) mod buffers;
 pub(crate) mod client;
+pub(crate) mod connections;
 pub(crate) mod decoded_cache;
 pub mod encode;
 pub(crate) mod engine;

@@ -23,10 +23,10 @@ use tokio::io::{AsyncReadExt, BufReader};
 use tokio::net::UnixStream;
 use tokio::time::{sleep, timeout};
 
-use crate::connections::Connection;
 use crate::pace::PacedSocket;
 use crate::stream::batches::{Batches, BrokenStream};
 use crate::stream::buffers::Divisible;
+use crate::stream::connections::Connection;
 use crate::stream::encode::{END_OF_STREAM, Layout};
 use crate::stream::epoch::Epoch;
 use crate::stream::making::Output;

@@ -7,8 +7,8 @@ use std::task::{Context, Poll, Waker};
 use loom::future::block_on;
 use loom::thread;
 
-use crate::connections::Connections;
 use crate::metrics::gauge;
+use crate::stream::connections::Connections;
 use crate::stream::permits::Permits;
 use crate::stream::turns::Turns;
 

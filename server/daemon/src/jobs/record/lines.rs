@@ -4,7 +4,6 @@
 //! journal of each may be long. The others are read from the file, a few at a time.
 
 use std::collections::VecDeque;
-use std::fs::File;
 use std::io::{self, BufRead, BufReader, Seek, SeekFrom};
 use std::path::Path;
 
@@ -89,7 +88,7 @@ pub(super) fn read(
     end: usize,
     max: usize,
 ) -> io::Result<Vec<String>> {
-    let file = File::open(directory.join(files::JOURNAL))?;
+    let file = pba_files::open(&directory.join(files::JOURNAL))?;
     let read = |mut mark: Mark| {
         let mut file = BufReader::new(&file);
         file.seek(SeekFrom::Start(mark.bytes))?;
