@@ -87,7 +87,7 @@ metrics! {
     resumes: IntCounter = "pba_resumes_total";
     /// Connections that are open.
     connections_active: IntGauge = "pba_connections_active";
-    /// Connections that were refused, because connections_max were open.
+    /// Connections that were refused, because connections_max were open, or three quarters of them by one client.
     connections_refused: IntCounter = "pba_connections_refused_total";
     /// Requests answered, by route and status.
     requests: IntCounterVec = "pba_requests_total" ["route", "status"];

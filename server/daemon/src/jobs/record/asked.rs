@@ -84,6 +84,7 @@ impl<K: Run> Record<K> {
     /// When it is in another state, or the disk does not take it.
     pub(crate) fn resume(&self) -> Result<(), Error> {
         self.storing(|| {
+            self.check_kept()?;
             let state = self.state();
             match state {
                 JobState::Failed | JobState::Cancelled => {
@@ -111,8 +112,8 @@ impl<K: Run> Record<K> {
     /// # Errors
     /// When it waits or runs, or the disk does not take it: then it stays.
     pub(crate) fn retire(&self) -> Result<PathBuf, Error> {
-        // Meanwhile it is not resumed; after that it cannot be, as there is nothing to store.
         self.storing(|| {
+            self.check_kept()?;
             let state = self.state();
             if !state.is_final() {
                 let (name, id) = (K::JOB.name, &self.id);
@@ -120,7 +121,9 @@ impl<K: Run> Record<K> {
                     "{name} {id:?} is {state}; cancel it before you remove it"
                 )));
             }
-            entry::retire_folder(&self.directory)
+            let retired = entry::retire_folder(&self.directory)?;
+            self.live().is_removed = true;
+            Ok(retired)
         })
     }
 

@@ -29,6 +29,8 @@ struct Live<K: Run> {
     entry: Entry<K::Spec>,
     /// Whether it is cancelled, on disk, and its trainer has not ended yet.
     is_cancelled: bool,
+    /// Whether it was removed: its folder may be that of another job of its name.
+    is_removed: bool,
     /// Whether it is asked to end with the part of its work that it does next.
     is_finishing: bool,
     /// What it waits for, if that is known.
@@ -146,6 +148,7 @@ impl<K: Run> Record<K> {
         let live = Live {
             entry,
             is_cancelled: false,
+            is_removed: false,
             is_finishing: directory.join(files::FINISH).exists(),
             waiting: None,
             journal: Tail::on_disk(lines),
@@ -315,12 +318,24 @@ impl<K: Run> Record<K> {
         Ok(())
     }
 
+    /// Checks that it was not removed. Asked while `storing` is held.
+    ///
+    /// # Errors
+    /// When it was.
+    fn check_kept(&self) -> Result<(), Error> {
+        match self.live().is_removed {
+            true => Err(Error::not_found(K::JOB.name, &self.id, [])),
+            false => Ok(()),
+        }
+    }
+
     /// Stores an entry, or puts back the one before: what could not be made durable may still be on the disk, where
     /// the next start would find it.
     ///
     /// # Errors
     /// When the disk does not take it.
     fn save_or_undo(&self, entry: &Entry<K::Spec>, before: &Entry<K::Spec>) -> Result<(), Error> {
+        self.check_kept()?;
         entry::save::<K>(&self.directory, entry).inspect_err(|_| {
             // The disk that failed may fail again; then both are told of.
             self.save_or_warn(before);
@@ -403,7 +418,8 @@ impl<K: Run> Record<K> {
 
     /// Stores an entry. A full disk must not end a job whose state is in memory; the next time it may work.
     fn save_or_warn(&self, entry: &Entry<K::Spec>) {
-        if let Err(error) = entry::save::<K>(&self.directory, entry) {
+        let saved = self.check_kept().and_then(|()| entry::save::<K>(&self.directory, entry));
+        if let Err(error) = saved {
             tracing::error!(id = self.id, error = error.detail, "cannot save the state of {}", K::JOB.one);
         }
     }
@@ -442,6 +458,7 @@ mod tests {
     use pba_search::{Event, Search, SearchSpec, journal};
 
     use super::*;
+    use crate::error::Cause;
     use crate::metrics::Metrics;
 
     fn begun(folder: &Path) -> Record<Search> {
@@ -488,6 +505,25 @@ mod tests {
         record.progressed(progress(650), &metrics);
         record.progressed(progress(800), &metrics);
         assert_eq!(metrics.search_images_trained.get(), 700 + 150);
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_job_that_is_removed_touches_no_other_of_its_name() {
+        let folder = tempfile::tempdir().unwrap();
+        let record = begun(folder.path());
+        assert_eq!(record.retire().unwrap_err().cause, Cause::Conflict, "it runs");
+        record.enter(JobState::Failed, None);
+        let retired = record.retire().unwrap();
+        assert!(retired.exists() && !record.directory().exists());
+        let other = begun(folder.path());
+        // Whoever asked of the first one before it was removed.
+        for answer in [record.resume(), record.retire().map(drop), record.schedule_removed()] {
+            assert_eq!(answer.unwrap_err().cause, Cause::NotFound);
+        }
+        record.complain(Some("anything".to_owned()));
+        assert!(retired.exists());
+        let read = Record::<Search>::open(other.directory(), false).unwrap();
+        assert_eq!((read.state(), read.error()), (JobState::Running, None));
     }
 
     #[tokio::test(flavor = "multi_thread")]
