@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use pba_tests::search::{Event, Script, spec, trainer};
+use pba_search::{EvaluationEvent, journal};
+use pba_tests::search::{Event, Script, evaluation, spec, trainer};
 use pba_tests::{Download, Server};
 use serde_json::{Value, json};
 
@@ -99,6 +100,36 @@ fn a_watcher_over_a_restart_of_the_server() {
     let journal = server.wait_for_state(&id, "done");
     assert_eq!(journal["epoch"], 6);
     assert!(ids.by_ref().eq(1..=server.journal(&id).lines().count()));
+}
+
+/// Memory holds nothing of the journal of a job that has ended: its watchers are told from the file.
+#[test]
+fn a_long_journal_is_told_whole() {
+    const EPOCHS: u32 = 20_000;
+    let script = Script::idles();
+    let server = Server::with_trainer(script.path());
+    let jobs = "evaluations";
+    let id = server.start_job(jobs, &evaluation(json!({ "epochs": EPOCHS, "schedule": null })));
+    server.wait_for_job(jobs, &id, "running");
+    assert_eq!(server.send("DELETE", &format!("/v1/{jobs}/{id}"), b"").json()["state"], "cancelled");
+    // What its trainer would have written.
+    let spec = serde_json::from_value(server.job(jobs, &id)["spec"].clone()).unwrap();
+    let (spec, dataset_digest) = (Box::new(spec), "0".repeat(64));
+    let begun = EvaluationEvent::Evaluating { spec, schedule_digest: None, dataset_digest };
+    let trained = (1..EPOCHS).map(|epoch| EvaluationEvent::Trained { epoch, train_loss: Some(0.5) });
+    let lines = std::iter::once(begun).chain(trained).map(|event| journal::line(&event));
+    let kept: String = lines.enumerate().map(|(at, line)| journal::kept(&line, at + 1)).collect();
+    std::fs::write(server.job_folder(jobs, &id).join("events.jsonl"), kept).unwrap();
+    let server = server.killed_and_restarted(script.path());
+    let journal = server.journal_of(jobs, &id);
+    assert_eq!(journal.lines().count(), EPOCHS as usize);
+    for seen in [0, 1, 9_999, EPOCHS as usize - 1, EPOCHS as usize] {
+        let mut watcher = server.events_of(jobs, &id, Some(seen));
+        let events: Vec<Event> = watcher.by_ref().collect();
+        assert!(watcher.ended_well, "the stream broke off");
+        check(&events, seen, &journal, "cancelled");
+    }
+    server.assert_healthy();
 }
 
 #[test]
