@@ -137,8 +137,11 @@ fn what_the_disk_refuses_has_not_happened() {
         }
     }
     // A removal that may be undone by a power failure has not happened either.
-    let server = tampered("error=EIO:when=4", data_folder(), &[]);
-    assert_eq!(server.send("PUT", "/v1/schedules/mine", document("mine", 3).as_bytes()).status, 201);
+    let data = data_folder();
+    let adds = Server::start_on(Arc::clone(&data), &[]);
+    assert_eq!(adds.send("PUT", "/v1/schedules/mine", document("mine", 3).as_bytes()).status, 201);
+    drop(adds);
+    let server = tampered("error=EIO:when=1", data, &[]);
     assert_eq!(server.send("DELETE", "/v1/schedules/mine", b"").status, 500);
     assert_eq!(server.get("/v1/schedules/mine").status, 200);
     assert!(server.data().path().join("schedules/mine.json").exists());
