@@ -5,6 +5,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use pba_tests::power_loss::is_possible;
@@ -12,6 +13,7 @@ use pba_tests::search::{Script, assert_no_trainer, evaluation, spec, trainer};
 use pba_tests::server::data_folder;
 use pba_tests::{Answer, Server, wait_for};
 use serde_json::{Value, json};
+use tempfile::TempDir;
 
 /// Keeps a file from being replaced, until it is dropped.
 struct Obstacle(PathBuf);
@@ -146,6 +148,100 @@ fn a_lock_that_is_removed_lets_no_second_writer_in() {
     assert_eq!(answer.status, 409, "{}", answer.text());
     assert!(answer.problem().detail.contains("moved away"), "{}", answer.text());
     assert!(elsewhere.path().join("schedules/mine.json").exists());
+}
+
+/// A server that sees its data directory as a shell script mounts it, at `$0`, before it becomes the server; none
+/// where users may mount nothing.
+fn mounted(mount: &str, data: &Arc<TempDir>, flags: &[&str]) -> Option<Server> {
+    let may_mount = Command::new("unshare").args(["-rm", "true"]).status();
+    if !may_mount.is_ok_and(|status| status.success()) {
+        eprintln!("skipped: this machine does not let its users mount anything");
+        return None;
+    }
+    let server = Server::command(data.path(), flags);
+    let mut command = Command::new("unshare");
+    command.args(["-rm", "sh", "-c", &format!("{mount} && exec \"$@\"")]).arg(data.path());
+    command.arg(server.get_program()).args(server.get_args()).current_dir("/");
+    Some(Server::run(command, Arc::clone(data)))
+}
+
+#[test]
+fn a_data_directory_that_is_read_only_is_streamed_from() {
+    let script = Script::idles();
+    let mount = "mount --bind \"$0\" \"$0\" && mount -o remount,bind,ro \"$0\"";
+    let Some(server) = mounted(mount, &data_folder(), &["--trainer", script.path()]) else { return };
+    assert_eq!(server.epoch("shapes/epochs/0/batches?split=test&shard=0/50").indices().len(), 40);
+    let document = server.get("/v1/schedules/svhn-pba").text().replace("svhn-pba", "mine");
+    let search = spec(json!({})).to_string();
+    for (method, target, body) in [("PUT", "/v1/schedules/mine", document), ("POST", "/v1/searches", search)]
+    {
+        let answer = server.send(method, target, body.as_bytes());
+        assert_eq!(answer.status, 503, "{}", answer.text());
+        let problem = answer.problem();
+        assert_eq!(problem.kind, "urn:pba:problem:read-only");
+        assert!(problem.detail.contains("Read-only file system"), "{problem:?}");
+    }
+    for target in ["/readyz", "/v1/schedules", "/v1/searches", "/v1/schedules/cifar10-pba"] {
+        assert_eq!(server.get(target).status, 200, "{target}");
+    }
+    assert!(server.process.stderr().contains("Read-only file system"), "{}", server.process.stderr());
+    server.assert_healthy();
+}
+
+/// The trainer has to import the dataset again, for which there is no room: that is no fault of the spec.
+#[test]
+fn a_search_whose_dataset_does_not_fit_the_disk_is_refused_as_that() {
+    let Some(trainer) = trainer() else { return };
+    let data = pba_tests::server::empty_data_folder();
+    let mount = "mount -t tmpfs -o size=100m none \"$0\"";
+    let Some(server) = mounted(mount, &data, &["--trainer", &trainer]) else { return };
+    // As the server sees it.
+    let seen = format!("/proc/{}/root{}", server.process.id(), data.path().display());
+    fs::remove_dir_all(format!("{seen}/datasets")).unwrap();
+    let mut file = fs::File::create(format!("{seen}/fill")).unwrap();
+    while std::io::Write::write(&mut file, &[0; 1 << 12]).is_ok() {}
+    let answer = server.send("POST", "/v1/searches", spec(json!({})).to_string().as_bytes());
+    assert_eq!(answer.status, 507, "{}", answer.text());
+    assert!(answer.problem().detail.contains("No space left"), "{}", answer.text());
+    server.assert_healthy();
+}
+
+/// Pipes in place of files, to which nobody writes.
+#[test]
+fn nobody_waits_for_a_pipe_in_a_data_directory() {
+    let (script, data) = (Script::idles(), data_folder());
+    let server = Server::start_on(Arc::clone(&data), &["--trainer", script.path()]);
+    let id = server.start_search(&spec(json!({})));
+    server.wait_for_state(&id, "running");
+    let server = server.killed_and_restarted(script.path());
+    assert_eq!(server.send("DELETE", &format!("/v1/searches/{id}"), b"").status, 200);
+    let document = server.get("/v1/schedules/svhn-pba").text().replace("svhn-pba", "mine");
+    drop(server);
+    let entry = data.path().join("searches").join(&id).join("search.json");
+    fs::remove_file(&entry).unwrap();
+    let pipes = ["schedules/pipe.json", "searches/pipe", "schedules/mine.json.partial"];
+    for pipe in pipes.map(|pipe| data.path().join(pipe)).iter().chain([&entry]) {
+        assert!(Command::new("mkfifo").arg(pipe).status().unwrap().success());
+    }
+    let server = Server::start_on(Arc::clone(&data), &["--trainer", script.path()]);
+    let replica = Server::start_on(Arc::clone(&data), &[]);
+    for server in [&server, &replica] {
+        assert_eq!(server.search(&id)["state"], "failed");
+        assert!(server.search(&id)["error"].as_str().unwrap().contains("not a regular file"));
+        assert_eq!(server.get("/v1/schedules/pipe").status, 404);
+        server.assert_healthy();
+    }
+    // It is in the way, which is said.
+    let refused = server.send("PUT", "/v1/schedules/mine", document.as_bytes());
+    assert_eq!(refused.status, 500, "{}", refused.text());
+    drop((server, replica));
+    // Nor is it locked.
+    fs::remove_file(data.path().join("lock")).unwrap();
+    assert!(Command::new("mkfifo").arg(data.path().join("lock")).status().unwrap().success());
+    let server = Server::start_on(data, &[]);
+    let refused = server.send("PUT", "/v1/schedules/mine", document.as_bytes());
+    assert_eq!(refused.status, 409, "{}", refused.text());
+    assert!(refused.problem().detail.contains("cannot be locked"), "{}", refused.text());
 }
 
 fn etag(server: &Server, schedule: &str) -> Option<String> {

@@ -98,6 +98,24 @@ fn they_are_described_and_sent_at_one_size() {
 }
 
 #[test]
+fn a_base_that_makes_no_batches_is_told_at_the_import_and_one_that_is_not_known_is_not_shown() {
+    let (folder, data) = (photos(), pba_tests::server::data_folder());
+    let broken = data.path().join("broken");
+    std::fs::create_dir(&broken).unwrap();
+    let config = data.path().join("photos.toml");
+    let (photos, broken) = (folder.path().display(), broken.display());
+    let text = format!(
+        "[datasets]\nphotos = {{ path = \"{photos}\", base = \"flip\" }}\nbroken = {{ path = \"{broken}\" }}\n"
+    );
+    std::fs::write(&config, text).unwrap();
+    let server = Server::start_on(std::sync::Arc::clone(&data), &["--config", config.to_str().unwrap()]);
+    assert!(server.process.stderr().contains("its images differ in size"), "{}", server.process.stderr());
+    assert_eq!(server.get("/v1/datasets/photos").json()["base"], "flip");
+    let failed = server.get("/v1/datasets/broken").json();
+    assert_eq!((&failed["state"], &failed["base"]), (&"failed".into(), &serde_json::Value::Null));
+}
+
+#[test]
 fn the_same_bytes_however_they_are_made() {
     let folder = photos();
     let server = serve(&folder, &[]);

@@ -97,6 +97,8 @@ pub mod exit {
     pub const INTERRUPTED: u8 = 3;
     /// Its device failed; what a new process can do about it, it does.
     pub const CRASHED: u8 = 4;
+    /// It failed because a disk is full.
+    pub const DISK_FULL: u8 = 5;
 }
 
 /// What a trainer is asked for.

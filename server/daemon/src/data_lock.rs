@@ -1,12 +1,13 @@
 //! The lock of a data directory.
 
+use std::io::ErrorKind;
 use std::path::Path;
 use std::time::Duration;
 
 use pba_files::Lock;
 use tokio::time::{Instant, sleep};
 
-use crate::error::Error;
+use crate::error::{Cause, Error};
 
 /// How long a new server waits for the lock: a server that was told to stop releases its port at once, but
 /// its data directory only when its trainer has exited.
@@ -23,7 +24,7 @@ const HELD: &str = "another server was using this server's data directory when t
 /// schedules and searches.
 pub(crate) struct DataLock {
     /// The lock; or why this server may not write, and the remedy.
-    lock: Result<Lock, String>,
+    lock: Result<Lock, Error>,
 }
 
 impl DataLock {
@@ -35,18 +36,25 @@ impl DataLock {
             match Lock::take(directory, FILE) {
                 Ok(Some(lock)) => break Ok(lock),
                 Ok(None) if Instant::now() < deadline => sleep(LOCK_POLL).await,
-                Ok(None) => break Err(HELD.to_owned()),
+                Ok(None) => break Err(Error::conflict(HELD)),
                 Err(error) => {
-                    break Err(format!(
+                    let detail = format!(
                         "this server cannot write to its data directory, because {} cannot be locked: {error}; \
                          give this server its own directory with --data-dir",
                         directory.join(FILE).display()
-                    ));
+                    );
+                    break Err(match error.kind() {
+                        ErrorKind::ReadOnlyFilesystem => Error::new(Cause::ReadOnly, detail),
+                        ErrorKind::StorageFull | ErrorKind::QuotaExceeded => {
+                            Error::new(Cause::DiskFull, detail)
+                        }
+                        _ => Error::conflict(detail),
+                    });
                 }
             }
         };
-        if let Err(refusal) = &lock {
-            tracing::warn!(directory = %directory.display(), "{refusal}; streams are not affected");
+        if let Err(Error { detail, .. }) = &lock {
+            tracing::warn!(directory = %directory.display(), "{detail}; streams are not affected");
         }
         DataLock { lock }
     }
@@ -59,9 +67,9 @@ impl DataLock {
     /// Refuses a change if this server may not write.
     ///
     /// # Errors
-    /// When another server writes to the data directory, or it cannot be locked.
+    /// When another server writes to the data directory, or it cannot be locked, as on a disk that is read-only.
     pub(crate) fn check_writer(&self) -> Result<(), Error> {
-        self.lock.as_ref().map(drop).map_err(Error::conflict)
+        self.lock.as_ref().map(drop).map_err(Error::clone)
     }
 
     /// Refuses a change if what was locked is no longer there, so that another server may write by now. Waits for the
@@ -70,7 +78,7 @@ impl DataLock {
     /// # Errors
     /// Those of [`DataLock::check_writer`]; when the data directory was moved, removed or replaced.
     pub(crate) fn check_in_place(&self) -> Result<(), Error> {
-        let lock = self.lock.as_ref().map_err(Error::conflict)?;
+        let lock = self.lock.as_ref().map_err(Error::clone)?;
         let what = match lock.is_in_place() {
             Ok(true) => return Ok(()),
             Ok(false) => "was moved away or removed, and something else is in its place".to_owned(),

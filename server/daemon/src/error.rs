@@ -46,6 +46,8 @@ pub(crate) enum Cause {
     Draining,
     Importing,
     DiskFull,
+    /// The data directory is on a file system that is mounted so.
+    ReadOnly,
     Internal,
 }
 
@@ -140,6 +142,10 @@ impl Error {
             ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge => {
                 tracing::error!(error = detail, "request failed");
                 Error::new(Cause::DiskFull, detail)
+            }
+            ErrorKind::ReadOnlyFilesystem => {
+                tracing::error!(error = detail, "request failed");
+                Error::new(Cause::ReadOnly, detail)
             }
             _ => Error::internal(detail),
         }

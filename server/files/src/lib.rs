@@ -205,7 +205,7 @@ pub fn replace_with<E: From<io::Error>>(
 ) -> Result<(), E> {
     let mut partial = path.to_owned();
     partial.as_mut_os_string().push(".partial");
-    let file = File::create(&partial)?;
+    let file = open_as(OpenOptions::new().write(true).create(true).truncate(true), &partial)?;
     let file = NamedTempFile::from_parts(file, TempPath::try_from_path(partial)?);
     write(file.as_file())?;
     Ok(Replacement { path: path.to_owned(), file }.commit()?)

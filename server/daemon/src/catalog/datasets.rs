@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::{Duration, Instant};
 
-use pba_augment::Base;
+use pba_augment::{Base, Frame};
 use pba_datasets::{
     BUILT_IN, Dataset, DatasetError, Fault, Images, Normalization, Progress, SplitState, packed,
 };
@@ -213,6 +213,16 @@ impl Catalog {
                 let base = entry
                     .base
                     .unwrap_or_else(|| Base::of_dataset(dataset.shapes(), dataset.is_hidden_by_cutout()));
+                if let Some(base) = entry.base.filter(|base| base.frame == Frame::Full)
+                    && dataset.shapes().any(|shape| shape.is_none())
+                {
+                    tracing::warn!(
+                        dataset = name,
+                        %base,
+                        "its images differ in size, so its base makes no batches: requests must give one that begins \
+                         with random_resized_crop:N or resize:N,center_crop:N, as the configuration should"
+                    );
+                }
                 tracing::info!(dataset = name, "the dataset is served");
                 State::Ready(Arc::new(Served { dataset, base }))
             }
@@ -305,7 +315,7 @@ impl Entry {
             State::Failed(error) => {
                 described.state = DatasetState::Failed;
                 described.error = Some(error.to_string());
-                Some(self.base.unwrap_or_else(|| Base::of_dataset([], false)))
+                self.base
             }
             State::Ready(served) => {
                 let splits = &served.dataset.splits;

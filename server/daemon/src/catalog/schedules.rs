@@ -95,8 +95,10 @@ impl Registry {
     /// # Errors
     /// When the directory cannot be created or listed.
     pub(crate) fn open(directory: &Path, is_writer: bool, bounds: Bounds) -> anyhow::Result<Registry> {
-        pba_files::create_folder(directory)
-            .with_context(|| format!("cannot create {}", directory.display()))?;
+        if is_writer {
+            pba_files::create_folder(directory)
+                .with_context(|| format!("cannot create {}", directory.display()))?;
+        }
         let schedules = RwLock::new(Arc::new(load(directory, &Schedules::new(), true)?));
         let changing = Mutex::new(());
         Ok(Registry { directory: directory.to_owned(), is_writer, bounds, schedules, changing })
@@ -329,7 +331,16 @@ fn load(directory: &Path, known: &Schedules, warns: bool) -> anyhow::Result<Sche
     let mut schedules: Schedules =
         published.map(|schedule| (schedule.name().to_owned(), Stored::new(schedule, None))).collect();
     let cannot_list = || format!("cannot list {}", directory.display());
-    for file in std::fs::read_dir(directory).with_context(cannot_list)? {
+    let files = match std::fs::read_dir(directory) {
+        // Nobody who may write has been here.
+        Err(error)
+            if error.kind() == ErrorKind::NotFound && known.values().all(|known| known.file.is_none()) =>
+        {
+            None
+        }
+        files => Some(files.with_context(cannot_list)?),
+    };
+    for file in files.into_iter().flatten() {
         let path = file.with_context(cannot_list)?.path();
         if path.extension().is_none_or(|extension| extension != "json") {
             continue;

@@ -54,6 +54,7 @@ causes! {
     Draining: SERVICE_UNAVAILABLE, "draining", "the server is shutting down";
     Importing: SERVICE_UNAVAILABLE, "importing", "the dataset is being imported";
     DiskFull: INSUFFICIENT_STORAGE, "disk-full", "the server's disk is full";
+    ReadOnly: SERVICE_UNAVAILABLE, "read-only", "the server's disk is read-only";
     Internal: INTERNAL_SERVER_ERROR, "internal", "the server is at fault";
 }
 
@@ -91,7 +92,7 @@ impl IntoResponse for Error {
 fn retry_after(cause: Cause) -> Option<&'static str> {
     match (cause, row(cause).0) {
         // Jobs take minutes, and somebody has to build a trainer or to remove something.
-        (Cause::Busy | Cause::NoTrainer | Cause::TooMany, _) => Some("30"),
+        (Cause::Busy | Cause::NoTrainer | Cause::ReadOnly | Cause::TooMany, _) => Some("30"),
         // As long as the first attempts to mend it take.
         (Cause::Damaged, _) => Some("2"),
         (_, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE) => Some("1"),

@@ -13,7 +13,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::process::{Child, Command};
 use tokio::time::timeout;
 
-use crate::error::Error;
+use crate::error::{Cause, Error};
 
 const NAME: &str = "pba-trainer";
 /// Time that a trainer gets to say what devices there are; it loads libtorch for that.
@@ -102,7 +102,14 @@ impl Trainer {
             {
                 Err(Error::field(&error.field, &error.message))
             }
-            Ok(Line::Report(Report::Failed { error })) => Err(Error::body(error)),
+            Ok(Line::Report(Report::Failed { error }))
+                if output.status.code() == Some(exit::DISK_FULL.into()) =>
+            {
+                tracing::error!(error, "a job cannot be checked");
+                Err(Error::new(Cause::DiskFull, error))
+            }
+            // What is asked was right: no field is named.
+            Ok(Line::Report(Report::Failed { error })) => Err(Error::internal(error)),
             _ => match String::from_utf8_lossy(&output.stderr).trim() {
                 "" => Err(missing(&output.status)),
                 reason => Err(missing(&reason)),
