@@ -303,6 +303,28 @@ fn pure_crates_read_no_clock_touch_no_file_start_no_thread() {
 }
 
 #[test]
+fn files_of_a_data_directory_are_read_in_one_way() {
+    const BANNED: [&str; 4] = ["fs::read(", "fs::read_to_string(", "File::open(", "File::create("];
+    let server = repository("server");
+    let folders = ["daemon/src/catalog", "daemon/src/jobs"].map(|folder| sources(&server.join(folder)));
+    let own = ["run_dir", "checkpoint", "checkpoints", "schedules", "population"];
+    let own = own.map(|name| server.join(format!("trainer/src/{name}.rs")));
+    for source in folders.into_iter().flatten().chain(own) {
+        let text = std::fs::read_to_string(&source).unwrap();
+        for (number, line) in code(&text) {
+            for banned in BANNED {
+                assert!(
+                    !line.contains(banned),
+                    "{}:{number} has {banned}...): a FIFO would be waited for, and a device has no end; \
+                     use pba_files::read, read_text, open or open_as",
+                    source.display()
+                );
+            }
+        }
+    }
+}
+
+#[test]
 fn only_the_trainer_names_torch() {
     for (name, package) in packages() {
         for dependency in package.dependencies.iter().filter(|d| d.contains("tch") || d.contains("torch")) {

@@ -87,7 +87,7 @@ fn compare(checked: &Checked, run_dir: &RunDir) -> anyhow::Result<()> {
         schedule_digests: schedule_digests.clone(),
         dataset_digest: dataset.digest().to_string(),
     };
-    let (mut comparison, mut journal) = resume::<Comparison>(Some(run_dir), &begun)?;
+    let (mut comparison, mut journal) = resume::<Comparison>(Some(run_dir), &begun, dataset)?;
     ensure!(
         comparison.schedule_digests == schedule_digests,
         "the run folder holds a comparison of schedules of these names with different content"

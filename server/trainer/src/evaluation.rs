@@ -98,7 +98,7 @@ fn evaluate(
         schedule_digest: schedule_digest.clone(),
         dataset_digest: dataset.digest().to_string(),
     };
-    let (mut evaluation, mut journal) = resume::<Evaluation>(run_dir.as_ref(), &started)?;
+    let (mut evaluation, mut journal) = resume::<Evaluation>(run_dir.as_ref(), &started, dataset)?;
     ensure!(
         evaluation.schedule_digest == schedule_digest,
         "the run folder holds an evaluation of a schedule {:?} with different content",

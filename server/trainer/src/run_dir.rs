@@ -19,12 +19,14 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
+use pba_datasets::Dataset;
 use pba_files::Lock;
 use pba_search::journal::{self, Kept, Replay, replay_to};
 use pba_search::protocol::{Report, files};
 use pba_search::{Run, Spec};
+use serde_json::Value;
 
-use crate::{checkpoint, report, signals};
+use crate::{checkpoint, data, report, signals};
 
 /// Between two tries to lock a folder.
 const LOCK_POLL: Duration = Duration::from_millis(50);
@@ -141,7 +143,11 @@ impl RunDir {
 ///
 /// # Errors
 /// When the folder holds another run, or its journal cannot be read or written.
-pub(crate) fn resume<R: Run>(run_dir: Option<&RunDir>, started: &R::Event) -> anyhow::Result<(R, Journal)> {
+pub(crate) fn resume<R: Run>(
+    run_dir: Option<&RunDir>,
+    started: &R::Event,
+    dataset: &Dataset,
+) -> anyhow::Result<(R, Journal)> {
     let (asked, dataset_digest) = R::begin(started).expect("a run is begun by its first event");
     let (replayed, mut journal) = match run_dir {
         Some(run_dir) => run_dir.journal::<R>()?,
@@ -156,7 +162,7 @@ pub(crate) fn resume<R: Run>(run_dir: Option<&RunDir>, started: &R::Event) -> an
         return Ok((asked, journal));
     };
     // A run folder belongs to one spec. Only where it runs may change.
-    if *run.spec() != asked.spec().placed_as(run.spec()) {
+    if !is_same(run.spec(), &asked.spec().placed_as(run.spec()), dataset)? {
         let spec = serde_json::to_string(run.spec()).expect("a spec is written as JSON");
         bail!("the run folder holds another {}: {spec}", R::JOB.name);
     }
@@ -167,6 +173,17 @@ pub(crate) fn resume<R: Run>(run_dir: Option<&RunDir>, started: &R::Event) -> an
     );
     report::tell(&Report::Resumed { epoch: run.epoch(), events });
     Ok((run, journal))
+}
+
+/// Whether two specs mean the same: a base augmentation that is named may be the dataset's own.
+fn is_same<S: Spec>(one: &S, other: &S, dataset: &Dataset) -> anyhow::Result<bool> {
+    let without_base = |spec: &S| -> anyhow::Result<Value> {
+        let mut fields = serde_json::to_value(spec)?;
+        fields["base"].take();
+        Ok(fields)
+    };
+    let base = |spec: &S| data::base(spec.training().base.as_deref(), dataset);
+    Ok(one == other || (base(one)? == base(other)? && without_base(one)? == without_base(other)?))
 }
 
 /// The journal, open for more.

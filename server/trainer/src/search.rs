@@ -74,7 +74,7 @@ fn search(Checked { job, own_val }: Checked, run_dir: RunDir) -> anyhow::Result<
     let Job { spec, dataset, pictures, placement, .. } = &job;
     let dataset_digest = dataset.digest().to_string();
     let started = Event::Started { spec: Box::new(spec.clone()), dataset_digest };
-    let (mut search, mut journal) = resume::<Search>(Some(&run_dir), &started)?;
+    let (mut search, mut journal) = resume::<Search>(Some(&run_dir), &started, dataset)?;
     let (train_size, val_size) = (spec.train_size.unwrap_or(0), spec.val_size.unwrap_or(0));
     let split_seed = spec.training.split_seed;
     let (train, score) = match &own_val {

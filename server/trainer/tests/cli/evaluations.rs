@@ -53,6 +53,14 @@ fn an_evaluation_that_is_killed_ends_as_if_nothing_had_happened() {
     assert_eq!(journal(killed.path()), expected);
     assert_eq!(checkpoints(killed.path()).last(), checkpoints(whole.path()).last());
 
+    // That of the dataset, by name: it means the same.
+    let mut named = spec.clone();
+    assert!(named["base"].is_null(), "{named}");
+    named["base"] = "pad_crop:4,flip".into();
+    let output = evaluation_in(killed.path(), &named).wait_with_output().unwrap();
+    assert!(text(&output).starts_with("{\"event\":\"resumed\",\"epoch\":"), "{}", text(&output));
+    assert_eq!(journal(killed.path()), expected);
+
     let mut other = spec;
     other["seed"] = 4.into();
     let output = evaluation_in(killed.path(), &other).wait_with_output().unwrap();
