@@ -66,7 +66,7 @@ class Script:
 
 
 def of_the_request(request: str, answer: bytes) -> bytes:
-    """An answer that holds a stream also says which request it answers, as do its checksums; wrong ones stay wrong."""
+    """An answer that holds a stream also says which request it answers, and with which schema."""
     if b"PBA-Request" in answer or not request:
         return answer
     target = urlsplit(request.split(" ")[1])
@@ -76,8 +76,13 @@ def of_the_request(request: str, answer: bytes) -> bytes:
         return answer
     parts = [*found.groups(), *(part for pair in parse_qsl(target.query) for part in pair)]
     asked = xxhash.xxh3_64_intdigest("".join(f"{len(part)}:{part}" for part in parts).encode())
-    head, _, body = rest.partition(b"\r\n\r\n")
-    return status + b"\r\nPBA-Request: %016x\r\n" % asked + head + b"\r\n\r\n" + sealed_for(body, asked)
+    head, _ = next(messages(rest.partition(b"\r\n\r\n")[2]), (b"", b""))
+    return status + b"\r\n" + answers(asked, head).encode() + rest
+
+
+def answers(asked: int, schema: bytes) -> str:
+    """Headers of an answer to a request."""
+    return f"PBA-Request: {asked:016x}\r\nPBA-Schema: {checksum_of(schema, b'', asked, 0):016x}\r\n"
 
 
 def answer(body: bytes, status: str = "200 OK", kind: str = "application/vnd.apache.arrow.stream", more: str = "") -> bytes:
@@ -114,7 +119,7 @@ CHECKSUM = re.compile(rb"xxh3:([0-9a-f]{16})")
 
 
 def sealed(stream: bytes) -> bytes:
-    """The same with the checksum of each message, of a request whose own is 0."""
+    """The same with the checksum of each message."""
     stream = CHECKSUM.sub(UNSET.encode(), stream)
     out, before, number = b"", 0, 0
     for head, body in messages(stream):
@@ -122,22 +127,6 @@ def sealed(stream: bytes) -> bytes:
         out += head.replace(UNSET.encode(), b"xxh3:%016x" % checksum, 1) + body
         before, number = before or checksum, number + 1 if before else 0
     return out + stream[len(out) :]
-
-
-def sealed_for(stream: bytes, asked: int) -> bytes:
-    """A sealed stream as the answer to a request; those of its checksums that are wrong stay wrong."""
-    out, place, number = b"", 0, 0
-    before = (0, asked)
-    for head, body in messages(stream):
-        found = CHECKSUM.search(head)
-        if found is None:
-            break
-        expected = [checksum_of(head, body, seed, number) for seed in before]
-        checksum = int(found[1], 16) ^ expected[0] ^ expected[1]
-        out += head[: found.start(1)] + b"%016x" % checksum + head[found.end(1) :] + body
-        before, number = (before, number + 1) if place else ((int(found[1], 16), checksum), 0)
-        place += len(head) + len(body)
-    return out + stream[place:]
 
 
 def messages(stream: bytes) -> Iterator[Tuple[bytes, bytes]]:
@@ -486,17 +475,18 @@ def test_every_flipped_bit_of_a_stream_is_noticed() -> None:
 def test_a_message_that_belongs_elsewhere_is_noticed(server: Server) -> None:
     """Whole messages, each as the server sent it: of another shard at the same place, twice, or exchanged."""
 
-    def whole(shard: int) -> Tuple[bytes, List[bytes], str]:
+    def whole(shard: int) -> Tuple[bytes, List[bytes], int]:
         target = EpochRequest("shapes", 3, split="test", schedule="cifar10-pba", shard=(shard, 2)).target(0)
         with urllib.request.urlopen(server.url + target) as sent:
-            stream, asked = sent.read(), sent.headers["pba-request"]
+            stream, asked = sent.read(), int(sent.headers["pba-request"], 16)
         pieces = [head + body for head, body in messages(stream)]
         return stream[sum(map(len, pieces)) :], pieces, asked
 
     (end, right, asked), (_, other, _) = whole(0), whole(1)
+    assert right[0] != other[0]
 
     def read(wrong: List[bytes], **options: bool) -> Tuple[bytes, int]:
-        first = answer(b"".join(wrong) + end, more=f"PBA-Request: {asked}\r\n")
+        first = answer(b"".join(wrong) + end, more=answers(asked, right[0]))
         with Script(first) as script:
             client = Client([script.url, server.url], **options)
             request = EpochRequest("shapes", 3, split="test", schedule="cifar10-pba", shard=(0, 2))

@@ -8,7 +8,6 @@ use arrow_buffer::Buffer;
 use arrow_ipc::convert::try_schema_from_ipc_buffer;
 use arrow_ipc::reader::StreamDecoder;
 use arrow_schema::SchemaRef;
-use pba_wire::checksum::Asked;
 use pba_wire::stream;
 
 use crate::error::ClientError;
@@ -56,6 +55,11 @@ impl Decoding {
     /// The schema, once it has come.
     pub(crate) fn schema(&mut self) -> Option<SchemaRef> {
         self.schema.take().or_else(|| self.decoder.schema())
+    }
+
+    /// The message that came first, where it came from a socket.
+    pub(crate) fn schema_message(&self) -> Option<&[u8]> {
+        self.messages.as_ref()?.schema()
     }
 
     /// The batch that was decoded last, once.
@@ -132,7 +136,7 @@ pub(crate) fn text<'a>(schema: &'a SchemaRef, key: &str) -> &'a str {
 /// that is refused, and why that is.
 ///
 /// This is what an [`EpochStream`](crate::EpochStream) makes of the bytes that a server sends, but for the
-/// comparison with what was asked, whose checksum is 0 here; for tests.
+/// comparison with what was asked; for tests.
 ///
 /// # Errors
 /// When the answer does not begin with a schema of images that is whole.
@@ -141,7 +145,7 @@ pub fn decode_answer<'a>(
     checks: bool,
 ) -> Result<(SchemaRef, Vec<RecordBatch>, Option<ClientError>), ClientError> {
     let mut pieces = pieces.into_iter();
-    let mut decoding = Decoding::new(Some(Messages::new(checks.then_some(Asked(0)))));
+    let mut decoding = Decoding::new(Some(Messages::new(checks)));
     let (mut schema, mut batches) = (None, Vec::new());
     let end = loop {
         if decoding.is_empty() {

@@ -5,8 +5,7 @@ use std::time::{Duration, Instant};
 
 use arrow_array::RecordBatch;
 use arrow_schema::SchemaRef;
-use pba_wire::checksum::{self, Asked};
-use pba_wire::{EpochRequest, Query, stream};
+use pba_wire::{EpochRequest, Query, checksum, stream};
 
 use crate::address::segment;
 use crate::decoding::{Count, Decoding, announced, columns, text};
@@ -49,8 +48,8 @@ pub struct EpochStream {
 
 struct Connection {
     body: Body,
-    /// What the server says of the request that it answers, where that is checked.
-    answers: Option<Asked>,
+    /// Whether it has to be the answer to what was asked.
+    checks: bool,
     decoding: Decoding,
 }
 
@@ -240,9 +239,9 @@ impl EpochStream {
         let replica = self.replicas.at(self.replica);
         let body = replica.stream(&path).await?;
         self.stats.shares_memory = !matches!(body, Body::Http(_));
-        let answers = replica.checks.then(|| Asked::of_header(body.header(checksum::REQUEST_HEADER)));
-        let messages = (!self.stats.shares_memory).then(|| Messages::new(answers));
-        let mut connection = Connection { body, answers, decoding: Decoding::new(messages) };
+        let checks = replica.checks;
+        let messages = (!self.stats.shares_memory).then(|| Messages::new(checks));
+        let mut connection = Connection { body, checks, decoding: Decoding::new(messages) };
         let schema = loop {
             if !connection.advance(replica.stall, &mut self.stats.bytes).await? {
                 return Err(ClientError::Stream("it does not start with a schema".to_owned()));
@@ -284,14 +283,23 @@ impl EpochStream {
 
     /// The server must answer what was asked, and nothing else that a proxy or a broken network made of it.
     fn check_request(&self, connection: &Connection) -> Result<(), ClientError> {
-        let asked = checksum::of_request(&self.dataset, &self.epoch.to_string(), &self.query());
-        match &connection.answers {
-            Some(answered) if *answered != asked => Err(ClientError::Stream(format!(
-                "the server answers another request than was sent: {} is {answered}, and should be {asked}",
-                checksum::REQUEST_HEADER
-            ))),
-            _ => Ok(()),
+        if !connection.checks {
+            return Ok(());
         }
+        let asked = checksum::of_request(&self.dataset, &self.epoch.to_string(), &self.query());
+        let says = |header: &str, expected: String| match connection.body.header(header) {
+            found if found == expected => Ok(()),
+            found => Err(ClientError::Stream(format!(
+                "the server answers another request than was sent: {header} is {found:?}, and should be {expected}"
+            ))),
+        };
+        says(checksum::REQUEST_HEADER, asked.to_string())?;
+        let Some(schema) = connection.decoding.schema_message() else { return Ok(()) };
+        let schema = checksum::of_schema(schema, asked);
+        says(
+            checksum::SCHEMA_HEADER,
+            schema.map_err(|error| ClientError::Stream(error.to_string()))?.to_string(),
+        )
     }
 
     fn check(&self, schema: &SchemaRef, key: &str, expected: impl ToString) -> Result<(), ClientError> {

@@ -2,7 +2,7 @@
 
 use arrow_buffer::{Buffer, MutableBuffer};
 use arrow_ipc::{Message, MessageHeader, root_as_message};
-use pba_wire::checksum::{self, Asked};
+use pba_wire::checksum;
 
 use crate::error::ClientError;
 
@@ -18,8 +18,7 @@ const ROOM_BYTES: usize = 16 << 20;
 
 /// Puts messages together, and checks the checksum that each carries, unless something else answers for the bytes.
 pub(crate) struct Messages {
-    /// The request that is answered, unless checksums are not checked.
-    asked: Option<Asked>,
+    checks: bool,
     arriving: MutableBuffer,
     /// Length of what precedes the body, and of the whole message, as far as known.
     head: Option<usize>,
@@ -27,13 +26,19 @@ pub(crate) struct Messages {
     /// Checksum of the schema, and how many batches came after it.
     stream: Option<u64>,
     batches: u64,
+    /// The schema's message.
+    schema: Option<Buffer>,
 }
 
 impl Messages {
-    /// Of an answer to a request, whose checksums are checked; or are not, without one.
-    pub(crate) fn new(asked: Option<Asked>) -> Messages {
+    pub(crate) fn new(checks: bool) -> Messages {
         let arriving = MutableBuffer::default();
-        Messages { asked, arriving, head: None, whole: None, stream: None, batches: 0 }
+        Messages { checks, arriving, head: None, whole: None, stream: None, batches: 0, schema: None }
+    }
+
+    /// The message that came first.
+    pub(crate) fn schema(&self) -> Option<&[u8]> {
+        self.schema.as_deref()
     }
 
     /// Takes bytes up to the end of the next message, and returns that; none if it is not complete.
@@ -85,15 +90,16 @@ impl Messages {
     fn complete(&mut self, head: usize) -> Result<Buffer, ClientError> {
         let message: Buffer = std::mem::take(&mut self.arriving).into();
         (self.head, self.whole) = (None, None);
-        if let Some(asked) = self.asked.filter(|_| head > PREFIX_BYTES) {
+        if self.checks && head > PREFIX_BYTES {
             let (head, body) = message.split_at(head);
-            let found = checksum::check(head, body, self.stream.unwrap_or(asked.0), self.batches)
+            let found = checksum::check(head, body, self.stream.unwrap_or(0), self.batches)
                 .map_err(|error| wrong(error.to_string()))?;
             match self.stream {
                 None => self.stream = Some(found),
                 Some(_) => self.batches += 1,
             }
         }
+        self.schema.get_or_insert_with(|| message.clone());
         Ok(message)
     }
 }

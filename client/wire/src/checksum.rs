@@ -12,17 +12,21 @@
 //!
 //! | message | `before` | `number` | `body` |
 //! | --- | --- | --- | --- |
-//! | the schema | the checksum of the request ([`of_request`]), as [`REQUEST_HEADER`] says | 0 | empty |
+//! | the schema | 0 | 0 | empty |
 //! | a batch | the checksum of the schema | batches of this answer before it | that of the message |
 //!
-//! So it covers every byte of the message, what was asked for (dataset, epoch, shard, batch size and every
-//! other parameter), if a client compares the header with what it asked for, all that the schema says (the
-//! recipe among it), and the message's place in the answer.
+//! The schema says of what its stream is: the recipe, the epoch, the shard, the batch size, and the first batch and the
+//! step. So the checksum of a batch covers every byte of its message, all that, and the message's place in the answer.
 //! A batch of another stream does not pass, nor does one of the same stream that comes twice or too early.
-//! That batches are missing at the end shows in their number, which the schema announces. Not covered are
-//! Arrow's end of stream, and HTTP.
 //!
-//! Messages in shared memory are not checked: there, it is left unset.
+//! The same request always gives the same bytes, and so does another that asks for the same in other words, as for a
+//! schedule by its digest. What binds the schema to the request stands in the head of the answer: [`REQUEST_HEADER`] is
+//! the checksum of the request as the server understood it ([`of_request`]), and [`SCHEMA_HEADER`] that of the schema
+//! with the first as its `before` ([`of_schema`]). A client that computes both from what it asked for and what it got
+//! knows that all it got is what it asked for.
+//!
+//! That batches are missing at the end shows in their number, which the schema announces. Not covered are Arrow's end of
+//! stream, and HTTP. Messages in shared memory are not checked: there, the checksum is left unset.
 
 use std::ops::Range;
 
@@ -76,7 +80,7 @@ pub struct Head {
 
 impl Head {
     /// A head in which [`UNSET`] stands once, as a string of a flatbuffer; `before` is the checksum of the
-    /// stream's schema, and for that the one of the request.
+    /// stream's schema, and 0 for that.
     ///
     /// # Errors
     /// When it does not.
@@ -125,19 +129,14 @@ pub fn check(head: &[u8], body: &[u8], before: u64, number: u64) -> Result<u64, 
 
 /// The header of an answer that holds a stream: the checksum of the request as the server understood it.
 pub const REQUEST_HEADER: &str = "pba-request";
+/// The header of an answer that holds a stream: the checksum of its schema as the answer to that request.
+pub const SCHEMA_HEADER: &str = "pba-schema";
 
-/// The checksum of a request for a stream, written as 16 hexadecimal digits.
+/// A checksum as headers have it: 16 hexadecimal digits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Asked(pub u64);
+pub struct Sum(u64);
 
-impl Asked {
-    /// What a header says; 0 if it says nothing.
-    pub fn of_header(text: &str) -> Asked {
-        Asked(u64::from_str_radix(text, 16).unwrap_or(0))
-    }
-}
-
-impl std::fmt::Display for Asked {
+impl std::fmt::Display for Sum {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{:016x}", self.0)
     }
@@ -147,11 +146,20 @@ impl std::fmt::Display for Asked {
 /// samples for its own, if it did not compare. It is XXH3 over dataset,
 /// epoch, and the names and values of the query in their order, decoded, each with its length in bytes and a
 /// colon in front.
-pub fn of_request(dataset: &str, epoch: &str, query: &str) -> Asked {
+pub fn of_request(dataset: &str, epoch: &str, query: &str) -> Sum {
     let pairs = form_urlencoded::parse(query.as_bytes()).flat_map(|(name, value)| [name, value]);
     let parts = [dataset.into(), epoch.into()].into_iter().chain(pairs);
     let text: String = parts.map(|part| format!("{}:{part}", part.len())).collect();
-    Asked(XxHash3_64::oneshot(text.as_bytes()))
+    Sum(XxHash3_64::oneshot(text.as_bytes()))
+}
+
+/// The checksum of a schema's message as the answer to a request: the one that it would have if the request's
+/// were its `before`.
+///
+/// # Errors
+/// When it has no place for a checksum.
+pub fn of_schema(message: &[u8], request: Sum) -> Result<Sum, ChecksumError> {
+    Ok(Sum(Head::new(message.to_vec(), request.0)?.checksum(&[], 0)))
 }
 
 /// The only place of a checksum in a head: a string of a flatbuffer, which has its length in front and a zero
@@ -216,6 +224,17 @@ mod tests {
         assert_eq!(asked, of_request("a b", "3", "base=pad_crop:4,flip&seed=1"));
         assert_ne!(asked, of_request("a b", "3", "base=pad_crop:4,flip&seed=2"));
         assert_ne!(of_request("a", "3", "x=12&y="), of_request("a", "3", "x=1&2y="));
+    }
+
+    #[test]
+    fn a_schema_answers_one_request() {
+        let (schema, _) = message();
+        let [one, other] = ["seed=1", "seed=2"].map(|query| of_request("a", "3", query));
+        assert_eq!(of_schema(&schema, one), of_schema(&schema, one));
+        assert_ne!(of_schema(&schema, one), of_schema(&schema, other));
+        let mut changed = schema.clone();
+        changed[9] ^= 1;
+        assert_ne!(of_schema(&schema, one), of_schema(&changed, one));
     }
 
     #[test]

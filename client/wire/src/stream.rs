@@ -30,6 +30,14 @@ pub const RECIPE: &str = "pba.recipe";
 pub const EPOCH: &str = "pba.epoch";
 /// Metadata key: seed.
 pub const SEED: &str = "pba.seed";
+/// Metadata key: shard of the epoch, `i/n`.
+pub const SHARD: &str = "pba.shard";
+/// Metadata key: images of each batch but perhaps the last.
+pub const BATCH_SIZE: &str = "pba.batch_size";
+/// Metadata key: number of the first batch of this answer in its shard.
+pub const START: &str = "pba.start";
+/// Metadata key: by how much the number of a batch is above that of the one before.
+pub const STEP: &str = "pba.step";
 /// Metadata key: how many batches this answer holds.
 pub const BATCHES: &str = "pba.batches";
 /// Metadata key: how many rows this answer holds.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 
-use pba_wire::checksum::{Asked, Head, REQUEST_HEADER};
+use pba_wire::checksum::Head;
 
 use crate::chaos::daemon::{Daemon, Launch};
 use crate::chaos::dice::Dice;
@@ -194,16 +194,13 @@ impl Stage {
 
 /// Replaces a text in the schema that an answer begins with, and its checksum accordingly.
 fn say(answer: &mut [u8], text: &str, other: &str) {
-    let beginning = String::from_utf8_lossy(answer).to_lowercase();
-    let asked = beginning.split_once(&format!("{REQUEST_HEADER}: ")).and_then(|(_, rest)| rest.get(..16));
-    let asked = Asked::of_header(asked.unwrap_or_default());
     let at = answer.windows(4).position(|mark| mark == [0xff; 4]);
     let Some(message) = at.and_then(|at| answer.get_mut(at..)) else { return };
     let Some(length) = message.get(4..8).and_then(|length| length.try_into().ok()) else { return };
     let Some(schema) = message.get_mut(..8 + u32::from_le_bytes(length) as usize) else { return };
     let Some(at) = schema.windows(text.len()).position(|part| part == text.as_bytes()) else { return };
     schema[at..at + other.len()].copy_from_slice(other.as_bytes());
-    if let Ok(head) = Head::new(schema.to_vec(), asked.0) {
+    if let Ok(head) = Head::new(schema.to_vec(), 0) {
         schema.copy_from_slice(&head.with(head.checksum(&[], 0)));
     }
 }

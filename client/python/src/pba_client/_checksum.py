@@ -1,20 +1,21 @@
 """The checksum that each message of a plain stream carries.
 
 `client/wire/src/checksum.rs` defines it: XXH3 over the body, seeded with that over the head (seeded with the
-schema's checksum, and for the schema the request's) and the number of batches before; the head is all that
-precedes the body, with zeros for the checksum's digits.
+schema's checksum, and for the schema with 0) and the number of batches before; the head is all that
+precedes the body, with zeros for the checksum's digits. Two headers bind the schema to the request.
 """
 
 from __future__ import annotations
 
 import re
-from typing import Any, Dict, NamedTuple, Optional
+from typing import Any, Dict, NamedTuple
 
 import xxhash
 
 from ._errors import StreamError
 
 REQUEST_HEADER = "pba-request"
+SCHEMA_HEADER = "pba-schema"
 
 _UNSET = b"0" * 16
 # A string of a flatbuffer has its length in front and a zero behind it.
@@ -29,11 +30,6 @@ def of_request(dataset: str, epoch: str, query: Dict[str, str]) -> str:
     return f"{xxhash.xxh3_64_intdigest(text):016x}"
 
 
-def of_header(text: Optional[str]) -> int:
-    """What an answer's ``REQUEST_HEADER`` says; 0 if it says nothing."""
-    return int(text, 16) if text is not None and re.fullmatch("[0-9a-f]{1,16}", text) else 0
-
-
 class Place(NamedTuple):
     """The place of a checksum in the head of a message, and what the head contributes to it."""
 
@@ -44,7 +40,7 @@ class Place(NamedTuple):
 
     @classmethod
     def of(cls, head: bytes, before: int) -> Place:
-        """Finds it; ``before`` is the checksum of the schema, and for that itself the one of the request.
+        """Finds it; ``before`` is the checksum of the schema, and 0 for that itself.
 
         Raises:
             StreamError: when there is none, or more than one.
@@ -71,3 +67,12 @@ class Place(NamedTuple):
                 "it was damaged on its way, or another was expected here"
             )
         return expected
+
+
+def of_schema(head: bytes, request: str) -> str:
+    """The checksum of a schema's message as the answer to a request, which the answer has in ``SCHEMA_HEADER``.
+
+    Raises:
+        StreamError: when it has no place for a checksum.
+    """
+    return f"{xxhash.xxh3_64_intdigest(b'', Place.of(head, int(request, 16)).seed):016x}"

@@ -8,7 +8,7 @@ from typing import Optional, Tuple, Union
 import pyarrow as pa
 
 from ._batch import Batch, Layout, decoded, head_of, padding
-from ._checksum import REQUEST_HEADER, Place, of_header
+from ._checksum import Place
 from ._errors import StreamError
 from ._http import Eof, Response, broken
 from ._progress import Progress
@@ -117,6 +117,7 @@ class StreamReader:
 
     Attributes:
         schema: the stream's schema.
+        head: the message that it came in.
 
     Raises:
         StreamError: here and from ``next``, when the stream is cut, or is not a valid Arrow stream.
@@ -127,11 +128,10 @@ class StreamReader:
         self._file = pa.PythonFile(self._body, mode="r")
         self._layout: Optional[Layout] = None
         self._checks = response.checks
-        # Checksum of the schema, or before it, of the request; and batches so far.
-        self._checksum = of_header(response.body.headers.get(REQUEST_HEADER))
-        self._number = 0
+        # Checksum of the schema, and batches so far.
+        self._checksum = self._number = 0
         try:
-            message, _, self._checksum = self._message("schema")
+            message, self.head, self._checksum = self._message("schema")
             self.schema: pa.Schema = pa.ipc.read_schema(message)
         except (pa.ArrowException, OSError, EOFError) as error:
             raise StreamError(f"it is not an Arrow stream: {error}") from error

@@ -8,7 +8,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Callable, Deque, List, Optional, Tuple, TypeVar, Union
 
 from ._batch import Batch
-from ._checksum import REQUEST_HEADER
+from ._checksum import REQUEST_HEADER, SCHEMA_HEADER, of_schema
 from ._errors import (
     STATUS_RETRIED,
     CutError,
@@ -219,16 +219,25 @@ class Reader:
             checks.append(("pba.recipe", found.recipe, total.recipe))
         for key, value, expected in checks:
             access.check_same(str(address), key, value, expected)
-        answered, asked = self.response.body.headers.get(REQUEST_HEADER), request.checksum(self.received)
-        if self.response.checks and answered != asked:
-            raise StreamError(
-                "the server answers another request than was sent: "
-                f"{REQUEST_HEADER} is {access.hide(str(answered))!r}, and should be {asked}"
-            )
+        if self.response.checks:
+            asked = request.checksum(self.received)
+            self._check_header(REQUEST_HEADER, asked)
+            if isinstance(self._stream, StreamReader):
+                self._check_header(SCHEMA_HEADER, of_schema(self._stream.head, asked))
         if total is None:
             progress.schema, progress.metadata = schema, found
             total = found
         self._rows, self._announced_rows = total.rows - found.rows, found.rows
+
+    def _check_header(self, header: str, expected: str) -> None:
+        """Refuses the answer to another request."""
+        assert self.response is not None
+        found = self.response.body.headers.get(header)
+        if found != expected:
+            raise StreamError(
+                "the server answers another request than was sent: "
+                f"{header} is {self._access.hide(str(found))!r}, and should be {expected}"
+            )
 
     def _read(self) -> Batch:
         if self._stream is None:

@@ -7,10 +7,10 @@ use arrow_ipc::CompressionType;
 use axum::body::Body;
 use axum::extract::{Path, Request, State};
 use axum::http::{HeaderMap, HeaderName, StatusCode, header};
-use axum::response::{IntoResponse, Response};
+use axum::response::{AppendHeaders, IntoResponse, Response};
 use hyper::upgrade::OnUpgrade;
 use pba_types::limits::EPOCHS_MAX;
-use pba_wire::checksum::{self, Asked};
+use pba_wire::checksum;
 use pba_wire::query::integer;
 use pba_wire::shared_memory;
 use pba_wire::stream::CONTENT_TYPE;
@@ -60,8 +60,11 @@ pub(crate) async fn batches(
     let epoch = epoch_number(&epoch)?;
     let codec = codec(http.headers())?;
     let wanted = batches_wanted(http.headers())?;
-    let epoch = Arc::new(app.resolver().resolve(&dataset, epoch, &request, codec, asked)?);
+    let epoch = Arc::new(app.resolver().resolve(&dataset, epoch, &request, codec)?);
     check_fits(&app, &epoch, &request)?;
+    let schema = checksum::of_schema(epoch.schema_message(), asked).map_err(Error::internal)?;
+    let answers = [(checksum::REQUEST_HEADER, asked), (checksum::SCHEMA_HEADER, schema)];
+    let answers = AppendHeaders(answers.map(|(header, sum)| (header, sum.to_string())));
     let mut permit = app.engine.admit(client)?;
     // A request for what comes after the last batch only asks for the metadata of the stream.
     if request.start > 0 && epoch.plan.batches() > 0 {
@@ -84,12 +87,8 @@ pub(crate) async fn batches(
                 let begun = stream.begin(permit).await.map_err(|broken| failed(broken.error))?;
                 let connection = http.extensions_mut().remove::<Connection>();
                 tokio::spawn(begun.run(upgrade, connection));
-                let headers = [
-                    (header::CONNECTION.as_str(), "upgrade"),
-                    (header::UPGRADE.as_str(), shared_memory::PROTOCOL),
-                    (checksum::REQUEST_HEADER, &asked.to_string()),
-                ];
-                return Ok((StatusCode::SWITCHING_PROTOCOLS, headers).into_response());
+                let headers = [(header::CONNECTION, "upgrade"), (header::UPGRADE, shared_memory::PROTOCOL)];
+                return Ok((StatusCode::SWITCHING_PROTOCOLS, answers, headers).into_response());
             }
             Err(error) => {
                 app.engine.metrics.shared_memory_refused.inc();
@@ -103,9 +102,7 @@ pub(crate) async fn batches(
     let own = app.engine.own_batch(&mut permit, batch_bytes(&epoch))?;
     let chunks = chunks(epoch, permit, own).await.map_err(|broken| failed(broken.error))?;
     let body = Body::from_stream(chunks);
-    let headers =
-        [(header::CONTENT_TYPE.as_str(), CONTENT_TYPE), (checksum::REQUEST_HEADER, &asked.to_string())];
-    Ok((headers, body).into_response())
+    Ok((answers, [(header::CONTENT_TYPE, CONTENT_TYPE)], body).into_response())
 }
 
 /// Refuses batches that would not fit if there were nothing else.
@@ -155,7 +152,7 @@ pub(crate) async fn preview(
     Query((Preview { n: count }, request)): Query<(Preview, EpochRequest)>,
 ) -> Result<Response, Error> {
     let number = epoch_number(&epoch)?;
-    let epoch = app.resolver().resolve(&dataset, number, &request, None, Asked(0))?;
+    let epoch = app.resolver().resolve(&dataset, number, &request, None)?;
     let image_bytes = epoch.recipe.shape().rgb_bytes() as u64;
     let bytes_max = app.engine.limits.batch_bytes_max;
     let bytes = u64::from(count) * image_bytes;

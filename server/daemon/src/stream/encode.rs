@@ -18,7 +18,7 @@ use arrow_ipc::{
 };
 use arrow_schema::{DataType, Schema, SchemaRef};
 use bytes::Bytes;
-use pba_wire::checksum::{self, Asked, Head};
+use pba_wire::checksum::{self, Head};
 
 /// Buffers start at multiples of this: what Arrow recommends, and a cache line.
 const ALIGNMENT: usize = 64;
@@ -52,16 +52,16 @@ impl Layout {
     }
 }
 
-/// The message that opens the answer to a request, and its checksum, which those of the batches begin with.
+/// The message that opens a stream, and its checksum, which those of the batches begin with.
 ///
 /// # Errors
 /// When Arrow refuses the schema.
-pub fn schema_message(schema: &Schema, asked: Asked) -> anyhow::Result<(Bytes, u64)> {
+pub fn schema_message(schema: &Schema) -> anyhow::Result<(Bytes, u64)> {
     let mut metadata = schema.metadata().clone();
     metadata.insert(checksum::KEY.to_owned(), checksum::UNSET.to_owned());
     let schema = Schema::new_with_metadata(schema.fields().clone(), metadata);
     let mut writer = StreamWriter::try_new(Vec::new(), &schema).context("cannot encode the schema")?;
-    let head = Head::new(std::mem::take(writer.get_mut()), asked.0)?;
+    let head = Head::new(std::mem::take(writer.get_mut()), 0)?;
     let checksum = head.checksum(&[], 0);
     Ok((head.with(checksum).into(), checksum))
 }
@@ -220,7 +220,7 @@ mod tests {
         let batch = record_batch(&schema, &layout, body.clone()).unwrap();
         assert_eq!(batch.num_rows(), rows);
 
-        let (opening, stream) = schema_message(&schema, Asked(7)).unwrap();
+        let (opening, stream) = schema_message(&schema).unwrap();
         let head = batch_head(rows, &layout, stream);
         let plain = [
             vec![head.unset().to_vec().into(), body.clone()],
@@ -236,7 +236,7 @@ mod tests {
             assert_eq!(reader.next().unwrap().unwrap(), batch.clone().with_schema(reader.schema()).unwrap());
             assert!(reader.next().is_none());
         }
-        assert_eq!(checksum::check(&opening, &[], 7, 0), Ok(stream));
+        assert_eq!(checksum::check(&opening, &[], 0, 0), Ok(stream));
         for message in plain[1..].iter().chain(&compressed) {
             assert!(checksum::check(&message[0], &message[1], stream, 3).is_ok());
         }

@@ -56,6 +56,11 @@ impl Epoch {
             .with_context(|| format!("dataset {:?}, split {}", self.dataset, self.split_name))
     }
 
+    /// The message that opens the stream.
+    pub(crate) fn schema_message(&self) -> &[u8] {
+        &self.opening.0
+    }
+
     /// Length of the largest body of this answer: of each batch but perhaps the last.
     pub(crate) fn body_bytes_max(&self) -> usize {
         if self.plan.batches() == 0 { 0 } else { self.layout(0).len }

@@ -200,7 +200,6 @@ mod tests {
     use std::net::Ipv4Addr;
 
     use bytes::BytesMut;
-    use pba_wire::checksum::Asked;
     use pba_wire::{EpochRequest, Query};
 
     use super::*;
@@ -250,7 +249,7 @@ mod tests {
             "split=test&base=random_resized_crop:20,flip&batch_size=700&shard=0/2&schedule=trivial-augment-wide",
         ] {
             let request = EpochRequest::from_query(query).unwrap();
-            let epoch = Arc::new(resolver.resolve("shapes", 150, &request, None, Asked(0)).unwrap());
+            let epoch = Arc::new(resolver.resolve("shapes", 150, &request, None).unwrap());
             for n in 0..epoch.plan.batches() {
                 let rows = epoch.plan.len_of(n);
                 let make = |pool: &Pool, rows_of_part: usize, past: u8| {

@@ -13,7 +13,6 @@ use pba_datasets::{Images, Normalization, Split};
 use pba_schedules::{Ablation, Digest, Pairs, Policy};
 use pba_types::SplitName;
 use pba_types::limits::BATCH_SIZE_MAX;
-use pba_wire::checksum::Asked;
 use pba_wire::{EpochRequest, stream};
 
 use crate::catalog::datasets::Catalog;
@@ -49,7 +48,7 @@ struct Chosen {
 }
 
 impl Resolver<'_> {
-    /// Checks a request; `asked` is its checksum, with which those of the answer begin.
+    /// Checks a request.
     ///
     /// # Errors
     /// For a name that is unknown, a split that could not be read, or a parameter that is wrong.
@@ -59,7 +58,6 @@ impl Resolver<'_> {
         epoch: u32,
         request: &EpochRequest,
         codec: Option<CompressionType>,
-        asked: Asked,
     ) -> Result<Epoch, Error> {
         let served = self.catalog.get(dataset)?.served()?;
         let (split, Normalization { mean, std }) = served.split(request.split)?;
@@ -124,6 +122,11 @@ impl Resolver<'_> {
             (stream::RECIPE, recipe_digest.to_string()),
             (stream::EPOCH, epoch.to_string()),
             (stream::SEED, request.seed.to_string()),
+            // Of which part of the epoch it is: so no two streams of a run have the same schema.
+            (stream::SHARD, format!("{}/{}", request.shard.0, request.shard.1)),
+            (stream::BATCH_SIZE, request.batch_size.to_string()),
+            (stream::START, request.start.to_string()),
+            (stream::STEP, request.step.to_string()),
             (stream::BATCHES, plan.batches().to_string()),
             (stream::ROWS, plan.rows().to_string()),
             (stream::MEAN, json(mean)),
@@ -132,7 +135,7 @@ impl Resolver<'_> {
         ];
         let metadata = metadata.map(|(key, value)| (key.to_owned(), value)).into();
         let schema = Arc::new(stream::schema(shape.height, shape.width, metadata));
-        let opening = schema_message(&schema, asked).map_err(Error::internal)?;
+        let opening = schema_message(&schema).map_err(Error::internal)?;
         let layout = Layout::new(rows_max, shape.rgb_bytes());
         Ok(Epoch {
             engine: Arc::clone(self.engine),
