@@ -2,14 +2,14 @@
 
 use std::pin::pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Waker};
 
 use loom::future::block_on;
 use loom::thread;
 
 use crate::metrics::gauge;
 use crate::stream::connections::Connections;
-use crate::stream::permits::Permits;
+use crate::stream::permits::{Permit, Permits, Refusal};
 use crate::stream::turns::Turns;
 
 use crate::models::common::{Counted, client, owner};
@@ -20,16 +20,11 @@ pub(super) fn turns() {
     let first = block_on(turns.take(client(1)));
     users.add(1);
     let leaver = {
-        let (turns, users) = (Arc::clone(&turns), users.clone());
-        thread::spawn(move || {
-            let mut waiting = pin!(turns.take(client(2)));
-            if let Poll::Ready(turn) = waiting.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
-                users.add(1);
-                users.sub(1);
-                drop(turn);
-            }
-            // It leaves here: before, while or after the turn comes.
-        })
+        let turns = Arc::clone(&turns);
+        let mut waiting = Box::pin(async move { turns.take(client(2)).await });
+        assert!(waiting.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+        // It leaves before, while or after the turn comes.
+        thread::spawn(move || drop(waiting))
     };
     let stayer = {
         let (turns, users) = (Arc::clone(&turns), users.clone());
@@ -68,30 +63,41 @@ pub(super) fn turns_in_turn() {
     other.join().unwrap();
 }
 
+/// Three that are let in, or not, and stay.
 pub(super) fn permits() {
     let permits = Arc::new(Permits::new(2, 1));
-    let (streams, of_client) = (Counted::new(2), Counted::new(1));
     let take = |number: u8| {
-        let (permits, streams, of_client) = (Arc::clone(&permits), streams.clone(), of_client.clone());
-        move || {
-            let Ok(mut permit) = permits.take(owner(number, 0)) else { return };
-            streams.add(1);
-            if number == 1 {
-                of_client.add(1);
-            }
-            assert_eq!(permit.charge(7, 5), Ok(()), "a client may always have one");
-            if number == 1 {
-                of_client.sub(1);
-            }
-            streams.sub(1);
-        }
+        let permits = Arc::clone(&permits);
+        move || permits.take(owner(number, 0)).ok()
     };
-    let others = [thread::spawn(take(1)), thread::spawn(take(1))];
-    take(2)();
-    others.into_iter().for_each(|other| other.join().unwrap());
+    let others = [1, 1].map(|number| thread::spawn(take(number)));
+    let third = take(2)();
+    let of_client = others.map(|other| other.join().unwrap());
+    assert_eq!(of_client.iter().flatten().count(), 1, "a client has one, and has it for sure");
+    assert!(third.is_some() && permits.taken() == 2);
+    assert_eq!(permits.take(owner(3, 0)).err(), Some(Refusal::All));
+    drop((third, of_client));
     assert_eq!(permits.taken(), 0);
     let all = [permits.take(owner(1, 1)), permits.take(owner(2, 2))];
     assert!(all.iter().all(Result::is_ok));
+}
+
+/// Two streams of a client that count their memory, and end.
+pub(super) fn memory_of_permits() {
+    let permits = Arc::new(Permits::new(3, 2));
+    let [first, second] = [0, 1].map(|stream| permits.take(owner(1, stream)).unwrap());
+    let charge = |mut permit: Permit| {
+        move || {
+            assert_eq!(permit.charge(3, 6), Ok(()), "there is enough for both");
+            assert!(permit.charge(4, 6).is_err(), "and no more, beside its own");
+        }
+    };
+    let other = thread::spawn(charge(first));
+    charge(second)();
+    other.join().unwrap();
+    assert_eq!(permits.taken(), 0);
+    let [mut first, mut second] = [2, 3].map(|stream| permits.take(owner(1, stream)).unwrap());
+    assert_eq!((first.charge(7, 6), second.charge(1, 6)), (Ok(()), Err(7)), "a client may always have one");
 }
 
 pub(super) fn connections() {

@@ -1,7 +1,6 @@
 //! Memory: budgets, buffers, slots, what is shared with clients, what is cached, and maps.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 
 use loom::future::block_on;
 use loom::thread;
@@ -172,7 +171,8 @@ pub(super) fn slots() {
     assert!(slots.take().is_some() && slots.take().is_some() && slots.take().is_none());
 }
 
-/// Of a real memory file: its stream ends, a worker has a slot yet, and the client lets go, in any order.
+/// Of a real memory file: its stream has ended and its task looks after it, a worker has a slot yet, and the client lets
+/// go, in any order.
 pub(super) fn shared_memory() {
     let (taken, running, kept) = (gauge(), gauge(), gauge());
     let budget = Budget::new(2 * 4096, taken.clone());
@@ -182,21 +182,20 @@ pub(super) fn shared_memory() {
     let number = memory.number();
     let client = memory.descriptor().try_clone_to_owned().unwrap();
     let late = slots.pop().unwrap();
-    let is_written = Arc::new(AtomicUsize::new(0));
-    let worker = {
-        let is_written = Arc::clone(&is_written);
+    drop((memory, slots));
+    let task = {
+        let (home, taken) = (Arc::clone(&home), taken.clone());
         thread::spawn(move || {
-            is_written.store(1, SeqCst);
-            drop(late);
+            // Again and again, until it is not used.
+            if !home.is_used(number) {
+                assert_eq!(taken.get(), 0, "nobody looks after it any more, and it is reserved");
+            }
         })
     };
     let client = thread::spawn(move || drop(client));
-    drop((memory, slots));
-    // As the stream's task looks after it, again and again.
-    if !home.is_used(number) {
-        assert_eq!((is_written.load(SeqCst), taken.get()), (1, 0), "a worker has a slot of it");
-    }
-    worker.join().unwrap();
+    // The worker.
+    drop(late);
+    task.join().unwrap();
     client.join().unwrap();
     assert!(!home.is_used(number), "it is let go");
     assert_eq!([taken.get(), running.get(), kept.get()], [0, 0, 0]);
@@ -219,7 +218,8 @@ pub(super) fn decoded_cache() {
             }
         }
     };
-    let first = thread::spawn(keep([0, 1]));
+    // Both keep the same first, and there is room for two.
+    let first = thread::spawn(keep([1, 0]));
     keep([1, 2])();
     first.join().unwrap();
     let held = (0..3).filter(|sample| cache.get(&key(split, *sample)).is_some()).count();

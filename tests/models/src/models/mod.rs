@@ -18,6 +18,7 @@ pub(crate) const ALL: &[Model] = &[
         "permits of streams are bounded, and come back with the memory they count",
         admission::permits,
     ),
+    Model::new("memory that permits count is bounded for each client", admission::memory_of_permits),
     Model::new("connections are bounded, and each is open as long as anything of it", admission::connections),
     Model::new("every part is done once, the last sees all, and no worker sleeps through work", work::work),
     Model::new("work whose reader leaves ends, and so do its workers", work::work_left),
