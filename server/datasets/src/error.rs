@@ -38,6 +38,12 @@ pub enum DatasetError {
         /// How that shows.
         reason: String,
     },
+    /// A packed file that is being written to, whose samples were read in vain several times.
+    #[error("the packed file {} changes all the time; nothing may write to it", file.display())]
+    Changing {
+        /// The packed file.
+        file: PathBuf,
+    },
     /// What is there, or is missing, is no dataset that can be read.
     #[error("{place}: {reason}")]
     Unreadable {

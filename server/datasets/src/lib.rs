@@ -11,7 +11,8 @@
 //! let dataset = open("cifar10", data, cache, &|_| ControlFlow::Continue(()))?;
 //! if let Some(train) = dataset.split(SplitName::Train) {
 //!     let train = train.as_ref().map_err(Clone::clone)?;
-//!     println!("{} images of {:?}, the first a {}", train.len(), train.shape(), train.label(0));
+//!     let first = train.read([0], |samples| samples.label(0))?;
+//!     println!("{} images of {:?}, the first a {first}", train.len(), train.shape());
 //! }
 //! # Ok::<(), pba_datasets::DatasetError>(())
 //! ```
@@ -33,7 +34,7 @@ pub use decode::region::{DecodedRegion, RegionDecoder};
 pub use error::{DatasetError, Fault};
 pub use import::{format, open, repair, shapes};
 pub use packed::spec::{CLASSES_MAX, PackSpec};
-pub use packed::split::{Checked, Decoded, Encoded, Images, Split, SplitState};
+pub use packed::split::{Decoded, Encoded, Images, Samples, Split, SplitState};
 pub use packed::target::Progress;
 pub use packed::write::{Measured, Packer, remove_partials};
 pub use pba_types::SplitName;

@@ -159,13 +159,13 @@ impl<'a> Trial<'a> {
         // The validation images are the same for every seed, so that they are kept from all training.
         let all = |pictures: &Pictures| (0..pictures.images.len()).collect::<Vec<u64>>();
         let (seed, val_size, labels) =
-            (spec.training.split_seed, spec.val_size.unwrap_or(0), pictures.labels());
+            (spec.training.split_seed, spec.val_size.unwrap_or(0), pictures.labels()?);
         let set = |split, pictures: &Pictures, images: &[u64]| {
             anyhow::Ok((split, ScoreSet::new(pictures, images, placement.device)?))
         };
         let (mut trainable, mut validation) = (all(pictures), None);
         if let Some(val) = val {
-            let (chosen, _) = choose(&val.labels(), seed, val_size, 0);
+            let (chosen, _) = choose(&val.labels()?, seed, val_size, 0);
             validation = Some(set(SplitName::Val, val, &chosen)?);
         } else if spec.validates() {
             let (chosen, _) = choose(&labels, seed, val_size, 0);

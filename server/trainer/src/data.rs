@@ -4,12 +4,12 @@ use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
 
-use anyhow::{Context, anyhow, bail};
+use anyhow::{Context, anyhow};
 use pba_augment::{
     Base, ImageShape, OpCounts, Permutation, Plan, PlanSpec, Policies, Recipe, RecipeSpec, Scratch,
     hole_color, render_batch,
 };
-use pba_datasets::{BUILT_IN, Dataset, Decoded, Normalization, Split, SplitName};
+use pba_datasets::{BUILT_IN, Dataset, Decoded, Normalization, Samples, Split, SplitName};
 use pba_schedules::rng::{Address, Purpose};
 use pba_search::SpecError;
 use tch::{Device, Kind, Tensor};
@@ -21,8 +21,6 @@ const ONCE_PER_RUN: u32 = u32::MAX;
 /// Images that are scored at once on a CPU, and on a GPU, which must have enough to do.
 const SCORE_BATCH: usize = 500;
 const SCORE_BATCH_GPU: usize = 2_000;
-/// How often images are read while their file changes, before they are given up.
-const ATTEMPTS: usize = 8;
 
 /// Images of one size, with what training needs to know about them.
 #[derive(Clone)]
@@ -34,33 +32,18 @@ pub(crate) struct Pictures {
 }
 
 impl Pictures {
-    fn decoded(&self) -> Decoded<'_> {
-        self.images.decoded().expect("images of one size are decoded")
-    }
-
-    /// What `read` reads of some images: what was packed, and nothing else.
+    /// The class of each image.
     ///
     /// # Errors
-    /// When the packed file is damaged where one of them lies, or changes all the time.
-    fn checked<T, I: Iterator<Item = u64>>(
-        &self,
-        indices: impl Fn() -> I,
-        mut read: impl FnMut() -> T,
-    ) -> anyhow::Result<T> {
-        for _ in 0..ATTEMPTS {
-            let checked = self.images.check(indices())?;
-            let found = read();
-            if self.images.is_unchanged(checked)? {
-                return Ok(found);
-            }
-        }
-        bail!("{} changes all the time; nothing may write to it", self.images.path().display())
+    /// When the packed file is damaged.
+    pub(crate) fn labels(&self) -> anyhow::Result<Vec<i64>> {
+        Ok(self.images.labels()?)
     }
+}
 
-    /// The class of each image.
-    pub(crate) fn labels(&self) -> Vec<i64> {
-        (0..self.images.len()).map(|index| self.images.label(index)).collect()
-    }
+/// The pixels of images of one size.
+fn pixels_of(samples: Samples<'_>) -> Decoded<'_> {
+    samples.decoded().expect("images of one size are decoded")
 }
 
 /// Opens a dataset: the built-in `shapes`, or one that `pba_datasets::open` reads at a path.
@@ -144,6 +127,16 @@ impl TrainSet {
         self.indices.len() / self.batch_size
     }
 
+    /// Compares the images that some members, who share a packed file, train on with their checksums once more. They
+    /// were whole when they were first touched, but may have been damaged since where no time of the file tells.
+    ///
+    /// # Errors
+    /// When one is damaged.
+    pub(crate) fn check_again(sets: &[TrainSet]) -> anyhow::Result<()> {
+        let indices = sets.iter().flat_map(|set| set.indices.iter().copied());
+        sets[0].pictures.images.check_again(indices).context("the epoch that ended is not to be trusted")
+    }
+
     /// One member's epoch.
     pub(crate) fn epoch(&self, policies: Policies, seed: u64, epoch: u32) -> anyhow::Result<Epoch<'_>> {
         let mean = hole_color(self.pictures.normalization.mean);
@@ -196,13 +189,14 @@ impl Batch {
     /// # Errors
     /// When the packed file is damaged where one of the images lies.
     pub(crate) fn render(epochs: &[Epoch<'_>], step: usize, scratch: &mut Scratch) -> anyhow::Result<Batch> {
-        let samples = || epochs.iter().flat_map(|epoch| epoch.samples(step));
-        epochs[0].set.pictures.checked(samples, || Batch::render_unchecked(epochs, step, scratch))
+        let samples: Vec<u64> = epochs.iter().flat_map(|epoch| epoch.samples(step)).collect();
+        let images = &epochs[0].set.pictures.images;
+        Ok(images.read(samples.iter().copied(), |samples| Batch::of(samples, epochs, step, scratch))?)
     }
 
-    fn render_unchecked(epochs: &[Epoch<'_>], step: usize, scratch: &mut Scratch) -> Batch {
+    fn of(found: Samples<'_>, epochs: &[Epoch<'_>], step: usize, scratch: &mut Scratch) -> Batch {
         let TrainSet { pictures, batch_size, shakes, .. } = epochs[0].set;
-        let (decoded, bytes) = (pictures.decoded(), batch_size * pictures.shape.rgb_bytes());
+        let (decoded, bytes) = (pixels_of(found), batch_size * pictures.shape.rgb_bytes());
         let mut images = vec![0u8; epochs.len() * bytes];
         let mut labels = Vec::with_capacity(epochs.len() * batch_size);
         let mut weights = Vec::with_capacity(epochs.len() * batch_size * shakes.len() * 2);
@@ -210,7 +204,7 @@ impl Batch {
             let samples = || epoch.samples(step);
             let counts = &mut OpCounts::default();
             render_batch(&epoch.recipe, samples(), |index| decoded.image(index), images, scratch, counts);
-            labels.extend(samples().map(|index| pictures.images.label(index)));
+            labels.extend(samples().map(|index| found.label(index)));
             let of_image = |item| Shake::draw(shakes, Address { item, ..epoch.weights });
             weights.extend(samples().flat_map(of_image));
         }
@@ -279,16 +273,13 @@ impl ScoreSet {
         device: Device,
         at_once: usize,
     ) -> anyhow::Result<ScoreSet> {
-        let decoded = pictures.decoded();
         let batch = |indices: &[u64]| {
-            let (pixels, labels) = pictures.checked(
-                || indices.iter().copied(),
-                || {
-                    let pixels = indices.iter().flat_map(|&index| decoded.image(index)).copied();
-                    let labels = indices.iter().map(|&index| pictures.images.label(index));
-                    (pixels.collect::<Vec<u8>>(), labels.collect::<Vec<i64>>())
-                },
-            )?;
+            let (pixels, labels) = pictures.images.read(indices.iter().copied(), |samples| {
+                let decoded = pixels_of(samples);
+                let pixels = indices.iter().flat_map(|&index| decoded.image(index)).copied();
+                let labels = indices.iter().map(|&index| samples.label(index));
+                (pixels.collect::<Vec<u8>>(), labels.collect::<Vec<i64>>())
+            })?;
             let batch = Batch::new(&pixels, &labels, &[indices.len() as i64], pictures.shape);
             anyhow::Ok(batch.map(|tensor| tensor.to_device(device)))
         };

@@ -115,7 +115,7 @@ fn evaluate(
     let training = &spec.training;
     let all: Vec<u64> = (0..tested.images.len()).collect();
     let score = ScoreSet::new(&tested, &all, placement.device)?;
-    let (train, _) = choose(&pictures.labels(), training.split_seed, spec.train_size.unwrap_or(0), 0);
+    let (train, _) = choose(&pictures.labels()?, training.split_seed, spec.train_size.unwrap_or(0), 0);
     let meter = Arc::new(Meter::of(spec));
     let members = Beginning::of_all(&job, 1, train);
     let mut population = Population::new(&job, members, score, run_dir.as_ref(), &meter)?;

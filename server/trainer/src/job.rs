@@ -116,8 +116,8 @@ impl<S: Spec> Job<S> {
             other.height,
             other.width
         );
-        let known: HashSet<i64> = self.pictures.labels().into_iter().collect();
-        if let Some(strange) = scored.labels().into_iter().find(|label| !known.contains(label)) {
+        let known: HashSet<i64> = self.pictures.labels()?.into_iter().collect();
+        if let Some(strange) = scored.labels()?.into_iter().find(|label| !known.contains(label)) {
             let name = scored.images.classes().get(strange as usize).cloned().unwrap_or_default();
             bail!(
                 "the {split} split has images of class {strange} ({name:?}), of which the train split has none"

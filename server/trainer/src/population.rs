@@ -137,7 +137,7 @@ impl Population {
         })
     }
 
-    /// Trains every member through one epoch.
+    /// Trains every member through one epoch, on images that are still what was packed after it.
     pub(crate) fn train_epoch(&mut self, policies: &[Policies], epoch: u32) -> anyhow::Result<()> {
         let Population { training, train, seeds, meter, .. } = self;
         let epochs = (train.iter().zip(seeds.iter()).zip(policies))
@@ -149,6 +149,7 @@ impl Population {
         let rates = (first..first + steps).map(rate).collect();
         let epochs = epochs.chunks(epochs.len() / self.nets.len()).collect();
         self.way.train(&mut self.nets, &EpochWork { epochs, rates, meter })?;
+        TrainSet::check_again(train)?;
         // Asked between epochs: a question in the middle of a graph's capture would end the capture.
         meter.finished(self.before.0 + epoch + 1, self.placement.gpu_memory_used_bytes());
         self.epoch = epoch + 1;

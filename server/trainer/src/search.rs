@@ -79,12 +79,12 @@ fn search(Checked { job, own_val }: Checked, run_dir: RunDir) -> anyhow::Result<
     let split_seed = spec.training.split_seed;
     let (train, score) = match &own_val {
         None => {
-            let (train, val) = choose(&pictures.labels(), split_seed, train_size, val_size);
+            let (train, val) = choose(&pictures.labels()?, split_seed, train_size, val_size);
             (train, ScoreSet::new(pictures, &val, placement.device)?)
         }
         Some(own_val) => {
-            let (train, _) = choose(&pictures.labels(), split_seed, train_size, 0);
-            let (val, _) = choose(&own_val.labels(), split_seed, val_size, 0);
+            let (train, _) = choose(&pictures.labels()?, split_seed, train_size, 0);
+            let (val, _) = choose(&own_val.labels()?, split_seed, val_size, 0);
             (train, ScoreSet::new(own_val, &val, placement.device)?)
         }
     };

@@ -120,29 +120,33 @@ pub(crate) fn expected(dataset: &Dataset, epoch: u32, request: &EpochRequest) ->
     let mut batches = Vec::new();
     for number in 0..plan.batches() {
         let indices: Vec<u64> = plan.indices(number).collect();
-        let labels = indices.iter().map(|&index| split.label(index)).collect();
         let mut pixels = vec![0; indices.len() * shape.rgb_bytes()];
-        for (&index, out) in indices.iter().zip(pixels.chunks_exact_mut(shape.rgb_bytes())) {
-            match split.images() {
-                Images::Decoded(images) if recipe.spec().base.frame.shape().is_none() => {
-                    render_image(&recipe, index, images.image(index), out, &mut scratch, &mut counts);
-                }
-                Images::Decoded(images) => {
-                    let place = PixelBox::whole(images.shape());
-                    let source = Source { pixels: images.image(index), place, reduction: 1 };
-                    let view = recipe.view(index, images.shape());
-                    render_source(&recipe, index, &view, &source, out, &mut scratch, &mut counts);
-                }
-                Images::Encoded(images) => {
-                    let view = recipe.view(index, images.size(index));
-                    let reduction = view.reduction();
-                    let part = decoder.decode(images.bytes(index), view.pixels(reduction), reduction);
-                    let part = part.map_err(|error| format!("sample {index}: {error}"))?;
-                    let source = Source { pixels: part.pixels, place: part.place, reduction };
-                    render_source(&recipe, index, &view, &source, out, &mut scratch, &mut counts);
+        let labels = split.read(indices.iter().copied(), |samples| {
+            for (&index, out) in indices.iter().zip(pixels.chunks_exact_mut(shape.rgb_bytes())) {
+                match samples.images() {
+                    Images::Decoded(images) if recipe.spec().base.frame.shape().is_none() => {
+                        render_image(&recipe, index, images.image(index), out, &mut scratch, &mut counts);
+                    }
+                    Images::Decoded(images) => {
+                        let place = PixelBox::whole(images.shape());
+                        let source = Source { pixels: images.image(index), place, reduction: 1 };
+                        let view = recipe.view(index, images.shape());
+                        render_source(&recipe, index, &view, &source, out, &mut scratch, &mut counts);
+                    }
+                    Images::Encoded(images) => {
+                        let view = recipe.view(index, images.size(index));
+                        let reduction = view.reduction();
+                        let bytes = images.bytes(index).map_err(|error| error.to_string())?;
+                        let part = decoder.decode(bytes, view.pixels(reduction), reduction);
+                        let part = part.map_err(|error| format!("sample {index}: {error}"))?;
+                        let source = Source { pixels: part.pixels, place: part.place, reduction };
+                        render_source(&recipe, index, &view, &source, out, &mut scratch, &mut counts);
+                    }
                 }
             }
-        }
+            Ok::<_, String>(indices.iter().map(|&index| samples.label(index)).collect())
+        });
+        let labels = labels.map_err(|error| error.to_string())??;
         batches.push(Rows { indices, labels, pixels });
     }
     Ok(batches)

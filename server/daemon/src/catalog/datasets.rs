@@ -12,9 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGua
 use std::time::{Duration, Instant};
 
 use pba_augment::{Base, Frame};
-use pba_datasets::{
-    BUILT_IN, Dataset, DatasetError, Fault, Images, Normalization, Progress, SplitState, packed,
-};
+use pba_datasets::{BUILT_IN, Dataset, DatasetError, Fault, Normalization, Progress, SplitState, packed};
 use pba_types::{Digest, SplitName};
 use pba_wire::datasets::{self as wire, DatasetState, ImageStorage, ImportProgress, ReadySplit, Sizes};
 use pba_wire::stream::CHANNELS;
@@ -516,17 +514,12 @@ fn describe(state: &SplitState) -> wire::Split {
         Ok(split) => split,
         Err(error) => return wire::Split::Failed { error: error.to_string() },
     };
-    let (images, shape, (smallest, largest)) = match split.images() {
-        Images::Decoded(images) => {
-            let shape = images.shape();
-            (ImageStorage::Decoded, Some([shape.height, shape.width, CHANNELS]), (shape, shape))
-        }
-        Images::Encoded(images) => (ImageStorage::Encoded, None, (images.smallest(), images.largest())),
-    };
+    let images = if split.shape().is_some() { ImageStorage::Decoded } else { ImageStorage::Encoded };
+    let [smallest, largest] = split.sizes();
     wire::Split::Ready(ReadySplit {
         samples: split.len(),
         images,
-        shape,
+        shape: split.shape().map(|shape| [shape.height, shape.width, CHANNELS]),
         sizes: Sizes { height: [smallest.height, largest.height], width: [smallest.width, largest.width] },
         bytes: split.bytes(),
         mean: split.mean(),

@@ -8,7 +8,6 @@ use arrow_ipc::CompressionType;
 use arrow_schema::SchemaRef;
 use bytes::Bytes;
 use pba_augment::{Plan, Recipe};
-use pba_datasets::Images;
 use pba_types::SplitName;
 use pba_wire::checksum::Head;
 
@@ -68,10 +67,7 @@ impl Epoch {
 
     /// How many of so many images are rendered by one worker at a time, about as many each time: at least 1.
     pub(crate) fn images_of_part(&self, images: usize) -> usize {
-        let source = match self.split.images() {
-            Images::Decoded(images) => images.shape(),
-            Images::Encoded(images) => images.largest(),
-        };
+        let [_, source] = self.split.sizes();
         let pixels = [source, self.recipe.shape()].map(|shape| shape.height as usize * shape.width as usize);
         let images_max = (PART_PIXELS_MAX / pixels[0].max(pixels[1]).max(1)).max(1);
         images.div_ceil(images.div_ceil(images_max).max(1)).max(1)

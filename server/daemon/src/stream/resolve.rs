@@ -9,7 +9,7 @@ use arrow_ipc::CompressionType;
 use pba_augment::{
     Base, ImageShape, Plan, PlanError, PlanSpec, Policies, Recipe, RecipeSpec, Shard, hole_color,
 };
-use pba_datasets::{Images, Normalization, Split};
+use pba_datasets::{Normalization, Split};
 use pba_schedules::{Ablation, Digest, Pairs, Policy};
 use pba_types::SplitName;
 use pba_types::limits::BATCH_SIZE_MAX;
@@ -245,11 +245,10 @@ fn shape(
     if let Some(made) = base.frame.shape() {
         return Ok(made);
     }
-    let images = match split.images() {
-        Images::Decoded(images) => return Ok(images.shape()),
-        Images::Encoded(images) => images,
-    };
-    let (name, smallest, largest) = (request.split, images.smallest(), images.largest());
+    if let Some(shape) = split.shape() {
+        return Ok(shape);
+    }
+    let (name, [smallest, largest]) = (request.split, split.sizes());
     let why = format!(
         "images of split {name} of dataset {dataset:?} differ in size ({}..={} x {}..={} pixels), \
          but those of a batch must not",

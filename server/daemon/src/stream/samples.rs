@@ -1,20 +1,16 @@
 //! Renders a split's samples to images, whether the split is stored as pixels or encoded.
 //!
-//! What is rendered is what was packed: its place in the file is compared with its checksums before, and the
-//! file is the same after, or all is rendered again. Decoded pixels are kept once that is known.
+//! What is rendered is what was packed ([`Split::read`]); decoded pixels are kept once that is known.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use pba_augment::{ImageShape, OpCounts, PixelBox, Recipe, Source, render_batch, render_source};
-use pba_datasets::{DatasetError, Encoded, ImageError, Images, RegionDecoder, Split, image_size};
+use pba_datasets::{DatasetError, Encoded, ImageError, Images, Samples, Split, image_size};
 
 use crate::stream::budget::Reservation;
 use crate::stream::decoded_cache::{DecodedCache, Key};
 use crate::stream::workspace::Workspace;
-
-/// How often samples are rendered while their file changes, before they are given up.
-const ATTEMPTS: usize = 8;
 
 /// A sample that cannot be rendered.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -27,12 +23,9 @@ pub(crate) enum SampleError {
         /// Why.
         error: ImageError,
     },
-    /// The packed file is damaged where it lies.
+    /// The packed file is damaged where it lies, or is being written to.
     #[error(transparent)]
     Damaged(#[from] DatasetError),
-    /// The packed file is being written to.
-    #[error("the packed file {0} changes all the time; nothing may write to it")]
-    Changing(String),
 }
 
 /// Statistics of rendering.
@@ -70,39 +63,38 @@ pub(crate) fn render(
     out: &mut [u8],
     workspace: &mut Workspace,
 ) -> Result<Rendered, SampleError> {
-    for _ in 0..ATTEMPTS {
-        let checked = split.check(indices.iter().copied())?;
-        let mut decoded = Vec::new();
-        let rendered = attempt(recipe, split, cache, indices, out, workspace, &mut decoded);
-        if split.is_unchanged(checked)? {
-            for (room, key, pixels) in decoded {
-                cache.keep(room, key, pixels);
-            }
-            return rendered;
-        }
+    let mut decoded = Vec::new();
+    let rendered = split.read(indices.iter().copied(), |samples| {
+        decoded.clear();
+        attempt(recipe, split, samples, cache, indices, out, workspace, &mut decoded)
+    })??;
+    for (room, key, pixels) in decoded {
+        cache.keep(room, key, pixels);
     }
-    Err(SampleError::Changing(split.path().display().to_string()))
+    Ok(rendered)
 }
 
 /// Pixels to be kept, and the room for them.
 type Decoded = (Reservation, Key, Arc<[u8]>);
 
 /// Renders from a file that may be changing.
+#[allow(clippy::too_many_arguments, reason = "those of `render`, and what it holds")]
 fn attempt(
     recipe: &Recipe,
     split: &Split,
+    samples: Samples<'_>,
     cache: &DecodedCache,
     indices: &[u64],
     out: &mut [u8],
     workspace: &mut Workspace,
     decoded: &mut Vec<Decoded>,
 ) -> Result<Rendered, SampleError> {
-    let labels = indices.iter().map(|&index| split.label(index)).collect();
+    let labels = indices.iter().map(|&index| samples.label(index)).collect();
     let mut rendered = Rendered { labels, ..Rendered::default() };
     let ops = &mut rendered.ops;
     let rows = out.chunks_exact_mut(recipe.shape().rgb_bytes());
     let indices = indices.iter().copied();
-    match (split.images(), recipe.spec().base.frame.shape()) {
+    match (samples.images(), recipe.spec().base.frame.shape()) {
         (Images::Decoded(images), None) => {
             let image = |index| images.image(index);
             render_batch(recipe, indices, image, out, &mut workspace.scratch, ops);
@@ -120,8 +112,7 @@ fn attempt(
             let decoding = Decoding::default();
             let mut photos = Photos { recipe, split, images, cache, decoding, decoded };
             for (sample, out) in indices.zip(rows) {
-                let drawn = photos.render(sample, out, workspace, ops);
-                drawn.map_err(|error| SampleError::Undecodable { sample, error })?;
+                photos.render(sample, out, workspace, ops)?;
             }
             rendered.decoded = Some(photos.decoding);
         }
@@ -147,11 +138,12 @@ impl Photos<'_> {
         out: &mut [u8],
         workspace: &mut Workspace,
         ops: &mut OpCounts,
-    ) -> Result<(), ImageError> {
+    ) -> Result<(), SampleError> {
         let shape = self.images.size(sample);
+        let undecodable = |error| SampleError::Undecodable { sample, error };
         if shape.height == 0 || shape.width == 0 {
             // The file was cut after it was checked, and is read as zeros; it will be found damaged.
-            return Err(ImageError::Refused("has no pixels".to_owned()));
+            return Err(undecodable(ImageError::Refused("has no pixels".to_owned())));
         }
         let view = self.recipe.view(sample, shape);
         // From here on, the image is what it is after its reduction. That is a function of the view
@@ -162,12 +154,28 @@ impl Photos<'_> {
         // Pixels may lie in the decoder while the scratch is worked in.
         let Workspace { scratch, decoder } = workspace;
         let start = Instant::now();
-        let complete = self.complete(sample, reduction, whole, decoder)?;
-        let part;
-        let (pixels, place) = match &complete {
-            Some(pixels) => (&**pixels, PixelBox::whole(whole)),
+        let key = Key { split: self.split.digest(), sample, reduction };
+        let (complete, part);
+        let (pixels, place) = match self.cache.get(&key) {
+            Some(pixels) => {
+                self.decoding.hits += 1;
+                complete = pixels;
+                (&*complete, PixelBox::whole(whole))
+            }
             None => {
-                part = decoder.decode(self.images.bytes(sample), view.pixels(reduction), reduction)?;
+                self.decoding.misses += 1;
+                let bytes = self.images.bytes(sample)?;
+                let found = image_size(bytes).map_err(undecodable)?;
+                if found != shape {
+                    return Err(undecodable(ImageError::OtherSize { found, expected: shape }));
+                }
+                // When the cache has no room, only the needed part is decoded.
+                let room = self.cache.room(whole.rgb_bytes());
+                let pixels = if room.is_some() { PixelBox::whole(whole) } else { view.pixels(reduction) };
+                part = decoder.decode(bytes, pixels, reduction).map_err(undecodable)?;
+                if let Some(room) = room {
+                    self.decoded.push((room, key, part.pixels.into()));
+                }
                 (part.pixels, part.place)
             }
         };
@@ -175,31 +183,5 @@ impl Photos<'_> {
         let source = Source { pixels, place, reduction };
         render_source(self.recipe, sample, &view, &source, out, scratch, ops);
         Ok(())
-    }
-
-    /// The complete image, from the cache or decoded for it; none when that has no room, and only the
-    /// needed part shall be decoded.
-    fn complete(
-        &mut self,
-        sample: u64,
-        reduction: u32,
-        whole: ImageShape,
-        decoder: &mut RegionDecoder,
-    ) -> Result<Option<Arc<[u8]>>, ImageError> {
-        let key = Key { split: self.split.digest(), sample, reduction };
-        if let Some(pixels) = self.cache.get(&key) {
-            self.decoding.hits += 1;
-            return Ok(Some(pixels));
-        }
-        self.decoding.misses += 1;
-        let bytes = self.images.bytes(sample);
-        let (found, expected) = (image_size(bytes)?, self.images.size(sample));
-        if found != expected {
-            return Err(ImageError::OtherSize { found, expected });
-        }
-        let Some(room) = self.cache.room(whole.rgb_bytes()) else { return Ok(None) };
-        let pixels: Arc<[u8]> = decoder.decode(bytes, PixelBox::whole(whole), reduction)?.pixels.into();
-        self.decoded.push((room, key, Arc::clone(&pixels)));
-        Ok(Some(pixels))
     }
 }

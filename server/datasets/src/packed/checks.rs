@@ -1,8 +1,9 @@
 //! What of a packed file was compared with its checksums.
 //!
-//! A file is compared once, block by block as they are first touched, and everything again when the file has
+//! Pixels are compared block by block as they are first touched, and everything again when the file has
 //! changed since: when its length, its times or its place on the disk differ. So an image costs no more than
-//! the look at a bit; the file's state is asked for once per batch.
+//! the look at a bit; the file's state is asked for once per batch. Encoded images are compared whenever they are
+//! read, and have no bits.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -84,7 +85,8 @@ struct State {
 }
 
 impl Checks {
-    /// Of a file in a state in which the columns of all record batches were compared, and no block.
+    /// Of a file in a state in which the columns of all record batches were compared, and none of so many blocks
+    /// of pixels.
     pub(crate) fn new(stamp: Stamp, batches: usize, blocks: usize) -> Checks {
         let bits = (0..(batches + blocks).div_ceil(64)).map(|_| AtomicU64::new(0)).collect();
         let (left, damaged) = (AtomicUsize::new(batches + blocks), BTreeMap::new());
@@ -126,16 +128,17 @@ impl Checks {
     /// Whether a part has been compared.
     #[inline]
     pub(crate) fn has(&self, part: Part) -> bool {
-        let bit = self.bit(part);
-        self.bits[bit / 64].load(Ordering::Relaxed) & 1 << (bit % 64) != 0
+        self.bit(part).is_some_and(|(bits, mask)| bits.load(Ordering::Relaxed) & mask != 0)
     }
 
     /// Notes that a part is what was written, unless all was forgotten since `cleared` was asked for.
     pub(crate) fn note(&self, cleared: u64, part: Part) {
-        let bit = self.bit(part);
+        let Some((bits, mask)) = self.bit(part) else { return };
+        if bits.load(Ordering::Relaxed) & mask != 0 {
+            return;
+        }
         let state = self.state();
-        let mask = 1 << (bit % 64);
-        if state.cleared == cleared && self.bits[bit / 64].fetch_or(mask, Ordering::Relaxed) & mask == 0 {
+        if state.cleared == cleared && bits.fetch_or(mask, Ordering::Relaxed) & mask == 0 {
             self.left.fetch_sub(1, Ordering::Release);
         }
     }
@@ -155,9 +158,8 @@ impl Checks {
 
     /// Has a part compared again; the state is locked.
     fn forget(&self, part: Part) {
-        let bit = self.bit(part);
-        let mask = 1 << (bit % 64);
-        if self.bits[bit / 64].fetch_and(!mask, Ordering::Relaxed) & mask != 0 {
+        let Some((bits, mask)) = self.bit(part) else { return };
+        if bits.fetch_and(!mask, Ordering::Relaxed) & mask != 0 {
             self.left.fetch_add(1, Ordering::Release);
         }
     }
@@ -167,11 +169,14 @@ impl Checks {
         self.state().damaged.clone()
     }
 
-    fn bit(&self, part: Part) -> usize {
-        match part {
+    /// Where a part's bit lies; encoded images have none.
+    fn bit(&self, part: Part) -> Option<(&AtomicU64, u64)> {
+        let bit = match part {
             Part::Columns(batch) => batch,
-            Part::Block(block) => self.batches + block,
-        }
+            Part::Block(block) if block < self.blocks => self.batches + block,
+            Part::Block(_) => return None,
+        };
+        Some((&self.bits[bit / 64], 1 << (bit % 64)))
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

@@ -11,7 +11,7 @@ use pba_types::SplitName;
 use crate::error::DatasetError;
 use crate::packed::read;
 use crate::packed::spec::PackSpec;
-use crate::packed::split::{Images, Split};
+use crate::packed::split::Split;
 use crate::packed::target::Progress;
 use crate::packed::write::{PARTIAL_PREFIX, Packer};
 
@@ -85,11 +85,7 @@ fn pack_again(
     let spec = PackSpec { classes: old.classes().to_vec(), rows: old.len(), source };
     let mut packer = Packer::create(to, old.shape(), spec)?;
     for row in 0..old.len() {
-        let (image, size) = match old.images() {
-            Images::Decoded(images) => (images.image(row), images.shape()),
-            Images::Encoded(images) => (images.bytes(row), images.size(row)),
-        };
-        packer.push_row(image, size, old.label(row))?;
+        packer.push_row(old.stored(row), old.size(row), old.label(row))?;
         if row % 1024 == 0 {
             told(row, old.len())?;
         }

@@ -4,7 +4,7 @@
 //! images (labels; sizes and places of encoded images); never a pixel.
 //! The layout is checked here once, against the length of the file, so that nothing read later
 //! can be out of bounds; and what is read here, against its checksums. Pixels are compared with theirs when
-//! they are first touched ([`Split::check`]).
+//! they are read ([`Split::read`]).
 
 use std::fs::File;
 use std::path::Path;
@@ -30,7 +30,7 @@ const MAGIC: &[u8; 6] = b"ARROW1";
 /// Opens one packed split.
 ///
 /// The file is mapped, so it must be one that nobody else writes to: one that was packed into a cache. It may be
-/// replaced by renaming at any time; what happens to it otherwise is found by [`Split::check`].
+/// replaced by renaming at any time; what happens to it otherwise is found by [`Split::read`].
 ///
 /// # Errors
 /// When the file cannot be read, or is not a whole packed split.
@@ -69,7 +69,7 @@ pub(crate) fn open_file(file: File, path: &Path) -> Result<Split, DatasetError> 
         return Err(refuse("a part of it could not be read".into()));
     }
     let Layout { head, batch_rows, batches, blocks, block_sums, smallest, largest } = layout;
-    let checks = Checks::new(stamp, batches.len(), blocks);
+    let checks = Checks::new(stamp, batches.len(), if head.shape.is_some() { blocks } else { 0 });
     let path = path.to_owned();
     Ok(Split { path, file, map, checks, block_sums, head, batch_rows, batches, smallest, largest })
 }

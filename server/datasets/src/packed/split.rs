@@ -24,11 +24,8 @@ pub type SplitState = Result<Arc<Split>, DatasetError>;
 ///
 /// Reading a sample allocates nothing and copies nothing. A split is made by [`packed::open`]
 /// and by [`open`], and its layout is checked there once; afterwards every index below [`len`](Split::len)
-/// works.
-///
-/// What is read is what was written as long as the disk keeps it. So a reader of samples calls
-/// [`check`](Split::check) before, and [`is_unchanged`](Split::is_unchanged) after, for as many as it likes at
-/// once: what was read in between is right if both succeed.
+/// works. Samples are read with [`read`](Split::read), which compares them with their checksums, and in no other
+/// way.
 ///
 /// [`packed::open`]: crate::packed::open
 /// [`open`]: crate::open
@@ -88,16 +85,21 @@ pub(crate) struct Batch {
 }
 
 impl Batch {
-    /// The columns beside the images, as their checksum covers them.
-    pub(crate) fn columns<'a>(&self, file: &'a [u8], shape: Option<ImageShape>) -> Vec<&'a [u8]> {
+    /// The columns beside the images, as their checksum covers them; beside pixels there are only labels.
+    pub(crate) fn columns<'a>(&self, file: &'a [u8], shape: Option<ImageShape>) -> [&'a [u8]; 5] {
         let n = self.rows;
-        let mut columns = vec![&file[self.labels..][..8 * n]];
-        if shape.is_none() {
-            columns.push(&file[self.offsets..][..4 * (n + 1)]);
-            columns.extend([self.heights, self.widths].map(|start| &file[start..][..4 * n]));
-            columns.push(&file[self.sums..][..8 * n]);
+        let column = |start: usize, bytes: usize| &file[start..][..bytes];
+        let labels = column(self.labels, 8 * n);
+        match shape {
+            Some(_) => [labels, &[], &[], &[], &[]],
+            None => [
+                labels,
+                column(self.offsets, 4 * (n + 1)),
+                column(self.heights, 4 * n),
+                column(self.widths, 4 * n),
+                column(self.sums, 8 * n),
+            ],
         }
-        columns
     }
 
     /// How many blocks its images are.
@@ -106,9 +108,18 @@ impl Batch {
     }
 }
 
-/// The state of a packed file for which [`Split::check`] found nothing wrong.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Checked(Stamp);
+/// How often samples are read while their file changes, before they are given up.
+const ATTEMPTS: usize = 8;
+/// Rows of a record batch of encoded images up to which the columns beside them are compared each time: 64 KiB
+/// are hashed in some 6 us, and images are then so long that decoding one takes ten times that.
+const SHORT_ROWS_MAX: usize = 2340;
+
+/// Samples of a split while they are read ([`Split::read`]).
+#[derive(Clone, Copy, Debug)]
+pub struct Samples<'a> {
+    split: &'a Split,
+    found: Found,
+}
 
 /// The images of a split, as they are stored.
 #[derive(Clone, Copy, Debug)]
@@ -128,7 +139,7 @@ pub struct Decoded<'a> {
 
 /// Images of different sizes, encoded.
 #[derive(Clone, Copy, Debug)]
-pub struct Encoded<'a>(&'a Split);
+pub struct Encoded<'a>(Samples<'a>);
 
 impl Split {
     /// How many samples there are, at least one.
@@ -137,36 +148,14 @@ impl Split {
         self.head.rows
     }
 
-    /// The images, as they are stored.
-    #[inline]
-    pub fn images(&self) -> Images<'_> {
-        match self.head.shape {
-            Some(shape) => Images::Decoded(Decoded { split: self, shape }),
-            None => Images::Encoded(Encoded(self)),
-        }
-    }
-
-    /// The images as pixels, if that is how they are stored.
-    pub fn decoded(&self) -> Option<Decoded<'_>> {
-        match self.images() {
-            Images::Decoded(images) => Some(images),
-            Images::Encoded(_) => None,
-        }
-    }
-
-    /// The size of the images, if all share one.
+    /// The size of the images, if all share one; then they are stored as pixels.
     pub fn shape(&self) -> Option<ImageShape> {
         self.head.shape
     }
 
-    /// The class of sample `index`, below the number of classes.
-    ///
-    /// # Panics
-    /// When `index` is not below [`len`](Split::len).
-    #[inline]
-    pub fn label(&self, index: u64) -> i64 {
-        let (batch, row) = self.place(index);
-        i64::from_le_bytes(self.array(batch.labels, row))
+    /// The smallest height and the smallest width, in pixels, which need not be of one image; then the largest.
+    pub fn sizes(&self) -> [ImageShape; 2] {
+        self.head.shape.map_or([self.smallest, self.largest], |shape| [shape; 2])
     }
 
     /// SHA-256 over classes, number of rows, shape if there is one, and each row: its label, and
@@ -195,47 +184,114 @@ impl Split {
         self.map.len() as u64
     }
 
-    /// Compares all that some samples are read from with its checksums, as far as that was not done since the
-    /// file last changed. Known damage is found again.
+    /// Reads some samples: what `read` reads of them is what was packed, or else the answer is an error. While
+    /// the file is being written to, `read` is called again.
+    ///
+    /// What is compared with its checksum each time is an encoded image ([`Encoded::bytes`]), and size and label
+    /// of a photograph. Pixels, of which a block of 256 KiB has one checksum, and their labels are compared when
+    /// they are first touched, and again when the file's length, times or place on the disk have changed. Damage
+    /// that changes none of these, by a program that has mapped the file, or by a disk that gives a page back
+    /// otherwise than it took it, is found by whoever compares everything from time to time:
+    /// [`scrub`](Split::scrub) in a server, whose passes bound how long it may be served, and
+    /// [`check_again`](Split::check_again) in a trainer, after each epoch.
     ///
     /// # Errors
-    /// [`DatasetError::Damaged`], with the record batch and its rows.
+    /// [`DatasetError::Damaged`], with the record batch and its rows; [`DatasetError::Changing`].
     ///
     /// # Panics
     /// When an index is not below [`len`](Split::len).
-    pub fn check(&self, indices: impl IntoIterator<Item = u64>) -> Result<Checked, DatasetError> {
-        let found = self.settle()?;
-        if !self.checks.is_complete() {
-            for index in indices {
-                let position = self.position(index);
-                self.compare(found, position, Part::Columns(position))?;
-                for block in self.blocks_of(position, index) {
-                    self.compare(found, position, Part::Block(block))?;
+    pub fn read<T>(
+        &self,
+        indices: impl IntoIterator<Item = u64> + Clone,
+        mut read: impl FnMut(Samples<'_>) -> T,
+    ) -> Result<T, DatasetError> {
+        for _ in 0..ATTEMPTS {
+            let found = self.settle()?;
+            self.check(found, indices.clone())?;
+            let value = read(Samples { split: self, found });
+            if self.look()?.is_unwritten(&found.stamp) {
+                return Ok(value);
+            }
+        }
+        Err(DatasetError::Changing { file: self.path.clone() })
+    }
+
+    /// The class of each sample, by its index.
+    ///
+    /// # Errors
+    /// As those of [`read`](Split::read).
+    pub fn labels(&self) -> Result<Vec<i64>, DatasetError> {
+        let firsts = self.batches.iter().map(|batch| batch.first_row);
+        self.read(firsts, |samples| (0..self.len()).map(|index| samples.label(index)).collect())
+    }
+
+    /// Compares what some samples are read from with its checksums, but for encoded images.
+    fn check(&self, found: Found, indices: impl IntoIterator<Item = u64>) -> Result<(), DatasetError> {
+        match self.head.shape {
+            Some(_) if self.checks.is_complete() => {}
+            Some(_) => {
+                for index in indices {
+                    let position = self.position(index);
+                    self.compare(found, position, Part::Columns(position))?;
+                    for block in self.blocks_of(position, index) {
+                        self.compare(found, position, Part::Block(block))?;
+                    }
+                }
+            }
+            None => {
+                for position in indices.into_iter().map(|index| self.position(index)) {
+                    let columns = Part::Columns(position);
+                    match self.batches[position].rows {
+                        ..=SHORT_ROWS_MAX => self.compare_anew(found, position, columns)?,
+                        _ => self.compare(found, position, columns)?,
+                    }
                 }
             }
         }
-        Ok(Checked(found.stamp))
+        Ok(())
     }
 
-    /// Whether nothing was written to the file since, and all of it could be read.
+    /// Compares all that some samples are read from with its checksums, whatever was compared before, as it lies in
+    /// memory: a gigabyte takes a tenth of a second or two.
     ///
     /// # Errors
-    /// When a part of the file could not be read.
-    pub fn is_unchanged(&self, Checked(since): Checked) -> Result<bool, DatasetError> {
-        Ok(self.look()?.is_unwritten(&since))
+    /// The first [`DatasetError::Damaged`].
+    ///
+    /// # Panics
+    /// When an index is not below [`len`](Split::len).
+    pub fn check_again(&self, indices: impl IntoIterator<Item = u64>) -> Result<(), DatasetError> {
+        let found = self.settle()?;
+        // The blocks of each record batch, and whether samples are read from them.
+        let mut blocks: Vec<Vec<bool>> = self.batches.iter().map(|_| Vec::new()).collect();
+        for index in indices {
+            let position = self.position(index);
+            let (batch, used) = (&self.batches[position], &mut blocks[position]);
+            used.resize(batch.blocks(self.head.shape), false);
+            for block in self.blocks_of(position, index) {
+                used[block - batch.first_block] = true;
+            }
+        }
+        for (position, used) in blocks.iter().enumerate().filter(|(_, used)| !used.is_empty()) {
+            self.compare_anew(found, position, Part::Columns(position))?;
+            for (block, _) in used.iter().enumerate().filter(|(_, used)| **used) {
+                let block = self.batches[position].first_block + block;
+                self.compare_anew(found, position, Part::Block(block))?;
+            }
+        }
+        self.look().map(drop)
     }
 
-    /// Compares everything with its checksums. `go_on` is asked after each record batch, with the number of
-    /// rows so far.
+    /// Compares everything with its checksums, whatever was compared before, as it lies in memory. `go_on` is asked
+    /// after each record batch, with the number of rows so far.
     ///
     /// # Errors
     /// At the first damage, and [`DatasetError::Cancelled`].
     pub fn check_all(&self, go_on: &dyn Fn(u64) -> ControlFlow<()>) -> Result<(), DatasetError> {
         let found = self.settle()?;
         for (position, batch) in self.batches.iter().enumerate() {
-            self.compare(found, position, Part::Columns(position))?;
+            self.compare_anew(found, position, Part::Columns(position))?;
             for block in self.blocks(batch) {
-                self.compare(found, position, Part::Block(block))?;
+                self.compare_anew(found, position, Part::Block(block))?;
             }
             if go_on(batch.first_row + batch.rows as u64).is_break() {
                 return Err(DatasetError::Cancelled);
@@ -371,14 +427,16 @@ impl Split {
                 (checksum(&[&self.map[self.block(batch, block)]]), self.block_sum(batch, block))
             }
         };
-        // Zeros that took the place of a page are no finding about the record batch alone.
-        self.look()?;
         match differs(sum, expected) {
             Ok(()) => {
                 self.checks.note(found.cleared, part);
                 Ok(())
             }
-            Err(reason) => Err(self.note_damage(found, position, part, reason)),
+            Err(reason) => {
+                // Zeros that took the place of a page are no finding about the record batch alone.
+                self.look()?;
+                Err(self.note_damage(found, position, part, reason))
+            }
         }
     }
 
@@ -462,11 +520,9 @@ impl Split {
         let mut hasher = Hasher::new(self.head.shape, &self.head.classes, self.head.rows);
         for index in 0..self.head.rows {
             let label = self.label(index);
-            match self.images() {
-                Images::Decoded(images) => hasher.push(images.image(index), label),
-                Images::Encoded(images) => {
-                    hasher.push_encoded(images.bytes(index), images.size(index), label);
-                }
+            match self.head.shape {
+                Some(_) => hasher.push(self.stored(index), label),
+                None => hasher.push_encoded(self.stored(index), self.size(index), label),
             }
         }
         hasher.finish() == self.head.digest
@@ -489,6 +545,31 @@ impl Split {
         }
     }
 
+    #[inline]
+    pub(crate) fn label(&self, index: u64) -> i64 {
+        let (batch, row) = self.place(index);
+        i64::from_le_bytes(self.array(batch.labels, row))
+    }
+
+    #[inline]
+    pub(crate) fn size(&self, index: u64) -> ImageShape {
+        let (batch, row) = self.place(index);
+        let side = |column| u32::from_le_bytes(self.array(column, row));
+        self.head
+            .shape
+            .unwrap_or_else(|| ImageShape { height: side(batch.heights), width: side(batch.widths) })
+    }
+
+    /// The pixels of an image, or the encoded image.
+    #[inline]
+    pub(crate) fn stored(&self, index: u64) -> &[u8] {
+        let (batch, row) = self.place(index);
+        match self.head.shape {
+            Some(shape) => &self.map[batch.images + row * shape.rgb_bytes()..][..shape.rgb_bytes()],
+            None => &self.map[self.block(batch, batch.first_block + row)],
+        }
+    }
+
     /// The bytes of a value in a column that begins at `start`.
     #[inline]
     fn array<const N: usize>(&self, start: usize, row: usize) -> [u8; N] {
@@ -497,7 +578,7 @@ impl Split {
 }
 
 /// The state of a file, and how often what was compared had been forgotten then.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 struct Found {
     stamp: Stamp,
     cleared: u64,
@@ -511,13 +592,41 @@ fn differs(found: u64, expected: u64) -> Result<(), String> {
     }
 }
 
+impl<'a> Samples<'a> {
+    /// The images, as they are stored.
+    #[inline]
+    pub fn images(&self) -> Images<'a> {
+        match self.split.head.shape {
+            Some(shape) => Images::Decoded(Decoded { split: self.split, shape }),
+            None => Images::Encoded(Encoded(*self)),
+        }
+    }
+
+    /// The images as pixels, if that is how they are stored.
+    pub fn decoded(&self) -> Option<Decoded<'a>> {
+        match self.images() {
+            Images::Decoded(images) => Some(images),
+            Images::Encoded(_) => None,
+        }
+    }
+
+    /// The class of sample `index`, one of those that are read; below the number of classes.
+    ///
+    /// # Panics
+    /// When `index` is not below the split's [`len`](Split::len).
+    #[inline]
+    pub fn label(&self, index: u64) -> i64 {
+        self.split.label(index)
+    }
+}
+
 impl<'a> Decoded<'a> {
     /// The size of every image.
     pub fn shape(&self) -> ImageShape {
         self.shape
     }
 
-    /// The pixels of sample `index`: RGB, row by row, height * width * 3 bytes.
+    /// The pixels of sample `index`, one of those that are read: RGB, row by row, height * width * 3 bytes.
     ///
     /// # Panics
     /// When `index` is not below the split's [`len`](Split::len).
@@ -530,40 +639,30 @@ impl<'a> Decoded<'a> {
 }
 
 impl<'a> Encoded<'a> {
-    /// Sample `index` as a whole JPEG or PNG file.
+    /// Sample `index` as a whole JPEG or PNG file, which is compared with its checksum: that costs a hundredth of
+    /// decoding it.
+    ///
+    /// # Errors
+    /// [`DatasetError::Damaged`].
     ///
     /// # Panics
     /// When `index` is not below the split's [`len`](Split::len).
-    #[inline]
-    pub fn bytes(&self, index: u64) -> &'a [u8] {
-        let (batch, row) = self.0.place(index);
-        let [start, end] = [row, row + 1].map(|row| self.u32(batch.offsets, row) as usize);
-        &self.0.map[batch.images + start..batch.images + end]
+    pub fn bytes(&self, index: u64) -> Result<&'a [u8], DatasetError> {
+        let Samples { split, found } = self.0;
+        let position = split.position(index);
+        split
+            .blocks_of(position, index)
+            .try_for_each(|block| split.compare_anew(found, position, Part::Block(block)))?;
+        Ok(split.stored(index))
     }
 
-    /// The size of sample `index`, known without looking at its bytes.
+    /// The size of sample `index`, one of those that are read; known without looking at its bytes.
     ///
     /// # Panics
     /// When `index` is not below the split's [`len`](Split::len).
     #[inline]
     pub fn size(&self, index: u64) -> ImageShape {
-        let (batch, row) = self.0.place(index);
-        ImageShape { height: self.u32(batch.heights, row), width: self.u32(batch.widths, row) }
-    }
-
-    /// The smallest height and the smallest width, in pixels; not always of one image.
-    pub fn smallest(&self) -> ImageShape {
-        self.0.smallest
-    }
-
-    /// The largest height and the largest width, in pixels; not always of one image.
-    pub fn largest(&self) -> ImageShape {
-        self.0.largest
-    }
-
-    #[inline]
-    fn u32(&self, start: usize, row: usize) -> u32 {
-        u32::from_le_bytes(self.0.array(start, row))
+        self.0.split.size(index)
     }
 }
 

@@ -2,7 +2,7 @@ use std::path::Path;
 
 use pba_datasets::SplitName;
 
-use crate::{failure, noise, opened, split};
+use crate::{failure, label_of, noise, opened, pixels, split};
 
 fn records(label_bytes: usize, labels: &[u8], seed: u64) -> Vec<u8> {
     let record = |(row, &label): (usize, &u8)| {
@@ -30,13 +30,10 @@ fn cifar_10_is_read() {
     write(&inner, "batches.meta.txt", "a\nb\nc\nd\ne\nf\ng\nh\ni\nj\n\n");
     let dataset = opened(folder.path(), cache.path()).unwrap();
     let train = split(&dataset, SplitName::Train);
-    assert_eq!((train.len(), train.label(2), train.label(3)), (10, 2, 9));
+    assert_eq!((train.len(), label_of(&train, 2), label_of(&train, 3)), (10, 2, 9));
     assert_eq!(train.classes().concat(), "abcdefghij");
     let planes = noise(20, 3072);
-    assert_eq!(
-        train.decoded().unwrap().image(2)[3 * 33..][..3],
-        [planes[33], planes[1024 + 33], planes[2048 + 33]]
-    );
+    assert_eq!(pixels(&train, 2)[3 * 33..][..3], [planes[33], planes[1024 + 33], planes[2048 + 33]]);
     assert_eq!(
         failure(&dataset, SplitName::Test),
         "cifar-10-batches-bin/test_batch.bin: 3072 bytes; expected a multiple of 3073, as in CIFAR-10 binary"
@@ -60,7 +57,7 @@ fn cifar_100_is_read_with_its_fine_labels() {
     write(folder.path(), "test.bin", records(2, &[50], 2));
     let dataset = opened(folder.path(), cache.path()).unwrap();
     let train = split(&dataset, SplitName::Train);
-    assert_eq!((train.label(0), train.label(1), train.classes().len()), (99, 4, 100));
+    assert_eq!((label_of(&train, 0), label_of(&train, 1), train.classes().len()), (99, 4, 100));
     write(folder.path(), "fine_label_names.txt", "one\ntwo\n");
     let dataset = opened(folder.path(), cache.path()).unwrap();
     assert_eq!(

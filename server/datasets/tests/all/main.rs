@@ -17,7 +17,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use noise::noise;
-use pba_datasets::{Dataset, DatasetError, Measured, PackSpec, Packer, Split, SplitName, open};
+use pba_datasets::{Dataset, DatasetError, Images, Measured, PackSpec, Packer, Split, SplitName, open};
 use pba_types::ImageShape;
 
 /// Opens a packed split with each of its bytes flipped in three ways, and checks what can be opened:
@@ -72,9 +72,29 @@ fn failure(dataset: &Dataset, name: SplitName) -> String {
 fn assert_holds(split: &Split, images: &[Vec<u8>], labels: &[i64]) {
     assert_eq!(split.len(), images.len() as u64);
     for (row, (image, label)) in images.iter().zip(labels).enumerate() {
-        assert_eq!(split.decoded().unwrap().image(row as u64), &image[..], "image {row}");
-        assert_eq!(split.label(row as u64), *label, "label {row}");
+        assert_eq!(pixels(split, row as u64), image[..], "image {row}");
+        assert_eq!(label_of(split, row as u64), *label, "label {row}");
     }
+}
+
+#[track_caller]
+fn pixels(split: &Split, row: u64) -> Vec<u8> {
+    split.read([row], |samples| samples.decoded().unwrap().image(row).to_vec()).unwrap()
+}
+
+#[track_caller]
+fn label_of(split: &Split, row: u64) -> i64 {
+    split.read([row], |samples| samples.label(row)).unwrap()
+}
+
+/// An encoded image and its size.
+#[track_caller]
+fn encoded_image(split: &Split, row: u64) -> (Vec<u8>, ImageShape) {
+    let read = split.read([row], |samples| match samples.images() {
+        Images::Encoded(images) => images.bytes(row).map(|bytes| (bytes.to_vec(), images.size(row))),
+        Images::Decoded(_) => panic!("the images are of different sizes"),
+    });
+    read.unwrap().unwrap()
 }
 
 #[test]

@@ -3,9 +3,11 @@ use std::ops::ControlFlow;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
-use pba_datasets::{Measured, PackSpec, Packer, SplitName, packed, remove_partials};
+use pba_datasets::{Images, Measured, PackSpec, Packer, SplitName, packed, remove_partials};
 
-use crate::{assert_holds, failure, noise, open_with_each_byte_flipped, opened, pack, shape, split};
+use crate::{
+    assert_holds, failure, label_of, noise, open_with_each_byte_flipped, opened, pack, pixels, shape, split,
+};
 
 #[test]
 fn what_is_packed_is_read_back() {
@@ -65,7 +67,7 @@ fn a_packed_folder_or_file_opens_as_it_is() {
         "test.arrow: has 2 classes, but the other splits have 2, or different ones"
     );
     let alone = opened(&folder.path().join("test.arrow"), cache.path()).unwrap();
-    assert_eq!(split(&alone, SplitName::Test).label(0), 1);
+    assert_eq!(label_of(&split(&alone, SplitName::Test), 0), 1);
     assert_ne!(alone.digest(), dataset.digest());
     // It was copied: what happens to the files later is of no consequence.
     for name in ["train", "val", "test"] {
@@ -145,27 +147,113 @@ fn damage_under_an_open_split_is_found_and_forgotten_when_it_is_mended() {
     let images = pack(&file, shape(1024, 1700), &labels, &["a", "b"]);
     let split = packed::open(&file).unwrap();
     assert_eq!((split.record_batches(), split.damaged_batches()), (4, 0));
-    let checked = split.check([0, 11]).unwrap();
-    assert_eq!(split.is_unchanged(checked), Ok(true));
-    flip(&file, &images[5], 300_000);
-    assert_eq!(split.is_unchanged(checked), Ok(false));
+    let check = |index| split.read([index], |_| ());
+    let mut reads = 0;
+    split
+        .read([0, 11], |_| {
+            reads += 1;
+            if reads == 1 {
+                flip(&file, &images[5], 300_000);
+            }
+        })
+        .unwrap();
+    assert_eq!(reads, 2, "what is read while the file changes is read again");
     // The other images of the same record batch are whole.
     for index in [0, 1, 2, 3, 4, 6, 7, 8, 9, 10, 11] {
-        assert_eq!(split.check([index]).map(drop), Ok(()), "image {index}");
+        assert_eq!(check(index), Ok(()), "image {index}");
     }
     assert_eq!(split.damaged_batches(), 0, "nobody has touched it");
-    let damaged = split.check([0, 5]).unwrap_err();
+    let damaged = split.read([0, 5], |_| ()).unwrap_err();
     let expected = format!("{}, record batch 1, sample 5: damaged: its checksum is ", file.display());
     assert!(damaged.to_string().starts_with(&expected), "{damaged}");
-    assert_eq!(split.check([5]).unwrap_err(), damaged, "it stays damaged");
+    assert_eq!(check(5).unwrap_err(), damaged, "it stays damaged");
     assert_eq!(split.check_known([0, 2, 5]).unwrap_err(), damaged, "it is known now");
     assert_eq!((split.check_known([0, 2, 4, 6, 11]), split.damaged_batches()), (Ok(()), 1));
     assert_eq!(split.check_all(&go_on), Err(damaged));
     // Mended in place.
     flip(&file, &[&images[5][..300_000], &[images[5][300_000] ^ 1]].concat(), 300_000);
     assert_eq!((split.check_known(0..12), split.damaged_batches()), (Ok(()), 0));
-    split.check(0..12).unwrap();
+    split.read(0..12, |_| ()).unwrap();
     split.check_all(&go_on).unwrap();
+}
+
+/// Writes over a byte of a file through a map that is there, as another program may: no time of the file tells.
+struct Writer(memmap2::MmapMut);
+
+impl Writer {
+    #[allow(unsafe_code, reason = "a map that others read")]
+    fn new(file: &Path) -> Writer {
+        let opened = std::fs::OpenOptions::new().read(true).write(true).open(file).unwrap();
+        // SAFETY: what is read meanwhile is read through another map, as plain integers.
+        let mut map = unsafe { memmap2::MmapMut::map_mut(&opened).unwrap() };
+        // From now on each page may be written to without the kernel's knowing.
+        for place in (0..map.len()).step_by(512) {
+            let byte = std::hint::black_box(map[place]);
+            map[place] = byte;
+        }
+        Writer(map)
+    }
+
+    fn flip(&mut self, bytes: &[u8], place: usize) {
+        let start = memchr::memmem::find(&self.0, bytes).expect("they are there");
+        self.0[start + place] ^= 1;
+    }
+}
+
+/// Packs encoded images, which need not be images, of the classes 0 and 1 in turn.
+fn pack_encoded(to: &Path, count: u64) -> Vec<Vec<u8>> {
+    let spec = PackSpec { classes: vec!["a".into(), "b".into()], rows: count, source: String::new() };
+    let mut packer = Packer::create(to, None, spec).unwrap();
+    let images: Vec<Vec<u8>> = (0..count).map(|row| noise(row, 300)).collect();
+    for (row, image) in images.iter().enumerate() {
+        packer.push(image, &Measured::of(shape(1, 1), &[0; 3]), row as i64 % 2).unwrap();
+    }
+    packer.finish().unwrap();
+    images
+}
+
+#[test]
+fn an_encoded_image_is_compared_each_time_it_is_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("train.arrow");
+    let images = pack_encoded(&file, 40);
+    let (mut writer, split) = (Writer::new(&file), packed::open(&file).unwrap());
+    let read = |row| {
+        split.read([row], |samples| match samples.images() {
+            Images::Encoded(images) => images.bytes(row).map(<[u8]>::to_vec),
+            Images::Decoded(_) => unreachable!("they are encoded"),
+        })
+    };
+    for row in 0..40 {
+        assert_eq!(read(row).unwrap().unwrap(), images[row as usize]);
+    }
+    writer.flip(&images[7], 100);
+    let damaged = read(7).unwrap().unwrap_err().to_string();
+    assert!(damaged.contains("record batch 0, sample 7: damaged"), "{damaged}");
+    assert!(read(8).unwrap().is_ok() && split.damaged_batches() == 1);
+    // So are labels.
+    let labels: Vec<u8> = (0..40).flat_map(|row| i64::to_le_bytes(row % 2)).collect();
+    writer.flip(&labels, 8 * 9);
+    let damaged = read(8).unwrap_err().to_string();
+    assert!(damaged.contains("record batch 0, samples 0..=39: damaged"), "{damaged}");
+}
+
+#[test]
+fn pixels_that_were_whole_are_compared_again_when_that_is_asked_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("train.arrow");
+    let images = pack(&file, shape(300, 400), &[0, 1, 0], &["a", "b"]);
+    let (mut writer, split) = (Writer::new(&file), packed::open(&file).unwrap());
+    split.check_again(0..3).unwrap();
+    split.read(0..3, |_| ()).unwrap();
+    writer.flip(&images[2], 359_999);
+    split.check_again([0]).unwrap();
+    let damaged = split.check_again([0, 2]).unwrap_err().to_string();
+    assert!(damaged.contains("record batch 0, sample 2: damaged"), "{damaged}");
+    assert_eq!(split.read([2], |_| ()).unwrap_err().to_string(), damaged, "it is known now");
+    writer.flip(&[&images[2][..359_999], &[images[2][359_999] ^ 1]].concat(), 359_999);
+    split.check_again(0..3).unwrap();
+    split.read(0..3, |_| ()).unwrap();
 }
 
 #[test]
@@ -199,14 +287,13 @@ fn a_file_that_is_cut_under_an_open_split_is_refused_and_ends_nothing() {
     let images = pack(&file, shape(100, 100), &[0, 1, 0], &["a", "b"]);
     let whole = std::fs::read(&file).unwrap();
     let split = packed::open(&file).unwrap();
-    let checked = split.check(0..3).unwrap();
     let cut = std::fs::OpenOptions::new().write(true).open(&file).unwrap();
-    cut.set_len(4096).unwrap();
-    // As whoever has checked before would.
-    assert!(split.decoded().unwrap().image(2).iter().all(|&byte| byte == 0));
-    for refused in
-        [split.is_unchanged(checked).map(drop), split.check([0]).map(drop), split.check_all(&go_on)]
-    {
+    let read = split.read(0..3, |samples| {
+        cut.set_len(4096).unwrap();
+        // As whoever reads it then would.
+        assert!(samples.decoded().unwrap().image(2).iter().all(|&byte| byte == 0));
+    });
+    for refused in [read, split.read([0], |_| ()), split.check_all(&go_on), split.check_again([0])] {
         let refused = refused.unwrap_err().to_string();
         let expected = format!("{}: damaged: it has 4096 bytes; expected {}", file.display(), whole.len());
         assert_eq!(refused, expected);
@@ -214,7 +301,7 @@ fn a_file_that_is_cut_under_an_open_split_is_refused_and_ends_nothing() {
     assert_eq!(split.damaged_batches(), 1);
     // What was read as zeros may be in use: this split is of no use any more, but the file is.
     (&cut).write_all(&whole).unwrap();
-    let refused = split.check([0]).unwrap_err().to_string();
+    let refused = split.read([0], |_| ()).unwrap_err().to_string();
     assert!(refused.ends_with("a part of it could not be read; it must be opened again"), "{refused}");
     assert_holds(&packed::open(&file).unwrap(), &images, &[0, 1, 0]);
 }
@@ -264,15 +351,17 @@ fn a_flipped_byte_never_panics_nor_leaves_the_file() {
     pack(&file, shape(4, 4), &[0, 1, 0, 1], &["a", "b"]);
     let whole = packed::open(&file).unwrap();
     let (images, labels): (Vec<_>, Vec<_>) =
-        (0..4).map(|row| (whole.decoded().unwrap().image(row).to_vec(), whole.label(row))).unzip();
+        (0..4).map(|row| (pixels(&whole, row), label_of(&whole, row))).unzip();
     let digest = whole.digest();
     drop(whole);
     open_with_each_byte_flipped(&file, |split| {
         for row in 0..split.len() {
-            assert!((split.decoded().unwrap().image(row).len(), split.label(row) < 2) == (48, true));
+            let read = split
+                .read([row], |samples| (samples.decoded().unwrap().image(row).len(), samples.label(row) < 2));
+            assert!(read.is_ok_and(|read| read == (48, true)) || split.damaged_batches() > 0);
         }
         // What is not refused is what was written.
-        if split.check(0..split.len()).is_ok() {
+        if split.read(0..split.len(), |_| ()).is_ok() {
             assert_holds(split, &images, &labels);
             assert_eq!((split.digest(), split.classes()), (digest, &["a".to_owned(), "b".to_owned()][..]));
         }

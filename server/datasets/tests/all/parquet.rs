@@ -12,9 +12,9 @@ use parquet::arrow::ArrowWriter;
 use parquet::basic::Compression;
 use parquet::file::properties::WriterProperties;
 use parquet::file::reader::{FileReader, SerializedFileReader};
-use pba_datasets::{DatasetError, Images, Progress, SplitName, open};
+use pba_datasets::{DatasetError, Progress, SplitName, open};
 
-use crate::{assert_holds, failure, noise, opened, shape, split};
+use crate::{assert_holds, encoded_image, failure, label_of, noise, opened, shape, split};
 
 fn png_of(pixels: &[u8], width: u32) -> Vec<u8> {
     let mut bytes = Vec::new();
@@ -201,7 +201,7 @@ fn shards_splits_and_other_types_of_columns_are_read() {
     assert_eq!(train.classes(), ["ant", "bee", "cow", "dog", "zebra"]);
     pixels.extend(more);
     assert_holds(&train, &pixels, &[4, 0, 0, 2, 0, 2, 1, 0, 4]);
-    assert_eq!(split(&dataset, SplitName::Val).label(0), 3);
+    assert_eq!(label_of(&split(&dataset, SplitName::Val), 0), 3);
 
     std::fs::remove_file(folder.source.path().join("train-00001-of-00002.parquet")).unwrap();
     assert_eq!(
@@ -284,13 +284,12 @@ fn images_of_different_sizes_are_kept_as_they_are() {
     for _ in ["packed", "cached"] {
         let dataset = folder.open();
         let train = split(&dataset, SplitName::Train);
-        let Images::Encoded(kept) = train.images() else { panic!("the images are of different sizes") };
         assert_eq!((train.len(), train.shape()), (300, None));
-        assert_eq!((kept.smallest(), kept.largest()), (shape(1, 6), shape(20, 7)));
+        assert_eq!(train.sizes(), [shape(1, 6), shape(20, 7)]);
         for row in 0..300 {
-            assert_eq!(Some(kept.bytes(row as u64)), encoded[row].as_deref(), "row {row}");
-            assert_eq!(train.label(row as u64), labels[row]);
-            assert_eq!(kept.size(row as u64).rgb_bytes(), pixels[row].len(), "row {row}");
+            assert_eq!(Some(encoded_image(&train, row as u64).0), encoded[row], "row {row}");
+            assert_eq!(label_of(&train, row as u64), labels[row]);
+            assert_eq!(encoded_image(&train, row as u64).1.rgb_bytes(), pixels[row].len(), "row {row}");
         }
         assert!(train.verify());
         // Those of all pixels, of whatever image.

@@ -2,7 +2,7 @@ use std::ops::ControlFlow;
 
 use pba_datasets::{SplitName, shapes};
 
-use crate::{shape, split};
+use crate::{label_of, pixels, shape, split};
 
 /// The pictures are pinned: whoever changes them changes every batch that was ever served.
 #[test]
@@ -21,7 +21,7 @@ fn shapes_are_the_same_everywhere() {
             "fc5a1fc6b1684859d76464939809ee519d6668a3588864492414bfc0b377147f"
         );
         for class in 0..10 {
-            assert_eq!((0..train.len()).filter(|&row| train.label(row) == class).count(), 1_000);
+            assert_eq!((0..train.len()).filter(|&row| label_of(&train, row) == class).count(), 1_000);
         }
     }
 }
@@ -49,8 +49,7 @@ fn colour_and_position_are_no_clue() {
     let cache = tempfile::tempdir().unwrap();
     let dataset = shapes(cache.path(), &|_| ControlFlow::Continue(())).unwrap();
     let (train, test) = (split(&dataset, SplitName::Train), split(&dataset, SplitName::Test));
-    let all: Vec<Vec<f64>> =
-        (0..train.len()).map(|row| statistics(train.decoded().unwrap().image(row))).collect();
+    let all: Vec<Vec<f64>> = (0..train.len()).map(|row| statistics(&pixels(&train, row))).collect();
     let moments = |of: &mut dyn Iterator<Item = f64>| {
         let values: Vec<f64> = of.collect();
         let mean = values.iter().sum::<f64>() / values.len() as f64;
@@ -65,12 +64,12 @@ fn colour_and_position_are_no_clue() {
         .collect();
     let right = (0..test.len())
         .filter(|&row| {
-            let features = statistics(test.decoded().unwrap().image(row));
+            let features = statistics(&pixels(&test, row));
             let distance = |class: usize| -> f64 {
                 (0..12).map(|f| ((features[f] - centroids[class][f]) / scales[f]).powi(2)).sum()
             };
             let nearest = (0..10).min_by(|&a, &b| distance(a).total_cmp(&distance(b))).unwrap();
-            nearest as i64 == test.label(row)
+            nearest as i64 == label_of(&test, row)
         })
         .count();
     let accuracy = right as f64 / test.len() as f64;
