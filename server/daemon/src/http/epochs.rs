@@ -125,7 +125,7 @@ fn failed(error: anyhow::Error) -> Error {
     tracing::error!(error = detail, "samples cannot be rendered");
     let cause = match sample {
         SampleError::Damaged(error) => datasets::cause(error),
-        SampleError::Undecodable { .. } | SampleError::Changing(_) => Cause::BrokenDataset,
+        SampleError::Undecodable { .. } => Cause::BrokenDataset,
     };
     Error::new(cause, detail)
 }
