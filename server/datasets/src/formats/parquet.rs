@@ -250,6 +250,7 @@ fn damaged(file: &str, error: impl Display) -> DatasetError {
 
 fn builder(path: &Path, file: &str) -> Result<ParquetRecordBatchReaderBuilder<File>, DatasetError> {
     let opened = File::open(path).map_err(DatasetError::io(path, "open it"))?;
+    parquet_pages::check_footer(&opened).map_err(|error| damaged(file, error))?;
     // Without the writer's Arrow types, there are fewer types to know: what the columns hold.
     let options = ArrowReaderOptions::new().with_skip_arrow_metadata(true);
     ParquetRecordBatchReaderBuilder::try_new_with_options(opened, options)

@@ -4,7 +4,10 @@
 //! gzip it inflates as much as there is before it compares. So what a page says is bounded here, and a page that
 //! is compressed by gzip is inflated once without keeping it.
 //!
-//! The header of a page is a Thrift structure in the compact protocol
+//! The footer is walked as well: the reader passes over what it does not know there, element by element, of which there
+//! may be as many as a few bytes can say.
+//!
+//! The header of a page, as the footer, is a Thrift structure in the compact protocol
 //! (<https://github.com/apache/thrift/blob/master/doc/specs/thrift-compact-protocol.md>); its fields are listed in
 //! `parquet.thrift`.
 
@@ -20,8 +23,25 @@ use flate2::read::MultiGzDecoder;
 const PAGE_BYTES_MAX: u64 = 1 << 30;
 /// Longest header of a page: it may hold the least and the greatest value.
 const HEADER_BYTES_MAX: usize = 16 << 20;
-/// Structures within structures of a header; there are two.
-const DEPTH_MAX: u32 = 8;
+/// Structures and lists within each other, of a header, where there are two, and of a footer, where there are ten.
+const DEPTH_MAX: u32 = 16;
+
+/// Checks that a file's footer holds no more than its bytes can: the Parquet reader takes a time in proportion to what
+/// lists say that they hold.
+///
+/// # Errors
+/// When it holds more, or the file cannot be read. What else may be wrong with it, the reader says.
+pub(super) fn check_footer(file: &File) -> Result<(), String> {
+    let bytes = file.metadata().map_err(|error| error.to_string())?.len();
+    let Some(end) = bytes.checked_sub(8) else { return Ok(()) };
+    let mut tail = [0; 4];
+    file.read_exact_at(&mut tail, end).map_err(|error| error.to_string())?;
+    let Some(start) = end.checked_sub(u32::from_le_bytes(tail).into()) else { return Ok(()) };
+    let mut footer = Vec::new();
+    Part { file, start, end }.read_to_end(&mut footer).map_err(|error| error.to_string())?;
+    let walked = Thrift(&footer).structure(0, &mut |_, _| {});
+    walked.ok_or_else(|| "its footer is damaged".to_owned())
+}
 
 /// Checks the pages of a column of a row group.
 ///
@@ -192,7 +212,8 @@ impl Thrift<'_> {
                 (0..count).try_for_each(|_| self.skip(head & 15, depth + 1))
             }
             12 => self.structure(depth + 1, &mut |_, _| {}),
-            // No header of a page has a map.
+            13 => self.take(16),
+            // Neither a header of a page nor a footer has a map.
             _ => None,
         }
     }
@@ -246,6 +267,25 @@ mod tests {
         assert_eq!(check_pages(&file, 0, 9, false), Ok(()));
         let beyond = check_pages(&file, 0, 8, false).unwrap_err();
         assert_eq!(beyond, "page 0 of a column: 2 bytes reach beyond the end of its column");
+    }
+
+    #[test]
+    fn a_footer_that_says_it_holds_more_than_its_bytes_is_refused() {
+        let check = |footer: &[u8]| {
+            let mut file = tempfile::tempfile().unwrap();
+            let length = (footer.len() as u32).to_le_bytes();
+            io::Write::write_all(&mut file, &[b"PAR1", footer, &length, b"PAR1"].concat()).unwrap();
+            check_footer(&file)
+        };
+        // Field 14: a list of two billion Booleans, as the fuzzer found one; of none; and of two, a byte each.
+        let refused = Err("its footer is damaged".to_owned());
+        assert_eq!(check(&[0xe9, 0xf2, 0xff, 0xff, 0xff, 0xff, 0x07, 0]), refused);
+        assert_eq!(check(&[0xe9, 0x02, 0]), Ok(()));
+        assert_eq!(check(&[0xe9, 0x22, 1, 2, 0]), Ok(()));
+        // In lists of lists, and structures that end at once.
+        assert_eq!(check(&[0xe9, 0x19, 0xf2, 0xff, 0xff, 0xff, 0xff, 0x07, 0]), refused);
+        assert_eq!(check(&[0xe9, 0xfc, 0xff, 0xff, 0xff, 0xff, 0x07, 0, 0, 0]), refused);
+        assert_eq!(check(&[0xeb, 0xff, 0xff, 0xff, 0xff, 0x07, 0x11, 0]), refused);
     }
 
     #[test]
