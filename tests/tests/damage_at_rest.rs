@@ -80,7 +80,7 @@ const PLACE: u64 = 20_000_000;
 
 #[test]
 fn zeros_in_the_file_are_never_sent() {
-    let (server, file, epoch) = alone(&["--scrub-seconds", "0"]);
+    let (server, file, epoch) = alone(&["--scrub-bytes-per-second", "0"]);
     let before = overwrite(&file, PLACE, &[0; 100_000]);
     // It is not known yet, but found when it is met.
     let answer = stream(&server, "");
@@ -140,8 +140,80 @@ fn damage_in_the_first_batch_is_refused_and_not_cut_off() {
 }
 
 #[test]
+fn what_cannot_be_mended_is_shown_and_a_replica_leaves_mending_to_the_writer() {
+    let (writer, file, epoch) = alone(&["--scrub-bytes-per-second", "0"]);
+    // Its source is there again, but for this server only, and it only reads.
+    let source = cifar(IMAGES);
+    let dataset = format!("mine={}", source.path().display());
+    let state =
+        |server: &Server| server.get("/v1/datasets/mine").json()["state"].as_str().unwrap().to_owned();
+    let replica = Server::start_on(writer.data(), &["--dataset", &dataset, "--scrub-bytes-per-second", "0"]);
+    assert_eq!([&writer, &replica].map(state), ["ready", "ready"]);
+    let file_of_replica = packed_beside(writer.data().path(), &file);
+    for (server, file) in [(&writer, &file), (&replica, &file_of_replica)] {
+        assert!(stream(server, "").body == epoch);
+        let before = overwrite(file, PLACE, &[0; 1000]);
+        let cut = stream(server, "");
+        assert!(cut.status == 422 || !cut.complete, "a damaged epoch is whole");
+        let shown = server.get("/v1/datasets/mine").json();
+        assert_eq!(shown["state"], "damaged");
+        assert!(shown["error"].as_str().unwrap().contains("record batch 1, samples 64"), "{shown}");
+        assert_eq!(server.metric("pba_damaged_record_batches{dataset=\"mine\"}"), 1.0, "at once");
+        let logged = wait_for("a look at it", || {
+            let logged = server.process.stderr();
+            (logged.contains("cannot be mended") || logged.contains("the writer has to mend it"))
+                .then_some(logged)
+        });
+        assert_eq!(logged.contains("cannot be mended"), std::ptr::eq(server, &writer), "{logged}");
+        refused(
+            &stream(server, ""),
+            if std::ptr::eq(server, &replica) { &["its writer has to mend it"] } else { &[] },
+        );
+        overwrite(file, PLACE, &before);
+        assert!(stream(server, "").body == epoch);
+        assert_eq!(state(server), "ready");
+    }
+}
+
+/// The packed training split of another dataset without a test split, of the same images.
+fn packed_beside(data: &Path, other: &Path) -> PathBuf {
+    let folders = std::fs::read_dir(data.join("datasets")).unwrap().map(|folder| folder.unwrap().path());
+    let files =
+        folders.filter(|folder| !folder.join("test.arrow").exists()).map(|folder| folder.join("train.arrow"));
+    files.filter(|file| file != other).last().expect("two datasets were imported")
+}
+
+#[test]
+fn files_that_were_exchanged_are_packed_again() {
+    let (source, other) = (cifar(IMAGES), cifar(IMAGES / 2));
+    let flags = [&source, &other].map(|folder| format!("{}", folder.path().display()));
+    let flags = [format!("--dataset=mine={}", flags[0]), format!("--dataset=other={}", flags[1])];
+    let flags = flags.each_ref().map(String::as_str);
+    let server = Server::start(&flags);
+    let epochs = |server: &Server| {
+        ["mine", "other"].map(|name| server.epoch(&format!("{name}/epochs/0/batches?{UNTOUCHED}")).bytes)
+    };
+    let (expected, data) = (epochs(&server), server.data());
+    drop(server);
+    let file = packed(data.path());
+    let (another, aside) = (packed_beside(data.path(), &file), data.path().join("aside"));
+    for (from, to) in [(&file, &aside), (&another, &file), (&aside, &another)] {
+        std::fs::rename(from, to).unwrap();
+    }
+    let server = Server::start_on(data, &flags);
+    assert!(epochs(&server) == expected, "another dataset is served");
+    let logged = server.process.stderr();
+    assert_eq!(
+        logged.matches("it was packed to be another split, or of another dataset").count(),
+        2,
+        "{logged}"
+    );
+    server.assert_healthy();
+}
+
+#[test]
 fn a_running_stream_ends_where_the_damage_is() {
-    let (server, file, epoch) = alone(&["--scrub-seconds", "0"]);
+    let (server, file, epoch) = alone(&["--scrub-bytes-per-second", "0"]);
     let target = format!("/v1/datasets/mine/epochs/0/batches?{UNTOUCHED}");
     let mut download = Download::open_narrow(server.address(), &target).unwrap();
     let mut got = download.sip(1_000_000);
@@ -161,7 +233,7 @@ fn a_running_stream_ends_where_the_damage_is() {
 fn a_damaged_file_is_packed_again_from_its_source() {
     let source = cifar(IMAGES);
     let dataset = format!("mine={}", source.path().display());
-    let server = Server::start(&["--dataset", &dataset, "--scrub-seconds", "1"]);
+    let server = Server::start(&["--dataset", &dataset, "--scrub-bytes-per-second", "100000000"]);
     let epoch = stream(&server, "");
     let file = packed(server.data().path());
     let damages: [&dyn Fn(); 3] = [
@@ -183,14 +255,14 @@ fn a_damaged_file_is_packed_again_from_its_source() {
 
 #[test]
 fn the_scrub_finds_damage_that_nobody_has_met() {
-    let (server, file, epoch) = alone(&["--scrub-seconds", "1"]);
+    let (server, file, epoch) = alone(&["--scrub-bytes-per-second", "100000000"]);
     let before = overwrite(&file, PLACE, &[0xa5]);
     wait_for("the scrub", || {
         (server.metric("pba_damaged_record_batches{dataset=\"mine\"}") == 1.0).then_some(())
     });
     refused(&stream(&server, ""), &["record batch 1"]);
     assert!(server.metric("pba_scrub_bytes_total") > 0.0);
-    assert!(server.process.stderr().contains("found by the scrub"));
+    wait_for("the log", || server.process.stderr().contains("found by the scrub").then_some(()));
     overwrite(&file, PLACE, &before);
     assert!(stream(&server, "").body == epoch);
     server.assert_healthy();
@@ -198,7 +270,7 @@ fn the_scrub_finds_damage_that_nobody_has_met() {
 
 #[test]
 fn a_file_that_is_cut_under_a_stream_ends_the_stream_and_not_the_server() {
-    let (server, file, epoch) = alone(&["--scrub-seconds", "0"]);
+    let (server, file, epoch) = alone(&["--scrub-bytes-per-second", "0"]);
     let whole = std::fs::read(&file).unwrap();
     let target = format!("/v1/datasets/mine/epochs/0/batches?{UNTOUCHED}");
     let mut downloads: Vec<Download> =
@@ -233,7 +305,7 @@ fn a_packed_file_that_somebody_names_stays_theirs() {
     std::fs::copy(&file, &copy).unwrap();
     drop(server);
     let dataset = format!("mine={}", theirs.path().display());
-    let server = Server::start(&["--dataset", &dataset, "--scrub-seconds", "0"]);
+    let server = Server::start(&["--dataset", &dataset, "--scrub-bytes-per-second", "0"]);
     let target = format!("/v1/datasets/mine/epochs/0/batches?{UNTOUCHED}");
     let mut download = Download::open_narrow(server.address(), &target).unwrap();
     let mut got = download.sip(500_000);
@@ -258,7 +330,7 @@ fn a_damaged_photograph_is_neither_sent_nor_kept() {
     let request = "/v1/datasets/mine/epochs/0/batches?base=resize:16,center_crop:16&shuffle=false";
     let expected = Server::start(&["--dataset", &dataset]).epoch(&request["/v1/datasets/".len()..]).bytes;
     // Not a pixel is decoded before the file is damaged.
-    let server = Server::start(&["--dataset", &dataset, "--scrub-seconds", "0"]);
+    let server = Server::start(&["--dataset", &dataset, "--scrub-bytes-per-second", "0"]);
     drop(source);
     let file = packed(server.data().path());
     let whole = std::fs::read(&file).unwrap();
@@ -283,7 +355,8 @@ fn a_job_whose_file_is_cut_fails_and_says_why() {
     let Some(trainer) = trainer() else { return };
     let source = cifar(IMAGES);
     let dataset = format!("mine={}", source.path().display());
-    let server = Server::start(&["--trainer", &trainer, "--dataset", &dataset, "--scrub-seconds", "0"]);
+    let server =
+        Server::start(&["--trainer", &trainer, "--dataset", &dataset, "--scrub-bytes-per-second", "0"]);
     let file = packed(server.data().path());
     // As many epochs as it may take until the file is cut.
     let spec = spec(serde_json::json!({ "dataset": "mine", "epochs": 10_000, "train_size": 2000 }));

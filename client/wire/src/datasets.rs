@@ -34,7 +34,7 @@ pub struct Dataset {
     /// Progress of its import, while it is being imported.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub progress: Option<ImportProgress>,
-    /// Reason of the failure, if no split can be streamed.
+    /// Reason of the failure, if no split can be streamed; the first damage, if it is damaged.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
 }
@@ -47,6 +47,8 @@ pub enum DatasetState {
     Importing,
     /// Its splits can be streamed, except those that failed.
     Ready,
+    /// Packed files of it are damaged; what needs no damaged sample can be streamed.
+    Damaged,
     /// None of its splits could be read.
     Failed,
 }

@@ -113,6 +113,8 @@ metrics! {
     scrub_bytes: IntCounter = "pba_scrub_bytes_total";
     /// Passes of the scrub over all packed datasets.
     scrub_passes: IntCounter = "pba_scrub_passes_total";
+    /// Seconds that the last pass of the scrub took: how long damage in memory can be served, at most.
+    scrub_pass_seconds: Gauge = "pba_scrub_pass_seconds";
     /// Bytes in the cache of decoded images; at most decoded_cache_bytes of the configuration.
     decoded_cache_bytes: IntGauge = "pba_decoded_cache_bytes";
     /// Images whose pixels were in the decoded cache.

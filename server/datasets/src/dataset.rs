@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use pba_types::{Digest, ImageShape, SplitName};
 
+use crate::error::DatasetError;
 use crate::packed::split::{Split, SplitState};
 
 /// Name of the built-in dataset.
@@ -29,6 +30,8 @@ pub struct Dataset {
     pub format: &'static str,
     /// The splits it has, in order.
     pub splits: BTreeMap<SplitName, SplitState>,
+    /// Those that were in the cache, but not as they should be, and how that showed; they were packed again.
+    pub packed_again: BTreeMap<SplitName, DatasetError>,
 }
 
 impl Dataset {

@@ -94,17 +94,17 @@ fn open_with(
     progress: &dyn Fn(Progress) -> ControlFlow<()>,
 ) -> Result<Dataset, DatasetError> {
     let (format, found) = find(path)?;
-    let (files, mut splits) = match found {
+    let (files, Imported { mut splits, packed_again }) = match found {
         Found::Packed(files) => {
             let folder = Key::of_files(path, files.values())?.folder(cache_dir);
             let copy = |name, to: &Path| copy(&files[&name], to, name, progress);
-            let splits = import(files.keys().copied(), &folder, trust, &copy, progress)?;
-            (files, splits)
+            let imported = import(files.keys().copied(), &folder, trust, &copy, progress)?;
+            (files, imported)
         }
         Found::Source(source) => (source.splits(), import_source(&*source, cache_dir, trust, progress)?),
     };
     agree(path, &files, &mut splits);
-    Ok(Dataset { name: name.to_owned(), format: format.name, splits })
+    Ok(Dataset { name: name.to_owned(), format: format.name, splits, packed_again })
 }
 
 /// The built-in dataset, drawn on first use and kept in `cache_dir`. It reports its progress and is
@@ -124,11 +124,17 @@ fn shapes_with(
     trust: Trust,
     progress: &dyn Fn(Progress) -> ControlFlow<()>,
 ) -> Result<Dataset, DatasetError> {
-    let splits = import_source(&Shapes, cache_dir, trust, progress)?;
+    let Imported { splits, packed_again } = import_source(&Shapes, cache_dir, trust, progress)?;
     if let Some(error) = splits.values().find_map(|state| state.as_ref().err()) {
         return Err(error.clone());
     }
-    Ok(Dataset { name: BUILT_IN.to_owned(), format: BUILT_IN, splits })
+    Ok(Dataset { name: BUILT_IN.to_owned(), format: BUILT_IN, splits, packed_again })
+}
+
+/// Splits that were opened, and what was found in the place of those that had to be packed again.
+struct Imported {
+    splits: BTreeMap<SplitName, SplitState>,
+    packed_again: BTreeMap<SplitName, DatasetError>,
 }
 
 /// Opens every split of a source from the cache. One that is not there, or not as it should be, is
@@ -138,7 +144,7 @@ fn import_source(
     cache_dir: &Path,
     trust: Trust,
     progress: &dyn Fn(Progress) -> ControlFlow<()>,
-) -> Result<BTreeMap<SplitName, SplitState>, DatasetError> {
+) -> Result<Imported, DatasetError> {
     let folder = source.key()?.folder(cache_dir);
     let pack = |name, to: &Path| {
         let spec = source.spec(name)?;
@@ -161,10 +167,11 @@ fn import(
     trust: Trust,
     make: &dyn Fn(SplitName, &Path) -> Result<(), DatasetError>,
     progress: &dyn Fn(Progress) -> ControlFlow<()>,
-) -> Result<BTreeMap<SplitName, SplitState>, DatasetError> {
-    let mut states = BTreeMap::new();
+) -> Result<Imported, DatasetError> {
+    let (mut splits, mut packed_again) = (BTreeMap::new(), BTreeMap::new());
     for name in names {
         let file = folder.join(format!("{name}.arrow"));
+        let is_there = file.exists();
         let trusted = || {
             let split = read::open(&file)?;
             if trust == Trust::AfterReading {
@@ -175,15 +182,20 @@ fn import(
         };
         let opened = match trusted() {
             Err(DatasetError::Cancelled) => Err(DatasetError::Cancelled),
-            Err(_) => make(name, &file).and_then(|()| read::open(&file)),
+            Err(found) => {
+                if is_there {
+                    packed_again.insert(name, found);
+                }
+                make(name, &file).and_then(|()| read::open(&file))
+            }
             opened => opened,
         };
         if matches!(opened, Err(DatasetError::Cancelled)) {
             return Err(DatasetError::Cancelled);
         }
-        states.insert(name, opened.map(Arc::new));
+        splits.insert(name, opened.map(Arc::new));
     }
-    Ok(states)
+    Ok(Imported { splits, packed_again })
 }
 
 /// Fails the splits whose classes differ from those of the first one that is ready.

@@ -36,5 +36,5 @@ pub use import::{format, open, repair, shapes};
 pub use packed::spec::{CLASSES_MAX, PackSpec};
 pub use packed::split::{Decoded, Encoded, Images, Samples, Split, SplitState};
 pub use packed::target::Progress;
-pub use packed::write::{Measured, Packer, remove_partials};
+pub use packed::write::{Measured, Packer, remove_earlier_versions, remove_partials};
 pub use pba_types::SplitName;

@@ -11,6 +11,7 @@
 //! right to write in a folder.
 
 mod lock;
+mod state;
 
 use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions, Permissions};
@@ -22,6 +23,7 @@ use std::sync::{Mutex, PoisonError};
 use tempfile::{NamedTempFile, TempPath};
 
 pub use lock::Lock;
+pub use state::FileState;
 
 /// New content for a file, on its way. Dropping it leaves nothing behind, and what was there stays.
 #[derive(Debug)]

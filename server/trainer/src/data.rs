@@ -55,6 +55,9 @@ pub(crate) fn open(path: &Path, cache: &Path) -> anyhow::Result<Dataset> {
     } else {
         pba_datasets::open("dataset", path, cache, &go_on)?
     };
+    for (split, found) in &dataset.packed_again {
+        eprintln!("warning: the {split} split was packed again: {found}");
+    }
     Ok(dataset)
 }
 
@@ -325,9 +328,15 @@ mod tests {
         let damaged = (0..set.steps()).find_map(|step| render(step).err()).unwrap().to_string();
         assert!(damaged.contains("record batch 0") && damaged.contains("damaged"), "{damaged}");
         assert_eq!(score().err().unwrap().to_string(), damaged);
+        let after_epoch = TrainSet::check_again(std::slice::from_ref(&set)).unwrap_err();
+        assert_eq!(
+            format!("{after_epoch:#}"),
+            format!("the epoch that ended is not to be trusted: {damaged}")
+        );
         file.seek(SeekFrom::Start(0)).unwrap();
         file.write_all(&bytes).unwrap();
         assert!(render(1).unwrap().images.equal(&expected), "restored");
+        TrainSet::check_again(std::slice::from_ref(&set)).unwrap();
         file.set_len(8192).unwrap();
         let cut = render(1).err().unwrap().to_string();
         assert!(cut.contains("it has 8192 bytes"), "{cut}");

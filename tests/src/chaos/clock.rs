@@ -168,7 +168,7 @@ impl Stage {
         let sockets = tempfile::tempdir().map_err(|error| harness!("{error}"))?;
         let socket = sockets.path().join("server").display().to_string();
         let trainer = trainer();
-        let mut flags = vec!["--socket", &socket, "--scrub-seconds", "1"];
+        let mut flags = vec!["--socket", &socket, "--scrub-bytes-per-second", "100000000"];
         flags.extend(trainer.iter().flat_map(|trainer| ["--trainer", trainer]));
         let (mut launch, clock) = (Launch::new(&flags), Clock::new());
         if let Ok(clock) = &clock {

@@ -49,6 +49,8 @@ pub(crate) struct Catalog {
     entries: RwLock<BTreeMap<String, Arc<Entry>>>,
     /// Folder of packed datasets.
     cache: PathBuf,
+    /// Whether damaged files are packed again here. In the directory of another server, its writer does that.
+    may_mend: bool,
     metrics: Metrics,
 }
 
@@ -77,9 +79,10 @@ pub(crate) struct Served {
 }
 
 impl Catalog {
-    /// A catalog with the built-in dataset, not imported yet; packed datasets are stored in `cache`.
-    pub(crate) fn new(cache: &Path, metrics: Metrics) -> Catalog {
-        let catalog = Catalog { entries: RwLock::default(), cache: cache.to_owned(), metrics };
+    /// A catalog with the built-in dataset, not imported yet; packed datasets are stored in `cache`, and packed again
+    /// when they are damaged if this server writes there.
+    pub(crate) fn new(cache: &Path, may_mend: bool, metrics: Metrics) -> Catalog {
+        let catalog = Catalog { entries: RwLock::default(), cache: cache.to_owned(), may_mend, metrics };
         catalog.add(BUILT_IN, None, None);
         catalog
     }
@@ -130,21 +133,22 @@ impl Catalog {
     ) {
         while !is_over() {
             for entry in self.list() {
-                self.count_damage(&entry);
                 if entry.needs_mending() {
                     let begun = Instant::now();
                     self.mend(&entry, report, mended);
                     entry.was_tried(begun.elapsed());
-                    self.count_damage(&entry);
                 }
             }
             std::thread::sleep(LOOK_EVERY);
         }
     }
 
-    fn count_damage(&self, entry: &Entry) {
-        let damaged: usize = entry.splits().iter().map(|split| split.damaged_batches()).sum();
-        self.metrics.damaged_record_batches.with_label_values(&[entry.name.as_str()]).set(damaged as i64);
+    /// Counts the damage that is known, which takes no look at a disk.
+    pub(crate) fn count_damage(&self) {
+        for entry in self.list() {
+            let damaged: usize = entry.splits().iter().map(|split| split.known_damaged_batches()).sum();
+            self.metrics.damaged_record_batches.with_label_values(&[entry.name.as_str()]).set(damaged as i64);
+        }
     }
 
     /// Mends a dataset whose packed files are damaged, or that could not be imported through no fault of its
@@ -157,6 +161,16 @@ impl Catalog {
     ) {
         let name = entry.name.as_str();
         let ready = entry.ready();
+        for damage in entry.splits().iter().filter_map(|split| split.known_damage()) {
+            match self.may_mend {
+                true => {
+                    tracing::error!(dataset = name, error = %damage, "damaged; it is to be mended from its source")
+                }
+                false => {
+                    tracing::error!(dataset = name, error = %damage, "damaged; the writer has to mend it")
+                }
+            }
+        }
         let restored = ready.as_ref().and_then(|served| restored(&served.dataset));
         let repair = || {
             let progress = |progress| report(name, progress);
@@ -164,7 +178,9 @@ impl Catalog {
         };
         let mended = match restored {
             Some(dataset) => Ok(dataset),
-            None => guarded(name, repair),
+            None if self.may_mend => guarded(name, repair),
+            // What the writer packs again is found in its place the next time.
+            None => return,
         };
         let dataset = match mended {
             Err(DatasetError::Cancelled) => return,
@@ -202,9 +218,16 @@ impl Catalog {
                 State::Failed(error)
             }
             Ok(dataset) => {
+                for (split, found) in &dataset.packed_again {
+                    tracing::warn!(dataset = name, %split, %found, "the split was packed again");
+                }
+                let mut served = Vec::new();
                 for (split, state) in &dataset.splits {
-                    if let Err(error) = state {
-                        tracing::warn!(dataset = name, %split, %error, "the split is not served");
+                    match state {
+                        Ok(_) => served.push(split.name()),
+                        Err(error) => {
+                            tracing::warn!(dataset = name, %split, %error, "the split is not served");
+                        }
                     }
                 }
                 self.metrics.cache_bytes.add(bytes(&dataset));
@@ -221,7 +244,9 @@ impl Catalog {
                          with random_resized_crop:N or resize:N,center_crop:N, as the configuration should"
                     );
                 }
-                tracing::info!(dataset = name, "the dataset is served");
+                if !served.is_empty() {
+                    tracing::info!(dataset = name, splits = served.join(", "), "the dataset is served");
+                }
                 State::Ready(Arc::new(Served { dataset, base }))
             }
         };
@@ -317,8 +342,12 @@ impl Entry {
             }
             State::Ready(served) => {
                 let splits = &served.dataset.splits;
+                let damage = splits.values().flatten().find_map(|split| split.known_damage());
                 if splits.values().all(|split| split.is_err()) {
                     described.state = DatasetState::Failed;
+                } else if let Some(damage) = damage {
+                    described.state = DatasetState::Damaged;
+                    described.error = Some(damage.to_string());
                 }
                 described.classes = served.dataset.classes().to_owned();
                 described.splits = splits.iter().map(|(name, state)| (*name, describe(state))).collect();
@@ -345,6 +374,12 @@ impl Entry {
     pub(crate) fn splits(&self) -> Vec<SplitHandle> {
         let splits = self.ready().map(|served| served.dataset.splits.values().flatten().cloned().collect());
         splits.unwrap_or_default()
+    }
+
+    /// Whether this is what is served of one of its splits now.
+    pub(crate) fn has(&self, split: &SplitHandle) -> bool {
+        self.ready()
+            .is_some_and(|served| served.dataset.splits.values().flatten().any(|now| Arc::ptr_eq(now, split)))
     }
 
     /// Whether a packed file of it is damaged, or it could not be imported through no fault of its own.
@@ -394,22 +429,6 @@ impl Served {
     /// Whether it has a split, though it may not be readable.
     pub(crate) fn has(&self, split: SplitName) -> bool {
         self.dataset.split(split).is_some()
-    }
-
-    /// Refuses samples that are known to be damaged.
-    ///
-    /// # Errors
-    /// When one of them is, with the packed file, the record batch and its rows.
-    pub(crate) fn check_known(
-        &self,
-        name: SplitName,
-        indices: impl IntoIterator<Item = u64>,
-    ) -> Result<(), Error> {
-        let Some(Ok(split)) = self.dataset.split(name) else { return Ok(()) };
-        split.check_known(indices).map_err(|error| {
-            let detail = format!("split {name} of dataset {:?}: {error}", self.dataset.name);
-            Error::new(cause(&error), detail)
-        })
     }
 
     /// A split that can be streamed, and the normalisation of its pixels.

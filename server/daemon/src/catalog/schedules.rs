@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
-use std::os::unix::fs::MetadataExt;
+
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use anyhow::Context;
+use pba_files::FileState;
 use pba_schedules::{Schedule, formats::json, library};
 use pba_wire::schedules::ScheduleSummary;
 
@@ -54,29 +55,18 @@ type Schedules = BTreeMap<String, Stored>;
 struct Stored {
     schedule: Arc<Schedule>,
     summary: ScheduleSummary,
-    file: Option<Stamp>,
+    file: Option<FileState>,
 }
 
 impl Stored {
-    fn new(schedule: Schedule, file: Option<Stamp>) -> Stored {
+    fn new(schedule: Schedule, file: Option<FileState>) -> Stored {
         Stored { summary: summary(&schedule), schedule: Arc::new(schedule), file }
     }
 }
 
-/// What changes with the content of a file.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Stamp {
-    bytes: u64,
-    inode: u64,
-    modified: (i64, i64),
-}
-
-impl Stamp {
-    fn of(path: &Path) -> std::io::Result<Stamp> {
-        let found = path.metadata()?;
-        let modified = (found.mtime(), found.mtime_nsec());
-        Ok(Stamp { bytes: found.len(), inode: found.ino(), modified })
-    }
+/// The state of what is at a path.
+fn state_of(path: &Path) -> std::io::Result<FileState> {
+    path.metadata().map(|found| FileState::of(&found))
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -216,7 +206,7 @@ impl Registry {
                 path.display()
             )));
         }
-        let written = pba_files::replace(&path, text.as_bytes()).and_then(|()| Stamp::of(&path));
+        let written = pba_files::replace(&path, text.as_bytes()).and_then(|()| state_of(&path));
         let stamp = written.map_err(|error| {
             // Its content or its name may not be there after a power failure, so it was not added.
             let _ = std::fs::remove_file(&path);
@@ -372,7 +362,7 @@ fn load(directory: &Path, known: &Schedules, warns: bool) -> anyhow::Result<Sche
 /// The schedule in a file, read or known already.
 fn read_stored(path: &Path, known: &Schedules) -> anyhow::Result<Stored> {
     // Before the content: if that changes meanwhile, it is read again the next time.
-    let file = Some(Stamp::of(path)?);
+    let file = Some(state_of(path)?);
     let name = path.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default();
     match known.get(name).filter(|known| known.file == file) {
         Some(known) => Ok(known.clone()),

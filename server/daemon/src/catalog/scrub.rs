@@ -1,10 +1,14 @@
-//! Reads every packed file again and again, slowly, so that damage on the disk is known before a stream meets it.
+//! Reads every packed file again and again, slowly, so that damage is known soon: that on the disk before a stream
+//! meets it, and that in memory, which no time of a file tells, before much of it was served.
 //!
-//! A pass reads the datasets by name, their splits in order, and their record batches from first to last; it is
-//! spread over the time that it may take. What is found counts as damage that a stream has found: streams that
-//! would need it are refused, and the dataset is mended (`datasets.rs`). What the kernel holds in memory is read
-//! there, and that is what would be served; the disk under it is read when the kernel has let go of it
-//! ([`Split::scrub`](pba_datasets::Split::scrub)).
+//! A pass reads the datasets by name, their splits in order, and their record batches from first to last. What is
+//! found counts as damage that a stream has found: streams that would need it are refused, and the dataset is mended
+//! (`datasets.rs`). What the kernel holds in memory is read there, and that is what would be served; the disk under
+//! it is read when the kernel has let go of it ([`Split::scrub`](pba_datasets::Split::scrub)).
+//!
+//! A pass takes as long as all packed files at the rate that is set, which is how long damage of that kind can be
+//! served. Streams do not notice: the thread gives way to others, leaves half of its time to a disk that is slow,
+//! and takes no memory from them.
 
 use std::cell::Cell;
 use std::ops::ControlFlow;
@@ -17,16 +21,22 @@ use crate::metrics::Metrics;
 
 /// The longest sleep, after which it is asked whether to go on.
 const SLEEP: Duration = Duration::from_secs(1);
+/// Bytes that are read between two sleeps, at least: a small image is not worth one.
+const STEP_BYTES: usize = 256 << 10;
+/// A disk that takes so long for a step has enough to do: it gets as much time for others.
+const SLOW: Duration = Duration::from_millis(50);
+/// How far it may fall behind the rate that is set, and make up for it.
+const BEHIND_MAX: Duration = Duration::from_secs(1);
 /// Time from one pass to the next, at least: there may be next to nothing to read.
-const PASS_MIN: Duration = Duration::from_millis(100);
+const PASS_MIN: Duration = Duration::from_secs(1);
 
-/// Makes one pass after another, each in about `pass`, until it is over. Runs on a thread of its own, which
+/// Makes one pass after another, at so many bytes in a second, until it is over. Runs on a thread of its own, which
 /// gives way to all others.
-pub(crate) fn scrub(catalog: &Catalog, pass: Duration, metrics: &Metrics, is_over: &dyn Fn() -> bool) {
-    // It reads a little slower than it should be if the system refuses.
-    let _ = rustix::process::setpriority_process(None, 19);
-    let pass = pass.max(PASS_MIN);
-    let wait_until = |time: Instant| {
+pub(crate) fn scrub(catalog: &Catalog, bytes_per_second: u64, metrics: &Metrics, is_over: &dyn Fn() -> bool) {
+    // It gives way, but not so far that it would stand still while all cores are busy. Should the system refuse, it
+    // still takes 1 % of a core.
+    let _ = rustix::process::setpriority_process(None, 10);
+    let sleep_until = |time: Instant| {
         loop {
             let left = time.saturating_duration_since(Instant::now());
             if is_over() {
@@ -39,36 +49,48 @@ pub(crate) fn scrub(catalog: &Catalog, pass: Duration, metrics: &Metrics, is_ove
         }
     };
     while !is_over() {
-        if catalog.check_ready().is_err() {
-            std::thread::sleep(SLEEP);
-            continue;
-        }
-        let (start, read) = (Instant::now(), Cell::new(0_u64));
-        let entries = catalog.list();
-        let total: u64 = entries.iter().flat_map(|entry| entry.splits()).map(|split| split.bytes()).sum();
+        let start = Instant::now();
+        let (begun, due, read) = (Cell::new(start), Cell::new(start), Cell::new(0));
         let pause = |bytes: usize| {
-            read.set(read.get() + bytes as u64);
             metrics.scrub_bytes.inc_by(bytes as u64);
-            wait_until(start + pass.mul_f64((read.get() as f64 / total.max(1) as f64).min(1.0)))
+            read.set(read.get() + bytes);
+            if read.get() < STEP_BYTES {
+                return ControlFlow::Continue(());
+            }
+            let now = Instant::now();
+            let took = now.saturating_duration_since(begun.get());
+            // On a busy machine it is late at times, and makes up for that.
+            let behind = due.get().max(now.checked_sub(BEHIND_MAX).unwrap_or(now));
+            due.set(behind + Duration::from_secs_f64(read.get() as f64 / bytes_per_second as f64));
+            read.set(0);
+            let next = sleep_until(if took < SLOW { due.get() } else { due.get().max(now + took) });
+            begun.set(Instant::now());
+            next
         };
-        for split in entries.iter().flat_map(|entry| entry.splits()) {
-            for batch in 0..split.record_batches() {
-                match split.scrub(batch, &pause) {
-                    Ok(()) => {}
-                    Err(error @ DatasetError::Damaged { batch: Some(_), .. }) => {
-                        tracing::error!(%error, "found by the scrub");
+        for entry in catalog.list() {
+            for split in entry.splits() {
+                for batch in 0..split.record_batches() {
+                    if is_over() {
+                        return;
                     }
-                    Err(error) => {
-                        tracing::error!(%error, "found by the scrub");
+                    // It was mended meanwhile, and is another file.
+                    if !entry.has(&split) {
                         break;
                     }
-                }
-                if is_over() {
-                    return;
+                    let is_known = split.is_known_damaged(batch);
+                    match split.scrub(batch, &pause) {
+                        Err(error @ DatasetError::Damaged { batch: Some(_), .. }) if !is_known => {
+                            tracing::error!(%error, "found by the scrub");
+                        }
+                        Ok(()) | Err(DatasetError::Damaged { batch: Some(_), .. }) => {}
+                        // All of it is lost, as those say who look after the datasets.
+                        Err(_) => break,
+                    }
                 }
             }
         }
         metrics.scrub_passes.inc();
-        let _ = wait_until(start + pass);
+        metrics.scrub_pass_seconds.set(start.elapsed().as_secs_f64());
+        let _ = sleep_until(start + PASS_MIN);
     }
 }

@@ -102,6 +102,7 @@ fn row(dataset: &Dataset) -> Vec<String> {
         }
         (DatasetState::Importing, None) => "to be imported".to_owned(),
         (DatasetState::Ready, _) => names.join(", "),
+        (DatasetState::Damaged, _) => format!("{} (damaged)", names.join(", ")),
     };
     vec![
         dataset.name.clone(),

@@ -3,9 +3,8 @@
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use anyhow::Context;
 use pba_augment::Base;
@@ -25,9 +24,6 @@ use crate::jobs::{Jobs, trainer::Trainer};
 use crate::metrics::Metrics;
 use crate::server::{Server, Sockets};
 use crate::stream::engine::Engine;
-
-/// A partly packed dataset that was not written to for this long was abandoned by its process.
-const PACKING_IDLE: Duration = Duration::from_secs(3600);
 
 /// Runs the server until a signal ends it.
 pub(crate) async fn run(args: ServeArgs) -> anyhow::Result<()> {
@@ -104,7 +100,7 @@ pub(crate) async fn start(config: &Config) -> anyhow::Result<Server> {
     let bounds = Bounds { count: schedules_max, bytes: schedule_bytes_max, bytes_total: schedules_bytes_max };
     let registry = Registry::open(&data.join("schedules"), lock.is_writer(), bounds)?;
     let jobs = Jobs::open(data, &cache, trainer, lock.is_writer(), jobs_max, metrics.clone())?;
-    let catalog = Catalog::new(&cache, metrics.clone());
+    let catalog = Catalog::new(&cache, lock.is_writer(), metrics.clone());
     for (name, DatasetConfig { path, base }) in &config.datasets {
         catalog.add(name, Some(path.clone()), *base);
     }
@@ -114,11 +110,11 @@ pub(crate) async fn start(config: &Config) -> anyhow::Result<Server> {
     let importing = Arc::clone(&app);
     // A detached thread: an import that is interrupted is repeated the next time.
     std::thread::Builder::new().name("import".to_owned()).spawn(move || import(&importing, &cache))?;
-    if let seconds @ 1.. = config.limits.scrub_seconds {
+    if let rate @ 1.. = config.limits.scrub_bytes_per_second {
         let app = Arc::clone(&app);
         let work = move || {
             let is_over = || app.check_draining().is_err();
-            scrub(&app.catalog, Duration::from_secs(seconds), &app.engine.metrics, &is_over);
+            scrub(&app.catalog, rate, &app.engine.metrics, &is_over);
         };
         std::thread::Builder::new().name("scrub".to_owned()).spawn(work)?;
     }
@@ -128,10 +124,17 @@ pub(crate) async fn start(config: &Config) -> anyhow::Result<Server> {
 /// Imports the datasets one by one, with a bar for each split that has to be packed, and looks after them until
 /// the server drains.
 fn import(app: &App, cache: &Path) {
-    // What another server is writing is its own.
-    let abandoned = if app.lock.is_writer() { pba_datasets::remove_partials(cache, PACKING_IDLE) } else { 0 };
-    if abandoned > 0 {
-        tracing::info!(files = abandoned, "removed partly packed files of a killed server or trainer");
+    if app.lock.is_writer() {
+        let abandoned = pba_datasets::remove_partials(cache);
+        if abandoned > 0 {
+            tracing::info!(files = abandoned, "removed partly packed files of a killed server or trainer");
+        }
+        let sources: Vec<PathBuf> =
+            app.catalog.list().iter().filter_map(|entry| entry.source().map(Path::to_owned)).collect();
+        let earlier = pba_datasets::remove_earlier_versions(cache, &sources);
+        if earlier > 0 {
+            tracing::info!(folders = earlier, "removed what an earlier version packed; it is packed again");
+        }
     }
     // Each is there before its split is begun, so that its rate counts from the beginning.
     let bar = RefCell::new(bar::rows(""));

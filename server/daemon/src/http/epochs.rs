@@ -61,6 +61,7 @@ pub(crate) async fn batches(
     let codec = codec(http.headers())?;
     let wanted = batches_wanted(http.headers())?;
     let epoch = Arc::new(app.resolver().resolve(&dataset, epoch, &request, codec)?);
+    check_whole(&app, &epoch).await?;
     check_fits(&app, &epoch, &request)?;
     let schema = checksum::of_schema(epoch.schema_message(), asked).map_err(Error::internal)?;
     let answers = [(checksum::REQUEST_HEADER, asked), (checksum::SCHEMA_HEADER, schema)];
@@ -103,6 +104,27 @@ pub(crate) async fn batches(
     let chunks = chunks(epoch, permit, own).await.map_err(|broken| failed(broken.error))?;
     let body = Body::from_stream(chunks);
     Ok((answers, [(header::CONTENT_TYPE, CONTENT_TYPE)], body).into_response())
+}
+
+/// Refuses an epoch of which samples are known to be damaged, before its first byte.
+///
+/// # Errors
+/// With the packed file, the record batch and its rows.
+async fn check_whole(app: &App, epoch: &Arc<Epoch>) -> Result<(), Error> {
+    // Nobody waits for a disk to learn that there is no damage.
+    if !epoch.split.is_damaged() {
+        return Ok(());
+    }
+    let (epoch, is_writer) = (Arc::clone(epoch), app.lock.is_writer());
+    let check = move || {
+        let indices = (0..epoch.plan.batches()).flat_map(|n| epoch.plan.indices(n));
+        epoch.split.check_known(indices).map_err(|error| {
+            let (split, dataset) = (epoch.split_name, &epoch.dataset);
+            let who = if is_writer { "" } else { "; this is a replica: its writer has to mend it" };
+            Error::new(datasets::cause(&error), format!("split {split} of dataset {dataset:?}: {error}{who}"))
+        })
+    };
+    app.apart.read(check).await
 }
 
 /// Refuses batches that would not fit if there were nothing else.
@@ -152,7 +174,8 @@ pub(crate) async fn preview(
     Query((Preview { n: count }, request)): Query<(Preview, EpochRequest)>,
 ) -> Result<Response, Error> {
     let number = epoch_number(&epoch)?;
-    let epoch = app.resolver().resolve(&dataset, number, &request, None)?;
+    let epoch = Arc::new(app.resolver().resolve(&dataset, number, &request, None)?);
+    check_whole(&app, &epoch).await?;
     let image_bytes = epoch.recipe.shape().rgb_bytes() as u64;
     let bytes_max = app.engine.limits.batch_bytes_max;
     let bytes = u64::from(count) * image_bytes;
@@ -172,7 +195,7 @@ pub(crate) async fn preview(
     let turn = app.engine.single_tasks.take(client).await;
     let memory = app.engine.memory_for_answer(memory)?;
     let owner = app.engine.owner(client);
-    let sheet = Sheet::new(Arc::new(epoch), number, count as usize, (turn, memory));
+    let sheet = Sheet::new(epoch, number, count as usize, (turn, memory));
     let drawn = app.engine.pool.start_work(owner, sheet).await.map_err(Error::internal)?;
     let mut encoding = drawn.map_err(failed)?;
     let png = loop {

@@ -20,6 +20,7 @@ use crate::http::problem::Unavailable;
     responses((status = 200, description = "The metrics", body = String, content_type = "text/plain")),
 )]
 pub(crate) async fn metrics(State(app): State<Arc<App>>) -> Result<Response, Error> {
+    app.catalog.count_damage();
     let text = app.engine.metrics.text().map_err(Error::internal)?;
     Ok(([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response())
 }

@@ -298,7 +298,7 @@ impl<K: Run> Table<K> {
         }
         let path = match dataset.source() {
             None => BUILT_IN.to_owned(),
-            Some(path) => std::path::absolute(path).map_err(Error::internal)?.display().to_string(),
+            Some(path) => path.display().to_string(),
         };
         let test_digest = served.split(SplitName::Test).ok().map(|(test, _)| test.digest().to_string());
         let source = Source { path, test_digest };

@@ -25,7 +25,7 @@ const PART_PIXELS_MAX: usize = 256 * 32 * 32;
 pub(crate) struct Epoch {
     pub(crate) engine: Arc<Engine>,
     pub(crate) dataset: String,
-    pub(super) split_name: SplitName,
+    pub(crate) split_name: SplitName,
     pub(crate) split: SplitHandle,
     pub(crate) recipe: Recipe,
     pub(crate) plan: Plan,

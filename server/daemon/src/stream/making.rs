@@ -234,7 +234,7 @@ mod tests {
     async fn however_a_batch_is_cut_and_whoever_makes_it() {
         let folder = tempfile::tempdir().unwrap();
         let metrics = Metrics::new().unwrap();
-        let catalog = Catalog::new(&folder.path().join("datasets"), metrics.clone());
+        let catalog = Catalog::new(&folder.path().join("datasets"), true, metrics.clone());
         catalog.import(&|_, _| ControlFlow::Continue(()));
         std::fs::create_dir(folder.path().join("schedules")).unwrap();
         let bounds = Bounds { count: 0, bytes: 0, bytes_total: 0 };

@@ -14,9 +14,10 @@ use std::fs::{File, Metadata};
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
+use pba_files::FileState;
 use pba_types::SplitName;
 
-use crate::cache::{FileState, Key};
+use crate::cache::Key;
 use crate::decode::image::ENCODED_BYTES_MAX;
 use crate::error::{DatasetError, Fault};
 use crate::formats::files::label;

@@ -1,54 +1,20 @@
 //! What of a packed file was compared with its checksums.
 //!
 //! Pixels are compared block by block as they are first touched, and everything again when the file has
-//! changed since: when its length, its times or its place on the disk differ. So an image costs no more than
+//! changed since: when its length or its times differ. So an image costs no more than
 //! the look at a bit; the file's state is asked for once per batch. Encoded images are compared whenever they are
 //! read, and have no bits.
 
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::io;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
+
+use pba_files::FileState;
 
 /// How long a file that has changed is compared again for each batch: two changes within a tick of the clock
 /// that the kernel stamps them with, some milliseconds, cannot be told apart.
 const UNSETTLED: Duration = Duration::from_secs(2);
-
-/// What tells one state of an open file from another.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Stamp {
-    device: u64,
-    inode: u64,
-    pub(crate) bytes: u64,
-    /// Seconds and nanoseconds.
-    modified: (i64, i64),
-    /// Of content or of what the file is called, by whom it may be read, and the like: no program can set it.
-    changed: (i64, i64),
-}
-
-impl Stamp {
-    pub(crate) fn of(file: &File) -> io::Result<Stamp> {
-        // Half of what `File::metadata` costs, which asks for the time of creation, too.
-        let found = rustix::fs::fstat(file)?;
-        Ok(Stamp {
-            device: found.st_dev,
-            inode: found.st_ino,
-            bytes: found.st_size as u64,
-            modified: (found.st_mtime, found.st_mtime_nsec as i64),
-            changed: (found.st_ctime, found.st_ctime_nsec as i64),
-        })
-    }
-}
-
-impl Stamp {
-    /// Whether nothing was written between two states, unless somebody has put the time back. What changes more
-    /// than the content does is the time of all changes: that of another name for the file, say.
-    pub(crate) fn is_unwritten(&self, since: &Stamp) -> bool {
-        Stamp { changed: since.changed, ..*self } == *since
-    }
-}
 
 /// A part that is compared as a whole: one with a checksum of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -71,36 +37,41 @@ pub(crate) struct Checks {
     blocks: usize,
     /// Bits that are not set.
     left: AtomicUsize,
+    /// Whether the state holds damage, so that nobody looks into it who asks for that.
+    is_damaged: AtomicBool,
     state: Mutex<State>,
 }
 
 #[derive(Debug)]
 struct State {
-    stamp: Stamp,
+    stamp: FileState,
     /// How often the bits were cleared, so that what was compared before is not noted after.
     cleared: u64,
     unsettled_until: Option<Instant>,
     /// Why a part is not served.
     damaged: BTreeMap<Part, String>,
+    /// Why nothing is.
+    lost: Option<String>,
 }
 
 impl Checks {
     /// Of a file in a state in which the columns of all record batches were compared, and none of so many blocks
     /// of pixels.
-    pub(crate) fn new(stamp: Stamp, batches: usize, blocks: usize) -> Checks {
+    pub(crate) fn new(stamp: FileState, batches: usize, blocks: usize) -> Checks {
         let bits = (0..(batches + blocks).div_ceil(64)).map(|_| AtomicU64::new(0)).collect();
         let (left, damaged) = (AtomicUsize::new(batches + blocks), BTreeMap::new());
-        let state = State { stamp, cleared: 0, unsettled_until: None, damaged };
-        let checks = Checks { bits, batches, blocks, left, state: Mutex::new(state) };
+        let state = State { stamp, cleared: 0, unsettled_until: None, damaged, lost: None };
+        let is_damaged = AtomicBool::new(false);
+        let checks = Checks { bits, batches, blocks, left, is_damaged, state: Mutex::new(state) };
         (0..batches).for_each(|batch| checks.note(0, Part::Columns(batch)));
         checks
     }
 
     /// Compares the file's state with that in which its content was compared, and forgets that when it has
     /// changed. Returns how often that has happened.
-    pub(crate) fn settle(&self, stamp: Stamp) -> u64 {
+    pub(crate) fn settle(&self, stamp: FileState) -> u64 {
         let mut state = self.state();
-        let is_changed = state.stamp != stamp;
+        let is_changed = state.stamp != stamp || state.lost.take().is_some();
         let is_unsettled = state.unsettled_until.is_some_and(|until| Instant::now() < until);
         if is_changed {
             if !stamp.is_unwritten(&state.stamp) {
@@ -116,7 +87,25 @@ impl Checks {
             self.bits.iter().for_each(|bits| bits.store(0, Ordering::Relaxed));
             self.left.store(self.batches + self.blocks, Ordering::Release);
         }
+        self.note_state(&state);
         state.cleared
+    }
+
+    /// Notes that nothing of the file can be served, until [`settle`](Checks::settle) says otherwise.
+    pub(crate) fn note_loss(&self, reason: &str) {
+        let mut state = self.state();
+        state.lost = Some(reason.to_owned());
+        self.note_state(&state);
+    }
+
+    fn note_state(&self, state: &State) {
+        self.is_damaged.store(!state.damaged.is_empty() || state.lost.is_some(), Ordering::Release);
+    }
+
+    /// Whether damage is known.
+    #[inline]
+    pub(crate) fn is_damaged(&self) -> bool {
+        self.is_damaged.load(Ordering::Acquire)
     }
 
     /// Whether all parts have been compared.
@@ -145,7 +134,7 @@ impl Checks {
 
     /// Notes that a part of a record batch is damaged, if the file is still what it was when that was found. Of
     /// many damaged parts, that their record batch is.
-    pub(crate) fn note_damage(&self, stamp: Stamp, batch: usize, part: Part, reason: String) {
+    pub(crate) fn note_damage(&self, stamp: FileState, batch: usize, part: Part, reason: String) {
         let mut state = self.state();
         if state.stamp == stamp {
             let is_many = state.damaged.len() >= DAMAGED_MAX;
@@ -153,6 +142,7 @@ impl Checks {
             // It may have been whole when it was compared: a disk can lose what it had, and tells no time of it.
             [part, noted].into_iter().for_each(|part| self.forget(part));
             state.damaged.insert(noted, reason);
+            self.note_state(&state);
         }
     }
 
@@ -164,9 +154,16 @@ impl Checks {
         }
     }
 
-    /// The parts that are known to be damaged, and how that shows.
-    pub(crate) fn damaged(&self) -> BTreeMap<Part, String> {
-        self.state().damaged.clone()
+    /// The parts that are known to be damaged, and how that shows; or why all of the file is.
+    ///
+    /// # Errors
+    /// When all of it is.
+    pub(crate) fn damaged(&self) -> Result<BTreeMap<Part, String>, String> {
+        if !self.is_damaged() {
+            return Ok(BTreeMap::new());
+        }
+        let state = self.state();
+        state.lost.clone().map_or_else(|| Ok(state.damaged.clone()), Err)
     }
 
     /// Where a part's bit lies; encoded images have none.
@@ -191,7 +188,7 @@ mod tests {
     #[test]
     fn damage_under_an_unchanged_file_is_no_longer_taken_for_whole() {
         let file = tempfile::tempfile().unwrap();
-        let stamp = Stamp::of(&file).unwrap();
+        let stamp = FileState::of_open(&file).unwrap();
         let checks = Checks::new(stamp, 1, 3);
         let parts = [Part::Block(0), Part::Block(1), Part::Block(2)];
         let cleared = checks.settle(stamp);

@@ -5,7 +5,6 @@ use std::io;
 use std::ops::ControlFlow;
 use std::path::Path;
 
-use pba_files::Replacement;
 use pba_types::SplitName;
 
 use crate::error::DatasetError;
@@ -13,7 +12,7 @@ use crate::packed::read;
 use crate::packed::spec::PackSpec;
 use crate::packed::split::Split;
 use crate::packed::target::Progress;
-use crate::packed::write::{PARTIAL_PREFIX, Packer};
+use crate::packed::write::{self, Packer};
 
 /// Bytes that are copied before the next question whether to go on.
 const STEP_BYTES: u64 = 64 << 20;
@@ -41,8 +40,8 @@ pub(crate) fn copy(
     }
     let folder = to.parent().unwrap_or(Path::new(""));
     std::fs::create_dir_all(folder).map_err(DatasetError::io(folder, "create the folder"))?;
-    let write = DatasetError::io(to, "write");
-    let replacement = Replacement::begin(to, PARTIAL_PREFIX).map_err(&write)?;
+    let write_error = DatasetError::io(to, "write");
+    let replacement = write::begin(to).map_err(&write_error)?;
     let told = |rows_done, rows_total| match progress(Progress { split, rows_done, rows_total }) {
         ControlFlow::Continue(()) => Ok(()),
         ControlFlow::Break(()) => Err(DatasetError::Cancelled),
@@ -52,23 +51,24 @@ pub(crate) fn copy(
     if rustix::fs::ioctl_ficlone(replacement.file(), &source).is_err() {
         loop {
             let copied = io::copy(&mut io::Read::take(&source, STEP_BYTES), &mut replacement.file());
-            if copied.map_err(&write)? == 0 {
+            if copied.map_err(&write_error)? == 0 {
                 break;
             }
             told(0, 1)?;
         }
     }
-    let file = replacement.file().try_clone().map_err(&write)?;
+    let file = replacement.file().try_clone().map_err(&write_error)?;
     let copied = read::open_file(file, from)?;
     told(0, copied.len())?;
-    if !copied.head.has_checksums {
+    if copied.head.place.is_none() {
         return pack_again(&copied, from, to, &told);
     }
     copied.check_all(&|rows| match told(rows, copied.len()) {
         Ok(()) => ControlFlow::Continue(()),
         Err(_) => ControlFlow::Break(()),
     })?;
-    replacement.commit().map_err(&write)
+    read::put_place(&copied, to).map_err(&write_error)?;
+    replacement.commit().map_err(&write_error)
 }
 
 /// Packs the rows of a file of an earlier version once more.

@@ -7,6 +7,8 @@
 //! they are read ([`Split::read`]).
 
 use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use arrow_ipc::convert::try_fb_to_schema;
@@ -14,18 +16,22 @@ use arrow_ipc::{
     Block, FieldNode, Footer, MessageHeader, MetadataVersion, RecordBatch, root_as_footer, root_as_message,
 };
 use arrow_schema::{DataType, Field, Schema};
+use pba_files::FileState;
 use pba_types::ImageShape;
+use rustix::fs::{FlockOperation, flock};
 use serde::de::DeserializeOwned;
 
 use crate::decode::image::{IMAGE_SIDE_MAX, are_sides_allowed};
 use crate::error::DatasetError;
-use crate::packed::checks::{Checks, Stamp};
+use crate::packed::checks::Checks;
 use crate::packed::hash::checksum;
 use crate::packed::map::Mapping;
 use crate::packed::spec::{self, CLASSES_MAX, KEY_TENSOR};
 use crate::packed::split::{Batch, Head, Split};
 
 const MAGIC: &[u8; 6] = b"ARROW1";
+/// Longest schema that is looked at to tell the version of a file: one with as many classes as there may be.
+const SCHEMA_BYTES_MAX: usize = 256 << 20;
 
 /// Opens one packed split.
 ///
@@ -33,13 +39,73 @@ const MAGIC: &[u8; 6] = b"ARROW1";
 /// replaced by renaming at any time; what happens to it otherwise is found by [`Split::read`].
 ///
 /// # Errors
-/// When the file cannot be read, or is not a whole packed split.
+/// When the file cannot be read, is not a whole packed split, or is not the one that was packed there, but another
+/// split, or another dataset's.
 pub fn open(path: &Path) -> Result<Split, DatasetError> {
     let split = open_file(File::open(path).map_err(DatasetError::io(path, "open it"))?, path)?;
-    match split.head.has_checksums {
-        true => Ok(split),
-        false => Err(refuse(path, "it is of an earlier version, without checksums".into())),
+    match &split.head.place {
+        Some(place) if *place == spec::place(path) => {}
+        Some(_) => {
+            let (file, rows) = (path.to_owned(), 0..split.len());
+            let reason = "it was packed to be another split, or of another dataset".to_owned();
+            return Err(DatasetError::Damaged { file, batch: None, rows, reason });
+        }
+        None => return Err(refuse(path, "it is of an earlier version, without checksums".into())),
     }
+    // So that whoever removes files knows that this one is in use; not every file system has locks.
+    let _ = flock(&split.file, FlockOperation::NonBlockingLockShared);
+    Ok(split)
+}
+
+/// Writes into a file that was compared with its checksums where in a cache it is going to be, as its footer has it.
+///
+/// # Errors
+/// When the file cannot be written.
+pub(crate) fn put_place(split: &Split, path: &Path) -> io::Result<()> {
+    let map = &split.map[..];
+    let end = map.len() - 10;
+    let start = end - little_i32(&map[end..]) as usize;
+    let mut bytes = map[start..end].to_vec();
+    let wrong = || io::Error::other("its footer is another than was read");
+    let (place, sum, first) = {
+        let footer = root_as_footer(&bytes).map_err(|_| wrong())?;
+        let first =
+            footer.recordBatches().and_then(|blocks| blocks.iter().next()).map(|block| block.offset());
+        let at = |key| entry(&footer, key).map(|text| text.as_ptr() as usize - bytes.as_ptr() as usize);
+        (at(spec::KEY_PLACE), at(spec::KEY_CHECKSUM), first)
+    };
+    let (place, sum) = place.zip(sum).ok_or_else(wrong)?;
+    let before = first.and_then(|first| map.get(..usize::try_from(first).ok()?)).ok_or_else(wrong)?;
+    let mut put = |at: usize, text: &str| bytes[at..at + text.len()].copy_from_slice(text.as_bytes());
+    put(place, &spec::place(path));
+    put(sum, spec::HOLE_CHECKSUM);
+    let text = format!("{:016x}", checksum(&[before, &bytes]));
+    bytes[sum..sum + text.len()].copy_from_slice(text.as_bytes());
+    split.file.write_all_at(&bytes, start as u64)
+}
+
+/// A text in the footer's own metadata.
+fn entry<'a>(footer: &Footer<'a>, key: &str) -> Option<&'a str> {
+    let entries = footer.custom_metadata().into_iter().flatten();
+    entries.filter(|entry| entry.key() == Some(key)).find_map(|entry| entry.value())
+}
+
+/// Whether a file is one that an earlier version packed and this one does not open, as far as its head says.
+pub(crate) fn is_of_earlier_version(file: &File) -> bool {
+    let format = || {
+        let mut head = [0; 72];
+        file.read_exact_at(&mut head, 0).ok()?;
+        // The schema's message comes after some zeros.
+        let mut places = (8..=64).step_by(8).filter(|&place| head[place..place + 4] == [0xff; 4]);
+        let place = places.next().filter(|_| head.starts_with(MAGIC))?;
+        let length = usize::try_from(little_i32(&head[place + 4..])).ok()?;
+        let mut message = vec![0; Some(length).filter(|&length| length <= SCHEMA_BYTES_MAX)?];
+        file.read_exact_at(&mut message, place as u64 + 8).ok()?;
+        let message = root_as_message(&message).ok()?;
+        let entries = message.header_as_schema()?.custom_metadata()?;
+        entries.iter().find(|entry| entry.key() == Some(spec::KEY_FORMAT))?.value().map(str::to_owned)
+    };
+    format().is_some_and(|format| [spec::FORMAT_1, spec::FORMAT_ENCODED_1].contains(&&*format))
 }
 
 fn refuse(path: &Path, reason: String) -> DatasetError {
@@ -58,7 +124,7 @@ pub(crate) fn open_file(file: File, path: &Path) -> Result<Split, DatasetError> 
         return Err(refuse(format!("{} bytes are too few", metadata.len())));
     }
     // Before anything is read, so that a change from then on is one.
-    let stamp = Stamp::of(&file).map_err(DatasetError::io(path, "look at it"))?;
+    let stamp = FileState::of_open(&file).map_err(DatasetError::io(path, "look at it"))?;
     let map = Mapping::new(&file).map_err(DatasetError::io(path, "map it into memory"))?;
     // The checks below foresee what can be wrong; should Arrow's decoder panic all the same, the
     // server must live.
@@ -97,7 +163,11 @@ fn read(map: &[u8]) -> Result<Layout, String> {
         root_as_footer(&map[footer_start..end]).map_err(|error| format!("damaged footer: {error}"))?;
     let schema = footer.schema().ok_or("its footer has no schema")?;
     let schema = try_fb_to_schema(schema).map_err(|error| format!("damaged schema: {error}"))?;
-    let head = head(&schema)?;
+    let mut head = head(&schema)?;
+    // Before there were places, nothing but these was known of a file of this version.
+    head.place = entry(&footer, spec::KEY_PLACE)
+        .filter(|place| head.has_checksums && place.len() == 64)
+        .map(str::to_owned);
 
     let file = &map[..footer_start];
     let blocks = footer.recordBatches().ok_or("its footer lists no record batches")?;
@@ -162,11 +232,8 @@ impl<'a> Sums<'a> {
     /// Compares the checksum of the footer and all that is before the first record batch, which covers those
     /// that follow here.
     fn read(footer: &Footer<'a>, before: &[u8], bytes: &'a [u8]) -> Result<Sums<'a>, String> {
-        let text = |key: &str| {
-            let entries = footer.custom_metadata().into_iter().flatten();
-            let text = entries.filter(|entry| entry.key() == Some(key)).find_map(|entry| entry.value());
-            text.ok_or_else(|| format!("its footer has no metadata {key:?}"))
-        };
+        let text =
+            |key: &str| entry(footer, key).ok_or_else(|| format!("its footer has no metadata {key:?}"));
         let expected = text(spec::KEY_CHECKSUM)?;
         let place = expected.as_ptr() as usize - bytes.as_ptr() as usize;
         let hole = spec::HOLE_CHECKSUM.as_bytes();
@@ -230,7 +297,7 @@ fn head(schema: &Schema) -> Result<Head, String> {
     let rows = value(schema, spec::KEY_ROWS)?;
     let digest = text(schema, spec::KEY_DIGEST)?.parse().map_err(|error| format!("{error}"))?;
     let has_checksums = [spec::FORMAT, spec::FORMAT_ENCODED].contains(&format);
-    Ok(Head { shape, rows, digest, mean, std, classes, has_checksums })
+    Ok(Head { shape, rows, digest, mean, std, classes, has_checksums, place: None })
 }
 
 fn text<'a>(schema: &'a Schema, key: &str) -> Result<&'a str, String> {

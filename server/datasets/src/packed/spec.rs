@@ -1,10 +1,11 @@
 //! What a packed file says of itself, known before its first row.
 
 use std::collections::HashMap;
+use std::path::Path;
 use std::sync::Arc;
 
 use arrow_schema::{DataType, Field};
-use pba_types::ImageShape;
+use pba_types::{Digest, ImageShape};
 
 use crate::error::DatasetError;
 
@@ -29,6 +30,8 @@ pub(crate) const KEY_CHECKSUMS: &str = "pba.checksums";
 /// Beside it: the checksum of all that is before the first record batch, and of the footer with
 /// [`HOLE_CHECKSUM`] in this place.
 pub(crate) const KEY_CHECKSUM: &str = "pba.checksum";
+/// Beside it: which file of which folder of a cache it is ([`place`]), so that one in another's place is noticed.
+pub(crate) const KEY_PLACE: &str = "pba.place";
 /// What stands for a checksum that is not known yet.
 pub(crate) const HOLE_CHECKSUM: &str = "\u{1}--checksum---\u{1}-";
 /// Of the image column: its shape.
@@ -43,6 +46,14 @@ pub(crate) const BATCH_BYTES: usize = 16 << 20;
 /// that the first touch of an image hashes them in some 30 us, and that a disk which is read in a random
 /// order reads little that is not needed yet; enough that the checksums of a terabyte take 32 MB.
 pub(crate) const BLOCK_BYTES: usize = 256 << 10;
+
+/// The place of a packed file in a cache: a digest of the names of its folder, which says of which source it is,
+/// and of the file, which says of which split. Where the cache lies does not matter.
+pub(crate) fn place(path: &Path) -> String {
+    let name = |path: Option<&Path>| path.and_then(Path::file_name).unwrap_or_default().to_owned();
+    let names = [name(path.parent()), name(Some(path))];
+    Digest::of(names.map(|name| name.to_string_lossy().into_owned()).join("/")).to_string()
+}
 
 /// What a packed split holds, known before its first row.
 #[derive(Clone, Debug, PartialEq, Eq)]

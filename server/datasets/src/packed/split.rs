@@ -2,17 +2,20 @@
 
 use std::collections::BTreeSet;
 use std::fs::File;
+use std::io::{self, IoSliceMut};
 use std::num::NonZeroU64;
 use std::ops::{ControlFlow, Range};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use pba_files::FileState;
 use pba_types::{Digest, ImageShape};
 use rustix::fs::{Advice, fadvise};
+use rustix::io::{ReadWriteFlags, preadv2};
 
 use crate::error::DatasetError;
-use crate::packed::checks::{Checks, Part, Stamp};
+use crate::packed::checks::{Checks, Part};
 use crate::packed::hash::{Hasher, checksum};
 use crate::packed::map::Mapping;
 use crate::packed::spec::BLOCK_BYTES;
@@ -59,6 +62,8 @@ pub(crate) struct Head {
     pub(crate) classes: Vec<String>,
     /// Whether its content has checksums, as all has but what earlier versions packed.
     pub(crate) has_checksums: bool,
+    /// Which file of a cache it is ([`place`](crate::packed::spec::place)); none of what earlier versions packed.
+    pub(crate) place: Option<String>,
 }
 
 /// One record batch: where its columns lie in the map.
@@ -189,7 +194,7 @@ impl Split {
     ///
     /// What is compared with its checksum each time is an encoded image ([`Encoded::bytes`]), and size and label
     /// of a photograph. Pixels, of which a block of 256 KiB has one checksum, and their labels are compared when
-    /// they are first touched, and again when the file's length, times or place on the disk have changed. Damage
+    /// they are first touched, and again when the file's length or times have changed. Damage
     /// that changes none of these, by a program that has mapped the file, or by a disk that gives a page back
     /// otherwise than it took it, is found by whoever compares everything from time to time:
     /// [`scrub`](Split::scrub) in a server, whose passes bound how long it may be served, and
@@ -300,13 +305,45 @@ impl Split {
         self.look().map(drop)
     }
 
-    /// Damage that is known and affects one of some samples; nothing is read.
+    /// Whether damage is known. Neither is the file looked at, nor is anything waited for.
+    #[inline]
+    pub fn is_damaged(&self) -> bool {
+        self.checks.is_damaged()
+    }
+
+    /// Damage that is known, if any: the first. Neither is the file looked at, nor does this wait for a disk.
+    pub fn known_damage(&self) -> Option<DatasetError> {
+        match self.checks.damaged() {
+            Ok(damaged) => {
+                let (part, reason) = damaged.first_key_value()?;
+                Some(self.damaged(self.position_of(*part), *part, reason))
+            }
+            Err(reason) => Some(self.lost(reason)),
+        }
+    }
+
+    /// How many record batches are known to be damaged, without looking at the file; all when it is not what was
+    /// opened any more.
+    pub fn known_damaged_batches(&self) -> usize {
+        match self.checks.damaged() {
+            Ok(damaged) => {
+                damaged.into_keys().map(|part| self.position_of(part)).collect::<BTreeSet<_>>().len()
+            }
+            Err(_) => self.batches.len(),
+        }
+    }
+
+    /// Damage that is known and affects one of some samples, unless the file has changed since; nothing is read, but
+    /// if any is known, the file is looked at.
     ///
     /// # Errors
     /// [`DatasetError::Damaged`], with the record batch and its rows.
     pub fn check_known(&self, indices: impl IntoIterator<Item = u64>) -> Result<(), DatasetError> {
+        if !self.is_damaged() {
+            return Ok(());
+        }
         self.settle()?;
-        let damaged = self.checks.damaged();
+        let damaged = self.checks.damaged().map_err(|reason| self.lost(reason))?;
         if damaged.is_empty() {
             return Ok(());
         }
@@ -319,19 +356,19 @@ impl Split {
         found.next().map_or(Ok(()), Err)
     }
 
-    /// How many record batches are known to be damaged; all when the file is not what was opened any more.
+    /// How many record batches are known to be damaged, after a look at the file; all when it is not what was opened
+    /// any more.
     pub fn damaged_batches(&self) -> usize {
-        match self.settle() {
-            Ok(_) => {
-                let batches = self.checks.damaged().into_keys().map(|part| match part {
-                    Part::Columns(batch) => batch,
-                    Part::Block(block) => {
-                        self.batches.partition_point(|batch| batch.first_block <= block) - 1
-                    }
-                });
-                batches.collect::<BTreeSet<_>>().len()
-            }
-            Err(_) => self.batches.len(),
+        // What a look finds is known then.
+        let _ = self.settle();
+        self.known_damaged_batches()
+    }
+
+    /// The position of a part's record batch.
+    fn position_of(&self, part: Part) -> usize {
+        match part {
+            Part::Columns(position) => position,
+            Part::Block(block) => self.batches.partition_point(|batch| batch.first_block <= block) - 1,
         }
     }
 
@@ -344,9 +381,8 @@ impl Split {
     /// before. `pause` is called after each block, with the bytes that were read for it; [`ControlFlow::Break`]
     /// ends it early.
     ///
-    /// What the kernel holds in memory and nobody has mapped is dropped first, so that it comes from the disk.
-    /// Of what is mapped and held, the copy in memory is read, which is the one that is served: damage under it
-    /// on the disk shows when the kernel lets go of the copy.
+    /// Of what the kernel holds in memory, that copy is read, which is the one that is served: damage under it on
+    /// the disk shows when the kernel lets go of the copy. What comes from the disk is not kept in memory for this.
     ///
     /// # Errors
     /// The first [`DatasetError::Damaged`], with the record batch and its rows. All are noted, so that they are
@@ -366,11 +402,7 @@ impl Split {
         for block in self.blocks(batch) {
             let range = self.block(batch, block);
             buffer.resize(range.len(), 0);
-            if let Some(length) = NonZeroU64::new(range.len() as u64) {
-                // It need not heed this.
-                let _ = fadvise(&self.file, range.start as u64, Some(length), Advice::DontNeed);
-            }
-            let same = match self.file.read_exact_at(&mut buffer, range.start as u64) {
+            let same = match self.read_again(&mut buffer, range.start as u64) {
                 Ok(()) => differs(checksum(&[&buffer]), self.block_sum(batch, block)),
                 Err(error) => Err(format!("it cannot be read: {error}")),
             };
@@ -381,6 +413,24 @@ impl Split {
             }
         }
         first
+    }
+
+    /// Fills `buffer` from the file, and has the kernel forget what it had to read from the disk.
+    fn read_again(&self, buffer: &mut [u8], start: u64) -> io::Result<()> {
+        let pieces = &mut [IoSliceMut::new(buffer)];
+        if preadv2(&self.file, pieces, start, ReadWriteFlags::NOWAIT) == Ok(buffer.len()) {
+            return Ok(());
+        }
+        self.file.read_exact_at(buffer, start)?;
+        // It need not heed this, and keeps what somebody has mapped.
+        let _ = fadvise(&self.file, start, NonZeroU64::new(buffer.len() as u64), Advice::DontNeed);
+        Ok(())
+    }
+
+    /// Whether a record batch is known to be damaged; nothing is read, nor is the file looked at.
+    pub fn is_known_damaged(&self, position: usize) -> bool {
+        let is_of_it = |part: &Part| self.position_of(*part) == position;
+        self.checks.damaged().map_or(true, |damaged| damaged.keys().any(is_of_it))
     }
 
     /// Whether a part of the file could not be read since it was opened, and was read as zeros.
@@ -394,16 +444,21 @@ impl Split {
     }
 
     /// The state of the file, which has its length, and of which all could be read.
-    fn look(&self) -> Result<Stamp, DatasetError> {
-        let stamp = Stamp::of(&self.file).map_err(DatasetError::io(&self.path, "look at it"))?;
+    fn look(&self) -> Result<FileState, DatasetError> {
+        let stamp = FileState::of_open(&self.file).map_err(DatasetError::io(&self.path, "look at it"))?;
         let bytes = self.map.len() as u64;
         let reason = match self.map.is_faulted() {
             _ if stamp.bytes != bytes => format!("it has {} bytes; expected {bytes}", stamp.bytes),
             true => "a part of it could not be read; it must be opened again".to_owned(),
             false => return Ok(stamp),
         };
-        let (file, rows) = (self.path.clone(), 0..self.head.rows);
-        Err(DatasetError::Damaged { file, batch: None, rows, reason })
+        self.checks.note_loss(&reason);
+        Err(self.lost(reason))
+    }
+
+    /// The error of a file of which nothing can be served.
+    fn lost(&self, reason: String) -> DatasetError {
+        DatasetError::Damaged { file: self.path.clone(), batch: None, rows: 0..self.head.rows, reason }
     }
 
     /// The same, and forgets what was compared if the file has changed since.
@@ -580,7 +635,7 @@ impl Split {
 /// The state of a file, and how often what was compared had been forgotten then.
 #[derive(Clone, Copy, Debug)]
 struct Found {
-    stamp: Stamp,
+    stamp: FileState,
     cleared: u64,
 }
 

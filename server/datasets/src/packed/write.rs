@@ -2,11 +2,11 @@
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
-use std::fs::File;
-use std::io::{BufWriter, Read, Seek, SeekFrom, Write};
+use std::fs::{self, DirEntry, File};
+use std::io::{self, BufWriter, Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use arrow_array::builder::{ArrayBuilder, BinaryBuilder, Int64Builder, UInt32Builder, UInt64Builder};
 use arrow_array::{ArrayRef, FixedSizeListArray, RecordBatch, UInt8Array};
@@ -14,34 +14,79 @@ use arrow_ipc::writer::FileWriter;
 use arrow_schema::{ArrowError, DataType, Schema};
 use pba_files::Replacement;
 use pba_types::ImageShape;
+use rustix::fs::{FlockOperation, flock};
 
 use crate::decode::image::{ENCODED_BYTES_MAX, IMAGE_SIDE_MAX, are_sides_allowed};
 use crate::error::DatasetError;
 use crate::packed::hash::{Hasher, checksum};
 use crate::packed::moments::Moments;
+use crate::packed::read;
 use crate::packed::spec::{
     self, BATCH_BYTES, BLOCK_BYTES, FORMAT, FORMAT_ENCODED, HOLE_CHECKSUM, KEY_CHECKSUM, KEY_CHECKSUMS,
-    PackSpec,
+    KEY_PLACE, PackSpec,
 };
 
 /// How the names of unfinished files begin.
-pub(crate) const PARTIAL_PREFIX: &str = ".packing-";
+const PARTIAL_PREFIX: &str = ".packing-";
 
-/// Removes the unfinished files that killed processes left in the folders of `cache_dir`: those that have
-/// not been written to for `idle`, as a process that is packing writes all the time. Returns how many.
+/// Begins a packed file that will appear at `destination`. It is locked until it is there or given up, which tells it
+/// from one that a killed process left ([`remove_partials`]).
+pub(crate) fn begin(destination: &Path) -> io::Result<Replacement> {
+    loop {
+        let replacement = Replacement::begin(destination, PARTIAL_PREFIX)?;
+        // On a file system without locks nothing is removed, either.
+        let _ = flock(replacement.file(), FlockOperation::LockExclusive);
+        if replacement.file().metadata()?.nlink() > 0 {
+            return Ok(replacement);
+        }
+        // It was taken for one that was left, before it was locked.
+    }
+}
+
+/// Removes the unfinished files that killed processes left in the folders of `cache_dir`: those that nobody holds
+/// locked. Returns how many.
 ///
 /// Files that cannot be listed or removed stay, and take disk space only.
-pub fn remove_partials(cache_dir: &Path, idle: Duration) -> usize {
-    let entries = |folder: &Path| std::fs::read_dir(folder).into_iter().flatten().flatten();
-    let is_abandoned = |file: &std::fs::DirEntry| {
-        let modified = file.metadata().and_then(|metadata| metadata.modified());
-        file.file_name().to_string_lossy().starts_with(PARTIAL_PREFIX)
-            && modified.is_ok_and(|modified| modified.elapsed().is_ok_and(|age| age >= idle))
+pub fn remove_partials(cache_dir: &Path) -> usize {
+    let is_partial = |file: &DirEntry| file.file_name().to_string_lossy().starts_with(PARTIAL_PREFIX);
+    let is_removed = |file: &DirEntry| locked(&file.path()).is_some() && fs::remove_file(file.path()).is_ok();
+    let folders = entries(cache_dir).map(|folder| folder.path());
+    folders.flat_map(|folder| entries(&folder)).filter(|file| is_partial(file) && is_removed(file)).count()
+}
+
+/// Removes the folders of `cache_dir` that an earlier version packed, whose files this one does not open. Returns how
+/// many.
+///
+/// A folder stays when it lies in one of `sources`, when somebody has one of its files open and locked, as all do since
+/// this version, or when it holds anything else. Servers of an earlier version lock nothing, and go on with what they
+/// have mapped.
+pub fn remove_earlier_versions(cache_dir: &Path, sources: &[PathBuf]) -> usize {
+    let sources: Vec<PathBuf> = sources.iter().filter_map(|source| source.canonicalize().ok()).collect();
+    let is_source = |folder: &Path| {
+        let folder = folder.canonicalize();
+        folder.map_or(true, |folder| sources.iter().any(|source| source.starts_with(&folder)))
     };
-    entries(cache_dir)
-        .flat_map(|folder| entries(&folder.path()))
-        .filter(|file| is_abandoned(file) && std::fs::remove_file(file.path()).is_ok())
-        .count()
+    let is_removed = |folder: &Path| {
+        let files: Vec<PathBuf> = entries(folder).map(|file| file.path()).collect();
+        let locks: Option<Vec<File>> = files.iter().map(|file| locked(file)).collect();
+        let is_earlier = locks
+            .as_ref()
+            .is_some_and(|files| !files.is_empty() && files.iter().all(read::is_of_earlier_version));
+        is_earlier && files.iter().all(|file| fs::remove_file(file).is_ok()) && fs::remove_dir(folder).is_ok()
+    };
+    let folders = entries(cache_dir).map(|folder| folder.path());
+    folders.filter(|folder| !is_source(folder) && is_removed(folder)).count()
+}
+
+fn entries(folder: &Path) -> impl Iterator<Item = DirEntry> + use<> {
+    fs::read_dir(folder).into_iter().flatten().flatten()
+}
+
+/// A file that nobody else has locked, locked.
+fn locked(path: &Path) -> Option<File> {
+    let file = File::open(path).ok().filter(|file| file.metadata().is_ok_and(|found| found.is_file()))?;
+    flock(&file, FlockOperation::NonBlockingLockExclusive).ok()?;
+    Some(file)
 }
 
 /// What a packed file says of an image, which takes its pixels to know.
@@ -109,7 +154,7 @@ impl Packer {
         let folder = destination.parent().unwrap_or(Path::new(""));
         std::fs::create_dir_all(folder).map_err(DatasetError::io(folder, "create the folder"))?;
         let create = DatasetError::io(destination, "create it");
-        let replacement = Replacement::begin(destination, PARTIAL_PREFIX).map_err(&create)?;
+        let replacement = begin(destination).map_err(&create)?;
         let file = BufWriter::with_capacity(1 << 20, replacement.file().try_clone().map_err(&create)?);
         let mut writer =
             FileWriter::try_new(file, &schema(shape, &spec)).map_err(write_error(destination))?;
@@ -238,6 +283,7 @@ impl Packer {
         let io = DatasetError::io(&self.destination, "write");
         self.writer.write_metadata(KEY_CHECKSUMS, self.checksums);
         self.writer.write_metadata(KEY_CHECKSUM, HOLE_CHECKSUM);
+        self.writer.write_metadata(KEY_PLACE, spec::place(&self.destination));
         let buffered = self.writer.into_inner().map_err(write_error(&self.destination))?;
         let mut file = buffered.into_inner().map_err(|error| io(error.into_error()))?;
         let values = [

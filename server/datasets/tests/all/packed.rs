@@ -3,7 +3,10 @@ use std::ops::ControlFlow;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
-use pba_datasets::{Images, Measured, PackSpec, Packer, SplitName, packed, remove_partials};
+use pba_datasets::{
+    Dataset, Images, Measured, PackSpec, Packer, SplitName, packed, remove_earlier_versions, remove_partials,
+};
+use tempfile::TempDir;
 
 use crate::{
     assert_holds, failure, label_of, noise, open_with_each_byte_flipped, opened, pack, pixels, shape, split,
@@ -27,24 +30,101 @@ fn what_is_packed_is_read_back() {
     assert_eq!(folder.path().read_dir().unwrap().count(), 1);
 }
 
+fn names(folder: &Path) -> Vec<String> {
+    let files = folder.read_dir().unwrap().map(|file| file.unwrap().file_name().into_string().unwrap());
+    let mut names: Vec<String> = files.collect();
+    names.sort();
+    names
+}
+
 #[test]
 fn what_a_killed_process_left_is_removed_and_nothing_else() {
     let cache = tempfile::tempdir().unwrap();
     let folder = cache.path().join("key");
     std::fs::create_dir(&folder).unwrap();
-    let hour = Duration::from_secs(3600);
-    let file = |name: &str, age: Duration| {
-        let file = std::fs::File::create(folder.join(name)).unwrap();
-        file.set_modified(SystemTime::now() - age).unwrap();
+    let spec = PackSpec { classes: vec!["a".into()], rows: 1, source: String::new() };
+    let packing = Packer::create(&folder.join("test.arrow"), Some(shape(1, 1)), spec).unwrap();
+    // Whatever its times say: that it is being written is what counts, and clocks jump.
+    let being_written = names(&folder);
+    let old = SystemTime::now() - Duration::from_secs(1_000_000);
+    let times = |name: &str| std::fs::File::options().write(true).open(folder.join(name)).unwrap();
+    times(&being_written[0]).set_modified(old).unwrap();
+    for (name, time) in [(".packing-left", SystemTime::now()), (".packing-old", old), ("train.arrow", old)] {
+        std::fs::write(folder.join(name), "").unwrap();
+        times(name).set_modified(time).unwrap();
+    }
+    assert_eq!(remove_partials(cache.path()), 2);
+    assert_eq!(names(&folder), [&being_written[0], "train.arrow"]);
+    drop(packing);
+    assert_eq!(names(&folder), ["train.arrow"]);
+    assert_eq!(remove_partials(&cache.path().join("not there")), 0);
+}
+
+#[test]
+fn a_file_in_the_place_of_another_is_packed_again() {
+    let (folder, other, cache) =
+        (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    for (number, source) in [&folder, &other].into_iter().enumerate() {
+        for (name, labels) in [("train", [0, 1, 0]), ("test", [1, 0, 0])] {
+            pack(
+                &source.path().join(format!("{name}.arrow")),
+                shape(4, 4 + number as u32),
+                &labels,
+                &["a", "b"],
+            );
+        }
+    }
+    let open = |source: &TempDir| opened(source.path(), cache.path()).unwrap();
+    let expected = [open(&folder).digest(), open(&other).digest()];
+    let path = |dataset: &Dataset, name| split(dataset, name).path().to_owned();
+    let [train, test] = [SplitName::Train, SplitName::Test].map(|name| path(&open(&folder), name));
+    let others = path(&open(&other), SplitName::Train);
+    assert!(open(&folder).packed_again.is_empty());
+    let aside = cache.path().join("aside");
+    let exchange = |one: &Path, another: &Path| {
+        std::fs::rename(one, &aside).unwrap();
+        std::fs::rename(another, one).unwrap();
+        std::fs::rename(&aside, another).unwrap();
     };
-    file(".packing-old", 2 * hour);
-    file(".packing-being-written", Duration::ZERO);
-    file("train.arrow", 2 * hour);
-    assert_eq!(remove_partials(cache.path(), hour), 1);
-    let mut left: Vec<_> = folder.read_dir().unwrap().map(|file| file.unwrap().file_name()).collect();
-    left.sort();
-    assert_eq!(left, [".packing-being-written", "train.arrow"]);
-    assert_eq!(remove_partials(&cache.path().join("not there"), hour), 0);
+    for (one, another) in [(&train, &test), (&train, &others)] {
+        exchange(one, another);
+        let refused = packed::open(one).unwrap_err().to_string();
+        assert!(
+            refused.ends_with("damaged: it was packed to be another split, or of another dataset"),
+            "{refused}"
+        );
+        let mended = open(&folder);
+        assert_eq!(mended.packed_again[&SplitName::Train].to_string(), refused);
+        assert_eq!([mended.digest(), open(&other).digest()], expected);
+    }
+}
+
+#[test]
+fn what_an_earlier_version_packed_into_the_cache_is_removed_and_nothing_else() {
+    let old = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/all/packed_1");
+    let (cache, source) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    pack(&source.path().join("train.arrow"), shape(4, 4), &[0], &["a"]);
+    let current = opened(source.path(), cache.path()).unwrap();
+    for name in ["old", "named", "locked", "more"] {
+        let folder = cache.path().join(name);
+        std::fs::create_dir(&folder).unwrap();
+        for file in ["train.arrow", "test.arrow"] {
+            std::fs::copy(old.join(file), folder.join(file)).unwrap();
+        }
+    }
+    std::fs::write(cache.path().join("more/notes.txt"), "whose?").unwrap();
+    std::fs::create_dir(cache.path().join("empty")).unwrap();
+    let locked = std::fs::File::open(cache.path().join("locked/test.arrow")).unwrap();
+    locked.lock_shared().unwrap();
+    let before = names(cache.path());
+    let named = [cache.path().join("named/train.arrow"), cache.path().join("nowhere")];
+    assert_eq!(remove_earlier_versions(cache.path(), &named), 1);
+    let left: Vec<String> = before.into_iter().filter(|name| name != "old").collect();
+    assert_eq!(names(cache.path()), left);
+    drop(locked);
+    assert_eq!(remove_earlier_versions(cache.path(), &named), 1);
+    assert!(!cache.path().join("locked").exists());
+    assert_eq!(opened(source.path(), cache.path()).unwrap().digest(), current.digest());
 }
 
 #[test]
