@@ -409,10 +409,9 @@ const DESCRIPTORS_PER_STREAM: u64 = 3;
 /// How many connections there can be: as many as are allowed, if the system lets the process have a descriptor
 /// for each.
 fn connections_max(Limits { connections_max: allowed, streams_max, .. }: &Limits) -> usize {
-    let (allowed, streams) = (*allowed, *streams_max as u64);
-    let kept = DESCRIPTORS_KEPT + DESCRIPTORS_PER_STREAM * streams;
+    let (allowed, streams) = (*allowed as u64, *streams_max as u64);
     let limits = getrlimit(Resource::Nofile);
-    let wanted = allowed as u64 + kept;
+    let wanted = allowed + descriptors_kept(streams);
     let most = limits.maximum.unwrap_or(u64::MAX);
     let mut granted = limits.current.unwrap_or(u64::MAX);
     if granted < wanted {
@@ -422,15 +421,36 @@ fn connections_max(Limits { connections_max: allowed, streams_max, .. }: &Limits
             granted = wanted.min(most);
         }
     }
-    if granted >= wanted {
-        return allowed;
+    let room = room(granted, allowed, streams);
+    if room < allowed {
+        tracing::warn!(
+            descriptors = granted,
+            "the system allows too few open files for connections_max = {allowed} beside streams_max = {streams}; {room} \
+             connections are accepted"
+        );
     }
-    // Of few descriptors, half are kept.
-    let room = granted.saturating_sub(kept).max(granted / 2).max(1) as usize;
-    tracing::warn!(
-        descriptors = granted,
-        "the system allows too few open files for connections_max = {allowed} beside streams_max = {streams}; {room} \
-         connections are accepted"
-    );
-    room
+    room as usize
+}
+
+fn descriptors_kept(streams: u64) -> u64 {
+    DESCRIPTORS_KEPT + DESCRIPTORS_PER_STREAM * streams
+}
+
+/// Of the connections that are allowed, those for which there are descriptors. Of few descriptors, half are kept.
+fn room(granted: u64, allowed: u64, streams: u64) -> u64 {
+    granted.saturating_sub(descriptors_kept(streams)).max(granted / 2).clamp(1, allowed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn descriptors_are_kept_for_every_stream() {
+        assert_eq!(room(u64::MAX, 4096, 256), 4096);
+        assert_eq!(room(4096 + 128 + 3 * 256, 4096, 256), 4096);
+        assert_eq!(room(4096 + 128 + 3 * 256, 4096, 257), 4093);
+        assert_eq!([room(1024, 4096, 256), room(1, 4096, 256)], [512, 1]);
+        assert_eq!([1, 2, 3, 4, 8, 4096].map(client_share), [1, 2, 3, 3, 6, 3072]);
+    }
 }
