@@ -420,6 +420,18 @@ fn applying_ops() {
 }
 
 #[test]
+fn names_of_jobs_that_are_not_there_or_taken() {
+    let server = Server::start(&[]);
+    let none = server.get("/v1/searches/nothing");
+    assert_eq!((none.status, none.problem().parameter.as_deref()), (404, Some("search")));
+    assert_eq!(none.problem().detail, "there is no search \"nothing\"; there is none");
+    let taken = server.send("POST", "/v1/searches", br#"{"name": "svhn-pba"}"#);
+    let problem = taken.problem();
+    assert_eq!((taken.status, problem.parameter.as_deref()), (409, Some("name")), "{problem:?}");
+    assert_eq!(problem.value.as_deref(), Some("svhn-pba"));
+}
+
+#[test]
 fn schedules() {
     let server = Server::start(&["--body-bytes-max", "200000"]);
     let export = server.get("/v1/schedules/svhn-pba").body;
@@ -439,7 +451,7 @@ fn schedules() {
     }
     let text = String::from_utf8(export).unwrap();
     for (body, says) in [
-        (String::new(), "pba-schedule"),
+        (String::new(), "the body is empty; expected a pba-schedule"),
         ("{".to_owned(), ""),
         ("[]".to_owned(), ""),
         ("{}".to_owned(), "format"),

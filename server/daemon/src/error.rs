@@ -80,7 +80,8 @@ impl Error {
         let hint = nearest.map(|nearest| format!(", did you mean {nearest:?}?")).unwrap_or_default();
         let known = known.join(", ");
         let shown = shortened(name, NAME_SHOWN);
-        let detail = format!("there is no {what} {shown:?}{hint}; there are: {known}");
+        let there = if known.is_empty() { "there is none".to_owned() } else { format!("there are: {known}") };
+        let detail = format!("there is no {what} {shown:?}{hint}; {there}");
         Error {
             parameter: Some(what.to_owned()),
             value: Some(name.to_owned()),

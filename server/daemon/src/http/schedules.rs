@@ -87,6 +87,9 @@ fn add(
         false => text.len() * LOG_TIMES,
     };
     let memory = app.engine.memory_for_answer(read_bytes as u64)?;
+    if text.trim().is_empty() {
+        return Err(Error::body("the body is empty; expected a pba-schedule document or a lineage log"));
+    }
     let schedule = formats::read(text, Some(name), epochs).map_err(Error::body)?;
     drop(memory);
     if let Some(epochs) = epochs.filter(|_| is_document) {

@@ -476,9 +476,10 @@ fn check_excluded<K: Run>(records: &Records<K>, spec: &K::Spec, source: &Source)
 }
 
 fn name_taken<K: Run>(name: &str) -> Error {
-    Error::conflict(format!(
+    let detail = format!(
         "the name {name:?} is taken by {}{}; names are immutable, so choose another one or omit it",
         K::JOB.one,
         if K::JOB.learns { " or a schedule" } else { "" }
-    ))
+    );
+    Error { value: Some(name.to_owned()), ..Error::conflict(detail).of_field("name") }
 }
