@@ -11,10 +11,10 @@
 //!
 //! Everything has a checksum (XXH3, 64 bits). An encoded image has its own, in a column; in the footer's metadata
 //! are those of each 256 KiB of the pixels of a record batch, of the columns beside the images of each record
-//! batch, and of the footer and the head of the file. What opening reads is compared
-//! at once, images when they are first touched, and all again when the file has changed (`checks.rs`). Only
-//! files that this crate has written or copied into a cache are mapped, and one that is cut all the same ends
-//! no process (`map.rs`).
+//! batch, and of the footer and the head of the file. What opening reads is
+//! compared at once, an encoded image each time it is read, pixels when they are first touched, and all again when
+//! the file has changed (`checks.rs`). Only files that this crate has written or copied into a cache are mapped, and
+//! one that is cut all the same ends no process (`map.rs`).
 
 mod area;
 mod checks;

@@ -42,7 +42,7 @@ const SCHEMA_BYTES_MAX: usize = 256 << 20;
 /// When the file cannot be read, is not a whole packed split, or is not the one that was packed there, but another
 /// split, or another dataset's.
 pub fn open(path: &Path) -> Result<Split, DatasetError> {
-    let split = open_file(File::open(path).map_err(DatasetError::io(path, "open it"))?, path)?;
+    let split = open_file(pba_files::open(path).map_err(DatasetError::io(path, "open it"))?, path)?;
     match &split.head.place {
         Some(place) if *place == spec::place(path) => {}
         Some(_) => {

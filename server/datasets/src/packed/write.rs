@@ -84,7 +84,7 @@ fn entries(folder: &Path) -> impl Iterator<Item = DirEntry> + use<> {
 
 /// A file that nobody else has locked, locked.
 fn locked(path: &Path) -> Option<File> {
-    let file = File::open(path).ok().filter(|file| file.metadata().is_ok_and(|found| found.is_file()))?;
+    let file = pba_files::open(path).ok()?;
     flock(&file, FlockOperation::NonBlockingLockExclusive).ok()?;
     Some(file)
 }
