@@ -115,7 +115,8 @@ fn zeros_in_the_file_are_never_sent() {
 fn damage_in_the_first_batch_is_refused_and_not_cut_off() {
     let folder = tempfile::tempdir().unwrap();
     let socket = folder.path().join("pba.sock");
-    let (server, file, epoch) = alone(&["--scrub-seconds", "0", "--socket", socket.to_str().unwrap()]);
+    let (server, file, epoch) =
+        alone(&["--scrub-bytes-per-second", "0", "--socket", socket.to_str().unwrap()]);
     let damaged = "pba_request_errors_total{kind=\"damaged\"}";
     for shares_memory in [false, true] {
         let before = overwrite(&file, 100_000, &[0; 5000]);

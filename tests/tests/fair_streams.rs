@@ -1,7 +1,7 @@
 //! Workers are shared out among clients, whatever each asks for.
 
 use std::io::Write;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, TcpStream};
 
 use pba_tests::{Download, Epoch, Server, http, wait_for};
 
@@ -15,6 +15,13 @@ const OTHER: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 2));
 
 fn images(server: &Server) -> f64 {
     server.metric("pba_images_augmented_total{dataset=\"shapes\"}")
+}
+
+/// Asks for a stream, and waits for nothing of it.
+fn ask(server: &Server, target: &str) -> TcpStream {
+    let mut socket = http::connect(server.address()).unwrap();
+    write!(socket, "GET {target} HTTP/1.1\r\nhost: localhost\r\n\r\n").unwrap();
+    socket
 }
 
 /// Reads a stream of 40 images to its end.
@@ -34,8 +41,9 @@ fn huge_batches_delay_nobody() {
     let server = Server::start(&["--threads", "1", "--batches-ahead", "1"]);
     for source in [OTHER, Ipv4Addr::LOCALHOST.into()] {
         let before = images(&server);
-        let unread: Vec<Download> =
-            (0..4).map(|_| Download::open_narrow(server.address(), huge).unwrap()).collect();
+        // An answer comes with its first batch, which is not waited for.
+        let unread: Vec<TcpStream> = (0..4).map(|_| ask(&server, huge)).collect();
+        wait_for("the streams", || (server.metric("pba_streams_active") == 4.0).then_some(()));
         small(&server, source);
         let made = images(&server) - before;
         assert!(made < ROWS, "40 images came after one of the huge batches, with {made}");
@@ -50,8 +58,8 @@ fn nobody_works_for_a_client_that_is_gone() {
     const ROWS: usize = 1500;
     let server = Server::start(&["--threads", "1"]);
     let target = format!("{HUGE}&base=random_resized_crop:224,flip").replace("65536", &ROWS.to_string());
-    let huge = Download::open_narrow(server.address(), &target).unwrap();
-    assert_eq!(huge.status, 200);
+    let huge = ask(&server, &target);
+    wait_for("the stream", || (server.metric("pba_streams_active") == 1.0).then_some(()));
     drop(huge);
     // Which waits for the end of what was asked for, and then asks for 40 images.
     server.assert_healthy();

@@ -107,7 +107,7 @@ fn a_val_split_that_cannot_be_read_is_not_replaced() {
     let mut spec =
         json!({ "dataset": "mine", "model": "tiny", "epochs": 1, "train_size": 64, "val_size": 20 });
     let refused = server.send("POST", "/v1/searches", spec.to_string().as_bytes());
-    assert_eq!(refused.status, 400, "{}", refused.text());
+    assert_eq!(refused.status, 422, "{}", refused.text());
     assert!(refused.text().contains("cannot read the val split"), "{}", refused.text());
     spec["val_split"] = json!("train");
     assert_eq!(server.send("POST", "/v1/searches", spec.to_string().as_bytes()).status, 202);

@@ -99,6 +99,8 @@ pub mod exit {
     pub const CRASHED: u8 = 4;
     /// It failed because a disk is full.
     pub const DISK_FULL: u8 = 5;
+    /// It failed because its dataset cannot be read, for the dataset's own fault.
+    pub const BROKEN_DATASET: u8 = 6;
 }
 
 /// What a trainer is asked for.

@@ -277,12 +277,7 @@ fn is_of_the_system(error: &anyhow::Error) -> bool {
     let lost = [libc::EIO, libc::EBADMSG, libc::EUCLEAN];
     let error = error.downcast_ref::<std::io::Error>();
     error.is_some_and(|error| {
-        let is_no_checkpoint = [
-            ErrorKind::UnexpectedEof,
-            ErrorKind::InvalidInput,
-            ErrorKind::InvalidData,
-            ErrorKind::IsADirectory,
-        ];
+        let is_no_checkpoint = [ErrorKind::UnexpectedEof, ErrorKind::InvalidInput, ErrorKind::InvalidData];
         !is_no_checkpoint.contains(&error.kind())
             && !error.raw_os_error().is_some_and(|code| lost.contains(&code))
     })

@@ -4,6 +4,7 @@ use std::io::{Error, ErrorKind};
 use std::path::Path;
 
 use pba_datasets::{DatasetError, Fault};
+use pba_search::protocol::exit;
 
 /// Replaces or creates a file, with a plain error message when the disk is full.
 pub(crate) fn replace_file(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
@@ -18,14 +19,20 @@ pub(crate) fn plainly(error: Error) -> Error {
     }
 }
 
-/// Whether something failed because a disk is full.
-pub(crate) fn is_full(error: &anyhow::Error) -> bool {
-    error.chain().any(|cause| {
+/// How the trainer ends because of an error.
+pub(crate) fn exit_code(error: &anyhow::Error) -> u8 {
+    let of_cause = |cause: &(dyn std::error::Error + 'static)| {
+        if let Some(error) = cause.downcast_ref::<DatasetError>() {
+            return match error.fault() {
+                None => Some(exit::BROKEN_DATASET),
+                Some(Fault::DiskFull) => Some(exit::DISK_FULL),
+                Some(_) => None,
+            };
+        }
         let kind = cause.downcast_ref::<Error>().map(Error::kind);
-        let fault = cause.downcast_ref::<DatasetError>().and_then(DatasetError::fault);
-        matches!(kind, Some(ErrorKind::StorageFull | ErrorKind::QuotaExceeded))
-            || fault == Some(Fault::DiskFull)
-    })
+        matches!(kind, Some(ErrorKind::StorageFull | ErrorKind::QuotaExceeded)).then_some(exit::DISK_FULL)
+    };
+    error.chain().find_map(of_cause).unwrap_or(exit::FAILED)
 }
 
 #[cfg(test)]
@@ -37,7 +44,8 @@ mod tests {
     #[test]
     fn a_full_disk_is_told_from_other_faults_through_all_that_is_said_of_it() {
         let full = || plainly(Error::from(ErrorKind::StorageFull));
-        assert!(is_full(&Err::<(), _>(full()).context("cannot write the journal").unwrap_err()));
-        assert!(!is_full(&Error::from(ErrorKind::NotFound).into()));
+        let told = Err::<(), _>(full()).context("cannot write the journal").unwrap_err();
+        assert_eq!(exit_code(&told), exit::DISK_FULL);
+        assert_eq!(exit_code(&Error::from(ErrorKind::NotFound).into()), exit::FAILED);
     }
 }

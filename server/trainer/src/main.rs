@@ -114,7 +114,7 @@ fn main() -> ExitCode {
             } else {
                 report::tell(&Report::Failed { error: format!("{error:#}") });
                 eprintln!("error: {error:#}");
-                ExitCode::from(if disk::is_full(&error) { exit::DISK_FULL } else { exit::FAILED })
+                ExitCode::from(disk::exit_code(&error))
             }
         }
     }

@@ -102,14 +102,16 @@ impl Trainer {
             {
                 Err(Error::field(&error.field, &error.message))
             }
-            Ok(Line::Report(Report::Failed { error }))
-                if output.status.code() == Some(exit::DISK_FULL.into()) =>
-            {
-                tracing::error!(error, "a job cannot be checked");
-                Err(Error::new(Cause::DiskFull, error))
-            }
             // What is asked was right: no field is named.
-            Ok(Line::Report(Report::Failed { error })) => Err(Error::internal(error)),
+            Ok(Line::Report(Report::Failed { error })) => {
+                let cause = match output.status.code().and_then(|code| u8::try_from(code).ok()) {
+                    Some(exit::DISK_FULL) => Cause::DiskFull,
+                    Some(exit::BROKEN_DATASET) => Cause::BrokenDataset,
+                    _ => Cause::Internal,
+                };
+                tracing::error!(error, "a job cannot be checked");
+                Err(Error::new(cause, error))
+            }
             _ => match String::from_utf8_lossy(&output.stderr).trim() {
                 "" => Err(missing(&output.status)),
                 reason => Err(missing(&reason)),

@@ -170,9 +170,13 @@ fn a_disk_that_fails_at_any_call() {
                 assert!(ending(failing.path()) == *UNDISTURBED, "{what}: {}", text(&output));
                 continue;
             }
-            assert_eq!(output.status.code(), Some(1), "{what}: {}", text(&output));
+            let (code, reason) = if error == "EIO" {
+                (exit::FAILED, "Input/output error")
+            } else {
+                (exit::DISK_FULL, "o space left on")
+            };
+            assert_eq!(output.status.code(), Some(code.into()), "{what}: {}", text(&output));
             let said = text(&output);
-            let reason = if error == "EIO" { "Input/output error" } else { "o space left on" };
             assert!(said.contains("\"event\":\"failed\"") && said.contains(reason), "{what}: {said}");
             ends_undisturbed(failing.path(), &what);
         }

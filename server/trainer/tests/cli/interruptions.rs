@@ -178,36 +178,14 @@ fn it_dies_with_its_parent() {
     );
 }
 
-/// A trainer that has the folder of a search locked by another one, and waits for it.
-fn waiting_in(folder: &Path) -> (Child, fs::File) {
+/// A trainer that has the folder of a search locked by another one, and says that it waits for it; and what else it
+/// says.
+fn waiting_in(folder: &Path) -> (Child, fs::File, BufReader<ChildStdout>) {
     let lock = fs::File::create(folder.join("lock")).unwrap();
     lock.try_lock().unwrap();
     let parent = std::process::id().to_string();
     let arguments = ["search", "--dir", folder.to_str().unwrap(), "--parent", &parent];
     let mut child = spawn(command(&arguments, &CACHE), &small_spec());
-    let open = PathBuf::from(format!("/proc/{}/fd", child.id()));
-    let opened =
-        |link: fs::DirEntry| fs::read_link(link.path()).is_ok_and(|path| path == folder.join("lock"));
-    for _ in 0..600 {
-        if fs::read_dir(&open).is_ok_and(|mut links| links.any(|link| link.is_ok_and(opened))) {
-            return (child, lock);
-        }
-        assert_eq!(child.try_wait().unwrap(), None, "it does not wait");
-        std::thread::sleep(Duration::from_millis(100));
-    }
-    child.kill().unwrap();
-    panic!("it does not open the lock");
-}
-
-/// As after a server was killed and started again while its first trainer still ends.
-#[test]
-fn a_trainer_of_a_server_waits_for_the_folder() {
-    let folder = TempDir::new().unwrap();
-    let (mut child, lock) = waiting_in(folder.path());
-    std::thread::sleep(Duration::from_secs(1));
-    assert_eq!(child.try_wait().unwrap(), None, "it does not wait");
-    assert!(!folder.path().join("events.jsonl").exists(), "it works in a folder that is not its own");
-    // It says what it waits for, before anything else.
     let mut told = BufReader::new(child.stdout.take().unwrap());
     let mut line = String::new();
     told.read_line(&mut line).unwrap();
@@ -215,13 +193,24 @@ fn a_trainer_of_a_server_waits_for_the_folder() {
         line.starts_with(r#"{"event":"waits","reason":"another trainer still works in the folder"#),
         "{line}"
     );
+    (child, lock, told)
+}
+
+/// As after a server was killed and started again while its first trainer still ends.
+#[test]
+fn a_trainer_of_a_server_waits_for_the_folder() {
+    let folder = TempDir::new().unwrap();
+    let (mut child, lock, told) = waiting_in(folder.path());
+    std::thread::sleep(Duration::from_secs(1));
+    assert_eq!(child.try_wait().unwrap(), None, "it does not wait");
+    assert!(!folder.path().join("events.jsonl").exists(), "it works in a folder that is not its own");
     drop(lock);
     let told = told.lines().map(Result::unwrap).last().unwrap();
     let output = child.wait_with_output().unwrap();
     assert!(output.status.success() && told.contains("\"progress\""), "{told} {}", text(&output));
 
     let folder = TempDir::new().unwrap();
-    let (child, _lock) = waiting_in(folder.path());
+    let (child, _lock, _told) = waiting_in(folder.path());
     Command::new("sh").args(["-c", &format!("kill {}", child.id())]).status().unwrap();
     let output = child.wait_with_output().unwrap();
     assert_eq!(output.status.code(), Some(3), "{}", text(&output));

@@ -11,11 +11,12 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, ChildStdout, Command, Output, Stdio};
 use std::sync::LazyLock;
 use std::time::Duration;
 
 use pba_schedules::rng::{Address, Purpose};
+use pba_search::protocol::exit;
 use safetensors::SafeTensors;
 use serde_json::{Value, json};
 use tempfile::TempDir;
