@@ -231,9 +231,9 @@ fn nobody_waits_for_a_pipe_in_a_data_directory() {
         assert_eq!(server.get("/v1/schedules/pipe").status, 404);
         server.assert_healthy();
     }
-    // It is in the way, which is said.
-    let refused = server.send("PUT", "/v1/schedules/mine", document.as_bytes());
-    assert_eq!(refused.status, 500, "{}", refused.text());
+    // What lies where a file is written first is replaced.
+    let added = server.send("PUT", "/v1/schedules/mine", document.as_bytes());
+    assert_eq!(added.status, 201, "{}", added.text());
     drop((server, replica));
     // Nor is it locked.
     fs::remove_file(data.path().join("lock")).unwrap();

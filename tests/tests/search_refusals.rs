@@ -331,12 +331,21 @@ fn a_trainer_that_does_not_listen() {
 fn folders_that_are_damaged() {
     let script = Script::idles();
     let mut server = Server::with_trainer(script.path());
-    let names =
-        ["torn-search", "no-search", "flipped-search", "nothing", "wrong-journal", "binary-journal", "good"];
+    let names = [
+        "torn-search",
+        "no-search",
+        "flipped-search",
+        "nothing",
+        "wrong-journal",
+        "binary-journal",
+        "others-journal",
+        "good",
+    ];
     for name in names {
         server.start_search(&spec(json!({ "name": name, "seed": 7 })));
         assert_eq!(server.send("DELETE", &format!("/v1/searches/{name}"), b"").status, 200);
     }
+    let good = server.search("good")["spec"].clone();
     server.process.signal("KILL");
     server.process.wait();
     let searches = server.data().path().join("searches");
@@ -351,16 +360,20 @@ fn folders_that_are_damaged() {
     std::fs::remove_file(searches.join("good/request.json")).unwrap();
     write("wrong-journal/events.jsonl", b"{\"event\":\"checkpoint\",\"epoch\":3}\n");
     write("binary-journal/events.jsonl", b"\0\0\0\0\xff\n\n");
+    let started = json!({ "event": "started", "spec": good, "dataset_digest": "toy" });
+    write("others-journal/events.jsonl", format!("{started}\n").as_bytes());
     write("a-file", b"");
     let server = Server::start_on(server.data(), &["--trainer", script.path()]);
     server.assert_healthy();
     assert_eq!(server.search("good")["state"], "cancelled");
     // A damaged journal is seen, and said; what was cancelled stays so.
-    for name in ["wrong-journal", "binary-journal"] {
+    for name in ["wrong-journal", "binary-journal", "others-journal"] {
         let search = server.search(name);
         assert_eq!(search["state"], "cancelled", "{search}");
         assert!(search["error"].as_str().unwrap().contains("journal"), "{search}");
     }
+    let search = server.search("others-journal");
+    assert!(search["error"].as_str().unwrap().contains("is that of \"good\""), "{search}");
     // What it was asked is kept a second time; what became of it is not, and that is said. A replica says the same.
     let replica = Server::start_on(server.data(), &[]);
     for name in ["torn-search", "no-search", "flipped-search"] {

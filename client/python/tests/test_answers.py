@@ -558,6 +558,19 @@ def test_nobody_goes_on_with_another_recipe() -> None:
             list(epoch)
 
 
+def test_the_next_epoch_is_by_the_same_recipe() -> None:
+    with Script(answer(stream(2, 2)), answer(stream(2, 2, recipe="another", epoch="1"))) as script:
+        client = Client(script.url)
+        assert len(list(client.epoch("d", 0))) == 2
+        with pytest.raises(ChangedError, match=r"pba\.recipe is 'another', and should be 'r'"):
+            client.epoch("d", 1)
+    # Another request may have another recipe.
+    with Script(answer(stream(2, 2)), answer(stream(2, 2, recipe="another"))) as script:
+        client = Client(script.url)
+        assert len(list(client.epoch("d", 0))) == 2
+        assert len(list(client.epoch("d", 0, split="test"))) == 2
+
+
 def test_a_server_that_answers_another_request_is_left() -> None:
     """As where a bit of the request was flipped on its way."""
     other = of_the_request("GET /v1/datasets/d/epochs/0/batches?shard=1/2 HTTP/1.1", answer(stream(2, 2)))

@@ -207,7 +207,15 @@ pub fn replace_with<E: From<io::Error>>(
 ) -> Result<(), E> {
     let mut partial = path.to_owned();
     partial.as_mut_os_string().push(".partial");
-    let file = open_as(OpenOptions::new().write(true).create(true).truncate(true), &partial)?;
+    // What lies there may be a link to something else.
+    if let Err(error) = fs::remove_file(&partial)
+        && error.kind() != ErrorKind::NotFound
+    {
+        return Err(
+            io::Error::new(error.kind(), format!("cannot remove {}: {error}", partial.display())).into()
+        );
+    }
+    let file = open_as(OpenOptions::new().write(true).create_new(true), &partial)?;
     let file = NamedTempFile::from_parts(file, TempPath::try_from_path(partial)?);
     write(file.as_file())?;
     Ok(Replacement { path: path.to_owned(), file }.commit()?)
@@ -236,10 +244,18 @@ mod tests {
             replace(&file, text.as_bytes()).unwrap();
             assert_eq!(std::fs::read_to_string(&file).unwrap(), text);
         }
+        // A link there leads to nothing that is written.
+        let linked = folder.path().join("file.json.partial");
+        std::fs::hard_link(&plain, &linked).unwrap();
+        replace(&file, b"three").unwrap();
+        std::os::unix::fs::symlink(&plain, &linked).unwrap();
+        replace(&file, b"four").unwrap();
+        assert_eq!(std::fs::read_to_string(&plain).unwrap(), "");
+        assert!(file.symlink_metadata().unwrap().is_file());
         let [first, second] = [(); 2].map(|()| Replacement::begin(&file, ".new-").unwrap());
         first.file().write_all(b"first").unwrap();
         second.file().write_all(b"second").unwrap();
-        assert_eq!(std::fs::read_to_string(&file).unwrap(), "two");
+        assert_eq!(std::fs::read_to_string(&file).unwrap(), "four");
         second.commit().unwrap();
         first.commit().unwrap();
         assert_eq!(std::fs::read_to_string(&file).unwrap(), "first");

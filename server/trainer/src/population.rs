@@ -1,5 +1,6 @@
 //! The members of a search, or the runs of another job, as their trainer.
 
+use std::io::ErrorKind;
 use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -320,10 +321,12 @@ impl Trainer for Population {
     }
 
     fn is_asked_to_finish(&mut self) -> bool {
-        let read = |finish| pba_files::read_text(finish, FINISH_BYTES_MAX).ok();
-        let reached = self.finish.as_deref().and_then(read);
-        // In doubt, now.
-        reached.is_some_and(|reached| self.epoch > reached.trim().parse().unwrap_or(0))
+        let Some(finish) = self.finish.as_deref() else { return false };
+        match pba_files::read_text(finish, FINISH_BYTES_MAX) {
+            Ok(reached) => self.epoch > reached.trim().parse().unwrap_or(0),
+            // In doubt, now.
+            Err(error) => error.kind() != ErrorKind::NotFound,
+        }
     }
 }
 

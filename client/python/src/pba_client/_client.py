@@ -107,6 +107,8 @@ class Client:
         # A server that was reached once is expected to come back; one that never was may be a
         # mistyped address, which is better reported at once.
         self._reached = False
+        # What was told first for each request but for its epoch and its part of that, which must not change.
+        self._told: Dict[Tuple[str, ...], Metadata] = {}
 
     @property
     def urls(self) -> List[str]:
@@ -194,6 +196,8 @@ class Client:
             codec: compression of the stream: ``zstd`` or ``lz4``; helps on a slow network only.
 
         Raises:
+            ChangedError: when the dataset, the schedule or anything else that pixels or order depend on is not
+                what it was for an earlier epoch of this client.
             RefusedError: when the server refuses a parameter, or is full for too long. A dataset that
                 is being imported is waited for.
             UnreachableError: when no server can be reached.
@@ -203,8 +207,11 @@ class Client:
         return self._open(EpochRequest(**arguments))
 
     def _open(self, request: EpochRequest, expected: Optional[Metadata] = None, replica: int = 0) -> Epoch:
+        key = request.recipe_key()
+        expected = expected or self._told.get(key)
         opened = Epoch(self._access, request, patient=self._reached, expected=expected, replica=replica)
         self._reached = True
+        self._told.setdefault(key, opened.metadata)
         return opened
 
     def _list(self, name: str) -> List[Dict[str, Any]]:

@@ -57,6 +57,12 @@ class EpochRequest:
             name: _text(value) for name, value in sorted(given.items()) if value is not None
         }
 
+    def recipe_key(self) -> Tuple[str, ...]:
+        """What tells this request from others, but for the epoch and which part of it is sent."""
+        parts = ("shard", "batch_size")
+        deciding = (f"{name}={value}" for name, value in self.parameters.items() if name not in parts)
+        return (self.dataset, *deciding)
+
     def number(self, received: int) -> int:
         """Number, in the shard, of the batch after ``received`` ones."""
         # With no batch received nothing is computed, so that invalid values reach the server.

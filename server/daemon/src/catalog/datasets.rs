@@ -136,7 +136,9 @@ impl Catalog {
                 if entry.needs_mending() {
                     let begun = Instant::now();
                     self.mend(&entry, report, mended);
-                    entry.was_tried(begun.elapsed());
+                    if entry.is_bad() {
+                        entry.was_tried(begun.elapsed());
+                    }
                 }
             }
             std::thread::sleep(LOOK_EVERY);
@@ -404,7 +406,7 @@ impl Entry {
         is_bad && Instant::now() >= mending.0
     }
 
-    /// An attempt to mend it took so long: the next is put off, so that most of the time is left for others.
+    /// An attempt to mend it was in vain and took so long: the next is put off, so that most of the time is left for others.
     fn was_tried(&self, took: Duration) {
         let mut mending = self.mending.lock().unwrap_or_else(PoisonError::into_inner);
         let delay = mending.1;

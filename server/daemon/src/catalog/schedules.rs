@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use anyhow::Context;
 use pba_files::FileState;
-use pba_schedules::{Schedule, formats::json, library};
+use pba_schedules::{PROVENANCE_FIELDS_MAX, Schedule, formats::json, library};
 use pba_wire::schedules::ScheduleSummary;
 
 use crate::error::{Cause, Error};
@@ -119,15 +119,28 @@ impl Registry {
     /// not allowed.
     pub(crate) fn get(&self, name: &str) -> Result<Arc<Schedule>, Error> {
         let schedules = self.known();
-        if let Some(known) = schedules.get(name) {
-            return Ok(Arc::clone(&known.schedule));
+        let is_digest = name.len() >= DIGEST_DIGITS_MIN && name.bytes().all(|byte| byte.is_ascii_hexdigit());
+        if let Some(Stored { schedule: known, .. }) = schedules.get(name) {
+            let is_other = |stored: &&Stored| {
+                let digest = stored.schedule.digest();
+                digest != known.digest() && digest.to_string().starts_with(&name.to_ascii_lowercase())
+            };
+            if is_digest && let Some(other) = schedules.values().find(is_other) {
+                return Err(Error::parameter(
+                    "schedule",
+                    name,
+                    format!("is a schedule's name, and begins the digest of {:?}", other.schedule.name()),
+                    "a complete digest, or another name",
+                ));
+            }
+            return Ok(Arc::clone(known));
         }
         let unlisted = library::named(name)
             .map_err(|error| Error::parameter("schedule", name, error, RAND_AUGMENT_ALLOWED))?;
         if let Some(schedule) = unlisted {
             return Ok(Arc::new(schedule));
         }
-        if name.len() >= DIGEST_DIGITS_MIN && name.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        if is_digest {
             let digits = name.to_ascii_lowercase();
             let schedules = schedules.values().map(|stored| &stored.schedule);
             let mut found = schedules.filter(|schedule| schedule.digest().to_string().starts_with(&digits));
@@ -147,6 +160,12 @@ impl Registry {
     /// # Errors
     /// As those of [`Registry::put`]; when the name is promised, it is too large, or there are as many as are allowed.
     pub(crate) fn add(&self, schedule: Schedule, is_promised: impl FnOnce() -> bool) -> Result<Put, Error> {
+        let fields = schedule.provenance.other.len();
+        if fields > PROVENANCE_FIELDS_MAX {
+            let detail =
+                format!("provenance has {fields} fields of its own; allowed are {PROVENANCE_FIELDS_MAX}");
+            return Err(Error::body(detail));
+        }
         let names = self.names();
         if is_promised() {
             let name = schedule.name();
@@ -437,6 +456,37 @@ mod tests {
         assert_eq!(registry.delete("cifar10-pba").unwrap_err().cause, Cause::Conflict);
         assert!(Registry::open(directory.path(), true, BOUNDS).unwrap().get("mine").is_err());
         assert!(directory.path().join("broken.json").exists(), "nothing of the user's is lost");
+    }
+
+    #[test]
+    fn a_name_that_begins_the_digest_of_another_is_neither() {
+        let directory = tempfile::tempdir().unwrap();
+        let registry = Registry::open(directory.path(), true, BOUNDS).unwrap();
+        registry.put(schedule("mine", 3)).unwrap();
+        let digest = registry.get("mine").unwrap().digest().to_string();
+        registry.put(schedule(&digest[..12], 4)).unwrap();
+        assert_eq!(registry.get(&digest[..12]).unwrap_err().parameter.as_deref(), Some("schedule"));
+        assert_eq!(registry.get(&digest[..13]).unwrap().epochs(), 3);
+        assert_eq!(registry.get(&digest).unwrap().epochs(), 3);
+        registry.delete("mine").unwrap();
+        assert_eq!(registry.get(&digest[..12]).unwrap().epochs(), 4);
+    }
+
+    #[test]
+    fn what_is_added_has_few_fields_of_provenance_and_what_is_there_any_number() {
+        let directory = tempfile::tempdir().unwrap();
+        let of = |fields: usize| {
+            let fields: Vec<String> = (0..fields).map(|field| format!("\"f{field}\":1")).collect();
+            let mut schedule = schedule("mine", 3);
+            schedule.provenance = serde_json::from_str(&format!("{{{}}}", fields.join(","))).unwrap();
+            schedule
+        };
+        let registry = Registry::open(directory.path(), true, BOUNDS).unwrap();
+        let error = registry.add(of(PROVENANCE_FIELDS_MAX + 1), || false).unwrap_err();
+        assert!(error.detail.contains("65 fields"), "{}", error.detail);
+        registry.put(of(PROVENANCE_FIELDS_MAX + 1)).unwrap();
+        drop(registry);
+        assert!(Registry::open(directory.path(), true, BOUNDS).unwrap().get("mine").is_ok());
     }
 
     #[test]

@@ -249,19 +249,20 @@ impl<K: Run> Watcher<K> {
             if self.state.as_ref().is_some_and(|(state, _)| state.is_final()) {
                 return None;
             }
-            if self.look().await && self.ready.is_empty() {
+            if self.look().await? && self.ready.is_empty() {
                 self.changes.changed().await.ok()?;
             }
         }
     }
 
-    /// Collects new events; whether these are all.
-    async fn look(&mut self) -> bool {
+    /// Collects new events; whether these are all. None when others cannot be told: then the client is not told how
+    /// the job stands either, and may ask again from where it is.
+    async fn look(&mut self) -> Option<bool> {
         self.changes.mark_unchanged();
         let (lines, state) = self.record.lines_after(self.seen, LINES_AHEAD);
         let (lines, are_all) = match lines {
             Lines::Here { lines, are_all } => (lines, are_all),
-            Lines::OnDisk { end } => (self.read(end).await, false),
+            Lines::OnDisk { end } => (self.read(end).await?, false),
         };
         for line in lines {
             self.seen += 1;
@@ -271,7 +272,7 @@ impl<K: Run> Watcher<K> {
         }
         if !are_all {
             // They follow when these are taken, and the state follows them.
-            return false;
+            return Some(false);
         }
         if let Some(progress) = self.record.progress().filter(|now| Some(now) != self.progress.as_ref()) {
             self.ready.push_back(event(PROGRESS, &progress));
@@ -281,29 +282,38 @@ impl<K: Run> Watcher<K> {
             self.state = Some(state);
             self.ready.push_back(event(STATE, &self.record.answer()));
         }
-        true
+        Some(true)
     }
 }
 
 impl<K: Run> Watcher<K> {
-    /// The next lines of those that are on disk, up to line `end`. Those that cannot be read are passed over.
-    async fn read(&mut self, end: usize) -> Vec<String> {
+    /// The next lines of those that are on disk, up to line `end`. Those that are not as they were written are passed
+    /// over; none when the job was removed, or the disk fails.
+    async fn read(&mut self, end: usize) -> Option<Vec<String>> {
         let (record, mut mark, seen) = (Arc::clone(&self.record), self.mark, self.seen);
         let read = move || {
-            let lines = record.lines_on_disk(&mut mark, seen, end, LINES_AHEAD);
-            Ok((lines.map_err(Error::internal)?, mark))
+            let lines = record.lines_on_disk(&mut mark, seen, end, LINES_AHEAD)?;
+            Ok((lines, mark))
         };
+        let id = self.record.id();
         match self.apart.watch(read).await {
             Ok((lines, mark)) if !lines.is_empty() => {
                 self.mark = mark;
-                lines
+                Some(lines)
             }
-            read => {
-                let error = read.err().map_or("it is not as it was written".to_owned(), |error| error.detail);
-                let id = self.record.id();
-                tracing::warn!(id, error, "lines {} to {end} of the journal cannot be told", seen + 1);
+            Ok(_) => {
+                tracing::warn!(id, "lines {} to {end} of the journal are not as they were written", seen + 1);
                 self.seen = end;
-                Vec::new()
+                Some(Vec::new())
+            }
+            Err(error) => {
+                tracing::warn!(
+                    id,
+                    error = error.detail,
+                    "lines {} to {end} of the journal cannot be told",
+                    seen + 1
+                );
+                None
             }
         }
     }

@@ -117,8 +117,10 @@ pub(crate) async fn delete(
     Path(name): Path<String>,
 ) -> Result<StatusCode, Error> {
     change(app, move |app| {
-        // First, so that no restart registers it again.
-        app.jobs.schedule_removed(&name)?;
+        // First, so that neither its search nor a restart registers it again.
+        if app.registry.get(&name).is_ok() {
+            app.jobs.schedule_removed(&name)?;
+        }
         app.registry.delete(&name)
     })
     .await?;

@@ -179,8 +179,8 @@ impl Jobs {
     /// # Errors
     /// When the disk does not take it.
     pub(crate) fn schedule_removed(&self, name: &str) -> Result<(), Error> {
-        let found = self.of::<Search>().get(name).ok().filter(|search| search.state() == JobState::Done);
-        found.map_or(Ok(()), |search| search.schedule_removed())
+        // A search that has not ended may have registered it already.
+        self.of::<Search>().get(name).map_or(Ok(()), |search| search.schedule_removed())
     }
 
     /// Removes a job that has ended, with its folder. The schedule that it learned stays.

@@ -231,7 +231,7 @@ async fn run<K: Run>(
         checkpoint = reached;
         match end {
             End::Done => {
-                let finish = || finish(record.job(), registry, workplace.trainer.program());
+                let finish = || finish(record, registry, workplace.trainer.program());
                 return match tokio::task::block_in_place(finish) {
                     Ok(()) => enter(record, JobState::Done),
                     Err(error) => fail(record, format!("{error:#}")),
@@ -252,12 +252,13 @@ async fn run<K: Run>(
     }
 }
 
-/// Completes a job whose trainer has ended successfully: registers the schedule that it learned.
-fn finish<K: Run>(job: Option<K>, registry: &Registry, program: &Path) -> anyhow::Result<()> {
-    let job = job.filter(K::is_complete).with_context(|| {
+/// Completes a job whose trainer has ended successfully: registers the schedule that it learned, unless its user
+/// has removed that, as before a server that was killed here is started again.
+fn finish<K: Run>(record: &Record<K>, registry: &Registry, program: &Path) -> anyhow::Result<()> {
+    let job = record.job().filter(K::is_complete).with_context(|| {
         format!("the trainer ended without {}; is {} a pba-trainer?", K::JOB.result, program.display())
     })?;
-    if let Some(schedule) = job.schedule() {
+    if let Some(schedule) = job.schedule().filter(|_| !record.is_schedule_removed()) {
         let put = registry.put(schedule.clone());
         put.map_err(|error| anyhow::anyhow!("cannot register the schedule: {}", error.detail))?;
     }

@@ -13,7 +13,7 @@ use arrow_array::{ArrayRef, FixedSizeListArray, RecordBatch, UInt8Array};
 use arrow_ipc::writer::FileWriter;
 use arrow_schema::{ArrowError, DataType, Schema};
 use pba_files::Replacement;
-use pba_types::ImageShape;
+use pba_types::{Digest, ImageShape};
 use rustix::fs::{FlockOperation, flock};
 
 use crate::decode::image::{ENCODED_BYTES_MAX, IMAGE_SIDE_MAX, are_sides_allowed};
@@ -74,7 +74,9 @@ pub fn remove_earlier_versions(cache_dir: &Path, sources: &[PathBuf]) -> usize {
             .is_some_and(|files| !files.is_empty() && files.iter().all(read::is_of_earlier_version));
         is_earlier && files.iter().all(|file| fs::remove_file(file).is_ok()) && fs::remove_dir(folder).is_ok()
     };
-    let folders = entries(cache_dir).map(|folder| folder.path());
+    // Folders of other names are their owner's.
+    let is_key = |folder: &DirEntry| folder.file_name().to_string_lossy().parse::<Digest>().is_ok();
+    let folders = entries(cache_dir).filter(is_key).map(|folder| folder.path());
     folders.filter(|folder| !is_source(folder) && is_removed(folder)).count()
 }
 

@@ -101,29 +101,32 @@ fn a_file_in_the_place_of_another_is_packed_again() {
 
 #[test]
 fn what_an_earlier_version_packed_into_the_cache_is_removed_and_nothing_else() {
-    let old = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/all/packed_1");
+    let packed_1 = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/all/packed_1");
     let (cache, source) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     pack(&source.path().join("train.arrow"), shape(4, 4), &[0], &["a"]);
     let current = opened(source.path(), cache.path()).unwrap();
-    for name in ["old", "named", "locked", "more"] {
+    let key = |digit: &str| digit.repeat(64);
+    let [old, named, locked, more] = ["a", "b", "c", "d"].map(key);
+    // A folder that is not named after a key is its owner's.
+    for name in [&old, &named, &locked, &more, "mine"] {
         let folder = cache.path().join(name);
         std::fs::create_dir(&folder).unwrap();
         for file in ["train.arrow", "test.arrow"] {
-            std::fs::copy(old.join(file), folder.join(file)).unwrap();
+            std::fs::copy(packed_1.join(file), folder.join(file)).unwrap();
         }
     }
-    std::fs::write(cache.path().join("more/notes.txt"), "whose?").unwrap();
+    std::fs::write(cache.path().join(&more).join("notes.txt"), "whose?").unwrap();
     std::fs::create_dir(cache.path().join("empty")).unwrap();
-    let locked = std::fs::File::open(cache.path().join("locked/test.arrow")).unwrap();
-    locked.lock_shared().unwrap();
+    let open = std::fs::File::open(cache.path().join(&locked).join("test.arrow")).unwrap();
+    open.lock_shared().unwrap();
     let before = names(cache.path());
-    let named = [cache.path().join("named/train.arrow"), cache.path().join("nowhere")];
+    let named = [cache.path().join(&named).join("train.arrow"), cache.path().join("nowhere")];
     assert_eq!(remove_earlier_versions(cache.path(), &named), 1);
-    let left: Vec<String> = before.into_iter().filter(|name| name != "old").collect();
+    let left: Vec<String> = before.into_iter().filter(|name| *name != old).collect();
     assert_eq!(names(cache.path()), left);
-    drop(locked);
+    drop(open);
     assert_eq!(remove_earlier_versions(cache.path(), &named), 1);
-    assert!(!cache.path().join("locked").exists());
+    assert!(!cache.path().join(&locked).exists());
     assert_eq!(opened(source.path(), cache.path()).unwrap().digest(), current.digest());
 }
 

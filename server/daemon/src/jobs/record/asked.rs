@@ -95,7 +95,10 @@ impl<K: Run> Record<K> {
                         }
                         _ => self.live().is_finishing = false,
                     }
-                    self.store(|entry| (entry.state, entry.error) = (JobState::Queued, None))
+                    self.store(|entry| {
+                        (entry.state, entry.error) = (JobState::Queued, None);
+                        entry.schedule_removed = false;
+                    })
                 }
                 _ => Err(Error::conflict(format!(
                     "{0} {1:?} is {state}; only a failed or cancelled {0} can be resumed",

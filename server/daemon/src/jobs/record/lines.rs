@@ -4,12 +4,14 @@
 //! journal of each may be long. The others are read from the file, a few at a time.
 
 use std::collections::VecDeque;
-use std::io::{self, BufRead, BufReader, Seek, SeekFrom};
+use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom};
 use std::path::Path;
 
 use pba_search::journal;
 use pba_search::protocol::files;
 
+/// Longest line that is read, as that of a trainer's reports.
+const LINE_BYTES_MAX: u64 = 16 << 20;
 /// Most lines of a running job that are held.
 const TAIL_MAX: usize = 1024;
 
@@ -95,7 +97,7 @@ pub(super) fn read(
         let (mut lines, mut line) = (Vec::new(), Vec::new());
         while mark.lines < end && lines.len() < max {
             line.clear();
-            let bytes = file.read_until(b'\n', &mut line)?;
+            let bytes = file.by_ref().take(LINE_BYTES_MAX).read_until(b'\n', &mut line)?;
             let event = line.strip_suffix(b"\n").and_then(|line| journal::event(line, mark.lines + 1).ok());
             let Some(event) = event else { break };
             mark = Mark { lines: mark.lines + 1, bytes: mark.bytes + bytes as u64 };

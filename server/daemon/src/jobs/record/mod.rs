@@ -4,6 +4,7 @@ mod asked;
 mod lines;
 mod told;
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -98,6 +99,11 @@ impl<K: Run> Record<K> {
         }
         let remedy = |fault| format!("{fault}; resumed, it goes on from what is whole, to the same result");
         let (lines, job, fault) = match OnDisk::<K>::read(directory, usize::MAX) {
+            Ok(OnDisk { job: Some(job), .. }) if job.spec().name() != entry.spec.name() => {
+                let journal = directory.join(files::JOURNAL);
+                let found = job.spec().name();
+                (0, None, Some(format!("the journal {} is that of {found:?}", journal.display())))
+            }
             Ok(OnDisk { lines, job, damage }) => {
                 let is_there = job.as_ref().is_some_and(K::is_complete);
                 let fault = match damage {
@@ -261,24 +267,29 @@ impl<K: Run> Record<K> {
         (live.journal.after(seen, max), (live.entry.state, live.entry.place.clone()))
     }
 
-    /// The same of lines that are on disk, for which it waits.
+    /// The same of lines that are on disk, for which it waits; none where there is no journal.
     ///
     /// # Errors
-    /// When it cannot be read.
+    /// When it cannot be read, or the job was removed: what lies there now may be another's.
     pub(crate) fn lines_on_disk(
         &self,
         mark: &mut Mark,
         seen: usize,
         end: usize,
         max: usize,
-    ) -> std::io::Result<Vec<String>> {
-        lines::read(&self.directory, mark, seen, end, max)
+    ) -> Result<Vec<String>, Error> {
+        let lines = lines::read(&self.directory, mark, seen, end, max);
+        self.check_kept()?;
+        match lines {
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(Vec::new()),
+            lines => lines.map_err(Error::internal),
+        }
     }
 
     /// The whole journal, from the disk, for which it waits; nothing where it cannot be read.
     pub(crate) fn journal(&self) -> Vec<String> {
         let end = self.live().journal.count();
-        lines::read(&self.directory, &mut Mark::default(), 0, end, usize::MAX).unwrap_or_default()
+        self.lines_on_disk(&mut Mark::default(), 0, end, usize::MAX).unwrap_or_default()
     }
 
     /// Its progress, as last reported by the trainer.
