@@ -303,6 +303,31 @@ fn a_search_keeps_name_and_test_split_for_its_comparison() {
     server.start_job(JOBS, &comparison(json!({ "name": "other" })));
 }
 
+/// However close together they are asked for.
+#[test]
+fn of_two_that_would_open_one_test_split_one_is_resumed() {
+    let Some(trainer) = trainer() else { return };
+    let server = Server::with_trainer(&trainer);
+    let busy = comparison(json!({ "name": "busy", "score": "val", "val_size": 64, "epochs": 400 }));
+    server.start_job(JOBS, &busy);
+    let cancel = |id: &str| server.send("DELETE", &format!("/v1/{JOBS}/{id}"), b"").status;
+    for id in ["one", "two"] {
+        server.start_job(JOBS, &comparison(json!({ "name": id })));
+        assert_eq!(cancel(id), 200);
+    }
+    for _ in 0..20 {
+        let resume = |id: &str| server.send("POST", &format!("/v1/{JOBS}/{id}/resume"), b"").status;
+        let mut statuses = std::thread::scope(|scope| {
+            let resumed = ["one", "two"].map(|id| scope.spawn(move || resume(id)));
+            resumed.map(|resumed| resumed.join().unwrap())
+        });
+        let resumed = if statuses[0] == 202 { "one" } else { "two" };
+        statuses.sort_unstable();
+        assert_eq!(statuses, [202, 400]);
+        assert_eq!(cancel(resumed), 200);
+    }
+}
+
 /// A trainer that is killed after any event goes on with the same ones.
 #[test]
 fn a_comparison_resumes_after_every_event() {

@@ -10,7 +10,7 @@ use arrow_array::{
 use parquet::arrow::ArrowWriter;
 use parquet::arrow::arrow_reader::{ArrowReaderOptions, ParquetRecordBatchReaderBuilder};
 use parquet::basic::{Compression, GzipLevel, ZstdLevel};
-use parquet::file::metadata::KeyValue;
+use parquet::file::metadata::{ColumnChunkMetaData, KeyValue};
 use parquet::file::properties::{WriterProperties, WriterVersion};
 use pba_datasets::SplitName;
 
@@ -73,6 +73,13 @@ fn read(path: &Path) -> Option<(Vec<Vec<u8>>, Labels)> {
     let options = ArrowReaderOptions::new().with_skip_arrow_metadata(true);
     let builder =
         ParquetRecordBatchReaderBuilder::try_new_with_options(file, options).expect("it was read before");
+    // The reader panics on these.
+    let mut columns = builder.metadata().row_groups().iter().flat_map(|group| group.columns());
+    let begins =
+        |column: &ColumnChunkMetaData| column.dictionary_page_offset().unwrap_or(column.data_page_offset());
+    if columns.any(|column| begins(column) < 0 || column.compressed_size() < 0) {
+        return None;
+    }
     let names: Vec<&str> = builder.schema().fields().iter().map(|field| field.name().as_str()).collect();
     if names != ["image", "label"] {
         return None;

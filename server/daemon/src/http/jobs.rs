@@ -191,7 +191,11 @@ async fn resume<K: Run>(
     State(app): State<Arc<App>>,
     Path(id): Path<String>,
 ) -> Result<(StatusCode, Json<Job<K::Spec>>), Error> {
-    change(app, move |app| Ok((StatusCode::ACCEPTED, Json(app.jobs.of::<K>().resume(&id)?.answer())))).await
+    let resume = move |app: &App| {
+        let record = app.jobs.of::<K>().resume(&app.registry, &id)?;
+        Ok((StatusCode::ACCEPTED, Json(record.answer())))
+    };
+    change(app, resume).await
 }
 
 async fn remove<K: Run>(

@@ -233,9 +233,7 @@ impl<K: Run> Table<K> {
             );
             return Err(Error::new(Cause::TooMany, detail));
         }
-        let waiting = records.all().filter(|record| !record.state().is_final()).count();
-        let detail = || format!("{waiting} {} are waiting or running: the limit", K::JOB.plural);
-        if waiting < WAITING_MAX { Ok(()) } else { Err(Error::busy(detail())) }
+        check_waiting(records)
     }
 
     /// Reads a request, and fills in the server's defaults: a free name, and the dataset's own base
@@ -352,10 +350,16 @@ impl<K: Run> Table<K> {
     /// Queues a failed or cancelled job again, to resume from its last checkpoint.
     ///
     /// # Errors
-    /// When there is none, it is done, running or queued, or another one now excludes it.
-    pub(crate) fn resume(&self, id: &str) -> Result<Arc<Record<K>>, Error> {
+    /// When there is none, it is done, running or queued, another one now excludes it, or too many wait.
+    pub(crate) fn resume(&self, registry: &Registry, id: &str) -> Result<Arc<Record<K>>, Error> {
+        // One job at a time, so that no two are queued that exclude each other.
+        let _names = registry.names();
         let record = self.get(id)?;
-        check_excluded(&self.records(), &record.spec(), &record.source())?;
+        {
+            let records = self.records();
+            check_excluded(&records, &record.spec(), &record.source())?;
+            check_waiting(&records)?;
+        }
         record.resume()?;
         self.count_states();
         self.workplace.queued.notify_one();
@@ -466,6 +470,13 @@ fn schedules_of<K: Run>(
         }
     }
     Ok(schedules)
+}
+
+/// Checks that one more job may wait.
+fn check_waiting<K: Run>(records: &Records<K>) -> Result<(), Error> {
+    let waiting = records.all().filter(|record| !record.state().is_final()).count();
+    let detail = || format!("{waiting} {} are waiting or running: the limit", K::JOB.plural);
+    if waiting < WAITING_MAX { Ok(()) } else { Err(Error::busy(detail())) }
 }
 
 /// Checks that no other job keeps one from being started.

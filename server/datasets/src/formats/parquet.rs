@@ -71,8 +71,13 @@ fn find(root: &Path) -> Result<Files, DatasetError> {
         match split_of(&entry) {
             Some(split) if is_parquet(&entry) => files.entry(split).or_default().push(entry),
             Some(split) if entry.is_dir() => {
-                let inner = list(&entry)?.into_iter().filter(|file| is_parquet(file));
-                inner.for_each(|file| files.entry(split).or_default().push(file));
+                let (folders, inner): (Vec<_>, Vec<_>) =
+                    list(&entry)?.into_iter().partition(|inner| inner.is_dir());
+                let nested = folders.iter().map(|folder| list(folder)).collect::<Result<Vec<_>, _>>()?;
+                let inner = inner.into_iter().chain(nested.into_iter().flatten());
+                inner
+                    .filter(|file| is_parquet(file))
+                    .for_each(|file| files.entry(split).or_default().push(file));
             }
             None if is_parquet(&entry) => nameless.push(entry),
             _ => {}
@@ -347,7 +352,7 @@ struct Scan {
 
 impl Scan {
     fn read(root: &Path, files: &[PathBuf]) -> Result<Scan, DatasetError> {
-        check_shards(root, files)?;
+        check_files(root, files)?;
         let files = files.iter().map(|file| ParquetFile::open(root, file));
         let mut files = files.collect::<Result<Vec<_>, _>>()?;
         let mut scan = Scan { classes: files[0].classes.take().unwrap_or_default(), ..Scan::default() };
@@ -433,21 +438,62 @@ fn agree(scans: &mut BTreeMap<SplitName, Result<Scan, DatasetError>>) {
     }
 }
 
-/// `train-00000-of-00002.parquet` promises `train-00001-of-00002.parquet`.
-fn check_shards(root: &Path, files: &[PathBuf]) -> Result<(), DatasetError> {
-    // One look per set of shards would do; the first file's is enough for the usual one.
-    let numbered = files.iter().find_map(|file| {
+/// A file's place in a set, as of `train-00000-of-00002.parquet`; exports add a hash to it.
+struct Numbered<'a> {
+    prefix: &'a str,
+    number: u64,
+    /// As it is written.
+    of: &'a str,
+    digits: usize,
+}
+
+impl Numbered<'_> {
+    fn of(file: &Path) -> Option<Numbered<'_>> {
         let (rest, of) = file.file_stem()?.to_str()?.rsplit_once("-of-")?;
+        let of = of.split_once('-').map_or(of, |(of, _hash)| of);
         let (prefix, number) = rest.rsplit_once('-')?;
-        number.parse::<u64>().ok()?;
-        Some((file, prefix, number.len(), of, of.parse::<u64>().ok()?))
-    });
-    let Some((file, prefix, width, of, shards)) = numbered else { return Ok(()) };
-    let there: BTreeSet<&PathBuf> = files.iter().collect();
-    // The first gap is found within as many names as there are files.
-    for shard in 0..shards.min(files.len() as u64 + 1) {
-        let expected = file.with_file_name(format!("{prefix}-{shard:0width$}-of-{of}.parquet"));
-        if !there.contains(&expected) {
+        of.parse::<u64>().ok()?;
+        Some(Numbered { prefix, number: number.parse().ok()?, of, digits: number.len() })
+    }
+}
+
+/// Checks that the files of a split are one whole set, and no copy of it: `train-00000-of-00002.parquet` promises
+/// `train-00001-of-00002.parquet`, and `train.parquet` beside them would give each sample twice.
+fn check_files(root: &Path, files: &[PathBuf]) -> Result<(), DatasetError> {
+    let refuse = |one: &Path, other: &Path| {
+        let (one, other) = (label(root, one), label(root, other));
+        let reason = format!("{other} is there, too, which may be the same samples again; leave one of them");
+        Err(DatasetError::unreadable(one, reason))
+    };
+    let parent = |file: &PathBuf| file.parent().map(Path::to_owned);
+    let Some(first) = files.first() else { return Ok(()) };
+    if let Some(other) = files.iter().find(|file| parent(file) != parent(first)) {
+        return refuse(first, other);
+    }
+    let mut sets: BTreeMap<&str, BTreeMap<u64, (&PathBuf, Numbered<'_>)>> = BTreeMap::new();
+    for file in files {
+        let Some(numbered) = Numbered::of(file) else { continue };
+        let set = sets.entry(numbered.prefix).or_default();
+        if let Some((other, _)) = set.values().find(|(_, other)| other.of != numbered.of) {
+            return refuse(other, file);
+        }
+        if let Some((other, _)) = set.insert(numbered.number, (file, numbered)) {
+            return refuse(other, file);
+        }
+    }
+    for file in files.iter().filter(|file| Numbered::of(file).is_none()) {
+        let set = file.file_stem().and_then(|stem| sets.get(stem.to_str()?));
+        if let Some((other, _)) = set.and_then(|set| set.values().next()) {
+            return refuse(file, other);
+        }
+    }
+    for (prefix, set) in &sets {
+        let (file, Numbered { of, digits, .. }) = set.values().next().expect("a set has a file");
+        let shards: u64 = of.parse().expect("it was read before");
+        // The first gap is found within as many numbers as there are files.
+        let gap = (0..shards.min(set.len() as u64 + 1)).find(|number| !set.contains_key(number));
+        if let Some(gap) = gap {
+            let expected = file.with_file_name(format!("{prefix}-{gap:0digits$}-of-{of}.parquet"));
             return Err(DatasetError::missing_shard(label(root, &expected), shards));
         }
     }
@@ -488,6 +534,37 @@ mod tests {
         assert_eq!(found, expected);
     }
 
+    #[track_caller]
+    fn check_set(names: &[&str], says: Option<&str>) {
+        let root = Path::new("/data");
+        let files: Vec<PathBuf> = names.iter().map(|name| root.join(name)).collect();
+        let found = check_files(root, &files).map_err(|error| error.to_string());
+        match says {
+            None => assert_eq!(found, Ok(()), "{names:?}"),
+            Some(says) => assert!(found.clone().unwrap_err().contains(says), "{names:?}: {found:?}"),
+        }
+    }
+
+    #[test]
+    fn a_split_is_one_whole_set_of_files() {
+        check_set(&["train.parquet"], None);
+        check_set(&["train/a.parquet", "train/b.parquet"], None);
+        check_set(&["train-00000-of-00002.parquet", "train-00001-of-00002.parquet"], None);
+        check_set(&["train-0-of-2-c3b4.parquet", "train-1-of-2-fe01.parquet"], None);
+        check_set(&["train-a-0-of-1.parquet", "train-b-0-of-1.parquet"], None);
+        check_set(&["train-00000-of-00002-c3b4.parquet"], Some("train-00001-of-00002.parquet"));
+        check_set(&["train-a-0-of-1.parquet", "train-b-0-of-2.parquet"], Some("train-b-1-of-2.parquet"));
+        check_set(&["train-1-of-3.parquet", "train-2-of-3.parquet"], Some("train-0-of-3.parquet"));
+        let again = Some("may be the same samples again");
+        check_set(&["train-0-of-1.parquet", "train-0-of-4.parquet"], again);
+        check_set(&["train-0-of-1.parquet", "train-00-of-1.parquet"], again);
+        check_set(&["train-0-of-1.parquet", "train-0-of-1-c3b4.parquet"], again);
+        check_set(&["train-0-of-1.parquet", "train.parquet"], again);
+        check_set(&["train.parquet", "train/a.parquet"], again);
+        check_set(&["train/a.parquet", "train/en/a.parquet"], again);
+        check_set(&["data/train.parquet", "train.parquet"], again);
+    }
+
     #[test]
     fn parquet_files_are_found_by_their_names() {
         use SplitName::{Test, Train, Val};
@@ -506,6 +583,10 @@ mod tests {
                 (Val, &["valid/a.parquet"]),
                 (Test, &["test/0000.parquet"]),
             ],
+        );
+        check(
+            &["train/en/a.parquet", "train/b.parquet"],
+            &[(Train, &["train/b.parquet", "train/en/a.parquet"])],
         );
         check(&["cifar.parquet"], &[(Train, &["cifar.parquet"])]);
         check(&["notes.txt"], &[]);
