@@ -139,7 +139,7 @@ settings! {
     /// Most shared memory of all streams on the Unix socket together; 0 disables it
     shared_memory_bytes_max: u64 = 1_073_741_824, 0..=1 << 40, "PBA_SHARED_MEMORY_BYTES_MAX", "BYTES";
     /// Bytes of packed datasets that are read again in a second and compared with their checksums, so that damage is
-    /// found: all of CIFAR-10 in six seconds, 150 GB in 80 minutes, for about 1 % of a core; 0 disables it
+    /// found: all of CIFAR-10 in six seconds, 150 GB in 80 minutes, for 1 to 2 % of a core; 0 disables it
     scrub_bytes_per_second: u64 = 33_554_432, 0..=1 << 40, "PBA_SCRUB_BYTES_PER_SECOND", "BYTES";
     /// Time that running streams get to finish after SIGTERM
     drain_seconds: u64 = 30, 0..=86_400, "PBA_DRAIN_SECONDS", "SECONDS";
