@@ -102,7 +102,7 @@ fn a_watcher_over_a_restart_of_the_server() {
     assert!(ids.by_ref().eq(1..=server.journal(&id).lines().count()));
 }
 
-/// Memory holds nothing of the journal of a job that has ended: its watchers are told from the file.
+/// The server keeps no line of an ended job in memory; it reads them for watchers from the file.
 #[test]
 fn a_long_journal_is_told_whole() {
     const EPOCHS: u32 = 20_000;

@@ -1,160 +1,19 @@
-"""Answers that no well server gives, from a server made of a few lines."""
+"""Answers that no well server gives."""
 
 from __future__ import annotations
 
 import io
 import json
 import re
-import socket
 import struct
 import threading
-import urllib.request
-from typing import Iterator, List, Tuple
-from urllib.parse import parse_qsl, urlsplit
 
 import pyarrow as pa
 import pytest
-import xxhash
-from conftest import Server, close_ends_a_wait
+from conftest import close_ends_a_wait
+from script import PROBLEM, Script, answer, full, of_the_request, sealed, stream
 
 from pba_client import ChangedError, Client, CutError, Loader, RefusedError, StreamError, UnreachableError
-from pba_client._request import EpochRequest
-
-
-class Script:
-    """Answers each connection with the next of some byte strings."""
-
-    def __init__(self, *answers: bytes) -> None:
-        self._answers = list(answers)
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.url = "http://127.0.0.1:%d" % self._listener.getsockname()[1]
-        self.requests: List[str] = []
-        self._thread = threading.Thread(target=self._run, name="script")
-        self._thread.start()
-
-    def _run(self) -> None:
-        for answer in self._answers:
-            try:
-                peer, _ = self._listener.accept()
-            except OSError:
-                return
-            with peer:
-                peer.settimeout(10)
-                request = b""
-                while b"\r\n\r\n" not in request:
-                    piece = peer.recv(65536)
-                    if not piece:
-                        break
-                    request += piece
-                self.requests.append(request.decode())
-                try:
-                    peer.sendall(of_the_request(request.decode(), answer))
-                except OSError:
-                    pass
-
-    def __enter__(self) -> "Script":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._listener.close()
-        # Closing does not wake accept() everywhere; a connection does.
-        try:
-            socket.create_connection(("127.0.0.1", int(self.url.rsplit(":", 1)[1])), 0.2).close()
-        except OSError:
-            pass
-        self._thread.join(10)
-
-
-def of_the_request(request: str, answer: bytes) -> bytes:
-    """An answer that holds a stream also says which request it answers, and with which schema."""
-    if b"PBA-Request" in answer or not request:
-        return answer
-    target = urlsplit(request.split(" ")[1])
-    found = re.fullmatch("/v1/datasets/(.*)/epochs/(.*)/batches", target.path)
-    status, _, rest = answer.partition(b"\r\n")
-    if found is None or not status.endswith(b" 200 OK"):
-        return answer
-    parts = [*found.groups(), *(part for pair in parse_qsl(target.query) for part in pair)]
-    asked = xxhash.xxh3_64_intdigest("".join(f"{len(part)}:{part}" for part in parts).encode())
-    head, _ = next(messages(rest.partition(b"\r\n\r\n")[2]), (b"", b""))
-    return status + b"\r\n" + answers(asked, head).encode() + rest
-
-
-def answers(asked: int, schema: bytes) -> str:
-    """Headers of an answer to a request."""
-    return f"PBA-Request: {asked:016x}\r\nPBA-Schema: {checksum_of(schema, b'', asked, 0):016x}\r\n"
-
-
-def answer(body: bytes, status: str = "200 OK", kind: str = "application/vnd.apache.arrow.stream", more: str = "") -> bytes:
-    head = f"HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {len(body)}\r\n{more}\r\n"
-    return head.encode() + body
-
-
-def stream(count: int, announced: int, first: int = 0, **changed: str) -> bytes:
-    """A stream of one-image batches, with metadata of its own; ``first`` is the number of the first."""
-    metadata = {
-        "pba.checksum": UNSET, "pba.recipe": "r",
-        "pba.version": "0", "pba.dataset": "d", "pba.schedule": "s", "pba.epoch": "0", "pba.seed": "0",
-        "pba.batches": str(announced), "pba.rows": str(announced), "pba.mean": "[0,0,0]",
-        "pba.std": "[1,1,1]", "pba.classes": "[]",
-    }  # fmt: skip
-    metadata.update({f"pba.{key}": value for key, value in changed.items()})
-    tensor = pa.fixed_shape_tensor(pa.uint8(), [1, 1, 3], dim_names=["H", "W", "C"])
-    fields = [pa.field("image", tensor), pa.field("label", pa.int64()), pa.field("index", pa.uint64())]
-    schema = pa.schema(fields, metadata)
-    sink = io.BytesIO()
-    with pa.ipc.new_stream(sink, schema) as writer:
-        for number in range(first, first + count):
-            storage = pa.FixedSizeListArray.from_arrays(pa.array([number, 1, 2], pa.uint8()), 3)
-            image = pa.ExtensionArray.from_storage(tensor, storage)
-            columns = [image, pa.array([0], pa.int64()), pa.array([number], pa.uint64())]
-            writer.write_batch(pa.record_batch(columns, schema=schema), custom_metadata={"pba.checksum": UNSET})
-    return sealed(sink.getvalue())
-
-
-UNSET = "xxh3:0000000000000000"
-
-
-CHECKSUM = re.compile(rb"xxh3:([0-9a-f]{16})")
-
-
-def sealed(stream: bytes) -> bytes:
-    """The same with the checksum of each message."""
-    stream = CHECKSUM.sub(UNSET.encode(), stream)
-    out, before, number = b"", 0, 0
-    for head, body in messages(stream):
-        checksum = checksum_of(head, body, before, number)
-        out += head.replace(UNSET.encode(), b"xxh3:%016x" % checksum, 1) + body
-        before, number = before or checksum, number + 1 if before else 0
-    return out + stream[len(out) :]
-
-
-def messages(stream: bytes) -> Iterator[Tuple[bytes, bytes]]:
-    """Heads and bodies of the messages of a stream, as far as they can be read."""
-    place = 0
-    while place + 8 < len(stream):
-        _, length = struct.unpack_from("<Ii", stream, place)
-        try:
-            message = pa.ipc.read_message(stream[place:])
-        except (pa.ArrowException, OSError, EOFError):
-            return
-        head = stream[place : place + 8 + length]
-        body = b"" if message.body is None else message.body.to_pybytes()
-        yield head, body
-        place += len(head) + len(body)
-
-
-def checksum_of(head: bytes, body: bytes, before: int, number: int) -> int:
-    """The checksum of a message, as ``client/wire/src/checksum.rs`` tells."""
-    return xxhash.xxh3_64_intdigest(body, xxhash.xxh3_64_intdigest(CHECKSUM.sub(UNSET.encode(), head), before) ^ number)
-
-
-PROBLEM = "application/problem+json"
-
-
-def full(retry_after: str = "0") -> bytes:
-    body = json.dumps({"title": "full", "status": 429, "detail": "all streams are taken"}).encode()
-    return answer(body, "429 Too Many Requests", PROBLEM, f"Retry-After: {retry_after}\r\n")
 
 
 def test_a_plain_body_will_do() -> None:
@@ -184,13 +43,6 @@ def test_what_tls_answers_is_told_from_other_nonsense() -> None:
     with Script(b"nonsense\r\n\r\n") as script, pytest.raises(StreamError) as failure:
         Client(script.url).datasets()
     assert "https://" not in str(failure.value)
-
-
-def test_a_busy_server_is_waited_for_beside_one_that_is_away(server: Server) -> None:
-    body = answer(b'{"datasets": []}', kind="application/json")
-    for turn in (1, -1):
-        with Script(full(), body) as script:
-            assert Client([script.url, "http://127.0.0.1:1"][::turn]).datasets() == []
 
 
 def test_a_continuation_brings_the_rows_that_are_left() -> None:
@@ -458,80 +310,6 @@ def test_a_foreign_page_is_shown() -> None:
         Client(script.url).datasets()
 
 
-def test_every_flipped_bit_of_a_stream_is_noticed() -> None:
-    """Whatever byte of a message is damaged: the batches are right, or there is an error."""
-    right = stream(3, 3)
-    end = len(right) - 8
-    for place in range(0, end):
-        damaged = bytearray(right)
-        damaged[place] ^= 1 << place % 8
-        with Script(answer(bytes(damaged)), answer(right)) as script:
-            epoch = Client(script.url, retries=0, stall_seconds=2)
-            with pytest.raises((StreamError, CutError)):
-                list(epoch.epoch("d", 0))
-                pytest.fail(f"byte {place} was damaged, and nobody noticed")
-
-
-def test_a_message_that_belongs_elsewhere_is_noticed(server: Server) -> None:
-    """Whole messages, each as the server sent it: of another shard at the same place, twice, or exchanged."""
-
-    def whole(shard: int) -> Tuple[bytes, List[bytes], int]:
-        target = EpochRequest("shapes", 3, split="test", schedule="cifar10-pba", shard=(shard, 2)).target(0)
-        with urllib.request.urlopen(server.url + target) as sent:
-            stream, asked = sent.read(), int(sent.headers["pba-request"], 16)
-        pieces = [head + body for head, body in messages(stream)]
-        return stream[sum(map(len, pieces)) :], pieces, asked
-
-    (end, right, asked), (_, other, _) = whole(0), whole(1)
-    assert right[0] != other[0]
-
-    def read(wrong: List[bytes], **options: bool) -> Tuple[bytes, int]:
-        first = answer(b"".join(wrong) + end, more=answers(asked, right[0]))
-        with Script(first) as script:
-            client = Client([script.url, server.url], **options)
-            request = EpochRequest("shapes", 3, split="test", schedule="cifar10-pba", shard=(0, 2))
-            with client._open(request) as epoch:
-                return b"".join(batch.image.tobytes() for batch in epoch), epoch.resumes
-
-    expected, _ = read(right)
-    cases = [other, [other[0], *right[1:]], [right[0], right[2], right[1], *right[3:]]]
-    for at in (1, 2, 3, len(right) - 1):
-        cases.append([*right[:at], other[at], *right[at + 1 :]])
-        if at > 1:
-            cases.append([*right[:at], right[at - 1], *right[at + 1 :]])
-    for number, wrong in enumerate(cases):
-        assert read(wrong) == (expected, 1 if number > 1 else 0), f"case {number}"
-        # That the checksum is what notices. A schema by itself changes no pixel.
-        if number != 1:
-            try:
-                assert read(wrong, checksums=False) != (expected, 0), f"case {number}"
-            except StreamError:
-                pass
-
-
-def test_a_damaged_batch_is_fetched_again() -> None:
-    right, rest = stream(3, 3), stream(3, 3)
-    # The value 1 of the last image.
-    place = right.rindex(bytes([2, 1, 2]))
-    damaged = right[:place] + bytes([3]) + right[place + 1 :]
-    rest = stream(1, 1, first=2)
-    with Script(answer(damaged), answer(rest)) as script:
-        epoch = Client(script.url).epoch("d", 0)
-        assert [batch.image[0, 0, 0, 0] for batch in epoch] == [0, 1, 2]
-        assert epoch.resumes == 1
-    with Script(answer(damaged)) as script:
-        epoch = Client(script.url, checksums=False).epoch("d", 0)
-        assert [batch.image[0, 0, 0, 0] for batch in epoch] == [0, 1, 3]
-
-
-def test_a_server_without_checksums_is_refused_unless_it_is_trusted() -> None:
-    body = answer(stream(2, 2).replace(b"xxh3:", b"none:"))
-    with Script(body) as script, pytest.raises(StreamError, match="has no checksum; the server is older"):
-        Client(script.url, retries=0).epoch("d", 0)
-    with Script(body) as script:
-        assert len(list(Client(script.url, checksums=False).epoch("d", 0))) == 2
-
-
 @pytest.mark.parametrize("number", [0, 1])
 def test_more_rows_than_data_are_refused(number: int) -> None:
     """pyarrow believes lengths; whoever looks at such rows reads past the end."""
@@ -546,101 +324,3 @@ def test_more_rows_than_data_are_refused(number: int) -> None:
             with Script(answer(damaged)) as script:
                 with pytest.raises((StreamError, CutError)):
                     list(Client(script.url, retries=0, checksums=damaged == sealed(lies)).epoch("d", 0))
-
-
-def test_nobody_goes_on_with_another_recipe() -> None:
-    begun, rest = stream(3, 3), stream(2, 2, recipe="another", first=1)
-    at = [place for place in range(len(begun)) if begun.startswith(b"\xff\xff\xff\xff", place)]
-    cut = len(begun) - at[2] - 10
-    with Script(answer(begun)[:-cut], answer(rest)) as script:
-        epoch = Client(script.url).epoch("d", 0)
-        with pytest.raises(ChangedError, match=r"pba\.recipe is 'another', and should be 'r': something else"):
-            list(epoch)
-
-
-def test_the_next_epoch_is_by_the_same_recipe() -> None:
-    with Script(answer(stream(2, 2)), answer(stream(2, 2, recipe="another", epoch="1"))) as script:
-        client = Client(script.url)
-        assert len(list(client.epoch("d", 0))) == 2
-        with pytest.raises(ChangedError, match=r"pba\.recipe is 'another', and should be 'r'"):
-            client.epoch("d", 1)
-    # Another request may have another recipe.
-    with Script(answer(stream(2, 2)), answer(stream(2, 2, recipe="another"))) as script:
-        client = Client(script.url)
-        assert len(list(client.epoch("d", 0))) == 2
-        assert len(list(client.epoch("d", 0, split="test"))) == 2
-
-
-def test_a_server_that_answers_another_request_is_left() -> None:
-    """As where a bit of the request was flipped on its way."""
-    other = of_the_request("GET /v1/datasets/d/epochs/0/batches?shard=1/2 HTTP/1.1", answer(stream(2, 2)))
-    with Script(other) as script, pytest.raises(StreamError, match="answers another request than was sent"):
-        Client(script.url, retries=0).epoch("d", 0)
-    with Script(other, answer(stream(2, 2))) as script:
-        assert len(list(Client(script.url, retries=1).epoch("d", 0))) == 2
-
-
-def test_a_replica_whose_file_is_damaged_is_passed_over() -> None:
-    """It mends its own, or another one's is whole; all other refusals of a dataset are final."""
-    problem = {"title": "t", "status": 422, "detail": "damaged: train.arrow", "type": "urn:pba:problem:damaged"}
-    damaged = answer(json.dumps(problem).encode(), "422 Unprocessable Entity", PROBLEM, "Retry-After: 0\r\n")
-    with Script(damaged, answer(stream(2, 2))) as script:
-        assert len(list(Client(script.url).epoch("d", 0))) == 2
-    with Script(damaged, damaged) as script, pytest.raises(RefusedError, match="damaged: train.arrow"):
-        Client(script.url, retries=1).epoch("d", 0)
-    broken = json.dumps({**problem, "type": "urn:pba:problem:broken-dataset"}).encode()
-    with Script(answer(broken, "422 Unprocessable Entity", PROBLEM)) as script, pytest.raises(RefusedError):
-        Client(script.url).epoch("d", 0)
-
-
-def refusal(status: int, detail: str) -> bytes:
-    return answer(json.dumps({"title": "t", "status": status, "detail": detail}).encode(), f"{status} No", PROBLEM)
-
-
-def test_a_replica_that_has_not_what_others_have_is_passed_over() -> None:
-    """At the beginning, after a cut, and for what is no stream."""
-    begun, rest = stream(4, 4), stream(3, 3, first=1)
-    at = [place for place in range(len(begun)) if begun.startswith(b"\xff\xff\xff\xff", place)]
-    cut = answer(begun)[: len(answer(begun)) - len(begun) + at[2] + 10]
-    for status in (404, 422, 507, 500):
-        with Script(refusal(status, "not here"), refusal(status, "not here")) as without:
-            with Script(cut, answer(rest)) as script:
-                epoch = Client([without.url, script.url]).epoch("d", 0)
-                assert [batch.index[0] for batch in epoch] == [0, 1, 2, 3]
-            described = answer(b'{"name": "d"}', kind="application/json")
-        with Script(refusal(status, "not here")) as without, Script(described) as script:
-            assert Client([without.url, script.url]).dataset("d") == {"name": "d"}
-
-
-def test_what_no_replica_has_is_refused_by_name() -> None:
-    for ask in (lambda client: client.epoch("d", 0), lambda client: client.dataset("d")):
-        with Script(refusal(404, "no dataset")) as one, Script(refusal(422, "it is broken")) as other:
-            with pytest.raises(RefusedError) as refused:
-                ask(Client([one.url, other.url]))
-        assert refused.value.status == 404
-        assert refused.value.detail == f"{one.url}: no dataset; {other.url}: it is broken"
-    # That the request is wrong, all would say.
-    with Script(refusal(400, "no such batch size")) as one, Script() as other:
-        with pytest.raises(RefusedError, match="^no such batch size"):
-            Client([one.url, other.url]).epoch("d", 0)
-        assert other.requests == []
-
-
-def test_a_loader_whose_first_replica_has_a_broken_dataset(server: Server) -> None:
-    """Its description has no samples; those of the others count, and nobody is blamed for it."""
-    failed = answer(b'{"name": "shapes", "state": "failed", "splits": {}}', kind="application/json")
-    broken = refusal(422, "dataset 'shapes' could not be read")
-    with Script(failed, *[broken] * 8) as script:
-        loader = Loader([script.url, server.url], "shapes", split="test", batch_size=500)
-        assert len(loader) == 4
-        assert len(list(loader.epoch(0))) == 4
-
-
-def test_a_loader_is_as_patient_as_an_epoch(server: Server) -> None:
-    """A server whose first answers are cut."""
-    with Script(b"", b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{") as script:
-        described = Client(server.url)._get("/v1/datasets/shapes")
-        script._answers.append(answer(json.dumps(described).encode(), kind="application/json"))
-        with pytest.raises((RefusedError, StreamError, UnreachableError, CutError)):
-            Loader(script.url, "shapes", split="test", retries=3, stall_seconds=1)
-        assert len(script.requests) >= 3

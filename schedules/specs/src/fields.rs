@@ -171,7 +171,7 @@ mod tests {
         assert_eq!(error, "base is 3; allowed: a text");
     }
 
-    /// Whoever repeats a key means one of both values, and cannot know which is taken.
+    /// Which of the two values was meant cannot be known.
     #[test]
     fn a_key_that_is_there_twice_is_refused_by_name() {
         for (text, key) in [

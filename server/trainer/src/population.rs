@@ -48,9 +48,9 @@ impl Beginning {
     }
 }
 
-/// The parts of [`Population::spent`].
 /// More than a number of epochs takes.
 const FINISH_BYTES_MAX: u64 = 64;
+/// The parts of [`Population::spent`].
 const TRAIN: usize = 0;
 const SCORE: usize = 1;
 const COPY: usize = 2;
