@@ -43,6 +43,16 @@ pub fn rewriting(server: SocketAddr, part: &str, other: &str) -> String {
     url
 }
 
+/// Forwards all connections that a listener accepts. Ends with the test process.
+pub fn forwarding(listener: TcpListener, server: SocketAddr) {
+    std::thread::spawn(move || {
+        for client in listener.incoming() {
+            let (Ok(client), Ok(server)) = (client, TcpStream::connect(server)) else { continue };
+            std::thread::spawn(move || forward(client, server, None, &AtomicBool::new(false)));
+        }
+    });
+}
+
 /// Forwards all connections, and flips a bit of the answer to each of the first ones: bit `n % 8` of byte
 /// `n / 8`, head included. Ends with the test process.
 ///

@@ -329,7 +329,7 @@ fn what_is_no_answer_of_a_server_is_refused() {
 
 /// Answers every request with a problem.
 fn refusing(status: u16, detail: &str) -> String {
-    let body = format!(r#"{{"type":"about:blank","title":"t","status":{status},"detail":"{detail}"}}"#);
+    let body = format!(r#"{{"type":"urn:pba:problem:t","title":"t","status":{status},"detail":"{detail}"}}"#);
     let head = format!(
         "HTTP/1.1 {status} No\r\ncontent-type: application/problem+json\r\nconnection: close\r\n\
          content-length: {}\r\n\r\n",
@@ -407,7 +407,7 @@ fn an_import_is_waited_for_at_the_pace_of_the_server_and_nothing_else() {
     let importing = unavailable(3, pba_wire::problem::IMPORTING);
     let proxy = CuttingProxy::start(importing.strip_prefix("http://").unwrap().parse().unwrap());
     let waiting = Client::new([NOBODY.to_owned(), proxy.url()]).unwrap();
-    let others = Client::new([unavailable(9999, "about:blank")]).unwrap();
+    let others = Client::new([unavailable(9999, "urn:pba:problem:full")]).unwrap();
     let (waiting, refused) = runtime().block_on(async {
         let waiting = timeout(Duration::from_secs(8), waiting.epoch("shapes", 3, small()));
         tokio::join!(waiting, others.epoch("shapes", 3, small()))

@@ -146,6 +146,15 @@ def checksum_of(head: bytes, body: bytes, before: int, number: int) -> int:
 PROBLEM = "application/problem+json"
 
 
+def problem(detail: str, status: int, kind: str) -> str:
+    """The body of a refusal."""
+    return json.dumps({"type": f"urn:pba:problem:{kind}", "title": "t", "status": status, "detail": detail})
+
+
+def refusal(status: int, detail: str) -> bytes:
+    return answer(problem(detail, status, "x").encode(), f"{status} No", PROBLEM)
+
+
 def full(retry_after: str = "0") -> bytes:
-    body = json.dumps({"title": "full", "status": 429, "detail": "all streams are taken"}).encode()
+    body = problem("all streams are taken", 429, "full").encode()
     return answer(body, "429 Too Many Requests", PROBLEM, f"Retry-After: {retry_after}\r\n")

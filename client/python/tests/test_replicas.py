@@ -6,7 +6,7 @@ import json
 
 import pytest
 from conftest import Server
-from script import PROBLEM, Script, answer, full, stream
+from script import PROBLEM, Script, answer, full, refusal, stream
 
 from pba_client import ChangedError, Client, CutError, Loader, RefusedError, StreamError, UnreachableError
 
@@ -52,10 +52,6 @@ def test_a_replica_whose_file_is_damaged_is_passed_over() -> None:
     broken = json.dumps({**problem, "type": "urn:pba:problem:broken-dataset"}).encode()
     with Script(answer(broken, "422 Unprocessable Entity", PROBLEM)) as script, pytest.raises(RefusedError):
         Client(script.url).epoch("d", 0)
-
-
-def refusal(status: int, detail: str) -> bytes:
-    return answer(json.dumps({"title": "t", "status": status, "detail": detail}).encode(), f"{status} No", PROBLEM)
 
 
 def test_a_replica_that_has_not_what_others_have_is_passed_over() -> None:

@@ -48,7 +48,8 @@ impl Client {
 
     /// Streams one epoch of a dataset. A cut stream resumes at the next batch, on the next replica.
     ///
-    /// A server that is full is retried for some seconds. While no replica has the dataset and one is still
+    /// A server that is full, that is cut off, or that is away after one was reached, is retried for some seconds, and
+    /// so is what answers otherwise than a PBA server does. While no replica has the dataset and one is still
     /// importing it, the client waits, and logs the progress.
     ///
     /// All epochs of a client and its clones are of one training run: where only epoch, shard and batches differ, the
@@ -80,7 +81,7 @@ impl Client {
         body: Option<Vec<u8>>,
     ) -> Result<Vec<u8>, ClientError> {
         let request = Request { method: &method, path };
-        let answer = self.replicas.first(async |number| {
+        let answer = self.replicas.first(false, async |number| {
             let answer = self.replicas.at(number).document(request, body.clone()).await;
             let goes_on = match &answer {
                 Err(ClientError::Unreachable { .. }) => true,

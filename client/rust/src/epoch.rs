@@ -76,7 +76,7 @@ impl EpochStream {
             stats: Stats::default(),
             since: start,
         };
-        let opened = replicas.first(async |replica| {
+        let opened = replicas.first(true, async |replica| {
             stream.replica = replica;
             let (connection, schema, expected) = stream.connect().await?;
             stream.check_request(&connection)?;
@@ -172,7 +172,7 @@ impl EpochStream {
                     received: self.received.batches,
                     expected: self.expected.batches,
                     attempts: attempts_max,
-                    reason: ClientError::of_all(failures.into()).to_string(),
+                    reason: ClientError::told(failures.make_contiguous()),
                 });
             }
             if !is_importing {

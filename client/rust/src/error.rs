@@ -38,7 +38,8 @@ pub enum ClientError {
         /// When to ask again.
         retry_after: Duration,
     },
-    /// An answer that does not come from a PBA server.
+    /// An answer that is not what a PBA server sends: of another program at its address, or damaged on its way. A
+    /// stream is asked for again.
     #[error("{url} answered {status}, which is not an answer of a PBA server: {body}{hint}", hint = hint(*.status))]
     Foreign {
         url: String,
@@ -95,43 +96,59 @@ impl ClientError {
     /// # Panics
     /// When there is none.
     pub(crate) fn of_all(mut failures: Vec<(String, ClientError)>) -> ClientError {
-        use ClientError::{Importing, Refused, Stream, Unanswered, Unreachable};
+        use ClientError::{Foreign, Importing, Refused, Stream, Unanswered, Unreachable};
         let answers = |(_, error): &(String, ClientError)| matches!(error, Refused(_) | Importing { .. });
         let busy = failures.iter().position(|failure| answers(failure) && failure.1.is_busy());
         let first = busy.or_else(|| failures.iter().position(answers));
-        let told = |(url, error): &(String, ClientError)| match error {
-            Refused(problem) | Importing { problem, .. } => format!("{url}: {}", problem.detail),
-            error => error.to_string(),
-        };
-        let all = failures.iter().map(told).collect::<Vec<_>>().join("; ");
-        let others: String = failures.iter().skip(1).map(|(_, error)| format!("; {error}")).collect();
+        let all = ClientError::told(&failures);
+        let others: String = failures.get(1..).map(ClientError::told).unwrap_or_default();
         let is_alone = failures.len() == 1;
-        let (_, mut error) = failures.swap_remove(first.unwrap_or(0));
+        let (url, mut error) = failures.swap_remove(first.unwrap_or(0));
         match &mut error {
             _ if is_alone => {}
             Refused(problem) | Importing { problem, .. } => problem.detail = all,
-            Unreachable { reason, .. } | Unanswered { reason, .. } | Stream(reason) => *reason += &others,
+            Stream(reason) => *reason = format!("{url}: {reason}; {others}"),
+            Unreachable { reason, .. } | Unanswered { reason, .. } | Foreign { body: reason, .. } => {
+                *reason += &format!("; {others}");
+            }
             _ => {}
         }
         error
     }
 
-    /// Whether another replica may succeed: this one is down, stopped sending, or sent something other
-    /// than it promised.
+    /// What each of several replicas answered, with its URL.
+    pub(crate) fn told(failures: &[(String, ClientError)]) -> String {
+        let told = |(url, error): &(String, ClientError)| match error {
+            ClientError::Refused(problem) | ClientError::Importing { problem, .. } => {
+                format!("{url}: {}", problem.detail)
+            }
+            ClientError::Stream(_) => format!("{url}: {error}"),
+            error => error.to_string(),
+        };
+        failures.iter().map(told).collect::<Vec<_>>().join("; ")
+    }
+
+    /// Whether another replica, or a later attempt, may succeed: this one is down, stopped sending, or sent something
+    /// other than a PBA server does.
     pub(crate) fn is_passing(&self) -> bool {
-        use ClientError::{Stream, Unanswered, Unreachable};
-        matches!(self, Unreachable { .. } | Unanswered { .. } | Stream(_))
+        match self {
+            ClientError::Unreachable { .. } | ClientError::Unanswered { .. } | ClientError::Stream(_) => true,
+            ClientError::Foreign { .. } => !self.is_busy() && !self.is_of_replica(),
+            _ => false,
+        }
     }
 
     /// Whether another replica may succeed, while this one will not soon: it does not have what is asked for, or cannot
-    /// read it, or is at fault itself. That the request is wrong, all would say.
+    /// read it, or is at fault itself; or a proxy before it does not let the client in. That the
+    /// request is wrong, all would say.
     pub(crate) fn is_of_replica(&self) -> bool {
-        let status = match self {
-            ClientError::Refused(problem) => problem.status,
-            ClientError::Foreign { status, .. } => *status,
-            _ => return false,
-        };
-        !self.is_busy() && matches!(status, 404 | 422 | 500..)
+        match self {
+            ClientError::Refused(problem) => {
+                !self.is_busy() && matches!(problem.status, 401 | 403 | 404 | 407 | 422 | 500..)
+            }
+            ClientError::Foreign { status, .. } => matches!(status, 401 | 403 | 407),
+            _ => false,
+        }
     }
 
     /// A server that is full, importing datasets, mending one or shutting down, or a proxy whose server is temporarily

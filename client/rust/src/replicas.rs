@@ -1,5 +1,7 @@
 //! Requests to one of several replicas.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use arrow_buffer::Buffer;
@@ -36,6 +38,8 @@ pub(crate) struct Replicas {
     replicas: Vec<Replica>,
     /// Attempts at each.
     pub(crate) retries: u32,
+    /// Whether one of them has answered: then they exist, and one that is away may come back. Clones share it.
+    reached: Arc<AtomicBool>,
 }
 
 impl Replicas {
@@ -49,7 +53,7 @@ impl Replicas {
         if replicas.is_empty() {
             Err(ClientError::NoServer)
         } else {
-            Ok(Replicas { replicas, retries: options.retries })
+            Ok(Replicas { replicas, retries: options.retries, reached: Arc::default() })
         }
     }
 
@@ -68,10 +72,12 @@ impl Replicas {
         &self.replicas[number % self.replicas.len()]
     }
 
-    /// Tries one replica after the other, and retries the busy ones for some seconds. If all that is left
-    /// is importing the dataset, waits as long as it does. If none succeeds, the error tells what each answered.
+    /// Tries one replica after the other, and retries for some seconds while one is busy; if it persists, also while
+    /// one is cut off, or away after one was reached. If all that is left is importing the dataset, waits as long as
+    /// it does. If none succeeds, the error tells what each answered.
     pub(crate) async fn first<T>(
         &self,
+        persists: bool,
         mut attempt: impl AsyncFnMut(usize) -> Result<T, ClientError>,
     ) -> Result<T, ClientError> {
         let mut round = 0;
@@ -83,7 +89,12 @@ impl Replicas {
                     Err(error) if error.is_busy() || error.is_passing() || error.is_of_replica() => {
                         failures.push((self.at(number).address.to_string(), error));
                     }
-                    done => return done,
+                    done => {
+                        if done.is_ok() {
+                            self.reached.store(true, Ordering::Relaxed);
+                        }
+                        return done;
+                    }
                 }
             }
             let importing = failures.iter().find_map(|(_, error)| match error {
@@ -95,8 +106,12 @@ impl Replicas {
                 import.pause(problem, retry_after).await;
                 continue;
             }
-            // Do not wait for a server that may not exist; one that is busy does exist.
-            if round == self.retries || !failures.iter().any(|(_, error)| error.is_busy()) {
+            let waits = failures.iter().any(|(_, error)| match error {
+                // Do not wait for a server that may not exist.
+                ClientError::Unreachable { .. } => persists && self.reached.load(Ordering::Relaxed),
+                error => error.is_busy() || persists && error.is_passing(),
+            });
+            if round == self.retries || !waits {
                 return Err(ClientError::of_all(failures));
             }
             tokio::time::sleep(pause(round)).await;
@@ -247,7 +262,7 @@ impl Replica {
         let body = self.whole(request, response).await?;
         let hide = |text: String| self.hide(&text);
         match serde_json::from_slice::<Problem>(&body) {
-            Ok(problem) if is_problem => {
+            Ok(problem) if is_problem && is_genuine(&problem, status) => {
                 let problem = Box::new(Problem {
                     detail: hide(problem.detail),
                     value: problem.value.map(hide),
@@ -260,7 +275,17 @@ impl Replica {
                     _ => ClientError::Refused(problem),
                 })
             }
-            _ => Err(self.foreign(request.path, status, &String::from_utf8_lossy(&body))),
+            _ => {
+                let body = String::from_utf8_lossy(&body);
+                // One that was damaged is no refusal, whatever its status says now.
+                Err(match body.contains(problem::URN) {
+                    true => {
+                        let shown = self.shown(&body);
+                        ClientError::Stream(format!("a refusal ({status}) was damaged on its way: {shown}"))
+                    }
+                    false => self.foreign(request.path, status, &body),
+                })
+            }
         }
     }
 
@@ -281,8 +306,12 @@ impl Replica {
 
     /// The error for an answer that does not come from a PBA server.
     fn foreign(&self, path: &str, status: u16, body: &str) -> ClientError {
-        let body = self.hide(body).chars().take(SHOWN_CHARACTERS).collect();
-        ClientError::Foreign { url: format!("{}{path}", self.address), status, body }
+        ClientError::Foreign { url: format!("{}{path}", self.address), status, body: self.shown(body) }
+    }
+
+    /// The beginning of a body.
+    fn shown(&self, body: &str) -> String {
+        self.hide(body).chars().take(SHOWN_CHARACTERS).collect()
     }
 
     /// A complete body.
@@ -298,6 +327,13 @@ impl Replica {
         }
         Ok(body)
     }
+}
+
+/// Whether a problem is one that a PBA server sends with a status, or a proxy before it that does not let the
+/// client in.
+fn is_genuine(problem: &Problem, status: u16) -> bool {
+    let is_known = problem.kind.starts_with(problem::URN) || matches!(status, 401 | 403 | 407);
+    is_known && problem.status == status
 }
 
 /// When to ask again, within bounds. The form with a date is for caches.

@@ -7,6 +7,8 @@ use utoipa::ToSchema;
 
 /// The media type of a [`Problem`].
 pub const CONTENT_TYPE: &str = "application/problem+json";
+/// What each [`Problem::kind`] of a PBA server begins with.
+pub const URN: &str = "urn:pba:problem:";
 /// [`Problem::kind`] of the refusal of a stream whose dataset is still being imported.
 pub const IMPORTING: &str = "urn:pba:problem:importing";
 /// The kind of the refusal of samples whose packed file is damaged: another replica's may be whole, and the server

@@ -10,16 +10,8 @@ from typing import Any, Dict, Iterable, List, Optional, Sequence, Tuple, Union
 
 from ._address import parse_url
 from ._epoch import Epoch
-from ._errors import (
-    STATUS_RETRIED,
-    PbaError,
-    RefusedError,
-    StreamError,
-    UnreachableError,
-    is_of_replica,
-    of_all,
-)
-from ._http import DOCUMENT_SECONDS, Access, ConnectError, Response
+from ._errors import PbaError, RefusedError, StreamError, UnreachableError, is_busy, is_of_replica, of_all
+from ._http import DOCUMENT_SECONDS, Access, ConnectError, ForeignError, Response
 from ._metadata import Metadata
 from ._reader import pause_seconds
 from ._request import EpochRequest, Policy, Shard, segment
@@ -229,9 +221,10 @@ class Client:
             try:
                 return self._get_once(target)
             except (RefusedError, UnreachableError, StreamError) as error:
-                refused = isinstance(error, RefusedError)
-                again = error.status in STATUS_RETRIED if refused else patient and not isinstance(error, ConnectError)
-                pause = pause_seconds(attempt, error.retry_after if refused else None)
+                refusal = error if isinstance(error, RefusedError) else None
+                is_cut = refusal is None and not isinstance(error, ConnectError)
+                again = is_busy(error) or (patient and is_cut)
+                pause = pause_seconds(attempt, refusal.retry_after if refusal else None)
                 if not again or attempt == self._access.retries or time.monotonic() + pause > deadline:
                     raise
                 time.sleep(pause)
@@ -252,10 +245,10 @@ class Client:
                 self._reached = True
                 return document
             except RefusedError as error:
-                if error.status not in STATUS_RETRIED and not is_of_replica(error):
+                if not is_busy(error) and not is_of_replica(error):
                     raise
                 failures.append((str(address), error))
-            except UnreachableError as error:
+            except (UnreachableError, ForeignError) as error:
                 failures.append((str(address), error))
             except (StreamError, ValueError, RecursionError) as error:
                 shown = self._access.hide(str(error))

@@ -60,42 +60,56 @@ class UnreachableError(PbaError, ConnectionError):
     a certificate is not trusted.
     """
 
-    def after(self, earlier: Optional[PbaError]) -> UnreachableError:
-        """The error of one server after that of another: both, if neither could be reached."""
-        if not isinstance(earlier, UnreachableError):
-            return self
-        both = type(self)(f"{earlier}; {self}")
-        both.__cause__ = self.__cause__
-        return both
-
 
 # Full, shutting down, or a proxy whose server is down: another attempt may succeed.
 STATUS_RETRIED = (429, 502, 503, 504)
+# What each kind of a PBA server's refusals begins with.
+URN = "urn:pba:problem:"
+# Of samples whose packed file is damaged: another replica's may be whole, and the server mends its own.
+DAMAGED = URN + "damaged"
+# Of a proxy before a server, to those that it does not let in.
+STATUS_OF_ACCESS = (401, 403, 407)
+
+
+class StreamError(PbaError):
+    """The received bytes are not the promised Arrow stream, or end too early; or the answer is not a PBA server's."""
+
+
+def is_busy(error: BaseException) -> bool:
+    """Whether another attempt may succeed: the server is full, shutting down or mending a dataset, or is that of a
+    proxy and temporarily away."""
+    return isinstance(error, RefusedError) and (error.status in STATUS_RETRIED or error.kind == DAMAGED)
 
 
 def is_of_replica(error: BaseException) -> bool:
     """Whether another replica may succeed, while this one will not soon: it does not have what is asked for, or
-    cannot read it, or is at fault itself. That the request is wrong, all would say."""
-    return isinstance(error, RefusedError) and (error.status in (404, 422) or error.status >= 500)
+    cannot read it, or is at fault itself; or a proxy before it does not let the client in. That the request is wrong, all would
+    say."""
+    if not isinstance(error, RefusedError) or is_busy(error):
+        return False
+    return error.status in (404, 422, *STATUS_OF_ACCESS) or error.status >= 500
+
+
+def told(failures: Sequence[Tuple[str, PbaError]]) -> str:
+    """What each of several replicas answered, with its URL."""
+    texts = [(url, error.detail if isinstance(error, RefusedError) else str(error)) for url, error in failures]
+    return "; ".join(text if url in text else f"{url}: {text}" for url, text in texts)
 
 
 def of_all(failures: Sequence[Tuple[str, PbaError]]) -> PbaError:
     """The errors of several replicas, with their URLs, as one that tells them all: of the kind of a refusal, if one
-    of them is, first of those that another attempt may change."""
-    answers = [error for _, error in failures if isinstance(error, RefusedError)]
-    if len(failures) == 1 or not answers:
-        *others, (_, last) = failures
-        for _, error in reversed(others):
-            if isinstance(last, UnreachableError) and isinstance(error, UnreachableError):
-                last = last.after(error)
-        return last
-    first = next((error for error in answers if error.status in STATUS_RETRIED), answers[0])
-    told = [f"{url}: {error.detail}" if isinstance(error, RefusedError) else str(error) for url, error in failures]
-    return first.telling("; ".join(told))
-
-
-class StreamError(PbaError):
-    """The received bytes are not the promised Arrow stream, or end too early."""
+    of them is, first of those that another attempt may change; else of the kind of an answer, if one is."""
+    errors = [error for _, error in failures]
+    if len(errors) == 1:
+        return errors[0]
+    refusals = [error for error in errors if isinstance(error, RefusedError)]
+    if refusals:
+        first = next((error for error in refusals if is_busy(error)), refusals[0])
+        return first.telling(told(failures))
+    kept = next((error for error in errors if isinstance(error, StreamError)), errors[-1])
+    every = type(kept)(told(failures))
+    every.__cause__ = kept.__cause__
+    return every
 
 
 class CutError(PbaError, ConnectionError):

@@ -16,7 +16,15 @@ from dataclasses import dataclass
 from typing import Any, Dict, List, Optional, Sequence, Union
 
 from ._address import Address, is_loopback
-from ._errors import ChangedError, RefusedError, StreamError, UnreachableError
+from ._errors import (
+    STATUS_OF_ACCESS,
+    STATUS_RETRIED,
+    URN,
+    ChangedError,
+    RefusedError,
+    StreamError,
+    UnreachableError,
+)
 
 # A server that does not accept the connection within this time counts as down.
 CONNECT_SECONDS = 10.0
@@ -46,6 +54,10 @@ class Eof(StreamError):
 
 class StallError(StreamError):
     """The server sent nothing for too long."""
+
+
+class ForeignError(StreamError):
+    """An answer that is not what a PBA server sends: of another program, or damaged on its way."""
 
 
 class ConnectError(UnreachableError):
@@ -258,30 +270,45 @@ class Response:
             raise UnreachableError(f"{address} did not answer: {broken(error, self.stall_seconds)}") from error
 
     def check(self) -> None:
-        """Raises a ``RefusedError`` with the server's reason, if the answer is not a success."""
-        if self.body.status == 200 or self.shares_memory:
+        """Raises a ``RefusedError`` with the reason of the server or of a proxy before it, if the answer is not a
+        success; a ``ForeignError`` if it is from neither."""
+        status = self.body.status
+        if status == 200 or self.shares_memory:
             return
         try:
             body = self.read_all()
         except StreamError as error:
             body = str(error).encode()
-        headers, hide = self.body.headers, self.access.hide
-        retry_after = headers.get("retry-after", "")
+        retry_after = self.body.headers.get("retry-after", "")
         # The form with a date is for caches; a PBA server sends seconds.
         seconds = float(retry_after) if retry_after.isdecimal() else None
-        shown = hide(body.decode("utf-8", "replace"))[:SHOWN_BYTES]
-        detail, names = f"{self.address} did not answer like a PBA server: {shown!r}", {}
-        if headers.get("content-type", "").startswith(PROBLEM):
-            with suppress(ValueError, KeyError, TypeError, AttributeError, RecursionError):
-                problem = json.loads(body)
-                detail = hide(str(problem["detail"]))
-                found = {name: problem.get(name) for name in ("parameter", "value", "allowed")}
-                found["kind"] = problem.get("type")
-                names = {name: hide(str(text)) for name, text in found.items() if text is not None}
-        if self.body.status == 401:
+        shown = self.access.hide(body.decode("utf-8", "replace"))[:SHOWN_BYTES]
+        problem = self._problem(body)
+        detail = problem.pop("detail", None)
+        if detail is None:
+            detail = f"{self.address} answered {status}, which is not an answer of a PBA server: {shown!r}"
+            # A refusal that was damaged is none, whatever its status says now.
+            if status not in (*STATUS_OF_ACCESS, *STATUS_RETRIED) or URN.encode() in body:
+                raise ForeignError(detail)
+        if status == 401:
             passed = "pass" if self.access.token is None else "it does not accept the one passed as"
             detail += f"; {passed} token=, or PBA_TOKEN in the environment"
-        raise RefusedError(self.body.status, detail, retry_after=seconds, **names)
+        raise RefusedError(status, detail, retry_after=seconds, **problem)
+
+    def _problem(self, body: bytes) -> Dict[str, str]:
+        """What the body says of a refusal, if it is one as a PBA server sends it, or a proxy before it
+        that does not let the client in."""
+        status = self.body.status
+        if not self.body.headers.get("content-type", "").startswith(PROBLEM):
+            return {}
+        with suppress(ValueError, KeyError, TypeError, AttributeError, RecursionError):
+            problem = json.loads(body)
+            found = {name: problem.get(name) for name in ("parameter", "value", "allowed")}
+            found.update(detail=problem["detail"], kind=problem.get("type"))
+            is_ours = str(found["kind"]).startswith(URN)
+            if problem["status"] == status if is_ours else status in STATUS_OF_ACCESS:
+                return {name: self.access.hide(str(text)) for name, text in found.items() if text is not None}
+        return {}
 
     def read_all(self) -> bytes:
         """The rest of the body; a ``StreamError`` when it is cut, or longer than a document may be."""

@@ -10,16 +10,18 @@ from typing import TYPE_CHECKING, Callable, Deque, List, Optional, Tuple, TypeVa
 from ._batch import Batch
 from ._checksum import REQUEST_HEADER, SCHEMA_HEADER, of_schema
 from ._errors import (
-    STATUS_RETRIED,
+    URN,
     CutError,
     PbaError,
     RefusedError,
     StreamError,
     UnreachableError,
+    is_busy,
     is_of_replica,
     of_all,
+    told,
 )
-from ._http import Access, Canceller, ConnectError, Eof, Response, StallError, UntrustedError
+from ._http import Access, Canceller, ConnectError, Eof, ForeignError, Response, StallError, UntrustedError
 from ._ipc import StreamReader
 from ._metadata import Metadata
 from ._progress import Progress
@@ -32,9 +34,7 @@ PAUSE_SECONDS_MAX = 10.0
 RETRY_AFTER_SECONDS_MAX = 60.0
 # Kind of the refusal of a dataset that is being imported; shortest pause until it is asked for again,
 # and how often the wait is logged.
-IMPORTING = "urn:pba:problem:importing"
-# Of samples whose packed file is damaged: another replica's may be whole, and the server mends its own.
-DAMAGED = "urn:pba:problem:damaged"
+IMPORTING = URN + "importing"
 IMPORT_SECONDS = 1.0
 LOG_SECONDS = 5.0
 # Default of batches fetched ahead by a thread.
@@ -68,7 +68,7 @@ def _stream(response: Response, progress: Progress) -> Union[StreamReader, Share
     if content_type.startswith(ARROW_STREAM):
         return StreamReader(response, progress)
     shown = response.access.hide(content_type)
-    raise RefusedError(200, f"{response.address} answered {shown!r}, which is not an epoch")
+    raise ForeignError(f"{response.address} answered {shown!r}, which is not an epoch")
 
 
 class Reader:
@@ -131,18 +131,15 @@ class Reader:
             except BaseException as error:
                 # After an interrupt in the middle of a message, too: the rest cannot be read.
                 self.drop()
-                retried = isinstance(error, RefusedError) and (
-                    error.status in STATUS_RETRIED or error.kind == DAMAGED
-                )
-                elsewhere = is_of_replica(error) and not retried
-                failed = retried or elsewhere or isinstance(error, (UnreachableError, StreamError))
+                failed = is_busy(error) or is_of_replica(error)
+                failed = failed or isinstance(error, (UnreachableError, StreamError))
                 if not failed or self.canceller.stopped.is_set():
                     raise
                 failure = error
             attempts += 1
             failures.append((str(self._access.addresses[self._progress.replica % replicas]), failure))
             away = isinstance(failure, UntrustedError) or (isinstance(failure, ConnectError) and not patient)
-            hopeless = hopeless + 1 if away or elsewhere else 0
+            hopeless = hopeless + 1 if away or is_of_replica(failure) else 0
             refusal = failure if isinstance(failure, RefusedError) else None
             imports = refusal is not None and refusal.kind == IMPORTING
             if importing is None and imports:
@@ -151,11 +148,11 @@ class Reader:
             attempts_max = self._access.retries * replicas
             total = self._progress.metadata
             if (attempts > attempts_max and importing is None) or hopeless >= replicas:
-                told = of_all(failures)
-                if total is None or isinstance(told, RefusedError):
-                    raise told
+                every = of_all(failures)
+                if total is None or all(is_of_replica(error) for _, error in failures):
+                    raise every
                 made = min(attempts, attempts_max)
-                raise CutError(self.received, total.batches, made, str(told)) from told
+                raise CutError(self.received, total.batches, made, told(failures)) from every
             if total is not None and not imports:
                 self._progress.resumes += 1
             self._progress.replica += 1

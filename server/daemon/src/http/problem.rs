@@ -6,15 +6,12 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use pba_types::{VALUE_SHOWN, shortened};
 use pba_wire::Problem;
-use pba_wire::problem::CONTENT_TYPE;
+use pba_wire::problem::{CONTENT_TYPE, URN};
 use utoipa::openapi::content::ContentBuilder;
 use utoipa::openapi::response::ResponseBuilder;
 use utoipa::openapi::{Ref, RefOr};
 
 use crate::error::{Cause, Error};
-
-/// The prefix of a problem's type.
-const URN: &str = "urn:pba:problem:";
 
 /// Declares of each cause its status, name for programs and metrics, and title for people. The compiler
 /// demands every cause.

@@ -1,0 +1,102 @@
+"""What a client outlasts: answers that no PBA server sends, and outages in the middle of a run."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+from typing import Iterator
+
+import pytest
+from conftest import CuttingProxy, Server
+from script import PROBLEM, Script, answer, problem, refusal, stream
+
+from pba_client import Client, CutError, Loader, RefusedError, StreamError
+
+# 40 images in 6 batches.
+REQUEST = {"split": "test", "shard": (0, 50), "batch_size": 7, "schedule": "cifar10-pba"}
+
+NOT_FOUND = problem("no dataset", 404, "not-found").encode()
+# Of other programs; and refusals that were damaged on their way.
+FOREIGN = [
+    answer(b"<h1>hello", kind="text/html"),
+    answer(b"<h1>no such page", "404 Not Found", "text/html"),
+    answer(NOT_FOUND.replace(b"urn:pba:problem:not-found", b"about:blank"), "404 Not Found", PROBLEM),
+    b"SSH-2.0-OpenSSH_9.9\r\n\r\n",
+    answer(NOT_FOUND.replace(b"status", b"rtatus"), "404 Not Found", PROBLEM),
+    answer(NOT_FOUND, "405 Not Found", PROBLEM),
+    answer(NOT_FOUND, "403 Not Found", PROBLEM),
+    answer(NOT_FOUND, "404 Not Found", "application/qroblem+json"),
+    answer(b"", "300 OK"),
+]
+
+
+@pytest.mark.parametrize("foreign", FOREIGN)
+def test_what_no_server_sends_is_a_cut(foreign: bytes) -> None:
+    """When an epoch is opened, after a cut, and where another replica goes on."""
+    begun = stream(4, 4)
+    second_batch = [place for place in range(len(begun)) if begun.startswith(b"\xff\xff\xff\xff", place)][2]
+    cut = answer(begun)[: second_batch - len(begun) + 10]
+    with Script(foreign, foreign, cut, foreign, foreign, answer(stream(3, 3, first=1))) as script:
+        epoch = Client(script.url).epoch("d", 0)
+        assert [batch.index[0] for batch in epoch] == [0, 1, 2, 3]
+    with Script(foreign) as one, Script(answer(stream(2, 2))) as other:
+        assert len(list(Client([one.url, other.url]).epoch("d", 0))) == 2
+
+
+def test_what_other_programs_answer_everywhere_is_told_of_each() -> None:
+    one, other = (answer(text, "404 Not Found", "text/html") for text in (b"one page", b"another page"))
+    with Script(one, one) as first, Script(other, other) as second:
+        with pytest.raises(StreamError) as failure:
+            Client([first.url, second.url], retries=1).epoch("d", 0)
+    for url, text in ((first.url, "one page"), (second.url, "another page")):
+        assert url in str(failure.value) and text in str(failure.value)
+
+
+@pytest.mark.parametrize("status", [400, 404, 422])
+def test_a_refusal_is_asked_for_once(status: int) -> None:
+    """The next answer would be another one."""
+    with Script(refusal(status, "no"), answer(stream(1, 1))) as script, pytest.raises(RefusedError) as refused:
+        Client(script.url).epoch("d", 0)
+    assert refused.value.status == status
+
+
+@contextlib.contextmanager
+def outage(server: Server, port: int) -> Iterator[None]:
+    """Half a second in which nobody listens; then the server is there again."""
+    with contextlib.ExitStack() as stack:
+
+        def come_back() -> None:
+            listener = socket.create_server(("127.0.0.1", port))
+            stack.enter_context(CuttingProxy(server.address, [], listener=listener))
+
+        timer = threading.Timer(0.5, come_back)
+        timer.start()
+        yield
+        timer.join()
+
+
+def test_an_outage_between_two_epochs_is_outlasted(server: Server) -> None:
+    """One that never had the dataset says nothing of the others."""
+    expected = Client(server.url).epoch("shapes", 1, **REQUEST).read_all()
+    with Script(*[refusal(404, "no dataset")] * 9) as without:
+        for others in ([], [without.url]):
+            with CuttingProxy(server.address, []) as proxy:
+                client = Client([proxy.url, *others])
+                client.epoch("shapes", 0, **REQUEST).read_all()
+            with outage(server, proxy.port):
+                assert client.epoch("shapes", 1, **REQUEST).read_all().equals(expected)
+    with CuttingProxy(server.address, []) as proxy:
+        loader = Loader(proxy.url, "shapes", split="test", batch_size=500)
+        assert len(list(loader.epoch(0))) == 4
+    with outage(server, proxy.port):
+        assert len(list(loader.epoch(1))) == 4
+
+
+def test_a_refusal_beside_a_server_that_is_away_is_not_the_last_word(server: Server) -> None:
+    with Script(*[refusal(404, "no dataset")] * 9) as without:
+        with CuttingProxy(server.address, [100_000, 0, 0, 0]) as proxy:
+            epoch = Client([proxy.url, without.url], retries=2, prefetch=0).epoch("shapes", 9, **REQUEST)
+            with pytest.raises(CutError) as cut:
+                list(epoch)
+    assert f"{without.url}: no dataset" in str(cut.value) and f"{proxy.url} did not answer" in str(cut.value)
