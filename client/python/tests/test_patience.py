@@ -11,7 +11,7 @@ import pytest
 from conftest import CuttingProxy, Server
 from script import PROBLEM, Script, answer, problem, refusal, stream
 
-from pba_client import Client, CutError, Loader, RefusedError, StreamError
+from pba_client import Client, CutError, Loader, PbaError, RefusedError, StreamError, _client
 
 # 40 images in 6 batches.
 REQUEST = {"split": "test", "shard": (0, 50), "batch_size": 7, "schedule": "cifar10-pba"}
@@ -100,3 +100,16 @@ def test_a_refusal_beside_a_server_that_is_away_is_not_the_last_word(server: Ser
             with pytest.raises(CutError) as cut:
                 list(epoch)
     assert f"{without.url}: no dataset" in str(cut.value) and f"{proxy.url} did not answer" in str(cut.value)
+
+
+def test_no_request_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a client cannot compare later, it does not ask for."""
+    monkeypatch.setattr(_client, "REMEMBERED_MAX", 2)
+    answers = [answer(stream(1, 1, seed=str(seed))) for seed in (0, 1)]
+    with Script(*answers, answer(stream(1, 1, epoch="1"))) as script:
+        client = Client(script.url)
+        for seed in (0, 1):
+            assert len(list(client.epoch("d", 0, seed=seed))) == 1
+        with pytest.raises(PbaError, match="asked for 2 different streams"):
+            client.epoch("d", 0, seed=2)
+        assert len(list(client.epoch("d", 1, seed=0))) == 1

@@ -80,7 +80,7 @@ impl EpochStream {
             stream.replica = replica;
             let (connection, schema, expected) = stream.connect().await?;
             stream.check_request(&connection)?;
-            for (key, first) in recipes.first(&stream.dataset, &stream.request, &schema) {
+            for (key, first) in recipes.first(&stream.dataset, &stream.request, &schema)? {
                 stream.check(&schema, key, first)?;
             }
             (stream.connection, stream.schema, stream.expected) = (Some(connection), schema, expected);

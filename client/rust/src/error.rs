@@ -84,6 +84,11 @@ pub enum ClientError {
         found: String,
         expected: String,
     },
+    /// A client remembers the recipe of each different request, to compare it with those of later epochs.
+    #[error(
+        "this client has asked for {max} different streams, and remembers no more of them; make another client"
+    )]
+    TooManyRequests { max: usize },
     /// The received bytes are not the promised Arrow stream.
     #[error("the stream is not what the server promised: {0}")]
     Stream(String),

@@ -20,6 +20,8 @@ from ._request import EpochRequest, Policy, Shard, segment
 STALL_SECONDS_MAX = 7 * 24 * 3600
 # More batches than this are a mistake.
 PREFETCH_MAX = 1000
+# Most requests whose digests are remembered, some hundred bytes each. A training run has a few: one for each split.
+REMEMBERED_MAX = 65_536
 
 
 class Client:
@@ -200,10 +202,16 @@ class Client:
 
     def _open(self, request: EpochRequest, expected: Optional[Metadata] = None, replica: int = 0) -> Epoch:
         key = request.recipe_key()
+        if len(self._told) >= REMEMBERED_MAX and key not in self._told:
+            raise PbaError(
+                f"this client has asked for {REMEMBERED_MAX} different streams, and remembers no more of them; "
+                "make another client"
+            )
         expected = expected or self._told.get(key)
         opened = Epoch(self._access, request, patient=self._reached, expected=expected, replica=replica)
         self._reached = True
-        self._told.setdefault(key, opened.metadata)
+        # Names of classes may be many, and are not compared.
+        self._told.setdefault(key, opened.metadata._replace(classes=()))
         return opened
 
     def _list(self, name: str) -> List[Dict[str, Any]]:
