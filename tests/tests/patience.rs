@@ -162,3 +162,17 @@ fn a_refusal_beside_servers_that_are_away_is_not_the_last_word() {
     assert!(error.contains(&format!("cannot reach {}", urls[0])), "{error}");
     assert!(error.contains(&format!("{}: no dataset", urls[1])), "{error}");
 }
+
+#[test]
+fn a_header_that_is_missing_is_named() {
+    let server = Server::start(&[]);
+    let stream = server.epoch(&format!("shapes/epochs/150/batches?{REQUEST}")).bytes;
+    let head = answer("200 OK", STREAM, "");
+    let head = String::from_utf8(head).unwrap().replace("content-length: 0\r\n", "");
+    let url = answering_first(vec![[head.as_bytes(), &stream].concat(); 9], &server);
+    let error = read(&client(std::slice::from_ref(&url), 1), 150).unwrap_err().to_string();
+    let says = format!(
+        "the answer of {url} has no header pba-request: it is a server of another version, or a proxy"
+    );
+    assert!(error.contains(&says), "{error}");
+}

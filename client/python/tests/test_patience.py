@@ -12,6 +12,7 @@ from conftest import CuttingProxy, Server
 from script import PROBLEM, Script, answer, problem, refusal, stream
 
 from pba_client import Client, CutError, Loader, PbaError, RefusedError, StreamError, _client
+from pba_client._request import EpochRequest
 
 # 40 images in 6 batches.
 REQUEST = {"split": "test", "shard": (0, 50), "batch_size": 7, "schedule": "cifar10-pba"}
@@ -100,6 +101,16 @@ def test_a_refusal_beside_a_server_that_is_away_is_not_the_last_word(server: Ser
             with pytest.raises(CutError) as cut:
                 list(epoch)
     assert f"{without.url}: no dataset" in str(cut.value) and f"{proxy.url} did not answer" in str(cut.value)
+
+
+def test_a_header_that_is_missing_is_named() -> None:
+    asked = EpochRequest("d", 0, batch_size=128, drop_last=False, seed=0, split="train").checksum(0)
+    for missing, others in (("pba-request", "X: PBA-Request"), ("pba-schema", f"PBA-Request: {asked}")):
+        with Script(answer(stream(1, 1), more=f"{others}\r\n")) as script:
+            with pytest.raises(StreamError) as failure:
+                Client(script.url, retries=0).epoch("d", 0)
+        named = f"the answer of {script.url} has no header {missing}: it is a server of another version, or a proxy"
+        assert named in str(failure.value)
 
 
 def test_no_request_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:

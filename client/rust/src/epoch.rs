@@ -287,10 +287,15 @@ impl EpochStream {
             return Ok(());
         }
         let asked = checksum::of_request(&self.dataset, &self.epoch.to_string(), &self.query());
+        let url = &self.replicas.at(self.replica).address;
         let says = |header: &str, expected: String| match connection.body.header(header) {
             found if found == expected => Ok(()),
+            "" => Err(ClientError::Stream(format!(
+                "the answer of {url} has no header {header}: it is a server of another version, or a proxy between drops \
+                 headers that it does not know"
+            ))),
             found => Err(ClientError::Stream(format!(
-                "the server answers another request than was sent: {header} is {found:?}, and should be {expected}"
+                "{url} answers another request than was sent: {header} is {found:?}, and should be {expected}"
             ))),
         };
         says(checksum::REQUEST_HEADER, asked.to_string())?;

@@ -229,10 +229,15 @@ class Reader:
     def _check_header(self, header: str, expected: str) -> None:
         """Refuses the answer to another request."""
         assert self.response is not None
-        found = self.response.body.headers.get(header)
+        found, address = self.response.body.headers.get(header), self.response.address
+        if found is None:
+            raise StreamError(
+                f"the answer of {address} has no header {header}: it is a server of another version, or a proxy "
+                "between drops headers that it does not know"
+            )
         if found != expected:
             raise StreamError(
-                "the server answers another request than was sent: "
+                f"{address} answers another request than was sent: "
                 f"{header} is {self._access.hide(str(found))!r}, and should be {expected}"
             )
 
