@@ -1,12 +1,14 @@
-"""What a client outlasts: answers that no PBA server sends, and outages in the middle of a run."""
+"""What a client outlasts: answers that no PBA server sends, flipped bits, and outages in the middle of a run."""
 
 from __future__ import annotations
 
 import contextlib
+import random
 import socket
 import threading
-from typing import Iterator
+from typing import Iterator, List, Optional
 
+import pyarrow as pa
 import pytest
 from conftest import CuttingProxy, Server
 from script import PROBLEM, Script, answer, problem, refusal, stream
@@ -16,6 +18,9 @@ from pba_client._request import EpochRequest
 
 # 40 images in 6 batches.
 REQUEST = {"split": "test", "shard": (0, 50), "batch_size": 7, "schedule": "cifar10-pba"}
+
+# Flips of each kind.
+FLIPS = 40
 
 NOT_FOUND = problem("no dataset", 404, "not-found").encode()
 # Of other programs; and refusals that were damaged on their way.
@@ -124,3 +129,60 @@ def test_no_request_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
         with pytest.raises(PbaError, match="asked for 2 different streams"):
             client.epoch("d", 0, seed=2)
         assert len(list(client.epoch("d", 1, seed=0))) == 1
+
+
+class Flipping:
+    """Forwards connections, and flips a bit of the first answer."""
+
+    def __init__(self, server: Server, bit: int) -> None:
+        self._server, self._bit = server, bit
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.url = "http://127.0.0.1:%d" % self._listener.getsockname()[1]
+        self._thread = threading.Thread(target=self._run, name="flipping")
+        self._thread.start()
+
+    def _run(self) -> None:
+        bit: Optional[int] = self._bit
+        while True:
+            with contextlib.suppress(OSError):
+                peer, _ = self._listener.accept()
+                with peer, socket.create_connection(self._server.address) as server:
+                    request = peer.recv(65536)
+                    if not request:
+                        return
+                    server.sendall(request)
+                    whole = bytearray()
+                    while True:
+                        piece = server.recv(1 << 20)
+                        if not piece:
+                            break
+                        whole += piece
+                    if bit is not None:
+                        whole[bit // 8 % len(whole)] ^= 1 << bit % 8
+                    bit = None
+                    peer.sendall(whole)
+
+    def __enter__(self) -> "Flipping":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        socket.create_connection(self._listener.getsockname()).close()
+        self._thread.join(30)
+        self._listener.close()
+
+
+def test_a_flipped_bit_anywhere_is_survived(server: Server) -> None:
+    expected = Client(server.url).epoch("shapes", 9, **REQUEST).read_all()
+    rng = random.Random(7)
+    # In the head, in the schema and the first batch's head, and anywhere.
+    bits = [rng.randrange(8 * place) for place in (700, 3000, 130_000) for _ in range(FLIPS)]
+    failures: List[str] = []
+    for number, bit in enumerate(bits):
+        with Flipping(server, bit) as proxy:
+            try:
+                client = Client(proxy.url, prefetch=number % 3, stall_seconds=2)
+                found: pa.Table = client.epoch("shapes", 9, **REQUEST).read_all()
+                assert found.equals(expected), f"bit {bit}"
+            except PbaError as error:
+                failures.append(f"bit {bit}: {error!r}")
+    assert not failures

@@ -21,7 +21,7 @@ from ._errors import (
     of_all,
     told,
 )
-from ._http import Access, Canceller, ConnectError, Eof, ForeignError, Response, StallError, UntrustedError
+from ._http import Access, Canceller, ConnectError, ForeignError, Response, UntrustedError
 from ._ipc import StreamReader
 from ._metadata import Metadata
 from ._progress import Progress
@@ -260,14 +260,14 @@ class Reader:
     def _finish(self) -> None:
         """Reads the end of the stream.
 
-        A cut after the last batch loses nothing, so nothing is requested again; but an extra batch
-        is an error.
+        A cut or damage after the last batch loses nothing, so nothing is requested again; but an extra
+        batch is an error.
         """
         if self._stream is None:
             return
         try:
             surplus = self._stream.next()
-        except (Eof, StallError):
+        except StreamError:
             surplus = None
         finally:
             self.drop()
