@@ -7,6 +7,7 @@ mod datasets;
 mod epochs;
 mod extract;
 mod jobs;
+mod json;
 mod operations;
 pub(crate) mod problem;
 mod schedules;
@@ -337,6 +338,14 @@ async fn change<T: Send + 'static>(
         work(&app)
     };
     apart.change(work).await
+}
+
+/// Runs work that waits for no disk, apart.
+async fn compute<T: Send + 'static>(
+    app: Arc<App>,
+    work: impl FnOnce(&App) -> Result<T, Error> + Send + 'static,
+) -> Result<T, Error> {
+    app.apart.clone().compute(move || work(&app)).await
 }
 
 /// Runs CPU work on the pool, and waits for it. It keeps its turn until it has ended.
