@@ -85,6 +85,7 @@ pub(crate) async fn batches(
     {
         match SharedMemoryStream::new(&epoch, wanted) {
             Ok(stream) => {
+                app.engine.charge(&mut permit, epoch.opening_bytes())?;
                 let begun = stream.begin(permit).await.map_err(|broken| failed(broken.error))?;
                 let connection = http.extensions_mut().remove::<Connection>();
                 tokio::spawn(begun.run(upgrade, connection));
@@ -100,7 +101,8 @@ pub(crate) async fn batches(
             }
         }
     }
-    let own = app.engine.own_batch(&mut permit, batch_bytes(&epoch))?;
+    app.engine.charge(&mut permit, batch_bytes(&epoch) + epoch.opening_bytes())?;
+    let own = app.engine.own_batch(batch_bytes(&epoch))?;
     let chunks = chunks(epoch, permit, own).await.map_err(|broken| failed(broken.error))?;
     let body = Body::from_stream(chunks);
     Ok((answers, [(header::CONTENT_TYPE, CONTENT_TYPE)], body).into_response())
@@ -129,7 +131,7 @@ async fn check_whole(app: &App, epoch: &Arc<Epoch>) -> Result<(), Error> {
 
 /// Refuses batches that would not fit if there were nothing else.
 fn check_fits(app: &App, epoch: &Epoch, request: &EpochRequest) -> Result<(), Error> {
-    let (bytes, bytes_max) = (batch_bytes(epoch), app.engine.memory_bytes_max());
+    let (bytes, bytes_max) = (batch_bytes(epoch) + epoch.opening_bytes(), app.engine.memory_bytes_max());
     if bytes <= bytes_max {
         return Ok(());
     }
