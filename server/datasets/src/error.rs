@@ -82,6 +82,9 @@ impl Fault {
                 Fault::Machine
             }
             _ => Fault::Path,
+        if pba_files::is_full(error) {
+            return Fault::DiskFull;
+        }
         }
     }
 }
@@ -146,7 +149,7 @@ mod tests {
             let error = DatasetError::io(Path::new("a"), "write")(errno.into());
             error.fault().unwrap()
         };
-        assert_eq!([Errno::NOSPC, Errno::DQUOT].map(fault), [Fault::DiskFull; 2]);
+        assert_eq!([Errno::NOSPC, Errno::DQUOT, Errno::FBIG].map(fault), [Fault::DiskFull; 3]);
         assert_eq!([Errno::IO, Errno::MFILE].map(fault), [Fault::Machine; 2]);
         assert_eq!([Errno::NOENT, Errno::ACCESS].map(fault), [Fault::Path; 2]);
         assert_eq!(DatasetError::Cancelled.fault(), None);

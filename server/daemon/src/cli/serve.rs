@@ -88,6 +88,7 @@ pub(crate) async fn start(config: &Config) -> anyhow::Result<Server> {
     // Before anything is packed, which may take minutes: a taken address is reported at once.
     let sockets = Sockets::bind(config.listen, config.socket.as_deref(), config.socket_mode).await?;
     let cache = data.join("datasets");
+    pba_files::check_no_other(&cache).context("cannot pack datasets")?;
     let lock = DataLock::take(data).await;
     if let Some(fault) = config.trainer.as_deref().and_then(Trainer::fault) {
         tracing::warn!(

@@ -38,6 +38,9 @@ use crate::metrics::Metrics;
 const CHECKS_MAX: usize = 2;
 
 /// Every job, by kind.
+/// Begins the complaint of a search whose comparison is not there yet.
+const NO_COMPARISON: &str = "its comparison cannot start";
+
 pub(crate) struct Jobs {
     kinds: Vec<Arc<dyn Waiting>>,
     /// The same, by the type of their kind.
@@ -151,8 +154,14 @@ impl Jobs {
     fn follow_up(&self, registry: &Registry) {
         for (search, comparison) in self.promised().filter(|(search, _)| search.state() == JobState::Done) {
             let queued = self.of::<Comparison>().start_later(registry, comparison, search.source());
-            let error = queued.err().map(|error| format!("its comparison cannot start: {}", error.detail));
-            search.complain(error);
+            match queued {
+                Err(error) => search.complain(Some(format!("{NO_COMPARISON}: {}", error.detail))),
+                // Another complaint stands.
+                Ok(()) if search.error().is_some_and(|told| told.starts_with(NO_COMPARISON)) => {
+                    search.complain(None);
+                }
+                Ok(()) => {}
+            }
         }
     }
 
