@@ -14,6 +14,12 @@ pub enum DatasetError {
     /// The import was told to stop.
     #[error("the import was cancelled")]
     Cancelled,
+    /// A split that is not packed, or not as it should be, where this process may pack nothing.
+    #[error("{found}; the server that writes there has to pack it")]
+    NotPacked {
+        /// What was found, with the packed file.
+        found: String,
+    },
     /// The operating system refused: permission, disk full, and the like.
     #[error("{}: cannot {action}: {reason}", file.display())]
     Io {
@@ -76,15 +82,14 @@ pub enum Fault {
 
 impl Fault {
     fn of(error: &io::Error) -> Fault {
+        if pba_files::is_full(error) {
+            return Fault::DiskFull;
+        }
         match error.raw_os_error().map(Errno::from_raw_os_error) {
-            Some(Errno::NOSPC | Errno::DQUOT) => Fault::DiskFull,
             Some(Errno::IO | Errno::NOMEM | Errno::MFILE | Errno::NFILE | Errno::ROFS | Errno::NODEV) => {
                 Fault::Machine
             }
             _ => Fault::Path,
-        if pba_files::is_full(error) {
-            return Fault::DiskFull;
-        }
         }
     }
 }

@@ -17,7 +17,7 @@ use pba_wire::stream::CONTENT_TYPE;
 use pba_wire::{EpochRequest, Preview};
 
 use crate::app::App;
-use crate::catalog::datasets;
+use crate::catalog::mending::cause;
 use crate::draw::sheet::{self, Sheet};
 use crate::error::{Cause, Error};
 use crate::http::charged;
@@ -123,7 +123,7 @@ async fn check_whole(app: &App, epoch: &Arc<Epoch>) -> Result<(), Error> {
         epoch.split.check_known(indices).map_err(|error| {
             let (split, dataset) = (epoch.split_name, &epoch.dataset);
             let who = if is_writer { "" } else { "; this is a replica: its writer has to mend it" };
-            Error::new(datasets::cause(&error), format!("split {split} of dataset {dataset:?}: {error}{who}"))
+            Error::new(cause(&error), format!("split {split} of dataset {dataset:?}: {error}{who}"))
         })
     };
     app.apart.read(check).await
@@ -148,7 +148,7 @@ fn failed(error: anyhow::Error) -> Error {
     let Some(sample) = error.downcast_ref::<SampleError>() else { return Error::internal(detail) };
     tracing::error!(error = detail, "samples cannot be rendered");
     let cause = match sample {
-        SampleError::Damaged(error) => datasets::cause(error),
+        SampleError::Damaged(error) => cause(error),
         SampleError::Undecodable { .. } => Cause::BrokenDataset,
     };
     Error::new(cause, detail)

@@ -52,6 +52,7 @@ type Results<K> = <<K as Run>::Spec as Spec>::Results;
 pub(super) struct Routes {
     pub(super) reads: OpenApiRouter<Arc<App>>,
     pub(super) writes: OpenApiRouter<Arc<App>>,
+    pub(super) follows: OpenApiRouter<Arc<App>>,
     pub(super) begins: OpenApiRouter<Arc<App>>,
 }
 
@@ -143,8 +144,8 @@ pub(super) fn routes<K: Run>() -> Routes {
         )),
         writes: route(&each, HttpMethod::Delete, delete(cancel::<K>), cancelling)
             .merge(route(&format!("{each}/resume"), HttpMethod::Post, post(resume::<K>), resuming))
-            .merge(route(&format!("{each}/remove"), HttpMethod::Post, post(remove::<K>), removing))
-            .merge(route(&format!("{each}/events"), HttpMethod::Get, get(events::<K>), following)),
+            .merge(route(&format!("{each}/remove"), HttpMethod::Post, post(remove::<K>), removing)),
+        follows: route(&format!("{each}/events"), HttpMethod::Get, get(events::<K>), following),
         begins: route(&all, HttpMethod::Post, post(start::<K>), starting),
     }
 }
