@@ -2,9 +2,12 @@
 
 use std::io::Write;
 use std::net::{IpAddr, Ipv4Addr, TcpStream};
+use std::path::Path;
 
 use pba_client::{Client, EpochRequest, Query};
+use pba_tests::server::data_folder;
 use pba_tests::{Download, Epoch, Server, http, parquet_files, wait_for};
+use serde_json::json;
 
 const IN_FLIGHT: &str = "pba_memory_in_flight_bytes";
 
@@ -206,6 +209,75 @@ fn what_is_small_as_text_takes_no_more_as_a_schedule() {
     assert!(line.problem().detail.contains("a list of 6000001 entries"), "{}", line.text());
     let again = server.get("/v1/schedules/s0");
     assert_eq!((again.status, again.body.len() > 1_000_000), (200, true));
+    server.assert_healthy();
+}
+
+/// Searches that have failed, with long reasons: of 100 KB each.
+fn write_searches(data: &Path, count: usize) {
+    for number in 0..count {
+        let name = format!("s{number}");
+        let spec = json!({ "name": name, "dataset": "shapes", "model": "tiny" });
+        let entry = json!({
+            "spec": spec, "source": "shapes", "created": 1, "state": "failed", "seconds": 0.0,
+            "error": "x".repeat(100_000),
+        });
+        let folder = data.join("searches").join(&name);
+        std::fs::create_dir_all(&folder).unwrap();
+        std::fs::write(folder.join("search.json"), entry.to_string()).unwrap();
+    }
+}
+
+#[test]
+fn a_list_that_is_too_long_is_refused_before_it_takes_memory() {
+    let data = data_folder();
+    write_searches(data.path(), 400);
+    let server = Server::start_on(data, &["--memory-bytes-max", "64000000"]);
+    let one = server.get("/v1/searches/s7");
+    assert_eq!((one.status, one.body.len() > 100_000), (200, true), "{}", one.text());
+    let before = memory(&server, "VmHWM:");
+    let list = server.get("/v1/searches");
+    assert_eq!(
+        (list.status, list.problem().kind.as_str()),
+        (413, "urn:pba:problem:too-large"),
+        "{}",
+        list.text()
+    );
+    assert!(list.problem().detail.contains("memory_bytes_max"), "{}", list.text());
+    let taken = memory(&server, "VmHWM:") - before;
+    assert!(taken < 8e6, "{taken} bytes were taken for an answer of 40 MB that is refused");
+    server.assert_healthy();
+}
+
+#[test]
+fn long_names_of_classes_count_for_each_stream() {
+    // 6 MB of them, more than the kernel buffers for a client that takes nothing.
+    let folder = tempfile::tempdir().unwrap();
+    let class = |number: u32| folder.path().join(format!("train/{number:05}{}", "c".repeat(235)));
+    (0..25_000).for_each(|number| std::fs::create_dir_all(class(number)).unwrap());
+    std::fs::write(class(7).join("a.png"), parquet_files::png(32, 32, 1)).unwrap();
+    let dataset = format!("mine={}", folder.path().display());
+    let server = Server::start(&["--dataset", &dataset, "--memory-bytes-max", "64000000"]);
+    let open = |number| {
+        let target = "/v1/datasets/mine/epochs/0/batches?schedule=none";
+        Download::open_narrow_from(client(number), server.address(), target).unwrap()
+    };
+    let mut unread = Vec::new();
+    let refused = (2..22).find_map(|number| {
+        let stream = open(number);
+        match stream.status {
+            200 => unread.push(stream),
+            _ => return Some(stream.finish()),
+        }
+        None
+    });
+    let refused = refused.expect("20 streams with names of 6 MB each fit in 64 MB");
+    assert_eq!((refused.status, refused.problem().kind.as_str()), (429, "urn:pba:problem:memory"));
+    assert!(unread.len() > 3, "{} streams", unread.len());
+    assert!(server.metric(IN_FLIGHT) > 6e6 * unread.len() as f64);
+    drop(unread);
+    wait_for("the streams to end", || (server.metric(IN_FLIGHT) < 1e6).then_some(()));
+    let whole = server.get("/v1/datasets/mine/epochs/0/batches?schedule=none");
+    assert!(whole.complete && whole.body.len() > 6_000_000);
     server.assert_healthy();
 }
 

@@ -142,15 +142,22 @@ fn damage_in_the_first_batch_is_refused_and_not_cut_off() {
 
 #[test]
 fn what_cannot_be_mended_is_shown_and_a_replica_leaves_mending_to_the_writer() {
-    let (writer, file, epoch) = alone(&["--scrub-bytes-per-second", "0"]);
-    // Its source is there again, but for this server only, and it only reads.
+    // A source that is there for the replica only, which only reads what was packed of it.
     let source = cifar(IMAGES);
     let dataset = format!("mine={}", source.path().display());
+    let earlier = Server::start(&["--dataset", &dataset]);
+    let (data, file_of_replica) = (earlier.data(), packed(earlier.data().path()));
+    drop(earlier);
+    let gone = cifar(IMAGES);
+    let flags = ["--dataset", &format!("mine={}", gone.path().display()), "--scrub-bytes-per-second", "0"];
+    let writer = Server::start_on(data, &flags);
+    drop(gone);
+    let file = packed_beside(writer.data().path(), &file_of_replica);
+    let epoch = writer.epoch(&format!("mine/epochs/0/batches?{UNTOUCHED}")).bytes;
     let state =
         |server: &Server| server.get("/v1/datasets/mine").json()["state"].as_str().unwrap().to_owned();
     let replica = Server::start_on(writer.data(), &["--dataset", &dataset, "--scrub-bytes-per-second", "0"]);
     assert_eq!([&writer, &replica].map(state), ["ready", "ready"]);
-    let file_of_replica = packed_beside(writer.data().path(), &file);
     for (server, file) in [(&writer, &file), (&replica, &file_of_replica)] {
         assert!(stream(server, "").body == epoch);
         let before = overwrite(file, PLACE, &[0; 1000]);

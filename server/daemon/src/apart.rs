@@ -14,6 +14,8 @@ use crate::error::{Cause, Error};
 const READS_MAX: usize = 16;
 /// Most clients at a time for which lines of a journal are read; the others wait for their turn.
 const WATCHERS_MAX: usize = 4;
+/// Most requests at a time whose work waits for no disk; the others wait for their turn.
+const COMPUTATIONS_MAX: usize = 4;
 /// Most changes at a time; the others wait for their turn, as they would for the disk.
 const CHANGES_MAX: usize = 8;
 /// Most jobs that are checked at a time before they are queued; the others are refused. Two checks run at a
@@ -25,6 +27,7 @@ const STARTS_MAX: usize = 8;
 pub(crate) struct Apart {
     reads: Arc<Semaphore>,
     watchers: Arc<Semaphore>,
+    computations: Arc<Semaphore>,
     changes: Arc<Semaphore>,
     starts: Arc<Semaphore>,
 }
@@ -32,8 +35,13 @@ pub(crate) struct Apart {
 impl Default for Apart {
     fn default() -> Apart {
         let turns = |max| Arc::new(Semaphore::new(max));
-        let (watchers, starts) = (turns(WATCHERS_MAX), turns(STARTS_MAX));
-        Apart { reads: turns(READS_MAX), watchers, changes: turns(CHANGES_MAX), starts }
+        Apart {
+            reads: turns(READS_MAX),
+            watchers: turns(WATCHERS_MAX),
+            computations: turns(COMPUTATIONS_MAX),
+            changes: turns(CHANGES_MAX),
+            starts: turns(STARTS_MAX),
+        }
     }
 }
 
@@ -59,6 +67,17 @@ impl Apart {
         work: impl FnOnce() -> Result<T, Error> + Send + 'static,
     ) -> Result<T, Error> {
         in_turn(&self.watchers, work).await
+    }
+
+    /// Does work that may be long, and waits for no disk. It has turns of its own: it waits for no one who does.
+    ///
+    /// # Errors
+    /// Those of the work; when it panics.
+    pub(crate) async fn compute<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> Result<T, Error> + Send + 'static,
+    ) -> Result<T, Error> {
+        in_turn(&self.computations, work).await
     }
 
     /// Does work that changes something. It is finished even if the client has left.

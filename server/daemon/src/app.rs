@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use pba_files::Lock;
+
 use crate::apart::Apart;
 use crate::boundary::Boundary;
 use crate::catalog::datasets::Catalog;
@@ -36,8 +38,23 @@ impl App {
         boundary: Boundary,
     ) -> App {
         engine.metrics.ready.set(1);
+        engine.metrics.writer.set(lock.is_writer().into());
         let (engine, apart, draining) = (Arc::new(engine), Apart::default(), AtomicBool::new(false));
         App { catalog, registry, jobs, engine, lock, boundary, apart, draining }
+    }
+
+    /// Becomes the writer of the data directory with its lock, which was free: what is in the directory is read as at a
+    /// start.
+    ///
+    /// # Errors
+    /// When it cannot be read. Then this server stays a replica.
+    pub(crate) fn take_over(&self, lock: Lock) -> anyhow::Result<()> {
+        self.registry.take_over()?;
+        self.jobs.take_over().inspect_err(|_| self.registry.step_back())?;
+        self.catalog.take_over();
+        self.lock.hold(lock);
+        self.engine.metrics.writer.set(1);
+        Ok(())
     }
 
     /// Refuses new streams from now on.

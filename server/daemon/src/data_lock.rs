@@ -1,7 +1,8 @@
 //! The lock of a data directory.
 
 use std::io::ErrorKind;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use pba_files::Lock;
@@ -15,16 +16,18 @@ const LOCK_PATIENCE: Duration = Duration::from_secs(5);
 const LOCK_POLL: Duration = Duration::from_millis(100);
 /// The file in a data directory that is locked with it.
 const FILE: &str = "lock";
-const HELD: &str = "another server was using this server's data directory when this one started; use that \
-     server, restart this one if the other has ended, or give this one its own directory with --data-dir";
+const HELD: &str = "another server uses this server's data directory, and hosts its jobs; use that server, or give \
+     this one its own directory with --data-dir";
 
-/// The right to write to a data directory, which the first server that uses it has.
+/// The right to write to a data directory, which one server has at a time.
 ///
 /// Other servers are replicas that only stream its content; two writers would overwrite each other's
-/// schedules and searches.
+/// schedules and searches. A replica has it when it finds it free ([`DataLock::try_take`], [`DataLock::hold`]).
 pub(crate) struct DataLock {
-    /// The lock; or why this server may not write, and the remedy.
-    lock: Result<Lock, Error>,
+    directory: PathBuf,
+    lock: OnceLock<Lock>,
+    /// Why this server could not write when it started, and the remedy.
+    refusal: Option<Error>,
 }
 
 impl DataLock {
@@ -33,35 +36,37 @@ impl DataLock {
     pub(crate) async fn take(directory: &Path) -> DataLock {
         let deadline = Instant::now() + LOCK_PATIENCE;
         let lock = loop {
-            match Lock::take(directory, FILE) {
-                Ok(Some(lock)) => break Ok(lock),
+            match try_take(directory) {
                 Ok(None) if Instant::now() < deadline => sleep(LOCK_POLL).await,
                 Ok(None) => break Err(Error::conflict(HELD)),
-                Err(error) => {
-                    let detail = format!(
-                        "this server cannot write to its data directory, because {} cannot be locked: {error}; \
-                         give this server its own directory with --data-dir",
-                        directory.join(FILE).display()
-                    );
-                    break Err(match error.kind() {
-                        ErrorKind::ReadOnlyFilesystem => Error::new(Cause::ReadOnly, detail),
-                        ErrorKind::StorageFull | ErrorKind::QuotaExceeded => {
-                            Error::new(Cause::DiskFull, detail)
-                        }
-                        _ => Error::conflict(detail),
-                    });
-                }
+                Ok(Some(lock)) => break Ok(lock),
+                Err(error) => break Err(error),
             }
         };
         if let Err(Error { detail, .. }) = &lock {
             tracing::warn!(directory = %directory.display(), "{detail}; streams are not affected");
         }
-        DataLock { lock }
+        let directory = directory.to_owned();
+        match lock {
+            Ok(lock) => DataLock { directory, lock: lock.into(), refusal: None },
+            Err(refusal) => DataLock { directory, lock: OnceLock::new(), refusal: Some(refusal) },
+        }
+    }
+
+    /// The lock, if no server has it any more. Waits for the disk.
+    pub(crate) fn try_take(&self) -> Option<Lock> {
+        try_take(&self.directory).ok().flatten()
+    }
+
+    /// Lets this server write from now on.
+    pub(crate) fn hold(&self, lock: Lock) {
+        // It cannot have two: the directory was locked.
+        let _ = self.lock.set(lock);
     }
 
     /// Whether this server is the one that may write.
     pub(crate) fn is_writer(&self) -> bool {
-        self.lock.is_ok()
+        self.lock.get().is_some()
     }
 
     /// Refuses a change if this server may not write.
@@ -69,7 +74,12 @@ impl DataLock {
     /// # Errors
     /// When another server writes to the data directory, or it cannot be locked, as on a disk that is read-only.
     pub(crate) fn check_writer(&self) -> Result<(), Error> {
-        self.lock.as_ref().map(drop).map_err(Error::clone)
+        self.held().map(drop)
+    }
+
+    fn held(&self) -> Result<&Lock, Error> {
+        let refusal = || self.refusal.clone().unwrap_or_else(|| Error::conflict(HELD));
+        self.lock.get().ok_or_else(refusal)
     }
 
     /// Refuses a change if what was locked is no longer there, so that another server may write by now. Waits for the
@@ -78,7 +88,7 @@ impl DataLock {
     /// # Errors
     /// Those of [`DataLock::check_writer`]; when the data directory was moved, removed or replaced.
     pub(crate) fn check_in_place(&self) -> Result<(), Error> {
-        let lock = self.lock.as_ref().map_err(Error::clone)?;
+        let lock = self.held()?;
         let what = match lock.is_in_place() {
             Ok(true) => return Ok(()),
             Ok(false) => "was moved away or removed, and something else is in its place".to_owned(),
@@ -89,4 +99,23 @@ impl DataLock {
             lock.path().display()
         )))
     }
+}
+
+/// Locks a directory if no other server has.
+///
+/// # Errors
+/// When it cannot be locked.
+fn try_take(directory: &Path) -> Result<Option<Lock>, Error> {
+    Lock::take(directory, FILE).map_err(|error| {
+        let detail = format!(
+            "this server cannot write to its data directory, because {} cannot be locked: {error}; \
+             give this server its own directory with --data-dir",
+            directory.join(FILE).display()
+        );
+        match error.kind() {
+            _ if pba_files::is_full(&error) => Error::new(Cause::DiskFull, detail),
+            ErrorKind::ReadOnlyFilesystem => Error::new(Cause::ReadOnly, detail),
+            _ => Error::conflict(detail),
+        }
+    })
 }

@@ -85,7 +85,7 @@ impl Error {
         Error {
             parameter: Some(what.to_owned()),
             value: Some(name.to_owned()),
-            allowed: Some(known),
+            allowed: Some(known).filter(|known| !known.is_empty()),
             ..Error::new(Cause::NotFound, detail)
         }
     }
@@ -139,17 +139,13 @@ impl Error {
     /// A file or folder that could not be created, written or removed.
     pub(crate) fn disk(what: &str, path: &std::path::Path, error: &std::io::Error) -> Error {
         let detail = format!("cannot {what} {}: {error}; nothing was changed", path.display());
-        match error.kind() {
-            ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge => {
-                tracing::error!(error = detail, "request failed");
-                Error::new(Cause::DiskFull, detail)
-            }
-            ErrorKind::ReadOnlyFilesystem => {
-                tracing::error!(error = detail, "request failed");
-                Error::new(Cause::ReadOnly, detail)
-            }
-            _ => Error::internal(detail),
-        }
+        let cause = match error.kind() {
+            _ if pba_files::is_full(error) => Cause::DiskFull,
+            ErrorKind::ReadOnlyFilesystem => Cause::ReadOnly,
+            _ => return Error::internal(detail),
+        };
+        tracing::error!(error = detail, "request failed");
+        Error::new(cause, detail)
     }
 
     /// An internal error. The cause is logged and included in the answer: it holds no secrets.

@@ -131,6 +131,8 @@ metrics! {
     shared_memory_refused: IntCounter = "pba_shared_memory_refused_total";
     /// 1 while the server takes new streams, 0 while it drains.
     ready: IntGauge = "pba_ready";
+    /// 1 if this server is the writer of its data directory, which hosts the jobs there; 0 if it is a replica.
+    writer: IntGauge = "pba_writer";
     /// Population searches, by state.
     searches: IntGaugeVec = "pba_searches" ["state"];
     /// Epochs that every member of the running search has trained: with several devices, of the search that

@@ -47,6 +47,8 @@ const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 const BUFFER_BYTES_MAX: usize = 128 << 10;
 /// Time until an idle connection to a vanished client is detected.
 const KEEPALIVE: Duration = Duration::from_secs(60);
+/// How often a replica looks whether the writer has ended.
+const TAKE_OVER_POLL: Duration = Duration::from_secs(2);
 /// How often a draining server checks whether it is done.
 const DRAIN_POLL: Duration = Duration::from_millis(50);
 /// Connections at a time for which there is no room, and which are answered all the same: in all and of one client.
@@ -231,9 +233,11 @@ impl Server {
         let runtime = Handle::current();
         // On a thread of its own: what jobs write to disk keeps no stream waiting.
         let supervise = move || {
-            if host.lock.is_writer() {
-                runtime.block_on(host.jobs.supervise(&host.catalog, &host.registry, ending));
-            }
+            runtime.block_on(async {
+                if wait_to_write(&host, ending.clone()).await {
+                    host.jobs.supervise(&host.catalog, &host.registry, ending).await;
+                }
+            });
             drop(host);
             // The server waits for it, or has left.
             let _ = jobs_end.send(());
@@ -275,6 +279,27 @@ impl Server {
         let _ = end_connections.send(());
         let _ = timeout(LAST_REQUESTS, end_connections.closed()).await;
     }
+}
+
+/// Done when this server is the writer of its data directory, at once or when the one that was has ended; false if it
+/// is told to stop before. It waits for the disk, on the thread of the jobs.
+async fn wait_to_write(app: &App, mut ending: watch::Receiver<bool>) -> bool {
+    while !app.lock.is_writer() {
+        tokio::select! {
+            _ = ending.wait_for(|ends| *ends) => return false,
+            () = sleep(TAKE_OVER_POLL) => {}
+        }
+        let Some(lock) = app.lock.try_take() else { continue };
+        match app.take_over(lock) {
+            Ok(()) => tracing::warn!(
+                "the server that wrote to the data directory has ended; this one is the writer now"
+            ),
+            Err(error) => {
+                tracing::error!(error = format!("{error:#}"), "the data directory cannot be taken over")
+            }
+        }
+    }
+    true
 }
 
 /// Settings of a TCP socket: small writes are sent at once, and vanished clients are detected.

@@ -14,6 +14,12 @@ pub enum DatasetError {
     /// The import was told to stop.
     #[error("the import was cancelled")]
     Cancelled,
+    /// A split that is not packed, or not as it should be, where this process may pack nothing.
+    #[error("{found}; the server that writes there has to pack it")]
+    NotPacked {
+        /// What was found, with the packed file.
+        found: String,
+    },
     /// The operating system refused: permission, disk full, and the like.
     #[error("{}: cannot {action}: {reason}", file.display())]
     Io {
@@ -76,8 +82,10 @@ pub enum Fault {
 
 impl Fault {
     fn of(error: &io::Error) -> Fault {
+        if pba_files::is_full(error) {
+            return Fault::DiskFull;
+        }
         match error.raw_os_error().map(Errno::from_raw_os_error) {
-            Some(Errno::NOSPC | Errno::DQUOT) => Fault::DiskFull,
             Some(Errno::IO | Errno::NOMEM | Errno::MFILE | Errno::NFILE | Errno::ROFS | Errno::NODEV) => {
                 Fault::Machine
             }
@@ -146,7 +154,7 @@ mod tests {
             let error = DatasetError::io(Path::new("a"), "write")(errno.into());
             error.fault().unwrap()
         };
-        assert_eq!([Errno::NOSPC, Errno::DQUOT].map(fault), [Fault::DiskFull; 2]);
+        assert_eq!([Errno::NOSPC, Errno::DQUOT, Errno::FBIG].map(fault), [Fault::DiskFull; 3]);
         assert_eq!([Errno::IO, Errno::MFILE].map(fault), [Fault::Machine; 2]);
         assert_eq!([Errno::NOENT, Errno::ACCESS].map(fault), [Fault::Path; 2]);
         assert_eq!(DatasetError::Cancelled.fault(), None);

@@ -77,6 +77,19 @@ pub fn repair(
     }
 }
 
+/// As [`open`], or [`shapes`] without a path, but nothing is packed: a split that is not in the cache is an error in
+/// its place, [`DatasetError::NotPacked`], as is one that cannot be opened there.
+///
+/// # Errors
+/// As those of [`open`], but for being cancelled.
+pub fn open_packed(name: &str, path: Option<&Path>, cache_dir: &Path) -> Result<Dataset, DatasetError> {
+    let progress = |_| ControlFlow::Continue(());
+    match path {
+        Some(path) => open_with(name, path, cache_dir, Trust::OfOthers, &progress),
+        None => shapes_with(cache_dir, Trust::OfOthers, &progress),
+    }
+}
+
 /// When a packed split in the cache is taken for what was written.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Trust {
@@ -84,6 +97,8 @@ enum Trust {
     UntilTouched,
     /// When all of it was read and compared.
     AfterReading,
+    /// At once, and none is packed: the cache is another server's.
+    OfOthers,
 }
 
 fn open_with(
@@ -182,11 +197,17 @@ fn import(
         };
         let opened = match trusted() {
             Err(DatasetError::Cancelled) => Err(DatasetError::Cancelled),
+            Err(found) if trust == Trust::OfOthers => {
+                let missing = || format!("{} is not packed yet", file.display());
+                let found = if is_there { found.to_string() } else { missing() };
+                Err(DatasetError::NotPacked { found })
+            }
             Err(found) => {
-                if is_there {
+                let made = make(name, &file);
+                if is_there && made.is_ok() {
                     packed_again.insert(name, found);
                 }
-                make(name, &file).and_then(|()| read::open(&file))
+                made.and_then(|()| read::open(&file))
             }
             opened => opened,
         };

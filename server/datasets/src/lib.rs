@@ -32,7 +32,7 @@ pub use decode::DECODER_VERSION;
 pub use decode::image::{ENCODED_BYTES_MAX, IMAGE_SIDE_MAX, Image, ImageError, decode, image_size};
 pub use decode::region::{DecodedRegion, RegionDecoder};
 pub use error::{DatasetError, Fault};
-pub use import::{format, open, repair, shapes};
+pub use import::{format, open, open_packed, repair, shapes};
 pub use packed::spec::{CLASSES_MAX, PackSpec};
 pub use packed::split::{Decoded, Encoded, Images, Samples, Split, SplitState};
 pub use packed::target::Progress;

@@ -64,6 +64,12 @@ impl Replacement {
     }
 }
 
+/// Whether a disk did not take something because it is full, its user's quota is used up, or a file would be longer
+/// than it may be.
+pub fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge)
+}
+
 /// Opens a regular file to read. Whatever else has its name is refused, and at once: a FIFO would wait for its other
 /// end, and a device has no end.
 ///
@@ -115,11 +121,12 @@ pub fn read_text(path: &Path, bytes_max: u64) -> io::Result<String> {
 /// have been killed after creating it.
 ///
 /// # Errors
-/// When one cannot be created, or the disk does not take it.
+/// When one cannot be created, as where something else has its name, or the disk does not take it.
 pub fn create_folder(path: &Path) -> io::Result<()> {
     if path.is_dir() {
         return Ok(());
     }
+    check_no_other(path)?;
     let parent = folder_of(path);
     create_folder(parent)?;
     make_last(parent)?;
@@ -129,6 +136,21 @@ pub fn create_folder(path: &Path) -> io::Result<()> {
         created => created?,
     }
     sync_folder_of(path)
+}
+
+/// Checks that what is at a path, if anything is, is a folder.
+///
+/// # Errors
+/// When it is something else.
+pub fn check_no_other(path: &Path) -> io::Result<()> {
+    match path.symlink_metadata() {
+        Ok(_) if !path.is_dir() => {
+            let reason = format!("{} is there, and is no folder; move it away", path.display());
+            Err(io::Error::new(ErrorKind::NotADirectory, reason))
+        }
+        // What cannot be looked at cannot be created either, and that says why.
+        _ => Ok(()),
+    }
 }
 
 /// Moves a folder that is complete to where it is looked for, in the same folder. Its files must be durable, as
@@ -162,6 +184,9 @@ pub fn sync_folder_of(path: &Path) -> io::Result<()> {
     make_last(folder)
 }
 
+/// Most folders that are remembered; then all are forgotten, and synced once more.
+const LASTING_MAX: usize = 1024;
+
 /// Folders whose own names are on disk, as this process has seen to.
 static LASTING: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
 
@@ -171,7 +196,11 @@ fn make_last(folder: &Path) -> io::Result<()> {
     let lasting = || LASTING.lock().unwrap_or_else(PoisonError::into_inner);
     if !lasting().contains(folder) {
         sync_folder(&folder.join(".."))?;
-        lasting().insert(folder.to_owned());
+        let mut lasting = lasting();
+        if lasting.len() >= LASTING_MAX {
+            lasting.clear();
+        }
+        lasting.insert(folder.to_owned());
     }
     Ok(())
 }
@@ -323,5 +352,20 @@ mod tests {
         remove(&there.join("file")).unwrap();
         assert_eq!(remove(&there.join("file")).unwrap_err().kind(), ErrorKind::NotFound);
         assert!(create_folder(Path::new("/proc/nothing")).is_err());
+        let file = folder.path().join("one/file");
+        replace(&file, b"").unwrap();
+        let error = create_folder(&file.join("inner")).unwrap_err().to_string();
+        assert_eq!(error, format!("{} is there, and is no folder; move it away", file.display()));
+    }
+
+    #[test]
+    fn a_process_that_makes_many_folders_remembers_some() {
+        let folder = tempfile::tempdir().unwrap();
+        for number in 0..LASTING_MAX + 10 {
+            let inner = folder.path().join(number.to_string());
+            std::fs::create_dir(&inner).unwrap();
+            make_last(&inner).unwrap();
+            assert!(LASTING.lock().unwrap().len() <= LASTING_MAX);
+        }
     }
 }

@@ -29,8 +29,7 @@ pub(crate) fn exit_code(error: &anyhow::Error) -> u8 {
                 Some(_) => None,
             };
         }
-        let kind = cause.downcast_ref::<Error>().map(Error::kind);
-        matches!(kind, Some(ErrorKind::StorageFull | ErrorKind::QuotaExceeded)).then_some(exit::DISK_FULL)
+        cause.downcast_ref::<Error>().is_some_and(pba_files::is_full).then_some(exit::DISK_FULL)
     };
     error.chain().find_map(of_cause).unwrap_or(exit::FAILED)
 }

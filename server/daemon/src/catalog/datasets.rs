@@ -6,17 +6,18 @@
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::{Duration, Instant};
 
 use pba_augment::{Base, Frame};
-use pba_datasets::{BUILT_IN, Dataset, DatasetError, Fault, Normalization, Progress, SplitState, packed};
+use pba_datasets::{BUILT_IN, Dataset, DatasetError, Normalization, Progress, SplitState};
 use pba_types::{Digest, SplitName};
 use pba_wire::datasets::{self as wire, DatasetState, ImageStorage, ImportProgress, ReadySplit, Sizes};
 use pba_wire::stream::CHANNELS;
 
+use crate::catalog::mending::{better, bytes, cause, guarded, is_ours, restored};
 use crate::error::{Cause, Error};
 use crate::metrics::Metrics;
 
@@ -49,8 +50,8 @@ pub(crate) struct Catalog {
     entries: RwLock<BTreeMap<String, Arc<Entry>>>,
     /// Folder of packed datasets.
     cache: PathBuf,
-    /// Whether damaged files are packed again here. In the directory of another server, its writer does that.
-    may_mend: bool,
+    /// Whether this server packs there. In the directory of another server, its writer does that.
+    packs: AtomicBool,
     metrics: Metrics,
 }
 
@@ -79,10 +80,11 @@ pub(crate) struct Served {
 }
 
 impl Catalog {
-    /// A catalog with the built-in dataset, not imported yet; packed datasets are stored in `cache`, and packed again
-    /// when they are damaged if this server writes there.
-    pub(crate) fn new(cache: &Path, may_mend: bool, metrics: Metrics) -> Catalog {
-        let catalog = Catalog { entries: RwLock::default(), cache: cache.to_owned(), may_mend, metrics };
+    /// A catalog with the built-in dataset, not imported yet. If this server packs, packed datasets are stored in
+    /// `cache`, and packed again when they are damaged; if not, those are served that are packed there.
+    pub(crate) fn new(cache: &Path, packs: bool, metrics: Metrics) -> Catalog {
+        let packs = AtomicBool::new(packs);
+        let catalog = Catalog { entries: RwLock::default(), cache: cache.to_owned(), packs, metrics };
         catalog.add(BUILT_IN, None, None);
         catalog
     }
@@ -97,6 +99,33 @@ impl Catalog {
         entries.insert(name.to_owned(), entry);
     }
 
+    /// Packs from now on what is not packed yet.
+    pub(crate) fn take_over(&self) {
+        self.packs.store(true, Ordering::Relaxed);
+        self.clear_away();
+    }
+
+    fn packs(&self) -> bool {
+        self.packs.load(Ordering::Relaxed)
+    }
+
+    /// Removes from the cache what killed servers and earlier versions left, if this server packs there.
+    pub(crate) fn clear_away(&self) {
+        if !self.packs() {
+            return;
+        }
+        let abandoned = pba_datasets::remove_partials(&self.cache);
+        if abandoned > 0 {
+            tracing::info!(files = abandoned, "removed partly packed files of a killed server or trainer");
+        }
+        let sources: Vec<PathBuf> =
+            self.list().iter().filter_map(|entry| entry.source().map(Path::to_owned)).collect();
+        let earlier = pba_datasets::remove_earlier_versions(&self.cache, &sources);
+        if earlier > 0 {
+            tracing::info!(folders = earlier, "removed what an earlier version packed; it is packed again");
+        }
+    }
+
     /// Imports one dataset after another until all are imported. `report` is called meanwhile, and returns
     /// whether to continue. A dataset that cannot be read keeps its error, and the others are served.
     pub(crate) fn import(&self, report: &dyn Fn(&str, Progress) -> ControlFlow<()>) {
@@ -109,6 +138,7 @@ impl Catalog {
                 report(name, progress)
             };
             let open = || match &entry.source {
+                _ if !self.packs() => pba_datasets::open_packed(name, entry.source(), &self.cache),
                 None => pba_datasets::shapes(&self.cache, &progress),
                 Some(path) => {
                     tracing::info!(dataset = name, path = %path.display(), "opening or importing");
@@ -136,7 +166,9 @@ impl Catalog {
                 if entry.needs_mending() {
                     let begun = Instant::now();
                     self.mend(&entry, report, mended);
-                    if entry.is_bad() {
+                    // A look at what the writer has packed takes no time.
+                    let has_looked = !self.packs() && !entry.is_damaged();
+                    if entry.is_bad() && !has_looked {
                         entry.was_tried(begun.elapsed());
                     }
                 }
@@ -164,7 +196,7 @@ impl Catalog {
         let name = entry.name.as_str();
         let ready = entry.ready();
         for damage in entry.splits().iter().filter_map(|split| split.known_damage()) {
-            match self.may_mend {
+            match self.packs() {
                 true => {
                     tracing::error!(dataset = name, error = %damage, "damaged; it is to be mended from its source")
                 }
@@ -180,9 +212,9 @@ impl Catalog {
         };
         let mended = match restored {
             Some(dataset) => Ok(dataset),
-            None if self.may_mend => guarded(name, repair),
+            None if self.packs() => guarded(name, repair),
             // What the writer packs again is found in its place the next time.
-            None => return,
+            None => return self.look(entry),
         };
         let dataset = match mended {
             Err(DatasetError::Cancelled) => return,
@@ -210,6 +242,24 @@ impl Catalog {
             tracing::info!(dataset = name, "mended");
             self.metrics.repairs.with_label_values(&[name]).inc();
         }
+    }
+
+    /// Serves what the writer has packed meanwhile.
+    fn look(&self, entry: &Entry) {
+        let name = entry.name.as_str();
+        let found = guarded(name, || pba_datasets::open_packed(name, entry.source(), &self.cache));
+        let Ok(mut found) = found else { return };
+        let before = entry.ready();
+        let is_known = |split| before.as_ref().is_some_and(|served| served.dataset.splits[split].is_ok());
+        if !found.splits.iter().any(|(split, state)| state.is_ok() && !is_known(split)) {
+            return;
+        }
+        if let Some(served) = before {
+            self.metrics.cache_bytes.sub(bytes(&served.dataset));
+            let known = served.dataset.splits.iter().filter(|(_, state)| state.is_ok());
+            found.splits.extend(known.map(|(split, state)| (*split, state.clone())));
+        }
+        self.settle(entry, Ok(found));
     }
 
     fn settle(&self, entry: &Entry, opened: Result<Dataset, DatasetError>) {
@@ -396,6 +446,11 @@ impl Entry {
         }
     }
 
+    /// Whether a packed file of it is damaged.
+    fn is_damaged(&self) -> bool {
+        self.splits().iter().any(|split| split.damaged_batches() > 0)
+    }
+
     /// Whether it should be mended now.
     fn needs_mending(&self) -> bool {
         let is_bad = self.is_bad();
@@ -454,80 +509,6 @@ impl Served {
             }
         }
     }
-}
-
-/// Should a reader panic on damaged data, the other datasets are still served.
-fn guarded(
-    name: &str,
-    open: impl FnOnce() -> Result<Dataset, DatasetError>,
-) -> Result<Dataset, DatasetError> {
-    catch_unwind(AssertUnwindSafe(open)).unwrap_or_else(|_| {
-        let reason = "the import panicked; the log says where".to_owned();
-        Err(DatasetError::Unreadable { place: name.to_owned(), reason })
-    })
-}
-
-/// Whether an error is the fault of this machine, and what failed may work another time.
-fn is_ours(error: &DatasetError) -> bool {
-    matches!(error.fault(), Some(Fault::DiskFull | Fault::Machine))
-}
-
-/// The cause of a dataset or split that could not be read.
-pub(crate) fn cause(error: &DatasetError) -> Cause {
-    if matches!(error, DatasetError::Damaged { .. }) {
-        return Cause::Damaged;
-    }
-    match error.fault() {
-        Some(Fault::DiskFull) => Cause::DiskFull,
-        Some(Fault::Machine) => Cause::Internal,
-        _ => Cause::BrokenDataset,
-    }
-}
-
-/// A dataset with its damaged splits opened again, if what is in their place now is whole and the same.
-fn restored(dataset: &Dataset) -> Option<Dataset> {
-    let mut dataset = dataset.clone();
-    for state in dataset.splits.values_mut() {
-        let split = match state {
-            Ok(split) => split,
-            Err(error) if is_ours(error) => return None,
-            // Its source is at fault.
-            Err(_) => continue,
-        };
-        if split.damaged_batches() > 0 {
-            let again = packed::open(split.path()).ok()?;
-            again.check_all(&|_| ControlFlow::Continue(())).ok()?;
-            let is_same = again.digest() == split.digest();
-            *state = Ok(is_same.then_some(again)?.into());
-        }
-    }
-    Some(dataset)
-}
-
-/// A dataset with the splits of a mended one, but for those that hold something else or cannot be mended.
-fn better(before: &Dataset, mended: Dataset) -> Dataset {
-    let mut dataset = mended;
-    for (name, state) in &before.splits {
-        let Ok(split) = state else { continue };
-        match dataset.split(*name) {
-            Some(Ok(mended)) if mended.digest() == split.digest() => continue,
-            Some(Err(error)) => {
-                tracing::error!(dataset = before.name, split = %name, %error, "the split cannot be mended yet");
-            }
-            _ => tracing::error!(
-                dataset = before.name,
-                split = %name,
-                "the split is damaged, and its source holds something else by now; restart the server to serve that"
-            ),
-        }
-        dataset.splits.insert(*name, Ok(Arc::clone(split)));
-    }
-    dataset
-}
-
-/// Bytes of the packed files of a dataset.
-fn bytes(dataset: &Dataset) -> i64 {
-    dataset.splits.values().flatten().map(|split| split.bytes() as i64).sum()
 }
 
 fn describe(state: &SplitState) -> wire::Split {

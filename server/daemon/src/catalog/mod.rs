@@ -1,5 +1,6 @@
 //! The datasets that can be streamed, and the schedules to augment them with.
 
 pub(crate) mod datasets;
+pub(crate) mod mending;
 pub(crate) mod schedules;
 pub(crate) mod scrub;

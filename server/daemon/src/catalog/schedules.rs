@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
-
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use anyhow::Context;
@@ -39,13 +39,17 @@ pub(crate) struct Bounds {
 /// on disk first.
 pub(crate) struct Registry {
     directory: PathBuf,
-    is_writer: bool,
+    is_writer: AtomicBool,
     bounds: Bounds,
     /// Locked only while they are taken or replaced as a whole.
     schedules: RwLock<Arc<Schedules>>,
     /// Locked while the disk is read or written.
     changing: Mutex<()>,
+    /// Files in the directory that are no schedules of their names, as they were when they were read.
+    others: Mutex<Others>,
 }
+
+type Others = BTreeMap<PathBuf, FileState>;
 
 /// By name.
 type Schedules = BTreeMap<String, Stored>;
@@ -86,24 +90,46 @@ impl Registry {
     /// When the directory cannot be created or listed.
     pub(crate) fn open(directory: &Path, is_writer: bool, bounds: Bounds) -> anyhow::Result<Registry> {
         if is_writer {
-            pba_files::create_folder(directory)
-                .with_context(|| format!("cannot create {}", directory.display()))?;
+            create(directory)?;
         }
-        let schedules = RwLock::new(Arc::new(load(directory, &Schedules::new(), true)?));
-        let changing = Mutex::new(());
-        Ok(Registry { directory: directory.to_owned(), is_writer, bounds, schedules, changing })
+        let (mut others, directory) = (Others::new(), directory.to_owned());
+        let schedules = RwLock::new(Arc::new(load(&directory, &Schedules::new(), &mut others)?));
+        let (is_writer, changing, others) = (AtomicBool::new(is_writer), Mutex::new(()), Mutex::new(others));
+        Ok(Registry { directory, is_writer, bounds, schedules, changing, others })
+    }
+
+    /// Takes over what is in the directory, where this server writes from now on.
+    ///
+    /// # Errors
+    /// When the directory cannot be created or listed.
+    pub(crate) fn take_over(&self) -> anyhow::Result<()> {
+        let _one = self.names();
+        create(&self.directory)?;
+        self.replace(self.load_again()?);
+        self.is_writer.store(true, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Leaves the directory to another server after all.
+    pub(crate) fn step_back(&self) {
+        self.is_writer.store(false, Ordering::Relaxed);
     }
 
     /// If another server writes to the directory: takes over what is in it now. Waits for the disk.
     pub(crate) fn refresh(&self) {
-        if self.is_writer {
+        if self.is_writer.load(Ordering::Relaxed) {
             return;
         }
         let _one = self.names();
-        match load(&self.directory, &self.known(), false) {
+        match self.load_again() {
             Ok(found) => self.replace(found),
             Err(error) => tracing::error!(error = format!("{error:#}"), "the schedules are outdated"),
         }
+    }
+
+    fn load_again(&self) -> anyhow::Result<Schedules> {
+        let mut others = self.others.lock().unwrap_or_else(PoisonError::into_inner);
+        load(&self.directory, &self.known(), &mut others)
     }
 
     /// A summary of every schedule, by name, then the policies that never change.
@@ -287,6 +313,10 @@ impl Registry {
     }
 }
 
+fn create(directory: &Path) -> anyhow::Result<()> {
+    pba_files::create_folder(directory).with_context(|| format!("cannot create {}", directory.display()))
+}
+
 fn check_size(bytes: usize, bounds: Bounds) -> Result<(), Error> {
     if bytes <= bounds.bytes {
         return Ok(());
@@ -333,9 +363,9 @@ fn unknown(name: &str, schedules: &Schedules) -> Error {
     Error::not_found("schedule", name, listed.iter().map(|stored| stored.schedule.name()))
 }
 
-/// The published schedules, and those in a directory, with or without a warning of other files. A file that has
-/// not changed since it was `known` is not read again.
-fn load(directory: &Path, known: &Schedules, warns: bool) -> anyhow::Result<Schedules> {
+/// The published schedules, and those in a directory, with a warning of each other file. A file that has not changed
+/// since it was `known`, or one of the `others`, is not read again.
+fn load(directory: &Path, known: &Schedules, others: &mut Others) -> anyhow::Result<Schedules> {
     let published = library::all().into_iter();
     let mut schedules: Schedules =
         published.map(|schedule| (schedule.name().to_owned(), Stored::new(schedule, None))).collect();
@@ -349,31 +379,36 @@ fn load(directory: &Path, known: &Schedules, warns: bool) -> anyhow::Result<Sche
         }
         files => Some(files.with_context(cannot_list)?),
     };
+    let before = std::mem::take(others);
     for file in files.into_iter().flatten() {
         let path = file.with_context(cannot_list)?.path();
         if path.extension().is_none_or(|extension| extension != "json") {
             continue;
         }
+        // Before the content: if that changes meanwhile, it is read again the next time.
+        let state = state_of(&path).ok();
+        if let Some(state) = state.filter(|state| before.get(&path) == Some(state)) {
+            others.insert(path, state);
+            continue;
+        }
         let stem = path.file_stem().unwrap_or_default();
         match read_stored(&path, known) {
-            Err(_) if !warns => {}
             Ok(Stored { schedule, .. }) if stem != schedule.name() => {
-                if warns {
-                    let name = schedule.name();
-                    tracing::warn!(path = %path.display(), name, "not in a file of its name; file ignored");
-                }
+                let name = schedule.name();
+                tracing::warn!(path = %path.display(), name, "not in a file of its name; file ignored");
             }
             Ok(stored) if !schedules.contains_key(stored.schedule.name()) => {
                 schedules.insert(stored.schedule.name().to_owned(), stored);
+                continue;
             }
-            Ok(Stored { schedule, .. }) if warns => {
-                tracing::warn!(path = %path.display(), name = schedule.name(), "name taken; file ignored")
+            Ok(Stored { schedule, .. }) => {
+                tracing::warn!(path = %path.display(), name = schedule.name(), "name taken; file ignored");
             }
-            Ok(_) => {}
             Err(error) => {
-                tracing::warn!(path = %path.display(), error = %error, "not a schedule; file ignored")
+                tracing::warn!(path = %path.display(), error = %error, "not a schedule; file ignored");
             }
         }
+        others.extend(state.map(|state| (path, state)));
     }
     Ok(schedules)
 }

@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::Context;
@@ -88,6 +88,7 @@ pub(crate) async fn start(config: &Config) -> anyhow::Result<Server> {
     // Before anything is packed, which may take minutes: a taken address is reported at once.
     let sockets = Sockets::bind(config.listen, config.socket.as_deref(), config.socket_mode).await?;
     let cache = data.join("datasets");
+    pba_files::check_no_other(&cache).context("cannot pack datasets")?;
     let lock = DataLock::take(data).await;
     if let Some(fault) = config.trainer.as_deref().and_then(Trainer::fault) {
         tracing::warn!(
@@ -109,7 +110,7 @@ pub(crate) async fn start(config: &Config) -> anyhow::Result<Server> {
     let app = Arc::new(App::new(catalog, registry, jobs, engine, lock, boundary));
     let importing = Arc::clone(&app);
     // A detached thread: an import that is interrupted is repeated the next time.
-    std::thread::Builder::new().name("import".to_owned()).spawn(move || import(&importing, &cache))?;
+    std::thread::Builder::new().name("import".to_owned()).spawn(move || import(&importing))?;
     if let rate @ 1.. = config.limits.scrub_bytes_per_second {
         let app = Arc::clone(&app);
         let work = move || {
@@ -123,19 +124,8 @@ pub(crate) async fn start(config: &Config) -> anyhow::Result<Server> {
 
 /// Imports the datasets one by one, with a bar for each split that has to be packed, and looks after them until
 /// the server drains.
-fn import(app: &App, cache: &Path) {
-    if app.lock.is_writer() {
-        let abandoned = pba_datasets::remove_partials(cache);
-        if abandoned > 0 {
-            tracing::info!(files = abandoned, "removed partly packed files of a killed server or trainer");
-        }
-        let sources: Vec<PathBuf> =
-            app.catalog.list().iter().filter_map(|entry| entry.source().map(Path::to_owned)).collect();
-        let earlier = pba_datasets::remove_earlier_versions(cache, &sources);
-        if earlier > 0 {
-            tracing::info!(folders = earlier, "removed what an earlier version packed; it is packed again");
-        }
-    }
+fn import(app: &App) {
+    app.catalog.clear_away();
     // Each is there before its split is begun, so that its rate counts from the beginning.
     let bar = RefCell::new(bar::rows(""));
     let report = |name: &str, progress: Progress| {

@@ -2,18 +2,25 @@
 
 use std::sync::Arc;
 
-use axum::Json;
 use axum::extract::{Path, State};
+use axum::response::Response;
 use pba_wire::datasets::{Dataset, DatasetList};
 
 use crate::app::App;
 use crate::error::Error;
+use crate::http::compute;
+use crate::http::json::{List, json};
 use crate::http::problem::NotFound;
 
 /// Lists the datasets.
 #[utoipa::path(get, path = "/v1/datasets", tag = "datasets", responses((status = 200, description = "Every dataset", body = DatasetList)))]
-pub(crate) async fn list(State(app): State<Arc<App>>) -> Json<DatasetList> {
-    Json(DatasetList { datasets: app.catalog.list().iter().map(|entry| entry.describe()).collect() })
+pub(crate) async fn list(State(app): State<Arc<App>>) -> Result<Response, Error> {
+    let list = |app: &App| {
+        let entries = app.catalog.list();
+        let elements = || entries.iter().map(|entry| entry.describe());
+        json(&app.engine, &List { name: "datasets", elements })
+    };
+    compute(app, list).await
 }
 
 /// Describes a dataset.
@@ -24,9 +31,6 @@ pub(crate) async fn list(State(app): State<Arc<App>>) -> Json<DatasetList> {
     params(("dataset" = String, Path, description = "Name of the dataset")),
     responses((status = 200, description = "The dataset", body = Dataset), NotFound),
 )]
-pub(crate) async fn show(
-    State(app): State<Arc<App>>,
-    Path(name): Path<String>,
-) -> Result<Json<Dataset>, Error> {
-    Ok(Json(app.catalog.get(&name)?.describe()))
+pub(crate) async fn show(State(app): State<Arc<App>>, Path(name): Path<String>) -> Result<Response, Error> {
+    compute(app, move |app| json(&app.engine, &app.catalog.get(&name)?.describe())).await
 }

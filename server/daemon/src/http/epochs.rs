@@ -17,7 +17,7 @@ use pba_wire::stream::CONTENT_TYPE;
 use pba_wire::{EpochRequest, Preview};
 
 use crate::app::App;
-use crate::catalog::datasets;
+use crate::catalog::mending::cause;
 use crate::draw::sheet::{self, Sheet};
 use crate::error::{Cause, Error};
 use crate::http::charged;
@@ -85,6 +85,7 @@ pub(crate) async fn batches(
     {
         match SharedMemoryStream::new(&epoch, wanted) {
             Ok(stream) => {
+                app.engine.charge(&mut permit, epoch.opening_bytes())?;
                 let begun = stream.begin(permit).await.map_err(|broken| failed(broken.error))?;
                 let connection = http.extensions_mut().remove::<Connection>();
                 tokio::spawn(begun.run(upgrade, connection));
@@ -100,7 +101,8 @@ pub(crate) async fn batches(
             }
         }
     }
-    let own = app.engine.own_batch(&mut permit, batch_bytes(&epoch))?;
+    app.engine.charge(&mut permit, batch_bytes(&epoch) + epoch.opening_bytes())?;
+    let own = app.engine.own_batch(batch_bytes(&epoch))?;
     let chunks = chunks(epoch, permit, own).await.map_err(|broken| failed(broken.error))?;
     let body = Body::from_stream(chunks);
     Ok((answers, [(header::CONTENT_TYPE, CONTENT_TYPE)], body).into_response())
@@ -121,7 +123,7 @@ async fn check_whole(app: &App, epoch: &Arc<Epoch>) -> Result<(), Error> {
         epoch.split.check_known(indices).map_err(|error| {
             let (split, dataset) = (epoch.split_name, &epoch.dataset);
             let who = if is_writer { "" } else { "; this is a replica: its writer has to mend it" };
-            Error::new(datasets::cause(&error), format!("split {split} of dataset {dataset:?}: {error}{who}"))
+            Error::new(cause(&error), format!("split {split} of dataset {dataset:?}: {error}{who}"))
         })
     };
     app.apart.read(check).await
@@ -129,7 +131,7 @@ async fn check_whole(app: &App, epoch: &Arc<Epoch>) -> Result<(), Error> {
 
 /// Refuses batches that would not fit if there were nothing else.
 fn check_fits(app: &App, epoch: &Epoch, request: &EpochRequest) -> Result<(), Error> {
-    let (bytes, bytes_max) = (batch_bytes(epoch), app.engine.memory_bytes_max());
+    let (bytes, bytes_max) = (batch_bytes(epoch) + epoch.opening_bytes(), app.engine.memory_bytes_max());
     if bytes <= bytes_max {
         return Ok(());
     }
@@ -146,7 +148,7 @@ fn failed(error: anyhow::Error) -> Error {
     let Some(sample) = error.downcast_ref::<SampleError>() else { return Error::internal(detail) };
     tracing::error!(error = detail, "samples cannot be rendered");
     let cause = match sample {
-        SampleError::Damaged(error) => datasets::cause(error),
+        SampleError::Damaged(error) => cause(error),
         SampleError::Undecodable { .. } => Cause::BrokenDataset,
     };
     Error::new(cause, detail)

@@ -15,7 +15,7 @@ use futures_util::Stream;
 use futures_util::stream::unfold;
 use pba_search::protocol::{JobKind, event_name};
 use pba_search::{Progress, Run, Spec, TrainingPlace};
-use pba_wire::jobs::{Job, JobList, JobState, PROGRESS, STATE};
+use pba_wire::jobs::{Job, JobState, PROGRESS, STATE};
 use pba_wire::query::{Form, integer};
 use serde::Serialize;
 use tokio::sync::watch;
@@ -30,6 +30,7 @@ use crate::apart::Apart;
 use crate::app::App;
 use crate::error::Error;
 use crate::http::extract::JsonBody;
+use crate::http::json::{List, json};
 use crate::http::problem::documented;
 use crate::http::{change, read};
 use crate::jobs::record::{Lines, Mark, Record};
@@ -51,6 +52,7 @@ type Results<K> = <<K as Run>::Spec as Spec>::Results;
 pub(super) struct Routes {
     pub(super) reads: OpenApiRouter<Arc<App>>,
     pub(super) writes: OpenApiRouter<Arc<App>>,
+    pub(super) follows: OpenApiRouter<Arc<App>>,
     pub(super) begins: OpenApiRouter<Arc<App>>,
 }
 
@@ -142,8 +144,8 @@ pub(super) fn routes<K: Run>() -> Routes {
         )),
         writes: route(&each, HttpMethod::Delete, delete(cancel::<K>), cancelling)
             .merge(route(&format!("{each}/resume"), HttpMethod::Post, post(resume::<K>), resuming))
-            .merge(route(&format!("{each}/remove"), HttpMethod::Post, post(remove::<K>), removing))
-            .merge(route(&format!("{each}/events"), HttpMethod::Get, get(events::<K>), following)),
+            .merge(route(&format!("{each}/remove"), HttpMethod::Post, post(remove::<K>), removing)),
+        follows: route(&format!("{each}/events"), HttpMethod::Get, get(events::<K>), following),
         begins: route(&all, HttpMethod::Post, post(start::<K>), starting),
     }
 }
@@ -153,16 +155,17 @@ fn one_property(name: &str, schema: ArrayBuilder) -> RefOr<Schema> {
     ObjectBuilder::new().property(name, schema).required(name).into()
 }
 
-async fn list<K: Run>(State(app): State<Arc<App>>) -> Result<Json<JobList<K::Spec>>, Error> {
-    let list = |app: &App| Ok(app.jobs.of::<K>().list().iter().map(|record| record.answer()).collect());
-    Ok(Json([(K::JOB.plural.to_owned(), read(app, list).await?)].into()))
+async fn list<K: Run>(State(app): State<Arc<App>>) -> Result<Response, Error> {
+    let list = |app: &App| {
+        let records = app.jobs.of::<K>().list();
+        let elements = || records.iter().map(|record| record.answer());
+        json(&app.engine, &List { name: K::JOB.plural, elements })
+    };
+    read(app, list).await
 }
 
-async fn show<K: Run>(
-    State(app): State<Arc<App>>,
-    Path(id): Path<String>,
-) -> Result<Json<Job<K::Spec>>, Error> {
-    read(app, move |app| Ok(Json(app.jobs.of::<K>().get(&id)?.answer()))).await
+async fn show<K: Run>(State(app): State<Arc<App>>, Path(id): Path<String>) -> Result<Response, Error> {
+    read(app, move |app| json(&app.engine, &app.jobs.of::<K>().get(&id)?.answer())).await
 }
 
 async fn start<K: Run>(State(app): State<Arc<App>>, JsonBody(body): JsonBody) -> Result<Response, Error> {

@@ -7,6 +7,7 @@ mod datasets;
 mod epochs;
 mod extract;
 mod jobs;
+mod json;
 mod operations;
 pub(crate) mod problem;
 mod schedules;
@@ -101,25 +102,28 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .routes(routes!(operations::live))
         .routes(routes!(operations::ready))
         .routes(routes!(operations::openapi));
-    // They change what the data directory holds, or tell at once how it changes.
+    // They change what the data directory holds.
     let mut writes = OpenApiRouter::new()
         .routes(routes!(schedules::put, schedules::delete))
         .routes(routes!(searches::finish));
     // They begin something that takes long.
     let begins = OpenApiRouter::new().routes(routes!(epochs::batches)).route_layer(not_draining());
     // They are asked of the server that hosts the jobs.
-    let mut starts = OpenApiRouter::new();
+    let (mut starts, mut follows) = (OpenApiRouter::new(), OpenApiRouter::new());
     macro_rules! routes_of {
         ($($kind:ident in $file:ident),*) => { [$(jobs::routes::<pba_search::$kind>()),*] };
     }
     for jobs in pba_search::kinds!(routes_of) {
         (reads, writes, starts) =
             (reads.merge(jobs.reads), writes.merge(jobs.writes), starts.merge(jobs.begins));
+        follows = follows.merge(jobs.follows);
     }
+    let follows = follows.route_layer(from_fn_with_state(Arc::clone(&app), host_only));
     let writes = writes.route_layer(writer_only());
     let starts = starts.route_layer(not_draining()).route_layer(writer_only());
 
-    let (router, mut document) = reads.merge(writes).merge(begins).merge(starts).split_for_parts();
+    let router = reads.merge(writes).merge(follows).merge(begins).merge(starts);
+    let (router, mut document) = router.split_for_parts();
     let mut without_query = HashSet::new();
     for (path, item) in &mut document.paths.paths {
         for (method, operation) in [
@@ -265,6 +269,16 @@ async fn writer_only(State(app): State<Arc<App>>, request: Request, next: Next) 
     Ok(next.run(request).await)
 }
 
+/// Lets a request pass if this server hosts the jobs, of which another is told nothing.
+async fn host_only(State(app): State<Arc<App>>, request: Request, next: Next) -> Result<Response, Error> {
+    app.lock.check_writer().map_err(|refused| {
+        let detail = "this server does not host the jobs, and hears of no events; ask the server that does, or ask \
+            this one again and again for the job itself, whose state it reads from the data directory";
+        Error::new(refused.cause, detail)
+    })?;
+    Ok(next.run(request).await)
+}
+
 /// Lets a request pass until the server is told to stop.
 async fn not_draining(State(app): State<Arc<App>>, request: Request, next: Next) -> Result<Response, Error> {
     app.check_draining()?;
@@ -324,6 +338,14 @@ async fn read<T: Send + 'static>(
     work: impl FnOnce(&App) -> Result<T, Error> + Send + 'static,
 ) -> Result<T, Error> {
     app.apart.clone().read(move || work(&app)).await
+}
+
+/// Runs work that waits for no disk, apart.
+async fn compute<T: Send + 'static>(
+    app: Arc<App>,
+    work: impl FnOnce(&App) -> Result<T, Error> + Send + 'static,
+) -> Result<T, Error> {
+    app.apart.clone().compute(move || work(&app)).await
 }
 
 /// Runs work that changes the data directory, apart. It is finished even if the client has left.

@@ -15,13 +15,14 @@ use crate::catalog::schedules::{Put, summary};
 use crate::draw;
 use crate::error::{Cause, Error};
 use crate::http::extract::{Body, Query};
+use crate::http::json::json;
 use crate::http::problem::{Conflict, DiskFull, NotFound, TooMany, UnsupportedMediaType};
-use crate::http::{change, read};
+use crate::http::{change, compute, read};
 
 /// Lists a summary of every schedule.
 #[utoipa::path(get, path = "/v1/schedules", tag = "schedules", responses((status = 200, description = "Every schedule, then the policies that never change; of RandAugment's, one for all", body = ScheduleList)))]
-pub(crate) async fn list(State(app): State<Arc<App>>) -> Json<ScheduleList> {
-    Json(ScheduleList { schedules: app.registry.list() })
+pub(crate) async fn list(State(app): State<Arc<App>>) -> Result<Response, Error> {
+    compute(app, |app| json(&app.engine, &ScheduleList { schedules: app.registry.list() })).await
 }
 
 /// Returns a schedule as a `pba-schedule` document, with its digest as the entity tag.

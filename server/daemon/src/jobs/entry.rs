@@ -3,11 +3,12 @@
 
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::Context;
+use pba_files::FileState;
 use pba_schedules::{Schedule, formats};
 use pba_search::journal::{self, Kept};
 use pba_search::protocol::files;
@@ -217,6 +218,22 @@ fn is_whole(text: &str) -> bool {
 /// The file with a job's spec and state.
 pub(super) fn path_in<K: Run>(directory: &Path) -> PathBuf {
     directory.join(format!("{}.json", K::JOB.name))
+}
+
+/// What tells one state of a job's folder from another: the states of the files that are read there, and which files
+/// they are.
+#[derive(PartialEq, Eq)]
+pub(super) struct FolderState([Option<(FileState, u64)>; 4]);
+
+impl FolderState {
+    pub(super) fn of<K: Run>(directory: &Path) -> FolderState {
+        let files = [REQUEST, files::JOURNAL, files::FINISH].map(|name| directory.join(name));
+        let [request, journal, finish] = files;
+        FolderState([path_in::<K>(directory), request, journal, finish].map(|path| {
+            let found = path.metadata().ok()?;
+            Some((FileState::of(&found), found.ino()))
+        }))
+    }
 }
 
 /// What a journal on disk tells.

@@ -18,6 +18,7 @@ use std::any::{Any, TypeId};
 use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use pba_search::{Comparison, ComparisonSpec, Run, Search, Spec};
 use pba_wire::jobs::JobState;
@@ -36,6 +37,9 @@ use crate::metrics::Metrics;
 
 /// Most trainers that are asked at a time whether a job could run.
 const CHECKS_MAX: usize = 2;
+
+/// Begins the complaint of a search whose comparison is not there yet.
+const NO_COMPARISON: &str = "its comparison cannot start";
 
 /// Every job, by kind.
 pub(crate) struct Jobs {
@@ -62,7 +66,7 @@ impl Jobs {
     ) -> anyhow::Result<Jobs> {
         let (cache, queued) = (cache.to_owned(), Notify::new());
         let checks = Semaphore::new(CHECKS_MAX);
-        let latest = Latest::default();
+        let (is_writer, latest) = (AtomicBool::new(is_writer), Latest::default());
         let workplace = Workplace { trainer, cache, is_writer, checks, queued, metrics, jobs_max, latest };
         let workplace = Arc::new(workplace);
         let mut jobs = Jobs { kinds: Vec::new(), tables: HashMap::new(), workplace };
@@ -78,6 +82,16 @@ impl Jobs {
         self.kinds.push(Arc::clone(&table) as Arc<dyn Waiting>);
         self.tables.insert(TypeId::of::<K>(), table);
         Ok(())
+    }
+
+    /// Hosts the jobs from now on: those that were waiting or running are queued again.
+    ///
+    /// # Errors
+    /// When a directory cannot be created or listed; then they are left to another server.
+    pub(crate) fn take_over(&self) -> anyhow::Result<()> {
+        self.workplace.is_writer.store(true, Ordering::Relaxed);
+        let taken = self.kinds.iter().try_for_each(|kind| kind.take_over());
+        taken.inspect_err(|_| self.workplace.is_writer.store(false, Ordering::Relaxed))
     }
 
     /// The jobs of a kind.
@@ -151,8 +165,14 @@ impl Jobs {
     fn follow_up(&self, registry: &Registry) {
         for (search, comparison) in self.promised().filter(|(search, _)| search.state() == JobState::Done) {
             let queued = self.of::<Comparison>().start_later(registry, comparison, search.source());
-            let error = queued.err().map(|error| format!("its comparison cannot start: {}", error.detail));
-            search.complain(error);
+            match queued {
+                Err(error) => search.complain(Some(format!("{NO_COMPARISON}: {}", error.detail))),
+                // Another complaint stands.
+                Ok(()) if search.error().is_some_and(|told| told.starts_with(NO_COMPARISON)) => {
+                    search.complain(None);
+                }
+                Ok(()) => {}
+            }
         }
     }
 

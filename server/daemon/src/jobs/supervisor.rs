@@ -70,6 +70,12 @@ pub(super) struct Queued {
 
 /// The jobs of a kind that wait for their turn.
 pub(super) trait Waiting: Send + Sync {
+    /// Reads all of them from the disk, as the server that hosts them from now on.
+    ///
+    /// # Errors
+    /// When their folder cannot be created or listed.
+    fn take_over(&self) -> anyhow::Result<()>;
+
     /// Those that can be run.
     fn queued(&self, catalog: &Catalog) -> Vec<Queued>;
 
@@ -88,6 +94,10 @@ pub(super) trait Waiting: Send + Sync {
 }
 
 impl<K: Run> Waiting for Table<K> {
+    fn take_over(&self) -> anyhow::Result<()> {
+        self.read()
+    }
+
     fn queued(&self, catalog: &Catalog) -> Vec<Queued> {
         let queued = |record: Arc<Record<K>>| Queued {
             id: record.id().to_owned(),

@@ -20,7 +20,7 @@ use crate::catalog::datasets::Catalog;
 use crate::catalog::schedules::Registry;
 use crate::error::{Cause, Error};
 use crate::jobs::counts;
-use crate::jobs::entry::{Source, is_passing};
+use crate::jobs::entry::{FolderState, Source, is_passing};
 use crate::jobs::record::Record;
 use crate::jobs::workplace::Workplace;
 
@@ -34,6 +34,8 @@ pub(crate) struct Table<K: Run> {
     directory: PathBuf,
     pub(crate) workplace: Arc<Workplace>,
     records: Mutex<Records<K>>,
+    /// Held while all of them are read from the disk: the states of the files that were read, by the folder's name.
+    reading: Mutex<BTreeMap<String, FolderState>>,
 }
 
 struct Records<K: Run> {
@@ -73,16 +75,38 @@ impl<K: Run> Table<K> {
     /// When their folder cannot be created or listed.
     pub(super) fn open(data: &Path, workplace: &Arc<Workplace>) -> anyhow::Result<Table<K>> {
         let directory = data.join(K::JOB.plural);
-        if workplace.is_writer {
-            pba_files::create_folder(&directory)
-                .with_context(|| format!("cannot create {}", directory.display()))?;
-        }
-        let records = read(&directory, workplace.is_writer)?;
-        records.there.values().for_each(|record| workplace.latest.saw(record.created()));
-        let records = Mutex::new(records);
-        let table = Table { directory, workplace: Arc::clone(workplace), records };
-        table.count_states();
+        let (there, begun, others) = Default::default();
+        let records = Mutex::new(Records { there, begun, others });
+        let reading = Mutex::default();
+        let table = Table { directory, workplace: Arc::clone(workplace), records, reading };
+        table.read()?;
         Ok(table)
+    }
+
+    /// Reads every job from the disk, as the server reads them that hosts them, or as another.
+    ///
+    /// # Errors
+    /// When their folder cannot be created or listed.
+    pub(super) fn read(&self) -> anyhow::Result<()> {
+        self.read_all(&mut self.reading())
+    }
+
+    fn read_all(&self, states: &mut BTreeMap<String, FolderState>) -> anyhow::Result<()> {
+        let is_writer = self.workplace.is_writer();
+        if is_writer {
+            pba_files::create_folder(&self.directory)
+                .with_context(|| format!("cannot create {}", self.directory.display()))?;
+        }
+        let known = self.records().there.clone();
+        let found = read(&self.directory, is_writer, &known, states)?;
+        found.there.values().for_each(|record| self.workplace.latest.saw(record.created()));
+        *self.records() = found;
+        self.count_states();
+        Ok(())
+    }
+
+    fn reading(&self) -> MutexGuard<'_, BTreeMap<String, FolderState>> {
+        self.reading.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
     /// Every job, by id.
@@ -106,14 +130,16 @@ impl<K: Run> Table<K> {
 
     /// If another server hosts the jobs: reads their state from disk.
     fn look_again(&self) {
-        if self.workplace.is_writer {
+        if self.workplace.is_writer() {
             return;
         }
-        match tokio::task::block_in_place(|| read(&self.directory, false)) {
-            Ok(found) => *self.records() = found,
-            Err(error) => {
-                tracing::error!(error = format!("{error:#}"), "the list of {} is outdated", K::JOB.plural);
-            }
+        let read = || {
+            let mut states = self.reading();
+            // Unless it hosts them by now.
+            if self.workplace.is_writer() { Ok(()) } else { self.read_all(&mut states) }
+        };
+        if let Err(error) = tokio::task::block_in_place(read) {
+            tracing::error!(error = format!("{error:#}"), "the list of {} is outdated", K::JOB.plural);
         }
     }
 
@@ -402,7 +428,7 @@ impl<K: Run> Table<K> {
     /// Updates the gauges of states, for the jobs that this server hosts.
     pub(super) fn count_states(&self) {
         let records = self.records();
-        let hosted = || records.there.values().filter(|_| self.workplace.is_writer);
+        let hosted = || records.there.values().filter(|_| self.workplace.is_writer());
         for state in JobState::ALL {
             let count = hosted().filter(|record| record.state() == state).count();
             counts::jobs::<K>(&self.workplace.metrics, state, count);
@@ -414,11 +440,18 @@ impl<K: Run> Table<K> {
     }
 }
 
-/// Reads every job in a directory.
-fn read<K: Run>(directory: &Path, is_writer: bool) -> anyhow::Result<Records<K>> {
+/// Reads every job in a directory. Of one that another server hosts, what has not changed since it was `known` is not
+/// read again.
+fn read<K: Run>(
+    directory: &Path,
+    is_writer: bool,
+    known: &BTreeMap<String, Arc<Record<K>>>,
+    states: &mut BTreeMap<String, FolderState>,
+) -> anyhow::Result<Records<K>> {
     let cannot = || format!("cannot list {}", directory.display());
     let (there, begun, others) = Default::default();
     let mut records = Records { there, begun, others };
+    let before = std::mem::take(states);
     let folders = match std::fs::read_dir(directory) {
         // The server that writes here has had no job of this kind.
         Err(error) if error.kind() == ErrorKind::NotFound && !is_writer => return Ok(records),
@@ -426,7 +459,7 @@ fn read<K: Run>(directory: &Path, is_writer: bool) -> anyhow::Result<Records<K>>
     };
     for folder in folders {
         let path = folder.with_context(cannot)?.path();
-        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         if is_passing(&name) {
             // A server was killed while creating or removing it; or does so now.
             if is_writer {
@@ -434,15 +467,21 @@ fn read<K: Run>(directory: &Path, is_writer: bool) -> anyhow::Result<Records<K>>
             }
             continue;
         }
-        match Record::open(&path, is_writer) {
-            Ok(record) => {
-                records.there.insert(record.id().to_owned(), Arc::new(record));
-            }
-            Err(error) => {
-                let error = format!("{error:#}");
-                tracing::warn!(path = %path.display(), %error, "not {}; folder ignored", K::JOB.one);
-                records.others.insert(name.into_owned());
-            }
+        // Before the content: if that changes meanwhile, it is read again the next time.
+        let state = FolderState::of::<K>(&path);
+        let is_known = !is_writer && before.get(&name) == Some(&state);
+        states.insert(name.clone(), state);
+        match known.get(&name).filter(|_| is_known) {
+            Some(record) => drop(records.there.insert(name, Arc::clone(record))),
+            None if is_known => drop(records.others.insert(name)),
+            None => match Record::open(&path, is_writer) {
+                Ok(record) => drop(records.there.insert(name, Arc::new(record))),
+                Err(error) => {
+                    let error = format!("{error:#}");
+                    tracing::warn!(path = %path.display(), %error, "not {}; folder ignored", K::JOB.one);
+                    records.others.insert(name);
+                }
+            },
         }
     }
     Ok(records)

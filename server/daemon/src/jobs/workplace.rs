@@ -1,6 +1,7 @@
 //! The resources that all jobs of a server share.
 
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -16,7 +17,7 @@ pub(crate) struct Workplace {
     /// The folder of decoded datasets, shared with the server.
     pub(crate) cache: PathBuf,
     /// Whether this server hosts the jobs in its data directory.
-    pub(crate) is_writer: bool,
+    pub(crate) is_writer: AtomicBool,
     /// Permits to ask a trainer whether a job could run; each question is a process.
     pub(crate) checks: Semaphore,
     /// Notified when a job is queued.
@@ -26,6 +27,13 @@ pub(crate) struct Workplace {
     pub(crate) jobs_max: usize,
     /// When the latest job was requested.
     pub(crate) latest: Latest,
+}
+
+impl Workplace {
+    /// Whether this server hosts the jobs in its data directory.
+    pub(crate) fn is_writer(&self) -> bool {
+        self.is_writer.load(Ordering::Relaxed)
+    }
 }
 
 /// Orders jobs by when they were requested, in milliseconds since 1970 as far as the clock knows: one that is

@@ -8,6 +8,7 @@
 //!
 //! | what | share | reserved | given back |
 //! | --- | --- | --- | --- |
+//! | the message that opens a stream, of 128 KiB and more | all; counted with the next as its client's | before it is made | when it is sent, and the stream ends |
 //! | one batch of each stream, its own | all; of one client half, after its first stream | when it is admitted | when it ends |
 //! | batches ahead, buffers kept idle, shared memory | half, together | before a batch is begun; before the memory is made | when the bytes are sent; when nobody has the memory mapped any more |
 //! | answers of 128 KiB and more, sheets, single images | a quarter | before they are drawn, or when they are written | when the last byte is sent |

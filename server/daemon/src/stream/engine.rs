@@ -16,6 +16,9 @@ use crate::stream::queue::Owner;
 use crate::stream::shared_memory::SharedMemory;
 use crate::stream::turns::Turns;
 
+/// Longest message that opens a stream whose memory is not counted: a usual one has 2 KB, and each stream has one.
+pub(crate) const SMALL_OPENING_BYTES: u64 = 128 << 10;
+
 /// The resources that all streams share.
 pub(crate) struct Engine {
     pub(crate) pool: Pool,
@@ -91,19 +94,35 @@ impl Engine {
         })
     }
 
-    /// Memory for one batch of the stream of a permit, for as long as it runs.
+    /// Memory for the message that opens a stream, unless that is small.
     ///
     /// # Errors
-    /// When there is not enough left, or the client has half of all that there is.
-    pub(crate) fn own_batch(&self, permit: &mut Permit, bytes: u64) -> Result<OwnBatch, Error> {
+    /// When there is not enough left, or never could be.
+    pub(crate) fn memory_for_opening(&self, bytes: u64) -> Result<Option<Reservation>, Error> {
+        let is_large = bytes > SMALL_OPENING_BYTES;
+        is_large.then(|| self.reserve(&self.memory, bytes, Refused::Memory)).transpose()
+    }
+
+    /// Counts memory of the stream of a permit as its client's: all that the stream has of its own.
+    ///
+    /// # Errors
+    /// When the client has half of all that there is.
+    pub(crate) fn charge(&self, permit: &mut Permit, bytes: u64) -> Result<(), Error> {
         permit.charge(bytes, self.memory.bytes() / 2).map_err(|taken| {
             let detail = format!(
-                "a batch of this stream takes {bytes} bytes, and other streams of this client have {taken}; one client \
+                "this stream takes {bytes} bytes of its own, and other streams of this client have {taken}; one client \
                  may have half of the server's {} (memory_bytes_max); try again in a second",
                 self.memory.bytes()
             );
             self.refuse(Cause::Memory, Refused::MemoryPerClient, detail)
-        })?;
+        })
+    }
+
+    /// Memory for one batch of a stream, for as long as it runs.
+    ///
+    /// # Errors
+    /// When there is not enough left.
+    pub(crate) fn own_batch(&self, bytes: u64) -> Result<OwnBatch, Error> {
         Ok(OwnBatch::new(self.reserve(&self.memory, bytes, Refused::Memory)?))
     }
 

@@ -13,7 +13,7 @@ use pba_wire::checksum::Head;
 
 use crate::catalog::datasets::SplitHandle;
 use crate::stream::encode::{Layout, batch_head};
-use crate::stream::engine::Engine;
+use crate::stream::engine::{Engine, SMALL_OPENING_BYTES};
 use crate::stream::samples::{self, Rendered};
 use crate::stream::workspace::Workspace;
 
@@ -29,6 +29,7 @@ pub(crate) struct Epoch {
     pub(crate) split: SplitHandle,
     pub(crate) recipe: Recipe,
     pub(crate) plan: Plan,
+    /// The columns, without the metadata, which only the opening message has.
     pub(super) schema: SchemaRef,
     /// Compression of the buffers inside the messages, if any.
     pub(crate) codec: Option<CompressionType>,
@@ -58,6 +59,12 @@ impl Epoch {
     /// The message that opens the stream.
     pub(crate) fn schema_message(&self) -> &[u8] {
         &self.opening.0
+    }
+
+    /// Memory that the message takes which opens the stream, if it is counted.
+    pub(crate) fn opening_bytes(&self) -> u64 {
+        let bytes = self.opening.0.len() as u64;
+        if bytes > SMALL_OPENING_BYTES { bytes } else { 0 }
     }
 
     /// Length of the largest body of this answer: of each batch but perhaps the last.

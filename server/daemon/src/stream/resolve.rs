@@ -3,9 +3,11 @@
 //! [`EpochRequest`] is what the client wrote; [`Epoch`] is what the server trusts: every name is
 //! resolved and every number in range, so that nothing later can fail because of the client.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arrow_ipc::CompressionType;
+use bytes::Bytes;
 use pba_augment::{
     Base, ImageShape, Plan, PlanError, PlanSpec, Policies, Recipe, RecipeSpec, Shard, hole_color,
 };
@@ -18,14 +20,18 @@ use pba_wire::{EpochRequest, stream};
 use crate::catalog::datasets::Catalog;
 use crate::catalog::schedules::Registry;
 use crate::error::Error;
+use crate::stream::budget::Reservation;
 use crate::stream::encode::{Layout, batch_head, schema_message};
-use crate::stream::engine::Engine;
+use crate::stream::engine::{Engine, SMALL_OPENING_BYTES};
 use crate::stream::epoch::Epoch;
 use crate::stream::recipe_digest::RecipeDigest;
 
 /// Largest batch that is compressed, in bytes before that. A column is compressed in one step, for which it takes a
 /// worker a quarter of a second at most.
 const COMPRESSED_BYTES_MAX: u64 = 64 << 20;
+
+/// Memory that the message takes which opens a stream while it is made, in bytes for each byte of the classes' names.
+const OPENING_TIMES: u64 = 5;
 
 /// The schedule that leaves images as they are.
 const IDENTITY: &str = "identity";
@@ -112,6 +118,8 @@ impl Resolver<'_> {
         let recipe =
             recipe.map_err(|error| Error::parameter("base", given, error, "steps that fit the images"))?;
 
+        let names = split.classes().iter().map(|name| name.len() as u64 + 3).sum::<u64>();
+        let opening_memory = self.engine.memory_for_opening(OPENING_TIMES * names)?;
         let json = |values: [f64; 3]| serde_json::to_string(&values).expect("numbers are JSON");
         let metadata = [
             (stream::VERSION, env!("CARGO_PKG_VERSION").to_owned()),
@@ -132,15 +140,16 @@ impl Resolver<'_> {
             (stream::CLASSES, serde_json::to_string(split.classes()).expect("names are JSON")),
         ];
         let metadata = metadata.map(|(key, value)| (key.to_owned(), value)).into();
-        let schema = Arc::new(stream::schema(shape.height, shape.width, metadata));
-        let opening = schema_message(&schema).map_err(Error::internal)?;
+        let schema = |metadata| stream::schema(shape.height, shape.width, metadata);
+        let (bytes, checksum) = schema_message(&schema(metadata)).map_err(Error::internal)?;
+        let opening = (with_memory(bytes, opening_memory), checksum);
         let layout = Layout::new(rows_max, shape.rgb_bytes());
         Ok(Epoch {
             engine: Arc::clone(self.engine),
             head: batch_head(rows_max, &layout, opening.1),
             opening,
             dataset: dataset.to_owned(),
-            schema,
+            schema: Arc::new(schema(BTreeMap::new())),
             split_name: request.split,
             split,
             recipe,
@@ -205,6 +214,24 @@ impl Resolver<'_> {
                 Ok(Chosen { policies, digest, name, epochs, ablation })
             }
         }
+    }
+}
+
+/// The message that opens a stream, with its memory until it is sent, unless it is small.
+fn with_memory(bytes: Bytes, memory: Option<Reservation>) -> Bytes {
+    let Some(mut memory) = memory.filter(|_| bytes.len() as u64 > SMALL_OPENING_BYTES) else { return bytes };
+    memory.shrink_to(bytes.len() as u64);
+    Bytes::from_owner(Opening { bytes, _memory: memory })
+}
+
+struct Opening {
+    bytes: Bytes,
+    _memory: Reservation,
+}
+
+impl AsRef<[u8]> for Opening {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
     }
 }
 

@@ -45,9 +45,19 @@ fn cifar_10_is_read() {
         failure(&dataset, SplitName::Test),
         "cifar-10-batches-bin/test_batch.bin, row 1: label 10 is not allowed; allowed are 0..=9 (10 classes)"
     );
+    // One file that is missing fails its own split.
+    write(&inner, "test_batch.bin", records(1, &[3, 4], 0));
+    let fourth = std::fs::read(inner.join("data_batch_4.bin")).unwrap();
     std::fs::remove_file(inner.join("data_batch_4.bin")).unwrap();
-    let error = opened(folder.path(), cache.path()).unwrap_err().to_string();
-    assert_eq!(error, "cifar-10-batches-bin/data_batch_4.bin: this shard is missing; the dataset has 5");
+    let dataset = opened(folder.path(), cache.path()).unwrap();
+    assert_eq!(
+        failure(&dataset, SplitName::Train),
+        "cifar-10-batches-bin/data_batch_4.bin: this shard is missing; the dataset has 5"
+    );
+    assert_eq!(split(&dataset, SplitName::Test).len(), 2);
+    write(&inner, "data_batch_4.bin", fourth);
+    let dataset = opened(folder.path(), cache.path()).unwrap();
+    assert_eq!(split(&dataset, SplitName::Train).len(), 10);
 }
 
 #[test]

@@ -16,7 +16,7 @@ use pba_search::{Progress, Run, Spec, SpecError, TrainingPlace};
 use pba_wire::jobs::{Job, JobAnswer, JobState};
 use tokio::sync::{Notify, watch};
 
-use crate::error::Error;
+use crate::error::{Cause, Error};
 use crate::jobs::entry::{self, Entry, OnDisk, Source};
 use crate::jobs::record::lines::Tail;
 
@@ -335,7 +335,11 @@ impl<K: Run> Record<K> {
     /// When it was.
     fn check_kept(&self) -> Result<(), Error> {
         match self.live().is_removed {
-            true => Err(Error::not_found(K::JOB.name, &self.id, [])),
+            true => {
+                let detail = format!("{} {:?} was removed", K::JOB.name, self.id);
+                let value = Some(self.id.clone());
+                Err(Error { value, ..Error::new(Cause::NotFound, detail).of_field(K::JOB.name) })
+            }
             false => Ok(()),
         }
     }
@@ -469,7 +473,6 @@ mod tests {
     use pba_search::{Event, Search, SearchSpec, journal};
 
     use super::*;
-    use crate::error::Cause;
     use crate::metrics::Metrics;
 
     fn begun(folder: &Path) -> Record<Search> {

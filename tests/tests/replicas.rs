@@ -1,0 +1,139 @@
+//! Servers beside the one that writes: what they show, what they leave alone, and how one of them takes over.
+
+use std::path::Path;
+
+use pba_tests::search::{Script, spec};
+use pba_tests::server::data_folder;
+use pba_tests::{Server, parquet_files, wait_for};
+use serde_json::json;
+
+const WRITER: &str = "pba_writer";
+
+/// Bytes that a server has read from files and sockets.
+fn bytes_read(server: &Server) -> u64 {
+    let io = std::fs::read_to_string(format!("/proc/{}/io", server.process.id())).unwrap();
+    io.lines().find_map(|line| line.strip_prefix("rchar: ")).unwrap().parse().unwrap()
+}
+
+fn folders(data: &Path) -> usize {
+    std::fs::read_dir(data.join("datasets")).unwrap().count()
+}
+
+#[test]
+fn a_replica_becomes_the_writer_when_that_has_ended() {
+    let script = Script::idles();
+    let flags = ["--trainer", script.path()];
+    let writer = Server::start(&flags);
+    let id = writer.start_search(&spec(json!({})));
+    writer.wait_for_state(&id, "running");
+    let replica = Server::start_on(writer.data(), &flags);
+    assert_eq!([&writer, &replica].map(|server| server.metric(WRITER)), [1.0, 0.0]);
+    let document = replica.get("/v1/schedules/svhn-pba").text().replace("svhn-pba", "mine");
+    let put = |server: &Server| server.send("PUT", "/v1/schedules/mine", document.as_bytes());
+    let refused = put(&replica);
+    assert_eq!((refused.status, refused.problem().detail.contains("another server uses")), (409, true));
+    let events = replica.get(&format!("/v1/searches/{id}/events"));
+    let detail = events.problem().detail;
+    assert!(events.status == 409 && detail.contains("does not host the jobs"), "{detail}");
+    drop(writer);
+    wait_for("the replica to take over", || (replica.metric(WRITER) == 1.0).then_some(()));
+    assert!(replica.process.stderr().contains("this one is the writer now"), "{}", replica.process.stderr());
+    assert_eq!(put(&replica).status, 201);
+    replica.wait_for_state(&id, "running");
+    assert_eq!(replica.metric("pba_searches{state=\"running\"}"), 1.0, "it hosts the search");
+    let cancelled = replica.send("DELETE", &format!("/v1/searches/{id}"), b"");
+    assert_eq!((cancelled.status, &cancelled.json()["state"]), (200, &json!("cancelled")));
+    // The next one is a replica again.
+    let next = Server::start_on(replica.data(), &flags);
+    assert_eq!((next.metric(WRITER), put(&next).status), (0.0, 409));
+    replica.assert_healthy();
+}
+
+#[test]
+fn a_replica_packs_nothing_until_it_is_the_writer() {
+    let source = tempfile::tempdir().unwrap();
+    parquet_files::write(&source.path().join("train.parquet"), &parquet_files::images(20));
+    let dataset = format!("mine={}", source.path().display());
+    let writer = Server::start(&[]);
+    let before = folders(writer.data().path());
+    let replica = Server::start_on(writer.data(), &["--dataset", &dataset]);
+    let shown = || replica.get("/v1/datasets/mine").json();
+    let (split, error) = (shown()["splits"]["train"].clone(), "the server that writes there has to pack it");
+    assert!(split["error"].as_str().unwrap().contains(error), "{}", shown());
+    assert_eq!(shown()["state"], "failed");
+    let target = "/v1/datasets/mine/epochs/0/batches?schedule=none";
+    let refused = replica.get(target);
+    assert_eq!((refused.status, refused.header("retry-after")), (503, Some("1")), "{}", refused.text());
+    assert_eq!(folders(writer.data().path()), before, "a replica packs");
+    drop(writer);
+    wait_for("the dataset to be packed", || (shown()["state"] == "ready").then_some(()));
+    assert_eq!(replica.get(target).status, 200);
+    assert_eq!(folders(replica.data().path()), before + 1);
+    replica.assert_healthy();
+}
+
+#[test]
+fn a_replica_serves_what_the_writer_has_packed_meanwhile() {
+    let source = tempfile::tempdir().unwrap();
+    parquet_files::write(&source.path().join("train.parquet"), &parquet_files::images(20));
+    let dataset = format!("mine={}", source.path().display());
+    let replica_of = Server::start(&[]);
+    let replica = Server::start_on(replica_of.data(), &["--dataset", &dataset]);
+    // Another server packs it, as the writer would, in a directory of its own.
+    let other = Server::start(&["--dataset", &dataset]);
+    let packed = std::fs::read_dir(other.data().path().join("datasets")).unwrap().map(|entry| entry.unwrap());
+    let known = replica_of.data().path().join("datasets");
+    let new = packed.filter(|folder| !known.join(folder.file_name()).exists()).last().unwrap();
+    let partly = known.join("partly");
+    std::fs::create_dir(&partly).unwrap();
+    for file in std::fs::read_dir(new.path()).unwrap().map(|file| file.unwrap()) {
+        std::fs::copy(file.path(), partly.join(file.file_name())).unwrap();
+    }
+    std::fs::rename(&partly, known.join(new.file_name())).unwrap();
+    let state = || replica.get("/v1/datasets/mine").json()["state"].clone();
+    wait_for("the dataset to be served", || (state() == "ready").then_some(()));
+    let target = "mine/epochs/0/batches?schedule=none";
+    assert_eq!(replica.epoch(target).bytes, other.epoch(target).bytes);
+    assert_eq!(replica.metric(WRITER), 0.0);
+}
+
+#[test]
+fn a_replica_reads_again_what_has_changed() {
+    let data = data_folder();
+    for number in 0..100 {
+        let name = format!("s{number}");
+        let folder = data.path().join("searches").join(&name);
+        std::fs::create_dir_all(&folder).unwrap();
+        // What follows the object counts as white space.
+        let entry = json!({
+            "spec": spec(json!({ "name": name })), "source": "shapes", "created": 1, "state": "cancelled",
+            "seconds": 0.0,
+        });
+        let text = format!("{entry}{}", " ".repeat(100_000));
+        std::fs::write(folder.join("search.json"), text).unwrap();
+    }
+    let schedules = data.path().join("schedules");
+    std::fs::create_dir_all(&schedules).unwrap();
+    std::fs::write(schedules.join("large.json"), "x".repeat(10_000_000)).unwrap();
+    let writer = Server::start_on(data, &[]);
+    let replica = Server::start_on(writer.data(), &[]);
+    let ask = || {
+        assert_eq!(replica.get("/v1/searches/s7").status, 200);
+        assert_eq!(replica.get("/v1/schedules/svhn-pba").status, 200);
+    };
+    ask();
+    let before = bytes_read(&replica);
+    (0..10).for_each(|_| ask());
+    let read = bytes_read(&replica) - before;
+    assert!(read < 5_000_000, "{read} bytes were read again of what has not changed");
+    // What changes is seen.
+    let removed = writer.send("POST", "/v1/searches/s7/remove", b"");
+    assert_eq!((removed.status, replica.get("/v1/searches/s7").status), (200, 404), "{}", removed.text());
+    let resumed = writer.send("POST", "/v1/searches/s8/resume", b"");
+    let state = replica.search("s8")["state"].clone();
+    assert!(resumed.status == 202 && state == "queued", "{}, {state}", resumed.text());
+    let document = writer.get("/v1/schedules/svhn-pba").text().replace("svhn-pba", "large");
+    std::fs::write(schedules.join("large.json"), document).unwrap();
+    assert_eq!(replica.get("/v1/schedules/large").status, 200);
+    replica.assert_healthy();
+}
