@@ -251,6 +251,7 @@ pub(crate) async fn run<S: Shown>(remote: &Remote, command: Command) -> anyhow::
         output::line(format_args!("waits: {reason}"));
     }
     S::details(remote, &job);
+    show_notes(&job.notes);
     Ok(None)
 }
 
@@ -359,11 +360,19 @@ async fn watch<S: Shown>(remote: &Remote, id: &str, mut interrupt: Signal) -> an
     let Some(job) = last else { bail!("the server's events ended without the state of the {name}") };
     match job.state {
         JobState::Done if remote.json => {}
-        JobState::Done => seen.ended(remote, &job),
+        JobState::Done => {
+            seen.ended(remote, &job);
+            show_notes(&job.notes);
+        }
         JobState::Failed => bail!("the {name} failed: {}", job.error.unwrap_or_default()),
         state => bail!("the {name} was {state}"),
     }
     Ok(job)
+}
+
+/// Prints what has become of a job's schedules.
+fn show_notes(notes: &[String]) {
+    notes.iter().for_each(|note| output::line(format_args!("note: {note}")));
 }
 
 /// Prints where a job trains.

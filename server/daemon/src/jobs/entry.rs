@@ -140,6 +140,22 @@ fn save_in<S: Serialize>(path: &Path, entry: &Entry<S>) -> Result<(), Error> {
     pba_files::replace(path, text.as_bytes()).map_err(|error| Error::disk("write", path, &error))
 }
 
+/// Digests of schedules, by name.
+pub(super) type Digests = BTreeMap<String, String>;
+
+/// The digests of the schedules that a job is requested with.
+pub(super) fn digests_of(schedules: &[Arc<Schedule>]) -> Digests {
+    let digest = |schedule: &Arc<Schedule>| (schedule.name().to_owned(), schedule.digest().to_string());
+    schedules.iter().map(digest).collect()
+}
+
+/// The digests of the schedules that a job was requested with, as far as its folder tells: those of older versions say
+/// nothing, and of damage its trainer tells.
+pub(super) fn digests_in(directory: &Path) -> Digests {
+    let text = pba_files::read_text(&directory.join(files::SCHEDULE_DIGESTS), ENTRY_BYTES_MAX);
+    text.ok().and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default()
+}
+
 /// Creates the folder of a new job, with the schedules that its trainer needs.
 ///
 /// # Errors
@@ -158,8 +174,7 @@ pub(super) fn create_folder<K: Run>(
         .permissions(std::fs::Permissions::from_mode(0o755))
         .tempdir_in(parent)
         .map_err(cannot_create)?;
-    let digests: BTreeMap<_, _> =
-        schedules.iter().map(|schedule| (schedule.name(), schedule.digest().to_string())).collect();
+    let digests = digests_of(schedules);
     if !digests.is_empty() {
         let path = made.path().join(files::SCHEDULE_DIGESTS);
         let text = serde_json::to_vec_pretty(&digests).map_err(Error::internal)?;

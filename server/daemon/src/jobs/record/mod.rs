@@ -2,6 +2,7 @@
 
 mod asked;
 mod lines;
+mod schedules;
 mod told;
 
 use std::io::ErrorKind;
@@ -16,8 +17,9 @@ use pba_search::{Progress, Run, Spec, SpecError, TrainingPlace};
 use pba_wire::jobs::{Job, JobAnswer, JobState};
 use tokio::sync::{Notify, watch};
 
+use crate::catalog::schedules::Registry;
 use crate::error::Error;
-use crate::jobs::entry::{self, Entry, OnDisk, Source};
+use crate::jobs::entry::{self, Digests, Entry, OnDisk, Source};
 use crate::jobs::record::lines::Tail;
 
 pub(crate) use crate::jobs::record::lines::{Lines, Mark};
@@ -28,6 +30,8 @@ pub(crate) type Standing = (JobState, Option<TrainingPlace>);
 /// The part that changes while a job runs.
 struct Live<K: Run> {
     entry: Entry<K::Spec>,
+    /// The schedules that it was requested with.
+    digests: Digests,
     /// Whether it is cancelled, on disk, and its trainer has not ended yet.
     is_cancelled: bool,
     /// Whether it was removed: its folder may be that of another job of its name.
@@ -76,7 +80,9 @@ impl<K: Run> Record<K> {
     /// When the disk does not take it. Then there is no folder.
     pub(crate) fn create(&self, schedules: &[Arc<Schedule>]) -> Result<(), Error> {
         let entry = self.live().entry.clone();
-        entry::create_folder::<K>(&self.directory, &entry, schedules)
+        entry::create_folder::<K>(&self.directory, &entry, schedules)?;
+        self.live().digests = entry::digests_of(schedules);
+        Ok(())
     }
 
     /// Reads the folder of a job. One that was running is queued again if this server hosts it; otherwise
@@ -143,6 +149,7 @@ impl<K: Run> Record<K> {
         let since = || path.metadata().ok()?.modified().ok()?.elapsed().ok();
         let is_running = entry.state == JobState::Running;
         let record = Record::new(directory.to_owned(), entry, lines, job);
+        record.live().digests = entry::digests_in(directory);
         if is_running {
             record.live().running_since = since().and_then(|elapsed| Instant::now().checked_sub(elapsed));
         }
@@ -153,6 +160,7 @@ impl<K: Run> Record<K> {
         let id = entry.spec.name().to_owned();
         let live = Live {
             entry,
+            digests: Digests::new(),
             is_cancelled: false,
             is_removed: false,
             is_finishing: directory.join(files::FINISH).exists(),
@@ -228,8 +236,8 @@ impl<K: Run> Record<K> {
         K::excludes(live.job.as_ref(), spec, state.is_final(), asked, same_data)
     }
 
-    /// Its description in the API.
-    pub(crate) fn answer(&self) -> Job<K::Spec> {
+    /// Its description in the API, with what became of its schedules in the registry.
+    pub(crate) fn answer(&self, registry: &Registry) -> Job<K::Spec> {
         let live = self.live();
         let Entry { mut spec, state, error, place, .. } = live.entry.clone();
         // With the sizes that it got when it began.
@@ -252,6 +260,7 @@ impl<K: Run> Record<K> {
             progress: self.told(&live),
             waiting: live.waiting.clone().filter(|_| !state.is_final()),
             finishing,
+            notes: live.notes(registry),
             spec,
         }
     }
