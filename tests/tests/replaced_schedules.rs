@@ -1,7 +1,10 @@
 //! A schedule whose name was given to another one is never taken for that of a job.
 
-use pba_tests::Server;
+use std::fs;
+use std::sync::Arc;
+
 use pba_tests::search::{comparison, evaluation, spec, trainer};
+use pba_tests::{Server, wait_for};
 use serde_json::{Value, json};
 
 /// Gives the name of a schedule to the content of another one.
@@ -109,4 +112,47 @@ fn jobs_say_what_they_were_requested_with() {
     let shown = server.pba(&["compare", "show", "small", "--server", &url]).ok();
     assert!(shown.contains("was replaced since") && !shown.contains("train with it"), "{shown}");
     check(&server.killed_and_restarted(&trainer));
+}
+
+/// A comparison that follows a search trains with what was learned, and with what there was when it was promised.
+#[test]
+fn a_promised_comparison_compares_nothing_else() {
+    let Some(trainer) = trainer() else { return };
+    let server = Server::with_trainer(&trainer);
+    give(&server, "other", "cifar10-pba");
+    let promised = digest(&server, "/v1/schedules/other");
+    let compared = json!({ "arms": ["none", "other", "small"], "seeds": 1, "epochs": 1 });
+    let id = server.start_search(&spec(json!({ "epochs": 4, "then_compare": compared })));
+    replace(&server, "other");
+    let refused = |server: &Server, parts: &[&str]| {
+        let error =
+            wait_for("the search to say so", || server.search(&id)["error"].as_str().map(str::to_owned));
+        for part in ["its comparison cannot start", "was replaced since"].iter().chain(parts) {
+            assert!(error.contains(part), "{error}\ndoes not say {part}");
+        }
+        assert_eq!(server.get("/v1/comparisons/small-compared").status, 404);
+    };
+    let done = server.wait_for_state(&id, "done");
+    refused(&server, &["\"other\"", &promised]);
+    remove(&server, "other");
+    give(&server, "other", "cifar10-pba");
+
+    // In the folder of a server that ended before it began the comparison, the learned one is replaced.
+    let (data, learned) = (server.data(), done["schedule_digest"].as_str().unwrap());
+    drop(server);
+    let _ = fs::remove_dir_all(data.path().join("comparisons/small-compared"));
+    let file = |name: &str| data.path().join("schedules").join(format!("{name}.json"));
+    let whole = fs::read(file("small")).unwrap();
+    let mut document: Value = serde_json::from_slice(&fs::read(file("other")).unwrap()).unwrap();
+    document["name"] = "small".into();
+    fs::write(file("small"), document.to_string()).unwrap();
+    let server = Server::start_on(Arc::clone(&data), &["--trainer", &trainer]);
+    refused(&server, &["\"small\"", learned]);
+    drop(server);
+    fs::write(file("small"), whole).unwrap();
+    let server = Server::start_on(data, &["--trainer", &trainer]);
+    wait_for("the comparison", || (server.get("/v1/comparisons/small-compared").status == 200).then_some(()));
+    let compared = server.wait_for_job("comparisons", "small-compared", "done");
+    let digests = [1, 2].map(|arm| compared["arms"][arm]["schedule_digest"].as_str().unwrap());
+    assert_eq!((digests, &server.search(&id)["error"]), ([&*promised, learned], &Value::Null));
 }

@@ -53,6 +53,9 @@ pub(super) struct Entry<S> {
     /// Whether its user removed the schedule that it learned.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(super) schedule_removed: bool,
+    /// The search that it follows, if it is a comparison that was promised to one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) follows: Option<String>,
 }
 
 /// Where a job's images are.
@@ -72,12 +75,12 @@ impl Source {
 }
 
 impl<S: Spec + Serialize> Entry<S> {
-    /// That of a new job, which waits.
-    pub(super) fn new(spec: S, source: Source, created: u128) -> Entry<S> {
+    /// That of a new job, which waits. It was requested so many milliseconds after 1970, or follows another one.
+    pub(super) fn new(spec: S, source: Source, created: u128, follows: Option<&str>) -> Entry<S> {
         let Source { path: source, test_digest } = source;
         let (state, error, place) = (JobState::Queued, None, None);
-        let (seconds, schedule_removed) = (0.0, false);
-        Entry { spec, source, test_digest, created, state, error, seconds, place, schedule_removed }
+        let (seconds, schedule_removed, follows) = (0.0, false, follows.map(str::to_owned));
+        Entry { spec, source, test_digest, created, state, error, seconds, place, schedule_removed, follows }
     }
 
     /// Where the job's images are.
@@ -275,7 +278,8 @@ mod tests {
     fn an_entry_that_is_damaged_anywhere_is_seen_and_the_request_is_there() {
         let folder = tempfile::tempdir().unwrap();
         let spec = SearchSpec::from_json(r#"{"name": "mine", "epochs": 12}"#).unwrap();
-        let entry = Entry::new(spec.clone(), Source { path: "shapes".to_owned(), test_digest: None }, 0);
+        let source = Source { path: "shapes".to_owned(), test_digest: None };
+        let entry = Entry::new(spec.clone(), source, 0, None);
         let directory = folder.path().join("mine");
         create_folder::<Search>(&directory, &entry, &[]).unwrap();
         let path = path_in::<Search>(&directory);

@@ -8,6 +8,7 @@
 mod counts;
 mod entry;
 mod places;
+mod promises;
 pub(crate) mod record;
 mod supervisor;
 pub(crate) mod table;
@@ -19,14 +20,13 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use pba_search::{Comparison, ComparisonSpec, Run, Search, Spec};
+use pba_search::{Comparison, Run, Search, Spec};
 use pba_wire::jobs::JobState;
 use tokio::sync::{Notify, Semaphore, watch};
 
 use crate::catalog::datasets::Catalog;
 use crate::catalog::schedules::Registry;
 use crate::error::Error;
-use crate::jobs::entry::Source;
 use crate::jobs::record::Record;
 use crate::jobs::supervisor::Waiting;
 use crate::jobs::table::Table;
@@ -97,7 +97,7 @@ impl Jobs {
         registry: &Registry,
         body: &[u8],
     ) -> Result<Arc<Record<K>>, Error> {
-        let checked = self.of::<K>().check(catalog, registry, body)?;
+        let mut checked = self.of::<K>().check(catalog, registry, body)?;
         let (comparisons, source) = (self.of::<Comparison>(), checked.source.clone());
         let (follows, promised) = (K::comparison(&checked.spec), checked.spec.name().to_owned());
         let later = |error: Error| {
@@ -114,46 +114,10 @@ impl Jobs {
         };
         check_promised().map_err(later)?;
         if let Some(comparison) = follows.clone().filter(|_| K::JOB.learns) {
-            comparisons.check_later(registry, comparison, &promised, &source).await.map_err(later)?;
+            let pinned = comparisons.check_later(registry, comparison, &promised, &source).await;
+            checked.schedules = pinned.map_err(later)?;
         }
         self.of::<K>().start(registry, checked, || check_promised().map_err(later)).await
-    }
-
-    /// The comparisons that are to follow searches, and are not there yet.
-    fn promised(&self) -> impl Iterator<Item = (Arc<Record<Search>>, ComparisonSpec)> + '_ {
-        let searches = self.of::<Search>().all().into_iter();
-        let ended = [JobState::Failed, JobState::Cancelled];
-        let searches = searches.filter(move |search| !ended.contains(&search.state()));
-        let promised =
-            searches.filter_map(|search| Search::comparison(&search.spec()).map(|spec| (search, spec)));
-        promised.filter(|(_, spec)| !self.of::<Comparison>().has(spec.name()))
-    }
-
-    /// Checks that a comparison takes neither name nor test split from one that is to follow a search. One
-    /// that could not start when it should have blocks no other.
-    fn check_promised(&self, asked: &ComparisonSpec, source: &Source) -> Result<(), Error> {
-        let is_kept = |search: &Record<Search>| search.state() != JobState::Done || search.error().is_none();
-        for (search, promised) in self.promised().filter(|(search, _)| is_kept(search)) {
-            if promised.name() == asked.name() {
-                let (name, search) = (asked.name(), search.id());
-                let detail =
-                    format!("the name {name:?} is kept for the comparison that follows search {search:?}");
-                return Err(Error::conflict(detail));
-            }
-            if let Some(reason) = asked.conflict(&promised, search.source().shares_test_split(source)) {
-                return Err(Error::spec(&reason));
-            }
-        }
-        Ok(())
-    }
-
-    /// Queues the comparisons that follow searches which are done.
-    fn follow_up(&self, registry: &Registry) {
-        for (search, comparison) in self.promised().filter(|(search, _)| search.state() == JobState::Done) {
-            let queued = self.of::<Comparison>().start_later(registry, comparison, search.source());
-            let error = queued.err().map(|error| format!("its comparison cannot start: {}", error.detail));
-            search.complain(error);
-        }
     }
 
     /// Registers the schedules of searches that are done again where they are missing: as after a disk that lost
@@ -189,12 +153,8 @@ impl Jobs {
     /// When there is none, it waits or runs, a search would start it again, or the disk does not take it: then it
     /// stays.
     pub(crate) fn remove<K: Run>(&self, id: &str) -> Result<Arc<Record<K>>, Error> {
-        let follows = |search: &Arc<Record<Search>>| {
-            let comparison = Search::comparison(&search.spec());
-            comparison.is_some_and(|comparison| comparison.name() == id)
-        };
         if TypeId::of::<K>() == TypeId::of::<Comparison>()
-            && let Some(search) = self.of::<Search>().list().iter().find(|search| follows(search))
+            && let Some(search) = self.followed_by(id)
         {
             let detail = format!("comparison {id:?} follows search {:?}; remove that before", search.id());
             return Err(Error::conflict(detail));

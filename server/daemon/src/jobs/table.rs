@@ -20,7 +20,7 @@ use crate::catalog::datasets::Catalog;
 use crate::catalog::schedules::Registry;
 use crate::error::{Cause, Error};
 use crate::jobs::counts;
-use crate::jobs::entry::{Source, is_passing};
+use crate::jobs::entry::{Entry, Source, is_passing};
 use crate::jobs::record::Record;
 use crate::jobs::workplace::Workplace;
 
@@ -60,8 +60,8 @@ pub(super) struct Checked<K: Run> {
     pub(super) spec: K::Spec,
     /// Where its images are.
     pub(super) source: Source,
-    /// The schedules that the trainer needs.
-    schedules: Vec<Arc<Schedule>>,
+    /// The schedules that the trainer needs, or that of the comparison that follows.
+    pub(super) schedules: Vec<Arc<Schedule>>,
     /// Whether the client chose the name.
     named: bool,
 }
@@ -143,7 +143,7 @@ impl<K: Run> Table<K> {
                 return Err(name_taken::<K>(spec.name()));
             }
             check_excluded(&records, &spec, &source)?;
-            self.begin(&mut records, spec, source)
+            self.begin(&mut records, spec, source, None)
         };
         let record = self.add(begun, &schedules)?;
         tracing::info!(id = record.id(), "{} queued", K::JOB.name);
@@ -152,9 +152,16 @@ impl<K: Run> Table<K> {
         Ok(record)
     }
 
-    /// Takes the name of a new job.
-    fn begin(&self, records: &mut Records<K>, spec: K::Spec, source: Source) -> Arc<Record<K>> {
-        let record = Arc::new(Record::begun(&self.directory, spec, source, self.workplace.latest.now()));
+    /// Takes the name of a new job, which may follow another one.
+    fn begin(
+        &self,
+        records: &mut Records<K>,
+        spec: K::Spec,
+        source: Source,
+        follows: Option<&str>,
+    ) -> Arc<Record<K>> {
+        let entry = Entry::new(spec, source, self.workplace.latest.now(), follows);
+        let record = Arc::new(Record::begun(&self.directory, entry));
         records.begun.insert(record.id().to_owned(), Arc::clone(&record));
         record
     }
@@ -184,7 +191,8 @@ impl<K: Run> Table<K> {
         trainer.check::<K>(spec, source, cache).await
     }
 
-    /// Checks a job that another one will start, with the schedule `promised` that this will learn.
+    /// Checks a job that another one will start, with the schedule `promised` that this will learn; gives its other
+    /// schedules.
     ///
     /// # Errors
     /// When it could not be started now.
@@ -194,30 +202,34 @@ impl<K: Run> Table<K> {
         mut spec: K::Spec,
         promised: &str,
         source: &Source,
-    ) -> Result<(), Error> {
+    ) -> Result<Vec<Arc<Schedule>>, Error> {
         check_excluded(&self.records(), &spec, source)?;
-        schedules_of::<K>(registry, &mut spec, Some(promised))?;
-        self.ask_trainer(&spec, &source.path).await
+        let schedules = schedules_of::<K>(registry, &mut spec, Some(promised))?;
+        self.ask_trainer(&spec, &source.path).await?;
+        Ok(schedules)
     }
 
-    /// Queues a job that another one starts, unless it is there already.
+    /// Queues a job that follows one that is done, with the schedules that this learned and was requested with.
     ///
     /// # Errors
-    /// When a schedule is gone, or its folder cannot be written.
-    pub(super) fn start_later(
+    /// When its name was taken, a schedule is gone or was replaced, or its folder cannot be written.
+    pub(super) fn start_later<F: Run>(
         &self,
         registry: &Registry,
         mut spec: K::Spec,
-        source: Source,
+        followed: &Record<F>,
     ) -> Result<(), Error> {
+        let names = registry.names();
         let mut records = self.records();
         if records.hold(spec.name()) {
-            return Ok(());
+            return Err(name_taken::<K>(spec.name()));
         }
+        let source = followed.source();
         check_excluded(&records, &spec, &source)?;
         let schedules = schedules_of::<K>(registry, &mut spec, None)?;
-        let begun = self.begin(&mut records, spec, source);
-        drop(records);
+        schedules.iter().try_for_each(|schedule| followed.check_same(schedule))?;
+        let begun = self.begin(&mut records, spec, source, Some(followed.id()));
+        drop((records, names));
         let record = self.add(begun, &schedules)?;
         tracing::info!(id = record.id(), "{} queued", K::JOB.name);
         self.count_states();
@@ -315,11 +327,6 @@ impl<K: Run> Table<K> {
     /// When it cannot.
     pub(super) fn check_free(&self, registry: &Registry, name: &str) -> Result<(), Error> {
         if self.is_taken(registry, &self.records(), name) { Err(name_taken::<K>(name)) } else { Ok(()) }
-    }
-
-    /// Whether there is a job with a name.
-    pub(super) fn has(&self, name: &str) -> bool {
-        self.records().hold(name)
     }
 
     /// Every job that this server hosts, with those that are being written to disk.

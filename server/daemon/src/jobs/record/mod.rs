@@ -67,10 +67,9 @@ pub(crate) struct Record<K: Run> {
 }
 
 impl<K: Run> Record<K> {
-    /// A new job, which has no folder yet; it was requested so many milliseconds after 1970.
-    pub(crate) fn begun(parent: &Path, spec: K::Spec, source: Source, created: u128) -> Record<K> {
-        let directory = parent.join(spec.name());
-        let entry = Entry::new(spec, source, created);
+    /// A new job, which has no folder yet.
+    pub(in crate::jobs) fn begun(parent: &Path, entry: Entry<K::Spec>) -> Record<K> {
+        let directory = parent.join(entry.spec.name());
         Record::new(directory, entry, 0, None)
     }
 
@@ -201,6 +200,11 @@ impl<K: Run> Record<K> {
     /// Where its images are.
     pub(crate) fn source(&self) -> Source {
         self.live().entry.source()
+    }
+
+    /// The search that it follows, if it is a comparison that was promised to one.
+    pub(crate) fn follows(&self) -> Option<String> {
+        self.live().entry.follows.clone()
     }
 
     /// When it was requested, in milliseconds since 1970.
@@ -484,7 +488,8 @@ mod tests {
     fn begun(folder: &Path) -> Record<Search> {
         let spec =
             SearchSpec::from_json(r#"{"name": "mine", "epochs": 12, "perturbation_interval": 3}"#).unwrap();
-        let record = Record::begun(folder, spec, Source { path: "shapes".to_owned(), test_digest: None }, 0);
+        let source = Source { path: "shapes".to_owned(), test_digest: None };
+        let record = Record::begun(folder, Entry::new(spec, source, 0, None));
         record.create(&[]).unwrap();
         assert!(record.begin());
         record

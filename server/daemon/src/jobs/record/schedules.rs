@@ -23,6 +23,22 @@ impl<K: Run> Record<K> {
             ))
         })
     }
+
+    /// Checks that a schedule is the one of its name that this job learned, or was requested with.
+    ///
+    /// # Errors
+    /// When it is another one.
+    pub(in crate::jobs) fn check_same(&self, schedule: &Schedule) -> Result<(), Error> {
+        let (live, digest) = (self.live(), schedule.digest().to_string());
+        let other = live.schedules().find(|(name, known, _)| *name == schedule.name() && *known != digest);
+        other.map_or(Ok(()), |(name, known, how)| {
+            let job = K::JOB.name;
+            Err(Error::conflict(format!(
+                "schedule {name:?} was replaced since: it now has the digest {digest}; this {job} {how} the one with \
+                 the digest {known}"
+            )))
+        })
+    }
 }
 
 impl<K: Run> Live<K> {
@@ -32,27 +48,26 @@ impl<K: Run> Live<K> {
         job.and_then(K::schedule)
     }
 
-    /// What the registry no longer holds of the schedules that it learned, or was requested with.
-    pub(super) fn notes(&self, registry: &Registry) -> Vec<String> {
+    /// The schedules that it learned or was requested with: their names, their digests, and which it is.
+    fn schedules(&self) -> impl Iterator<Item = (&str, String, &'static str)> {
         let learned = self.learned().map(|learned| (learned.name(), learned.digest().to_string(), "learned"));
         let asked = self.digests.iter().map(|(name, digest)| (&**name, digest.clone(), "was requested with"));
-        let note = |(name, digest, how): (&str, String, _)| {
-            let change = change(registry, name, &digest)?;
-            Some(format!("{change}; this {} {how} the one with the digest {digest}", K::JOB.name))
-        };
-        learned.into_iter().chain(asked).filter_map(note).collect()
+        learned.into_iter().chain(asked)
     }
-}
 
-/// How the registry differs from what had a name and a digest; none if it does not.
-pub(in crate::jobs) fn change(registry: &Registry, name: &str, digest: &str) -> Option<String> {
-    match registry.get(name) {
-        Ok(found) if found.digest().to_string() == digest => None,
-        Ok(found) => {
-            Some(format!("schedule {name:?} was replaced since: it now has the digest {}", found.digest()))
-        }
-        Err(error) if error.cause == Cause::NotFound => Some(format!("schedule {name:?} was removed since")),
-        // A name that now begins the digest of another one.
-        Err(error) => Some(error.detail),
+    /// What became of its schedules in the registry.
+    pub(super) fn notes(&self, registry: &Registry) -> Vec<String> {
+        let note = |(name, digest, how): (&str, String, _)| {
+            let change = match registry.get(name) {
+                Ok(found) if found.digest().to_string() == digest => return None,
+                Ok(found) => format!("was replaced since: it now has the digest {}", found.digest()),
+                Err(error) if error.cause == Cause::NotFound => "was removed since".to_owned(),
+                // It now begins the digest of another one.
+                Err(error) => format!("has no clear name since: {}", error.detail),
+            };
+            let job = K::JOB.name;
+            Some(format!("schedule {name:?} {change}; this {job} {how} the one with the digest {digest}"))
+        };
+        self.schedules().filter_map(note).collect()
     }
 }
