@@ -255,11 +255,17 @@ pub(crate) async fn run<S: Shown>(remote: &Remote, command: Command) -> anyhow::
     Ok(None)
 }
 
-/// Follows a job that another one starts when it is done: a moment later.
-pub(crate) async fn watch_next<S: Shown>(remote: &Remote, id: &str) -> anyhow::Result<()> {
+/// Follows a job that another one, `followed`, starts when it is done: a moment later.
+pub(crate) async fn watch_next<S: Shown>(remote: &Remote, followed: &str, id: &str) -> anyhow::Result<()> {
     let interrupt = interrupt()?;
     let mut tries = 0;
-    while let Err(error) = one::<S>(remote, Method::GET, id, "").await {
+    let is_there = async || {
+        let job: Answer<S> = remote.read(&one::<S>(remote, Method::GET, id, "").await?)?;
+        let name = S::Run::JOB.name;
+        anyhow::ensure!(job.follows.as_deref() == Some(followed), "{name} {id} does not follow {followed}");
+        Ok(())
+    };
+    while let Err(error) = is_there().await {
         tries += 1;
         if tries > 100 {
             return Err(error);

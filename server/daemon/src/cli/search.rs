@@ -117,10 +117,20 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
         }
     };
     // Did it help? The answer comes in the same place.
-    match watched.map(|job| job.spec.comparison()).transpose()?.flatten() {
-        Some(comparison) => jobs::watch_next::<compare::Watched>(remote, &comparison.name).await,
+    let Some(search) = watched else { return Ok(()) };
+    match search.spec.comparison()? {
+        Some(comparison) => follow(remote, &search.id, &comparison.name).await,
         None => Ok(()),
     }
+}
+
+/// Watches the comparison that follows a search.
+async fn follow(remote: &Remote, search: &str, comparison: &str) -> anyhow::Result<()> {
+    let watched = jobs::watch_next::<compare::Watched>(remote, search, comparison).await;
+    let Err(error) = watched else { return Ok(()) };
+    let job: Answer<Members> = remote.read(&jobs::one::<Members>(remote, Method::GET, search, "").await?)?;
+    // The search knows why its comparison did not begin.
+    Err(job.error.map_or(error, |reason| anyhow::anyhow!("search {search}: {reason}")))
 }
 
 /// Whether no op of a schedule's document is ever applied.

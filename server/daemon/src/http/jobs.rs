@@ -194,7 +194,7 @@ async fn resume<K: Run>(
     Path(id): Path<String>,
 ) -> Result<(StatusCode, Json<Job<K::Spec>>), Error> {
     let resume = move |app: &App| {
-        let record = app.jobs.of::<K>().resume(&app.registry, &id)?;
+        let record = app.jobs.resume::<K>(&app.registry, &id)?;
         Ok((StatusCode::ACCEPTED, Json(record.answer(&app.registry))))
     };
     change(app, resume).await

@@ -45,6 +45,9 @@ pub(super) struct Entry<S> {
     pub(super) state: JobState,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) error: Option<String>,
+    /// The search that it follows, if it is a comparison that was promised to one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) follows: Option<String>,
     /// Time spent training, over all runs that ended cleanly.
     pub(super) seconds: f64,
     /// Where its trainer ran last.
@@ -53,9 +56,6 @@ pub(super) struct Entry<S> {
     /// Whether its user removed the schedule that it learned.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(super) schedule_removed: bool,
-    /// The search that it follows, if it is a comparison that was promised to one.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(super) follows: Option<String>,
 }
 
 /// Where a job's images are.

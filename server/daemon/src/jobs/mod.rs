@@ -99,7 +99,7 @@ impl Jobs {
     ) -> Result<Arc<Record<K>>, Error> {
         let mut checked = self.of::<K>().check(catalog, registry, body)?;
         let (comparisons, source) = (self.of::<Comparison>(), checked.source.clone());
-        let (follows, promised) = (K::comparison(&checked.spec), checked.spec.name().to_owned());
+        let promised = checked.spec.name().to_owned();
         let later = |error: Error| {
             let detail = match K::JOB.learns {
                 true => format!("then_compare: {}", error.detail),
@@ -107,17 +107,32 @@ impl Jobs {
             };
             Error { detail, ..error }
         };
-        let check_promised = || {
-            let Some(comparison) = &follows else { return Ok(()) };
-            self.check_promised(comparison, &source)?;
+        // A spec without a name may get another one until its job is there.
+        let check_promised = |spec: &K::Spec| {
+            let Some(comparison) = K::comparison(spec) else { return Ok(()) };
+            self.check_promised(&comparison, &source)?;
             if K::JOB.learns { comparisons.check_free(registry, comparison.name()) } else { Ok(()) }
         };
-        check_promised().map_err(later)?;
-        if let Some(comparison) = follows.clone().filter(|_| K::JOB.learns) {
+        check_promised(&checked.spec).map_err(later)?;
+        if let Some(comparison) = K::comparison(&checked.spec).filter(|_| K::JOB.learns) {
             let pinned = comparisons.check_later(registry, comparison, &promised, &source).await;
             checked.schedules = pinned.map_err(later)?;
         }
-        self.of::<K>().start(registry, checked, || check_promised().map_err(later)).await
+        self.of::<K>().start(registry, checked, |spec| check_promised(spec).map_err(later)).await
+    }
+
+    /// Queues a failed or cancelled job again, to resume from its last checkpoint.
+    ///
+    /// # Errors
+    /// When there is none, it is done, running or queued, another one now excludes it, too many wait, or the comparison
+    /// that shall follow could not.
+    pub(crate) fn resume<K: Run>(&self, registry: &Registry, id: &str) -> Result<Arc<Record<K>>, Error> {
+        // One job at a time, so that no two are queued that exclude each other.
+        let _names = registry.names();
+        let record = self.of::<K>().get(id)?;
+        self.check_resumed(&record)?;
+        self.of::<K>().resume(&record)?;
+        Ok(record)
     }
 
     /// Registers the schedules of searches that are done again where they are missing: as after a disk that lost

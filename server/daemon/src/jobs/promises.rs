@@ -60,6 +60,32 @@ impl Jobs {
         Ok(())
     }
 
+    /// Checks that the comparison that a job is, or that is to follow it, takes nothing from others, and that no other
+    /// has its name.
+    pub(super) fn check_resumed<K: Run>(&self, record: &Record<K>) -> Result<(), Error> {
+        let (spec, source) = (record.spec(), record.source());
+        let ended = [JobState::Failed, JobState::Cancelled];
+        let Some(comparison) = K::comparison(&spec).filter(|_| ended.contains(&record.state())) else {
+            return Ok(());
+        };
+        let name = comparison.name();
+        if K::JOB.learns {
+            if self.followed_by(name).is_some_and(|search| search.id() == record.id()) {
+                return Ok(());
+            }
+            if self.of::<Comparison>().has(name) {
+                return Err(Error::conflict(format!(
+                    "comparison {name:?} has the name of the one that is to follow {} {:?}; remove it before you resume \
+                     the {0}",
+                    K::JOB.name,
+                    record.id()
+                )));
+            }
+            self.of::<Comparison>().check_excluded(&comparison, &source)?;
+        }
+        self.check_promised(&comparison, &source)
+    }
+
     /// Queues the comparisons that follow searches which are done.
     pub(super) fn follow_up(&self, registry: &Registry) {
         for (search, comparison) in self.promised().filter(|(search, _)| search.state() == JobState::Done) {

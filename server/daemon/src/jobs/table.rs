@@ -118,7 +118,7 @@ impl<K: Run> Table<K> {
     }
 
     /// Queues a job that was checked here, once the trainer finds it right too. What was promised to others is checked
-    /// `again` then, while nobody else can take a name.
+    /// `again` then, with its name, while nobody else can take one.
     ///
     /// # Errors
     /// When its name was taken meanwhile, too many wait, or there is no trainer that can run it; those of `again`.
@@ -126,20 +126,22 @@ impl<K: Run> Table<K> {
         &self,
         registry: &Registry,
         checked: Checked<K>,
-        again: impl Fn() -> Result<(), Error>,
+        again: impl Fn(&K::Spec) -> Result<(), Error>,
     ) -> Result<Arc<Record<K>>, Error> {
         let Checked { mut spec, source, schedules, named } = checked;
         self.check_room(&self.records())?;
         self.ask_trainer(&spec, &source.path).await?;
         let begun = {
             let _names = tokio::task::block_in_place(|| registry.names());
-            again()?;
+            if !named {
+                let name = self.free_name(registry, &self.records(), &spec);
+                spec.rename(name);
+            }
+            again(&spec)?;
             let mut records = self.records();
             self.check_room(&records)?;
             // Checked again under the lock: another request may have taken the name meanwhile.
-            if !named {
-                spec.rename(self.free_name(registry, &records, &spec));
-            } else if self.is_taken(registry, &records, spec.name()) {
+            if self.is_taken(registry, &records, spec.name()) {
                 return Err(name_taken::<K>(spec.name()));
             }
             check_excluded(&records, &spec, &source)?;
@@ -329,6 +331,11 @@ impl<K: Run> Table<K> {
         if self.is_taken(registry, &self.records(), name) { Err(name_taken::<K>(name)) } else { Ok(()) }
     }
 
+    /// Whether a name belongs to a job, or to a folder that cannot be read as one.
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.records().hold(name)
+    }
+
     /// Every job that this server hosts, with those that are being written to disk.
     pub(super) fn all(&self) -> Vec<Arc<Record<K>>> {
         self.records().all().cloned().collect()
@@ -354,14 +361,11 @@ impl<K: Run> Table<K> {
         Ok(record)
     }
 
-    /// Queues a failed or cancelled job again, to resume from its last checkpoint.
+    /// Queues a failed or cancelled job again, while nobody else can take a name.
     ///
     /// # Errors
-    /// When there is none, it is done, running or queued, another one now excludes it, or too many wait.
-    pub(crate) fn resume(&self, registry: &Registry, id: &str) -> Result<Arc<Record<K>>, Error> {
-        // One job at a time, so that no two are queued that exclude each other.
-        let _names = registry.names();
-        let record = self.get(id)?;
+    /// When it is done, running or queued, another one now excludes it, or too many wait.
+    pub(super) fn resume(&self, record: &Record<K>) -> Result<(), Error> {
         {
             let records = self.records();
             check_excluded(&records, &record.spec(), &record.source())?;
@@ -370,7 +374,15 @@ impl<K: Run> Table<K> {
         record.resume()?;
         self.count_states();
         self.workplace.queued.notify_one();
-        Ok(record)
+        Ok(())
+    }
+
+    /// Checks that no other job keeps one from being started.
+    ///
+    /// # Errors
+    /// When one does.
+    pub(super) fn check_excluded(&self, spec: &K::Spec, source: &Source) -> Result<(), Error> {
+        check_excluded(&self.records(), spec, source)
     }
 
     /// Removes a job that has ended, on disk first, with all that its trainer left. What it learned stays.

@@ -243,7 +243,7 @@ impl<K: Run> Record<K> {
     /// Its description in the API, with what became of its schedules in the registry.
     pub(crate) fn answer(&self, registry: &Registry) -> Job<K::Spec> {
         let live = self.live();
-        let Entry { mut spec, state, error, place, .. } = live.entry.clone();
+        let Entry { mut spec, state, error, place, follows, .. } = live.entry.clone();
         // With the sizes that it got when it began.
         if let Some(job) = &live.job {
             spec = job.spec().clone();
@@ -264,6 +264,7 @@ impl<K: Run> Record<K> {
             progress: self.told(&live),
             waiting: live.waiting.clone().filter(|_| !state.is_final()),
             finishing,
+            follows,
             notes: live.notes(registry),
             spec,
         }
