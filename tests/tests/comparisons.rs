@@ -303,6 +303,50 @@ fn a_search_keeps_name_and_test_split_for_its_comparison() {
     server.start_job(JOBS, &comparison(json!({ "name": "other" })));
 }
 
+/// A search that is resumed is followed by its own comparison, and by no other one of that name.
+#[test]
+fn a_search_is_resumed_only_if_its_comparison_can_follow() {
+    let Some(trainer) = trainer() else { return };
+    let server = Server::with_trainer(&trainer);
+    let busy = comparison(json!({ "name": "busy", "score": "val", "val_size": 64, "epochs": 400 }));
+    server.start_job(JOBS, &busy);
+    let then_compare = json!({ "arms": ["none", "mine"], "seeds": 1, "epochs": 1, "again": true });
+    server.start_search(&spec(json!({ "name": "mine", "epochs": 4, "then_compare": then_compare })));
+    let cancel = |jobs: &str, id: &str| server.send("DELETE", &format!("/v1/{jobs}/{id}"), b"").status;
+    assert_eq!(cancel("searches", "mine"), 200);
+    // Another one takes the name while nothing keeps it.
+    let other = json!({ "name": "mine-compared", "score": "val", "val_size": 64 });
+    server.start_job(JOBS, &comparison(other));
+    let resume = || server.send("POST", "/v1/searches/mine/resume", b"");
+    let refused = resume();
+    assert_eq!(refused.status, 409, "{}", refused.text());
+    assert!(refused.text().contains("mine-compared"), "{}", refused.text());
+    assert_eq!(server.search("mine")["state"], "cancelled");
+    assert_eq!(cancel(JOBS, "mine-compared"), 200);
+    assert_eq!(server.send("POST", "/v1/comparisons/mine-compared/remove", b"").status, 200);
+    assert_eq!(resume().status, 202);
+    assert_eq!(cancel(JOBS, "busy"), 200);
+    server.wait_for_state("mine", "done");
+    wait_for("the comparison", || (server.get("/v1/comparisons/mine-compared").status == 200).then_some(()));
+    let compared = server.wait_for_job(JOBS, "mine-compared", "done");
+    assert_eq!(compared["follows"], "mine");
+    let kept = server.send("POST", "/v1/comparisons/mine-compared/remove", b"");
+    assert_eq!(kept.status, 409, "its search would start it again");
+
+    // What a search follows is told apart on disk: that of another one is not taken for it.
+    let data = server.data();
+    drop(server);
+    let entry = data.path().join("comparisons/mine-compared/comparison.json");
+    let text = std::fs::read_to_string(&entry).unwrap();
+    let (fields, _) = text.rsplit_once(",\n  \"xxh3\"").unwrap();
+    std::fs::write(&entry, format!("{fields}\n}}").replace(r#""follows": "mine""#, r#""follows": "other""#))
+        .unwrap();
+    let server = Server::start_on(data, &["--trainer", &trainer]);
+    let error =
+        wait_for("the search to say so", || server.search("mine")["error"].as_str().map(str::to_owned));
+    assert!(error.contains("its comparison cannot start") && error.contains("mine-compared"), "{error}");
+}
+
 /// However close together they are asked for.
 #[test]
 fn of_two_that_would_open_one_test_split_one_is_resumed() {

@@ -65,6 +65,15 @@ pub struct JobAnswer<S, R> {
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     #[schema(required = false)]
     pub finishing: bool,
+    /// The search that it follows, if it is a comparison that was promised to one; absent otherwise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(required = false)]
+    pub follows: Option<String>,
+    /// Its schedules that were replaced or removed since it learned them or was requested with them, in words;
+    /// absent where there are none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schema(required = false)]
+    pub notes: Vec<String>,
     /// Its spec, with the server's defaults filled in.
     pub spec: S,
 }

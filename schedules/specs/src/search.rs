@@ -80,6 +80,8 @@ pub struct SearchResults {
     pub best_accuracy: Option<f64>,
     /// Name of the schedule that it learned, once done.
     pub schedule: Option<String>,
+    /// Digest of that schedule. Its name may be another's by now: then `notes` says so.
+    pub schedule_digest: Option<String>,
     /// Number of members.
     pub population: u32,
     /// The members, once the search has started.

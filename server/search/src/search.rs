@@ -214,9 +214,11 @@ impl Run for Search {
             age: member.age,
             parent: member.parent,
         };
+        let learned = search.and_then(|search| search.schedule.as_ref());
         SearchResults {
             best_accuracy: search.and_then(Search::best_accuracy),
             schedule: is_done.then(|| spec.name.clone()),
+            schedule_digest: learned.filter(|_| is_done).map(|schedule| schedule.digest().to_string()),
             population: spec.population,
             members: members.iter().map(member).collect(),
         }

@@ -101,7 +101,7 @@ impl Shown for Watched {
 
     fn details(remote: &Remote, job: &Answer<Watched>) {
         tables(&job.spec, &job.results);
-        show_command(remote, &job.results);
+        show_command(remote, job);
     }
 
     fn happened(&mut self, event: ComparisonEvent, bar: Option<&ProgressBar>) {
@@ -133,13 +133,13 @@ impl Shown for Watched {
     fn ended(&self, remote: &Remote, job: &Answer<Watched>) {
         output::line(format_args!("done in {:.1} s", job.seconds));
         tables(&job.spec, &job.results);
-        show_command(remote, &job.results);
+        show_command(remote, job);
     }
 }
 
-/// Prints the command that streams the recommended arm.
-fn show_command(remote: &Remote, results: &ComparisonResults) {
-    if let Some(command) = &results.stream_command {
+/// Prints the command that streams the recommended arm, unless a name may be that of another schedule by now.
+fn show_command(remote: &Remote, job: &Answer<Watched>) {
+    if let Some(command) = job.results.stream_command.as_ref().filter(|_| job.notes.is_empty()) {
         let command = command.strip_prefix("pba ").unwrap_or(command);
         output::line(format_args!("train with it: {}", remote.command(command)));
     }

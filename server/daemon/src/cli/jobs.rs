@@ -251,14 +251,21 @@ pub(crate) async fn run<S: Shown>(remote: &Remote, command: Command) -> anyhow::
         output::line(format_args!("waits: {reason}"));
     }
     S::details(remote, &job);
+    show_notes(&job.notes);
     Ok(None)
 }
 
-/// Follows a job that another one starts when it is done: a moment later.
-pub(crate) async fn watch_next<S: Shown>(remote: &Remote, id: &str) -> anyhow::Result<()> {
+/// Follows a job that another one, `followed`, starts when it is done: a moment later.
+pub(crate) async fn watch_next<S: Shown>(remote: &Remote, followed: &str, id: &str) -> anyhow::Result<()> {
     let interrupt = interrupt()?;
     let mut tries = 0;
-    while let Err(error) = one::<S>(remote, Method::GET, id, "").await {
+    let is_there = async || {
+        let job: Answer<S> = remote.read(&one::<S>(remote, Method::GET, id, "").await?)?;
+        let name = S::Run::JOB.name;
+        anyhow::ensure!(job.follows.as_deref() == Some(followed), "{name} {id} does not follow {followed}");
+        Ok(())
+    };
+    while let Err(error) = is_there().await {
         tries += 1;
         if tries > 100 {
             return Err(error);
@@ -359,11 +366,19 @@ async fn watch<S: Shown>(remote: &Remote, id: &str, mut interrupt: Signal) -> an
     let Some(job) = last else { bail!("the server's events ended without the state of the {name}") };
     match job.state {
         JobState::Done if remote.json => {}
-        JobState::Done => seen.ended(remote, &job),
+        JobState::Done => {
+            seen.ended(remote, &job);
+            show_notes(&job.notes);
+        }
         JobState::Failed => bail!("the {name} failed: {}", job.error.unwrap_or_default()),
         state => bail!("the {name} was {state}"),
     }
     Ok(job)
+}
+
+/// Prints what has become of a job's schedules.
+fn show_notes(notes: &[String]) {
+    notes.iter().for_each(|note| output::line(format_args!("note: {note}")));
 }
 
 /// Prints where a job trains.

@@ -108,19 +108,29 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
         Command::Schedule { id } => {
             let answer = jobs::one::<Members>(remote, Method::GET, &id, "").await?;
             let job: Answer<Members> = remote.read(&answer)?;
-            let Some(name) = job.results.schedule else {
+            if job.results.schedule.is_none() {
                 bail!("search {id} is {}; its schedule is available when it is done", job.state);
-            };
-            let path = format!("/v1/schedules/{name}");
-            output::bytes(&remote.client()?.request(Method::GET, &path, None).await?);
+            }
+            job.notes.iter().for_each(|note| tracing::warn!("{note}"));
+            output::bytes(&jobs::one::<Members>(remote, Method::GET, &id, "/schedule").await?);
             None
         }
     };
     // Did it help? The answer comes in the same place.
-    match watched.map(|job| job.spec.comparison()).transpose()?.flatten() {
-        Some(comparison) => jobs::watch_next::<compare::Watched>(remote, &comparison.name).await,
+    let Some(search) = watched else { return Ok(()) };
+    match search.spec.comparison()? {
+        Some(comparison) => follow(remote, &search.id, &comparison.name).await,
         None => Ok(()),
     }
+}
+
+/// Watches the comparison that follows a search.
+async fn follow(remote: &Remote, search: &str, comparison: &str) -> anyhow::Result<()> {
+    let watched = jobs::watch_next::<compare::Watched>(remote, search, comparison).await;
+    let Err(error) = watched else { return Ok(()) };
+    let job: Answer<Members> = remote.read(&jobs::one::<Members>(remote, Method::GET, search, "").await?)?;
+    // The search knows why its comparison did not begin.
+    Err(job.error.map_or(error, |reason| anyhow::anyhow!("search {search}: {reason}")))
 }
 
 /// Whether no op of a schedule's document is ever applied.
@@ -233,13 +243,15 @@ impl Shown for Members {
     }
 
     fn ended(&self, remote: &Remote, job: &Answer<Members>) {
-        let name = &job.id;
-        output::line(format_args!(
-            "done in {:.1} s, best validation accuracy {}\nschedule {name}; stream with it: {}",
-            job.seconds,
-            percent(job.results.best_accuracy),
-            remote.command(format_args!("stream --dataset {} --schedule {name}", job.dataset))
-        ));
+        let (name, best) = (&job.id, percent(job.results.best_accuracy));
+        output::line(format_args!("done in {:.1} s, best validation accuracy {best}", job.seconds));
+        // The name may be another's by now.
+        let command = match job.notes.is_empty() {
+            true => remote.command(format_args!("stream --dataset {} --schedule {name}", job.dataset)),
+            false => remote.command(format_args!("search schedule {name}")),
+        };
+        let how = if job.notes.is_empty() { "stream with it" } else { "print it" };
+        output::line(format_args!("schedule {name}; {how}: {command}"));
         if let Some(comparison) = job.spec.comparison().ok().flatten() {
             output::line(format_args!("whether it helps: comparison {}", comparison.name));
         }

@@ -23,7 +23,7 @@ use crate::http::read;
 )]
 pub(crate) async fn plot(State(app): State<Arc<App>>, Path(id): Path<String>) -> Result<Response, Error> {
     let plot = move |app: &App| {
-        let answer = app.jobs.of::<Comparison>().get(&id)?.answer();
+        let answer = app.jobs.of::<Comparison>().get(&id)?.answer(&app.registry);
         Ok(draw::comparison::draw(&answer.spec, &answer.results))
     };
     let svg = read(app, plot).await?;
@@ -40,9 +40,10 @@ pub(crate) async fn plot(State(app): State<Arc<App>>, Path(id): Path<String>) ->
 )]
 pub(crate) async fn report(State(app): State<Arc<App>>, Path(id): Path<String>) -> Result<Response, Error> {
     let report = move |app: &App| {
-        let answer = app.jobs.of::<Comparison>().get(&id)?.answer();
+        let answer = app.jobs.of::<Comparison>().get(&id)?.answer(&app.registry);
         let place = answer.place.as_ref().map(|place| format!(" on {place}")).unwrap_or_default();
-        let circumstances = format!("Trained for {} s{place}.", answer.seconds);
+        let notes: String = answer.notes.iter().map(|note| format!("\n\nNote: {note}.")).collect();
+        let circumstances = format!("Trained for {} s{place}.{notes}", answer.seconds);
         Ok(markdown(&answer.spec, &answer.results, Some(&circumstances)))
     };
     let text = read(app, report).await?;

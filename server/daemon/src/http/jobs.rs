@@ -26,7 +26,6 @@ use utoipa::openapi::{ContentBuilder, HttpMethod, Ref, RefOr, Required, Response
 use utoipa::{PartialSchema, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 
-use crate::apart::Apart;
 use crate::app::App;
 use crate::error::Error;
 use crate::http::extract::JsonBody;
@@ -158,14 +157,14 @@ fn one_property(name: &str, schema: ArrayBuilder) -> RefOr<Schema> {
 async fn list<K: Run>(State(app): State<Arc<App>>) -> Result<Response, Error> {
     let list = |app: &App| {
         let records = app.jobs.of::<K>().list();
-        let elements = || records.iter().map(|record| record.answer());
+        let elements = || records.iter().map(|record| record.answer(&app.registry));
         json(&app.engine, &List { name: K::JOB.plural, elements })
     };
     read(app, list).await
 }
 
 async fn show<K: Run>(State(app): State<Arc<App>>, Path(id): Path<String>) -> Result<Response, Error> {
-    read(app, move |app| json(&app.engine, &app.jobs.of::<K>().get(&id)?.answer())).await
+    read(app, move |app| json(&app.engine, &app.jobs.of::<K>().get(&id)?.answer(&app.registry))).await
 }
 
 async fn start<K: Run>(State(app): State<Arc<App>>, JsonBody(body): JsonBody) -> Result<Response, Error> {
@@ -176,18 +175,19 @@ async fn start<K: Run>(State(app): State<Arc<App>>, JsonBody(body): JsonBody) ->
     };
     let record = app.apart.start(start).await?;
     let location = format!("/v1/{}/{}", K::JOB.plural, record.id());
-    Ok((StatusCode::ACCEPTED, [(header::LOCATION, location)], Json(record.answer())).into_response())
+    Ok((StatusCode::ACCEPTED, [(header::LOCATION, location)], Json(record.answer(&app.registry)))
+        .into_response())
 }
 
 async fn cancel<K: Run>(
     State(app): State<Arc<App>>,
     Path(id): Path<String>,
 ) -> Result<Json<Job<K::Spec>>, Error> {
-    let record = change(app, move |app| app.jobs.of::<K>().cancel(&id)).await?;
+    let record = change(Arc::clone(&app), move |app| app.jobs.of::<K>().cancel(&id)).await?;
     // A trainer ends between two steps; wait for it, so that the answer is the last word.
     let mut changes = record.watch();
     while !record.state().is_final() && changes.changed().await.is_ok() {}
-    Ok(Json(record.answer()))
+    Ok(Json(record.answer(&app.registry)))
 }
 
 async fn resume<K: Run>(
@@ -195,8 +195,8 @@ async fn resume<K: Run>(
     Path(id): Path<String>,
 ) -> Result<(StatusCode, Json<Job<K::Spec>>), Error> {
     let resume = move |app: &App| {
-        let record = app.jobs.of::<K>().resume(&app.registry, &id)?;
-        Ok((StatusCode::ACCEPTED, Json(record.answer())))
+        let record = app.jobs.resume::<K>(&app.registry, &id)?;
+        Ok((StatusCode::ACCEPTED, Json(record.answer(&app.registry))))
     };
     change(app, resume).await
 }
@@ -205,7 +205,7 @@ async fn remove<K: Run>(
     State(app): State<Arc<App>>,
     Path(id): Path<String>,
 ) -> Result<Json<Job<K::Spec>>, Error> {
-    change(app, move |app| Ok(Json(app.jobs.remove::<K>(&id)?.answer()))).await
+    change(app, move |app| Ok(Json(app.jobs.remove::<K>(&id)?.answer(&app.registry)))).await
 }
 
 async fn events<K: Run>(
@@ -213,8 +213,7 @@ async fn events<K: Run>(
     Path(id): Path<String>,
     headers: HeaderMap,
 ) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>>>, Error> {
-    let apart = app.apart.clone();
-    let record = read(app, move |app| app.jobs.of::<K>().get(&id)).await?;
+    let record = read(Arc::clone(&app), move |app| app.jobs.of::<K>().get(&id)).await?;
     let seen = match headers.get("last-event-id") {
         None => 0,
         Some(value) => {
@@ -224,7 +223,7 @@ async fn events<K: Run>(
     };
     let (changes, ready) = (record.watch(), VecDeque::new());
     let mark = Mark::default();
-    let watcher = Watcher { apart, changes, record, seen, mark, state: None, progress: None, ready };
+    let watcher = Watcher { app, changes, record, seen, mark, state: None, progress: None, ready };
     let events = unfold(watcher, |mut watcher| async move {
         let event = watcher.next().await?;
         Some((Ok(event), watcher))
@@ -234,7 +233,7 @@ async fn events<K: Run>(
 
 /// A client that watches a job.
 struct Watcher<K: Run> {
-    apart: Apart,
+    app: Arc<App>,
     record: Arc<Record<K>>,
     changes: watch::Receiver<u64>,
     /// Lines of the journal that the client has received.
@@ -287,7 +286,7 @@ impl<K: Run> Watcher<K> {
         }
         if self.state.as_ref() != Some(&state) {
             self.state = Some(state);
-            self.ready.push_back(event(STATE, &self.record.answer()));
+            self.ready.push_back(event(STATE, &self.record.answer(&self.app.registry)));
         }
         Some(true)
     }
@@ -303,7 +302,7 @@ impl<K: Run> Watcher<K> {
             Ok((lines, mark))
         };
         let id = self.record.id();
-        match self.apart.watch(read).await {
+        match self.app.apart.watch(read).await {
             Ok((lines, mark)) if !lines.is_empty() => {
                 self.mark = mark;
                 Some(lines)

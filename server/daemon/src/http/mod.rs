@@ -96,6 +96,7 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .routes(routes!(schedules::show))
         .routes(routes!(schedules::plot))
         .routes(routes!(searches::plot))
+        .routes(routes!(searches::schedule))
         .routes(routes!(comparisons::plot))
         .routes(routes!(comparisons::report))
         .routes(routes!(operations::metrics))
@@ -198,7 +199,7 @@ async fn observe(
 
 /// Whether a route needs the schedules as they are now.
 fn asks_for_schedules(route: &str) -> bool {
-    route.starts_with("/v1/schedules") || route.contains("/epochs/")
+    route.starts_with("/v1/") && (!route.starts_with("/v1/datasets") || route.contains("/epochs/"))
 }
 
 /// Takes over what the server that writes to the data directory has changed in its schedules. If the disk does

@@ -6,7 +6,7 @@ use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use pba_schedules::formats;
+use pba_schedules::{Schedule, formats};
 use pba_types::{NAME_SHOWN, check_name, names_allowed, shortened};
 use pba_wire::schedules::{PutSchedule, ScheduleList, ScheduleSummary};
 
@@ -34,12 +34,16 @@ pub(crate) async fn list(State(app): State<Arc<App>>) -> Result<Response, Error>
     responses((status = 200, description = "The schedule", body = Object), NotFound),
 )]
 pub(crate) async fn show(State(app): State<Arc<App>>, Path(name): Path<String>) -> Result<Response, Error> {
-    let schedule = app.registry.get(&name)?;
+    Ok(document(&*app.registry.get(&name)?).into_response())
+}
+
+/// The answer that is a schedule.
+pub(super) fn document(schedule: &Schedule) -> impl IntoResponse + use<> {
     let headers = [
         (header::CONTENT_TYPE, "application/json".to_owned()),
         (header::ETAG, format!("\"{}\"", schedule.digest())),
     ];
-    Ok((headers, formats::json::write(&schedule)).into_response())
+    (headers, formats::json::write(schedule))
 }
 
 /// Adds a schedule in any supported format: `pba-schedule/1` or `/2`, or a lineage log.

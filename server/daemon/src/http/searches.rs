@@ -13,7 +13,7 @@ use crate::app::App;
 use crate::draw;
 use crate::error::Error;
 use crate::http::problem::{Conflict, DiskFull, NotFound};
-use crate::http::{change, read};
+use crate::http::{change, read, schedules};
 
 /// Plots the population's scores with the winner's lineage, and the schedule learned so far.
 #[utoipa::path(
@@ -34,6 +34,22 @@ pub(crate) async fn plot(State(app): State<Arc<App>>, Path(id): Path<String>) ->
     Ok(([(header::CONTENT_TYPE, "image/svg+xml")], svg).into_response())
 }
 
+/// Returns the schedule that a search learned, though its name may have been given to another one since.
+#[utoipa::path(
+    get,
+    path = "/v1/searches/{search}/schedule",
+    tag = "searches",
+    params(("search" = String, Path, description = "Its id")),
+    responses((status = 200, description = "The schedule, with its digest as the entity tag", body = Object), NotFound, Conflict),
+)]
+pub(crate) async fn schedule(
+    State(app): State<Arc<App>>,
+    Path(id): Path<String>,
+) -> Result<impl IntoResponse, Error> {
+    let learned = move |app: &App| app.jobs.of::<Search>().get(&id)?.learned();
+    Ok(schedules::document(&read(app, learned).await?))
+}
+
 /// Has a search end with its generation, with the schedule of the best member so far.
 ///
 /// That is the generation that it trains, or trains next; then it is done, as if all its epochs were trained. It
@@ -52,7 +68,7 @@ pub(crate) async fn finish(
     let finish = move |app: &App| {
         let record = app.jobs.of::<Search>().get(&id)?;
         record.finish()?;
-        Ok((StatusCode::ACCEPTED, Json(record.answer())))
+        Ok((StatusCode::ACCEPTED, Json(record.answer(&app.registry))))
     };
     change(app, finish).await
 }

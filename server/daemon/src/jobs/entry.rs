@@ -46,6 +46,9 @@ pub(super) struct Entry<S> {
     pub(super) state: JobState,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) error: Option<String>,
+    /// The search that it follows, if it is a comparison that was promised to one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) follows: Option<String>,
     /// Time spent training, over all runs that ended cleanly.
     pub(super) seconds: f64,
     /// Where its trainer ran last.
@@ -73,12 +76,12 @@ impl Source {
 }
 
 impl<S: Spec + Serialize> Entry<S> {
-    /// That of a new job, which waits.
-    pub(super) fn new(spec: S, source: Source, created: u128) -> Entry<S> {
+    /// That of a new job, which waits. It was requested so many milliseconds after 1970, or follows another one.
+    pub(super) fn new(spec: S, source: Source, created: u128, follows: Option<&str>) -> Entry<S> {
         let Source { path: source, test_digest } = source;
         let (state, error, place) = (JobState::Queued, None, None);
-        let (seconds, schedule_removed) = (0.0, false);
-        Entry { spec, source, test_digest, created, state, error, seconds, place, schedule_removed }
+        let (seconds, schedule_removed, follows) = (0.0, false, follows.map(str::to_owned));
+        Entry { spec, source, test_digest, created, state, error, seconds, place, schedule_removed, follows }
     }
 
     /// Where the job's images are.
@@ -141,6 +144,22 @@ fn save_in<S: Serialize>(path: &Path, entry: &Entry<S>) -> Result<(), Error> {
     pba_files::replace(path, text.as_bytes()).map_err(|error| Error::disk("write", path, &error))
 }
 
+/// Digests of schedules, by name.
+pub(super) type Digests = BTreeMap<String, String>;
+
+/// The digests of the schedules that a job is requested with.
+pub(super) fn digests_of(schedules: &[Arc<Schedule>]) -> Digests {
+    let digest = |schedule: &Arc<Schedule>| (schedule.name().to_owned(), schedule.digest().to_string());
+    schedules.iter().map(digest).collect()
+}
+
+/// The digests of the schedules that a job was requested with, as far as its folder tells: those of older versions say
+/// nothing, and of damage its trainer tells.
+pub(super) fn digests_in(directory: &Path) -> Digests {
+    let text = pba_files::read_text(&directory.join(files::SCHEDULE_DIGESTS), ENTRY_BYTES_MAX);
+    text.ok().and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default()
+}
+
 /// Creates the folder of a new job, with the schedules that its trainer needs.
 ///
 /// # Errors
@@ -159,8 +178,7 @@ pub(super) fn create_folder<K: Run>(
         .permissions(std::fs::Permissions::from_mode(0o755))
         .tempdir_in(parent)
         .map_err(cannot_create)?;
-    let digests: BTreeMap<_, _> =
-        schedules.iter().map(|schedule| (schedule.name(), schedule.digest().to_string())).collect();
+    let digests = digests_of(schedules);
     if !digests.is_empty() {
         let path = made.path().join(files::SCHEDULE_DIGESTS);
         let text = serde_json::to_vec_pretty(&digests).map_err(Error::internal)?;
@@ -277,7 +295,8 @@ mod tests {
     fn an_entry_that_is_damaged_anywhere_is_seen_and_the_request_is_there() {
         let folder = tempfile::tempdir().unwrap();
         let spec = SearchSpec::from_json(r#"{"name": "mine", "epochs": 12}"#).unwrap();
-        let entry = Entry::new(spec.clone(), Source { path: "shapes".to_owned(), test_digest: None }, 0);
+        let source = Source { path: "shapes".to_owned(), test_digest: None };
+        let entry = Entry::new(spec.clone(), source, 0, None);
         let directory = folder.path().join("mine");
         create_folder::<Search>(&directory, &entry, &[]).unwrap();
         let path = path_in::<Search>(&directory);

@@ -8,6 +8,7 @@
 mod counts;
 mod entry;
 mod places;
+mod promises;
 pub(crate) mod record;
 mod supervisor;
 pub(crate) mod table;
@@ -20,14 +21,13 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use pba_search::{Comparison, ComparisonSpec, Run, Search, Spec};
+use pba_search::{Comparison, Run, Search, Spec};
 use pba_wire::jobs::JobState;
 use tokio::sync::{Notify, Semaphore, watch};
 
 use crate::catalog::datasets::Catalog;
 use crate::catalog::schedules::Registry;
 use crate::error::Error;
-use crate::jobs::entry::Source;
 use crate::jobs::record::Record;
 use crate::jobs::supervisor::Waiting;
 use crate::jobs::table::Table;
@@ -37,9 +37,6 @@ use crate::metrics::Metrics;
 
 /// Most trainers that are asked at a time whether a job could run.
 const CHECKS_MAX: usize = 2;
-
-/// Begins the complaint of a search whose comparison is not there yet.
-const NO_COMPARISON: &str = "its comparison cannot start";
 
 /// Every job, by kind.
 pub(crate) struct Jobs {
@@ -111,9 +108,9 @@ impl Jobs {
         registry: &Registry,
         body: &[u8],
     ) -> Result<Arc<Record<K>>, Error> {
-        let checked = self.of::<K>().check(catalog, registry, body)?;
+        let mut checked = self.of::<K>().check(catalog, registry, body)?;
         let (comparisons, source) = (self.of::<Comparison>(), checked.source.clone());
-        let (follows, promised) = (K::comparison(&checked.spec), checked.spec.name().to_owned());
+        let promised = checked.spec.name().to_owned();
         let later = |error: Error| {
             let detail = match K::JOB.learns {
                 true => format!("then_compare: {}", error.detail),
@@ -121,59 +118,32 @@ impl Jobs {
             };
             Error { detail, ..error }
         };
-        let check_promised = || {
-            let Some(comparison) = &follows else { return Ok(()) };
-            self.check_promised(comparison, &source)?;
+        // A spec without a name may get another one until its job is there.
+        let check_promised = |spec: &K::Spec| {
+            let Some(comparison) = K::comparison(spec) else { return Ok(()) };
+            self.check_promised(&comparison, &source)?;
             if K::JOB.learns { comparisons.check_free(registry, comparison.name()) } else { Ok(()) }
         };
-        check_promised().map_err(later)?;
-        if let Some(comparison) = follows.clone().filter(|_| K::JOB.learns) {
-            comparisons.check_later(registry, comparison, &promised, &source).await.map_err(later)?;
+        check_promised(&checked.spec).map_err(later)?;
+        if let Some(comparison) = K::comparison(&checked.spec).filter(|_| K::JOB.learns) {
+            let pinned = comparisons.check_later(registry, comparison, &promised, &source).await;
+            checked.schedules = pinned.map_err(later)?;
         }
-        self.of::<K>().start(registry, checked, || check_promised().map_err(later)).await
+        self.of::<K>().start(registry, checked, |spec| check_promised(spec).map_err(later)).await
     }
 
-    /// The comparisons that are to follow searches, and are not there yet.
-    fn promised(&self) -> impl Iterator<Item = (Arc<Record<Search>>, ComparisonSpec)> + '_ {
-        let searches = self.of::<Search>().all().into_iter();
-        let ended = [JobState::Failed, JobState::Cancelled];
-        let searches = searches.filter(move |search| !ended.contains(&search.state()));
-        let promised =
-            searches.filter_map(|search| Search::comparison(&search.spec()).map(|spec| (search, spec)));
-        promised.filter(|(_, spec)| !self.of::<Comparison>().has(spec.name()))
-    }
-
-    /// Checks that a comparison takes neither name nor test split from one that is to follow a search. One
-    /// that could not start when it should have blocks no other.
-    fn check_promised(&self, asked: &ComparisonSpec, source: &Source) -> Result<(), Error> {
-        let is_kept = |search: &Record<Search>| search.state() != JobState::Done || search.error().is_none();
-        for (search, promised) in self.promised().filter(|(search, _)| is_kept(search)) {
-            if promised.name() == asked.name() {
-                let (name, search) = (asked.name(), search.id());
-                let detail =
-                    format!("the name {name:?} is kept for the comparison that follows search {search:?}");
-                return Err(Error::conflict(detail));
-            }
-            if let Some(reason) = asked.conflict(&promised, search.source().shares_test_split(source)) {
-                return Err(Error::spec(&reason));
-            }
-        }
-        Ok(())
-    }
-
-    /// Queues the comparisons that follow searches which are done.
-    fn follow_up(&self, registry: &Registry) {
-        for (search, comparison) in self.promised().filter(|(search, _)| search.state() == JobState::Done) {
-            let queued = self.of::<Comparison>().start_later(registry, comparison, search.source());
-            match queued {
-                Err(error) => search.complain(Some(format!("{NO_COMPARISON}: {}", error.detail))),
-                // Another complaint stands.
-                Ok(()) if search.error().is_some_and(|told| told.starts_with(NO_COMPARISON)) => {
-                    search.complain(None);
-                }
-                Ok(()) => {}
-            }
-        }
+    /// Queues a failed or cancelled job again, to resume from its last checkpoint.
+    ///
+    /// # Errors
+    /// When there is none, it is done, running or queued, another one now excludes it, too many wait, or the comparison
+    /// that shall follow could not.
+    pub(crate) fn resume<K: Run>(&self, registry: &Registry, id: &str) -> Result<Arc<Record<K>>, Error> {
+        // One job at a time, so that no two are queued that exclude each other.
+        let _names = registry.names();
+        let record = self.of::<K>().get(id)?;
+        self.check_resumed(&record)?;
+        self.of::<K>().resume(&record)?;
+        Ok(record)
     }
 
     /// Registers the schedules of searches that are done again where they are missing: as after a disk that lost
@@ -209,12 +179,8 @@ impl Jobs {
     /// When there is none, it waits or runs, a search would start it again, or the disk does not take it: then it
     /// stays.
     pub(crate) fn remove<K: Run>(&self, id: &str) -> Result<Arc<Record<K>>, Error> {
-        let follows = |search: &Arc<Record<Search>>| {
-            let comparison = Search::comparison(&search.spec());
-            comparison.is_some_and(|comparison| comparison.name() == id)
-        };
         if TypeId::of::<K>() == TypeId::of::<Comparison>()
-            && let Some(search) = self.of::<Search>().list().iter().find(|search| follows(search))
+            && let Some(search) = self.followed_by(id)
         {
             let detail = format!("comparison {id:?} follows search {:?}; remove that before", search.id());
             return Err(Error::conflict(detail));

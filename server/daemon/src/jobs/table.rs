@@ -20,7 +20,7 @@ use crate::catalog::datasets::Catalog;
 use crate::catalog::schedules::Registry;
 use crate::error::{Cause, Error};
 use crate::jobs::counts;
-use crate::jobs::entry::{FolderState, Source, is_passing};
+use crate::jobs::entry::{Entry, FolderState, Source, is_passing};
 use crate::jobs::record::Record;
 use crate::jobs::workplace::Workplace;
 
@@ -62,8 +62,8 @@ pub(super) struct Checked<K: Run> {
     pub(super) spec: K::Spec,
     /// Where its images are.
     pub(super) source: Source,
-    /// The schedules that the trainer needs.
-    schedules: Vec<Arc<Schedule>>,
+    /// The schedules that the trainer needs, or that of the comparison that follows.
+    pub(super) schedules: Vec<Arc<Schedule>>,
     /// Whether the client chose the name.
     named: bool,
 }
@@ -144,7 +144,7 @@ impl<K: Run> Table<K> {
     }
 
     /// Queues a job that was checked here, once the trainer finds it right too. What was promised to others is checked
-    /// `again` then, while nobody else can take a name.
+    /// `again` then, with its name, while nobody else can take one.
     ///
     /// # Errors
     /// When its name was taken meanwhile, too many wait, or there is no trainer that can run it; those of `again`.
@@ -152,24 +152,26 @@ impl<K: Run> Table<K> {
         &self,
         registry: &Registry,
         checked: Checked<K>,
-        again: impl Fn() -> Result<(), Error>,
+        again: impl Fn(&K::Spec) -> Result<(), Error>,
     ) -> Result<Arc<Record<K>>, Error> {
         let Checked { mut spec, source, schedules, named } = checked;
         self.check_room(&self.records())?;
         self.ask_trainer(&spec, &source.path).await?;
         let begun = {
             let _names = tokio::task::block_in_place(|| registry.names());
-            again()?;
+            if !named {
+                let name = self.free_name(registry, &self.records(), &spec);
+                spec.rename(name);
+            }
+            again(&spec)?;
             let mut records = self.records();
             self.check_room(&records)?;
             // Checked again under the lock: another request may have taken the name meanwhile.
-            if !named {
-                spec.rename(self.free_name(registry, &records, &spec));
-            } else if self.is_taken(registry, &records, spec.name()) {
+            if self.is_taken(registry, &records, spec.name()) {
                 return Err(name_taken::<K>(spec.name()));
             }
             check_excluded(&records, &spec, &source)?;
-            self.begin(&mut records, spec, source)
+            self.begin(&mut records, spec, source, None)
         };
         let record = self.add(begun, &schedules)?;
         tracing::info!(id = record.id(), "{} queued", K::JOB.name);
@@ -178,9 +180,16 @@ impl<K: Run> Table<K> {
         Ok(record)
     }
 
-    /// Takes the name of a new job.
-    fn begin(&self, records: &mut Records<K>, spec: K::Spec, source: Source) -> Arc<Record<K>> {
-        let record = Arc::new(Record::begun(&self.directory, spec, source, self.workplace.latest.now()));
+    /// Takes the name of a new job, which may follow another one.
+    fn begin(
+        &self,
+        records: &mut Records<K>,
+        spec: K::Spec,
+        source: Source,
+        follows: Option<&str>,
+    ) -> Arc<Record<K>> {
+        let entry = Entry::new(spec, source, self.workplace.latest.now(), follows);
+        let record = Arc::new(Record::begun(&self.directory, entry));
         records.begun.insert(record.id().to_owned(), Arc::clone(&record));
         record
     }
@@ -210,7 +219,8 @@ impl<K: Run> Table<K> {
         trainer.check::<K>(spec, source, cache).await
     }
 
-    /// Checks a job that another one will start, with the schedule `promised` that this will learn.
+    /// Checks a job that another one will start, with the schedule `promised` that this will learn; gives its other
+    /// schedules.
     ///
     /// # Errors
     /// When it could not be started now.
@@ -220,30 +230,34 @@ impl<K: Run> Table<K> {
         mut spec: K::Spec,
         promised: &str,
         source: &Source,
-    ) -> Result<(), Error> {
+    ) -> Result<Vec<Arc<Schedule>>, Error> {
         check_excluded(&self.records(), &spec, source)?;
-        schedules_of::<K>(registry, &mut spec, Some(promised))?;
-        self.ask_trainer(&spec, &source.path).await
+        let schedules = schedules_of::<K>(registry, &mut spec, Some(promised))?;
+        self.ask_trainer(&spec, &source.path).await?;
+        Ok(schedules)
     }
 
-    /// Queues a job that another one starts, unless it is there already.
+    /// Queues a job that follows one that is done, with the schedules that this learned and was requested with.
     ///
     /// # Errors
-    /// When a schedule is gone, or its folder cannot be written.
-    pub(super) fn start_later(
+    /// When its name was taken, a schedule is gone or was replaced, or its folder cannot be written.
+    pub(super) fn start_later<F: Run>(
         &self,
         registry: &Registry,
         mut spec: K::Spec,
-        source: Source,
+        followed: &Record<F>,
     ) -> Result<(), Error> {
+        let names = registry.names();
         let mut records = self.records();
         if records.hold(spec.name()) {
-            return Ok(());
+            return Err(name_taken::<K>(spec.name()));
         }
+        let source = followed.source();
         check_excluded(&records, &spec, &source)?;
         let schedules = schedules_of::<K>(registry, &mut spec, None)?;
-        let begun = self.begin(&mut records, spec, source);
-        drop(records);
+        schedules.iter().try_for_each(|schedule| followed.check_same(schedule))?;
+        let begun = self.begin(&mut records, spec, source, Some(followed.id()));
+        drop((records, names));
         let record = self.add(begun, &schedules)?;
         tracing::info!(id = record.id(), "{} queued", K::JOB.name);
         self.count_states();
@@ -343,7 +357,7 @@ impl<K: Run> Table<K> {
         if self.is_taken(registry, &self.records(), name) { Err(name_taken::<K>(name)) } else { Ok(()) }
     }
 
-    /// Whether there is a job with a name.
+    /// Whether a name belongs to a job, or to a folder that cannot be read as one.
     pub(super) fn has(&self, name: &str) -> bool {
         self.records().hold(name)
     }
@@ -373,14 +387,11 @@ impl<K: Run> Table<K> {
         Ok(record)
     }
 
-    /// Queues a failed or cancelled job again, to resume from its last checkpoint.
+    /// Queues a failed or cancelled job again, while nobody else can take a name.
     ///
     /// # Errors
-    /// When there is none, it is done, running or queued, another one now excludes it, or too many wait.
-    pub(crate) fn resume(&self, registry: &Registry, id: &str) -> Result<Arc<Record<K>>, Error> {
-        // One job at a time, so that no two are queued that exclude each other.
-        let _names = registry.names();
-        let record = self.get(id)?;
+    /// When it is done, running or queued, another one now excludes it, or too many wait.
+    pub(super) fn resume(&self, record: &Record<K>) -> Result<(), Error> {
         {
             let records = self.records();
             check_excluded(&records, &record.spec(), &record.source())?;
@@ -389,7 +400,15 @@ impl<K: Run> Table<K> {
         record.resume()?;
         self.count_states();
         self.workplace.queued.notify_one();
-        Ok(record)
+        Ok(())
+    }
+
+    /// Checks that no other job keeps one from being started.
+    ///
+    /// # Errors
+    /// When one does.
+    pub(super) fn check_excluded(&self, spec: &K::Spec, source: &Source) -> Result<(), Error> {
+        check_excluded(&self.records(), spec, source)
     }
 
     /// Removes a job that has ended, on disk first, with all that its trainer left. What it learned stays.

@@ -2,6 +2,7 @@
 
 mod asked;
 mod lines;
+mod schedules;
 mod told;
 
 use std::io::ErrorKind;
@@ -16,8 +17,9 @@ use pba_search::{Progress, Run, Spec, SpecError, TrainingPlace};
 use pba_wire::jobs::{Job, JobAnswer, JobState};
 use tokio::sync::{Notify, watch};
 
+use crate::catalog::schedules::Registry;
 use crate::error::{Cause, Error};
-use crate::jobs::entry::{self, Entry, OnDisk, Source};
+use crate::jobs::entry::{self, Digests, Entry, OnDisk, Source};
 use crate::jobs::record::lines::Tail;
 
 pub(crate) use crate::jobs::record::lines::{Lines, Mark};
@@ -28,6 +30,8 @@ pub(crate) type Standing = (JobState, Option<TrainingPlace>);
 /// The part that changes while a job runs.
 struct Live<K: Run> {
     entry: Entry<K::Spec>,
+    /// The schedules that it was requested with.
+    digests: Digests,
     /// Whether it is cancelled, on disk, and its trainer has not ended yet.
     is_cancelled: bool,
     /// Whether it was removed: its folder may be that of another job of its name.
@@ -63,10 +67,9 @@ pub(crate) struct Record<K: Run> {
 }
 
 impl<K: Run> Record<K> {
-    /// A new job, which has no folder yet; it was requested so many milliseconds after 1970.
-    pub(crate) fn begun(parent: &Path, spec: K::Spec, source: Source, created: u128) -> Record<K> {
-        let directory = parent.join(spec.name());
-        let entry = Entry::new(spec, source, created);
+    /// A new job, which has no folder yet.
+    pub(in crate::jobs) fn begun(parent: &Path, entry: Entry<K::Spec>) -> Record<K> {
+        let directory = parent.join(entry.spec.name());
         Record::new(directory, entry, 0, None)
     }
 
@@ -76,7 +79,9 @@ impl<K: Run> Record<K> {
     /// When the disk does not take it. Then there is no folder.
     pub(crate) fn create(&self, schedules: &[Arc<Schedule>]) -> Result<(), Error> {
         let entry = self.live().entry.clone();
-        entry::create_folder::<K>(&self.directory, &entry, schedules)
+        entry::create_folder::<K>(&self.directory, &entry, schedules)?;
+        self.live().digests = entry::digests_of(schedules);
+        Ok(())
     }
 
     /// Reads the folder of a job. One that was running is queued again if this server hosts it; otherwise
@@ -143,6 +148,7 @@ impl<K: Run> Record<K> {
         let since = || path.metadata().ok()?.modified().ok()?.elapsed().ok();
         let is_running = entry.state == JobState::Running;
         let record = Record::new(directory.to_owned(), entry, lines, job);
+        record.live().digests = entry::digests_in(directory);
         if is_running {
             record.live().running_since = since().and_then(|elapsed| Instant::now().checked_sub(elapsed));
         }
@@ -153,6 +159,7 @@ impl<K: Run> Record<K> {
         let id = entry.spec.name().to_owned();
         let live = Live {
             entry,
+            digests: Digests::new(),
             is_cancelled: false,
             is_removed: false,
             is_finishing: directory.join(files::FINISH).exists(),
@@ -195,6 +202,11 @@ impl<K: Run> Record<K> {
         self.live().entry.source()
     }
 
+    /// The search that it follows, if it is a comparison that was promised to one.
+    pub(crate) fn follows(&self) -> Option<String> {
+        self.live().entry.follows.clone()
+    }
+
     /// When it was requested, in milliseconds since 1970.
     pub(crate) fn created(&self) -> u128 {
         self.live().entry.created
@@ -228,10 +240,10 @@ impl<K: Run> Record<K> {
         K::excludes(live.job.as_ref(), spec, state.is_final(), asked, same_data)
     }
 
-    /// Its description in the API.
-    pub(crate) fn answer(&self) -> Job<K::Spec> {
+    /// Its description in the API, with what became of its schedules in the registry.
+    pub(crate) fn answer(&self, registry: &Registry) -> Job<K::Spec> {
         let live = self.live();
-        let Entry { mut spec, state, error, place, .. } = live.entry.clone();
+        let Entry { mut spec, state, error, place, follows, .. } = live.entry.clone();
         // With the sizes that it got when it began.
         if let Some(job) = &live.job {
             spec = job.spec().clone();
@@ -252,6 +264,8 @@ impl<K: Run> Record<K> {
             progress: self.told(&live),
             waiting: live.waiting.clone().filter(|_| !state.is_final()),
             finishing,
+            follows,
+            notes: live.notes(registry),
             spec,
         }
     }
@@ -478,7 +492,8 @@ mod tests {
     fn begun(folder: &Path) -> Record<Search> {
         let spec =
             SearchSpec::from_json(r#"{"name": "mine", "epochs": 12, "perturbation_interval": 3}"#).unwrap();
-        let record = Record::begun(folder, spec, Source { path: "shapes".to_owned(), test_digest: None }, 0);
+        let source = Source { path: "shapes".to_owned(), test_digest: None };
+        let record = Record::begun(folder, Entry::new(spec, source, 0, None));
         record.create(&[]).unwrap();
         assert!(record.begin());
         record
