@@ -20,7 +20,7 @@ pub(crate) struct App {
     pub(crate) jobs: Jobs,
     pub(crate) engine: Arc<Engine>,
     /// The right to write to the data directory.
-    pub(crate) lock: DataLock,
+    pub(crate) lock: Arc<DataLock>,
     pub(crate) boundary: Boundary,
     pub(crate) apart: Apart,
     draining: AtomicBool,
@@ -32,7 +32,7 @@ impl App {
         registry: Registry,
         jobs: Jobs,
         engine: Engine,
-        lock: DataLock,
+        lock: Arc<DataLock>,
         boundary: Boundary,
     ) -> App {
         engine.metrics.ready.set(1);

@@ -59,6 +59,13 @@ impl DataLock {
         DataLock { lock }
     }
 
+    /// The same without waiting, for a test.
+    #[cfg(test)]
+    pub(crate) fn of_test(directory: &Path) -> std::sync::Arc<DataLock> {
+        let lock = Lock::take(directory, FILE).expect("it can be locked");
+        std::sync::Arc::new(DataLock { lock: lock.ok_or_else(|| Error::conflict(HELD)) })
+    }
+
     /// Whether this server is the one that may write.
     pub(crate) fn is_writer(&self) -> bool {
         self.lock.is_ok()

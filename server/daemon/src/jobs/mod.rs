@@ -26,6 +26,7 @@ use tokio::sync::{Notify, Semaphore, watch};
 
 use crate::catalog::datasets::Catalog;
 use crate::catalog::schedules::Registry;
+use crate::data_lock::DataLock;
 use crate::error::Error;
 use crate::jobs::record::Record;
 use crate::jobs::supervisor::Waiting;
@@ -56,14 +57,14 @@ impl Jobs {
         data: &Path,
         cache: &Path,
         trainer: Trainer,
-        is_writer: bool,
+        lock: &Arc<DataLock>,
         jobs_max: usize,
         metrics: Metrics,
     ) -> anyhow::Result<Jobs> {
         let (cache, queued) = (cache.to_owned(), Notify::new());
         let checks = Semaphore::new(CHECKS_MAX);
-        let latest = Latest::default();
-        let workplace = Workplace { trainer, cache, is_writer, checks, queued, metrics, jobs_max, latest };
+        let (latest, lock) = (Latest::default(), Arc::clone(lock));
+        let workplace = Workplace { trainer, cache, lock, checks, queued, metrics, jobs_max, latest };
         let workplace = Arc::new(workplace);
         let mut jobs = Jobs { kinds: Vec::new(), tables: HashMap::new(), workplace };
         macro_rules! add {

@@ -18,6 +18,7 @@ use tokio::time::timeout;
 
 use crate::catalog::datasets::Catalog;
 use crate::catalog::schedules::Registry;
+use crate::data_lock::DataLock;
 use crate::error::{Cause, Error};
 use crate::jobs::counts;
 use crate::jobs::entry::{Entry, Source, is_passing};
@@ -73,11 +74,11 @@ impl<K: Run> Table<K> {
     /// When their folder cannot be created or listed.
     pub(super) fn open(data: &Path, workplace: &Arc<Workplace>) -> anyhow::Result<Table<K>> {
         let directory = data.join(K::JOB.plural);
-        if workplace.is_writer {
+        if workplace.lock.is_writer() {
             pba_files::create_folder(&directory)
                 .with_context(|| format!("cannot create {}", directory.display()))?;
         }
-        let records = read(&directory, workplace.is_writer)?;
+        let records = read(&directory, &workplace.lock)?;
         records.there.values().for_each(|record| workplace.latest.saw(record.created()));
         let records = Mutex::new(records);
         let table = Table { directory, workplace: Arc::clone(workplace), records };
@@ -106,10 +107,10 @@ impl<K: Run> Table<K> {
 
     /// If another server hosts the jobs: reads their state from disk.
     fn look_again(&self) {
-        if self.workplace.is_writer {
+        if self.workplace.lock.is_writer() {
             return;
         }
-        match tokio::task::block_in_place(|| read(&self.directory, false)) {
+        match tokio::task::block_in_place(|| read(&self.directory, &self.workplace.lock)) {
             Ok(found) => *self.records() = found,
             Err(error) => {
                 tracing::error!(error = format!("{error:#}"), "the list of {} is outdated", K::JOB.plural);
@@ -163,7 +164,7 @@ impl<K: Run> Table<K> {
         follows: Option<&str>,
     ) -> Arc<Record<K>> {
         let entry = Entry::new(spec, source, self.workplace.latest.now(), follows);
-        let record = Arc::new(Record::begun(&self.directory, entry));
+        let record = Arc::new(Record::begun(&self.directory, entry, &self.workplace.lock));
         records.begun.insert(record.id().to_owned(), Arc::clone(&record));
         record
     }
@@ -421,7 +422,7 @@ impl<K: Run> Table<K> {
     /// Updates the gauges of states, for the jobs that this server hosts.
     pub(super) fn count_states(&self) {
         let records = self.records();
-        let hosted = || records.there.values().filter(|_| self.workplace.is_writer);
+        let hosted = || records.there.values().filter(|_| self.workplace.lock.is_writer());
         for state in JobState::ALL {
             let count = hosted().filter(|record| record.state() == state).count();
             counts::jobs::<K>(&self.workplace.metrics, state, count);
@@ -434,7 +435,8 @@ impl<K: Run> Table<K> {
 }
 
 /// Reads every job in a directory.
-fn read<K: Run>(directory: &Path, is_writer: bool) -> anyhow::Result<Records<K>> {
+fn read<K: Run>(directory: &Path, lock: &Arc<DataLock>) -> anyhow::Result<Records<K>> {
+    let is_writer = lock.is_writer();
     let cannot = || format!("cannot list {}", directory.display());
     let (there, begun, others) = Default::default();
     let mut records = Records { there, begun, others };
@@ -453,7 +455,7 @@ fn read<K: Run>(directory: &Path, is_writer: bool) -> anyhow::Result<Records<K>>
             }
             continue;
         }
-        match Record::open(&path, is_writer) {
+        match Record::open(&path, lock) {
             Ok(record) => {
                 records.there.insert(record.id().to_owned(), Arc::new(record));
             }

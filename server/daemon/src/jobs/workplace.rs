@@ -1,11 +1,12 @@
 //! The resources that all jobs of a server share.
 
 use std::path::PathBuf;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use tokio::sync::{Notify, Semaphore};
 
+use crate::data_lock::DataLock;
 use crate::jobs::trainer::Trainer;
 use crate::metrics::Metrics;
 
@@ -15,8 +16,8 @@ pub(crate) struct Workplace {
     pub(crate) trainer: Trainer,
     /// The folder of decoded datasets, shared with the server.
     pub(crate) cache: PathBuf,
-    /// Whether this server hosts the jobs in its data directory.
-    pub(crate) is_writer: bool,
+    /// The right to host the jobs in the data directory.
+    pub(crate) lock: Arc<DataLock>,
     /// Permits to ask a trainer whether a job could run; each question is a process.
     pub(crate) checks: Semaphore,
     /// Notified when a job is queued.
