@@ -112,6 +112,7 @@ impl Jobs {
         let check_promised = |spec: &K::Spec| {
             let Some(comparison) = K::comparison(spec) else { return Ok(()) };
             self.check_promised(&comparison, &source)?;
+            self.check_comparison_room()?;
             if K::JOB.learns { comparisons.check_free(registry, comparison.name()) } else { Ok(()) }
         };
         check_promised(&checked.spec).map_err(later)?;
