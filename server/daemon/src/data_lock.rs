@@ -59,13 +59,6 @@ impl DataLock {
         DataLock { lock }
     }
 
-    /// The same without waiting, for a test.
-    #[cfg(test)]
-    pub(crate) fn of_test(directory: &Path) -> std::sync::Arc<DataLock> {
-        let lock = Lock::take(directory, FILE).expect("it can be locked");
-        std::sync::Arc::new(DataLock { lock: lock.ok_or_else(|| Error::conflict(HELD)) })
-    }
-
     /// Whether this server is the one that may write.
     pub(crate) fn is_writer(&self) -> bool {
         self.lock.is_ok()
@@ -95,5 +88,14 @@ impl DataLock {
             "{} {what}; this server changes nothing there, because another one may; put it back, or restart this server",
             lock.path().display()
         )))
+    }
+}
+
+#[cfg(test)]
+impl DataLock {
+    /// Locks a directory if it is free, without waiting.
+    pub(crate) fn of_test(directory: &Path) -> std::sync::Arc<DataLock> {
+        let lock = Lock::take(directory, FILE).expect("it can be locked");
+        std::sync::Arc::new(DataLock { lock: lock.ok_or_else(|| Error::conflict(HELD)) })
     }
 }

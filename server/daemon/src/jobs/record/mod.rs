@@ -71,7 +71,7 @@ pub(crate) struct Record<K: Run> {
 
 impl<K: Run> Record<K> {
     /// A new job, which has no folder yet.
-    pub(in crate::jobs) fn begun(parent: &Path, entry: Entry<K::Spec>, lock: &Arc<DataLock>) -> Record<K> {
+    pub(super) fn begun(parent: &Path, entry: Entry<K::Spec>, lock: &Arc<DataLock>) -> Record<K> {
         let directory = parent.join(entry.spec.name());
         Record::new(directory, entry, lock, 0, None)
     }
