@@ -176,7 +176,10 @@ impl Iterator for Watcher {
                 Err(_) => return None,
             }
             match line.trim_end_matches('\n').split_once(": ") {
-                Some(("id", value)) => id = Some(value.parse().expect("ids are numbers")),
+                Some(("id", value)) => {
+                    let (line, _) = value.split_once('-').expect("an id is a line and a time");
+                    id = Some(line.parse().expect("lines are numbers"));
+                }
                 Some(("event", value)) => value.clone_into(&mut kind),
                 Some(("data", value)) => {
                     assert!(data.replace(value.to_owned()).is_none(), "two lines of data")

@@ -4,7 +4,7 @@ use std::io::{Read, Write};
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
-use pba_tests::search::{Script, spec};
+use pba_tests::search::{Script, comparison, spec};
 use pba_tests::{Answer, Download, Server, http, wait_for};
 use serde_json::json;
 
@@ -180,6 +180,38 @@ fn long_names_are_not_compared_and_not_repeated() {
     let answer = Download::open(server.address(), "GET", "/livez", &headers, b"").unwrap().finish();
     assert_eq!((answer.status, answer.problem().status), (431, 431));
     server.assert_healthy();
+}
+
+/// A comparison that was promised to a search has its place.
+#[test]
+fn promised_comparisons_are_counted() {
+    let script = Script::idles();
+    let server = Server::start(&["--trainer", script.path(), "--jobs-max", "2"]);
+    let compare = |name: &str| {
+        let spec = comparison(json!({ "name": name, "score": "val", "val_size": 64 })).to_string();
+        server.send("POST", "/v1/comparisons", spec.as_bytes())
+    };
+    let search = |name: &str| {
+        let spec = spec(json!({ "name": name, "then_compare": { "again": true } })).to_string();
+        server.send("POST", "/v1/searches", spec.as_bytes())
+    };
+    let resume = || server.send("POST", "/v1/searches/first/resume", b"");
+    let full = |answer: Answer| {
+        assert_eq!(answer.status, 429, "{}", answer.text());
+        let detail = answer.problem().detail;
+        assert!(detail.contains("jobs_max") && detail.contains("to follow searches"), "{detail}");
+    };
+    assert_eq!([compare("one").status, search("first").status], [202; 2]);
+    full(compare("two"));
+    full(search("second"));
+    assert_eq!(server.send("DELETE", "/v1/searches/first", b"").status, 200);
+    assert_eq!(compare("two").status, 202);
+    full(resume());
+    for path in ["comparisons/two", "comparisons/two/remove"] {
+        let method = if path.ends_with("remove") { "POST" } else { "DELETE" };
+        assert_eq!(server.send(method, &format!("/v1/{path}"), b"").status, 200);
+    }
+    assert_eq!(resume().status, 202);
 }
 
 #[test]

@@ -94,7 +94,7 @@ pub struct JobStanding {
 /// The server-sent event with a job's progress ([`Progress`]); it has no id.
 pub const PROGRESS: &str = "progress";
 /// The server-sent event with a job when its state or its place changes; it has no id. All other events are those of the job's
-/// journal, whose ids are their line numbers from 1.
+/// journal, whose ids begin with their line numbers from 1.
 pub const STATE: &str = "state";
 
 #[cfg(test)]

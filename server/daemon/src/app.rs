@@ -22,7 +22,7 @@ pub(crate) struct App {
     pub(crate) jobs: Jobs,
     pub(crate) engine: Arc<Engine>,
     /// The right to write to the data directory.
-    pub(crate) lock: DataLock,
+    pub(crate) lock: Arc<DataLock>,
     pub(crate) boundary: Boundary,
     pub(crate) apart: Apart,
     draining: AtomicBool,
@@ -34,7 +34,7 @@ impl App {
         registry: Registry,
         jobs: Jobs,
         engine: Engine,
-        lock: DataLock,
+        lock: Arc<DataLock>,
         boundary: Boundary,
     ) -> App {
         engine.metrics.ready.set(1);
@@ -49,10 +49,13 @@ impl App {
     /// # Errors
     /// When it cannot be read. Then this server stays a replica.
     pub(crate) fn take_over(&self, lock: Lock) -> anyhow::Result<()> {
-        self.registry.take_over()?;
-        self.jobs.take_over().inspect_err(|_| self.registry.step_back())?;
-        self.catalog.take_over();
         self.lock.hold(lock);
+        self.registry
+            .take_over()
+            .and_then(|()| self.jobs.take_over())
+            .inspect_err(|_| self.lock.release())?;
+        self.catalog.take_over();
+        self.lock.admit();
         self.engine.metrics.writer.set(1);
         Ok(())
     }

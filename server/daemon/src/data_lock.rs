@@ -2,7 +2,8 @@
 
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use pba_files::Lock;
@@ -22,10 +23,13 @@ const HELD: &str = "another server uses this server's data directory, and hosts 
 /// The right to write to a data directory, which one server has at a time.
 ///
 /// Other servers are replicas that only stream its content; two writers would overwrite each other's
-/// schedules and searches. A replica has it when it finds it free ([`DataLock::try_take`], [`DataLock::hold`]).
+/// schedules and searches. A replica that finds it free takes it ([`DataLock::try_take`], [`DataLock::hold`]), reads what
+/// is there as a writer does, and then lets requests change something ([`DataLock::admit`]).
 pub(crate) struct DataLock {
     directory: PathBuf,
-    lock: OnceLock<Lock>,
+    lock: RwLock<Option<Arc<Lock>>>,
+    /// Whether requests may change something.
+    admits: AtomicBool,
     /// Why this server could not write when it started, and the remedy.
     refusal: Option<Error>,
 }
@@ -47,10 +51,12 @@ impl DataLock {
             tracing::warn!(directory = %directory.display(), "{detail}; streams are not affected");
         }
         let directory = directory.to_owned();
-        match lock {
-            Ok(lock) => DataLock { directory, lock: lock.into(), refusal: None },
-            Err(refusal) => DataLock { directory, lock: OnceLock::new(), refusal: Some(refusal) },
-        }
+        let (lock, refusal) = match lock {
+            Ok(lock) => (Some(Arc::new(lock)), None),
+            Err(refusal) => (None, Some(refusal)),
+        };
+        let admits = AtomicBool::new(lock.is_some());
+        DataLock { directory, lock: RwLock::new(lock), admits, refusal }
     }
 
     /// The lock, if no server has it any more. Waits for the disk.
@@ -58,28 +64,40 @@ impl DataLock {
         try_take(&self.directory).ok().flatten()
     }
 
-    /// Lets this server write from now on.
+    /// Makes this server the writer. Requests are still refused: what is there has to be read before.
     pub(crate) fn hold(&self, lock: Lock) {
-        // It cannot have two: the directory was locked.
-        let _ = self.lock.set(lock);
+        *self.lock.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(lock));
+    }
+
+    /// Leaves the directory to another server after all.
+    pub(crate) fn release(&self) {
+        *self.lock.write().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
+    /// Lets requests change something from now on.
+    pub(crate) fn admit(&self) {
+        self.admits.store(true, Ordering::Release);
     }
 
     /// Whether this server is the one that may write.
     pub(crate) fn is_writer(&self) -> bool {
-        self.lock.get().is_some()
+        self.held().is_ok()
     }
 
-    /// Refuses a change if this server may not write.
+    /// Refuses a request for a change if this server may not write, or has not read yet what it takes over.
     ///
     /// # Errors
     /// When another server writes to the data directory, or it cannot be locked, as on a disk that is read-only.
     pub(crate) fn check_writer(&self) -> Result<(), Error> {
-        self.held().map(drop)
+        if self.admits.load(Ordering::Acquire) { Ok(()) } else { Err(self.refusal()) }
     }
 
-    fn held(&self) -> Result<&Lock, Error> {
-        let refusal = || self.refusal.clone().unwrap_or_else(|| Error::conflict(HELD));
-        self.lock.get().ok_or_else(refusal)
+    fn held(&self) -> Result<Arc<Lock>, Error> {
+        self.lock.read().unwrap_or_else(PoisonError::into_inner).clone().ok_or_else(|| self.refusal())
+    }
+
+    fn refusal(&self) -> Error {
+        self.refusal.clone().unwrap_or_else(|| Error::conflict(HELD))
     }
 
     /// Refuses a change if what was locked is no longer there, so that another server may write by now. Waits for the
@@ -118,4 +136,14 @@ fn try_take(directory: &Path) -> Result<Option<Lock>, Error> {
             _ => Error::conflict(detail),
         }
     })
+}
+
+#[cfg(test)]
+impl DataLock {
+    /// Locks a directory if it is free, without waiting.
+    pub(crate) fn of_test(directory: &Path) -> Arc<DataLock> {
+        let lock = Lock::take(directory, FILE).expect("it can be locked").map(Arc::new);
+        let (admits, directory) = (AtomicBool::new(lock.is_some()), directory.to_owned());
+        Arc::new(DataLock { directory, lock: RwLock::new(lock), admits, refusal: None })
+    }
 }

@@ -136,9 +136,9 @@ impl Error {
         }
     }
 
-    /// A file or folder that could not be created, written or removed.
+    /// A file or folder that could not be created, written or removed. Whether anything was changed, the caller knows.
     pub(crate) fn disk(what: &str, path: &std::path::Path, error: &std::io::Error) -> Error {
-        let detail = format!("cannot {what} {}: {error}; nothing was changed", path.display());
+        let detail = format!("cannot {what} {}: {error}", path.display());
         let cause = match error.kind() {
             _ if pba_files::is_full(error) => Cause::DiskFull,
             ErrorKind::ReadOnlyFilesystem => Cause::ReadOnly,
@@ -146,6 +146,16 @@ impl Error {
         };
         tracing::error!(error = detail, "request failed");
         Error::new(cause, detail)
+    }
+
+    /// The same, for a change that was not made.
+    pub(crate) fn unchanged(self) -> Error {
+        self.and("nothing was changed")
+    }
+
+    /// The same, with what else is to be said.
+    pub(crate) fn and(self, what: &str) -> Error {
+        Error { detail: format!("{}; {what}", self.detail), ..self }
     }
 
     /// An internal error. The cause is logged and included in the answer: it holds no secrets.

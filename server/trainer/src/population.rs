@@ -395,6 +395,20 @@ mod tests {
         }
     }
 
+    /// Whoever asked for the end gets it, though the disk fails.
+    #[test]
+    fn a_wish_to_finish_that_cannot_be_read_is_one_to_finish_now() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut population = population(Strategy::Sequential, "cpu", Some(folder.path()));
+        assert!(!population.is_asked_to_finish());
+        for (wish, is_asked) in
+            [(&b"0"[..], false), (b"\xff", true), (&[b'0'; FINISH_BYTES_MAX as usize + 1], true)]
+        {
+            std::fs::write(folder.path().join(files::FINISH), wish).unwrap();
+            assert_eq!(population.is_asked_to_finish(), is_asked, "{wish:?}");
+        }
+    }
+
     #[test]
     fn what_is_restored_goes_on_as_if_never_interrupted() {
         for strategy in [Strategy::Sequential, Strategy::Stacked] {

@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use anyhow::Context;
@@ -11,6 +10,7 @@ use pba_files::FileState;
 use pba_schedules::{PROVENANCE_FIELDS_MAX, Schedule, formats::json, library};
 use pba_wire::schedules::ScheduleSummary;
 
+use crate::data_lock::DataLock;
 use crate::error::{Cause, Error};
 
 /// Digits of a digest that are enough if they match one schedule only; lists show twelve.
@@ -39,7 +39,7 @@ pub(crate) struct Bounds {
 /// on disk first.
 pub(crate) struct Registry {
     directory: PathBuf,
-    is_writer: AtomicBool,
+    lock: Arc<DataLock>,
     bounds: Bounds,
     /// Locked only while they are taken or replaced as a whole.
     schedules: RwLock<Arc<Schedules>>,
@@ -88,14 +88,14 @@ impl Registry {
     ///
     /// # Errors
     /// When the directory cannot be created or listed.
-    pub(crate) fn open(directory: &Path, is_writer: bool, bounds: Bounds) -> anyhow::Result<Registry> {
-        if is_writer {
+    pub(crate) fn open(directory: &Path, lock: &Arc<DataLock>, bounds: Bounds) -> anyhow::Result<Registry> {
+        if lock.is_writer() {
             create(directory)?;
         }
-        let (mut others, directory) = (Others::new(), directory.to_owned());
+        let (mut others, directory, lock) = (Others::new(), directory.to_owned(), Arc::clone(lock));
         let schedules = RwLock::new(Arc::new(load(&directory, &Schedules::new(), &mut others)?));
-        let (is_writer, changing, others) = (AtomicBool::new(is_writer), Mutex::new(()), Mutex::new(others));
-        Ok(Registry { directory, is_writer, bounds, schedules, changing, others })
+        let (changing, others) = (Mutex::new(()), Mutex::new(others));
+        Ok(Registry { directory, lock, bounds, schedules, changing, others })
     }
 
     /// Takes over what is in the directory, where this server writes from now on.
@@ -106,18 +106,12 @@ impl Registry {
         let _one = self.names();
         create(&self.directory)?;
         self.replace(self.load_again()?);
-        self.is_writer.store(true, Ordering::Relaxed);
         Ok(())
-    }
-
-    /// Leaves the directory to another server after all.
-    pub(crate) fn step_back(&self) {
-        self.is_writer.store(false, Ordering::Relaxed);
     }
 
     /// If another server writes to the directory: takes over what is in it now. Waits for the disk.
     pub(crate) fn refresh(&self) {
-        if self.is_writer.load(Ordering::Relaxed) {
+        if self.lock.is_writer() {
             return;
         }
         let _one = self.names();
@@ -216,7 +210,8 @@ impl Registry {
     /// Keeps a schedule that was learned here, on disk first. It returns when it is there for good.
     ///
     /// # Errors
-    /// When the name has different content, or writing fails; then nothing has changed.
+    /// When the name has different content, writing fails, or the data directory is no longer this server's; then
+    /// nothing has changed.
     pub(crate) fn put(&self, schedule: Schedule) -> Result<Put, Error> {
         self.store(schedule, None, &self.names())
     }
@@ -242,6 +237,7 @@ impl Registry {
         if let Some(bounds) = bounds {
             check_room(&schedules, text.len(), bounds)?;
         }
+        self.lock.check_in_place()?;
         let path = self.path(schedule.name());
         // What a failed change could not take back is replaced, but nothing of the user's.
         let is_taken = path.exists() && !read_file(&path).is_ok_and(|left| left.name() == schedule.name());
@@ -255,7 +251,7 @@ impl Registry {
         let stamp = written.map_err(|error| {
             // Its content or its name may not be there after a power failure, so it was not added.
             let _ = std::fs::remove_file(&path);
-            Error::disk("write", &path, &error)
+            Error::disk("write", &path, &error).unchanged()
         })?;
         let stored = Stored::new(schedule, Some(stamp));
         schedules.insert(stored.schedule.name().to_owned(), stored);
@@ -266,7 +262,8 @@ impl Registry {
     /// Removes a schedule, on disk first. It returns when it is gone for good.
     ///
     /// # Errors
-    /// When there is none, when it is a published one, or when removing it fails; then nothing has changed.
+    /// When there is none, when it is a published one, when removing it fails, or when the data directory is no longer
+    /// this server's; then nothing has changed.
     pub(crate) fn delete(&self, name: &str) -> Result<(), Error> {
         let _one = self.names();
         let mut schedules = Schedules::clone(&self.known());
@@ -274,17 +271,22 @@ impl Registry {
             return Err(Error::conflict(format!("schedule {name:?} is built in and cannot be removed")));
         }
         let Some(removed) = schedules.remove(name) else { return Err(unknown(name, &schedules)) };
+        self.lock.check_in_place()?;
         let path = self.path(name);
         match std::fs::remove_file(&path) {
             // Somebody has removed it by hand.
             Err(error) if error.kind() == ErrorKind::NotFound => {}
-            removed => removed.map_err(|error| Error::disk("remove", &path, &error))?,
+            removed => removed.map_err(|error| Error::disk("remove", &path, &error).unchanged())?,
         }
         if let Err(error) = pba_files::sync_folder_of(&path) {
             // It could be there again after a power failure, so it was not removed. If it cannot be put back
             // either, it is shown as long as this server runs, which never takes a stream its schedule.
-            let _ = pba_files::replace(&path, json::write_with_digest(&removed.schedule).as_bytes());
-            return Err(Error::disk("remove", &path, &error));
+            let back = pba_files::replace(&path, json::write_with_digest(&removed.schedule).as_bytes());
+            let error = Error::disk("remove", &path, &error);
+            return Err(match back {
+                Ok(()) => error.unchanged(),
+                Err(again) => error.and(&format!("nor can it be put back: {again}")),
+            });
         }
         self.replace(schedules);
         Ok(())
@@ -464,6 +466,11 @@ mod tests {
 
     const BOUNDS: Bounds = Bounds { count: 3, bytes: 4000, bytes_total: 6000 };
 
+    /// The registry in a directory: the first one there writes.
+    fn open(directory: &Path) -> anyhow::Result<Registry> {
+        Registry::open(directory, &DataLock::of_test(directory), BOUNDS)
+    }
+
     fn schedule(name: &str, epochs: u32) -> Schedule {
         let segment = Segment { epochs, policy: Policy::zero(&Op::PAPER).unwrap() };
         Schedule::new(name, vec![segment], Provenance::default()).unwrap()
@@ -472,7 +479,7 @@ mod tests {
     #[test]
     fn names_are_immutable_and_survive_a_restart() {
         let directory = tempfile::tempdir().unwrap();
-        let registry = Registry::open(directory.path(), true, BOUNDS).unwrap();
+        let registry = open(directory.path()).unwrap();
         assert_eq!(registry.put(schedule("mine", 3)).unwrap(), Put::Created);
         assert_eq!(registry.put(schedule("mine", 3)).unwrap(), Put::Unchanged);
         assert_eq!(registry.put(schedule("mine", 4)).unwrap_err().cause, Cause::Conflict);
@@ -480,7 +487,7 @@ mod tests {
         drop(registry);
 
         std::fs::write(directory.path().join("broken.json"), "{").unwrap();
-        let registry = Registry::open(directory.path(), true, BOUNDS).unwrap();
+        let registry = open(directory.path()).unwrap();
         assert_eq!(registry.get("mine").unwrap().epochs(), 3);
         let digest = registry.get("mine").unwrap().digest().to_string();
         assert_eq!(registry.get(&digest).unwrap().name(), "mine");
@@ -489,14 +496,14 @@ mod tests {
         registry.delete("mine").unwrap();
         assert_eq!(registry.delete("mine").unwrap_err().cause, Cause::NotFound);
         assert_eq!(registry.delete("cifar10-pba").unwrap_err().cause, Cause::Conflict);
-        assert!(Registry::open(directory.path(), true, BOUNDS).unwrap().get("mine").is_err());
+        assert!(open(directory.path()).unwrap().get("mine").is_err());
         assert!(directory.path().join("broken.json").exists(), "nothing of the user's is lost");
     }
 
     #[test]
     fn a_name_that_begins_the_digest_of_another_is_neither() {
         let directory = tempfile::tempdir().unwrap();
-        let registry = Registry::open(directory.path(), true, BOUNDS).unwrap();
+        let registry = open(directory.path()).unwrap();
         registry.put(schedule("mine", 3)).unwrap();
         let digest = registry.get("mine").unwrap().digest().to_string();
         registry.put(schedule(&digest[..12], 4)).unwrap();
@@ -516,18 +523,18 @@ mod tests {
             schedule.provenance = serde_json::from_str(&format!("{{{}}}", fields.join(","))).unwrap();
             schedule
         };
-        let registry = Registry::open(directory.path(), true, BOUNDS).unwrap();
+        let registry = open(directory.path()).unwrap();
         let error = registry.add(of(PROVENANCE_FIELDS_MAX + 1), || false).unwrap_err();
         assert!(error.detail.contains("65 fields"), "{}", error.detail);
         registry.put(of(PROVENANCE_FIELDS_MAX + 1)).unwrap();
         drop(registry);
-        assert!(Registry::open(directory.path(), true, BOUNDS).unwrap().get("mine").is_ok());
+        assert!(open(directory.path()).unwrap().get("mine").is_ok());
     }
 
     #[test]
     fn a_replica_shows_what_the_writer_has_now() {
         let directory = tempfile::tempdir().unwrap();
-        let [writer, replica] = [true, false].map(|is| Registry::open(directory.path(), is, BOUNDS).unwrap());
+        let [writer, replica] = [(); 2].map(|()| open(directory.path()).unwrap());
         for epochs in [3, 4] {
             assert!(replica.get("mine").is_err());
             writer.put(schedule("mine", epochs)).unwrap();
@@ -544,7 +551,7 @@ mod tests {
     #[test]
     fn what_is_added_is_bounded_and_what_is_learned_is_kept() {
         let directory = tempfile::tempdir().unwrap();
-        let registry = Registry::open(directory.path(), true, BOUNDS).unwrap();
+        let registry = open(directory.path()).unwrap();
         let with_source = |name: &str, bytes: usize| {
             let mut schedule = schedule(name, 3);
             schedule.provenance.source = Some("x".repeat(bytes));
@@ -569,7 +576,7 @@ mod tests {
     #[test]
     fn a_failed_change_changes_nothing() {
         let directory = tempfile::tempdir().unwrap();
-        let registry = Registry::open(directory.path(), true, BOUNDS).unwrap();
+        let registry = open(directory.path()).unwrap();
         // Somebody's notes are not overwritten.
         let notes = directory.path().join("mine.json");
         std::fs::write(&notes, "notes").unwrap();
@@ -594,9 +601,26 @@ mod tests {
     }
 
     #[test]
+    fn a_directory_that_was_replaced_is_not_written_to() {
+        let outer = tempfile::tempdir().unwrap();
+        let directory = outer.path().join("schedules");
+        std::fs::create_dir(&directory).unwrap();
+        let registry = open(&directory).unwrap();
+        registry.put(schedule("mine", 3)).unwrap();
+        std::fs::rename(&directory, outer.path().join("elsewhere")).unwrap();
+        std::fs::create_dir(&directory).unwrap();
+        std::fs::write(directory.join("mine.json"), "another server's").unwrap();
+        for error in [registry.put(schedule("other", 3)).unwrap_err(), registry.delete("mine").unwrap_err()] {
+            assert_eq!((error.cause, error.detail.contains("moved away")), (Cause::Conflict, true));
+        }
+        assert!(directory.join("mine.json").exists() && !directory.join("other.json").exists());
+        assert!(registry.get("mine").is_ok() && registry.get("other").is_err());
+    }
+
+    #[test]
     fn a_damaged_file_is_no_other_schedule() {
         let directory = tempfile::tempdir().unwrap();
-        let registry = Registry::open(directory.path(), true, BOUNDS).unwrap();
+        let registry = open(directory.path()).unwrap();
         registry.put(schedule("mine", 3)).unwrap();
         let path = directory.path().join("mine.json");
         let whole = std::fs::read(&path).unwrap();
@@ -604,7 +628,7 @@ mod tests {
             let mut damaged = whole.clone();
             damaged[place] ^= 1;
             std::fs::write(&path, &damaged).unwrap();
-            let after = Registry::open(directory.path(), true, BOUNDS).unwrap();
+            let after = open(directory.path()).unwrap();
             // Damage to what is known of its origin changes no pixel.
             let known = after.get("mine");
             assert!(
@@ -617,7 +641,7 @@ mod tests {
     #[test]
     fn a_mistyped_name_is_helped() {
         let directory = tempfile::tempdir().unwrap();
-        let error = Registry::open(directory.path(), true, BOUNDS).unwrap().get("cifar10_pba").unwrap_err();
+        let error = open(directory.path()).unwrap().get("cifar10_pba").unwrap_err();
         assert!(error.detail.contains("did you mean \"cifar10-pba\"?"), "{}", error.detail);
     }
 }

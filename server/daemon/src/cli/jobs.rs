@@ -16,7 +16,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::cli::bar::rate;
 use crate::cli::remote::Remote;
-use crate::cli::{INTERRUPTED, file, output};
+use crate::cli::{INTERRUPTED, file, output, queued};
 
 /// From one line about the progress to the next, where no bar is seen.
 const TOLD_INTERVAL: Duration = Duration::from_secs(60);
@@ -195,8 +195,13 @@ pub(crate) async fn start<S: Shown>(
     }
     let path = format!("/v1/{}", S::Run::JOB.plural);
     let answer = remote.client()?.request(Method::POST, &path, Some(serde_json::to_vec(&fields)?)).await?;
-    let Answer::<S> { id, state, .. } = remote.read(&answer)?;
+    let job: Answer<S> = remote.read(&answer)?;
     let (name, command) = (S::Run::JOB.name, S::Run::JOB.command);
+    queued::check(&fields, &job.spec).with_context(|| {
+        let cancel = remote.command(format_args!("{command} cancel {}", job.id));
+        format!("the server queued another {name} than was asked for; cancel it with: {cancel}")
+    })?;
+    let Answer::<S> { id, state, .. } = job;
     if start.watch {
         // Before the id is printed: its reader may press Ctrl-C.
         let interrupt = interrupt()?;

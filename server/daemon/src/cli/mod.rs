@@ -11,6 +11,7 @@ mod file;
 mod jobs;
 mod output;
 mod query;
+mod queued;
 mod remote;
 mod schedule;
 mod search;

@@ -89,7 +89,7 @@ pub(crate) async fn start(config: &Config) -> anyhow::Result<Server> {
     let sockets = Sockets::bind(config.listen, config.socket.as_deref(), config.socket_mode).await?;
     let cache = data.join("datasets");
     pba_files::check_no_other(&cache).context("cannot pack datasets")?;
-    let lock = DataLock::take(data).await;
+    let lock = Arc::new(DataLock::take(data).await);
     if let Some(fault) = config.trainer.as_deref().and_then(Trainer::fault) {
         tracing::warn!(
             "{fault}; streams work, but jobs wait and new ones are refused until there is a trainer"
@@ -99,8 +99,8 @@ pub(crate) async fn start(config: &Config) -> anyhow::Result<Server> {
     // After locking, so that the previous holder no longer changes them.
     let Limits { schedules_max, schedule_bytes_max, schedules_bytes_max, jobs_max, .. } = config.limits;
     let bounds = Bounds { count: schedules_max, bytes: schedule_bytes_max, bytes_total: schedules_bytes_max };
-    let registry = Registry::open(&data.join("schedules"), lock.is_writer(), bounds)?;
-    let jobs = Jobs::open(data, &cache, trainer, lock.is_writer(), jobs_max, metrics.clone())?;
+    let registry = Registry::open(&data.join("schedules"), &lock, bounds)?;
+    let jobs = Jobs::open(data, &cache, trainer, &lock, jobs_max, metrics.clone())?;
     let catalog = Catalog::new(&cache, lock.is_writer(), metrics.clone());
     for (name, DatasetConfig { path, base }) in &config.datasets {
         catalog.add(name, Some(path.clone()), *base);

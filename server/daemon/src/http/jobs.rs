@@ -15,8 +15,9 @@ use futures_util::Stream;
 use futures_util::stream::unfold;
 use pba_search::protocol::{JobKind, event_name};
 use pba_search::{Progress, Run, Spec, TrainingPlace};
+use pba_wire::ParameterError;
 use pba_wire::jobs::{Job, JobState, PROGRESS, STATE};
-use pba_wire::query::{Form, integer};
+use pba_wire::query::integer;
 use serde::Serialize;
 use tokio::sync::watch;
 use utoipa::openapi::path::{OperationBuilder, ParameterBuilder, ParameterIn, Paths};
@@ -40,9 +41,26 @@ const KEEPALIVE: Duration = Duration::from_secs(15);
 /// Lines of a journal that wait for a client that watches: one that does not read holds no more.
 const LINES_AHEAD: usize = 256;
 
-/// Lines of a journal that a client has.
-fn last_event_id() -> Form<usize> {
-    integer(0..=usize::MAX)
+/// The id of an event: its line of the journal, and when its job was requested, in milliseconds since 1970. That tells
+/// the job from others of its name.
+fn event_id(line: usize, created: u128) -> String {
+    format!("{line}-{created}")
+}
+
+/// Lines of a journal that a client has by the id of the last event that it received; none of another job of the same
+/// name. The number of the line alone is taken for one of this job.
+fn lines_seen(last_event_id: &str, created: u128) -> Result<usize, Error> {
+    let (line, job) = match last_event_id.split_once('-') {
+        Some((line, job)) if !line.is_empty() => (line, Some(job)),
+        _ => (last_event_id, None),
+    };
+    let wrong = |error: ParameterError| {
+        let allowed = "the id of an event: LINE-TIME, or LINE";
+        Error::parameter("Last-Event-ID", last_event_id, error.reason, allowed)
+    };
+    let line = integer(0..=usize::MAX).read("Last-Event-ID", line).map_err(wrong)?;
+    let job = job.map(|job| integer(0..=u128::MAX).read("Last-Event-ID", job)).transpose().map_err(wrong)?;
+    Ok(if job.is_none_or(|job| job == created) { line } else { 0 })
 }
 
 type Results<K> = <<K as Run>::Spec as Spec>::Results;
@@ -126,13 +144,13 @@ pub(super) fn routes<K: Run>() -> Routes {
         .fold(ObjectBuilder::new(), |event, field| event.property(*field, String::schema()));
     let event = ("text/event-stream", event.required("event").required("data").into());
     let following = format!(
-        "Follows {one} by server-sent events until it ends: each event of its journal, with its number as \
-         id, and without an id its `{PROGRESS}` and its `{STATE}`."
+        "Follows {one} by server-sent events until it ends: each event of its journal, with an id that begins with \
+         the number of its line, and without an id its `{PROGRESS}` and its `{STATE}`."
     );
     let last = ParameterBuilder::new().name("last-event-id").parameter_in(ParameterIn::Header);
     let last = last.description(Some("Only send events after the one with this id"));
     let following = operation("events", following, ("200", "The events", event), &ends)
-        .parameter(last.schema(Some(last_event_id().schema().build())).build());
+        .parameter(last.schema(Some(String::schema())).build());
 
     Routes {
         reads: route(&all, HttpMethod::Get, get(self::list::<K>), listing).merge(route(
@@ -218,7 +236,7 @@ async fn events<K: Run>(
         None => 0,
         Some(value) => {
             let text = value.to_str().unwrap_or_default();
-            last_event_id().read("Last-Event-ID", text)?
+            lines_seen(text, record.created())?
         }
     };
     let (changes, ready) = (record.watch(), VecDeque::new());
@@ -274,7 +292,8 @@ impl<K: Run> Watcher<K> {
             self.seen += 1;
             // One that is none is not as its trainer wrote it.
             let Ok(name) = event_name(&line) else { continue };
-            self.ready.push_back(Event::default().id(self.seen.to_string()).event(name).data(line));
+            let id = event_id(self.seen, self.record.created());
+            self.ready.push_back(Event::default().id(id).event(name).data(line));
         }
         if !are_all {
             // They follow when these are taken, and the state follows them.
@@ -327,4 +346,17 @@ impl<K: Run> Watcher<K> {
 
 fn event(name: &str, data: &impl Serialize) -> Event {
     Event::default().event(name).data(serde_json::to_string(data).expect("an answer is written as JSON"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_id_of_an_event_tells_its_job_from_others_of_its_name() {
+        let seen = |id: &str| lines_seen(id, 1_700).ok();
+        assert_eq!(event_id(5, 1_700), "5-1700");
+        assert_eq!(["5-1700", "5", "5-1699", "0-1700"].map(seen), [Some(5), Some(5), Some(0), Some(0)]);
+        assert_eq!(["", "-1", "5-", "5-x", "x-1700", "5-1700-1", "-", "1.5"].map(seen), [None; 8]);
+    }
 }

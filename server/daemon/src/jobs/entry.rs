@@ -138,6 +138,12 @@ pub(super) fn save<K: Run>(directory: &Path, entry: &Entry<K::Spec>) -> Result<(
     save_in(&path_in::<K>(directory), entry)
 }
 
+/// Whether the file holds an entry, whatever time was spent since.
+pub(super) fn holds<K: Run>(directory: &Path, entry: &Entry<K::Spec>) -> bool {
+    let text = |entry: &Entry<K::Spec>| serde_json::to_string(&Entry { seconds: 0.0, ..entry.clone() }).ok();
+    read_file::<K>(directory, &path_in::<K>(directory)).is_ok_and(|found| text(&found) == text(entry))
+}
+
 fn save_in<S: Serialize>(path: &Path, entry: &Entry<S>) -> Result<(), Error> {
     let text = serde_json::to_string_pretty(entry).map_err(Error::internal)?;
     let text = with_checksum(&text);
@@ -172,7 +178,7 @@ pub(super) fn create_folder<K: Run>(
     let parent = directory.parent().expect("it lies in the folder of its kind");
     // Created under another name, so that a killed server or a full disk leaves no folder
     // that takes the name but is not a job.
-    let cannot_create = |error| Error::disk("create a folder in", parent, &error);
+    let cannot_create = |error| Error::disk("create a folder in", parent, &error).unchanged();
     let made = tempfile::Builder::new()
         .prefix(BEGUN)
         .permissions(std::fs::Permissions::from_mode(0o755))
@@ -182,17 +188,17 @@ pub(super) fn create_folder<K: Run>(
     if !digests.is_empty() {
         let path = made.path().join(files::SCHEDULE_DIGESTS);
         let text = serde_json::to_vec_pretty(&digests).map_err(Error::internal)?;
-        pba_files::replace(&path, &text).map_err(|error| Error::disk("write", &path, &error))?;
+        pba_files::replace(&path, &text).map_err(|error| Error::disk("write", &path, &error).unchanged())?;
     }
     for schedule in schedules {
         let [path, _] = files::schedules(made.path(), schedule.name());
         let folder = path.parent().expect("it lies in a folder");
         let written = pba_files::create_folder(folder)
             .and_then(|()| pba_files::replace(&path, formats::json::write(schedule).as_bytes()));
-        written.map_err(|error| Error::disk("write", &path, &error))?;
+        written.map_err(|error| Error::disk("write", &path, &error).unchanged())?;
     }
-    save::<K>(made.path(), entry)?;
-    keep_request::<K>(made.path(), entry)?;
+    save::<K>(made.path(), entry).map_err(Error::unchanged)?;
+    keep_request::<K>(made.path(), entry).map_err(Error::unchanged)?;
     pba_files::publish_folder(made.path(), directory).map_err(cannot_create)?;
     // It was moved: there is nothing to remove.
     let _ = made.keep();
@@ -212,7 +218,7 @@ pub(super) fn retire_folder(directory: &Path) -> Result<PathBuf, Error> {
         Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
         _ => pba_files::publish_folder(directory, &retired),
     };
-    moved.map_err(|error| Error::disk("remove", directory, &error))?;
+    moved.map_err(|error| Error::disk("remove", directory, &error).unchanged())?;
     Ok(retired)
 }
 

@@ -19,7 +19,6 @@ use std::any::{Any, TypeId};
 use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use pba_search::{Comparison, Run, Search, Spec};
 use pba_wire::jobs::JobState;
@@ -27,6 +26,7 @@ use tokio::sync::{Notify, Semaphore, watch};
 
 use crate::catalog::datasets::Catalog;
 use crate::catalog::schedules::Registry;
+use crate::data_lock::DataLock;
 use crate::error::Error;
 use crate::jobs::record::Record;
 use crate::jobs::supervisor::Waiting;
@@ -57,14 +57,14 @@ impl Jobs {
         data: &Path,
         cache: &Path,
         trainer: Trainer,
-        is_writer: bool,
+        lock: &Arc<DataLock>,
         jobs_max: usize,
         metrics: Metrics,
     ) -> anyhow::Result<Jobs> {
         let (cache, queued) = (cache.to_owned(), Notify::new());
         let checks = Semaphore::new(CHECKS_MAX);
-        let (is_writer, latest) = (AtomicBool::new(is_writer), Latest::default());
-        let workplace = Workplace { trainer, cache, is_writer, checks, queued, metrics, jobs_max, latest };
+        let (latest, lock) = (Latest::default(), Arc::clone(lock));
+        let workplace = Workplace { trainer, cache, lock, checks, queued, metrics, jobs_max, latest };
         let workplace = Arc::new(workplace);
         let mut jobs = Jobs { kinds: Vec::new(), tables: HashMap::new(), workplace };
         macro_rules! add {
@@ -86,9 +86,7 @@ impl Jobs {
     /// # Errors
     /// When a directory cannot be created or listed; then they are left to another server.
     pub(crate) fn take_over(&self) -> anyhow::Result<()> {
-        self.workplace.is_writer.store(true, Ordering::Relaxed);
-        let taken = self.kinds.iter().try_for_each(|kind| kind.take_over());
-        taken.inspect_err(|_| self.workplace.is_writer.store(false, Ordering::Relaxed))
+        self.kinds.iter().try_for_each(|kind| kind.take_over())
     }
 
     /// The jobs of a kind.
@@ -122,6 +120,7 @@ impl Jobs {
         let check_promised = |spec: &K::Spec| {
             let Some(comparison) = K::comparison(spec) else { return Ok(()) };
             self.check_promised(&comparison, &source)?;
+            self.check_comparison_room()?;
             if K::JOB.learns { comparisons.check_free(registry, comparison.name()) } else { Ok(()) }
         };
         check_promised(&checked.spec).map_err(later)?;

@@ -6,7 +6,7 @@ use pba_search::{Comparison, ComparisonSpec, Run, Search, Spec};
 use pba_wire::jobs::JobState;
 
 use crate::catalog::schedules::Registry;
-use crate::error::Error;
+use crate::error::{Cause, Error};
 use crate::jobs::Jobs;
 use crate::jobs::entry::Source;
 use crate::jobs::record::Record;
@@ -63,6 +63,23 @@ impl Jobs {
         Ok(())
     }
 
+    /// Checks that one more comparison may be kept, with those that are promised.
+    ///
+    /// # Errors
+    /// When as many are kept or promised as are allowed.
+    pub(super) fn check_comparison_room(&self) -> Result<(), Error> {
+        let (kept, promised) = (self.of::<Comparison>().all().len(), self.promised().count());
+        let jobs_max = self.workplace.jobs_max;
+        if kept + promised < jobs_max {
+            return Ok(());
+        }
+        let detail = format!(
+            "{kept} comparisons are kept and {promised} are to follow searches; allowed are {jobs_max} together \
+             (jobs_max); remove some that are no longer needed"
+        );
+        Err(Error::new(Cause::TooMany, detail))
+    }
+
     /// Checks that the comparison that a job is, or that is to follow it, takes nothing from others, and that no other
     /// has its name.
     pub(super) fn check_resumed<K: Run>(&self, record: &Record<K>) -> Result<(), Error> {
@@ -84,6 +101,7 @@ impl Jobs {
                     record.id()
                 )));
             }
+            self.check_comparison_room()?;
             self.of::<Comparison>().check_excluded(&comparison, &source)?;
         }
         self.check_promised(&comparison, &source)

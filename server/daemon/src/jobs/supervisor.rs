@@ -145,14 +145,13 @@ pub(super) async fn supervise(
     follow_up: impl Fn(),
     mut stop: watch::Receiver<bool>,
 ) {
-    let (mut places, mut running, mut was_there) = (Places::default(), FuturesUnordered::new(), true);
+    let (mut places, mut running, mut was_blocked) = (Places::default(), FuturesUnordered::new(), false);
     let mut is_unsure = false;
     let mut asking: Option<BoxFuture<'_, Option<u32>>> = None;
     while !*stop.borrow() {
         follow_up();
-        // The trainer may still be being built, as by `make run`, or not be mounted: the jobs of a
-        // restarted server wait for it.
-        let is_there = workplace.trainer.is_there();
+        let obstacle = obstacle(workplace);
+        let is_blocked = obstacle.is_some();
         // Asked first: a dataset that becomes ready from here on is looked for again.
         let imports = catalog.check_ready().is_err();
         let mut waiting: Vec<(Queued, &Arc<dyn Waiting>)> = Vec::new();
@@ -161,14 +160,13 @@ pub(super) async fn supervise(
         }
         waiting.sort_by_key(|(queued, _)| queued.created);
         let waits = !waiting.is_empty();
-        if !is_there && waits && was_there {
-            let trainer = workplace.trainer.program().display();
-            tracing::warn!(%trainer, "queued jobs wait: there is no trainer");
-        }
         let trainer = workplace.trainer.program().display();
-        if !is_there {
+        if let Some(reason) = obstacle {
+            if waits && !was_blocked {
+                tracing::warn!("queued jobs wait: {reason}");
+            }
             for (queued, kind) in &waiting {
-                kind.waits_for(queued, format!("there is no trainer: {trainer} cannot be run"));
+                kind.waits_for(queued, reason.clone());
             }
         } else {
             // GPUs do not come and go while a server runs.
@@ -195,8 +193,8 @@ pub(super) async fn supervise(
                 }
             }
         }
-        was_there = is_there;
-        let polls = (waits && !is_there) || imports;
+        was_blocked = is_blocked;
+        let polls = (waits && is_blocked) || imports;
         tokio::select! {
             Some(place) = running.next() => {
                 places.release(place);
@@ -213,6 +211,19 @@ pub(super) async fn supervise(
     }
     // They were told to stop as well.
     while running.next().await.is_some() {}
+}
+
+/// What keeps every job from being run.
+fn obstacle(workplace: &Workplace) -> Option<String> {
+    // Another server may run them by now.
+    if let Err(error) = tokio::task::block_in_place(|| workplace.lock.check_in_place()) {
+        return Some(error.detail);
+    }
+    // The trainer may still be being built, as by `make run`, or not be mounted: the jobs of a restarted server wait
+    // for it.
+    let trainer = &workplace.trainer;
+    let missing = || format!("there is no trainer: {} cannot be run", trainer.program().display());
+    (!trainer.is_there()).then(missing)
 }
 
 /// The answer to a question; never, if nothing is asked.
@@ -299,7 +310,10 @@ async fn attempt<K: Run>(
     stop: &mut watch::Receiver<bool>,
 ) -> anyhow::Result<End> {
     let Workplace { trainer, cache, .. } = workplace;
-    let start = || trainer.start::<K>(&record.spec(), record.directory(), &record.source().path, cache, auto);
+    let start = || {
+        workplace.lock.check_in_place().map_err(|error| anyhow::anyhow!(error.detail))?;
+        trainer.start::<K>(&record.spec(), record.directory(), &record.source().path, cache, auto)
+    };
     let mut child = tokio::task::block_in_place(start)?;
     let (mut stdout, mut part) = (BufReader::new(child.stdout.take().expect("stdout is piped")), Vec::new());
     let stderr = child.stderr.take().expect("stderr is piped");
@@ -455,7 +469,45 @@ async fn last_words(id: String, stderr: ChildStderr) -> String {
 
 #[cfg(test)]
 mod tests {
+    use pba_search::toy::ToyTrainer;
+    use pba_search::{Search, SearchSpec};
+
     use super::*;
+    use crate::catalog::schedules::Bounds;
+    use crate::data_lock::DataLock;
+    use crate::jobs::entry::{Entry, Source};
+    use crate::metrics::Metrics;
+
+    /// What its user removes while a search ends stays away, until the search is resumed.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_schedule_that_is_removed_while_its_search_ends_is_not_registered() {
+        let folder = tempfile::tempdir().unwrap();
+        let (lock, metrics) = (DataLock::of_test(folder.path()), Metrics::new().unwrap());
+        let bounds = Bounds { count: 1, bytes: 1 << 20, bytes_total: 1 << 20 };
+        let registry = Registry::open(folder.path(), &lock, bounds).unwrap();
+        let spec = SearchSpec::from_json(r#"{"name": "mine", "population": 2, "epochs": 6}"#).unwrap();
+        let source = Source { path: "shapes".to_owned(), test_digest: None };
+        let record = Record::<Search>::begun(folder.path(), Entry::new(spec.clone(), source, 0, None), &lock);
+        record.create(&[]).unwrap();
+        assert!(record.begin());
+        let started =
+            pba_search::Event::Started { spec: Box::new(spec.clone()), dataset_digest: "d".to_owned() };
+        record.happened(&started, &metrics).unwrap();
+        let mut search = Search::new(spec.clone());
+        pba_search::run(&mut search, &mut ToyTrainer::new(&spec), |event| {
+            record.happened(event, &metrics).unwrap();
+            Ok(())
+        })
+        .unwrap();
+        record.schedule_removed().unwrap();
+        finish(&record, &registry, Path::new("pba-trainer")).unwrap();
+        assert!(registry.get("mine").is_err());
+        record.enter(JobState::Failed, None);
+        record.resume().unwrap();
+        assert!(record.begin());
+        finish(&record, &registry, Path::new("pba-trainer")).unwrap();
+        assert!(registry.get("mine").is_ok());
+    }
 
     #[tokio::test]
     async fn lines_are_read_up_to_a_length() {

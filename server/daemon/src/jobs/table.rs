@@ -18,6 +18,7 @@ use tokio::time::timeout;
 
 use crate::catalog::datasets::Catalog;
 use crate::catalog::schedules::Registry;
+use crate::data_lock::DataLock;
 use crate::error::{Cause, Error};
 use crate::jobs::counts;
 use crate::jobs::entry::{Entry, FolderState, Source, is_passing};
@@ -92,13 +93,13 @@ impl<K: Run> Table<K> {
     }
 
     fn read_all(&self, states: &mut BTreeMap<String, FolderState>) -> anyhow::Result<()> {
-        let is_writer = self.workplace.is_writer();
-        if is_writer {
+        let lock = &self.workplace.lock;
+        if lock.is_writer() {
             pba_files::create_folder(&self.directory)
                 .with_context(|| format!("cannot create {}", self.directory.display()))?;
         }
         let known = self.records().there.clone();
-        let found = read(&self.directory, is_writer, &known, states)?;
+        let found = read(&self.directory, lock, &known, states)?;
         found.there.values().for_each(|record| self.workplace.latest.saw(record.created()));
         *self.records() = found;
         self.count_states();
@@ -130,13 +131,14 @@ impl<K: Run> Table<K> {
 
     /// If another server hosts the jobs: reads their state from disk.
     fn look_again(&self) {
-        if self.workplace.is_writer() {
+        let lock = &self.workplace.lock;
+        if lock.is_writer() {
             return;
         }
         let read = || {
             let mut states = self.reading();
             // Unless it hosts them by now.
-            if self.workplace.is_writer() { Ok(()) } else { self.read_all(&mut states) }
+            if lock.is_writer() { Ok(()) } else { self.read_all(&mut states) }
         };
         if let Err(error) = tokio::task::block_in_place(read) {
             tracing::error!(error = format!("{error:#}"), "the list of {} is outdated", K::JOB.plural);
@@ -189,7 +191,7 @@ impl<K: Run> Table<K> {
         follows: Option<&str>,
     ) -> Arc<Record<K>> {
         let entry = Entry::new(spec, source, self.workplace.latest.now(), follows);
-        let record = Arc::new(Record::begun(&self.directory, entry));
+        let record = Arc::new(Record::begun(&self.directory, entry, &self.workplace.lock));
         records.begun.insert(record.id().to_owned(), Arc::clone(&record));
         record
     }
@@ -447,7 +449,7 @@ impl<K: Run> Table<K> {
     /// Updates the gauges of states, for the jobs that this server hosts.
     pub(super) fn count_states(&self) {
         let records = self.records();
-        let hosted = || records.there.values().filter(|_| self.workplace.is_writer());
+        let hosted = || records.there.values().filter(|_| self.workplace.lock.is_writer());
         for state in JobState::ALL {
             let count = hosted().filter(|record| record.state() == state).count();
             counts::jobs::<K>(&self.workplace.metrics, state, count);
@@ -463,10 +465,11 @@ impl<K: Run> Table<K> {
 /// read again.
 fn read<K: Run>(
     directory: &Path,
-    is_writer: bool,
+    lock: &Arc<DataLock>,
     known: &BTreeMap<String, Arc<Record<K>>>,
     states: &mut BTreeMap<String, FolderState>,
 ) -> anyhow::Result<Records<K>> {
+    let is_writer = lock.is_writer();
     let cannot = || format!("cannot list {}", directory.display());
     let (there, begun, others) = Default::default();
     let mut records = Records { there, begun, others };
@@ -493,7 +496,7 @@ fn read<K: Run>(
         match known.get(&name).filter(|_| is_known) {
             Some(record) => drop(records.there.insert(name, Arc::clone(record))),
             None if is_known => drop(records.others.insert(name)),
-            None => match Record::open(&path, is_writer) {
+            None => match Record::open(&path, lock) {
                 Ok(record) => drop(records.there.insert(name, Arc::new(record))),
                 Err(error) => {
                     let error = format!("{error:#}");

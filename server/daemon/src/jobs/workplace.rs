@@ -1,12 +1,12 @@
 //! The resources that all jobs of a server share.
 
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use tokio::sync::{Notify, Semaphore};
 
+use crate::data_lock::DataLock;
 use crate::jobs::trainer::Trainer;
 use crate::metrics::Metrics;
 
@@ -16,8 +16,8 @@ pub(crate) struct Workplace {
     pub(crate) trainer: Trainer,
     /// The folder of decoded datasets, shared with the server.
     pub(crate) cache: PathBuf,
-    /// Whether this server hosts the jobs in its data directory.
-    pub(crate) is_writer: AtomicBool,
+    /// The right to host the jobs in the data directory.
+    pub(crate) lock: Arc<DataLock>,
     /// Permits to ask a trainer whether a job could run; each question is a process.
     pub(crate) checks: Semaphore,
     /// Notified when a job is queued.
@@ -27,13 +27,6 @@ pub(crate) struct Workplace {
     pub(crate) jobs_max: usize,
     /// When the latest job was requested.
     pub(crate) latest: Latest,
-}
-
-impl Workplace {
-    /// Whether this server hosts the jobs in its data directory.
-    pub(crate) fn is_writer(&self) -> bool {
-        self.is_writer.load(Ordering::Relaxed)
-    }
 }
 
 /// Orders jobs by when they were requested, in milliseconds since 1970 as far as the clock knows: one that is

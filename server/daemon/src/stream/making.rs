@@ -206,6 +206,7 @@ mod tests {
     use crate::catalog::datasets::Catalog;
     use crate::catalog::schedules::{Bounds, Registry};
     use crate::config::{Config, ServeArgs};
+    use crate::data_lock::DataLock;
     use crate::metrics::Metrics;
     use crate::stream::client::Client;
     use crate::stream::engine::Engine;
@@ -238,7 +239,8 @@ mod tests {
         catalog.import(&|_, _| ControlFlow::Continue(()));
         std::fs::create_dir(folder.path().join("schedules")).unwrap();
         let bounds = Bounds { count: 0, bytes: 0, bytes_total: 0 };
-        let registry = Registry::open(&folder.path().join("schedules"), true, bounds).unwrap();
+        let lock = DataLock::of_test(folder.path());
+        let registry = Registry::open(&folder.path().join("schedules"), &lock, bounds).unwrap();
         let limits = Config::resolve(&ServeArgs::default()).unwrap().limits;
         let engine = Arc::new(Engine::start(limits, metrics.clone()).unwrap());
         let resolver = Resolver { catalog: &catalog, registry: &registry, engine: &engine };

@@ -51,6 +51,7 @@ impl<K: Run> Record<K> {
     pub(crate) fn finish(&self) -> Result<(), Error> {
         // Meanwhile it does not end.
         self.storing(|| {
+            self.check_own()?;
             let state = self.state();
             if state.is_final() {
                 let detail = format!(
@@ -67,7 +68,7 @@ impl<K: Run> Record<K> {
                 pba_files::replace(&path, reached.to_string().as_bytes()).map_err(|error| {
                     // It may be there without being durable; the next time it is asked for anew.
                     let _ = std::fs::remove_file(&path);
-                    Error::disk("write", &path, &error)
+                    Error::disk("write", &path, &error).unchanged()
                 })?;
                 self.live().is_finishing = true;
             }
@@ -84,14 +85,14 @@ impl<K: Run> Record<K> {
     /// When it is in another state, or the disk does not take it.
     pub(crate) fn resume(&self) -> Result<(), Error> {
         self.storing(|| {
-            self.check_kept()?;
+            self.check_own()?;
             let state = self.state();
             match state {
                 JobState::Failed | JobState::Cancelled => {
                     let wish = self.directory.join(files::FINISH);
                     match pba_files::remove(&wish) {
                         Err(error) if error.kind() != ErrorKind::NotFound => {
-                            return Err(Error::disk("remove", &wish, &error));
+                            return Err(Error::disk("remove", &wish, &error).unchanged());
                         }
                         _ => self.live().is_finishing = false,
                     }
@@ -116,7 +117,7 @@ impl<K: Run> Record<K> {
     /// When it waits or runs, or the disk does not take it: then it stays.
     pub(crate) fn retire(&self) -> Result<PathBuf, Error> {
         self.storing(|| {
-            self.check_kept()?;
+            self.check_own()?;
             let state = self.state();
             if !state.is_final() {
                 let (name, id) = (K::JOB.name, &self.id);

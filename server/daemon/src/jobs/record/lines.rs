@@ -147,6 +147,18 @@ mod tests {
         }
     }
 
+    /// A watcher makes the server hold no more of a journal than a trainer's longest line.
+    #[test]
+    fn a_line_that_is_too_long_is_not_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let long = format!("{{\"event\":\"{}\"}}", "x".repeat(LINE_BYTES_MAX as usize));
+        let lines = [journal::kept(&line(0), 1), journal::kept(&long, 2), journal::kept(&line(2), 3)];
+        std::fs::write(folder.path().join(files::JOURNAL), lines.concat()).unwrap();
+        let mut mark = Mark::default();
+        assert_eq!(read(folder.path(), &mut mark, 0, 3, 9).unwrap(), [line(0)]);
+        assert_eq!(read(folder.path(), &mut mark, 1, 3, 9).unwrap(), [""; 0]);
+    }
+
     #[test]
     fn old_lines_are_read_from_where_the_last_ones_ended() {
         let folder = tempfile::tempdir().unwrap();

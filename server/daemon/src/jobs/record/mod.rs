@@ -18,6 +18,7 @@ use pba_wire::jobs::{Job, JobAnswer, JobState};
 use tokio::sync::{Notify, watch};
 
 use crate::catalog::schedules::Registry;
+use crate::data_lock::DataLock;
 use crate::error::{Cause, Error};
 use crate::jobs::entry::{self, Digests, Entry, OnDisk, Source};
 use crate::jobs::record::lines::Tail;
@@ -57,6 +58,8 @@ struct Live<K: Run> {
 pub(crate) struct Record<K: Run> {
     id: String,
     directory: PathBuf,
+    /// The right to write there.
+    lock: Arc<DataLock>,
     live: Mutex<Live<K>>,
     /// Held by who changes the entry, or what goes with it on disk.
     storing: Mutex<()>,
@@ -68,9 +71,9 @@ pub(crate) struct Record<K: Run> {
 
 impl<K: Run> Record<K> {
     /// A new job, which has no folder yet.
-    pub(in crate::jobs) fn begun(parent: &Path, entry: Entry<K::Spec>) -> Record<K> {
+    pub(super) fn begun(parent: &Path, entry: Entry<K::Spec>, lock: &Arc<DataLock>) -> Record<K> {
         let directory = parent.join(entry.spec.name());
-        Record::new(directory, entry, 0, None)
+        Record::new(directory, entry, lock, 0, None)
     }
 
     /// Creates the folder of a new job, with the schedules that its trainer needs.
@@ -78,6 +81,7 @@ impl<K: Run> Record<K> {
     /// # Errors
     /// When the disk does not take it. Then there is no folder.
     pub(crate) fn create(&self, schedules: &[Arc<Schedule>]) -> Result<(), Error> {
+        self.lock.check_in_place()?;
         let entry = self.live().entry.clone();
         entry::create_folder::<K>(&self.directory, &entry, schedules)?;
         self.live().digests = entry::digests_of(schedules);
@@ -86,11 +90,11 @@ impl<K: Run> Record<K> {
 
     /// Reads the folder of a job. One that was running is queued again if this server hosts it; otherwise
     /// it is still running.
-    pub(crate) fn open(directory: &Path, is_writer: bool) -> anyhow::Result<Record<K>> {
+    pub(crate) fn open(directory: &Path, lock: &Arc<DataLock>) -> anyhow::Result<Record<K>> {
         let (mut entry, lost) = entry::read::<K>(directory)?;
         if lost.is_some() {
             entry.state = JobState::Failed;
-        } else if is_writer {
+        } else if lock.is_writer() {
             if let Err(error) = entry::keep_request::<K>(directory, &entry) {
                 tracing::warn!(
                     id = entry.spec.name(),
@@ -147,7 +151,7 @@ impl<K: Run> Record<K> {
         let path = entry::path_in::<K>(directory);
         let since = || path.metadata().ok()?.modified().ok()?.elapsed().ok();
         let is_running = entry.state == JobState::Running;
-        let record = Record::new(directory.to_owned(), entry, lines, job);
+        let record = Record::new(directory.to_owned(), entry, lock, lines, job);
         record.live().digests = entry::digests_in(directory);
         if is_running {
             record.live().running_since = since().and_then(|elapsed| Instant::now().checked_sub(elapsed));
@@ -155,7 +159,13 @@ impl<K: Run> Record<K> {
         Ok(record)
     }
 
-    fn new(directory: PathBuf, entry: Entry<K::Spec>, lines: usize, job: Option<K>) -> Record<K> {
+    fn new(
+        directory: PathBuf,
+        entry: Entry<K::Spec>,
+        lock: &Arc<DataLock>,
+        lines: usize,
+        job: Option<K>,
+    ) -> Record<K> {
         let id = entry.spec.name().to_owned();
         let live = Live {
             entry,
@@ -175,6 +185,7 @@ impl<K: Run> Record<K> {
         Record {
             id,
             directory,
+            lock: Arc::clone(lock),
             live: Mutex::new(live),
             storing: Mutex::new(()),
             changes,
@@ -358,16 +369,31 @@ impl<K: Run> Record<K> {
         }
     }
 
+    /// Checks that its folder may be written to. Asked while `storing` is held.
+    ///
+    /// # Errors
+    /// When it was removed, or the data directory is no longer this server's: what is there now is another's.
+    pub(crate) fn check_own(&self) -> Result<(), Error> {
+        self.check_kept()?;
+        self.lock.check_in_place()
+    }
+
     /// Stores an entry, or puts back the one before: what could not be made durable may still be on the disk, where
     /// the next start would find it.
     ///
     /// # Errors
     /// When the disk does not take it.
     fn save_or_undo(&self, entry: &Entry<K::Spec>, before: &Entry<K::Spec>) -> Result<(), Error> {
-        self.check_kept()?;
-        entry::save::<K>(&self.directory, entry).inspect_err(|_| {
-            // The disk that failed may fail again; then both are told of.
-            self.save_or_warn(before);
+        self.check_own()?;
+        entry::save::<K>(&self.directory, entry).map_err(|error| {
+            if entry::holds::<K>(&self.directory, before) {
+                return error.unchanged();
+            }
+            match entry::save::<K>(&self.directory, before) {
+                Ok(()) => error.unchanged(),
+                // The disk that failed fails again.
+                Err(again) => error.and(&format!("nor can it be undone: {}", again.detail)),
+            }
         })
     }
 
@@ -447,7 +473,7 @@ impl<K: Run> Record<K> {
 
     /// Stores an entry. A full disk must not end a job whose state is in memory; the next time it may work.
     fn save_or_warn(&self, entry: &Entry<K::Spec>) {
-        let saved = self.check_kept().and_then(|()| entry::save::<K>(&self.directory, entry));
+        let saved = self.check_own().and_then(|()| entry::save::<K>(&self.directory, entry));
         if let Err(error) = saved {
             tracing::error!(id = self.id, error = error.detail, "cannot save the state of {}", K::JOB.one);
         }
@@ -489,11 +515,11 @@ mod tests {
     use super::*;
     use crate::metrics::Metrics;
 
-    fn begun(folder: &Path) -> Record<Search> {
+    fn begun(folder: &Path, lock: &Arc<DataLock>) -> Record<Search> {
         let spec =
             SearchSpec::from_json(r#"{"name": "mine", "epochs": 12, "perturbation_interval": 3}"#).unwrap();
         let source = Source { path: "shapes".to_owned(), test_digest: None };
-        let record = Record::begun(folder, Entry::new(spec, source, 0, None));
+        let record = Record::begun(folder, Entry::new(spec, source, 0, None), lock);
         record.create(&[]).unwrap();
         assert!(record.begin());
         record
@@ -515,7 +541,8 @@ mod tests {
     #[tokio::test(flavor = "multi_thread")]
     async fn images_are_counted_once_though_a_generation_is_gone_on_with() {
         let folder = tempfile::tempdir().unwrap();
-        let record = begun(folder.path());
+        let lock = DataLock::of_test(folder.path());
+        let record = begun(folder.path(), &lock);
         let metrics = Metrics::new().unwrap();
         let started = Event::Started { spec: Box::new(record.spec()), dataset_digest: "d".to_owned() };
         let line = journal::line(&started);
@@ -525,7 +552,7 @@ mod tests {
         record.ended(&metrics);
         assert_eq!(metrics.search_images_trained.get(), 700);
         // In another server, the next trainer goes on with members in the middle of the first generation.
-        let record = Record::<Search>::open(record.directory(), true).unwrap();
+        let record = Record::<Search>::open(record.directory(), &lock).unwrap();
         assert!(record.begin());
         record.reread(0, 1).unwrap();
         // Told while the members are still being read.
@@ -539,31 +566,41 @@ mod tests {
     #[tokio::test(flavor = "multi_thread")]
     async fn a_job_that_is_removed_touches_no_other_of_its_name() {
         let folder = tempfile::tempdir().unwrap();
-        let record = begun(folder.path());
+        let lock = DataLock::of_test(folder.path());
+        let record = begun(folder.path(), &lock);
         assert_eq!(record.retire().unwrap_err().cause, Cause::Conflict, "it runs");
         record.enter(JobState::Failed, None);
         let retired = record.retire().unwrap();
         assert!(retired.exists() && !record.directory().exists());
-        let other = begun(folder.path());
+        let other = begun(folder.path(), &lock);
         // Whoever asked of the first one before it was removed.
         for answer in [record.resume(), record.retire().map(drop), record.schedule_removed()] {
             assert_eq!(answer.unwrap_err().cause, Cause::NotFound);
         }
         record.complain(Some("anything".to_owned()));
         assert!(retired.exists());
-        let read = Record::<Search>::open(other.directory(), false).unwrap();
+        // Whoever watches it gets no line of the other's.
+        let started = Event::Started { spec: Box::new(other.spec()), dataset_digest: "d".to_owned() };
+        let line = journal::kept(&journal::line(&started), 1);
+        std::fs::write(other.directory().join(files::JOURNAL), line).unwrap();
+        let lines = |record: &Record<Search>| record.lines_on_disk(&mut Mark::default(), 0, 1, 9);
+        assert_eq!(lines(&other).unwrap().len(), 1);
+        assert_eq!(lines(&record).unwrap_err().cause, Cause::NotFound);
+        let read = Record::<Search>::open(other.directory(), &DataLock::of_test(folder.path())).unwrap();
         assert_eq!((read.state(), read.error()), (JobState::Running, None));
     }
 
     #[tokio::test(flavor = "multi_thread")]
     async fn what_cannot_be_stored_changes_nothing() {
         let folder = tempfile::tempdir().unwrap();
-        let record = begun(folder.path());
+        let lock = DataLock::of_test(folder.path());
+        let record = begun(folder.path(), &lock);
         let obstacle = record.directory().join("search.json.partial");
         std::fs::create_dir(&obstacle).unwrap();
         assert!(record.cancel().is_err());
         record.enter(JobState::Failed, Some("anything".to_owned()));
-        assert!(record.resume().is_err());
+        let error = record.resume().unwrap_err();
+        assert!(error.detail.ends_with("nothing was changed"), "{}", error.detail);
         assert_eq!(record.state(), JobState::Failed);
         std::fs::remove_dir(&obstacle).unwrap();
         record.resume().unwrap();
@@ -572,7 +609,7 @@ mod tests {
         assert_eq!(record.state(), JobState::Running, "until its trainer has ended");
         // Whatever is stored meanwhile, after a restart it is cancelled.
         record.saved(3);
-        assert_eq!(Record::<Search>::open(record.directory(), true).unwrap().state(), JobState::Cancelled);
+        assert_eq!(Record::<Search>::open(record.directory(), &lock).unwrap().state(), JobState::Cancelled);
         record.enter(JobState::Queued, None);
         assert_eq!(record.state(), JobState::Cancelled, "though the server was told to stop");
     }

@@ -28,7 +28,7 @@ impl<K: Run> Record<K> {
     ///
     /// # Errors
     /// When it is another one.
-    pub(in crate::jobs) fn check_same(&self, schedule: &Schedule) -> Result<(), Error> {
+    pub(crate) fn check_same(&self, schedule: &Schedule) -> Result<(), Error> {
         let (live, digest) = (self.live(), schedule.digest().to_string());
         let other = live.schedules().find(|(name, known, _)| *name == schedule.name() && *known != digest);
         other.map_or(Ok(()), |(name, known, how)| {
