@@ -6,7 +6,7 @@ and again the last epoch of the paper's CIFAR-10 schedule:
 - `client`: with the Python client;
 - `identity`: the same, of untouched pixels;
 - `raw`: the bytes of an answer to `identity`, sent from memory by a process that does nothing else,
-  and read into one buffer that nobody looks at;
+  and read into one buffer that is never looked at;
 - `raw-hot`: the same with the first 256 KiB of the answer again and again, which stay in the cache as
   a server's buffers may.
 

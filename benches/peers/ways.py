@@ -59,7 +59,7 @@ WAYS = [
     Way("raw-unix-hot", "bare Unix socket, the same 256 KiB again and again", ("stream",), "pba_stream:raw-unix-hot",
         "client", "nothing is looked at, and nothing leaves the cache", beside="pba-unix"),
     Way("pba-memory", "**PBA server and Python client**, shared memory", ("stream",), "pba_stream:identity-memory",
-        "client", "nobody copies; like the others, nobody looks at the pixels"),
+        "client", "nothing is copied; as with the others, the pixels are not looked at"),
     # Client and server are on one machine, as in every peer.
     Way(OURS, "**PBA server and Python client**, shared memory", ("deliver",), "pba_stream:client-memory", "client"),
     Way("pba-unix", "**PBA server and Python client**, Unix socket", ("deliver",), "pba_stream:client-unix", "client"),

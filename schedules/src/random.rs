@@ -1,4 +1,4 @@
-//! Schedules that nobody selected: what a search would learn if it did not look at its scores.
+//! Schedules that nothing selected: what a search would learn if it did not look at its scores.
 
 use pba_types::rng::{Address, Purpose, below};
 use rand::Rng;

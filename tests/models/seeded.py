@@ -32,7 +32,7 @@ FAULTS = [
      "            own.is_taken.store(false, Ordering::Release);\n"
      "            // Kept for the stream if it does not wait yet.\n            own.returned.notify_one();",
      "            own.returned.notify_one();\n            own.is_taken.store(false, Ordering::Release);"),
-    ("its own batch", "nobody is told", "stream/budget.rs", "            own.returned.notify_one();\n", ""),
+    ("its own batch", "no stream is told", "stream/budget.rs", "            own.returned.notify_one();\n", ""),
     ("make room for", "gives up when another has made room", "stream/buffers.rs",
      "if missing > 0 && !self.free(missing)", "if !self.free(missing)"),
     ("make room for", "asks once", "stream/buffers.rs",
@@ -66,7 +66,7 @@ FAULTS = [
      "        if is_first {\n", "        if is_first && taken.is_some() {\n"),
     ("work that panics", "a panic ends its worker", "stream/work.rs",
      "Err(_) => {\n", "Err(panic) => {\n                if true {\n                    std::panic::resume_unwind(panic);\n                }\n"),
-    ("work that fails", "answered by whoever comes last", "stream/work.rs",
+    ("work that fails", "answered by the last part", "stream/work.rs",
      "Ok(Some(output)) => Some(output),", "Ok(Some(output)) => {\n                if part == 0 {\n                    return;\n                }\n                Some(output)\n            }"),
     ("at most one part", "the same client is next", "stream/round_robin.rs",
      "self.0.push_back((key, waiting))", "self.0.push_front((key, waiting))"),

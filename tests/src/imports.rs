@@ -36,7 +36,7 @@ impl Imports {
         for (module, source) in &sources {
             let mut paths = Vec::new();
             for item in &source.items {
-                // What is only passed on is looked through, by whoever uses it.
+                // What is only passed on is looked through where it is used.
                 if !matches!(item, Item::Use(item) if !matches!(item.vis, Visibility::Inherited)) {
                     collect(item.to_token_stream(), module, &source.names, &mut paths);
                 }

@@ -152,7 +152,7 @@ impl Event {
     }
 }
 
-/// Somebody who watches a search: server-sent events as they are on the wire.
+/// A watcher of a search: server-sent events as they are on the wire.
 pub struct Watcher {
     download: BufReader<Download>,
     /// The events in good order, with nothing after the last.

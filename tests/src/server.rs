@@ -121,7 +121,7 @@ impl Process {
         status
     }
 
-    /// Waits until it has ended, even if whoever traces it keeps it from being waited for.
+    /// Waits until it has ended, even if its tracer keeps it from being waited for.
     ///
     /// # Panics
     /// When that does not come within [`PATIENCE`].
@@ -230,7 +230,7 @@ impl Server {
         format!("http://{}", self.address)
     }
 
-    /// Its data directory, which lives as long as somebody holds it.
+    /// Its data directory, which lives as long as it is held.
     pub fn data(&self) -> Arc<TempDir> {
         Arc::clone(&self.data)
     }

@@ -66,7 +66,7 @@ impl TlsProxy {
                 let connection = ServerConnection::new(Arc::clone(&config)).expect("the settings are sound");
                 let client = StreamOwned::new(connection, client);
                 let (cuts, expected) = (Arc::clone(&cuts), expected.clone());
-                // Whoever goes away, or does not trust the certificate, ends the connection.
+                // A client that goes away, or does not trust the certificate, ends the connection.
                 std::thread::spawn(move || forward(client, server, &expected, &cuts));
             }
         });

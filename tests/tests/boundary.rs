@@ -1,4 +1,4 @@
-//! Who may ask a server: programs, its own pages, and nobody else's.
+//! What may ask a server: programs and its own pages, and no other page.
 
 use std::io::{Read, Write};
 use std::os::unix::fs::PermissionsExt;
@@ -195,7 +195,7 @@ fn the_socket_is_its_owners_whatever_the_umask() {
             let server = Server::of(Process::run(command), data);
             let found = socket.metadata().unwrap().permissions().mode() & 0o777;
             assert_eq!(found, mode, "umask {umask}");
-            // A path is no host: whoever may open it is here.
+            // A path is no host: a program that may open it is on this machine.
             for (headers, status) in [
                 ("", "200"),
                 ("host: anything.example\r\n", "200"),

@@ -1,4 +1,4 @@
-//! What clients make the server hold is bounded, and whoever is served goes on at the bound.
+//! What clients make the server hold is bounded, and clients that are served go on at the bound.
 
 use std::io::Write;
 use std::net::{IpAddr, Ipv4Addr, TcpStream};
@@ -74,7 +74,7 @@ fn everybody_who_takes_all_that_there_is() {
         assert!(now <= before + MEMORY + 32e6, "{now} bytes resident, {before} before");
         worst = worst.max(now - before);
     };
-    // Streams of one huge batch, 30.9 MB, that nobody reads: some of one client, then of others.
+    // Streams of one huge batch, 30.9 MB, that are not read: some of one client, then of others.
     let huge = |number| {
         Download::open_narrow_from(client(number), server.address(), &target("batch_size=65536")).unwrap()
     };
@@ -101,7 +101,7 @@ fn everybody_who_takes_all_that_there_is() {
         look();
         (server.metric("pba_refused_total{reason=\"memory_of_bodies\"}") > 0.0).then_some(())
     });
-    // Sheets that nobody reads.
+    // Sheets that are not read.
     let sheets: Vec<_> = (0..30)
         .map(|_| {
             look();

@@ -17,7 +17,7 @@ fn get(server: &Server, number: u8, target: &str) -> Answer {
 #[test]
 fn connections_are_bounded_and_who_is_refused_is_told() {
     let server = Server::start(&["--connections-max", "4"]);
-    // Nobody may hold one for long without asking for something. One client may have three.
+    // None may be held for long without a request. One client may have three.
     let idle: Vec<_> = wait_for("three connections", || {
         let idle: Vec<_> = (0..5).map(|_| http::connect(server.address()).unwrap()).collect();
         let answer = get(&server, 1, "/v1/schedules");

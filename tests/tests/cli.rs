@@ -11,7 +11,7 @@ use pba_tests::server::data_folder;
 use pba_tests::{Pba, Server, binary, epoch, pba, repository};
 use serde_json::Value;
 
-/// An address where nobody listens: port 1 needs privileges and has no service.
+/// An address where no server listens: port 1 needs privileges and has no service.
 const NOBODY: &str = "http://127.0.0.1:1";
 
 /// Each published schedule, the log that it was converted from, its epochs and segments.
@@ -115,7 +115,7 @@ fn an_export_is_imported_as_the_same() {
 
 #[test]
 fn published_schedules_are_shown_without_a_server() {
-    // Nobody named a server, and none runs at the usual place, unless somebody works on this machine.
+    // No server was named, and none runs at the usual place, unless this machine is being worked on.
     if std::net::TcpStream::connect("127.0.0.1:8080").is_err() {
         let list = pba(&["schedule", "list", "--json"]).json();
         assert_eq!(list["schedules"].as_array().unwrap().len(), library::all().len());
@@ -425,7 +425,7 @@ fn empty_variables_are_not_set() {
     for arguments in [&["dataset", "list"][..], &["stream"]] {
         let mut command = binary::command(folder.path(), arguments);
         let output = command.envs([("PBA_TOKEN", ""), ("PBA_CA", ""), ("PBA_SERVER", "")]).output().unwrap();
-        // Whoever works on this machine may have a server there.
+        // A server may run there if this machine is being worked on.
         let output = Pba::from(output);
         assert!(output.code == Some(0) || output.stderr.contains("http://127.0.0.1:8080: "), "{output:?}");
     }

@@ -1,4 +1,4 @@
-//! Clients that go away, dawdle, crowd or send half: nobody else notices, and nothing stays.
+//! Clients that go away, dawdle, crowd or send half: no other client notices, and nothing stays.
 
 use std::io::{Read, Write};
 use std::time::Duration;
@@ -78,7 +78,7 @@ fn a_slow_client_holds_a_few_batches_and_delays_nobody() {
             wait_until_still("the slow stream", Duration::from_millis(100), || server.metric(IMAGES));
         let bound = (held + round) * BATCH + others;
         assert!(stalled <= bound as f64, "{stalled} images made, at most {bound} may be");
-        // Somebody else gets everything, at once.
+        // Another client gets everything, at once.
         let epoch = server.epoch("shapes/epochs/0/batches?schedule=cifar10-pba");
         assert_eq!(epoch.indices().len(), 10_000);
         others += 10_000;
@@ -209,7 +209,7 @@ fn a_crowd_of_previews_does_not_hold_up_a_stream() {
     server.epoch("shapes/epochs/0/batches?split=test&shard=0/50");
     let meanwhile = server.metric(answered) - before;
     assert!(meanwhile <= 10.0, "a batch had to wait for {meanwhile} previews");
-    // Previews that nobody waits for any more are not drawn.
+    // Previews that are no longer waited for are not drawn.
     drop(crowd);
     server.assert_healthy();
     assert!(server.metric(answered) < 40.0, "previews were drawn for clients that are gone");

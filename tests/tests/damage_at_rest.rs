@@ -251,7 +251,7 @@ fn a_damaged_file_is_packed_again_from_its_source() {
     ];
     for (number, damage) in damages.iter().enumerate() {
         damage();
-        // Nobody asks for it: the scrub finds it.
+        // It is not asked for: the scrub finds it.
         wait_for("the repair", || {
             (server.metric("pba_repairs_total{dataset=\"mine\"}") > number as f64).then_some(())
         });

@@ -86,7 +86,7 @@ fn a_cancellation_that_cannot_be_stored_is_refused_and_one_that_was_stays() {
     server.assert_healthy();
 }
 
-/// The server dies while it ends the trainer of a search that was cancelled: whoever asked has no answer, but what
+/// The server dies while it ends the trainer of a search that was cancelled: the client has no answer, but what
 /// is on disk is what was asked.
 #[test]
 fn a_cancellation_holds_while_the_trainer_still_ends() {
@@ -206,7 +206,7 @@ fn a_search_whose_dataset_does_not_fit_the_disk_is_refused_as_that() {
     server.assert_healthy();
 }
 
-/// Pipes in place of files, to which nobody writes.
+/// Pipes in place of files, to which nothing is written.
 #[test]
 fn nobody_waits_for_a_pipe_in_a_data_directory() {
     let (script, data) = (Script::idles(), data_folder());
@@ -443,7 +443,7 @@ fn a_name_is_taken_from_the_beginning(server: &Server) {
     });
 }
 
-/// Each sync takes seconds: who asks for a change waits for it, and nobody else does.
+/// Each sync takes seconds: a request for a change waits for it, and no other does.
 #[test]
 fn a_slow_disk_is_waited_for_by_nobody_else() {
     if !is_possible() {

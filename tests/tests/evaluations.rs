@@ -128,7 +128,7 @@ fn a_trainer_that_is_killed() {
     assert_eq!(server.metric("pba_search_restarts_total"), 0.0, "no search was restarted");
 }
 
-/// The moment that matters most: an event is on disk, and nobody was told.
+/// The moment that matters most: an event is on disk, and the server was not told.
 #[test]
 fn a_trainer_that_is_killed_before_it_tells_what_it_wrote() {
     let Some(trainer) = trainer() else { return };

@@ -64,7 +64,7 @@ fn nobody_works_for_a_client_that_is_gone() {
     // Which waits for the end of what was asked for, and then asks for 40 images.
     server.assert_healthy();
     let made = images(&server);
-    assert!(made < ROWS as f64, "{made} images were made, most of them for nobody");
+    assert!(made < ROWS as f64, "{made} images were made, most of them for no client");
 }
 
 #[test]
@@ -154,10 +154,7 @@ fn whoever_leaves_does_not_leave_work_behind() {
         wait_for("its end", || (server.metric(received) == 0.0).then_some(()));
     }
     let left = busy(&server) - whole;
-    assert!(
-        left < 10.0 * whole,
-        "20 that nobody waited for took {left} s, and one that somebody did {whole} s"
-    );
+    assert!(left < 10.0 * whole, "20 that were not waited for took {left} s, and one that was {whole} s");
     server.assert_healthy();
 }
 

@@ -23,7 +23,10 @@ fn ended_early(server: &Server, id: &str) {
     assert_eq!((&done["epoch"], &done["epochs"]), (&json!(epoch), &json!(400)));
     assert!(done.get("finishing").is_none(), "{done}");
     assert_eq!((&events[at - 1]["event"], &events[at - 1]["epoch"]), (&json!("scored"), &json!(epoch)));
-    assert!(events[at..].iter().all(|event| event["event"] != "exploit"), "nobody copies anybody any more");
+    assert!(
+        events[at..].iter().all(|event| event["event"] != "exploit"),
+        "no member copies another any more"
+    );
     let learned = events.last().unwrap();
     assert_eq!(learned["event"], "done");
     let best = events[at - 1]["scores"].as_array().unwrap();

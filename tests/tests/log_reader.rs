@@ -1,4 +1,4 @@
-//! Whoever reads the log may leave, stop reading, or have no room: nobody else notices.
+//! The reader of the log may leave, stop reading, or have no room: no client notices.
 
 use std::fs::File;
 use std::io::{Read, Write, pipe};
@@ -82,7 +82,7 @@ fn a_reader_that_does_not_read() {
         while let Ok(count @ 1..) = reader.read(&mut bytes) {
             text.extend(bytes[..count].iter().filter(|byte| **byte != b'.'));
             if String::from_utf8_lossy(&text).contains("lines of the log were lost") {
-                // Nobody waits for the second time.
+                // The second time is not waited for.
                 let _ = tell.send(());
             }
         }

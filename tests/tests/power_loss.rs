@@ -117,7 +117,7 @@ fn what_was_acknowledged_is_there() {
     assert!(acknowledged.iter().all(|&count| count > 0), "{acknowledged:?}");
 }
 
-/// Whoever created the folders was killed before they were on disk; a server that finds them there adds to them.
+/// The server that created the folders was killed before they were on disk; a server that finds them there adds to them.
 #[test]
 fn folders_that_a_killed_process_left_are_there_with_what_is_in_them() {
     if !is_possible() {

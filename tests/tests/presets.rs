@@ -93,7 +93,7 @@ fn members_are_scored_with_the_datasets_own_val_split_unless_asked_otherwise() {
     assert_eq!(val_split(json!({ "dataset": "shapes", "device": "cpu" })), "train");
 }
 
-/// Nobody trains on other images than they think.
+/// No preset trains on other images than its name says.
 #[test]
 fn a_val_split_that_cannot_be_read_is_not_replaced() {
     let Some(trainer) = trainer() else { return };

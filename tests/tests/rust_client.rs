@@ -159,7 +159,7 @@ fn a_replica_killed_in_the_middle_of_an_epoch() {
     });
     assert_eq!(epoch::digest(&batches), whole);
     assert_eq!(second.metric("pba_resumes_total"), 1.0);
-    // A new epoch begins on whoever is there.
+    // A new epoch begins on the server that is there.
     let (batches, _) = read(&urls).unwrap();
     assert_eq!(epoch::digest(&batches), second.epoch(&small_target()).digest());
     second.assert_healthy();
@@ -452,7 +452,7 @@ fn a_change_that_reached_a_server_is_not_sent_to_another() {
         let says = format!("{first} did not answer PUT /v1/schedules/again, so it may or may not have been");
         assert!(error.to_string().starts_with(&says), "{error}");
         assert!(!server.pba(&["schedule", "list"]).ok().contains("again"));
-        // Whoever only reads asks the next one.
+        // A client that only reads asks the next one.
         let listed = runtime().block_on(client.request(Method::GET, "/v1/schedules", None)).unwrap();
         assert!(String::from_utf8(listed).unwrap().contains("cifar10-pba"));
     }
@@ -463,7 +463,7 @@ fn a_change_that_reached_a_server_is_not_sent_to_another() {
     assert!(server.pba(&["schedule", "list"]).ok().contains("again"));
 }
 
-/// A URL where nobody listens.
+/// A URL where no server listens.
 const NOBODY: &str = "http://127.0.0.1:1";
 
 #[test]
@@ -488,6 +488,6 @@ fn a_proxy_whose_server_is_away_is_passed_over() {
     let (batches, resumes) = read(&[proxy.url(), bad_gateway(), server.url()]).unwrap();
     assert_eq!(epoch::digest(&batches), server.epoch(&small_target()).digest());
     assert_eq!(resumes, 2);
-    let Err(error) = read(&[bad_gateway()]) else { panic!("nobody serves") };
+    let Err(error) = read(&[bad_gateway()]) else { panic!("no server answers") };
     assert!(error.to_string().contains("502"), "{error}");
 }

@@ -108,7 +108,7 @@ fn a_trainer_that_is_killed_at_five_moments() {
     }
 }
 
-/// The moment that matters most: an event is on disk, and nobody was told.
+/// The moment that matters most: an event is on disk, and the server was not told.
 #[test]
 fn a_trainer_that_is_killed_before_it_tells_what_it_wrote() {
     let Some(trainer) = trainer() else { return };
@@ -218,7 +218,7 @@ fn a_server_beside_the_one_that_writes_clears_nothing_away() {
     let data = writer.data();
     drop((beside, writer));
     let _again = Server::start_on(data, &[]);
-    assert!(!begun.exists(), "what nobody makes any more was left");
+    assert!(!begun.exists(), "what is no longer being made was left");
 }
 
 /// The trainer has not even begun to watch its parent when that dies.

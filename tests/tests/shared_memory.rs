@@ -193,7 +193,7 @@ fn a_stream_in_memory_is_a_connection_until_its_client_leaves() {
     let socket = Socket::new();
     let server = socket.serve(&["--connections-max", "2"]);
     run(async {
-        // Whoever has asked before has left.
+        // The client that asked before has left.
         wait_for("a place", || (server.get("/v1/datasets").status == 200).then_some(()));
         let client = socket.client();
         let mut streams = vec![open(&client).await, open(&client).await];
@@ -231,7 +231,7 @@ fn what_is_refused_is_refused_as_over_tcp() {
 #[test]
 fn nobody_is_there() {
     let socket = Socket::new();
-    let error = run(socket.client().epoch("shapes", 0, request())).err().expect("nobody answers");
+    let error = run(socket.client().epoch("shapes", 0, request())).err().expect("no server answers");
     assert!(matches!(&error, ClientError::Unreachable { url, .. } if *url == socket.url()), "{error}");
 }
 

@@ -1,4 +1,4 @@
-//! A disk that takes its time, or never answers, stops nobody who needs nothing of it.
+//! A disk that takes its time, or never answers, stops no request that needs nothing of it.
 
 use std::process::Command;
 use std::sync::Arc;
@@ -77,7 +77,7 @@ fn a_slow_disk_stops_nobody() {
         // It is not there before it is there for good.
         assert_eq!(server.get("/v1/schedules/one").status, 404);
     }
-    assert!(adding.iter().all(|adding| !adding.is_finished()), "somebody waited for the disk");
+    assert!(adding.iter().all(|adding| !adding.is_finished()), "a request waited for the disk");
     for (adding, name) in adding.into_iter().zip(["one", "two"]) {
         assert_eq!(adding.join().unwrap().status, 201);
         assert_eq!(server.get(&format!("/v1/schedules/{name}")).status, 200);

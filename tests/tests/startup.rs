@@ -16,7 +16,7 @@ use rustix::fs::{Mode, OFlags};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-/// A dataset that is being read for as long as the test wants: a pipe that nobody writes to.
+/// A dataset that is being read for as long as the test wants: a pipe that nothing is written to.
 struct Slow(TempDir);
 
 impl Slow {
@@ -55,7 +55,7 @@ fn importing(data: &Path, slow: &Slow, flags: &[&str]) -> (Process, PathBuf) {
     (process, socket)
 }
 
-/// Head and body of the answer to a request on a connection of its own; none when nobody listens.
+/// Head and body of the answer to a request on a connection of its own; none when no server listens.
 fn ask(socket: &Path, method: &str, target: &str) -> Option<(String, String)> {
     let mut connection = UnixStream::connect(socket).ok()?;
     connection.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -213,7 +213,7 @@ fn what_cannot_be_is_told_before_anything_is_packed() {
 
 #[test]
 fn the_demo_takes_a_free_port_when_the_usual_one_is_taken() {
-    // By this test, or by somebody who works on this machine.
+    // By this test, or by a user of this machine.
     let _held = std::net::TcpListener::bind("127.0.0.1:8080");
     let data = data_folder();
     let demo = ["demo", "--once", "--data-dir", data.path().to_str().unwrap()];
@@ -223,7 +223,7 @@ fn the_demo_takes_a_free_port_when_the_usual_one_is_taken() {
     assert!(text.contains("10000 images"), "{text}");
 }
 
-/// Runs a command whose standard output is a pipe that nobody reads from.
+/// Runs a command whose standard output is a pipe that is not read.
 fn unread(directory: &Path, arguments: &[&str]) -> Command {
     let (reader, writer) = std::io::pipe().unwrap();
     drop(reader);

@@ -1,4 +1,4 @@
-//! Wrong input is refused before the first byte, by name, and harms nobody.
+//! Wrong input is refused before the first byte, by name, and does no harm.
 
 use pba_tests::{Answer, Server};
 use pba_wire::Problem;

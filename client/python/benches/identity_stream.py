@@ -140,7 +140,7 @@ def main() -> None:
     # Of this process, both of its threads and the kernel's part: what a busy machine cannot blur.
     cpu_seconds: dict = {name: [] for name in ways}
     for round_number in range(args.rounds + 1):
-        # To and fro, so that nobody always comes after the same one.
+        # To and fro, so that none always comes after the same one.
         for name, way in list(ways.items())[:: 1 if round_number % 2 else -1]:
             before, cpu_before = time.perf_counter(), time.process_time()
             for epoch in range(args.epochs):

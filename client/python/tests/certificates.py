@@ -18,7 +18,7 @@ DAY = datetime.timedelta(days=1)
 
 
 class Authority:
-    """Signs certificates; nobody trusts it who is not given ``pem``."""
+    """Signs certificates; only a client that is given ``pem`` trusts it."""
 
     def __init__(self, name: str) -> None:
         self._name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])

@@ -40,7 +40,7 @@ def binary() -> Path:
             "target/debug/pba; or set PBA_BIN to a pba binary",
             pytrace=False,
         )
-    # The one built last is the one that somebody works on.
+    # The one built last is the one that is worked on.
     return max(found, key=lambda path: path.stat().st_mtime)
 
 
@@ -190,7 +190,7 @@ def server(shared_server: Server) -> Iterator[Server]:
 
 @pytest.fixture(scope="session")
 def authority() -> Authority:
-    """Signs certificates of servers, and is known to nobody."""
+    """Signs certificates of servers, and is known to no client."""
     return Authority("an authority")
 
 

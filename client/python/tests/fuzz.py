@@ -117,7 +117,7 @@ def check(body: bytes) -> None:
                 if found is not None:
                     # What was refused may be mended by chance.
                     count = len(found[1]) if is_whole else min(len(found[1]), len(batches))
-                    assert found[1][:count] == batches[:count] and count <= len(batches), "damage that nobody noticed"
+                    assert found[1][:count] == batches[:count] and count <= len(batches), "damage that was not noticed"
 
 
 def mended(body: bytes) -> bytes:

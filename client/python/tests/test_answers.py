@@ -302,7 +302,7 @@ def test_a_foreign_page_is_shown() -> None:
 
 @pytest.mark.parametrize("number", [0, 1])
 def test_more_rows_than_data_are_refused(number: int) -> None:
-    """pyarrow believes lengths; whoever looks at such rows reads past the end."""
+    """pyarrow believes lengths; to look at such rows is to read past the end."""
     rows = struct.pack("<q", 1)
     for many in (2, 524_288, 2**40, -1):
         body = stream(2, 2)

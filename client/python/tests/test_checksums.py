@@ -24,7 +24,7 @@ def test_every_flipped_bit_of_a_stream_is_noticed() -> None:
             epoch = Client(script.url, retries=0, stall_seconds=2)
             with pytest.raises((StreamError, CutError)):
                 list(epoch.epoch("d", 0))
-                pytest.fail(f"byte {place} was damaged, and nobody noticed")
+                pytest.fail(f"byte {place} was damaged, and it was not noticed")
 
 
 def test_a_message_that_belongs_elsewhere_is_noticed(server: Server) -> None:

@@ -239,7 +239,7 @@ def test_errors_travel_between_processes(client: Client) -> None:
         client.epoch("shapes", 0, batch_size=0)
     copy = pickle.loads(pickle.dumps(refusal.value))
     assert vars(copy) == vars(refusal.value) and str(copy) == str(refusal.value)
-    cut = CutError(2, 6, 3, "nobody answers")
+    cut = CutError(2, 6, 3, "no server answers")
     copy = pickle.loads(pickle.dumps(cut))
     assert vars(copy) == vars(cut) and str(copy) == str(cut)
 
@@ -462,7 +462,7 @@ def test_a_signal_may_close_an_epoch_that_is_read(server: Server) -> None:
         reader = threading.get_ident()
 
         def close() -> None:
-            wait_for(lambda: is_within(sys._current_frames()[reader], "readinto"), "nobody reads")
+            wait_for(lambda: is_within(sys._current_frames()[reader], "readinto"), "nothing is read")
             os.kill(os.getpid(), signal.SIGUSR1)
 
         closer = threading.Thread(target=close)
@@ -553,7 +553,7 @@ def test_many_epochs_at_a_time(server: Server, client: Client) -> None:
 
 
 def test_epochs_do_not_grow(server: Server, client: Client) -> None:
-    """Batches that nobody holds give their memory back."""
+    """Batches that are not held give their memory back."""
     for _ in range(3):
         for _ in client.epoch("shapes", 0, batch_size=1000):
             pass

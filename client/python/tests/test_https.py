@@ -46,7 +46,7 @@ def whole(server: Server) -> pa.Table:
 
 
 def connections(proxy: CuttingProxy) -> int:
-    """How often somebody connected so far."""
+    """How many connections there were so far."""
     return len(proxy._threads) - 1
 
 
@@ -121,7 +121,7 @@ def untrusted(proxy: CuttingProxy, ca: Any, says: str) -> None:
             call()
         assert says in str(failure.value)
         assert connections(proxy) == number, "another attempt would not help"
-    assert proxy.requests == [], "the token is shown to nobody who is not trusted"
+    assert proxy.requests == [], "the token is shown to no server that is not trusted"
 
 
 def test_an_unknown_authority_is_not_trusted(secure: CuttingProxy) -> None:

@@ -303,7 +303,7 @@ def test_closing_early_frees_the_place(local: Local) -> None:
         epoch.close()
         local.server.wait_idle()
         assert all(len(batch.image) == 128 for batch in batches)
-    # Nobody closes it, but nobody holds it.
+    # It is not closed, but it is not held either.
     epoch = Client(local.url).epoch("shapes", 199, **REQUEST)
     next(epoch)
     del epoch
@@ -417,7 +417,7 @@ def test_nonsense_instead_of_ready(local: Local) -> None:
         sock, _ = handshake(local)
         with sock:
             sock.sendall(beginning)
-            assert sock.recv(65536) == b"", "the server speaks to nobody who begins so"
+            assert sock.recv(65536) == b"", "the server does not answer what begins so"
         local.server.wait_idle()
 
 

@@ -77,7 +77,7 @@ def test_they_are_described(photos: Server) -> None:
 
 def test_a_loader_does_not_wait_if_a_replica_is_ready(photos: Server, start_server, tmp_path: Path) -> None:
     pipe = tmp_path / "pipe"
-    os.mkfifo(pipe)  # which nobody writes to, so that it is being read until the server ends
+    os.mkfifo(pipe)  # which nothing is written to, so that it is being read until the server ends
     importing = start_server("--dataset", f"photos={pipe}", wait=False)
     loader = Loader([importing.url, photos.url], "photos", batch_size=1, world_size=2, drop_last=True)
     assert len(loader) == len(list(loader.epoch(0))) == len(files()) // 2

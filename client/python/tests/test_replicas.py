@@ -84,7 +84,7 @@ def test_what_no_replica_has_is_refused_by_name() -> None:
 
 
 def test_a_loader_whose_first_replica_has_a_broken_dataset(server: Server) -> None:
-    """Its description has no samples; those of the others count, and nobody is blamed for it."""
+    """Its description has no samples; those of the others count, and it is no error."""
     failed = answer(b'{"name": "shapes", "state": "failed", "splits": {}}', kind="application/json")
     broken = refusal(422, "dataset 'shapes' could not be read")
     with Script(failed, *[broken] * 8) as script:

@@ -1,6 +1,6 @@
 """The adapter for PyTorch.
 
-torch takes 800 MB of downloads and more on disk, so `make test` does not install it; whoever has
+torch takes 800 MB of downloads and more on disk, so `make test` does not install it; where you have
 it in their environment runs these.
 """
 

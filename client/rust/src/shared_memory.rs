@@ -147,7 +147,7 @@ impl SharedMemoryStream {
         if !fcntl_get_seals(&file)?.contains(SealFlags::SHRINK) || file.metadata()?.len() < bytes {
             return Err(broken("the server's shared memory could be truncated while in use"));
         }
-        // SAFETY: nobody can cut the file off, and whoever gets a part of it gets it from the server
+        // SAFETY: the file cannot be cut off, and a part of it that is written comes from the server
         // (see above).
         let map = unsafe { Mmap::map(&file) }?;
         let schema = part(&map, 0, schema_bytes).map(Buffer::from);
@@ -187,7 +187,7 @@ impl SharedMemoryStream {
             // With so many held, further batches are copies, and the stream continues.
             return Ok(Some(Buffer::from(message)));
         }
-        // SAFETY: the slot keeps the mapping, and nobody writes this part of it before the slot is
+        // SAFETY: the slot keeps the mapping, and this part of it is not written before the slot is
         // dropped, which happens with the last buffer.
         Ok(Some(unsafe {
             Buffer::from_custom_allocation(NonNull::from(message).cast(), message.len(), Arc::new(slot))

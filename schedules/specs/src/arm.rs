@@ -14,7 +14,7 @@ pub enum Arm {
     Identity,
     /// `cutout:N`: base augmentation only, with a cutout of N pixels in place of its own.
     Cutout(u32),
-    /// `random:K`: a schedule that nobody selected, in the space that a search explores; K is its seed.
+    /// `random:K`: a schedule that nothing selected, in the space that a search explores; K is its seed.
     Random(u64),
     /// `randaugment:tuned`: the RandAugment that scores best on validation images, of a fixed grid.
     Tuned,

@@ -77,7 +77,7 @@ pub mod files {
         [dir.join(SCHEDULES).join(format!("{name}.json")), dir.join(SCHEDULE)]
     }
 
-    /// There when the run was asked to end with the generation that it trains, until somebody resumes it. It holds the epochs
+    /// There when the run was asked to end with the generation that it trains, until it is resumed. It holds the epochs
     /// that were finished by then, as decimal digits: a run that has to repeat some of them goes on beyond.
     pub const FINISH: &str = "finish";
     /// Locked, with the folder, while a trainer works there.

@@ -7,8 +7,8 @@ use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor}
 
 /// Any value in which no object has a key twice: nothing of it is kept, so reading one takes little memory.
 ///
-/// Of a key that is there twice, readers take the one or the other, so whoever reads a document into a map reads it
-/// as this before.
+/// Of a key that is there twice, readers take the one or the other, so a program that reads a document into a map
+/// reads it as this before.
 pub struct Sound;
 
 impl<'de> Deserialize<'de> for Sound {

@@ -6,7 +6,7 @@
 //! answers as well. Both give themselves away:
 //!
 //! - A page that was rebound sends its own name as `Host`. So the host must be one that this server has. An
-//!   address in `Host` was not looked up anywhere, so nobody can have changed its meaning; on loopback the
+//!   address in `Host` was not looked up anywhere, so its meaning cannot have been changed; on loopback the
 //!   only addresses that lead here are those of loopback all the same. Of a server that others can reach,
 //!   we cannot know all addresses and names: every address passes, and every name without a dot, as those of
 //!   machines, containers and services are, because public DNS has none. All else is to be listed (`hosts`).

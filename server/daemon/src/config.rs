@@ -359,7 +359,7 @@ fn octal<S: serde::Serializer>(mode: &u32, serializer: S) -> Result<S::Ok, S::Er
     serializer.collect_str(&format_args!("{mode:o}"))
 }
 
-/// The folder with libtorch's libraries in a folder that somebody names: it, or `lib` in it, or `torch/lib`.
+/// The folder with libtorch's libraries in a folder that a user names: it, or `lib` in it, or `torch/lib`.
 fn libtorch_folder(named: &Path) -> anyhow::Result<PathBuf> {
     let named = std::path::absolute(named).with_context(|| format!("libtorch: {named:?} is not a folder"))?;
     // The dynamic linker takes a list of folders, with colons between them.

@@ -1,6 +1,6 @@
 //! The log of a server: lines on standard error, for which no request ever waits.
 //!
-//! Whoever logs puts a finished line into a bounded queue, and a thread of its own writes it. A reader that
+//! A thread that logs puts a finished line into a bounded queue, and a thread of its own writes it. A reader that
 //! has gone, a full disk, or a pipe that is not read costs lines, which are counted, and nothing else:
 //! no thread waits, and nothing panics, as `eprintln!` would.
 
@@ -144,7 +144,7 @@ fn write(lines: Receiver<Message>, mut out: impl Write) {
 mod tests {
     use super::*;
 
-    /// Somebody who reads one line for each word of permission.
+    /// A reader that takes one line for each word of permission.
     struct Reader {
         may: Receiver<()>,
         lines: Sender<Vec<u8>>,
@@ -168,7 +168,7 @@ mod tests {
         let (permit, may) = bounded(0);
         let (lines, read) = bounded(2 * LINES_MAX);
         let queue = start(Reader { may, lines }).unwrap();
-        // Nobody reads: one line is being written, LINES_MAX wait, and the rest is lost.
+        // Nothing is read: one line is being written, LINES_MAX wait, and the rest is lost.
         let count = LINES_MAX + 100;
         for number in 0..count {
             put(&queue, format!("{number}\n").as_bytes());

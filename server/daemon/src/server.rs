@@ -99,7 +99,7 @@ impl LocalListener {
         }
         let socket = Socket::new(Domain::UNIX, Type::STREAM, None).with_context(context)?;
         socket.bind(&SockAddr::unix(path).with_context(context)?).with_context(context)?;
-        // Whatever the umask; and nobody can connect before it listens.
+        // Whatever the umask; no client can connect before it listens.
         std::fs::set_permissions(path, Permissions::from_mode(mode)).with_context(context)?;
         socket.listen(BACKLOG).and_then(|()| socket.set_nonblocking(true)).with_context(context)?;
         let listener = std::os::unix::net::UnixListener::from(socket);
@@ -371,7 +371,7 @@ where
     });
 }
 
-/// Answers one request of a connection for which there is no room: a probe as always, so that whoever watches the
+/// Answers one request of a connection for which there is no room: a probe as always, so that what watches the
 /// server knows how it is, and any other with a refusal. A connection that waited in the backlog instead would look
 /// like a server that hangs. Those that would be too many of these are closed.
 fn refuse<S>(socket: S, client: Client, router: &Router, service: &Service, refusal: Refusal)

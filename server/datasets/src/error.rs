@@ -76,7 +76,7 @@ pub enum Fault {
     DiskFull,
     /// The machine's: a disk that fails, or a lack of memory or descriptors.
     Machine,
-    /// That of whoever named the file: it is not there, may not be read, and the like.
+    /// That of the user who named the file: it is not there, may not be read, and the like.
     Path,
 }
 
@@ -149,7 +149,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_full_disk_is_nobodys_fault_but_the_disks() {
+    fn a_full_disk_is_the_fault_of_the_disk_only() {
         let fault = |errno: Errno| {
             let error = DatasetError::io(Path::new("a"), "write")(errno.into());
             error.fault().unwrap()

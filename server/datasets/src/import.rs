@@ -29,7 +29,7 @@ const MAGIC_BYTES_MAX: usize = 16;
 /// # Errors
 /// When there is nothing at `path`, nothing in a format we read, or it cannot be listed.
 pub fn format(path: &Path) -> Result<&'static str, DatasetError> {
-    // Opening a pipe would wait for whoever writes to it.
+    // Opening a pipe would wait for its writer.
     if path.metadata().is_ok_and(|found| !found.is_dir() && !found.is_file()) {
         return Err(nothing(path));
     }
@@ -39,7 +39,7 @@ pub fn format(path: &Path) -> Result<&'static str, DatasetError> {
 /// Opens the dataset at `path` under the name `name`, whatever its format.
 ///
 /// It is packed into `cache_dir` first, unless it has not changed since that was done; a packed dataset is
-/// copied there, so that nobody else writes to what is mapped. Several processes may do so at the same time.
+/// copied there, so that no other program writes to what is mapped. Several processes may do so at the same time.
 ///
 /// While a split is being packed, `progress` is told of it: before the first row, and after every few.
 /// When it answers [`ControlFlow::Break`], the import is cancelled; splits that were finished stay in

@@ -7,7 +7,7 @@
 //! [`replace`] is for content at hand and one writer at a time, [`Replacement`] for all else. What else is to
 //! last goes the same way: [`create_folder`], [`publish_folder`] and [`remove`] have returned once it does.
 //!
-//! Reading waits for nobody and has a bound: [`open`] and [`read`] refuse what is no regular file. A [`Lock`] is the
+//! Reading waits for nothing and has a bound: [`open`] and [`read`] refuse what is no regular file. A [`Lock`] is the
 //! right to write in a folder.
 
 mod lock;
@@ -56,7 +56,7 @@ impl Replacement {
     ///
     /// # Errors
     /// When the disk does not take it, or the path is a folder. What was there then stays, unless only
-    /// the folder could not be synced: then nobody knows which of the two a power failure would leave.
+    /// the folder could not be synced: then it is not known which of the two a power failure would leave.
     pub fn commit(self) -> io::Result<()> {
         self.file().sync_all()?;
         self.file.persist(&self.path)?;
@@ -190,7 +190,7 @@ const LASTING_MAX: usize = 1024;
 /// Folders whose own names are on disk, as this process has seen to.
 static LASTING: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
 
-/// Makes a folder's own name durable, once in a process: whoever created it may have been killed before.
+/// Makes a folder's own name durable, once in a process: the one that created it may have been killed before.
 fn make_last(folder: &Path) -> io::Result<()> {
     // Not locked while the disk is waited for.
     let lasting = || LASTING.lock().unwrap_or_else(PoisonError::into_inner);

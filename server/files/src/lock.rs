@@ -18,7 +18,7 @@ pub struct Lock {
 }
 
 impl Lock {
-    /// Locks a folder if nobody else has, with the file of this name in it; else there is none.
+    /// Locks a folder if it is not locked yet, with the file of this name in it; else there is none.
     ///
     /// # Errors
     /// When the file cannot be created, or not be locked on this file system.
@@ -75,7 +75,7 @@ mod tests {
         let first = take().expect("it is free");
         assert!(take().is_none());
         fs::remove_file(folder.join("lock")).unwrap();
-        assert!(take().is_none(), "a file that was removed lets nobody in");
+        assert!(take().is_none(), "a file that was removed lets no other in");
         assert!(first.is_in_place().unwrap());
         drop(first);
         // As older versions do.

@@ -46,7 +46,7 @@ impl FileState {
         })
     }
 
-    /// Whether nothing was written since another state, unless somebody has put the time back. What changes more
+    /// Whether nothing was written since another state, unless the time was put back. What changes more
     /// than the content does is the time of all changes: that of another name for the file, say.
     pub fn is_unwritten(&self, since: &FileState) -> bool {
         FileState { changed: since.changed, ..*self } == *since

@@ -23,7 +23,7 @@ pub enum Event {
         /// Validation accuracy by member, 0..1; null when it diverged.
         scores: Vec<Option<f64>>,
     },
-    /// The search was asked to end with this generation: nobody copies anybody, and its schedule is that of the
+    /// The search was asked to end with this generation: no member copies another, and its schedule is that of the
     /// best member so far.
     Finished {
         /// Epochs that every member has trained.

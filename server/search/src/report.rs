@@ -159,7 +159,7 @@ mod tests {
         let results = of(&spec, &[&[0.5, 0.5, 0.5], &[0.4, f64::NAN, 0.4]]);
         assert_eq!((results.arms[1].diverged, results.arms[1].entry.n), (1, 2));
         assert_eq!(contrast(&results, "a", "none").n, 2);
-        assert_eq!(results.recommended.as_deref(), Some("none"), "nobody trains with what diverges");
+        assert_eq!(results.recommended.as_deref(), Some("none"), "what diverges is not trained with");
     }
 
     #[test]

@@ -127,7 +127,7 @@ impl Search {
         (self.epoch < end).then_some(self.epoch..end)
     }
 
-    /// Who copies whom now. After the last generation nobody does, as no member would train with the copy.
+    /// Who copies whom now. After the last generation none does, as no member would train with the copy.
     fn exploits(&self) -> Vec<Exploit> {
         let SearchSpec { quantile, resample_probability, training, .. } = &self.spec;
         match self.next_generation() {

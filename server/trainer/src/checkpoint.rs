@@ -262,7 +262,7 @@ pub(crate) fn found(folder: &Path) -> anyhow::Result<Vec<Found>> {
     for path in paths(folder)? {
         match head(&path) {
             Ok((generation, epoch)) => all.push(Found { path, generation, epoch }),
-            // Nobody knows what is in it: going on without it could lose what is.
+            // What is in it is not known: going on without it could lose what is.
             Err(error) if is_of_the_system(&error) => return Err(error).with_context(|| cannot_read(&path)),
             Err(error) => eprintln!("warning: {} is no checkpoint: {error:#}", path.display()),
         }

@@ -19,7 +19,7 @@ const TRAINING_PASSES: f64 = 3.0;
 /// A job that takes longer runs on a CPU only if its spec says so.
 const HOURS_MAX: f64 = 6.0;
 
-/// Refuses a job that would take very long on the CPU, because nobody asked for that device. So many networks
+/// Refuses a job that would take very long on the CPU, because that device was not asked for. So many networks
 /// are trained side by side, each on a core.
 ///
 /// # Errors

@@ -105,7 +105,7 @@ fn main() -> ExitCode {
                 report::tell(&Line::<()>::Refused { error: error.into() });
                 ExitCode::from(exit::WRONG_SPEC)
             } else if error.is::<DeviceFault>() {
-                // Said as a crash is: whoever started this process starts it again.
+                // Said as a crash is: the process that started this one starts it again.
                 eprintln!("error: {error:#}");
                 ExitCode::from(exit::CRASHED)
             } else if error.is::<Interrupted>() {

@@ -37,7 +37,7 @@ const LOCK_SILENCE: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(crate) struct RunDir {
     pub(crate) path: PathBuf,
-    /// From one save of the members to the next, if somebody says.
+    /// From one save of the members to the next, if that was set.
     pub(crate) save_interval: Option<Duration>,
     /// What tells the run from others: the checksum of the first line of its journal. Nothing before
     /// [`resume`].
@@ -102,7 +102,7 @@ impl RunDir {
         let Kept { text, ends, damage } = journal::read(&bytes);
         if let Some(damage) = damage {
             eprintln!("warning: {}: {damage}; the run goes on from what is whole before it", path.display());
-            // What is cut off below may be of use to somebody who looks for the reason.
+            // What is cut off below may help to find the reason.
             let aside = path.with_extension("damaged");
             fs::write(&aside, &bytes).with_context(|| format!("cannot write {}", aside.display()))?;
         }

@@ -83,7 +83,7 @@ mod tests {
         fs::create_dir(path.parent().unwrap()).unwrap();
         let text = formats::json::write(schedule);
         let named = || named(schedule.name(), Some(folder.path()));
-        // Without a digest nobody can tell.
+        // Without a digest there is no telling.
         let number = text.rfind("[[").unwrap() + 2;
         let damaged = format!("{}1{}", &text[..number], &text[number + 1..]);
         assert_ne!(damaged, text);

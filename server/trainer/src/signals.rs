@@ -42,7 +42,7 @@ pub(crate) fn install(starter: Option<i32>, die_with_parent: bool) {
             libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGUSR1);
             starter.is_some_and(|starter| libc::kill(starter, 0) != 0)
         };
-        // Whoever started us may have died before it was watched, and another process be our
+        // The process that started us may have died before it was watched, and another process be our
         // parent now. It need not have been our parent, but that of a script that started us.
         if starter_died {
             STOP.store(true, Ordering::Relaxed);

@@ -53,11 +53,11 @@ pub(crate) fn deterministic(by_measuring: bool) -> anyhow::Result<()> {
     check(unsafe { pba_deterministic(by_measuring) }, "libtorch")
 }
 
-/// A tensor of 32-bit floats in the memory of this machine, whose numbers nobody changes any more.
+/// A tensor of 32-bit floats in the memory of this machine, whose numbers do not change any more.
 pub(crate) struct Frozen(Tensor);
 
 impl Frozen {
-    /// The tensor, which nobody else may write to while this lives.
+    /// The tensor, which nothing else may write to while this lives.
     pub(crate) fn new(tensor: &Tensor) -> Frozen {
         assert_eq!((tensor.device(), tensor.kind()), (Device::Cpu, Kind::Float));
         Frozen(tensor.contiguous())
@@ -69,7 +69,7 @@ impl Frozen {
 
     /// The numbers, as they lie in memory.
     pub(crate) fn bytes(&self) -> &[u8] {
-        // SAFETY: a contiguous tensor of floats has so many bytes there, as long as it lives, and nobody writes to
+        // SAFETY: a contiguous tensor of floats has so many bytes there, as long as it lives, and nothing writes to
         // them; any bytes will do.
         unsafe { slice::from_raw_parts(self.0.data_ptr().cast(), self.0.numel() * size_of::<f32>()) }
     }

@@ -70,7 +70,7 @@ impl Work {
         if self.parent.is_some() { PATIENCE } else { Duration::ZERO }
     }
 
-    /// From one save of the members to the next, at least, if somebody says.
+    /// From one save of the members to the next, at least, if that was set.
     pub(crate) fn save_interval(&self) -> Option<Duration> {
         self.save_seconds.map(|seconds| Duration::from_secs(seconds.into()))
     }

@@ -16,14 +16,14 @@ struct Cell(UnsafeCell<()>);
 // SAFETY: there is nothing in it; that threads are at it at the same time is what loom finds.
 unsafe impl Sync for Cell {}
 
-/// Some bytes of a buffer or a slot, in the daemon's sense: whoever has them may write them.
+/// Some bytes of a buffer or a slot, in the daemon's sense: their holder may write them.
 pub(crate) struct Cells {
     number: u32,
     cells: Arc<[Cell]>,
     range: Range<usize>,
 }
 
-/// The same bytes, for somebody who only reads them: a client, or the network.
+/// The same bytes, for a reader only: a client, or the network.
 #[derive(Clone)]
 pub(crate) struct Seen(Arc<[Cell]>);
 

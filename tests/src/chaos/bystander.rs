@@ -1,4 +1,4 @@
-//! Somebody who streams meanwhile, and must not notice.
+//! A client that streams meanwhile, and must not notice.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};

@@ -1,7 +1,7 @@
 //! A crowd of slow and idle connections, and what others notice of it.
 //!
 //! Two clients read one epoch after another, over TCP and a Unix socket, by turns without the crowd and with it.
-//! They are compared: their rate, and each batch of theirs with the oracle's. Meanwhile somebody asks for
+//! They are compared: their rate, and each batch of theirs with the oracle's. Meanwhile another client asks for
 //! `/livez` several times a second. A quarter of the slow connections writes a request of a byte a second, a
 //! quarter reads an answer so from its first byte on, and half of them in the middle of a stream. Whoever is cut
 //! off comes again, as clients do. The idle ones send nothing, or a request and then nothing.
@@ -27,7 +27,7 @@ use crate::chaos::wire::Place;
 const SLOW: Duration = Duration::from_secs(1);
 /// Bytes of a stream that are read at full speed by those who are slow in the middle of it.
 const MIDDLE_BYTES: usize = 500_000;
-/// How often somebody asks whether the server lives.
+/// How often the server is asked whether it lives.
 const LIVEZ_EVERY: Duration = Duration::from_millis(200);
 /// What the others keep of their rate, at least, and the longest that `/livez` may take.
 const RATE_MIN: f64 = 0.9;

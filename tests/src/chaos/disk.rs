@@ -289,7 +289,7 @@ fn under_standard_error(dice: &mut Dice) -> Outcome {
             if !ledger.change(server.address) {
                 return Err(Harm::new(Column::Dead, format!("change {number} is refused")));
             }
-            // Enough of them to fill what nobody reads.
+            // Enough of them to fill what is not read.
             for _ in 0..5 {
                 Reading::of(Language::Rust, [server.url()]).read_whole(&order)?;
             }

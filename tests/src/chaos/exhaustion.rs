@@ -125,7 +125,7 @@ fn memory(dice: &mut Dice) -> Outcome {
             .filter(|opened| opened.as_ref().is_ok_and(|download| download.status == 429))
             .count();
         server.blamed(|server| {
-            // Whoever asks for little may be told to come again, and gets it when there is room.
+            // A client that asks for little may be told to come again, and gets it when there is room.
             let reading = Reading::any(dice, [server.url()]);
             reading.read(&small)?;
             server.alive()?;

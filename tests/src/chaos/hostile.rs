@@ -33,7 +33,7 @@ pub(super) fn kind() -> Kind {
 
 struct Stage {
     script: Script,
-    /// With somebody who streams meanwhile. Another takes its place when it has died.
+    /// With a client that streams meanwhile. Another takes its place when it has died.
     attacked: Mutex<Option<(Bystander, Daemon)>>,
     /// Whose streams are mutated on their way to clients.
     honest: Daemon,

@@ -143,7 +143,7 @@ impl Stage {
             let faults = vec![format!("inject={calls}:signal=KILL:when={when}")];
             let broken = Launch { faults: Some((faults, "/dev/null".into())), ..plain.clone() };
             let process = broken.spawn();
-            // Before it listens, nobody knows it.
+            // Before it listens, it is not known.
             let nowhere = Place::Unix(logs.path().join("nobody"));
             let wire = Wire::start(None, nowhere);
             let Place::Tcp(front) = wire.place().clone() else { unreachable!("it listens on TCP") };

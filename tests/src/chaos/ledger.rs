@@ -1,4 +1,4 @@
-//! Somebody who adds and removes schedules, and remembers what was acknowledged.
+//! A client that adds and removes schedules, and remembers what was acknowledged.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;

@@ -325,7 +325,7 @@ impl Drop for Python {
     }
 }
 
-/// Ends those that nobody needs any more.
+/// Ends those that are no longer needed.
 pub(crate) fn dismiss() {
     IDLE.lock().unwrap().clear();
 }

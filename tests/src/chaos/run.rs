@@ -84,7 +84,7 @@ fn inject(stage: &Arc<dyn Inject>, fault: Fault) -> Outcome {
         });
         // Before it is told: what it holds ends with the last of them.
         drop(stage);
-        // Nobody waits any more when it took too long.
+        // It is no longer waited for when it took too long.
         let _ = send.send(outcome);
     };
     std::thread::Builder::new().name(name).spawn(body).expect("a thread can be started");

@@ -180,7 +180,7 @@ fn difference(learned: &Learned, undisturbed: &Learned) -> String {
     }
 }
 
-/// What a search learns that nobody disturbs. It is run once.
+/// What a search learns that is not disturbed. It is run once.
 pub(crate) fn undisturbed(server: &mut Daemon) -> Result<Learned, Harm> {
     static LEARNED: OnceLock<Learned> = OnceLock::new();
     if let Some(learned) = LEARNED.get() {

@@ -71,7 +71,7 @@ pub struct Soaked {
     pub done: BTreeMap<&'static str, u32>,
     /// Samples that clients compared with the oracle's.
     pub compared: u64,
-    /// Samples that the server augmented: those too that nobody waited for any more.
+    /// Samples that the server augmented: those too that were no longer waited for.
     pub augmented: u64,
     /// What the server took, after how many epochs: after the warm-up, in the middle, at the end.
     pub points: Vec<(u32, Footprint)>,
@@ -264,7 +264,7 @@ pub fn soak(soaking: &Soaking<'_>, tell: &(dyn Fn(Result<u32, &str>) + Sync)) ->
     Ok(soaked)
 }
 
-/// What a server takes for which nobody works, once it takes no more descriptors and threads than before.
+/// What a server takes that no client uses, once it takes no more descriptors and threads than before.
 fn at_rest(
     server: &Daemon,
     group: Option<&Group>,
@@ -424,7 +424,7 @@ impl Visited {
         Ok(())
     }
 
-    /// What else somebody does.
+    /// What else is done.
     fn beside(&self, order: &Order, dice: &mut Dice) -> Result<(), Harm> {
         let dead = |error: std::io::Error| Harm::new(Column::Dead, error);
         match dice.below(8) {

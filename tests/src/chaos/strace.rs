@@ -57,7 +57,7 @@ fn push(command: &mut Command, faults: &[String]) {
 }
 
 /// How long a tracer watches. strace 6.1 forgets a process now and then that is forked while it attaches: with
-/// the tracer it stops standing still, and so does whoever waits for it. Nothing that is injected takes this long.
+/// the tracer it stops standing still, and so does what waits for it. Nothing that is injected takes this long.
 const WATCHES_MAX: Duration = Duration::from_secs(50);
 
 /// A tracer of a running process. Dropping it lets the process go on alone.

@@ -55,7 +55,7 @@ fn check(bytes: &[u8]) {
         for _ in 0..4 {
             let damaged = damaged(bytes, &mut dice);
             if let Ok(found) = read(&path, &damaged) {
-                assert!(found == *rows, "damage that nobody noticed");
+                assert!(found == *rows, "damage that was not noticed");
             }
         }
     }

@@ -57,7 +57,7 @@ fn check(bytes: &[u8]) {
                 if let Some((_, found)) = decoded(&damaged, &[], true) {
                     // What was refused may be mended by chance.
                     let is_mended = is_refused && found.starts_with(&batches);
-                    assert!(is_mended || batches.starts_with(&found), "damage that nobody noticed");
+                    assert!(is_mended || batches.starts_with(&found), "damage that was not noticed");
                 }
             }
             let intact = &*INTACT;

@@ -392,7 +392,7 @@ impl Files {
                 self.names(folder).insert(name, linked);
             }
             "unlink" | "unlinkat" | "rmdir" => {
-                // Whoever removes a whole folder names what is in it only.
+                // To remove a whole folder names what is in it only.
                 let path = match Path::new(&at_folder).is_absolute() {
                     true => at_folder,
                     false => format!("{path}/{at_folder}"),

@@ -139,7 +139,7 @@ class Canceller:
             self.stopped.set()
             if self._socket is not None:
                 # Wakes a blocked read. Its own thread closes the socket, so that the file descriptor
-                # is not given to somebody else while it is being read. That of a TLS socket would go
+                # is not given to another file while it is being read. That of a TLS socket would go
                 # on in the clear; this ends the one below.
                 socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
 

@@ -23,7 +23,7 @@ class Prefetch:
 
     Two queues written in C carry batches one way and permits the other way: the thread takes a
     permit for each batch, so it holds no more than there are permits. It has no reference to the
-    epoch, which is collected once nobody else has one.
+    epoch, which is collected once no other object has one.
     """
 
     def __init__(self, reader: Reader, progress: Progress, depth: int) -> None:

@@ -1,7 +1,7 @@
 //! What several algorithms share in AVX-512: sixteen pixels at a time.
 //!
 //! Functions here and in the files named `avx512` are safe to call wherever their features are
-//! enabled; elsewhere, whoever calls them holds a [`Level`](crate::Level) that says so. Loads and
+//! enabled; elsewhere, their callers hold a [`Level`](crate::Level) that says so. Loads and
 //! stores go through pointers; masks keep them inside the slices, for no instruction touches memory
 //! under a lane that is masked off.
 

@@ -9,7 +9,7 @@
 //! times, for loops that the compiler makes vectors of. What it cannot see through, such as tables,
 //! shuffles and masks, is written by hand in `avx512` and `avx2`.
 
-// Vector instructions: the only unsafe code of this crate. Elsewhere, nobody uses what is only theirs.
+// Vector instructions: the only unsafe code of this crate. What is only theirs is used nowhere else.
 #![allow(unsafe_code)]
 #![cfg_attr(not(target_arch = "x86_64"), allow(dead_code, unused_variables))]
 

@@ -35,7 +35,7 @@ pub(crate) struct Bounds {
 
 /// Schedules by name. Names are immutable: a name never changes its content.
 ///
-/// Whoever reads takes the schedules as they are, and never waits for the disk; changes are made one at a time,
+/// Readers take the schedules as they are, and never wait for the disk; changes are made one at a time,
 /// on disk first.
 pub(crate) struct Registry {
     directory: PathBuf,
@@ -175,7 +175,7 @@ impl Registry {
     }
 
     /// Adds a schedule that a client sends, within the bounds, unless `is_promised` to something else: it is asked
-    /// while nobody else can take a name.
+    /// while no other request can take a name.
     ///
     /// # Errors
     /// As those of [`Registry::put`]; when the name is promised, it is too large, or there are as many as are allowed.
@@ -274,7 +274,7 @@ impl Registry {
         self.lock.check_in_place()?;
         let path = self.path(name);
         match std::fs::remove_file(&path) {
-            // Somebody has removed it by hand.
+            // It was removed by hand.
             Err(error) if error.kind() == ErrorKind::NotFound => {}
             removed => removed.map_err(|error| Error::disk("remove", &path, &error).unchanged())?,
         }
@@ -300,12 +300,12 @@ impl Registry {
     fn replace(&self, schedules: Schedules) {
         let mut known = self.schedules.write().unwrap_or_else(PoisonError::into_inner);
         let old = std::mem::replace(&mut *known, Arc::new(schedules));
-        // Whoever reads does not wait for what is freed.
+        // Readers do not wait for what is freed.
         drop(known);
         drop(old);
     }
 
-    /// While this is held, nobody adds or removes a name. Waits for who is doing so, and thus for the disk.
+    /// While this is held, no name is added or removed. Waits for a change that is under way, and thus for the disk.
     pub(crate) fn names(&self) -> MutexGuard<'_, ()> {
         self.changing.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -373,7 +373,7 @@ fn load(directory: &Path, known: &Schedules, others: &mut Others) -> anyhow::Res
         published.map(|schedule| (schedule.name().to_owned(), Stored::new(schedule, None))).collect();
     let cannot_list = || format!("cannot list {}", directory.display());
     let files = match std::fs::read_dir(directory) {
-        // Nobody who may write has been here.
+        // No writer has been here.
         Err(error)
             if error.kind() == ErrorKind::NotFound && known.values().all(|known| known.file.is_none()) =>
         {
@@ -577,7 +577,7 @@ mod tests {
     fn a_failed_change_changes_nothing() {
         let directory = tempfile::tempdir().unwrap();
         let registry = open(directory.path()).unwrap();
-        // Somebody's notes are not overwritten.
+        // Notes of a user's are not overwritten.
         let notes = directory.path().join("mine.json");
         std::fs::write(&notes, "notes").unwrap();
         assert_eq!(registry.put(schedule("mine", 3)).unwrap_err().cause, Cause::Conflict);

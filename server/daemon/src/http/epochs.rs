@@ -113,7 +113,7 @@ pub(crate) async fn batches(
 /// # Errors
 /// With the packed file, the record batch and its rows.
 async fn check_whole(app: &App, epoch: &Arc<Epoch>) -> Result<(), Error> {
-    // Nobody waits for a disk to learn that there is no damage.
+    // Without damage, no request waits for a disk.
     if !epoch.split.is_damaged() {
         return Ok(());
     }

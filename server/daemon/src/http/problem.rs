@@ -88,7 +88,7 @@ impl IntoResponse for Error {
 /// When it makes sense to ask again: with every 429 and 503.
 fn retry_after(cause: Cause) -> Option<&'static str> {
     match (cause, row(cause).0) {
-        // Jobs take minutes, and somebody has to build a trainer or to remove something.
+        // Jobs take minutes, and a trainer has to be built, or something removed.
         (Cause::Busy | Cause::NoTrainer | Cause::ReadOnly | Cause::TooMany, _) => Some("30"),
         // As long as the first attempts to mend it take.
         (Cause::Damaged, _) => Some("2"),

@@ -196,7 +196,7 @@ impl<K: Run> Table<K> {
         record
     }
 
-    /// Adds a new job, on disk first. Whoever asks for jobs does not wait for the disk.
+    /// Adds a new job, on disk first. Requests for jobs do not wait for the disk.
     fn add(&self, begun: Arc<Record<K>>, schedules: &[Arc<Schedule>]) -> Result<Arc<Record<K>>, Error> {
         let created = tokio::task::block_in_place(|| begun.create(schedules));
         let mut records = self.records();
@@ -389,7 +389,7 @@ impl<K: Run> Table<K> {
         Ok(record)
     }
 
-    /// Queues a failed or cancelled job again, while nobody else can take a name.
+    /// Queues a failed or cancelled job again, while no other request can take a name.
     ///
     /// # Errors
     /// When it is done, running or queued, another one now excludes it, or too many wait.

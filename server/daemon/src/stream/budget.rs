@@ -16,7 +16,7 @@
 //!
 //! # Why every stream goes on
 //!
-//! Nobody waits for memory: what is not there is not taken, and the request is refused, or the stream does
+//! Nothing waits for memory: what is not there is not taken, and the request is refused, or the stream does
 //! without work ahead. The one thing that a stream waits for is its own batch ([`OwnBatch`]), which nobody
 //! else can have. That batch is either free, and then the next is begun in it; or it is being made, which
 //! the workers do in bounded time, since clients take turns; or it is being sent, which ends when the

@@ -55,7 +55,7 @@ impl BufferPool {
                 return Some(reservation);
             }
             let missing = budget.missing(bytes, &self.budget)?;
-            // If nothing is missing any more, somebody has given it back meanwhile.
+            // If nothing is missing any more, it was given back meanwhile.
             if missing > 0 && !self.free(missing) {
                 return None;
             }
@@ -222,7 +222,7 @@ mod tests {
         assert_eq!(kept(), [30, 40], "those that were idle for longest");
         assert!(pool.reserve(&other, 41).is_none(), "it is more than the share");
         assert!(pool.reserve(&whole, 90).is_none(), "all of them together have too little");
-        assert_eq!(kept(), [30, 40], "where it helps nobody, none is freed");
+        assert_eq!(kept(), [30, 40], "where it would not help, none is freed");
         let third = pool.reserve(&other, 40).unwrap();
         assert_eq!(kept(), [40]);
         let ahead = pool.reserve(&pool.budget, 49).unwrap();

@@ -24,7 +24,7 @@ impl<B: Divisible> Pieces<B> {
         Pieces { pieces, rest }
     }
 
-    /// A piece, which whoever takes it owns.
+    /// A piece, which now belongs to its taker.
     ///
     /// # Panics
     /// When it is taken already.

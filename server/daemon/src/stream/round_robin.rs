@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 /// What waits of each, in the order of their turns: as the requests of each client, or the tasks of each stream of
-/// each client. Whoever has nothing has no turn.
+/// each client. A client that has nothing has no turn.
 ///
 /// Those that wait are few, so one is looked for among all.
 pub(crate) struct RoundRobin<K, V>(VecDeque<(K, V)>);

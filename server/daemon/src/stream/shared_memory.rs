@@ -1,7 +1,7 @@
 //! Shared memory of a stream and its client, in slots of one batch each.
 //!
 //! A client keeps what it holds when its stream has ended, and that memory counts as this process's. So it
-//! stays reserved until nobody else has it open or mapped, which the kernel tells: it grants a write lease
+//! stays reserved until no other process has it open or mapped, which the kernel tells: it grants a write lease
 //! on a file only to the one process that has it open. The client's descriptor is an opening of its own for that.
 //! (An opening with `O_PATH` is not seen: a process that means harm to its own machine can keep memory so.)
 //!
@@ -136,10 +136,10 @@ fn open_again(file: &File) -> io::Result<File> {
     Ok(File::from(rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?))
 }
 
-/// Linux's `F_SETSIG`, which libc does not name: the signal of a lease that somebody else ends.
+/// Linux's `F_SETSIG`, which libc does not name: the signal of a lease that another process ends.
 const SET_SIGNAL: i32 = 10;
 
-/// Whether nobody else has opened a file that was opened again, or has it mapped through such an opening.
+/// Whether no other process has opened a file that was opened again, or has it mapped through such an opening.
 fn is_open_once(file: &File) -> io::Result<bool> {
     let control = |command: i32, value: i32| {
         // SAFETY: these commands take a number, and the descriptor is open as long as `file` is borrowed.
@@ -148,7 +148,7 @@ fn is_open_once(file: &File) -> io::Result<bool> {
             _ => Ok(()),
         }
     };
-    // Should somebody open it between the two lines below, this process gets this signal, which does nothing.
+    // Should another process open it between the two lines below, this process gets this signal, which does nothing.
     control(SET_SIGNAL, libc::SIGURG)?;
     match control(libc::F_SETLEASE, libc::F_WRLCK) {
         Ok(()) => control(libc::F_SETLEASE, libc::F_UNLCK).map(|()| true),
@@ -189,7 +189,7 @@ impl Memory {
         ftruncate(&file, bytes as u64)?;
         let file = File::from(file);
         let map = MmapOptions::new().len(bytes).map_raw(&file)?;
-        // From here on only the mapping above can write, and nobody can change the length.
+        // From here on only the mapping above can write, and the length can no longer change.
         let seals = SealFlags::SHRINK | SealFlags::GROW | SealFlags::FUTURE_WRITE | SealFlags::SEAL;
         fcntl_add_seals(&file, seals)?;
         let witness = open_again(&file)?;
@@ -198,7 +198,7 @@ impl Memory {
         }
         let shown = Some(open_again(&file)?);
 
-        // SAFETY: the mapping is `bytes` long, `schema.len() <= first <= bytes`, and nobody has seen
+        // SAFETY: the mapping is `bytes` long, `schema.len() <= first <= bytes`, and nothing has seen
         // it yet: there is no slot, and the descriptor has not been given away.
         unsafe { std::slice::from_raw_parts_mut(map.as_mut_ptr(), schema.len()) }.copy_from_slice(schema);
         home.running_bytes.add(bytes as i64);
@@ -281,9 +281,9 @@ impl Divisible for Slot {
 impl AsMut<[u8]> for Slot {
     fn as_mut(&mut self) -> &mut [u8] {
         // SAFETY: the range lies in the mapping and in no other slot (`Memory::new`), slots are
-        // neither copied nor made elsewhere (pieces of one are apart, see `Divisible`), and `self` is borrowed for as long as the slice. Other
-        // processes may read what is being written here, and then see it half written; they cannot
-        // write. The mapping lives as long as the slot, and the file cannot shrink.
+        // neither copied nor made elsewhere (pieces of one are apart, see `Divisible`), and `self` is
+        // borrowed for as long as the slice. Other processes may read what is being written here, and
+        // then see it half written; they cannot write. The mapping lives as long as the slot, and the file cannot shrink.
         unsafe { std::slice::from_raw_parts_mut(self.mapping.map.as_mut_ptr().add(self.offset), self.len) }
     }
 }
@@ -444,7 +444,7 @@ mod tests {
         };
         let mut kept: Vec<_> = std::iter::from_fn(keep).collect();
         assert_eq!(kept.len(), KEPT_MAX);
-        // Whoever needs memory finds what was let go.
+        // A stream that needs memory finds what was let go.
         kept.clear();
         is_let_go(&budget, 0);
         assert!(keep().is_some());

@@ -1,7 +1,7 @@
 //! Turns of requests that are no streams: previews and single images, whose jobs may be long.
 //!
 //! There are a few, so that such jobs never have all workers. Those who wait get one in turn of clients, so
-//! nobody waits for all that somebody else has asked for.
+//! no client waits for all that another has asked for.
 
 use std::collections::VecDeque;
 
@@ -44,7 +44,7 @@ impl Turns {
             waiting.push_back(sender);
             turn
         };
-        turn.await.expect("a turn is passed on as long as somebody waits")
+        turn.await.expect("a turn is passed on as long as one is waited for")
     }
 }
 

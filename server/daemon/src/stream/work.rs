@@ -186,7 +186,7 @@ impl<W: Work> Parts for Running<W> {
         let start = Instant::now();
         let done = catch_unwind(AssertUnwindSafe(|| match self.work.run(part, workspace) {
             ControlFlow::Break(output) => Some(output),
-            // Whoever does the last part sees what all others have done. Nobody waits for a work that is cancelled.
+            // The worker of the last part sees what all others have done. Nothing waits for a work that is cancelled.
             ControlFlow::Continue(()) => {
                 let is_last = self.left.fetch_sub(1, Ordering::AcqRel) == 1;
                 (is_last && !self.is_cancelled()).then(|| self.work.finish(workspace))

@@ -30,7 +30,7 @@ impl Area {
         self.changes.store(changes + 2, Ordering::Release);
     }
 
-    /// The end of the range, if an address lies in it. Whoever keeps the range from being changed gets the right
+    /// The end of the range, if an address lies in it. A caller that keeps the range from being changed gets the right
     /// answer; of one that is being changed, the answer is that the address is elsewhere.
     ///
     /// Async-signal-safe.

@@ -37,7 +37,7 @@ pub(crate) struct Checks {
     blocks: usize,
     /// Bits that are not set.
     left: AtomicUsize,
-    /// Whether the state holds damage, so that nobody looks into it who asks for that.
+    /// Whether the state holds damage, so that a request that only asks for that does not look into it.
     is_damaged: AtomicBool,
     state: Mutex<State>,
 }

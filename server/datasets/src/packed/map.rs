@@ -58,7 +58,7 @@ impl Mapping {
         INSTALLED.call_once(install);
         // SAFETY: the bytes are only ever read, as plain integers, and every offset is checked against the
         // length found here. Only files that this crate has written into its own cache are mapped; it writes
-        // them once, under a temporary name, and replaces them by renaming. Should somebody else write to one
+        // them once, under a temporary name, and replaces them by renaming. Should another program write to one
         // in place, what is read is other integers, which checksums find; should it be cut, the handler below
         // keeps the pages readable.
         let map = unsafe { Mmap::map(file)? };
@@ -99,7 +99,7 @@ impl Deref for Mapping {
 
 impl Drop for Mapping {
     fn drop(&mut self) {
-        // Nobody reads this map any more, so the handler does not look for it; it is unmapped after this.
+        // This map is no longer read, so the handler does not look for it; it is unmapped after this.
         SLOTS[self.slot].area.set(0, 0);
         unused().0.push(self.slot);
     }

@@ -35,7 +35,7 @@ const SCHEMA_BYTES_MAX: usize = 256 << 20;
 
 /// Opens one packed split.
 ///
-/// The file is mapped, so it must be one that nobody else writes to: one that was packed into a cache. It may be
+/// The file is mapped, so it must be one that no other program writes to: one that was packed into a cache. It may be
 /// replaced by renaming at any time; what happens to it otherwise is found by [`Split::read`].
 ///
 /// # Errors
@@ -52,7 +52,7 @@ pub fn open(path: &Path) -> Result<Split, DatasetError> {
         }
         None => return Err(refuse(path, "it is of an earlier version, without checksums".into())),
     }
-    // So that whoever removes files knows that this one is in use; not every file system has locks.
+    // So that a server that removes files knows that this one is in use; not every file system has locks.
     let _ = flock(&split.file, FlockOperation::NonBlockingLockShared);
     Ok(split)
 }

@@ -43,7 +43,7 @@ pub(crate) fn begin(destination: &Path) -> io::Result<Replacement> {
     }
 }
 
-/// Removes the unfinished files that killed processes left in the folders of `cache_dir`: those that nobody holds
+/// Removes the unfinished files that killed processes left in the folders of `cache_dir`: those that no process holds
 /// locked. Returns how many.
 ///
 /// Files that cannot be listed or removed stay, and take disk space only.
@@ -57,7 +57,7 @@ pub fn remove_partials(cache_dir: &Path) -> usize {
 /// Removes the folders of `cache_dir` that an earlier version packed, whose files this one does not open. Returns how
 /// many.
 ///
-/// A folder stays when it lies in one of `sources`, when somebody has one of its files open and locked, as all do since
+/// A folder stays when it lies in one of `sources`, when a process has one of its files open and locked, as all do since
 /// this version, or when it holds anything else. Servers of an earlier version lock nothing, and go on with what they
 /// have mapped.
 pub fn remove_earlier_versions(cache_dir: &Path, sources: &[PathBuf]) -> usize {
@@ -84,7 +84,7 @@ fn entries(folder: &Path) -> impl Iterator<Item = DirEntry> + use<> {
     fs::read_dir(folder).into_iter().flatten().flatten()
 }
 
-/// A file that nobody else has locked, locked.
+/// A file that no other process has locked, locked.
 fn locked(path: &Path) -> Option<File> {
     let file = pba_files::open(path).ok()?;
     flock(&file, FlockOperation::NonBlockingLockExclusive).ok()?;

@@ -245,7 +245,7 @@ fn damage_under_an_open_split_is_found_and_forgotten_when_it_is_mended() {
     for index in [0, 1, 2, 3, 4, 6, 7, 8, 9, 10, 11] {
         assert_eq!(check(index), Ok(()), "image {index}");
     }
-    assert_eq!(split.damaged_batches(), 0, "nobody has touched it");
+    assert_eq!(split.damaged_batches(), 0, "it was not touched");
     let damaged = split.read([0, 5], |_| ()).unwrap_err();
     let expected = format!("{}, record batch 1, sample 5: damaged: its checksum is ", file.display());
     assert!(damaged.to_string().starts_with(&expected), "{damaged}");
@@ -373,7 +373,7 @@ fn a_file_that_is_cut_under_an_open_split_is_refused_and_ends_nothing() {
     let cut = std::fs::OpenOptions::new().write(true).open(&file).unwrap();
     let read = split.read(0..3, |samples| {
         cut.set_len(4096).unwrap();
-        // As whoever reads it then would.
+        // As a reader would then.
         assert!(samples.decoded().unwrap().image(2).iter().all(|&byte| byte == 0));
     });
     for refused in [read, split.read([0], |_| ()), split.check_all(&go_on), split.check_again([0])] {

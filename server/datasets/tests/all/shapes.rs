@@ -4,7 +4,7 @@ use pba_datasets::{SplitName, shapes};
 
 use crate::{label_of, pixels, shape, split};
 
-/// The pictures are pinned: whoever changes them changes every batch that was ever served.
+/// The pictures are pinned: to change them is to change every batch that was ever served.
 #[test]
 fn shapes_are_the_same_everywhere() {
     let cache = tempfile::tempdir().unwrap();

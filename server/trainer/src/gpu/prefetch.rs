@@ -69,7 +69,7 @@ fn in_order<T: Send, M: FnMut(usize) -> T, E>(
                 scope.spawn(move || {
                     let mut make = maker();
                     for item in (first..count).step_by(threads) {
-                        // The receiver is gone: nobody needs the rest.
+                        // The receiver is gone: the rest is not needed.
                         if sender.send(make(item)).is_err() {
                             return;
                         }

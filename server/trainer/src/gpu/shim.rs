@@ -49,7 +49,7 @@ impl Shim {
         if descriptor < 0 {
             return Err(std::io::Error::last_os_error()).context("cannot make a file in memory");
         }
-        // SAFETY: the descriptor is new, and nobody else's.
+        // SAFETY: the descriptor is new, and nothing else has it.
         let mut file = unsafe { File::from_raw_fd(descriptor) };
         file.write_all(OBJECT)?;
         let library = cuda::open(Path::new(&format!("/proc/self/fd/{}", file.as_raw_fd())))?;

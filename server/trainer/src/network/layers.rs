@@ -243,7 +243,7 @@ pub(crate) struct Pass {
     pub(crate) is_folded: bool,
     /// Whether the convolution of pixels, with its 3 channels a member, is a product of matrices.
     pub(crate) stem_as_product: bool,
-    /// Multiply-adds of the convolutions so far, where somebody counts.
+    /// Multiply-adds of the convolutions so far, where they are counted.
     pub(crate) multiply_adds: Option<Cell<u64>>,
 }
 

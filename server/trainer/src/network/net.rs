@@ -112,7 +112,7 @@ impl Net {
         if self.model.layers.shakes.is_empty() {
             return;
         }
-        // From pinned memory, nobody waits for the copy.
+        // From pinned memory, nothing waits for the copy.
         let shakes = shakes.to_device_(self.device(), self.parameters.kind(), true, false);
         let by_block = shakes.permute([2, 3, 1, 0]);
         let (forward, backward) = (by_block.select(1, 0), by_block.select(1, 1));

@@ -42,7 +42,7 @@ fn wrong_specs_are_refused_before_anything_starts() {
     refuse("evaluate", json!({ "population": 4 }), "population", "no such field");
 }
 
-/// Nobody who has a GPU gets days on a CPU without being told.
+/// On a machine with a GPU, days on a CPU are not begun without a word.
 #[test]
 fn what_takes_days_on_a_cpu_is_done_there_only_when_asked() {
     let spec = |device: &str, model: &str| json!({ "model": model, "train_size": 4_000, "device": device });

@@ -39,7 +39,7 @@ pub(super) fn turns() {
     drop(first);
     leaver.join().unwrap();
     stayer.join().unwrap();
-    // The turn is there at once, and not with somebody who has left.
+    // The turn is there at once, and not with a client that has left.
     let mut again = pin!(turns.take(client(1)));
     assert!(again.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_ready());
 }

@@ -188,7 +188,7 @@ pub(super) fn shared_memory() {
         thread::spawn(move || {
             // Again and again, until it is not used.
             if !home.is_used(number) {
-                assert_eq!(taken.get(), 0, "nobody looks after it any more, and it is reserved");
+                assert_eq!(taken.get(), 0, "it is no longer looked after, and still reserved");
             }
         })
     };

@@ -10,7 +10,7 @@ use crate::model::Model;
 pub(crate) const ALL: &[Model] = &[
     Model::new("the budget and its shares are never exceeded, and every byte comes back", memory::budget),
     Model::new("a stream gets its own batch back and never sleeps through that", memory::own_batch),
-    Model::new("idle buffers make room for whoever needs it, and no byte is lost", memory::idle_buffers),
+    Model::new("idle buffers make room where it is needed, and no byte is lost", memory::idle_buffers),
     Model::new("a buffer that comes back while room is made is kept or freed", memory::returned_buffers),
     Model::new("a turn goes to one at a time, and past those who have left", admission::turns),
     Model::new("turns go from client to client", admission::turns_in_turn),

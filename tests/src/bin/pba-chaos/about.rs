@@ -42,9 +42,9 @@ pub(crate) fn made_by(made_by: &str, begun: Instant) -> String {
     )
 }
 
-/// Tells whoever watches.
+/// Tells the user how far it is.
 pub(crate) fn err(text: &str) {
-    // Nobody may be reading it.
+    // It may not be read.
     let _ = std::io::stderr().write_all(text.as_bytes());
 }
 

@@ -67,7 +67,7 @@ impl Vectors {
         self.reach = 0;
         for two in 0..self.blocks * COLUMNS / 2 {
             let column = two / 4 * COLUMNS + two % 4;
-            // Columns beyond the last have no weights. Nobody reads them.
+            // Columns beyond the last have no weights. They are never read.
             let of = [column, column + 4].map(|column| match column < columns.len() {
                 true => columns.of(column),
                 false => (0, &[][..]),

@@ -119,7 +119,7 @@ impl Vectors {
         self.quads = columns.most().div_ceil(QUAD);
         self.windows.clear();
         self.windows.resize(length.div_ceil(BLOCK), [0; 4]);
-        // Bytes of the last block beyond the row have no weights. Nobody reads them.
+        // Bytes of the last block beyond the row have no weights. They are never read.
         self.taps.clear();
         let none = QuadTaps { places: [0; 16], digits: [[0; 16]; 3] };
         self.taps.resize(4 * self.windows.len() * self.quads, none);

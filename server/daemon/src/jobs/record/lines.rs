@@ -60,7 +60,7 @@ impl Tail {
     }
 }
 
-/// Lines that somebody has not seen.
+/// Lines that a watcher has not seen.
 pub(crate) enum Lines {
     /// The next of them, and whether there are no others.
     Here { lines: Vec<String>, are_all: bool },

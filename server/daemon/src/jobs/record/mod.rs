@@ -573,7 +573,7 @@ mod tests {
         let retired = record.retire().unwrap();
         assert!(retired.exists() && !record.directory().exists());
         let other = begun(folder.path(), &lock);
-        // Whoever asked of the first one before it was removed.
+        // A request that found the first one before it was removed.
         for answer in [record.resume(), record.retire().map(drop), record.schedule_removed()] {
             assert_eq!(answer.unwrap_err().cause, Cause::NotFound);
         }

@@ -181,7 +181,7 @@ impl Split {
             return Ok(());
         }
         self.file.read_exact_at(buffer, start)?;
-        // It need not heed this, and keeps what somebody has mapped.
+        // It need not heed this, and keeps what is mapped.
         let _ = fadvise(&self.file, start, NonZeroU64::new(buffer.len() as u64), Advice::DontNeed);
         Ok(())
     }

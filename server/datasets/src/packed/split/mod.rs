@@ -192,7 +192,7 @@ impl Split {
     /// of a photograph. Pixels, of which a block of 256 KiB has one checksum, and their labels are compared when
     /// they are first touched, and again when the file's length or times have changed. Damage
     /// that changes none of these, by a program that has mapped the file, or by a disk that gives a page back
-    /// otherwise than it took it, is found by whoever compares everything from time to time:
+    /// otherwise than it took it, is found when everything is compared from time to time:
     /// [`scrub`](Split::scrub) in a server, whose passes bound how long it may be served, and
     /// [`check_again`](Split::check_again) in a trainer, after each epoch.
     ///
