@@ -138,10 +138,10 @@ pub(super) fn save<K: Run>(directory: &Path, entry: &Entry<K::Spec>) -> Result<(
     save_in(&path_in::<K>(directory), entry)
 }
 
-/// Whether the file holds an entry, whatever time was spent since.
-pub(super) fn holds<K: Run>(directory: &Path, entry: &Entry<K::Spec>) -> bool {
-    let text = |entry: &Entry<K::Spec>| serde_json::to_string(&Entry { seconds: 0.0, ..entry.clone() }).ok();
-    read_file::<K>(directory, &path_in::<K>(directory)).is_ok_and(|found| text(&found) == text(entry))
+/// Whether the file holds another entry than one that could not be stored.
+pub(super) fn holds_another<K: Run>(directory: &Path, entry: &Entry<K::Spec>) -> bool {
+    let text = |entry: &Entry<K::Spec>| serde_json::to_string(entry).ok();
+    read_file::<K>(directory, &path_in::<K>(directory)).is_ok_and(|found| text(&found) != text(entry))
 }
 
 fn save_in<S: Serialize>(path: &Path, entry: &Entry<S>) -> Result<(), Error> {

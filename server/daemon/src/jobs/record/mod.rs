@@ -386,7 +386,7 @@ impl<K: Run> Record<K> {
     fn save_or_undo(&self, entry: &Entry<K::Spec>, before: &Entry<K::Spec>) -> Result<(), Error> {
         self.check_own()?;
         entry::save::<K>(&self.directory, entry).map_err(|error| {
-            if entry::holds::<K>(&self.directory, before) {
+            if entry::holds_another::<K>(&self.directory, entry) {
                 return error.unchanged();
             }
             match entry::save::<K>(&self.directory, before) {
