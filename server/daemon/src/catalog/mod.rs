@@ -4,3 +4,4 @@ pub(crate) mod datasets;
 pub(crate) mod mending;
 pub(crate) mod schedules;
 pub(crate) mod scrub;
+pub(crate) mod stored;

@@ -10,7 +10,7 @@ use pba_wire::schedules::{ScheduleList, ScheduleSummary};
 use reqwest::Method;
 use serde_json::json;
 
-use crate::catalog::schedules::summary;
+use crate::catalog::stored::summary;
 use crate::cli::remote::Remote;
 use crate::cli::{file, output};
 use crate::draw;

@@ -11,7 +11,8 @@ use pba_types::{NAME_SHOWN, check_name, names_allowed, shortened};
 use pba_wire::schedules::{PutSchedule, ScheduleList, ScheduleSummary};
 
 use crate::app::App;
-use crate::catalog::schedules::{Put, summary};
+use crate::catalog::schedules::Put;
+use crate::catalog::stored::summary;
 use crate::draw;
 use crate::error::{Cause, Error};
 use crate::http::extract::{Body, Query};
