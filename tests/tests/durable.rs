@@ -12,6 +12,7 @@ use pba_tests::power_loss::is_possible;
 use pba_tests::search::{Script, assert_no_trainer, evaluation, spec, trainer};
 use pba_tests::server::data_folder;
 use pba_tests::{Answer, Server, wait_for};
+use rustix::process::{Pid, Resource, Rlimit, prlimit};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -77,7 +78,7 @@ fn a_cancellation_that_cannot_be_stored_is_refused_and_one_that_was_stays() {
     assert_eq!(post(&server, &queued, "resume").status, 202);
     server.wait_for_state(&queued, "running");
     // And to finish.
-    let obstacle = Obstacle::to(&server.search_folder(&queued).join("finish"));
+    let obstacle = Obstacle::to(&server.search_folder(&queued).join("finish.asked"));
     refused(&post(&server, &queued, "finish"), "finish");
     assert!(server.search(&queued).get("finishing").is_none());
     drop(obstacle);
@@ -204,6 +205,54 @@ fn a_search_whose_dataset_does_not_fit_the_disk_is_refused_as_that() {
     assert_eq!(answer.status, 507, "{}", answer.text());
     assert!(answer.problem().detail.contains("No space left"), "{}", answer.text());
     server.assert_healthy();
+}
+
+/// A file that may not grow further is refused as one for which there is no room, and ends nothing.
+#[test]
+fn a_file_that_may_not_grow_is_refused() {
+    let server = Server::start(&[]);
+    let limit = Rlimit { current: Some(20_480), maximum: None };
+    prlimit(Pid::from_raw(server.process.id() as i32), Resource::Fsize, limit).unwrap();
+    let mut document = server.get("/v1/schedules/svhn-pba").json();
+    document["name"] = "large".into();
+    document["provenance"] = json!({ "notes": "x".repeat(50_000) });
+    let refused = server.send("PUT", "/v1/schedules/large", document.to_string().as_bytes());
+    assert_eq!(refused.status, 507, "{}", refused.text());
+    assert_eq!(server.get("/v1/schedules/large").status, 404);
+    server.assert_healthy();
+}
+
+/// What is acknowledged is on disk, also of something that was acknowledged before and that the disk lost since.
+#[test]
+fn what_is_asked_for_again_is_written_again() {
+    let script = Script::idles();
+    let server = Server::with_trainer(script.path());
+    let document = server.get("/v1/schedules/svhn-pba").text().replace("svhn-pba", "mine");
+    let put = || server.send("PUT", "/v1/schedules/mine", document.as_bytes()).status;
+    let file = server.data().path().join("schedules/mine.json");
+    assert_eq!(put(), 201);
+    let written = std::fs::read(&file).unwrap();
+    std::fs::remove_file(&file).unwrap();
+    assert_eq!((put(), std::fs::read(&file).unwrap() == written), (200, true));
+    std::fs::write(&file, "{").unwrap();
+    assert_eq!((put(), std::fs::read(&file).unwrap() == written), (200, true));
+    let id = server.start_search(&spec(json!({})));
+    let finish = || server.send("POST", &format!("/v1/searches/{id}/finish"), b"").status;
+    let wish = server.search_folder(&id).join("finish");
+    assert_eq!((finish(), wish.exists()), (202, true));
+    std::fs::remove_file(&wish).unwrap();
+    assert_eq!((finish(), wish.exists()), (202, true));
+}
+
+/// A search whose schedule could not be registered in the end is not begun.
+#[test]
+fn a_name_whose_file_is_taken_is_refused_at_once() {
+    let script = Script::idles();
+    let server = Server::with_trainer(script.path());
+    std::fs::write(server.data().path().join("schedules/mine.json"), "notes").unwrap();
+    let asked = spec(json!({ "name": "mine" }));
+    let refused = server.send("POST", "/v1/searches", asked.to_string().as_bytes());
+    assert_eq!(refused.status, 409, "{}", refused.text());
 }
 
 /// Pipes in place of files, to which nothing is written.

@@ -19,6 +19,20 @@ fn folders(data: &Path) -> usize {
     std::fs::read_dir(data.join("datasets")).unwrap().count()
 }
 
+/// Copies what a server has packed into the cache of another that has it not, as its writer would pack it.
+fn pass_on(from: &Server, to: &Server) {
+    let known = to.data().path().join("datasets");
+    let packed = std::fs::read_dir(from.data().path().join("datasets")).unwrap().map(|entry| entry.unwrap());
+    for new in packed.filter(|folder| !known.join(folder.file_name()).exists()) {
+        let partly = known.join("partly");
+        std::fs::create_dir(&partly).unwrap();
+        for file in std::fs::read_dir(new.path()).unwrap().map(|file| file.unwrap()) {
+            std::fs::copy(file.path(), partly.join(file.file_name())).unwrap();
+        }
+        std::fs::rename(&partly, known.join(new.file_name())).unwrap();
+    }
+}
+
 #[test]
 fn a_replica_becomes_the_writer_when_that_has_ended() {
     let script = Script::idles();
@@ -81,20 +95,31 @@ fn a_replica_serves_what_the_writer_has_packed_meanwhile() {
     let replica = Server::start_on(replica_of.data(), &["--dataset", &dataset]);
     // Another server packs it, as the writer would, in a directory of its own.
     let other = Server::start(&["--dataset", &dataset]);
-    let packed = std::fs::read_dir(other.data().path().join("datasets")).unwrap().map(|entry| entry.unwrap());
-    let known = replica_of.data().path().join("datasets");
-    let new = packed.filter(|folder| !known.join(folder.file_name()).exists()).last().unwrap();
-    let partly = known.join("partly");
-    std::fs::create_dir(&partly).unwrap();
-    for file in std::fs::read_dir(new.path()).unwrap().map(|file| file.unwrap()) {
-        std::fs::copy(file.path(), partly.join(file.file_name())).unwrap();
-    }
-    std::fs::rename(&partly, known.join(new.file_name())).unwrap();
+    pass_on(&other, &replica_of);
     let state = || replica.get("/v1/datasets/mine").json()["state"].clone();
     wait_for("the dataset to be served", || (state() == "ready").then_some(()));
     let target = "mine/epochs/0/batches?schedule=none";
     assert_eq!(replica.epoch(target).bytes, other.epoch(target).bytes);
     assert_eq!(replica.metric(WRITER), 0.0);
+}
+
+/// A split that the writer cannot read is none that clients should wait for, and one that comes later is served.
+#[test]
+fn a_split_that_is_not_packed_is_told_of_and_one_that_comes_later_is_served() {
+    let source = tempfile::tempdir().unwrap();
+    parquet_files::write(&source.path().join("train.parquet"), &parquet_files::images(20));
+    std::fs::write(source.path().join("validation.parquet"), "no images").unwrap();
+    let dataset = format!("mine={}", source.path().display());
+    let writer = Server::start(&["--dataset", &dataset]);
+    let replica = Server::start_on(writer.data(), &["--dataset", &dataset]);
+    let target = |split: &str| format!("/v1/datasets/mine/epochs/0/batches?schedule=none&split={split}");
+    let answers = || [&writer, &replica].map(|server| server.get(&target("val")).problem().kind);
+    assert_eq!(answers(), ["urn:pba:problem:broken-dataset", "urn:pba:problem:not-packed"]);
+    parquet_files::write(&source.path().join("test.parquet"), &parquet_files::images(10));
+    pass_on(&Server::start(&["--dataset", &dataset]), &writer);
+    wait_for("the new split to be served", || (replica.get(&target("test")).status == 200).then_some(()));
+    assert_eq!(replica.get(&target("train")).status, 200);
+    replica.assert_healthy();
 }
 
 #[test]

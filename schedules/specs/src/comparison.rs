@@ -170,7 +170,7 @@ impl ComparisonSpec {
         (opens(self) && opens(earlier) && same && !self.again).then(|| {
             let allowed = format!(
                 "\"val\" to go on choosing, or \"again\": true (--again): comparison {:?} has opened the test split \
-                 of {:?} already, and a test split that is chosen by is no test split any more",
+                 of {:?}, or is to open it, and a test split that is chosen by is no test split any more",
                 earlier.name, earlier.training.dataset
             );
             SpecError::new("score", "\"test\"", allowed)

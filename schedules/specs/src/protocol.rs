@@ -80,6 +80,8 @@ pub mod files {
     /// There when the run was asked to end with the generation that it trains, until it is resumed. It holds the epochs
     /// that were finished by then, as decimal digits: a run that has to repeat some of them goes on beyond.
     pub const FINISH: &str = "finish";
+    /// The same, before it is on disk for good: no trainer looks at it.
+    pub const FINISH_ASKED: &str = "finish.asked";
     /// Locked, with the folder, while a trainer works there.
     pub const LOCK: &str = "lock";
 

@@ -45,6 +45,8 @@ pub(crate) enum Cause {
     NoTrainer,
     Draining,
     Importing,
+    /// By the server that writes to the data directory.
+    NotPacked,
     DiskFull,
     /// The data directory is on a file system that is mounted so.
     ReadOnly,

@@ -161,7 +161,8 @@ pub(crate) static LOG_LINES_LOST: LazyLock<IntCounter> = LazyLock::new(|| {
     )
 });
 
-/// Panics anywhere in the process: each is a fault of the server, though it harmed one request at most.
+/// Panics anywhere in the process: each is a fault of the server, though it harms one request at most,
+/// or takes a second of what goes on in the background.
 pub(crate) static PANICS: LazyLock<IntCounter> = LazyLock::new(|| {
     of_process(
         "pba_panics_total",

@@ -38,6 +38,7 @@ use crate::stream::client::Client;
 use crate::stream::connections::{Connection, Connections};
 use crate::stream::engine::Engine;
 use crate::stream::permits::Refusal;
+use crate::stream::shared_memory::KEPT_MAX;
 use crate::stream::shared_memory_stream::Local;
 
 /// A client that takes longer to send a request's head is cut off.
@@ -217,7 +218,9 @@ impl Server {
         let Engine { limits, .. } = &*app.engine;
         let router = router(Arc::clone(&app));
         let gauge = || app.engine.metrics.connections_active.clone();
-        let room = connections_max(limits);
+        let datasets = DESCRIPTORS_PER_DATASET * app.catalog.list().len() as u64;
+        let of_kept = if sockets.local.is_some() { DESCRIPTORS_OF_KEPT } else { 0 };
+        let room = connections_max(limits, datasets + of_kept);
         let service = Service {
             connections: Connections::new(room, client_share(room), gauge()),
             refusals: Connections::new(REFUSALS_MAX, REFUSALS_PER_CLIENT_MAX, gauge()),
@@ -428,15 +431,19 @@ fn client_share(connections: usize) -> usize {
 
 /// Descriptors that are kept for files, datasets, trainers and refusals.
 const DESCRIPTORS_KEPT: u64 = 128;
+/// Descriptors of the shared memory that clients keep after its streams, where there is a socket.
+const DESCRIPTORS_OF_KEPT: u64 = KEPT_MAX as u64;
+/// Descriptors that a dataset takes: one of each split.
+const DESCRIPTORS_PER_DATASET: u64 = 3;
 /// Descriptors that the shared memory of a stream takes at most.
 const DESCRIPTORS_PER_STREAM: u64 = 3;
 
 /// How many connections there can be: as many as are allowed, if the system lets the process have a descriptor
-/// for each.
-fn connections_max(Limits { connections_max: allowed, streams_max, .. }: &Limits) -> usize {
-    let (allowed, streams) = (*allowed as u64, *streams_max as u64);
+/// for each. `others` are taken by more than connections and streams.
+fn connections_max(Limits { connections_max: allowed, streams_max, .. }: &Limits, others: u64) -> usize {
+    let (allowed, kept) = (*allowed as u64, others + descriptors_kept(*streams_max as u64));
     let limits = getrlimit(Resource::Nofile);
-    let wanted = allowed + descriptors_kept(streams);
+    let wanted = allowed + kept;
     let most = limits.maximum.unwrap_or(u64::MAX);
     let mut granted = limits.current.unwrap_or(u64::MAX);
     if granted < wanted {
@@ -446,11 +453,11 @@ fn connections_max(Limits { connections_max: allowed, streams_max, .. }: &Limits
             granted = wanted.min(most);
         }
     }
-    let room = room(granted, allowed, streams);
+    let room = room(granted, allowed, kept);
     if room < allowed {
         tracing::warn!(
             descriptors = granted,
-            "the system allows too few open files for connections_max = {allowed} beside streams_max = {streams}; {room} \
+            "the system allows too few open files for connections_max = {allowed} beside streams_max = {streams_max}; {room} \
              connections are accepted"
         );
     }
@@ -462,8 +469,8 @@ fn descriptors_kept(streams: u64) -> u64 {
 }
 
 /// Of the connections that are allowed, those for which there are descriptors. Of few descriptors, half are kept.
-fn room(granted: u64, allowed: u64, streams: u64) -> u64 {
-    granted.saturating_sub(descriptors_kept(streams)).max(granted / 2).clamp(1, allowed)
+fn room(granted: u64, allowed: u64, kept: u64) -> u64 {
+    granted.saturating_sub(kept).max(granted / 2).clamp(1, allowed)
 }
 
 #[cfg(test)]
@@ -472,10 +479,11 @@ mod tests {
 
     #[test]
     fn descriptors_are_kept_for_every_stream() {
-        assert_eq!(room(u64::MAX, 4096, 256), 4096);
-        assert_eq!(room(4096 + 128 + 3 * 256, 4096, 256), 4096);
-        assert_eq!(room(4096 + 128 + 3 * 256, 4096, 257), 4093);
-        assert_eq!([room(1024, 4096, 256), room(1, 4096, 256)], [512, 1]);
+        let kept = descriptors_kept;
+        assert_eq!(room(u64::MAX, 4096, kept(256)), 4096);
+        assert_eq!(room(4096 + 128 + 3 * 256, 4096, kept(256)), 4096);
+        assert_eq!(room(4096 + 128 + 3 * 256, 4096, kept(257)), 4093);
+        assert_eq!([room(1024, 4096, kept(256)), room(1, 4096, kept(256))], [512, 1]);
         assert_eq!([1, 2, 3, 4, 8, 4096].map(client_share), [1, 2, 3, 3, 6, 3072]);
     }
 }

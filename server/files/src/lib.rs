@@ -174,6 +174,17 @@ pub fn remove(path: &Path) -> io::Result<()> {
     sync_folder_of(path)
 }
 
+/// Removes a file that was to be made and could not, for good, if it is there.
+///
+/// # Errors
+/// When the disk does not take that either: then it may be there after a power failure.
+pub fn take_back(path: &Path) -> io::Result<()> {
+    match remove(path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+        removed => removed,
+    }
+}
+
 /// Makes the name of what is at `path` as durable as its content, and that of the folder which it lies in.
 ///
 /// # Errors

@@ -45,12 +45,6 @@ impl FileState {
             changed: nanoseconds(found.st_ctime, found.st_ctime_nsec as i64),
         })
     }
-
-    /// Whether nothing was written since another state, unless the time was put back. What changes more
-    /// than the content does is the time of all changes: that of another name for the file, say.
-    pub fn is_unwritten(&self, since: &FileState) -> bool {
-        FileState { changed: since.changed, ..*self } == *since
-    }
 }
 
 /// The years 1678 to 2262 have a number; that of a time beyond them is one of these, which is as good.

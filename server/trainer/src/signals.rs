@@ -31,6 +31,9 @@ pub(crate) fn install(starter: Option<i32>, die_with_parent: bool) {
         // SAFETY: the handlers only use atomics and getppid, which are allowed at any point.
         unsafe { libc::signal(signal, handler as libc::sighandler_t) };
     };
+    // A file that would be longer than it may be is refused like one for which there is no room.
+    // SAFETY: the signal is ignored; no handler runs.
+    unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_IGN) };
     on(libc::SIGTERM, note);
     on(libc::SIGINT, note);
     if die_with_parent {

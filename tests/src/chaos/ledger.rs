@@ -11,7 +11,7 @@ use crate::chaos::harm::{Column, Harm};
 enum State {
     There,
     Gone,
-    /// The last change was not acknowledged: it may have been made.
+    /// The last change was neither acknowledged nor refused as one that changed nothing: it may have been made.
     Either,
 }
 
@@ -28,21 +28,24 @@ impl Ledger {
     pub(crate) fn change(&mut self, address: SocketAddr) -> bool {
         self.made += 1;
         let there = self.states.iter().find(|(_, state)| **state == State::There);
-        let (method, name, body, state) = match there {
-            Some((name, _)) if self.made.is_multiple_of(3) => ("DELETE", name.clone(), None, State::Gone),
+        let (method, name, body, [before, after]) = match there {
+            Some((name, _)) if self.made.is_multiple_of(3) => {
+                ("DELETE", name.clone(), None, [State::There, State::Gone])
+            }
             _ => {
                 let name = format!("change-{}", self.made);
                 let body = content(&name);
-                ("PUT", name, Some(body), State::There)
+                ("PUT", name, Some(body), [State::Gone, State::There])
             }
         };
-        self.states.insert(name.clone(), State::Either);
         let target = format!("/v1/schedules/{name}");
         let answer = send(address, method, &target, body.unwrap_or_default().as_bytes());
-        let acknowledged = answer.is_ok_and(|answer| (200..300).contains(&answer.status));
-        if acknowledged {
-            self.states.insert(name, state);
-        }
+        let (acknowledged, state) = match answer {
+            Ok(answer) if (200..300).contains(&answer.status) => (true, after),
+            Ok(answer) if answer.complete && answer.text().contains("nothing was changed") => (false, before),
+            _ => (false, State::Either),
+        };
+        self.states.insert(name, state);
         acknowledged
     }
 
@@ -61,7 +64,7 @@ impl Ledger {
         Ok(())
     }
 
-    /// Checks that all that was acknowledged is so.
+    /// Checks that all that was acknowledged is so, and nothing that was refused.
     pub(crate) fn check(&self, server: &Daemon) -> Result<(), Harm> {
         let undone = |seen: String| Err(Harm::new(Column::Undone, seen));
         for (name, state) in self.states.iter().filter(|(_, state)| **state != State::Either) {

@@ -5,7 +5,7 @@
 //! (`oracle.rs`): which samples, by the plan, and their pixels, by the pure library; of a search, what an
 //! undisturbed one learned. A fault that was noticed and refused, cut or answered with an error is survived;
 //! everything else is [`Harm`], in a column of its own. `make chaos` injects all of them
-//! (`src/bin/pba-chaos.rs`), `make test` a few of each (`tests/chaos.rs`).
+//! (`src/bin/pba-chaos/`), `make test` a few of each (`tests/tests/chaos.rs`).
 
 mod bystander;
 mod clock;

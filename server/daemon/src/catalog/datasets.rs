@@ -250,7 +250,9 @@ impl Catalog {
         let found = guarded(name, || pba_datasets::open_packed(name, entry.source(), &self.cache));
         let Ok(mut found) = found else { return };
         let before = entry.ready();
-        let is_known = |split| before.as_ref().is_some_and(|served| served.dataset.splits[split].is_ok());
+        let is_known = |split| {
+            before.as_ref().and_then(|served| served.dataset.splits.get(split)).is_some_and(Result::is_ok)
+        };
         if !found.splits.iter().any(|(split, state)| state.is_ok() && !is_known(split)) {
             return;
         }

@@ -29,7 +29,7 @@ pub(super) fn is_ours(error: &DatasetError) -> bool {
 pub(crate) fn cause(error: &DatasetError) -> Cause {
     match (error, error.fault()) {
         (DatasetError::Damaged { .. }, _) => Cause::Damaged,
-        (DatasetError::NotPacked { .. }, _) => Cause::Importing,
+        (DatasetError::NotPacked { .. }, _) => Cause::NotPacked,
         (_, Some(Fault::DiskFull)) => Cause::DiskFull,
         (_, Some(Fault::Machine)) => Cause::Internal,
         _ => Cause::BrokenDataset,

@@ -195,40 +195,61 @@ impl Registry {
         _names: &MutexGuard<'_, ()>,
     ) -> Result<Put, Error> {
         let mut schedules = Schedules::clone(&self.known());
-        if let Some(Stored { schedule: known, .. }) = schedules.get(schedule.name()) {
-            if known.digest() == schedule.digest() {
+        let path = self.path(schedule.name());
+        let mut put = Put::Created;
+        if let Some(Stored { schedule: known, file, .. }) = schedules.get(schedule.name()) {
+            let is_same = known.digest() == schedule.digest();
+            // What is no longer on disk, or not as it was written, is written again.
+            if is_same && (file.is_none() || state_of(&path).ok() == *file) {
                 return Ok(Put::Unchanged);
             }
-            return Err(Error::conflict(format!(
-                "schedule {:?} exists with other content (digest {}); names are immutable, so choose another",
-                known.name(),
-                known.digest()
-            )));
+            put = Put::Unchanged;
+            if !is_same {
+                return Err(Error::conflict(format!(
+                    "schedule {:?} exists with other content (digest {}); names are immutable, so choose another",
+                    known.name(),
+                    known.digest()
+                )));
+            }
         }
         let text = json::write_with_digest(&schedule);
-        if let Some(bounds) = bounds {
+        if let Some(bounds) = bounds.filter(|_| put == Put::Created) {
             check_room(&schedules, text.len(), bounds)?;
         }
         self.lock.check_in_place()?;
-        let path = self.path(schedule.name());
-        // What a failed change could not take back is replaced, but nothing of the user's.
-        let is_taken = path.exists() && !read_file(&path).is_ok_and(|left| left.name() == schedule.name());
-        if is_taken {
+        // What a failed change could not take back is replaced by the same, and nothing else.
+        let is_same = |left: Schedule| left.name() == schedule.name() && left.digest() == schedule.digest();
+        let is_ours = put == Put::Unchanged;
+        if !is_ours && path.exists() && !read_file(&path).is_ok_and(is_same) {
             return Err(Error::conflict(format!(
-                "{} is there and not a schedule of this name; move it away, or choose another name",
+                "{} is there, with other content, and was not there when this server started; move it away, or choose \
+                 another name",
                 path.display()
             )));
         }
         let written = pba_files::replace(&path, text.as_bytes()).and_then(|()| state_of(&path));
         let stamp = written.map_err(|error| {
             // Its content or its name may not be there after a power failure, so it was not added.
-            let _ = std::fs::remove_file(&path);
-            Error::disk("write", &path, &error).unchanged()
+            let error = Error::disk("write", &path, &error);
+            if is_ours {
+                return error;
+            }
+            match pba_files::take_back(&path) {
+                Ok(()) => error.unchanged(),
+                Err(again) => {
+                    error.and(&format!("nor can it be undone: {again}; it may be there after a restart"))
+                }
+            }
         })?;
         let stored = Stored::new(schedule, Some(stamp));
         schedules.insert(stored.schedule.name().to_owned(), stored);
         self.replace(schedules);
-        Ok(Put::Created)
+        Ok(put)
+    }
+
+    /// Whether there is a file that another schedule of this name could not replace.
+    pub(crate) fn has_file(&self, name: &str) -> bool {
+        self.path(name).exists()
     }
 
     /// Removes a schedule, on disk first. It returns when it is gone for good.
@@ -474,9 +495,14 @@ mod tests {
         assert!(registry.get("gone").is_ok());
         std::fs::remove_dir(&gone).unwrap();
         registry.delete("gone").unwrap();
-        // What a failed change left behind in spite of all is replaced.
-        std::fs::write(directory.path().join("left.json"), json::write(&schedule("left", 3))).unwrap();
-        assert_eq!(registry.put(schedule("left", 4)).unwrap(), Put::Created);
+        // What a failed change left behind in spite of all is replaced by the same, and by nothing else: it may be the
+        // user's.
+        let left = directory.path().join("left.json");
+        std::fs::write(&left, json::write(&schedule("left", 3))).unwrap();
+        let before = std::fs::read(&left).unwrap();
+        assert_eq!(registry.put(schedule("left", 4)).unwrap_err().cause, Cause::Conflict);
+        assert_eq!(std::fs::read(&left).unwrap(), before);
+        assert_eq!(registry.put(schedule("left", 3)).unwrap(), Put::Created);
     }
 
     #[test]

@@ -83,7 +83,7 @@ pub(crate) async fn run(Args { remote, command }: Args) -> anyhow::Result<()> {
         Command::Show { name } => {
             let schedule = fetch(&client, &remote, &name).await?;
             match remote.json {
-                true => output::line(formats::json::write(&schedule).trim_end()),
+                true => output::line(formats::json::write_with_digest(&schedule).trim_end()),
                 false => print_schedule(&schedule),
             }
         }
@@ -115,7 +115,7 @@ pub(crate) async fn run(Args { remote, command }: Args) -> anyhow::Result<()> {
             remote.print(remote.document(&body)?, text);
         }
         Command::Export { name, out } => {
-            write(&remote, out, formats::json::write(&fetch(&client, &remote, &name).await?))?;
+            write(&remote, out, formats::json::write_with_digest(&fetch(&client, &remote, &name).await?))?;
         }
         Command::Plot { name, out } => {
             write(&remote, out, draw::schedule::draw(&fetch(&client, &remote, &name).await?))?;

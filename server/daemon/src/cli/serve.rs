@@ -3,14 +3,17 @@
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context;
 use pba_augment::Base;
 use pba_datasets::{BUILT_IN, Progress};
 use pba_types::Digest;
 use serde::Serialize;
+use tokio::signal::unix::{SignalKind, signal};
 
 use crate::app::App;
 use crate::boundary::Boundary;
@@ -82,6 +85,9 @@ fn check(config: &Config) -> anyhow::Result<Checked<'_>> {
 pub(crate) async fn start(config: &Config) -> anyhow::Result<Server> {
     config.check_datasets()?;
     let metrics = Metrics::new()?;
+    // A file that would be longer than it may be is refused like one for which there is no room: a signal that is
+    // handled ends no process. Trainers ignore it by themselves.
+    let _ = signal(SignalKind::from_raw(libc::SIGXFSZ)).context("cannot watch for SIGXFSZ")?;
     let data = &config.data_dir;
     pba_files::create_folder(data)
         .with_context(|| format!("cannot create the data directory {}", data.display()))?;
@@ -110,16 +116,27 @@ pub(crate) async fn start(config: &Config) -> anyhow::Result<Server> {
     let app = Arc::new(App::new(catalog, registry, jobs, engine, lock, boundary));
     let importing = Arc::clone(&app);
     // A detached thread: an import that is interrupted is repeated the next time.
-    std::thread::Builder::new().name("import".to_owned()).spawn(move || import(&importing))?;
+    let work = move || restarted(|| import(&importing));
+    std::thread::Builder::new().name("import".to_owned()).spawn(work)?;
     if let rate @ 1.. = config.limits.scrub_bytes_per_second {
         let app = Arc::clone(&app);
         let work = move || {
             let is_over = || app.check_draining().is_err();
-            scrub(&app.catalog, rate, &app.engine.metrics, &is_over);
+            restarted(|| scrub(&app.catalog, rate, &app.engine.metrics, &is_over));
         };
         std::thread::Builder::new().name("scrub".to_owned()).spawn(work)?;
     }
     Ok(Server::new(app, sockets))
+}
+
+/// Time after a panic until such work begins again.
+const RESTART_DELAY: Duration = Duration::from_secs(1);
+
+/// Does work that lasts as long as the server, and begins it again should it panic, which is logged and counted.
+fn restarted(work: impl Fn()) {
+    while catch_unwind(AssertUnwindSafe(&work)).is_err() {
+        std::thread::sleep(RESTART_DELAY);
+    }
 }
 
 /// Imports the datasets one by one, with a bar for each split that has to be packed, and looks after them until
@@ -149,7 +166,6 @@ fn import(app: &App) {
 
 /// Done at the first SIGTERM or SIGINT; the second ends the process at once.
 pub(crate) fn stop_signal() -> anyhow::Result<impl Future<Output = ()>> {
-    use tokio::signal::unix::{SignalKind, signal};
     let mut terminate = signal(SignalKind::terminate()).context("cannot watch for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot watch for SIGINT")?;
     let (stop, stopped) = tokio::sync::oneshot::channel();

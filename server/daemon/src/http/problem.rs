@@ -50,6 +50,7 @@ causes! {
     NoTrainer: SERVICE_UNAVAILABLE, "no-trainer", "there is no trainer";
     Draining: SERVICE_UNAVAILABLE, "draining", "the server is shutting down";
     Importing: SERVICE_UNAVAILABLE, "importing", "the dataset is being imported";
+    NotPacked: SERVICE_UNAVAILABLE, "not-packed", "the dataset is not packed";
     DiskFull: INSUFFICIENT_STORAGE, "disk-full", "the server's disk is full";
     ReadOnly: SERVICE_UNAVAILABLE, "read-only", "the server's disk is read-only";
     Internal: INTERNAL_SERVER_ERROR, "internal", "the server is at fault";

@@ -44,7 +44,7 @@ pub(super) fn document(schedule: &Schedule) -> impl IntoResponse + use<> {
         (header::CONTENT_TYPE, "application/json".to_owned()),
         (header::ETAG, format!("\"{}\"", schedule.digest())),
     ];
-    (headers, formats::json::write(schedule))
+    (headers, formats::json::write_with_digest(schedule))
 }
 
 /// Adds a schedule in any supported format: `pba-schedule/1` or `/2`, or a lineage log.
@@ -124,10 +124,14 @@ pub(crate) async fn delete(
 ) -> Result<StatusCode, Error> {
     change(app, move |app| {
         // First, so that neither its search nor a restart registers it again.
-        if app.registry.get(&name).is_ok() {
-            app.jobs.schedule_removed(&name)?;
-        }
-        app.registry.delete(&name)
+        let is_noted = app.registry.get(&name).is_ok() && app.jobs.schedule_removed(&name, true)?;
+        app.registry.delete(&name).map_err(|error| {
+            let undone = if is_noted { app.jobs.schedule_removed(&name, false) } else { Ok(true) };
+            match undone {
+                Ok(_) => error,
+                Err(again) => error.and(&format!("nor can it be undone: {}", again.detail)),
+            }
+        })
     })
     .await?;
     Ok(StatusCode::NO_CONTENT)

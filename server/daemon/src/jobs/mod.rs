@@ -163,13 +163,13 @@ impl Jobs {
         }
     }
 
-    /// Remembers that a schedule is removed by its user, if it is that of a search.
+    /// Remembers whether a schedule was removed by its user, if it is that of a search. False if nothing is new.
     ///
     /// # Errors
     /// When the disk does not take it.
-    pub(crate) fn schedule_removed(&self, name: &str) -> Result<(), Error> {
+    pub(crate) fn schedule_removed(&self, name: &str, removed: bool) -> Result<bool, Error> {
         // A search that has not ended may have registered it already.
-        self.of::<Search>().get(name).map_or(Ok(()), |search| search.schedule_removed())
+        self.of::<Search>().get(name).map_or(Ok(false), |search| search.schedule_removed(removed))
     }
 
     /// Removes a job that has ended, with its folder. The schedule that it learned stays.

@@ -101,18 +101,22 @@ impl Jobs {
                     record.id()
                 )));
             }
-            self.check_comparison_room()?;
-            self.of::<Comparison>().check_excluded(&comparison, &source)?;
+            // Whether it may still open the test split is asked when it is queued: the search itself goes on.
+            return self.check_comparison_room();
         }
         self.check_promised(&comparison, &source)
     }
 
-    /// Queues the comparisons that follow searches which are done.
-    pub(super) fn follow_up(&self, registry: &Registry) {
+    /// Queues the comparisons that follow searches which are done. True if one could not be queued.
+    pub(super) fn follow_up(&self, registry: &Registry) -> bool {
+        let mut is_owed = false;
         for (search, comparison) in self.promised().filter(|(search, _)| search.state() == JobState::Done) {
             let queued = self.of::<Comparison>().start_later(registry, comparison, &search);
             match queued {
-                Err(error) => search.complain(Some(format!("{NO_COMPARISON}: {}", error.detail))),
+                Err(error) => {
+                    is_owed = true;
+                    search.complain(Some(format!("{NO_COMPARISON}: {}", error.detail)));
+                }
                 // Another complaint stands.
                 Ok(()) if search.error().is_some_and(|told| told.starts_with(NO_COMPARISON)) => {
                     search.complain(None);
@@ -120,5 +124,6 @@ impl Jobs {
                 Ok(()) => {}
             }
         }
+        is_owed
     }
 }

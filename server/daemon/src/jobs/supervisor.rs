@@ -36,6 +36,8 @@ const STARTS_MAX: u32 = 4;
 const STOP_SECONDS: Duration = Duration::from_secs(20);
 /// How often to look for a missing trainer, or for a dataset that is being imported.
 const POLL: Duration = Duration::from_secs(1);
+/// How often what follows a job is tried again that could not be queued, as on a full disk.
+const OWED_POLL: Duration = Duration::from_secs(10);
 /// How often the log tells how far a job is.
 const LOG_INTERVAL: Duration = Duration::from_secs(60);
 /// Longest line that a trainer sends: the last event of a search holds its schedule.
@@ -136,20 +138,20 @@ impl<K: Run> Waiting for Table<K> {
 
 /// Runs the jobs of all kinds, in the order in which they were requested, one at a time on each device,
 /// until `stop` turns true; the running ones resume after a restart. `follow_up` queues what those that
-/// are done ask for.
+/// are done ask for, and tells whether something could not be queued yet.
 pub(super) async fn supervise(
     kinds: &[Arc<dyn Waiting>],
     workplace: &Workplace,
     catalog: &Catalog,
     registry: &Registry,
-    follow_up: impl Fn(),
+    follow_up: impl Fn() -> bool,
     mut stop: watch::Receiver<bool>,
 ) {
     let (mut places, mut running, mut was_blocked) = (Places::default(), FuturesUnordered::new(), false);
     let mut is_unsure = false;
     let mut asking: Option<BoxFuture<'_, Option<u32>>> = None;
     while !*stop.borrow() {
-        follow_up();
+        let is_owed = follow_up();
         let obstacle = obstacle(workplace);
         let is_blocked = obstacle.is_some();
         // Asked first: a dataset that becomes ready from here on is looked for again.
@@ -206,6 +208,7 @@ pub(super) async fn supervise(
             }
             () = workplace.queued.notified() => {}
             () = tokio::time::sleep(POLL), if polls => {}
+            () = tokio::time::sleep(OWED_POLL), if is_owed => {}
             () = told(&mut stop) => {}
         }
     }
@@ -499,7 +502,7 @@ mod tests {
             Ok(())
         })
         .unwrap();
-        record.schedule_removed().unwrap();
+        record.schedule_removed(true).unwrap();
         finish(&record, &registry, Path::new("pba-trainer")).unwrap();
         assert!(registry.get("mine").is_err());
         record.enter(JobState::Failed, None);

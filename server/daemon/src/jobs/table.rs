@@ -348,7 +348,7 @@ impl<K: Run> Table<K> {
 
     /// Whether a new job cannot have a name.
     fn is_taken(&self, registry: &Registry, records: &Records<K>, name: &str) -> bool {
-        records.hold(name) || (K::JOB.learns && registry.get(name).is_ok())
+        records.hold(name) || (K::JOB.learns && (registry.get(name).is_ok() || registry.has_file(name)))
     }
 
     /// Checks that a new job can have a name.
@@ -403,14 +403,6 @@ impl<K: Run> Table<K> {
         self.count_states();
         self.workplace.queued.notify_one();
         Ok(())
-    }
-
-    /// Checks that no other job keeps one from being started.
-    ///
-    /// # Errors
-    /// When one does.
-    pub(super) fn check_excluded(&self, spec: &K::Spec, source: &Source) -> Result<(), Error> {
-        check_excluded(&self.records(), spec, source)
     }
 
     /// Removes a job that has ended, on disk first, with all that its trainer left. What it learned stays.
@@ -551,7 +543,11 @@ fn name_taken<K: Run>(name: &str) -> Error {
     let detail = format!(
         "the name {name:?} is taken by {}{}; names are immutable, so choose another one or omit it",
         K::JOB.one,
-        if K::JOB.learns { " or a schedule" } else { "" }
+        if K::JOB.learns {
+            " or a schedule, or by a file or folder in the data directory that cannot be read as one"
+        } else {
+            ""
+        }
     );
     Error { value: Some(name.to_owned()), ..Error::conflict(detail).of_field("name") }
 }

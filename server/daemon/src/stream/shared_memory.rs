@@ -31,7 +31,7 @@ const PAGE_BYTES: usize = 4096;
 
 /// Most memories that clients keep after their streams have ended, each of which takes a descriptor. With more,
 /// streams go through the socket.
-const KEPT_MAX: usize = 256;
+pub(crate) const KEPT_MAX: usize = 256;
 
 /// The memory that all streams share with their clients.
 pub(crate) struct SharedMemory {

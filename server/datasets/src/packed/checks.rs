@@ -74,9 +74,7 @@ impl Checks {
         let is_changed = state.stamp != stamp || state.lost.take().is_some();
         let is_unsettled = state.unsettled_until.is_some_and(|until| Instant::now() < until);
         if is_changed {
-            if !stamp.is_unwritten(&state.stamp) {
-                state.unsettled_until = Some(Instant::now() + UNSETTLED);
-            }
+            state.unsettled_until = Some(Instant::now() + UNSETTLED);
             state.stamp = stamp;
             state.damaged.clear();
         } else if !is_unsettled {

@@ -1,5 +1,7 @@
+use std::fs::File;
 use std::io::Write;
 use std::ops::ControlFlow;
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
@@ -319,6 +321,38 @@ fn an_encoded_image_is_compared_each_time_it_is_read() {
     writer.flip(&labels, 8 * 9);
     let damaged = read(8).unwrap_err().to_string();
     assert!(damaged.contains("record batch 0, samples 0..=39: damaged"), "{damaged}");
+}
+
+/// Another program writes while pixels are read, and puts the time back: what was read is read again.
+#[test]
+fn a_write_that_puts_the_time_back_is_noticed() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("train.arrow");
+    let images = pack(&file, shape(30, 40), &[0, 1, 0], &["a", "b"]);
+    let split = packed::open(&file).unwrap();
+    let whole = std::fs::read(&file).unwrap();
+    let place = whole.windows(images[1].len()).position(|window| window == images[1]).unwrap();
+    let modified = file.metadata().unwrap().modified().unwrap();
+    let write = |byte: u8| {
+        // Longer than a tick of the clock.
+        std::thread::sleep(Duration::from_millis(20));
+        let other = File::options().write(true).open(&file).unwrap();
+        other.write_all_at(&[byte], place as u64).unwrap();
+        other.set_modified(modified).unwrap();
+    };
+    let mut reads = 0;
+    let found = split.read([1], |samples| {
+        reads += 1;
+        if reads == 1 {
+            write(!images[1][0]);
+        }
+        let found = samples.decoded().unwrap().image(1).to_vec();
+        if reads == 1 {
+            write(images[1][0]);
+        }
+        found
+    });
+    assert!(found.unwrap() == images[1] && reads > 1, "{reads}");
 }
 
 #[test]

@@ -1,6 +1,5 @@
 //! What its user asks of a job: on disk before it is answered.
 
-use std::io::ErrorKind;
 use std::path::PathBuf;
 
 use pba_search::Run;
@@ -43,8 +42,8 @@ impl<K: Run> Record<K> {
         })
     }
 
-    /// Asks a waiting or running job to end with the part of its work that it does next. On disk, where its
-    /// trainer looks, so that it survives both.
+    /// Asks a waiting or running job to end with the part of its work that it does next. On disk, so that it survives
+    /// server and trainer; the trainer sees it when it is there for good, and never what was refused.
     ///
     /// # Errors
     /// When it has ended, or the disk does not take it.
@@ -61,14 +60,20 @@ impl<K: Run> Record<K> {
                 );
                 return Err(Error::conflict(detail));
             }
-            let path = self.directory.join(files::FINISH);
+            let asked = self.directory.join(files::FINISH_ASKED);
             let reached = self.live().job.as_ref().map_or(0, K::epoch);
+            let wish = self.directory.join(files::FINISH);
             // Asked twice, the first wish holds: after a crash the job may be behind where it was then.
-            if !self.live().is_finishing {
-                pba_files::replace(&path, reached.to_string().as_bytes()).map_err(|error| {
-                    // It may be there without being durable; the next time it is asked for anew.
-                    let _ = std::fs::remove_file(&path);
-                    Error::disk("write", &path, &error).unchanged()
+            if !self.live().is_finishing || !wish.exists() {
+                let written = pba_files::replace(&asked, reached.to_string().as_bytes());
+                // Whichever of its names a power failure leaves, it is there.
+                let written = written.and_then(|()| std::fs::rename(&asked, &wish));
+                written.map_err(|error| {
+                    let error = Error::disk("write", &asked, &error);
+                    match pba_files::take_back(&asked) {
+                        Ok(()) => error.unchanged(),
+                        Err(again) => error.and(&format!("nor can it be undone: {again}")),
+                    }
                 })?;
                 self.live().is_finishing = true;
             }
@@ -89,13 +94,12 @@ impl<K: Run> Record<K> {
             let state = self.state();
             match state {
                 JobState::Failed | JobState::Cancelled => {
-                    let wish = self.directory.join(files::FINISH);
-                    match pba_files::remove(&wish) {
-                        Err(error) if error.kind() != ErrorKind::NotFound => {
-                            return Err(Error::disk("remove", &wish, &error).unchanged());
-                        }
-                        _ => self.live().is_finishing = false,
+                    for name in [files::FINISH_ASKED, files::FINISH] {
+                        let wish = self.directory.join(name);
+                        pba_files::take_back(&wish)
+                            .map_err(|error| Error::disk("remove", &wish, &error).unchanged())?;
                     }
+                    self.live().is_finishing = false;
                     self.store(|entry| {
                         (entry.state, entry.error) = (JobState::Queued, None);
                         entry.schedule_removed = false;
@@ -131,14 +135,15 @@ impl<K: Run> Record<K> {
         })
     }
 
-    /// Remembers that its user removes the schedule that it learned, so that it is not registered again.
+    /// Remembers whether its user has removed the schedule that it learned, so that it is not registered again. False if
+    /// that was known.
     ///
     /// # Errors
     /// When the disk does not take it.
-    pub(crate) fn schedule_removed(&self) -> Result<(), Error> {
-        self.storing(|| match self.is_schedule_removed() {
-            true => Ok(()),
-            false => self.store(|entry| entry.schedule_removed = true),
+    pub(crate) fn schedule_removed(&self, removed: bool) -> Result<bool, Error> {
+        self.storing(|| match self.is_schedule_removed() == removed {
+            true => Ok(false),
+            false => self.store(|entry| entry.schedule_removed = removed).map(|()| true),
         })
     }
 

@@ -106,6 +106,14 @@ impl<K: Run> Record<K> {
             if entry.state == JobState::Running {
                 entry.state = JobState::Queued;
             }
+            // The server was killed between the two.
+            let asked = directory.join(files::FINISH_ASKED);
+            match std::fs::rename(&asked, directory.join(files::FINISH)) {
+                Err(error) if error.kind() != ErrorKind::NotFound => {
+                    tracing::warn!(path = %asked.display(), %error, "cannot pass on that a job is to end");
+                }
+                _ => {}
+            }
         }
         let remedy = |fault| format!("{fault}; resumed, it goes on from what is whole, to the same result");
         let (lines, job, fault) = match OnDisk::<K>::read(directory, usize::MAX) {
@@ -494,7 +502,7 @@ mod tests {
         assert!(retired.exists() && !record.directory().exists());
         let other = begun(folder.path(), &lock);
         // A request that found the first one before it was removed.
-        for answer in [record.resume(), record.retire().map(drop), record.schedule_removed()] {
+        for answer in [record.resume(), record.retire().map(drop), record.schedule_removed(true).map(drop)] {
             assert_eq!(answer.unwrap_err().cause, Cause::NotFound);
         }
         record.complain(Some("anything".to_owned()));
@@ -532,5 +540,27 @@ mod tests {
         assert_eq!(Record::<Search>::open(record.directory(), &lock).unwrap().state(), JobState::Cancelled);
         record.enter(JobState::Queued, None);
         assert_eq!(record.state(), JobState::Cancelled, "though the server was told to stop");
+    }
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_trainer_sees_no_wish_that_was_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let lock = DataLock::of_test(folder.path());
+        let record = begun(folder.path(), &lock);
+        let [wish, asked] = [files::FINISH, files::FINISH_ASKED].map(|name| record.directory().join(name));
+        let obstacle = record.directory().join("finish.asked.partial/full");
+        std::fs::create_dir_all(&obstacle).unwrap();
+        let error = record.finish().unwrap_err();
+        assert!(error.detail.ends_with("nothing was changed"), "{}", error.detail);
+        assert!(!wish.exists() && !asked.exists());
+        std::fs::remove_dir_all(obstacle.parent().unwrap()).unwrap();
+        record.finish().unwrap();
+        assert_eq!([&wish, &asked].map(|path| path.exists()), [true, false]);
+        // The server was killed, or the power failed, before the trainer could see it.
+        std::fs::rename(&wish, &asked).unwrap();
+        let again = Record::<Search>::open(record.directory(), &lock).unwrap();
+        assert_eq!([&wish, &asked].map(|path| path.exists()), [true, false]);
+        again.cancel().unwrap();
+        again.resume().unwrap();
+        assert!(!wish.exists(), "who resumes it wants all of it");
     }
 }
