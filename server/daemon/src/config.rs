@@ -166,12 +166,21 @@ fn memory_share() -> u64 {
     let number = |text: &str| text.trim().parse::<u64>().ok();
     let read = |path: &str| std::fs::read_to_string(path).ok();
     // What limits a container is seen at the root, from within; what limits a service, in its own group or in
-    // one that holds that.
+    // one that holds that. Each version of control groups has its own tree and file.
     let own = read("/proc/self/cgroup").unwrap_or_default();
-    let own = own.lines().find_map(|line| line.strip_prefix("0::/")).unwrap_or_default().to_owned();
-    let own =
-        Path::new(&own).ancestors().map(|group| format!("/sys/fs/cgroup/{}/memory.max", group.display()));
-    let groups = own.chain(["/sys/fs/cgroup/memory/memory.limit_in_bytes".to_owned()]);
+    let files = |controllers: &str, root: &str, file: &str| -> Vec<String> {
+        let of = |line: &str| {
+            let (found, path) = line.split_once(':')?.1.split_once(":/")?;
+            found.split(',').any(|controller| controller == controllers).then(|| path.to_owned())
+        };
+        let group = own.lines().find_map(of).unwrap_or_default();
+        Path::new(&group).ancestors().map(|group| format!("{root}/{}/{file}", group.display())).collect()
+    };
+    let groups = [
+        files("", "/sys/fs/cgroup", "memory.max"),
+        files("memory", "/sys/fs/cgroup/memory", "memory.limit_in_bytes"),
+    ];
+    let groups = groups.into_iter().flatten();
     let groups: Vec<u64> = groups.filter_map(|path| number(&read(&path)?)).collect();
     let machine = read("/proc/meminfo").and_then(|text| {
         let total = text.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
