@@ -6,6 +6,7 @@ use pba_tests::search::{Script, spec};
 use pba_tests::server::data_folder;
 use pba_tests::{Server, parquet_files, wait_for};
 use serde_json::json;
+use tempfile::TempDir;
 
 const WRITER: &str = "pba_writer";
 
@@ -17,6 +18,14 @@ fn bytes_read(server: &Server) -> u64 {
 
 fn folders(data: &Path) -> usize {
     std::fs::read_dir(data.join("datasets")).unwrap().count()
+}
+
+/// A dataset with images to train on, and how a server is told of it.
+fn source() -> (TempDir, String) {
+    let source = tempfile::tempdir().unwrap();
+    parquet_files::write(&source.path().join("train.parquet"), &parquet_files::images(20));
+    let dataset = format!("mine={}", source.path().display());
+    (source, dataset)
 }
 
 /// Copies what a server has packed into the cache of another that has it not, as its writer would pack it.
@@ -65,9 +74,7 @@ fn a_replica_becomes_the_writer_when_that_has_ended() {
 
 #[test]
 fn a_replica_packs_nothing_until_it_is_the_writer() {
-    let source = tempfile::tempdir().unwrap();
-    parquet_files::write(&source.path().join("train.parquet"), &parquet_files::images(20));
-    let dataset = format!("mine={}", source.path().display());
+    let (_source, dataset) = source();
     let writer = Server::start(&[]);
     let before = folders(writer.data().path());
     let replica = Server::start_on(writer.data(), &["--dataset", &dataset]);
@@ -88,9 +95,7 @@ fn a_replica_packs_nothing_until_it_is_the_writer() {
 
 #[test]
 fn a_replica_serves_what_the_writer_has_packed_meanwhile() {
-    let source = tempfile::tempdir().unwrap();
-    parquet_files::write(&source.path().join("train.parquet"), &parquet_files::images(20));
-    let dataset = format!("mine={}", source.path().display());
+    let (_source, dataset) = source();
     let replica_of = Server::start(&[]);
     let replica = Server::start_on(replica_of.data(), &["--dataset", &dataset]);
     // Another server packs it, as the writer would, in a directory of its own.
@@ -106,10 +111,8 @@ fn a_replica_serves_what_the_writer_has_packed_meanwhile() {
 /// A split that the writer cannot read is none that clients should wait for, and one that comes later is served.
 #[test]
 fn a_split_that_is_not_packed_is_told_of_and_one_that_comes_later_is_served() {
-    let source = tempfile::tempdir().unwrap();
-    parquet_files::write(&source.path().join("train.parquet"), &parquet_files::images(20));
+    let (source, dataset) = source();
     std::fs::write(source.path().join("validation.parquet"), "no images").unwrap();
-    let dataset = format!("mine={}", source.path().display());
     let writer = Server::start(&["--dataset", &dataset]);
     let replica = Server::start_on(writer.data(), &["--dataset", &dataset]);
     let target = |split: &str| format!("/v1/datasets/mine/epochs/0/batches?schedule=none&split={split}");

@@ -83,8 +83,8 @@ def is_busy(error: BaseException) -> bool:
 
 def is_of_replica(error: BaseException) -> bool:
     """Whether another replica may succeed, while this one will not soon: it does not have what is asked for, or
-    cannot read it, or is at fault itself; or a proxy before it does not let the client in. That the request is wrong, all would
-    say."""
+    cannot read it, or is at fault itself; or a proxy before it does not let the client in. That the request is wrong,
+    all would say."""
     if not isinstance(error, RefusedError) or is_busy(error):
         return False
     return error.status in (404, 422, *STATUS_OF_ACCESS) or error.status >= 500

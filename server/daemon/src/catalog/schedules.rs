@@ -247,9 +247,14 @@ impl Registry {
         Ok(put)
     }
 
-    /// Whether there is a file that another schedule of this name could not replace.
+    /// Whether there is a file that a new schedule of this name could not replace. Waits for the disk.
     pub(crate) fn has_file(&self, name: &str) -> bool {
         self.path(name).exists()
+    }
+
+    /// The same, as far as it was seen when the schedules were read.
+    pub(crate) fn has_other(&self, name: &str) -> bool {
+        self.others.lock().unwrap_or_else(PoisonError::into_inner).contains_key(&self.path(name))
     }
 
     /// Removes a schedule, on disk first. It returns when it is gone for good.

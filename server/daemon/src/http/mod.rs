@@ -224,8 +224,8 @@ async fn answered(answer: impl Future<Output = Response>) -> Response {
         Ok(Err(_)) => {
             let seconds = ANSWER_TIMEOUT.as_secs();
             let detail = format!(
-                "no answer within {seconds} s; was the body sent completely, and does the server's disk answer? A change that was asked \
-                 for may still be made"
+                "no answer within {seconds} s; was the body sent completely, and does the server's disk answer? A \
+                 change that was asked for may still be made"
             );
             Error::new(Cause::Timeout, detail).into_response()
         }

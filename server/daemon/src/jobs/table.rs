@@ -348,7 +348,7 @@ impl<K: Run> Table<K> {
 
     /// Whether a new job cannot have a name.
     fn is_taken(&self, registry: &Registry, records: &Records<K>, name: &str) -> bool {
-        records.hold(name) || (K::JOB.learns && (registry.get(name).is_ok() || registry.has_file(name)))
+        records.hold(name) || (K::JOB.learns && (registry.get(name).is_ok() || registry.has_other(name)))
     }
 
     /// Checks that a new job can have a name.
@@ -356,7 +356,12 @@ impl<K: Run> Table<K> {
     /// # Errors
     /// When it cannot.
     pub(super) fn check_free(&self, registry: &Registry, name: &str) -> Result<(), Error> {
-        if self.is_taken(registry, &self.records(), name) { Err(name_taken::<K>(name)) } else { Ok(()) }
+        // Asked of the disk before the jobs are locked.
+        let has_file = K::JOB.learns && registry.has_file(name);
+        match has_file || self.is_taken(registry, &self.records(), name) {
+            true => Err(name_taken::<K>(name)),
+            false => Ok(()),
+        }
     }
 
     /// Whether a name belongs to a job, or to a folder that cannot be read as one.
