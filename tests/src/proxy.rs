@@ -7,6 +7,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use pba_wire::checksum;
+
 /// Where and how one connection is cut.
 #[derive(Clone, Copy, Debug)]
 pub struct Cut {
@@ -41,6 +43,18 @@ pub fn rewriting(server: SocketAddr, part: &str, other: &str) -> String {
         }
     });
     url
+}
+
+/// A complete answer that is no stream, as a server would sign it if this was its answer to a request.
+pub fn signed(request: &[u8], answer: &[u8]) -> Vec<u8> {
+    let request = String::from_utf8_lossy(request);
+    let mut words = request.split(' ');
+    let asked = checksum::of_request(words.next().unwrap_or_default(), words.next().unwrap_or_default());
+    let Some(end) = answer.windows(4).position(|end| end == b"\r\n\r\n") else { return answer.to_owned() };
+    let (head, body) = answer.split_at(end);
+    let sum = checksum::of_body(&body[4..], asked);
+    let sums = format!("\r\n{}: {asked}\r\n{}: {sum}", checksum::REQUEST_HEADER, checksum::BODY_HEADER);
+    [head, sums.as_bytes(), body].concat()
 }
 
 /// Forwards all connections that a listener accepts. Ends with the test process.

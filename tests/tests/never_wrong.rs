@@ -9,7 +9,7 @@ use std::sync::Arc;
 use arrow_array::RecordBatch;
 use pba_client::{Client, ClientError, ClientOptions, EpochRequest, Query};
 use pba_tests::epoch::{digest, messages};
-use pba_tests::{Server, proxy};
+use pba_tests::{Download, Server, proxy};
 use pba_wire::checksum;
 
 const REQUEST: &str = "split=test&batch_size=50&schedule=cifar10-pba&seed=7&base=pad_crop:4,flip";
@@ -70,7 +70,7 @@ fn unchecked_bytes_are_believed() {
 fn answering(query: &str, schema: &[u8], stream: &[u8]) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
-    let asked = checksum::of_request("shapes", "150", query);
+    let asked = checksum::of_request("GET", &format!("/v1/datasets/shapes/epochs/150/batches?{query}"));
     let schema = checksum::of_schema(schema, asked).unwrap();
     let head = format!(
         "HTTP/1.1 200 OK\r\ncontent-type: application/vnd.apache.arrow.stream\r\npba-request: {asked}\r\n\
@@ -154,8 +154,95 @@ fn a_request_that_was_changed_on_its_way_is_noticed() {
         let url = proxy::rewriting(server.address(), part, other);
         let error = read(&[url], &ClientOptions::default()).unwrap_err();
         let is_noticed = matches!(error, ClientError::Changed { .. })
-            || error.to_string().contains("answers another request than was sent");
+            || error.to_string().contains("the answer is to another request");
         assert!(is_noticed, "{other}: {error}");
+    }
+}
+
+/// The same of a request that the server refuses as it arrived: what was asked is asked of the next one.
+#[test]
+fn a_refusal_of_another_request_is_not_believed() {
+    let server = Server::start(&[]);
+    let expected = server.epoch(&format!("shapes/epochs/150/batches?{REQUEST}")).digest();
+    for (part, other) in [("batch_size=50", "batch_size=0x"), ("batches?", "batchez?"), ("GET", "PUT")] {
+        let url = proxy::rewriting(server.address(), part, other);
+        // Of each connection, the first request is rewritten only.
+        let options = ClientOptions { retries: 0, ..ClientOptions::default() };
+        let error = read(std::slice::from_ref(&url), &options).unwrap_err().to_string();
+        assert!(error.contains("the answer is to another request"), "{other}: {error}");
+        let batches = read(&[url, server.url()], &options).unwrap();
+        assert_eq!(digest(&batches), expected, "{other}");
+    }
+}
+
+/// Nor is a change taken for the one that was asked for, or a document.
+#[test]
+fn an_answer_to_another_request_is_not_believed() {
+    let server = Server::start(&[]);
+    let mut schedule = pba_schedules::library::all().swap_remove(0);
+    for name in ["aa", "bb"] {
+        schedule = schedule.renamed(name).unwrap();
+        let body = pba_schedules::formats::json::write(&schedule);
+        assert_eq!(server.send("PUT", &format!("/v1/schedules/{name}"), body.as_bytes()).status, 201);
+    }
+    let url = proxy::rewriting(server.address(), "schedules/aa", "schedules/bb");
+    let says = [
+        &*format!("{url} did not answer DELETE /v1/schedules/aa, so it may or may not have been done"),
+        "the answer is to another request",
+    ];
+    pba_tests::pba(&["schedule", "remove", "aa", "--server", &url]).refused(1, &says);
+    // Of what was changed on its way, nothing is done.
+    let listed = server.pba(&["schedule", "list"]).ok();
+    assert!(listed.contains("aa") && listed.contains("bb"), "{listed}");
+    let body = pba_schedules::formats::json::write(&schedule.renamed("cc").unwrap());
+    for (method, name, header) in
+        [("DELETE", "aa", "pba-request"), ("PUT", "cc", "pba-request"), ("PUT", "cc", "pba-body")]
+    {
+        let target = format!("/v1/schedules/{name}");
+        let headers = [(header, "0123456789abcdef")];
+        let answer =
+            Download::open(server.address(), method, &target, &headers, body.as_bytes()).unwrap().finish();
+        let problem = answer.problem();
+        assert_eq!((answer.status, &*problem.kind), (400, "urn:pba:problem:altered"), "{problem:?}");
+        assert!(problem.detail.contains("0123456789abcdef"), "{problem:?}");
+    }
+    assert_eq!(server.pba(&["schedule", "list"]).ok(), listed);
+    let url = proxy::rewriting(server.address(), "schedules/cifar10-pba", "schedules/svhn-pba");
+    pba_tests::pba(&["schedule", "export", "cifar10-pba", "--server", &url]).refused(1, &says[1..]);
+    let url = proxy::rewriting(server.address(), "searches/aa/events", "searches/bb/events");
+    pba_tests::pba(&["search", "watch", "aa", "--server", &url]).refused(1, &says[1..]);
+}
+
+/// Whatever bit is flipped of an answer that is no stream: it is as it was sent, or it is none.
+#[test]
+fn a_document_is_as_it_was_sent() {
+    let server = Server::start(&[]);
+    for (path, is_refusal) in [("/v1/datasets", false), ("/v1/schedules/no", true)] {
+        let ask = |url: String| {
+            let stall = std::time::Duration::from_secs(1);
+            let options = ClientOptions { stall, ..ClientOptions::default() };
+            let client = Client::with_options([url], &options).unwrap();
+            runtime().block_on(client.request(reqwest::Method::GET, path, None))
+        };
+        let expected = ask(server.url());
+        assert_eq!(expected.is_err(), is_refusal);
+        let request = format!("GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n");
+        let bytes = server.raw_open(&[request.as_bytes()]);
+        let mut as_sent = 0;
+        for bit in (0..bytes.len() as u64 * 8).step_by(29) {
+            match (ask(proxy::flipping(server.address(), [bit])), &expected) {
+                (Ok(found), Ok(expected)) if found == *expected => as_sent += 1,
+                (Err(ClientError::Refused(found)), Err(ClientError::Refused(expected)))
+                    if found == *expected =>
+                {
+                    as_sent += 1;
+                }
+                (Ok(found), _) => panic!("bit {bit}: {}", String::from_utf8_lossy(&found)),
+                (Err(ClientError::Refused(problem)), _) => panic!("bit {bit}: {problem}"),
+                (Err(_), _) => {}
+            }
+        }
+        assert!(as_sent > 0, "{path}: most headers say nothing of what is asked");
     }
 }
 

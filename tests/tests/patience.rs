@@ -45,7 +45,10 @@ fn answering_first(answers: Vec<Vec<u8>>, server: &Server) -> String {
     std::thread::spawn(move || {
         for answer in answers {
             let Ok((mut client, _)) = listener.accept() else { return };
-            let _ = client.read(&mut [0; 4096]);
+            let mut request = [0; 4096];
+            let count = client.read(&mut request).unwrap_or_default();
+            let is_refusal = answer.windows(PROBLEM.len()).any(|part| part == PROBLEM.as_bytes());
+            let answer = if is_refusal { proxy::signed(&request[..count], &answer) } else { answer };
             let _ = client.write_all(&answer);
         }
         proxy::forwarding(listener, server);
@@ -172,7 +175,7 @@ fn a_header_that_is_missing_is_named() {
     let url = answering_first(vec![[head.as_bytes(), &stream].concat(); 9], &server);
     let error = read(&client(std::slice::from_ref(&url), 1), 150).unwrap_err().to_string();
     let says = format!(
-        "the answer of {url} has no header pba-request: it is a server of another version, or a proxy"
+        "{url}: the answer has no pba-request: it is not a PBA server, or one of another version, or a"
     );
     assert!(error.contains(&says), "{error}");
 }

@@ -300,8 +300,13 @@ fn answering(head: &'static str, body: &'static [u8]) -> String {
     let url = format!("http://{}", listener.local_addr().unwrap());
     std::thread::spawn(move || {
         for mut client in listener.incoming().flatten() {
-            let _ = client.read(&mut [0; 4096]);
-            let _ = client.write_all(head.as_bytes()).and_then(|()| client.write_all(body));
+            let mut request = [0; 4096];
+            let count = client.read(&mut request).unwrap_or_default();
+            let mut answer = [head.as_bytes(), body].concat();
+            if head.contains("application/problem+json") {
+                answer = proxy::signed(&request[..count], &answer);
+            }
+            let _ = client.write_all(&answer);
         }
     });
     url
@@ -319,12 +324,11 @@ fn what_is_no_answer_of_a_server_is_refused() {
         let error = opened.map(|_| ()).unwrap_err().to_string();
         assert!(error.contains(says), "{error}");
     }
-    let says = ["like a PBA server"];
+    let says = ["the answer has no pba-request: it is not a PBA server"];
     pba(&["dataset", "list", "--server", &page]).refused(1, &says);
-    pba(&["schedule", "delete", "x", "--server", &page]).refused(1, &["did not answer like a PBA server"]);
+    pba(&["schedule", "remove", "x", "--server", &page]).refused(1, &says);
     pba(&["search", "watch", "x", "--server", &page]).refused(1, &["not a stream of events"]);
-    let preview = ["dataset", "preview", "shapes", "--server", &page];
-    pba(&preview).refused(1, &["did not answer with a PNG"]);
+    pba(&["dataset", "preview", "shapes", "--server", &page]).refused(1, &says);
 }
 
 /// Answers every request with a problem.

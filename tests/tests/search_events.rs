@@ -132,6 +132,44 @@ fn a_long_journal_is_told_whole() {
     server.assert_healthy();
 }
 
+/// Lines that are no longer as the trainer wrote them are told of, and nothing is told that they might have said.
+#[test]
+fn what_is_missing_of_a_journal_is_told() {
+    let Some(trainer) = trainer() else { return };
+    let server = Server::with_trainer(&trainer);
+    let id = server.start_search(&spec(json!({ "epochs": 4 })));
+    server.wait_for_state(&id, "done");
+    let (path, journal) = (server.search_folder(&id).join("events.jsonl"), server.journal(&id));
+    let lines = journal.lines().count();
+    let plot = format!("/v1/searches/{id}/plot.svg");
+    assert_eq!(server.get(&plot).status, 200);
+    let mut bytes = std::fs::read(&path).unwrap();
+    let third = bytes.iter().enumerate().filter(|(_, byte)| **byte == b'\n').nth(1).unwrap().0 + 20;
+    bytes[third] ^= 1;
+    std::fs::write(&path, bytes).unwrap();
+
+    let mut watcher = server.events(&id, None);
+    let events: Vec<Event> = watcher.by_ref().collect();
+    assert!(watcher.ended_well);
+    let told: Vec<&str> =
+        events.iter().filter(|event| event.id.is_some()).map(|event| &*event.data).collect();
+    assert!(told[..2].iter().copied().eq(journal.lines().take(2)));
+    let missing = &events[2];
+    assert_eq!((&*missing.kind, missing.id, told.len()), ("missing", Some(lines), 3));
+    assert_eq!(missing.json(), json!({ "first": 3, "last": lines }));
+    assert_eq!(
+        (&*events.last().unwrap().kind, &events.last().unwrap().json()["state"]),
+        ("state", &json!("done"))
+    );
+    // What is sent again after a broken connection begins behind them.
+    assert!(server.events(&id, Some(lines)).all(|event| event.kind != "missing"));
+    let answer = server.get(&plot);
+    let says = format!("lines 3 to {lines} of the journal are no longer as its trainer wrote them");
+    assert_eq!((answer.status, &*answer.problem().detail), (500, &*says));
+    let watched = server.pba(&["search", "watch", &id]);
+    assert!(watched.code == Some(0) && watched.stderr.contains(&says), "{watched:?}");
+}
+
 #[test]
 fn watchers_of_a_search_that_waits_and_is_cancelled() {
     let script = Script::idles();

@@ -8,17 +8,21 @@ import re
 import socket
 import struct
 import threading
-from typing import Iterator, List, Tuple
-from urllib.parse import parse_qsl, urlsplit
+from typing import Callable, Iterator, List, Tuple, Union
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 import pyarrow as pa
 import xxhash
 
 
-class Script:
-    """Answers each connection with the next of some byte strings."""
+# Bytes, to which what signs an answer is added, or a function of the request that gives those to send.
+Answer = Union[bytes, Callable[[bytes], bytes]]
 
-    def __init__(self, *answers: bytes) -> None:
+
+class Script:
+    """Answers each connection with the next of some answers."""
+
+    def __init__(self, *answers: Answer) -> None:
         self._answers = list(answers)
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.url = "http://127.0.0.1:%d" % self._listener.getsockname()[1]
@@ -42,7 +46,7 @@ class Script:
                     request += piece
                 self.requests.append(request.decode())
                 try:
-                    peer.sendall(of_the_request(request.decode(), answer))
+                    peer.sendall(answer(request) if callable(answer) else of_the_request(request.decode(), answer))
                 except OSError:
                     pass
 
@@ -60,18 +64,32 @@ class Script:
 
 
 def of_the_request(request: str, answer: bytes) -> bytes:
-    """An answer that holds a stream also says which request it answers, and with which schema."""
-    if b"PBA-Request" in answer or not request:
-        return answer
-    target = urlsplit(request.split(" ")[1])
-    found = re.fullmatch("/v1/datasets/(.*)/epochs/(.*)/batches", target.path)
+    """An answer also says which request it answers, and with which schema or body."""
     status, _, rest = answer.partition(b"\r\n")
-    if found is None or not status.endswith(b" 200 OK"):
+    head, end, body = rest.partition(b"\r\n\r\n")
+    if b"pba-request" in answer.lower() or not request or not end or not re.match(rb"HTTP/1.[01] \d+ ", status):
         return answer
-    parts = [*found.groups(), *(part for pair in parse_qsl(target.query) for part in pair)]
-    asked = xxhash.xxh3_64_intdigest("".join(f"{len(part)}:{part}" for part in parts).encode())
-    head, _ = next(messages(rest.partition(b"\r\n\r\n")[2]), (b"", b""))
-    return status + b"\r\n" + answers(asked, head).encode() + rest
+    asked = sum_of(*request.split(" ")[:2])
+    if STREAM.encode() in head:
+        signed = answers(asked, next(messages(body), (b"", b""))[0])
+    else:
+        signed = of_document(asked, body)
+    return status + b"\r\n" + signed.encode() + rest
+
+
+def sum_of(method: str, target: str) -> int:
+    """The checksum of a request."""
+    asked, text = urlsplit(target), f"{method} "
+    for part in map(unquote, asked.path[1:].split("/")):
+        text += f"/{len(part.encode())}:{part}"
+    for name, value in parse_qsl(asked.query, keep_blank_values=True):
+        text += f"?{len(name.encode())}:{name}={len(value.encode())}:{value}"
+    return xxhash.xxh3_64_intdigest(text.encode())
+
+
+def of_document(asked: int, body: bytes) -> str:
+    """Headers of an answer that is no stream."""
+    return f"PBA-Request: {asked:016x}\r\nPBA-Body: {xxhash.xxh3_64_intdigest(body, asked):016x}\r\n"
 
 
 def answers(asked: int, schema: bytes) -> str:
@@ -79,7 +97,10 @@ def answers(asked: int, schema: bytes) -> str:
     return f"PBA-Request: {asked:016x}\r\nPBA-Schema: {checksum_of(schema, b'', asked, 0):016x}\r\n"
 
 
-def answer(body: bytes, status: str = "200 OK", kind: str = "application/vnd.apache.arrow.stream", more: str = "") -> bytes:
+STREAM = "application/vnd.apache.arrow.stream"
+
+
+def answer(body: bytes, status: str = "200 OK", kind: str = STREAM, more: str = "") -> bytes:
     head = f"HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {len(body)}\r\n{more}\r\n"
     return head.encode() + body
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import socket
 import urllib.request
-from typing import List, Tuple
+from typing import List, Optional, Tuple
 
 import pytest
 from conftest import Server
 from script import Script, answer, answers, messages, of_the_request, stream
 
-from pba_client import Client, CutError, StreamError
+from pba_client import Client, CutError, RefusedError, StreamError, UnreachableError
 from pba_client._request import EpochRequest
 
 
@@ -90,7 +91,64 @@ def test_a_server_without_checksums_is_refused_unless_it_is_trusted() -> None:
 def test_a_server_that_answers_another_request_is_left() -> None:
     """As where a bit of the request was flipped on its way."""
     other = of_the_request("GET /v1/datasets/d/epochs/0/batches?shard=1/2 HTTP/1.1", answer(stream(2, 2)))
-    with Script(other) as script, pytest.raises(StreamError, match="answers another request than was sent"):
+    with Script(other) as script, pytest.raises(StreamError, match="the answer is to another request than was sent"):
         Client(script.url, retries=0).epoch("d", 0)
     with Script(other, answer(stream(2, 2))) as script:
         assert len(list(Client(script.url, retries=1).epoch("d", 0))) == 2
+
+
+def rewriting(server: Server, part: bytes, other: bytes) -> Script:
+    """Asks the server for something else than it is asked for."""
+    return Script(*[lambda request: exchange(server, request.replace(part, other, 1))] * 9)
+
+
+def exchange(server: Server, request: bytes) -> bytes:
+    if not request:
+        return b""  # the last connection, which wakes the script
+    with socket.create_connection(server.address, 10) as peer:
+        peer.sendall(request)
+        return b"".join(iter(lambda: peer.recv(65536), b""))
+
+
+def test_an_answer_to_another_request_is_not_believed(server: Server) -> None:
+    """Neither a document nor a refusal."""
+    with rewriting(server, b"schedules/cifar10-pba", b"schedules/svhn-pba") as script:
+        with pytest.raises(StreamError, match="the answer is to another request than was sent: pba-request is"):
+            Client(script.url).schedule("cifar10-pba")
+    request = dict(split="test", batch_size=50)
+    with Client(server.url).epoch("shapes", 3, **request) as epoch:
+        expected = [batch.image.tobytes() for batch in epoch]
+    for part, other in ((b"batch_size=50", b"batch_size=0x"), (b"/batches?", b"/batchez?")):
+        with rewriting(server, part, other) as script:
+            with pytest.raises(StreamError, match="the answer is to another request"):
+                Client(script.url, retries=1).epoch("shapes", 3, **request)
+        with rewriting(server, part, other) as script:
+            with Client([script.url, server.url]).epoch("shapes", 3, **request) as epoch:
+                assert [batch.image.tobytes() for batch in epoch] == expected
+
+
+def test_a_document_is_as_it_was_sent(server: Server) -> None:
+    """Whatever bit is flipped of it, or of a refusal."""
+    for name in ("cifar10-pba", "no"):
+        request = b"GET /v1/schedules/%b HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n" % name.encode()
+        sent = exchange(server, request)
+        expected, as_sent = ask(server.url, name), 0
+        assert expected is not None
+        for bit in range(0, len(sent) * 8, 101 if name == "cifar10-pba" else 11):
+            damaged = bytearray(sent)
+            damaged[bit // 8] ^= 1 << bit % 8
+            with Script(lambda _, damaged=bytes(damaged): damaged) as script:
+                found = ask(script.url, name)
+            assert found in (None, expected), f"bit {bit}"
+            as_sent += found is not None
+        assert as_sent > 0
+
+
+def ask(url: str, name: str) -> Optional[str]:
+    """A schedule's document or the reason of a refusal; nothing where that could not be had."""
+    try:
+        return str(Client(url, retries=0).schedule(name))
+    except RefusedError as refused:
+        return refused.detail
+    except (StreamError, UnreachableError):
+        return None

@@ -14,6 +14,7 @@ from conftest import CuttingProxy, Server
 from script import PROBLEM, Script, answer, problem, refusal, stream
 
 from pba_client import Client, CutError, Loader, PbaError, RefusedError, StreamError, _client
+from pba_client._checksum import of_request
 from pba_client._request import EpochRequest
 
 # 40 images in 6 batches.
@@ -109,12 +110,13 @@ def test_a_refusal_beside_a_server_that_is_away_is_not_the_last_word(server: Ser
 
 
 def test_a_header_that_is_missing_is_named() -> None:
-    asked = EpochRequest("d", 0, batch_size=128, drop_last=False, seed=0, split="train").checksum(0)
+    target = EpochRequest("d", 0, batch_size=128, drop_last=False, seed=0, split="train").target(0)
+    asked = of_request("GET", target)
     for missing, others in (("pba-request", "X: PBA-Request"), ("pba-schema", f"PBA-Request: {asked}")):
         with Script(answer(stream(1, 1), more=f"{others}\r\n")) as script:
             with pytest.raises(StreamError) as failure:
                 Client(script.url, retries=0).epoch("d", 0)
-        named = f"the answer of {script.url} has no header {missing}: it is a server of another version, or a proxy"
+        named = f"{script.url}: the answer has no {missing}: it is not a PBA server, or one of another version, or a"
         assert named in str(failure.value)
 
 

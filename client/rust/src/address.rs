@@ -115,8 +115,13 @@ impl Address {
 
     /// Why a server that could be reached did not answer completely, and what may help.
     pub fn unanswered(&self, request: Request<'_>, error: &(dyn Error + 'static)) -> ClientError {
+        self.otherwise(request, self.reason(error))
+    }
+
+    /// Why what came of a server is not the answer to a request.
+    pub fn otherwise(&self, request: Request<'_>, reason: String) -> ClientError {
         let request = format!("{} {}", request.method, request.path);
-        ClientError::Unanswered { url: self.to_string(), request, reason: self.reason(error) }
+        ClientError::Unanswered { url: self.to_string(), request, reason }
     }
 
     fn reason(&self, error: &(dyn Error + 'static)) -> String {

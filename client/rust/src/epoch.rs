@@ -12,7 +12,7 @@ use crate::decoding::{Count, Decoding, announced, columns, text};
 use crate::error::ClientError;
 use crate::messages::Messages;
 use crate::recipes::Recipes;
-use crate::replicas::{Body, ImportWait, Replicas, pause};
+use crate::replicas::{Body, ImportWait, Replicas, check_header, pause};
 
 /// What is known of a stream so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -224,20 +224,19 @@ impl EpochStream {
         Ok(batch)
     }
 
-    /// That of the missing batches.
-    fn query(&self) -> String {
+    /// Path and query of the missing batches.
+    fn target(&self) -> String {
         let mut request = self.request.clone();
         request.start += self.received.batches * request.step;
-        request.to_query()
+        let (dataset, epoch, query) = (segment(&self.dataset), self.epoch, request.to_query());
+        let mark = if query.is_empty() { "" } else { "?" };
+        format!("/v1/datasets/{dataset}/epochs/{epoch}/batches{mark}{query}")
     }
 
     /// Requests the missing batches from the current replica, and reads the schema.
     async fn connect(&mut self) -> Result<(Connection, SchemaRef, Count), ClientError> {
-        let (dataset, epoch, query) = (segment(&self.dataset), self.epoch, self.query());
-        let mark = if query.is_empty() { "" } else { "?" };
-        let path = format!("/v1/datasets/{dataset}/epochs/{epoch}/batches{mark}{query}");
         let replica = self.replicas.at(self.replica);
-        let body = replica.stream(&path).await?;
+        let body = replica.stream(&self.target()).await?;
         self.stats.shares_memory = !matches!(body, Body::Http(_));
         let checks = replica.checks;
         let messages = (!self.stats.shares_memory).then(|| Messages::new(checks));
@@ -286,25 +285,18 @@ impl EpochStream {
         if !connection.checks {
             return Ok(());
         }
-        let asked = checksum::of_request(&self.dataset, &self.epoch.to_string(), &self.query());
-        let url = &self.replicas.at(self.replica).address;
-        let says = |header: &str, expected: String| match connection.body.header(header) {
-            found if found == expected => Ok(()),
-            "" => Err(ClientError::Stream(format!(
-                "the answer of {url} has no header {header}: it is a server of another version, or a proxy between drops \
-                 headers that it does not know"
-            ))),
-            found => Err(ClientError::Stream(format!(
-                "{url} answers another request than was sent: {header} is {found:?}, and should be {expected}"
-            ))),
+        let asked = checksum::of_request("GET", &self.target());
+        let replica = self.replicas.at(self.replica);
+        let says = |header, expected| {
+            let another = "the answer is to another request";
+            check_header(header, connection.body.header(header), expected, another).map_err(|reason| {
+                ClientError::Stream(format!("{}: {}", replica.address, replica.hide(&reason)))
+            })
         };
-        says(checksum::REQUEST_HEADER, asked.to_string())?;
+        says(checksum::REQUEST_HEADER, asked)?;
         let Some(schema) = connection.decoding.schema_message() else { return Ok(()) };
         let schema = checksum::of_schema(schema, asked);
-        says(
-            checksum::SCHEMA_HEADER,
-            schema.map_err(|error| ClientError::Stream(error.to_string()))?.to_string(),
-        )
+        says(checksum::SCHEMA_HEADER, schema.map_err(|error| ClientError::Stream(error.to_string()))?)
     }
 
     fn check(&self, schema: &SchemaRef, key: &str, expected: impl ToString) -> Result<(), ClientError> {

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use pba_wire::checksum::{self, Sum};
 use pba_wire::jobs::{JobStanding, STATE};
 use reqwest::Response;
 use serde::de::DeserializeOwned;
@@ -9,7 +10,7 @@ use serde_json::Value;
 
 use crate::address::{Request, segment};
 use crate::error::ClientError;
-use crate::replicas::Replicas;
+use crate::replicas::{Replicas, check_header};
 
 /// Attempts to reconnect before giving up.
 const ATTEMPTS_MAX: u32 = 8;
@@ -45,6 +46,8 @@ impl Event {
 pub struct Events {
     replicas: Replicas,
     path: String,
+    /// The checksum of the request.
+    asked: Sum,
     replica: usize,
     response: Option<Response>,
     bytes: Vec<u8>,
@@ -59,9 +62,11 @@ pub struct Events {
 
 impl Events {
     pub(crate) fn new(replicas: Replicas, jobs: &str, id: &str) -> Events {
+        let path = format!("/v1/{jobs}/{}/events", segment(id));
         Events {
             replicas,
-            path: format!("/v1/{jobs}/{}/events", segment(id)),
+            asked: checksum::of_request("GET", &path),
+            path,
             replica: 0,
             response: None,
             bytes: Vec::new(),
@@ -78,7 +83,8 @@ impl Events {
     /// When the server refuses, or cannot be reached for a while.
     pub async fn next(&mut self) -> Result<Option<Event>, ClientError> {
         loop {
-            if let Some(event) = self.take() {
+            let taken = self.take();
+            if let Ok(Some(event)) = taken {
                 self.ended = event.kind == STATE
                     && event.read().is_ok_and(|JobStanding { state, .. }| state.is_final());
                 return Ok(Some(event));
@@ -89,7 +95,11 @@ impl Events {
             if self.response.is_none() && self.attempts > 0 {
                 tokio::time::sleep(PAUSE * 2u32.pow(self.attempts - 1)).await;
             }
-            let failure = match self.read().await {
+            let read = match taken {
+                Ok(_) => self.read().await,
+                Err(damaged) => Err(damaged),
+            };
+            let failure = match read {
                 Ok(()) => continue,
                 // A busy one was restarted, and opens its datasets.
                 Err(error) if error.is_passing() || error.is_busy() => error,
@@ -134,28 +144,43 @@ impl Events {
     }
 
     /// Takes the first complete event: fields, one per line, up to an empty line.
-    fn take(&mut self) -> Option<Event> {
+    ///
+    /// # Errors
+    /// When it is not as it was sent.
+    fn take(&mut self) -> Result<Option<Event>, ClientError> {
         while let Some(end) = self.bytes.windows(2).position(|pair| pair == b"\n\n") {
             let text: Vec<u8> = self.bytes.drain(..end + 2).collect();
-            // A complete event shows that the server is up.
-            self.attempts = 0;
             let text = String::from_utf8_lossy(&text);
-            let (mut kind, mut data) = (String::new(), String::new());
+            let (mut id, mut kind, mut data, mut sum) = (None, "", String::new(), None);
             for line in text.lines() {
                 let (field, value) = line.split_once(':').unwrap_or((line, ""));
                 let value = value.strip_prefix(' ').unwrap_or(value);
                 match field {
-                    "event" => kind = value.to_owned(),
+                    "event" => kind = value,
                     "data" => data.push_str(value),
-                    "id" => self.last_id = Some(value.to_owned()),
-                    _ => {} // a comment keeps the connection alive
+                    "id" => id = Some(value),
+                    "" => sum = sum.or(value.strip_prefix(checksum::EVENT_COMMENT)),
+                    _ => {}
                 }
             }
-            if !data.is_empty() {
-                return Some(Event { kind, data: serde_json::from_str(&data).unwrap_or_default() });
+            // A comment alone keeps the connection alive.
+            if sum.is_none() && text.lines().all(|line| line.is_empty() || line.starts_with(':')) {
+                continue;
             }
+            let expected = checksum::of_event(id.unwrap_or_default(), kind, &data, self.asked);
+            check_header("comment pba-event", sum, expected, "an event was damaged on its way").map_err(
+                |reason| self.replicas.at(self.replica).address.otherwise(Request::get(&self.path), reason),
+            )?;
+            let data = serde_json::from_str(&data)
+                .map_err(|error| ClientError::Stream(format!("an invalid event {kind:?}: {error}")))?;
+            // A complete event shows that the server is up.
+            self.attempts = 0;
+            if let Some(id) = id {
+                self.last_id = Some(id.to_owned());
+            }
+            return Ok(Some(Event { kind: kind.to_owned(), data }));
         }
-        None
+        Ok(None)
     }
 }
 
@@ -164,24 +189,61 @@ mod tests {
     use super::*;
     use crate::options::ClientOptions;
 
+    fn events() -> Events {
+        let replicas = Replicas::new(["http://127.0.0.1:1"], &ClientOptions::default()).unwrap();
+        Events::new(replicas, "searches", "x")
+    }
+
+    /// One as a server writes it.
+    fn event(id: &str, kind: &str, data: &str) -> String {
+        let sum = checksum::of_event(id, kind, data, events().asked);
+        let id = if id.is_empty() { String::new() } else { format!("id: {id}\n") };
+        format!(": pba-event {sum}\nevent: {kind}\ndata: {data}\n{id}\n")
+    }
+
     #[test]
     fn events_are_parsed_however_they_are_cut() {
-        let text = b": keep\n\nid: 3\nevent: scored\ndata: {\"epoch\":6}\n\nevent: progress\ndata: {}\n\n";
+        let text = format!(":\n\n{}{}", event("3-7", "scored", "{\"epoch\":6}"), event("", "progress", "{}"));
         for cut in 0..text.len() {
-            let mut events = Events::new(
-                Replicas::new(["http://127.0.0.1:1"], &ClientOptions::default()).unwrap(),
-                "searches",
-                "x",
-            );
+            let mut events = events();
             let mut kinds = Vec::new();
             for part in [&text[..cut], &text[cut..]] {
-                events.bytes.extend_from_slice(part);
-                kinds.extend(std::iter::from_fn(|| events.take()).map(|event| event.kind));
+                events.bytes.extend_from_slice(part.as_bytes());
+                kinds.extend(std::iter::from_fn(|| events.take().unwrap()).map(|event| event.kind));
             }
             assert_eq!(
                 (kinds, events.last_id.as_deref()),
-                (vec!["scored".to_owned(), "progress".to_owned()], Some("3"))
+                (vec!["scored".to_owned(), "progress".to_owned()], Some("3-7"))
             );
+        }
+    }
+
+    /// Whatever bit is flipped: what is told is what was sent, and the first event that is not ends the connection.
+    #[test]
+    fn no_flipped_bit_is_told() {
+        let sent =
+            [("3-7", "scored", "{\"epoch\":6}"), ("", "progress", "{\"epoch\":7}"), ("4-7", "scored", "{}")];
+        let text: String = sent.map(|(id, kind, data)| event(id, kind, data)).concat();
+        let told = |bytes: Vec<u8>| {
+            let (mut events, mut told) = (events(), Vec::new());
+            events.bytes = bytes;
+            loop {
+                match events.take() {
+                    Ok(Some(event)) => told.push(event),
+                    Ok(None) => return (told, events.last_id, !events.bytes.is_empty()),
+                    Err(_) => return (told, events.last_id, true),
+                }
+            }
+        };
+        let (whole, _, is_broken) = told(text.clone().into_bytes());
+        assert_eq!((whole.len(), is_broken), (3, false));
+        for bit in 0..text.len() * 8 {
+            let mut bytes = text.clone().into_bytes();
+            bytes[bit / 8] ^= 1 << (bit % 8);
+            let (some, last, is_broken) = told(bytes);
+            assert!(is_broken, "bit {bit} is not noticed");
+            assert_eq!(some, whole[..some.len()], "bit {bit}");
+            assert_eq!(last.as_deref(), (!some.is_empty()).then_some("3-7"), "bit {bit}");
         }
     }
 }

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use arrow_buffer::Buffer;
-use pba_wire::{Problem, problem, stream};
+use pba_wire::{Problem, checksum, problem, stream};
 use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER};
 use reqwest::redirect::Policy;
 use reqwest::{RequestBuilder, Response, StatusCode};
@@ -194,15 +194,41 @@ impl Replica {
         request: Request<'_>,
         body: Option<Vec<u8>>,
     ) -> Result<Vec<u8>, ClientError> {
-        let mut sent = self.request(request);
+        // The server does nothing of what was changed on its way.
+        let asked = checksum::of_request(request.method.as_str(), request.path);
+        let mut sent = self.request(request).header(checksum::REQUEST_HEADER, asked.to_string());
         if let Some(body) = body {
             // All others are logs of lineages, which are text.
             let is_json = body.trim_ascii_start().first() == Some(&b'{');
             let kind = if is_json { "application/json" } else { "text/plain; charset=utf-8" };
-            sent = sent.header(CONTENT_TYPE, kind).body(body);
+            let sum = checksum::of_body(&body, asked);
+            sent = sent.header(CONTENT_TYPE, kind).header(checksum::BODY_HEADER, sum.to_string()).body(body);
         }
         let response = self.send(request, sent).await?;
-        self.whole(request, self.success(request, response).await?).await
+        let response = self.success(request, response).await?;
+        let headers = response.headers().clone();
+        let body = self.whole(request, response).await?;
+        self.check_answer(request, &headers, Some(&body))?;
+        Ok(body)
+    }
+
+    /// An answer must be to what was asked, and its body, if that lies ready as a whole, as it was sent: a proxy or a
+    /// broken network may have made something else of either.
+    fn check_answer(
+        &self,
+        request: Request<'_>,
+        headers: &HeaderMap,
+        body: Option<&[u8]>,
+    ) -> Result<(), ClientError> {
+        let asked = checksum::of_request(request.method.as_str(), request.path);
+        let says = |header, expected, otherwise| {
+            let found = headers.get(header).map(|value| value.to_str().unwrap_or_default());
+            check_header(header, found, expected, otherwise)
+                .map_err(|reason| self.address.otherwise(request, self.hide(&reason)))
+        };
+        says(checksum::REQUEST_HEADER, asked, "the answer is to another request")?;
+        let Some(body) = body else { return Ok(()) };
+        says(checksum::BODY_HEADER, checksum::of_body(body, asked), "the answer was damaged on its way")
     }
 
     /// The events of a job after the one with an id.
@@ -212,7 +238,9 @@ impl Replica {
             sent = sent.header("Last-Event-ID", id);
         }
         let response = self.send(Request::get(path), sent).await?;
-        self.of_type(path, response, "text/event-stream", "not a stream of events").await
+        let response = self.of_type(path, response, "text/event-stream", "not a stream of events").await?;
+        self.check_answer(Request::get(path), response.headers(), None)?;
+        Ok(response)
     }
 
     /// Requests an epoch: through shared memory, if it is on this machine.
@@ -259,10 +287,15 @@ impl Replica {
         let status = response.status().as_u16();
         let is_problem = has_type(&response, problem::CONTENT_TYPE);
         let retry_after = retry_after(&response);
+        let headers = response.headers().clone();
         let body = self.whole(request, response).await?;
         let hide = |text: String| self.hide(&text);
         match serde_json::from_slice::<Problem>(&body) {
             Ok(problem) if is_problem && is_genuine(&problem, status) => {
+                // That of a proxy is to whatever the proxy got.
+                if problem.kind.starts_with(problem::URN) {
+                    self.check_answer(request, &headers, Some(&body))?;
+                }
                 let problem = Box::new(Problem {
                     detail: hide(problem.detail),
                     value: problem.value.map(hide),
@@ -336,6 +369,23 @@ fn is_genuine(problem: &Problem, status: u16) -> bool {
     is_known && problem.status == status
 }
 
+/// Checks that a header of an answer is as it should be; if not, says why the answer is not to be believed.
+pub(crate) fn check_header(
+    header: &str,
+    found: Option<&str>,
+    expected: checksum::Sum,
+    otherwise: &str,
+) -> Result<(), String> {
+    match found {
+        Some(found) if found == expected.to_string() => Ok(()),
+        Some(found) => Err(format!("{otherwise}: {header} is {found:?}, and should be {expected}")),
+        None => Err(format!(
+            "the answer has no {header}: it is not a PBA server, or one of another version, or a proxy between drops \
+             headers that it does not know"
+        )),
+    }
+}
+
 /// When to ask again, within bounds. The form with a date is for caches.
 fn retry_after(response: &Response) -> Duration {
     let found = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
@@ -356,14 +406,14 @@ pub(crate) enum Body {
 }
 
 impl Body {
-    /// A header of the answer; empty if it has none.
-    pub(crate) fn header(&self, name: &str) -> &str {
+    /// A header of the answer.
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
         let headers = match self {
             Body::Http(response) => response.headers(),
             #[cfg(target_os = "linux")]
             Body::SharedMemory(stream) => stream.headers(),
         };
-        headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
+        headers.get(name).map(|value| value.to_str().unwrap_or_default())
     }
 
     /// The next bytes of the answer; none at its end.

@@ -20,16 +20,24 @@
 //! A batch of another stream does not pass, nor does one of the same stream that comes twice or too early.
 //!
 //! The same request always gives the same bytes, and so does another that asks for the same in other words, as for a
-//! schedule by its digest. What binds the schema to the request stands in the head of the answer: [`REQUEST_HEADER`] is
-//! the checksum of the request as the server understood it ([`of_request`]), and [`SCHEMA_HEADER`] that of the schema
-//! with the first as its `before` ([`of_schema`]). A client that computes both from what it asked for and what it got
-//! knows that all it got is what it asked for.
+//! schedule by its digest. What binds an answer to the request stands in its head: [`REQUEST_HEADER`] is
+//! the checksum of the request as it reached the server ([`of_request`]), and [`SCHEMA_HEADER`] that of the schema
+//! with the first as its `before` ([`of_schema`]). An answer that is no stream, and lies ready as a whole, has
+//! [`BODY_HEADER`] instead, the checksum of its body likewise ([`of_body`]). A client that computes both from what it
+//! asked for and what it got knows that all it got is what it asked for.
+//!
+//! A client may send the same two headers with a request, of that and of its body: a server does nothing of what was
+//! changed on its way.
+//!
+//! Server-sent events never lie ready as a whole, so each has a checksum of its own, in a comment ([`of_event`]).
 //!
 //! That batches are missing at the end shows in their number, which the schema announces. Not covered are Arrow's end of
 //! stream, and HTTP. Messages in shared memory are not checked: there, the checksum is left unset.
 
+use std::borrow::Cow;
 use std::ops::Range;
 
+use percent_encoding::percent_decode_str;
 use twox_hash::XxHash3_64;
 
 /// Metadata key of a message's checksum.
@@ -127,10 +135,12 @@ pub fn check(head: &[u8], body: &[u8], before: u64, number: u64) -> Result<u64, 
     }
 }
 
-/// The header of an answer that holds a stream: the checksum of the request as the server understood it.
+/// The header of every answer: the checksum of the request as it reached the server.
 pub const REQUEST_HEADER: &str = "pba-request";
 /// The header of an answer that holds a stream: the checksum of its schema as the answer to that request.
 pub const SCHEMA_HEADER: &str = "pba-schema";
+/// The header of an answer that lies ready as a whole: the checksum of its body as the answer to that request.
+pub const BODY_HEADER: &str = "pba-body";
 
 /// A checksum as headers have it: 16 hexadecimal digits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -142,15 +152,40 @@ impl std::fmt::Display for Sum {
     }
 }
 
-/// The checksum of a request for a stream. A client whose request was changed on its way would take other
-/// samples for its own, if it did not compare. It is XXH3 over dataset,
-/// epoch, and the names and values of the query in their order, decoded, each with its length in bytes and a
-/// colon in front.
-pub fn of_request(dataset: &str, epoch: &str, query: &str) -> Sum {
-    let pairs = form_urlencoded::parse(query.as_bytes()).flat_map(|(name, value)| [name, value]);
-    let parts = [dataset.into(), epoch.into()].into_iter().chain(pairs);
-    let text: String = parts.map(|part| format!("{}:{part}", part.len())).collect();
-    Sum(XxHash3_64::oneshot(text.as_bytes()))
+/// The checksum of a request. A client whose request was changed on its way would take other samples for its own, or
+/// another change for the one that it asked for, if it did not compare. It is XXH3 over the method and a space, then
+/// each segment of the path, then each name and value of the query: decoded, with `/`, `?` or `=` and
+/// its length in bytes and a colon in front. `target` is the path with the query, as they are sent.
+pub fn of_request(method: &str, target: &str) -> Sum {
+    let (path, query) = target.split_once('?').unwrap_or((target, ""));
+    let mut text = format!("{method} ").into_bytes();
+    let mut add = |mark: char, part: &[u8]| {
+        text.extend_from_slice(format!("{mark}{}:", part.len()).as_bytes());
+        text.extend_from_slice(part);
+    };
+    for segment in path.strip_prefix('/').unwrap_or(path).split('/') {
+        add('/', &Cow::from(percent_decode_str(segment)));
+    }
+    for (name, value) in form_urlencoded::parse(query.as_bytes()) {
+        add('?', name.as_bytes());
+        add('=', value.as_bytes());
+    }
+    Sum(XxHash3_64::oneshot(&text))
+}
+
+/// The checksum of a complete body as the answer to a request.
+pub fn of_body(body: &[u8], request: Sum) -> Sum {
+    Sum(XxHash3_64::oneshot_with_seed(request.0, body))
+}
+
+/// What the comment begins with that each server-sent event has: its checksum follows.
+pub const EVENT_COMMENT: &str = "pba-event ";
+
+/// The checksum of a server-sent event of an answer to a request, of its id (empty if it has none), its kind and its
+/// data: XXH3 over each of them, with its length in bytes and a colon in front.
+pub fn of_event(id: &str, kind: &str, data: &str, request: Sum) -> Sum {
+    let text: String = [id, kind, data].map(|part| format!("{}:{part}", part.len())).concat();
+    of_body(text.as_bytes(), request)
 }
 
 /// The checksum of a schema's message as the answer to a request: the one that it would have if the request's
@@ -219,17 +254,39 @@ mod tests {
 
     #[test]
     fn a_request_is_what_it_says() {
-        let asked = of_request("a b", "3", "base=pad_crop%3A4%2Cflip&seed=1");
-        assert_eq!(asked.to_string(), "b3fec9d6affe62f8");
-        assert_eq!(asked, of_request("a b", "3", "base=pad_crop:4,flip&seed=1"));
-        assert_ne!(asked, of_request("a b", "3", "base=pad_crop:4,flip&seed=2"));
-        assert_ne!(of_request("a", "3", "x=12&y="), of_request("a", "3", "x=1&2y="));
+        let stream = |rest: &str| of_request("GET", &format!("/v1/datasets/{rest}"));
+        let asked = stream("a%20b/epochs/3/batches?base=pad_crop%3A4%2Cflip&seed=1");
+        assert_eq!(asked.to_string(), "2cffc9e7cc24f7be");
+        assert_eq!(asked, stream("a%20b/epochs/3/batches?base=pad_crop:4,flip&seed=1"));
+        assert_ne!(asked, stream("a%20b/epochs/3/batches?base=pad_crop:4,flip&seed=2"));
+        assert_ne!(stream("a?x=12&y="), stream("a?x=1&2y="));
+        assert_ne!(stream("a/x/y"), stream("a?x=y"));
+        assert_ne!(stream("a%2Fb"), stream("a/b"));
+        assert_ne!(stream("%FF"), stream("%EF%BF%BD"), "bytes are compared, and not what is shown for them");
+        assert_ne!(of_request("GET", "/v1/schedules/a"), of_request("DELETE", "/v1/schedules/a"));
+    }
+
+    #[test]
+    fn a_body_answers_one_request() {
+        let [one, other] = ["a", "b"].map(|name| of_request("GET", name));
+        assert_eq!(of_body(b"text", one), of_body(b"text", one));
+        assert_ne!(of_body(b"text", one), of_body(b"text", other));
+        assert_ne!(of_body(b"text", one), of_body(b"tex\xf4", one));
+    }
+
+    #[test]
+    fn an_event_is_what_it_says() {
+        let asked = of_request("GET", "/v1/searches/a/events");
+        let event = |id, kind, data| of_event(id, kind, data, asked);
+        let sums = [("", "state", "{}"), ("s", "tate", "{}"), ("1-5", "state", "{}"), ("", "state", "{ }")]
+            .map(|(id, kind, data)| event(id, kind, data).0);
+        assert_eq!(sums.iter().collect::<std::collections::HashSet<_>>().len(), sums.len());
     }
 
     #[test]
     fn a_schema_answers_one_request() {
         let (schema, _) = message();
-        let [one, other] = ["seed=1", "seed=2"].map(|query| of_request("a", "3", query));
+        let [one, other] = ["/a?seed=1", "/a?seed=2"].map(|target| of_request("GET", target));
         assert_eq!(of_schema(&schema, one), of_schema(&schema, one));
         assert_ne!(of_schema(&schema, one), of_schema(&schema, other));
         let mut changed = schema.clone();

@@ -93,9 +93,27 @@ pub struct JobStanding {
 
 /// The server-sent event with a job's progress ([`Progress`]); it has no id.
 pub const PROGRESS: &str = "progress";
-/// The server-sent event with a job when its state or its place changes; it has no id. All other events are those of the job's
-/// journal, whose ids begin with their line numbers from 1.
+/// The server-sent event with a job when its state or its place changes; it has no id.
 pub const STATE: &str = "state";
+/// The server-sent event in place of events of the journal that are lost ([`Missing`]). All other events are those of the
+/// job's journal. Ids begin with the number of the journal's line, from 1, and here with that of the last of them.
+pub const MISSING: &str = "missing";
+
+/// Lines of a job's journal that cannot be told, as they are no longer as its trainer wrote them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Missing {
+    /// The first of them, from 1.
+    pub first: usize,
+    /// The last of them.
+    pub last: usize,
+}
+
+impl std::fmt::Display for Missing {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Missing { first, last } = self;
+        write!(f, "lines {first} to {last} of the journal are no longer as its trainer wrote them")
+    }
+}
 
 #[cfg(test)]
 mod tests {

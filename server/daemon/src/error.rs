@@ -25,6 +25,8 @@ pub(crate) enum Cause {
     WrongBody,
     NotFound,
     MethodNotAllowed,
+    /// On its way, by a proxy or a broken network.
+    Altered,
     /// For another host, or on behalf of another site's page.
     Forbidden,
     WrongMediaType,

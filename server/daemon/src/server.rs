@@ -31,6 +31,7 @@ use crate::app::App;
 use crate::config::Limits;
 use crate::date;
 use crate::error::{Cause, Error};
+use crate::http::asked::Asked;
 use crate::http::router;
 use crate::metrics::Metrics;
 use crate::pace::{Pace, PacedBody, PacedSocket};
@@ -388,7 +389,7 @@ where
     let refused = Error::new(Cause::Connections, service.connections.explain(refusal));
     let (handler, metrics) = (TowerToHyperService::new(router.clone()), service.metrics.clone());
     let answers = service_fn(move |request: Request<Incoming>| {
-        let is_probe = PROBES.contains(&request.uri().path());
+        let (is_probe, asked) = (PROBES.contains(&request.uri().path()), Asked::by(&request));
         let answer = is_probe.then(|| handler.call(request));
         let (refused, metrics) = (refused.clone(), metrics.clone());
         async move {
@@ -396,7 +397,7 @@ where
                 Some(answer) => answer.await,
                 None => {
                     metrics.connections_refused.inc();
-                    Ok::<_, Infallible>(refused.into_response())
+                    Ok::<_, Infallible>(asked.signed(refused.into_response()).await)
                 }
             }
         }

@@ -225,7 +225,7 @@ fn cannot_read(path: &Path) -> String {
 
 /// The files in a folder that have the names of checkpoints.
 pub(crate) fn paths(folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
-    let cannot = || format!("cannot list the run folder {}", folder.display());
+    let cannot = || format!("cannot list the job's folder {}", folder.display());
     let mut paths = Vec::new();
     for entry in fs::read_dir(folder).with_context(cannot)? {
         let path = entry.with_context(cannot)?.path();

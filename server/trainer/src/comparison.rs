@@ -90,7 +90,7 @@ fn compare(checked: &Checked, run_dir: &RunDir) -> anyhow::Result<()> {
     let (mut comparison, mut journal) = resume::<Comparison>(Some(run_dir), &begun, dataset)?;
     ensure!(
         comparison.schedule_digests == schedule_digests,
-        "the run folder holds a comparison of schedules of these names with different content"
+        "the job's folder holds a comparison of schedules of these names with different content"
     );
     let write_report = |comparison: &Comparison| {
         let text = pba_search::markdown(spec, &comparison.report(), None);

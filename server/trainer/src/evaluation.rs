@@ -101,7 +101,7 @@ fn evaluate(
     let (mut evaluation, mut journal) = resume::<Evaluation>(run_dir.as_ref(), &started, dataset)?;
     ensure!(
         evaluation.schedule_digest == schedule_digest,
-        "the run folder holds an evaluation of a schedule {:?} with different content",
+        "the job's folder holds an evaluation of a schedule {:?} with different content",
         spec.schedule
     );
     if evaluation.outcome.is_some() {

@@ -58,12 +58,12 @@ impl RunDir {
         save_interval: Option<Duration>,
     ) -> anyhow::Result<RunDir> {
         pba_files::create_folder(path)
-            .with_context(|| format!("cannot create the run folder {}", path.display()))?;
+            .with_context(|| format!("cannot create the job's folder {}", path.display()))?;
         let (start, mut is_silent) = (Instant::now(), true);
         loop {
             signals::check()?;
             let lock = Lock::take(path, files::LOCK);
-            match lock.with_context(|| format!("cannot lock the run folder {}", path.display()))? {
+            match lock.with_context(|| format!("cannot lock the job's folder {}", path.display()))? {
                 Some(lock) => {
                     let run = OnceLock::new();
                     return Ok(RunDir { path: path.to_owned(), save_interval, run, _lock: lock });
@@ -161,14 +161,14 @@ pub(crate) fn resume<R: Run>(
         }
         return Ok((asked, journal));
     };
-    // A run folder belongs to one spec. Only where it runs may change.
+    // A job's folder belongs to one spec. Only where it runs may change.
     if !is_same(run.spec(), &asked.spec().placed_as(run.spec()), dataset)? {
         let spec = serde_json::to_string(run.spec()).expect("a spec is written as JSON");
-        bail!("the run folder holds another {}: {spec}", R::JOB.name);
+        bail!("the job's folder holds another {}: {spec}", R::JOB.name);
     }
     ensure!(
         there == dataset_digest,
-        "the run folder holds {} on dataset {there}, but this dataset is {dataset_digest}",
+        "the job's folder holds {} on dataset {there}, but this dataset is {dataset_digest}",
         R::JOB.one
     );
     report::tell(&Report::Resumed { epoch: run.epoch(), events });

@@ -13,7 +13,7 @@ use pba_search::protocol::files;
 /// Longest file that is read.
 const BYTES_MAX: u64 = 1 << 30;
 
-/// The schedule with a name: the one that the server put in the run folder, or else a published one, or
+/// The schedule with a name: the one that the server put in the job's folder, or else a published one, or
 /// else the one in the file of that name.
 ///
 /// # Errors
@@ -40,7 +40,7 @@ pub(crate) fn named(name: &str, dir: Option<&Path>) -> anyhow::Result<Arc<Schedu
     Ok(Arc::new(schedule))
 }
 
-/// The digest that a schedule had when the server put it in a run folder; older versions did not say.
+/// The digest that a schedule had when the server put it in a job's folder; older versions did not say.
 fn digest_in(dir: &Path, name: &str) -> anyhow::Result<Option<String>> {
     let path = dir.join(files::SCHEDULE_DIGESTS);
     let cannot = || format!("cannot read {}", path.display());

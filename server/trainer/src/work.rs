@@ -21,7 +21,7 @@ pub(crate) struct Work {
     /// The dataset: `shapes`, a packed folder, or a path in any supported format.
     #[arg(long = flags::DATASET)]
     pub(crate) dataset: PathBuf,
-    /// Folder that caches decoded datasets [default: cache in the run folder, or pba-trainer in the
+    /// Folder that caches decoded datasets [default: cache in the job's folder, or pba-trainer in the
     /// system's folder for temporary files].
     #[arg(long = flags::CACHE)]
     cache: Option<PathBuf>,
@@ -64,7 +64,7 @@ impl Work {
         Ok(spec)
     }
 
-    /// How long the run folder may stay locked: a server that was killed and restarted starts a trainer
+    /// How long the job's folder may stay locked: a server that was killed and restarted starts a trainer
     /// while its previous trainer is still exiting.
     pub(crate) fn patience(&self) -> Duration {
         if self.parent.is_some() { PATIENCE } else { Duration::ZERO }

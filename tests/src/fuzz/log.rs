@@ -3,10 +3,12 @@
 //!
 //! An input is the number of epochs in two bytes, then the text.
 
+use std::collections::HashMap;
+
 use pba_schedules::formats::reference;
 use pba_schedules::{Pairs, Policy};
 use pba_types::limits::EPOCHS_MAX;
-use serde_json::Value;
+use serde_json::value::RawValue;
 
 use crate::fuzz::schedule::round_trip;
 use crate::fuzz::{Target, as_it_is};
@@ -42,9 +44,17 @@ fn check(bytes: &[u8]) {
         round_trip(&schedule);
         assert_eq!((schedule.epochs(), schedule.name()), (epochs, "log"));
         let last = text.lines().rfind(|line| !line.trim().is_empty()).expect("it has an exploit");
-        let entries: Vec<Value> = serde_json::from_str(&last.replace('\'', "\"")).expect("it was read");
-        let after = entries[5].get("hp_policy").unwrap_or(&entries[5]);
-        let levels: Vec<String> = after.as_array().expect("a list").iter().map(Value::to_string).collect();
+        // What is passed over may be a number that no `f64` holds, so it stays text.
+        let entries: Vec<Box<RawValue>> =
+            serde_json::from_str(&last.replace('\'', "\"")).expect("it was read");
+        let mut after = &entries[5];
+        let configuration: HashMap<String, Box<RawValue>>;
+        if after.get().starts_with('{') {
+            configuration = serde_json::from_str(after.get()).expect("it was read");
+            after = &configuration["hp_policy"];
+        }
+        let levels: Vec<u8> = serde_json::from_str(after.get()).expect("it was read");
+        let levels: Vec<String> = levels.iter().map(u8::to_string).collect();
         let policy = Policy::Pairs(Pairs::from_csv(&levels.join(",")).expect("it was read"));
         assert_eq!(*schedule.at_search_epoch(epochs - 1), policy, "the last policy holds to the end");
     }

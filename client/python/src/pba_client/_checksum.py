@@ -2,13 +2,14 @@
 
 `client/wire/src/checksum.rs` defines it: XXH3 over the body, seeded with that over the head (seeded with the
 schema's checksum, and for the schema with 0) and the number of batches before; the head is all that
-precedes the body, with zeros for the checksum's digits. Two headers bind the schema to the request.
+precedes the body, with zeros for the checksum's digits. Headers bind each answer to the request.
 """
 
 from __future__ import annotations
 
 import re
-from typing import Any, Dict, NamedTuple
+from typing import Any, NamedTuple
+from urllib.parse import unquote_to_bytes
 
 import xxhash
 
@@ -16,18 +17,35 @@ from ._errors import StreamError
 
 REQUEST_HEADER = "pba-request"
 SCHEMA_HEADER = "pba-schema"
+BODY_HEADER = "pba-body"
 
 _UNSET = b"0" * 16
 # A string of a flatbuffer has its length in front and a zero behind it.
 _TEXT = re.compile(rb"\x15\x00\x00\x00xxh3:([0-9a-f]{16})\x00")
 
 
-def of_request(dataset: str, epoch: str, query: Dict[str, str]) -> str:
-    """The checksum of a request for a stream, which the answer has in ``REQUEST_HEADER``."""
-    parts = [dataset, epoch, *(part for pair in query.items() for part in pair)]
-    encoded = [part.encode() for part in parts]
-    text = b"".join(b"%d:%b" % (len(part), part) for part in encoded)
+def of_request(method: str, target: str) -> str:
+    """The checksum of a request, which the answer has in ``REQUEST_HEADER``; ``target`` is the path with the query, as
+    they are sent."""
+    path, _, query = target.partition("?")
+    text = f"{method} ".encode()
+    for part in path[path.startswith("/") :].split("/"):
+        text += _part(b"/", part)
+    for pair in query.split("&"):
+        if pair:
+            name, _, value = pair.replace("+", " ").partition("=")
+            text += _part(b"?", name) + _part(b"=", value)
     return f"{xxhash.xxh3_64_intdigest(text):016x}"
+
+
+def _part(mark: bytes, text: str) -> bytes:
+    part = unquote_to_bytes(text)
+    return b"%b%d:%b" % (mark, len(part), part)
+
+
+def of_body(body: bytes, request: str) -> str:
+    """The checksum of a complete body as the answer to a request, which the answer has in ``BODY_HEADER``."""
+    return f"{xxhash.xxh3_64_intdigest(body, int(request, 16)):016x}"
 
 
 class Place(NamedTuple):

@@ -247,7 +247,7 @@ class Client:
                 )
                 with response.opened:
                     response.check()
-                    document = json.loads(response.read_all())
+                    document = json.loads(response.document())
                 if not isinstance(document, dict):
                     raise ValueError("it is not a JSON object")
                 self._reached = True

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any, Dict, List, Optional, Sequence, Union
 
 from ._address import Address, is_loopback
+from ._checksum import BODY_HEADER, REQUEST_HEADER, of_body, of_request
 from ._errors import (
     STATUS_OF_ACCESS,
     STATUS_RETRIED,
@@ -213,6 +214,8 @@ class Response:
         self.address = address
         self.access = access
         self.stall_seconds = stall_seconds
+        # The checksum of the request, which the answer has to name.
+        self.asked = of_request("GET", target)
         headers = {"Accept": accept, "User-Agent": "pba-client", "Connection": "close"}
         if access.token is not None:
             headers["Authorization"] = f"Bearer {access.token}"
@@ -285,6 +288,9 @@ class Response:
         shown = self.access.hide(body.decode("utf-8", "replace"))[:SHOWN_BYTES]
         problem = self._problem(body)
         detail = problem.pop("detail", None)
+        if problem.get("kind", "").startswith(URN):
+            # That of a proxy is to whatever the proxy got.
+            self.check_answer(body)
         if detail is None:
             detail = f"{self.address} answered {status}, which is not an answer of a PBA server: {shown!r}"
             # A refusal that was damaged is none, whatever its status says now.
@@ -294,6 +300,39 @@ class Response:
             passed = "pass" if self.access.token is None else "it does not accept the one passed as"
             detail += f"; {passed} token=, or PBA_TOKEN in the environment"
         raise RefusedError(status, detail, retry_after=seconds, **problem)
+
+    def document(self) -> bytes:
+        """The complete body of a successful answer that is no stream, as it was sent.
+
+        Raises:
+            StreamError: when it is cut, longer than a document may be, or damaged, or the answer to another request.
+        """
+        body = self.read_all()
+        self.check_answer(body)
+        return body
+
+    def check_answer(self, body: bytes) -> None:
+        """Refuses the answer to another request, and a body that was damaged, with a ``StreamError``."""
+        self.check_request()
+        self.check_header(BODY_HEADER, of_body(body, self.asked), "the answer was damaged on its way")
+
+    def check_request(self) -> None:
+        """Refuses the answer to another request, with a ``StreamError``."""
+        self.check_header(REQUEST_HEADER, self.asked)
+
+    def check_header(
+        self, header: str, expected: str, otherwise: str = "the answer is to another request than was sent"
+    ) -> None:
+        """Refuses an answer that has not the value expected in a header, with a ``StreamError``."""
+        found = self.body.headers.get(header)
+        if found is None:
+            raise StreamError(
+                f"{self.address}: the answer has no {header}: it is not a PBA server, or one of another version, or a "
+                "proxy between drops headers that it does not know"
+            )
+        if found != expected:
+            shown = self.access.hide(str(found))
+            raise StreamError(f"{self.address}: {otherwise}: {header} is {shown!r}, and should be {expected}")
 
     def _problem(self, body: bytes) -> Dict[str, str]:
         """What the body says of a refusal, if it is one as a PBA server sends it, or a proxy before it

@@ -8,7 +8,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Callable, Deque, List, Optional, Tuple, TypeVar, Union
 
 from ._batch import Batch
-from ._checksum import REQUEST_HEADER, SCHEMA_HEADER, of_schema
+from ._checksum import SCHEMA_HEADER, of_schema
 from ._errors import (
     URN,
     CutError,
@@ -217,29 +217,13 @@ class Reader:
         for key, value, expected in checks:
             access.check_same(str(address), key, value, expected)
         if self.response.checks:
-            asked = request.checksum(self.received)
-            self._check_header(REQUEST_HEADER, asked)
+            self.response.check_request()
             if isinstance(self._stream, StreamReader):
-                self._check_header(SCHEMA_HEADER, of_schema(self._stream.head, asked))
+                self.response.check_header(SCHEMA_HEADER, of_schema(self._stream.head, self.response.asked))
         if total is None:
             progress.schema, progress.metadata = schema, found
             total = found
         self._rows, self._announced_rows = total.rows - found.rows, found.rows
-
-    def _check_header(self, header: str, expected: str) -> None:
-        """Refuses the answer to another request."""
-        assert self.response is not None
-        found, address = self.response.body.headers.get(header), self.response.address
-        if found is None:
-            raise StreamError(
-                f"the answer of {address} has no header {header}: it is a server of another version, or a proxy "
-                "between drops headers that it does not know"
-            )
-        if found != expected:
-            raise StreamError(
-                f"{address} answers another request than was sent: "
-                f"{header} is {self._access.hide(str(found))!r}, and should be {expected}"
-            )
 
     def _read(self) -> Batch:
         if self._stream is None:

@@ -6,7 +6,6 @@ import re
 from typing import Any, Dict, Optional, Sequence, Tuple, Union
 from urllib.parse import quote, urlencode
 
-from ._checksum import of_request
 
 ARROW_STREAM = "application/vnd.apache.arrow.stream"
 
@@ -83,10 +82,6 @@ class EpochRequest:
         query = self.query(received)
         path = f"/v1/datasets/{segment(self.dataset)}/epochs/{segment(self.epoch)}/batches"
         return f"{path}?{urlencode(query)}" if query else path
-
-    def checksum(self, received: int) -> str:
-        """What a server that understood the request tells of it."""
-        return of_request(str(self.dataset), str(self.epoch), self.query(received))
 
     def accept(self) -> str:
         """The media type to ask for."""

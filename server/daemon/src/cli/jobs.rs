@@ -8,7 +8,7 @@ use anyhow::{Context, bail};
 use clap::Subcommand;
 use indicatif::{ProgressBar, ProgressStyle};
 use pba_search::{ModelName, Preset, Progress, Run, TrainingPlace, read_fields};
-use pba_wire::jobs::{JobAnswer, JobList, JobState, PROGRESS, STATE};
+use pba_wire::jobs::{JobAnswer, JobList, JobState, MISSING, Missing, PROGRESS, STATE};
 use reqwest::Method;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
@@ -16,7 +16,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::cli::bar::rate;
 use crate::cli::remote::Remote;
-use crate::cli::{INTERRUPTED, file, output, queued};
+use crate::cli::{INTERRUPTED, file, output};
 
 /// From one line about the progress to the next, where no bar is seen.
 const TOLD_INTERVAL: Duration = Duration::from_secs(60);
@@ -72,7 +72,7 @@ pub(crate) enum Command {
         /// Its id
         id: String,
     },
-    /// Remove one that has ended, with its files; the schedule that a search learned stays
+    /// Remove one that has ended, with its files; a schedule that it learned stays
     Remove {
         /// Its id
         id: String,
@@ -197,10 +197,6 @@ pub(crate) async fn start<S: Shown>(
     let answer = remote.client()?.request(Method::POST, &path, Some(serde_json::to_vec(&fields)?)).await?;
     let job: Answer<S> = remote.read(&answer)?;
     let (name, command) = (S::Run::JOB.name, S::Run::JOB.command);
-    queued::check(&fields, &job.spec).with_context(|| {
-        let cancel = remote.command(format_args!("{command} cancel {}", job.id));
-        format!("the server queued another {name} than was asked for; cancel it with: {cancel}")
-    })?;
     let Answer::<S> { id, state, .. } = job;
     if start.watch {
         // Before the id is printed: its reader may press Ctrl-C.
@@ -355,6 +351,10 @@ async fn watch<S: Shown>(remote: &Remote, id: &str, mut interrupt: Signal) -> an
                 }
                 place = job.place.clone();
                 last = Some(job);
+            }
+            MISSING if !remote.json => {
+                let missing: Missing = event.read()?;
+                bar.suspend(|| tracing::warn!("{missing}: what happened there cannot be told"));
             }
             pba_client::RECONNECTING => {
                 tracing::warn!("lost the connection ({}); trying again", event.read::<String>()?);

@@ -11,7 +11,6 @@ mod file;
 mod jobs;
 mod output;
 mod query;
-mod queued;
 mod remote;
 mod schedule;
 mod search;

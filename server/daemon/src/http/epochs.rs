@@ -4,10 +4,11 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use arrow_ipc::CompressionType;
+use axum::Extension;
 use axum::body::Body;
 use axum::extract::{Path, Request, State};
 use axum::http::{HeaderMap, HeaderName, StatusCode, header};
-use axum::response::{AppendHeaders, IntoResponse, Response};
+use axum::response::{IntoResponse, Response};
 use hyper::upgrade::OnUpgrade;
 use pba_types::limits::EPOCHS_MAX;
 use pba_wire::checksum;
@@ -20,6 +21,7 @@ use crate::app::App;
 use crate::catalog::mending::cause;
 use crate::draw::sheet::{self, Sheet};
 use crate::error::{Cause, Error};
+use crate::http::asked::Asked;
 use crate::http::charged;
 use crate::http::extract::{Binary, Query};
 use crate::http::problem::{DiskFull, NotFound, TooMany, Unavailable, Unprocessable};
@@ -52,20 +54,19 @@ use crate::stream::shared_memory_stream::{Local, SharedMemoryStream};
 pub(crate) async fn batches(
     State(app): State<Arc<App>>,
     client: Client,
+    Extension(asked): Extension<Asked>,
     Path((dataset, epoch)): Path<(String, String)>,
     Query(request): Query<EpochRequest>,
     mut http: Request,
 ) -> Result<Response, Error> {
-    let asked = checksum::of_request(&dataset, &epoch, http.uri().query().unwrap_or_default());
     let epoch = epoch_number(&epoch)?;
     let codec = codec(http.headers())?;
     let wanted = batches_wanted(http.headers())?;
     let epoch = Arc::new(app.resolver().resolve(&dataset, epoch, &request, codec)?);
     check_whole(&app, &epoch).await?;
     check_fits(&app, &epoch, &request)?;
-    let schema = checksum::of_schema(epoch.schema_message(), asked).map_err(Error::internal)?;
-    let answers = [(checksum::REQUEST_HEADER, asked), (checksum::SCHEMA_HEADER, schema)];
-    let answers = AppendHeaders(answers.map(|(header, sum)| (header, sum.to_string())));
+    let schema = checksum::of_schema(epoch.schema_message(), asked.sum).map_err(Error::internal)?;
+    let schema = [(checksum::SCHEMA_HEADER, schema.to_string())];
     let mut permit = app.engine.admit(client)?;
     // A request for what comes after the last batch only asks for the metadata of the stream.
     if request.start > 0 && epoch.plan.batches() > 0 {
@@ -90,7 +91,7 @@ pub(crate) async fn batches(
                 let connection = http.extensions_mut().remove::<Connection>();
                 tokio::spawn(begun.run(upgrade, connection));
                 let headers = [(header::CONNECTION, "upgrade"), (header::UPGRADE, shared_memory::PROTOCOL)];
-                return Ok((StatusCode::SWITCHING_PROTOCOLS, answers, headers).into_response());
+                return Ok((StatusCode::SWITCHING_PROTOCOLS, schema, headers).into_response());
             }
             Err(error) => {
                 app.engine.metrics.shared_memory_refused.inc();
@@ -105,7 +106,7 @@ pub(crate) async fn batches(
     let own = app.engine.own_batch(batch_bytes(&epoch))?;
     let chunks = chunks(epoch, permit, own).await.map_err(|broken| failed(broken.error))?;
     let body = Body::from_stream(chunks);
-    Ok((answers, [(header::CONTENT_TYPE, CONTENT_TYPE)], body).into_response())
+    Ok((schema, [(header::CONTENT_TYPE, CONTENT_TYPE)], body).into_response())
 }
 
 /// Refuses an epoch of which samples are known to be damaged, before its first byte.

@@ -11,6 +11,7 @@ use axum::http::header::CONTENT_TYPE;
 use axum::http::request::Parts;
 use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt;
+use pba_wire::checksum::BODY_HEADER;
 use tokio::time::{Instant, timeout_at};
 use utoipa::openapi::RefOr;
 use utoipa::openapi::schema::{KnownFormat, ObjectBuilder, Schema, SchemaFormat, Type};
@@ -18,6 +19,7 @@ use utoipa::{PartialSchema, ToSchema};
 
 use crate::app::App;
 use crate::error::{Cause, Error};
+use crate::http::asked::Asked;
 use crate::stream::budget::Reservation;
 use crate::stream::client::Client;
 
@@ -108,6 +110,7 @@ impl AsRef<[u8]> for Received {
 async fn read(request: Request, app: &App, bytes_max: usize) -> Result<Bytes, Error> {
     let too_large = || Error::new(Cause::TooLarge, format!("the body is larger than {bytes_max} bytes"));
     let bytes_per_second_min = app.engine.limits.body_bytes_per_second_min;
+    let (asked, said) = (Asked::by(&request), request.headers().get(BODY_HEADER).cloned());
     let body = request.into_body();
     if body.size_hint().lower() > bytes_max as u64 {
         return Err(too_large());
@@ -117,7 +120,10 @@ async fn read(request: Request, app: &App, bytes_max: usize) -> Result<Bytes, Er
     let (mut window_end, mut in_window) = (Instant::now() + BODY_WINDOW, 0);
     loop {
         match timeout_at(window_end, chunks.next()).await {
-            Ok(None) => return Ok(Bytes::from_owner(received)),
+            Ok(None) => {
+                asked.check_body(said.as_ref(), received.as_ref())?;
+                return Ok(Bytes::from_owner(received));
+            }
             Ok(Some(Ok(chunk))) => {
                 let length = received.bytes.len() + chunk.len();
                 if length > bytes_max {

@@ -5,18 +5,19 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, delete, get, post};
+use axum::{Extension, Json};
 use futures_util::Stream;
 use futures_util::stream::unfold;
 use pba_search::protocol::{JobKind, event_name};
 use pba_search::{Progress, Run, Spec, TrainingPlace};
 use pba_wire::ParameterError;
-use pba_wire::jobs::{Job, JobState, PROGRESS, STATE};
+use pba_wire::checksum::{self, Sum};
+use pba_wire::jobs::{Job, JobState, MISSING, Missing, PROGRESS, STATE};
 use pba_wire::query::integer;
 use serde::Serialize;
 use tokio::sync::watch;
@@ -29,6 +30,7 @@ use utoipa_axum::router::OpenApiRouter;
 
 use crate::app::App;
 use crate::error::Error;
+use crate::http::asked::Asked;
 use crate::http::extract::JsonBody;
 use crate::http::json::{List, json};
 use crate::http::problem::documented;
@@ -40,6 +42,10 @@ const KEEPALIVE: Duration = Duration::from_secs(15);
 
 /// Lines of a journal that wait for a client that watches: one that does not read holds no more.
 const LINES_AHEAD: usize = 256;
+
+/// Lines that are not on disk are looked for once more after this time: a trainer that resumes cuts some off, a moment
+/// before it says so.
+pub(super) const GAP_PAUSE: Duration = Duration::from_secs(1);
 
 /// The id of an event: its line of the journal, and when its job was requested, in milliseconds since 1970. That tells
 /// the job from others of its name.
@@ -145,7 +151,8 @@ pub(super) fn routes<K: Run>() -> Routes {
     let event = ("text/event-stream", event.required("event").required("data").into());
     let following = format!(
         "Follows {one} by server-sent events until it ends: each event of its journal, with an id that begins with \
-         the number of its line, and without an id its `{PROGRESS}` and its `{STATE}`."
+         the number of its line (or `{MISSING}`, where lines are lost), and without an id its `{PROGRESS}` and its \
+         `{STATE}`."
     );
     let last = ParameterBuilder::new().name("last-event-id").parameter_in(ParameterIn::Header);
     let last = last.description(Some("Only send events after the one with this id"));
@@ -228,6 +235,7 @@ async fn remove<K: Run>(
 
 async fn events<K: Run>(
     State(app): State<Arc<App>>,
+    Extension(asked): Extension<Asked>,
     Path(id): Path<String>,
     headers: HeaderMap,
 ) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>>>, Error> {
@@ -241,7 +249,18 @@ async fn events<K: Run>(
     };
     let (changes, ready) = (record.watch(), VecDeque::new());
     let mark = Mark::default();
-    let watcher = Watcher { app, changes, record, seen, mark, state: None, progress: None, ready };
+    let watcher = Watcher {
+        app,
+        asked: asked.sum,
+        changes,
+        record,
+        seen,
+        mark,
+        gap: None,
+        state: None,
+        progress: None,
+        ready,
+    };
     let events = unfold(watcher, |mut watcher| async move {
         let event = watcher.next().await?;
         Some((Ok(event), watcher))
@@ -252,12 +271,16 @@ async fn events<K: Run>(
 /// A client that watches a job.
 struct Watcher<K: Run> {
     app: Arc<App>,
+    /// The checksum of its request.
+    asked: Sum,
     record: Arc<Record<K>>,
     changes: watch::Receiver<u64>,
     /// Lines of the journal that the client has received.
     seen: usize,
     /// Where the lines ended that were read from the disk.
     mark: Mark,
+    /// Lines that it had received when the next ones were not on disk.
+    gap: Option<usize>,
     /// State and place that the client has received.
     state: Option<(JobState, Option<TrainingPlace>)>,
     progress: Option<Progress>,
@@ -290,30 +313,44 @@ impl<K: Run> Watcher<K> {
         };
         for line in lines {
             self.seen += 1;
-            // One that is none is not as its trainer wrote it.
-            let Ok(name) = event_name(&line) else { continue };
-            let id = event_id(self.seen, self.record.created());
-            self.ready.push_back(Event::default().id(id).event(name).data(line));
+            match event_name(&line) {
+                Ok(name) => self.tell(Some(self.seen), &name, line),
+                Err(_) => self.tell_missing(self.seen),
+            }
         }
         if !are_all {
             // They follow when these are taken, and the state follows them.
             return Some(false);
         }
         if let Some(progress) = self.record.progress().filter(|now| Some(now) != self.progress.as_ref()) {
-            self.ready.push_back(event(PROGRESS, &progress));
+            self.tell(None, PROGRESS, written(&progress));
             self.progress = Some(progress);
         }
         if self.state.as_ref() != Some(&state) {
             self.state = Some(state);
-            self.ready.push_back(event(STATE, &self.record.answer(&self.app.registry)));
+            self.tell(None, STATE, written(&self.record.answer(&self.app.registry)));
         }
         Some(true)
     }
-}
 
-impl<K: Run> Watcher<K> {
-    /// The next lines of those that are on disk, up to line `end`. Those that are not as they were written are passed
-    /// over; none when the job was removed, or the disk fails.
+    /// Adds an event, of a line of the journal if it has its number.
+    fn tell(&mut self, line: Option<usize>, name: &str, data: String) {
+        let id = line.map(|line| event_id(line, self.record.created()));
+        let sum = checksum::of_event(id.as_deref().unwrap_or_default(), name, &data, self.asked);
+        let event =
+            Event::default().comment(format!("{}{sum}", checksum::EVENT_COMMENT)).event(name).data(data);
+        self.ready.push_back(if let Some(id) = id { event.id(id) } else { event });
+    }
+
+    /// Says that lines of the journal are lost, from `first` to the last one that is taken for seen.
+    fn tell_missing(&mut self, first: usize) {
+        let missing = Missing { first, last: self.seen };
+        tracing::warn!(id = self.record.id(), "{missing}");
+        self.tell(Some(self.seen), MISSING, written(&missing));
+    }
+
+    /// The next lines of those that are on disk, up to line `end`. The client is told of those that are not as they were
+    /// written; none when the job was removed, or the disk fails.
     async fn read(&mut self, end: usize) -> Option<Vec<String>> {
         let (record, mut mark, seen) = (Arc::clone(&self.record), self.mark, self.seen);
         let read = move || {
@@ -326,9 +363,14 @@ impl<K: Run> Watcher<K> {
                 self.mark = mark;
                 Some(lines)
             }
-            Ok(_) => {
-                tracing::warn!(id, "lines {} to {end} of the journal are not as they were written", seen + 1);
+            Ok(_) if self.gap == Some(seen) => {
                 self.seen = end;
+                self.tell_missing(seen + 1);
+                Some(Vec::new())
+            }
+            Ok(_) => {
+                self.gap = Some(seen);
+                tokio::time::sleep(GAP_PAUSE).await;
                 Some(Vec::new())
             }
             Err(error) => {
@@ -344,8 +386,8 @@ impl<K: Run> Watcher<K> {
     }
 }
 
-fn event(name: &str, data: &impl Serialize) -> Event {
-    Event::default().event(name).data(serde_json::to_string(data).expect("an answer is written as JSON"))
+fn written(data: &impl Serialize) -> String {
+    serde_json::to_string(data).expect("an answer is written as JSON")
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! The HTTP API: one module per resource, one table of routes.
 
 pub(crate) mod apply;
+pub(crate) mod asked;
 mod comparisons;
 mod dashboard;
 mod datasets;
@@ -18,7 +19,7 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::body::{Bytes, HttpBody};
+use axum::body::{Body, Bytes, HttpBody};
 use axum::extract::{MatchedPath, Request, State};
 use axum::http::{Method, StatusCode, Uri};
 use axum::middleware::{Next, from_fn_with_state};
@@ -33,6 +34,7 @@ use utoipa_axum::routes;
 
 use crate::app::App;
 use crate::error::{Cause, Error};
+use crate::http::asked::Asked;
 use crate::http::problem::{ProblemName, documented};
 use crate::stream::budget::Reservation;
 use crate::stream::client::Client;
@@ -166,14 +168,17 @@ pub(crate) fn router(app: Arc<App>) -> Router {
 type Routes = HashSet<(Method, String)>;
 
 /// Refuses what comes from elsewhere; bounds the query, and refuses one on routes without parameters; counts
-/// every answer by route and status; and answers for a handler that panics.
+/// every answer by route and status; answers for a handler that panics; and gives each answer its checksums.
 async fn observe(
     State((app, without_query)): State<(Arc<App>, Arc<Routes>)>,
-    request: Request,
+    mut request: Request,
     next: Next,
 ) -> Response {
+    let asked = Asked::by(&request);
+    request.extensions_mut().insert(asked);
     let matched = request.extensions().get::<MatchedPath>().map(|path| path.as_str().to_owned());
     let checked = app.boundary.check(&request);
+    let checked = checked.and_then(|()| asked.check(request.headers()));
     let checked = checked.and_then(|()| check_address(&without_query, matched.as_deref(), &request));
     let response = match checked {
         Err(error) => error.into_response(),
@@ -188,6 +193,7 @@ async fn observe(
             charge(&app.engine, answered(answer).await).await
         }
     };
+    let response = asked.signed(response).await;
     let metrics = &app.engine.metrics;
     let route = matched.as_deref().unwrap_or("none");
     metrics.requests.with_label_values(&[route, response.status().as_str()]).inc();
@@ -315,11 +321,8 @@ async fn charge(engine: &Engine, response: Response) -> Response {
 }
 
 /// An answer whose memory is given back when it is sent.
-fn charged(
-    bytes: impl AsRef<[u8]> + Send + 'static,
-    memory: Reservation,
-) -> (Extension<Charged>, axum::body::Body) {
-    (Extension(Charged), axum::body::Body::from(Bytes::from_owner(Held { bytes, _memory: memory })))
+fn charged(bytes: impl AsRef<[u8]> + Send + 'static, memory: Reservation) -> (Extension<Charged>, Body) {
+    (Extension(Charged), Body::from(Bytes::from_owner(Held { bytes, _memory: memory })))
 }
 
 /// Bytes, and the memory that they take.
@@ -403,7 +406,7 @@ mod tests {
         // What says how the server is, and what is not there as a whole.
         assert_eq!(charge(&engine, answer(128 << 10)).await.status(), StatusCode::OK);
         let stream = futures_util::stream::repeat(Ok::<_, std::convert::Infallible>(vec![0_u8; 1 << 20]));
-        let stream = axum::body::Body::from_stream(stream).into_response();
+        let stream = Body::from_stream(stream).into_response();
         assert_eq!(charge(&engine, stream).await.status(), StatusCode::OK);
         // As it was, and once only.
         let first = charge(&engine, unread.remove(0)).await;

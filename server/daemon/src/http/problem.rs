@@ -30,6 +30,7 @@ macro_rules! causes {
 causes! {
     WrongParameter: BAD_REQUEST, "wrong-parameter", "wrong parameter";
     WrongBody: BAD_REQUEST, "wrong-body", "wrong body";
+    Altered: BAD_REQUEST, "altered", "the request was changed on its way";
     NotFound: NOT_FOUND, "not-found", "not found";
     Forbidden: FORBIDDEN, "forbidden", "not allowed from there";
     WrongMediaType: UNSUPPORTED_MEDIA_TYPE, "wrong-media-type", "wrong media type";

@@ -11,7 +11,8 @@ use pba_wire::jobs::Job;
 
 use crate::app::App;
 use crate::draw;
-use crate::error::Error;
+use crate::error::{Cause, Error};
+use crate::http::jobs::GAP_PAUSE;
 use crate::http::problem::{Conflict, DiskFull, NotFound};
 use crate::http::{change, read, schedules};
 
@@ -26,11 +27,16 @@ use crate::http::{change, read, schedules};
 pub(crate) async fn plot(State(app): State<Arc<App>>, Path(id): Path<String>) -> Result<Response, Error> {
     let plot = move |app: &App| {
         let record = app.jobs.of::<Search>().get(&id)?;
-        let lines = record.journal();
+        let lines = record.journal()?;
         let events = lines.iter().filter_map(|line| serde_json::from_str(line).ok());
         Ok(draw::population::draw(record.id(), &record.spec(), record.job().as_ref(), events))
     };
-    let svg = read(app, plot).await?;
+    let mut svg = read(Arc::clone(&app), plot.clone()).await;
+    if matches!(&svg, Err(error) if error.cause == Cause::Internal) {
+        tokio::time::sleep(GAP_PAUSE).await;
+        svg = read(app, plot).await;
+    }
+    let svg = svg?;
     Ok(([(header::CONTENT_TYPE, "image/svg+xml")], svg).into_response())
 }
 

@@ -64,7 +64,7 @@ fn an_evaluation_that_is_killed_ends_as_if_nothing_had_happened() {
     let mut other = spec;
     other["seed"] = 4.into();
     let output = evaluation_in(killed.path(), &other).wait_with_output().unwrap();
-    assert!(text(&output).contains("the run folder holds another evaluation"), "{}", text(&output));
+    assert!(text(&output).contains("the job's folder holds another evaluation"), "{}", text(&output));
 }
 
 #[test]

@@ -15,7 +15,7 @@ use futures_util::FutureExt;
 use pba_schedules::Schedule;
 use pba_search::protocol::files;
 use pba_search::{Progress, Run, Spec, SpecError, TrainingPlace};
-use pba_wire::jobs::{Job, JobAnswer, JobState};
+use pba_wire::jobs::{Job, JobAnswer, JobState, Missing};
 use tokio::sync::{Notify, watch};
 
 use crate::catalog::schedules::Registry;
@@ -320,10 +320,17 @@ impl<K: Run> Record<K> {
         }
     }
 
-    /// The whole journal, from the disk, for which it waits; nothing where it cannot be read.
-    pub(crate) fn journal(&self) -> Vec<String> {
-        let end = self.live().journal.count();
-        self.lines_on_disk(&mut Mark::default(), 0, end, usize::MAX).unwrap_or_default()
+    /// The whole journal, from the disk, for which it waits.
+    ///
+    /// # Errors
+    /// When it cannot be read, or lines of it are not as they were written.
+    pub(crate) fn journal(&self) -> Result<Vec<String>, Error> {
+        let last = self.live().journal.count();
+        let lines = self.lines_on_disk(&mut Mark::default(), 0, last, usize::MAX)?;
+        match lines.len() + 1 {
+            first if first > last => Ok(lines),
+            first => Err(Error::internal(Missing { first, last })),
+        }
     }
 
     /// Its progress, as last reported by the trainer.
