@@ -64,9 +64,16 @@ fn check(bytes: &[u8]) {
         place.write("train.arrow", bytes);
         match (place.open("train.arrow"), rows) {
             (Ok(dataset), Ok(rows)) => {
-                let split = dataset.split(SplitName::Train).expect("it is called so");
-                let copied = Rows::of(split.as_ref().expect("what opens in place can be copied"));
-                assert!(copied.is_ok_and(|copied| copied == rows), "the copy holds something else");
+                read(&path, bytes).expect("as above");
+                let is_true = packed::open(&path).expect("as above").verify();
+                match dataset.split(SplitName::Train).expect("it is called so") {
+                    Ok(copied) => {
+                        assert!(is_true, "a copy of what lies about its digest");
+                        let copied = Rows::of(copied);
+                        assert!(copied.is_ok_and(|copied| copied == rows), "the copy holds something else");
+                    }
+                    Err(error) => assert!(!is_true, "what opens in place can be copied: {error}"),
+                }
             }
             (Ok(dataset), Err(error)) => {
                 // What is whole may be another file than the one that was packed in this place.

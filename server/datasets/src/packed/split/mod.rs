@@ -3,7 +3,7 @@
 mod damage;
 
 use std::fs::File;
-use std::ops::Range;
+use std::ops::{ControlFlow, Range};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -15,6 +15,9 @@ use crate::packed::checks::{Checks, Part};
 use crate::packed::hash::{Hasher, checksum};
 use crate::packed::map::Mapping;
 use crate::packed::spec::BLOCK_BYTES;
+
+/// Rows that are hashed before the next question whether to go on.
+const DIGEST_STEP_ROWS: u64 = 1024;
 
 /// A split that can be read, or why it cannot, while other splits of the dataset may.
 pub type SplitState = Result<Arc<Split>, DatasetError>;
@@ -387,6 +390,14 @@ impl Split {
     ///
     /// Opening does not do this, as it would read the whole file.
     pub fn verify(&self) -> bool {
+        self.check_digest(&|_| ControlFlow::Continue(())).is_ok()
+    }
+
+    /// The same, as a refusal. `go_on` is asked after some rows, with their number so far.
+    ///
+    /// # Errors
+    /// When the digest is another one, and [`DatasetError::Cancelled`].
+    pub(crate) fn check_digest(&self, go_on: &dyn Fn(u64) -> ControlFlow<()>) -> Result<(), DatasetError> {
         let mut hasher = Hasher::new(self.head.shape, &self.head.classes, self.head.rows);
         for index in 0..self.head.rows {
             let label = self.label(index);
@@ -394,8 +405,16 @@ impl Split {
                 Some(_) => hasher.push(self.stored(index), label),
                 None => hasher.push_encoded(self.stored(index), self.size(index), label),
             }
+            if (index + 1).is_multiple_of(DIGEST_STEP_ROWS) && go_on(index + 1).is_break() {
+                return Err(DatasetError::Cancelled);
+            }
         }
-        hasher.finish() == self.head.digest
+        let (found, says) = (hasher.finish(), self.head.digest);
+        if found == says {
+            return Ok(());
+        }
+        let reason = format!("damaged: its digest is {found}, and it says {says}");
+        Err(DatasetError::unreadable(self.path.display(), reason))
     }
 
     /// The record batch of a sample, and its row in it.
