@@ -23,7 +23,7 @@ impl Request<'_> {
 }
 
 /// Escapes a name for use as one segment of a path.
-pub(crate) fn segment(name: &str) -> String {
+pub fn segment(name: &str) -> String {
     let mut escaped = String::new();
     for byte in name.bytes() {
         match byte {
@@ -106,6 +106,13 @@ impl Address {
     /// The URL of a path on this server.
     pub fn join(&self, path: &str) -> String {
         format!("{}{path}", self.base.as_str().trim_end_matches('/'))
+    }
+
+    /// The host that requests name, and the same with its port.
+    pub fn host(&self) -> [String; 2] {
+        let host = self.base.host_str().unwrap_or_default().to_owned();
+        let authority = self.base.port().map_or_else(|| host.clone(), |port| format!("{host}:{port}"));
+        [host, authority]
     }
 
     /// Why a server could not be reached, and what may help.

@@ -18,6 +18,9 @@ pub enum ClientError {
         "{url:?} is not a server's URL: {reason}; expected http://HOST:PORT, https://HOST:PORT or unix:PATH"
     )]
     Url { url: String, reason: String },
+    /// A name that cannot be asked for, and that nothing has: URLs have another meaning for it.
+    #[error("nothing is called {name:?}")]
+    Name { name: String },
     /// A token that cannot be sent. It is not shown.
     #[error("the token cannot be sent; expected visible ASCII characters without spaces")]
     Token,

@@ -3,8 +3,10 @@
 use std::time::Duration;
 
 use pba_wire::checksum::{self, Sum};
-use pba_wire::jobs::{JobStanding, STATE};
+use pba_wire::jobs::{JobStanding, MISSING, Missing, STATE};
+use pba_wire::problem;
 use reqwest::Response;
+use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
@@ -46,7 +48,7 @@ impl Event {
 pub struct Events {
     replicas: Replicas,
     path: String,
-    /// The checksum of the request.
+    /// The checksum of the request and of the id that was sent with it.
     asked: Sum,
     replica: usize,
     response: Option<Response>,
@@ -65,7 +67,7 @@ impl Events {
         let path = format!("/v1/{jobs}/{}/events", segment(id));
         Events {
             replicas,
-            asked: checksum::of_request("GET", &path),
+            asked: asked(&path, None),
             path,
             replica: 0,
             response: None,
@@ -101,15 +103,16 @@ impl Events {
             };
             let failure = match read {
                 Ok(()) => continue,
-                // A busy one was restarted, and opens its datasets.
-                Err(error) if error.is_passing() || error.is_busy() => error,
+                // A busy one was restarted, and opens its datasets; one that does not host the jobs may take over.
+                Err(error) if error.is_passing() || error.is_busy() || is_no_host(&error) => error,
                 Err(error) => return Err(error),
             };
             self.response = None;
             self.bytes.clear();
             self.attempts += 1;
             // A server that never answered is not one that is being restarted.
-            let never = !self.connected && !failure.is_busy() && self.attempts >= self.replicas.count();
+            let waits = failure.is_busy() && !is_no_host(&failure);
+            let never = !self.connected && !waits && self.attempts >= self.replicas.count();
             if never || self.attempts > ATTEMPTS_MAX {
                 return Err(failure);
             }
@@ -128,6 +131,7 @@ impl Events {
             Some(response) => response,
             none => {
                 let response = replica.events(&self.path, self.last_id.as_deref()).await?;
+                self.asked = asked(&self.path, self.last_id.as_deref());
                 self.connected = true;
                 none.insert(response)
             }
@@ -173,15 +177,52 @@ impl Events {
             )?;
             let data = serde_json::from_str(&data)
                 .map_err(|error| ClientError::Stream(format!("an invalid event {kind:?}: {error}")))?;
-            // A complete event shows that the server is up.
-            self.attempts = 0;
             if let Some(id) = id {
+                if !follows(self.last_id.as_deref(), id, kind, &data) {
+                    let last = self.last_id.as_deref().unwrap_or("none");
+                    let reason =
+                        format!("event {id:?} came after {last:?}: others are missing, or it came twice");
+                    return Err(self
+                        .replicas
+                        .at(self.replica)
+                        .address
+                        .otherwise(Request::get(&self.path), reason));
+                }
                 self.last_id = Some(id.to_owned());
             }
+            // A complete event shows that the server is up.
+            self.attempts = 0;
             return Ok(Some(Event { kind: kind.to_owned(), data }));
         }
         Ok(None)
     }
+}
+
+/// The checksum of a request for the events after the one with an id.
+fn asked(path: &str, last_id: Option<&str>) -> Sum {
+    checksum::of_events(last_id.unwrap_or_default(), checksum::of_request("GET", path))
+}
+
+/// Whether an event is the next one of a journal, or tells of all that is missing before it. Ids are `LINE-TIME`; with
+/// another time, the journal is that of another job of the same name, and begins.
+fn follows(last: Option<&str>, id: &str, kind: &str, data: &Value) -> bool {
+    let read = |id: &str| -> Option<(usize, Option<String>)> {
+        let (line, time) =
+            id.split_once('-').map_or((id, None), |(line, time)| (line, Some(time.to_owned())));
+        Some((line.parse().ok()?, time))
+    };
+    let Some((line, time)) = read(id) else { return false };
+    let seen = last.and_then(read).filter(|(_, of)| *of == time).map_or(0, |(line, _)| line);
+    let first = match (kind, Missing::deserialize(data)) {
+        (MISSING, Ok(missing)) if missing.last == line => missing.first,
+        _ => line,
+    };
+    first == seen + 1 && line > seen
+}
+
+/// Whether a server refuses as it does not host the jobs.
+fn is_no_host(error: &ClientError) -> bool {
+    matches!(error, ClientError::Refused(problem) if problem.status == 409 || problem.kind == problem::READ_ONLY)
 }
 
 #[cfg(test)]
@@ -203,7 +244,7 @@ mod tests {
 
     #[test]
     fn events_are_parsed_however_they_are_cut() {
-        let text = format!(":\n\n{}{}", event("3-7", "scored", "{\"epoch\":6}"), event("", "progress", "{}"));
+        let text = format!(":\n\n{}{}", event("1-7", "scored", "{\"epoch\":6}"), event("", "progress", "{}"));
         for cut in 0..text.len() {
             let mut events = events();
             let mut kinds = Vec::new();
@@ -213,7 +254,7 @@ mod tests {
             }
             assert_eq!(
                 (kinds, events.last_id.as_deref()),
-                (vec!["scored".to_owned(), "progress".to_owned()], Some("3-7"))
+                (vec!["scored".to_owned(), "progress".to_owned()], Some("1-7"))
             );
         }
     }
@@ -222,7 +263,7 @@ mod tests {
     #[test]
     fn no_flipped_bit_is_told() {
         let sent =
-            [("3-7", "scored", "{\"epoch\":6}"), ("", "progress", "{\"epoch\":7}"), ("4-7", "scored", "{}")];
+            [("1-7", "scored", "{\"epoch\":6}"), ("", "progress", "{\"epoch\":7}"), ("2-7", "scored", "{}")];
         let text: String = sent.map(|(id, kind, data)| event(id, kind, data)).concat();
         let told = |bytes: Vec<u8>| {
             let (mut events, mut told) = (events(), Vec::new());
@@ -243,7 +284,24 @@ mod tests {
             let (some, last, is_broken) = told(bytes);
             assert!(is_broken, "bit {bit} is not noticed");
             assert_eq!(some, whole[..some.len()], "bit {bit}");
-            assert_eq!(last.as_deref(), (!some.is_empty()).then_some("3-7"), "bit {bit}");
+            assert_eq!(last.as_deref(), (!some.is_empty()).then_some("1-7"), "bit {bit}");
         }
+    }
+
+    #[test]
+    fn no_line_is_left_out_or_told_twice() {
+        let next = |last: &str, id: &str| follows(Some(last), id, "scored", &Value::Null);
+        assert!(
+            follows(None, "1-7", "scored", &Value::Null) && !follows(None, "2-7", "scored", &Value::Null)
+        );
+        assert!(next("4-7", "5-7") && next("4-7", "1-8"), "another job of its name begins");
+        for (last, id) in [("4-7", "6-7"), ("4-7", "4-7"), ("4-7", "3-7"), ("4-7", "5-8"), ("4-7", "x-7")] {
+            assert!(!next(last, id), "{id} after {last}");
+        }
+        let missing = |first: usize, last: usize| serde_json::json!({ "first": first, "last": last });
+        assert!(follows(Some("4-7"), "9-7", MISSING, &missing(5, 9)));
+        assert!(!follows(Some("4-7"), "9-7", MISSING, &missing(6, 9)));
+        assert!(!follows(Some("4-7"), "8-7", MISSING, &missing(5, 9)));
+        assert!(!follows(Some("4-7"), "9-7", "scored", &missing(5, 9)));
     }
 }

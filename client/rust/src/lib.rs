@@ -27,6 +27,7 @@ mod replicas;
 #[cfg(target_os = "linux")]
 mod shared_memory;
 
+pub use address::segment;
 pub use client::Client;
 pub use decoding::decode_answer;
 pub use epoch::{EpochStream, Stats};

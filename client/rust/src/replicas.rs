@@ -5,10 +5,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use arrow_buffer::Buffer;
+use pba_wire::checksum::Sum;
 use pba_wire::{Problem, checksum, problem, stream};
 use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER};
 use reqwest::redirect::Policy;
-use reqwest::{RequestBuilder, Response, StatusCode};
+use reqwest::{Method, RequestBuilder, Response, StatusCode};
 
 use crate::address::{Address, Request, cause};
 use crate::error::ClientError;
@@ -114,8 +115,11 @@ impl Replicas {
             if round == self.retries || !waits {
                 return Err(ClientError::of_all(failures));
             }
-            tokio::time::sleep(pause(round)).await;
             round += 1;
+            // As of a stream that was cut: each replica is tried once more without a pause.
+            if round > 1 {
+                tokio::time::sleep(pause(round - 2)).await;
+            }
         }
     }
 }
@@ -194,45 +198,54 @@ impl Replica {
         request: Request<'_>,
         body: Option<Vec<u8>>,
     ) -> Result<Vec<u8>, ClientError> {
+        check_path(request.path)?;
         // The server does nothing of what was changed on its way.
         let asked = checksum::of_request(request.method.as_str(), request.path);
+        let mut whole = asked;
         let mut sent = self.request(request).header(checksum::REQUEST_HEADER, asked.to_string());
         if let Some(body) = body {
             // All others are logs of lineages, which are text.
             let is_json = body.trim_ascii_start().first() == Some(&b'{');
             let kind = if is_json { "application/json" } else { "text/plain; charset=utf-8" };
-            let sum = checksum::of_body(&body, asked);
-            sent = sent.header(CONTENT_TYPE, kind).header(checksum::BODY_HEADER, sum.to_string()).body(body);
+            whole = checksum::of_body(&body, asked);
+            sent =
+                sent.header(CONTENT_TYPE, kind).header(checksum::BODY_HEADER, whole.to_string()).body(body);
         }
         let response = self.send(request, sent).await?;
-        let response = self.success(request, response).await?;
+        let response = self.success(request, whole, response).await?;
         let headers = response.headers().clone();
         let body = self.whole(request, response).await?;
-        self.check_answer(request, &headers, Some(&body))?;
+        self.check_answer(request, &headers, Some((&body, &[whole])))?;
         Ok(body)
     }
 
     /// An answer must be to what was asked, and its body, if that lies ready as a whole, as it was sent: a proxy or a
-    /// broken network may have made something else of either.
+    /// broken network may have made something else of either. A body comes with what it may be the answer to.
     fn check_answer(
         &self,
         request: Request<'_>,
         headers: &HeaderMap,
-        body: Option<&[u8]>,
+        body: Option<(&[u8], &[Sum])>,
     ) -> Result<(), ClientError> {
         let asked = checksum::of_request(request.method.as_str(), request.path);
         let says = |header, expected, otherwise| {
-            let found = headers.get(header).map(|value| value.to_str().unwrap_or_default());
-            check_header(header, found, expected, otherwise)
+            check_header(header, text(headers, header), expected, otherwise)
                 .map_err(|reason| self.address.otherwise(request, self.hide(&reason)))
         };
         says(checksum::REQUEST_HEADER, asked, "the answer is to another request")?;
-        let Some(body) = body else { return Ok(()) };
-        says(checksum::BODY_HEADER, checksum::of_body(body, asked), "the answer was damaged on its way")
+        let Some((body, to)) = body else { return Ok(()) };
+        let found = text(headers, checksum::BODY_HEADER);
+        let mut sums = to.iter().map(|asked| checksum::of_body(body, *asked));
+        let first = sums.next().expect("it is the answer to something");
+        if sums.any(|sum| found == Some(&sum.to_string())) {
+            return Ok(());
+        }
+        says(checksum::BODY_HEADER, first, "the answer was damaged on its way, or is to another body")
     }
 
     /// The events of a job after the one with an id.
     pub(crate) async fn events(&self, path: &str, last_id: Option<&str>) -> Result<Response, ClientError> {
+        check_path(path)?;
         let mut sent = self.request(Request::get(path));
         if let Some(id) = last_id {
             sent = sent.header("Last-Event-ID", id);
@@ -245,6 +258,7 @@ impl Replica {
 
     /// Requests an epoch: through shared memory, if it is on this machine.
     pub(crate) async fn stream(&self, path: &str) -> Result<Body, ClientError> {
+        check_path(path)?;
         let request = Request::get(path);
         let response = match self {
             #[cfg(target_os = "linux")]
@@ -279,8 +293,13 @@ impl Replica {
         })
     }
 
-    /// The answer, if successful.
-    async fn success(&self, request: Request<'_>, response: Response) -> Result<Response, ClientError> {
+    /// The answer, if successful; `whole` is the checksum of the request with its body.
+    async fn success(
+        &self,
+        request: Request<'_>,
+        whole: Sum,
+        response: Response,
+    ) -> Result<Response, ClientError> {
         if response.status().is_success() {
             return Ok(response);
         }
@@ -292,10 +311,6 @@ impl Replica {
         let hide = |text: String| self.hide(&text);
         match serde_json::from_slice::<Problem>(&body) {
             Ok(problem) if is_problem && is_genuine(&problem, status) => {
-                // That of a proxy is to whatever the proxy got.
-                if problem.kind.starts_with(problem::URN) {
-                    self.check_answer(request, &headers, Some(&body))?;
-                }
                 let problem = Box::new(Problem {
                     detail: hide(problem.detail),
                     value: problem.value.map(hide),
@@ -303,6 +318,7 @@ impl Replica {
                     allowed: problem.allowed.map(hide),
                     ..problem
                 });
+                self.check_refusal(request, whole, &headers, &body, &problem)?;
                 Err(match problem.kind.as_str() {
                     problem::IMPORTING => ClientError::Importing { problem, retry_after },
                     _ => ClientError::Refused(problem),
@@ -314,11 +330,55 @@ impl Replica {
                 Err(match body.contains(problem::URN) {
                     true => {
                         let shown = self.shown(&body);
-                        ClientError::Stream(format!("a refusal ({status}) was damaged on its way: {shown}"))
+                        let reason = format!("a refusal ({status}) was damaged on its way: {shown}");
+                        self.address.otherwise(request, reason)
                     }
-                    false => self.foreign(request.path, status, &body),
+                    false if *request.method == Method::GET => self.foreign(request.path, status, &body),
+                    false => {
+                        let shown = self.shown(&body);
+                        let reason = format!("{status} is not an answer of a PBA server: {shown}");
+                        self.address.otherwise(request, reason)
+                    }
                 })
             }
+        }
+    }
+
+    /// A refusal must be one of what was sent, as an answer must be.
+    fn check_refusal(
+        &self,
+        request: Request<'_>,
+        whole: Sum,
+        headers: &HeaderMap,
+        body: &[u8],
+        problem: &Problem,
+    ) -> Result<(), ClientError> {
+        if !problem.kind.starts_with(problem::URN) {
+            // That of a proxy is to whatever the proxy got.
+            return Ok(());
+        }
+        if problem.kind == problem::ALTERED
+            && let Some(arrived) = text(headers, checksum::REQUEST_HEADER).and_then(Sum::read)
+            && text(headers, checksum::BODY_HEADER) == Some(&checksum::of_body(body, arrived).to_string())
+        {
+            // It is of a request that was changed: nothing was done.
+            return Ok(());
+        }
+        let asked = checksum::of_request(request.method.as_str(), request.path);
+        // The body of what is refused may not have been read.
+        self.check_answer(request, headers, Some((body, &[asked, whole])))?;
+        // The host is in no checksum, as proxies may have another name for the server.
+        let [host, authority] = self.address.host();
+        let is_of_host = problem.parameter.as_deref() == Some("Host");
+        match problem.value.as_deref() {
+            Some(value)
+                if is_of_host && ![host, authority].iter().any(|host| host.eq_ignore_ascii_case(value)) =>
+            {
+                Err(self
+                    .address
+                    .otherwise(request, format!("the header Host was changed on its way: {problem}")))
+            }
+            _ => Ok(()),
         }
     }
 
@@ -330,7 +390,8 @@ impl Replica {
         media_type: &str,
         otherwise: &str,
     ) -> Result<Response, ClientError> {
-        let response = self.success(Request::get(path), response).await?;
+        let whole = checksum::of_request("GET", path);
+        let response = self.success(Request::get(path), whole, response).await?;
         if response.status() == StatusCode::OK && has_type(&response, media_type) {
             return Ok(response);
         }
@@ -367,6 +428,18 @@ impl Replica {
 fn is_genuine(problem: &Problem, status: u16) -> bool {
     let is_known = problem.kind.starts_with(problem::URN) || matches!(status, 401 | 403 | 407);
     is_known && problem.status == status
+}
+
+/// A header's text; empty if it is none.
+fn text<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
+    headers.get(name).map(|value| value.to_str().unwrap_or_default())
+}
+
+/// Refuses a path that would be sent as another one.
+fn check_path(path: &str) -> Result<(), ClientError> {
+    let path = path.split('?').next().unwrap_or(path);
+    let name = path.split('/').find(|segment| matches!(*segment, "." | ".."));
+    name.map_or(Ok(()), |name| Err(ClientError::Name { name: name.to_owned() }))
 }
 
 /// Checks that a header of an answer is as it should be; if not, says why the answer is not to be believed.
@@ -413,7 +486,7 @@ impl Body {
             #[cfg(target_os = "linux")]
             Body::SharedMemory(stream) => stream.headers(),
         };
-        headers.get(name).map(|value| value.to_str().unwrap_or_default())
+        text(headers, name)
     }
 
     /// The next bytes of the answer; none at its end.

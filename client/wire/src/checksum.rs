@@ -20,14 +20,14 @@
 //! A batch of another stream does not pass, nor does one of the same stream that comes twice or too early.
 //!
 //! The same request always gives the same bytes, and so does another that asks for the same in other words, as for a
-//! schedule by its digest. What binds an answer to the request stands in its head: [`REQUEST_HEADER`] is
+//! schedule by its digest. What binds an answer to the request are headers of HTTP: [`REQUEST_HEADER`] is
 //! the checksum of the request as it reached the server ([`of_request`]), and [`SCHEMA_HEADER`] that of the schema
 //! with the first as its `before` ([`of_schema`]). An answer that is no stream, and lies ready as a whole, has
 //! [`BODY_HEADER`] instead, the checksum of its body likewise ([`of_body`]). A client that computes both from what it
 //! asked for and what it got knows that all it got is what it asked for.
 //!
-//! A client may send the same two headers with a request, of that and of its body: a server does nothing of what was
-//! changed on its way.
+//! A client may send the same two headers with a request, of that and of its body: a server does nothing if the request
+//! was changed on its way, or the body that it reads.
 //!
 //! Server-sent events never lie ready as a whole, so each has a checksum of its own, in a comment ([`of_event`]).
 //!
@@ -135,12 +135,19 @@ pub fn check(head: &[u8], body: &[u8], before: u64, number: u64) -> Result<u64, 
     }
 }
 
-/// The header of every answer: the checksum of the request as it reached the server.
+/// The header of every answer but those to what is no HTTP: the checksum of the request as it reached the server.
 pub const REQUEST_HEADER: &str = "pba-request";
 /// The header of an answer that holds a stream: the checksum of its schema as the answer to that request.
 pub const SCHEMA_HEADER: &str = "pba-schema";
 /// The header of an answer that lies ready as a whole: the checksum of its body as the answer to that request.
 pub const BODY_HEADER: &str = "pba-body";
+
+impl Sum {
+    /// The checksum that a header has; none where it has none.
+    pub fn read(text: &str) -> Option<Sum> {
+        u64::from_str_radix(text, 16).ok().map(Sum).filter(|sum| sum.to_string() == text)
+    }
+}
 
 /// A checksum as headers have it: 16 hexadecimal digits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -166,14 +173,19 @@ pub fn of_request(method: &str, target: &str) -> Sum {
     for segment in path.strip_prefix('/').unwrap_or(path).split('/') {
         add('/', &Cow::from(percent_decode_str(segment)));
     }
-    for (name, value) in form_urlencoded::parse(query.as_bytes()) {
-        add('?', name.as_bytes());
-        add('=', value.as_bytes());
+    // As a form, but for what is no text: bytes are compared, and not what is shown for them.
+    for pair in query.split('&').filter(|pair| !pair.is_empty()) {
+        let pair = pair.replace('+', " ");
+        let (name, value) = pair.split_once('=').unwrap_or((&pair, ""));
+        add('?', &Cow::from(percent_decode_str(name)));
+        add('=', &Cow::from(percent_decode_str(value)));
     }
     Sum(XxHash3_64::oneshot(&text))
 }
 
-/// The checksum of a complete body as the answer to a request.
+/// The checksum of a complete body: that of a request with this head, or that of the answer to a request. Where the server
+/// has read the request's body, the latter is seeded with its checksum, in the place of that of the head: so the answer is
+/// to what was sent as a whole.
 pub fn of_body(body: &[u8], request: Sum) -> Sum {
     Sum(XxHash3_64::oneshot_with_seed(request.0, body))
 }
@@ -181,8 +193,14 @@ pub fn of_body(body: &[u8], request: Sum) -> Sum {
 /// What the comment begins with that each server-sent event has: its checksum follows.
 pub const EVENT_COMMENT: &str = "pba-event ";
 
-/// The checksum of a server-sent event of an answer to a request, of its id (empty if it has none), its kind and its
-/// data: XXH3 over each of them, with its length in bytes and a colon in front.
+/// The checksum of a request for events after the one with an id, which its header `Last-Event-ID` has; without, the id
+/// is empty. It stands for the request in the checksums of events.
+pub fn of_events(last_id: &str, request: Sum) -> Sum {
+    of_body(last_id.as_bytes(), request)
+}
+
+/// The checksum of a server-sent event of an answer to a request ([`of_events`]), of its id (empty if it has none), its
+/// kind and its data: XXH3 over each of them, with its length in bytes and a colon in front.
 pub fn of_event(id: &str, kind: &str, data: &str, request: Sum) -> Sum {
     let text: String = [id, kind, data].map(|part| format!("{}:{part}", part.len())).concat();
     of_body(text.as_bytes(), request)
@@ -262,7 +280,9 @@ mod tests {
         assert_ne!(stream("a?x=12&y="), stream("a?x=1&2y="));
         assert_ne!(stream("a/x/y"), stream("a?x=y"));
         assert_ne!(stream("a%2Fb"), stream("a/b"));
-        assert_ne!(stream("%FF"), stream("%EF%BF%BD"), "bytes are compared, and not what is shown for them");
+        assert_ne!(stream("%FF"), stream("%EF%BF%BD"));
+        assert_ne!(stream("a?x=%FF"), stream("a?x=%EF%BF%BD"));
+        assert_eq!(stream("a?x=1+2&&y"), stream("a?x=1%202&y="));
         assert_ne!(of_request("GET", "/v1/schedules/a"), of_request("DELETE", "/v1/schedules/a"));
     }
 

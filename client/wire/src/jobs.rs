@@ -99,7 +99,7 @@ pub const STATE: &str = "state";
 /// job's journal. Ids begin with the number of the journal's line, from 1, and here with that of the last of them.
 pub const MISSING: &str = "missing";
 
-/// Lines of a job's journal that cannot be told, as they are no longer as its trainer wrote them.
+/// Lines of a job's journal that are not told, as the first of them is no longer as its trainer wrote it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Missing {
     /// The first of them, from 1.
@@ -111,7 +111,11 @@ pub struct Missing {
 impl std::fmt::Display for Missing {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Missing { first, last } = self;
-        write!(f, "lines {first} to {last} of the journal are no longer as its trainer wrote them")
+        write!(
+            f,
+            "line {first} of the journal is no longer as its trainer wrote it, and nothing is told of it and of what \
+             follows, up to line {last}"
+        )
     }
 }
 

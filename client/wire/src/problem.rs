@@ -14,6 +14,10 @@ pub const IMPORTING: &str = "urn:pba:problem:importing";
 /// The kind of the refusal of samples whose packed file is damaged: another replica's may be whole, and the server
 /// mends its own.
 pub const DAMAGED: &str = "urn:pba:problem:damaged";
+/// The kind of the refusal of a server that cannot write to its data directory.
+pub const READ_ONLY: &str = "urn:pba:problem:read-only";
+/// The kind of the refusal of a request that was changed on its way, of which nothing was done.
+pub const ALTERED: &str = "urn:pba:problem:altered";
 
 /// Why a request was refused.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]

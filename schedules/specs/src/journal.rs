@@ -90,6 +90,10 @@ pub trait Run: Clone + Send + Sync + 'static {
     /// Its results so far, for the API. There is no run before it has begun; `is_done` once its schedule
     /// is registered.
     fn results(run: Option<&Self>, spec: &Self::Spec, is_done: bool) -> <Self::Spec as Spec>::Results;
+
+    /// Takes from results what would mean something else, as these names of schedules are no longer those of the schedules
+    /// that the job trained with.
+    fn withhold(_results: &mut <Self::Spec as Spec>::Results, _changed: &[&str]) {}
 }
 
 /// An event as a line of the journal, with its line feed.

@@ -1,7 +1,6 @@
 //! The one way from a path to a dataset: find its format, pack what is not packed yet, open it.
 
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::io::Read;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
@@ -257,7 +256,7 @@ fn find(path: &Path) -> Result<(&'static Format, Found), DatasetError> {
 /// format's own reader can say what is wrong.
 fn find_file(path: &Path) -> Result<Option<(&'static Format, Found)>, DatasetError> {
     let mut beginning = [0; MAGIC_BYTES_MAX];
-    let mut file = File::open(path).map_err(DatasetError::io(path, "open it"))?;
+    let mut file = pba_files::open(path).map_err(DatasetError::io(path, "open it"))?;
     let filled = file.read(&mut beginning).map_err(DatasetError::io(path, "read it"))?;
     let extension = path.extension().and_then(|extension| extension.to_str()).unwrap_or_default();
     let forms = || formats::ALL.into_iter().filter_map(|format| Some((format, format.file.as_ref()?)));

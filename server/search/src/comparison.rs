@@ -288,6 +288,16 @@ impl Run for Comparison {
     fn results(run: Option<&Comparison>, spec: &ComparisonSpec, _is_done: bool) -> ComparisonResults {
         run.map_or_else(|| report::report(spec, &vec![None; spec.arms.len()], &[], None), Comparison::report)
     }
+
+    /// The command that streams the recommended arm names its schedule.
+    fn withhold(results: &mut ComparisonResults, changed: &[&str]) {
+        let arm = results.recommended.as_ref().and_then(|arm| arm.parse().ok());
+        if let Some(Arm::Schedule { name, .. }) = arm
+            && changed.contains(&name.as_str())
+        {
+            results.stream_command = None;
+        }
+    }
 }
 
 #[cfg(test)]

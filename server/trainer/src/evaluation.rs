@@ -74,7 +74,10 @@ fn check(spec: EvaluationSpec, dataset: &Path, cache: &Path) -> anyhow::Result<C
     let job = Job::check(spec, STRATEGY, EvaluationSpec::sized, dataset, cache)?;
     let has_test = job.dataset.split(SplitName::Test).is_some();
     let tested_on = if has_test { SplitName::Test } else { SplitName::Val };
-    ensure!(job.dataset.split(tested_on).is_some(), "there is neither a test nor a val split to test on");
+    if job.dataset.split(tested_on).is_none() {
+        let allowed = "one with a test or a val split, to test on";
+        return Err(SpecError::new("dataset", format!("{:?}", job.spec.training.dataset), allowed).into());
+    }
     let tested = job.scored_on(tested_on)?;
     job.check_hours()?;
     Ok(Checked { job, tested_on, tested })

@@ -5,7 +5,6 @@ use std::panic::{self, AssertUnwindSafe};
 use std::path::Path;
 use std::sync::Arc;
 
-use anyhow::{bail, ensure};
 use pba_augment::Base;
 use pba_datasets::{Dataset, SplitName};
 use pba_search::{DeviceChoice, ModelName, Spec, SpecError, Strategy};
@@ -108,20 +107,22 @@ impl<S: Spec> Job<S> {
     pub(crate) fn scored_on(&self, split: SplitName) -> anyhow::Result<Pictures> {
         let scored = data::pictures(&self.dataset, split)?;
         let (one, other) = (scored.shape, self.pictures.shape);
-        ensure!(
-            one == other,
-            "the images of the {split} split are {}x{}, those of the train split {}x{}",
-            one.height,
-            one.width,
-            other.height,
-            other.width
-        );
+        let wrong = |allowed: String| {
+            SpecError::new("dataset", format!("{:?}", self.spec.training().dataset), allowed).into()
+        };
+        if one != other {
+            return Err(wrong(format!(
+                "one whose images are all of one size; those of the {split} split are {}x{}, those of the train split {}x{}",
+                one.height, one.width, other.height, other.width
+            )));
+        }
         let known: HashSet<i64> = self.pictures.labels()?.into_iter().collect();
         if let Some(strange) = scored.labels()?.into_iter().find(|label| !known.contains(label)) {
             let name = scored.images.classes().get(strange as usize).cloned().unwrap_or_default();
-            bail!(
-                "the {split} split has images of class {strange} ({name:?}), of which the train split has none"
-            );
+            return Err(wrong(format!(
+                "one whose train split has images of all classes; the {split} split has some of class {strange} ({name:?}), \
+                 of which the train split has none"
+            )));
         }
         Ok(scored)
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 
-use pba_wire::checksum::Head;
+use pba_wire::checksum::{self, Head, Sum};
 
 use crate::chaos::daemon::{Daemon, Launch};
 use crate::chaos::dice::Dice;
@@ -155,7 +155,7 @@ impl Stage {
             _ => (String::new(), String::new()),
         };
         let Place::Tcp(address) = first else { unreachable!("replicas listen on TCP") };
-        let second = match (difference, rewritten.as_str()) {
+        let second = match (difference, &*rewritten) {
             (Difference::Version, _) => {
                 // The digest that a server of another version would have, at the same place.
                 let stream = crate::chaos::daemon::send(address, "GET", &order.target(), b"");
@@ -186,14 +186,24 @@ impl Stage {
             Survived::Refused(why) => {
                 Err(Harm::new(Column::Other, format!("refused for another reason: {why}")))
             }
+            // What a proxy asked for instead is no answer, and the first one is asked again.
+            Survived::Unnoticed if !rewritten.is_empty() => Ok(Survived::Unnoticed),
             Survived::Unnoticed => Err(Harm::new(Column::Other, "the other replica was not asked")),
             missed => Ok(missed),
         }
     }
 }
 
-/// Replaces a text in the schema that an answer begins with, and its checksum accordingly.
+/// Replaces a text in the schema that an answer begins with, and its checksums accordingly.
 fn say(answer: &mut [u8], text: &str, other: &str) {
+    let digits = |answer: &[u8], header: &str| {
+        let header = format!("{header}: ");
+        let at = answer.windows(header.len()).position(|part| part == header.as_bytes())? + header.len();
+        Some(at..at + 16)
+    };
+    let Some(request) = digits(answer, checksum::REQUEST_HEADER) else { return };
+    let Some(asked) = std::str::from_utf8(&answer[request]).ok().and_then(Sum::read) else { return };
+    let Some(sum) = digits(answer, checksum::SCHEMA_HEADER) else { return };
     let at = answer.windows(4).position(|mark| mark == [0xff; 4]);
     let Some(message) = at.and_then(|at| answer.get_mut(at..)) else { return };
     let Some(length) = message.get(4..8).and_then(|length| length.try_into().ok()) else { return };
@@ -202,6 +212,9 @@ fn say(answer: &mut [u8], text: &str, other: &str) {
     schema[at..at + other.len()].copy_from_slice(other.as_bytes());
     if let Ok(head) = Head::new(schema.to_vec(), 0) {
         schema.copy_from_slice(&head.with(head.checksum(&[], 0)));
+    }
+    if let Ok(of_schema) = checksum::of_schema(schema, asked) {
+        answer[sum].copy_from_slice(of_schema.to_string().as_bytes());
     }
 }
 

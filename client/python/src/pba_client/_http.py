@@ -186,7 +186,7 @@ class Response:
         socket: the connection's socket.
         is_near: whether the body comes from this machine, and in the clear.
         shares_memory: whether the server uses shared memory, and the socket carries ``MEMORY_PROTOCOL``.
-        checks: whether the request that is answered is to be compared, and the checksums of a plain stream.
+        checks: whether the checksums of a plain stream are to be compared.
         opened: what ends with the connection; closing this ends it, which the server notices at once.
     """
 
@@ -291,6 +291,7 @@ class Response:
         if problem.get("kind", "").startswith(URN):
             # That of a proxy is to whatever the proxy got.
             self.check_answer(body)
+            self._check_host(problem, detail)
         if detail is None:
             detail = f"{self.address} answered {status}, which is not an answer of a PBA server: {shown!r}"
             # A refusal that was damaged is none, whatever its status says now.
@@ -300,6 +301,15 @@ class Response:
             passed = "pass" if self.access.token is None else "it does not accept the one passed as"
             detail += f"; {passed} token=, or PBA_TOKEN in the environment"
         raise RefusedError(status, detail, retry_after=seconds, **problem)
+
+    def _check_host(self, problem: Dict[str, str], detail: Optional[str]) -> None:
+        """Refuses a refusal of another host than was named, with a ``StreamError``; it is in no checksum, as proxies may
+        have another name for the server."""
+        address = self.address
+        named = ["localhost"] if address.path else [address.host, f"{address.host}:{address.port}"]
+        value = problem.get("value", "").lower()
+        if problem.get("parameter") == "Host" and value not in (name.lower() for name in named):
+            raise StreamError(f"{address}: the header Host was changed on its way: {detail}")
 
     def document(self) -> bytes:
         """The complete body of a successful answer that is no stream, as it was sent.

@@ -193,6 +193,10 @@ class Reader:
         )
         self.response.check()
         self._stream = _stream(self.response, progress)
+        # What was changed on its way says nothing of the server.
+        self.response.check_request()
+        if self.response.checks and isinstance(self._stream, StreamReader):
+            self.response.check_header(SCHEMA_HEADER, of_schema(self._stream.head, self.response.asked))
         schema, total = self._stream.schema, progress.metadata
         try:
             found = Metadata.of(schema)
@@ -216,10 +220,6 @@ class Reader:
             checks.append(("pba.recipe", found.recipe, total.recipe))
         for key, value, expected in checks:
             access.check_same(str(address), key, value, expected)
-        if self.response.checks:
-            self.response.check_request()
-            if isinstance(self._stream, StreamReader):
-                self.response.check_header(SCHEMA_HEADER, of_schema(self._stream.head, self.response.asked))
         if total is None:
             progress.schema, progress.metadata = schema, found
             total = found

@@ -137,9 +137,9 @@ impl Shown for Watched {
     }
 }
 
-/// Prints the command that streams the recommended arm, unless a name may be that of another schedule by now.
+/// Prints the command that streams the recommended arm; there is none if its name is that of another schedule by now.
 fn show_command(remote: &Remote, job: &Answer<Watched>) {
-    if let Some(command) = job.results.stream_command.as_ref().filter(|_| job.notes.is_empty()) {
+    if let Some(command) = &job.results.stream_command {
         let command = command.strip_prefix("pba ").unwrap_or(command);
         output::line(format_args!("train with it: {}", remote.command(command)));
     }

@@ -72,7 +72,7 @@ pub(crate) enum Command {
         /// Its id
         id: String,
     },
-    /// Remove one that has ended, with its files; a schedule that it learned stays
+    /// Remove one that has ended, with its files; the schedule of a search stays
     Remove {
         /// Its id
         id: String,
@@ -306,8 +306,7 @@ pub(crate) async fn one<S: Shown>(
     id: &str,
     suffix: &str,
 ) -> anyhow::Result<Vec<u8>> {
-    let id: String = form_urlencoded::byte_serialize(id.as_bytes()).collect();
-    let path = format!("/v1/{}/{id}{suffix}", S::Run::JOB.plural);
+    let path = format!("/v1/{}/{}{suffix}", S::Run::JOB.plural, pba_client::segment(id));
     Ok(remote.client()?.request(method, &path, None).await?)
 }
 

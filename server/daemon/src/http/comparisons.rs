@@ -40,11 +40,7 @@ pub(crate) async fn plot(State(app): State<Arc<App>>, Path(id): Path<String>) ->
 )]
 pub(crate) async fn report(State(app): State<Arc<App>>, Path(id): Path<String>) -> Result<Response, Error> {
     let report = move |app: &App| {
-        let mut answer = app.jobs.of::<Comparison>().get(&id)?.answer(&app.registry);
-        if !answer.notes.is_empty() {
-            // The name in it may be that of another schedule by now.
-            answer.results.stream_command = None;
-        }
+        let answer = app.jobs.of::<Comparison>().get(&id)?.answer(&app.registry);
         let place = answer.place.as_ref().map(|place| format!(" on {place}")).unwrap_or_default();
         let notes: String = answer.notes.iter().map(|note| format!("\n\nNote: {note}.")).collect();
         let circumstances = format!("Trained for {} s{place}.{notes}", answer.seconds);

@@ -240,27 +240,13 @@ async fn events<K: Run>(
     headers: HeaderMap,
 ) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>>>, Error> {
     let record = read(Arc::clone(&app), move |app| app.jobs.of::<K>().get(&id)).await?;
-    let seen = match headers.get("last-event-id") {
-        None => 0,
-        Some(value) => {
-            let text = value.to_str().unwrap_or_default();
-            lines_seen(text, record.created())?
-        }
-    };
+    let last_id = headers.get("last-event-id").map(|value| value.to_str().unwrap_or_default());
+    let seen = last_id.map_or(Ok(0), |id| lines_seen(id, record.created()))?;
+    let asked = checksum::of_events(last_id.unwrap_or_default(), asked.sum);
     let (changes, ready) = (record.watch(), VecDeque::new());
     let mark = Mark::default();
-    let watcher = Watcher {
-        app,
-        asked: asked.sum,
-        changes,
-        record,
-        seen,
-        mark,
-        gap: None,
-        state: None,
-        progress: None,
-        ready,
-    };
+    let watcher =
+        Watcher { app, asked, changes, record, seen, mark, gap: None, state: None, progress: None, ready };
     let events = unfold(watcher, |mut watcher| async move {
         let event = watcher.next().await?;
         Some((Ok(event), watcher))
@@ -271,7 +257,7 @@ async fn events<K: Run>(
 /// A client that watches a job.
 struct Watcher<K: Run> {
     app: Arc<App>,
-    /// The checksum of its request.
+    /// The checksum of its request and of the id that came with it.
     asked: Sum,
     record: Arc<Record<K>>,
     changes: watch::Receiver<u64>,

@@ -76,7 +76,10 @@ const ANYWHERE: [StatusCode; 9] = [
 #[openapi(
     info(
         title = "PBA server",
-        description = "Streams augmented image batches, and learns augmentation schedules"
+        description = "Streams augmented image batches, and learns augmentation schedules. Every answer has the header \
+            PBA-Request, a checksum of the request as it arrived; if it lies ready as a whole PBA-Body, one of its \
+            body; and a stream PBA-Schema, one of its schema. A request may have the first two, and is refused if it \
+            was changed on its way; client/wire/src/checksum.rs defines them"
     ),
     components(schemas(pba_wire::Problem))
 )]
@@ -175,7 +178,7 @@ async fn observe(
     next: Next,
 ) -> Response {
     let asked = Asked::by(&request);
-    request.extensions_mut().insert(asked);
+    request.extensions_mut().insert(asked.clone());
     let matched = request.extensions().get::<MatchedPath>().map(|path| path.as_str().to_owned());
     let checked = app.boundary.check(&request);
     let checked = checked.and_then(|()| asked.check(request.headers()));

@@ -11,7 +11,7 @@ use pba_wire::jobs::Job;
 
 use crate::app::App;
 use crate::draw;
-use crate::error::{Cause, Error};
+use crate::error::Error;
 use crate::http::jobs::GAP_PAUSE;
 use crate::http::problem::{Conflict, DiskFull, NotFound};
 use crate::http::{change, read, schedules};
@@ -27,16 +27,19 @@ use crate::http::{change, read, schedules};
 pub(crate) async fn plot(State(app): State<Arc<App>>, Path(id): Path<String>) -> Result<Response, Error> {
     let plot = move |app: &App| {
         let record = app.jobs.of::<Search>().get(&id)?;
-        let lines = record.journal()?;
+        let (lines, missing) = record.journal()?;
         let events = lines.iter().filter_map(|line| serde_json::from_str(line).ok());
-        Ok(draw::population::draw(record.id(), &record.spec(), record.job().as_ref(), events))
+        Ok((draw::population::draw(record.id(), &record.spec(), record.job().as_ref(), events), missing))
     };
-    let mut svg = read(Arc::clone(&app), plot.clone()).await;
-    if matches!(&svg, Err(error) if error.cause == Cause::Internal) {
+    let (mut svg, mut missing) = read(Arc::clone(&app), plot.clone()).await?;
+    if missing.is_some() {
         tokio::time::sleep(GAP_PAUSE).await;
-        svg = read(app, plot).await;
+        (svg, missing) = read(app, plot).await?;
     }
-    let svg = svg?;
+    if let Some(missing) = missing {
+        let remedy = "once this server is started again, the search can be resumed, and writes them anew";
+        return Err(Error::internal(format_args!("{missing}; {remedy}")));
+    }
     Ok(([(header::CONTENT_TYPE, "image/svg+xml")], svg).into_response())
 }
 

@@ -5,7 +5,6 @@
 //! Source: <https://www.cs.toronto.edu/~kriz/cifar.html>.
 
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
@@ -156,7 +155,7 @@ impl Source for Cifar {
         let shape = ImageShape { height: SIDE as u32, width: SIDE as u32 };
         for file in &self.files[&split] {
             let io = DatasetError::io(file, "read it");
-            let (mut reader, records) = (File::open(file).map_err(&io)?, self.records(file)?);
+            let (mut reader, records) = (pba_files::open(file).map_err(&io)?, self.records(file)?);
             for start in (0..records).step_by(READ_RECORDS as usize) {
                 let mut read = vec![0; READ_RECORDS.min(records - start) as usize * record_bytes];
                 reader.read_exact(&mut read).map_err(&io)?;

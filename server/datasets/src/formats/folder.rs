@@ -10,7 +10,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{OsStr, OsString};
-use std::fs::{File, Metadata};
+use std::fs::Metadata;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
@@ -321,7 +321,7 @@ impl ImageFolder {
 fn read(path: &Path, state: FileState) -> Result<Result<Vec<u8>, String>, DatasetError> {
     let mut bytes = Vec::new();
     let mut read = || -> std::io::Result<FileState> {
-        let file = File::open(path)?;
+        let file = pba_files::open(path)?;
         (&file).take(ENCODED_BYTES_MAX as u64 + 1).read_to_end(&mut bytes)?;
         Ok(FileState::of(&file.metadata()?))
     };

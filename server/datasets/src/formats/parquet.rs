@@ -61,7 +61,8 @@ fn found(root: &Path, files: Files) -> Found {
 }
 
 fn is_parquet(path: &Path) -> bool {
-    path.extension().is_some_and(|extension| extension == "parquet") && path.is_file()
+    // What is neither is refused when it is opened, and not passed over.
+    path.extension().is_some_and(|extension| extension == "parquet") && !path.is_dir()
 }
 
 /// The Parquet files of each split; none when there are none.
@@ -157,7 +158,8 @@ fn guarded<T, E: From<DatasetError>>(
     });
     worked.map_err(|error: E| {
         let read = |path: &PathBuf| -> Option<DatasetError> {
-            let read = File::open(path).and_then(|mut file| std::io::copy(&mut file, &mut std::io::sink()));
+            let read =
+                pba_files::open(path).and_then(|mut file| std::io::copy(&mut file, &mut std::io::sink()));
             let error = DatasetError::io(path, "read it")(read.err()?);
             (error.fault() == Some(Fault::Machine)).then_some(error)
         };
@@ -216,7 +218,7 @@ impl ParquetFile {
 
     fn read(&self, leaf: usize, rows: usize) -> Result<ParquetRecordBatchReader, DatasetError> {
         let builder = builder(&self.path, &self.name)?;
-        let file = File::open(&self.path).map_err(DatasetError::io(&self.path, "open it"))?;
+        let file = pba_files::open(&self.path).map_err(DatasetError::io(&self.path, "open it"))?;
         for group in builder.metadata().row_groups() {
             parquet_pages::check(&file, group.column(leaf)).map_err(|reason| self.damaged(reason))?;
         }
@@ -254,7 +256,7 @@ fn damaged(file: &str, error: impl Display) -> DatasetError {
 }
 
 fn builder(path: &Path, file: &str) -> Result<ParquetRecordBatchReaderBuilder<File>, DatasetError> {
-    let opened = File::open(path).map_err(DatasetError::io(path, "open it"))?;
+    let opened = pba_files::open(path).map_err(DatasetError::io(path, "open it"))?;
     parquet_pages::check_footer(&opened).map_err(|error| damaged(file, error))?;
     // Without the writer's Arrow types, there are fewer types to know: what the columns hold.
     let options = ArrowReaderOptions::new().with_skip_arrow_metadata(true);

@@ -1,18 +1,18 @@
 //! Packed files of others, copied into the cache: only files that no other process writes to are mapped.
 
-use std::fs::File;
 use std::io;
 use std::ops::ControlFlow;
 use std::path::Path;
 
 use pba_types::SplitName;
 
+use crate::decode::image::{Image, decode};
 use crate::error::DatasetError;
 use crate::packed::read;
 use crate::packed::spec::PackSpec;
 use crate::packed::split::Split;
 use crate::packed::target::Progress;
-use crate::packed::write::{self, Packer};
+use crate::packed::write::{self, Measured, Packer};
 
 /// Bytes that are copied before the next question whether to go on.
 const STEP_BYTES: u64 = 64 << 20;
@@ -33,11 +33,7 @@ pub(crate) fn copy(
     split: SplitName,
     progress: &dyn Fn(Progress) -> ControlFlow<()>,
 ) -> Result<(), DatasetError> {
-    let source = File::open(from).map_err(DatasetError::io(from, "open it"))?;
-    let bytes = source.metadata().map_err(DatasetError::io(from, "read it"))?;
-    if !bytes.is_file() {
-        return Err(DatasetError::unreadable(from.display(), "not a packed split: not a file"));
-    }
+    let source = pba_files::open(from).map_err(DatasetError::io(from, "open it"))?;
     let folder = to.parent().unwrap_or(Path::new(""));
     std::fs::create_dir_all(folder).map_err(DatasetError::io(folder, "create the folder"))?;
     let write_error = DatasetError::io(to, "write");
@@ -85,8 +81,23 @@ fn pack_again(
     let source = format!("a packed file of an earlier version, {}", from.display());
     let spec = PackSpec { classes: old.classes().to_vec(), rows: old.len(), source };
     let mut packer = Packer::create(to, old.shape(), spec)?;
+    // Mean and standard deviation are in no digest, and a file of an earlier version has no checksums.
     for row in 0..old.len() {
-        packer.push_row(old.stored(row), old.size(row), old.label(row))?;
+        let (stored, size) = (old.stored(row), old.size(row));
+        let measured = match old.shape() {
+            Some(shape) => Measured::of(shape, stored),
+            None => {
+                let Image { shape, pixels } = decode(stored).map_err(|error| {
+                    DatasetError::unreadable(from.display(), format_args!("row {row}: {error}"))
+                })?;
+                if shape != size {
+                    let reason = format!("row {row}: its image is not of the size that it says");
+                    return Err(DatasetError::unreadable(from.display(), reason));
+                }
+                Measured::of(shape, &pixels)
+            }
+        };
+        packer.push(stored, &measured, old.label(row))?;
         if row % 1024 == 0 {
             told(row, old.len())?;
         }
@@ -95,5 +106,5 @@ fn pack_again(
     if old.is_unreadable() {
         return Err(DatasetError::unreadable(from.display(), "a part of it could not be read"));
     }
-    packer.finish_with(old.mean(), old.std())
+    packer.finish()
 }

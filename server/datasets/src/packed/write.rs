@@ -191,17 +191,8 @@ impl Packer {
     /// When pixels are not of the size of all images, an encoded image is longer than
     /// [`ENCODED_BYTES_MAX`], or there are more rows than `spec` said.
     pub fn push(&mut self, image: &[u8], measured: &Measured, label: i64) -> Result<(), DatasetError> {
+        let size = measured.size;
         self.moments.add(&measured.moments);
-        self.push_row(image, measured.size, label)
-    }
-
-    /// The same without what takes the pixels to know, for [`Packer::finish_with`].
-    pub(crate) fn push_row(
-        &mut self,
-        image: &[u8],
-        size: ImageShape,
-        label: i64,
-    ) -> Result<(), DatasetError> {
         self.spec.check_row(self.rows, label)?;
         match self.shape {
             Some(shape) => {
@@ -271,13 +262,8 @@ impl Packer {
     ///
     /// # Panics
     /// When there were fewer rows than `spec` said.
-    pub fn finish(self) -> Result<(), DatasetError> {
+    pub fn finish(mut self) -> Result<(), DatasetError> {
         let (mean, std) = self.moments.mean_and_std();
-        self.finish_with(mean, std)
-    }
-
-    /// The same with the mean and standard deviation of the pixels.
-    pub(crate) fn finish_with(mut self, mean: [f64; 3], std: [f64; 3]) -> Result<(), DatasetError> {
         assert_eq!(self.rows, self.spec.rows, "rows pushed");
         if !self.labels.is_empty() {
             self.write_batch()?;

@@ -217,10 +217,33 @@ fn files_of_an_earlier_version_are_packed_again() {
     for split in [train, test] {
         split.check_all(&go_on).unwrap();
     }
+    // What is in no digest is measured again.
+    let (file, mean) = (folder.path().join("train.arrow"), split(&dataset, SplitName::Train).mean());
+    let mut bytes = std::fs::read(&file).unwrap();
+    let at = bytes.windows(8).position(|window| window == b"pba.mean").unwrap();
+    let digit = bytes[..at].windows(3).rposition(|text| text == b"[0.").unwrap() + 3;
+    bytes[digit] ^= 1;
+    std::fs::write(&file, bytes).unwrap();
+    assert_eq!(split(&opened(folder.path(), cache.path()).unwrap(), SplitName::Train).mean(), mean);
     // Damage is found by the digest.
     flip(&folder.path().join("train.arrow"), &images[3], 0);
     let refused = failure(&opened(folder.path(), cache.path()).unwrap(), SplitName::Train);
     assert!(refused.contains("damaged: its digest is ") && refused.contains(", and it says "), "{refused}");
+}
+
+/// A pipe would be waited for, and a split that is passed over would go unnoticed.
+#[test]
+fn what_is_no_file_is_refused_at_once() {
+    for name in ["train.arrow", "train.parquet"] {
+        let (folder, cache) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let made = std::process::Command::new("mkfifo").arg(folder.path().join(name)).status().unwrap();
+        assert!(made.success());
+        let refused = match opened(folder.path(), cache.path()) {
+            Ok(dataset) => failure(&dataset, SplitName::Train),
+            Err(error) => error.to_string(),
+        };
+        assert!(refused.contains("not a regular file"), "{name}: {refused}");
+    }
 }
 
 #[test]

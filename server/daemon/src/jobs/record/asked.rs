@@ -26,8 +26,10 @@ impl<K: Run> Record<K> {
                 }
                 JobState::Running => {
                     // The supervisor ends the trainer and then sets the state.
-                    let entry = self.live().timed();
-                    let before = entry.clone();
+                    let (entry, before) = {
+                        let live = self.live();
+                        (live.timed(), live.stored())
+                    };
                     self.save_or_undo(&Entry { state: JobState::Cancelled, ..entry }, &before)?;
                     self.live().is_cancelled = true;
                     self.cancelled.notify_one();

@@ -270,12 +270,15 @@ impl<K: Run> Record<K> {
         }
         let finishing = !state.is_final() && live.is_finishing;
         let training = spec.training();
+        let (changed, notes): (Vec<&str>, Vec<String>) = live.notes(registry).into_iter().unzip();
+        let mut results = K::results(live.job.as_ref(), &spec, state == JobState::Done);
+        K::withhold(&mut results, &changed);
         JobAnswer {
             id: self.id.clone(),
             state,
             epoch: live.job.as_ref().map_or(0, K::epoch),
             epochs: spec.epochs(),
-            results: K::results(live.job.as_ref(), &spec, state == JobState::Done),
+            results,
             seconds: (live.seconds() * 10.0).round() / 10.0,
             error,
             dataset: training.dataset.clone(),
@@ -285,7 +288,7 @@ impl<K: Run> Record<K> {
             waiting: live.waiting.clone().filter(|_| !state.is_final()),
             finishing,
             follows,
-            notes: live.notes(registry),
+            notes,
             spec,
         }
     }
@@ -320,17 +323,15 @@ impl<K: Run> Record<K> {
         }
     }
 
-    /// The whole journal, from the disk, for which it waits.
+    /// The journal, from the disk, for which it waits: the lines that are as they were written, and which are not.
     ///
     /// # Errors
-    /// When it cannot be read, or lines of it are not as they were written.
-    pub(crate) fn journal(&self) -> Result<Vec<String>, Error> {
+    /// When it cannot be read.
+    pub(crate) fn journal(&self) -> Result<(Vec<String>, Option<Missing>), Error> {
         let last = self.live().journal.count();
         let lines = self.lines_on_disk(&mut Mark::default(), 0, last, usize::MAX)?;
-        match lines.len() + 1 {
-            first if first > last => Ok(lines),
-            first => Err(Error::internal(Missing { first, last })),
-        }
+        let first = lines.len() + 1;
+        Ok((lines, (first <= last).then_some(Missing { first, last })))
     }
 
     /// Its progress, as last reported by the trainer.
@@ -523,6 +524,18 @@ mod tests {
         assert_eq!(lines(&record).unwrap_err().cause, Cause::NotFound);
         let read = Record::<Search>::open(other.directory(), &DataLock::of_test(folder.path())).unwrap();
         assert_eq!((read.state(), read.error()), (JobState::Running, None));
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_cancel_stays_on_disk_until_its_trainer_has_ended() {
+        let folder = tempfile::tempdir().unwrap();
+        let lock = DataLock::of_test(folder.path());
+        let record = begun(folder.path(), &lock);
+        let on_disk = || Record::<Search>::open(record.directory(), &lock).unwrap().state();
+        record.cancel().unwrap();
+        assert_eq!((record.state(), on_disk()), (JobState::Running, JobState::Cancelled));
+        record.schedule_removed(true).unwrap();
+        assert_eq!((record.state(), on_disk()), (JobState::Running, JobState::Cancelled));
     }
 
     #[tokio::test(flavor = "multi_thread")]

@@ -55,9 +55,9 @@ impl<K: Run> Live<K> {
         learned.into_iter().chain(asked)
     }
 
-    /// What became of its schedules in the registry.
-    pub(super) fn notes(&self, registry: &Registry) -> Vec<String> {
-        let note = |(name, digest, how): (&str, String, _)| {
+    /// What became of its schedules in the registry: the names of those that are others now, and for each a note.
+    pub(super) fn notes(&self, registry: &Registry) -> Vec<(&str, String)> {
+        let note = |(name, digest, how)| {
             let change = match registry.get(name) {
                 Ok(found) if found.digest().to_string() == digest => return None,
                 Ok(found) => format!("was replaced since: it now has the digest {}", found.digest()),
@@ -66,7 +66,10 @@ impl<K: Run> Live<K> {
                 Err(error) => format!("has no clear name since: {}", error.detail),
             };
             let job = K::JOB.name;
-            Some(format!("schedule {name:?} {change}; this {job} {how} the one with the digest {digest}"))
+            Some((
+                name,
+                format!("schedule {name:?} {change}; this {job} {how} the one with the digest {digest}"),
+            ))
         };
         self.schedules().filter_map(note).collect()
     }

@@ -23,10 +23,13 @@ impl<K: Run> Record<K> {
     /// # Errors
     /// When the disk does not take it. Then nothing has changed.
     pub(super) fn store(&self, change: impl FnOnce(&mut Entry<K::Spec>)) -> Result<(), Error> {
-        let before = self.live().entry.clone();
-        let mut entry = before.clone();
+        let (mut entry, before) = {
+            let live = self.live();
+            (live.entry.clone(), live.stored())
+        };
         change(&mut entry);
-        self.save_or_undo(&entry, &before)?;
+        let stored = self.live().stored_as(entry.clone());
+        self.save_or_undo(&stored, &before)?;
         self.live().entry = entry;
         self.changed();
         Ok(())
@@ -87,7 +90,11 @@ impl<K: Run> Record<K> {
 impl<K: Run> Live<K> {
     /// The entry for the disk: once it is cancelled, no later one may run it again.
     pub(super) fn stored(&self) -> Entry<K::Spec> {
-        let mut entry = self.entry.clone();
+        self.stored_as(self.entry.clone())
+    }
+
+    /// The same of another entry.
+    fn stored_as(&self, mut entry: Entry<K::Spec>) -> Entry<K::Spec> {
         if self.is_cancelled {
             entry.state = JobState::Cancelled;
         }
