@@ -19,6 +19,7 @@ pub mod power_loss;
 pub mod proxy;
 pub mod search;
 pub mod server;
+pub mod slow_file;
 pub mod tls;
 pub mod xml;
 

@@ -91,16 +91,23 @@ fn jobs_say_what_they_were_requested_with() {
     give(&server, "mine", "cifar10-pba");
     let requested = digest(&server, "/v1/schedules/mine");
     server.start_job("evaluations", &evaluation(json!({ "schedule": "mine", "epochs": 1 })));
-    server
-        .start_job("comparisons", &comparison(json!({ "arms": ["none", "mine"], "epochs": 1, "seeds": 1 })));
+    let arms = json!({ "arms": ["random:1", "mine"], "epochs": 1, "seeds": 1 });
+    server.start_job("comparisons", &comparison(arms));
     let jobs = ["evaluations", "comparisons"];
     for kind in jobs {
         assert_eq!(server.wait_for_job(kind, "small", "done").get("notes"), None);
     }
+    let compared = server.job("comparisons", "small");
+    assert_eq!((&compared["recommended"], compared["stream_command"].is_string()), (&json!("mine"), true));
     replace(&server, "mine");
     let other = digest(&server, "/v1/schedules/mine");
     let parts = ["was replaced since", &other, "was requested with", &requested];
     let check = |server: &Server| {
+        assert_eq!(
+            server.job("comparisons", "small").get("stream_command"),
+            None,
+            "it would stream another one"
+        );
         for kind in jobs {
             noted(&server.job(kind, "small"), "mine", &parts);
         }

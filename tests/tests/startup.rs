@@ -10,40 +10,18 @@ use std::time::Duration;
 use pba_tests::proxy::Cut;
 use pba_tests::search::{Script, spec};
 use pba_tests::server::{Process, data_folder, empty_data_folder};
+use pba_tests::slow_file::SlowFile;
 use pba_tests::{CuttingProxy, PATIENCE, Pba, Server, binary, parquet_files, pba, wait_for};
 use pba_wire::Problem;
-use rustix::fs::{Mode, OFlags};
 use serde_json::{Value, json};
-use tempfile::TempDir;
-
-/// A dataset that is being read for as long as the test wants: a pipe that nothing is written to.
-struct Slow(TempDir);
-
-impl Slow {
-    fn new() -> Slow {
-        let folder = tempfile::tempdir().unwrap();
-        assert!(Command::new("mkfifo").arg(folder.path().join("pipe")).status().unwrap().success());
-        Slow(folder)
-    }
-
-    fn flag(&self) -> String {
-        format!("slow={}", self.0.path().join("pipe").display())
-    }
-
-    /// Ends the pipe; its reader then finds it empty.
-    fn end(&self) {
-        wait_for("the reader of the pipe", || {
-            let flags = OFlags::WRONLY | OFlags::NONBLOCK;
-            rustix::fs::open(self.0.path().join("pipe"), flags, Mode::empty()).ok()
-        });
-    }
-}
 
 /// A server that imports a slow dataset, and its Unix socket.
-fn importing(data: &Path, slow: &Slow, flags: &[&str]) -> (Process, PathBuf) {
+fn importing(data: &Path, slow: &SlowFile, flags: &[&str]) -> (Process, PathBuf) {
     let socket = data.join("pba.sock");
-    let own = ["--socket", socket.to_str().unwrap(), "--dataset", &slow.flag()];
-    let command = Server::command(data, &[&own[..], flags].concat());
+    let dataset = format!("slow={}", slow.path().display());
+    let own = ["--socket", socket.to_str().unwrap(), "--dataset", &dataset];
+    let mut command = Server::command(data, &[&own[..], flags].concat());
+    slow.slow_down(&mut command);
     let process = Process::run(binary::interruptible(&command));
     let line = process.line().expect("the server starts");
     assert!(line.starts_with("listening on http://127.0.0.1:"), "{line}");
@@ -71,7 +49,7 @@ fn ask(socket: &Path, method: &str, target: &str) -> Option<(String, String)> {
 
 #[test]
 fn a_job_waits_for_its_own_dataset_only() {
-    let (data, slow, script) = (data_folder(), Slow::new(), Script::idles());
+    let (data, slow, script) = (data_folder(), SlowFile::new(), Script::idles());
     let folder = tempfile::tempdir().unwrap();
     parquet_files::write(&folder.path().join("train.parquet"), &parquet_files::images(2000));
     let flag = format!("slow={}", folder.path().display());
@@ -92,7 +70,7 @@ fn a_job_waits_for_its_own_dataset_only() {
 
 #[test]
 fn while_a_dataset_is_imported_the_others_are_served() {
-    let (data, slow) = (data_folder(), Slow::new());
+    let (data, slow) = (data_folder(), SlowFile::new());
     let (_process, socket) = importing(data.path(), &slow, &[]);
     let server = format!("unix:{}", socket.display());
     for target in ["/livez", "/", "/metrics", "/openapi.json", "/v1/schedules/svhn-pba"] {
@@ -121,7 +99,7 @@ fn while_a_dataset_is_imported_the_others_are_served() {
     slow.end();
     wait_for("the import to end", || (state() != "importing").then_some(()));
     let shown = pba(&["dataset", "show", "slow", "--server", &server]).json();
-    assert_eq!(shown["state"], "failed", "a pipe without a byte is no dataset");
+    assert_eq!(shown["state"], "failed", "a file without a byte is no dataset");
     assert!(shown["error"].is_string(), "{shown}");
     let (head, _) = ask(&socket, "GET", "/readyz").unwrap();
     assert!(head.starts_with("HTTP/1.1 200 "), "{head}");
@@ -131,7 +109,7 @@ fn while_a_dataset_is_imported_the_others_are_served() {
 fn signals_end_a_server_that_imports() {
     let data = data_folder();
     for name in ["INT", "TERM"] {
-        let slow = Slow::new();
+        let slow = SlowFile::new();
         let (mut process, _) = importing(data.path(), &slow, &[]);
         process.signal(name);
         assert_eq!(process.wait().code(), Some(0), "{name}");
@@ -140,7 +118,7 @@ fn signals_end_a_server_that_imports() {
 
 #[test]
 fn whoever_wants_images_waits_for_the_dataset() {
-    let (data, slow) = (data_folder(), Slow::new());
+    let (data, slow) = (data_folder(), SlowFile::new());
     let (_process, socket) = importing(data.path(), &slow, &[]);
     let server = format!("unix:{}", socket.display());
     let run = |arguments: &[&str]| {
@@ -169,7 +147,7 @@ fn whoever_wants_images_waits_for_the_dataset() {
 
 #[test]
 fn a_replica_that_is_ready_is_not_waited_for() {
-    let (data, slow) = (data_folder(), Slow::new());
+    let (data, slow) = (data_folder(), SlowFile::new());
     let (_process, socket) = importing(data.path(), &slow, &[]);
     let folder = tempfile::tempdir().unwrap();
     parquet_files::write(&folder.path().join("test.parquet"), &parquet_files::images(2000));

@@ -312,6 +312,19 @@ mod tests {
     }
 
     #[test]
+    fn a_command_is_withheld_if_it_names_another_schedule_by_now() {
+        let shown = |recommended: &str, changed: &[&str]| {
+            let mut results = Comparison::results(None, &spec(r#"{"arms": ["none", "mine"]}"#), true);
+            results.recommended = Some(recommended.to_owned());
+            results.stream_command = Some("pba stream".to_owned());
+            Comparison::withhold(&mut results, changed);
+            results.stream_command.is_some()
+        };
+        assert!(shown("none", &["mine"]) && shown("mine", &["other"]) && shown("mine", &[]));
+        assert!(!shown("mine", &["other", "mine"]) && !shown("mine@shuffled", &["mine"]));
+    }
+
+    #[test]
     fn every_arm_is_trained_with_every_seed_once() {
         let spec = spec(r#"{"arms": ["none", "a", "b"], "seeds": 5, "at_once": 4, "epochs": 7}"#);
         let rounds = rounds(&spec);

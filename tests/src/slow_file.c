@@ -1,0 +1,43 @@
+/* A file that is slow. Preloaded into a process, has it wait where it opens the file that SLOW_FILE names, until the pipe
+ * that SLOW_PIPE names has a writer. */
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <fcntl.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/types.h>
+#include <unistd.h>
+
+typedef int opens(const char *path, int flags, ...);
+
+static int opened(const char *name, const char *path, int flags, mode_t mode) {
+    opens *system = (opens *)dlsym(RTLD_NEXT, name);
+    const char *slow = getenv("SLOW_FILE"), *pipe = getenv("SLOW_PIPE");
+    if (slow && pipe && !strcmp(path, slow)) {
+        int end = system(pipe, O_RDONLY | O_CLOEXEC);
+        if (end >= 0)
+            close(end);
+    }
+    return system(path, flags, mode);
+}
+
+static mode_t mode_of(int flags, va_list arguments) {
+    return flags & (O_CREAT | O_TMPFILE) ? va_arg(arguments, mode_t) : 0;
+}
+
+int open(const char *path, int flags, ...) {
+    va_list arguments;
+    va_start(arguments, flags);
+    mode_t mode = mode_of(flags, arguments);
+    va_end(arguments);
+    return opened("open", path, flags, mode);
+}
+
+int open64(const char *path, int flags, ...) {
+    va_list arguments;
+    va_start(arguments, flags);
+    mode_t mode = mode_of(flags, arguments);
+    va_end(arguments);
+    return opened("open64", path, flags, mode);
+}
