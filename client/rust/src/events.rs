@@ -104,7 +104,11 @@ impl Events {
             let failure = match read {
                 Ok(()) => continue,
                 // A busy one was restarted, and opens its datasets; one that does not host the jobs may take over.
-                Err(error) if error.is_passing() || error.is_busy() || is_no_host(&error) => error,
+                Err(error)
+                    if error.is_passing() || error.is_busy() || is_no_host(&error) || is_altered(&error) =>
+                {
+                    error
+                }
                 Err(error) => return Err(error),
             };
             self.response = None;
@@ -218,6 +222,11 @@ fn follows(last: Option<&str>, id: &str, kind: &str, data: &Value) -> bool {
         _ => line,
     };
     first == seen + 1 && line > seen
+}
+
+/// Whether a server refuses an id that is none of its own: it was changed on its way.
+fn is_altered(error: &ClientError) -> bool {
+    matches!(error, ClientError::Refused(problem) if problem.parameter.as_deref() == Some("Last-Event-ID"))
 }
 
 /// Whether a server refuses as it does not host the jobs.

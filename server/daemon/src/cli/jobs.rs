@@ -237,7 +237,11 @@ pub(crate) async fn run<S: Shown>(remote: &Remote, command: Command) -> anyhow::
         Command::Show { id } => one::<S>(remote, Method::GET, &id, "").await?,
         Command::Cancel { id } => one::<S>(remote, Method::DELETE, &id, "").await?,
         Command::Resume { id } => one::<S>(remote, Method::POST, &id, "/resume").await?,
-        Command::Remove { id } => one::<S>(remote, Method::POST, &id, "/remove").await?,
+        Command::Remove { id } => {
+            let answer = one::<S>(remote, Method::POST, &id, "/remove").await?;
+            remote.print(remote.document(&answer)?, format_args!("removed {} {id}", S::Run::JOB.name));
+            return Ok(None);
+        }
     };
     if remote.json {
         output::json(&remote.document(&answer)?);
