@@ -21,7 +21,7 @@ impl SlowFile {
     ///
     /// # Panics
     /// When what has processes wait cannot be compiled.
-    pub fn new() -> SlowFile {
+    pub fn create() -> SlowFile {
         let folder = tempfile::tempdir().expect("a folder can be made");
         let of = |name: &str| folder.path().join(name);
         std::fs::write(of("file"), "").expect("a file can be written");

@@ -49,7 +49,7 @@ fn ask(socket: &Path, method: &str, target: &str) -> Option<(String, String)> {
 
 #[test]
 fn a_job_waits_for_its_own_dataset_only() {
-    let (data, slow, script) = (data_folder(), SlowFile::new(), Script::idles());
+    let (data, slow, script) = (data_folder(), SlowFile::create(), Script::idles());
     let folder = tempfile::tempdir().unwrap();
     parquet_files::write(&folder.path().join("train.parquet"), &parquet_files::images(2000));
     let flag = format!("slow={}", folder.path().display());
@@ -70,7 +70,7 @@ fn a_job_waits_for_its_own_dataset_only() {
 
 #[test]
 fn while_a_dataset_is_imported_the_others_are_served() {
-    let (data, slow) = (data_folder(), SlowFile::new());
+    let (data, slow) = (data_folder(), SlowFile::create());
     let (_process, socket) = importing(data.path(), &slow, &[]);
     let server = format!("unix:{}", socket.display());
     for target in ["/livez", "/", "/metrics", "/openapi.json", "/v1/schedules/svhn-pba"] {
@@ -109,7 +109,7 @@ fn while_a_dataset_is_imported_the_others_are_served() {
 fn signals_end_a_server_that_imports() {
     let data = data_folder();
     for name in ["INT", "TERM"] {
-        let slow = SlowFile::new();
+        let slow = SlowFile::create();
         let (mut process, _) = importing(data.path(), &slow, &[]);
         process.signal(name);
         assert_eq!(process.wait().code(), Some(0), "{name}");
@@ -118,7 +118,7 @@ fn signals_end_a_server_that_imports() {
 
 #[test]
 fn whoever_wants_images_waits_for_the_dataset() {
-    let (data, slow) = (data_folder(), SlowFile::new());
+    let (data, slow) = (data_folder(), SlowFile::create());
     let (_process, socket) = importing(data.path(), &slow, &[]);
     let server = format!("unix:{}", socket.display());
     let run = |arguments: &[&str]| {
@@ -147,7 +147,7 @@ fn whoever_wants_images_waits_for_the_dataset() {
 
 #[test]
 fn a_replica_that_is_ready_is_not_waited_for() {
-    let (data, slow) = (data_folder(), SlowFile::new());
+    let (data, slow) = (data_folder(), SlowFile::create());
     let (_process, socket) = importing(data.path(), &slow, &[]);
     let folder = tempfile::tempdir().unwrap();
     parquet_files::write(&folder.path().join("test.parquet"), &parquet_files::images(2000));
