@@ -103,11 +103,8 @@ fn jobs_say_what_they_were_requested_with() {
     let other = digest(&server, "/v1/schedules/mine");
     let parts = ["was replaced since", &other, "was requested with", &requested];
     let check = |server: &Server| {
-        assert_eq!(
-            server.job("comparisons", "small").get("stream_command"),
-            None,
-            "it would stream another one"
-        );
+        let command = &server.job("comparisons", "small")["stream_command"];
+        assert!(command.is_null(), "{command} would stream another one");
         for kind in jobs {
             noted(&server.job(kind, "small"), "mine", &parts);
         }
