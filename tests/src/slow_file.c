@@ -22,22 +22,14 @@ static int opened(const char *name, const char *path, int flags, mode_t mode) {
     return system(path, flags, mode);
 }
 
-static mode_t mode_of(int flags, va_list arguments) {
-    return flags & (O_CREAT | O_TMPFILE) ? va_arg(arguments, mode_t) : 0;
-}
+#define OPENS(name) \
+    int name(const char *path, int flags, ...) { \
+        va_list more; \
+        va_start(more, flags); \
+        mode_t mode = flags & (O_CREAT | O_TMPFILE) ? va_arg(more, mode_t) : 0; \
+        va_end(more); \
+        return opened(#name, path, flags, mode); \
+    }
 
-int open(const char *path, int flags, ...) {
-    va_list arguments;
-    va_start(arguments, flags);
-    mode_t mode = mode_of(flags, arguments);
-    va_end(arguments);
-    return opened("open", path, flags, mode);
-}
-
-int open64(const char *path, int flags, ...) {
-    va_list arguments;
-    va_start(arguments, flags);
-    mode_t mode = mode_of(flags, arguments);
-    va_end(arguments);
-    return opened("open64", path, flags, mode);
-}
+OPENS(open)
+OPENS(open64)

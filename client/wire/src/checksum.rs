@@ -1,4 +1,4 @@
-//! Checksums of the messages of a stream.
+//! Checksums of what travels: the messages of a stream, other answers, server-sent events, and requests.
 //!
 //! Each message of a plain stream carries a checksum: the schema in its metadata, a batch in the custom
 //! metadata of its message, both under [`KEY`]. It is

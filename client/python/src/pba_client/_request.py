@@ -6,7 +6,6 @@ import re
 from typing import Any, Dict, Optional, Sequence, Tuple, Union
 from urllib.parse import quote, urlencode
 
-
 ARROW_STREAM = "application/vnd.apache.arrow.stream"
 
 Shard = Union[str, Tuple[int, int]]

@@ -56,28 +56,25 @@ pub(crate) fn copy(
     let file = replacement.file().try_clone().map_err(&write_error)?;
     let copied = read::open_file(file, from)?;
     told(0, copied.len())?;
+    // It is read twice: a file of others may have the right checksums, and not be what its digest says.
+    let told = |rows| progress(Progress { split, rows_done: rows / 2, rows_total: copied.len() });
     if copied.head.place.is_none() {
         return pack_again(&copied, from, to, &told);
     }
-    // It is read twice: a file of others may have the right checksums, and not be what its digest says.
-    let told = |rows| match told(rows / 2, copied.len()) {
-        Ok(()) => ControlFlow::Continue(()),
-        Err(_) => ControlFlow::Break(()),
-    };
     copied.check_all(&told)?;
     copied.check_digest(&|rows| told(copied.len() + rows))?;
     read::put_place(&copied, to).map_err(&write_error)?;
     replacement.commit().map_err(&write_error)
 }
 
-/// Packs the rows of a file of an earlier version once more.
+/// Packs the rows of a file of an earlier version once more, which is read twice as well.
 fn pack_again(
     old: &Split,
     from: &Path,
     to: &Path,
-    told: &dyn Fn(u64, u64) -> Result<(), DatasetError>,
+    told: &dyn Fn(u64) -> ControlFlow<()>,
 ) -> Result<(), DatasetError> {
-    old.check_digest(&|_| ControlFlow::Continue(()))?;
+    old.check_digest(told)?;
     let source = format!("a packed file of an earlier version, {}", from.display());
     let spec = PackSpec { classes: old.classes().to_vec(), rows: old.len(), source };
     let mut packer = Packer::create(to, old.shape(), spec)?;
@@ -98,11 +95,10 @@ fn pack_again(
             }
         };
         packer.push(stored, &measured, old.label(row))?;
-        if row % 1024 == 0 {
-            told(row, old.len())?;
+        if row % 1024 == 0 && told(old.len() + row).is_break() {
+            return Err(DatasetError::Cancelled);
         }
     }
-    told(old.len(), old.len())?;
     if old.is_unreadable() {
         return Err(DatasetError::unreadable(from.display(), "a part of it could not be read"));
     }
