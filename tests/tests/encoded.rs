@@ -109,7 +109,8 @@ fn a_base_that_makes_no_batches_is_told_at_the_import_and_one_that_is_not_known_
     );
     std::fs::write(&config, text).unwrap();
     let server = Server::start_on(std::sync::Arc::clone(&data), &["--config", config.to_str().unwrap()]);
-    assert!(server.process.stderr().contains("its images differ in size"), "{}", server.process.stderr());
+    let is_told = || server.process.stderr().contains("its images differ in size").then_some(());
+    pba_tests::wait_for("the log to tell of the base", is_told);
     assert_eq!(server.get("/v1/datasets/photos").json()["base"], "flip");
     let failed = server.get("/v1/datasets/broken").json();
     assert_eq!((&failed["state"], &failed["base"]), (&"failed".into(), &serde_json::Value::Null));
@@ -317,16 +318,16 @@ fn an_image_damaged_after_packing_breaks_its_stream_visibly() {
 #[test]
 fn a_bad_image_is_named_by_its_file() {
     let folder = photos();
-    std::fs::write(folder.path().join("train/grey/broken.jpg"), &image("gray.jpg")[..200]).unwrap();
+    std::fs::write(folder.path().join("test/grey/broken.jpg"), &image("gray.jpg")[..200]).unwrap();
     let server = serve(&folder, &[]);
-    let answer = server.get("/v1/datasets/photos/epochs/0/batches");
+    let answer = server.get("/v1/datasets/photos/epochs/0/batches?split=test");
     assert_eq!(answer.status, 422);
     assert!(
-        answer.problem().detail.contains("train/grey/broken.jpg: image does not decode"),
+        answer.problem().detail.contains("test/grey/broken.jpg: image does not decode"),
         "{}",
         answer.text()
     );
-    assert_eq!(server.epoch("photos/epochs/0/batches?split=test").indices().len(), 12);
+    assert_eq!(server.epoch(REQUEST).indices().len(), 12);
     server.assert_healthy();
 }
 

@@ -63,3 +63,41 @@ fn a_source_that_is_edited_without_a_trace_is_imported_again() {
     assert_ne!(after, before, "the edit was not noticed");
     server.assert_healthy();
 }
+
+/// What a split is augmented and normalised with does not change with which of the other splits can be read.
+#[test]
+fn no_split_that_fails_changes_pixels_of_the_others() {
+    let source = tempfile::tempdir().unwrap();
+    let write = |split: &str, side: u32| {
+        let images: Vec<Vec<u8>> = (0..20).map(|image| parquet_files::png(side, side, image)).collect();
+        parquet_files::write(&source.path().join(format!("{split}.parquet")), &images);
+    };
+    let dataset = format!("mine={}", source.path().display());
+    let target = |split: &str| format!("mine/epochs/0/batches?schedule=none&split={split}");
+    let break_split = |split: &str| {
+        std::fs::write(source.path().join(format!("{split}.parquet")), "no images").unwrap();
+    };
+    write("train", 32);
+    write("test", 48);
+    let server = Server::start(&["--dataset", &dataset]);
+    let whole = ["train", "test"].map(|split| server.epoch(&target(split)).bytes);
+    drop(server);
+
+    break_split("test");
+    let server = Server::start(&["--dataset", &dataset]);
+    assert!(server.epoch(&target("train")).bytes == whole[0]);
+    drop(server);
+
+    break_split("train");
+    write("test", 48);
+    let server = Server::start(&["--dataset", &dataset]);
+    for base in ["", "&base=identity"] {
+        let refused = server.get(&format!("/v1/datasets/{}{base}", target("test"))).problem();
+        assert_eq!(refused.kind, "urn:pba:problem:broken-dataset");
+        let detail = "split test of dataset \"mine\" is augmented and normalised like its train split, which could not";
+        assert!(refused.detail.starts_with(detail), "{}", refused.detail);
+    }
+    let shown = server.get("/v1/datasets/mine").json();
+    assert_eq!((&shown["base"], &shown["eval_base"]), (&serde_json::Value::Null, &serde_json::Value::Null));
+    server.assert_healthy();
+}

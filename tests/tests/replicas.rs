@@ -81,7 +81,9 @@ fn a_replica_packs_nothing_until_it_is_the_writer() {
     let shown = || replica.get("/v1/datasets/mine").json();
     let (split, error) = (shown()["splits"]["train"].clone(), "the server that writes there has to pack it");
     assert!(split["error"].as_str().unwrap().contains(error), "{}", shown());
-    assert_eq!(shown()["state"], "failed");
+    assert_eq!(shown()["state"], "not-packed");
+    let listed = replica.pba(&["dataset", "list"]);
+    assert!(listed.stdout.contains("not packed yet"), "{}", listed.stdout);
     let target = "/v1/datasets/mine/epochs/0/batches?schedule=none";
     let refused = replica.get(target);
     assert_eq!((refused.status, refused.header("retry-after")), (503, Some("1")), "{}", refused.text());

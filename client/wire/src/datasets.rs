@@ -34,14 +34,14 @@ pub struct Dataset {
     /// Progress of its import, while it is being imported.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub progress: Option<ImportProgress>,
-    /// Reason of the failure, if no split can be streamed; the first damage, if it is damaged.
+    /// Why no split can be streamed, if none can; the first damage, if it is damaged.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
 }
 
 /// Whether a dataset can be streamed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "lowercase")]
+#[serde(rename_all = "kebab-case")]
 pub enum DatasetState {
     /// It is being read, and packed unless it already was.
     Importing,
@@ -49,6 +49,8 @@ pub enum DatasetState {
     Ready,
     /// Packed files of it are damaged; what needs no damaged sample can be streamed.
     Damaged,
+    /// The server that writes to the directory has not packed any of its splits yet, and this one does not.
+    NotPacked,
     /// None of its splits could be read.
     Failed,
 }

@@ -104,7 +104,17 @@ impl ComparisonSpec {
         if self.validates() {
             let (most, of) = match val_images {
                 Some(most) => (most, "the images of the val split".to_owned()),
-                None => (images.saturating_sub(1), format!("of the {images} images of the training split")),
+                None => {
+                    // What is asked for leaves a batch to train on, unless there is none in any case.
+                    let batch = self.training.batch_size;
+                    let is_asked = self.val_size.is_some() && self.train_size.is_none();
+                    let (kept, why) = match is_asked && batch < images {
+                        true => (batch, ", as a batch is left to train on"),
+                        false => (1, ""),
+                    };
+                    let most = images.saturating_sub(kept);
+                    (most, format!("of the {images} images of the training split{why}"))
+                }
             };
             let most_by_default = if val_images.is_some() { most } else { images / 2 };
             let val = self.val_size.unwrap_or(defaults.val_size.min(most_by_default));
@@ -423,6 +433,18 @@ mod tests {
         assert_eq!(refused(r#"{"score": "val", "val_size": 1000}"#), "val_size");
         assert_eq!(refused(r#"{"val_size": 10}"#), "val_size");
         assert_eq!(refused(r#"{"train_size": 100}"#), "batch_size");
+        // Of validation images that leave less than a batch, it is they that are too many.
+        let all_but_a_batch =
+            |val: usize| spec(&format!(r#"{{"score": "val", "val_size": {val}}}"#)).sized(1_000, None);
+        assert_eq!(all_but_a_batch(872).unwrap().train_size, Some(128));
+        assert_eq!(
+            all_but_a_batch(873).unwrap_err().to_string(),
+            "val_size is 873; allowed: 1..=872, of the 1000 images of the training split, as a batch is left to train on"
+        );
+        assert_eq!(
+            spec(r#"{"score": "val", "val_size": 10}"#).sized(100, None).unwrap_err().field,
+            "batch_size"
+        );
     }
 
     /// The largest sets that fit are allowed, and the next larger ones are not.

@@ -64,8 +64,8 @@ impl Base {
         Base { frame: Frame::Full, pad_crop: step(side / 8), flip: true, cutout: step(side / 2) }
     }
 
-    /// The base augmentation of a dataset whose owner chooses none, from the shapes of the images of
-    /// its splits (none for a split whose images differ in size).
+    /// The base augmentation of images to train on whose owner chooses none, from their shape (none if they
+    /// differ in size).
     ///
     /// Images of one size get [`Base::cifar`] in proportion to their shorter side, without the cutout
     /// where that hides what an image shows; images of several sizes get `random_resized_crop:224,flip`,
@@ -74,14 +74,13 @@ impl Base {
     /// ```
     /// use pba_augment::{Base, ImageShape};
     /// let shape = ImageShape { height: 64, width: 96 };
-    /// assert_eq!(Base::of_dataset([Some(shape)], false).to_string(), "pad_crop:8,flip,cutout:32");
+    /// assert_eq!(Base::of_images(Some(shape), false).to_string(), "pad_crop:8,flip,cutout:32");
+    /// assert_eq!(Base::of_images(None, false).to_string(), "random_resized_crop:224,flip");
     /// ```
-    pub fn of_dataset(shapes: impl IntoIterator<Item = Option<ImageShape>>, hidden_by_cutout: bool) -> Base {
-        let mut shapes = shapes.into_iter();
-        let base = match shapes.next() {
-            None => Base::cifar(),
-            Some(Some(shape)) if shapes.all(|other| other == Some(shape)) => Base::for_images(shape),
-            Some(_) => {
+    pub fn of_images(shape: Option<ImageShape>, hidden_by_cutout: bool) -> Base {
+        let base = match shape {
+            Some(shape) => Base::for_images(shape),
+            None => {
                 Base { frame: Frame::RandomResizedCrop(PHOTO_SIDE), flip: true, pad_crop: None, cutout: None }
             }
         };

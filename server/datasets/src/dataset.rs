@@ -63,19 +63,22 @@ impl Dataset {
         self.ready().map(|(_, split)| split.shape())
     }
 
+    /// The split whose images are looked at for what split `name` is augmented and normalised with by default:
+    /// the training split if the dataset has one, readable or not, so that no failure changes a pixel; else itself.
+    pub fn reference(&self, name: SplitName) -> Option<&SplitState> {
+        self.split(SplitName::Train).or_else(|| self.split(name))
+    }
+
     /// Whether a cutout of half the side hides most of what an image shows: the built-in images hold
     /// one small thing each.
     pub fn is_hidden_by_cutout(&self) -> bool {
         self.format == BUILT_IN
     }
 
-    /// What the pixels of split `name` are normalised by: the statistics of the training split when it
-    /// can be read, else the split's own.
+    /// What the pixels of split `name` are normalised by: the statistics of its [reference](Dataset::reference).
+    /// None when there is no such split, or its reference cannot be read.
     pub fn normalization(&self, name: SplitName) -> Option<Normalization> {
-        let of = |name| {
-            let split = self.split(name)?.as_ref().ok()?;
-            Some(Normalization { mean: split.mean(), std: split.std() })
-        };
-        of(SplitName::Train).or_else(|| of(name))
+        let split = self.reference(name)?.as_ref().ok()?;
+        Some(Normalization { mean: split.mean(), std: split.std() })
     }
 }

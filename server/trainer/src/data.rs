@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
 
-use anyhow::{Context, anyhow};
+use anyhow::{Context, anyhow, bail};
 use pba_augment::{
     Base, ImageShape, OpCounts, Permutation, Plan, PlanSpec, Policies, Recipe, RecipeSpec, Scratch,
     hole_color, render_batch,
@@ -68,7 +68,9 @@ pub(crate) fn pictures(dataset: &Dataset, name: SplitName) -> anyhow::Result<Pic
         state.as_ref().map_err(Clone::clone).with_context(|| format!("cannot read the {name} split"))?;
     // All of it will be read anyway, and damage is better found now than in the middle of the training.
     split.check_all(&|_| ControlFlow::Continue(()))?;
-    let Normalization { mean, std } = dataset.normalization(name).expect("the split can be read");
+    let Some(Normalization { mean, std }) = dataset.normalization(name) else {
+        bail!("the {name} split is normalised as the train split is, which cannot be read");
+    };
     let shape = split.shape().ok_or_else(|| {
         anyhow!("the images of the {name} split differ in size, but models train on images of one size")
     })?;
@@ -81,9 +83,12 @@ pub(crate) fn pictures(dataset: &Dataset, name: SplitName) -> anyhow::Result<Pic
     })
 }
 
-/// The base augmentation that a spec asks for; the dataset's own if it names none.
+/// The base augmentation that a spec asks for; if it names none, the own one of a dataset whose training split
+/// can be read.
 pub(crate) fn base(text: Option<&str>, dataset: &Dataset) -> Result<Base, SpecError> {
-    Base::for_training(text, Base::of_dataset(dataset.shapes(), dataset.is_hidden_by_cutout()))
+    let train = dataset.split(SplitName::Train).and_then(|state| state.as_ref().ok());
+    let shape = train.and_then(|split| split.shape());
+    Base::for_training(text, Base::of_images(shape, dataset.is_hidden_by_cutout()))
         .map_err(|error| SpecError::new("base", format!("{:?}", text.unwrap_or_default()), error.to_string()))
 }
 

@@ -88,7 +88,7 @@ pub(crate) fn expected(dataset: &Dataset, epoch: u32, request: &EpochRequest) ->
     let name = request.split;
     let split = dataset.split(name).ok_or("no such split")?;
     let split = split.as_ref().map_err(ToString::to_string)?;
-    let normalization = dataset.normalization(name).ok_or("no split can be read")?;
+    let normalization = dataset.normalization(name).ok_or("the training split cannot be read")?;
     let base: Base = request.base.as_deref().ok_or("no base")?.parse().map_err(|error| format!("{error}"))?;
     let policies = match request.schedule.as_deref() {
         None | Some("none" | "identity") => Policies::None,

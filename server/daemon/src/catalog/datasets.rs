@@ -73,10 +73,11 @@ enum State {
     Failed(DatasetError),
 }
 
-/// An open dataset, and its default augmentation.
+/// An open dataset.
 pub(crate) struct Served {
     dataset: Dataset,
-    base: Base,
+    /// Base augmentation chosen by the owner.
+    base: Option<Base>,
 }
 
 impl Catalog {
@@ -285,9 +286,6 @@ impl Catalog {
                     }
                 }
                 self.metrics.cache_bytes.add(bytes(&dataset));
-                let base = entry
-                    .base
-                    .unwrap_or_else(|| Base::of_dataset(dataset.shapes(), dataset.is_hidden_by_cutout()));
                 if let Some(base) = entry.base.filter(|base| base.frame == Frame::Full)
                     && dataset.shapes().any(|shape| shape.is_none())
                 {
@@ -301,7 +299,7 @@ impl Catalog {
                 if !served.is_empty() {
                     tracing::info!(dataset = name, splits = served.join(", "), "the dataset is served");
                 }
-                State::Ready(Arc::new(Served { dataset, base }))
+                State::Ready(Arc::new(Served { dataset, base: entry.base }))
             }
         };
         *entry.state_mut() = state;
@@ -390,7 +388,7 @@ impl Entry {
                 self.base
             }
             State::Failed(error) => {
-                described.state = DatasetState::Failed;
+                described.state = state_of([error]);
                 described.error = Some(error.to_string());
                 self.base
             }
@@ -398,14 +396,15 @@ impl Entry {
                 let splits = &served.dataset.splits;
                 let damage = splits.values().flatten().find_map(|split| split.known_damage());
                 if splits.values().all(|split| split.is_err()) {
-                    described.state = DatasetState::Failed;
+                    described.state = state_of(splits.values().flat_map(|split| split.as_ref().err()));
                 } else if let Some(damage) = damage {
                     described.state = DatasetState::Damaged;
                     described.error = Some(damage.to_string());
                 }
                 described.classes = served.dataset.classes().to_owned();
                 described.splits = splits.iter().map(|(name, state)| (*name, describe(state))).collect();
-                Some(served.base)
+                let first = splits.keys().next();
+                first.and_then(|first| served.own_base(*first).ok())
             }
         };
         described.base = base.map(|base| base.to_string());
@@ -481,8 +480,43 @@ impl Entry {
 
 impl Served {
     /// Default base augmentation of a split.
-    pub(crate) fn base_of(&self, split: SplitName) -> Base {
-        if split == SplitName::Train { self.base } else { self.base.for_evaluation() }
+    ///
+    /// # Errors
+    /// When the owner has chosen none, and the split that it depends on could not be read.
+    pub(crate) fn base_of(&self, split: SplitName) -> Result<Base, Error> {
+        let base = self.own_base(split)?;
+        Ok(if split == SplitName::Train { base } else { base.for_evaluation() })
+    }
+
+    /// Base augmentation to train with on images like those of a split.
+    fn own_base(&self, split: SplitName) -> Result<Base, Error> {
+        match self.base {
+            Some(base) => Ok(base),
+            None => {
+                let shape = self.reference(split)?.shape();
+                Ok(Base::of_images(shape, self.dataset.is_hidden_by_cutout()))
+            }
+        }
+    }
+
+    /// What a split is augmented and normalised like.
+    fn reference(&self, name: SplitName) -> Result<&SplitHandle, Error> {
+        let dataset = &self.dataset.name;
+        match self.dataset.reference(name) {
+            Some(Ok(split)) => Ok(split),
+            Some(Err(error)) => Err(Error::new(
+                cause(error),
+                format!(
+                    "split {name} of dataset {dataset:?} is augmented and normalised like its train split, which could \
+                 not be read: {error}"
+                ),
+            )),
+            None => Err(self.no_split(name)),
+        }
+    }
+
+    fn no_split(&self, name: SplitName) -> Error {
+        Error::not_found("split", name.name(), self.dataset.splits.keys().map(|known| known.name()))
     }
 
     /// Whether it has a split, though it may not be readable.
@@ -493,11 +527,12 @@ impl Served {
     /// A split that can be streamed, and the normalisation of its pixels.
     ///
     /// # Errors
-    /// When the dataset has no such split, or it could not be read.
+    /// When the dataset has no such split, or it or what it is normalised like could not be read.
     pub(crate) fn split(&self, name: SplitName) -> Result<(SplitHandle, Normalization), Error> {
         match self.dataset.split(name) {
             Some(Ok(split)) => {
-                let normalization = self.dataset.normalization(name).expect("the split can be read");
+                self.reference(name)?;
+                let normalization = self.dataset.normalization(name).expect("its reference can be read");
                 Ok((Arc::clone(split), normalization))
             }
             Some(Err(error)) => {
@@ -505,11 +540,17 @@ impl Served {
                 let detail = format!("split {name} of dataset {dataset:?} could not be read: {error}");
                 Err(Error::new(cause(error), detail))
             }
-            None => {
-                let known = self.dataset.splits.keys().map(|known| known.name());
-                Err(Error::not_found("split", name.name(), known))
-            }
+            None => Err(self.no_split(name)),
         }
+    }
+}
+
+/// The state of a dataset of which nothing could be read, for these reasons.
+fn state_of<'a>(errors: impl IntoIterator<Item = &'a DatasetError>) -> DatasetState {
+    let is_not_packed = |error: &DatasetError| matches!(error, DatasetError::NotPacked { .. });
+    match errors.into_iter().all(is_not_packed) {
+        true => DatasetState::NotPacked,
+        false => DatasetState::Failed,
     }
 }
 

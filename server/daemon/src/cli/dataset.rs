@@ -84,7 +84,7 @@ fn row(dataset: &Dataset) -> Vec<String> {
     let names: Vec<&str> = dataset.splits.keys().map(|name| name.name()).collect();
     let samples = |split: &Split| match split {
         Split::Ready(split) => split.samples.to_string(),
-        Split::Failed { .. } => "broken".to_owned(),
+        Split::Failed { .. } => "not readable".to_owned(),
     };
     let images: Vec<String> = dataset.splits.values().map(samples).collect();
     let shape = dataset.splits.values().find_map(|split| match split {
@@ -96,6 +96,7 @@ fn row(dataset: &Dataset) -> Vec<String> {
     });
     let names = match (dataset.state, dataset.progress) {
         (DatasetState::Failed, _) => "broken".to_owned(),
+        (DatasetState::NotPacked, _) => "not packed yet".to_owned(),
         (DatasetState::Importing, Some(ImportProgress { split, rows_done, rows_total })) => {
             format!("importing {split}, {rows_done} of {rows_total}")
         }

@@ -360,7 +360,7 @@ async fn watch<S: Shown>(remote: &Remote, id: &str, mut interrupt: Signal) -> an
                 bar.suspend(|| tracing::warn!("{missing}: what happened there cannot be told"));
             }
             pba_client::RECONNECTING => {
-                tracing::warn!("lost the connection ({}); trying again", event.read::<String>()?);
+                tracing::warn!("{}; trying again", event.read::<String>()?);
             }
             // A later server may tell of more.
             _ => {

@@ -319,7 +319,7 @@ impl<K: Run> Table<K> {
             fields.insert("name".to_owned(), name.into());
         }
         let asked = training.base.as_deref();
-        let base = Base::for_training(asked, served.base_of(SplitName::Train)).map_err(|error| {
+        let base = Base::for_training(asked, served.base_of(SplitName::Train)?).map_err(|error| {
             let allowed = "identity, or pad_crop:N, flip, cutout:N";
             Error::parameter("base", asked.unwrap_or_default(), error.to_string(), allowed)
         })?;

@@ -68,7 +68,7 @@ impl Resolver<'_> {
         let served = self.catalog.get(dataset)?.served()?;
         let (split, Normalization { mean, std }) = served.split(request.split)?;
         let chosen = self.policies(epoch, request)?;
-        let own = served.base_of(request.split);
+        let own = served.base_of(request.split)?;
         let base = base(request, own)?;
         let shape = shape(dataset, request, &base, own, &split)?;
 
