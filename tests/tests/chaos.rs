@@ -41,7 +41,7 @@ macro_rules! kinds {
     };
 }
 
-kinds!(kill connection flip mapped disk power hostile exhaustion leavers replicas stopped clock);
+kinds!(kill connection flip exchange mapped disk power hostile exhaustion leavers replicas stopped clock);
 
 #[test]
 fn clients_that_come_and_go_leave_nothing_behind() {

@@ -289,6 +289,10 @@ mod tests {
         assert_eq!(line, "{\"event\":\"trained\",\"score\":0.25,\"seq\":12,\"xxh3\":\"5f2d4458889f34ba\"}\n");
         let value: serde_json::Value = serde_json::from_str(&line).unwrap();
         assert_eq!((&value["seq"], &value["score"]), (&12.into(), &0.25.into()));
+        let line = line.trim_end();
+        assert_eq!(event(line.as_bytes(), 12).as_deref(), Ok(EVENTS[1]));
+        let (line, reason) = (13, "lines before it are missing".to_owned());
+        assert_eq!(event(kept(EVENTS[1], 12).trim_end().as_bytes(), 13), Err(JournalError { line, reason }));
     }
 
     #[test]

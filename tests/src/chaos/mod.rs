@@ -14,6 +14,7 @@ mod crowd;
 mod daemon;
 pub(crate) mod dice;
 mod disk;
+mod exchanges;
 mod exhaustion;
 mod fault;
 mod flips;
@@ -53,6 +54,7 @@ pub fn kinds() -> Vec<Kind> {
         kill::kind(),
         connection::kind(),
         flips::kind(),
+        exchanges::kind(),
         mapped::kind(),
         disk::kind(),
         power::kind(),

@@ -1,5 +1,5 @@
-//! A proxy before a server, on TCP or a Unix socket, that does to the first answers what is planned. It
-//! passes on descriptors, and so shared memory.
+//! A proxy before a server, on TCP or a Unix socket, that does to the first requests and answers what is planned.
+//! It passes on descriptors, and so shared memory.
 
 use std::collections::VecDeque;
 use std::io::{self, IoSlice, IoSliceMut, Read, Write};
@@ -33,7 +33,7 @@ impl Place {
     }
 }
 
-/// What happens to one connection, after so many bytes of the answer.
+/// What happens to one connection, after so many bytes of the answer, or of the request.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Trouble {
     pub(crate) after: u64,
@@ -54,6 +54,8 @@ pub(crate) enum TroubleKind {
     Silence,
     /// One bit of the next byte is another.
     Flip(u8),
+    /// One bit of the next byte of the request is another.
+    FlipAsked(u8),
 }
 
 /// The proxy. It ends when it is dropped.
@@ -218,21 +220,26 @@ impl Link {
     }
 }
 
-fn forward(shared: &Shared, client: Link, server: Link, trouble: Option<Trouble>) {
+fn forward(shared: &Arc<Shared>, client: Link, server: Link, trouble: Option<Trouble>) {
     let (Ok(mut from_client), Ok(mut to_server)) = (client.another(), server.another()) else { return };
     if let Link::Tcp(socket) = &client {
         let _ = socket.set_nodelay(true);
     }
     let client_left = Arc::new(AtomicBool::new(false));
     let leaves = Arc::clone(&client_left);
+    let (asked, trouble) = match trouble {
+        Some(Trouble { after, kind: TroubleKind::FlipAsked(bit) }) => (Some((after, bit)), None),
+        trouble => (None, trouble),
+    };
+    let asking = Arc::clone(shared);
     std::thread::spawn(move || {
         // Ends when either side closes.
-        let mut bytes = [0; 4096];
-        while let Ok((count @ 1.., descriptors)) = from_client.receive(&mut bytes) {
-            if to_server.pass_on(&bytes[..count], &descriptors).is_err() {
-                break;
-            }
+        if let Some((after, bit)) = asked
+            && pass(&mut from_client, &mut to_server, after)
+        {
+            flip(&asking, &mut from_client, &mut to_server, bit);
         }
+        pass(&mut from_client, &mut to_server, u64::MAX);
         leaves.store(true, Ordering::SeqCst);
         to_server.shutdown(Shutdown::Write);
     });
@@ -258,19 +265,15 @@ fn forward(shared: &Shared, client: Link, server: Link, trouble: Option<Trouble>
                     std::thread::sleep(Duration::from_millis(20));
                 }
             }
-            TroubleKind::Flip(bit) => {
-                let mut byte = [0];
-                if let Ok((1, descriptors)) = from_server.receive(&mut byte) {
-                    shared.done.fetch_add(1, Ordering::SeqCst);
-                    let _ = to_client.pass_on(&[byte[0] ^ (1 << bit)], &descriptors);
-                }
+            TroubleKind::Flip(bit) | TroubleKind::FlipAsked(bit) => {
+                flip(shared, &mut from_server, &mut to_client, bit);
             }
         }
         match trouble.kind {
             TroubleKind::Cut | TroubleKind::Reset | TroubleKind::Delay(_) | TroubleKind::Drip(..) => {
                 shared.done.fetch_add(1, Ordering::SeqCst);
             }
-            TroubleKind::Silence | TroubleKind::Flip(_) => {}
+            TroubleKind::Silence | TroubleKind::Flip(_) | TroubleKind::FlipAsked(_) => {}
         }
         if !matches!(trouble.kind, TroubleKind::Cut | TroubleKind::Reset | TroubleKind::Silence) {
             pass(&mut from_server, &mut to_client, u64::MAX);
@@ -281,6 +284,15 @@ fn forward(shared: &Shared, client: Link, server: Link, trouble: Option<Trouble>
         to_client.reset();
     } else {
         to_client.shutdown(Shutdown::Both);
+    }
+}
+
+/// Passes on a byte with another bit, if one comes.
+fn flip(shared: &Shared, from: &mut Link, to: &mut Link, bit: u8) {
+    let mut byte = [0];
+    if let Ok((1, descriptors)) = from.receive(&mut byte) {
+        shared.done.fetch_add(1, Ordering::SeqCst);
+        let _ = to.pass_on(&[byte[0] ^ (1 << bit)], &descriptors);
     }
 }
 
