@@ -327,7 +327,7 @@ fn a_bad_image_is_named_by_its_file() {
         "{}",
         answer.text()
     );
-    assert_eq!(server.epoch(REQUEST).indices().len(), 12);
+    assert_eq!(server.epoch(REQUEST).indices().len(), 10);
     server.assert_healthy();
 }
 

@@ -504,6 +504,7 @@ mod tests {
         assert_eq!((sized.models(), sized.models_at_once(), sized.epochs()), (5, 5, 10));
         assert_eq!((sized.streams(), sized.train_size()), (Some(3), Some(11)));
         assert_eq!(SearchSpec::schedules_field(), ("schedule", &[][..]));
+        assert!(sized.clone().schedules().is_empty());
     }
 
     #[test]
