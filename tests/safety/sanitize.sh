@@ -24,6 +24,8 @@ cargo "+$nightly" test --locked --target "$target" -p pba-augment -p pba-dataset
 cargo "+$nightly" test --locked --target "$target" -p pba-augment --test levels --test frames --test render --test draws
 cargo "+$nightly" test --locked --target "$target" -p pba-datasets --test all
 cargo "+$nightly" build --locked --target "$target" -p pba-server --bin pba
+# Beside it the trainer, which is not instrumented: requests for jobs are read then, too.
+ln -sf "$PWD/target/debug/pba-trainer" "$CARGO_TARGET_DIR/$target/debug/pba-trainer"
 PBA_BIN="$CARGO_TARGET_DIR/$target/debug/pba" .venv/bin/python -m pytest -q client/python/tests "$@"
 if [ -n "$(ls "$logs")" ]; then
     cat "$logs"/*

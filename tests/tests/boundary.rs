@@ -209,3 +209,18 @@ fn the_socket_is_its_owners_whatever_the_umask() {
         }
     }
 }
+
+/// What is compressed would be read as if it were not.
+#[test]
+fn bodies_come_as_they_are() {
+    let server = Server::start(&[]);
+    let json = ("content-type", "application/json");
+    for coding in ["gzip", "br, gzip"] {
+        let answer = ask(&server, "POST", "/v1/searches", &[json, ("content-encoding", coding)], SPEC);
+        assert_eq!(answer.status, 415, "{coding}: {}", answer.text());
+        let problem = answer.problem();
+        assert_eq!(problem.parameter.as_deref(), Some("content-encoding"), "{problem:?}");
+    }
+    let plain = [json, ("content-encoding", "identity")];
+    assert_eq!(ask(&server, "POST", "/v1/searches", &plain, SPEC).status, 404);
+}

@@ -216,6 +216,18 @@ def test_being_made_costs_nothing(server: Server, batch_size: int) -> None:
         assert len(loader) == len(epoch)
 
 
+def test_integers_of_numpy_are_integers(server: Server) -> None:
+    loader = train(server, batch_size=np.int64(300), seed=np.uint8(7))
+    with loader.epoch(np.int64(3), start=np.int32(2), step=np.int16(1)) as epoch:
+        expected = [batch.index.tolist() for batch in epoch][1:]
+    with loader.epoch(np.int64(3), start=np.int32(2)) as epoch:
+        next(epoch)
+        state = json.loads(json.dumps(loader.state_dict()))
+    again = train(server, batch_size=300, seed=7)
+    again.load_state_dict(state)
+    assert [batch.index.tolist() for batch in again.epoch(3)] == expected
+
+
 def test_states_that_are_none(server: Server) -> None:
     loader = train(server)
     state = loader.state_dict()
@@ -240,6 +252,8 @@ def test_what_is_wrong_is_said_when_it_is_made(server: Server) -> None:
         with pytest.raises(RefusedError) as refusal:
             train(server, batch_size=batch_size)
         assert refusal.value.parameter == "batch_size"
+    with pytest.raises(TypeError, match="batch_size is '7'; expected an integer"):
+        train(server, batch_size="7")
     for rank, world_size in [(2, 2), (-1, 2), ("0", 2), (0, "2"), (0, None)]:
         with pytest.raises(ValueError, match=f"rank is {rank!r} and world_size {world_size!r}; expected"):
             train(server, rank=rank, world_size=world_size)

@@ -65,6 +65,13 @@ def test_planes_are_normalised(server: Server) -> None:
         assert label.tolist() == batch.label.tolist()
 
 
+def test_a_channel_that_never_changes_is_finite(server: Server) -> None:
+    data = dataset(server, channels_first=True, as_dict=False)
+    data.loader.std = np.array([0.25, 0.0, 0.25], np.float32)
+    image, _ = next(iter(data))
+    assert torch.isfinite(image).all()
+
+
 def test_ranks_come_from_torch_distributed(server: Server, tmp_path) -> None:  # type: ignore[no-untyped-def]
     if not torch.distributed.is_available():
         pytest.skip("this torch was built without torch.distributed")

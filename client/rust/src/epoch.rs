@@ -12,7 +12,8 @@ use crate::decoding::{Count, Decoding, announced, columns, text};
 use crate::error::ClientError;
 use crate::messages::Messages;
 use crate::recipes::Recipes;
-use crate::replicas::{Body, ImportWait, Replicas, check_header, pause};
+use crate::replica::{Body, check_header};
+use crate::replicas::{ImportWait, Replicas, pause};
 
 /// What is known of a stream so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -12,7 +12,8 @@ use serde_json::Value;
 
 use crate::address::{Request, segment};
 use crate::error::ClientError;
-use crate::replicas::{Replicas, check_header};
+use crate::replica::check_header;
+use crate::replicas::Replicas;
 
 /// Attempts to reconnect before giving up.
 const ATTEMPTS_MAX: u32 = 8;

@@ -23,6 +23,7 @@ mod events;
 mod messages;
 mod options;
 mod recipes;
+mod replica;
 mod replicas;
 #[cfg(target_os = "linux")]
 mod shared_memory;

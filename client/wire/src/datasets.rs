@@ -24,7 +24,8 @@ pub struct Dataset {
     pub source: String,
     /// Default base augmentation of its training split; null until it is known.
     pub base: Option<String>,
-    /// Default base augmentation of its other splits; null until it is known.
+    /// Default base augmentation of its other splits, or of the first of them that can be streamed; null until it is
+    /// known.
     pub eval_base: Option<String>,
     /// Class names, by label.
     pub classes: Vec<String>,
@@ -51,7 +52,7 @@ pub enum DatasetState {
     Damaged,
     /// The server that writes to the directory has not packed any of its splits yet, and this one does not.
     NotPacked,
-    /// None of its splits could be read.
+    /// None of its splits can be streamed.
     Failed,
 }
 
@@ -73,7 +74,7 @@ pub struct ImportProgress {
 pub enum Split {
     /// It can be streamed.
     Ready(ReadySplit),
-    /// It could not be read.
+    /// It could not be read, or the training split, whose base and normalisation it has, could not be.
     Failed {
         /// Reason of the failure.
         error: String,

@@ -442,7 +442,7 @@ mod tests {
             "val_size is 873; allowed: 1..=872, of the 1000 images of the training split, as a batch is left to train on"
         );
         assert_eq!(
-            spec(r#"{"score": "val", "val_size": 10}"#).sized(100, None).unwrap_err().field,
+            spec(r#"{"score": "val", "val_size": 10}"#).sized(128, None).unwrap_err().field,
             "batch_size"
         );
     }

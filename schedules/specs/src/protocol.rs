@@ -5,9 +5,11 @@
 //! [journal](crate::journal) as they happen, and [reports](Report), which hold clocks and machines
 //! and are not kept.
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::Path;
 
+use pba_types::SplitName;
 use serde::{Deserialize, Serialize};
 
 use crate::fields::SpecError;
@@ -37,6 +39,8 @@ pub mod flags {
     pub const SPEC: &str = "spec";
     /// The dataset: `shapes`, a packed folder, or anything else that can be read.
     pub const DATASET: &str = "dataset";
+    /// What the images of a split must be, `SPLIT=DIGEST`; for each split that the server knows.
+    pub const DIGEST: &str = "digest";
     /// The folder that keeps datasets once they are decoded.
     pub const CACHE: &str = "cache";
     /// The folder of the run.
@@ -140,11 +144,26 @@ pub struct Device {
     pub device: String,
 }
 
+/// The images of a job.
+#[derive(Clone, Copy, Debug)]
+pub struct Images<'a> {
+    /// `shapes`, a packed folder, or anything else that can be read.
+    pub dataset: &'a str,
+    /// The digests of its splits when the job was requested, those that were known: its trainer refuses others.
+    pub digests: &'a BTreeMap<SplitName, String>,
+    /// The folder that keeps datasets once they are decoded.
+    pub cache: &'a Path,
+}
+
 /// The command line of a trainer, without the program.
-pub fn arguments(kind: &JobKind, task: Task<'_>, dataset: &str, cache: &Path) -> Vec<OsString> {
+pub fn arguments(kind: &JobKind, task: Task<'_>, images: Images<'_>) -> Vec<OsString> {
     let flag = |name: &str| OsString::from(format!("--{name}"));
+    let Images { dataset, digests, cache } = images;
     let mut arguments = vec![kind.command.into(), flag(flags::DATASET), dataset.into(), flag(flags::CACHE)];
     arguments.push(cache.into());
+    for (split, digest) in digests {
+        arguments.extend([flag(flags::DIGEST), format!("{split}={digest}").into()]);
+    }
     arguments.push(flag(flags::SPEC));
     match task {
         Task::Check => arguments.extend([flags::STDIN.into(), flag(flags::CHECK)]),
@@ -270,7 +289,8 @@ mod tests {
     #[test]
     fn a_trainer_is_called_by_its_flags() {
         let words = |task| {
-            let arguments = arguments(Evaluation::JOB, task, "shapes", Path::new("/cache"));
+            let images = Images { dataset: "shapes", digests: &BTreeMap::new(), cache: Path::new("/cache") };
+            let arguments = arguments(Evaluation::JOB, task, images);
             arguments.into_iter().map(|word| word.into_string().unwrap()).collect::<Vec<_>>().join(" ")
         };
         let begin = "evaluate --dataset shapes --cache /cache --spec";

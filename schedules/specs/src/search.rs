@@ -163,7 +163,11 @@ impl SearchSpec {
             self.train_size = Some(train);
             return Ok(self);
         }
-        let train = self.train_size.unwrap_or(defaults.train_size.min(images / 2));
+        let (batch, by_default) = (self.training.batch_size, defaults.train_size.min(images / 2));
+        let left = images.saturating_sub(self.val_size.unwrap_or(0));
+        // What is asked for to score with leaves fewer, but no less than a batch.
+        let by_default = if (batch..by_default).contains(&left) { left } else { by_default };
+        let train = self.train_size.unwrap_or(by_default);
         if train == 0 || train >= images {
             let allowed = format!("1..={} of the {images} images of the split", images.saturating_sub(1));
             return Err(SpecError::new("train_size", train, allowed));
@@ -171,8 +175,15 @@ impl SearchSpec {
         let left = images - train;
         let val = self.val_size.unwrap_or(defaults.val_size.min(left));
         if val > left {
-            let allowed =
-                format!("1..={left}, the images of the split ({images}) that train_size ({train}) leaves");
+            let allowed = match self.train_size {
+                Some(_) => {
+                    format!("1..={left}, the images of the split ({images}) that train_size ({train}) leaves")
+                }
+                None => format!(
+                    "1..={}, of the {images} images of the split, as a batch is left to train on",
+                    left.max(images.saturating_sub(batch))
+                ),
+            };
             return Err(SpecError::new("val_size", val, allowed));
         }
         self.training.check_batch_of(train)?;
@@ -478,6 +489,19 @@ mod tests {
         assert_eq!(sized(r#", "train_size": 9"#, 9), refused("train_size"));
         assert_eq!(sized(r#", "train_size": 3, "val_size": 6"#, 9), Ok((3, Some(6))));
         assert_eq!(sized(r#", "train_size": 3, "val_size": 7"#, 9), refused("val_size"));
+        // Those to score with leave fewer to train on, but no less than a batch.
+        assert_eq!(sized(r#", "val_size": 5"#, 9), Ok((4, Some(5))));
+        assert_eq!(sized(r#", "val_size": 6"#, 9), Ok((3, Some(6))));
+        assert_eq!(sized(r#", "val_size": 8"#, 9), Ok((1, Some(8))));
+        let of_three = |val: usize| {
+            let spec = format!(r#"{{"batch_size": 3, "val_size": {val}}}"#);
+            SearchSpec::from_json(&spec).unwrap().sized(9).map_err(|error| error.to_string())
+        };
+        assert_eq!(of_three(6).map(|spec| spec.train_size), Ok(Some(3)));
+        assert_eq!(
+            of_three(7).unwrap_err(),
+            "val_size is 7; allowed: 1..=6, of the 9 images of the split, as a batch is left to train on"
+        );
         let own = r#", "val_split": "val""#;
         assert_eq!(sized(own, 9), Ok((9, None)));
         assert_eq!(sized(own, 0), refused("train_size"));

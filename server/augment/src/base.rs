@@ -104,11 +104,17 @@ impl Base {
     /// `random_resized_crop:224`, and in that proportion for other sides.
     pub fn for_evaluation(self) -> Base {
         let frame = match self.frame {
-            Frame::RandomResizedCrop(side) => {
-                Frame::Resize { shorter: (side * 8 / 7).clamp(side, FRAME_SIDE_MAX), crop: side }
-            }
+            Frame::RandomResizedCrop(side) => return Base::middle(side),
             frame => frame,
         };
+        Base { frame, ..Base::IDENTITY }
+    }
+
+    /// The middle of each image, of any size, at a size that crops to train on have: of 256 pixels 224, and in that
+    /// proportion for other sides.
+    pub fn middle(side: u32) -> Base {
+        let frame =
+            Frame::Resize { shorter: (side * 8 / 7).clamp(side, FRAME_SIDE_MAX.max(side)), crop: side };
         Base { frame, ..Base::IDENTITY }
     }
 

@@ -193,3 +193,13 @@ impl Recipe {
         Address { seed: self.spec.seed, purpose, epoch: self.spec.epoch, item: sample }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn holes_have_the_nearest_byte() {
+        assert_eq!(hole_color([0.0, 0.4981, 1.0]), [0, 127, 255]);
+    }
+}

@@ -46,8 +46,13 @@ impl Dataset {
 
     /// A digest over names and digests of the splits that can be read.
     pub fn digest(&self) -> Digest {
+        self.digest_of(&SplitName::ALL)
+    }
+
+    /// The same of some splits only.
+    pub fn digest_of(&self, names: &[SplitName]) -> Digest {
         let mut text = String::from("pba-dataset/1\n");
-        for (name, split) in self.ready() {
+        for (name, split) in self.ready().filter(|(name, _)| names.contains(name)) {
             text += &format!("{name} {}\n", split.digest());
         }
         Digest::of(text)

@@ -15,7 +15,7 @@ pub enum DatasetError {
     #[error("the import was cancelled")]
     Cancelled,
     /// A split that is not packed, or not as it should be, where this process may pack nothing.
-    #[error("{found}; the server that writes there has to pack it, as it does when it starts")]
+    #[error("{found}; the server that writes there has to pack it, and tells in /v1/datasets how far it is")]
     NotPacked {
         /// What was found, with the packed file.
         found: String,

@@ -1,9 +1,11 @@
 //! What server and trainer say to each other, as text.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
-use pba_search::protocol::{Line, Refusal, Report, Task, arguments, event_name};
+use pba_search::protocol::{Images, Line, Refusal, Report, Task, arguments, event_name};
 use pba_search::{DeviceChoice, Event, Progress, Run, Search, TrainingPlace};
+use pba_types::SplitName;
 
 #[track_caller]
 fn check(line: &Line<Event>, text: &str) {
@@ -54,15 +56,21 @@ fn lines_read_back() {
 
 #[test]
 fn a_trainer_is_called_by_its_flags() {
-    let words = |task| {
-        let arguments = arguments(Search::JOB, task, "shapes", Path::new("/cache"));
+    let digests = BTreeMap::from([(SplitName::Train, "5d".to_owned()), (SplitName::Test, "77".to_owned())]);
+    let words = |task, digests| {
+        let images = Images { dataset: "shapes", digests, cache: Path::new("/cache") };
+        let arguments = arguments(Search::JOB, task, images);
         arguments.into_iter().map(|word| word.into_string().unwrap()).collect::<Vec<_>>().join(" ")
     };
-    assert_eq!(words(Task::Check), "search --dataset shapes --cache /cache --spec - --check");
+    let unknown = &BTreeMap::new();
+    let check = "search --dataset shapes --cache /cache";
+    assert_eq!(words(Task::Check, unknown), format!("{check} --spec - --check"));
+    let with_digests = format!("{check} --digest train=5d --digest test=77 --spec - --check");
+    assert_eq!(words(Task::Check, &digests), with_digests);
     let run = "search --dataset shapes --cache /cache --spec /run/spec.json --dir /run --parent 7";
     let dir = Path::new("/run");
-    assert_eq!(words(Task::Run { dir, parent: 7, auto: None, save_seconds: None }), run);
+    assert_eq!(words(Task::Run { dir, parent: 7, auto: None, save_seconds: None }, unknown), run);
     let auto = Some(DeviceChoice::Cuda(1));
-    let with_all = words(Task::Run { dir, parent: 7, auto, save_seconds: Some(60) });
+    let with_all = words(Task::Run { dir, parent: 7, auto, save_seconds: Some(60) }, unknown);
     assert_eq!(with_all, format!("{run} --auto cuda:1 --save-seconds 60"));
 }

@@ -1,20 +1,18 @@
 //! `pba-trainer bench`: what strategies, streams, precisions and checkpoints cost on a device, as tables.
 
 use std::fs;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use pba_augment::{Base, Policies};
-use pba_datasets::BUILT_IN;
 use pba_schedules::{Op, Policy};
 use pba_search::{ModelName, Precision, SearchSpec, Spec, SpecError, Strategy, Trainer};
 use serde_json::json;
 use tch::Device;
 
 use crate::cpu::threads;
-use crate::data::ScoreSet;
+use crate::data::{ScoreSet, Source};
 use crate::device::{self, Placement};
 use crate::gpu::{cuda, shim};
 use crate::job::Job;
@@ -110,7 +108,7 @@ pub(crate) fn run(mut args: Args) -> anyhow::Result<()> {
     let cache = std::env::temp_dir().join("pba-trainer");
     let as_it_is = |spec, _| Ok(spec);
     let spec = SearchSpec { streams: None, ..spec };
-    let mut job = Job::check(spec, Strategy::Auto, as_it_is, Path::new(BUILT_IN), &cache)?;
+    let mut job = Job::check(spec, Strategy::Auto, as_it_is, &Source::of_built_in(cache))?;
     job.base = Base::cifar();
     tell_of(&job, &args);
     if args.checkpoints {

@@ -13,7 +13,7 @@ use pba_search::{
     Arm, Comparison, ComparisonEvent, ComparisonSpec, Run, RunKey, Score, Spec, SpecError, Stage, Trainer,
 };
 
-use crate::data::{Pictures, ScoreSet, choose, member_seed};
+use crate::data::{Pictures, ScoreSet, Source, choose, member_seed};
 use crate::disk::replace_file;
 use crate::job::Job;
 use crate::population::{Beginning, Population};
@@ -38,7 +38,7 @@ pub(crate) struct Args {
 /// Those of [`check`] and [`compare`].
 pub(crate) fn run(Args { work, dir }: Args) -> anyhow::Result<()> {
     let spec: ComparisonSpec = work.begin()?;
-    let checked = check(spec, &work.dataset, &work.cache(dir.as_deref()))?;
+    let checked = check(spec, &work.source(dir.as_deref()))?;
     match dir {
         Some(dir) if !work.check => {
             compare(&checked, &RunDir::open(&dir, work.patience(), work.save_interval())?)
@@ -57,10 +57,10 @@ struct Checked {
 }
 
 /// Checks everything that can be checked before anything starts; errors as [`Job::check`].
-fn check(spec: ComparisonSpec, dataset: &Path, cache: &Path) -> anyhow::Result<Checked> {
+fn check(spec: ComparisonSpec, source: &Source) -> anyhow::Result<Checked> {
     let (score, validates) = (spec.score, spec.validates());
     let as_it_is = |spec, _| Ok(spec);
-    let mut job = Job::check(spec.clone(), spec.strategy, as_it_is, dataset, cache)?;
+    let mut job = Job::check(spec.clone(), spec.strategy, as_it_is, source)?;
     let has = |split| job.dataset.split(split).is_some();
     let val = (validates && has(SplitName::Val)).then(|| job.scored_on(SplitName::Val)).transpose()?;
     if score == Score::Test && !has(SplitName::Test) {
@@ -82,10 +82,12 @@ fn compare(checked: &Checked, run_dir: &RunDir) -> anyhow::Result<()> {
     let Job { spec, dataset, placement, .. } = &checked.job;
     let trial = Trial::new(checked, &run_dir.path)?;
     let schedule_digests: Vec<Option<String>> = spec.arms.iter().map(|arm| trial.digest(arm)).collect();
+    let scored_on = [(&checked.val, SplitName::Val), (&checked.test, SplitName::Test)];
+    let scored_on = scored_on.into_iter().filter_map(|(pictures, split)| pictures.as_ref().map(|_| split));
     let begun = ComparisonEvent::Comparing {
         spec: Box::new(spec.clone()),
         schedule_digests: schedule_digests.clone(),
-        dataset_digest: dataset.digest().to_string(),
+        dataset_digest: checked.job.digest_with(scored_on).to_string(),
     };
     let (mut comparison, mut journal) = resume::<Comparison>(Some(run_dir), &begun, dataset)?;
     ensure!(

@@ -1,7 +1,8 @@
 //! Images to train on and to score with, and their batches.
 
+use std::collections::BTreeMap;
 use std::ops::ControlFlow;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, anyhow, bail};
@@ -10,6 +11,7 @@ use pba_augment::{
     hole_color, render_batch,
 };
 use pba_datasets::{BUILT_IN, Dataset, Decoded, Normalization, Samples, Split, SplitName};
+use pba_schedules::Digest;
 use pba_schedules::rng::{Address, Purpose};
 use pba_search::SpecError;
 use tch::{Device, Kind, Tensor};
@@ -46,19 +48,38 @@ fn pixels_of(samples: Samples<'_>) -> Decoded<'_> {
     samples.decoded().expect("images of one size are decoded")
 }
 
-/// Opens a dataset: the built-in `shapes`, or one that `pba_datasets::open` reads at a path.
-pub(crate) fn open(path: &Path, cache: &Path) -> anyhow::Result<Dataset> {
-    std::fs::create_dir_all(cache).with_context(|| format!("cannot create the cache {}", cache.display()))?;
-    let go_on = |_| ControlFlow::Continue(());
-    let dataset = if path == Path::new(BUILT_IN) {
-        pba_datasets::shapes(cache, &go_on)?
-    } else {
-        pba_datasets::open("dataset", path, cache, &go_on)?
-    };
-    for (split, found) in &dataset.packed_again {
-        eprintln!("warning: the {split} split was packed again: {found}");
+/// Where the images of a job are.
+pub(crate) struct Source {
+    /// The built-in `shapes`, or what `pba_datasets::open` reads.
+    pub(crate) path: PathBuf,
+    /// The folder that caches decoded datasets.
+    pub(crate) cache: PathBuf,
+    /// What the splits must be, those of which that is known.
+    pub(crate) digests: BTreeMap<SplitName, Digest>,
+}
+
+impl Source {
+    /// Where the built-in images are, once they are drawn.
+    pub(crate) fn of_built_in(cache: PathBuf) -> Source {
+        Source { path: BUILT_IN.into(), cache, digests: BTreeMap::new() }
     }
-    Ok(dataset)
+
+    /// Opens the dataset.
+    pub(crate) fn open(&self) -> anyhow::Result<Dataset> {
+        let Source { path, cache, .. } = self;
+        std::fs::create_dir_all(cache)
+            .with_context(|| format!("cannot create the cache {}", cache.display()))?;
+        let go_on = |_| ControlFlow::Continue(());
+        let dataset = if path == Path::new(BUILT_IN) {
+            pba_datasets::shapes(cache, &go_on)?
+        } else {
+            pba_datasets::open("dataset", path, cache, &go_on)?
+        };
+        for (split, found) in &dataset.packed_again {
+            eprintln!("warning: the {split} split was packed again: {found}");
+        }
+        Ok(dataset)
+    }
 }
 
 /// One split of a dataset, normalised as its training split is.
@@ -310,7 +331,7 @@ mod tests {
     fn a_file_that_is_cut_or_damaged_ends_the_training() {
         use std::io::{Seek, SeekFrom, Write};
         let cache = tempfile::tempdir().unwrap();
-        let dataset = open(Path::new(BUILT_IN), cache.path()).unwrap();
+        let dataset = Source::of_built_in(cache.path().to_owned()).open().unwrap();
         let pictures = pictures(&dataset, SplitName::Train).unwrap();
         let set = TrainSet {
             indices: (0..pictures.images.len()).collect(),

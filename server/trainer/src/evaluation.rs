@@ -1,6 +1,6 @@
 //! `pba-trainer evaluate`: one model from scratch, with or without a schedule, and its test error.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::ensure;
@@ -10,7 +10,7 @@ use pba_schedules::{Ablation, Schedule};
 use pba_search::protocol::flags;
 use pba_search::{Evaluated, Evaluation, EvaluationEvent, EvaluationSpec, Run, SpecError, Strategy, Trainer};
 
-use crate::data::{Pictures, ScoreSet, choose};
+use crate::data::{Pictures, ScoreSet, Source, choose};
 use crate::job::Job;
 use crate::population::{Beginning, Population};
 use crate::report::{self, Meter, number};
@@ -54,7 +54,7 @@ pub(crate) fn run(Args { work, dir, schedule: given }: Args) -> anyhow::Result<(
         Some(name) => Some(schedules::named(name, None)?),
         None => Some(schedules::named(&spec.schedule, dir)?),
     };
-    let checked = check(spec, &work.dataset, &work.cache(dir))?;
+    let checked = check(spec, &work.source(dir))?;
     if work.check {
         return Ok(());
     }
@@ -70,8 +70,8 @@ struct Checked {
 }
 
 /// Checks everything that can be checked before anything starts; errors as [`Job::check`].
-fn check(spec: EvaluationSpec, dataset: &Path, cache: &Path) -> anyhow::Result<Checked> {
-    let job = Job::check(spec, STRATEGY, EvaluationSpec::sized, dataset, cache)?;
+fn check(spec: EvaluationSpec, source: &Source) -> anyhow::Result<Checked> {
+    let job = Job::check(spec, STRATEGY, EvaluationSpec::sized, source)?;
     let has_test = job.dataset.split(SplitName::Test).is_some();
     let tested_on = if has_test { SplitName::Test } else { SplitName::Val };
     if job.dataset.split(tested_on).is_none() {
@@ -99,7 +99,7 @@ fn evaluate(
     let started = EvaluationEvent::Evaluating {
         spec: Box::new(spec.clone()),
         schedule_digest: schedule_digest.clone(),
-        dataset_digest: dataset.digest().to_string(),
+        dataset_digest: job.digest_with([tested_on]).to_string(),
     };
     let (mut evaluation, mut journal) = resume::<Evaluation>(run_dir.as_ref(), &started, dataset)?;
     ensure!(

@@ -1,16 +1,16 @@
 //! A job that is ready to start.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::panic::{self, AssertUnwindSafe};
-use std::path::Path;
 use std::sync::Arc;
 
 use pba_augment::Base;
 use pba_datasets::{Dataset, SplitName};
+use pba_schedules::Digest;
 use pba_search::{DeviceChoice, ModelName, Spec, SpecError, Strategy};
 use tch::{Device, Kind, Tensor};
 
-use crate::data::{self, Pictures};
+use crate::data::{self, Pictures, Source};
 use crate::device::{self, Placement};
 use crate::estimate;
 use crate::gpu::cuda;
@@ -43,10 +43,36 @@ fn fits(model: ModelName, pictures: &Pictures) -> bool {
     fits
 }
 
+/// Checks that images are those that were asked for: the files may have changed since.
+fn check_same<S: Spec>(
+    spec: &S,
+    digests: &BTreeMap<SplitName, Digest>,
+    split: SplitName,
+    pictures: &Pictures,
+) -> Result<(), SpecError> {
+    let found = pictures.images.digest();
+    match digests.get(&split) {
+        Some(expected) if *expected != found => Err(wrong_dataset(
+            spec,
+            format!(
+                "images as they were when the server imported them; those of the {split} split are others by now: \
+                 restore the files, or restart the server, so that it serves what they are, and request it again"
+            ),
+        )),
+        _ => Ok(()),
+    }
+}
+
+fn wrong_dataset<S: Spec>(spec: &S, allowed: String) -> SpecError {
+    SpecError::new("dataset", format!("{:?}", spec.training().dataset), allowed)
+}
+
 /// A job whose spec fits its dataset and this machine.
 pub(crate) struct Job<S> {
     pub(crate) spec: S,
     pub(crate) dataset: Dataset,
+    /// What its splits must be, those of which that is known.
+    digests: BTreeMap<SplitName, Digest>,
     /// The training split.
     pub(crate) pictures: Pictures,
     pub(crate) base: Base,
@@ -63,14 +89,15 @@ impl<S: Spec> Job<S> {
         spec: S,
         strategy: Strategy,
         sized: fn(S, usize) -> Result<S, SpecError>,
-        dataset: &Path,
-        cache: &Path,
+        source: &Source,
     ) -> anyhow::Result<Job<S>> {
         cuda::check_version()?;
         let (choice, precision) = (spec.training().device, spec.training().precision);
         let placement = Placement::new(device::resolve(choice)?, strategy, precision, spec.streams())?;
-        let dataset = data::open(dataset, cache)?;
+        let dataset = source.open()?;
+        let digests = source.digests.clone();
         let pictures = data::pictures(&dataset, SplitName::Train)?;
+        check_same(&spec, &digests, SplitName::Train, &pictures)?;
         let spec = sized(spec, pictures.images.len() as usize)?;
         let base = data::base(spec.training().base.as_deref(), &dataset)?;
         let model = spec.training().model;
@@ -81,7 +108,7 @@ impl<S: Spec> Job<S> {
             );
             return Err(SpecError::new("model", format!("\"{model}\""), allowed).into());
         }
-        Ok(Job { spec, dataset, pictures, base, placement })
+        Ok(Job { spec, dataset, digests, pictures, base, placement })
     }
 
     /// Checks that a CPU can do it in hours, unless that device is asked for. The spec is sized by now.
@@ -99,17 +126,30 @@ impl<S: Spec> Job<S> {
         }
     }
 
+    /// A digest over the training split and those that models are scored on: of other splits, whether they can be read
+    /// or not, nothing depends.
+    pub(crate) fn digest_with(&self, scored_on: impl IntoIterator<Item = SplitName>) -> Digest {
+        let splits: Vec<SplitName> = [SplitName::Train].into_iter().chain(scored_on).collect();
+        self.dataset.digest_of(&splits)
+    }
+
     /// The images of a split that models are scored on.
     ///
     /// # Errors
     /// When it cannot be read, or its images are of another size than those that models train on, or of a
     /// class that these lack.
     pub(crate) fn scored_on(&self, split: SplitName) -> anyhow::Result<Pictures> {
+        let wrong = |allowed: String| wrong_dataset(&self.spec, allowed).into();
+        if let Some(Ok(found)) = self.dataset.split(split)
+            && found.shape().is_none()
+        {
+            return Err(wrong(format!(
+                "one whose images are all of one size; those of the {split} split differ in size"
+            )));
+        }
         let scored = data::pictures(&self.dataset, split)?;
+        check_same(&self.spec, &self.digests, split, &scored)?;
         let (one, other) = (scored.shape, self.pictures.shape);
-        let wrong = |allowed: String| {
-            SpecError::new("dataset", format!("{:?}", self.spec.training().dataset), allowed).into()
-        };
         if one != other {
             return Err(wrong(format!(
                 "one whose images are all of one size; those of the {split} split are {}x{}, those of the train split {}x{}",

@@ -338,6 +338,7 @@ mod tests {
     use pba_search::{SearchSpec, Strategy};
 
     use super::*;
+    use crate::data::Source;
 
     const MEMBERS: u32 = 3;
 
@@ -351,8 +352,8 @@ mod tests {
         let (device, precision) = device.split_once(' ').unwrap_or((device, "auto"));
         let text = text.replace("MODEL", model).replace("DEVICE", device).replace("PRECISION", precision);
         let spec = SearchSpec::from_json(&text).unwrap();
-        let (dataset, cache) = (Path::new("shapes"), std::env::temp_dir().join("pba-trainer"));
-        let job = Job::check(spec, strategy, SearchSpec::sized, dataset, &cache).unwrap();
+        let source = Source::of_built_in(std::env::temp_dir().join("pba-trainer"));
+        let job = Job::check(spec, strategy, SearchSpec::sized, &source).unwrap();
         let scored: Vec<u64> = (64..600).collect();
         let score = ScoreSet::new(&job.pictures, &scored, job.placement.device).unwrap();
         let open = |folder| RunDir::open(folder, Duration::ZERO, Some(Duration::ZERO)).unwrap();

@@ -166,10 +166,13 @@ pub(crate) fn resume<R: Run>(
         let spec = serde_json::to_string(run.spec()).expect("a spec is written as JSON");
         bail!("the job's folder holds another {}: {spec}", R::JOB.name);
     }
+    // Earlier versions took all splits into it that could be read.
     ensure!(
-        there == dataset_digest,
-        "the job's folder holds {} on dataset {there}, but this dataset is {dataset_digest}",
-        R::JOB.one
+        there == dataset_digest || there == dataset.digest().to_string(),
+        "the job's folder holds {} on dataset {there}, but this dataset is {dataset_digest}: its images have changed \
+         since; restore them and resume the {}, or remove it",
+        R::JOB.one,
+        R::JOB.name
     );
     report::tell(&Report::Resumed { epoch: run.epoch(), events });
     Ok((run, journal))

@@ -34,7 +34,7 @@ pub(crate) struct Args {
 pub(crate) fn run(Args { work, dir }: Args) -> anyhow::Result<()> {
     let spec: SearchSpec = work.begin()?;
     let strategy = spec.strategy;
-    let job = Job::check(spec, strategy, SearchSpec::sized, &work.dataset, &work.cache(dir.as_deref()))?;
+    let job = Job::check(spec, strategy, SearchSpec::sized, &work.source(dir.as_deref()))?;
     let checked = check(job)?;
     match dir {
         Some(dir) if !work.check => {
@@ -72,7 +72,8 @@ fn check(mut job: Job<SearchSpec>) -> anyhow::Result<Checked> {
 /// [`signals::Interrupted`] when told to stop; others when it cannot continue.
 fn search(Checked { job, own_val }: Checked, run_dir: RunDir) -> anyhow::Result<()> {
     let Job { spec, dataset, pictures, placement, .. } = &job;
-    let dataset_digest = dataset.digest().to_string();
+    let own = own_val.as_ref().map(|_| SplitName::Val);
+    let dataset_digest = job.digest_with(own).to_string();
     let started = Event::Started { spec: Box::new(spec.clone()), dataset_digest };
     let (mut search, mut journal) = resume::<Search>(Some(&run_dir), &started, dataset)?;
     let (train_size, val_size) = (spec.train_size.unwrap_or(0), spec.val_size.unwrap_or(0));

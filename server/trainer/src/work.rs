@@ -4,9 +4,12 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Context;
+use pba_datasets::SplitName;
+use pba_schedules::Digest;
 use pba_search::protocol::flags;
 use pba_search::{DeviceChoice, Spec};
 
+use crate::data::Source;
 use crate::{device, signals};
 
 /// How long a trainer whose server died may take to exit.
@@ -20,7 +23,10 @@ pub(crate) struct Work {
     spec: String,
     /// The dataset: `shapes`, a packed folder, or a path in any supported format.
     #[arg(long = flags::DATASET)]
-    pub(crate) dataset: PathBuf,
+    dataset: PathBuf,
+    /// What a split must be, so that nothing else is trained on than was asked for; once for each split.
+    #[arg(long = flags::DIGEST, value_name = "SPLIT=DIGEST", value_parser = digest_of_split)]
+    digest: Vec<(SplitName, Digest)>,
     /// Folder that caches decoded datasets [default: cache in the job's folder, or pba-trainer in the
     /// system's folder for temporary files].
     #[arg(long = flags::CACHE)]
@@ -75,12 +81,19 @@ impl Work {
         self.save_seconds.map(|seconds| Duration::from_secs(seconds.into()))
     }
 
-    /// The folder that caches decoded datasets.
-    pub(crate) fn cache(&self, run_dir: Option<&Path>) -> PathBuf {
-        match (&self.cache, run_dir) {
+    /// Where the images are.
+    pub(crate) fn source(&self, run_dir: Option<&Path>) -> Source {
+        let cache = match (&self.cache, run_dir) {
             (Some(cache), _) => cache.clone(),
             (None, Some(run_dir)) => run_dir.join("cache"),
             (None, None) => std::env::temp_dir().join("pba-trainer"),
-        }
+        };
+        Source { path: self.dataset.clone(), cache, digests: self.digest.iter().copied().collect() }
     }
+}
+
+fn digest_of_split(text: &str) -> Result<(SplitName, Digest), String> {
+    let (split, digest) = text.split_once('=').ok_or("expected SPLIT=DIGEST")?;
+    let split = SplitName::named(split).ok_or_else(|| format!("{split:?} is not a split"))?;
+    Ok((split, digest.parse().map_err(|error| format!("{digest:?} is not a digest: {error}"))?))
 }

@@ -11,10 +11,13 @@ use crate::chaos::fault::{Fault, Inject, Kind, outcome};
 use crate::chaos::harm::{Column, Harm, Outcome, Survived, harness};
 use crate::chaos::oracle::{Order, shapes};
 use crate::chaos::readers::Reading;
-use crate::chaos::searching::undisturbed;
+use crate::chaos::searching;
 use crate::chaos::wire::{Place, Trouble, TroubleKind, Wire};
 use crate::search::trainer;
 use crate::server::Process;
+
+/// The search that is looked at.
+const WATCHED: &str = "watched";
 
 pub(super) fn kind() -> Kind {
     Kind {
@@ -50,10 +53,10 @@ impl Stage {
         let flags: Vec<&str> = trainer.iter().flat_map(|trainer| ["--trainer", trainer]).collect();
         let mut server = Launch::new(&flags).start()?;
         if trainer.is_some() {
-            undisturbed(&mut server)?;
+            searching::start(&server, WATCHED)?;
+            searching::ended(&mut server, WATCHED)?;
         }
-        // Another kind may have run the undisturbed search already, on a server of its own.
-        let has_search = server.get("/v1/searches/undisturbed").is_ok_and(|answer| answer.status == 200);
+        let has_search = trainer.is_some();
         let dataset = shapes(server.data.path());
         let folder = tempfile::tempdir().map_err(|error| harness!("{error}"))?;
         Ok(Stage { server, dataset, folder, has_search, changing: Mutex::default() })
@@ -105,7 +108,7 @@ impl Stage {
             &["schedule", "export", "svhn-pba"],
             &["dataset", "list"],
             &["dataset", "show", "shapes"],
-            &["search", "show", "undisturbed", "--json"],
+            &["search", "show", WATCHED, "--json"],
             &["search", "list", "--json"],
         ];
         let known = if self.has_search { &documents[..] } else { &documents[..4] };
@@ -124,7 +127,7 @@ impl Stage {
         let (is_asked, bit) = (dice.once_in(4), dice.below(8) as u8);
         let after = dice.below(if is_asked { 250 } else { 6_000 });
         let of = if is_asked { "the request of events" } else { "events" };
-        let arguments = ["search", "watch", "undisturbed", "--json"];
+        let arguments = ["search", "watch", WATCHED, "--json"];
         outcome(format!("bit {bit} of byte {after} of {of}"), || {
             let wire = self.wire(is_asked, after, bit);
             let mut said = self.pba(&wire.url(), &arguments)?;
@@ -152,14 +155,22 @@ impl Stage {
 
     /// A change is made as it was asked for, or not at all; one that is said to be made is.
     fn of_a_change(&self, dice: &mut Dice, index: u32) -> Outcome {
-        let (removes, is_asked, bit) = (dice.once_in(2), !dice.once_in(3), dice.below(8) as u8);
-        // Names of which one flip makes the other.
+        let (removes, is_asked) = (dice.once_in(2), !dice.once_in(3));
+        // Names of which one bit of the last letter makes the other.
         let (name, other) = (format!("n{index}a"), format!("n{index}c"));
-        let after = dice.below(match (is_asked, removes) {
-            (true, true) => 200,
-            (true, false) => 1_200,
-            (false, _) => 600,
-        });
+        let method = if removes { "DELETE" } else { "PUT" };
+        let last_letter = format!("{method} /v1/schedules/{name}").len() as u64 - 1;
+        let (after, bit) = match is_asked && dice.once_in(3) {
+            true => (last_letter, 1),
+            false => (
+                dice.below(match (is_asked, removes) {
+                    (true, true) => 200,
+                    (true, false) => 1_200,
+                    (false, _) => 400,
+                }),
+                dice.below(8) as u8,
+            ),
+        };
         let (what, way) = match (removes, is_asked) {
             (true, true) => ("removal", "the request"),
             (true, false) => ("removal", "the answer"),
@@ -186,9 +197,9 @@ impl Stage {
             match removes {
                 true => asked.retain(|schedule| schedule.0 != name),
                 false => {
-                    let digest =
-                        before.iter().find(|schedule| schedule.0 == other).map(|found| found.1.clone());
-                    asked.push((name.clone(), digest.ok_or_else(|| harness!("{other} is not there"))?));
+                    let like = before.iter().find(|schedule| schedule.0 == other);
+                    let (_, document) = like.ok_or_else(|| harness!("{other} is not there"))?;
+                    asked.push((name.clone(), document.replace(&other, &name)));
                     asked.sort();
                 }
             }
@@ -216,13 +227,15 @@ impl Stage {
         }
     }
 
-    /// Names and digests of all schedules, in order.
+    /// Names and content of all schedules, in order.
     fn schedules(&self) -> Result<Vec<(String, String)>, Harm> {
-        let answer = self.server.get("/v1/schedules").map_err(|error| Harm::new(Column::Dead, error))?.json();
-        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-        let listed = answer["schedules"].as_array().into_iter().flatten();
-        let mut schedules: Vec<_> =
-            listed.map(|schedule| (text(&schedule["name"]), text(&schedule["digest"]))).collect();
+        let get = |path: &str| self.server.get(path).map_err(|error| Harm::new(Column::Dead, error));
+        let listed = get("/v1/schedules")?.json();
+        let names =
+            listed["schedules"].as_array().into_iter().flatten().filter_map(|entry| entry["name"].as_str());
+        let with_content =
+            names.map(|name| Ok((name.to_owned(), get(&format!("/v1/schedules/{name}"))?.text())));
+        let mut schedules = with_content.collect::<Result<Vec<_>, Harm>>()?;
         schedules.sort();
         Ok(schedules)
     }

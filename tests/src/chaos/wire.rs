@@ -265,9 +265,8 @@ fn forward(shared: &Arc<Shared>, client: Link, server: Link, trouble: Option<Tro
                     std::thread::sleep(Duration::from_millis(20));
                 }
             }
-            TroubleKind::Flip(bit) | TroubleKind::FlipAsked(bit) => {
-                flip(shared, &mut from_server, &mut to_client, bit);
-            }
+            TroubleKind::Flip(bit) => flip(shared, &mut from_server, &mut to_client, bit),
+            TroubleKind::FlipAsked(_) => unreachable!("it was taken out above"),
         }
         match trouble.kind {
             TroubleKind::Cut | TroubleKind::Reset | TroubleKind::Delay(_) | TroubleKind::Drip(..) => {

@@ -140,6 +140,9 @@ class Loader:
             end = 0  # the server reports the error in the batch size
         with self._open(self._request(0, start=end)) as nothing:
             list(nothing)
+        if not isinstance(batch_size, Integral):
+            # The server takes a text as well.
+            raise TypeError(f"batch_size is {batch_size!r}; expected an integer")
         self._metadata = nothing.metadata
         self._compare_replicas(end, nothing.progress.replica)
         self.classes: Tuple[str, ...] = self._metadata.classes

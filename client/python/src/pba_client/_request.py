@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from numbers import Integral
 from typing import Any, Dict, Optional, Sequence, Tuple, Union
 from urllib.parse import quote, urlencode
 
@@ -19,6 +20,11 @@ def segment(name: object) -> str:
 
 def _text(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _plain(value: Any) -> Any:
+    """An integer of NumPy as one of Python, so that a state that holds it can be written as JSON."""
+    return int(value) if isinstance(value, Integral) and not isinstance(value, bool) else value
 
 
 class EpochRequest:
@@ -46,10 +52,10 @@ class EpochRequest:
         if policy is not None and not isinstance(policy, str):
             policy = ",".join(str(level) for level in policy)
         self.dataset = dataset
-        self.epoch = epoch
+        self.epoch = _plain(epoch)
         self.codec = codec
-        self.start = start
-        self.step = step
+        self.start = _plain(start)
+        self.step = _plain(step)
         given = {"shard": shard, "policy": policy, **parameters}
         self.parameters: Dict[str, str] = {
             name: _text(value) for name, value in sorted(given.items()) if value is not None

@@ -117,9 +117,10 @@ class EpochDataset(IterableDataset):
     def _convert(self, batch: Batch) -> _Tensors:
         converted = tensors(batch)
         if self._channels_first:
-            # uint8 [N, H, W, 3] -> float32 [N, 3, H, W], (pixel / 255 - mean) / std.
+            # uint8 [N, H, W, 3] -> float32 [N, 3, H, W], (pixel / 255 - mean) / std. A channel that never changes in
+            # the training split would be divided by zero; the server's searches have this bound, too.
             mean = torch.from_numpy(self.loader.mean).view(1, 3, 1, 1)
-            std = torch.from_numpy(self.loader.std).view(1, 3, 1, 1)
+            std = torch.from_numpy(self.loader.std).clamp(min=1 / 255).view(1, 3, 1, 1)
             planes = converted["image"].permute(0, 3, 1, 2)
             planes = planes.to(torch.float32, memory_format=torch.contiguous_format)
             converted["image"] = planes.mul_(1 / (255 * std)).sub_(mean / std)

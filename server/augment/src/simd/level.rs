@@ -144,6 +144,14 @@ pub(crate) mod tests {
 
     use super::*;
 
+    #[test]
+    fn levels_are_found_by_name() {
+        for level in Level::available() {
+            assert_eq!(Level::named(level.name()), Some(level));
+        }
+        assert_eq!(Level::named("none"), None);
+    }
+
     /// Defines a test that runs at each level, under the level's name.
     macro_rules! at_each_level {
         ($(#[$meta:meta])* fn $name:ident($level:ident: Level) $body:block) => {

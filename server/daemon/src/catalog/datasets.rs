@@ -11,13 +11,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::{Duration, Instant};
 
-use pba_augment::{Base, Frame};
-use pba_datasets::{BUILT_IN, Dataset, DatasetError, Normalization, Progress, SplitState};
+use pba_augment::{Base, FRAME_SIDE_MAX, Frame, ImageShape};
+use pba_datasets::{BUILT_IN, Dataset, DatasetError, Normalization, Progress};
 use pba_types::{Digest, SplitName};
 use pba_wire::datasets::{self as wire, DatasetState, ImageStorage, ImportProgress, ReadySplit, Sizes};
 use pba_wire::stream::CHANNELS;
 
-use crate::catalog::mending::{better, bytes, cause, guarded, is_ours, restored};
+use crate::catalog::mending::{better, bytes, cause, guarded, is_ours, is_same_source, restored};
 use crate::error::{Cause, Error};
 use crate::metrics::Metrics;
 
@@ -65,6 +65,8 @@ pub(crate) struct Entry {
     state: RwLock<State>,
     /// When it may be mended next, and how long after that again.
     mending: Mutex<(Instant, Duration)>,
+    /// Whether it was told that the writer has packed another state of its source.
+    has_told: AtomicBool,
 }
 
 enum State {
@@ -95,14 +97,21 @@ impl Catalog {
     pub(crate) fn add(&self, name: &str, source: Option<PathBuf>, base: Option<Base>) {
         let state = RwLock::new(State::Importing(None));
         let mending = Mutex::new((Instant::now(), MEND_DELAYS.0));
-        let entry = Arc::new(Entry { name: name.to_owned(), source, base, state, mending });
+        let has_told = AtomicBool::new(false);
+        let entry = Arc::new(Entry { name: name.to_owned(), source, base, state, mending, has_told });
         let mut entries = self.entries.write().unwrap_or_else(PoisonError::into_inner);
         entries.insert(name.to_owned(), entry);
     }
 
-    /// Packs from now on what is not packed yet.
+    /// Packs from now on what is not packed yet: of which nothing is served, that is imported as at a start.
     pub(crate) fn take_over(&self) {
         self.packs.store(true, Ordering::Relaxed);
+        for entry in self.list() {
+            let mut state = entry.state_mut();
+            if state.is_not_packed() {
+                *state = State::Importing(None);
+            }
+        }
         self.clear_away();
     }
 
@@ -154,8 +163,8 @@ impl Catalog {
         }
     }
 
-    /// Looks after the imported datasets until it is over. Mending is reported as in [`Catalog::import`], and
-    /// `mended` is told of each split that was damaged.
+    /// Looks after the imported datasets until it is over, and imports those that have to be by now. Mending is
+    /// reported as in [`Catalog::import`], and `mended` is told of each split that was damaged.
     pub(crate) fn look_after(
         &self,
         report: &dyn Fn(&str, Progress) -> ControlFlow<()>,
@@ -163,14 +172,17 @@ impl Catalog {
         is_over: &dyn Fn() -> bool,
     ) {
         while !is_over() {
+            self.import(report);
             for entry in self.list() {
                 if entry.needs_mending() {
                     let begun = Instant::now();
                     self.mend(&entry, report, mended);
-                    // A look at what the writer has packed takes no time.
+                    // A look at what the writer has packed takes as long as it takes to list the source.
                     let has_looked = !self.packs() && !entry.is_damaged();
-                    if entry.is_bad() && !has_looked {
-                        entry.was_tried(begun.elapsed());
+                    match entry.is_bad() {
+                        true if has_looked => entry.was_looked_for(begun.elapsed()),
+                        true => entry.was_tried(begun.elapsed()),
+                        false => {}
                     }
                 }
             }
@@ -195,7 +207,7 @@ impl Catalog {
         forget: &dyn Fn(&Digest),
     ) {
         let name = entry.name.as_str();
-        let ready = entry.ready();
+        let (ready, was_damaged) = (entry.ready(), entry.is_damaged());
         for damage in entry.splits().iter().filter_map(|split| split.known_damage()) {
             match self.packs() {
                 true => {
@@ -231,7 +243,7 @@ impl Catalog {
         let dataset = match &ready {
             Some(before) => {
                 self.metrics.cache_bytes.sub(bytes(&before.dataset));
-                better(&before.dataset, dataset)
+                better(&before.dataset, &|split| before.serves(split), dataset)
             }
             None => dataset,
         };
@@ -239,7 +251,7 @@ impl Catalog {
         // What was decoded before the damage was known may be of it.
         let before = ready.iter().flat_map(|served| served.dataset.splits.values().flatten());
         before.for_each(|split| forget(&split.digest()));
-        if !entry.is_bad() {
+        if was_damaged && !entry.is_bad() {
             tracing::info!(dataset = name, "mended");
             self.metrics.repairs.with_label_values(&[name]).inc();
         }
@@ -251,6 +263,12 @@ impl Catalog {
         let found = guarded(name, || pba_datasets::open_packed(name, entry.source(), &self.cache));
         let Ok(mut found) = found else { return };
         let before = entry.ready();
+        if let Some(served) = &before
+            && !served.has(SplitName::Train)
+        {
+            // It would be what the others are augmented and normalised like.
+            found.splits.remove(&SplitName::Train);
+        }
         let is_known = |split| {
             before.as_ref().and_then(|served| served.dataset.splits.get(split)).is_some_and(Result::is_ok)
         };
@@ -258,8 +276,18 @@ impl Catalog {
             return;
         }
         if let Some(served) = before {
+            let is_served = |split| served.serves(split);
+            if !is_same_source(&served.dataset, &is_served, &found) {
+                if !entry.has_told.swap(true, Ordering::Relaxed) {
+                    tracing::warn!(
+                        dataset = name,
+                        "its source has changed since this server opened it; restart this server to serve what it is now"
+                    );
+                }
+                return;
+            }
             self.metrics.cache_bytes.sub(bytes(&served.dataset));
-            let known = served.dataset.splits.iter().filter(|(_, state)| state.is_ok());
+            let known = served.dataset.splits.iter().filter(|(split, _)| is_served(**split));
             found.splits.extend(known.map(|(split, state)| (*split, state.clone())));
         }
         self.settle(entry, Ok(found));
@@ -276,15 +304,6 @@ impl Catalog {
                 for (split, found) in &dataset.packed_again {
                     tracing::warn!(dataset = name, %split, %found, "the split was packed again");
                 }
-                let mut served = Vec::new();
-                for (split, state) in &dataset.splits {
-                    match state {
-                        Ok(_) => served.push(split.name()),
-                        Err(error) => {
-                            tracing::warn!(dataset = name, %split, %error, "the split is not served");
-                        }
-                    }
-                }
                 self.metrics.cache_bytes.add(bytes(&dataset));
                 if let Some(base) = entry.base.filter(|base| base.frame == Frame::Full)
                     && dataset.shapes().any(|shape| shape.is_none())
@@ -296,10 +315,20 @@ impl Catalog {
                          with random_resized_crop:N or resize:N,center_crop:N, as the configuration should"
                     );
                 }
-                if !served.is_empty() {
-                    tracing::info!(dataset = name, splits = served.join(", "), "the dataset is served");
+                let served = Served { dataset, base: entry.base };
+                let mut splits = Vec::new();
+                for split in served.dataset.splits.keys() {
+                    match served.split(*split) {
+                        Ok(_) => splits.push(split.name()),
+                        Err(Error { detail, .. }) => {
+                            tracing::warn!(dataset = name, %split, error = detail, "the split is not served");
+                        }
+                    }
                 }
-                State::Ready(Arc::new(Served { dataset, base: entry.base }))
+                if !splits.is_empty() {
+                    tracing::info!(dataset = name, splits = splits.join(", "), "the dataset is served");
+                }
+                State::Ready(Arc::new(served))
             }
         };
         *entry.state_mut() = state;
@@ -387,28 +416,43 @@ impl Entry {
                 });
                 self.base
             }
-            State::Failed(error) => {
-                described.state = state_of([error]);
+            state @ State::Failed(error) => {
+                described.state =
+                    if state.is_not_packed() { DatasetState::NotPacked } else { DatasetState::Failed };
                 described.error = Some(error.to_string());
                 self.base
             }
-            State::Ready(served) => {
+            state @ State::Ready(served) => {
                 let splits = &served.dataset.splits;
+                let of = |name: &SplitName| (*name, served.split(*name).map_err(|error| error.detail));
+                let streamed: Vec<_> = splits.keys().map(of).collect();
                 let damage = splits.values().flatten().find_map(|split| split.known_damage());
-                if splits.values().all(|split| split.is_err()) {
-                    described.state = state_of(splits.values().flat_map(|split| split.as_ref().err()));
+                if let Some(reason) = streamed.iter().find_map(|(_, split)| split.as_ref().err())
+                    && streamed.iter().all(|(_, split)| split.is_err())
+                {
+                    described.state =
+                        if state.is_not_packed() { DatasetState::NotPacked } else { DatasetState::Failed };
+                    described.error = Some(reason.clone());
                 } else if let Some(damage) = damage {
                     described.state = DatasetState::Damaged;
                     described.error = Some(damage.to_string());
                 }
                 described.classes = served.dataset.classes().to_owned();
-                described.splits = splits.iter().map(|(name, state)| (*name, describe(state))).collect();
-                let first = splits.keys().next();
-                first.and_then(|first| served.own_base(*first).ok())
+                let bases = streamed.iter().filter(|(_, split)| split.is_ok());
+                let mut bases = bases.filter_map(|(name, _)| Some((*name, served.base_of(*name).ok()?)));
+                described.eval_base = bases
+                    .clone()
+                    .find(|(name, _)| *name != SplitName::Train)
+                    .map(|(_, base)| base.to_string());
+                let first = bases.next().and_then(|(name, _)| served.own_base(name).ok());
+                described.splits =
+                    streamed.into_iter().map(|(name, split)| (name, describe(split))).collect();
+                first
             }
         };
         described.base = base.map(|base| base.to_string());
-        described.eval_base = base.map(|base| base.for_evaluation().to_string());
+        described.eval_base =
+            described.eval_base.or_else(|| base.map(|base| base.for_evaluation().to_string()));
         described
     }
 
@@ -462,6 +506,13 @@ impl Entry {
         is_bad && Instant::now() >= mending.0
     }
 
+    /// A look at what the writer has packed found nothing new and took so long: the next leaves most of the time to
+    /// others.
+    fn was_looked_for(&self, took: Duration) {
+        let mut mending = self.mending.lock().unwrap_or_else(PoisonError::into_inner);
+        mending.0 = Instant::now() + 50 * took;
+    }
+
     /// An attempt to mend it was in vain and took so long: the next is put off, so that most of the time is left for others.
     fn was_tried(&self, took: Duration) {
         let mut mending = self.mending.lock().unwrap_or_else(PoisonError::into_inner);
@@ -485,7 +536,21 @@ impl Served {
     /// When the owner has chosen none, and the split that it depends on could not be read.
     pub(crate) fn base_of(&self, split: SplitName) -> Result<Base, Error> {
         let base = self.own_base(split)?;
-        Ok(if split == SplitName::Train { base } else { base.for_evaluation() })
+        if split == SplitName::Train {
+            return Ok(base);
+        }
+        let has_shape = |split| {
+            let state = self.dataset.split(split).and_then(|state| state.as_ref().ok());
+            state.and_then(|split| split.shape())
+        };
+        let images_to_train_on = self.reference(split)?.shape();
+        Ok(match (self.base, images_to_train_on, has_shape(split)) {
+            // Of any size, as one that the model was trained with.
+            (None, Some(ImageShape { height, width }), None) if height.min(width) <= FRAME_SIDE_MAX => {
+                Base::middle(height.min(width))
+            }
+            _ => base.for_evaluation(),
+        })
     }
 
     /// Base augmentation to train with on images like those of a split.
@@ -524,6 +589,11 @@ impl Served {
         self.dataset.split(split).is_some()
     }
 
+    /// Whether a split can be streamed.
+    fn serves(&self, split: SplitName) -> bool {
+        self.split(split).is_ok()
+    }
+
     /// A split that can be streamed, and the normalisation of its pixels.
     ///
     /// # Errors
@@ -531,9 +601,8 @@ impl Served {
     pub(crate) fn split(&self, name: SplitName) -> Result<(SplitHandle, Normalization), Error> {
         match self.dataset.split(name) {
             Some(Ok(split)) => {
-                self.reference(name)?;
-                let normalization = self.dataset.normalization(name).expect("its reference can be read");
-                Ok((Arc::clone(split), normalization))
+                let like = self.reference(name)?;
+                Ok((Arc::clone(split), Normalization { mean: like.mean(), std: like.std() }))
             }
             Some(Err(error)) => {
                 let dataset = &self.dataset.name;
@@ -545,19 +614,25 @@ impl Served {
     }
 }
 
-/// The state of a dataset of which nothing could be read, for these reasons.
-fn state_of<'a>(errors: impl IntoIterator<Item = &'a DatasetError>) -> DatasetState {
-    let is_not_packed = |error: &DatasetError| matches!(error, DatasetError::NotPacked { .. });
-    match errors.into_iter().all(is_not_packed) {
-        true => DatasetState::NotPacked,
-        false => DatasetState::Failed,
+impl State {
+    /// Whether nothing of it can be read, and that only because its writer has not packed it.
+    fn is_not_packed(&self) -> bool {
+        let is_not_packed = |error: &DatasetError| matches!(error, DatasetError::NotPacked { .. });
+        match self {
+            State::Importing(_) => false,
+            State::Failed(error) => is_not_packed(error),
+            State::Ready(served) => {
+                served.dataset.splits.values().all(|split| split.as_ref().is_err_and(is_not_packed))
+            }
+        }
     }
 }
 
-fn describe(state: &SplitState) -> wire::Split {
-    let split = match state {
-        Ok(split) => split,
-        Err(error) => return wire::Split::Failed { error: error.to_string() },
+/// The description of a split that can be streamed, or the reason why it cannot.
+fn describe(split: Result<(SplitHandle, Normalization), String>) -> wire::Split {
+    let split = match split {
+        Ok((split, _)) => split,
+        Err(error) => return wire::Split::Failed { error },
     };
     let images = if split.shape().is_some() { ImageStorage::Decoded } else { ImageStorage::Encoded };
     let [smallest, largest] = split.sizes();

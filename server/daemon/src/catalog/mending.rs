@@ -4,7 +4,8 @@ use std::ops::ControlFlow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use pba_datasets::{Dataset, DatasetError, Fault, packed};
+use pba_datasets::{Dataset, DatasetError, Fault, SplitState, packed};
+use pba_types::SplitName;
 
 use crate::error::Cause;
 
@@ -56,23 +57,50 @@ pub(super) fn restored(dataset: &Dataset) -> Option<Dataset> {
     Some(dataset)
 }
 
-/// A dataset with the splits of a mended one, but for those that hold something else or cannot be mended.
-pub(super) fn better(before: &Dataset, mended: Dataset) -> Dataset {
+/// Whether all splits that are served are the same in what was found of their source: then its other splits go with them.
+pub(super) fn is_same_source(
+    before: &Dataset,
+    is_served: &dyn Fn(SplitName) -> bool,
+    found: &Dataset,
+) -> bool {
+    before.splits.iter().filter(|(name, _)| is_served(**name)).all(|(name, state)| {
+        let digest = |state: &SplitState| state.as_ref().ok().map(|split| split.digest());
+        found.split(*name).and_then(digest) == digest(state)
+    })
+}
+
+/// A dataset as it is served on after it was mended. A split that is served never becomes something else by that, and
+/// none comes in that is of another state of the source, or that was not there: how others are augmented could depend
+/// on it.
+pub(super) fn better(before: &Dataset, is_served: &dyn Fn(SplitName) -> bool, mended: Dataset) -> Dataset {
+    let is_same_source = is_same_source(before, is_served, &mended);
     let mut dataset = mended;
+    dataset.splits.retain(|name, _| before.splits.contains_key(name));
     for (name, state) in &before.splits {
-        let Ok(split) = state else { continue };
-        match dataset.split(*name) {
-            Some(Ok(mended)) if mended.digest() == split.digest() => continue,
-            Some(Err(error)) => {
-                tracing::error!(dataset = before.name, split = %name, %error, "the split cannot be mended yet");
+        let kept = match (state, dataset.split(*name)) {
+            (Ok(split), Some(Ok(found))) if is_served(*name) && split.digest() == found.digest() => continue,
+            (Ok(split), found) if is_served(*name) => {
+                match found {
+                    Some(Err(error)) => {
+                        tracing::error!(dataset = before.name, split = %name, %error, "the split cannot be mended yet");
+                    }
+                    _ => tracing::error!(
+                        dataset = before.name,
+                        split = %name,
+                        "the split's source holds something else by now; restart the server to serve that"
+                    ),
+                }
+                Ok(Arc::clone(split))
             }
-            _ => tracing::error!(
-                dataset = before.name,
-                split = %name,
-                "the split is damaged, and its source holds something else by now; restart the server to serve that"
-            ),
-        }
-        dataset.splits.insert(*name, Ok(Arc::clone(split)));
+            _ if is_same_source => continue,
+            _ => Err(DatasetError::Unreadable {
+                place: name.to_string(),
+                reason: "its source has changed since the other splits were imported; restart the server to serve what \
+                         it is now"
+                    .to_owned(),
+            }),
+        };
+        dataset.splits.insert(*name, kept);
     }
     dataset
 }

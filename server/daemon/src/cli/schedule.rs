@@ -88,6 +88,11 @@ pub(crate) async fn run(Args { remote, command }: Args) -> anyhow::Result<()> {
             }
         }
         Command::Import { file, name, epochs } => {
+            if let Some(name) = &name {
+                pba_types::check_name(name).map_err(|_| {
+                    anyhow::anyhow!("--name {name:?}: allowed are {}", pba_types::names_allowed())
+                })?;
+            }
             let text = file::read(&file)?;
             // Read here too, so that mistakes are reported without a server and the name is known.
             let schedule = formats::read(&text, name.as_deref(), epochs)

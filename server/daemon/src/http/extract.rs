@@ -7,7 +7,7 @@ use std::time::Duration;
 use axum::body::HttpBody;
 use axum::extract::{FromRequest, FromRequestParts, Request};
 use axum::http::HeaderMap;
-use axum::http::header::CONTENT_TYPE;
+use axum::http::header::{CONTENT_ENCODING, CONTENT_TYPE, TRANSFER_ENCODING};
 use axum::http::request::Parts;
 use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt;
@@ -106,9 +106,36 @@ impl AsRef<[u8]> for Received {
     }
 }
 
+/// Refuses a body that says that it is compressed: it would be read as if it were not.
+fn check_coding(headers: &HeaderMap) -> Result<(), Error> {
+    for (header, plain) in [(CONTENT_ENCODING, "identity"), (TRANSFER_ENCODING, "chunked")] {
+        let said = headers.get_all(&header).iter().map(|value| String::from_utf8_lossy(value.as_bytes()));
+        let said: Vec<_> = said.collect();
+        if let Some(said) = said.iter().find(|said| !said.trim().eq_ignore_ascii_case(plain)) {
+            let detail = format!("{header}: {said:?} is not what is expected here; send the body as it is");
+            return Err(Error {
+                parameter: Some(header.to_string()),
+                value: Some(said.to_string()),
+                allowed: Some(plain.to_owned()),
+                ..Error::new(Cause::WrongMediaType, detail)
+            });
+        }
+    }
+    Ok(())
+}
+
 /// Reads a body that comes whole, in time, and is not too large.
 async fn read(request: Request, app: &App, bytes_max: usize) -> Result<Bytes, Error> {
-    let too_large = || Error::new(Cause::TooLarge, format!("the body is larger than {bytes_max} bytes"));
+    let too_large = || {
+        Error::new(
+            Cause::TooLarge,
+            format!(
+                "the body is larger than {bytes_max} bytes, the most of this request; all are bounded by body_bytes_max and a \
+         sixteenth of memory_bytes_max"
+            ),
+        )
+    };
+    check_coding(request.headers())?;
     let bytes_per_second_min = app.engine.limits.body_bytes_per_second_min;
     let asked = request.extensions().get::<Asked>().cloned();
     let said = request.headers().get(BODY_HEADER).cloned();

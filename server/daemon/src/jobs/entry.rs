@@ -13,6 +13,7 @@ use pba_schedules::{Schedule, formats};
 use pba_search::journal::{self, Kept};
 use pba_search::protocol::files;
 use pba_search::{Run, Spec, TrainingPlace};
+use pba_types::SplitName;
 use pba_wire::jobs::JobState;
 use serde::{Deserialize, Serialize};
 
@@ -38,7 +39,10 @@ pub(super) struct Entry<S> {
     pub(super) spec: S,
     /// The dataset's path for the trainer.
     pub(super) source: String,
-    /// Digest of the dataset's test split, if it had one.
+    /// Digests of the splits that were served when it was requested.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(super) digests: BTreeMap<SplitName, String>,
+    /// That of the test split alone, as earlier versions wrote it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) test_digest: Option<String>,
     /// Milliseconds since 1970: orders the queue.
@@ -64,29 +68,46 @@ pub(super) struct Entry<S> {
 pub(crate) struct Source {
     /// The dataset's path for the trainer.
     pub(crate) path: String,
-    /// Digest of its test split, if it has one.
-    pub(crate) test_digest: Option<String>,
+    /// Digests of its splits when the job was requested, those that were served.
+    pub(crate) digests: BTreeMap<SplitName, String>,
 }
 
 impl Source {
     /// Whether both have one test split, though it may lie in two places.
     pub(crate) fn shares_test_split(&self, other: &Source) -> bool {
-        self.path == other.path || (self.test_digest.is_some() && self.test_digest == other.test_digest)
+        let test_digest = |source: &Source| source.digests.get(&SplitName::Test).cloned();
+        self.path == other.path || (test_digest(self).is_some() && test_digest(self) == test_digest(other))
     }
 }
 
 impl<S: Spec + Serialize> Entry<S> {
     /// That of a new job, which waits. It was requested so many milliseconds after 1970, or follows another one.
     pub(super) fn new(spec: S, source: Source, created: u128, follows: Option<&str>) -> Entry<S> {
-        let Source { path: source, test_digest } = source;
-        let (state, error, place) = (JobState::Queued, None, None);
+        let Source { path: source, digests } = source;
+        let (state, test_digest, error, place) = (JobState::Queued, None, None, None);
         let (seconds, schedule_removed, follows) = (0.0, false, follows.map(str::to_owned));
-        Entry { spec, source, test_digest, created, state, error, seconds, place, schedule_removed, follows }
+        Entry {
+            spec,
+            source,
+            digests,
+            test_digest,
+            created,
+            state,
+            error,
+            seconds,
+            place,
+            schedule_removed,
+            follows,
+        }
     }
 
     /// Where the job's images are.
     pub(super) fn source(&self) -> Source {
-        Source { path: self.source.clone(), test_digest: self.test_digest.clone() }
+        let mut digests = self.digests.clone();
+        if let Some(digest) = &self.test_digest {
+            digests.entry(SplitName::Test).or_insert_with(|| digest.clone());
+        }
+        Source { path: self.source.clone(), digests }
     }
 }
 
@@ -301,7 +322,7 @@ mod tests {
     fn an_entry_that_is_damaged_anywhere_is_seen_and_the_request_is_there() {
         let folder = tempfile::tempdir().unwrap();
         let spec = SearchSpec::from_json(r#"{"name": "mine", "epochs": 12}"#).unwrap();
-        let source = Source { path: "shapes".to_owned(), test_digest: None };
+        let source = Source { path: "shapes".to_owned(), digests: Default::default() };
         let entry = Entry::new(spec.clone(), source, 0, None);
         let directory = folder.path().join("mine");
         create_folder::<Search>(&directory, &entry, &[]).unwrap();

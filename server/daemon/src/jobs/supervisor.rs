@@ -315,7 +315,7 @@ async fn attempt<K: Run>(
     let Workplace { trainer, cache, .. } = workplace;
     let start = || {
         workplace.lock.check_in_place().map_err(|error| anyhow::anyhow!(error.detail))?;
-        trainer.start::<K>(&record.spec(), record.directory(), &record.source().path, cache, auto)
+        trainer.start::<K>(&record.spec(), record.directory(), &record.source(), cache, auto)
     };
     let mut child = tokio::task::block_in_place(start)?;
     let (mut stdout, mut part) = (BufReader::new(child.stdout.take().expect("stdout is piped")), Vec::new());
@@ -489,7 +489,7 @@ mod tests {
         let bounds = Bounds { count: 1, bytes: 1 << 20, bytes_total: 1 << 20 };
         let registry = Registry::open(folder.path(), &lock, bounds).unwrap();
         let spec = SearchSpec::from_json(r#"{"name": "mine", "population": 2, "epochs": 6}"#).unwrap();
-        let source = Source { path: "shapes".to_owned(), test_digest: None };
+        let source = Source { path: "shapes".to_owned(), digests: Default::default() };
         let record = Record::<Search>::begun(folder.path(), Entry::new(spec.clone(), source, 0, None), &lock);
         record.create(&[]).unwrap();
         assert!(record.begin());

@@ -158,7 +158,7 @@ impl<K: Run> Table<K> {
     ) -> Result<Arc<Record<K>>, Error> {
         let Checked { mut spec, source, schedules, named } = checked;
         self.check_room(&self.records())?;
-        self.ask_trainer(&spec, &source.path).await?;
+        self.ask_trainer(&spec, &source).await?;
         let begun = {
             let _names = tokio::task::block_in_place(|| registry.names());
             if !named {
@@ -210,7 +210,7 @@ impl<K: Run> Table<K> {
     ///
     /// # Errors
     /// When it could not, or too many are asked already.
-    async fn ask_trainer(&self, spec: &K::Spec, source: &str) -> Result<(), Error> {
+    async fn ask_trainer(&self, spec: &K::Spec, source: &Source) -> Result<(), Error> {
         let Workplace { trainer, cache, checks, .. } = &*self.workplace;
         let _permit = timeout(CHECK_PATIENCE, checks.acquire()).await.map_err(|_| {
             let seconds = CHECK_PATIENCE.as_secs();
@@ -235,7 +235,7 @@ impl<K: Run> Table<K> {
     ) -> Result<Vec<Arc<Schedule>>, Error> {
         check_excluded(&self.records(), &spec, source)?;
         let schedules = schedules_of::<K>(registry, &mut spec, Some(promised))?;
-        self.ask_trainer(&spec, &source.path).await?;
+        self.ask_trainer(&spec, &source).await?;
         Ok(schedules)
     }
 
@@ -304,7 +304,7 @@ impl<K: Run> Table<K> {
         let training = spec.training();
         let dataset = catalog.get(&training.dataset)?;
         let served = dataset.served()?;
-        let (train, _) = served.split(SplitName::Train)?;
+        let (train, _) = served.split(SplitName::Train).map_err(|error| error.of_field("dataset"))?;
         let as_they_are = || format!("{} trains on images of one size", K::JOB.one);
         if train.shape().is_none() {
             return Err(Error::parameter(
@@ -340,8 +340,9 @@ impl<K: Run> Table<K> {
             None => BUILT_IN.to_owned(),
             Some(path) => path.display().to_string(),
         };
-        let test_digest = served.split(SplitName::Test).ok().map(|(test, _)| test.digest().to_string());
-        let source = Source { path, test_digest };
+        let digest = |name| Some((name, served.split(name).ok()?.0.digest().to_string()));
+        let digests = SplitName::ALL.into_iter().filter_map(digest).collect();
+        let source = Source { path, digests };
         check_excluded(&self.records(), &spec, &source)?;
         Ok(Checked { spec, source, schedules, named })
     }

@@ -7,13 +7,14 @@ use std::process::{Output, Stdio};
 use std::time::Duration;
 
 use anyhow::Context;
-use pba_search::protocol::{DEVICES, Device, Devices, Line, Report, Task, arguments, exit, files};
+use pba_search::protocol::{DEVICES, Device, Devices, Images, Line, Report, Task, arguments, exit, files};
 use pba_search::{DeviceChoice, Run};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::process::{Child, Command};
 use tokio::time::timeout;
 
 use crate::error::{Cause, Error};
+use crate::jobs::entry::Source;
 
 const NAME: &str = "pba-trainer";
 /// Time that a trainer gets to say what devices there are; it loads libtorch for that.
@@ -78,7 +79,7 @@ impl Trainer {
     pub(crate) async fn check<R: Run>(
         &self,
         spec: &R::Spec,
-        source: &str,
+        source: &Source,
         cache: &Path,
     ) -> Result<(), Error> {
         let text = serde_json::to_string(spec).map_err(Error::internal)?;
@@ -127,7 +128,7 @@ impl Trainer {
         &self,
         spec: &R::Spec,
         dir: &Path,
-        source: &str,
+        source: &Source,
         cache: &Path,
         auto: Option<DeviceChoice>,
     ) -> anyhow::Result<Child> {
@@ -177,11 +178,12 @@ impl Trainer {
         command
     }
 
-    fn command<R: Run>(&self, task: Task<'_>, source: &str, cache: &Path) -> Command {
+    fn command<R: Run>(&self, task: Task<'_>, source: &Source, cache: &Path) -> Command {
         let mut command = self.process();
         // The first lines of a panic name the error and its location; those are shown.
         command.env("RUST_BACKTRACE", "0");
-        command.args(arguments(R::JOB, task, source, cache));
+        let Source { path, digests } = source;
+        command.args(arguments(R::JOB, task, Images { dataset: path, digests, cache }));
         command.stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
         command
     }
