@@ -235,7 +235,7 @@ impl<K: Run> Table<K> {
     ) -> Result<Vec<Arc<Schedule>>, Error> {
         check_excluded(&self.records(), &spec, source)?;
         let schedules = schedules_of::<K>(registry, &mut spec, Some(promised))?;
-        self.ask_trainer(&spec, &source).await?;
+        self.ask_trainer(&spec, source).await?;
         Ok(schedules)
     }
 
