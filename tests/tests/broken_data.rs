@@ -59,18 +59,18 @@ fn serves(server: &Server, dataset: &str, split: &str, rows: usize) {
 #[test]
 fn one_bad_image_is_named_by_its_row() {
     let data = Data::new();
-    parquet_files::write(&data.path("mixed/test.parquet"), &parquet_files::images(30));
+    parquet_files::write(&data.path("mixed/train.parquet"), &parquet_files::images(30));
     let mut images = parquet_files::images(300);
     images[217] = b"this is no picture".to_vec();
-    parquet_files::write(&data.path("mixed/train.parquet"), &images);
+    parquet_files::write(&data.path("mixed/test.parquet"), &images);
     let half = images[5].len() / 2;
     images[5].truncate(half);
     parquet_files::write(&data.path("mixed/val.parquet"), &images);
     let server = data.serve(&["mixed"]);
-    broken(&server, "mixed", "train", &["train.parquet", "row 217"]);
+    broken(&server, "mixed", "test", &["test.parquet", "row 217"]);
     broken(&server, "mixed", "val", &["val.parquet", "row 5", "first of 2 bad images among 300"]);
-    serves(&server, "mixed", "test", 30);
-    assert_eq!(server.get("/v1/datasets/mixed").json()["splits"]["test"]["samples"], 30);
+    serves(&server, "mixed", "train", 30);
+    assert_eq!(server.get("/v1/datasets/mixed").json()["splits"]["train"]["samples"], 30);
     server.assert_healthy();
 }
 
@@ -100,14 +100,14 @@ fn parquet_files_cut_at_many_points() {
     let names: Vec<String> = points.iter().map(|point| format!("cut-{point}")).collect();
     for (name, &point) in names.iter().zip(&points) {
         std::fs::create_dir(data.path(name)).unwrap();
-        std::fs::write(data.path(name).join("train.parquet"), &bytes[..point]).unwrap();
-        std::fs::copy(&whole, data.path(name).join("test.parquet")).unwrap();
+        std::fs::write(data.path(name).join("test.parquet"), &bytes[..point]).unwrap();
+        std::fs::copy(&whole, data.path(name).join("train.parquet")).unwrap();
     }
     let names: Vec<&str> = names.iter().map(String::as_str).chain(["whole"]).collect();
     let server = data.serve(&names);
     for name in names.iter().filter(|name| name.starts_with("cut-")) {
-        broken(&server, name, "train", &["train.parquet"]);
-        serves(&server, name, "test", 50);
+        broken(&server, name, "test", &["test.parquet"]);
+        serves(&server, name, "train", 50);
     }
     serves(&server, "whole", "train", 50);
     server.assert_healthy();

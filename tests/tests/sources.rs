@@ -51,7 +51,7 @@ fn no_split_that_fails_changes_pixels_of_the_others() {
     for base in ["", "&base=identity"] {
         let refused = server.get(&format!("/v1/datasets/{}{base}", target("test"))).problem();
         assert_eq!(refused.kind, "urn:pba:problem:broken-dataset");
-        let detail = "split test of dataset \"mine\" is augmented and normalised like its train split, which could not";
+        let detail = "the normalisation of split test of dataset \"mine\" is that of its train split, which could not be read";
         assert!(refused.detail.starts_with(detail), "{}", refused.detail);
     }
     let shown = server.get("/v1/datasets/mine").json();
@@ -183,4 +183,69 @@ fn splits_that_disagree_never_come_together() {
     assert_eq!(replica.get(&target("test")).status, 422, "{}", shown());
     let error = shown()["splits"]["test"]["error"].as_str().map(str::to_owned);
     assert!(error.is_some_and(|error| error.contains("classes")), "{}", shown());
+}
+
+/// A replica that becomes the writer packs the splits that are missing, and serves the others meanwhile.
+#[test]
+fn what_is_missing_at_a_take_over_is_imported() {
+    let source = tempfile::tempdir().unwrap();
+    write(&source, "train", &[32; 40], 0);
+    write(&source, "test", &[32; 4_000], 100);
+    let writer = Server::start(&["--dataset", &flag(source.path())]);
+    let folders = std::fs::read_dir(writer.data().path().join("datasets")).unwrap();
+    let files = folders.map(|folder| folder.unwrap().path().join("test.arrow"));
+    // The built-in one has a folder of its own, which is older.
+    let packed = files
+        .filter(|file| file.exists())
+        .max_by_key(|file| file.metadata().unwrap().modified().unwrap())
+        .unwrap();
+    std::fs::remove_file(packed).unwrap();
+    let replica = Server::start_on(writer.data(), &["--dataset", &flag(source.path())]);
+    let target = |split: &str| format!("/v1/datasets/mine/epochs/0/batches?schedule=none&split={split}");
+    assert_eq!(["train", "test"].map(|split| replica.get(&target(split)).status), [200, 503]);
+    assert_eq!(replica.get(&target("test")).problem().kind, "urn:pba:problem:not-packed");
+    drop(writer);
+    wait_for("the split to be packed", || {
+        let was_writer = replica.metric("pba_writer") == 1.0;
+        let test = replica.get(&target("test"));
+        if test.status != 200 && was_writer {
+            // Clients wait for it from the moment on when this server packs.
+            assert_eq!(test.problem().kind, "urn:pba:problem:importing");
+        }
+        assert_eq!(replica.get(&target("train")).status, 200);
+        assert_eq!(replica.get("/readyz").status, 200);
+        (test.status == 200).then_some(())
+    });
+    assert_eq!(replica.metric("pba_repairs_total{dataset=\"mine\"}"), 0.0, "nothing was damaged");
+    replica.assert_healthy();
+}
+
+/// A split that comes into a source under a running server is none that a job uses.
+#[test]
+fn a_job_uses_no_split_that_is_not_served() {
+    let Some(trainer) = trainer() else { return };
+    let source = tempfile::tempdir().unwrap();
+    write(&source, "train", &[32; 64], 0);
+    write(&source, "validation", &[32; 30], 500);
+    let server = Server::start(&["--trainer", &trainer, "--dataset", &flag(source.path())]);
+    write(&source, "test", &[32; 20], 100);
+    let asked = evaluation(json!({ "dataset": "mine", "train_size": 64, "batch_size": 32, "epochs": 1 }));
+    let id = server.start_job("evaluations", &asked);
+    let done = server.wait_for_job("evaluations", &id, "done");
+    assert_eq!((&done["split"], &done["images"]), (&json!("val"), &json!(30)), "{done}");
+}
+
+/// One that could not be read when a job was requested is not used either, even if it can be by then.
+#[test]
+fn a_job_uses_no_split_that_could_not_be_read() {
+    let Some(trainer) = trainer() else { return };
+    let source = tempfile::tempdir().unwrap();
+    write(&source, "train", &[32; 64], 0);
+    std::fs::write(source.path().join("test.parquet"), "no images").unwrap();
+    let server = Server::start(&["--trainer", &trainer, "--dataset", &flag(source.path())]);
+    write(&source, "test", &[32; 20], 100);
+    let asked = evaluation(json!({ "dataset": "mine", "train_size": 64, "batch_size": 32, "epochs": 1 }));
+    let refused = server.send("POST", "/v1/evaluations", asked.to_string().as_bytes()).problem();
+    assert_eq!((refused.status, refused.parameter.as_deref()), (400, Some("dataset")), "{refused:?}");
+    assert!(refused.detail.contains("could not be read"), "{refused:?}");
 }

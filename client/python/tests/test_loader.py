@@ -217,12 +217,14 @@ def test_being_made_costs_nothing(server: Server, batch_size: int) -> None:
 
 
 def test_integers_of_numpy_are_integers(server: Server) -> None:
-    loader = train(server, batch_size=np.int64(300), seed=np.uint8(7))
+    loader = train(server, batch_size=np.int64(300), seed=np.uint8(7), drop_last=np.bool_(False))
     with loader.epoch(np.int64(3), start=np.int32(2), step=np.int16(1)) as epoch:
         expected = [batch.index.tolist() for batch in epoch][1:]
     with loader.epoch(np.int64(3), start=np.int32(2)) as epoch:
         next(epoch)
         state = json.loads(json.dumps(loader.state_dict()))
+    small = train(server, batch_size=np.uint8(100), rank=np.uint8(1), world_size=np.uint64(2))
+    assert len(small) == len(list(small.epoch(0))) == 10
     again = train(server, batch_size=300, seed=7)
     again.load_state_dict(state)
     assert [batch.index.tolist() for batch in again.epoch(3)] == expected

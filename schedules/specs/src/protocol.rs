@@ -39,7 +39,8 @@ pub mod flags {
     pub const SPEC: &str = "spec";
     /// The dataset: `shapes`, a packed folder, or anything else that can be read.
     pub const DATASET: &str = "dataset";
-    /// What the images of a split must be, `SPLIT=DIGEST`; for each split that the server knows.
+    /// What the images of a split must be, `SPLIT=DIGEST`, or `SPLIT=` for one that the server could not read; for each
+    /// split that there was. There are no others then.
     pub const DIGEST: &str = "digest";
     /// The folder that keeps datasets once they are decoded.
     pub const CACHE: &str = "cache";
@@ -149,8 +150,9 @@ pub struct Device {
 pub struct Images<'a> {
     /// `shapes`, a packed folder, or anything else that can be read.
     pub dataset: &'a str,
-    /// The digests of its splits when the job was requested, those that were known: its trainer refuses others.
-    pub digests: &'a BTreeMap<SplitName, String>,
+    /// Its splits when the job was requested, each with its digest if it could be read: the trainer uses no others. Empty
+    /// if that is not known.
+    pub splits: &'a BTreeMap<SplitName, Option<String>>,
     /// The folder that keeps datasets once they are decoded.
     pub cache: &'a Path,
 }
@@ -158,10 +160,11 @@ pub struct Images<'a> {
 /// The command line of a trainer, without the program.
 pub fn arguments(kind: &JobKind, task: Task<'_>, images: Images<'_>) -> Vec<OsString> {
     let flag = |name: &str| OsString::from(format!("--{name}"));
-    let Images { dataset, digests, cache } = images;
+    let Images { dataset, splits, cache } = images;
     let mut arguments = vec![kind.command.into(), flag(flags::DATASET), dataset.into(), flag(flags::CACHE)];
     arguments.push(cache.into());
-    for (split, digest) in digests {
+    for (split, digest) in splits {
+        let digest = digest.as_deref().unwrap_or_default();
         arguments.extend([flag(flags::DIGEST), format!("{split}={digest}").into()]);
     }
     arguments.push(flag(flags::SPEC));
@@ -289,7 +292,7 @@ mod tests {
     #[test]
     fn a_trainer_is_called_by_its_flags() {
         let words = |task| {
-            let images = Images { dataset: "shapes", digests: &BTreeMap::new(), cache: Path::new("/cache") };
+            let images = Images { dataset: "shapes", splits: &BTreeMap::new(), cache: Path::new("/cache") };
             let arguments = arguments(Evaluation::JOB, task, images);
             arguments.into_iter().map(|word| word.into_string().unwrap()).collect::<Vec<_>>().join(" ")
         };

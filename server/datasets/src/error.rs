@@ -20,6 +20,9 @@ pub enum DatasetError {
         /// What was found, with the packed file.
         found: String,
     },
+    /// A split that is not packed, which this process is about to pack.
+    #[error("it is being packed")]
+    BeingPacked,
     /// The operating system refused: permission, disk full, and the like.
     #[error("{}: cannot {action}: {reason}", file.display())]
     Io {

@@ -49,28 +49,30 @@ fn pixels_of(samples: Samples<'_>) -> Decoded<'_> {
 }
 
 /// Where the images of a job are.
+#[derive(Clone, Debug)]
 pub(crate) struct Source {
     /// The built-in `shapes`, or what `pba_datasets::open` reads.
     pub(crate) path: PathBuf,
     /// The folder that caches decoded datasets.
     pub(crate) cache: PathBuf,
-    /// What the splits must be, those of which that is known.
-    pub(crate) digests: BTreeMap<SplitName, Digest>,
+    /// The splits that it had when the job was requested, with the digest of each that could be read; empty if that is
+    /// not known.
+    pub(crate) splits: BTreeMap<SplitName, Option<Digest>>,
 }
 
 impl Source {
     /// Where the built-in images are, once they are drawn.
     pub(crate) fn of_built_in(cache: PathBuf) -> Source {
-        Source { path: BUILT_IN.into(), cache, digests: BTreeMap::new() }
+        Source { path: BUILT_IN.into(), cache, splits: BTreeMap::new() }
     }
 
-    /// Opens the dataset.
+    /// Opens the dataset, with the splits that it had.
     pub(crate) fn open(&self) -> anyhow::Result<Dataset> {
-        let Source { path, cache, .. } = self;
+        let Source { path, cache, splits } = self;
         std::fs::create_dir_all(cache)
             .with_context(|| format!("cannot create the cache {}", cache.display()))?;
         let go_on = |_| ControlFlow::Continue(());
-        let dataset = if path == Path::new(BUILT_IN) {
+        let mut dataset = if path == Path::new(BUILT_IN) {
             pba_datasets::shapes(cache, &go_on)?
         } else {
             pba_datasets::open("dataset", path, cache, &go_on)?
@@ -78,7 +80,25 @@ impl Source {
         for (split, found) in &dataset.packed_again {
             eprintln!("warning: the {split} split was packed again: {found}");
         }
+        if !splits.is_empty() {
+            dataset.splits.retain(|name, _| splits.contains_key(name));
+        }
         Ok(dataset)
+    }
+
+    /// Checks that a split is what it was: its files may have changed since the job was requested.
+    pub(crate) fn check_same(&self, dataset: &Dataset, name: SplitName) -> Result<(), String> {
+        match (self.splits.get(&name), dataset.split(name)) {
+            (Some(None), Some(Ok(_))) => Err(format!(
+                "a dataset whose {name} split is served: when this was requested, it was not packed yet or could not be read; \
+                 once it is, request it again"
+            )),
+            (Some(Some(expected)), Some(Ok(found))) if *expected != found.digest() => Err(format!(
+                "images as they were when the server imported them; those of the {name} split are others by now: restore \
+                 the files, or restart the server, so that it serves what they are, and request it again"
+            )),
+            _ => Ok(()),
+        }
     }
 }
 

@@ -1,6 +1,6 @@
 //! A job that is ready to start.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::HashSet;
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::Arc;
 
@@ -43,26 +43,6 @@ fn fits(model: ModelName, pictures: &Pictures) -> bool {
     fits
 }
 
-/// Checks that images are those that were asked for: the files may have changed since.
-fn check_same<S: Spec>(
-    spec: &S,
-    digests: &BTreeMap<SplitName, Digest>,
-    split: SplitName,
-    pictures: &Pictures,
-) -> Result<(), SpecError> {
-    let found = pictures.images.digest();
-    match digests.get(&split) {
-        Some(expected) if *expected != found => Err(wrong_dataset(
-            spec,
-            format!(
-                "images as they were when the server imported them; those of the {split} split are others by now: \
-                 restore the files, or restart the server, so that it serves what they are, and request it again"
-            ),
-        )),
-        _ => Ok(()),
-    }
-}
-
 fn wrong_dataset<S: Spec>(spec: &S, allowed: String) -> SpecError {
     SpecError::new("dataset", format!("{:?}", spec.training().dataset), allowed)
 }
@@ -71,8 +51,8 @@ fn wrong_dataset<S: Spec>(spec: &S, allowed: String) -> SpecError {
 pub(crate) struct Job<S> {
     pub(crate) spec: S,
     pub(crate) dataset: Dataset,
-    /// What its splits must be, those of which that is known.
-    digests: BTreeMap<SplitName, Digest>,
+    /// Where it is, and what it must be.
+    source: Source,
     /// The training split.
     pub(crate) pictures: Pictures,
     pub(crate) base: Base,
@@ -95,9 +75,8 @@ impl<S: Spec> Job<S> {
         let (choice, precision) = (spec.training().device, spec.training().precision);
         let placement = Placement::new(device::resolve(choice)?, strategy, precision, spec.streams())?;
         let dataset = source.open()?;
-        let digests = source.digests.clone();
+        source.check_same(&dataset, SplitName::Train).map_err(|allowed| wrong_dataset(&spec, allowed))?;
         let pictures = data::pictures(&dataset, SplitName::Train)?;
-        check_same(&spec, &digests, SplitName::Train, &pictures)?;
         let spec = sized(spec, pictures.images.len() as usize)?;
         let base = data::base(spec.training().base.as_deref(), &dataset)?;
         let model = spec.training().model;
@@ -108,7 +87,8 @@ impl<S: Spec> Job<S> {
             );
             return Err(SpecError::new("model", format!("\"{model}\""), allowed).into());
         }
-        Ok(Job { spec, dataset, digests, pictures, base, placement })
+        let source = source.clone();
+        Ok(Job { spec, dataset, source, pictures, base, placement })
     }
 
     /// Checks that a CPU can do it in hours, unless that device is asked for. The spec is sized by now.
@@ -139,7 +119,7 @@ impl<S: Spec> Job<S> {
     /// When it cannot be read, or its images are of another size than those that models train on, or of a
     /// class that these lack.
     pub(crate) fn scored_on(&self, split: SplitName) -> anyhow::Result<Pictures> {
-        let wrong = |allowed: String| wrong_dataset(&self.spec, allowed).into();
+        let wrong = |allowed: String| anyhow::Error::from(wrong_dataset(&self.spec, allowed));
         if let Some(Ok(found)) = self.dataset.split(split)
             && found.shape().is_none()
         {
@@ -147,8 +127,8 @@ impl<S: Spec> Job<S> {
                 "one whose images are all of one size; those of the {split} split differ in size"
             )));
         }
+        self.source.check_same(&self.dataset, split).map_err(wrong)?;
         let scored = data::pictures(&self.dataset, split)?;
-        check_same(&self.spec, &self.digests, split, &scored)?;
         let (one, other) = (scored.shape, self.pictures.shape);
         if one != other {
             return Err(wrong(format!(

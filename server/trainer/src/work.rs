@@ -26,7 +26,7 @@ pub(crate) struct Work {
     dataset: PathBuf,
     /// What a split must be, so that nothing else is trained on than was asked for; once for each split.
     #[arg(long = flags::DIGEST, value_name = "SPLIT=DIGEST", value_parser = digest_of_split)]
-    digest: Vec<(SplitName, Digest)>,
+    digest: Vec<(SplitName, Option<Digest>)>,
     /// Folder that caches decoded datasets [default: cache in the job's folder, or pba-trainer in the
     /// system's folder for temporary files].
     #[arg(long = flags::CACHE)]
@@ -88,12 +88,17 @@ impl Work {
             (None, Some(run_dir)) => run_dir.join("cache"),
             (None, None) => std::env::temp_dir().join("pba-trainer"),
         };
-        Source { path: self.dataset.clone(), cache, digests: self.digest.iter().copied().collect() }
+        Source { path: self.dataset.clone(), cache, splits: self.digest.iter().copied().collect() }
     }
 }
 
-fn digest_of_split(text: &str) -> Result<(SplitName, Digest), String> {
+fn digest_of_split(text: &str) -> Result<(SplitName, Option<Digest>), String> {
     let (split, digest) = text.split_once('=').ok_or("expected SPLIT=DIGEST")?;
     let split = SplitName::named(split).ok_or_else(|| format!("{split:?} is not a split"))?;
-    Ok((split, digest.parse().map_err(|error| format!("{digest:?} is not a digest: {error}"))?))
+    match digest {
+        "" => Ok((split, None)),
+        _ => {
+            Ok((split, Some(digest.parse().map_err(|error| format!("{digest:?} is not a digest: {error}"))?)))
+        }
+    }
 }

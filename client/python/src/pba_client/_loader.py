@@ -15,7 +15,7 @@ from ._epoch import Epoch, compare_replica
 from ._errors import ChangedError, PbaError, RefusedError, StreamError, UnreachableError
 from ._metadata import Metadata
 from ._progress import Progress, check_state
-from ._request import EpochRequest, segment
+from ._request import EpochRequest, plain, segment
 
 
 # What a stream is asked for besides what a loader decides: all that ``Client.epoch`` takes.
@@ -105,6 +105,7 @@ class Loader:
         )
         self._dataset = dataset
         self._split = split
+        rank, world_size, batch_size = plain(rank), plain(world_size), plain(batch_size)
         self._batch_size = batch_size
         self._drop_last = drop_last
         self._rank = rank

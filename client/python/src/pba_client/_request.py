@@ -7,6 +7,8 @@ from numbers import Integral
 from typing import Any, Dict, Optional, Sequence, Tuple, Union
 from urllib.parse import quote, urlencode
 
+import numpy as np
+
 ARROW_STREAM = "application/vnd.apache.arrow.stream"
 
 Shard = Union[str, Tuple[int, int]]
@@ -19,10 +21,10 @@ def segment(name: object) -> str:
 
 
 def _text(value: Any) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)
+    return str(value).lower() if isinstance(value, (bool, np.bool_)) else str(value)
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """An integer of NumPy as one of Python, so that a state that holds it can be written as JSON."""
     return int(value) if isinstance(value, Integral) and not isinstance(value, bool) else value
 
@@ -52,10 +54,10 @@ class EpochRequest:
         if policy is not None and not isinstance(policy, str):
             policy = ",".join(str(level) for level in policy)
         self.dataset = dataset
-        self.epoch = _plain(epoch)
+        self.epoch = plain(epoch)
         self.codec = codec
-        self.start = _plain(start)
-        self.step = _plain(step)
+        self.start = plain(start)
+        self.step = plain(step)
         given = {"shard": shard, "policy": policy, **parameters}
         self.parameters: Dict[str, str] = {
             name: _text(value) for name, value in sorted(given.items()) if value is not None

@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGua
 use std::time::{Duration, Instant};
 
 use pba_augment::{Base, FRAME_SIDE_MAX, Frame, ImageShape};
-use pba_datasets::{BUILT_IN, Dataset, DatasetError, Normalization, Progress};
+use pba_datasets::{BUILT_IN, Dataset, DatasetError, Normalization, Progress, SplitState};
 use pba_types::{Digest, SplitName};
 use pba_wire::datasets::{self as wire, DatasetState, ImageStorage, ImportProgress, ReadySplit, Sizes};
 use pba_wire::stream::CHANNELS;
@@ -52,6 +52,9 @@ pub(crate) struct Catalog {
     cache: PathBuf,
     /// Whether this server packs there. In the directory of another server, its writer does that.
     packs: AtomicBool,
+    /// Whether every import had ended once. What a replica imports that becomes the writer later does not take it from
+    /// those whom it serves.
+    was_ready: AtomicBool,
     metrics: Metrics,
 }
 
@@ -86,8 +89,9 @@ impl Catalog {
     /// A catalog with the built-in dataset, not imported yet. If this server packs, packed datasets are stored in
     /// `cache`, and packed again when they are damaged; if not, those are served that are packed there.
     pub(crate) fn new(cache: &Path, packs: bool, metrics: Metrics) -> Catalog {
-        let packs = AtomicBool::new(packs);
-        let catalog = Catalog { entries: RwLock::default(), cache: cache.to_owned(), packs, metrics };
+        let (packs, was_ready) = (AtomicBool::new(packs), AtomicBool::new(false));
+        let catalog =
+            Catalog { entries: RwLock::default(), cache: cache.to_owned(), packs, was_ready, metrics };
         catalog.add(BUILT_IN, None, None);
         catalog
     }
@@ -103,14 +107,28 @@ impl Catalog {
         entries.insert(name.to_owned(), entry);
     }
 
-    /// Packs from now on what is not packed yet: of which nothing is served, that is imported as at a start.
+    /// Packs from now on what is not packed yet: what nothing is served of is imported as at a start, and of others the
+    /// splits that are missing.
     pub(crate) fn take_over(&self) {
         self.packs.store(true, Ordering::Relaxed);
         for entry in self.list() {
             let mut state = entry.state_mut();
-            if state.is_not_packed() {
-                *state = State::Importing(None);
-            }
+            let being_packed = match &*state {
+                State::Failed(DatasetError::NotPacked { .. }) => State::Importing(None),
+                State::Ready(served) if served.lacks() && !served.serves_any() => {
+                    self.metrics.cache_bytes.sub(bytes(&served.dataset));
+                    State::Importing(None)
+                }
+                State::Ready(served) if served.lacks() => {
+                    let mut dataset = served.dataset.clone();
+                    for state in dataset.splits.values_mut().filter(|state| is_not_packed(state)) {
+                        *state = Err(DatasetError::BeingPacked);
+                    }
+                    State::Ready(Arc::new(Served { dataset, base: served.base }))
+                }
+                _ => continue,
+            };
+            *state = being_packed;
         }
         self.clear_away();
     }
@@ -161,6 +179,7 @@ impl Catalog {
             }
             self.settle(&entry, opened);
         }
+        self.was_ready.store(true, Ordering::Relaxed);
     }
 
     /// Looks after the imported datasets until it is over, and imports those that have to be by now. Mending is
@@ -218,7 +237,7 @@ impl Catalog {
                 }
             }
         }
-        let restored = ready.as_ref().and_then(|served| restored(&served.dataset));
+        let restored = ready.as_ref().filter(|_| was_damaged).and_then(|served| restored(&served.dataset));
         let repair = || {
             let progress = |progress| report(name, progress);
             pba_datasets::repair(name, entry.source(), &self.cache, &progress)
@@ -264,6 +283,7 @@ impl Catalog {
         let Ok(mut found) = found else { return };
         let before = entry.ready();
         if let Some(served) = &before
+            && served.serves_any()
             && !served.has(SplitName::Train)
         {
             // It would be what the others are augmented and normalised like.
@@ -277,8 +297,9 @@ impl Catalog {
         }
         if let Some(served) = before {
             let is_served = |split| served.serves(split);
-            if !is_same_source(&served.dataset, &is_served, &found) {
-                if !entry.has_told.swap(true, Ordering::Relaxed) {
+            let is_same = is_same_source(&served.dataset, &is_served, &found);
+            if is_same != Some(true) {
+                if is_same == Some(false) && !entry.has_told.swap(true, Ordering::Relaxed) {
                     tracing::warn!(
                         dataset = name,
                         "its source has changed since this server opened it; restart this server to serve what it is now"
@@ -349,16 +370,24 @@ impl Catalog {
         found.ok_or_else(|| Error::not_found("dataset", name, entries.keys().map(String::as_str)))
     }
 
-    /// Whether a dataset is still to be imported.
+    /// Whether any of a dataset is still to be imported.
     pub(crate) fn is_importing(&self, name: &str) -> bool {
-        self.get(name).is_ok_and(|entry| entry.is_importing())
+        self.get(name).is_ok_and(|entry| entry.is_partly_importing())
     }
 
-    /// Checks that no dataset is still to be imported.
+    /// Whether any dataset is still to be imported.
+    pub(crate) fn imports(&self) -> bool {
+        self.list().iter().any(|entry| entry.is_partly_importing())
+    }
+
+    /// Checks that every dataset was imported once, or failed.
     ///
     /// # Errors
-    /// When one is, with its progress.
+    /// When one is still to be imported, with its progress.
     pub(crate) fn check_ready(&self) -> Result<(), Error> {
+        if self.was_ready.load(Ordering::Relaxed) {
+            return Ok(());
+        }
         let list = self.list();
         list.iter().filter(|entry| entry.is_importing()).try_for_each(|entry| entry.served().map(drop))
     }
@@ -416,23 +445,22 @@ impl Entry {
                 });
                 self.base
             }
-            state @ State::Failed(error) => {
-                described.state =
-                    if state.is_not_packed() { DatasetState::NotPacked } else { DatasetState::Failed };
+            State::Failed(error) => {
+                described.state = state_of([cause(error)]);
                 described.error = Some(error.to_string());
                 self.base
             }
-            state @ State::Ready(served) => {
+            State::Ready(served) => {
                 let splits = &served.dataset.splits;
-                let of = |name: &SplitName| (*name, served.split(*name).map_err(|error| error.detail));
+                let of = |name: &SplitName| (*name, served.split(*name));
                 let streamed: Vec<_> = splits.keys().map(of).collect();
                 let damage = splits.values().flatten().find_map(|split| split.known_damage());
                 if let Some(reason) = streamed.iter().find_map(|(_, split)| split.as_ref().err())
                     && streamed.iter().all(|(_, split)| split.is_err())
                 {
                     described.state =
-                        if state.is_not_packed() { DatasetState::NotPacked } else { DatasetState::Failed };
-                    described.error = Some(reason.clone());
+                        state_of(streamed.iter().filter_map(|(_, split)| Some(split.as_ref().err()?.cause)));
+                    described.error = Some(reason.detail.clone());
                 } else if let Some(damage) = damage {
                     described.state = DatasetState::Damaged;
                     described.error = Some(damage.to_string());
@@ -447,7 +475,7 @@ impl Entry {
                 let first = bases.next().and_then(|(name, _)| served.own_base(name).ok());
                 described.splits =
                     streamed.into_iter().map(|(name, split)| (name, describe(split))).collect();
-                first
+                self.base.or(first)
             }
         };
         described.base = base.map(|base| base.to_string());
@@ -458,6 +486,17 @@ impl Entry {
 
     fn is_importing(&self) -> bool {
         matches!(*self.state(), State::Importing(_))
+    }
+
+    /// Whether any of it is still to be imported.
+    fn is_partly_importing(&self) -> bool {
+        match &*self.state() {
+            State::Importing(_) => true,
+            State::Failed(_) => false,
+            State::Ready(served) => {
+                served.dataset.splits.values().any(|state| matches!(state, Err(DatasetError::BeingPacked)))
+            }
+        }
     }
 
     fn ready(&self) -> Option<Arc<Served>> {
@@ -543,10 +582,12 @@ impl Served {
             let state = self.dataset.split(split).and_then(|state| state.as_ref().ok());
             state.and_then(|split| split.shape())
         };
-        let images_to_train_on = self.reference(split)?.shape();
-        Ok(match (self.base, images_to_train_on, has_shape(split)) {
+        if self.base.is_some() {
+            return Ok(base.for_evaluation());
+        }
+        Ok(match (self.reference(split)?.shape(), has_shape(split)) {
             // Of any size, as one that the model was trained with.
-            (None, Some(ImageShape { height, width }), None) if height.min(width) <= FRAME_SIDE_MAX => {
+            (Some(ImageShape { height, width }), None) if height.min(width) <= FRAME_SIDE_MAX => {
                 Base::middle(height.min(width))
             }
             _ => base.for_evaluation(),
@@ -572,8 +613,8 @@ impl Served {
             Some(Err(error)) => Err(Error::new(
                 cause(error),
                 format!(
-                    "split {name} of dataset {dataset:?} is augmented and normalised like its train split, which could \
-                 not be read: {error}"
+                    "the normalisation of split {name} of dataset {dataset:?} is that of its train split, which could not be read: \
+                     {error}"
                 ),
             )),
             None => Err(self.no_split(name)),
@@ -587,6 +628,16 @@ impl Served {
     /// Whether it has a split, though it may not be readable.
     pub(crate) fn has(&self, split: SplitName) -> bool {
         self.dataset.split(split).is_some()
+    }
+
+    /// Whether a split is not packed.
+    fn lacks(&self) -> bool {
+        self.dataset.splits.values().any(is_not_packed)
+    }
+
+    /// Whether any split can be streamed.
+    fn serves_any(&self) -> bool {
+        self.dataset.splits.keys().any(|split| self.serves(*split))
     }
 
     /// Whether a split can be streamed.
@@ -614,25 +665,25 @@ impl Served {
     }
 }
 
-impl State {
-    /// Whether nothing of it can be read, and that only because its writer has not packed it.
-    fn is_not_packed(&self) -> bool {
-        let is_not_packed = |error: &DatasetError| matches!(error, DatasetError::NotPacked { .. });
-        match self {
-            State::Importing(_) => false,
-            State::Failed(error) => is_not_packed(error),
-            State::Ready(served) => {
-                served.dataset.splits.values().all(|split| split.as_ref().is_err_and(is_not_packed))
-            }
-        }
+fn is_not_packed(state: &SplitState) -> bool {
+    matches!(state, Err(DatasetError::NotPacked { .. }))
+}
+
+/// The state of a dataset of which nothing is served, for these causes.
+fn state_of(causes: impl IntoIterator<Item = Cause>) -> DatasetState {
+    let causes: Vec<Cause> = causes.into_iter().collect();
+    match () {
+        () if causes.contains(&Cause::Importing) => DatasetState::Importing,
+        () if causes.contains(&Cause::NotPacked) => DatasetState::NotPacked,
+        () => DatasetState::Failed,
     }
 }
 
 /// The description of a split that can be streamed, or the reason why it cannot.
-fn describe(split: Result<(SplitHandle, Normalization), String>) -> wire::Split {
+fn describe(split: Result<(SplitHandle, Normalization), Error>) -> wire::Split {
     let split = match split {
         Ok((split, _)) => split,
-        Err(error) => return wire::Split::Failed { error },
+        Err(error) => return wire::Split::Failed { error: error.detail },
     };
     let images = if split.shape().is_some() { ImageStorage::Decoded } else { ImageStorage::Encoded };
     let [smallest, largest] = split.sizes();

@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use pba_datasets::{Dataset, DatasetError, Fault, SplitState, packed};
+use pba_datasets::{Dataset, DatasetError, Fault, packed};
 use pba_types::SplitName;
 
 use crate::error::Cause;
@@ -22,7 +22,7 @@ pub(super) fn guarded(
 
 /// Whether an error is the fault of this machine or of the writer, and what failed may work another time.
 pub(super) fn is_ours(error: &DatasetError) -> bool {
-    matches!(error, DatasetError::NotPacked { .. })
+    matches!(error, DatasetError::NotPacked { .. } | DatasetError::BeingPacked)
         || matches!(error.fault(), Some(Fault::DiskFull | Fault::Machine))
 }
 
@@ -31,6 +31,7 @@ pub(crate) fn cause(error: &DatasetError) -> Cause {
     match (error, error.fault()) {
         (DatasetError::Damaged { .. }, _) => Cause::Damaged,
         (DatasetError::NotPacked { .. }, _) => Cause::NotPacked,
+        (DatasetError::BeingPacked, _) => Cause::Importing,
         (_, Some(Fault::DiskFull)) => Cause::DiskFull,
         (_, Some(Fault::Machine)) => Cause::Internal,
         _ => Cause::BrokenDataset,
@@ -43,6 +44,8 @@ pub(super) fn restored(dataset: &Dataset) -> Option<Dataset> {
     for state in dataset.splits.values_mut() {
         let split = match state {
             Ok(split) => split,
+            // The writer's.
+            Err(DatasetError::NotPacked { .. }) => continue,
             Err(error) if is_ours(error) => return None,
             // Its source is at fault.
             Err(_) => continue,
@@ -58,15 +61,21 @@ pub(super) fn restored(dataset: &Dataset) -> Option<Dataset> {
 }
 
 /// Whether all splits that are served are the same in what was found of their source: then its other splits go with them.
+/// None if that cannot be told, as one could not be found or read again.
 pub(super) fn is_same_source(
     before: &Dataset,
     is_served: &dyn Fn(SplitName) -> bool,
     found: &Dataset,
-) -> bool {
-    before.splits.iter().filter(|(name, _)| is_served(**name)).all(|(name, state)| {
-        let digest = |state: &SplitState| state.as_ref().ok().map(|split| split.digest());
-        found.split(*name).and_then(digest) == digest(state)
-    })
+) -> Option<bool> {
+    let mut same = Some(true);
+    for (name, state) in before.splits.iter().filter(|(name, _)| is_served(**name)) {
+        match (state, found.split(*name)) {
+            (Ok(split), Some(Ok(found))) if split.digest() != found.digest() => return Some(false),
+            (Ok(_), Some(Ok(_))) => {}
+            _ => same = None,
+        }
+    }
+    same
 }
 
 /// A dataset as it is served on after it was mended. A split that is served never becomes something else by that, and
@@ -92,7 +101,9 @@ pub(super) fn better(before: &Dataset, is_served: &dyn Fn(SplitName) -> bool, me
                 }
                 Ok(Arc::clone(split))
             }
-            _ if is_same_source => continue,
+            _ if is_same_source == Some(true) => continue,
+            // It is tried again.
+            (state, _) if is_same_source.is_none() => state.clone(),
             _ => Err(DatasetError::Unreadable {
                 place: name.to_string(),
                 reason: "its source has changed since the other splits were imported; restart the server to serve what \

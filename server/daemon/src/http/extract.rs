@@ -111,7 +111,8 @@ fn check_coding(headers: &HeaderMap) -> Result<(), Error> {
     for (header, plain) in [(CONTENT_ENCODING, "identity"), (TRANSFER_ENCODING, "chunked")] {
         let said = headers.get_all(&header).iter().map(|value| String::from_utf8_lossy(value.as_bytes()));
         let said: Vec<_> = said.collect();
-        if let Some(said) = said.iter().find(|said| !said.trim().eq_ignore_ascii_case(plain)) {
+        let is_plain = |coding: &str| coding.trim().is_empty() || coding.trim().eq_ignore_ascii_case(plain);
+        if let Some(said) = said.iter().find(|said| !said.split(',').all(is_plain)) {
             let detail = format!("{header}: {said:?} is not what is expected here; send the body as it is");
             return Err(Error {
                 parameter: Some(header.to_string()),

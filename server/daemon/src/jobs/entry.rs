@@ -39,10 +39,10 @@ pub(super) struct Entry<S> {
     pub(super) spec: S,
     /// The dataset's path for the trainer.
     pub(super) source: String,
-    /// Digests of the splits that were served when it was requested.
+    /// The splits that there were when it was requested, each with its digest if it was served.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub(super) digests: BTreeMap<SplitName, String>,
-    /// That of the test split alone, as earlier versions wrote it.
+    pub(super) splits: BTreeMap<SplitName, Option<String>>,
+    /// Digest of the test split, as earlier versions wrote it, and no other.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) test_digest: Option<String>,
     /// Milliseconds since 1970: orders the queue.
@@ -68,28 +68,36 @@ pub(super) struct Entry<S> {
 pub(crate) struct Source {
     /// The dataset's path for the trainer.
     pub(crate) path: String,
-    /// Digests of its splits when the job was requested, those that were served.
-    pub(crate) digests: BTreeMap<SplitName, String>,
+    /// Its splits when the job was requested, each with its digest if it was served; none if an earlier version wrote
+    /// the entry.
+    pub(crate) splits: BTreeMap<SplitName, Option<String>>,
+    /// Digest of its test split, if that is known.
+    pub(crate) test_digest: Option<String>,
 }
 
 impl Source {
+    /// That of a new job.
+    pub(super) fn new(path: String, splits: BTreeMap<SplitName, Option<String>>) -> Source {
+        let test_digest = splits.get(&SplitName::Test).cloned().flatten();
+        Source { path, splits, test_digest }
+    }
+
     /// Whether both have one test split, though it may lie in two places.
     pub(crate) fn shares_test_split(&self, other: &Source) -> bool {
-        let test_digest = |source: &Source| source.digests.get(&SplitName::Test).cloned();
-        self.path == other.path || (test_digest(self).is_some() && test_digest(self) == test_digest(other))
+        self.path == other.path || (self.test_digest.is_some() && self.test_digest == other.test_digest)
     }
 }
 
 impl<S: Spec + Serialize> Entry<S> {
     /// That of a new job, which waits. It was requested so many milliseconds after 1970, or follows another one.
     pub(super) fn new(spec: S, source: Source, created: u128, follows: Option<&str>) -> Entry<S> {
-        let Source { path: source, digests } = source;
-        let (state, test_digest, error, place) = (JobState::Queued, None, None, None);
+        let Source { path: source, splits, test_digest } = source;
+        let (state, error, place) = (JobState::Queued, None, None);
         let (seconds, schedule_removed, follows) = (0.0, false, follows.map(str::to_owned));
         Entry {
             spec,
             source,
-            digests,
+            splits,
             test_digest,
             created,
             state,
@@ -103,11 +111,8 @@ impl<S: Spec + Serialize> Entry<S> {
 
     /// Where the job's images are.
     pub(super) fn source(&self) -> Source {
-        let mut digests = self.digests.clone();
-        if let Some(digest) = &self.test_digest {
-            digests.entry(SplitName::Test).or_insert_with(|| digest.clone());
-        }
-        Source { path: self.source.clone(), digests }
+        let (splits, test_digest) = (self.splits.clone(), self.test_digest.clone());
+        Source { path: self.source.clone(), splits, test_digest }
     }
 }
 
@@ -322,7 +327,7 @@ mod tests {
     fn an_entry_that_is_damaged_anywhere_is_seen_and_the_request_is_there() {
         let folder = tempfile::tempdir().unwrap();
         let spec = SearchSpec::from_json(r#"{"name": "mine", "epochs": 12}"#).unwrap();
-        let source = Source { path: "shapes".to_owned(), digests: Default::default() };
+        let source = Source::new("shapes".to_owned(), Default::default());
         let entry = Entry::new(spec.clone(), source, 0, None);
         let directory = folder.path().join("mine");
         create_folder::<Search>(&directory, &entry, &[]).unwrap();

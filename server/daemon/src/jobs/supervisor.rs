@@ -155,7 +155,7 @@ pub(super) async fn supervise(
         let obstacle = obstacle(workplace);
         let is_blocked = obstacle.is_some();
         // Asked first: a dataset that becomes ready from here on is looked for again.
-        let imports = catalog.check_ready().is_err();
+        let imports = catalog.imports();
         let mut waiting: Vec<(Queued, &Arc<dyn Waiting>)> = Vec::new();
         for kind in kinds {
             waiting.extend(kind.queued(catalog).into_iter().map(|queued| (queued, kind)));
@@ -489,7 +489,7 @@ mod tests {
         let bounds = Bounds { count: 1, bytes: 1 << 20, bytes_total: 1 << 20 };
         let registry = Registry::open(folder.path(), &lock, bounds).unwrap();
         let spec = SearchSpec::from_json(r#"{"name": "mine", "population": 2, "epochs": 6}"#).unwrap();
-        let source = Source { path: "shapes".to_owned(), digests: Default::default() };
+        let source = Source::new("shapes".to_owned(), Default::default());
         let record = Record::<Search>::begun(folder.path(), Entry::new(spec.clone(), source, 0, None), &lock);
         record.create(&[]).unwrap();
         assert!(record.begin());

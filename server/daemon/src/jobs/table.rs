@@ -340,9 +340,10 @@ impl<K: Run> Table<K> {
             None => BUILT_IN.to_owned(),
             Some(path) => path.display().to_string(),
         };
-        let digest = |name| Some((name, served.split(name).ok()?.0.digest().to_string()));
-        let digests = SplitName::ALL.into_iter().filter_map(digest).collect();
-        let source = Source { path, digests };
+        let digest = |name| served.split(name).ok().map(|(split, _)| split.digest().to_string());
+        let splits =
+            SplitName::ALL.into_iter().filter(|name| served.has(*name)).map(|name| (name, digest(name)));
+        let source = Source::new(path, splits.collect());
         check_excluded(&self.records(), &spec, &source)?;
         Ok(Checked { spec, source, schedules, named })
     }

@@ -182,8 +182,8 @@ impl Trainer {
         let mut command = self.process();
         // The first lines of a panic name the error and its location; those are shown.
         command.env("RUST_BACKTRACE", "0");
-        let Source { path, digests } = source;
-        command.args(arguments(R::JOB, task, Images { dataset: path, digests, cache }));
+        let Source { path, splits, .. } = source;
+        command.args(arguments(R::JOB, task, Images { dataset: path, splits, cache }));
         command.stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
         command
     }

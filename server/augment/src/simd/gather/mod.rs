@@ -44,7 +44,9 @@ mod tests {
                     let (sin, cos) = (f64::from(i - 30) / if i % 2 == 0 { 60.0 } else { 11.75 }).sin_cos();
                     let shift = f64::from(i) / 3.0 - 10.0;
                     for coefficients in
-                        [[cos, sin, shift, -sin, cos, -shift], [1.0, sin, shift, 0.0, 1.0, 0.0], [1.0, 0.0, 0.0, sin, 1.0, shift], [0.0, -1.0, shift, 1.0, 0.0, shift]]
+                        [[cos, sin, shift, -sin, cos, -shift], [1.0, sin, shift, 0.0, 1.0, 0.0], [1.0, 0.0, 0.0, sin, 1.0, shift], [0.0, -1.0, shift, 1.0, 0.0, shift],
+                         // Rows or columns that move as a unit, and the whole image across them.
+                         [1.0, sin, shift, 0.0, 1.0, shift], [1.0, 0.0, shift, sin, 1.0, shift]]
                     {
                         let affine = FixedAffine::new(coefficients);
                         let [mut out, mut expected] = [vec![[7; 4]; source.len()], vec![[8; 4]; source.len()]];

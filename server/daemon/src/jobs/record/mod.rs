@@ -454,7 +454,7 @@ mod tests {
     fn begun(folder: &Path, lock: &Arc<DataLock>) -> Record<Search> {
         let spec =
             SearchSpec::from_json(r#"{"name": "mine", "epochs": 12, "perturbation_interval": 3}"#).unwrap();
-        let source = Source { path: "shapes".to_owned(), digests: Default::default() };
+        let source = Source::new("shapes".to_owned(), Default::default());
         let record = Record::begun(folder, Entry::new(spec, source, 0, None), lock);
         record.create(&[]).unwrap();
         assert!(record.begin());
