@@ -141,6 +141,7 @@ fn a_packed_folder_or_file_opens_as_it_is() {
     let cache = tempfile::tempdir().unwrap();
     let dataset = opened(folder.path(), cache.path()).unwrap();
     assert_eq!((dataset.format, dataset.classes()[1].as_str()), ("packed", "b"));
+    assert_eq!(pba_datasets::format(folder.path()), Ok("packed"));
     assert_eq!(
         dataset.normalization(SplitName::Test).unwrap().mean,
         split(&dataset, SplitName::Train).mean()
