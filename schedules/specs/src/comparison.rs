@@ -433,6 +433,7 @@ mod tests {
         assert_eq!(refused(r#"{"score": "val", "val_size": 1000}"#), "val_size");
         assert_eq!(refused(r#"{"val_size": 10}"#), "val_size");
         assert_eq!(refused(r#"{"train_size": 100}"#), "batch_size");
+        assert_eq!(refused(r#"{"score": "val", "val_size": 900, "train_size": 100}"#), "batch_size");
         // Of validation images that leave less than a batch, it is they that are too many.
         let all_but_a_batch =
             |val: usize| spec(&format!(r#"{{"score": "val", "val_size": {val}}}"#)).sized(1_000, None);
