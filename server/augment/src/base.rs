@@ -293,6 +293,13 @@ mod tests {
     }
 
     #[test]
+    fn images_that_a_cutout_would_hide_have_none() {
+        let shape = Some(ImageShape { height: 64, width: 96 });
+        assert_eq!(Base::of_images(shape, false).to_string(), "pad_crop:8,flip,cutout:32");
+        assert_eq!(Base::of_images(shape, true).to_string(), "pad_crop:8,flip");
+    }
+
+    #[test]
     fn wrong_texts_are_refused_by_name() {
         refuse("", "unknown step \"\"");
         refuse("crop:4", "unknown step \"crop:4\"");
