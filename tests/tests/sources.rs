@@ -6,7 +6,7 @@ use pba_datasets::{Measured, PackSpec, Packer};
 use pba_tests::search::{evaluation, spec, trainer};
 use pba_tests::{Server, parquet_files, wait_for};
 use pba_types::ImageShape;
-use serde_json::json;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
 /// How a server is told of a source.
@@ -19,6 +19,19 @@ fn write(source: &TempDir, split: &str, sides: &[u32], first: u32) {
     let images: Vec<Vec<u8>> =
         sides.iter().zip(first..).map(|(side, seed)| parquet_files::png(*side, *side, seed)).collect();
     parquet_files::write(&source.path().join(format!("{split}.parquet")), &images);
+}
+
+/// An evaluation of 64 images, which takes a moment.
+fn small(name: &str) -> Value {
+    evaluation(json!({ "name": name, "dataset": "mine", "train_size": 64, "batch_size": 32, "epochs": 1 }))
+}
+
+/// Checks that an evaluation is refused for its dataset, in these words.
+#[track_caller]
+fn refused(server: &Server, asked: &Value, says: &str) {
+    let refused = server.send("POST", "/v1/evaluations", asked.to_string().as_bytes()).problem();
+    assert_eq!((refused.status, refused.parameter.as_deref()), (400, Some("dataset")), "{refused:?}");
+    assert!(refused.detail.contains(says), "{refused:?}");
 }
 
 /// What a split is augmented and normalised with does not change with which of the other splits can be read.
@@ -83,10 +96,8 @@ fn images_of_any_size_are_tested_on_at_the_size_of_those_to_train_on() {
     if trainer.is_none() {
         return;
     }
-    let asked = evaluation(json!({ "dataset": "mine", "train_size": 20, "batch_size": 10 })).to_string();
-    let refused = server.send("POST", "/v1/evaluations", asked.as_bytes()).problem();
-    assert_eq!((refused.status, refused.parameter.as_deref()), (400, Some("dataset")), "{refused:?}");
-    assert!(refused.detail.contains("those of the test split differ in size"), "{refused:?}");
+    let asked = evaluation(json!({ "dataset": "mine", "train_size": 20, "batch_size": 10 }));
+    refused(&server, &asked, "those of the test split differ in size");
 }
 
 /// A trainer opens the source itself, which may hold something else by then than what is served.
@@ -96,31 +107,16 @@ fn jobs_train_on_what_is_served_or_not_at_all() {
     let source = tempfile::tempdir().unwrap();
     write(&source, "train", &[32; 64], 0);
     write(&source, "test", &[32; 20], 100);
-    let (train, kept) = (source.path().join("train.parquet"), source.path().join("kept"));
     let server = Server::start(&["--trainer", &trainer, "--dataset", &flag(source.path())]);
-    let asked = |name: &str| {
-        evaluation(
-            json!({ "name": name, "dataset": "mine", "train_size": 64, "batch_size": 32, "epochs": 1 }),
-        )
-    };
-    let post = |name: &str| server.send("POST", "/v1/evaluations", asked(name).to_string().as_bytes());
-    std::fs::rename(&train, &kept).unwrap();
-    for (split, path) in [("train", &train), ("test", &source.path().join("test.parquet"))] {
-        if split == "test" {
-            std::fs::rename(&kept, &train).unwrap();
-        }
-        let before = std::fs::read(path).ok();
+    for split in ["train", "test"] {
+        let path = source.path().join(format!("{split}.parquet"));
+        let before = std::fs::read(&path).unwrap();
         write(&source, split, &[32; 64], 200);
-        let refused = post("changed").problem();
-        assert_eq!((refused.status, refused.parameter.as_deref()), (400, Some("dataset")), "{refused:?}");
-        let says = format!("those of the {split} split are others by now");
-        assert!(refused.detail.contains(&says), "{refused:?}");
-        if let Some(before) = before {
-            std::fs::write(path, before).unwrap();
-        }
+        refused(&server, &small("changed"), &format!("those of the {split} split are others by now"));
+        std::fs::write(&path, before).unwrap();
     }
     // Content is what counts, and not the time of a file.
-    let id = server.start_job("evaluations", &asked("same"));
+    let id = server.start_job("evaluations", &small("same"));
     server.wait_for_job("evaluations", &id, "done");
 }
 
@@ -229,8 +225,7 @@ fn a_job_uses_no_split_that_is_not_served() {
     write(&source, "validation", &[32; 30], 500);
     let server = Server::start(&["--trainer", &trainer, "--dataset", &flag(source.path())]);
     write(&source, "test", &[32; 20], 100);
-    let asked = evaluation(json!({ "dataset": "mine", "train_size": 64, "batch_size": 32, "epochs": 1 }));
-    let id = server.start_job("evaluations", &asked);
+    let id = server.start_job("evaluations", &small("tested"));
     let done = server.wait_for_job("evaluations", &id, "done");
     assert_eq!((&done["split"], &done["images"]), (&json!("val"), &json!(30)), "{done}");
 }
@@ -244,8 +239,5 @@ fn a_job_uses_no_split_that_could_not_be_read() {
     std::fs::write(source.path().join("test.parquet"), "no images").unwrap();
     let server = Server::start(&["--trainer", &trainer, "--dataset", &flag(source.path())]);
     write(&source, "test", &[32; 20], 100);
-    let asked = evaluation(json!({ "dataset": "mine", "train_size": 64, "batch_size": 32, "epochs": 1 }));
-    let refused = server.send("POST", "/v1/evaluations", asked.to_string().as_bytes()).problem();
-    assert_eq!((refused.status, refused.parameter.as_deref()), (400, Some("dataset")), "{refused:?}");
-    assert!(refused.detail.contains("could not be read"), "{refused:?}");
+    refused(&server, &small("tested"), "could not be read");
 }

@@ -20,6 +20,13 @@ pub struct Normalization {
     pub std: [f64; 3],
 }
 
+impl Normalization {
+    /// By the statistics of a split.
+    pub fn of(split: &Split) -> Normalization {
+        Normalization { mean: split.mean(), std: split.std() }
+    }
+}
+
 /// A named dataset. A split that failed to load does not keep the others from being served.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
@@ -83,7 +90,6 @@ impl Dataset {
     /// What the pixels of split `name` are normalised by: the statistics of its [reference](Dataset::reference).
     /// None when there is no such split, or its reference cannot be read.
     pub fn normalization(&self, name: SplitName) -> Option<Normalization> {
-        let split = self.reference(name)?.as_ref().ok()?;
-        Some(Normalization { mean: split.mean(), std: split.std() })
+        Some(Normalization::of(self.reference(name)?.as_ref().ok()?))
     }
 }

@@ -11,7 +11,7 @@ use pba_augment::{Plan, Recipe};
 use pba_types::SplitName;
 use pba_wire::checksum::Head;
 
-use crate::catalog::datasets::SplitHandle;
+use crate::catalog::served::SplitHandle;
 use crate::stream::encode::{Layout, batch_head};
 use crate::stream::engine::{Engine, SMALL_OPENING_BYTES};
 use crate::stream::samples::{self, Rendered};
