@@ -2,14 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use pba_datasets::{Normalization, Progress};
+use pba_datasets::{Progress, SplitState};
 use pba_types::SplitName;
 use pba_wire::datasets::{self as wire, DatasetState, ImageStorage, ImportProgress, ReadySplit, Sizes};
 use pba_wire::stream::CHANNELS;
 
 use crate::catalog::entry::{Entry, State};
 use crate::catalog::mending::cause;
-use crate::catalog::served::SplitHandle;
+use crate::catalog::served::{Served, SplitHandle};
 use crate::error::{Cause, Error};
 
 impl Entry {
@@ -40,37 +40,49 @@ impl Entry {
                 self.base
             }
             State::Ready(served) => {
-                let splits = &served.dataset.splits;
-                let of = |name: &SplitName| (*name, served.split(*name));
-                let streamed: Vec<_> = splits.keys().map(of).collect();
-                let damage = splits.values().flatten().find_map(|split| split.known_damage());
-                if let Some(reason) = streamed.iter().find_map(|(_, split)| split.as_ref().err())
-                    && streamed.iter().all(|(_, split)| split.is_err())
-                {
-                    described.state =
-                        state_of(streamed.iter().filter_map(|(_, split)| Some(split.as_ref().err()?.cause)));
-                    described.error = Some(reason.detail.clone());
-                } else if let Some(damage) = damage {
-                    described.state = DatasetState::Damaged;
-                    described.error = Some(damage.to_string());
-                }
-                described.classes = served.dataset.classes().to_owned();
-                let bases = streamed.iter().filter(|(_, split)| split.is_ok());
-                let mut bases = bases.filter_map(|(name, _)| Some((*name, served.base_of(*name).ok()?)));
-                described.eval_base = bases
-                    .clone()
-                    .find(|(name, _)| *name != SplitName::Train)
-                    .map(|(_, base)| base.to_string());
-                let first = bases.next().and_then(|(name, _)| served.own_base(name).ok());
-                described.splits =
-                    streamed.into_iter().map(|(name, split)| (name, describe(split))).collect();
-                self.base.or(first)
+                served.describe(&mut described);
+                self.base.or_else(|| served.own_base(served.streamed().next()?).ok())
             }
         };
         described.base = base.map(|base| base.to_string());
         described.eval_base =
             described.eval_base.or_else(|| base.map(|base| base.for_evaluation().to_string()));
         described
+    }
+}
+
+impl Served {
+    /// The splits that can be streamed.
+    fn streamed(&self) -> impl Iterator<Item = SplitName> {
+        self.dataset.splits.keys().copied().filter(|split| self.serves(*split))
+    }
+
+    /// Describes what is served, or why nothing is.
+    fn describe(&self, described: &mut wire::Dataset) {
+        let splits = &self.dataset.splits;
+        let reasons: Vec<Error> = splits.keys().filter_map(|split| self.split(*split).err()).collect();
+        if let Some(reason) = reasons.first().filter(|_| reasons.len() == splits.len()) {
+            described.state = state_of(reasons.iter().map(|reason| reason.cause));
+            described.error = Some(reason.detail.clone());
+        } else if let Some(damage) = splits.values().flatten().find_map(|split| split.known_damage()) {
+            described.state = DatasetState::Damaged;
+            described.error = Some(damage.to_string());
+        }
+        described.classes = self.dataset.classes().to_owned();
+        let first = self.streamed().find(|split| *split != SplitName::Train);
+        described.eval_base = first.and_then(|split| self.base_of(split).ok()).map(|base| base.to_string());
+        let of = |(name, state): (&SplitName, &SplitState)| {
+            let split = match state {
+                Ok(split) if self.serves(*name) => describe_split(split),
+                Ok(_) => {
+                    let error = "the train split, by which it is normalised, could not be read".to_owned();
+                    wire::Split::Failed { error }
+                }
+                Err(error) => wire::Split::Failed { error: error.to_string() },
+            };
+            (*name, split)
+        };
+        described.splits = splits.iter().map(of).collect();
     }
 }
 
@@ -84,12 +96,7 @@ fn state_of(causes: impl IntoIterator<Item = Cause>) -> DatasetState {
     }
 }
 
-/// The description of a split that can be streamed, or the reason why it cannot.
-fn describe(split: Result<(SplitHandle, Normalization), Error>) -> wire::Split {
-    let split = match split {
-        Ok((split, _)) => split,
-        Err(error) => return wire::Split::Failed { error: error.detail },
-    };
+fn describe_split(split: &SplitHandle) -> wire::Split {
     let images = if split.shape().is_some() { ImageStorage::Decoded } else { ImageStorage::Encoded };
     let [smallest, largest] = split.sizes();
     wire::Split::Ready(ReadySplit {

@@ -82,18 +82,22 @@ pub(crate) async fn run(Args { remote, command }: Args) -> anyhow::Result<()> {
 
 fn row(dataset: &Dataset) -> Vec<String> {
     let names: Vec<&str> = dataset.splits.keys().map(|name| name.name()).collect();
-    let samples = |split: &Split| match split {
-        Split::Ready(split) => split.samples.to_string(),
-        Split::Failed { .. } => "not readable".to_owned(),
-    };
-    let images: Vec<String> = dataset.splits.values().map(samples).collect();
-    let shape = dataset.splits.values().find_map(|split| match split {
-        Split::Ready(ReadySplit { shape: Some([height, width, channels]), .. }) => {
-            Some(format!(" of {height}x{width}x{channels}"))
+    let images = dataset.splits.values().map(|split| match split {
+        Split::Ready(ReadySplit { samples, shape: Some([height, width, channels]), .. }) => {
+            (samples.to_string(), format!(" of {height}x{width}x{channels}"))
         }
-        Split::Ready(_) => Some(" of different sizes".to_owned()),
-        Split::Failed { .. } => None,
+        Split::Ready(split) => (split.samples.to_string(), " of different sizes".to_owned()),
+        Split::Failed { .. } => ("not readable".to_owned(), String::new()),
     });
+    let images: Vec<(String, String)> = images.collect();
+    // What is the same of all is said once.
+    let are_alike = images.windows(2).all(|two| two[0].1 == two[1].1);
+    let last = images.len().saturating_sub(1);
+    let images = images.iter().enumerate().map(|(at, (count, kind))| match are_alike && at < last {
+        true => count.clone(),
+        false => format!("{count}{kind}"),
+    });
+    let images: Vec<String> = images.collect();
     let names = match (dataset.state, dataset.progress) {
         (DatasetState::Failed, _) => "broken".to_owned(),
         (DatasetState::NotPacked, _) => "not packed yet".to_owned(),
@@ -107,7 +111,7 @@ fn row(dataset: &Dataset) -> Vec<String> {
     vec![
         dataset.name.clone(),
         names,
-        format!("{}{}", images.join(", "), shape.unwrap_or_default()),
+        images.join(", "),
         dataset.classes.len().to_string(),
         dataset.source.clone(),
     ]
