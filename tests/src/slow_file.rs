@@ -1,6 +1,7 @@
 //! A file that takes as long to open as a test wants.
 
-use std::path::PathBuf;
+use std::fs::File;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use rustix::fs::{Mode, OFlags};
@@ -42,8 +43,13 @@ impl SlowFile {
 
     /// Has a command wait for it.
     pub fn slow_down(&self, command: &mut Command) {
+        self.slow_down_at(command, &self.path());
+    }
+
+    /// The same for another file.
+    pub fn slow_down_at(&self, command: &mut Command, file: &Path) {
         command.env("LD_PRELOAD", self.folder.path().join("slow_file.so"));
-        command.env("SLOW_FILE", self.path()).env("SLOW_PIPE", self.folder.path().join("pipe"));
+        command.env("SLOW_FILE", file).env("SLOW_PIPE", self.folder.path().join("pipe"));
     }
 
     /// Lets the process that waits go on.
@@ -55,5 +61,14 @@ impl SlowFile {
             let flags = OFlags::WRONLY | OFlags::NONBLOCK;
             rustix::fs::open(self.folder.path().join("pipe"), flags, Mode::empty()).ok()
         });
+    }
+
+    /// Lets all processes go on, as long as what it gives is held.
+    ///
+    /// # Panics
+    /// When the pipe is gone.
+    pub fn end_all(&self) -> File {
+        let pipe = self.folder.path().join("pipe");
+        File::options().read(true).write(true).open(pipe).expect("the pipe is there")
     }
 }

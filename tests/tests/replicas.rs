@@ -2,8 +2,10 @@
 
 use std::path::Path;
 
+use pba_tests::http::Download;
 use pba_tests::search::{Script, spec};
-use pba_tests::server::data_folder;
+use pba_tests::server::{Process, data_folder};
+use pba_tests::slow_file::SlowFile;
 use pba_tests::{Server, parquet_files, wait_for};
 use serde_json::json;
 use tempfile::TempDir;
@@ -79,7 +81,8 @@ fn a_replica_packs_nothing_until_it_is_the_writer() {
     let before = folders(writer.data().path());
     let replica = Server::start_on(writer.data(), &["--dataset", &dataset]);
     let shown = || replica.get("/v1/datasets/mine").json();
-    let (split, error) = (shown()["splits"]["train"].clone(), "the server that writes there has to pack it");
+    let (split, error) =
+        (shown()["splits"]["train"].clone(), "the writer of the data directory has to pack it");
     assert!(split["error"].as_str().unwrap().contains(error), "{}", shown());
     assert_eq!(shown()["state"], "not-packed");
     let listed = replica.pba(&["dataset", "list"]);
@@ -93,6 +96,39 @@ fn a_replica_packs_nothing_until_it_is_the_writer() {
     assert_eq!(replica.get(target).status, 200);
     assert_eq!(folders(replica.data().path()), before + 1);
     replica.assert_healthy();
+}
+
+/// A replica that is importing when it becomes the writer does not keep what it has found as a replica.
+#[test]
+fn a_take_over_in_an_import_packs_what_is_missing() {
+    let slow = SlowFile::create();
+    parquet_files::write(&slow.path(), &parquet_files::images(20));
+    let writer = Server::start(&[]);
+    let dataset = format!("mine={}", slow.path().display());
+    let mut command = Server::command(writer.data().path(), &["--dataset", &dataset]);
+    slow.slow_down(&mut command);
+    let (data, replica) = (writer.data(), Process::run(command));
+    let line = replica.line().expect("the replica starts");
+    let address = line.strip_prefix("listening on http://").unwrap().parse().unwrap();
+    let get = |target: &str| Download::open(address, "GET", target, &[], b"").unwrap().finish();
+    let kind = || {
+        let answer = get("/v1/datasets/mine/epochs/0/batches?schedule=none");
+        (answer.status != 200).then(|| answer.problem().kind)
+    };
+    wait_for("the built-in dataset to be served", || {
+        (get("/v1/datasets/shapes").json()["state"] == "ready").then_some(())
+    });
+    drop(writer);
+    wait_for("the replica to take over", || {
+        get("/metrics").text().lines().any(|line| line == "pba_writer 1").then_some(())
+    });
+    // It finds, as a replica, that nothing is packed. Then it looks at the file again, and packs it.
+    slow.end();
+    slow.end();
+    assert_eq!(kind().as_deref(), Some("urn:pba:problem:importing"));
+    let _open = slow.end_all();
+    wait_for("the dataset to be served", || kind().is_none().then_some(()));
+    drop((replica, data));
 }
 
 #[test]

@@ -3,7 +3,8 @@
 use std::path::Path;
 
 use pba_datasets::{Measured, PackSpec, Packer};
-use pba_tests::search::{evaluation, spec, trainer};
+use pba_tests::search::{Script, comparison, evaluation, spec, trainer};
+use pba_tests::slow_file::SlowFile;
 use pba_tests::{Server, parquet_files, wait_for};
 use pba_types::ImageShape;
 use serde_json::{Value, json};
@@ -214,6 +215,98 @@ fn what_is_missing_at_a_take_over_is_imported() {
     });
     assert_eq!(replica.metric("pba_repairs_total{dataset=\"mine\"}"), 0.0, "nothing was damaged");
     replica.assert_healthy();
+}
+
+/// What jobs are scored on is packed first: a trainer would be scored on something else.
+#[test]
+fn no_job_begins_while_a_split_is_packed() {
+    let (source, slow) = (tempfile::tempdir().unwrap(), SlowFile::create());
+    write(&source, "train", &[32; 64], 0);
+    write(&source, "validation", &[32; 30], 500);
+    write(&source, "test", &[32; 20], 100);
+    let writer = Server::start(&["--dataset", &flag(source.path())]);
+    let folders = std::fs::read_dir(writer.data().path().join("datasets")).unwrap();
+    let mut files = folders.map(|folder| folder.unwrap().path().join("test.arrow"));
+    // The built-in one has a folder of its own, without this split.
+    let packed = files.find(|file| file.with_file_name("val.arrow").exists()).unwrap();
+    std::fs::remove_file(packed).unwrap();
+    let script = Script::new("touch $here/asked");
+    let flags = ["--trainer", script.path(), "--dataset", &flag(source.path())];
+    let mut command = Server::command(writer.data().path(), &flags);
+    slow.slow_down_at(&mut command, &source.path().join("test.parquet"));
+    let replica = Server::run(command, writer.data());
+    drop(writer);
+    // What it begins then takes until the slow file is there.
+    wait_for("the replica to take over", || (replica.metric("pba_writer") == 1.0).then_some(()));
+    let send = || replica.send("POST", "/v1/evaluations", small("tested").to_string().as_bytes());
+    let refused = send();
+    assert_eq!((refused.status, refused.header("retry-after")), (503, Some("1")), "{}", refused.text());
+    let problem = refused.problem();
+    assert_eq!(problem.kind, "urn:pba:problem:importing");
+    assert!(
+        problem.detail.starts_with("split test of dataset \"mine\" is still being imported"),
+        "{problem:?}"
+    );
+    assert!(!script.file("asked").exists(), "a trainer was started");
+    let _open = slow.end_all();
+    wait_for("the job to be taken", || (send().status == 202).then_some(()));
+    assert!(script.file("asked").exists());
+}
+
+/// One that is gone is not replaced by another one to be scored on.
+#[test]
+fn a_job_whose_split_is_gone_is_refused_or_fails() {
+    let Some(trainer) = trainer() else { return };
+    let source = tempfile::tempdir().unwrap();
+    write(&source, "train", &[32; 300], 0);
+    write(&source, "validation", &[32; 30], 500);
+    write(&source, "test", &[32; 20], 800);
+    let server = Server::start(&["--trainer", &trainer, "--dataset", &flag(source.path())]);
+    let small_comparison = |name: &str| {
+        comparison(json!({
+            "name": name, "dataset": "mine", "train_size": 64, "batch_size": 32, "epochs": 1, "score": "val",
+        }))
+    };
+    let gone =
+        |split: &str| format!("{split}: it was there when this was requested, and is not there any more");
+    let without = |split: &str, check: &dyn Fn()| {
+        let path = source.path().join(format!("{split}.parquet"));
+        let away = path.with_extension("away");
+        std::fs::rename(&path, &away).unwrap();
+        check();
+        std::fs::rename(&away, &path).unwrap();
+    };
+    let refuses = |kind: &str, asked: &Value, split: &str| {
+        let refused = server.send("POST", &format!("/v1/{kind}"), asked.to_string().as_bytes());
+        assert_eq!(refused.status, 422, "{}", refused.text());
+        let detail = refused.problem().detail;
+        assert!(detail.contains(&gone(split)), "{detail}");
+    };
+    without("test", &|| refuses("evaluations", &small("refused"), "test"));
+    without("validation", &|| refuses("comparisons", &small_comparison("refused"), "val"));
+    without("validation", &|| {
+        refuses("searches", &spec(json!({ "dataset": "mine", "val_size": 30 })), "val");
+    });
+    // Those that wait fail when their turn comes.
+    let long = spec(json!({ "dataset": "mine", "epochs": 200, "val_size": 30 }));
+    let id = server.start_search(&long);
+    server.wait_for_lines(&id, 4);
+    let jobs = [
+        ("evaluations", server.start_job("evaluations", &small("tested")), "test"),
+        ("comparisons", server.start_job("comparisons", &small_comparison("compared")), "val"),
+    ];
+    without("test", &|| {
+        without("validation", &|| {
+            assert_eq!(server.send("DELETE", &format!("/v1/searches/{id}"), b"").status, 200);
+            for (kind, job, split) in &jobs {
+                let failed = server.wait_for_job(kind, job, "failed");
+                assert!(
+                    failed["error"].as_str().is_some_and(|error| error.contains(&gone(split))),
+                    "{failed}"
+                );
+            }
+        });
+    });
 }
 
 /// A split that comes into a source under a running server is none that a job uses.

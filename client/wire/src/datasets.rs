@@ -32,7 +32,7 @@ pub struct Dataset {
     /// Its splits.
     #[schema(value_type = BTreeMap<String, Split>)]
     pub splits: BTreeMap<SplitName, Split>,
-    /// Progress of its import, while it is being imported.
+    /// Progress of its import, while it, or one of its splits, is being imported.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub progress: Option<ImportProgress>,
     /// Why no split can be streamed, if none can; the first damage, if it is damaged.

@@ -39,8 +39,9 @@ pub mod flags {
     pub const SPEC: &str = "spec";
     /// The dataset: `shapes`, a packed folder, or anything else that can be read.
     pub const DATASET: &str = "dataset";
-    /// What the images of a split must be, `SPLIT=DIGEST`, or `SPLIT=` for one that the server could not read; for each
-    /// split that there was. There are no others then.
+    /// What the images of a split must be, `SPLIT=DIGEST`, once for each split that there was when the job was requested;
+    /// `SPLIT=` for one that the server could not read, which is refused. Splits that are not named do not exist for the
+    /// trainer; one that is named and gone cannot be read. Without this flag it uses all that there are.
     pub const DIGEST: &str = "digest";
     /// The folder that keeps datasets once they are decoded.
     pub const CACHE: &str = "cache";

@@ -15,13 +15,15 @@ pub enum DatasetError {
     #[error("the import was cancelled")]
     Cancelled,
     /// A split that is not packed, or not as it should be, where this process may pack nothing.
-    #[error("{found}; the server that writes there has to pack it, and tells in /v1/datasets how far it is")]
+    #[error(
+        "{found}; the writer of the data directory has to pack it, and tells in /v1/datasets how far it is"
+    )]
     NotPacked {
         /// What was found, with the packed file.
         found: String,
     },
     /// A split that is not packed, which this process is about to pack.
-    #[error("it is being packed")]
+    #[error("it is still being imported")]
     BeingPacked,
     /// The operating system refused: permission, disk full, and the like.
     #[error("{}: cannot {action}: {reason}", file.display())]

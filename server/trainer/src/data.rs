@@ -10,7 +10,7 @@ use pba_augment::{
     Base, ImageShape, OpCounts, Permutation, Plan, PlanSpec, Policies, Recipe, RecipeSpec, Scratch,
     hole_color, render_batch,
 };
-use pba_datasets::{BUILT_IN, Dataset, Decoded, Normalization, Samples, Split, SplitName};
+use pba_datasets::{BUILT_IN, Dataset, DatasetError, Decoded, Normalization, Samples, Split, SplitName};
 use pba_schedules::Digest;
 use pba_schedules::rng::{Address, Purpose};
 use pba_search::SpecError;
@@ -66,7 +66,8 @@ impl Source {
         Source { path: BUILT_IN.into(), cache, splits: BTreeMap::new() }
     }
 
-    /// Opens the dataset, with the splits that it had.
+    /// Opens the dataset, with the splits that it had: others are left out, and one that is gone is an error in its place, so
+    /// that nothing is scored on another one instead.
     pub(crate) fn open(&self) -> anyhow::Result<Dataset> {
         let Source { path, cache, splits } = self;
         std::fs::create_dir_all(cache)
@@ -82,6 +83,14 @@ impl Source {
         }
         if !splits.is_empty() {
             dataset.splits.retain(|name, _| splits.contains_key(name));
+        }
+        for name in splits.keys() {
+            let gone = || {
+                let reason = "it was there when this was requested, and is not there any more: restore it, or restart the \
+                              server, so that it serves what there is, and request it again";
+                Err(DatasetError::Unreadable { place: name.to_string(), reason: reason.to_owned() })
+            };
+            dataset.splits.entry(*name).or_insert_with(gone);
         }
         Ok(dataset)
     }
@@ -387,6 +396,21 @@ mod tests {
         let cut = render(1).err().unwrap().to_string();
         assert!(cut.contains("it has 8192 bytes"), "{cut}");
         assert_eq!(score().err().unwrap().to_string(), cut);
+    }
+
+    #[test]
+    fn a_dataset_has_the_splits_that_it_had() {
+        let cache = tempfile::tempdir().unwrap();
+        let told = [SplitName::Train, SplitName::Val].map(|name| (name, None));
+        let source = Source { splits: told.into(), ..Source::of_built_in(cache.path().to_owned()) };
+        let dataset = source.open().unwrap();
+        assert!(dataset.split(SplitName::Train).unwrap().is_ok());
+        assert!(dataset.split(SplitName::Test).is_none(), "it came later");
+        let gone = dataset.split(SplitName::Val).unwrap().as_ref().unwrap_err().to_string();
+        assert!(
+            gone.starts_with("val: it was there when this was requested, and is not there any more"),
+            "{gone}"
+        );
     }
 
     #[test]

@@ -24,7 +24,9 @@ pub(crate) struct Work {
     /// The dataset: `shapes`, a packed folder, or a path in any supported format.
     #[arg(long = flags::DATASET)]
     dataset: PathBuf,
-    /// What a split must be, so that nothing else is trained on than was asked for; once for each split.
+    /// What a split must be, so that nothing else is trained on than was asked for; once for each split. `SPLIT=` names one
+    /// that could not be read then, and is not used. Splits that are not named do not exist for this job [default: all that
+    /// there are, whatever they are].
     #[arg(long = flags::DIGEST, value_name = "SPLIT=DIGEST", value_parser = digest_of_split)]
     digest: Vec<(SplitName, Option<Digest>)>,
     /// Folder that caches decoded datasets [default: cache in the job's folder, or pba-trainer in the

@@ -9,9 +9,9 @@ use std::sync::{Arc, PoisonError, RwLock};
 use pba_augment::{Base, Frame};
 use pba_datasets::{BUILT_IN, Dataset, DatasetError, Progress};
 
-use crate::catalog::entry::{Entry, State};
+use crate::catalog::entry::{Entry, Mending, State};
 use crate::catalog::mending::{bytes, guarded};
-use crate::catalog::served::{Served, is_not_packed};
+use crate::catalog::served::Served;
 use crate::error::Error;
 use crate::metrics::Metrics;
 
@@ -65,25 +65,33 @@ impl Catalog {
     /// Packs from now on what is not packed yet: what nothing is served of is imported as at a start, and of others the
     /// splits that are missing.
     pub(crate) fn take_over(&self) {
+        // Before any entry is locked: what this server has found as a replica is settled before that, and seen here, or not
+        // at all ([`Catalog::settle`]).
         self.packs.store(true, Ordering::Relaxed);
         for entry in self.list() {
             let mut state = entry.state_mut();
             let being_packed = match &*state {
-                State::Failed(DatasetError::NotPacked { .. }) => State::Importing(None),
+                State::Failed(DatasetError::NotPacked { .. }) => Some(State::Importing(None)),
                 State::Ready(served) if served.lacks() && !served.serves_any() => {
                     self.metrics.cache_bytes.sub(bytes(&served.dataset));
-                    State::Importing(None)
+                    Some(State::Importing(None))
                 }
                 State::Ready(served) if served.lacks() => {
-                    let mut dataset = served.dataset.clone();
-                    for state in dataset.splits.values_mut().filter(|state| is_not_packed(state)) {
-                        *state = Err(DatasetError::BeingPacked);
-                    }
-                    State::Ready(Arc::new(Served { dataset, base: served.base }))
+                    tracing::info!(dataset = entry.name, "what is not packed of it is still being imported");
+                    let being_packed = served.with_errors(|error| match error {
+                        DatasetError::NotPacked { .. } => Some(DatasetError::BeingPacked),
+                        _ => None,
+                    });
+                    Some(State::Ready(Arc::new(being_packed)))
                 }
-                _ => continue,
+                _ => None,
             };
-            *state = being_packed;
+            if let Some(being_packed) = being_packed {
+                *state = being_packed;
+            }
+            drop(state);
+            // The next look of a replica may be far away.
+            *entry.mending() = Mending::due();
         }
         self.clear_away();
     }
@@ -115,13 +123,13 @@ impl Catalog {
         // The built-in dataset first, as it takes a second and others may take hours.
         let importing = || self.list().into_iter().filter(|entry| entry.is_importing());
         while let Some(entry) = importing().min_by_key(|entry| entry.source().is_some()) {
-            let name = entry.name.as_str();
+            let (name, packs) = (entry.name.as_str(), self.packs());
             let progress = |progress| {
                 *entry.state_mut() = State::Importing(Some(progress));
                 report(name, progress)
             };
             let open = || match entry.source() {
-                _ if !self.packs() => pba_datasets::open_packed(name, entry.source(), &self.cache),
+                _ if !packs => pba_datasets::open_packed(name, entry.source(), &self.cache),
                 None => pba_datasets::shapes(&self.cache, &progress),
                 Some(path) => {
                     tracing::info!(dataset = name, path = %path.display(), "opening or importing");
@@ -132,15 +140,25 @@ impl Catalog {
             if let Err(DatasetError::Cancelled) = opened {
                 return;
             }
-            self.settle(&entry, opened);
+            // If this server has taken over meanwhile, it is still to be imported.
+            self.settle(&entry, opened, packs);
         }
         self.was_ready.store(true, Ordering::Relaxed);
     }
 
-    /// Serves what was opened, or keeps the error.
-    pub(super) fn settle(&self, entry: &Entry, opened: Result<Dataset, DatasetError>) {
+    /// Serves what was opened, or keeps the error; `packed` says whether this server packed when that was begun. If it has
+    /// taken over since, what it found as a replica is of no use any more: the entry stays as it was left by the
+    /// take-over, and this is false.
+    pub(super) fn settle(&self, entry: &Entry, opened: Result<Dataset, DatasetError>, packed: bool) -> bool {
         let name = entry.name.as_str();
-        let state = match opened {
+        let mut state = entry.state_mut();
+        if self.packs() != packed {
+            return false;
+        }
+        if let State::Ready(before) = &*state {
+            self.metrics.cache_bytes.sub(bytes(&before.dataset));
+        }
+        *state = match opened {
             Err(error) => {
                 tracing::warn!(dataset = name, %error, "the dataset is not served");
                 State::Failed(error)
@@ -176,7 +194,7 @@ impl Catalog {
                 State::Ready(Arc::new(served))
             }
         };
-        *entry.state_mut() = state;
+        true
     }
 
     /// Every dataset, by name.
@@ -204,7 +222,7 @@ impl Catalog {
         self.list().iter().any(|entry| entry.is_partly_importing())
     }
 
-    /// Checks that every dataset was imported once, or failed.
+    /// Checks that every dataset was imported once, has failed, or is not packed yet by the writer.
     ///
     /// # Errors
     /// When one is still to be imported, with its progress.

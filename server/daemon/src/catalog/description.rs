@@ -29,9 +29,7 @@ impl Entry {
         let base = match &*self.state() {
             State::Importing(progress) => {
                 described.state = DatasetState::Importing;
-                described.progress = progress.map(|Progress { split, rows_done, rows_total }| {
-                    ImportProgress { split, rows_done, rows_total }
-                });
+                described.progress = progress.map(shown);
                 self.base
             }
             State::Failed(error) => {
@@ -41,6 +39,8 @@ impl Entry {
             }
             State::Ready(served) => {
                 served.describe(&mut described);
+                described.progress =
+                    self.packing().filter(|progress| served.imports(progress.split)).map(shown);
                 self.base.or_else(|| served.own_base(served.streamed().next()?).ok())
             }
         };
@@ -75,8 +75,11 @@ impl Served {
             let split = match state {
                 Ok(split) if self.serves(*name) => describe_split(split),
                 Ok(_) => {
-                    let error = "the train split, by which it is normalised, could not be read".to_owned();
-                    wire::Split::Failed { error }
+                    let error = match self.imports(SplitName::Train) {
+                        true => "the train split, by which it is normalised, is still being imported",
+                        false => "the train split, by which it is normalised, could not be read",
+                    };
+                    wire::Split::Failed { error: error.to_owned() }
                 }
                 Err(error) => wire::Split::Failed { error: error.to_string() },
             };
@@ -84,6 +87,10 @@ impl Served {
         };
         described.splits = splits.iter().map(of).collect();
     }
+}
+
+fn shown(Progress { split, rows_done, rows_total }: Progress) -> ImportProgress {
+    ImportProgress { split, rows_done, rows_total }
 }
 
 /// The state of a dataset of which nothing is served, for these causes.

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::{Duration, Instant};
 
 use pba_augment::Base;
@@ -24,8 +24,9 @@ pub(crate) struct Entry {
     /// Base augmentation chosen by the owner.
     pub(super) base: Option<Base>,
     state: RwLock<State>,
-    /// When it may be mended next, and how long after that again.
-    mending: Mutex<(Instant, Duration)>,
+    mending: Mutex<Mending>,
+    /// How far the split is that is packed beside others that are served.
+    packing: Mutex<Option<Progress>>,
     /// Whether it was told that the writer has packed another state of its source.
     pub(super) has_told: AtomicBool,
 }
@@ -36,12 +37,45 @@ pub(super) enum State {
     Failed(DatasetError),
 }
 
+/// When a dataset may be mended next, and how long after that again.
+pub(super) struct Mending {
+    next: Instant,
+    delay: Duration,
+}
+
+impl Mending {
+    /// At once.
+    pub(super) fn due() -> Mending {
+        Mending { next: Instant::now(), delay: MEND_DELAYS.0 }
+    }
+
+    /// A look at what the writer has packed found nothing new and took so long: the next leaves most of the time to
+    /// others.
+    pub(super) fn was_looked_for(&mut self, took: Duration) {
+        self.next = Instant::now() + 50 * took;
+    }
+
+    /// An attempt was in vain and took so long: the next is put off, so that most of the time is left for others.
+    pub(super) fn was_tried(&mut self, took: Duration) {
+        self.next = Instant::now() + self.delay.max(10 * took);
+        self.delay = (2 * self.delay).min(MEND_DELAYS.1);
+    }
+}
+
 impl Entry {
     /// One that is still to be imported. Without a source it is the built-in one.
     pub(super) fn new(name: &str, source: Option<PathBuf>, base: Option<Base>) -> Entry {
         let state = RwLock::new(State::Importing(None));
-        let mending = Mutex::new((Instant::now(), MEND_DELAYS.0));
-        Entry { name: name.to_owned(), source, base, state, mending, has_told: AtomicBool::new(false) }
+        let (mending, packing) = (Mutex::new(Mending::due()), Mutex::default());
+        Entry {
+            name: name.to_owned(),
+            source,
+            base,
+            state,
+            mending,
+            packing,
+            has_told: AtomicBool::new(false),
+        }
     }
 
     /// Its source; none for the built-in one.
@@ -82,10 +116,13 @@ impl Entry {
         match &*self.state() {
             State::Importing(_) => true,
             State::Failed(_) => false,
-            State::Ready(served) => {
-                served.dataset.splits.values().any(|state| matches!(state, Err(DatasetError::BeingPacked)))
-            }
+            State::Ready(served) => served.check_imported().is_err(),
         }
+    }
+
+    /// How far the split is that is packed beside others that are served.
+    pub(super) fn packing(&self) -> MutexGuard<'_, Option<Progress>> {
+        self.packing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn ready(&self) -> Option<Arc<Served>> {
@@ -127,25 +164,15 @@ impl Entry {
     /// Whether it should be mended now.
     pub(super) fn needs_mending(&self) -> bool {
         let is_bad = self.is_bad();
-        let mut mending = self.mending.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut mending = self.mending();
         if !is_bad {
-            mending.1 = MEND_DELAYS.0;
+            mending.delay = MEND_DELAYS.0;
         }
-        is_bad && Instant::now() >= mending.0
+        is_bad && Instant::now() >= mending.next
     }
 
-    /// A look at what the writer has packed found nothing new and took so long: the next leaves most of the time to
-    /// others.
-    pub(super) fn was_looked_for(&self, took: Duration) {
-        let mut mending = self.mending.lock().unwrap_or_else(PoisonError::into_inner);
-        mending.0 = Instant::now() + 50 * took;
-    }
-
-    /// An attempt to mend it was in vain and took so long: the next is put off, so that most of the time is left for others.
-    pub(super) fn was_tried(&self, took: Duration) {
-        let mut mending = self.mending.lock().unwrap_or_else(PoisonError::into_inner);
-        let delay = mending.1;
-        *mending = (Instant::now() + delay.max(10 * took), (2 * delay).min(MEND_DELAYS.1));
+    pub(super) fn mending(&self) -> MutexGuard<'_, Mending> {
+        self.mending.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn state(&self) -> RwLockReadGuard<'_, State> {

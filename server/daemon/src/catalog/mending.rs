@@ -79,10 +79,21 @@ pub(super) fn is_same_source(
 }
 
 /// A dataset as it is served on after it was mended. A split that is served never becomes something else by that, and
-/// none comes in that is of another state of the source, or that was not there: how others are augmented could depend
-/// on it.
+/// none comes in that is of another state of the source.
+///
+/// Nor does one come in that was not there: which splits a writer has is settled when it starts, as nobody has asked for
+/// those that came into the source since. A replica follows its writer, which has, and lets them in
+/// (`Catalog::look`).
 pub(super) fn better(before: &Dataset, is_served: &dyn Fn(SplitName) -> bool, mended: Dataset) -> Dataset {
     let is_same_source = is_same_source(before, is_served, &mended);
+    let missing = before.splits.keys().filter(|split| is_served(**split)).find_map(|split| {
+        let what = match mended.split(*split) {
+            Some(Ok(_)) => return None,
+            Some(Err(error)) => format!("cannot be read again: {error}"),
+            None => "is not in its source any more".to_owned(),
+        };
+        Some(format!("it is not known whether it belongs to the {split} split that is served, which {what}"))
+    });
     let mut dataset = mended;
     dataset.splits.retain(|name, _| before.splits.contains_key(name));
     for (name, state) in &before.splits {
@@ -102,7 +113,13 @@ pub(super) fn better(before: &Dataset, is_served: &dyn Fn(SplitName) -> bool, me
                 Ok(Arc::clone(split))
             }
             _ if is_same_source == Some(true) => continue,
-            // It is tried again.
+            // It is tried again, but nobody waits for that.
+            (Err(DatasetError::BeingPacked), Some(Err(error))) if is_same_source.is_none() => {
+                Err(not_packed_for(error))
+            }
+            (Err(DatasetError::BeingPacked), _) if is_same_source.is_none() => {
+                Err(DatasetError::NotPacked { found: missing.clone().unwrap_or_default() })
+            }
             (state, _) if is_same_source.is_none() => state.clone(),
             _ => Err(DatasetError::Unreadable {
                 place: name.to_string(),
@@ -114,6 +131,14 @@ pub(super) fn better(before: &Dataset, is_served: &dyn Fn(SplitName) -> bool, me
         dataset.splits.insert(*name, kept);
     }
     dataset
+}
+
+/// What a split that was to be packed is after an attempt that was in vain. It is tried again, but may never be packed.
+pub(super) fn not_packed_for(error: &DatasetError) -> DatasetError {
+    match error {
+        DatasetError::NotPacked { .. } => error.clone(),
+        _ => DatasetError::NotPacked { found: error.to_string() },
+    }
 }
 
 /// Bytes of the packed files of a dataset.

@@ -3,7 +3,7 @@
 //!
 //! A pass reads the datasets by name, their splits in order, and their record batches from first to last. What is
 //! found counts as damage that a stream has found: streams that would need it are refused, and the dataset is mended
-//! (`datasets.rs`). What the kernel holds in memory is read there, and that is what would be served; the disk under
+//! (`upkeep.rs`). What the kernel holds in memory is read there, and that is what would be served; the disk under
 //! it is read when the kernel has let go of it ([`Split::scrub`](pba_datasets::Split::scrub)).
 //!
 //! A pass takes as long as all packed files at the rate that is set, which is how long damage of that kind can be

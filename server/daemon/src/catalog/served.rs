@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use pba_augment::{Base, FRAME_SIDE_MAX, ImageShape};
-use pba_datasets::{Dataset, DatasetError, Normalization, SplitState};
+use pba_datasets::{Dataset, DatasetError, Normalization};
 use pba_types::SplitName;
 
 use crate::catalog::mending::cause;
@@ -61,11 +61,21 @@ impl Served {
             Some(Err(error)) => Err(Error::new(
                 cause(error),
                 format!(
-                    "the normalisation of split {name} of dataset {dataset:?} is that of its train split, which could not be read: \
-                     {error}"
+                    "the normalisation of split {name} of dataset {dataset:?} is that of its train split, which {}",
+                    self.what_is_wrong(error)
                 ),
             )),
             None => Err(self.no_split(name)),
+        }
+    }
+
+    /// What keeps a split from being served, after its name.
+    fn what_is_wrong(&self, error: &DatasetError) -> String {
+        match error {
+            DatasetError::BeingPacked => {
+                format!("is still being imported; /v1/datasets/{} shows its progress", self.dataset.name)
+            }
+            error => format!("could not be read: {error}"),
         }
     }
 
@@ -80,7 +90,32 @@ impl Served {
 
     /// Whether a split is not packed.
     pub(super) fn lacks(&self) -> bool {
-        self.dataset.splits.values().any(is_not_packed)
+        self.dataset.splits.values().any(|state| matches!(state, Err(DatasetError::NotPacked { .. })))
+    }
+
+    /// Checks that no split is still being imported.
+    ///
+    /// # Errors
+    /// When one is.
+    pub(crate) fn check_imported(&self) -> Result<(), Error> {
+        let mut importing = self.dataset.splits.keys().filter(|split| self.imports(**split));
+        importing.try_for_each(|split| self.split(*split).map(drop))
+    }
+
+    /// Whether a split is still being imported.
+    pub(super) fn imports(&self, split: SplitName) -> bool {
+        matches!(self.dataset.split(split), Some(Err(DatasetError::BeingPacked)))
+    }
+
+    /// The same, with other errors in the places of those of some splits.
+    pub(super) fn with_errors(&self, other: impl Fn(&DatasetError) -> Option<DatasetError>) -> Served {
+        let mut dataset = self.dataset.clone();
+        for error in dataset.splits.values_mut().filter_map(|state| state.as_mut().err()) {
+            if let Some(other) = other(error) {
+                *error = other;
+            }
+        }
+        Served { dataset, base: self.base }
     }
 
     /// Whether any split can be streamed.
@@ -105,14 +140,10 @@ impl Served {
             }
             Some(Err(error)) => {
                 let dataset = &self.dataset.name;
-                let detail = format!("split {name} of dataset {dataset:?} could not be read: {error}");
+                let detail = format!("split {name} of dataset {dataset:?} {}", self.what_is_wrong(error));
                 Err(Error::new(cause(error), detail))
             }
             None => Err(self.no_split(name)),
         }
     }
-}
-
-pub(super) fn is_not_packed(state: &SplitState) -> bool {
-    matches!(state, Err(DatasetError::NotPacked { .. }))
 }

@@ -105,7 +105,10 @@ fn row(dataset: &Dataset) -> Vec<String> {
             format!("importing {split}, {rows_done} of {rows_total}")
         }
         (DatasetState::Importing, None) => "to be imported".to_owned(),
-        (DatasetState::Ready, _) => names.join(", "),
+        (DatasetState::Ready, Some(ImportProgress { split, rows_done, rows_total })) => {
+            format!("{} (importing {split}, {rows_done} of {rows_total})", names.join(", "))
+        }
+        (DatasetState::Ready, None) => names.join(", "),
         (DatasetState::Damaged, _) => format!("{} (damaged)", names.join(", ")),
     };
     vec![

@@ -36,7 +36,8 @@ pub(crate) async fn live() -> &'static str {
     "ok\n"
 }
 
-/// Answers 200 when every configured dataset has been imported or has failed, and new streams are accepted.
+/// Answers 200 once every configured dataset has been imported, has failed or, on a replica, is not packed yet by the writer,
+/// as long as new streams are accepted.
 #[utoipa::path(
     get,
     path = "/readyz",

@@ -304,6 +304,8 @@ impl<K: Run> Table<K> {
         let training = spec.training();
         let dataset = catalog.get(&training.dataset)?;
         let served = dataset.served()?;
+        // The trainer would import what is missing a second time, and the job would never be scored on it.
+        served.check_imported().map_err(|error| error.of_field("dataset"))?;
         let (train, _) = served.split(SplitName::Train).map_err(|error| error.of_field("dataset"))?;
         let as_they_are = || format!("{} trains on images of one size", K::JOB.one);
         if train.shape().is_none() {
