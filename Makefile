@@ -33,13 +33,18 @@ ifeq ($(PBA_TEST_TORCHVISION),1)
 TORCHVISION := torchvision
 endif
 
+# 1 tests the adapter for PyTorch and the recipes, too: PyTorch and what is around it is another gigabyte.
+ifeq ($(PBA_TEST_FRAMEWORKS),1)
+FRAMEWORKS := frameworks
+endif
+
 # One set of features for server and trainer, although they are built one after the other: what both
 # depend on is compiled once.
 RELEASE := $(CARGO) build --release --locked -p pba-server -p pba-trainer
 
 .DEFAULT_GOAL := help
 .PHONY: help prerequisites run serve build server trainer test lint test-build test-rust test-python chaos soak crowd fuzz mutants models miri sanitize \
-	libtorch torchvision clean \
+	libtorch torchvision frameworks clean \
 	bench bench-peers bench-scaling bench-memory bench-parts bench-hottest bench-kernels
 
 help: ## Show what can be made
@@ -94,8 +99,11 @@ test-build: prerequisites $(PREPARED)
 test-rust: $(VENV)/ready test-build $(TORCHVISION) ## Run the Rust tests
 	$(CARGO) test $(PACKAGES) --locked --no-fail-fast
 
-test-python: $(VENV)/ready test-build ## Run the tests of the Python client
+test-python: $(VENV)/ready test-build $(FRAMEWORKS) ## Run the tests of the Python client
 	$(VENV)/bin/python -m pytest -q client/python/tests
+ifeq ($(PBA_TEST_FRAMEWORKS),1)
+	.frameworks/bin/python -m pytest -q client/python/tests -k "torch or recipes or readme"
+endif
 
 # All kinds unless one is named; KIND=kill SEED=11 ONLY=17 repeats one fault. The complete table is kept.
 chaos: $(VENV)/ready test-build ## Break servers, trainers and clients 1,000 times, in ten minutes; KIND= FAULTS= SEED= ONLY=
@@ -161,6 +169,9 @@ libtorch: prerequisites $(VENV)/bin/python ## Fetch libtorch, which the trainer 
 torchvision: $(VENV)/ready ## Fetch torchvision, for the test that compares with it if PBA_TEST_TORCHVISION is 1
 	PYTHON=$(VENV)/bin/python server/augment/tests/fetch-torchvision.sh
 
+frameworks: torchvision ## Fetch PyTorch and the frameworks of the recipes, for their tests if PBA_TEST_FRAMEWORKS is 1
+	PYTHON=$(VENV)/bin/python client/python/tests/fetch-frameworks.sh
+
 bench: bench-peers bench-scaling bench-memory bench-parts bench-hottest bench-kernels ## Measure everything, in 20 minutes or so; see benches/README.md
 
 bench-peers: ## Ours beside the peers' (installed into benches/.envs); PBA_TEST_DATA names real pictures
@@ -197,4 +208,4 @@ $(VENV)/ready: client/python/requirements-test.txt client/python/pyproject.toml 
 
 clean: ## Remove everything that was built or installed here
 	$(CARGO) clean
-	rm -rf $(VENV) .torchvision
+	rm -rf $(VENV) .torchvision .frameworks

@@ -38,7 +38,7 @@ def train_step(weights: np.ndarray, batch: Batch, mean: np.ndarray, std: np.ndar
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--url", default="http://127.0.0.1:8080")
+    parser.add_argument("--url", help="the server; by default that of PBA_SERVER, or http://127.0.0.1:8080")
     parser.add_argument("--dataset", default="shapes")
     parser.add_argument("--schedule", default="cifar10-pba")
     parser.add_argument("--epochs", type=int, default=3)

@@ -6,9 +6,11 @@ import contextlib
 import os
 import re
 import select
+import signal
 import socket
 import ssl
 import subprocess
+import tempfile
 import threading
 import time
 import urllib.error
@@ -16,10 +18,12 @@ import urllib.request
 from pathlib import Path
 from typing import Iterator, List, Optional
 
+import numpy as np
 import pytest
 from certificates import Authority
+from PIL import Image
 
-from pba_client import Client, Epoch
+from pba_client import Client, Epoch, _private
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 START_SECONDS = 120
@@ -212,6 +216,77 @@ def start_server(tmp_path: Path) -> Iterator:  # type: ignore[type-arg]
     for server in started:
         with contextlib.suppress(ProcessLookupError):
             server.kill()
+
+
+@pytest.fixture(scope="session")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of 60 images of 2 classes for training, and 20 for tests."""
+    folder = tmp_path_factory.mktemp("images") / "pictures"
+    rng = np.random.default_rng(0)
+    for split, count in (("train", 30), ("test", 10)):
+        for name in ("cat", "dog"):
+            place = folder / split / name
+            place.mkdir(parents=True)
+            for number in range(count):
+                Image.fromarray(rng.integers(0, 256, (32, 32, 3), np.uint8)).save(place / f"{number:02}.png")
+    return folder
+
+
+def is_alive(process: int) -> bool:
+    """Whether a process runs; one that nobody has waited for does not."""
+    shown = subprocess.run(["ps", "-o", "stat=", "-p", str(process)], capture_output=True, text=True).stdout
+    return shown.strip()[:1] not in ("", "Z")
+
+
+class Home:
+    """Where the private servers of a test are.
+
+    Attributes:
+        runtime: their folders, with sockets, ids of processes and logs.
+        cache: what they pack.
+    """
+
+    def __init__(self, base: Path) -> None:
+        self.runtime, self.cache = base / "r", base / "c"
+        self.runtime.mkdir(mode=0o700)
+
+    def folders(self) -> List[Path]:
+        """Of the private servers that there are."""
+        return sorted(self.runtime.glob("pba-*/*"))
+
+    def processes(self) -> List[int]:
+        """The keepers and servers that there are."""
+        found = []
+        for file in self.runtime.glob("pba-*/*/*.pid"):
+            with contextlib.suppress(FileNotFoundError, ValueError):
+                found.append(int(file.read_text()))
+        return [process for process in found if is_alive(process)]
+
+    def wait_until_left(self, *processes: int) -> None:
+        """Waits until these processes and every folder are gone."""
+        wait_for(lambda: not self.folders(), "a private server is left")
+        wait_for(lambda: not any(map(is_alive, processes)), "a process is left")
+
+
+@pytest.fixture
+def home(monkeypatch: pytest.MonkeyPatch) -> Iterator[Home]:
+    """Private servers go here, and none outlives its test."""
+    # A short path: sockets are in it.
+    with tempfile.TemporaryDirectory(prefix="pba-") as base:
+        home = Home(Path(base))
+        monkeypatch.setenv("XDG_RUNTIME_DIR", str(home.runtime))
+        monkeypatch.setenv("XDG_CACHE_HOME", str(home.cache))
+        monkeypatch.setenv("PBA_BIN", str(binary()))
+        monkeypatch.delenv("PBA_CACHE", raising=False)
+        yield home
+        for lifeline in list(_private._LIFELINES.values()):
+            lifeline.close()
+        _private._LIFELINES.clear()
+        try:
+            wait_for(lambda: not home.processes(), "a process is left")
+        finally:
+            for process in home.processes():
+                os.kill(process, signal.SIGKILL)
 
 
 def client_threads() -> List[str]:

@@ -22,7 +22,7 @@ def test_every_flipped_bit_of_a_stream_is_noticed() -> None:
         damaged = bytearray(right)
         damaged[place] ^= 1 << place % 8
         with Script(answer(bytes(damaged)), answer(right)) as script:
-            epoch = Client(script.url, retries=0, stall_seconds=2)
+            epoch = Client(script.url, retry_seconds=0, stall_seconds=2)
             with pytest.raises((StreamError, CutError)):
                 list(epoch.epoch("d", 0))
                 pytest.fail(f"byte {place} was damaged, and it was not noticed")
@@ -83,7 +83,7 @@ def test_a_damaged_batch_is_fetched_again() -> None:
 def test_a_server_without_checksums_is_refused_unless_it_is_trusted() -> None:
     body = answer(stream(2, 2).replace(b"xxh3:", b"none:"))
     with Script(body) as script, pytest.raises(StreamError, match="has no checksum; the server is older"):
-        Client(script.url, retries=0).epoch("d", 0)
+        Client(script.url, retry_seconds=0).epoch("d", 0)
     with Script(body) as script:
         assert len(list(Client(script.url, checksums=False).epoch("d", 0))) == 2
 
@@ -92,9 +92,9 @@ def test_a_server_that_answers_another_request_is_left() -> None:
     """As where a bit of the request was flipped on its way."""
     other = of_the_request("GET /v1/datasets/d/epochs/0/batches?shard=1/2 HTTP/1.1", answer(stream(2, 2)))
     with Script(other) as script, pytest.raises(StreamError, match="the answer is to another request than was sent"):
-        Client(script.url, retries=0).epoch("d", 0)
+        Client(script.url, retry_seconds=0).epoch("d", 0)
     with Script(other, answer(stream(2, 2))) as script:
-        assert len(list(Client(script.url, retries=1).epoch("d", 0))) == 2
+        assert len(list(Client(script.url).epoch("d", 0))) == 2
 
 
 def rewriting(server: Server, part: bytes, other: bytes) -> Script:
@@ -114,7 +114,7 @@ def test_an_answer_to_another_request_is_not_believed(server: Server) -> None:
     """Neither a document nor a refusal."""
     with rewriting(server, b"schedules/cifar10-pba", b"schedules/svhn-pba") as script:
         with pytest.raises(StreamError, match="the answer is to another request than was sent: pba-request is"):
-            Client(script.url).schedule("cifar10-pba")
+            Client(script.url, retry_seconds=0).schedule("cifar10-pba")
     request = dict(split="test", batch_size=50)
     with Client(server.url).epoch("shapes", 3, **request) as epoch:
         expected = [batch.image.tobytes() for batch in epoch]
@@ -127,7 +127,7 @@ def test_an_answer_to_another_request_is_not_believed(server: Server) -> None:
     ):
         with rewriting(server, part, other) as script:
             with pytest.raises(StreamError, match=says):
-                Client(script.url, retries=1).epoch("shapes", 3, **request)
+                Client(script.url, retry_seconds=0).epoch("shapes", 3, **request)
         with rewriting(server, part, other) as script:
             with Client([script.url, server.url]).epoch("shapes", 3, **request) as epoch:
                 assert [batch.image.tobytes() for batch in epoch] == expected
@@ -153,7 +153,7 @@ def test_a_document_is_as_it_was_sent(server: Server) -> None:
 def ask(url: str, name: str) -> Optional[str]:
     """A schedule's document or the reason of a refusal; nothing where that could not be had."""
     try:
-        return str(Client(url, retries=0).schedule(name))
+        return str(Client(url, retry_seconds=0).schedule(name))
     except RefusedError as refused:
         return refused.detail
     except (StreamError, UnreachableError):

@@ -6,13 +6,14 @@ import gc
 import http.client
 import io
 import json
+import logging
 import os
 import signal
 import socket
 import sys
 import threading
 import time
-from types import FrameType
+from types import FrameType, SimpleNamespace
 from typing import Optional
 
 import numpy as np
@@ -20,7 +21,18 @@ import pyarrow as pa
 import pytest
 from conftest import CuttingProxy, Server, client_threads, http_get, taken_by_threads, wait_for
 
-from pba_client import Batch, Client, CutError, Loader, PbaError, RefusedError, StreamError, UnreachableError
+from pba_client import (
+    Batch,
+    Client,
+    CutError,
+    Loader,
+    PbaError,
+    RefusedError,
+    StreamError,
+    UnreachableError,
+    _epoch,
+    _source,
+)
 
 SMALL = {"split": "test", "batch_size": 100}
 
@@ -239,7 +251,7 @@ def test_errors_travel_between_processes(client: Client) -> None:
         client.epoch("shapes", 0, batch_size=0)
     copy = pickle.loads(pickle.dumps(refusal.value))
     assert vars(copy) == vars(refusal.value) and str(copy) == str(refusal.value)
-    cut = CutError(2, 6, 3, "no server answers")
+    cut = CutError("it was cut", received=2, expected=6, attempts=3, seconds=1.5, reason="no server answers")
     copy = pickle.loads(pickle.dumps(cut))
     assert vars(copy) == vars(cut) and str(copy) == str(cut)
 
@@ -317,14 +329,34 @@ def test_ipv6_hosts_are_reached(server: Server) -> None:
 @pytest.mark.parametrize(
     "options",
     [
-        {"stall_seconds": 0}, {"retries": -1}, {"retries": 1.5}, {"urls": []},
-        {"urls": None}, {"urls": 8080}, {"urls": b"http://h"}, {"urls": ["http://h", None]}, {"stall_seconds": "9"},
+        {"stall_seconds": 0}, {"retry_seconds": -1}, {"retry_seconds": "9"}, {"retry_seconds": float("nan")},
+        {"wait_seconds": -1}, {"wait_seconds": 604801}, {"urls": []}, {"urls": 8080}, {"urls": b"http://h"}, {"urls": ["http://h", None]}, {"stall_seconds": "9"},
         {"prefetch": -1}, {"prefetch": 10**9}, {"prefetch": "2"},
     ],
 )  # fmt: skip
 def test_options_are_checked(options: dict) -> None:
     with pytest.raises(ValueError, match="expected"):
         Client(options.pop("urls", "http://127.0.0.1:1"), **options)
+
+
+def test_servers_may_stand_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("PBA_SERVER", raising=False)
+    assert Client().urls == Client(None).urls == ["http://127.0.0.1:8080"]
+    for value, urls in [
+        ("", ["http://127.0.0.1:8080"]),
+        ("pictures.example:90", ["http://pictures.example:90"]),
+        ("http://a:1, https://b/c ,unix:/d.sock", ["http://a:1", "https://b:443/c", "unix:/d.sock"]),
+    ]:
+        monkeypatch.setenv("PBA_SERVER", value)
+        assert Client().urls == urls
+        # What is said wins.
+        assert Client("http://h").urls == ["http://h:80"]
+    for value, says in [("http://a:1,", "names no host"), ("ftp://h", "'ftp://h' is not"), ("u:secret@h", "token=")]:
+        monkeypatch.setenv("PBA_SERVER", value)
+        for make in (Client, lambda: Loader(dataset="shapes")):
+            with pytest.raises(ValueError, match=f"^PBA_SERVER in the environment: .*{says}") as refusal:
+                make()
+            assert "secret" not in str(refusal.value)
 
 
 @pytest.mark.parametrize(
@@ -347,6 +379,7 @@ def test_an_address_where_nobody_is_fails_at_once(
         with pytest.raises(UnreachableError) as failure:
             call()
         advice = f" Start one with: {command}" if command else ""
+        advice += "; wait_seconds=60 waits for a server that is being started"
         assert str(failure.value) == f"cannot reach {client.urls[0]}: {reason}; is a server running there?{advice}"
 
 
@@ -356,6 +389,7 @@ def test_servers_that_are_away_are_all_named() -> None:
         with pytest.raises(UnreachableError) as failure:
             call()
         first, second = str(failure.value).split("; cannot reach ")
+        assert second.endswith("; wait_seconds=60 waits for a server that is being started")
         assert first.startswith("cannot reach http://127.0.0.1:1: ")
         assert second.startswith("http://127.0.0.1:2: ")
 
@@ -364,7 +398,10 @@ def test_where_a_server_usually_is_the_advice_is_short() -> None:
     from pba_client._address import parse_url
 
     assert parse_url("127.0.0.1:8080").advice().endswith("Start one with: pba serve")
-    assert parse_url("pictures.example").advice() == "is a server running there?"
+    for url, listen in [("pictures.example", "0.0.0.0:80"), ("10.0.0.7:9", "10.0.0.7:9"), ("[fe80::1]:9", "[fe80::1]:9")]:
+        start = f"is a server running there? Start one there with: pba serve --listen {listen} --insecure; without "
+        assert parse_url(url).advice().startswith(start)
+    assert parse_url("pictures.example/prefix").advice() == "is a server running there?"
     assert parse_url("https://127.0.0.1:8080").advice() == "is a server running there?"
 
 
@@ -540,6 +577,62 @@ def test_an_error_in_the_thread_reaches_the_loop(client: Client, monkeypatch: py
     monkeypatch.undo()
     # The position is kept.
     assert [batch.number for batch in epoch] == list(range(5, 20))
+
+
+class Clock:
+    """The time of an epoch, which passes only where a test lets it."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, wait_seconds: float) -> None:
+        self.now = 1000.0
+        monkeypatch.setattr(_epoch, "time", SimpleNamespace(perf_counter=lambda: self.now))
+        original = _source.Direct.next
+
+        def slowly(source: _source.Direct) -> _source.Item:
+            item = original(source)
+            self.now += 0.0 if item[1] is None else wait_seconds
+            return item
+
+        monkeypatch.setattr(_source.Direct, "next", slowly)
+
+
+def test_who_waits_for_whom_is_said_once(
+    server: Server, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "pba_client")
+
+    def said(client: Client, wait_seconds: float, work_seconds: float, batches: int = 20) -> list:
+        with monkeypatch.context() as patched:
+            clock = Clock(patched, wait_seconds)
+            caplog.clear()
+            epoch = client.epoch("shapes", 3, **SMALL)
+            for _ in zip(range(batches), epoch):
+                clock.now += work_seconds
+            list(epoch) if batches == 20 else epoch.close()
+        assert epoch.waited_seconds == pytest.approx(batches * wait_seconds)
+        return [(record.levelname, record.getMessage()) for record in caplog.records]
+
+    client = Client(server.url, prefetch=0)
+    # Less than 5 s, less than 10 %, and not to the end.
+    for wait_seconds, work_seconds, batches in [(0.2, 0.0, 20), (0.2, 0.2, 20), (9.0, 1.0, 19)]:
+        assert said(client, wait_seconds, work_seconds, batches) == []
+    slow = "for batches: the server or the network is too slow; with headspace=True a Loader shows how fast the loop"
+    ((level, message),) = said(client, 0.5, 1.0)
+    assert level == "WARNING" and message.startswith(f"epoch 3: the loop waited 10.0 s of 30.0 s (33 %) {slow}")
+    ((level, message),) = said(client, 0.05, 1.0)
+    assert level == "INFO" and message == (
+        "epoch 3: the loop waited 1.0 s of 21.0 s (5 %) for batches: the loop is what takes the time, and the server "
+        "waited for it"
+    )
+    assert said(client, 0.5, 1.0) == said(client, 0.05, 1.0) == [], "once for each client"
+    assert len(said(Client(server.url, prefetch=0), 0.5, 1.0)) == 1
+    # In a worker of a DataLoader, and where a cut was said already.
+    for name, value in [("_process", -1), ("_said", {logging.WARNING})]:
+        client = Client(server.url, prefetch=0)
+        setattr(client._remarks, name, value)
+        assert said(client, 0.5, 1.0) == []
+    with CuttingProxy(server.address, [900_000]) as proxy:
+        records = said(Client(proxy.url, prefetch=0), 0.5, 1.0)
+    assert len(records) == 1 and "the stream was cut after" in records[0][1]
 
 
 def test_many_epochs_at_a_time(server: Server, client: Client) -> None:

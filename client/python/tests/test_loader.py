@@ -4,13 +4,24 @@ from __future__ import annotations
 
 import json
 import urllib.request
+from inspect import signature
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from conftest import CuttingProxy, Server
 
-from pba_client import ChangedError, Client, Loader, PbaError, RefusedError, UnreachableError
+from pba_client import (
+    ChangedError,
+    Client,
+    Loader,
+    PbaError,
+    RefusedError,
+    UnreachableError,
+    _epoch,
+    _source,
+)
 
 SMALL = {"batch_size": 100, "split": "test", "shuffle": True}
 
@@ -70,28 +81,51 @@ def test_a_checkpoint_continues_the_epoch(server: Server, stop: int) -> None:
     first = [next(epoch) for _ in range(stop)]
     state = json.loads(json.dumps(loader.state_dict()))
     epoch.close()
-    assert (state["epoch"], state["batch"]) == (4, stop)
+    assert (state["epoch"], state["samples"]) == (4, stop * 100)
 
     # Another process.
     loader = train(server, seed=3)
     loader.load_state_dict(state)
     assert loader.state_dict() == state
     assert rows(first) + rows(loader(4)) == expected
-    assert loader.state_dict()["batch"] == 20
+    assert loader.state_dict()["samples"] == 2000
     # Only the first epoch after it begins in the middle.
     assert len(rows(loader(5))) == 20 and len(rows(loader(4))) == 20
 
 
-def test_a_position_waits_for_its_epoch(server: Server) -> None:
+def test_a_position_is_not_lost(server: Server) -> None:
     loader = train(server)
-    epoch = loader.epoch(4)
-    expected = rows(epoch)[7:]
-    epoch.close()
-    loader.load_state_dict({**loader.state_dict(), "epoch": 4, "batch": 7})
-    assert len(rows(loader(3))) == len(rows(loader(5))) == 20
-    assert rows(loader(4)) == expected
-    with pytest.raises(ValueError, match="after batch 21; an epoch of this rank has 20"):
-        loader.load_state_dict({**loader.state_dict(), "batch": 21})
+    expected = rows(loader(4))
+    state = {**loader.state_dict(), "epoch": 4, "samples": 700}
+    loader.load_state_dict(state)
+    for epoch in (3, 5):
+        with pytest.raises(ValueError, match=f"position in epoch 4 was loaded, and would be lost in epoch {epoch}"):
+            loader.epoch(epoch)
+    assert loader.state_dict() == state
+    assert rows(loader(4)) == expected[7:]
+    loader.load_state_dict(state)
+    assert len(rows(loader.epoch(3, start=0))) == len(rows(loader(4))) == 20
+    with pytest.raises(ValueError, match="the state is after 2001 samples; an epoch has 2000"):
+        loader.load_state_dict({**loader.state_dict(), "samples": 2001})
+
+
+@pytest.mark.parametrize("samples", [0, 1, 600, 1999, 2000])
+@pytest.mark.parametrize("drop_last", [False, True])
+def test_a_position_is_right_for_other_ranks_and_batches(server: Server, samples: int, drop_last: bool) -> None:
+    whole = dict(zip(*[[value for batch in train(server)(4) for value in get(batch)] for get in (
+        lambda batch: batch.index.tolist(), lambda batch: map(np.ndarray.tobytes, batch.image)
+    )]))
+    state = {**train(server, drop_last=drop_last).state_dict(), "epoch": 4, "samples": samples}
+    loaders = [train(server, rank=rank, world_size=3, batch_size=64, drop_last=drop_last) for rank in range(3)]
+    seen = {}
+    for loader in loaders:
+        loader.load_state_dict(state)
+        batches = [(batch.index.tolist(), batch.image) for batch in loader(4)]
+        assert len(batches) == loader.batches_after(samples)
+        seen.update({index: image.tobytes() for indices, images in batches for index, image in zip(indices, images)})
+    expected = list(whole)[samples:]
+    expected = expected[: len(expected) // 192 * 192] if drop_last else expected
+    assert seen == {index: whole[index] for index in expected}
 
 
 def test_a_run_written_as_a_trainer_does(server: Server) -> None:
@@ -119,8 +153,7 @@ def test_a_checkpoint_of_another_run_is_refused(server: Server) -> None:
     state = train(server).state_dict()
     for options, says in [
         ({"seed": 1}, "seed was '0' and is '1'"),
-        ({"batch_size": 50}, "batch_size was '100' and is '50'"),
-        ({"rank": 1, "world_size": 2}, "shard was '0/1' and is '1/2'"),
+        ({"drop_last": True}, "drop_last was 'false' and is 'true'"),
         ({"policy": None, "ablation": "final"}, "ablation"),
     ]:
         with pytest.raises(ValueError, match=says):
@@ -233,13 +266,15 @@ def test_integers_of_numpy_are_integers(server: Server) -> None:
 def test_states_that_are_none(server: Server) -> None:
     loader = train(server)
     state = loader.state_dict()
-    wrong = [None, [], {}, {**state, "batch": -1}, {**state, "request": None}, {**state, "batch": True}]
+    wrong = [None, [], {}, {**state, "samples": -1}, {**state, "request": None}, {**state, "samples": True}]
     wrong += [{key: state[key] for key in state if key != left_out} for left_out in state]
     for state in wrong:
         with pytest.raises(ValueError):
             loader.load_state_dict(state)
         with pytest.raises(ValueError), loader.epoch(0) as epoch:
             epoch.load_state_dict(state)
+    with pytest.raises(ValueError, match="the state's batch is None"), loader.epoch(0) as epoch:
+        epoch.load_state_dict(loader.state_dict())
 
 
 def test_what_is_wrong_is_said_when_it_is_made(server: Server) -> None:
@@ -260,7 +295,7 @@ def test_what_is_wrong_is_said_when_it_is_made(server: Server) -> None:
         with pytest.raises(ValueError, match=f"rank is {rank!r} and world_size {world_size!r}; expected"):
             train(server, rank=rank, world_size=world_size)
     for name in ("shufle", "shard", "start", "epoch"):
-        with pytest.raises(TypeError, match=f"no parameter '{name}'; those of a stream are .*shuffle.*base"):
+        with pytest.raises(TypeError, match=f"unexpected keyword argument '{name}'"):
             train(server, **{name: 1})
     with pytest.raises(UnreachableError):
         Loader("http://127.0.0.1:1", "shapes")
@@ -283,6 +318,103 @@ def test_the_dataset_may_not_change_between_epochs(server: Server) -> None:
     loader._metadata = loader._metadata._replace(dataset="other")
     with pytest.raises(ChangedError, match="and should be 'other'"):
         loader.epoch(0)
+
+
+def test_a_loader_takes_what_a_client_and_its_epochs_take() -> None:
+    """So that neither has an option, a type or a default that the other has not."""
+    loader, client, epoch = (signature(taker).parameters for taker in (Loader, Client, Client.epoch))
+    decided = {"self", "dataset", "epoch", "shard", "skip", "start", "step"}
+    # A loader divides by it, so that the server's default would not do.
+    assert loader["batch_size"].annotation == "int"
+    expected = {name: given for name, given in epoch.items() if name not in decided | {"batch_size"}}
+    expected.update({name: given for name, given in client.items() if name != "urls"})
+    own = {"url", "dataset", "batch_size", "rank", "world_size", "headspace"}
+    assert set(loader) == set(expected) | own
+    for name, given in expected.items():
+        found = loader[name]
+        assert (found.annotation, found.default) == (given.annotation, given.default), name
+    assert loader["url"].annotation == client["urls"].annotation
+
+
+def test_every_option_reaches_the_server(server: Server) -> None:
+    """Options that change what is sent do so; that one is forgotten would change nothing."""
+    given = {"shuffle": False, "ablation": "final", "base": "flip", "seed": 5, "policy": [0, 9] * 30}
+    for name, value in given.items():
+        options = {"schedule": "cifar10-pba" if name == "ablation" else None, "epochs": 200, name: value}
+        loader = Loader(server.url, "shapes", split="test", batch_size=2000, **options)
+        expected = rows(loader.client.epoch("shapes", 0, split="test", batch_size=2000, **options))
+        assert rows(loader(0)) == expected, name
+        if name not in ("shuffle", "seed"):
+            assert loader._request(0).parameters[name]
+    packed = Loader(server.url, "shapes", split="test", batch_size=2000, codec="zstd").epoch(0)
+    assert len(list(packed)) == 1 and packed.bytes < 2000 * 32 * 32 * 3
+
+
+def test_a_dataset_has_to_be_named() -> None:
+    for make in (Loader, lambda: Loader("shapes"), lambda: Loader("http://127.0.0.1:1", batch_size=9)):
+        with pytest.raises(TypeError, match="dataset= is missing: the name of a dataset of the server, whose URL is"):
+            make()
+
+
+def test_a_loader_finds_its_server_in_the_environment(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PBA_SERVER", f"127.0.0.1:1,{server.url}")
+    loader = Loader(dataset="shapes", batch_size=1000)
+    assert loader.client.urls[1] == server.url and len(list(loader(0))) == 10
+
+
+def test_headspace_repeats_the_first_batch(server: Server, caplog: pytest.LogCaptureFixture) -> None:
+    plain, loader = train(server), train(server, headspace=True)
+    ((level, message),) = [(record.levelname, record.getMessage()) for record in caplog.records]
+    assert level == "WARNING" and "each epoch repeats its first batch" in message
+    server.wait_idle()
+    sent = server.metric("pba_batches_sent_total")
+    epochs = [loader.epoch(number) for number in (3, 4)]
+    repeated = [list(epoch) for epoch in epochs]
+    server.wait_idle()
+    assert server.metric("pba_batches_sent_total") == sent + 2
+    for epoch, batches in zip(epochs, repeated):
+        first = rows([next(plain(epoch.metadata.epoch))])
+        assert len(loader) == len(epoch) == epoch.received == epoch.metadata.batches == 20
+        assert epoch.metadata.rows == 2000 and epoch.resumes == 0 and list(epoch) == []
+        assert rows(batches) == first * 20 and [batch.number for batch in batches] == list(range(20))
+        assert len({batch.image.ctypes.data for batch in batches}) == 1, "nothing is copied"
+        for act in (loader.state_dict, epoch.state_dict, lambda: epoch.load_state_dict(plain.state_dict())):
+            with pytest.raises(PbaError, match="headspace=True"):
+                act()
+    # As a worker of a DataLoader reads.
+    with loader.epoch(3, start=5, step=4) as epoch:
+        assert [batch.number for batch in epoch] == [5, 9, 13, 17]
+        assert epoch.read_all().num_rows == 0
+    with loader.epoch(3, start=20) as epoch:
+        assert list(epoch) == []
+    with loader.epoch(3) as epoch:
+        next(epoch)
+    with pytest.raises(ValueError, match="closed after 1 of 20 batches"):
+        next(epoch)
+    assert len(caplog.records) == 1, "it is said once"
+
+
+def test_headspace_waits_for_the_first_batch_only(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And goes on after a cut, as ever."""
+    loader = train(server, headspace=True, prefetch=0)
+    with CuttingProxy(server.address, [100_000]) as proxy:
+        loader.client._access.addresses = Client(proxy.url)._access.addresses
+        epoch = loader.epoch(0)
+        assert len(list(epoch)) == 20 and epoch.resumes == 1
+    now = [0.0]
+    monkeypatch.setattr(_epoch, "time", SimpleNamespace(perf_counter=lambda: now[0]))
+    original = _source.Direct.next
+
+    def slowly(source: _source.Direct) -> _source.Item:
+        now[0] += 3
+        return original(source)
+
+    loader.client._access.addresses = Client(server.url)._access.addresses
+    monkeypatch.setattr(_source.Direct, "next", slowly)
+    epoch = loader.epoch(0)
+    for _ in epoch:
+        now[0] += 1
+    assert epoch.waited_seconds == 3
 
 
 def test_importing_needs_no_torch() -> None:

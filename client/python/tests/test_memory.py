@@ -160,7 +160,7 @@ def test_a_loop_may_hold_every_batch(local: Local, whole: pa.Table) -> None:
 
 def test_a_server_that_is_killed_is_continued(start_local, whole: pa.Table) -> None:  # type: ignore[no-untyped-def]
     local = start_local()
-    epoch = Client(local.url, retries=20).epoch("shapes", 199, **REQUEST)
+    epoch = Client(local.url).epoch("shapes", 199, **REQUEST)
     first = [next(epoch) for _ in range(5)]
     assert epoch.shares_memory
     local.server.kill()
@@ -187,7 +187,7 @@ def test_another_replica_continues(local: Local, start_local, whole: pa.Table) -
 
 def test_a_server_that_stays_away_is_told(start_local) -> None:  # type: ignore[no-untyped-def]
     local = start_local()
-    epoch = Client(local.url, retries=1).epoch("shapes", 199, **REQUEST)
+    epoch = Client(local.url, retry_seconds=0.5).epoch("shapes", 199, **REQUEST)
     next(epoch)
     local.server.kill()
     with pytest.raises(CutError):
@@ -469,7 +469,7 @@ def test_over_tcp_nobody_is_answered_so(local: Local) -> None:
 
 def test_a_drain_cuts_it_visibly(start_local) -> None:  # type: ignore[no-untyped-def]
     local = start_local("--drain-seconds", "1")
-    epoch = Client(local.url, retries=0).epoch("shapes", 199, **REQUEST)
+    epoch = Client(local.url, retry_seconds=0).epoch("shapes", 199, **REQUEST)
     next(epoch)
     os.kill(local.server._process.pid, signal.SIGTERM)
     local.server._process.wait(20)

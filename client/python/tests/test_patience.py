@@ -53,9 +53,9 @@ def test_what_no_server_sends_is_a_cut(foreign: bytes) -> None:
 
 def test_what_other_programs_answer_everywhere_is_told_of_each() -> None:
     one, other = (answer(text, "404 Not Found", "text/html") for text in (b"one page", b"another page"))
-    with Script(one, one) as first, Script(other, other) as second:
+    with Script(one) as first, Script(other) as second:
         with pytest.raises(StreamError) as failure:
-            Client([first.url, second.url], retries=1).epoch("d", 0)
+            Client([first.url, second.url], retry_seconds=0).epoch("d", 0)
     for url, text in ((first.url, "one page"), (second.url, "another page")):
         assert url in str(failure.value) and text in str(failure.value)
 
@@ -101,9 +101,9 @@ def test_an_outage_between_two_epochs_is_outlasted(server: Server) -> None:
 
 
 def test_a_refusal_beside_a_server_that_is_away_is_not_the_last_word(server: Server) -> None:
-    with Script(*[refusal(404, "no dataset")] * 9) as without:
-        with CuttingProxy(server.address, [100_000, 0, 0, 0]) as proxy:
-            epoch = Client([proxy.url, without.url], retries=2, prefetch=0).epoch("shapes", 9, **REQUEST)
+    with Script(*[refusal(404, "no dataset")] * 99) as without:
+        with CuttingProxy(server.address, [100_000, *[0] * 99]) as proxy:
+            epoch = Client([proxy.url, without.url], retry_seconds=0.2, prefetch=0).epoch("shapes", 9, **REQUEST)
             with pytest.raises(CutError) as cut:
                 list(epoch)
     assert f"{without.url}: no dataset" in str(cut.value) and f"{proxy.url} did not answer" in str(cut.value)
@@ -115,7 +115,7 @@ def test_a_header_that_is_missing_is_named() -> None:
     for missing, others in (("pba-request", "X: PBA-Request"), ("pba-schema", f"PBA-Request: {asked}")):
         with Script(answer(stream(1, 1), more=f"{others}\r\n")) as script:
             with pytest.raises(StreamError) as failure:
-                Client(script.url, retries=0).epoch("d", 0)
+                Client(script.url, retry_seconds=0).epoch("d", 0)
         named = f"{script.url}: the answer has no {missing}: it is not a PBA server, or one of another version, or a"
         assert named in str(failure.value)
 

@@ -12,8 +12,9 @@ import polars
 import pyarrow as pa
 import pytest
 from conftest import Server
+from script import Script, answer, stream
 
-from pba_client import Client
+from pba_client import Batch, Client, Epoch
 
 
 @pytest.fixture
@@ -64,3 +65,73 @@ def test_polars_reads_a_download(client: Client, downloaded: Path) -> None:
         row += len(batch)
     expected = np.bincount(frame["label"].to_numpy())
     assert counts == expected.tolist() and row == 10_000
+
+
+# An epoch of the client, by Arrow's C interface.
+
+
+def test_pyarrow_reads_an_epoch_as_a_stream(server: Server, client: Client) -> None:
+    request = {"split": "test", "batch_size": 100}
+    expected = client.epoch("shapes", 0, **request).read_all()
+    with client.epoch("shapes", 0, **request) as epoch:
+        first = next(epoch)
+        with pa.RecordBatchReader.from_stream(epoch) as reader:
+            assert reader.schema.equals(epoch.schema, check_metadata=True)
+            assert epoch.received == 1, "nothing is read before it is asked for"
+            second = reader.read_next_batch()
+            assert epoch.received == 2
+            third = next(epoch)
+            rest = reader.read_all()
+        assert epoch.received == 20
+    batches = [first.record_batch, second, third.record_batch, *rest.to_batches()]
+    assert pa.Table.from_batches(batches).equals(expected)
+    assert pa.RecordBatchReader.from_stream(epoch).read_all().num_rows == 0
+    wanted = pa.RecordBatchReader.from_stream(client.epoch("shapes", 0, **request), schema=epoch.schema)
+    assert wanted.read_all().equals(expected)
+
+
+def test_a_stream_is_not_copied(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its batches lie where those of the epoch do."""
+    places = []
+    original = Epoch.__next__
+
+    def noting(epoch: Epoch) -> Batch:
+        batch = original(epoch)
+        places.append(batch.image.ctypes.data)
+        return batch
+
+    monkeypatch.setattr(Epoch, "__next__", noting)
+    reader = pa.RecordBatchReader.from_stream(client.epoch("shapes", 0, split="test", batch_size=100))
+    assert [batch.column(0).storage.values.buffers()[1].address for batch in reader] == places
+    assert len(places) == 20
+
+
+def test_polars_reads_an_epoch(client: Client) -> None:
+    request = {"split": "test", "batch_size": 100}
+    expected = client.epoch("shapes", 0, **request).read_all()
+    frame = polars.DataFrame(client.epoch("shapes", 0, **request))
+    assert frame.columns == ["image", "label", "index"] and frame.height == 2000
+    assert frame["index"].to_list() == expected["index"].to_pylist()
+    image = frame["image"]
+    storage = image.ext.storage() if hasattr(image, "ext") else image
+    pixels = np.concatenate([chunk.to_numpy_ndarray() for chunk in expected["image"].chunks])
+    assert np.array_equal(storage.to_numpy().reshape(-1, 32, 32, 3), pixels)
+
+
+@pytest.mark.parametrize("how", ["cut", "closed"])
+def test_an_error_in_a_stream_is_no_early_end(how: str) -> None:
+    """Whoever reads it."""
+    readers = [
+        (lambda epoch: pa.RecordBatchReader.from_stream(epoch).read_all(), (OSError, pa.ArrowException)),
+        (lambda epoch: list(pa.RecordBatchReader.from_stream(epoch)), (OSError, pa.ArrowException)),
+        # Some versions of polars panic.
+        (polars.DataFrame, (polars.exceptions.PolarsError, polars.exceptions.PanicException)),
+    ]
+    for read, kinds in readers:
+        with Script(answer(stream(4, 4))[: -400 if how == "cut" else None]) as script:
+            epoch = Client(script.url, retry_seconds=0, prefetch=0).epoch("d", 0)
+            if how == "closed":
+                next(epoch)
+                epoch.close()
+            with pytest.raises(kinds, match="after 2 of 4 batches" if how == "cut" else "closed after 1 of 4"):
+                read(epoch)

@@ -47,8 +47,8 @@ def test_a_replica_whose_file_is_damaged_is_passed_over() -> None:
     damaged = answer(json.dumps(problem).encode(), "422 Unprocessable Entity", PROBLEM, "Retry-After: 0\r\n")
     with Script(damaged, answer(stream(2, 2))) as script:
         assert len(list(Client(script.url).epoch("d", 0))) == 2
-    with Script(damaged, damaged) as script, pytest.raises(RefusedError, match="damaged: train.arrow"):
-        Client(script.url, retries=1).epoch("d", 0)
+    with Script(damaged) as script, pytest.raises(RefusedError, match="damaged: train.arrow"):
+        Client(script.url, retry_seconds=0).epoch("d", 0)
     broken = json.dumps({**problem, "type": "urn:pba:problem:broken-dataset"}).encode()
     with Script(answer(broken, "422 Unprocessable Entity", PROBLEM)) as script, pytest.raises(RefusedError):
         Client(script.url).epoch("d", 0)
@@ -99,5 +99,5 @@ def test_a_loader_is_as_patient_as_an_epoch(server: Server) -> None:
         described = Client(server.url)._get("/v1/datasets/shapes")
         script._answers.append(answer(json.dumps(described).encode(), kind="application/json"))
         with pytest.raises((RefusedError, StreamError, UnreachableError, CutError)):
-            Loader(script.url, "shapes", split="test", retries=3, stall_seconds=1)
+            Loader(script.url, "shapes", split="test", retry_seconds=2, stall_seconds=1)
         assert len(script.requests) >= 3

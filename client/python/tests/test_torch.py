@@ -1,32 +1,59 @@
 """The adapter for PyTorch.
 
-torch takes 800 MB of downloads and more on disk, so `make test` does not install it; where you have
-it in their environment runs these.
+torch takes a gigabyte on disk, so `make test` installs it and the frameworks around it only with PBA_TEST_FRAMEWORKS=1,
+and runs these in an environment of their own.
 """
 
 from __future__ import annotations
 
+import json
 import warnings
+from inspect import signature
+from itertools import islice
 
 import numpy as np
 import pytest
 from conftest import Server
 
-torch = pytest.importorskip("torch", reason="torch (800 MB) is not installed by `make test`")
+torch = pytest.importorskip("torch", reason="PyTorch is installed with PBA_TEST_FRAMEWORKS=1 only")
 
-from torch.utils.data import DataLoader
+from torch.utils.data import ChainDataset, DataLoader
+from torchdata.stateful_dataloader import StatefulDataLoader
 
-from pba_client import Loader
-from pba_client.torch import EpochDataset, tensors
+from pba_client import Loader, PbaError, PbaWarning, RefusedError
+from pba_client.torch import EpochDataset, Pair, prefetch, tensors
+
+# More workers than the machine has cores.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:This DataLoader will create"),
+    pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning"),
+]
+OPTIONS = {"batch_size": 100, "split": "test", "shuffle": True}
 
 
 def dataset(server: Server, **options) -> EpochDataset:  # type: ignore[no-untyped-def]
-    options = {"batch_size": 100, "split": "test", "as_dict": True, **options}
-    return EpochDataset(server.url, "shapes", "cifar10-pba", 200, **options)
+    return EpochDataset(server.url, "shapes", **{**OPTIONS, "as_dict": True, **options})
 
 
 def rows(batches) -> list:  # type: ignore[no-untyped-def]
     return [(batch["index"].tolist(), batch["image"].numpy().tobytes()) for batch in batches]
+
+
+def expected(server: Server, epoch: int, start: int = 0, **options) -> list:  # type: ignore[no-untyped-def]
+    plain = Loader(server.url, "shapes", **{**OPTIONS, **options})
+    with plain.epoch(epoch, start=start) as batches:
+        return [(batch.index.tolist(), batch.image.tobytes()) for batch in batches]
+
+
+WORKERS = [
+    {"num_workers": 0},
+    {"num_workers": 1},
+    {"num_workers": 2, "persistent_workers": True},
+    {"num_workers": 3},
+    {"num_workers": 2, "persistent_workers": True, "multiprocessing_context": "spawn"},
+    {"num_workers": 2, "multiprocessing_context": "forkserver"},
+]
+KINDS = [DataLoader, StatefulDataLoader]
 
 
 def test_tensors_share_the_memory(server: Server) -> None:
@@ -41,45 +68,273 @@ def test_tensors_share_the_memory(server: Server) -> None:
     assert converted["label"].dtype == torch.int64
 
 
-@pytest.mark.filterwarnings("ignore:This DataLoader will create")  # 3 workers on 2 cores
-@pytest.mark.parametrize("workers", [0, 1, 2, 3])
-def test_workers_change_nothing(server: Server, workers: int) -> None:
-    plain = Loader(server.url, "shapes", "cifar10-pba", 200, batch_size=100, split="test")
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("workers", WORKERS, ids=str)
+def test_epochs_advance_by_themselves(server: Server, kind, workers: dict) -> None:  # type: ignore[no-untyped-def]
     data = dataset(server)
-    loader = DataLoader(data, batch_size=None, num_workers=workers, persistent_workers=workers > 1)
-    for epoch, start in [(0, 0), (7, 0), (7, 5), (8, 19), (8, 20)]:
+    loader = kind(data, batch_size=None, **workers)
+    assert data.epoch == 0 and len(data) == len(loader) == 20
+    for epoch in range(2):
+        assert rows(loader) == expected(server, epoch)
+    # An epoch that was left early is over, too.
+    assert rows(islice(loader, 3)) == expected(server, 2)[:3]
+    assert data.epoch == 3
+    assert rows(loader) == expected(server, 3)
+    data.set_epoch(7)
+    assert rows(loader) == expected(server, 7)
+    for epoch, start in [(7, 5), (8, 19), (8, 20), (8, 0)]:
         data.set_epoch(epoch, start)
-        expected = [(b.index.tolist(), b.image.tobytes()) for b in plain.epoch(epoch, start=start)]
-        assert len(data) == len(expected)
-        assert rows(loader) == expected, (epoch, start)
+        assert rows(loader) == expected(server, epoch, start), (epoch, start)
+    assert data.epoch == 9
+    with pytest.raises(ValueError, match="start is 21; this rank has 20 batches"):
+        data.set_epoch(8, 21)
     del loader
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("workers", WORKERS, ids=str)
+def test_a_checkpoint_continues_at_the_next_batch(server: Server, kind, workers: dict) -> None:  # type: ignore[no-untyped-def]
+    everything = [expected(server, epoch) for epoch in range(3)]
+    data = dataset(server)
+    loader = kind(data, batch_size=None, **workers)
+    states = {(0, 0): data.state_dict()}
+    for epoch in range(2):
+        for taken, _ in enumerate(loader, 1):
+            assert data.loader.state_dict() == data.state_dict()
+            if taken in (1, 2, 7, 20):
+                states[epoch, taken] = data.state_dict()
+            if (epoch, taken) == (1, 9):
+                break
+        # After the loop as in it.
+        states[epoch, taken, "after"] = data.state_dict()
+    del loader
+    if "multiprocessing_context" in workers:
+        # Each of their workers imports torch, which takes seconds.
+        states = {place: states[place] for place in [(1, 7), (1, 9, "after")]}
+    for (epoch, taken, *_), state in states.items():
+        state = json.loads(json.dumps(state))
+        assert state["epoch"] == (epoch if taken < 20 else epoch + 1)
+        other = dataset(server)
+        other_loader = kind(other, batch_size=None, **workers)
+        other.load_state_dict(state)
+        assert other.state_dict() == state
+        if taken < 20:
+            assert rows(other_loader) == everything[epoch][taken:]
+        assert rows(islice(other_loader, 2)) == everything[epoch + 1][:2]
+        del other_loader
+
+
+def test_states_of_a_stateful_loader(server: Server) -> None:
+    """With another number of workers, too."""
+    data = dataset(server)
+    loader = StatefulDataLoader(data, batch_size=None, num_workers=2)
+    assert len(rows(loader)) == 20
+    for taken, _ in enumerate(loader, 1):
+        if taken == 5:
+            state = json.loads(json.dumps(loader.state_dict()))
+    for workers in (0, 2, 3):
+        other = StatefulDataLoader(dataset(server), batch_size=None, num_workers=workers)
+        other.load_state_dict(state)
+        assert rows(other) == expected(server, 1)[5:]
+        assert rows(other) == expected(server, 2)
+    with pytest.raises(ValueError, match="no state of a loader of an EpochDataset"):
+        other.load_state_dict({"_num_yielded": 3})
+
+
+@pytest.mark.parametrize("drop_last", [False, True])
+@pytest.mark.parametrize(("before", "after"), [(1, 3), (4, 2), (2, 3)])
+def test_one_checkpoint_serves_other_ranks(server: Server, before: int, after: int, drop_last: bool) -> None:
+    """That of rank 0, loaded in every rank of a job of another size, with batches of another size."""
+    whole = {
+        index: image
+        for indices, images in expected(server, 1)
+        for index, image in zip(indices, np.frombuffer(images, np.uint8).reshape(-1, 32, 32, 3))
+    }
+    seen: dict = {}
+    states = []
+
+    def read(data: EpochDataset, batches: int) -> None:
+        for batch in islice(data, batches):
+            for index, image in zip(batch["index"].tolist(), batch["image"].numpy()):
+                assert index not in seen, "a sample was sent twice"
+                seen[index] = image
+
+    for rank in range(before):
+        data = dataset(server, rank=rank, world_size=before, batch_size=70, drop_last=drop_last)
+        data.set_epoch(1)
+        read(data, 3)
+        states.append(data.state_dict())
+    assert all(state == states[0] for state in states) and states[0]["samples"] == before * 70 * 3
+    for rank in range(after):
+        data = dataset(server, rank=rank, world_size=after, batch_size=90, drop_last=drop_last)
+        data.load_state_dict(states[0])
+        read(data, 1)
+        # And once more, from there.
+        state = data.state_dict()
+        again = dataset(server, rank=rank, world_size=after, batch_size=90, drop_last=drop_last)
+        again.load_state_dict(state)
+        read(again, 1000)
+        assert again.state_dict()["epoch"] == 2
+    left = (2000 - before * 210) % (after * 90) if drop_last else 0
+    assert len(seen) == 2000 - left
+    assert all((whole[index] == image).all() for index, image in seen.items())
+
+
+def test_ranks_are_looked_up_when_a_loop_begins(server: Server, tmp_path, monkeypatch) -> None:  # type: ignore[no-untyped-def]
+    data = dataset(server)
+    assert len(rows(data)) == len(data) == 20
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    with pytest.raises(PbaError, match="RANK is None and WORLD_SIZE '4' in the environment"):
+        iter(data)
+    monkeypatch.setenv("RANK", "3")
+    assert rows(data) == expected(server, 1, rank=3, world_size=4) and len(data) == 5
+    monkeypatch.setenv("RANK", "4")
+    with pytest.raises(PbaError, match="expected 0 <= RANK < WORLD_SIZE"):
+        iter(data)
+    monkeypatch.setenv("RANK", "3")
+    torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/rendezvous", rank=0, world_size=1)
+    try:
+        with pytest.raises(PbaError, match="rank 0 of 1 in the process group, and rank 3 of 4 by RANK"):
+            iter(data)
+        given = dataset(server, rank=1, world_size=2)
+        assert rows(given) == expected(server, 0, rank=1, world_size=2)
+        monkeypatch.delenv("RANK")
+        monkeypatch.delenv("WORLD_SIZE")
+        assert data.epoch == 2 and rows(DataLoader(data, batch_size=None, num_workers=2)) == expected(server, 2)
+    finally:
+        torch.distributed.destroy_process_group()
+    with pytest.raises(ValueError, match="rank is 1 and world_size None; expected both, or neither"):
+        dataset(server, rank=1)
+
+
+def test_batches_in_no_order_are_refused(server: Server) -> None:
+    with pytest.raises(ValueError, match="in_order=False"):
+        iter(DataLoader(dataset(server), batch_size=None, num_workers=2, in_order=False))
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_batches_of_batches_are_refused(server: Server, workers: int) -> None:
+    for loader in (DataLoader(dataset(server), num_workers=workers), StatefulDataLoader(dataset(server), batch_size=8)):
+        with pytest.raises(ValueError, match="Pass batch_size=None to the DataLoader"):
+            iter(loader)
+
+
+def test_a_position_is_not_lost(server: Server) -> None:
+    data = dataset(server)
+    data.set_epoch(1)
+    for _ in islice(data, 5):
+        pass
+    state = data.state_dict()
+    data = dataset(server)
+    data.load_state_dict(state)
+    with pytest.raises(ValueError, match="a position in epoch 1 was loaded, and would be lost in epoch 0"):
+        data.set_epoch(0)
+    data.set_epoch(1)
+    data.set_epoch(1)
+    assert rows(data) == expected(server, 1, 5)
+    data.load_state_dict(state)
+    data.set_epoch(0, start=0)
+    assert rows(data) == expected(server, 0)
+    with pytest.raises(ValueError, match="seed was '0' and is '1'"):
+        dataset(server, seed=1).load_state_dict(state)
+
+
+def test_a_loop_that_failed_is_continued(server: Server, start_server) -> None:  # type: ignore[no-untyped-def]
+    """Not by the next epoch, as if it had been read."""
+    broken = start_server()
+    data = EpochDataset([broken.url], "shapes", as_dict=True, retry_seconds=0, **OPTIONS)
+    taken = []
+    with pytest.raises(PbaError):
+        for batch in data:
+            taken.append(batch)
+            broken.kill()
+    data.loader.client._access.addresses[:] = Loader(server.url, "shapes").client._access.addresses
+    assert data.epoch == 0 and 0 < len(taken) < 20
+    assert rows(taken) + rows(data) == expected(server, 0)
+    assert data.epoch == 1
+
+
+def test_a_dataset_within_another(server: Server) -> None:
+    whole = dataset(server)
+    assert rows(DataLoader(ChainDataset([whole]), batch_size=None)) == expected(server, 0)
+    assert rows(DataLoader(ChainDataset([whole]), batch_size=None)) == expected(server, 1)
+    with pytest.raises(PbaError, match="pass the EpochDataset itself"):
+        rows(DataLoader(ChainDataset([whole]), batch_size=None, num_workers=2))
+
+
+def test_what_is_hardly_meant_is_warned_of(server: Server) -> None:
+    with pytest.warns(PbaWarning, match="split='test' is streamed with the schedule 'cifar10-pba', so that") as caught:
+        EpochDataset(server.url, "shapes", "cifar10-pba", 200, split="test")
+    assert caught[0].filename == __file__
+    with pytest.warns(PbaWarning, match="followed at its own length of 200 epochs") as caught:
+        EpochDataset(server.url, "shapes", "cifar10-pba")
+    assert caught[0].filename == __file__
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for schedule in ("none", "identity", None, "randaugment:2:9"):
+            EpochDataset(server.url, "shapes", schedule)
+        EpochDataset(server.url, "shapes", split="test")
+
+
+def test_options_are_those_of_a_loader() -> None:
+    dataset_options, options = (signature(kind.__init__).parameters for kind in (EpochDataset, Loader))
+    own = ("channels_first", "as_dict")
+    assert [name for name in dataset_options if name not in own] == list(options)
+    for name in set(options) - {"rank", "world_size"}:
+        assert dataset_options[name] == options[name], name
+
+
+def test_errors_of_workers(server: Server) -> None:
+    data = EpochDataset(server.url, "shapes", "cifar10-pba", 2, batch_size=100)
+    data.set_epoch(2)
+    with pytest.raises(RefusedError, match="0..=1"):
+        next(iter(data))
+    data.set_epoch(2)
+    with pytest.raises(RefusedError, match="0..=1"):
+        next(iter(DataLoader(data, batch_size=None, num_workers=1)))
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_batches_are_of_one_type(server: Server, workers: int) -> None:
+    data = dataset(server, as_dict=False)
+    for loader in (data, DataLoader(data, batch_size=None, num_workers=workers), prefetch(data, "cpu")):
+        batch = next(iter(loader))
+        image, label = batch
+        assert type(batch) is Pair and batch.image is image and len(label) == 100
+        data.set_epoch(0)
+    pinned = DataLoader(dataset(server), batch_size=None, num_workers=workers)
+    assert set(next(iter(pinned))) == {"image", "label", "index"}
 
 
 def test_planes_are_normalised(server: Server) -> None:
     data = dataset(server, channels_first=True, as_dict=False)
-    raw = Loader(server.url, "shapes", "cifar10-pba", 200, batch_size=100, split="test")
+    raw = Loader(server.url, "shapes", **OPTIONS)
     for (image, label), batch in zip(data, raw(0)):
         assert image.shape == (100, 3, 32, 32) and image.dtype == torch.float32
-        expected = (batch.image / 255.0 - raw.mean) / raw.std
-        assert np.allclose(image.numpy(), expected.transpose(0, 3, 1, 2), atol=1e-5)
+        wanted = (batch.image / 255.0 - raw.mean) / raw.std
+        assert np.allclose(image.numpy(), wanted.transpose(0, 3, 1, 2), atol=1e-5)
         assert label.tolist() == batch.label.tolist()
 
 
 def test_a_channel_that_never_changes_is_finite(server: Server) -> None:
     data = dataset(server, channels_first=True, as_dict=False)
-    data.loader.std = np.array([0.25, 0.0, 0.25], np.float32)
+    data._loader.std = np.array([0.25, 0.0, 0.25], np.float32)
     image, _ = next(iter(data))
     assert torch.isfinite(image).all()
 
 
-def test_ranks_come_from_torch_distributed(server: Server, tmp_path) -> None:  # type: ignore[no-untyped-def]
-    if not torch.distributed.is_available():
-        pytest.skip("this torch was built without torch.distributed")
-    torch.distributed.init_process_group(
-        "gloo", init_method=f"file://{tmp_path}/rendezvous", rank=0, world_size=1
-    )
-    try:
-        assert len(rows(dataset(server))) == 20
-        assert len(rows(dataset(server, rank=1, world_size=2))) == 10
-    finally:
-        torch.distributed.destroy_process_group()
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("channels_first", [False, True])
+def test_prefetch_normalises(server: Server, channels_first: bool, workers: int) -> None:
+    data = dataset(server)
+    batches = prefetch(DataLoader(data, batch_size=None, num_workers=workers), "cpu", channels_first=channels_first)
+    raw = Loader(server.url, "shapes", **OPTIONS)
+    assert len(batches) == 20
+    for epoch in range(2):
+        for taken, (batch, plain) in enumerate(zip(batches, raw(epoch)), 1):
+            wanted = ((plain.image / 255.0 - raw.mean) / raw.std).transpose((0, 3, 1, 2) if channels_first else (0, 1, 2, 3))
+            assert batch["image"].dtype == torch.float32 and batch["image"].is_contiguous()
+            assert np.allclose(batch["image"].numpy(), wanted, atol=1e-5)
+            assert batch["label"].tolist() == plain.label.tolist() and batch["index"].tolist() == plain.index.tolist()
+            assert data.state_dict()["samples"] == 100 * taken % 2000
+        assert taken == 20

@@ -34,8 +34,8 @@ impl Recipes {
         request: &EpochRequest,
         schema: &SchemaRef,
     ) -> Result<Digests, ClientError> {
-        let EpochRequest { shard, batch_size, start, step, .. } = EpochRequest::default();
-        let request = EpochRequest { shard, batch_size, start, step, ..request.clone() };
+        let EpochRequest { shard, batch_size, skip, start, step, .. } = EpochRequest::default();
+        let request = EpochRequest { shard, batch_size, skip, start, step, ..request.clone() };
         let key = (dataset.to_owned(), request.to_query());
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if known.len() >= REMEMBERED_MAX && !known.contains_key(&key) {

@@ -32,6 +32,9 @@ crate::query! {
         shuffle: Option<bool> = None, optional(boolean());
         /// Shard of the epoch to send, as i/n
         shard: (u32, u32) = (0, 1), shard();
+        /// Samples left out at the beginning of the epoch's order, before the rest is cut into shards and batches:
+        /// those that were read with other shards or batches
+        skip: u64 = 0, integer(0..=u64::MAX);
         /// First batch to send
         start: u64 = 0, integer(0..=u64::MAX);
         /// Send every step-th batch
@@ -63,7 +66,7 @@ mod tests {
     #[test]
     fn requests_round_trip() {
         let query = "split=test&schedule=cifar10-pba&epochs=1800&ablation=flatten&batch_size=7&seed=18446744073709551615\
-                     &shuffle=false&shard=2%2F3&start=4&step=5&drop_last=true&base=pad_crop%3A4%2Cflip";
+                     &shuffle=false&shard=2%2F3&skip=30&start=4&step=5&drop_last=true&base=pad_crop%3A4%2Cflip";
         let request = EpochRequest::from_query(query).unwrap();
         assert_eq!(request.to_query(), query);
         assert_eq!(request.shard, (2, 3));
@@ -95,6 +98,7 @@ mod tests {
         refuse("shard=0", "shard", "not a shard");
         refuse("shard=-1/2", "shard", "not a shard");
         refuse("step=0", "step", "out of range");
+        refuse("skip=-1", "skip", "out of range");
         refuse("split=validation", "split", "train, val or test");
         refuse("seed=1&seed=2", "seed", "given twice");
     }

@@ -34,6 +34,8 @@ pub const SEED: &str = "pba.seed";
 pub const SHARD: &str = "pba.shard";
 /// Metadata key: images of each batch but perhaps the last.
 pub const BATCH_SIZE: &str = "pba.batch_size";
+/// Metadata key: samples at the beginning of the epoch's order that are in no shard of this answer.
+pub const SKIP: &str = "pba.skip";
 /// Metadata key: number of the first batch of this answer in its shard.
 pub const START: &str = "pba.start";
 /// Metadata key: by how much the number of a batch is above that of the one before.

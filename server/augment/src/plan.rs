@@ -80,6 +80,14 @@ pub enum PlanError {
     /// A step of 0, which would send one batch for ever.
     #[error("step 0 is out of range; allowed are 1 and more")]
     Step,
+    /// More left out than there is.
+    #[error("skip {skip} is out of range; this epoch has {samples} samples, so allowed are 0..={samples}")]
+    Skip {
+        /// The offending value.
+        skip: u64,
+        /// Samples of the epoch.
+        samples: u64,
+    },
     /// A start after the end.
     #[error(
         "start {start} is out of range; this shard has {batches} batches, so allowed are 0..={batches}, where \
@@ -99,9 +107,14 @@ pub enum PlanError {
 /// short. With `drop_last` every shard has `floor(S / n)` positions and only whole batches. More
 /// shards than samples leave some empty. The answer holds the shard's batches `start`,
 /// `start + step`, `start + 2 * step` ...
+///
+/// The first b batches of n shards, together, are the first b * n * `batch_size` positions of the order. So an
+/// epoch can be continued with other shards and batches, by [`Plan::after`] so many positions.
 #[derive(Clone, Debug)]
 pub struct Plan {
     spec: PlanSpec,
+    /// Positions before those that are cut into shards.
+    skip: u64,
     order: Option<Permutation>,
     shard_rows: u64,
     batches: u64,
@@ -113,6 +126,14 @@ impl Plan {
     /// # Errors
     /// When a field is out of its range.
     pub fn new(spec: PlanSpec) -> Result<Plan, PlanError> {
+        Plan::after(0, spec)
+    }
+
+    /// The same of the rest of an epoch: its order without the first `skip` positions is cut into shards and batches.
+    ///
+    /// # Errors
+    /// When a field is out of its range, or the epoch has fewer samples.
+    pub fn after(skip: u64, spec: PlanSpec) -> Result<Plan, PlanError> {
         let Shard { index, count } = spec.shard;
         if count == 0 {
             return Err(PlanError::NoShard);
@@ -126,12 +147,15 @@ impl Plan {
         if spec.step == 0 {
             return Err(PlanError::Step);
         }
+        let Some(samples) = spec.samples.checked_sub(skip) else {
+            return Err(PlanError::Skip { skip, samples: spec.samples });
+        };
         let [index, count, batch_size] = [index, count, spec.batch_size].map(u64::from);
         let (shard_rows, shard_batches) = if spec.drop_last {
-            let batches = spec.samples / count / batch_size;
+            let batches = samples / count / batch_size;
             (batches * batch_size, batches)
         } else {
-            let rows = spec.samples.saturating_sub(index).div_ceil(count);
+            let rows = samples.saturating_sub(index).div_ceil(count);
             (rows, rows.div_ceil(batch_size))
         };
         if spec.start > shard_batches {
@@ -139,7 +163,7 @@ impl Plan {
         }
         let batches = (shard_batches - spec.start).div_ceil(spec.step);
         let order = spec.shuffle.then(|| Permutation::new(spec.samples, spec.seed, spec.epoch));
-        Ok(Plan { spec, order, shard_rows, batches })
+        Ok(Plan { spec, skip, order, shard_rows, batches })
     }
 
     /// Batches of this answer.
@@ -187,7 +211,7 @@ impl Plan {
         let first = self.first_row(n);
         let Shard { index, count } = self.spec.shard;
         rows.map(move |row| {
-            let position = (first + row as u64) * u64::from(count) + u64::from(index);
+            let position = self.skip + (first + row as u64) * u64::from(count) + u64::from(index);
             self.order.as_ref().map_or(position, |order| order.at(position))
         })
     }
@@ -212,7 +236,11 @@ mod tests {
     };
 
     fn batches(spec: PlanSpec) -> Vec<Vec<u64>> {
-        let plan = Plan::new(spec).unwrap();
+        batches_after(0, spec)
+    }
+
+    fn batches_after(skip: u64, spec: PlanSpec) -> Vec<Vec<u64>> {
+        let plan = Plan::after(skip, spec).unwrap();
         let batches: Vec<Vec<u64>> = (0..plan.batches()).map(|n| plan.indices(n).collect()).collect();
         for (n, batch) in batches.iter().enumerate() {
             assert_eq!(batch.len(), plan.len_of(n as u64));
@@ -224,14 +252,15 @@ mod tests {
     }
 
     /// The definition, word for word.
-    fn batches_by_definition(spec: PlanSpec) -> Vec<Vec<u64>> {
+    fn batches_by_definition(skip: u64, spec: PlanSpec) -> Vec<Vec<u64>> {
         let permutation = Permutation::new(spec.samples, spec.seed, spec.epoch);
         let order: Vec<u64> =
             (0..spec.samples).map(|at| if spec.shuffle { permutation.at(at) } else { at }).collect();
         let (index, count) = (spec.shard.index as usize, spec.shard.count as usize);
-        let mut shard: Vec<u64> = order.into_iter().skip(index).step_by(count).collect();
+        let rest: Vec<u64> = order.into_iter().skip(skip as usize).collect();
+        let mut shard: Vec<u64> = rest.iter().copied().skip(index).step_by(count).collect();
         if spec.drop_last {
-            shard.truncate(spec.samples as usize / count);
+            shard.truncate(rest.len() / count);
         }
         let mut batches: Vec<Vec<u64>> =
             shard.chunks(spec.batch_size as usize).map(<[u64]>::to_vec).collect();
@@ -266,6 +295,10 @@ mod tests {
         refuse(PlanSpec { start: 5, ..SPEC }, "start 5 is out of range; this shard has 4 batches");
         refuse(PlanSpec { shard: Shard { index: 0, count: 0 }, ..SPEC }, "0 shards");
         refuse(PlanSpec { shard: Shard { index: 3, count: 3 }, ..SPEC }, "shard 3 of 3 does not exist");
+        assert_eq!(
+            Plan::after(11, SPEC).unwrap_err().to_string(),
+            "skip 11 is out of range; this epoch has 10 samples, so allowed are 0..=10"
+        );
     }
 
     #[test]
@@ -312,18 +345,45 @@ mod tests {
             drop_last: bool,
             start in 0u64..5,
             step in 1u64..5,
+            skipped in 0f64..=1.0,
         ) {
+            let skip = (skipped * samples as f64) as u64;
             let shard = Shard { index, count };
             let spec = PlanSpec { samples, shuffle, shard, batch_size, drop_last, start, step, ..SPEC };
-            let all = batches_by_definition(PlanSpec { start: 0, step: 1, ..spec });
-            match Plan::new(spec) {
-                Ok(_) => prop_assert_eq!(batches(spec), batches_by_definition(spec)),
+            let all = batches_by_definition(skip, PlanSpec { start: 0, step: 1, ..spec });
+            match Plan::after(skip, spec) {
+                Ok(_) => prop_assert_eq!(batches_after(skip, spec), batches_by_definition(skip, spec)),
                 Err(error) => {
                     let batches = all.len() as u64;
                     prop_assert!(start > batches);
                     prop_assert_eq!(error, PlanError::Start { start, batches });
                 }
             }
+        }
+
+        /// What some shards have read in step, others go on with: each sample once.
+        #[test]
+        fn an_epoch_continues_in_other_shards(
+            samples in 0u64..500,
+            shuffle: bool,
+            (before, after) in (1u32..9, 1u32..9),
+            (batch_size, other_size) in (1u32..20, 1u32..20),
+            read in 0u64..20,
+        ) {
+            let spec = PlanSpec { samples, shuffle, seed: 7, ..SPEC };
+            let mut seen = Vec::new();
+            for index in 0..before {
+                let spec = PlanSpec { shard: Shard { index, count: before }, batch_size, ..spec };
+                seen.extend(batches(spec).into_iter().take(read as usize).flatten());
+            }
+            let skip = samples.min(read * u64::from(before) * u64::from(batch_size));
+            prop_assert_eq!(seen.len() as u64, skip);
+            for index in 0..after {
+                let spec = PlanSpec { shard: Shard { index, count: after }, batch_size: other_size, ..spec };
+                seen.extend(batches_after(skip, spec).into_iter().flatten());
+            }
+            seen.sort_unstable();
+            prop_assert_eq!(seen, (0..samples).collect::<Vec<_>>());
         }
 
         #[test]

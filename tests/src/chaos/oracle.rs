@@ -102,7 +102,7 @@ pub(crate) fn expected(dataset: &Dataset, epoch: u32, request: &EpochRequest) ->
     let mean = hole_color(normalization.mean);
     let recipe = Recipe::new(RecipeSpec { policies, base, seed: request.seed, epoch, mean, shape })
         .map_err(|error| error.to_string())?;
-    let plan = Plan::new(PlanSpec {
+    let spec = PlanSpec {
         samples: split.len(),
         seed: request.seed,
         epoch,
@@ -112,8 +112,8 @@ pub(crate) fn expected(dataset: &Dataset, epoch: u32, request: &EpochRequest) ->
         drop_last: request.drop_last,
         start: request.start,
         step: request.step,
-    })
-    .map_err(|error| error.to_string())?;
+    };
+    let plan = Plan::after(request.skip, spec).map_err(|error| error.to_string())?;
     // Plain code, image by image, where the server has SIMD and whole batches.
     let (mut scratch, mut counts) = (Scratch::with_level(Level::PORTABLE), OpCounts::default());
     let mut decoder = RegionDecoder::new();

@@ -219,7 +219,7 @@ def say(what):
 
 def read(asked):
     client = pba_client.Client(asked["urls"], stall_seconds=asked["stall_seconds"],
-                               shared_memory=asked["shared_memory"], retries=6)
+                               shared_memory=asked["shared_memory"], retry_seconds=10)
     parameters = {k: tuple(v) if k == "shard" else v for k, v in asked["parameters"].items()}
     with client.epoch(asked["dataset"], asked["epoch"], **parameters) as epoch:
         for number, batch in enumerate(epoch):

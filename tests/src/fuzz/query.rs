@@ -23,6 +23,7 @@ pub(super) const TARGET: Target = Target {
         b"seed=",
         b"shuffle=",
         b"shard=",
+        b"skip=",
         b"start=",
         b"step=",
         b"drop_last=",
@@ -110,7 +111,7 @@ fn seeds() -> Vec<Vec<u8>> {
     let policy = vec!["3,4"; 30].join(",");
     [
         "split=test&schedule=cifar10-pba&epochs=1800&ablation=flatten&batch_size=7&seed=18446744073709551615\
-         &shuffle=false&shard=2%2F3&start=4&step=5&drop_last=true&base=pad_crop%3A4%2Cflip",
+         &shuffle=false&shard=2%2F3&skip=30&start=4&step=5&drop_last=true&base=pad_crop%3A4%2Cflip",
         &format!("policy={policy}&split=val"),
         "base=random_resized_crop:224,flip,cutout:16&n=64&schedule=randaugment:2:9",
         "resize:256,center_crop:224,pad_crop:4",

@@ -8,7 +8,7 @@
 ...         batch.label  # int64 [N]
 
 ``Loader`` reads a training run, ``Client`` single epochs and everything else. ``pba_client.torch``
-is the adapter for PyTorch.
+is the adapter for PyTorch. The path of a dataset in place of a URL starts a server for it, as ``serve`` does.
 """
 
 from ._batch import Batch
@@ -18,17 +18,21 @@ from ._errors import (
     ChangedError,
     CutError,
     PbaError,
+    PbaWarning,
     RefusedError,
     StreamError,
     UnreachableError,
 )
+from ._iterator import BatchIterator
 from ._loader import Loader
 from ._metadata import Metadata
+from ._private import PrivateServer, StartError, serve
 
 __version__ = "0.1.0"
 
 __all__ = [
     "Batch",
+    "BatchIterator",
     "ChangedError",
     "Client",
     "CutError",
@@ -36,8 +40,12 @@ __all__ = [
     "Loader",
     "Metadata",
     "PbaError",
+    "PbaWarning",
+    "PrivateServer",
     "RefusedError",
+    "StartError",
     "StreamError",
     "UnreachableError",
     "__version__",
+    "serve",
 ]

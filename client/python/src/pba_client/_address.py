@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import re
 from ipaddress import ip_address
-from typing import NamedTuple
+from typing import List, NamedTuple
 from urllib.parse import quote, urlsplit
 
 PORTS = {"http": 80, "https": 443}
 # The default port of `pba serve`.
 SERVE_PORT = 8080
+# Names the servers that are meant where none is named, with commas between them; also of the command `pba`.
+VARIABLE = "PBA_SERVER"
 
 
 class Address(NamedTuple):
@@ -36,8 +39,15 @@ class Address(NamedTuple):
         """Advice when no server listens there."""
         if self.path:
             command = f"pba serve --socket {self.path}"
-        elif self.scheme != "http" or self.prefix or not is_loopback(self.host):
+        elif self.scheme != "http" or self.prefix:
             return "is a server running there?"
+        elif not is_loopback(self.host):
+            # The option takes no names.
+            listen = self._authority if is_number(self.host) else f"0.0.0.0:{self.port}"
+            return (
+                f"is a server running there? Start one there with: pba serve --listen {listen} --insecure; without "
+                "--insecure it refuses an address that other machines can reach, as it has no authentication"
+            )
         elif self.port == SERVE_PORT and self.host in ("127.0.0.1", "localhost"):
             command = "pba serve"
         else:
@@ -47,10 +57,16 @@ class Address(NamedTuple):
 
 def is_loopback(host: str) -> bool:
     """Whether a host's name or number is this machine's own."""
+    return ip_address(host.partition("%")[0]).is_loopback if is_number(host) else host == "localhost"
+
+
+def is_number(host: str) -> bool:
+    """Whether a host is given by its number, and not by a name."""
     try:
-        return ip_address(host.partition("%")[0]).is_loopback
+        ip_address(host.partition("%")[0])
+        return True
     except ValueError:
-        return host == "localhost"
+        return False
 
 
 def parse_url(url: str) -> Address:
@@ -69,6 +85,19 @@ def parse_url(url: str) -> Address:
         raise ValueError(
             f"{url!r} is not a server's URL: {error}; expected http://HOST:PORT, https://HOST:PORT or unix:PATH"
         ) from None
+
+
+def usual_addresses() -> List[Address]:
+    """The servers that the environment names, or the default of ``pba serve``.
+
+    Raises:
+        ValueError: when the variable does not hold URLs with commas between them.
+    """
+    urls = os.environ.get(VARIABLE) or f"http://127.0.0.1:{SERVE_PORT}"
+    try:
+        return [parse_url(url.strip()) for url in urls.split(",")]
+    except ValueError as error:
+        raise ValueError(f"{VARIABLE} in the environment: {error}, or several with commas between them") from None
 
 
 def _is_bracketed(authority: str) -> bool:

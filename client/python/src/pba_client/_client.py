@@ -6,22 +6,49 @@ import itertools
 import json
 import os
 import time
-from typing import Any, Dict, Iterable, List, Optional, Sequence, Tuple, Union
+from functools import wraps
+from numbers import Real
+from typing import Any, Callable, Dict, Iterable, List, Optional, Sequence, Tuple, TypeVar, Union, cast
 
-from ._address import parse_url
-from ._epoch import Epoch
-from ._errors import PbaError, RefusedError, StreamError, UnreachableError, is_busy, is_of_replica, of_all
-from ._http import DOCUMENT_SECONDS, Access, ConnectError, ForeignError, Response
+from ._address import Address, parse_url, usual_addresses
+from ._epoch import Epoch, Headspace, Remarks
+from ._errors import PbaError, RefusedError, StreamError
+from ._http import DOCUMENT_SECONDS, Access, ForeignError, Response
 from ._metadata import Metadata
-from ._reader import pause_seconds
+from ._outage import Outage, may_pass
+from ._private import url_of
 from ._request import EpochRequest, Policy, Shard, segment
 
 # A week, which is practically never.
-STALL_SECONDS_MAX = 7 * 24 * 3600
+SECONDS_MAX = 7 * 24 * 3600
 # More batches than this are a mistake.
 PREFETCH_MAX = 1000
 # Most requests whose digests are remembered, some hundred bytes each. A training run has a few: one for each split.
 REMEMBERED_MAX = 65_536
+
+
+_Init = TypeVar("_Init", bound=Callable[..., None])
+
+
+def tells_of_retries(init: _Init) -> _Init:
+    """Says of an option that was removed what took its place; all others are as in the signature."""
+
+    @wraps(init)
+    def checked(*args: Any, **options: Any) -> None:
+        if "retries" in options:
+            raise TypeError(
+                f"retries={options['retries']!r}: retry_seconds took its place: for how many seconds without progress "
+                "a server is tried again, 600 by default, instead of how often"
+            )
+        init(*args, **options)
+
+    return cast(_Init, checked)
+
+
+def _check_seconds(name: str, seconds: float, from_zero: bool) -> None:
+    if not (isinstance(seconds, Real) and 0 <= seconds <= SECONDS_MAX and (from_zero or seconds > 0)):
+        least = "0" if from_zero else "more than 0"
+        raise ValueError(f"{name} is {seconds!r}; expected seconds, {least}, and at most {SECONDS_MAX}, a week")
 
 
 class Client:
@@ -30,15 +57,24 @@ class Client:
     Args:
         urls: one URL, or several of replicas that serve the same datasets and schedules:
             ``http://HOST:PORT``, where ``http://`` may be omitted, ``https://HOST:PORT``, or
-            ``unix:PATH`` on the server's machine.
+            ``unix:PATH`` on the server's machine. By default those of ``PBA_SERVER`` in the
+            environment, with commas between them, or ``http://127.0.0.1:8080``. A path, such as
+            ``/data/cifar10`` or ``./cifar10``, is that of a dataset, and starts a private server for it,
+            as ``serve`` does.
         token: bearer token sent with every request; by default that of ``PBA_TOKEN`` in the
             environment, if set. ``http://`` sends it in the clear.
         ca: path of a PEM file with the certificate of the authority to trust for ``https://``
             servers, instead of the system's; by default that of ``PBA_CA``.
-        stall_seconds: how long a server may send nothing before its stream counts as cut.
-        retries: attempts to resume a cut stream after its last batch, at each of the URLs, with
-            pauses from 0.1 seconds that double, up to 10: 8 outlast an outage of 13 seconds, and each
-            one more another 10.
+        stall_seconds: how long a server may send nothing before its stream counts as cut: more than
+            0, at most a week.
+        retry_seconds: how long what fails is tried again before it is an error, 0 to a week, counted
+            from the first failure since the last batch: a stream that is cut, and a server that is full, at
+            fault for a while, or gone after it was reached. Each of the URLs is tried in turn, with pauses
+            from 0.1 to 10 seconds, or as long as the server asks for; 0 tries each once. The logger
+            ``pba_client`` says when this begins, at level ``WARNING``, and when it is over, at ``INFO``.
+        wait_seconds: how long the first contact waits for a server that accepts no connection yet, as
+            one that is started at the same time, 0 to a week. By default it fails at once, as the
+            address may be mistyped.
         prefetch: batches that a thread fetches ahead of the loop, 0 to 1000; 0 reads in the loop's
             own thread. By default 2, but 0 for uncompressed batches of up to 1 MiB from the same
             machine over ``http://`` or ``unix:``: such a batch is read in less time than
@@ -50,8 +86,10 @@ class Client:
             bytes. Batches in shared memory have none.
 
     Raises:
-        ValueError: when there is no URL, or one is not a server's URL; when the token is not valid in
-            a header, or ``ca`` is not a file of certificates.
+        ValueError: when there is no URL, or one is not a server's URL, in ``PBA_SERVER`` too; when
+            an option is out of its range, the token is not valid in a header, or ``ca`` is not a file of
+            certificates.
+        FileNotFoundError, StartError: for a path, as by ``serve``.
 
     >>> from pba_client import Client
     >>> client = Client("http://127.0.0.1:8080")
@@ -60,38 +98,32 @@ class Client:
     ...         batch.image, batch.label
     """
 
+    @tells_of_retries
     def __init__(
         self,
-        urls: Union[str, Sequence[str]],
+        urls: Union[str, "os.PathLike[str]", Sequence[str], None] = None,
         *,
         token: Optional[str] = None,
         ca: Union[str, "os.PathLike[str]", None] = None,
         stall_seconds: float = 120.0,
-        retries: int = 8,
+        retry_seconds: float = 600.0,
+        wait_seconds: float = 0.0,
         prefetch: Optional[int] = None,
         shared_memory: bool = True,
         checksums: Optional[bool] = None,
     ) -> None:
-        given = urls
-        urls = [urls] if isinstance(urls, str) else list(urls) if isinstance(urls, Iterable) else [urls]
-        if not all(isinstance(url, str) for url in urls):
-            raise ValueError(f"urls is {given!r}; expected a URL, as http://127.0.0.1:8080, or a list")
-        if not urls:
-            raise ValueError("no server is given; expected at least one URL, such as http://127.0.0.1:8080")
-        if not isinstance(stall_seconds, (int, float)) or not 0 < stall_seconds <= STALL_SECONDS_MAX:
-            raise ValueError(
-                f"stall_seconds is {stall_seconds!r}; expected more than 0, and at most {STALL_SECONDS_MAX}"
-            )
-        if not isinstance(retries, int) or retries < 0:
-            raise ValueError(f"retries is {retries!r}; expected an integer of 0 or more")
+        _check_seconds("stall_seconds", stall_seconds, from_zero=False)
+        _check_seconds("retry_seconds", retry_seconds, from_zero=True)
+        _check_seconds("wait_seconds", wait_seconds, from_zero=True)
         if prefetch is not None and not (isinstance(prefetch, int) and 0 <= prefetch <= PREFETCH_MAX):
             raise ValueError(f"prefetch is {prefetch!r}; expected an integer of 0 to {PREFETCH_MAX}, or None")
         self._access = Access(
-            [parse_url(url) for url in urls],
+            _addresses(url_of(urls)),
             token,
             ca,
             stall_seconds,
-            retries,
+            retry_seconds,
+            wait_seconds,
             prefetch,
             shared_memory,
             checksums,
@@ -103,6 +135,7 @@ class Client:
         self._reached = False
         # What was told first for each request but for its epoch and its part of that, which must not change.
         self._told: Dict[Tuple[str, ...], Metadata] = {}
+        self._remarks = Remarks()
 
     @property
     def urls(self) -> List[str]:
@@ -156,6 +189,7 @@ class Client:
         seed: Optional[int] = 0,
         shuffle: Optional[bool] = None,
         shard: Optional[Shard] = None,
+        skip: int = 0,
         start: int = 0,
         step: int = 1,
         drop_last: Optional[bool] = False,
@@ -178,6 +212,8 @@ class Client:
             seed: seed of every random decision, 0..2**64-1.
             shuffle: whether the order is a seeded permutation; by default of ``train`` only.
             shard: part of the epoch to send, ``(i, n)`` or ``"i/n"``.
+            skip: samples left out at the beginning of the epoch's order, before the rest is cut into shards and
+                batches: those that were read with other shards or batches.
             start: first batch of the shard to send.
             step: send every ``step``-th batch.
             drop_last: drop the last short batch, and samples that would make shards unequal.
@@ -200,7 +236,14 @@ class Client:
         del arguments["self"]
         return self._open(EpochRequest(**arguments))
 
-    def _open(self, request: EpochRequest, expected: Optional[Metadata] = None, replica: int = 0) -> Epoch:
+    def _open(
+        self,
+        request: EpochRequest,
+        expected: Optional[Metadata] = None,
+        replica: int = 0,
+        headspace: Optional[int] = None,
+    ) -> Epoch:
+        """Opens a stream; with ``headspace``, one that gives its first batch so often."""
         key = request.recipe_key()
         if len(self._told) >= REMEMBERED_MAX and key not in self._told:
             raise PbaError(
@@ -208,7 +251,11 @@ class Client:
                 "make another client"
             )
         expected = expected or self._told.get(key)
-        opened = Epoch(self._access, request, patient=self._reached, expected=expected, replica=replica)
+        opened: Epoch
+        if headspace is None:
+            opened = Epoch(self._access, request, self._reached, expected, replica, self._remarks)
+        else:
+            opened = Headspace(self._access, request, self._reached, expected, replica, headspace)
         self._reached = True
         # Names of classes may be many, and are not compared.
         self._told.setdefault(key, opened.metadata._replace(classes=()))
@@ -221,48 +268,59 @@ class Client:
             raise StreamError(f"{url} did not answer like a PBA server: it lists no {name}")
         return document[name]
 
-    def _get(self, target: str, patient: bool = False) -> Any:
-        """Reads a JSON document from the first server that answers; one that is full or starting is
-        retried, and if patient, also one whose answer is cut, as an epoch is."""
-        deadline = time.monotonic() + DOCUMENT_SECONDS
-        for attempt in itertools.count():
+    def _get(self, target: str) -> Any:
+        """Reads a JSON document from the first server that gives it, as patiently as a stream."""
+        outage: Optional[Outage] = None
+        for replica in itertools.count():
+            address = self._access.addresses[replica % len(self._access.addresses)]
             try:
-                return self._get_once(target)
-            except (RefusedError, UnreachableError, StreamError) as error:
-                refusal = error if isinstance(error, RefusedError) else None
-                is_cut = refusal is None and not isinstance(error, ConnectError)
-                again = is_busy(error) or (patient and is_cut)
-                pause = pause_seconds(attempt, refusal.retry_after if refusal else None)
-                if not again or attempt == self._access.retries or time.monotonic() + pause > deadline:
+                document = self._get_once(address, target)
+            except PbaError as error:
+                if not may_pass(error):
                     raise
-                time.sleep(pause)
-
-    def _get_once(self, target: str) -> Any:
-        failures: List[Tuple[str, PbaError]] = []
-        for address in self._access.addresses:
-            try:
-                seconds = min(self._access.stall_seconds, DOCUMENT_SECONDS)
-                response = Response(
-                    address, target, accept="application/json", access=self._access, stall_seconds=seconds
-                )
-                with response.opened:
-                    response.check()
-                    document = json.loads(response.document())
-                if not isinstance(document, dict):
-                    raise ValueError("it is not a JSON object")
+                failure = error
+            else:
                 self._reached = True
+                if outage is not None:
+                    outage.over()
                 return document
-            except RefusedError as error:
-                if not is_busy(error) and not is_of_replica(error):
-                    raise
-                failures.append((str(address), error))
-            except (UnreachableError, ForeignError) as error:
-                failures.append((str(address), error))
-            except (StreamError, ValueError, RecursionError) as error:
-                shown = self._access.hide(str(error))
-                wrong = StreamError(f"{address}{target} did not answer like a PBA server: {shown}")
-                failures.append((str(address), wrong))
-        raise of_all(failures)
+            outage = outage or Outage(self._access, self._reached, f"{target} could not be read", ("again", "read"))
+            pause_seconds = outage.failed(address, failure)
+            if pause_seconds is None:
+                raise outage.error()
+            time.sleep(pause_seconds)
+
+    def _get_once(self, address: Address, target: str) -> Any:
+        seconds = min(self._access.stall_seconds, DOCUMENT_SECONDS)
+        try:
+            response = Response(
+                address, target, accept="application/json", access=self._access, stall_seconds=seconds
+            )
+            with response.opened:
+                response.check()
+                document = json.loads(response.document())
+            if not isinstance(document, dict):
+                raise ValueError("it is not a JSON object")
+            return document
+        except (RefusedError, ForeignError):
+            raise
+        except (StreamError, ValueError, RecursionError) as error:
+            # A cut stays one.
+            kind = type(error) if isinstance(error, StreamError) else StreamError
+            shown = self._access.hide(str(error))
+            raise kind(f"{address}{target} did not answer like a PBA server: {shown}") from None
 
     def __repr__(self) -> str:
         return f"Client({self.urls!r})"
+
+
+def _addresses(urls: Union[str, Sequence[str], None]) -> List[Address]:
+    """The servers that are named, or those of the environment."""
+    if urls is None:
+        return usual_addresses()
+    listed = [urls] if isinstance(urls, str) else list(urls) if isinstance(urls, Iterable) else [urls]
+    if not all(isinstance(url, str) for url in listed):
+        raise ValueError(f"urls is {urls!r}; expected a URL, as http://127.0.0.1:8080, or a list")
+    if not listed:
+        raise ValueError("no server is given; expected at least one URL, such as http://127.0.0.1:8080")
+    return [parse_url(url) for url in listed]

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import copy
+import logging
 import math
 import os
 import threading
 import time
 import weakref
-from typing import Any, ContextManager, Dict, Iterator, Optional, Union
+from typing import Any, ContextManager, Dict, Iterator, Optional, Set, Union
 
 import pyarrow as pa
 
 from ._batch import Batch
+from ._errors import PbaError
 from ._http import Access
 from ._metadata import Metadata
 from ._progress import Progress, check_state
@@ -22,6 +25,11 @@ from ._source import Direct, Item, Prefetch
 # A batch of up to this size from the same machine is read in less time than a thread takes to hand it
 # over, while the kernel and the server hold the next ones.
 DIRECT_BYTES_MAX = 1024 * 1024
+# A loop that waits this long for the batches of an epoch, and this part of its time, is told of.
+WAIT_SECONDS = 5.0
+WAIT_SHARE = 0.1
+
+_LOG = logging.getLogger("pba_client")
 
 
 def check_expected(access: Access, progress: Progress, expected: Metadata) -> None:
@@ -49,6 +57,38 @@ def compare_replica(access: Access, request: EpochRequest, expected: Metadata, r
     check_expected(access, progress, expected)
 
 
+class Remarks:
+    """Says who waits for whom, the trainer or the server: each once, in the process that made the client.
+
+    The loop in a DataLoader's worker is not the trainer's, and would be told of again in each epoch.
+    """
+
+    def __init__(self) -> None:
+        self._process = os.getpid()
+        self._said: Set[int] = set()
+
+    def judge(self, epoch: Epoch, seconds: float) -> None:
+        """Looks at an epoch that was read to its end in some time."""
+        waited = epoch.waited_seconds
+        if waited >= WAIT_SECONDS and waited >= WAIT_SHARE * seconds:
+            level, verdict = logging.WARNING, (
+                "the server or the network is too slow; with headspace=True a Loader shows how fast the loop would be"
+            )
+        elif seconds - waited >= WAIT_SECONDS and waited < WAIT_SHARE * seconds:
+            level, verdict = logging.INFO, "the loop is what takes the time, and the server waited for it"
+        else:
+            return
+        # What an outage cost has been said, and is no verdict.
+        if level in self._said or epoch.resumes or os.getpid() != self._process:
+            return
+        self._said.add(level)
+        _LOG.log(
+            level,
+            "epoch %d: the loop waited %.1f s of %.1f s (%.0f %%) for batches: %s",
+            *(epoch.metadata.epoch, waited, seconds, 100 * waited / seconds, verdict),
+        )
+
+
 class Epoch(Iterator[Batch], ContextManager["Epoch"]):
     """Batches of one epoch, in order, each exactly once.
 
@@ -66,7 +106,13 @@ class Epoch(Iterator[Batch], ContextManager["Epoch"]):
     """
 
     def __init__(
-        self, access: Access, request: EpochRequest, patient: bool, expected: Optional[Metadata], replica: int
+        self,
+        access: Access,
+        request: EpochRequest,
+        reached: bool,
+        expected: Optional[Metadata],
+        replica: int,
+        remarks: Optional[Remarks] = None,
     ) -> None:
         self._access = access
         self._request = request
@@ -74,9 +120,12 @@ class Epoch(Iterator[Batch], ContextManager["Epoch"]):
         # One thread at a time takes a batch.
         self._lock = threading.RLock()
         self.waited_seconds = 0.0
+        self._remarks = remarks
+        # When the loop asked for the first batch.
+        self._began: Optional[float] = None
         self.progress = progress = Progress(request, replica=replica)
         reader = Reader(access, progress)
-        reader.open(patient)
+        reader.open(reached)
         assert progress.schema is not None and progress.metadata is not None
         self.schema: pa.Schema = progress.schema
         self.metadata: Metadata = progress.metadata
@@ -107,12 +156,15 @@ class Epoch(Iterator[Batch], ContextManager["Epoch"]):
 
     def _restart(self) -> Union[Prefetch, Direct]:
         """Continues at the loop's position, on a new connection."""
+        self._check_goes_on()
+        self._end_source()
+        return self._start(Reader(self._access, self.progress))
+
+    def _check_goes_on(self) -> None:
         if self.received == len(self):
             raise StopIteration
         if self._closed:
             raise ValueError(f"the epoch was closed after {self.received} of {len(self)} batches")
-        self._end_source()
-        return self._start(Reader(self._access, self.progress))
 
     def _end_source(self) -> None:
         source_stop, self._stop, self._source = self._stop, None, None
@@ -176,6 +228,8 @@ class Epoch(Iterator[Batch], ContextManager["Epoch"]):
             if batch is None or isinstance(batch, BaseException):
                 # At the end as well: it was read, so that the server counts the epoch as complete.
                 self._end_source()
+                if batch is None and self._remarks is not None and self._began is not None:
+                    self._remarks.judge(self, time.perf_counter() - self._began)
                 raise StopIteration if batch is None else batch
             self.progress.received = expected + 1
             batch.number = self._request.number(expected)
@@ -187,6 +241,7 @@ class Epoch(Iterator[Batch], ContextManager["Epoch"]):
         if source is None or self._stop is None or self._closed:
             source = self._restart()
         before = time.perf_counter()
+        self._began = before if self._began is None else self._began
         try:
             return source.next()
         finally:
@@ -219,6 +274,19 @@ class Epoch(Iterator[Batch], ContextManager["Epoch"]):
         """The rest of the epoch as one table."""
         return pa.Table.from_batches([batch.record_batch for batch in self], self.schema)
 
+    def __arrow_c_stream__(self, requested_schema: Any = None) -> Any:
+        """The rest of the epoch as a stream of Arrow's C interface, a ``PyCapsule``, for other libraries:
+        ``pyarrow.RecordBatchReader.from_stream(epoch)``, ``polars.DataFrame(epoch)`` and so on.
+
+        Each batch is read when it is asked for, and is not copied. An error is one of the stream, never an
+        early end.
+
+        Args:
+            requested_schema: as the interface has it, a schema in which the reader would like the batches.
+        """
+        batches = (batch.record_batch for batch in self)
+        return pa.RecordBatchReader.from_batches(self.schema, batches).__arrow_c_stream__(requested_schema)
+
     def close(self) -> None:
         """Ends the stream; the server notices at once. May be called twice, and by any thread."""
         self._closed = True
@@ -232,6 +300,53 @@ class Epoch(Iterator[Batch], ContextManager["Epoch"]):
             f"<Epoch {self.metadata.epoch} of {self._request.dataset!r}: "
             f"{self.received} of {len(self)} batches>"
         )
+
+
+class Headspace(Epoch):
+    """The first batch of an epoch as often as that has batches: what a perfect loader would give.
+
+    It is opened with a request for that batch alone, of which nothing else is sent.
+    """
+
+    def __init__(
+        self,
+        access: Access,
+        request: EpochRequest,
+        reached: bool,
+        expected: Optional[Metadata],
+        replica: int,
+        batches: int,
+    ) -> None:
+        self._whole = request
+        self._first: Optional[Batch] = None
+        self._taken = 0
+        first = copy.copy(request)
+        # Steps over all others.
+        first.step = request.step * max(batches, 1)
+        super().__init__(access, first, reached, expected, replica)
+        one = self.metadata
+        self.metadata = one._replace(batches=one.batches * batches, rows=one.rows * batches)
+
+    @property
+    def received(self) -> int:
+        return self._taken
+
+    def __next__(self) -> Batch:
+        with self._lock:
+            self._check_goes_on()
+            if self._first is None:
+                self._first = super().__next__()
+                self._end_source()
+            batch = copy.copy(self._first)
+            batch.number = self._whole.number(self._taken)
+            self._taken += 1
+            return batch
+
+    def state_dict(self) -> Dict[str, Any]:
+        raise PbaError("an epoch with headspace=True has no position: it repeats its first batch")
+
+    def load_state_dict(self, state: Dict[str, Any]) -> None:
+        self.state_dict()
 
 
 _EPOCHS: weakref.WeakSet[Epoch] = weakref.WeakSet()

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Optional, Sequence, Tuple
+from typing import Iterable, Optional, Tuple
 
 
 class PbaError(Exception):
-    """Any error of this package."""
+    """Any error of this package.
+
+    Each can be made of its message alone: PyTorch makes the error of a DataLoader's worker again so, of
+    which everything but the class and the text is lost. All other attributes are None then.
+    """
+
+
+class PbaWarning(UserWarning):
+    """What is done as asked, and hardly meant so."""
 
 
 class RefusedError(PbaError, ValueError):
@@ -24,16 +32,17 @@ class RefusedError(PbaError, ValueError):
 
     def __init__(
         self,
-        status: int,
-        detail: str,
+        message: str,
         *,
+        status: Optional[int] = None,
+        detail: Optional[str] = None,
         parameter: Optional[str] = None,
         value: Optional[str] = None,
         allowed: Optional[str] = None,
         kind: Optional[str] = None,
         retry_after: Optional[float] = None,
     ) -> None:
-        super().__init__(f"{detail} ({status})")
+        super().__init__(message)
         self.status = status
         self.detail = detail
         self.parameter = parameter
@@ -44,13 +53,7 @@ class RefusedError(PbaError, ValueError):
 
     def telling(self, detail: str) -> RefusedError:
         """The same, in other words."""
-        other = RefusedError(self.status, detail)
-        other.__dict__.update({**vars(self), "detail": detail})
-        return other
-
-    def __reduce__(self) -> tuple:
-        # Errors travel between processes, as from a worker of a DataLoader.
-        return RefusedError, (self.status, self.detail), vars(self)
+        return RefusedError(f"{detail} ({self.status})", **{**vars(self), "detail": detail})
 
 
 class UnreachableError(PbaError, ConnectionError):
@@ -87,16 +90,17 @@ def is_of_replica(error: BaseException) -> bool:
     all would say."""
     if not isinstance(error, RefusedError) or is_busy(error):
         return False
-    return error.status in (404, 422, *STATUS_OF_ACCESS) or error.status >= 500
+    status = error.status or 0
+    return status in (404, 422, *STATUS_OF_ACCESS) or status >= 500
 
 
-def told(failures: Sequence[Tuple[str, PbaError]]) -> str:
+def told(failures: Iterable[Tuple[str, PbaError]]) -> str:
     """What each of several replicas answered, with its URL."""
-    texts = [(url, error.detail if isinstance(error, RefusedError) else str(error)) for url, error in failures]
+    texts = [(url, str(error.detail if isinstance(error, RefusedError) else error)) for url, error in failures]
     return "; ".join(text if url in text else f"{url}: {text}" for url, text in texts)
 
 
-def of_all(failures: Sequence[Tuple[str, PbaError]]) -> PbaError:
+def of_all(failures: Iterable[Tuple[str, PbaError]]) -> PbaError:
     """The errors of several replicas, with their URLs, as one that tells them all: of the kind of a refusal, if one
     of them is, first of those that another attempt may change; else of the kind of an answer, if one is."""
     errors = [error for _, error in failures]
@@ -120,21 +124,27 @@ class CutError(PbaError, ConnectionError):
     Attributes:
         received: batches received completely.
         expected: batches of the epoch.
-        attempts: attempts since the last batch.
+        attempts: attempts to continue it since the last batch.
+        seconds: how long they took.
+        reason: why the last ones failed.
     """
 
-    def __init__(self, received: int, expected: int, attempts: int, reason: str) -> None:
-        super().__init__(
-            f"the stream was cut after {received} of {expected} batches, and "
-            f"{attempts} attempts to continue it failed: {reason}"
-        )
+    def __init__(
+        self,
+        message: str,
+        *,
+        received: Optional[int] = None,
+        expected: Optional[int] = None,
+        attempts: Optional[int] = None,
+        seconds: Optional[float] = None,
+        reason: Optional[str] = None,
+    ) -> None:
+        super().__init__(message)
         self.received = received
         self.expected = expected
         self.attempts = attempts
+        self.seconds = seconds
         self.reason = reason
-
-    def __reduce__(self) -> tuple:
-        return CutError, (self.received, self.expected, self.attempts, self.reason)
 
 
 _HINTS = {
@@ -151,17 +161,26 @@ class ChangedError(PbaError):
         key: the metadata key that differs, for example ``pba.dataset``.
         found: the value found.
         expected: the first value, or the requested one.
+        source: the server's URL.
     """
 
-    def __init__(self, source: str, key: str, found: str, expected: str) -> None:
-        super().__init__(source, key, found, expected)
+    def __init__(
+        self,
+        message: str,
+        *,
+        source: Optional[str] = None,
+        key: Optional[str] = None,
+        found: Optional[str] = None,
+        expected: Optional[str] = None,
+    ) -> None:
+        super().__init__(message)
         self.source = source
         self.key = key
         self.found = found
         self.expected = expected
 
-    def __str__(self) -> str:
-        return (
-            f"{self.source} sends other data: its {self.key} is {self.found!r}, "
-            f"and should be {self.expected!r}{_HINTS.get(self.key, '')}"
-        )
+    @classmethod
+    def of(cls, source: str, key: str, found: str, expected: str) -> ChangedError:
+        """The error of a server whose metadata have another value than expected."""
+        message = f"{source} sends other data: its {key} is {found!r}, and should be {expected!r}{_HINTS.get(key, '')}"
+        return cls(message, source=source, key=key, found=found, expected=expected)

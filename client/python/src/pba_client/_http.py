@@ -81,7 +81,8 @@ class Access:
     token: Optional[str]
     ca: Union[str, "os.PathLike[str]", None]
     stall_seconds: float
-    retries: int
+    retry_seconds: float
+    wait_seconds: float
     prefetch: Optional[int]
     shared_memory: bool
     # None checks where neither TLS nor shared memory answers for the bytes.
@@ -104,7 +105,7 @@ class Access:
     def check_same(self, source: str, key: str, found: object, expected: object) -> None:
         """Refuses other data than expected, with a ``ChangedError``."""
         if found != expected:
-            raise ChangedError(source, key, self.hide(str(found)), str(expected))
+            raise ChangedError.of(source, key, self.hide(str(found)), str(expected))
 
     def context(self) -> ssl.SSLContext:
         """The TLS context; a ``ValueError`` when the authority's file cannot be used."""
@@ -300,7 +301,8 @@ class Response:
         if status == 401:
             passed = "pass" if self.access.token is None else "it does not accept the one passed as"
             detail += f"; {passed} token=, or PBA_TOKEN in the environment"
-        raise RefusedError(status, detail, retry_after=seconds, **problem)
+        message = f"{detail} ({status})"
+        raise RefusedError(message, status=status, detail=detail, retry_after=seconds, **problem)
 
     def _check_host(self, problem: Dict[str, str], detail: Optional[str]) -> None:
         """Refuses a refusal of another host than was named, with a ``StreamError``; it is in no checksum, as proxies may

@@ -12,7 +12,7 @@ from ._metadata import Metadata
 from ._request import EpochRequest
 
 # In the state of an epoch, to distinguish later formats.
-STATE_VERSION = 2
+STATE_VERSION = 3
 
 
 @dataclass
@@ -33,19 +33,29 @@ class Progress:
     def state(self) -> Dict[str, Any]:
         """The position after the batches that the loop has taken."""
         assert self.metadata is not None
-        return {
-            "version": STATE_VERSION,
-            "epoch": self.request.epoch,
-            "batch": self.request.number(self.received),
-            "request": self.request.state(),
-            "dataset_digest": self.metadata.dataset,
-            "schedule_digest": self.metadata.schedule,
-            "recipe_digest": self.metadata.recipe,
-        }
+        position = {"epoch": self.request.epoch, "batch": self.request.number(self.received)}
+        return state_of(position, self.request.state(), self.metadata)
 
 
-def check_state(state: Any, request: Dict[str, Any], metadata: Metadata, access: Access) -> None:
+def state_of(position: Dict[str, int], request: Dict[str, Any], metadata: Metadata) -> Dict[str, Any]:
+    """A position, with what must be the same where it is loaded; it can be written as JSON."""
+    return {
+        "version": STATE_VERSION,
+        **position,
+        "request": request,
+        "dataset_digest": metadata.dataset,
+        "schedule_digest": metadata.schedule,
+        "recipe_digest": metadata.recipe,
+    }
+
+
+def check_state(
+    state: Any, request: Dict[str, Any], metadata: Metadata, access: Access, counts: str = "batch"
+) -> None:
     """Refuses a state that does not belong to a request and the data that is served.
+
+    Args:
+        counts: what its position counts.
 
     Raises:
         ValueError: when ``state_dict`` cannot have returned it, or in another request only, in which
@@ -57,10 +67,10 @@ def check_state(state: Any, request: Dict[str, Any], metadata: Metadata, access:
         raise ValueError(f"a state is a dict, as returned by state_dict(); this is a {type(state).__name__}")
     if state.get("version") != STATE_VERSION:
         raise ValueError(
-            f"the state has version {state.get('version')!r}; expected {STATE_VERSION}, which also says "
-            "what pixels depend on besides the dataset and the schedule"
+            f"the state has version {state.get('version')!r}; expected {STATE_VERSION}, in which the position of a "
+            "loader counts samples"
         )
-    for key in ("epoch", "batch"):
+    for key in ("epoch", counts):
         value = state.get(key)
         if not isinstance(value, int) or isinstance(value, bool) or value < 0:
             raise ValueError(f"the state's {key} is {value!r}; expected an integer of 0 or more")
@@ -78,8 +88,8 @@ def check_state(state: Any, request: Dict[str, Any], metadata: Metadata, access:
     ]
     if differences:
         raise ValueError(
-            "the saved position belongs to another epoch request, in which its batch numbers "
-            f"mean other samples: {'; '.join(differences)}"
+            "the saved position belongs to another request, in which it "
+            f"means other samples: {'; '.join(differences)}"
         )
     source = ", ".join(map(str, access.addresses))
     access.check_same(source, "pba.dataset", metadata.dataset, state["dataset_digest"])

@@ -2,41 +2,18 @@
 
 from __future__ import annotations
 
-import logging
-import time
-from collections import deque
-from typing import TYPE_CHECKING, Callable, Deque, List, Optional, Tuple, TypeVar, Union
+from typing import TYPE_CHECKING, Callable, List, Optional, Tuple, TypeVar, Union
 
 from ._batch import Batch
 from ._checksum import SCHEMA_HEADER, of_schema
-from ._errors import (
-    URN,
-    CutError,
-    PbaError,
-    RefusedError,
-    StreamError,
-    UnreachableError,
-    is_busy,
-    is_of_replica,
-    of_all,
-    told,
-)
-from ._http import Access, Canceller, ConnectError, ForeignError, Response, UntrustedError
+from ._errors import CutError, PbaError, StreamError
+from ._http import Access, Canceller, ForeignError, Response
 from ._ipc import StreamReader
 from ._metadata import Metadata
+from ._outage import Outage, counted, is_importing, may_pass
 from ._progress import Progress
 from ._request import ARROW_STREAM
 
-# Pause before the second attempt in a row; doubled each time.
-PAUSE_SECONDS = 0.1
-PAUSE_SECONDS_MAX = 10.0
-# Longest pause that a server can ask for.
-RETRY_AFTER_SECONDS_MAX = 60.0
-# Kind of the refusal of a dataset that is being imported; shortest pause until it is asked for again,
-# and how often the wait is logged.
-IMPORTING = URN + "importing"
-IMPORT_SECONDS = 1.0
-LOG_SECONDS = 5.0
 # Default of batches fetched ahead by a thread.
 PREFETCH_BATCHES = 2
 # Batches in shared memory beyond those fetched ahead: the loop's own, the one before it while the
@@ -47,14 +24,6 @@ if TYPE_CHECKING:
     from ._shared_memory import SharedMemoryReader
 
 _T = TypeVar("_T")
-_LOG = logging.getLogger("pba_client")
-
-
-def pause_seconds(failures: int, retry_after: Optional[float]) -> float:
-    """How long to wait after a number of failures before the last one: longer each time, and at least
-    as long as the server asks for."""
-    pause = PAUSE_SECONDS * 2 ** (failures - 1) if failures > 0 else 0.0
-    return max(min(pause, PAUSE_SECONDS_MAX), min(retry_after or 0.0, RETRY_AFTER_SECONDS_MAX))
 
 
 def _stream(response: Response, progress: Progress) -> Union[StreamReader, SharedMemoryReader]:
@@ -92,12 +61,10 @@ class Reader:
         self._announced_rows = 0
         self.response: Optional[Response] = None
         self._stream: Union[StreamReader, SharedMemoryReader, None] = None
-        # When a wait for an import was logged last.
-        self._logged = float("-inf")
 
-    def open(self, patient: bool) -> None:
-        """Connects for the first time; if patient, servers that accept no connection may come back."""
-        self._persist(self.connect, patient)
+    def open(self, reached: bool) -> None:
+        """Connects for the first time; servers that were reached before may come back."""
+        self._persist(self.connect, reached)
 
     @property
     def shares_memory(self) -> bool:
@@ -114,66 +81,67 @@ class Reader:
             return received, None
         return received, self._persist(self._read)
 
-    def _persist(self, attempt: Callable[[], _T], patient: bool = True) -> _T:
+    def _persist(self, attempt: Callable[[], _T], reached: bool = True) -> _T:
         """Repeats an attempt until it succeeds or fails for good. While a server is importing the
         dataset, and none has it, attempts do not count."""
-        # In total, and successive ones that another attempt would not help.
-        attempts = hopeless = 0
-        # Counted in rounds: more replicas never mean fewer attempts at each.
-        replicas = len(self._access.addresses)
-        # Of the last attempt at each.
-        failures: Deque[Tuple[str, PbaError]] = deque(maxlen=replicas)
-        importing: Optional[RefusedError] = None
-        round_end = 0
+        outage: Optional[Outage] = None
+        was_cut = self.response is not None
         while True:
             try:
-                return attempt()
+                result = attempt()
             except BaseException as error:
                 # After an interrupt in the middle of a message, too: the rest cannot be read.
                 self.drop()
-                failed = is_busy(error) or is_of_replica(error)
-                failed = failed or isinstance(error, (UnreachableError, StreamError))
-                if not failed or self.canceller.stopped.is_set():
+                if not isinstance(error, PbaError) or not may_pass(error) or self.canceller.stopped.is_set():
                     raise
                 failure = error
-            attempts += 1
-            failures.append((str(self._access.addresses[self._progress.replica % replicas]), failure))
-            away = isinstance(failure, UntrustedError) or (isinstance(failure, ConnectError) and not patient)
-            hopeless = hopeless + 1 if away or is_of_replica(failure) else 0
-            refusal = failure if isinstance(failure, RefusedError) else None
-            imports = refusal is not None and refusal.kind == IMPORTING
-            if importing is None and imports:
-                # Until all others were tried.
-                importing, round_end = refusal, attempts + replicas - 1
-            attempts_max = self._access.retries * replicas
-            total = self._progress.metadata
-            if (attempts > attempts_max and importing is None) or hopeless >= replicas:
-                every = of_all(failures)
-                if total is None or all(is_of_replica(error) for _, error in failures):
-                    raise every
-                made = min(attempts, attempts_max)
-                raise CutError(self.received, total.batches, made, told(failures)) from every
-            if total is not None and not imports:
-                self._progress.resumes += 1
-            self._progress.replica += 1
-            # Each replica is tried once without a pause, and so is a single one that cut a stream.
-            rounds, rest = divmod(attempts, replicas)
-            if importing is not None and attempts == round_end:
-                # An import ends, so that the round does not count.
-                attempts -= replicas
-                self._wait_for_import(importing)
-                importing = None
-            elif importing is None and rest == 0:
-                self.canceller.pause(pause_seconds(rounds - 1, refusal.retry_after if refusal else None))
+            else:
+                if outage is not None:
+                    outage.over()
+                    # Their tracebacks would keep this frame, and with it the batch, until garbage is collected.
+                    del failure, outage
+                return result
+            outage = outage or self._outage(reached, was_cut)
+            progress, addresses = self._progress, self._access.addresses
+            pause_seconds = outage.failed(addresses[progress.replica % len(addresses)], failure)
+            if pause_seconds is None:
+                raise self._given_up(outage)
+            if progress.metadata is not None and not is_importing(failure):
+                progress.resumes += 1
+            progress.replica += 1
+            self.canceller.pause(pause_seconds)
+            if self.canceller.stopped.is_set():
+                raise StreamError("the client was closed") from failure
 
-    def _wait_for_import(self, refusal: RefusedError) -> None:
-        """Waits until the server may be asked again, and logs its progress now and then."""
-        if time.monotonic() - self._logged >= LOG_SECONDS:
-            # The first is seen without any configuration: the wait may take hours.
-            level = logging.WARNING if self._logged == float("-inf") else logging.INFO
-            _LOG.log(level, "waiting: %s", refusal.detail)
-            self._logged = time.monotonic()
-        self.canceller.pause(max(IMPORT_SECONDS, pause_seconds(0, refusal.retry_after)))
+    def _outage(self, reached: bool, was_cut: bool) -> Outage:
+        request, total = self._progress.request, self._progress.metadata
+        if total is None:
+            return Outage(
+                self._access,
+                reached,
+                f"epoch {request.epoch} of {request.dataset!r} could not be opened",
+                ("again", "opened"),
+            )
+        cut = f"the stream was cut after {self.received} of {total.batches} batches"
+        return Outage(self._access, reached, cut, ("to continue it", "continued"), was_cut)
+
+    def _given_up(self, outage: Outage) -> PbaError:
+        """The error when no further attempt is of use."""
+        error, total = outage.error(), self._progress.metadata
+        if total is None or outage.is_of_replicas():
+            return error
+        tried = f"{counted(outage.attempts)} to continue it within {outage.seconds:.1f} s failed"
+        cut = CutError(
+            f"the stream was cut after {self.received} of {total.batches} batches, and "
+            f"{tried if outage.attempts else 'nothing else was tried'}: {outage.reason}",
+            received=self.received,
+            expected=total.batches,
+            attempts=outage.attempts,
+            seconds=outage.seconds,
+            reason=outage.reason,
+        )
+        cut.__cause__ = error
+        return cut
 
     def connect(self) -> None:
         """Requests the missing batches from the current replica, and checks that its data is the same."""

@@ -44,6 +44,7 @@ class EpochRequest:
         codec: Optional[str] = None,
         shard: Optional[Shard] = None,
         policy: Optional[Policy] = None,
+        skip: int = 0,
         start: int = 0,
         step: int = 1,
         **parameters: Any,
@@ -56,6 +57,7 @@ class EpochRequest:
         self.dataset = dataset
         self.epoch = plain(epoch)
         self.codec = codec
+        self.skip = plain(skip)
         self.start = plain(start)
         self.step = plain(step)
         given = {"shard": shard, "policy": policy, **parameters}
@@ -77,11 +79,9 @@ class EpochRequest:
     def query(self, received: int) -> Dict[str, str]:
         """The parameters for the batches that are missing after ``received`` ones."""
         query = dict(self.parameters)
-        start = self.number(received)
-        if start != 0 or isinstance(start, bool):
-            query["start"] = _text(start)
-        if self.step != 1 or isinstance(self.step, bool):
-            query["step"] = _text(self.step)
+        for name, value, default in (("skip", self.skip, 0), ("start", self.number(received), 0), ("step", self.step, 1)):
+            if value != default or isinstance(value, bool):
+                query[name] = _text(value)
         return query
 
     def target(self, received: int) -> str:
@@ -103,6 +103,7 @@ class EpochRequest:
         return {
             "dataset": self.dataset,
             "epoch": self.epoch,
+            "skip": self.skip,
             "start": self.start,
             "step": self.step,
             "parameters": dict(self.parameters),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import queue
 import threading
 import time
+from contextlib import suppress
 from typing import Tuple, Union
 
 from ._batch import Batch
@@ -13,6 +14,9 @@ from ._reader import Reader
 
 # A thread that is told to stop does so at once, unless it waits for a connection.
 JOIN_SECONDS = 2.0
+# A wait with a bound, whatever it is, ends with Ctrl-C under every handler of the signal; polars installs one
+# under which others go on.
+WAIT_SECONDS = 3600.0
 
 # The number of batches before a batch, or before an error or the end in its place.
 Item = Tuple[int, Union[Batch, BaseException, None]]
@@ -38,7 +42,9 @@ class Prefetch:
 
     def next(self) -> Item:
         try:
-            return self._batches.get()
+            while True:
+                with suppress(queue.Empty):
+                    return self._batches.get(timeout=WAIT_SECONDS)
         finally:
             # Given back even on an interrupt, or the thread would wait for it forever.
             self._permits.put(True)

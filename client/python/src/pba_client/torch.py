@@ -3,9 +3,9 @@
 >>> from torch.utils.data import DataLoader  # doctest: +SKIP
 >>> from pba_client.torch import EpochDataset  # doctest: +SKIP
 >>> dataset = EpochDataset("http://127.0.0.1:8080", "shapes", "cifar10-pba", 200)  # doctest: +SKIP
->>> for epoch in range(200):  # doctest: +SKIP
-...     dataset.set_epoch(epoch)
-...     for image, label in DataLoader(dataset, batch_size=None):
+>>> loader = DataLoader(dataset, batch_size=None)  # doctest: +SKIP
+>>> for epoch in range(200):
+...     for image, label in loader:  # doctest: +SKIP
 ...         ...
 
 Needs torch, which the rest of the package does not.
@@ -13,17 +13,26 @@ Needs torch, which the rest of the package does not.
 
 from __future__ import annotations
 
-from typing import Any, Dict, Iterator, Optional, Sequence, Tuple, Union
+import copy
+import os
+from typing import Any, Dict, Iterable, Iterator, Optional, Sequence, Union
 
 import torch
 from torch.utils.data import IterableDataset, get_worker_info
 
+from . import _torch_loaders
 from ._batch import Batch
-from ._loader import Loader
+from ._client import tells_of_retries
+from ._errors import PbaError
+from ._loader import Loader, Position, check_epoch
+from ._ranks import rank_and_world_size
+from ._request import Policy
+from ._torch_loaders import Pass
+from ._torch_prefetch import Normalization, Pair, Prefetch, Statistics
 
-__all__ = ["EpochDataset", "tensors"]
+__all__ = ["EpochDataset", "Pair", "prefetch", "tensors"]
 
-_Tensors = Union[Tuple[torch.Tensor, torch.Tensor], Dict[str, torch.Tensor]]
+_Tensors = Union[Pair, Dict[str, torch.Tensor]]
 
 
 def tensors(batch: Batch) -> Dict[str, torch.Tensor]:
@@ -41,31 +50,42 @@ def tensors(batch: Batch) -> Dict[str, torch.Tensor]:
 
 
 class EpochDataset(IterableDataset):
-    """Yields the batches of one epoch after another; pass it to a DataLoader with
-    ``batch_size=None``, or loop over it directly.
+    """The epochs of a training run: each loop over it reads the next one, from epoch 0 on.
 
-    Each rank of ``torch.distributed``, where that is initialised, reads its part of the epoch.
-    Worker w of n of a DataLoader reads batches start+w, start+w+n, ...; the DataLoader takes
-    them in turns, so that the order of batches is the same for any number of workers.
+    Pass it to a ``DataLoader`` or ``StatefulDataLoader`` with ``batch_size=None``, or loop over it directly. Workers
+    share the batches of an epoch, which arrive in the same order for any number of them.
+
+    ``state_dict()`` is the position after the batches that the loop has taken, and ``load_state_dict()`` continues
+    there. It counts samples of all ranks, so that one checkpoint is right for every rank, and for other numbers of
+    ranks or workers and other batch sizes.
+
+    Each rank reads its part of the epoch. Which rank this is, is looked up when a loop begins: in
+    ``torch.distributed`` where that is initialised, else in ``RANK`` and ``WORLD_SIZE``, else it is 0 of 1.
 
     Args:
         url, dataset, schedule, epochs, batch_size: as for ``pba_client.Loader``.
-        rank, world_size: by default those of ``torch.distributed``, or 0 and 1.
+        rank, world_size: instead of those that are looked up, for example of a data-parallel group. Both, or neither.
         channels_first: yield float32 [N, 3, H, W], normalised by the dataset's mean and standard
             deviation, instead of uint8 [N, H, W, 3]. This costs a pass over the pixels; on a GPU
             it is cheaper there.
-        as_dict: yield dictionaries with ``image``, ``label`` and ``index`` instead of pairs.
-        **options: further arguments of ``Loader``.
+        as_dict: yield dictionaries with ``image``, ``label`` and ``index`` instead of a ``Pair`` of image and label.
+        split, seed, ...: the other arguments of ``Loader``.
+
+    Attributes:
+        epoch: epoch that the next loop reads, 0-based.
+        loader: the ``Loader``, with ``classes``, ``mean``, ``std`` and ``client``.
 
     Raises:
         RefusedError: when the server refuses the parameters.
         UnreachableError: when no server can be reached.
+        ValueError: when ``rank`` is not one of ``world_size``.
     """
 
+    @tells_of_retries
     def __init__(
         self,
-        url: Union[str, Sequence[str]],
-        dataset: str,
+        url: Union[str, "os.PathLike[str]", Sequence[str], None] = None,
+        dataset: Optional[str] = None,
         schedule: Optional[str] = None,
         epochs: Optional[int] = None,
         batch_size: int = 128,
@@ -74,54 +94,261 @@ class EpochDataset(IterableDataset):
         world_size: Optional[int] = None,
         channels_first: bool = False,
         as_dict: bool = False,
-        **options: Any,
+        split: Optional[str] = "train",
+        seed: Optional[int] = 0,
+        shuffle: Optional[bool] = None,
+        drop_last: Optional[bool] = False,
+        ablation: Optional[str] = None,
+        policy: Optional[Policy] = None,
+        base: Optional[str] = None,
+        codec: Optional[str] = None,
+        headspace: bool = False,
+        token: Optional[str] = None,
+        ca: Union[str, "os.PathLike[str]", None] = None,
+        stall_seconds: float = 120.0,
+        retry_seconds: float = 600.0,
+        wait_seconds: float = 0.0,
+        prefetch: Optional[int] = None,
+        shared_memory: bool = True,
+        checksums: Optional[bool] = None,
     ) -> None:
         super().__init__()
-        distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
-        if rank is None:
-            rank = torch.distributed.get_rank() if distributed else 0
-        if world_size is None:
-            world_size = torch.distributed.get_world_size() if distributed else 1
-        self.loader = Loader(
-            url, dataset, schedule, epochs, batch_size, rank=rank, world_size=world_size, **options
+        if (rank is None) != (world_size is None):
+            raise ValueError(f"rank is {rank!r} and world_size {world_size!r}; expected both, or neither")
+        self._given_ranks = rank is not None
+        self._loader = Loader(
+            url,
+            dataset,
+            schedule,
+            epochs,
+            batch_size,
+            rank=0 if rank is None else rank,
+            world_size=1 if world_size is None else world_size,
+            split=split,
+            seed=seed,
+            shuffle=shuffle,
+            drop_last=drop_last,
+            ablation=ablation,
+            policy=policy,
+            base=base,
+            codec=codec,
+            headspace=headspace,
+            token=token,
+            ca=ca,
+            stall_seconds=stall_seconds,
+            retry_seconds=retry_seconds,
+            wait_seconds=wait_seconds,
+            prefetch=prefetch,
+            shared_memory=shared_memory,
+            checksums=checksums,
         )
+        self._batch_size = batch_size
         self._channels_first = channels_first
         self._as_dict = as_dict
-        # In shared memory, so that persistent workers see the new epoch.
-        self._position = torch.zeros(2, dtype=torch.int64).share_memory_()
+        # Where the next loop begins; a first batch that was chosen; whether a state was loaded, which must not be lost.
+        self._next = Position(0, 0)
+        self._start: Optional[int] = None
+        self._is_loaded = False
+        # The latest loop, until another position is chosen.
+        self._pass: Optional[Pass] = None
+        # A loop that a DataLoader begins: its workers find it here. Those that persist are told of later ones.
+        self._begun: Optional[Pass] = None
+        self._channel: Optional[torch.Tensor] = None
+        _torch_loaders.watch(EpochDataset)
 
-    def set_epoch(self, epoch: int, start: int = 0) -> None:
-        """Chooses the epoch that the next loop reads.
+    @property
+    def epoch(self) -> int:
+        return self._upcoming().epoch
+
+    @property
+    def loader(self) -> Loader:
+        loader = copy.copy(self._loader)
+        # Of what is read through this dataset.
+        loader.state_dict = self.state_dict  # type: ignore[method-assign]
+        loader.load_state_dict = self.load_state_dict  # type: ignore[method-assign]
+        return loader
+
+    def set_epoch(self, epoch: int, start: Optional[int] = None) -> None:
+        """Chooses the epoch that the next loop reads. Without it, that is the one after the last.
 
         Args:
             epoch: epoch, 0-based.
-            start: first batch, to continue in the middle of an epoch: how many batches of it
-                were trained on.
+            start: first batch of this rank to read, instead of a position that was loaded for this epoch, or of 0.
+
+        Raises:
+            ValueError: when a position in another epoch was loaded, which would be lost; ``start`` says that it
+                is not wanted.
         """
-        self._position[0], self._position[1] = epoch, start
+        upcoming = self._upcoming()
+        if start is not None:
+            length = len(self)
+            if not 0 <= start <= length:
+                raise ValueError(f"start is {start!r}; this rank has {length} batches, so expected 0 to {length}")
+            self._choose(Position(epoch, 0), start)
+        elif self._is_loaded:
+            check_epoch(upcoming, epoch)
+            self._choose(upcoming, is_loaded=True)
+        else:
+            self._choose(Position(epoch, 0))
+
+    def state_dict(self) -> Dict[str, Any]:
+        """The position after the batches that the loop has taken, for a checkpoint: ``epoch`` and ``samples`` of it.
+
+        After the last batch of an epoch that is the beginning of the next one. It can be written as JSON.
+        """
+        info = get_worker_info()
+        if info is not None:
+            # A StatefulDataLoader asks its workers, too; what counts is what its loop has taken of theirs.
+            return {"worker": info.id}
+        position = self._upcoming() if self._pass is None else self._after(self._pass)
+        return self._loader.state_at(position)
+
+    def load_state_dict(self, state: Dict[str, Any]) -> None:
+        """Lets the next loop begin at a saved position, and later ones with the epochs after it.
+
+        Raises:
+            ValueError: when the state is none, or one of other parameters, in which a position means other samples.
+            ChangedError: when the dataset or the schedule has changed.
+        """
+        if get_worker_info() is None:
+            self._choose(self._loader.position_of(state), is_loaded=True)
 
     def __len__(self) -> int:
-        """Batches of this rank from the chosen start to the end of the epoch."""
-        return max(0, len(self.loader) - int(self._position[1]))
+        """Batches of this rank in an epoch."""
+        return len(self._for_rank())
 
     def __iter__(self) -> Iterator[_Tensors]:
-        epoch, start = self._position.tolist()
         info = get_worker_info()
-        worker, workers = (0, 1) if info is None else (info.id, info.num_workers)
-        if start + worker > len(self.loader):
+        if info is not None:
+            return self._read(self._begun_for_worker(), info.id, info.num_workers)
+        if self._begun is not None:
+            begun, self._begun = self._begun, None
+            # Its DataLoader counts.
+            return self._read(begun)
+        begun = self._begin()
+        return begun.counted(self._read(begun), self)
+
+    def _choose(self, position: Position, start: Optional[int] = None, is_loaded: bool = False) -> None:
+        self._next, self._start, self._is_loaded = position, start, is_loaded
+        self._pass = None
+
+    def _for_rank(self) -> Loader:
+        return self._loader if self._given_ranks else self._loader.for_rank(*rank_and_world_size(torch.distributed))
+
+    def _upcoming(self) -> Position:
+        """Where the next loop begins."""
+        if self._pass is not None:
+            return self._next
+        loader = self._for_rank()
+        if self._start is not None:
+            return Position(self._next.epoch, loader.samples_after(0, self._start))
+        return _normal(self._next, loader)
+
+    def _after(self, begun: Pass) -> Position:
+        """Where a loop is."""
+        loader = self._loader.for_rank(begun.rank, begun.world_size)
+        samples = loader.samples_after(begun.position.samples, begun.taken)
+        return _normal(Position(begun.position.epoch, samples), loader)
+
+    def _begin(self) -> Pass:
+        """Begins a loop, in the process that loops."""
+        loader = self._for_rank()
+        _torch_loaders.refuse_second_sharding(loader._world_size)
+        position = self._upcoming()
+        self._choose(Position(position.epoch + 1, 0))
+        self._pass = Pass(position, loader._rank, loader._world_size, loader.batches_after(position.samples))
+        return self._pass
+
+    def _failed(self, begun: Pass) -> None:
+        """The next loop goes on where one ended with an error."""
+        if self._pass is begun:
+            self._next = self._after(begun)
+
+    def _begun_for_worker(self) -> Optional[Pass]:
+        """The loop that this worker takes part in."""
+        begun, self._begun = self._begun, None
+        if begun is not None:
+            self._channel = begun.channel
+            return begun
+        return None if self._channel is None else Pass.received(self._channel)
+
+    def _read(self, begun: Optional[Pass], worker: int = 0, workers: int = 1) -> Iterator[_Tensors]:
+        if begun is None:
+            # Raised with the first batch: what a worker raises before that is lost.
+            raise PbaError(
+                "a worker does not know which epoch to read: pass the EpochDataset itself to torch's DataLoader or "
+                "torchdata's StatefulDataLoader, or use num_workers=0"
+            )
+        if worker > begun.batches:
             return  # more workers than batches: nothing is left for this one
-        with self.loader.epoch(epoch, start=start + worker, step=workers) as batches:
+        loader = self._loader.for_rank(begun.rank, begun.world_size)
+        with loader.open_at(begun.position, start=worker, step=workers) as batches:
             for batch in batches:
                 yield self._convert(batch)
 
     def _convert(self, batch: Batch) -> _Tensors:
         converted = tensors(batch)
         if self._channels_first:
-            # uint8 [N, H, W, 3] -> float32 [N, 3, H, W], (pixel / 255 - mean) / std. A channel that never changes in
-            # the training split would be divided by zero; the server's searches have this bound, too.
-            mean = torch.from_numpy(self.loader.mean).view(1, 3, 1, 1)
-            std = torch.from_numpy(self.loader.std).clamp(min=1 / 255).view(1, 3, 1, 1)
-            planes = converted["image"].permute(0, 3, 1, 2)
-            planes = planes.to(torch.float32, memory_format=torch.contiguous_format)
-            converted["image"] = planes.mul_(1 / (255 * std)).sub_(mean / std)
-        return converted if self._as_dict else (converted["image"], converted["label"])
+            converted["image"] = Normalization(self._loader.mean, self._loader.std)(converted["image"])
+        return converted if self._as_dict else Pair(converted["image"], converted["label"])
+
+    def __getstate__(self) -> Dict[str, Any]:
+        # A worker reads what was begun, and counts nothing.
+        return {**self.__dict__, "_pass": None}
+
+
+def prefetch(
+    loader: Iterable[Any],
+    device: Union[str, torch.device],
+    *,
+    mean: Optional[Statistics] = None,
+    std: Optional[Statistics] = None,
+    channels_first: bool = True,
+    memory_format: torch.memory_format = torch.contiguous_format,
+    dtype: torch.dtype = torch.float32,
+    depth: int = 2,
+) -> Prefetch[Any]:
+    """The batches of a loader on a device, normalised there: ``for image, label in prefetch(loader, "cuda")``.
+
+    On a GPU, pixels travel as bytes, out of a ring of pinned memory, while the step before them is computed. On a CPU
+    the same batches are made, one at a time. The state of an ``EpochDataset`` counts what the loop has taken.
+
+    Args:
+        loader: an ``EpochDataset``, or a loader of one, that yields pixels as uint8 [N, H, W, 3].
+        device: where to.
+        mean, std: per channel, 0..1: 3 each. By default those of the dataset; a deviation counts as 1/255 at least.
+        channels_first: whether images are [N, 3, H, W], or [N, H, W, 3].
+        memory_format: layout of what is [N, 3, H, W]; ``torch.channels_last`` is what convolutions of GPUs like.
+        dtype: of the images.
+        depth: batches that are copied ahead of the loop on a GPU: 1..64.
+
+    Returns:
+        An iterable, for one loop after another, whose batches are pairs or dictionaries as those of ``loader``.
+
+    Raises:
+        ValueError: when the mean and deviation are not known, or ``depth`` is not in its range.
+    """
+    if not isinstance(depth, int) or not 1 <= depth <= 64:
+        raise ValueError(f"depth is {depth!r}; expected an integer of 1 to 64")
+    dataset = loader if isinstance(loader, EpochDataset) else getattr(loader, "dataset", None)
+    if not isinstance(dataset, EpochDataset):
+        dataset = None
+    if dataset is not None:
+        if dataset._channels_first:
+            raise ValueError("its images are normalised already; leave out channels_first=True of the EpochDataset")
+        mean = dataset._loader.mean if mean is None else mean
+        std = dataset._loader.std if std is None else std
+    if mean is None or std is None:
+        raise ValueError("mean and std are not known: the loader is not one of an EpochDataset; pass mean= and std=")
+    device = torch.device(device)
+    normalization = Normalization(
+        mean, std, device=device, dtype=dtype, channels_first=channels_first, memory_format=memory_format
+    )
+    return Prefetch(loader, device, normalization, depth, dataset)
+
+
+def _normal(position: Position, loader: Loader) -> Position:
+    """The end of an epoch as the beginning of the next one."""
+    if position.samples > 0 and loader.is_complete(position.samples):
+        return Position(position.epoch + 1, 0)
+    return position

@@ -131,6 +131,7 @@ impl Resolver<'_> {
             // Of which part of the epoch it is: so no two streams of a run have the same schema.
             (stream::SHARD, format!("{}/{}", request.shard.0, request.shard.1)),
             (stream::BATCH_SIZE, request.batch_size.to_string()),
+            (stream::SKIP, request.skip.to_string()),
             (stream::START, request.start.to_string()),
             (stream::STEP, request.step.to_string()),
             (stream::BATCHES, plan.batches().to_string()),
@@ -292,7 +293,7 @@ fn is_shuffled(request: &EpochRequest) -> bool {
 }
 
 fn plan(samples: u64, epoch: u32, request: &EpochRequest) -> Result<Plan, Error> {
-    Plan::new(PlanSpec {
+    let spec = PlanSpec {
         samples,
         seed: request.seed,
         epoch,
@@ -302,14 +303,15 @@ fn plan(samples: u64, epoch: u32, request: &EpochRequest) -> Result<Plan, Error>
         drop_last: request.drop_last,
         start: request.start,
         step: request.step,
-    })
-    .map_err(|error| {
+    };
+    Plan::after(request.skip, spec).map_err(|error| {
         let wrong =
             |parameter, value: String, allowed: &str| Error::parameter(parameter, value, &error, allowed);
         match &error {
             PlanError::Start { start, batches } => {
                 wrong("start", start.to_string(), &format!("0..={batches}"))
             }
+            PlanError::Skip { skip, samples } => wrong("skip", skip.to_string(), &format!("0..={samples}")),
             PlanError::BatchSize { batch_size } => {
                 wrong("batch_size", batch_size.to_string(), &format!("1..={BATCH_SIZE_MAX}"))
             }

@@ -1,0 +1,226 @@
+"""Counts what a ``DataLoader`` hands out of an ``EpochDataset``.
+
+A dataset in the process that loops is not told when a loop begins, nor how many batches it has taken, once there are
+workers: these have copies of it, and read ahead. So ``iter()`` of torch's DataLoader and of torchdata's
+StatefulDataLoader, where their dataset is one of ours, tells the dataset first, and returns an iterator that counts.
+Other datasets notice nothing.
+"""
+
+from __future__ import annotations
+
+import functools
+import sys
+import weakref
+from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import Any, Callable, Dict, Generic, Iterator, Optional, Protocol, TypeVar
+
+import torch
+from torch.utils.data import DataLoader
+
+from ._errors import PbaError
+from ._loader import Position
+
+_T = TypeVar("_T")
+# In the state of a StatefulDataLoader.
+STATE_KEY = "pba_client"
+
+
+@dataclass
+class Pass:
+    """One loop over an epoch, or over the rest of one.
+
+    Attributes:
+        position: where it begins.
+        batches: how many batches it has.
+        channel: tells workers that persist of a later loop.
+        handed_out: batches that came out of it so far.
+        held_back: batches that came out, and that whoever loops has not given on yet.
+        ahead: batches that are copied to a device, and not taken yet.
+    """
+
+    position: Position
+    rank: int
+    world_size: int
+    batches: int
+    channel: Optional[torch.Tensor] = None
+    handed_out: int = 0
+    held_back: int = 0
+    ahead: int = 0
+
+    @property
+    def taken(self) -> int:
+        return max(0, self.handed_out - self.held_back - self.ahead)
+
+    def send(self) -> None:
+        """Writes what a worker needs into the channel."""
+        assert self.channel is not None
+        self.channel.copy_(torch.tensor([*self.position, self.rank, self.world_size, self.batches]))
+
+    @classmethod
+    def received(cls, channel: torch.Tensor) -> Pass:
+        epoch, samples, rank, world_size, batches = channel.tolist()
+        return cls(Position(epoch, samples), rank, world_size, batches, channel)
+
+    def counted(self, batches: Iterator[_T], dataset: Told) -> Counted[_T]:
+        return Counted(batches, self, dataset)
+
+
+class Told(Protocol):
+    """A dataset that is told of its loops."""
+
+    _begun: Optional[Pass]
+
+    def _begin(self) -> Pass: ...
+
+    def _failed(self, begun: Pass) -> None: ...
+
+
+class Counted(Generic[_T], Iterator[_T]):
+    """The batches of a loop, counted."""
+
+    def __init__(self, batches: Iterator[_T], begun: Pass, dataset: Told) -> None:
+        self._batches = batches
+        self._pass = begun
+        self._dataset = dataset
+        # One that holds a batch back, so that it knows which is the last.
+        self._looks_ahead = _looks_ahead()
+
+    def __next__(self) -> _T:
+        try:
+            batch = next(self._batches)
+        except StopIteration:
+            self._pass.held_back = 0
+            raise
+        except Exception:
+            self._dataset._failed(self._pass)
+            raise
+        self._pass.handed_out += 1
+        self._pass.held_back = int(self._looks_ahead)
+        return batch
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._batches, name)
+
+
+# Of each loader whose workers persist.
+_CHANNELS: weakref.WeakKeyDictionary[Any, torch.Tensor] = weakref.WeakKeyDictionary()
+
+
+def watch(ours: type) -> None:
+    """Has loaders tell datasets of this type of their loops."""
+    _watch(DataLoader, ours)
+    if find_spec("torchdata") is not None:
+        from torchdata.stateful_dataloader import StatefulDataLoader
+
+        if _watch(StatefulDataLoader, ours):
+            _keep_state(StatefulDataLoader, ours)
+
+
+def _watch(kind: Any, ours: type) -> bool:
+    original: Callable[[Any], Iterator[Any]] = kind.__iter__
+    if getattr(original, "_is_watched", False):
+        return False
+
+    @functools.wraps(original)
+    def begin(self: Any) -> Iterator[Any]:
+        if isinstance(self.dataset, ours):
+            return _begin(self, self.dataset, original)
+        if isinstance(getattr(self.dataset, "dataset", None), ours):
+            refuse_second_sharding(self.dataset.dataset._for_rank()._world_size, self.dataset)
+        return original(self)
+
+    begin._is_watched = True  # type: ignore[attr-defined]
+    kind.__iter__ = begin
+    return True
+
+
+def _begin(loader: Any, dataset: Any, original: Callable[[Any], Iterator[Any]]) -> Iterator[Any]:
+    if loader.batch_sampler is not None:
+        raise ValueError(
+            f"the DataLoader has batch_size={loader.batch_size}, and would make batches of batches: an EpochDataset "
+            f"yields batches already, of batch_size={dataset._batch_size} as it was given. Pass batch_size=None to "
+            "the DataLoader"
+        )
+    if loader.num_workers > 1 and not getattr(loader, "in_order", True):
+        raise ValueError(
+            "the DataLoader has in_order=False, so that batches come in no order, and none of them is a position to go on "
+            "from; leave it out"
+        )
+    begun = dataset._begin()
+    if loader.num_workers > 0 and loader.persistent_workers:
+        if loader not in _CHANNELS:
+            _CHANNELS[loader] = torch.zeros(5, dtype=torch.int64).share_memory_()
+        begun.channel = _CHANNELS[loader]
+        begun.send()
+    # Copied into workers that start now, and looked for by iter(dataset) if there are none.
+    dataset._begun = begun
+    try:
+        batches = original(loader)
+    except Exception:
+        dataset._failed(begun)
+        raise
+    finally:
+        dataset._begun = None
+    return begun.counted(batches, dataset)
+
+
+def _keep_state(kind: Any, ours: type) -> None:
+    """Lets the state of a StatefulDataLoader be that of its dataset, whatever its workers are ahead."""
+    state_dict, load_state_dict = kind.state_dict, kind.load_state_dict
+
+    @functools.wraps(state_dict)
+    def save(self: Any) -> Dict[str, Any]:
+        return {STATE_KEY: self.dataset.state_dict()} if isinstance(self.dataset, ours) else state_dict(self)
+
+    @functools.wraps(load_state_dict)
+    def load(self: Any, state: Dict[str, Any]) -> None:
+        if not isinstance(self.dataset, ours):
+            load_state_dict(self, state)
+        elif STATE_KEY in state:
+            self.dataset.load_state_dict(state[STATE_KEY])
+        else:
+            raise ValueError(f"this is no state of a loader of an EpochDataset: it has no {STATE_KEY!r}")
+
+    kind.state_dict, kind.load_state_dict = save, load
+
+
+# Functions that call iter() of a loader and hold a batch back, by module.
+_LOOKING_AHEAD = {
+    "accelerate.data_loader": ("DataLoaderShard",),
+    "ray.train.torch.train_loop_utils": ("_WrappedDataLoader",),
+}
+# What deals batches out over ranks that were dealt out already, in accelerate.data_loader.
+_SHARDING_AGAIN = ("DataLoaderDispatcher", "IterableDatasetShard")
+
+
+def _callers(module: str) -> Iterator[Any]:
+    """The objects of a module in whose methods we are."""
+    frame = sys._getframe(1)
+    while frame is not None:
+        if frame.f_globals.get("__name__") == module and "self" in frame.f_locals:
+            yield frame.f_locals["self"]
+        frame = frame.f_back  # type: ignore[assignment]
+
+
+def _looks_ahead() -> bool:
+    return any(
+        type(caller).__name__ in names for module, names in _LOOKING_AHEAD.items() for caller in _callers(module)
+    )
+
+
+def refuse_second_sharding(world_size: int, wrapper: Any = None) -> None:
+    """Refuses a loop whose batches Accelerate would deal out over the ranks once more, with a ``PbaError``.
+
+    Args:
+        wrapper: a dataset around the ``EpochDataset``.
+    """
+    if "accelerate" not in sys.modules or world_size == 1:
+        return
+    for caller in [wrapper, *_callers("accelerate.data_loader")]:
+        if type(caller).__name__ in _SHARDING_AGAIN:
+            raise PbaError(
+                f"Accelerate's prepare() would deal out the batches of each of {world_size} ranks over the ranks once "
+                "more, and most of each epoch would never be seen: do not pass this DataLoader to prepare(). Its "
+                "EpochDataset reads the part of its rank; move batches to accelerator.device in the loop"
+            )

@@ -1,0 +1,148 @@
+"""Batches on their way to a device: copied while the step before them is computed."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Any, Deque, Dict, Generic, Iterable, Iterator, NamedTuple, Optional, Sequence, Tuple, TypeVar, Union
+
+import torch
+
+from ._torch_loaders import Pass
+
+
+class Pair(NamedTuple):
+    """The images of a batch and their labels; a DataLoader leaves it what it is, where it would make a list of a tuple."""
+
+    image: torch.Tensor
+    label: torch.Tensor
+
+
+_Batch = TypeVar("_Batch", Pair, Dict[str, torch.Tensor])
+Statistics = Union[Sequence[float], torch.Tensor]
+# A channel that never changes in the training split would be divided by zero; the server's searches have this bound,
+# too.
+STD_MIN = 1 / 255
+
+
+class Normalization:
+    """From uint8 [N, H, W, 3] to float, ``(pixel / 255 - mean) / std``, channels first or last."""
+
+    def __init__(
+        self,
+        mean: Statistics,
+        std: Statistics,
+        *,
+        device: Union[str, torch.device] = "cpu",
+        dtype: torch.dtype = torch.float32,
+        channels_first: bool = True,
+        memory_format: torch.memory_format = torch.contiguous_format,
+    ) -> None:
+        mean, std = (torch.as_tensor(values, dtype=torch.float32) for values in (mean, std))
+        std = std.clamp(min=STD_MIN)
+        shape = (1, 3, 1, 1) if channels_first else (1, 1, 1, 3)
+        self._scale = (1 / (255 * std)).view(shape).to(device)
+        self._shift = (mean / std).view(shape).to(device)
+        self._dtype = dtype
+        self._channels_first = channels_first
+        self._memory_format = memory_format
+
+    def __call__(self, image: torch.Tensor) -> torch.Tensor:
+        if self._channels_first:
+            image = image.permute(0, 3, 1, 2)
+        # In float32, whatever comes of it.
+        image = image.to(torch.float32, memory_format=self._memory_format)
+        return image.mul_(self._scale).sub_(self._shift).to(self._dtype)
+
+
+class Prefetch(Generic[_Batch]):
+    """The batches of a loader on a device, loop by loop. Made by ``prefetch``."""
+
+    def __init__(
+        self, loader: Iterable[_Batch], device: torch.device, normalization: Normalization, depth: int, dataset: Any
+    ) -> None:
+        self._loader = loader
+        self._device = device
+        self._normalization = normalization
+        self._depth = depth
+        self._dataset = dataset
+
+    def __len__(self) -> int:
+        """Batches of a loop."""
+        return len(self._loader)  # type: ignore[arg-type]
+
+    def __iter__(self) -> Iterator[_Batch]:
+        batches = iter(self._loader)
+        if self._device.type == "cuda":
+            return self._copied_ahead(batches)
+        return (self._converted(batch) for batch in batches)
+
+    def _converted(self, batch: _Batch) -> _Batch:
+        """A batch on the device, by the stream that is current."""
+        moved = {name: value.to(self._device, non_blocking=True) for name, value in _named(batch).items()}
+        moved["image"] = self._normalization(moved["image"])
+        return _like(batch, moved)
+
+    def _copied_ahead(self, batches: Iterator[_Batch]) -> Iterator[_Batch]:
+        """Up to ``depth`` batches are copied ahead of the loop, by a stream of their own, out of pinned memory."""
+        stream = torch.cuda.Stream(self._device)
+        slots: Deque[Slot] = deque(Slot() for _ in range(self._depth + 1))
+        ahead: Deque[Tuple[_Batch, torch.cuda.Event]] = deque()
+        is_over = False
+        while True:
+            while not is_over and len(ahead) <= self._depth:
+                batch = next(batches, None)
+                if batch is None:
+                    is_over = True
+                    break
+                slot = slots[0]
+                slots.rotate(-1)
+                pinned = slot.filled(_named(batch))
+                with torch.cuda.stream(stream):
+                    converted = self._converted(_like(batch, pinned))
+                    slot.copied.record(stream)
+                done = torch.cuda.Event()
+                done.record(stream)
+                ahead.append((converted, done))
+            if not ahead:
+                return
+            converted, done = ahead.popleft()
+            # The loop that these batches are of; it has begun by now.
+            begun: Optional[Pass] = getattr(self._dataset, "_pass", None)
+            if begun is not None:
+                begun.ahead = len(ahead)
+            current = torch.cuda.current_stream(self._device)
+            current.wait_event(done)
+            for value in _named(converted).values():
+                # Its memory is not given to another batch before the loop is done with it.
+                value.record_stream(current)
+            yield converted
+
+
+class Slot:
+    """Pinned memory for one batch."""
+
+    def __init__(self) -> None:
+        self._pinned: Dict[str, torch.Tensor] = {}
+        self.copied = torch.cuda.Event()
+
+    def filled(self, batch: Dict[str, torch.Tensor]) -> Dict[str, torch.Tensor]:
+        """The batch in this memory, once what was in it has been copied to the device."""
+        self.copied.synchronize()
+        filled = {}
+        for name, value in batch.items():
+            held = self._pinned.get(name)
+            if held is None or held.dtype != value.dtype or held.shape[1:] != value.shape[1:] or len(held) < len(value):
+                held = self._pinned[name] = torch.empty(value.shape, dtype=value.dtype, pin_memory=True)
+            filled[name] = held[: len(value)].copy_(value)
+        return filled
+
+
+def _named(batch: Any) -> Dict[str, torch.Tensor]:
+    if isinstance(batch, dict):
+        return batch
+    image, label = batch
+    return {"image": image, "label": label}
+
+
+def _like(batch: Any, values: Dict[str, torch.Tensor]) -> Any:
+    return values if isinstance(batch, dict) else Pair(values["image"], values["label"])

@@ -1,0 +1,589 @@
+"""Servers that nobody has to start: one for all who want the same, which ends with the last of them."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import importlib
+import multiprocessing
+import os
+import signal
+import socket
+import stat
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import Iterator, List, Tuple
+
+import pytest
+from conftest import Home, Server, is_alive, wait_for
+
+import pba_client
+from pba_client import Client, Loader, PrivateServer, StartError, _keeper, _private, serve
+
+# Of 60 images, 4 batches.
+STREAM = {"schedule": "cifar10-pba", "epochs": 200, "batch_size": 16}
+SECONDS = 60
+
+
+def digest(epoch) -> str:  # type: ignore[no-untyped-def]
+    """Of all that an epoch holds."""
+    whole = hashlib.sha256()
+    for batch in epoch:
+        for column in (batch.image, batch.label, batch.index):
+            whole.update(column.tobytes())
+    return whole.hexdigest()
+
+
+class User:
+    """Another process, which uses a private server and then waits. What it has to say, it prints.
+
+    Its names: ``loader`` of the pictures, ``digest`` of an epoch's number, and ``say``.
+    """
+
+    BEGIN = """
+import hashlib, os, signal, sys, threading, time
+from pba_client import Client, Loader
+def say(*words):
+    print(*words, flush=True)
+def digest(number):
+    whole = hashlib.sha256()
+    for batch in loader.epoch(number):
+        for column in (batch.image, batch.label, batch.index):
+            whole.update(column.tobytes())
+    return whole.hexdigest()
+loader = Loader(sys.argv[1], schedule="cifar10-pba", epochs=200, batch_size=16)
+"""
+
+    def __init__(self, pictures: Path, code: str) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", self.BEGIN + code, str(pictures)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def line(self) -> str:
+        assert self.process.stdout is not None and self.process.stderr is not None
+        line = self.process.stdout.readline().strip()
+        assert line, self.process.stderr.read()
+        return line
+
+    def go_on(self) -> None:
+        """Ends its wait for a line."""
+        assert self.process.stdin is not None
+        self.process.stdin.write("\n")
+        self.process.stdin.flush()
+
+    def end(self) -> str:
+        """Waits for its end, and returns its errors."""
+        return self.process.communicate(timeout=SECONDS)[1]
+
+    def __enter__(self) -> User:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.process.kill()
+        self.process.communicate()
+
+
+def only(home: Home) -> Tuple[Path, int, int]:
+    """The only private server that there is: its folder, its keeper and itself."""
+    (folder,) = home.folders()
+    ids = [int((folder / name).read_text()) for name in (_keeper.KEEPER_PID, _keeper.PBA_PID)]
+    assert all(map(is_alive, ids))
+    return folder, ids[0], ids[1]
+
+
+def lines(folder: Path, text: str) -> int:
+    """How often a text is in the log."""
+    return (folder / _keeper.LOG).read_text().count(text)
+
+
+@pytest.fixture
+def ordinary(start_server, pictures: Path) -> Server:  # type: ignore[no-untyped-def]
+    return start_server("--dataset", f"pictures={pictures}")
+
+
+def test_one_line_gives_the_bytes_of_any_server(home: Home, pictures: Path, ordinary: Server) -> None:
+    with User(pictures, "say(*loader.client.urls); say(digest(3)); say(loader)") as user:
+        url, found, shown = user.line(), user.line(), user.line()
+        errors = user.end()
+    # The wait for what is packed for the first time is told of, and nothing else.
+    assert all(line.startswith('waiting: dataset "pictures"') for line in errors.splitlines()), errors
+    assert found == digest(Loader(ordinary.url, "pictures", **STREAM).epoch(3))
+    assert url.startswith(f"unix:{home.runtime}/pba-{os.getuid()}/") and "'pictures' train" in shown
+    home.wait_until_left()
+
+
+ENDS = [
+    "",
+    "raise KeyError('an end')",
+    "os._exit(3)",
+    "os.kill(os.getpid(), signal.SIGINT); time.sleep(600)",
+    "os.kill(os.getpid(), signal.SIGHUP)",
+    "os.kill(os.getpid(), signal.SIGKILL)",
+    "epoch = loader.epoch(5); next(epoch); os.kill(os.getpid(), signal.SIGKILL)",
+    "threading.Thread(target=lambda: [digest(n) for n in range(200)], daemon=True).start()",
+]
+
+
+def test_nothing_is_left_however_its_users_end(home: Home, pictures: Path) -> None:
+    with contextlib.ExitStack() as stack:
+        users = []
+        for end in ENDS:
+            code = f"say('ready'); sys.stdin.readline(); {end}"
+            users.append(stack.enter_context(User(pictures, code)))
+        for user in users:
+            user.line()
+        _, keeper, pba = only(home)
+        for user in users:
+            user.go_on()
+            user.end()
+        home.wait_until_left(keeper, pba)
+
+
+def test_processes_that_start_at_once_share_a_server(home: Home, pictures: Path) -> None:
+    code = "say(*loader.client.urls); say(digest(3)); sys.stdin.readline()"
+    with contextlib.ExitStack() as stack:
+        users = [stack.enter_context(User(pictures, code)) for _ in range(4)]
+        urls, digests = [user.line() for user in users], [user.line() for user in users]
+        assert len(set(urls)) == len(set(digests)) == 1
+        folder, keeper, pba = only(home)
+        assert lines(folder, "opening or importing") == 1
+        assert len(home.processes()) == 2
+        # The one that started it may be the first to go.
+        for user in users[:3]:
+            user.process.kill()
+            user.process.wait()
+        with serve(pictures) as server:
+            assert server.url == urls[0]
+        assert only(home) == (folder, keeper, pba)
+        users[3].go_on()
+        users[3].end()
+        home.wait_until_left(keeper, pba)
+
+
+def test_all_of_a_process_share_a_server(home: Home, pictures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(pictures.parent)
+    with serve(pictures) as server:
+        assert server.dataset == "pictures" and Path(server.log).is_file()
+        assert repr(server) == f"<PrivateServer of 'pictures' at {server.url}>"
+        for path in (pictures, str(pictures), "./pictures", "pictures/../pictures"):
+            with serve(path) as other:
+                assert other.url == server.url
+        epochs = [Client(server.url).epoch("pictures", 3, **STREAM)]
+        epochs += [Client(pictures).epoch("pictures", 3, **STREAM), Loader("./pictures", **STREAM).epoch(3)]
+        assert len({digest(epoch) for epoch in epochs}) == 1
+        # The built-in one is there as well.
+        assert Loader(pictures, "shapes", **STREAM, split="test").classes[0] == "disc"
+        only(home)
+
+
+def test_without_a_path_the_built_in_dataset_is_served(home: Home) -> None:
+    with serve() as server:
+        assert server.dataset == "shapes"
+        assert [found["name"] for found in Client(server.url).datasets()] == ["shapes"]
+        folder = Path(server.log).parent
+        modes = [stat.S_IMODE(path.stat().st_mode) for path in (folder.parent, folder, folder / _keeper.SOCKET)]
+        assert modes == [0o700, 0o700, 0o600]
+    home.wait_until_left()
+
+
+def test_closing_gives_it_up(home: Home, pictures: Path) -> None:
+    first, second = serve(pictures), serve(pictures)
+    _, keeper, pba = only(home)
+    first.close()
+    first.close()
+    # A third process that leaves is noticed, and the second handle keeps the server.
+    with User(pictures, "say('ready')") as user:
+        user.line()
+        user.end()
+    assert only(home)[1:] == (keeper, pba) and Client(second.url).datasets()
+    second.close()
+    home.wait_until_left(keeper, pba)
+    # The same again.
+    with serve(pictures) as third:
+        assert third.url == first.url and Client(third.url).datasets()
+
+
+def test_what_is_packed_is_kept(home: Home, pictures: Path, tmp_path: Path) -> None:
+    def packed(cache: Path) -> List[Tuple[str, int, int]]:
+        files = sorted(path for path in cache.rglob("*.arrow*") if path.is_file())
+        return [(str(path), path.stat().st_ino, path.stat().st_mtime_ns) for path in files]
+
+    found = []
+    for _ in range(2):
+        with User(pictures, "say(digest(0))") as user:
+            digests = user.line()
+            user.end()
+        home.wait_until_left()
+        found.append((packed(home.cache / "pba"), digests))
+    assert found[0] == found[1] and len(found[0][0]) >= 2
+    (folder,) = (home.cache / "pba").iterdir()
+    assert folder.name.startswith("pictures-")
+    # Another folder, and other settings, are those of another server.
+    with serve(pictures, cache=tmp_path / "here", threads=1) as other, serve(pictures) as server:
+        assert digest(Client(other.url).epoch("pictures", 0, **STREAM)) == found[0][1] and other.url != server.url
+    assert packed(tmp_path / "here")
+
+
+def fork_and_read(loader: Loader, queue) -> None:  # type: ignore[no-untyped-def]
+    queue.put(digest(loader.epoch(3)))
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")  # of forks in a process with threads
+def test_workers_use_their_parents_server(home: Home, pictures: Path, method: str) -> None:
+    loader = Loader(pictures, **STREAM)
+    context = multiprocessing.get_context(method)
+    queue = context.Queue()
+    workers = [context.Process(target=fork_and_read, args=(loader, queue)) for _ in range(2)]
+    for worker in workers:
+        worker.start()
+    digests = [queue.get(timeout=SECONDS) for _ in workers]
+    for worker in workers:
+        worker.join(SECONDS)
+    queue.close()
+    queue.join_thread()
+    assert set(digests) == {digest(loader.epoch(3))}
+    only(home)
+
+
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
+def test_a_path_in_pytorch(home: Home, pictures: Path) -> None:
+    pytest.importorskip("torch", reason="PyTorch is installed with PBA_TEST_FRAMEWORKS=1 only")
+    from torch.utils.data import DataLoader
+
+    from pba_client.torch import EpochDataset
+
+    data = EpochDataset(pictures, **STREAM)
+    data.set_epoch(3)
+    found = [label.tolist() for _, label in DataLoader(data, batch_size=None, num_workers=2)]
+    assert found == [batch.label.tolist() for batch in Loader(pictures, **STREAM).epoch(3)]
+    only(home)
+
+
+def test_what_was_forked_off_keeps_no_server(home: Home, pictures: Path) -> None:
+    code = """
+child = os.fork()
+if child == 0:
+    time.sleep(600)
+say(child); sys.stdin.readline(); os.kill(os.getpid(), signal.SIGKILL)
+"""
+    with User(pictures, code) as user:
+        child = int(user.line())
+        _, keeper, pba = only(home)
+        user.go_on()
+        user.process.wait(SECONDS)
+        try:
+            home.wait_until_left(keeper, pba)
+            assert is_alive(child)
+        finally:
+            os.kill(child, signal.SIGKILL)
+
+
+def test_what_was_forked_off_can_have_its_own(home: Home, pictures: Path) -> None:
+    code = """
+if os.fork() == 0:
+    loader = Loader(sys.argv[1], schedule="cifar10-pba", epochs=200, batch_size=16)
+    say(os.getpid()); sys.stdin.readline(); say(digest(3)); os._exit(0)
+time.sleep(600)
+"""
+    with User(pictures, code) as user:
+        child = int(user.line())
+        found = only(home)
+        user.process.kill()
+        user.process.wait()
+        with serve(pictures) as server:
+            expected = digest(Client(server.url).epoch("pictures", 3, **STREAM))
+        assert only(home) == found and is_alive(child)
+        user.go_on()
+        assert user.line() == expected
+    home.wait_until_left(*found[1:])
+
+
+def test_a_server_ends_with_its_keeper(home: Home, pictures: Path) -> None:
+    servers = [serve(pictures)]
+    for number in (signal.SIGKILL, signal.SIGTERM):
+        folder, keeper, pba = only(home)
+        os.kill(keeper, number)
+        # From then on another may be wanted.
+        wait_for(_private._LIFELINES[str(folder)].is_cut, "the keeper does not leave")
+        servers.append(serve(pictures))
+        assert servers[-1].url == servers[0].url and Client(servers[-1].url).datasets()
+        assert only(home)[0] == folder and set(only(home)[1:]).isdisjoint((keeper, pba))
+        wait_for(lambda pba=pba: not is_alive(pba), "the server outlives its keeper")
+    for server in servers:
+        server.close()
+    home.wait_until_left()
+
+
+def test_a_server_that_dies_is_started_again(home: Home, pictures: Path) -> None:
+    with serve(pictures) as server:
+        expected = digest(Client(server.url).epoch("pictures", 3, **{**STREAM, "batch_size": 1}))
+        epoch = Client(server.url).epoch("pictures", 3, **{**STREAM, "batch_size": 1})
+        whole = hashlib.sha256()
+        folder, keeper, pba = only(home)
+        for batch in epoch:
+            if batch.number == 20:
+                os.kill(pba, signal.SIGKILL)
+                wait_for(lambda: not is_alive(pba), "it lives")
+            for column in (batch.image, batch.label, batch.index):
+                whole.update(column.tobytes())
+        assert whole.hexdigest() == expected and epoch.resumes > 0
+        assert only(home)[1] == keeper and only(home)[2] != pba
+        assert lines(folder, "keeper: pba: it ended by signal 9") == 1
+    home.wait_until_left()
+
+
+def program(folder: Path, code: str) -> str:
+    """A program in place of pba, in Python."""
+    path = folder / "program"
+    path.write_text(f"#!{sys.executable}\nimport os, sys, time\n{code}\n")
+    path.chmod(0o755)
+    return str(path)
+
+
+def test_a_server_that_always_dies_is_given_up(
+    home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code = "print('listening on unix:here', flush=True); time.sleep(0.1); print('I die', file=sys.stderr)"
+    monkeypatch.setenv("PBA_BIN", program(tmp_path, code))
+    server = serve()
+    wait_for(lambda: not home.processes(), "it is started for ever")
+    (folder,) = home.folders()
+    wait_for(lambda: [path.name for path in folder.iterdir()] == ["log"], "more than the log is left")
+    text = Path(server.log).read_text()
+    assert text.count("I die") == _keeper.DEATHS_MAX + 1 and text.endswith("6 times in a row\n")
+
+
+def test_a_keeper_that_says_nothing_is_named(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    with serve() as server:
+        _, keeper, _ = only(home)
+        os.kill(keeper, signal.SIGSTOP)
+        monkeypatch.setattr(_private, "_LIFELINES", {})  # as in another process
+        monkeypatch.setattr(_private, "JOIN_SECONDS", 0.5)
+        try:
+            with pytest.raises(StartError, match=r"the keeper of .* did not answer within 0.5 seconds"):
+                serve()
+        finally:
+            os.kill(keeper, signal.SIGCONT)
+            monkeypatch.undo()
+            server.close()
+            home.wait_until_left()
+
+
+@pytest.mark.parametrize(
+    ("code", "says"),
+    [
+        ("sys.exit('no room')", r"(?s)it ended with status 1; the end of its log, .*/log:\nno room"),
+        ("os.kill(os.getpid(), 9)", "it ended by signal 9"),
+    ],
+)
+def test_why_it_does_not_start_is_said(
+    home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: str, says: str
+) -> None:
+    monkeypatch.setenv("PBA_BIN", program(tmp_path, code))
+    with pytest.raises(StartError, match=says):
+        serve()
+    (folder,) = home.folders()
+    wait_for(lambda: [path.name for path in folder.iterdir()] == ["log"], "more than the log is left")
+    # What is left does not matter to the next, which may be another's.
+    with pytest.raises(StartError, match=says):
+        serve()
+
+
+def test_settings_are_those_of_the_server(
+    home: Home, pictures: Path, monkeypatch: pytest.MonkeyPatch, start_server
+) -> None:  # type: ignore[no-untyped-def]
+    with pytest.raises(StartError, match="(?s)status 2.*unexpected argument '--thread'"):
+        serve(thread=1)
+    with pytest.raises(TypeError, match="decides data_dir, listen itself"):
+        serve(listen="127.0.0.1:0", data_dir="here")
+    monkeypatch.setenv("PBA_THREADS", "many")
+    with pytest.raises(StartError, match="(?s)'many' for 'PBA_THREADS"):
+        serve()
+    # What means a server of another kind, and the client, does not concern it.
+    monkeypatch.setenv("PBA_THREADS", "")
+    for name in ("PBA_DATA_DIR", "PBA_LISTEN", "PBA_SERVER", "PBA_CONFIG"):
+        monkeypatch.setenv(name, "/nowhere")
+    with serve(threads=1, streams_max=1) as server, Client(server.url).epoch("shapes", 0):
+        with pytest.raises(pba_client.RefusedError, match="429"):
+            Client(server.url, retry_seconds=0).epoch("shapes", 1)
+
+
+def test_a_path_without_a_dataset_is_named(home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for path in (tmp_path / "cifar", f"{tmp_path}/cifar"):
+        for use in (Loader, Client, serve):
+            with pytest.raises(FileNotFoundError, match="no dataset at this path: '.*/cifar'"):
+                use(path)
+    with pytest.raises(TypeError, match="dataset= is missing: the name of a dataset of the server, whose URL is"):
+        Loader("http://127.0.0.1:8080")
+    # A list is one of servers.
+    with pytest.raises(ValueError, match="it is a path"):
+        Client([str(tmp_path)])
+    # What could mean two things is refused.
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "localhost").mkdir()
+    with pytest.raises(ValueError, match="write http://localhost or ./localhost"):
+        Loader("localhost", "shapes")
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(f"{home.runtime}/server")
+        with pytest.raises(ValueError, match="is written unix:.*/server"):
+            Client(f"{home.runtime}/server")
+    assert not home.folders()
+
+
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [
+        ("CIFAR 10 (new)", "CIFAR-10-new-"),
+        (".hidden", "hidden"),
+        ("none", "data"),
+        ("shapes", "data"),
+        ("f" * 64, "data"),
+        ("ü", "data"),
+        ("train.parquet", "train"),
+        ("x" * 100, "x" * 64),
+    ],
+)
+def test_names_of_datasets(tmp_path: Path, path: str, name: str) -> None:
+    place = tmp_path / path
+    place.touch() if place.suffix else place.mkdir()
+    assert _private._data(place) == (str(place), name)
+
+
+def test_what_is_no_dataset_is_refused_as_by_any_server(home: Home, tmp_path: Path) -> None:
+    (tmp_path / "notes").mkdir()
+    with pytest.raises(pba_client.RefusedError, match="notes"):
+        Loader(tmp_path / "notes")
+
+
+def test_no_program_is_found(home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for value in (str(tmp_path / "none"), str(tmp_path)):
+        monkeypatch.setenv("PBA_BIN", value)
+        with pytest.raises(StartError, match=f"PBA_BIN is '{value}', which is no program"):
+            serve()
+    monkeypatch.delenv("PBA_BIN")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    package = tmp_path / "checkout/client/python/src/pba_client"
+    monkeypatch.setattr(_private, "__file__", str(package / "_private.py"))
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "bin/python"))
+    monkeypatch.syspath_prepend(tmp_path / "site")
+    with pytest.raises(StartError, match=f"PBA_BIN is not set, .* none at {tmp_path}/bin/pba. Build it"):
+        serve()
+
+    def place(path: str, time: int = 0) -> str:
+        whole = tmp_path / path
+        whole.parent.mkdir(parents=True, exist_ok=True)
+        whole.touch(0o755)
+        os.utime(whole, (time, time))
+        return str(whole)
+
+    # Each before those above.
+    assert place("bin/pba") == _private.find_program()
+    place("site/pba_server/__init__.py")
+    importlib.invalidate_caches()
+    assert place("site/pba_server/bin/pba") == _private.find_program()
+    place("checkout/Cargo.toml")
+    assert place("checkout/target/debug/pba", 1) == _private.find_program()
+    assert place("checkout/target/release/pba", 2) == _private.find_program()
+    place("checkout/target/debug/pba", 3)
+    assert _private.find_program().endswith("debug/pba")
+    assert place("pba") == _private.find_program()
+    monkeypatch.setenv("PBA_BIN", place("mine"))
+    assert place("mine") == _private.find_program()
+
+
+def test_a_folder_that_others_may_use_is_refused(
+    home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = home.runtime / f"pba-{os.getuid()}"
+    root.mkdir(mode=0o755)
+    with pytest.raises(StartError, match=f"{root} is not this user's alone: it is drwxr-xr-x"):
+        serve()
+    root.rmdir()
+    root.symlink_to(tmp_path)
+    with pytest.raises(StartError, match=f"{root} is not this user's alone: it is lrwx"):
+        serve()
+    root.unlink()
+    root.touch()
+    with pytest.raises(StartError, match="is not this user's alone: it is -rw"):
+        serve()
+    root.unlink()
+    monkeypatch.setattr(os, "getuid", lambda: 12345)
+    (home.runtime / "pba-12345").mkdir(mode=0o700)
+    with pytest.raises(StartError, match="of the user .*; expected drwx------ of 12345"):
+        serve()
+
+
+def test_folders_that_cannot_be_used_are_named(
+    home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Nobody can write there, not even root.
+    monkeypatch.setattr(_private, "_root", lambda: "/dev/null/pba-0")
+    with pytest.raises(StartError, match="cannot make the folder /dev/null/pba-0 .*; set XDG_RUNTIME_DIR"):
+        serve()
+    monkeypatch.undo()
+    monkeypatch.setenv("PBA_BIN", str(program(tmp_path, "")))
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / ("x" * 100)))
+    (tmp_path / ("x" * 100)).mkdir()
+    with pytest.raises(StartError, match="is longer than the 10. bytes of a socket's path; set XDG_RUNTIME_DIR"):
+        serve()
+
+
+def test_where_the_folders_are(home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert _private._root() == f"{home.runtime}/pba-{os.getuid()}"
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / "gone"))
+    monkeypatch.setattr(_private.tempfile, "tempdir", str(tmp_path))
+    assert _private._root() == f"{tmp_path}/pba-{os.getuid()}"
+    assert _private._cache(None) == f"{home.cache}/pba"
+    monkeypatch.setenv("PBA_CACHE", f"{tmp_path}/packed")
+    assert _private._cache(None) == f"{tmp_path}/packed" and _private._cache("~/here") == os.path.expanduser("~/here")
+    monkeypatch.setenv("PBA_CACHE", "")
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    assert _private._cache(None) == os.path.expanduser("~/.cache/pba")
+
+
+def test_other_systems_are_refused(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "platform", "win32")
+    with pytest.raises(StartError, match="needs Linux or macOS, and this is win32"):
+        serve()
+
+
+@pytest.fixture
+def sleeper() -> Iterator[subprocess.Popen]:  # type: ignore[type-arg]
+    process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+    yield process
+    process.kill()
+    process.wait()
+
+
+@pytest.mark.parametrize("untied", [False, True])
+def test_a_guard_ends_a_process_with_its_parent(sleeper, untied: bool) -> None:  # type: ignore[no-untyped-def]
+    """As where the system does not."""
+    code = "import os, sys; from pba_client import _keeper; untie = _keeper.guard(int(sys.argv[1]))\n"
+    code += "untie()\n" if untied else "os.kill(os.getpid(), 9)\n"
+    ended = subprocess.run([sys.executable, "-c", code, str(sleeper.pid)], timeout=SECONDS)
+    assert ended.returncode == (0 if untied else -9)
+    if untied:
+        assert sleeper.poll() is None
+    else:
+        assert sleeper.wait(SECONDS) == -9
+
+
+def test_threads_that_start_at_once_share_a_server(home: Home, pictures: Path) -> None:
+    found: List[PrivateServer] = []
+    threads = [threading.Thread(target=lambda: found.append(serve(pictures))) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(SECONDS)
+    assert len({server.url for server in found}) == 1 and len(found) == 4
+    _, keeper, pba = only(home)
+    for server in found:
+        server.close()
+    home.wait_until_left(keeper, pba)

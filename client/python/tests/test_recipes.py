@@ -1,0 +1,258 @@
+"""The recipes of examples/, each killed in the middle of an epoch and resumed: what it reads, and what it learns, is what
+a run reads and learns that nobody disturbed."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import defaultdict
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Dict, Iterator, List, Tuple
+
+import pytest
+from conftest import Server
+
+EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
+RUN_SECONDS = 300
+EPOCHS = 2
+# Steps between checkpoints; those of Ray take seconds.
+SAVE_EVERY, SAVE_EVERY_OF_RAY = 7, 18
+# In the second epoch of 50 batches.
+KILL_AFTER = 85
+
+pytestmark = pytest.mark.skipif(
+    find_spec("torch") is None, reason="PyTorch is installed with PBA_TEST_FRAMEWORKS=1 only"
+)
+
+
+class Data:
+    """Real pictures where they are at hand, otherwise those that are built in."""
+
+    def __init__(self, server: Server, name: str, samples: int) -> None:
+        self.url, self.name, self.samples = server.url, name, samples
+
+    def batch_size(self, ranks: int = 1) -> int:
+        return self.samples // 50 // ranks
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Data]:
+    real = os.environ.get("PBA_TEST_DATA")
+    options = ["--dataset", f"cifar10={real}"] if real else []
+    server = Server(tmp_path_factory.mktemp("recipes"), *options)
+    yield Data(server, "cifar10", 50_000) if real else Data(server, "shapes", 10_000)
+    server.stop()
+
+
+class Run:
+    """One run of a recipe."""
+
+    def __init__(self, command: List[str], script: str, folder: Path, data: Data, name: str, *options: str) -> None:
+        self.record = folder / f"{name}.jsonl"
+        self._log = folder / f"{name}.log"
+        arguments = ["--url", data.url, "--dataset", data.name, "--epochs", str(EPOCHS)]
+        arguments += ["--record", str(self.record), *options]
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "JAX_PLATFORMS": "cpu"}
+        environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(EXAMPLES), os.environ.get("PYTHONPATH", "")]))
+        with self._log.open("wb") as log:
+            self._process = subprocess.Popen(
+                [*command, str(EXAMPLES / script), *arguments],
+                stdout=log,
+                stderr=log,
+                env=environment,
+            )
+
+    def log(self) -> str:
+        return self._log.read_text(errors="replace")
+
+    def lines(self) -> List[dict]:
+        if not self.record.exists():
+            return []
+        # A line that is being written has no end yet.
+        return [json.loads(line) for line in self.record.read_text().splitlines(True) if line.endswith("\n")]
+
+    def by_rank(self) -> Dict[int, List[dict]]:
+        ranks = defaultdict(list)
+        for line in self.lines():
+            ranks[line["rank"]].append(line)
+        return ranks
+
+    def finish(self) -> str:
+        """Waits for its end; the digest of the weights."""
+        try:
+            assert self._process.wait(RUN_SECONDS) == 0, self.log()[-5000:]
+        except subprocess.TimeoutExpired:
+            self.kill()
+            raise
+        [digest] = [line.split()[-1] for line in self.log().splitlines() if line.startswith("weights ")]
+        return digest
+
+    def kill_after(self, lines: int) -> None:
+        """Kills all of its processes in the middle of what they do."""
+        end = time.monotonic() + RUN_SECONDS
+        while not self.record.exists() or self.record.read_bytes().count(b"\n") < lines:
+            assert self._process.poll() is None and time.monotonic() < end, self.log()[-5000:]
+            time.sleep(0.01)
+        self.kill()
+
+    def kill(self) -> None:
+        # torchrun and Ray give their workers sessions of their own.
+        for pid in [*descendants(self._process.pid), self._process.pid]:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        self._process.wait()
+
+
+def descendants(pid: int) -> List[int]:
+    """The processes that a process has started, and those that these have."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            # After the name, which may hold anything: state and parent.
+            if int(path.read_text().rpartition(")")[2].split()[1]) == pid:
+                child = int(path.parent.name)
+                found += [*descendants(child), child]
+    return found
+
+
+def torchrun(ranks: int) -> List[str]:
+    return [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(ranks)]
+
+
+PLAIN = [sys.executable]
+# Of each: how it is started, its ranks, and its checkpoint.
+RECIPES = {
+    "train_plain.py": (PLAIN, 1, "state.pt", ()),
+    "train_ddp.py": (torchrun(2), 2, "state.pt", ()),
+    "train_stateful.py": (PLAIN, 1, "state.pt", ("--workers", "2")),
+    "train_lightning.py": (PLAIN, 1, "checkpoints", ()),
+    "train_accelerate.py": (torchrun(2), 2, "checkpoints", ()),
+    "train_ray.py": (PLAIN, 2, "checkpoints", ("--workers", "2")),
+    "train_jax.py": (PLAIN, 1, "state.pkl", ()),
+    "train_transformers.py": (PLAIN, 1, "checkpoints", ()),
+}
+
+def test_each_recipe_is_run() -> None:
+    assert set(RECIPES) == {path.name for path in EXAMPLES.glob("train_*.py")}
+
+
+@pytest.mark.parametrize("script", RECIPES)
+def test_killed_and_resumed(script: str, data: Data, tmp_path: Path) -> None:
+    command, ranks, checkpoint, more = RECIPES[script]
+    every = SAVE_EVERY_OF_RAY if script == "train_ray.py" else SAVE_EVERY
+    options = ("--batch-size", str(data.batch_size(ranks)), "--save-every", str(every), *more)
+    undisturbed = Run(command, script, tmp_path, data, "whole", "--checkpoint", str(tmp_path / "whole-ck"), *options)
+    weights = undisturbed.finish()
+    options += ("--checkpoint", str(tmp_path / checkpoint))
+    killed = Run(command, script, tmp_path, data, "killed", *options)
+    killed.kill_after(KILL_AFTER * ranks)
+    resumed = Run(command, script, tmp_path, data, "resumed", *options)
+    assert resumed.finish() == weights
+    whole, before, after = undisturbed.by_rank(), killed.by_rank(), resumed.by_rank()
+    assert set(whole) == set(before) == set(after) == set(range(ranks))
+    for rank in range(ranks):
+        steps = len(whole[rank])
+        assert steps == EPOCHS * 50
+        assert before[rank] == whole[rank][: len(before[rank])]
+        assert after[rank] == whole[rank][steps - len(after[rank]) :]
+        # It went on at its last checkpoint, in the second epoch.
+        begun = steps - len(after[rank])
+        assert 50 < begun <= len(before[rank]) < begun + 3 * every and begun % every == 0
+    # Each sample once in each epoch, over all ranks.
+    for epoch in (range(EPOCHS) if script != "train_transformers.py" else ()):
+        read = pixels(line for lines in whole.values() for line in lines if line["epoch"] == epoch)
+        assert len(read) == data.samples
+
+
+@pytest.mark.parametrize(("script", "ranks", "others"), [("train_ddp.py", 2, 1), ("train_ddp.py", 1, 3), ("train_accelerate.py", 2, 1)])
+def test_resumed_with_other_ranks(script: str, ranks: int, others: int, data: Data, tmp_path: Path) -> None:
+    checkpoint = RECIPES[script][2]
+    options = ("--checkpoint", str(tmp_path / checkpoint), "--save-every", str(SAVE_EVERY))
+    whole = Run(PLAIN, "train_plain.py", tmp_path, data, "whole", "--checkpoint", str(tmp_path / "whole-ck"),
+                "--batch-size", str(data.batch_size()))
+    whole.finish()
+    killed = Run(torchrun(ranks), script, tmp_path, data, "killed", *options, "--batch-size", str(data.batch_size(ranks)))
+    killed.kill_after(KILL_AFTER * ranks)
+    samples = position(tmp_path / checkpoint)
+    resumed = Run(torchrun(others), script, tmp_path, data, "resumed", *options, "--batch-size", str(data.batch_size(others)))
+    resumed.finish()
+    expected = pixels(line for line in whole.lines() if line["epoch"] == 1)
+    assert len(expected) == data.samples
+    # What was read up to the checkpoint, and what was read after it.
+    each = samples // data.batch_size(ranks) // ranks
+    second = {rank: [line for line in lines if line["epoch"] == 1] for rank, lines in killed.by_rank().items()}
+    before = pixels(line for lines in second.values() for line in lines[:each])
+    after = pixels(line for line in resumed.lines() if line["epoch"] == 1)
+    assert set(resumed.by_rank()) == set(range(others)) and len(before) == samples
+    assert not set(before) & set(after)
+    left = set(expected) - set(before) - set(after)
+    # At most the last batch of each rank, which all have to fill.
+    assert len(left) < data.batch_size(others) * others
+    assert {**before, **after} == {index: value for index, value in expected.items() if index not in left}
+
+
+def pixels(lines) -> Dict[int, int]:  # type: ignore[no-untyped-def]
+    """The checksum of each sample's pixels; each sample once."""
+    pairs: List[Tuple[int, int]] = [pair for line in lines for pair in zip(line["index"], line["pixels"])]
+    found = dict(pairs)
+    assert len(found) == len(pairs)
+    return found
+
+
+def position(checkpoint: Path) -> int:
+    """Samples of the second epoch that a checkpoint is after."""
+    import torch
+
+    if checkpoint.is_dir():
+        epoch, samples = (checkpoint / "latest").read_text().split("-")
+    else:
+        state = torch.load(checkpoint)["data"]
+        epoch, samples = state["epoch"], state["samples"]
+    assert int(epoch) == 1
+    return int(samples)
+
+
+def test_accelerate_may_not_share_out_once_more(data: Data, tmp_path: Path) -> None:
+    """Its prepare() would give each rank a part of its part."""
+    script = tmp_path / "prepared.py"
+    script.write_text(PREPARED)
+    for options in ([], ["dispatch"], ["workers"], ["dispatch", "workers"]):
+        run = subprocess.run(
+            [*torchrun(2), str(script), data.url, data.name, *options],
+            capture_output=True,
+            text=True,
+            timeout=RUN_SECONDS,
+        )
+        assert run.returncode != 0 and "once more, and most of each epoch would never be seen" in run.stderr, options
+    alone = subprocess.run(
+        [sys.executable, str(script), data.url, data.name], capture_output=True, text=True, timeout=RUN_SECONDS
+    )
+    assert alone.returncode == 0 and "counted: True" in alone.stdout, alone.stderr
+
+
+# In one process, prepare() does no harm: it holds a batch back, which the state does not count.
+PREPARED = """
+import sys
+from accelerate import Accelerator, DataLoaderConfiguration
+from torch.utils.data import DataLoader
+from pba_client.torch import EpochDataset
+
+url, name, *options = sys.argv[1:]
+dataset = EpochDataset(url, name, batch_size=1000)
+accelerator = Accelerator(
+    cpu=True, dataloader_config=DataLoaderConfiguration(dispatch_batches=True if "dispatch" in options else False)
+)
+loader = accelerator.prepare(DataLoader(dataset, batch_size=None, num_workers=2 if "workers" in options else 0))
+counted = True
+for epoch in range(2):
+    for taken, _ in enumerate(loader, 1):
+        state = dataset.state_dict()
+        counted &= state["epoch"] * len(loader) * 1000 + state["samples"] == (epoch * len(loader) + taken) * 1000
+print("counted:", counted)
+"""
