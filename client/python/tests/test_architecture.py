@@ -18,6 +18,7 @@ SKIPS = [
     ("test_real_data.py", "PBA_TEST_DATA names no folder with CIFAR-10 in Parquet (170 MB, not in the repository)"),
     ("test_recipes.py", "PyTorch is installed with PBA_TEST_FRAMEWORKS=1 only"),
     ("test_torch.py", "PyTorch is installed with PBA_TEST_FRAMEWORKS=1 only"),
+    ("test_torch.py", "needs a GPU"),
 ]
 FOLDERS = ["client/python/src/pba_client", "client/python/tests", "benches", "benches/peers"]
 

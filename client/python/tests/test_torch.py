@@ -91,6 +91,20 @@ def test_epochs_advance_by_themselves(server: Server, kind, workers: dict) -> No
     del loader
 
 
+@pytest.mark.parametrize("workers", [0, 2])
+def test_an_evaluation_is_always_the_same(server: Server, workers: int) -> None:
+    """Also after more loops than a run has epochs, as one for each epoch and one before."""
+    data = dataset(server, shuffle=None, epochs=2)
+    loader = DataLoader(data, batch_size=None, num_workers=workers)
+    for _ in range(3):
+        assert data.state_dict()["epoch"] == data.state_dict()["samples"] == 0
+        assert rows(loader) == expected(server, 0, shuffle=None)
+    assert len(rows(islice(loader, 3))) == 3
+    assert (data.epoch, data.state_dict()["samples"]) == (0, 300)
+    data.set_epoch(1)
+    assert data.epoch == 1
+
+
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("workers", WORKERS, ids=str)
 def test_a_checkpoint_continues_at_the_next_batch(server: Server, kind, workers: dict) -> None:  # type: ignore[no-untyped-def]
@@ -338,3 +352,29 @@ def test_prefetch_normalises(server: Server, channels_first: bool, workers: int)
             assert batch["label"].tolist() == plain.label.tolist() and batch["index"].tolist() == plain.index.tolist()
             assert data.state_dict()["samples"] == 100 * taken % 2000
         assert taken == 20
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("workers", [0, 2])
+def test_prefetch_on_a_gpu(server: Server, workers: int) -> None:
+    """Batches that are kept stay what they are, while those after them come through the same pinned memory."""
+    data = dataset(server)
+    batches = prefetch(DataLoader(data, batch_size=None, num_workers=workers), "cuda", depth=3)
+    raw = Loader(server.url, "shapes", **OPTIONS)
+    for epoch in range(2):
+        kept = []
+        for taken, batch in enumerate(batches, 1):
+            kept.append(batch)
+            # The loop's own stream uses it at once.
+            batch["image"].mul_(2)
+            assert data.state_dict()["samples"] == 100 * taken % 2000
+        plain = list(raw(epoch))
+        assert len(kept) == len(plain)
+        for batch, expected_batch in zip(kept, plain):
+            wanted = ((expected_batch.image / 255.0 - raw.mean) / raw.std).transpose(0, 3, 1, 2) * 2
+            assert batch["image"].device.type == "cuda" and batch["image"].dtype == torch.float32
+            assert np.allclose(batch["image"].cpu().numpy(), wanted, atol=1e-4)
+            assert batch["label"].tolist() == expected_batch.label.tolist()
+    for dtype, memory_format in [(torch.float16, torch.channels_last), (torch.bfloat16, torch.contiguous_format)]:
+        image = next(iter(prefetch(data, "cuda", dtype=dtype, memory_format=memory_format)))["image"]
+        assert image.dtype == dtype and image.is_contiguous(memory_format=memory_format)

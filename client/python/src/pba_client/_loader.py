@@ -25,7 +25,7 @@ _LOG = logging.getLogger("pba_client")
 # What a position is the same for: shards and batches are of the samples that are left.
 _REGROUPED = ("shard", "batch_size")
 # Schedules that leave images as they are, but for the base augmentation.
-_UNSCHEDULED = (None, "none", "identity")
+UNSCHEDULED = (None, "none", "identity")
 
 
 class Position(NamedTuple):
@@ -170,13 +170,13 @@ class Loader:
         self.classes: Tuple[str, ...] = self._metadata.classes
         self.mean = np.array(self._metadata.mean, np.float32)
         self.std = np.array(self._metadata.std, np.float32)
-        if split in ("val", "test") and (schedule not in _UNSCHEDULED or policy is not None):
-            augmented = "a policy" if schedule in _UNSCHEDULED else f"the schedule {schedule!r}"
+        if split in ("val", "test") and (schedule not in UNSCHEDULED or policy is not None):
+            augmented = "a policy" if schedule in UNSCHEDULED else f"the schedule {schedule!r}"
             _warn(
                 f"split={split!r} is streamed with {augmented}, so that its images are augmented, which an evaluation "
                 "does not want: leave it out for them"
             )
-        if epochs is None and schedule not in _UNSCHEDULED:
+        if epochs is None and schedule not in UNSCHEDULED:
             self._warn_of_length()
         self._progress = Progress(self._request(0), metadata=self._metadata)
         # A position that was loaded, until its epoch is opened.

@@ -24,7 +24,7 @@ from . import _torch_loaders
 from ._batch import Batch
 from ._client import tells_of_retries
 from ._errors import PbaError
-from ._loader import Loader, Position, check_epoch
+from ._loader import UNSCHEDULED, Loader, Position, check_epoch
 from ._ranks import rank_and_world_size
 from ._request import Policy
 from ._torch_loaders import Pass
@@ -51,6 +51,9 @@ def tensors(batch: Batch) -> Dict[str, torch.Tensor]:
 
 class EpochDataset(IterableDataset):
     """The epochs of a training run: each loop over it reads the next one, from epoch 0 on.
+
+    A split for evaluation, ``val`` or ``test``, is the same in each loop, always of epoch 0, unless it is shuffled or has a
+    schedule or policy.
 
     Pass it to a ``DataLoader`` or ``StatefulDataLoader`` with ``batch_size=None``, or loop over it directly. Workers
     share the batches of an epoch, which arrive in the same order for any number of them.
@@ -143,6 +146,9 @@ class EpochDataset(IterableDataset):
             checksums=checksums,
         )
         self._batch_size = batch_size
+        is_evaluation = split != "train" and not shuffle and schedule in UNSCHEDULED and policy is None
+        # From the end of an epoch to the one that follows.
+        self._step = 0 if is_evaluation else 1
         self._channels_first = channels_first
         self._as_dict = as_dict
         # Where the next loop begins; a first batch that was chosen; whether a state was loaded, which must not be lost.
@@ -242,20 +248,26 @@ class EpochDataset(IterableDataset):
         loader = self._for_rank()
         if self._start is not None:
             return Position(self._next.epoch, loader.samples_after(0, self._start))
-        return _normal(self._next, loader)
+        return self._normal(self._next, loader)
 
     def _after(self, begun: Pass) -> Position:
         """Where a loop is."""
         loader = self._loader.for_rank(begun.rank, begun.world_size)
         samples = loader.samples_after(begun.position.samples, begun.taken)
-        return _normal(Position(begun.position.epoch, samples), loader)
+        return self._normal(Position(begun.position.epoch, samples), loader)
+
+    def _normal(self, position: Position, loader: Loader) -> Position:
+        """The end of an epoch as the beginning of the one that follows."""
+        if position.samples > 0 and loader.is_complete(position.samples):
+            return Position(position.epoch + self._step, 0)
+        return position
 
     def _begin(self) -> Pass:
         """Begins a loop, in the process that loops."""
         loader = self._for_rank()
         _torch_loaders.refuse_second_sharding(loader._world_size)
         position = self._upcoming()
-        self._choose(Position(position.epoch + 1, 0))
+        self._choose(Position(position.epoch + self._step, 0))
         self._pass = Pass(position, loader._rank, loader._world_size, loader.batches_after(position.samples))
         return self._pass
 
@@ -345,10 +357,3 @@ def prefetch(
         mean, std, device=device, dtype=dtype, channels_first=channels_first, memory_format=memory_format
     )
     return Prefetch(loader, device, normalization, depth, dataset)
-
-
-def _normal(position: Position, loader: Loader) -> Position:
-    """The end of an epoch as the beginning of the next one."""
-    if position.samples > 0 and loader.is_complete(position.samples):
-        return Position(position.epoch + 1, 0)
-    return position
