@@ -312,11 +312,3 @@ def test_a_cut_says_how_often_and_how_long_it_was_tried() -> None:
         with pytest.raises(CutError, match="after 2 of 4 batches, and nothing else was tried: .*ended") as cut:
             list(Client(script.url, retry_seconds=0, prefetch=0).epoch("d", 0))
     assert cut.value.attempts == 0
-
-
-def test_what_took_the_place_of_retries_is_said() -> None:
-    for make in (Client, lambda url, **options: Loader(url, "shapes", **options)):
-        with pytest.raises(TypeError, match="retries=8: retry_seconds took its place: .* 600 by default"):
-            make("127.0.0.1:1", retries=8)
-        with pytest.raises(TypeError, match="unexpected keyword argument 'retry'"):
-            make("127.0.0.1:1", retry=8)

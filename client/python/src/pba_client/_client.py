@@ -6,9 +6,8 @@ import itertools
 import json
 import os
 import time
-from functools import wraps
 from numbers import Real
-from typing import Any, Callable, Dict, Iterable, List, Optional, Sequence, Tuple, TypeVar, Union, cast
+from typing import Any, Dict, Iterable, List, Optional, Sequence, Tuple, Union
 
 from ._address import Address, parse_url, usual_addresses
 from ._epoch import Epoch, Headspace, Remarks
@@ -25,24 +24,6 @@ SECONDS_MAX = 7 * 24 * 3600
 PREFETCH_MAX = 1000
 # Most requests whose digests are remembered, some hundred bytes each. A training run has a few: one for each split.
 REMEMBERED_MAX = 65_536
-
-
-_Init = TypeVar("_Init", bound=Callable[..., None])
-
-
-def tells_of_retries(init: _Init) -> _Init:
-    """Says of an option that was removed what took its place; all others are as in the signature."""
-
-    @wraps(init)
-    def checked(*args: Any, **options: Any) -> None:
-        if "retries" in options:
-            raise TypeError(
-                f"retries={options['retries']!r}: retry_seconds took its place: for how many seconds without progress "
-                "a server is tried again, 600 by default, instead of how often"
-            )
-        init(*args, **options)
-
-    return cast(_Init, checked)
 
 
 def _check_seconds(name: str, seconds: float, from_zero: bool) -> None:
@@ -98,7 +79,6 @@ class Client:
     ...         batch.image, batch.label
     """
 
-    @tells_of_retries
     def __init__(
         self,
         urls: Union[str, "os.PathLike[str]", Sequence[str], None] = None,

@@ -13,7 +13,7 @@ from typing import Any, Dict, NamedTuple, Optional, Sequence, Tuple, Union
 
 import numpy as np
 
-from ._client import Client, tells_of_retries
+from ._client import Client
 from ._epoch import Epoch, compare_replica
 from ._errors import ChangedError, PbaError, PbaWarning, RefusedError, StreamError, UnreachableError
 from ._metadata import Metadata
@@ -77,7 +77,6 @@ class Loader:
     ...     batch.image, batch.label
     """
 
-    @tells_of_retries
     def __init__(
         self,
         url: Union[str, "os.PathLike[str]", Sequence[str], None] = None,
@@ -165,11 +164,11 @@ class Loader:
         if not isinstance(batch_size, Integral):
             # The server takes a text as well.
             raise TypeError(f"batch_size is {batch_size!r}; expected an integer")
-        self._metadata = nothing.metadata
+        self._metadata: Metadata = nothing.metadata
         self._compare_replicas(end, nothing.progress.replica)
         self.classes: Tuple[str, ...] = self._metadata.classes
-        self.mean = np.array(self._metadata.mean, np.float32)
-        self.std = np.array(self._metadata.std, np.float32)
+        self.mean: np.ndarray = np.array(self._metadata.mean, np.float32)
+        self.std: np.ndarray = np.array(self._metadata.std, np.float32)
         if split in ("val", "test") and (schedule not in UNSCHEDULED or policy is not None):
             augmented = "a policy" if schedule in UNSCHEDULED else f"the schedule {schedule!r}"
             _warn(
@@ -178,10 +177,10 @@ class Loader:
             )
         if epochs is None and schedule not in UNSCHEDULED:
             self._warn_of_length()
-        self._progress = Progress(self._request(0), metadata=self._metadata)
+        self._progress: Progress = Progress(self._request(0), metadata=self._metadata)
         # A position that was loaded, until its epoch is opened.
         self._saved: Optional[Position] = None
-        self._headspace = headspace
+        self._headspace: bool = headspace
         if headspace:
             _LOG.warning(
                 "headspace=True: each epoch repeats its first batch, to measure the training loop; nothing that is "

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from typing import Any, Deque, Dict, Generic, Iterable, Iterator, NamedTuple, Optional, Sequence, Tuple, TypeVar, Union
 
+import numpy as np
 import torch
 
 from ._torch_loaders import Pass
@@ -18,7 +19,7 @@ class Pair(NamedTuple):
 
 
 _Batch = TypeVar("_Batch", Pair, Dict[str, torch.Tensor])
-Statistics = Union[Sequence[float], torch.Tensor]
+Statistics = Union[Sequence[float], np.ndarray, torch.Tensor]
 # A channel that never changes in the training split would be divided by zero; the server's searches have this bound,
 # too.
 STD_MIN = 1 / 255

@@ -22,7 +22,6 @@ from torch.utils.data import IterableDataset, get_worker_info
 
 from . import _torch_loaders
 from ._batch import Batch
-from ._client import tells_of_retries
 from ._errors import PbaError
 from ._loader import UNSCHEDULED, Loader, Position, check_epoch
 from ._ranks import rank_and_world_size
@@ -84,7 +83,6 @@ class EpochDataset(IterableDataset):
         ValueError: when ``rank`` is not one of ``world_size``.
     """
 
-    @tells_of_retries
     def __init__(
         self,
         url: Union[str, "os.PathLike[str]", Sequence[str], None] = None,
