@@ -24,7 +24,7 @@ from pba_client.torch import EpochDataset, prefetch
 
 def moved(loader: Any, dataset: EpochDataset, device: torch.device) -> Iterator[torch.Tensor]:
     """What people write by hand."""
-    mean, std = (torch.tensor(values, device=device).view(1, 3, 1, 1) for values in (dataset.loader.mean, dataset.loader.std))
+    mean, std = (torch.tensor(values, device=device).view(1, 3, 1, 1) for values in (dataset.mean, dataset.std))
     for image, _ in loader:
         image = image.to(device, non_blocking=True).permute(0, 3, 1, 2).float()
         yield (image / 255 - mean) / std

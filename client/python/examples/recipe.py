@@ -24,6 +24,7 @@ def options(description: str) -> argparse.Namespace:
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--batch-size", type=int, default=128, help="images per batch of each rank")
     parser.add_argument("--workers", type=int, default=0, help="workers of a DataLoader, where there is one")
+    parser.add_argument("--ranks", type=int, default=1, help="processes that train, where the recipe starts them")
     parser.add_argument("--checkpoint", type=Path, default=Path("checkpoint"), help="file or folder to resume from")
     parser.add_argument("--save-every", type=int, default=10, help="steps between checkpoints")
     parser.add_argument("--record", type=Path, help="file to append the indices of each batch to")
@@ -37,7 +38,7 @@ def network(dataset: EpochDataset) -> torch.nn.Module:
         torch.nn.Conv2d(3, 8, 3, stride=4, padding=1),
         torch.nn.ReLU(),
         torch.nn.Flatten(),
-        torch.nn.Linear(8 * 8 * 8, len(dataset.loader.classes)),
+        torch.nn.Linear(8 * 8 * 8, len(dataset.classes)),
     )
 
 

@@ -46,17 +46,8 @@ def main() -> None:
     parser.add_argument("--record", type=Path, help="file to append the indices of each batch to")
     args = parser.parse_args()
 
-    # Each process of a job reads its part of an epoch.
-    loader = Loader(
-        args.url,
-        args.dataset,
-        args.schedule,
-        args.epochs,
-        args.batch_size,
-        rank=jax.process_index(),
-        world_size=jax.process_count(),
-        drop_last=True,
-    )
+    # In a job of several processes, rank= and world_size= give each of them its part of an epoch.
+    loader = Loader(args.url, args.dataset, args.schedule, args.epochs, args.batch_size, drop_last=True)
     batches = BatchIterator(loader, args.epochs)
     weights = {"w": jnp.zeros((32 * 32 * 3, len(loader.classes))), "b": jnp.zeros(len(loader.classes))}
     if args.checkpoint.exists():
@@ -64,8 +55,10 @@ def main() -> None:
         weights = jax.device_put(saved["weights"])
         batches.set_state(saved["batches"])
 
+    # A channel that never changes would be divided by zero.
+    std = loader.std.clip(min=1 / 255)
     for number, batch in enumerate(batches, 1):
-        weights = step(weights, batch.image, batch.label, loader.mean, loader.std)
+        weights = step(weights, batch.image, batch.label, loader.mean, std)
         if args.record:
             pixels = [zlib.crc32(image.tobytes()) for image in batch.image]
             line = {"epoch": batches.epoch, "rank": 0, "index": batch.index.tolist(), "pixels": pixels}

@@ -1,6 +1,6 @@
 """Lightning: its Trainer, with a data module that keeps the position in each checkpoint.
 
-    python client/python/examples/train_lightning.py --epochs 3
+    python client/python/examples/train_lightning.py --epochs 3 --ranks 2
 """
 
 from __future__ import annotations
@@ -61,12 +61,18 @@ def main() -> None:
     data = Batches(args)
     saving = ModelCheckpoint(args.checkpoint, every_n_train_steps=args.save_every, save_last=True, save_top_k=0)
     trainer = lightning.Trainer(
-        max_epochs=args.epochs, callbacks=[saving], logger=False, enable_progress_bar=False, enable_model_summary=False
+        max_epochs=args.epochs,
+        devices=args.ranks,
+        callbacks=[saving],
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
     )
     classifier = Classifier(args, data.dataset)
     last = args.checkpoint / "last.ckpt"
     trainer.fit(classifier, data, ckpt_path=last if last.exists() else None)
-    print("weights", digest(classifier.parameters()))
+    if trainer.is_global_zero:
+        print("weights", digest(classifier.parameters()))
 
 
 if __name__ == "__main__":

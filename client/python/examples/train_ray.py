@@ -1,6 +1,6 @@
 """Ray Train: a model trained by the workers of a cluster, each of which reads its part of an epoch.
 
-    python client/python/examples/train_ray.py --epochs 3 --workers 2
+    python client/python/examples/train_ray.py --epochs 3 --ranks 2
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def train_one(args: Dict[str, Any]) -> None:
     if checkpoint:
         with checkpoint.as_directory() as folder:
             saved = torch.load(Path(folder, "state.pt"), map_location=get_device())
-        model.load_state_dict(saved["model"])
+        getattr(model, "module", model).load_state_dict(saved["model"])
         optimizer.load_state_dict(saved["optimizer"])
         dataset.load_state_dict(saved["data"])
 
@@ -40,7 +40,9 @@ def train_one(args: Dict[str, Any]) -> None:
         with tempfile.TemporaryDirectory() as folder:
             saved = None
             if rank == 0:
-                state = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "data": dataset.state_dict()}
+                # As it was before Ray wrapped it, which it does for several workers only.
+                weights = getattr(model, "module", model).state_dict()
+                state = {"model": weights, "optimizer": optimizer.state_dict(), "data": dataset.state_dict()}
                 torch.save(state, Path(folder, "state.pt"))
                 saved = train.Checkpoint.from_directory(folder)
             train.report({"weights": digest(model.parameters())}, checkpoint=saved)
@@ -65,7 +67,7 @@ def main() -> None:
     trainer = TorchTrainer(
         train_one,
         train_loop_config=vars(args),
-        scaling_config=train.ScalingConfig(num_workers=args.workers or 1, use_gpu=torch.cuda.is_available()),
+        scaling_config=train.ScalingConfig(num_workers=args.ranks, use_gpu=torch.cuda.is_available()),
         # A run of the same name in the same place goes on where that ended.
         run_config=train.RunConfig(name="pba", storage_path=str(args.checkpoint.resolve())),
     )

@@ -26,7 +26,7 @@ class Classifier(torch.nn.Module):
     def __init__(self, dataset: EpochDataset, path: Optional[Path]) -> None:
         super().__init__()
         self.model = network(dataset)
-        self.record = lambda batch: record(path, int(dataset.state_dict()["epoch"]), 0, batch)
+        self.record = lambda batch: record(path, dataset.epoch - 1, 0, batch)
 
     def forward(self, image: torch.Tensor, labels: torch.Tensor, index: torch.Tensor) -> Dict[str, torch.Tensor]:
         self.record({"image": image, "index": index})

@@ -6,8 +6,11 @@ and runs these in an environment of their own.
 
 from __future__ import annotations
 
+import copy
 import json
+import pickle
 import warnings
+from contextlib import nullcontext
 from inspect import signature
 from itertools import islice
 
@@ -76,10 +79,11 @@ def test_epochs_advance_by_themselves(server: Server, kind, workers: dict) -> No
     assert data.epoch == 0 and len(data) == len(loader) == 20
     for epoch in range(2):
         assert rows(loader) == expected(server, epoch)
-    # An epoch that was left early is over, too.
+    # An epoch that was left early is over, too, with a warning.
     assert rows(islice(loader, 3)) == expected(server, 2)[:3]
     assert data.epoch == 3
-    assert rows(loader) == expected(server, 3)
+    with pytest.warns(PbaWarning, match="was left after 3 of 20 batches"):
+        assert rows(loader) == expected(server, 3)
     data.set_epoch(7)
     assert rows(loader) == expected(server, 7)
     for epoch, start in [(7, 5), (8, 19), (8, 20), (8, 0)]:
@@ -212,7 +216,9 @@ def test_ranks_are_looked_up_when_a_loop_begins(server: Server, tmp_path, monkey
             iter(data)
         given = dataset(server, rank=1, world_size=2)
         assert rows(given) == expected(server, 0, rank=1, world_size=2)
+        # Lightning sets only one of them, and makes a group.
         monkeypatch.delenv("RANK")
+        assert len(data) == 20
         monkeypatch.delenv("WORLD_SIZE")
         assert data.epoch == 2 and rows(DataLoader(data, batch_size=None, num_workers=2)) == expected(server, 2)
     finally:
@@ -233,6 +239,66 @@ def test_batches_of_batches_are_refused(server: Server, workers: int) -> None:
             iter(loader)
 
 
+def test_a_loop_that_was_left_is_told_of(server: Server) -> None:
+    data = dataset(server)
+    rows(islice(data, 3))
+    assert data.state_dict()["samples"] == 300
+    with pytest.warns(PbaWarning, match="a loop over epoch 0 was left after 3 of 20 batches, and this one reads epoch 1"):
+        next(iter(DataLoader(data, batch_size=None)))
+    # What was chosen is no accident, nor is what failed.
+    data.set_epoch(4)
+    next(iter(data))
+    data.load_state_dict(data.state_dict())
+    assert rows(data) == expected(server, 4, 1)
+    with pytest.warns(PbaWarning, match="has no batch: there are too few samples"):
+        rows(dataset(server, batch_size=3000, drop_last=True))
+
+
+def test_copies_go_on_where_the_dataset_is(server: Server) -> None:
+    data = dataset(server)
+    rows(islice(data, 3))
+    for other in (copy.deepcopy(data), pickle.loads(pickle.dumps(data))):
+        assert other.state_dict() == data.state_dict()
+        assert rows(other) == expected(server, 0, 3)
+
+
+def in_another_process(data: EpochDataset, queue) -> None:  # type: ignore[no-untyped-def]
+    """A process that has made no dataset of its own."""
+    try:
+        next(iter(DataLoader(data)))
+    except ValueError as error:
+        queue.put(str(error))
+    loader = StatefulDataLoader(data, batch_size=None, num_workers=1)
+    next(iter(loader))
+    queue.put(loader.state_dict())
+
+
+def test_a_dataset_that_was_sent_is_watched_too(server: Server) -> None:
+    context = torch.multiprocessing.get_context("spawn")
+    queue = context.Queue()
+    process = context.Process(target=in_another_process, args=(dataset(server), queue))
+    process.start()
+    assert "Pass batch_size=None" in queue.get(timeout=60)
+    assert queue.get(timeout=60)["pba_client"]["samples"] == 100
+    process.join()
+
+
+def test_ranks_with_fewer_batches_end_their_epochs_too(server: Server) -> None:
+    """2000 samples for 3 ranks, 333 in a batch: the last two are those of ranks 0 and 1."""
+    for rank, batches in enumerate((3, 3, 2)):
+        data = dataset(server, rank=rank, world_size=3, batch_size=333)
+        assert len(rows(data)) == batches
+        assert (data.state_dict()["epoch"], data.state_dict()["samples"]) == (1, 0)
+
+
+def test_the_loader_of_a_dataset_is_of_its_rank(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = dataset(server)
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert len(data.loader) == len(data) == 10 and data.loader.rank == 1
+    assert len(rows(data)) == 10 and data.classes[0] == "disc" and len(data.mean) == len(data.std) == 3
+
+
 def test_a_position_is_not_lost(server: Server) -> None:
     data = dataset(server)
     data.set_epoch(1)
@@ -249,6 +315,11 @@ def test_a_position_is_not_lost(server: Server) -> None:
     data.load_state_dict(state)
     data.set_epoch(0, start=0)
     assert rows(data) == expected(server, 0)
+    for epoch in (-1, "2", 1.5, True):
+        with pytest.raises(ValueError, match="epoch is .*; expected an integer of 0 or more"):
+            data.set_epoch(epoch)
+    data.set_epoch(np.int64(3))
+    json.dumps(data.state_dict())
     with pytest.raises(ValueError, match="seed was '0' and is '1'"):
         dataset(server, seed=1).load_state_dict(state)
 
@@ -352,6 +423,73 @@ def test_prefetch_normalises(server: Server, channels_first: bool, workers: int)
             assert batch["label"].tolist() == plain.label.tolist() and batch["index"].tolist() == plain.index.tolist()
             assert data.state_dict()["samples"] == 100 * taken % 2000
         assert taken == 20
+
+
+class NoGpu:
+    """What a stream and an event are asked for, where there is no GPU: everything is done at once."""
+
+    def __init__(self, *_: object) -> None: ...
+
+    wait_stream = wait_event = record = synchronize = __init__
+
+
+@pytest.fixture
+def ring(monkeypatch: pytest.MonkeyPatch):  # type: ignore[no-untyped-def]
+    """The ring of a prefetch to a GPU, with its memory on the CPU: what is ahead, what is counted and what fails."""
+    monkeypatch.setattr(torch.cuda, "Stream", NoGpu)
+    monkeypatch.setattr(torch.cuda, "Event", NoGpu)
+    monkeypatch.setattr(torch.cuda, "stream", lambda _: nullcontext())
+    monkeypatch.setattr(torch.cuda, "current_stream", NoGpu)
+    monkeypatch.setattr(torch.Tensor, "record_stream", lambda *_: None)
+    empty = torch.empty
+    monkeypatch.setattr(torch, "empty", lambda *shape, pin_memory=False, **options: empty(*shape, **options))
+
+    def copied(loader, depth: int = 2):  # type: ignore[no-untyped-def]
+        batches = prefetch(loader, "cpu", depth=depth)
+        return batches._copied_ahead(iter(loader))
+
+    return copied
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_what_is_ahead_is_not_taken(server: Server, ring, workers: int) -> None:  # type: ignore[no-untyped-def]
+    data = dataset(server)
+    loader = DataLoader(data, batch_size=None, num_workers=workers)
+    raw = Loader(server.url, "shapes", **OPTIONS)
+    for epoch, depth in enumerate((1, 2, 64)):
+        for taken, (batch, plain) in enumerate(zip(ring(loader, depth), raw(epoch)), 1):
+            assert batch["index"].tolist() == plain.index.tolist()
+            assert data.state_dict()["samples"] == 100 * taken % 2000
+            assert data.state_dict()["epoch"] == epoch + taken // 20
+        assert taken == 20
+
+
+@pytest.mark.parametrize("good", [0, 1, 2, 5])
+def test_batches_before_an_error_are_given_first(server: Server, ring, good: int) -> None:  # type: ignore[no-untyped-def]
+    data = dataset(server)
+
+    def broken(batch):  # type: ignore[no-untyped-def]
+        if batch["index"].tolist() == expected(server, 0)[good][0]:
+            raise ConnectionError("nothing comes")
+        return batch
+
+    taken = []
+    with pytest.raises(ConnectionError):
+        for batch in ring(DataLoader(data, batch_size=None, collate_fn=broken)):
+            taken.append(batch["index"].tolist())
+    assert len(taken) == good and (data.epoch, data.state_dict()["samples"]) == (0, 100 * good)
+    taken += [batch["index"].tolist() for batch in data]
+    assert taken == [indices for indices, _ in expected(server, 0)]
+
+
+def test_prefetch_refuses_what_it_would_normalise_twice() -> None:
+    batches = prefetch([(torch.zeros(2, 4, 4, 3), torch.zeros(2))], "cpu", mean=[0.5] * 3, std=[0.2] * 3)
+    with pytest.raises(ValueError, match="images are torch.float32 .*normalises uint8"):
+        next(iter(batches))
+    with pytest.raises(ValueError, match="depth is 0; expected an integer of 1 to 64"):
+        prefetch([], "cpu", depth=0)
+    with pytest.raises(ValueError, match="mean and std are not known"):
+        prefetch([], "cpu")
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any, ContextManager, Dict, Iterator, Optional
 
 from ._batch import Batch
 from ._epoch import Epoch
+from ._errors import PbaError
 from ._loader import Loader
 
 
@@ -59,15 +61,19 @@ class BatchIterator(Iterator[Batch], ContextManager["BatchIterator"]):
         Raises:
             ValueError, ChangedError: as ``Loader.load_state_dict``.
         """
-        self._loader.load_state_dict(state)
+        position = self._loader.position_of(state)
         self.close()
-        self.epoch = state["epoch"]
+        self._loader.go_to(position)
+        self.epoch = position.epoch
 
     def close(self) -> None:
-        """Ends the stream; the next batch opens it again."""
+        """Ends the stream; the next batch opens it again, where it was."""
         reading, self._reading = self._reading, None
         if reading is not None:
             reading.close()
+            # A loader with headspace has no position, and needs none.
+            with suppress(PbaError):
+                self._loader.go_to(self._loader.position())
 
     def __exit__(self, *_: object) -> None:
         self.close()

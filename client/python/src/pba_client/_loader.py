@@ -59,6 +59,7 @@ class Loader:
 
     Attributes:
         client: the client, for everything else.
+        rank, world_size: as given.
         classes: class names, by label.
         mean: mean per channel, 0..1, of the training split where there is one: float32 [3].
         std: standard deviation per channel, 0..1, likewise: float32 [3].
@@ -124,8 +125,8 @@ class Loader:
         self._batch_size = batch_size
         self._drop_last = drop_last
         self._schedule = schedule
-        self._rank = rank
-        self._world_size = world_size
+        self.rank = rank
+        self.world_size = world_size
         self._request = partial(
             EpochRequest,
             dataset,
@@ -171,7 +172,7 @@ class Loader:
         self.std: np.ndarray = np.array(self._metadata.std, np.float32)
         if split in ("val", "test") and (schedule not in UNSCHEDULED or policy is not None):
             augmented = "a policy" if schedule in UNSCHEDULED else f"the schedule {schedule!r}"
-            _warn(
+            warn(
                 f"split={split!r} is streamed with {augmented}, so that its images are augmented, which an evaluation "
                 "does not want: leave it out for them"
             )
@@ -193,7 +194,7 @@ class Loader:
             # Where the policy never changes, there is one segment.
             is_it = self._schedule in (known.get("name"), known.get("digest"))
             if is_it and isinstance(known.get("segments"), int) and known["segments"] > 1:
-                _warn(
+                warn(
                     f"epochs= is left out: the schedule {self._schedule!r} is followed at its own length of "
                     f"{known.get('epochs')} epochs, and a shorter run sees only its beginning; pass epochs=, the "
                     "number of epochs that you train, and it is stretched to them"
@@ -214,14 +215,14 @@ class Loader:
 
     def __len__(self) -> int:
         """Batches of each epoch of this rank."""
-        return self._batches(self._rank)
+        return self._batches(self.rank)
 
     def _batches(self, rank: int, skip: int = 0) -> int:
         """Batches of a rank in what follows the first ``skip`` samples of an epoch."""
         samples = self._samples - skip
         if self._drop_last:
-            return samples // self._world_size // self._batch_size
-        rows = max(0, -((rank - samples) // self._world_size))
+            return samples // self.world_size // self._batch_size
+        rows = max(0, -((rank - samples) // self.world_size))
         return -(-rows // self._batch_size)
 
     def for_rank(self, rank: int, world_size: int) -> Loader:
@@ -232,7 +233,7 @@ class Loader:
         """
         rank, world_size = _ranks(rank, world_size)
         other = copy.copy(self)
-        other._rank, other._world_size = rank, world_size
+        other.rank, other.world_size = rank, world_size
         other._request = partial(self._request, shard=(rank, world_size))
         other._progress = Progress(other._request(0), metadata=self._metadata)
         return other
@@ -267,7 +268,7 @@ class Loader:
         """Opens an epoch after samples that all ranks have read; ``start`` counts batches from there."""
         skip, first = self._place(position.samples)
         start = first if start is None else first + start
-        batches = len(range(start, self._batches(self._rank, skip), step))
+        batches = len(range(start, self._batches(self.rank, skip), step))
         request = self._request(position.epoch, skip=skip, start=start, step=step)
         opened = self._open(request, self._metadata, batches if self._headspace else None)
         found = opened.metadata.batches
@@ -279,7 +280,7 @@ class Loader:
 
     def _place(self, samples: int) -> Tuple[int, int]:
         """Where the batches after ``samples`` of an epoch are: what to skip, and the first batch after that."""
-        batches, rest = divmod(samples, self._world_size * self._batch_size)
+        batches, rest = divmod(samples, self.world_size * self._batch_size)
         if rest == 0 and batches <= len(self):
             return 0, batches
         # No batch is left, if nothing is.
@@ -288,11 +289,11 @@ class Loader:
     def batches_after(self, samples: int) -> int:
         """Batches of this rank after ``samples`` of an epoch."""
         skip, start = self._place(samples)
-        return self._batches(self._rank, skip) - start
+        return self._batches(self.rank, skip) - start
 
     def samples_after(self, samples: int, batches: int) -> int:
         """Samples that were read of an epoch when each rank has read so many batches after the first ``samples``."""
-        return min(self._samples, samples + batches * self._world_size * self._batch_size)
+        return min(self._samples, samples + batches * self.world_size * self._batch_size)
 
     def is_complete(self, samples: int) -> bool:
         """Whether no rank has a batch left after ``samples`` of an epoch."""
@@ -306,7 +307,7 @@ class Loader:
         self, request: EpochRequest, expected: Optional[Metadata] = None, headspace: Optional[int] = None
     ) -> Epoch:
         # Ranks begin at different replicas, so that all of them have work.
-        return self.client._open(request, expected, self._rank, headspace)
+        return self.client._open(request, expected, self.rank, headspace)
 
     def state_dict(self) -> Dict[str, Any]:
         """The position after the batches taken from the latest epoch, for a checkpoint: ``epoch``, and ``samples``
@@ -319,13 +320,22 @@ class Loader:
             PbaError: when the latest epoch is read with a ``step``, which has no position, or with
                 ``headspace``.
         """
+        return self.state_at(self.position())
+
+    def position(self) -> Position:
+        """What ``state_dict`` tells."""
+        if self._headspace:
+            raise PbaError("a loader with headspace=True has no position to resume from: it repeats one batch")
         if self._saved is not None:
-            return self.state_at(self._saved)
+            return self._saved
         request = self._progress.request
-        if request.step != 1 and not self._headspace:
+        if request.step != 1:
             raise PbaError("an epoch read with a step has no position to resume from")
-        samples = self.samples_after(request.skip, request.number(self._progress.received))
-        return self.state_at(Position(request.epoch, samples))
+        return Position(request.epoch, self.samples_after(request.skip, request.number(self._progress.received)))
+
+    def go_to(self, position: Position) -> None:
+        """Lets the next epoch that is opened begin at a position."""
+        self._saved = position
 
     def state_at(self, position: Position) -> Dict[str, Any]:
         """A position as ``state_dict`` returns it."""
@@ -341,7 +351,7 @@ class Loader:
                 samples, or an epoch has fewer samples.
             ChangedError: when the dataset or the schedule has changed.
         """
-        self._saved = self.position_of(state)
+        self.go_to(self.position_of(state))
 
     def position_of(self, state: Dict[str, Any]) -> Position:
         """The position of a state, checked as by ``load_state_dict``."""
@@ -358,7 +368,7 @@ class Loader:
         return {"dataset": request.dataset, "parameters": parameters}
 
     def __repr__(self) -> str:
-        return f"<Loader of {self._dataset!r} {self._split}, rank {self._rank} of {self._world_size}>"
+        return f"<Loader of {self._dataset!r} {self._split}, rank {self.rank} of {self.world_size}>"
 
 
 def check_epoch(saved: Position, epoch: int) -> None:
@@ -379,7 +389,7 @@ def _ranks(rank: Any, world_size: Any) -> Tuple[int, int]:
     return plain(rank), plain(world_size)
 
 
-def _warn(text: str) -> None:
+def warn(text: str) -> None:
     """Warns of what its user would not want, in the line that is not of this package."""
     frame, level = sys._getframe(1), 2
     while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith(__package__):

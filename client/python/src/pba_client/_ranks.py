@@ -13,13 +13,13 @@ def rank_and_world_size(distributed: Any) -> Tuple[int, int]:
     ``RANK`` and ``WORLD_SIZE`` in the environment, as torchrun sets them, else 0 and 1.
 
     Raises:
-        PbaError: when these disagree, or only one of the two is in the environment: another part of the epoch would
-            be read than is meant.
+        PbaError: when these disagree; when there is no group, and only one of the two is in the environment: another
+            part of the epoch would be read than is meant.
     """
-    told = _environment()
     if not (distributed.is_available() and distributed.is_initialized()):
-        return told or (0, 1)
+        return _environment() or (0, 1)
     group = (distributed.get_rank(), distributed.get_world_size())
+    told = _environment() if "RANK" in os.environ and "WORLD_SIZE" in os.environ else None
     if told is not None and told != group:
         raise PbaError(
             f"this is rank {group[0]} of {group[1]} in the process group, and rank {told[0]} of {told[1]} by RANK and "

@@ -11,8 +11,8 @@ from __future__ import annotations
 import functools
 import sys
 import weakref
+from contextlib import suppress
 from dataclasses import dataclass
-from importlib.util import find_spec
 from typing import Any, Callable, Dict, Generic, Iterator, Optional, Protocol, TypeVar
 
 import torch
@@ -27,8 +27,8 @@ STATE_KEY = "pba_client"
 
 
 @dataclass
-class Pass:
-    """One loop over an epoch, or over the rest of one.
+class Loop:
+    """One loop over an epoch, or over the rest of one. The process that loops begins it and counts.
 
     Attributes:
         position: where it begins.
@@ -36,7 +36,9 @@ class Pass:
         channel: tells workers that persist of a later loop.
         handed_out: batches that came out of it so far.
         held_back: batches that came out, and that whoever loops has not given on yet.
-        ahead: batches that are copied to a device, and not taken yet.
+        ahead: batches that are on their way to a device, and not taken yet.
+        is_ended: whether its end came out, which may be ahead, too.
+        is_failed: whether it ended with an error.
     """
 
     position: Position
@@ -47,6 +49,18 @@ class Pass:
     handed_out: int = 0
     held_back: int = 0
     ahead: int = 0
+    is_ended: bool = False
+    is_failed: bool = False
+
+    @property
+    def is_over(self) -> bool:
+        """Whether all of it was taken, and it has no more."""
+        return self.is_ended and self.ahead == 0
+
+    @property
+    def is_left(self) -> bool:
+        """Whether its rest will not be read."""
+        return not self.is_failed and self.taken < self.batches
 
     @property
     def taken(self) -> int:
@@ -58,30 +72,27 @@ class Pass:
         self.channel.copy_(torch.tensor([*self.position, self.rank, self.world_size, self.batches]))
 
     @classmethod
-    def received(cls, channel: torch.Tensor) -> Pass:
+    def received(cls, channel: torch.Tensor) -> Loop:
         epoch, samples, rank, world_size, batches = channel.tolist()
         return cls(Position(epoch, samples), rank, world_size, batches, channel)
-
-    def counted(self, batches: Iterator[_T], dataset: Told) -> Counted[_T]:
-        return Counted(batches, self, dataset)
 
 
 class Told(Protocol):
     """A dataset that is told of its loops."""
 
-    _begun: Optional[Pass]
+    _begun: Optional[Loop]
 
-    def _begin(self) -> Pass: ...
+    def _begin(self) -> Loop: ...
 
-    def _failed(self, begun: Pass) -> None: ...
+    def _failed(self, loop: Loop) -> None: ...
 
 
 class Counted(Generic[_T], Iterator[_T]):
     """The batches of a loop, counted."""
 
-    def __init__(self, batches: Iterator[_T], begun: Pass, dataset: Told) -> None:
+    def __init__(self, batches: Iterator[_T], loop: Loop, dataset: Told) -> None:
         self._batches = batches
-        self._pass = begun
+        self._loop = loop
         self._dataset = dataset
         # One that holds a batch back, so that it knows which is the last.
         self._looks_ahead = _looks_ahead()
@@ -90,13 +101,13 @@ class Counted(Generic[_T], Iterator[_T]):
         try:
             batch = next(self._batches)
         except StopIteration:
-            self._pass.held_back = 0
+            self._loop.held_back, self._loop.is_ended = 0, True
             raise
-        except Exception:
-            self._dataset._failed(self._pass)
+        except BaseException:
+            self._dataset._failed(self._loop)
             raise
-        self._pass.handed_out += 1
-        self._pass.held_back = int(self._looks_ahead)
+        self._loop.handed_out += 1
+        self._loop.held_back = int(self._looks_ahead)
         return batch
 
     def __getattr__(self, name: str) -> Any:
@@ -110,7 +121,7 @@ _CHANNELS: weakref.WeakKeyDictionary[Any, torch.Tensor] = weakref.WeakKeyDiction
 def watch(ours: type) -> None:
     """Has loaders tell datasets of this type of their loops."""
     _watch(DataLoader, ours)
-    if find_spec("torchdata") is not None:
+    with suppress(ImportError):
         from torchdata.stateful_dataloader import StatefulDataLoader
 
         if _watch(StatefulDataLoader, ours):
@@ -127,7 +138,7 @@ def _watch(kind: Any, ours: type) -> bool:
         if isinstance(self.dataset, ours):
             return _begin(self, self.dataset, original)
         if isinstance(getattr(self.dataset, "dataset", None), ours):
-            refuse_second_sharding(self.dataset.dataset._for_rank()._world_size, self.dataset)
+            refuse_second_sharding(self.dataset.dataset._for_rank().world_size, self.dataset)
         return original(self)
 
     begin._is_watched = True  # type: ignore[attr-defined]
@@ -162,7 +173,7 @@ def _begin(loader: Any, dataset: Any, original: Callable[[Any], Iterator[Any]]) 
         raise
     finally:
         dataset._begun = None
-    return begun.counted(batches, dataset)
+    return Counted(batches, begun, dataset)
 
 
 def _keep_state(kind: Any, ours: type) -> None:
@@ -201,6 +212,16 @@ def _callers(module: str) -> Iterator[Any]:
         if frame.f_globals.get("__name__") == module and "self" in frame.f_locals:
             yield frame.f_locals["self"]
         frame = frame.f_back  # type: ignore[assignment]
+
+
+def is_count_of_accelerate() -> bool:
+    """Whether Accelerate sets the epoch as it begins a loop, by its own count."""
+    frame = sys._getframe(1)
+    while frame is not None:
+        if frame.f_globals.get("__name__") == "accelerate.data_loader" and frame.f_code.co_name == "__iter__":
+            return True
+        frame = frame.f_back  # type: ignore[assignment]
+    return False
 
 
 def _looks_ahead() -> bool:

@@ -8,7 +8,7 @@ from typing import Any, Deque, Dict, Generic, Iterable, Iterator, NamedTuple, Op
 import numpy as np
 import torch
 
-from ._torch_loaders import Pass
+from ._torch_loaders import Loop
 
 
 class Pair(NamedTuple):
@@ -80,37 +80,54 @@ class Prefetch(Generic[_Batch]):
     def _converted(self, batch: _Batch) -> _Batch:
         """A batch on the device, by the stream that is current."""
         moved = {name: value.to(self._device, non_blocking=True) for name, value in _named(batch).items()}
+        image = moved["image"]
+        if image.dtype != torch.uint8 or image.dim() != 4 or image.shape[3] != 3:
+            raise ValueError(
+                f"images are {image.dtype} {list(image.shape)}; prefetch() normalises uint8 [N, H, W, 3], as an "
+                "EpochDataset yields them"
+            )
         moved["image"] = self._normalization(moved["image"])
         return _like(batch, moved)
 
     def _copied_ahead(self, batches: Iterator[_Batch]) -> Iterator[_Batch]:
         """Up to ``depth`` batches are copied ahead of the loop, by a stream of their own, out of pinned memory."""
         stream = torch.cuda.Stream(self._device)
+        # The mean and deviation may still be on their way.
+        stream.wait_stream(torch.cuda.current_stream(self._device))
         slots: Deque[Slot] = deque(Slot() for _ in range(self._depth + 1))
         ahead: Deque[Tuple[_Batch, torch.cuda.Event]] = deque()
-        is_over = False
+        loop: Optional[Loop] = None
+        # What ended the batches, after those that were copied before.
+        end: Optional[BaseException] = None
         while True:
-            while not is_over and len(ahead) <= self._depth:
-                batch = next(batches, None)
-                if batch is None:
-                    is_over = True
-                    break
-                slot = slots[0]
-                slots.rotate(-1)
-                pinned = slot.filled(_named(batch))
-                with torch.cuda.stream(stream):
-                    converted = self._converted(_like(batch, pinned))
-                    slot.copied.record(stream)
-                done = torch.cuda.Event()
-                done.record(stream)
-                ahead.append((converted, done))
+            while end is None and len(ahead) <= self._depth:
+                try:
+                    batch = next(batches)
+                    # It has begun by now. A batch that is fetched is not taken.
+                    loop = loop or getattr(self._dataset, "_loop", None)
+                    if loop is not None:
+                        loop.ahead = len(ahead) + 1
+                    slot = slots[0]
+                    slots.rotate(-1)
+                    pinned = slot.filled(_named(batch))
+                    with torch.cuda.stream(stream):
+                        converted = self._converted(_like(batch, pinned))
+                        slot.copied.record(stream)
+                    done = torch.cuda.Event()
+                    done.record(stream)
+                    ahead.append((converted, done))
+                except Exception as error:
+                    end = error
             if not ahead:
-                return
+                if isinstance(end, StopIteration):
+                    return
+                if loop is not None:
+                    self._dataset._failed(loop)
+                assert end is not None
+                raise end
             converted, done = ahead.popleft()
-            # The loop that these batches are of; it has begun by now.
-            begun: Optional[Pass] = getattr(self._dataset, "_pass", None)
-            if begun is not None:
-                begun.ahead = len(ahead)
+            if loop is not None:
+                loop.ahead = len(ahead)
             current = torch.cuda.current_stream(self._device)
             current.wait_event(done)
             for value in _named(converted).values():

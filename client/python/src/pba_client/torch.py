@@ -15,18 +15,21 @@ from __future__ import annotations
 
 import copy
 import os
-from typing import Any, Dict, Iterable, Iterator, Optional, Sequence, Union
+from numbers import Integral
+from typing import Any, Dict, Iterable, Iterator, Optional, Sequence, Tuple, Union
 
+import numpy as np
 import torch
 from torch.utils.data import IterableDataset, get_worker_info
 
 from . import _torch_loaders
 from ._batch import Batch
+from ._client import Client
 from ._errors import PbaError
-from ._loader import UNSCHEDULED, Loader, Position, check_epoch
+from ._loader import UNSCHEDULED, Loader, Position, check_epoch, warn
 from ._ranks import rank_and_world_size
 from ._request import Policy
-from ._torch_loaders import Pass
+from ._torch_loaders import Counted, Loop
 from ._torch_prefetch import Normalization, Pair, Prefetch, Statistics
 
 __all__ = ["EpochDataset", "Pair", "prefetch", "tensors"]
@@ -74,8 +77,9 @@ class EpochDataset(IterableDataset):
         split, seed, ...: the other arguments of ``Loader``.
 
     Attributes:
-        epoch: epoch that the next loop reads, 0-based.
-        loader: the ``Loader``, with ``classes``, ``mean``, ``std`` and ``client``.
+        epoch: epoch that the next loop reads, 0-based; in a loop, that is the one after it.
+        client, classes, mean, std: as of a ``Loader``.
+        loader: a ``Loader`` of this rank, for everything else. Its state is that of this dataset.
 
     Raises:
         RefusedError: when the server refuses the parameters.
@@ -149,24 +153,38 @@ class EpochDataset(IterableDataset):
         self._step = 0 if is_evaluation else 1
         self._channels_first = channels_first
         self._as_dict = as_dict
-        # Where the next loop begins; a first batch that was chosen; whether a state was loaded, which must not be lost.
+        # Where the next loop begins, and whether that was loaded, and must not be lost.
         self._next = Position(0, 0)
-        self._start: Optional[int] = None
         self._is_loaded = False
         # The latest loop, until another position is chosen.
-        self._pass: Optional[Pass] = None
+        self._loop: Optional[Loop] = None
         # A loop that a DataLoader begins: its workers find it here. Those that persist are told of later ones.
-        self._begun: Optional[Pass] = None
+        self._begun: Optional[Loop] = None
         self._channel: Optional[torch.Tensor] = None
-        _torch_loaders.watch(EpochDataset)
 
     @property
     def epoch(self) -> int:
         return self._upcoming().epoch
 
     @property
+    def client(self) -> Client:
+        return self._loader.client
+
+    @property
+    def classes(self) -> Tuple[str, ...]:
+        return self._loader.classes
+
+    @property
+    def mean(self) -> np.ndarray:
+        return self._loader.mean
+
+    @property
+    def std(self) -> np.ndarray:
+        return self._loader.std
+
+    @property
     def loader(self) -> Loader:
-        loader = copy.copy(self._loader)
+        loader = copy.copy(self._for_rank())
         # Of what is read through this dataset.
         loader.state_dict = self.state_dict  # type: ignore[method-assign]
         loader.load_state_dict = self.load_state_dict  # type: ignore[method-assign]
@@ -180,16 +198,20 @@ class EpochDataset(IterableDataset):
             start: first batch of this rank to read, instead of a position that was loaded for this epoch, or of 0.
 
         Raises:
-            ValueError: when a position in another epoch was loaded, which would be lost; ``start`` says that it
-                is not wanted.
+            ValueError: when ``epoch`` or ``start`` is not in its range; when a position in another epoch was loaded,
+                which would be lost, unless ``start`` says that it is not wanted.
         """
-        upcoming = self._upcoming()
+        if _torch_loaders.is_count_of_accelerate():
+            # At each loop, of the loops in this process; ours are of the run.
+            return
+        epoch = _natural("epoch", epoch)
         if start is not None:
-            length = len(self)
-            if not 0 <= start <= length:
-                raise ValueError(f"start is {start!r}; this rank has {length} batches, so expected 0 to {length}")
-            self._choose(Position(epoch, 0), start)
+            loader, start = self._for_rank(), _natural("start", start)
+            if start > len(loader):
+                raise ValueError(f"start is {start}; this rank has {len(loader)} batches, so expected 0 to {len(loader)}")
+            self._choose(Position(epoch, loader.samples_after(0, start)))
         elif self._is_loaded:
+            upcoming = self._upcoming()
             check_epoch(upcoming, epoch)
             self._choose(upcoming, is_loaded=True)
         else:
@@ -204,8 +226,7 @@ class EpochDataset(IterableDataset):
         if info is not None:
             # A StatefulDataLoader asks its workers, too; what counts is what its loop has taken of theirs.
             return {"worker": info.id}
-        position = self._upcoming() if self._pass is None else self._after(self._pass)
-        return self._loader.state_at(position)
+        return self._loader.state_at(self._where())
 
     def load_state_dict(self, state: Dict[str, Any]) -> None:
         """Lets the next loop begin at a saved position, and later ones with the epochs after it.
@@ -229,30 +250,30 @@ class EpochDataset(IterableDataset):
             begun, self._begun = self._begun, None
             # Its DataLoader counts.
             return self._read(begun)
-        begun = self._begin()
-        return begun.counted(self._read(begun), self)
+        loop = self._begin()
+        return Counted(self._read(loop), loop, self)
 
-    def _choose(self, position: Position, start: Optional[int] = None, is_loaded: bool = False) -> None:
-        self._next, self._start, self._is_loaded = position, start, is_loaded
-        self._pass = None
+    def _choose(self, position: Position, is_loaded: bool = False) -> None:
+        self._next, self._is_loaded = position, is_loaded
+        self._loop = None
 
     def _for_rank(self) -> Loader:
         return self._loader if self._given_ranks else self._loader.for_rank(*rank_and_world_size(torch.distributed))
 
     def _upcoming(self) -> Position:
         """Where the next loop begins."""
-        if self._pass is not None:
-            return self._next
-        loader = self._for_rank()
-        if self._start is not None:
-            return Position(self._next.epoch, loader.samples_after(0, self._start))
-        return self._normal(self._next, loader)
+        return self._normal(self._next, self._for_rank()) if self._is_loaded else self._next
 
-    def _after(self, begun: Pass) -> Position:
-        """Where a loop is."""
-        loader = self._loader.for_rank(begun.rank, begun.world_size)
-        samples = loader.samples_after(begun.position.samples, begun.taken)
-        return self._normal(Position(begun.position.epoch, samples), loader)
+    def _where(self) -> Position:
+        """Where the latest loop is, or the next one begins."""
+        loop = self._loop
+        if loop is None:
+            return self._upcoming()
+        if loop.is_over:
+            return Position(loop.position.epoch + self._step, 0)
+        loader = self._loader.for_rank(loop.rank, loop.world_size)
+        samples = loader.samples_after(loop.position.samples, loop.taken)
+        return self._normal(Position(loop.position.epoch, samples), loader)
 
     def _normal(self, position: Position, loader: Loader) -> Position:
         """The end of an epoch as the beginning of the one that follows."""
@@ -260,39 +281,48 @@ class EpochDataset(IterableDataset):
             return Position(position.epoch + self._step, 0)
         return position
 
-    def _begin(self) -> Pass:
+    def _begin(self) -> Loop:
         """Begins a loop, in the process that loops."""
         loader = self._for_rank()
-        _torch_loaders.refuse_second_sharding(loader._world_size)
-        position = self._upcoming()
+        _torch_loaders.refuse_second_sharding(loader.world_size)
+        position, last = self._upcoming(), self._loop
+        if last is not None and last.is_left and self._step:
+            warn(
+                f"a loop over epoch {last.position.epoch} was left after {last.taken} of {last.batches} batches, and this "
+                f"one reads epoch {position.epoch}: the rest of epoch {last.position.epoch} is not read. A state that was "
+                "taken in between goes on with that rest. set_epoch() chooses what the next loop reads"
+            )
+        if len(loader) == 0:
+            warn(f"rank {loader.rank} of {loader.world_size} has no batch: there are too few samples")
         self._choose(Position(position.epoch + self._step, 0))
-        self._pass = Pass(position, loader._rank, loader._world_size, loader.batches_after(position.samples))
-        return self._pass
+        self._loop = Loop(position, loader.rank, loader.world_size, loader.batches_after(position.samples))
+        return self._loop
 
-    def _failed(self, begun: Pass) -> None:
+    def _failed(self, loop: Loop) -> None:
         """The next loop goes on where one ended with an error."""
-        if self._pass is begun:
-            self._next = self._after(begun)
+        if self._loop is loop:
+            loop.is_failed = True
+            self._next = self._where()
 
-    def _begun_for_worker(self) -> Optional[Pass]:
+    def _begun_for_worker(self) -> Optional[Loop]:
         """The loop that this worker takes part in."""
         begun, self._begun = self._begun, None
         if begun is not None:
             self._channel = begun.channel
             return begun
-        return None if self._channel is None else Pass.received(self._channel)
+        return None if self._channel is None else Loop.received(self._channel)
 
-    def _read(self, begun: Optional[Pass], worker: int = 0, workers: int = 1) -> Iterator[_Tensors]:
-        if begun is None:
+    def _read(self, loop: Optional[Loop], worker: int = 0, workers: int = 1) -> Iterator[_Tensors]:
+        if loop is None:
             # Raised with the first batch: what a worker raises before that is lost.
             raise PbaError(
                 "a worker does not know which epoch to read: pass the EpochDataset itself to torch's DataLoader or "
                 "torchdata's StatefulDataLoader, or use num_workers=0"
             )
-        if worker > begun.batches:
+        if worker > 0 and worker >= loop.batches:
             return  # more workers than batches: nothing is left for this one
-        loader = self._loader.for_rank(begun.rank, begun.world_size)
-        with loader.open_at(begun.position, start=worker, step=workers) as batches:
+        loader = self._loader.for_rank(loop.rank, loop.world_size)
+        with loader.open_at(loop.position, start=worker, step=workers) as batches:
             for batch in batches:
                 yield self._convert(batch)
 
@@ -303,8 +333,9 @@ class EpochDataset(IterableDataset):
         return converted if self._as_dict else Pair(converted["image"], converted["label"])
 
     def __getstate__(self) -> Dict[str, Any]:
-        # A worker reads what was begun, and counts nothing.
-        return {**self.__dict__, "_pass": None}
+        # A copy goes on where this one is.
+        position = self._next if self._loop is None else self._where()
+        return {**self.__dict__, "_next": position, "_loop": None}
 
 
 def prefetch(
@@ -355,3 +386,13 @@ def prefetch(
         mean, std, device=device, dtype=dtype, channels_first=channels_first, memory_format=memory_format
     )
     return Prefetch(loader, device, normalization, depth, dataset)
+
+
+def _natural(name: str, value: Any) -> int:
+    if not isinstance(value, Integral) or isinstance(value, bool) or value < 0:
+        raise ValueError(f"{name} is {value!r}; expected an integer of 0 or more")
+    return int(value)
+
+
+# Wherever a dataset comes from: an unpickled one imports this.
+_torch_loaders.watch(EpochDataset)
