@@ -32,14 +32,15 @@ use crate::stream::shared_memory_stream::Local;
 /// The hosts that this server is, and the pages that may ask it.
 #[derive(Clone, Debug)]
 pub(crate) struct Boundary {
-    listen: IpAddr,
+    /// Without one, all comes through the Unix socket.
+    listen: Option<IpAddr>,
     hosts: Hosts,
 }
 
 impl Boundary {
-    /// The boundary of a server that listens on an address, and has further names.
-    pub(crate) fn new(listen: SocketAddr, hosts: Hosts) -> Boundary {
-        Boundary { listen: listen.ip().to_canonical(), hosts }
+    /// The boundary of a server that listens on an address or on none, and has further names.
+    pub(crate) fn new(listen: Option<SocketAddr>, hosts: Hosts) -> Boundary {
+        Boundary { listen: listen.map(|address| address.ip().to_canonical()), hosts }
     }
 
     /// Refuses what is meant for another host, and what another page had a browser send.
@@ -103,9 +104,11 @@ impl Boundary {
 
     /// Whether a host is this server.
     fn serves(&self, host: &Host) -> bool {
-        let can_be_reached = !self.listen.is_loopback();
+        let can_be_reached = self.can_be_reached();
         let known = match host {
-            Host::Address(address) => address.is_loopback() || *address == self.listen || can_be_reached,
+            Host::Address(address) => {
+                address.is_loopback() || Some(*address) == self.listen || can_be_reached
+            }
             Host::Name(name) => {
                 name == "localhost" || name.ends_with(".localhost") || (can_be_reached && !name.contains('.'))
             }
@@ -113,11 +116,16 @@ impl Boundary {
         known || self.hosts.has(host)
     }
 
+    /// Whether other machines can reach it.
+    fn can_be_reached(&self) -> bool {
+        self.listen.is_some_and(|address| !address.is_loopback())
+    }
+
     /// The hosts that this server is, for people.
     fn names(&self) -> String {
-        let known = match self.listen.is_loopback() {
-            true => "localhost and addresses of loopback",
-            false => "addresses, localhost and names without a dot",
+        let known = match self.can_be_reached() {
+            false => "localhost and addresses of loopback",
+            true => "addresses, localhost and names without a dot",
         };
         if self.hosts.is_empty() { known.to_owned() } else { format!("{known}, {}", self.hosts) }
     }
@@ -188,7 +196,7 @@ mod tests {
 
     fn boundary(listen: &str, hosts: &str) -> Boundary {
         let hosts = hosts.parse::<Hosts>().unwrap().checked().unwrap();
-        Boundary::new(format!("{listen}:8080").parse().unwrap(), hosts)
+        Boundary::new(Some(format!("{listen}:8080").parse().unwrap()), hosts)
     }
 
     #[track_caller]
@@ -318,13 +326,16 @@ mod tests {
 
     #[test]
     fn who_comes_through_the_socket_is_here() {
-        let boundary = boundary("127.0.0.1", "");
+        // Whether there is a port beside it or not.
+        let boundaries = [boundary("127.0.0.1", ""), Boundary::new(None, Hosts::default())];
         let check = |headers: &[(&str, &str)], allowed: bool| {
             let request = headers
                 .iter()
                 .fold(Request::builder(), |request, (name, value)| request.header(*name, *value));
             let request = request.extension(Local).body(Body::empty()).unwrap();
-            assert_eq!(boundary.check(&request).is_ok(), allowed, "{headers:?}");
+            for boundary in &boundaries {
+                assert_eq!(boundary.check(&request).is_ok(), allowed, "{headers:?}: {boundary:?}");
+            }
         };
         check(&[], true);
         check(&[("host", "anything.example")], true);

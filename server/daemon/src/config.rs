@@ -93,7 +93,8 @@ macro_rules! settings {
 }
 
 settings! {
-    /// Address to listen on; port 0 picks a free one [default: 127.0.0.1:8080]
+    /// Address to listen on; port 0 picks a free one, and none takes no port, for the Unix socket only
+    /// [default: 127.0.0.1:8080]
     listen: String = (env = "PBA_LISTEN", value_name = "ADDRESS");
     /// Unix socket to also listen on, for clients on this machine
     socket: PathBuf = (env = "PBA_SOCKET", value_name = "PATH");
@@ -211,7 +212,9 @@ fn within<T: PartialOrd + fmt::Display>(
 /// What the server runs with: its [`Settings`], checked and complete.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Config {
-    pub(crate) listen: SocketAddr,
+    /// Without one there is no TCP port, and there is a socket.
+    #[serde(serialize_with = "address_or_none")]
+    pub(crate) listen: Option<SocketAddr>,
     pub(crate) socket: Option<PathBuf>,
     #[serde(serialize_with = "octal")]
     pub(crate) socket_mode: u32,
@@ -234,6 +237,9 @@ pub(crate) struct DatasetConfig {
     pub(crate) base: Option<Base>,
 }
 
+const DEFAULT_ADDRESS: &str = "127.0.0.1:8080";
+/// What stands in place of an address where there is to be none.
+const NO_ADDRESS: &str = "none";
 /// Only its owner may use the socket.
 const SOCKET_MODE: u32 = 0o600;
 /// Longest path in a socket's address.
@@ -247,8 +253,8 @@ impl Config {
     /// Combines flags, environment (which the flags already include), file and defaults.
     ///
     /// # Errors
-    /// When the file cannot be read, a key is unknown, a value is out of range, or the address
-    /// can be reached by other machines without `insecure`.
+    /// When the file cannot be read, a key is unknown, a value is out of range, the address can be reached by other
+    /// machines without `insecure`, or there is neither an address nor a socket.
     pub(crate) fn resolve(args: &ServeArgs) -> anyhow::Result<Config> {
         let default = Some(Path::new(DEFAULT_FILE)).filter(|path| path.exists());
         let file = args.config.as_deref().or(default).map(read_file).transpose()?.unwrap_or_default();
@@ -262,15 +268,19 @@ impl Config {
     pub(crate) fn combine(args: &ServeArgs, file: Settings) -> anyhow::Result<Config> {
         let settings = args.settings.clone().over(file);
         let limits = settings.limits()?;
-        let listen = settings.listen.unwrap_or_else(|| "127.0.0.1:8080".to_owned());
-        let listen: SocketAddr = listen.parse().with_context(|| {
-            format!("listen: {listen:?} is not an address; expected IP:PORT, such as 127.0.0.1:8080")
-        })?;
-        anyhow::ensure!(
-            listen.ip().is_loopback() || settings.insecure.unwrap_or(false),
-            "listen: {listen} can be reached from other machines, and this server has no authentication or TLS of its own; \
-             listen on 127.0.0.1 behind a proxy that does, or pass --insecure"
-        );
+        let listen = address(settings.listen.as_deref().unwrap_or(DEFAULT_ADDRESS))?;
+        match listen {
+            Some(listen) => anyhow::ensure!(
+                listen.ip().is_loopback() || settings.insecure.unwrap_or(false),
+                "listen: {listen} can be reached from other machines, and this server has no authentication or TLS of its \
+                 own; listen on 127.0.0.1 behind a proxy that does, or pass --insecure"
+            ),
+            None => anyhow::ensure!(
+                settings.socket.is_some(),
+                "listen: {NO_ADDRESS:?} leaves no way to reach the server without a Unix socket; give it one with --socket \
+                 PATH, or an address, such as {DEFAULT_ADDRESS}"
+            ),
+        }
         let mut datasets = BTreeMap::new();
         for (name, DatasetSettings { path, base }) in settings.datasets {
             let base = base.map(|text| text.parse()).transpose();
@@ -351,6 +361,30 @@ impl Config {
             None => Ok(()),
             Some(fault) => bail!("{fault}; expected the path of the pba-trainer program"),
         }
+    }
+}
+
+/// Reads an address to listen on, or that there is to be none.
+fn address(text: &str) -> anyhow::Result<Option<SocketAddr>> {
+    if text == NO_ADDRESS {
+        return Ok(None);
+    }
+    let address = text.parse().with_context(|| {
+        format!(
+            "listen: {text:?} is not an address; expected IP:PORT, such as {DEFAULT_ADDRESS}, or {NO_ADDRESS} beside a \
+             socket"
+        )
+    });
+    address.map(Some)
+}
+
+fn address_or_none<S: serde::Serializer>(
+    address: &Option<SocketAddr>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    match address {
+        Some(address) => serializer.collect_str(address),
+        None => serializer.serialize_str(NO_ADDRESS),
     }
 }
 
@@ -439,6 +473,18 @@ mod tests {
     }
 
     #[test]
+    fn a_socket_needs_no_port_beside_it() {
+        let file = "listen = \"none\"\nsocket = \"pba.sock\"";
+        let config = with_file(file, ServeArgs::default()).unwrap();
+        assert_eq!(config.listen, None);
+        assert_eq!(serde_json::to_value(config).unwrap()["listen"], "none");
+        // A flag gives it one again.
+        let settings = Settings { listen: Some("127.0.0.1:0".to_owned()), ..Settings::default() };
+        let config = with_file(file, ServeArgs { settings, ..ServeArgs::default() }).unwrap();
+        assert_eq!(serde_json::to_value(config).unwrap()["listen"], "127.0.0.1:0");
+    }
+
+    #[test]
     fn the_sample_says_every_setting_and_its_default() {
         let text = include_str!("../../../deploy/pba.toml");
         let value =
@@ -465,7 +511,13 @@ mod tests {
         refuse("hosts = [\"https://a\"]", none(), "\"https://a\" is not the name of a host");
         refuse("socket_mode = \"rw\"", none(), "\"rw\" is not a mode");
         refuse("listen = \"8080\"", none(), "\"8080\" is not an address");
+        refuse(
+            "listen = \"None\"",
+            none(),
+            "\"None\" is not an address; expected IP:PORT, such as 127.0.0.1:8080, or none",
+        );
         refuse("listen = \"0.0.0.0:8080\"", none(), "--insecure");
+        refuse("listen = \"none\"", none(), "without a Unix socket; give it one with --socket PATH");
         refuse("[datasets.a]\npath = \"x\"\nbase = \"flop\"", none(), "datasets.a.base");
         refuse("", ServeArgs { datasets: vec!["a".to_owned()], ..none() }, "NAME=PATH");
         let twice = vec!["a=x".to_owned(), "a=y".to_owned()];

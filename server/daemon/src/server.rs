@@ -77,10 +77,31 @@ pub(crate) struct Server {
     sockets: Sockets,
 }
 
+/// At least one of the two.
 pub(crate) struct Sockets {
-    listener: TcpListener,
-    address: SocketAddr,
+    tcp: Option<TcpPort>,
     local: Option<LocalListener>,
+}
+
+struct TcpPort {
+    listener: TcpListener,
+    /// With the port that was picked.
+    address: SocketAddr,
+}
+
+impl TcpPort {
+    fn bind(address: SocketAddr) -> anyhow::Result<TcpPort> {
+        let listener = listen(address).map_err(|error| match error.kind() {
+            ErrorKind::AddrInUse => {
+                let free = SocketAddr::new(address.ip(), 0);
+                io::Error::new(error.kind(), format!("{error}; use --listen {free} to pick a free port"))
+            }
+            _ => error,
+        });
+        let listener = listener.with_context(|| format!("cannot listen on {address}"))?;
+        let address = listener.local_addr().context("cannot determine the address")?;
+        Ok(TcpPort { listener, address })
+    }
 }
 
 /// A Unix socket, whose file is removed with it.
@@ -132,36 +153,34 @@ struct Service {
 }
 
 impl Sockets {
-    /// Binds the address, and a Unix socket as well if one is configured.
+    /// Binds the address and the Unix socket, as far as they are configured.
     ///
     /// # Errors
     /// When the address is taken or not this machine's, or the socket cannot be created.
     pub(crate) async fn bind(
-        address: SocketAddr,
+        address: Option<SocketAddr>,
         socket: Option<&Path>,
         mode: u32,
     ) -> anyhow::Result<Sockets> {
-        let listener = listen(address).map_err(|error| match error.kind() {
-            ErrorKind::AddrInUse => {
-                let free = SocketAddr::new(address.ip(), 0);
-                io::Error::new(error.kind(), format!("{error}; use --listen {free} to pick a free port"))
-            }
-            _ => error,
-        });
-        let listener = listener.with_context(|| format!("cannot listen on {address}"))?;
-        let address = listener.local_addr().context("cannot determine the address")?;
+        let tcp = address.map(TcpPort::bind).transpose()?;
         let local = socket.map(|path| LocalListener::bind(path, mode)).transpose()?;
-        Ok(Sockets { listener, address, local })
+        Ok(Sockets { tcp, local })
     }
 
-    /// The address, with the port that was picked.
-    pub(crate) fn address(&self) -> SocketAddr {
-        self.address
+    /// The address, with the port that was picked, unless there is none.
+    pub(crate) fn address(&self) -> Option<SocketAddr> {
+        self.tcp.as_ref().map(|tcp| tcp.address)
     }
 
     /// Serves one connection after another in the background, for ever.
     async fn serve(&self, service: &Service) {
         loop {
+            let tcp = async {
+                match &self.tcp {
+                    Some(tcp) => tcp.listener.accept().await,
+                    None => std::future::pending().await,
+                }
+            };
             let local = async {
                 match &self.local {
                     Some(local) => local.listener.accept().await,
@@ -169,7 +188,7 @@ impl Sockets {
                 }
             };
             let accepted = tokio::select! {
-                accepted = self.listener.accept() => accepted.map(|(socket, peer)| {
+                accepted = tcp => accepted.map(|(socket, peer)| {
                     tune(&socket);
                     take_in(socket, Client::at(peer.ip()), &service.router, service);
                 }),
@@ -207,8 +226,11 @@ impl Server {
         Server { app, sockets }
     }
 
-    pub(crate) fn address(&self) -> SocketAddr {
-        self.sockets.address
+    /// Where it is reached: at its address, if it has one, and then on its Unix socket, if it has one.
+    pub(crate) fn urls(&self) -> Vec<String> {
+        let tcp = self.sockets.address().map(|address| format!("http://{address}"));
+        let local = self.sockets.local.as_ref().map(|local| format!("unix:{}", local.path.display()));
+        tcp.into_iter().chain(local).collect()
     }
 
     /// Serves until `stop` is done; then drains: new streams are refused, running ones get the

@@ -43,14 +43,14 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     let server = match start(&config).await {
         // The default port is taken and none was chosen: use another one, as this is a demo.
         Err(error) if args.serve.settings.listen.is_none() && is_address_in_use(&error) => {
-            config.listen.set_port(0);
+            config.listen.iter_mut().for_each(|address| address.set_port(0));
             start(&config).await?
         }
         started => started?,
     };
     // Watched before the first line is printed, and not while the dataset is drawn.
     let stop = stop_signal()?;
-    let url = format!("http://{}", server.address());
+    let url = server.urls().swap_remove(0);
     output::line(format_args!("listening on {url}"));
 
     let interrupted = Arc::new(AtomicBool::new(false));
@@ -81,7 +81,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
         let _ = ended.send(());
         return serving.await.context("the server failed");
     }
-    output::line(format_args!("dashboard: {url}/"));
+    output::line(dashboard(&url));
     if std::io::stdout().is_terminal() {
         output::line("Ctrl-C ends the server");
     }
@@ -96,8 +96,16 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     stopped
 }
 
+/// Where the dashboard is: no browser opens a Unix socket.
+fn dashboard(url: &str) -> String {
+    match url.starts_with("http://") {
+        true => format!("dashboard: {url}/"),
+        false => "no dashboard: the server has no port; it has one with --listen 127.0.0.1:0".to_owned(),
+    }
+}
+
 /// Prints how to start a search once there is a trainer, which `make run` builds while the server runs;
-/// repeats the dashboard's URL, because the build's output has scrolled it away.
+/// repeats where the dashboard is, because the build's output has scrolled it away.
 async fn tell_of_searches(url: &str, trainer: &Trainer) {
     while !trainer.is_there() {
         tokio::time::sleep(TRAINER_POLL).await;
@@ -106,7 +114,8 @@ async fn tell_of_searches(url: &str, trainer: &Trainer) {
     let server = if url == pba_wire::DEFAULT_URL { String::new() } else { format!(" --server {url}") };
     output::notice(format_args!(
         "searches are ready; start one with: {program} search start --dataset {BUILT_IN} --model tiny \
-         --population 8 --epochs 24 --watch{server}\ndashboard: {url}/"
+         --population 8 --epochs 24 --watch{server}\n{}",
+        dashboard(url)
     ));
 }
 

@@ -14,8 +14,10 @@ use pba_wire::query::nearest;
 const PREFIX: &str = "PBA_";
 /// Settings without a flag.
 const WITHOUT_FLAG: [&str; 1] = ["PBA_LOG_FORMAT"];
+/// Variables of the Python client alone: the `pba` that it starts, and where that packs datasets.
+const OF_PYTHON_CLIENT: [&str; 2] = ["PBA_BIN", "PBA_CACHE"];
 /// Variables of this repository's tests, besides those that start with `PBA_TEST_`.
-const OF_TESTS: [&str; 3] = ["PBA_BIN", "PBA_GOLDEN", "PBA_PYTHON"];
+const OF_TESTS: [&str; 2] = ["PBA_GOLDEN", "PBA_PYTHON"];
 
 /// The command, made to treat empty variables as unset: scripts that pass on an optional value, as in
 /// `PBA_TOKEN="$TOKEN"`, set them.
@@ -125,6 +127,7 @@ fn faults_among(
         name.starts_with(PREFIX)
             && !settings.contains(name)
             && !name.starts_with("PBA_TEST_")
+            && !OF_PYTHON_CLIENT.contains(&name.as_str())
             && !OF_TESTS.contains(&name.as_str())
             && !is_of_kubernetes(name, value)
     });
@@ -190,7 +193,9 @@ mod tests {
 
     #[test]
     fn other_peoples_variables_are_left_alone() {
-        for name in ["PBA_SERVER", "PATH", "PBAX", "PBA_TEST_TRAINER", "PBA_TEST_DATA", "PBA_BIN"] {
+        for name in
+            ["PBA_SERVER", "PATH", "PBAX", "PBA_TEST_TRAINER", "PBA_TEST_DATA", "PBA_BIN", "PBA_CACHE"]
+        {
             assert_eq!(check(name, "x"), "", "{name}");
         }
         // What `kubectl exec POD -- env` shows beside services `pba` and `pba-server`.

@@ -39,10 +39,9 @@ pub(crate) async fn run(args: ServeArgs) -> anyhow::Result<()> {
     // Signals are watched before the line below is printed, because its reader may send one at once; not
     // earlier, so that Ctrl-C ends a long start as it ends any program.
     let stop = stop_signal()?;
-    // Scripts wait for this line: it is the first one, and the address in it is final.
-    output::announcement(format_args!("listening on http://{}", server.address()));
-    if let Some(socket) = &config.socket {
-        output::announcement(format_args!("listening on unix:{}", socket.display()));
+    // Scripts wait for the first of these lines, and the address in it is final.
+    for url in server.urls() {
+        output::announcement(format_args!("listening on {url}"));
     }
     server.run(stop).await;
     Ok(())
@@ -81,7 +80,7 @@ fn check(config: &Config) -> anyhow::Result<Checked<'_>> {
     Ok(Checked { config, trainer, datasets })
 }
 
-/// Binds the address, and opens everything that the configuration names.
+/// Binds the address and the socket, and opens everything that the configuration names.
 pub(crate) async fn start(config: &Config) -> anyhow::Result<Server> {
     config.check_datasets()?;
     let metrics = Metrics::new()?;
