@@ -358,6 +358,12 @@ fn flags_over_environment_over_file_over_defaults() {
     let formats = ["mine", "other", "shapes"].map(|name| config["datasets"][name]["format"].clone());
     assert_eq!(formats, ["folder", "folder", "shapes"]);
     assert_eq!(check("", &[("PBA_LISTEN", "127.0.0.1:9")], &[]).json()["listen"], "127.0.0.1:9");
+    // No port, said in each of the places.
+    let socket = ["--socket", "pba.sock"];
+    assert_eq!(check("listen = \"none\"", &[], &socket).json()["listen"], "none");
+    assert_eq!(check("", &[("PBA_LISTEN", "none")], &socket).json()["listen"], "none");
+    let config = check("listen = \"127.0.0.1:9\"", &[], &["--listen=none", "--socket=pba.sock"]).json();
+    assert_eq!([&config["listen"], &config["socket"]], ["none", "pba.sock"]);
 }
 
 #[test]
@@ -387,7 +393,13 @@ fn wrong_configurations() {
     check("", &[("PBA_INSECURE", "perhaps")], &[]).refused(2, &["perhaps", "PBA_INSECURE"]);
     check("", &[("PBA_STREAMS_MAX", "0")], &[]).refused(1, &["streams_max: 0", "1..="]);
     check("", &[], &["--config", "missing.toml"]).refused(1, &["cannot read missing.toml"]);
-    check("", &[], &["--listen", "localhost"]).refused(1, &["localhost", "127.0.0.1:8080"]);
+    check("", &[], &["--listen", "localhost"]).refused(1, &["localhost", "127.0.0.1:8080", "or none"]);
+    let says = ["listen: \"none\" leaves no way", "--socket PATH", "such as 127.0.0.1:8080"];
+    check("", &[], &["--listen", "none"]).refused(1, &says);
+    check("", &[("PBA_LISTEN", "none")], &[]).refused(1, &says);
+    check("listen = \"none\"", &[], &[]).refused(1, &says);
+    pba(&["serve", "--listen", "none"]).refused(1, &says);
+    pba(&["demo", "--listen", "none"]).refused(1, &says);
     check("", &[], &["--listen", "0.0.0.0:8080"]).refused(1, &["0.0.0.0:8080", "--insecure"]);
     check("", &[], &["--listen", "[::]:8080"]).refused(1, &["--insecure"]);
     assert_eq!(check("", &[], &["--listen", "0.0.0.0:8080", "--insecure"]).code, Some(0));
@@ -455,6 +467,7 @@ fn misspelt_variables() {
         ("PBA_CA", "/etc/ca.pem"),
         ("PBA_TEST_DATA", "/data"),
         ("PBA_BIN", "pba"),
+        ("PBA_CACHE", "/data/packed"),
         // From Kubernetes, beside services "pba" and "pba-server".
         ("PBA_SERVICE_HOST", "10.0.0.1"),
         ("PBA_SERVICE_PORT", "8080"),
@@ -498,6 +511,8 @@ fn wrong_command_lines() {
     pba(&["dataset", "show", "../x"]).refused(1, &["../x"]);
     let log = log_path("rsvhn_16_wrn.txt");
     pba(&["schedule", "import", &log, "--name", "x"]).refused(1, &["rsvhn_16_wrn.txt", "epochs"]);
+    let help = pba(&["serve", "--help"]).ok();
+    assert!(help.contains("none takes no port"), "{help}");
     let help = pba(&["--help"]).ok();
     for command in ["serve", "stream", "demo", "schedule", "dataset"] {
         assert!(help.contains(command), "{help}");
