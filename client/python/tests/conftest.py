@@ -49,14 +49,14 @@ def binary() -> Path:
 
 
 class Server:
-    """A running ``pba serve``."""
+    """A running ``pba serve``, on a free port unless it is told another."""
 
-    def __init__(self, data_dir: Path, *options: str, wait: bool = True) -> None:
+    def __init__(self, data_dir: Path, *options: str, wait: bool = True, listen: str = "127.0.0.1:0") -> None:
         program = binary()
         data_dir.mkdir(parents=True, exist_ok=True)
         self._log = open(data_dir / "stderr.log", "wb")
         self._process = subprocess.Popen(
-            [str(program), "serve", "--listen", "127.0.0.1:0", "--data-dir", str(data_dir), *options],
+            [str(program), "serve", "--listen", listen, "--data-dir", str(data_dir), *options],
             stdout=subprocess.PIPE,
             stderr=self._log,
         )

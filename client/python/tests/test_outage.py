@@ -10,10 +10,13 @@ import re
 import signal
 import socket
 import threading
+import time
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Callable, Iterator, List, Optional, Tuple
 
 import polars
+import pyarrow as pa
 import pytest
 from conftest import CuttingProxy, Server
 from script import Script, answer, full, refusal, stream
@@ -250,6 +253,56 @@ def test_a_loader_outlasts_a_busy_server(server: Server) -> None:
             script._answers += [full(), refusal(400, "no more")]
             Loader(script.url, "shapes")
         assert len(script.requests) == 8
+
+
+# PBA_TEST_OUTAGE_SECONDS=180 waits for three minutes.
+AWAY_SECONDS = float(os.environ.get("PBA_TEST_OUTAGE_SECONDS", "8"))
+
+
+@pytest.mark.parametrize("prefetch", [0, 2])
+def test_a_server_that_is_killed_and_comes_back_costs_nothing(
+    tmp_path: Path, prefetch: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    """In the middle of an epoch: no sample is lost or repeated, and one warning tells of it."""
+    caplog.set_level("INFO", "pba_client")
+    request = {"schedule": "cifar10-pba", "epochs": 200, "seed": 5}
+    first = Server(tmp_path)
+    expected = Client(first.url).epoch("shapes", 7, **request).read_all()
+    servers, begun, said_before = [first], [], said(caplog)
+    assert said_before == []
+
+    def come_back() -> None:
+        begun.append(time.monotonic())
+        servers.append(Server(tmp_path, wait=False, listen=first.url[len("http://") :]))
+
+    again = threading.Timer(AWAY_SECONDS, come_back)
+    try:
+        taken = []
+        epoch = Loader(first.url, "shapes", prefetch=prefetch, **request).epoch(7)
+        for batch in epoch:
+            taken.append(batch.record_batch)
+            if batch.number == 10:
+                first.kill()
+                killed = time.monotonic()
+                again.start()
+        ended = time.monotonic()
+        again.join()
+    finally:
+        again.cancel()
+        for server in servers:
+            server.kill()
+    found = pa.Table.from_batches(taken)
+    assert sorted(found["index"].to_pylist()) == list(range(10_000))
+    assert found.equals(expected) and len(taken) == len(epoch) == 79
+    assert ended > begun[0] >= killed + AWAY_SECONDS and epoch.resumes > 1
+    (level, warning), (over_level, over) = told = said(caplog)
+    print(*told, f"{ended - killed:.1f} s from the kill to the epoch's end", sep="\n")
+    assert (level, over_level) == ("WARNING", "INFO")
+    url = re.escape(first.url)
+    cut = rf"the stream was cut after \d+ of 79 batches: {url}: "
+    assert re.match(cut, warning) and warning.endswith("; trying to continue it for 600 s")
+    lasted = re.fullmatch(rf"{cut}.*; continued after (\d+\.\d) s and {epoch.resumes} attempts", over)
+    assert lasted and AWAY_SECONDS - 1 < float(lasted[1]) < AWAY_SECONDS + 30
 
 
 @pytest.mark.parametrize("how", ["document", "open", "read", "read ahead"])

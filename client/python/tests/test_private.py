@@ -178,7 +178,7 @@ def test_all_of_a_process_share_a_server(home: Home, pictures: Path, monkeypatch
         epochs += [Client(pictures).epoch("pictures", 3, **STREAM), Loader("./pictures", **STREAM).epoch(3)]
         assert len({digest(epoch) for epoch in epochs}) == 1
         # The built-in one is there as well.
-        assert Loader(pictures, "shapes", **STREAM, split="test").classes[0] == "disc"
+        assert Loader(pictures, "shapes", split="test").classes[0] == "disc"
         only(home)
 
 
@@ -190,6 +190,29 @@ def test_without_a_path_the_built_in_dataset_is_served(home: Home) -> None:
         modes = [stat.S_IMODE(path.stat().st_mode) for path in (folder.parent, folder, folder / _keeper.SOCKET)]
         assert modes == [0o700, 0o700, 0o600]
     home.wait_until_left()
+
+
+def listening(process: int) -> List[str]:
+    """The TCP addresses on which a process listens, as Linux shows them."""
+    sockets = set()
+    for descriptor in Path(f"/proc/{process}/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):
+            sockets.add(os.readlink(descriptor))
+    tables = [Path(f"/proc/{process}/net/{name}") for name in ("tcp", "tcp6")]
+    # The last one is not there without IPv6.
+    rows = [row.split() for table in tables if table.exists() for row in table.read_text().splitlines()[1:]]
+    assert any(name.startswith("socket:") for name in sockets)
+    return [row[1] for row in rows if row[3] == "0A" and f"socket:[{row[9]}]" in sockets]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="what a process listens on is found in Linux's /proc")
+def test_a_private_server_has_no_port(home: Home, start_server) -> None:  # type: ignore[no-untyped-def]
+    with serve() as server:
+        assert len(list(Client(server.url).epoch("shapes", 0, split="test"))) == 16
+        _, keeper, pba = only(home)
+        assert listening(pba) == listening(keeper) == []
+    other = start_server()
+    assert listening(other._process.pid) == [f"0100007F:{other.address[1]:04X}"]
 
 
 def test_closing_gives_it_up(home: Home, pictures: Path) -> None:

@@ -156,7 +156,7 @@ class _Keeper:
             return
         if not self._listens:
             self._output += piece
-            # It is announced after the address, in a line of its own.
+            # Its first line, as it has no other address.
             if b"\n" in self._output.partition(b"listening on unix:")[2]:
                 self._listens = self._listened = True
                 self._tell()

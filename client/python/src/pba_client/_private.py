@@ -150,7 +150,7 @@ def serve(
 
     It ends two seconds after the last process that uses it, also when that was killed. A process that is forked off
     uses it as long as its parent lives, or calls ``serve`` itself. It listens on a Unix socket that only this user may
-    use, and on a free port of 127.0.0.1.
+    use, and has no TCP port.
 
     Args:
         path: the dataset: a file or folder that ``pba serve --dataset`` takes; without it, the built-in ``shapes`` is
@@ -260,7 +260,7 @@ def _plan(
             f"{longest} is longer than the {SOCKET_BYTES_MAX} bytes of a socket's path; set XDG_RUNTIME_DIR to "
             "a shorter folder"
         )
-    command = [program, "serve", "--listen=127.0.0.1:0", f"--socket={os.path.join(folder, _keeper.SOCKET)}"]
+    command = [program, "serve", "--listen=none", f"--socket={os.path.join(folder, _keeper.SOCKET)}"]
     command += [f"--data-dir={packed}", *flags]
     if path is not None:
         command.append(f"--dataset={dataset}={data}")
