@@ -59,7 +59,8 @@ def test_what_is_wrong_is_refused(server: Server) -> None:
     with BatchIterator(loader(server), 2) as batches:
         first = rows(batches, 1)
         state = batches.get_state()
-        for wrong in ({}, {**state, "samples": 2001}):
+        beyond = {**state, "epoch": 2, "samples": 1}
+        for wrong in ({}, {**state, "samples": 2001}, {**state, "epoch": 3}, {**state, "epoch": 2**63}, beyond):
             with pytest.raises(ValueError):
                 batches.set_state(wrong)
         with pytest.raises(ChangedError):

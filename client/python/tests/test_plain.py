@@ -85,7 +85,10 @@ def test_pyarrow_reads_an_epoch_as_a_stream(server: Server, client: Client) -> N
         assert epoch.received == 20
     batches = [first.record_batch, second, third.record_batch, *rest.to_batches()]
     assert pa.Table.from_batches(batches).equals(expected)
-    assert pa.RecordBatchReader.from_stream(epoch).read_all().num_rows == 0
+    # A table of what was read already would be empty.
+    with pytest.raises(ValueError, match="read to its end, all 20 batches; open it again"):
+        pa.RecordBatchReader.from_stream(epoch)
+    assert pa.table(client.epoch("shapes", 0, start=20, **request)).num_rows == 0
     wanted = pa.RecordBatchReader.from_stream(client.epoch("shapes", 0, **request), schema=epoch.schema)
     assert wanted.read_all().equals(expected)
 
@@ -135,3 +138,13 @@ def test_an_error_in_a_stream_is_no_early_end(how: str) -> None:
                 epoch.close()
             with pytest.raises(kinds, match="after 2 of 4 batches" if how == "cut" else "closed after 1 of 4"):
                 read(epoch)
+
+
+def test_a_stream_that_failed_has_no_end() -> None:
+    """Whoever asks once more is told the error once more, where the end would look as if all had come."""
+    with Script(answer(stream(4, 4))[:-400]) as script:
+        reader = pa.RecordBatchReader.from_stream(Client(script.url, retry_seconds=0, prefetch=0).epoch("d", 0))
+        assert reader.read_next_batch().num_rows > 0 and reader.read_next_batch().num_rows > 0
+        for _ in range(3):
+            with pytest.raises((OSError, pa.ArrowException), match="after 2 of 4 batches"):
+                reader.read_next_batch()

@@ -90,6 +90,7 @@ class Run:
         except subprocess.TimeoutExpired:
             self.kill()
             raise
+        assert "PbaWarning" not in self.log()
         [digest] = [line.split()[-1] for line in self.log().splitlines() if line.startswith("weights ")]
         return digest
 
@@ -230,13 +231,18 @@ def test_accelerate_may_not_share_out_once_more(data: Data, tmp_path: Path) -> N
             timeout=RUN_SECONDS,
         )
         assert run.returncode != 0 and "once more, and most of each epoch would never be seen" in run.stderr, options
-    alone = subprocess.run(
-        [sys.executable, str(script), data.url, data.name], capture_output=True, text=True, timeout=RUN_SECONDS
-    )
-    assert alone.returncode == 0 and "counted: True" in alone.stdout, alone.stderr
+    for options in ([], ["dispatch"], ["default"], ["default", "workers"]):
+        alone = subprocess.run(
+            [sys.executable, str(script), data.url, data.name, *options],
+            capture_output=True,
+            text=True,
+            timeout=RUN_SECONDS,
+        )
+        assert alone.returncode == 0 and "counted: True, epochs: [3, 4]" in alone.stdout, (options, alone.stderr)
 
 
-# In one process, prepare() does no harm: it holds a batch back, which the state does not count.
+# In one process, prepare() does no harm: it holds a batch back, which the state does not count, and sets epochs by a count
+# of its own, which changes nothing.
 PREPARED = """
 import sys
 from accelerate import Accelerator, DataLoaderConfiguration
@@ -245,14 +251,15 @@ from pba_client.torch import EpochDataset
 
 url, name, *options = sys.argv[1:]
 dataset = EpochDataset(url, name, batch_size=1000)
-accelerator = Accelerator(
-    cpu=True, dataloader_config=DataLoaderConfiguration(dispatch_batches=True if "dispatch" in options else False)
-)
+dispatch = None if "default" in options else "dispatch" in options
+accelerator = Accelerator(cpu=True, dataloader_config=DataLoaderConfiguration(dispatch_batches=dispatch))
 loader = accelerator.prepare(DataLoader(dataset, batch_size=None, num_workers=2 if "workers" in options else 0))
-counted = True
-for epoch in range(2):
+counted, epochs = True, []
+dataset.set_epoch(3)
+for epoch in (3, 4):
+    epochs.append(dataset.epoch)
     for taken, _ in enumerate(loader, 1):
         state = dataset.state_dict()
         counted &= state["epoch"] * len(loader) * 1000 + state["samples"] == (epoch * len(loader) + taken) * 1000
-print("counted:", counted)
+print(f"counted: {counted}, epochs: {epochs}")
 """

@@ -7,6 +7,7 @@ and runs these in an environment of their own.
 from __future__ import annotations
 
 import copy
+import gc
 import json
 import pickle
 import warnings
@@ -243,7 +244,7 @@ def test_a_loop_that_was_left_is_told_of(server: Server) -> None:
     data = dataset(server)
     rows(islice(data, 3))
     assert data.state_dict()["samples"] == 300
-    with pytest.warns(PbaWarning, match="a loop over epoch 0 was left after 3 of 20 batches, and this one reads epoch 1"):
+    with pytest.warns(PbaWarning, match="a loop over epoch 0 was left after 3 of 20 batches, and now epoch 1 is read"):
         next(iter(DataLoader(data, batch_size=None)))
     # What was chosen is no accident, nor is what failed.
     data.set_epoch(4)
@@ -252,6 +253,35 @@ def test_a_loop_that_was_left_is_told_of(server: Server) -> None:
     assert rows(data) == expected(server, 4, 1)
     with pytest.warns(PbaWarning, match="has no batch: there are too few samples"):
         rows(dataset(server, batch_size=3000, drop_last=True))
+
+
+class Around(EpochDataset):
+    """As people extend a dataset."""
+
+    def __iter__(self):  # type: ignore[no-untyped-def]
+        for batch in super().__iter__():
+            yield {**batch, "more": batch["label"] + 1}
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_loop_without_a_batch_is_none(server: Server, workers: int) -> None:
+    """Frameworks make iterators to look at them."""
+    for data in (dataset(server), Around(server.url, "shapes", **OPTIONS, as_dict=True)):
+        for loader in (DataLoader(data, batch_size=None, num_workers=workers), prefetch(data, "cpu"), data):
+            data.set_epoch(0)
+            iter(loader)
+            iter(loader)
+            assert data.epoch == 0
+            assert [batch["index"].tolist() for batch in loader] == [indices for indices, _ in expected(server, 0)]
+            assert data.epoch == 1
+        data.set_epoch(2)
+        rows(islice(data, 3))
+        state = data.state_dict()
+        other = dataset(server)
+        other.load_state_dict(state)
+        iter(DataLoader(other, batch_size=None, num_workers=workers))
+        iter(other)
+        assert other.state_dict() == state and rows(other) == expected(server, 2, 3)
 
 
 def test_copies_go_on_where_the_dataset_is(server: Server) -> None:
@@ -315,8 +345,8 @@ def test_a_position_is_not_lost(server: Server) -> None:
     data.load_state_dict(state)
     data.set_epoch(0, start=0)
     assert rows(data) == expected(server, 0)
-    for epoch in (-1, "2", 1.5, True):
-        with pytest.raises(ValueError, match="epoch is .*; expected an integer of 0 or more"):
+    for epoch in (-1, "2", 1.5, True, None, 2**63):
+        with pytest.raises(ValueError, match="epoch is .*; expected an integer of 0 to"):
             data.set_epoch(epoch)
     data.set_epoch(np.int64(3))
     json.dumps(data.state_dict())
@@ -480,6 +510,8 @@ def test_batches_before_an_error_are_given_first(server: Server, ring, good: int
     assert len(taken) == good and (data.epoch, data.state_dict()["samples"]) == (0, 100 * good)
     taken += [batch["index"].tolist() for batch in data]
     assert taken == [indices for indices, _ in expected(server, 0)]
+    # The error's traceback holds the loop, and DataLoader a circle of them.
+    gc.collect()
 
 
 def test_prefetch_refuses_what_it_would_normalise_twice() -> None:

@@ -278,13 +278,18 @@ class Epoch(Iterator[Batch], ContextManager["Epoch"]):
         """The rest of the epoch as a stream of Arrow's C interface, a ``PyCapsule``, for other libraries:
         ``pyarrow.RecordBatchReader.from_stream(epoch)``, ``polars.DataFrame(epoch)`` and so on.
 
-        Each batch is read when it is asked for, and is not copied. An error is one of the stream, never an
-        early end.
+        Each batch is read when it is asked for, and is not copied. An error is one of the stream, whenever it is
+        asked again, and never an early end.
 
         Args:
             requested_schema: as the interface has it, a schema in which the reader would like the batches.
+
+        Raises:
+            ValueError: when nothing is left, as after another table was made of it.
         """
-        batches = (batch.record_batch for batch in self)
+        if self.received == len(self) > 0:
+            raise ValueError(f"the epoch was read to its end, all {len(self)} batches; open it again")
+        batches = _RecordBatches(self)
         return pa.RecordBatchReader.from_batches(self.schema, batches).__arrow_c_stream__(requested_schema)
 
     def close(self) -> None:
@@ -300,6 +305,26 @@ class Epoch(Iterator[Batch], ContextManager["Epoch"]):
             f"<Epoch {self.metadata.epoch} of {self._request.dataset!r}: "
             f"{self.received} of {len(self)} batches>"
         )
+
+
+class _RecordBatches(Iterator[pa.RecordBatch]):
+    """What is read of an epoch; after an error, nothing but that error."""
+
+    def __init__(self, epoch: Epoch) -> None:
+        self._epoch = epoch
+        self._error: Optional[BaseException] = None
+
+    def __next__(self) -> pa.RecordBatch:
+        if self._error is not None:
+            raise self._error
+        try:
+            return next(self._epoch).record_batch
+        except StopIteration:
+            raise
+        except BaseException as error:
+            # Without the traceback, which would hold the memory of a batch.
+            self._error = error.with_traceback(None)
+            raise
 
 
 class Headspace(Epoch):

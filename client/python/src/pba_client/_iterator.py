@@ -62,6 +62,8 @@ class BatchIterator(Iterator[Batch], ContextManager["BatchIterator"]):
             ValueError, ChangedError: as ``Loader.load_state_dict``.
         """
         position = self._loader.position_of(state)
+        if position > (self._epochs, 0):
+            raise ValueError(f"the state is in epoch {position.epoch}; there are {self._epochs}, from 0 on")
         self.close()
         self._loader.go_to(position)
         self.epoch = position.epoch

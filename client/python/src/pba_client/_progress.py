@@ -13,6 +13,8 @@ from ._request import EpochRequest
 
 # In the state of an epoch, to distinguish later formats.
 STATE_VERSION = 3
+# Of an epoch, a batch or samples: what any language can count.
+NUMBER_MAX = 2**63 - 1
 
 
 @dataclass
@@ -72,11 +74,12 @@ def check_state(
         )
     for key in ("epoch", counts):
         value = state.get(key)
-        if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-            raise ValueError(f"the state's {key} is {value!r}; expected an integer of 0 or more")
+        if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= NUMBER_MAX:
+            raise ValueError(f"the state's {key} is {value!r}; expected an integer of 0 to {NUMBER_MAX}")
     saved = state.get("request")
-    if not isinstance(saved, dict):
-        raise ValueError(f"the state's request is {saved!r}; expected a dict")
+    parameters = saved.get("parameters", {}) if isinstance(saved, dict) else None
+    if not isinstance(saved, dict) or not isinstance(parameters, dict) or not all(map(_is_text, [*saved, *parameters])):
+        raise ValueError(f"the state's request is {saved!r}; expected a dict, with a dict of parameters")
     missing = {"dataset_digest", "schedule_digest", "recipe_digest"} - set(state)
     if missing:
         raise ValueError(f"the state has no {', '.join(sorted(missing))}")
@@ -86,7 +89,7 @@ def check_state(
         return
     differences = [
         f"{name} was {before.get(name)!r} and is {now.get(name)!r}"
-        for before, now in ((saved, request), (saved.get("parameters", {}), request["parameters"]))
+        for before, now in ((saved, request), (parameters, request["parameters"]))
         for name in sorted({**before, **now})
         if name != "parameters" and before.get(name) != now.get(name)
     ]
@@ -99,3 +102,7 @@ def check_state(
     access.check_same(source, "pba.dataset", metadata.dataset, state["dataset_digest"])
     access.check_same(source, "pba.schedule", metadata.schedule, state["schedule_digest"])
     access.check_same(source, "pba.recipe", metadata.recipe, state["recipe_digest"])
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str)

@@ -13,13 +13,13 @@ import sys
 import weakref
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, Callable, Dict, Generic, Iterator, Optional, Protocol, TypeVar
+from typing import Any, Callable, Dict, Generic, Iterator, Optional, Protocol, Tuple, TypeVar
 
 import torch
 from torch.utils.data import DataLoader
 
 from ._errors import PbaError
-from ._loader import Position
+from ._loader import Position, warn
 
 _T = TypeVar("_T")
 # In the state of a StatefulDataLoader.
@@ -81,8 +81,11 @@ class Told(Protocol):
     """A dataset that is told of its loops."""
 
     _begun: Optional[Loop]
+    _counting: Optional[Loop]
 
     def _begin(self) -> Loop: ...
+
+    def _started(self, loop: Loop) -> None: ...
 
     def _failed(self, loop: Loop) -> None: ...
 
@@ -98,15 +101,23 @@ class Counted(Generic[_T], Iterator[_T]):
         self._looks_ahead = _looks_ahead()
 
     def __next__(self) -> _T:
+        loop, dataset = self._loop, self._dataset
+        outer, dataset._counting = dataset._counting, loop
         try:
             batch = next(self._batches)
         except StopIteration:
-            self._loop.held_back, self._loop.is_ended = 0, True
+            if not loop.is_ended and loop.handed_out == 0:
+                dataset._started(loop)
+            loop.held_back, loop.is_ended = 0, True
             raise
         except BaseException:
-            self._dataset._failed(self._loop)
+            dataset._failed(loop)
             raise
-        self._loop.handed_out += 1
+        finally:
+            dataset._counting = outer
+        if loop.handed_out == 0:
+            dataset._started(loop)
+        loop.handed_out += 1
         self._loop.held_back = int(self._looks_ahead)
         return batch
 
@@ -196,10 +207,13 @@ def _keep_state(kind: Any, ours: type) -> None:
     kind.state_dict, kind.load_state_dict = save, load
 
 
-# Functions that call iter() of a loader and hold a batch back, by module.
+# What holds a batch back so that it knows which is the last, by module.
 _LOOKING_AHEAD = {
-    "accelerate.data_loader": ("DataLoaderShard",),
+    "accelerate.data_loader": ("DataLoaderShard", "DataLoaderDispatcher"),
     "ray.train.torch.train_loop_utils": ("_WrappedDataLoader",),
+    # Where they are not told how many batches there are.
+    "lightning.pytorch.loops.fetchers": ("_PrefetchDataFetcher",),
+    "pytorch_lightning.loops.fetchers": ("_PrefetchDataFetcher",),
 }
 # What deals batches out over ranks that were dealt out already, in accelerate.data_loader.
 _SHARDING_AGAIN = ("DataLoaderDispatcher", "IterableDatasetShard")
@@ -226,8 +240,40 @@ def is_count_of_accelerate() -> bool:
 
 def _looks_ahead() -> bool:
     return any(
-        type(caller).__name__ in names for module, names in _LOOKING_AHEAD.items() for caller in _callers(module)
+        type(caller).__name__ in names and getattr(caller, "length", None) is None
+        for module, names in _LOOKING_AHEAD.items()
+        for caller in _callers(module)
     )
+
+
+def warn_of_another_count(position: Position) -> None:
+    """Warns where a framework goes on elsewhere in its run than a loop that begins at this position."""
+    skipped = max((getattr(caller, "skip_batches", 0) for caller in _callers("accelerate.data_loader")), default=0)
+    if skipped and position.samples:
+        warn(
+            f"{skipped} batches are skipped after a position that was loaded, which is after {position.samples} samples: "
+            "they are never read. Leave one of the two out, in Transformers by ignore_data_skip=True"
+        )
+    for name, epoch in _counts():
+        if epoch != position.epoch:
+            warn(
+                f"{name} is at epoch {epoch}, and its batches are those of epoch {position.epoch}: keep the state_dict() of "
+                "the EpochDataset in its checkpoints, and load it with them; or call set_epoch()"
+            )
+            return
+
+
+def _counts() -> Iterator[Tuple[str, int]]:
+    """Frameworks that are in a loop over epochs, and the epoch that each is at."""
+    for module in ("lightning.pytorch.loops.fit_loop", "pytorch_lightning.loops.fit_loop"):
+        for caller in _callers(module):
+            if isinstance(getattr(getattr(caller, "trainer", None), "current_epoch", None), int):
+                yield "Lightning", caller.trainer.current_epoch
+    for caller in _callers("transformers.trainer"):
+        epoch = getattr(getattr(caller, "state", None), "epoch", None)
+        if isinstance(epoch, (int, float)):
+            # A little less than a whole number is that number, rounded down on the way.
+            yield "Transformers' Trainer", int(epoch + 1e-6)
 
 
 def refuse_second_sharding(world_size: int, wrapper: Any = None) -> None:

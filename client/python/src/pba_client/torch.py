@@ -27,6 +27,7 @@ from ._batch import Batch
 from ._client import Client
 from ._errors import PbaError
 from ._loader import UNSCHEDULED, Loader, Position, check_epoch, warn
+from ._progress import NUMBER_MAX
 from ._ranks import rank_and_world_size
 from ._request import Policy
 from ._torch_loaders import Counted, Loop
@@ -156,10 +157,12 @@ class EpochDataset(IterableDataset):
         # Where the next loop begins, and whether that was loaded, and must not be lost.
         self._next = Position(0, 0)
         self._is_loaded = False
-        # The latest loop, until another position is chosen.
+        # The latest loop that had a batch, until another position is chosen.
         self._loop: Optional[Loop] = None
         # A loop that a DataLoader begins: its workers find it here. Those that persist are told of later ones.
         self._begun: Optional[Loop] = None
+        # The loop that is asked for its next batch just now.
+        self._counting: Optional[Loop] = None
         self._channel: Optional[torch.Tensor] = None
 
     @property
@@ -246,8 +249,8 @@ class EpochDataset(IterableDataset):
         info = get_worker_info()
         if info is not None:
             return self._read(self._begun_for_worker(), info.id, info.num_workers)
-        if self._begun is not None:
-            begun, self._begun = self._begun, None
+        begun, self._begun = self._begun or self._counting, None
+        if begun is not None:
             # Its DataLoader counts.
             return self._read(begun)
         loop = self._begin()
@@ -285,23 +288,32 @@ class EpochDataset(IterableDataset):
         """Begins a loop, in the process that loops."""
         loader = self._for_rank()
         _torch_loaders.refuse_second_sharding(loader.world_size)
-        position, last = self._upcoming(), self._loop
-        if last is not None and last.is_left and self._step:
-            warn(
-                f"a loop over epoch {last.position.epoch} was left after {last.taken} of {last.batches} batches, and this "
-                f"one reads epoch {position.epoch}: the rest of epoch {last.position.epoch} is not read. A state that was "
-                "taken in between goes on with that rest. set_epoch() chooses what the next loop reads"
-            )
+        position = self._upcoming()
+        if self._step:
+            _torch_loaders.warn_of_another_count(position)
         if len(loader) == 0:
             warn(f"rank {loader.rank} of {loader.world_size} has no batch: there are too few samples")
-        self._choose(Position(position.epoch + self._step, 0))
-        self._loop = Loop(position, loader.rank, loader.world_size, loader.batches_after(position.samples))
-        return self._loop
+        return Loop(position, loader.rank, loader.world_size, loader.batches_after(position.samples))
+
+    def _started(self, loop: Loop) -> None:
+        """A loop has its first batch, or its end: from now on it is the latest, and the next epoch follows it.
+
+        Whoever only makes an iterator, as frameworks do to look at it, has read nothing.
+        """
+        last = self._loop
+        if last is not None and last.is_left and self._step:
+            warn(
+                f"a loop over epoch {last.position.epoch} was left after {last.taken} of {last.batches} batches, and now "
+                f"epoch {loop.position.epoch} is read: the rest of epoch {last.position.epoch} is not. A state that was "
+                "taken in between goes on with that rest. set_epoch() chooses what the next loop reads"
+            )
+        self._choose(Position(loop.position.epoch + self._step, 0))
+        self._loop = loop
 
     def _failed(self, loop: Loop) -> None:
         """The next loop goes on where one ended with an error."""
+        loop.is_failed = True
         if self._loop is loop:
-            loop.is_failed = True
             self._next = self._where()
 
     def _begun_for_worker(self) -> Optional[Loop]:
@@ -335,7 +347,7 @@ class EpochDataset(IterableDataset):
     def __getstate__(self) -> Dict[str, Any]:
         # A copy goes on where this one is.
         position = self._next if self._loop is None else self._where()
-        return {**self.__dict__, "_next": position, "_loop": None}
+        return {**self.__dict__, "_next": position, "_loop": None, "_counting": None}
 
 
 def prefetch(
@@ -389,8 +401,8 @@ def prefetch(
 
 
 def _natural(name: str, value: Any) -> int:
-    if not isinstance(value, Integral) or isinstance(value, bool) or value < 0:
-        raise ValueError(f"{name} is {value!r}; expected an integer of 0 or more")
+    if not isinstance(value, Integral) or isinstance(value, bool) or not 0 <= value <= NUMBER_MAX:
+        raise ValueError(f"{name} is {value!r}; expected an integer of 0 to {NUMBER_MAX}")
     return int(value)
 
 
