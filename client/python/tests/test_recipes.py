@@ -263,3 +263,49 @@ for epoch in (3, 4):
         counted &= state["epoch"] * len(loader) * 1000 + state["samples"] == (epoch * len(loader) + taken) * 1000
 print(f"counted: {counted}, epochs: {epochs}")
 """
+
+
+def test_a_framework_that_is_elsewhere_is_told_of(data: Data, tmp_path: Path) -> None:
+    """Lightning, resumed without the state of the dataset."""
+    script = tmp_path / "forgotten.py"
+    script.write_text(FORGOTTEN)
+    run = subprocess.run(
+        [sys.executable, str(script), data.url, data.name, str(tmp_path)],
+        capture_output=True,
+        text=True,
+        timeout=RUN_SECONDS,
+    )
+    assert run.returncode == 0, run.stderr
+    assert run.stderr.count("Lightning is at epoch 1, and its batches are those of epoch 0") == 1, run.stderr
+
+
+FORGOTTEN = """
+import sys
+import lightning
+import torch
+from torch.utils.data import DataLoader
+from pba_client.torch import EpochDataset
+
+url, name, folder = sys.argv[1:]
+
+class Module(lightning.LightningModule):
+    def __init__(self):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(1))
+
+    def training_step(self, batch, _):
+        return self.weight * batch[0].float().mean()
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), 0.1)
+
+def fit(epochs, resume):
+    options = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
+    trainer = lightning.Trainer(max_epochs=epochs, default_root_dir=folder, enable_checkpointing=False, **options)
+    loader = DataLoader(EpochDataset(url, name, batch_size=5000), batch_size=None)
+    trainer.fit(Module(), loader, ckpt_path=resume)
+    trainer.save_checkpoint(folder + "/saved.ckpt")
+
+fit(1, None)
+fit(2, folder + "/saved.ckpt")
+"""
