@@ -1,7 +1,7 @@
 //! What can be wrong with a schedule or a policy, named with its value and place.
 
 use pba_types::limits::EPOCHS_MAX;
-use pba_types::{Digest, NameError, names_allowed};
+use pba_types::{Digest, NAME_SHOWN, NameError, names_allowed, shortened};
 
 use crate::op::{MAGNITUDE_MAX, Op, PROBABILITY_MAX};
 use crate::policy::space::{BIN_MAX, RAND_AUGMENT_OPS_MAX};
@@ -77,6 +77,23 @@ pub enum ScheduleError {
     /// A file that is not in a format we read.
     #[error("line {line}: {reason}")]
     Log { line: usize, reason: String },
+    /// A log of a whole population, without a word about whose lineage is meant.
+    #[error(
+        "the log holds the exploits of several trials, as pbt_global.txt does; say of which trial the lineage is \
+         wanted: its trials are {}",
+        listed(known)
+    )]
+    Population { known: Vec<String> },
+    /// A trial that a log does not hold, or two by one number.
+    #[error(
+        "there is no trial {:?} in the log; its trials are {}",
+        shortened(name, NAME_SHOWN),
+        listed(known)
+    )]
+    UnknownTrial { name: String, known: Vec<String> },
+    /// A schedule that another program's terms cannot say.
+    #[error("cannot be written as {format}: {reason}")]
+    NotExpressible { format: &'static str, reason: String },
     /// A schedule that is not the one that its document says it is.
     #[error(
         "the document says that its digest is {said}, and it is {found}: it was damaged, or edited; \
@@ -86,4 +103,16 @@ pub enum ScheduleError {
     /// JSON that is not a schedule.
     #[error("not a {format} document: {reason}")]
     Json { format: &'static str, reason: String },
+}
+
+/// Most trials that a message lists.
+const TRIALS_SHOWN: usize = 32;
+
+/// The first of some names, and how many more there are.
+fn listed(names: &[String]) -> String {
+    let shown: Vec<_> = names.iter().take(TRIALS_SHOWN).map(|name| shortened(name, NAME_SHOWN)).collect();
+    match names.len().saturating_sub(TRIALS_SHOWN) {
+        0 => shown.join(", "),
+        more => format!("{} and {more} more", shown.join(", ")),
+    }
 }

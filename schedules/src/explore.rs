@@ -90,6 +90,21 @@ mod tests {
         }
     }
 
+    /// What is explored at an address, for ever: other programs that explore so are compared with it
+    /// (`client/python/tests/test_tune.py`).
+    #[test]
+    fn explored_levels_are_pinned() {
+        let start: Vec<u8> = (0..60).map(|i| if i % 2 == 0 { i / 2 % 11 } else { i / 2 % 10 }).collect();
+        let policy = Policy::from_hyperparameters(&Op::PAPER, &start).unwrap();
+        let mut rng = Address { seed: 1 << 40 | 7, purpose: Purpose::Search, epoch: 3, item: 5 }.stream();
+        let child = explore(&policy, 0.2, &mut rng);
+        let expected = [
+            0, 0, 6, 2, 4, 0, 8, 3, 4, 5, 8, 2, 1, 6, 9, 7, 9, 9, 9, 0, 3, 0, 0, 3, 0, 1, 3, 0, 5, 1, //
+            5, 7, 5, 8, 8, 7, 10, 2, 7, 9, 10, 0, 10, 1, 0, 1, 0, 8, 1, 4, 3, 3, 8, 8, 2, 7, 6, 7, 9, 8,
+        ];
+        assert_eq!(child.hyperparameters(), expected);
+    }
+
     /// The same three words for every level.
     struct Words([u32; 3], usize);
 

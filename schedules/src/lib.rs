@@ -17,6 +17,7 @@
 //! # Ok::<(), pba_schedules::ScheduleError>(())
 //! ```
 
+mod diff;
 mod error;
 mod explore;
 pub mod formats;
@@ -27,6 +28,7 @@ mod provenance;
 mod random;
 mod schedule;
 
+pub use diff::{Change, Difference, DifferentEpochs, Levels, diff};
 pub use error::ScheduleError;
 pub use explore::explore;
 pub use op::{MAGNITUDE_MAX, Op, OpOdds, PROBABILITY_MAX};

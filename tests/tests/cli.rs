@@ -102,7 +102,7 @@ fn an_export_is_imported_as_the_same() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("mine.json").display().to_string();
     server.pba(&["schedule", "export", "svhn-pba", "--out", &file]).ok();
-    let read = formats::read(&std::fs::read_to_string(&file).unwrap(), None, None).unwrap();
+    let read = formats::read(&std::fs::read_to_string(&file).unwrap(), None, None, None).unwrap();
     assert_eq!(read, library::svhn_pba());
     server.pba(&["schedule", "import", &file, "--name", "mine"]).ok();
     server.pba(&["schedule", "import", &file, "--name", "cifar10-pba"]).refused(1, &["409", "cifar10-pba"]);

@@ -5,13 +5,15 @@ use pba_types::limits::EPOCHS_MAX;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::query::{integer, optional};
+use crate::query::{integer, optional, text};
 
 crate::query! {
     /// The parameters of `PUT /v1/schedules/{schedule}`.
     pub struct PutSchedule {
         /// Epochs of the search, only if the format does not state them
         epochs: Option<u32> = None, optional(integer(1..=EPOCHS_MAX));
+        /// Trial whose lineage is wanted, only of the log of a whole population: its tag, its number or its id
+        trial: Option<String> = None, optional(text());
     }
 }
 

@@ -1,19 +1,34 @@
 //! File formats of schedules, one module each.
+//!
+//! Read are [`json`], which is ours, and the logs of population based training: a lineage ([`reference`]), or all exploits
+//! of a population ([`population`]). Written are [`json`], and for other programs [`ray_tune`], [`csv`] and
+//! [`torchvision`].
 
+pub mod csv;
+mod exploits;
 pub mod json;
+pub mod population;
+pub mod ray_tune;
 pub mod reference;
+pub mod torchvision;
 
 use crate::error::ScheduleError;
 use crate::schedule::Schedule;
 
-/// Reads a schedule in whichever format it is: our JSON, or a lineage log.
+/// Reads a schedule in whichever format it is: our JSON, a lineage log, or the log of a population.
 ///
 /// `name` replaces the name in the file, and is needed where the format has none. `epochs` is
-/// the length of the search, needed where the format does not say it (lineage logs).
+/// the length of the search, needed where the format does not say it (logs). `trial` is the trial whose
+/// lineage is wanted of the log of a population; with it a log is read as one.
 ///
 /// # Errors
 /// When the text is in neither format, or holds a wrong schedule.
-pub fn read(text: &str, name: Option<&str>, epochs: Option<u32>) -> Result<Schedule, ScheduleError> {
+pub fn read(
+    text: &str,
+    name: Option<&str>,
+    epochs: Option<u32>,
+    trial: Option<&str>,
+) -> Result<Schedule, ScheduleError> {
     if is_document(text) {
         let schedule = json::read(text)?;
         return match name {
@@ -27,10 +42,13 @@ pub fn read(text: &str, name: Option<&str>, epochs: Option<u32>) -> Result<Sched
         reason: "neither a pba-schedule document, nor a lineage log with the search's epochs given beside it"
             .to_owned(),
     })?;
-    reference::read(text, name, epochs)
+    match trial {
+        Some(trial) => population::read(text, trial, name, epochs),
+        None => reference::read(text, name, epochs),
+    }
 }
 
-/// Whether a text is read as our JSON, and not as a lineage log.
+/// Whether a text is read as our JSON, and not as a log.
 pub fn is_document(text: &str) -> bool {
     text.trim_start().starts_with('{')
 }
@@ -45,18 +63,30 @@ mod tests {
     #[test]
     fn a_document_has_a_name_that_another_may_replace() {
         let text = format!("\n  {}", json::write(&svhn_pba()));
-        assert_eq!(read(&text, None, None), Ok(svhn_pba()));
-        assert_eq!(read(&text, Some("mine"), Some(7)), svhn_pba().renamed("mine"), "its epochs are its own");
-        assert!(matches!(read(&text, Some("a/b"), None), Err(ScheduleError::Name(_))));
+        assert_eq!(read(&text, None, None, None), Ok(svhn_pba()));
+        assert_eq!(
+            read(&text, Some("mine"), Some(7), None),
+            svhn_pba().renamed("mine"),
+            "its epochs are its own"
+        );
+        assert!(matches!(read(&text, Some("a/b"), None, None), Err(ScheduleError::Name(_))));
     }
 
     #[test]
     fn a_log_needs_its_epochs() {
         for (name, expected) in [(None, "unnamed"), (Some("mine"), "mine")] {
-            let schedule = read(LOG, name, Some(160)).unwrap();
+            let schedule = read(LOG, name, Some(160), None).unwrap();
             assert_eq!((schedule.name(), schedule.digest()), (expected, svhn_pba().digest()));
         }
-        let error = read(LOG, None, None).unwrap_err().to_string();
+        let error = read(LOG, None, None, None).unwrap_err().to_string();
         assert!(error.contains("neither a pba-schedule document, nor a lineage log"), "{error}");
+    }
+
+    #[test]
+    fn a_trial_makes_a_log_that_of_a_population() {
+        let trial = LOG.lines().last().unwrap().split('\'').nth(1).unwrap();
+        let schedule = read(LOG, None, Some(160), Some(trial)).unwrap();
+        assert_eq!(schedule.digest(), svhn_pba().digest());
+        assert!(matches!(read(LOG, None, Some(160), Some("x")), Err(ScheduleError::UnknownTrial { .. })));
     }
 }

@@ -1,34 +1,10 @@
-//! Lineage logs, as Ray Tune's population based training writes them and the reference ships.
-//!
-//! One line per exploit:
-//! `[target_tag, clone_tag, target_iteration, clone_iteration, clone_config, new_config]`.
-//! The reference's two files are Python literals (single quotes) with bare lists of 60 integers
-//! as configurations; Ray Tune writes JSON with objects whose key `hp_policy` holds that list.
-//! Both are read.
-
-use std::fmt;
-
-use serde::de::{Deserialize, Deserializer, SeqAccess, Visitor};
-use serde_json::value::RawValue;
+//! Lineage logs, as Ray Tune's population based training writes them for each trial (`pbt_policy_*.txt`) and the
+//! reference ships: the exploits that lead to one member.
 
 use crate::error::ScheduleError;
-use crate::op::Op;
-use crate::policy::Policy;
-use crate::provenance::Provenance;
-use crate::schedule::{Schedule, Segment};
-
-/// Entries of a line.
-const ENTRIES: usize = 6;
-
-struct Exploit {
-    line: usize,
-    target: String,
-    clone: String,
-    /// Epochs the cloned member had trained, over which the policy before held.
-    epoch: u32,
-    before: Policy,
-    after: Policy,
-}
+use crate::formats::exploits::{self, Exploit, exploits};
+use crate::formats::population::trials_of;
+use crate::schedule::Schedule;
 
 /// Turns the lineage of a search of `epochs` epochs into a schedule.
 ///
@@ -39,36 +15,23 @@ struct Exploit {
 ///
 /// # Errors
 /// When a line is not an exploit, the epochs do not increase along the lineage, or they pass the
-/// search's end.
+/// search's end; and when the log holds the exploits of a whole population, of which it does not say whose lineage is
+/// meant.
 pub fn read(text: &str, name: &str, epochs: u32) -> Result<Schedule, ScheduleError> {
-    let lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
-    let exploits =
-        lines.map(|(index, line)| exploit(index + 1, line)).collect::<Result<Vec<_>, ScheduleError>>()?;
-    let lineage = lineage(&exploits);
-    let first = lineage
-        .first()
-        .ok_or_else(|| ScheduleError::Log { line: 1, reason: "the log holds no exploit".to_owned() })?;
-
-    let mut segments = Vec::new();
-    let mut start = 0;
-    let mut policy = &first.before;
-    for exploit in &lineage {
-        if exploit.epoch < start || exploit.epoch >= epochs {
-            return Err(ScheduleError::Log {
-                line: exploit.line,
-                reason: format!(
-                    "exploit at epoch {}; along the lineage epochs increase, here from {start}, and stay below {epochs}",
-                    exploit.epoch
-                ),
-            });
-        }
-        if exploit.epoch > start {
-            segments.push(Segment { epochs: exploit.epoch - start, policy: policy.clone() });
-        }
-        (start, policy) = (exploit.epoch, &exploit.after);
+    let exploits = exploits(text)?;
+    if is_of_a_population(&exploits) {
+        return Err(ScheduleError::Population { known: trials_of(&exploits) });
     }
-    segments.push(Segment { epochs: epochs - start, policy: policy.clone() });
-    Schedule::new(name, segments, Provenance::default())
+    let lineage = lineage(&exploits);
+    let first = &lineage.first().expect("the last exploit is there").before;
+    exploits::schedule(first, &lineage, name, epochs)
+}
+
+/// Whether a log is no lineage. A member's log is that of the member it copied and its own exploit; where
+/// that one had none, its own earlier exploits stay before it. So a line that does not lead to the next is of the same
+/// member.
+fn is_of_a_population(exploits: &[Exploit]) -> bool {
+    exploits.windows(2).any(|pair| pair[0].target != pair[1].clone && pair[0].target != pair[1].target)
 }
 
 /// The exploits that lead to the last one, oldest first.
@@ -84,125 +47,34 @@ fn lineage(exploits: &[Exploit]) -> Vec<&Exploit> {
     lineage
 }
 
-fn exploit(line: usize, text: &str) -> Result<Exploit, ScheduleError> {
-    let wrong = |reason: String| ScheduleError::Log { line, reason };
-    // The reference's literals hold no quote inside a string, so this is all that differs.
-    let json = text.replace('\'', "\"");
-    let entries: Entries<'_> =
-        serde_json::from_str(&json).map_err(|error| wrong(format!("not a list: {error}")))?;
-    let [target, clone, _, epoch, before, after] = &entries.first[..] else {
-        return Err(wrong(format!("a list of {} entries; an exploit has 6", entries.count)));
-    };
-    let epoch = serde_json::from_str::<f64>(epoch.get())
-        .ok()
-        .filter(|epoch| epoch.fract() == 0.0 && (0.0..=f64::from(u32::MAX)).contains(epoch))
-        .ok_or_else(|| wrong(format!("clone iteration {epoch} is not a count of epochs")))?;
-    let policy = |config: &RawValue| -> Result<Policy, ScheduleError> {
-        let text = config.get();
-        let levels = match text.starts_with('{') {
-            true => serde_json::from_str(text).map(|Config { hp_policy }| hp_policy),
-            false => serde_json::from_str(text),
-        };
-        let levels: Vec<u8> =
-            levels.map_err(|error| wrong(format!("a configuration is not a list of levels: {error}")))?;
-        Policy::from_hyperparameters(&Op::PAPER, &levels).map_err(|error| wrong(error.to_string()))
-    };
-    Ok(Exploit {
-        line,
-        target: tag(target),
-        clone: tag(clone),
-        epoch: epoch as u32,
-        before: policy(before)?,
-        after: policy(after)?,
-    })
-}
-
-/// A configuration of Ray Tune; its other fields are not the schedule's.
-#[derive(serde::Deserialize)]
-struct Config {
-    hp_policy: Vec<u8>,
-}
-
-/// What a line lists, as text: values that were read would take many times as much memory.
-struct Entries<'a> {
-    /// All entries if they are as many as an exploit has, and otherwise none.
-    first: Vec<&'a RawValue>,
-    count: usize,
-}
-
-impl<'de: 'a, 'a> Deserialize<'de> for Entries<'a> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Entries<'a>, D::Error> {
-        struct Reader;
-
-        impl<'de> Visitor<'de> for Reader {
-            type Value = Entries<'de>;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a list")
-            }
-
-            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Entries<'de>, A::Error> {
-                let mut entries = Entries { first: Vec::new(), count: 0 };
-                while let Some(entry) = list.next_element()? {
-                    entries.count += 1;
-                    match entries.count {
-                        ..=ENTRIES => entries.first.push(entry),
-                        _ => entries.first.clear(),
-                    }
-                }
-                Ok(entries)
-            }
-        }
-        deserializer.deserialize_seq(Reader)
-    }
-}
-
-/// Tags are strings in some logs and numbers in others.
-fn tag(value: &RawValue) -> String {
-    serde_json::from_str(value.get()).unwrap_or_else(|_| value.get().to_owned())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::formats::exploits::tests::{levels, line, outline};
 
-    /// A log line with policies that can be told apart by their first level.
-    fn line(target: &str, clone: &str, epoch: u32, before: u8, after: u8) -> String {
-        let config = |first: u8| {
-            let mut levels = vec![0; 60];
-            levels[0] = first;
-            format!("{levels:?}")
-        };
-        format!("['{target}', '{clone}', {epoch}, {epoch}, {}, {}]\n", config(before), config(after))
-    }
-
-    fn segments(log: &str, epochs: u32) -> Vec<(u32, u8)> {
-        let schedule = read(log, "log", epochs).unwrap();
-        schedule.segments().iter().map(|s| (s.epochs, s.policy.slots()[0].probability)).collect()
+    #[track_caller]
+    fn check(log: &str, epochs: u32, expected: &[(u32, u8)]) {
+        assert_eq!(outline(&read(log, "log", epochs).unwrap()), expected);
     }
 
     #[test]
     fn a_lineage_is_followed_backwards() {
-        // 5 <- 6 does not lead to the end: 1 cloned 2, and 2's own line comes after it.
-        let log = line("5", "6", 1, 9, 9) + &line("2", "7", 2, 1, 2) + &line("1", "2", 5, 2, 3);
-        assert_eq!(segments(&log, 8), [(2, 1), (3, 2), (3, 3)]);
+        // 2 <- 6 does not lead to the end: 2 copied 7 later, which had copied none.
+        let log = line("2", "6", 1, 9, 9) + &line("2", "7", 2, 1, 2) + &line("1", "2", 5, 2, 3);
+        check(&log, 8, &[(2, 1), (3, 2), (3, 3)]);
     }
 
     #[test]
     fn two_exploits_at_one_epoch_leave_no_empty_segment() {
         let log = line("2", "7", 3, 1, 2) + &line("1", "2", 3, 2, 3);
-        assert_eq!(segments(&log, 4), [(3, 1), (1, 3)]);
+        check(&log, 4, &[(3, 1), (1, 3)]);
     }
 
     #[test]
     fn ray_tune_objects_and_number_tags_are_read() {
-        let config = |first: u8| {
-            let mut levels = vec![0; 60];
-            levels[0] = first;
-            format!("{{\"lr\": 0.1, \"hp_policy\": {levels:?}}}")
-        };
+        let config = |first: u8| format!("{{\"lr\": 0.1, \"hp_policy\": {:?}}}", levels(first));
         let log = format!("[1, 2, 3, 3, {}, {}]", config(1), config(2));
-        assert_eq!(segments(&log, 4), [(3, 1), (1, 2)]);
+        check(&log, 4, &[(3, 1), (1, 2)]);
     }
 
     #[track_caller]
@@ -219,9 +91,18 @@ mod tests {
         refuse(&line("2", "7", 8, 1, 2), "exploit at epoch 8");
         for epoch in ["-1", "2.5", "4294967296", "\"3\""] {
             let log = line("2", "7", 3, 1, 2).replacen(", 3, 3, ", &format!(", 3, {epoch}, "), 1);
+            let log = log.replace('\'', "\"");
             refuse(&log, &format!("line 1: clone iteration {epoch} is not a count of epochs"));
         }
         refuse(&(line("2", "7", 5, 1, 2) + &line("1", "2", 4, 2, 3)), "line 2: exploit at epoch 4");
         refuse(&line("2", "7", 2, 11, 2), "probability 11");
+    }
+
+    /// The last line of `pbt_global.txt` is one of its trials only, and not the best.
+    #[test]
+    fn the_log_of_a_population_is_no_lineage() {
+        let log = line("5", "6", 1, 9, 9) + &line("2", "7", 2, 1, 2) + &line("1", "2", 5, 2, 3);
+        refuse(&log, "the log holds the exploits of several trials, as pbt_global.txt does");
+        refuse(&log, "its trials are 5, 6, 2, 7, 1");
     }
 }

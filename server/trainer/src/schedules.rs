@@ -28,7 +28,7 @@ pub(crate) fn named(name: &str, dir: Option<&Path>) -> anyhow::Result<Arc<Schedu
     let path = saved.unwrap_or_else(|| name.into());
     let cannot = || format!("cannot read the schedule {}", path.display());
     let text = pba_files::read_text(&path, BYTES_MAX).with_context(cannot)?;
-    let schedule = formats::read(&text, None, None).with_context(cannot)?;
+    let schedule = formats::read(&text, None, None, None).with_context(cannot)?;
     if let Some(digest) = dir.and_then(|dir| digest_in(dir, name).transpose()).transpose()? {
         let found = schedule.digest().to_string();
         ensure!(

@@ -51,7 +51,7 @@ const BYTES_MAX: usize = 16 << 10;
 
 fn check(bytes: &[u8]) {
     let Ok(text) = std::str::from_utf8(bytes) else { return };
-    if let Ok(schedule) = formats::read(text, None, None) {
+    if let Ok(schedule) = formats::read(text, None, None, None) {
         round_trip(&schedule);
         let mut dice = dice(bytes);
         let kept = json::write_with_digest(&schedule);
@@ -64,7 +64,7 @@ fn check(bytes: &[u8]) {
             }
         }
     }
-    if let Ok(renamed) = formats::read(text, Some("mine"), Some(7)) {
+    if let Ok(renamed) = formats::read(text, Some("mine"), Some(7), None) {
         assert_eq!(renamed.name(), "mine");
         round_trip(&renamed);
     }

@@ -5,9 +5,11 @@ pub mod bar;
 mod compare;
 mod dataset;
 mod demo;
+mod difference;
 mod environment;
 mod evaluate;
 mod file;
+mod import;
 mod jobs;
 mod output;
 mod query;
@@ -47,7 +49,7 @@ enum Command {
     Stream(stream::Args),
     /// Try everything at once: run a server and stream one epoch of the built-in dataset
     Demo(Box<demo::Args>),
-    /// List, show, import, export, plot and remove schedules
+    /// List, show, import, export, compare, plot and remove schedules
     Schedule(schedule::Args),
     /// List, show and preview datasets
     Dataset(dataset::Args),

@@ -1,19 +1,25 @@
 //! `pba schedule`: the registry of a server.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use clap::Subcommand;
 use pba_client::{Client, ClientError};
-use pba_schedules::{Schedule, formats, library};
+use pba_schedules::{Schedule, ScheduleError, formats, library};
 use pba_wire::schedules::{ScheduleList, ScheduleSummary};
 use reqwest::Method;
 use serde_json::json;
 
 use crate::catalog::stored::summary;
 use crate::cli::remote::Remote;
-use crate::cli::{file, output};
+use crate::cli::{difference, file, import, output};
 use crate::draw;
+use crate::log::last_words;
+
+/// Exit code of `diff` where there is a difference, as that of the program of the same name.
+const DIFFERENT: i32 = 1;
+/// Exit code of `diff` where it cannot tell.
+const TROUBLE: i32 = 2;
 
 /// Arguments of `pba schedule`.
 #[derive(Debug, clap::Args)]
@@ -33,9 +39,12 @@ enum Command {
         /// Name or digest
         name: String,
     },
-    /// Import a schedule from a file: pba-schedule JSON, or a lineage log
+    /// Import a schedule from a file: pba-schedule JSON, or a log of population based training
+    ///
+    /// Logs are those of Ray Tune: pbt_policy_*.txt is the lineage of one trial, pbt_global.txt has the exploits of all, of
+    /// which --trial names one.
     Import {
-        /// File to read
+        /// File to read, or Tune's folder of an experiment, for its pbt_global.txt
         file: PathBuf,
         /// Name of the schedule; required for logs
         #[arg(long)]
@@ -43,14 +52,30 @@ enum Command {
         /// Epochs of the search; required for logs
         #[arg(long)]
         epochs: Option<u32>,
+        /// Trial whose lineage is the schedule; required for pbt_global.txt: its tag, number or id, such as a1b2c_00003
+        #[arg(long)]
+        trial: Option<String>,
     },
-    /// Export a schedule as pba-schedule JSON
+    /// Export a schedule
     Export {
         /// Name or digest
         name: String,
+        /// In whose terms
+        #[arg(long = "as", value_enum, default_value_t)]
+        form: Form,
         /// File to write [default: standard output]
         #[arg(long, value_name = "FILE")]
         out: Option<PathBuf>,
+    },
+    /// Say what differs between two schedules, in which epochs
+    ///
+    /// Exits with 0 if they are the same but for their names and provenance, with 1 if not, and with 2 if that cannot be
+    /// told.
+    Diff {
+        /// Name or digest; a file of pba-schedule JSON if it ends in .json or has a / in it
+        a: String,
+        /// The other one
+        b: String,
     },
     /// Plot a schedule as SVG
     Plot {
@@ -65,6 +90,31 @@ enum Command {
         /// Name
         name: String,
     },
+}
+
+/// In whose terms a schedule is written.
+#[derive(Clone, Copy, Debug, Default, clap::ValueEnum)]
+enum Form {
+    /// pba-schedule JSON, which `import` reads
+    #[default]
+    Json,
+    /// A policy log for Ray Tune's PopulationBasedTrainingReplay
+    RayTune,
+    /// A table: a row for each slot of each segment
+    Csv,
+    /// The transform of torchvision that does the same, for the policies that it has
+    Torchvision,
+}
+
+impl Form {
+    fn write(self, schedule: &Schedule) -> Result<String, ScheduleError> {
+        match self {
+            Form::Json => Ok(formats::json::write_with_digest(schedule)),
+            Form::RayTune => formats::ray_tune::write(schedule),
+            Form::Csv => formats::csv::write(schedule),
+            Form::Torchvision => formats::torchvision::write(schedule),
+        }
+    }
 }
 
 /// Does what the subcommand says.
@@ -87,29 +137,13 @@ pub(crate) async fn run(Args { remote, command }: Args) -> anyhow::Result<()> {
                 false => print_schedule(&schedule),
             }
         }
-        Command::Import { file, name, epochs } => {
+        Command::Import { file, name, epochs, trial } => {
             if let Some(name) = &name {
                 pba_types::check_name(name).map_err(|_| {
                     anyhow::anyhow!("--name {name:?}: allowed are {}", pba_types::names_allowed())
                 })?;
             }
-            let text = file::read(&file)?;
-            // Read here too, so that mistakes are reported without a server and the name is known.
-            let schedule = formats::read(&text, name.as_deref(), epochs)
-                .with_context(|| format!("{} is not a schedule", file.display()))?;
-            let is_log = formats::json::read(&text).is_err();
-            anyhow::ensure!(
-                name.is_some() || !is_log,
-                "{} is a log, which contains no name; set one with --name",
-                file.display()
-            );
-            anyhow::ensure!(
-                epochs.is_none() || is_log,
-                "{} already states the epochs of its search, {}; --epochs is for logs, and a schedule is \
-                 stretched by the `epochs` of a stream",
-                file.display(),
-                schedule.epochs()
-            );
+            let schedule = import::read(&file, name.as_deref(), epochs, trial.as_deref())?;
             let path = format!("/v1/schedules/{}", schedule.name());
             let body =
                 client.request(Method::PUT, &path, Some(formats::json::write(&schedule).into())).await?;
@@ -118,9 +152,19 @@ pub(crate) async fn run(Args { remote, command }: Args) -> anyhow::Result<()> {
             let text = format!("{name}: {epochs} epochs, {segments} segments, digest {digest}");
             remote.print(remote.document(&body)?, text);
         }
-        Command::Export { name, out } => {
-            write(&remote, out, formats::json::write_with_digest(&fetch(&client, &remote, &name).await?))?;
+        Command::Export { name, form, out } => {
+            let schedule = fetch(&client, &remote, &name).await?;
+            let text = form.write(&schedule).with_context(|| format!("the schedule {name:?}"))?;
+            write(&remote, out, text)?;
         }
+        Command::Diff { a, b } => match diff(&client, &remote, [&a, &b]).await {
+            Ok(true) => {}
+            Ok(false) => std::process::exit(DIFFERENT),
+            Err(error) => {
+                last_words(format_args!("{error:#}"));
+                std::process::exit(TROUBLE);
+            }
+        },
         Command::Plot { name, out } => {
             write(&remote, out, draw::schedule::draw(&fetch(&client, &remote, &name).await?))?;
         }
@@ -131,6 +175,24 @@ pub(crate) async fn run(Args { remote, command }: Args) -> anyhow::Result<()> {
         }
     }
     Ok(())
+}
+
+/// Prints what differs between two schedules; whether nothing does.
+async fn diff(client: &Client, remote: &Remote, both: [&str; 2]) -> anyhow::Result<bool> {
+    let mut schedules = Vec::new();
+    for which in both {
+        schedules.push(match which.ends_with(".json") || which.contains('/') {
+            true => import::document(Path::new(which))?,
+            false => fetch(client, remote, which).await?,
+        });
+    }
+    let [a, b] = &schedules[..] else { unreachable!("there are two") };
+    let found = pba_schedules::diff(a, b);
+    match remote.json {
+        true => output::json(&difference::document(both, [a, b], &found)),
+        false => difference::print(both, [a, b], &found),
+    }
+    Ok(found.is_empty())
 }
 
 /// A name that is safe in a path: the names of schedules and policies and digests are.

@@ -6,7 +6,7 @@ use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use pba_schedules::{Schedule, formats};
+use pba_schedules::{Schedule, ScheduleError, formats};
 use pba_types::{NAME_SHOWN, check_name, names_allowed, shortened};
 use pba_wire::schedules::{PutSchedule, ScheduleList, ScheduleSummary};
 
@@ -47,7 +47,8 @@ pub(super) fn document(schedule: &Schedule) -> impl IntoResponse + use<> {
     (headers, formats::json::write_with_digest(schedule))
 }
 
-/// Adds a schedule in any supported format: `pba-schedule/1` or `/2`, or a lineage log.
+/// Adds a schedule in any supported format: `pba-schedule/1` or `/2`, a lineage log, or with `trial` the log of a
+/// population.
 #[utoipa::path(
     put,
     path = "/v1/schedules/{schedule}",
@@ -63,26 +64,26 @@ pub(super) fn document(schedule: &Schedule) -> impl IntoResponse + use<> {
 pub(crate) async fn put(
     State(app): State<Arc<App>>,
     Path(name): Path<String>,
-    Query(PutSchedule { epochs }): Query<PutSchedule>,
+    Query(query): Query<PutSchedule>,
     Body(body): Body,
 ) -> Result<(StatusCode, Json<ScheduleSummary>), Error> {
     check_name(&name).map_err(|_| {
         let shown = shortened(&name, NAME_SHOWN);
         Error::parameter("schedule", &name, format!("{shown:?} is not a schedule name"), names_allowed())
     })?;
-    change(app, move |app| add(app, &name, epochs, &body)).await
+    change(app, move |app| add(app, &name, &query, &body)).await
 }
 
 /// Memory that a document takes at most while it is read, in bytes for each of its bytes but white space: `"",` in
 /// a list of texts becomes 24 bytes, of which a list that grows has twice as many.
 const DOCUMENT_TIMES: usize = 16;
-/// The same of a lineage log, for all of its bytes: a line as it is read, and the policies of all lines.
+/// The same of a log, for all of its bytes: a line as it is read, and the policies of all lines.
 const LOG_TIMES: usize = 4;
 
 fn add(
     app: &App,
     name: &str,
-    epochs: Option<u32>,
+    PutSchedule { epochs, trial }: &PutSchedule,
     body: &[u8],
 ) -> Result<(StatusCode, Json<ScheduleSummary>), Error> {
     let text = std::str::from_utf8(body)
@@ -94,13 +95,23 @@ fn add(
     };
     let memory = app.engine.memory_for_answer(read_bytes as u64)?;
     if text.trim().is_empty() {
-        return Err(Error::body("the body is empty; expected a pba-schedule document or a lineage log"));
+        return Err(Error::body("the body is empty; expected a pba-schedule document or a log"));
     }
-    let schedule = formats::read(text, Some(name), epochs).map_err(Error::body)?;
+    let schedule =
+        formats::read(text, Some(name), *epochs, trial.as_deref()).map_err(|error| match &error {
+            ScheduleError::UnknownTrial { name, .. } => {
+                Error::parameter("trial", name, &error, "a trial of the log")
+            }
+            _ => Error::body(error),
+        })?;
     drop(memory);
     if let Some(epochs) = epochs.filter(|_| is_document) {
         let reason = "the document already states the epochs of its search";
         return Err(Error::parameter("epochs", epochs, reason, "epochs only for a lineage log"));
+    }
+    if let Some(trial) = trial.as_deref().filter(|_| is_document) {
+        let reason = "the document is one schedule, and not the log of a population";
+        return Err(Error::parameter("trial", trial, reason, "trial only for the log of a population"));
     }
     let summary = summary(&schedule);
     let status = match app.registry.add(schedule, || app.jobs.promise(name))? {
