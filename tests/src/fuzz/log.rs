@@ -1,12 +1,13 @@
-//! Lineage logs of the reference and of Ray Tune, and policies as lists of numbers: what is imported has the
-//! epochs that were asked for, ends with the policy of the last line, and is written and read as the same.
+//! Logs of the reference and of Ray Tune, of one lineage and of a population, and policies in all forms: what is
+//! imported has the epochs that were asked for, ends with the policy of the last line of its trial, and is written and read
+//! as the same, also by way of a log for Ray's replay.
 //!
 //! An input is the number of epochs in two bytes, then the text.
 
 use std::collections::HashMap;
 
-use pba_schedules::formats::reference;
-use pba_schedules::{Pairs, Policy};
+use pba_schedules::formats::{population, ray_tune, reference};
+use pba_schedules::{Op, Pairs, Policy, Schedule};
 use pba_types::limits::EPOCHS_MAX;
 use serde_json::value::RawValue;
 
@@ -23,6 +24,10 @@ pub(super) const TARGET: Target = Target {
         b"', '",
         b"hp_policy",
         b"\"hp_policy\": [",
+        b"\"policy\": {",
+        b"{\"train_loop_config\": ",
+        b"\"Rotate\": [1, 2, 3, 4]",
+        b"_00002",
         b"1, 2, ",
         b"]\n[",
         b"{\"lr\": 0.1, ",
@@ -32,7 +37,7 @@ pub(super) const TARGET: Target = Target {
         b"3.0",
         b"null",
     ],
-    bytes_max: 4096,
+    bytes_max: 8192,
     mutations: 1500,
 };
 
@@ -40,24 +45,79 @@ fn check(bytes: &[u8]) {
     let Some((epochs, text)) = bytes.split_first_chunk::<2>() else { return };
     let epochs = u32::from(u16::from_le_bytes(*epochs)).min(EPOCHS_MAX);
     let Ok(text) = std::str::from_utf8(text) else { return };
+    let lines: Vec<&str> = text.lines().filter(|line| !line.trim().is_empty()).collect();
     if let Ok(schedule) = reference::read(text, "log", epochs) {
-        round_trip(&schedule);
-        assert_eq!((schedule.epochs(), schedule.name()), (epochs, "log"));
-        let last = text.lines().rfind(|line| !line.trim().is_empty()).expect("it has an exploit");
-        // What is passed over may be a number that no `f64` holds, so it stays text.
-        let entries: Vec<Box<RawValue>> =
-            serde_json::from_str(&last.replace('\'', "\"")).expect("it was read");
-        let mut after = &entries[5];
-        let configuration: HashMap<String, Box<RawValue>>;
-        if after.get().starts_with('{') {
-            configuration = serde_json::from_str(after.get()).expect("it was read");
-            after = &configuration["hp_policy"];
-        }
-        let levels: Vec<u8> = serde_json::from_str(after.get()).expect("it was read");
-        let levels: Vec<String> = levels.iter().map(u8::to_string).collect();
-        let policy = Policy::Pairs(Pairs::from_csv(&levels.join(",")).expect("it was read"));
-        assert_eq!(*schedule.at_search_epoch(epochs - 1), policy, "the last policy holds to the end");
+        check_schedule(&schedule, epochs, lines.last().expect("it has an exploit"));
     }
+    // Every trial that copied another, by its tag, as many as there are in a log of this length.
+    for line in &lines {
+        let Some([target, ..]) = entries(line) else { return };
+        let target = tag(&target);
+        let Ok(schedule) = population::read(text, &target, "log", epochs) else { continue };
+        let is_its = |line: &&&str| entries(line).is_some_and(|[first, ..]| tag(&first) == target);
+        check_schedule(
+            &schedule,
+            epochs,
+            lines.iter().rfind(is_its).expect("the trial was read from a line"),
+        );
+    }
+    // By number or id the same trial is found, or none.
+    for trial in ["2", "a1b2c_00002"] {
+        if let Ok(schedule) = population::read(text, trial, "log", epochs) {
+            round_trip(&schedule);
+        }
+    }
+}
+
+fn check_schedule(schedule: &Schedule, epochs: u32, last: &str) {
+    round_trip(schedule);
+    assert_eq!((schedule.epochs(), schedule.name()), (epochs, "log"));
+    let [.., after] = entries(last).expect("it was read");
+    let policy = Policy::Pairs(Pairs::from_csv(&levels(&after).join(",")).expect("it was read"));
+    assert_eq!(*schedule.at_search_epoch(epochs - 1), policy, "the last policy holds to the end");
+    let log = ray_tune::write(schedule).expect("60 integers are what logs have");
+    let again = reference::read(&log, "log", epochs).expect("it is a log");
+    assert_eq!(again.digest(), schedule.digest(), "{log}");
+}
+
+/// What a line lists. What is passed over may be a number that no `f64` holds, so it stays text.
+fn entries(line: &str) -> Option<[Box<RawValue>; 6]> {
+    let is_python = !line.contains('"');
+    let json = if is_python { line.replace('\'', "\"") } else { line.to_owned() };
+    serde_json::from_str(&json).ok()
+}
+
+fn tag(entry: &RawValue) -> String {
+    serde_json::from_str(entry.get()).unwrap_or_else(|_| entry.get().to_owned())
+}
+
+/// The 60 integers of a configuration that was read.
+fn levels(config: &RawValue) -> Vec<String> {
+    let object = |value: &RawValue| -> HashMap<String, Box<RawValue>> {
+        serde_json::from_str(value.get()).expect("it was read")
+    };
+    let mut policy = config.to_owned();
+    if policy.get().starts_with('{') {
+        let mut keys = object(&policy);
+        if !["hp_policy", "policy"].iter().any(|key| keys.contains_key(*key)) {
+            keys = object(&keys["train_loop_config"]);
+        }
+        policy = keys.remove("hp_policy").or_else(|| keys.remove("policy")).expect("it was read");
+    }
+    let digits = |text: &str| {
+        let levels = text.split(|c: char| !c.is_ascii_digit()).filter(|level| !level.is_empty());
+        levels.map(str::to_owned).collect::<Vec<_>>()
+    };
+    if !policy.get().starts_with('{') {
+        let text: String = serde_json::from_str(policy.get()).unwrap_or_else(|_| policy.get().to_owned());
+        return digits(&text);
+    }
+    let ops = object(&policy);
+    let slots: Vec<_> = Op::PAPER.iter().map(|op| digits(ops[op.name()].get())).collect();
+    [0, 2]
+        .into_iter()
+        .flat_map(|first| slots.iter().flat_map(move |slots| slots[first..first + 2].to_vec()))
+        .collect()
 }
 
 fn seeds() -> Vec<Vec<u8>> {
@@ -73,10 +133,28 @@ fn seeds() -> Vec<Vec<u8>> {
         levels(1),
         levels(2)
     );
+    let by_op = |first: u32| {
+        let slots = Op::PAPER
+            .iter()
+            .enumerate()
+            .map(|(at, op)| format!("\"{op}\": [{}, 0, 1, 2]", at as u32 % first));
+        let slots = slots.collect::<Vec<_>>();
+        format!("{{\"train_loop_config\": {{\"policy\": {{{}}}}}, \"lr\": 1e-3}}", slots.join(", "))
+    };
+    let tune = |target: &str, clone: &str, epoch: u32, before: &str, after: &str| {
+        format!("[\"{target}_lr=0.1\", \"{clone}_lr=0.1\", {epoch}, {epoch}, {before}, {after}]\n")
+    };
+    let text = |first| format!("{{\"policy\": \"{}\"}}", levels(first));
+    let global = tune("0", "3", 1, &by_op(1), &text(2))
+        + &tune("2", "0", 3, &text(2), &by_op(5))
+        + &tune("1", "3", 4, &by_op(1), &by_op(3))
+        + &tune("0", "2", 6, &by_op(5), &by_op(4));
     let logs = [
         line("5", "6", 1, 9, 9) + &line("2", "7", 2, 1, 2) + &line("1", "2", 5, 2, 3),
         line("2", "7", 3, 1, 2) + &line("1", "2", 3, 2, 3),
         ray,
+        line("5", "6", 1, 9, 9) + &line("2", "7", 2, 1, 2) + &line("5", "2", 5, 2, 3),
+        global,
     ];
     logs.map(|log| [&8u16.to_le_bytes(), log.as_bytes()].concat()).into()
 }
