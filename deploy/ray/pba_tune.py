@@ -32,6 +32,7 @@ from ray.tune.schedulers import PopulationBasedTraining, PopulationBasedTraining
 from torch import nn
 from torch.nn import functional
 
+import pba_client
 from pba_client import Client
 
 # A policy: 15 ops, each twice, with a probability of 0 to 10 tenths and a magnitude of 0 to 9.
@@ -345,13 +346,13 @@ def options() -> argparse.Namespace:
 
 
 def connect(address: Optional[str]) -> None:
-    """Starts Ray here, or joins a cluster, whose machines get the client from here."""
+    """Starts Ray here, or joins a cluster. Its machines get the client from here, unless a submitted job brings its own."""
     if address is None:
         ray.init(include_dashboard=False)
-        return
-    import pba_client
-
-    ray.init(address=address, runtime_env={"py_modules": [pba_client]})
+    elif "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ:
+        ray.init(address=address)
+    else:
+        ray.init(address=address, runtime_env={"py_modules": [pba_client]})
 
 
 def tuner(args: argparse.Namespace) -> tune.Tuner:

@@ -22,6 +22,7 @@ SKIPS = [
     ("test_recipes.py", "PyTorch is installed with PBA_TEST_FRAMEWORKS=1 only"),
     ("test_torch.py", "PyTorch is installed with PBA_TEST_FRAMEWORKS=1 only"),
     ("test_torch.py", "needs a GPU"),
+    ("test_tune.py", "Ray and PyTorch are installed with PBA_TEST_FRAMEWORKS=1 only"),
 ]
 FOLDERS = ["client/python/src/pba_client", "client/python/tests", "benches", "benches/peers"]
 
