@@ -71,6 +71,14 @@ mod tests {
     }
 
     #[test]
+    fn a_policy_that_stays_is_one_segment() {
+        let log = line("2", "7", 2, 1, 1) + &line("1", "2", 3, 1, 2) + &line("3", "1", 5, 2, 2);
+        check(&log, 8, &[(3, 1), (5, 2)]);
+        let back = line("2", "7", 3, 1, 2) + &line("1", "2", 3, 2, 1);
+        check(&back, 8, &[(8, 1)]);
+    }
+
+    #[test]
     fn ray_tune_objects_and_number_tags_are_read() {
         let config = |first: u8| format!("{{\"lr\": 0.1, \"hp_policy\": {:?}}}", levels(first));
         let log = format!("[1, 2, 3, 3, {}, {}]", config(1), config(2));
