@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import copy
+import errno
 import hashlib
 import importlib
 import multiprocessing
 import os
+import pickle
+import re
+import shutil
 import signal
 import socket
 import stat
@@ -14,7 +19,7 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
-from typing import Iterator, List, Tuple
+from typing import Any, Iterator, List, Tuple
 
 import pytest
 from conftest import Home, Server, is_alive, wait_for
@@ -610,3 +615,268 @@ def test_threads_that_start_at_once_share_a_server(home: Home, pictures: Path) -
     for server in found:
         server.close()
     home.wait_until_left(keeper, pba)
+
+
+@pytest.fixture
+def copied(pictures: Path, tmp_path: Path) -> Path:
+    """Pictures that a test may change."""
+    return Path(shutil.copytree(pictures, tmp_path / "copied"))
+
+
+def replace(folder: Path) -> None:
+    """Puts another image in the place of the first one."""
+    first, other = folder / "train/cat/00.png", folder / "other"
+    shutil.copy(folder / "train/dog/00.png", other)
+    os.replace(other, first)
+
+
+def test_changed_files_are_served_by_another(home: Home, copied: Path) -> None:
+    loader = Loader(copied, **STREAM)
+    before = digest(loader.epoch(3))
+    replace(copied)
+    with User(copied, "say(*loader.client.urls); say(digest(3)); sys.stdin.readline()") as user:
+        url, found = user.line(), user.line()
+        assert url != loader.client.urls[0] and found != before
+        # The same in the process that has the earlier one, which goes on with it.
+        with serve(copied) as server:
+            assert server.url == url and digest(Client(server.url).epoch("copied", 3, **STREAM)) == found
+        assert digest(loader.epoch(3)) == before
+
+
+def test_the_state_of_files(pictures: Path, copied: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def state() -> Tuple[str, str]:
+        return _private._state(str(copied))
+
+    def changes() -> bool:
+        nonlocal found
+        before, found = found, state()
+        return found[0] != before[0] and found[1] != before[1]
+
+    found = state()
+    for name in (".hidden.png", "notes.md", "train/cat/00.png.json"):
+        (copied / name).touch()
+    assert not changes()
+    (copied / "train/empty").mkdir()
+    assert changes()
+    (copied / "train/dog/30.PNG").symlink_to("00.png")
+    assert changes()
+    (copied / "train/circle").symlink_to("..")
+    assert changes()
+    (copied / "train/nowhere.png").symlink_to("nowhere")
+    assert changes()
+    place, times = copied / "test/dog/03.png", os.stat(copied / "test/dog/03.png")
+    wait_for(lambda: _touched(copied / ".tick") > times.st_ctime_ns, "the clock of files stands still")
+    place.write_bytes(place.read_bytes()[::-1])
+    os.utime(place, ns=(times.st_atime_ns, times.st_mtime_ns))
+    assert changes()
+    # Of a folder with more files, not all are looked at; those that come and go are noticed in any case.
+    monkeypatch.setattr(_private, "FILES_MAX", 3)
+    assert changes() and not changes()
+    replace(copied)
+    assert changes()
+    (copied / "train/dog/29.png").unlink()
+    assert changes()
+    # A file alone; and none.
+    for path in ("train/cat/01.png", "nothing"):
+        assert len(set(_private._state(str(copied / path)))) == 2
+    place = copied / "train/cat/01.png"
+    before = _private._state(str(place))
+    place.write_bytes(b"other")
+    assert _private._state(str(place))[0] != before[0]
+
+
+def _touched(path: Path) -> int:
+    path.write_bytes(b"")
+    return path.stat().st_ctime_ns
+
+
+def test_servers_with_different_settings_share_what_is_packed(home: Home, pictures: Path) -> None:
+    with serve(pictures, threads=1) as first, serve(pictures, threads=2) as second:
+        assert first.url != second.url
+        found = [digest(Client(server.url).epoch("pictures", 3, **STREAM)) for server in (second, first)]
+        assert found[0] == found[1]
+        (folder,) = (home.cache / "pba").iterdir()
+        assert len(list(folder.glob("datasets/*/train.arrow"))) == 2  # with the built-in one
+
+
+def test_closed_standard_streams_do_no_harm(home: Home, pictures: Path, tmp_path: Path) -> None:
+    fcntl = pytest.importorskip("fcntl")
+    code = """
+import os, sys, time
+os.closerange(0, 3)
+from pba_client import _private, serve
+server = serve(sys.argv[1])
+numbers = " ".join(map(str, _private._DESCRIPTORS))
+with open(sys.argv[2] + "-", "w") as file:
+    file.write(numbers)
+os.rename(sys.argv[2] + "-", sys.argv[2])
+time.sleep(600)
+"""
+    result = tmp_path / "result"
+    process = subprocess.Popen([sys.executable, "-c", code, str(pictures), str(result)])
+    try:
+        wait_for(lambda: result.exists() or process.poll() is not None, "it does not start")
+        assert min(map(int, result.read_text().split())) > 2
+        with open(only(home)[0] / _keeper.LOCK) as lock, pytest.raises(BlockingIOError):
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    finally:
+        process.kill()
+        process.wait()
+    home.wait_until_left()
+
+
+def remove(folder: Path, how: str) -> None:
+    if how == "folder":
+        shutil.rmtree(folder)
+    elif how == "files":
+        for path in folder.iterdir():
+            path.unlink()
+    else:
+        (folder / how).unlink()
+
+
+@pytest.mark.parametrize("how", ["folder", "files", _keeper.SOCKET])
+def test_a_folder_that_was_removed_is_made_again(home: Home, pictures: Path, how: str) -> None:
+    with serve(pictures) as first:
+        folder, keeper, pba = only(home)
+        remove(folder, how)
+        with serve(pictures) as second:
+            assert second.url == first.url and Client(second.url).datasets()
+            found = only(home)
+            assert found[2] != pba and (found[1] == keeper) == (how == _keeper.SOCKET)
+            # The one before it ends, and removes nothing of this one.
+            wait_for(lambda: not is_alive(pba), "the server is left")
+            wait_for(lambda: how == _keeper.SOCKET or not is_alive(keeper), "the keeper is left")
+            assert only(home) == found and Client(second.url).datasets()
+        # Both are the new one's now.
+        assert Client(first.url).datasets()
+    home.wait_until_left()
+
+
+@pytest.mark.parametrize("how", ["kill", "folder"])
+def test_a_loader_joins_again(home: Home, pictures: Path, how: str) -> None:
+    loader = Loader(pictures, **STREAM, retry_seconds=SECONDS)
+    expected = digest(loader.epoch(3))
+    folder, keeper, pba = only(home)
+    epoch = loader.epoch(4)
+    whole = [next(epoch).index.tobytes()]
+    if how == "folder":
+        remove(folder, how)
+    os.kill(keeper, signal.SIGKILL)
+    wait_for(lambda: not is_alive(pba), "the server outlives its keeper")
+    whole += [batch.index.tobytes() for batch in epoch]
+    assert whole == [batch.index.tobytes() for batch in loader.epoch(4)]
+    assert digest(loader.epoch(3)) == expected
+    assert only(home)[0] == folder and set(only(home)[1:]).isdisjoint((keeper, pba))
+
+
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
+def test_a_worker_joins_again(home: Home, pictures: Path) -> None:
+    loader = Loader(pictures, **STREAM, retry_seconds=SECONDS)
+    expected = digest(loader.epoch(3))
+    _, keeper, pba = only(home)
+    os.kill(keeper, signal.SIGKILL)
+    wait_for(lambda: not is_alive(pba), "the server outlives its keeper")
+    context = multiprocessing.get_context("fork")
+    queue = context.Queue()
+    worker = context.Process(target=fork_and_read, args=(loader, queue))
+    worker.start()
+    assert queue.get(timeout=SECONDS) == expected
+    worker.join(SECONDS)
+    queue.close()
+    queue.join_thread()
+
+
+def test_nothing_is_joined_again_that_has_changed_or_was_closed(home: Home, copied: Path) -> None:
+    with serve(copied) as server:
+        client = Client(server.url, retry_seconds=SECONDS)
+        assert client.datasets()
+        _, keeper, pba = only(home)
+        os.kill(keeper, signal.SIGKILL)
+        wait_for(lambda: not is_alive(pba), "the server outlives its keeper")
+        replace(copied)
+        with pytest.raises(pba_client.ChangedError, match=f"the files of {re.escape(str(copied))} have changed"):
+            client.datasets()
+    says = r"the private server has ended; make the Loader again, or call serve\(\) again"
+    with pytest.raises(pba_client.UnreachableError, match=says):
+        Client(server.url).datasets()
+    assert not home.processes()
+
+
+def test_why_it_is_not_started_again_is_said(
+    home: Home, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copy(os.environ["PBA_BIN"], tmp_path / "pba")
+    monkeypatch.setenv("PBA_BIN", str(tmp_path / "pba"))
+    with serve(pictures) as server:
+        client = Client(server.url, retry_seconds=0.1)
+        assert client.datasets()
+        _, keeper, pba = only(home)
+        os.kill(keeper, signal.SIGKILL)
+        wait_for(lambda: not is_alive(pba), "the server outlives its keeper")
+        (tmp_path / "pba").unlink()
+        with pytest.raises(pba_client.UnreachableError, match="cannot start a private server with .*/pba: "):
+            client.datasets()
+
+
+@pytest.mark.parametrize("use", [copy.copy, copy.deepcopy, pickle.dumps])
+def test_a_server_is_not_copied(home: Home, use: Any) -> None:
+    server = PrivateServer.__new__(PrivateServer)
+    with pytest.raises(TypeError, match="pass its .url instead"):
+        use(server)
+
+
+def test_a_keeper_takes_more_users_than_the_first_may_have_files(home: Home, pictures: Path) -> None:
+    resource = pytest.importorskip("resource")
+    if resource.getrlimit(resource.RLIMIT_NOFILE)[1] < 256:
+        pytest.skip("the limit is too low")
+    code = """
+import resource
+from pba_client import serve
+resource.setrlimit(resource.RLIMIT_NOFILE, (48, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+server = serve(sys.argv[1], cache=os.environ["XDG_CACHE_HOME"] + "/other")
+say(server.log); sys.stdin.readline()
+"""
+    with User(pictures, code) as user, contextlib.ExitStack() as stack:
+        folder = Path(user.line()).parent
+        for _ in range(100):
+            sock = stack.enter_context(socket.socket(socket.AF_UNIX))
+            sock.settimeout(SECONDS)
+            sock.connect(str(folder / _keeper.LIFELINE))
+            assert sock.recv(100).startswith(_keeper.READY)
+
+
+def test_a_keeper_outlasts_a_lack_of_files(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Full:
+        number = errno.EMFILE
+
+        def accept(self) -> None:
+            raise OSError(self.number, os.strerror(self.number))
+
+    monkeypatch.setattr(_keeper, "LOOK_SECONDS", 0)
+    one, other = socket.socketpair()
+    with one, other:
+        keeper = _keeper._Keeper(one.fileno(), one, ["nothing"])
+        for _ in range(2):
+            keeper._accept(Full())
+        assert capsys.readouterr().err.count("cannot accept another user: Too many open files") == 1
+        Full.number = errno.EBADF
+        with pytest.raises(OSError):
+            keeper._accept(Full())
+        for sock in (keeper._listener, keeper._woken, keeper._waker, keeper._selector):
+            sock.close()
+
+
+@pytest.mark.parametrize("urls", ["nosuch", "file:///data/odd", ["./odd/base.parquet"], b"./odd", ""])
+def test_how_a_path_is_written_is_said(urls: Any) -> None:
+    with pytest.raises(TypeError, match=r"dataset= is missing.*a single one, as text that begins with /, ./ or ~, or"):
+        Loader(urls)
+
+
+def test_a_path_that_is_no_text_is_named(home: Home, tmp_path: Path) -> None:
+    path = os.fsdecode(os.fsencode(tmp_path) + b"/odd-\xff")
+    for use in (Loader, serve):
+        with pytest.raises(ValueError, match=r"has to be UTF-8, and b'.*odd-\\xff' is not"):
+            use(path)

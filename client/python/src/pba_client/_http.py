@@ -15,6 +15,7 @@ from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass
 from typing import Any, Dict, List, Optional, Sequence, Union
 
+from . import _private
 from ._address import Address, is_loopback
 from ._checksum import BODY_HEADER, REQUEST_HEADER, of_body, of_request
 from ._errors import (
@@ -164,6 +165,15 @@ class _UnixConnection(http.client.HTTPConnection):
         self._path = path
 
     def connect(self) -> None:
+        try:
+            self._connect()
+        except (ConnectionRefusedError, FileNotFoundError):
+            self.sock.close()
+            if not _private.rejoin(self._path):
+                raise
+            self._connect()
+
+    def _connect(self) -> None:
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self.sock.settimeout(self.timeout)
         self.sock.connect(self._path)
@@ -228,6 +238,9 @@ class Response:
             connection = opened.enter_context(closing(_connection(address, access)))
             try:
                 connection.connect()
+            except _private.StartError as error:
+                # The reason may pass, as a full disk does.
+                raise ConnectError(f"cannot reach {address}: {error}") from error
             except UnicodeError as error:
                 raise ConnectError(f"cannot reach {address}: its host name is invalid") from error
             except OSError as error:
@@ -396,7 +409,10 @@ def unreachable(address: Address, error: OSError) -> UnreachableError:
     if isinstance(error, socket.timeout):
         reason = f"no answer within {CONNECT_SECONDS:g} seconds"
     nobody = isinstance(error, (ConnectionRefusedError, FileNotFoundError, socket.timeout))
-    return ConnectError(f"cannot reach {address}: {reason}{f'; {address.advice()}' if nobody else ''}")
+    advice = address.advice()
+    if address.path and _private.is_private(address.path):
+        advice = "the private server has ended; make the Loader again, or call serve() again"
+    return ConnectError(f"cannot reach {address}: {reason}{f'; {advice}' if nobody else ''}")
 
 
 def broken(error: Exception, stall_seconds: float) -> StreamError:

@@ -13,6 +13,7 @@ keeper is leaving, and the user has to start another one.
 
 from __future__ import annotations
 
+import errno
 import os
 import selectors
 import signal
@@ -20,7 +21,7 @@ import socket
 import subprocess
 import sys
 import time
-from typing import Callable, Dict, List, Optional
+from typing import Callable, Dict, List, Optional, Tuple, Union
 
 # What is in the folder.
 LOCK = "lock"
@@ -44,6 +45,10 @@ LIFE_SECONDS = 60.0
 PAUSE_SECONDS = 0.1
 # How often is looked at what nothing tells of.
 LOOK_SECONDS = 0.1
+# How often is said that descriptors are lacking.
+SAY_SECONDS = 60.0
+# What passes when others close something.
+FULL = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 # Shown of the log in an error.
 LOG_BYTES = 4096
 # More than a keeper has.
@@ -56,7 +61,8 @@ class _GaveUp(Exception):
 
 
 class _Keeper:
-    def __init__(self, user: socket.socket, command: List[str]) -> None:
+    def __init__(self, lock: int, user: socket.socket, command: List[str]) -> None:
+        self._lock = lock
         self._command = command
         self._stopped = False
         # Each with whether it was told how the start went.
@@ -67,6 +73,9 @@ class _Keeper:
         self._untie: Callable[[], None] = _nothing
         self._output = b""
         self._listens = self._listened = False
+        # Of the socket on which it listens.
+        self._socket: Optional[Tuple[int, int]] = None
+        self._said = -SAY_SECONDS
         # When the server was started last, or is to be.
         self._start = time.monotonic()
         self._deaths = 0
@@ -115,13 +124,26 @@ class _Keeper:
     def _accept(self, listener: socket.socket) -> None:
         try:
             self._take(listener.accept()[0])
-        except BlockingIOError:
+        except (BlockingIOError, ConnectionError):
             pass  # it has gone again
+        except OSError as error:
+            if error.errno not in FULL:
+                raise
+            # Whoever waits goes on waiting.
+            if time.monotonic() - self._said >= SAY_SECONDS:
+                self._said = time.monotonic()
+                _log(f"cannot accept another user: {error.strerror}; it is tried again")
+            time.sleep(LOOK_SECONDS)
 
     def _take(self, user: socket.socket) -> None:
         user.setblocking(False)
         self._users[user] = False
         self._selector.register(user, selectors.EVENT_READ, self._leave)
+        if self._listens and self._pba is not None and _identity(SOCKET) != self._socket:
+            _log("pba: its socket was removed; it is started again")
+            self._pba.kill()
+            self._pba.wait()
+            self._look_after()
         self._tell()
 
     def _leave(self, user: socket.socket) -> None:
@@ -150,6 +172,8 @@ class _Keeper:
 
     def _hear(self, stdout: object) -> None:
         """Reads what the server says of where it listens."""
+        if self._pba is None or stdout is not self._pba.stdout:
+            return  # it was ended meanwhile
         piece = os.read(stdout.fileno(), 4096)  # type: ignore[attr-defined]
         if not piece:
             self._selector.unregister(stdout)  # type: ignore[arg-type]
@@ -159,6 +183,7 @@ class _Keeper:
             # Its first line, as it has no other address.
             if b"\n" in self._output.partition(b"listening on unix:")[2]:
                 self._listens = self._listened = True
+                self._socket = _identity(SOCKET)
                 self._tell()
 
     def _look_after(self) -> None:
@@ -193,19 +218,28 @@ class _Keeper:
         """Ends the server, and removes what is in the folder; a failure leaves the log."""
         # First, so that all who want a server from now on start another keeper, which waits until this one has ended.
         self._listener.close()
-        _remove(LIFELINE)
+        # If the folder's files were removed, those there are another keeper's.
+        is_own = _identity(LOCK) == _identity(self._lock)
+        if is_own:
+            _remove(LIFELINE)
         for user, told in self._users.items():
             if failure is not None and not told:
                 _send(user, FAILED + failure.encode() + b"\n" + tail(LOG))
             user.close()
         if self._pba is not None:
-            self._pba.terminate()
+            if is_own:
+                self._pba.terminate()
+            else:
+                # At an orderly end it removes the socket of its name.
+                self._pba.kill()
             try:
                 self._pba.wait(STOP_SECONDS)
             except subprocess.TimeoutExpired:
                 self._pba.kill()
                 self._pba.wait()
             self._forget_pba()
+        if not is_own:
+            return
         for name in (SOCKET, PBA_PID, KEEPER_PID) + ((LOG,) if failure is None else ()):
             _remove(name)
         # Last: whoever locks a file of this name afterwards owns the folder.
@@ -245,6 +279,15 @@ def _remove(name: str) -> None:
         os.unlink(name)
     except FileNotFoundError:
         pass
+
+
+def _identity(file: Union[str, int]) -> Optional[Tuple[int, int]]:
+    """Which file it is, if it is there."""
+    try:
+        found = os.stat(file)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def _send(user: socket.socket, text: bytes) -> None:
@@ -324,6 +367,17 @@ def guard(process: int) -> Callable[[], None]:
     return untie
 
 
+def _allow_descriptors() -> None:
+    """Takes as many descriptors as it may have: there is one for each user, and the limit is that of the first user."""
+    try:
+        import resource
+
+        _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    except (ImportError, OSError, ValueError):
+        pass  # it goes on with what it has
+
+
 def main(arguments: List[str]) -> None:
     folder, lock, user, *command = arguments
     # So that it is no child of the process that starts it, which would have to wait for it.
@@ -333,8 +387,9 @@ def main(arguments: List[str]) -> None:
     os.umask(0o077)
     os.chdir(folder)
     os.set_inheritable(int(lock), False)
+    _allow_descriptors()
     _write(KEEPER_PID, os.getpid())
-    keeper, failure = _Keeper(socket.socket(fileno=int(user)), command), "the keeper failed"
+    keeper, failure = _Keeper(int(lock), socket.socket(fileno=int(user)), command), "the keeper failed"
     try:
         keeper.run()
         failure = None

@@ -24,10 +24,10 @@ import tempfile
 import threading
 import time
 from pathlib import Path
-from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Set, Tuple, Union
+from typing import Any, Callable, Dict, List, NamedTuple, NoReturn, Optional, Sequence, Set, Tuple, Union
 
 from . import _keeper
-from ._errors import PbaError
+from ._errors import ChangedError, PbaError
 
 # Rises when a keeper no longer understands processes with an older version of this package, or they it.
 PROTOCOL = 1
@@ -43,6 +43,13 @@ UNNAMED = "data"
 # What a private server decides itself: as settings, and as variables of the environment, besides those of the client.
 DECIDED = ("listen", "socket", "socket_mode", "hosts", "insecure", "data_dir", "dataset", "config", "check", "help")
 OF_CLIENT = ("bin", "cache", "server", "token", "ca")
+# How the names of the files end that a server reads of a folder, or may.
+SUFFIXES = (".parquet", ".arrow", ".bin", ".txt")
+SUFFIXES += (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
+# How many files of a folder are looked at, to tell one state of it from another, and how many entries are listed. Of a
+# larger folder, only the names of the other files are known, and when its folders have changed.
+FILES_MAX = 100_000
+ENTRIES_MAX = 4_000_000
 # Settings that are paths, which mean the same wherever the server runs.
 PATHS = ("trainer", "libtorch")
 
@@ -58,6 +65,9 @@ class _Plan(NamedTuple):
 
     # Where those meet who want the same one.
     folder: str
+    # The real path of the dataset, and its state.
+    data: str
+    state: Tuple[str, str]
     dataset: str
     command: List[str]
     environment: Dict[str, str]
@@ -69,13 +79,36 @@ class _Lifeline:
     A descriptor, as nothing but the end of the process is to close it.
     """
 
-    def __init__(self, descriptor: int) -> None:
-        self.descriptor: Optional[int] = descriptor
+    def __init__(self, plan: _Plan) -> None:
+        self.plan = plan
+        self.descriptor: Optional[int] = None
         self.handles = 0
+        # Of the lock of the keeper.
+        self._lock: Optional[Tuple[int, int]] = None
+
+    def hold(self) -> bool:
+        """Connects to the keeper, and starts one if there is none; false if there is a connection that is of use."""
+        if self.is_of_use():
+            return False
+        # If only the socket is gone, the keeper notices that when it hears of a new user.
+        if not self._is_kept():
+            self.close()
+        descriptor = _join(self.plan)
+        self.close()
+        self.descriptor, self._lock = descriptor, _identity(self.plan, _keeper.LOCK)
+        return True
+
+    def is_of_use(self) -> bool:
+        """Whether the keeper lives, and is the one in its folder, and so is the server's socket."""
+        return self._is_kept() and _identity(self.plan, _keeper.SOCKET) is not None
+
+    def _is_kept(self) -> bool:
+        return not self.is_cut() and self._lock == _identity(self.plan, _keeper.LOCK)
 
     def is_cut(self) -> bool:
         """Whether the keeper has ended."""
-        assert self.descriptor is not None
+        if self.descriptor is None:
+            return True
         try:
             os.set_blocking(self.descriptor, False)
             return not os.read(self.descriptor, 1)
@@ -92,6 +125,9 @@ class _Lifeline:
 
 # By folder.
 _LIFELINES: Dict[str, _Lifeline] = {}
+# In a process that was forked off, the servers of its parent, by folder; and the parent.
+_INHERITED: Dict[str, _Plan] = {}
+_PARENT = 0
 _LOCK = threading.Lock()
 # Descriptors that a process which is forked off closes, so that it keeps nothing longer than its parent does.
 _DESCRIPTORS: Set[int] = set()
@@ -129,6 +165,10 @@ class PrivateServer:
                 if _LIFELINES.get(self._folder) is lifeline:
                     del _LIFELINES[self._folder]
 
+    def __reduce__(self) -> NoReturn:
+        # Also of copies: closing one would end the server under the other.
+        raise TypeError("a PrivateServer belongs to its process and is not copied or pickled; pass its .url instead")
+
     def __enter__(self) -> PrivateServer:
         return self
 
@@ -146,7 +186,8 @@ def serve(
     **settings: Any,
 ) -> PrivateServer:
     """Starts a private server of a dataset, or joins the one that other processes of this user on this machine have
-    started with the same arguments, program and ``PBA_`` variables.
+    started with the same arguments, program and ``PBA_`` variables, while the files of the dataset were as they are
+    now. Once these have changed, it starts another, and those who use the earlier one go on with it.
 
     It ends two seconds after the last process that uses it, also when that was killed. A process that is forked off
     uses it as long as its parent lives, or calls ``serve`` itself. It listens on a Unix socket that only this user may
@@ -165,16 +206,57 @@ def serve(
         FileNotFoundError: when there is nothing at the path.
         StartError: when there is no ``pba`` program, or it does not start, or on another system than Linux and macOS.
         TypeError: for a setting that a private server decides itself.
+        ValueError: when the path is not UTF-8.
     """
     plan = _plan(path, cache, settings)
     with _LOCK:
-        lifeline = _LIFELINES.get(plan.folder)
-        if lifeline is None or lifeline.is_cut():
-            if lifeline is not None:
-                lifeline.close()
-            lifeline = _LIFELINES[plan.folder] = _join(plan)
-        lifeline.handles += 1
-    return PrivateServer(plan, lifeline)
+        return PrivateServer(plan, _hold(plan))
+
+
+def _hold(plan: _Plan) -> _Lifeline:
+    """A lifeline of this process to a private server, with one handle more."""
+    lifeline = _LIFELINES.get(plan.folder) or _Lifeline(plan)
+    lifeline.hold()
+    _LIFELINES[plan.folder] = lifeline
+    lifeline.handles += 1
+    return lifeline
+
+
+def rejoin(path: str) -> bool:
+    """Starts or joins a private server again when nothing listens on its socket, if this process uses it.
+
+    Returns:
+        Whether it is worth another attempt at once.
+
+    Raises:
+        ChangedError: when the dataset is no longer what it was.
+        StartError: as by ``serve``.
+    """
+    folder, name = os.path.split(path)
+    if name != _keeper.SOCKET:
+        return False
+    with _LOCK:
+        lifeline = _LIFELINES.get(folder)
+        inherited = _INHERITED.get(folder) if os.getppid() == _PARENT else None
+        plan = lifeline.plan if lifeline is not None else inherited
+        if plan is None or (lifeline is not None and lifeline.is_of_use()):
+            return False  # in the latter case, the keeper starts the server again
+        if _state(plan.data) != plan.state:
+            raise ChangedError(
+                f"the private server unix:{path} has ended, and the files of {plan.data} have changed since it was "
+                "started; make the Loader again, or call serve() again, for what they are now",
+                source=f"unix:{path}",
+            )
+        if lifeline is None:
+            _hold(plan)
+            return True
+        return lifeline.hold()
+
+
+def is_private(path: str) -> bool:
+    """Whether a socket's path is that of a private server."""
+    folder, name = os.path.split(path)
+    return name == _keeper.SOCKET and os.path.basename(os.path.dirname(folder)) == f"pba-{os.getuid()}"
 
 
 def is_path(url: object) -> bool:
@@ -219,7 +301,7 @@ def located(urls: Any, dataset: Optional[str]) -> Tuple[Any, str]:
     if dataset is None:
         raise TypeError(
             f"dataset= is missing: the name of a dataset of the server, whose URL is {urls!r}; or the path of a dataset "
-            "in place of the URL"
+            "in place of the URL: a single one, as text that begins with /, ./ or ~, or as an os.PathLike"
         )
     return urls, dataset
 
@@ -250,10 +332,13 @@ def _plan(
             environment[variable] = os.path.abspath(environment[variable])
     flags = [f"--{name.replace('_', '-')}={_text(name, value)}" for name, value in sorted(settings.items())]
     options = sorted(f"{name}={value}" for name, value in environment.items() if name.startswith("PBA_")) + flags
-    packed = os.path.join(_cache(cache), f"{dataset}-{_digest(data, options)}")
+    state = _state(data)
+    # No setting changes what is packed. A server packs nothing for another one of its data directory that finds another
+    # state of the files.
+    packed = os.path.join(_cache(cache), f"{dataset}-{_digest(data, state[0])}")
     built = os.stat(program)
     identity = [os.path.realpath(program), built.st_mtime_ns, built.st_size]
-    folder = os.path.join(_root(), _digest(PROTOCOL, data, dataset, options, packed, identity))
+    folder = os.path.join(_root(), _digest(PROTOCOL, data, state, dataset, options, packed, identity))
     longest = os.path.join(folder, _keeper.LIFELINE)
     if len(os.fsencode(longest)) > SOCKET_BYTES_MAX:
         raise StartError(
@@ -264,7 +349,7 @@ def _plan(
     command += [f"--data-dir={packed}", *flags]
     if path is not None:
         command.append(f"--dataset={dataset}={data}")
-    return _Plan(folder, dataset, command, environment)
+    return _Plan(folder, data, state, dataset, command, environment)
 
 
 def _data(path: Union[str, "os.PathLike[str]", None]) -> Tuple[str, str]:
@@ -272,6 +357,12 @@ def _data(path: Union[str, "os.PathLike[str]", None]) -> Tuple[str, str]:
     if path is None:
         return "", BUILT_IN
     given = os.path.abspath(os.path.expanduser(os.fsdecode(path)))
+    real = os.path.realpath(given)
+    for text in (given, real):
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            raise ValueError(f"the path of a dataset has to be UTF-8, and {os.fsencode(text)!r} is not") from None
     if not os.path.exists(given):
         raise FileNotFoundError(errno.ENOENT, "there is no dataset at this path", os.fspath(path))
     named = Path(given)
@@ -279,7 +370,69 @@ def _data(path: Union[str, "os.PathLike[str]", None]) -> Tuple[str, str]:
     # These mean something else to the server.
     if name in ("", "none", "identity", BUILT_IN) or re.fullmatch("[0-9a-fA-F]{64}", name):
         name = UNNAMED
-    return os.path.realpath(given), name
+    return real, name
+
+
+def _state(data: str) -> Tuple[str, str]:
+    """What tells one state of a dataset's files from another: as the server does, which packs a changed one again; and
+    with the numbers of devices and files, which differ after a restart on some file systems."""
+    ours, exact = hashlib.blake2b(digest_size=16), hashlib.blake2b(digest_size=16)
+
+    def add(path: str, found: Optional[os.stat_result] = None) -> None:
+        name = os.fsencode(path) + b"\0"
+        ours.update(name)
+        exact.update(name)
+        if found is not None:
+            ours.update(b"%d %d %d\0" % (found.st_size, found.st_mtime_ns, found.st_ctime_ns))
+            exact.update(b"%d %d\0" % (found.st_dev, found.st_ino))
+
+    try:
+        if os.path.isdir(data):
+            _walk(data, add)
+        elif data:
+            add(data, os.stat(data))
+    except OSError:
+        pass  # whatever it is, the server says so
+    exact.update(ours.digest())
+    return ours.hexdigest(), exact.hexdigest()
+
+
+def _walk(root: str, add: Callable[..., None]) -> None:
+    """Tells of all below a folder that a server may read."""
+    waiting = [root]
+    changes: List[str] = []
+    # A link may lead to a folder above it.
+    known: Set[Tuple[int, int]] = set()
+    files = entries = 0
+    while waiting and entries < ENTRIES_MAX:
+        folder = waiting.pop()
+        try:
+            found = os.stat(folder)
+            if (found.st_dev, found.st_ino) in known:
+                continue
+            known.add((found.st_dev, found.st_ino))
+            with os.scandir(folder) as listed:
+                inside = sorted(listed, key=lambda entry: entry.name)
+        except OSError:
+            continue
+        changes.append(f"{found.st_mtime_ns} {found.st_ctime_ns}")
+        entries += len(inside)
+        for entry in inside:
+            if entry.name.startswith("."):
+                continue
+            try:
+                if entry.is_dir():
+                    # A class may be empty.
+                    add(entry.path)
+                    waiting.append(entry.path)
+                elif entry.name.lower().endswith(SUFFIXES):
+                    files += 1
+                    add(entry.path, os.stat(entry.path) if files <= FILES_MAX else None)
+            except OSError:
+                add(entry.path)
+    if files > FILES_MAX:
+        for change in changes:
+            add(change)
 
 
 def _text(name: str, value: Any) -> str:
@@ -368,7 +521,7 @@ def _reason(error: OSError) -> str:
     return (error.strerror or str(error)).lower()
 
 
-def _join(plan: _Plan) -> _Lifeline:
+def _join(plan: _Plan) -> int:
     """Connects to the keeper of a private server, after starting one if there is none."""
     deadline = time.monotonic() + JOIN_SECONDS
     while True:
@@ -385,7 +538,7 @@ def _join(plan: _Plan) -> _Lifeline:
                 raise
             if answer is not None and answer.startswith(_keeper.READY):
                 _LOG.info("a private server %s in %s", "was started" if is_new else "is shared", plan.folder)
-                return _Lifeline(descriptor)
+                return descriptor
             _close(descriptor)
             if answer is not None and (is_new or answer.startswith(_keeper.FAILED)):
                 raise _failure(plan, answer)
@@ -431,15 +584,16 @@ def _answer(descriptor: int, deadline: float) -> Optional[bytes]:
 
 def _connect(folder: str) -> Optional[int]:
     """A connection to the keeper of a folder, if there is one."""
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    _DESCRIPTORS.add(sock.fileno())
-    try:
-        sock.settimeout(JOIN_SECONDS)
-        sock.connect(os.path.join(folder, _keeper.LIFELINE))
-    except OSError:
-        _close(sock.detach())
-        return None
-    return sock.detach()
+    descriptor = _raised(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM).detach())
+    # The descriptor stays open.
+    with socket.socket(fileno=os.dup(descriptor)) as sock:
+        try:
+            sock.settimeout(JOIN_SECONDS)
+            sock.connect(os.path.join(folder, _keeper.LIFELINE))
+        except OSError:
+            _close(descriptor)
+            return None
+    return descriptor
 
 
 def _start(plan: _Plan) -> Optional[int]:
@@ -463,8 +617,7 @@ def _start(plan: _Plan) -> Optional[int]:
         if log is None:
             return None
         pair = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
-        ours, theirs = (end.detach() for end in pair)
-        _DESCRIPTORS.update((ours, theirs))
+        ours, theirs = (_raised(end.detach()) for end in pair)
         arguments = [plan.folder, str(lock), str(theirs), *plan.command]
         # It forks, and ends at once.
         status = subprocess.Popen(
@@ -497,8 +650,32 @@ def _opened(plan: _Plan, name: str, flags: int) -> Optional[int]:
         return None
     except OSError as error:
         raise StartError(f"cannot write {path}: {_reason(error)}") from error
-    _DESCRIPTORS.add(descriptor)
-    return descriptor
+    return _raised(descriptor)
+
+
+def _raised(descriptor: int) -> int:
+    """Takes a descriptor, and moves it if it has the number of a standard stream, as in a process that has closed
+    these: others write to it, and the keeper has its own."""
+    import fcntl
+
+    try:
+        raised = descriptor if descriptor > 2 else fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, 3)
+    except OSError:
+        os.close(descriptor)
+        raise
+    if raised != descriptor:
+        os.close(descriptor)
+    _DESCRIPTORS.add(raised)
+    return raised
+
+
+def _identity(plan: _Plan, name: str) -> Optional[Tuple[int, int]]:
+    """Which file of a folder it is, if it is there."""
+    try:
+        found = os.lstat(os.path.join(plan.folder, name))
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def _is_at(descriptor: int, path: str) -> bool:
@@ -515,15 +692,16 @@ def _close(descriptor: int) -> None:
 
 def _forked() -> None:
     """In a process that was forked off: the servers are its parent's."""
-    global _LOCK
-    _LOCK = threading.Lock()
+    global _LOCK, _PARENT
+    _LOCK, _PARENT = threading.Lock(), os.getppid()
     for descriptor in list(_DESCRIPTORS):
         try:
             _close(descriptor)
         except OSError:
             pass
-    for lifeline in _LIFELINES.values():
+    for folder, lifeline in _LIFELINES.items():
         lifeline.descriptor = None
+        _INHERITED[folder] = lifeline.plan
     _LIFELINES.clear()
 
 
