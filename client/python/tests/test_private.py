@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import errno
+import fcntl
 import hashlib
 import importlib
 import multiprocessing
@@ -700,7 +701,6 @@ def test_servers_with_different_settings_share_what_is_packed(home: Home, pictur
 
 
 def test_closed_standard_streams_do_no_harm(home: Home, pictures: Path, tmp_path: Path) -> None:
-    fcntl = pytest.importorskip("fcntl")
     code = """
 import os, sys, time
 os.closerange(0, 3)
@@ -827,9 +827,6 @@ def test_a_server_is_not_copied(home: Home, use: Any) -> None:
 
 
 def test_a_keeper_takes_more_users_than_the_first_may_have_files(home: Home, pictures: Path) -> None:
-    resource = pytest.importorskip("resource")
-    if resource.getrlimit(resource.RLIMIT_NOFILE)[1] < 256:
-        pytest.skip("the limit is too low")
     code = """
 import resource
 from pba_client import serve
