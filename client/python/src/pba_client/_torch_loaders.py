@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 import sys
+import threading
 import weakref
 from contextlib import suppress
 from dataclasses import dataclass
@@ -81,7 +82,7 @@ class Told(Protocol):
     """A dataset that is told of its loops."""
 
     _begun: Optional[Loop]
-    _counting: Optional[Loop]
+    _counting: Tuple[int, Optional[Loop]]
 
     def _begin(self) -> Loop: ...
 
@@ -102,7 +103,7 @@ class Counted(Generic[_T], Iterator[_T]):
 
     def __next__(self) -> _T:
         loop, dataset = self._loop, self._dataset
-        outer, dataset._counting = dataset._counting, loop
+        outer, dataset._counting = dataset._counting, (threading.get_ident(), loop)
         try:
             batch = next(self._batches)
         except StopIteration:
@@ -118,7 +119,7 @@ class Counted(Generic[_T], Iterator[_T]):
         if loop.handed_out == 0:
             dataset._started(loop)
         loop.handed_out += 1
-        self._loop.held_back = int(self._looks_ahead)
+        loop.held_back = int(self._looks_ahead)
         return batch
 
     def __getattr__(self, name: str) -> Any:

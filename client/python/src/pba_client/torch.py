@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import copy
 import os
+import threading
 from numbers import Integral
 from typing import Any, Dict, Iterable, Iterator, Optional, Sequence, Tuple, Union
 
@@ -161,8 +162,8 @@ class EpochDataset(IterableDataset):
         self._loop: Optional[Loop] = None
         # A loop that a DataLoader begins: its workers find it here. Those that persist are told of later ones.
         self._begun: Optional[Loop] = None
-        # The loop that is asked for its next batch just now.
-        self._counting: Optional[Loop] = None
+        # The loop that is asked for its next batch just now, and the thread that asks.
+        self._counting: Tuple[int, Optional[Loop]] = (0, None)
         self._channel: Optional[torch.Tensor] = None
 
     @property
@@ -249,7 +250,8 @@ class EpochDataset(IterableDataset):
         info = get_worker_info()
         if info is not None:
             return self._read(self._begun_for_worker(), info.id, info.num_workers)
-        begun, self._begun = self._begun or self._counting, None
+        thread, counting = self._counting
+        begun, self._begun = self._begun or (counting if thread == threading.get_ident() else None), None
         if begun is not None:
             # Its DataLoader counts.
             return self._read(begun)
@@ -347,7 +349,7 @@ class EpochDataset(IterableDataset):
     def __getstate__(self) -> Dict[str, Any]:
         # A copy goes on where this one is.
         position = self._next if self._loop is None else self._where()
-        return {**self.__dict__, "_next": position, "_loop": None, "_counting": None}
+        return {**self.__dict__, "_next": position, "_loop": None, "_counting": (0, None)}
 
 
 def prefetch(
