@@ -1,11 +1,12 @@
 """Hugging Face's Trainer, which saves the position in each of its checkpoints.
 
-    python client/python/examples/train_transformers.py --epochs 3
+    torchrun --nproc-per-node 2 client/python/examples/train_transformers.py --epochs 3
 """
 
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any, Dict, Optional
 
@@ -26,7 +27,8 @@ class Classifier(torch.nn.Module):
     def __init__(self, dataset: EpochDataset, path: Optional[Path]) -> None:
         super().__init__()
         self.model = network(dataset)
-        self.record = lambda batch: record(path, dataset.epoch - 1, 0, batch)
+        rank = int(os.environ.get("RANK", "0"))
+        self.record = lambda batch: record(path, dataset.epoch - 1, rank, batch)
 
     def forward(self, image: torch.Tensor, labels: torch.Tensor, index: torch.Tensor) -> Dict[str, torch.Tensor]:
         self.record({"image": image, "index": index})
@@ -55,6 +57,8 @@ class SavePosition(TrainerCallback):
         self.dataset = dataset
 
     def on_save(self, args: TrainingArguments, state: Any, control: Any, **_: Any) -> None:
+        if not state.is_world_process_zero:
+            return
         folder = Path(args.output_dir, f"checkpoint-{state.global_step}")
         (folder / POSITION).write_text(json.dumps(self.dataset.state_dict()))
 
@@ -89,7 +93,8 @@ def main() -> None:
     trainer = PbaTrainer(model, arguments, train_dataset=dataset, callbacks=[SavePosition(dataset)])
     args.checkpoint.mkdir(parents=True, exist_ok=True)
     trainer.train(resume_from_checkpoint=get_last_checkpoint(str(args.checkpoint)))
-    print("weights", digest(model.model.parameters()))
+    if trainer.is_world_process_zero():
+        print("weights", digest(model.model.parameters()))
 
 
 if __name__ == "__main__":
