@@ -6,10 +6,12 @@ import contextlib
 import os
 import re
 import select
+import shutil
 import signal
 import socket
 import ssl
 import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -230,6 +232,27 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
             for number in range(count):
                 Image.fromarray(rng.integers(0, 256, (32, 32, 3), np.uint8)).save(place / f"{number:02}.png")
     return folder
+
+
+@pytest.fixture
+def copied(pictures: Path, tmp_path: Path) -> Path:
+    """Pictures that a test may change."""
+    return Path(shutil.copytree(pictures, tmp_path / "copied"))
+
+
+def replace(folder: Path) -> None:
+    """Puts another image in the place of the first one."""
+    first, other = folder / "train/cat/00.png", folder / "other"
+    shutil.copy(folder / "train/dog/00.png", other)
+    os.replace(other, first)
+
+
+def program(folder: Path, code: str) -> str:
+    """A program in place of pba, in Python."""
+    path = folder / "program"
+    path.write_text(f"#!{sys.executable}\nimport os, sys, time\n{code}\n")
+    path.chmod(0o755)
+    return str(path)
 
 
 def is_alive(process: int) -> bool:

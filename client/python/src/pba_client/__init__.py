@@ -26,7 +26,8 @@ from ._errors import (
 from ._iterator import BatchIterator
 from ._loader import Loader
 from ._metadata import Metadata
-from ._private import PrivateServer, StartError, serve
+from ._private import PrivateServer, serve
+from ._private_plan import StartError
 
 __version__ = "0.1.0"
 

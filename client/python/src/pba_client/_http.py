@@ -15,7 +15,7 @@ from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass
 from typing import Any, Dict, List, Optional, Sequence, Union
 
-from . import _private
+from . import _private, _private_plan
 from ._address import Address, is_loopback
 from ._checksum import BODY_HEADER, REQUEST_HEADER, of_body, of_request
 from ._errors import (
@@ -238,7 +238,7 @@ class Response:
             connection = opened.enter_context(closing(_connection(address, access)))
             try:
                 connection.connect()
-            except _private.StartError as error:
+            except _private_plan.StartError as error:
                 # The reason may pass, as a full disk does.
                 raise ConnectError(f"cannot reach {address}: {error}") from error
             except UnicodeError as error:
