@@ -102,7 +102,8 @@ test-rust: $(VENV)/ready test-build $(TORCHVISION) ## Run the Rust tests
 test-python: $(VENV)/ready test-build $(FRAMEWORKS) ## Run the tests of the Python client
 	$(VENV)/bin/python -m pytest -q client/python/tests
 ifeq ($(PBA_TEST_FRAMEWORKS),1)
-	.frameworks/bin/python -m pytest -q client/python/tests -k "torch or recipes or readme or tune"
+	PBA_TEST_NEEDS=torch,torchdata,lightning,accelerate,transformers,ray,jax \
+	    .frameworks/bin/python -m pytest -q client/python/tests -k "torch or recipes or readme or tune"
 endif
 
 # All kinds unless one is named; KIND=kill SEED=11 ONLY=17 repeats one fault. The complete table is kept.
