@@ -6,9 +6,11 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections import defaultdict
 from importlib.util import find_spec
@@ -23,8 +25,8 @@ RUN_SECONDS = 300
 EPOCHS = 2
 # Steps between checkpoints; those of Ray take seconds.
 SAVE_EVERY, SAVE_EVERY_OF_RAY = 7, 18
-# In the second epoch of 50 batches.
-KILL_AFTER = 85
+# In an epoch of 50 batches.
+KILL_AFTER = 40
 
 pytestmark = pytest.mark.skipif(
     find_spec("torch") is None, reason="PyTorch is installed with PBA_TEST_FRAMEWORKS=1 only"
@@ -53,9 +55,9 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Data]:
 class Run:
     """One run of a recipe."""
 
-    def __init__(self, command: List[str], script: str, folder: Path, data: Data, name: str, *options: str) -> None:
-        self.record = folder / f"{name}.jsonl"
-        self._log = folder / f"{name}.log"
+    def __init__(self, command: List[str], script: str, folder: Path, data: Data, *options: str) -> None:
+        self.record = folder / "record.jsonl"
+        self._log = folder / "log"
         arguments = ["--url", data.url, "--dataset", data.name, "--epochs", str(EPOCHS)]
         arguments += ["--record", str(self.record), *options]
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "JAX_PLATFORMS": "cpu"}
@@ -84,20 +86,24 @@ class Run:
         return ranks
 
     def finish(self) -> str:
-        """Waits for its end; the digest of the weights."""
+        """Waits for its end; the digest of its weights."""
         try:
             assert self._process.wait(RUN_SECONDS) == 0, self.log()[-5000:]
         except subprocess.TimeoutExpired:
             self.kill()
             raise
         assert "PbaWarning" not in self.log()
+        return self.weights
+
+    @property
+    def weights(self) -> str:
         [digest] = [line.split()[-1] for line in self.log().splitlines() if line.startswith("weights ")]
         return digest
 
-    def kill_after(self, lines: int) -> None:
-        """Kills all of its processes in the middle of what they do."""
+    def kill_in(self, epoch: int, batches: int) -> None:
+        """Kills all of its processes in the middle of what they do, after so many batches of all ranks in an epoch."""
         end = time.monotonic() + RUN_SECONDS
-        while not self.record.exists() or self.record.read_bytes().count(b"\n") < lines:
+        while not self.record.exists() or self.record.read_bytes().count(b'{"epoch": %d,' % epoch) < batches:
             assert self._process.poll() is None and time.monotonic() < end, self.log()[-5000:]
             time.sleep(0.01)
         self.kill()
@@ -127,59 +133,18 @@ def torchrun(ranks: int) -> List[str]:
 
 
 PLAIN = [sys.executable]
-# Of each: how it is started, its ranks, and its checkpoint.
+# Of each: its ranks, and its checkpoint.
 RECIPES = {
-    "train_plain.py": (PLAIN, 1, "state.pt", ()),
-    "train_ddp.py": (torchrun(2), 2, "state.pt", ()),
-    "train_stateful.py": (PLAIN, 1, "state.pt", ("--workers", "2")),
-    "train_lightning.py": (PLAIN, 2, "checkpoints", ("--ranks", "2")),
-    "train_accelerate.py": (torchrun(2), 2, "checkpoints", ()),
-    "train_ray.py": (PLAIN, 2, "checkpoints", ("--ranks", "2")),
-    "train_jax.py": (PLAIN, 1, "state.pkl", ()),
-    "train_transformers.py": (PLAIN, 1, "checkpoints", ()),
+    "train_plain.py": (1, "state.pt"),
+    "train_ddp.py": (2, "state.pt"),
+    "train_stateful.py": (1, "state.pt"),
+    "train_lightning.py": (2, "checkpoints"),
+    "train_accelerate.py": (2, "checkpoints"),
+    "train_ray.py": (2, "checkpoints"),
+    "train_jax.py": (1, "state.pkl"),
+    "train_transformers.py": (1, "checkpoints"),
 }
-
-def test_each_recipe_is_run() -> None:
-    assert set(RECIPES) == {path.name for path in EXAMPLES.glob("train_*.py")}
-
-
-@pytest.mark.parametrize("script", RECIPES)
-def test_killed_and_resumed(script: str, data: Data, tmp_path: Path) -> None:
-    command, ranks, checkpoint, more = RECIPES[script]
-    every = SAVE_EVERY_OF_RAY if script == "train_ray.py" else SAVE_EVERY
-    options = ("--batch-size", str(data.batch_size(ranks)), "--save-every", str(every), *more)
-    undisturbed = Run(command, script, tmp_path, data, "whole", "--checkpoint", str(tmp_path / "whole-ck"), *options)
-    weights = undisturbed.finish()
-    options += ("--checkpoint", str(tmp_path / checkpoint))
-    killed = Run(command, script, tmp_path, data, "killed", *options)
-    killed.kill_after(KILL_AFTER * ranks)
-    resumed = Run(command, script, tmp_path, data, "resumed", *options)
-    assert resumed.finish() == weights
-    whole, before, after = undisturbed.by_rank(), killed.by_rank(), resumed.by_rank()
-    assert set(whole) == set(before) == set(after) == set(range(ranks))
-    for rank in range(ranks):
-        steps = len(whole[rank])
-        assert steps == EPOCHS * 50
-        assert before[rank] == whole[rank][: len(before[rank])]
-        assert after[rank] == whole[rank][steps - len(after[rank]) :]
-        # It went on at its last checkpoint, in the second epoch.
-        begun = steps - len(after[rank])
-        assert 50 < begun <= len(before[rank]) < begun + 3 * every and begun % every == 0
-    # Each sample once in each epoch, over all ranks.
-    for epoch in range(EPOCHS):
-        read = pixels(line for lines in whole.values() for line in lines if line["epoch"] == epoch)
-        assert len(read) == data.samples
-
-
-def started(script: str, ranks: int, data: Data) -> Tuple[List[str], List[str]]:
-    """The command and the options of a recipe with so many ranks, whose batches are together those of one."""
-    every = SAVE_EVERY_OF_RAY if script == "train_ray.py" else SAVE_EVERY
-    options = ["--save-every", str(every), "--batch-size", str(data.batch_size(ranks))]
-    if script in ("train_lightning.py", "train_ray.py"):
-        return PLAIN, [*options, "--ranks", str(ranks)]
-    return torchrun(ranks), options
-
-
+# Before and after: others go on where these were killed.
 OTHER_RANKS = [
     ("train_ddp.py", 2, 1),
     ("train_ddp.py", 1, 3),
@@ -190,19 +155,103 @@ OTHER_RANKS = [
 ]
 
 
+class Runs:
+    """Runs of recipes with so many ranks, whose batches are together those of one. Tests share them."""
+
+    def __init__(self, data: Data, folder: Path) -> None:
+        self._data, self._folder = data, folder
+        self._whole: Dict[Tuple[str, int], Run] = {}
+        self._killed: Dict[Tuple[str, int], Tuple[Path, Run, Run]] = {}
+
+    def start(self, script: str, ranks: int, checkpoint: Path) -> Run:
+        command, options = PLAIN, ["--save-every", str(save_every(script)), "--checkpoint", str(checkpoint)]
+        options += ["--batch-size", str(self._data.batch_size(ranks))]
+        if script in ("train_lightning.py", "train_ray.py"):
+            options += ["--ranks", str(ranks)]
+        elif ranks > 1 or script in ("train_ddp.py", "train_accelerate.py"):
+            command = torchrun(ranks)
+        if script == "train_stateful.py":
+            options += ["--workers", "2"]
+        return Run(command, script, self.folder(), self._data, *options)
+
+    def folder(self) -> Path:
+        return Path(tempfile.mkdtemp(dir=self._folder))
+
+    def whole(self, script: str, ranks: int) -> Run:
+        """One that nobody disturbed."""
+        key = (script, ranks)
+        if key not in self._whole:
+            run = self.start(script, ranks, self.folder() / RECIPES[script][1])
+            run.finish()
+            self._whole[key] = run
+        return self._whole[key]
+
+    def killed(self, script: str, ranks: int) -> Tuple[Path, Run, Run]:
+        """One that was killed in its first epoch, went on, and was killed in its second one; a copy of its checkpoint."""
+        key = (script, ranks)
+        if key not in self._killed:
+            checkpoint = self.folder() / RECIPES[script][1]
+            first = self.start(script, ranks, checkpoint)
+            first.kill_in(0, KILL_AFTER * ranks)
+            second = self.start(script, ranks, checkpoint)
+            second.kill_in(1, KILL_AFTER * ranks)
+            self._killed[key] = checkpoint, first, second
+        kept, first, second = self._killed[key]
+        copied = self.folder() / kept.name
+        shutil.copytree(kept, copied) if kept.is_dir() else shutil.copy(kept, copied)
+        return copied, first, second
+
+
+@pytest.fixture(scope="module")
+def runs(data: Data, tmp_path_factory: pytest.TempPathFactory) -> Runs:
+    return Runs(data, tmp_path_factory.mktemp("runs"))
+
+
+def save_every(script: str) -> int:
+    return SAVE_EVERY_OF_RAY if script == "train_ray.py" else SAVE_EVERY
+
+
+def test_each_recipe_is_run() -> None:
+    assert set(RECIPES) == {path.name for path in EXAMPLES.glob("train_*.py")}
+
+
+@pytest.mark.parametrize("script", RECIPES)
+def test_killed_and_resumed(script: str, data: Data, runs: Runs) -> None:
+    ranks, every = RECIPES[script][0], save_every(script)
+    undisturbed = runs.whole(script, ranks)
+    checkpoint, first, second = runs.killed(script, ranks)
+    third = runs.start(script, ranks, checkpoint)
+    assert third.finish() == undisturbed.weights
+    whole = undisturbed.by_rank()
+    steps = EPOCHS * 50
+    assert set(whole) == set(range(ranks)) and all(len(lines) == steps for lines in whole.values())
+    # Where each of the three began and ended, by rank.
+    begun = dict.fromkeys(range(ranks), 0)
+    for run, epoch in ((first, 0), (second, 1)):
+        read, following = run.by_rank(), (second if run is first else third).by_rank()
+        assert set(read) == set(range(ranks))
+        for rank in range(ranks):
+            ended = begun[rank] + len(read[rank])
+            assert read[rank] == whole[rank][begun[rank] : ended]
+            # The next one went on at the last checkpoint, in this epoch.
+            [begun[rank]] = [at for at in range(steps) if whole[rank][at] == following[rank][0]]
+            assert 50 * epoch < begun[rank] <= ended < begun[rank] + 3 * every and begun[rank] % every == 0
+    for rank, lines in third.by_rank().items():
+        assert lines == whole[rank][begun[rank] :]
+    # Each sample once in each epoch, over all ranks.
+    for epoch in range(EPOCHS):
+        read = pixels(line for lines in whole.values() for line in lines if line["epoch"] == epoch)
+        assert len(read) == data.samples
+
+
 @pytest.mark.parametrize(("script", "ranks", "others"), OTHER_RANKS)
-def test_resumed_with_other_ranks(script: str, ranks: int, others: int, data: Data, tmp_path: Path) -> None:
-    checkpoint = tmp_path / RECIPES[script][2]
+def test_resumed_with_other_ranks(script: str, ranks: int, others: int, data: Data, runs: Runs) -> None:
     # Those that normalise on the CPU record what is normalised.
     plain = "train_plain.py" if script not in ("train_lightning.py", "train_transformers.py") else script
-    whole = Run(PLAIN, plain, tmp_path, data, "whole", "--checkpoint", str(tmp_path / "whole-ck"), *started(script, 1, data)[1])
-    whole.finish()
-    command, options = started(script, ranks, data)
-    killed = Run(command, script, tmp_path, data, "killed", "--checkpoint", str(checkpoint), *options)
-    killed.kill_after(KILL_AFTER * ranks)
+    whole = runs.whole(plain, 1)
+    checkpoint, _, killed = runs.killed(script, ranks)
     positions = saved(checkpoint)
-    command, options = started(script, others, data)
-    resumed = Run(command, script, tmp_path, data, "resumed", "--checkpoint", str(checkpoint), *options)
+    resumed = runs.start(script, others, checkpoint)
     resumed.finish()
     expected = pixels(line for line in whole.lines() if line["epoch"] == 1)
     assert len(expected) == data.samples
@@ -291,6 +340,57 @@ for epoch in (3, 4):
         state = dataset.state_dict()
         counted &= state["epoch"] * len(loader) * 1000 + state["samples"] == (epoch * len(loader) + taken) * 1000
 print(f"counted: {counted}, epochs: {epochs}")
+"""
+
+
+def test_each_step_of_lightning_is_counted(data: Data, tmp_path: Path) -> None:
+    """It asks for an iterator before it knows how many batches there are, and looks ahead where it never comes to know."""
+    script = tmp_path / "counted.py"
+    script.write_text(COUNTED)
+    run = subprocess.run(
+        [sys.executable, str(script), data.url, data.name, str(data.samples)],
+        capture_output=True,
+        text=True,
+        timeout=RUN_SECONDS,
+    )
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.split() == ["counted"] * 3, run.stdout
+
+
+COUNTED = """
+import sys
+import lightning
+import torch
+from torch.utils.data import DataLoader
+from pba_client.torch import EpochDataset
+
+url, name, samples = sys.argv[1:]
+SIZE, SAMPLES = 3000, int(samples)
+
+class Module(lightning.LightningModule):
+    def __init__(self, dataset):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(1))
+        self.dataset, self.found, self.expected = dataset, [], []
+
+    def training_step(self, batch, number):
+        state = self.dataset.state_dict()
+        self.found.append((state["epoch"], state["samples"]))
+        is_last = number + 1 == len(self.dataset)
+        self.expected.append((self.current_epoch + 1, 0) if is_last else (self.current_epoch, (number + 1) * SIZE))
+        return self.weight * batch[0].float().mean()
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), 0.1)
+
+options = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "enable_checkpointing": False}
+for workers, drop_last in ((0, True), (0, False), (2, True)):
+    dataset = EpochDataset(url, name, batch_size=SIZE, drop_last=drop_last)
+    module = Module(dataset)
+    lightning.Trainer(max_epochs=2, **options).fit(module, DataLoader(dataset, batch_size=None, num_workers=workers))
+    assert len(module.found) == 2 * len(dataset) == 2 * (SAMPLES // SIZE + (not drop_last))
+    assert module.found == module.expected, (module.found, module.expected)
+    print("counted")
 """
 
 

@@ -98,11 +98,14 @@ class Counted(Generic[_T], Iterator[_T]):
         self._batches = batches
         self._loop = loop
         self._dataset = dataset
-        # One that holds a batch back, so that it knows which is the last.
-        self._looks_ahead = _looks_ahead()
+        # Whether what loops holds a batch back, so that it knows which is the last. Asked with the first batch: until
+        # then Lightning does not know how many there are.
+        self._looks_ahead: Optional[bool] = None
 
     def __next__(self) -> _T:
         loop, dataset = self._loop, self._dataset
+        if self._looks_ahead is None:
+            self._looks_ahead = _looks_ahead()
         outer, dataset._counting = dataset._counting, (threading.get_ident(), loop)
         try:
             batch = next(self._batches)
