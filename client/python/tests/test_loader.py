@@ -121,7 +121,7 @@ def test_a_position_is_right_for_other_ranks_and_batches(server: Server, samples
     for loader in loaders:
         loader.load_state_dict(state)
         batches = [(batch.index.tolist(), batch.image) for batch in loader(4)]
-        assert len(batches) == loader.batches_after(samples)
+        assert len(batches) == loader._batches_after(samples)
         seen.update({index: image.tobytes() for indices, images in batches for index, image in zip(indices, images)})
     expected = list(whole)[samples:]
     expected = expected[: len(expected) // 192 * 192] if drop_last else expected

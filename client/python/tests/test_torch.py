@@ -7,11 +7,10 @@ and runs these in an environment of their own.
 from __future__ import annotations
 
 import copy
-import gc
 import json
 import pickle
+import threading
 import warnings
-from contextlib import nullcontext
 from inspect import signature
 from itertools import islice
 
@@ -21,34 +20,18 @@ from conftest import Server
 
 torch = pytest.importorskip("torch", reason="PyTorch is installed with PBA_TEST_FRAMEWORKS=1 only")
 
-from torch.utils.data import ChainDataset, DataLoader
+from torch.utils.data import ChainDataset, DataLoader, IterableDataset
 from torchdata.stateful_dataloader import StatefulDataLoader
 
-from pba_client import Loader, PbaError, PbaWarning, RefusedError
+from pba_client import BatchIterator, Loader, PbaError, PbaWarning, RefusedError
 from pba_client.torch import EpochDataset, Pair, prefetch, tensors
+from torch_data import OPTIONS, dataset, expected, rows
 
 # More workers than the machine has cores.
 pytestmark = [
     pytest.mark.filterwarnings("ignore:This DataLoader will create"),
     pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning"),
 ]
-OPTIONS = {"batch_size": 100, "split": "test", "shuffle": True}
-
-
-def dataset(server: Server, **options) -> EpochDataset:  # type: ignore[no-untyped-def]
-    return EpochDataset(server.url, "shapes", **{**OPTIONS, "as_dict": True, **options})
-
-
-def rows(batches) -> list:  # type: ignore[no-untyped-def]
-    return [(batch["index"].tolist(), batch["image"].numpy().tobytes()) for batch in batches]
-
-
-def expected(server: Server, epoch: int, start: int = 0, **options) -> list:  # type: ignore[no-untyped-def]
-    plain = Loader(server.url, "shapes", **{**OPTIONS, **options})
-    with plain.epoch(epoch, start=start) as batches:
-        return [(batch.index.tolist(), batch.image.tobytes()) for batch in batches]
-
-
 WORKERS = [
     {"num_workers": 0},
     {"num_workers": 1},
@@ -108,6 +91,19 @@ def test_an_evaluation_is_always_the_same(server: Server, workers: int) -> None:
     assert (data.epoch, data.state_dict()["samples"]) == (0, 300)
     data.set_epoch(1)
     assert data.epoch == 1
+    # No split is the one for training.
+    data = dataset(server, split=None, shuffle=None, batch_size=2000)
+    assert len(rows(data)) == 5 and data.epoch == 1
+
+
+def test_an_evaluation_after_one_that_failed_is_whole(server: Server, start_server) -> None:  # type: ignore[no-untyped-def]
+    broken = start_server()
+    data = EpochDataset([broken.url], "shapes", as_dict=True, retry_seconds=0, split="test", batch_size=100)
+    with pytest.raises(PbaError):
+        for _ in data:
+            broken.kill()
+    data.client._access.addresses[:] = Loader(server.url, "shapes").client._access.addresses
+    assert rows(data) == expected(server, 0, shuffle=None)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -253,6 +249,9 @@ def test_a_loop_that_was_left_is_told_of(server: Server) -> None:
     assert rows(data) == expected(server, 4, 1)
     with pytest.warns(PbaWarning, match="has no batch: there are too few samples"):
         rows(dataset(server, batch_size=3000, drop_last=True))
+    # Side by side, neither is.
+    loader = DataLoader(dataset(server), batch_size=None)
+    assert all(first["index"].equal(second["index"]) for first, second in zip(loader, loader))
 
 
 class Around(EpochDataset):
@@ -261,6 +260,28 @@ class Around(EpochDataset):
     def __iter__(self):  # type: ignore[no-untyped-def]
         for batch in super().__iter__():
             yield {**batch, "more": batch["label"] + 1}
+
+
+class Half(EpochDataset):
+    def __iter__(self):  # type: ignore[no-untyped-def]
+        return islice(super().__iter__(), 0, None, 2)
+
+
+class Twice(EpochDataset):
+    def __iter__(self):  # type: ignore[no-untyped-def]
+        return (half for batch in super().__iter__() for half in (batch, batch))
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_subclass_yields_one_item_for_each_batch(server: Server, workers: int) -> None:
+    data = Half(server.url, "shapes", **OPTIONS)
+    loader = DataLoader(data, batch_size=None, num_workers=workers)
+    assert sum(1 for _ in loader) == 10 and data.state_dict()["epoch"] == 0
+    with pytest.warns(PbaWarning, match="a loop over epoch 0 was left after 10 of 20 batches"):
+        next(iter(loader))
+    data = Twice(server.url, "shapes", **OPTIONS)
+    with pytest.raises(PbaError, match="more than 20 items came out .* one item for each batch"):
+        list(DataLoader(data, batch_size=None, num_workers=workers))
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -289,7 +310,10 @@ def test_copies_go_on_where_the_dataset_is(server: Server) -> None:
     rows(islice(data, 3))
     for other in (copy.deepcopy(data), pickle.loads(pickle.dumps(data))):
         assert other.state_dict() == data.state_dict()
+        # As at the top of a loop over epochs.
+        other.set_epoch(other.epoch)
         assert rows(other) == expected(server, 0, 3)
+    copy.copy(iter(data))
 
 
 def in_another_process(data: EpochDataset, queue) -> None:  # type: ignore[no-untyped-def]
@@ -327,6 +351,10 @@ def test_the_loader_of_a_dataset_is_of_its_rank(server: Server, monkeypatch: pyt
     monkeypatch.setenv("WORLD_SIZE", "2")
     assert len(data.loader) == len(data) == 10 and data.loader.rank == 1
     assert len(rows(data)) == 10 and data.classes[0] == "disc" and len(data.mean) == len(data.std) == 3
+    # What it would read, the dataset would not count.
+    for read in (data.loader.epoch, data.loader, lambda _: next(BatchIterator(data.loader, 2))):
+        with pytest.raises(PbaError, match="the loader of an EpochDataset opens no epochs"):
+            read(1)
 
 
 def test_a_position_is_not_lost(server: Server) -> None:
@@ -363,10 +391,106 @@ def test_a_loop_that_failed_is_continued(server: Server, start_server) -> None: 
         for batch in data:
             taken.append(batch)
             broken.kill()
-    data.loader.client._access.addresses[:] = Loader(server.url, "shapes").client._access.addresses
+    data.client._access.addresses[:] = Loader(server.url, "shapes").client._access.addresses
     assert data.epoch == 0 and 0 < len(taken) < 20
+    data.set_epoch(0)
     assert rows(taken) + rows(data) == expected(server, 0)
     assert data.epoch == 1
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_loop_that_failed_ends_with_its_error(server: Server, workers: int) -> None:
+    """What asks again does not take it for the end of the epoch, and gets no batch of another worker."""
+    data = dataset(server)
+
+    def broken(batch):  # type: ignore[no-untyped-def]
+        if batch["index"].tolist() == expected(server, 0)[3][0]:
+            raise ConnectionError("nothing comes")
+        return batch
+
+    loop = iter(DataLoader(data, batch_size=None, num_workers=workers, collate_fn=broken))
+    taken = [next(loop) for _ in range(3)]
+    with pytest.raises(ConnectionError):
+        next(loop)
+    state = data.state_dict()
+    for _ in range(2):
+        with pytest.raises(PbaError, match="this loop has failed, and the rest of its epoch is read by another one"):
+            next(loop)
+    assert data.state_dict() == state and (data.epoch, state["samples"]) == (0, 300)
+    del loop
+    assert rows(taken) + rows(data) == expected(server, 0)
+
+
+def test_a_worker_that_is_killed(server: Server) -> None:
+    """As by the kernel, when memory is short: an error, and the next loop goes on there."""
+    data = dataset(server)
+    loop = iter(DataLoader(data, batch_size=None, num_workers=2))
+    taken = [next(loop) for _ in range(3)]
+    loop._workers[0].kill()
+    with pytest.raises(RuntimeError, match="DataLoader worker"):
+        while True:
+            taken.append(next(loop))
+    del loop
+    assert data.epoch == 0 and data.state_dict()["samples"] == 100 * len(taken)
+    assert rows(taken) + rows(data) == expected(server, 0)
+
+
+def test_threads_have_loops_of_their_own(server: Server) -> None:
+    """Two that read one dataset, one of which begins last and ends last."""
+    data = dataset(server)
+    first_is_in, second_is_in, first_is_out = (threading.Event() for _ in range(3))
+
+    def slow_first(batch):  # type: ignore[no-untyped-def]
+        first_is_in.set()
+        assert second_is_in.wait(60)
+        return batch
+
+    def slow_second(batch):  # type: ignore[no-untyped-def]
+        second_is_in.set()
+        assert first_is_out.wait(60)
+        return batch
+
+    def read_first() -> None:
+        next(iter(DataLoader(data, batch_size=None, collate_fn=slow_first)))
+        first_is_out.set()
+
+    thread = threading.Thread(target=read_first)
+    thread.start()
+    assert first_is_in.wait(60)
+    next(iter(DataLoader(data, batch_size=None, collate_fn=slow_second)))
+    thread.join()
+    data.set_epoch(2)
+    # None of this is taken for a part of theirs.
+    for epoch in (2, 3):
+        assert rows(data) == expected(server, epoch) and data.epoch == epoch + 1
+
+
+class Wrapped(IterableDataset):
+    def __init__(self, data: EpochDataset) -> None:
+        self.data = data
+
+    def __iter__(self):  # type: ignore[no-untyped-def]
+        yield from self.data
+
+
+class Forwarding(Wrapped):
+    def state_dict(self) -> dict:
+        return self.data.state_dict()
+
+    def load_state_dict(self, state: dict) -> None:
+        self.data.load_state_dict(state)
+
+
+def test_a_stateful_loader_of_another_dataset_keeps_the_position(server: Server) -> None:
+    with pytest.raises(PbaError, match="of a Wrapped around an EpochDataset would save no epoch"):
+        next(iter(StatefulDataLoader(Wrapped(dataset(server)), batch_size=None)))
+    loader = StatefulDataLoader(Forwarding(dataset(server)), batch_size=None)
+    rows(loader)
+    assert rows(islice(loader, 5)) == expected(server, 1)[:5]
+    state = loader.state_dict()
+    loader = StatefulDataLoader(Forwarding(dataset(server)), batch_size=None)
+    loader.load_state_dict(state)
+    assert rows(loader) == expected(server, 1, 5)
 
 
 def test_a_dataset_within_another(server: Server) -> None:
@@ -389,6 +513,12 @@ def test_what_is_hardly_meant_is_warned_of(server: Server) -> None:
         for schedule in ("none", "identity", None, "randaugment:2:9"):
             EpochDataset(server.url, "shapes", schedule)
         EpochDataset(server.url, "shapes", split="test")
+
+
+def test_flags_are_flags(server: Server) -> None:
+    for name in ("as_dict", "channels_first"):
+        with pytest.raises(TypeError, match=f"{name} is 'no'; expected True or False"):
+            EpochDataset(server.url, "shapes", **{name: "no"})
 
 
 def test_options_are_those_of_a_loader() -> None:
@@ -436,115 +566,3 @@ def test_a_channel_that_never_changes_is_finite(server: Server) -> None:
     data._loader.std = np.array([0.25, 0.0, 0.25], np.float32)
     image, _ = next(iter(data))
     assert torch.isfinite(image).all()
-
-
-@pytest.mark.parametrize("workers", [0, 2])
-@pytest.mark.parametrize("channels_first", [False, True])
-def test_prefetch_normalises(server: Server, channels_first: bool, workers: int) -> None:
-    data = dataset(server)
-    batches = prefetch(DataLoader(data, batch_size=None, num_workers=workers), "cpu", channels_first=channels_first)
-    raw = Loader(server.url, "shapes", **OPTIONS)
-    assert len(batches) == 20
-    for epoch in range(2):
-        for taken, (batch, plain) in enumerate(zip(batches, raw(epoch)), 1):
-            wanted = ((plain.image / 255.0 - raw.mean) / raw.std).transpose((0, 3, 1, 2) if channels_first else (0, 1, 2, 3))
-            assert batch["image"].dtype == torch.float32 and batch["image"].is_contiguous()
-            assert np.allclose(batch["image"].numpy(), wanted, atol=1e-5)
-            assert batch["label"].tolist() == plain.label.tolist() and batch["index"].tolist() == plain.index.tolist()
-            assert data.state_dict()["samples"] == 100 * taken % 2000
-        assert taken == 20
-
-
-class NoGpu:
-    """What a stream and an event are asked for, where there is no GPU: everything is done at once."""
-
-    def __init__(self, *_: object) -> None: ...
-
-    wait_stream = wait_event = record = synchronize = __init__
-
-
-@pytest.fixture
-def ring(monkeypatch: pytest.MonkeyPatch):  # type: ignore[no-untyped-def]
-    """The ring of a prefetch to a GPU, with its memory on the CPU: what is ahead, what is counted and what fails."""
-    monkeypatch.setattr(torch.cuda, "Stream", NoGpu)
-    monkeypatch.setattr(torch.cuda, "Event", NoGpu)
-    monkeypatch.setattr(torch.cuda, "stream", lambda _: nullcontext())
-    monkeypatch.setattr(torch.cuda, "current_stream", NoGpu)
-    monkeypatch.setattr(torch.Tensor, "record_stream", lambda *_: None)
-    empty = torch.empty
-    monkeypatch.setattr(torch, "empty", lambda *shape, pin_memory=False, **options: empty(*shape, **options))
-
-    def copied(loader, depth: int = 2):  # type: ignore[no-untyped-def]
-        batches = prefetch(loader, "cpu", depth=depth)
-        return batches._copied_ahead(iter(loader))
-
-    return copied
-
-
-@pytest.mark.parametrize("workers", [0, 2])
-def test_what_is_ahead_is_not_taken(server: Server, ring, workers: int) -> None:  # type: ignore[no-untyped-def]
-    data = dataset(server)
-    loader = DataLoader(data, batch_size=None, num_workers=workers)
-    raw = Loader(server.url, "shapes", **OPTIONS)
-    for epoch, depth in enumerate((1, 2, 64)):
-        for taken, (batch, plain) in enumerate(zip(ring(loader, depth), raw(epoch)), 1):
-            assert batch["index"].tolist() == plain.index.tolist()
-            assert data.state_dict()["samples"] == 100 * taken % 2000
-            assert data.state_dict()["epoch"] == epoch + taken // 20
-        assert taken == 20
-
-
-@pytest.mark.parametrize("good", [0, 1, 2, 5])
-def test_batches_before_an_error_are_given_first(server: Server, ring, good: int) -> None:  # type: ignore[no-untyped-def]
-    data = dataset(server)
-
-    def broken(batch):  # type: ignore[no-untyped-def]
-        if batch["index"].tolist() == expected(server, 0)[good][0]:
-            raise ConnectionError("nothing comes")
-        return batch
-
-    taken = []
-    with pytest.raises(ConnectionError):
-        for batch in ring(DataLoader(data, batch_size=None, collate_fn=broken)):
-            taken.append(batch["index"].tolist())
-    assert len(taken) == good and (data.epoch, data.state_dict()["samples"]) == (0, 100 * good)
-    taken += [batch["index"].tolist() for batch in data]
-    assert taken == [indices for indices, _ in expected(server, 0)]
-    # The error's traceback holds the loop, and DataLoader a circle of them.
-    gc.collect()
-
-
-def test_prefetch_refuses_what_it_would_normalise_twice() -> None:
-    batches = prefetch([(torch.zeros(2, 4, 4, 3), torch.zeros(2))], "cpu", mean=[0.5] * 3, std=[0.2] * 3)
-    with pytest.raises(ValueError, match="images are torch.float32 .*normalises uint8"):
-        next(iter(batches))
-    with pytest.raises(ValueError, match="depth is 0; expected an integer of 1 to 64"):
-        prefetch([], "cpu", depth=0)
-    with pytest.raises(ValueError, match="mean and std are not known"):
-        prefetch([], "cpu")
-
-
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-@pytest.mark.parametrize("workers", [0, 2])
-def test_prefetch_on_a_gpu(server: Server, workers: int) -> None:
-    """Batches that are kept stay what they are, while those after them come through the same pinned memory."""
-    data = dataset(server)
-    batches = prefetch(DataLoader(data, batch_size=None, num_workers=workers), "cuda", depth=3)
-    raw = Loader(server.url, "shapes", **OPTIONS)
-    for epoch in range(2):
-        kept = []
-        for taken, batch in enumerate(batches, 1):
-            kept.append(batch)
-            # The loop's own stream uses it at once.
-            batch["image"].mul_(2)
-            assert data.state_dict()["samples"] == 100 * taken % 2000
-        plain = list(raw(epoch))
-        assert len(kept) == len(plain)
-        for batch, expected_batch in zip(kept, plain):
-            wanted = ((expected_batch.image / 255.0 - raw.mean) / raw.std).transpose(0, 3, 1, 2) * 2
-            assert batch["image"].device.type == "cuda" and batch["image"].dtype == torch.float32
-            assert np.allclose(batch["image"].cpu().numpy(), wanted, atol=1e-4)
-            assert batch["label"].tolist() == expected_batch.label.tolist()
-    for dtype, memory_format in [(torch.float16, torch.channels_last), (torch.bfloat16, torch.contiguous_format)]:
-        image = next(iter(prefetch(data, "cuda", dtype=dtype, memory_format=memory_format)))["image"]
-        assert image.dtype == dtype and image.is_contiguous(memory_format=memory_format)

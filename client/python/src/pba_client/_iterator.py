@@ -61,11 +61,11 @@ class BatchIterator(Iterator[Batch], ContextManager["BatchIterator"]):
         Raises:
             ValueError, ChangedError: as ``Loader.load_state_dict``.
         """
-        position = self._loader.position_of(state)
+        position = self._loader._position_of(state)
         if position > (self._epochs, 0):
             raise ValueError(f"the state is in epoch {position.epoch}; there are {self._epochs}, from 0 on")
         self.close()
-        self._loader.go_to(position)
+        self._loader._go_to(position)
         self.epoch = position.epoch
 
     def close(self) -> None:
@@ -75,7 +75,7 @@ class BatchIterator(Iterator[Batch], ContextManager["BatchIterator"]):
             reading.close()
             # A loader with headspace has no position, and needs none.
             with suppress(PbaError):
-                self._loader.go_to(self._loader.position())
+                self._loader._go_to(self._loader._position())
 
     def __exit__(self, *_: object) -> None:
         self.close()

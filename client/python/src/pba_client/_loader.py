@@ -26,6 +26,8 @@ _LOG = logging.getLogger("pba_client")
 _REGROUPED = ("shard", "batch_size")
 # Schedules that leave images as they are, but for the base augmentation.
 UNSCHEDULED = (None, "none", "identity")
+# Read in order, unless they are shuffled, and not trained on.
+EVALUATION_SPLITS = ("val", "test")
 
 
 class Position(NamedTuple):
@@ -170,7 +172,7 @@ class Loader:
         self.classes: Tuple[str, ...] = self._metadata.classes
         self.mean: np.ndarray = np.array(self._metadata.mean, np.float32)
         self.std: np.ndarray = np.array(self._metadata.std, np.float32)
-        if split in ("val", "test") and (schedule not in UNSCHEDULED or policy is not None):
+        if split in EVALUATION_SPLITS and (schedule not in UNSCHEDULED or policy is not None):
             augmented = "a policy" if schedule in UNSCHEDULED else f"the schedule {schedule!r}"
             warn(
                 f"split={split!r} is streamed with {augmented}, so that its images are augmented, which an evaluation "
@@ -225,7 +227,7 @@ class Loader:
         rows = max(0, -((rank - samples) // self.world_size))
         return -(-rows // self._batch_size)
 
-    def for_rank(self, rank: int, world_size: int) -> Loader:
+    def _for_rank(self, rank: int, world_size: int) -> Loader:
         """The same for another rank, or another number of them. No server is asked.
 
         Raises:
@@ -260,11 +262,11 @@ class Loader:
         if start is None and self._saved is not None:
             check_epoch(self._saved, epoch)
             samples = self._saved.samples
-        opened = self.open_at(Position(epoch, samples), start=start, step=step)
+        opened = self._open_at(Position(epoch, samples), start=start, step=step)
         self._saved = None
         return opened
 
-    def open_at(self, position: Position, *, start: Optional[int] = None, step: int = 1) -> Epoch:
+    def _open_at(self, position: Position, *, start: Optional[int] = None, step: int = 1) -> Epoch:
         """Opens an epoch after samples that all ranks have read; ``start`` counts batches from there."""
         skip, first = self._place(position.samples)
         start = first if start is None else first + start
@@ -286,16 +288,16 @@ class Loader:
         # No batch is left, if nothing is.
         return samples, 0
 
-    def batches_after(self, samples: int) -> int:
+    def _batches_after(self, samples: int) -> int:
         """Batches of this rank after ``samples`` of an epoch."""
         skip, start = self._place(samples)
         return self._batches(self.rank, skip) - start
 
-    def samples_after(self, samples: int, batches: int) -> int:
+    def _samples_after(self, samples: int, batches: int) -> int:
         """Samples that were read of an epoch when each rank has read so many batches after the first ``samples``."""
         return min(self._samples, samples + batches * self.world_size * self._batch_size)
 
-    def is_complete(self, samples: int) -> bool:
+    def _is_complete(self, samples: int) -> bool:
         """Whether no rank has a batch left after ``samples`` of an epoch."""
         skip, start = self._place(samples)
         # The first rank has the most.
@@ -320,9 +322,9 @@ class Loader:
             PbaError: when the latest epoch is read with a ``step``, which has no position, or with
                 ``headspace``.
         """
-        return self.state_at(self.position())
+        return self._state_at(self._position())
 
-    def position(self) -> Position:
+    def _position(self) -> Position:
         """What ``state_dict`` tells."""
         if self._headspace:
             raise PbaError("a loader with headspace=True has no position to resume from: it repeats one batch")
@@ -331,13 +333,13 @@ class Loader:
         request = self._progress.request
         if request.step != 1:
             raise PbaError("an epoch read with a step has no position to resume from")
-        return Position(request.epoch, self.samples_after(request.skip, request.number(self._progress.received)))
+        return Position(request.epoch, self._samples_after(request.skip, request.number(self._progress.received)))
 
-    def go_to(self, position: Position) -> None:
+    def _go_to(self, position: Position) -> None:
         """Lets the next epoch that is opened begin at a position."""
         self._saved = position
 
-    def state_at(self, position: Position) -> Dict[str, Any]:
+    def _state_at(self, position: Position) -> Dict[str, Any]:
         """A position as ``state_dict`` returns it."""
         if self._headspace:
             raise PbaError("a loader with headspace=True has no position to resume from: it repeats one batch")
@@ -351,9 +353,9 @@ class Loader:
                 samples, or an epoch has fewer samples.
             ChangedError: when the dataset or the schedule has changed.
         """
-        self.go_to(self.position_of(state))
+        self._go_to(self._position_of(state))
 
-    def position_of(self, state: Dict[str, Any]) -> Position:
+    def _position_of(self, state: Dict[str, Any]) -> Position:
         """The position of a state, checked as by ``load_state_dict``."""
         check_state(state, self._comparable(), self._metadata, self.client._access, counts="samples")
         position = Position(state["epoch"], state["samples"])

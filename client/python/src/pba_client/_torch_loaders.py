@@ -9,18 +9,18 @@ Other datasets notice nothing.
 from __future__ import annotations
 
 import functools
-import sys
 import threading
 import weakref
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import Any, Callable, Dict, Generic, Iterator, Optional, Protocol, Tuple, TypeVar
+from typing import Any, Callable, Dict, Generic, Iterator, List, Optional, Protocol, TypeVar
 
 import torch
 from torch.utils.data import DataLoader
 
 from ._errors import PbaError
-from ._loader import Position, warn
+from ._loader import Position
+from ._torch_frameworks import is_state_of_accelerate, looks_ahead, refuse_second_sharding
 
 _T = TypeVar("_T")
 # In the state of a StatefulDataLoader.
@@ -39,7 +39,7 @@ class Loop:
         held_back: batches that came out, and that whoever loops has not given on yet.
         ahead: batches that are on their way to a device, and not taken yet.
         is_ended: whether its end came out, which may be ahead, too.
-        is_failed: whether it ended with an error.
+        is_failed: whether it ended with an error: the next loop goes on where it was.
     """
 
     position: Position
@@ -78,17 +78,44 @@ class Loop:
         return cls(Position(epoch, samples), rank, world_size, batches, channel)
 
 
+class Here(threading.local):
+    """What concerns a dataset in one thread.
+
+    Attributes:
+        begun: a loop that a DataLoader begins: its workers find it here. Those that persist are told of later ones.
+        counting: the loop that is asked for its next batch just now.
+    """
+
+    begun: Optional[Loop] = None
+    counting: Optional[Loop] = None
+
+
 class Told(Protocol):
     """A dataset that is told of its loops."""
 
-    _begun: Optional[Loop]
-    _counting: Tuple[int, Optional[Loop]]
+    _here: Here
 
     def _begin(self) -> Loop: ...
 
     def _started(self, loop: Loop) -> None: ...
 
-    def _failed(self, loop: Loop) -> None: ...
+
+class _Ahead(threading.local):
+    # The loops that batches come out of, for what fetches them ahead in this thread.
+    loops: Optional[List[Loop]] = None
+
+
+_AHEAD = _Ahead()
+
+
+@contextmanager
+def handed_out() -> Iterator[List[Loop]]:
+    """The loops out of which batches come meanwhile, one for each batch, whatever is around their dataset."""
+    outer, _AHEAD.loops = _AHEAD.loops, []
+    try:
+        yield _AHEAD.loops
+    finally:
+        _AHEAD.loops = outer
 
 
 class Counted(Generic[_T], Iterator[_T]):
@@ -103,30 +130,42 @@ class Counted(Generic[_T], Iterator[_T]):
         self._looks_ahead: Optional[bool] = None
 
     def __next__(self) -> _T:
-        loop, dataset = self._loop, self._dataset
+        loop, here = self._loop, self._dataset._here
+        if loop.is_failed:
+            # Its workers may have more, but not the batch that failed; and a generator would seem to be at its end.
+            raise PbaError("this loop has failed, and the rest of its epoch is read by another one, which goes on where it was")
         if self._looks_ahead is None:
-            self._looks_ahead = _looks_ahead()
-        outer, dataset._counting = dataset._counting, (threading.get_ident(), loop)
+            self._looks_ahead = looks_ahead()
+        outer, here.counting = here.counting, loop
         try:
             batch = next(self._batches)
         except StopIteration:
             if not loop.is_ended and loop.handed_out == 0:
-                dataset._started(loop)
-            loop.held_back, loop.is_ended = 0, True
+                self._dataset._started(loop)
+            # One that yields fewer has left the rest.
+            loop.held_back, loop.is_ended = 0, loop.handed_out == loop.batches
             raise
         except BaseException:
-            dataset._failed(loop)
+            loop.is_failed = True
             raise
         finally:
-            dataset._counting = outer
+            here.counting = outer
+        if loop.handed_out == loop.batches:
+            raise PbaError(
+                f"more than {loop.batches} items came out of a loop of {loop.batches} batches, so that its position is not "
+                "known: a subclass of EpochDataset has to yield one item for each batch"
+            )
         if loop.handed_out == 0:
-            dataset._started(loop)
+            self._dataset._started(loop)
         loop.handed_out += 1
         loop.held_back = int(self._looks_ahead)
+        if _AHEAD.loops is not None:
+            _AHEAD.loops.append(loop)
         return batch
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._batches, name)
+        # One that is being copied has no attributes yet.
+        return getattr(self.__dict__["_batches"], name) if "_batches" in self.__dict__ else object.__getattribute__(self, name)
 
 
 # Of each loader whose workers persist.
@@ -180,14 +219,11 @@ def _begin(loader: Any, dataset: Any, original: Callable[[Any], Iterator[Any]]) 
         begun.channel = _CHANNELS[loader]
         begun.send()
     # Copied into workers that start now, and looked for by iter(dataset) if there are none.
-    dataset._begun = begun
+    dataset._here.begun = begun
     try:
         batches = original(loader)
-    except Exception:
-        dataset._failed(begun)
-        raise
     finally:
-        dataset._begun = None
+        dataset._here.begun = None
     return Counted(batches, begun, dataset)
 
 
@@ -197,7 +233,9 @@ def _keep_state(kind: Any, ours: type) -> None:
 
     @functools.wraps(state_dict)
     def save(self: Any) -> Dict[str, Any]:
-        return {STATE_KEY: self.dataset.state_dict()} if isinstance(self.dataset, ours) else state_dict(self)
+        if not isinstance(self.dataset, ours):
+            return state_dict(self)
+        return {STATE_KEY: self.dataset._state(is_state_of_accelerate())}
 
     @functools.wraps(load_state_dict)
     def load(self: Any, state: Dict[str, Any]) -> None:
@@ -209,89 +247,3 @@ def _keep_state(kind: Any, ours: type) -> None:
             raise ValueError(f"this is no state of a loader of an EpochDataset: it has no {STATE_KEY!r}")
 
     kind.state_dict, kind.load_state_dict = save, load
-
-
-# What holds a batch back so that it knows which is the last, by module.
-_LOOKING_AHEAD = {
-    "accelerate.data_loader": ("DataLoaderShard", "DataLoaderDispatcher"),
-    "ray.train.torch.train_loop_utils": ("_WrappedDataLoader",),
-    # Where they are not told how many batches there are.
-    "lightning.pytorch.loops.fetchers": ("_PrefetchDataFetcher",),
-    "pytorch_lightning.loops.fetchers": ("_PrefetchDataFetcher",),
-}
-# What deals batches out over ranks that were dealt out already, in accelerate.data_loader.
-_SHARDING_AGAIN = ("DataLoaderDispatcher", "IterableDatasetShard")
-
-
-def _callers(module: str) -> Iterator[Any]:
-    """The objects of a module in whose methods we are."""
-    frame = sys._getframe(1)
-    while frame is not None:
-        if frame.f_globals.get("__name__") == module and "self" in frame.f_locals:
-            yield frame.f_locals["self"]
-        frame = frame.f_back  # type: ignore[assignment]
-
-
-def is_count_of_accelerate() -> bool:
-    """Whether Accelerate sets the epoch as it begins a loop, by its own count."""
-    frame = sys._getframe(1)
-    while frame is not None:
-        if frame.f_globals.get("__name__") == "accelerate.data_loader" and frame.f_code.co_name == "__iter__":
-            return True
-        frame = frame.f_back  # type: ignore[assignment]
-    return False
-
-
-def _looks_ahead() -> bool:
-    return any(
-        type(caller).__name__ in names and getattr(caller, "length", None) is None
-        for module, names in _LOOKING_AHEAD.items()
-        for caller in _callers(module)
-    )
-
-
-def warn_of_another_count(position: Position) -> None:
-    """Warns where a framework goes on elsewhere in its run than a loop that begins at this position."""
-    skipped = max((getattr(caller, "skip_batches", 0) for caller in _callers("accelerate.data_loader")), default=0)
-    if skipped and position.samples:
-        warn(
-            f"{skipped} batches are skipped after a position that was loaded, which is after {position.samples} samples: "
-            "they are never read. Leave one of the two out, in Transformers by ignore_data_skip=True"
-        )
-    for name, epoch in _counts():
-        if epoch != position.epoch:
-            warn(
-                f"{name} is at epoch {epoch}, and its batches are those of epoch {position.epoch}: keep the state_dict() of "
-                "the EpochDataset in its checkpoints, and load it with them; or call set_epoch()"
-            )
-            return
-
-
-def _counts() -> Iterator[Tuple[str, int]]:
-    """Frameworks that are in a loop over epochs, and the epoch that each is at."""
-    for module in ("lightning.pytorch.loops.fit_loop", "pytorch_lightning.loops.fit_loop"):
-        for caller in _callers(module):
-            if isinstance(getattr(getattr(caller, "trainer", None), "current_epoch", None), int):
-                yield "Lightning", caller.trainer.current_epoch
-    for caller in _callers("transformers.trainer"):
-        epoch = getattr(getattr(caller, "state", None), "epoch", None)
-        if isinstance(epoch, (int, float)):
-            # A little less than a whole number is that number, rounded down on the way.
-            yield "Transformers' Trainer", int(epoch + 1e-6)
-
-
-def refuse_second_sharding(world_size: int, wrapper: Any = None) -> None:
-    """Refuses a loop whose batches Accelerate would deal out over the ranks once more, with a ``PbaError``.
-
-    Args:
-        wrapper: a dataset around the ``EpochDataset``.
-    """
-    if "accelerate" not in sys.modules or world_size == 1:
-        return
-    for caller in [wrapper, *_callers("accelerate.data_loader")]:
-        if type(caller).__name__ in _SHARDING_AGAIN:
-            raise PbaError(
-                f"Accelerate's prepare() would deal out the batches of each of {world_size} ranks over the ranks once "
-                "more, and most of each epoch would never be seen: do not pass this DataLoader to prepare(). Its "
-                "EpochDataset reads the part of its rank; move batches to accelerator.device in the loop"
-            )

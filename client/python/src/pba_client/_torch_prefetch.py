@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import deque
-from typing import Any, Deque, Dict, Generic, Iterable, Iterator, NamedTuple, Optional, Sequence, Tuple, TypeVar, Union
+from contextlib import contextmanager
+from typing import Any, Deque, Dict, Generic, Iterable, Iterator, List, NamedTuple, Optional, Sequence, Tuple, TypeVar, Union
 
 import numpy as np
 import torch
 
-from ._torch_loaders import Loop
+from ._torch_loaders import Loop, handed_out
 
 
 class Pair(NamedTuple):
@@ -23,6 +24,19 @@ Statistics = Union[Sequence[float], np.ndarray, torch.Tensor]
 # A channel that never changes in the training split would be divided by zero; the server's searches have this bound,
 # too.
 STD_MIN = 1 / 255
+
+
+def checked(name: str, values: Statistics) -> torch.Tensor:
+    """A mean or a deviation that was given, float32 [3]; a ``ValueError`` where it cannot be one."""
+    try:
+        found = torch.as_tensor(values, dtype=torch.float32)
+    except (TypeError, ValueError, RuntimeError):
+        found = torch.empty(0)
+    is_valid = found.shape == (3,) and bool(((found >= 0) & (found <= 1)).all())
+    if not is_valid or (name == "std" and not bool((found > 0).all())):
+        lowest = "above 0" if name == "std" else "from 0"
+        raise ValueError(f"{name} is {values!r}; expected 3 numbers {lowest} to 1, one for each channel of pixels that are 0 to 1")
+    return found
 
 
 class Normalization:
@@ -59,13 +73,12 @@ class Prefetch(Generic[_Batch]):
     """The batches of a loader on a device, loop by loop. Made by ``prefetch``."""
 
     def __init__(
-        self, loader: Iterable[_Batch], device: torch.device, normalization: Normalization, depth: int, dataset: Any
+        self, loader: Iterable[_Batch], device: torch.device, normalization: Normalization, depth: int
     ) -> None:
         self._loader = loader
         self._device = device
         self._normalization = normalization
         self._depth = depth
-        self._dataset = dataset
 
     def __len__(self) -> int:
         """Batches of a loop."""
@@ -73,9 +86,19 @@ class Prefetch(Generic[_Batch]):
 
     def __iter__(self) -> Iterator[_Batch]:
         batches = iter(self._loader)
-        if self._device.type == "cuda":
-            return self._copied_ahead(batches)
-        return (self._converted(batch) for batch in batches)
+        return self._copied_ahead(batches) if self._device.type == "cuda" else self._one_by_one(batches)
+
+    def _one_by_one(self, batches: Iterator[_Batch]) -> Iterator[_Batch]:
+        """Each batch when it is asked for."""
+        while True:
+            with fetching() as loops:
+                try:
+                    batch = next(batches)
+                except StopIteration:
+                    return
+                converted = self._converted(batch)
+            taken(loops)
+            yield converted
 
     def _converted(self, batch: _Batch) -> _Batch:
         """A batch on the device, by the stream that is current."""
@@ -95,45 +118,63 @@ class Prefetch(Generic[_Batch]):
         # The mean and deviation may still be on their way.
         stream.wait_stream(torch.cuda.current_stream(self._device))
         slots: Deque[Slot] = deque(Slot() for _ in range(self._depth + 1))
-        ahead: Deque[Tuple[_Batch, torch.cuda.Event]] = deque()
-        loop: Optional[Loop] = None
+        ahead: Deque[Tuple[_Batch, List[Loop], torch.cuda.Event]] = deque()
         # What ended the batches, after those that were copied before.
         end: Optional[BaseException] = None
         while True:
             while end is None and len(ahead) <= self._depth:
                 try:
-                    batch = next(batches)
-                    # It has begun by now. A batch that is fetched is not taken.
-                    loop = loop or getattr(self._dataset, "_loop", None)
-                    if loop is not None:
-                        loop.ahead = len(ahead) + 1
-                    slot = slots[0]
-                    slots.rotate(-1)
-                    pinned = slot.filled(_named(batch))
-                    with torch.cuda.stream(stream):
-                        converted = self._converted(_like(batch, pinned))
-                        slot.copied.record(stream)
-                    done = torch.cuda.Event()
-                    done.record(stream)
-                    ahead.append((converted, done))
+                    with fetching() as loops:
+                        batch = next(batches)
+                        slot = slots[0]
+                        slots.rotate(-1)
+                        with torch.cuda.device(self._device):
+                            pinned = slot.filled(_named(batch))
+                        with torch.cuda.stream(stream):
+                            converted = self._converted(_like(batch, pinned))
+                            slot.copied.record(stream)
+                    copied = torch.cuda.Event()
+                    copied.record(stream)
+                    ahead.append((converted, loops, copied))
                 except Exception as error:
                     end = error
             if not ahead:
                 if isinstance(end, StopIteration):
                     return
-                if loop is not None:
-                    self._dataset._failed(loop)
                 assert end is not None
                 raise end
-            converted, done = ahead.popleft()
-            if loop is not None:
-                loop.ahead = len(ahead)
+            converted, loops, copied = ahead.popleft()
+            taken(loops)
             current = torch.cuda.current_stream(self._device)
-            current.wait_event(done)
+            current.wait_event(copied)
             for value in _named(converted).values():
                 # Its memory is not given to another batch before the loop is done with it.
                 value.record_stream(current)
             yield converted
+
+
+@contextmanager
+def fetching() -> Iterator[List[Loop]]:
+    """The loops that a batch comes out of, which is ahead until it is taken. One that is lost to an error stays so, and is
+    read again by the next loop."""
+    with handed_out() as loops:
+        try:
+            yield loops
+        except StopIteration:
+            raise
+        except BaseException:
+            for loop in loops:
+                loop.is_failed = True
+            raise
+        finally:
+            for loop in loops:
+                loop.ahead += 1
+
+
+def taken(loops: List[Loop]) -> None:
+    """A batch out of these loops is given on."""
+    for loop in loops:
+        loop.ahead -= 1
 
 
 class Slot:
@@ -157,9 +198,16 @@ class Slot:
 
 def _named(batch: Any) -> Dict[str, torch.Tensor]:
     if isinstance(batch, dict):
-        return batch
-    image, label = batch
-    return {"image": image, "label": label}
+        if "image" not in batch:
+            raise ValueError(f"a batch has {', '.join(map(repr, batch)) or 'nothing'}; prefetch() normalises its 'image'")
+        named = batch
+    else:
+        image, label = batch
+        named = {"image": image, "label": label}
+    for name, value in named.items():
+        if not isinstance(value, torch.Tensor):
+            raise TypeError(f"{name} is a {type(value).__name__}; prefetch() takes batches of tensors")
+    return named
 
 
 def _like(batch: Any, values: Dict[str, torch.Tensor]) -> Any:

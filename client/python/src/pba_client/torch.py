@@ -13,9 +13,7 @@ Needs torch, which the rest of the package does not.
 
 from __future__ import annotations
 
-import copy
 import os
-import threading
 from numbers import Integral
 from typing import Any, Dict, Iterable, Iterator, Optional, Sequence, Tuple, Union
 
@@ -23,16 +21,17 @@ import numpy as np
 import torch
 from torch.utils.data import IterableDataset, get_worker_info
 
-from . import _torch_loaders
+from . import _torch_frameworks, _torch_loaders
 from ._batch import Batch
 from ._client import Client
+from ._epoch import Epoch
 from ._errors import PbaError
-from ._loader import UNSCHEDULED, Loader, Position, check_epoch, warn
+from ._loader import EVALUATION_SPLITS, UNSCHEDULED, Loader, Position, check_epoch, warn
 from ._progress import NUMBER_MAX
 from ._ranks import rank_and_world_size
 from ._request import Policy
-from ._torch_loaders import Counted, Loop
-from ._torch_prefetch import Normalization, Pair, Prefetch, Statistics
+from ._torch_loaders import Counted, Here, Loop
+from ._torch_prefetch import Normalization, Pair, Prefetch, Statistics, checked
 
 __all__ = ["EpochDataset", "Pair", "prefetch", "tensors"]
 
@@ -81,11 +80,13 @@ class EpochDataset(IterableDataset):
     Attributes:
         epoch: epoch that the next loop reads, 0-based; in a loop, that is the one after it.
         client, classes, mean, std: as of a ``Loader``.
-        loader: a ``Loader`` of this rank, for everything else. Its state is that of this dataset.
+        loader: a ``Loader`` of this rank, which tells what a ``Loader`` tells. Its state is that of this dataset, and it
+            opens no epochs.
 
     Raises:
         RefusedError: when the server refuses the parameters.
         UnreachableError: when no server can be reached.
+        TypeError: when ``channels_first`` or ``as_dict`` is not True or False.
         ValueError: when ``rank`` is not one of ``world_size``.
     """
 
@@ -120,6 +121,9 @@ class EpochDataset(IterableDataset):
         checksums: Optional[bool] = None,
     ) -> None:
         super().__init__()
+        for name, value in (("channels_first", channels_first), ("as_dict", as_dict)):
+            if not isinstance(value, bool):
+                raise TypeError(f"{name} is {value!r}; expected True or False")
         if (rank is None) != (world_size is None):
             raise ValueError(f"rank is {rank!r} and world_size {world_size!r}; expected both, or neither")
         self._given_ranks = rank is not None
@@ -150,7 +154,7 @@ class EpochDataset(IterableDataset):
             checksums=checksums,
         )
         self._batch_size = batch_size
-        is_evaluation = split != "train" and not shuffle and schedule in UNSCHEDULED and policy is None
+        is_evaluation = split in EVALUATION_SPLITS and not shuffle and schedule in UNSCHEDULED and policy is None
         # From the end of an epoch to the one that follows.
         self._step = 0 if is_evaluation else 1
         self._channels_first = channels_first
@@ -160,10 +164,7 @@ class EpochDataset(IterableDataset):
         self._is_loaded = False
         # The latest loop that had a batch, until another position is chosen.
         self._loop: Optional[Loop] = None
-        # A loop that a DataLoader begins: its workers find it here. Those that persist are told of later ones.
-        self._begun: Optional[Loop] = None
-        # The loop that is asked for its next batch just now, and the thread that asks.
-        self._counting: Tuple[int, Optional[Loop]] = (0, None)
+        self._here = Here()
         self._channel: Optional[torch.Tensor] = None
 
     @property
@@ -188,14 +189,12 @@ class EpochDataset(IterableDataset):
 
     @property
     def loader(self) -> Loader:
-        loader = copy.copy(self._for_rank())
-        # Of what is read through this dataset.
-        loader.state_dict = self.state_dict  # type: ignore[method-assign]
-        loader.load_state_dict = self.load_state_dict  # type: ignore[method-assign]
-        return loader
+        return _LoaderOfDataset(self._for_rank(), self)
 
     def set_epoch(self, epoch: int, start: Optional[int] = None) -> None:
         """Chooses the epoch that the next loop reads. Without it, that is the one after the last.
+
+        The state is that of what was chosen, at once: in the middle of a loop, too, whose rest is then not asked for.
 
         Args:
             epoch: epoch, 0-based.
@@ -205,7 +204,7 @@ class EpochDataset(IterableDataset):
             ValueError: when ``epoch`` or ``start`` is not in its range; when a position in another epoch was loaded,
                 which would be lost, unless ``start`` says that it is not wanted.
         """
-        if _torch_loaders.is_count_of_accelerate():
+        if _torch_frameworks.is_count_of_accelerate():
             # At each loop, of the loops in this process; ours are of the run.
             return
         epoch = _natural("epoch", epoch)
@@ -213,13 +212,15 @@ class EpochDataset(IterableDataset):
             loader, start = self._for_rank(), _natural("start", start)
             if start > len(loader):
                 raise ValueError(f"start is {start}; this rank has {len(loader)} batches, so expected 0 to {len(loader)}")
-            self._choose(Position(epoch, loader.samples_after(0, start)))
+            self._choose(Position(epoch, loader._samples_after(0, start)))
         elif self._is_loaded:
             upcoming = self._upcoming()
             check_epoch(upcoming, epoch)
             self._choose(upcoming, is_loaded=True)
         else:
-            self._choose(Position(epoch, 0))
+            # After a loop that failed, and in a copy, that may be in the middle of this epoch.
+            upcoming = self._upcoming()
+            self._choose(upcoming if upcoming.epoch == epoch else Position(epoch, 0))
 
     def state_dict(self) -> Dict[str, Any]:
         """The position after the batches that the loop has taken, for a checkpoint: ``epoch`` and ``samples`` of it.
@@ -230,7 +231,7 @@ class EpochDataset(IterableDataset):
         if info is not None:
             # A StatefulDataLoader asks its workers, too; what counts is what its loop has taken of theirs.
             return {"worker": info.id}
-        return self._loader.state_at(self._where())
+        return self._state()
 
     def load_state_dict(self, state: Dict[str, Any]) -> None:
         """Lets the next loop begin at a saved position, and later ones with the epochs after it.
@@ -240,7 +241,7 @@ class EpochDataset(IterableDataset):
             ChangedError: when the dataset or the schedule has changed.
         """
         if get_worker_info() is None:
-            self._choose(self._loader.position_of(state), is_loaded=True)
+            self._choose(self._loader._position_of(state), is_loaded=True)
 
     def __len__(self) -> int:
         """Batches of this rank in an epoch."""
@@ -250,11 +251,12 @@ class EpochDataset(IterableDataset):
         info = get_worker_info()
         if info is not None:
             return self._read(self._begun_for_worker(), info.id, info.num_workers)
-        thread, counting = self._counting
-        begun, self._begun = self._begun or (counting if thread == threading.get_ident() else None), None
+        here = self._here
+        begun, here.begun = here.begun or here.counting, None
         if begun is not None:
             # Its DataLoader counts.
             return self._read(begun)
+        _torch_frameworks.refuse_lost_state()
         loop = self._begin()
         return Counted(self._read(loop), loop, self)
 
@@ -263,47 +265,57 @@ class EpochDataset(IterableDataset):
         self._loop = None
 
     def _for_rank(self) -> Loader:
-        return self._loader if self._given_ranks else self._loader.for_rank(*rank_and_world_size(torch.distributed))
+        return self._loader if self._given_ranks else self._loader._for_rank(*rank_and_world_size(torch.distributed))
 
     def _upcoming(self) -> Position:
         """Where the next loop begins."""
+        loop = self._loop
+        if loop is not None and loop.is_failed:
+            # Where that one is by now, as what was ahead may still be taken. An evaluation is that of the whole split.
+            return self._where() if self._step else Position(loop.position.epoch, 0)
         return self._normal(self._next, self._for_rank()) if self._is_loaded else self._next
 
-    def _where(self) -> Position:
+    def _state(self, is_for_later: bool = False) -> Dict[str, Any]:
+        """The state, of now or of when a batch that is held back will have been given on."""
+        return self._loader._state_at(self._where(is_for_later))
+
+    def _where(self, is_for_later: bool = False) -> Position:
         """Where the latest loop is, or the next one begins."""
         loop = self._loop
         if loop is None:
             return self._upcoming()
         if loop.is_over:
             return Position(loop.position.epoch + self._step, 0)
-        loader = self._loader.for_rank(loop.rank, loop.world_size)
-        samples = loader.samples_after(loop.position.samples, loop.taken)
+        loader = self._loader._for_rank(loop.rank, loop.world_size)
+        taken = loop.taken + (loop.held_back if is_for_later else 0)
+        samples = loader._samples_after(loop.position.samples, taken)
         return self._normal(Position(loop.position.epoch, samples), loader)
 
     def _normal(self, position: Position, loader: Loader) -> Position:
         """The end of an epoch as the beginning of the one that follows."""
-        if position.samples > 0 and loader.is_complete(position.samples):
+        if position.samples > 0 and loader._is_complete(position.samples):
             return Position(position.epoch + self._step, 0)
         return position
 
     def _begin(self) -> Loop:
         """Begins a loop, in the process that loops."""
         loader = self._for_rank()
-        _torch_loaders.refuse_second_sharding(loader.world_size)
+        _torch_frameworks.refuse_second_sharding(loader.world_size)
         position = self._upcoming()
-        if self._step:
-            _torch_loaders.warn_of_another_count(position)
         if len(loader) == 0:
             warn(f"rank {loader.rank} of {loader.world_size} has no batch: there are too few samples")
-        return Loop(position, loader.rank, loader.world_size, loader.batches_after(position.samples))
+        return Loop(position, loader.rank, loader.world_size, loader._batches_after(position.samples))
 
     def _started(self, loop: Loop) -> None:
         """A loop has its first batch, or its end: from now on it is the latest, and the next epoch follows it.
 
-        Whoever only makes an iterator, as frameworks do to look at it, has read nothing.
+        What only makes an iterator, as frameworks do to look at it, has read nothing.
         """
         last = self._loop
-        if last is not None and last.is_left and self._step:
+        if self._step:
+            _torch_frameworks.warn_of_another_place(loop.position)
+        # Two loops over one epoch are read side by side.
+        if last is not None and last.is_left and self._step and last.position.epoch != loop.position.epoch:
             warn(
                 f"a loop over epoch {last.position.epoch} was left after {last.taken} of {last.batches} batches, and now "
                 f"epoch {loop.position.epoch} is read: the rest of epoch {last.position.epoch} is not. A state that was "
@@ -312,15 +324,9 @@ class EpochDataset(IterableDataset):
         self._choose(Position(loop.position.epoch + self._step, 0))
         self._loop = loop
 
-    def _failed(self, loop: Loop) -> None:
-        """The next loop goes on where one ended with an error."""
-        loop.is_failed = True
-        if self._loop is loop:
-            self._next = self._where()
-
     def _begun_for_worker(self) -> Optional[Loop]:
         """The loop that this worker takes part in."""
-        begun, self._begun = self._begun, None
+        begun, self._here.begun = self._here.begun, None
         if begun is not None:
             self._channel = begun.channel
             return begun
@@ -335,8 +341,8 @@ class EpochDataset(IterableDataset):
             )
         if worker > 0 and worker >= loop.batches:
             return  # more workers than batches: nothing is left for this one
-        loader = self._loader.for_rank(loop.rank, loop.world_size)
-        with loader.open_at(loop.position, start=worker, step=workers) as batches:
+        loader = self._loader._for_rank(loop.rank, loop.world_size)
+        with loader._open_at(loop.position, start=worker, step=workers) as batches:
             for batch in batches:
                 yield self._convert(batch)
 
@@ -347,9 +353,35 @@ class EpochDataset(IterableDataset):
         return converted if self._as_dict else Pair(converted["image"], converted["label"])
 
     def __getstate__(self) -> Dict[str, Any]:
-        # A copy goes on where this one is.
+        # A copy goes on where this one is. That of a worker is told of its loop.
         position = self._next if self._loop is None else self._where()
-        return {**self.__dict__, "_next": position, "_loop": None, "_counting": (0, None)}
+        return {**self.__dict__, "_next": position, "_loop": None, "_here": self._here.begun}
+
+    def __setstate__(self, state: Dict[str, Any]) -> None:
+        self.__dict__.update(state, _here=Here())
+        self._here.begun = state["_here"]
+
+
+class _LoaderOfDataset(Loader):
+    """The loader of an ``EpochDataset``, which counts what is read of it."""
+
+    def __init__(self, loader: Loader, dataset: EpochDataset) -> None:
+        self.__dict__.update(loader.__dict__)
+        self._of = dataset
+
+    def epoch(self, epoch: int, *, start: Optional[int] = None, step: int = 1) -> Epoch:
+        raise PbaError(
+            "the loader of an EpochDataset opens no epochs, as the dataset would not count what is read: loop over the "
+            "dataset, or make a Loader with the same arguments"
+        )
+
+    __call__ = epoch
+
+    def state_dict(self) -> Dict[str, Any]:
+        return self._of.state_dict()
+
+    def load_state_dict(self, state: Dict[str, Any]) -> None:
+        self._of.load_state_dict(state)
 
 
 def prefetch(
@@ -371,20 +403,25 @@ def prefetch(
     Args:
         loader: an ``EpochDataset``, or a loader of one, that yields pixels as uint8 [N, H, W, 3].
         device: where to.
-        mean, std: per channel, 0..1: 3 each. By default those of the dataset; a deviation counts as 1/255 at least.
+        mean, std: per channel, 3 each: 0 to 1, of pixels that are 0 to 1 (a deviation above 0, which counts as 1/255 at
+            least). By default those of the dataset.
         channels_first: whether images are [N, 3, H, W], or [N, H, W, 3].
         memory_format: layout of what is [N, 3, H, W]; ``torch.channels_last`` is what convolutions of GPUs like.
-        dtype: of the images.
+        dtype: of the images; one of floating point.
         depth: batches that are copied ahead of the loop on a GPU: 1..64.
 
     Returns:
         An iterable, for one loop after another, whose batches are pairs or dictionaries as those of ``loader``.
 
     Raises:
-        ValueError: when the mean and deviation are not known, or ``depth`` is not in its range.
+        ValueError: when the mean and deviation are not known, or they, ``depth`` or ``dtype`` are not in their range.
     """
     if not isinstance(depth, int) or not 1 <= depth <= 64:
         raise ValueError(f"depth is {depth!r}; expected an integer of 1 to 64")
+    if not dtype.is_floating_point:
+        raise ValueError(f"dtype is {dtype}; images are normalised to floating point, such as torch.float32 or torch.bfloat16")
+    mean = None if mean is None else checked("mean", mean)
+    std = None if std is None else checked("std", std)
     dataset = loader if isinstance(loader, EpochDataset) else getattr(loader, "dataset", None)
     if not isinstance(dataset, EpochDataset):
         dataset = None
@@ -399,7 +436,7 @@ def prefetch(
     normalization = Normalization(
         mean, std, device=device, dtype=dtype, channels_first=channels_first, memory_format=memory_format
     )
-    return Prefetch(loader, device, normalization, depth, dataset)
+    return Prefetch(loader, device, normalization, depth)
 
 
 def _natural(name: str, value: Any) -> int:
