@@ -103,7 +103,7 @@ test-python: $(VENV)/ready test-build $(FRAMEWORKS) ## Run the tests of the Pyth
 	$(VENV)/bin/python -m pytest -q client/python/tests
 ifeq ($(PBA_TEST_FRAMEWORKS),1)
 	PBA_TEST_NEEDS=torch,torchdata,lightning,accelerate,transformers,ray,jax \
-	    .frameworks/bin/python -m pytest -q client/python/tests -k "torch or recipes or readme or tune"
+	    .frameworks/bin/python -m pytest -q client/python/tests -k "torch or recipes or readme or pages or tune"
 endif
 
 # All kinds unless one is named; KIND=kill SEED=11 ONLY=17 repeats one fault. The complete table is kept.

@@ -20,6 +20,8 @@ def main() -> None:
     torch.distributed.init_process_group("nccl" if on_gpu else "gloo")
     rank = torch.distributed.get_rank()
     device = torch.device("cuda", rank % torch.cuda.device_count()) if on_gpu else torch.device("cpu")
+    if on_gpu:
+        torch.cuda.set_device(device)
     # Each rank reads its part. With drop_last, all have the same number of batches, which DDP needs.
     dataset = EpochDataset(
         args.url, args.dataset, args.schedule, args.epochs, args.batch_size, drop_last=True, as_dict=True
