@@ -77,13 +77,14 @@ pub enum ScheduleError {
     /// A file that is not in a format we read.
     #[error("line {line}: {reason}")]
     Log { line: usize, reason: String },
-    /// A log of a whole population, without a word about whose lineage is meant.
+    /// A log that cannot be that of one trial, without a word about whose lineage is meant.
     #[error(
-        "the log holds the exploits of several trials, as pbt_global.txt does; say of which trial the lineage is \
-         wanted: its trials are {}",
+        "line {line} does not follow from the line before it as in the log of one trial: either the log holds the \
+         exploits of several trials, as pbt_global.txt does, and one of them has to be named (its trials are {}), or lines \
+         of one trial's log are missing",
         listed(known)
     )]
-    Population { known: Vec<String> },
+    Population { line: usize, known: Vec<String> },
     /// A trial that a log does not hold, or two by one number.
     #[error(
         "there is no trial {:?} in the log; its trials are {}",

@@ -38,6 +38,7 @@ use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
 use crate::error::ScheduleError;
+use crate::formats::exploits::without_mark;
 use crate::policy::Policy;
 use crate::policy::pairs::{Pairs, RawPairs};
 use crate::provenance::Provenance;
@@ -108,6 +109,7 @@ struct RawPolicy {
 /// # Errors
 /// When the text is neither, or the schedule in it is wrong.
 pub fn read(text: &str) -> Result<Schedule, ScheduleError> {
+    let text = without_mark(text);
     let Head { format } = parse("pba-schedule", text)?;
     let (schedule, digest) = match format.as_str() {
         V1 => {

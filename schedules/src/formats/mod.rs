@@ -13,6 +13,7 @@ pub mod reference;
 pub mod torchvision;
 
 use crate::error::ScheduleError;
+use crate::formats::exploits::{exploits, without_mark};
 use crate::schedule::Schedule;
 
 /// Reads a schedule in whichever format it is: our JSON, a lineage log, or the log of a population.
@@ -50,7 +51,23 @@ pub fn read(
 
 /// Whether a text is read as our JSON, and not as a log.
 pub fn is_document(text: &str) -> bool {
-    text.trim_start().starts_with('{')
+    without_mark(text).trim_start().starts_with('{')
+}
+
+/// The tag of the trial whose lineage [`read`] takes of a log: that of `trial`, or of the last line. Of a document it is
+/// none.
+///
+/// # Errors
+/// When the text is no log, or does not hold the trial.
+pub fn lineage_of(text: &str, trial: Option<&str>) -> Result<Option<String>, ScheduleError> {
+    if is_document(text) {
+        return Ok(None);
+    }
+    let mut exploits = exploits(text)?;
+    match trial {
+        Some(trial) => population::tag(&exploits, trial).map(|tag| Some(tag.to_owned())),
+        None => Ok(exploits.pop().map(|last| last.target)),
+    }
 }
 
 #[cfg(test)]
@@ -88,5 +105,28 @@ mod tests {
         let schedule = read(LOG, None, Some(160), Some(trial)).unwrap();
         assert_eq!(schedule.digest(), svhn_pba().digest());
         assert!(matches!(read(LOG, None, Some(160), Some("x")), Err(ScheduleError::UnknownTrial { .. })));
+    }
+
+    #[test]
+    fn whose_lineage_is_read_is_told() {
+        let document = json::write(&svhn_pba());
+        for (text, trial, tag) in [
+            (LOG, None, Some("15")),
+            (LOG, Some("15"), Some("15")),
+            (LOG, Some("a1b2c_00008"), Some("8")),
+            (&document, None, None),
+        ] {
+            assert_eq!(lineage_of(text, trial), Ok(tag.map(str::to_owned)));
+        }
+        assert!(matches!(lineage_of(LOG, Some("x")), Err(ScheduleError::UnknownTrial { .. })));
+    }
+
+    #[test]
+    fn a_byte_order_mark_does_not_matter() {
+        let document = format!("\u{feff} {}", json::write(&svhn_pba()));
+        assert!(is_document(&document));
+        assert_eq!(read(&document, None, None, None), Ok(svhn_pba()));
+        let log = format!("\u{feff}{LOG}");
+        assert_eq!(read(&log, None, Some(160), None).unwrap().digest(), svhn_pba().digest());
     }
 }

@@ -12,34 +12,23 @@
 //! What a trial was before its last exploit does not matter, as that replaced its weights and its policy by those
 //! of the clone; what the clone did later does not either.
 
-use pba_types::{NAME_SHOWN, shortened};
-
 use crate::error::ScheduleError;
-use crate::formats::exploits::{self, Exploit, exploits};
+use crate::formats::exploits::{self, Exploit, check_policies, exploits};
 use crate::schedule::Schedule;
 
 /// Turns the lineage of one trial of a search of `epochs` epochs into a schedule.
 ///
 /// The trial is named by its tag, as it stands in the log, or by its number, with which its tag begins and its id ends: `3`
-/// and `a1b2c_00003` are both the trial of the tag `3_lr=0.1`.
+/// and `a1b2c_00003` are both the trial of the tag `3_lr=0.1`. A log does not say the rest of an id, which is of the run.
 ///
 /// # Errors
-/// When a line is not an exploit, the log does not hold the trial, its lineage has another policy than the line before
-/// left, the epochs do not increase along it, or they pass the search's end.
+/// When a line is not an exploit, the log does not hold the trial, a member is copied with another policy than the lines
+/// before left it, the epochs do not increase along the lineage, or they pass the search's end.
 pub fn read(text: &str, trial: &str, name: &str, epochs: u32) -> Result<Schedule, ScheduleError> {
     let exploits = exploits(text)?;
     let trial = tag(&exploits, trial)?;
+    check_policies(&exploits)?;
     let lineage = lineage(&exploits, trial);
-    for pair in lineage.windows(2) {
-        if pair[0].after != pair[1].before {
-            let reason = format!(
-                "{:?} was copied with another policy than it got in line {}: lines are missing, or of another run",
-                shortened(&pair[1].clone, NAME_SHOWN),
-                pair[0].line
-            );
-            return Err(ScheduleError::Log { line: pair[1].line, reason });
-        }
-    }
     // One that never copied another keeps the policy with which others copied it.
     let copied = || exploits.iter().find(|exploit| exploit.clone == trial);
     let first = lineage.first().copied().or_else(copied).expect("a trial of the log copied, or was copied");
@@ -54,7 +43,7 @@ pub(super) fn trials_of(exploits: &[Exploit]) -> Vec<String> {
 }
 
 /// The tag of a trial.
-fn tag<'a>(exploits: &'a [Exploit], trial: &str) -> Result<&'a str, ScheduleError> {
+pub(super) fn tag<'a>(exploits: &'a [Exploit], trial: &str) -> Result<&'a str, ScheduleError> {
     let tags = || exploits.iter().flat_map(|exploit| [&*exploit.target, &*exploit.clone]);
     if let Some(tag) = tags().find(|tag| *tag == trial) {
         return Ok(tag);
@@ -166,6 +155,11 @@ mod tests {
         refuse(&(line("1", "2", 3, 0, 1) + "[1]"), "line 2: a list of 1 entries");
         let other = line("2", "0", 3, 0, 1) + &line("1", "2", 6, 2, 3);
         refuse(&other, "line 2: \"2\" was copied with another policy than it got in line 1");
+        // Without a line of 0 in between, also where it is another that copied it.
+        let lost = line("1", "0", 3, 0, 1) + &line("1", "0", 6, 5, 2);
+        refuse(&lost, "line 2: \"0\" was copied with another policy than it was copied with in line 1");
+        let lost = line("1", "0", 3, 5, 1) + &line("2", "0", 3, 6, 2);
+        refuse(&lost, "line 2: \"0\" was copied with another policy than it was copied with in line 1");
         let back = line("2", "0", 6, 0, 1) + &line("1", "2", 3, 1, 3);
         refuse(&back, "line 2: exploit at epoch 3; along the lineage epochs increase, here from 6");
         refuse(&line("1", "2", 8, 0, 1), "line 1: exploit at epoch 8");

@@ -36,6 +36,9 @@ pub(super) const TARGET: Target = Target {
         b"-0.0",
         b"3.0",
         b"null",
+        b"NaN",
+        b"-Infinity",
+        b"\xef\xbb\xbf",
     ],
     bytes_max: 8192,
     mutations: 1500,
@@ -45,7 +48,12 @@ fn check(bytes: &[u8]) {
     let Some((epochs, text)) = bytes.split_first_chunk::<2>() else { return };
     let epochs = u32::from(u16::from_le_bytes(*epochs)).min(EPOCHS_MAX);
     let Ok(text) = std::str::from_utf8(text) else { return };
-    let lines: Vec<&str> = text.lines().filter(|line| !line.trim().is_empty()).collect();
+    let lines: Vec<&str> = text
+        .strip_prefix('\u{feff}')
+        .unwrap_or(text)
+        .lines()
+        .filter(|line| !line.trim().is_empty())
+        .collect();
     if let Ok(schedule) = reference::read(text, "log", epochs) {
         check_schedule(&schedule, epochs, lines.last().expect("it has an exploit"));
     }
@@ -84,7 +92,9 @@ fn check_schedule(schedule: &Schedule, epochs: u32, last: &str) {
 fn entries(line: &str) -> Option<[Box<RawValue>; 6]> {
     let is_python = !line.contains('"');
     let json = if is_python { line.replace('\'', "\"") } else { line.to_owned() };
-    serde_json::from_str(&json).ok()
+    let read = |json: &str| serde_json::from_str(json).ok();
+    // What Python writes for numbers that JSON does not know, where it does not matter.
+    read(&json).or_else(|| read(&json.replace("-Infinity", "0").replace("Infinity", "0").replace("NaN", "0")))
 }
 
 fn tag(entry: &RawValue) -> String {
@@ -149,7 +159,9 @@ fn seeds() -> Vec<Vec<u8>> {
         + &tune("2", "0", 3, &text(2), &by_op(5))
         + &tune("1", "3", 4, &by_op(1), &by_op(3))
         + &tune("0", "2", 6, &by_op(5), &by_op(4));
+    let no_number = format!("[3, 2, 4, 4, {{\"loss\": NaN, \"policy\": {:?}}}, {}]\n", [0; 60], text(1));
     let logs = [
+        no_number,
         line("5", "6", 1, 9, 9) + &line("2", "7", 2, 1, 2) + &line("1", "2", 5, 2, 3),
         line("2", "7", 3, 1, 2) + &line("1", "2", 3, 2, 3),
         ray,
