@@ -48,6 +48,10 @@ fn the_log_of_a_population_is_imported_by_trial() {
     let server = Server::start(&[]);
     let temporary = tempfile::tempdir().unwrap();
     let folder = experiment(temporary.path());
+    let said = |file: &str, more: &[&str]| {
+        let arguments = ["schedule", "import", file, "--name", "said", "--epochs", "12"];
+        server.pba(&[&arguments[..], more].concat())
+    };
     let (global, own) = (format!("{folder}/pbt_global.txt"), format!("{folder}/pbt_policy_a1b2c_00001.txt"));
     let import = |file: &str, name: &str, more: &[&str]| {
         let arguments = ["schedule", "import", file, "--name", name, "--epochs", "12"];
@@ -60,6 +64,8 @@ fn the_log_of_a_population_is_imported_by_trial() {
         let schedule = server.pba(&["schedule", "export", name]).json();
         assert_eq!(outline(&schedule), [(3, 0), (3, 2), (3, 4), (3, 5)], "{name}");
     }
+    assert!(said(&folder, &["--trial", "a1b2c_00001"]).ok().ends_with("; the lineage of trial 1\n"));
+    assert_eq!(said(&own, &["--json"]).json()["trial"], "1");
     // It copied none, but was copied.
     import(&folder, "still", &["--trial", "3"]).ok();
     assert_eq!(outline(&server.pba(&["schedule", "export", "still"]).json()), [(12, 0)]);
@@ -69,7 +75,8 @@ fn the_log_of_a_population_is_imported_by_trial() {
         .refused(1, &["there is no trial \"7\"", "its trials are 0, 3, 1, 2"]);
     let renamed = format!("{folder}/log.txt");
     std::fs::copy(&global, &renamed).unwrap();
-    import(&renamed, "x", &[]).refused(1, &["--trial is missing", "its trials are 0, 3, 1, 2"]);
+    import(&renamed, "x", &[])
+        .refused(1, &["--trial is missing, or lines of the log are", "its trials are 0, 3, 1, 2"]);
     std::fs::write(&renamed, line("1", "0", 3, 0, 1) + "[\"0\", \"1\", 6, 6, {\"lr\": 1}, {\"lr\": 1}]")
         .unwrap();
     import(&renamed, "x", &["--trial", "1"])
@@ -82,6 +89,45 @@ fn the_log_of_a_population_is_imported_by_trial() {
     let arguments = ["schedule", "import", &file, "--name", "x", "--trial", "1"];
     server.pba(&arguments).refused(1, &["is one schedule; --trial is for the log of a population"]);
     server.pba(&["schedule", "show", "x"]).refused(1, &["there is no schedule"]);
+}
+
+/// Tune appends a second run's exploits to the first one's, and the tags of the trials may be the same.
+#[test]
+fn in_a_folder_of_two_runs_a_trial_is_of_the_run_in_its_id() {
+    let server = Server::start(&[]);
+    let temporary = tempfile::tempdir().unwrap();
+    let folder = experiment(temporary.path());
+    let import = |name: &str, trial: &str| {
+        let arguments = ["schedule", "import", &folder, "--name", name, "--epochs", "12", "--trial", trial];
+        server.pba(&arguments)
+    };
+    let state = |run: &str| {
+        let trial = json!({ "stub": false, "trial_id": format!("{run}_00000") }).to_string();
+        let state = json!({ "trial_data": [[trial, "{}"]], "runner_data": {} }).to_string();
+        std::fs::write(format!("{folder}/experiment_state-{run}.json"), state).unwrap();
+    };
+    state("a1b2c");
+    import("x", "d4e5f_00001").refused(1, &["\"d4e5f_00001\" is of no run in", "begin with a1b2c_"]);
+    // A run without an exploit.
+    state("d4e5f");
+    import("x", "d4e5f_00001").refused(1, &["no trial of the run d4e5f copied another"]);
+    for trial in ["1", "0"] {
+        import("x", trial).refused(1, &["holds several runs, a1b2c, d4e5f", "as in a1b2c_00003"]);
+    }
+    import("still", "a1b2c_00003").ok();
+    // Now with one, of trials with the same tags.
+    let line = line("1", "3", 3, 0, 7);
+    std::fs::write(format!("{folder}/pbt_policy_d4e5f_00001.txt"), &line).unwrap();
+    let global = format!("{folder}/pbt_global.txt");
+    std::fs::write(&global, std::fs::read_to_string(&global).unwrap() + &line).unwrap();
+    for (trial, expected) in
+        [("a1b2c_00001", &[(3, 0), (3, 2), (3, 4), (3, 5)][..]), ("d4e5f_00001", &[(3, 0), (9, 7)])]
+    {
+        import(trial, trial).ok();
+        assert_eq!(outline(&server.pba(&["schedule", "export", trial]).json()), expected, "{trial}");
+    }
+    import("x", "d4e5f_00002").refused(1, &["there is no log of the trial \"d4e5f_00002\" alone"]);
+    import("x", "99999_00001").refused(1, &["is of no run in", "begin with a1b2c_ or d4e5f_"]);
 }
 
 #[test]
@@ -100,6 +146,11 @@ fn the_log_of_a_population_is_put_by_trial() {
         assert_eq!((problem.status, problem.parameter.as_deref()), (400, parameter), "{query}");
         assert!(problem.detail.contains(says), "{}", problem.detail);
     }
+    // Of three trials, each line with a trial of the line before: the last one is no log of a trial.
+    let few =
+        [line("0", "1", 1, 0, 1), line("2", "0", 2, 1, 2), line("0", "2", 3, 2, 3), line("0", "2", 4, 2, 4)];
+    let problem = put("epochs=12", few.concat().as_bytes()).problem();
+    assert!(problem.detail.contains("line 4 does not follow from the line before it"), "{}", problem.detail);
     let document = server.get("/v1/schedules/svhn-pba").body;
     assert_eq!(put("trial=1", &document).problem().parameter.as_deref(), Some("trial"));
     assert_eq!(put("epochs=12&trial=1", &log).status, 201);
@@ -184,6 +235,10 @@ fn what_differs_between_two_schedules_is_told() {
         found.stdout.contains("b cifar10-pba: 200 epochs")
             && found.stdout.contains("of the first 160 epochs")
     );
+    // Of two policies that never change there are no epochs to tell of.
+    let found = diff("randaugment:2:9", "randaugment:2:10", &[]);
+    assert!(found.stdout.contains("these differ:") && !found.stdout.contains("epochs"), "{}", found.stdout);
+    assert!(found.stdout.lines().last().unwrap().starts_with("all "), "{}", found.stdout);
     // What cannot be compared is no difference.
     diff("svhn-pba", "nobody", &[]).refused(2, &["there is no schedule \"nobody\""]);
     diff("svhn-pba", "./nobody.json", &[]).refused(2, &["cannot read ./nobody.json"]);

@@ -12,7 +12,8 @@ crate::query! {
     pub struct PutSchedule {
         /// Epochs of the search, only if the format does not state them
         epochs: Option<u32> = None, optional(integer(1..=EPOCHS_MAX));
-        /// Trial whose lineage is wanted, only of the log of a whole population: its tag, its number or its id
+        /// Trial whose lineage is wanted, only of the log of a whole population: its tag, its number or its id, of which a log
+        /// has the number only
         trial: Option<String> = None, optional(text());
     }
 }

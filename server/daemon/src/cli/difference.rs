@@ -31,6 +31,15 @@ pub(crate) fn print(names: [&str; 2], schedules: [&Schedule; 2], found: &Differe
         output::line(format_args!("{letter} {name}: {length}, digest {}", schedule.digest()));
     }
     let compared = found.compared;
+    if schedules.iter().all(|schedule| schedule.is_constant()) {
+        // Whatever differs differs in every epoch.
+        output::line("these differ:\n");
+        let changes = found.ranges.iter().flat_map(|range| &range.changes);
+        return output::table(
+            &["OP (slot)", "a", "b"],
+            &changes.map(|change| words(change).into()).collect::<Vec<_>>(),
+        );
+    }
     if found.ranges.is_empty() {
         return output::line(format_args!(
             "the policies of the first {compared} epochs, which both have, are the same"

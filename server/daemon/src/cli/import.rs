@@ -5,10 +5,15 @@ use std::path::Path;
 use anyhow::{Context, bail, ensure};
 use pba_schedules::{Schedule, ScheduleError, formats};
 
+use crate::cli::experiment::{self, GLOBAL_LOG};
 use crate::cli::file;
 
-/// The log that Ray Tune keeps of a whole population, in the folder of its experiment.
-const GLOBAL_LOG: &str = "pbt_global.txt";
+/// What was read.
+pub(crate) struct Imported {
+    pub(crate) schedule: Schedule,
+    /// Of a log, the tag of the trial whose lineage it is.
+    pub(crate) trial: Option<String>,
+}
 
 /// A schedule in any format that can be read; `path` may also be Ray Tune's folder of an experiment.
 ///
@@ -19,8 +24,12 @@ pub(crate) fn read(
     name: Option<&str>,
     epochs: Option<u32>,
     trial: Option<&str>,
-) -> anyhow::Result<Schedule> {
-    let path = if path.is_dir() { path.join(GLOBAL_LOG) } else { path.to_owned() };
+) -> anyhow::Result<Imported> {
+    let (path, trial) = match (experiment::folder_of(path), trial) {
+        (Some(folder), Some(trial)) => experiment::log_of(folder, trial)?,
+        (Some(folder), None) => (folder.join(GLOBAL_LOG), None),
+        (None, trial) => (path.to_owned(), trial),
+    };
     let shown = path.display();
     let text = file::read(&path)?;
     let is_log = !formats::is_document(&text);
@@ -32,7 +41,9 @@ pub(crate) fn read(
     }
     let schedule = formats::read(&text, name, epochs, trial)
         .map_err(|error| match error {
-            ScheduleError::Population { .. } => anyhow::Error::new(error).context("--trial is missing"),
+            ScheduleError::Population { .. } => {
+                anyhow::Error::new(error).context("--trial is missing, or lines of the log are")
+            }
             _ => error.into(),
         })
         .with_context(|| format!("{shown} is not a schedule"))?;
@@ -47,7 +58,8 @@ pub(crate) fn read(
         trial.is_none() || is_log,
         "{shown} is one schedule; --trial is for the log of a population, {GLOBAL_LOG}"
     );
-    Ok(schedule)
+    let trial = formats::lineage_of(&text, trial)?;
+    Ok(Imported { schedule, trial })
 }
 
 /// A schedule in our own format.

@@ -8,6 +8,7 @@ mod demo;
 mod difference;
 mod environment;
 mod evaluate;
+mod experiment;
 mod file;
 mod import;
 mod jobs;

@@ -11,6 +11,7 @@ use reqwest::Method;
 use serde_json::json;
 
 use crate::catalog::stored::summary;
+use crate::cli::import::Imported;
 use crate::cli::remote::Remote;
 use crate::cli::{difference, file, import, output};
 use crate::draw;
@@ -42,7 +43,7 @@ enum Command {
     /// Import a schedule from a file: pba-schedule JSON, or a log of population based training
     ///
     /// Logs are those of Ray Tune: pbt_policy_*.txt is the lineage of one trial, pbt_global.txt has the exploits of all, of
-    /// which --trial names one.
+    /// which --trial names one. Whose lineage was taken is printed.
     Import {
         /// File to read, or Tune's folder of an experiment, for its pbt_global.txt
         file: PathBuf,
@@ -52,7 +53,8 @@ enum Command {
         /// Epochs of the search; required for logs
         #[arg(long)]
         epochs: Option<u32>,
-        /// Trial whose lineage is the schedule; required for pbt_global.txt: its tag, number or id, such as a1b2c_00003
+        /// Trial whose lineage is the schedule; required for pbt_global.txt: its tag, number or id, such as a1b2c_00003; its
+        /// id where Tune logged several runs into the folder
         #[arg(long)]
         trial: Option<String>,
     },
@@ -143,14 +145,20 @@ pub(crate) async fn run(Args { remote, command }: Args) -> anyhow::Result<()> {
                     anyhow::anyhow!("--name {name:?}: allowed are {}", pba_types::names_allowed())
                 })?;
             }
-            let schedule = import::read(&file, name.as_deref(), epochs, trial.as_deref())?;
+            let Imported { schedule, trial } =
+                import::read(&file, name.as_deref(), epochs, trial.as_deref())?;
             let path = format!("/v1/schedules/{}", schedule.name());
             let body =
                 client.request(Method::PUT, &path, Some(formats::json::write(&schedule).into())).await?;
             let summary = remote.read(&body)?;
             let ScheduleSummary { name, epochs, segments, digest, .. } = &summary;
-            let text = format!("{name}: {epochs} epochs, {segments} segments, digest {digest}");
-            remote.print(remote.document(&body)?, text);
+            let mut text = format!("{name}: {epochs} epochs, {segments} segments, digest {digest}");
+            let mut document = remote.document(&body)?;
+            if let Some(trial) = trial {
+                text += &format!("; the lineage of trial {trial}");
+                document["trial"] = trial.into();
+            }
+            remote.print(document, text);
         }
         Command::Export { name, form, out } => {
             let schedule = fetch(&client, &remote, &name).await?;
