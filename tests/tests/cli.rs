@@ -228,6 +228,27 @@ fn servers_of_a_stream() {
     server.pba(&["stream", "--server", NOBODY]).refused(1, &["cannot reach", NOBODY]);
     server.pba(&["stream", NOBODY]).refused(1, &["cannot reach", NOBODY]);
     server.pba(&["stream", &url, "--server", &url]).refused(2, &["--server", "cannot be used with", "[URL]"]);
+    // Several in the variable, as for the Python client; in an argument a comma divides nothing.
+    let folder = tempfile::tempdir().unwrap();
+    let with = |servers: &str, arguments: &[&str]| {
+        let mut command = binary::command(folder.path(), arguments);
+        Pba::from(command.env("PBA_SERVER", servers).output().unwrap())
+    };
+    for servers in [format!("{NOBODY}, {url}"), format!("{url},{NOBODY}")] {
+        assert!(with(&servers, &["dataset", "list"]).ok().contains("shapes"));
+        assert!(with(&servers, &["stream", "--split", "test"]).ok().contains("2000 images in 16 batches"));
+    }
+    for command in [&["schedule", "list"][..], &["stream"]] {
+        with(&format!("{url},"), command).refused(
+            1,
+            &[
+                "PBA_SERVER in the environment: \"\" is not a server's URL",
+                "or several with commas between them",
+            ],
+        );
+        with("unix:/a,b", &[command, &["--server", "unix:/no/a,b.sock"]].concat())
+            .refused(1, &["cannot reach unix:/no/a,b.sock"]);
+    }
     let help = pba(&["stream", "--help"]).ok();
     assert!(help.contains("--server <URL>") && help.contains("PBA_SERVER"), "{help}");
 }

@@ -2,7 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
+use anyhow::anyhow;
 use pba_client::{Client, ClientError, ClientOptions};
+
+use crate::cli::environment::{self, SERVERS};
 
 /// Flags of every command that talks to a server.
 #[derive(Clone, Default, clap::Args)]
@@ -37,5 +40,18 @@ impl Access {
         urls: impl IntoIterator<Item = S>,
     ) -> Result<Client, ClientError> {
         Client::with_options(urls, &self.options())
+    }
+
+    /// A client of the servers that are meant where no argument names one: those of the environment, or the default.
+    pub(crate) fn usual_client(&self) -> anyhow::Result<Client> {
+        let Some(urls) = environment::value(SERVERS) else {
+            return Ok(self.client([pba_wire::DEFAULT_URL])?);
+        };
+        self.client(urls.to_string_lossy().split(',').map(str::trim)).map_err(|error| match error {
+            ClientError::Url { .. } => {
+                anyhow!("{SERVERS} in the environment: {error}, or several with commas between them")
+            }
+            _ => error.into(),
+        })
     }
 }

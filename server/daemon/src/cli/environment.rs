@@ -32,6 +32,10 @@ pub(crate) fn without_empty(command: Command) -> Command {
         .mut_subcommands(without_empty)
 }
 
+/// The variable that names the servers that are meant where no argument does, with commas between them; the Python client
+/// reads it, too.
+pub(crate) const SERVERS: &str = "PBA_SERVER";
+
 /// The value of a variable that is set and not empty.
 pub(crate) fn value(name: &str) -> Option<OsString> {
     std::env::var_os(name).filter(|value| !value.is_empty())

@@ -3,19 +3,21 @@
 use std::fmt::Display;
 
 use anyhow::Context;
-use pba_client::{Client, ClientError};
+use pba_client::Client;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
 use crate::cli::access::Access;
+use crate::cli::environment::{self, SERVERS};
 use crate::cli::output;
 
 /// The server, and how to print its answers.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Remote {
-    /// URL of the server [default: http://127.0.0.1:8080]
-    #[arg(long, env = "PBA_SERVER", value_name = "URL", global = true)]
+    /// URL of the server; the variable may name several replicas, with commas between them [default:
+    /// http://127.0.0.1:8080]
+    #[arg(long, env = SERVERS, value_name = "URL", global = true)]
     pub(crate) server: Option<String>,
     /// Print the result as JSON
     #[arg(long, global = true)]
@@ -25,9 +27,15 @@ pub(crate) struct Remote {
 }
 
 impl Remote {
-    /// A client of the server.
-    pub(crate) fn client(&self) -> Result<Client, ClientError> {
-        self.access.client([self.url()])
+    /// A client of the server, or of its replicas.
+    ///
+    /// # Errors
+    /// When a URL is not a server's, the token cannot be sent, or the authority cannot be read.
+    pub(crate) fn client(&self) -> anyhow::Result<Client> {
+        match &self.server {
+            Some(url) if !is_variable(url) => Ok(self.access.client([url])?),
+            _ => self.access.usual_client(),
+        }
     }
 
     /// An answer of the server as JSON.
@@ -52,15 +60,21 @@ impl Remote {
         if self.json { output::json(&json) } else { output::line(text) }
     }
 
-    /// Its URL.
+    /// Its URL, or that of the first of its replicas.
     pub(crate) fn url(&self) -> &str {
-        self.server.as_deref().unwrap_or(pba_wire::DEFAULT_URL)
+        match self.server.as_deref() {
+            Some(urls) if is_variable(urls) => urls.split(',').next().unwrap_or(urls).trim(),
+            Some(url) => url,
+            None => pba_wire::DEFAULT_URL,
+        }
     }
 
     /// A command to the same server, to be pasted into a shell.
     pub(crate) fn command(&self, command: impl std::fmt::Display) -> String {
         let mut whole = format!("pba {command}");
-        if self.url() != pba_wire::DEFAULT_URL {
+        // Replicas are in the environment only, where the command finds them as well.
+        let are_replicas = self.server.as_deref().is_some_and(|urls| is_variable(urls) && urls.contains(','));
+        if self.url() != pba_wire::DEFAULT_URL && !are_replicas {
             whole += &format!(" --server {}", quoted(self.url()));
         }
         // The token is not shown.
@@ -69,6 +83,12 @@ impl Remote {
         }
         whole
     }
+}
+
+/// Whether an argument is the value of the variable, which stands for it where it is not given. Only there commas divide:
+/// the path of a socket may have one.
+fn is_variable(argument: &str) -> bool {
+    environment::value(SERVERS).is_some_and(|value| value == argument)
 }
 
 /// A word as a shell takes it.

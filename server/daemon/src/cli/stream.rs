@@ -12,7 +12,7 @@ use crate::cli::access::Access;
 use crate::cli::file::OutFile;
 use crate::cli::query::Flags;
 use crate::cli::serve::stop_signal;
-use crate::cli::{INTERRUPTED, bar, environment, output};
+use crate::cli::{INTERRUPTED, bar, output};
 
 /// Arguments of `pba stream`.
 #[derive(Debug, clap::Args)]
@@ -21,7 +21,7 @@ pub(crate) struct Args {
     #[arg(value_name = "URL")]
     urls: Vec<String>,
     /// URL of the server; may be repeated to name replicas; not together with URLs without a flag
-    /// [env: PBA_SERVER] [default: http://127.0.0.1:8080]
+    /// [env: PBA_SERVER, with commas between several] [default: http://127.0.0.1:8080]
     #[arg(long = "server", value_name = "URL", conflicts_with = "urls")]
     servers: Vec<String>,
     /// Name of the dataset
@@ -43,22 +43,21 @@ pub(crate) struct Args {
 }
 
 impl Args {
-    /// The server and its replicas. Clap does not read the variable, because it would count it as a
+    /// A client of the server and its replicas. Clap does not read the variable, because it would count it as a
     /// conflicting value.
-    fn servers(&self) -> Vec<String> {
-        let given: Vec<String> = self.urls.iter().chain(&self.servers).cloned().collect();
-        if !given.is_empty() {
-            return given;
+    fn client(&self) -> anyhow::Result<Client> {
+        let given: Vec<&String> = self.urls.iter().chain(&self.servers).collect();
+        match given.is_empty() {
+            true => self.access.usual_client(),
+            false => Ok(self.access.client(given)?),
         }
-        let variable = environment::value("PBA_SERVER").map(|url| url.to_string_lossy().into_owned());
-        vec![variable.unwrap_or_else(|| pba_wire::DEFAULT_URL.to_owned())]
     }
 }
 
 /// Reads an epoch and prints the result.
 pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     let request = args.parameters.query()?;
-    let client = args.access.client(args.servers())?;
+    let client = args.client()?;
     let read = read(&client, &args.dataset, args.epoch, request, args.out.as_deref());
     let result = tokio::select! {
         result = read => Some(result?),
