@@ -17,12 +17,14 @@ import json
 import math
 import os
 import random
+import re
 import shlex
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any, Dict, Iterator, List, Optional, Tuple
+from urllib.parse import urlsplit
 
 import numpy as np
 import ray
@@ -33,7 +35,7 @@ from torch import nn
 from torch.nn import functional
 
 import pba_client
-from pba_client import Client
+from pba_client import Client, RefusedError
 
 # A policy: 15 ops, each twice, with a probability of 0 to 10 tenths and a magnitude of 0 to 9.
 LEVELS = 60
@@ -41,6 +43,12 @@ LEVEL_MAX = (10, 9)
 # The purpose of the server's random numbers for searches (schedules/types/src/rng.rs).
 PURPOSE_SEARCH = 4
 WORD = 0xFFFFFFFF
+# Names of schedules (schedules/types/src/name.rs).
+NAME = re.compile(r"(?!none$|identity$|[0-9A-Fa-f]{64}$)[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+NAMES_ALLOWED = (
+    "1 to 64 letters, digits, '-', '_' and '.', starting with a letter or digit, and not \"none\", \"identity\" or 64 "
+    "hexadecimal digits"
+)
 
 
 def words(seed: int, epoch: int, item: int) -> Iterator[int]:
@@ -146,7 +154,7 @@ class Member(tune.Trainable):
     def setup(self, config: Dict[str, Any], settings: Dict[str, Any]) -> None:
         self._settings = argparse.Namespace(**settings)
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self._client = Client(self._settings.url, token=self._settings.token)
+        self._client = Client(self._settings.urls, token=self._settings.token)
         self._read_samples()
         self._begin()
 
@@ -301,7 +309,7 @@ def options() -> argparse.Namespace:
         description=__doc__.partition("\n")[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
     add = parser.add_argument
-    add("--url", default=os.environ.get("PBA_SERVER", "http://127.0.0.1:8080"), help="server, as the trials reach it")
+    add("--url", help="server, as the trials reach it; those of PBA_SERVER by default, or else http://127.0.0.1:8080")
     add("--dataset", default="shapes", help="dataset that the server has")
     add("--address", help="address of a Ray cluster, `auto` on one of its machines; none starts Ray here")
     add("--population", type=int, default=4, help="members, each a trial; the paper's are 16")
@@ -320,7 +328,7 @@ def options() -> argparse.Namespace:
     add("--cpus", type=float, default=1.0, help="CPUs of each trial")
     add("--gpus", type=float, default=0.0, help="GPUs of each trial; 0.25 lets four share one")
     add("--storage", default="ray-results", help="folder, or URL, where Tune keeps logs and checkpoints")
-    add("--experiment", default="pba-search", help="name of Tune's folder in there")
+    add("--experiment", default="pba-search", help="name of Tune's folder in there, which must not exist yet")
     add("--name", help="also import the schedule of the best trial, under this name; needs `pba`, or PBA_BIN")
     add("--replay", metavar="FILE", help="train one model along a policy log, as `pba schedule export --as ray-tune` writes it")
     add("--record", type=Path, metavar="FILE", help="file to append each result to, a JSON line for each epoch of each trial")
@@ -342,7 +350,69 @@ def options() -> argparse.Namespace:
         model_sizes(args.model)
     except ValueError as error:
         parser.error(f"--model {error}")
+    try:
+        args.urls = Client(args.url).urls
+    except ValueError as error:
+        parser.error(str(error) if args.url is None else f"--url: {error}")
+    if args.replay:
+        check_replay(args, parser)
+    if args.name is not None:
+        check_name(args, parser)
+    folder = Path(args.storage, args.experiment)
+    if "://" not in args.storage and folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
+        # Tune would append this run's logs to those of another.
+        parser.error(f"--experiment {args.experiment}: {folder.resolve()} exists already; choose another --experiment")
     return args
+
+
+def check_replay(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
+    """Refuses what is no policy log, and one that ends later than the run."""
+    try:
+        last = last_change(args.replay)
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        parser.error(f"--replay {args.replay} is not a log as `pba schedule export --as ray-tune` writes it: {error!r}")
+    if last >= args.epochs:
+        parser.error(
+            f"--epochs is {args.epochs}, and {args.replay} changes its policy for the last time after {last} epochs; "
+            f"allowed are {last + 1} and more"
+        )
+
+
+def last_change(log: str) -> int:
+    """After how many epochs a replay of a log changes its policy for the last time; 0 if it never does.
+
+    As Tune reads it: the lines that lead to the last one, and at most one change after each epoch.
+    """
+    chain: List[List[Any]] = []
+    for line in reversed(Path(log).expanduser().read_text(encoding="utf-8").splitlines()):
+        row = json.loads(line)
+        if chain and row[0] != chain[-1][1]:
+            break
+        chain.append(row)
+    chain.reverse()
+    at = last = 0
+    policy = chain[0][4]["policy"]
+    for _, _, _, epoch, _, config in chain:
+        at = max(epoch, at + 1)
+        if config["policy"] != policy:
+            policy, last = config["policy"], at
+    return last
+
+
+def check_name(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
+    """Refuses a name under which nothing could be imported after the search."""
+    if not NAME.fullmatch(args.name):
+        parser.error(f"--name {args.name!r}: allowed are {NAMES_ALLOWED}")
+    if "://" in args.storage:
+        parser.error(f"--name needs Tune's logs in a folder of this machine, and --storage is {args.storage}")
+    if program() is None:
+        missing = "PBA_BIN, which is not a program" if os.environ.get("PBA_BIN") else "`pba`, which is not on the PATH"
+        parser.error(f"--name needs {missing}; without --name, the command that imports the schedule is printed")
+
+
+def program() -> Optional[str]:
+    """The program `pba`, if there is one."""
+    return shutil.which(os.environ.get("PBA_BIN") or "pba")
 
 
 def connect(address: Optional[str]) -> None:
@@ -356,7 +426,7 @@ def connect(address: Optional[str]) -> None:
 
 
 def tuner(args: argparse.Namespace) -> tune.Tuner:
-    names = "url dataset epochs model train_size val_size batch_size lr weight_decay seed split_seed".split()
+    names = "urls dataset epochs model train_size val_size batch_size lr weight_decay seed split_seed".split()
     # Not through Ray's runtime environment, which its dashboard shows.
     settings = {name: getattr(args, name) for name in names}
     settings["token"] = os.environ.get("PBA_TOKEN")
@@ -417,34 +487,52 @@ def tell(args: argparse.Namespace, results: tune.ResultGrid) -> int:
     print(f"best trial: {trial}, accuracy {best.metrics['accuracy']:.4f} after {args.epochs} epochs")
     print(f"Tune's logs: {results.experiment_path}")
     log = f"{results.experiment_path}/pbt_policy_{trial}.txt"
-    command = ["pba", "schedule", "import", log, "--epochs", str(args.epochs), "--server", args.url]
+    command = ["pba", "schedule", "import", log, "--epochs", str(args.epochs)]
+    # Several are those of PBA_SERVER, which `pba` reads as well.
+    command += ["--server", *args.urls] if len(args.urls) == 1 else []
     if "://" in results.experiment_path:
         print(f"copy {log} to a machine with `pba`, and import that; a trial that copied no other has no such file")
-        return 1 if args.name else 0
+        return 0
     if not Path(log).exists():
         # It copied no other, so Tune has no log of it. This is that of a policy that stays as it is.
         config = {"policy": list(best.config["policy"])}
-        Path(log).write_text(json.dumps(["0", "0", args.epochs - 1, args.epochs - 1, config, config]) + "\n")
+        tag = str(int(trial.rpartition("_")[2]))
+        Path(log).write_text(json.dumps([tag, tag, args.epochs - 1, args.epochs - 1, config, config]) + "\n")
         print(f"the best trial copied no other: its policy is the one that it began with, and {log} says so")
     if args.name is None:
         print("import its schedule with\n    " + shlex.join([*command, "--name", "NAME"]))
         return 0
     command += ["--name", args.name]
-    program = os.environ.get("PBA_BIN") or shutil.which("pba")
-    if program is None:
-        print("there is no `pba` on the PATH; where there is one, run\n    " + shlex.join(command), file=sys.stderr)
+    pba = program()
+    if pba is None:
+        print("there is no `pba` any more; where there is one, run\n    " + shlex.join(command), file=sys.stderr)
         return 1
     print("importing its schedule:\n    " + shlex.join(command), flush=True)
-    return subprocess.run([program, *command[1:]]).returncode
+    return subprocess.run([pba, *command[1:]]).returncode
+
+
+def exists(client: Client, name: str) -> bool:
+    """Whether the server has a schedule of this name."""
+    try:
+        client.schedule(name)
+        return True
+    except RefusedError as error:
+        if error.status != 404:
+            raise
+        return False
 
 
 def main() -> int:
     args = options()
-    # A wrong address or dataset is better said before anything is started.
-    Client(args.url).dataset(args.dataset)
-    host = args.url.partition("://")[2].partition(":")[0]
-    if args.address and host in ("127.0.0.1", "localhost"):
-        print(f"{args.url} is this machine to each trial: on a cluster of several, --url has to be one that all reach")
+    # What is wrong is better said before anything is started: an address, a dataset, a name that is taken.
+    client = Client(args.urls)
+    client.dataset(args.dataset)
+    if args.name is not None and exists(client, args.name):
+        print(f"--name {args.name}: there is a schedule of this name already; choose another --name", file=sys.stderr)
+        return 2
+    for url in args.urls if args.address else []:
+        if url.startswith("unix:") or urlsplit(url).hostname in ("127.0.0.1", "localhost", "::1"):
+            print(f"{url} is this machine to each trial: on a cluster of several, --url has to be one that all reach")
     # Tune chooses with it which of the best is copied.
     random.seed(args.seed)
     connect(args.address)

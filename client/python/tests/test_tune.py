@@ -143,15 +143,121 @@ def test_explore_is_that_of_the_server(driver: Any) -> None:
         (["--quantile", "0.6"], "--quantile is 0.6; allowed are 0 to 0.5"),
         (["--model", "wrn-41-2"], "--model 'wrn-41-2' is not a model; allowed are tiny and wrn-D-K"),
         (["--replay", "x", "--name", "y"], "there is none to import as --name"),
+        (["--name", "a/b"], "--name 'a/b': allowed are 1 to 64 letters, digits,"),
+        (["--name", "identity"], "--name 'identity': allowed are"),
+        (["--name", "mine", "--storage", "s3://bucket/folder"], "--storage is s3://bucket/folder"),
+        (["--url", "ftp://h"], "--url: 'ftp://h' is not a server's URL"),
+        (["--url", ""], "--url: '' is not a server's URL"),
     ],
 )
 def test_wrong_options_are_refused(
     driver: Any, options: List[str], says: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(sys, "argv", ["pba_tune.py", *options])
+    refuse(driver, options, says, monkeypatch, capsys)
+
+
+def refuse(
+    driver: Any, options: List[str], says: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     with pytest.raises(SystemExit) as ended:
-        driver.options()
-    assert ended.value.code == 2 and says in capsys.readouterr().err
+        parsed(driver, options, monkeypatch)
+    assert ended.value.code == 2
+    # Argparse breaks no lines of an error.
+    error = capsys.readouterr().err
+    assert says in error, error
+
+
+def parsed(driver: Any, options: List[str], monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.setattr(sys, "argv", ["pba_tune.py", *options])
+    return driver.options()
+
+
+def test_an_experiment_begins_in_a_folder_of_its_own(
+    driver: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ["--storage", str(tmp_path), "--experiment", "mine"]
+    assert parsed(driver, options, monkeypatch).experiment == "mine"
+    (tmp_path / "mine").mkdir()
+    assert parsed(driver, options, monkeypatch).experiment == "mine", "nothing is in there"
+    (tmp_path / "mine" / "pbt_global.txt").touch()
+    refuse(driver, options, f"{tmp_path / 'mine'} exists already; choose another --experiment", monkeypatch, capsys)
+    parsed(driver, [*options[:2], "--experiment", "other"], monkeypatch)
+
+
+def test_a_replay_goes_on_to_the_last_change(
+    driver: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    log = tmp_path / "replay.txt"
+
+    def line(target: str, clone: str, epoch: int, before: int, after: int) -> str:
+        configs = [{"policy": [first] + [0] * 59} for first in (before, after)]
+        return json.dumps([target, clone, epoch, epoch, *configs]) + "\n"
+
+    def options(epochs: int) -> List[str]:
+        return ["--replay", str(log), "--epochs", str(epochs), "--storage", str(tmp_path)]
+
+    for text, last in [
+        (line("0", "0", 2, 0, 1) + line("0", "0", 5, 1, 2), 5),
+        # What a schedule of one policy is exported as changes nothing.
+        (line("0", "0", 199, 3, 3), 0),
+        # Of two changes after one epoch, the second comes after the next.
+        (line("0", "1", 4, 0, 1) + line("2", "0", 4, 1, 2), 5),
+        # A line that does not lead to the last one is none of the replay's.
+        (line("4", "5", 9, 0, 1) + line("2", "0", 3, 0, 2), 3),
+    ]:
+        log.write_text(text)
+        assert parsed(driver, options(last + 1), monkeypatch).epochs == last + 1
+        if last:
+            says = f"changes its policy for the last time after {last} epochs; allowed are {last + 1} and more"
+            refuse(driver, options(last), says, monkeypatch, capsys)
+    for text in ("", "nonsense", "[1, 2]\n", "['0', '0', 1, 1, [], []]\n", '["0", "0", 1, 1, {}, {}]\n'):
+        log.write_text(text)
+        refuse(driver, options(9), "is not a log as `pba schedule export --as ray-tune` writes it", monkeypatch, capsys)
+    log.unlink()
+    refuse(driver, options(9), "replay.txt is not a log", monkeypatch, capsys)
+
+
+def test_servers_are_those_that_the_client_takes(
+    driver: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("PBA_SERVER", raising=False)
+    assert parsed(driver, [], monkeypatch).urls == ["http://127.0.0.1:8080"]
+    monkeypatch.setenv("PBA_SERVER", "")
+    assert parsed(driver, [], monkeypatch).urls == ["http://127.0.0.1:8080"]
+    monkeypatch.setenv("PBA_SERVER", "a:1, https://b/c")
+    assert parsed(driver, [], monkeypatch).urls == ["http://a:1", "https://b:443/c"]
+    assert parsed(driver, ["--url", "h"], monkeypatch).urls == ["http://h:80"]
+    monkeypatch.setenv("PBA_SERVER", "http://a:1,")
+    refuse(driver, [], "PBA_SERVER in the environment: '' is not a server's URL", monkeypatch, capsys)
+
+
+def test_a_name_is_looked_at_before_anything_is_started(
+    driver: Any, server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ["--url", server.url, "--storage", str(tmp_path), "--name"]
+    program = str(binary())
+    for found in (str(tmp_path / "nothing"), ""):
+        monkeypatch.setenv("PBA_BIN", found)
+        monkeypatch.setenv("PATH", str(tmp_path))
+        says = "PBA_BIN, which is not a program" if found else "`pba`, which is not on the PATH"
+        refuse(driver, [*options, "mine"], f"--name needs {says}", monkeypatch, capsys)
+    monkeypatch.setenv("PBA_BIN", program)
+    assert parsed(driver, [*options, "new"], monkeypatch).name == "new"
+
+    class Started(Exception):
+        pass
+
+    def connect(address: Any) -> None:
+        raise Started
+
+    monkeypatch.setattr(driver, "connect", connect)
+    for name in ("svhn-pba", "trivial-augment-wide"):
+        monkeypatch.setattr(sys, "argv", ["pba_tune.py", *options, name])
+        assert driver.main() == 2
+        assert f"--name {name}: there is a schedule of this name already" in capsys.readouterr().err
+    monkeypatch.setattr(sys, "argv", ["pba_tune.py", *options, "new"])
+    with pytest.raises(Started):
+        driver.main()
 
 
 def test_wide_residual_networks_have_their_size(driver: Any) -> None:
