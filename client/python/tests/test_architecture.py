@@ -15,13 +15,16 @@ SKIPS = [
     ("test_openapi.py", "needs Python 3.10"),
     ("test_other_languages.py", "npm reaches no registry with the packages of client/other/node"),
     ("test_other_languages.py", "there is no npm with Node 18 or later"),
+    ("test_pages.py", "PyTorch is installed with PBA_TEST_FRAMEWORKS=1 only"),
     ("test_private.py", "PyTorch is installed with PBA_TEST_FRAMEWORKS=1 only"),
     ("test_private.py", "what a process listens on is found in Linux's /proc"),
     ("test_readme.py", "PyTorch is installed with PBA_TEST_FRAMEWORKS=1 only"),
     ("test_real_data.py", "PBA_TEST_DATA names no folder with CIFAR-10 in Parquet (170 MB, not in the repository)"),
     ("test_recipes.py", "PyTorch is installed with PBA_TEST_FRAMEWORKS=1 only"),
     ("test_torch.py", "PyTorch is installed with PBA_TEST_FRAMEWORKS=1 only"),
-    ("test_torch.py", "needs a GPU"),
+    ("test_torch_frameworks.py", "PyTorch is installed with PBA_TEST_FRAMEWORKS=1 only"),
+    ("test_torch_prefetch.py", "PyTorch is installed with PBA_TEST_FRAMEWORKS=1 only"),
+    ("test_torch_prefetch.py", "needs a GPU"),
     ("test_tune.py", "Ray and PyTorch are installed with PBA_TEST_FRAMEWORKS=1 only"),
 ]
 FOLDERS = ["client/python/src/pba_client", "client/python/tests", "benches", "benches/peers"]

@@ -28,10 +28,7 @@ from pba_client.torch import EpochDataset, Pair, prefetch, tensors
 from torch_data import OPTIONS, dataset, expected, rows
 
 # More workers than the machine has cores.
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:This DataLoader will create"),
-    pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning"),
-]
+pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create")
 WORKERS = [
     {"num_workers": 0},
     {"num_workers": 1},

@@ -21,10 +21,7 @@ from pba_client.torch import prefetch
 from torch_data import OPTIONS, dataset, expected, rows
 
 # More workers than the machine has cores.
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:This DataLoader will create"),
-    pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning"),
-]
+pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create")
 
 
 @pytest.mark.parametrize("workers", [0, 2])
