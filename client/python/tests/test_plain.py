@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import urllib.request
 from pathlib import Path
+from typing import Any, Callable
 
 import numpy as np
 import polars
@@ -14,7 +15,7 @@ import pytest
 from conftest import Server
 from script import Script, answer, stream
 
-from pba_client import Batch, Client, Epoch
+from pba_client import Batch, Client, CutError, Epoch
 
 
 @pytest.fixture
@@ -148,3 +149,60 @@ def test_a_stream_that_failed_has_no_end() -> None:
         for _ in range(3):
             with pytest.raises((OSError, pa.ArrowException), match="after 2 of 4 batches"):
                 reader.read_next_batch()
+
+
+def cut_in_the_middle(script: Script) -> Epoch:
+    """An epoch of four batches, of which the first two arrive."""
+    return Client(script.url, retry_seconds=0, prefetch=0).epoch("d", 0)
+
+
+TABLES = [
+    lambda epoch: epoch.read_all(),
+    lambda epoch: pa.RecordBatchReader.from_stream(epoch).read_all(),
+    lambda epoch: polars.DataFrame(epoch),
+]
+FAILURES = (CutError, OSError, pa.ArrowException, polars.exceptions.PolarsError, polars.exceptions.PanicException)
+
+
+@pytest.mark.parametrize("first", TABLES)
+def test_a_table_that_failed_is_not_followed_by_its_rest(first: Callable[[Epoch], Any]) -> None:
+    """It would look like a whole one."""
+    begun = stream(4, 4)
+    for second in TABLES:
+        with Script(answer(begun)[:-400], answer(stream(2, 2, first=2))) as script:
+            epoch = cut_in_the_middle(script)
+            with pytest.raises(FAILURES, match="after 2 of 4 batches"):
+                first(epoch)
+            for _ in range(2):
+                with pytest.raises(ValueError, match="its first 2 of 4 batches.*open the epoch again"):
+                    second(epoch)
+            # A loop still goes on, as after any batch that failed.
+            assert [batch.index[0] for batch in epoch] == [2, 3]
+            with pytest.raises(ValueError, match="open the epoch again|open it again"):
+                second(epoch)
+
+
+def test_a_table_that_has_taken_nothing_may_be_made_again() -> None:
+    """As by readers that look at the schema first; but only one of them gets the batches."""
+    request = answer(stream(4, 4))
+    with Script(request) as script:
+        epoch = cut_in_the_middle(script)
+        readers = [pa.RecordBatchReader.from_stream(epoch) for _ in range(2)]
+        assert readers[1].read_next_batch()["index"].to_pylist() == [0]
+        with pytest.raises((OSError, pa.ArrowException), match="its first 1 of 4 batches"):
+            readers[0].read_next_batch()
+        assert readers[1].read_all()["index"].to_pylist() == [1, 2, 3]
+    # What failed before its first batch.
+    with Script(request[:-1500], request) as script:
+        epoch = cut_in_the_middle(script)
+        with pytest.raises(CutError, match="after 0 of 4 batches"):
+            epoch.read_all()
+        assert epoch.read_all().num_rows == 4
+    # A position that was set says what the next one holds.
+    with Script(request, answer(stream(3, 3, first=1))) as script:
+        epoch = cut_in_the_middle(script)
+        next(epoch)
+        state = epoch.state_dict()
+        assert epoch.read_all().num_rows == 3
+        epoch.load_state_dict(state)
+        assert epoch.read_all().num_rows == 3

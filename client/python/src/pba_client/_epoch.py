@@ -9,7 +9,7 @@ import os
 import threading
 import time
 import weakref
-from typing import Any, ContextManager, Dict, Iterator, Optional, Set, Union
+from typing import Any, ContextManager, Dict, Iterator, List, Optional, Set, Union
 
 import pyarrow as pa
 
@@ -123,6 +123,8 @@ class Epoch(Iterator[Batch], ContextManager["Epoch"]):
         self._remarks = remarks
         # When the loop asked for the first batch.
         self._began: Optional[float] = None
+        # The table that has taken batches, of which a second one would hold the rest only.
+        self._table: Optional[object] = None
         self.progress = progress = Progress(request, replica=replica)
         reader = Reader(access, progress)
         reader.open(reached)
@@ -269,10 +271,46 @@ class Epoch(Iterator[Batch], ContextManager["Epoch"]):
             raise ValueError("the epoch is closed")
         self._end_source()
         self.progress.received = received
+        # A table that begins here holds what was asked for.
+        self._table = None
 
     def read_all(self) -> pa.Table:
-        """The rest of the epoch as one table."""
-        return pa.Table.from_batches([batch.record_batch for batch in self], self.schema)
+        """The rest of the epoch as one table.
+
+        Raises:
+            ValueError: when another table has taken batches already, as one that failed in the middle: this one
+                would be short.
+            CutError, ChangedError, RefusedError, StreamError: as by ``next()``.
+        """
+        table = object()
+        self._check_table(table)
+        batches: List[pa.RecordBatch] = []
+        while True:
+            try:
+                batches.append(self._next_of(table).record_batch)
+            except StopIteration:
+                return pa.Table.from_batches(batches, self.schema)
+
+    def _next_of(self, table: object) -> Batch:
+        """The next batch, for a table that holds all that is left."""
+        with self._lock:
+            self._check_table(table)
+            before, received = self._table, self.received
+            # First, so that an interrupt comes too late to lose a batch unnoticed.
+            self._table = table
+            try:
+                return next(self)
+            except BaseException:
+                if self.received == received:
+                    self._table = before
+                raise
+
+    def _check_table(self, table: object) -> None:
+        if self._table is not None and self._table is not table:
+            raise ValueError(
+                f"another table was made of this epoch, to which some of its first {self.received} of {len(self)} batches "
+                "went, and a second table would lack those; open the epoch again"
+            )
 
     def __arrow_c_stream__(self, requested_schema: Any = None) -> Any:
         """The rest of the epoch as a stream of Arrow's C interface, a ``PyCapsule``, for other libraries:
@@ -285,10 +323,11 @@ class Epoch(Iterator[Batch], ContextManager["Epoch"]):
             requested_schema: as the interface has it, a schema in which the reader would like the batches.
 
         Raises:
-            ValueError: when nothing is left, as after another table was made of it.
+            ValueError: when nothing is left, or another table has taken batches already: this one would be short.
         """
         if self.received == len(self) > 0:
             raise ValueError(f"the epoch was read to its end, all {len(self)} batches; open it again")
+        self._check_table(None)
         batches = _RecordBatches(self)
         return pa.RecordBatchReader.from_batches(self.schema, batches).__arrow_c_stream__(requested_schema)
 
@@ -318,7 +357,7 @@ class _RecordBatches(Iterator[pa.RecordBatch]):
         if self._error is not None:
             raise self._error
         try:
-            return next(self._epoch).record_batch
+            return self._epoch._next_of(self).record_batch
         except StopIteration:
             raise
         except BaseException as error:
