@@ -19,6 +19,7 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Iterator, List, Tuple
 
 import pytest
@@ -504,7 +505,7 @@ import os, sys, time
 os.closerange(0, 3)
 from pba_client import _private_join, serve
 server = serve(sys.argv[1])
-numbers = " ".join(map(str, _private_join.DESCRIPTORS))
+numbers = " ".join(str(opened.number) for opened in _private_join.OPENED)
 with open(sys.argv[2] + "-", "w") as file:
     file.write(numbers)
 os.rename(sys.argv[2] + "-", sys.argv[2])
@@ -521,6 +522,58 @@ time.sleep(600)
         process.kill()
         process.wait()
     home.wait_until_left()
+
+
+def test_what_has_the_number_of_a_closed_descriptor_is_left_alone(home: Home, pictures: Path) -> None:
+    """A process that becomes a daemon closes all descriptors, and others get their numbers."""
+    with serve(pictures) as server, serve() as other:
+        client = Client(server.url, retry_seconds=SECONDS)
+        assert client.datasets()
+        reads, writes = os.pipe()
+        os.write(writes, b"its user's")
+        numbers = [lifeline.connection.number for lifeline in _private._LIFELINES.values()]
+        for number in numbers:
+            os.dup2(reads, number)
+        try:
+            # The keepers have lost their users.
+            home.wait_until_left()
+            assert client.datasets()
+            other.close()
+            assert os.read(numbers[0], 100) == b"its user's"
+            assert all(stat.S_ISFIFO(os.fstat(number).st_mode) for number in numbers)
+        finally:
+            for number in (reads, writes, *numbers):
+                os.close(number)
+
+
+def test_what_is_forked_off_during_a_start_keeps_no_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    ours, theirs = socket.socketpair()
+    lifeline = _private_join._raised(ours.detach())
+    reads, writes = os.pipe()
+    children: List[int] = []
+
+    def fork() -> float:
+        if not children:
+            children.append(os.fork())
+            if children == [0]:
+                os.close(writes)
+                theirs.close()
+                os.read(reads, 1)
+                os._exit(0)
+        return 0.0
+
+    monkeypatch.setattr(_private_join, "time", SimpleNamespace(monotonic=fork))
+    with theirs:
+        try:
+            theirs.sendall(_keeper.READY + b"1 2\n")
+            assert _private_join._answer(lifeline, SECONDS) == _keeper.READY + b"1 2\n"
+            lifeline.close()
+            theirs.settimeout(SECONDS)
+            assert theirs.recv(1) == b"", "the child keeps it open"
+        finally:
+            for number in (writes, reads):
+                os.close(number)
+            os.waitpid(children[0], 0)
 
 
 def remove(folder: Path, how: str) -> None:

@@ -13,7 +13,7 @@ from typing import Any, Dict, NoReturn, Optional, Tuple, Union
 
 from . import _keeper
 from ._errors import ChangedError
-from ._private_join import DESCRIPTORS, close_descriptor, identity, join
+from ._private_join import OPENED, Opened, identity, join
 from ._private_plan import Plan, plan_of, state_of
 
 
@@ -25,7 +25,7 @@ class _Lifeline:
 
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
-        self.descriptor: Optional[int] = None
+        self.connection: Optional[Opened] = None
         self.handles = 0
         # Of the lock of the keeper.
         self._lock: Optional[Tuple[int, int]] = None
@@ -37,9 +37,9 @@ class _Lifeline:
         # If only the socket is gone, the keeper notices that when it hears of a new user.
         if not self._is_kept():
             self.close()
-        descriptor = join(self.plan)
+        connection = join(self.plan)
         self.close()
-        self.descriptor, self._lock = descriptor, identity(self.plan, _keeper.LOCK)
+        self.connection, self._lock = connection, identity(self.plan, _keeper.LOCK)
         return True
 
     def is_of_use(self) -> bool:
@@ -51,20 +51,20 @@ class _Lifeline:
 
     def is_cut(self) -> bool:
         """Whether the keeper has ended."""
-        if self.descriptor is None:
+        if self.connection is None or not self.connection.is_open():
             return True
         try:
-            os.set_blocking(self.descriptor, False)
-            return not os.read(self.descriptor, 1)
+            os.set_blocking(self.connection.number, False)
+            return not os.read(self.connection.number, 1)
         except BlockingIOError:
             return False
         except OSError:
             return True
 
     def close(self) -> None:
-        descriptor, self.descriptor = self.descriptor, None
-        if descriptor is not None:
-            close_descriptor(descriptor)
+        connection, self.connection = self.connection, None
+        if connection is not None:
+            connection.close()
 
 
 # By folder.
@@ -252,13 +252,13 @@ def _forked() -> None:
     """In a process that was forked off: the servers are its parent's."""
     global _LOCK, _PARENT
     _LOCK, _PARENT = threading.Lock(), os.getppid()
-    for descriptor in list(DESCRIPTORS):
+    for opened in list(OPENED):
         try:
-            close_descriptor(descriptor)
+            opened.close()
         except OSError:
             pass
     for folder, lifeline in _LIFELINES.items():
-        lifeline.descriptor = None
+        lifeline.connection = None
         _INHERITED[folder] = lifeline.plan
     _LIFELINES.clear()
 

@@ -14,7 +14,8 @@ import stat
 import subprocess
 import sys
 import time
-from typing import Optional, Set, Tuple
+from contextlib import contextmanager
+from typing import Iterator, NamedTuple, Optional, Set, Tuple
 
 from . import _keeper
 from ._private_plan import Plan, StartError
@@ -22,31 +23,60 @@ from ._private_plan import Plan, StartError
 # How long the start of a server, or the end of one before it, is waited for.
 JOIN_SECONDS = _keeper.START_SECONDS + 2 * _keeper.STOP_SECONDS
 LOOK_SECONDS = 0.02
-# Descriptors that a process which is forked off closes, so that it keeps nothing longer than its parent does.
-DESCRIPTORS: Set[int] = set()
 
 _LOG = logging.getLogger("pba_client")
 
 
-def join(plan: Plan) -> int:
+class Opened(NamedTuple):
+    """A descriptor, and what was opened under it. A process may close all of its descriptors, as one that becomes a
+    daemon does, and the number is then given to something else."""
+
+    number: int
+    # Device, file and type.
+    what: Tuple[int, int, int]
+
+    def is_open(self) -> bool:
+        """Whether the number still means what was opened."""
+        try:
+            return _what_is(self.number) == self.what
+        except OSError:
+            return False
+
+    def close(self) -> None:
+        """Closes it, and nothing else that has its number now."""
+        OPENED.discard(self)
+        if self.is_open():
+            os.close(self.number)
+
+
+# What a process that is forked off closes, so that it keeps nothing longer than its parent does.
+OPENED: Set[Opened] = set()
+
+
+def _what_is(number: int) -> Tuple[int, int, int]:
+    found = os.fstat(number)
+    return found.st_dev, found.st_ino, stat.S_IFMT(found.st_mode)
+
+
+def join(plan: Plan) -> Opened:
     """Connects to the keeper of a private server, after starting one if there is none."""
     deadline = time.monotonic() + JOIN_SECONDS
     while True:
         _make_folder(os.path.dirname(plan.folder))
         _make_folder(plan.folder)
-        descriptor, is_new = _connect(plan.folder), False
-        if descriptor is None:
-            descriptor, is_new = _start(plan), True
-        if descriptor is not None:
+        lifeline, is_new = _connect(plan.folder), False
+        if lifeline is None:
+            lifeline, is_new = _start(plan), True
+        if lifeline is not None:
             try:
-                answer = _answer(descriptor, deadline)
+                answer = _answer(lifeline, deadline)
             except BaseException:
-                close_descriptor(descriptor)
+                lifeline.close()
                 raise
             if answer is not None and answer.startswith(_keeper.READY):
                 _LOG.info("a private server %s in %s", "was started" if is_new else "is shared", plan.folder)
-                return descriptor
-            close_descriptor(descriptor)
+                return lifeline
+            lifeline.close()
             if answer is not None and (is_new or answer.startswith(_keeper.FAILED)):
                 raise _failure(plan, answer)
             # The keeper was about to leave, or there is no time left.
@@ -70,11 +100,10 @@ def _failure(plan: Plan, answer: bytes) -> StartError:
     )
 
 
-def _answer(descriptor: int, deadline: float) -> Optional[bytes]:
+def _answer(lifeline: Opened, deadline: float) -> Optional[bytes]:
     """What the keeper says of the start: nothing if it leaves, and none if it says nothing in time."""
     answer = b""
-    # The descriptor stays open.
-    with socket.socket(fileno=os.dup(descriptor)) as sock:
+    with _socket_of(lifeline) as sock:
         while not (answer.startswith(_keeper.READY) and answer.endswith(b"\n")):
             sock.settimeout(max(LOOK_SECONDS, deadline - time.monotonic()))
             try:
@@ -89,21 +118,31 @@ def _answer(descriptor: int, deadline: float) -> Optional[bytes]:
     return answer
 
 
-def _connect(folder: str) -> Optional[int]:
+def _connect(folder: str) -> Optional[Opened]:
     """A connection to the keeper of a folder, if there is one."""
-    descriptor = _raised(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM).detach())
-    # The descriptor stays open.
-    with socket.socket(fileno=os.dup(descriptor)) as sock:
-        try:
+    lifeline = _raised(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM).detach())
+    try:
+        with _socket_of(lifeline) as sock:
             sock.settimeout(JOIN_SECONDS)
             sock.connect(os.path.join(folder, _keeper.LIFELINE))
-        except OSError:
-            close_descriptor(descriptor)
-            return None
-    return descriptor
+    except OSError:
+        lifeline.close()
+        return None
+    return lifeline
 
 
-def _start(plan: Plan) -> Optional[int]:
+@contextmanager
+def _socket_of(opened: Opened) -> Iterator[socket.socket]:
+    """A descriptor as a socket, which does not close it. A duplicate would be unknown to a process that is forked off
+    meanwhile, which would keep it."""
+    sock = socket.socket(fileno=opened.number)
+    try:
+        yield sock
+    finally:
+        sock.detach()
+
+
+def _start(plan: Plan) -> Optional[Opened]:
     """Starts a keeper, and returns a connection to it; none where another process has begun to, or one is ending."""
     import fcntl
 
@@ -113,7 +152,7 @@ def _start(plan: Plan) -> Optional[int]:
     ours = theirs = log = None
     try:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(lock.number, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             return None
         except OSError as error:
@@ -125,30 +164,30 @@ def _start(plan: Plan) -> Optional[int]:
             return None
         pair = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         ours, theirs = (_raised(end.detach()) for end in pair)
-        arguments = [plan.folder, str(lock), str(theirs), *plan.command]
+        arguments = [plan.folder, str(lock.number), str(theirs.number), *plan.command]
         # It forks, and ends at once.
         status = subprocess.Popen(
             [sys.executable, "-I", "-S", _keeper.__file__, *arguments],
             stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
+            stdout=log.number,
+            stderr=log.number,
             env=plan.environment,
-            pass_fds=(lock, theirs),
+            pass_fds=(lock.number, theirs.number),
             start_new_session=True,
         ).wait()
         if status != 0:
             raise _failure(plan, b"")
-        descriptor, ours = ours, None
-        return descriptor
+        lifeline, ours = ours, None
+        return lifeline
     except OSError as error:
         raise StartError(f"cannot start the keeper of a private server, {sys.executable}: {_reason(error)}") from error
     finally:
-        for descriptor in (lock, log, ours, theirs):
-            if descriptor is not None:
-                close_descriptor(descriptor)
+        for opened in (lock, log, ours, theirs):
+            if opened is not None:
+                opened.close()
 
 
-def _opened(plan: Plan, name: str, flags: int) -> Optional[int]:
+def _opened(plan: Plan, name: str, flags: int) -> Optional[Opened]:
     """Opens a file of a folder; none when a keeper has just removed that."""
     path = os.path.join(plan.folder, name)
     try:
@@ -160,7 +199,7 @@ def _opened(plan: Plan, name: str, flags: int) -> Optional[int]:
     return _raised(descriptor)
 
 
-def _raised(descriptor: int) -> int:
+def _raised(descriptor: int) -> Opened:
     """Takes a descriptor, and moves it if it has the number of a standard stream, as in a process that has closed
     these: others write to it, and the keeper has its own."""
     import fcntl
@@ -172,8 +211,9 @@ def _raised(descriptor: int) -> int:
         raise
     if raised != descriptor:
         os.close(descriptor)
-    DESCRIPTORS.add(raised)
-    return raised
+    opened = Opened(raised, _what_is(raised))
+    OPENED.add(opened)
+    return opened
 
 
 def identity(plan: Plan, name: str) -> Optional[Tuple[int, int]]:
@@ -185,16 +225,11 @@ def identity(plan: Plan, name: str) -> Optional[Tuple[int, int]]:
     return found.st_dev, found.st_ino
 
 
-def _is_at(descriptor: int, path: str) -> bool:
+def _is_at(opened: Opened, path: str) -> bool:
     try:
-        return os.path.samestat(os.fstat(descriptor), os.stat(path))
+        return os.path.samestat(os.fstat(opened.number), os.stat(path))
     except FileNotFoundError:
         return False
-
-
-def close_descriptor(descriptor: int) -> None:
-    DESCRIPTORS.discard(descriptor)
-    os.close(descriptor)
 
 
 def _make_folder(folder: str) -> None:
