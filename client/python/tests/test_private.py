@@ -26,7 +26,7 @@ import pytest
 from conftest import Home, Server, is_alive, program, replace, wait_for
 
 import pba_client
-from pba_client import Client, Loader, PrivateServer, StartError, _keeper, _private, _private_join, serve
+from pba_client import Client, Loader, PrivateServer, StartError, _keeper, _private, _private_join, _private_plan, serve
 
 # Of 60 images, 4 batches.
 STREAM = {"schedule": "cifar10-pba", "epochs": 200, "batch_size": 16}
@@ -368,6 +368,47 @@ def test_a_server_that_dies_is_started_again(home: Home, pictures: Path) -> None
     home.wait_until_left()
 
 
+@pytest.mark.parametrize("use", [lambda url: Client(url).datasets(), lambda url: Loader(url, "pictures", **STREAM)])
+def test_the_first_contact_waits_for_a_server_that_is_started_again(
+    home: Home, pictures: Path, use: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its address is not mistyped; the warning says what happens, and advises nothing."""
+    with serve(pictures) as server:
+        keeper = only(home)[1]
+        for others in (False, True):
+            caplog.clear()
+            folder, _, pba = only(home)
+            os.kill(pba, signal.SIGKILL)
+            wait_for(lambda pba=pba: not is_alive(pba), "it lives")
+            with pytest.MonkeyPatch.context() as patch:
+                if others:
+                    patch.setattr(_private, "_LIFELINES", {})  # as in another process
+                assert use(server.url)
+            warnings = [text for text in caplog.messages if "could not be" in text]
+            assert warnings and all(
+                re.search("refused|no such file", text) and "; the private server is being started again; try" in text
+                for text in warnings
+            ), caplog.text
+            assert only(home)[1] == keeper
+    home.wait_until_left()
+    with pytest.raises(pba_client.UnreachableError, match="the private server has ended; make the Loader again, or"):
+        use(server.url)
+
+
+def test_a_server_is_not_started_again_with_other_files(home: Home, copied: Path) -> None:
+    """Those who began before the change do not go on with what they did not begin with."""
+    with serve(copied) as server:
+        folder, keeper, pba = only(home)
+        replace(copied)
+        os.kill(pba, signal.SIGKILL)
+        with pytest.raises(pba_client.ChangedError, match="have changed since it was started"):
+            Client(server.url, retry_seconds=SECONDS).datasets()
+        wait_for(lambda: not is_alive(keeper), "the keeper goes on")
+        assert "the files of its dataset have changed" in Path(server.log).read_text()
+    with serve(copied) as other:
+        assert other.url != server.url and Client(other.url).datasets()
+
+
 def test_a_server_that_always_dies_is_given_up(
     home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -415,6 +456,23 @@ def test_why_it_does_not_start_is_said(
     # What is left does not matter to the next, which may be another's.
     with pytest.raises(StartError, match=says):
         serve()
+
+
+def test_why_its_keeper_does_not_start_is_said(home: Home) -> None:
+    plan = _private_plan.plan_of(None, None, {})
+    folder = Path(plan.folder)
+    for made in (folder.parent, folder):
+        made.mkdir(mode=0o700)
+    (folder / _keeper.LIFELINE).mkdir()
+    with pytest.raises(StartError, match=f"its keeper failed in {folder}: address already in use; the end of its log"):
+        serve()
+    error = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    says = "its keeper failed in here: no space left on device; set XDG_RUNTIME_DIR to a folder with more room"
+    assert _keeper.told(error, "here") == says
+    # Where there is no room, there is none for the log.
+    (folder / _keeper.LOG).write_text("")
+    failure = _private_join._failure(plan, _keeper.FAILED + b"no room\n")
+    assert str(failure).endswith(f"no room; its log, {folder}/log, is empty")
 
 
 def test_settings_are_those_of_the_server(
@@ -594,14 +652,47 @@ def test_a_folder_that_was_removed_is_made_again(home: Home, pictures: Path, how
         with serve(pictures) as second:
             assert second.url == first.url and Client(second.url).datasets()
             found = only(home)
-            assert found[2] != pba and (found[1] == keeper) == (how == _keeper.SOCKET)
+            # Of the files alone, the keeper makes its own again, unless another process is faster.
+            stays = found[1] == keeper
+            assert found[2] != pba and (how == "files" or stays == (how == _keeper.SOCKET))
             # The one before it ends, and removes nothing of this one.
             wait_for(lambda: not is_alive(pba), "the server is left")
-            wait_for(lambda: how == _keeper.SOCKET or not is_alive(keeper), "the keeper is left")
+            wait_for(lambda: stays or not is_alive(keeper), "the keeper is left")
             assert only(home) == found and Client(second.url).datasets()
         # Both are the new one's now.
         assert Client(first.url).datasets()
     home.wait_until_left()
+
+
+@pytest.mark.parametrize("names", [[_keeper.LIFELINE], [_keeper.LOCK], [_keeper.LIFELINE, _keeper.LOCK]])
+def test_a_keeper_is_found_again_whose_files_were_removed(home: Home, pictures: Path, names: List[str]) -> None:
+    with serve(pictures) as server:
+        folder, keeper, pba = only(home)
+        for name in names:
+            remove(folder, name)
+        with User(pictures, "say(*loader.client.urls); say(digest(3)); sys.stdin.readline()") as user:
+            assert user.line() == server.url
+            assert user.line() == digest(Client(server.url).epoch("pictures", 3, **STREAM))
+            wait_for(lambda: (folder / _keeper.LOCK).exists(), "the lock is not made again")
+            if _keeper.LOCK not in names:
+                assert only(home) == (folder, keeper, pba)
+    home.wait_until_left(keeper, pba)
+
+
+def test_a_keeper_that_is_in_the_way_of_another_leaves(home: Home, pictures: Path) -> None:
+    """As where all by which it is found was removed, and another process was faster."""
+    with serve(pictures) as first:
+        _, keeper, pba = only(home)
+        os.kill(keeper, signal.SIGSTOP)
+        for name in (_keeper.LIFELINE, _keeper.LOCK):
+            remove(Path(first.log).parent, name)
+        with User(pictures, "say(digest(3)); sys.stdin.readline()") as user:
+            # Of the other one.
+            wait_for(lambda: (Path(first.log).parent / _keeper.LIFELINE).exists(), "there is no other")
+            os.kill(keeper, signal.SIGCONT)
+            assert user.line() == digest(Client(first.url).epoch("pictures", 3, **STREAM))
+            assert set(only(home)[1:]).isdisjoint((keeper, pba))
+    home.wait_until_left(keeper, pba)
 
 
 @pytest.mark.parametrize("how", ["kill", "folder"])

@@ -12,7 +12,7 @@ from typing import Any, Tuple
 import pytest
 from conftest import Home, program, replace, wait_for
 
-from pba_client import Client, Loader, StartError, _private_plan, serve
+from pba_client import Client, Loader, StartError, _private_plan, _private_state, serve
 
 
 def test_a_path_without_a_dataset_is_named(home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -142,6 +142,23 @@ def test_where_the_folders_are(home: Home, tmp_path: Path, monkeypatch: pytest.M
     assert _private_plan.cache_folder(None) == os.path.expanduser("~/.cache/pba")
 
 
+def test_a_cache_without_a_home_is_refused(home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And nothing of the name ``~`` is made."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setattr(os.path, "expanduser", lambda path: path)  # as where the system does not know the user
+    with pytest.raises(StartError, match="'~/.cache/pba', and there is no such home .*; set PBA_CACHE to a folder"):
+        serve()
+    assert list(tmp_path.iterdir()) == []
+    monkeypatch.setenv("PBA_CACHE", str(tmp_path / "packed"))
+    assert _private_plan.cache_folder(None) == str(tmp_path / "packed")
+    # Nobody can write there, not even root.
+    for given in ({}, {"cache": "/dev/null/c"}):
+        monkeypatch.setenv("PBA_CACHE", "/dev/null/c")
+        with pytest.raises(StartError, match="cannot make the folder /dev/null/c .*; set PBA_CACHE .*, or pass cache="):
+            serve(**given)
+
+
 def test_other_systems_are_refused(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "platform", "win32")
     with pytest.raises(StartError, match="needs Linux or macOS, and this is win32"):
@@ -175,7 +192,7 @@ def test_the_state_of_files(pictures: Path, copied: Path, monkeypatch: pytest.Mo
     os.utime(place, ns=(times.st_atime_ns, times.st_mtime_ns))
     assert changes()
     # Of a folder with more files, not all are looked at; those that come and go are noticed in any case.
-    monkeypatch.setattr(_private_plan, "FILES_MAX", 3)
+    monkeypatch.setattr(_private_state, "FILES_MAX", 3)
     assert changes() and not changes()
     replace(copied)
     assert changes()

@@ -63,7 +63,15 @@ class ForeignError(StreamError):
 
 
 class ConnectError(UnreachableError):
-    """The server did not accept a connection."""
+    """The server did not accept a connection.
+
+    Attributes:
+        comes_back: whether it is a private server, which is started again: its address is not mistyped.
+        advice: what to do once no further attempt is made.
+    """
+
+    comes_back = False
+    advice = ""
 
 
 class UntrustedError(UnreachableError):
@@ -240,7 +248,9 @@ class Response:
                 connection.connect()
             except _private_plan.StartError as error:
                 # The reason may pass, as a full disk does.
-                raise ConnectError(f"cannot reach {address}: {error}") from error
+                failed = ConnectError(f"cannot reach {address}: {error}")
+                failed.comes_back = True
+                raise failed from error
             except UnicodeError as error:
                 raise ConnectError(f"cannot reach {address}: its host name is invalid") from error
             except OSError as error:
@@ -278,11 +288,10 @@ class Response:
         except http.client.RemoteDisconnected as error:
             raise UnreachableError(f"{address} did not answer: the connection ended") from error
         except http.client.HTTPException as error:
-            shown = self.access.hide(str(error))[:SHOWN_BYTES]
-            if shown.startswith(TLS_ALERT):
-                shown += "; does the server use https://?"
+            sent = self.access.hide(str(error)).rstrip("\r\n")[:SHOWN_BYTES]
+            hint = "; does the server use https://?" if sent.startswith(TLS_ALERT) else ""
             # Without its cause, which shows what the server sent.
-            raise StreamError(f"{address} does not speak HTTP/1.1: {shown}") from None
+            raise StreamError(f"{address} does not speak HTTP/1.1: {sent!r}{hint}") from None
         except (OSError, Eof) as error:
             raise UnreachableError(f"{address} did not answer: {broken(error, self.stall_seconds)}") from error
 
@@ -371,7 +380,9 @@ class Response:
             found.update(detail=problem["detail"], kind=problem.get("type"))
             is_ours = str(found["kind"]).startswith(URN)
             if problem["status"] == status if is_ours else status in STATUS_OF_ACCESS:
-                return {name: self.access.hide(str(text)) for name, text in found.items() if text is not None}
+                told = {name: self.access.hide(str(text)) for name, text in found.items() if text is not None}
+                # It goes into messages and a log, as one line.
+                return {**told, "detail": on_one_line(told["detail"])}
         return {}
 
     def read_all(self) -> bytes:
@@ -396,6 +407,11 @@ class Response:
         raise StreamError(f"{self.address} sent more than {DOCUMENT_BYTES_MAX} bytes")
 
 
+def on_one_line(text: str) -> str:
+    """A text with its line breaks and control characters escaped."""
+    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
+
+
 def unreachable(address: Address, error: OSError) -> UnreachableError:
     """The error for a failed connection, with advice."""
     if isinstance(error, ssl.SSLCertVerificationError):
@@ -408,11 +424,18 @@ def unreachable(address: Address, error: OSError) -> UnreachableError:
     reason = (error.strerror or str(error)).lower()
     if isinstance(error, socket.timeout):
         reason = f"no answer within {CONNECT_SECONDS:g} seconds"
-    nobody = isinstance(error, (ConnectionRefusedError, FileNotFoundError, socket.timeout))
-    advice = address.advice()
-    if address.path and _private.is_private(address.path):
-        advice = "the private server has ended; make the Loader again, or call serve() again"
-    return ConnectError(f"cannot reach {address}: {reason}{f'; {advice}' if nobody else ''}")
+    told = f"cannot reach {address}: {reason}"
+    if not isinstance(error, (ConnectionRefusedError, FileNotFoundError, socket.timeout)):
+        return ConnectError(told)
+    if not (address.path and _private.is_private(address.path)):
+        return ConnectError(f"{told}; {address.advice()}")
+    if _private.comes_back(address.path):
+        away = ConnectError(f"{told}; the private server is being started again")
+        away.comes_back = True
+    else:
+        away = ConnectError(f"{told}; the private server has ended")
+        away.advice = "make the Loader again, or call serve() again"
+    return away
 
 
 def broken(error: Exception, stall_seconds: float) -> StreamError:

@@ -2,13 +2,14 @@
 
 ``_private.py`` runs this file as a program, on the standard library alone, so that it starts fast and stays small:
 
-    python -I -S _keeper.py FOLDER LOCK USER PROGRAM [ARGUMENT ...]
+    python -I -S _keeper.py FOLDER LOCK USER DATA STATE PROGRAM [ARGUMENT ...]
 
 ``LOCK`` is the descriptor of the folder's lock, which this process holds for its life; ``USER`` that of a socket to the
-process that starts it. Every further user connects to ``LIFELINE``. A connection says nothing but that its process
-lives: however that ends, the system closes it. Each user is told once, either ``ready KEEPER PBA`` and a line feed,
-with the ids of the two processes, or ``failed`` and the reason until the end. An end without either means that the
-keeper is leaving, and the user has to start another one.
+process that starts it. The program is started again only while the files of ``DATA`` are in ``STATE``
+(``_private_state.py``): those who use it go on with what it was, or not at all. Every further user connects to
+``LIFELINE``. A connection says nothing but that its process lives: however that ends, the system closes it. Each user
+is told once, either ``ready KEEPER PBA`` and a line feed, with the ids of the two processes, or ``failed`` and the
+reason until the end. An end without either means that the keeper is leaving, and the user has to start another one.
 """
 
 from __future__ import annotations
@@ -43,12 +44,15 @@ STOP_SECONDS = 10.0
 DEATHS_MAX = 5
 LIFE_SECONDS = 60.0
 PAUSE_SECONDS = 0.1
-# How often is looked at what nothing tells of.
+# How often is looked at what nothing tells of: while something is expected, and otherwise.
 LOOK_SECONDS = 0.1
+QUIET_SECONDS = 2.0
 # How often is said that descriptors are lacking.
 SAY_SECONDS = 60.0
 # What passes when others close something.
 FULL = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+# What another folder would have.
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 # Shown of the log in an error.
 LOG_BYTES = 4096
 # More than a keeper has.
@@ -61,9 +65,12 @@ class _GaveUp(Exception):
 
 
 class _Keeper:
-    def __init__(self, lock: int, user: socket.socket, command: List[str]) -> None:
+    def __init__(
+        self, lock: int, user: socket.socket, command: List[str], has_changed: Callable[[], bool] = lambda: False
+    ) -> None:
         self._lock = lock
         self._command = command
+        self._has_changed = has_changed
         self._stopped = False
         # Each with whether it was told how the start went.
         self._users: Dict[socket.socket, bool] = {}
@@ -81,6 +88,8 @@ class _Keeper:
         self._deaths = 0
         self._selector = selectors.DefaultSelector()
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        # Of the socket on which this process listens.
+        self._lifeline: Optional[Tuple[int, int]] = None
         self._woken, waker = socket.socketpair()
         for sock in (self._woken, waker):
             sock.setblocking(False)
@@ -93,27 +102,72 @@ class _Keeper:
             signal.signal(number, self._stop)
         signal.signal(signal.SIGCHLD, lambda *_: None)
         signal.set_wakeup_fd(self._waker.fileno(), warn_on_full_buffer=False)
-        _remove(LIFELINE)
-        self._listener.bind(LIFELINE)
-        self._listener.listen(128)
-        self._listener.setblocking(False)
-        self._selector.register(self._listener, selectors.EVENT_READ, self._accept)
+        self._listen()
         self._selector.register(self._woken, selectors.EVENT_READ, self._wake)
         _wait_for_predecessor()
         while not self._stopped:
             if self._pba is None and time.monotonic() >= self._start:
                 self._start_pba()
             quiet = self._listens and bool(self._users)
-            events = self._selector.select(None if quiet else LOOK_SECONDS)
+            events = self._selector.select(QUIET_SECONDS if quiet else LOOK_SECONDS)
             for key, _ in events:
                 key.data(key.fileobj)
             self._look_after()
+            self._look_at_folder()
             if self._users:
                 self._alone = None
             elif self._alone is None:
                 self._alone = time.monotonic()
             elif time.monotonic() - self._alone >= IDLE_SECONDS and not events:
                 return
+
+    def _listen(self) -> None:
+        """Begins to listen for users, in place of where it listened before."""
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            _remove(LIFELINE)
+            listener.bind(LIFELINE)
+            listener.listen(128)
+            listener.setblocking(False)
+        except OSError:
+            listener.close()
+            raise
+        if self._lifeline is not None:
+            self._selector.unregister(self._listener)
+        self._listener.close()
+        self._listener, self._lifeline = listener, _identity(LIFELINE)
+        self._selector.register(listener, selectors.EVENT_READ, self._accept)
+
+    def _look_at_folder(self) -> None:
+        """Makes again what is missing of that by which users find this keeper."""
+        if _identity(LOCK) is None:
+            self._lock_again()
+        if _identity(LOCK) != _identity(self._lock):
+            # The folder was removed; or another keeper has begun in it, and waits for the server that listens there.
+            is_in_the_way = self._listens and self._socket is not None and _identity(SOCKET) == self._socket
+            self._stopped = self._stopped or is_in_the_way
+        elif _identity(LIFELINE) != self._lifeline:
+            try:
+                self._listen()
+                _write(KEEPER_PID, os.getpid())
+            except OSError:
+                return  # there is no room; it is tried again
+            _log("the socket for its users was removed; it was made again")
+
+    def _lock_again(self) -> None:
+        import fcntl
+
+        try:
+            lock = os.open(LOCK, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        except OSError:
+            return  # the folder is gone, or another keeper begins
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(lock)  # another keeper was faster
+            return
+        os.close(self._lock)
+        self._lock = lock
 
     def _stop(self, *_: object) -> None:
         self._stopped = True
@@ -161,6 +215,8 @@ class _Keeper:
 
     def _start_pba(self) -> None:
         self._start = time.monotonic()
+        if self._listened and self._has_changed():
+            raise _GaveUp("it is not started again, as the files of its dataset have changed since it was started")
         try:
             self._pba, self._untie = _tied(self._command)
         except OSError as error:
@@ -256,7 +312,10 @@ def _nothing() -> None:
 
 
 def _log(text: str) -> None:
-    print(f"{time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime())} keeper: {text}", file=sys.stderr, flush=True)
+    try:
+        print(f"{time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime())} keeper: {text}", file=sys.stderr, flush=True)
+    except OSError:
+        pass  # of no use, where there is no room for it
 
 
 def tail(log: str) -> bytes:
@@ -269,6 +328,12 @@ def tail(log: str) -> bytes:
         return b""
 
 
+def told(error: OSError, folder: str) -> str:
+    """What keeps a keeper from its work, for those who wait for it."""
+    hint = "; set XDG_RUNTIME_DIR to a folder with more room" if error.errno in NO_ROOM else ""
+    return f"its keeper failed in {folder}: {(error.strerror or str(error)).lower()}{hint}"
+
+
 def _write(name: str, number: int) -> None:
     with open(name, "w") as file:
         file.write(f"{number}\n")
@@ -277,8 +342,8 @@ def _write(name: str, number: int) -> None:
 def _remove(name: str) -> None:
     try:
         os.unlink(name)
-    except FileNotFoundError:
-        pass
+    except OSError:
+        pass  # it is gone, or is nothing of a keeper's
 
 
 def _identity(file: Union[str, int]) -> Optional[Tuple[int, int]]:
@@ -378,24 +443,43 @@ def _allow_descriptors() -> None:
         pass  # it goes on with what it has
 
 
+def _load_state_of() -> Callable[[str], Tuple[str, str]]:
+    """What tells the state of a dataset's files. Its module is loaded as a file, as this program has no package."""
+    from importlib.util import module_from_spec, spec_from_file_location
+
+    place = os.path.join(os.path.dirname(os.path.abspath(__file__)), "_private_state.py")
+    spec = spec_from_file_location("_private_state", place)
+    assert spec is not None and spec.loader is not None
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.state_of  # type: ignore[no-any-return]
+
+
 def main(arguments: List[str]) -> None:
-    folder, lock, user, *command = arguments
+    folder, lock, user, data, state, *command = arguments
     # So that it is no child of the process that starts it, which would have to wait for it.
     if os.fork():
         os._exit(0)
+    # Now, as the package may be replaced by another version while this process lives.
+    state_of = _load_state_of()
     signal.pthread_sigmask(signal.SIG_SETMASK, [])
     os.umask(0o077)
     os.chdir(folder)
     os.set_inheritable(int(lock), False)
     _allow_descriptors()
-    _write(KEEPER_PID, os.getpid())
-    keeper, failure = _Keeper(int(lock), socket.socket(fileno=int(user)), command), "the keeper failed"
+    first = socket.socket(fileno=int(user))
+    keeper = _Keeper(int(lock), first, command, lambda: state_of(data)[1] != state)
+    failure: Optional[str] = "the keeper failed"
     try:
+        _write(KEEPER_PID, os.getpid())
         keeper.run()
         failure = None
     except _GaveUp as error:
         failure = str(error)
         _log(f"pba: {failure}")
+    except OSError as error:
+        failure = told(error, folder)
+        _log(failure)
     finally:
         keeper.end(failure)
 

@@ -109,6 +109,12 @@ class Outage:
         """What each replica answered last."""
         return told(self._last)
 
+    @property
+    def advice(self) -> str:
+        """What to do now that no further attempt is made, at the end of an error."""
+        advice = [error.advice for _, error in self._last if isinstance(error, ConnectError) and error.advice]
+        return f"; {advice[0]}" if advice else ""
+
     def is_of_replicas(self) -> bool:
         """Whether each of the replicas lacks what is asked for, or is at fault."""
         return all(is_of_replica(error) for _, error in self._last)
@@ -146,7 +152,7 @@ class Outage:
             return 0.0
         if is_importing(error):
             return math.inf
-        if not self._reached and isinstance(error, ConnectError):
+        if not self._reached and isinstance(error, ConnectError) and not error.comes_back:
             return access.wait_seconds
         if not self._reached and isinstance(error, StreamError):
             return min(access.retry_seconds, FOREIGN_SECONDS)
@@ -197,8 +203,11 @@ class Outage:
         """What each replica answered last, as one error."""
         every = of_all(self._last)
         cause = every.__cause__
-        away = isinstance(every, ConnectError) and not isinstance(cause, (ssl.SSLError, UnicodeError))
-        if away and not self._reached and not self._access.wait_seconds:
-            every = type(every)(f"{every}; wait_seconds=60 waits for a server that is being started")
-            every.__cause__ = cause
+        advice = self.advice
+        if isinstance(every, ConnectError) and not isinstance(cause, (ssl.SSLError, UnicodeError)):
+            if not (advice or every.comes_back or self._reached or self._access.wait_seconds):
+                advice = "; wait_seconds=60 waits for a server that is being started"
+            if advice:
+                every = type(every)(f"{every}{advice}")
+                every.__cause__ = cause
         return every

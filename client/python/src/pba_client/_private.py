@@ -13,8 +13,9 @@ from typing import Any, Dict, NoReturn, Optional, Tuple, Union
 
 from . import _keeper
 from ._errors import ChangedError
-from ._private_join import OPENED, Opened, identity, join
-from ._private_plan import Plan, plan_of, state_of
+from ._private_join import OPENED, Opened, has_keeper, identity, join
+from ._private_plan import Plan, plan_of
+from ._private_state import state_of
 
 
 class _Lifeline:
@@ -178,8 +179,7 @@ def rejoin(path: str) -> bool:
     if name != _keeper.SOCKET:
         return False
     with _LOCK:
-        lifeline = _LIFELINES.get(folder)
-        inherited = _INHERITED.get(folder) if os.getppid() == _PARENT else None
+        lifeline, inherited = _LIFELINES.get(folder), _inherited(folder)
         plan = lifeline.plan if lifeline is not None else inherited
         if plan is None or (lifeline is not None and lifeline.is_of_use()):
             return False  # in the latter case, the keeper starts the server again
@@ -193,6 +193,20 @@ def rejoin(path: str) -> bool:
             _hold(plan)
             return True
         return lifeline.hold()
+
+
+def _inherited(folder: str) -> Optional[Plan]:
+    """The server of this process's parent, as long as that lives."""
+    return _INHERITED.get(folder) if os.getppid() == _PARENT else None
+
+
+def comes_back(path: str) -> bool:
+    """Whether a private server that does not listen is started again: by its keeper, or by ``rejoin`` here."""
+    folder = os.path.dirname(path)
+    with _LOCK:
+        if folder in _LIFELINES or _inherited(folder) is not None:
+            return True
+    return has_keeper(folder)
 
 
 def is_private(path: str) -> bool:

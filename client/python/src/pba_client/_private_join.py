@@ -83,7 +83,7 @@ def join(plan: Plan) -> Opened:
         if time.monotonic() > deadline:
             raise StartError(
                 f"the keeper of {plan.folder} did not answer within {JOIN_SECONDS:g} seconds; its id is in "
-                f"{_keeper.KEEPER_PID} there"
+                f"{_keeper.KEEPER_PID} there. End that process and remove the folder, and call serve() again"
             )
         time.sleep(LOOK_SECONDS)
 
@@ -94,9 +94,9 @@ def _failure(plan: Plan, answer: bytes) -> StartError:
     if not answer:
         reason, shown = b"its keeper ended", _keeper.tail(log)
     text = shown.decode("utf-8", "replace").strip()
+    told = f"; the end of its log, {log}:\n{text}" if text else f"; its log, {log}, is empty"
     return StartError(
-        f"cannot start a private server with {plan.command[0]}: {reason.decode('utf-8', 'replace')}; the end of its "
-        f"log, {log}:\n{text}"
+        f"cannot start a private server with {plan.command[0]}: {reason.decode('utf-8', 'replace')}{told}"
     )
 
 
@@ -116,6 +116,18 @@ def _answer(lifeline: Opened, deadline: float) -> Optional[bytes]:
                 break
             answer += piece
     return answer
+
+
+def has_keeper(folder: str) -> bool:
+    """Whether a folder has a keeper, which takes the question for a user that leaves at once."""
+    try:
+        connection = _connect(folder)
+    except OSError:
+        return False
+    if connection is None:
+        return False
+    connection.close()
+    return True
 
 
 def _connect(folder: str) -> Optional[Opened]:
@@ -146,6 +158,7 @@ def _start(plan: Plan) -> Optional[Opened]:
     """Starts a keeper, and returns a connection to it; none where another process has begun to, or one is ending."""
     import fcntl
 
+    _make_cache(plan.cache)
     lock = _opened(plan, _keeper.LOCK, os.O_RDWR)
     if lock is None:
         return None
@@ -164,7 +177,7 @@ def _start(plan: Plan) -> Optional[Opened]:
             return None
         pair = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         ours, theirs = (_raised(end.detach()) for end in pair)
-        arguments = [plan.folder, str(lock.number), str(theirs.number), *plan.command]
+        arguments = [plan.folder, str(lock.number), str(theirs.number), plan.data, plan.state[1], *plan.command]
         # It forks, and ends at once.
         status = subprocess.Popen(
             [sys.executable, "-I", "-S", _keeper.__file__, *arguments],
@@ -195,7 +208,9 @@ def _opened(plan: Plan, name: str, flags: int) -> Optional[Opened]:
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise StartError(f"cannot write {path}: {_reason(error)}") from error
+        raise StartError(
+            f"cannot write {path}: {_reason(error)}; set XDG_RUNTIME_DIR to a folder that this user can write to"
+        ) from error
     return _raised(descriptor)
 
 
@@ -250,6 +265,17 @@ def _make_folder(folder: str) -> None:
             f"{folder} is not this user's alone: it is {stat.filemode(found.st_mode)} of the user {found.st_uid}; "
             f"expected drwx------ of {os.getuid()}. Remove it, or set XDG_RUNTIME_DIR to another folder"
         )
+
+
+def _make_cache(folder: str) -> None:
+    """Makes the folder of what is packed, which a server would make too, without a word of how to choose another."""
+    try:
+        os.makedirs(folder, exist_ok=True)
+    except OSError as error:
+        raise StartError(
+            f"cannot make the folder {folder} for what is packed of datasets: {_reason(error)}; set PBA_CACHE to a "
+            "folder that this user can write to, or pass cache="
+        ) from error
 
 
 def _reason(error: OSError) -> str:

@@ -13,10 +13,11 @@ import shutil
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any, Callable, Dict, List, NamedTuple, Optional, Set, Tuple, Union
+from typing import Any, Dict, List, NamedTuple, Optional, Tuple, Union
 
 from . import _keeper
 from ._errors import PbaError
+from ._private_state import state_of
 
 # Rises when a keeper no longer understands processes with an older version of this package, or they it.
 PROTOCOL = 1
@@ -29,14 +30,6 @@ UNNAMED = "data"
 # What a private server decides itself: as settings, and as variables of the environment, besides those of the client.
 DECIDED = ("listen", "socket", "socket_mode", "hosts", "insecure", "data_dir", "dataset", "config", "check", "help")
 OF_CLIENT = ("bin", "cache", "server", "token", "ca")
-# How the names of the files end that a server reads of a folder, or may.
-_OF_TABLES = (".parquet", ".arrow", ".bin", ".txt")
-_OF_IMAGES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
-SUFFIXES = _OF_TABLES + _OF_IMAGES
-# How many files of a folder are looked at, to tell one state of it from another, and how many entries are listed. Of a
-# larger folder, only the names of the other files are known, and when its folders have changed.
-FILES_MAX = 100_000
-ENTRIES_MAX = 4_000_000
 # Settings that are paths, which mean the same wherever the server runs.
 PATHS = ("trainer", "libtorch")
 
@@ -54,6 +47,8 @@ class Plan(NamedTuple):
     data: str
     state: Tuple[str, str]
     dataset: str
+    # The folder of what is packed.
+    cache: str
     command: List[str]
     environment: Dict[str, str]
 
@@ -87,7 +82,8 @@ def plan_of(
     state = state_of(data)
     # No setting changes what is packed. A server packs nothing for another one of its data directory that finds another
     # state of the files.
-    packed = os.path.join(cache_folder(cache), f"{dataset}-{_digest(data, state[0])}")
+    chosen = cache_folder(cache)
+    packed = os.path.join(chosen, f"{dataset}-{_digest(data, state[0])}")
     built = os.stat(program)
     identity = [os.path.realpath(program), built.st_mtime_ns, built.st_size]
     folder = os.path.join(root_folder(), _digest(PROTOCOL, data, state, dataset, options, packed, identity))
@@ -101,7 +97,7 @@ def plan_of(
     command += [f"--data-dir={packed}", *flags]
     if path is not None:
         command.append(f"--dataset={dataset}={data}")
-    return Plan(folder, data, state, dataset, command, environment)
+    return Plan(folder, data, state, dataset, chosen, command, environment)
 
 
 def data_of(path: Union[str, "os.PathLike[str]", None]) -> Tuple[str, str]:
@@ -123,68 +119,6 @@ def data_of(path: Union[str, "os.PathLike[str]", None]) -> Tuple[str, str]:
     if name in ("", "none", "identity", BUILT_IN) or re.fullmatch("[0-9a-fA-F]{64}", name):
         name = UNNAMED
     return real, name
-
-
-def state_of(data: str) -> Tuple[str, str]:
-    """What tells one state of a dataset's files from another: as the server does, which packs a changed one again; and
-    with the numbers of devices and files, which differ after a restart on some file systems."""
-    ours, exact = hashlib.blake2b(digest_size=16), hashlib.blake2b(digest_size=16)
-
-    def add(path: str, found: Optional[os.stat_result] = None) -> None:
-        name = os.fsencode(path) + b"\0"
-        ours.update(name)
-        exact.update(name)
-        if found is not None:
-            ours.update(b"%d %d %d\0" % (found.st_size, found.st_mtime_ns, found.st_ctime_ns))
-            exact.update(b"%d %d\0" % (found.st_dev, found.st_ino))
-
-    try:
-        if os.path.isdir(data):
-            _walk(data, add)
-        elif data:
-            add(data, os.stat(data))
-    except OSError:
-        pass  # whatever it is, the server says so
-    exact.update(ours.digest())
-    return ours.hexdigest(), exact.hexdigest()
-
-
-def _walk(root: str, add: Callable[..., None]) -> None:
-    """Tells of all below a folder that a server may read."""
-    waiting = [root]
-    changes: List[str] = []
-    # A link may lead to a folder above it.
-    known: Set[Tuple[int, int]] = set()
-    files = entries = 0
-    while waiting and entries < ENTRIES_MAX:
-        folder = waiting.pop()
-        try:
-            found = os.stat(folder)
-            if (found.st_dev, found.st_ino) in known:
-                continue
-            known.add((found.st_dev, found.st_ino))
-            with os.scandir(folder) as listed:
-                inside = sorted(listed, key=lambda entry: entry.name)
-        except OSError:
-            continue
-        changes.append(f"{found.st_mtime_ns} {found.st_ctime_ns}")
-        entries += len(inside)
-        for entry in inside:
-            if entry.name.startswith("."):
-                continue
-            try:
-                if entry.is_dir():
-                    # A class may be empty.
-                    add(entry.path)
-                    waiting.append(entry.path)
-                elif entry.name.lower().endswith(SUFFIXES):
-                    files += 1
-                    add(entry.path, os.stat(entry.path) if files <= FILES_MAX else None)
-            except OSError:
-                add(entry.path)
-    if files > FILES_MAX:
-        for change in changes:
-            add(change)
 
 
 def _text(name: str, value: Any) -> str:
@@ -234,11 +168,22 @@ def find_program() -> str:
 
 
 def cache_folder(given: Union[str, "os.PathLike[str]", None]) -> str:
-    """The folder of what is packed."""
+    """The folder of what is packed.
+
+    Raises:
+        StartError: when it is in a home folder, and there is none.
+    """
     chosen = os.fsdecode(given) if given is not None else os.environ.get("PBA_CACHE")
     if not chosen:
         chosen = os.path.join(os.environ.get("XDG_CACHE_HOME") or os.path.join("~", ".cache"), "pba")
-    return os.path.abspath(os.path.expanduser(chosen))
+    expanded = os.path.expanduser(chosen)
+    if expanded.startswith("~"):
+        # Not in a folder of this name in the working directory.
+        raise StartError(
+            f"the folder for what is packed of datasets is {chosen!r}, and there is no such home folder: HOME is not "
+            "set, and the system knows none; set PBA_CACHE to a folder, or pass cache="
+        )
+    return os.path.abspath(expanded)
 
 
 def root_folder() -> str:

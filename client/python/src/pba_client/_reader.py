@@ -133,7 +133,7 @@ class Reader:
         tried = f"{counted(outage.attempts)} to continue it within {outage.seconds:.1f} s failed"
         cut = CutError(
             f"the stream was cut after {self.received} of {total.batches} batches, and "
-            f"{tried if outage.attempts else 'nothing else was tried'}: {outage.reason}",
+            f"{tried if outage.attempts else 'nothing else was tried'}: {outage.reason}{outage.advice}",
             received=self.received,
             expected=total.batches,
             attempts=outage.attempts,
