@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import socket
-from typing import Optional
+from typing import Any, Optional
 
+import numpy as np
 import pytest
 from conftest import CuttingProxy, Server
 
@@ -86,12 +87,19 @@ def test_ipv6_hosts_are_reached(server: Server) -> None:
     [
         {"stall_seconds": 0}, {"retry_seconds": -1}, {"retry_seconds": "9"}, {"retry_seconds": float("nan")},
         {"wait_seconds": -1}, {"wait_seconds": 604801}, {"urls": []}, {"urls": 8080}, {"urls": b"http://h"}, {"urls": ["http://h", None]}, {"stall_seconds": "9"},
-        {"prefetch": -1}, {"prefetch": 10**9}, {"prefetch": "2"},
+        {"prefetch": -1}, {"prefetch": 10**9}, {"prefetch": "2"}, {"shared_memory": "no"}, {"shared_memory": None},
+        {"shared_memory": 2}, {"checksums": "no"}, {"checksums": 0.0},
     ],
 )  # fmt: skip
 def test_options_are_checked(options: dict) -> None:
-    with pytest.raises(ValueError, match="expected"):
+    with pytest.raises(ValueError, match=f"^{next(iter(options))} is .*; expected|no server is given; expected"):
         Client(options.pop("urls", "http://127.0.0.1:1"), **options)
+
+
+@pytest.mark.parametrize("value", [True, False, np.bool_(False), 0, 1, np.int64(1)])
+def test_switches_are_on_or_off(value: Any) -> None:
+    access = Client("http://127.0.0.1:1", shared_memory=value, checksums=value)._access
+    assert access.shared_memory is access.checksums is bool(value)
 
 
 def test_servers_may_stand_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -100,13 +108,15 @@ def test_servers_may_stand_in_the_environment(monkeypatch: pytest.MonkeyPatch) -
     for value, urls in [
         ("", ["http://127.0.0.1:8080"]),
         ("pictures.example:90", ["http://pictures.example:90"]),
+        ("http://a:1,", ["http://a:1"]),
         ("http://a:1, https://b/c ,unix:/d.sock", ["http://a:1", "https://b:443/c", "unix:/d.sock"]),
     ]:
         monkeypatch.setenv("PBA_SERVER", value)
         assert Client().urls == urls
         # What is said wins.
         assert Client("http://h").urls == ["http://h:80"]
-    for value, says in [("http://a:1,", "names no host"), ("ftp://h", "'ftp://h' is not"), ("u:secret@h", "token=")]:
+    wrong = [(value, "names no host") for value in (",", "http://a:1,,", "a,,b")]
+    for value, says in [*wrong, ("ftp://h", "'ftp://h' is not"), ("u:secret@h", "token=")]:
         monkeypatch.setenv("PBA_SERVER", value)
         for make in (Client, lambda: Loader(dataset="shapes")):
             with pytest.raises(ValueError, match=f"^PBA_SERVER in the environment: .*{says}") as refusal:

@@ -11,7 +11,7 @@ import threading
 import pyarrow as pa
 import pytest
 from conftest import close_ends_a_wait
-from script import PROBLEM, Script, answer, full, of_the_request, problem, sealed, stream
+from script import PROBLEM, Script, answer, full, of_the_request, problem, refusal, sealed, stream
 
 from pba_client import ChangedError, Client, CutError, Loader, RefusedError, StreamError, UnreachableError
 
@@ -43,6 +43,19 @@ def test_what_tls_answers_is_told_from_other_nonsense() -> None:
     with Script(b"nonsense\r\n\r\n") as script, pytest.raises(StreamError) as failure:
         Client(script.url, retry_seconds=0).datasets()
     assert "https://" not in str(failure.value)
+
+
+def test_what_others_send_is_shown_on_one_line(caplog: pytest.LogCaptureFixture) -> None:
+    """Without control characters, which a terminal would obey."""
+    odd = "first\n\x1b[31msecond\r\tthird"
+    told = json.dumps({"title": "t", "status": 403, "detail": odd}).encode()
+    for sent in (b"first\x1b[31m\r\n\r\n", answer(told, "403 No", PROBLEM), refusal(503, odd)):
+        with Script(sent, sent, sent) as script:
+            with pytest.raises((StreamError, RefusedError)) as failure:
+                Client(script.url, retry_seconds=0.05).datasets()
+            for text in (str(failure.value), *caplog.messages):
+                assert text.isprintable(), text
+    assert r"does not speak HTTP/1.1: 'first\x1b[31m'; trying" in caplog.text
 
 
 def test_a_continuation_brings_the_rows_that_are_left() -> None:

@@ -261,6 +261,13 @@ def test_integers_of_numpy_are_integers(server: Server) -> None:
     again = train(server, batch_size=300, seed=7)
     again.load_state_dict(state)
     assert [batch.index.tolist() for batch in again.epoch(3)] == expected
+    # In a state as well, as it may be written by other means.
+    again.load_state_dict({**state, "epoch": np.int64(3), "samples": np.uint16(state["samples"])})
+    assert json.loads(json.dumps(again.state_dict())) == state
+    with again.epoch(3) as epoch:
+        saved = epoch.state_dict()
+        epoch.load_state_dict({**saved, "batch": np.int64(4)})
+        assert json.loads(json.dumps(epoch.state_dict()))["batch"] == next(epoch).number == 4
 
 
 def test_states_that_are_none(server: Server) -> None:
@@ -287,10 +294,13 @@ def test_what_is_wrong_is_said_when_it_is_made(server: Server) -> None:
     with pytest.raises(RefusedError) as refusal:
         train(server, split="val")
     assert refusal.value.parameter == "split"
-    for batch_size in (0, "many", 2**40):
+    for batch_size in (0, -1, "many", 2**40):
         with pytest.raises(RefusedError) as refusal:
             train(server, batch_size=batch_size)
         assert refusal.value.parameter == "batch_size"
+    for headspace in ("false", None):
+        with pytest.raises(ValueError, match=f"headspace is {headspace!r}; expected True or False"):
+            train(server, headspace=headspace)
     with pytest.raises(TypeError, match="batch_size is '7'; expected an integer"):
         train(server, batch_size="7")
     for rank, world_size in [(2, 2), (-1, 2), ("0", 2), (0, "2"), (0, None)]:

@@ -88,14 +88,17 @@ def parse_url(url: str) -> Address:
 
 
 def usual_addresses() -> List[Address]:
-    """The servers that the environment names, or the default of ``pba serve``.
+    """The servers that the environment names, or the default of ``pba serve``. A comma at the end names none.
 
     Raises:
         ValueError: when the variable does not hold URLs with commas between them.
     """
     urls = os.environ.get(VARIABLE) or f"http://127.0.0.1:{SERVE_PORT}"
+    listed = [url.strip() for url in urls.split(",")]
+    if len(listed) > 1 and not listed[-1]:
+        listed.pop()
     try:
-        return [parse_url(url.strip()) for url in urls.split(",")]
+        return [parse_url(url) for url in listed]
     except ValueError as error:
         raise ValueError(f"{VARIABLE} in the environment: {error}, or several with commas between them") from None
 

@@ -6,8 +6,10 @@ import itertools
 import json
 import os
 import time
-from numbers import Real
+from numbers import Integral, Real
 from typing import Any, Dict, Iterable, List, Optional, Sequence, Tuple, Union
+
+import numpy as np
 
 from ._address import Address, parse_url, usual_addresses
 from ._epoch import Epoch, Headspace, Remarks
@@ -24,6 +26,13 @@ SECONDS_MAX = 7 * 24 * 3600
 PREFETCH_MAX = 1000
 # Most requests whose digests are remembered, some hundred bytes each. A training run has a few: one for each split.
 REMEMBERED_MAX = 65_536
+
+
+def check_switch(name: str, value: Any) -> bool:
+    """An option that is on or off; a text such as ``"false"`` would be on."""
+    if isinstance(value, np.bool_) or (isinstance(value, Integral) and value in (0, 1)):
+        return bool(value)
+    raise ValueError(f"{name} is {value!r}; expected True or False")
 
 
 def _check_seconds(name: str, seconds: float, from_zero: bool) -> None:
@@ -55,7 +64,7 @@ class Client:
             ``pba_client`` says when this begins, at level ``WARNING``, and when it is over, at ``INFO``.
         wait_seconds: how long the first contact waits for a server that accepts no connection yet, as
             one that is started at the same time, 0 to a week. By default it fails at once, as the
-            address may be mistyped.
+            address may be mistyped; that of a private server is not, which ``retry_seconds`` applies to.
         prefetch: batches that a thread fetches ahead of the loop, 0 to 1000; 0 reads in the loop's
             own thread. By default 2, but 0 for uncompressed batches of up to 1 MiB from the same
             machine over ``http://`` or ``unix:``: such a batch is read in less time than
@@ -105,8 +114,8 @@ class Client:
             retry_seconds,
             wait_seconds,
             prefetch,
-            shared_memory,
-            checksums,
+            check_switch("shared_memory", shared_memory),
+            None if checksums is None else check_switch("checksums", checksums),
         )
         if self._access.ca is not None or any(address.scheme == "https" for address in self._access.addresses):
             self._access.context()  # a wrong file is better said at once

@@ -308,8 +308,8 @@ class Epoch(Iterator[Batch], ContextManager["Epoch"]):
     def _check_table(self, table: object) -> None:
         if self._table is not None and self._table is not table:
             raise ValueError(
-                f"another table was made of this epoch, to which some of its first {self.received} of {len(self)} batches "
-                "went, and a second table would lack those; open the epoch again"
+                f"another table was made of this epoch, to which some of its first {self.received} of {len(self)} "
+                "batches went, and a second table would lack those; open the epoch again"
             )
 
     def __arrow_c_stream__(self, requested_schema: Any = None) -> Any:

@@ -13,7 +13,7 @@ from typing import Any, Dict, NamedTuple, Optional, Sequence, Tuple, Union
 
 import numpy as np
 
-from ._client import Client
+from ._client import Client, check_switch
 from ._epoch import Epoch, compare_replica
 from ._errors import ChangedError, PbaError, PbaWarning, RefusedError, StreamError, UnreachableError
 from ._metadata import Metadata
@@ -109,6 +109,7 @@ class Loader:
         checksums: Optional[bool] = None,
     ) -> None:
         rank, world_size = _ranks(rank, world_size)
+        headspace = check_switch("headspace", headspace)
         url, dataset = located(url, dataset)
         self.client = Client(
             url,
@@ -160,7 +161,7 @@ class Loader:
         # that every later epoch must have. No batch comes after the last one.
         try:
             end = len(self)
-        except (TypeError, ZeroDivisionError):
+        except (TypeError, ValueError, ZeroDivisionError):
             end = 0  # the server reports the error in the batch size
         with self._open(self._request(0, start=end)) as nothing:
             list(nothing)
@@ -358,7 +359,7 @@ class Loader:
     def _position_of(self, state: Dict[str, Any]) -> Position:
         """The position of a state, checked as by ``load_state_dict``."""
         check_state(state, self._comparable(), self._metadata, self.client._access, counts="samples")
-        position = Position(state["epoch"], state["samples"])
+        position = Position(plain(state["epoch"]), plain(state["samples"]))
         if position.samples > self._samples:
             raise ValueError(f"the state is after {position.samples} samples; an epoch has {self._samples}")
         return position

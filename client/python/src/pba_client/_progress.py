@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Any, Dict, Optional
 
 import pyarrow as pa
@@ -74,7 +75,7 @@ def check_state(
         )
     for key in ("epoch", counts):
         value = state.get(key)
-        if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= NUMBER_MAX:
+        if not isinstance(value, Integral) or isinstance(value, bool) or not 0 <= value <= NUMBER_MAX:
             raise ValueError(f"the state's {key} is {value!r}; expected an integer of 0 to {NUMBER_MAX}")
     saved = state.get("request")
     parameters = saved.get("parameters", {}) if isinstance(saved, dict) else None
