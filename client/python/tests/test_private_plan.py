@@ -152,7 +152,7 @@ def test_a_cache_without_a_home_is_refused(home: Home, tmp_path: Path, monkeypat
     assert list(tmp_path.iterdir()) == []
     monkeypatch.setenv("PBA_CACHE", str(tmp_path / "packed"))
     assert _private_plan.cache_folder(None) == str(tmp_path / "packed")
-    # Nobody can write there, not even root.
+    # Not even root can write there.
     for given in ({}, {"cache": "/dev/null/c"}):
         monkeypatch.setenv("PBA_CACHE", "/dev/null/c")
         with pytest.raises(StartError, match="cannot make the folder /dev/null/c .*; set PBA_CACHE .*, or pass cache="):
