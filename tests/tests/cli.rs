@@ -234,12 +234,12 @@ fn servers_of_a_stream() {
         let mut command = binary::command(folder.path(), arguments);
         Pba::from(command.env("PBA_SERVER", servers).output().unwrap())
     };
-    for servers in [format!("{NOBODY}, {url}"), format!("{url},{NOBODY}")] {
+    for servers in [format!("{NOBODY}, {url}"), format!("{url},{NOBODY}"), format!("{url}, ")] {
         assert!(with(&servers, &["dataset", "list"]).ok().contains("shapes"));
         assert!(with(&servers, &["stream", "--split", "test"]).ok().contains("2000 images in 16 batches"));
     }
     for command in [&["schedule", "list"][..], &["stream"]] {
-        with(&format!("{url},"), command).refused(
+        with(&format!("{url},,{url}"), command).refused(
             1,
             &[
                 "PBA_SERVER in the environment: \"\" is not a server's URL",

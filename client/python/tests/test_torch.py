@@ -514,7 +514,7 @@ def test_what_is_hardly_meant_is_warned_of(server: Server) -> None:
 
 def test_flags_are_flags(server: Server) -> None:
     for name in ("as_dict", "channels_first"):
-        with pytest.raises(TypeError, match=f"{name} is 'no'; expected True or False"):
+        with pytest.raises(ValueError, match=f"{name} is 'no'; expected True or False"):
             EpochDataset(server.url, "shapes", **{name: "no"})
 
 

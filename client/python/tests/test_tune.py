@@ -227,7 +227,7 @@ def test_servers_are_those_that_the_client_takes(
     monkeypatch.setenv("PBA_SERVER", "a:1, https://b/c")
     assert parsed(driver, [], monkeypatch).urls == ["http://a:1", "https://b:443/c"]
     assert parsed(driver, ["--url", "h"], monkeypatch).urls == ["http://h:80"]
-    monkeypatch.setenv("PBA_SERVER", "http://a:1,")
+    monkeypatch.setenv("PBA_SERVER", "http://a:1,,b")
     refuse(driver, [], "PBA_SERVER in the environment: '' is not a server's URL", monkeypatch, capsys)
 
 

@@ -23,7 +23,7 @@ from torch.utils.data import IterableDataset, get_worker_info
 
 from . import _torch_frameworks, _torch_loaders
 from ._batch import Batch
-from ._client import Client
+from ._client import Client, check_switch
 from ._epoch import Epoch
 from ._errors import PbaError
 from ._loader import EVALUATION_SPLITS, UNSCHEDULED, Loader, Position, check_epoch, warn
@@ -86,8 +86,7 @@ class EpochDataset(IterableDataset):
     Raises:
         RefusedError: when the server refuses the parameters.
         UnreachableError: when no server can be reached.
-        TypeError: when ``channels_first`` or ``as_dict`` is not True or False.
-        ValueError: when ``rank`` is not one of ``world_size``.
+        ValueError: when ``rank`` is not one of ``world_size``, or ``channels_first`` or ``as_dict`` not True or False.
     """
 
     def __init__(
@@ -121,9 +120,8 @@ class EpochDataset(IterableDataset):
         checksums: Optional[bool] = None,
     ) -> None:
         super().__init__()
-        for name, value in (("channels_first", channels_first), ("as_dict", as_dict)):
-            if not isinstance(value, bool):
-                raise TypeError(f"{name} is {value!r}; expected True or False")
+        channels_first = check_switch("channels_first", channels_first)
+        as_dict = check_switch("as_dict", as_dict)
         if (rank is None) != (world_size is None):
             raise ValueError(f"rank is {rank!r} and world_size {world_size!r}; expected both, or neither")
         self._given_ranks = rank is not None

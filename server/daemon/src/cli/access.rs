@@ -47,7 +47,10 @@ impl Access {
         let Some(urls) = environment::value(SERVERS) else {
             return Ok(self.client([pba_wire::DEFAULT_URL])?);
         };
-        self.client(urls.to_string_lossy().split(',').map(str::trim)).map_err(|error| match error {
+        let urls = urls.to_string_lossy();
+        // A comma at the end names none.
+        let listed = urls.trim_end().strip_suffix(',').filter(|listed| !listed.is_empty()).unwrap_or(&urls);
+        self.client(listed.split(',').map(str::trim)).map_err(|error| match error {
             ClientError::Url { .. } => {
                 anyhow!("{SERVERS} in the environment: {error}, or several with commas between them")
             }
