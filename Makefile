@@ -99,13 +99,13 @@ test-build: prerequisites $(PREPARED)
 test-rust: $(VENV)/ready test-build $(TORCHVISION) ## Run the Rust tests
 	$(CARGO) test $(PACKAGES) --locked --no-fail-fast
 
-# The tests of a file share a server, and run one after another.
+# The tests of a file share a server, and run one after another; the longest file is begun first.
 SHARED_OUT := -n auto --maxprocesses 4 --dist loadfile
 test-python: $(VENV)/ready test-build $(FRAMEWORKS) ## Run the tests of the Python client
 	$(VENV)/bin/python -m pytest -q $(SHARED_OUT) client/python/tests
 ifeq ($(PBA_TEST_FRAMEWORKS),1)
 	PBA_TEST_NEEDS=torch,torchdata,lightning,accelerate,transformers,ray,jax \
-	    .frameworks/bin/python -m pytest -q $(SHARED_OUT) client/python/tests -k "torch or recipes or readme or pages or tune"
+	    .frameworks/bin/python -m pytest -q $(SHARED_OUT) client/python/tests/test_recipes.py client/python/tests -k "torch or recipes or readme or pages or tune"
 endif
 
 # All kinds unless one is named; KIND=kill SEED=11 ONLY=17 repeats one fault. The complete table is kept.

@@ -74,6 +74,7 @@ def refuse_lost_state() -> None:
 
 
 def looks_ahead() -> bool:
+    """Whether what asks for a batch holds one back, so that it knows which is the last."""
     return any(
         type(caller).__name__ in names and getattr(caller, "length", None) is None
         for module, names in _LOOKING_AHEAD.items()
@@ -104,8 +105,8 @@ def warn_of_another_place(position: Position) -> None:
     keep = "keep the state_dict() of the EpochDataset in its checkpoints, and load it with them"
     if place.epoch != position.epoch:
         warn(
-            f"{place.framework} is at epoch {place.epoch}, and its batches are those of epoch {position.epoch}: {keep}; or "
-            "call set_epoch()"
+            f"{place.framework} is at epoch {place.epoch}, and its batches are those of epoch {position.epoch}: {keep}; "
+            "or call set_epoch()"
         )
     elif place.is_resumed and position.samples == 0:
         warn(
@@ -118,13 +119,14 @@ _LIGHTNING = {
     path.rpartition(".")[2]: (f"lightning.pytorch.{path}", f"pytorch_lightning.{path}")
     for path in ("loops.fit_loop", "loops.evaluation_loop", "utilities.combined_loader")
 }
+_TRANSFORMERS = "transformers.trainer"
 
 
 def _place() -> Optional[_Place]:
     """Where the framework is that asks for a batch to train on."""
     for frame in _frames():
-        module = _name_of(frame)
-        if module in _LIGHTNING["evaluation_loop"] or (module, frame.f_code.co_name) == ("transformers.trainer", "evaluation_loop"):
+        module, function = _name_of(frame), frame.f_code.co_name
+        if module in _LIGHTNING["evaluation_loop"] or (module, function) == (_TRANSFORMERS, "evaluation_loop"):
             # Not to train on.
             return None
         if module in _LIGHTNING["combined_loader"] and _is_cycle(frame.f_locals.get("self")):
@@ -132,9 +134,11 @@ def _place() -> Optional[_Place]:
             return None
         if module in _LIGHTNING["fit_loop"]:
             trainer = frame.f_locals["self"].trainer
-            return _Place("Lightning", trainer.current_epoch, trainer.fit_loop.epoch_loop.batch_progress.current.ready > 0)
-        if module == "transformers.trainer" and {"epoch", "epochs_trained", "num_update_steps_per_epoch"} <= set(frame.f_locals):
-            epoch, first, steps = map(frame.f_locals.get, ("epoch", "epochs_trained", "num_update_steps_per_epoch"))
+            steps = trainer.fit_loop.epoch_loop.batch_progress.current.ready
+            return _Place("Lightning", trainer.current_epoch, steps > 0)
+        known = ("epoch", "epochs_trained", "num_update_steps_per_epoch")
+        if module == _TRANSFORMERS and set(known) <= set(frame.f_locals):
+            epoch, first, steps = (frame.f_locals[name] for name in known)
             # Unless it skips what was read before.
             trainer = frame.f_locals["self"]
             is_resumed = epoch == first and trainer.state.global_step % steps > 0 and trainer.args.ignore_data_skip

@@ -133,7 +133,9 @@ class Counted(Generic[_T], Iterator[_T]):
         loop, here = self._loop, self._dataset._here
         if loop.is_failed:
             # Its workers may have more, but not the batch that failed; and a generator would seem to be at its end.
-            raise PbaError("this loop has failed, and the rest of its epoch is read by another one, which goes on where it was")
+            raise PbaError(
+                "this loop has failed, and the rest of its epoch is read by another one, which goes on where it was"
+            )
         if self._looks_ahead is None:
             self._looks_ahead = looks_ahead()
         outer, here.counting = here.counting, loop
@@ -152,8 +154,8 @@ class Counted(Generic[_T], Iterator[_T]):
             here.counting = outer
         if loop.handed_out == loop.batches:
             raise PbaError(
-                f"more than {loop.batches} items came out of a loop of {loop.batches} batches, so that its position is not "
-                "known: a subclass of EpochDataset has to yield one item for each batch"
+                f"more than {loop.batches} items came out of a loop of {loop.batches} batches, so that its position is "
+                "not known: a subclass of EpochDataset has to yield one item for each batch"
             )
         if loop.handed_out == 0:
             self._dataset._started(loop)
@@ -164,8 +166,10 @@ class Counted(Generic[_T], Iterator[_T]):
         return batch
 
     def __getattr__(self, name: str) -> Any:
-        # One that is being copied has no attributes yet.
-        return getattr(self.__dict__["_batches"], name) if "_batches" in self.__dict__ else object.__getattribute__(self, name)
+        if name == "_batches":
+            # One that is being copied has none yet.
+            raise AttributeError(name)
+        return getattr(self._batches, name)
 
 
 # Of each loader whose workers persist.
