@@ -81,10 +81,9 @@ def test_pyarrow_reads_an_epoch_as_a_stream(server: Server, client: Client) -> N
             assert epoch.received == 1, "nothing is read before it is asked for"
             second = reader.read_next_batch()
             assert epoch.received == 2
-            third = next(epoch)
             rest = reader.read_all()
         assert epoch.received == 20
-    batches = [first.record_batch, second, third.record_batch, *rest.to_batches()]
+    batches = [first.record_batch, second, *rest.to_batches()]
     assert pa.Table.from_batches(batches).equals(expected)
     # A table of what was read already would be empty.
     with pytest.raises(ValueError, match="read to its end, all 20 batches; open it again"):
@@ -162,6 +161,21 @@ TABLES = [
     lambda epoch: polars.DataFrame(epoch),
 ]
 FAILURES = (CutError, OSError, pa.ArrowException, polars.exceptions.PolarsError, polars.exceptions.PanicException)
+
+
+def test_a_table_is_that_of_an_epoch_whatever_a_loop_takes(client: Client) -> None:
+    """A reader that has begun would lack what a loop took, or have it twice."""
+    takes = [list, next, lambda epoch: epoch.load_state_dict(start)]
+    for take in takes:
+        epoch = client.epoch("shapes", 0, split="test", batch_size=500)
+        start = epoch.state_dict()
+        reader = pa.RecordBatchReader.from_stream(epoch)
+        reader.read_next_batch()
+        take(epoch)
+        for _ in range(2):
+            with pytest.raises((OSError, pa.ArrowException, ValueError), match="the epoch was after 1 batches when this table"):
+                reader.read_next_batch()
+        epoch.close()
 
 
 @pytest.mark.parametrize("first", TABLES)

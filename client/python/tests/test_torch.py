@@ -313,6 +313,53 @@ def test_a_loop_without_a_batch_is_none(server: Server, workers: int) -> None:
         assert other.state_dict() == state and rows(other) == expected(server, 2, 3)
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_position_that_is_chosen_after_an_iterator_was_made(server: Server, kind) -> None:  # type: ignore[no-untyped-def]
+    other = dataset(server)
+    other.set_epoch(2, start=3)
+    state = other.state_dict()
+    for make in (lambda data: data, lambda data: kind(data, batch_size=None), lambda data: prefetch(data, "cpu")):
+        data = dataset(server)
+        loop = iter(make(data))
+        data.load_state_dict(state)
+        taken = [next(loop)["index"].tolist(), *(batch["index"].tolist() for batch in loop)]
+        assert taken == [indices for indices, _ in expected(server, 2, 3)] and data.epoch == 3
+        for epoch in (5, 4):
+            loop = iter(make(data))
+            data.set_epoch(epoch)
+            assert next(loop)["index"].tolist() == expected(server, epoch)[0][0]
+            assert data.state_dict()["epoch"] == epoch and data.epoch == epoch + 1
+            data.set_epoch(0)
+    # Workers are reading by then.
+    data = dataset(server)
+    loop = iter(kind(data, batch_size=None, num_workers=1))
+    data.load_state_dict(state)
+    with pytest.raises(PbaError, match="make the iterator after load_state_dict"):
+        next(loop)
+    assert data.state_dict() == state
+
+
+def test_a_loop_whose_workers_read_another_is_at_its_end(server: Server) -> None:
+    """It would get batches of that one."""
+    data = dataset(server)
+    loader = DataLoader(data, batch_size=None, num_workers=2, persistent_workers=True)
+    first = iter(loader)
+    next(first)
+    data.set_epoch(1)
+    second = iter(loader)
+    taken = [next(second)]
+    with pytest.raises(PbaError, match="this loop was left: the workers of its DataLoader, which persist"):
+        next(first)
+    assert rows([*taken, *second]) == expected(server, 1) and data.epoch == 2
+
+
+def test_an_evaluation_that_is_copied_is_whole(server: Server) -> None:
+    data = dataset(server, shuffle=None)
+    next(iter(data))
+    for other in (copy.deepcopy(data), pickle.loads(pickle.dumps(data))):
+        assert rows(other) == expected(server, 0, shuffle=None)
+
+
 def test_copies_go_on_where_the_dataset_is(server: Server) -> None:
     data = dataset(server)
     rows(islice(data, 3))

@@ -240,7 +240,7 @@ def test_a_stateful_loader_that_lightning_does_not_restore_is_told_of(server: Se
 def test_several_loaders_of_lightning(server: Server, tmp_path: Path) -> None:
     """The shorter one begins again, and is at another epoch then; a loader to validate with is at epochs of its own."""
     output = run(LIGHTNING + SEVERAL, tmp_path, server.url)
-    assert told(output) == [], output.stderr
+    assert told(output) == [] and output.stdout.split() == ["same"], output.stderr
 
 
 SEVERAL = """
@@ -254,6 +254,32 @@ validation = DataLoader(dataset(), batch_size=None)
 trainer(max_epochs=2, num_sanity_val_steps=0, val_check_interval=5).fit(
     Validated(), DataLoader(dataset(), batch_size=None), validation
 )
+
+# A step that asks for its batches itself, and loaders that Lightning looks ahead in, resumed at the end of an epoch.
+class Asking(Module):
+    def training_step(self, dataloader_iter):
+        batch, number, _ = next(dataloader_iter)
+        return super().training_step(batch, number)
+
+class Unsized(DataLoader):
+    def __len__(self):
+        raise TypeError("unknown")
+
+trainer(max_epochs=2).fit(Asking(), DataLoader(dataset(), batch_size=None))
+whole, before, after = Module(), Module(), Module()
+trainer(max_epochs=2).fit(whole, Batches(dataset(), Unsized))
+keep = ModelCheckpoint(".", filename="saved", every_n_train_steps=10)
+trainer(max_steps=10, callbacks=[keep]).fit(before, Batches(dataset(), Unsized))
+trainer(max_epochs=2).fit(after, Batches(dataset(), Unsized), ckpt_path="saved.ckpt")
+assert before.read + after.read == whole.read, (before.read, after.read)
+# Workers that begin before Lightning loads a state would begin elsewhere.
+stateful = lambda: StatefulDataLoader(dataset(), batch_size=None, num_workers=1)
+before, after = Module(), Module()
+keep = ModelCheckpoint(".", filename="stateful", every_n_train_steps=4)
+trainer(max_steps=4, callbacks=[keep]).fit(before, stateful())
+trainer(max_epochs=2).fit(after, stateful(), ckpt_path="stateful.ckpt")
+assert before.read + after.read == whole.read, (before.read, after.read)
+print("same")
 """
 
 

@@ -16,7 +16,7 @@ torch = pytest.importorskip("torch", reason="PyTorch is installed with PBA_TEST_
 
 from torch.utils.data import DataLoader, IterableDataset
 
-from pba_client import Loader
+from pba_client import Loader, PbaError
 from pba_client.torch import prefetch
 from torch_data import OPTIONS, dataset, expected, rows
 
@@ -134,6 +134,25 @@ def test_what_was_ahead_of_an_error_is_not_read_twice(server: Server, ring) -> N
     gc.collect()
 
 
+def test_a_prefetch_that_failed_is_not_at_its_end(server: Server) -> None:
+    data = dataset(server)
+
+    def broken(batch):  # type: ignore[no-untyped-def]
+        if batch["index"].tolist() == expected(server, 0)[1][0]:
+            raise ConnectionError("nothing comes")
+        return batch
+
+    batches = iter(prefetch(DataLoader(data, batch_size=None, collate_fn=broken), "cpu"))
+    next(batches)
+    with pytest.raises(ConnectionError):
+        next(batches)
+    for _ in range(2):
+        with pytest.raises(PbaError, match="this loop has failed"):
+            next(batches)
+    assert (data.epoch, data.state_dict()["samples"]) == (0, 100)
+    gc.collect()
+
+
 class Twos(IterableDataset):
     """A dataset around another, as people write them: two batches in one."""
 
@@ -155,6 +174,11 @@ def test_what_is_ahead_is_counted_through_other_datasets(server: Server, ring, i
             state = data.state_dict()
             assert (state["epoch"], state["samples"]) == divmod(epoch * 2000 + 200 * taken, 2000)
         assert taken == 10
+    # What it has read at last, and keeps, counts as taken.
+    data = dataset(server, batch_size=400)
+    batches = prefetch(DataLoader(Twos(data), batch_size=None), "cpu", mean=[0.5] * 3, std=[0.2] * 3)
+    assert len(list(batches._copied_ahead(iter(batches._loader)) if is_ring else batches)) == 2
+    assert (data.state_dict()["epoch"], data.state_dict()["samples"]) == (1, 0)
 
 
 @pytest.mark.parametrize("good", [0, 1, 2, 5])

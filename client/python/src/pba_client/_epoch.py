@@ -351,13 +351,23 @@ class _RecordBatches(Iterator[pa.RecordBatch]):
 
     def __init__(self, epoch: Epoch) -> None:
         self._epoch = epoch
+        # Of the epoch, after the last batch that came from here.
+        self._received: Optional[int] = None
         self._error: Optional[BaseException] = None
 
     def __next__(self) -> pa.RecordBatch:
         if self._error is not None:
             raise self._error
         try:
-            return self._epoch._next_of(self).record_batch
+            if self._received not in (None, self._epoch.received):
+                raise ValueError(
+                    f"the epoch was after {self._received} batches when this table had its last one, and is after "
+                    f"{self._epoch.received} now: a loop has taken batches meanwhile, or a state was loaded, and the table "
+                    "would be another; open the epoch again"
+                )
+            batch = self._epoch._next_of(self)
+            self._received = self._epoch.received
+            return batch.record_batch
         except StopIteration:
             raise
         except BaseException as error:

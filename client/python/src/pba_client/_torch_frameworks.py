@@ -9,14 +9,20 @@ from __future__ import annotations
 import sys
 from itertools import takewhile
 from types import FrameType
-from typing import Any, Iterator, NamedTuple, Optional
+from typing import Any, Iterator, NamedTuple, Optional, Tuple
 
 from ._errors import PbaError
 from ._loader import Position, warn
 
+_ACCELERATE = "accelerate.data_loader"
+_TRANSFORMERS = "transformers.trainer"
+_LIGHTNING = {
+    path.rpartition(".")[2]: (f"lightning.pytorch.{path}", f"pytorch_lightning.{path}")
+    for path in ("loops.fit_loop", "loops.evaluation_loop", "loops.fetchers", "utilities.combined_loader")
+}
 # What holds a batch back so that it knows which is the last, by module.
 _LOOKING_AHEAD = {
-    "accelerate.data_loader": ("DataLoaderShard", "DataLoaderDispatcher"),
+    _ACCELERATE: ("DataLoaderShard", "DataLoaderDispatcher"),
     "ray.train.torch.train_loop_utils": ("_WrappedDataLoader",),
     # Where they are not told how many batches there are.
     "lightning.pytorch.loops.fetchers": ("_PrefetchDataFetcher",),
@@ -41,9 +47,9 @@ def _name_of(frame: FrameType) -> str:
     return str(frame.f_globals.get("__name__"))
 
 
-def _callers(module: str) -> Iterator[Any]:
-    """The objects of a module in whose methods we are."""
-    return (frame.f_locals["self"] for frame in _frames() if _name_of(frame) == module and "self" in frame.f_locals)
+def _callers(modules: Tuple[str, ...]) -> Iterator[Any]:
+    """The objects of modules in whose methods we are."""
+    return (frame.f_locals["self"] for frame in _frames() if _name_of(frame) in modules and "self" in frame.f_locals)
 
 
 def is_count_of_accelerate() -> bool:
@@ -52,19 +58,19 @@ def is_count_of_accelerate() -> bool:
     ours = (__name__, f"{__package__}.torch")
     calls = [(_name_of(frame), frame.f_code.co_name) for frame in _frames() if _name_of(frame) not in ours]
     setters = list(takewhile(lambda call: call[1] == "set_epoch", calls))
-    beginning = [("accelerate.data_loader", "set_epoch"), ("accelerate.data_loader", "__iter__")]
+    beginning = [(_ACCELERATE, "set_epoch"), (_ACCELERATE, "__iter__")]
     return calls[len(setters) - 1 : len(setters) + 1] == beginning
 
 
 def is_state_of_accelerate() -> bool:
     """Whether Accelerate asks for a state, of when the batch that it holds back will have been given on."""
     calls = [(_name_of(frame), frame.f_code.co_name) for frame in _frames()]
-    return ("accelerate.data_loader", "_update_state_dict") in calls
+    return (_ACCELERATE, "_update_state_dict") in calls
 
 
 def refuse_lost_state() -> None:
     """Refuses a loop whose StatefulDataLoader cannot know where it is, with a ``PbaError``."""
-    for caller in _callers("torchdata.stateful_dataloader.stateful_dataloader"):
+    for caller in _callers(("torchdata.stateful_dataloader.stateful_dataloader",)):
         around = getattr(caller, "_dataset", None)
         if around is not None and not (hasattr(around, "state_dict") and hasattr(around, "load_state_dict")):
             raise PbaError(
@@ -78,7 +84,7 @@ def looks_ahead() -> bool:
     return any(
         type(caller).__name__ in names and getattr(caller, "length", None) is None
         for module, names in _LOOKING_AHEAD.items()
-        for caller in _callers(module)
+        for caller in _callers((module,))
     )
 
 
@@ -91,9 +97,13 @@ class _Place(NamedTuple):
     is_resumed: bool
 
 
-def warn_of_another_place(position: Position) -> None:
-    """Warns where a framework is elsewhere in its run than a loop whose first batch it gets, from this position on."""
-    skipped = max((getattr(caller, "skip_batches", 0) for caller in _callers("accelerate.data_loader")), default=0)
+def warn_of_another_place(position: Position) -> bool:
+    """Warns where a framework is elsewhere in its run than a loop that begins at this position, and of which it gets a
+    batch. False when that cannot be told yet."""
+    if any(_name_of(frame) in _LIGHTNING["fit_loop"] and frame.f_code.co_name == "setup_data" for frame in _frames()):
+        # Where it looks ahead, it does so before it knows at which epoch it resumes.
+        return False
+    skipped = max((getattr(caller, "skip_batches", 0) for caller in _callers((_ACCELERATE,))), default=0)
     if skipped and position.samples:
         warn(
             f"{skipped} batches are skipped after a position that was loaded, which is after {position.samples} samples: "
@@ -101,7 +111,7 @@ def warn_of_another_place(position: Position) -> None:
         )
     place = _place()
     if place is None:
-        return
+        return True
     keep = "keep the state_dict() of the EpochDataset in its checkpoints, and load it with them"
     if place.epoch != position.epoch:
         warn(
@@ -113,13 +123,7 @@ def warn_of_another_place(position: Position) -> None:
             f"{place.framework} goes on in the middle of epoch {place.epoch}, and its batches are those of the beginning: "
             f"{keep}"
         )
-
-
-_LIGHTNING = {
-    path.rpartition(".")[2]: (f"lightning.pytorch.{path}", f"pytorch_lightning.{path}")
-    for path in ("loops.fit_loop", "loops.evaluation_loop", "utilities.combined_loader")
-}
-_TRANSFORMERS = "transformers.trainer"
+    return True
 
 
 def _place() -> Optional[_Place]:
@@ -135,7 +139,10 @@ def _place() -> Optional[_Place]:
         if module in _LIGHTNING["fit_loop"]:
             trainer = frame.f_locals["self"].trainer
             steps = trainer.fit_loop.epoch_loop.batch_progress.current.ready
-            return _Place("Lightning", trainer.current_epoch, steps > 0)
+            # A step that asks for batches itself has begun.
+            own = any(type(caller).__name__ == "_DataFetcherWrapper" for caller in _callers(_LIGHTNING["fetchers"]))
+            # Where it looks ahead, it counts later than it asks.
+            return _Place("Lightning", trainer.current_epoch, steps > own and not looks_ahead())
         known = ("epoch", "epochs_trained", "num_update_steps_per_epoch")
         if module == _TRANSFORMERS and set(known) <= set(frame.f_locals):
             epoch, first, steps = (frame.f_locals[name] for name in known)
@@ -158,7 +165,7 @@ def refuse_second_sharding(world_size: int, wrapper: Any = None) -> None:
     """
     if "accelerate" not in sys.modules or world_size == 1:
         return
-    for caller in [wrapper, *_callers("accelerate.data_loader")]:
+    for caller in [wrapper, *_callers((_ACCELERATE,))]:
         if type(caller).__name__ in _SHARDING_AGAIN:
             raise PbaError(
                 f"Accelerate's prepare() would deal out the batches of each of {world_size} ranks over the ranks once "

@@ -25,6 +25,7 @@ from ._torch_frameworks import is_state_of_accelerate, looks_ahead, refuse_secon
 _T = TypeVar("_T")
 # In the state of a StatefulDataLoader.
 STATE_KEY = "pba_client"
+FAILED = "this loop has failed, and the rest of its epoch is read by another one, which goes on where it was"
 
 
 @dataclass
@@ -34,24 +35,32 @@ class Loop:
     Attributes:
         position: where it begins.
         batches: how many batches it has.
+        choice: number of the last choice of a position before it.
+        has_workers: whether workers have been told of it.
         channel: tells workers that persist of a later loop.
         handed_out: batches that came out of it so far.
         held_back: batches that came out, and that whoever loops has not given on yet.
         ahead: batches that are on their way to a device, and not taken yet.
         is_ended: whether its end came out, which may be ahead, too.
         is_failed: whether it ended with an error: the next loop goes on where it was.
+        is_compared: whether its position was compared with the place of a framework.
+        is_superseded: whether its workers, which persist, read another loop.
     """
 
     position: Position
     rank: int
     world_size: int
     batches: int
+    choice: int = 0
+    has_workers: bool = False
     channel: Optional[torch.Tensor] = None
     handed_out: int = 0
     held_back: int = 0
     ahead: int = 0
     is_ended: bool = False
     is_failed: bool = False
+    is_compared: bool = False
+    is_superseded: bool = False
 
     @property
     def is_over(self) -> bool:
@@ -75,7 +84,7 @@ class Loop:
     @classmethod
     def received(cls, channel: torch.Tensor) -> Loop:
         epoch, samples, rank, world_size, batches = channel.tolist()
-        return cls(Position(epoch, samples), rank, world_size, batches, channel)
+        return cls(Position(epoch, samples), rank, world_size, batches, channel=channel)
 
 
 class Here(threading.local):
@@ -94,10 +103,13 @@ class Told(Protocol):
     """A dataset that is told of its loops."""
 
     _here: Here
+    _choice: int
 
     def _begin(self) -> Loop: ...
 
     def _started(self, loop: Loop) -> None: ...
+
+    def _compare(self, loop: Loop) -> bool: ...
 
 
 class _Ahead(threading.local):
@@ -133,9 +145,11 @@ class Counted(Generic[_T], Iterator[_T]):
         loop, here = self._loop, self._dataset._here
         if loop.is_failed:
             # Its workers may have more, but not the batch that failed; and a generator would seem to be at its end.
-            raise PbaError(
-                "this loop has failed, and the rest of its epoch is read by another one, which goes on where it was"
-            )
+            raise PbaError(FAILED)
+        if loop.is_superseded and not loop.is_ended:
+            raise PbaError("this loop was left: the workers of its DataLoader, which persist, read another one by now")
+        if loop.handed_out == 0 and not loop.is_ended and loop.choice != self._dataset._choice:
+            self._begin_elsewhere()
         if self._looks_ahead is None:
             self._looks_ahead = looks_ahead()
         outer, here.counting = here.counting, loop
@@ -159,11 +173,25 @@ class Counted(Generic[_T], Iterator[_T]):
             )
         if loop.handed_out == 0:
             self._dataset._started(loop)
+        if not loop.is_compared:
+            loop.is_compared = self._dataset._compare(loop)
         loop.handed_out += 1
         loop.held_back = int(self._looks_ahead)
         if _AHEAD.loops is not None:
             _AHEAD.loops.append(loop)
         return batch
+
+    def _begin_elsewhere(self) -> None:
+        """Another position was chosen since the iterator was made."""
+        loop = self._loop
+        if loop.has_workers:
+            raise PbaError(
+                "another position was chosen after this iterator was made, and its workers have begun at the one before: "
+                "make the iterator after load_state_dict() and set_epoch()"
+            )
+        begun = self._dataset._begin()
+        loop.position, loop.batches, loop.choice = begun.position, begun.batches, begun.choice
+        loop.rank, loop.world_size = begun.rank, begun.world_size
 
     def __getattr__(self, name: str) -> Any:
         if name == "_batches":
@@ -172,8 +200,9 @@ class Counted(Generic[_T], Iterator[_T]):
         return getattr(self._batches, name)
 
 
-# Of each loader whose workers persist.
+# Of each loader whose workers persist: the channel to them, and their latest loop.
 _CHANNELS: weakref.WeakKeyDictionary[Any, torch.Tensor] = weakref.WeakKeyDictionary()
+_LATEST: weakref.WeakKeyDictionary[Any, Loop] = weakref.WeakKeyDictionary()
 
 
 def watch(ours: type) -> None:
@@ -217,7 +246,11 @@ def _begin(loader: Any, dataset: Any, original: Callable[[Any], Iterator[Any]]) 
             "from; leave it out"
         )
     begun = dataset._begin()
+    begun.has_workers = loader.num_workers > 0
     if loader.num_workers > 0 and loader.persistent_workers:
+        if loader in _LATEST:
+            _LATEST[loader].is_superseded = True
+        _LATEST[loader] = begun
         if loader not in _CHANNELS:
             _CHANNELS[loader] = torch.zeros(5, dtype=torch.int64).share_memory_()
         begun.channel = _CHANNELS[loader]

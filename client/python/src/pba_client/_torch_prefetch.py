@@ -9,7 +9,8 @@ from typing import Any, Deque, Dict, Generic, Iterable, Iterator, List, NamedTup
 import numpy as np
 import torch
 
-from ._torch_loaders import Loop, handed_out
+from ._errors import PbaError
+from ._torch_loaders import FAILED, Loop, handed_out
 
 
 class Pair(NamedTuple):
@@ -86,17 +87,16 @@ class Prefetch(Generic[_Batch]):
 
     def __iter__(self) -> Iterator[_Batch]:
         batches = iter(self._loader)
-        return self._copied_ahead(batches) if self._device.type == "cuda" else self._one_by_one(batches)
+        return Unbroken(self._copied_ahead(batches) if self._device.type == "cuda" else self._one_by_one(batches))
 
     def _one_by_one(self, batches: Iterator[_Batch]) -> Iterator[_Batch]:
         """Each batch when it is asked for."""
         while True:
-            with fetching() as loops:
-                try:
-                    batch = next(batches)
-                except StopIteration:
-                    return
-                converted = self._converted(batch)
+            try:
+                with fetching() as loops:
+                    converted = self._converted(next(batches))
+            except StopIteration:
+                return
             taken(loops)
             yield converted
 
@@ -153,6 +153,25 @@ class Prefetch(Generic[_Batch]):
             yield converted
 
 
+class Unbroken(Generic[_Batch], Iterator[_Batch]):
+    """The batches of a generator, which after an error would seem to be at its end."""
+
+    def __init__(self, batches: Iterator[_Batch]) -> None:
+        self._batches = batches
+        self._is_failed = False
+
+    def __next__(self) -> _Batch:
+        if self._is_failed:
+            raise PbaError(FAILED)
+        try:
+            return next(self._batches)
+        except StopIteration:
+            raise
+        except BaseException:
+            self._is_failed = True
+            raise
+
+
 @contextmanager
 def fetching() -> Iterator[List[Loop]]:
     """The loops that a batch comes out of, which is ahead until it is taken. One that is lost to an error stays so, and is
@@ -161,6 +180,8 @@ def fetching() -> Iterator[List[Loop]]:
         try:
             yield loops
         except StopIteration:
+            # What a dataset around another has read at last, and keeps.
+            loops.clear()
             raise
         except BaseException:
             for loop in loops:

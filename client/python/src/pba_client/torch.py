@@ -162,6 +162,8 @@ class EpochDataset(IterableDataset):
         self._is_loaded = False
         # The latest loop that had a batch, until another position is chosen.
         self._loop: Optional[Loop] = None
+        # Counts the choices of a position, for iterators that were made before.
+        self._choice = 0
         self._here = Here()
         self._channel: Optional[torch.Tensor] = None
 
@@ -206,6 +208,7 @@ class EpochDataset(IterableDataset):
             # At each loop, of the loops in this process; ours are of the run.
             return
         epoch = _natural("epoch", epoch)
+        self._choice += 1
         if start is not None:
             loader, start = self._for_rank(), _natural("start", start)
             if start > len(loader):
@@ -240,6 +243,7 @@ class EpochDataset(IterableDataset):
         """
         if get_worker_info() is None:
             self._choose(self._loader._position_of(state), is_loaded=True)
+            self._choice += 1
 
     def __len__(self) -> int:
         """Batches of this rank in an epoch."""
@@ -302,7 +306,12 @@ class EpochDataset(IterableDataset):
         position = self._upcoming()
         if len(loader) == 0:
             warn(f"rank {loader.rank} of {loader.world_size} has no batch: there are too few samples")
-        return Loop(position, loader.rank, loader.world_size, loader._batches_after(position.samples))
+        batches = loader._batches_after(position.samples)
+        return Loop(position, loader.rank, loader.world_size, batches, self._choice)
+
+    def _compare(self, loop: Loop) -> bool:
+        """Warns of a framework that is elsewhere; whether that is known by now."""
+        return self._step == 0 or _torch_frameworks.warn_of_another_place(loop.position)
 
     def _started(self, loop: Loop) -> None:
         """A loop has its first batch, or its end: from now on it is the latest, and the next epoch follows it.
@@ -310,8 +319,6 @@ class EpochDataset(IterableDataset):
         What only makes an iterator, as frameworks do to look at it, has read nothing.
         """
         last = self._loop
-        if self._step:
-            _torch_frameworks.warn_of_another_place(loop.position)
         # Two loops over one epoch are read side by side.
         if last is not None and last.is_left and self._step and last.position.epoch != loop.position.epoch:
             warn(
@@ -351,8 +358,10 @@ class EpochDataset(IterableDataset):
         return converted if self._as_dict else Pair(converted["image"], converted["label"])
 
     def __getstate__(self) -> Dict[str, Any]:
-        # A copy goes on where this one is. That of a worker is told of its loop.
-        position = self._next if self._loop is None else self._where()
+        # A copy goes on where this one is, but for an evaluation. That of a worker is told of its loop.
+        position = self._next
+        if self._loop is not None:
+            position = self._where() if self._step else Position(self._loop.position.epoch, 0)
         return {**self.__dict__, "_next": position, "_loop": None, "_here": self._here.begun}
 
     def __setstate__(self, state: Dict[str, Any]) -> None:
