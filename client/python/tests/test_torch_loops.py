@@ -390,7 +390,8 @@ def test_a_worker_that_is_killed(server: Server) -> None:
     loop = iter(DataLoader(data, batch_size=None, num_workers=2))
     taken = [next(loop) for _ in range(3)]
     loop._workers[0].kill()
-    with pytest.raises(RuntimeError, match="DataLoader worker"):
+    # PyTorch's own error, or that of a batch which the worker was handing over.
+    with pytest.raises((RuntimeError, ConnectionError, EOFError)):
         while True:
             taken.append(next(loop))
     del loop

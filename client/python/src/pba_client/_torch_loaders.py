@@ -87,7 +87,7 @@ class Loop:
         return cls(Position(epoch, samples), rank, world_size, batches, channel=channel)
 
 
-class Here(threading.local):
+class ThreadState(threading.local):
     """What concerns a dataset in one thread.
 
     Attributes:
@@ -102,7 +102,7 @@ class Here(threading.local):
 class Told(Protocol):
     """A dataset that is told of its loops."""
 
-    _here: Here
+    _thread: ThreadState
     _choice: int
 
     def _begin(self) -> Loop: ...
@@ -121,7 +121,7 @@ _AHEAD = _Ahead()
 
 
 @contextmanager
-def handed_out() -> Iterator[List[Loop]]:
+def counted_loops() -> Iterator[List[Loop]]:
     """The loops out of which batches come meanwhile, one for each batch, whatever is around their dataset."""
     outer, _AHEAD.loops = _AHEAD.loops, []
     try:
@@ -142,7 +142,7 @@ class Counted(Generic[_T], Iterator[_T]):
         self._looks_ahead: Optional[bool] = None
 
     def __next__(self) -> _T:
-        loop, here = self._loop, self._dataset._here
+        loop, thread = self._loop, self._dataset._thread
         if loop.is_failed:
             # Its workers may have more, but not the batch that failed; and a generator would seem to be at its end.
             raise PbaError(FAILED)
@@ -152,7 +152,7 @@ class Counted(Generic[_T], Iterator[_T]):
             self._begin_elsewhere()
         if self._looks_ahead is None:
             self._looks_ahead = looks_ahead()
-        outer, here.counting = here.counting, loop
+        outer, thread.counting = thread.counting, loop
         try:
             batch = next(self._batches)
         except StopIteration:
@@ -165,7 +165,7 @@ class Counted(Generic[_T], Iterator[_T]):
             loop.is_failed = True
             raise
         finally:
-            here.counting = outer
+            thread.counting = outer
         if loop.handed_out == loop.batches:
             raise PbaError(
                 f"more than {loop.batches} items came out of a loop of {loop.batches} batches, so that its position is "
@@ -256,11 +256,11 @@ def _begin(loader: Any, dataset: Any, original: Callable[[Any], Iterator[Any]]) 
         begun.channel = _CHANNELS[loader]
         begun.send()
     # Copied into workers that start now, and looked for by iter(dataset) if there are none.
-    dataset._here.begun = begun
+    dataset._thread.begun = begun
     try:
         batches = original(loader)
     finally:
-        dataset._here.begun = None
+        dataset._thread.begun = None
     return Counted(batches, begun, dataset)
 
 

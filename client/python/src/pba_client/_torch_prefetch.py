@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from ._errors import PbaError
-from ._torch_loaders import FAILED, Loop, handed_out
+from ._torch_loaders import FAILED, Loop, counted_loops
 
 
 class Pair(NamedTuple):
@@ -87,7 +87,7 @@ class Prefetch(Generic[_Batch]):
 
     def __iter__(self) -> Iterator[_Batch]:
         batches = iter(self._loader)
-        return Unbroken(self._copied_ahead(batches) if self._device.type == "cuda" else self._one_by_one(batches))
+        return StickyFailure(self._copied_ahead(batches) if self._device.type == "cuda" else self._one_by_one(batches))
 
     def _one_by_one(self, batches: Iterator[_Batch]) -> Iterator[_Batch]:
         """Each batch when it is asked for."""
@@ -97,7 +97,7 @@ class Prefetch(Generic[_Batch]):
                     converted = self._converted(next(batches))
             except StopIteration:
                 return
-            taken(loops)
+            give_on(loops)
             yield converted
 
     def _converted(self, batch: _Batch) -> _Batch:
@@ -144,7 +144,7 @@ class Prefetch(Generic[_Batch]):
                 assert end is not None
                 raise end
             converted, loops, copied = ahead.popleft()
-            taken(loops)
+            give_on(loops)
             current = torch.cuda.current_stream(self._device)
             current.wait_event(copied)
             for value in _named(converted).values():
@@ -153,7 +153,7 @@ class Prefetch(Generic[_Batch]):
             yield converted
 
 
-class Unbroken(Generic[_Batch], Iterator[_Batch]):
+class StickyFailure(Generic[_Batch], Iterator[_Batch]):
     """The batches of a generator, which after an error would seem to be at its end."""
 
     def __init__(self, batches: Iterator[_Batch]) -> None:
@@ -176,7 +176,7 @@ class Unbroken(Generic[_Batch], Iterator[_Batch]):
 def fetching() -> Iterator[List[Loop]]:
     """The loops that a batch comes out of, which is ahead until it is taken. One that is lost to an error stays so, and is
     read again by the next loop."""
-    with handed_out() as loops:
+    with counted_loops() as loops:
         try:
             yield loops
         except StopIteration:
@@ -192,7 +192,7 @@ def fetching() -> Iterator[List[Loop]]:
                 loop.ahead += 1
 
 
-def taken(loops: List[Loop]) -> None:
+def give_on(loops: List[Loop]) -> None:
     """A batch out of these loops is given on."""
     for loop in loops:
         loop.ahead -= 1

@@ -30,7 +30,7 @@ from ._loader import EVALUATION_SPLITS, UNSCHEDULED, Loader, Position, check_epo
 from ._progress import NUMBER_MAX
 from ._ranks import rank_and_world_size
 from ._request import Policy
-from ._torch_loaders import Counted, Here, Loop
+from ._torch_loaders import Counted, Loop, ThreadState
 from ._torch_prefetch import Normalization, Pair, Prefetch, Statistics, checked
 
 __all__ = ["EpochDataset", "Pair", "prefetch", "tensors"]
@@ -164,7 +164,7 @@ class EpochDataset(IterableDataset):
         self._loop: Optional[Loop] = None
         # Counts the choices of a position, for iterators that were made before.
         self._choice = 0
-        self._here = Here()
+        self._thread = ThreadState()
         self._channel: Optional[torch.Tensor] = None
 
     @property
@@ -253,8 +253,8 @@ class EpochDataset(IterableDataset):
         info = get_worker_info()
         if info is not None:
             return self._read(self._begun_for_worker(), info.id, info.num_workers)
-        here = self._here
-        begun, here.begun = here.begun or here.counting, None
+        thread = self._thread
+        begun, thread.begun = thread.begun or thread.counting, None
         if begun is not None:
             # Its DataLoader counts.
             return self._read(begun)
@@ -331,7 +331,7 @@ class EpochDataset(IterableDataset):
 
     def _begun_for_worker(self) -> Optional[Loop]:
         """The loop that this worker takes part in."""
-        begun, self._here.begun = self._here.begun, None
+        begun, self._thread.begun = self._thread.begun, None
         if begun is not None:
             self._channel = begun.channel
             return begun
@@ -362,11 +362,11 @@ class EpochDataset(IterableDataset):
         position = self._next
         if self._loop is not None:
             position = self._where() if self._step else Position(self._loop.position.epoch, 0)
-        return {**self.__dict__, "_next": position, "_loop": None, "_here": self._here.begun}
+        return {**self.__dict__, "_next": position, "_loop": None, "_thread": self._thread.begun}
 
     def __setstate__(self, state: Dict[str, Any]) -> None:
-        self.__dict__.update(state, _here=Here())
-        self._here.begun = state["_here"]
+        self.__dict__.update(state, _thread=ThreadState())
+        self._thread.begun = state["_thread"]
 
 
 class _LoaderOfDataset(Loader):
