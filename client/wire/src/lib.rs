@@ -8,9 +8,11 @@ pub mod epoch;
 pub mod jobs;
 pub mod problem;
 pub mod query;
+pub mod request;
 pub mod schedules;
 pub mod shared_memory;
 pub mod stream;
+pub mod streams;
 
 pub use apply::Apply;
 pub use epoch::{EpochRequest, Preview};

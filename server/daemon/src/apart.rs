@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, oneshot};
+use tracing::Span;
 
 use crate::error::{Cause, Error};
 
@@ -134,7 +135,9 @@ async fn in_turn<T: Send + 'static>(
 async fn on_a_thread<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, Error> + Send + 'static,
 ) -> Result<T, Error> {
-    let done = tokio::task::spawn_blocking(work).await;
+    // What it logs is told of the request that it is for.
+    let span = Span::current();
+    let done = tokio::task::spawn_blocking(move || span.in_scope(work)).await;
     // A panic was logged and counted where it happened.
     done.unwrap_or_else(|error| Err(Error::new(Cause::Internal, format!("the work did not end: {error}"))))
 }

@@ -1,15 +1,16 @@
 //! Every metric of the server in one module: its doc comment is its help.
 //!
 //! Names carry the prefix `pba_` and base units; labels take values from closed sets, or from
-//! the configured datasets, so that the number of series is bounded.
+//! the configured datasets and the searches that run, so that the number of series is bounded. What counts is there
+//! at 0 before it counts anything: a rate over its first event would be none otherwise.
 
 use std::sync::{Arc, LazyLock};
 
 use pba_schedules::Op;
 use prometheus::process_collector::ProcessCollector;
 use prometheus::{
-    Counter, Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec,
-    Opts, Registry, TextEncoder,
+    Counter, CounterVec, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec,
+    IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
 };
 
 /// The registered metrics; cheap to clone.
@@ -28,13 +29,19 @@ impl std::ops::Deref for Metrics {
     }
 }
 
-/// Buckets of stages: from 1 microsecond (the header of a batch) to 16 seconds (a huge batch to a slow
-/// client).
-const STAGE_BUCKETS: (f64, f64, usize) = (1e-6, 4.0, 13);
+/// Buckets, in seconds: the first, how much larger each next one is, and how many there are.
+type Buckets = (f64, f64, usize);
+
+/// From 1 microsecond (the header of a batch) to 16 seconds (a huge batch to a slow client).
+const STAGE_BUCKETS: Buckets = (1e-6, 2.0, 25);
+/// From 1 millisecond to a minute.
+const FIRST_BATCH_BUCKETS: Buckets = (1e-3, 2.0, 17);
+/// From half a millisecond to two minutes, after which a request is given up. There are as many series of them as routes.
+const REQUEST_BUCKETS: Buckets = (5e-4, 4.0, 10);
 
 /// Declares and registers metrics: field, type, name and labels of each, with its help as doc comment.
 macro_rules! metrics {
-    ($($(#[doc = $help:literal])+ $field:ident: $type:ident = $name:literal $([$($label:literal),+])?;)*) => {
+    ($($(#[doc = $help:literal])+ $field:ident: $type:ident = $name:literal $([$($label:literal),+])? $(in $buckets:ident)?;)*) => {
         pub(crate) struct Inner {
             registry: Registry,
             $($(#[doc = $help])+ pub(crate) $field: $type,)*
@@ -44,20 +51,25 @@ macro_rules! metrics {
             fn register(registry: Registry) -> prometheus::Result<Inner> {
                 $(
                     let options = Opts::new($name, concat!($($help),+).trim_start());
-                    let $field = metrics!(@new $type, options $(, &[$($label),+])?)?;
+                    let $field = metrics!(@new $type, options $(, &[$($label),+])? $(, in $buckets)?)?;
                     registry.register(Box::new($field.clone()))?;
                 )*
                 Ok(Inner { registry, $($field,)* })
             }
         }
     };
-    (@new HistogramVec, $options:ident, $labels:expr) => {{
-        let (start, factor, count) = STAGE_BUCKETS;
-        let buckets = prometheus::exponential_buckets(start, factor, count)?;
-        HistogramVec::new(HistogramOpts::from($options).buckets(buckets), $labels)
-    }};
+    (@new HistogramVec, $options:ident, $labels:expr, in $buckets:ident) => {
+        HistogramVec::new(with_buckets($options, $buckets)?, $labels)
+    };
+    (@new Histogram, $options:ident, in $buckets:ident) => {
+        Histogram::with_opts(with_buckets($options, $buckets)?)
+    };
     (@new $type:ident, $options:ident, $labels:expr) => { $type::new($options, $labels) };
     (@new $type:ident, $options:ident) => { $type::with_opts($options) };
+}
+
+fn with_buckets(options: Opts, (start, factor, count): Buckets) -> prometheus::Result<HistogramOpts> {
+    Ok(HistogramOpts::from(options).buckets(prometheus::exponential_buckets(start, factor, count)?))
 }
 
 metrics! {
@@ -69,20 +81,29 @@ metrics! {
     stream_bytes: IntCounter = "pba_stream_bytes_total";
     /// Streams being sent.
     streams_active: IntGauge = "pba_streams_active";
+    /// Streams being sent in which one side has waited for the other most of the last ten seconds or so: client = for
+    /// batches, server = for the client to take them.
+    streams_waiting: IntGaugeVec = "pba_streams_waiting" ["dataset", "side"];
+    /// Streams that have ended: completed = all of it was sent; left = the client went away; cut = the server ended it,
+    /// because the client stalled, the server stopped or a batch failed; refused = before the first byte, where the
+    /// dataset is none if there is no such dataset.
+    stream_outcomes: IntCounterVec = "pba_stream_outcomes_total" ["dataset", "outcome"];
+    /// Time from a request for a stream to its first batch.
+    first_batch_seconds: Histogram = "pba_first_batch_seconds" in FIRST_BATCH_BUCKETS;
     /// Time per batch: augment = pixels of one batch, over its workers, encode = its message, send = until
     /// the network asks for more; decode = the part of augment that decodes JPEG and PNG, for datasets
     /// stored encoded.
-    stage: HistogramVec = "pba_stage_duration_seconds" ["stage"];
+    stage: HistogramVec = "pba_stage_duration_seconds" ["stage"] in STAGE_BUCKETS;
     /// Ops that fired, by op.
     ops_applied: IntCounterVec = "pba_ops_applied_total" ["op"];
     /// Time that workers spent on batches, previews and single images, over all workers.
     worker_busy_seconds: Counter = "pba_worker_busy_seconds_total";
     /// Batches, previews and single images that wait for a worker.
     queue_depth: IntGauge = "pba_queue_depth";
-    /// Time that clients waited for a batch: the server is too slow.
-    client_wait_seconds: Counter = "pba_client_wait_seconds_total";
-    /// Time that finished batches waited for their client: the client is too slow.
-    backpressure_seconds: Counter = "pba_backpressure_seconds_total";
+    /// Time that clients have waited for a batch, over all streams, those that wait now included: the server is too slow.
+    client_wait_seconds: CounterVec = "pba_client_wait_seconds_total" ["dataset"];
+    /// Time that finished batches have waited for their client, likewise: the client is too slow.
+    backpressure_seconds: CounterVec = "pba_backpressure_seconds_total" ["dataset"];
     /// Streams that started after batch 0, with some left: resumed or striped.
     resumes: IntCounter = "pba_resumes_total";
     /// Connections that are open.
@@ -91,6 +112,8 @@ metrics! {
     connections_refused: IntCounter = "pba_connections_refused_total";
     /// Requests answered, by route and status.
     requests: IntCounterVec = "pba_requests_total" ["route", "status"];
+    /// Time from the head of a request to that of its answer, by route.
+    request_duration: HistogramVec = "pba_request_duration_seconds" ["route"] in REQUEST_BUCKETS;
     /// Requests refused or aborted, by kind.
     request_errors: IntCounterVec = "pba_request_errors_total" ["kind"];
     /// Requests refused because something is full, by what: streams = all of them, streams_per_client = those
@@ -135,11 +158,12 @@ metrics! {
     writer: IntGauge = "pba_writer";
     /// Population searches, by state.
     searches: IntGaugeVec = "pba_searches" ["state"];
-    /// Epochs that every member of the running search has trained: with several devices, of the search that
-    /// scored last.
-    search_epoch: IntGauge = "pba_search_epoch";
-    /// Best validation accuracy in the population of the same search, 0 to 1.
-    search_best_accuracy: Gauge = "pba_search_best_accuracy_ratio";
+    /// Jobs that this server hosts, by kind and state.
+    jobs: IntGaugeVec = "pba_jobs" ["kind", "state"];
+    /// Epochs that every member of a search has trained, while it runs.
+    search_epoch: IntGaugeVec = "pba_search_epoch" ["search"];
+    /// Best validation accuracy in the population of a search, 0 to 1, while it runs.
+    search_best_accuracy: GaugeVec = "pba_search_best_accuracy_ratio" ["search"];
     /// Times that a member copied a better one, over all searches.
     search_exploits: IntCounter = "pba_search_exploits_total";
     /// Trainers that crashed or were killed, and resumed from their last checkpoint.
@@ -186,7 +210,7 @@ impl Metrics {
         registry.register(Box::new(PANICS.clone()))?;
         let metrics = Inner::register(registry)?;
         metrics.build_info.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
-        // So that a series is there before it counts anything.
+        metrics.begin_dataset(NO_DATASET);
         for stage in STAGES {
             metrics.stage.with_label_values(&[stage]);
         }
@@ -202,6 +226,28 @@ impl Metrics {
         for (op, count) in counts {
             self.ops[op as usize].inc_by(count);
         }
+    }
+}
+
+/// The label of a dataset that there is not: whatever clients ask for, there is one series.
+pub(crate) const NO_DATASET: &str = "none";
+/// The label of a route that there is not.
+pub(crate) const NO_ROUTE: &str = "none";
+
+/// The kind of error of a stream that breaks when it has begun, which is no refusal of its request.
+pub(crate) const BROKEN_STREAM: &str = "broken-stream";
+
+pba_types::named! {
+    /// How a stream ended, as distinguished by `pba_stream_outcomes_total`.
+    pub enum Outcome {
+        /// All of it was sent.
+        Completed = "completed",
+        /// The client went away.
+        Left = "left",
+        /// The server ended it.
+        Cut = "cut",
+        /// It was refused before the first byte.
+        Refused = "refused",
     }
 }
 
@@ -236,6 +282,34 @@ impl Inner {
     /// The times of a stage.
     pub(crate) fn stage(&self, stage: Stage) -> Histogram {
         self.stage.with_label_values(&[STAGES[stage as usize]])
+    }
+
+    /// Begins the series of a dataset.
+    pub(crate) fn begin_dataset(&self, name: &str) {
+        for outcome in Outcome::ALL {
+            self.stream_outcomes.with_label_values(&[name, outcome.name()]);
+        }
+        if name == NO_DATASET {
+            return;
+        }
+        self.images_augmented.with_label_values(&[name]);
+        self.client_wait_seconds.with_label_values(&[name]);
+        self.backpressure_seconds.with_label_values(&[name]);
+        self.damaged_record_batches.with_label_values(&[name]);
+        self.repairs.with_label_values(&[name]);
+    }
+
+    /// Begins the series of a route, which answers with these statuses when all is well.
+    pub(crate) fn begin_route<'a>(&self, route: &str, statuses: impl IntoIterator<Item = &'a str>) {
+        self.request_duration.with_label_values(&[route]);
+        for status in statuses {
+            self.requests.with_label_values(&[route, status]);
+        }
+    }
+
+    /// Counts a stream that has ended, or was refused.
+    pub(crate) fn end_stream(&self, dataset: &str, outcome: Outcome) {
+        self.stream_outcomes.with_label_values(&[dataset, outcome.name()]).inc();
     }
 
     /// Counts a request that was refused because something is full.

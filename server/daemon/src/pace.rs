@@ -11,7 +11,7 @@
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
@@ -21,17 +21,19 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::sleep;
 
 /// What a connection has been given and has not taken.
+#[derive(Debug)]
 pub(crate) struct Pace {
     patience: Duration,
     opened: Instant,
     /// Milliseconds after `opened`, plus one, when it was given a piece; 0 when it has taken everything.
     given: AtomicU64,
+    has_stalled: AtomicBool,
 }
 
 impl Pace {
     /// The pace of a new connection, which has to take each piece within `patience`.
     pub(crate) fn new(patience: Duration) -> Arc<Pace> {
-        Arc::new(Pace { patience, opened: Instant::now(), given: AtomicU64::new(0) })
+        Arc::new(Pace { patience, opened: Instant::now(), given: AtomicU64::new(0), has_stalled: AtomicBool::new(false) })
     }
 
     fn give(&self) {
@@ -54,11 +56,17 @@ impl Pace {
                 }
             };
             if left.is_zero() {
+                self.has_stalled.store(true, Ordering::Relaxed);
                 return;
             }
             // A moment more, so that a rounded sleep is not repeated.
             sleep(left + Duration::from_millis(2)).await;
         }
+    }
+
+    /// Whether a piece was not taken in time, for which the connection is cut.
+    pub(crate) fn has_stalled(&self) -> bool {
+        self.has_stalled.load(Ordering::Relaxed)
     }
 }
 

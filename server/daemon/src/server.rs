@@ -19,6 +19,7 @@ use hyper::body::Incoming;
 use hyper::service::{Service as _, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use pba_wire::streams::Transport;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use socket2::{Domain, SockAddr, Socket, Type};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
@@ -32,12 +33,14 @@ use crate::config::Limits;
 use crate::date;
 use crate::error::{Cause, Error};
 use crate::http::asked::Asked;
+use crate::http::correlation::Correlation;
 use crate::http::router;
 use crate::metrics::Metrics;
 use crate::pace::{Pace, PacedBody, PacedSocket};
 use crate::stream::client::Client;
 use crate::stream::connections::{Connection, Connections};
 use crate::stream::engine::Engine;
+use crate::stream::peer::Peer;
 use crate::stream::permits::Refusal;
 use crate::stream::shared_memory::KEPT_MAX;
 use crate::stream::shared_memory_stream::Local;
@@ -190,7 +193,7 @@ impl Sockets {
             let accepted = tokio::select! {
                 accepted = tcp => accepted.map(|(socket, peer)| {
                     tune(&socket);
-                    take_in(socket, Client::at(peer.ip()), &service.router, service);
+                    take_in(socket, Peer::at(peer, Transport::Tcp), &service.router, service);
                 }),
                 accepted = local => accepted.map(|(socket, _)| {
                     // A server that may use less makes larger batches in more pieces.
@@ -198,7 +201,8 @@ impl Sockets {
                     let client = socket.peer_cred().ok().and_then(|peer| {
                         Some(Client::Process { user: peer.uid(), process: peer.pid()? })
                     });
-                    take_in(socket, client.unwrap_or(Client::Unknown), &service.local_router, service);
+                    let peer = Peer::local(client.unwrap_or(Client::Unknown));
+                    take_in(socket, peer, &service.local_router, service);
                 }),
             };
             if let Err(error) = accepted {
@@ -298,6 +302,7 @@ impl Server {
         let cut = app.engine.streams();
         if cut > 0 {
             tracing::warn!(streams = cut, "streams cut");
+            app.engine.running.cut_all("the server stopped");
             return;
         }
         drop(service);
@@ -337,18 +342,18 @@ fn tune(socket: &TcpStream) {
 }
 
 /// Serves a connection if there is room for it.
-fn take_in<S>(socket: S, client: Client, router: &Router, service: &Service)
+fn take_in<S>(socket: S, peer: Peer, router: &Router, service: &Service)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    match service.connections.open(client) {
-        Ok(connection) => serve(socket, client, router, service, connection),
-        Err(refusal) => refuse(socket, client, router, service, refusal),
+    match service.connections.open(peer.client) {
+        Ok(connection) => serve(socket, peer, router, service, connection),
+        Err(refusal) => refuse(socket, peer, router, service, refusal),
     }
 }
 
 /// Serves one HTTP/1.1 connection until it ends, or is told to end after its current request.
-fn serve<S>(socket: S, client: Client, router: &Router, service: &Service, open: Connection)
+fn serve<S>(socket: S, peer: Peer, router: &Router, service: &Service, open: Connection)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -357,7 +362,9 @@ where
     let handler = TowerToHyperService::new(router.clone());
     let (given, used) = (Arc::clone(&pace), open.clone());
     let answers = service_fn(move |mut request: Request<Incoming>| {
-        request.extensions_mut().insert(client);
+        request.extensions_mut().insert(peer.client);
+        request.extensions_mut().insert(peer);
+        request.extensions_mut().insert(Arc::clone(&given));
         request.extensions_mut().insert(used.clone());
         let (answer, pace) = (handler.call(request), Arc::clone(&given));
         async move {
@@ -381,7 +388,7 @@ where
             ended = connection.as_mut() => ended,
             // Its stream ends without its end, and the client sees that it was cut.
             () = pace.stalled() => {
-                tracing::info!("a client that takes nothing was cut off");
+                tracing::debug!(client = %peer, "a client that takes nothing was cut off");
                 return;
             }
             // An error says that the server is gone, which ends connections as well.
@@ -392,7 +399,7 @@ where
         };
         // The client may leave at any moment: that is its right, and no error.
         if let Err(error) = ended {
-            tracing::debug!(%error, "connection ended");
+            tracing::debug!(client = %peer, %error, "connection ended");
         }
     });
 }
@@ -400,11 +407,11 @@ where
 /// Answers one request of a connection for which there is no room: a probe as always, so that what watches the
 /// server knows how it is, and any other with a refusal. A connection that waited in the backlog instead would look
 /// like a server that hangs. Those that would be too many of these are closed.
-fn refuse<S>(socket: S, client: Client, router: &Router, service: &Service, refusal: Refusal)
+fn refuse<S>(socket: S, peer: Peer, router: &Router, service: &Service, refusal: Refusal)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let Ok(turn) = service.refusals.open(client) else {
+    let Ok(turn) = service.refusals.open(peer.client) else {
         service.metrics.connections_refused.inc();
         return;
     };
@@ -412,6 +419,7 @@ where
     let (handler, metrics) = (TowerToHyperService::new(router.clone()), service.metrics.clone());
     let answers = service_fn(move |request: Request<Incoming>| {
         let (is_probe, asked) = (PROBES.contains(&request.uri().path()), Asked::by(&request));
+        let correlation = Correlation::of(request.headers());
         let answer = is_probe.then(|| handler.call(request));
         let (refused, metrics) = (refused.clone(), metrics.clone());
         async move {
@@ -419,7 +427,9 @@ where
                 Some(answer) => answer.await,
                 None => {
                     metrics.connections_refused.inc();
-                    Ok::<_, Infallible>(asked.signed(refused.into_response()).await)
+                    let mut answer = asked.signed(refused.into_response()).await;
+                    correlation.mark(&mut answer);
+                    Ok::<_, Infallible>(answer)
                 }
             }
         }

@@ -57,6 +57,7 @@ impl Catalog {
     /// Adds a dataset that is still to be imported, replacing one of the same name. Without a source it is
     /// the built-in one.
     pub(crate) fn add(&self, name: &str, source: Option<PathBuf>, base: Option<Base>) {
+        self.metrics.begin_dataset(name);
         let entry = Arc::new(Entry::new(name, source, base));
         let mut entries = self.entries.write().unwrap_or_else(PoisonError::into_inner);
         entries.insert(name.to_owned(), entry);

@@ -78,6 +78,11 @@ impl Entry {
         }
     }
 
+    /// Its name.
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
     /// Its source; none for the built-in one.
     pub(crate) fn source(&self) -> Option<&Path> {
         self.source.as_deref()

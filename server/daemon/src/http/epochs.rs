@@ -11,10 +11,12 @@ use axum::http::{HeaderMap, HeaderName, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use hyper::upgrade::OnUpgrade;
 use pba_types::limits::EPOCHS_MAX;
+use pba_types::{VALUE_SHOWN, shortened};
 use pba_wire::checksum;
 use pba_wire::query::integer;
 use pba_wire::shared_memory;
 use pba_wire::stream::CONTENT_TYPE;
+use pba_wire::streams::Transport;
 use pba_wire::{EpochRequest, Preview};
 
 use crate::app::App;
@@ -23,14 +25,20 @@ use crate::draw::sheet::{self, Sheet};
 use crate::error::{Cause, Error};
 use crate::http::asked::Asked;
 use crate::http::charged;
+use crate::http::correlation::Correlation;
 use crate::http::extract::{Binary, Query};
 use crate::http::problem::{DiskFull, NotFound, TooMany, Unavailable, Unprocessable};
 use crate::stream::body::{batch_bytes, chunks};
 use crate::stream::client::Client;
 use crate::stream::connections::Connection;
 use crate::stream::epoch::Epoch;
+use crate::stream::peer::Peer;
+use crate::stream::running::About;
 use crate::stream::samples::SampleError;
 use crate::stream::shared_memory_stream::{Local, SharedMemoryStream};
+
+/// The route of the streams.
+pub(crate) const BATCHES: &str = "/v1/datasets/{dataset}/epochs/{epoch}/batches";
 
 /// Streams one epoch as an Arrow IPC stream.
 ///
@@ -55,14 +63,15 @@ pub(crate) async fn batches(
     State(app): State<Arc<App>>,
     client: Client,
     Extension(asked): Extension<Asked>,
+    correlation: Correlation,
     Path((dataset, epoch)): Path<(String, String)>,
     Query(request): Query<EpochRequest>,
     mut http: Request,
 ) -> Result<Response, Error> {
-    let epoch = epoch_number(&epoch)?;
+    let number = epoch_number(&epoch)?;
     let codec = codec(http.headers())?;
     let wanted = batches_wanted(http.headers())?;
-    let epoch = Arc::new(app.resolver().resolve(&dataset, epoch, &request, codec)?);
+    let epoch = Arc::new(app.resolver().resolve(&dataset, number, &request, codec)?);
     check_whole(&app, &epoch).await?;
     check_fits(&app, &epoch, &request)?;
     let schema = checksum::of_schema(epoch.schema_message(), asked.sum).map_err(Error::internal)?;
@@ -72,13 +81,8 @@ pub(crate) async fn batches(
     if request.start > 0 && epoch.plan.batches() > 0 {
         app.engine.metrics.resumes.inc();
     }
-    tracing::info!(
-        dataset = epoch.dataset,
-        schedule = epoch.schedule,
-        batches = epoch.plan.batches(),
-        rows = epoch.plan.rows(),
-        "stream"
-    );
+    let about = about(&epoch, number, &request, &correlation, &http);
+    tracing::debug!(dataset = epoch.dataset, epoch = number, schedule = epoch.schedule, "stream begins");
     if let Some(wanted) = wanted
         && epoch.codec.is_none()
         && http.extensions().get::<Local>().is_some()
@@ -87,7 +91,9 @@ pub(crate) async fn batches(
         match SharedMemoryStream::new(&epoch, wanted) {
             Ok(stream) => {
                 app.engine.charge(&mut permit, epoch.opening_bytes())?;
-                let begun = stream.begin(permit).await.map_err(|broken| failed(broken.error))?;
+                let about = About { transport: Transport::SharedMemory, ..about };
+                let running = app.engine.running.begin(about);
+                let begun = stream.begin(permit, running).await.map_err(|broken| failed(broken.error))?;
                 let connection = http.extensions_mut().remove::<Connection>();
                 tokio::spawn(begun.run(upgrade, connection));
                 let headers = [(header::CONNECTION, "upgrade"), (header::UPGRADE, shared_memory::PROTOCOL)];
@@ -104,9 +110,41 @@ pub(crate) async fn batches(
     }
     app.engine.charge(&mut permit, batch_bytes(&epoch) + epoch.opening_bytes())?;
     let own = app.engine.own_batch(batch_bytes(&epoch))?;
-    let chunks = chunks(epoch, permit, own).await.map_err(|broken| failed(broken.error))?;
+    let running = app.engine.running.begin(about);
+    let chunks = chunks(epoch, permit, own, running).await.map_err(|broken| failed(broken.error))?;
     let body = Body::from_stream(chunks);
     Ok((schema, [(header::CONTENT_TYPE, CONTENT_TYPE)], body).into_response())
+}
+
+/// What is known of the stream of an epoch by its request.
+fn about(
+    epoch: &Epoch,
+    number: u32,
+    request: &EpochRequest,
+    Correlation { request_id, trace_id, received }: &Correlation,
+    http: &Request,
+) -> About {
+    let peer = http.extensions().get().copied().unwrap_or(Peer::local(Client::Unknown));
+    let user_agent = http.headers().get(header::USER_AGENT).and_then(|value| value.to_str().ok());
+    About {
+        request_id: Arc::clone(request_id),
+        trace_id: trace_id.clone(),
+        received: *received,
+        peer,
+        pace: http.extensions().get().cloned(),
+        user_agent: user_agent.map(|text| shortened(text, VALUE_SHOWN).into_owned()),
+        token: None,
+        transport: peer.transport,
+        dataset: epoch.dataset.clone(),
+        split: epoch.split_name,
+        schedule: epoch.schedule.clone(),
+        epoch: number,
+        epochs: epoch.epochs,
+        shard: request.shard,
+        batch_size: request.batch_size,
+        batches: epoch.plan.batches(),
+        rows: epoch.plan.rows(),
+    }
 }
 
 /// Refuses an epoch of which samples are known to be damaged, before its first byte.

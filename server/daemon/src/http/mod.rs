@@ -3,6 +3,7 @@
 pub(crate) mod apply;
 pub(crate) mod asked;
 mod comparisons;
+pub(crate) mod correlation;
 mod dashboard;
 mod datasets;
 mod epochs;
@@ -13,6 +14,7 @@ mod operations;
 pub(crate) mod problem;
 mod schedules;
 mod searches;
+mod streams;
 
 use std::collections::HashSet;
 use std::panic::AssertUnwindSafe;
@@ -36,6 +38,7 @@ use crate::app::App;
 use crate::error::{Cause, Error};
 use crate::http::asked::Asked;
 use crate::http::problem::{ProblemName, documented};
+use crate::metrics::{BROKEN_STREAM, NO_ROUTE};
 use crate::stream::budget::Reservation;
 use crate::stream::client::Client;
 use crate::stream::engine::Engine;
@@ -96,6 +99,7 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .routes(routes!(datasets::list))
         .routes(routes!(datasets::show))
         .routes(routes!(epochs::preview))
+        .routes(routes!(streams::list))
         .routes(routes!(apply::apply))
         .routes(routes!(schedules::list))
         .routes(routes!(schedules::show))
@@ -142,6 +146,9 @@ pub(crate) fn router(app: Arc<App>) -> Router {
             // The name of its handler is unique within its module, which is its tag.
             let names = [operation.tags.iter().flatten().next(), operation.operation_id.as_ref()];
             operation.operation_id = Some(names.into_iter().flatten().cloned().collect::<Vec<_>>().join("_"));
+            let succeeds = |status: &&String| status.parse().is_ok_and(|status: u16| status < 400);
+            let statuses = operation.responses.responses.keys().filter(succeeds);
+            app.engine.metrics.begin_route(path, statuses.map(String::as_str));
             let has_query = operation.parameters.iter().flatten().any(|parameter| {
                 matches!(parameter, RefOr::T(parameter) if parameter.parameter_in == ParameterIn::Query)
             });
@@ -153,6 +160,10 @@ pub(crate) fn router(app: Arc<App>) -> Router {
             }
         }
     }
+    app.engine.metrics.begin_route(NO_ROUTE, [StatusCode::NOT_FOUND.as_str()]);
+    for kind in problem::names().chain([BROKEN_STREAM]) {
+        app.engine.metrics.request_errors.with_label_values(&[kind]);
+    }
     router
         .method_not_allowed_fallback(async |request: Request| {
             let detail = format!("{:?} does not answer {}", request.uri().path(), request.method());
@@ -163,6 +174,7 @@ pub(crate) fn router(app: Arc<App>) -> Router {
             Error::new(Cause::NotFound, detail)
         })
         .layer(from_fn_with_state((Arc::clone(&app), Arc::new(without_query)), observe))
+        .layer(from_fn_with_state(Arc::clone(&app), correlation::follow))
         .layer(Extension(Arc::new(document)))
         .with_state(app)
 }
@@ -198,7 +210,7 @@ async fn observe(
     };
     let response = asked.signed(response).await;
     let metrics = &app.engine.metrics;
-    let route = matched.as_deref().unwrap_or("none");
+    let route = matched.as_deref().unwrap_or(NO_ROUTE);
     metrics.requests.with_label_values(&[route, response.status().as_str()]).inc();
     if let Some(ProblemName(name)) = response.extensions().get() {
         metrics.request_errors.with_label_values(&[*name]).inc();

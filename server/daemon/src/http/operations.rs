@@ -21,6 +21,8 @@ use crate::http::problem::Unavailable;
 )]
 pub(crate) async fn metrics(State(app): State<Arc<App>>) -> Result<Response, Error> {
     app.catalog.count_damage();
+    let datasets = app.catalog.list();
+    app.engine.running.count(datasets.iter().map(|entry| entry.name()));
     let text = app.engine.metrics.text().map_err(Error::internal)?;
     Ok(([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response())
 }

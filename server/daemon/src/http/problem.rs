@@ -103,6 +103,11 @@ fn retry_after(cause: Cause) -> Option<&'static str> {
 #[derive(Clone, Copy)]
 pub(crate) struct ProblemName(pub(crate) &'static str);
 
+/// The names of all problems.
+pub(super) fn names() -> impl Iterator<Item = &'static str> {
+    ROWS.iter().map(|(_, name, _)| *name)
+}
+
 /// The documentation of a status: all of its problems.
 pub(crate) fn documented(status: StatusCode) -> utoipa::openapi::Response {
     let rows = ROWS.iter().filter(|(of, ..)| *of == status);

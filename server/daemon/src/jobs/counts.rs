@@ -7,14 +7,15 @@ use pba_wire::jobs::JobState;
 
 use crate::metrics::Metrics;
 
-/// Counts an event, and the job after it.
-pub(super) fn event<K: Run>(metrics: &Metrics, event: &K::Event, job: &K) {
+/// Counts an event of a job, and the job after it.
+pub(super) fn event<K: Run>(metrics: &Metrics, id: &str, event: &K::Event, job: &K) {
     let (event, job): (&dyn Any, &dyn Any) = (event, job);
     let (Some(event), Some(search)) = (event.downcast_ref(), job.downcast_ref::<Search>()) else { return };
     match event {
         Event::Scored { epoch, .. } => {
-            metrics.search_epoch.set((*epoch).into());
-            metrics.search_best_accuracy.set(search.best_accuracy().unwrap_or(0.0));
+            metrics.search_epoch.with_label_values(&[id]).set((*epoch).into());
+            let best = search.best_accuracy().unwrap_or(0.0);
+            metrics.search_best_accuracy.with_label_values(&[id]).set(best);
         }
         Event::Exploit(_) => metrics.search_exploits.inc(),
         _ => {}
@@ -38,8 +39,12 @@ pub(super) fn progress<K: Run>(
     }
 }
 
-/// A trainer has ended, which last reported `last`.
-pub(super) fn end(metrics: &Metrics, last: &mut Progress) {
+/// The trainer of a job has ended, which last reported `last`, if anything.
+pub(super) fn end(metrics: &Metrics, id: &str, last: Option<&mut Progress>) {
+    // Of a job that is no search, or has not scored yet, there are none.
+    let _ = metrics.search_epoch.remove_label_values(&[id]);
+    let _ = metrics.search_best_accuracy.remove_label_values(&[id]);
+    let Some(last) = last else { return };
     metrics.gpu_memory_used_bytes.sub(last.gpu_memory_used_bytes.take().unwrap_or(0) as i64);
 }
 
@@ -52,6 +57,7 @@ pub(super) fn restart<K: Run>(metrics: &Metrics) {
 
 /// Sets the number of jobs in a state.
 pub(super) fn jobs<K: Run>(metrics: &Metrics, state: JobState, count: usize) {
+    metrics.jobs.with_label_values(&[K::JOB.name, state.name()]).set(count as i64);
     if is_search::<K>() {
         metrics.searches.with_label_values(&[state.name()]).set(count as i64);
     }

@@ -2,14 +2,16 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::time::timeout;
 
-use crate::metrics::Stage;
+use crate::metrics::BROKEN_STREAM;
+use crate::stream::encode::Layout;
 use crate::stream::epoch::Epoch;
 use crate::stream::making::{Making, Output};
 use crate::stream::permits::Permit;
+use crate::stream::running::{Maker, RunningStream};
 use crate::stream::work::Answer;
 
 /// How long an answer waits for its first batch. That is longer than almost any takes, and what cannot be read is
@@ -27,7 +29,7 @@ pub(crate) struct BrokenStream {
 
 /// The batches of one stream, of a kind `B`: bytes to send, or a slot that was filled.
 ///
-/// Holds the stream's permit, and records whether client or server waits, until it is dropped.
+/// Holds the stream's permit, and its place among the running ones, until it is dropped.
 pub(crate) struct Batches<B> {
     pub(super) epoch: Arc<Epoch>,
     /// Batches that are being produced, in order.
@@ -36,28 +38,15 @@ pub(crate) struct Batches<B> {
     next: u64,
     /// Batches handed over.
     sent: u64,
-    ended: bool,
-    /// Whether the client has asked for a batch that is not ready, since then; else it has a batch, and has
-    /// not asked for more.
-    is_client_waiting: bool,
-    since: Instant,
+    pub(super) running: RunningStream,
     permit: Permit,
 }
 
 impl<B: Send + 'static> Batches<B> {
     /// The batches of an epoch, none of which is being produced yet.
-    pub(crate) fn new(epoch: Arc<Epoch>, permit: Permit) -> Batches<B> {
+    pub(crate) fn new(epoch: Arc<Epoch>, permit: Permit, running: RunningStream) -> Batches<B> {
         epoch.engine.metrics.streams_active.inc();
-        Batches {
-            epoch,
-            in_flight: VecDeque::new(),
-            next: 0,
-            sent: 0,
-            ended: false,
-            is_client_waiting: false,
-            since: Instant::now(),
-            permit,
-        }
+        Batches { epoch, in_flight: VecDeque::new(), next: 0, sent: 0, running, permit }
     }
 
     /// Whether to start one more batch.
@@ -72,6 +61,8 @@ impl<B: Send + 'static> Batches<B> {
 
     /// Makes the pool produce the next batch.
     pub(crate) fn ask<O: Output<Batch = B>>(&mut self, output: O) {
+        self.running.begin();
+        let output = Told { output, maker: self.running.maker(self.next) };
         let making = Making::new(Arc::clone(&self.epoch), self.next, output);
         self.in_flight.push_back(self.epoch.engine.pool.start_work(self.permit.owner(), making));
         self.next += 1;
@@ -83,7 +74,10 @@ impl<B: Send + 'static> Batches<B> {
     /// When it cannot be made. The client has been told nothing yet, and is to be refused.
     pub(crate) async fn first(&mut self) -> Result<Option<B>, BrokenStream> {
         match timeout(FIRST_MAX, self.take(true)).await {
-            Ok(first) => first.map_err(|error| self.end(error)),
+            Ok(first) => first.map_err(|error| {
+                self.running.refuse();
+                self.end(error)
+            }),
             Err(_late) => Ok(None),
         }
     }
@@ -97,10 +91,11 @@ impl<B: Send + 'static> Batches<B> {
         let next = self.take(is_awaited).await.map_err(|error| self.end(error));
         match &next {
             Ok(Some(_)) => {}
-            Ok(None) => self.ended = true,
+            Ok(None) => self.running.complete(),
             Err(broken) => {
+                self.running.cut(&broken.to_string());
                 tracing::error!(dataset = self.epoch.dataset, error = %broken, "stream aborted");
-                self.epoch.engine.metrics.request_errors.with_label_values(&["broken-stream"]).inc();
+                self.epoch.engine.metrics.request_errors.with_label_values(&[BROKEN_STREAM]).inc();
             }
         }
         next
@@ -108,56 +103,47 @@ impl<B: Send + 'static> Batches<B> {
 
     async fn take(&mut self, is_awaited: bool) -> anyhow::Result<Option<B>> {
         let is_late = self.in_flight.front().is_some_and(|answer| answer.is_late());
-        if is_late && is_awaited && !self.is_client_waiting {
-            self.turn(true);
+        if is_late && is_awaited {
+            self.running.ask();
         }
         let Some(answer) = self.in_flight.front_mut() else { return Ok(None) };
         let batch = answer.await??;
         self.in_flight.pop_front();
-        self.turn(false);
+        self.running.take(self.epoch.plan.len_of(self.sent));
         self.sent += 1;
-        self.epoch.engine.metrics.batches_sent.inc();
         Ok(Some(batch))
     }
 
     /// Ends it because of an error.
     fn end(&mut self, error: anyhow::Error) -> BrokenStream {
-        self.ended = true;
         self.in_flight.clear();
         BrokenStream { batch: self.sent, error }
-    }
-
-    /// Records that the other side waits from now on.
-    fn turn(&mut self, is_client_waiting: bool) {
-        self.count_wait();
-        if !self.is_client_waiting {
-            self.epoch.engine.metrics.stage(Stage::Send).observe(self.since.elapsed().as_secs_f64());
-        }
-        (self.is_client_waiting, self.since) = (is_client_waiting, Instant::now());
-    }
-}
-
-impl<B> Batches<B> {
-    fn count_wait(&self) {
-        let metrics = &self.epoch.engine.metrics;
-        let waits =
-            if self.is_client_waiting { &metrics.client_wait_seconds } else { &metrics.backpressure_seconds };
-        waits.inc_by(self.since.elapsed().as_secs_f64());
     }
 }
 
 impl<B> Drop for Batches<B> {
-    /// Records the time of the last batch: a client that stalled and then left was slow, too.
     fn drop(&mut self) {
-        if !self.ended {
-            tracing::info!(
-                dataset = self.epoch.dataset,
-                sent = self.sent,
-                batches = self.epoch.plan.batches(),
-                "the client left, or was cut off"
-            );
-        }
-        self.count_wait();
         self.epoch.engine.metrics.streams_active.dec();
+    }
+}
+
+/// An output that tells when it is complete.
+struct Told<O> {
+    output: O,
+    maker: Maker,
+}
+
+impl<O: Output> Output for Told<O> {
+    type Body = O::Body;
+    type Batch = O::Batch;
+
+    fn open(&mut self, epoch: &Epoch, len: usize) -> O::Body {
+        self.output.open(epoch, len)
+    }
+
+    fn complete(self, epoch: &Epoch, n: u64, layout: &Layout, body: O::Body) -> anyhow::Result<O::Batch> {
+        let batch = self.output.complete(epoch, n, layout, body);
+        self.maker.made();
+        batch
     }
 }

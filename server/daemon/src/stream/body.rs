@@ -17,6 +17,7 @@ use crate::stream::encode::{END_OF_STREAM, Layout, compressed_batch, record_batc
 use crate::stream::epoch::Epoch;
 use crate::stream::making::Output;
 use crate::stream::permits::Permit;
+use crate::stream::running::RunningStream;
 
 /// One encoded batch: the bytes that go out.
 struct EncodedBatch {
@@ -97,10 +98,11 @@ pub(crate) async fn chunks(
     epoch: Arc<Epoch>,
     permit: Permit,
     own: OwnBatch,
+    running: RunningStream,
 ) -> Result<impl Stream<Item = Result<Bytes, BrokenStream>>, BrokenStream> {
     // Those that are ready to send: at most the schema, and a header and its body.
     let mut ready = VecDeque::from([epoch.opening.0.clone()]);
-    let mut batches = Batches::new(epoch, permit);
+    let mut batches = Batches::new(epoch, permit, running);
     ask_ahead(&mut batches, &own);
     if let Some(first) = batches.first().await? {
         ask_ahead(&mut batches, &own);
@@ -132,7 +134,7 @@ pub(crate) async fn chunks(
                 }
             }
             let Some(chunk) = ready.pop_front() else { return Ok(None) };
-            batches.epoch.engine.metrics.stream_bytes.inc_by(chunk.len() as u64);
+            batches.running.sent(chunk.len() as u64);
             Ok(Some((chunk, (batches, own, ready, ended))))
         });
     Ok(chunks)

@@ -13,6 +13,7 @@ use crate::stream::decoded_cache::DecodedCache;
 use crate::stream::permits::{Permit, Permits, Refusal};
 use crate::stream::pool::Pool;
 use crate::stream::queue::Owner;
+use crate::stream::running::Running;
 use crate::stream::shared_memory::SharedMemory;
 use crate::stream::turns::Turns;
 
@@ -35,6 +36,7 @@ pub(crate) struct Engine {
     /// the streams.
     pub(crate) single_tasks: Turns,
     permits: Permits,
+    pub(crate) running: Running,
     /// The number of the next owner of work.
     next: AtomicU64,
 }
@@ -65,10 +67,11 @@ impl Engine {
             buffers,
             memory,
             shares,
-            metrics,
             single_tasks: Turns::new((limits.threads / 2).max(1)),
             permits: Permits::new(limits.streams_max, limits.streams_per_client_max),
+            running: Running::new(metrics.clone()),
             next: AtomicU64::new(0),
+            metrics,
             limits,
         })
     }

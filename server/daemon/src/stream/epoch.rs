@@ -39,6 +39,8 @@ pub(crate) struct Epoch {
     pub(super) head: Head,
     /// Source of the images' policies, for captions: name of a schedule, or `none`, `identity`, `a policy`.
     pub(crate) schedule: String,
+    /// Epochs of the run, where the policies depend on them.
+    pub(crate) epochs: Option<u32>,
 }
 
 impl Epoch {

@@ -157,6 +157,7 @@ impl Resolver<'_> {
             plan,
             codec,
             schedule: chosen.name,
+            epochs: chosen.epochs,
         })
     }
 

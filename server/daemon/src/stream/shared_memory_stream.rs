@@ -31,6 +31,7 @@ use crate::stream::encode::{END_OF_STREAM, Layout};
 use crate::stream::epoch::Epoch;
 use crate::stream::making::Output;
 use crate::stream::permits::Permit;
+use crate::stream::running::{RunningStream, STALLED};
 use crate::stream::shared_memory::{Memory, Slot};
 use crate::stream::slots::{Numbered, Slots};
 
@@ -119,12 +120,13 @@ impl SharedMemoryStream {
     ///
     /// # Errors
     /// When the first one cannot be made.
-    pub(crate) async fn begin(mut self, permit: Permit) -> Result<Begun, BrokenStream> {
-        let mut batches = Batches::new(Arc::clone(&self.epoch), permit);
+    pub(crate) async fn begin(mut self, permit: Permit, running: RunningStream) -> Result<Begun, BrokenStream> {
+        let mut batches = Batches::new(Arc::clone(&self.epoch), permit, running);
         self.ask_ahead(&mut batches);
         let first = batches.first().await?;
         Ok(Begun { stream: self, batches, first })
     }
+
     /// The complete stream.
     ///
     /// # Errors
@@ -137,22 +139,24 @@ impl SharedMemoryStream {
         mut socket: UnixStream,
     ) -> anyhow::Result<()> {
         let epoch = Arc::clone(&self.epoch);
-        let metrics = &epoch.engine.metrics;
         let stall = Duration::from_secs(epoch.engine.limits.stall_seconds);
         let (reader, writer) = socket.split();
         let socket: &UnixStream = writer.as_ref();
         let mut reader = BufReader::new(reader);
         self.ask_ahead(&mut batches);
-        let ready =
-            timeout(READY_TIMEOUT, reader.read_u32_le()).await.context("the client does not answer")?;
+        let Ok(ready) = timeout(READY_TIMEOUT, reader.read_u32_le()).await else {
+            return cut(&batches, "the client does not answer");
+        };
         // It holds no slot yet that it could give back.
-        ensure!(ready? == READY && reader.buffer().is_empty(), "the client's first message is invalid");
+        if ready? != READY || !reader.buffer().is_empty() {
+            return cut(&batches, "the client's first message is invalid");
+        }
         let words = unfold(reader, async |mut reader| Some((reader.read_u32_le().await, reader)));
         let mut words = pin!(words);
         self.send_open(socket)?;
-        metrics.stream_bytes.inc_by(self.memory.schema_bytes() as u64);
+        batches.running.sent(self.memory.schema_bytes() as u64);
         if let Some(first) = first {
-            self.hand_over(socket, first)?;
+            self.hand_over(socket, first, &batches)?;
         }
         loop {
             self.ask_ahead(&mut batches);
@@ -163,27 +167,29 @@ impl SharedMemoryStream {
             tokio::select! {
                 batch = batches.next(is_awaited), if has_next => {
                     let Some(batch) = batch? else { break };
-                    self.hand_over(socket, batch)?;
+                    self.hand_over(socket, batch, &batches)?;
                 }
                 Some(released) = words.next() => {
                     let number = released.context("the client left")?;
-                    ensure!(self.slots.give_back(number), "slot {number} is not held");
+                    if !self.slots.give_back(number) {
+                        return cut(&batches, "the client gave back what it does not hold");
+                    }
                 }
                 // Only while there is nothing that the client could be sent.
-                () = sleep(stall), if !has_next => bail!("the client stalled"),
+                () = sleep(stall), if !has_next => return cut(&batches, STALLED),
             }
         }
         // Counted as the plain stream counts it, so that both tell the same.
-        metrics.stream_bytes.inc_by(END_OF_STREAM.len() as u64);
+        batches.running.sent(END_OF_STREAM.len() as u64);
         say(socket, Record::End)
     }
 
-    fn hand_over(&mut self, socket: &UnixStream, batch: Filled) -> anyhow::Result<()> {
+    fn hand_over(&mut self, socket: &UnixStream, batch: Filled, of: &Batches<Filled>) -> anyhow::Result<()> {
         let Filled { slot, offset, bytes } = batch;
         let number = slot.number();
         self.slots.hand_over(slot);
         say(socket, Record::Batch { slot: number, offset, bytes })?;
-        self.epoch.engine.metrics.stream_bytes.inc_by(bytes);
+        of.running.sent(bytes);
         Ok(())
     }
 
@@ -237,6 +243,12 @@ impl Begun {
             sleep(KEPT_POLL).await;
         }
     }
+}
+
+/// Ends a stream because of its client.
+fn cut(batches: &Batches<Filled>, reason: &'static str) -> anyhow::Result<()> {
+    batches.running.cut(reason);
+    bail!(reason)
 }
 
 /// Sends a record. No more records are in flight than slots, which any socket has room for; a full socket

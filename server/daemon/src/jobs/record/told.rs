@@ -25,7 +25,7 @@ impl<K: Run> Record<K> {
             (live.images_before, live.saved_epoch) = (0, 0);
         } else if let Some(job) = &mut live.job {
             job.apply(event).map_err(anyhow::Error::msg)?;
-            counts::event(metrics, event, job);
+            counts::event(metrics, &self.id, event, job);
         } else {
             anyhow::bail!("the trainer sent an event before the {} started", K::JOB.name);
         }
@@ -104,8 +104,6 @@ impl<K: Run> Record<K> {
 
     /// Its trainer has ended, in whatever way.
     pub(crate) fn ended(&self, metrics: &Metrics) {
-        if let Some(last) = &mut self.live().progress {
-            counts::end(metrics, last);
-        }
+        counts::end(metrics, &self.id, self.live().progress.as_mut());
     }
 }
