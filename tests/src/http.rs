@@ -103,11 +103,23 @@ impl Download {
     /// # Errors
     /// As [`Download::open`].
     pub fn open_narrow(address: SocketAddr, target: &str) -> io::Result<Download> {
+        Download::open_narrow_with(address, target, &[])
+    }
+
+    /// As [`Download::open_narrow`], with headers.
+    ///
+    /// # Errors
+    /// As [`Download::open`].
+    pub fn open_narrow_with(
+        address: SocketAddr,
+        target: &str,
+        headers: &[(&str, &str)],
+    ) -> io::Result<Download> {
         let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
         socket.set_recv_buffer_size(4096)?;
         socket.connect(&address.into())?;
         socket.set_read_timeout(Some(PATIENCE))?;
-        Download::request(socket.into(), "GET", target, &[], b"")
+        Download::request(socket.into(), "GET", target, headers, b"")
     }
 
     /// As [`Download::open_narrow`], from an address of this machine: 127.0.0.2, say, is another client.

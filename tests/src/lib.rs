@@ -13,6 +13,7 @@ pub mod epoch;
 pub mod fuzz;
 pub mod http;
 pub mod imports;
+pub mod log;
 pub mod metrics;
 pub mod parquet_files;
 pub mod power_loss;

@@ -13,6 +13,11 @@ const METRICS: &[(&str, &str)] = &[
     ("pba_batches_sent_total", "counter"),
     ("pba_stream_bytes_total", "counter"),
     ("pba_streams_active", "gauge"),
+    ("pba_streams_waiting", "gauge"),
+    ("pba_stream_outcomes_total", "counter"),
+    ("pba_first_batch_seconds", "histogram"),
+    ("pba_request_duration_seconds", "histogram"),
+    ("pba_jobs", "gauge"),
     ("pba_stage_duration_seconds", "histogram"),
     ("pba_ops_applied_total", "counter"),
     ("pba_worker_busy_seconds_total", "counter"),
@@ -72,6 +77,65 @@ fn every_metric_is_there() {
     assert_eq!(metrics.get(&format!("pba_build_info{{version=\"{}\"}}", env!("CARGO_PKG_VERSION"))), 1.0);
 }
 
+/// So that `rate()` sees the first event: counters and histograms are there before they count anything.
+#[test]
+fn everything_is_there_from_the_start() {
+    let server = Server::start(&[]);
+    let fresh = server.metrics();
+    // Some appear with what they count only: statuses of refusals by route, and what a running search tells.
+    let busy = {
+        server.epoch("shapes/epochs/0/batches?split=test");
+        server.get("/v1/datasets/shapes/epochs/0/batches?seed=x");
+        drop(server.download("/v1/datasets/shapes/epochs/0/batches"));
+        server.get("/v1/datasets/shapes/epochs/0/preview.png?n=1");
+        server.get("/nowhere");
+        wait_for("the stream to end", || {
+            let left = "pba_stream_outcomes_total{dataset=\"shapes\",outcome=\"left\"}";
+            (server.metric(left) == 1.0).then_some(())
+        });
+        server.metrics()
+    };
+    let refusals = "pba_requests_total{route=\"/v1/datasets/{dataset}/epochs/{epoch}/batches\",status=\"400\"}";
+    let series = |metrics: &pba_tests::metrics::Metrics| -> Vec<String> {
+        let samples = metrics.families.values().flat_map(|family| &family.samples);
+        samples.map(|sample| format!("{} {:?}", sample.name, sample.labels)).collect()
+    };
+    let (before, after) = (series(&fresh), series(&busy));
+    let new: Vec<&String> = after.iter().filter(|series| !before.contains(series)).collect();
+    assert_eq!(new.len(), 1, "{new:#?}");
+    assert_eq!((fresh.get(refusals), busy.get(refusals)), (0.0, 1.0));
+
+    for (name, kind) in METRICS.iter().filter(|(_, kind)| *kind != "gauge") {
+        assert!(fresh.families.contains_key(*name), "the {kind} {name} is missing at first");
+    }
+    for outcome in ["completed", "left", "cut", "refused"] {
+        for dataset in ["shapes", "none"] {
+            let labels = [("dataset", dataset), ("outcome", outcome)];
+            let labels = labels.map(|(name, value)| (name.to_owned(), value.to_owned()));
+            let family = &fresh.families["pba_stream_outcomes_total"];
+            let found = family.samples.iter().find(|sample| sample.labels == labels);
+            assert_eq!(found.map(|sample| sample.value), Some(0.0), "{labels:?}");
+        }
+    }
+    // As the routes and problems are documented.
+    let document = server.get("/openapi.json").json();
+    let routes = fresh.label_values("route");
+    for path in document["paths"].as_object().unwrap().keys() {
+        assert!(routes.contains(path.as_str()), "{path}");
+    }
+    for kind in ["wrong-parameter", "full", "draining", "damaged", "broken-stream", "internal"] {
+        assert!(fresh.label_values("kind").contains(kind), "{kind}");
+    }
+    for job in ["search", "evaluation", "comparison"] {
+        for state in ["queued", "running", "done", "failed", "cancelled"] {
+            assert!(after.contains(&format!(
+                "pba_jobs {:?}",
+                [("kind".to_owned(), job.to_owned()), ("state".to_owned(), state.to_owned())]
+            )));
+        }
+    }
+}
+
 #[test]
 fn the_text_has_good_manners() {
     let server = busy_server();
@@ -127,7 +191,7 @@ fn labels_are_bounded() {
     // A few statuses more for known routes, and two templates that were not asked for before.
     assert!(count(&server.metrics()) < series + 12, "{} series, before {series}", count(&server.metrics()));
     assert!(known("route").len() <= routes.len() + 2);
-    for (label, bound) in [("op", Op::ALL.len()), ("stage", 4), ("version", 1), ("kind", 12)] {
+    for (label, bound) in [("op", Op::ALL.len()), ("stage", 4), ("version", 1), ("outcome", 4), ("side", 2)] {
         assert!(known(label).len() <= bound, "{label}: {:?}", known(label));
     }
     assert!(known("status").iter().all(|status| status.len() == 3));
@@ -155,11 +219,12 @@ fn streams_are_counted() {
             "{stage}"
         );
     }
-    for counter in ["pba_worker_busy_seconds_total", "pba_client_wait_seconds_total"] {
+    for counter in ["pba_worker_busy_seconds_total", "pba_client_wait_seconds_total{dataset=\"shapes\"}"] {
         assert!(metrics.get(counter) > start.get(counter), "{counter} stands still");
     }
     // At most every worker for the whole time since the start, and the client's wait likewise.
-    assert!(metrics.get("pba_client_wait_seconds_total") < 60.0);
+    assert!(metrics.sum("pba_client_wait_seconds_total") < 60.0);
+    assert_eq!(metrics.get("pba_first_batch_seconds_count"), 1.0);
     let packed = server.get("/v1/datasets/shapes").json();
     let bytes: f64 =
         ["train", "test"].map(|split| packed["splits"][split]["bytes"].as_f64().unwrap()).iter().sum();
@@ -208,6 +273,8 @@ fn requests_and_errors_are_counted() {
         let series = format!("pba_requests_total{{route=\"{route}\",status=\"{status}\"}}");
         assert_eq!(metrics.get(&series), count, "{series}");
     }
+    let timed = format!("pba_request_duration_seconds_count{{route=\"{batches}\"}}");
+    assert_eq!(metrics.get(&timed), 5.0);
     for (kind, count) in [("wrong-parameter", 2.0), ("not-found", 2.0), ("method-not-allowed", 1.0)] {
         assert_eq!(metrics.get(&format!("pba_request_errors_total{{kind=\"{kind}\"}}")), count, "{kind}");
     }
@@ -223,7 +290,7 @@ fn a_client_that_stalls_and_leaves_was_waited_for() {
     wait_until_still("the stalled stream", stall, images);
     drop(stalled);
     wait_for("the stream to end", || (server.metric("pba_streams_active") == 0.0).then_some(()));
-    let waited = server.metric("pba_backpressure_seconds_total");
+    let waited = server.metric("pba_backpressure_seconds_total{dataset=\"shapes\"}");
     assert!(
         waited >= stall.as_secs_f64() / 2.0,
         "the server waited {waited} s for a client that stalled {stall:?}"

@@ -360,6 +360,12 @@ fn what_was_learned_is_a_schedule_like_any_other() {
     let id = server.start_search(&spec(json!({})));
     let drawn_early = server.get(&format!("/v1/searches/{id}/plot.svg"));
     xml::check(&drawn_early.text());
+    wait_for("a score in the metrics", || {
+        let metrics = server.metrics();
+        let told = ["pba_search_epoch", "pba_search_best_accuracy_ratio"]
+            .map(|name| metrics.get(&format!("{name}{{search=\"{id}\"}}")));
+        told.iter().all(|value| *value > 0.0).then_some(())
+    });
     let search = server.wait_for_state(&id, "done");
     assert_eq!(search["schedule"], id.as_str());
     assert_eq!((&search["epoch"], &search["epochs"]), (&json!(12), &json!(12)));
@@ -395,8 +401,11 @@ fn what_was_learned_is_a_schedule_like_any_other() {
     for state in ["queued", "running", "done", "failed", "cancelled"] {
         assert!(states.contains(state), "{states:?}");
     }
-    assert_eq!(metrics.get("pba_search_epoch"), 12.0);
-    assert_eq!(metrics.get("pba_search_best_accuracy_ratio"), best);
+    assert_eq!(metrics.get("pba_jobs{kind=\"search\",state=\"done\"}"), 1.0);
+    // They end with the search.
+    for ended in ["pba_search_epoch", "pba_search_best_accuracy_ratio"] {
+        assert!(!metrics.families.contains_key(ended), "{ended} outlasts its search");
+    }
     assert_eq!(metrics.get("pba_search_exploits_total"), 5.0);
     assert_eq!(metrics.get("pba_search_restarts_total"), 0.0);
     assert_eq!(metrics.get("pba_search_images_trained_total"), 4.0 * 128.0 * 12.0);

@@ -14,6 +14,9 @@ use rustls_platform_verifier::BuilderVerifierExt;
 
 use crate::error::ClientError;
 
+/// What this client calls itself (`User-Agent`).
+pub(crate) const AGENT: &str = concat!("pba-client-rust/", env!("CARGO_PKG_VERSION"));
+
 /// How a client connects: its token, and the authorities it trusts.
 ///
 /// The environment is not read; `pba` itself takes both from its command line, `PBA_TOKEN` and

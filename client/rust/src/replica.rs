@@ -11,7 +11,7 @@ use reqwest::{Method, RequestBuilder, Response, StatusCode};
 
 use crate::address::{Address, Request, cause};
 use crate::error::ClientError;
-use crate::options::ClientOptions;
+use crate::options::{AGENT, ClientOptions};
 #[cfg(target_os = "linux")]
 use crate::shared_memory::{self, SharedMemoryStream};
 
@@ -48,6 +48,7 @@ impl Replica {
         let mut builder = reqwest::Client::builder()
             .connect_timeout(CONNECT_TIMEOUT)
             .read_timeout(options.stall)
+            .user_agent(AGENT)
             // A server is where its URL says, whatever `http_proxy` holds.
             .no_proxy()
             .tcp_nodelay(true)

@@ -21,7 +21,7 @@ use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use memmap2::Mmap;
 use pba_wire::shared_memory::{BATCHES_HEADER, PROTOCOL, READY, RECORD_BYTES, Record};
-use reqwest::header::{AUTHORIZATION, CONNECTION, HOST, HeaderMap, HeaderValue, UPGRADE};
+use reqwest::header::{AUTHORIZATION, CONNECTION, HOST, HeaderMap, HeaderValue, UPGRADE, USER_AGENT};
 use reqwest::{Body, StatusCode};
 use rustix::fs::{SealFlags, fcntl_get_seals};
 use rustix::net::{
@@ -32,6 +32,7 @@ use tokio::net::UnixStream;
 
 use crate::address::{Address, Request};
 use crate::error::ClientError;
+use crate::options::AGENT;
 
 /// Batches that may be held while the next ones are produced. Further batches are copies.
 const BATCHES_HELD: usize = 6;
@@ -65,6 +66,7 @@ pub(crate) async fn ask(
         .into_iter()
         .fold(hyper::Request::get(path), |request, value| request.header(AUTHORIZATION, value))
         .header(HOST, "localhost")
+        .header(USER_AGENT, AGENT)
         .header(CONNECTION, "Upgrade")
         .header(UPGRADE, PROTOCOL)
         .header(BATCHES_HEADER, BATCHES_HELD)

@@ -16,6 +16,7 @@ use std::thread::available_parallelism;
 use anyhow::{Context, bail};
 use pba_augment::Base;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use crate::catalog::datasets::check_dataset;
 use crate::hosts::Hosts;
@@ -310,6 +311,22 @@ impl Config {
         })
     }
 
+    /// The settings that are not what they are by default, as `key=value`.
+    ///
+    /// # Errors
+    /// When the defaults are no configuration, which is a mistake in this module.
+    pub(crate) fn changed(&self) -> anyhow::Result<Vec<String>> {
+        let fields = |config: &Config| match serde_json::to_value(config)? {
+            Value::Object(fields) => anyhow::Ok(fields),
+            _ => bail!("a configuration is an object"),
+        };
+        let default = fields(&Config::combine(&ServeArgs::default(), Settings::default())?)?;
+        let own = fields(self)?.into_iter().filter(|(key, value)| default.get(key) != Some(value));
+        let mut changed: Vec<String> = own.map(|(key, value)| format!("{key}={value}")).collect();
+        changed.extend(self.datasets.keys().map(|name| format!("datasets.{name}")));
+        Ok(changed)
+    }
+
     /// Checks datasets, data directory and socket as far as possible without reading, creating or binding
     /// them.
     ///
@@ -494,6 +511,14 @@ mod tests {
             let forms = ["\n", "\n# ", "\n# ["].map(|before| format!("{before}{key}"));
             assert!(forms.iter().any(|form| text.contains(form)), "the sample has no {key}");
         }
+    }
+
+    #[test]
+    fn what_is_not_by_default_is_listed() {
+        let changed = |file| with_file(file, ServeArgs::default()).unwrap().changed().unwrap();
+        assert_eq!(changed(""), [""; 0]);
+        let file = "listen = \"127.0.0.1:0\"\nstreams_max = 9\n[datasets.b]\npath = \"/data/b\"";
+        assert_eq!(changed(file), ["listen=\"127.0.0.1:0\"", "streams_max=9", "datasets.b"]);
     }
 
     #[track_caller]

@@ -3,15 +3,25 @@
 //! A thread that logs puts a finished line into a bounded queue, and a thread of its own writes it. A reader that
 //! has gone, a full disk, or a pipe that is not read costs lines, which are counted, and nothing else:
 //! no thread waits, and nothing panics, as `eprintln!` would.
+//!
+//! An event is one line, whatever clients put into it: control characters are escaped. With `PBA_LOG_FORMAT=json` each
+//! line is one JSON object, also what is said before the log is set up, and when the process ends.
 
+use std::borrow::Cow;
 use std::backtrace::{Backtrace, BacktraceStatus};
 use std::fmt::Display;
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use crossbeam::channel::{Receiver, Sender, bounded};
+use tracing::{Level, Subscriber};
+use tracing_subscriber::Layer;
 use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::fmt::format::Writer;
+use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
+use tracing_subscriber::fmt::writer::BoxMakeWriter;
+use tracing_subscriber::registry::LookupSpan;
 
 use crate::metrics::{LOG_LINES_LOST, PANICS};
 
@@ -32,36 +42,100 @@ enum Message {
     Flush(#[expect(dead_code, reason = "it is dropped")] Sender<()>),
 }
 
+/// The variable that chooses the format.
+pub(crate) const FORMAT: &str = "PBA_LOG_FORMAT";
+
+/// How lines look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Format {
+    Text,
+    Json,
+}
+
+impl Format {
+    /// The format that was chosen; text, if what was chosen is none.
+    pub(crate) fn chosen() -> Format {
+        Format::named(&std::env::var(FORMAT).unwrap_or_default()).unwrap_or(Format::Text)
+    }
+
+    /// The one with a name; none has the name of text, too.
+    pub(crate) fn named(name: &str) -> Option<Format> {
+        match name {
+            "json" => Some(Format::Json),
+            "text" | "" => Some(Format::Text),
+            _ => None,
+        }
+    }
+
+    /// A line that no event made, as one would look.
+    fn line(self, level: Level, message: &str) -> String {
+        match self {
+            Format::Text if level == Level::ERROR => format!("error: {message}\n"),
+            Format::Text => format!("{message}\n"),
+            Format::Json => {
+                let mut time = String::new();
+                // A clock that cannot be read leaves it empty.
+                let _ = SystemTime.format_time(&mut Writer::new(&mut time));
+                let line = serde_json::json!({
+                    "timestamp": time,
+                    "level": level.as_str(),
+                    "fields": { "message": message },
+                    "target": env!("CARGO_CRATE_NAME"),
+                });
+                format!("{line}\n")
+            }
+        }
+    }
+}
+
 /// Where a server's log goes; cheap to clone.
 #[derive(Clone)]
 pub(crate) struct Log {
     queue: Sender<Message>,
+    /// Whether lines may have colours.
+    is_terminal: bool,
 }
 
 impl Log {
-    /// Starts the thread that writes, and has panics logged and counted instead of printed. Call it once.
+    /// Starts the thread that writes. Call it once.
     ///
     /// # Errors
     /// When the system refuses a thread.
     pub(crate) fn start() -> io::Result<Log> {
         let queue = start(io::stderr())?;
         let _ = QUEUE.set(queue.clone());
-        std::panic::set_hook(Box::new(|panic| {
-            PANICS.inc();
-            let thread = std::thread::current();
-            let message = panic.payload_as_str().unwrap_or("a value that is no text");
-            let place = panic.location().map(ToString::to_string);
-            let backtrace = Backtrace::capture();
-            let is_wanted = backtrace.status() == BacktraceStatus::Captured;
-            tracing::error!(
-                thread = thread.name(),
-                place,
-                backtrace = is_wanted.then(|| tracing::field::display(backtrace)),
-                "panicked: {message}"
-            );
-        }));
-        Ok(Log { queue })
+        Ok(Log { queue, is_terminal: io::stderr().is_terminal() })
     }
+}
+
+/// The layer that writes events as lines of a format.
+pub(crate) fn layer<S>(format: Format, out: BoxMakeWriter) -> Box<dyn Layer<S> + Send + Sync>
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+{
+    let lines = tracing_subscriber::fmt::layer().with_writer(out);
+    match format {
+        Format::Json => lines.json().with_span_list(false).boxed(),
+        Format::Text => lines.with_target(false).with_ansi(io::stderr().is_terminal()).boxed(),
+    }
+}
+
+/// Has panics logged and counted instead of printed.
+pub(crate) fn take_panics() {
+    std::panic::set_hook(Box::new(|panic| {
+        PANICS.inc();
+        let thread = std::thread::current();
+        let message = panic.payload_as_str().unwrap_or("a value that is no text");
+        let place = panic.location().map(ToString::to_string);
+        let backtrace = Backtrace::capture();
+        let is_wanted = backtrace.status() == BacktraceStatus::Captured;
+        tracing::error!(
+            thread = thread.name(),
+            place,
+            backtrace = is_wanted.then(|| tracing::field::display(backtrace)),
+            "panicked: {message}"
+        );
+    }));
 }
 
 impl MakeWriter<'_> for Log {
@@ -75,7 +149,7 @@ impl MakeWriter<'_> for Log {
 impl Write for Log {
     /// Takes a whole line, as `tracing_subscriber` writes them. Never fails.
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        put(&self.queue, line);
+        put(&self.queue, &one_line(line, self.is_terminal));
         Ok(line.len())
     }
 
@@ -87,13 +161,37 @@ impl Write for Log {
 /// Says why the command failed, and waits a moment for the last lines of the log. The process must not be
 /// kept from ending by the reader of its standard error.
 pub fn last_words(error: impl Display) {
-    let line = format!("error: {error}\n");
+    say(Level::ERROR, error);
+    flush();
+}
+
+/// Says something on standard error that no filter keeps back.
+pub(crate) fn say(level: Level, message: impl Display) {
+    let line = Format::chosen().line(level, &message.to_string());
     match QUEUE.get() {
         Some(queue) => put(queue, line.as_bytes()),
         // Standard error may be closed or full, which is no reason for another error.
         None => drop(io::stderr().write_all(line.as_bytes())),
     }
-    flush();
+}
+
+/// A line in which nothing but its end ends it: control characters are escaped, but those of colours where these are
+/// seen. The formatter has escaped those that came with values.
+fn one_line(line: &[u8], has_colors: bool) -> Cow<'_, [u8]> {
+    let (text, end) = line.strip_suffix(b"\n").map_or((line, &b""[..]), |text| (text, b"\n"));
+    let text = String::from_utf8_lossy(text);
+    let is_wrong = |c: char| c.is_control() && !(has_colors && c == '\x1b') || matches!(c, '\u{2028}' | '\u{2029}');
+    if !text.contains(is_wrong) {
+        return Cow::Borrowed(line);
+    }
+    let mut escaped = String::with_capacity(text.len() + 16);
+    for c in text.chars() {
+        match is_wrong(c) {
+            true => escaped.extend(c.escape_default()),
+            false => escaped.push(c),
+        }
+    }
+    Cow::Owned([escaped.as_bytes(), end].concat())
 }
 
 /// Waits until everything that was logged is written, but not long.
@@ -142,6 +240,8 @@ fn write(lines: Receiver<Message>, mut out: impl Write) {
 
 #[cfg(test)]
 mod tests {
+    use tracing_subscriber::layer::SubscriberExt;
+
     use super::*;
 
     /// A reader that takes one line for each word of permission.
@@ -186,6 +286,45 @@ mod tests {
         put(&queue, b"the last\n");
         let all = LOG_LINES_LOST.get() - before;
         assert!(all >= lost + LINES_MAX as u64 - 2, "{all}");
+    }
+
+    #[test]
+    fn an_event_is_one_line() {
+        let check = |line: &str, expected: &str| {
+            assert_eq!(String::from_utf8_lossy(&one_line(line.as_bytes(), false)), expected);
+        };
+        check("plain, ü\n", "plain, ü\n");
+        check("a\nb\r\n\x1b[2J\u{85}\u{2028}\n", "a\\nb\\r\\n\\u{1b}[2J\\u{85}\\u{2028}\n");
+        check("no end\t", "no end\\t");
+        assert_eq!(&*one_line(b"\x1b[31mred\x1b[0m\n", true), b"\x1b[31mred\x1b[0m\n");
+        let line = Format::Json.line(Level::ERROR, "two\nlines \"quoted\"");
+        let value: serde_json::Value = serde_json::from_str(&line).unwrap();
+        assert_eq!((line.lines().count(), &value["fields"]["message"]), (1, &"two\nlines \"quoted\"".into()));
+    }
+
+    #[test]
+    fn a_panic_is_one_line() {
+        for format in [Format::Json, Format::Text] {
+            let (queue, written) = bounded(1);
+            let log = Log { queue, is_terminal: false };
+            let subscriber = tracing_subscriber::registry().with(layer(format, BoxMakeWriter::new(log)));
+            let others = std::panic::take_hook();
+            take_panics();
+            let before = PANICS.get();
+            let caught = tracing::subscriber::with_default(subscriber, || {
+                std::panic::catch_unwind(|| panic!("two\nlines"))
+            });
+            std::panic::set_hook(others);
+            assert!(caught.is_err() && PANICS.get() > before);
+            let Ok(Message::Line(line)) = written.try_recv() else { panic!("nothing was logged") };
+            let line = String::from_utf8(line).unwrap();
+            assert_eq!(line.matches('\n').count(), 1, "{line}");
+            assert!(line.contains("panicked: two\\nlines") && line.contains("log.rs"), "{line}");
+            if format == Format::Json {
+                let value: serde_json::Value = serde_json::from_str(&line).unwrap();
+                assert_eq!(value["level"], "ERROR");
+            }
+        }
     }
 
     #[test]

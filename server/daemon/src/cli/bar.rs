@@ -1,12 +1,18 @@
-//! Progress bars on standard error; invisible when that is not a terminal.
+//! Progress bars on standard error; invisible when that is not a terminal, or gets JSON.
 
 use std::fmt::Write;
 
-use indicatif::{HumanCount, HumanDuration, ProgressBar, ProgressState, ProgressStyle};
+use indicatif::{HumanCount, HumanDuration, ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
+
+use crate::log::Format;
 
 /// A bar that counts images; the total is shown once its length is set.
 pub(crate) fn rows(what: &str) -> ProgressBar {
-    ProgressBar::no_length().with_style(style()).with_message(what.to_owned())
+    let bar = ProgressBar::no_length().with_style(style()).with_message(what.to_owned());
+    if Format::chosen() == Format::Json {
+        bar.set_draw_target(ProgressDrawTarget::hidden());
+    }
+    bar
 }
 
 /// Images per second, as an integer.
@@ -42,7 +48,7 @@ mod tests {
     use std::io;
     use std::sync::{Arc, Mutex};
 
-    use indicatif::{ProgressDrawTarget, TermLike};
+    use indicatif::TermLike;
 
     use super::*;
 

@@ -6,17 +6,19 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use clap::Subcommand;
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use pba_search::{ModelName, Preset, Progress, Run, TrainingPlace, read_fields};
 use pba_wire::jobs::{JobAnswer, JobList, JobState, MISSING, Missing, PROGRESS, STATE};
 use reqwest::Method;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tracing::Level;
 
 use crate::cli::bar::rate;
 use crate::cli::remote::Remote;
 use crate::cli::{INTERRUPTED, file, output};
+use crate::log::{Format, say};
 
 /// From one line about the progress to the next, where no bar is seen.
 const TOLD_INTERVAL: Duration = Duration::from_secs(60);
@@ -324,11 +326,10 @@ async fn watch<S: Shown>(remote: &Remote, id: &str, mut interrupt: Signal) -> an
             event = events.next() => event?,
             _ = interrupt.recv() => {
                 bar.finish_and_clear();
-                eprintln!(
-                    "{name} {id} continues; watch it again with: {}\ncancel it with: {}",
-                    remote.command(format_args!("{command} watch {id}")),
-                    remote.command(format_args!("{command} cancel {id}")),
-                );
+                let again = remote.command(format_args!("{command} watch {id}"));
+                let cancel = remote.command(format_args!("{command} cancel {id}"));
+                let text = format!("{name} {id} continues; watch it again with: {again}\ncancel it with: {cancel}");
+                say(Level::INFO, text);
                 std::process::exit(INTERRUPTED);
             }
         };
@@ -401,6 +402,9 @@ fn bar() -> ProgressBar {
     let bar = ProgressBar::new(10_000);
     let style = ProgressStyle::with_template("{wide_bar:.cyan/blue} {percent:>3} %  {msg}");
     bar.set_style(style.expect("the template is well-formed"));
+    if Format::chosen() == Format::Json {
+        bar.set_draw_target(ProgressDrawTarget::hidden());
+    }
     bar
 }
 

@@ -1,4 +1,4 @@
-//! The command line: `pba serve|stream|demo|schedule|dataset|search|evaluate|compare`, one module each.
+//! The command line: `pba serve|stream|streams|demo|schedule|dataset|search|evaluate|compare`, one module each.
 
 mod access;
 pub mod bar;
@@ -19,20 +19,22 @@ mod schedule;
 mod search;
 mod serve;
 mod stream;
+mod streams;
 
 /// Exit code of a command that Ctrl-C ended.
 const INTERRUPTED: i32 = 130;
 
-use std::io::{IsTerminal, Write};
+use std::io::Write;
 
 use anyhow::Context;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+use tracing::Level;
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::fmt::writer::BoxMakeWriter;
 use tracing_subscriber::layer::{Layer, SubscriberExt};
 use tracing_subscriber::util::SubscriberInitExt;
 
-use crate::log::{self, Log};
+use crate::log::{self, Format, Log};
 
 /// Streams augmented image batches to training jobs, following learned augmentation schedules.
 #[derive(Debug, Parser)]
@@ -48,6 +50,8 @@ enum Command {
     Serve(Box<crate::config::ServeArgs>),
     /// Read one epoch from a server, with a progress bar
     Stream(stream::Args),
+    /// List the streams that a server sends, and who waits for whom in each
+    Streams(streams::Args),
     /// Try everything at once: run a server and stream one epoch of the built-in dataset
     Demo(Box<demo::Args>),
     /// List, show, import, export, compare, plot and remove schedules
@@ -84,6 +88,7 @@ pub fn run() -> anyhow::Result<()> {
         match cli.command {
             Command::Serve(args) => serve::run(*args).await,
             Command::Stream(args) => stream::run(args).await,
+            Command::Streams(args) => streams::run(args).await,
             Command::Demo(args) => demo::run(*args).await,
             Command::Schedule(args) => schedule::run(args).await,
             Command::Dataset(args) => dataset::run(args).await,
@@ -100,6 +105,11 @@ pub fn run() -> anyhow::Result<()> {
 
 /// Prints the requested help, or the error in the command line, and exits.
 fn tell(error: &clap::Error) -> ! {
+    if error.use_stderr() && Format::chosen() == Format::Json {
+        let text = error.render().to_string();
+        log::say(Level::ERROR, text.trim().trim_start_matches("error: "));
+        std::process::exit(error.exit_code());
+    }
     if let Err(failure) = error.print().and_then(|()| std::io::stdout().flush())
         && !error.use_stderr()
     {
@@ -119,14 +129,15 @@ fn log_to_stderr(serves: bool) -> anyhow::Result<()> {
             "RUST_LOG: {filter:?} is not a log filter; expected levels by target, like warn,pba_server=debug"
         )
     })?;
+    let format = std::env::var(log::FORMAT).unwrap_or_default();
+    let format = Format::named(&format).with_context(|| {
+        format!("{}: {format:?} is not a format; allowed are text and json", log::FORMAT)
+    })?;
+    if serves || format == Format::Json {
+        log::take_panics();
+    }
     let out = if serves { BoxMakeWriter::new(Log::start()?) } else { BoxMakeWriter::new(std::io::stderr) };
-    let lines = tracing_subscriber::fmt::layer().with_writer(out);
-    let format = std::env::var("PBA_LOG_FORMAT").unwrap_or_default();
-    let lines = match format.as_str() {
-        "json" => lines.json().boxed(),
-        "text" | "" => lines.with_target(false).with_ansi(std::io::stderr().is_terminal()).boxed(),
-        _ => anyhow::bail!("PBA_LOG_FORMAT: {format:?} is not a format; allowed are text and json"),
-    };
+    let lines = log::layer(format, out);
     tracing_subscriber::registry().with(lines.with_filter(filter)).init();
     Ok(())
 }

@@ -4,6 +4,8 @@ use std::io::{ErrorKind, Write};
 
 use serde::Serialize;
 
+use crate::log::last_words;
+
 /// Prints a line, as [`bytes`] does.
 pub(crate) fn line(text: impl std::fmt::Display) {
     bytes(format!("{text}\n").as_bytes());
@@ -40,8 +42,7 @@ pub(crate) fn fail(error: &std::io::Error) -> ! {
     if error.kind() == ErrorKind::BrokenPipe {
         std::process::exit(0);
     }
-    // If standard error fails as well, the error cannot be reported.
-    let _ = writeln!(std::io::stderr(), "error: cannot write to standard output: {error}");
+    last_words(format_args!("cannot write to standard output: {error}"));
     std::process::exit(1);
 }
 

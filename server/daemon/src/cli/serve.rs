@@ -101,6 +101,7 @@ pub(crate) async fn start(config: &Config) -> anyhow::Result<Server> {
         );
     }
     let trainer = config.find_trainer();
+    let program = trainer.is_there().then(|| trainer.program().display().to_string());
     // After locking, so that the previous holder no longer changes them.
     let Limits { schedules_max, schedule_bytes_max, schedules_bytes_max, jobs_max, .. } = config.limits;
     let bounds = Bounds { count: schedules_max, bytes: schedule_bytes_max, bytes_total: schedules_bytes_max };
@@ -125,7 +126,18 @@ pub(crate) async fn start(config: &Config) -> anyhow::Result<Server> {
         };
         std::thread::Builder::new().name("scrub".to_owned()).spawn(work)?;
     }
-    Ok(Server::new(app, sockets))
+    let (is_writer, server) = (app.lock.is_writer(), Server::new(app, sockets));
+    tracing::info!(
+        version = env!("CARGO_PKG_VERSION"),
+        listen = server.urls().join(", "),
+        data_dir = %data.display(),
+        threads = config.limits.threads,
+        role = if is_writer { "writer" } else { "replica" },
+        trainer = program.as_deref().unwrap_or("none"),
+        settings = config.changed()?.join(", "),
+        "serving"
+    );
+    Ok(server)
 }
 
 /// Time after a panic until such work begins again.

@@ -91,28 +91,33 @@ pub(super) async fn follow(State(app): State<Arc<App>>, mut request: Request, ne
     let route = route.as_ref().map_or(NO_ROUTE, MatchedPath::as_str);
     let is_read = [Method::GET, Method::HEAD].contains(request.method());
     let stream = (is_read && route == epochs::BATCHES).then(|| request.uri().path().to_owned());
-    let span = correlation.span(peer.as_ref());
-    let mut response = next.run(request).instrument(span.clone()).await;
+    let mut response = next.run(request).instrument(correlation.span(peer.as_ref())).await;
     let metrics = &app.engine.metrics;
     let seconds = correlation.received.elapsed().as_secs_f64();
     metrics.request_duration.with_label_values(&[route]).observe(seconds);
     if let Some(path) = stream.filter(|_| response.status().as_u16() >= 400) {
-        refused(&app, &span, &path, &response);
+        refused(&app, &correlation, peer.as_ref(), &path, &response);
     }
     correlation.mark(&mut response);
     response
 }
 
-/// Counts and logs a stream that was refused.
-fn refused(app: &App, span: &Span, path: &str, response: &Response) {
+/// Counts and logs a stream that was refused, as others are when they have ended.
+fn refused(app: &App, correlation: &Correlation, peer: Option<&Peer>, path: &str, response: &Response) {
     let dataset = path.split('/').nth(3).unwrap_or_default();
     let dataset = percent_encoding::percent_decode_str(dataset).decode_utf8_lossy();
     let known = if app.catalog.get(&dataset).is_ok() { &*dataset } else { NO_DATASET };
     app.engine.metrics.end_stream(known, Outcome::Refused);
-    let reason = response.extensions().get().map(|ProblemName(name)| *name);
-    let dataset = shortened(&dataset, NAME_SHOWN);
-    let (outcome, status) = (Outcome::Refused.name(), response.status().as_u16());
-    span.in_scope(|| tracing::info!(outcome, reason, status, dataset = &*dataset, "stream ended"));
+    tracing::info!(
+        outcome = Outcome::Refused.name(),
+        reason = response.extensions().get().map(|ProblemName(name)| *name),
+        status = response.status().as_u16(),
+        client = peer.map(tracing::field::display),
+        request = &*correlation.request_id,
+        trace = correlation.trace_id.as_deref(),
+        dataset = &*shortened(&dataset, NAME_SHOWN),
+        "stream ended"
+    );
 }
 
 #[cfg(test)]

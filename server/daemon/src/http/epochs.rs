@@ -133,6 +133,7 @@ fn about(
         peer,
         pace: http.extensions().get().cloned(),
         user_agent: user_agent.map(|text| shortened(text, VALUE_SHOWN).into_owned()),
+        // The name of the identity that was authenticated belongs here, and into the request's span.
         token: None,
         transport: peer.transport,
         dataset: epoch.dataset.clone(),

@@ -394,6 +394,7 @@ impl<K: Run> Table<K> {
     pub(crate) fn cancel(&self, id: &str) -> Result<Arc<Record<K>>, Error> {
         let record = self.get(id)?;
         record.cancel()?;
+        tracing::info!(id, state = %record.state(), "{} is cancelled by request", K::JOB.name);
         self.count_states();
         Ok(record)
     }
@@ -409,6 +410,7 @@ impl<K: Run> Table<K> {
             check_waiting(&records)?;
         }
         record.resume()?;
+        tracing::info!(id = record.id(), "{} queued again, to be resumed", K::JOB.name);
         self.count_states();
         self.workplace.queued.notify_one();
         Ok(())
