@@ -125,7 +125,7 @@ impl Metrics {
                     complain("a unit that is no base unit");
                 }
             }
-            let is_time = ["_duration", "_latency", "_wait", "_age"].iter().any(|word| name.contains(word));
+            let is_time = name.split('_').any(|part| ["duration", "latency", "wait", "age"].contains(&part));
             if is_time && !name.contains("seconds") {
                 complain("a time that is not in seconds");
             }

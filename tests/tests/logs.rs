@@ -138,7 +138,10 @@ fn streams_through_shared_memory() {
     assert_eq!((&ends[0]["fields"]["sent"], &ends[0]["fields"]["rows"]), (&json!(20), &json!(2000)));
     assert_eq!(ends[1]["fields"]["outcome"], "left");
     let client = ends[0]["fields"]["client"].as_str().unwrap();
-    assert_eq!(client, format!("user {}, process {}", rustix::process::getuid().as_raw(), std::process::id()));
+    assert_eq!(
+        client,
+        format!("user {}, process {}", rustix::process::getuid().as_raw(), std::process::id())
+    );
 }
 
 #[test]

@@ -95,7 +95,8 @@ fn everything_is_there_from_the_start() {
         });
         server.metrics()
     };
-    let refusals = "pba_requests_total{route=\"/v1/datasets/{dataset}/epochs/{epoch}/batches\",status=\"400\"}";
+    let refusals =
+        "pba_requests_total{route=\"/v1/datasets/{dataset}/epochs/{epoch}/batches\",status=\"400\"}";
     let series = |metrics: &pba_tests::metrics::Metrics| -> Vec<String> {
         let samples = metrics.families.values().flat_map(|family| &family.samples);
         samples.map(|sample| format!("{} {:?}", sample.name, sample.labels)).collect()

@@ -7,8 +7,8 @@
 //! An event is one line, whatever clients put into it: control characters are escaped. With `PBA_LOG_FORMAT=json` each
 //! line is one JSON object, also what is said before the log is set up, and when the process ends.
 
-use std::borrow::Cow;
 use std::backtrace::{Backtrace, BacktraceStatus};
+use std::borrow::Cow;
 use std::fmt::Display;
 use std::io::{self, IsTerminal, Write};
 use std::sync::OnceLock;
@@ -180,7 +180,8 @@ pub(crate) fn say(level: Level, message: impl Display) {
 fn one_line(line: &[u8], has_colors: bool) -> Cow<'_, [u8]> {
     let (text, end) = line.strip_suffix(b"\n").map_or((line, &b""[..]), |text| (text, b"\n"));
     let text = String::from_utf8_lossy(text);
-    let is_wrong = |c: char| c.is_control() && !(has_colors && c == '\x1b') || matches!(c, '\u{2028}' | '\u{2029}');
+    let is_wrong =
+        |c: char| c.is_control() && !(has_colors && c == '\x1b') || matches!(c, '\u{2028}' | '\u{2029}');
     if !text.contains(is_wrong) {
         return Cow::Borrowed(line);
     }

@@ -33,7 +33,12 @@ pub(crate) struct Pace {
 impl Pace {
     /// The pace of a new connection, which has to take each piece within `patience`.
     pub(crate) fn new(patience: Duration) -> Arc<Pace> {
-        Arc::new(Pace { patience, opened: Instant::now(), given: AtomicU64::new(0), has_stalled: AtomicBool::new(false) })
+        Arc::new(Pace {
+            patience,
+            opened: Instant::now(),
+            given: AtomicU64::new(0),
+            has_stalled: AtomicBool::new(false),
+        })
     }
 
     fn give(&self) {

@@ -130,9 +130,8 @@ fn log_to_stderr(serves: bool) -> anyhow::Result<()> {
         )
     })?;
     let format = std::env::var(log::FORMAT).unwrap_or_default();
-    let format = Format::named(&format).with_context(|| {
-        format!("{}: {format:?} is not a format; allowed are text and json", log::FORMAT)
-    })?;
+    let format = Format::named(&format)
+        .with_context(|| format!("{}: {format:?} is not a format; allowed are text and json", log::FORMAT))?;
     if serves || format == Format::Json {
         log::take_panics();
     }

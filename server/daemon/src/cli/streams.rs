@@ -58,7 +58,17 @@ fn show(list: &StreamList) {
 }
 
 const HEAD: [&str; 11] = [
-    "CLIENT", "TOKEN", "VIA", "DATASET", "EPOCH", "BATCHES", "IMAGES/S", "WAITS", "CLIENT WAITS", "SERVER WAITS", "REQUEST",
+    "CLIENT",
+    "TOKEN",
+    "VIA",
+    "DATASET",
+    "EPOCH",
+    "BATCHES",
+    "IMAGES/S",
+    "WAITS",
+    "CLIENT WAITS",
+    "SERVER WAITS",
+    "REQUEST",
 ];
 
 fn row(stream: &Stream) -> Vec<String> {

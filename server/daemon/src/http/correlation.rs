@@ -56,7 +56,8 @@ impl Correlation {
 
     /// Tells its client the id.
     pub(crate) fn mark(&self, response: &mut Response) {
-        let value = HeaderValue::try_from(&*self.request_id).expect("visible characters are a header's value");
+        let value =
+            HeaderValue::try_from(&*self.request_id).expect("visible characters are a header's value");
         response.headers_mut().insert(HeaderName::from_static(ID_HEADER), value);
     }
 

@@ -104,12 +104,7 @@ impl Running {
             backpressure_seconds: self.metrics.backpressure_seconds.with_label_values(&dataset),
             metrics: self.metrics.clone(),
             bytes: AtomicU64::new(0),
-            state: Mutex::new(State {
-                waits: Waits::new(now),
-                rows: 0,
-                handed: now,
-                end: End::Open,
-            }),
+            state: Mutex::new(State { waits: Waits::new(now), rows: 0, handed: now, end: End::Open }),
             about,
         };
         let (entry, number) = (Arc::new(entry), self.next.fetch_add(1, Ordering::Relaxed));
@@ -321,9 +316,8 @@ impl Entry {
     }
 
     fn describe(&self) -> Stream {
-        let (waited, recent, sent, rows) = self.counted(|state, _| {
-            (state.waits.total(), state.waits.recent(), state.waits.taken(), state.rows)
-        });
+        let (waited, recent, sent, rows) = self
+            .counted(|state, _| (state.waits.total(), state.waits.recent(), state.waits.taken(), state.rows));
         let about = &self.about;
         Stream {
             id: about.request_id.to_string(),

@@ -120,7 +120,11 @@ impl SharedMemoryStream {
     ///
     /// # Errors
     /// When the first one cannot be made.
-    pub(crate) async fn begin(mut self, permit: Permit, running: RunningStream) -> Result<Begun, BrokenStream> {
+    pub(crate) async fn begin(
+        mut self,
+        permit: Permit,
+        running: RunningStream,
+    ) -> Result<Begun, BrokenStream> {
         let mut batches = Batches::new(Arc::clone(&self.epoch), permit, running);
         self.ask_ahead(&mut batches);
         let first = batches.first().await?;
