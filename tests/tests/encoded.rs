@@ -303,10 +303,11 @@ fn an_image_damaged_after_packing_breaks_its_stream_visibly() {
         assert!(server.process.stderr().contains(says), "{} does not say {says:?}", server.process.stderr());
     }
     assert_eq!(server.metric("pba_request_errors_total{kind=\"broken-stream\"}"), 1.0);
-    assert_eq!(server.metric("pba_stream_outcomes_total{dataset=\"photos\",outcome=\"cut\"}"), 1.0);
-    let log = server.process.stderr();
-    let end = log.lines().find(|line| line.contains("stream ended")).expect("the log says how it ended");
+    let end = pba_tests::wait_for("how it ended", || {
+        server.process.stderr().lines().find(|line| line.contains("stream ended")).map(str::to_owned)
+    });
     assert!(end.contains("outcome=\"cut\"") && end.contains("reason=\"batch 8: "), "{end}");
+    assert_eq!(server.metric("pba_stream_outcomes_total{dataset=\"photos\",outcome=\"cut\"}"), 1.0);
     let preview = server.get("/v1/datasets/photos/epochs/0/preview.png");
     assert_eq!(preview.status, 422);
     assert!(preview.problem().detail.contains("sample 8"), "{}", preview.text());
