@@ -16,6 +16,9 @@
 //!   whose answer the page cannot read. The origin must be the host that was asked, with its port, or be
 //!   listed. Following a link to this server is everybody's right.
 //!
+//! A port that speaks TLS has pages of `https://` only: one of `http://` was not sent by this server, whatever its host
+//! and port.
+//!
 //! Programs that are no browsers send neither. What comes through the Unix socket was sent by one who may open
 //! a file here, which no page can; only a proxy in front of it has to be told apart, by `Origin`.
 
@@ -35,12 +38,24 @@ pub(crate) struct Boundary {
     /// Without one, all comes through the Unix socket.
     listen: Option<IpAddr>,
     hosts: Hosts,
+    /// Whether its port speaks TLS.
+    speaks_tls: bool,
 }
+
+/// Marks a request that came to the address for metrics, which anyone may ask on anyone's behalf.
+#[derive(Clone, Copy)]
+pub(crate) struct MetricsPort;
 
 impl Boundary {
     /// The boundary of a server that listens on an address or on none, and has further names.
     pub(crate) fn new(listen: Option<SocketAddr>, hosts: Hosts) -> Boundary {
-        Boundary { listen: listen.map(|address| address.ip().to_canonical()), hosts }
+        let listen = listen.map(|address| address.ip().to_canonical());
+        Boundary { listen, hosts, speaks_tls: false }
+    }
+
+    /// The same of a server whose port speaks TLS, if it does.
+    pub(crate) fn with_tls(self, speaks_tls: bool) -> Boundary {
+        Boundary { speaks_tls, ..self }
     }
 
     /// Refuses what is meant for another host, and what another page had a browser send.
@@ -48,10 +63,14 @@ impl Boundary {
     /// # Errors
     /// When it is, or the request does not say for which host it is.
     pub(crate) fn check(&self, request: &Request) -> Result<(), Error> {
+        if request.extensions().get::<MetricsPort>().is_some() {
+            return Ok(());
+        }
         let headers = request.headers();
         let is_local = request.extensions().get::<Local>().is_some();
         let named = self.host(headers, request.uri(), request.version(), is_local)?;
-        self.check_page(headers, request.method(), named)
+        let is_https = self.speaks_tls && !is_local;
+        self.check_page(headers, request.method(), named, is_https)
     }
 
     /// The host that is asked, with its port.
@@ -136,6 +155,7 @@ impl Boundary {
         headers: &HeaderMap,
         method: &Method,
         asked: Option<(Host, Option<u16>)>,
+        is_https: bool,
     ) -> Result<(), Error> {
         let says = |name: &str| headers.get(name).map(|value| String::from_utf8_lossy(value.as_bytes()));
         let refusal = |parameter: &str, value: &str, reason: &str| Error {
@@ -159,7 +179,9 @@ impl Boundary {
                 && page.is_some_and(|(host, port, scheme)| {
                     self.hosts.has(&host)
                         || asked.is_some_and(|(asked, its_port)| {
-                            asked == host && its_port.or(default_port(&scheme)) == port
+                            asked == host
+                                && (!is_https || scheme == "https")
+                                && its_port.or(default_port(&scheme)) == port
                         })
                 });
             return match is_ours {
@@ -310,6 +332,38 @@ mod tests {
         // Without ports both mean the scheme's.
         check(&boundary, "POST", &[("host", "localhost"), ("origin", "http://localhost:80")], true);
         check(&boundary, "POST", &[("host", "localhost:80"), ("origin", "http://localhost")], true);
+    }
+
+    #[test]
+    fn a_port_of_tls_has_pages_of_https() {
+        for (listen, allowed) in [(false, true), (true, false)] {
+            let boundary = boundary("127.0.0.1", "pba.example.org").with_tls(listen);
+            check(
+                &boundary,
+                "POST",
+                &[("host", "localhost:8080"), ("origin", "https://localhost:8080")],
+                true,
+            );
+            check(
+                &boundary,
+                "POST",
+                &[("host", "localhost:8080"), ("origin", "http://localhost:8080")],
+                allowed,
+            );
+            check(&boundary, "POST", &[("host", "localhost"), ("origin", "https://localhost:443")], true);
+            check(&boundary, "POST", &[("host", "localhost:443"), ("origin", "https://localhost")], true);
+            check(&boundary, "POST", &[("host", "localhost"), ("origin", "https://evil.example")], false);
+            // What is listed may be behind a proxy.
+            check(&boundary, "POST", &[("host", "localhost"), ("origin", "http://pba.example.org")], true);
+        }
+    }
+
+    #[test]
+    fn who_asks_for_metrics_may_be_anyone() {
+        let boundary = boundary("127.0.0.1", "");
+        let request = Request::builder().uri("/metrics").header("host", "10.0.0.7:9090");
+        let request = request.extension(MetricsPort).body(Body::empty()).unwrap();
+        assert!(boundary.check(&request).is_ok());
     }
 
     #[test]

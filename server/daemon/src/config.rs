@@ -21,6 +21,7 @@ use serde_json::Value;
 use crate::catalog::datasets::check_dataset;
 use crate::hosts::Hosts;
 use crate::jobs::trainer::Trainer;
+use crate::tls::files::Files;
 
 #[derive(Clone, Debug, Default, clap::Args)]
 pub(crate) struct ServeArgs {
@@ -104,6 +105,13 @@ settings! {
     /// Further names of this server, as behind a proxy, with commas between them: pba.example.org, or
     /// .example.org for all that end so. Requests for other hosts and from other sites' pages are refused
     hosts: Hosts = (env = "PBA_HOSTS", value_name = "NAMES");
+    /// Certificate of this server in PEM, then those that it is signed by; with it and its key the port speaks TLS, and a
+    /// certificate that replaces it is taken over at once
+    tls_cert: PathBuf = (env = "PBA_TLS_CERT", value_name = "FILE");
+    /// Key of the certificate in PEM: PKCS#8, PKCS#1 or SEC1, without a passphrase
+    tls_key: PathBuf = (env = "PBA_TLS_KEY", value_name = "FILE");
+    /// Further address, which answers /metrics, /livez and /readyz only: in plain HTTP, to all who can reach it
+    metrics_listen: String = (env = "PBA_METRICS_LISTEN", value_name = "ADDRESS");
     /// Directory for schedules, jobs and packed datasets [default: ./pba-data]
     data_dir: PathBuf = (env = "PBA_DATA_DIR", value_name = "DIR");
     /// The trainer, which runs searches, evaluations and comparisons [default: pba-trainer next to this program]
@@ -220,6 +228,11 @@ pub(crate) struct Config {
     #[serde(serialize_with = "octal")]
     pub(crate) socket_mode: u32,
     pub(crate) hosts: Hosts,
+    pub(crate) tls_cert: Option<PathBuf>,
+    /// There is one if there is a certificate.
+    pub(crate) tls_key: Option<PathBuf>,
+    /// May be reached from other machines: it shows numbers only.
+    pub(crate) metrics_listen: Option<SocketAddr>,
     pub(crate) data_dir: PathBuf,
     #[serde(skip)]
     pub(crate) datasets: BTreeMap<String, DatasetConfig>,
@@ -282,6 +295,8 @@ impl Config {
                  PATH, or an address, such as {DEFAULT_ADDRESS}"
             ),
         }
+        check_tls(&settings, listen)?;
+        let metrics_listen = settings.metrics_listen.as_deref().map(|text| metrics_address(text, listen));
         let mut datasets = BTreeMap::new();
         for (name, DatasetSettings { path, base }) in settings.datasets {
             let base = base.map(|text| text.parse()).transpose();
@@ -302,6 +317,9 @@ impl Config {
             socket: settings.socket,
             socket_mode: settings.socket_mode.as_deref().map_or(Ok(SOCKET_MODE), socket_mode)?,
             hosts: settings.hosts.unwrap_or_default().checked()?,
+            tls_cert: settings.tls_cert,
+            tls_key: settings.tls_key,
+            metrics_listen: metrics_listen.transpose()?,
             data_dir: settings.data_dir.unwrap_or_else(|| "./pba-data".into()),
             datasets,
             trainer: settings.trainer,
@@ -325,6 +343,11 @@ impl Config {
         let mut changed: Vec<String> = own.map(|(key, value)| format!("{key}={value}")).collect();
         changed.extend(self.datasets.keys().map(|name| format!("datasets.{name}")));
         Ok(changed)
+    }
+
+    /// Where the certificate and its key lie, if the port speaks TLS.
+    pub(crate) fn tls_files(&self) -> Option<Files> {
+        Some(Files { cert: self.tls_cert.clone()?, key: self.tls_key.clone()? })
     }
 
     /// Checks datasets, data directory and socket as far as possible without reading, creating or binding
@@ -393,6 +416,40 @@ fn address(text: &str) -> anyhow::Result<Option<SocketAddr>> {
         )
     });
     address.map(Some)
+}
+
+/// Checks that there is a key to a certificate, and a port for them.
+fn check_tls(
+    Settings { tls_cert, tls_key, .. }: &Settings,
+    listen: Option<SocketAddr>,
+) -> anyhow::Result<()> {
+    let (given, missing) = match (tls_cert, tls_key) {
+        (None, None) => return Ok(()),
+        (Some(_), Some(_)) => {
+            anyhow::ensure!(
+                listen.is_some(),
+                "tls_cert: with listen = {NO_ADDRESS:?} there is no port to speak TLS at; give it an address, such as \
+                 {DEFAULT_ADDRESS}, or no certificate"
+            );
+            return Ok(());
+        }
+        (Some(cert), None) => (format!("tls_cert: {}", cert.display()), "tls_key"),
+        (None, Some(key)) => (format!("tls_key: {}", key.display()), "tls_cert"),
+    };
+    let flag = missing.replace('_', "-");
+    bail!("{given} is given without {missing}; TLS needs a certificate and its key: add --{flag} FILE")
+}
+
+/// Reads the further address for metrics.
+fn metrics_address(text: &str, listen: Option<SocketAddr>) -> anyhow::Result<SocketAddr> {
+    let address: SocketAddr = text.parse().with_context(|| {
+        format!("metrics_listen: {text:?} is not an address; expected IP:PORT, such as 127.0.0.1:9090")
+    })?;
+    anyhow::ensure!(
+        address.port() == 0 || Some(address) != listen,
+        "metrics_listen: {address} is the address of listen as well; choose another port"
+    );
+    Ok(address)
 }
 
 fn address_or_none<S: serde::Serializer>(
@@ -543,6 +600,15 @@ mod tests {
         );
         refuse("listen = \"0.0.0.0:8080\"", none(), "--insecure");
         refuse("listen = \"none\"", none(), "without a Unix socket; give it one with --socket PATH");
+        refuse("tls_cert = \"a.pem\"", none(), "tls_cert: a.pem is given without tls_key; TLS needs");
+        refuse("tls_key = \"b.pem\"", none(), "add --tls-cert FILE");
+        let both = "tls_cert = \"a.pem\"\ntls_key = \"b.pem\"";
+        refuse(&format!("{both}\nlisten = \"none\"\nsocket = \"s\""), none(), "no port to speak TLS at");
+        assert!(with_file(both, none()).unwrap().tls_files().is_some());
+        refuse("metrics_listen = \"9090\"", none(), "metrics_listen: \"9090\" is not an address");
+        refuse("metrics_listen = \"none\"", none(), "expected IP:PORT, such as 127.0.0.1:9090");
+        refuse("metrics_listen = \"127.0.0.1:8080\"", none(), "is the address of listen as well");
+        assert!(with_file("metrics_listen = \"0.0.0.0:9090\"", none()).is_ok(), "it shows numbers only");
         refuse("[datasets.a]\npath = \"x\"\nbase = \"flop\"", none(), "datasets.a.base");
         refuse("", ServeArgs { datasets: vec!["a".to_owned()], ..none() }, "NAME=PATH");
         let twice = vec!["a=x".to_owned(), "a=y".to_owned()];

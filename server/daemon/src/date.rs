@@ -19,14 +19,19 @@ thread_local! {
 
 /// The date of an answer that is given now, unless the clock cannot be right.
 pub(crate) fn now() -> Option<HeaderValue> {
-    let seconds = seconds(SystemTime::now())?;
+    let now = SystemTime::now();
+    let seconds = seconds(now)?;
     LAST.with_borrow_mut(|(last, date)| {
         if *last != seconds {
-            let text = httpdate::fmt_http_date(UNIX_EPOCH + Duration::from_secs(seconds));
-            (*last, *date) = (seconds, HeaderValue::try_from(text).ok());
+            (*last, *date) = (seconds, of(now).and_then(|text| HeaderValue::try_from(text).ok()));
         }
         date.clone()
     })
+}
+
+/// A time as HTTP writes it, if it has a date: in whole seconds, from 1970 to the year 9999.
+pub(crate) fn of(time: SystemTime) -> Option<String> {
+    Some(httpdate::fmt_http_date(UNIX_EPOCH + Duration::from_secs(seconds(time)?)))
 }
 
 /// Whole seconds since 1970, of the times that have a date.

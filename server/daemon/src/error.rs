@@ -29,6 +29,8 @@ pub(crate) enum Cause {
     Altered,
     /// For another host, or on behalf of another site's page.
     Forbidden,
+    /// In plain HTTP, to a port that speaks TLS.
+    PlainHttp,
     WrongMediaType,
     AddressTooLong,
     HeadersTooLarge,

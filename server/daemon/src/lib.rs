@@ -24,6 +24,7 @@ mod pace;
 mod server;
 pub mod stream;
 mod sync;
+mod tls;
 pub mod untrusted;
 
 pub use log::last_words;

@@ -41,7 +41,7 @@ const REQUEST_BUCKETS: Buckets = (5e-4, 4.0, 10);
 
 /// Declares and registers metrics: field, type, name and labels of each, with its help as doc comment.
 macro_rules! metrics {
-    ($($(#[doc = $help:literal])+ $field:ident: $type:ident = $name:literal $([$($label:literal),+])? $(in $buckets:ident)?;)*) => {
+    ($($(#[doc = $help:literal])+ $field:ident: $type:ident = $name:literal $([$($label:literal),*])? $(in $buckets:ident)?;)*) => {
         pub(crate) struct Inner {
             registry: Registry,
             $($(#[doc = $help])+ pub(crate) $field: $type,)*
@@ -51,7 +51,7 @@ macro_rules! metrics {
             fn register(registry: Registry) -> prometheus::Result<Inner> {
                 $(
                     let options = Opts::new($name, concat!($($help),+).trim_start());
-                    let $field = metrics!(@new $type, options $(, &[$($label),+])? $(, in $buckets)?)?;
+                    let $field = metrics!(@new $type, options $(, &[$($label),*])? $(, in $buckets)?)?;
                     registry.register(Box::new($field.clone()))?;
                 )*
                 Ok(Inner { registry, $($field,)* })
@@ -110,6 +110,13 @@ metrics! {
     connections_active: IntGauge = "pba_connections_active";
     /// Connections that were refused, because connections_max were open, or three quarters of them by one client.
     connections_refused: IntCounter = "pba_connections_refused_total";
+    /// TLS handshakes: done; failed, those that the client left or that took too long included; plain_text = a client
+    /// spoke plain HTTP, and was told so.
+    tls_handshakes: IntCounterVec = "pba_tls_handshakes_total" ["outcome"];
+    /// Replaced certificates: succeeded = in use, failed = the one before is kept.
+    tls_reloads: IntCounterVec = "pba_tls_reloads_total" ["outcome"];
+    /// When the server's own certificate expires, in seconds since 1970; absent without TLS.
+    certificate_expiry: IntGaugeVec = "pba_tls_certificate_expiry_timestamp_seconds" [];
     /// Requests answered, by route and status.
     requests: IntCounterVec = "pba_requests_total" ["route", "status"];
     /// Time from the head of a request to that of its answer, by route.
@@ -217,6 +224,12 @@ impl Metrics {
         for reason in REASONS {
             metrics.refused.with_label_values(&[reason]);
         }
+        for outcome in HANDSHAKES {
+            metrics.tls_handshakes.with_label_values(&[outcome]);
+        }
+        for outcome in RELOADS {
+            metrics.tls_reloads.with_label_values(&[outcome]);
+        }
         let ops = Op::ALL.iter().map(|op| metrics.ops_applied.with_label_values(&[op.name()])).collect();
         Ok(Metrics { inner: Arc::new(metrics), ops })
     }
@@ -278,7 +291,31 @@ pub(crate) enum Stage {
 /// The label of each stage.
 const STAGES: [&str; 4] = ["augment", "decode", "encode", "send"];
 
+/// How a TLS handshake ended, as distinguished by `pba_tls_handshakes_total`.
+#[derive(Clone, Copy)]
+pub(crate) enum Handshake {
+    Done,
+    Failed,
+    PlainText,
+}
+
+/// The label of each.
+const HANDSHAKES: [&str; 3] = ["done", "failed", "plain_text"];
+
+/// The labels of `pba_tls_reloads_total`.
+const RELOADS: [&str; 2] = ["failed", "succeeded"];
+
 impl Inner {
+    /// Counts a TLS handshake.
+    pub(crate) fn shook_hands(&self, outcome: Handshake) {
+        self.tls_handshakes.with_label_values(&[HANDSHAKES[outcome as usize]]).inc();
+    }
+
+    /// Counts an attempt to replace the certificate.
+    pub(crate) fn reloaded(&self, succeeded: bool) {
+        self.tls_reloads.with_label_values(&[RELOADS[usize::from(succeeded)]]).inc();
+    }
+
     /// The times of a stage.
     pub(crate) fn stage(&self, stage: Stage) -> Histogram {
         self.stage.with_label_values(&[STAGES[stage as usize]])

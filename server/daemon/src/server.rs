@@ -21,20 +21,22 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use pba_wire::streams::Transport;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use rustls::ServerConfig;
 use socket2::{Domain, SockAddr, Socket, Type};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpSocket, TcpStream, UnixListener};
+use tokio::net::{TcpListener, TcpSocket, TcpStream, UnixListener, UnixStream};
 use tokio::runtime::Handle;
 use tokio::sync::{oneshot, watch};
 use tokio::time::{sleep, timeout};
 
 use crate::app::App;
-use crate::config::Limits;
+use crate::config::{Config, Limits};
 use crate::date;
 use crate::error::{Cause, Error};
 use crate::http::asked::Asked;
 use crate::http::correlation::Correlation;
-use crate::http::router;
+use crate::http::metrics_port::{self, PROBES};
+use crate::http::{plain_http, router, security};
 use crate::metrics::Metrics;
 use crate::pace::{Pace, PacedBody, PacedSocket};
 use crate::stream::client::Client;
@@ -44,6 +46,7 @@ use crate::stream::peer::Peer;
 use crate::stream::permits::Refusal;
 use crate::stream::shared_memory::KEPT_MAX;
 use crate::stream::shared_memory_stream::Local;
+use crate::tls::socket::{PlainText, TlsPort, TlsSocket};
 
 /// A client that takes longer to send a request's head is cut off.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
@@ -61,8 +64,9 @@ const REFUSALS_MAX: usize = 32;
 const REFUSALS_PER_CLIENT_MAX: usize = 8;
 /// Time that such a connection gets to send its request, and as much again to take the answer.
 const REFUSAL_TIMEOUT: Duration = Duration::from_secs(2);
-/// What is answered though all connections are taken.
-const PROBES: [&str; 3] = ["/livez", "/readyz", "/metrics"];
+/// Connections at a time of the address for metrics, in all and of one client: a few scrapers and probes.
+const METRICS_CONNECTIONS_MAX: usize = 64;
+const METRICS_CONNECTIONS_PER_CLIENT_MAX: usize = 32;
 /// Connections that the system keeps until the server accepts them, as far as it allows (`net.core.somaxconn`): as many
 /// as there may be by default. One more waits a second for its next try, then two, four and so on.
 const BACKLOG: i32 = 4096;
@@ -80,10 +84,14 @@ pub(crate) struct Server {
     sockets: Sockets,
 }
 
-/// At least one of the two.
+/// At least one of the first two.
 pub(crate) struct Sockets {
     tcp: Option<TcpPort>,
     local: Option<LocalListener>,
+    /// For metrics and probes only.
+    metrics: Option<TcpPort>,
+    /// What the first port speaks, unless it is plain HTTP.
+    tls: Option<TlsPort>,
 }
 
 struct TcpPort {
@@ -93,11 +101,12 @@ struct TcpPort {
 }
 
 impl TcpPort {
-    fn bind(address: SocketAddr) -> anyhow::Result<TcpPort> {
+    /// Binds an address that a flag names.
+    fn bind(address: SocketAddr, flag: &str) -> anyhow::Result<TcpPort> {
         let listener = listen(address).map_err(|error| match error.kind() {
             ErrorKind::AddrInUse => {
                 let free = SocketAddr::new(address.ip(), 0);
-                io::Error::new(error.kind(), format!("{error}; use --listen {free} to pick a free port"))
+                io::Error::new(error.kind(), format!("{error}; use {flag} {free} to pick a free port"))
             }
             _ => error,
         });
@@ -156,18 +165,22 @@ struct Service {
 }
 
 impl Sockets {
-    /// Binds the address and the Unix socket, as far as they are configured.
+    /// Binds the addresses and the Unix socket, as far as they are configured. Given settings of TLS, the first port
+    /// speaks it.
     ///
     /// # Errors
-    /// When the address is taken or not this machine's, or the socket cannot be created.
+    /// When an address is taken or not this machine's, or the socket cannot be created.
     pub(crate) async fn bind(
-        address: Option<SocketAddr>,
-        socket: Option<&Path>,
-        mode: u32,
+        config: &Config,
+        tls: Option<watch::Receiver<Arc<ServerConfig>>>,
+        metrics: &Metrics,
     ) -> anyhow::Result<Sockets> {
-        let tcp = address.map(TcpPort::bind).transpose()?;
-        let local = socket.map(|path| LocalListener::bind(path, mode)).transpose()?;
-        Ok(Sockets { tcp, local })
+        let tcp = config.listen.map(|address| TcpPort::bind(address, "--listen")).transpose()?;
+        let local = config.socket.as_deref().map(|path| LocalListener::bind(path, config.socket_mode));
+        let local = local.transpose()?;
+        let tls = tls.zip(tcp.as_ref()).map(|(tls, tcp)| TlsPort::new(tls, tcp.address, metrics.clone()));
+        let further = config.metrics_listen.map(|address| TcpPort::bind(address, "--metrics-listen"));
+        Ok(Sockets { tcp, local, metrics: further.transpose()?, tls })
     }
 
     /// The address, with the port that was picked, unless there is none.
@@ -175,15 +188,18 @@ impl Sockets {
         self.tcp.as_ref().map(|tcp| tcp.address)
     }
 
+    /// Whether the port speaks TLS.
+    pub(crate) fn speaks_tls(&self) -> bool {
+        self.tls.is_some()
+    }
+
     /// Serves one connection after another in the background, for ever.
-    async fn serve(&self, service: &Service) {
+    async fn serve(&self, service: &Service, of_metrics: &Service) {
+        let accept = async |port: &Option<TcpPort>| match port {
+            Some(port) => port.listener.accept().await,
+            None => std::future::pending().await,
+        };
         loop {
-            let tcp = async {
-                match &self.tcp {
-                    Some(tcp) => tcp.listener.accept().await,
-                    None => std::future::pending().await,
-                }
-            };
             let local = async {
                 match &self.local {
                     Some(local) => local.listener.accept().await,
@@ -191,9 +207,19 @@ impl Sockets {
                 }
             };
             let accepted = tokio::select! {
-                accepted = tcp => accepted.map(|(socket, peer)| {
+                accepted = accept(&self.tcp) => accepted.map(|(socket, peer)| {
                     tune(&socket);
-                    take_in(socket, Peer::at(peer, Transport::Tcp), &service.router, service);
+                    match &self.tls {
+                        Some(tls) => {
+                            let peer = Peer::at(peer, Transport::Tls);
+                            take_in(tls.accept(socket), peer, &service.router, service);
+                        }
+                        None => take_in(socket, Peer::at(peer, Transport::Tcp), &service.router, service),
+                    }
+                }),
+                accepted = accept(&self.metrics) => accepted.map(|(socket, peer)| {
+                    tune(&socket);
+                    take_in(socket, Peer::at(peer, Transport::Tcp), &of_metrics.router, of_metrics);
                 }),
                 accepted = local => accepted.map(|(socket, _)| {
                     // A server that may use less makes larger batches in more pieces.
@@ -232,9 +258,15 @@ impl Server {
 
     /// Where it is reached: at its address, if it has one, and then on its Unix socket, if it has one.
     pub(crate) fn urls(&self) -> Vec<String> {
-        let tcp = self.sockets.address().map(|address| format!("http://{address}"));
+        let scheme = if self.sockets.speaks_tls() { "https" } else { "http" };
+        let tcp = self.sockets.address().map(|address| format!("{scheme}://{address}"));
         let local = self.sockets.local.as_ref().map(|local| format!("unix:{}", local.path.display()));
         tcp.into_iter().chain(local).collect()
+    }
+
+    /// Where its metrics are also found, if they have an address of their own.
+    pub(crate) fn metrics_url(&self) -> Option<String> {
+        self.sockets.metrics.as_ref().map(|port| format!("http://{}/metrics", port.address))
     }
 
     /// Serves until `stop` is done; then drains: new streams are refused, running ones get the
@@ -247,7 +279,8 @@ impl Server {
         let gauge = || app.engine.metrics.connections_active.clone();
         let datasets = DESCRIPTORS_PER_DATASET * app.catalog.list().len() as u64;
         let of_kept = if sockets.local.is_some() { DESCRIPTORS_OF_KEPT } else { 0 };
-        let room = connections_max(limits, datasets + of_kept);
+        let of_metrics = if sockets.metrics.is_some() { METRICS_CONNECTIONS_MAX as u64 } else { 0 };
+        let room = connections_max(limits, datasets + of_kept + of_metrics);
         let service = Service {
             connections: Connections::new(room, client_share(room), gauge()),
             refusals: Connections::new(REFUSALS_MAX, REFUSALS_PER_CLIENT_MAX, gauge()),
@@ -256,6 +289,19 @@ impl Server {
             router,
             stall: Duration::from_secs(limits.stall_seconds),
             ending: connections,
+        };
+        let of_metrics = Service {
+            connections: Connections::new(
+                METRICS_CONNECTIONS_MAX,
+                METRICS_CONNECTIONS_PER_CLIENT_MAX,
+                gauge(),
+            ),
+            refusals: Connections::new(REFUSALS_MAX, REFUSALS_PER_CLIENT_MAX, gauge()),
+            metrics: service.metrics.clone(),
+            local_router: service.local_router.clone(),
+            router: metrics_port::only(service.router.clone()),
+            stall: service.stall,
+            ending: service.ending.clone(),
         };
         let (end_jobs, ending) = watch::channel(false);
         let host = Arc::clone(&app);
@@ -290,7 +336,7 @@ impl Server {
             let _ = timeout(Duration::from_secs(limits.drain_seconds), ended).await;
         };
         tokio::select! {
-            () = sockets.serve(&service) => {}
+            () = sockets.serve(&service, &of_metrics) => {}
             () = drained => {}
         }
         drop(sockets);
@@ -305,7 +351,7 @@ impl Server {
             app.engine.running.cut_all("the server stopped");
             return;
         }
-        drop(service);
+        drop((service, of_metrics));
         // Without connections there is no receiver.
         let _ = end_connections.send(());
         let _ = timeout(LAST_REQUESTS, end_connections.closed()).await;
@@ -341,11 +387,26 @@ fn tune(socket: &TcpStream) {
     let _ = socket2::SockRef::from(socket).set_tcp_keepalive(&keepalive);
 }
 
+/// A socket of any kind.
+trait AnySocket: AsyncRead + AsyncWrite + Unpin + Send + 'static {
+    /// Tells whether its client speaks plain HTTP where TLS is spoken.
+    fn plain_text(&self) -> Option<PlainText> {
+        None
+    }
+}
+
+impl AnySocket for TcpStream {}
+
+impl AnySocket for UnixStream {}
+
+impl AnySocket for TlsSocket {
+    fn plain_text(&self) -> Option<PlainText> {
+        Some(TlsSocket::plain_text(self))
+    }
+}
+
 /// Serves a connection if there is room for it.
-fn take_in<S>(socket: S, peer: Peer, router: &Router, service: &Service)
-where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-{
+fn take_in<S: AnySocket>(socket: S, peer: Peer, router: &Router, service: &Service) {
     match service.connections.open(peer.client) {
         Ok(connection) => serve(socket, peer, router, service, connection),
         Err(refusal) => refuse(socket, peer, router, service, refusal),
@@ -353,11 +414,9 @@ where
 }
 
 /// Serves one HTTP/1.1 connection until it ends, or is told to end after its current request.
-fn serve<S>(socket: S, peer: Peer, router: &Router, service: &Service, open: Connection)
-where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-{
+fn serve<S: AnySocket>(socket: S, peer: Peer, router: &Router, service: &Service, open: Connection) {
     let pace = Pace::new(service.stall);
+    let plain_text = socket.plain_text();
     let socket = PacedSocket::new(socket, Arc::clone(&pace));
     let handler = TowerToHyperService::new(router.clone());
     let (given, used) = (Arc::clone(&pace), open.clone());
@@ -366,9 +425,18 @@ where
         request.extensions_mut().insert(peer);
         request.extensions_mut().insert(Arc::clone(&given));
         request.extensions_mut().insert(used.clone());
-        let (answer, pace) = (handler.call(request), Arc::clone(&given));
+        let pace = Arc::clone(&given);
+        let answer = match &plain_text {
+            Some(plain_text) if plain_text.is_spoken() => Err((request, plain_text.port)),
+            _ => Ok(handler.call(request)),
+        };
         async move {
-            let mut answer = answer.await?.map(|body| PacedBody::new(body, pace));
+            let answer = match answer {
+                Ok(answer) => answer.await?,
+                Err((request, port)) => plain_http::refuse(&request, port).await,
+            };
+            let mut answer = answer.map(|body| PacedBody::new(body, pace));
+            security::add(answer.headers_mut());
             date::now().and_then(|date| answer.headers_mut().insert(DATE, date));
             Ok::<_, Infallible>(answer)
         }
@@ -407,31 +475,35 @@ where
 /// Answers one request of a connection for which there is no room: a probe as always, so that what watches the
 /// server knows how it is, and any other with a refusal. A connection that waited in the backlog instead would look
 /// like a server that hangs. Those that would be too many of these are closed.
-fn refuse<S>(socket: S, peer: Peer, router: &Router, service: &Service, refusal: Refusal)
-where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-{
+fn refuse<S: AnySocket>(socket: S, peer: Peer, router: &Router, service: &Service, refusal: Refusal) {
     let Ok(turn) = service.refusals.open(peer.client) else {
         service.metrics.connections_refused.inc();
         return;
     };
+    let plain_text = socket.plain_text();
     let refused = Error::new(Cause::Connections, service.connections.explain(refusal));
     let (handler, metrics) = (TowerToHyperService::new(router.clone()), service.metrics.clone());
     let answers = service_fn(move |request: Request<Incoming>| {
         let (is_probe, asked) = (PROBES.contains(&request.uri().path()), Asked::by(&request));
         let correlation = Correlation::of(request.headers());
-        let answer = is_probe.then(|| handler.call(request));
+        let answer = match &plain_text {
+            Some(plain_text) if plain_text.is_spoken() => Err((request, plain_text.port)),
+            _ => Ok(is_probe.then(|| handler.call(request))),
+        };
         let (refused, metrics) = (refused.clone(), metrics.clone());
         async move {
-            match answer {
-                Some(answer) => answer.await,
-                None => {
+            let mut answer = match answer {
+                Ok(Some(answer)) => answer.await?,
+                Err((request, port)) => plain_http::refuse(&request, port).await,
+                Ok(None) => {
                     metrics.connections_refused.inc();
                     let mut answer = asked.signed(refused.into_response()).await;
                     correlation.mark(&mut answer);
-                    Ok::<_, Infallible>(answer)
+                    answer
                 }
-            }
+            };
+            security::add(answer.headers_mut());
+            Ok::<_, Infallible>(answer)
         }
     });
     let connection = hyper::server::conn::http1::Builder::new()

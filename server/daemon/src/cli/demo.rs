@@ -40,6 +40,10 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
         return serve::run(args.serve).await;
     }
     let mut config = Config::resolve(&args.serve)?;
+    anyhow::ensure!(
+        config.tls_cert.is_none(),
+        "tls_cert: the demo speaks plain HTTP with itself; leave it out, or use `pba serve`"
+    );
     let server = match start(&config).await {
         // The default port is taken and none was chosen: use another one, as this is a demo.
         Err(error) if args.serve.settings.listen.is_none() && is_address_in_use(&error) => {

@@ -27,6 +27,8 @@ use crate::jobs::{Jobs, trainer::Trainer};
 use crate::metrics::Metrics;
 use crate::server::{Server, Sockets};
 use crate::stream::engine::Engine;
+use crate::tls::files::{Certificate, Files};
+use crate::tls::reload::Reload;
 
 /// Runs the server until a signal ends it.
 pub(crate) async fn run(args: ServeArgs) -> anyhow::Result<()> {
@@ -43,6 +45,9 @@ pub(crate) async fn run(args: ServeArgs) -> anyhow::Result<()> {
     for url in server.urls() {
         output::announcement(format_args!("listening on {url}"));
     }
+    if let Some(url) = server.metrics_url() {
+        output::announcement(format_args!("metrics on {url}"));
+    }
     server.run(stop).await;
     Ok(())
 }
@@ -52,6 +57,8 @@ pub(crate) async fn run(args: ServeArgs) -> anyhow::Result<()> {
 struct Checked<'a> {
     #[serde(flatten)]
     config: &'a Config,
+    /// Without one, the port speaks plain HTTP.
+    certificate: Option<Certificate>,
     /// Without one, streams are served and searches are refused.
     trainer: Option<String>,
     datasets: BTreeMap<&'a str, CheckedDataset<'a>>,
@@ -68,6 +75,9 @@ struct CheckedDataset<'a> {
 fn check(config: &Config) -> anyhow::Result<Checked<'_>> {
     config.check_paths()?;
     config.check_trainer()?;
+    let identity = |files: Files| files.identity(&files.read()?);
+    let certificate = config.tls_files().map(identity).transpose()?.map(|identity| identity.certificate);
+    certificate.iter().for_each(Certificate::warn);
     let trainer = config.find_trainer();
     let trainer = trainer.is_there().then(|| trainer.program().display().to_string());
     let built_in = CheckedDataset { path: None, base: None, format: BUILT_IN };
@@ -77,7 +87,7 @@ fn check(config: &Config) -> anyhow::Result<Checked<'_>> {
         let base = base.as_ref().map(Base::to_string);
         datasets.insert(name, CheckedDataset { path: Some(path), base, format });
     }
-    Ok(Checked { config, trainer, datasets })
+    Ok(Checked { config, certificate, trainer, datasets })
 }
 
 /// Binds the address and the socket, and opens everything that the configuration names.
@@ -91,7 +101,8 @@ pub(crate) async fn start(config: &Config) -> anyhow::Result<Server> {
     pba_files::create_folder(data)
         .with_context(|| format!("cannot create the data directory {}", data.display()))?;
     // Before anything is packed, which may take minutes: a taken address is reported at once.
-    let sockets = Sockets::bind(config.listen, config.socket.as_deref(), config.socket_mode).await?;
+    let reload = config.tls_files().map(|files| Reload::begin(files, metrics.clone())).transpose()?;
+    let sockets = Sockets::bind(config, reload.as_ref().map(Reload::current), &metrics).await?;
     let cache = data.join("datasets");
     pba_files::check_no_other(&cache).context("cannot pack datasets")?;
     let lock = Arc::new(DataLock::take(data).await);
@@ -112,12 +123,17 @@ pub(crate) async fn start(config: &Config) -> anyhow::Result<Server> {
         catalog.add(name, Some(path.clone()), *base);
     }
     let engine = Engine::start(config.limits.clone(), metrics)?;
-    let boundary = Boundary::new(sockets.address(), config.hosts.clone());
+    let boundary = Boundary::new(sockets.address(), config.hosts.clone()).with_tls(sockets.speaks_tls());
     let app = Arc::new(App::new(catalog, registry, jobs, engine, lock, boundary));
     let importing = Arc::clone(&app);
     // A detached thread: an import that is interrupted is repeated the next time.
     let work = move || restarted(|| import(&importing));
     std::thread::Builder::new().name("import".to_owned()).spawn(work)?;
+    if let Some(mut reload) = reload {
+        let app = Arc::clone(&app);
+        let work = move || restarted(|| reload.run(&|| app.check_draining().is_err()));
+        std::thread::Builder::new().name("certificate".to_owned()).spawn(work)?;
+    }
     if let rate @ 1.. = config.limits.scrub_bytes_per_second {
         let app = Arc::clone(&app);
         let work = move || {
@@ -144,8 +160,8 @@ pub(crate) async fn start(config: &Config) -> anyhow::Result<Server> {
 const RESTART_DELAY: Duration = Duration::from_secs(1);
 
 /// Does work that lasts as long as the server, and begins it again should it panic, which is logged and counted.
-fn restarted(work: impl Fn()) {
-    while catch_unwind(AssertUnwindSafe(&work)).is_err() {
+fn restarted(mut work: impl FnMut()) {
+    while catch_unwind(AssertUnwindSafe(&mut work)).is_err() {
         std::thread::sleep(RESTART_DELAY);
     }
 }

@@ -10,10 +10,13 @@ mod epochs;
 mod extract;
 mod jobs;
 mod json;
+pub(crate) mod metrics_port;
 mod operations;
+pub(crate) mod plain_http;
 pub(crate) mod problem;
 mod schedules;
 mod searches;
+pub(crate) mod security;
 mod streams;
 
 use std::collections::HashSet;

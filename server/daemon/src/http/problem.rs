@@ -33,6 +33,7 @@ causes! {
     Altered: BAD_REQUEST, "altered", "the request was changed on its way";
     NotFound: NOT_FOUND, "not-found", "not found";
     Forbidden: FORBIDDEN, "forbidden", "not allowed from there";
+    PlainHttp: BAD_REQUEST, "plain-http", "this port speaks https";
     WrongMediaType: UNSUPPORTED_MEDIA_TYPE, "wrong-media-type", "wrong media type";
     AddressTooLong: URI_TOO_LONG, "address-too-long", "the address is too long";
     HeadersTooLarge: REQUEST_HEADER_FIELDS_TOO_LARGE, "headers-too-large", "the headers are too large";

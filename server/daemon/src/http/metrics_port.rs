@@ -1,0 +1,34 @@
+//! The address for Prometheus and for Kubernetes' probes, which answers what they ask and nothing else.
+//!
+//! Whoever can reach it may read it, so the rules of the boundary and of tokens do not bind it: a scraper asks for a pod
+//! by its address, a proxy or a service by any name, and none of them shows a token. What it says are numbers, with the
+//! names of datasets and routes beside them, and nothing that is asked there changes anything.
+
+use axum::Router;
+use axum::extract::Request;
+use axum::middleware::{Next, from_fn};
+use axum::response::{IntoResponse, Response};
+
+use crate::boundary::MetricsPort;
+use crate::error::{Cause, Error};
+use crate::http::asked::Asked;
+
+/// What is answered there, and at the other addresses though all connections are taken.
+pub(crate) const PROBES: [&str; 3] = ["/livez", "/readyz", "/metrics"];
+
+/// The routes that are answered there, of all.
+pub(crate) fn only(router: Router) -> Router {
+    router.layer(from_fn(async |mut request: Request, next: Next| -> Response {
+        if PROBES.contains(&request.uri().path()) {
+            request.extensions_mut().insert(MetricsPort);
+            return next.run(request).await;
+        }
+        let detail = format!(
+            "there is no page {:?} here: this address (metrics_listen) answers {} only; the server's own address (listen) \
+             has all the others",
+            request.uri().path(),
+            PROBES.join(", ")
+        );
+        Asked::by(&request).signed(Error::new(Cause::NotFound, detail).into_response()).await
+    }))
+}
