@@ -65,9 +65,16 @@ pub struct Download {
     pub status: u16,
     /// Headers in order, names in lower case.
     pub headers: Vec<(String, String)>,
-    socket: BufReader<TcpStream>,
+    socket: BufReader<Box<dyn Wire>>,
+    /// The same without TLS, if it is without.
+    tcp: Option<TcpStream>,
     left: Left,
 }
+
+/// What HTTP is spoken over: a socket, or TLS.
+pub trait Wire: Read + Write + Send {}
+
+impl<W: Read + Write + Send> Wire for W {}
 
 /// What is still to come of a body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -136,7 +143,22 @@ impl Download {
     }
 
     fn request(
-        mut socket: TcpStream,
+        socket: TcpStream,
+        method: &str,
+        target: &str,
+        headers: &[(&str, &str)],
+        body: &[u8],
+    ) -> io::Result<Download> {
+        let tcp = Some(socket.try_clone()?);
+        Ok(Download { tcp, ..Download::over(Box::new(socket), method, target, headers, body)? })
+    }
+
+    /// As [`Download::open`], over what is open already.
+    ///
+    /// # Errors
+    /// As [`Download::open`].
+    pub fn over(
+        mut socket: Box<dyn Wire>,
         method: &str,
         target: &str,
         headers: &[(&str, &str)],
@@ -180,7 +202,7 @@ impl Download {
             },
             _ => Left::UntilClosed,
         };
-        Ok(Download { status, headers, socket, left })
+        Ok(Download { status, headers, socket, tcp: None, left })
     }
 
     /// Reads exactly so many bytes of the body.
@@ -203,9 +225,10 @@ impl Download {
 
     /// Goes away with a reset, as a killed process does while bytes are under way.
     pub fn reset(self) {
-        let socket = Socket::from(self.socket.into_inner());
-        // Without it the connection ends in good order, which the test does not depend on.
-        let _ = socket.set_linger(Some(Duration::ZERO));
+        if let Some(tcp) = &self.tcp {
+            // Without it the connection ends in good order, which the test does not depend on.
+            let _ = socket2::SockRef::from(tcp).set_linger(Some(Duration::ZERO));
+        }
     }
 }
 

@@ -7,7 +7,7 @@ import ssl
 import tempfile
 from ipaddress import ip_address
 from pathlib import Path
-from typing import List
+from typing import Any, List, Tuple
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -35,7 +35,9 @@ class Authority:
         )
         self.pem: bytes = certificate.public_bytes(serialization.Encoding.PEM)
 
-    def _builder(self, subject: x509.Name, key: ec.EllipticCurvePrivateKey) -> x509.CertificateBuilder:
+    def _builder(
+        self, subject: x509.Name, key: Any, lasts: datetime.timedelta = DAY
+    ) -> x509.CertificateBuilder:
         now = datetime.datetime.now(datetime.timezone.utc)
         authority = self._key.public_key()
         return (
@@ -45,36 +47,46 @@ class Authority:
             .public_key(key.public_key())
             .serial_number(x509.random_serial_number())
             .not_valid_before(now - DAY)
-            .not_valid_after(now + DAY)
+            .not_valid_after(now + lasts)
             .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
             .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(authority), critical=False)
         )
 
-    def server(self, hosts: List[str]) -> ssl.SSLContext:
-        """A server's side of TLS, with a certificate for hosts: numbers and names."""
-        key = ec.generate_private_key(ec.SECP256R1())
+    def pair(
+        self,
+        hosts: List[str],
+        *,
+        key: Any = None,
+        form: serialization.PrivateFormat = serialization.PrivateFormat.PKCS8,
+        expired: bool = False,
+    ) -> Tuple[bytes, bytes]:
+        """A certificate for hosts, numbers and names, and its key, both in PEM."""
+        key = key or ec.generate_private_key(ec.SECP256R1())
         names: List[x509.GeneralName] = []
         for host in hosts:
             try:
                 names.append(x509.IPAddress(ip_address(host)))
             except ValueError:
                 names.append(x509.DNSName(host))
+        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, hosts[0])])
         certificate = (
-            self._builder(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, hosts[0])]), key)
+            self._builder(subject, key, -DAY / 2 if expired else DAY)
             .add_extension(x509.SubjectAlternativeName(names), critical=False)
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
             .sign(self._key, hashes.SHA256())
         )
+        encryption = serialization.NoEncryption()
+        return (
+            certificate.public_bytes(serialization.Encoding.PEM),
+            key.private_bytes(serialization.Encoding.PEM, form, encryption),
+        )
+
+    def server(self, hosts: List[str]) -> ssl.SSLContext:
+        """A server's side of TLS, with a certificate for hosts: numbers and names."""
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        certificate, key = self.pair(hosts)
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "server.pem"
-            path.write_bytes(
-                key.private_bytes(
-                    serialization.Encoding.PEM,
-                    serialization.PrivateFormat.PKCS8,
-                    serialization.NoEncryption(),
-                )
-                + certificate.public_bytes(serialization.Encoding.PEM)
-            )
+            path.write_bytes(key + certificate)
             context.load_cert_chain(path)
         return context

@@ -57,12 +57,21 @@ def binary() -> Path:
 
 
 class Server:
-    """A running ``pba serve``, on a free port unless it is told another."""
+    """A running ``pba serve``, on a free port unless it is told another, over TLS if ``ca`` has signed its certificate."""
 
-    def __init__(self, data_dir: Path, *options: str, wait: bool = True, listen: str = "127.0.0.1:0") -> None:
+    def __init__(
+        self,
+        data_dir: Path,
+        *options: str,
+        wait: bool = True,
+        listen: str = "127.0.0.1:0",
+        ca: Optional[Path] = None,
+    ) -> None:
         program = binary()
         data_dir.mkdir(parents=True, exist_ok=True)
         self._log = open(data_dir / "stderr.log", "wb")
+        self._scheme = "http" if ca is None else "https"
+        self._tls = ca and ssl.create_default_context(cafile=str(ca))
         self._process = subprocess.Popen(
             [str(program), "serve", "--listen", listen, "--data-dir", str(data_dir), *options],
             stdout=subprocess.PIPE,
@@ -75,7 +84,7 @@ class Server:
         except BaseException:
             self.kill()
             raise
-        host, port = self.url[len("http://") :].split(":")
+        host, port = self.url[len(f"{self._scheme}://") :].split(":")
         self.address = (host, int(port))
 
     def _wait_until_ready(self) -> None:
@@ -83,7 +92,7 @@ class Server:
         end = time.monotonic() + START_SECONDS
         while time.monotonic() < end:
             try:
-                with urllib.request.urlopen(self.url + "/readyz", timeout=START_SECONDS):
+                with urllib.request.urlopen(self.url + "/readyz", timeout=START_SECONDS, context=self._tls):
                     return
             except urllib.error.HTTPError as error:
                 assert error.code == 503, error
@@ -94,7 +103,7 @@ class Server:
         assert self._process.stdout is not None
         ready, _, _ = select.select([self._process.stdout], [], [], START_SECONDS)
         line = self._process.stdout.readline().decode() if ready else ""
-        if not line.startswith("listening on http://"):
+        if not line.startswith(f"listening on {self._scheme}://"):
             raise AssertionError(f"the server did not start: {line!r}, {Path(self._log.name).read_text()}")
         return line
 

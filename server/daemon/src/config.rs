@@ -286,8 +286,8 @@ impl Config {
         match listen {
             Some(listen) => anyhow::ensure!(
                 listen.ip().is_loopback() || settings.insecure.unwrap_or(false),
-                "listen: {listen} can be reached from other machines, and this server has no authentication or TLS of its \
-                 own; listen on 127.0.0.1 behind a proxy that does, or pass --insecure"
+                "listen: {listen} can be reached from other machines, and this server has no authentication of its own; \
+                 listen on 127.0.0.1 behind a proxy that does, or pass --insecure"
             ),
             None => anyhow::ensure!(
                 settings.socket.is_some(),
