@@ -132,7 +132,7 @@ impl TlsServer {
         let fixed = ["--tls-cert", &cert, "--tls-key", &key, "--metrics-listen", "127.0.0.1:0"];
         let data = data_folder();
         let process = Server::spawn(data.path(), &[&fixed, flags].concat());
-        let mut line = || process.line().unwrap_or_else(|| panic!("the server ended: {}", process.stderr()));
+        let line = || process.line().unwrap_or_else(|| panic!("the server ended: {}", process.stderr()));
         let address = |line: &str, before: &str, after: &str| {
             let address = line.strip_prefix(before).and_then(|rest| rest.strip_suffix(after)?.parse().ok());
             address.unwrap_or_else(|| panic!("not the promised line: {line:?}"))

@@ -35,7 +35,7 @@ fn wrong_ones_are_refused_at_the_start() {
     for (cert, key, says) in [
         ("none.crt", "one.key", &["tls_cert: cannot read none.crt", "No such file"][..]),
         ("one.crt", "none.key", &["tls_key: cannot read none.key"]),
-        (".", "one.key", &["tls_cert: cannot read .", "not a regular file"]),
+        (".", "one.key", &["tls_cert: cannot read .", "directory"]),
         ("text", "one.key", &["tls_cert: there is no certificate in text", "expected PEM"]),
         ("one.key", "one.key", &["tls_cert: there is no certificate in one.key"]),
         ("cut.crt", "one.key", &["tls_cert: cut.crt is damaged, or not in PEM"]),

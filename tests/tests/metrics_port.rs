@@ -1,7 +1,7 @@
 //! The further address for metrics and probes.
 
 use pba_tests::server::{Process, data_folder};
-use pba_tests::{Download, Server, binary, http, pba, wait_for};
+use pba_tests::{Download, Server, http, pba, wait_for};
 
 /// A server of plain HTTP with such an address.
 fn start() -> (Process, std::sync::Arc<tempfile::TempDir>, std::net::SocketAddr, std::net::SocketAddr) {
@@ -68,16 +68,9 @@ fn it_has_connections_of_its_own() {
 #[test]
 fn wrong_addresses_are_refused() {
     pba(&["serve", "--metrics-listen", "9090"]).refused(1, &["metrics_listen: \"9090\" is not an address"]);
-    let (_process, data, address, _) = start();
-    let folder = tempfile::tempdir().unwrap();
-    drop(data);
-    let taken = binary::command(
-        folder.path(),
-        &["serve", "--listen", "127.0.0.1:0", "--metrics-listen", &address.to_string()],
-    );
-    let mut taken = taken;
-    let taken: pba_tests::Pba = taken.output().unwrap().into();
-    taken.refused(1, &["cannot listen on", "use --metrics-listen 127.0.0.1:0"]);
+    let (_process, _data, address, _) = start();
+    let taken = ["serve", "--listen", "127.0.0.1:0", "--metrics-listen", &address.to_string()];
+    pba(&taken).refused(1, &["cannot listen on", "use --metrics-listen 127.0.0.1:0"]);
     // It may be reached from elsewhere, unlike the server itself.
     let checked = pba(&["serve", "--check", "--metrics-listen", "0.0.0.0:9090"]).json();
     assert_eq!(checked["metrics_listen"], "0.0.0.0:9090");

@@ -129,9 +129,10 @@ async fn a_certificate_that_is_not_trusted_is_told_why() {
     };
     let server = TlsServer::start(&[]);
     let stranger = Authority::new();
-    for ca in [None, Some(stranger.path())] {
+    // The other authority has the same name.
+    for (ca, says) in [(None, "UnknownIssuer"), (Some(stranger.path()), "BadSignature")] {
         let text = open(&server, server.url(), ClientOptions { ca, ..ClientOptions::default() }).await;
-        assert!(text.contains("UnknownIssuer") && text.contains("--ca"), "{text}");
+        assert!(text.contains(says) && text.contains("--ca"), "{text}");
     }
     assert!(server.metric("pba_tls_handshakes_total{outcome=\"failed\"}") >= 2.0);
 
@@ -230,15 +231,15 @@ async fn a_connection_that_breaks_is_continued() {
     let expected = Server::start(&[]).epoch(BATCHES).digest();
     let server = TlsServer::start(&[]);
     let proxy = CuttingProxy::start(server.address());
-    // In the handshake, in the head, in the schema, in a batch, and with a reset.
+    // In a batch, some of them with a reset; and then in the handshake, in the head, in the schema and in the next batch.
     let cut = |after, reset| Cut { after, reset };
     let url = proxy.url().replace("http:", "https:");
-    for cuts in [[300, 1600], [600_000, 3000], [2_000_000, 700_000]] {
+    for cuts in [[600_000, 300, 1600], [2_000_000, 700_000, 3000]] {
         proxy.plan(cuts.map(|after| cut(after, after > 1_000_000)));
         let (digest, _) = read(&url, &trusting(&server)).await;
         assert_eq!(digest, expected, "{cuts:?}");
     }
-    assert!(proxy.connections() >= 9);
+    assert!(proxy.connections() >= 8);
     proxy.plan([cut(1_000_000, false), cut(500_000, true)]);
     assert_eq!(read(&url, &trusting(&server)).await, (expected, 2));
 }

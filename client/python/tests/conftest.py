@@ -71,7 +71,7 @@ class Server:
         data_dir.mkdir(parents=True, exist_ok=True)
         self._log = open(data_dir / "stderr.log", "wb")
         self._scheme = "http" if ca is None else "https"
-        self._tls = ca and ssl.create_default_context(cafile=str(ca))
+        self._tls = None if ca is None else ssl.create_default_context(cafile=str(ca))
         self._process = subprocess.Popen(
             [str(program), "serve", "--listen", listen, "--data-dir", str(data_dir), *options],
             stdout=subprocess.PIPE,

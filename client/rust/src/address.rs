@@ -140,6 +140,10 @@ impl Address {
         if let Some(rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer)) = find(error) {
             return Some("set a private certificate authority with `ca` (--ca, PBA_CA)".to_owned());
         }
+        if let Some(rustls::Error::InvalidCertificate(CertificateError::BadSignature)) = find(error) {
+            let other = "an authority of the same name has signed it, but not this one";
+            return Some(format!("{other}; set the right one with `ca` (--ca, PBA_CA)"));
+        }
         if cause(error).contains("CaUsedAsEndEntity") {
             let made = "the server uses the certificate of an authority as its own";
             return Some(format!("{made}; create one with basicConstraints=CA:FALSE"));

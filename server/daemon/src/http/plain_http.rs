@@ -1,6 +1,6 @@
 //! What is asked in plain HTTP at a port that speaks TLS.
 
-use axum::http::header::{CONNECTION, HOST};
+use axum::http::header::{AUTHORIZATION, CONNECTION, HOST};
 use axum::http::{HeaderValue, Request};
 use axum::response::{IntoResponse, Response};
 use pba_types::{VALUE_SHOWN, shortened};
@@ -21,9 +21,12 @@ pub(crate) async fn refuse<B>(request: &Request<B>, port: u16) -> Response {
         _ => format!(":{port}"),
     };
     let path = shortened(request.uri().path(), VALUE_SHOWN);
+    let exposed = match request.headers().contains_key(AUTHORIZATION) {
+        true => "; the token that came along has passed the network in the clear",
+        false => "",
+    };
     let detail = format!(
-        "this port speaks TLS, and the request came in plain HTTP; ask https://{host}{port}{path}. Nothing was done; a \
-         token that came along has passed the network in the clear"
+        "this port speaks TLS, and the request came in plain HTTP; ask https://{host}{port}{path}. Nothing was done{exposed}"
     );
     let asked = Asked::by(request);
     let mut response = asked.signed(Error::new(Cause::PlainHttp, detail).into_response()).await;
