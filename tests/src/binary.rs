@@ -37,7 +37,7 @@ pub(crate) fn kept_folder() -> PathBuf {
 }
 
 /// `pba` with arguments, in a directory, shielded from this shell's configuration. Its trainers save the members
-/// after each epoch, as theirs take a moment only.
+/// after each epoch, as theirs take a moment only, and its servers have no load balancer to wait for.
 pub fn command(directory: &Path, arguments: &[&str]) -> Command {
     let mut command = Command::new(path());
     command.args(arguments).current_dir(directory).stdin(Stdio::null());
@@ -47,7 +47,7 @@ pub fn command(directory: &Path, arguments: &[&str]) -> Command {
             command.env_remove(&*name);
         }
     }
-    command.env("PBA_SAVE_SECONDS", "0");
+    command.env("PBA_SAVE_SECONDS", "0").env("PBA_DRAIN_DELAY_SECONDS", "0");
     command
 }
 

@@ -76,6 +76,8 @@ class Server:
             [str(program), "serve", "--listen", listen, "--data-dir", str(data_dir), *options],
             stdout=subprocess.PIPE,
             stderr=self._log,
+            # No load balancer stands before it.
+            env={"PBA_DRAIN_DELAY_SECONDS": "0", **os.environ},
         )
         try:
             self.url = self._first_line()[len("listening on ") :].strip()

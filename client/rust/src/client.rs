@@ -95,6 +95,15 @@ impl Client {
         answer.await?
     }
 
+    /// Gets a page from the first of the replicas, and waits for nothing: a server that is busy, is importing or is away
+    /// is an error at once.
+    ///
+    /// # Errors
+    /// When it cannot be reached, or does not answer with success.
+    pub async fn ask(&self, path: &str) -> Result<Vec<u8>, ClientError> {
+        self.replicas.at(0).document(Request::get(path), None).await
+    }
+
     /// Follows the events of a job, from its beginning to its end; `jobs` is its kind in paths, such as
     /// `searches`.
     pub fn events(&self, jobs: &str, id: &str) -> Events {

@@ -40,20 +40,22 @@ pub struct Dataset {
     pub error: Option<String>,
 }
 
-/// Whether a dataset can be streamed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "kebab-case")]
-pub enum DatasetState {
-    /// It is being read, and packed unless it already was.
-    Importing,
-    /// Its splits can be streamed, except those that failed.
-    Ready,
-    /// Packed files of it are damaged; what needs no damaged sample can be streamed.
-    Damaged,
-    /// The server that writes to the directory has not packed any of its splits yet, and this one does not.
-    NotPacked,
-    /// None of its splits can be streamed.
-    Failed,
+pba_types::named! {
+    /// Whether a dataset can be streamed.
+    #[derive(Serialize, Deserialize, ToSchema)]
+    #[serde(rename_all = "kebab-case")]
+    pub enum DatasetState {
+        /// It is being read, and packed unless it already was.
+        Importing = "importing",
+        /// Its splits can be streamed, except those that failed.
+        Ready = "ready",
+        /// Packed files of it are damaged; what needs no damaged sample can be streamed.
+        Damaged = "damaged",
+        /// The server that writes to the directory has not packed any of its splits yet, and this one does not.
+        NotPacked = "not-packed",
+        /// None of its splits can be streamed.
+        Failed = "failed",
+    }
 }
 
 /// Progress of an import.

@@ -1,7 +1,6 @@
 //! What every request shares.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use pba_files::Lock;
 
@@ -10,8 +9,10 @@ use crate::boundary::Boundary;
 use crate::catalog::datasets::Catalog;
 use crate::catalog::schedules::Registry;
 use crate::data_lock::DataLock;
-use crate::error::{Cause, Error};
+use crate::format;
+use crate::health::Health;
 use crate::jobs::Jobs;
+use crate::shutdown::Stage;
 use crate::stream::engine::Engine;
 use crate::stream::resolve::Resolver;
 
@@ -25,7 +26,9 @@ pub(crate) struct App {
     pub(crate) lock: Arc<DataLock>,
     pub(crate) boundary: Boundary,
     pub(crate) apart: Apart,
-    draining: AtomicBool,
+    pub(crate) health: Health,
+    /// How far it is on its way to its end.
+    pub(crate) stage: Stage,
 }
 
 impl App {
@@ -39,43 +42,51 @@ impl App {
     ) -> App {
         engine.metrics.ready.set(1);
         engine.metrics.writer.set(lock.is_writer().into());
-        let (engine, apart, draining) = (Arc::new(engine), Apart::default(), AtomicBool::new(false));
-        App { catalog, registry, jobs, engine, lock, boundary, apart, draining }
+        let (engine, apart, stage) = (Arc::new(engine), Apart::default(), Stage::default());
+        let health = Health::default();
+        App { catalog, registry, jobs, engine, lock, boundary, apart, health, stage }
     }
 
     /// Becomes the writer of the data directory with its lock, which was free: what is in the directory is read as at a
     /// start.
     ///
     /// # Errors
-    /// When it cannot be read. Then this server stays a replica.
+    /// When it cannot be read, as when a newer server has written there. Then this server stays a replica.
     pub(crate) fn take_over(&self, lock: Lock) -> anyhow::Result<()> {
+        format::check(self.lock.directory())?;
         self.lock.hold(lock);
         self.registry
             .take_over()
             .and_then(|()| self.jobs.take_over())
             .inspect_err(|_| self.lock.release())?;
         self.catalog.take_over();
+        self.say_format();
         self.lock.admit();
         self.engine.metrics.writer.set(1);
         Ok(())
     }
 
-    /// Refuses new streams from now on.
-    pub(crate) fn drain(&self) {
-        self.draining.store(true, Ordering::Relaxed);
-        self.engine.metrics.ready.set(0);
+    /// Says the format of its data directory there, if that does not say it yet.
+    pub(crate) fn say_format(&self) {
+        if let Err(error) = format::say(self.lock.directory()) {
+            // It says so the next time.
+            tracing::warn!(error = format!("{error:#}"), "the data directory does not say its format");
+        }
     }
 
-    /// Refuses new work once the server was told to stop.
-    ///
-    /// # Errors
-    /// When it was told to stop.
-    pub(crate) fn check_draining(&self) -> Result<(), Error> {
-        if self.draining.load(Ordering::Relaxed) {
-            let detail = "the server is shutting down and takes no new streams; use another replica";
-            return Err(Error::new(Cause::Draining, detail));
-        }
-        Ok(())
+    /// Looks at the disk and for the trainer, for which it waits.
+    pub(crate) fn look(&self) {
+        let moved = match self.lock.is_writer() {
+            true => self.lock.check_in_place().err().map(|error| error.detail),
+            false => None,
+        };
+        self.health.look(self.lock.directory(), moved, self.jobs.trainer_fault());
+    }
+
+    /// Is not ready any more, and begins nothing but streams from now on.
+    pub(crate) fn leave(&self) {
+        self.stage.leave();
+        self.engine.metrics.ready.set(0);
     }
 
     /// The data that requests are checked against.

@@ -151,8 +151,11 @@ settings! {
     /// Bytes of packed datasets that are read again in a second and compared with their checksums, so that damage is
     /// found: all of CIFAR-10 in six seconds, 150 GB in 80 minutes, for 1 to 2 % of a core; 0 disables it
     scrub_bytes_per_second: u64 = 33_554_432, 0..=1 << 40, "PBA_SCRUB_BYTES_PER_SECOND", "BYTES";
-    /// Time that running streams get to finish after SIGTERM
-    drain_seconds: u64 = 30, 0..=86_400, "PBA_DRAIN_SECONDS", "SECONDS";
+    /// Time from SIGTERM until new streams are refused; /readyz says at once that they are about to be, and load
+    /// balancers need as long to notice. Ctrl-C does not wait
+    drain_delay_seconds: u64 = 5, 0..=86_400, "PBA_DRAIN_DELAY_SECONDS", "SECONDS";
+    /// Time that running streams get to finish after that
+    drain_seconds: u64 = 20, 0..=86_400, "PBA_DRAIN_SECONDS", "SECONDS";
     /// Most connections at a time, of which one client may have three quarters; further ones are refused with 503
     connections_max: usize = 4096, 1..=1_000_000, "PBA_CONNECTIONS_MAX", "N";
     /// Least bytes of a request's body that have to come in a second; slower ones are refused with 408

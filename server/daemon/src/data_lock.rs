@@ -59,6 +59,11 @@ impl DataLock {
         DataLock { directory, lock: RwLock::new(lock), admits, refusal }
     }
 
+    /// The data directory.
+    pub(crate) fn directory(&self) -> &Path {
+        &self.directory
+    }
+
     /// The lock, if no server has it any more. Waits for the disk.
     pub(crate) fn try_take(&self) -> Option<Lock> {
         try_take(&self.directory).ok().flatten()

@@ -31,7 +31,7 @@ const LINES_MAX: usize = 1024;
 /// Longer lines are cut.
 const LINE_BYTES_MAX: usize = 16 << 10;
 /// Time that the last lines get when the process ends.
-const LAST_LINES: Duration = Duration::from_secs(1);
+pub(crate) const LAST_LINES: Duration = Duration::from_secs(1);
 
 /// The queue of this process, once it serves.
 static QUEUE: OnceLock<Sender<Message>> = OnceLock::new();

@@ -159,8 +159,18 @@ metrics! {
     /// Streams on the Unix socket that asked for shared memory but went through the socket, because none
     /// was available.
     shared_memory_refused: IntCounter = "pba_shared_memory_refused_total";
-    /// 1 while the server takes new streams, 0 while it drains.
+    /// 1 until the server is told to stop, then 0.
     ready: IntGauge = "pba_ready";
+    /// Datasets, by state.
+    datasets: IntGaugeVec = "pba_datasets" ["state"];
+    /// Bytes that are free for the data directory.
+    data_directory_free_bytes: IntGauge = "pba_data_directory_free_bytes";
+    /// 1 if the disk takes what is written to the data directory, as far as is known; 0 if it is full, read-only, moved
+    /// away or does not answer.
+    data_directory_writable: IntGauge = "pba_data_directory_writable";
+    /// 1 if there is a trainer that runs, as far as is known; 0 if there is none, it does not start, or died again and
+    /// again.
+    trainer_ready: IntGauge = "pba_trainer_ready";
     /// 1 if this server is the writer of its data directory, which hosts the jobs there; 0 if it is a replica.
     writer: IntGauge = "pba_writer";
     /// Population searches, by state.

@@ -27,7 +27,7 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream, UnixListener, UnixStream};
 use tokio::runtime::Handle;
 use tokio::sync::{oneshot, watch};
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use crate::app::App;
 use crate::config::{Config, Limits};
@@ -39,6 +39,7 @@ use crate::http::metrics_port::{self, PROBES};
 use crate::http::{plain_http, router, security};
 use crate::metrics::Metrics;
 use crate::pace::{Pace, PacedBody, PacedSocket};
+use crate::shutdown::{DRAIN_POLL, LAST_JOBS, LAST_REQUESTS, Stop};
 use crate::stream::client::Client;
 use crate::stream::connections::{Connection, Connections};
 use crate::stream::engine::Engine;
@@ -57,8 +58,6 @@ const BUFFER_BYTES_MAX: usize = 128 << 10;
 const KEEPALIVE: Duration = Duration::from_secs(60);
 /// How often a replica looks whether the writer has ended.
 const TAKE_OVER_POLL: Duration = Duration::from_secs(2);
-/// How often a draining server checks whether it is done.
-const DRAIN_POLL: Duration = Duration::from_millis(50);
 /// Connections at a time for which there is no room, and which are answered all the same: in all and of one client.
 const REFUSALS_MAX: usize = 32;
 const REFUSALS_PER_CLIENT_MAX: usize = 8;
@@ -70,10 +69,6 @@ const METRICS_CONNECTIONS_PER_CLIENT_MAX: usize = 32;
 /// Connections that the system keeps until the server accepts them, as far as it allows (`net.core.somaxconn`): as many
 /// as there may be by default. One more waits a second for its next try, then two, four and so on.
 const BACKLOG: i32 = 4096;
-/// Time that trainers get to end, besides what they are given to save, before the server leaves them behind.
-const LAST_JOBS: Duration = Duration::from_secs(30);
-/// Time that other requests get to finish after the streams have ended.
-const LAST_REQUESTS: Duration = Duration::from_secs(2);
 
 /// Bytes that a Unix socket buffers for its client: two batches of 128 images of 32x32. With the
 /// system's default of half a batch, both sides wait for each other several times per batch.
@@ -269,9 +264,10 @@ impl Server {
         self.sockets.metrics.as_ref().map(|port| format!("http://{}/metrics", port.address))
     }
 
-    /// Serves until `stop` is done; then drains: new streams are refused, running ones get the
-    /// configured time to finish, and those that remain are cut, visibly to their clients.
-    pub(crate) async fn run(self, stop: impl Future<Output = ()>) {
+    /// Serves until `stop` is done, and as long after it as load balancers need; then drains: new streams are
+    /// refused, running ones get the configured time to finish, and those that remain are cut, visibly to their
+    /// clients. `shutdown.rs` has the bounds.
+    pub(crate) async fn run(self, stop: impl Future<Output = Stop>) {
         let Server { app, sockets } = self;
         let (end_connections, connections) = watch::channel(());
         let Engine { limits, .. } = &*app.engine;
@@ -322,10 +318,19 @@ impl Server {
             tracing::error!(%error, "no job is run, because the system refuses a thread");
         }
         let drained = async {
-            stop.await;
-            app.drain();
+            let delay = stop.await.delay(limits.drain_delay_seconds);
+            let told = Instant::now();
+            app.leave();
             // The running job has its last checkpoint in any case, and resumes there.
             let _ = end_jobs.send(true);
+            if !delay.is_zero() {
+                tracing::info!(
+                    seconds = delay.as_secs(),
+                    "told to stop; new streams are still taken until load balancers have noticed"
+                );
+                sleep(delay).await;
+            }
+            app.stage.drain();
             tracing::info!(streams = app.engine.streams(), seconds = limits.drain_seconds, "draining");
             let ended = async {
                 while app.engine.streams() > 0 {
@@ -334,13 +339,14 @@ impl Server {
             };
             // Those that are left are counted below.
             let _ = timeout(Duration::from_secs(limits.drain_seconds), ended).await;
+            told
         };
-        tokio::select! {
-            () = sockets.serve(&service, &of_metrics) => {}
-            () = drained => {}
-        }
+        let told = tokio::select! {
+            () = sockets.serve(&service, &of_metrics) => Instant::now(),
+            told = drained => told,
+        };
         drop(sockets);
-        match timeout(LAST_JOBS, jobs_ended).await {
+        match timeout_at(told + LAST_JOBS, jobs_ended).await {
             Ok(Ok(())) => {}
             Ok(Err(_)) => tracing::error!("the jobs did not end cleanly"),
             Err(_) => tracing::error!("the jobs do not end; the server leaves without them"),

@@ -28,7 +28,19 @@ BUILT_IN = "shapes"
 # The name of a dataset whose file or folder has none that a server takes.
 UNNAMED = "data"
 # What a private server decides itself: as settings, and as variables of the environment, besides those of the client.
-DECIDED = ("listen", "socket", "socket_mode", "hosts", "insecure", "data_dir", "dataset", "config", "check", "help")
+DECIDED = (
+    "listen",
+    "socket",
+    "socket_mode",
+    "hosts",
+    "insecure",
+    "data_dir",
+    "dataset",
+    "config",
+    "drain_delay_seconds",
+    "check",
+    "help",
+)
 OF_CLIENT = ("bin", "cache", "server", "token", "ca")
 # Settings that are paths, which mean the same wherever the server runs.
 PATHS = ("trainer", "libtorch")
@@ -94,7 +106,8 @@ def plan_of(
             "a shorter folder"
         )
     command = [program, "serve", "--listen=none", f"--socket={os.path.join(folder, _keeper.SOCKET)}"]
-    command += [f"--data-dir={packed}", *flags]
+    # No load balancer stands before it.
+    command += [f"--data-dir={packed}", "--drain-delay-seconds=0", *flags]
     if path is not None:
         command.append(f"--dataset={dataset}={data}")
     return Plan(folder, data, state, dataset, chosen, command, environment)

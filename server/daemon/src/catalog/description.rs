@@ -51,7 +51,39 @@ impl Entry {
     }
 }
 
+impl Entry {
+    /// Its state, and what is wrong with it or with some of its splits.
+    pub(crate) fn standing(&self) -> (DatasetState, Vec<String>) {
+        match &*self.state() {
+            State::Importing(_) => (DatasetState::Importing, Vec::new()),
+            State::Failed(error) => (state_of([cause(error)]), vec![error.to_string()]),
+            State::Ready(served) => match served.standing() {
+                (state, Some(error)) => (state, vec![error]),
+                (state, None) => (state, served.refused().map(|reason| reason.detail).collect()),
+            },
+        }
+    }
+}
+
 impl Served {
+    /// Why splits cannot be streamed, of each that cannot.
+    fn refused(&self) -> impl Iterator<Item = Error> {
+        self.dataset.splits.keys().filter_map(|split| self.split(*split).err())
+    }
+
+    /// Its state, and why it is not ready, or what of it is damaged.
+    fn standing(&self) -> (DatasetState, Option<String>) {
+        let splits = &self.dataset.splits;
+        let reasons: Vec<Error> = self.refused().collect();
+        if let Some(reason) = reasons.first().filter(|_| reasons.len() == splits.len()) {
+            return (state_of(reasons.iter().map(|reason| reason.cause)), Some(reason.detail.clone()));
+        }
+        match splits.values().flatten().find_map(|split| split.known_damage()) {
+            Some(damage) => (DatasetState::Damaged, Some(damage.to_string())),
+            None => (DatasetState::Ready, None),
+        }
+    }
+
     /// The splits that can be streamed.
     fn streamed(&self) -> impl Iterator<Item = SplitName> {
         self.dataset.splits.keys().copied().filter(|split| self.serves(*split))
@@ -60,14 +92,7 @@ impl Served {
     /// Describes what is served, or why nothing is.
     fn describe(&self, described: &mut wire::Dataset) {
         let splits = &self.dataset.splits;
-        let reasons: Vec<Error> = splits.keys().filter_map(|split| self.split(*split).err()).collect();
-        if let Some(reason) = reasons.first().filter(|_| reasons.len() == splits.len()) {
-            described.state = state_of(reasons.iter().map(|reason| reason.cause));
-            described.error = Some(reason.detail.clone());
-        } else if let Some(damage) = splits.values().flatten().find_map(|split| split.known_damage()) {
-            described.state = DatasetState::Damaged;
-            described.error = Some(damage.to_string());
-        }
+        (described.state, described.error) = self.standing();
         described.classes = self.dataset.classes().to_owned();
         let first = self.streamed().find(|split| *split != SplitName::Train);
         described.eval_base = first.and_then(|split| self.base_of(split).ok()).map(|base| base.to_string());

@@ -41,7 +41,7 @@ pub(crate) struct Registry {
     schedules: RwLock<Arc<Schedules>>,
     /// Locked while the disk is read or written.
     changing: Mutex<()>,
-    /// Files in the directory that are no schedules of their names, as they were when they were read.
+    /// Files in the directory that are no schedules of their names. Locked only while they are taken or replaced.
     others: Mutex<Others>,
 }
 
@@ -94,8 +94,23 @@ impl Registry {
     }
 
     fn load_again(&self) -> anyhow::Result<Schedules> {
-        let mut others = self.others.lock().unwrap_or_else(PoisonError::into_inner);
-        load(&self.directory, &self.known(), &mut others)
+        let mut others = self.others().clone();
+        let loaded = load(&self.directory, &self.known(), &mut others)?;
+        *self.others() = others;
+        Ok(loaded)
+    }
+
+    fn others(&self) -> MutexGuard<'_, Others> {
+        self.others.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The files in its directory that are no schedules of their names, and why, as far as it was seen when the
+    /// schedules were read.
+    pub(crate) fn ignored(&self) -> Vec<String> {
+        let others = self.others();
+        let ignored =
+            others.iter().map(|(path, other)| format!("{} is ignored: {}", path.display(), other.reason));
+        ignored.collect()
     }
 
     /// A summary of every schedule, by name, then the policies that never change.
@@ -254,7 +269,7 @@ impl Registry {
 
     /// The same, as far as it was seen when the schedules were read.
     pub(crate) fn has_other(&self, name: &str) -> bool {
-        self.others.lock().unwrap_or_else(PoisonError::into_inner).contains_key(&self.path(name))
+        self.others().contains_key(&self.path(name))
     }
 
     /// Removes a schedule, on disk first. It returns when it is gone for good.

@@ -7,14 +7,23 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use pba_files::FileState;
-use pba_schedules::{Schedule, formats::json, library};
+use pba_schedules::{Schedule, ScheduleError, formats::json, library};
 use pba_wire::schedules::ScheduleSummary;
 
 /// Longest file that is read; the bounds of what may be added are tighter.
 const FILE_BYTES_MAX: u64 = 1 << 30;
 
-/// Files that are no schedules of their names, as they were when they were read.
-pub(super) type Others = BTreeMap<PathBuf, FileState>;
+/// Files that are no schedules of their names.
+pub(super) type Others = BTreeMap<PathBuf, Other>;
+
+/// Such a file.
+#[derive(Clone)]
+pub(super) struct Other {
+    /// As it was when it was read.
+    state: FileState,
+    /// Why it is none.
+    pub(super) reason: String,
+}
 
 /// By name.
 pub(super) type Schedules = BTreeMap<String, Stored>;
@@ -62,15 +71,16 @@ pub(super) fn load(directory: &Path, known: &Schedules, others: &mut Others) -> 
         }
         // Before the content: if that changes meanwhile, it is read again the next time.
         let state = state_of(&path).ok();
-        if let Some(state) = state.filter(|state| before.get(&path) == Some(state)) {
-            others.insert(path, state);
+        if let Some(other) = before.get(&path).filter(|other| state == Some(other.state)) {
+            others.insert(path, other.clone());
             continue;
         }
         let stem = path.file_stem().unwrap_or_default();
-        match read_stored(&path, known) {
+        let reason = match read_stored(&path, known) {
             Ok(Stored { schedule, .. }) if stem != schedule.name() => {
                 let name = schedule.name();
                 tracing::warn!(path = %path.display(), name, "not in a file of its name; file ignored");
+                format!("it holds schedule {name:?}, which belongs in a file of its name")
             }
             Ok(stored) if !schedules.contains_key(stored.schedule.name()) => {
                 schedules.insert(stored.schedule.name().to_owned(), stored);
@@ -78,12 +88,15 @@ pub(super) fn load(directory: &Path, known: &Schedules, others: &mut Others) -> 
             }
             Ok(Stored { schedule, .. }) => {
                 tracing::warn!(path = %path.display(), name = schedule.name(), "name taken; file ignored");
+                "its name is that of a published schedule".to_owned()
             }
             Err(error) => {
-                tracing::warn!(path = %path.display(), error = %error, "not a schedule; file ignored");
+                let error = format!("{error:#}");
+                tracing::warn!(path = %path.display(), error, "not a schedule; file ignored");
+                error
             }
-        }
-        others.extend(state.map(|state| (path, state)));
+        };
+        others.extend(state.map(|state| (path, Other { state, reason })));
     }
     Ok(schedules)
 }
@@ -100,7 +113,14 @@ fn read_stored(path: &Path, known: &Schedules) -> anyhow::Result<Stored> {
 }
 
 pub(super) fn read_file(path: &Path) -> anyhow::Result<Schedule> {
-    Ok(json::read(&pba_files::read_text(path, FILE_BYTES_MAX)?)?)
+    let text = pba_files::read_text(path, FILE_BYTES_MAX)?;
+    json::read(&text).map_err(|error| match error {
+        // It is told by what stands in the place of a known format.
+        ScheduleError::Json { format, .. } if text.contains(&format!("\"{format}/")) => {
+            anyhow::anyhow!("{error}; if a newer version of pba wrote it, use that version")
+        }
+        error => error.into(),
+    })
 }
 
 /// Bytes of provenance that a summary holds; those of the published schedules fit in.

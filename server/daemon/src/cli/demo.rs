@@ -9,10 +9,11 @@ use std::time::Duration;
 use anyhow::Context;
 use pba_client::{Client, EpochRequest};
 
-use crate::cli::serve::{self, start, stop_signal};
+use crate::cli::serve::{self, start};
 use crate::cli::{file, output, stream};
 use crate::config::{Config, ServeArgs};
 use crate::jobs::trainer::Trainer;
+use crate::shutdown::{Stop, stop_signal};
 use pba_datasets::BUILT_IN;
 
 /// The epoch that is streamed: the schedule's last, where its policy is strongest.
@@ -67,7 +68,14 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
                 std::future::pending().await
             }
         };
-        tokio::select! { () = stop => interrupt.store(true, Ordering::Relaxed), () = ended => {} }
+        tokio::select! {
+            stop = stop => {
+                interrupt.store(true, Ordering::Relaxed);
+                stop
+            }
+            // Nothing waits for it.
+            () = ended => Stop::Interrupt,
+        }
     }));
     let shown = show(&url, &config, &args);
     let mut serving = std::pin::pin!(serving);

@@ -1,4 +1,4 @@
-//! The command line: `pba serve|stream|streams|demo|schedule|dataset|search|evaluate|compare`, one module each.
+//! The command line: `pba serve|health|stream|streams|demo|schedule|dataset|search|evaluate|compare`, one module each.
 
 mod access;
 pub mod bar;
@@ -10,6 +10,7 @@ mod environment;
 mod evaluate;
 mod experiment;
 mod file;
+mod health;
 mod import;
 mod jobs;
 mod output;
@@ -48,6 +49,8 @@ struct Cli {
 enum Command {
     /// Run the server
     Serve(Box<crate::config::ServeArgs>),
+    /// Ask whether a server is ready: 0 if it is, else 1 and the reason; for health checks
+    Health(health::Args),
     /// Read one epoch from a server, with a progress bar
     Stream(stream::Args),
     /// List the streams that a server sends, and who waits for whom in each
@@ -87,6 +90,7 @@ pub fn run() -> anyhow::Result<()> {
     let done = runtime.block_on(async {
         match cli.command {
             Command::Serve(args) => serve::run(*args).await,
+            Command::Health(args) => health::run(args).await,
             Command::Stream(args) => stream::run(args).await,
             Command::Streams(args) => streams::run(args).await,
             Command::Demo(args) => demo::run(*args).await,

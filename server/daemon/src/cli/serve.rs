@@ -12,6 +12,7 @@ use anyhow::Context;
 use pba_augment::Base;
 use pba_datasets::{BUILT_IN, Progress};
 use pba_types::Digest;
+use sd_notify::NotifyState;
 use serde::Serialize;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -23,9 +24,12 @@ use crate::catalog::scrub::scrub;
 use crate::cli::{bar, output};
 use crate::config::{Config, DatasetConfig, Limits, ServeArgs};
 use crate::data_lock::DataLock;
+use crate::format;
+use crate::health::LOOK_EVERY;
 use crate::jobs::{Jobs, trainer::Trainer};
 use crate::metrics::Metrics;
 use crate::server::{Server, Sockets};
+use crate::shutdown::stop_signal;
 use crate::stream::engine::Engine;
 use crate::tls::files::{Certificate, Files};
 use crate::tls::reload::Reload;
@@ -48,8 +52,23 @@ pub(crate) async fn run(args: ServeArgs) -> anyhow::Result<()> {
     if let Some(url) = server.metrics_url() {
         output::announcement(format_args!("metrics on {url}"));
     }
-    server.run(stop).await;
+    tell_systemd(NotifyState::Ready);
+    server
+        .run(async {
+            let stop = stop.await;
+            tell_systemd(NotifyState::Stopping);
+            stop
+        })
+        .await;
     Ok(())
+}
+
+/// Tells how far the server is to systemd, if that started it and asks. Datasets may be imported for hours after it is
+/// ready in these terms; `/readyz` says when they are.
+fn tell_systemd(state: NotifyState<'_>) {
+    if let Err(error) = sd_notify::notify(&[state]) {
+        tracing::warn!(%error, "systemd cannot be told how far the server is");
+    }
 }
 
 /// What `--check` prints: the configuration, and what was found at its paths.
@@ -74,6 +93,7 @@ struct CheckedDataset<'a> {
 /// Checks the configuration. Nothing is written, packed or bound, because a server may be running.
 fn check(config: &Config) -> anyhow::Result<Checked<'_>> {
     config.check_paths()?;
+    format::check(&config.data_dir)?;
     config.check_trainer()?;
     let identity = |files: Files| files.identity(&files.read()?);
     let certificate = config.tls_files().map(identity).transpose()?.map(|identity| identity.certificate);
@@ -100,6 +120,8 @@ pub(crate) async fn start(config: &Config) -> anyhow::Result<Server> {
     let data = &config.data_dir;
     pba_files::create_folder(data)
         .with_context(|| format!("cannot create the data directory {}", data.display()))?;
+    // Before anything is written there: it may be a newer server's.
+    format::check(data)?;
     // Before anything is packed, which may take minutes: a taken address is reported at once.
     let reload = config.tls_files().map(|files| Reload::begin(files, metrics.clone())).transpose()?;
     let sockets = Sockets::bind(config, reload.as_ref().map(Reload::current), &metrics).await?;
@@ -125,19 +147,32 @@ pub(crate) async fn start(config: &Config) -> anyhow::Result<Server> {
     let engine = Engine::start(config.limits.clone(), metrics)?;
     let boundary = Boundary::new(sockets.address(), config.hosts.clone()).with_tls(sockets.speaks_tls());
     let app = Arc::new(App::new(catalog, registry, jobs, engine, lock, boundary));
+    if app.lock.is_writer() {
+        app.say_format();
+    }
+    let looking = Arc::clone(&app);
+    let work = move || {
+        restarted(|| {
+            while looking.stage.check_serving().is_ok() {
+                looking.look();
+                std::thread::sleep(LOOK_EVERY);
+            }
+        });
+    };
+    std::thread::Builder::new().name("health".to_owned()).spawn(work)?;
     let importing = Arc::clone(&app);
     // A detached thread: an import that is interrupted is repeated the next time.
     let work = move || restarted(|| import(&importing));
     std::thread::Builder::new().name("import".to_owned()).spawn(work)?;
     if let Some(mut reload) = reload {
         let app = Arc::clone(&app);
-        let work = move || restarted(|| reload.run(&|| app.check_draining().is_err()));
+        let work = move || restarted(|| reload.run(&|| app.stage.check_serving().is_err()));
         std::thread::Builder::new().name("certificate".to_owned()).spawn(work)?;
     }
     if let rate @ 1.. = config.limits.scrub_bytes_per_second {
         let app = Arc::clone(&app);
         let work = move || {
-            let is_over = || app.check_draining().is_err();
+            let is_over = || app.stage.check_serving().is_err();
             restarted(|| scrub(&app.catalog, rate, &app.engine.metrics, &is_over));
         };
         std::thread::Builder::new().name("scrub".to_owned()).spawn(work)?;
@@ -181,29 +216,12 @@ fn import(app: &App) {
             shown.finish_and_clear();
             *shown = bar::rows("");
         }
-        match app.check_draining() {
+        match app.stage.check_serving() {
             Ok(()) => ControlFlow::Continue(()),
             Err(_) => ControlFlow::Break(()),
         }
     };
     app.catalog.import(&report);
     let mended = |split: &Digest| app.engine.decoded.forget(split);
-    app.catalog.look_after(&report, &mended, &|| app.check_draining().is_err());
-}
-
-/// Done at the first SIGTERM or SIGINT; the second ends the process at once.
-pub(crate) fn stop_signal() -> anyhow::Result<impl Future<Output = ()>> {
-    let mut terminate = signal(SignalKind::terminate()).context("cannot watch for SIGTERM")?;
-    let mut interrupt = signal(SignalKind::interrupt()).context("cannot watch for SIGINT")?;
-    let (stop, stopped) = tokio::sync::oneshot::channel();
-    tokio::spawn(async move {
-        tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
-        // The server may have ended by itself.
-        let _ = stop.send(());
-        tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
-        std::process::exit(130);
-    });
-    Ok(async {
-        let _ = stopped.await;
-    })
+    app.catalog.look_after(&report, &mended, &|| app.stage.check_serving().is_err());
 }

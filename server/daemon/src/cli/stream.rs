@@ -11,8 +11,8 @@ use serde::Serialize;
 use crate::cli::access::Access;
 use crate::cli::file::OutFile;
 use crate::cli::query::Flags;
-use crate::cli::serve::stop_signal;
 use crate::cli::{INTERRUPTED, bar, output};
+use crate::shutdown::stop_signal;
 
 /// Arguments of `pba stream`.
 #[derive(Debug, clap::Args)]
@@ -61,7 +61,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     let read = read(&client, &args.dataset, args.epoch, request, args.out.as_deref());
     let result = tokio::select! {
         result = read => Some(result?),
-        () = stop_signal()? => None,
+        _ = stop_signal()? => None,
     };
     // What was written so far is gone by now.
     let Some(result) = result else { std::process::exit(INTERRUPTED) };

@@ -94,7 +94,8 @@ struct Document;
 /// Every route, by which servers may answer it.
 pub(crate) fn router(app: Arc<App>) -> Router {
     let writer_only = || from_fn_with_state(Arc::clone(&app), writer_only);
-    let not_draining = || from_fn_with_state(Arc::clone(&app), not_draining);
+    let not_draining = from_fn_with_state(Arc::clone(&app), not_draining);
+    let not_leaving = from_fn_with_state(Arc::clone(&app), not_leaving);
     // They read, wherever they are asked.
     let mut reads = OpenApiRouter::with_openapi(Document::openapi())
         .routes(routes!(dashboard::page))
@@ -120,7 +121,7 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .routes(routes!(schedules::put, schedules::delete))
         .routes(routes!(searches::finish));
     // They begin something that takes long.
-    let begins = OpenApiRouter::new().routes(routes!(epochs::batches)).route_layer(not_draining());
+    let begins = OpenApiRouter::new().routes(routes!(epochs::batches)).route_layer(not_draining);
     // They are asked of the server that hosts the jobs.
     let (mut starts, mut follows) = (OpenApiRouter::new(), OpenApiRouter::new());
     macro_rules! routes_of {
@@ -133,7 +134,7 @@ pub(crate) fn router(app: Arc<App>) -> Router {
     }
     let follows = follows.route_layer(from_fn_with_state(Arc::clone(&app), host_only));
     let writes = writes.route_layer(writer_only());
-    let starts = starts.route_layer(not_draining()).route_layer(writer_only());
+    let starts = starts.route_layer(not_leaving).route_layer(writer_only());
 
     let router = reads.merge(writes).merge(follows).merge(begins).merge(starts);
     let (router, mut document) = router.split_for_parts();
@@ -305,9 +306,15 @@ async fn host_only(State(app): State<Arc<App>>, request: Request, next: Next) ->
     Ok(next.run(request).await)
 }
 
-/// Lets a request pass until the server is told to stop.
+/// Lets a request pass until the server takes no new streams.
 async fn not_draining(State(app): State<Arc<App>>, request: Request, next: Next) -> Result<Response, Error> {
-    app.check_draining()?;
+    app.stage.check_takes_streams()?;
+    Ok(next.run(request).await)
+}
+
+/// Lets a request pass until the server is told to stop.
+async fn not_leaving(State(app): State<Arc<App>>, request: Request, next: Next) -> Result<Response, Error> {
+    app.stage.check_serving()?;
     Ok(next.run(request).await)
 }
 
@@ -378,8 +385,9 @@ async fn change<T: Send + 'static>(
 ) -> Result<T, Error> {
     let apart = app.apart.clone();
     let work = move || {
-        app.lock.check_in_place()?;
-        work(&app)
+        let done = app.lock.check_in_place().and_then(|()| work(&app));
+        app.health.changed(done.as_ref().err());
+        done
     };
     apart.change(work).await
 }

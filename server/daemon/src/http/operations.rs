@@ -11,6 +11,7 @@ use utoipa::openapi::OpenApi;
 use crate::app::App;
 use crate::error::Error;
 use crate::http::problem::Unavailable;
+use crate::readiness;
 
 /// Returns every metric in Prometheus' text format.
 #[utoipa::path(
@@ -23,6 +24,7 @@ pub(crate) async fn metrics(State(app): State<Arc<App>>) -> Result<Response, Err
     app.catalog.count_damage();
     let datasets = app.catalog.list();
     app.engine.running.count(datasets.iter().map(|entry| entry.name()));
+    readiness::count(&app);
     let text = app.engine.metrics.text().map_err(Error::internal)?;
     Ok(([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response())
 }
@@ -39,17 +41,20 @@ pub(crate) async fn live() -> &'static str {
 }
 
 /// Answers 200 once every configured dataset has been imported, has failed or, on a replica, is not packed yet by the writer,
-/// as long as new streams are accepted.
+/// until the server is told to stop. The first line is `ok`; each further one says what is wrong with a server that serves
+/// streams all the same: datasets that failed or are damaged, a data directory that cannot be written to, no trainer, files
+/// of another version.
 #[utoipa::path(
     get,
     path = "/readyz",
     tag = "operations",
     responses((status = 200, description = "Ready", body = String, content_type = "text/plain"), Unavailable),
 )]
-pub(crate) async fn ready(State(app): State<Arc<App>>) -> Result<&'static str, Error> {
-    app.check_draining()?;
+pub(crate) async fn ready(State(app): State<Arc<App>>) -> Result<String, Error> {
+    app.stage.check_serving()?;
     app.catalog.check_ready()?;
-    Ok("ok\n")
+    let details = readiness::details(&app).into_iter().map(|detail| format!("{detail}\n"));
+    Ok(["ok\n".to_owned()].into_iter().chain(details).collect())
 }
 
 /// Returns this document.

@@ -18,6 +18,7 @@ use pba_wire::jobs::JobState;
 use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
+use crate::format::{JOB, OtherFormat};
 
 /// Prefix of folders that are being created; no job's name starts with it.
 const BEGUN: &str = ".begun-";
@@ -36,6 +37,9 @@ pub(super) fn is_passing(name: &str) -> bool {
 /// The content of `search.json`, and likewise for other kinds.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Entry<S> {
+    /// That of all of the folder; of entries before there was one, the first.
+    #[serde(default = "format")]
+    pub(super) format: String,
     pub(super) spec: S,
     /// The dataset's path for the trainer.
     pub(super) source: String,
@@ -61,6 +65,18 @@ pub(super) struct Entry<S> {
     /// Whether its user removed the schedule that it learned.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(super) schedule_removed: bool,
+}
+
+/// The format of a new job's folder.
+fn format() -> String {
+    JOB.to_string()
+}
+
+/// What an entry of any version says of its format.
+#[derive(Deserialize)]
+struct Head {
+    #[serde(default = "format")]
+    format: String,
 }
 
 /// Where a job's images are.
@@ -95,6 +111,7 @@ impl<S: Spec + Serialize> Entry<S> {
         let (state, error, place) = (JobState::Queued, None, None);
         let (seconds, schedule_removed, follows) = (0.0, false, follows.map(str::to_owned));
         Entry {
+            format: format(),
             spec,
             source,
             splits,
@@ -119,12 +136,17 @@ impl<S: Spec + Serialize> Entry<S> {
 /// Reads the entry in the folder of a job. If it is damaged, this is that of its request, and what the damage is.
 ///
 /// # Errors
-/// When neither can be read, or they are those of another job.
+/// When neither can be read, they are those of another job, or one is of a format that this server does not read.
 pub(super) fn read<K: Run>(directory: &Path) -> anyhow::Result<(Entry<K::Spec>, Option<String>)> {
     match read_file::<K>(directory, &path_in::<K>(directory)) {
         Ok(entry) => Ok((entry, None)),
+        // It is whole, and another version's.
+        Err(error) if error.is::<OtherFormat>() => {
+            Err(error.context(path_in::<K>(directory).display().to_string()))
+        }
         Err(error) => match read_file::<K>(directory, &directory.join(REQUEST)) {
             Ok(asked) => Ok((asked, Some(format!("{error:#}")))),
+            Err(other) if other.is::<OtherFormat>() => Err(other.context(REQUEST)),
             Err(_) => Err(error),
         },
     }
@@ -134,6 +156,8 @@ fn read_file<K: Run>(directory: &Path, path: &Path) -> anyhow::Result<Entry<K::S
     let text = pba_files::read_text(path, ENTRY_BYTES_MAX);
     let text = text.with_context(|| format!("cannot read {}", path.display()))?;
     anyhow::ensure!(is_whole(&text), "{}: its checksum is wrong or missing", path.display());
+    let head: Head = serde_json::from_str(&text).with_context(|| format!("{}", path.display()))?;
+    JOB.check(&head.format, None)?;
     let entry: Entry<K::Spec> = serde_json::from_str(&text).with_context(|| format!("{}", path.display()))?;
     // A copy of a folder must not pass for the job.
     let name = entry.spec.name();
@@ -248,7 +272,8 @@ pub(super) fn retire_folder(directory: &Path) -> Result<PathBuf, Error> {
     Ok(retired)
 }
 
-/// Begins the last field of an entry on disk: a checksum of all bytes before it.
+/// Begins the last field of an entry on disk: a checksum of all bytes before it. It stays as it is in all versions of
+/// the format, so that damage to the format is told from another version.
 const CHECKSUM: &str = ",\n  \"xxh3\": \"";
 const CHECKSUM_END: &str = "\"\n}";
 

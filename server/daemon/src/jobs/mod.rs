@@ -32,7 +32,7 @@ use crate::jobs::record::Record;
 use crate::jobs::supervisor::Waiting;
 use crate::jobs::table::Table;
 use crate::jobs::trainer::Trainer;
-use crate::jobs::workplace::{Latest, Workplace};
+use crate::jobs::workplace::{Latest, Trouble, Workplace};
 use crate::metrics::Metrics;
 
 /// Most trainers that are asked at a time whether a job could run.
@@ -63,8 +63,9 @@ impl Jobs {
     ) -> anyhow::Result<Jobs> {
         let (cache, queued) = (cache.to_owned(), Notify::new());
         let checks = Semaphore::new(CHECKS_MAX);
-        let (latest, lock) = (Latest::default(), Arc::clone(lock));
-        let workplace = Workplace { trainer, cache, lock, checks, queued, metrics, jobs_max, latest };
+        let (latest, trouble, lock) = (Latest::default(), Trouble::default(), Arc::clone(lock));
+        let workplace =
+            Workplace { trainer, cache, lock, checks, queued, metrics, jobs_max, latest, trouble };
         let workplace = Arc::new(workplace);
         let mut jobs = Jobs { kinds: Vec::new(), tables: HashMap::new(), workplace };
         macro_rules! add {
@@ -87,6 +88,21 @@ impl Jobs {
     /// When a directory cannot be created or listed; then they are left to another server.
     pub(crate) fn take_over(&self) -> anyhow::Result<()> {
         self.kinds.iter().try_for_each(|kind| kind.take_over())
+    }
+
+    /// The folders that cannot be read as jobs, and why.
+    pub(crate) fn ignored(&self) -> Vec<String> {
+        self.kinds.iter().flat_map(|kind| kind.ignored()).collect()
+    }
+
+    /// Why the trainer cannot be run, as far as a look at its file tells, for which this waits.
+    pub(crate) fn trainer_fault(&self) -> Option<String> {
+        Trainer::fault(self.workplace.trainer.program())
+    }
+
+    /// What went wrong with the trainer when it was run last, if that is no fault of a job's.
+    pub(crate) fn trainer_trouble(&self) -> Option<String> {
+        self.workplace.trouble.get()
     }
 
     /// The jobs of a kind.

@@ -27,13 +27,12 @@ use crate::jobs::places::{Place, Places};
 use crate::jobs::record::Record;
 use crate::jobs::table::Table;
 use crate::jobs::workplace::Workplace;
+use crate::shutdown::TRAINER_STOP;
 
 /// The exit code of a trainer that was told to stop.
 const INTERRUPTED: i32 = exit::INTERRUPTED as i32;
 /// Most starts of a trainer that gets no further than the one before.
 const STARTS_MAX: u32 = 4;
-/// Time that a trainer gets to finish its step and stop, before it is killed.
-const STOP_SECONDS: Duration = Duration::from_secs(20);
 /// How often to look for a missing trainer, or for a dataset that is being imported.
 const POLL: Duration = Duration::from_secs(1);
 /// How often what follows a job is tried again that could not be queued, as on a full disk.
@@ -78,6 +77,9 @@ pub(super) trait Waiting: Send + Sync {
     /// When their folder cannot be created or listed.
     fn take_over(&self) -> anyhow::Result<()>;
 
+    /// The folders that cannot be read as such jobs, and why.
+    fn ignored(&self) -> Vec<String>;
+
     /// Those that can be run.
     fn queued(&self, catalog: &Catalog) -> Vec<Queued>;
 
@@ -98,6 +100,10 @@ pub(super) trait Waiting: Send + Sync {
 impl<K: Run> Waiting for Table<K> {
     fn take_over(&self) -> anyhow::Result<()> {
         self.read()
+    }
+
+    fn ignored(&self) -> Vec<String> {
+        Table::ignored(self)
     }
 
     fn queued(&self, catalog: &Catalog) -> Vec<Queued> {
@@ -249,9 +255,16 @@ async fn run<K: Run>(
     loop {
         let end = attempt(workplace, record, auto, stop).await;
         record.ended(&workplace.metrics);
-        let end = end.unwrap_or_else(|error| End::Failed(format!("{error:#}")));
+        let end = end.unwrap_or_else(|error| {
+            let reason = format!("{error:#}");
+            workplace.trouble.set(Some(reason.clone()));
+            End::Failed(reason)
+        });
         let reached = record.saved_epoch();
         starts = if reached > checkpoint { 1 } else { starts + 1 };
+        if reached > checkpoint || matches!(end, End::Done) {
+            workplace.trouble.set(None);
+        }
         checkpoint = reached;
         match end {
             End::Done => {
@@ -266,6 +279,7 @@ async fn run<K: Run>(
             End::Failed(reason) => return fail(record, reason),
             End::Crashed(reason) if starts >= STARTS_MAX => {
                 let reason = format!("the trainer ended {starts} times without progress: {reason}");
+                workplace.trouble.set(Some(reason.clone()));
                 return fail(record, reason);
             }
             End::Crashed(reason) => {
@@ -360,7 +374,11 @@ async fn attempt<K: Run>(
         // checkpoint is worth another try.
         (Some(_), None) if record.saved_epoch() > 0 => End::Crashed(ending),
         // Else libtorch is missing, or the members do not fit the device.
-        (Some(_), None) => End::Failed(format!("the trainer ended with {ending}")),
+        (Some(_), None) => {
+            let reason = format!("the trainer ended with {ending}");
+            workplace.trouble.set(Some(reason.clone()));
+            End::Failed(reason)
+        }
     })
 }
 
@@ -448,7 +466,7 @@ async fn end(child: &mut Child) {
         // It may have exited on its own.
         let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
     }
-    if timeout(STOP_SECONDS, child.wait()).await.is_err() {
+    if timeout(TRAINER_STOP, child.wait()).await.is_err() {
         let _ = child.kill().await;
     }
 }

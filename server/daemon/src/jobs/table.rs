@@ -1,6 +1,6 @@
 //! The jobs of one kind, by name.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -43,8 +43,8 @@ struct Records<K: Run> {
     there: BTreeMap<String, Arc<Record<K>>>,
     /// Those that are being written to disk, and not shown yet. They keep their names.
     begun: BTreeMap<String, Arc<Record<K>>>,
-    /// Names of folders that cannot be read as jobs.
-    others: BTreeSet<String>,
+    /// Names of folders that cannot be read as jobs, and why.
+    others: BTreeMap<String, String>,
 }
 
 impl<K: Run> Records<K> {
@@ -54,7 +54,7 @@ impl<K: Run> Records<K> {
 
     /// Whether a name belongs to a job, or to a folder that cannot be read as one.
     fn hold(&self, name: &str) -> bool {
-        self.there.contains_key(name) || self.begun.contains_key(name) || self.others.contains(name)
+        self.there.contains_key(name) || self.begun.contains_key(name) || self.others.contains_key(name)
     }
 }
 
@@ -98,8 +98,11 @@ impl<K: Run> Table<K> {
             pba_files::create_folder(&self.directory)
                 .with_context(|| format!("cannot create {}", self.directory.display()))?;
         }
-        let known = self.records().there.clone();
-        let found = read(&self.directory, lock, &known, states)?;
+        let (known, others) = {
+            let records = self.records();
+            (records.there.clone(), records.others.clone())
+        };
+        let found = read(&self.directory, lock, &known, &others, states)?;
         found.there.values().for_each(|record| self.workplace.latest.saw(record.created()));
         *self.records() = found;
         self.count_states();
@@ -218,7 +221,10 @@ impl<K: Run> Table<K> {
                 "other specs have been checked for {seconds} s, two at a time: the limit; try again"
             ))
         })?;
-        trainer.check::<K>(spec, source, cache).await
+        let checked = trainer.check::<K>(spec, source, cache).await;
+        let missing = checked.as_ref().err().filter(|error| error.cause == Cause::NoTrainer);
+        self.workplace.trouble.set(missing.map(|error| error.detail.clone()));
+        checked
     }
 
     /// Checks a job that another one will start, with the schedule `promised` that this will learn; gives its other
@@ -373,6 +379,14 @@ impl<K: Run> Table<K> {
         self.records().hold(name)
     }
 
+    /// The folders that cannot be read as jobs, and why, as far as it was seen when they were read.
+    pub(super) fn ignored(&self) -> Vec<String> {
+        let records = self.records();
+        let path = |name: &str| self.directory.join(name);
+        let ignored = records.others.iter();
+        ignored.map(|(name, reason)| format!("{} is ignored: {reason}", path(name).display())).collect()
+    }
+
     /// Every job that this server hosts, with those that are being written to disk.
     pub(super) fn all(&self) -> Vec<Arc<Record<K>>> {
         self.records().all().cloned().collect()
@@ -470,6 +484,7 @@ fn read<K: Run>(
     directory: &Path,
     lock: &Arc<DataLock>,
     known: &BTreeMap<String, Arc<Record<K>>>,
+    known_others: &BTreeMap<String, String>,
     states: &mut BTreeMap<String, FolderState>,
 ) -> anyhow::Result<Records<K>> {
     let is_writer = lock.is_writer();
@@ -498,13 +513,16 @@ fn read<K: Run>(
         states.insert(name.clone(), state);
         match known.get(&name).filter(|_| is_known) {
             Some(record) => drop(records.there.insert(name, Arc::clone(record))),
-            None if is_known => drop(records.others.insert(name)),
+            None if is_known => {
+                let reason = known_others.get(&name).cloned().unwrap_or_default();
+                records.others.insert(name, reason);
+            }
             None => match Record::open(&path, lock) {
                 Ok(record) => drop(records.there.insert(name, Arc::new(record))),
                 Err(error) => {
                     let error = format!("{error:#}");
                     tracing::warn!(path = %path.display(), %error, "not {}; folder ignored", K::JOB.one);
-                    records.others.insert(name);
+                    records.others.insert(name, error);
                 }
             },
         }

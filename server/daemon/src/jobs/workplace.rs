@@ -27,6 +27,24 @@ pub(crate) struct Workplace {
     pub(crate) jobs_max: usize,
     /// When the latest job was requested.
     pub(crate) latest: Latest,
+    /// What went wrong with the trainer last, unless it went well since.
+    pub(crate) trouble: Trouble,
+}
+
+/// What is wrong with a trainer, whatever it is asked to do.
+#[derive(Default)]
+pub(crate) struct Trouble(Mutex<Option<String>>);
+
+impl Trouble {
+    /// Remembers a reason, or that there is none any more.
+    pub(crate) fn set(&self, reason: Option<String>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = reason;
+    }
+
+    /// What is wrong, if anything is.
+    pub(crate) fn get(&self) -> Option<String> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
 }
 
 /// Orders jobs by when they were requested, in milliseconds since 1970 as far as the clock knows: one that is
