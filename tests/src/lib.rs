@@ -15,6 +15,7 @@ pub mod http;
 pub mod imports;
 pub mod log;
 pub mod metrics;
+pub mod mounts;
 pub mod parquet_files;
 pub mod power_loss;
 pub mod proxy;

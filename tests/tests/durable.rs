@@ -8,6 +8,7 @@ use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use pba_tests::mounts::{READ_ONLY, SMALL, fill, mounted, seen};
 use pba_tests::power_loss::is_possible;
 use pba_tests::search::{Script, assert_no_trainer, evaluation, spec, trainer};
 use pba_tests::server::data_folder;
@@ -151,26 +152,10 @@ fn a_lock_that_is_removed_lets_no_second_writer_in() {
     assert!(elsewhere.path().join("schedules/mine.json").exists());
 }
 
-/// A server that sees its data directory as a shell script mounts it, at `$0`, before it becomes the server; none
-/// where users may mount nothing.
-fn mounted(mount: &str, data: &Arc<TempDir>, flags: &[&str]) -> Option<Server> {
-    let may_mount = Command::new("unshare").args(["-rm", "true"]).status();
-    if !may_mount.is_ok_and(|status| status.success()) {
-        eprintln!("skipped: this machine does not let its users mount anything");
-        return None;
-    }
-    let server = Server::command(data.path(), flags);
-    let mut command = Command::new("unshare");
-    command.args(["-rm", "sh", "-c", &format!("{mount} && exec \"$@\"")]).arg(data.path());
-    command.arg(server.get_program()).args(server.get_args()).current_dir("/");
-    Some(Server::run(command, Arc::clone(data)))
-}
-
 #[test]
 fn a_data_directory_that_is_read_only_is_streamed_from() {
     let script = Script::idles();
-    let mount = "mount --bind \"$0\" \"$0\" && mount -o remount,bind,ro \"$0\"";
-    let Some(server) = mounted(mount, &data_folder(), &["--trainer", script.path()]) else { return };
+    let Some(server) = mounted(READ_ONLY, &data_folder(), &["--trainer", script.path()]) else { return };
     assert_eq!(server.epoch("shapes/epochs/0/batches?split=test&shard=0/50").indices().len(), 40);
     let document = server.get("/v1/schedules/svhn-pba").text().replace("svhn-pba", "mine");
     let search = spec(json!({})).to_string();
@@ -194,13 +179,10 @@ fn a_data_directory_that_is_read_only_is_streamed_from() {
 fn a_search_whose_dataset_does_not_fit_the_disk_is_refused_as_that() {
     let Some(trainer) = trainer() else { return };
     let data = pba_tests::server::empty_data_folder();
-    let mount = "mount -t tmpfs -o size=100m none \"$0\"";
-    let Some(server) = mounted(mount, &data, &["--trainer", &trainer]) else { return };
+    let Some(server) = mounted(SMALL, &data, &["--trainer", &trainer]) else { return };
     // As the server sees it.
-    let seen = format!("/proc/{}/root{}", server.process.id(), data.path().display());
-    fs::remove_dir_all(format!("{seen}/datasets")).unwrap();
-    let mut file = fs::File::create(format!("{seen}/fill")).unwrap();
-    while std::io::Write::write(&mut file, &[0; 1 << 12]).is_ok() {}
+    fs::remove_dir_all(seen(&server, "datasets")).unwrap();
+    fill(&seen(&server, "fill"));
     let answer = server.send("POST", "/v1/searches", spec(json!({})).to_string().as_bytes());
     assert_eq!(answer.status, 507, "{}", answer.text());
     assert!(answer.problem().detail.contains("No space left"), "{}", answer.text());

@@ -1,9 +1,11 @@
 //! How servers end: in good order, or visibly.
 
+use std::os::unix::net::UnixDatagram;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use pba_tests::search::{Script, spec};
 use pba_tests::server::{Process, data_folder, empty_data_folder};
 use pba_tests::{Download, Epoch, Server, wait_for};
 
@@ -63,14 +65,92 @@ fn after_the_drain_time_streams_are_cut_visibly() {
     }
 }
 
+/// With the exit code of the second signal, whichever came first.
 #[test]
 fn a_second_signal_ends_at_once() {
-    let mut server = Server::start(&["--drain-seconds", "3600"]);
-    let _stream = Download::open_narrow(server.address(), EPOCH).unwrap();
+    for (first, second, code) in
+        [("TERM", "TERM", 143), ("INT", "INT", 130), ("INT", "TERM", 143), ("TERM", "INT", 130)]
+    {
+        let mut server = Server::start(&["--drain-seconds", "3600"]);
+        let _stream = Download::open_narrow(server.address(), EPOCH).unwrap();
+        server.process.signal(first);
+        wait_for("the server to drain", || (server.get("/readyz").status == 503).then_some(()));
+        server.process.signal(second);
+        assert_eq!(server.process.wait().code(), Some(code), "{first}, then {second}");
+    }
+}
+
+/// Load balancers need time to notice that a server is not ready.
+#[test]
+fn until_load_balancers_have_noticed_streams_are_taken() {
+    let script = Script::idles();
+    let mut server = Server::start(&["--drain-delay-seconds", "3600", "--trainer", script.path()]);
+    server.process.signal("TERM");
+    let unready = || {
+        let answer = server.get("/readyz");
+        (answer.status == 503).then_some(answer)
+    };
+    let answer = wait_for("the server to be unready", unready);
+    assert_eq!(answer.problem().kind, "urn:pba:problem:draining");
+    assert_eq!((server.metric("pba_ready"), server.get("/livez").status), (0.0, 200));
+    assert_eq!(server.epoch("shapes/epochs/0/batches?split=test&shard=0/50").indices().len(), 40);
+    // What would take longer is not begun.
+    let search = server.send("POST", "/v1/searches", spec(serde_json::json!({})).to_string().as_bytes());
+    assert_eq!((search.status, search.problem().kind.as_str()), (503, "urn:pba:problem:draining"));
+    server.process.signal("TERM");
+    assert_eq!(server.process.wait().code(), Some(143));
+}
+
+#[test]
+fn after_the_delay_streams_are_refused() {
+    let mut server = Server::start(&["--drain-delay-seconds", "1", "--drain-seconds", "3600"]);
+    let running = Download::open_narrow(server.address(), EPOCH).unwrap();
+    server.process.signal("TERM");
+    let target = "/v1/datasets/shapes/epochs/0/batches?split=test&shard=0/50";
+    wait_for("new streams to be refused", || (server.get(target).status == 503).then_some(()));
+    assert!(running.finish().complete);
+    assert_eq!(server.process.wait().code(), Some(0));
+}
+
+#[test]
+fn ctrl_c_does_not_wait_for_load_balancers() {
+    let mut server = Server::start(&["--drain-delay-seconds", "3600"]);
     server.process.signal("INT");
-    wait_for("the server to drain", || (server.get("/readyz").status == 503).then_some(()));
-    server.process.signal("INT");
-    assert_eq!(server.process.wait().code(), Some(130));
+    assert_eq!(server.process.wait().code(), Some(0));
+}
+
+/// A trainer that does not end takes no longer than the rest may.
+#[test]
+fn a_trainer_is_told_at_once() {
+    let script = Script::trains(r#"trap 'touch "$here/told"; exit 3' TERM; touch "$here/begun"; idle"#);
+    let mut server = Server::start(&["--drain-delay-seconds", "3600", "--trainer", script.path()]);
+    let id = server.start_search(&spec(serde_json::json!({})));
+    wait_for("the trainer to begin", || script.file("begun").exists().then_some(()));
+    server.process.signal("TERM");
+    wait_for("the trainer to be told", || script.file("told").exists().then_some(()));
+    server.wait_for_state(&id, "queued");
+    server.process.signal("TERM");
+    assert_eq!(server.process.wait().code(), Some(143));
+}
+
+#[test]
+fn systemd_is_told_when_the_server_listens_and_when_it_ends() {
+    let data = data_folder();
+    let socket = data.path().join("notify");
+    let notified = UnixDatagram::bind(&socket).unwrap();
+    notified.set_read_timeout(Some(pba_tests::PATIENCE)).unwrap();
+    let mut command = Server::command(data.path(), &[]);
+    command.env("NOTIFY_SOCKET", &socket);
+    let mut server = Server::run(command, data);
+    let next = || {
+        let mut bytes = [0; 256];
+        let count = notified.recv(&mut bytes).unwrap();
+        String::from_utf8_lossy(&bytes[..count]).trim_end().to_owned()
+    };
+    assert_eq!(next(), "READY=1");
+    server.process.signal("TERM");
+    assert_eq!(next(), "STOPPING=1");
+    assert_eq!(server.process.wait().code(), Some(0));
 }
 
 fn demo(directory: &Path, flags: &[&str]) -> Process {

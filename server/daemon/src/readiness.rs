@@ -17,11 +17,9 @@ pub(crate) fn details(app: &App) -> Vec<String> {
     for entry in app.catalog.list() {
         let (state, troubles) = entry.standing();
         let name = entry.name();
-        let split_or_all = if state == DatasetState::Ready { "" } else { state.name() };
-        details.extend(troubles.into_iter().map(|trouble| match split_or_all {
-            "" => format!("dataset {name:?}: {trouble}"),
-            state => format!("dataset {name:?} is {state}: {trouble}"),
-        }));
+        // Of one that is ready, these are of its splits.
+        let state = if state == DatasetState::Ready { String::new() } else { format!("{state}: ") };
+        details.extend(troubles.into_iter().map(|trouble| format!("dataset {name:?}: {state}{trouble}")));
     }
     if let Some(reason) = app.health.directory() {
         let directory = app.lock.directory().display();
