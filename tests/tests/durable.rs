@@ -15,7 +15,6 @@ use pba_tests::server::data_folder;
 use pba_tests::{Answer, Server, wait_for};
 use rustix::process::{Pid, Resource, Rlimit, prlimit};
 use serde_json::{Value, json};
-use tempfile::TempDir;
 
 /// Keeps a file from being replaced, until it is dropped.
 struct Obstacle(PathBuf);

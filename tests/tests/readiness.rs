@@ -11,7 +11,7 @@ use pba_tests::search::{Script, spec};
 use pba_tests::server::{Process, data_folder, empty_data_folder};
 use pba_tests::slow_file::SlowFile;
 use pba_tests::tls::TlsProxy;
-use pba_tests::{Download, Pba, Server, binary, pba, pba_in, wait_for};
+use pba_tests::{Download, Pba, Server, binary, pba, wait_for};
 use rustix::process::{Pid, Resource, Rlimit, prlimit};
 use serde_json::json;
 
@@ -249,8 +249,7 @@ fn health_of_what_is_no_server() {
     // One that accepts and says nothing.
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}", silent.local_addr().unwrap());
-    let folder = tempfile::tempdir().unwrap();
-    pba_in(folder.path(), &["health", &url]).refused(1, &["does not answer within 5 s"]);
+    pba(&["health", &url]).refused(1, &["does not answer within 5 s"]);
     // One that is another program.
     let other = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}", other.local_addr().unwrap());

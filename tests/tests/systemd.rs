@@ -154,7 +154,7 @@ fn the_server_makes_no_system_call_that_the_unit_denies() {
         wait_for("the first look", || (server.metric("pba_data_directory_free_bytes") > 0.0).then_some(()));
     });
     assert!(made.len() > 30, "the tracer saw {made:?}");
-    let denied: Vec<&String> = made.difference(&allowed(&["pba.service"])).collect();
+    let denied: Vec<String> = made.difference(&allowed(&["pba.service"])).cloned().collect();
     assert!(denied.is_empty(), "the unit denies {denied:?}");
 }
 

@@ -10,9 +10,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use pba_search::journal;
+use pba_tests::binary::pba_in;
 use pba_tests::search::{Script, evaluation, spec};
 use pba_tests::server::data_folder;
-use pba_tests::{Server, pba_in, repository, wait_for};
+use pba_tests::{Server, repository, wait_for};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -24,10 +25,9 @@ fn copy(from: &Path, to: &Path) {
     fs::create_dir_all(to).unwrap();
     for entry in fs::read_dir(from).unwrap().map(Result::unwrap) {
         let to = to.join(entry.file_name());
-        if entry.path().is_dir() {
-            copy(&entry.path(), &to)
-        } else {
-            drop(fs::copy(entry.path(), to).unwrap())
+        match entry.path().is_dir() {
+            true => copy(&entry.path(), &to),
+            false => assert!(fs::copy(entry.path(), to).is_ok()),
         }
     }
 }
