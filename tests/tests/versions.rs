@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use pba_search::journal;
 use pba_tests::binary::pba_in;
-use pba_tests::search::{Script, evaluation, spec};
+use pba_tests::search::{Script, evaluation, spec, trainer};
 use pba_tests::server::data_folder;
 use pba_tests::{Server, repository, wait_for};
 use serde_json::{Value, json};
@@ -259,4 +259,46 @@ fn what_a_newer_version_packed_is_left_alone() {
     server.assert_healthy();
     drop(server);
     assert!(fs::read(newer.join("test.arrow")).unwrap() == bytes);
+}
+
+/// Raises the version of a checkpoint, whose checksum stays right.
+fn raise_checkpoint(path: &Path) {
+    let mut bytes = fs::read(path).unwrap();
+    let place =
+        |bytes: &[u8], text: &[u8]| bytes.windows(text.len()).position(|window| window == text).unwrap();
+    let format = b"pba-checkpoint/2";
+    let at = place(&bytes, format) + format.len() - 1;
+    bytes[at] = b'3';
+    let key = b"\"xxh3\":\"";
+    let digits = place(&bytes, key) + key.len();
+    bytes[digits..digits + 16].fill(b'0');
+    let checksum = journal::checksum(&bytes);
+    bytes[digits..digits + 16].copy_from_slice(checksum.as_bytes());
+    fs::write(path, bytes).unwrap();
+}
+
+#[test]
+fn checkpoints_of_a_newer_version_are_refused_and_stay() {
+    let Some(trainer) = trainer() else { return };
+    let mut server = Server::with_trainer(&trainer);
+    let id = server.start_search(&spec(json!({ "epochs": 4000 })));
+    server.wait_for_lines(&id, 12);
+    server.process.signal("TERM");
+    assert_eq!(server.process.wait().code(), Some(0));
+    let (data, folder) = (server.data(), server.search_folder(&id));
+    drop(server);
+    let files = fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path());
+    let checkpoints: Vec<PathBuf> =
+        files.filter(|path| path.extension().is_some_and(|is| is == "safetensors")).collect();
+    assert!(!checkpoints.is_empty());
+    checkpoints.iter().for_each(|path| raise_checkpoint(path));
+    let before: Vec<Vec<u8>> = checkpoints.iter().map(|path| fs::read(path).unwrap()).collect();
+    let server = Server::start_on(data, &["--trainer", &trainer]);
+    let failed = server.wait_for_state(&id, "failed");
+    let error = failed["error"].as_str().unwrap();
+    for says in ["cannot load the checkpoint", "\"pba-checkpoint/3\"", "not \"pba-checkpoint/2\""] {
+        assert!(error.contains(says), "{error}");
+    }
+    server.assert_healthy();
+    assert!(checkpoints.iter().map(|path| fs::read(path).unwrap()).eq(before), "something was changed");
 }

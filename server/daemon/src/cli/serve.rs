@@ -150,11 +150,13 @@ pub(crate) async fn start(config: &Config) -> anyhow::Result<Server> {
     if app.lock.is_writer() {
         app.say_format();
     }
-    let looking = Arc::clone(&app);
+    // It looks while the server drains, too, and keeps nothing alive.
+    let looking = Arc::downgrade(&app);
     let work = move || {
         restarted(|| {
-            while looking.stage.check_serving().is_ok() {
-                looking.look();
+            while let Some(app) = looking.upgrade() {
+                app.look();
+                drop(app);
                 std::thread::sleep(LOOK_EVERY);
             }
         });
