@@ -38,6 +38,10 @@ pub struct JobAnswer<S, R> {
     pub id: String,
     /// Its state.
     pub state: JobState,
+    /// When it was requested: RFC 3339, in UTC. Earlier servers do not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(required = false)]
+    pub created: Option<String>,
     /// Finished epochs; in a search, those after which every member has been scored.
     pub epoch: u32,
     /// Total epochs.
@@ -74,6 +78,11 @@ pub struct JobAnswer<S, R> {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schema(required = false)]
     pub notes: Vec<String>,
+    /// Fields of its spec with which it can be trained, but which cannot do what they are for, in words; absent where
+    /// there are none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schema(required = false)]
+    pub warnings: Vec<String>,
     /// Its spec, with the server's defaults filled in.
     pub spec: S,
 }

@@ -36,6 +36,10 @@ pub struct ScheduleSummary {
     pub epochs: u32,
     /// Number of successive policies.
     pub segments: usize,
+    /// When it was added to this server: RFC 3339, in UTC; absent where it is built in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(required = false)]
+    pub added: Option<String>,
     /// Where it comes from. Of long provenance, the beginning; the document has all of it.
     #[schema(value_type = Object)]
     pub provenance: Provenance,

@@ -18,6 +18,8 @@ use crate::training::{IMAGES_MAX, Spec, Strategy, TrainingSpec};
 const ARMS_MAX: usize = 64;
 const SEEDS_MAX: u32 = 1_000;
 const AT_ONCE_MAX: u32 = 256;
+/// Seeds that a tuned arm is tried with, unless the spec says otherwise.
+const TUNING_SEEDS: u32 = 2;
 
 /// A checked comparison: every arm trained from scratch with every seed.
 ///
@@ -233,6 +235,29 @@ impl Spec for ComparisonSpec {
         self.train_size
     }
 
+    fn warnings(&self) -> Vec<String> {
+        let mut warnings = self.training.warnings(self.train_size);
+        if self.seeds == 1 && self.groups.is_empty() {
+            let why = "differences have neither an interval nor a verdict; use 2 or more";
+            warnings.push(format!("seeds is 1: {why}"));
+        }
+        if self.margin == 0.0 {
+            warnings
+                .push("margin is 0: no two arms can ever be found to be as good as each other".to_owned());
+        }
+        if self.tuning_seeds != TUNING_SEEDS && !self.tunes() {
+            let seeds = self.tuning_seeds;
+            warnings.push(format!(
+                "tuning_seeds is {seeds}, and no arm is tuned: {} is none of the arms",
+                Arm::Tuned
+            ));
+        }
+        if self.again && self.score == Score::Val {
+            warnings.push("again is true, and score is val: the test split is not opened".to_owned());
+        }
+        warnings
+    }
+
     fn placed_as(&self, other: &ComparisonSpec) -> ComparisonSpec {
         let training = self.training.placed_as(&other.training);
         ComparisonSpec { training, strategy: other.strategy, ..self.clone() }
@@ -261,7 +286,7 @@ impl TryFrom<Map<String, Value>> for ComparisonSpec {
                     (0.0..=100.0).contains(margin)
                 })?
                 .unwrap_or(0.5),
-            tuning_seeds: fields.integer("tuning_seeds", 1..=SEEDS_MAX)?.unwrap_or(2),
+            tuning_seeds: fields.integer("tuning_seeds", 1..=SEEDS_MAX)?.unwrap_or(TUNING_SEEDS),
             at_once: fields.integer("at_once", 1..=AT_ONCE_MAX)?.unwrap_or(16),
             strategy: fields.strategy()?,
         };
@@ -353,6 +378,28 @@ fn as_lists<S: serde::Serializer>(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_comparison_cannot_show_is_said() {
+        let warnings = |text: &str| ComparisonSpec::from_json(text).unwrap().warnings();
+        for fine in [
+            "{}",
+            r#"{"arms": ["none", "randaugment:tuned"], "tuning_seeds": 3}"#,
+            r#"{"seeds": 1, "arms": ["none", "random:1", "random:2"], "groups": {"drawn": ["random:1", "random:2"]}}"#,
+            r#"{"again": true}"#,
+        ] {
+            assert_eq!(warnings(fine), [""; 0], "{fine}");
+        }
+        for (text, says) in [
+            (r#"{"seeds": 1}"#, "seeds is 1"),
+            (r#"{"margin": 0}"#, "margin is 0"),
+            (r#"{"tuning_seeds": 3}"#, "randaugment:tuned is none of the arms"),
+            (r#"{"again": true, "score": "val"}"#, "the test split is not opened"),
+        ] {
+            let warnings = warnings(text);
+            assert!(matches!(&warnings[..], [warning] if warning.contains(says)), "{text}: {warnings:?}");
+        }
+    }
 
     #[test]
     fn a_spec_reads_back_as_itself() {

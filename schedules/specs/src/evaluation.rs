@@ -1,6 +1,6 @@
 //! An evaluation: one model from scratch, with a schedule or none, and its test error.
 
-use pba_schedules::Ablation;
+use pba_schedules::{Ablation, library};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
@@ -101,6 +101,19 @@ impl Spec for EvaluationSpec {
 
     fn train_size(&self) -> Option<usize> {
         self.train_size
+    }
+
+    fn warnings(&self) -> Vec<String> {
+        let mut warnings = self.training.warnings(self.train_size);
+        let is_constant =
+            || matches!(library::named(&self.schedule), Ok(Some(policy)) if policy.is_constant());
+        if self.ablation != Ablation::Scheduled && is_constant() {
+            let Self { schedule, ablation, .. } = self;
+            warnings.push(format!(
+                "ablation is {ablation}, which changes nothing: {schedule} is one policy throughout"
+            ));
+        }
+        warnings
     }
 
     fn placed_as(&self, other: &EvaluationSpec) -> EvaluationSpec {
@@ -345,6 +358,21 @@ mod tests {
             let allowed = format!("allowed: 1..={images}, the images of the split");
             assert!(sized(asked, images).unwrap_err().ends_with(&allowed), "{asked:?} of {images}");
         }
+    }
+
+    #[test]
+    fn an_ablation_that_changes_nothing_is_told() {
+        let warnings = |schedule: &str, ablation: &str| {
+            let text = format!(r#"{{"schedule": {schedule:?}, "ablation": {ablation:?}}}"#);
+            EvaluationSpec::from_json(&text).unwrap().warnings()
+        };
+        assert_eq!(warnings("trivial-augment-wide", "scheduled"), [""; 0]);
+        assert_eq!(warnings("cifar10-pba", "flatten"), [""; 0]);
+        let told = warnings("trivial-augment-wide", "flatten");
+        assert_eq!(
+            told,
+            ["ablation is flatten, which changes nothing: trivial-augment-wide is one policy throughout"]
+        );
     }
 
     #[test]

@@ -249,6 +249,29 @@ impl Spec for SearchSpec {
         self.streams
     }
 
+    fn warnings(&self) -> Vec<String> {
+        let (interval, epochs) = (self.perturbation_interval, self.training.epochs);
+        let mut warnings = self.training.warnings(self.train_size);
+        if interval >= epochs {
+            warnings.push(format!(
+                "perturbation_interval is {interval}, and epochs is {epochs}: no member ever copies another and explores, so \
+                 the schedule that is learned augments nothing; use an interval below the epochs"
+            ));
+        }
+        if let (Some(streams), Strategy::Sequential | Strategy::Stacked) = (self.streams, self.strategy) {
+            warnings.push(format!(
+                "streams is {streams}, which only the strategy graphs uses, not {}",
+                self.strategy
+            ));
+        }
+        let later = self.comparison().ok().flatten().map(|comparison| comparison.warnings());
+        // Of how the models are trained, the search has said it.
+        let later = later.into_iter().flatten().filter(|warning| !warnings.contains(warning));
+        let later: Vec<String> = later.map(|warning| format!("then_compare: {warning}")).collect();
+        warnings.extend(later);
+        warnings
+    }
+
     fn placed_as(&self, other: &SearchSpec) -> SearchSpec {
         let training = self.training.placed_as(&other.training);
         SearchSpec { training, strategy: other.strategy, streams: other.streams, ..self.clone() }
@@ -542,6 +565,39 @@ mod tests {
         assert_eq!(val_size(r#"{"arms": ["none", "search"]}"#), None);
         // What was asked for and is not needed is refused when the comparison is sized.
         assert_eq!(val_size(r#"{"arms": ["none", "search"], "val_size": 32}"#), Some(32));
+    }
+
+    #[test]
+    fn what_a_search_cannot_do_is_said() {
+        let warnings = |text: &str| SearchSpec::from_json(text).unwrap().warnings();
+        for fine in [
+            "{}",
+            r#"{"epochs": 4, "perturbation_interval": 3}"#,
+            r#"{"strategy": "graphs", "streams": 4}"#,
+            r#"{"streams": 4}"#,
+            r#"{"lr_schedule": {"steps": [80, 199], "factor": 0.1}}"#,
+            r#"{"train_size": 1000, "batch_size": 100}"#,
+            r#"{"train_size": 1000, "batch_size": 128, "then_compare": true}"#,
+        ] {
+            assert_eq!(warnings(fine), [""; 0], "{fine}");
+        }
+        for (text, says) in [
+            (r#"{"epochs": 3, "perturbation_interval": 3}"#, "perturbation_interval is 3, and epochs is 3"),
+            (r#"{"epochs": 2}"#, "augments nothing"),
+            (
+                r#"{"strategy": "stacked", "streams": 4}"#,
+                "streams is 4, which only the strategy graphs uses, not stacked",
+            ),
+            (
+                r#"{"epochs": 100, "lr_schedule": {"steps": [50, 100, 120], "factor": 0.1}}"#,
+                "at epoch 100, 120, which never",
+            ),
+            (r#"{"train_size": 127, "batch_size": 64}"#, "63 images are left out of each epoch"),
+            (r#"{"then_compare": {"seeds": 1}}"#, "then_compare: seeds is 1"),
+        ] {
+            let warnings = warnings(text);
+            assert!(matches!(&warnings[..], [warning] if warning.contains(says)), "{text}: {warnings:?}");
+        }
     }
 
     #[test]

@@ -171,6 +171,32 @@ impl TrainingSpec {
         TrainingSpec { device: other.device, precision: other.precision, ..self.clone() }
     }
 
+    /// What is asked of it that cannot do what it is for, with the images that it trains on if that is known.
+    pub(crate) fn warnings(&self, train_size: Option<usize>) -> Vec<String> {
+        let (epochs, batch) = (self.epochs, self.batch_size);
+        let mut warnings = Vec::new();
+        if let LrSchedule::Steps { steps, .. } = &self.lr_schedule {
+            let late: Vec<String> = steps.iter().filter(|&&at| at >= epochs).map(u32::to_string).collect();
+            if !late.is_empty() {
+                let late = late.join(", ");
+                warnings.push(format!(
+                    "lr_schedule lowers the rate at epoch {late}, which never comes: epochs is {epochs}, and they count \
+                     from 0"
+                ));
+            }
+        }
+        if let Some(train) = train_size
+            && train % batch * 4 >= train
+        {
+            let left = train % batch;
+            warnings.push(format!(
+                "batch_size is {batch}, and train_size ({train}) is not a multiple of it: {left} images are left out of each \
+                 epoch"
+            ));
+        }
+        warnings
+    }
+
     /// Checks that `train` images are enough for a batch.
     pub(crate) fn check_batch_of(&self, train: usize) -> Result<(), SpecError> {
         if train < self.batch_size {
@@ -245,6 +271,11 @@ where
     /// CUDA streams that its models share; none for the default.
     fn streams(&self) -> Option<u32> {
         None
+    }
+
+    /// Fields with which it can be trained, but which cannot do what they are for: a sentence for each.
+    fn warnings(&self) -> Vec<String> {
+        self.training().warnings(self.train_size())
     }
 
     /// The same work in the place of `other`: device and what belongs to it, which affect the result by

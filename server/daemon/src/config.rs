@@ -39,6 +39,14 @@ pub(crate) struct ServeArgs {
     pub(crate) check: bool,
 }
 
+impl ServeArgs {
+    /// The configuration file that is read: the one that is named, or the usual one if it exists.
+    pub(crate) fn file(&self) -> Option<&Path> {
+        let usual = Some(Path::new(DEFAULT_FILE)).filter(|path| path.exists());
+        self.config.as_deref().or(usual)
+    }
+}
+
 /// A dataset in `pba.toml`.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, expecting = "a table with a path, as { path = \"/data/cifar10\" }")]
@@ -61,7 +69,7 @@ macro_rules! settings {
         pub(crate) struct Settings {
             $($(#[doc = $help])+ #[arg(long, $($arg)+)] pub(crate) $name: Option<$type>,)+
             $(
-                #[arg(long, env = $env, value_name = $unit)]
+                #[arg(long, env = $env, value_name = $unit, help_heading = "Limits")]
                 #[arg(help = format!("{} [default: {}]", concat!($($bound_help),+).trim_start(), $default))]
                 pub(crate) $bound: Option<$number>,
             )+
@@ -79,6 +87,17 @@ macro_rules! settings {
                     $($bound: self.$bound.or(weaker.$bound),)+
                     datasets,
                 }
+            }
+
+            /// The names of all settings but the datasets.
+            pub(crate) const NAMES: &[&str] = &[$(stringify!($name),)+ $(stringify!($bound),)+];
+
+            /// The names of those that are set.
+            pub(crate) fn set(&self) -> Vec<&'static str> {
+                let mut set = Vec::new();
+                $(if self.$name.is_some() { set.push(stringify!($name)); })+
+                $(if self.$bound.is_some() { set.push(stringify!($bound)); })+
+                set
             }
 
             fn limits(&self) -> anyhow::Result<Limits> {
@@ -273,8 +292,7 @@ impl Config {
     /// When the file cannot be read, a key is unknown, a value is out of range, the address can be reached by other
     /// machines without `insecure`, or there is neither an address nor a socket.
     pub(crate) fn resolve(args: &ServeArgs) -> anyhow::Result<Config> {
-        let default = Some(Path::new(DEFAULT_FILE)).filter(|path| path.exists());
-        let file = args.config.as_deref().or(default).map(read_file).transpose()?.unwrap_or_default();
+        let file = args.file().map(read_file).transpose()?.unwrap_or_default();
         Config::combine(args, file)
     }
 
@@ -495,7 +513,11 @@ fn libtorch_folder(named: &Path) -> anyhow::Result<PathBuf> {
     })
 }
 
-fn read_file(path: &Path) -> anyhow::Result<Settings> {
+/// The settings in a file.
+///
+/// # Errors
+/// When it cannot be read, is too long, or a key or a value is wrong.
+pub(crate) fn read_file(path: &Path) -> anyhow::Result<Settings> {
     let shown = path.display();
     let mut text = String::new();
     std::fs::File::open(path)

@@ -30,5 +30,3 @@ pub mod stream;
 mod sync;
 mod tls;
 pub mod untrusted;
-
-pub use log::last_words;

@@ -10,7 +10,7 @@
 use std::backtrace::{Backtrace, BacktraceStatus};
 use std::borrow::Cow;
 use std::fmt::Display;
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, Write};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
@@ -93,7 +93,7 @@ impl Format {
 pub(crate) struct Log {
     queue: Sender<Message>,
     /// Whether lines may have colours.
-    is_terminal: bool,
+    has_colors: bool,
 }
 
 impl Log {
@@ -101,22 +101,22 @@ impl Log {
     ///
     /// # Errors
     /// When the system refuses a thread.
-    pub(crate) fn start() -> io::Result<Log> {
+    pub(crate) fn start(has_colors: bool) -> io::Result<Log> {
         let queue = start(io::stderr())?;
         let _ = QUEUE.set(queue.clone());
-        Ok(Log { queue, is_terminal: io::stderr().is_terminal() })
+        Ok(Log { queue, has_colors })
     }
 }
 
 /// The layer that writes events as lines of a format.
-pub(crate) fn layer<S>(format: Format, out: BoxMakeWriter) -> Box<dyn Layer<S> + Send + Sync>
+pub(crate) fn layer<S>(format: Format, out: BoxMakeWriter, has_colors: bool) -> Box<dyn Layer<S> + Send + Sync>
 where
     S: Subscriber + for<'a> LookupSpan<'a>,
 {
     let lines = tracing_subscriber::fmt::layer().with_writer(out);
     match format {
         Format::Json => lines.json().with_span_list(false).boxed(),
-        Format::Text => lines.with_target(false).with_ansi(io::stderr().is_terminal()).boxed(),
+        Format::Text => lines.with_target(false).with_ansi(has_colors).boxed(),
     }
 }
 
@@ -149,7 +149,7 @@ impl MakeWriter<'_> for Log {
 impl Write for Log {
     /// Takes a whole line, as `tracing_subscriber` writes them. Never fails.
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        put(&self.queue, &one_line(line, self.is_terminal));
+        put(&self.queue, &one_line(line, self.has_colors));
         Ok(line.len())
     }
 
@@ -160,14 +160,23 @@ impl Write for Log {
 
 /// Says why the command failed, and waits a moment for the last lines of the log. The process must not be
 /// kept from ending by the reader of its standard error.
-pub fn last_words(error: impl Display) {
+pub(crate) fn last_words(error: impl Display) {
     say(Level::ERROR, error);
+    flush();
+}
+
+/// The same with a line as it is.
+pub(crate) fn last_line(line: impl Display) {
+    put_line(&format!("{line}\n"));
     flush();
 }
 
 /// Says something on standard error that no filter keeps back.
 pub(crate) fn say(level: Level, message: impl Display) {
-    let line = Format::chosen().line(level, &message.to_string());
+    put_line(&Format::chosen().line(level, &message.to_string()));
+}
+
+fn put_line(line: &str) {
     match QUEUE.get() {
         Some(queue) => put(queue, line.as_bytes()),
         // Standard error may be closed or full, which is no reason for another error.

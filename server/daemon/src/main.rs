@@ -3,11 +3,5 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    match pba_server::cli::run() {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            pba_server::last_words(format_args!("{error:#}"));
-            ExitCode::FAILURE
-        }
-    }
+    pba_server::cli::run()
 }

@@ -32,6 +32,11 @@ impl FileState {
         }
     }
 
+    /// When the content was last changed, in nanoseconds since 1970.
+    pub fn modified_nanoseconds(&self) -> i64 {
+        self.modified
+    }
+
     /// The state of an open file.
     ///
     /// # Errors

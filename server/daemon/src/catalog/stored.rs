@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::Context;
+use jiff::{Timestamp, Unit};
 use pba_files::FileState;
 use pba_schedules::{Schedule, ScheduleError, formats::json, library};
 use pba_wire::schedules::ScheduleSummary;
@@ -38,7 +39,10 @@ pub(super) struct Stored {
 
 impl Stored {
     pub(super) fn new(schedule: Schedule, file: Option<FileState>) -> Stored {
-        Stored { summary: summary(&schedule), schedule: Arc::new(schedule), file }
+        let mut summary = summary(&schedule);
+        let added = file.and_then(|file| Timestamp::from_nanosecond(file.modified_nanoseconds().into()).ok());
+        summary.added = added.and_then(|added| Some(added.round(Unit::Second).ok()?.to_string()));
+        Stored { summary, schedule: Arc::new(schedule), file }
     }
 }
 
@@ -147,6 +151,7 @@ pub(crate) fn summary(schedule: &Schedule) -> ScheduleSummary {
         digest: schedule.digest().to_string(),
         epochs: schedule.epochs(),
         segments: schedule.segments().len(),
+        added: None,
         provenance,
     }
 }

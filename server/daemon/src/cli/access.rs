@@ -11,10 +11,17 @@ use crate::cli::environment::{self, SERVERS};
 #[derive(Clone, Default, clap::Args)]
 pub(crate) struct Access {
     /// Token to send to the server; prefer PBA_TOKEN, which other users of this machine cannot see
-    #[arg(long, env = "PBA_TOKEN", value_name = "TOKEN", global = true, hide_env_values = true)]
+    #[arg(
+        long,
+        env = "PBA_TOKEN",
+        value_name = "TOKEN",
+        global = true,
+        hide_env_values = true,
+        help_heading = "Server"
+    )]
     token: Option<String>,
     /// PEM file of the certificate authority to trust for https:// servers [default: the system's]
-    #[arg(long, env = "PBA_CA", value_name = "FILE", global = true)]
+    #[arg(long, env = "PBA_CA", value_name = "FILE", global = true, help_heading = "Server")]
     ca: Option<PathBuf>,
 }
 

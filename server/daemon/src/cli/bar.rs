@@ -1,18 +1,22 @@
-//! Progress bars on standard error; invisible when that is not a terminal, or gets JSON.
+//! Progress bars on standard error; invisible when that is not a terminal, or gets JSON, and with `--quiet`.
 
 use std::fmt::Write;
 
-use indicatif::{HumanCount, HumanDuration, ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
+use indicatif::{HumanCount, HumanDuration, ProgressBar, ProgressState, ProgressStyle};
 
+use crate::cli::options::is_quiet;
+use crate::cli::style::{Stream, is_colored};
 use crate::log::Format;
 
 /// A bar that counts images; the total is shown once its length is set.
 pub(crate) fn rows(what: &str) -> ProgressBar {
-    let bar = ProgressBar::no_length().with_style(style()).with_message(what.to_owned());
-    if Format::chosen() == Format::Json {
-        bar.set_draw_target(ProgressDrawTarget::hidden());
-    }
-    bar
+    let bar = if is_hidden() { ProgressBar::hidden() } else { ProgressBar::no_length() };
+    bar.with_style(style()).with_message(what.to_owned())
+}
+
+/// Whether no bar is shown, even in a terminal.
+pub(crate) fn is_hidden() -> bool {
+    is_quiet() || Format::chosen() == Format::Json
 }
 
 /// Images per second, as an integer.
@@ -20,8 +24,14 @@ pub(crate) fn rate(images_per_second: f64) -> String {
     format!("{} images/s", HumanCount(images_per_second.round() as u64))
 }
 
+/// The bar itself in a template, as wide as what is left of the line.
+pub(crate) fn wide() -> &'static str {
+    if is_colored(Stream::Error) { "{wide_bar:.cyan/blue}" } else { "{wide_bar}" }
+}
+
 fn style() -> ProgressStyle {
-    let style = ProgressStyle::with_template("{msg:24} {wide_bar:.cyan/blue} {count}  {rate:>16}  {left:>9}");
+    let style =
+        ProgressStyle::with_template(&format!("{{msg:24}} {} {{count}}  {{rate:>16}}  {{left:>9}}", wide()));
     style
         .expect("the template is well-formed")
         .with_key("count", |state: &ProgressState, out: &mut dyn Write| {

@@ -2,20 +2,29 @@
 
 use std::collections::BTreeMap;
 
-use indicatif::ProgressBar;
 use pba_search::{Comparison, ComparisonEvent, ComparisonResults, ComparisonSpec, worded};
 use serde::Serialize;
 
 use crate::cli::jobs::{Answer, Field, Shown, StartOrElse, Training, percent};
 use crate::cli::output;
 use crate::cli::remote::Remote;
+use crate::cli::screen::Screen;
+use crate::cli::table::Cell;
+
+/// Examples for its help.
+pub(crate) const EXAMPLES: &str = "\
+Examples:
+  pba compare --dataset shapes --model tiny --epochs 24 --seeds 3 --watch
+  pba compare --arms none,trivial-augment-wide,cifar10-pba --dataset cifar10
+  pba compare list
+  pba compare show shapes-tiny-1";
 
 /// Arguments of `pba compare`.
 pub(crate) type Args = StartOrElse<Fields>;
 
 /// The fields of a spec.
 #[derive(Debug, clap::Args, Serialize)]
-#[command(allow_negative_numbers = true)]
+#[command(allow_negative_numbers = true, next_help_heading = "The comparison")]
 pub(crate) struct Fields {
     /// Name of the comparison [default: derived from dataset and model]
     #[arg(long)]
@@ -104,7 +113,7 @@ impl Shown for Watched {
         show_command(remote, job);
     }
 
-    fn happened(&mut self, event: ComparisonEvent, bar: Option<&ProgressBar>) {
+    fn happened(&mut self, event: ComparisonEvent, screen: Option<&Screen>) {
         use pba_search::Run;
         match (&mut self.comparison, Comparison::begin(&event)) {
             (_, Some((begun, _))) => self.comparison = Some(begun),
@@ -112,20 +121,12 @@ impl Shown for Watched {
             (Some(comparison), None) => drop(comparison.apply(&event)),
             (None, None) => {}
         }
-        let (Some(bar), Some(comparison)) = (bar, &self.comparison) else { return };
-        let results = comparison.report();
-        let means = results.arms.iter().map(|arm| format!("{} {}", arm.entry.name, percent(arm.entry.mean)));
-        let means = means.collect::<Vec<_>>().join(", ");
+        let (Some(screen), Some(comparison)) = (screen, &self.comparison) else { return };
         match event {
-            ComparisonEvent::Scored { .. } => bar.suspend(|| {
-                output::line(format_args!(
-                    "{} of {} runs; mean error: {means}",
-                    results.runs_done, results.runs
-                ));
-            }),
-            ComparisonEvent::Tuned(tuning) => bar.suspend(|| {
-                output::line(format_args!("randaugment:tuned is {}", tuning.chosen));
-            }),
+            ComparisonEvent::Scored { .. } => show(screen, &comparison.report()),
+            ComparisonEvent::Tuned(tuning) => {
+                screen.line(format_args!("randaugment:tuned is {}", tuning.chosen));
+            }
             _ => {}
         }
     }
@@ -136,6 +137,23 @@ impl Shown for Watched {
         show_command(remote, job);
     }
 }
+
+/// Shows the arms: in a terminal in a table, elsewhere in one line.
+fn show(screen: &Screen, results: &ComparisonResults) {
+    if screen.is_seen() {
+        let row = |arm: &pba_search::Entry| {
+            let cells = [arm.name.clone(), percent(arm.mean), percent(arm.deviation), arm.n.to_string()];
+            cells.map(Cell::from).to_vec()
+        };
+        return screen.show(&ARM_COLUMNS, results.arms.iter().map(|arm| row(&arm.entry)).collect());
+    }
+    let means = results.arms.iter().map(|arm| format!("{} {}", arm.entry.name, percent(arm.entry.mean)));
+    let means = means.collect::<Vec<_>>().join(", ");
+    screen.line(format_args!("{} of {} runs; mean error: {means}", results.runs_done, results.runs));
+}
+
+/// The columns of arms and groups.
+const ARM_COLUMNS: [&str; 4] = ["ARM", "MEAN ERROR", "DEVIATION", "N"];
 
 /// Prints the command that streams the recommended arm; there is none if its name is that of another schedule by now.
 fn show_command(remote: &Remote, job: &Answer<Watched>) {
@@ -154,7 +172,7 @@ fn tables(spec: &ComparisonSpec, results: &ComparisonResults) {
     let rows: Vec<Vec<String>> =
         results.arms.iter().map(|arm| &arm.entry).chain(&results.groups).map(entry).collect();
     output::line("");
-    output::table(&["ARM", "MEAN ERROR", "DEVIATION", "N"], &rows);
+    output::table(&ARM_COLUMNS, &rows);
     let rows = results.contrasts.iter().map(|contrast| {
         let interval = contrast.interval.map(|[low, high]| format!("{} to {}", points(low), points(high)));
         vec![

@@ -9,10 +9,16 @@ use reqwest::Method;
 
 use crate::cli::query::Flags;
 use crate::cli::remote::Remote;
-use crate::cli::{file, output};
+use crate::cli::table::Cell;
+use crate::cli::{file, output, style};
 
 /// Arguments of `pba dataset`.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  pba dataset list
+  pba dataset show shapes
+  pba dataset preview shapes --epoch 199 --schedule cifar10-pba --out sheet.png")]
 pub(crate) struct Args {
     #[command(flatten)]
     remote: Remote,
@@ -22,14 +28,23 @@ pub(crate) struct Args {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// List the datasets
+    /// List the datasets, by name
+    #[command(after_help = "\
+Examples:
+  pba dataset list
+  pba dataset list | cut -f1                           # their names")]
     List,
-    /// Show a dataset
+    /// Show a dataset, as JSON
+    #[command(after_help = "Example:\n  pba dataset show shapes")]
     Show {
         /// Name of the dataset
         name: String,
     },
     /// Save a contact sheet of the images that a stream would send
+    #[command(after_help = "\
+Examples:
+  pba dataset preview shapes --epoch 199 --schedule cifar10-pba
+  pba dataset preview shapes --schedule randaugment:2:9 -n 16 --out sheet.png")]
     Preview {
         /// Name of the dataset
         name: String,
@@ -54,10 +69,10 @@ pub(crate) async fn run(Args { remote, command }: Args) -> anyhow::Result<()> {
         Command::List => {
             let answer = client.request(Method::GET, "/v1/datasets", None).await?;
             let list: DatasetList = remote.read(&answer)?;
-            let rows: Vec<Vec<String>> = list.datasets.iter().map(row).collect();
+            let rows: Vec<Vec<Cell>> = list.datasets.iter().map(row).collect();
             match remote.json {
                 true => output::json(&remote.document(&answer)?),
-                false => output::table(&["NAME", "SPLITS", "IMAGES", "CLASSES", "SOURCE"], &rows),
+                false => output::list(&["NAME", "SPLITS", "IMAGES", "CLASSES", "SOURCE"], &rows),
             }
         }
         Command::Show { name } => {
@@ -80,7 +95,7 @@ pub(crate) async fn run(Args { remote, command }: Args) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn row(dataset: &Dataset) -> Vec<String> {
+fn row(dataset: &Dataset) -> Vec<Cell> {
     let names: Vec<&str> = dataset.splits.keys().map(|name| name.name()).collect();
     let images = dataset.splits.values().map(|split| match split {
         Split::Ready(ReadySplit { samples, shape: Some([height, width, channels]), .. }) => {
@@ -111,11 +126,16 @@ fn row(dataset: &Dataset) -> Vec<String> {
         (DatasetState::Ready, None) => names.join(", "),
         (DatasetState::Damaged, _) => format!("{} (damaged)", names.join(", ")),
     };
+    let style = match dataset.state {
+        DatasetState::Failed | DatasetState::Damaged => style::ERROR,
+        DatasetState::Importing | DatasetState::NotPacked => style::WARNING,
+        DatasetState::Ready => anstyle::Style::new(),
+    };
     vec![
-        dataset.name.clone(),
-        names,
-        images.join(", "),
-        dataset.classes.len().to_string(),
-        dataset.source.clone(),
+        dataset.name.clone().into(),
+        Cell::painted(names, style),
+        images.join(", ").into(),
+        dataset.classes.len().to_string().into(),
+        dataset.source.clone().into(),
     ]
 }

@@ -10,6 +10,7 @@ use anyhow::Context;
 use pba_client::{Client, EpochRequest};
 
 use crate::cli::serve::{self, start};
+use crate::cli::sources::Given;
 use crate::cli::{file, output, stream};
 use crate::config::{Config, ServeArgs};
 use crate::jobs::trainer::Trainer;
@@ -24,6 +25,10 @@ const TRAINER_POLL: Duration = Duration::from_millis(500);
 
 /// Arguments of `pba demo`.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  pba demo
+  pba demo --once --sheet sheet.png")]
 pub(crate) struct Args {
     #[command(flatten)]
     serve: ServeArgs,
@@ -36,9 +41,9 @@ pub(crate) struct Args {
 }
 
 /// Starts a server, streams one epoch from it, saves a contact sheet and continues to serve.
-pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
+pub(crate) async fn run(args: Args, given: &Given) -> anyhow::Result<()> {
     if args.serve.check {
-        return serve::run(args.serve).await;
+        return serve::run(args.serve, given).await;
     }
     let mut config = Config::resolve(&args.serve)?;
     anyhow::ensure!(

@@ -1,19 +1,28 @@
 //! `pba evaluate`: train models from scratch and test them.
 
-use indicatif::ProgressBar;
 use pba_search::{Evaluation, EvaluationEvent, EvaluationResults};
 use serde::Serialize;
 
 use crate::cli::jobs::{Answer, Shown, StartOrElse, Training, percent};
 use crate::cli::output;
 use crate::cli::remote::Remote;
+use crate::cli::screen::Screen;
+use crate::cli::table::Cell;
+
+/// Examples for its help.
+pub(crate) const EXAMPLES: &str = "\
+Examples:
+  pba evaluate --dataset shapes --model tiny --epochs 24 --watch
+  pba evaluate --dataset cifar10 --schedule cifar10-pba --preset cifar10
+  pba evaluate list
+  pba evaluate delete shapes-tiny-1";
 
 /// Arguments of `pba evaluate`.
 pub(crate) type Args = StartOrElse<Fields>;
 
 /// The fields of a spec.
 #[derive(Debug, clap::Args, Serialize)]
-#[command(allow_negative_numbers = true)]
+#[command(allow_negative_numbers = true, next_help_heading = "The evaluation")]
 pub(crate) struct Fields {
     /// Name of the evaluation [default: derived from dataset and model]
     #[arg(long)]
@@ -48,10 +57,14 @@ impl Shown for Watched {
         vec![percent(results.test_error), results.schedule.clone(), results.ablation.to_string()]
     }
 
-    fn happened(&mut self, event: EvaluationEvent, bar: Option<&ProgressBar>) {
-        if let (EvaluationEvent::Trained { epoch, train_loss }, Some(bar)) = (event, bar) {
+    fn happened(&mut self, event: EvaluationEvent, screen: Option<&Screen>) {
+        if let (EvaluationEvent::Trained { epoch, train_loss }, Some(screen)) = (event, screen) {
             let loss = train_loss.map_or("-".to_owned(), |loss| format!("{loss:.4}"));
-            bar.suspend(|| output::line(format_args!("epoch {epoch}: train loss {loss}")));
+            match screen.is_seen() {
+                true => screen
+                    .show(&["EPOCH", "TRAIN LOSS"], vec![[epoch.to_string(), loss].map(Cell::from).into()]),
+                false => screen.line(format_args!("epoch {epoch}: train loss {loss}")),
+            }
         }
     }
 

@@ -6,7 +6,6 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use clap::Subcommand;
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use pba_search::{ModelName, Preset, Progress, Run, TrainingPlace, read_fields};
 use pba_wire::jobs::{JobAnswer, JobList, JobState, MISSING, Missing, PROGRESS, STATE};
 use reqwest::Method;
@@ -15,10 +14,11 @@ use serde_json::{Map, Value, json};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::Level;
 
-use crate::cli::bar::rate;
+use crate::cli::options::is_quiet;
 use crate::cli::remote::Remote;
-use crate::cli::{INTERRUPTED, file, output};
-use crate::log::{Format, say};
+use crate::cli::screen::{Screen, rough};
+use crate::cli::table::Cell;
+use crate::cli::{exit, failure, file, output, style, time};
 
 /// From one line about the progress to the next, where no bar is seen.
 const TOLD_INTERVAL: Duration = Duration::from_secs(60);
@@ -37,8 +37,8 @@ pub(crate) trait Shown: Default {
     /// Prints details of one job below its row.
     fn details(_remote: &Remote, _job: &Answer<Self>) {}
 
-    /// Processes an event; shows it above the bar, if there is one.
-    fn happened(&mut self, event: <Self::Run as Run>::Event, bar: Option<&ProgressBar>);
+    /// Processes an event, and shows what comes of it if there is a screen.
+    fn happened(&mut self, event: <Self::Run as Run>::Event, screen: Option<&Screen>);
 
     /// Prints the result of a job that is done.
     fn ended(&self, remote: &Remote, job: &Answer<Self>);
@@ -52,9 +52,14 @@ pub(crate) type Answer<S> = JobAnswer<Spec<S>, Results<S>>;
 /// What can be done with any job.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// List all
+    /// List all, those that were requested last first
+    ///
+    /// In a terminal the columns fit its width. Elsewhere each has a line, with tabs between the columns, no head, nothing
+    /// cut and times in UTC.
     List,
     /// Watch one until it ends
+    ///
+    /// In a terminal a table is redrawn above a bar; elsewhere each change is a line. Ctrl-C ends the watching only.
     Watch {
         /// Its id
         id: String,
@@ -74,8 +79,9 @@ pub(crate) enum Command {
         /// Its id
         id: String,
     },
-    /// Remove one that has ended, with its files; the schedule of a search stays
-    Remove {
+    /// Delete one that has ended, with its files; the schedule of a search stays
+    #[command(alias = "remove")]
+    Delete {
         /// Its id
         id: String,
     },
@@ -83,6 +89,7 @@ pub(crate) enum Command {
 
 /// The fields that the specs of all jobs share, as flags; the server validates them.
 #[derive(Debug, clap::Args, Serialize)]
+#[command(next_help_heading = "How each model is trained")]
 pub(crate) struct Training {
     #[arg(long, help = format!(
         "Settings of the paper, for all that is left out: one of {} (searches: {})",
@@ -199,14 +206,21 @@ pub(crate) async fn start<S: Shown>(
     let answer = remote.client()?.request(Method::POST, &path, Some(serde_json::to_vec(&fields)?)).await?;
     let job: Answer<S> = remote.read(&answer)?;
     let (name, command) = (S::Run::JOB.name, S::Run::JOB.command);
-    let Answer::<S> { id, state, .. } = job;
+    let Answer::<S> { id, state, .. } = &job;
     if start.watch {
         // Before the id is printed: its reader may press Ctrl-C.
         let interrupt = interrupt()?;
         if !remote.json {
             output::line(format_args!("{name} {id}"));
         }
-        return watch::<S>(remote, &id, interrupt).await.map(Some);
+        job.warnings.iter().for_each(output::warning);
+        return watch::<S>(remote, id, interrupt).await.map(Some);
+    }
+    job.warnings.iter().for_each(output::warning);
+    if is_quiet() && !remote.json {
+        // For a script that goes on with it.
+        output::line(id);
+        return Ok(None);
     }
     let watch = remote.command(format_args!("{command} watch {id}"));
     remote.print(remote.document(&answer)?, format_args!("{name} {id} is {state}; watch it with: {watch}"));
@@ -232,16 +246,22 @@ pub(crate) async fn run<S: Shown>(remote: &Remote, command: Command) -> anyhow::
                 output::json(&remote.document(&list)?);
             } else {
                 let jobs: JobList<Spec<S>> = remote.read(&list)?;
-                table::<S>(jobs.values().flatten());
+                let mut jobs: Vec<Answer<S>> = jobs.into_values().flatten().collect();
+                jobs.sort_by(|one, other| {
+                    other.created.cmp(&one.created).then_with(|| one.id.cmp(&other.id))
+                });
+                let rows: Vec<Vec<Cell>> =
+                    jobs.iter().map(|job| row::<S>(job, output::is_terminal())).collect();
+                output::list(&head::<S>(), &rows);
             }
             return Ok(None);
         }
         Command::Show { id } => one::<S>(remote, Method::GET, &id, "").await?,
         Command::Cancel { id } => one::<S>(remote, Method::DELETE, &id, "").await?,
         Command::Resume { id } => one::<S>(remote, Method::POST, &id, "/resume").await?,
-        Command::Remove { id } => {
+        Command::Delete { id } => {
             let answer = one::<S>(remote, Method::POST, &id, "/remove").await?;
-            remote.print(remote.document(&answer)?, format_args!("removed {} {id}", S::Run::JOB.name));
+            remote.print(remote.document(&answer)?, format_args!("deleted {} {id}", S::Run::JOB.name));
             return Ok(None);
         }
     };
@@ -250,7 +270,7 @@ pub(crate) async fn run<S: Shown>(remote: &Remote, command: Command) -> anyhow::
         return Ok(None);
     }
     let job: Answer<S> = remote.read(&answer)?;
-    table::<S>([&job]);
+    output::table(&head::<S>(), &[row::<S>(&job, output::is_terminal())]);
     if let Some(error) = &job.error {
         output::line(format_args!("error: {error}"));
     }
@@ -259,6 +279,7 @@ pub(crate) async fn run<S: Shown>(remote: &Remote, command: Command) -> anyhow::
     }
     S::details(remote, &job);
     show_notes(&job.notes);
+    job.warnings.iter().for_each(output::warning);
     Ok(None)
 }
 
@@ -282,27 +303,31 @@ pub(crate) async fn watch_next<S: Shown>(remote: &Remote, followed: &str, id: &s
     watch::<S>(remote, id, interrupt).await.map(drop)
 }
 
-/// Prints jobs in columns.
-fn table<'a, S: Shown>(jobs: impl IntoIterator<Item = &'a Answer<S>>)
-where
-    Answer<S>: 'a,
-{
+/// The heads of the columns of jobs.
+fn head<S: Shown>() -> Vec<&'static str> {
     let (result, more) = S::COLUMNS.split_first().expect("a kind of job has a result");
-    let head =
-        [&["ID", "STATE", "EPOCH", *result, "SECONDS", "LEFT", "DATASET", "MODEL", "PLACE"], more].concat();
-    let rows = jobs.into_iter().map(|job| {
-        let mut cells = S::cells(&job.results);
-        let rest = cells.split_off(1);
-        let epoch = format!("{}/{}", job.epoch, job.epochs);
-        let state = if job.finishing { "finishing".to_owned() } else { job.state.to_string() };
-        let before = [job.id.clone(), state, epoch];
-        let left = job.progress.as_ref().and_then(|progress| progress.seconds_left);
-        let left = left.map_or("-".to_owned(), rough);
-        let place = job.place.as_ref().map_or("-".to_owned(), TrainingPlace::to_string);
-        let after = [format!("{:.1}", job.seconds), left, job.dataset.clone(), job.model.clone(), place];
-        before.into_iter().chain(cells).chain(after).chain(rest).collect()
-    });
-    output::table(&head, &rows.collect::<Vec<Vec<String>>>());
+    let common = ["ID", "STATE", "EPOCH", *result, "CREATED", "SECONDS", "LEFT", "DATASET", "MODEL", "PLACE"];
+    [&common, more].concat()
+}
+
+/// A job in columns, with times for people or for programs.
+fn row<S: Shown>(job: &Answer<S>, is_for_people: bool) -> Vec<Cell> {
+    let mut cells = S::cells(&job.results).into_iter();
+    let result = cells.next().expect("a kind of job has a result");
+    let state = if job.finishing { "finishing".to_owned() } else { job.state.to_string() };
+    let left = job.progress.as_ref().and_then(|progress| progress.seconds_left);
+    let common = [
+        format!("{}/{}", job.epoch, job.epochs),
+        result,
+        time::shown(job.created.as_deref(), is_for_people),
+        format!("{:.1}", job.seconds),
+        left.map_or("-".to_owned(), rough),
+        job.dataset.clone(),
+        job.model.clone(),
+        job.place.as_ref().map_or("-".to_owned(), TrainingPlace::to_string),
+    ];
+    let first = [Cell::from(job.id.clone()), Cell::painted(state, style::of_state(job.state))];
+    first.into_iter().chain(common.into_iter().chain(cells).map(Cell::from)).collect()
 }
 
 /// What the server answers about one job.
@@ -320,17 +345,19 @@ pub(crate) async fn one<S: Shown>(
 async fn watch<S: Shown>(remote: &Remote, id: &str, mut interrupt: Signal) -> anyhow::Result<Answer<S>> {
     let (name, command) = (S::Run::JOB.name, S::Run::JOB.command);
     let mut events = remote.client()?.events(S::Run::JOB.plural, id);
-    let (bar, mut seen, mut last, mut place, mut told) = (bar(), S::default(), None, None, None);
+    let screen = Screen::new();
+    let (mut seen, mut last, mut place, mut told) = (S::default(), None, None, None);
     loop {
         let event = tokio::select! {
             event = events.next() => event?,
             _ = interrupt.recv() => {
-                bar.finish_and_clear();
-                let again = remote.command(format_args!("{command} watch {id}"));
-                let cancel = remote.command(format_args!("{command} cancel {id}"));
-                let text = format!("{name} {id} continues; watch it again with: {again}\ncancel it with: {cancel}");
-                say(Level::INFO, text);
-                std::process::exit(INTERRUPTED);
+                screen.clear();
+                failure::report_interrupt(&format!(
+                    "{name} {id} continues; watch it again with: {}\ncancel it with: {}",
+                    remote.command(format_args!("{command} watch {id}")),
+                    remote.command(format_args!("{command} cancel {id}")),
+                ));
+                std::process::exit(exit::INTERRUPTED);
             }
         };
         let Some(event) = event else { break };
@@ -340,25 +367,25 @@ async fn watch<S: Shown>(remote: &Remote, id: &str, mut interrupt: Signal) -> an
         match event.kind.as_str() {
             PROGRESS => {
                 let progress: Progress = event.read()?;
-                show(&bar, &progress);
+                screen.progress(&progress);
                 // Where no bar is seen, a line now and then.
                 let is_due = place.is_some() && told.is_none_or(|at: Instant| at.elapsed() >= TOLD_INTERVAL);
-                if bar.is_hidden() && !remote.json && progress.seconds_left.is_some() && is_due {
-                    output::line(bar.message());
+                if !screen.is_seen() && !remote.json && progress.seconds_left.is_some() && is_due {
+                    output::progress(screen.message());
                     told = Some(Instant::now());
                 }
             }
             STATE => {
                 let job: Answer<S> = event.read()?;
                 if job.place != place && !remote.json {
-                    bar.suspend(|| job.place.iter().for_each(tell_of));
+                    screen.suspend(|| job.place.iter().for_each(tell_of));
                 }
                 place = job.place.clone();
                 last = Some(job);
             }
             MISSING if !remote.json => {
                 let missing: Missing = event.read()?;
-                bar.suspend(|| tracing::warn!("{missing}: what happened there cannot be told"));
+                screen.suspend(|| tracing::warn!("{missing}: what happened there cannot be told"));
             }
             pba_client::RECONNECTING => {
                 tracing::warn!("{}; trying again", event.read::<String>()?);
@@ -366,12 +393,12 @@ async fn watch<S: Shown>(remote: &Remote, id: &str, mut interrupt: Signal) -> an
             // A later server may tell of more.
             _ => {
                 if let Ok(event) = event.read() {
-                    seen.happened(event, (!remote.json).then_some(&bar));
+                    seen.happened(event, (!remote.json).then_some(&screen));
                 }
             }
         }
     }
-    bar.finish_and_clear();
+    screen.clear();
     let Some(job) = last else { bail!("the server's events ended without the state of the {name}") };
     match job.state {
         JobState::Done if remote.json => {}
@@ -387,42 +414,13 @@ async fn watch<S: Shown>(remote: &Remote, id: &str, mut interrupt: Signal) -> an
 
 /// Prints what has become of a job's schedules.
 fn show_notes(notes: &[String]) {
-    notes.iter().for_each(|note| output::line(format_args!("note: {note}")));
+    notes.iter().for_each(output::note);
 }
 
 /// Prints where a job trains.
 pub(crate) fn tell_of(place: &TrainingPlace) {
-    output::line(format_args!("trains on {place}"));
-    if let Some(note) = &place.note {
-        output::line(format_args!("note: {note}"));
-    }
-}
-
-fn bar() -> ProgressBar {
-    let bar = ProgressBar::new(10_000);
-    let style = ProgressStyle::with_template("{wide_bar:.cyan/blue} {percent:>3} %  {msg}");
-    bar.set_style(style.expect("the template is well-formed"));
-    if Format::chosen() == Format::Json {
-        bar.set_draw_target(ProgressDrawTarget::hidden());
-    }
-    bar
-}
-
-fn show(bar: &ProgressBar, progress: &Progress) {
-    bar.set_position((10_000.0 * progress.fraction) as u64);
-    let left = progress.seconds_left.map_or("?".to_owned(), rough);
-    let rate = rate(progress.images_per_second);
-    bar.set_message(format!("epoch {}/{}  {rate}  {left} left", progress.epoch, progress.epochs));
-}
-
-/// A time to come, as exactly as it can be known.
-fn rough(seconds: f64) -> String {
-    let (minutes, hours) = (seconds / 60.0, seconds / 3600.0);
-    match seconds {
-        ..120.0 => format!("{seconds:.0} s"),
-        ..7200.0 => format!("{minutes:.0} min"),
-        _ => format!("{hours:.0} h"),
-    }
+    output::progress(format_args!("trains on {place}"));
+    place.note.iter().for_each(output::note);
 }
 
 /// A fraction as a percentage; a dash where there is none.

@@ -1,31 +1,54 @@
 //! The command line: `pba serve|health|stream|streams|demo|schedule|dataset|search|evaluate|compare`, one module each.
+//!
+//! Conventions that every command follows:
+//!
+//! - *A result* goes to standard output: [`remote::Remote::print`] prints it as a line of text, or with `--json` as the
+//!   document that the server answered. Whatever else is printed there, [`output::progress`] and [`output::note`], is
+//!   left out with `--quiet`.
+//! - *A list* of things is printed by [`output::list`]: in a terminal in columns that fit its width, elsewhere with tabs
+//!   and without a head. Newest first; times by [`time::shown`]; states painted by [`style::of_state`]. *A table* in a
+//!   report, as that of one job, is printed by [`output::table`].
+//! - *An error* is returned, and [`failure::report`] prints it, with `--json` as an object; a command neither prints it
+//!   nor ends the process itself. [`exit`] has the exit codes. *A warning* is printed by [`output::warning`].
+//! - *Progress* is a bar on standard error ([`bar`]), which is not seen where that is no terminal.
+//! - What cannot be undone, and would surprise, is asked first ([`confirm`]).
+//! - Help has examples (`after_help`), and flags that belong together have a heading (`help_heading`).
 
 mod access;
 pub mod bar;
 mod compare;
+mod completions;
+mod confirm;
 mod dataset;
 mod demo;
 mod difference;
 mod environment;
 mod evaluate;
+mod exit;
 mod experiment;
+mod failure;
 mod file;
 mod health;
 mod import;
 mod jobs;
+mod man;
+mod options;
 mod output;
 mod query;
 mod remote;
 mod schedule;
+mod screen;
 mod search;
 mod serve;
+mod sources;
 mod stream;
 mod streams;
-
-/// Exit code of a command that Ctrl-C ended.
-const INTERRUPTED: i32 = 130;
+mod style;
+mod table;
+mod time;
 
 use std::io::Write;
+use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
@@ -35,12 +58,28 @@ use tracing_subscriber::fmt::writer::BoxMakeWriter;
 use tracing_subscriber::layer::{Layer, SubscriberExt};
 use tracing_subscriber::util::SubscriberInitExt;
 
+use crate::cli::options::{Early, Options};
+use crate::cli::style::Stream;
 use crate::log::{self, Format, Log};
 
 /// Streams augmented image batches to training jobs, following learned augmentation schedules.
 #[derive(Debug, Parser)]
-#[command(name = "pba", version, max_term_width = 100)]
+#[command(
+    name = "pba",
+    version,
+    max_term_width = 100,
+    after_help = "\
+Examples:
+  pba demo                                             a server, one epoch, and the dashboard's address
+  pba serve --dataset cifar10=./cifar10
+  pba stream --dataset cifar10 --schedule cifar10-pba --epoch 199
+  pba search start --dataset cifar10 --preset rcifar10 --watch
+
+Exit codes: 0 success, 1 failure, 2 wrong command line, 130 ended by Ctrl-C."
+)]
 struct Cli {
+    #[command(flatten)]
+    options: Options,
     #[command(subcommand)]
     command: Command,
 }
@@ -48,6 +87,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run the server
+    #[command(after_help = serve::EXAMPLES)]
     Serve(Box<crate::config::ServeArgs>),
     /// Ask whether a server is ready: 0 if it is, else 1 and the reason; for health checks
     Health(health::Args),
@@ -57,30 +97,45 @@ enum Command {
     Streams(streams::Args),
     /// Try everything at once: run a server and stream one epoch of the built-in dataset
     Demo(Box<demo::Args>),
-    /// List, show, import, export, compare, plot and remove schedules
+    /// List, show, import, export, compare, plot and delete schedules
     Schedule(schedule::Args),
     /// List, show and preview datasets
     Dataset(dataset::Args),
     /// Learn a schedule: start, watch, cancel and resume population searches
     Search(search::Args),
     /// Train a model from scratch with or without a schedule, and test it; list, watch, cancel and resume
+    #[command(after_help = evaluate::EXAMPLES)]
     Evaluate(Box<evaluate::Args>),
     /// Train several ways to augment from scratch, with several seeds each, and say which is better
+    #[command(after_help = compare::EXAMPLES)]
     Compare(Box<compare::Args>),
+    /// Print a script with which a shell completes commands and flags
+    Completions(completions::Args),
+    /// Write manual pages
+    Man(man::Args),
 }
 
-/// Parses the command line and runs the command.
-///
-/// # Errors
-/// When the command fails, with the reason.
-pub fn run() -> anyhow::Result<()> {
-    let mut command = environment::without_empty(Cli::command());
+/// Parses the command line, runs the command, and says why it failed if it did.
+pub fn run() -> ExitCode {
+    match parse_and_run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            failure::report(&error);
+            ExitCode::from(exit::FAILURE as u8)
+        }
+    }
+}
+
+fn parse_and_run() -> anyhow::Result<()> {
+    let color = Early::of(std::env::args_os()).apply();
+    let mut command = environment::without_empty(Cli::command()).color(color);
     command.build();
     let matches = command.clone().try_get_matches();
-    let cli = matches.and_then(|matches| Cli::from_arg_matches(&matches));
-    let cli = cli.unwrap_or_else(|error| tell(&environment::blame(&command, error)));
+    let cli = matches.and_then(|matches| Ok((Cli::from_arg_matches(&matches)?, sources::of(&matches))));
+    let (cli, given) = cli.unwrap_or_else(|error| tell(&environment::blame(&command, error)));
+    cli.options.apply();
     let serves = matches!(cli.command, Command::Serve(_) | Command::Demo(_));
-    log_to_stderr(serves)?;
+    log_to_stderr(serves, cli.options)?;
     if serves {
         environment::check(&Cli::command())?;
     } else {
@@ -89,16 +144,21 @@ pub fn run() -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let done = runtime.block_on(async {
         match cli.command {
-            Command::Serve(args) => serve::run(*args).await,
+            Command::Serve(args) => serve::run(*args, &given).await,
             Command::Health(args) => health::run(args).await,
             Command::Stream(args) => stream::run(args).await,
             Command::Streams(args) => streams::run(args).await,
-            Command::Demo(args) => demo::run(*args).await,
+            Command::Demo(args) => demo::run(*args, &given).await,
             Command::Schedule(args) => schedule::run(args).await,
             Command::Dataset(args) => dataset::run(args).await,
             Command::Search(args) => search::run(args).await,
             Command::Evaluate(args) => evaluate::run(*args).await,
             Command::Compare(args) => compare::run(*args).await,
+            Command::Completions(args) => {
+                completions::run(&args, Cli::command());
+                Ok(())
+            }
+            Command::Man(args) => man::run(&args, Cli::command()),
         }
     });
     // Whatever still runs, such as a write to a disk that does not answer, ends with the process.
@@ -109,10 +169,14 @@ pub fn run() -> anyhow::Result<()> {
 
 /// Prints the requested help, or the error in the command line, and exits.
 fn tell(error: &clap::Error) -> ! {
+    if error.use_stderr() && options::is_json() {
+        failure::report_usage(error);
+        std::process::exit(exit::USAGE);
+    }
     if error.use_stderr() && Format::chosen() == Format::Json {
         let text = error.render().to_string();
         log::say(Level::ERROR, text.trim().trim_start_matches("error: "));
-        std::process::exit(error.exit_code());
+        std::process::exit(exit::USAGE);
     }
     if let Err(failure) = error.print().and_then(|()| std::io::stdout().flush())
         && !error.use_stderr()
@@ -123,11 +187,12 @@ fn tell(error: &clap::Error) -> ! {
 }
 
 /// Logs go to standard error, and a server's without anybody waiting for them; `RUST_LOG` sets the level,
-/// `PBA_LOG_FORMAT` the format.
-fn log_to_stderr(serves: bool) -> anyhow::Result<()> {
+/// `PBA_LOG_FORMAT` the format. Flags win over both: with `--json`, what a command logs is JSON too.
+fn log_to_stderr(serves: bool, options: Options) -> anyhow::Result<()> {
     let filter = std::env::var("RUST_LOG").unwrap_or_default();
     let filter = filter.trim().trim_end_matches(',');
     let filter = if filter.is_empty() { "warn,pba_client=info,pba_server=info" } else { filter };
+    let filter = options.log_filter().unwrap_or(filter);
     let filter: Targets = filter.parse().with_context(|| {
         format!(
             "RUST_LOG: {filter:?} is not a log filter; expected levels by target, like warn,pba_server=debug"
@@ -136,11 +201,16 @@ fn log_to_stderr(serves: bool) -> anyhow::Result<()> {
     let format = std::env::var(log::FORMAT).unwrap_or_default();
     let format = Format::named(&format)
         .with_context(|| format!("{}: {format:?} is not a format; allowed are text and json", log::FORMAT))?;
+    let format = if options::is_json() { Format::Json } else { format };
     if serves || format == Format::Json {
         log::take_panics();
     }
-    let out = if serves { BoxMakeWriter::new(Log::start()?) } else { BoxMakeWriter::new(std::io::stderr) };
-    let lines = log::layer(format, out);
+    let has_colors = style::is_colored(Stream::Error);
+    let out = match serves {
+        true => BoxMakeWriter::new(Log::start(has_colors)?),
+        false => BoxMakeWriter::new(std::io::stderr),
+    };
+    let lines = log::layer(format, out, has_colors);
     tracing_subscriber::registry().with(lines.with_filter(filter)).init();
     Ok(())
 }

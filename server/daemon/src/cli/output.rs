@@ -1,10 +1,14 @@
 //! What commands print on standard output.
 
-use std::io::{ErrorKind, Write};
+use std::io::{ErrorKind, IsTerminal, Write};
 
 use serde::Serialize;
+use terminal_size::terminal_size_of;
 
-use crate::log::last_words;
+use crate::cli::options::{is_json, is_quiet};
+use crate::cli::style::{self, Stream};
+use crate::cli::table::{self, Cell, Layout};
+use crate::cli::{exit, failure};
 
 /// Prints a line, as [`bytes`] does.
 pub(crate) fn line(text: impl std::fmt::Display) {
@@ -42,8 +46,8 @@ pub(crate) fn fail(error: &std::io::Error) -> ! {
     if error.kind() == ErrorKind::BrokenPipe {
         std::process::exit(0);
     }
-    last_words(format_args!("cannot write to standard output: {error}"));
-    std::process::exit(1);
+    failure::report(&anyhow::anyhow!("cannot write to standard output: {error}"));
+    std::process::exit(exit::FAILURE);
 }
 
 fn write(bytes: &[u8]) -> std::io::Result<()> {
@@ -57,22 +61,50 @@ pub(crate) fn json(value: &impl Serialize) {
     line(serde_json::to_string_pretty(value).expect("a value is JSON"));
 }
 
-/// Prints rows under a header, in columns.
-pub(crate) fn table(head: &[&str], rows: &[Vec<String>]) {
-    let width = |column: usize| {
-        rows.iter()
-            .map(|row| row[column].chars().count())
-            .chain([head[column].len()])
-            .max()
-            .unwrap_or_default()
+/// Prints a table of a report under its head, in aligned columns. Nothing is cut.
+pub(crate) fn table<C: Clone + Into<Cell>>(head: &[&str], rows: &[Vec<C>]) {
+    let rows: Vec<Vec<Cell>> = rows.iter().map(|row| row.iter().cloned().map(Into::into).collect()).collect();
+    let layout = Layout { width: None, has_colors: style::is_colored(Stream::Out) };
+    table::aligned(head, &rows, style::HEAD, layout).iter().for_each(line);
+}
+
+/// Prints a list: in a terminal under a head, in columns that fit its width; elsewhere a line for each row, with tabs
+/// between its cells, without a head, and with nothing cut.
+pub(crate) fn list(head: &[&str], rows: &[Vec<Cell>]) {
+    let lines = match is_terminal() {
+        true => {
+            let width = terminal_size_of(std::io::stdout()).map(|(width, _)| usize::from(width.0));
+            let layout = Layout { width, has_colors: style::is_colored(Stream::Out) };
+            table::aligned(head, rows, style::HEAD, layout)
+        }
+        false => table::tabbed(rows),
     };
-    let widths: Vec<usize> = (0..head.len()).map(width).collect();
-    let print = |cells: Vec<String>| {
-        let cells = cells.iter().zip(&widths).map(|(cell, &width)| format!("{cell:width$}"));
-        line(cells.collect::<Vec<_>>().join("  ").trim_end());
-    };
-    print(head.iter().map(ToString::to_string).collect());
-    for row in rows {
-        print(row.clone());
+    lines.iter().for_each(line);
+}
+
+/// Whether standard output is a terminal, and what is printed there is for people.
+pub(crate) fn is_terminal() -> bool {
+    std::io::stdout().is_terminal()
+}
+
+/// Prints a line about what goes on, unless only results are wanted.
+pub(crate) fn progress(text: impl std::fmt::Display) {
+    if !is_quiet() {
+        line(text);
+    }
+}
+
+/// Prints what else is worth knowing of a result, unless only results are wanted.
+pub(crate) fn note(text: impl std::fmt::Display) {
+    progress(format_args!("{} {text}", style::painted(Stream::Out, style::NOTE, "note:")));
+}
+
+/// Warns on standard error of what may not be as it was meant, unless only results and errors are wanted. A document
+/// in JSON has its warnings itself.
+pub(crate) fn warning(text: impl std::fmt::Display) {
+    if !is_quiet() && !is_json() {
+        let mark = style::painted(Stream::Error, style::WARNING, "warning:");
+        // If standard error is closed, there is nobody to warn.
+        let _ = writeln!(std::io::stderr(), "{mark} {text}");
     }
 }

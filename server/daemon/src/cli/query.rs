@@ -31,6 +31,7 @@ impl<Q: Query> clap::Args for Flags<Q> {
                 .long(about.name.replace('_', "-"))
                 .value_name(about.name.to_uppercase())
                 .allow_negative_numbers(true)
+                .help_heading("What is streamed")
                 .help(format!("{}{}", about.help, default.unwrap_or_default()));
             let mut letters = about.name.chars();
             match (letters.next(), letters.next()) {

@@ -17,10 +17,10 @@ use crate::cli::output;
 pub(crate) struct Remote {
     /// URL of the server; the variable may name several replicas, with commas between them [default:
     /// http://127.0.0.1:8080]
-    #[arg(long, env = SERVERS, value_name = "URL", global = true)]
+    #[arg(long, env = SERVERS, value_name = "URL", global = true, help_heading = "Server")]
     pub(crate) server: Option<String>,
-    /// Print the result as JSON
-    #[arg(long, global = true)]
+    /// Print the result as JSON, and a failure, too
+    #[arg(long, global = true, help_heading = "Global options")]
     pub(crate) json: bool,
     #[command(flatten)]
     access: Access,

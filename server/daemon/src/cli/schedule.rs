@@ -6,16 +6,19 @@ use anyhow::Context;
 use clap::Subcommand;
 use pba_client::{Client, ClientError};
 use pba_schedules::{Schedule, ScheduleError, formats, library};
+use pba_search::{ComparisonSpec, SearchSpec};
+use pba_wire::jobs::{Job, JobList};
 use pba_wire::schedules::{ScheduleList, ScheduleSummary};
 use reqwest::Method;
 use serde_json::json;
 
 use crate::catalog::stored::summary;
+use crate::cli::confirm::confirm;
 use crate::cli::import::Imported;
 use crate::cli::remote::Remote;
-use crate::cli::{difference, file, import, output};
+use crate::cli::table::Cell;
+use crate::cli::{difference, failure, file, import, output, time};
 use crate::draw;
-use crate::log::last_words;
 
 /// Exit code of `diff` where there is a difference, as that of the program of the same name.
 const DIFFERENT: i32 = 1;
@@ -24,6 +27,12 @@ const TROUBLE: i32 = 2;
 
 /// Arguments of `pba schedule`.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  pba schedule list
+  pba schedule show cifar10-pba
+  pba schedule import pbt_policy_0.txt --name mine --epochs 200
+  pba schedule diff mine cifar10-pba")]
 pub(crate) struct Args {
     #[command(flatten)]
     remote: Remote,
@@ -33,9 +42,15 @@ pub(crate) struct Args {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// List the schedules
+    /// List the schedules: those that were added last come first
+    #[command(after_help = "\
+Examples:
+  pba schedule list
+  pba schedule list | cut -f1                          # their names
+  pba schedule list --json | jq '.schedules[].name'")]
     List,
     /// Show the segments of a schedule
+    #[command(after_help = "Example:\n  pba schedule show cifar10-pba")]
     Show {
         /// Name or digest
         name: String,
@@ -44,6 +59,11 @@ enum Command {
     ///
     /// Logs are those of Ray Tune: pbt_policy_*.txt is the lineage of one trial, pbt_global.txt has the exploits of all, of
     /// which --trial names one. Whose lineage was taken is printed.
+    #[command(after_help = "\
+Examples:
+  pba schedule import my-schedule.json
+  pba schedule import pbt_policy_0.txt --name mine --epochs 200
+  pba schedule import ~/ray_results/search --trial a1b2c_00003 --name mine --epochs 200")]
     Import {
         /// File to read, or Tune's folder of an experiment, for its pbt_global.txt
         file: PathBuf,
@@ -59,6 +79,10 @@ enum Command {
         trial: Option<String>,
     },
     /// Export a schedule
+    #[command(after_help = "\
+Examples:
+  pba schedule export cifar10-pba --out cifar10.json
+  pba schedule export mine --as ray-tune --out replay.txt")]
     Export {
         /// Name or digest
         name: String,
@@ -73,6 +97,10 @@ enum Command {
     ///
     /// Exits with 0 if they are the same but for their names and provenance, with 1 if not, and with 2 if that cannot be
     /// told.
+    #[command(after_help = "\
+Examples:
+  pba schedule diff mine cifar10-pba
+  pba schedule diff mine ./mine.json && echo the same")]
     Diff {
         /// Name or digest; a file of pba-schedule JSON if it ends in .json or has a / in it
         a: String,
@@ -80,6 +108,7 @@ enum Command {
         b: String,
     },
     /// Plot a schedule as SVG
+    #[command(after_help = "Example:\n  pba schedule plot cifar10-pba --out cifar10.svg")]
     Plot {
         /// Name or digest
         name: String,
@@ -87,10 +116,17 @@ enum Command {
         #[arg(long, value_name = "FILE.svg")]
         out: Option<PathBuf>,
     },
-    /// Remove a schedule
-    Remove {
+    /// Delete a schedule
+    ///
+    /// If a search or a comparison hands it out as its result, this is asked first in a terminal, and needs --yes
+    /// elsewhere.
+    #[command(alias = "remove", after_help = "Example:\n  pba schedule delete mine")]
+    Delete {
         /// Name
         name: String,
+        /// Delete it without asking, though a search or a comparison hands it out
+        #[arg(short, long)]
+        yes: bool,
     },
 }
 
@@ -169,20 +205,67 @@ pub(crate) async fn run(Args { remote, command }: Args) -> anyhow::Result<()> {
             Ok(true) => {}
             Ok(false) => std::process::exit(DIFFERENT),
             Err(error) => {
-                last_words(format_args!("{error:#}"));
+                failure::report(&error);
                 std::process::exit(TROUBLE);
             }
         },
         Command::Plot { name, out } => {
             write(&remote, out, draw::schedule::draw(&fetch(&client, &remote, &name).await?))?;
         }
-        Command::Remove { name } => {
+        Command::Delete { name, yes } => {
             let path = format!("/v1/schedules/{}", segment(&name)?);
+            let holders = holders(&client, &remote, &name).await?;
+            if !holders.is_empty() {
+                let consequences = format!(
+                    "{} schedule {name:?} out as the result: without it, streams and new jobs that name it are refused, and \
+                     no restart brings it back; jobs that were requested with it go on, and `pba search schedule {name}` \
+                     still prints what a search of that name learned",
+                    hand(&holders)
+                );
+                confirm(&format!("delete schedule {name:?}?"), &consequences, yes)?;
+            }
             client.request(Method::DELETE, &path, None).await?;
-            remote.print(json!({ "removed": name }), format_args!("removed {name}"));
+            remote.print(json!({ "deleted": name }), format_args!("deleted {name}"));
         }
     }
     Ok(())
+}
+
+/// The jobs that hand a schedule out as their result, in words: the search that learned it, and comparisons that
+/// recommend it.
+async fn holders(client: &Client, remote: &Remote, name: &str) -> anyhow::Result<Vec<String>> {
+    let mut holders = Vec::new();
+    let search = client.request(Method::GET, &format!("/v1/searches/{}", segment(name)?), None).await;
+    match search {
+        Ok(answer) => {
+            let search: Job<SearchSpec> = remote.read(&answer)?;
+            // With notes, the name is another schedule's by now.
+            if search.results.schedule.as_deref() == Some(name) && search.notes.is_empty() {
+                holders.push(format!("search {name:?}"));
+            }
+        }
+        Err(ClientError::Refused(problem)) if problem.status == 404 => {}
+        Err(error) => return Err(error.into()),
+    }
+    let answer = client.request(Method::GET, "/v1/comparisons", None).await?;
+    let comparisons: JobList<ComparisonSpec> = remote.read(&answer)?;
+    for comparison in comparisons.into_values().flatten() {
+        let recommended =
+            comparison.results.recommended.filter(|_| comparison.results.stream_command.is_some());
+        // An ablation of a schedule is NAME@ABLATION.
+        if recommended.is_some_and(|arm| arm.split('@').next() == Some(name)) {
+            holders.push(format!("comparison {:?}", comparison.id));
+        }
+    }
+    Ok(holders)
+}
+
+/// That some jobs hand out.
+fn hand(holders: &[String]) -> String {
+    match holders {
+        [one] => format!("{one} hands"),
+        _ => format!("{} hand", holders.join(" and ")),
+    }
 }
 
 /// Prints what differs between two schedules; whether nothing does.
@@ -250,13 +333,20 @@ fn write(remote: &Remote, out: Option<PathBuf>, text: String) -> anyhow::Result<
     Ok(())
 }
 
+/// Prints a list: what was added last comes first, and what is built in at the end.
 fn print_list(list: &ScheduleList) {
-    let row = |schedule: &ScheduleSummary| {
-        let digest = schedule.digest.chars().take(12).collect();
-        vec![schedule.name.clone(), schedule.epochs.to_string(), schedule.segments.to_string(), digest]
+    let mut schedules: Vec<&ScheduleSummary> = list.schedules.iter().collect();
+    schedules.sort_by(|one, other| other.added.cmp(&one.added));
+    let row = |schedule: &&ScheduleSummary| {
+        let added = schedule.added.as_deref();
+        let digest: String = schedule.digest.chars().take(12).collect();
+        let (epochs, segments) = (schedule.epochs.to_string(), schedule.segments.to_string());
+        let cells =
+            [schedule.name.clone(), epochs, segments, digest, time::shown(added, output::is_terminal())];
+        cells.map(Cell::from).to_vec()
     };
-    let rows: Vec<Vec<String>> = list.schedules.iter().map(row).collect();
-    output::table(&["NAME", "EPOCHS", "SEGMENTS", "DIGEST"], &rows);
+    let rows: Vec<Vec<Cell>> = schedules.iter().map(row).collect();
+    output::list(&["NAME", "EPOCHS", "SEGMENTS", "DIGEST", "ADDED"], &rows);
 }
 
 fn print_schedule(schedule: &Schedule) {

@@ -1,10 +1,7 @@
 //! `pba search`: learn schedules.
 
-use std::io::IsTerminal;
-
 use anyhow::bail;
 use clap::Subcommand;
-use indicatif::ProgressBar;
 use pba_search::{Event, Exploit, MemberResults, Search, SearchResults};
 use pba_types::SplitName;
 use pba_wire::jobs::JobState;
@@ -16,9 +13,18 @@ use crate::cli::compare;
 use crate::cli::jobs::{self, Answer, Field, Shown, Training, percent};
 use crate::cli::output;
 use crate::cli::remote::Remote;
+use crate::cli::screen::Screen;
+use crate::cli::table::Cell;
 
 /// Arguments of `pba search`.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  pba search start --dataset shapes --model tiny --population 8 --epochs 24 --watch
+  pba search list
+  pba search watch shapes-tiny-1
+  pba search schedule shapes-tiny-1 > learned.json
+  pba search delete shapes-tiny-1")]
 pub(crate) struct Args {
     #[command(flatten)]
     remote: Remote,
@@ -29,6 +35,12 @@ pub(crate) struct Args {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Start a search
+    #[command(after_help = "\
+Examples:
+  pba search start --dataset shapes --model tiny --population 8 --epochs 24 --watch
+  pba search start --preset rcifar10 --dataset cifar10 --name mine
+  pba search start --spec spec.json --seed 7 --json
+  id=$(pba search start --model tiny --quiet)")]
     Start {
         #[command(flatten)]
         start: jobs::StartFlags,
@@ -38,11 +50,13 @@ enum Command {
     #[command(flatten)]
     Job(jobs::Command),
     /// End a search with the generation that it trains; its schedule is that of the best member so far
+    #[command(after_help = "Example:\n  pba search finish shapes-tiny-1")]
     Finish {
         /// Id of the search
         id: String,
     },
     /// Print the schedule that a search learned
+    #[command(after_help = "Example:\n  pba search schedule shapes-tiny-1 > learned.json")]
     Schedule {
         /// Id of the search
         id: String,
@@ -51,7 +65,7 @@ enum Command {
 
 /// The fields of a spec.
 #[derive(Debug, clap::Args, Serialize)]
-#[command(allow_negative_numbers = true)]
+#[command(allow_negative_numbers = true, next_help_heading = "The population")]
 struct Fields {
     /// Name of the search and of its schedule [default: derived from dataset and model]
     #[arg(long)]
@@ -139,6 +153,9 @@ fn is_empty(schedule: &Value) -> bool {
     read.is_ok_and(|schedule| schedule.segments().iter().all(|segment| segment.policy.to_string().is_empty()))
 }
 
+/// The columns of the members of a population.
+const MEMBER_COLUMNS: [&str; 4] = ["MEMBER", "SCORE", "AGE", "PARENT"];
+
 /// What a watcher knows of a search: its population, according to the events.
 #[derive(Default)]
 struct Members {
@@ -172,23 +189,28 @@ impl Members {
         }
     }
 
-    /// Best first: on a terminal all of them above the bar, elsewhere the best in one line.
-    fn show(&self, bar: &ProgressBar) {
+    /// Best first: in a terminal all of them, elsewhere the best in one line.
+    fn show(&self, screen: &Screen) {
         let mut ranked: Vec<(usize, &Member)> = self.members.iter().enumerate().collect();
         let score = |member: &Member| member.score.unwrap_or(-1.0);
         ranked.sort_by(|(_, one), (_, other)| score(other).total_cmp(&score(one)));
-        let cell = |(id, member): &(usize, &Member)| {
-            let parent = member.parent.map_or("-".to_owned(), |parent| parent.to_string());
-            format!("  {id:>3}  {:>6}  age {:>3}  parent {parent}", percent(member.score), member.age)
-        };
-        let epoch = self.epoch;
-        if std::io::stderr().is_terminal() {
-            let table: Vec<String> = ranked.iter().map(cell).collect();
-            bar.suspend(|| eprintln!("epoch {epoch}\n{}", table.join("\n")));
-        } else {
-            let best = ranked.first().map_or(String::new(), cell);
-            output::line(format_args!("epoch {epoch}: best member{best}"));
+        let parent = |member: &Member| member.parent.map_or("-".to_owned(), |parent| parent.to_string());
+        if screen.is_seen() {
+            let row = |(id, member): &(usize, &Member)| {
+                let cells = [id.to_string(), percent(member.score), member.age.to_string(), parent(member)];
+                cells.map(Cell::from).to_vec()
+            };
+            return screen.show(&MEMBER_COLUMNS, ranked.iter().map(row).collect());
         }
+        let best = ranked.first().map_or(String::new(), |(id, member)| {
+            format!(
+                "  {id:>3}  {:>6}  age {:>3}  parent {}",
+                percent(member.score),
+                member.age,
+                parent(member)
+            )
+        });
+        screen.line(format_args!("epoch {}: best member{best}", self.epoch));
     }
 }
 
@@ -218,24 +240,24 @@ impl Shown for Members {
         if !results.members.is_empty() {
             output::line("");
             let members: Vec<Vec<String>> = results.members.iter().map(row).collect();
-            output::table(&["MEMBER", "SCORE", "AGE", "PARENT"], &members);
+            output::table(&MEMBER_COLUMNS, &members);
         }
     }
 
-    fn happened(&mut self, event: Event, bar: Option<&ProgressBar>) {
+    fn happened(&mut self, event: Event, screen: Option<&Screen>) {
         match event {
             Event::Started { .. } => {}
             Event::Scored { epoch, scores } => self.scored(epoch, &scores),
             Event::Finished { epoch } => {
-                if let Some(bar) = bar {
-                    bar.suspend(|| output::line(format_args!("asked to end after epoch {epoch}")));
+                if let Some(screen) = screen {
+                    screen.line(format_args!("asked to end after epoch {epoch}"));
                 }
             }
             Event::Exploit(exploit) => self.exploited(&exploit),
             // After the exploits, so that what is shown is what the server shows.
             Event::Checkpoint { .. } => {
-                if let Some(bar) = bar {
-                    self.show(bar);
+                if let Some(screen) = screen {
+                    self.show(screen);
                 }
             }
             Event::Done(done) => self.learned_nothing = is_empty(&done.schedule),
@@ -256,9 +278,9 @@ impl Shown for Members {
             output::line(format_args!("whether it helps: comparison {}", comparison.name));
         }
         if self.learned_nothing {
-            output::line(
-                "note: the best member never changed its policy, so this schedule augments nothing. \
-                 Augmentation helps more with more epochs or fewer training images",
+            output::note(
+                "the best member never changed its policy, so this schedule augments nothing. Augmentation helps more \
+                 with more epochs or fewer training images",
             );
         }
     }

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
+use clap::Args;
 use pba_augment::Base;
 use pba_datasets::{BUILT_IN, Progress};
 use pba_types::Digest;
@@ -21,8 +22,9 @@ use crate::boundary::Boundary;
 use crate::catalog::datasets::Catalog;
 use crate::catalog::schedules::{Bounds, Registry};
 use crate::catalog::scrub::scrub;
+use crate::cli::sources::{self, Given, Source};
 use crate::cli::{bar, output};
-use crate::config::{Config, DatasetConfig, Limits, ServeArgs};
+use crate::config::{Config, DatasetConfig, Limits, ServeArgs, Settings, read_file};
 use crate::data_lock::DataLock;
 use crate::format;
 use crate::health::LOOK_EVERY;
@@ -34,11 +36,18 @@ use crate::stream::engine::Engine;
 use crate::tls::files::{Certificate, Files};
 use crate::tls::reload::Reload;
 
+/// Examples for its help.
+pub(crate) const EXAMPLES: &str = "\
+Examples:
+  pba serve --dataset cifar10=./cifar10 --data-dir ./pba-data
+  pba serve --config pba.toml --check | jq .sources    # where each setting comes from
+  pba serve --listen none --socket /run/pba/pba.sock";
+
 /// Runs the server until a signal ends it.
-pub(crate) async fn run(args: ServeArgs) -> anyhow::Result<()> {
+pub(crate) async fn run(args: ServeArgs, given: &Given) -> anyhow::Result<()> {
     let config = Config::resolve(&args)?;
     if args.check {
-        output::json(&check(&config)?);
+        output::json(&check(&config, &args, given)?);
         return Ok(());
     }
     let server = start(&config).await?;
@@ -81,6 +90,8 @@ struct Checked<'a> {
     /// Without one, streams are served and searches are refused.
     trainer: Option<String>,
     datasets: BTreeMap<&'a str, CheckedDataset<'a>>,
+    /// Where each setting comes from.
+    sources: BTreeMap<&'a str, Source>,
 }
 
 #[derive(Serialize)]
@@ -88,10 +99,11 @@ struct CheckedDataset<'a> {
     path: Option<&'a Path>,
     base: Option<String>,
     format: &'static str,
+    source: Source,
 }
 
 /// Checks the configuration. Nothing is written, packed or bound, because a server may be running.
-fn check(config: &Config) -> anyhow::Result<Checked<'_>> {
+fn check<'a>(config: &'a Config, args: &ServeArgs, given: &Given) -> anyhow::Result<Checked<'a>> {
     config.check_paths()?;
     format::check(&config.data_dir)?;
     config.check_trainer()?;
@@ -100,14 +112,24 @@ fn check(config: &Config) -> anyhow::Result<Checked<'_>> {
     certificate.iter().for_each(Certificate::warn);
     let trainer = config.find_trainer();
     let trainer = trainer.is_there().then(|| trainer.program().display().to_string());
-    let built_in = CheckedDataset { path: None, base: None, format: BUILT_IN };
+    let file = args.file();
+    let in_file = file.map(read_file).transpose()?.map_or(Vec::new(), |settings| settings.set());
+    let command = ServeArgs::augment_args(clap::Command::new("serve"));
+    let sources = sources::sources(Settings::NAMES, &command, given, &in_file, file);
+    let built_in = CheckedDataset { path: None, base: None, format: BUILT_IN, source: Source::Default };
     let mut datasets = BTreeMap::from([(BUILT_IN, built_in)]);
     for (name, DatasetConfig { path, base }) in &config.datasets {
         let format = pba_datasets::format(path).with_context(|| format!("dataset {name:?}"))?;
         let base = base.as_ref().map(Base::to_string);
-        datasets.insert(name, CheckedDataset { path: Some(path), base, format });
+        let is_flagged =
+            args.datasets.iter().any(|text| text.split_once('=').is_some_and(|(of, _)| of == name));
+        let source = match file.filter(|_| !is_flagged) {
+            Some(file) => Source::File(file.display().to_string()),
+            None => Source::Flag("--dataset".to_owned()),
+        };
+        datasets.insert(name, CheckedDataset { path: Some(path), base, format, source });
     }
-    Ok(Checked { config, certificate, trainer, datasets })
+    Ok(Checked { config, certificate, trainer, datasets, sources })
 }
 
 /// Binds the address and the socket, and opens everything that the configuration names.

@@ -11,11 +11,16 @@ use serde::Serialize;
 use crate::cli::access::Access;
 use crate::cli::file::OutFile;
 use crate::cli::query::Flags;
-use crate::cli::{INTERRUPTED, bar, output};
+use crate::cli::{bar, exit, failure, output};
 use crate::shutdown::stop_signal;
 
 /// Arguments of `pba stream`.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  pba stream --dataset shapes --schedule cifar10-pba --epoch 199
+  pba stream --dataset cifar10 --shard 0/4 --batch-size 256 --out epoch.arrows
+  pba stream http://replica-1:8080 http://replica-2:8080 --dataset cifar10 --json")]
 pub(crate) struct Args {
     /// URL of the server, as --server; further URLs name replicas to continue on
     #[arg(value_name = "URL")]
@@ -33,8 +38,8 @@ pub(crate) struct Args {
     /// Write the batches to this file, as an Arrow IPC stream
     #[arg(long, value_name = "FILE.arrows")]
     out: Option<PathBuf>,
-    /// Print the result as JSON
-    #[arg(long)]
+    /// Print the result as JSON, and a failure, too
+    #[arg(long, help_heading = "Global options")]
     json: bool,
     #[command(flatten)]
     access: Access,
@@ -64,7 +69,12 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
         _ = stop_signal()? => None,
     };
     // What was written so far is gone by now.
-    let Some(result) = result else { std::process::exit(INTERRUPTED) };
+    let Some(result) = result else {
+        if args.json {
+            failure::report_interrupt("interrupted");
+        }
+        std::process::exit(exit::INTERRUPTED)
+    };
     if args.json {
         output::json(&result)
     } else {

@@ -263,12 +263,13 @@ impl<K: Run> Record<K> {
     /// Its description in the API, with what became of its schedules in the registry.
     pub(crate) fn answer(&self, registry: &Registry) -> Job<K::Spec> {
         let live = self.live();
-        let Entry { mut spec, state, error, place, follows, .. } = live.entry.clone();
+        let Entry { mut spec, state, error, place, follows, created, .. } = live.entry.clone();
         // With the sizes that it got when it began.
         if let Some(job) = &live.job {
             spec = job.spec().clone();
         }
         let finishing = !state.is_final() && live.is_finishing;
+        let warnings = warnings(&mut spec, registry);
         let training = spec.training();
         let (changed, notes): (Vec<&str>, Vec<String>) = live.notes(registry).into_iter().unzip();
         let mut results = K::results(live.job.as_ref(), &spec, state == JobState::Done);
@@ -276,6 +277,7 @@ impl<K: Run> Record<K> {
         JobAnswer {
             id: self.id.clone(),
             state,
+            created: i64::try_from(created).ok().and_then(rfc3339),
             epoch: live.job.as_ref().map_or(0, K::epoch),
             epochs: spec.epochs(),
             results,
@@ -289,6 +291,7 @@ impl<K: Run> Record<K> {
             finishing,
             follows,
             notes,
+            warnings,
             spec,
         }
     }
@@ -441,6 +444,25 @@ impl<K: Run> Live<K> {
     fn timed(&self) -> Entry<K::Spec> {
         Entry { seconds: self.seconds(), ..self.entry.clone() }
     }
+}
+
+/// A time, given in milliseconds since 1970, in UTC.
+fn rfc3339(milliseconds: i64) -> Option<String> {
+    jiff::Timestamp::from_millisecond(milliseconds).ok().map(|time| time.to_string())
+}
+
+/// What a job is asked that cannot do what it is for, as far as its spec and its schedules say.
+fn warnings<S: Spec>(spec: &mut S, registry: &Registry) -> Vec<String> {
+    let (mut warnings, epochs) = (spec.warnings(), spec.training().epochs);
+    let schedules = spec.schedules().into_iter().filter_map(|name| registry.get(name).ok());
+    for schedule in schedules.filter(|schedule| schedule.segments().len() > epochs as usize) {
+        warnings.push(format!(
+            "schedule {:?} has {} policies that follow one another, of which {epochs} epochs can use {epochs} at most",
+            schedule.name(),
+            schedule.segments().len(),
+        ));
+    }
+    warnings
 }
 
 #[cfg(test)]

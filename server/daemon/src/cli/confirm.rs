@@ -1,0 +1,28 @@
+//! Questions before what cannot be undone.
+
+use std::io::{IsTerminal, Write, stderr, stdin};
+
+use anyhow::{Context, bail};
+
+use crate::cli::style::{self, Stream};
+
+/// Asks whether to do what was announced, in a terminal; elsewhere the answer has to be given beforehand, as `--yes`.
+///
+/// # Errors
+/// When the answer is not yes, or nobody can be asked.
+pub(crate) fn confirm(question: &str, consequences: &str, is_agreed: bool) -> anyhow::Result<()> {
+    if is_agreed {
+        return Ok(());
+    }
+    if !stdin().is_terminal() || !stderr().is_terminal() {
+        bail!("{consequences}; nothing was deleted: pass --yes to delete it all the same");
+    }
+    let mark = style::painted(Stream::Error, style::WARNING, "warning:");
+    write!(stderr(), "{mark} {consequences}\n{question} [y/N] ").context("cannot ask")?;
+    let mut answer = String::new();
+    stdin().read_line(&mut answer).context("cannot read the answer")?;
+    match answer.trim().to_lowercase().as_str() {
+        "y" | "yes" => Ok(()),
+        _ => bail!("nothing was deleted"),
+    }
+}

@@ -1,0 +1,206 @@
+//! How a command says that it failed: a line on standard error, or with `--json` one JSON object.
+
+use clap::error::{ContextKind, ContextValue, ErrorKind};
+use pba_client::ClientError;
+use pba_wire::{ParameterError, Problem};
+use serde::Serialize;
+
+use crate::cli::options::is_json;
+use crate::cli::style::{self, Stream};
+use crate::log::{last_line, last_words};
+
+/// Kind of a failure that the command line itself is.
+const USAGE: &str = "usage";
+/// Kind of the end by Ctrl-C.
+const INTERRUPTED: &str = "interrupted";
+
+/// The JSON object. Every key is always there.
+#[derive(Serialize)]
+struct Document<'a> {
+    error: &'a Failure,
+}
+
+/// What went wrong.
+#[derive(Debug, Default, PartialEq, Eq, Serialize)]
+struct Failure {
+    message: String,
+    /// For programs: the type of the server's problem, or what kept this program from asking.
+    kind: Option<String>,
+    /// HTTP status of the server's answer.
+    status: Option<u16>,
+    /// The offending parameter, field or flag, its value, and what is allowed.
+    parameter: Option<String>,
+    value: Option<String>,
+    allowed: Option<String>,
+    /// Why, from the nearest cause to the first.
+    causes: Vec<String>,
+    /// What to do about it.
+    hint: Option<String>,
+}
+
+impl Failure {
+    fn of(error: &anyhow::Error) -> Failure {
+        let causes = error.chain().skip(1).map(ToString::to_string).collect();
+        let mut failure = Failure { message: error.to_string(), causes, ..Failure::default() };
+        for cause in error.chain() {
+            if let Some(error) = cause.downcast_ref::<ClientError>() {
+                failure.fill(error);
+            } else if let Some(wrong) = cause.downcast_ref::<ParameterError>() {
+                failure.kind = Some(USAGE.to_owned());
+                failure.parameter = Some(wrong.parameter.clone());
+                failure.value = Some(wrong.value.clone());
+                failure.allowed = Some(wrong.allowed.clone());
+            }
+        }
+        failure
+    }
+
+    fn fill(&mut self, error: &ClientError) {
+        let kind = match error {
+            ClientError::Refused(problem) | ClientError::Importing { problem, .. } => {
+                return self.fill_of_problem(problem);
+            }
+            ClientError::NoServer | ClientError::Url { .. } | ClientError::Token => USAGE,
+            ClientError::Name { .. } => "name",
+            ClientError::Authorities { .. } => "authorities",
+            ClientError::Foreign { status, .. } => {
+                self.status = Some(*status);
+                "foreign"
+            }
+            ClientError::Unreachable { .. } => {
+                self.hint = Some(START_ONE.to_owned());
+                "unreachable"
+            }
+            ClientError::Unanswered { .. } => "unanswered",
+            ClientError::Cut { .. } => "cut",
+            ClientError::Changed { .. } => "changed",
+            ClientError::Stream(_) => "stream",
+            _ => "client",
+        };
+        self.kind = Some(kind.to_owned());
+    }
+
+    fn fill_of_problem(&mut self, problem: &Problem) {
+        let Problem { kind, status, parameter, value, allowed, .. } = problem.clone();
+        (self.kind, self.status) = (Some(kind), Some(status));
+        (self.parameter, self.value, self.allowed) = (parameter, value, allowed);
+    }
+
+    /// An error in the command line.
+    fn of_usage(error: &clap::Error) -> Failure {
+        let context = |kind| match error.get(kind)? {
+            ContextValue::None => None,
+            ContextValue::Strings(texts) => Some(texts.join(", ")),
+            other => Some(other.to_string()).filter(|text| !text.is_empty()),
+        };
+        let rendered = error.render().to_string();
+        // The usage and the tips follow an empty line.
+        let message = rendered.split("\n\n").next().unwrap_or_default().trim();
+        let message = match error.kind() {
+            // It renders the help.
+            ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
+                "a subcommand or an argument is missing; --help lists them"
+            }
+            _ => message.strip_prefix("error: ").unwrap_or(message),
+        };
+        let meant =
+            [ContextKind::SuggestedSubcommand, ContextKind::SuggestedArg, ContextKind::SuggestedValue];
+        let meant = meant.into_iter().find_map(context);
+        let parameter = context(ContextKind::InvalidArg).or_else(|| context(ContextKind::InvalidSubcommand));
+        Failure {
+            message: message.to_owned(),
+            kind: Some(USAGE.to_owned()),
+            parameter,
+            value: context(ContextKind::InvalidValue),
+            allowed: context(ContextKind::ValidValue).or_else(|| context(ContextKind::ValidSubcommand)),
+            hint: meant.map(|meant| format!("did you mean {meant}?")),
+            ..Failure::default()
+        }
+    }
+
+    fn print(&self) {
+        last_line(serde_json::to_string(&Document { error: self }).expect("an error is JSON"));
+    }
+}
+
+/// What to do where no server answers.
+const START_ONE: &str =
+    "start a server with `pba serve`, or name the one that is meant with --server URL or PBA_SERVER";
+
+/// Says why the command failed.
+pub(crate) fn report(error: &anyhow::Error) {
+    let failure = Failure::of(error);
+    if is_json() {
+        return failure.print();
+    }
+    let hint = failure.hint.map(|hint| format!("\n{} {hint}", painted("hint:"))).unwrap_or_default();
+    match style::is_colored(Stream::Error) {
+        true => last_line(format_args!(
+            "{} {error:#}{hint}",
+            style::painted(Stream::Error, style::ERROR, "error:")
+        )),
+        false => last_words(format_args!("{error:#}{hint}")),
+    }
+}
+
+/// Says what is wrong with the command line, as JSON.
+pub(crate) fn report_usage(error: &clap::Error) {
+    Failure::of_usage(error).print();
+}
+
+/// Says what goes on although Ctrl-C ended the command.
+pub(crate) fn report_interrupt(message: &str) {
+    match is_json() {
+        true => {
+            Failure { message: message.to_owned(), kind: Some(INTERRUPTED.to_owned()), ..Failure::default() }
+                .print()
+        }
+        false => last_line(message),
+    }
+}
+
+fn painted(text: &str) -> String {
+    style::painted(Stream::Error, style::NOTE, text)
+}
+
+#[cfg(test)]
+mod tests {
+    use anyhow::Context;
+
+    use super::*;
+
+    #[test]
+    fn the_causes_of_a_failure_stand_apart() {
+        let error = std::fs::read("/nowhere").context("cannot read /nowhere").unwrap_err();
+        let failure = Failure::of(&error);
+        assert_eq!(failure.message, "cannot read /nowhere");
+        assert_eq!(failure.causes, ["No such file or directory (os error 2)"]);
+        assert_eq!(failure.kind, None);
+    }
+
+    #[test]
+    fn what_the_server_says_of_a_parameter_is_kept() {
+        let problem = Problem {
+            kind: "urn:pba:problem:wrong-parameter".to_owned(),
+            title: "wrong parameter".to_owned(),
+            status: 400,
+            detail: "seed=-1: negative; allowed: 0 or more".to_owned(),
+            parameter: Some("seed".to_owned()),
+            value: Some("-1".to_owned()),
+            allowed: Some("0 or more".to_owned()),
+        };
+        let refused = ClientError::Refused(Box::new(problem.clone()));
+        let failure = Failure::of(&anyhow::Error::new(refused).context("search mine"));
+        assert_eq!((failure.kind, failure.status), (Some(problem.kind), Some(400)));
+        assert_eq!((failure.parameter, failure.value), (problem.parameter, problem.value));
+        assert_eq!(failure.causes, ["seed=-1: negative; allowed: 0 or more (400)"]);
+    }
+
+    #[test]
+    fn where_no_server_answers_it_is_said_how_to_start_one() {
+        let (url, reason) = ("http://127.0.0.1:8080".to_owned(), "connection refused".to_owned());
+        let failure = Failure::of(&ClientError::Unreachable { url, reason }.into());
+        assert_eq!(failure.kind.as_deref(), Some("unreachable"));
+        assert!(failure.hint.unwrap().contains("pba serve"));
+    }
+}
