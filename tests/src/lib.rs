@@ -22,6 +22,7 @@ pub mod proxy;
 pub mod search;
 pub mod server;
 pub mod slow_file;
+pub mod terminal;
 pub mod tls;
 pub mod xml;
 

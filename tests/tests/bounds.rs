@@ -257,7 +257,7 @@ fn jobs_are_bounded_and_who_removes_one_makes_room() {
     // Its name is free.
     assert_eq!(start("a").status, 202);
     full();
-    server.pba(&["search", "remove", "b"]).ok();
+    server.pba(&["search", "delete", "b"]).ok();
     assert_eq!(folders(), ["a", "c"]);
     assert_eq!(server.metric("pba_searches{state=\"cancelled\"}"), 0.0);
     server.assert_healthy();

@@ -91,7 +91,7 @@ fn a_log_is_imported_through_the_api_and_the_command_line() {
             server.get(&format!("/v1/schedules/{name}")).header("etag"),
             Some(&*format!("\"{digest}\""))
         );
-        server.pba(&["schedule", "remove", &name]).ok();
+        server.pba(&["schedule", "delete", &name]).ok();
         server.pba(&["schedule", "show", &name]).refused(1, &["there is no schedule", &name]);
     }
 }
@@ -137,7 +137,7 @@ fn every_command_has_json() {
         vec!["schedule", "list"],
         vec!["schedule", "show", "cifar10-pba"],
         vec!["schedule", "import", &log, "--name", "mine", "--epochs", "160"],
-        vec!["schedule", "remove", "mine"],
+        vec!["schedule", "delete", "mine"],
         vec!["dataset", "list"],
         vec!["dataset", "show", "shapes"],
         vec!["dataset", "preview", "shapes", "-n", "4"],
@@ -148,7 +148,7 @@ fn every_command_has_json() {
         let value = server.pba(&[&command[..], &["--json"]].concat()).json();
         assert!(value.is_object(), "{command:?}: {value}");
         // Without the flag the same works, and is not empty.
-        if !command.contains(&"remove") {
+        if !command.contains(&"delete") {
             assert!(!server.pba(&command).ok().trim().is_empty(), "{command:?}");
         }
     }

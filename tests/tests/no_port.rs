@@ -81,7 +81,7 @@ fn one_without_a_port_takes_over() {
     wait_for("the replica to write", || {
         process.stderr().contains("this one is the writer now").then_some(())
     });
-    let schedules = ["schedule", "remove", "none-such", "--server", &url];
+    let schedules = ["schedule", "delete", "none-such", "--server", &url];
     pba(&schedules).refused(1, &["404", "none-such"]);
     assert_eq!(listens(&process), BTreeSet::new());
 }

@@ -326,7 +326,7 @@ fn what_is_no_answer_of_a_server_is_refused() {
     }
     let says = ["the answer has no pba-request: it is not a PBA server"];
     pba(&["dataset", "list", "--server", &page]).refused(1, &says);
-    pba(&["schedule", "remove", "x", "--server", &page]).refused(1, &says);
+    pba(&["schedule", "delete", "x", "--server", &page]).refused(1, &says);
     pba(&["search", "watch", "x", "--server", &page]).refused(1, &["not a stream of events"]);
     pba(&["dataset", "preview", "shapes", "--server", &page]).refused(1, &says);
 }

@@ -260,7 +260,6 @@ fn output_that_cannot_be_written_is_an_error() {
         &["dataset", "list"],
         &["dataset", "show", "shapes"],
         &["dataset", "preview", "shapes"],
-        &["search", "list"],
         &["search", "list", "--json"],
         &["stream", &url, "--split", "test"],
         &["stream", &url, "--split", "test", "--json"],

@@ -1,6 +1,6 @@
 //! Requests to one server, and what is checked of its answers before they are believed.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use arrow_buffer::Buffer;
 use pba_wire::checksum::Sum;
@@ -96,6 +96,7 @@ impl Replica {
         let response = self.success(request, whole, response).await?;
         let headers = response.headers().clone();
         let body = self.whole(request, response).await?;
+        tracing::trace!(bytes = body.len(), "the answer was read");
         self.check_answer(request, &headers, Some((&body, &[whole])))?;
         Ok(body)
     }
@@ -163,7 +164,14 @@ impl Replica {
     }
 
     async fn send(&self, request: Request<'_>, sent: RequestBuilder) -> Result<Response, ClientError> {
-        sent.send().await.map_err(|error| {
+        let begun = Instant::now();
+        tracing::debug!("{} {} to {}", request.method, self.hide(request.path), self.address);
+        let answered = sent.send().await.inspect(|response| {
+            let (status, length) = (response.status().as_u16(), response.content_length());
+            tracing::debug!(status, length, seconds = begun.elapsed().as_secs_f64(), "answered");
+        });
+        answered.map_err(|error| {
+            tracing::debug!(error = self.hide(&cause(&error)), "not answered");
             // Either way, nothing was sent.
             let is_unsent = error.is_connect() || error.is_builder();
             if is_unsent {

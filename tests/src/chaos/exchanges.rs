@@ -189,7 +189,7 @@ impl Stage {
             let before = self.schedules()?;
             let wire = self.wire(is_asked, after, bit);
             let said = match removes {
-                true => self.pba(&wire.url(), &["schedule", "remove", &name])?,
+                true => self.pba(&wire.url(), &["schedule", "delete", &name, "--yes"])?,
                 false => import(&wire.url(), &name)?,
             };
             let now = self.schedules()?;
@@ -204,7 +204,7 @@ impl Stage {
                 }
             }
             for name in [&name, &other] {
-                self.pba(&self.server.url(), &["schedule", "remove", name])?;
+                self.pba(&self.server.url(), &["schedule", "delete", name, "--yes"])?;
             }
             match said.error {
                 None if now == asked => effective(&wire, Survived::Unnoticed),

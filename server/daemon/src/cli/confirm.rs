@@ -6,14 +6,11 @@ use anyhow::{Context, bail};
 
 use crate::cli::style::{self, Stream};
 
-/// Asks whether to do what was announced, in a terminal; elsewhere the answer has to be given beforehand, as `--yes`.
+/// Asks in a terminal whether to delete something all the same; elsewhere it takes `--yes`, with which nothing is asked.
 ///
 /// # Errors
 /// When the answer is not yes, or nobody can be asked.
-pub(crate) fn confirm(question: &str, consequences: &str, is_agreed: bool) -> anyhow::Result<()> {
-    if is_agreed {
-        return Ok(());
-    }
+pub(crate) fn confirm(question: &str, consequences: &str) -> anyhow::Result<()> {
     if !stdin().is_terminal() || !stderr().is_terminal() {
         bail!("{consequences}; nothing was deleted: pass --yes to delete it all the same");
     }

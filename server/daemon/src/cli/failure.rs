@@ -34,7 +34,7 @@ struct Failure {
     allowed: Option<String>,
     /// Why, from the nearest cause to the first.
     causes: Vec<String>,
-    /// What to do about it.
+    /// What was probably meant.
     hint: Option<String>,
 }
 
@@ -67,10 +67,7 @@ impl Failure {
                 self.status = Some(*status);
                 "foreign"
             }
-            ClientError::Unreachable { .. } => {
-                self.hint = Some(START_ONE.to_owned());
-                "unreachable"
-            }
+            ClientError::Unreachable { .. } => "unreachable",
             ClientError::Unanswered { .. } => "unanswered",
             ClientError::Cut { .. } => "cut",
             ClientError::Changed { .. } => "changed",
@@ -123,23 +120,17 @@ impl Failure {
     }
 }
 
-/// What to do where no server answers.
-const START_ONE: &str =
-    "start a server with `pba serve`, or name the one that is meant with --server URL or PBA_SERVER";
-
 /// Says why the command failed.
 pub(crate) fn report(error: &anyhow::Error) {
-    let failure = Failure::of(error);
     if is_json() {
-        return failure.print();
+        return Failure::of(error).print();
     }
-    let hint = failure.hint.map(|hint| format!("\n{} {hint}", painted("hint:"))).unwrap_or_default();
     match style::is_colored(Stream::Error) {
-        true => last_line(format_args!(
-            "{} {error:#}{hint}",
-            style::painted(Stream::Error, style::ERROR, "error:")
-        )),
-        false => last_words(format_args!("{error:#}{hint}")),
+        true => {
+            let mark = style::painted(Stream::Error, style::ERROR, "error:");
+            last_line(format_args!("{mark} {error:#}"));
+        }
+        false => last_words(format_args!("{error:#}")),
     }
 }
 
@@ -157,10 +148,6 @@ pub(crate) fn report_interrupt(message: &str) {
         }
         false => last_line(message),
     }
-}
-
-fn painted(text: &str) -> String {
-    style::painted(Stream::Error, style::NOTE, text)
 }
 
 #[cfg(test)]
@@ -197,10 +184,10 @@ mod tests {
     }
 
     #[test]
-    fn where_no_server_answers_it_is_said_how_to_start_one() {
+    fn what_kept_from_asking_has_a_kind() {
         let (url, reason) = ("http://127.0.0.1:8080".to_owned(), "connection refused".to_owned());
         let failure = Failure::of(&ClientError::Unreachable { url, reason }.into());
         assert_eq!(failure.kind.as_deref(), Some("unreachable"));
-        assert!(failure.hint.unwrap().contains("pba serve"));
+        assert_eq!(failure.message, "cannot reach http://127.0.0.1:8080: connection refused");
     }
 }

@@ -87,6 +87,24 @@ pub(crate) enum Command {
     },
 }
 
+/// Adds an example to the help of each of these commands, of a kind of job.
+pub(crate) fn with_examples(command: clap::Command) -> clap::Command {
+    let kind = command.get_name().to_owned();
+    let examples = [
+        ("list", "list\n  pba KIND list | cut -f1,2                        # ids and states"),
+        ("watch", "watch shapes-tiny-1"),
+        ("show", "show shapes-tiny-1\n  pba KIND show shapes-tiny-1 --json | jq .state"),
+        ("cancel", "cancel shapes-tiny-1"),
+        ("resume", "resume shapes-tiny-1"),
+        ("delete", "delete shapes-tiny-1"),
+    ];
+    examples.into_iter().fold(command, |command, (name, example)| {
+        let heading = if example.contains('\n') { "Examples" } else { "Example" };
+        let help = format!("{heading}:\n  pba KIND {example}").replace("KIND", &kind);
+        command.mut_subcommand(name, |command| command.after_help(help))
+    })
+}
+
 /// The fields that the specs of all jobs share, as flags; the server validates them.
 #[derive(Debug, clap::Args, Serialize)]
 #[command(next_help_heading = "How each model is trained")]

@@ -70,7 +70,7 @@ use crate::log::{self, Format, Log};
     max_term_width = 100,
     after_help = "\
 Examples:
-  pba demo                                             a server, one epoch, and the dashboard's address
+  pba demo
   pba serve --dataset cifar10=./cifar10
   pba stream --dataset cifar10 --schedule cifar10-pba --epoch 199
   pba search start --dataset cifar10 --preset rcifar10 --watch
@@ -115,6 +115,12 @@ enum Command {
     Man(man::Args),
 }
 
+/// The command line, with the help of every command complete.
+fn command() -> clap::Command {
+    let kinds = ["search", "evaluate", "compare"];
+    kinds.into_iter().fold(Cli::command(), |command, kind| command.mut_subcommand(kind, jobs::with_examples))
+}
+
 /// Parses the command line, runs the command, and says why it failed if it did.
 pub fn run() -> ExitCode {
     match parse_and_run() {
@@ -128,11 +134,11 @@ pub fn run() -> ExitCode {
 
 fn parse_and_run() -> anyhow::Result<()> {
     let color = Early::of(std::env::args_os()).apply();
-    let mut command = environment::without_empty(Cli::command()).color(color);
-    command.build();
-    let matches = command.clone().try_get_matches();
+    let mut pba = environment::without_empty(command()).color(color);
+    pba.build();
+    let matches = pba.clone().try_get_matches();
     let cli = matches.and_then(|matches| Ok((Cli::from_arg_matches(&matches)?, sources::of(&matches))));
-    let (cli, given) = cli.unwrap_or_else(|error| tell(&environment::blame(&command, error)));
+    let (cli, given) = cli.unwrap_or_else(|error| tell(&environment::blame(&pba, error)));
     cli.options.apply();
     let serves = matches!(cli.command, Command::Serve(_) | Command::Demo(_));
     log_to_stderr(serves, cli.options)?;
@@ -155,10 +161,10 @@ fn parse_and_run() -> anyhow::Result<()> {
             Command::Evaluate(args) => evaluate::run(*args).await,
             Command::Compare(args) => compare::run(*args).await,
             Command::Completions(args) => {
-                completions::run(&args, Cli::command());
+                completions::run(&args, command());
                 Ok(())
             }
-            Command::Man(args) => man::run(&args, Cli::command()),
+            Command::Man(args) => man::run(&args, command()),
         }
     });
     // Whatever still runs, such as a write to a disk that does not answer, ends with the process.

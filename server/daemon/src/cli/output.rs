@@ -72,6 +72,7 @@ pub(crate) fn table<C: Clone + Into<Cell>>(head: &[&str], rows: &[Vec<C>]) {
 /// between its cells, without a head, and with nothing cut.
 pub(crate) fn list(head: &[&str], rows: &[Vec<Cell>]) {
     let lines = match is_terminal() {
+        true if rows.is_empty() => vec!["there are none".to_owned()],
         true => {
             let width = terminal_size_of(std::io::stdout()).map(|(width, _)| usize::from(width.0));
             let layout = Layout { width, has_colors: style::is_colored(Stream::Out) };

@@ -214,7 +214,7 @@ pub(crate) async fn run(Args { remote, command }: Args) -> anyhow::Result<()> {
         }
         Command::Delete { name, yes } => {
             let path = format!("/v1/schedules/{}", segment(&name)?);
-            let holders = holders(&client, &remote, &name).await?;
+            let holders = if yes { Vec::new() } else { holders(&client, &remote, &name).await? };
             if !holders.is_empty() {
                 let consequences = format!(
                     "{} schedule {name:?} out as the result: without it, streams and new jobs that name it are refused, and \
@@ -222,7 +222,7 @@ pub(crate) async fn run(Args { remote, command }: Args) -> anyhow::Result<()> {
                      still prints what a search of that name learned",
                     hand(&holders)
                 );
-                confirm(&format!("delete schedule {name:?}?"), &consequences, yes)?;
+                confirm(&format!("delete schedule {name:?}?"), &consequences)?;
             }
             client.request(Method::DELETE, &path, None).await?;
             remote.print(json!({ "deleted": name }), format_args!("deleted {name}"));
