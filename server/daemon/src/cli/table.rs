@@ -7,8 +7,12 @@ use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 const ELLIPSIS: char = '…';
 /// Between two columns.
 const GAP: &str = "  ";
-/// No column is cut below this width to make room for others.
-const WIDTH_MIN: usize = 6;
+/// Columns of at most this width are not cut: a time is as wide.
+const WIDTH_UNCUT: usize = 16;
+/// Others are cut to no less than this.
+const WIDTH_MIN: usize = 8;
+/// Columns that are there in any case.
+const COLUMNS_MIN: usize = 2;
 
 /// A cell: what it says, and how it is painted where there are colours.
 #[derive(Clone, Debug, Default)]
@@ -56,7 +60,7 @@ pub(crate) fn aligned(head: &[&str], rows: &[Vec<Cell>], head_style: Style, layo
         fit(&mut widths, width);
     }
     let line = |row: &Vec<Cell>| {
-        let last = row.len().saturating_sub(1);
+        let last = widths.len().saturating_sub(1);
         let cells = row.iter().zip(&widths).enumerate().map(|(at, (cell, &width))| {
             let text = cut(&one_line(&cell.text), width);
             let padding = if at == last { 0 } else { width - width_of(&text) };
@@ -74,14 +78,19 @@ pub(crate) fn tabbed(rows: &[Vec<Cell>]) -> Vec<String> {
     rows.iter().map(line).collect()
 }
 
-/// Narrows the widest columns until all fit.
-fn fit(widths: &mut [usize], width: usize) {
-    let gaps = GAP.len() * widths.len().saturating_sub(1);
-    while widths.iter().sum::<usize>() + gaps > width {
-        let Some(widest) = widths.iter_mut().rev().max_by_key(|width| **width) else { return };
-        if *widest <= WIDTH_MIN {
-            return;
-        }
+/// Narrows wide columns until all fit; if they cannot, leaves out those at the right.
+fn fit(widths: &mut Vec<usize>, width: usize) {
+    let min = |width: usize| if width > WIDTH_UNCUT { WIDTH_MIN } else { width };
+    let whole = |widths: &[usize]| widths.iter().sum::<usize>() + GAP.len() * widths.len().saturating_sub(1);
+    while widths.len() > COLUMNS_MIN
+        && whole(&widths.iter().map(|&natural| min(natural)).collect::<Vec<_>>()) > width
+    {
+        widths.pop();
+    }
+    let natural = widths.clone();
+    while whole(widths) > width {
+        let cut = widths.iter_mut().zip(&natural).filter(|(width, natural)| **width > min(**natural));
+        let Some((widest, _)) = cut.max_by_key(|(width, _)| **width) else { return };
         *widest -= 1;
     }
 }
@@ -134,18 +143,21 @@ mod tests {
     }
 
     #[test]
-    fn the_widest_columns_are_cut_to_the_width_of_the_terminal() {
-        let table = rows(&[&["a-very-long-name-of-a-search", "done", "/a/long/path/of/data"]]);
-        for width in [30, 40, 50] {
+    fn wide_columns_are_cut_to_the_width_of_the_terminal() {
+        let table = rows(&[&["a-very-long-name-of-a-search", "done", "/a/long/path/of/some/data"]]);
+        let lines = |width| {
             let layout = Layout { width: Some(width), has_colors: false };
-            let lines = aligned(&["NAME", "STATE", "SOURCE"], &table, Style::new(), layout);
+            aligned(&["NAME", "STATE", "SOURCE"], &table, Style::new(), layout)
+        };
+        for width in 25..70 {
+            let lines = lines(width);
             assert!(lines.iter().all(|line| width_of(line) <= width), "{width}: {lines:?}");
-            assert!(lines[1].contains("done") && lines[1].contains('…'), "{lines:?}");
+            assert!(lines[0].contains("SOURCE") && lines[1].contains("  done   "), "{lines:?}");
+            assert_eq!(lines[1].contains('…'), width < 62, "{width}: {lines:?}");
         }
-        // What does not fit at all is not cut to nothing.
-        let layout = Layout { width: Some(5), has_colors: false };
-        let lines = aligned(&["NAME", "STATE", "SOURCE"], &table, Style::new(), layout);
-        assert_eq!(lines[1], "a-ver…  done   /a/lo…");
+        // The last column is left out before the others are cut to nothing, and two stay in any case.
+        assert_eq!(lines(24), ["NAME               STATE", "a-very-long-name…  done"]);
+        assert_eq!(lines(5), ["NAME      STATE", "a-very-…  done"]);
     }
 
     #[test]
