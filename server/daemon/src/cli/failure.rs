@@ -4,10 +4,11 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 use pba_client::ClientError;
 use pba_wire::{ParameterError, Problem};
 use serde::Serialize;
+use tracing::Level;
 
 use crate::cli::options::is_json;
 use crate::cli::style::{self, Stream};
-use crate::log::{last_line, last_words};
+use crate::log::{Format, last_line, last_words, say};
 
 /// Kind of a failure that the command line itself is.
 const USAGE: &str = "usage";
@@ -125,7 +126,7 @@ pub(crate) fn report(error: &anyhow::Error) {
     if is_json() {
         return Failure::of(error).print();
     }
-    match style::is_colored(Stream::Error) {
+    match style::is_colored(Stream::Error) && Format::chosen() == Format::Text {
         true => {
             let mark = style::painted(Stream::Error, style::ERROR, "error:");
             last_line(format_args!("{mark} {error:#}"));
@@ -146,7 +147,7 @@ pub(crate) fn report_interrupt(message: &str) {
             Failure { message: message.to_owned(), kind: Some(INTERRUPTED.to_owned()), ..Failure::default() }
                 .print()
         }
-        false => last_line(message),
+        false => say(Level::INFO, message),
     }
 }
 
