@@ -29,6 +29,10 @@ def render(values: Dict[str, Any], name: str = "pba", namespace: str = "pba") ->
 OWN = ("helm.sh/chart", "app.kubernetes.io/managed-by", "app.kubernetes.io/version", "helm.sh/resource-policy", "checksum/config")
 
 
+def _name(value: Dict[str, Any]) -> str:
+    return json.dumps(value, sort_keys=True)
+
+
 def comparable(objects: List[Dict[str, Any]]) -> Dict[str, Any]:
     """The objects by kind and name, without what each tool adds of its own."""
 
@@ -37,7 +41,9 @@ def comparable(objects: List[Dict[str, Any]]) -> Dict[str, Any]:
             cleaned = {key: clean(inner) for key, inner in value.items() if key not in OWN}
             return {key: inner for key, inner in cleaned.items() if key != "annotations" or inner}
         if isinstance(value, list):
-            return sorted((clean(inner) for inner in value), key=json.dumps)
+            # Volumes and the like are found by name; what is said in order, as arguments, keeps it.
+            cleaned = [clean(inner) for inner in value]
+            return sorted(cleaned, key=_name) if all(isinstance(inner, dict) for inner in cleaned) else cleaned
         # Kustomize appends a digest to the name of a ConfigMap.
         return re.sub(r"^pba-config-\w{10}$", "pba-config", value) if isinstance(value, str) else value
 
