@@ -3,13 +3,15 @@
 CARGO  ?= cargo
 PYTHON ?= python3
 VENV   := .venv
+# The tools with which deploy/ is tested.
+DEPLOY_VENV := .tools/deploy-venv
 # What is started below is what is built here.
 export CARGO_TARGET_DIR := $(CURDIR)/target
 # 0 leaves out the trainer, and with it the download of libtorch.
 TRAINER ?= 1
 ifeq ($(TRAINER),0)
 NEEDS := server
-test test-rust test-python chaos soak crowd: NEEDS := tests
+test test-rust test-python test-deploy test-dashboard test-images chaos soak crowd: NEEDS := tests
 PACKAGES :=
 PREPARED :=
 BUILT :=
@@ -43,7 +45,8 @@ endif
 RELEASE := $(CARGO) build --release --locked -p pba-server -p pba-trainer
 
 .DEFAULT_GOAL := help
-.PHONY: help prerequisites run serve build server trainer test lint test-build test-rust test-python chaos soak crowd fuzz mutants models miri sanitize \
+.PHONY: help prerequisites run serve build server trainer test lint test-build test-rust test-python test-deploy test-dashboard \
+	test-images chaos soak crowd fuzz mutants models miri sanitize \
 	libtorch torchvision frameworks clean \
 	bench bench-peers bench-scaling bench-memory bench-parts bench-hottest bench-kernels
 
@@ -84,7 +87,7 @@ trainer: libtorch ## Build pba-trainer
 	$(RELEASE) --bin pba-trainer
 
 # What can fail soon comes first: what the machine lacks, and what Python packages it cannot have.
-test: prerequisites $(VENV)/ready lint test-rust test-python ## Check format and lints, and pass all tests
+test: prerequisites $(VENV)/ready $(DEPLOY_VENV)/ready lint test-rust test-python test-deploy ## Check format and lints, and pass all tests
 
 lint: prerequisites $(PREPARED) ## Check format and lints
 	$(CARGO) fmt --all --check
@@ -107,6 +110,16 @@ ifeq ($(PBA_TEST_FRAMEWORKS),1)
 	PBA_TEST_NEEDS=torch,torchdata,lightning,accelerate,transformers,ray,jax \
 	    .frameworks/bin/python -m pytest -q $(SHARED_OUT) client/python/tests/test_recipes.py client/python/tests -k "torch or recipes or readme or pages or tune"
 endif
+
+# What is left out, for want of a tool, is said at the end.
+test-deploy: $(DEPLOY_VENV)/ready test-build ## Test images, Kubernetes, alerts and the dashboard with what tools can be had
+	$(DEPLOY_VENV)/bin/python -m pytest -q -rs deploy/tests
+
+test-dashboard: $(DEPLOY_VENV)/ready test-build ## Ask a real Prometheus every query of the dashboard, after ten minutes of load; SECONDS=
+	PBA_TEST_DASHBOARD_SECONDS=$(or $(SECONDS),600) $(DEPLOY_VENV)/bin/python -m pytest -q -rs deploy/tests/test_dashboard.py
+
+test-images: $(DEPLOY_VENV)/ready build ## Build and run both images, as root; 3 GB of disk for a minute
+	PBA_TEST_TRAINER_IMAGE=1 PBA_BIN=$(CURDIR)/target/release/pba $(DEPLOY_VENV)/bin/python -m pytest -q -rs deploy/tests/test_image_runs.py
 
 # All kinds unless one is named; KIND=kill SEED=11 ONLY=17 repeats one fault. The complete table is kept.
 chaos: $(VENV)/ready test-build ## Break servers, trainers and clients 1,000 times, in ten minutes; KIND= FAULTS= SEED= ONLY=
@@ -209,6 +222,16 @@ $(VENV)/ready: client/python/requirements-test.txt client/python/pyproject.toml 
 	    site.write_text(str(pathlib.Path("client/python/src").resolve()) + "\n")'
 	touch $@
 
+# A venv of its own: these tools want versions of what they share with others.
+$(DEPLOY_VENV)/bin/python: | prerequisites
+	rm -rf $(DEPLOY_VENV)
+	"$(PYTHON)" -m venv $(DEPLOY_VENV) || { rm -rf $(DEPLOY_VENV); exit 1; }
+
+$(DEPLOY_VENV)/ready: deploy/tests/requirements.txt deploy/tests/fetch-tools.sh | $(DEPLOY_VENV)/bin/python
+	$(DEPLOY_VENV)/bin/python -m pip install --quiet --disable-pip-version-check -r deploy/tests/requirements.txt
+	deploy/tests/fetch-tools.sh
+	touch $@
+
 clean: ## Remove everything that was built or installed here
 	$(CARGO) clean
-	rm -rf $(VENV) .torchvision .frameworks
+	rm -rf $(VENV) .torchvision .frameworks .tools

@@ -86,8 +86,8 @@ def binary() -> Path:
 
 
 def settings_of(program: Path) -> str:
-    """The help of `pba serve`, which names every setting."""
-    return run([str(program), "serve", "--help"]).stdout
+    """The help of `pba serve`, which names every setting, in one line."""
+    return " ".join(run([str(program), "serve", "--help"]).stdout.split())
 
 
 def version() -> str:

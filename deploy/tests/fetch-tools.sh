@@ -31,7 +31,7 @@ fetch() {
 
 fetch promtool prometheus
 fetch podman podman libgpgme11 libassuan0 libsubid4 libdevmapper1.02.1
-fetch buildah buildah libgpgme11 libassuan0 libsubid4 libdevmapper1.02.1 golang-github-containers-common golang-github-containers-image
+fetch buildah buildah libgpgme11 libassuan0 libsubid4 libdevmapper1.02.1
 fetch mmdebstrap mmdebstrap
 rm -rf "$tools/packages"
 exit 0
