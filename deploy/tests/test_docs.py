@@ -1,0 +1,79 @@
+"""The pages of deploy/: links lead somewhere, and commands work as printed."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import shutil
+from pathlib import Path
+from typing import Iterator
+
+import pytest
+from conftest import DEPLOY, REPOSITORY, binary, kubectl, run, version
+
+PAGES = sorted(path for path in DEPLOY.rglob("*.md") if "ray" not in path.parts)
+
+
+def commands(page: Path) -> Iterator[str]:
+    for block in re.findall(r"^```sh\n(.+?)^```", page.read_text(), re.MULTILINE | re.DOTALL):
+        yield from (line for line in block.splitlines() if line and not line.startswith("#"))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_links_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text()):
+        assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def test_paths_exist() -> None:
+    """What the page names in its own folder, or from the repository's root."""
+    text = (DEPLOY / "README.md").read_text()
+    named = set(re.findall(r"`((?:images|compose|kubernetes|helm|prometheus|grafana|deploy)/[\w./-]+)`?", text))
+    assert len(named) > 10
+    for path in named:
+        base = REPOSITORY if path.startswith("deploy/") else DEPLOY
+        # These are the user's.
+        if path.rstrip(".") not in ("deploy/compose/tokens.toml", "deploy/compose/datasets"):
+            assert (base / path).exists(), path
+
+
+def test_the_secret_is_one_that_pods_look_for(tmp_path: Path) -> None:
+    [line] = [line for line in commands(DEPLOY / "README.md") if "create secret" in line]
+    (tmp_path / "tokens.toml").write_text("[[tokens]]\n")
+    words = shlex.split(line)
+    assert words[0] == "kubectl"
+    made = run([kubectl(), *words[1:], "--dry-run=client", "--output=yaml"], cwd=tmp_path).stdout
+    assert "tokens.toml:" in made and "name: pba-tokens" in made and "namespace: pba" in made
+
+
+def test_tokens_are_made_as_it_says(tmp_path: Path) -> None:
+    """Without its first line, what `pba token new` prints is a file of tokens."""
+    program = binary()
+    if " token " not in run([str(program), "--help"]).stdout:
+        pytest.skip(f"{program} has no `pba token` yet")
+    [line] = [line for line in commands(DEPLOY / "README.md") if "token new" in line]
+    words = shlex.split(line[line.index("token new") : line.index(" >")])
+    assert f"localhost/pba:{version()} " in line
+    (tmp_path / "token.txt").write_text(run([str(program), *words]).stdout)
+    [strip] = [line for line in commands(DEPLOY / "README.md") if line.startswith("sed 1d")]
+    run(["sh", "-c", strip], cwd=tmp_path)
+    text = (tmp_path / "tokens.toml").read_text()
+    secret = (tmp_path / "token.txt").read_text().splitlines()[0]
+    assert text.count("[[tokens]]") == 1 and secret and secret not in text
+    settings = ["--tokens-file", str(tmp_path / "tokens.toml"), "--listen", "0.0.0.0:8080", "--data-dir", str(tmp_path)]
+    run([str(program), "serve", "--check", *settings])
+
+
+def test_runbooks_are_made_absolute(tmp_path: Path) -> None:
+    [line] = [line for line in commands(DEPLOY / "README.md") if line.startswith("sed -i")]
+    shutil.copytree(DEPLOY / "prometheus", tmp_path / "deploy" / "prometheus")
+    run(["sh", "-c", line], cwd=tmp_path)
+    text = (tmp_path / "deploy" / "prometheus" / "alerts.yaml").read_text()
+    assert text.count("runbook_url: https://wiki.example.org/pba/runbook.md#") == text.count("- alert: ")
+
+
+def test_targets_of_make_exist() -> None:
+    makefile = (REPOSITORY / "Makefile").read_text()
+    for page in PAGES:
+        for target in re.findall(r"`make ([a-z-]+)", page.read_text()):
+            assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
