@@ -48,8 +48,12 @@ created="$(git show -s --format=%cI 2> /dev/null || date -u +%Y-%m-%dT%H:%M:%SZ)
 
 # What a builder may see of what was built before is in one folder.
 staged=target/images
-# Names of functions stay, for the backtrace of a panic; lines would be two thirds of the binary.
+# Names of functions stay, for the backtrace of a panic; lines would be half of the binary.
 stage() {
+    if [ ! -f "$prebuilt/$1" ]; then
+        echo "--prebuilt $prebuilt: there is no $1 in it; a folder such as target/release has it" >&2
+        exit 1
+    fi
     cp "$prebuilt/$1" "$staged/"
     if command -v strip > /dev/null; then strip --strip-debug "$staged/$1"; fi
 }
@@ -70,7 +74,10 @@ for image in "${images[@]}"; do
             stage pba-trainer
             libtorch=.libtorch-cuda
             [ -d "$libtorch" ] || libtorch=.libtorch
-            [ -d "$libtorch" ] || { echo "there is no .libtorch: server/trainer/fetch-libtorch.sh fetches it" >&2; exit 1; }
+            if [ ! -d "$libtorch" ]; then
+                echo "there is no .libtorch: server/trainer/fetch-libtorch.sh fetches it" >&2
+                exit 1
+            fi
             mkdir "$staged/libtorch"
             # Links where possible: it is large. Headers are of no use in an image.
             source="$(cd "$libtorch" && pwd -P)"

@@ -13,7 +13,7 @@ import time
 import urllib.error
 import urllib.request
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, Optional
+from typing import Any, Dict, Iterator, List
 
 import pytest
 import yaml
@@ -22,7 +22,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 DEPLOY = REPOSITORY / "deploy"
 # What fetch-tools.sh fetched.
 TOOLS = REPOSITORY / ".tools" / "deploy"
-START_SECONDS = 60
+START_SECONDS = 180
 
 
 def environment() -> Dict[str, str]:
@@ -68,7 +68,13 @@ def kubectl() -> str:
 def run(command: List[str], check: bool = True, **options: Any) -> "subprocess.CompletedProcess[str]":
     """Runs a program to its end; if it fails, the test does, with all that was said."""
     done = subprocess.run(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment(), timeout=300, **options
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env=environment(),
+        timeout=300,
+        **options,
     )
     assert not check or done.returncode == 0, f"{' '.join(map(str, command))} failed:\n{done.stdout}"
     return done
@@ -81,13 +87,21 @@ def binary() -> Path:
     built = [REPOSITORY / "target" / profile / "pba" for profile in ("debug", "release")]
     found = [path for path in built if path.exists()]
     if not found:
-        pytest.skip("there is no server: `make test` in the repository's root builds target/debug/pba; or set PBA_BIN")
+        pytest.skip(
+            "there is no server: `make test` in the repository's root builds target/debug/pba; or set PBA_BIN"
+        )
     return max(found, key=lambda path: path.stat().st_mtime)
 
 
 def settings_of(program: Path) -> str:
     """The help of `pba serve`, which names every setting, in one line."""
     return " ".join(run([str(program), "serve", "--help"]).stdout.split())
+
+
+def at_once(program: Path) -> Dict[str, str]:
+    """Variables with which a server ends as soon as its streams have: no load balancer has to notice."""
+    name = "PBA_DRAIN_DELAY_SECONDS"
+    return {name: "0"} if f"[env: {name}=" in settings_of(program) else {}
 
 
 def version() -> str:
@@ -166,7 +180,16 @@ def get(url: str) -> str:
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[Server]:
     """A server with one worker, so that a client can be faster than it."""
-    command = [str(binary()), "serve", "--listen", "127.0.0.1:0", "--data-dir", str(tmp_path / "data"), "--threads", "1"]
-    started = Server(command, tmp_path / "server.log", env=environment())
+    command = [
+        str(binary()),
+        "serve",
+        "--listen",
+        "127.0.0.1:0",
+        "--data-dir",
+        str(tmp_path / "data"),
+        "--threads",
+        "1",
+    ]
+    started = Server(command, tmp_path / "server.log", env={**environment(), **at_once(binary())})
     yield started
     started.stop()

@@ -1,7 +1,7 @@
 """Grafana's dashboard: its shape, and each of its queries against a real Prometheus that scrapes a server under load.
 
-There is no Grafana here; what it would ask, these tests ask. PBA_TEST_DASHBOARD_SECONDS is how long the load lasts: 30 by
-default, 600 in `make test-dashboard`.
+There is no Grafana here; what it would ask, these tests ask. PBA_TEST_DASHBOARD_SECONDS is how long the load lasts: 30
+by default, 600 in `make test-dashboard`.
 """
 
 from __future__ import annotations

@@ -60,7 +60,14 @@ def test_tokens_are_made_as_it_says(tmp_path: Path) -> None:
     text = (tmp_path / "tokens.toml").read_text()
     secret = (tmp_path / "token.txt").read_text().splitlines()[0]
     assert text.count("[[tokens]]") == 1 and secret and secret not in text
-    settings = ["--tokens-file", str(tmp_path / "tokens.toml"), "--listen", "0.0.0.0:8080", "--data-dir", str(tmp_path)]
+    settings = [
+        "--tokens-file",
+        str(tmp_path / "tokens.toml"),
+        "--listen",
+        "0.0.0.0:8080",
+        "--data-dir",
+        str(tmp_path),
+    ]
     run([str(program), "serve", "--check", *settings])
 
 

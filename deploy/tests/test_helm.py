@@ -26,7 +26,13 @@ def render(values: Dict[str, Any], name: str = "pba", namespace: str = "pba") ->
 
 
 # Labels and annotations that tell whose an object is.
-OWN = ("helm.sh/chart", "app.kubernetes.io/managed-by", "app.kubernetes.io/version", "helm.sh/resource-policy", "checksum/config")
+OWN = (
+    "helm.sh/chart",
+    "app.kubernetes.io/managed-by",
+    "app.kubernetes.io/version",
+    "helm.sh/resource-policy",
+    "checksum/config",
+)
 
 
 def _name(value: Dict[str, Any]) -> str:
@@ -48,7 +54,9 @@ def comparable(objects: List[Dict[str, Any]]) -> Dict[str, Any]:
         return re.sub(r"^pba-config-\w{10}$", "pba-config", value) if isinstance(value, str) else value
 
     return {
-        f"{item['kind']} {clean(item['metadata']['name'])}": clean(item) for item in objects if item["kind"] != "Namespace"
+        f"{item['kind']} {clean(item['metadata']['name'])}": clean(item)
+        for item in objects
+        if item["kind"] != "Namespace"
     }
 
 

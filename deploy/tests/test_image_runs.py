@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Dict, Iterator, List
 
 import pytest
-from conftest import DEPLOY, REPOSITORY, Server, binary, environment, get, run, settings_of, tool, version
+from conftest import DEPLOY, Server, at_once, binary, environment, get, run, settings_of, tool, version
 
 PROGRAM = "/usr/local/bin/pba"
 # What a container runtime does: mounts in a namespace of their own, then another user in another root. Capabilities go
@@ -68,7 +68,11 @@ class Images:
     def base(self, name: str, packages: str) -> str:
         """A Debian of these packages alone, without a shell."""
         archive = self.folder / f"{name}.tar"
-        command = [tool("mmdebstrap", "Debian's package mmdebstrap has it"), "--variant=extract", f"--include={packages}"]
+        command = [
+            tool("mmdebstrap", "Debian's package mmdebstrap has it"),
+            "--variant=extract",
+            f"--include={packages}",
+        ]
         options = {"capture_output": True, "text": True, "timeout": 300, "env": self.environment}
         done = subprocess.run([*command, "bookworm", str(archive)], **options)
         if done.returncode != 0:
@@ -83,7 +87,9 @@ class Images:
         """Builds an image of the repository's binaries, and returns its name."""
         script = str(DEPLOY / "images" / "build.sh")
         command = [script, image, "--prebuilt", str(binary().parent), "--", "--build-arg", f"BASE={base}"]
-        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=self.environment)
+        done = subprocess.run(
+            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=self.environment
+        )
         assert done.returncode == 0, done.stdout
         return done.stdout.splitlines()[-1][len("built ") :]
 
@@ -109,8 +115,12 @@ class Root:
         self.said = dict(entry.split("=", 1) for entry in self.config["Env"])  # type: ignore[union-attr]
         # Those of settings that this server does not have yet would be errors.
         known = settings_of(binary())
-        own = {name: value for name, value in self.said.items() if not name.startswith("PBA_") or f"[env: {name}=" in known}
-        self.environment = {**own, "PATH": os.environ["PATH"], "PBA_INSECURE": "true"}
+        own = {
+            name: value
+            for name, value in self.said.items()
+            if not name.startswith("PBA_") or f"[env: {name}=" in known
+        }
+        self.environment = {**own, "PATH": os.environ["PATH"], "PBA_INSECURE": "true", **at_once(binary())}
 
     def command(self, data: Path, mode: str, *command: str) -> List[str]:
         return ["unshare", "--mount", "sh", "-c", ENTER, "sh", self.path, str(data), mode, *command]
@@ -147,7 +157,9 @@ def test_it_says_what_it_is(images: Images, pba: Root) -> None:
     assert config["Healthcheck"]["Test"] == ["CMD", PROGRAM, "health", "http://127.0.0.1:9090"]  # type: ignore[index]
     labels = config["Labels"]
     assert labels["org.opencontainers.image.version"] == version()  # type: ignore[index]
-    assert all(labels[f"org.opencontainers.image.{name}"] for name in ("revision", "created", "licenses", "base.name"))  # type: ignore[index]
+    assert all(
+        labels[f"org.opencontainers.image.{name}"] for name in ("revision", "created", "licenses", "base.name")
+    )  # type: ignore[index]
     files = [path for path in Path(pba.path).rglob("*") if path.is_file() and not path.is_symlink()]
     rest = sum(path.stat().st_size for path in files) - Path(pba.path + PROGRAM).stat().st_size
     # Beside the binary there is little more than glibc.
@@ -221,14 +233,27 @@ def _put(server: Server, path: str, body: str) -> int:
         return error.code
 
 
-@pytest.mark.skipif(os.environ.get("PBA_TEST_TRAINER_IMAGE") != "1", reason="PBA_TEST_TRAINER_IMAGE=1 tests it: 3 GB for a minute")
+@pytest.mark.skipif(
+    os.environ.get("PBA_TEST_TRAINER_IMAGE") != "1", reason="PBA_TEST_TRAINER_IMAGE=1 tests it: 3 GB for a minute"
+)
 def test_the_trainer_trains(images: Images, tmp_path: Path) -> None:
     base = images.base("cxx", "base-files,libc6,libgcc-s1,libstdc++6")
     trainer = Root(images, images.build("trainer", base))
     server = trainer.serve(volume(tmp_path / "data"), "rw", tmp_path / "log")
     try:
         assert epoch_of(server)["images"] > 0
-        options = ["--model", "tiny", "--epochs", "1", "--dataset", "shapes", "--server", server.url, "--watch", "--json"]
+        options = [
+            "--model",
+            "tiny",
+            "--epochs",
+            "1",
+            "--dataset",
+            "shapes",
+            "--server",
+            server.url,
+            "--watch",
+            "--json",
+        ]
         said = run([str(binary()), "evaluate", *options]).stdout
         assert '"done"' in said, said
     finally:

@@ -59,7 +59,9 @@ def test_pods_are_restricted(objects: List[Dict[str, Any]]) -> None:
 
 def test_images_are_of_this_version(objects: List[Dict[str, Any]]) -> None:
     images = {
-        container["image"] for workload in workloads(objects) for container in workload["spec"]["template"]["spec"]["containers"]
+        container["image"]
+        for workload in workloads(objects)
+        for container in workload["spec"]["template"]["spec"]["containers"]
     }
     assert images <= {f"localhost/pba:{version()}", f"localhost/pba-trainer:{version()}"}
 
@@ -114,7 +116,7 @@ def test_the_server_accepts_the_settings(file: str, tmp_path: Path) -> None:
     program = binary()
     text = (DEPLOY / file).read_text()
     known = settings_of(program)
-    for setting in re.findall(r"^(\w+) =", text, re.MULTILINE):
+    for setting in [*re.findall(r"^(\w+) =", text, re.MULTILINE), "metrics_listen"]:
         if f"--{setting.replace('_', '-')} " not in known:
             pytest.skip(f"{program} has no setting {setting} yet")
     made = run([str(program), "token", "new", "--role", "admin", "--name", "test"]).stdout
@@ -123,7 +125,18 @@ def test_the_server_accepts_the_settings(file: str, tmp_path: Path) -> None:
     text = re.sub(r'tokens_file = ".*"', f'tokens_file = "{tmp_path}/tokens.toml"', text)
     (tmp_path / "pba.toml").write_text(text)
     listen = ["--listen", "0.0.0.0:8080", "--metrics-listen", "0.0.0.0:9090"]
-    run([str(program), "serve", "--check", "--config", str(tmp_path / "pba.toml"), "--data-dir", str(tmp_path), *listen])
+    run(
+        [
+            str(program),
+            "serve",
+            "--check",
+            "--config",
+            str(tmp_path / "pba.toml"),
+            "--data-dir",
+            str(tmp_path),
+            *listen,
+        ]
+    )
 
 
 def test_the_autoscaler_follows_the_rules_of_prometheus() -> None:
@@ -136,7 +149,10 @@ def test_the_autoscaler_follows_the_rules_of_prometheus() -> None:
     def plain(expression: str) -> str:
         return re.sub(r"\s|by \(job\)|\{job=\"pba\"\}", "", expression)
 
-    for name, rule in [("clients-wait", "job:pba_client_wait:ratio_rate2m"), ("busy-cores", "job:pba_worker_busy:rate2m")]:
+    for name, rule in [
+        ("clients-wait", "job:pba_client_wait:ratio_rate2m"),
+        ("busy-cores", "job:pba_worker_busy:rate2m"),
+    ]:
         assert plain(by_name[name]["metadata"]["query"]) == plain(recorded[rule])
     [container] = named(objects, "Deployment", "pba")["spec"]["template"]["spec"]["containers"]
     cores = float(container["resources"]["limits"]["cpu"])
@@ -147,4 +163,6 @@ def test_the_autoscaler_follows_the_rules_of_prometheus() -> None:
 
 def test_an_overlay_has_all_components() -> None:
     used = load(KUBERNETES / "overlays" / "all" / "kustomization.yaml")["components"]
-    assert sorted(Path(path).name for path in used) == sorted(path.name for path in (KUBERNETES / "components").iterdir())
+    assert sorted(Path(path).name for path in used) == sorted(
+        path.name for path in (KUBERNETES / "components").iterdir()
+    )
