@@ -152,13 +152,15 @@ def test_the_autoscaler_follows_the_rules_of_prometheus() -> None:
     for name, rule in [
         ("clients-wait", "job:pba_client_wait:ratio_rate2m"),
         ("busy-cores", "job:pba_worker_busy:rate2m"),
+        ("link", "job:pba_stream_bytes:rate2m"),
     ]:
         assert plain(by_name[name]["metadata"]["query"]) == plain(recorded[rule])
     [container] = named(objects, "Deployment", "pba")["spec"]["template"]["spec"]["containers"]
     cores = float(container["resources"]["limits"]["cpu"])
     assert float(by_name["busy-cores"]["metadata"]["threshold"]) == pytest.approx(0.7 * cores)
-    # A ratio of the replicas that there are, and a number for each of them.
-    assert (by_name["clients-wait"]["metricType"], by_name["busy-cores"]["metricType"]) == ("Value", "AverageValue")
+    # A ratio of the replicas that there are, and numbers for each of them.
+    types = {name: trigger["metricType"] for name, trigger in by_name.items()}
+    assert types == {"clients-wait": "Value", "busy-cores": "AverageValue", "link": "AverageValue"}
 
 
 def test_an_overlay_has_all_components() -> None:
