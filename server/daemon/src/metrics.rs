@@ -13,6 +13,8 @@ use prometheus::{
     IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
 };
 
+use crate::version;
+
 /// The registered metrics; cheap to clone.
 #[derive(Clone)]
 pub(crate) struct Metrics {
@@ -190,7 +192,7 @@ metrics! {
     /// GPU memory in use by all programs on the GPUs that jobs train on, in all.
     gpu_memory_used_bytes: IntGauge = "pba_gpu_memory_used_bytes";
     /// Always 1; the labels say what is running.
-    build_info: IntGaugeVec = "pba_build_info" ["version"];
+    build_info: IntGaugeVec = "pba_build_info" ["version", "revision"];
 }
 
 /// Lines of the log that could not be written, because its reader has gone, is too slow, or its disk is full.
@@ -226,7 +228,7 @@ impl Metrics {
         registry.register(Box::new(LOG_LINES_LOST.clone()))?;
         registry.register(Box::new(PANICS.clone()))?;
         let metrics = Inner::register(registry)?;
-        metrics.build_info.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
+        metrics.build_info.with_label_values(&[version::VERSION, version::REVISION]).set(1);
         metrics.begin_dataset(NO_DATASET);
         for stage in STAGES {
             metrics.stage.with_label_values(&[stage]);

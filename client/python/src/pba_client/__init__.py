@@ -29,6 +29,7 @@ from ._metadata import Metadata
 from ._private import PrivateServer, serve
 from ._private_plan import StartError
 
+# That of the whole repository; deploy/release/bump.py sets it.
 __version__ = "0.1.0"
 
 __all__ = [

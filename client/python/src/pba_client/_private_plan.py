@@ -5,12 +5,13 @@ from __future__ import annotations
 
 import errno
 import hashlib
-import importlib.util
+import importlib.metadata
 import json
 import os
 import re
 import shutil
 import sys
+import sysconfig
 import tempfile
 from pathlib import Path
 from typing import Any, Dict, List, NamedTuple, Optional, Tuple, Union
@@ -166,18 +167,28 @@ def find_program() -> str:
         built = [checkout[0] / "target" / profile / "pba" for profile in ("release", "debug")]
         # The one built last is the one that is worked on.
         places += sorted(built, key=lambda place: place.stat().st_mtime if place.is_file() else 0.0, reverse=True)
-    wheel = importlib.util.find_spec("pba_server")
-    for folder in (wheel.submodule_search_locations or ()) if wheel is not None else ():
-        places.append(Path(folder, "bin", "pba"))
+    places += _of_wheel()
     places.append(Path(sys.executable).parent / "pba")
     for place in places:
         if place.is_file() and os.access(place, os.X_OK):
             return str(place)
     raise StartError(
         "there is no pba program to start a server with: PBA_BIN is not set, pba is not on the PATH, and there is none "
-        f"at {', '.join(map(str, places))}. Build it with `cargo build --release` in PBA Server's repository and set "
-        "PBA_BIN to target/release/pba, or pass the URL of a server that runs"
+        f"at {', '.join(map(str, places))}. Install the wheel of pba-server, or build pba with `cargo build --release` in "
+        "PBA Server's repository and set PBA_BIN to target/release/pba, or pass the URL of a server that runs"
     )
+
+
+def _of_wheel() -> List[Path]:
+    """Where the wheel of pba-server put the program, if it is installed: for this environment, or for the user."""
+    try:
+        files = importlib.metadata.files("pba-server") or []
+    except importlib.metadata.PackageNotFoundError:
+        files = []
+    found = [Path(os.path.normpath(file.locate())) for file in files if file.name == "pba"]
+    # pip notes no files that are elsewhere for what it installs into a folder of its own (--target).
+    scripts = Path(sysconfig.get_path("scripts"), "pba")
+    return found if scripts in found else [*found, scripts]
 
 
 def cache_folder(given: Union[str, "os.PathLike[str]", None]) -> str:

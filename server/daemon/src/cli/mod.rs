@@ -61,12 +61,13 @@ use tracing_subscriber::util::SubscriberInitExt;
 use crate::cli::options::{Early, Options};
 use crate::cli::style::Stream;
 use crate::log::{self, Format, Log};
+use crate::version;
 
 /// Streams augmented image batches to training jobs, following learned augmentation schedules.
 #[derive(Debug, Parser)]
 #[command(
     name = "pba",
-    version,
+    version = version::shown(),
     max_term_width = 100,
     after_help = "\
 Examples:

@@ -122,7 +122,7 @@ impl Resolver<'_> {
         let opening_memory = self.engine.memory_for_opening(OPENING_TIMES * names)?;
         let json = |values: [f64; 3]| serde_json::to_string(&values).expect("numbers are JSON");
         let metadata = [
-            (stream::VERSION, env!("CARGO_PKG_VERSION").to_owned()),
+            (stream::VERSION, crate::version::VERSION.to_owned()),
             (stream::DATASET, split.digest().to_string()),
             (stream::SCHEDULE, chosen.digest),
             (stream::RECIPE, recipe_digest.to_string()),
