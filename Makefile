@@ -60,7 +60,7 @@ RELEASE := $(CARGO) build --release --locked -p pba-server -p pba-trainer
 .PHONY: help prerequisites run serve build server trainer test lint test-build test-rust test-python test-deploy test-dashboard \
 	test-images chaos soak crowd fuzz mutants models miri sanitize \
 	wheels release libtorch torchvision frameworks clean \
-	bench bench-peers bench-scaling bench-memory bench-parts bench-hottest bench-kernels
+	bench bench-peers bench-scaling bench-memory bench-parts bench-hottest bench-kernels bench-sizing
 
 help: ## Show what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-12s %s\n", $$1, $$2 }'
@@ -231,6 +231,11 @@ bench-hottest: ## Functions with most self time, where there is perf
 
 bench-kernels: ## Criterion's benches of ops and whole batches, on every SIMD level
 	$(CARGO) bench --locked -p pba-benches
+
+bench-sizing: $(VENV)/ready ## Simulate 1,000 jobs behind the autoscaling rule, and kill real replicas under 64 clients
+	$(VENV)/bin/python benches/sizing/simulate.py
+	$(VENV)/bin/python benches/sizing/simulate.py --steady
+	$(VENV)/bin/python benches/sizing/run.py
 
 $(VENV)/bin/python: | prerequisites
 	rm -rf $(VENV)

@@ -110,7 +110,7 @@ def tarball(root, files, time):
                 archive.addfile(entry, io.BytesIO(content))
     packed = io.BytesIO()
     # Neither the name of a file nor the time of packing is in the head.
-    with gzip.GzipFile(filename="", fileobj=packed, mode="wb", compresslevel=9, mtime=0) as stream:
+    with gzip.GzipFile(filename="", fileobj=packed, mode="wb", compresslevel=6, mtime=0) as stream:
         stream.write(plain.getvalue())
     return packed.getvalue()
 

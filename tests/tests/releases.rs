@@ -56,7 +56,7 @@ fn everything_is_of_one_version() {
     let [build] = &build[..] else { panic!("{build:?}") };
     let labels = [("revision", revision), ("version", version)];
     assert_eq!(build.labels, labels.map(|(name, value)| (name.to_owned(), value.to_owned())));
-    let epoch = server.epoch("/v1/datasets/shapes/epochs/0/batches?split=test&batch_size=1000");
+    let epoch = server.epoch("shapes/epochs/0/batches?split=test&batch_size=1000");
     assert_eq!(epoch.metadata[pba_wire::stream::VERSION], version);
 
     // The wheels take theirs from the same places.
