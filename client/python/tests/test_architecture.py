@@ -21,14 +21,16 @@ SKIPS = [
     ("test_readme.py", "PyTorch is installed with PBA_TEST_FRAMEWORKS=1 only"),
     ("test_real_data.py", "PBA_TEST_DATA names no folder with CIFAR-10 in Parquet (170 MB, not in the repository)"),
     ("test_recipes.py", "PyTorch is installed with PBA_TEST_FRAMEWORKS=1 only"),
+    ("test_sizing.py", "the rule is YAML, and PyYAML comes with schemathesis, which needs Python 3.10"),
     ("test_torch.py", "PyTorch is installed with PBA_TEST_FRAMEWORKS=1 only"),
     ("test_torch_frameworks.py", "PyTorch is installed with PBA_TEST_FRAMEWORKS=1 only"),
     ("test_torch_loops.py", "PyTorch is installed with PBA_TEST_FRAMEWORKS=1 only"),
     ("test_torch_prefetch.py", "PyTorch is installed with PBA_TEST_FRAMEWORKS=1 only"),
     ("test_torch_prefetch.py", "needs a GPU"),
     ("test_tune.py", "Ray and PyTorch are installed with PBA_TEST_FRAMEWORKS=1 only"),
+    ("test_wheels.py", "there is no maturin in target/tools: `make test` and `make wheels` install it"),
 ]
-FOLDERS = ["client/python/src/pba_client", "client/python/tests", "benches", "benches/peers"]
+FOLDERS = ["client/python/src/pba_client", "client/python/tests", "benches", "benches/peers", "benches/sizing"]
 
 
 def imports(folder: Path) -> Dict[str, Set[str]]:
