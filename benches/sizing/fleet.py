@@ -37,6 +37,7 @@ class Stream:
         self.rate, self.replica, self.since = 0.0, None, 0.0
         # Of the event that ends its epoch: a later one makes it void.
         self.turn = 0
+        self.ended: Callable[[], None] = lambda: None
 
 
 class Job:
@@ -302,6 +303,11 @@ class Fleet:
         return found
 
     # What is true.
+
+    def settle(self) -> None:
+        """Counts what streams have read and waited up to now, which is otherwise done when something changes."""
+        for replica in [*self.ready, *self.draining]:
+            self._share_out(replica)
 
     def wanted_cores(self) -> float:
         """That would be busy if nobody waited."""

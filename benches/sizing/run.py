@@ -200,6 +200,8 @@ def table(told, kills, expected, arguments):
     shares = sorted(sum(epoch["waited"] for epoch in client) / sum(epoch["seconds"] for epoch in client) for client in told)
     resumed = sum(epoch["resumes"] for epoch in epochs)
     wanted = arguments.clients * arguments.epochs
+    seconds = max(sum(epoch["seconds"] for epoch in client) for client in told)
+    images = sum(epoch["batches"] for epoch in epochs) * arguments.batch
     rows = [
         ("replicas, and how often one was killed", f"{arguments.replicas}, {kills}"),
         ("clients, streams at a time", f"{arguments.clients}, {arguments.clients * arguments.replicas}"),
@@ -207,9 +209,9 @@ def table(told, kills, expected, arguments):
         ("with every image exactly once", f"{once:,}"),
         ("with the pixels of an undisturbed server", f"{right:,}"),
         ("streams that were cut and went on", f"{resumed:,}"),
-        ("share of time waited: least, median, most of a client", ", ".join(f"{100 * share:.1f} %" for share in
-                                                                     (shares[0], statistics.median(shares), shares[-1]))),
-        ("images/s of all clients", f"{sum(epoch['batches'] for epoch in epochs) * arguments.batch / max(sum(epoch['seconds'] for epoch in client) for client in told):,.0f}"),
+        ("share of time waited: least, median, most of a client",
+         ", ".join(f"{100 * share:.1f} %" for share in (shares[0], statistics.median(shares), shares[-1]))),
+        ("images/s of all clients", f"{images / seconds:,.0f}"),
     ]
     lines = ["| | |", "| --- | ---: |", *(f"| {name} | {value} |" for name, value in rows)]
     good = len(epochs) == wanted == once == right and kills > 0

@@ -25,7 +25,7 @@ from fleet import DRAIN_SECONDS, RESUME_SECONDS, SCRAPE_SECONDS, START_SECONDS, 
 from machine import RESULTS, circumstances  # noqa: E402
 from rates import works  # noqa: E402
 from rates import circumstances as measured_on  # noqa: E402
-from rule import FILE, PERIOD_SECONDS, Autoscaler, Rule, Trigger, read  # noqa: E402
+from rule import FILE, PERIOD_SECONDS, Autoscaler, Rule, read  # noqa: E402
 
 HOUR = 3600.0
 # Of a replica: deploy/kubernetes/base asks for as many cores; the link is assumed.
@@ -145,9 +145,7 @@ def simulate(rule: Rule, hours: float, seed: int, jobs: int = 0, fixed: Optional
             running = len({id(stream.job) for replica in [*fleet.ready, *fleet.draining] for stream in replica.streams})
             minutes.append(Minute(now / HOUR, running, fleet.wanted_cores(), slopes["busy"], fleet.wanted, len(fleet.ready),
                                   slopes["wait"] / max(1, slopes["streams"])))
-    # So that what still runs is counted up to the end.
-    for replica in [*fleet.ready, *fleet.draining]:
-        fleet._share_out(replica)
+    fleet.settle()
     return Day(minutes, fleet, changes)
 
 

@@ -82,7 +82,17 @@ fn copy(from: &Path, to: &Path) {
 #[test]
 fn a_version_is_set_everywhere_at_once() {
     let folder = tempfile::tempdir().unwrap();
-    for part in ["Cargo.toml", "Cargo.lock", "CHANGELOG.md", "schedules", "server", "client", "tests", "benches", "deploy"] {
+    for part in [
+        "Cargo.toml",
+        "Cargo.lock",
+        "CHANGELOG.md",
+        "schedules",
+        "server",
+        "client",
+        "tests",
+        "benches",
+        "deploy",
+    ] {
         copy(&repository(part), &folder.path().join(part));
     }
     let bump = folder.path().join("deploy/release/bump.py");
@@ -104,7 +114,10 @@ fn a_version_is_set_everywhere_at_once() {
 
     let refused = python(&[bump, "7.9"]).output().unwrap();
     let error = String::from_utf8_lossy(&refused.stderr).into_owned();
-    assert!(!refused.status.success() && error.contains("'7.9' is not a version; expected three numbers"), "{error}");
+    assert!(
+        !refused.status.success() && error.contains("'7.9' is not a version; expected three numbers"),
+        "{error}"
+    );
 }
 
 /// Packs what `make release` packs, of a wheel as maturin builds it with the binary under test.
@@ -119,7 +132,16 @@ fn packed(folder: &Path) -> PathBuf {
     done(python(&["-c", WHEEL, wheel]).arg(binary::path()));
     let script = repository("deploy/release/tarball.py");
     let folder_name = folder.to_str().unwrap();
-    done(&mut python(&[script.to_str().unwrap(), "--wheel", wheel, "--target", HOST, "--out", folder_name, wheel]));
+    done(&mut python(&[
+        script.to_str().unwrap(),
+        "--wheel",
+        wheel,
+        "--target",
+        HOST,
+        "--out",
+        folder_name,
+        wheel,
+    ]));
     folder.to_owned()
 }
 
@@ -136,22 +158,42 @@ fn a_tarball_of_the_same_files_has_the_same_bytes() {
     let named = sums.lines().map(|line| line.split_whitespace().nth(1).unwrap()).collect::<Vec<_>>();
     assert_eq!(named, ["a.whl", &format!("{name}.cyclonedx.json"), &tarball]);
 
-    let listed = done(Command::new("tar").args(["-tvzf", &tarball, "--utc", "--full-time"]).current_dir(&first));
+    let listed =
+        done(Command::new("tar").args(["-tvzf", &tarball, "--utc", "--full-time"]).current_dir(&first));
     for line in listed.lines() {
         assert!(line.contains(" root/root ") && line.contains(" 2023-11-14 22:13:20 "), "{line}");
     }
-    for inside in ["pba", "README.md", "LICENSE-MIT", "LICENSE-APACHE", "THIRD-PARTY.txt", "pba.cyclonedx.json", "pba.toml"] {
-        assert!(listed.lines().any(|line| line.ends_with(&format!(" {name}/{inside}"))), "no {inside}:\n{listed}");
+    for inside in [
+        "pba",
+        "README.md",
+        "LICENSE-MIT",
+        "LICENSE-APACHE",
+        "THIRD-PARTY.txt",
+        "pba.cyclonedx.json",
+        "pba.toml",
+    ] {
+        assert!(
+            listed.lines().any(|line| line.ends_with(&format!(" {name}/{inside}"))),
+            "no {inside}:\n{listed}"
+        );
     }
     done(Command::new("tar").args(["-xzf", &tarball]).current_dir(&first));
-    assert_eq!(done(Command::new(first.join(&name).join("pba")).arg("--version")), pba_tests::pba(&["--version"]).ok());
+    assert_eq!(
+        done(Command::new(first.join(&name).join("pba")).arg("--version")),
+        pba_tests::pba(&["--version"]).ok()
+    );
 }
 
 #[test]
 fn what_is_linked_is_named_with_its_licence() {
     let script = repository("deploy/release/third_party.py");
     let notices = done(&mut python(&[script.to_str().unwrap()]));
-    for (linked, licence) in [("axum", "MIT"), ("mozjpeg-sys", "IJG"), ("ring", "Apache-2.0 AND ISC"), ("zstd-sys", "BSD-3-Clause")] {
+    for (linked, licence) in [
+        ("axum", "MIT"),
+        ("mozjpeg-sys", "IJG"),
+        ("ring", "Apache-2.0 AND ISC"),
+        ("zstd-sys", "BSD-3-Clause"),
+    ] {
         let line = notices.lines().find(|line| line.starts_with(&format!("  {linked} ")));
         let line = line.unwrap_or_else(|| panic!("{linked} is linked, and not named"));
         assert!(line.contains(licence), "{line}");
