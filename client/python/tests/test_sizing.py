@@ -33,7 +33,7 @@ def test_wants_are_met_or_shared_out_equally() -> None:
         least = min([share for share, want in zip(given, wants) if share < want - 1e-9], default=None)
         for share, want in zip(given, wants):
             assert 0 <= share <= want + 1e-9
-            # Nobody has more than one who wants more.
+            # None has more than one that wants more.
             assert least is None or share <= least + 1e-9
 
 
