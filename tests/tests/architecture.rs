@@ -52,6 +52,7 @@ const LAYERS: &[(&str, &[&str])] = &[
         "pba-server",
         &[
             "sync",
+            "version",
             "metrics",
             "log",
             "error",
