@@ -11,7 +11,7 @@ export CARGO_TARGET_DIR := $(CURDIR)/target
 TRAINER ?= 1
 ifeq ($(TRAINER),0)
 NEEDS := server
-test lint test-rust test-python test-deploy test-dashboard test-images chaos soak crowd: NEEDS := tests
+test lint test-rust test-python test-browser test-deploy test-dashboard test-images chaos soak crowd: NEEDS := tests
 PACKAGES :=
 PREPARED :=
 BUILT :=
@@ -57,8 +57,8 @@ endif
 RELEASE := $(CARGO) build --release --locked -p pba-server -p pba-trainer
 
 .DEFAULT_GOAL := help
-.PHONY: help prerequisites run serve build server trainer test lint test-build test-rust test-python test-deploy test-dashboard \
-	test-images chaos soak crowd fuzz mutants models miri sanitize \
+.PHONY: help prerequisites run serve build server trainer test lint test-build test-rust test-python test-browser test-deploy \
+	test-dashboard test-images chaos soak crowd fuzz mutants models miri sanitize \
 	wheels release libtorch torchvision frameworks clean \
 	bench bench-peers bench-scaling bench-memory bench-parts bench-hottest bench-kernels bench-sizing
 
@@ -99,7 +99,7 @@ trainer: libtorch ## Build pba-trainer
 	$(RELEASE) --bin pba-trainer
 
 # What can fail soon comes first: what the machine lacks, and what Python packages it cannot have.
-test: prerequisites $(VENV)/ready $(DEPLOY_VENV)/ready lint test-rust test-python test-deploy ## Check format and lints, and pass all tests
+test: prerequisites $(VENV)/ready $(DEPLOY_VENV)/ready lint test-rust test-python test-browser test-deploy ## Check format and lints, and pass all tests
 
 lint: prerequisites $(PREPARED) $(TOOLS)/deny ## Check format and lints, and licences and sources of what is linked
 	$(CARGO) fmt --all --check
@@ -133,6 +133,21 @@ test-dashboard: $(DEPLOY_VENV)/ready test-build ## Ask a real Prometheus every q
 
 test-images: $(DEPLOY_VENV)/ready build ## Build and run both images, as root; 3 GB of disk for a minute
 	PBA_TEST_TRAINER_IMAGE=1 PBA_BIN=$(CURDIR)/target/release/pba $(DEPLOY_VENV)/bin/python -m pytest -q -rs deploy/tests/test_image_runs.py
+
+# Where there is no Chromium and none can be installed, or Python is older than what drives it, it says so and passes.
+BROWSER := target/browser
+test-browser: test-build | $(VENV)/bin/python ## Open the pages of the dashboard in Chromium; PBA_CHROMIUM=
+	@if ! $(VENV)/bin/python -c 'import sys; sys.exit(sys.version_info < (3, 10))'; then \
+	    echo "left out: the pages are not opened in a browser, which needs Python 3.10"; \
+	elif chromium=$$(tests/browser/chromium.sh); then \
+	    $(MAKE) --no-print-directory $(BROWSER)/ready && \
+	    PBA_CHROMIUM="$$chromium" $(BROWSER)/bin/python -m pytest -q -p no:cacheprovider tests/browser; \
+	else echo "left out: the pages are not opened in a browser"; fi
+
+$(BROWSER)/ready: tests/browser/requirements.txt | $(VENV)/bin/python
+	$(VENV)/bin/python -m venv $(BROWSER)
+	$(BROWSER)/bin/python -m pip install --quiet --disable-pip-version-check -r tests/browser/requirements.txt
+	touch $@
 
 # All kinds unless one is named; KIND=kill SEED=11 ONLY=17 repeats one fault. The complete table is kept.
 chaos: $(VENV)/ready test-build ## Break servers, trainers and clients 1,000 times, in ten minutes; KIND= FAULTS= SEED= ONLY=

@@ -54,6 +54,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "sync",
             "version",
             "metrics",
+            "rates",
             "log",
             "error",
             "apart",

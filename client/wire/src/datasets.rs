@@ -102,6 +102,10 @@ pub struct ReadySplit {
     pub std: [f64; 3],
     /// Digest of its content.
     pub digest: String,
+    /// Samples of each class, by label; empty from a server that does not tell.
+    #[serde(default)]
+    #[schema(required = true)]
+    pub class_counts: Vec<u64>,
 }
 
 /// How the images of a split are stored.

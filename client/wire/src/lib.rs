@@ -6,6 +6,7 @@ pub mod checksum;
 pub mod datasets;
 pub mod epoch;
 pub mod jobs;
+pub mod pages;
 pub mod problem;
 pub mod query;
 pub mod request;
@@ -16,6 +17,7 @@ pub mod streams;
 
 pub use apply::Apply;
 pub use epoch::{EpochRequest, Preview};
+pub use pages::{DatasetPage, SchedulePage};
 pub use pba_types::SplitName;
 pub use problem::Problem;
 pub use query::{ParameterError, Query};

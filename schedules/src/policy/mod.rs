@@ -73,6 +73,13 @@ macro_rules! families {
                 }
             }
 
+            /// How many ops an image gets on average.
+            pub fn ops_expected(&self) -> f64 {
+                match self {
+                    $(Policy::$family(policy) => policy.ops_expected(),)*
+                }
+            }
+
             /// What affects pixels, in one line: the digest of a schedule covers it.
             pub(crate) fn canonical(&self) -> String {
                 match self {

@@ -109,6 +109,18 @@ impl Pairs {
         }
     }
 
+    /// The mean of min(count, slots that fire): an image may get 0, 1 or 2 ops with probabilities 0.2, 0.3
+    /// and 0.5, and each slot fires by itself.
+    pub(super) fn ops_expected(&self) -> f64 {
+        let (mut none, mut one) = (1.0, 0.0);
+        for slot in &self.slots {
+            let fires = f64::from(slot.probability) / f64::from(PROBABILITY_MAX);
+            (none, one) = (none * (1.0 - fires), one * (1.0 - fires) + none * fires);
+        }
+        let (at_least_one, at_least_two) = (1.0 - none, 1.0 - none - one);
+        0.3 * at_least_one + 0.5 * (at_least_one + at_least_two)
+    }
+
     /// The names of its ops, separated by spaces.
     pub(crate) fn op_names(&self) -> String {
         self.ops().map(Op::name).collect::<Vec<_>>().join(" ")
@@ -207,6 +219,19 @@ mod tests {
         assert_eq!(policy.to_string(), "Rotate 0.5/4, Rotate 1.0/7, Invert 0.3/9");
         assert_eq!(policy.canonical(), "Rotate Invert Color: 5 4 3 9 0 8 10 7 0 1 0 9");
         assert_eq!(Pairs::from_hyperparameters(&ops, &[0; 12]).unwrap().to_string(), "", "it does nothing");
+    }
+
+    #[test]
+    fn an_image_gets_two_ops_at_most_and_fewer_where_slots_do_not_fire() {
+        let ops = [Op::Rotate, Op::Invert];
+        let expected = |values: [u8; 8]| Pairs::from_hyperparameters(&ops, &values).unwrap().ops_expected();
+        assert_eq!(expected([0; 8]), 0.0);
+        // One slot that always fires: 0.3 + 0.5 of the images have room for it.
+        assert!((expected([10, 1, 0, 0, 0, 0, 0, 0]) - 0.8).abs() < 1e-12);
+        assert!((expected([10, 1, 10, 1, 10, 1, 0, 0]) - 1.3).abs() < 1e-12);
+        // Both of two fire in a quarter, one of them in a half of the cases.
+        let half = 0.3 * 0.75 + 0.5 * (0.5 + 2.0 * 0.25);
+        assert!((expected([5, 1, 0, 0, 5, 1, 0, 0]) - half).abs() < 1e-12);
     }
 
     #[track_caller]

@@ -85,6 +85,11 @@ impl RandAugment {
         OpOdds { probability: 1.0 - missed, magnitude: space::level(op, self.magnitude.into()) }
     }
 
+    /// The draws that are not torchvision's `Identity`.
+    pub(super) fn ops_expected(&self) -> f64 {
+        f64::from(self.ops) * space::ops().count() as f64 / SPACE.len() as f64
+    }
+
     pub(super) fn from_json(text: &str) -> Result<RandAugment, ScheduleError> {
         #[derive(Deserialize)]
         #[serde(deny_unknown_fields)]

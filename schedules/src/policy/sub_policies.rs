@@ -113,6 +113,12 @@ impl SubPolicies {
         OpOdds { probability, magnitude: if sum > 0.0 { weighted / sum } else { 0.0 } }
     }
 
+    pub(super) fn ops_expected(&self) -> f64 {
+        let chances = self.sub_policies.as_flattened();
+        let sum: f64 = chances.iter().map(|chance| f64::from(chance.probability)).sum();
+        sum / f64::from(PROBABILITY_MAX) / self.sub_policies.len() as f64
+    }
+
     pub(super) fn from_json(text: &str) -> Result<SubPolicies, ScheduleError> {
         #[derive(Deserialize)]
         #[serde(deny_unknown_fields)]

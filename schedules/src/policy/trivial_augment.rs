@@ -35,6 +35,11 @@ impl TrivialAugmentWide {
         OpOdds { probability: 1.0 / SPACE.len() as f64, magnitude }
     }
 
+    /// One draw, unless it is torchvision's `Identity`.
+    pub(super) fn ops_expected(&self) -> f64 {
+        space::ops().count() as f64 / SPACE.len() as f64
+    }
+
     pub(super) fn from_json(text: &str) -> Result<TrivialAugmentWide, ScheduleError> {
         #[derive(Deserialize)]
         #[serde(deny_unknown_fields)]

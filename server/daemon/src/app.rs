@@ -12,6 +12,7 @@ use crate::data_lock::DataLock;
 use crate::format;
 use crate::health::Health;
 use crate::jobs::Jobs;
+use crate::rates::History;
 use crate::shutdown::Stage;
 use crate::stream::engine::Engine;
 use crate::stream::resolve::Resolver;
@@ -27,6 +28,8 @@ pub(crate) struct App {
     pub(crate) boundary: Boundary,
     pub(crate) apart: Apart,
     pub(crate) health: Health,
+    /// What the pages show of the last minutes.
+    pub(crate) rates: History,
     /// How far it is on its way to its end.
     pub(crate) stage: Stage,
 }
@@ -43,8 +46,8 @@ impl App {
         engine.metrics.ready.set(1);
         engine.metrics.writer.set(lock.is_writer().into());
         let (engine, apart, stage) = (Arc::new(engine), Apart::default(), Stage::default());
-        let health = Health::default();
-        App { catalog, registry, jobs, engine, lock, boundary, apart, health, stage }
+        let (health, rates) = (Health::default(), History::default());
+        App { catalog, registry, jobs, engine, lock, boundary, apart, health, rates, stage }
     }
 
     /// Becomes the writer of the data directory with its lock, which was free: what is in the directory is read as at a

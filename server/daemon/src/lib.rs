@@ -23,6 +23,7 @@ mod jobs;
 mod log;
 mod metrics;
 mod pace;
+mod rates;
 mod readiness;
 mod server;
 mod shutdown;

@@ -189,6 +189,9 @@ metrics! {
     search_restarts: IntCounter = "pba_search_restarts_total";
     /// Images that searches trained on.
     search_images_trained: IntCounter = "pba_search_images_trained_total";
+    /// Processor time of the trainers of jobs, in seconds over all cores: `process_cpu_seconds_total` has that of the
+    /// server alone.
+    trainer_cpu_seconds: Counter = "pba_trainer_cpu_seconds_total";
     /// GPU memory in use by all programs on the GPUs that jobs train on, in all.
     gpu_memory_used_bytes: IntGauge = "pba_gpu_memory_used_bytes";
     /// Always 1; the labels say what is running.

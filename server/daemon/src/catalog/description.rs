@@ -140,5 +140,6 @@ fn describe_split(split: &SplitHandle) -> wire::Split {
         mean: split.mean(),
         std: split.std(),
         digest: split.digest().to_string(),
+        class_counts: split.class_counts().to_owned(),
     })
 }

@@ -66,7 +66,12 @@ impl Plot {
 
 /// Round numbers for an axis of `0..=length`: about eight of them.
 fn ticks(length: u32) -> impl Iterator<Item = u32> {
-    let rough = f64::from(length) / 8.0;
+    ticks_of(length, 8)
+}
+
+/// Round numbers for an axis of `0..=length`: about `count` of them.
+pub(super) fn ticks_of(length: u32, count: u32) -> impl Iterator<Item = u32> {
+    let rough = f64::from(length) / f64::from(count);
     let decade = 10f64.powf(rough.max(1.0).log10().floor());
     let step = [1.0, 2.0, 5.0, 10.0].into_iter().map(|factor| factor * decade).find(|&step| step >= rough);
     (0..=length).step_by(step.unwrap_or(rough).max(1.0) as usize)

@@ -2,7 +2,7 @@
 //! the schedule of this lineage.
 
 use pba_schedules::Provenance;
-use pba_search::{Event, Exploit, Run, Search, SearchSpec};
+use pba_search::{Event, Exploit, Member, Run, Search, SearchSpec};
 
 use crate::draw::plot::{LEFT, PLOT_WIDTH, Plot, TOP};
 use crate::draw::schedule;
@@ -13,10 +13,10 @@ const TICKS: u32 = 4;
 const HEIGHT: u32 = TOP + PLOT_HEIGHT + 66;
 
 /// A member's training between two scores: where its weights came from, and where it got to.
-struct Stretch {
-    member: u32,
-    from: (u32, Option<f64>),
-    to: (u32, Option<f64>),
+pub(super) struct Stretch {
+    pub(super) member: u32,
+    pub(super) from: (u32, Option<f64>),
+    pub(super) to: (u32, Option<f64>),
 }
 
 /// Draws the search so far.
@@ -70,12 +70,7 @@ pub(crate) fn draw(
             100.0 * score
         ));
     }
-    let in_lineage = |stretch: &Stretch| {
-        best.is_some_and(|best| {
-            let step = best.lineage.0.iter().rev().find(|step| step.epoch < stretch.to.0);
-            step.is_some_and(|step| step.member == stretch.member)
-        })
-    };
+    let in_lineage = |stretch: &Stretch| best.is_some_and(|best| in_lineage(best, stretch));
     for dark in [false, true] {
         let (color, width) = if dark { ("#0b3d91", 3.0) } else { ("#b6c2cf", 1.2) };
         for stretch in stretches.iter().filter(|stretch| in_lineage(stretch) == dark) {
@@ -109,8 +104,14 @@ pub(crate) fn draw(
     plot.finish()
 }
 
+/// Whether a stretch led to the weights of a member.
+pub(super) fn in_lineage(member: &Member, stretch: &Stretch) -> bool {
+    let step = member.lineage.0.iter().rev().find(|step| step.epoch < stretch.to.0);
+    step.is_some_and(|step| step.member == stretch.member)
+}
+
 /// Follows every member from score to score.
-fn history(population: u32, events: impl Iterator<Item = Event>) -> (Vec<Stretch>, Vec<Exploit>) {
+pub(super) fn history(population: u32, events: impl Iterator<Item = Event>) -> (Vec<Stretch>, Vec<Exploit>) {
     let (mut stretches, mut copies) = (Vec::new(), Vec::new());
     // Where each member's weights stand: the epoch and the score with which they were last scored.
     let mut stand = vec![None; population as usize];

@@ -4,7 +4,6 @@ pub(crate) mod apply;
 pub(crate) mod asked;
 mod comparisons;
 pub(crate) mod correlation;
-mod dashboard;
 mod datasets;
 mod epochs;
 mod extract;
@@ -12,6 +11,7 @@ mod jobs;
 mod json;
 pub(crate) mod metrics_port;
 mod operations;
+mod pages;
 pub(crate) mod plain_http;
 pub(crate) mod problem;
 mod schedules;
@@ -98,8 +98,7 @@ pub(crate) fn router(app: Arc<App>) -> Router {
     let not_leaving = from_fn_with_state(Arc::clone(&app), not_leaving);
     // They read, wherever they are asked.
     let mut reads = OpenApiRouter::with_openapi(Document::openapi())
-        .routes(routes!(dashboard::page))
-        .routes(routes!(dashboard::icon))
+        .merge(pages::routes())
         .routes(routes!(datasets::list))
         .routes(routes!(datasets::show))
         .routes(routes!(epochs::preview))
@@ -224,7 +223,8 @@ async fn observe(
 
 /// Whether a route needs the schedules as they are now.
 fn asks_for_schedules(route: &str) -> bool {
-    route.starts_with("/v1/") && (!route.starts_with("/v1/datasets") || route.contains("/epochs/"))
+    pages::show_schedules(route)
+        || route.starts_with("/v1/") && (!route.starts_with("/v1/datasets") || route.contains("/epochs/"))
 }
 
 /// Takes over what the server that writes to the data directory has changed in its schedules. If the disk does

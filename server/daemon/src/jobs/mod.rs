@@ -6,6 +6,7 @@
 //! [`pba_search::kinds`]; their differences are in [`Run`].
 
 mod counts;
+mod cpu_time;
 mod entry;
 mod places;
 mod promises;

@@ -23,6 +23,7 @@ use tokio::time::timeout;
 use crate::catalog::datasets::Catalog;
 use crate::catalog::schedules::Registry;
 use crate::jobs::counts;
+use crate::jobs::cpu_time::CpuTime;
 use crate::jobs::places::{Place, Places};
 use crate::jobs::record::Record;
 use crate::jobs::table::Table;
@@ -39,6 +40,8 @@ const POLL: Duration = Duration::from_secs(1);
 const OWED_POLL: Duration = Duration::from_secs(10);
 /// How often the log tells how far a job is.
 const LOG_INTERVAL: Duration = Duration::from_secs(60);
+/// How often the processor time of a trainer is counted.
+const CPU_TIME_INTERVAL: Duration = Duration::from_secs(1);
 /// Longest line that a trainer sends: the last event of a search holds its schedule.
 const LINE_BYTES_MAX: usize = 16 << 20;
 /// Characters of a line that is none of a trainer's that the log repeats.
@@ -337,8 +340,15 @@ async fn attempt<K: Run>(
     let complaints = tokio::spawn(last_words(record.id().to_owned(), stderr));
 
     let (mut failure, mut logged) = (None, None);
+    let mut cpu_time = CpuTime::of(child.id());
+    let mut count_cpu_time = || {
+        let more = tokio::task::block_in_place(|| cpu_time.more());
+        workplace.metrics.trainer_cpu_seconds.inc_by(more);
+    };
+    let mut ticks = tokio::time::interval(CPU_TIME_INTERVAL);
     loop {
         tokio::select! {
+            _ = ticks.tick() => count_cpu_time(),
             line = next_line(&mut stdout, &mut part) => match line? {
                 Some(line) => {
                     if let Some(reason) = take_in(workplace, record, &line)? {
@@ -360,6 +370,8 @@ async fn attempt<K: Run>(
             }
         }
     }
+    // Once it is waited for, the system forgets it.
+    count_cpu_time();
     let status = child.wait().await.context("cannot wait for the trainer")?;
     let complaints = complaints.await.unwrap_or_default();
     let ending = match complaints.trim() {

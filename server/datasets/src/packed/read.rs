@@ -134,10 +134,22 @@ pub(crate) fn open_file(file: File, path: &Path) -> Result<Split, DatasetError> 
     if map.is_faulted() {
         return Err(refuse("a part of it could not be read".into()));
     }
-    let Layout { head, batch_rows, batches, blocks, block_sums, smallest, largest } = layout;
+    let Layout { head, batch_rows, batches, blocks, block_sums, smallest, largest, class_counts } = layout;
     let checks = Checks::new(stamp, batches.len(), if head.shape.is_some() { blocks } else { 0 });
     let path = path.to_owned();
-    Ok(Split { path, file, map, checks, block_sums, head, batch_rows, batches, smallest, largest })
+    Ok(Split {
+        path,
+        file,
+        map,
+        checks,
+        block_sums,
+        head,
+        batch_rows,
+        batches,
+        smallest,
+        largest,
+        class_counts,
+    })
 }
 
 /// What a packed file says of itself.
@@ -149,6 +161,7 @@ struct Layout {
     block_sums: Vec<u64>,
     smallest: ImageShape,
     largest: ImageShape,
+    class_counts: Vec<u64>,
 }
 
 fn read(map: &[u8]) -> Result<Layout, String> {
@@ -184,6 +197,7 @@ fn read(map: &[u8]) -> Result<Layout, String> {
     let (mut rows, mut batch_rows, mut batches) = (0, 0, Vec::with_capacity(blocks.len()));
     let mut smallest = ImageShape { height: u32::MAX, width: u32::MAX };
     let mut largest = ImageShape { height: 0, width: 0 };
+    let mut class_counts = vec![0; head.classes.len()];
     for (position, block) in blocks.iter().enumerate() {
         let at = |reason| format!("record batch {position}: {reason}");
         let message = Message::read(file, block).map_err(at)?;
@@ -193,7 +207,7 @@ fn read(map: &[u8]) -> Result<Layout, String> {
         };
         let mut batch = Batch { first_row: rows, rows: message.rows, first_block, ..batch.map_err(at)? };
         first_block += batch.blocks(head.shape);
-        check_labels(&file[batch.labels..], message.rows, head.classes.len())
+        count_labels(&file[batch.labels..], message.rows, &mut class_counts)
             .map_err(|reason| format!("record batch {position}, {reason}"))?;
         if let Some(sums) = &mut sums {
             batch.columns_sum = sums.next().map_err(at)?;
@@ -222,7 +236,8 @@ fn read(map: &[u8]) -> Result<Layout, String> {
     if rows != head.rows || rows == 0 {
         return Err(format!("it holds {rows} rows and says it has {}", head.rows));
     }
-    Ok(Layout { head, batch_rows, batches, blocks: first_block, block_sums, smallest, largest })
+    let blocks = first_block;
+    Ok(Layout { head, batch_rows, batches, blocks, block_sums, smallest, largest, class_counts })
 }
 
 /// The checksums of a footer, as they are used up.
@@ -257,13 +272,16 @@ fn little_i32(bytes: &[u8]) -> i32 {
     i32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]])
 }
 
-/// Checks the labels of so many rows, which `bytes` begins with.
-fn check_labels(bytes: &[u8], rows: usize, classes: usize) -> Result<(), String> {
+/// Counts and checks the labels of so many rows, which `bytes` begins with.
+fn count_labels(bytes: &[u8], rows: usize, class_counts: &mut [u64]) -> Result<(), String> {
     for (row, label) in bytes.as_chunks::<8>().0[..rows].iter().enumerate() {
         let label = i64::from_le_bytes(*label);
-        if !(0..classes as i64).contains(&label) {
-            let allowed = spec::allowed_labels(classes);
-            return Err(format!("row {row}: label {label} is not allowed; allowed are {allowed}"));
+        match usize::try_from(label).ok().and_then(|class| class_counts.get_mut(class)) {
+            Some(count) => *count += 1,
+            None => {
+                let allowed = spec::allowed_labels(class_counts.len());
+                return Err(format!("row {row}: label {label} is not allowed; allowed are {allowed}"));
+            }
         }
     }
     Ok(())

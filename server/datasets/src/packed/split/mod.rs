@@ -47,6 +47,8 @@ pub struct Split {
     pub(crate) smallest: ImageShape,
     /// Their largest height and width.
     pub(crate) largest: ImageShape,
+    /// Samples of each class.
+    pub(crate) class_counts: Vec<u64>,
 }
 
 /// What the schema of a packed file says.
@@ -219,6 +221,11 @@ impl Split {
             }
         }
         Err(DatasetError::Changing { file: self.path.clone() })
+    }
+
+    /// Samples of each class, by label, as they were when the file was opened.
+    pub fn class_counts(&self) -> &[u64] {
+        &self.class_counts
     }
 
     /// The class of each sample, by its index.

@@ -1,0 +1,206 @@
+//! `GET /datasets/{dataset}`: class balance, splits, and what the stream would send of any epoch.
+
+use std::sync::Arc;
+
+use askama::Template;
+use axum::extract::{Path, State};
+use axum::response::Response;
+use pba_types::SplitName;
+use pba_wire::DatasetPage;
+use pba_wire::datasets::{ReadySplit, Split};
+
+use crate::app::App;
+use crate::draw;
+use crate::error::Error;
+use crate::http::extract::Query;
+use crate::http::pages::overview::state;
+use crate::http::pages::{Shell, figures, page as respond, problem, segment};
+use crate::http::problem::NotFound;
+
+/// Images on a sheet.
+const SHEET_IMAGES: u32 = 16;
+/// Epochs that the slider has where a policy never changes, or there is none.
+const EPOCHS_OF_CONSTANT: u32 = 200;
+/// What the stream calls base augmentation only.
+const NO_SCHEDULE: &str = "none";
+
+#[derive(Template)]
+#[template(path = "dataset.html")]
+struct Shown {
+    shell: Shell,
+    name: String,
+    state: &'static str,
+    source: String,
+    base: String,
+    error: Option<String>,
+    /// Rows done and in all, while it is imported.
+    import: Option<(String, u64, u64)>,
+    splits: Vec<SplitRow>,
+    class_count: usize,
+    sheets: Option<Sheets>,
+}
+
+struct SplitRow {
+    name: String,
+    samples: String,
+    size: String,
+    bytes: String,
+    digest: String,
+    classes: Option<String>,
+    least: u64,
+    most: u64,
+    error: Option<String>,
+}
+
+/// Original and augmented images, and what can be chosen.
+struct Sheets {
+    split: String,
+    splits: Vec<String>,
+    schedule: String,
+    schedules: Vec<Choice>,
+    epoch: u32,
+    epochs: u32,
+    original: String,
+    augmented: String,
+    base: String,
+}
+
+struct Choice {
+    name: String,
+    /// Epochs that the slider has with it.
+    epochs: u32,
+}
+
+/// Shows a dataset.
+#[utoipa::path(
+    get,
+    path = "/datasets/{dataset}",
+    tag = "pages",
+    operation_id = "dataset",
+    params(("dataset" = String, Path, description = "Name of the dataset"), DatasetPage),
+    responses((status = 200, description = "The page", body = String, content_type = "text/html"), NotFound),
+)]
+pub(crate) async fn page(
+    State(app): State<Arc<App>>,
+    Path(name): Path<String>,
+    query: Result<Query<DatasetPage>, Error>,
+) -> Response {
+    match query {
+        Ok(Query(query)) => respond(app, move |app| show(app, &name, &query)).await,
+        Err(error) => problem(error),
+    }
+}
+
+fn show(app: &App, name: &str, query: &DatasetPage) -> Result<Shown, Error> {
+    let dataset = app.catalog.get(name)?.describe();
+    let ready: Vec<(SplitName, &ReadySplit)> = dataset
+        .splits
+        .iter()
+        .filter_map(|(name, split)| match split {
+            Split::Ready(ready) => Some((*name, ready)),
+            Split::Failed { .. } => None,
+        })
+        .collect();
+    let shown = ready.iter().find(|(name, _)| *name == query.split).or(ready.first());
+    let sheets = shown.map(|(split, ready_split)| {
+        let resized = dataset.eval_base.clone().filter(|_| ready_split.shape.is_none());
+        let names: Vec<String> = ready.iter().map(|(name, _)| name.to_string()).collect();
+        sheets(app, name, query, *split, names, resized)
+    });
+    let splits = dataset.splits.iter().map(|(name, split)| split_row(*name, split, &dataset.classes));
+    Ok(Shown {
+        shell: Shell::now(),
+        state: state(dataset.state),
+        base: dataset.base.clone().unwrap_or_else(|| "not known yet".to_owned()),
+        error: dataset.error.clone().filter(|_| splits.clone().all(|split| split.error.is_none())),
+        import: dataset
+            .progress
+            .map(|progress| (progress.split.to_string(), progress.rows_done, progress.rows_total)),
+        splits: splits.collect(),
+        class_count: dataset.classes.len(),
+        sheets,
+        source: dataset.source,
+        name: dataset.name,
+    })
+}
+
+/// The sheets of a split. Originals of different sizes are `resized` as images are that no model trains on.
+fn sheets(
+    app: &App,
+    dataset: &str,
+    query: &DatasetPage,
+    split: SplitName,
+    splits: Vec<String>,
+    resized: Option<String>,
+) -> Sheets {
+    let mut schedules = vec![Choice { name: NO_SCHEDULE.to_owned(), epochs: EPOCHS_OF_CONSTANT }];
+    schedules.extend(app.registry.list().into_iter().map(|summary| Choice {
+        epochs: if summary.epochs == 1 { EPOCHS_OF_CONSTANT } else { summary.epochs },
+        name: summary.name,
+    }));
+    let asked = query.schedule.clone().filter(|name| !name.is_empty());
+    let schedule = asked.unwrap_or_else(|| schedules.get(1).unwrap_or(&schedules[0]).name.clone());
+    if !schedules.iter().any(|choice| choice.name == schedule) {
+        // One without being listed, as a RandAugment: the sheet tells if there is none.
+        let known = app.registry.get(&schedule).ok();
+        let epochs = known.map_or(1, |schedule| schedule.epochs());
+        let epochs = if epochs == 1 { EPOCHS_OF_CONSTANT } else { epochs };
+        schedules.push(Choice { name: schedule.clone(), epochs });
+    }
+    let chosen = schedules.iter().find(|choice| choice.name == schedule);
+    let epochs = chosen.map_or(EPOCHS_OF_CONSTANT, |choice| choice.epochs);
+    let epoch = query.epoch.min(epochs - 1);
+    let base = resized.unwrap_or_else(|| "identity".to_owned());
+    let sheet = |schedule: &str, base: &str| {
+        format!(
+            "/v1/datasets/{}/epochs/{epoch}/preview.png?n={SHEET_IMAGES}&split={split}&schedule={}{base}",
+            segment(dataset),
+            segment(schedule)
+        )
+    };
+    Sheets {
+        original: sheet(NO_SCHEDULE, &format!("&base={}", segment(&base))),
+        augmented: sheet(&schedule, ""),
+        split: split.to_string(),
+        splits,
+        schedule,
+        schedules,
+        epoch,
+        epochs,
+        base,
+    }
+}
+
+fn split_row(name: SplitName, split: &Split, classes: &[String]) -> SplitRow {
+    let name = name.to_string();
+    match split {
+        Split::Ready(split) => SplitRow {
+            samples: figures::count(split.samples),
+            size: match split.shape {
+                Some([height, width, _]) => format!("{height} × {width}"),
+                None => {
+                    let ([low, high], [left, right]) = (split.sizes.height, split.sizes.width);
+                    format!("{low} to {high} × {left} to {right}")
+                }
+            },
+            bytes: figures::bytes(split.bytes),
+            digest: figures::digest(&split.digest),
+            classes: draw::classes::draw(&name, classes, &split.class_counts),
+            least: split.class_counts.iter().copied().min().unwrap_or(0),
+            most: split.class_counts.iter().copied().max().unwrap_or(0),
+            error: None,
+            name,
+        },
+        Split::Failed { error } => SplitRow {
+            name,
+            samples: "–".to_owned(),
+            size: "–".to_owned(),
+            bytes: "–".to_owned(),
+            digest: "–".to_owned(),
+            classes: None,
+            least: 0,
+            most: 0,
+            error: Some(error.clone()),
+        },
+    }
+}

@@ -1,0 +1,170 @@
+//! `GET /`: what the server does now, and what there is.
+
+use std::sync::Arc;
+
+use askama::Template;
+use axum::extract::State;
+use axum::response::Response;
+use pba_search::{Comparison, Evaluation, Search};
+use pba_wire::datasets::{Dataset, DatasetState, ReadySplit, Split};
+use pba_wire::schedules::ScheduleSummary;
+
+use crate::app::App;
+use crate::draw;
+use crate::http::pages::job::{JobRow, rows};
+use crate::http::pages::{Shell, figures, page as respond};
+use crate::rates::{KEPT, sum};
+
+/// Schedules and datasets that are listed at most.
+const LISTED_MAX: usize = 200;
+/// Jobs that are listed at most: all that wait or run come first.
+const JOBS_MAX: usize = 40;
+
+#[derive(Template)]
+#[template(path = "overview.html")]
+struct Overview {
+    shell: Shell,
+    figures: Vec<Figure>,
+    rates: String,
+    jobs: Vec<JobRow>,
+    jobs_left_out: usize,
+    datasets: Vec<DatasetRow>,
+    datasets_left_out: usize,
+    schedules: Vec<ScheduleRow>,
+    schedules_left_out: usize,
+}
+
+/// A number with what it counts.
+struct Figure {
+    name: &'static str,
+    value: String,
+    of: String,
+}
+
+struct DatasetRow {
+    name: String,
+    state: &'static str,
+    splits: String,
+    classes: usize,
+    bytes: String,
+    note: Option<String>,
+    /// Rows done and in all, while it is imported.
+    import: Option<(u64, u64)>,
+}
+
+struct ScheduleRow {
+    name: String,
+    length: String,
+    segments: usize,
+    origin: String,
+}
+
+/// Shows rates, streams, jobs, datasets and schedules.
+#[utoipa::path(
+    get,
+    path = "/",
+    tag = "pages",
+    operation_id = "overview",
+    responses((status = 200, description = "The overview", body = String, content_type = "text/html")),
+)]
+pub(crate) async fn page(State(app): State<Arc<App>>) -> Response {
+    respond(app, |app| Ok(overview(app))).await
+}
+
+fn overview(app: &App) -> Overview {
+    let mut jobs = rows::<Search>(app, JOBS_MAX);
+    jobs.extend(rows::<Comparison>(app, JOBS_MAX));
+    jobs.extend(rows::<Evaluation>(app, JOBS_MAX));
+    jobs.sort_by_key(|job| job.rank());
+    let jobs_left_out = jobs.len().saturating_sub(JOBS_MAX);
+    jobs.truncate(JOBS_MAX);
+    let trains = jobs.iter().filter(|job| job.is_running()).count();
+    let entries = app.catalog.list();
+    let listed = app.registry.list();
+    Overview {
+        shell: Shell::now(),
+        figures: figures_of(app, trains),
+        rates: draw::rates::draw(&app.rates.images(), KEPT, "images/s"),
+        jobs,
+        jobs_left_out,
+        datasets: entries.iter().take(LISTED_MAX).map(|entry| dataset_row(entry.describe())).collect(),
+        datasets_left_out: entries.len().saturating_sub(LISTED_MAX),
+        schedules: listed.iter().take(LISTED_MAX).map(schedule_row).collect(),
+        schedules_left_out: listed.len().saturating_sub(LISTED_MAX),
+    }
+}
+
+fn figures_of(app: &App, trains: usize) -> Vec<Figure> {
+    let (now, metrics) = (app.rates.now(), &app.engine.metrics);
+    let threads = app.engine.limits.threads;
+    let figure = |name, value: String, of: &str| Figure { name, value, of: of.to_owned() };
+    let trainer = match trains {
+        0 => "no trainer runs here".to_owned(),
+        1 => "cores, by 1 trainer".to_owned(),
+        trains => format!("cores, by {trains} trainers"),
+    };
+    vec![
+        figure("Images per second", figures::short(now.images), ""),
+        figure("Megabytes per second", format!("{:.1}", now.bytes / 1e6), ""),
+        figure("Streams", metrics.streams_active.get().to_string(), "running"),
+        figure("Stream workers busy", format!("{:.1}", now.workers_busy), &format!("of {threads}")),
+        figure("Training", format!("{:.1}", now.trainer_cores), &trainer),
+        figure("Clients waiting", format!("{:.1}", now.clients_waiting), "for the server"),
+        figure("Batches waiting", format!("{:.1}", now.batches_waiting), "for their clients"),
+        figure("Images in all", figures::short(sum(&metrics.images_augmented)), "since the start"),
+    ]
+}
+
+fn dataset_row(dataset: Dataset) -> DatasetRow {
+    let ready = |split: &Split| match split {
+        Split::Ready(split) => Some(split.clone()),
+        Split::Failed { .. } => None,
+    };
+    let splits = dataset.splits.iter().filter_map(|(name, split)| {
+        let ReadySplit { samples, .. } = ready(split)?;
+        Some(format!("{} {name}", figures::count(samples)))
+    });
+    let failed = dataset.splits.iter().find_map(|(name, split)| match split {
+        Split::Failed { error } => Some(format!("{name}: {error}")),
+        Split::Ready(_) => None,
+    });
+    DatasetRow {
+        splits: splits.collect::<Vec<_>>().join(", "),
+        classes: dataset.classes.len(),
+        bytes: figures::bytes(dataset.splits.values().filter_map(ready).map(|split| split.bytes).sum()),
+        state: state(dataset.state),
+        note: dataset.error.or(failed),
+        import: dataset.progress.map(|progress| (progress.rows_done, progress.rows_total)),
+        name: dataset.name,
+    }
+}
+
+/// A dataset's state in a word or two.
+pub(super) fn state(state: DatasetState) -> &'static str {
+    match state {
+        DatasetState::Importing => "importing",
+        DatasetState::Ready => "ready",
+        DatasetState::Damaged => "damaged",
+        DatasetState::NotPacked => "not packed",
+        DatasetState::Failed => "failed",
+    }
+}
+
+fn schedule_row(summary: &ScheduleSummary) -> ScheduleRow {
+    let provenance = &summary.provenance;
+    let learned = || {
+        let on = provenance.dataset.as_ref().map(|dataset| format!("learned on {dataset}"));
+        let with = provenance.model.as_ref().map(|model| format!(" with {model}"));
+        let score = provenance.score.map(|score| format!(", {}", figures::percent(Some(score))));
+        on.map(|on| on + &with.unwrap_or_default() + &score.unwrap_or_default())
+    };
+    ScheduleRow {
+        name: summary.name.clone(),
+        length: match summary.epochs {
+            1 => "constant".to_owned(),
+            epochs => figures::count(epochs.into()),
+        },
+        segments: summary.segments,
+        origin: provenance.source.clone().or_else(learned).unwrap_or_default(),
+    }
+}

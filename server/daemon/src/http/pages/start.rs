@@ -1,0 +1,53 @@
+//! `GET /start`: forms that start a search or a comparison.
+
+use std::sync::Arc;
+
+use askama::Template;
+use axum::extract::State;
+use axum::response::Response;
+use pba_search::{Arm, Preset};
+
+use crate::app::App;
+use crate::http::pages::{Shell, page as respond};
+
+/// Models that the forms offer; others can be typed.
+const MODELS: [&str; 5] = ["tiny", "wrn-28-2", "wrn-40-2", "wrn-28-10", "shake-shake-26-2x32d"];
+/// What the arms of a comparison are beside schedules, as far as they take no number.
+const ARMS: [&str; 3] = ["none", "identity", "randaugment:tuned"];
+
+#[derive(Template)]
+#[template(path = "start.html")]
+struct Start {
+    shell: Shell,
+    datasets: Vec<String>,
+    schedules: Vec<String>,
+    models: [&'static str; 5],
+    search_presets: Vec<&'static str>,
+    comparison_presets: Vec<&'static str>,
+    arms: [&'static str; 3],
+    special: String,
+    is_writer: bool,
+}
+
+/// Shows forms that start a search or a comparison.
+#[utoipa::path(
+    get,
+    path = "/start",
+    tag = "pages",
+    operation_id = "start",
+    responses((status = 200, description = "The forms", body = String, content_type = "text/html")),
+)]
+pub(crate) async fn page(State(app): State<Arc<App>>) -> Response {
+    let start = |app: &App| Start {
+        shell: Shell::now(),
+        datasets: app.catalog.list().iter().map(|entry| entry.describe().name).collect(),
+        schedules: app.registry.list().into_iter().map(|summary| summary.name).collect(),
+        models: MODELS,
+        search_presets: Preset::OF_SEARCHES.iter().map(|preset| preset.name()).collect(),
+        comparison_presets: Preset::ALL.iter().map(|preset| preset.name()).collect(),
+        arms: ARMS,
+        special: Arm::SPECIAL.join(", "),
+        is_writer: app.lock.is_writer(),
+    };
+    respond(app, move |app| Ok(start(app))).await
+}

@@ -1,0 +1,130 @@
+//! The pages for people, as they are sent; `tests/browser` opens them in a browser.
+
+use pba_tests::http::Download;
+use pba_tests::http::Download;
+use pba_tests::http::Download;
+use pba_tests::http::Download;
+use pba_tests::http::Download;
+use pba_tests::{Download, Server};
+use serde_json::Value;
+
+/// Every page that there is without a job.
+const PAGES: [&str; 6] = [
+    "/",
+    "/start",
+    "/datasets/shapes",
+    "/datasets/shapes?split=test&schedule=randaugment:2:9&epoch=7",
+    "/schedules/cifar10-pba",
+    "/schedules/cifar10-pba?with=trivial-augment-wide",
+];
+
+#[test]
+fn the_icon_is_a_picture() {
+    let server = Server::start(&[]);
+    let answer = server.get("/favicon.ico");
+    assert_eq!((answer.status, answer.header("content-type")), (200, Some("image/png")));
+    assert!(answer.header("cache-control").is_some_and(|value| value.contains("max-age=")));
+    let mut reader = png::Decoder::new(std::io::Cursor::new(&answer.body)).read_info().unwrap();
+    let mut pixels = vec![0; reader.output_buffer_size().unwrap()];
+    let shape = reader.next_frame(&mut pixels).unwrap();
+    assert_eq!((shape.width, shape.height), (32, 32));
+    assert!(pixels.chunks_exact(3).any(|pixel| pixel != &pixels[..3]), "an empty picture");
+}
+
+/// The addresses that a page has in an attribute.
+fn addresses<'a>(page: &'a str, attribute: &'a str) -> impl Iterator<Item = &'a str> {
+    page.split(attribute).skip(1).filter_map(|rest| rest.split('"').next())
+}
+
+#[test]
+fn pages_hold_no_script_and_no_style_and_what_they_load_is_there() {
+    let server = Server::start(&[]);
+    for address in PAGES {
+        let answer = server.get(address);
+        let page = answer.text();
+        assert_eq!((answer.status, answer.header("content-type")), (200, Some("text/html; charset=utf-8")));
+        let policy = answer.header("content-security-policy").unwrap();
+        for part in ["default-src 'none'", "script-src 'self'", "style-src 'self'", "frame-ancestors 'none'"]
+        {
+            assert!(policy.contains(part), "{policy}");
+        }
+        assert!(!policy.contains("unsafe"), "{policy}");
+        for inline in [" style=", "<style", " onclick=", " onload=", "<script>", "javascript:"] {
+            assert!(!page.contains(inline), "{address} has {inline:?}, which its policy forbids");
+        }
+        for asset in addresses(&page, "src=\"").chain(addresses(&page, "href=\"")) {
+            if asset.starts_with("/assets/") {
+                let found = server.get(asset);
+                let tag = found.header("etag").unwrap_or_else(|| panic!("{asset} of {address}")).to_owned();
+                let again = Download::open(server.address(), "GET", asset, &[("If-None-Match", &tag)], b"")
+                    .unwrap()
+                    .finish();
+                assert_eq!((found.status, again.status, again.body.len()), (200, 304, 0), "{asset}");
+            } else if asset.starts_with('/') {
+                let target = asset.replace("&#38;", "&");
+                assert_eq!(server.get(&target).status, 200, "{address} leads to {target}");
+            }
+        }
+    }
+}
+
+#[test]
+fn what_is_not_there_is_told_on_a_page() {
+    let server = Server::start(&[]);
+    for (address, says) in [
+        ("/datasets/shape", "did you mean &#34;shapes&#34;?"),
+        ("/schedules/%3Cscript%3E", "there is no schedule &#34;&#60;script&#62;&#34;"),
+        ("/searches/none", "there is no search"),
+        ("/comparisons/none", "there is no comparison"),
+    ] {
+        let answer = server.get(address);
+        let page = answer.text();
+        assert_eq!((answer.status, answer.header("content-type")), (404, Some("text/html; charset=utf-8")));
+        assert!(page.contains(says), "{address}: {page}");
+        assert!(!page.contains("<script>"), "{page}");
+    }
+    let wrong = server.get("/datasets/shapes?epoch=-1");
+    assert_eq!(wrong.status, 400);
+    assert!(wrong.text().contains("epoch="), "{}", wrong.text());
+    assert_eq!(server.get("/assets/none").status, 404);
+}
+
+#[test]
+fn a_page_is_complete_without_scripts() {
+    let server = Server::start(&[]);
+    let datasets = server.get("/v1/datasets/shapes").json();
+    let page = server.get("/datasets/shapes").text();
+    for (split, about) in datasets["splits"].as_object().unwrap() {
+        let counts: Vec<u64> =
+            about["class_counts"].as_array().unwrap().iter().map(|count| count.as_u64().unwrap()).collect();
+        assert_eq!(counts.len(), datasets["classes"].as_array().unwrap().len());
+        assert_eq!(Some(counts.iter().sum()), about["samples"].as_u64());
+        assert!(page.contains(&format!("Images by class in {split}: {} classes", counts.len())), "{page}");
+    }
+    let schedule = server.get("/schedules/cifar10-pba").text();
+    // A chart for each op, the two stacks, and the ops per image.
+    assert_eq!(schedule.matches("<svg class=\"chart\"").count(), 15 + 3);
+    let both = server.get("/schedules/cifar10-pba?with=svhn-pba").text();
+    assert_eq!(both.matches("<svg class=\"chart\"").count(), 2 * (15 + 3));
+    let overview = server.get("/").text();
+    for part in [
+        "Images per second",
+        "href=\"/datasets/shapes\"",
+        "href=\"/schedules/svhn-pba\"",
+        "no trainer runs here",
+    ] {
+        assert!(overview.contains(part), "the overview lacks {part:?}: {overview}");
+    }
+}
+
+#[test]
+fn the_document_lists_every_page() {
+    let server = Server::start(&[]);
+    let document = server.get("/openapi.json").json();
+    let paths = document["paths"].as_object().unwrap();
+    let is_page = |item: &&Value| {
+        item["get"]["tags"].as_array().is_some_and(|tags| tags.contains(&Value::from("pages")))
+    };
+    assert_eq!(paths.values().filter(is_page).count(), 8);
+    assert_eq!(document["paths"]["/datasets/{dataset}"]["get"]["operationId"], "pages_dataset");
+}
