@@ -3,6 +3,8 @@
 const form = document.getElementById("sheets");
 // A slider that is dragged passes many epochs.
 const PAUSE = 120;
+// Where images side by side would be too small, there are fewer on a sheet.
+const NARROW = matchMedia("(max-width: 760px)");
 
 if (form) {
   const { split, schedule, epoch } = form.elements;
@@ -19,6 +21,8 @@ if (form) {
     const picture = URL.createObjectURL(await answer.blob());
     if (turn !== turns) return URL.revokeObjectURL(picture);
     if (image.src.startsWith("blob:")) URL.revokeObjectURL(image.src);
+    // It would go before the picture.
+    image.parentElement.querySelectorAll("source").forEach(source => source.remove());
     image.src = picture;
     await image.decode().catch(() => {});
   }
@@ -31,6 +35,7 @@ if (form) {
       const url = new URL(image.dataset.url || image.getAttribute("src"), location.href);
       url.pathname = url.pathname.replace(/\/epochs\/\d+\//, `/epochs/${epoch.value}/`);
       url.searchParams.set("split", split.value);
+      url.searchParams.set("n", NARROW.matches ? 9 : 25);
       if (image.id === "augmented") url.searchParams.set("schedule", schedule.value);
       image.dataset.url = url.pathname + url.search;
     }

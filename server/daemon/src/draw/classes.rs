@@ -1,6 +1,7 @@
 //! A chart of how many samples each class has.
 
 use crate::draw::chart::{Anchor, Chart};
+use crate::draw::figures;
 
 /// Classes that have a row of their own, with a name; of more, each is a column with a tooltip.
 const ROWS_MAX: usize = 24;
@@ -20,14 +21,14 @@ pub(crate) fn draw(split: &str, names: &[String], counts: &[u64]) -> Option<Stri
     let name = |label: usize| names.get(label).map_or("", String::as_str);
     let tooltip = |label: usize, count: u64| {
         let share = 100.0 * count as f64 / counts.iter().sum::<u64>() as f64;
-        format!("{}: {count} images, {share:.1} %", name(label))
+        format!("{}: {} images, {share:.1} %", name(label), figures::count(count))
     };
     let label =
         format!("Images by class in {split}: {} classes of {least} to {greatest} images", counts.len());
     let share = |count: u64| count as f64 / greatest as f64;
     if counts.len() > ROWS_MAX {
         let mut chart = Chart::new(COLUMNS + 20.0, &label);
-        chart.rule(16.0, greatest);
+        chart.rule(16.0, figures::count(greatest));
         for (position, &count) in counts.iter().enumerate() {
             let across = [position, position + 1].map(|at| at as f64 / counts.len() as f64);
             chart.begin(&tooltip(position, count));
@@ -45,7 +46,7 @@ pub(crate) fn draw(split: &str, names: &[String], counts: &[u64]) -> Option<Stri
         let y = ROW * position as f64;
         chart.begin(&tooltip(position, count));
         chart.text("name", Anchor::Start, [0.0, y + 13.0], name(position));
-        chart.text("number", Anchor::End, [1.0, y + 13.0], count);
+        chart.text("number", Anchor::End, [1.0, y + 13.0], figures::count(count));
         chart.bar("track", [0.0, 1.0], y + 17.0, BAR);
         chart.bar("accent", [0.0, share(count)], y + 17.0, BAR);
         chart.end();

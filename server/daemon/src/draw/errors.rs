@@ -47,10 +47,9 @@ impl Axis {
                 Anchor::Middle
             };
             chart.line("rule", [x, 0.0], [x, bottom]);
-            match is_signed && tick > 0.0 {
-                true => chart.text("tick", anchor, [x, bottom + 15.0], format_args!("+{tick:.decimals$}")),
-                false => chart.text("tick", anchor, [x, bottom + 15.0], format_args!("{tick:.decimals$}")),
-            }
+            let sign = if is_signed && tick > 0.0 { "+" } else { "" };
+            let text = with_minus(&format!("{sign}{tick:.decimals$}"));
+            chart.text("tick", anchor, [x, bottom + 15.0], text);
         }
     }
 }
@@ -131,13 +130,19 @@ pub(crate) fn contrasts(spec: &ComparisonSpec, results: &ComparisonResults) -> O
 
 /// A difference with its interval, in percentage points.
 pub(crate) fn points(contrast: &Contrast) -> String {
-    match (contrast.difference, contrast.interval) {
+    let text = match (contrast.difference, contrast.interval) {
         (Some(difference), Some([low, high])) => {
             format!("{:+.2} ({:+.2} to {:+.2})", 100.0 * difference, 100.0 * low, 100.0 * high)
         }
         (Some(difference), None) => format!("{:+.2}", 100.0 * difference),
-        (None, _) => "–".to_owned(),
-    }
+        (None, _) => return "–".to_owned(),
+    };
+    with_minus(&text)
+}
+
+/// Numbers with the sign that is as wide as a plus.
+fn with_minus(numbers: &str) -> String {
+    numbers.replace('-', "−")
 }
 
 /// A mark with a bar through it, below the text of a row.

@@ -4,6 +4,7 @@ mod chart;
 pub(crate) mod classes;
 pub(crate) mod comparison;
 pub(crate) mod errors;
+pub(crate) mod figures;
 pub(crate) mod odds;
 mod plot;
 pub(crate) mod population;

@@ -1,6 +1,7 @@
 //! A chart of a rate over the last minutes.
 
 use crate::draw::chart::{Anchor, Chart};
+use crate::draw::figures;
 
 const HEIGHT: f64 = 96.0;
 const TOP: f64 = 16.0;
@@ -18,7 +19,7 @@ pub(crate) fn draw(values: &[f64], room: usize, unit: &str) -> String {
         let height = (HEIGHT - TOP) * value / greatest.max(1.0);
         chart.bar("accent", [across[0], across[1] - 0.15 / room as f64], HEIGHT - height, height);
     }
-    chart.rule(TOP, format_args!("{greatest:.0} {unit}"));
+    chart.rule(TOP, format_args!("{} {unit}", figures::short(greatest)));
     chart.line("base", [0.0, HEIGHT], [1.0, HEIGHT]);
     chart.text("tick", Anchor::Start, [0.0, HEIGHT + 14.0], format_args!("{room} s ago"));
     chart.text("tick", Anchor::End, [1.0, HEIGHT + 14.0], "now");

@@ -11,14 +11,18 @@ use pba_wire::datasets::{ReadySplit, Split};
 
 use crate::app::App;
 use crate::draw;
+use crate::draw::figures;
 use crate::error::Error;
 use crate::http::extract::Query;
 use crate::http::pages::overview::state;
-use crate::http::pages::{Shell, figures, page as respond, problem, segment};
+use crate::http::pages::{Shell, page as respond, problem, segment};
 use crate::http::problem::NotFound;
 
-/// Images on a sheet.
-const SHEET_IMAGES: u32 = 16;
+/// Images on a sheet; and on one for a narrow window, where they would be too small.
+const SHEET_IMAGES: u32 = 25;
+const SHEET_IMAGES_NARROW: u32 = 9;
+/// Classes that the table lists at most.
+const CLASSES_LISTED_MAX: usize = 1_000;
 /// Epochs that the slider has where a policy never changes, or there is none.
 const EPOCHS_OF_CONSTANT: u32 = 200;
 /// What the stream calls base augmentation only.
@@ -37,6 +41,9 @@ struct Shown {
     import: Option<(String, u64, u64)>,
     splits: Vec<SplitRow>,
     class_count: usize,
+    /// Names of the splits that can be streamed, and of each class its samples in each.
+    class_heads: Vec<String>,
+    classes: Vec<(String, Vec<String>)>,
     sheets: Option<Sheets>,
 }
 
@@ -47,8 +54,8 @@ struct SplitRow {
     bytes: String,
     digest: String,
     classes: Option<String>,
-    least: u64,
-    most: u64,
+    least: String,
+    most: String,
     error: Option<String>,
 }
 
@@ -60,9 +67,15 @@ struct Sheets {
     schedules: Vec<Choice>,
     epoch: u32,
     epochs: u32,
-    original: String,
-    augmented: String,
+    original: Sheet,
+    augmented: Sheet,
     base: String,
+}
+
+/// The address of a sheet, and of one for a narrow window.
+struct Sheet {
+    wide: String,
+    narrow: String,
 }
 
 struct Choice {
@@ -107,6 +120,14 @@ fn show(app: &App, name: &str, query: &DatasetPage) -> Result<Shown, Error> {
         let names: Vec<String> = ready.iter().map(|(name, _)| name.to_string()).collect();
         sheets(app, name, query, *split, names, resized)
     });
+    let counts_of = |label: usize| {
+        let count = |split: &ReadySplit| {
+            split.class_counts.get(label).map_or("–".to_owned(), |n| figures::count(*n))
+        };
+        ready.iter().map(|(_, split)| count(split)).collect()
+    };
+    let classes = dataset.classes.iter().enumerate().take(CLASSES_LISTED_MAX);
+    let classes = classes.map(|(label, name)| (name.clone(), counts_of(label))).collect();
     let splits = dataset.splits.iter().map(|(name, split)| split_row(*name, split, &dataset.classes));
     Ok(Shown {
         shell: Shell::now(),
@@ -118,6 +139,8 @@ fn show(app: &App, name: &str, query: &DatasetPage) -> Result<Shown, Error> {
             .map(|progress| (progress.split.to_string(), progress.rows_done, progress.rows_total)),
         splits: splits.collect(),
         class_count: dataset.classes.len(),
+        class_heads: ready.iter().map(|(name, _)| name.to_string()).collect(),
+        classes,
         sheets,
         source: dataset.source,
         name: dataset.name,
@@ -152,11 +175,14 @@ fn sheets(
     let epoch = query.epoch.min(epochs - 1);
     let base = resized.unwrap_or_else(|| "identity".to_owned());
     let sheet = |schedule: &str, base: &str| {
-        format!(
-            "/v1/datasets/{}/epochs/{epoch}/preview.png?n={SHEET_IMAGES}&split={split}&schedule={}{base}",
-            segment(dataset),
-            segment(schedule)
-        )
+        let of = |images: u32| {
+            format!(
+                "/v1/datasets/{}/epochs/{epoch}/preview.png?n={images}&split={split}&schedule={}{base}",
+                segment(dataset),
+                segment(schedule)
+            )
+        };
+        Sheet { wide: of(SHEET_IMAGES), narrow: of(SHEET_IMAGES_NARROW) }
     };
     Sheets {
         original: sheet(NO_SCHEDULE, &format!("&base={}", segment(&base))),
@@ -186,8 +212,8 @@ fn split_row(name: SplitName, split: &Split, classes: &[String]) -> SplitRow {
             bytes: figures::bytes(split.bytes),
             digest: figures::digest(&split.digest),
             classes: draw::classes::draw(&name, classes, &split.class_counts),
-            least: split.class_counts.iter().copied().min().unwrap_or(0),
-            most: split.class_counts.iter().copied().max().unwrap_or(0),
+            least: figures::count(split.class_counts.iter().copied().min().unwrap_or(0)),
+            most: figures::count(split.class_counts.iter().copied().max().unwrap_or(0)),
             error: None,
             name,
         },
@@ -198,8 +224,8 @@ fn split_row(name: SplitName, split: &Split, classes: &[String]) -> SplitRow {
             bytes: "–".to_owned(),
             digest: "–".to_owned(),
             classes: None,
-            least: 0,
-            most: 0,
+            least: "–".to_owned(),
+            most: "–".to_owned(),
             error: Some(error.clone()),
         },
     }

@@ -7,7 +7,8 @@ use pba_search::{Comparison, Evaluation, Run, Search, Spec};
 use pba_wire::jobs::{Job, JobState};
 
 use crate::app::App;
-use crate::http::pages::{figures, segment};
+use crate::draw::figures;
+use crate::http::pages::segment;
 use crate::jobs::record::Record;
 
 /// A kind of job as a page lists it.

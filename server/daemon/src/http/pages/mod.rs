@@ -4,7 +4,6 @@
 mod assets;
 mod comparison;
 mod dataset;
-mod figures;
 mod job;
 mod overview;
 mod schedule;

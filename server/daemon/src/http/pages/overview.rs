@@ -11,8 +11,9 @@ use pba_wire::schedules::ScheduleSummary;
 
 use crate::app::App;
 use crate::draw;
+use crate::draw::figures;
 use crate::http::pages::job::{JobRow, rows};
-use crate::http::pages::{Shell, figures, page as respond};
+use crate::http::pages::{Shell, page as respond};
 use crate::rates::{KEPT, sum};
 
 /// Schedules and datasets that are listed at most.

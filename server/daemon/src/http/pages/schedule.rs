@@ -9,10 +9,11 @@ use pba_schedules::{Op, Schedule};
 use pba_wire::SchedulePage;
 
 use crate::app::App;
+use crate::draw::figures;
 use crate::draw::odds::{self, Stacked};
 use crate::error::Error;
 use crate::http::extract::Query;
-use crate::http::pages::{Shell, figures, page as respond, problem};
+use crate::http::pages::{Shell, page as respond, problem};
 use crate::http::problem::NotFound;
 
 #[derive(Template)]

@@ -11,11 +11,12 @@ use pba_wire::jobs::JobState;
 
 use crate::app::App;
 use crate::draw;
+use crate::draw::figures;
 use crate::draw::odds;
 use crate::draw::scores::Generation;
 use crate::error::Error;
 use crate::http::pages::job::{Action, Standing, actions};
-use crate::http::pages::{Shell, figures, page as respond};
+use crate::http::pages::{Shell, page as respond};
 use crate::http::problem::NotFound;
 
 /// Generations and steps that the tables list at most: the last ones.
@@ -36,6 +37,8 @@ struct Shown {
     lineage: Vec<StepRow>,
     members: Vec<MemberRow>,
     ops: Vec<OpRow>,
+    /// Names of the ops that the best member's lineage never applies.
+    unused: String,
     /// The schedule that it learned.
     schedule: Option<String>,
     /// The comparison that follows it.
@@ -102,6 +105,7 @@ fn show(app: &App, id: &str) -> Result<Shown, Error> {
     let (scores, generations) = drawn
         .map(|drawn| (drawn.chart, drawn.generations))
         .map_or((None, Vec::new()), |(chart, generations)| (Some(chart), generations));
+    let (ops, unused) = search.as_ref().zip(best).map(|(search, best)| ops(search, best)).unwrap_or_default();
     let generations = generations.iter().rev().take(LISTED_MAX).map(generation_row).collect();
     Ok(Shown {
         shell: Shell::now(),
@@ -114,7 +118,8 @@ fn show(app: &App, id: &str) -> Result<Shown, Error> {
         generations,
         lineage: steps.into_iter().flatten().rev().map(step_row).collect(),
         members: members.into_iter().map(member_row).collect(),
-        ops: search.as_ref().zip(best).map(|(search, best)| ops(search, best)).unwrap_or_default(),
+        ops,
+        unused,
         schedule: job.results.schedule.clone(),
         comparison,
         missing: missing.map(|missing| missing.to_string()),
@@ -151,11 +156,14 @@ fn words(policy: &str) -> String {
     if policy.is_empty() { "does nothing".to_owned() } else { policy.to_owned() }
 }
 
-/// The charts of what the best member's lineage learned so far.
-fn ops(search: &Search, best: &Member) -> Vec<OpRow> {
+/// The charts of what the best member's lineage learned so far, and the names of the ops that it never applies.
+fn ops(search: &Search, best: &Member) -> (Vec<OpRow>, String) {
     let epochs = search.spec().training.epochs;
     let learned = best.lineage.schedule("learned", search.epoch(), Provenance::default());
-    let Ok(schedule) = learned else { return Vec::new() };
-    let ops: Vec<Op> = schedule.ops();
-    ops.into_iter().map(|op| OpRow { name: op.name(), chart: odds::op(&schedule, op, epochs) }).collect()
+    let Ok(schedule) = learned else { return Default::default() };
+    let is_used = |op: &Op| odds::mean(&schedule, *op).probability > 0.0;
+    let (used, unused): (Vec<Op>, Vec<Op>) = schedule.ops().into_iter().partition(is_used);
+    let row = |op: Op| OpRow { name: op.name(), chart: odds::op(&schedule, op, epochs) };
+    let unused: Vec<&str> = unused.into_iter().map(Op::name).collect();
+    (used.into_iter().map(row).collect(), unused.join(", "))
 }

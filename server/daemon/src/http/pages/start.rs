@@ -12,8 +12,8 @@ use crate::http::pages::{Shell, page as respond};
 
 /// Models that the forms offer; others can be typed.
 const MODELS: [&str; 5] = ["tiny", "wrn-28-2", "wrn-40-2", "wrn-28-10", "shake-shake-26-2x32d"];
-/// What the arms of a comparison are beside schedules, as far as they take no number.
-const ARMS: [&str; 3] = ["none", "identity", "randaugment:tuned"];
+/// The arms of a comparison that are offered first: its defaults, and those that are no schedules and take no number.
+const ARMS: [&str; 4] = ["none", "trivial-augment-wide", "identity", "randaugment:tuned"];
 
 #[derive(Template)]
 #[template(path = "start.html")]
@@ -24,7 +24,7 @@ struct Start {
     models: [&'static str; 5],
     search_presets: Vec<&'static str>,
     comparison_presets: Vec<&'static str>,
-    arms: [&'static str; 3],
+    arms: [&'static str; 4],
     special: String,
     is_writer: bool,
 }
@@ -38,16 +38,19 @@ struct Start {
     responses((status = 200, description = "The forms", body = String, content_type = "text/html")),
 )]
 pub(crate) async fn page(State(app): State<Arc<App>>) -> Response {
-    let start = |app: &App| Start {
-        shell: Shell::now(),
-        datasets: app.catalog.list().iter().map(|entry| entry.describe().name).collect(),
-        schedules: app.registry.list().into_iter().map(|summary| summary.name).collect(),
-        models: MODELS,
-        search_presets: Preset::OF_SEARCHES.iter().map(|preset| preset.name()).collect(),
-        comparison_presets: Preset::ALL.iter().map(|preset| preset.name()).collect(),
-        arms: ARMS,
-        special: Arm::SPECIAL.join(", "),
-        is_writer: app.lock.is_writer(),
+    let start = |app: &App| {
+        let schedules = app.registry.list().into_iter().map(|summary| summary.name);
+        Start {
+            shell: Shell::now(),
+            datasets: app.catalog.list().iter().map(|entry| entry.describe().name).collect(),
+            schedules: schedules.filter(|name| !ARMS.contains(&name.as_str())).collect(),
+            models: MODELS,
+            search_presets: Preset::OF_SEARCHES.iter().map(|preset| preset.name()).collect(),
+            comparison_presets: Preset::ALL.iter().map(|preset| preset.name()).collect(),
+            arms: ARMS,
+            special: Arm::SPECIAL.join(", "),
+            is_writer: app.lock.is_writer(),
+        }
     };
     respond(app, move |app| Ok(start(app))).await
 }

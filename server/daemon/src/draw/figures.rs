@@ -1,7 +1,7 @@
 //! Numbers as people read them.
 
 /// A whole number in groups of three digits.
-pub(super) fn count(number: u64) -> String {
+pub(crate) fn count(number: u64) -> String {
     let digits = number.to_string();
     let mut grouped = String::with_capacity(digits.len() + digits.len() / 3);
     for (position, digit) in digits.chars().enumerate() {
@@ -14,7 +14,7 @@ pub(super) fn count(number: u64) -> String {
 }
 
 /// A number in three digits or so, with a thousand's letter.
-pub(super) fn short(number: f64) -> String {
+pub(crate) fn short(number: f64) -> String {
     match number {
         1e9.. => format!("{:.2} G", number / 1e9),
         1e6.. => format!("{:.2} M", number / 1e6),
@@ -24,7 +24,7 @@ pub(super) fn short(number: f64) -> String {
 }
 
 /// Bytes in decimal units.
-pub(super) fn bytes(number: u64) -> String {
+pub(crate) fn bytes(number: u64) -> String {
     match number as f64 {
         number @ 1e12.. => format!("{:.2} TB", number / 1e12),
         number @ 1e9.. => format!("{:.2} GB", number / 1e9),
@@ -35,7 +35,7 @@ pub(super) fn bytes(number: u64) -> String {
 }
 
 /// A time, roughly.
-pub(super) fn duration(seconds: f64) -> String {
+pub(crate) fn duration(seconds: f64) -> String {
     match seconds {
         ..0.95 => format!("{seconds:.1} s"),
         ..120.0 => format!("{seconds:.0} s"),
@@ -46,12 +46,12 @@ pub(super) fn duration(seconds: f64) -> String {
 }
 
 /// The first digits of a digest, which are enough to name a schedule by.
-pub(super) fn digest(digest: &str) -> String {
+pub(crate) fn digest(digest: &str) -> String {
     digest.chars().take(12).collect()
 }
 
 /// A share in percent; a dash where there is none.
-pub(super) fn percent(share: Option<f64>) -> String {
+pub(crate) fn percent(share: Option<f64>) -> String {
     match share.filter(|share| share.is_finite()) {
         Some(share) => format!("{:.1} %", 100.0 * share),
         None => "–".to_owned(),
