@@ -73,7 +73,7 @@ def test_a_search_is_cancelled_resumed_and_finished(server: Server, open_page) -
     # The overview counts the trainer's cores.
     overview = open_page().page
     overview.goto(f"{server.url}/")
-    busy = "[...document.querySelectorAll('#figures div')].some(figure => /^Training/.test(figure.textContent.trim()) && Number(figure.querySelector('dd').firstChild.data) > 0)"
+    busy = "() => [...document.querySelectorAll('#figures div')].some(figure => /^Training/.test(figure.textContent.trim()) && Number(figure.querySelector('dd').firstChild.data) > 0)"
     overview.wait_for_function(busy, timeout=PATIENCE)
     press(page, "Cancel")
     page.wait_for_selector("#standing .state.cancelled", timeout=PATIENCE)

@@ -23,6 +23,8 @@ function specOf(form) {
 }
 
 for (const form of document.querySelectorAll("form.job")) {
+  // A field is named `dataset`, so the form's property of that name is the field.
+  const [url, page] = [form.getAttribute("data-url"), form.getAttribute("data-page")];
   const problem = form.querySelector("[role=alert]");
   const button = form.querySelector("button[type=submit]");
   form.querySelector("[data-preset]").addEventListener("change", event => {
@@ -37,14 +39,14 @@ for (const form of document.querySelectorAll("form.job")) {
     problem.hidden = true;
     button.disabled = true;
     try {
-      const answer = await fetch(form.dataset.url, {
+      const answer = await fetch(url, {
         method: "POST",
         headers: { "content-type": "application/json" },
         body: JSON.stringify(specOf(form)),
       });
       const job = await answer.json();
       if (!answer.ok) throw new Error(job.detail);
-      location.assign(form.dataset.page + encodeURIComponent(job.id));
+      location.assign(page + encodeURIComponent(job.id));
     } catch (error) {
       problem.textContent = error.message === "Failed to fetch" ? "The server does not answer." : error.message;
       problem.hidden = false;

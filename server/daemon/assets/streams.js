@@ -57,6 +57,6 @@ async function show() {
   setTimeout(show, INTERVAL);
 }
 
-// Servers before 0.2 have no such route, and a browser reports each failed request.
+// A browser reports each failed request on its console, so it is asked only whether there is the route.
 const { paths } = await (await fetch("/openapi.json")).json();
 if (paths["/v1/streams"]) show();

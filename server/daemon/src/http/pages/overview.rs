@@ -27,6 +27,7 @@ struct Overview {
     shell: Shell,
     figures: Vec<Figure>,
     rates: String,
+    // Running streams are drawn by `assets/streams.js`; as rows here they would be there without JavaScript, too.
     jobs: Vec<JobRow>,
     jobs_left_out: usize,
     datasets: Vec<DatasetRow>,
