@@ -60,6 +60,8 @@ const LAYERS: &[(&str, &[&str])] = &[
             "apart",
             "hosts",
             "data_lock",
+            "access",
+            "audit",
             "catalog",
             "jobs",
             "date",

@@ -164,7 +164,7 @@ def test_where_a_server_usually_is_the_advice_is_short() -> None:
 
     assert parse_url("127.0.0.1:8080").advice().endswith("Start one with: pba serve")
     for url, listen in [("pictures.example", "0.0.0.0:80"), ("10.0.0.7:9", "10.0.0.7:9"), ("[fe80::1]:9", "[fe80::1]:9")]:
-        start = f"is a server running there? Start one there with: pba serve --listen {listen} --insecure; without "
+        start = f"is a server running there? Start one there with: pba serve --listen {listen}; at an address that "
         assert parse_url(url).advice().startswith(start)
     assert parse_url("pictures.example/prefix").advice() == "is a server running there?"
     assert parse_url("https://127.0.0.1:8080").advice() == "is a server running there?"

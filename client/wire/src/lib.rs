@@ -2,6 +2,7 @@
 //! request, the answers in JSON, and the shape of an error.
 
 pub mod apply;
+pub mod audit;
 pub mod checksum;
 pub mod datasets;
 pub mod epoch;
@@ -10,6 +11,7 @@ pub mod pages;
 pub mod problem;
 pub mod query;
 pub mod request;
+pub mod role;
 pub mod schedules;
 pub mod shared_memory;
 pub mod stream;
@@ -21,6 +23,7 @@ pub use pages::{DatasetPage, SchedulePage};
 pub use pba_types::SplitName;
 pub use problem::Problem;
 pub use query::{ParameterError, Query};
+pub use role::Role;
 
 /// The one address that every program defaults to.
 pub const DEFAULT_URL: &str = "http://127.0.0.1:8080";

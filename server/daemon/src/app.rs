@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use pba_files::Lock;
 
+use crate::access::authenticator::Authenticator;
 use crate::apart::Apart;
+use crate::audit::Audit;
 use crate::boundary::Boundary;
 use crate::catalog::datasets::Catalog;
 use crate::catalog::schedules::Registry;
@@ -26,6 +28,8 @@ pub(crate) struct App {
     /// The right to write to the data directory.
     pub(crate) lock: Arc<DataLock>,
     pub(crate) boundary: Boundary,
+    pub(crate) authenticator: Arc<Authenticator>,
+    pub(crate) audit: Audit,
     pub(crate) apart: Apart,
     pub(crate) health: Health,
     /// What the pages show of the last minutes.
@@ -42,12 +46,14 @@ impl App {
         engine: Engine,
         lock: Arc<DataLock>,
         boundary: Boundary,
+        authenticator: Arc<Authenticator>,
+        audit: Audit,
     ) -> App {
         engine.metrics.ready.set(1);
         engine.metrics.writer.set(lock.is_writer().into());
         let (engine, apart, stage) = (Arc::new(engine), Apart::default(), Stage::default());
         let (health, rates) = (Health::default(), History::default());
-        App { catalog, registry, jobs, engine, lock, boundary, apart, health, rates, stage }
+        App { catalog, registry, jobs, engine, lock, boundary, authenticator, audit, apart, health, rates, stage }
     }
 
     /// Becomes the writer of the data directory with its lock, which was free: what is in the directory is read as at a

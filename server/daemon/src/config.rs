@@ -18,6 +18,11 @@ use pba_augment::Base;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::access::authenticator::Authenticator;
+use crate::access::reload::TokensFile;
+use crate::access::secret;
+use crate::access::socket_role::SocketRole;
+use crate::access::tokens::{Tokens, unshown};
 use crate::catalog::datasets::check_dataset;
 use crate::hosts::Hosts;
 use crate::jobs::trainer::Trainer;
@@ -75,6 +80,9 @@ macro_rules! settings {
             )+
             #[arg(skip)]
             pub(crate) datasets: BTreeMap<String, DatasetSettings>,
+            /// As it stands there: its errors must not show what may be a token.
+            #[arg(skip)]
+            pub(crate) tokens: Option<toml::Value>,
         }
 
         impl Settings {
@@ -86,6 +94,7 @@ macro_rules! settings {
                     $($name: self.$name.or(weaker.$name),)+
                     $($bound: self.$bound.or(weaker.$bound),)+
                     datasets,
+                    tokens: self.tokens.or(weaker.tokens),
                 }
             }
 
@@ -121,6 +130,12 @@ settings! {
     socket: PathBuf = (env = "PBA_SOCKET", value_name = "PATH");
     /// Mode of the Unix socket in octal digits: who may use it [default: 600, its owner only]
     socket_mode: String = (env = "PBA_SOCKET_MODE", value_name = "MODE");
+    /// What a client on the Unix socket may do without a token: as much as a reader, a researcher or an admin; or
+    /// nothing, as token says [default: admin]
+    socket_role: SocketRole = (env = "PBA_SOCKET_ROLE", value_name = "ROLE");
+    /// File with further [[tokens]] tables, which is read again when it changes, so that tokens are added and revoked
+    /// without a restart
+    tokens_file: PathBuf = (env = "PBA_TOKENS_FILE", value_name = "FILE");
     /// Further names of this server, as behind a proxy, with commas between them: pba.example.org, or
     /// .example.org for all that end so. Requests for other hosts and from other sites' pages are refused
     hosts: Hosts = (env = "PBA_HOSTS", value_name = "NAMES");
@@ -140,7 +155,7 @@ settings! {
     /// Seconds from one save of a job's models to the next, at least; 0 saves after every epoch [default: 30, or
     /// 100 times what a save takes, if that is less]
     save_seconds: u32 = (env = "PBA_SAVE_SECONDS", value_name = "SECONDS");
-    /// Allow an address that other machines can reach, without authentication
+    /// Allow an address that other machines can reach, without tokens
     insecure: bool = (
         env = "PBA_INSECURE", num_args = 0..=1, require_equals = true, default_missing_value = "true",
         value_name = "BOOL", value_parser = clap::builder::BoolishValueParser::new()
@@ -249,6 +264,13 @@ pub(crate) struct Config {
     pub(crate) socket: Option<PathBuf>,
     #[serde(serialize_with = "octal")]
     pub(crate) socket_mode: u32,
+    pub(crate) socket_role: SocketRole,
+    /// All of them, those of the file as well.
+    pub(crate) tokens: Tokens,
+    pub(crate) tokens_file: Option<PathBuf>,
+    /// Those that do not stand in the file.
+    #[serde(skip)]
+    tokens_of_settings: Tokens,
     pub(crate) hosts: Hosts,
     pub(crate) tls_cert: Option<PathBuf>,
     /// There is one if there is a certificate.
@@ -289,14 +311,28 @@ impl Config {
     /// Combines flags, environment (which the flags already include), file and defaults.
     ///
     /// # Errors
-    /// When the file cannot be read, a key is unknown, a value is out of range, the address can be reached by other
-    /// machines without `insecure`, or there is neither an address nor a socket.
+    /// When the file or that of the tokens cannot be read, a key is unknown, a value is out of range, the address can be
+    /// reached by other machines without a token or `insecure`, or there is neither an address nor a socket.
     pub(crate) fn resolve(args: &ServeArgs) -> anyhow::Result<Config> {
         let file = args.file().map(read_file).transpose()?.unwrap_or_default();
-        Config::combine(args, file)
+        let mut config = Config::combine(args, file)?;
+        if let Some(file) = &config.tokens_file {
+            config.tokens = config.tokens.with(Tokens::read_file(file)?)?;
+            anyhow::ensure!(
+                !config.tokens.is_empty(),
+                "tokens_file: {} holds no token, so nobody could ask anything; make one with: pba token new",
+                file.display()
+            );
+        }
+        anyhow::ensure!(
+            config.socket_role != SocketRole::Token || !config.tokens.is_empty(),
+            "socket_role: {} needs tokens, and none is configured; make one with: pba token new",
+            config.socket_role
+        );
+        Ok(config)
     }
 
-    /// The same with the settings of a file that was read.
+    /// The same with the settings of a file that was read, and without a look into the file of the tokens.
     ///
     /// # Errors
     /// As [`Config::resolve`].
@@ -304,11 +340,14 @@ impl Config {
         let settings = args.settings.clone().over(file);
         let limits = settings.limits()?;
         let listen = address(settings.listen.as_deref().unwrap_or(DEFAULT_ADDRESS))?;
+        let tokens = settings.tokens.as_ref().map(Tokens::read).transpose()?.unwrap_or_default();
+        let has_tokens = !tokens.is_empty() || settings.tokens_file.is_some();
         match listen {
             Some(listen) => anyhow::ensure!(
-                listen.ip().is_loopback() || settings.insecure.unwrap_or(false),
-                "listen: {listen} can be reached from other machines, and this server has no authentication of its own; \
-                 listen on 127.0.0.1 behind a proxy that does, or pass --insecure"
+                listen.ip().is_loopback() || has_tokens || settings.insecure.unwrap_or(false),
+                "listen: {listen} can be reached from other machines, and no tokens are configured, so that all of them could \
+                 do everything; make one with: pba token new --role admin --name NAME, and put the table that it prints \
+                 into {DEFAULT_FILE}; or listen on 127.0.0.1, or pass --insecure"
             ),
             None => anyhow::ensure!(
                 settings.socket.is_some(),
@@ -337,6 +376,10 @@ impl Config {
             listen,
             socket: settings.socket,
             socket_mode: settings.socket_mode.as_deref().map_or(Ok(SOCKET_MODE), socket_mode)?,
+            socket_role: settings.socket_role.unwrap_or_default(),
+            tokens: tokens.clone(),
+            tokens_file: settings.tokens_file,
+            tokens_of_settings: tokens,
             hosts: settings.hosts.unwrap_or_default().checked()?,
             tls_cert: settings.tls_cert,
             tls_key: settings.tls_key,
@@ -369,6 +412,33 @@ impl Config {
     /// Where the certificate and its key lie, if the port speaks TLS.
     pub(crate) fn tls_files(&self) -> Option<Files> {
         Some(Files { cert: self.tls_cert.clone()?, key: self.tls_key.clone()? })
+    }
+
+    /// Who is let in.
+    pub(crate) fn authenticator(&self) -> Authenticator {
+        Authenticator::new(self.tokens.clone(), self.needs_tokens(), self.socket_role)
+    }
+
+    /// Whether clients have to send a token over TCP.
+    pub(crate) fn needs_tokens(&self) -> bool {
+        !self.tokens.is_empty()
+    }
+
+    /// The file of tokens, to look after.
+    pub(crate) fn watched_tokens(&self) -> Option<TokensFile> {
+        let others = self.tokens_of_settings.clone();
+        self.tokens_file.clone().map(|path| TokensFile { path, others })
+    }
+
+    /// Warns if tokens are sent over a network as they are.
+    pub(crate) fn warn_of_tokens_in_the_clear(&self) {
+        let is_clear = self.needs_tokens() && self.tls_cert.is_none();
+        if let Some(listen) = self.listen.filter(|listen| is_clear && !listen.ip().is_loopback()) {
+            tracing::warn!(
+                "tokens for {listen} pass over the network in the clear, unless something that speaks TLS stands before \
+                 this server; tls_cert and tls_key have it speak TLS itself"
+            );
+        }
     }
 
     /// Checks datasets, data directory and socket as far as possible without reading, creating or binding
@@ -529,7 +599,16 @@ pub(crate) fn read_file(path: &Path) -> anyhow::Result<Settings> {
 
 /// The settings in the text of a file.
 pub(crate) fn parse(text: &str) -> anyhow::Result<Settings> {
-    Ok(toml::from_str(text)?)
+    toml::from_str(text).map_err(|error| match has_tokens(text) {
+        // The line that the error shows may hold one.
+        true => unshown(text, &error),
+        false => error.into(),
+    })
+}
+
+/// Whether a text may hold tokens, or what was meant to be one.
+fn has_tokens(text: &str) -> bool {
+    ["token", "sha256", secret::PREFIX].iter().any(|word| text.contains(word))
 }
 
 #[cfg(test)]
@@ -590,7 +669,7 @@ mod tests {
             |file: &str| serde_json::to_value(with_file(file, ServeArgs::default()).unwrap()).unwrap();
         assert_eq!(value(text), value(""));
         for key in value("").as_object().unwrap().keys() {
-            let forms = ["\n", "\n# ", "\n# ["].map(|before| format!("{before}{key}"));
+            let forms = ["\n", "\n# ", "\n# [", "\n# [["].map(|before| format!("{before}{key}"));
             assert!(forms.iter().any(|form| text.contains(form)), "the sample has no {key}");
         }
     }
@@ -639,5 +718,44 @@ mod tests {
         let twice = vec!["a=x".to_owned(), "a=y".to_owned()];
         refuse("", ServeArgs { datasets: twice, ..none() }, "given twice");
         assert!(with_file("listen = \"0.0.0.0:0\"\ninsecure = true", none()).is_ok());
+        refuse("listen = \"0.0.0.0:0\"\ntokens = []", none(), "pba token new");
+        refuse("socket_role = \"boss\"", none(), "\"boss\" is not a role; allowed are reader");
+        refuse("socket_role = \"token\"", none(), "socket_role: token needs tokens");
+        refuse("tokens_file = \"/no/such\"", none(), "tokens_file: cannot read /no/such");
+    }
+
+    #[test]
+    fn tokens_open_an_address_and_come_from_two_files() {
+        let table = |name: &str, digit: &str| {
+            format!("[[tokens]]\nname = \"{name}\"\nrole = \"reader\"\nsha256 = \"{}\"\n", digit.repeat(64))
+        };
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("tokens.toml");
+        let file = format!("listen = \"0.0.0.0:0\"\ntokens_file = {path:?}\n");
+        let names = |more: &str| {
+            let config = with_file(&(file.clone() + more), ServeArgs::default())?;
+            anyhow::Ok(config.tokens.names().map(str::to_owned).collect::<Vec<_>>())
+        };
+        std::fs::write(&path, table("a", "a")).unwrap();
+        assert_eq!(names("").unwrap(), ["a"]);
+        assert_eq!(names(&table("b", "b")).unwrap(), ["b", "a"]);
+        assert!(names(&table("b", "a")).unwrap_err().to_string().contains("have the same sha256"));
+        std::fs::write(&path, "tokens = []").unwrap();
+        assert!(names("").unwrap_err().to_string().contains("holds no token"));
+        assert_eq!(names(&table("b", "b")).unwrap(), ["b"]);
+    }
+
+    #[test]
+    fn errors_of_a_file_with_tokens_show_none_of_its_lines() {
+        let pasted = secret::generate().unwrap();
+        for file in [
+            format!("token = \"{pasted}\""),
+            format!("[[tokens]]\nsha256 = \"{pasted}"),
+            format!("streams_max = \"{pasted}\""),
+            format!("tokens = \"{pasted}\""),
+        ] {
+            let error = format!("{:#}", with_file(&file, ServeArgs::default()).unwrap_err());
+            assert!(!error.contains(&pasted[4..30]), "{error}");
+        }
     }
 }

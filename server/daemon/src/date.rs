@@ -1,6 +1,6 @@
-//! The `Date` of answers, whatever the clock says.
+//! The time as answers and files tell it, whatever the clock says.
 //!
-//! When the clock is put back, hyper's own says the later time until that has come again. A server whose clock is
+//! When the clock is put back, hyper's own `Date` says the later time until that has come again. A server whose clock is
 //! of no use sends no date (RFC 9110, section 6.6.1). Linux lets no clock be set before 1970, of which hyper would
 //! die all the same.
 
@@ -8,6 +8,8 @@ use std::cell::RefCell;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use axum::http::HeaderValue;
+use tracing_subscriber::fmt::format::Writer;
+use tracing_subscriber::fmt::time::FormatTime;
 
 /// Seconds from 1970 to the year 10000, which no date of HTTP's has room for.
 const END_SECONDS: u64 = 253_402_300_800;
@@ -32,6 +34,14 @@ pub(crate) fn now() -> Option<HeaderValue> {
 /// A time as HTTP writes it, if it has a date: in whole seconds, from 1970 to the year 9999.
 pub(crate) fn of(time: SystemTime) -> Option<String> {
     Some(httpdate::fmt_http_date(UNIX_EPOCH + Duration::from_secs(seconds(time)?)))
+}
+
+/// The time in UTC as RFC 3339 writes it, to the microsecond.
+pub(crate) fn timestamp() -> String {
+    let mut text = String::new();
+    // Writing to a text does not fail.
+    let _ = tracing_subscriber::fmt::time::SystemTime.format_time(&mut Writer::new(&mut text));
+    text
 }
 
 /// Whole seconds since 1970, of the times that have a date.

@@ -31,6 +31,10 @@ pub(crate) enum Cause {
     Forbidden,
     /// In plain HTTP, to a port that speaks TLS.
     PlainHttp,
+    /// Without a token that is let in.
+    Unauthenticated,
+    /// With a token, or on a socket, that may do less.
+    Role,
     WrongMediaType,
     AddressTooLong,
     HeadersTooLarge,

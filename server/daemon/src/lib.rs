@@ -5,8 +5,10 @@
 //! fixed pool and moves finished batches (`stream`). What batches hold is decided by `pba-augment`,
 //! which knows nothing of any of this.
 
+mod access;
 mod apart;
 mod app;
+mod audit;
 mod boundary;
 mod catalog;
 pub mod cli;

@@ -126,7 +126,7 @@ metrics! {
     /// Requests refused or aborted, by kind.
     request_errors: IntCounterVec = "pba_request_errors_total" ["kind"];
     /// Requests refused because something is full, by what: streams = all of them, streams_per_client = those
-    /// of one client; memory = all of it, memory_per_client = the half that one client's streams may have,
+    /// of one client, streams_per_token = those of one token; memory = all of it, memory_per_client = the half that one client's streams may have,
     /// memory_of_answers, memory_of_bodies = the shares of these.
     refused: IntCounterVec = "pba_refused_total" ["reason"];
     /// Memory taken by what is in flight: batches, idle buffers, shared memory, answers, bodies of requests; at
@@ -194,6 +194,11 @@ metrics! {
     trainer_cpu_seconds: Counter = "pba_trainer_cpu_seconds_total";
     /// GPU memory in use by all programs on the GPUs that jobs train on, in all.
     gpu_memory_used_bytes: IntGauge = "pba_gpu_memory_used_bytes";
+    /// Times that the file of tokens was read again because it had changed, by outcome: succeeded, or failed = it cannot be
+    /// read, and the tokens of before stay.
+    token_reloads: IntCounterVec = "pba_token_reloads_total" ["outcome"];
+    /// Lines of the audit log that could not be written to the data directory. They are in the server's log.
+    audit_lines_lost: IntCounter = "pba_audit_lines_lost_total";
     /// Always 1; the labels say what is running.
     build_info: IntGaugeVec = "pba_build_info" ["version", "revision"];
 }
@@ -244,6 +249,7 @@ impl Metrics {
         }
         for outcome in RELOADS {
             metrics.tls_reloads.with_label_values(&[outcome]);
+            metrics.token_reloads.with_label_values(&[outcome]);
         }
         let ops = Op::ALL.iter().map(|op| metrics.ops_applied.with_label_values(&[op.name()])).collect();
         Ok(Metrics { inner: Arc::new(metrics), ops })
@@ -284,6 +290,7 @@ pba_types::named! {
 pub(crate) enum Refused {
     Streams,
     StreamsPerClient,
+    StreamsPerToken,
     Memory,
     MemoryPerClient,
     MemoryOfAnswers,
@@ -291,8 +298,25 @@ pub(crate) enum Refused {
 }
 
 /// The label of each.
-const REASONS: [&str; 6] =
-    ["streams", "streams_per_client", "memory", "memory_per_client", "memory_of_answers", "memory_of_bodies"];
+const REASONS: [&str; 7] = [
+    "streams",
+    "streams_per_client",
+    "streams_per_token",
+    "memory",
+    "memory_per_client",
+    "memory_of_answers",
+    "memory_of_bodies",
+];
+
+/// What became of a file that was read again.
+#[derive(Clone, Copy)]
+pub(crate) enum Reload {
+    Succeeded,
+    Failed,
+}
+
+/// The label of each.
+const RELOADS: [&str; 2] = ["succeeded", "failed"];
 
 /// A part of the work on a batch, as distinguished by `pba_stage_duration_seconds`.
 #[derive(Clone, Copy)]
@@ -317,9 +341,6 @@ pub(crate) enum Handshake {
 /// The label of each.
 const HANDSHAKES: [&str; 3] = ["done", "failed", "plain_text"];
 
-/// The labels of `pba_tls_reloads_total`.
-const RELOADS: [&str; 2] = ["failed", "succeeded"];
-
 impl Inner {
     /// Counts a TLS handshake.
     pub(crate) fn shook_hands(&self, outcome: Handshake) {
@@ -327,8 +348,8 @@ impl Inner {
     }
 
     /// Counts an attempt to replace the certificate.
-    pub(crate) fn reloaded(&self, succeeded: bool) {
-        self.tls_reloads.with_label_values(&[RELOADS[usize::from(succeeded)]]).inc();
+    pub(crate) fn count_certificate_reload(&self, outcome: Reload) {
+        self.tls_reloads.with_label_values(&[RELOADS[outcome as usize]]).inc();
     }
 
     /// The times of a stage.
@@ -367,6 +388,11 @@ impl Inner {
     /// Counts a request that was refused because something is full.
     pub(crate) fn refuse(&self, refused: Refused) {
         self.refused.with_label_values(&[REASONS[refused as usize]]).inc();
+    }
+
+    /// Counts that the file of tokens was read again.
+    pub(crate) fn count_token_reload(&self, outcome: Reload) {
+        self.token_reloads.with_label_values(&[RELOADS[outcome as usize]]).inc();
     }
 
     /// Everything in Prometheus' text format.

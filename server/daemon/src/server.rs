@@ -352,6 +352,7 @@ impl Server {
             Ok(Err(_)) => tracing::error!("the jobs did not end cleanly"),
             Err(_) => tracing::error!("the jobs do not end; the server leaves without them"),
         }
+        app.audit.flush().await;
         let cut = app.engine.streams();
         if cut > 0 {
             tracing::warn!(streams = cut, "streams cut");

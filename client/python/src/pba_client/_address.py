@@ -45,8 +45,8 @@ class Address(NamedTuple):
             # The option takes no names.
             listen = self._authority if is_number(self.host) else f"0.0.0.0:{self.port}"
             return (
-                f"is a server running there? Start one there with: pba serve --listen {listen} --insecure; without "
-                "--insecure it refuses an address that other machines can reach, as it has no authentication"
+                f"is a server running there? Start one there with: pba serve --listen {listen}; at an address that other "
+                "machines can reach it wants tokens (pba token new), or --insecure"
             )
         elif self.port == SERVE_PORT and self.host in ("127.0.0.1", "localhost"):
             command = "pba serve"

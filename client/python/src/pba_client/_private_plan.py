@@ -33,6 +33,8 @@ DECIDED = (
     "listen",
     "socket",
     "socket_mode",
+    "socket_role",
+    "tokens_file",
     "hosts",
     "insecure",
     "data_dir",

@@ -36,6 +36,11 @@ impl Access {
         ClientOptions { token: self.token.clone(), ca: self.ca.clone(), ..ClientOptions::default() }
     }
 
+    /// Whether a flag or a variable sets a token.
+    pub(crate) fn has_token(&self) -> bool {
+        self.token.is_some()
+    }
+
     /// The authority set by a flag or a variable.
     pub(crate) fn ca(&self) -> Option<&Path> {
         self.ca.as_deref()

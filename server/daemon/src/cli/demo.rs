@@ -7,8 +7,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::Context;
-use pba_client::{Client, EpochRequest};
+use pba_client::EpochRequest;
 
+use crate::cli::access::Access;
 use crate::cli::serve::{self, start};
 use crate::cli::sources::Given;
 use crate::cli::{file, output, stream};
@@ -38,6 +39,8 @@ pub(crate) struct Args {
     /// Exit after the epoch instead of continuing to serve
     #[arg(long)]
     once: bool,
+    #[command(flatten)]
+    access: Access,
 }
 
 /// Starts a server, streams one epoch from it, saves a contact sheet and continues to serve.
@@ -49,6 +52,11 @@ pub(crate) async fn run(args: Args, given: &Given) -> anyhow::Result<()> {
     anyhow::ensure!(
         config.tls_cert.is_none(),
         "tls_cert: the demo speaks plain HTTP with itself; leave it out, or use `pba serve`"
+    );
+    anyhow::ensure!(
+        !config.needs_tokens() || config.listen.is_none() || args.access.has_token(),
+        "tokens are configured, and the demo has none for its own requests; set one of a reader with PBA_TOKEN, or try the \
+         demo in a folder without pba.toml"
     );
     let server = match start(&config).await {
         // The default port is taken and none was chosen: use another one, as this is a demo.
@@ -137,7 +145,7 @@ async fn tell_of_searches(url: &str, trainer: &Trainer) {
 }
 
 async fn show(url: &str, config: &Config, args: &Args) -> anyhow::Result<()> {
-    let client = Client::new([url])?;
+    let client = args.access.client([url])?;
     let request = EpochRequest { schedule: Some(SCHEDULE.to_owned()), ..EpochRequest::default() };
     let path = format!("/v1/datasets/{BUILT_IN}/epochs/{EPOCH}/preview.png?n=64&schedule={SCHEDULE}");
     // Waits for the import of the dataset, which must not count in the rate of the stream.

@@ -1,4 +1,4 @@
-//! The command line: `pba serve|health|stream|streams|demo|schedule|dataset|search|evaluate|compare`, one module each.
+//! The command line: `pba serve|health|stream|streams|demo|schedule|dataset|search|evaluate|compare|token`, one module each.
 //!
 //! Conventions that every command follows:
 //!
@@ -46,6 +46,7 @@ mod streams;
 mod style;
 mod table;
 mod time;
+mod token;
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -110,6 +111,8 @@ enum Command {
     /// Train several ways to augment from scratch, with several seeds each, and say which is better
     #[command(after_help = compare::EXAMPLES)]
     Compare(Box<compare::Args>),
+    /// Make tokens that a server lets in
+    Token(token::Args),
     /// Print a script with which a shell completes commands and flags
     Completions(completions::Args),
     /// Write manual pages
@@ -161,6 +164,7 @@ fn parse_and_run() -> anyhow::Result<()> {
             Command::Search(args) => search::run(args).await,
             Command::Evaluate(args) => evaluate::run(*args).await,
             Command::Compare(args) => compare::run(*args).await,
+            Command::Token(args) => token::run(args),
             Command::Completions(args) => {
                 completions::run(&args, command());
                 Ok(())

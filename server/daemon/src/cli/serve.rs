@@ -18,6 +18,7 @@ use serde::Serialize;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::app::App;
+use crate::audit::Audit;
 use crate::boundary::Boundary;
 use crate::catalog::datasets::Catalog;
 use crate::catalog::schedules::{Bounds, Registry};
@@ -135,6 +136,7 @@ fn check<'a>(config: &'a Config, args: &ServeArgs, given: &Given) -> anyhow::Res
 /// Binds the address and the socket, and opens everything that the configuration names.
 pub(crate) async fn start(config: &Config) -> anyhow::Result<Server> {
     config.check_datasets()?;
+    config.warn_of_tokens_in_the_clear();
     let metrics = Metrics::new()?;
     // A file that would be longer than it may be is refused like one for which there is no room: a signal that is
     // handled ends no process. Trainers ignore it by themselves.
@@ -168,7 +170,12 @@ pub(crate) async fn start(config: &Config) -> anyhow::Result<Server> {
     }
     let engine = Engine::start(config.limits.clone(), metrics)?;
     let boundary = Boundary::new(sockets.address(), config.hosts.clone()).with_tls(sockets.speaks_tls());
-    let app = Arc::new(App::new(catalog, registry, jobs, engine, lock, boundary));
+    let authenticator = Arc::new(config.authenticator());
+    if let Some(file) = config.watched_tokens() {
+        tokio::spawn(file.watch(Arc::clone(&authenticator), engine.metrics.clone()));
+    }
+    let audit = Audit::start(data, &lock, engine.metrics.audit_lines_lost.clone())?;
+    let app = Arc::new(App::new(catalog, registry, jobs, engine, lock, boundary, authenticator, audit));
     if app.lock.is_writer() {
         app.say_format();
     }

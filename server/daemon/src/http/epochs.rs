@@ -19,6 +19,7 @@ use pba_wire::stream::CONTENT_TYPE;
 use pba_wire::streams::Transport;
 use pba_wire::{EpochRequest, Preview};
 
+use crate::access::Identity;
 use crate::app::App;
 use crate::catalog::mending::cause;
 use crate::draw::sheet::{self, Sheet};
@@ -64,6 +65,7 @@ pub(crate) async fn batches(
     client: Client,
     Extension(asked): Extension<Asked>,
     correlation: Correlation,
+    Extension(identity): Extension<Identity>,
     Path((dataset, epoch)): Path<(String, String)>,
     Query(request): Query<EpochRequest>,
     mut http: Request,
@@ -77,6 +79,7 @@ pub(crate) async fn batches(
     let schema = checksum::of_schema(epoch.schema_message(), asked.sum).map_err(Error::internal)?;
     let schema = [(checksum::SCHEMA_HEADER, schema.to_string())];
     let mut permit = app.engine.admit(client)?;
+    app.engine.count_for(&mut permit, &identity)?;
     // A request for what comes after the last batch only asks for the metadata of the stream.
     if request.start > 0 && epoch.plan.batches() > 0 {
         app.engine.metrics.resumes.inc();

@@ -74,19 +74,45 @@ impl FromRequest<Arc<App>> for JsonBody {
     }
 }
 
+/// The fields of a form of a page.
+pub(crate) struct Form(Bytes);
+
+/// The longest form: a token, and a path.
+const FORM_BYTES_MAX: usize = 8 << 10;
+
+impl FromRequest<Arc<App>> for Form {
+    type Rejection = Error;
+
+    async fn from_request(request: Request, app: &Arc<App>) -> Result<Form, Error> {
+        check_kind(request.headers(), "application/x-www-form-urlencoded")?;
+        read(request, app, app.engine.body_bytes_max().min(FORM_BYTES_MAX)).await.map(Form)
+    }
+}
+
+impl Form {
+    /// The value of a field, if it is there.
+    pub(crate) fn field(&self, name: &str) -> Option<String> {
+        form_urlencoded::parse(&self.0).find(|(known, _)| known == name).map(|(_, value)| value.into_owned())
+    }
+}
+
 fn check_json(headers: &HeaderMap) -> Result<(), Error> {
-    const EXPECTED: &str = "application/json";
+    check_kind(headers, "application/json")
+}
+
+/// Refuses a body that does not say that it is what is expected.
+fn check_kind(headers: &HeaderMap, expected: &str) -> Result<(), Error> {
     let said = headers.get(CONTENT_TYPE).map(|value| String::from_utf8_lossy(value.as_bytes()));
     let said = said.as_deref().unwrap_or_default();
     let kind = said.split(';').next().unwrap_or_default().trim();
-    if kind.eq_ignore_ascii_case(EXPECTED) {
+    if kind.eq_ignore_ascii_case(expected) {
         return Ok(());
     }
-    let detail = format!("Content-Type: {said:?} is not what is expected here; send the body as {EXPECTED}");
+    let detail = format!("Content-Type: {said:?} is not what is expected here; send the body as {expected}");
     Err(Error {
         parameter: Some("Content-Type".to_owned()),
         value: Some(said.to_owned()),
-        allowed: Some(EXPECTED.to_owned()),
+        allowed: Some(expected.to_owned()),
         ..Error::new(Cause::WrongMediaType, detail)
     })
 }

@@ -2,6 +2,8 @@
 
 pub(crate) mod apply;
 pub(crate) mod asked;
+mod audit;
+mod authentication;
 mod comparisons;
 pub(crate) mod correlation;
 mod datasets;
@@ -17,6 +19,7 @@ pub(crate) mod problem;
 mod schedules;
 mod searches;
 pub(crate) mod security;
+mod sign_in;
 mod streams;
 
 use std::collections::HashSet;
@@ -31,15 +34,19 @@ use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Router};
 use futures_util::FutureExt;
+use pba_wire::Role;
 use utoipa::OpenApi;
 use utoipa::openapi::RefOr;
 use utoipa::openapi::path::ParameterIn;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+use crate::access::Identity;
 use crate::app::App;
 use crate::error::{Cause, Error};
 use crate::http::asked::Asked;
+use crate::http::audit::Attempt;
+use crate::http::authentication::{Roles, check_role, for_role, identify};
 use crate::http::problem::{ProblemName, documented};
 use crate::metrics::{BROKEN_STREAM, NO_ROUTE};
 use crate::stream::budget::Reservation;
@@ -91,7 +98,8 @@ const ANYWHERE: [StatusCode; 9] = [
 )]
 struct Document;
 
-/// Every route, by which servers may answer it.
+/// Every route, by which servers may answer it, and by the role that it needs: a route is in one group, so that no handler
+/// has to remember either.
 pub(crate) fn router(app: Arc<App>) -> Router {
     let writer_only = || from_fn_with_state(Arc::clone(&app), writer_only);
     let not_draining = from_fn_with_state(Arc::clone(&app), not_draining);
@@ -112,9 +120,15 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .routes(routes!(comparisons::plot))
         .routes(routes!(comparisons::report))
         .routes(routes!(operations::metrics))
+        .routes(routes!(operations::openapi));
+    // They need no token.
+    let open = OpenApiRouter::new()
         .routes(routes!(operations::live))
         .routes(routes!(operations::ready))
-        .routes(routes!(operations::openapi));
+        .routes(routes!(sign_in::show, sign_in::start))
+        .routes(routes!(sign_in::end));
+    // They tell what others did.
+    let oversight = OpenApiRouter::new().routes(routes!(audit::list));
     // They change what the data directory holds.
     let mut writes = OpenApiRouter::new()
         .routes(routes!(schedules::put, schedules::delete))
@@ -135,17 +149,15 @@ pub(crate) fn router(app: Arc<App>) -> Router {
     let writes = writes.route_layer(writer_only());
     let starts = starts.route_layer(not_leaving).route_layer(writer_only());
 
-    let router = reads.merge(writes).merge(follows).merge(begins).merge(starts);
+    let router = for_role(Role::Reader, reads.merge(follows).merge(begins))
+        .merge(for_role(Role::Researcher, writes.merge(starts)))
+        .merge(for_role(Role::Admin, oversight))
+        .merge(open);
     let (router, mut document) = router.split_for_parts();
-    let mut without_query = HashSet::new();
+    authentication::document(&mut document);
+    let (mut without_query, mut roles) = (HashSet::new(), Roles::default());
     for (path, item) in &mut document.paths.paths {
-        for (method, operation) in [
-            (Method::GET, &mut item.get),
-            (Method::PUT, &mut item.put),
-            (Method::POST, &mut item.post),
-            (Method::DELETE, &mut item.delete),
-        ] {
-            let Some(operation) = operation else { continue };
+        for ((method, path), operation) in authentication::of_path(path, item) {
             // The name of its handler is unique within its module, which is its tag.
             let names = [operation.tags.iter().flatten().next(), operation.operation_id.as_ref()];
             operation.operation_id = Some(names.into_iter().flatten().cloned().collect::<Vec<_>>().join("_"));
@@ -155,11 +167,13 @@ pub(crate) fn router(app: Arc<App>) -> Router {
             let has_query = operation.parameters.iter().flatten().any(|parameter| {
                 matches!(parameter, RefOr::T(parameter) if parameter.parameter_in == ParameterIn::Query)
             });
-            if !has_query {
-                without_query.insert((method, path.clone()));
-            }
-            for status in ANYWHERE {
+            let role = authentication::role_of(operation);
+            for status in ANYWHERE.into_iter().chain(role.map(|_| StatusCode::UNAUTHORIZED)) {
                 operation.responses.responses.insert(status.as_str().to_owned(), documented(status).into());
+            }
+            roles.add((method.clone(), path.clone()), role);
+            if !has_query {
+                without_query.insert((method, path));
             }
         }
     }
@@ -176,7 +190,7 @@ pub(crate) fn router(app: Arc<App>) -> Router {
             let detail = format!("there is no page {:?}; /openapi.json lists the routes", uri.path());
             Error::new(Cause::NotFound, detail)
         })
-        .layer(from_fn_with_state((Arc::clone(&app), Arc::new(without_query)), observe))
+        .layer(from_fn_with_state((Arc::clone(&app), Arc::new((without_query, roles))), observe))
         .layer(from_fn_with_state(Arc::clone(&app), correlation::follow))
         .layer(Extension(Arc::new(document)))
         .with_state(app)
@@ -185,20 +199,38 @@ pub(crate) fn router(app: Arc<App>) -> Router {
 /// Methods and routes.
 type Routes = HashSet<(Method, String)>;
 
-/// Refuses what comes from elsewhere; bounds the query, and refuses one on routes without parameters; counts
-/// every answer by route and status; answers for a handler that panics; and gives each answer its checksums.
+/// Refuses what comes from elsewhere, and who is not known or may not do what is asked; bounds the query, and refuses
+/// one on routes without parameters; counts every answer by route and status, and notes changes in the audit log;
+/// answers for a handler that panics; and gives each answer its checksums.
 async fn observe(
-    State((app, without_query)): State<(Arc<App>, Arc<Routes>)>,
+    State((app, routes)): State<(Arc<App>, Arc<(Routes, Roles)>)>,
     mut request: Request,
     next: Next,
 ) -> Response {
+    let (without_query, roles) = &*routes;
     let asked = Asked::by(&request);
     request.extensions_mut().insert(asked.clone());
     let matched = request.extensions().get::<MatchedPath>().map(|path| path.as_str().to_owned());
+    let needed = roles.needed(request.method(), matched.as_deref());
+    let attempt = Attempt::of(&request, needed);
     let checked = app.boundary.check(&request);
-    let checked = checked.and_then(|()| asked.check(request.headers()));
-    let checked = checked.and_then(|()| check_address(&without_query, matched.as_deref(), &request));
+    let checked = checked.and_then(|()| match (identify(&app.authenticator, &request), needed) {
+        // What needs no token minds none that is wrong.
+        (Err(_), None) => Ok(Identity::stranger()),
+        (identified, _) => identified,
+    });
+    let identity = checked.as_ref().ok().cloned();
+    let checked = checked.and_then(|identity| {
+        asked.check(request.headers())?;
+        check_role(&identity, needed)?;
+        request.extensions_mut().insert(identity);
+        check_address(without_query, matched.as_deref(), &request)
+    });
     let response = match checked {
+        Err(error) if error.cause == Cause::Unauthenticated => {
+            let next = sign_in::back_to(request.method(), request.uri());
+            sign_in::refusal(error, request.headers(), &next)
+        }
         Err(error) => error.into_response(),
         Ok(()) => {
             let is_asked = matched.as_deref().is_some_and(asks_for_schedules);
@@ -211,6 +243,9 @@ async fn observe(
             charge(&app.engine, answered(answer).await).await
         }
     };
+    if let Some(attempt) = attempt {
+        attempt.add_to(&app.audit, identity.as_ref(), &response);
+    }
     let response = asked.signed(response).await;
     let metrics = &app.engine.metrics;
     let route = matched.as_deref().unwrap_or(NO_ROUTE);

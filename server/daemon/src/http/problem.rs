@@ -11,6 +11,7 @@ use utoipa::openapi::content::ContentBuilder;
 use utoipa::openapi::response::ResponseBuilder;
 use utoipa::openapi::{Ref, RefOr};
 
+use crate::access::secret::redacted;
 use crate::error::{Cause, Error};
 
 /// Declares of each cause its status, name for programs and metrics, and title for people. The compiler
@@ -34,6 +35,8 @@ causes! {
     NotFound: NOT_FOUND, "not-found", "not found";
     Forbidden: FORBIDDEN, "forbidden", "not allowed from there";
     PlainHttp: BAD_REQUEST, "plain-http", "this port speaks https";
+    Unauthenticated: UNAUTHORIZED, "unauthenticated", "a token is needed";
+    Role: FORBIDDEN, "role", "the token may do less";
     WrongMediaType: UNSUPPORTED_MEDIA_TYPE, "wrong-media-type", "wrong media type";
     AddressTooLong: URI_TOO_LONG, "address-too-long", "the address is too long";
     HeadersTooLarge: REQUEST_HEADER_FIELDS_TOO_LARGE, "headers-too-large", "the headers are too large";
@@ -62,15 +65,17 @@ impl Error {
     /// The error as it is answered.
     fn problem(&self) -> Problem {
         let (status, name, title) = row(self.cause);
-        let shown = |text: &String| shortened(text, VALUE_SHOWN).into_owned();
+        // A token that was sent in a wrong place is not sent back.
+        let told = |text: &str, characters: usize| shortened(&redacted(text), characters).into_owned();
+        let shown = |text: &String| told(text, VALUE_SHOWN);
         Problem {
             kind: format!("{URN}{name}"),
             title: title.to_owned(),
             status: status.as_u16(),
-            detail: shortened(&self.detail, 8 * VALUE_SHOWN).into_owned(),
+            detail: told(&self.detail, 8 * VALUE_SHOWN),
             parameter: self.parameter.as_ref().map(shown),
             value: self.value.as_ref().map(shown),
-            allowed: self.allowed.as_ref().map(|text| shortened(text, 4 * VALUE_SHOWN).into_owned()),
+            allowed: self.allowed.as_ref().map(|text| told(text, 4 * VALUE_SHOWN)),
         }
     }
 }
@@ -83,10 +88,16 @@ impl IntoResponse for Error {
         if let Some(seconds) = retry_after(self.cause) {
             response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static(seconds));
         }
+        if self.cause == Cause::Unauthenticated {
+            response.headers_mut().insert(header::WWW_AUTHENTICATE, CHALLENGE);
+        }
         response.extensions_mut().insert(ProblemName(name));
         response
     }
 }
+
+/// How to authenticate: with every 401.
+pub(super) const CHALLENGE: HeaderValue = HeaderValue::from_static("Bearer realm=\"pba\"");
 
 /// When it makes sense to ask again: with every 429 and 503.
 fn retry_after(cause: Cause) -> Option<&'static str> {

@@ -1,5 +1,6 @@
 //! Who asks: what is shared out fairly is shared out among clients.
 
+use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
 
 /// A client, as far as the connection tells: many connections of one machine are one client.
@@ -22,6 +23,16 @@ impl Client {
             IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX)).into(),
             address => address,
         })
+    }
+}
+
+impl fmt::Display for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Client::Address(address) => address.fmt(f),
+            Client::Process { user, process } => write!(f, "user {user}, process {process}"),
+            Client::Unknown => f.write_str("unknown"),
+        }
     }
 }
 

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::access::Identity;
 use crate::config::Limits;
 use crate::error::{Cause, Error};
 use crate::metrics::{Metrics, Refused};
@@ -94,6 +95,22 @@ impl Engine {
                 );
                 self.refuse(Cause::Full, Refused::StreamsPerClient, detail)
             }
+        })
+    }
+
+    /// Counts the stream of a permit as one of the token that asks for it, if that has a limit of its own.
+    ///
+    /// # Errors
+    /// When the token has as many streams as it may have.
+    pub(crate) fn count_for(&self, permit: &mut Permit, identity: &Identity) -> Result<(), Error> {
+        let limited = identity.token().and_then(|token| Some((&token.name, token.streams_max?)));
+        let Some((name, streams_max)) = limited else { return Ok(()) };
+        permit.count_for(name, streams_max).map_err(|()| {
+            let detail = format!(
+                "the token {name:?} has {streams_max} streams, the most that it may have (streams_max of its table); try \
+                 again in a second"
+            );
+            self.refuse(Cause::Full, Refused::StreamsPerToken, detail)
         })
     }
 

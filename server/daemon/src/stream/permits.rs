@@ -18,6 +18,8 @@ struct State {
     taken: usize,
     /// What each client has that has any stream.
     of_clients: HashMap<Client, Taken>,
+    /// Streams of each token that has any and a limit of its own.
+    of_tokens: HashMap<String, usize>,
 }
 
 /// What a client has.
@@ -42,6 +44,8 @@ pub(crate) struct Permit {
     owner: Owner,
     /// Of the client's memory, what is this stream's.
     bytes: u64,
+    /// The token among whose streams it counts, if that has a limit.
+    token: Option<String>,
     state: Arc<Mutex<State>>,
 }
 
@@ -66,7 +70,7 @@ impl Permits {
         }
         state.taken += 1;
         state.of_clients.entry(client).or_default().streams += 1;
-        Ok(Permit { owner, bytes: 0, state: Arc::clone(&self.state) })
+        Ok(Permit { owner, bytes: 0, token: None, state: Arc::clone(&self.state) })
     }
 
     /// Permits that are taken.
@@ -79,6 +83,21 @@ impl Permit {
     /// Whose work the stream's batches are.
     pub(crate) fn owner(&self) -> Owner {
         self.owner
+    }
+
+    /// Counts the stream as one of a token's, of which there may be `streams_max`.
+    ///
+    /// # Errors
+    /// When there are as many; then it does not count.
+    pub(crate) fn count_for(&mut self, token: &str, streams_max: usize) -> Result<(), ()> {
+        let mut state = lock(&self.state);
+        let streams = state.of_tokens.entry(token.to_owned()).or_default();
+        if *streams >= streams_max {
+            return Err(());
+        }
+        *streams += 1;
+        self.token = Some(token.to_owned());
+        Ok(())
     }
 
     /// Counts memory of the stream as its client's, of which that may have `bytes_max`, but one stream it may
@@ -108,6 +127,13 @@ impl Drop for Permit {
         if taken.streams == 0 {
             state.of_clients.remove(&self.owner.client);
         }
+        if let Some(token) = self.token.take() {
+            let streams = state.of_tokens.get_mut(&token).expect("this one is counted");
+            *streams -= 1;
+            if *streams == 0 {
+                state.of_tokens.remove(&token);
+            }
+        }
     }
 }
 
@@ -134,5 +160,22 @@ mod tests {
         drop((second, other));
         assert_eq!(permits.taken(), 0);
         assert!(lock(&permits.state).of_clients.is_empty());
+    }
+
+    #[test]
+    fn streams_of_a_token_are_bounded_whichever_client_has_them() {
+        let permits = Permits::new(9, 9);
+        let at = |number: u8| {
+            let client = Client::at(std::net::Ipv4Addr::new(192, 0, 2, number).into());
+            permits.take(Owner { client, stream: 0 }).unwrap()
+        };
+        let [mut first, mut second, mut third] = [1, 2, 2].map(at);
+        assert_eq!([first.count_for("a", 2), second.count_for("a", 2)], [Ok(()), Ok(())]);
+        assert_eq!([third.count_for("a", 2), third.count_for("b", 1)], [Err(()), Ok(())]);
+        drop((first, third));
+        let mut next = at(3);
+        assert_eq!(next.count_for("a", 2), Ok(()));
+        drop((second, next));
+        assert!(lock(&permits.state).of_tokens.is_empty());
     }
 }

@@ -10,7 +10,7 @@ use std::time::{Duration, UNIX_EPOCH};
 use rustls::ServerConfig;
 use tokio::sync::watch;
 
-use crate::metrics::Metrics;
+use crate::metrics::{self, Metrics};
 use crate::tls::files::{Certificate, Contents, Files, Identity};
 
 /// How often the files are read.
@@ -64,11 +64,11 @@ impl Reload {
                 Ok(Identity { config, certificate }) => {
                     self.current.send_replace(config);
                     use_it(&certificate, &self.metrics);
-                    self.metrics.reloaded(true);
+                    self.metrics.count_certificate_reload(metrics::Reload::Succeeded);
                     tracing::info!(path = %self.files.cert.display(), "the certificate was replaced");
                 }
                 Err(error) => {
-                    self.metrics.reloaded(false);
+                    self.metrics.count_certificate_reload(metrics::Reload::Failed);
                     tracing::error!(error, "the certificate cannot be replaced; the one before is kept");
                 }
             }
