@@ -16,15 +16,14 @@ use crate::app::App;
 use crate::audit::{Audit, ENTRY_BYTES_MAX};
 use crate::date;
 use crate::error::Error;
+use crate::http::correlation::Correlation;
 use crate::http::extract::Query;
 use crate::http::json::json;
 use crate::http::read;
 use crate::stream::client::Client;
 
-/// The header by which a request is known in logs.
-const REQUEST_ID: &str = "x-request-id";
-/// Longest id that is kept.
-const REQUEST_ID_MAX: usize = 128;
+/// Longest method that is kept.
+const METHOD_MAX: usize = 128;
 
 /// Lists who changed what: the newest entries of the audit log.
 #[utoipa::path(
@@ -72,8 +71,8 @@ impl Attempt {
                 token: None,
                 role: None,
                 peer: client.to_string(),
-                request_id: request_id(request.headers()),
-                method: shortened(request.method().as_str(), REQUEST_ID_MAX).into_owned(),
+                request_id: request.extensions().get::<Correlation>().map(|known| known.request_id.to_string()),
+                method: shortened(request.method().as_str(), METHOD_MAX).into_owned(),
                 path: shortened(&redacted(request.uri().path()), VALUE_SHOWN).into_owned(),
                 status: 0,
                 made: None,
@@ -97,9 +96,6 @@ impl Attempt {
         if status.is_success() {
             self.entry.made = made(response.headers());
         }
-        if let Some(id) = request_id(response.headers()) {
-            self.entry.request_id = Some(id);
-        }
         self.entry.time = date::timestamp();
         audit.add(self.entry);
     }
@@ -111,7 +107,3 @@ fn made(headers: &HeaderMap) -> Option<String> {
     Some(shortened(location.rsplit('/').next()?, VALUE_SHOWN).into_owned())
 }
 
-fn request_id(headers: &HeaderMap) -> Option<String> {
-    let id = headers.get(REQUEST_ID)?.to_str().ok()?;
-    Some(shortened(&redacted(id), REQUEST_ID_MAX).into_owned())
-}

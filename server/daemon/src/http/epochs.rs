@@ -84,7 +84,7 @@ pub(crate) async fn batches(
     if request.start > 0 && epoch.plan.batches() > 0 {
         app.engine.metrics.resumes.inc();
     }
-    let about = about(&epoch, number, &request, &correlation, &http);
+    let about = about(&epoch, number, &request, &correlation, &identity, &http);
     tracing::debug!(dataset = epoch.dataset, epoch = number, schedule = epoch.schedule, "stream begins");
     if let Some(wanted) = wanted
         && epoch.codec.is_none()
@@ -125,6 +125,7 @@ fn about(
     number: u32,
     request: &EpochRequest,
     Correlation { request_id, trace_id, received }: &Correlation,
+    identity: &Identity,
     http: &Request,
 ) -> About {
     let peer = http.extensions().get().copied().unwrap_or(Peer::local(Client::Unknown));
@@ -137,7 +138,7 @@ fn about(
         pace: http.extensions().get().cloned(),
         user_agent: user_agent.map(|text| shortened(text, VALUE_SHOWN).into_owned()),
         // The name of the identity that was authenticated belongs here, and into the request's span.
-        token: None,
+        token: identity.name().map(Arc::from),
         transport: peer.transport,
         dataset: epoch.dataset.clone(),
         split: epoch.split_name,

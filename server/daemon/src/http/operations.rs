@@ -6,8 +6,10 @@ use axum::extract::State;
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
+use pba_wire::Role;
 use utoipa::openapi::OpenApi;
 
+use crate::access::Identity;
 use crate::app::App;
 use crate::error::Error;
 use crate::http::problem::Unavailable;
@@ -43,17 +45,22 @@ pub(crate) async fn live() -> &'static str {
 /// Answers 200 once every configured dataset has been imported, has failed or, on a replica, is not packed yet by the writer,
 /// until the server is told to stop. The first line is `ok`; each further one says what is wrong with a server that serves
 /// streams all the same: datasets that failed or are damaged, a data directory that cannot be written to, no trainer, files
-/// of another version.
+/// of another version. Where tokens are configured, these lines are for those who have one.
 #[utoipa::path(
     get,
     path = "/readyz",
     tag = "operations",
     responses((status = 200, description = "Ready", body = String, content_type = "text/plain"), Unavailable),
 )]
-pub(crate) async fn ready(State(app): State<Arc<App>>) -> Result<String, Error> {
+pub(crate) async fn ready(
+    State(app): State<Arc<App>>,
+    Extension(identity): Extension<Identity>,
+) -> Result<String, Error> {
     app.stage.check_serving()?;
     app.catalog.check_ready()?;
-    let details = readiness::details(&app).into_iter().map(|detail| format!("{detail}\n"));
+    // They name paths.
+    let details = if identity.may(Role::Reader) { readiness::details(&app) } else { Vec::new() };
+    let details = details.into_iter().map(|detail| format!("{detail}\n"));
     Ok(["ok\n".to_owned()].into_iter().chain(details).collect())
 }
 

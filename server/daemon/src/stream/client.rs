@@ -26,6 +26,7 @@ impl Client {
     }
 }
 
+/// As people are told of it.
 impl fmt::Display for Client {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

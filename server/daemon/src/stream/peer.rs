@@ -32,9 +32,7 @@ impl fmt::Display for Peer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match (self.address, self.client) {
             (Some(address), _) => address.fmt(f),
-            (None, Client::Process { user, process }) => write!(f, "user {user}, process {process}"),
-            (None, Client::Address(address)) => address.fmt(f),
-            (None, Client::Unknown) => f.write_str("unknown"),
+            (None, client) => client.fmt(f),
         }
     }
 }

@@ -43,7 +43,7 @@ pub(crate) struct About {
     pub(crate) pace: Option<Arc<Pace>>,
     pub(crate) user_agent: Option<String>,
     /// Name of the token that it was requested with.
-    pub(crate) token: Option<String>,
+    pub(crate) token: Option<Arc<str>>,
     pub(crate) transport: Transport,
     pub(crate) dataset: String,
     pub(crate) split: SplitName,
@@ -298,7 +298,7 @@ impl Entry {
             client = %peer,
             request = &**request_id,
             trace = trace_id.as_deref(),
-            token,
+            token = token.as_deref(),
             dataset,
             split = self.about.split.name(),
             schedule,
@@ -322,7 +322,7 @@ impl Entry {
         Stream {
             id: about.request_id.to_string(),
             client: about.peer.to_string(),
-            token: about.token.clone(),
+            token: about.token.as_deref().map(str::to_owned),
             user_agent: about.user_agent.clone(),
             transport: about.transport,
             dataset: about.dataset.clone(),
