@@ -29,6 +29,8 @@ const METRICS: &[(&str, &str)] = &[
     ("pba_connections_refused_total", "counter"),
     ("pba_log_lines_lost_total", "counter"),
     ("pba_panics_total", "counter"),
+    ("pba_tls_handshakes_total", "counter"),
+    ("pba_tls_reloads_total", "counter"),
     ("pba_requests_total", "counter"),
     ("pba_request_errors_total", "counter"),
     ("pba_cache_bytes", "gauge"),

@@ -22,9 +22,9 @@ use crate::metrics::{Handshake, Metrics};
 
 /// The first byte of a TLS handshake. No method of HTTP begins with it.
 const HANDSHAKE: u8 = 0x16;
-/// Bytes that are encrypted at a time, and wait for the network in doing so: at most this much memory of each connection.
-/// A smaller bound costs a system call more often.
-pub(crate) const BUFFER_BYTES_MAX: usize = 256 << 10;
+/// Bytes that are encrypted at a time, and may wait for the network: this much memory of each connection at most. Each such
+/// piece costs a system call, which takes much less time than copying the piece does.
+const BUFFER_BYTES_MAX: usize = 64 << 10;
 
 /// A port that speaks TLS.
 pub(crate) struct TlsPort {
