@@ -1,4 +1,4 @@
-//! By what a request can be followed: its id, its trace, and how long it took.
+//! By what a request can be followed: its id and its trace.
 //!
 //! All that is logged for a request is within its span, so each line tells the id. Work that is done apart takes the
 //! span with it (`apart.rs`).
@@ -7,19 +7,13 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Instant;
 
-use axum::extract::{FromRequestParts, MatchedPath, Request, State};
+use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, HeaderName, HeaderValue, Method};
-use axum::middleware::Next;
+use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use axum::response::Response;
-use pba_types::{NAME_SHOWN, shortened};
 use pba_wire::request::{ID_HEADER, TRACE_HEADER, is_request_id, trace_id};
-use tracing::{Instrument, Span};
+use tracing::Span;
 
-use crate::app::App;
-use crate::http::epochs;
-use crate::http::problem::ProblemName;
-use crate::metrics::{NO_DATASET, NO_ROUTE, Outcome};
 use crate::stream::peer::Peer;
 
 /// What a request is known by.
@@ -62,7 +56,7 @@ impl Correlation {
     }
 
     /// The span of a request; the name of its token is recorded in it when that is known.
-    fn span(&self, peer: Option<&Peer>) -> Span {
+    pub(super) fn span(&self, peer: Option<&Peer>) -> Span {
         tracing::info_span!(
             "request",
             id = %self.request_id,
@@ -81,44 +75,6 @@ fn new_id() -> String {
         tracing::debug!("the system has no random numbers");
     }
     format!("{:032x}", u128::from_be_bytes(bytes))
-}
-
-/// Gives a request what it is known by, and its answer the id; times it, and counts the streams that are refused.
-pub(super) async fn follow(State(app): State<Arc<App>>, mut request: Request, next: Next) -> Response {
-    let correlation = Correlation::of(request.headers());
-    request.extensions_mut().insert(correlation.clone());
-    let peer = request.extensions().get::<Peer>().copied();
-    let route = request.extensions().get::<MatchedPath>().cloned();
-    let route = route.as_ref().map_or(NO_ROUTE, MatchedPath::as_str);
-    let is_read = [Method::GET, Method::HEAD].contains(request.method());
-    let stream = (is_read && route == epochs::BATCHES).then(|| request.uri().path().to_owned());
-    let mut response = next.run(request).instrument(correlation.span(peer.as_ref())).await;
-    let metrics = &app.engine.metrics;
-    let seconds = correlation.received.elapsed().as_secs_f64();
-    metrics.request_duration.with_label_values(&[route]).observe(seconds);
-    if let Some(path) = stream.filter(|_| response.status().as_u16() >= 400) {
-        refused(&app, &correlation, peer.as_ref(), &path, &response);
-    }
-    correlation.mark(&mut response);
-    response
-}
-
-/// Counts and logs a stream that was refused, as others are when they have ended.
-fn refused(app: &App, correlation: &Correlation, peer: Option<&Peer>, path: &str, response: &Response) {
-    let dataset = path.split('/').nth(3).unwrap_or_default();
-    let dataset = percent_encoding::percent_decode_str(dataset).decode_utf8_lossy();
-    let known = if app.catalog.get(&dataset).is_ok() { &*dataset } else { NO_DATASET };
-    app.engine.metrics.end_stream(known, Outcome::Refused);
-    tracing::info!(
-        outcome = Outcome::Refused.name(),
-        reason = response.extensions().get().map(|ProblemName(name)| *name),
-        status = response.status().as_u16(),
-        client = peer.map(tracing::field::display),
-        request = &*correlation.request_id,
-        trace = correlation.trace_id.as_deref(),
-        dataset = &*shortened(&dataset, NAME_SHOWN),
-        "stream ended"
-    );
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ pub(crate) mod correlation;
 mod datasets;
 mod epochs;
 mod extract;
+mod follow;
 mod jobs;
 mod json;
 pub(crate) mod metrics_port;
@@ -193,7 +194,7 @@ pub(crate) fn router(app: Arc<App>) -> Router {
             Error::new(Cause::NotFound, detail)
         })
         .layer(from_fn_with_state((Arc::clone(&app), Arc::new((without_query, roles))), observe))
-        .layer(from_fn_with_state(Arc::clone(&app), correlation::follow))
+        .layer(from_fn_with_state(Arc::clone(&app), follow::follow))
         .layer(Extension(Arc::new(document)))
         .with_state(app)
 }
