@@ -123,7 +123,7 @@ async fn the_port_speaks_tls() {
 
 #[tokio::test]
 async fn a_certificate_that_is_not_trusted_is_told_why() {
-    let open = async |server: &TlsServer, url: String, options: ClientOptions| {
+    let open = async |url: String, options: ClientOptions| {
         let client = Client::with_options([url], &options).unwrap();
         client.epoch("shapes", 3, request()).await.map(|_| ()).unwrap_err().to_string()
     };
@@ -131,7 +131,7 @@ async fn a_certificate_that_is_not_trusted_is_told_why() {
     let stranger = Authority::new();
     // The other authority has the same name.
     for (ca, says) in [(None, "UnknownIssuer"), (Some(stranger.path()), "BadSignature")] {
-        let text = open(&server, server.url(), ClientOptions { ca, ..ClientOptions::default() }).await;
+        let text = open(server.url(), ClientOptions { ca, ..ClientOptions::default() }).await;
         assert!(text.contains(says) && text.contains("--ca"), "{text}");
     }
     assert!(server.metric("pba_tls_handshakes_total{outcome=\"failed\"}") >= 2.0);
@@ -139,13 +139,13 @@ async fn a_certificate_that_is_not_trusted_is_told_why() {
     let authority = Authority::new();
     let pair = authority.sign(&["pictures.example"]);
     let misnamed = TlsServer::start_as(authority, &pair, &[]);
-    let text = open(&misnamed, misnamed.url(), trusting(&misnamed)).await;
+    let text = open(misnamed.url(), trusting(&misnamed)).await;
     assert!(text.contains("not valid for name \"localhost\"") && !text.contains("--ca"), "{text}");
 
     let authority = Authority::new();
     let pair = authority.sign_until(&["localhost"], 2020);
     let expired = TlsServer::start_as(authority, &pair, &[]);
-    let text = open(&expired, expired.url(), trusting(&expired)).await;
+    let text = open(expired.url(), trusting(&expired)).await;
     assert!(text.contains("expired"), "{text}");
     let authority = expired.authority.path().display().to_string();
     pba(&["dataset", "list", "--server", &expired.url(), "--ca", &authority]).refused(1, &["expired"]);

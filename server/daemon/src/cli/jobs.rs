@@ -12,7 +12,6 @@ use reqwest::Method;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tracing::Level;
 
 use crate::cli::options::is_quiet;
 use crate::cli::remote::Remote;

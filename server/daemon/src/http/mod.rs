@@ -166,7 +166,7 @@ pub(crate) fn router(app: Arc<App>) -> Router {
             operation.operation_id = Some(names.into_iter().flatten().cloned().collect::<Vec<_>>().join("_"));
             let succeeds = |status: &&String| status.parse().is_ok_and(|status: u16| status < 400);
             let statuses = operation.responses.responses.keys().filter(succeeds);
-            app.engine.metrics.begin_route(path, statuses.map(String::as_str));
+            app.engine.metrics.begin_route(&path, statuses.map(String::as_str));
             let has_query = operation.parameters.iter().flatten().any(|parameter| {
                 matches!(parameter, RefOr::T(parameter) if parameter.parameter_in == ParameterIn::Query)
             });
