@@ -18,9 +18,17 @@ const DIGITS_MIN: usize = 32;
 /// # Errors
 /// When the system has none.
 pub(crate) fn generate() -> Result<String, getrandom::Error> {
+    Ok(format!("{PREFIX}{}", random_digits()?))
+}
+
+/// 64 random hexadecimal digits: what a page says once, and is no token.
+///
+/// # Errors
+/// As [`generate`].
+pub(crate) fn random_digits() -> Result<String, getrandom::Error> {
     let mut bytes = [0; RANDOM_BYTES];
     getrandom::fill(&mut bytes)?;
-    Ok(format!("{PREFIX}{}", Hash(bytes)))
+    Ok(Hash(bytes).to_string())
 }
 
 /// Whether a text looks like a token, and not like the hash of one.

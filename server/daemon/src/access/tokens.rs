@@ -157,21 +157,22 @@ fn token(at: usize, value: &Value) -> anyhow::Result<Token> {
     if let Some(key) = table.keys().find(|key| !KEYS.contains(&key.as_str())) {
         bail!("{place}: {:?} is not a key; allowed are {}", redacted(key), KEYS.join(", "));
     }
-    let text = |key: &str| {
+    let text = |place: &str, key: &str| {
         let value = table.get(key).with_context(|| format!("{place}: {key} is missing"))?;
         value.as_str().with_context(|| format!("{place}: {key} is {}; expected a text", kind_of(value)))
     };
-    let name = text("name")?;
+    let name = text(&place, "name")?;
     check_name(name).map_err(|_| {
         anyhow!("{place}: name: {:?} is not a name; allowed are {}", redacted(name), names_allowed())
     })?;
+    // From here on it is known by its name.
     let place = format!("{place} {name:?}");
-    let role = text("role")?;
+    let role = text(&place, "role")?;
     let role = role.parse::<Role>().map_err(|error| {
         let error = error.to_string();
         anyhow!("{place}: role: {}", redacted(&error))
     })?;
-    let digits = text("sha256")?;
+    let digits = text(&place, "sha256")?;
     ensure!(
         !is_token(digits),
         "{place}: sha256 holds a token itself, not its hash, so that all who can read this file have it; make \
@@ -273,7 +274,7 @@ mod tests {
         refuse("token = 1", &["\"token\" is unknown here"]);
         refuse("tokens = \"x\"", &["tokens is a text", "[[tokens]]"]);
         refuse("tokens = [1]", &["tokens[0] is an integer"]);
-        refuse("[[tokens]]\nname = \"a\"", &["tokens[0] \"a\": role is missing"].map(|_| "role is missing"));
+        refuse("[[tokens]]\nname = \"a\"", &["tokens[0] \"a\": role is missing"]);
         refuse(
             &good.replace("reader", "boss"),
             &["tokens[0] \"a\": role: \"boss\" is not a role", "researcher"],

@@ -29,7 +29,7 @@ const METHOD_MAX: usize = 128;
 #[utoipa::path(
     get,
     path = "/v1/audit",
-    tag = "operations",
+    tag = "audit",
     params(AuditQuery),
     responses((status = 200, description = "The entries, newest first", body = AuditList)),
 )]

@@ -12,8 +12,8 @@ use axum::extract::State;
 use axum::http::header::{ACCEPT, CONTENT_SECURITY_POLICY, CONTENT_TYPE, LOCATION, ORIGIN, SET_COOKIE};
 use axum::http::uri::PathAndQuery;
 use axum::http::{HeaderMap, HeaderName, Method, StatusCode, Uri};
-use axum::response::{AppendHeaders, IntoResponse, Response};
-use pba_wire::Role;
+use axum::response::{IntoResponse, Response};
+use pba_wire::{Problem, Role};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use utoipa::ToSchema;
 
@@ -68,7 +68,11 @@ pub(crate) async fn show(Extension(identity): Extension<Identity>) -> Result<Res
     request_body(content = SignIn, content_type = "application/x-www-form-urlencoded"),
     responses(
         (status = 303, description = "The token is right, and the cookie is set"),
-        (status = 401, description = "The token is none of this server's", body = String, content_type = "text/html"),
+        (
+            status = 401,
+            description = "The token is none of this server's",
+            content((String = "text/html"), (Problem = "application/problem+json")),
+        ),
         UnsupportedMediaType,
     ),
 )]
@@ -117,12 +121,14 @@ pub(super) fn back_to(method: &Method, uri: &Uri) -> String {
     if *method == Method::GET && is_own_path(target) { target.to_owned() } else { HOME.to_owned() }
 }
 
-/// Whether a text is a path of this server, and no browser reads it as another one's.
+/// Whether a text is a path of this server, no browser reads it as another one's, and there is no token in it, which no page
+/// shows.
 fn is_own_path(text: &str) -> bool {
     text.len() <= NEXT_BYTES_MAX
         && text.starts_with('/')
         && !text.starts_with("//")
         && text.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'\\')
+        && secret::redacted(text) == text
 }
 
 /// Whether a page is asked for, as browsers do.
@@ -154,7 +160,7 @@ pub(super) fn refusal(error: Error, headers: &HeaderMap, next: &str) -> Response
 /// The page: who is signed in, or the form.
 fn page(status: StatusCode, who: Option<&str>, note: &str, next: &str) -> Result<Response, Error> {
     // Its own styles are all that it may load.
-    let nonce = secret::generate().map_err(Error::internal)?.split_off(secret::PREFIX.len() + 32);
+    let nonce = secret::random_digits().map_err(Error::internal)?;
     let (note, next) = (escaped(note), escaped(next));
     let note = if note.is_empty() { note } else { format!("<p role=\"alert\">{note}</p>\n") };
     let main = match who {
@@ -177,7 +183,7 @@ fn page(status: StatusCode, who: Option<&str>, note: &str, next: &str) -> Result
     );
     let headers: [(HeaderName, String); 2] =
         [(CONTENT_TYPE, "text/html; charset=utf-8".to_owned()), (CONTENT_SECURITY_POLICY, policy)];
-    Ok((status, AppendHeaders(headers), text).into_response())
+    Ok((status, headers, text).into_response())
 }
 
 /// A text as it stands in HTML, between tags and in quotes.
@@ -244,6 +250,7 @@ mod tests {
             "/\t/evil.example",
             "/ x",
             &long,
+            &format!("/x?token=pba_{}", "0".repeat(64)),
         ] {
             assert!(!is_own_path(path), "{path}");
         }
