@@ -1,10 +1,5 @@
 //! The pages for people, as they are sent; `tests/browser` opens them in a browser.
 
-use pba_tests::http::Download;
-use pba_tests::http::Download;
-use pba_tests::http::Download;
-use pba_tests::http::Download;
-use pba_tests::http::Download;
 use pba_tests::{Download, Server};
 use serde_json::Value;
 
