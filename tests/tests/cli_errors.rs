@@ -77,7 +77,7 @@ fn a_wrong_command_line_is_told_as_json_if_that_was_asked_for() {
     let error = error_of(&pba(&["search", "lits", "--json"]), 2);
     assert_eq!((&error["kind"], &error["parameter"]), (&json!("usage"), &json!("lits")));
     assert_eq!(error["hint"], "did you mean list?");
-    let error = error_of(&pba(&["--json", "stream", "--batchsize", "5"]), 2);
+    let error = error_of(&pba(&["stream", "--json", "--batchsize", "5"]), 2);
     assert_eq!(
         (&error["parameter"], &error["hint"]),
         (&json!("--batchsize"), &json!("did you mean --batch-size?"))

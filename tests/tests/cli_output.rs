@@ -3,7 +3,7 @@
 use pba_tests::search::{Script, spec, trainer};
 use pba_tests::server::Process;
 use pba_tests::terminal::Terminal;
-use pba_tests::{Pba, Server, binary};
+use pba_tests::{Pba, Server, binary, wait_for};
 use serde_json::json;
 
 const WIDE: Terminal = Terminal { columns: 200, rows: 30 };
@@ -22,7 +22,7 @@ fn lists_are_tabbed_elsewhere_and_newest_first() {
         server.start_search(&spec(json!({ "name": id })));
         server.send("PUT", &format!("/v1/schedules/{id}-schedule?epochs=200"), &log());
         // So that each has a time of its own.
-        std::thread::sleep(std::time::Duration::from_millis(1100));
+        std::thread::sleep(std::time::Duration::from_millis(20));
     }
     let listed = server.pba(&["search", "list"]).ok();
     let rows: Vec<Vec<&str>> = listed.lines().map(|line| line.split('\t').collect()).collect();
@@ -54,7 +54,7 @@ fn log() -> Vec<u8> {
 fn lists_fit_the_terminal_and_have_a_head_there() {
     let script = Script::idles();
     let server = Server::with_trainer(script.path());
-    let long = "a-name-of-a-search-that-is-much-longer-than-all-of-the-other-columns";
+    let long = "a-name-of-a-search-that-is-longer-than-the-other-columns";
     server.start_search(&spec(json!({ "name": long })));
     server.wait_for_state(long, "running");
     let folder = tempfile::tempdir().unwrap();
@@ -95,14 +95,15 @@ fn lists_fit_the_terminal_and_have_a_head_there() {
     assert!(!server.pba(&["search", "show", long]).ok().contains('\u{1b}'));
 }
 
-/// Where the log of a trainer says what happens: two generations of four members.
+/// A trainer that tells of two generations of four members, of the second when it is watched.
 const TWO_GENERATIONS: &str = r#"while [ $# -gt 0 ]; do [ "$1" = --spec ] && spec=$2; shift; done
     printf '{"event":"started","spec":%s,"dataset_digest":"x"}\n' "$(tr -d '\n' <"$spec")"
     for epoch in 2 4; do
         echo '{"event":"scored","epoch":'$epoch',"scores":[0.31,0.295,null,0.435]}'
         echo '{"event":"exploit","epoch":'$epoch',"target":1,"clone":3,"target_score":0.295,"clone_score":0.435,"clone_policy":[0,0,0,0],"policy":[1,1,0,0]}'
         echo '{"event":"checkpoint","epoch":'$epoch'}'
-        sleep 0.5
+        while [ ! -e "$here/go" ]; do sleep 0.05; done
+        sleep 1
     done
     echo '{"event":"failed","error":"that was all"}'; exit 1"#;
 
@@ -114,21 +115,28 @@ fn a_watch_redraws_in_a_terminal_and_tells_lines_elsewhere() {
     let url = server.url();
     let id = server.start_search(&spec(json!({ "ops": ["Rotate"] })));
     let watch = ["search", "watch", &id];
-    let shown = WIDE.pba(folder.path(), &[("PBA_SERVER", &url)], &watch, "");
+    let mut piped = Process::start(folder.path(), &[&watch[..], &["--server", &url]].concat());
+    let first = piped.line().unwrap();
+    let shown = std::thread::scope(|scope| {
+        let terminal = scope.spawn(|| WIDE.pba(folder.path(), &[("PBA_SERVER", &url)], &watch, ""));
+        let watchers = r#"pba_requests_total{route="/v1/searches/{search}/events",status="200"}"#;
+        wait_for("both watchers", || (server.metric(watchers) >= 2.0).then_some(()));
+        std::fs::write(script.file("go"), "").unwrap();
+        terminal.join().unwrap()
+    });
     assert_eq!(shown.code, Some(1), "{shown:?}");
-    // The table was drawn, more than once, and taken away by the end: the cursor was moved up over it.
+    // The table was drawn again over itself: the cursor was moved up over its five lines.
     assert!(shown.raw.contains("MEMBER") && shown.raw.contains("43.5 %"), "{shown:?}");
-    assert!(shown.raw.contains("\u{1b}[5A") || shown.raw.contains("\u{1b}[1A"), "{shown:?}");
+    assert!(shown.raw.contains("\u{1b}[5A"), "{shown:?}");
     assert!(!shown.raw.contains("epoch 2: best member"), "{shown:?}");
     assert!(shown.lines().last().unwrap().contains("error: the search failed: that was all"), "{shown:?}");
 
-    let piped = server.pba(&watch);
-    assert_eq!(piped.code, Some(1), "{piped:?}");
-    let lines: Vec<&str> = piped.stdout.lines().collect();
-    assert_eq!(lines.len(), 2, "{lines:?}");
-    for (line, epoch) in lines.iter().zip([2, 4]) {
+    assert_eq!(piped.wait().code(), Some(1), "{}", piped.stderr());
+    let lines = [Some(first), piped.line(), piped.line()];
+    for (line, epoch) in lines.iter().flatten().zip([2, 4]) {
         assert!(line.starts_with(&format!("epoch {epoch}: best member")), "{lines:?}");
     }
+    assert!(lines[1].is_some() && lines[2].is_none(), "{lines:?}");
     let quiet = server.pba(&[&watch[..], &["--quiet"]].concat());
     assert_eq!((quiet.code, quiet.stdout.as_str()), (Some(1), ""), "{quiet:?}");
     assert_eq!(quiet.stderr, "error: the search failed: that was all\n");
@@ -176,7 +184,8 @@ fn verbose_tells_what_is_asked_and_never_the_token() {
     assert_eq!(plain.stderr, "");
     let folder = tempfile::tempdir().unwrap();
     let list = |flags: &[&str]| {
-        let arguments = [&["dataset", "list", "--server", &server.url()], flags].concat();
+        let url = server.url();
+        let arguments = [&["dataset", "list", "--server", &url], flags].concat();
         let mut command = binary::command(folder.path(), &arguments);
         Pba::from(command.env("PBA_TOKEN", "s3cret").output().unwrap())
     };
