@@ -19,13 +19,12 @@ const SCRIPT: &str = "text/javascript; charset=utf-8";
 type Asset = (&'static str, &'static str, &'static str);
 
 /// All of them.
-const ASSETS: [Asset; 6] = [
+const ASSETS: [Asset; 5] = [
     ("style.css", STYLE, include_str!("../../../assets/style.css")),
     ("live.js", SCRIPT, include_str!("../../../assets/live.js")),
     ("actions.js", SCRIPT, include_str!("../../../assets/actions.js")),
     ("sheets.js", SCRIPT, include_str!("../../../assets/sheets.js")),
     ("start.js", SCRIPT, include_str!("../../../assets/start.js")),
-    ("streams.js", SCRIPT, include_str!("../../../assets/streams.js")),
 ];
 
 /// The entity tag of each.

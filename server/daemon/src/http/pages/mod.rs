@@ -22,6 +22,7 @@ use utoipa_axum::routes;
 use crate::app::App;
 use crate::error::Error;
 use crate::http::read;
+use crate::version;
 
 /// The pages, and what they load. All of them only read.
 pub(super) fn routes() -> OpenApiRouter<Arc<App>> {
@@ -60,7 +61,7 @@ pub(super) struct Shell {
 
 impl Shell {
     fn now() -> Shell {
-        Shell { version: env!("CARGO_PKG_VERSION"), as_of: time_of_day(SystemTime::now()) }
+        Shell { version: version::VERSION, as_of: time_of_day(SystemTime::now()) }
     }
 }
 

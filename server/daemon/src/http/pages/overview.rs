@@ -8,6 +8,7 @@ use axum::response::Response;
 use pba_search::{Comparison, Evaluation, Search};
 use pba_wire::datasets::{Dataset, DatasetState, ReadySplit, Split};
 use pba_wire::schedules::ScheduleSummary;
+use pba_wire::streams::{Stream, Waits};
 
 use crate::app::App;
 use crate::draw;
@@ -16,7 +17,7 @@ use crate::http::pages::job::{JobRow, rows};
 use crate::http::pages::{Shell, page as respond};
 use crate::rates::{KEPT, sum};
 
-/// Schedules and datasets that are listed at most.
+/// Streams, schedules and datasets that are listed at most, of each.
 const LISTED_MAX: usize = 200;
 /// Jobs that are listed at most: all that wait or run come first.
 const JOBS_MAX: usize = 40;
@@ -27,7 +28,8 @@ struct Overview {
     shell: Shell,
     figures: Vec<Figure>,
     rates: String,
-    // Running streams are drawn by `assets/streams.js`; as rows here they would be there without JavaScript, too.
+    streams: Vec<StreamRow>,
+    streams_left_out: usize,
     jobs: Vec<JobRow>,
     jobs_left_out: usize,
     datasets: Vec<DatasetRow>,
@@ -41,6 +43,22 @@ struct Figure {
     name: &'static str,
     value: String,
     of: String,
+}
+
+/// A running stream.
+struct StreamRow {
+    /// The token's name, or the client.
+    who: String,
+    /// What else is known of the client.
+    client: String,
+    sends: String,
+    how: String,
+    epoch: u32,
+    sent: u64,
+    batches: u64,
+    rate: String,
+    waits: &'static str,
+    shares: String,
 }
 
 struct DatasetRow {
@@ -83,10 +101,13 @@ fn overview(app: &App) -> Overview {
     let trains = jobs.iter().filter(|job| job.is_running()).count();
     let entries = app.catalog.list();
     let listed = app.registry.list();
+    let streams = app.engine.running.list();
     Overview {
         shell: Shell::now(),
         figures: figures_of(app, trains),
         rates: draw::rates::draw(&app.rates.images(), KEPT, "images/s"),
+        streams_left_out: streams.len().saturating_sub(LISTED_MAX),
+        streams: streams.into_iter().take(LISTED_MAX).map(stream_row).collect(),
         jobs,
         jobs_left_out,
         datasets: entries.iter().take(LISTED_MAX).map(|entry| dataset_row(entry.describe())).collect(),
@@ -115,6 +136,32 @@ fn figures_of(app: &App, trains: usize) -> Vec<Figure> {
         figure("Batches waiting", format!("{:.1}", now.batches_waiting), "for their clients"),
         figure("Images in all", figures::short(sum(&metrics.images_augmented)), "since the start"),
     ]
+}
+
+fn stream_row(stream: Stream) -> StreamRow {
+    let percent = |share: f64| format!("{:.0} %", 100.0 * share);
+    let client = [stream.token.is_some().then(|| stream.client.clone()), stream.user_agent];
+    StreamRow {
+        client: client.into_iter().flatten().collect::<Vec<_>>().join(" · "),
+        who: stream.token.unwrap_or(stream.client),
+        sends: format!("{} {}", stream.dataset, stream.split),
+        how: format!("{}, shard {}", stream.schedule, stream.shard),
+        epoch: stream.epoch,
+        sent: stream.sent,
+        // An empty one is complete.
+        batches: stream.batches.max(1),
+        rate: figures::short(stream.images_per_second),
+        waits: match stream.waits {
+            Waits::Client => "the client, for the server",
+            Waits::Server => "the server, for the client",
+            Waits::Neither => "neither",
+        },
+        shares: format!(
+            "client {}, server {}",
+            percent(stream.client_wait_ratio),
+            percent(stream.backpressure_ratio)
+        ),
+    }
 }
 
 fn dataset_row(dataset: Dataset) -> DatasetRow {
