@@ -31,7 +31,7 @@ const FILE: &str = "format.json";
 /// Most bytes of it that are read.
 const FILE_BYTES_MAX: u64 = 64 << 10;
 /// The version of this server.
-const SERVER: &str = env!("CARGO_PKG_VERSION");
+const SERVER: &str = crate::version::VERSION;
 
 /// A format and its version, as `pba-data/1`.
 #[derive(Clone, Copy, Debug)]

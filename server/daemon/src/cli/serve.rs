@@ -36,6 +36,7 @@ use crate::shutdown::stop_signal;
 use crate::stream::engine::Engine;
 use crate::tls::files::{Certificate, Files};
 use crate::tls::reload::Reload;
+use crate::version;
 
 /// Examples for its help.
 pub(crate) const EXAMPLES: &str = "\
@@ -210,7 +211,7 @@ pub(crate) async fn start(config: &Config) -> anyhow::Result<Server> {
     }
     let (is_writer, server) = (app.lock.is_writer(), Server::new(app, sockets));
     tracing::info!(
-        version = env!("CARGO_PKG_VERSION"),
+        version = version::shown(),
         listen = server.urls().join(", "),
         data_dir = %data.display(),
         threads = config.limits.threads,
