@@ -1,25 +1,27 @@
 //! The processor time that a trainer takes: the server's own metrics do not count that of its children.
 
-use std::fs;
+use std::path::PathBuf;
 
 /// Clock ticks of a second in `/proc`: `USER_HZ`, which Linux fixes at 100 on x86-64 and aarch64.
 const TICKS_PER_SECOND: f64 = 100.0;
+/// The line of a process is a name of 64 characters at most, and 50 numbers.
+const STAT_BYTES_MAX: u64 = 4 << 10;
 
 /// The processor time of a child process, as far as it was counted.
 pub(super) struct CpuTime {
-    path: Option<String>,
+    path: Option<PathBuf>,
     ticks: u64,
 }
 
 impl CpuTime {
     /// Of a child that has just begun; nothing is counted of one that has ended already.
     pub(super) fn of(process: Option<u32>) -> CpuTime {
-        CpuTime { path: process.map(|process| format!("/proc/{process}/stat")), ticks: 0 }
+        CpuTime { path: process.map(|process| format!("/proc/{process}/stat").into()), ticks: 0 }
     }
 
     /// Seconds since the last look, over all cores and threads. Where the system does not tell, 0.
     pub(super) fn more(&mut self) -> f64 {
-        let text = self.path.as_ref().and_then(|path| fs::read_to_string(path).ok());
+        let text = self.path.as_ref().and_then(|path| pba_files::read_text(path, STAT_BYTES_MAX).ok());
         let Some(ticks) = text.as_deref().and_then(ticks) else { return 0.0 };
         let more = ticks.saturating_sub(self.ticks);
         self.ticks = ticks.max(self.ticks);
