@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::Context;
-use jiff::{Timestamp, Unit};
+use jiff::Timestamp;
 use pba_files::FileState;
 use pba_schedules::{Schedule, ScheduleError, formats::json, library};
 use pba_wire::schedules::ScheduleSummary;
@@ -41,7 +41,7 @@ impl Stored {
     pub(super) fn new(schedule: Schedule, file: Option<FileState>) -> Stored {
         let mut summary = summary(&schedule);
         let added = file.and_then(|file| Timestamp::from_nanosecond(file.modified_nanoseconds().into()).ok());
-        summary.added = added.and_then(|added| Some(added.round(Unit::Second).ok()?.to_string()));
+        summary.added = added.map(|added| format!("{added:.3}"));
         Stored { summary, schedule: Arc::new(schedule), file }
     }
 }

@@ -448,7 +448,7 @@ impl<K: Run> Live<K> {
 
 /// A time, given in milliseconds since 1970, in UTC.
 fn rfc3339(milliseconds: i64) -> Option<String> {
-    jiff::Timestamp::from_millisecond(milliseconds).ok().map(|time| time.to_string())
+    jiff::Timestamp::from_millisecond(milliseconds).ok().map(|time| format!("{time:.3}"))
 }
 
 /// What a job is asked that cannot do what it is for, as far as its spec and its schedules say.
