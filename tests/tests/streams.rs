@@ -77,9 +77,9 @@ fn one_fast_beside_two_throttled(server: &Server, url: &str, transport: Transpor
             wait_for("a second of waiting", || (server.metrics().sum(counter) > before + 1.0).then_some(()));
         }
         let table = server.pba(&["streams"]).ok();
-        let rows: Vec<&str> = table.lines().skip(1).collect();
+        let rows: Vec<&str> = table.lines().collect();
         assert_eq!(rows.len(), 3, "{table}");
-        assert_eq!(rows.iter().filter(|row| row.contains("  server  ")).count(), 2, "{table}");
+        assert_eq!(rows.iter().filter(|row| row.contains("\tserver\t")).count(), 2, "{table}");
         let json = server.pba(&["streams", "--json"]).json();
         assert_eq!(json["streams"].as_array().map(Vec::len), Some(3));
     });
@@ -118,7 +118,7 @@ fn through_shared_memory() {
 fn a_stream_is_described_as_it_was_requested() {
     let server = Server::start(&[]);
     assert_eq!(list(&server), []);
-    assert_eq!(server.pba(&["streams"]).ok().lines().count(), 1);
+    assert_eq!(server.pba(&["streams"]).ok(), "");
     let target = "/v1/datasets/shapes/epochs/150/batches?schedule=cifar10-pba&epochs=300&shard=1/2&batch_size=2000&seed=7";
     let headers = [("x-request-id", "my-run.7"), ("user-agent", "trainer/1")];
     let first = Download::open_narrow_with(server.address(), target, &headers).unwrap();

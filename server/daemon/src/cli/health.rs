@@ -15,19 +15,24 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Arguments of `pba health`.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  pba health
+  pba health https://pba.example.org --ca ca.pem
+  pba health unix:/run/pba/pba.sock --live")]
 pub(crate) struct Args {
     /// URL of the server, as --server
     #[arg(value_name = "URL")]
     url: Option<String>,
     /// URL of the server; not together with a URL without a flag [env: PBA_SERVER, of several the first] [default:
     /// http://127.0.0.1:8080]
-    #[arg(long, value_name = "URL", conflicts_with = "url")]
+    #[arg(long, value_name = "URL", conflicts_with = "url", help_heading = "Server")]
     server: Option<String>,
     /// Ask whether it is alive: it is, too, while it imports datasets or drains
     #[arg(long)]
     live: bool,
     /// Print the result as JSON
-    #[arg(long)]
+    #[arg(long, help_heading = "Global options")]
     json: bool,
     #[command(flatten)]
     access: Access,

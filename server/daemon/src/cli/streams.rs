@@ -1,6 +1,5 @@
 //! `pba streams`: the streams that a server sends.
 
-use std::io::{IsTerminal, Write};
 use std::time::Duration;
 
 use pba_wire::streams::{Stream, StreamList};
@@ -8,6 +7,7 @@ use reqwest::Method;
 
 use crate::cli::output;
 use crate::cli::remote::Remote;
+use crate::cli::table::Cell;
 
 /// Time from one look to the next with `--watch`.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -17,6 +17,11 @@ const FROM_THE_TOP: &str = "\x1b[H\x1b[J";
 
 /// Arguments of `pba streams`.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  pba streams
+  pba streams --watch
+  pba streams --json | jq '.streams[] | {client, waits}'")]
 pub(crate) struct Args {
     #[command(flatten)]
     remote: Remote,
@@ -28,7 +33,7 @@ pub(crate) struct Args {
 /// Lists the streams, once or again and again.
 pub(crate) async fn run(Args { remote, watch }: Args) -> anyhow::Result<()> {
     let client = remote.client()?;
-    let redraws = watch && !remote.json && std::io::stdout().is_terminal();
+    let redraws = watch && !remote.json && output::is_terminal();
     loop {
         let answer = client.request(Method::GET, "/v1/streams", None).await?;
         if redraws {
@@ -48,13 +53,7 @@ pub(crate) async fn run(Args { remote, watch }: Args) -> anyhow::Result<()> {
 }
 
 fn show(list: &StreamList) {
-    let rows: Vec<Vec<String>> = list.streams.iter().map(row).collect();
-    output::table(&HEAD, &rows);
-    // A table that is piped says it by having no rows.
-    if rows.is_empty() && std::io::stdout().is_terminal() {
-        output::line("no stream is running");
-    }
-    let _ = std::io::stdout().flush();
+    output::list(&HEAD, &list.streams.iter().map(row).collect::<Vec<_>>());
 }
 
 const HEAD: [&str; 11] = [
@@ -71,10 +70,10 @@ const HEAD: [&str; 11] = [
     "REQUEST",
 ];
 
-fn row(stream: &Stream) -> Vec<String> {
+fn row(stream: &Stream) -> Vec<Cell> {
     let percent = |ratio: f64| format!("{:.0} %", 100.0 * ratio);
     let epochs = stream.epochs.map(|epochs| format!(" of {epochs}")).unwrap_or_default();
-    vec![
+    let cells = [
         stream.client.clone(),
         stream.token.clone().unwrap_or_else(|| "-".to_owned()),
         stream.transport.to_string(),
@@ -86,5 +85,6 @@ fn row(stream: &Stream) -> Vec<String> {
         percent(stream.client_wait_ratio),
         percent(stream.backpressure_ratio),
         stream.id.clone(),
-    ]
+    ];
+    cells.map(Cell::from).into()
 }

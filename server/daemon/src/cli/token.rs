@@ -11,6 +11,7 @@ use crate::cli::output;
 
 /// Arguments of `pba token`.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "Example:\n  pba token new --role researcher --name alice")]
 pub(crate) struct Args {
     #[command(subcommand)]
     command: Command,
@@ -21,6 +22,10 @@ enum Command {
     /// Make a token: print it once, and below it the table for pba.toml or the file of tokens
     ///
     /// The token is kept nowhere, and the table holds only its hash. Who has the token may do what its role says.
+    #[command(after_help = "\
+Examples:
+  pba token new --role reader --name training
+  pba token new --role admin --name me --json")]
     New {
         /// What its holder may do: reader (streams and reads), researcher (also searches, evaluations, comparisons and
         /// schedules) or admin (everything)
@@ -30,7 +35,7 @@ enum Command {
         #[arg(long)]
         name: String,
         /// Print both as JSON
-        #[arg(long)]
+        #[arg(long, help_heading = "Global options")]
         json: bool,
     },
 }
