@@ -38,6 +38,13 @@ pub(crate) struct App {
     pub(crate) stage: Stage,
 }
 
+/// What decides whether a request gets to a handler, and notes what came of it.
+pub(crate) struct Guard {
+    pub(crate) boundary: Boundary,
+    pub(crate) authenticator: Arc<Authenticator>,
+    pub(crate) audit: Audit,
+}
+
 impl App {
     pub(crate) fn new(
         catalog: Catalog,
@@ -45,9 +52,7 @@ impl App {
         jobs: Jobs,
         engine: Engine,
         lock: Arc<DataLock>,
-        boundary: Boundary,
-        authenticator: Arc<Authenticator>,
-        audit: Audit,
+        Guard { boundary, authenticator, audit }: Guard,
     ) -> App {
         engine.metrics.ready.set(1);
         engine.metrics.writer.set(lock.is_writer().into());

@@ -17,7 +17,7 @@ use sd_notify::NotifyState;
 use serde::Serialize;
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::app::App;
+use crate::app::{App, Guard};
 use crate::audit::Audit;
 use crate::boundary::Boundary;
 use crate::catalog::datasets::Catalog;
@@ -176,7 +176,8 @@ pub(crate) async fn start(config: &Config) -> anyhow::Result<Server> {
         tokio::spawn(file.watch(Arc::clone(&authenticator), engine.metrics.clone()));
     }
     let audit = Audit::start(data, &lock, engine.metrics.audit_lines_lost.clone())?;
-    let app = Arc::new(App::new(catalog, registry, jobs, engine, lock, boundary, authenticator, audit));
+    let guard = Guard { boundary, authenticator, audit };
+    let app = Arc::new(App::new(catalog, registry, jobs, engine, lock, guard));
     if app.lock.is_writer() {
         app.say_format();
     }

@@ -193,7 +193,7 @@ pub(crate) fn router(app: Arc<App>) -> Router {
             let detail = format!("there is no page {:?}; /openapi.json lists the routes", uri.path());
             Error::new(Cause::NotFound, detail)
         })
-        .layer(from_fn_with_state((Arc::clone(&app), Arc::new((without_query, roles))), observe))
+        .layer(from_fn_with_state((Arc::clone(&app), Arc::new(Operations { without_query, roles })), observe))
         .layer(from_fn_with_state(Arc::clone(&app), follow::follow))
         .layer(Extension(Arc::new(document)))
         .with_state(app)
@@ -202,15 +202,22 @@ pub(crate) fn router(app: Arc<App>) -> Router {
 /// Methods and routes.
 type Routes = HashSet<(Method, String)>;
 
+/// What is known of the operations before they are done.
+struct Operations {
+    /// Those that take no parameters.
+    without_query: Routes,
+    roles: Roles,
+}
+
 /// Refuses what comes from elsewhere, and who is not known or may not do what is asked; bounds the query, and refuses
 /// one on routes without parameters; counts every answer by route and status, and notes changes in the audit log;
 /// answers for a handler that panics; and gives each answer its checksums.
 async fn observe(
-    State((app, routes)): State<(Arc<App>, Arc<(Routes, Roles)>)>,
+    State((app, operations)): State<(Arc<App>, Arc<Operations>)>,
     mut request: Request,
     next: Next,
 ) -> Response {
-    let (without_query, roles) = &*routes;
+    let Operations { without_query, roles } = &*operations;
     let asked = Asked::by(&request);
     request.extensions_mut().insert(asked.clone());
     let matched = request.extensions().get::<MatchedPath>().map(|path| path.as_str().to_owned());
