@@ -1,29 +1,17 @@
-//! `GET /v1/audit`, and the entry of each request in the audit log.
+//! `GET /v1/audit`: who changed what.
 
 use std::sync::Arc;
 
-use axum::extract::{Request, State};
-use axum::http::header::LOCATION;
-use axum::http::{HeaderMap, Method, StatusCode};
+use axum::extract::State;
 use axum::response::Response;
-use pba_types::{VALUE_SHOWN, shortened};
-use pba_wire::Role;
-use pba_wire::audit::{AuditEntry, AuditList, AuditQuery};
+use pba_wire::audit::{AuditList, AuditQuery};
 
-use crate::access::Identity;
-use crate::access::secret::redacted;
 use crate::app::App;
-use crate::audit::{Audit, ENTRY_BYTES_MAX};
-use crate::date;
+use crate::audit::ENTRY_BYTES_MAX;
 use crate::error::Error;
-use crate::http::correlation::Correlation;
 use crate::http::extract::Query;
 use crate::http::json::json;
 use crate::http::read;
-use crate::stream::client::Client;
-
-/// Longest method that is kept.
-const METHOD_MAX: usize = 128;
 
 /// Lists who changed what: the newest entries of the audit log.
 #[utoipa::path(
@@ -47,63 +35,3 @@ pub(crate) async fn list(
     };
     read(app, list).await
 }
-
-/// The part of an entry that is known before the answer.
-pub(super) struct Attempt {
-    entry: AuditEntry,
-    /// Whether it changes something if it is let in.
-    is_change: bool,
-}
-
-impl Attempt {
-    /// What a request tries that needs a role, if an entry may come of it: whatever needs more than a reader, and signing
-    /// in.
-    pub(super) fn of(request: &Request, needed: Option<Role>) -> Option<Attempt> {
-        let is_read = [Method::GET, Method::HEAD].contains(request.method());
-        let is_noted = match needed {
-            None => !is_read,
-            Some(role) => role > Role::Reader,
-        };
-        is_noted.then(|| {
-            let client = request.extensions().get().copied().unwrap_or(Client::Unknown);
-            let entry = AuditEntry {
-                time: String::new(),
-                token: None,
-                role: None,
-                peer: client.to_string(),
-                request_id: request.extensions().get::<Correlation>().map(|known| known.request_id.to_string()),
-                method: shortened(request.method().as_str(), METHOD_MAX).into_owned(),
-                path: shortened(&redacted(request.uri().path()), VALUE_SHOWN).into_owned(),
-                status: 0,
-                made: None,
-                left_out: 0,
-            };
-            Attempt { entry, is_change: !is_read }
-        })
-    }
-
-    /// Adds the entry to the log, now that the answer is known. What was only read has none.
-    pub(super) fn add_to(mut self, audit: &Audit, identity: Option<&Identity>, response: &Response) {
-        let status = response.status();
-        if !self.is_change && ![StatusCode::UNAUTHORIZED, StatusCode::FORBIDDEN].contains(&status) {
-            return;
-        }
-        // Who signs in is known by the answer.
-        let identity = response.extensions().get().or(identity);
-        self.entry.token = identity.and_then(Identity::name).map(str::to_owned);
-        self.entry.role = identity.and_then(Identity::role);
-        self.entry.status = status.as_u16();
-        if status.is_success() {
-            self.entry.made = made(response.headers());
-        }
-        self.entry.time = date::timestamp();
-        audit.add(self.entry);
-    }
-}
-
-/// The name of what was made, which is the last part of where it is.
-fn made(headers: &HeaderMap) -> Option<String> {
-    let location = headers.get(LOCATION)?.to_str().ok()?;
-    Some(shortened(location.rsplit('/').next()?, VALUE_SHOWN).into_owned())
-}
-

@@ -25,9 +25,10 @@ use utoipa_axum::router::OpenApiRouter;
 use crate::access::Identity;
 use crate::access::authenticator::{Authenticator, Refusal};
 use crate::error::{Cause, Error};
-use crate::http::sign_in::COOKIE_NAME;
 use crate::stream::shared_memory_stream::Local;
 
+/// The name of the cookie with a token.
+pub(super) const COOKIE_NAME: &str = "pba_token";
 /// The scheme's name in `/openapi.json`.
 const SCHEME: &str = "token";
 

@@ -2,6 +2,7 @@
 
 pub(crate) mod apply;
 pub(crate) mod asked;
+mod attempt;
 mod audit;
 mod authentication;
 mod comparisons;
@@ -48,7 +49,7 @@ use crate::app::App;
 use crate::boundary::MetricsPort;
 use crate::error::{Cause, Error};
 use crate::http::asked::Asked;
-use crate::http::audit::Attempt;
+use crate::http::attempt::Attempt;
 use crate::http::authentication::{Roles, check_role, for_role, identify};
 use crate::http::problem::{ProblemName, documented};
 use crate::metrics::{BROKEN_STREAM, NO_ROUTE};

@@ -21,12 +21,10 @@ use crate::access::Identity;
 use crate::access::secret;
 use crate::app::App;
 use crate::error::Error;
-use crate::http::authentication::refused;
+use crate::http::authentication::{COOKIE_NAME, refused};
 use crate::http::extract::Form;
 use crate::http::problem::UnsupportedMediaType;
 
-/// The cookie's name.
-pub(super) const COOKIE_NAME: &str = "pba_token";
 /// What is encoded in its value: all that may not stand there, and more.
 const ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'_').remove(b'-').remove(b'.');
 /// Longest path that the form leads back to.
