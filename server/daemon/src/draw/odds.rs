@@ -64,10 +64,11 @@ fn when(schedule: &Schedule, [start, end]: [u32; 2]) -> String {
 /// The chart of one op: above its probability from 0 to 1, below its magnitude from 0 to 9, over a run of `epochs`.
 pub(crate) fn op(schedule: &Schedule, op: Op, epochs: u32) -> String {
     let label = format!(
-        "{op} in {}: probability {:.2} and magnitude {:.1} on average over the epochs",
+        "{op} in {}: probability {:.2} and magnitude {:.1}{}",
         schedule.name(),
         mean(schedule, op).probability,
         mean(schedule, op).magnitude,
+        if schedule.is_constant() { "" } else { " on average over the epochs" },
     );
     let probability_base = TOP + PROBABILITY;
     let magnitude_base = probability_base + GAP + MAGNITUDE;
