@@ -68,7 +68,8 @@ def environment(wheels: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     run(sys.executable, "-m", "venv", folder)
     python = folder / "bin/python"
     pip = (python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-index", "--no-deps")
-    run(*pip, *wheels.glob("*.whl"))
+    # Of a client that PYTHONPATH names, pip would say that it is installed already.
+    run(*pip, *wheels.glob("*.whl"), PYTHONPATH="")
     site = Path(run(python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))").strip())
     # A path in such a file is searched after the environment's own packages, and its .pth files are not read.
     (site / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
