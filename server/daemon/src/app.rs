@@ -58,7 +58,20 @@ impl App {
         engine.metrics.writer.set(lock.is_writer().into());
         let (engine, apart, stage) = (Arc::new(engine), Apart::default(), Stage::default());
         let (health, rates) = (Health::default(), History::default());
-        App { catalog, registry, jobs, engine, lock, boundary, authenticator, audit, apart, health, rates, stage }
+        App {
+            catalog,
+            registry,
+            jobs,
+            engine,
+            lock,
+            boundary,
+            authenticator,
+            audit,
+            apart,
+            health,
+            rates,
+            stage,
+        }
     }
 
     /// Becomes the writer of the data directory with its lock, which was free: what is in the directory is read as at a

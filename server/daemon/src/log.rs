@@ -109,7 +109,11 @@ impl Log {
 }
 
 /// The layer that writes events as lines of a format.
-pub(crate) fn layer<S>(format: Format, out: BoxMakeWriter, has_colors: bool) -> Box<dyn Layer<S> + Send + Sync>
+pub(crate) fn layer<S>(
+    format: Format,
+    out: BoxMakeWriter,
+    has_colors: bool,
+) -> Box<dyn Layer<S> + Send + Sync>
 where
     S: Subscriber + for<'a> LookupSpan<'a>,
 {
@@ -316,8 +320,9 @@ mod tests {
     fn a_panic_is_one_line() {
         for format in [Format::Json, Format::Text] {
             let (queue, written) = bounded(1);
-            let log = Log { queue, is_terminal: false };
-            let subscriber = tracing_subscriber::registry().with(layer(format, BoxMakeWriter::new(log)));
+            let log = Log { queue, has_colors: false };
+            let subscriber =
+                tracing_subscriber::registry().with(layer(format, BoxMakeWriter::new(log), false));
             let others = std::panic::take_hook();
             take_panics();
             let before = PANICS.get();

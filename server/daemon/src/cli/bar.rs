@@ -107,7 +107,7 @@ mod tests {
     #[test]
     fn counts_are_grouped_and_totals_are_shown_once_known() {
         let (bar, paper) = (rows("shapes, epoch 0"), Paper::default());
-        bar.set_draw_target(ProgressDrawTarget::term_like(Box::new(paper.clone())));
+        bar.set_draw_target(indicatif::ProgressDrawTarget::term_like(Box::new(paper.clone())));
         let text = look(&bar, &paper);
         assert!(text.contains("shapes, epoch 0") && text.contains(" 0 images"), "{text:?}");
         assert!(!text.contains('/') && !text.contains("left"), "{text:?}");

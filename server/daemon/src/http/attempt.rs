@@ -14,6 +14,7 @@ use crate::audit::Audit;
 use crate::date;
 use crate::http::correlation::Correlation;
 use crate::stream::client::Client;
+use crate::stream::peer::Peer;
 
 /// Longest method that is kept.
 const METHOD_MAX: usize = 128;
@@ -35,13 +36,16 @@ impl Attempt {
             Some(role) => role > Role::Reader,
         };
         is_noted.then(|| {
-            let client = request.extensions().get().copied().unwrap_or(Client::Unknown);
+            let peer = request.extensions().get().copied().unwrap_or(Peer::local(Client::Unknown));
             let entry = AuditEntry {
                 time: String::new(),
                 token: None,
                 role: None,
-                peer: client.to_string(),
-                request_id: request.extensions().get::<Correlation>().map(|known| known.request_id.to_string()),
+                peer: peer.to_string(),
+                request_id: request
+                    .extensions()
+                    .get::<Correlation>()
+                    .map(|known| known.request_id.to_string()),
                 method: shortened(request.method().as_str(), METHOD_MAX).into_owned(),
                 path: shortened(&redacted(request.uri().path()), VALUE_SHOWN).into_owned(),
                 status: 0,
