@@ -45,7 +45,8 @@ fn each_setting_names_its_source() {
     }
     // All that it prints, and all that it does not print as it is not set.
     for setting in checked.as_object().unwrap().keys() {
-        let is_known = ["datasets", "sources"].contains(&setting.as_str()) || sources[setting].is_object();
+        let is_known = ["certificate", "datasets", "sources"].contains(&setting.as_str())
+            || sources[setting].is_object();
         assert!(is_known, "{setting} has no source");
     }
     let of_dataset = |name: &str| checked["datasets"][name]["source"].clone();

@@ -53,6 +53,7 @@ fn an_evaluation_from_start_to_end() {
         [
             "id",
             "state",
+            "created",
             "epoch",
             "epochs",
             "schedule",
@@ -67,6 +68,7 @@ fn an_evaluation_from_start_to_end() {
             "model",
             "place",
             "progress",
+            "warnings",
             "spec",
         ]
     );

@@ -99,13 +99,16 @@ macro_rules! settings {
             }
 
             /// The names of all settings but the datasets.
-            pub(crate) const NAMES: &[&str] = &[$(stringify!($name),)+ $(stringify!($bound),)+];
+            pub(crate) const NAMES: &[&str] = &[$(stringify!($name),)+ $(stringify!($bound),)+ "tokens"];
 
             /// The names of those that are set.
             pub(crate) fn set(&self) -> Vec<&'static str> {
                 let mut set = Vec::new();
                 $(if self.$name.is_some() { set.push(stringify!($name)); })+
                 $(if self.$bound.is_some() { set.push(stringify!($bound)); })+
+                if self.tokens.is_some() {
+                    set.push("tokens");
+                }
                 set
             }
 

@@ -63,9 +63,8 @@ pub(crate) const BATCHES: &str = "/v1/datasets/{dataset}/epochs/{epoch}/batches"
 pub(crate) async fn batches(
     State(app): State<Arc<App>>,
     client: Client,
-    Extension(asked): Extension<Asked>,
+    (Extension(asked), Extension(identity)): (Extension<Asked>, Extension<Identity>),
     correlation: Correlation,
-    Extension(identity): Extension<Identity>,
     Path((dataset, epoch)): Path<(String, String)>,
     Query(request): Query<EpochRequest>,
     mut http: Request,
