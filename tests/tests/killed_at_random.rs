@@ -12,7 +12,9 @@ const KILLS: usize = 10;
 /// What lasts of a job: its journal, and its results in the API.
 fn result(server: &Server, jobs: &str, id: &str) -> (String, Value) {
     let mut answer = server.wait_for_job(jobs, id, "done");
-    answer["seconds"] = Value::Null;
+    for of_this_run in ["created", "seconds"] {
+        answer[of_this_run] = Value::Null;
+    }
     (server.journal_of(jobs, id), answer)
 }
 

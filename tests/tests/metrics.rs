@@ -195,7 +195,7 @@ fn labels_are_bounded() {
     // A few statuses more for known routes, and two templates that were not asked for before.
     assert!(count(&server.metrics()) < series + 12, "{} series, before {series}", count(&server.metrics()));
     assert!(known("route").len() <= routes.len() + 2);
-    for (label, bound) in [("op", Op::ALL.len()), ("stage", 4), ("version", 1), ("outcome", 4), ("side", 2)] {
+    for (label, bound) in [("op", Op::ALL.len()), ("stage", 4), ("version", 1), ("outcome", 8), ("side", 2)] {
         assert!(known(label).len() <= bound, "{label}: {:?}", known(label));
     }
     assert!(known("status").iter().all(|status| status.len() == 3));

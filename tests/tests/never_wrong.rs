@@ -187,7 +187,7 @@ fn an_answer_to_another_request_is_not_believed() {
     }
     let url = proxy::rewriting(server.address(), "schedules/aa", "schedules/bb");
     let says = ["the request was changed on its way: its pba-request is", "nothing was done"];
-    pba_tests::pba(&["schedule", "delete", "aa", "--server", &url]).refused(1, &says);
+    pba_tests::pba(&["schedule", "delete", "aa", "--yes", "--server", &url]).refused(1, &says);
     // Of what was changed on its way, nothing is done.
     let listed = server.pba(&["schedule", "list"]).ok();
     assert!(listed.contains("aa") && listed.contains("bb"), "{listed}");
