@@ -272,7 +272,7 @@ fn output_that_cannot_be_written_is_an_error() {
         let mut command = binary::command(folder.path(), command);
         // A device that is as full as a disk can be.
         command.env("PBA_SERVER", &url).stdout(File::options().write(true).open("/dev/full").unwrap());
-        let says = ["error: cannot write to standard output: No space left on device"];
+        let says = ["cannot write to standard output: No space left on device"];
         Pba::from(command.output().unwrap()).refused(1, &says);
     }
     server.assert_healthy();

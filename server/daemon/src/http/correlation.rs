@@ -14,12 +14,13 @@ use axum::response::Response;
 use pba_wire::request::{ID_HEADER, TRACE_HEADER, is_request_id, trace_id};
 use tracing::Span;
 
+use crate::access::secret::redacted;
 use crate::stream::peer::Peer;
 
 /// What a request is known by.
 #[derive(Clone)]
 pub(crate) struct Correlation {
-    /// As its client chose it, or made here.
+    /// As its client chose it, or made here: also in place of one in which a token stands.
     pub(crate) request_id: Arc<str>,
     /// The trace that it is part of, if its client says so.
     pub(crate) trace_id: Option<Arc<str>>,
@@ -39,7 +40,7 @@ impl Correlation {
     /// Of a request that came now.
     pub(crate) fn of(headers: &HeaderMap) -> Correlation {
         let text = |header| headers.get(header).and_then(|value| value.to_str().ok());
-        let given = text(ID_HEADER).filter(|id| is_request_id(id));
+        let given = text(ID_HEADER).filter(|id| is_request_id(id) && redacted(id) == *id);
         let request_id = given.map_or_else(new_id, str::to_owned).into();
         Correlation {
             request_id,
