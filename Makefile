@@ -136,12 +136,12 @@ test-images: $(DEPLOY_VENV)/ready build ## Build and run both images, as root; 3
 
 # Where there is no Chromium and none can be installed, or Python is older than what drives it, it says so and passes.
 BROWSER := target/browser
-test-browser: test-build | $(VENV)/bin/python ## Open the pages of the dashboard in Chromium; PBA_CHROMIUM=
+test-browser: test-build | $(VENV)/bin/python ## Open the pages of the dashboard in Chromium; PBA_TEST_CHROMIUM=
 	@if ! $(VENV)/bin/python -c 'import sys; sys.exit(sys.version_info < (3, 10))'; then \
 	    echo "left out: the pages are not opened in a browser, which needs Python 3.10"; \
 	elif chromium=$$(tests/browser/chromium.sh); then \
 	    $(MAKE) --no-print-directory $(BROWSER)/ready && \
-	    PBA_CHROMIUM="$$chromium" $(BROWSER)/bin/python -m pytest -q -p no:cacheprovider tests/browser; \
+	    PBA_TEST_CHROMIUM="$$chromium" $(BROWSER)/bin/python -m pytest -q -p no:cacheprovider tests/browser; \
 	else echo "left out: the pages are not opened in a browser"; fi
 
 $(BROWSER)/ready: tests/browser/requirements.txt | $(VENV)/bin/python

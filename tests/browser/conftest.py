@@ -119,7 +119,7 @@ def browser() -> Iterator[Browser]:
     with sync_playwright() as playwright:
         # Root has no sandbox; the pages are our own.
         arguments = ["--no-sandbox", "--disable-dev-shm-usage"] if os.geteuid() == 0 else []
-        path = os.environ.get("PBA_CHROMIUM") or shutil.which("chromium")
+        path = os.environ.get("PBA_TEST_CHROMIUM") or shutil.which("chromium")
         browser = playwright.chromium.launch(executable_path=path, args=arguments)
         yield browser
         browser.close()

@@ -45,8 +45,14 @@ pub(super) fn for_role<S: Clone + Send + Sync + 'static>(
     routes
 }
 
-/// Says in the document how to authenticate.
-pub(super) fn document(document: &mut OpenApi) {
+/// Says in the document how to authenticate, where one has to: else only the roles stand there.
+pub(super) fn document(document: &mut OpenApi, is_needed: bool) {
+    if !is_needed {
+        for (_, operation) in operations(document) {
+            operation.security = None;
+        }
+        return;
+    }
     let scheme = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).description(Some(
         "A token of the server's configuration, where it has any. x-pba-role is the role that an operation needs; each \
          role may do what those before it may: reader, researcher, admin",

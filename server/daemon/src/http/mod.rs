@@ -158,7 +158,8 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .merge(for_role(Role::Admin, oversight))
         .merge(open);
     let (router, mut document) = router.split_for_parts();
-    authentication::document(&mut document);
+    let is_needed = app.authenticator.is_needed();
+    authentication::document(&mut document, is_needed);
     let (mut without_query, mut roles) = (HashSet::new(), Roles::default());
     for (path, item) in &mut document.paths.paths {
         for ((method, path), operation) in authentication::of_path(path, item) {
@@ -172,7 +173,8 @@ pub(crate) fn router(app: Arc<App>) -> Router {
                 matches!(parameter, RefOr::T(parameter) if parameter.parameter_in == ParameterIn::Query)
             });
             let role = authentication::role_of(operation);
-            for status in ANYWHERE.into_iter().chain(role.map(|_| StatusCode::UNAUTHORIZED)) {
+            let unknown = role.filter(|_| is_needed).map(|_| StatusCode::UNAUTHORIZED);
+            for status in ANYWHERE.into_iter().chain(unknown) {
                 operation.responses.responses.insert(status.as_str().to_owned(), documented(status).into());
             }
             roles.add((method.clone(), path.clone()), role);

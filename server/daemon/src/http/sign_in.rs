@@ -79,11 +79,13 @@ pub(crate) async fn start(
     headers: HeaderMap,
     form: Form,
 ) -> Result<Response, Error> {
+    let token = form
+        .field("token")
+        .ok_or_else(|| Error::parameter("token", "", "not given", "a token of this server"))?;
     let next = form.field("next").filter(|next| is_own_path(next)).unwrap_or_else(|| HOME.to_owned());
     if !app.authenticator.is_needed() {
         return Ok((StatusCode::SEE_OTHER, [(LOCATION, next)]).into_response());
     }
-    let token = form.field("token").unwrap_or_default();
     let Some(identity) = app.authenticator.holder(token.trim().as_bytes()) else {
         let error = refused("the token is none of this server's, or was revoked");
         return Ok(refusal(error, &headers, &next));
