@@ -177,6 +177,7 @@ pub(crate) fn router(app: Arc<App>) -> Router {
             for status in ANYWHERE.into_iter().chain(unknown) {
                 operation.responses.responses.insert(status.as_str().to_owned(), documented(status).into());
             }
+            pages::document(operation);
             roles.add((method.clone(), path.clone()), role);
             if !has_query {
                 without_query.insert((method, path));

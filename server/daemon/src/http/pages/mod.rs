@@ -16,6 +16,10 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use askama::Template;
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
+use pba_wire::problem::CONTENT_TYPE;
+use utoipa::openapi::RefOr;
+use utoipa::openapi::content::ContentBuilder;
+use utoipa::openapi::path::Operation;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
@@ -35,6 +39,19 @@ pub(super) fn routes() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(start::page))
         .routes(routes!(assets::asset))
         .routes(routes!(assets::icon))
+}
+
+/// Says in the document that the problems of a page are pages as well.
+pub(super) fn document(operation: &mut Operation) {
+    if operation.tags.iter().flatten().any(|tag| tag == "pages") {
+        for response in operation.responses.responses.values_mut() {
+            if let RefOr::T(response) = response
+                && response.content.contains_key(CONTENT_TYPE)
+            {
+                response.content.insert("text/html".to_owned(), ContentBuilder::new().build().into());
+            }
+        }
+    }
 }
 
 /// Whether a route shows schedules, which a replica then reads again.
