@@ -123,3 +123,17 @@ fn the_document_lists_every_page() {
     assert_eq!(paths.values().filter(is_page).count(), 8);
     assert_eq!(document["paths"]["/datasets/{dataset}"]["get"]["operationId"], "pages_dataset");
 }
+
+/// Also while nothing else counts them, as a scrape of the metrics does.
+#[test]
+fn waits_are_seen_while_they_last() {
+    let server = Server::start(&[]);
+    let stream = Download::open_narrow(server.address(), "/v1/datasets/shapes/epochs/0/batches").unwrap();
+    pba_tests::wait_for("the overview to show a server that waits", || {
+        let page = server.get("/").text();
+        let shown = page.split("<dt>Batches waiting</dt><dd>").nth(1).expect("a figure");
+        let waiting: f64 = shown.split_whitespace().next().unwrap().parse().unwrap();
+        (waiting > 0.5).then_some(())
+    });
+    drop(stream);
+}

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use prometheus::core::Collector;
 
 use crate::metrics::Metrics;
+use crate::stream::engine::Engine;
 
 /// Time from one look to the next.
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -47,11 +48,12 @@ pub(crate) struct History(Mutex<VecDeque<Look>>);
 
 impl History {
     /// Looks at the counters again and again.
-    pub(crate) async fn follow(&self, metrics: &Metrics) {
+    pub(crate) async fn follow(&self, engine: &Engine) {
         let mut ticks = tokio::time::interval(INTERVAL);
         loop {
             ticks.tick().await;
-            self.add(look(metrics));
+            engine.running.count_waits();
+            self.add(look(&engine.metrics));
         }
     }
 

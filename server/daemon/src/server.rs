@@ -343,7 +343,7 @@ impl Server {
         };
         let told = tokio::select! {
             () = sockets.serve(&service, &of_metrics) => Instant::now(),
-            () = app.rates.follow(&app.engine.metrics) => Instant::now(),
+            () = app.rates.follow(&app.engine) => Instant::now(),
             told = drained => told,
         };
         drop(sockets);

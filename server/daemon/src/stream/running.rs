@@ -121,6 +121,13 @@ impl Running {
         self.entries().iter().map(|entry| entry.describe()).collect()
     }
 
+    /// Counts the waits that are not over.
+    pub(crate) fn count_waits(&self) {
+        for entry in self.entries() {
+            entry.counted(|_, _| ());
+        }
+    }
+
     /// Counts the waits that are not over, and the streams of each of these datasets that wait, by who does.
     pub(crate) fn count<'a>(&self, datasets: impl IntoIterator<Item = &'a str>) {
         let mut waiting: BTreeMap<(String, Who), i64> = BTreeMap::new();
