@@ -115,18 +115,17 @@ fn a_take_over_in_an_import_packs_what_is_missing() {
         let answer = get("/v1/datasets/mine/epochs/0/batches?schedule=none");
         (answer.status != 200).then(|| answer.problem().kind)
     };
-    wait_for("the built-in dataset to be served", || {
-        (get("/v1/datasets/shapes").json()["state"] == "ready").then_some(())
-    });
+    // It looks at the file while it is a replica.
+    slow.wait();
     drop(writer);
     wait_for("the replica to take over", || {
         get("/metrics").text().lines().any(|line| line == "pba_writer 1").then_some(())
     });
     // It finds, as a replica, that nothing is packed. Then it looks at the file again, and packs it.
     slow.end();
-    slow.end();
+    slow.wait();
     assert_eq!(kind().as_deref(), Some("urn:pba:problem:importing"));
-    let _open = slow.end_all();
+    slow.end_all();
     wait_for("the dataset to be served", || kind().is_none().then_some(()));
     drop((replica, data));
 }

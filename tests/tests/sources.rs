@@ -248,7 +248,7 @@ fn no_job_begins_while_a_split_is_packed() {
         "{problem:?}"
     );
     assert!(!script.file("asked").exists(), "a trainer was started");
-    let _open = slow.end_all();
+    slow.end_all();
     wait_for("the job to be taken", || (send().status == 202).then_some(()));
     assert!(script.file("asked").exists());
 }
