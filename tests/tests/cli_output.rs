@@ -82,9 +82,12 @@ fn lists_fit_the_terminal_and_have_a_head_there() {
         assert!(lines[1].contains('…') && lines[1].contains("running"), "{lines:?}");
     }
     // Plain where that is wanted.
-    for (variables, flags) in
-        [(&[("NO_COLOR", "1")][..], &[][..]), (&[], &["--color", "never"]), (&[("TERM", "dumb")], &[])]
-    {
+    for (variables, flags) in [
+        (&[("NO_COLOR", "1")][..], &[][..]),
+        (&[], &["--color", "never"]),
+        (&[("TERM", "dumb")], &[]),
+        (&[("TERM", "dumb"), ("CI", "true")], &[]),
+    ] {
         let plain = list(WIDE, variables, flags);
         assert!(!plain.raw.contains('\u{1b}'), "{variables:?} {flags:?}: {plain:?}");
     }

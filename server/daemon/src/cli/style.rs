@@ -26,9 +26,13 @@ pub(crate) enum Stream {
     Error,
 }
 
-/// When colours are used from now on. `Auto` is in a terminal, unless `NO_COLOR` is set.
+/// When colours are used from now on. `Auto` is in a terminal, unless `NO_COLOR` is set or the terminal is
+/// dumb: where `CI` is set, the library takes a dumb one for one that has colours.
 pub(crate) fn choose(color: ColorChoice) {
     match color {
+        ColorChoice::Auto if std::env::var_os("TERM").is_some_and(|term| term == "dumb") => {
+            anstream::ColorChoice::Never
+        }
         ColorChoice::Auto => anstream::ColorChoice::Auto,
         ColorChoice::Always => anstream::ColorChoice::AlwaysAnsi,
         ColorChoice::Never => anstream::ColorChoice::Never,
