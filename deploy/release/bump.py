@@ -3,9 +3,9 @@
 
     python3 deploy/release/bump.py 0.2.0
 
-It is written in three files, and derived from them everywhere else: the workspace's Cargo.toml (pba, the wheel of
-pba-server, the metrics, each stream, the tarball), pba_client/__init__.py (the wheel of pba-client) and CHANGELOG.md,
-whose newest section it is. Cargo.lock follows. `cargo test --test releases` compares them.
+Programs derive it from two files: the workspace's Cargo.toml (pba, the wheel of pba-server, the metrics, each stream, the
+tarball) and pba_client/__init__.py (the wheel of pba-client). CHANGELOG.md has it in the heading of its newest section, and
+what deploys the images in their tags. Cargo.lock follows. `cargo test --test releases` and deploy/tests compare them.
 """
 
 import argparse
@@ -18,10 +18,17 @@ import sys
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
 # Where it is written: what is before it, the version, what is after it.
-PLACES = {
-    "Cargo.toml": r'(\[workspace\.package\]\nversion = ")([^"]+)(")',
-    "client/python/src/pba_client/__init__.py": r'(?m)(^__version__ = ")([^"]+)(")',
-}
+PLACES = [
+    ("Cargo.toml", r'(\[workspace\.package\]\nversion = ")([^"]+)(")'),
+    ("client/python/src/pba_client/__init__.py", r'(?m)(^__version__ = ")([^"]+)(")'),
+    ("deploy/README.md", r"(localhost/pba:)(\S+)( token new)"),
+    ("deploy/compose/compose.yaml", r"(image: localhost/pba:)(\S+)()"),
+    ("deploy/compose/compose.yaml", r"(\bVERSION: )(\S+)()"),
+    ("deploy/helm/pba/Chart.yaml", r"(?m)(^version: )(\S+)()"),
+    ("deploy/helm/pba/Chart.yaml", r"(?m)(^appVersion: )(\S+)()"),
+    ("deploy/kubernetes/base/kustomization.yaml", r"(newTag: )(\S+)()"),
+    ("deploy/kubernetes/components/gpu/kustomization.yaml", r"(newTag: )(\S+)()"),
+]
 # Python and cargo spell versions of other shapes in two ways.
 VERSION = r"(0|[1-9]\d*)\.(0|[1-9]\d*)\.(0|[1-9]\d*)"
 UNRELEASED = ", not released"
@@ -29,8 +36,8 @@ UNRELEASED = ", not released"
 
 def bump(version, date):
     changed = {}
-    for path, pattern in PLACES.items():
-        text = (REPOSITORY / path).read_text()
+    for path, pattern in PLACES:
+        text = changed.get(path) or (REPOSITORY / path).read_text()
         found = re.findall(pattern, text)
         if len(found) != 1:
             sys.exit(f"{path} has {len(found)} versions; expected one, as of {pattern}")

@@ -80,6 +80,10 @@ def run(command: List[str], check: bool = True, **options: Any) -> "subprocess.C
     return done
 
 
+# A server ends as soon as its streams have: no load balancer has to notice.
+AT_ONCE = {"PBA_DRAIN_DELAY_SECONDS": "0"}
+
+
 def binary() -> Path:
     """The server: $PBA_BIN, or what the repository's build left last."""
     if os.environ.get("PBA_BIN"):
@@ -87,21 +91,11 @@ def binary() -> Path:
     built = [REPOSITORY / "target" / profile / "pba" for profile in ("debug", "release")]
     found = [path for path in built if path.exists()]
     if not found:
-        pytest.skip(
-            "there is no server: `make test` in the repository's root builds target/debug/pba; or set PBA_BIN"
+        pytest.fail(
+            "there is no server: `make test` in the repository's root builds target/debug/pba; or set PBA_BIN",
+            pytrace=False,
         )
     return max(found, key=lambda path: path.stat().st_mtime)
-
-
-def settings_of(program: Path) -> str:
-    """The help of `pba serve`, which names every setting, in one line."""
-    return " ".join(run([str(program), "serve", "--help"]).stdout.split())
-
-
-def at_once(program: Path) -> Dict[str, str]:
-    """Variables with which a server ends as soon as its streams have: no load balancer has to notice."""
-    name = "PBA_DRAIN_DELAY_SECONDS"
-    return {name: "0"} if f"[env: {name}=" in settings_of(program) else {}
 
 
 def version() -> str:
@@ -190,6 +184,6 @@ def server(tmp_path: Path) -> Iterator[Server]:
         "--threads",
         "1",
     ]
-    started = Server(command, tmp_path / "server.log", env={**environment(), **at_once(binary())})
+    started = Server(command, tmp_path / "server.log", env={**environment(), **AT_ONCE})
     yield started
     started.stop()

@@ -10,6 +10,12 @@ from conftest import REPOSITORY
 
 # Tests that a machine may leave out: where, and why. What is not run is counted here.
 SKIPS = [
+    ("deploy/tests/conftest.py", "... is not here: ..."),
+    ("deploy/tests/conftest.py", "kubectl brings no kustomize 5 or newer; it says: ..."),
+    ("deploy/tests/test_helm.py", "Helm's engine is not here: PyPI's helm-python-sdk has it"),
+    ("deploy/tests/test_image_runs.py", "PBA_TEST_TRAINER_IMAGE=1 tests it: 3 GB for a minute"),
+    ("deploy/tests/test_image_runs.py", "mmdebstrap reaches no mirror of Debian: ..."),
+    ("deploy/tests/test_image_runs.py", "mounts need root, with the right to make namespaces"),
     ("test_addresses.py", "this machine has no IPv6"),
     ("test_memory.py", "sealed memory is Linux's"),
     ("test_openapi.py", "needs Python 3.10"),
@@ -29,6 +35,7 @@ SKIPS = [
     ("test_torch_prefetch.py", "needs a GPU"),
     ("test_tune.py", "Ray and PyTorch are installed with PBA_TEST_FRAMEWORKS=1 only"),
     ("test_wheels.py", "there is no maturin in target/tools: `make test` and `make wheels` install it"),
+    ("tests/browser/conftest.py", "this build has no trainer (TRAINER=0)"),
 ]
 FOLDERS = ["client/python/src/pba_client", "client/python/tests", "benches", "benches/peers", "benches/sizing"]
 
@@ -88,16 +95,19 @@ def test_circles_are_found() -> None:
 
 
 def skip_reason(call: ast.Call) -> str:
-    """Why a call of pytest leaves a test out, as it stands in the code."""
-    reasons = [keyword.value for keyword in call.keywords if keyword.arg == "reason"]
-    return ast.literal_eval((reasons or call.args)[0])
+    """Why a call of pytest leaves a test out, as it stands in the code; ``...`` for what it fills in."""
+    [reason, *_] = [keyword.value for keyword in call.keywords if keyword.arg == "reason"] or call.args
+    parts = reason.values if isinstance(reason, ast.JoinedStr) else [reason]
+    return "".join("..." if isinstance(part, ast.FormattedValue) else ast.literal_eval(part) for part in parts)
 
 
 def test_what_is_not_run_is_known() -> None:
     found = []
-    for path in (REPOSITORY / "client/python/tests").glob("*.py"):
-        for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
-                if node.func.attr in ("skip", "skipif", "importorskip", "xfail"):
-                    found.append((path.name, skip_reason(node)))
+    for folder in ["client/python/tests", "deploy/tests", "tests/browser"]:
+        for path in (REPOSITORY / folder).glob("*.py"):
+            name = path.name if folder.startswith("client") else f"{folder}/{path.name}"
+            for node in ast.walk(ast.parse(path.read_text())):
+                if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+                    if node.func.attr in ("skip", "skipif", "importorskip", "xfail"):
+                        found.append((name, skip_reason(node)))
     assert sorted(found) == SKIPS, "a test that is left out is counted here, and says why in its code"
