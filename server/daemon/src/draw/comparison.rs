@@ -3,6 +3,7 @@
 
 use pba_search::{ComparisonResults, ComparisonSpec, Contrast, Entry, Verdict, worded};
 
+use crate::draw::axis::Axis;
 use crate::draw::plot::{LEFT, PLOT_WIDTH, Plot, TOP};
 
 /// Height of a row.
@@ -14,53 +15,29 @@ const FIGURES: f64 = (LEFT + PLOT_WIDTH) as f64 - 60.0;
 /// Between the two parts, and below the last.
 const GAP: u32 = 64;
 
-/// A horizontal axis.
-struct Axis {
-    low: f64,
-    high: f64,
+/// Share of an axis that stays empty on either side.
+const MARGIN: f64 = 0.06;
+
+/// Where a number of an axis lies in the plot.
+fn x_of(axis: &Axis, number: f64) -> f64 {
+    NAMES + 16.0 + (FIGURES - NAMES - 32.0) * axis.place(number)
 }
 
-impl Axis {
-    /// An axis that holds some numbers, with a margin.
-    fn over(numbers: impl Iterator<Item = f64>) -> Option<Axis> {
-        let (low, high) = numbers.fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), number| {
-            (low.min(number), high.max(number))
-        });
-        let margin = ((high - low) * 0.06).max(1e-4);
-        (low <= high).then_some(Axis { low: low - margin, high: high + margin })
-    }
-
-    fn x(&self, number: f64) -> f64 {
-        NAMES + 16.0 + (FIGURES - NAMES - 32.0) * (number - self.low) / (self.high - self.low)
-    }
-
-    /// Lines at round percentages, from height `top` to `bottom`.
-    fn draw(&self, plot: &mut Plot, (top, bottom): (u32, u32), label: &str, signed: bool) {
-        let rough = 100.0 * (self.high - self.low) / 7.0;
-        let decade = 10f64.powf(rough.log10().floor());
-        let step = [1.0, 2.0, 5.0, 10.0].map(|factor| factor * decade);
-        let step = step.into_iter().find(|&step| step >= rough).unwrap_or(rough);
-        let decimals = (-step.log10().floor()).clamp(0.0, 6.0) as usize;
-        let first = (100.0 * self.low / step).ceil() as i64;
-        for tick in (first..).map(|count| count as f64 * step).take_while(|tick| *tick <= 100.0 * self.high) {
-            let (x, tick) = (self.x(tick / 100.0), tick + 0.0);
-            let text = if signed && tick > 0.0 {
-                format!("+{tick:.decimals$}")
-            } else {
-                format!("{tick:.decimals$}")
-            };
-            plot.line(format_args!(
-                "<line x1=\"{x:.1}\" y1=\"{top}\" x2=\"{x:.1}\" y2=\"{bottom}\" stroke=\"#eaeef2\"/>\
-                 <text x=\"{x:.1}\" y=\"{}\" text-anchor=\"middle\">{text}</text>",
-                bottom + 16
-            ));
-        }
+/// Lines at round percentages, from height `top` to `bottom`.
+fn draw_rules(plot: &mut Plot, axis: &Axis, (top, bottom): (u32, u32), label: &str, is_signed: bool) {
+    for (number, text) in axis.ticks(7.0, is_signed) {
+        let x = x_of(axis, number);
         plot.line(format_args!(
-            "<text x=\"{:.1}\" y=\"{}\" text-anchor=\"middle\" fill=\"#57606a\">{label}</text>",
-            (NAMES + FIGURES) / 2.0,
-            bottom + 34
+            "<line x1=\"{x:.1}\" y1=\"{top}\" x2=\"{x:.1}\" y2=\"{bottom}\" stroke=\"#eaeef2\"/>\
+             <text x=\"{x:.1}\" y=\"{}\" text-anchor=\"middle\">{text}</text>",
+            bottom + 16
         ));
     }
+    plot.line(format_args!(
+        "<text x=\"{:.1}\" y=\"{}\" text-anchor=\"middle\" fill=\"#57606a\">{label}</text>",
+        (NAMES + FIGURES) / 2.0,
+        bottom + 34
+    ));
 }
 
 /// Draws the comparison so far.
@@ -77,8 +54,14 @@ pub(crate) fn draw(spec: &ComparisonSpec, results: &ComparisonResults) -> String
     let entries = || results.arms.iter().map(|arm| &arm.entry).chain(&results.groups);
     let spreads = entries().filter_map(|entry| Some((entry.mean?, entry.deviation?)));
     let spreads = spreads.flat_map(|(mean, deviation)| [mean - deviation, mean + deviation]);
-    let Some(axis) = Axis::over(errors().chain(spreads)) else { return plot.finish() };
-    axis.draw(&mut plot, (TOP, bottom), "error, % (dots: runs; line: mean and standard deviation)", false);
+    let Some(axis) = Axis::over(errors().chain(spreads), MARGIN) else { return plot.finish() };
+    draw_rules(
+        &mut plot,
+        &axis,
+        (TOP, bottom),
+        "error, % (dots: runs; line: mean and standard deviation)",
+        false,
+    );
     let arms = results.arms.iter().map(|arm| (&arm.entry, arm.errors.iter().flatten().copied().collect()));
     let groups = results.groups.iter().map(|group| (group, Vec::new()));
     for (row, (entry, runs)) in (0..).zip(arms.chain(groups)) {
@@ -86,18 +69,19 @@ pub(crate) fn draw(spec: &ComparisonSpec, results: &ComparisonResults) -> String
     }
     let margin = spec.margin / 100.0;
     let ends = |contrast: &Contrast| contrast.interval.into_iter().flatten().chain(contrast.difference);
-    let Some(axis) = Axis::over(results.contrasts.iter().flat_map(ends).chain([-margin, margin])) else {
+    let Some(axis) = Axis::over(results.contrasts.iter().flat_map(ends).chain([-margin, margin]), MARGIN)
+    else {
         return plot.finish();
     };
     let (top, bottom) = (top_of_contrasts, top_of_contrasts + contrasts);
     plot.line(format_args!(
         "<rect x=\"{:.1}\" y=\"{top}\" width=\"{:.1}\" height=\"{contrasts}\" fill=\"#f1f4f8\"/>",
-        axis.x(-margin),
-        axis.x(margin) - axis.x(-margin)
+        x_of(&axis, -margin),
+        x_of(&axis, margin) - x_of(&axis, -margin)
     ));
     let label = "difference, points of error, with its 95 % interval (left of 0: fewer errors; shaded: would not matter)";
-    axis.draw(&mut plot, (top, bottom), label, true);
-    let zero = axis.x(0.0);
+    draw_rules(&mut plot, &axis, (top, bottom), label, true);
+    let zero = x_of(&axis, 0.0);
     plot.line(format_args!(
         "<line x1=\"{zero:.1}\" y1=\"{top}\" x2=\"{zero:.1}\" y2=\"{bottom}\" stroke=\"#57606a\"/>"
     ));
@@ -111,7 +95,10 @@ fn draw_entry(plot: &mut Plot, axis: &Axis, y: u32, entry: &Entry, runs: &Vec<f6
     let Entry { name, mean, deviation, n } = entry;
     label(plot, y, name);
     for run in runs {
-        plot.line(format_args!("<circle cx=\"{:.1}\" cy=\"{y}\" r=\"3\" fill=\"#8fb3dd\"/>", axis.x(*run)));
+        plot.line(format_args!(
+            "<circle cx=\"{:.1}\" cy=\"{y}\" r=\"3\" fill=\"#8fb3dd\"/>",
+            x_of(axis, *run)
+        ));
     }
     let Some(mean) = *mean else { return };
     let spread = deviation.unwrap_or(0.0);
@@ -156,9 +143,9 @@ fn bar(plot: &mut Plot, axis: &Axis, y: u32, at: f64, [low, high]: [f64; 2], col
     plot.line(format_args!(
         "<line x1=\"{:.1}\" y1=\"{y}\" x2=\"{:.1}\" y2=\"{y}\" stroke=\"{color}\" stroke-width=\"2\"/>\
          <line x1=\"{2:.1}\" y1=\"{3}\" x2=\"{2:.1}\" y2=\"{4}\" stroke=\"{color}\" stroke-width=\"3\"/>",
-        axis.x(low),
-        axis.x(high),
-        axis.x(at),
+        x_of(axis, low),
+        x_of(axis, high),
+        x_of(axis, at),
         y - 7,
         y + 7
     ));

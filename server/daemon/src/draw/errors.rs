@@ -3,6 +3,7 @@
 
 use pba_search::{ComparisonResults, ComparisonSpec, Contrast, Entry, Verdict, worded};
 
+use crate::draw::axis::Axis;
 use crate::draw::chart::{Anchor, Chart};
 
 const ROW: f64 = 46.0;
@@ -10,47 +11,22 @@ const ROW: f64 = 46.0;
 const MARKS: f64 = 30.0;
 const AXIS: f64 = 22.0;
 
-/// A horizontal axis, over some numbers with a margin.
-struct Axis {
-    low: f64,
-    high: f64,
-}
+/// Share of an axis that stays empty on either side.
+const MARGIN: f64 = 0.08;
 
-impl Axis {
-    fn over(numbers: impl Iterator<Item = f64>) -> Option<Axis> {
-        let (low, high) = numbers.fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), number| {
-            (low.min(number), high.max(number))
-        });
-        let margin = ((high - low) * 0.08).max(1e-4);
-        (low <= high).then_some(Axis { low: low - margin, high: high + margin })
-    }
-
-    fn x(&self, number: f64) -> f64 {
-        (number - self.low) / (self.high - self.low)
-    }
-
-    /// Rules at round percentages, down to `bottom`.
-    fn draw(&self, chart: &mut Chart, bottom: f64, is_signed: bool) {
-        let rough = 100.0 * (self.high - self.low) / 4.0;
-        let decade = 10f64.powf(rough.log10().floor());
-        let step = [1.0, 2.0, 5.0, 10.0].map(|factor| factor * decade);
-        let step = step.into_iter().find(|&step| step >= rough).unwrap_or(rough);
-        let decimals = (-step.log10().floor()).clamp(0.0, 6.0) as usize;
-        let first = (100.0 * self.low / step).ceil() as i64;
-        for tick in (first..).map(|count| count as f64 * step).take_while(|tick| *tick <= 100.0 * self.high) {
-            let (x, tick) = (self.x(tick / 100.0), tick + 0.0);
-            let anchor = if x < 0.06 {
-                Anchor::Start
-            } else if x > 0.94 {
-                Anchor::End
-            } else {
-                Anchor::Middle
-            };
-            chart.line("rule", [x, 0.0], [x, bottom]);
-            let sign = if is_signed && tick > 0.0 { "+" } else { "" };
-            let text = with_minus(&format!("{sign}{tick:.decimals$}"));
-            chart.text("tick", anchor, [x, bottom + 15.0], text);
-        }
+/// Rules at round percentages, down to `bottom`.
+fn draw_rules(chart: &mut Chart, axis: &Axis, bottom: f64, is_signed: bool) {
+    for (number, text) in axis.ticks(4.0, is_signed) {
+        let x = axis.place(number);
+        let anchor = if x < 0.06 {
+            Anchor::Start
+        } else if x > 0.94 {
+            Anchor::End
+        } else {
+            Anchor::Middle
+        };
+        chart.line("rule", [x, 0.0], [x, bottom]);
+        chart.text("tick", anchor, [x, bottom + 15.0], with_minus(&text));
     }
 }
 
@@ -60,11 +36,11 @@ pub(crate) fn arms(results: &ComparisonResults) -> Option<String> {
     let entries = || results.arms.iter().map(|arm| &arm.entry).chain(&results.groups);
     let spreads = entries().filter_map(|entry| Some((entry.mean?, entry.deviation.unwrap_or(0.0))));
     let spreads = spreads.flat_map(|(mean, deviation)| [mean - deviation, mean + deviation]);
-    let axis = Axis::over(errors.chain(spreads))?;
+    let axis = Axis::over(errors.chain(spreads), MARGIN)?;
     let bottom = ROW * entries().count() as f64;
     let label = "Error of each run, with mean and standard deviation of each arm; the table has the numbers";
     let mut chart = Chart::new(bottom + AXIS, label);
-    axis.draw(&mut chart, bottom, false);
+    draw_rules(&mut chart, &axis, bottom, false);
     let runs = results.arms.iter().map(|arm| arm.errors.iter().flatten().copied().collect());
     let runs = runs.chain(results.groups.iter().map(|_| Vec::new()));
     for ((row, entry), runs) in entries().enumerate().zip(runs) {
@@ -78,7 +54,7 @@ fn draw_arm(chart: &mut Chart, axis: &Axis, y: f64, entry: &Entry, runs: &Vec<f6
     chart.text("name", Anchor::Start, [0.0, y + 14.0], &entry.name);
     chart.text("number", Anchor::End, [1.0, y + 14.0], figure(entry));
     for run in runs {
-        chart.dot("run", [axis.x(*run), y + MARKS], 4.0);
+        chart.dot("run", [axis.place(*run), y + MARKS], 4.0);
     }
     if let Some(mean) = entry.mean {
         let spread = entry.deviation.unwrap_or(0.0);
@@ -101,14 +77,14 @@ pub(crate) fn contrasts(spec: &ComparisonSpec, results: &ComparisonResults) -> O
     let margin = spec.margin / 100.0;
     results.contrasts.iter().find_map(|contrast| contrast.difference)?;
     let ends = |contrast: &Contrast| contrast.interval.into_iter().flatten().chain(contrast.difference);
-    let axis = Axis::over(results.contrasts.iter().flat_map(ends).chain([-margin, margin]))?;
+    let axis = Axis::over(results.contrasts.iter().flat_map(ends).chain([-margin, margin]), MARGIN)?;
     let bottom = ROW * results.contrasts.len() as f64;
     let label =
         "Differences of error in percentage points, with their 95 % intervals; the table has the numbers";
     let mut chart = Chart::new(bottom + AXIS, label);
-    chart.bar("track", [axis.x(-margin), axis.x(margin)], 0.0, bottom);
-    axis.draw(&mut chart, bottom, true);
-    chart.line("base", [axis.x(0.0), 0.0], [axis.x(0.0), bottom]);
+    chart.bar("track", [axis.place(-margin), axis.place(margin)], 0.0, bottom);
+    draw_rules(&mut chart, &axis, bottom, true);
+    chart.line("base", [axis.place(0.0), 0.0], [axis.place(0.0), bottom]);
     for (row, contrast) in results.contrasts.iter().enumerate() {
         let y = ROW * row as f64;
         let name = format!("{} − {}", contrast.arm, contrast.against);
@@ -148,11 +124,11 @@ fn with_minus(numbers: &str) -> String {
 /// A mark with a bar through it, below the text of a row.
 fn bar(chart: &mut Chart, axis: &Axis, y: f64, class: &str, at: f64, [low, high]: [f64; 2]) {
     let y = y + MARKS;
-    chart.line(class, [axis.x(low), y], [axis.x(high), y]);
+    chart.line(class, [axis.place(low), y], [axis.place(high), y]);
     for end in [low, high].into_iter().filter(|end| *end != at) {
-        chart.line(class, [axis.x(end), y - 4.0], [axis.x(end), y + 4.0]);
+        chart.line(class, [axis.place(end), y - 4.0], [axis.place(end), y + 4.0]);
     }
-    chart.dot(class, [axis.x(at), y], 5.0);
+    chart.dot(class, [axis.place(at), y], 5.0);
 }
 
 #[cfg(test)]

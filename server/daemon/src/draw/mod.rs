@@ -1,5 +1,6 @@
 //! Pictures: plots that stand alone, charts inside the pages, and contact sheets.
 
+mod axis;
 mod chart;
 pub(crate) mod classes;
 pub(crate) mod comparison;
