@@ -11,6 +11,7 @@ pub mod binary;
 pub mod chaos;
 pub mod epoch;
 pub mod fuzz;
+pub mod guarded;
 pub mod http;
 pub mod imports;
 pub mod log;

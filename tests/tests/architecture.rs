@@ -445,7 +445,7 @@ fn what_is_not_run_is_known() {
         GPU,
         GPU,
         GPU,
-        ("tests/tests/tokens.rs", "a measurement"),
+        ("tests/tests/token_secrecy.rs", "a measurement"),
     ];
     // Not written out, or it would find itself.
     let mark = format!("#[{}", "ignore");

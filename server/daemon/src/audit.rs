@@ -4,8 +4,8 @@
 //! decided, and syncs it if something was changed; no request waits for that. When the file has grown long it becomes
 //! `audit.1.jsonl`, in the place of the one before. What cannot be written is in the server's log, and counted.
 //!
-//! Those who may change nothing could fill the log with refused attempts until it holds nothing else. So only so many of
-//! those are written in a minute; the next entry of their kind says how many were left out.
+//! Clients that may change nothing could otherwise fill the log with refused attempts until it held little else. So only
+//! a bounded number of those is written in a minute, and the next entry of the same kind says how many were left out.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};

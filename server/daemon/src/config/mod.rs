@@ -1,262 +1,35 @@
 //! Configuration: flags over environment over file over defaults.
 //!
-//! A setting is declared once, in [`settings!`](macro@settings) below: its flag, its variable, its key in
-//! `pba.toml`, its help, its default and its range follow from that. [`Settings`] is what people write,
-//! in any of these places; [`Config`] is what the server trusts.
+//! [`Settings`] is what people write, in any of these places; [`Config`] is what the server trusts.
+
+mod memory;
+mod settings;
+mod values;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
-use std::io::Read;
 use std::net::SocketAddr;
-use std::ops::RangeInclusive;
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
-use std::thread::available_parallelism;
 
 use anyhow::{Context, bail};
 use pba_augment::Base;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use serde_json::Value;
 
 use crate::access::authenticator::Authenticator;
 use crate::access::reload::TokensFile;
-use crate::access::secret;
 use crate::access::socket_role::SocketRole;
-use crate::access::tokens::{Tokens, unshown};
+use crate::access::tokens::Tokens;
 use crate::catalog::datasets::check_dataset;
+use crate::config::settings::{DEFAULT_FILE, DatasetSettings};
+pub(crate) use crate::config::settings::{Limits, ServeArgs, Settings, parse, read_file};
+use crate::config::values::{
+    DEFAULT_ADDRESS, NO_ADDRESS, absolute, address, address_or_none, check_tls, libtorch_folder,
+    metrics_address, octal, socket_mode,
+};
 use crate::hosts::Hosts;
 use crate::jobs::trainer::Trainer;
 use crate::tls::files::Files;
-
-#[derive(Clone, Debug, Default, clap::Args)]
-pub(crate) struct ServeArgs {
-    #[command(flatten)]
-    pub(crate) settings: Settings,
-    /// A dataset to serve, as NAME=PATH; may be repeated
-    #[arg(long = "dataset", value_name = "NAME=PATH")]
-    pub(crate) datasets: Vec<String>,
-    /// Configuration file [default: pba.toml, if it exists]
-    #[arg(long, env = "PBA_CONFIG", value_name = "FILE")]
-    pub(crate) config: Option<PathBuf>,
-    /// Print the resulting configuration and exit; packs nothing and binds no address, so a server may be
-    /// running
-    #[arg(long)]
-    pub(crate) check: bool,
-}
-
-impl ServeArgs {
-    /// The configuration file that is read: the one that is named, or the usual one if it exists.
-    pub(crate) fn file(&self) -> Option<&Path> {
-        let usual = Some(Path::new(DEFAULT_FILE)).filter(|path| path.exists());
-        self.config.as_deref().or(usual)
-    }
-}
-
-/// A dataset in `pba.toml`.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields, expecting = "a table with a path, as { path = \"/data/cifar10\" }")]
-pub(crate) struct DatasetSettings {
-    path: PathBuf,
-    base: Option<String>,
-}
-
-/// Declares the settings. Those with a default and a range become fields of [`Limits`]; the others are
-/// resolved in [`Config::resolve`].
-macro_rules! settings {
-    (
-        $($(#[doc = $help:literal])+ $name:ident: $type:ty = ($($arg:tt)+);)+
-        limits:
-        $($(#[doc = $bound_help:literal])+ $bound:ident: $number:ty = $default:expr, $range:expr, $env:literal, $unit:literal;)+
-    ) => {
-        /// The settings of a server, from flags and variables or from `pba.toml`.
-        #[derive(Clone, Debug, Default, clap::Args, Deserialize)]
-        #[serde(deny_unknown_fields, default)]
-        pub(crate) struct Settings {
-            $($(#[doc = $help])+ #[arg(long, $($arg)+)] pub(crate) $name: Option<$type>,)+
-            $(
-                #[arg(long, env = $env, value_name = $unit, help_heading = "Limits")]
-                #[arg(help = format!("{} [default: {}]", concat!($($bound_help),+).trim_start(), $default))]
-                pub(crate) $bound: Option<$number>,
-            )+
-            #[arg(skip)]
-            pub(crate) datasets: BTreeMap<String, DatasetSettings>,
-            /// As it stands there: its errors must not show what may be a token.
-            #[arg(skip)]
-            pub(crate) tokens: Option<toml::Value>,
-        }
-
-        impl Settings {
-            /// These settings; those that are not set come from `weaker`.
-            fn over(self, weaker: Settings) -> Settings {
-                let mut datasets = weaker.datasets;
-                datasets.extend(self.datasets);
-                Settings {
-                    $($name: self.$name.or(weaker.$name),)+
-                    $($bound: self.$bound.or(weaker.$bound),)+
-                    datasets,
-                    tokens: self.tokens.or(weaker.tokens),
-                }
-            }
-
-            /// The names of all settings but the datasets.
-            pub(crate) const NAMES: &[&str] = &[$(stringify!($name),)+ $(stringify!($bound),)+ "tokens"];
-
-            /// The names of those that are set.
-            pub(crate) fn set(&self) -> Vec<&'static str> {
-                let mut set = Vec::new();
-                $(if self.$name.is_some() { set.push(stringify!($name)); })+
-                $(if self.$bound.is_some() { set.push(stringify!($bound)); })+
-                if self.tokens.is_some() {
-                    set.push("tokens");
-                }
-                set
-            }
-
-            fn limits(&self) -> anyhow::Result<Limits> {
-                Ok(Limits { $($bound: within(stringify!($bound), self.$bound, $default, $range)?,)+ })
-            }
-        }
-
-        /// The bounds of a running server.
-        #[derive(Clone, Debug, Serialize)]
-        pub(crate) struct Limits {
-            $($(#[doc = $bound_help])+ pub(crate) $bound: $number,)+
-        }
-    };
-}
-
-settings! {
-    /// Address to listen on; port 0 picks a free one, and none takes no port, for the Unix socket only
-    /// [default: 127.0.0.1:8080]
-    listen: String = (env = "PBA_LISTEN", value_name = "ADDRESS");
-    /// Unix socket to also listen on, for clients on this machine
-    socket: PathBuf = (env = "PBA_SOCKET", value_name = "PATH");
-    /// Mode of the Unix socket in octal digits: who may use it [default: 600, its owner only]
-    socket_mode: String = (env = "PBA_SOCKET_MODE", value_name = "MODE");
-    /// What a client on the Unix socket may do without a token: as much as a reader, a researcher or an admin; or
-    /// nothing, as token says [default: admin]
-    socket_role: SocketRole = (env = "PBA_SOCKET_ROLE", value_name = "ROLE");
-    /// File with further [[tokens]] tables, which is read again when it changes, so that tokens are added and revoked
-    /// without a restart
-    tokens_file: PathBuf = (env = "PBA_TOKENS_FILE", value_name = "FILE");
-    /// Further names of this server, as behind a proxy, with commas between them: pba.example.org, or
-    /// .example.org for all that end so. Requests for other hosts and from other sites' pages are refused
-    hosts: Hosts = (env = "PBA_HOSTS", value_name = "NAMES");
-    /// Certificate of this server in PEM, then those that it is signed by; with it and its key the port speaks TLS, and a
-    /// certificate that replaces it is taken over at once
-    tls_cert: PathBuf = (env = "PBA_TLS_CERT", value_name = "FILE");
-    /// Key of the certificate in PEM: PKCS#8, PKCS#1 or SEC1, without a passphrase
-    tls_key: PathBuf = (env = "PBA_TLS_KEY", value_name = "FILE");
-    /// Further address, which answers /metrics, /livez and /readyz only: in plain HTTP, to all who can reach it
-    metrics_listen: String = (env = "PBA_METRICS_LISTEN", value_name = "ADDRESS");
-    /// Directory for schedules, jobs and packed datasets [default: ./pba-data]
-    data_dir: PathBuf = (env = "PBA_DATA_DIR", value_name = "DIR");
-    /// The trainer, which runs searches, evaluations and comparisons [default: pba-trainer next to this program]
-    trainer: PathBuf = (env = "PBA_TRAINER", value_name = "PATH");
-    /// Folder of libtorch's libraries for the trainer, before those that it was built with: one with CUDA, say
-    libtorch: PathBuf = (env = "PBA_LIBTORCH", value_name = "FOLDER");
-    /// Seconds from one save of a job's models to the next, at least; 0 saves after every epoch [default: 30, or
-    /// 100 times what a save takes, if that is less]
-    save_seconds: u32 = (env = "PBA_SAVE_SECONDS", value_name = "SECONDS");
-    /// Allow an address that other machines can reach, without tokens
-    insecure: bool = (
-        env = "PBA_INSECURE", num_args = 0..=1, require_equals = true, default_missing_value = "true",
-        value_name = "BOOL", value_parser = clap::builder::BoolishValueParser::new()
-    );
-
-    limits:
-    /// Worker threads; by default one per core
-    threads: usize = available_parallelism().map_or(1, usize::from), 1..=1024, "PBA_THREADS", "N";
-    /// Most streams at a time; further ones are refused with 429
-    streams_max: usize = 256, 1..=65_536, "PBA_STREAMS_MAX", "N";
-    /// Most streams of one client at a time: of one address, of one IPv6 /64 network, or of one process on the
-    /// Unix socket; further ones are refused with 429
-    streams_per_client_max: usize = 128, 1..=65_536, "PBA_STREAMS_PER_CLIENT_MAX", "N";
-    /// Batches that each stream prepares in advance
-    batches_ahead: usize = 3, 1..=64, "PBA_BATCHES_AHEAD", "N";
-    /// Memory for all that is in flight: batches, shared memory, answers, bodies; by default half of what this
-    /// process may use, 4 GiB at most: the other half is for the datasets' pages, the cache and trainers
-    memory_bytes_max: u64 = memory_share(), 16 << 20..=1 << 44, "PBA_MEMORY_BYTES_MAX", "BYTES";
-    /// Largest batch in bytes
-    batch_bytes_max: u64 = 268_435_456, 1 << 10..=1 << 40, "PBA_BATCH_BYTES_MAX", "BYTES";
-    /// Largest request body in bytes
-    body_bytes_max: usize = 16_777_216, 1..=1 << 32, "PBA_BODY_BYTES_MAX", "BYTES";
-    /// Size of the cache of decoded images, for datasets whose images differ in size; 0 disables it
-    decoded_cache_bytes: usize = 1_073_741_824, 0..=1 << 44, "PBA_DECODED_CACHE_BYTES", "BYTES";
-    /// Most shared memory of all streams on the Unix socket together; 0 disables it
-    shared_memory_bytes_max: u64 = 1_073_741_824, 0..=1 << 40, "PBA_SHARED_MEMORY_BYTES_MAX", "BYTES";
-    /// Bytes of packed datasets that are read again in a second and compared with their checksums, so that damage is
-    /// found: all of CIFAR-10 in six seconds, 150 GB in 80 minutes, for 1 to 2 % of a core; 0 disables it
-    scrub_bytes_per_second: u64 = 33_554_432, 0..=1 << 40, "PBA_SCRUB_BYTES_PER_SECOND", "BYTES";
-    /// Time from SIGTERM until new streams are refused; /readyz says at once that they are about to be, and load
-    /// balancers need as long to notice. Ctrl-C does not wait
-    drain_delay_seconds: u64 = 5, 0..=86_400, "PBA_DRAIN_DELAY_SECONDS", "SECONDS";
-    /// Time that running streams get to finish after that
-    drain_seconds: u64 = 20, 0..=86_400, "PBA_DRAIN_SECONDS", "SECONDS";
-    /// Most connections at a time, of which one client may have three quarters; further ones are refused with 503
-    connections_max: usize = 4096, 1..=1_000_000, "PBA_CONNECTIONS_MAX", "N";
-    /// Least bytes of a request's body that have to come in a second; slower ones are refused with 408
-    body_bytes_per_second_min: u64 = 1024, 0..=1 << 30, "PBA_BODY_BYTES_PER_SECOND_MIN", "BYTES";
-    /// Largest schedule that can be added, in bytes as it is stored
-    schedule_bytes_max: usize = 1_048_576, 1..=1 << 30, "PBA_SCHEDULE_BYTES_MAX", "BYTES";
-    /// Most bytes of all schedules that were added together
-    schedules_bytes_max: usize = 67_108_864, 1..=1 << 40, "PBA_SCHEDULES_BYTES_MAX", "BYTES";
-    /// Most schedules that can be added; those that searches learn are kept in any case
-    schedules_max: usize = 1024, 1..=65_536, "PBA_SCHEDULES_MAX", "N";
-    /// Most searches, evaluations and comparisons that are kept, of each kind; further ones are refused with 429 until
-    /// some are removed
-    jobs_max: usize = 1024, 1..=65_536, "PBA_JOBS_MAX", "N";
-    /// Time that a client may take for a batch, pauses before it included, before its stream is cut
-    stall_seconds: u64 = 600, 1..=86_400, "PBA_STALL_SECONDS", "SECONDS";
-}
-
-/// Half of the memory of this machine or of the process's control group, whichever is less, but 4 GiB at most:
-/// more than 1,000 streams of usual batches need. Without an answer from the system, 1 GiB.
-fn memory_share() -> u64 {
-    let number = |text: &str| text.trim().parse::<u64>().ok();
-    let read = |path: &str| std::fs::read_to_string(path).ok();
-    // What limits a container is seen at the root, from within; what limits a service, in its own group or in
-    // one that holds that. Each version of control groups has its own tree and file.
-    let own = read("/proc/self/cgroup").unwrap_or_default();
-    let files = |controllers: &str, root: &str, file: &str| -> Vec<String> {
-        let of = |line: &str| {
-            let (found, path) = line.split_once(':')?.1.split_once(":/")?;
-            found.split(',').any(|controller| controller == controllers).then(|| path.to_owned())
-        };
-        let group = own.lines().find_map(of).unwrap_or_default();
-        Path::new(&group).ancestors().map(|group| format!("{root}/{}/{file}", group.display())).collect()
-    };
-    let groups = [
-        files("", "/sys/fs/cgroup", "memory.max"),
-        files("memory", "/sys/fs/cgroup/memory", "memory.limit_in_bytes"),
-    ];
-    let groups = groups.into_iter().flatten();
-    let groups: Vec<u64> = groups.filter_map(|path| number(&read(&path)?)).collect();
-    let machine = read("/proc/meminfo").and_then(|text| {
-        let total = text.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
-        Some(number(total.trim().strip_suffix("kB")?)? << 10)
-    });
-    let bytes = groups.into_iter().chain(machine).min().unwrap_or(2 << 30);
-    (bytes / 2).clamp(64 << 20, 4 << 30)
-}
-
-/// The path of a dataset for every process, whatever its working directory: a trainer finds what is packed by it.
-fn absolute(path: &Path) -> anyhow::Result<PathBuf> {
-    std::path::absolute(path).with_context(|| format!("{path:?} is not a path"))
-}
-
-/// The value of a setting, or its default.
-fn within<T: PartialOrd + fmt::Display>(
-    name: &str,
-    value: Option<T>,
-    default: T,
-    range: RangeInclusive<T>,
-) -> anyhow::Result<T> {
-    let value = value.unwrap_or(default);
-    let (min, max) = (range.start(), range.end());
-    anyhow::ensure!(range.contains(&value), "{name}: {value} is out of range; allowed are {min}..={max}");
-    Ok(value)
-}
 
 /// What the server runs with: its [`Settings`], checked and complete.
 #[derive(Clone, Debug, Serialize)]
@@ -298,17 +71,10 @@ pub(crate) struct DatasetConfig {
     pub(crate) base: Option<Base>,
 }
 
-const DEFAULT_ADDRESS: &str = "127.0.0.1:8080";
-/// What stands in place of an address where there is to be none.
-const NO_ADDRESS: &str = "none";
 /// Only its owner may use the socket.
 const SOCKET_MODE: u32 = 0o600;
 /// Longest path in a socket's address.
 const SOCKET_BYTES_MAX: usize = 107;
-/// Longest configuration file.
-const FILE_BYTES_MAX: u64 = 1 << 20;
-/// The file that is read when none is named and it exists.
-const DEFAULT_FILE: &str = "pba.toml";
 
 impl Config {
     /// Combines flags, environment (which the flags already include), file and defaults.
@@ -358,7 +124,7 @@ impl Config {
                  PATH, or an address, such as {DEFAULT_ADDRESS}"
             ),
         }
-        check_tls(&settings, listen)?;
+        check_tls(settings.tls_cert.as_deref(), settings.tls_key.as_deref(), listen)?;
         let metrics_listen = settings.metrics_listen.as_deref().map(|text| metrics_address(text, listen));
         let mut datasets = BTreeMap::new();
         for (name, DatasetSettings { path, base }) in settings.datasets {
@@ -498,125 +264,10 @@ impl Config {
     }
 }
 
-/// Reads an address to listen on, or that there is to be none.
-fn address(text: &str) -> anyhow::Result<Option<SocketAddr>> {
-    if text == NO_ADDRESS {
-        return Ok(None);
-    }
-    let address = text.parse().with_context(|| {
-        format!(
-            "listen: {text:?} is not an address; expected IP:PORT, such as {DEFAULT_ADDRESS}, or {NO_ADDRESS} beside a \
-             socket"
-        )
-    });
-    address.map(Some)
-}
-
-/// Checks that there is a key to a certificate, and a port for them.
-fn check_tls(
-    Settings { tls_cert, tls_key, .. }: &Settings,
-    listen: Option<SocketAddr>,
-) -> anyhow::Result<()> {
-    let (given, missing) = match (tls_cert, tls_key) {
-        (None, None) => return Ok(()),
-        (Some(_), Some(_)) => {
-            anyhow::ensure!(
-                listen.is_some(),
-                "tls_cert: with listen = {NO_ADDRESS:?} there is no port to speak TLS at; give it an address, such as \
-                 {DEFAULT_ADDRESS}, or no certificate"
-            );
-            return Ok(());
-        }
-        (Some(cert), None) => (format!("tls_cert: {}", cert.display()), "tls_key"),
-        (None, Some(key)) => (format!("tls_key: {}", key.display()), "tls_cert"),
-    };
-    let flag = missing.replace('_', "-");
-    bail!("{given} is given without {missing}; TLS needs a certificate and its key: add --{flag} FILE")
-}
-
-/// Reads the further address for metrics.
-fn metrics_address(text: &str, listen: Option<SocketAddr>) -> anyhow::Result<SocketAddr> {
-    let address: SocketAddr = text.parse().with_context(|| {
-        format!("metrics_listen: {text:?} is not an address; expected IP:PORT, such as 127.0.0.1:9090")
-    })?;
-    anyhow::ensure!(
-        address.port() == 0 || Some(address) != listen,
-        "metrics_listen: {address} is the address of listen as well; choose another port"
-    );
-    Ok(address)
-}
-
-fn address_or_none<S: serde::Serializer>(
-    address: &Option<SocketAddr>,
-    serializer: S,
-) -> Result<S::Ok, S::Error> {
-    match address {
-        Some(address) => serializer.collect_str(address),
-        None => serializer.serialize_str(NO_ADDRESS),
-    }
-}
-
-/// Reads the mode of a socket, whose permission to write is that to connect.
-fn socket_mode(text: &str) -> anyhow::Result<u32> {
-    let mode = u32::from_str_radix(text, 8).ok().filter(|mode| *mode <= 0o777 && !text.starts_with('+'));
-    mode.with_context(|| {
-        format!(
-            "socket_mode: {text:?} is not a mode; expected octal digits up to 777, as 600, or 660 for a group"
-        )
-    })
-}
-
-fn octal<S: serde::Serializer>(mode: &u32, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.collect_str(&format_args!("{mode:o}"))
-}
-
-/// The folder with libtorch's libraries in a folder that a user names: it, or `lib` in it, or `torch/lib`.
-fn libtorch_folder(named: &Path) -> anyhow::Result<PathBuf> {
-    let named = std::path::absolute(named).with_context(|| format!("libtorch: {named:?} is not a folder"))?;
-    // The dynamic linker takes a list of folders, with colons between them.
-    anyhow::ensure!(
-        !named.as_os_str().as_encoded_bytes().contains(&b':'),
-        "libtorch: {} has a colon in its name, so the dynamic linker cannot look there; expected a folder without",
-        named.display()
-    );
-    let places = [named.clone(), named.join("lib"), named.join("torch/lib")];
-    places.into_iter().find(|place| place.join("libtorch_cpu.so").is_file()).with_context(|| {
-        let named = named.display();
-        format!("libtorch: there is no libtorch_cpu.so in {named}, nor in its lib or torch/lib; expected the lib folder of a PyTorch")
-    })
-}
-
-/// The settings in a file.
-///
-/// # Errors
-/// When it cannot be read, is too long, or a key or a value is wrong.
-pub(crate) fn read_file(path: &Path) -> anyhow::Result<Settings> {
-    let shown = path.display();
-    let mut text = String::new();
-    std::fs::File::open(path)
-        .and_then(|file| file.take(FILE_BYTES_MAX + 1).read_to_string(&mut text))
-        .with_context(|| format!("cannot read {shown}"))?;
-    anyhow::ensure!(text.len() as u64 <= FILE_BYTES_MAX, "{shown} is longer than {FILE_BYTES_MAX} bytes");
-    parse(&text).with_context(|| format!("{shown} is not a valid configuration"))
-}
-
-/// The settings in the text of a file.
-pub(crate) fn parse(text: &str) -> anyhow::Result<Settings> {
-    toml::from_str(text).map_err(|error| match has_tokens(text) {
-        // The line that the error shows may hold one.
-        true => unshown(text, &error),
-        false => error.into(),
-    })
-}
-
-/// Whether a text may hold tokens, or what was meant to be one.
-fn has_tokens(text: &str) -> bool {
-    ["token", "sha256", secret::PREFIX].iter().any(|word| text.contains(word))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::access::secret;
 
     fn with_file(text: &str, args: ServeArgs) -> anyhow::Result<Config> {
         let directory = tempfile::tempdir().unwrap();
@@ -667,7 +318,7 @@ mod tests {
 
     #[test]
     fn the_sample_says_every_setting_and_its_default() {
-        let text = include_str!("../../../deploy/pba.toml");
+        let text = include_str!("../../../../deploy/pba.toml");
         let value =
             |file: &str| serde_json::to_value(with_file(file, ServeArgs::default()).unwrap()).unwrap();
         assert_eq!(value(text), value(""));
