@@ -1,6 +1,5 @@
 //! Browsers sign in with a token.
 
-
 use pba_tests::Server;
 use pba_tests::guarded::{Guarded, SHORT, unknown};
 use pba_wire::Role;
