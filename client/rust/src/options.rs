@@ -68,7 +68,10 @@ impl ClientOptions {
 
     /// The authorities to trust: none for `http://`, which has no certificates, so the system need not have
     /// any.
-    pub(crate) fn trust(&self, is_https: bool) -> Result<ClientConfig, ClientError> {
+    ///
+    /// # Errors
+    /// [`ClientError::Authorities`], when they cannot be read.
+    pub fn trust(&self, is_https: bool) -> Result<ClientConfig, ClientError> {
         let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
             .with_safe_default_protocol_versions()
             .expect("ring has what TLS 1.2 and 1.3 need");

@@ -32,5 +32,6 @@ mod shutdown;
 pub mod stream;
 mod sync;
 mod tls;
+mod trace;
 pub mod untrusted;
 mod version;

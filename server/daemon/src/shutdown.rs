@@ -143,7 +143,7 @@ mod tests {
     fn the_defaults_end_within_the_grace_period() {
         let limits = Config::resolve(&ServeArgs::default()).unwrap().limits;
         let drained = Duration::from_secs(limits.drain_delay_seconds + limits.drain_seconds);
-        let most = drained.max(LAST_JOBS) + LAST_REQUESTS + crate::log::LAST_LINES;
+        let most = drained.max(LAST_JOBS) + LAST_REQUESTS + crate::trace::LAST_SPANS + crate::log::LAST_LINES;
         assert!(most < GRACE, "{most:?}");
         assert!(TRAINER_STOP < LAST_JOBS);
     }

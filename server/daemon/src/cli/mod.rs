@@ -62,6 +62,7 @@ use tracing_subscriber::util::SubscriberInitExt;
 use crate::cli::options::{Early, Options};
 use crate::cli::style::Stream;
 use crate::log::{self, Format, Log};
+use crate::trace;
 use crate::version;
 
 /// Streams augmented image batches to training jobs, following learned augmentation schedules.
@@ -147,6 +148,7 @@ fn parse_and_run() -> anyhow::Result<()> {
     let serves = matches!(cli.command, Command::Serve(_) | Command::Demo(_));
     log_to_stderr(serves, cli.options)?;
     if serves {
+        trace::start()?;
         environment::check(&Cli::command())?;
     } else {
         environment::warn(&Cli::command());
@@ -174,6 +176,7 @@ fn parse_and_run() -> anyhow::Result<()> {
     });
     // Whatever still runs, such as a write to a disk that does not answer, ends with the process.
     runtime.shutdown_background();
+    trace::flush();
     log::flush();
     done
 }

@@ -7,7 +7,7 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Instant;
 
-use axum::extract::FromRequestParts;
+use axum::extract::{FromRequestParts, Request};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use axum::response::Response;
@@ -16,14 +16,14 @@ use tracing::Span;
 
 use crate::access::secret::redacted;
 use crate::stream::peer::Peer;
+use crate::trace::Trace;
 
 /// What a request is known by.
 #[derive(Clone)]
 pub(crate) struct Correlation {
     /// As its client chose it, or made here: also in place of one in which a token stands.
     pub(crate) request_id: Arc<str>,
-    /// The trace that it is part of, if its client says so.
-    pub(crate) trace_id: Option<Arc<str>>,
+    pub(crate) trace: Trace,
     pub(crate) received: Instant,
 }
 
@@ -44,9 +44,19 @@ impl Correlation {
         let request_id = given.map_or_else(new_id, str::to_owned).into();
         Correlation {
             request_id,
-            trace_id: text(TRACE_HEADER).and_then(trace_id).map(Arc::from),
+            trace: Trace::of(text(TRACE_HEADER).and_then(trace_id)),
             received: Instant::now(),
         }
+    }
+
+    /// The same with a span of its own, if spans are exported.
+    pub(super) fn traced(self, request: &Request, route: &str, peer: Option<&Peer>) -> Correlation {
+        let trace = self.trace.begun(request.headers(), request.method(), route);
+        trace.tell("pba.request_id", || self.request_id.to_string());
+        if let Some(peer) = peer {
+            trace.tell("client.address", || peer.to_string());
+        }
+        Correlation { trace, ..self }
     }
 
     /// Tells its client the id.
@@ -61,7 +71,7 @@ impl Correlation {
         tracing::info_span!(
             "request",
             id = %self.request_id,
-            trace = self.trace_id.as_deref(),
+            trace = self.trace.id(),
             client = peer.map(tracing::field::display),
             token = tracing::field::Empty,
         )

@@ -123,7 +123,7 @@ fn about(
     epoch: &Epoch,
     number: u32,
     request: &EpochRequest,
-    Correlation { request_id, trace_id, received }: &Correlation,
+    Correlation { request_id, trace, received }: &Correlation,
     identity: &Identity,
     http: &Request,
 ) -> About {
@@ -131,7 +131,7 @@ fn about(
     let user_agent = http.headers().get(header::USER_AGENT).and_then(|value| value.to_str().ok());
     About {
         request_id: Arc::clone(request_id),
-        trace_id: trace_id.clone(),
+        trace: trace.clone(),
         received: *received,
         peer,
         pace: http.extensions().get().cloned(),

@@ -19,17 +19,18 @@ use crate::stream::peer::Peer;
 
 /// Gives a request what it is known by, and its answer the id; times it, and counts the streams that are refused.
 pub(super) async fn follow(State(app): State<Arc<App>>, mut request: Request, next: Next) -> Response {
-    let correlation = Correlation::of(request.headers());
-    request.extensions_mut().insert(correlation.clone());
     let peer = request.extensions().get::<Peer>().copied();
     let route = request.extensions().get::<MatchedPath>().cloned();
     let route = route.as_ref().map_or(NO_ROUTE, MatchedPath::as_str);
+    let correlation = Correlation::of(request.headers()).traced(&request, route, peer.as_ref());
+    request.extensions_mut().insert(correlation.clone());
     let is_read = [Method::GET, Method::HEAD].contains(request.method());
     let stream = (is_read && route == epochs::BATCHES).then(|| request.uri().path().to_owned());
     let mut response = next.run(request).instrument(correlation.span(peer.as_ref())).await;
     let metrics = &app.engine.metrics;
     let seconds = correlation.received.elapsed().as_secs_f64();
     metrics.request_duration.with_label_values(&[route]).observe(seconds);
+    correlation.trace.answered(response.status());
     if let Some(path) = stream.filter(|_| response.status().as_u16() >= 400) {
         refused(&app, &correlation, peer.as_ref(), &path, &response);
     }
@@ -49,7 +50,7 @@ fn refused(app: &App, correlation: &Correlation, peer: Option<&Peer>, path: &str
         status = response.status().as_u16(),
         client = peer.map(tracing::field::display),
         request = &*correlation.request_id,
-        trace = correlation.trace_id.as_deref(),
+        trace = correlation.trace.id(),
         dataset = &*shortened(&dataset, NAME_SHOWN),
         "stream ended"
     );

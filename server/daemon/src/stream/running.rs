@@ -18,6 +18,7 @@ use crate::pace::Pace;
 use crate::stream::peer::Peer;
 use crate::stream::waits::Waits;
 use crate::sync::lock;
+use crate::trace::Trace;
 
 /// Why a stream is cut whose client does not take what it is given.
 pub(crate) const STALLED: &str = "the client took nothing for stall_seconds";
@@ -35,7 +36,7 @@ pub(crate) struct Running {
 #[derive(Clone, Debug)]
 pub(crate) struct About {
     pub(crate) request_id: Arc<str>,
-    pub(crate) trace_id: Option<Arc<str>>,
+    pub(crate) trace: Trace,
     /// When its request came.
     pub(crate) received: Instant,
     pub(crate) peer: Peer,
@@ -298,13 +299,14 @@ impl Entry {
             End::Open => (Outcome::Left, None),
         };
         self.metrics.end_stream(&self.about.dataset, outcome);
-        let About { request_id, trace_id, peer, token, dataset, schedule, .. } = &self.about;
+        let bytes = self.bytes.load(Ordering::Relaxed);
+        let About { request_id, trace, peer, token, dataset, schedule, .. } = &self.about;
         tracing::info!(
             outcome = outcome.name(),
-            reason,
+            reason = reason.as_deref(),
             client = %peer,
             request = &**request_id,
-            trace = trace_id.as_deref(),
+            trace = trace.id(),
             token = token.as_deref(),
             dataset,
             split = self.about.split.name(),
@@ -314,12 +316,28 @@ impl Entry {
             sent,
             batches = self.about.batches,
             rows,
-            bytes = self.bytes.load(Ordering::Relaxed),
+            bytes,
             seconds = rounded(self.begun.elapsed()),
             client_wait_seconds = rounded(waited.client),
             backpressure_seconds = rounded(waited.server),
             "stream ended"
         );
+        let about = &self.about;
+        trace.tell("pba.dataset", || about.dataset.clone());
+        trace.tell("pba.split", || about.split.name());
+        trace.tell("pba.schedule", || about.schedule.clone());
+        trace.tell("pba.epoch", || i64::from(about.epoch));
+        trace.tell("pba.shard", || about.shard());
+        trace.tell("pba.outcome", || outcome.name());
+        trace.tell("pba.batches", || about.batches as i64);
+        trace.tell("pba.batches_sent", || sent as i64);
+        trace.tell("pba.rows", || rows as i64);
+        trace.tell("pba.bytes", || bytes as i64);
+        trace.tell("pba.client_wait_seconds", || rounded(waited.client));
+        trace.tell("pba.backpressure_seconds", || rounded(waited.server));
+        if let Some(reason) = reason {
+            trace.fail(reason);
+        }
     }
 
     fn describe(&self) -> Stream {
