@@ -9,6 +9,7 @@
 
 pub mod binary;
 pub mod chaos;
+pub mod collector;
 pub mod epoch;
 pub mod fuzz;
 pub mod guarded;

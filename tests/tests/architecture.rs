@@ -55,6 +55,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "version",
             "metrics",
             "log",
+            "trace",
             "error",
             "format",
             "health",

@@ -1,6 +1,11 @@
 //! The audit log: who changed what, or tried to.
 
+use std::collections::BTreeSet;
+use std::io::Write;
+use std::time::Duration;
+
 use pba_tests::guarded::{Guarded, bearer};
+use pba_tests::http::{connect, raw};
 use pba_tests::{Download, Server, wait_for};
 use pba_wire::Role;
 use pba_wire::audit::AuditEntry;
@@ -108,4 +113,112 @@ fn what_the_disk_does_not_take_of_the_audit_log_is_told() {
         (log.contains("an entry of the audit log cannot be written") && log.contains("/v1/schedules/nothing"))
             .then_some(())
     });
+}
+
+/// The document of a schedule of a name.
+fn document(guarded: &Guarded, name: &str) -> String {
+    let mut document = guarded.ask_as(Role::Reader, "GET", "/v1/schedules/cifar10-pba", b"").json();
+    let object = document.as_object_mut().unwrap();
+    object.insert("name".to_owned(), json!(name));
+    object.remove("digest");
+    document.to_string()
+}
+
+/// The bytes of a request that puts a schedule.
+fn put(guarded: &Guarded, name: &str) -> String {
+    let body = document(guarded, name);
+    let authorization = bearer(&guarded.tokens[&Role::Researcher]);
+    format!(
+        "PUT /v1/schedules/{name} HTTP/1.1\r\nhost: {}\r\nauthorization: {authorization}\r\n\
+         content-length: {}\r\n\r\n{body}",
+        guarded.server.address(),
+        body.len()
+    )
+}
+
+fn made(guarded: &Guarded) -> BTreeSet<String> {
+    let entries = guarded.audit().into_iter().filter(|entry| entry.status == 201);
+    entries.map(|entry| entry.path.replace("/v1/schedules/", "")).collect()
+}
+
+#[test]
+fn what_clients_change_that_hang_up_is_in_the_audit_log() {
+    let guarded = Guarded::start(&[]);
+    for number in 0..40 {
+        let request = put(&guarded, &format!("gone-{number}"));
+        let mut connection = connect(guarded.server.address()).unwrap();
+        connection.write_all(request.as_bytes()).unwrap();
+        std::thread::sleep(Duration::from_micros(number * 50));
+        // Its buffer is not empty when it is closed, or it is still to be answered: either way it is a reset.
+        drop(connection);
+    }
+    let stored = || -> BTreeSet<String> {
+        let list = guarded.ask_as(Role::Reader, "GET", "/v1/schedules", b"").json();
+        let names =
+            list["schedules"].as_array().unwrap().iter().map(|of| of["name"].as_str().unwrap().to_owned());
+        names.filter(|name| name.starts_with("gone-")).collect()
+    };
+    // What has been seen of a request before its end is made, and nothing is made without an entry and a count.
+    wait_for("changes to be made", || (stored().len() > 10).then_some(()));
+    let series = "pba_requests_total{route=\"/v1/schedules/{schedule}\",status=\"201\"}";
+    wait_for("their entries and counts", || {
+        let stored = stored();
+        (made(&guarded) == stored && guarded.metric(series) == stored.len() as f64).then_some(())
+    });
+}
+
+#[test]
+fn what_changes_nothing_does_not_displace_what_does() {
+    let guarded = Guarded::start(&["--metrics-listen", "127.0.0.1:0"]);
+    let metrics = guarded.server.process.line().unwrap();
+    let metrics = metrics.strip_prefix("metrics on http://").unwrap().strip_suffix("/metrics").unwrap();
+    let metrics = metrics.parse().unwrap();
+    let body = document(&guarded, "kept");
+    assert_eq!(guarded.ask_as(Role::Researcher, "PUT", "/v1/schedules/kept", body.as_bytes()).status, 201);
+    let form = ("content-type", "application/x-www-form-urlencoded");
+    let reader = bearer(&guarded.tokens[&Role::Reader]);
+    let reader = ("authorization", reader.as_str());
+    for _ in 0..80 {
+        assert_eq!(guarded.ask("POST", "/v1/session", &[], b"").status, 415);
+        assert_eq!(guarded.ask("POST", "/v1/session", &[form], b"token=wrong").status, 401);
+        assert_eq!(guarded.ask("POST", "/v1/session/end", &[], b"").status, 303);
+        assert_eq!(guarded.ask("POST", "/v1/session/end", &[reader], b"").status, 303);
+        let changed = ("pba-request", "0000000000000000");
+        assert_eq!(guarded.ask("PUT", "/v1/schedules/x", &[reader, changed], b"{}").status, 400);
+        assert_eq!(guarded.ask_as(Role::Researcher, "DELETE", "/v1/schedules/none", b"").status, 404);
+        let probed = Download::open(metrics, "POST", "/metrics", &[], b"").unwrap().finish();
+        assert_eq!((probed.status, probed.header("allow").is_some()), (405, false));
+    }
+    let two_hosts = b"PUT /v1/schedules/x HTTP/1.1\r\nhost: a\r\nhost: b\r\ncontent-length: 0\r\n\r\n";
+    raw(guarded.server.address(), two_hosts);
+    assert_eq!(guarded.ask_as(Role::Researcher, "DELETE", "/v1/schedules/kept", b"").status, 204);
+    let entries = wait_for("the last entry", || {
+        Some(guarded.audit()).filter(|found| found.last().is_some_and(|entry| entry.status == 204))
+    });
+    assert_eq!((entries[0].path.as_str(), entries[0].status), ("/v1/schedules/kept", 201));
+    assert!(entries.len() <= 2 * 60 + 2, "{}", entries.len());
+    assert!(entries.iter().all(|entry| entry.path != "/metrics"));
+}
+
+#[test]
+fn what_is_answered_while_the_server_ends_is_in_the_audit_log() {
+    let mut guarded = Guarded::start(&[]);
+    let request = put(&guarded, "last");
+    let (most, end) = request.split_at(request.len() - 10);
+    let mut connection = connect(guarded.server.address()).unwrap();
+    connection.write_all(most.as_bytes()).unwrap();
+    // It has been received as far as it was sent once a later request is answered.
+    assert_eq!(guarded.ask("GET", "/livez", &[], b"").status, 200);
+    guarded.server.process.signal("INT");
+    wait_for("the server to stop", || guarded.server.process.stderr().contains("draining").then_some(()));
+    connection.write_all(end.as_bytes()).unwrap();
+    guarded.server.process.wait();
+    let data = guarded.server.data();
+    let log = std::fs::read_to_string(data.path().join("audit.jsonl")).unwrap_or_default();
+    let stored = data.path().join("schedules/last.json").exists();
+    assert_eq!(stored, log.contains("/v1/schedules/last"), "{log}");
+    use std::os::unix::fs::PermissionsExt;
+    let mode =
+        std::fs::metadata(data.path().join("audit.jsonl")).map(|file| file.permissions().mode() & 0o777);
+    assert_eq!(mode.unwrap_or(0o600), 0o600);
 }

@@ -250,3 +250,25 @@ fn schedules_survive_being_killed() {
     );
     assert_eq!(server.send("DELETE", "/v1/schedules/mine", b"").status, 204);
 }
+
+/// As the first process of a container it would not hear a signal that it does not handle.
+#[test]
+fn a_signal_ends_a_server_that_is_still_starting() {
+    let holder = Server::start(&[]);
+    for (signal, code) in [("TERM", 143), ("INT", 130)] {
+        // It waits a while for the one that writes there.
+        let mut second = Server::spawn(holder.data().path(), &[]);
+        let status = format!("/proc/{}/status", second.id());
+        wait_for("it to handle signals", || {
+            let status = std::fs::read_to_string(&status).ok()?;
+            let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:"))?;
+            let caught = u64::from_str_radix(caught.trim(), 16).ok()?;
+            // SIGINT and SIGTERM.
+            (caught >> 1 & 1 == 1 && caught >> 14 & 1 == 1).then_some(())
+        });
+        second.signal(signal);
+        assert_eq!(second.wait().code(), Some(code), "{}", second.stderr());
+        assert!(second.stderr().contains("before the server had started"), "{}", second.stderr());
+    }
+    holder.assert_healthy();
+}

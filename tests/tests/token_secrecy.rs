@@ -2,8 +2,8 @@
 
 use std::time::Instant;
 
-use pba_tests::guarded::{Guarded, SHORT, bearer, token};
-use pba_tests::{Answer, wait_for};
+use pba_tests::guarded::{Guarded, LONG, SHORT, bearer, token};
+use pba_tests::{Answer, Download, wait_for};
 use pba_wire::Role;
 use serde_json::json;
 
@@ -38,6 +38,11 @@ fn no_token_is_in_any_log_or_answer() {
             for target in ["/", "/v1/datasets", "/v1/session", "/metrics", "/v1/audit", SHORT] {
                 said += &heard(guarded.ask("GET", target, headers, b""));
             }
+            said +=
+                &heard(guarded.ask("GET", &format!("/v1/datasets/{secret}/epochs/0/batches"), headers, b""));
+            // Its first letter encoded.
+            let encoded = format!("/v1/schedules/%70{}", &secret[1..]);
+            said += &heard(guarded.ask("PUT", &encoded, headers, b"{}"));
             let misplaced = format!("/v1/schedules/{secret}?token={secret}");
             for method in ["GET", "PUT", "DELETE", "POST"] {
                 said += &heard(guarded.ask(method, &misplaced, headers, b"{}"));
@@ -61,6 +66,14 @@ fn no_token_is_in_any_log_or_answer() {
         let command = guarded.pba(Some(secret), &["stream", &url, "--split", "test"]);
         said += &(command.stdout + &command.stderr);
     }
+    // As the name of a program in the list of streams.
+    let authorization = bearer(&guarded.tokens[&Role::Reader]);
+    let headers = [("authorization", &*authorization), ("user-agent", &*secrets[0])];
+    let running = Download::open_narrow_with(guarded.server.address(), LONG, &headers).unwrap();
+    let listed = guarded.ask_as(Role::Reader, "GET", "/v1/streams", b"");
+    assert_eq!(listed.json()["streams"].as_array().unwrap().len(), 1);
+    said += &heard(listed);
+    drop(running);
     // A revoked one is wrong like any other.
     std::fs::write(&guarded.file, token(Role::Admin, "new").1).unwrap();
     let authorization = bearer(&guarded.tokens[&Role::Admin]);

@@ -4,22 +4,23 @@
 //! decided, and syncs it if something was changed; no request waits for that. When the file has grown long it becomes
 //! `audit.1.jsonl`, in the place of the one before. What cannot be written is in the server's log, and counted.
 //!
-//! Clients that may change nothing could otherwise fill the log with refused attempts until it held little else. So only
-//! a bounded number of those is written in a minute, and the next entry of the same kind says how many were left out.
+//! Clients that may change nothing could otherwise fill the log until it held little else: with attempts that are refused,
+//! and by signing in and out. So only a bounded number of those is written in a minute, and the next entry of the same kind
+//! says how many were left out.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use crossbeam::channel::{Receiver, Sender, bounded};
+use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use pba_wire::audit::AuditEntry;
 use prometheus::IntCounter;
-use tokio::sync::oneshot;
-use tokio::time::timeout;
 
 use crate::data_lock::DataLock;
+use crate::sync::lock;
 
 /// Names of the files in the data directory.
 const FILE: &str = "audit.jsonl";
@@ -30,11 +31,11 @@ const FILE_BYTES_MAX: u64 = 16 << 20;
 const WAITING_MAX: usize = 1024;
 /// Bytes of an entry at most, whose texts are all bounded.
 pub(crate) const ENTRY_BYTES_MAX: u64 = 2 << 10;
-/// Refused attempts that are written in a minute: of those who are known, and of all others.
-const REFUSED_MAX: u32 = 60;
-const REFUSED_WINDOW: Duration = Duration::from_secs(60);
+/// Entries of those who may change nothing that are written in a minute: of those who are known, and of all others.
+const BOUNDED_MAX: u32 = 60;
+const WINDOW: Duration = Duration::from_secs(60);
 /// Time that the last entries get when the server ends.
-const LAST_ENTRIES: Duration = Duration::from_secs(1);
+pub(crate) const LAST_ENTRIES: Duration = Duration::from_secs(1);
 
 /// The audit log of a data directory.
 pub(crate) struct Audit {
@@ -42,14 +43,14 @@ pub(crate) struct Audit {
     queue: Sender<Message>,
     lost: IntCounter,
     lock: Arc<DataLock>,
-    /// Refused attempts of those who are known, and of all others.
-    refused: Mutex<[Window; 2]>,
+    /// For those who are known, and for all others.
+    windows: Mutex<[Window; 2]>,
 }
 
 enum Message {
     Entry(Box<AuditEntry>),
-    /// Answered when everything before it is written.
-    Flush(oneshot::Sender<()>),
+    /// Everything before it has been written when it is dropped.
+    Flush(Sender<()>),
 }
 
 impl Audit {
@@ -63,20 +64,23 @@ impl Audit {
         let mut writer =
             Writer { folder: folder.clone(), lock: Arc::clone(&lock), file: None, lost: lost.clone() };
         std::thread::Builder::new().name("audit".to_owned()).spawn(move || writer.run(&messages))?;
-        Ok(Audit { folder, queue, lost, lock, refused: Mutex::default() })
+        Ok(Audit { folder, queue, lost, lock, windows: Mutex::default() })
     }
 
-    /// Adds an entry. A replica, which may not write to the data directory, only logs it.
-    pub(crate) fn add(&self, mut entry: AuditEntry) {
-        if matches!(entry.status, 401 | 403) {
-            let mut refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
-            match refused[usize::from(entry.role.is_some())].pass(Instant::now()) {
+    /// Adds an entry; `is_bounded` says that it tells of one who may not make the change, or of no change. A replica,
+    /// which may not write to the data directory, only logs it.
+    pub(crate) fn add(&self, mut entry: AuditEntry, is_bounded: bool) {
+        if is_bounded {
+            let mut windows = lock(&self.windows);
+            match windows[usize::from(entry.role.is_some())].pass(Instant::now()) {
                 Some(left_out) => entry.left_out = left_out,
                 None => return,
             }
         }
         if !self.lock.is_writer() {
-            tracing::warn!(entry = written(&entry), "a change was refused");
+            if entry.status >= 400 {
+                tracing::warn!(entry = written(&entry), "a change was refused");
+            }
             return;
         }
         if let Err(full) = self.queue.try_send(Message::Entry(Box::new(entry)))
@@ -89,13 +93,19 @@ impl Audit {
     /// The newest entries, newest first, of both files. Waits for the disk.
     ///
     /// # Errors
-    /// When a file is there and cannot be read.
+    /// When the file is there and cannot be read, or it has none and the one before it cannot.
     pub(crate) fn newest(&self, count: usize) -> io::Result<Vec<AuditEntry>> {
         let mut entries = Vec::new();
         for name in [FILE, FILE_BEFORE] {
             let left = count - entries.len();
             if left > 0 {
-                let end = end_of(&self.folder.join(name), left as u64 * ENTRY_BYTES_MAX)?;
+                let end = match end_of(&self.folder.join(name), left as u64 * ENTRY_BYTES_MAX) {
+                    Err(error) if name == FILE_BEFORE && !entries.is_empty() => {
+                        tracing::warn!(%error, "what was put aside of the audit log cannot be read");
+                        break;
+                    }
+                    end => end?,
+                };
                 // A line that a crash has torn, or that was begun before what is read, is none.
                 let lines = end.split(|byte| *byte == b'\n').rev();
                 entries.extend(lines.filter_map(|line| serde_json::from_slice(line).ok()).take(left));
@@ -104,17 +114,24 @@ impl Audit {
         Ok(entries)
     }
 
-    /// Waits until everything is written, but not long.
-    pub(crate) async fn flush(&self) {
-        let (written, is_written) = oneshot::channel();
-        if self.queue.try_send(Message::Flush(written)).is_ok() {
-            // Either way nothing is left to do.
-            let _ = timeout(LAST_ENTRIES, is_written).await;
+    /// Waits until everything is written, but not long; counts what is not. Waits for the disk.
+    pub(crate) fn flush(&self) {
+        let deadline = Instant::now() + LAST_ENTRIES;
+        let (written, is_written) = bounded(0);
+        let is_queued = self.queue.send_deadline(Message::Flush(written), deadline).is_ok();
+        // Nothing is sent: it ends when the other side is dropped.
+        if is_queued && !matches!(is_written.recv_deadline(deadline), Err(RecvTimeoutError::Timeout)) {
+            return;
+        }
+        let left = self.queue.len() - usize::from(is_queued);
+        if left > 0 {
+            self.lost.inc_by(left as u64);
+            tracing::error!(entries = left, "the disk does not take the last entries of the audit log");
         }
     }
 }
 
-/// How many refused attempts there were in a minute.
+/// How many bounded entries there were in a minute.
 #[derive(Default)]
 struct Window {
     begin: Option<Instant>,
@@ -125,11 +142,11 @@ struct Window {
 impl Window {
     /// Whether one more is written, and how many were left out before it.
     fn pass(&mut self, now: Instant) -> Option<u64> {
-        if self.begin.is_none_or(|begin| now.duration_since(begin) >= REFUSED_WINDOW) {
+        if self.begin.is_none_or(|begin| now.duration_since(begin) >= WINDOW) {
             (self.begin, self.count) = (Some(now), 0);
         }
         self.count += 1;
-        if self.count > REFUSED_MAX {
+        if self.count > BOUNDED_MAX {
             self.left_out += 1;
             return None;
         }
@@ -178,8 +195,7 @@ impl Writer {
                         lose(&self.lost, &entry, &error.to_string());
                     }
                 }
-                // Who waits for it may have left.
-                Message::Flush(written) => drop(written.send(())),
+                Message::Flush(written) => drop(written),
             }
         }
     }
@@ -212,7 +228,8 @@ impl Writer {
     fn open(&self) -> io::Result<File> {
         let path = self.folder.join(FILE);
         let is_torn = end_of(&path, 1)?.first().is_some_and(|byte| *byte != b'\n');
-        let mut file = pba_files::open_as(OpenOptions::new().append(true).create(true), &path)?;
+        // For those who run the server: `GET /v1/audit` is for admins.
+        let mut file = pba_files::open_as(OpenOptions::new().append(true).create(true).mode(0o600), &path)?;
         if is_torn {
             file.write_all(b"\n")?;
         }
@@ -250,17 +267,17 @@ mod tests {
         paths.map(|path| path.trim_start_matches("/v1/schedules/").to_owned()).collect()
     }
 
-    #[tokio::test]
-    async fn entries_are_found_newest_first_beside_torn_lines_and_over_two_files() {
+    #[test]
+    fn entries_are_found_newest_first_beside_torn_lines_and_over_two_files() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join(FILE);
         std::fs::write(&file, "{\"time\": \"torn").unwrap();
         let log = audit(folder.path());
         assert_eq!(newest(&log, 9), [""; 0]);
         for number in 0..4 {
-            log.add(entry(number, 204));
+            log.add(entry(number, 204), false);
         }
-        log.flush().await;
+        log.flush();
         assert_eq!(newest(&log, 9), ["3", "2", "1", "0"]);
         assert_eq!(newest(&log, 2), ["3", "2"]);
         // As long as it may be: it is put aside.
@@ -268,33 +285,48 @@ mod tests {
         let line = written(&entry(7, 204)) + "\n";
         let lines = FILE_BYTES_MAX as usize / line.len() + 1;
         long.write_all(line.repeat(lines).as_bytes()).unwrap();
-        log.add(entry(8, 204));
-        log.flush().await;
+        log.add(entry(8, 204), false);
+        log.flush();
         assert_eq!(newest(&log, 3), ["8", "7", "7"]);
         assert_eq!(std::fs::read_to_string(&file).unwrap().lines().count(), 1);
         assert_eq!(log.lost.get(), 0);
     }
 
-    #[tokio::test]
-    async fn what_cannot_be_written_is_counted() {
+    #[test]
+    fn what_cannot_be_written_is_counted() {
         let folder = tempfile::tempdir().unwrap();
         let log = audit(folder.path());
         std::fs::create_dir(folder.path().join(FILE)).unwrap();
-        log.add(entry(0, 204));
-        log.flush().await;
+        log.add(entry(0, 204), false);
+        log.flush();
         assert_eq!(log.lost.get(), 1);
         std::fs::remove_dir(folder.path().join(FILE)).unwrap();
-        log.add(entry(1, 204));
-        log.flush().await;
+        log.add(entry(1, 204), false);
+        log.flush();
         assert_eq!((log.lost.get(), newest(&log, 9)), (1, vec!["1".to_owned()]));
+    }
+
+    #[test]
+    fn what_is_left_at_the_end_is_counted() {
+        let (folder, (queue, messages)) = (tempfile::tempdir().unwrap(), bounded(2));
+        let lost = IntCounter::new("lost", "lost").unwrap();
+        let lock = DataLock::of_test(folder.path());
+        let log = Audit { folder: folder.path().to_owned(), queue, lost, lock, windows: Mutex::default() };
+        // The disk does not answer: nothing takes them.
+        log.add(entry(0, 204), false);
+        log.flush();
+        assert_eq!(log.lost.get(), 1);
+        log.flush();
+        assert_eq!(log.lost.get(), 1 + 2);
+        drop(messages);
     }
 
     #[test]
     fn refused_attempts_do_not_displace_what_happened() {
         let (mut window, now) = (Window::default(), Instant::now());
-        let passed = (0..REFUSED_MAX + 40).filter(|_| window.pass(now).is_some()).count();
-        assert_eq!(passed, REFUSED_MAX as usize);
-        assert_eq!(window.pass(now + REFUSED_WINDOW), Some(40));
-        assert_eq!(window.pass(now + REFUSED_WINDOW), Some(0));
+        let passed = (0..BOUNDED_MAX + 40).filter(|_| window.pass(now).is_some()).count();
+        assert_eq!(passed, BOUNDED_MAX as usize);
+        assert_eq!(window.pass(now + WINDOW), Some(40));
+        assert_eq!(window.pass(now + WINDOW), Some(0));
     }
 }

@@ -4,8 +4,9 @@
 //! has gone, a full disk, or a pipe that is not read costs lines, which are counted, and nothing else:
 //! no thread waits, and nothing panics, as `eprintln!` would.
 //!
-//! An event is one line, whatever clients put into it: control characters are escaped. With `PBA_LOG_FORMAT=json` each
-//! line is one JSON object, also what is said before the log is set up, and when the process ends.
+//! An event is one line, whatever clients put into it: control characters are escaped, and a long line is cut. With
+//! `PBA_LOG_FORMAT=json` each line is one JSON object, also what is said before the log is set up, and when the process
+//! ends; of one that is too long, the long texts are cut.
 
 use std::backtrace::{Backtrace, BacktraceStatus};
 use std::borrow::Cow;
@@ -15,6 +16,7 @@ use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use crossbeam::channel::{Receiver, Sender, bounded};
+use serde_json::Value;
 use tracing::{Level, Subscriber};
 use tracing_subscriber::Layer;
 use tracing_subscriber::fmt::MakeWriter;
@@ -30,6 +32,8 @@ use crate::metrics::{LOG_LINES_LOST, PANICS};
 const LINES_MAX: usize = 1024;
 /// Longer lines are cut.
 const LINE_BYTES_MAX: usize = 16 << 10;
+/// Characters to which the texts of a long line of JSON are cut.
+const TEXT_MAX: usize = 200;
 /// Time that the last lines get when the process ends.
 pub(crate) const LAST_LINES: Duration = Duration::from_secs(1);
 
@@ -92,6 +96,7 @@ impl Format {
 #[derive(Clone)]
 pub(crate) struct Log {
     queue: Sender<Message>,
+    format: Format,
     /// Whether lines may have colours.
     has_colors: bool,
 }
@@ -101,10 +106,10 @@ impl Log {
     ///
     /// # Errors
     /// When the system refuses a thread.
-    pub(crate) fn start(has_colors: bool) -> io::Result<Log> {
+    pub(crate) fn start(format: Format, has_colors: bool) -> io::Result<Log> {
         let queue = start(io::stderr())?;
         let _ = QUEUE.set(queue.clone());
-        Ok(Log { queue, has_colors })
+        Ok(Log { queue, format, has_colors })
     }
 }
 
@@ -153,7 +158,7 @@ impl MakeWriter<'_> for Log {
 impl Write for Log {
     /// Takes a whole line, as `tracing_subscriber` writes them. Never fails.
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        put(&self.queue, &one_line(line, self.has_colors));
+        put(&self.queue, &one_line(line, self.format, self.has_colors), self.format);
         Ok(line.len())
     }
 
@@ -182,7 +187,7 @@ pub(crate) fn say(level: Level, message: impl Display) {
 
 fn put_line(line: &str) {
     match QUEUE.get() {
-        Some(queue) => put(queue, line.as_bytes()),
+        Some(queue) => put(queue, line.as_bytes(), Format::chosen()),
         // Standard error may be closed or full, which is no reason for another error.
         None => drop(io::stderr().write_all(line.as_bytes())),
     }
@@ -190,7 +195,7 @@ fn put_line(line: &str) {
 
 /// A line in which nothing but its end ends it: control characters are escaped, but those of colours where these are
 /// seen. The formatter has escaped those that came with values.
-fn one_line(line: &[u8], has_colors: bool) -> Cow<'_, [u8]> {
+fn one_line(line: &[u8], format: Format, has_colors: bool) -> Cow<'_, [u8]> {
     let (text, end) = line.strip_suffix(b"\n").map_or((line, &b""[..]), |text| (text, b"\n"));
     let text = String::from_utf8_lossy(text);
     let is_wrong =
@@ -200,9 +205,11 @@ fn one_line(line: &[u8], has_colors: bool) -> Cow<'_, [u8]> {
     }
     let mut escaped = String::with_capacity(text.len() + 16);
     for c in text.chars() {
-        match is_wrong(c) {
-            true => escaped.extend(c.escape_default()),
-            false => escaped.push(c),
+        match format {
+            _ if !is_wrong(c) => escaped.push(c),
+            // None of them is beyond the first 65,536 characters.
+            Format::Json => escaped += &format!("\\u{:04x}", u32::from(c)),
+            Format::Text => escaped.extend(c.escape_default()),
         }
     }
     Cow::Owned([escaped.as_bytes(), end].concat())
@@ -219,14 +226,43 @@ pub(crate) fn flush() {
     }
 }
 
-fn put(queue: &Sender<Message>, line: &[u8]) {
+fn put(queue: &Sender<Message>, line: &[u8], format: Format) {
     let line = match line.get(..LINE_BYTES_MAX) {
         None => line.to_vec(),
+        Some(_) if format == Format::Json => cut(line),
         Some(beginning) => [beginning, b"...\n"].concat(),
     };
     if queue.try_send(Message::Line(line)).is_err() {
         LOG_LINES_LOST.inc();
     }
+}
+
+/// A line of JSON with its texts cut, or if that is not enough, with its message only: it is still JSON.
+fn cut(line: &[u8]) -> Vec<u8> {
+    let shorten = |text: &mut String| {
+        if let Some((end, _)) = text.char_indices().nth(TEXT_MAX) {
+            text.replace_range(end.., "...");
+        }
+    };
+    let mut line: Value = serde_json::from_slice(line).unwrap_or_default();
+    for value in line.as_object_mut().into_iter().flat_map(|line| line.values_mut()) {
+        let within = value.as_object_mut().into_iter().flat_map(|fields| fields.values_mut());
+        for text in within.filter(|value| value.is_string() || value.is_object() || value.is_array()) {
+            match text {
+                Value::String(text) => shorten(text),
+                nested => {
+                    let mut text = nested.to_string();
+                    shorten(&mut text);
+                    *nested = text.into();
+                }
+            }
+        }
+    }
+    if line.to_string().len() > LINE_BYTES_MAX {
+        line["fields"] = serde_json::json!({ "message": line["fields"]["message"] });
+        line["span"] = Value::Null;
+    }
+    format!("{line}\n").into_bytes()
 }
 
 fn start(out: impl Write + Send + 'static) -> io::Result<Sender<Message>> {
@@ -285,19 +321,19 @@ mod tests {
         // Nothing is read: one line is being written, LINES_MAX wait, and the rest is lost.
         let count = LINES_MAX + 100;
         for number in 0..count {
-            put(&queue, format!("{number}\n").as_bytes());
+            put(&queue, format!("{number}\n").as_bytes(), Format::Text);
         }
         let lost = LOG_LINES_LOST.get() - before;
         assert!((99..=100).contains(&lost), "{lost}");
         permit.send(()).unwrap();
         assert_eq!(read.recv().unwrap(), b"0\n");
-        put(&queue, &vec![b'x'; 2 * LINE_BYTES_MAX]);
+        put(&queue, &vec![b'x'; 2 * LINE_BYTES_MAX], Format::Text);
         // The reader has gone: all that waits is lost, and so is what comes.
         drop((permit, read));
         while !queue.is_empty() {
             std::thread::yield_now();
         }
-        put(&queue, b"the last\n");
+        put(&queue, b"the last\n", Format::Text);
         let all = LOG_LINES_LOST.get() - before;
         assert!(all >= lost + LINES_MAX as u64 - 2, "{all}");
     }
@@ -305,12 +341,17 @@ mod tests {
     #[test]
     fn an_event_is_one_line() {
         let check = |line: &str, expected: &str| {
-            assert_eq!(String::from_utf8_lossy(&one_line(line.as_bytes(), false)), expected);
+            assert_eq!(String::from_utf8_lossy(&one_line(line.as_bytes(), Format::Text, false)), expected);
         };
         check("plain, ü\n", "plain, ü\n");
         check("a\nb\r\n\x1b[2J\u{85}\u{2028}\n", "a\\nb\\r\\n\\u{1b}[2J\\u{85}\\u{2028}\n");
         check("no end\t", "no end\\t");
-        assert_eq!(&*one_line(b"\x1b[31mred\x1b[0m\n", true), b"\x1b[31mred\x1b[0m\n");
+        assert_eq!(&*one_line(b"\x1b[31mred\x1b[0m\n", Format::Text, true), b"\x1b[31mred\x1b[0m\n");
+        let odd = "a\u{7f}b\u{85}c\u{2028}d";
+        let line = format!("{{\"field\":\"{odd}\"}}\n");
+        let line = one_line(line.as_bytes(), Format::Json, false).into_owned();
+        assert_eq!(serde_json::from_slice::<Value>(&line).unwrap()["field"], odd);
+        assert!(!String::from_utf8(line).unwrap().contains(['\u{7f}', '\u{85}', '\u{2028}']));
         let line = Format::Json.line(Level::ERROR, "two\nlines \"quoted\"");
         let value: serde_json::Value = serde_json::from_str(&line).unwrap();
         assert_eq!((line.lines().count(), &value["fields"]["message"]), (1, &"two\nlines \"quoted\"".into()));
@@ -320,7 +361,7 @@ mod tests {
     fn a_panic_is_one_line() {
         for format in [Format::Json, Format::Text] {
             let (queue, written) = bounded(1);
-            let log = Log { queue, has_colors: false };
+            let log = Log { queue, format, has_colors: false };
             let subscriber =
                 tracing_subscriber::registry().with(layer(format, BoxMakeWriter::new(log), false));
             let others = std::panic::take_hook();
@@ -347,9 +388,26 @@ mod tests {
         let (permit, may) = bounded(1);
         let (lines, read) = bounded(1);
         let queue = start(Reader { may, lines }).unwrap();
-        put(&queue, &vec![b'x'; 2 * LINE_BYTES_MAX]);
+        put(&queue, &vec![b'x'; 2 * LINE_BYTES_MAX], Format::Text);
         permit.send(()).unwrap();
         let line = read.recv().unwrap();
         assert_eq!((line.len(), line.ends_with(b"x...\n")), (LINE_BYTES_MAX + 4, true));
+        // JSON stays JSON.
+        let long = "ü".repeat(LINE_BYTES_MAX);
+        let many: Vec<_> = (0..LINE_BYTES_MAX).collect();
+        for fields in [
+            serde_json::json!({ "message": "said", "names": long }),
+            serde_json::json!({ "message": "said", "names": [long], "numbers": many }),
+            (0..1000)
+                .map(|number| (format!("field-{number}"), long.as_str().into()))
+                .chain([("message".to_owned(), "said".into())])
+                .collect::<serde_json::Map<_, Value>>()
+                .into(),
+        ] {
+            let line = cut(serde_json::json!({ "level": "INFO", "fields": fields }).to_string().as_bytes());
+            let value: Value = serde_json::from_slice(&line).unwrap();
+            assert!(line.len() <= LINE_BYTES_MAX && line.ends_with(b"\n"), "{}", line.len());
+            assert_eq!((&value["level"], &value["fields"]["message"]), (&"INFO".into(), &"said".into()));
+        }
     }
 }

@@ -7,13 +7,14 @@
 //! drain    new streams are refused
 //!    |     drain_seconds at most, until the last stream has ended; and until LAST_JOBS after the signal
 //!    v
-//! end      LAST_REQUESTS for answers under way, and a second for the log
+//! end      LAST_REQUESTS for answers under way, LAST_ENTRIES for the audit log, and a moment for spans and the log
 //! ```
 //!
 //! By default that is 28 seconds at most, within the 30 that Kubernetes and `docker stop --time 30` give.
 
 use std::future::Future;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::time::Duration;
 
 use anyhow::Context;
@@ -49,6 +50,13 @@ impl Stop {
         }
     }
 
+    fn name(self) -> &'static str {
+        match self {
+            Stop::Terminate => "SIGTERM",
+            Stop::Interrupt => "SIGINT",
+        }
+    }
+
     /// The exit code of a process that the signal ended at once.
     fn exit_code(self) -> i32 {
         match self {
@@ -63,6 +71,15 @@ impl Stop {
 /// # Errors
 /// When the system refuses to watch for them.
 pub(crate) fn stop_signal() -> anyhow::Result<impl Future<Output = Stop>> {
+    stop_signal_once(Arc::new(AtomicBool::new(true)))
+}
+
+/// The same of a server. The first one ends the process, too, as long as the server starts, which may take long and has nothing to save: without that, the first
+/// process of a container would not even hear it.
+///
+/// # Errors
+/// When the system refuses to watch for them.
+pub(crate) fn stop_signal_once(has_started: Arc<AtomicBool>) -> anyhow::Result<impl Future<Output = Stop>> {
     let mut terminate = signal(SignalKind::terminate()).context("cannot watch for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot watch for SIGINT")?;
     let (stop, stopped) = tokio::sync::oneshot::channel();
@@ -70,8 +87,13 @@ pub(crate) fn stop_signal() -> anyhow::Result<impl Future<Output = Stop>> {
         let mut next = async || {
             tokio::select! { _ = terminate.recv() => Stop::Terminate, _ = interrupt.recv() => Stop::Interrupt }
         };
+        let first = next().await;
+        if !has_started.load(Ordering::Relaxed) {
+            crate::log::last_words(format_args!("ended by {} before the server had started", first.name()));
+            std::process::exit(first.exit_code());
+        }
         // The server may have ended by itself.
-        let _ = stop.send(next().await);
+        let _ = stop.send(first);
         std::process::exit(next().await.exit_code());
     });
     Ok(async {

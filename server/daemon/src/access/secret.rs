@@ -50,6 +50,16 @@ pub(crate) fn redacted(text: &str) -> Cow<'_, str> {
     shown + rest
 }
 
+/// The same of the path of an address, in which characters may be encoded.
+pub(crate) fn redacted_path(path: &str) -> Cow<'_, str> {
+    let decoded = percent_encoding::percent_decode_str(path).decode_utf8_lossy();
+    match redacted(&decoded) {
+        Cow::Borrowed(same) if same == decoded => Cow::Borrowed(path),
+        hidden if hidden == decoded => Cow::Borrowed(path),
+        hidden => Cow::Owned(hidden.into_owned()),
+    }
+}
+
 /// The SHA-256 of a token. As a token is 256 random bits, nothing slower is needed: nobody can guess one to compare.
 #[derive(Clone, Copy)]
 pub(crate) struct Hash([u8; 32]);

@@ -221,7 +221,7 @@ fn log_to_stderr(serves: bool, options: Options) -> anyhow::Result<()> {
     }
     let has_colors = style::is_colored(Stream::Error);
     let out = match serves {
-        true => BoxMakeWriter::new(Log::start(has_colors)?),
+        true => BoxMakeWriter::new(Log::start(format, has_colors)?),
         false => BoxMakeWriter::new(std::io::stderr),
     };
     let lines = log::layer(format, out, has_colors);

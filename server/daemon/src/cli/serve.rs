@@ -6,6 +6,7 @@ use std::ops::ControlFlow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::Context;
@@ -32,7 +33,7 @@ use crate::health::LOOK_EVERY;
 use crate::jobs::{Jobs, trainer::Trainer};
 use crate::metrics::Metrics;
 use crate::server::{Server, Sockets};
-use crate::shutdown::stop_signal;
+use crate::shutdown::stop_signal_once;
 use crate::stream::engine::Engine;
 use crate::tls::files::{Certificate, Files};
 use crate::tls::reload::Reload;
@@ -52,10 +53,11 @@ pub(crate) async fn run(args: ServeArgs, given: &Given) -> anyhow::Result<()> {
         output::json(&check(&config, &args, given)?);
         return Ok(());
     }
+    let has_started = Arc::new(AtomicBool::new(false));
+    let stop = stop_signal_once(Arc::clone(&has_started))?;
     let server = start(&config).await?;
-    // Signals are watched before the line below is printed, because its reader may send one at once; not
-    // earlier, so that Ctrl-C ends a long start as it ends any program.
-    let stop = stop_signal()?;
+    // Before the line below is printed, because its reader may send a signal at once.
+    has_started.store(true, Ordering::Relaxed);
     // Scripts wait for the first of these lines, and the address in it is final.
     for url in server.urls() {
         output::announcement(format_args!("listening on {url}"));

@@ -110,6 +110,11 @@ impl Config {
         let limits = settings.limits()?;
         let listen = address(settings.listen.as_deref().unwrap_or(DEFAULT_ADDRESS))?;
         let tokens = settings.tokens.as_ref().map(Tokens::read).transpose()?.unwrap_or_default();
+        anyhow::ensure!(
+            settings.tokens.is_none() || !tokens.is_empty() || settings.tokens_file.is_some(),
+            "tokens: there are none in [], which would let everyone in; leave the setting out for that, or make a token \
+             with: pba token new"
+        );
         let has_tokens = !tokens.is_empty() || settings.tokens_file.is_some();
         match listen {
             Some(listen) => anyhow::ensure!(

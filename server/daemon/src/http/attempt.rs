@@ -9,7 +9,7 @@ use pba_wire::Role;
 use pba_wire::audit::AuditEntry;
 
 use crate::access::Identity;
-use crate::access::secret::redacted;
+use crate::access::secret::redacted_path;
 use crate::audit::Audit;
 use crate::date;
 use crate::http::correlation::Correlation;
@@ -24,6 +24,8 @@ pub(super) struct Attempt {
     entry: AuditEntry,
     /// Whether it changes something if it is let in.
     is_change: bool,
+    /// Whether it needs a role by which changes are made. Signing in and out needs none.
+    needs_role: bool,
 }
 
 impl Attempt {
@@ -31,10 +33,8 @@ impl Attempt {
     /// in.
     pub(super) fn of(request: &Request, needed: Option<Role>) -> Option<Attempt> {
         let is_read = [Method::GET, Method::HEAD].contains(request.method());
-        let is_noted = match needed {
-            None => !is_read,
-            Some(role) => role > Role::Reader,
-        };
+        let needs_role = needed.is_some_and(|role| role > Role::Reader);
+        let is_noted = needs_role || needed.is_none() && !is_read;
         is_noted.then(|| {
             let peer = request.extensions().get().copied().unwrap_or(Peer::local(Client::Unknown));
             let entry = AuditEntry {
@@ -47,19 +47,20 @@ impl Attempt {
                     .get::<Correlation>()
                     .map(|known| known.request_id.to_string()),
                 method: shortened(request.method().as_str(), METHOD_MAX).into_owned(),
-                path: shortened(&redacted(request.uri().path()), VALUE_SHOWN).into_owned(),
+                path: shortened(&redacted_path(request.uri().path()), VALUE_SHOWN).into_owned(),
                 status: 0,
                 made: None,
                 left_out: 0,
             };
-            Attempt { entry, is_change: !is_read }
+            Attempt { entry, is_change: !is_read, needs_role }
         })
     }
 
     /// Adds the entry to the log, now that the answer is known. What was only read has none.
     pub(super) fn add_to(mut self, audit: &Audit, identity: Option<&Identity>, response: &Response) {
         let status = response.status();
-        if !self.is_change && ![StatusCode::UNAUTHORIZED, StatusCode::FORBIDDEN].contains(&status) {
+        let is_refused = [StatusCode::UNAUTHORIZED, StatusCode::FORBIDDEN].contains(&status);
+        if !self.is_change && !is_refused {
             return;
         }
         // Who signs in is known by the answer.
@@ -71,7 +72,8 @@ impl Attempt {
             self.entry.made = made(response.headers());
         }
         self.entry.time = date::timestamp();
-        audit.add(self.entry);
+        let is_change = self.needs_role && status.as_u16() < 400;
+        audit.add(self.entry, !is_change);
     }
 }
 

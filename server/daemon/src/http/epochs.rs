@@ -20,6 +20,7 @@ use pba_wire::streams::Transport;
 use pba_wire::{EpochRequest, Preview};
 
 use crate::access::Identity;
+use crate::access::secret::redacted;
 use crate::app::App;
 use crate::catalog::mending::cause;
 use crate::draw::sheet::{self, Sheet};
@@ -135,7 +136,7 @@ fn about(
         received: *received,
         peer,
         pace: http.extensions().get().cloned(),
-        user_agent: user_agent.map(|text| shortened(text, VALUE_SHOWN).into_owned()),
+        user_agent: user_agent.map(|text| shortened(&redacted(text), VALUE_SHOWN).into_owned()),
         // The name of the identity that was authenticated belongs here, and into the request's span.
         token: identity.name().map(Arc::from),
         transport: peer.transport,

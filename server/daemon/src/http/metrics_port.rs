@@ -6,6 +6,7 @@
 
 use axum::Router;
 use axum::extract::Request;
+use axum::http::Method;
 use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse, Response};
 
@@ -19,9 +20,14 @@ pub(crate) const PROBES: [&str; 3] = ["/livez", "/readyz", "/metrics"];
 /// The routes that are answered there, of all.
 pub(crate) fn only(router: Router) -> Router {
     router.layer(from_fn(async |mut request: Request, next: Next| -> Response {
-        if PROBES.contains(&request.uri().path()) {
+        let is_read = [Method::GET, Method::HEAD].contains(request.method());
+        if PROBES.contains(&request.uri().path()) && is_read {
             request.extensions_mut().insert(MetricsPort);
             return next.run(request).await;
+        }
+        if PROBES.contains(&request.uri().path()) {
+            let detail = format!("{:?} does not answer {}", request.uri().path(), request.method());
+            return Asked::by(&request).signed(Error::new(Cause::MethodNotAllowed, detail).into_response()).await;
         }
         let detail = format!(
             "there is no page {:?} here: this address (metrics_listen) answers {} only; the server's own address (listen) \

@@ -228,7 +228,7 @@ async fn observe(
     // The address for metrics asks for no token.
     let is_open = request.extensions().get::<MetricsPort>().is_some();
     let needed = roles.needed(request.method(), matched.as_deref()).filter(|_| !is_open);
-    let attempt = Attempt::of(&request, needed);
+    let attempt = if is_open { None } else { Attempt::of(&request, needed) };
     let checked = app.boundary.check(&request);
     let checked = checked.and_then(|()| match (identify(&app.authenticator, &request), needed) {
         // What needs no token minds none that is wrong.

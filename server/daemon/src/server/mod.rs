@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use tokio::runtime::Handle;
 use tokio::sync::{oneshot, watch};
+use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use crate::app::App;
@@ -139,17 +140,18 @@ impl Server {
             Ok(Err(_)) => tracing::error!("the jobs did not end cleanly"),
             Err(_) => tracing::error!("the jobs do not end; the server leaves without them"),
         }
-        app.audit.flush().await;
         let cut = app.engine.streams();
         if cut > 0 {
             tracing::warn!(streams = cut, "streams cut");
             app.engine.running.cut_all("the server stopped");
-            return;
+        } else {
+            drop((service, of_metrics));
+            // Without connections there is no receiver.
+            let _ = end_connections.send(());
+            let _ = timeout(LAST_REQUESTS, end_connections.closed()).await;
         }
-        drop((service, of_metrics));
-        // Without connections there is no receiver.
-        let _ = end_connections.send(());
-        let _ = timeout(LAST_REQUESTS, end_connections.closed()).await;
+        // With what was answered until now.
+        let _ = spawn_blocking(move || app.audit.flush()).await;
     }
 }
 

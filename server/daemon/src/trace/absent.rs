@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use axum::http::{HeaderMap, Method};
 
-use crate::trace::endpoint;
+use crate::trace::collector::endpoint;
 
 /// There is none.
 pub(super) enum Span {}

@@ -23,7 +23,7 @@ use opentelemetry_sdk::trace::{SdkTracer, SdkTracerProvider};
 use pba_client::ClientOptions;
 
 use crate::sync::lock;
-use crate::trace::endpoint;
+use crate::trace::collector::endpoint;
 
 /// The one protocol that is spoken.
 const PROTOCOL: &str = "http/protobuf";

@@ -5,6 +5,7 @@
 
 #[cfg(not(feature = "otel"))]
 mod absent;
+mod collector;
 #[cfg(feature = "otel")]
 mod export;
 
@@ -21,9 +22,6 @@ use self::export::{Span, Value};
 
 /// Time that the last spans get when the process ends.
 pub(crate) const LAST_SPANS: Duration = Duration::from_millis(500);
-
-/// The variables that name a collector, by OpenTelemetry's specification; the second is for traces alone, and wins.
-const ENDPOINTS: [&str; 2] = ["OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"];
 
 /// The trace that a request is part of, and its span there. Cheap to clone; the span ends with the last clone.
 #[derive(Clone)]
@@ -84,10 +82,4 @@ impl Trace {
 /// Exports what is not exported yet, but not for long.
 pub(crate) fn flush() {
     export::flush(LAST_SPANS);
-}
-
-/// The variable that names a collector, if one does.
-fn endpoint() -> Option<&'static str> {
-    let is_set = |name: &&&str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
-    ENDPOINTS.iter().rev().find(is_set).copied()
 }
