@@ -52,6 +52,8 @@ const LAYERS: &[(&str, &[&str])] = &[
         "pba-server",
         &[
             "sync",
+            "background",
+            "watched",
             "version",
             "metrics",
             "log",

@@ -1,20 +1,15 @@
-//! Tokens that are added and revoked while the server runs: a file that is read again when it changes.
+//! Tokens that are added, changed and revoked while the server runs: a file that is read again when it changes.
 
-use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
-use tokio::task::spawn_blocking;
-use tokio::time::sleep;
+use anyhow::Context;
 
 use crate::access::authenticator::Authenticator;
+use crate::access::changes::Changes;
 use crate::access::tokens::{self, Tokens};
-use crate::metrics::{Metrics, Reload};
-
-/// How often the file is looked at. Its content counts: where Kubernetes mounts a Secret, a link is swapped, and times say
-/// little.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
+use crate::metrics::{self, Metrics};
+use crate::watched::Watched;
 
 /// The file of tokens, and those that stand elsewhere and stay.
 pub(crate) struct TokensFile {
@@ -22,61 +17,54 @@ pub(crate) struct TokensFile {
     pub(crate) others: Tokens,
 }
 
-impl TokensFile {
-    /// Looks at the file for as long as the server runs. A change takes effect once two looks have found it the same, so
-    /// that a file which is being written is not taken for whole. What cannot be read or is wrong is logged once, and
-    /// changes nothing.
-    pub(crate) async fn watch(self, authenticator: Arc<Authenticator>, metrics: Metrics) {
-        let (mut seen, mut applied) = (None, None);
-        loop {
-            let path = self.path.clone();
-            let look = spawn_blocking(move || tokens::read_text(&path).map_err(|error| format!("{error:#}")));
-            // It fails only when the runtime ends.
-            let Ok(found) = look.await else { return };
-            if seen.as_ref() == Some(&found) && applied.as_ref() != Some(&found) {
-                self.apply(&found, applied.is_none(), &authenticator, &metrics);
-                applied = Some(found);
-            } else {
-                seen = Some(found);
-            }
-            sleep(LOOK_EVERY).await;
-        }
+/// The tokens in use, and the file that may hold others. What cannot be read or is wrong is logged once, and changes
+/// nothing.
+pub(crate) struct Reload {
+    file: TokensFile,
+    authenticator: Arc<Authenticator>,
+    metrics: Metrics,
+    is_first: bool,
+}
+
+impl Reload {
+    pub(crate) fn new(file: TokensFile, authenticator: Arc<Authenticator>, metrics: Metrics) -> Reload {
+        Reload { file, authenticator, metrics, is_first: true }
     }
 
-    fn apply(
-        &self,
-        found: &Result<String, String>,
-        is_first: bool,
-        authenticator: &Authenticator,
-        metrics: &Metrics,
-    ) {
-        let file = self.path.display();
-        let read = found.as_ref().map_err(String::clone).and_then(|text| {
-            let tokens = Tokens::parse(text).and_then(|tokens| self.others.with(tokens));
-            tokens.map_err(|error| format!("{file} is not a valid file of tokens: {error:#}"))
-        });
-        let tokens = match read {
-            Ok(tokens) => tokens,
+    /// The tokens that the server has if the file holds this text.
+    fn tokens(&self, text: &str) -> anyhow::Result<Tokens> {
+        let tokens = Tokens::parse(text).and_then(|tokens| self.file.others.with(tokens));
+        tokens.with_context(|| format!("{} is not a valid file of tokens", self.file.path.display()))
+    }
+}
+
+impl Watched for Reload {
+    type Contents = String;
+
+    fn read(&self) -> anyhow::Result<String> {
+        tokens::read_text(&self.file.path)
+    }
+
+    fn apply(&mut self, found: Result<&String, &str>) {
+        let tokens = found
+            .map_err(str::to_owned)
+            .and_then(|text| self.tokens(text).map_err(|error| format!("{error:#}")));
+        match tokens {
+            Ok(tokens) => {
+                let changes = Changes::between(&self.authenticator.tokens(), &tokens);
+                let count = tokens.len();
+                self.authenticator.replace(tokens);
+                // The file was read at the start, before it was watched: of what has not changed since, nothing is told.
+                if !self.is_first || !changes.is_empty() {
+                    changes.tell(&self.file.path, count);
+                    self.metrics.count_token_reload(metrics::Reload::Succeeded);
+                }
+            }
             Err(error) => {
                 tracing::error!(error, "the tokens cannot be read again; those of before stay");
-                metrics.count_token_reload(Reload::Failed);
-                return;
+                self.metrics.count_token_reload(metrics::Reload::Failed);
             }
-        };
-        let before = authenticator.tokens();
-        let [old, new] = [&*before, &tokens].map(|tokens| tokens.names().collect::<BTreeSet<_>>());
-        // What was read at the start is read once more here, and nothing is told of it.
-        if !is_first || old != new {
-            let names = |names: Vec<&str>| names.join(", ");
-            tracing::info!(
-                %file,
-                tokens = new.len(),
-                added = names(new.difference(&old).copied().collect()),
-                revoked = names(old.difference(&new).copied().collect()),
-                "the tokens were read again"
-            );
-            metrics.count_token_reload(Reload::Succeeded);
         }
-        authenticator.replace(tokens);
+        self.is_first = false;
     }
 }

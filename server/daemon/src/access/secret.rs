@@ -82,6 +82,12 @@ impl Hash {
         }
         Some(Hash(bytes))
     }
+
+    /// Its bytes, to compare hashes of the configuration with each other. Those of what clients present are compared in
+    /// constant time instead.
+    pub(crate) fn bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
 }
 
 impl ConstantTimeEq for Hash {

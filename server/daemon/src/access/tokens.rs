@@ -3,6 +3,7 @@
 //! They stand in `[[tokens]]` tables, in `pba.toml` or in a file of their own. Errors name the table and what is wrong
 //! with it, and never show a value of it that may be a token.
 
+use std::collections::{HashMap, HashSet};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -87,16 +88,16 @@ impl Tokens {
     /// # Errors
     /// When two of them have the same name or hash, or they are too many.
     pub(crate) fn with(&self, others: Tokens) -> anyhow::Result<Tokens> {
-        let mut all = self.0.clone();
-        for token in others.0 {
-            let name = &token.name;
-            ensure!(all.iter().all(|known| known.name != *name), "{KEY}: the name {name:?} is there twice");
-            if let Some(known) = all.iter().find(|known| known.hash.ct_eq(&token.hash).into()) {
-                bail!("{KEY}: {:?} and {name:?} have the same sha256; each token has one name", known.name);
-            }
-            all.push(token);
-        }
+        let all = [self.0.as_slice(), &others.0].concat();
         ensure!(all.len() <= TOKENS_MAX, "{KEY}: there are {}; allowed are {TOKENS_MAX}", all.len());
+        let (mut names, mut hashes) = (HashSet::new(), HashMap::new());
+        for token in &all {
+            let name = token.name.as_str();
+            ensure!(names.insert(name), "{KEY}: the name {name:?} is there twice");
+            if let Some(known) = hashes.insert(token.hash.bytes(), name) {
+                bail!("{KEY}: {known:?} and {name:?} have the same sha256; each token has one name");
+            }
+        }
         Ok(Tokens(all))
     }
 
@@ -120,9 +121,13 @@ impl Tokens {
         self.0.is_empty()
     }
 
-    /// Their names, in the order of the configuration.
-    pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
-        self.0.iter().map(|token| token.name.as_str())
+    pub(crate) fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// All of them, in the order of the configuration.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Token> {
+        self.0.iter().map(Arc::as_ref)
     }
 }
 
@@ -287,6 +292,20 @@ mod tests {
         refuse(&good.replace("sha256 = \"", "sha256 = \"0"), &["sha256 has 65 characters", "64 hexadecimal"]);
         refuse(&(good.clone() + &table("a", "admin", "two")), &["the name \"a\" is there twice"]);
         refuse(&(good + &table("b", "admin", "one")), &["\"a\" and \"b\" have the same sha256"]);
+    }
+
+    #[test]
+    fn as_many_tokens_as_are_allowed_differ_in_names_and_hashes() {
+        let table = |number: usize| table(&format!("t{number}"), "reader", &number.to_string());
+        let all: String = (0..TOKENS_MAX).map(table).collect();
+        let tokens = Tokens::parse(&all).unwrap();
+        assert_eq!(tokens.len(), TOKENS_MAX);
+        assert_eq!(tokens.find(b"9999").unwrap().name, "t9999");
+        refuse(&(all.clone() + &table(TOKENS_MAX)), &["there are 10001; allowed are 10000"]);
+        // The last is the same as the first.
+        refuse(&all.replace("\"t9999\"", "\"t0\""), &["the name \"t0\" is there twice"]);
+        let [first, last] = ["0", "9999"].map(|secret| Hash::of(secret.as_bytes()).to_string());
+        refuse(&all.replace(&last, &first), &["\"t0\" and \"t9999\" have the same sha256"]);
     }
 
     #[test]

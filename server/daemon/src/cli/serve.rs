@@ -3,11 +3,9 @@
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 use anyhow::Context;
 use clap::Args;
@@ -18,8 +16,10 @@ use sd_notify::NotifyState;
 use serde::Serialize;
 use tokio::signal::unix::{SignalKind, signal};
 
+use crate::access;
 use crate::app::{App, Guard};
 use crate::audit::Audit;
+use crate::background;
 use crate::boundary::Boundary;
 use crate::catalog::datasets::Catalog;
 use crate::catalog::schedules::{Bounds, Registry};
@@ -35,9 +35,10 @@ use crate::metrics::Metrics;
 use crate::server::{Server, Sockets};
 use crate::shutdown::stop_signal_once;
 use crate::stream::engine::Engine;
+use crate::tls;
 use crate::tls::files::{Certificate, Files};
-use crate::tls::reload::Reload;
 use crate::version;
+use crate::watched::watch;
 
 /// Examples for its help.
 pub(crate) const EXAMPLES: &str = "\
@@ -150,8 +151,11 @@ pub(crate) async fn start(config: &Config) -> anyhow::Result<Server> {
     // Before anything is written there: it may be a newer server's.
     format::check(data)?;
     // Before anything is packed, which may take minutes: a taken address is reported at once.
-    let reload = config.tls_files().map(|files| Reload::begin(files, metrics.clone())).transpose()?;
-    let sockets = Sockets::bind(config, reload.as_ref().map(Reload::current), &metrics).await?;
+    let certificate = config.tls_files();
+    let certificate =
+        certificate.map(|files| tls::reload::Reload::begin(files, metrics.clone())).transpose()?;
+    let current = certificate.as_ref().map(|(certificate, _)| certificate.current());
+    let sockets = Sockets::bind(config, current, &metrics).await?;
     let cache = data.join("datasets");
     pba_files::check_no_other(&cache).context("cannot pack datasets")?;
     let lock = Arc::new(DataLock::take(data).await);
@@ -174,43 +178,43 @@ pub(crate) async fn start(config: &Config) -> anyhow::Result<Server> {
     let engine = Engine::start(config.limits.clone(), metrics)?;
     let boundary = Boundary::new(sockets.address(), config.hosts.clone()).with_tls(sockets.speaks_tls());
     let authenticator = Arc::new(config.authenticator());
-    if let Some(file) = config.watched_tokens() {
-        tokio::spawn(file.watch(Arc::clone(&authenticator), engine.metrics.clone()));
-    }
+    let tokens = config
+        .watched_tokens()
+        .map(|file| access::reload::Reload::new(file, Arc::clone(&authenticator), engine.metrics.clone()));
     let audit = Audit::start(data, &lock, engine.metrics.audit_lines_lost.clone())?;
     let guard = Guard { boundary, authenticator, audit };
     let app = Arc::new(App::new(catalog, registry, jobs, engine, lock, guard));
     if app.lock.is_writer() {
         app.say_format();
     }
-    // It looks while the server drains, too, and keeps nothing alive.
+    // What looks every so often does so while the server drains, too, and keeps nothing alive.
     let looking = Arc::downgrade(&app);
-    let work = move || {
-        restarted(|| {
-            while let Some(app) = looking.upgrade() {
-                app.look();
-                drop(app);
-                std::thread::sleep(LOOK_EVERY);
-            }
-        });
+    background::start("health", move || {
+        while let Some(app) = looking.upgrade() {
+            app.look();
+            drop(app);
+            std::thread::sleep(LOOK_EVERY);
+        }
+    })?;
+    let is_gone = || {
+        let app = Arc::downgrade(&app);
+        move || app.strong_count() == 0
     };
-    std::thread::Builder::new().name("health".to_owned()).spawn(work)?;
-    let importing = Arc::clone(&app);
-    // A detached thread: an import that is interrupted is repeated the next time.
-    let work = move || restarted(|| import(&importing));
-    std::thread::Builder::new().name("import".to_owned()).spawn(work)?;
-    if let Some(mut reload) = reload {
-        let app = Arc::clone(&app);
-        let work = move || restarted(|| reload.run(&|| app.stage.check_serving().is_err()));
-        std::thread::Builder::new().name("certificate".to_owned()).spawn(work)?;
+    if let Some((certificate, in_use)) = certificate {
+        watch("certificate", certificate, Some(in_use), is_gone())?;
     }
+    if let Some(tokens) = tokens {
+        watch("tokens", tokens, None, is_gone())?;
+    }
+    let importing = Arc::clone(&app);
+    // An import that is interrupted is repeated the next time.
+    background::start("import", move || import(&importing))?;
     if let rate @ 1.. = config.limits.scrub_bytes_per_second {
         let app = Arc::clone(&app);
-        let work = move || {
+        background::start("scrub", move || {
             let is_over = || app.stage.check_serving().is_err();
-            restarted(|| scrub(&app.catalog, rate, &app.engine.metrics, &is_over));
-        };
-        std::thread::Builder::new().name("scrub".to_owned()).spawn(work)?;
+            scrub(&app.catalog, rate, &app.engine.metrics, &is_over);
+        })?;
     }
     let (is_writer, server) = (app.lock.is_writer(), Server::new(app, sockets));
     tracing::info!(
@@ -224,16 +228,6 @@ pub(crate) async fn start(config: &Config) -> anyhow::Result<Server> {
         "serving"
     );
     Ok(server)
-}
-
-/// Time after a panic until such work begins again.
-const RESTART_DELAY: Duration = Duration::from_secs(1);
-
-/// Does work that lasts as long as the server, and begins it again should it panic, which is logged and counted.
-fn restarted(mut work: impl FnMut()) {
-    while catch_unwind(AssertUnwindSafe(&mut work)).is_err() {
-        std::thread::sleep(RESTART_DELAY);
-    }
 }
 
 /// Imports the datasets one by one, with a bar for each split that has to be packed, and looks after them until
