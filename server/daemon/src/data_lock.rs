@@ -3,13 +3,14 @@
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
 use pba_files::Lock;
 use tokio::time::{Instant, sleep};
 
 use crate::error::{Cause, Error};
+use crate::sync;
 
 /// How long a new server waits for the lock: a server that was told to stop releases its port at once, but
 /// its data directory only when its trainer has exited.
@@ -71,12 +72,12 @@ impl DataLock {
 
     /// Makes this server the writer. Requests are still refused: what is there has to be read before.
     pub(crate) fn hold(&self, lock: Lock) {
-        *self.lock.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(lock));
+        *sync::write(&self.lock) = Some(Arc::new(lock));
     }
 
     /// Leaves the directory to another server after all.
     pub(crate) fn release(&self) {
-        *self.lock.write().unwrap_or_else(PoisonError::into_inner) = None;
+        *sync::write(&self.lock) = None;
     }
 
     /// Lets requests change something from now on.
@@ -98,7 +99,7 @@ impl DataLock {
     }
 
     fn held(&self) -> Result<Arc<Lock>, Error> {
-        self.lock.read().unwrap_or_else(PoisonError::into_inner).clone().ok_or_else(|| self.refusal())
+        sync::read(&self.lock).clone().ok_or_else(|| self.refusal())
     }
 
     fn refusal(&self) -> Error {

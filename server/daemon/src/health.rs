@@ -2,12 +2,13 @@
 //! every so often, and what last failed is remembered.
 
 use std::path::Path;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use rustix::fs::{Access, StatVfsMountFlags, access, statvfs};
 
 use crate::error::{Cause, Error};
+use crate::sync::lock;
 
 /// How often the thread looks.
 pub(crate) const LOOK_EVERY: Duration = Duration::from_secs(2);
@@ -97,11 +98,11 @@ impl Health {
     }
 
     fn looked(&self) -> MutexGuard<'_, Looked> {
-        self.looked.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.looked)
     }
 
     fn failed(&self) -> MutexGuard<'_, Option<(Instant, String)>> {
-        self.failed.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.failed)
     }
 }
 

@@ -2,13 +2,14 @@
 //! looks at a counter.
 
 use std::collections::VecDeque;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use prometheus::core::Collector;
 
 use crate::metrics::Metrics;
 use crate::stream::engine::Engine;
+use crate::sync::lock;
 
 /// Time from one look to the next.
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -96,7 +97,7 @@ impl History {
     }
 
     fn looks(&self) -> MutexGuard<'_, VecDeque<Look>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0)
     }
 }
 

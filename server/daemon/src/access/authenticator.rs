@@ -1,10 +1,11 @@
 //! Finds out who sent a request.
 
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, RwLock};
 
 use crate::access::identity::Identity;
 use crate::access::socket_role::SocketRole;
 use crate::access::tokens::Tokens;
+use crate::sync;
 
 /// Why somebody is not let in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,12 +32,12 @@ impl Authenticator {
 
     /// The tokens that are let in now.
     pub(crate) fn tokens(&self) -> Arc<Tokens> {
-        Arc::clone(&self.tokens.read().unwrap_or_else(PoisonError::into_inner))
+        Arc::clone(&sync::read(&self.tokens))
     }
 
     /// Lets in the holders of these tokens, and no others any more.
     pub(crate) fn replace(&self, tokens: Tokens) {
-        *self.tokens.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(tokens);
+        *sync::write(&self.tokens) = Arc::new(tokens);
     }
 
     /// Whether a client has to send a token over TCP.

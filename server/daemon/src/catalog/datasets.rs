@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, RwLock};
 
 use pba_augment::{Base, Frame};
 use pba_datasets::{BUILT_IN, Dataset, DatasetError, Progress};
@@ -14,6 +14,7 @@ use crate::catalog::mending::{bytes, guarded};
 use crate::catalog::served::Served;
 use crate::error::Error;
 use crate::metrics::Metrics;
+use crate::sync;
 
 /// Checks a dataset's name, and that its path exists.
 ///
@@ -59,7 +60,7 @@ impl Catalog {
     pub(crate) fn add(&self, name: &str, source: Option<PathBuf>, base: Option<Base>) {
         self.metrics.begin_dataset(name);
         let entry = Arc::new(Entry::new(name, source, base));
-        let mut entries = self.entries.write().unwrap_or_else(PoisonError::into_inner);
+        let mut entries = sync::write(&self.entries);
         entries.insert(name.to_owned(), entry);
     }
 
@@ -200,7 +201,7 @@ impl Catalog {
 
     /// Every dataset, by name.
     pub(crate) fn list(&self) -> Vec<Arc<Entry>> {
-        self.entries.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
+        sync::read(&self.entries).values().cloned().collect()
     }
 
     /// The dataset with a name.
@@ -208,7 +209,7 @@ impl Catalog {
     /// # Errors
     /// When there is none, with the nearest name.
     pub(crate) fn get(&self, name: &str) -> Result<Arc<Entry>, Error> {
-        let entries = self.entries.read().unwrap_or_else(PoisonError::into_inner);
+        let entries = sync::read(&self.entries);
         let found = entries.get(name).cloned();
         found.ok_or_else(|| Error::not_found("dataset", name, entries.keys().map(String::as_str)))
     }

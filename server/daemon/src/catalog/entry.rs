@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::{Duration, Instant};
 
 use pba_augment::Base;
@@ -11,6 +11,7 @@ use pba_datasets::{DatasetError, Progress};
 use crate::catalog::mending::{cause, is_ours};
 use crate::catalog::served::{Served, SplitHandle};
 use crate::error::{Cause, Error};
+use crate::sync;
 
 /// Time from one attempt to mend a dataset to the next, at first, which doubles up to the greatest: an attempt
 /// reads all of it.
@@ -127,7 +128,7 @@ impl Entry {
 
     /// How far the split is that is packed beside others that are served.
     pub(super) fn packing(&self) -> MutexGuard<'_, Option<Progress>> {
-        self.packing.lock().unwrap_or_else(PoisonError::into_inner)
+        sync::lock(&self.packing)
     }
 
     pub(super) fn ready(&self) -> Option<Arc<Served>> {
@@ -177,14 +178,14 @@ impl Entry {
     }
 
     pub(super) fn mending(&self) -> MutexGuard<'_, Mending> {
-        self.mending.lock().unwrap_or_else(PoisonError::into_inner)
+        sync::lock(&self.mending)
     }
 
     pub(super) fn state(&self) -> RwLockReadGuard<'_, State> {
-        self.state.read().unwrap_or_else(PoisonError::into_inner)
+        sync::read(&self.state)
     }
 
     pub(super) fn state_mut(&self) -> RwLockWriteGuard<'_, State> {
-        self.state.write().unwrap_or_else(PoisonError::into_inner)
+        sync::write(&self.state)
     }
 }

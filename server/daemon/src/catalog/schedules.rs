@@ -2,7 +2,7 @@
 
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, RwLock};
 
 use anyhow::Context;
 use pba_schedules::{PROVENANCE_FIELDS_MAX, Schedule, formats::json, library};
@@ -11,6 +11,7 @@ use pba_wire::schedules::ScheduleSummary;
 use crate::catalog::stored::{Others, Schedules, Stored, load, read_file, state_of};
 use crate::data_lock::DataLock;
 use crate::error::{Cause, Error};
+use crate::sync;
 
 /// Digits of a digest that are enough if they match one schedule only; lists show twelve.
 const DIGEST_DIGITS_MIN: usize = 12;
@@ -101,7 +102,7 @@ impl Registry {
     }
 
     fn others(&self) -> MutexGuard<'_, Others> {
-        self.others.lock().unwrap_or_else(PoisonError::into_inner)
+        sync::lock(&self.others)
     }
 
     /// The files in its directory that are no schedules of their names, and why, as far as it was seen when the
@@ -307,11 +308,11 @@ impl Registry {
 
     /// The schedules as this server knows them.
     fn known(&self) -> Arc<Schedules> {
-        Arc::clone(&self.schedules.read().unwrap_or_else(PoisonError::into_inner))
+        Arc::clone(&sync::read(&self.schedules))
     }
 
     fn replace(&self, schedules: Schedules) {
-        let mut known = self.schedules.write().unwrap_or_else(PoisonError::into_inner);
+        let mut known = sync::write(&self.schedules);
         let old = std::mem::replace(&mut *known, Arc::new(schedules));
         // Readers do not wait for what is freed.
         drop(known);
@@ -320,7 +321,7 @@ impl Registry {
 
     /// While this is held, no name is added or removed. Waits for a change that is under way, and thus for the disk.
     pub(crate) fn names(&self) -> MutexGuard<'_, ()> {
-        self.changing.lock().unwrap_or_else(PoisonError::into_inner)
+        sync::lock(&self.changing)
     }
 
     fn path(&self, name: &str) -> PathBuf {

@@ -5,7 +5,7 @@
 use std::convert::Infallible;
 use std::io::{self, Write};
 use std::ops::ControlFlow;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use anyhow::Context;
 use embedded_graphics::mono_font::MonoTextStyle;
@@ -18,6 +18,7 @@ use pba_augment::caption;
 use crate::stream::epoch::Epoch;
 use crate::stream::work::Work;
 use crate::stream::workspace::Workspace;
+use crate::sync::lock;
 
 const BACKGROUND: Rgb888 = Rgb888::new(0x14, 0x18, 0x1d);
 const TITLE: Rgb888 = Rgb888::new(0xf2, 0xf4, 0xf7);
@@ -171,11 +172,6 @@ impl<H: Send + 'static> Work for Sheet<H> {
         let canvas = lock(&self.canvas).take().expect("every part draws on it");
         Encoding::new(canvas, lock(&self.held).take().expect("it is held to the end"))
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // A panic ends the sheet; nothing of it is used again.
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Pixels of a sheet that are encoded in one step: some 10 ms.

@@ -24,6 +24,7 @@ use crate::jobs::counts;
 use crate::jobs::entry::{Entry, FolderState, Source, is_passing};
 use crate::jobs::record::Record;
 use crate::jobs::workplace::Workplace;
+use crate::sync::lock;
 
 /// Longest that a request waits for others to be checked; then it is refused.
 const CHECK_PATIENCE: Duration = Duration::from_secs(20);
@@ -110,7 +111,7 @@ impl<K: Run> Table<K> {
     }
 
     fn reading(&self) -> MutexGuard<'_, BTreeMap<String, FolderState>> {
-        self.reading.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+        lock(&self.reading)
     }
 
     /// Every job, by id.
@@ -474,7 +475,7 @@ impl<K: Run> Table<K> {
     }
 
     fn records(&self) -> MutexGuard<'_, Records<K>> {
-        self.records.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+        lock(&self.records)
     }
 }
 

@@ -1,7 +1,7 @@
 //! The resources that all jobs of a server share.
 
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use tokio::sync::{Notify, Semaphore};
@@ -9,6 +9,7 @@ use tokio::sync::{Notify, Semaphore};
 use crate::data_lock::DataLock;
 use crate::jobs::trainer::Trainer;
 use crate::metrics::Metrics;
+use crate::sync::lock;
 
 /// Where jobs run.
 pub(crate) struct Workplace {
@@ -38,12 +39,12 @@ pub(crate) struct Trouble(Mutex<Option<String>>);
 impl Trouble {
     /// Remembers a reason, or that there is none any more.
     pub(crate) fn set(&self, reason: Option<String>) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = reason;
+        *lock(&self.0) = reason;
     }
 
     /// What is wrong, if anything is.
     pub(crate) fn get(&self) -> Option<String> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        lock(&self.0).clone()
     }
 }
 
@@ -60,13 +61,13 @@ impl Latest {
 
     /// The time of a job that was requested before.
     pub(crate) fn saw(&self, created: u128) {
-        let mut latest = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut latest = lock(&self.0);
         *latest = created.max(*latest);
     }
 
     fn after(&self, time: SystemTime) -> u128 {
         let clock = time.duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
-        let mut latest = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut latest = lock(&self.0);
         *latest = clock.max(latest.saturating_add(1));
         *latest
     }

@@ -4,12 +4,11 @@
 //! one part begun and no more, however much it has queued.
 
 use std::collections::VecDeque;
-use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 
 use crate::stream::client::Client;
 use crate::stream::round_robin::RoundRobin;
-use crate::sync::{AtomicUsize, Backoff, Condvar, Mutex, MutexGuard, lock};
+use crate::sync::{AtomicUsize, Backoff, Condvar, Mutex, MutexGuard, lock, wait};
 
 /// Whose work something is.
 #[derive(Clone, Copy, Debug)]
@@ -91,7 +90,7 @@ impl<T: Task> Queue<T> {
                 return Some(part);
             }
             waiting.idle += 1;
-            waiting = self.more.wait(waiting).unwrap_or_else(PoisonError::into_inner);
+            waiting = wait(&self.more, waiting);
             waiting.idle -= 1;
         }
     }

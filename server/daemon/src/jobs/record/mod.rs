@@ -8,7 +8,7 @@ mod told;
 
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
@@ -23,6 +23,7 @@ use crate::data_lock::DataLock;
 use crate::error::Error;
 use crate::jobs::entry::{self, Digests, Entry, OnDisk, Source};
 use crate::jobs::record::lines::Tail;
+use crate::sync::lock;
 
 pub(crate) use crate::jobs::record::lines::{Lines, Mark};
 
@@ -431,7 +432,7 @@ impl<K: Run> Record<K> {
     }
 
     fn live(&self) -> MutexGuard<'_, Live<K>> {
-        self.live.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.live)
     }
 }
 

@@ -1,6 +1,5 @@
 //! What a job has on disk: its entry, stored before it is shown.
 
-use std::sync::PoisonError;
 
 use pba_search::Run;
 use pba_wire::jobs::JobState;
@@ -8,12 +7,13 @@ use pba_wire::jobs::JobState;
 use crate::error::{Cause, Error};
 use crate::jobs::entry::{self, Entry};
 use crate::jobs::record::{Live, Record};
+use crate::sync::lock;
 
 impl<K: Run> Record<K> {
     /// Does what may wait for the disk, one at a time; requests that share its thread do not wait.
     pub(super) fn storing<T>(&self, store: impl FnOnce() -> T) -> T {
         tokio::task::block_in_place(|| {
-            let _one_at_a_time = self.storing.lock().unwrap_or_else(PoisonError::into_inner);
+            let _one_at_a_time = lock(&self.storing);
             store()
         })
     }
