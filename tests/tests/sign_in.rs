@@ -18,7 +18,7 @@ fn a_browser_signs_in_without_javascript() {
     let policy = page.header("content-security-policy").unwrap();
     assert!(policy.contains("default-src 'none'") && !policy.contains("unsafe"), "{policy}");
     let text = page.text();
-    assert!(text.contains("value=\"/v1/schedules?x=&#39;&amp;y\""), "{text}");
+    assert!(text.contains("value=\"/v1/schedules?x=&#39;&#38;y\""), "{text}");
     let page = guarded.ask("GET", "/v1/schedules/cifar10-pba/plot.svg", &[accept], b"").text();
     for says in [
         "<form method=\"post\" action=\"/v1/session\">",

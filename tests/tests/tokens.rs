@@ -209,7 +209,9 @@ fn a_token_is_revoked_under_load_and_running_streams_go_on() {
         let whole = [&beginning, &answer.body[..]].concat();
         assert_eq!(Epoch::decode(whole).indices().len(), 10_000);
     }
-    assert_eq!(guarded.server.process.stderr().matches("the tokens were read again").count(), 1);
+    let log = guarded.server.process.stderr();
+    assert_eq!(log.matches("the tokens were read again").count(), 1);
+    assert!(log.contains(r#"added="another (reader)" revoked="reader" changed="""#), "{log}");
 
     // A file that is wrong, is cut, or is gone changes nothing, and is told of once.
     let failed = || {
@@ -241,4 +243,49 @@ fn a_token_is_revoked_under_load_and_running_streams_go_on() {
     std::fs::write(&target, "tokens = []").unwrap();
     wait_for("the end of all", || (open(kept, SHORT).finish().status == 401).then_some(()));
     unknown(&open(revoked, "/v1/datasets").finish());
+}
+
+#[test]
+fn a_token_that_is_raised_or_replaced_is_told_of() {
+    let guarded = Guarded::start(&[]);
+    let status = |token: &str, target: &str| {
+        guarded.ask("GET", target, &[("authorization", &bearer(token))], b"").status
+    };
+    let (raised, table) = token(Role::Admin, "reader");
+    let others =
+        guarded.tables[&Role::Researcher].clone() + "streams_max = 7\n" + &guarded.tables[&Role::Admin];
+    std::fs::write(&guarded.file, others + &table).unwrap();
+    wait_for("the new token", || (status(&raised, "/v1/audit") == 200).then_some(()));
+    assert_eq!(status(&guarded.tokens[&Role::Reader], SHORT), 401);
+    let told = "added=\"\" revoked=\"\" changed=\"reader: reader -> admin, new token; researcher: streams_max none -> 7\"";
+    let log = wait_for("its line", || {
+        let log = guarded.server.process.stderr();
+        log.contains("the tokens were read again").then_some(log)
+    });
+    assert!(log.contains(told), "{log}");
+    let hash = table.split("sha256 = \"").nth(1).unwrap().split('"').next().unwrap();
+    assert!(!log.contains(hash) && !log.contains(&raised[4..]), "{log}");
+}
+
+/// As many tokens as are allowed. How long that takes is no matter of a test, but nothing else waits for it.
+#[test]
+fn a_large_file_of_tokens_is_read_again() {
+    let guarded = Guarded::start(&[]);
+    let mut tables = guarded.tables.values().cloned().collect::<String>();
+    for number in 3..9_999 {
+        let hash = format!("{number:064x}");
+        tables += &format!("[[tokens]]\nname = \"t{number}\"\nrole = \"reader\"\nsha256 = \"{hash}\"\n");
+    }
+    let (last, table) = token(Role::Reader, "last");
+    std::fs::write(&guarded.file, tables + &table).unwrap();
+    let asked = |token: &str| guarded.ask("GET", SHORT, &[("authorization", &bearer(token))], b"").status;
+    wait_for("the last token", || (asked(&last) == 200).then_some(()));
+    assert_eq!(asked(&guarded.tokens[&Role::Reader]), 200);
+    // Each is told of, in lines that are not cut.
+    wait_for("the last line of the log", || {
+        guarded.server.process.stderr().contains("313 of 313").then_some(())
+    });
+    let log = guarded.server.process.stderr();
+    assert!(log.contains("t3 (reader)") && log.contains("t9998 (reader)") && !log.contains("..."), "{log}");
+    assert_eq!(guarded.metric("pba_log_lines_lost_total"), 0.0);
 }

@@ -101,10 +101,10 @@ mod tests {
             [None, None, Some(Ok("bc")), None]
         );
         // It is as before again, between two looks and after more.
-        assert_eq!([look(Ok("d")), look(Ok("bc")), look(Ok("d"))], [None; 3]);
+        assert_eq!([look(Ok("d")), look(Ok("bc")), look(Ok("d"))], [const { None }; 3]);
         assert_eq!(look(Ok("d")), Some(Ok("d")));
         // It is gone for a moment, and for good.
-        assert_eq!([look(gone()), look(Ok("d")), look(gone())], [None; 3]);
+        assert_eq!([look(gone()), look(Ok("d")), look(gone())], [const { None }; 3]);
         assert_eq!([look(gone()), look(gone())], [Some(gone()), None]);
         // It is there again as it was.
         assert_eq!([look(Ok("d")), look(Ok("d"))], [None, Some(Ok("d"))]);

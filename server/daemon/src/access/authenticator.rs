@@ -7,7 +7,7 @@ use crate::access::socket_role::SocketRole;
 use crate::access::tokens::Tokens;
 use crate::sync;
 
-/// Why somebody is not let in.
+/// Why a client is not let in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Refusal {
     /// No token was sent.
@@ -54,7 +54,7 @@ impl Authenticator {
     /// one that is sent means nothing: a proxy may have wanted it.
     ///
     /// # Errors
-    /// When who it is has to be known, and is not.
+    /// When a token is needed, and none that is let in was sent.
     pub(crate) fn identify(&self, presented: Option<&[u8]>, is_local: bool) -> Result<Identity, Refusal> {
         match (presented, self.socket_role) {
             (Some(presented), _) if self.is_needed => self.holder(presented).ok_or(Refusal::Unknown),
@@ -89,7 +89,7 @@ mod tests {
         assert_eq!(role(Some(b"pba_wrong"), false), Err(Refusal::Unknown));
         assert_eq!(role(Some(b""), false), Err(Refusal::Unknown));
         assert_eq!(role(None, false), Err(Refusal::Missing));
-        // The socket's file says who may use it; who presents a token is its holder there as well.
+        // The socket's file says who may use it; a client that presents a token is its holder there as well.
         assert_eq!(role(None, true), Ok(Some(Role::Admin)));
         assert_eq!(role(Some(TOKEN), true), Ok(Some(Role::Researcher)));
         assert_eq!(role(Some(b"pba_wrong"), true), Err(Refusal::Unknown));
@@ -107,12 +107,12 @@ mod tests {
         assert_eq!(role("reader", None), Ok(Some(Role::Reader)));
         assert_eq!(role("token", None), Err(Refusal::Missing));
         assert_eq!(role("token", Some(TOKEN)), Ok(Some(Role::Researcher)));
-        let error = "nobody".parse::<SocketRole>().unwrap_err();
-        assert_eq!(error, "\"nobody\" is not a role; allowed are reader, researcher, admin, token");
+        let error = "boss".parse::<SocketRole>().unwrap_err();
+        assert_eq!(error, "\"boss\" is not a role; allowed are reader, researcher, admin, token");
     }
 
     #[test]
-    fn without_tokens_everybody_may_do_everything() {
+    fn without_tokens_every_client_may_do_everything() {
         let authenticator = Authenticator::new(Tokens::default(), false, SocketRole::default());
         for presented in [None, Some(TOKEN)] {
             let found = authenticator.identify(presented, false).unwrap();

@@ -10,7 +10,7 @@ use crate::access::tokens::Token;
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Identity {
     token: Option<Arc<Token>>,
-    /// None where everybody may do everything, because no tokens are configured.
+    /// None where every client may do everything, because no tokens are configured.
     role: Option<Role>,
     is_stranger: bool,
 }
@@ -26,12 +26,12 @@ impl Identity {
         Identity { token: None, role: Some(role), is_stranger: false }
     }
 
-    /// Somebody, where no tokens are configured.
+    /// Any client, where no tokens are configured.
     pub(crate) fn anyone() -> Identity {
         Identity::default()
     }
 
-    /// Somebody who is not known, and asks what needs no token.
+    /// A client that is not known, and asks what needs no token.
     pub(crate) fn stranger() -> Identity {
         Identity { token: None, role: None, is_stranger: true }
     }

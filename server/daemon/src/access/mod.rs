@@ -6,7 +6,7 @@
 //! `http` which role each route needs. [`reload`] replaces the tokens of a file that changes, and tells the log which are
 //! other than before ([`changes`]).
 //!
-//! Without tokens in the configuration, everybody may do everything, as on one's own machine.
+//! Without tokens in the configuration, every client may do everything, as on one's own machine.
 
 pub(crate) mod authenticator;
 pub(crate) mod changes;

@@ -68,3 +68,54 @@ impl Watched for Reload {
         self.is_first = false;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::access::secret::Hash;
+    use crate::access::socket_role::SocketRole;
+
+    /// The text of a file with one token.
+    fn file(name: &str, secret: &str) -> String {
+        let hash = Hash::of(secret.as_bytes());
+        format!("[[tokens]]\nname = \"{name}\"\nrole = \"reader\"\nsha256 = \"{hash}\"\n")
+    }
+
+    /// Applies what the first look and further ones have found to tokens that were read at the start, and returns how often
+    /// the metrics say that they were replaced, and that they could not be.
+    fn apply(at_start: &str, found: &[Result<&String, &str>]) -> (Arc<Authenticator>, [u64; 2]) {
+        let others = Tokens::parse(&file("other", "3")).unwrap();
+        let tokens = others.with(Tokens::parse(at_start).unwrap()).unwrap();
+        let authenticator = Arc::new(Authenticator::new(tokens, true, SocketRole::default()));
+        let metrics = Metrics::new().unwrap();
+        let file = TokensFile { path: "tokens.toml".into(), others };
+        let mut reload = Reload::new(file, Arc::clone(&authenticator), metrics.clone());
+        found.iter().for_each(|found| reload.apply(*found));
+        let counts =
+            ["succeeded", "failed"].map(|outcome| metrics.token_reloads.with_label_values(&[outcome]).get());
+        (authenticator, counts)
+    }
+
+    #[test]
+    fn a_change_since_the_start_is_told_at_the_first_look() {
+        let [one, two, renewed] = [file("a", "1"), file("b", "2"), file("a", "2")];
+        assert_eq!(apply(&one, &[Ok(&one)]).1, [0, 0], "nothing has changed");
+        assert_eq!(apply(&one, &[Ok(&two)]).1, [1, 0]);
+        let (authenticator, counts) = apply(&one, &[Ok(&renewed)]);
+        assert_eq!(counts, [1, 0]);
+        assert!(authenticator.holder(b"1").is_none() && authenticator.holder(b"2").is_some());
+        assert!(authenticator.holder(b"3").is_some(), "it stands elsewhere, and stays");
+        // What is read again later is told of, whatever it holds.
+        assert_eq!(apply(&one, &[Ok(&one), Ok(&one)]).1, [1, 0]);
+        assert_eq!(apply(&one, &[Err("gone"), Ok(&one)]).1, [1, 1]);
+    }
+
+    #[test]
+    fn what_is_wrong_changes_nothing() {
+        let (one, cut, doubled) = (file("a", "1"), "[[tok".to_owned(), file("a", "3"));
+        let (authenticator, counts) = apply(&one, &[Ok(&cut), Ok(&doubled), Err("gone")]);
+        assert_eq!(counts, [0, 3]);
+        assert_eq!(authenticator.holder(b"1").unwrap().name(), Some("a"));
+        assert_eq!(authenticator.holder(b"3").unwrap().name(), Some("other"));
+    }
+}

@@ -60,7 +60,7 @@ pub(crate) fn redacted_path(path: &str) -> Cow<'_, str> {
     }
 }
 
-/// The SHA-256 of a token. As a token is 256 random bits, nothing slower is needed: nobody can guess one to compare.
+/// The SHA-256 of a token. As a token is 256 random bits, nothing slower is needed: there is no guessing one.
 #[derive(Clone, Copy)]
 pub(crate) struct Hash([u8; 32]);
 

@@ -68,7 +68,7 @@ impl Tokens {
             bail!("{:?} is unknown here; the file holds [[{KEY}]] tables only", redacted(key));
         }
         let value = table.get(KEY).with_context(|| {
-            format!("it holds no token; expected [[{KEY}]] tables, or {KEY} = [] to let nobody in")
+            format!("it holds no token; expected [[{KEY}]] tables, or {KEY} = [] to revoke them all")
         })?;
         Tokens::read(value)
     }

@@ -9,7 +9,7 @@ use crate::cli::style::{self, Stream};
 /// Asks in a terminal whether to delete something all the same; elsewhere it takes `--yes`, with which nothing is asked.
 ///
 /// # Errors
-/// When the answer is not yes, or nobody can be asked.
+/// When the answer is not yes, or there is no terminal to ask in.
 pub(crate) fn confirm(question: &str, consequences: &str) -> anyhow::Result<()> {
     if !stdin().is_terminal() || !stderr().is_terminal() {
         bail!("{consequences}; nothing was deleted: pass --yes to delete it all the same");

@@ -89,7 +89,7 @@ impl Config {
             config.tokens = config.tokens.with(Tokens::read_file(file)?)?;
             anyhow::ensure!(
                 !config.tokens.is_empty(),
-                "tokens_file: {} holds no token, so nobody could ask anything; make one with: pba token new",
+                "tokens_file: {} holds no token, so no client would be let in; make one with: pba token new",
                 file.display()
             );
         }
@@ -393,7 +393,7 @@ mod tests {
         let file = format!("listen = \"0.0.0.0:0\"\ntokens_file = {path:?}\n");
         let names = |more: &str| {
             let config = with_file(&(file.clone() + more), ServeArgs::default())?;
-            anyhow::Ok(config.tokens.names().map(str::to_owned).collect::<Vec<_>>())
+            anyhow::Ok(config.tokens.iter().map(|token| token.name.clone()).collect::<Vec<_>>())
         };
         std::fs::write(&path, table("a", "a")).unwrap();
         assert_eq!(names("").unwrap(), ["a"]);

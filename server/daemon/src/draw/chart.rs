@@ -4,6 +4,8 @@
 
 use std::fmt::{Arguments, Display, Write};
 
+use crate::draw::markup::escaped;
+
 /// Space above a line for the label that stands on it.
 const LABEL: f64 = 4.0;
 
@@ -107,11 +109,6 @@ impl Anchor {
             Anchor::End => "end",
         }
     }
-}
-
-/// Text as it stands in markup.
-pub(super) fn escaped(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }
 
 #[cfg(test)]

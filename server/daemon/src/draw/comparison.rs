@@ -4,6 +4,7 @@
 use pba_search::{ComparisonResults, ComparisonSpec, Contrast, Entry, Verdict, worded};
 
 use crate::draw::axis::Axis;
+use crate::draw::markup::escaped;
 use crate::draw::plot::{LEFT, PLOT_WIDTH, Plot, TOP};
 
 /// Height of a row.
@@ -149,10 +150,6 @@ fn bar(plot: &mut Plot, axis: &Axis, y: u32, at: f64, [low, high]: [f64; 2], col
         y - 7,
         y + 7
     ));
-}
-
-fn escaped(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;")
 }
 
 #[cfg(test)]

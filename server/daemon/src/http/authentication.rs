@@ -3,8 +3,9 @@
 //! A token stands in `Authorization: Bearer TOKEN`, or in the cookie that the sign-in page sets ([`sign_in`]). Where
 //! both are sent the header counts, so one that is wrong is refused whatever the cookie holds.
 //!
-//! A cookie is sent by a browser on its own, also with what a stranger's page has it send. What keeps such requests out
-//! is `boundary`, which refuses every page of another origin before anything is looked at here, and `SameSite=Strict`.
+//! A browser sends the cookie on its own, even with requests that a page of another server makes it send. Those are kept
+//! out by `boundary`, which refuses requests of pages of another origin before any token is looked at, and by
+//! `SameSite=Strict`.
 //!
 //! [`sign_in`]: crate::http::sign_in
 
@@ -108,7 +109,7 @@ impl Roles {
 /// Who sent a request.
 ///
 /// # Errors
-/// When the server has to know, and does not.
+/// When a token is needed, and none of this server's was sent.
 pub(super) fn identify(authenticator: &Authenticator, request: &Request) -> Result<Identity, Error> {
     let is_local = request.extensions().get::<Local>().is_some();
     let found = match presented(request.headers()) {
@@ -125,7 +126,7 @@ pub(super) fn identify(authenticator: &Authenticator, request: &Request) -> Resu
     })
 }
 
-/// The refusal of who is not known.
+/// The refusal of a client that is not known.
 pub(super) fn refused(detail: &str) -> Error {
     Error::new(Cause::Unauthenticated, detail)
 }

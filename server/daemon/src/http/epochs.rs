@@ -137,7 +137,6 @@ fn about(
         peer,
         pace: http.extensions().get().cloned(),
         user_agent: user_agent.map(|text| shortened(&redacted(text), VALUE_SHOWN).into_owned()),
-        // The name of the identity that was authenticated belongs here, and into the request's span.
         token: identity.name().map(Arc::from),
         transport: peer.transport,
         dataset: epoch.dataset.clone(),

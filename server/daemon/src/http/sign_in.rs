@@ -1,17 +1,17 @@
 //! `/v1/session`: browsers sign in with a token, which a cookie keeps.
 //!
-//! The page is the answer to whoever asks for a page without a token, and works without JavaScript: a form posts the
-//! token, and the answer sets the cookie and leads back. The server keeps nothing of it, so replicas with the same tokens
-//! take the same cookie, and a token that is revoked ends at once. `http::authentication` says what keeps strangers'
-//! pages from using the cookie.
+//! A browser that asks for a page without a token is answered with the form ([`page`]), which works without JavaScript: it
+//! posts the token, and the answer sets the cookie and leads back. The server keeps nothing of it, so replicas with the same
+//! tokens take the same cookie, and a token that is revoked ends at once. `http::authentication` says what keeps the pages
+//! of other servers from using the cookie.
 
 use std::sync::Arc;
 
 use axum::Extension;
 use axum::extract::State;
-use axum::http::header::{ACCEPT, CONTENT_SECURITY_POLICY, CONTENT_TYPE, LOCATION, ORIGIN, SET_COOKIE};
+use axum::http::header::{ACCEPT, CONTENT_TYPE, LOCATION, ORIGIN, SET_COOKIE};
 use axum::http::uri::PathAndQuery;
-use axum::http::{HeaderMap, HeaderName, Method, StatusCode, Uri};
+use axum::http::{HeaderMap, Method, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use pba_wire::{Problem, Role};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
@@ -23,6 +23,7 @@ use crate::app::App;
 use crate::error::Error;
 use crate::http::authentication::{COOKIE_NAME, refused};
 use crate::http::extract::Form;
+use crate::http::pages::sign_in::{Visitor, page};
 use crate::http::problem::UnsupportedMediaType;
 
 /// What is encoded in its value: all that may not stand there, and more.
@@ -50,12 +51,12 @@ pub(crate) struct SignIn {
     responses((status = 200, description = "The page", body = String, content_type = "text/html")),
 )]
 pub(crate) async fn show(Extension(identity): Extension<Identity>) -> Result<Response, Error> {
-    let who = match (identity.name(), identity.role()) {
-        (Some(name), Some(role)) => Some(format!("Signed in as {} ({role}).", escaped(name))),
-        _ if identity.may(Role::Reader) => Some("This server asks for no token here.".to_owned()),
-        _ => None,
+    let visitor = match (identity.name(), identity.role()) {
+        (Some(name), Some(role)) => Visitor::SignedIn { name, role },
+        _ if identity.may(Role::Reader) => Visitor::NeedsNoToken,
+        _ => Visitor::Unknown { note: "", next: HOME },
     };
-    page(StatusCode::OK, who.as_deref(), "", HOME)
+    page(StatusCode::OK, visitor)
 }
 
 /// Signs a browser in: sets the cookie if the token is right, and leads on.
@@ -137,7 +138,7 @@ fn wants_page(headers: &HeaderMap) -> bool {
     accepted.any(|accepted| accepted.to_ascii_lowercase().contains("text/html"))
 }
 
-/// The refusal of who is not known: with the form, if a page is asked for.
+/// The refusal of a client that is not known: with the form, if a page is asked for.
 pub(super) fn refusal(error: Error, headers: &HeaderMap, next: &str) -> Response {
     let detail = error.detail.clone();
     // The status, the challenge and the mark of the problem are the same.
@@ -147,7 +148,7 @@ pub(super) fn refusal(error: Error, headers: &HeaderMap, next: &str) -> Response
     }
     parts.headers.remove(CONTENT_TYPE);
     let note = if headers.contains_key(ORIGIN) { detail.as_str() } else { "" };
-    match page(parts.status, None, note, next) {
+    match page(parts.status, Visitor::Unknown { note, next }) {
         Ok(page) => {
             let (of_page, body) = page.into_parts();
             parts.headers.extend(of_page.headers);
@@ -156,77 +157,6 @@ pub(super) fn refusal(error: Error, headers: &HeaderMap, next: &str) -> Response
         Err(error) => error.into_response(),
     }
 }
-
-/// The page: who is signed in, or the form.
-fn page(status: StatusCode, who: Option<&str>, note: &str, next: &str) -> Result<Response, Error> {
-    // Its own styles are all that it may load.
-    let nonce = secret::random_digits().map_err(Error::internal)?;
-    let (note, next) = (escaped(note), escaped(next));
-    let note = if note.is_empty() { note } else { format!("<p role=\"alert\">{note}</p>\n") };
-    let main = match who {
-        Some(who) => format!(
-            "<p>{who}</p>\n<form method=\"post\" action=\"/v1/session/end\"><button>Sign out</button></form>\n\
-             <p><a href=\"/\">Dashboard</a></p>"
-        ),
-        None => format!(
-            "<p>This server asks for a token. Its administrator makes one with <code>pba token new</code>.</p>\n{note}\
-             <form method=\"post\" action=\"/v1/session\">\n<input type=\"hidden\" name=\"next\" value=\"{next}\">\n\
-             <label for=\"token\">Token</label>\n<input id=\"token\" name=\"token\" type=\"password\" \
-             autocomplete=\"current-password\" spellcheck=\"false\" required autofocus>\n\
-             <button>Sign in</button>\n</form>"
-        ),
-    };
-    let text = PAGE.replace("NONCE", &nonce).replace("MAIN", &main);
-    let policy = format!(
-        "default-src 'none'; style-src 'nonce-{nonce}'; img-src 'self'; form-action 'self'; frame-ancestors 'none'; \
-         base-uri 'none'"
-    );
-    let headers: [(HeaderName, String); 2] =
-        [(CONTENT_TYPE, "text/html; charset=utf-8".to_owned()), (CONTENT_SECURITY_POLICY, policy)];
-    Ok((status, headers, text).into_response())
-}
-
-/// A text as it stands in HTML, between tags and in quotes.
-fn escaped(text: &str) -> String {
-    let mut escaped = String::with_capacity(text.len());
-    for c in text.chars() {
-        match c {
-            '&' => escaped += "&amp;",
-            '<' => escaped += "&lt;",
-            '>' => escaped += "&gt;",
-            '"' => escaped += "&quot;",
-            '\'' => escaped += "&#39;",
-            c => escaped.push(c),
-        }
-    }
-    escaped
-}
-
-/// The page around its content.
-const PAGE: &str = r#"<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>Sign in - PBA Server</title>
-<style nonce="NONCE">
-:root { color-scheme: light dark; font: 16px/1.5 system-ui, sans-serif; }
-body { max-width: 26rem; margin: 12vh auto 0; padding: 0 1rem; }
-h1 { font-size: 1.25rem; }
-label { display: block; margin-bottom: .25rem; }
-input, button { font: inherit; padding: .5rem .75rem; border-radius: .375rem; border: 1px solid GrayText; }
-input:not([type=hidden]) { display: block; box-sizing: border-box; width: 100%; margin-bottom: .75rem; }
-[role=alert] { border-left: .25rem solid #c0392b; padding-left: .75rem; }
-</style>
-</head>
-<body>
-<main>
-<h1>PBA Server</h1>
-MAIN
-</main>
-</body>
-</html>
-"#;
 
 #[cfg(test)]
 mod tests {
@@ -258,12 +188,6 @@ mod tests {
         assert_eq!(back(&Method::GET, "/metrics?x=1"), "/metrics?x=1");
         assert_eq!(back(&Method::GET, "//evil.example/x"), "/");
         assert_eq!(back(&Method::POST, "/v1/searches"), "/");
-    }
-
-    #[test]
-    fn nothing_breaks_out_of_the_page() {
-        let page = escaped("\"><script>alert('&')</script>");
-        assert_eq!(page, "&quot;&gt;&lt;script&gt;alert(&#39;&amp;&#39;)&lt;/script&gt;");
     }
 
     #[test]

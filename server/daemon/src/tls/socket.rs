@@ -77,7 +77,7 @@ enum State {
     New(TcpStream, TlsAcceptor),
     Handshake(Box<Accept<TcpStream>>),
     Open(Box<TlsStream<TcpStream>>),
-    /// Of one who speaks no TLS, or leaves at once.
+    /// Of a client that speaks no TLS, or leaves at once.
     Plain(TcpStream),
     Failed,
 }

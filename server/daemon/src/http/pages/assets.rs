@@ -14,13 +14,15 @@ use crate::http::problem::NotFound;
 
 const STYLE: &str = "text/css; charset=utf-8";
 const SCRIPT: &str = "text/javascript; charset=utf-8";
+/// What the pages look like.
+pub(super) const STYLE_SHEET: &str = include_str!("../../../assets/style.css");
 
 /// A file, its media type and its content.
 type Asset = (&'static str, &'static str, &'static str);
 
 /// All of them.
 const ASSETS: [Asset; 5] = [
-    ("style.css", STYLE, include_str!("../../../assets/style.css")),
+    ("style.css", STYLE, STYLE_SHEET),
     ("live.js", SCRIPT, include_str!("../../../assets/live.js")),
     ("actions.js", SCRIPT, include_str!("../../../assets/actions.js")),
     ("sheets.js", SCRIPT, include_str!("../../../assets/sheets.js")),

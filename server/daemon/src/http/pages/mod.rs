@@ -8,6 +8,7 @@ mod job;
 mod overview;
 mod schedule;
 mod search;
+pub(super) mod sign_in;
 mod start;
 
 use std::sync::Arc;

@@ -1,6 +1,5 @@
 //! What a job has on disk: its entry, stored before it is shown.
 
-
 use pba_search::Run;
 use pba_wire::jobs::JobState;
 
