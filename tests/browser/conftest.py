@@ -46,9 +46,9 @@ def trainer() -> Optional[Path]:
 class Server:
     """A running `pba serve` on a free port."""
 
-    def __init__(self) -> None:
+    def __init__(self, *flags: str) -> None:
         self.folder = tempfile.mkdtemp(prefix="pba-browser-")
-        command = [str(binary()), "serve", "--listen", "127.0.0.1:0", "--data-dir", f"{self.folder}/data"]
+        command = [str(binary()), "serve", "--listen", "127.0.0.1:0", "--data-dir", f"{self.folder}/data", *flags]
         found = trainer()
         if found:
             command += ["--trainer", str(found)]
