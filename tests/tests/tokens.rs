@@ -267,7 +267,7 @@ fn a_token_that_is_raised_or_replaced_is_told_of() {
     assert!(!log.contains(hash) && !log.contains(&raised[4..]), "{log}");
 }
 
-/// As many tokens as are allowed. How long that takes is no matter of a test, but nothing else waits for it.
+/// As many tokens as are allowed.
 #[test]
 fn a_large_file_of_tokens_is_read_again() {
     let guarded = Guarded::start(&[]);
