@@ -6,12 +6,14 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::Arc;
 
+use pba_tests::guarded::{Guarded, bearer};
 use pba_tests::mounts::{READ_ONLY, SMALL, fill, mounted, seen};
 use pba_tests::search::{Script, spec};
 use pba_tests::server::{Process, data_folder, empty_data_folder};
 use pba_tests::slow_file::SlowFile;
 use pba_tests::tls::TlsProxy;
 use pba_tests::{Download, Pba, Server, binary, pba, wait_for};
+use pba_wire::Role;
 use rustix::process::{Pid, Resource, Rlimit, prlimit};
 use serde_json::json;
 
@@ -82,12 +84,12 @@ fn a_disk_that_is_full_is_noticed_and_one_that_has_room_again() {
 }
 
 #[test]
-fn a_disk_that_is_read_only_is_named() {
+fn a_server_on_a_read_only_disk_is_a_replica() {
     let script = Script::idles();
     let Some(server) = mounted(READ_ONLY, &data_folder(), &["--trainer", script.path()]) else { return };
-    wait_for_detail(&server, &["the data directory", "read-only"]);
-    wait_for_detail(&server, &["this server is not the writer", "cannot be locked"]);
-    assert_eq!(server.metric(WRITABLE), 0.0);
+    wait_for("the first look", || (server.metric(WRITABLE) == 0.0).then_some(()));
+    // It cannot be the writer, nor a fault of a replica that its volume is read-only.
+    assert_eq!(details(&server), ["replica: its data directory is read-only"]);
 }
 
 /// A quota that is used up shows at the next change only.
@@ -158,13 +160,80 @@ fn a_trainer_that_cannot_answer_is_named() {
 }
 
 #[test]
-fn a_replica_says_that_it_is_one() {
-    let (writer, script) = sound(&[]);
-    let replica = Server::start_on(writer.data(), &["--trainer", script.path()]);
-    wait_for_detail(&replica, &["this server is not the writer", "another server uses"]);
-    assert_eq!(replica.metric(WRITABLE), 1.0, "the disk would take it");
+fn a_replica_says_that_it_is_one_and_nothing_else() {
+    let (writer, _script) = sound(&[]);
+    // What it lacks, it does not need as long as it is one.
+    let replica = Server::start_on(writer.data(), &["--trainer", "/no/such/trainer"]);
+    wait_for("the first look", || (replica.metric("pba_data_directory_free_bytes") > 0.0).then_some(()));
+    assert_eq!((replica.metric(WRITABLE), replica.metric(TRAINER)), (1.0, 0.0));
+    assert_eq!(details(&replica), ["replica: another server is the writer"]);
+    let told = health(&replica, &["--json"]).json();
+    let expected = json!({
+        "checked": "ready", "replica": "another server is the writer", "details": [], "withheld": null,
+    });
+    assert_eq!(told, expected);
     drop(writer);
-    wait_for("the replica to take over", || details(&replica).is_empty().then_some(()));
+    wait_for_detail(&replica, &["jobs wait or fail", "/no/such/trainer"]);
+    assert_eq!(details(&replica).len(), 1, "it is the writer");
+}
+
+#[test]
+fn a_server_that_could_be_the_writer_says_why_it_is_not() {
+    let (data, script) = (empty_data_folder(), Script::idles());
+    fs::create_dir(data.path().join("lock")).unwrap();
+    let server = Server::start_on(data, &["--trainer", script.path()]);
+    wait_for_detail(&server, &["this server is not the writer", "cannot be locked"]);
+}
+
+/// A folder of images that is not there, so that there is something to tell.
+const BROKEN: &str = "broken=/no/such/folder";
+
+#[test]
+fn what_is_wrong_is_told_to_clients_with_a_token() {
+    let guarded = Guarded::start(&["--dataset", BROKEN]);
+    let reader = guarded.tokens[&Role::Reader].as_str();
+    let ready = |headers: &[(&str, &str)]| {
+        let answer = guarded.ask("GET", "/readyz", headers, b"");
+        assert_eq!(answer.status, 200, "a probe needs no token");
+        answer.text()
+    };
+    wait_for("the dataset to fail", || {
+        ready(&[("authorization", &bearer(reader))]).contains("dataset \"broken\": failed: ").then_some(())
+    });
+    let withheld = "ok\ndetails are withheld: they are for clients with a token\n";
+    assert_eq!(ready(&[]), withheld);
+    assert_eq!(ready(&[("authorization", "Bearer pba_wrong")]), withheld);
+
+    let server = &guarded.server;
+    assert!(health(server, &["--token", reader]).ok().contains("dataset \"broken\": failed: "));
+    assert_eq!(health(server, &[]).ok(), withheld);
+    let told = health(server, &["--json"]).json();
+    let reason = "they are for clients with a token";
+    assert_eq!(told, json!({ "checked": "ready", "replica": null, "details": null, "withheld": reason }));
+    // One that is sent and refused would otherwise pass for one that is right.
+    health(server, &["--token", "pba_wrong"]).refused(1, &["the token is none of this server's"]);
+    let failure = health(server, &["--json", "--token", "pba_wrong"]);
+    assert_eq!((failure.code, failure.stdout.as_str()), (Some(1), ""));
+    let failure: serde_json::Value = serde_json::from_str(&failure.stderr).unwrap();
+    assert_eq!(failure["error"]["kind"], "urn:pba:problem:unauthenticated");
+    assert_eq!(health(server, &["--live", "--token", "pba_wrong"]).ok(), "ok\n", "it is alive");
+}
+
+#[test]
+fn the_address_for_metrics_tells_no_client_what_is_wrong() {
+    let expected = "ok\ndetails are withheld: they are shown at the server's own address (listen)\n";
+    let flags = ["--dataset", BROKEN, "--metrics-listen", "127.0.0.1:0"];
+    let metrics_url = |server: &Server| {
+        let line = server.process.line().expect("it says where its metrics are");
+        line.strip_prefix("metrics on ").and_then(|url| url.strip_suffix("/metrics")).unwrap().to_owned()
+    };
+    let open = Server::start(&flags);
+    let url = metrics_url(&open);
+    assert_eq!(pba(&["health", &url]).ok(), expected, "without tokens, too");
+    let guarded = Guarded::start(&flags);
+    let url = metrics_url(&guarded.server);
+    assert_eq!(pba(&["health", &url]).ok(), expected);
+    assert_eq!(pba(&["health", &url, "--token", &guarded.tokens[&Role::Admin]]).ok(), expected);
 }
 
 fn health(server: &Server, flags: &[&str]) -> Pba {
@@ -178,8 +247,14 @@ fn health_of_a_server_that_is_ready() {
     let (server, _script) = sound(&["--socket", &socket["unix:".len()..]]);
     assert_eq!(health(&server, &[]).ok(), "ok\n");
     assert_eq!(health(&server, &["--live"]).ok(), "ok\n");
-    assert_eq!(health(&server, &["--json"]).json(), json!({ "checked": "ready", "details": [] }));
-    assert_eq!(health(&server, &["--json", "--live"]).json(), json!({ "checked": "alive", "details": [] }));
+    assert_eq!(
+        health(&server, &["--json"]).json(),
+        json!({ "checked": "ready", "replica": null, "details": [], "withheld": null })
+    );
+    assert_eq!(
+        health(&server, &["--json", "--live"]).json(),
+        json!({ "checked": "alive", "replica": null, "details": null, "withheld": null })
+    );
     assert_eq!(pba(&["health", &socket]).ok(), "ok\n");
     assert_eq!(pba(&["health", "--server", &server.url()]).ok(), "ok\n");
     assert_eq!(server.pba(&["health"]).ok(), "ok\n");

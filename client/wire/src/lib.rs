@@ -10,6 +10,7 @@ pub mod jobs;
 pub mod pages;
 pub mod problem;
 pub mod query;
+pub mod readiness;
 pub mod request;
 pub mod role;
 pub mod schedules;
@@ -23,6 +24,7 @@ pub use pages::{DatasetPage, SchedulePage};
 pub use pba_types::SplitName;
 pub use problem::Problem;
 pub use query::{ParameterError, Query};
+pub use readiness::Readiness;
 pub use role::Role;
 
 /// The one address that every program defaults to.

@@ -21,6 +21,17 @@ const FILE: &str = "lock";
 const HELD: &str = "another server uses this server's data directory, and hosts its jobs; use that server, or give \
      this one its own directory with --data-dir";
 
+/// What a server is to its data directory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Standing {
+    /// The one that writes to it.
+    Writer,
+    /// One that only streams what is there, and why.
+    Replica(&'static str),
+    /// Neither: it could be the writer, if it were not for a fault.
+    Refused(String),
+}
+
 /// The right to write to a data directory, which one server has at a time.
 ///
 /// Other servers are replicas that only stream its content; two writers would overwrite each other's
@@ -96,6 +107,16 @@ impl DataLock {
     /// When another server writes to the data directory, or it cannot be locked, as on a disk that is read-only.
     pub(crate) fn check_writer(&self) -> Result<(), Error> {
         if self.admits.load(Ordering::Acquire) { Ok(()) } else { Err(self.refusal()) }
+    }
+
+    /// What this server is to the directory.
+    pub(crate) fn standing(&self) -> Standing {
+        match self.check_writer() {
+            Ok(()) => Standing::Writer,
+            Err(Error { detail, .. }) if detail == HELD => Standing::Replica("another server is the writer"),
+            Err(Error { cause: Cause::ReadOnly, .. }) => Standing::Replica("its data directory is read-only"),
+            Err(Error { detail, .. }) => Standing::Refused(detail),
+        }
     }
 
     fn held(&self) -> Result<Arc<Lock>, Error> {

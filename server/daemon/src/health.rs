@@ -33,8 +33,10 @@ struct Looked {
     /// None before the first.
     at: Option<Instant>,
     free_bytes: u64,
-    /// Why the data directory cannot be written to.
-    directory: Option<String>,
+    /// Why the data directory can be neither read nor written to.
+    gone: Option<String>,
+    /// Why it cannot be written to.
+    unwritable: Option<String>,
     /// Why the trainer cannot be run.
     trainer: Option<String>,
 }
@@ -43,8 +45,8 @@ impl Health {
     /// Looks at the data directory; `moved` says whether another one is in its place, and `trainer` why that cannot be
     /// run. Waits for the disk.
     pub(crate) fn look(&self, directory: &Path, moved: Option<String>, trainer: Option<String>) {
-        let (free_bytes, found) = match statvfs(directory) {
-            Err(error) => (0, Some(std::io::Error::from(error).to_string())),
+        let (free_bytes, gone, unwritable) = match statvfs(directory) {
+            Err(error) => (0, Some(std::io::Error::from(error).to_string()), None),
             Ok(found) => {
                 let free_bytes = found.f_bavail.saturating_mul(found.f_frsize);
                 let is_read_only = found.f_flag.contains(StatVfsMountFlags::RDONLY);
@@ -56,11 +58,11 @@ impl Health {
                     }
                     Ok(()) => None,
                 };
-                (free_bytes, reason)
+                (free_bytes, None, reason)
             }
         };
-        let directory = moved.or(found);
-        *self.looked() = Looked { at: Some(Instant::now()), free_bytes, directory, trainer };
+        let gone = moved.or(gone);
+        *self.looked() = Looked { at: Some(Instant::now()), free_bytes, gone, unwritable, trainer };
     }
 
     /// Remembers how a change ended that was asked for: with an error, if there is one.
@@ -80,16 +82,20 @@ impl Health {
         self.looked().free_bytes
     }
 
-    /// Why the data directory cannot be written to, if that is known.
-    pub(crate) fn directory(&self) -> Option<String> {
-        let Looked { at, directory, .. } = self.looked().clone();
+    /// Why the data directory can be neither read nor written to, if that is known.
+    pub(crate) fn unreadable(&self) -> Option<String> {
+        let Looked { at, gone, .. } = self.looked().clone();
         let silent = at.map(|at| at.elapsed()).filter(|silent| *silent > ANSWER_MAX);
+        silent.map(|silent| format!("its disk has not answered for {} s", silent.as_secs())).or(gone)
+    }
+
+    /// Why the data directory cannot be written to, if that is known.
+    pub(crate) fn unwritable(&self) -> Option<String> {
         let failed = || {
             let failed = self.failed();
             failed.as_ref().filter(|(at, _)| at.elapsed() < FAILURE_TOLD).map(|(_, reason)| reason.clone())
         };
-        let silent = silent.map(|silent| format!("its disk has not answered for {} s", silent.as_secs()));
-        silent.or(directory).or_else(failed)
+        self.unreadable().or_else(|| self.looked().unwritable.clone()).or_else(failed)
     }
 
     /// Why the trainer cannot be run, as far as a look at its file tells.
@@ -113,25 +119,27 @@ mod tests {
     #[test]
     fn a_look_tells_of_the_directory_as_it_is() {
         let (health, folder) = (Health::default(), tempfile::tempdir().unwrap());
-        assert_eq!((health.directory(), health.trainer()), (None, None), "nothing is known yet");
+        assert_eq!((health.unwritable(), health.trainer()), (None, None), "nothing is known yet");
         health.look(folder.path(), None, Some("there is none".to_owned()));
-        assert_eq!((health.directory(), health.trainer().as_deref()), (None, Some("there is none")));
+        assert_eq!((health.unwritable(), health.trainer().as_deref()), (None, Some("there is none")));
         assert!(health.free_bytes() > 0);
         health.look(&folder.path().join("missing"), None, None);
-        assert!(health.directory().unwrap().contains("No such file"));
+        assert!(health.unwritable().unwrap().contains("No such file"));
+        assert_eq!(health.unreadable(), health.unwritable());
         health.look(folder.path(), Some("it was moved away".to_owned()), None);
-        assert_eq!(health.directory().as_deref(), Some("it was moved away"));
+        assert_eq!(health.unwritable().as_deref(), Some("it was moved away"));
     }
 
     #[test]
     fn what_failed_is_told_until_something_is_taken() {
         let health = Health::default();
         health.changed(Some(&Error::new(Cause::NotFound, "no schedule")));
-        assert_eq!(health.directory(), None);
+        assert_eq!(health.unwritable(), None);
         health.changed(Some(&Error::new(Cause::DiskFull, "cannot write a: no space")));
         health.changed(Some(&Error::new(Cause::NotFound, "no schedule")));
-        assert_eq!(health.directory().as_deref(), Some("cannot write a: no space"));
+        assert_eq!(health.unwritable().as_deref(), Some("cannot write a: no space"));
+        assert_eq!(health.unreadable(), None, "a full disk can be read");
         health.changed(None);
-        assert_eq!(health.directory(), None);
+        assert_eq!(health.unwritable(), None);
     }
 }

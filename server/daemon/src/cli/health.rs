@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use pba_client::Client;
+use pba_wire::Readiness;
 use serde::Serialize;
 use tokio::time::timeout;
 
@@ -16,6 +17,9 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// Arguments of `pba health`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
+Where the server has tokens, what is wrong with it is told to clients with one (--token, PBA_TOKEN); one that the server
+refuses is an error.
+
 Examples:
   pba health
   pba health https://pba.example.org --ca ca.pem
@@ -50,29 +54,51 @@ impl Args {
 
 /// What `--json` prints.
 #[derive(Serialize)]
-struct Healthy<'a> {
+struct Healthy {
     /// What was asked.
     checked: &'static str,
-    /// What is wrong with it all the same.
-    details: Vec<&'a str>,
+    /// Why the server is a replica and not the writer; null if it is none, or that is not told.
+    replica: Option<String>,
+    /// Each problem that does not stop it from streaming; null if they are not told.
+    details: Option<Vec<String>>,
+    /// To whom they are told, if they are not.
+    withheld: Option<String>,
 }
 
 /// Prints what a healthy server says of itself.
 ///
 /// # Errors
-/// When it is not ready, or with `--live` not alive, or says neither in time.
+/// When it is not ready, or with `--live` not alive, or says neither in time; when it refuses the token that was sent.
 pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
-    let (checked, path) = if args.live { ("alive", "/livez") } else { ("ready", "/readyz") };
     let client = args.client()?;
-    let answer = timeout(PATIENCE, client.ask(path)).await;
-    let answer =
-        answer.with_context(|| format!("the server does not answer within {} s", PATIENCE.as_secs()))?;
-    let text = String::from_utf8(answer?).context("the server did not answer like a PBA server")?;
-    let (first, details) = text.split_once('\n').unwrap_or((&text, ""));
-    anyhow::ensure!(first == "ok", "the server did not answer like a PBA server");
+    let (text, healthy) = timeout(PATIENCE, ask(&client, &args))
+        .await
+        .with_context(|| format!("the server does not answer within {} s", PATIENCE.as_secs()))??;
     match args.json {
-        true => output::json(&Healthy { checked, details: details.lines().collect() }),
+        true => output::json(&healthy),
         false => output::bytes(text.as_bytes()),
     }
     Ok(())
+}
+
+/// What the server says, as text and for `--json`.
+async fn ask(client: &Client, args: &Args) -> anyhow::Result<(String, Healthy)> {
+    let path = if args.live { "/livez" } else { "/readyz" };
+    let text = String::from_utf8(client.ask(path).await?).ok();
+    let answer = text.and_then(|text| Some((Readiness::parse(&text)?, text)));
+    let (readiness, text) = answer.context("the server did not answer like a PBA server")?;
+    let healthy = match readiness {
+        _ if args.live => Healthy { checked: "alive", replica: None, details: None, withheld: None },
+        Readiness::Shown { replica, details } => {
+            Healthy { checked: "ready", replica, details: Some(details), withheld: None }
+        }
+        Readiness::Withheld { reason } => {
+            if args.access.has_token() {
+                // Probes are answered whatever token they send. This is refused if it is none of the server's.
+                client.ask("/metrics").await?;
+            }
+            Healthy { checked: "ready", replica: None, details: None, withheld: Some(reason) }
+        }
+    };
+    Ok((text, healthy))
 }

@@ -6,11 +6,12 @@ use axum::extract::State;
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
-use pba_wire::Role;
+use pba_wire::{Readiness, Role};
 use utoipa::openapi::OpenApi;
 
 use crate::access::Identity;
 use crate::app::App;
+use crate::boundary::MetricsPort;
 use crate::error::Error;
 use crate::http::problem::Unavailable;
 use crate::readiness;
@@ -43,9 +44,10 @@ pub(crate) async fn live() -> &'static str {
 }
 
 /// Answers 200 once every configured dataset has been imported, has failed or, on a replica, is not packed yet by the writer,
-/// until the server is told to stop. The first line is `ok`; each further one says what is wrong with a server that serves
-/// streams all the same: datasets that failed or are damaged, a data directory that cannot be written to, no trainer, files
-/// of another version. Where tokens are configured, these lines are for those who have one.
+/// until the server is told to stop. The first line is `ok`. A replica says in the second that it is one. Each further line is
+/// a problem that does not stop the server from streaming: a dataset that failed or is damaged, a data directory that cannot be
+/// written to, no trainer, a file of another version. Where tokens are configured, all but the first line are for clients with
+/// a token; at the address for metrics they are shown to no client. The second line says so then.
 #[utoipa::path(
     get,
     path = "/readyz",
@@ -55,13 +57,23 @@ pub(crate) async fn live() -> &'static str {
 pub(crate) async fn ready(
     State(app): State<Arc<App>>,
     Extension(identity): Extension<Identity>,
+    metrics_port: Option<Extension<MetricsPort>>,
 ) -> Result<String, Error> {
     app.stage.check_serving()?;
     app.catalog.check_ready()?;
     // They name paths.
-    let details = if identity.may(Role::Reader) { readiness::details(&app) } else { Vec::new() };
-    let details = details.into_iter().map(|detail| format!("{detail}\n"));
-    Ok(["ok\n".to_owned()].into_iter().chain(details).collect())
+    let withheld = if metrics_port.is_some() {
+        Some("they are shown at the server's own address (listen)")
+    } else if !identity.may(Role::Reader) {
+        Some("they are for clients with a token")
+    } else {
+        None
+    };
+    let readiness = match withheld {
+        Some(reason) => Readiness::Withheld { reason: reason.to_owned() },
+        None => readiness::shown(&app),
+    };
+    Ok(readiness.to_string())
 }
 
 /// Returns this document.
