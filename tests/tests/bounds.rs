@@ -259,7 +259,7 @@ fn jobs_are_bounded_and_who_removes_one_makes_room() {
     full();
     server.pba(&["search", "delete", "b"]).ok();
     assert_eq!(folders(), ["a", "c"]);
-    assert_eq!(server.metric("pba_searches{state=\"cancelled\"}"), 0.0);
+    assert_eq!(server.metric("pba_jobs{kind=\"search\",state=\"cancelled\"}"), 0.0);
     server.assert_healthy();
     // A server that was killed while it removed one, and a folder that is no job.
     let data = server.data();

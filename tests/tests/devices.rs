@@ -60,7 +60,7 @@ fn a_job_for_each_device() {
     assert_eq!(state("searches", "named"), "queued", "its own GPU is taken");
     cancel("second");
     server.wait_for_state("named", "running");
-    assert_eq!(server.metric("pba_searches{state=\"running\"}"), 2.0);
+    assert_eq!(server.metric("pba_jobs{kind=\"search\",state=\"running\"}"), 2.0);
 
     // A server that is stopped ends them all, and the next one begins them again.
     let data = server.data();

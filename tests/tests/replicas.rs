@@ -65,7 +65,7 @@ fn a_replica_becomes_the_writer_when_that_has_ended() {
     assert!(replica.process.stderr().contains("this one is the writer now"), "{}", replica.process.stderr());
     assert_eq!(put(&replica).status, 201);
     replica.wait_for_state(&id, "running");
-    assert_eq!(replica.metric("pba_searches{state=\"running\"}"), 1.0, "it hosts the search");
+    assert_eq!(replica.metric("pba_jobs{kind=\"search\",state=\"running\"}"), 1.0, "it hosts the search");
     let cancelled = replica.send("DELETE", &format!("/v1/searches/{id}"), b"");
     assert_eq!((cancelled.status, &cancelled.json()["state"]), (200, &json!("cancelled")));
     // The next one is a replica again.

@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use pba_tests::search::{Script, assert_no_trainer, spec, trainer, trainers_in};
+use pba_tests::search::{Script, assert_no_trainer, comparison, evaluation, spec, trainer, trainers_in};
 use pba_tests::{Answer, Server, wait_for};
 use serde_json::json;
 
@@ -20,7 +20,7 @@ fn nothing_started(server: &Server) {
         .map(|entry| entry.unwrap().file_name())
         .collect();
     assert_eq!(folders, [""; 0], "something was left");
-    assert_eq!(server.metric("pba_searches{state=\"queued\"}"), 0.0);
+    assert_eq!(server.metric("pba_jobs{kind=\"search\",state=\"queued\"}"), 0.0);
 }
 
 #[test]
@@ -208,8 +208,8 @@ fn searches_run_one_at_a_time_in_the_order_they_came() {
         names.iter().map(|name| server.search(name)["state"].as_str().unwrap().to_owned()).collect()
     };
     wait_for("the first to run", || (states() == ["running", "queued", "queued", "queued"]).then_some(()));
-    assert_eq!(server.metric("pba_searches{state=\"queued\"}"), 3.0);
-    assert_eq!(server.metric("pba_searches{state=\"running\"}"), 1.0);
+    assert_eq!(server.metric("pba_jobs{kind=\"search\",state=\"queued\"}"), 3.0);
+    assert_eq!(server.metric("pba_jobs{kind=\"search\",state=\"running\"}"), 1.0);
     assert_eq!(server.send("DELETE", "/v1/searches/a", b"").json()["state"], "cancelled");
     std::fs::write(script.file("c"), "").unwrap();
     wait_for("the next to run", || (states() == ["failed", "cancelled", "running", "queued"]).then_some(()));
@@ -230,7 +230,7 @@ fn searches_run_one_at_a_time_in_the_order_they_came() {
     }
     wait_for("all to end", || (states() == ["failed"; 4]).then_some(()));
     assert_eq!(server.search("d")["error"], "enough");
-    assert_eq!(server.metric("pba_searches{state=\"failed\"}"), 4.0);
+    assert_eq!(server.metric("pba_jobs{kind=\"search\",state=\"failed\"}"), 4.0);
     assert_no_trainer(server.data().path());
 }
 
@@ -277,6 +277,24 @@ fn no_trainer_is_there() {
 }
 
 #[test]
+fn trainers_of_every_kind_of_job_are_counted_when_they_are_started_again() {
+    let script = Script::trains("kill -9 $$");
+    let server = Server::with_trainer(script.path());
+    let jobs = [
+        ("search", "searches", spec(json!({}))),
+        ("evaluation", "evaluations", evaluation(json!({}))),
+        ("comparison", "comparisons", comparison(json!({}))),
+    ];
+    for (kind, path, spec) in jobs {
+        let restarts = || server.metric(&format!("pba_trainer_restarts_total{{kind=\"{kind}\"}}"));
+        assert_eq!(restarts(), 0.0, "{kind}");
+        let id = server.start_job(path, &spec);
+        server.wait_for_job(path, &id, "failed");
+        assert_eq!(restarts(), 3.0, "{kind}");
+    }
+}
+
+#[test]
 fn trainers_that_always_end_at_once() {
     #[rustfmt::skip]
     let cases = [
@@ -304,7 +322,7 @@ fn trainers_that_always_end_at_once() {
         }
         let started = std::fs::read_to_string(script.file("starts")).unwrap().lines().count();
         assert_eq!(started, starts, "{at}: {error}");
-        assert_eq!(server.metric("pba_search_restarts_total"), (starts - 1) as f64);
+        assert_eq!(server.metric("pba_trainer_restarts_total{kind=\"search\"}"), (starts - 1) as f64);
         assert_no_trainer(server.data().path());
         // It can be resumed as often as one likes, and fails as often.
         assert_eq!(server.send("POST", &format!("/v1/searches/{id}/resume"), b"").status, 202);

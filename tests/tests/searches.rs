@@ -97,7 +97,7 @@ fn a_trainer_that_is_killed_at_five_moments() {
         signal(server.trainer_of(&id), "KILL");
     }
     ends_undisturbed(&server, &id, &trainer);
-    assert!((1.0..=5.0).contains(&server.metric("pba_search_restarts_total")));
+    assert!((1.0..=5.0).contains(&server.metric("pba_trainer_restarts_total{kind=\"search\"}")));
     // Who watches a crash sees each line of the journal once.
     for (watcher, seen) in watchers.into_iter().zip([0, 3]) {
         let (told, ended_well) = watcher.join().unwrap();
@@ -127,7 +127,7 @@ fn a_trainer_that_is_killed_before_it_tells_what_it_wrote() {
         let server = Server::with_trainer(script.path());
         let id = server.start_search(&spec(json!({})));
         ends_undisturbed(&server, &id, &trainer);
-        assert_eq!(server.metric("pba_search_restarts_total"), 1.0, "{event}");
+        assert_eq!(server.metric("pba_trainer_restarts_total{kind=\"search\"}"), 1.0, "{event}");
     }
 }
 
@@ -205,7 +205,7 @@ fn a_server_beside_the_one_that_writes_shows_its_searches() {
     assert_eq!(watched.status, 409, "it would hear of nothing");
     assert_eq!(writer.send("DELETE", &format!("/v1/searches/{id}"), b"").status, 200);
     assert_eq!(beside.search(&id)["state"], "cancelled");
-    assert_eq!(beside.metric("pba_searches{state=\"cancelled\"}"), 0.0, "it hosts none");
+    assert_eq!(beside.metric("pba_jobs{kind=\"search\",state=\"cancelled\"}"), 0.0, "it hosts none");
 }
 
 #[test]
@@ -290,14 +290,14 @@ fn a_device_that_fails() {
     let server = Server::with_trainer(script.path());
     let id = server.start_search(&spec(json!({})));
     ends_undisturbed(&server, &id, &trainer);
-    assert_eq!(server.metric("pba_search_restarts_total"), 1.0);
+    assert_eq!(server.metric("pba_trainer_restarts_total{kind=\"search\"}"), 1.0);
 
     let script = Script::trains("echo 'error: CUDA: out of memory' >&2; exit 4");
     let server = Server::with_trainer(script.path());
     let id = server.start_search(&spec(json!({})));
     let failed = server.wait_for_state(&id, "failed");
     assert!(failed["error"].as_str().unwrap().contains("CUDA: out of memory"), "{failed}");
-    assert_eq!(server.metric("pba_search_restarts_total"), 0.0);
+    assert_eq!(server.metric("pba_trainer_restarts_total{kind=\"search\"}"), 0.0);
 }
 
 #[test]
@@ -362,8 +362,9 @@ fn what_was_learned_is_a_schedule_like_any_other() {
     xml::check(&drawn_early.text());
     wait_for("a score in the metrics", || {
         let metrics = server.metrics();
-        let told = ["pba_search_epoch", "pba_search_best_accuracy_ratio"]
-            .map(|name| metrics.get(&format!("{name}{{search=\"{id}\"}}")));
+        let told =
+            ["pba_search_epoch", "pba_search_best_accuracy_ratio", "pba_search_progress_timestamp_seconds"]
+                .map(|name| metrics.get(&format!("{name}{{search=\"{id}\"}}")));
         told.iter().all(|value| *value > 0.0).then_some(())
     });
     let search = server.wait_for_state(&id, "done");
@@ -393,21 +394,21 @@ fn what_was_learned_is_a_schedule_like_any_other() {
 
     // The gauges and counters have moved.
     wait_for("the search to be counted as done", || {
-        (server.metric("pba_searches{state=\"done\"}") == 1.0).then_some(())
+        (server.metric("pba_jobs{kind=\"search\",state=\"done\"}") == 1.0).then_some(())
     });
     let metrics = server.metrics();
-    assert_eq!(metrics.sum("pba_searches"), 1.0);
     let states: BTreeSet<&str> = metrics.label_values("state");
     for state in ["queued", "running", "done", "failed", "cancelled"] {
         assert!(states.contains(state), "{states:?}");
     }
-    assert_eq!(metrics.get("pba_jobs{kind=\"search\",state=\"done\"}"), 1.0);
     // They end with the search.
-    for ended in ["pba_search_epoch", "pba_search_best_accuracy_ratio"] {
+    for ended in
+        ["pba_search_epoch", "pba_search_best_accuracy_ratio", "pba_search_progress_timestamp_seconds"]
+    {
         assert!(!metrics.families.contains_key(ended), "{ended} outlasts its search");
     }
     assert_eq!(metrics.get("pba_search_exploits_total"), 5.0);
-    assert_eq!(metrics.get("pba_search_restarts_total"), 0.0);
+    assert_eq!(metrics.get("pba_trainer_restarts_total{kind=\"search\"}"), 0.0);
     assert_eq!(metrics.get("pba_search_images_trained_total"), 4.0 * 128.0 * 12.0);
     assert_eq!(metrics.lint(), [""; 0]);
 
@@ -420,7 +421,7 @@ fn what_was_learned_is_a_schedule_like_any_other() {
     }
     assert!(server.epoch(&request).bytes == streamed.bytes, "other bytes after a restart");
     assert_eq!(server.get(&format!("/v1/searches/{id}/plot.svg")).body, plot.body);
-    assert_eq!(server.metric("pba_searches{state=\"done\"}"), 1.0);
+    assert_eq!(server.metric("pba_jobs{kind=\"search\",state=\"done\"}"), 1.0);
     server.assert_healthy();
     assert!(Path::new(&server.search_folder(&id)).exists());
 }

@@ -175,8 +175,6 @@ metrics! {
     trainer_ready: IntGauge = "pba_trainer_ready";
     /// 1 if this server is the writer of its data directory, which hosts the jobs there; 0 if it is a replica.
     writer: IntGauge = "pba_writer";
-    /// Population searches, by state.
-    searches: IntGaugeVec = "pba_searches" ["state"];
     /// Jobs that this server hosts, by kind and state.
     jobs: IntGaugeVec = "pba_jobs" ["kind", "state"];
     /// Epochs that every member of a search has trained, while it runs.
@@ -185,10 +183,12 @@ metrics! {
     search_best_accuracy: GaugeVec = "pba_search_best_accuracy_ratio" ["search"];
     /// Times that a member copied a better one, over all searches.
     search_exploits: IntCounter = "pba_search_exploits_total";
-    /// Trainers that crashed or were killed, and resumed from their last checkpoint.
-    search_restarts: IntCounter = "pba_search_restarts_total";
     /// Images that searches trained on.
     search_images_trained: IntCounter = "pba_search_images_trained_total";
+    /// When a search last trained on an image, or its trainer was started, in seconds since 1970, while it runs.
+    search_progress_timestamp: IntGaugeVec = "pba_search_progress_timestamp_seconds" ["search"];
+    /// Trainers that crashed or were killed, and were started again from the last checkpoint, by the kind of their job.
+    trainer_restarts: IntCounterVec = "pba_trainer_restarts_total" ["kind"];
     /// Processor time of the trainers of jobs, in seconds over all cores: `process_cpu_seconds_total` has that of the
     /// server alone.
     trainer_cpu_seconds: Counter = "pba_trainer_cpu_seconds_total";

@@ -1,6 +1,7 @@
 //! The metrics of jobs, most of which only searches have.
 
 use std::any::Any;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use pba_search::{Event, Progress, Run, Search};
 use pba_wire::jobs::JobState;
@@ -22,9 +23,22 @@ pub(super) fn event<K: Run>(metrics: &Metrics, id: &str, event: &K::Event, job: 
     }
 }
 
+/// Begins the series of a kind of job.
+pub(super) fn begin_kind<K: Run>(metrics: &Metrics) {
+    metrics.trainer_restarts.with_label_values(&[K::JOB.name]);
+}
+
+/// A trainer of a job is started.
+pub(super) fn start<K: Run>(metrics: &Metrics, id: &str) {
+    if is_search::<K>() {
+        advance(metrics, id);
+    }
+}
+
 /// Counts the progress of a trainer that has trained `images` since it last reported, which was `before`.
 pub(super) fn progress<K: Run>(
     metrics: &Metrics,
+    id: &str,
     before: Option<&Progress>,
     progress: &Progress,
     images: u64,
@@ -36,7 +50,16 @@ pub(super) fn progress<K: Run>(
     metrics.gpu_memory_used_bytes.add(of(Some(progress)) as i64 - of(before) as i64);
     if is_search::<K>() {
         metrics.search_images_trained.inc_by(images);
+        if images > 0 {
+            advance(metrics, id);
+        }
     }
+}
+
+/// A search has got on.
+fn advance(metrics: &Metrics, id: &str) {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    metrics.search_progress_timestamp.with_label_values(&[id]).set(now.as_secs() as i64);
 }
 
 /// The trainer of a job has ended, which last reported `last`, if anything.
@@ -44,23 +67,19 @@ pub(super) fn end(metrics: &Metrics, id: &str, last: Option<&mut Progress>) {
     // Of a job that is no search, or has not scored yet, there are none.
     let _ = metrics.search_epoch.remove_label_values(&[id]);
     let _ = metrics.search_best_accuracy.remove_label_values(&[id]);
+    let _ = metrics.search_progress_timestamp.remove_label_values(&[id]);
     let Some(last) = last else { return };
     metrics.gpu_memory_used_bytes.sub(last.gpu_memory_used_bytes.take().unwrap_or(0) as i64);
 }
 
 /// Counts a trainer that was started again.
 pub(super) fn restart<K: Run>(metrics: &Metrics) {
-    if is_search::<K>() {
-        metrics.search_restarts.inc();
-    }
+    metrics.trainer_restarts.with_label_values(&[K::JOB.name]).inc();
 }
 
 /// Sets the number of jobs in a state.
 pub(super) fn jobs<K: Run>(metrics: &Metrics, state: JobState, count: usize) {
     metrics.jobs.with_label_values(&[K::JOB.name, state.name()]).set(count as i64);
-    if is_search::<K>() {
-        metrics.searches.with_label_values(&[state.name()]).set(count as i64);
-    }
 }
 
 fn is_search<K: Run>() -> bool {

@@ -256,6 +256,7 @@ async fn run<K: Run>(
     let mut starts = 0;
     let mut checkpoint = record.saved_epoch();
     loop {
+        record.started(&workplace.metrics);
         let end = attempt(workplace, record, auto, stop).await;
         record.ended(&workplace.metrics);
         let end = end.unwrap_or_else(|error| {

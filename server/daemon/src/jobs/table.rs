@@ -76,6 +76,7 @@ impl<K: Run> Table<K> {
     /// # Errors
     /// When their folder cannot be created or listed.
     pub(super) fn open(data: &Path, workplace: &Arc<Workplace>) -> anyhow::Result<Table<K>> {
+        counts::begin_kind::<K>(&workplace.metrics);
         let directory = data.join(K::JOB.plural);
         let (there, begun, others) = Default::default();
         let records = Mutex::new(Records { there, begun, others });

@@ -508,7 +508,6 @@ mod tests {
         std::fs::write(record.directory().join(files::JOURNAL), journal::kept(&line, 1)).unwrap();
         record.happened(&started, &metrics).unwrap();
         record.progressed(progress(700), &metrics);
-        record.ended(&metrics);
         assert_eq!(metrics.search_images_trained.get(), 700);
         // In another server, the next trainer goes on with members in the middle of the first generation.
         let record = Record::<Search>::open(record.directory(), &lock).unwrap();
@@ -520,6 +519,27 @@ mod tests {
         record.progressed(progress(650), &metrics);
         record.progressed(progress(800), &metrics);
         assert_eq!(metrics.search_images_trained.get(), 700 + 150);
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_search_that_trains_on_no_image_does_not_get_on() {
+        let folder = tempfile::tempdir().unwrap();
+        let lock = DataLock::of_test(folder.path());
+        let record = begun(folder.path(), &lock);
+        let metrics = Metrics::new().unwrap();
+        let is_told = || metrics.text().unwrap().contains("pba_search_progress_timestamp_seconds{");
+        assert!(!is_told());
+        record.started(&metrics);
+        let timestamp = metrics.search_progress_timestamp.with_label_values(&[record.id()]);
+        let moves = |images: u64| {
+            timestamp.set(0);
+            record.progressed(progress(images), &metrics);
+            timestamp.get() > 0
+        };
+        assert!(timestamp.get() > 0, "its trainer was started");
+        assert_eq!([0, 10, 10, 20].map(moves), [false, true, false, true]);
+        record.ended(&metrics);
+        assert!(!is_told());
     }
 
     #[tokio::test(flavor = "multi_thread")]

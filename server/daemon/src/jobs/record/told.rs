@@ -89,6 +89,11 @@ impl<K: Run> Record<K> {
         self.live().images_before = images;
     }
 
+    /// A trainer of it is started.
+    pub(crate) fn started(&self, metrics: &Metrics) {
+        counts::start::<K>(metrics, &self.id);
+    }
+
     /// Records the progress.
     pub(crate) fn progressed(&self, progress: Progress, metrics: &Metrics) {
         let mut live = self.live();
@@ -96,7 +101,7 @@ impl<K: Run> Record<K> {
         // What is reported before the models are read counts none of their images.
         let counted = before.map_or(0, |before| before.images).max(live.images_before);
         let images = progress.images.saturating_sub(counted);
-        counts::progress::<K>(metrics, before, &progress, images);
+        counts::progress::<K>(metrics, &self.id, before, &progress, images);
         live.progress = Some(progress);
         drop(live);
         self.changed();
