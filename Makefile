@@ -100,6 +100,7 @@ trainer: libtorch ## Build pba-trainer
 
 # What can fail soon comes first: what the machine lacks, and what Python packages it cannot have.
 test: prerequisites $(VENV)/ready $(DEPLOY_VENV)/ready lint test-rust test-python test-browser test-deploy ## Check format and lints, and pass all tests
+	@$(SAY_SKIPPED)
 
 lint: prerequisites $(PREPARED) $(TOOLS)/deny ## Check format and lints, and licences and sources of what is linked
 	$(CARGO) fmt --all --check
@@ -112,8 +113,14 @@ lint: prerequisites $(PREPARED) $(TOOLS)/deny ## Check format and lints, and lic
 test-build: prerequisites $(PREPARED)
 	$(CARGO) build $(PACKAGES) --locked --bins --tests
 
-test-rust: $(VENV)/ready test-build $(TORCHVISION) ## Run the Rust tests
+# Cargo keeps to itself what a test prints that passes, so those that are skipped note it in a file. As this may end before
+# `make test` does, that prints it once more.
+SKIPPED := target/skipped-tests.txt
+SAY_SKIPPED = if [ -s $(SKIPPED) ]; then echo "Rust tests that were skipped (PBA_TEST_NO_SKIPS=1 makes them fail):"; cat $(SKIPPED); fi
+test-rust: $(VENV)/ready test-build $(TORCHVISION) ## Run the Rust tests; PBA_TEST_NO_SKIPS=1 fails where one is skipped
+	@rm -f $(SKIPPED)
 	$(CARGO) test $(PACKAGES) --locked --no-fail-fast
+	@$(SAY_SKIPPED)
 
 # The tests of a file share a server, and run one after another; the longest file is begun first.
 SHARED_OUT := -n auto --maxprocesses 4 --dist loadfile
@@ -141,7 +148,7 @@ test-browser: test-build | $(VENV)/bin/python ## Open the pages of the dashboard
 	    echo "left out: the pages are not opened in a browser, which needs Python 3.10"; \
 	elif chromium=$$(tests/browser/chromium.sh); then \
 	    $(MAKE) --no-print-directory $(BROWSER)/ready && \
-	    PBA_TEST_CHROMIUM="$$chromium" $(BROWSER)/bin/python -m pytest -q -p no:cacheprovider tests/browser; \
+	    PBA_TEST_CHROMIUM="$$chromium" $(BROWSER)/bin/python -m pytest -q -rs -p no:cacheprovider tests/browser; \
 	else echo "left out: the pages are not opened in a browser"; fi
 
 $(BROWSER)/ready: tests/browser/requirements.txt | $(VENV)/bin/python

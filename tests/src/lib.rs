@@ -23,6 +23,7 @@ pub mod power_loss;
 pub mod proxy;
 pub mod search;
 pub mod server;
+pub mod skipped;
 pub mod slow_file;
 pub mod terminal;
 pub mod tls;

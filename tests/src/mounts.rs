@@ -9,21 +9,32 @@ use std::sync::Arc;
 use tempfile::TempDir;
 
 use crate::server::Server;
+use crate::skipped::skip;
 
 /// Mounts the data directory read-only.
 pub const READ_ONLY: &str = "mount --bind \"$0\" \"$0\" && mount -o remount,bind,ro \"$0\"";
 /// Mounts an empty disk of 100 MB in its place.
 pub const SMALL: &str = "mount -t tmpfs -o size=100m none \"$0\"";
 
+/// Whether users may mount something here; if not, the test is skipped.
+#[track_caller]
+pub fn may_mount() -> bool {
+    let tried = Command::new("unshare").args(["-rm", "true"]).status();
+    let may_mount = tried.is_ok_and(|status| status.success());
+    if !may_mount {
+        skip("this machine does not let its users mount anything");
+    }
+    may_mount
+}
+
 /// A server that sees its data directory as a shell script mounts it, at `$0`, before it becomes the server; none
 /// where users may mount nothing.
 ///
 /// # Panics
 /// When it does not start.
+#[track_caller]
 pub fn mounted(mount: &str, data: &Arc<TempDir>, flags: &[&str]) -> Option<Server> {
-    let may_mount = Command::new("unshare").args(["-rm", "true"]).status();
-    if !may_mount.is_ok_and(|status| status.success()) {
-        eprintln!("skipped: this machine does not let its users mount anything");
+    if !may_mount() {
         return None;
     }
     let server = Server::command(data.path(), flags);

@@ -11,17 +11,19 @@ use tempfile::TempDir;
 use crate::binary::profile_folder;
 use crate::http::Download;
 use crate::server::Server;
+use crate::skipped::skip;
 use crate::wait_for;
 
 /// The trainer under test: `PBA_TRAINER`, or else `pba-trainer` of the profile that the tests are
 /// built with. None when this build leaves it out (`make test TRAINER=0`, which sets
-/// `PBA_TEST_TRAINER=0`); the test then says so and passes.
+/// `PBA_TEST_TRAINER=0`); the test is then skipped.
 ///
 /// # Panics
 /// When it should be there, and is not.
+#[track_caller]
 pub fn trainer() -> Option<String> {
     if std::env::var_os("PBA_TEST_TRAINER").is_some_and(|value| value == "0") {
-        eprintln!("left out: this build has no trainer (TRAINER=0)");
+        skip("this build has no trainer (TRAINER=0)");
         return None;
     }
     let configured = std::env::var_os("PBA_TRAINER").map(PathBuf::from);

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 
+use pba_tests::mounts::may_mount;
 use pba_tests::search::{spec, trainer};
 use pba_tests::server::Process;
 use pba_tests::{Answer, Download, Server, repository, wait_for};
@@ -380,10 +381,7 @@ fn a_job_whose_file_is_cut_fails_and_says_why() {
 /// A disk of its own for a server's data directory, full but for a megabyte, as only the server sees it.
 #[test]
 fn a_full_disk_is_reported_as_that_and_the_import_goes_on_when_there_is_room() {
-    let may_mount =
-        Command::new("unshare").args(["-rm", "true"]).status().is_ok_and(|status| status.success());
-    if !may_mount {
-        eprintln!("skipped: this machine does not let its users mount anything");
+    if !may_mount() {
         return;
     }
     let source = cifar(IMAGES);

@@ -10,6 +10,7 @@ use std::process::Command;
 
 use pba_tests::search::{spec, trainer};
 use pba_tests::server::data_folder;
+use pba_tests::skipped::skip;
 use pba_tests::{Server, binary, repository, wait_for};
 use serde_json::json;
 use tempfile::TempDir;
@@ -21,11 +22,12 @@ fn unit(name: &str) -> PathBuf {
     repository("deploy/systemd").join(name)
 }
 
-/// Whether a tool is there; if not, says that the test is skipped.
+/// Whether a tool is there; if not, the test is skipped.
+#[track_caller]
 fn has(tool: &str) -> bool {
     let found = Command::new(tool).arg("--version").output().is_ok();
     if !found {
-        eprintln!("skipped: there is no {tool} on this machine");
+        skip(&format!("there is no {tool} on this machine"));
     }
     found
 }
@@ -186,7 +188,7 @@ fn the_server_runs_without_new_privileges_and_without_memory_that_is_written_and
     command.args(["-c", RUN]).arg(server.get_program()).args(server.get_args()).current_dir(data.path());
     let server = Server::run(command, data);
     if server.process.stderr().contains("unknown") {
-        eprintln!("skipped in part: this kernel cannot deny memory that is written and run");
+        skip("in part: this kernel cannot deny memory that is written and run");
     }
     let status = fs::read_to_string(format!("/proc/{}/status", server.process.id())).unwrap();
     assert!(status.contains("NoNewPrivs:\t1"), "{status}");

@@ -27,12 +27,12 @@ mod call;
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
-use std::io::Write;
 use std::path::{Component, Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 
 use crate::power_loss::call::{Call, has_ended};
+use crate::skipped::skip;
 use crate::wait_for;
 
 /// The calls that change files, and those that send.
@@ -41,16 +41,13 @@ const CALLS: &str = "open,openat,creat,write,writev,pwrite64,ftruncate,truncate,
 /// Longest data of a call that is written down whole.
 const DATA_BYTES_MAX: usize = 1 << 26;
 
-/// Whether processes can be traced here. If not, the test that asks is left out, and says so though it passes.
+/// Whether processes can be traced here; if not, the test is skipped.
+#[track_caller]
 pub fn is_possible() -> bool {
     let traced = Command::new("strace").args(["-qq", "-o", "/dev/null", "true"]).output();
     let is_possible = traced.is_ok_and(|traced| traced.status.success());
     if !is_possible {
-        let thread = std::thread::current();
-        let test = thread.name().unwrap_or("a test");
-        // Not by `eprintln`, which the harness keeps to itself.
-        let told = writeln!(std::io::stderr(), "LEFT OUT: {test}: strace is not there, or may not trace");
-        told.expect("standard error takes it");
+        skip("strace is not there, or may not trace");
     }
     is_possible
 }
