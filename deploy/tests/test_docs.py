@@ -50,9 +50,12 @@ def test_tokens_are_made_as_it_says(tmp_path: Path) -> None:
     """Without its first line, what `pba token new` prints is a file of tokens."""
     program = binary()
     [line] = [line for line in commands(DEPLOY / "README.md") if "token new" in line]
-    words = shlex.split(line[line.index("token new") : line.index(" >")])
-    assert f"localhost/pba:{version()} " in line
-    (tmp_path / "token.txt").write_text(run([str(program), *words]).stdout)
+    image = f"docker run --rm localhost/pba:{version()} "
+    assert image in line
+    run(["sh", "-c", "umask 022\n" + line.replace(image, shlex.quote(str(program)) + " ")], cwd=tmp_path)
+    assert (tmp_path / "token.txt").stat().st_mode & 0o077 == 0, "others can read the token"
+    ignored = (REPOSITORY / ".gitignore").read_text().splitlines()
+    assert {"/token.txt", "/tokens.toml"} <= set(ignored)
     [strip] = [line for line in commands(DEPLOY / "README.md") if line.startswith("sed 1d")]
     run(["sh", "-c", strip], cwd=tmp_path)
     text = (tmp_path / "tokens.toml").read_text()
@@ -67,6 +70,13 @@ def test_tokens_are_made_as_it_says(tmp_path: Path) -> None:
         str(tmp_path),
     ]
     run([str(program), "serve", "--check", *settings])
+
+
+def test_pages_agree_how_long_docker_waits() -> None:
+    pages = [REPOSITORY / "README.md", *PAGES]
+    said = {seconds for page in pages for seconds in re.findall(r"--stop-timeout (\d+)", page.read_text())}
+    [grace] = re.findall(r"stop_grace_period: (\d+)s", (DEPLOY / "compose" / "compose.yaml").read_text())
+    assert said == {grace}
 
 
 def test_runbooks_are_made_absolute(tmp_path: Path) -> None:
