@@ -16,6 +16,7 @@ use pba_tests::{Download, Pba, Server, binary, pba, wait_for};
 use pba_wire::Role;
 use rustix::process::{Pid, Resource, Rlimit, prlimit};
 use serde_json::json;
+use tempfile::TempDir;
 
 const WRITABLE: &str = "pba_data_directory_writable";
 const TRAINER: &str = "pba_trainer_ready";
@@ -185,12 +186,18 @@ fn a_server_that_could_be_the_writer_says_why_it_is_not() {
     wait_for_detail(&server, &["this server is not the writer", "cannot be locked"]);
 }
 
-/// A folder of images that is not there, so that there is something to tell.
-const BROKEN: &str = "broken=/no/such/folder";
+/// A dataset that cannot be imported, so that there is something to tell, and its flag's value.
+fn broken() -> (TempDir, String) {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("train.parquet"), "PAR1 and no more").unwrap();
+    let value = format!("broken={}", folder.path().display());
+    (folder, value)
+}
 
 #[test]
 fn what_is_wrong_is_told_to_clients_with_a_token() {
-    let guarded = Guarded::start(&["--dataset", BROKEN]);
+    let (_folder, broken) = broken();
+    let guarded = Guarded::start(&["--dataset", &broken]);
     let reader = guarded.tokens[&Role::Reader].as_str();
     let ready = |headers: &[(&str, &str)]| {
         let answer = guarded.ask("GET", "/readyz", headers, b"");
@@ -222,7 +229,8 @@ fn what_is_wrong_is_told_to_clients_with_a_token() {
 #[test]
 fn the_address_for_metrics_tells_no_client_what_is_wrong() {
     let expected = "ok\ndetails are withheld: they are shown at the server's own address (listen)\n";
-    let flags = ["--dataset", BROKEN, "--metrics-listen", "127.0.0.1:0"];
+    let (_folder, broken) = broken();
+    let flags = ["--dataset", &broken, "--metrics-listen", "127.0.0.1:0"];
     let metrics_url = |server: &Server| {
         let line = server.process.line().expect("it says where its metrics are");
         line.strip_prefix("metrics on ").and_then(|url| url.strip_suffix("/metrics")).unwrap().to_owned()
