@@ -306,7 +306,8 @@ fn no_client_breaks_a_line() {
 fn whatever_a_client_sends_a_line_is_json() {
     let server = server(&[]);
     for odd in ["a%7Fb", "%C2%85", "%E2%80%A8", "%22%5C%0A%00%1B", "%F0%9F%90%88", "%FF"] {
-        assert_eq!(server.get(&format!("/v1/datasets/{odd}/epochs/0/batches")).status, 404, "{odd}");
+        let refused = server.get(&format!("/v1/datasets/{odd}/epochs/0/batches"));
+        assert!([400, 404].contains(&refused.status), "{odd}: {}", refused.text());
     }
     let ends = with_message(&server.process, ENDED, 6);
     let names: Vec<_> = ends.iter().map(|end| end["fields"]["dataset"].as_str().unwrap()).collect();

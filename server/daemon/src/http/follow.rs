@@ -34,7 +34,7 @@ pub(super) async fn follow(State(app): State<Arc<App>>, mut request: Request, ne
     let route = route.to_owned();
     let is_read = [Method::GET, Method::HEAD].contains(request.method());
     let stream = (is_read && route == epochs::BATCHES).then(|| request.uri().path().to_owned());
-    let mut left = Left { metrics: app.engine.metrics.clone(), route: Some(route.clone()) };
+    let left = Left { metrics: app.engine.metrics.clone(), route: Some(route.clone()) };
     let answer = async move {
         let mut response = next.run(request).instrument(correlation.span(peer.as_ref())).await;
         let seconds = correlation.received.elapsed().as_secs_f64();
@@ -44,7 +44,7 @@ pub(super) async fn follow(State(app): State<Arc<App>>, mut request: Request, ne
             refused(&app, &correlation, peer.as_ref(), &path, &response);
         }
         correlation.mark(&mut response);
-        left.route = None;
+        left.answered();
         response
     };
     match is_read {
@@ -62,6 +62,13 @@ struct Left {
     metrics: Metrics,
     /// None once it was answered.
     route: Option<String>,
+}
+
+impl Left {
+    /// It has an answer.
+    fn answered(mut self) {
+        self.route = None;
+    }
 }
 
 impl Drop for Left {
