@@ -53,6 +53,7 @@ fn what_the_server_refuses_is_told_with_its_problem() {
     assert_eq!(watched.code, Some(1), "{watched:?}");
     let error: Value = serde_json::from_str(&watched.stderr).unwrap();
     assert_eq!(error["error"]["message"], "the search failed: no space left on the disk");
+    assert_eq!(error["error"]["kind"], "job-failed");
 }
 
 #[test]
@@ -88,6 +89,14 @@ fn a_wrong_command_line_is_told_as_json_if_that_was_asked_for() {
         (&error["value"], &error["allowed"]),
         (&json!("yaml"), &json!("json, ray-tune, csv, torchvision"))
     );
+    let error = error_of(&pba(&["token", "new", "--name", "a", "--role", "root", "--json"]), 2);
+    assert_eq!(
+        (&error["parameter"], &error["value"], &error["allowed"]),
+        (&json!("--role"), &json!("root"), &json!("reader, researcher, admin"))
+    );
+    let error = error_of(&pba(&["token", "new", "--json"]), 2);
+    assert_eq!(error["parameter"], "--role, --name");
+    assert!(!error["message"].as_str().unwrap().contains('\n'), "{error}");
     let error = error_of(&pba(&["schedule", "--json"]), 2);
     assert!(error["message"].as_str().unwrap().contains("subcommand"), "{error}");
     error_of(&pba(&["search", "show", "--json"]), 2);

@@ -30,9 +30,23 @@ fn lists_are_tabbed_elsewhere_and_newest_first() {
     assert_eq!(rows.iter().map(|row| row[0]).collect::<Vec<_>>(), newest_first, "{listed}");
     for row in &rows {
         assert_eq!(row.len(), 11, "{row:?}");
+        // Numbers have no units, and are a dash before they are known.
+        assert!(row[3] == "-" && row[6] == "-" && row[5].parse::<f64>().is_ok(), "{row:?}");
         assert!(is_utc(row[4]), "{row:?}");
         assert_eq!(server.search(row[0])["created"], row[4]);
     }
+    // The documents have the same order.
+    let searches = server.pba(&["search", "list", "--json"]).json();
+    let listed: Vec<&str> = searches["searches"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|search| search["id"].as_str().unwrap())
+        .collect();
+    assert_eq!(listed, newest_first);
+    let schedules = server.pba(&["schedule", "list", "--json"]).json();
+    let first = [0, 1, 2].map(|at| schedules["schedules"][at]["name"].as_str().unwrap().to_owned());
+    assert_eq!(first, ["a-third-schedule", "c-second-schedule", "b-first-schedule"]);
     let listed = server.pba(&["schedule", "list"]).ok();
     let rows: Vec<Vec<&str>> = listed.lines().map(|line| line.split('\t').collect()).collect();
     let names: Vec<&str> = rows.iter().map(|row| row[0]).collect();
@@ -77,10 +91,28 @@ fn lists_fit_the_terminal_and_have_a_head_there() {
     for columns in [60, 80, 100] {
         let shown = list(Terminal { columns, rows: 20 }, &[], &[]);
         let lines = shown.lines();
-        assert_eq!(lines.len(), 2, "{lines:?}");
-        assert!(lines.iter().all(|line| line.chars().count() <= columns.into()), "{columns}: {lines:?}");
+        assert_eq!(lines.len(), 3, "{lines:?}");
+        let widths = lines[..2].iter().map(|line| line.chars().count());
+        assert!(widths.into_iter().all(|width| width <= columns.into()), "{columns}: {lines:?}");
         assert!(lines[1].contains('…') && lines[1].contains("running"), "{lines:?}");
+        // What is not shown is named, and the first of it is what matters least.
+        assert!(lines[2].starts_with("left out: ") && lines[2].ends_with("; --json has all"), "{lines:?}");
+        for head in ["EPOCH", "BEST", "CREATED", "SECONDS", "LEFT", "DATASET", "MODEL", "PLACE", "MEMBERS"] {
+            let is_shown = lines[0].split("  ").any(|cell| cell.trim() == head);
+            let is_named = lines[2]["left out: ".len()..].split([',', ';']).any(|name| name.trim() == head);
+            assert!(is_shown != is_named, "{columns}: {head}: {lines:?}");
+        }
+        assert!(lines[2].contains("MEMBERS") && lines[0].contains("BEST"), "{lines:?}");
     }
+    assert_eq!(wide.lines().len(), 2, "{wide:?}");
+    assert_eq!(list(Terminal { columns: 80, rows: 20 }, &[], &["--quiet"]).lines().len(), 2);
+    // Names that begin alike are told apart.
+    let terminal = Terminal { columns: 50, rows: 20 };
+    let shown = terminal.pba(folder.path(), &[("PBA_SERVER", &url)], &["schedule", "list"], "");
+    for name in ["autoaugment-cifar10", "autoaugment-svhn", "autoaugment-imagenet"] {
+        assert!(shown.lines().iter().any(|line| line.starts_with(name)), "{name}: {shown:?}");
+    }
+    assert_eq!(shown.lines().last().unwrap(), "left out: DIGEST; --json has all", "{shown:?}");
     // Plain where that is wanted.
     for (variables, flags) in [
         (&[("NO_COLOR", "1")][..], &[][..]),

@@ -49,10 +49,21 @@ fn each_setting_names_its_source() {
             || sources[setting].is_object();
         assert!(is_known, "{setting} has no source");
     }
+    // And the other way round; without a value there is null.
+    assert_eq!((&checked["insecure"], &sources["insecure"]), (&json!(false), &json!({ "from": "default" })));
     let of_dataset = |name: &str| checked["datasets"][name]["source"].clone();
     assert_eq!(of_dataset("mine"), json!({ "from": "file", "name": "pba.toml" }));
     assert_eq!(of_dataset("other"), json!({ "from": "flag", "name": "--dataset" }));
     assert_eq!(of_dataset("shapes"), json!({ "from": "default" }));
+
+    // Tokens come from a file of their own.
+    let hash = "0".repeat(64);
+    let table = format!("[[tokens]]\nname = \"ops\"\nrole = \"admin\"\nsha256 = \"{hash}\"\n");
+    std::fs::write(folder.path().join("tokens.toml"), table).unwrap();
+    let checked = check(folder.path(), &[], &["--tokens-file", "tokens.toml"]);
+    assert_eq!(checked["tokens"], json!([{ "name": "ops", "role": "admin" }]));
+    assert_eq!(checked["sources"]["tokens"], json!({ "from": "file", "name": "tokens.toml" }));
+    assert_eq!(checked["sources"]["tokens_file"], json!({ "from": "flag", "name": "--tokens-file" }));
 
     // A file that is named, by a flag or a variable, and none.
     std::fs::rename(folder.path().join("pba.toml"), folder.path().join("mine.toml")).unwrap();

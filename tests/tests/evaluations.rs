@@ -332,6 +332,8 @@ fn evaluations_on_the_command_line() {
     let data: Vec<String> = of_journal.map(|event| event["data"].to_string()).collect();
     assert_eq!(data, server.journal_of(JOBS, "mine").lines().collect::<Vec<_>>());
     let list = server.pba(&["evaluate", "list"]).ok();
+    let row: Vec<&str> = list.trim_end().split('\t').collect();
+    assert_eq!(row[3].parse::<f64>().ok(), server.get("/v1/evaluations/mine").json()["test_error"].as_f64());
     assert!(list.starts_with("mine\t") && list.contains("8/8"), "{list}");
     assert_eq!(server.pba(&["evaluate", "list", "--json"]).json(), server.get("/v1/evaluations").json());
     assert_eq!(server.pba(&["evaluate", "show", "mine", "--json"]).json(), server.job(JOBS, "mine"));

@@ -7,7 +7,7 @@ use pba_client::{Client, EpochRequest, Query as _};
 use pba_tests::log::{lines, with_message};
 use pba_tests::search::{Script, spec};
 use pba_tests::server::{Process, data_folder};
-use pba_tests::{Download, Server, binary, wait_for};
+use pba_tests::{Download, Server, binary, pba, wait_for};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -44,7 +44,7 @@ fn a_stream_that_is_completed() {
     let end = end(&server);
     let expected = json!({
         "outcome": "completed", "request": "run-7", "trace": trace, "dataset": "shapes", "split": "train",
-        "schedule": "cifar10-pba", "epoch": 3, "shard": "0/1", "sent": 79, "batches": 79, "rows": 10_000,
+        "schedule": "cifar10-pba", "epoch": 3, "shard": "0/1", "batches_sent": 79, "batches": 79, "rows": 10_000,
         "bytes": epoch.bytes.len(),
     });
     for (key, value) in expected.as_object().unwrap() {
@@ -64,7 +64,7 @@ fn a_stream_whose_client_leaves() {
     drop(Download::open_narrow(server.address(), STREAM).unwrap());
     let end = end(&server);
     assert_eq!((&end["outcome"], &end["reason"]), (&json!("left"), &Value::Null));
-    assert!(end["sent"].as_u64() < end["batches"].as_u64(), "{end}");
+    assert!(end["batches_sent"].as_u64() < end["batches"].as_u64(), "{end}");
     assert_eq!(server.metric("pba_stream_outcomes_total{dataset=\"shapes\",outcome=\"left\"}"), 1.0);
 }
 
@@ -116,6 +116,27 @@ fn a_stream_that_is_refused() {
     assert_eq!((outcome("shapes"), outcome("none")), (1.0, 1.0));
 }
 
+/// Whose it was, though it never began.
+#[test]
+fn a_stream_that_is_refused_names_its_token() {
+    let made = pba(&["token", "new", "--role", "reader", "--name", "alice"]).ok();
+    let (secret, table) = made.split_once('\n').unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("tokens.toml");
+    std::fs::write(&file, table).unwrap();
+    let server = server(&["--tokens-file", file.to_str().unwrap()]);
+    let bearer = format!("Bearer {secret}");
+    for (target, status) in [("/v1/datasets/nothing/epochs/0/batches", 404), (STREAM, 401)] {
+        let headers = [("authorization", bearer.as_str())];
+        let headers = if status == 404 { &headers[..] } else { &[] };
+        let refused = Download::open(server.address(), "GET", target, headers, b"").unwrap().finish();
+        assert_eq!(refused.status, status, "{}", refused.text());
+    }
+    let tokens: Vec<Value> =
+        with_message(&server.process, ENDED, 2).iter().map(|end| end["fields"]["token"].clone()).collect();
+    assert_eq!(tokens, [json!("alice"), Value::Null]);
+}
+
 #[test]
 #[cfg(target_os = "linux")]
 fn streams_through_shared_memory() {
@@ -135,7 +156,7 @@ fn streams_through_shared_memory() {
     });
     drop(runtime);
     let ends = with_message(&server.process, ENDED, 2);
-    assert_eq!((&ends[0]["fields"]["sent"], &ends[0]["fields"]["rows"]), (&json!(20), &json!(2000)));
+    assert_eq!((&ends[0]["fields"]["batches_sent"], &ends[0]["fields"]["rows"]), (&json!(20), &json!(2000)));
     assert_eq!(ends[1]["fields"]["outcome"], "left");
     let client = ends[0]["fields"]["client"].as_str().unwrap();
     assert_eq!(
@@ -270,6 +291,7 @@ fn json_means_json_for_what_does_not_start() {
         assert_eq!(last["level"], "ERROR");
         let message = last["fields"]["message"].as_str().unwrap();
         assert!(message.contains(says) && !message.starts_with("error:"), "{message}");
+        assert!(!message.contains("Usage") && (code == 1 || !message.contains('\n')), "{message}");
     };
     let serve = ["serve", "--listen", "127.0.0.1:0", "--data-dir", &data];
     refused(&["serve", "--threads", "0"], &[], 1, "threads: 0 is out of range");

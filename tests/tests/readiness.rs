@@ -12,7 +12,7 @@ use pba_tests::search::{Script, spec};
 use pba_tests::server::{Process, data_folder, empty_data_folder};
 use pba_tests::slow_file::SlowFile;
 use pba_tests::tls::TlsProxy;
-use pba_tests::{Download, Pba, Server, binary, pba, wait_for};
+use pba_tests::{Download, Pba, Server, binary, parquet_files, pba, wait_for};
 use pba_wire::Role;
 use rustix::process::{Pid, Resource, Rlimit, prlimit};
 use serde_json::json;
@@ -149,6 +149,84 @@ fn a_trainer_that_dies_again_and_again_is_named() {
     wait_for_detail(&server, &["jobs wait or fail", "ended 4 times without progress"]);
     assert_eq!(server.metric(TRAINER), 0.0);
     server.assert_healthy();
+}
+
+/// What shows that a trainer works is not the end of its job.
+#[test]
+fn a_trainer_that_starts_the_next_job_is_ready_at_once() {
+    let script = Script::trains(
+        r#"while [ $# -gt 0 ]; do [ "$1" = --spec ] && spec=$2; shift; done
+        await() { while [ -e "$0" ] && [ ! -e "$here/$1" ]; do sleep 0.02; done; }
+        [ -e "$here/died" ] || { await both; touch "$here/died"; echo 'libtorch is missing' >&2; exit 127; }
+        await works
+        printf '{"event":"started","spec":%s,"dataset_digest":"x"}\n' "$(tr -d '\n' <"$spec")"
+        trap 'exit 3' TERM; idle"#,
+    );
+    let server = Server::with_trainer(script.path());
+    let ids = ["first", "second"].map(|name| server.start_search(&spec(json!({ "name": name }))));
+    fs::write(script.file("both"), "").unwrap();
+    server.wait_for_state(&ids[0], "failed");
+    server.wait_for_state(&ids[1], "running");
+    wait_for_detail(&server, &["jobs wait or fail", "libtorch is missing"]);
+    assert_eq!(server.metric(TRAINER), 0.0);
+    fs::write(script.file("works"), "").unwrap();
+    wait_for("the trainer to be ready", || (server.metric(TRAINER) == 1.0).then_some(()));
+    assert_eq!((server.search(&ids[1])["state"].as_str(), details(&server)), (Some("running"), Vec::new()));
+}
+
+/// One that dies again and again still answers what it makes of a spec, and starts, which shows nothing.
+#[test]
+fn a_request_for_a_job_makes_no_trainer_ready() {
+    let script = Script::trains(
+        r#"[ -e "$here/idles" ] && { trap 'exit 3' TERM; touch "$here/started"; idle; }
+        kill -9 $$"#,
+    );
+    let server = Server::with_trainer(script.path());
+    let id = server.start_search(&spec(json!({ "name": "first" })));
+    server.wait_for_state(&id, "failed");
+    assert_eq!(server.metric(TRAINER), 0.0);
+    fs::write(script.file("idles"), "").unwrap();
+    let id = server.start_search(&spec(json!({ "name": "second" })));
+    server.wait_for_state(&id, "running");
+    wait_for("the trainer to start", || script.file("started").exists().then_some(()));
+    assert_eq!(server.metric(TRAINER), 0.0);
+    wait_for_detail(&server, &["jobs wait or fail", "ended 4 times without progress"]);
+}
+
+/// A disk that is mounted late takes down nothing.
+#[test]
+fn a_dataset_that_is_not_there_yet_is_served_as_soon_as_it_is() {
+    let folder = tempfile::tempdir().unwrap();
+    for name in ["mounted", "late"] {
+        // Where a disk is mounted there is a folder before it is, too.
+        let path = folder.path().join(name);
+        if name == "late" {
+            fs::create_dir(&path).unwrap();
+        }
+        let flag = format!("mine={}", path.display());
+        let refused = pba(&["serve", "--check", "--dataset", &flag]);
+        assert_eq!(refused.code, Some(1), "{refused:?}");
+        let (server, _script) = sound(&["--dataset", &flag]);
+        wait_for_detail(&server, &["dataset \"mine\": failed", path.to_str().unwrap()]);
+        assert_eq!(server.process.stderr().contains("there is nothing at"), name == "mounted");
+        server.assert_healthy();
+        let refused = server.get("/v1/datasets/mine/epochs/0/batches");
+        assert_eq!(refused.status, 422, "{}", refused.text());
+        let listed = server.pba(&["dataset", "list"]).ok();
+        let row: Vec<&str> = listed.lines().next().unwrap().split('\t').collect();
+        assert_eq!((row[0], row[1], row[2], row.len()), ("mine", "failed", "-", 7), "{listed}");
+        assert!(row[6].starts_with(path.to_str().unwrap()), "{listed}");
+        // A name of its own until it is whole.
+        let whole = folder.path().join("whole");
+        fs::create_dir(&whole).unwrap();
+        let images: Vec<Vec<u8>> = (0..8).map(|seed| parquet_files::png(32, 32, seed)).collect();
+        parquet_files::write(&whole.join("train.parquet"), &images);
+        fs::rename(&whole, &path).unwrap();
+        let state = || server.get("/v1/datasets/mine").json()["state"].clone();
+        wait_for("the dataset to be served", || (state() == "ready").then_some(()));
+        assert_eq!(details(&server), Vec::<String>::new());
+        assert_eq!(server.epoch("mine/epochs/0/batches").indices().len(), 8);
+    }
 }
 
 #[test]

@@ -86,7 +86,7 @@ fn a_replica_packs_nothing_until_it_is_the_writer() {
     assert!(split["error"].as_str().unwrap().contains(error), "{}", shown());
     assert_eq!(shown()["state"], "not-packed");
     let listed = replica.pba(&["dataset", "list"]);
-    assert!(listed.stdout.contains("not packed yet"), "{}", listed.stdout);
+    assert!(listed.stdout.contains("mine\tnot-packed\t"), "{}", listed.stdout);
     let target = "/v1/datasets/mine/epochs/0/batches?schedule=none";
     let refused = replica.get(target);
     assert_eq!((refused.status, refused.header("retry-after")), (503, Some("1")), "{}", refused.text());

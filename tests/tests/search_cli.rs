@@ -181,7 +181,7 @@ fn every_view_shows_where_it_trains() {
     assert_eq!((&place["device"], &place["strategy"]), (&json!("cuda:1"), &json!("graphs")));
     assert_eq!((&place["precision"], &place["threads"]), (&json!("bf16"), &json!(16)));
     let listed = server.pba(&["search", "list"]).ok();
-    for says in ["\t18 s\t", "\tcuda:1, graphs, bf16\t"] {
+    for says in ["\t18.0\t", "\tcuda:1, graphs, bf16\t"] {
         assert!(listed.contains(says), "{listed}");
     }
     let folder = tempfile::tempdir().unwrap();

@@ -94,7 +94,7 @@ fn while_a_dataset_is_imported_the_others_are_served() {
     let state = || pba(&["dataset", "show", "slow", "--server", &server]).json()["state"].clone();
     assert_eq!(state(), "importing");
     let listed = pba(&["dataset", "list", "--server", &server]).ok();
-    assert!(listed.contains("to be imported"), "{listed}");
+    assert!(listed.contains("slow\timporting\t"), "{listed}");
 
     slow.end();
     wait_for("the import to end", || (state() != "importing").then_some(()));
@@ -185,7 +185,7 @@ fn what_cannot_be_is_told_before_anything_is_packed() {
     packs_nothing(&address, &[], &says);
     let says = ["cannot listen on unix:", &socket, "choose another --socket PATH"];
     packs_nothing("127.0.0.1:0", &["--socket", &socket], &says);
-    packs_nothing("127.0.0.1:0", &["--dataset", "mine=/nowhere"], &["mine", "/nowhere"]);
+    packs_nothing("127.0.0.1:0", &["--dataset", "shapes=/nowhere"], &["shapes", "built-in"]);
     server.assert_healthy();
 }
 

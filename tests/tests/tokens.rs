@@ -34,7 +34,7 @@ fn new_tokens_are_printed_once_with_a_table_of_their_hash() {
     drop(server);
 
     pba(&["token", "new", "--role", "boss", "--name", "a"])
-        .refused(2, &["\"boss\"", "reader, researcher, admin"]);
+        .refused(2, &["'boss'", "reader, researcher, admin"]);
     pba(&["token", "new", "--role", "reader", "--name", "a b"]).refused(1, &["\"a b\" is not a name"]);
     pba(&["token", "new", "--role", "reader"]).refused(2, &["--name"]);
     pba(&["serve", "--check", "--listen", "0.0.0.0:8080"])

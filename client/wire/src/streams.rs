@@ -14,8 +14,10 @@ pub struct StreamList {
 /// A running stream. What is recent is an average over the last ten seconds or so.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Stream {
-    /// The id of its request (`X-Request-Id`).
-    pub id: String,
+    /// Its number among all streams of this server since its start.
+    pub id: u64,
+    /// The id of its request (`X-Request-Id`), which its client may have chosen, and for several requests.
+    pub request_id: String,
     /// Its client: an address with a port, or a user and a process on the Unix socket.
     pub client: String,
     /// Name of the token that it was requested with; null without tokens.
@@ -29,7 +31,7 @@ pub struct Stream {
     /// Split of the dataset.
     #[schema(value_type = String)]
     pub split: SplitName,
-    /// Name of the schedule, or `none`, `identity`, `a policy`.
+    /// Name of the schedule, or `none` or `identity`; the digest of a policy that the request has itself.
     pub schedule: String,
     /// Its epoch, 0-based.
     pub epoch: u32,
@@ -42,7 +44,7 @@ pub struct Stream {
     /// Batches that it has in all.
     pub batches: u64,
     /// Batches handed over so far.
-    pub sent: u64,
+    pub batches_sent: u64,
     /// Images that it has in all.
     pub rows: u64,
     /// Images handed over so far.
@@ -55,11 +57,12 @@ pub struct Stream {
     pub images_per_second: f64,
     /// Recent share of the time in which its client waited for the server, 0 to 1.
     pub client_wait_ratio: f64,
-    /// Recent share of the time in which finished batches waited for its client, 0 to 1.
+    /// Recent share of the time in which the server waited for its client with finished batches, 0 to 1: that is
+    /// backpressure.
     pub backpressure_ratio: f64,
     /// Seconds that its client has waited for the server since it began.
     pub client_wait_seconds: f64,
-    /// Seconds that finished batches have waited for its client since it began.
+    /// Seconds that the server has waited for its client with finished batches since it began.
     pub backpressure_seconds: f64,
     /// Who waits for the other most of the recent time.
     pub waits: Waits,

@@ -10,17 +10,19 @@
 
 use std::backtrace::{Backtrace, BacktraceStatus};
 use std::borrow::Cow;
-use std::fmt::Display;
+use std::fmt::{self, Display};
 use std::io::{self, Write};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use crossbeam::channel::{Receiver, Sender, bounded};
 use serde_json::Value;
+use tracing::field::Field;
 use tracing::{Level, Subscriber};
 use tracing_subscriber::Layer;
+use tracing_subscriber::field::MakeExt;
 use tracing_subscriber::fmt::MakeWriter;
-use tracing_subscriber::fmt::format::Writer;
+use tracing_subscriber::fmt::format::{Writer, debug_fn};
 use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
 use tracing_subscriber::fmt::writer::BoxMakeWriter;
 use tracing_subscriber::registry::LookupSpan;
@@ -125,8 +127,39 @@ where
     let lines = tracing_subscriber::fmt::layer().with_writer(out);
     match format {
         Format::Json => lines.json().with_span_list(false).boxed(),
-        Format::Text => lines.with_target(false).with_ansi(has_colors).boxed(),
+        Format::Text => {
+            let fields = debug_fn(field).delimited(" ");
+            lines.with_target(false).with_ansi(has_colors).fmt_fields(fields).boxed()
+        }
     }
+}
+
+/// Writes a field in text. A value in which a reader could lose its end is quoted, whichever way it was recorded.
+fn field(writer: &mut Writer<'_>, field: &Field, value: &dyn fmt::Debug) -> fmt::Result {
+    let (name, text) = (field.name(), format!("{value:?}"));
+    if name == "message" {
+        return writer.write_str(&escaped(&text));
+    }
+    let (before, between) = match writer.has_ansi_escapes() {
+        true => ("\x1b[3m", "\x1b[0m\x1b[2m=\x1b[0m"),
+        false => ("", "="),
+    };
+    let name = name.strip_prefix("r#").unwrap_or(name);
+    write!(writer, "{before}{name}{between}")?;
+    let is_quoted = text.len() > 1 && text.starts_with('"') && text.ends_with('"');
+    match !is_quoted && (text.is_empty() || text.contains(|c: char| c.is_whitespace() || c == '"')) {
+        true => write!(writer, "{text:?}"),
+        false => writer.write_str(&escaped(&text)),
+    }
+}
+
+/// A text without control characters.
+fn escaped(text: &str) -> Cow<'_, str> {
+    if !text.contains(char::is_control) {
+        return Cow::Borrowed(text);
+    }
+    let escape = |c: char| if c.is_control() { c.escape_default().to_string() } else { c.to_string() };
+    Cow::Owned(text.chars().map(escape).collect())
 }
 
 /// Has panics logged and counted instead of printed.
@@ -355,6 +388,22 @@ mod tests {
         let line = Format::Json.line(Level::ERROR, "two\nlines \"quoted\"");
         let value: serde_json::Value = serde_json::from_str(&line).unwrap();
         assert_eq!((line.lines().count(), &value["fields"]["message"]), (1, &"two\nlines \"quoted\"".into()));
+    }
+
+    #[test]
+    fn a_value_with_spaces_is_quoted() {
+        let (queue, written) = bounded(2);
+        let log = Log { queue, has_colors: false };
+        let lines = layer(Format::Text, BoxMakeWriter::new(log), false);
+        tracing::subscriber::with_default(tracing_subscriber::registry().with(lines), || {
+            let _span = tracing::info_span!("request", client = %"user 0, process 7", id = %"a").entered();
+            let (text, why) = ("two words", format_args!("signal: 9 (\"KILL\")"));
+            tracing::info!(text, %why, number = 1.5, plain = %"127.0.0.1:80", empty = %"", "it \x1b[2J ended");
+        });
+        let Ok(Message::Line(line)) = written.try_recv() else { panic!("nothing was logged") };
+        let line = String::from_utf8(line).unwrap();
+        let expected = r#"request{client="user 0, process 7" id=a}: it \u{1b}[2J ended text="two words" why="signal: 9 (\"KILL\")" number=1.5 plain=127.0.0.1:80 empty="""#;
+        assert_eq!(line.split_once("INFO ").unwrap().1.trim_end(), expected);
     }
 
     #[test]

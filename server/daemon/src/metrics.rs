@@ -104,7 +104,7 @@ metrics! {
     queue_depth: IntGauge = "pba_queue_depth";
     /// Time that clients have waited for a batch, over all streams, those that wait now included: the server is too slow.
     client_wait_seconds: CounterVec = "pba_client_wait_seconds_total" ["dataset"];
-    /// Time that finished batches have waited for their client, likewise: the client is too slow.
+    /// Time that the server has waited for clients to take finished batches, likewise: the client is too slow.
     backpressure_seconds: CounterVec = "pba_backpressure_seconds_total" ["dataset"];
     /// Streams that started after batch 0, with some left: resumed or striped.
     resumes: IntCounter = "pba_resumes_total";

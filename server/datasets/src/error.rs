@@ -55,6 +55,14 @@ pub enum DatasetError {
         /// The packed file.
         file: PathBuf,
     },
+    /// There is no dataset at a path yet, as where a disk is still to be mounted.
+    #[error("{}: {reason}", path.display())]
+    Nothing {
+        /// The path of the dataset.
+        path: PathBuf,
+        /// What was looked for.
+        reason: String,
+    },
     /// What is there, or is missing, is no dataset that can be read.
     #[error("{place}: {reason}")]
     Unreadable {

@@ -237,7 +237,8 @@ fn agree(root: &Path, files: &BTreeMap<SplitName, PathBuf>, splits: &mut BTreeMa
 fn find(path: &Path) -> Result<(&'static Format, Found), DatasetError> {
     let metadata = match path.metadata() {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            return Err(DatasetError::unreadable(path.display(), "no such file or folder"));
+            let reason = "no such file or folder".to_owned();
+            return Err(DatasetError::Nothing { path: path.to_owned(), reason });
         }
         metadata => metadata.map_err(DatasetError::io(path, "read it"))?,
     };
@@ -270,5 +271,6 @@ fn nothing(path: &Path) -> DatasetError {
     // Those that the path itself could be come first.
     formats.sort_by_key(|format| format.file.is_none());
     let looked_for = formats.map(|format| format.looked_for).join(", ");
-    DatasetError::unreadable(path.display(), format_args!("no dataset found; looked for {looked_for}"))
+    let reason = format!("no dataset found; looked for {looked_for}");
+    DatasetError::Nothing { path: path.to_owned(), reason }
 }

@@ -16,17 +16,25 @@ use crate::error::Error;
 use crate::metrics::Metrics;
 use crate::sync;
 
-/// Checks a dataset's name, and that its path exists.
+/// Checks a dataset's name.
 ///
 /// # Errors
-/// When the path does not exist, or the name is invalid or that of the built-in dataset.
-pub(crate) fn check_dataset(name: &str, path: &Path) -> anyhow::Result<()> {
+/// When it is invalid or that of the built-in dataset.
+pub(crate) fn check_dataset_name(name: &str) -> anyhow::Result<()> {
     anyhow::ensure!(
         pba_types::check_name(name).is_ok(),
         "{name:?} is not a dataset name; allowed are {}",
         pba_types::names_allowed()
     );
     anyhow::ensure!(name != BUILT_IN, "{name:?} is the name of the built-in dataset; give yours another one");
+    Ok(())
+}
+
+/// Checks that there is something at a dataset's path.
+///
+/// # Errors
+/// When there is nothing.
+pub(crate) fn check_dataset_path(name: &str, path: &Path) -> anyhow::Result<()> {
     anyhow::ensure!(path.exists(), "dataset {name:?}: there is nothing at {}", path.display());
     Ok(())
 }

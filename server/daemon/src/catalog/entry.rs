@@ -162,6 +162,11 @@ impl Entry {
         }
     }
 
+    /// Whether there was nothing at its path.
+    pub(super) fn is_missing(&self) -> bool {
+        matches!(*self.state(), State::Failed(DatasetError::Nothing { .. }))
+    }
+
     /// Whether a packed file of it is damaged.
     pub(super) fn is_damaged(&self) -> bool {
         self.splits().iter().any(|split| split.damaged_batches() > 0)

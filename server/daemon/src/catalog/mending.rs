@@ -20,9 +20,11 @@ pub(super) fn guarded(
     })
 }
 
-/// Whether an error is the fault of this machine or of the writer, and what failed may work another time.
+/// Whether an error is the fault of this machine or of the writer, and what failed may work another time: a disk that is
+/// not mounted yet is one of this machine.
 pub(super) fn is_ours(error: &DatasetError) -> bool {
-    matches!(error, DatasetError::NotPacked { .. } | DatasetError::BeingPacked)
+    use DatasetError::{BeingPacked, NotPacked, Nothing};
+    matches!(error, NotPacked { .. } | BeingPacked | Nothing { .. })
         || matches!(error.fault(), Some(Fault::DiskFull | Fault::Machine))
 }
 

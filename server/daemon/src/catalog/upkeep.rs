@@ -1,6 +1,6 @@
 //! What looks after datasets once they are imported: one whose packed file is found damaged is mended, from the file if it
-//! was restored, or else from its source; one that was not imported because the disk was full or failed is imported again;
-//! and a replica serves what its writer has packed meanwhile.
+//! was restored, or else from its source; one that was not imported because the disk was full or failed, or there was nothing
+//! at its path, is imported again; and a replica serves what its writer has packed meanwhile.
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -76,6 +76,9 @@ impl Catalog {
         report: &dyn Fn(&str, Progress) -> ControlFlow<()>,
         forget: &dyn Fn(&Digest),
     ) {
+        if entry.is_missing() {
+            return self.find(entry);
+        }
         let name = entry.name.as_str();
         let (ready, was_damaged) = (entry.ready(), entry.is_damaged());
         for damage in entry.splits().iter().filter_map(|split| split.known_damage()) {
@@ -135,6 +138,19 @@ impl Catalog {
         if was_damaged && !entry.is_bad() {
             tracing::info!(dataset = name, "mended");
             self.metrics.repairs.with_label_values(&[name]).inc();
+        }
+    }
+
+    /// Has a dataset imported, as at a start, if there is something at its path by now: what was packed of it opens at once,
+    /// and what was not may take hours.
+    fn find(&self, entry: &Entry) {
+        let Some(path) = entry.source() else { return };
+        if pba_datasets::format(path).is_ok() {
+            tracing::info!(dataset = entry.name, path = %path.display(), "there is something at its path by now");
+            let mut state = entry.state_mut();
+            if let State::Failed(DatasetError::Nothing { .. }) = *state {
+                *state = State::Importing(None);
+            }
         }
     }
 

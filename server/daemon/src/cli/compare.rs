@@ -5,11 +5,11 @@ use std::collections::BTreeMap;
 use pba_search::{Comparison, ComparisonEvent, ComparisonResults, ComparisonSpec, worded};
 use serde::Serialize;
 
-use crate::cli::jobs::{Answer, Field, Shown, StartOrElse, Training, percent};
+use crate::cli::jobs::{Answer, Field, Reader, Shown, StartOrElse, Training, percent};
 use crate::cli::output;
 use crate::cli::remote::Remote;
 use crate::cli::screen::Screen;
-use crate::cli::table::Cell;
+use crate::cli::table::{Cell, Column};
 
 /// Examples for its help.
 pub(crate) const EXAMPLES: &str = "\
@@ -101,9 +101,10 @@ pub(crate) struct Watched {
 
 impl Shown for Watched {
     type Run = Comparison;
-    const COLUMNS: &'static [&'static str] = &["TRAIN WITH", "RUNS", "ARMS"];
+    const COLUMNS: &'static [Column] =
+        &[Column::ranked("TRAIN WITH", 10), Column::ranked("RUNS", 4), Column::ranked("ARMS", 1)];
 
-    fn cells(results: &ComparisonResults) -> Vec<String> {
+    fn cells(results: &ComparisonResults, _reader: Reader) -> Vec<String> {
         let recommended = results.recommended.clone().unwrap_or("-".to_owned());
         vec![recommended, format!("{}/{}", results.runs_done, results.runs), results.arms.len().to_string()]
     }

@@ -9,7 +9,7 @@ use reqwest::Method;
 
 use crate::cli::query::Flags;
 use crate::cli::remote::Remote;
-use crate::cli::table::Cell;
+use crate::cli::table::{Cell, Column};
 use crate::cli::{file, output, style};
 
 /// Arguments of `pba dataset`.
@@ -72,7 +72,7 @@ pub(crate) async fn run(Args { remote, command }: Args) -> anyhow::Result<()> {
             let rows: Vec<Vec<Cell>> = list.datasets.iter().map(row).collect();
             match remote.json {
                 true => output::json(&remote.document(&answer)?),
-                false => output::list(&["NAME", "SPLITS", "IMAGES", "CLASSES", "SOURCE"], &rows),
+                false => output::list(&COLUMNS, &rows),
             }
         }
         Command::Show { name } => {
@@ -95,16 +95,35 @@ pub(crate) async fn run(Args { remote, command }: Args) -> anyhow::Result<()> {
     Ok(())
 }
 
+const COLUMNS: [Column; 7] = [
+    Column::kept("NAME"),
+    Column::kept("STATE"),
+    Column::ranked("SPLITS", 4),
+    Column::ranked("IMAGES", 3),
+    Column::ranked("CLASSES", 2),
+    Column::ranked("SOURCE", 1),
+    Column::ranked("ERROR", 5),
+];
+
 fn row(dataset: &Dataset) -> Vec<Cell> {
-    let names: Vec<&str> = dataset.splits.keys().map(|name| name.name()).collect();
-    let images = dataset.splits.values().map(|split| match split {
-        Split::Ready(ReadySplit { samples, shape: Some([height, width, channels]), .. }) => {
-            (samples.to_string(), format!(" of {height}x{width}x{channels}"))
-        }
-        Split::Ready(split) => (split.samples.to_string(), " of different sizes".to_owned()),
-        Split::Failed { .. } => ("not readable".to_owned(), String::new()),
-    });
-    let images: Vec<(String, String)> = images.collect();
+    let mut images: Vec<(String, String)> = Vec::new();
+    let (mut names, mut errors) = (Vec::new(), Vec::from_iter(dataset.error.clone()));
+    for (name, split) in &dataset.splits {
+        names.push(name.name());
+        images.push(match split {
+            Split::Ready(ReadySplit { samples, shape: Some([height, width, channels]), .. }) => {
+                (samples.to_string(), format!(" of {height}x{width}x{channels}"))
+            }
+            Split::Ready(split) => (split.samples.to_string(), " of different sizes".to_owned()),
+            Split::Failed { error } => {
+                // One that is the dataset's is there already.
+                if dataset.error.is_none() {
+                    errors.push(format!("split {name}: {error}"));
+                }
+                ("not readable".to_owned(), String::new())
+            }
+        });
+    }
     // What is the same of all is said once.
     let are_alike = images.windows(2).all(|two| two[0].1 == two[1].1);
     let last = images.len().saturating_sub(1);
@@ -113,29 +132,27 @@ fn row(dataset: &Dataset) -> Vec<Cell> {
         false => format!("{count}{kind}"),
     });
     let images: Vec<String> = images.collect();
-    let names = match (dataset.state, dataset.progress) {
-        (DatasetState::Failed, _) => "broken".to_owned(),
-        (DatasetState::NotPacked, _) => "not packed yet".to_owned(),
-        (DatasetState::Importing, Some(ImportProgress { split, rows_done, rows_total })) => {
-            format!("importing {split}, {rows_done} of {rows_total}")
-        }
-        (DatasetState::Importing, None) => "to be imported".to_owned(),
-        (DatasetState::Ready, Some(ImportProgress { split, rows_done, rows_total })) => {
-            format!("{} (importing {split}, {rows_done} of {rows_total})", names.join(", "))
-        }
-        (DatasetState::Ready, None) => names.join(", "),
-        (DatasetState::Damaged, _) => format!("{} (damaged)", names.join(", ")),
+    let progress = dataset.progress.map(|ImportProgress { split, rows_done, rows_total }| {
+        format!("importing {split}, {rows_done} of {rows_total}")
+    });
+    let names = match (names.is_empty(), progress) {
+        (true, progress) => progress,
+        (false, Some(progress)) => Some(format!("{} ({progress})", names.join(", "))),
+        (false, None) => Some(names.join(", ")),
     };
     let style = match dataset.state {
         DatasetState::Failed | DatasetState::Damaged => style::ERROR,
         DatasetState::Importing | DatasetState::NotPacked => style::WARNING,
         DatasetState::Ready => anstyle::Style::new(),
     };
+    let known = |text: String| if text.is_empty() { "-".to_owned() } else { text };
     vec![
         dataset.name.clone().into(),
-        Cell::painted(names, style),
-        images.join(", ").into(),
+        Cell::painted(dataset.state, style),
+        known(names.unwrap_or_default()).into(),
+        known(images.join(", ")).into(),
         dataset.classes.len().to_string().into(),
         dataset.source.clone().into(),
+        known(errors.join("; ")).into(),
     ]
 }

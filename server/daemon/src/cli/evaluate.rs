@@ -3,11 +3,11 @@
 use pba_search::{Evaluation, EvaluationEvent, EvaluationResults};
 use serde::Serialize;
 
-use crate::cli::jobs::{Answer, Shown, StartOrElse, Training, percent};
+use crate::cli::jobs::{Answer, Reader, Shown, StartOrElse, Training, percent};
 use crate::cli::output;
 use crate::cli::remote::Remote;
 use crate::cli::screen::Screen;
-use crate::cli::table::Cell;
+use crate::cli::table::{Cell, Column};
 
 /// Examples for its help.
 pub(crate) const EXAMPLES: &str = "\
@@ -51,10 +51,11 @@ struct Watched;
 
 impl Shown for Watched {
     type Run = Evaluation;
-    const COLUMNS: &'static [&'static str] = &["TEST ERROR", "SCHEDULE", "ABLATION"];
+    const COLUMNS: &'static [Column] =
+        &[Column::ranked("TEST ERROR", 10), Column::ranked("SCHEDULE", 4), Column::ranked("ABLATION", 1)];
 
-    fn cells(results: &EvaluationResults) -> Vec<String> {
-        vec![percent(results.test_error), results.schedule.clone(), results.ablation.to_string()]
+    fn cells(results: &EvaluationResults, reader: Reader) -> Vec<String> {
+        vec![reader.ratio(results.test_error), results.schedule.clone(), results.ablation.to_string()]
     }
 
     fn happened(&mut self, event: EvaluationEvent, screen: Option<&Screen>) {

@@ -2,6 +2,7 @@
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use pba_client::ClientError;
+use pba_wire::jobs::JobState;
 use pba_wire::{ParameterError, Problem};
 use serde::Serialize;
 use tracing::Level;
@@ -14,6 +15,14 @@ use crate::log::{Format, last_line, last_words, say};
 const USAGE: &str = "usage";
 /// Kind of the end by Ctrl-C.
 const INTERRUPTED: &str = "interrupted";
+
+/// A job that was watched has ended otherwise than well.
+#[derive(Debug, thiserror::Error)]
+#[error("{message}")]
+pub(crate) struct JobEnded {
+    pub(crate) state: JobState,
+    pub(crate) message: String,
+}
 
 /// The JSON object. Every key is always there.
 #[derive(Serialize)]
@@ -46,6 +55,8 @@ impl Failure {
         for cause in error.chain() {
             if let Some(error) = cause.downcast_ref::<ClientError>() {
                 failure.fill(error);
+            } else if let Some(ended) = cause.downcast_ref::<JobEnded>() {
+                failure.kind = Some(format!("job-{}", ended.state));
             } else if let Some(wrong) = cause.downcast_ref::<ParameterError>() {
                 failure.kind = Some(USAGE.to_owned());
                 failure.parameter = Some(wrong.parameter.clone());
@@ -92,8 +103,9 @@ impl Failure {
             other => Some(other.to_string()).filter(|text| !text.is_empty()),
         };
         let rendered = error.render().to_string();
-        // The usage and the tips follow an empty line.
-        let message = rendered.split("\n\n").next().unwrap_or_default().trim();
+        // The usage and the tips follow an empty line. What is left is one line, as that of any other failure.
+        let message = rendered.split("\n\n").next().unwrap_or_default();
+        let message = &message.split_whitespace().collect::<Vec<_>>().join(" ");
         let message = match error.kind() {
             // It renders the help.
             ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
@@ -104,7 +116,14 @@ impl Failure {
         let meant =
             [ContextKind::SuggestedSubcommand, ContextKind::SuggestedArg, ContextKind::SuggestedValue];
         let meant = meant.into_iter().find_map(context);
-        let parameter = context(ContextKind::InvalidArg).or_else(|| context(ContextKind::InvalidSubcommand));
+        let flags = match error.get(ContextKind::InvalidArg) {
+            Some(ContextValue::String(flag)) => Some(flag_of(flag).to_owned()),
+            Some(ContextValue::Strings(flags)) => {
+                Some(flags.iter().map(|flag| flag_of(flag)).collect::<Vec<_>>().join(", "))
+            }
+            _ => None,
+        };
+        let parameter = flags.or_else(|| context(ContextKind::InvalidSubcommand));
         Failure {
             message: message.to_owned(),
             kind: Some(USAGE.to_owned()),
@@ -133,6 +152,18 @@ pub(crate) fn report(error: &anyhow::Error) {
         }
         false => last_words(format_args!("{error:#}")),
     }
+}
+
+/// A flag without the name of its value, as in `--role <ROLE>`.
+fn flag_of(argument: &str) -> &str {
+    let flag = argument.split([' ', '=', '[']).next().unwrap_or_default();
+    if flag.starts_with('-') { flag } else { argument }
+}
+
+/// What is wrong with the command line, in one line.
+pub(crate) fn of_usage(error: &clap::Error) -> String {
+    let Failure { message, hint, .. } = Failure::of_usage(error);
+    hint.map_or(message.clone(), |hint| format!("{message}; {hint}"))
 }
 
 /// Says what is wrong with the command line, as JSON.

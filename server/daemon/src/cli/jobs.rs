@@ -13,10 +13,11 @@ use serde::Serialize;
 use serde_json::{Map, Value, json};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+use crate::cli::failure::JobEnded;
 use crate::cli::options::is_quiet;
 use crate::cli::remote::Remote;
 use crate::cli::screen::{Screen, rough};
-use crate::cli::table::Cell;
+use crate::cli::table::{Cell, Column};
 use crate::cli::{exit, failure, file, output, style, time};
 
 /// From one line about the progress to the next, where no bar is seen.
@@ -28,10 +29,10 @@ pub(crate) trait Shown: Default {
     type Run: Run;
 
     /// The columns that only this kind has: its main result, and those at the end of the table.
-    const COLUMNS: &'static [&'static str];
+    const COLUMNS: &'static [Column];
 
     /// The cells of a job in those columns.
-    fn cells(results: &Results<Self>) -> Vec<String>;
+    fn cells(results: &Results<Self>, reader: Reader) -> Vec<String>;
 
     /// Prints details of one job below its row.
     fn details(_remote: &Remote, _job: &Answer<Self>) {}
@@ -83,6 +84,9 @@ pub(crate) enum Command {
     Delete {
         /// Its id
         id: String,
+        /// As for `pba schedule delete`; of a job, nothing is asked either way
+        #[arg(short, long)]
+        yes: bool,
     },
 }
 
@@ -267,16 +271,15 @@ pub(crate) async fn run<S: Shown>(remote: &Remote, command: Command) -> anyhow::
                 jobs.sort_by(|one, other| {
                     other.created.cmp(&one.created).then_with(|| one.id.cmp(&other.id))
                 });
-                let rows: Vec<Vec<Cell>> =
-                    jobs.iter().map(|job| row::<S>(job, output::is_terminal())).collect();
-                output::list(&head::<S>(), &rows);
+                let rows: Vec<Vec<Cell>> = jobs.iter().map(|job| row::<S>(job, Reader::here())).collect();
+                output::list(&columns::<S>(), &rows);
             }
             return Ok(None);
         }
         Command::Show { id } => one::<S>(remote, Method::GET, &id, "").await?,
         Command::Cancel { id } => one::<S>(remote, Method::DELETE, &id, "").await?,
         Command::Resume { id } => one::<S>(remote, Method::POST, &id, "/resume").await?,
-        Command::Delete { id } => {
+        Command::Delete { id, yes: _ } => {
             let answer = one::<S>(remote, Method::POST, &id, "/remove").await?;
             remote.print(remote.document(&answer)?, format_args!("deleted {} {id}", S::Run::JOB.name));
             return Ok(None);
@@ -287,7 +290,8 @@ pub(crate) async fn run<S: Shown>(remote: &Remote, command: Command) -> anyhow::
         return Ok(None);
     }
     let job: Answer<S> = remote.read(&answer)?;
-    output::table(&head::<S>(), &[row::<S>(&job, output::is_terminal())]);
+    let head: Vec<&str> = columns::<S>().iter().map(Column::head).collect();
+    output::table(&head, &[row::<S>(&job, Reader::here())]);
     if let Some(error) = &job.error {
         output::line(format_args!("error: {error}"));
     }
@@ -320,25 +324,63 @@ pub(crate) async fn watch_next<S: Shown>(remote: &Remote, followed: &str, id: &s
     watch::<S>(remote, id, interrupt).await.map(drop)
 }
 
-/// The heads of the columns of jobs.
-fn head<S: Shown>() -> Vec<&'static str> {
+/// For whom numbers are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Reader {
+    /// With units.
+    People,
+    /// As the server answers them.
+    Programs,
+}
+
+impl Reader {
+    /// That of standard output.
+    pub(crate) fn here() -> Reader {
+        if output::is_terminal() { Reader::People } else { Reader::Programs }
+    }
+
+    /// A fraction: for people a percentage. A dash where there is none.
+    pub(crate) fn ratio(self, share: Option<f64>) -> String {
+        match self {
+            Reader::People => percent(share),
+            Reader::Programs => share.map_or("-".to_owned(), |share| share.to_string()),
+        }
+    }
+}
+
+/// The columns of jobs.
+fn columns<S: Shown>() -> Vec<Column> {
     let (result, more) = S::COLUMNS.split_first().expect("a kind of job has a result");
-    let common = ["ID", "STATE", "EPOCH", *result, "CREATED", "SECONDS", "LEFT", "DATASET", "MODEL", "PLACE"];
+    let common = [
+        Column::kept("ID"),
+        Column::kept("STATE"),
+        Column::ranked("EPOCH", 9),
+        *result,
+        Column::ranked("CREATED", 5),
+        Column::ranked("SECONDS", 2),
+        Column::ranked("LEFT", 8),
+        Column::ranked("DATASET", 7),
+        Column::ranked("MODEL", 6),
+        Column::ranked("PLACE", 3),
+    ];
     [&common, more].concat()
 }
 
-/// A job in columns, with times for people or for programs.
-fn row<S: Shown>(job: &Answer<S>, is_for_people: bool) -> Vec<Cell> {
-    let mut cells = S::cells(&job.results).into_iter();
+/// A job in columns.
+fn row<S: Shown>(job: &Answer<S>, reader: Reader) -> Vec<Cell> {
+    let mut cells = S::cells(&job.results, reader).into_iter();
     let result = cells.next().expect("a kind of job has a result");
     let state = if job.finishing { "finishing".to_owned() } else { job.state.to_string() };
     let left = job.progress.as_ref().and_then(|progress| progress.seconds_left);
     let common = [
         format!("{}/{}", job.epoch, job.epochs),
         result,
-        time::shown(job.created.as_deref(), is_for_people),
+        time::shown(job.created.as_deref(), reader == Reader::People),
         format!("{:.1}", job.seconds),
-        left.map_or("-".to_owned(), rough),
+        left.map_or("-".to_owned(), |seconds| match reader {
+            Reader::People => rough(seconds),
+            Reader::Programs => format!("{seconds:.1}"),
+        }),
         job.dataset.clone(),
         job.model.clone(),
         job.place.as_ref().map_or("-".to_owned(), TrainingPlace::to_string),
@@ -423,8 +465,13 @@ async fn watch<S: Shown>(remote: &Remote, id: &str, mut interrupt: Signal) -> an
             seen.ended(remote, &job);
             show_notes(&job.notes);
         }
-        JobState::Failed => bail!("the {name} failed: {}", job.error.unwrap_or_default()),
-        state => bail!("the {name} was {state}"),
+        state => {
+            let message = match state {
+                JobState::Failed => format!("the {name} failed: {}", job.error.unwrap_or_default()),
+                state => format!("the {name} was {state}"),
+            };
+            return Err(JobEnded { state, message }.into());
+        }
     }
     Ok(job)
 }

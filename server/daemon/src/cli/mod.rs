@@ -97,6 +97,9 @@ enum Command {
     /// Read one epoch from a server, with a progress bar
     Stream(stream::Args),
     /// List the streams that a server sends, and who waits for whom in each
+    ///
+    /// A client waits for batches that are not made yet, the server for a client that takes none: what JSON and metrics call
+    /// backpressure.
     Streams(streams::Args),
     /// Try everything at once: run a server and stream one epoch of the built-in dataset
     Demo(Box<demo::Args>),
@@ -188,8 +191,7 @@ fn tell(error: &clap::Error) -> ! {
         std::process::exit(exit::USAGE);
     }
     if error.use_stderr() && Format::chosen() == Format::Json {
-        let text = error.render().to_string();
-        log::say(Level::ERROR, text.trim().trim_start_matches("error: "));
+        log::say(Level::ERROR, failure::of_usage(error));
         std::process::exit(exit::USAGE);
     }
     if let Err(failure) = error.print().and_then(|()| std::io::stdout().flush())

@@ -7,7 +7,7 @@ use terminal_size::terminal_size_of;
 
 use crate::cli::options::{is_json, is_quiet};
 use crate::cli::style::{self, Stream};
-use crate::cli::table::{self, Cell, Layout};
+use crate::cli::table::{self, Aligned, Cell, Column, Layout};
 use crate::cli::{exit, failure};
 
 /// Prints a line, as [`bytes`] does.
@@ -62,25 +62,29 @@ pub(crate) fn json(value: &impl Serialize) {
 }
 
 /// Prints a table of a report under its head, in aligned columns. Nothing is cut.
-pub(crate) fn table<C: Clone + Into<Cell>>(head: &[&str], rows: &[Vec<C>]) {
+pub(crate) fn table<C: Clone + Into<Cell>>(head: &[&'static str], rows: &[Vec<C>]) {
     let rows: Vec<Vec<Cell>> = rows.iter().map(|row| row.iter().cloned().map(Into::into).collect()).collect();
     let layout = Layout { width: None, has_colors: style::is_colored(Stream::Out) };
-    table::aligned(head, &rows, style::HEAD, layout).iter().for_each(line);
+    table::aligned(&Column::in_order(head), &rows, style::HEAD, layout).lines.iter().for_each(line);
 }
 
-/// Prints a list: in a terminal under a head, in columns that fit its width; elsewhere a line for each row, with tabs
-/// between its cells, without a head, and with nothing cut.
-pub(crate) fn list(head: &[&str], rows: &[Vec<Cell>]) {
-    let lines = match is_terminal() {
-        true if rows.is_empty() => vec!["there are none".to_owned()],
-        true => {
-            let width = terminal_size_of(std::io::stdout()).map(|(width, _)| usize::from(width.0));
-            let layout = Layout { width, has_colors: style::is_colored(Stream::Out) };
-            table::aligned(head, rows, style::HEAD, layout)
-        }
-        false => table::tabbed(rows),
-    };
+/// Prints a list: in a terminal under a head, in columns that fit its width, and below them which ones were left out;
+/// elsewhere a line for each row, with tabs between its cells, without a head, and with nothing cut.
+pub(crate) fn list(columns: &[Column], rows: &[Vec<Cell>]) {
+    if !is_terminal() {
+        return table::tabbed(rows).iter().for_each(line);
+    }
+    if rows.is_empty() {
+        return line("there are none");
+    }
+    let width = terminal_size_of(std::io::stdout()).map(|(width, _)| usize::from(width.0));
+    let layout = Layout { width, has_colors: style::is_colored(Stream::Out) };
+    let Aligned { lines, left_out } = table::aligned(columns, rows, style::HEAD, layout);
     lines.iter().for_each(line);
+    if !left_out.is_empty() {
+        let told = format!("left out: {}; --json has all", left_out.join(", "));
+        progress(style::painted(Stream::Out, style::DIM, told));
+    }
 }
 
 /// Whether standard output is a terminal, and what is printed there is for people.

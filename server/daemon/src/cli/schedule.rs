@@ -16,7 +16,7 @@ use crate::catalog::stored::summary;
 use crate::cli::confirm::confirm;
 use crate::cli::import::Imported;
 use crate::cli::remote::Remote;
-use crate::cli::table::Cell;
+use crate::cli::table::{Cell, Column};
 use crate::cli::{difference, failure, file, import, output, time};
 use crate::draw;
 
@@ -160,12 +160,14 @@ pub(crate) async fn run(Args { remote, command }: Args) -> anyhow::Result<()> {
     let client = remote.client()?;
     match command {
         Command::List => {
-            let list = match client.request(Method::GET, "/v1/schedules", None).await {
+            let mut list = match client.request(Method::GET, "/v1/schedules", None).await {
                 Ok(body) => remote.read(&body)?,
                 Err(error) => ScheduleList {
                     schedules: offline(error, &remote, library::all())?.iter().map(summary).collect(),
                 },
             };
+            // What is built in was not added, and stands at the end.
+            list.schedules.sort_by(|one, other| other.added.cmp(&one.added));
             if remote.json { output::json(&list) } else { print_list(&list) }
         }
         Command::Show { name } => {
@@ -333,11 +335,17 @@ fn write(remote: &Remote, out: Option<PathBuf>, text: String) -> anyhow::Result<
     Ok(())
 }
 
-/// Prints a list: what was added last comes first, and what is built in at the end.
+const COLUMNS: [Column; 5] = [
+    Column::kept("NAME"),
+    Column::ranked("EPOCHS", 4),
+    Column::ranked("SEGMENTS", 2),
+    Column::ranked("DIGEST", 1),
+    Column::ranked("ADDED", 3),
+];
+
+/// Prints a list.
 fn print_list(list: &ScheduleList) {
-    let mut schedules: Vec<&ScheduleSummary> = list.schedules.iter().collect();
-    schedules.sort_by(|one, other| other.added.cmp(&one.added));
-    let row = |schedule: &&ScheduleSummary| {
+    let row = |schedule: &ScheduleSummary| {
         let added = schedule.added.as_deref();
         let digest: String = schedule.digest.chars().take(12).collect();
         let (epochs, segments) = (schedule.epochs.to_string(), schedule.segments.to_string());
@@ -345,8 +353,8 @@ fn print_list(list: &ScheduleList) {
             [schedule.name.clone(), epochs, segments, digest, time::shown(added, output::is_terminal())];
         cells.map(Cell::from).to_vec()
     };
-    let rows: Vec<Vec<Cell>> = schedules.iter().map(row).collect();
-    output::list(&["NAME", "EPOCHS", "SEGMENTS", "DIGEST", "ADDED"], &rows);
+    let rows: Vec<Vec<Cell>> = list.schedules.iter().map(row).collect();
+    output::list(&COLUMNS, &rows);
 }
 
 fn print_schedule(schedule: &Schedule) {

@@ -11,7 +11,7 @@ use terminal_size::terminal_size_of;
 use crate::cli::bar;
 use crate::cli::output;
 use crate::cli::style::{self, Stream};
-use crate::cli::table::{self, Cell, Layout};
+use crate::cli::table::{self, Aligned, Cell, Column, Layout};
 
 /// Steps of the whole bar.
 const STEPS: u64 = 10_000;
@@ -47,7 +47,7 @@ impl Screen {
     }
 
     /// Shows a table in place of the last one, if it is seen; rows for which the terminal has no room are counted.
-    pub(crate) fn show(&self, head: &[&str], mut rows: Vec<Vec<Cell>>) {
+    pub(crate) fn show(&self, head: &[&'static str], mut rows: Vec<Vec<Cell>>) {
         if !self.is_seen() {
             return;
         }
@@ -58,7 +58,7 @@ impl Screen {
         let left = rows.len().saturating_sub(room);
         rows.truncate(room);
         let layout = Layout { width: Some(width), has_colors: style::is_colored(Stream::Error) };
-        let mut lines = table::aligned(head, &rows, style::HEAD, layout);
+        let Aligned { mut lines, .. } = table::aligned(&Column::in_order(head), &rows, style::HEAD, layout);
         if left > 0 {
             lines.push(format!("and {left} more"));
         }

@@ -10,11 +10,11 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::cli::compare;
-use crate::cli::jobs::{self, Answer, Field, Shown, Training, percent};
+use crate::cli::jobs::{self, Answer, Field, Reader, Shown, Training, percent};
 use crate::cli::output;
 use crate::cli::remote::Remote;
 use crate::cli::screen::Screen;
-use crate::cli::table::Cell;
+use crate::cli::table::{Cell, Column};
 
 /// Arguments of `pba search`.
 #[derive(Debug, clap::Args)]
@@ -216,10 +216,10 @@ impl Members {
 
 impl Shown for Members {
     type Run = Search;
-    const COLUMNS: &'static [&'static str] = &["BEST", "MEMBERS"];
+    const COLUMNS: &'static [Column] = &[Column::ranked("BEST", 10), Column::ranked("MEMBERS", 1)];
 
-    fn cells(results: &SearchResults) -> Vec<String> {
-        vec![percent(results.best_accuracy), results.population.to_string()]
+    fn cells(results: &SearchResults, reader: Reader) -> Vec<String> {
+        vec![reader.ratio(results.best_accuracy), results.population.to_string()]
     }
 
     fn details(_remote: &Remote, job: &Answer<Members>) {

@@ -120,7 +120,11 @@ fn check<'a>(config: &'a Config, args: &ServeArgs, given: &Given) -> anyhow::Res
     let file = args.file();
     let in_file = file.map(read_file).transpose()?.map_or(Vec::new(), |settings| settings.set());
     let command = ServeArgs::augment_args(clap::Command::new("serve"));
-    let sources = sources::sources(Settings::NAMES, &command, given, &in_file, file);
+    let mut sources = sources::sources(Settings::NAMES, &command, given, &in_file, file);
+    // What is printed of them is those of that file, too.
+    if let (Some(source @ Source::Default), Some(file)) = (sources.get_mut("tokens"), &config.tokens_file) {
+        *source = Source::File(file.display().to_string());
+    }
     let built_in = CheckedDataset { path: None, base: None, format: BUILT_IN, source: Source::Default };
     let mut datasets = BTreeMap::from([(BUILT_IN, built_in)]);
     for (name, DatasetConfig { path, base }) in &config.datasets {
@@ -139,7 +143,8 @@ fn check<'a>(config: &'a Config, args: &ServeArgs, given: &Given) -> anyhow::Res
 
 /// Binds the address and the socket, and opens everything that the configuration names.
 pub(crate) async fn start(config: &Config) -> anyhow::Result<Server> {
-    config.check_datasets()?;
+    config.check_dataset_names()?;
+    config.warn_of_missing_datasets();
     config.warn_of_tokens_in_the_clear();
     let metrics = Metrics::new()?;
     // A file that would be longer than it may be is refused like one for which there is no room: a signal that is

@@ -7,7 +7,7 @@ use reqwest::Method;
 
 use crate::cli::output;
 use crate::cli::remote::Remote;
-use crate::cli::table::Cell;
+use crate::cli::table::{Cell, Column};
 
 /// Time from one look to the next with `--watch`.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -53,25 +53,32 @@ pub(crate) async fn run(Args { remote, watch }: Args) -> anyhow::Result<()> {
 }
 
 fn show(list: &StreamList) {
-    output::list(&HEAD, &list.streams.iter().map(row).collect::<Vec<_>>());
+    let is_for_people = output::is_terminal();
+    let rows: Vec<Vec<Cell>> = list.streams.iter().map(|stream| row(stream, is_for_people)).collect();
+    output::list(&COLUMNS, &rows);
 }
 
-const HEAD: [&str; 11] = [
-    "CLIENT",
-    "TOKEN",
-    "VIA",
-    "DATASET",
-    "EPOCH",
-    "BATCHES",
-    "IMAGES/S",
-    "WAITS",
-    "CLIENT WAITS",
-    "SERVER WAITS",
-    "REQUEST",
+/// Who waits is what the list is for; what else it says is left out before that.
+const COLUMNS: [Column; 11] = [
+    Column::kept("CLIENT"),
+    Column::ranked("TOKEN", 2),
+    Column::ranked("VIA", 3),
+    Column::ranked("DATASET", 7),
+    Column::ranked("EPOCH", 4),
+    Column::ranked("BATCHES", 5),
+    Column::ranked("IMAGES/S", 6),
+    Column::kept("WAITS"),
+    Column::ranked("CLIENT WAITS", 8),
+    Column::ranked("SERVER WAITS", 8),
+    Column::ranked("REQUEST", 1),
 ];
 
-fn row(stream: &Stream) -> Vec<Cell> {
-    let percent = |ratio: f64| format!("{:.0} %", 100.0 * ratio);
+/// A stream in columns, with percentages for people and ratios for programs.
+fn row(stream: &Stream, is_for_people: bool) -> Vec<Cell> {
+    let ratio = |ratio: f64| match is_for_people {
+        true => format!("{:.0} %", 100.0 * ratio),
+        false => format!("{ratio:.3}"),
+    };
     let epochs = stream.epochs.map(|epochs| format!(" of {epochs}")).unwrap_or_default();
     let cells = [
         stream.client.clone(),
@@ -79,12 +86,12 @@ fn row(stream: &Stream) -> Vec<Cell> {
         stream.transport.to_string(),
         format!("{}, {}", stream.dataset, stream.split),
         format!("{}{epochs}", stream.epoch),
-        format!("{} of {}", stream.sent, stream.batches),
+        format!("{} of {}", stream.batches_sent, stream.batches),
         format!("{:.0}", stream.images_per_second),
         stream.waits.to_string(),
-        percent(stream.client_wait_ratio),
-        percent(stream.backpressure_ratio),
-        stream.id.clone(),
+        ratio(stream.client_wait_ratio),
+        ratio(stream.backpressure_ratio),
+        stream.request_id.clone(),
     ];
     cells.map(Cell::from).into()
 }

@@ -17,6 +17,9 @@ pub(crate) const NOTE: Style = AnsiColor::Cyan.on_default().bold();
 /// The heads of columns.
 pub(crate) const HEAD: Style = Style::new().bold();
 
+/// What stands beside the matter.
+pub(crate) const DIM: Style = Style::new().dimmed();
+
 /// A stream of this process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Stream {

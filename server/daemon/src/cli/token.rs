@@ -2,6 +2,7 @@
 
 use anyhow::Context;
 use clap::Subcommand;
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use pba_types::check_name;
 use pba_wire::Role;
 use serde::Serialize;
@@ -29,7 +30,7 @@ Examples:
     New {
         /// What its holder may do: reader (streams and reads), researcher (also searches, evaluations, comparisons and
         /// schedules) or admin (everything)
-        #[arg(long)]
+        #[arg(long, hide_possible_values = true, value_parser = roles())]
         role: Role,
         /// Name of the token, by which logs and errors know it: of a person or a program
         #[arg(long)]
@@ -38,6 +39,11 @@ Examples:
         #[arg(long, help_heading = "Global options")]
         json: bool,
     },
+}
+
+/// Reads a role; who names another one is told which there are.
+fn roles() -> impl TypedValueParser<Value = Role> {
+    PossibleValuesParser::new(Role::ALL.map(Role::name)).try_map(|name| name.parse::<Role>())
 }
 
 /// A new token, and what a server has to know of it.

@@ -20,7 +20,7 @@ use crate::access::authenticator::Authenticator;
 use crate::access::reload::TokensFile;
 use crate::access::socket_role::SocketRole;
 use crate::access::tokens::Tokens;
-use crate::catalog::datasets::check_dataset;
+use crate::catalog::datasets::{check_dataset_name, check_dataset_path};
 use crate::config::settings::{DEFAULT_FILE, DatasetSettings};
 pub(crate) use crate::config::settings::{Limits, ServeArgs, Settings, parse, read_file};
 use crate::config::values::{
@@ -51,6 +51,8 @@ pub(crate) struct Config {
     pub(crate) tls_cert: Option<PathBuf>,
     /// There is one if there is a certificate.
     pub(crate) tls_key: Option<PathBuf>,
+    /// Whether it may be reached from other machines without tokens.
+    pub(crate) insecure: bool,
     /// May be reached from other machines: it shows numbers only.
     pub(crate) metrics_listen: Option<SocketAddr>,
     pub(crate) data_dir: PathBuf,
@@ -157,6 +159,7 @@ impl Config {
             hosts: settings.hosts.unwrap_or_default().checked()?,
             tls_cert: settings.tls_cert,
             tls_key: settings.tls_key,
+            insecure: settings.insecure.unwrap_or(false),
             metrics_listen: metrics_listen.transpose()?,
             data_dir: settings.data_dir.unwrap_or_else(|| "./pba-data".into()),
             datasets,
@@ -241,15 +244,27 @@ impl Config {
                  of {SOCKET_BYTES_MAX} bytes at most"
             );
         }
-        self.check_datasets()
+        self.check_dataset_names()?;
+        self.datasets.iter().try_for_each(|(name, dataset)| check_dataset_path(name, &dataset.path))
     }
 
-    /// Checks that the datasets' names are valid, and that their paths exist.
+    /// Checks that the datasets' names are valid.
     ///
     /// # Errors
     /// At the first dataset that fails.
-    pub(crate) fn check_datasets(&self) -> anyhow::Result<()> {
-        self.datasets.iter().try_for_each(|(name, dataset)| check_dataset(name, &dataset.path))
+    pub(crate) fn check_dataset_names(&self) -> anyhow::Result<()> {
+        self.datasets.keys().try_for_each(|name| check_dataset_name(name))
+    }
+
+    /// Warns of datasets with nothing at their paths. Such a server serves the others: a disk may be mounted late.
+    pub(crate) fn warn_of_missing_datasets(&self) {
+        for (name, dataset) in &self.datasets {
+            if let Err(missing) = check_dataset_path(name, &dataset.path) {
+                tracing::warn!(
+                    "{missing}; the others are served, and this one as soon as there is something"
+                );
+            }
+        }
     }
 
     /// The trainer, which need not be there.

@@ -1,5 +1,6 @@
 //! `GET /v1/datasets/{dataset}/epochs/{epoch}/batches` and `.../preview.png`.
 
+use std::convert::Infallible;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
@@ -7,8 +8,9 @@ use arrow_ipc::CompressionType;
 use axum::Extension;
 use axum::body::Body;
 use axum::extract::{Path, Request, State};
-use axum::http::{HeaderMap, HeaderName, StatusCode, header};
+use axum::http::{HeaderMap, HeaderName, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
 use hyper::upgrade::OnUpgrade;
 use pba_types::limits::EPOCHS_MAX;
 use pba_types::{VALUE_SHOWN, shortened};
@@ -78,6 +80,12 @@ pub(crate) async fn batches(
     check_fits(&app, &epoch, &request)?;
     let schema = checksum::of_schema(epoch.schema_message(), asked.sum).map_err(Error::internal)?;
     let schema = [(checksum::SCHEMA_HEADER, schema.to_string())];
+    let content_type = [(header::CONTENT_TYPE, CONTENT_TYPE)];
+    if http.method() == Method::HEAD {
+        // It is no stream. An empty body of unknown length, as the answer to GET has no Content-Length either.
+        let nothing = futures_util::stream::empty::<Result<Bytes, Infallible>>();
+        return Ok((schema, content_type, Body::from_stream(nothing)).into_response());
+    }
     let mut permit = app.engine.admit(client)?;
     app.engine.count_for(&mut permit, &identity)?;
     // A request for what comes after the last batch only asks for the metadata of the stream.
@@ -116,7 +124,7 @@ pub(crate) async fn batches(
     let running = app.engine.running.begin(about);
     let chunks = chunks(epoch, permit, own, running).await.map_err(|broken| failed(broken.error))?;
     let body = Body::from_stream(chunks);
-    Ok((schema, [(header::CONTENT_TYPE, CONTENT_TYPE)], body).into_response())
+    Ok((schema, content_type, body).into_response())
 }
 
 /// What is known of the stream of an epoch by its request.

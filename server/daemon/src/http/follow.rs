@@ -11,6 +11,7 @@ use axum::response::{IntoResponse, Response};
 use pba_types::{NAME_SHOWN, shortened};
 use tracing::Instrument;
 
+use crate::access::Identity;
 use crate::access::secret::redacted;
 use crate::app::App;
 use crate::error::{Cause, Error};
@@ -33,7 +34,8 @@ pub(super) async fn follow(State(app): State<Arc<App>>, mut request: Request, ne
     request.extensions_mut().insert(correlation.clone());
     let route = route.to_owned();
     let is_read = [Method::GET, Method::HEAD].contains(request.method());
-    let stream = (is_read && route == epochs::BATCHES).then(|| request.uri().path().to_owned());
+    let is_stream = request.method() == Method::GET && route == epochs::BATCHES;
+    let stream = is_stream.then(|| request.uri().path().to_owned());
     let left = Left { metrics: app.engine.metrics.clone(), route: Some(route.clone()) };
     let answer = async move {
         let mut response = next.run(request).instrument(correlation.span(peer.as_ref())).await;
@@ -92,6 +94,7 @@ fn refused(app: &App, correlation: &Correlation, peer: Option<&Peer>, path: &str
         client = peer.map(tracing::field::display),
         request = &*correlation.request_id,
         trace = correlation.trace.id(),
+        token = response.extensions().get::<Identity>().and_then(Identity::name),
         dataset = &*shortened(&redacted(&dataset), NAME_SHOWN),
         "stream ended"
     );

@@ -114,7 +114,12 @@ pub(super) fn routes<K: Run>() -> Routes {
     };
 
     let listing = ("200", "The complete list", answers(&list));
-    let listing = operation("list", format!("Lists the {plural}, by id."), listing, &[]);
+    let listing = operation(
+        "list",
+        format!("Lists the {plural}: those that were requested last come first."),
+        listing,
+        &[],
+    );
     let state = || ("200", "Its state", answers(&answer));
     let queued = || ("202", "It is queued", answers(&answer));
     let showing = operation("show", format!("Describes {one}."), state(), &[StatusCode::NOT_FOUND]);
@@ -181,7 +186,8 @@ fn one_property(name: &str, schema: ArrayBuilder) -> RefOr<Schema> {
 
 async fn list<K: Run>(State(app): State<Arc<App>>) -> Result<Response, Error> {
     let list = |app: &App| {
-        let records = app.jobs.of::<K>().list();
+        let mut records = app.jobs.of::<K>().list();
+        records.sort_by_key(|record| std::cmp::Reverse(record.created()));
         let elements = || records.iter().map(|record| record.answer(&app.registry));
         json(&app.engine, &List { name: K::JOB.plural, elements })
     };

@@ -32,7 +32,7 @@ use std::time::Duration;
 use axum::body::{Body, Bytes, HttpBody};
 use axum::extract::{MatchedPath, Request, State};
 use axum::http::{Method, StatusCode, Uri};
-use axum::middleware::{Next, from_fn_with_state};
+use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Router};
 use futures_util::FutureExt;
@@ -138,7 +138,10 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .routes(routes!(schedules::put, schedules::delete))
         .routes(routes!(searches::finish));
     // They begin something that takes long.
-    let begins = OpenApiRouter::new().routes(routes!(epochs::batches)).route_layer(not_draining);
+    let begins = OpenApiRouter::new()
+        .routes(routes!(epochs::batches))
+        .route_layer(not_draining)
+        .route_layer(from_fn(with_identity));
     // They are asked of the server that hosts the jobs.
     let (mut starts, mut follows) = (OpenApiRouter::new(), OpenApiRouter::new());
     macro_rules! routes_of {
@@ -358,6 +361,16 @@ async fn host_only(State(app): State<Arc<App>>, request: Request, next: Next) ->
         Error::new(refused.cause, detail)
     })?;
     Ok(next.run(request).await)
+}
+
+/// Tells the outer layers whose request it was, for the line of a stream that is refused.
+async fn with_identity(request: Request, next: Next) -> Response {
+    let identity = request.extensions().get::<Identity>().cloned();
+    let mut response = next.run(request).await;
+    if let Some(identity) = identity {
+        response.extensions_mut().insert(identity);
+    }
+    response
 }
 
 /// Lets a request pass until the server takes no new streams.

@@ -27,7 +27,7 @@ use crate::jobs::cpu_time::CpuTime;
 use crate::jobs::places::{Place, Places};
 use crate::jobs::record::Record;
 use crate::jobs::table::Table;
-use crate::jobs::workplace::Workplace;
+use crate::jobs::workplace::{Got, Workplace};
 use crate::shutdown::TRAINER_STOP;
 
 /// The exit code of a trainer that was told to stop.
@@ -261,13 +261,13 @@ async fn run<K: Run>(
         record.ended(&workplace.metrics);
         let end = end.unwrap_or_else(|error| {
             let reason = format!("{error:#}");
-            workplace.trouble.set(Some(reason.clone()));
+            workplace.trouble.set(reason.clone(), Got::Started);
             End::Failed(reason)
         });
         let reached = record.saved_epoch();
         starts = if reached > checkpoint { 1 } else { starts + 1 };
-        if reached > checkpoint || matches!(end, End::Done) {
-            workplace.trouble.set(None);
+        if matches!(end, End::Done) {
+            workplace.trouble.got(Got::Saved);
         }
         checkpoint = reached;
         match end {
@@ -283,7 +283,7 @@ async fn run<K: Run>(
             End::Failed(reason) => return fail(record, reason),
             End::Crashed(reason) if starts >= STARTS_MAX => {
                 let reason = format!("the trainer ended {starts} times without progress: {reason}");
-                workplace.trouble.set(Some(reason.clone()));
+                workplace.trouble.set(reason.clone(), Got::Saved);
                 return fail(record, reason);
             }
             End::Crashed(reason) => {
@@ -340,7 +340,7 @@ async fn attempt<K: Run>(
     let stderr = child.stderr.take().expect("stderr is piped");
     let complaints = tokio::spawn(last_words(record.id().to_owned(), stderr));
 
-    let (mut failure, mut logged) = (None, None);
+    let (mut failure, mut logged, mut has_started) = (None, None, false);
     let mut cpu_time = CpuTime::of(child.id());
     let mut count_cpu_time = || {
         let more = tokio::task::block_in_place(|| cpu_time.more());
@@ -352,8 +352,15 @@ async fn attempt<K: Run>(
             _ = ticks.tick() => count_cpu_time(),
             line = next_line(&mut stdout, &mut part) => match line? {
                 Some(line) => {
-                    if let Some(reason) = take_in(workplace, record, &line)? {
-                        failure = Some(reason);
+                    let saved = record.saved_epoch();
+                    match take_in(workplace, record, &line)? {
+                        Told::Nothing => {}
+                        Told::Running => {
+                            has_started = true;
+                            let has_saved = record.saved_epoch() > saved;
+                            workplace.trouble.got(if has_saved { Got::Saved } else { Got::Started });
+                        }
+                        Told::Failed(reason) => failure = Some(reason),
                     }
                     if logged.is_none_or(|at: Instant| at.elapsed() > LOG_INTERVAL) && log(record) {
                         logged = Some(Instant::now());
@@ -389,7 +396,7 @@ async fn attempt<K: Run>(
         // Else libtorch is missing, or the members do not fit the device.
         (Some(_), None) => {
             let reason = format!("the trainer ended with {ending}");
-            workplace.trouble.set(Some(reason.clone()));
+            workplace.trouble.set(reason.clone(), if has_started { Got::Saved } else { Got::Started });
             End::Failed(reason)
         }
     })
@@ -434,8 +441,18 @@ fn log<K: Run>(record: &Record<K>) -> bool {
     true
 }
 
-/// Processes one line of the trainer; returns the reason if it reports a failure.
-fn take_in<K: Run>(workplace: &Workplace, record: &Record<K>, line: &str) -> anyhow::Result<Option<String>> {
+/// What a line of a trainer says of it.
+enum Told {
+    /// It is none of a trainer's.
+    Nothing,
+    /// It runs the job.
+    Running,
+    /// It cannot go on, and why.
+    Failed(String),
+}
+
+/// Processes one line of the trainer.
+fn take_in<K: Run>(workplace: &Workplace, record: &Record<K>, line: &str) -> anyhow::Result<Told> {
     match serde_json::from_str::<Line<K::Event>>(line) {
         Ok(Line::Event(event)) => record.happened(&event, &workplace.metrics)?,
         Ok(Line::Report(report)) => match report {
@@ -460,17 +477,18 @@ fn take_in<K: Run>(workplace: &Workplace, record: &Record<K>, line: &str) -> any
                 record.placed(place);
             }
             Report::Progress(progress) => record.progressed(progress, &workplace.metrics),
-            Report::Failed { error } => return Ok(Some(error)),
+            Report::Failed { error } => return Ok(Told::Failed(error)),
             _ => tracing::debug!(id = record.id(), ?report, "trainer"),
         },
         // A spec that was valid when the job was requested, for example with a device that is gone.
-        Ok(Line::Refused { error }) => return Ok(Some(error.message)),
+        Ok(Line::Refused { error }) => return Ok(Told::Failed(error.message)),
         Err(_) => {
             let line: String = line.chars().take(SHOWN_MAX).collect();
             tracing::warn!(id = record.id(), line, "the trainer sent a line that is not an event");
+            return Ok(Told::Nothing);
         }
     }
-    Ok(None)
+    Ok(Told::Running)
 }
 
 /// Tells a trainer to stop, and kills it if it does not.

@@ -23,7 +23,7 @@ use crate::error::{Cause, Error};
 use crate::jobs::counts;
 use crate::jobs::entry::{Entry, FolderState, Source, is_passing};
 use crate::jobs::record::Record;
-use crate::jobs::workplace::Workplace;
+use crate::jobs::workplace::{Got, Workplace};
 use crate::sync::lock;
 
 /// Longest that a request waits for others to be checked; then it is refused.
@@ -224,8 +224,13 @@ impl<K: Run> Table<K> {
             ))
         })?;
         let checked = trainer.check::<K>(spec, source, cache).await;
-        let missing = checked.as_ref().err().filter(|error| error.cause == Cause::NoTrainer);
-        self.workplace.trouble.set(missing.map(|error| error.detail.clone()));
+        match &checked {
+            Err(error) if error.cause == Cause::NoTrainer => {
+                self.workplace.trouble.set(error.detail.clone(), Got::Asked);
+            }
+            // It was refused by a trainer that runs; a disk that is full says nothing of one.
+            Ok(()) | Err(_) => self.workplace.trouble.got(Got::Asked),
+        }
         checked
     }
 

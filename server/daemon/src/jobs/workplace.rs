@@ -1,7 +1,7 @@
 //! The resources that all jobs of a server share.
 
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use tokio::sync::{Notify, Semaphore};
@@ -32,19 +32,45 @@ pub(crate) struct Workplace {
     pub(crate) trouble: Trouble,
 }
 
+/// How far a trainer has got, from little to much.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Got {
+    /// It has said what it makes of a spec.
+    Asked,
+    /// It has told of a job that it runs.
+    Started,
+    /// It has saved a checkpoint, or is done.
+    Saved,
+}
+
 /// What is wrong with a trainer, whatever it is asked to do.
 #[derive(Default)]
-pub(crate) struct Trouble(Mutex<Option<String>>);
+pub(crate) struct Trouble(Mutex<Option<Wrong>>);
+
+struct Wrong {
+    reason: String,
+    /// A trainer that gets so far shows that it is over.
+    until: Got,
+}
 
 impl Trouble {
-    /// Remembers a reason, or that there is none any more.
-    pub(crate) fn set(&self, reason: Option<String>) {
-        *lock(&self.0) = reason;
+    /// Remembers a reason until a trainer gets so far.
+    pub(crate) fn set(&self, reason: String, until: Got) {
+        *self.wrong() = Some(Wrong { reason, until });
+    }
+
+    /// A trainer has got so far. What it did not get to before may still be wrong.
+    pub(crate) fn got(&self, far: Got) {
+        self.wrong().take_if(|wrong| far >= wrong.until);
     }
 
     /// What is wrong, if anything is.
     pub(crate) fn get(&self) -> Option<String> {
-        lock(&self.0).clone()
+        self.wrong().as_ref().map(|wrong| wrong.reason.clone())
+    }
+
+    fn wrong(&self) -> MutexGuard<'_, Option<Wrong>> {
+        lock(&self.0)
     }
 }
 
@@ -78,6 +104,22 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+
+    #[test]
+    fn a_trouble_is_over_when_a_trainer_gets_further() {
+        let trouble = Trouble::default();
+        for (until, over) in [
+            (Got::Asked, [true, true, true]),
+            (Got::Started, [false, true, true]),
+            (Got::Saved, [false, false, true]),
+        ] {
+            for (far, over) in [Got::Asked, Got::Started, Got::Saved].into_iter().zip(over) {
+                trouble.set("it died".to_owned(), until);
+                trouble.got(far);
+                assert_eq!(trouble.get().is_none(), over, "{until:?} {far:?}");
+            }
+        }
+    }
 
     #[test]
     fn what_is_requested_later_has_a_later_time_whatever_the_clock_says() {

@@ -197,7 +197,8 @@ impl Resolver<'_> {
                     Error::parameter("policy", text, error, allowed)
                 })?;
                 let digest = Digest::of(format!("pba-policy/1\n{:?}\n", policy.hyperparameters()));
-                unscheduled("policy", Policies::One(policy), &digest.to_string(), "a policy")
+                let digest = digest.to_string();
+                unscheduled("policy", Policies::One(policy), &digest, &digest)
             }
             (None, None | Some("none")) => unscheduled("schedule=none", Policies::None, "none", "none"),
             (None, Some(IDENTITY)) => unscheduled("schedule=identity", Policies::None, IDENTITY, IDENTITY),

@@ -59,6 +59,8 @@ pub(crate) struct About {
 
 /// A stream in the table.
 struct Entry {
+    /// Its number among all streams of this server.
+    number: u64,
     about: About,
     begun: Instant,
     metrics: Metrics,
@@ -99,7 +101,9 @@ impl Running {
     pub(crate) fn begin(&self, about: About) -> RunningStream {
         let now = Instant::now();
         let dataset = [about.dataset.as_str()];
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
         let entry = Entry {
+            number,
             begun: now,
             client_wait_seconds: self.metrics.client_wait_seconds.with_label_values(&dataset),
             backpressure_seconds: self.metrics.backpressure_seconds.with_label_values(&dataset),
@@ -108,7 +112,7 @@ impl Running {
             state: Mutex::new(State { waits: Waits::new(now), rows: 0, handed: now, end: End::Open }),
             about,
         };
-        let (entry, number) = (Arc::new(entry), self.next.fetch_add(1, Ordering::Relaxed));
+        let entry = Arc::new(entry);
         lock(&self.streams).insert(number, Arc::clone(&entry));
         RunningStream { number, entry, streams: Arc::clone(&self.streams) }
     }
@@ -119,7 +123,7 @@ impl Running {
 
     /// Every stream as it is now, in the order in which they began.
     pub(crate) fn list(&self) -> Vec<Stream> {
-        self.entries().iter().map(|entry| entry.describe()).collect()
+        self.entries().iter().filter(|entry| entry.about.is_stream()).map(|entry| entry.describe()).collect()
     }
 
     /// Counts the waits that are not over.
@@ -298,6 +302,11 @@ impl Entry {
             }
             End::Open => (Outcome::Left, None),
         };
+        if !self.about.is_stream() {
+            let About { request_id, peer, dataset, .. } = &self.about;
+            let outcome = outcome.name();
+            return tracing::debug!(outcome, client = %peer, request = &**request_id, dataset, "schema sent");
+        }
         self.metrics.end_stream(&self.about.dataset, outcome);
         let bytes = self.bytes.load(Ordering::Relaxed);
         let About { request_id, trace, peer, token, dataset, schedule, .. } = &self.about;
@@ -313,7 +322,7 @@ impl Entry {
             schedule,
             epoch = self.about.epoch,
             shard = self.about.shard(),
-            sent,
+            batches_sent = sent,
             batches = self.about.batches,
             rows,
             bytes,
@@ -345,7 +354,8 @@ impl Entry {
             .counted(|state, _| (state.waits.total(), state.waits.recent(), state.waits.taken(), state.rows));
         let about = &self.about;
         Stream {
-            id: about.request_id.to_string(),
+            id: self.number,
+            request_id: about.request_id.to_string(),
             client: about.peer.to_string(),
             token: about.token.as_deref().map(str::to_owned),
             user_agent: about.user_agent.clone(),
@@ -358,7 +368,7 @@ impl Entry {
             shard: about.shard(),
             batch_size: about.batch_size,
             batches: about.batches,
-            sent,
+            batches_sent: sent,
             rows: about.rows,
             rows_sent: rows,
             bytes_sent: self.bytes.load(Ordering::Relaxed),
@@ -374,6 +384,11 @@ impl Entry {
 }
 
 impl About {
+    /// Whether it has batches. One without only asks for the schema, as clients do that need its metadata.
+    fn is_stream(&self) -> bool {
+        self.batches > 0
+    }
+
     fn shard(&self) -> String {
         format!("{}/{}", self.shard.0, self.shard.1)
     }

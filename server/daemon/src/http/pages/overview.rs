@@ -147,7 +147,7 @@ fn stream_row(stream: Stream) -> StreamRow {
         sends: format!("{} {}", stream.dataset, stream.split),
         how: format!("{}, shard {}", stream.schedule, stream.shard),
         epoch: stream.epoch,
-        sent: stream.sent,
+        sent: stream.batches_sent,
         // An empty one is complete.
         batches: stream.batches.max(1),
         rate: figures::short(stream.images_per_second),

@@ -128,7 +128,7 @@ impl<K: Run> Record<K> {
             if !state.is_final() {
                 let (name, id) = (K::JOB.name, &self.id);
                 return Err(Error::conflict(format!(
-                    "{name} {id:?} is {state}; cancel it before you remove it"
+                    "{name} {id:?} is {state}; cancel it before you delete it"
                 )));
             }
             let retired = entry::retire_folder(&self.directory)?;
