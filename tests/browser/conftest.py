@@ -108,7 +108,9 @@ def jobs(server: Server, with_trainer: None) -> Dict[str, Any]:
     """A search and a comparison that are done."""
     server.json("/v1/searches", {**SEARCH, "name": "learned"})
     server.json("/v1/comparisons", {**COMPARISON, "name": "compared"})
+    server.json("/v1/evaluations", {**SMALL, "epochs": 3, "schedule": "cifar10-pba", "name": "evaluated"})
     return {
+        "evaluation": server.wait("/v1/evaluations/evaluated", "done"),
         "search": server.wait("/v1/searches/learned", "done"),
         "comparison": server.wait("/v1/comparisons/compared", "done"),
     }

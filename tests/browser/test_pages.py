@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+import urllib.request
 from pathlib import Path
 
 import pytest
-from conftest import Server
+from conftest import COMPARISON, SEARCH, SMALL, Server
 
 # Where pictures of the pages are kept, to look at them.
 SHOTS = os.environ.get("PBA_TEST_SHOTS")
@@ -23,6 +24,21 @@ PAGES = {
 OF_JOBS = {
     "search": ("/searches/learned", "learned"),
     "comparison": ("/comparisons/compared", "compared"),
+    "evaluation": ("/evaluations/evaluated", "evaluated"),
+    "overview-of-jobs": ("/", "Overview"),
+}
+# Longer names are refused.
+LONG = "n" * 31 + "-" + "m" * 32
+# Pages that show it, and whether all of their tables fit into a window.
+WITH_LONG = {
+    "overview": ("/", True),
+    "dataset": (f"/datasets/shapes?schedule={LONG}", False),
+    "schedule": (f"/schedules/{LONG}", False),
+    "two-schedules": (f"/schedules/cifar10-pba?with={LONG}", False),
+    "start": ("/start", True),
+    "search": (f"/searches/{LONG}", False),
+    "comparison": (f"/comparisons/{LONG}", True),
+    "evaluation": (f"/evaluations/{LONG}", True),
 }
 
 
@@ -51,6 +67,64 @@ def test_a_page_is_sound(server: Server, open_page, name: str, width: int, schem
 @pytest.mark.parametrize("name", OF_JOBS)
 def test_a_page_of_a_job_is_sound(server: Server, jobs, open_page, name: str, width: int, scheme: str) -> None:
     look(open_page(width, scheme), server, name, *OF_JOBS[name], width, scheme)
+
+
+@pytest.fixture(scope="module")
+def long(server: Server, with_trainer: None) -> None:
+    """Jobs and a schedule with the longest name that there may be, and more schedules than the overview shows first."""
+    server.json("/v1/searches", {**SEARCH, "epochs": 4, "name": LONG})
+    server.wait(f"/v1/searches/{LONG}", "done")
+    document = server.json("/v1/schedules/cifar10-pba")
+    for number in range(20):
+        name = f"many-{number}"
+        server.json(f"/v1/schedules/{name}", {**document, "name": name}, "PUT")
+    server.json("/v1/comparisons", {**COMPARISON, "epochs": 1, "arms": ["none", LONG], "name": LONG})
+    server.wait(f"/v1/comparisons/{LONG}", "done")
+    server.json("/v1/evaluations", {**SMALL, "epochs": 1, "schedule": LONG, "name": LONG})
+    server.wait(f"/v1/evaluations/{LONG}", "done")
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+@pytest.mark.parametrize("name", WITH_LONG)
+def test_long_names_fit(server: Server, long, open_page, name: str, width: int) -> None:
+    address, tables_fit = WITH_LONG[name]
+    opened = open_page(width)
+    page = opened.page
+    page.goto(server.url + address, wait_until="load")
+    if name == "dataset":
+        page.wait_for_load_state("networkidle")
+    if SHOTS:
+        page.screenshot(path=f"{SHOTS}/long-{name}-{width}.png", full_page=True)
+    opened.check()
+    if tables_fit:
+        wide = page.evaluate("[...document.querySelectorAll('.scroll')].filter(it => it.scrollWidth > it.clientWidth).map(it => it.textContent)")
+        assert wide == []
+
+
+def test_streams_fit_a_narrow_window(server: Server, open_page) -> None:
+    # It is sent as far as the sockets hold, and then waits.
+    with urllib.request.urlopen(f"{server.url}/v1/datasets/shapes/epochs/0/batches"):
+        opened = open_page(390)
+        opened.page.goto(server.url)
+        opened.page.wait_for_selector("#streams tbody tr")
+        if SHOTS:
+            opened.page.screenshot(path=f"{SHOTS}/streams-390.png", full_page=True)
+        region = opened.page.locator("#streams .scroll")
+        assert region.evaluate("it => it.scrollWidth - it.clientWidth") == 0
+        assert "Who waits" in region.evaluate("it => getComputedStyle(it.querySelector('td'), '::before').content")
+        opened.check()
+
+
+def test_the_newest_schedules_come_first(server: Server, long, open_page) -> None:
+    page = open_page().page
+    page.goto(server.url)
+    names = page.locator("#schedules > .scroll").first.locator("tbody th").all_inner_texts()
+    assert len(names) == 8
+    assert names[names.index("many-19"):][:3] == ["many-19", "many-18", "many-17"]
+    earlier = page.locator("#earlier-schedules")
+    assert not earlier.locator("a[href='/schedules/many-0']").is_visible()
+    earlier.locator("summary").click()
+    assert earlier.locator("a[href='/schedules/many-0']").is_visible()
 
 
 def test_the_slider_changes_the_picture(server: Server, open_page) -> None:
@@ -119,6 +193,10 @@ def test_everything_can_be_read_without_javascript(server: Server, jobs, open_pa
     page.goto(f"{server.url}/comparisons/compared")
     assert page.locator(".verdict").inner_text() == jobs["comparison"]["verdict"]
     assert page.locator("#arms tbody tr").count() == 3
+    # What needs scripts is not there.
+    for address in ("/searches/learned", "/comparisons/compared", "/evaluations/evaluated", "/start"):
+        page.goto(f"{server.url}{address}")
+        assert page.locator("button:visible").count() == 0, address
 
 
 def test_a_page_says_when_it_is_stale(open_page) -> None:

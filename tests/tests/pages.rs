@@ -1,7 +1,10 @@
 //! The pages for people, as they are sent; `tests/browser` opens them in a browser.
 
-use pba_tests::{Download, Server};
-use serde_json::Value;
+use pba_tests::guarded::Guarded;
+use pba_tests::search::{Script, comparison, evaluation, spec};
+use pba_tests::{Download, Server, wait_for};
+use pba_wire::Role;
+use serde_json::{Value, json};
 
 /// Every page that there is without a job.
 const PAGES: [&str; 6] = [
@@ -71,6 +74,9 @@ fn what_is_not_there_is_told_on_a_page() {
         ("/schedules/%3Cscript%3E", "there is no schedule &#34;&#60;script&#62;&#34;"),
         ("/searches/none", "there is no search"),
         ("/comparisons/none", "there is no comparison"),
+        ("/evaluations/none", "there is no evaluation"),
+        ("/datasets/shapes?split=val", "there is no split &#34;val&#34;"),
+        ("/datasets/shapes?schedule=nope", "there is no schedule &#34;nope&#34;"),
     ] {
         let answer = server.get(address);
         let page = answer.text();
@@ -81,6 +87,20 @@ fn what_is_not_there_is_told_on_a_page() {
     let wrong = server.get("/datasets/shapes?epoch=-1");
     assert_eq!(wrong.status, 400);
     assert!(wrong.text().contains("epoch="), "{}", wrong.text());
+    let beyond = server.get("/datasets/shapes?schedule=cifar10-pba&epoch=777");
+    assert_eq!(beyond.status, 400);
+    assert!(
+        beyond.text().contains("epoch=&#34;777&#34;") && beyond.text().contains("0..=199"),
+        "{}",
+        beyond.text()
+    );
+    // A policy that never changes has any epoch.
+    let constant = server.get("/datasets/shapes?schedule=trivial-augment-wide&epoch=777");
+    assert_eq!(constant.status, 200);
+    assert!(constant.text().contains("/epochs/777/"), "{}", constant.text());
+    for unscheduled in ["none", "identity"] {
+        assert_eq!(server.get(&format!("/datasets/shapes?schedule={unscheduled}")).status, 200);
+    }
     assert_eq!(server.get("/assets/none").status, 404);
 }
 
@@ -112,6 +132,71 @@ fn a_page_is_complete_without_scripts() {
     }
 }
 
+/// What a page is asked for is what it shows, by default too.
+#[test]
+fn a_dataset_is_shown_as_its_address_says() {
+    let server = Server::start(&[]);
+    let page = server.get("/datasets/shapes?split=test&epoch=5&schedule=svhn-pba").text();
+    assert!(page.contains("/epochs/5/preview.png?n=25&#38;split=test&#38;schedule=svhn%2Dpba"), "{page}");
+    assert!(server.get("/datasets/shapes").text().contains("&#38;split=train&#38;"));
+}
+
+#[test]
+fn a_job_that_cannot_work_is_warned_of_on_its_page_and_in_the_overview() {
+    let script = Script::idles();
+    let server = Server::with_trainer(script.path());
+    server.start_search(&spec(json!({ "epochs": 6, "perturbation_interval": 9 })));
+    server.start_job("comparisons", &comparison(json!({ "name": "compared", "seeds": 1 })));
+    let flat = json!({ "name": "flat", "schedule": "trivial-augment-wide", "ablation": "flatten" });
+    server.start_job("evaluations", &evaluation(flat));
+    let overview = server.get("/").text();
+    for (page, says) in [
+        ("/searches/small", "the schedule that is learned augments nothing"),
+        ("/comparisons/compared", "differences have neither an interval nor a verdict"),
+        ("/evaluations/flat", "which changes nothing: trivial-augment-wide is one policy throughout"),
+    ] {
+        let shown = server.get(page).text();
+        assert!(shown.contains("<strong>Warning:</strong>") && shown.contains(says), "{page}: {shown}");
+        assert!(overview.contains(says) && overview.contains(&format!("href=\"{page}\"")), "{overview}");
+    }
+}
+
+#[test]
+fn every_page_says_that_the_server_is_shutting_down() {
+    let mut server = Server::start(&["--drain-delay-seconds", "3600"]);
+    for page in PAGES {
+        assert!(!server.get(page).text().contains("shutting down"), "{page}");
+    }
+    server.process.signal("TERM");
+    wait_for("the server to leave", || (server.get("/readyz").status == 503).then_some(()));
+    for page in PAGES.into_iter().chain(["/searches/none"]) {
+        let shown = server.get(page).text();
+        assert!(shown.contains("This server is shutting down: it starts no jobs"), "{page}: {shown}");
+    }
+    server.process.signal("TERM");
+    server.process.wait();
+}
+
+#[test]
+fn nobody_is_offered_what_their_role_may_not_do() {
+    let script = Script::idles();
+    let guarded = Guarded::start(&["--trainer", script.path()]);
+    let asked = spec(json!({})).to_string();
+    let started = guarded.ask_as(Role::Researcher, "POST", "/v1/searches", asked.as_bytes());
+    assert_eq!(started.status, 202, "{}", started.text());
+    let show = |role, page: &str| {
+        let answer = guarded.ask_as(role, "GET", page, b"");
+        assert_eq!(answer.status, 200, "{page}");
+        answer.text()
+    };
+    for (role, may) in [(Role::Reader, false), (Role::Researcher, true), (Role::Admin, true)] {
+        assert_eq!(show(role, "/").contains("href=\"/start\""), may, "{role}");
+        assert_eq!(show(role, "/start").contains("<form class=\"job\""), may, "{role}");
+        assert_eq!(show(role, "/searches/small").contains("<button type=\"button\""), may, "{role}");
+    }
+    assert!(show(Role::Reader, "/start").contains("you have the role reader"));
+}
+
 #[test]
 fn the_document_lists_every_page() {
     let server = Server::start(&[]);
@@ -120,7 +205,7 @@ fn the_document_lists_every_page() {
     let is_page = |item: &&Value| {
         item["get"]["tags"].as_array().is_some_and(|tags| tags.contains(&Value::from("pages")))
     };
-    assert_eq!(paths.values().filter(is_page).count(), 8);
+    assert_eq!(paths.values().filter(is_page).count(), 9);
     assert_eq!(document["paths"]["/datasets/{dataset}"]["get"]["operationId"], "pages_dataset");
 }
 

@@ -51,10 +51,13 @@ fn a_search_hands_out_what_it_learned() {
     let learned = done["schedule_digest"].as_str().unwrap();
     let path = format!("/v1/schedules/{id}");
     assert_eq!((digest(&server, &path).as_str(), done.get("notes")), (learned, None));
+    let link = format!("href=\"/schedules/{id}\"");
+    assert!(server.get(&format!("/searches/{id}")).text().contains(&link));
     let document = server.get(&path).text();
 
     replace(&server, &id);
     let other = digest(&server, &path);
+    assert!(!server.get(&format!("/searches/{id}")).text().contains(&link));
     let shown = server.search(&id);
     assert_eq!(shown["schedule_digest"], learned);
     let parts = ["was replaced since", &other, "this search learned", learned];
@@ -78,6 +81,10 @@ fn a_search_hands_out_what_it_learned() {
     noted(&replica.search(&id), &id, &parts);
     remove(&server, &id);
     noted(&replica.search(&id), &id, &["was removed since"]);
+    // Its page leads to what it learned, and to no schedule that is gone or another one.
+    let page = server.get(&format!("/searches/{id}")).text();
+    let [gone, kept] = [link, format!("href=\"/v1/searches/{id}/schedule\"")];
+    assert!(page.contains("was removed since") && page.contains(&kept) && !page.contains(&gone), "{page}");
     // After a restart, too.
     give(&server, &id, "svhn-pba");
     let server = server.killed_and_restarted(&trainer);

@@ -8,8 +8,8 @@ use crate::query::{integer, optional, split, text};
 crate::query! {
     /// What `GET /datasets/{dataset}` shows of the dataset.
     pub struct DatasetPage {
-        /// Split whose images are shown
-        split: SplitName = SplitName::Train, split();
+        /// Split whose images are shown [default: train, or the first that can be streamed]
+        split: Option<SplitName> = None, optional(split());
         /// Schedule or policy that augments them [default: the first of the list]
         schedule: Option<String> = None, optional(text());
         /// Epoch whose first images are shown, 0-based

@@ -6,6 +6,9 @@ import { refresh } from "/assets/live.js";
 const dialog = document.getElementById("confirm");
 const problem = document.getElementById("problem");
 
+// Buttons are shown only where they work.
+document.body.classList.add("has-script");
+
 function isConfirmed(question) {
   if (!question) return Promise.resolve(true);
   document.getElementById("question").textContent = question;

@@ -93,7 +93,7 @@ if (events && interval < 10000) {
   const source = new EventSource(events);
   let pause = null;
   const happened = () => { pause ??= setTimeout(() => { pause = null; refresh(); }, PAUSE); };
-  for (const name of ["scored", "exploit", "checkpoint", "finished", "done", "state", "progress", "missing"]) {
+  for (const name of ["scored", "exploit", "checkpoint", "finished", "trained", "evaluated", "done", "state", "progress", "missing"]) {
     source.addEventListener(name, happened);
   }
   source.addEventListener("state", event => {

@@ -22,6 +22,9 @@ function specOf(form) {
   return spec;
 }
 
+// Buttons are shown only where they work.
+document.body.classList.add("has-script");
+
 for (const form of document.querySelectorAll("form.job")) {
   // A field is named `dataset`, so the form's property of that name is the field.
   const [url, page] = [form.getAttribute("data-url"), form.getAttribute("data-page")];

@@ -393,7 +393,7 @@ mod tests {
     #[test]
     fn a_value_with_spaces_is_quoted() {
         let (queue, written) = bounded(2);
-        let log = Log { queue, has_colors: false };
+        let log = Log { queue, format: Format::Text, has_colors: false };
         let lines = layer(Format::Text, BoxMakeWriter::new(log), false);
         tracing::subscriber::with_default(tracing_subscriber::registry().with(lines), || {
             let _span = tracing::info_span!("request", client = %"user 0, process 7", id = %"a").entered();

@@ -125,6 +125,17 @@ impl Stage {
         self.0.fetch_max(DRAINING, Ordering::Relaxed);
     }
 
+    /// What people should know of it, once it was told to stop.
+    pub(crate) fn notice(&self) -> Option<&'static str> {
+        match self.0.load(Ordering::Relaxed) {
+            SERVING => None,
+            LEAVING => {
+                Some("This server is shutting down: it starts no jobs, and is about to take no new streams.")
+            }
+            _ => Some("This server is shutting down: it takes no new streams and starts no jobs."),
+        }
+    }
+
     /// Checks that the server was not told to stop.
     ///
     /// # Errors
@@ -182,11 +193,13 @@ mod tests {
     fn streams_are_taken_longer_than_jobs() {
         let stage = Stage::default();
         let takes = || (stage.check_serving().is_ok(), stage.check_takes_streams().is_ok());
-        assert_eq!(takes(), (true, true));
+        assert_eq!((takes(), stage.notice()), ((true, true), None));
         stage.leave();
         assert_eq!(takes(), (false, true));
+        assert!(stage.notice().is_some_and(|notice| notice.contains("is about to take no new streams")));
         stage.drain();
         assert_eq!(takes(), (false, false));
+        assert!(stage.notice().is_some_and(|notice| notice.contains("it takes no new streams")));
         stage.leave();
         assert_eq!(takes(), (false, false), "there is no way back");
     }

@@ -44,8 +44,9 @@ pub(crate) fn recommend(
         let worth = |&arm: &usize| errors.mean_of(arm).unwrap_or(f64::INFINITY);
         arms.iter().copied().min_by(|one, other| worth(one).total_cmp(&worth(other)))
     };
-    let free: Vec<usize> = (0..spec.arms.len()).filter(|&arm| cost(&spec.arms[arm]) == Cost::Free).collect();
-    let free = lowest(&free.into_iter().filter(is_whole).collect::<Vec<_>>());
+    let free = (0..spec.arms.len()).filter(|&arm| cost(&spec.arms[arm]) == Cost::Free);
+    let all_free: Vec<usize> = free.filter(is_whole).collect();
+    let free = lowest(&all_free);
     let is_searched = |subject: &&Subject| {
         let costs = || subject.arms.iter().map(|&arm| cost(&spec.arms[arm]));
         costs().all(|cost| cost != Cost::Control) && costs().any(|cost| cost == Cost::Searched)
@@ -53,15 +54,23 @@ pub(crate) fn recommend(
     let searched: Vec<&Subject> = subjects.iter().filter(is_searched).collect();
     let candidates = searched.iter().filter(|subject| subject.arms.iter().all(is_whole));
     let worth = |subject: &&&Subject| errors.mean(subject).unwrap_or(f64::INFINITY);
-    let best = candidates.min_by(|one, other| worth(one).total_cmp(&worth(other)));
+    let mut candidates: Vec<&&Subject> = candidates.collect();
+    candidates.sort_by(|one, other| worth(one).total_cmp(&worth(other)));
+    let best = candidates.first();
     let name = |arm: usize| spec.arms[arm].to_string();
     match (free, best) {
         (None, None) => None,
-        (Some(free), None) => Some((free, format!("{} is the best of what costs nothing.", name(free)))),
+        (Some(free), None) => {
+            let others: Vec<usize> = all_free.iter().copied().filter(|&arm| arm != free).collect();
+            let subject = |arm: usize| Subject { name: name(arm), arms: vec![arm] };
+            let second = lowest(&others).map(subject);
+            let says = first_of_all(spec, errors, &subject(free), second.as_ref(), others.len());
+            Some((free, format!("{says}.")))
+        }
         (None, Some(best)) => {
-            let says =
-                format!("{} is the best, with nothing that costs nothing to compare it with.", best.name);
-            Some((lowest(&best.arms)?, says))
+            let second = candidates.get(1).map(|second| &***second);
+            let says = first_of_all(spec, errors, best, second, candidates.len() - 1);
+            Some((lowest(&best.arms)?, format!("{says}; there is no arm that costs nothing.")))
         }
         (Some(free), Some(best)) => {
             let confidence = 1.0 - (1.0 - CONFIDENCE) / searched.len() as f64;
@@ -80,6 +89,37 @@ pub(crate) fn recommend(
             );
             Some((free, says))
         }
+    }
+}
+
+/// What is known of the subject with the lowest mean error: whether it is better than the second. It is the lowest of
+/// several others, so that the interval that decides is wider here, too.
+fn first_of_all(
+    spec: &ComparisonSpec,
+    errors: &Errors,
+    first: &Subject,
+    second: Option<&Subject>,
+    others: usize,
+) -> String {
+    let Some(second) = second else {
+        return format!(
+            "{} is the only arm to recommend: controls and arms that diverge are not",
+            first.name
+        );
+    };
+    let confidence = 1.0 - (1.0 - CONFIDENCE) / others as f64;
+    let contrast = errors.contrast(spec, first, second, confidence);
+    let figures = says(&contrast, confidence);
+    let (first, second) = (&first.name, &second.name);
+    match contrast.verdict {
+        Some(Verdict::Better) => format!("{first} is better than {second}, the next best ({figures})"),
+        Some(Verdict::NoDifference) => format!(
+            "{first} has the lowest mean error, with no difference within {} points from {second} ({figures})",
+            spec.margin
+        ),
+        _ => format!(
+            "{first} has the lowest mean error; too few runs to tell it from {second}, the next best ({figures})"
+        ),
     }
 }
 

@@ -322,12 +322,48 @@ mod tests {
         );
         assert_eq!(
             verdict(r#"{"arms": ["none", "identity"], "seeds": 1}"#, &[&[0.5], &[0.25]]),
-            "none is the best of what costs nothing."
+            "none is the only arm to recommend: controls and arms that diverge are not."
         );
         assert_eq!(
             verdict(r#"{"arms": ["random:1", "a"], "seeds": 1}"#, &[&[0.5], &[0.25]]),
-            "a is the best, with nothing that costs nothing to compare it with."
+            "a is the only arm to recommend: controls and arms that diverge are not; there is no arm that costs nothing."
         );
+    }
+
+    /// The lowest mean is called no more than that, unless the runs show it to be better than the next.
+    #[test]
+    fn the_first_of_several_is_not_called_the_best_by_chance() {
+        let verdict = |text: &str, errors: &[&[f64]]| of(&spec(text), errors).verdict.unwrap();
+        let two = r#"{"arms": ["none", "trivial-augment-wide"], "seeds": 3}"#;
+        assert_eq!(
+            verdict(two, &[&[0.30, 0.40, 0.50], &[0.28, 0.39, 0.47]]),
+            "trivial-augment-wide has the lowest mean error; too few runs to tell it from none, the next best (-2.00 \
+             points of error, 95 % interval -4.48 to +0.48, 3 seeds)."
+        );
+        assert_eq!(
+            verdict(two, &[&[0.5, 0.5, 0.5], &[0.25, 0.25, 0.25]]),
+            "trivial-augment-wide is better than none, the next best (-25.00 points of error, 95 % interval -25.01 to \
+             -24.99, 3 seeds)."
+        );
+        let near: &[f64] = &[0.49995, 0.49995, 0.49995];
+        let says = verdict(two, &[&[0.5, 0.5, 0.5], near]);
+        assert!(
+            says.starts_with("trivial-augment-wide has the lowest mean error, with no difference within"),
+            "{says}"
+        );
+        // Two others, so that the interval is of 97.5 %: what suffices for one of them does not.
+        let three = r#"{"arms": ["none", "cutout:4", "trivial-augment-wide"], "seeds": 3}"#;
+        let (none, mine): (&[f64], &[f64]) = (&[0.30, 0.40, 0.50], &[0.280, 0.387, 0.473]);
+        assert!(verdict(two, &[none, mine]).contains("is better than none, the next best"));
+        let says = verdict(three, &[none, &[0.6, 0.6, 0.6], mine]);
+        assert!(
+            says.contains("too few runs to tell it from none, the next best") && says.contains("97.5 %"),
+            "{says}"
+        );
+        let searched = r#"{"arms": ["a", "b"], "seeds": 3}"#;
+        let says = verdict(searched, &[&[0.30, 0.40, 0.50], &[0.28, 0.39, 0.47]]);
+        assert!(says.starts_with("b has the lowest mean error; too few runs to tell it from a"), "{says}");
+        assert!(says.ends_with("; there is no arm that costs nothing."), "{says}");
     }
 
     /// A control is there to compare with: a group that holds one is not recommended, however low its errors.

@@ -111,9 +111,28 @@ impl Anchor {
     }
 }
 
+/// A name of at most so many characters, with its beginning and its end: text in a chart is not wrapped. The tooltip and
+/// the table have all of it.
+pub(super) fn brief(name: &str, characters: usize) -> String {
+    let count = name.chars().count();
+    if count <= characters {
+        return name.to_owned();
+    }
+    let end = (characters - 1) / 2;
+    let beginning: String = name.chars().take(characters - 1 - end).collect();
+    beginning + "…" + &name.chars().skip(count - end).collect::<String>()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_long_name_keeps_its_beginning_and_its_end() {
+        assert_eq!(brief("abcdefgh", 8), "abcdefgh");
+        assert_eq!(brief("abcdéfgh", 7), "abc…fgh");
+        assert_eq!(brief("abcdefgh", 6), "abc…gh");
+    }
 
     #[test]
     fn names_are_text_wherever_they_stand() {

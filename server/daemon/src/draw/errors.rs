@@ -4,12 +4,15 @@
 use pba_search::{ComparisonResults, ComparisonSpec, Contrast, Entry, Verdict, worded};
 
 use crate::draw::axis::Axis;
-use crate::draw::chart::{Anchor, Chart};
+use crate::draw::chart::{Anchor, Chart, brief};
 
 const ROW: f64 = 46.0;
 /// Where a row's marks stand below its text.
 const MARKS: f64 = 30.0;
 const AXIS: f64 = 22.0;
+/// Characters of a name that stands beside a figure, and of one that stands beside another, in a narrow window.
+const NAME_MAX: usize = 24;
+const NAME_OF_TWO_MAX: usize = 20;
 
 /// Share of an axis that stays empty on either side.
 const MARGIN: f64 = 0.08;
@@ -51,7 +54,7 @@ pub(crate) fn arms(results: &ComparisonResults) -> Option<String> {
 
 fn draw_arm(chart: &mut Chart, axis: &Axis, y: f64, entry: &Entry, runs: &Vec<f64>) {
     chart.begin(&format!("{}: {}", entry.name, figure(entry)));
-    chart.text("name", Anchor::Start, [0.0, y + 14.0], &entry.name);
+    chart.text("name", Anchor::Start, [0.0, y + 14.0], brief(&entry.name, NAME_MAX));
     chart.text("number", Anchor::End, [1.0, y + 14.0], figure(entry));
     for run in runs {
         chart.dot("run", [axis.place(*run), y + MARKS], 4.0);
@@ -88,9 +91,10 @@ pub(crate) fn contrasts(spec: &ComparisonSpec, results: &ComparisonResults) -> O
     for (row, contrast) in results.contrasts.iter().enumerate() {
         let y = ROW * row as f64;
         let name = format!("{} − {}", contrast.arm, contrast.against);
+        let shown = [&contrast.arm, &contrast.against].map(|name| brief(name, NAME_OF_TWO_MAX)).join(" − ");
         let words = contrast.verdict.map_or("–".to_owned(), |verdict| worded(verdict, spec.margin));
         chart.begin(&format!("{name}: {} points, {words}", points(contrast)));
-        chart.text("name", Anchor::Start, [0.0, y + 14.0], &name);
+        chart.text("name", Anchor::Start, [0.0, y + 14.0], shown);
         if let Some(difference) = contrast.difference {
             let class = match contrast.verdict {
                 Some(Verdict::Better) => "good-stroke",

@@ -6,6 +6,7 @@ pub(crate) mod classes;
 pub(crate) mod comparison;
 pub(crate) mod errors;
 pub(crate) mod figures;
+pub(crate) mod losses;
 mod markup;
 pub(crate) mod odds;
 mod plot;

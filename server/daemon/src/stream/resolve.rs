@@ -36,6 +36,9 @@ const OPENING_TIMES: u64 = 5;
 /// The schedule that leaves images as they are.
 const IDENTITY: &str = "identity";
 
+/// What may be asked for in place of a schedule.
+pub(crate) const UNSCHEDULED: [&str; 2] = ["none", IDENTITY];
+
 /// Everything that is needed to resolve a request.
 pub(crate) struct Resolver<'a> {
     pub(crate) catalog: &'a Catalog,
@@ -204,8 +207,7 @@ impl Resolver<'_> {
             (None, Some(IDENTITY)) => unscheduled("schedule=identity", Policies::None, IDENTITY, IDENTITY),
             (None, Some(name)) => {
                 // A mistyped schedule is an error: the client wants augmentation.
-                let schedule =
-                    self.registry.get(name).map_err(|error| error.or_one_of(&["none", IDENTITY]))?;
+                let schedule = self.registry.get(name).map_err(|error| error.or_one_of(&UNSCHEDULED))?;
                 let epochs = request.epochs.unwrap_or(schedule.run_epochs(epoch));
                 let policies = match schedule.ablated(ablation, epoch, epochs, request.seed) {
                     Ok(Some(policy)) => Policies::One(policy.clone()),

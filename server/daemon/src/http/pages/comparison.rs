@@ -3,15 +3,17 @@
 use std::sync::Arc;
 
 use askama::Template;
+use axum::Extension;
 use axum::extract::{Path, State};
 use axum::response::Response;
-use pba_search::{ArmResults, Comparison, Contrast, Run, worded};
+use pba_search::{ArmResults, Comparison, Contrast, Run, Search, worded};
 use pba_wire::jobs::JobState;
 
+use crate::access::Identity;
 use crate::app::App;
 use crate::draw::errors;
 use crate::error::Error;
-use crate::http::pages::job::{Action, Standing, actions};
+use crate::http::pages::job::{Action, Standing, actions, is_as_it_was};
 use crate::http::pages::{Shell, page as respond};
 use crate::http::problem::NotFound;
 
@@ -35,11 +37,13 @@ struct Shown {
     tuning: Option<String>,
     /// The search that it follows.
     follows: Option<String>,
+    follows_is_there: bool,
     is_over: bool,
 }
 
 struct ArmRow {
     name: String,
+    /// The schedule that it trains with, if that is here as it was.
     schedule: Option<String>,
     error: String,
     n: u32,
@@ -63,20 +67,23 @@ struct ContrastRow {
     params(("comparison" = String, Path, description = "Its id")),
     responses((status = 200, description = "The page", body = String, content_type = "text/html"), NotFound),
 )]
-pub(crate) async fn page(State(app): State<Arc<App>>, Path(id): Path<String>) -> Response {
-    respond(app, move |app| show(app, &id)).await
+pub(crate) async fn page(
+    State(app): State<Arc<App>>,
+    Extension(identity): Extension<Identity>,
+    Path(id): Path<String>,
+) -> Response {
+    respond(app, identity, move |app, shell| show(app, shell, &id)).await
 }
 
-fn show(app: &App, id: &str) -> Result<Shown, Error> {
+fn show(app: &App, shell: Shell, id: &str) -> Result<Shown, Error> {
     let record = app.jobs.of::<Comparison>().get(id)?;
     let job = record.answer(&app.registry);
     let results = &job.results;
     let recommended = results.recommended.as_deref();
-    let arms = results
-        .arms
-        .iter()
-        .zip(&job.spec.arms)
-        .map(|(results, arm)| arm_row(results, arm.schedule().map(str::to_owned), recommended));
+    let arms = results.arms.iter().zip(&job.spec.arms).map(|(results, arm)| {
+        let schedule = arm.schedule().filter(|name| is_as_it_was(app, &record, name));
+        arm_row(results, schedule.map(str::to_owned), recommended)
+    });
     let groups = results.groups.iter().map(|group| ArmRow {
         name: group.name.clone(),
         schedule: None,
@@ -97,9 +104,9 @@ fn show(app: &App, id: &str) -> Result<Shown, Error> {
         )
     });
     Ok(Shown {
-        shell: Shell::now(),
         standing: Standing::of::<Comparison>(&job),
-        actions: actions(Comparison::JOB, &job, false),
+        actions: actions(&shell, Comparison::JOB, &job, false),
+        shell,
         verdict: results.verdict.clone(),
         command: results.stream_command.clone(),
         runs_done: results.runs_done,
@@ -111,6 +118,7 @@ fn show(app: &App, id: &str) -> Result<Shown, Error> {
         arms: arms.chain(groups).collect(),
         contrasts: results.contrasts.iter().map(|contrast| contrast_row(contrast, job.spec.margin)).collect(),
         tuning,
+        follows_is_there: job.follows.as_ref().is_some_and(|id| app.jobs.of::<Search>().get(id).is_ok()),
         follows: job.follows.clone(),
         is_over: matches!(job.state, JobState::Done | JobState::Failed | JobState::Cancelled),
         id: job.id.clone(),

@@ -3,12 +3,14 @@
 use std::sync::Arc;
 
 use askama::Template;
+use axum::Extension;
 use axum::extract::{Path, State};
 use axum::response::Response;
 use pba_types::SplitName;
 use pba_wire::DatasetPage;
 use pba_wire::datasets::{ReadySplit, Split};
 
+use crate::access::Identity;
 use crate::app::App;
 use crate::draw;
 use crate::draw::figures;
@@ -17,6 +19,7 @@ use crate::http::extract::Query;
 use crate::http::pages::overview::state;
 use crate::http::pages::{Shell, page as respond, problem, segment};
 use crate::http::problem::NotFound;
+use crate::stream::resolve::UNSCHEDULED;
 
 /// Images on a sheet; and on one for a narrow window, where they would be too small.
 const SHEET_IMAGES: u32 = 25;
@@ -84,6 +87,41 @@ struct Choice {
     epochs: u32,
 }
 
+/// The schedule and the epoch that are shown.
+struct Chosen {
+    schedule: String,
+    epoch: u32,
+    /// Epochs that the slider has.
+    epochs: u32,
+}
+
+impl Chosen {
+    /// What a page is asked for, or the first schedule of the list.
+    ///
+    /// # Errors
+    /// When there is no such schedule, or it has no such epoch.
+    fn of(app: &App, query: &DatasetPage) -> Result<Chosen, Error> {
+        let asked = query.schedule.clone().filter(|name| !name.is_empty());
+        let first = || app.registry.list().into_iter().next().map(|summary| summary.name);
+        let schedule = asked.or_else(first).unwrap_or_else(|| NO_SCHEDULE.to_owned());
+        let known = match UNSCHEDULED.contains(&schedule.as_str()) {
+            true => None,
+            false => Some(app.registry.get(&schedule).map_err(|error| error.or_one_of(&UNSCHEDULED))?),
+        };
+        let epoch = query.epoch;
+        let epochs = match known.filter(|schedule| !schedule.is_constant()) {
+            Some(known) if epoch >= known.epochs() => {
+                let why = format!("out of range for {schedule:?}, which has {} epochs", known.epochs());
+                return Err(Error::parameter("epoch", epoch, why, format!("0..={}", known.epochs() - 1)));
+            }
+            Some(known) => known.epochs(),
+            // Every epoch has the same policy, and the slider ends somewhere.
+            None => EPOCHS_OF_CONSTANT.max(epoch + 1),
+        };
+        Ok(Chosen { schedule, epoch, epochs })
+    }
+}
+
 /// Shows a dataset.
 #[utoipa::path(
     get,
@@ -95,17 +133,24 @@ struct Choice {
 )]
 pub(crate) async fn page(
     State(app): State<Arc<App>>,
+    Extension(identity): Extension<Identity>,
     Path(name): Path<String>,
     query: Result<Query<DatasetPage>, Error>,
 ) -> Response {
     match query {
-        Ok(Query(query)) => respond(app, move |app| show(app, &name, &query)).await,
-        Err(error) => problem(error),
+        Ok(Query(query)) => respond(app, identity, move |app, shell| show(app, shell, &name, &query)).await,
+        Err(error) => problem(Shell::of(&app, &identity), error),
     }
 }
 
-fn show(app: &App, name: &str, query: &DatasetPage) -> Result<Shown, Error> {
-    let dataset = app.catalog.get(name)?.describe();
+fn show(app: &App, shell: Shell, name: &str, query: &DatasetPage) -> Result<Shown, Error> {
+    let entry = app.catalog.get(name)?;
+    let chosen = Chosen::of(app, query)?;
+    // The address is that of what is shown: nothing else is shown in its place. What is still imported has no splits yet.
+    if let (Some(split), Ok(served)) = (query.split, entry.served()) {
+        served.split(split)?;
+    }
+    let dataset = entry.describe();
     let ready: Vec<(SplitName, &ReadySplit)> = dataset
         .splits
         .iter()
@@ -114,11 +159,15 @@ fn show(app: &App, name: &str, query: &DatasetPage) -> Result<Shown, Error> {
             Split::Failed { .. } => None,
         })
         .collect();
-    let shown = ready.iter().find(|(name, _)| *name == query.split).or(ready.first());
+    let of = |split: SplitName| ready.iter().find(move |(name, _)| *name == split);
+    let shown = match query.split {
+        Some(split) => of(split),
+        None => of(SplitName::Train).or(ready.first()),
+    };
     let sheets = shown.map(|(split, ready_split)| {
         let resized = dataset.eval_base.clone().filter(|_| ready_split.shape.is_none());
         let names: Vec<String> = ready.iter().map(|(name, _)| name.to_string()).collect();
-        sheets(app, name, query, *split, names, resized)
+        sheets(app, name, chosen, *split, names, resized)
     });
     let counts_of = |label: usize| {
         let count = |split: &ReadySplit| {
@@ -130,7 +179,7 @@ fn show(app: &App, name: &str, query: &DatasetPage) -> Result<Shown, Error> {
     let classes = classes.map(|(label, name)| (name.clone(), counts_of(label))).collect();
     let splits = dataset.splits.iter().map(|(name, split)| split_row(*name, split, &dataset.classes));
     Ok(Shown {
-        shell: Shell::now(),
+        shell,
         state: state(dataset.state),
         base: dataset.base.clone().unwrap_or_else(|| "not known yet".to_owned()),
         error: dataset.error.clone().filter(|_| splits.clone().all(|split| split.error.is_none())),
@@ -151,7 +200,7 @@ fn show(app: &App, name: &str, query: &DatasetPage) -> Result<Shown, Error> {
 fn sheets(
     app: &App,
     dataset: &str,
-    query: &DatasetPage,
+    Chosen { schedule, epoch, epochs }: Chosen,
     split: SplitName,
     splits: Vec<String>,
     resized: Option<String>,
@@ -161,18 +210,11 @@ fn sheets(
         epochs: if summary.epochs == 1 { EPOCHS_OF_CONSTANT } else { summary.epochs },
         name: summary.name,
     }));
-    let asked = query.schedule.clone().filter(|name| !name.is_empty());
-    let schedule = asked.unwrap_or_else(|| schedules.get(1).unwrap_or(&schedules[0]).name.clone());
-    if !schedules.iter().any(|choice| choice.name == schedule) {
-        // One without being listed, as a RandAugment: the sheet tells if there is none.
-        let known = app.registry.get(&schedule).ok();
-        let epochs = known.map_or(1, |schedule| schedule.epochs());
-        let epochs = if epochs == 1 { EPOCHS_OF_CONSTANT } else { epochs };
-        schedules.push(Choice { name: schedule.clone(), epochs });
+    match schedules.iter_mut().find(|choice| choice.name == schedule) {
+        Some(choice) => choice.epochs = epochs,
+        // One without being listed, as a RandAugment.
+        None => schedules.push(Choice { name: schedule.clone(), epochs }),
     }
-    let chosen = schedules.iter().find(|choice| choice.name == schedule);
-    let epochs = chosen.map_or(EPOCHS_OF_CONSTANT, |choice| choice.epochs);
-    let epoch = query.epoch.min(epochs - 1);
     let base = resized.unwrap_or_else(|| "identity".to_owned());
     let sheet = |schedule: &str, base: &str| {
         let of = |images: u32| {

@@ -8,23 +8,16 @@ use pba_wire::jobs::{Job, JobState};
 
 use crate::app::App;
 use crate::draw::figures;
-use crate::http::pages::segment;
+use crate::http::pages::{Shell, segment};
 use crate::jobs::record::Record;
 
 /// A kind of job as a page lists it.
 pub(super) trait Listed: Run {
-    /// The page of a job, if its kind has one.
-    fn page(id: &str) -> Option<String>;
-
     /// What came of it so far, in a few words.
     fn result(job: &Job<Self::Spec>) -> String;
 }
 
 impl Listed for Search {
-    fn page(id: &str) -> Option<String> {
-        Some(format!("/searches/{}", segment(id)))
-    }
-
     fn result(job: &Job<Self::Spec>) -> String {
         match job.results.best_accuracy {
             Some(_) => format!("best accuracy {}", figures::percent(job.results.best_accuracy)),
@@ -34,22 +27,14 @@ impl Listed for Search {
 }
 
 impl Listed for Comparison {
-    fn page(id: &str) -> Option<String> {
-        Some(format!("/comparisons/{}", segment(id)))
-    }
-
     fn result(job: &Job<Self::Spec>) -> String {
         let results = &job.results;
         let done = || format!("{} of {} runs", results.runs_done, results.runs);
-        results.recommended.as_ref().map_or_else(done, |arm| format!("train with {arm}"))
+        results.recommended.as_ref().map_or_else(done, |arm| format!("recommended: {arm}"))
     }
 }
 
 impl Listed for Evaluation {
-    fn page(_id: &str) -> Option<String> {
-        None
-    }
-
     fn result(job: &Job<Self::Spec>) -> String {
         match job.results.test_error {
             Some(error) => {
@@ -63,7 +48,7 @@ impl Listed for Evaluation {
 /// A job in a list.
 pub(super) struct JobRow {
     pub(super) kind: &'static str,
-    pub(super) page: Option<String>,
+    pub(super) page: String,
     pub(super) id: String,
     pub(super) standing: Standing,
     pub(super) result: String,
@@ -98,7 +83,7 @@ pub(super) fn rows<K: Listed>(app: &App, shown: usize) -> Vec<JobRow> {
         let job = record.answer(&app.registry);
         JobRow {
             kind: K::JOB.name,
-            page: K::page(&job.id),
+            page: format!("/{}/{}", K::JOB.plural, segment(&job.id)),
             standing: Standing::of::<K>(&job),
             result: K::result(&job),
             state: job.state,
@@ -126,6 +111,8 @@ pub(super) struct Standing {
     pub(super) dataset: String,
     /// What its user should know: why it failed or waits, and what became of its schedules.
     pub(super) notes: Vec<String>,
+    /// What it was asked that cannot do what it is for.
+    pub(super) warnings: Vec<String>,
     pub(super) is_failed: bool,
 }
 
@@ -157,6 +144,7 @@ impl Standing {
             model: job.model.clone(),
             dataset: job.dataset.clone(),
             notes: known.chain(job.notes.iter().cloned()).collect(),
+            warnings: job.warnings.clone(),
             is_failed: job.state == JobState::Failed,
         }
     }
@@ -174,8 +162,14 @@ pub(super) struct Action {
     pub(super) then: &'static str,
 }
 
-/// What can be asked about a job in its state.
+/// Whether the schedule of a name is here as a job learned it or was requested with it: neither removed nor another.
+pub(super) fn is_as_it_was<K: Run>(app: &App, record: &Record<K>, name: &str) -> bool {
+    app.registry.get(name).is_ok_and(|found| record.check_same(&found).is_ok())
+}
+
+/// What can be asked about a job in its state, by who is shown the page.
 pub(super) fn actions<S: Spec, R>(
+    shell: &Shell,
     kind: &JobKind,
     job: &pba_wire::jobs::JobAnswer<S, R>,
     finishes: bool,
@@ -184,6 +178,9 @@ pub(super) fn actions<S: Spec, R>(
     let action =
         |name, method, url: String, question: String, then| Action { name, method, url, question, then };
     let mut actions = Vec::new();
+    if !shell.may_change {
+        return actions;
+    }
     match job.state {
         JobState::Queued | JobState::Running => {
             if finishes && !job.finishing {

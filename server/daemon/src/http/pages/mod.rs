@@ -4,6 +4,7 @@
 mod assets;
 mod comparison;
 mod dataset;
+mod evaluation;
 mod job;
 mod overview;
 mod schedule;
@@ -17,6 +18,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use askama::Template;
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
+use pba_wire::Role;
 use pba_wire::problem::CONTENT_TYPE;
 use utoipa::openapi::RefOr;
 use utoipa::openapi::content::ContentBuilder;
@@ -24,6 +26,7 @@ use utoipa::openapi::path::Operation;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+use crate::access::Identity;
 use crate::app::App;
 use crate::error::Error;
 use crate::http::read;
@@ -37,6 +40,7 @@ pub(super) fn routes() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(schedule::page))
         .routes(routes!(search::page))
         .routes(routes!(comparison::page))
+        .routes(routes!(evaluation::page))
         .routes(routes!(start::page))
         .routes(routes!(assets::asset))
         .routes(routes!(assets::icon))
@@ -58,7 +62,7 @@ pub(super) fn document(operation: &mut Operation) {
 /// Whether a route shows schedules, which a replica then reads again.
 pub(super) fn show_schedules(route: &str) -> bool {
     !route.starts_with("/v1/")
-        && ["/start", "/datasets/", "/schedules/", "/searches/", "/comparisons/"]
+        && ["/start", "/datasets/", "/schedules/", "/searches/", "/comparisons/", "/evaluations/"]
             .iter()
             .any(|page| route.starts_with(page))
         || route == "/"
@@ -75,11 +79,20 @@ pub(super) struct Shell {
     version: &'static str,
     /// When it was made, in UTC.
     as_of: String,
+    /// That the server is shutting down, if it is.
+    leaving: Option<&'static str>,
+    /// Whether who asks may start, end and remove jobs: others are not offered it.
+    may_change: bool,
 }
 
 impl Shell {
-    fn now() -> Shell {
-        Shell { version: version::VERSION, as_of: time_of_day(SystemTime::now()) }
+    fn new(leaving: Option<&'static str>, may_change: bool) -> Shell {
+        Shell { version: version::VERSION, as_of: time_of_day(SystemTime::now()), leaving, may_change }
+    }
+
+    /// A page for who asks.
+    fn of(app: &App, identity: &Identity) -> Shell {
+        Shell::new(app.stage.notice(), identity.may(Role::Researcher))
     }
 }
 
@@ -98,20 +111,25 @@ struct ProblemPage {
     detail: String,
 }
 
-/// Makes a page apart from the asynchronous threads, as it may wait for the disk.
+/// Makes a page for who asks, apart from the asynchronous threads, as it may wait for the disk.
 async fn page<T: Template>(
     app: Arc<App>,
-    make: impl FnOnce(&App) -> Result<T, Error> + Send + 'static,
+    identity: Identity,
+    make: impl FnOnce(&App, Shell) -> Result<T, Error> + Send + 'static,
 ) -> Response {
-    let made = read(app, |app| make(app)?.render().map_err(Error::internal)).await;
-    made.map_or_else(problem, html)
+    let of_problem = Shell::of(&app, &identity);
+    let made = read(app, move |app| {
+        let shell = Shell::of(app, &identity);
+        make(app, shell)?.render().map_err(Error::internal)
+    });
+    made.await.map_or_else(|error| problem(of_problem, error), html)
 }
 
 /// A problem as a page; its status and its headers are those of the API.
-fn problem(error: Error) -> Response {
+fn problem(shell: Shell, error: Error) -> Response {
     let detail = error.detail.clone();
     let (mut parts, _) = error.into_response().into_parts();
-    let shown = ProblemPage { shell: Shell::now(), status: parts.status.to_string(), detail };
+    let shown = ProblemPage { shell, status: parts.status.to_string(), detail };
     match shown.render() {
         Ok(text) => {
             parts.headers.remove(header::CONTENT_TYPE);
@@ -151,11 +169,12 @@ mod tests {
 
     #[test]
     fn a_problem_is_text_with_its_status() {
-        let response = problem(Error::new(Cause::NotFound, "no \"<script>\" here"));
+        let shell = || Shell::new(None, true);
+        let response = problem(shell(), Error::new(Cause::NotFound, "no \"<script>\" here"));
         assert_eq!(response.status(), 404);
         assert_eq!(response.headers()["content-type"], "text/html; charset=utf-8");
         assert!(response.headers().contains_key("content-security-policy"));
-        let (shell, status) = (Shell::now(), "404".to_owned());
+        let (shell, status) = (shell(), "404".to_owned());
         let text = ProblemPage { shell, status, detail: "no <script>".to_owned() }.render().unwrap();
         assert!(text.contains("no &#60;script&#62;"), "{text}");
     }

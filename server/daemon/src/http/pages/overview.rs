@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use askama::Template;
+use axum::Extension;
 use axum::extract::State;
 use axum::response::Response;
 use pba_search::{Comparison, Evaluation, Search};
@@ -10,6 +11,7 @@ use pba_wire::datasets::{Dataset, DatasetState, ReadySplit, Split};
 use pba_wire::schedules::ScheduleSummary;
 use pba_wire::streams::{Stream, Waits};
 
+use crate::access::Identity;
 use crate::app::App;
 use crate::draw;
 use crate::draw::figures;
@@ -19,6 +21,10 @@ use crate::rates::{KEPT, sum};
 
 /// Streams, schedules and datasets that are listed at most, of each.
 const LISTED_MAX: usize = 200;
+/// Schedules that are listed of those that were added; earlier ones are folded up.
+const NEWEST_MAX: usize = 8;
+/// Characters of a schedule's origin, which may be a paragraph: its own page has all of it.
+const ORIGIN_MAX: usize = 72;
 /// Jobs that are listed at most: all that wait or run come first.
 const JOBS_MAX: usize = 40;
 
@@ -34,8 +40,7 @@ struct Overview {
     jobs_left_out: usize,
     datasets: Vec<DatasetRow>,
     datasets_left_out: usize,
-    schedules: Vec<ScheduleRow>,
-    schedules_left_out: usize,
+    schedules: ScheduleRows,
 }
 
 /// A number with what it counts.
@@ -72,6 +77,15 @@ struct DatasetRow {
     import: Option<(u64, u64)>,
 }
 
+struct ScheduleRows {
+    /// The last ones that were added.
+    newest: Vec<ScheduleRow>,
+    /// The others that were added, folded up.
+    earlier: Vec<ScheduleRow>,
+    left_out: usize,
+    built_in: Vec<ScheduleRow>,
+}
+
 struct ScheduleRow {
     name: String,
     length: String,
@@ -87,11 +101,11 @@ struct ScheduleRow {
     operation_id = "overview",
     responses((status = 200, description = "The overview", body = String, content_type = "text/html")),
 )]
-pub(crate) async fn page(State(app): State<Arc<App>>) -> Response {
-    respond(app, |app| Ok(overview(app))).await
+pub(crate) async fn page(State(app): State<Arc<App>>, Extension(identity): Extension<Identity>) -> Response {
+    respond(app, identity, |app, shell| Ok(overview(app, shell))).await
 }
 
-fn overview(app: &App) -> Overview {
+fn overview(app: &App, shell: Shell) -> Overview {
     let mut jobs = rows::<Search>(app, JOBS_MAX);
     jobs.extend(rows::<Comparison>(app, JOBS_MAX));
     jobs.extend(rows::<Evaluation>(app, JOBS_MAX));
@@ -100,10 +114,9 @@ fn overview(app: &App) -> Overview {
     jobs.truncate(JOBS_MAX);
     let trains = jobs.iter().filter(|job| job.is_running()).count();
     let entries = app.catalog.list();
-    let listed = app.registry.list();
     let streams = app.engine.running.list();
     Overview {
-        shell: Shell::now(),
+        shell,
         figures: figures_of(app, trains),
         rates: draw::rates::draw(&app.rates.images(), KEPT, "images/s"),
         streams_left_out: streams.len().saturating_sub(LISTED_MAX),
@@ -112,8 +125,7 @@ fn overview(app: &App) -> Overview {
         jobs_left_out,
         datasets: entries.iter().take(LISTED_MAX).map(|entry| dataset_row(entry.describe())).collect(),
         datasets_left_out: entries.len().saturating_sub(LISTED_MAX),
-        schedules: listed.iter().take(LISTED_MAX).map(schedule_row).collect(),
-        schedules_left_out: listed.len().saturating_sub(LISTED_MAX),
+        schedules: schedule_rows(app.registry.list()),
     }
 }
 
@@ -199,6 +211,29 @@ pub(super) fn state(state: DatasetState) -> &'static str {
     }
 }
 
+/// Those that were added, the newest first, apart from those that are built in.
+fn schedule_rows(schedules: Vec<ScheduleSummary>) -> ScheduleRows {
+    let (mut added, built_in): (Vec<_>, Vec<_>) =
+        schedules.into_iter().partition(|schedule| schedule.added.is_some());
+    // Times in UTC of one form are in order as texts.
+    added.sort_by(|one, other| (&other.added, &other.name).cmp(&(&one.added, &one.name)));
+    let left_out = added.len().saturating_sub(LISTED_MAX);
+    let mut added = added.iter().take(LISTED_MAX).map(schedule_row);
+    ScheduleRows {
+        newest: added.by_ref().take(NEWEST_MAX).collect(),
+        earlier: added.collect(),
+        left_out,
+        built_in: built_in.iter().map(schedule_row).collect(),
+    }
+}
+
+/// The beginning of a text in a line, cut between words where it has any.
+fn beginning(text: &str, characters: usize) -> String {
+    let Some((end, _)) = text.char_indices().nth(characters) else { return text.to_owned() };
+    let whole = text[..end].rfind(' ').unwrap_or(end);
+    format!("{} …", &text[..whole])
+}
+
 fn schedule_row(summary: &ScheduleSummary) -> ScheduleRow {
     let provenance = &summary.provenance;
     let learned = || {
@@ -214,6 +249,44 @@ fn schedule_row(summary: &ScheduleSummary) -> ScheduleRow {
             epochs => figures::count(epochs.into()),
         },
         segments: summary.segments,
-        origin: provenance.source.clone().or_else(learned).unwrap_or_default(),
+        origin: beginning(&provenance.source.clone().or_else(learned).unwrap_or_default(), ORIGIN_MAX),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn schedule(name: &str, added: Option<&str>) -> ScheduleSummary {
+        ScheduleSummary {
+            name: name.to_owned(),
+            digest: String::new(),
+            epochs: 9,
+            segments: 3,
+            added: added.map(str::to_owned),
+            provenance: Default::default(),
+        }
+    }
+
+    #[test]
+    fn the_last_schedules_that_were_added_come_first() {
+        let at = |minute: usize| format!("2026-01-01T00:{minute:02}:00.000Z");
+        let mut schedules = vec![schedule("built-in", None)];
+        schedules.extend((0..20).map(|minute| schedule(&format!("many-{minute}"), Some(&at(minute)))));
+        let rows = schedule_rows(schedules);
+        let names = |rows: &[ScheduleRow]| rows.iter().map(|row| row.name.clone()).collect::<Vec<_>>();
+        let expected = |minutes: std::ops::Range<usize>| {
+            minutes.rev().map(|minute| format!("many-{minute}")).collect::<Vec<_>>()
+        };
+        assert_eq!(names(&rows.newest), expected(20 - NEWEST_MAX..20));
+        assert_eq!(names(&rows.earlier), expected(0..20 - NEWEST_MAX));
+        assert_eq!((names(&rows.built_in), rows.left_out), (vec!["built-in".to_owned()], 0));
+    }
+
+    #[test]
+    fn a_long_origin_is_cut_between_words() {
+        assert_eq!(beginning("learned on shapes", 17), "learned on shapes");
+        assert_eq!(beginning("learned on shapes", 16), "learned on …");
+        assert_eq!(beginning("ééééé", 4), "éééé …");
     }
 }

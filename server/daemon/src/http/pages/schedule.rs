@@ -3,11 +3,13 @@
 use std::sync::Arc;
 
 use askama::Template;
+use axum::Extension;
 use axum::extract::{Path, State};
 use axum::response::Response;
 use pba_schedules::{Op, Schedule};
 use pba_wire::SchedulePage;
 
+use crate::access::Identity;
 use crate::app::App;
 use crate::draw::figures;
 use crate::draw::odds::{self, Stacked};
@@ -57,16 +59,19 @@ struct OpRow {
 )]
 pub(crate) async fn page(
     State(app): State<Arc<App>>,
+    Extension(identity): Extension<Identity>,
     Path(name): Path<String>,
     query: Result<Query<SchedulePage>, Error>,
 ) -> Response {
     match query {
-        Ok(Query(SchedulePage { with })) => respond(app, move |app| show(app, &name, with)).await,
-        Err(error) => problem(error),
+        Ok(Query(SchedulePage { with })) => {
+            respond(app, identity, move |app, shell| show(app, shell, &name, with)).await
+        }
+        Err(error) => problem(Shell::of(&app, &identity), error),
     }
 }
 
-fn show(app: &App, name: &str, with: Option<String>) -> Result<Shown, Error> {
+fn show(app: &App, shell: Shell, name: &str, with: Option<String>) -> Result<Shown, Error> {
     let with = with.filter(|with| !with.is_empty());
     let mut schedules = vec![app.registry.get(name)?];
     if let Some(with) = &with {
@@ -74,7 +79,7 @@ fn show(app: &App, name: &str, with: Option<String>) -> Result<Shown, Error> {
     }
     let others = app.registry.list().into_iter().map(|summary| summary.name);
     Ok(Shown {
-        shell: Shell::now(),
+        shell,
         ops: ops(&schedules),
         schedules: schedules.iter().map(|schedule| about(schedule)).collect(),
         others: others.filter(|other| other != name).collect(),

@@ -3,19 +3,21 @@
 use std::sync::Arc;
 
 use askama::Template;
+use axum::Extension;
 use axum::extract::{Path, State};
 use axum::response::Response;
 use pba_schedules::{Op, Provenance};
-use pba_search::{Event, Member, Run, Search};
+use pba_search::{Comparison, Event, Member, Run, Search};
 use pba_wire::jobs::JobState;
 
+use crate::access::Identity;
 use crate::app::App;
 use crate::draw;
 use crate::draw::figures;
 use crate::draw::odds;
 use crate::draw::scores::Generation;
 use crate::error::Error;
-use crate::http::pages::job::{Action, Standing, actions};
+use crate::http::pages::job::{Action, Standing, actions, is_as_it_was};
 use crate::http::pages::{Shell, page as respond};
 use crate::http::problem::NotFound;
 
@@ -41,7 +43,9 @@ struct Shown {
     unused: String,
     /// The schedule that it learned.
     schedule: Option<String>,
-    /// The comparison that follows it.
+    /// Whether that is here as it learned it, and neither removed nor replaced.
+    schedule_is_there: bool,
+    /// The comparison that follows it, if there is one.
     comparison: Option<String>,
     /// What is lost of the journal.
     missing: Option<String>,
@@ -82,11 +86,15 @@ struct OpRow {
     params(("search" = String, Path, description = "Its id")),
     responses((status = 200, description = "The page", body = String, content_type = "text/html"), NotFound),
 )]
-pub(crate) async fn page(State(app): State<Arc<App>>, Path(id): Path<String>) -> Response {
-    respond(app, move |app| show(app, &id)).await
+pub(crate) async fn page(
+    State(app): State<Arc<App>>,
+    Extension(identity): Extension<Identity>,
+    Path(id): Path<String>,
+) -> Response {
+    respond(app, identity, move |app, shell| show(app, shell, &id)).await
 }
 
-fn show(app: &App, id: &str) -> Result<Shown, Error> {
+fn show(app: &App, shell: Shell, id: &str) -> Result<Shown, Error> {
     let record = app.jobs.of::<Search>().get(id)?;
     let job = record.answer(&app.registry);
     let search = record.job();
@@ -102,15 +110,18 @@ fn show(app: &App, id: &str) -> Result<Shown, Error> {
     });
     let steps = best.map(|best| &best.lineage.0[best.lineage.0.len().saturating_sub(LISTED_MAX)..]);
     let comparison = job.spec.comparison().ok().flatten().map(|comparison| comparison.name);
+    let comparison = comparison.filter(|name| app.jobs.of::<Comparison>().get(name).is_ok());
+    let schedule = job.results.schedule.clone();
+    let schedule_is_there = schedule.as_ref().is_some_and(|name| is_as_it_was(app, &record, name));
     let (scores, generations) = drawn
         .map(|drawn| (drawn.chart, drawn.generations))
         .map_or((None, Vec::new()), |(chart, generations)| (Some(chart), generations));
     let (ops, unused) = search.as_ref().zip(best).map(|(search, best)| ops(search, best)).unwrap_or_default();
     let generations = generations.iter().rev().take(LISTED_MAX).map(generation_row).collect();
     Ok(Shown {
-        shell: Shell::now(),
         standing: Standing::of::<Search>(&job),
-        actions: actions(Search::JOB, &job, true),
+        actions: actions(&shell, Search::JOB, &job, true),
+        shell,
         best: figures::percent(job.results.best_accuracy),
         population: job.results.population,
         interval: job.spec.perturbation_interval,
@@ -120,7 +131,8 @@ fn show(app: &App, id: &str) -> Result<Shown, Error> {
         members: members.into_iter().map(member_row).collect(),
         ops,
         unused,
-        schedule: job.results.schedule.clone(),
+        schedule,
+        schedule_is_there,
         comparison,
         missing: missing.map(|missing| missing.to_string()),
         is_over: matches!(job.state, JobState::Done | JobState::Failed | JobState::Cancelled),

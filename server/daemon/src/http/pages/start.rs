@@ -3,10 +3,13 @@
 use std::sync::Arc;
 
 use askama::Template;
+use axum::Extension;
 use axum::extract::State;
 use axum::response::Response;
 use pba_search::{Arm, Preset};
+use pba_wire::Role;
 
+use crate::access::Identity;
 use crate::app::App;
 use crate::http::pages::{Shell, page as respond};
 
@@ -27,6 +30,8 @@ struct Start {
     arms: [&'static str; 4],
     special: String,
     is_writer: bool,
+    /// The role of who asks, where there are any.
+    role: &'static str,
 }
 
 /// Shows forms that start a search or a comparison.
@@ -37,11 +42,13 @@ struct Start {
     operation_id = "start",
     responses((status = 200, description = "The forms", body = String, content_type = "text/html")),
 )]
-pub(crate) async fn page(State(app): State<Arc<App>>) -> Response {
-    let start = |app: &App| {
+pub(crate) async fn page(State(app): State<Arc<App>>, Extension(identity): Extension<Identity>) -> Response {
+    let role = identity.role().map_or("", Role::name);
+    let start = move |app: &App, shell: Shell| {
         let schedules = app.registry.list().into_iter().map(|summary| summary.name);
         Start {
-            shell: Shell::now(),
+            shell,
+            role,
             datasets: app.catalog.list().iter().map(|entry| entry.describe().name).collect(),
             schedules: schedules.filter(|name| !ARMS.contains(&name.as_str())).collect(),
             models: MODELS,
@@ -52,5 +59,5 @@ pub(crate) async fn page(State(app): State<Arc<App>>) -> Response {
             is_writer: app.lock.is_writer(),
         }
     };
-    respond(app, move |app| Ok(start(app))).await
+    respond(app, identity, move |app, shell| Ok(start(app, shell))).await
 }
