@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use arrow_array::{ArrayRef, Int64Array, StringArray};
-use pba_tests::{Server, parquet_files, wait_for};
+use pba_tests::{Server, parquet_files, pba, wait_for};
 use tempfile::TempDir;
 
 /// A folder of datasets, one sub-folder each.
@@ -212,11 +212,15 @@ fn refuses_to_start(dataset: &str, says: &[&str]) {
     }
 }
 
+/// A disk may be mounted later: it keeps no other dataset from being served.
 #[test]
 fn a_path_that_is_not_there() {
     let data = Data::new();
-    let missing = data.path("missing");
-    refuses_to_start(&format!("mine={}", missing.display()), &["\"mine\"", &missing.display().to_string()]);
+    let server = data.serve(&["missing"]);
+    broken(&server, "missing", "train", &["no such file or folder"]);
+    let missing = data.path("missing").display().to_string();
+    let flag = format!("--dataset=missing={missing}");
+    pba(&["serve", "--check", &flag]).refused(1, &["\"missing\"", &missing]);
 }
 
 #[test]

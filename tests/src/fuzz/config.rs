@@ -57,19 +57,21 @@ fn check(bytes: &[u8]) {
     let (file, flags) = text.split_once("\n---\n").unwrap_or((&text, ""));
     let flags: Vec<&str> = flags.lines().collect();
     let Ok(found) = untrusted::configuration(file, &flags) else { return };
-    let settings = settings_in(&found);
+    let mut settings = settings_in(&found);
     let number = |name: &str| settings[name].as_u64().expect("a number");
     assert!((1..=1024).contains(&number("threads")) && (1..=64).contains(&number("batches_ahead")));
     assert!(number("memory_bytes_max") >= 16 << 20 && number("body_bytes_max") <= 1 << 32);
     let listen: std::net::SocketAddr =
         settings["listen"].as_str().expect("an address").parse().expect("an address");
-    // Whether strangers may come is not told, nor with which tokens, so that it is said again for those that may.
-    let insecure = if listen.ip().is_loopback() { "" } else { "insecure = true\n" };
+    // With which tokens strangers may come is not told, so that they come without any.
+    if !listen.ip().is_loopback() {
+        settings.insert("insecure".to_owned(), true.into());
+    }
     let lines = settings.iter().filter(|(_, value)| !value.is_null());
     // TOML's texts and lists of texts are JSON's, but for a slash before a slash and DEL.
     let lines =
         lines.map(|(name, value)| format!("{name} = {}\n", value.to_string().replace('\u{7f}', "\\u007f")));
-    let written = lines.chain([insecure.to_owned()]).collect::<String>();
+    let written = lines.collect::<String>();
     match untrusted::configuration(&written, &[]) {
         Ok(again) => assert_eq!(settings_in(&again), settings, "{written}"),
         Err(error) => panic!("{error}: {written}"),

@@ -8,6 +8,7 @@ mod authentication;
 mod comparisons;
 pub(crate) mod correlation;
 mod datasets;
+mod departure;
 mod epochs;
 mod extract;
 mod follow;
@@ -200,7 +201,7 @@ pub(crate) fn router(app: Arc<App>) -> Router {
             let detail = format!("there is no page {:?}; /openapi.json lists the routes", uri.path());
             Error::new(Cause::NotFound, detail)
         })
-        .layer(from_fn_with_state((Arc::clone(&app), Arc::new(Operations { without_query, roles })), observe))
+        .layer(from_fn_with_state((Arc::clone(&app), Arc::new(Operations { without_query, roles })), see_to))
         .layer(from_fn_with_state(Arc::clone(&app), follow::follow))
         .layer(Extension(Arc::new(document)))
         .with_state(app)
@@ -216,14 +217,28 @@ struct Operations {
     roles: Roles,
 }
 
+/// Has a request that may change something done to its end even if its client leaves.
+async fn see_to(
+    State((app, operations)): State<(Arc<App>, Arc<Operations>)>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let route = request.extensions().get::<MatchedPath>().map(|path| path.as_str().to_owned());
+    let needed = operations.roles.needed(request.method(), route.as_deref());
+    let is_read = [Method::GET, Method::HEAD].contains(request.method());
+    let is_change = needed.is_some_and(|role| role > Role::Reader) && !is_read;
+    let metrics = app.engine.metrics.clone();
+    let answer = observe(app, operations, request, next);
+    match is_change {
+        true => departure::outlive(answer).await,
+        false => departure::count(answer, metrics, route.as_deref().unwrap_or(NO_ROUTE)).await,
+    }
+}
+
 /// Refuses what comes from elsewhere, and who is not known or may not do what is asked; bounds the query, and refuses
 /// one on routes without parameters; counts every answer by route and status, and notes changes in the audit log;
 /// answers for a handler that panics; and gives each answer its checksums.
-async fn observe(
-    State((app, operations)): State<(Arc<App>, Arc<Operations>)>,
-    mut request: Request,
-    next: Next,
-) -> Response {
+async fn observe(app: Arc<App>, operations: Arc<Operations>, mut request: Request, next: Next) -> Response {
     let Operations { without_query, roles } = &*operations;
     let asked = Asked::by(&request);
     request.extensions_mut().insert(asked.clone());
