@@ -107,6 +107,8 @@ lint: prerequisites $(PREPARED) $(TOOLS)/deny ## Check format and lints, and lic
 	@# cargo fmt does not see the files that a macro names.
 	rustfmt --edition 2024 --check server/trainer/src/*.rs server/trainer/src/models/*.rs
 	$(CARGO) clippy $(PACKAGES) --locked --all-targets -- -D warnings
+	@# The server without what its features add.
+	$(CARGO) clippy -p pba-server --no-default-features --locked -- -D warnings
 	CARGO_DENY="$(CARGO_DENY)" deploy/release/deny.sh
 
 # Binaries and tests in one go: with the same features, so that nothing is compiled twice.

@@ -12,8 +12,26 @@ pub(super) enum Span {}
 /// The value of an attribute.
 pub(crate) struct Value;
 
-impl<T> From<T> for Value {
-    fn from(_: T) -> Value {
+impl From<&'static str> for Value {
+    fn from(_: &'static str) -> Value {
+        Value
+    }
+}
+
+impl From<String> for Value {
+    fn from(_: String) -> Value {
+        Value
+    }
+}
+
+impl From<i64> for Value {
+    fn from(_: i64) -> Value {
+        Value
+    }
+}
+
+impl From<f64> for Value {
+    fn from(_: f64) -> Value {
         Value
     }
 }
