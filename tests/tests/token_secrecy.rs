@@ -101,7 +101,7 @@ fn no_token_is_in_any_log_or_answer() {
 /// Right and wrong tokens, over HTTP, in turns. It prints what they take; the unit test of the same kind in the server has
 /// finer figures.
 #[test]
-#[ignore = "a measurement"]
+#[ignore = "measures times, which no test asserts: run it by its name with --ignored --nocapture"]
 fn right_and_wrong_tokens_take_as_long_over_http() {
     let guarded = Guarded::start(&[]);
     let wrong = token(Role::Reader, "wrong").0;

@@ -333,7 +333,7 @@ mod tests {
 
     /// Prints how long a check takes for the first, the last and no token of many, which must be the same within noise.
     #[test]
-    #[ignore = "a measurement"]
+    #[ignore = "measures times, which no test asserts: run it by its name with --ignored --nocapture"]
     fn right_and_wrong_tokens_take_as_long() {
         const TOKENS: usize = 64;
         let secrets: Vec<String> = (0..TOKENS).map(|_| generate().unwrap()).collect();

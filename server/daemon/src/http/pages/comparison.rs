@@ -7,7 +7,6 @@ use axum::Extension;
 use axum::extract::{Path, State};
 use axum::response::Response;
 use pba_search::{ArmResults, Comparison, Contrast, Run, Search, worded};
-use pba_wire::jobs::JobState;
 
 use crate::access::Identity;
 use crate::app::App;
@@ -120,7 +119,7 @@ fn show(app: &App, shell: Shell, id: &str) -> Result<Shown, Error> {
         tuning,
         follows_is_there: job.follows.as_ref().is_some_and(|id| app.jobs.of::<Search>().get(id).is_ok()),
         follows: job.follows.clone(),
-        is_over: matches!(job.state, JobState::Done | JobState::Failed | JobState::Cancelled),
+        is_over: job.state.is_final(),
         id: job.id.clone(),
     })
 }

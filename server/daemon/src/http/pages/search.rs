@@ -8,7 +8,6 @@ use axum::extract::{Path, State};
 use axum::response::Response;
 use pba_schedules::{Op, Provenance};
 use pba_search::{Comparison, Event, Member, Run, Search};
-use pba_wire::jobs::JobState;
 
 use crate::access::Identity;
 use crate::app::App;
@@ -135,7 +134,7 @@ fn show(app: &App, shell: Shell, id: &str) -> Result<Shown, Error> {
         schedule_is_there,
         comparison,
         missing: missing.map(|missing| missing.to_string()),
-        is_over: matches!(job.state, JobState::Done | JobState::Failed | JobState::Cancelled),
+        is_over: job.state.is_final(),
         id: job.id,
     })
 }
